@@ -244,6 +244,7 @@ def _encode_consent(consent: ConsentRequest) -> dict[str, object]:
         "token": consent.token,
         "expires_at": consent.expires_at,
         **({"note": consent.note} if consent.note else {}),
+        **({"hand_off": str(consent.hand_off)} if consent.hand_off is not None else {}),
     }
 
 

@@ -78,6 +78,8 @@ def response_lines(record: Record) -> list[bytes]:
     if decided.preference is not None:
         reason = decided.preference.why_not_used(deployment)
         lines.append(f"x-gateway-preference: {f'not_used; reason={reason}' if reason else 'used'}".encode())
+    if decided.hand_off is not None:
+        lines.append(f"x-gateway-hand-off: {decided.hand_off.cause}".encode())
     if record.moderation is not None and record.moderation.is_skipped:
         lines.append(b"x-gateway-moderation: skipped")
     if shown.labels:

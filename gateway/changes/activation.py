@@ -71,7 +71,7 @@ def _steps(config: ConfigVersion) -> Mapping[str, tuple[object, ...]]:
     """Return each route's steps, its schedule and its shadow, by `assistant/region`."""
     return {
         f"{assistant.name}/{region}": (
-            *map(step_text, assistant.routes.get(region, ())),
+            *assistant.route_words(region),
             assistant.schedules.get(region),
             _shadow(assistant, region),
             *_of_other_kinds(assistant, region),
@@ -87,7 +87,7 @@ def _of_other_kinds(assistant: Assistant, region: str) -> Iterator[str]:
     for use in USES[1:]:
         yield from (f"{use}: {step_text(step)}" for step in assistant.routes_for(use).get(region, ()))
     for view in assistant.views[1:]:
-        yield from (f"{view.intent}: {step_text(step)}" for step in view.routes.get(region, ()))
+        yield from (f"{view.intent}: {step}" for step in view.route_words(region))
 
 
 def _shadow(assistant: Assistant, region: str) -> tuple[str, float, bool] | None:

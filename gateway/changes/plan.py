@@ -17,7 +17,7 @@ from gateway.model.config_version import ConfigVersion, Region
 from gateway.model.deployment import Deployment, Proxy
 from gateway.model.location_rules import LocationRules
 from gateway.model.region_text import RegionText
-from gateway.model.route import deployments_of, step_text
+from gateway.model.route import deployments_of
 from gateway.policy.location import SignalLocator
 from providers.sites import Residency
 from providers.territories import NOWHERE, Places
@@ -249,7 +249,7 @@ def plan_of(old: ConfigVersion, new: ConfigVersion, values: tuple[Change, ...] =
 def deployments_by_assistant(config: ConfigVersion, region: str) -> dict[str, tuple[Deployment, ...]]:
     """Return the deployments of each assistant's route in the region, by the name of the assistant."""
     routes = {
-        name: tuple(step for view in item.views for step in view.routes[region])
+        name: tuple(step for view in item.views for step in view.whole_route(region))
         for name, item in _own(config).items()
         if region in item.routes
     }
@@ -372,7 +372,7 @@ def _routes(old: ConfigVersion, new: ConfigVersion, touched: set[str], moved: se
 def _steps_for(assistant: Assistant | None, region: str, use: Use) -> tuple[str, ...]:
     if assistant is None:
         return ()
-    return tuple(map(step_text, assistant.routes_for(use).get(region, ())))
+    return assistant.for_use(use).route_words(region)
 
 
 def _steps(assistant: Assistant | None, region: str, uses: Iterable[Use]) -> tuple[str, ...]:
@@ -388,8 +388,8 @@ def _steps(assistant: Assistant | None, region: str, uses: Iterable[Use]) -> tup
     for use in uses:
         words += [f"{use}: {step}" for step in _steps_for(assistant, region, use)]
     for view in assistant.views[1:]:
-        if view.routes.get(region) != assistant.routes.get(region):
-            words += [f"intent {view.intent}: {step}" for step in map(step_text, view.routes.get(region, ()))]
+        if view.route_words(region) != assistant.route_words(region):
+            words += [f"intent {view.intent}: {step}" for step in view.route_words(region)]
     return tuple(words)
 
 

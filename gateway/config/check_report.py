@@ -16,7 +16,7 @@ from gateway.model.approval import Days
 from gateway.model.assistant import USES, Assistant, Use
 from gateway.model.config_version import ConfigVersion, Exporter, Region
 from gateway.model.deployment import Deployment
-from gateway.model.route import WeightedSet, deployments_of
+from gateway.model.route import Route, WeightedSet, deployments_of
 from gateway.model.schedule import Schedule
 from gateway.operator_errors import CommandError, RejectedConfig
 from gateway.policy.location import SIGNALS, can_locate
@@ -270,18 +270,14 @@ def _assistant(assistant: Assistant, config: ConfigVersion, days: Days | None, g
             yield from _other_uses(assistant, config.regions[name], days, gaps)
             continue
         yield from _wrapped(f"  {name}", f"{_elsewhere(name, config)}:")
-        for number, step in enumerate(steps, 1):
-            if isinstance(step, WeightedSet):
-                yield f"    {number}. by weight; each user stays with one of"
-                for deployment, _ in step.members:
-                    share = f"    - {_percent(step.shares[deployment.name])} "
-                    yield from _step(share, deployment, config.regions[name], days)
-            else:
-                yield from _step(f"    {number}. ", step, config.regions[name], days)
+        yield from _steps(steps, 1, config.regions[name], days)
+        if (barrier := assistant.barriers.get(name)) is not None:
+            yield f"    barrier: {barrier.rule}"
+            yield from _steps(barrier.listed, len(steps) + 1, config.regions[name], days)
         yield from gaps.get((name, "chat"), ())
         for view in assistant.views[1:]:
-            if view.routes.get(name) != steps:
-                for deployment in deployments_of(view.routes.get(name, ())):
+            if view.route_words(name) != assistant.route_words(name):
+                for deployment in deployments_of(view.whole_route(name)):
                     yield from _step(f"    intent {view.intent}: ", deployment, config.regions[name], days)
         yield from _other_uses(assistant, config.regions[name], days, gaps)
         if schedule := assistant.schedules.get(name):
@@ -290,6 +286,16 @@ def _assistant(assistant: Assistant, config: ConfigVersion, days: Days | None, g
             kept = "; prompts, its answers and the answers to the clients are kept" if shadow.keep_text else ""
             yield f"    shadow of {_percent(shadow.share)} of the requests{kept}"
             yield from _step("    - ", shadow.deployment, config.regions[name], days)
+
+
+def _steps(steps: Route, first: int, region: Region, days: Days | None) -> Iterator[str]:
+    for number, step in enumerate(steps, first):
+        if isinstance(step, WeightedSet):
+            yield f"    {number}. by weight; each user stays with one of"
+            for deployment, _ in step.members:
+                yield from _step(f"    - {_percent(step.shares[deployment.name])} ", deployment, region, days)
+        else:
+            yield from _step(f"    {number}. ", step, region, days)
 
 
 def _other_uses(assistant: Assistant, region: Region, days: Days | None, gaps: _Gaps) -> Iterator[str]:

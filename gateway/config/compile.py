@@ -24,7 +24,7 @@ from gateway.config.operator_catalogue import compile_catalogues
 from gateway.config.problems import ConfigRejected, KeyPath, Problem
 from gateway.config.region_text import compile_messages
 from gateway.config.regions import compile_cell, compile_regions
-from gateway.config.routes import AssistantCompiler
+from gateway.config.routes import AssistantCompiler, check_barriers
 from gateway.config.sensitive_keys import secrets_in_clear
 from gateway.config.source_text import Reading, SourceText
 from gateway.config.stores import compile_stores
@@ -148,6 +148,7 @@ def _compile(draft: Draft, findings: Findings, document: Document, options: _Opt
         clients_source=draft.config.clients_source,
         keys=draft.config.keys,
     )
+    check_barriers(draft, findings, assistants, moderation)
     check_ages(draft, findings, assistants, config.location.rules)
     _check_spaces(findings, config)
     _check_resilience(draft, findings)

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from gateway.config.approvals import compile_approvals, compile_consent
 from gateway.config.credentials import CredentialReader
 from gateway.config.endpoints import SIMULATOR, Endpoint, Endpoints
+from gateway.config.field_types import names_in
 from gateway.config.links import Links
 from gateway.config.operator_catalogue import OwnCatalogue, OwnModel, meant_provider, provider_hint, warn_of_fees
 from gateway.config.problems import KeyPath, choice_hint, nearest, nearest_names, quoted
@@ -429,7 +430,7 @@ def _in_other_lists(draft: Draft) -> frozenset[str]:
             listed.update(names)
         for by_intent in section.routes.values():
             steps = [step for route in by_intent.values() for step in route]
-            routed.update(name for step in steps for name in ([step] if isinstance(step, str) else step))
+            routed.update(name for step in steps for name in names_in(step))
     for region in draft.config.regions.values():
         listed.update((*region.moderation.input, *region.moderation.output) if region.moderation is not None else ())
     return frozenset(listed - routed)

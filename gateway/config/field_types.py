@@ -6,16 +6,18 @@ Types with a unit are in `gateway.model.units`.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from decimal import Decimal
 from itertools import pairwise
 from math import isfinite
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, InstanceOf
 from pydantic_core import PydanticCustomError, PydanticKnownError
 
 from gateway.config.problems import nearest, quoted
 from gateway.model.budget import NANO, Money
+from gateway.model.hand_off import BarrierRule, HandOffCause, Sharing
 from gateway.model.schedule import Stage
 from gateway.model.section import ONE_OR_TWO, FileForm, UnitError
 from gateway.model.units import AGE, DOCUMENT_URL, UNIT_S, VISIBLE
@@ -56,6 +58,9 @@ _STAGE = r"(100|[1-9][0-9]?)%(?:\s+for\s+([1-9][0-9]{0,5})(s|m|h|d))?"
 _ANY_STAGES = rf"\s*{_STAGE}(?:\s*,\s*{_STAGE})*\s*"
 _STAGES = r"^\s*((100|[1-9][0-9]?)%\s+for\s+[1-9][0-9]{0,5}(s|m|h|d)\s*,\s*)*(100|[1-9][0-9]?)%\s*$"
 _MAX_WEIGHT = 10_000
+HAND_OFF = "hand_off"
+"""The step of a route that is a barrier. No deployment has this name."""
+_BARRIER_HINT = "write {hand_off: {when: [capability, context]}}"
 _MOST_UNITS = 9_000_000_000
 _EXACT_DIGITS = 15
 _STAGES_HINT = 'such as "5% for 10m, 25% for 30m, 100%"'
@@ -184,11 +189,15 @@ def _stages(value: object) -> tuple[Stage, ...]:
 
 
 def _route_step(value: object) -> object:
-    """Check the value of a route step: the name of a deployment, or names with weights."""
-    if isinstance(value, str):
+    """Check the value of a route step: the name of a deployment, names with weights, or a barrier."""
+    if value == HAND_OFF:
+        raise mistake("a barrier needs `when`: what opens it", _BARRIER_HINT)
+    if isinstance(value, str | BarrierRule):
         return value
     if not isinstance(value, dict):
         raise PydanticKnownError("string_type")
+    if HAND_OFF in value:
+        return _barrier(value)
     for name, weight in value.items():
         if not isinstance(weight, int) or isinstance(weight, bool) or not 0 <= weight <= _MAX_WEIGHT:
             hint = f"such as {{{name}: 95, other: 5}}"
@@ -196,6 +205,35 @@ def _route_step(value: object) -> object:
     if not any(value.values()):
         raise mistake("a weighted step needs a weight above 0", "such as {one: 95, other: 5}")
     return value
+
+
+def _barrier(step: dict[str, object]) -> BarrierRule:
+    """Return the barrier `{hand_off: {when: [...], share: ...}}`."""
+    value, causes = step[HAND_OFF], [str(cause) for cause in HandOffCause]
+    if len(step) > 1 or not isinstance(value, dict):
+        raise mistake(
+            f"`{HAND_OFF}` is a barrier: a mapping with `when` and `share`, and a step of its own", _BARRIER_HINT
+        )
+    for name in value:
+        if name not in ("when", "share"):
+            raise mistake(f"a barrier has no key {name!r}", "it has `when` and `share`")
+    when, share = value.get("when"), value.get("share", "conversation")
+    when = [when] if isinstance(when, str) else when
+    if not isinstance(when, list) or not when:
+        raise mistake("a barrier needs `when`: what opens it", f"a list of {', '.join(causes)}")
+    for cause in when:
+        if cause not in causes:
+            raise mistake(f"{cause!r} opens no barrier", f"the causes are {', '.join(causes)}")
+    if share not in get_args(Sharing):
+        raise mistake(
+            f"`share` of a barrier must be one of {', '.join(get_args(Sharing))}", "leave it out to share all"
+        )
+    return BarrierRule(tuple([cause for cause in HandOffCause if cause in when]), share)
+
+
+def names_in(step: str | Mapping[str, int] | BarrierRule) -> list[str]:
+    """Return the deployments that a step of a route names as it is written. A barrier names none."""
+    return [step] if isinstance(step, str) else [] if isinstance(step, BarrierRule) else list(step)
 
 
 def _by_intent(value: object) -> object:
@@ -240,6 +278,31 @@ Stages = Annotated[
 ]
 _Weight = Annotated[int, Field(ge=0, le=_MAX_WEIGHT)]
 _Weights = Annotated[dict[str, _Weight], Field(min_length=1, examples=[{"one": 95, "other": 5}])]
-RouteStep = Annotated[str | dict[str, int], BeforeValidator(_route_step, json_schema_input_type=str | _Weights)]
+
+
+class BarrierSection(Section):
+    """A barrier in a route. The steps before it are the private ones."""
+
+    when: list[HandOffCause] = Field(
+        min_length=1,
+        description="The causes that open it: no private step can answer such a request (capability), the prompt is "
+        "too long for them (context), they failed (failure), or the private model asks for it with a tool (asked).",
+    )
+    share: Sharing = Field(
+        "conversation",
+        description="The content that is then sent: the conversation, or only the last message of the user.",
+    )
+
+
+class BarrierStep(Section):
+    """The step of a route that is its barrier."""
+
+    hand_off: BarrierSection = Field(description="The causes that open the barrier, and the content that is then sent.")
+
+
+RouteStep = Annotated[
+    str | InstanceOf[BarrierRule] | dict[str, int],
+    BeforeValidator(_route_step, json_schema_input_type=str | BarrierStep | _Weights),
+]
 _Routes = Annotated[dict[Name, list[RouteStep]], Field(min_length=1)]
 RegionRoutes = Annotated[_Routes, BeforeValidator(_by_intent, json_schema_input_type=list[RouteStep] | _Routes)]

@@ -51,7 +51,9 @@ def _band(findings: Findings, path: KeyPath, name: str, section: AgeBandSection)
     if section.instructions is not None and not section.instructions.strip():
         findings.error((*path, "instructions"), "is blank", "write the instructions, or remove it")
     instructions = (section.instructions or "").strip()
-    return AgeBand(name, section.refuse, section.tools, section.choices, section.intent, instructions, hours)
+    return AgeBand(
+        name, section.refuse, section.tools, section.choices, section.intent, instructions, hours, section.hand_off
+    )
 
 
 def check_ages(draft: Draft, findings: Findings, assistants: Mapping[str, Assistant], location: LocationRules) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from gateway.config.approvals import warn_if_unapproved
 from gateway.config.deployments import warn_of_unknown_model
+from gateway.config.field_types import HAND_OFF, names_in
 from gateway.config.problems import KeyPath, choice_hint, quoted
 from gateway.config.region_text import sentences_of
 from gateway.config.regions import Regions, facts_outside, is_cell_inside
@@ -17,14 +18,16 @@ from gateway.model.approval import Days, why_unapproved
 from gateway.model.assistant import DEFAULT_INTENT, Assistant, Intent, Use, UserChoice
 from gateway.model.config_version import Region
 from gateway.model.deployment import Deployment, moderations_of
-from gateway.model.route import Route, Shadow, WeightedSet
+from gateway.model.hand_off import BarrierRule, HandOffCause
+from gateway.model.moderation import Moderation
+from gateway.model.route import Barrier, Route, Shadow, WeightedSet, deployments_of
 from gateway.model.schedule import Schedule
 from providers.embeddings import embeddings_of, load_embedding_facts
 from providers.moderations import GuardModel
 from providers.value import Value
 
-_Steps = Sequence[str | Mapping[str, int]]
-"""The steps of a route as they are written: a deployment, or the weights of several."""
+_Steps = Sequence[str | Mapping[str, int] | BarrierRule]
+"""The steps of a route as they are written: a deployment, the weights of several, or a barrier."""
 
 
 def outside_boundary(region: Region, deployment: Deployment) -> str:
@@ -60,6 +63,10 @@ def ineligible_now(deployment: Deployment, region: Region | None, days: Days | N
     return ""
 
 
+_Barriers = dict[str, dict[str, Barrier]]
+"""Barriers by intent and region."""
+
+
 class _Entry(Value, frozen=True):
     """A deployment in a route, and its position: a step, or a member of a weighted step, whose name is a key."""
 
@@ -85,6 +92,9 @@ class AssistantCompiler:
     def compiled(self) -> dict[str, Assistant]:
         """Return the assistants by name and by alias."""
         sections = self.draft.config.assistants
+        if HAND_OFF in self.draft.names("deployments"):
+            hint = "give it another name: a step of this name is a barrier"
+            self.findings.error(("deployments", HAND_OFF), f"`{HAND_OFF}` is reserved", hint, key=True)
         compiled = {name: self._assistant(name, section) for name, section in sections.items()}
         for region in self.draft.config.regions.values():
             if region.moderation is not None:
@@ -99,13 +109,20 @@ class AssistantCompiler:
         is_broken = self.draft.is_broken("assistants", name) or not self.draft.is_whole("assistants", name, "routes")
         if not section.regions and not is_broken:
             self.findings.error((*path, "routes"), "the assistant has no route", "give it one: region: [deployment]")
-        routes, own_routes = self._chat_routes(path, section)
+        routes, own_routes, barriers = self._chat_routes(path, section)
         self._routed.update(section.routes)
         self._used.update(_chat_deployments(section))
         if DEFAULT_INTENT in section.intents:
             message = "`default` is the route of chats without an intent, and not an intent itself"
             self.findings.error((*path, "intents", DEFAULT_INTENT), message, "use another name", key=True)
-        if section.resume and routes and all(len(steps) == 1 for steps in routes.values()):
+        if (
+            section.resume
+            and routes
+            and all(
+                len(steps) == 1
+                for steps in (*routes.values(), *(it.listed for it in barriers[DEFAULT_INTENT].values()))
+            )
+        ):
             message = "no route of this assistant has a second step that could continue an answer"
             self.findings.warn((*path, "resume"), message, "add one, or remove it")
         embeddings = self._routes_of_use(path, "embeddings", section.embeddings)
@@ -125,18 +142,20 @@ class AssistantCompiler:
             moderations=moderations,
             intents=tuple(Intent(intent, tuple(one.tools)) for intent, one in section.intents.items()),
             choices=self._choices(path, section),
+            barriers=barriers[DEFAULT_INTENT],
         )
         if section.hedge is not None:
             hint = "remove it; `first_token` gives a silent deployment less time until the next step is tried"
             self.findings.warn((*path, "hedge"), "has no effect: hedging was removed", hint)
-        return _with_intents(compiled, own_routes)
+        return _with_intents(compiled, own_routes, barriers)
 
     def _chat_routes(
         self, path: KeyPath, section: AssistantSection
-    ) -> tuple[dict[str, Route], dict[str, dict[str, Route]]]:
-        """Return the routes of an assistant by region: for all chats, and for each intent."""
+    ) -> tuple[dict[str, Route], dict[str, dict[str, Route]], _Barriers]:
+        """Return the routes of an assistant by region, for all chats and for each intent; and their barriers."""
         routes: dict[str, Route] = {}
         own_routes: dict[str, dict[str, Route]] = {}
+        barriers: _Barriers = {DEFAULT_INTENT: {}}
         for region, by_intent in section.routes.items():
             region_path = (*path, "routes", region)
             check_reference(self.draft, self.findings, region_path, "regions", region)
@@ -150,7 +169,53 @@ class AssistantCompiler:
                     self.findings.error(route_path, f"unknown intent {quoted(intent)}", hint, key=True)
                 target = routes if intent == DEFAULT_INTENT else own_routes.setdefault(intent, {})
                 self._add_route(target, route_path, region, steps, "chat")
-        return routes, own_routes
+                if (at := self._barrier_at(route_path, steps)) is not None and region in target:
+                    rule, behind = steps[at], self._route(steps[at + 1 :])
+                    target[region] = self._route(steps[:at])
+                    if isinstance(rule, BarrierRule):
+                        barriers.setdefault(intent, {})[region] = Barrier(rule, behind)
+                        self._check_barrier((*route_path, at), rule, target[region], behind)
+        return routes, own_routes, barriers
+
+    def _barrier_at(self, path: KeyPath, steps: _Steps) -> int | None:
+        """Return the index of the barrier of a route. Report one at a wrong place, and a deployment on both sides."""
+        found = [index for index, step in enumerate(steps) if isinstance(step, BarrierRule)]
+        if not found:
+            return None
+        first, *others = found
+        for index in others:
+            line = self.findings.line((*path, first))
+            self.findings.error((*path, index), f"the route has a barrier already (line {line})", "remove one")
+        if first == 0 or found[-1] == len(steps) - 1:
+            at, side = (first, "before") if first == 0 else (found[-1], "behind")
+            hint = "a barrier stands between the private steps and the others"
+            self.findings.error((*path, at), f"there is no step {side} the barrier", hint)
+        private = {name for step in steps[:first] for name in names_in(step)}
+        for index, step in enumerate(steps[first:], first):
+            for name in private.intersection(names_in(step)):
+                at_key = not isinstance(step, str)
+                hint = "name it on one side only"
+                message = f"{quoted(name)} also stands before the barrier (line {self.findings.line((*path, first))})"
+                if at_key or name not in steps[:first]:  # a repeated name is an error already
+                    self.findings.error((*path, index, name) if at_key else (*path, index), message, hint, key=at_key)
+        return first
+
+    def _check_barrier(self, path: KeyPath, rule: BarrierRule, private: Route, behind: Route) -> None:
+        """Check that the user is asked where the model decides, and warn of causes that can't be seen."""
+        without = [it.name for it in deployments_of(behind) if it.consent is None]
+        if HandOffCause.ASKED in rule.when and without:
+            message = f"with `asked`, the model decides, so the user must agree: {', '.join(without)} has no `consent`"
+            self.findings.error(path, message, "add `consent` to each deployment after the barrier, or remove `asked`")
+        if HandOffCause.ASKED in rule.when and not any(
+            "tools" in it.capabilities.features for it in deployments_of(private)
+        ):
+            message = "`asked` has no effect: the model asks with a tool, and no deployment before the barrier has any"
+            self.findings.warn(path, message, "remove `asked`, or use a model with tools")
+        unknown = [it.name for it in deployments_of(private) if it.capabilities.context_tokens is None]
+        if HandOffCause.CONTEXT in rule.when and unknown:
+            message = f"`context` relies on an error of {', '.join(unknown)}, whose context is unknown"
+            hint = "add the model to your `catalogue`; a server that shortens long prompts sends no error"
+            self.findings.warn(path, message, hint)
 
     def _routes_of_use(self, path: KeyPath, use: Use, lists: Mapping[str, list[str]]) -> dict[str, Route]:
         """Return the routes of embeddings or moderations by region, checked as routes of chats are."""
@@ -183,7 +248,7 @@ class AssistantCompiler:
             self.findings.error(route_path, "the route has no step", hint)
         entries: list[_Entry] = []
         for index, step in enumerate(steps):
-            for name in _names_in(step):
+            for name in names_in(step):
                 at_key = not isinstance(step, str)
                 path = (*route_path, index, name) if at_key else (*route_path, index)
                 # A member of a weighted step may be repeated as a later step: it is the fallback of the other members.
@@ -202,6 +267,8 @@ class AssistantCompiler:
             if isinstance(step, str):
                 route += [known[step]] if step in known else []
                 continue
+            if isinstance(step, BarrierRule):
+                continue
             members = tuple((known[name], float(weight)) for name, weight in step.items() if name in known)
             if any(weight for _, weight in members):
                 route.append(WeightedSet(members))
@@ -212,7 +279,7 @@ class AssistantCompiler:
     ) -> None:
         """Warn if no deployment of a route is available now. It is not an error: it may change without the config."""
         reasons = {entry.deployment.name: ineligible_now(entry.deployment, region, self.days) for entry in entries}
-        if len(entries) == sum(len(_names_in(step)) for step in steps) and reasons and all(reasons.values()):
+        if len(entries) == sum(len(names_in(step)) for step in steps) and reasons and all(reasons.values()):
             details = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
             self.findings.warn(path, f"no deployment of this route is available now ({details})")
         if region is not None:
@@ -286,7 +353,7 @@ class AssistantCompiler:
             if not self._has_route(path, section, name, region):
                 continue
             steps = section.routes[region].get(DEFAULT_INTENT)
-            written = _names_in(steps[0]) if steps else []
+            written = names_in(steps[0]) if steps else []
             candidate = self._candidate((*path, "candidate"), schedule.candidate, routes.get(region, ()), len(written))
             if candidate is not None:
                 compiled[region] = _schedule(schedule, candidate)
@@ -398,13 +465,43 @@ class AssistantCompiler:
                 self.findings.warn(("regions", name), message)
 
 
+def check_barriers(
+    draft: Draft, findings: Findings, assistants: Mapping[str, Assistant], moderation: Mapping[str, Moderation]
+) -> None:
+    """Report shadows and judges that would take prompts past the barrier of a route."""
+    for name, section in draft.config.assistants.items():
+        for view in assistants[name].views:
+            for region in view.barriers:
+                private = {it.name for it in deployments_of(view.routes[region])}
+                steps = section.routes[region].get(view.intent, section.routes[region].get(DEFAULT_INTENT, []))
+                index = next(index for index, step in enumerate(steps) if isinstance(step, BarrierRule))
+                intent = view.intent if view.intent in section.routes[region] else DEFAULT_INTENT
+                barrier: KeyPath = ("assistants", name, "routes", region, intent, index)
+                others: list[tuple[KeyPath, Deployment]] = []
+                if (shadow := view.shadows.get(region)) is not None:
+                    others.append((("assistants", name, "shadow", region, "deployment"), shadow.deployment))
+                if (judges := moderation.get(region)) is not None:
+                    for direction, listed in (("input", judges.input), ("output", judges.output)):
+                        path: KeyPath = ("regions", region, "moderation", direction)
+                        others += [((*path, number), judge) for number, judge in enumerate(listed)]
+                for path, deployment in others:
+                    if deployment.name not in private and deployment.site != deployment.origin:
+                        line, at = findings.line(path), findings.line(barrier)
+                        message = f"{quoted(deployment.name)} (line {line}) would get prompts that the barrier of "
+                        message += f"{name}/{region} (line {at}) keeps"
+                        hint = "use a deployment before the barrier, or one at a URL of your own"
+                        findings.error(path, message, hint)
+
+
 def _schedule(section: ScheduleSection, candidate: Deployment) -> Schedule:
     deployment_key = (candidate.name, candidate.provider, candidate.model, candidate.site)
     identity = hashlib.sha256(repr((deployment_key, section.steps, section.stop_on)).encode()).hexdigest()[:16]
     return Schedule(candidate.name, section.steps, section.stop_on, identity)
 
 
-def _with_intents(assistant: Assistant, own_routes: Mapping[str, Mapping[str, Route]]) -> Assistant:
+def _with_intents(
+    assistant: Assistant, own_routes: Mapping[str, Mapping[str, Route]], barriers: _Barriers
+) -> Assistant:
     """Return the assistant with its view for each intent. Schedules and shadows belong to the default route."""
     views = {
         intent: replace(
@@ -413,6 +510,8 @@ def _with_intents(assistant: Assistant, own_routes: Mapping[str, Mapping[str, Ro
             schedules={region: it for region, it in assistant.schedules.items() if region not in own},
             shadows={region: it for region, it in assistant.shadows.items() if region not in own},
             intent=intent,
+            barriers={region: it for region, it in assistant.barriers.items() if region not in own}
+            | barriers.get(intent, {}),
         )
         for intent, own in [(it.name, own_routes.get(it.name, {})) for it in assistant.intents]
     }
@@ -422,8 +521,4 @@ def _with_intents(assistant: Assistant, own_routes: Mapping[str, Mapping[str, Ro
 def _chat_deployments(section: AssistantSection) -> set[str]:
     """Return the names in the routes of chats."""
     routes = [steps for by_intent in section.routes.values() for steps in by_intent.values()]
-    return {name for steps in routes for step in steps for name in _names_in(step)}
-
-
-def _names_in(step: str | Mapping[str, int]) -> list[str]:
-    return [step] if isinstance(step, str) else list(step)
+    return {name for steps in routes for step in steps for name in names_in(step)}

@@ -22,7 +22,7 @@ from gateway.model.section import PlainSection, UnitError
 from providers.value import Value
 
 SectionT = TypeVar("SectionT", bound=BaseModel)
-UNSUPPORTED_KEYS = frozenset({"evaluations", "hand_off"})
+UNSUPPORTED_KEYS = frozenset({"evaluations"})
 """Keys that are planned, in any section."""
 _USE_LIMIT = "write `limit`, the number of calls that may run at the same time, and remove `{}`"
 REMOVED: Mapping[tuple[str, str], tuple[str, str]] = {

@@ -253,5 +253,5 @@ def _reached(
     """Return the enabled deployments that a client with these assistants, bound to this region, may reach."""
     own = [assistant for name, assistant in assistants.items() if names is None or name in names]
     views = [view for one in own for view in one.views]
-    routes = [route for one in views for name, route in one.routes.items() if region is None or name == region]
+    routes = [one.whole_route(name) for one in views for name in one.routes if region is None or name == region]
     return {item.name: item for route in routes for item in deployments_of(route) if item.enabled}

@@ -96,7 +96,7 @@ class Findings:
 
     def line(self, path: KeyPath) -> int:
         """Return the line of a value, for the message about another value."""
-        return self.source.position(path)[0]
+        return self.source.position(as_written(self.source.values, path))[0]
 
     def _add(self, path: KeyPath, message: str, hint: str, severity: Severity, key: bool) -> None:
         path = as_written(self.source.values, path)

@@ -81,7 +81,7 @@ def movable_routes(assistant: Assistant) -> dict[str, list[str]]:
     return {
         region: [step.name for step in route if isinstance(step, Deployment)]
         for region, route in assistant.routes.items()
-        if all(isinstance(step, Deployment) for step in route)
+        if region not in assistant.barriers and all(isinstance(step, Deployment) for step in route)
     }
 
 

@@ -31,6 +31,7 @@ from gateway.model.config_version import ConfigVersion
 from gateway.model.input_requests import ServedRequest
 from gateway.model.resilience import BreakerRule
 from providers.chat import ChatRequest, change_request
+from providers.failures import FailureKind
 
 Asker = tuple[str, ...]
 """The client, then its user, as far as they are known and differ. A scope is a beginning of it."""
@@ -77,9 +78,10 @@ class FailureEvidence:
     Attributes:
         everybody: The breaker of all askers.
         is_clear: Nothing was observed since the last whole answer, and nothing is closed.
+        kinds: The kinds of the failures since then.
     """
 
-    __slots__ = ("_draw", "_narrow", "_on_change", "_recent", "_rule", "_seen", "everybody", "is_clear")
+    __slots__ = ("_draw", "_narrow", "_on_change", "_recent", "_rule", "_seen", "everybody", "is_clear", "kinds")
 
     def __init__(self, rule: BreakerRule, draw: Callable[[], float], on_change: Callable[[Breaker], None]) -> None:
         """`on_change` is called after each change of the state of a scope's breaker."""
@@ -91,6 +93,7 @@ class FailureEvidence:
         self._narrow: dict[Asker, Breaker] = {}
         self.everybody = Breaker(rule, draw, on_change, ALL)
         self.is_clear = True
+        self.kinds: set[FailureKind | None] = set()
 
     def apply_rule(self, rule: BreakerRule) -> None:
         """Use this rule from now on. States and observations stay."""
@@ -141,13 +144,23 @@ class FailureEvidence:
             breaker.close()
         self._narrow.clear()
         self._seen.clear()
+        self.kinds.clear()
         self.is_clear = self.everybody.state is CLOSED
         self._forget_rate(was_closed)
 
     def failed(
-        self, tickets: Tickets, asker: Asker, digest: bytes, now: float, why: str, *, is_certain: bool = False
+        self,
+        tickets: Tickets,
+        asker: Asker,
+        digest: bytes,
+        now: float,
+        why: str,
+        *,
+        is_certain: bool = False,
+        kind: FailureKind | None = None,
     ) -> None:
         """The attempt failed, and the failure counts. `is_certain`: no request can cause it."""
+        self.kinds.add(kind)
         self._recent.append((now, asker, _CERTAIN if is_certain else _FAILED))
         self.is_clear = False
         is_stale = bool(tickets) and tickets[0][1] != tickets[0][0].ticket

@@ -20,12 +20,12 @@ from gateway.execution.deadline import Clock
 from gateway.execution.evidence import EVERYBODY, Asker, FailureEvidence
 from gateway.execution.latency import LatencyTracker
 from gateway.model.config_version import ConfigVersion
-from gateway.model.decision import Unavailable
+from gateway.model.decision import FailureKinds, Unavailable
 from gateway.model.deployment import Deployment
 from gateway.model.resilience import BreakerRule
 from providers.auth import Secret
 from providers.failures import Failure, FailureKind
-from providers.value import Value
+from providers.value import Value, change
 
 _DeploymentKey = tuple[str, str, str]
 _SecretKey = tuple[str, str, str, Secret | None]
@@ -46,6 +46,7 @@ class _Cooldown(Value, frozen=True):
     until: float
     reason: str
     is_rate_limit: bool
+    kinds: FailureKinds = frozenset({None})
 
 
 class Health:
@@ -74,10 +75,15 @@ class Health:
         # Keys and deployments come and go with the config: drop what is over even if it is never looked up again.
         self._cooldowns = {key: cooldown for key, cooldown in self._cooldowns.items() if cooldown.until > now}
         is_rate_limit = failure.kind is FailureKind.RATE_LIMITED
-        key, cooldown = _key(deployment, secret), _Cooldown(now + for_s, f": {why_of(failure)}", is_rate_limit)
+        key, cooldown = (
+            _key(deployment, secret),
+            _Cooldown(now + for_s, f": {why_of(failure)}", is_rate_limit, frozenset({failure.kind})),
+        )
         # Concurrent calls fail in any order: a rate limit of a second does not end a cooldown of minutes.
         self.suspicions.pop(key, None)
-        self._cooldowns[key] = max(cooldown, self._cooldowns.get(key, cooldown), key=lambda it: it.until)
+        running = self._cooldowns.get(key, cooldown)
+        longer = max(cooldown, running, key=lambda it: it.until)
+        self._cooldowns[key] = change(longer, kinds=cooldown.kinds | running.kinds)
 
     def suspect(
         self, deployment: Deployment, secret: Secret | None, asker: Asker, digest: bytes, for_s: float, why: str
@@ -177,13 +183,16 @@ class Health:
         blocked = self._blocked(deployment, asker) if rule is not None else None
         if cooling is None or blocked is None:
             return cooling or blocked
-        return max(cooling, blocked, key=lambda reason: reason.for_s)
+        longer = max(cooling, blocked, key=lambda reason: reason.for_s)
+        return change(longer, kinds=cooling.kinds | blocked.kinds)
 
     def _blocked(self, deployment: Deployment, asker: Asker) -> Unavailable | None:
         evidence, now = self._closed.get(deployment.asked_at), self._clock()
         if evidence is None or (breaker := evidence.blocking(asker, now)) is None:
             return None
-        return Unavailable(breaker.why_blocked, breaker.blocked_s(now), by_breaker=True)
+        return Unavailable(
+            breaker.why_blocked, breaker.blocked_s(now), by_breaker=True, kinds=frozenset(evidence.kinds)
+        )
 
     def _cooling_down(self, deployment: Deployment, asker: Asker) -> Unavailable | None:
         if not self._cooldowns and not self.suspicions:
@@ -196,7 +205,8 @@ class Health:
             cooldowns.append(cooldown)
         first = min(cooldowns, key=lambda cooldown: cooldown.until)
         limited = all(cooldown.is_rate_limit for cooldown in cooldowns)
-        return Unavailable(f"benched{first.reason}", first.until - self._clock(), limited)
+        kinds = frozenset[FailureKind | None]().union(*[cooldown.kinds for cooldown in cooldowns])
+        return Unavailable(f"benched{first.reason}", first.until - self._clock(), limited, kinds=kinds)
 
     def prune(self, config: ConfigVersion) -> None:
         """Apply the rule of this config version, and forget deployments that it does not have."""

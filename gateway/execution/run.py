@@ -45,8 +45,9 @@ from gateway.execution.upstream_client import (
     folds,
 )
 from gateway.model.config_version import ConfigVersion
-from gateway.model.decision import Plan, Step
+from gateway.model.decision import FailureKinds, Plan, Step
 from gateway.model.deployment import Deployment
+from gateway.model.hand_off import HandOffCause
 from gateway.model.input_requests import ServedRequest
 from gateway.model.record import AttemptAction, AttemptDecision, AttemptRecord, Bound, DecisionReason, Record, Skipped
 from gateway.model.resilience import Resilience
@@ -59,6 +60,10 @@ from providers.failures import Failure, FailureKind, ProviderFailed
 _NO_REQUEST = ChatRequest("", ())
 _NO_ATTEMPT = Failure(FailureKind.UNAVAILABLE, "no deployment is available: all steps of the plan were skipped")
 _LEFT = Failure(FailureKind.SILENT, "the provider had sent nothing when the client left")
+_NO_KINDS: FailureKinds = frozenset()
+_FIT = None, _NO_KINDS
+_TOO_SMALL: FailureKinds = frozenset({FailureKind.CONTEXT_LENGTH})
+_OVERLOADED: FailureKinds = frozenset({FailureKind.OVERLOADED})
 _SHED = "the assistant is overloaded: all concurrent calls of its deployments are in use; retry later"
 
 
@@ -85,6 +90,8 @@ class RunContext(msgspec.Struct):
         check: Checks the whole answers of steps that emulate a feature. None: there is no such step.
         asker: The asker, for whom failures of the request show something.
         awaited: The step that is being asked, if no other one can answer: it is waited for until the end.
+        least_context: About how many tokens the prompt has. A step with a smaller context is skipped. 0: none is.
+        attempts_before: How many attempts the steps on the other side of a barrier had. They have their own limit.
     """
 
     bounds: Resilience
@@ -96,6 +103,8 @@ class RunContext(msgspec.Struct):
     check: Callable[[Step, Answer], Awaitable[Answer]] | None = None
     asker: Asker = EVERYBODY
     awaited: Step | None = None
+    least_context: int = 0
+    attempts_before: int = 0
 
 
 class PlanExecutor:
@@ -207,8 +216,10 @@ class Run(msgspec.Struct):
 
     @property
     def is_last(self) -> bool:
-        """Whether no step comes after the current one."""
-        return self.position >= len(self.plan.steps) - 1
+        """Whether no step comes after the current one, and no barrier that opens if it fails."""
+        barrier = self.plan.barrier
+        may_follow = barrier is not None and HandOffCause.FAILURE in barrier.when
+        return self.position >= len(self.plan.steps) - 1 and not may_follow
 
     def left_s(self) -> float:
         """Return the remaining time until the answer must have begun. A stream that is held has that of a whole one."""
@@ -224,29 +235,32 @@ class Run(msgspec.Struct):
         context, record = self.context, self.context.record
         while self.position < len(self.plan.steps):
             step = self.plan.steps[self.position]
-            reason = context.still_allowed(step)
-            if reason is None and (not is_new or record.attempts or record.skipped):
-                reason = self._why_unfit(step.deployment)
+            reason, kinds = context.still_allowed(step), _NO_KINDS
+            if reason is None and (not is_new or record.attempts or record.skipped or context.least_context):
+                reason, kinds = self._why_unfit(step.deployment)
             if reason is None:
                 evidence = self.evidence = self.executor.health.evidence(step.deployment, context.bounds.breaker)
                 if evidence is None or evidence.is_clear:
                     return step
                 if (blocking := evidence.blocking(context.asker, context.deadline.clock())) is None:
                     return step
-                reason = blocking.why_blocked
-            self._skip(step, reason)
+                reason, kinds = blocking.why_blocked, frozenset(evidence.kinds)
+            self._skip(step, reason, kinds)
         return None
 
-    def _why_unfit(self, deployment: Deployment) -> str | None:
+    def _why_unfit(self, deployment: Deployment) -> tuple[str | None, FailureKinds]:
+        """Return why a step may not be tried, and the failures that are the reason."""
         size = deployment.capabilities.context_tokens
         if size is not None and size <= self.too_small:
-            return "its context is not larger than the one that was too small"
+            return "its context is not larger than the one that was too small", _TOO_SMALL
+        if size is not None and size < self.context.least_context:
+            return f"its context is too small for a prompt of about {self.context.least_context} tokens", _TOO_SMALL
         unavailable = self.executor.health.unavailable(deployment, asker=self.context.asker)
-        return unavailable.reason if unavailable else None
+        return (unavailable.reason, unavailable.kinds) if unavailable else _FIT
 
-    def _skip(self, step: Step, reason: str) -> None:
-        """Record a step that is not tried, and go to the next one."""
-        self.context.record.skipped.append(Skipped(step.deployment.name, reason))
+    def _skip(self, step: Step, reason: str, kinds: FailureKinds) -> None:
+        """Record a step that is not tried, and go to the next one. `kinds`: the failures that are the reason."""
+        self.context.record.skipped.append(Skipped(step.deployment.name, reason, kinds))
         self._leave_step()
 
     def _leave_step(self) -> None:
@@ -280,7 +294,7 @@ class Run(msgspec.Struct):
                 record.shed += ((step.deployment.name, shed.reason),)
                 if self.failure is _NO_ATTEMPT or self.failure.kind is FailureKind.OVERLOADED:
                     self.failure = Failure(FailureKind.OVERLOADED, _SHED, retry_after_s=shed.retry_after_s)
-                self._skip(step, str(shed))
+                self._skip(step, str(shed), _OVERLOADED)
                 step = self._find()
                 continue
             finally:
@@ -310,7 +324,7 @@ class Run(msgspec.Struct):
         answers = options.answers = executor.health.latency.of(deployment)
         options.started_at = started_at
         self.used_keys += (secret,)
-        if self.is_last:
+        if self.is_last and self.plan.barrier is None:
             context.awaited = step
         tickets = evidence.admit(context.asker, started_at) if evidence is not None else ()
         if not record.attempts:
@@ -337,7 +351,7 @@ class Run(msgspec.Struct):
                 slot.release()
             if isinstance(error, Withdrawn):
                 self.wait_s = 0.0
-                self._skip(step, str(error))
+                self._skip(step, str(error), _NO_KINDS)
                 raise AttemptFailed from None
             if is_silent:
                 record.attempts.append(_recorded(deployment, started_at, ended_at, _LEFT))
@@ -367,7 +381,7 @@ class Run(msgspec.Struct):
             return True
         if options.answers is not None and options.answers.since(options.started_at):
             return False
-        return had_time(options, step, self.context.bounds, is_last_step=step is self.plan.steps[-1])
+        return had_time(options, step, self.context.bounds, is_last_step=self.is_last)
 
     def _note_failure(
         self, step: Step, secret: Secret | None, failure: Failure, options: AttemptOptions, tickets: Tickets
@@ -386,7 +400,9 @@ class Run(msgspec.Struct):
         if evidence is not None and counts:
             # Of a failure that no request can cause, each request is an observation, whatever is in it.
             digest = digest_of(options.request) + (context.record.request_id.encode() if rule.is_certain else b"")
-            evidence.failed(tickets, context.asker, digest, now, why_of(failure), is_certain=rule.is_certain)
+            evidence.failed(
+                *(tickets, context.asker, digest, now, why_of(failure)), is_certain=rule.is_certain, kind=failure.kind
+            )
         elif evidence is not None:
             evidence.released(tickets)
         if (for_s := cooldown_of(failure)) is None:
@@ -413,10 +429,11 @@ class Run(msgspec.Struct):
 
     def _next(self, deployment: Deployment, failure: Failure) -> AttemptDecision:
         bounds, attempts = self.context.bounds, self.context.record.attempts
+        made = len(attempts) - self.context.attempts_before
         if self.plan.has_effects and not failure.unsent:
             # The effect may have happened: it must not happen twice.
             return AttemptDecision(AttemptAction.STOP, DecisionReason.EFFECTS)
-        if len(attempts) >= bounds.attempts.total:
+        if made >= bounds.attempts.total:
             bound = Bound("attempts.total", bounds.attempts.total)
             return AttemptDecision(AttemptAction.STOP, DecisionReason.ATTEMPTS_TOTAL, bound=bound)
         usable = self.executor.health.usable_keys(deployment, self.context.asker)
@@ -427,7 +444,7 @@ class Run(msgspec.Struct):
             # All attempts of this request, also those of an answer that broke off and is being resumed.
             tried_here=sum(made.deployment == deployment.name for made in attempts),
             # Many keys must not use up the attempts of the next step.
-            has_other_key=unused and (self.is_last or len(attempts) + 1 < bounds.attempts.total),
+            has_other_key=unused and (self.is_last or made + 1 < bounds.attempts.total),
             is_last_step=self.is_last,
             left_s=self.left_s(),
             jitter=self.executor.draw(),
@@ -484,7 +501,8 @@ def _outcome(
         if failure is None:
             evidence.answered(tickets, asker, clock())
         elif (rule := rule_of(failure)).counts:
-            evidence.failed(tickets, asker, digest(), clock(), why_of(failure), is_certain=rule.is_certain)
+            why = why_of(failure)
+            evidence.failed(tickets, asker, digest(), clock(), why, is_certain=rule.is_certain, kind=failure.kind)
         else:
             evidence.released(tickets)
 

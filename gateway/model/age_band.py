@@ -56,6 +56,7 @@ class AgeBand:
         refuse: No request is answered.
         tools: Requests may have tools.
         choices: The user may prefer a choice.
+        hand_off: A barrier may open.
         intent: The intent of each chat. None: that of the request.
         instructions: Instructions for the model, after the region's profile.
         hours: When requests are answered. None: always.
@@ -68,6 +69,7 @@ class AgeBand:
     intent: str | None = None
     instructions: str = field(default="", repr=False)
     hours: Hours | None = None
+    hand_off: bool = True
 
 
 UNKNOWN_AGE = AgeBand("", refuse=True)

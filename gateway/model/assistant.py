@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal, TypeAlias, get_args
 
+from gateway.model.hand_off import HandOff
 from gateway.model.region_text import Sentences
-from gateway.model.route import Route, Shadow
+from gateway.model.route import Barrier, Route, Shadow, step_text
 from gateway.model.schedule import Schedule
 from providers.value import Value
 
@@ -38,7 +39,8 @@ class Assistant:
     """The product that a client names in `model`, with one route for each region and use.
 
     Attributes:
-        routes: The ordered steps, by the name of the region. Those of chats, unless `for_use` has made this value.
+        routes: The ordered steps, by the name of the region. Those of chats, unless `for_use` has made this value. With
+            a barrier, these are the private steps.
         reveal_model: Whether clients are shown which model answers.
         resume: Whether the next step continues an answer that breaks off in mid-stream.
         schedules: The schedule that raises the weight of a candidate in the route's first step, by region.
@@ -51,6 +53,8 @@ class Assistant:
         intent: The intent whose routes these are. `default` for those of no intent.
         choices: The names that a user may prefer.
         order: Names the order of a route that a user's preference has changed. Empty for the operator's order.
+        barriers: The barrier after the route, by region.
+        opened: The hand-off by which `routes` are those after a barrier. None: they are those before it.
     """
 
     name: str
@@ -68,6 +72,8 @@ class Assistant:
     intent: str = DEFAULT_INTENT
     choices: Mapping[str, UserChoice] = field(default_factory=dict)
     order: str = ""
+    barriers: Mapping[str, Barrier] = field(default_factory=dict)
+    opened: HandOff | None = None
 
     def for_intent(self, intent: str) -> Assistant:
         """Return the assistant as chats of this intent see it."""
@@ -76,11 +82,28 @@ class Assistant:
     @property
     def views(self) -> tuple[Assistant, ...]:
         """This assistant, and its view for each intent with a route of its own."""
-        return self, *(view for view in self.by_intent.values() if view.routes != self.routes)
+        own = [it for it in self.by_intent.values() if (it.routes, it.barriers) != (self.routes, self.barriers)]
+        return self, *own
+
+    def behind(self, region: str, opened: HandOff) -> Assistant:
+        """Return the assistant with the steps after the barrier of a region, which is open for a request."""
+        routes = {region: self.barriers[region].listed}
+        return replace(self, routes=routes, schedules={}, shadows={}, barriers={}, opened=opened)
+
+    def whole_route(self, region: str) -> Route:
+        """Return the steps before and after the barrier of a region, for those who show or check a config."""
+        barrier = self.barriers.get(region)
+        return (*self.routes.get(region, ()), *(barrier.listed if barrier is not None else ()))
+
+    def route_words(self, region: str) -> tuple[str, ...]:
+        """Return the steps of a region as they are written, with the barrier between them."""
+        barrier = self.barriers.get(region)
+        behind = (str(barrier.rule), *map(step_text, barrier.listed)) if barrier is not None else ()
+        return (*map(step_text, self.routes.get(region, ())), *behind)
 
     def every_step(self, region: str) -> Route:
-        """Return the steps of all routes of a region: of every intent and use."""
-        chats = [step for view in self.views for step in view.routes.get(region, ())]
+        """Return the steps of all routes of a region: of every intent and use, also those after a barrier."""
+        chats = [step for view in self.views for step in view.whole_route(region)]
         return *chats, *(step for use in USES[1:] for step in self.routes_for(use).get(region, ()))
 
     def routes_for(self, use: Use) -> Mapping[str, Route]:
@@ -98,7 +121,7 @@ class Assistant:
         if use == "chat":
             return self
         plain = replace(self, routes=self.routes_for(use), resume=False, schedules={}, shadows={}, use=use)
-        return replace(plain, intents=(), by_intent={}, choices={})
+        return replace(plain, intents=(), by_intent={}, choices={}, barriers={})
 
     @property
     def regions(self) -> tuple[str, ...]:

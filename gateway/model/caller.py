@@ -87,6 +87,7 @@ class Caller(msgspec.Struct, frozen=True):
         embedding_space: Every value of `x-gateway-embedding-space`.
         intent: Every value of `x-gateway-intent`.
         prefer: Every value of `x-gateway-prefer`.
+        hand_off: Every value of `x-gateway-hand-off`.
     """
 
     client: Client | None
@@ -99,6 +100,7 @@ class Caller(msgspec.Struct, frozen=True):
     embedding_space: tuple[str, ...] = ()
     intent: tuple[str, ...] = ()
     prefer: tuple[str, ...] = ()
+    hand_off: tuple[str, ...] = ()
 
 
 class RequestContext(msgspec.Struct, frozen=True):

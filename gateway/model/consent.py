@@ -5,6 +5,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Literal
 
+from gateway.model.hand_off import HandOffCause
 from providers.value import Value
 
 
@@ -80,6 +81,7 @@ class ConsentRequest(Value, frozen=True):
     Attributes:
         expires_at: Unix time.
         note: Why the consent that was sent with this request is not valid, if one was sent.
+        hand_off: Why the barrier before the deployment is open, if there is one.
     """
 
     recipient: str
@@ -89,3 +91,4 @@ class ConsentRequest(Value, frozen=True):
     token: str
     expires_at: int
     note: str = ""
+    hand_off: HandOffCause | None = None

@@ -10,8 +10,10 @@ from gateway.model.assistant import Assistant
 from gateway.model.config_version import Region
 from gateway.model.consent import ConsentKind, ConsentRequest
 from gateway.model.deployment import Deployment
+from gateway.model.hand_off import BarrierRule
 from gateway.model.permit import Permit
 from gateway.model.refusal_reason import REASON_BY_CODE, RefusalReason
+from providers.failures import FailureKind
 from providers.value import Value
 
 
@@ -33,17 +35,23 @@ class SkipReason(StrEnum):
     CONSENT = "consent"  # the user has not agreed that it gets this request
 
 
+FailureKinds: TypeAlias = frozenset[FailureKind | None]
+"""The kinds of the failures that put a deployment out of use. None: one that is unknown, or only suspected."""
+
+
 class Exclusion(NamedTuple):
     """Why a deployment of the route is not in the plan.
 
     Attributes:
         detail: The reason in words.
         log_detail: The words for logs and receipts, if `detail` has a name that the client made up. None: the same.
+        kinds: For `health`, the kinds of the failures that caused it.
     """
 
     reason: SkipReason
     detail: str
     log_detail: str | None = None
+    kinds: FailureKinds = frozenset()
 
 
 Verdict: TypeAlias = "Step | Exclusion"
@@ -61,12 +69,14 @@ class Unavailable(Value, frozen=True):
     Attributes:
         is_rate_limit: Whether a rate limit is the only reason.
         by_breaker: The reason is that it keeps failing, not that a provider refuses the credentials.
+        kinds: The kinds of the failures that are the reason.
     """
 
     reason: str
     for_s: float
     is_rate_limit: bool = False
     by_breaker: bool = False
+    kinds: FailureKinds = frozenset()
 
 
 class RefusalCode(StrEnum):
@@ -124,6 +134,7 @@ class Plan(Value, frozen=True):
         variant: The user's own member of the weighted set that begins the route, even if it is unavailable.
         has_effects: A provider stores or does something for the request in addition to answering, so it must not be
             sent twice.
+        barrier: The barrier after the last step, if it may open for this request.
     """
 
     assistant: Assistant
@@ -131,6 +142,7 @@ class Plan(Value, frozen=True):
     steps: tuple[Step, ...]
     variant: str | None = None
     has_effects: bool = False
+    barrier: BarrierRule | None = None
 
 
 class Refusal(Value, frozen=True):
@@ -201,7 +213,7 @@ class Decision(Value, frozen=True):
         return tuple(
             Considered(deployment.name, deployment.provider, share=shares.get(deployment.name))
             if isinstance(verdict, Step)
-            else Considered(deployment.name, deployment.provider, *verdict, share=shares.get(deployment.name))
+            else Considered(deployment.name, deployment.provider, *verdict[:3], share=shares.get(deployment.name))
             for deployment, verdict in self.verdicts
         )
 

@@ -11,8 +11,9 @@ import msgspec
 from gateway.model.assistant import Use
 from gateway.model.caller import TraceContext
 from gateway.model.consent import ConsentKind
-from gateway.model.decision import Decision, Step, client_detail
+from gateway.model.decision import Decision, FailureKinds, Step, client_detail
 from gateway.model.deployment import Proxy, known_names
+from gateway.model.hand_off import HandOff
 from gateway.model.location import Location
 from gateway.model.moderation import ModerationRecord
 from gateway.model.preference import Preference
@@ -120,10 +121,11 @@ class AttemptRecord(Value, frozen=True):
 
 
 class Skipped(Value, frozen=True):
-    """A step of the plan that was not tried, and why."""
+    """A step of the plan that was not tried, and why. `kinds`: the failures for which it was not tried."""
 
     deployment: str
     reason: str
+    kinds: FailureKinds = frozenset()
 
 
 class Allowance(Value, frozen=True):
@@ -156,6 +158,7 @@ class Decided(Value, frozen=True):
         profile: The version of the region's profile that was added to the prompt.
         decision: The result of routing, with the reason for each skipped deployment.
         variant: The user's member of the first step, if that step is weighted.
+        hand_off: The hand-off by which a barrier is open.
     """
 
     location: Location | None = None
@@ -166,6 +169,7 @@ class Decided(Value, frozen=True):
     decision: Decision | None = None
     variant: str | None = None
     use: Use = "chat"
+    hand_off: HandOff | None = None
 
 
 class AnsweredBy(Value, frozen=True):
@@ -371,7 +375,8 @@ class Record:
             within = allowed if within is None else allowed & within
         self.skipped.clear()
         self.shed, self.retries_refused, self.consent = (), (), None
-        self.decided = change(self.decided, decision=None, variant=None, profile=None, intent=None, preference=None)
+        undone = change(self.decided, decision=None, variant=None, profile=None, intent=None, preference=None)
+        self.decided = change(undone, hand_off=None)
         return within
 
     def note_judges(self, verdict: Record) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, TypeAlias
 
+from gateway.model.hand_off import BarrierRule
 from providers.value import Value
 
 if TYPE_CHECKING:
@@ -46,7 +47,19 @@ RouteStep: TypeAlias = "Deployment | WeightedSet"
 Route: TypeAlias = "tuple[RouteStep, ...]"
 
 
-def deployments_of(route: Route) -> tuple[Deployment, ...]:
+class Barrier(Value, frozen=True):
+    """The barrier after the private steps of a route. Routing does not see the steps after it.
+
+    Attributes:
+        rule: The causes that open it.
+        listed: The steps after it, for those who show or check a config. `Assistant.behind` gives them to routing.
+    """
+
+    rule: BarrierRule
+    listed: Route
+
+
+def deployments_of(route: Iterable[RouteStep]) -> tuple[Deployment, ...]:
     """Return every deployment of a route once, in order."""
     by_name: dict[str, Deployment] = {}
     for step in route:

@@ -3,6 +3,9 @@
 A token is stateless. It is a MAC over what the user was shown (recipient, residency, content), over the identity of the
 request (the client's key, the region, a digest of the whole request) and over its expiry time. Until then, the same
 request may be repeated with it. It is valid for nothing else, and no store remembers it.
+
+A token for a deployment after a barrier (`c2`) also covers the assistant, the cause and what is shared, and its digest
+is over the request that would be sent. So it shows that the barrier was open for this content.
 """
 
 from __future__ import annotations
@@ -18,13 +21,14 @@ from dataclasses import fields, is_dataclass
 from gateway.model.config_version import ConfigVersion, Region
 from gateway.model.consent import NO_CONSENT, ConsentRequest, Consents, ConsentStatement
 from gateway.model.deployment import Deployment, capabilities_for
+from gateway.model.hand_off import HandOff
 from gateway.model.input_requests import InputRequest, ServedRequest, user_of_input
 from providers.adapter import Capabilities
 from providers.chat import ChatRequest
 from providers.matching.requirements import IDENTITY, Requirements
 
 LIFETIME_S = 300
-_TOKEN = re.compile(r"c1\.([0-9]{1,12})\.([A-Za-z0-9_-]{43})")
+_TOKEN = re.compile(r"(c[12])\.([0-9]{1,12})\.([A-Za-z0-9_-]{43})")
 _CONTENT = (("vision", "images"), ("audio", "audio"), ("file", "files"))
 
 _COVERED = ("messages", "tools", "response_format", "user", "extra")
@@ -55,6 +59,7 @@ class Consenting:
         needs: Its requirements.
         keys: The valid keys of tokens, the newer one first. The first signs new tokens.
         now_s: The Unix time at which the token is judged, for all attempts.
+        opened: The assistant's name and the hand-off, if its barrier is open. `request` is then what would be sent.
     """
 
     def __init__(
@@ -64,7 +69,9 @@ class Consenting:
         needs: Requirements,
         keys: tuple[bytes, ...],
         now_s: float,
+        opened: tuple[str, HandOff] | None = None,
     ) -> None:
+        self._opened = opened
         self._statement = statement
         self._request = request
         self._needs = needs
@@ -79,14 +86,14 @@ class Consenting:
         """
         standing = standing_consents(config, self._statement)
         token = _TOKEN.fullmatch(self._statement.token or "")
-        if token is None or int(token[1]) <= self._now_s:
+        if token is None or token[1] != self._form or int(token[2]) <= self._now_s:
             return standing
         asking = (deployment for deployment in config.deployments.values() if deployment.consent is not None)
         confirmed = frozenset(
             deployment.name
             for deployment in asking
             if any(
-                hmac.compare_digest(token[2], self._mac(deployment, region, int(token[1]), key)) for key in self._keys
+                hmac.compare_digest(token[3], self._mac(deployment, region, int(token[2]), key)) for key in self._keys
             )
         )
         return Consents(standing.standing, standing.asserted, confirmed) if confirmed else standing
@@ -99,10 +106,16 @@ class Consenting:
             str(deployment.residency.stores),
             str(deployment.residency.processes),
             self._would_send(deployment),
-            f"c1.{expires_at}.{self._mac(deployment, region, expires_at, self._keys[0])}",
+            f"{self._form}.{expires_at}.{self._mac(deployment, region, expires_at, self._keys[0])}",
             expires_at,
             self._note(),
+            self._opened[1].cause if self._opened is not None else None,
         )
+
+    @property
+    def _form(self) -> str:
+        """The beginning of a token of this kind."""
+        return "c1" if self._opened is None else "c2"
 
     def _note(self) -> str:
         """Return why the value of `x-gateway-consent` is not sufficient, or an empty text."""
@@ -113,7 +126,7 @@ class Consenting:
             token = _TOKEN.fullmatch(statement.token)
             if token is None:
                 return "the value is not a consent token"
-            if int(token[1]) <= self._now_s:
+            if int(token[2]) <= self._now_s:
                 return "the token has expired"
             return "the token is for another request, key, user, recipient or residency, or from another gateway"
         if statement.standing or statement.asserted:
@@ -150,7 +163,11 @@ class Consenting:
     def _mac(self, deployment: Deployment, region: Region, expires_at: int, key: bytes) -> str:
         rule = deployment.consent
         signed = [
-            "consent 1",
+            *(
+                ("consent 1",)
+                if self._opened is None
+                else ("consent 2", self._opened[0], *self._opened[1].fields().values())
+            ),
             expires_at,
             self._statement.caller,
             region.name,

@@ -115,9 +115,13 @@ def decide_preferring(
     choice = assistant.choices.get(name)
     if choice is None:
         return plain, Preference(None, reason=PreferenceReason.UNKNOWN)
-    own = [step for step in route if _member(step, plain, sticky) in choice.deployments]
+    own = [step for step in route if member_of(step, plain, sticky) in choice.deployments]
     if not own:
-        return plain, Preference(name, choice.deployments, _why_not_theirs(plain, choice))
+        reason, barrier = _why_not_theirs(plain, choice), assistant.barriers.get(region)
+        if barrier is not None and choice.deployments.isdisjoint(it.name for it in deployments_of(route)):
+            is_behind = not choice.deployments.isdisjoint(it.name for it in deployments_of(barrier.listed))
+            reason = PreferenceReason.HAND_OFF if is_behind else reason
+        return plain, Preference(name, choice.deployments, reason)
     decision, reordered = plain, (*own, *(step for step in route if step not in own))
     if reordered != route:
         members = ",".join(it.name for it in deployments_of(reordered))
@@ -140,7 +144,7 @@ def _planned(decision: Decision) -> tuple[str, ...]:
     return tuple(step.deployment.name for step in plan.steps) if isinstance(plan, Plan) else ()
 
 
-def _member(step: RouteStep, decision: Decision, sticky: Callable[[], bytes] | None) -> str | None:
+def member_of(step: RouteStep, decision: Decision, sticky: Callable[[], bytes] | None) -> str | None:
     """Return the deployment that this user has at a step of the route."""
     if not isinstance(step, WeightedSet):
         return step.name
@@ -153,7 +157,7 @@ def _member(step: RouteStep, decision: Decision, sticky: Callable[[], bytes] | N
 
 def members_of(route: Route, decision: Decision, sticky: Callable[[], bytes] | None) -> frozenset[str | None]:
     """Return the deployments that this user has at the steps of the route."""
-    return frozenset([_member(step, decision, sticky) for step in route])
+    return frozenset([member_of(step, decision, sticky) for step in route])
 
 
 def _why_not_theirs(decision: Decision, choice: UserChoice) -> PreferenceReason:
@@ -170,7 +174,7 @@ def _why_not(
     decision: Decision, own: list[RouteStep], choice: UserChoice, sticky: Callable[[], bytes] | None
 ) -> PreferenceReason | None:
     """Return why the first deployment of the choice on the route is not in the plan. None if it is."""
-    first = _member(own[0], decision, sticky)
+    first = member_of(own[0], decision, sticky)
     for deployment, verdict in decision.verdicts:
         if deployment.name == first:
             return None if isinstance(verdict, Step) else _WHY_SKIPPED[verdict.reason]

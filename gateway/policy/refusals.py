@@ -110,11 +110,12 @@ def _refuse_export(config: ConfigVersion, location: Location) -> Refusal | None:
     return Refusal(RefusalCode.NO_ELIGIBLE_DEPLOYMENT, message)
 
 
-def deployment_needing_consent(route: Route, judged: Verdicts) -> Deployment | None:
+def deployment_needing_consent(route: Route, judged: Verdicts, *, is_behind: bool = False) -> Deployment | None:
     """Return the deployment for which the user must be asked, or None if the request can be answered without consent.
 
-    A deployment with `on_missing: refuse` is asked for as soon as its step comes first. Others are asked for only if no
-    other deployment can answer. A weighted step asks only if none of its members can answer without consent.
+    A deployment with `on_missing: refuse`, or after a barrier, is asked for as soon as its step comes first. Others
+    are asked for only if no other deployment can answer. A weighted step asks only if none of its members can answer
+    without consent.
     """
     verdicts = {deployment.name: verdict for deployment, verdict in judged}
     skipped = None
@@ -126,7 +127,7 @@ def deployment_needing_consent(route: Route, judged: Verdicts) -> Deployment | N
             verdict = verdicts[member.name]
             if isinstance(verdict, Step) or verdict[0] is not SkipReason.CONSENT or member.consent is None:
                 continue
-            if member.consent.on_missing == "refuse":
+            if is_behind or member.consent.on_missing == "refuse":
                 return member
             skipped = skipped or member
     return skipped

@@ -69,7 +69,7 @@ def decide(
         return Decision(refuse_location(config, location) or Refusal(RefusalCode.REGION_UNKNOWN, "no region"))
     # Approvals are valid by the day, so the day is part of the cache key.
     days = days_at(now_s) if region.approvals_required else None
-    view = (assistant.name, assistant.use, assistant.intent, assistant.order)
+    view = (assistant.name, assistant.use, assistant.intent, assistant.order, assistant.opened is not None)
     place = (view, region.name, location.territory, location.assumed, days)
     # The config version, the location, the day and the requirements determine the decision, and callers have few kinds
     # of requirements. Requirements with unknown field names are not cached, because callers can choose any names.
@@ -158,7 +158,8 @@ def _conclude(
     judged = tuple([(verdict.deployment, _judge(verdict, criteria)) for verdict in location_verdicts])
     judged, lanes = weigh(route, judged)
     steps = tuple([verdict for _, verdict in judged if isinstance(verdict, Step)])
-    if config.recipients and (asking := deployment_needing_consent(route, judged)) is not None:
+    is_behind = assistant.opened is not None
+    if config.recipients and (asking := deployment_needing_consent(route, judged, is_behind=is_behind)) is not None:
         return Decision(consent_required(asking), judged)
     if steps:
         has_effects = bool(needs.moving) and any(has_effects_at(step.deployment, needs) for step in steps)
@@ -293,7 +294,7 @@ def _judge(location_verdict: _LocationVerdict, criteria: _Criteria) -> Verdict:
     if location_verdict.config_exclusion is not None:
         return location_verdict.config_exclusion
     if deployment.name in health:
-        return Exclusion(SkipReason.HEALTH, health[deployment.name].reason)
+        return Exclusion(SkipReason.HEALTH, health[deployment.name].reason, kinds=health[deployment.name].kinds)
     consent = None
     if deployment.consent is not None:
         # Consent is checked last: a user should not be asked for a deployment that cannot answer.

@@ -266,7 +266,7 @@ def _views(
 
 
 def _routes_of(assistant: Assistant | None) -> object:
-    return assistant.routes if assistant is not None else None
+    return (assistant.routes, assistant.barriers) if assistant is not None else None
 
 
 def _compared(

@@ -10,22 +10,26 @@ import secrets
 import time
 from collections.abc import Awaitable, Callable, Coroutine
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 import msgspec
 
+from gateway.execution.hand_off_tool import HandOffAsked, offer_tool, tool_name, without_calls
 from gateway.execution.judging import Judge, PassedTexts
 from gateway.execution.resume import Resumption, resuming
 from gateway.execution.run import PlanExecutor, PlanExhausted, RunContext
 from gateway.execution.structured_output import EMULATED, HeldAnswer, StructuredOutput, WholeAnswer, held
 from gateway.execution.upstream_client import Answer, ConfigChanged
 from gateway.model.config_version import ConfigVersion, Region
-from gateway.model.decision import Plan, Refused
+from gateway.model.decision import Plan, RefusalCode, Refused
 from gateway.model.deployment import Deployment
+from gateway.model.hand_off import BarrierRule, HandOff, HandOffCause
 from gateway.model.input_requests import InputRequest, ServedRequest, needs_of_input, texts_of, use_of
 from gateway.model.record import AnsweredBy, Record
+from gateway.model.route import Barrier
+from gateway.policy.hand_off import declines, hand_off_asked, shared
 from gateway.policy.labels import labelling_of, without_labels
 from gateway.policy.reasoning_seal import REASONING_STATE, ReasoningSeal, has_state, seal_of
 from gateway.policy.refusals import not_offered
@@ -81,6 +85,8 @@ class Turn(msgspec.Struct):
         emulated: The emulation of its schema, if a step needs it.
         is_held: Its stream begins before the answer is known.
         seal: Seals the reasoning state of a stream.
+        is_judged: Its input has passed the judges already.
+        tool: The name of the tool by which the private model can ask for a hand-off. None: it has none.
     """
 
     exchange: Exchange
@@ -95,6 +101,24 @@ class Turn(msgspec.Struct):
     emulated: StructuredOutput | None = None
     is_held: bool = False
     seal: ReasoningSeal | None = None
+    is_judged: bool = False
+    tool: str | None = None
+
+
+class Tier(msgspec.Struct):
+    """One side of a barrier.
+
+    Attributes:
+        request: The client's request, as far as it may go there.
+        rule: Before the barrier: what opens it. None: it stays closed.
+        opened: After the barrier: the hand-off.
+        is_judged: The request has passed the judges of its region already.
+    """
+
+    request: ChatRequest
+    rule: BarrierRule | None = None
+    opened: HandOff | None = None
+    is_judged: bool = False
 
 
 class ChatService:
@@ -287,12 +311,15 @@ class ChatService:
 
     # --- one call under one decision --------------------------------------------------------------
 
-    def answer(self, exchange: Exchange, part: InputRequest | None = None) -> Coroutine[Any, Any, Answer]:
+    def answer(
+        self, exchange: Exchange, part: InputRequest | None = None, tier: Tier | None = None
+    ) -> Coroutine[Any, Any, Answer]:
         """Decide, and return a coroutine that executes the plan until an answer has begun.
 
         Args:
             exchange: The request.
             part: One of several calls of the request.
+            tier: The side of a barrier. None: of the whole route.
 
         Raises:
             Refused, PlanExhausted, OtherEmbeddingSpace: There is no answer.
@@ -301,19 +328,71 @@ class ChatService:
         own = part or exchange.request
         if not isinstance(own, ChatRequest):
             return self._answer_of_input(exchange, own)
-        config, chat, profile = exchange.config, own, None
+        config, opened = exchange.config, None
+        if tier is not None:
+            own, opened = tier.request, tier.opened
+        elif exchange.assistant.barriers and (barrier := _barrier_of(exchange)) is not None:
+            return self._answer_by_tiers(exchange, own, barrier)
+        chat, profile = own, None
         if exchange.locale is not None or exchange.location.age is not None:
             chat, profile = with_region_text(config, exchange.location, exchange.locale, own)
-        plan, consenting = self.decider.decide(exchange, chat, requirements_of(chat), profile)
+        plan, consenting = self.decider.decide(exchange, chat, requirements_of(chat), profile, opened)
         context = self._context(exchange, plan)
         turn = Turn(exchange, own, chat, plan, context, profile is not None, consenting is not None)
+        if tier is not None:
+            turn.plan, turn.is_judged = replace(plan, barrier=tier.rule), tier.is_judged
+            if tier.rule is not None and HandOffCause.CONTEXT in tier.rule.when:
+                # Some servers shorten a prompt that is too long, and answer without an error.
+                context.least_context = count_tokens(chat)
+            context.attempts_before = len(exchange.record.attempts) if opened is not None else 0
         if type(chat.messages) is not Texts and has_state(chat):
             turn.returns_state = True
             context.request_for = lambda step: self._seal_of(config, step.deployment).unseal_request(chat)
+        if tier is not None and tier.rule is not None and HandOffCause.ASKED in tier.rule.when:
+            turn.tool = tool_name(chat)
+            if turn.tool is not None:
+                offer_tool(context, chat, turn.tool)
         emulates = chat.response_format is not None and any(step.emulates for step in plan.steps)
         if emulates or config.moderation:
             return self._answer_checked(turn, emulates=emulates)
         return self._answer_turn(turn)
+
+    async def _answer_by_tiers(self, exchange: Exchange, own: ChatRequest, barrier: Barrier) -> Answer:
+        """Ask the private steps of a route; if its barrier opens, ask those after it.
+
+        A token shows that the barrier was open for this content, so that the request begins after it. If no step there
+        can be asked, the result of the private steps stands.
+        """
+        age, record, rule = exchange.location.age, exchange.record, barrier.rule
+        is_closed = declines(exchange.caller.hand_off) or (age is not None and not age.hand_off)
+        sent = None if is_closed else shared(own, rule)
+        if sent is None:
+            return await self.answer(exchange, tier=Tier(own))
+        would_send = with_region_text(exchange.config, exchange.location, exchange.locale, sent)[0]
+        opened = self.decider.opened_by_token(exchange, barrier, would_send, requirements_of(would_send))
+        result: Refused | PlanExhausted | None = None
+        is_judged = False
+        if opened is None:
+            try:
+                return await self.answer(exchange, tier=Tier(own, rule))
+            except HandOffAsked:
+                opened, is_judged = hand_off_asked(rule), True
+            except (Refused, PlanExhausted) as error:
+                result, opened = error, self.decider.hand_off_after(exchange, rule, error)
+                is_judged = isinstance(error, PlanExhausted)
+                if opened is None:
+                    raise
+        private = record.decided
+        try:
+            return await self.answer(exchange, tier=Tier(sent, opened=opened, is_judged=is_judged))
+        except Refused as error:
+            if error.refusal.code is RefusalCode.CONSENT_REQUIRED:
+                raise
+        record.decided = private
+        if isinstance(result, Refused) or (result is not None and record.attempts):
+            raise result
+        record.skipped.clear()
+        return await self.answer(exchange, tier=Tier(own, is_judged=is_judged))
 
     async def _answer_of_input(self, exchange: Exchange, request: InputRequest) -> Answer:
         plan, _ = self.decider.decide(exchange, None, needs_of_input(request), None)
@@ -328,12 +407,13 @@ class ChatService:
         exchange, plan, context = turn.exchange, turn.plan, turn.context
         if exchange.config.moderation:
             turn.judge = judge_of(self.executor, self.decider.current, exchange, context, plan.region)
-        if turn.judge is not None:
+        if turn.judge is not None and not turn.is_judged:
             await self._judge_input(turn.judge, turn.own, plan.region, exchange.record)
         if emulates and (emulated := await StructuredOutput.of(turn.chat)) is not None:
             turn.emulated = emulated
             emulated.apply(plan, turn.chat, context)
-            if plan.steps[0].emulates and turn.chat.stream:
+            # After a barrier may be a question to the user, which a stream that has begun can't show.
+            if plan.steps[0].emulates and turn.chat.stream and plan.barrier is None:
                 return await self._hold(turn, emulated)
         return await self._answer_turn(turn)
 
@@ -371,6 +451,8 @@ class ChatService:
             exchange.turn = None
             if turn.is_consenting:
                 exchange.record.note_consent(plan.steps)
+        if turn.tool is not None:
+            answer = await without_calls(answer, turn.tool, exchange.deadline)
         answer = self._noted(turn, answer)
         if turn.own.tools:
             answer = self._sealed(turn, answer)
@@ -489,6 +571,12 @@ class ChatService:
     def _seal_of(self, config: ConfigVersion, deployment: Deployment) -> ReasoningSeal:
         """Return the seal for the reasoning state of a deployment's answers."""
         return seal_of(self.decider.keys_of(config), deployment)
+
+
+def _barrier_of(exchange: Exchange) -> Barrier | None:
+    """Return the barrier of the route of a chat."""
+    region = exchange.location.region
+    return exchange.assistant.barriers.get(region.name) if region is not None else None
 
 
 def _transcript(request: ServedRequest) -> str:

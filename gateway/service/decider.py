@@ -10,24 +10,29 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from types import MappingProxyType
 
 from gateway.execution.evidence import Asker, asker_of
 from gateway.execution.health import Health
-from gateway.execution.retry import why_spent
+from gateway.execution.retry import rule_of, why_spent
 from gateway.execution.run import PlanExhausted
 from gateway.execution.upstream_client import ConfigChanged
 from gateway.model.assistant import DEFAULT_INTENT, Assistant
 from gateway.model.config_version import ConfigVersion, Region
 from gateway.model.consent import NO_CONSENT, NO_STATEMENT
-from gateway.model.decision import Decision, Plan, Refusal, Refused, Step
+from gateway.model.decision import Decision, FailureKinds, Plan, Refusal, Refused, SkipReason, Step
+from gateway.model.hand_off import BarrierRule, HandOff, HandOffCause
 from gateway.model.input_requests import use_of
-from gateway.model.record import UNDECIDED, Decided, Record, Skipped
+from gateway.model.preference import Preference, PreferenceReason
+from gateway.model.record import UNDECIDED, Decided, DecisionReason, Record, Skipped
+from gateway.model.route import Barrier, RouteStep, deployments_of
 from gateway.policy.caller import read_consent, user_of
 from gateway.policy.canary_assignment import assign_variant, sticky_key_of
 from gateway.policy.consent import Consenting
 from gateway.policy.fence import lacking_approval
+from gateway.policy.hand_off import Outcome, every_hand_off, hand_off_after, outcomes_of_kinds, outcomes_of_skip
 from gateway.policy.minors import refuse_hours, refuse_tools
-from gateway.policy.preference import decide_preferring, intent_of, preference_of_age, preferred_name
+from gateway.policy.preference import decide_preferring, intent_of, member_of, preference_of_age, preferred_name
 from gateway.policy.region_text import choose_locale
 from gateway.policy.routing import decide
 from gateway.service.assistants import find_assistant
@@ -170,16 +175,34 @@ class Decider:
         return assistant
 
     def decide(
-        self, exchange: Exchange, chat: ChatRequest | None, needs: Requirements, profile: str | None
+        self,
+        exchange: Exchange,
+        chat: ChatRequest | None,
+        needs: Requirements,
+        profile: str | None,
+        opened: HandOff | None = None,
     ) -> tuple[Plan, Consenting | None]:
-        """Return who may answer, and the user's consents. The decision is recorded. Raises Refused or PlanExhausted."""
+        """Return who may answer, and the user's consents. The decision is recorded. Raises Refused or PlanExhausted.
+
+        Args:
+            exchange: The request.
+            chat: It as providers get it. None: it is not a chat.
+            needs: Its requirements.
+            profile: The version of the region's text in it.
+            opened: The hand-off, if the steps after the barrier are asked.
+        """
         config, location, assistant = exchange.config, exchange.location, exchange.assistant
+        if opened is not None and location.region is not None:
+            assistant = assistant.behind(location.region.name, opened)
         now_s = exchange.decided_s = self.clock()
         exchange.asker = _asker_for(exchange)
         consenting, consents = None, NO_CONSENT
         if config.recipients and location.region is not None:
             keys = self.keys_of(config)
-            consenting = Consenting(exchange.consent, exchange.request, needs, keys, now_s)
+            if opened is None or chat is None:
+                consenting = Consenting(exchange.consent, exchange.request, needs, keys, now_s)
+            else:
+                consenting = Consenting(exchange.consent, chat, needs, keys, now_s, (assistant.name, opened))
             consents = consenting.under(config, location.region)
         before, variant = exchange.record.decided, None
         preference, health = before.preference, self.health.snapshot(config, exchange.asker)
@@ -188,9 +211,9 @@ class Decider:
         elif exchange.prefer is None or location.region is None:
             decision = decide(config, assistant, location, needs, health, now_s, consents)
             if decision.lanes:
-                decision = assign_variant(decision, partial(sticky_key_of, exchange.caller.client, exchange.user, chat))
+                decision = assign_variant(decision, _sticky(exchange))
         else:
-            sticky = partial(sticky_key_of, exchange.caller.client, exchange.user, chat)
+            sticky = _sticky(exchange)
 
             def decided(view: Assistant) -> Decision:
                 return assign_variant(decide(config, view, location, needs, health, now_s, consents), sticky)
@@ -200,12 +223,71 @@ class Decider:
         plan = decision.outcome
         if isinstance(plan, Plan) and (assistant.intent == DEFAULT_INTENT or plan.region.name in assistant.schedules):
             variant = plan.variant  # a schedule counts the chats of its own route only
+        recorded = decision
+        if opened is not None:
+            # A hand-off for another cause, and a question to the user, show nothing about a private variant.
+            is_failed = opened.cause is HandOffCause.FAILURE and isinstance(plan, Plan)
+            variant = before.variant if is_failed else None
+            preference = _preference_behind(exchange, before.preference, preference)
+            if (private := before.decision) is not None:
+                recorded = Decision(plan, private.verdicts + decision.verdicts, private.lanes + decision.lanes)
         exchange.record.decided = Decided(
-            location, assistant.name, before.intent, preference, profile, decision, variant, before.use
+            location, assistant.name, before.intent, preference, profile, recorded, variant, before.use, opened
         )
         if not isinstance(plan, Plan):
             raise _refused(plan, exchange, consenting)
         return (plan if exchange.within is None else _remaining(decision, plan, exchange)), consenting
+
+    def opened_by_token(
+        self, exchange: Exchange, barrier: Barrier, chat: ChatRequest, needs: Requirements
+    ) -> HandOff | None:
+        """Return the hand-off to which the user has agreed for this content, or None.
+
+        Args:
+            exchange: The request.
+            barrier: The barrier of its route.
+            chat: The request that would be sent.
+            needs: The requirements of `chat`.
+        """
+        config, region, token = exchange.config, exchange.location.region, exchange.consent.token
+        if region is None or token is None or not token.startswith("c2."):
+            return None
+        names = {deployment.name for deployment in deployments_of(barrier.listed)}
+        for opened in every_hand_off(barrier.rule):
+            asked = exchange.assistant.name, opened
+            consenting = Consenting(exchange.consent, chat, needs, self.keys_of(config), self.clock(), asked)
+            if consenting.under(config, region).confirmed & names:
+                return opened
+        return None
+
+    def hand_off_after(self, exchange: Exchange, rule: BarrierRule, error: Refused | PlanExhausted) -> HandOff | None:
+        """Return the hand-off for which the barrier opens after the private steps gave no answer, or None."""
+        record, region = exchange.record, exchange.location.region
+        decision = record.decided.decision
+        if decision is None or region is None:
+            return None
+        verdicts = {deployment.name: verdict for deployment, verdict in decision.verdicts}
+        failed = [(made.deployment, made.failure.kind) for made in record.attempts if made.failure is not None]
+
+        def outcomes(step: RouteStep) -> list[Outcome]:
+            name = member_of(step, decision, _sticky(exchange))
+            verdict = verdicts.get(name or "")
+            found: list[Outcome] = [kind for deployment, kind in failed if deployment == name]
+            if isinstance(verdict, Step):
+                skipped = (it.kinds for it in record.skipped if it.deployment == name)
+                return [*found, *(outcome for kinds in skipped for outcome in outcomes_of_kinds(kinds))]
+            return [*found, *(outcomes_of_skip(verdict) if verdict is not None else (SkipReason.WEIGHT,))]
+
+        may_fail_over = True
+        if isinstance(error, PlanExhausted):
+            last = record.attempts[-1].decision if record.attempts else None
+            if error.failure.kind is FailureKind.DEADLINE or (
+                last is not None and last.reason is DecisionReason.EFFECTS
+            ):
+                return None
+            may_fail_over = rule_of(error.failure).next_step
+        steps = [outcomes(step) for step in exchange.assistant.routes.get(region.name, ())]
+        return hand_off_after(rule, steps, may_fail_over=may_fail_over)
 
     def problem_of(self, config: ConfigVersion, region: Region, step: Step) -> str | None:
         """Return why a step is no longer allowed, or None if it is; raise ConfigChanged if another version decides."""
@@ -220,6 +302,25 @@ class Decider:
         return tuple(key.reveal().encode() for key in configured if key is not None) or (self.consent_key,)
 
 
+def _sticky(exchange: Exchange) -> Callable[[], bytes]:
+    """Return what gives the sticky key of the user of a chat, of which a part may be shared after a barrier."""
+    request = exchange.request
+    if not isinstance(request, ChatRequest):
+        raise TypeError("only chats have weighted steps")
+    return partial(sticky_key_of, exchange.caller.client, exchange.user, request)
+
+
+def _preference_behind(exchange: Exchange, before: Preference | None, behind: Preference | None) -> Preference | None:
+    """Return what became of a preference after a barrier, where none of its deployments may stand."""
+    region = exchange.location.region
+    if behind is None or behind.reason is not PreferenceReason.ROUTE or region is None:
+        return behind
+    private = {deployment.name for deployment in deployments_of(exchange.assistant.routes.get(region.name, ()))}
+    if before is None and not behind.deployments.isdisjoint(private):
+        return change(behind, reason=PreferenceReason.HAND_OFF)
+    return before or behind
+
+
 def _asker_for(exchange: Exchange) -> Asker:
     """Return who asks, for whom a failure of the request shows something."""
     request = exchange.request
@@ -231,27 +332,38 @@ def _remaining(decision: Decision, plan: Plan, exchange: Exchange) -> Plan:
     """Return the rest of a plan for a request that was sent under a former version. Raises PlanExhausted."""
     record, most, within = exchange.record, exchange.config.resilience.attempts.per_deployment, exchange.within or ()
     steps: list[Step] = []
+    spent: dict[str, FailureKinds] = {}
     reasons = {it.name: verdict.detail for it, verdict in decision.verdicts if not isinstance(verdict, Step)}
     for step in plan.steps:
-        reason = why_spent(step.deployment.name, record.attempts, most)
+        if (reason := why_spent(step.deployment.name, record.attempts, most)) is not None:
+            made = (it.failure for it in record.attempts if it.deployment == step.deployment.name)
+            spent[step.deployment.name] = frozenset([failure.kind for failure in made if failure is not None])
         if step.permit.destination not in within:
             reason = _NOT_WITHIN
+            spent.pop(step.deployment.name, None)
         if reason is None:
             steps.append(step)
         else:
             reasons[step.deployment.name] = reason
-    _skip_others(exchange, reasons, _NOT_ROUTED, steps)
+    _skip_others(exchange, reasons, _NOT_ROUTED, steps, spent)
     if not steps:
         raise _exhausted(record)
     return replace(plan, steps=tuple(steps))
 
 
-def _skip_others(exchange: Exchange, reasons: Mapping[str, str], else_reason: str, steps: Sequence[Step] = ()) -> None:
-    """Record why the request goes to no deployment but those of these steps."""
+def _skip_others(
+    exchange: Exchange,
+    reasons: Mapping[str, str],
+    else_reason: str,
+    steps: Sequence[Step] = (),
+    spent: Mapping[str, FailureKinds] = MappingProxyType({}),
+) -> None:
+    """Record why the request goes to no deployment but those of these steps. `spent`: the failures that used one up."""
     record, planned = exchange.record, {step.deployment.name for step in steps}
     tried = {attempt.deployment for attempt in record.attempts}
     names = dict.fromkeys([*reasons, *sorted({name for name, *_ in exchange.within or ()} - tried)])
-    record.skipped += [Skipped(name, reasons.get(name, else_reason)) for name in names if name not in planned]
+    others = [name for name in names if name not in planned]
+    record.skipped += [Skipped(name, reasons.get(name, else_reason), spent.get(name, frozenset())) for name in others]
 
 
 def _exhausted(record: Record) -> PlanExhausted:

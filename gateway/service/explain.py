@@ -271,7 +271,7 @@ def _only_for_other_uses(config: ConfigVersion, use: Use) -> set[str]:
 
     def named(one: Use) -> set[str]:
         views = [view for assistant in config.assistants.values() for view in assistant.views]
-        routes = [route for view in views for route in view.routes_for(one).values()]
+        routes = [view.for_use(one).whole_route(region) for view in views for region in view.routes_for(one)]
         return {deployment.name for route in routes for deployment in deployments_of(route)}
 
     every_use: tuple[Use, ...] = get_args(Use)

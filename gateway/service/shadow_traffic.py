@@ -245,6 +245,8 @@ class ShadowTraffic:
         shadow = assistant.shadows.get(region.name) if assistant is not None and region is not None else None
         if record.decided.preference is not None and record.decided.preference.is_reordered:
             return None  # the user's order is not the route's
+        if record.decided.hand_off is not None:
+            return None  # another request may have been answered
         if assistant is None or region is None or shadow is None or self._draw() >= shadow.share:
             return None
         if not may_keep(location, config.cell_territory):

@@ -106,6 +106,7 @@ def receipt_of(record: Record, ended_at_s: float, cell: str | None, share: float
         "profile": decided.profile,
         "intent": decided.intent,
         "preference": decided.preference.fields(by.deployment) if decided.preference is not None else None,
+        "hand_off": decided.hand_off.fields() if decided.hand_off is not None else None,
         "emulated": sorted(shown.emulated),
         "moderation": record.moderation.fields() if record.moderation is not None else None,
         "judges": _judges(record),

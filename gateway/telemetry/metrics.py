@@ -144,6 +144,10 @@ class Metrics:
             self._count_attempts(region, attempts)
         if record.first_s is not None:
             self._count_answer(region, row, record, record.first_s)
+        if decided.hand_off is not None:
+            result = "consent_required" if shown.code == "consent_required" else "sent"
+            labels = decided.assistant or "", region, str(decided.hand_off.cause), result
+            self.count("gateway_hand_offs_total", labels)
         if record.resumed is not None or decided.variant is not None or record.retries_refused or record.shed:
             self._count_events(region, record)
 

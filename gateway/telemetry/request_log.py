@@ -118,6 +118,8 @@ def _add_rare_decisions(fields: dict[str, object], record: Record) -> None:
         fields["intent"] = decided.intent
     if decided.preference is not None:
         fields["preference"] = decided.preference.fields(record.answered_by.deployment)
+    if decided.hand_off is not None:
+        fields["hand_off"] = decided.hand_off.fields()
     if record.moderation is not None:
         fields["moderation"] = record.moderation.fields()
     if shown.labels:

@@ -89,6 +89,7 @@ def read_caller(config: ConfigVersion, headers: RequestHeaders, limiter: FailedK
         headers.all(b"x-gateway-embedding-space") if b"x-gateway-embedding-space" in names else (),
         headers.all(b"x-gateway-intent") if b"x-gateway-intent" in names else (),
         headers.all(b"x-gateway-prefer") if b"x-gateway-prefer" in names else (),
+        headers.all(b"x-gateway-hand-off") if b"x-gateway-hand-off" in names else (),
     )
 
 

@@ -206,6 +206,7 @@ class AgeBandSection(Section):
     refuse: bool = Field(False, description="true: no request is answered.")
     tools: bool = Field(True, description="false: requests with tools are refused.")
     choices: bool = Field(True, description="false: the user's preferred choice has no effect.")
+    hand_off: bool = Field(True, description="false: the barrier of a route (`hand_off`) stays closed.")
     intent: Name | None = Field(None, description="The intent of each chat. Default: that of the request.")
     instructions: Annotated[str, Field(min_length=1, max_length=4000)] | None = Field(
         None, description="Instructions for the model, in a system message after the region's profile."

@@ -75,8 +75,9 @@ class AssistantSection(Section):
     routes: dict[Name, RegionRoutes] = Field(
         {},
         description="For each region the deployments to call, in order: the first one, then its fallbacks. A weighted "
-        "step such as {one: 95, other: 5} assigns each user to one of several deployments. With `intents`, a region "
-        "may have a mapping from intents to such lists, with `default` for the others.",
+        "step such as {one: 95, other: 5} assigns each user to one of several deployments. {hand_off: {when: [...], "
+        "share: ...}} is a barrier: the steps after it get a prompt only for a cause in `when`. With `intents`, a "
+        "region may have a mapping from intents to such lists, with `default` for the others.",
     )
     intents: dict[Name, IntentSection] = Field(
         {}, description="Kinds of chats with routes of their own, in the order in which they are looked at."

@@ -839,7 +839,7 @@ def test_reference_to_a_broken_section_is_not_an_error(section: str) -> None:
 
 
 NOT_YET = {
-    "hand_off": ("regions.cn", "regions:\n  cn: {territories: [CN], boundary: [CN], ▸hand_off: {}}"),
+    "evaluations": ("regions.cn", "regions:\n  cn: {territories: [CN], boundary: [CN], ▸evaluations: {}}"),
 }
 
 

@@ -24,6 +24,8 @@ from tests.kit.configs import table_of
 
 REFUSED = Failure(FailureKind.CREDENTIALS, "the provider refuses our key")
 LIMITED = Failure(FailureKind.RATE_LIMITED, "the provider's rate limit is reached")
+BOTH = frozenset({FailureKind.CREDENTIALS, FailureKind.RATE_LIMITED})
+SUSPECTED: frozenset[FailureKind | None] = frozenset({None})
 KEYS = (Secret("k1"), Secret("k2"), Secret("k3"))
 
 
@@ -74,7 +76,10 @@ def test_suspicion_is_confirmed_by_three_different_requests_for_those_who_made_t
     assert usable("c") == KEYS[1:2], "two clients have shown it"
     suspect("a", "1", "2", "3", key=KEYS[1])
     assert health.snapshot(table(two), ("client a",))["first"] == Unavailable(
-        "benched for all: 4 different requests failed, the last: status 403 alone", pytest.approx(300), False
+        "benched for all: 4 different requests failed, the last: status 403 alone",
+        pytest.approx(300),
+        False,
+        kinds=SUSPECTED,
     )
     assert "first" not in health.snapshot(table(two), ("client c",)), "its second key"
     health.succeeded(two, KEYS[0])
@@ -121,7 +126,7 @@ def test_reason_of_a_deployment_is_that_of_the_key_that_recovers_first(health: H
     health.cool_down(two, KEYS[0], 60, REFUSED)
     health.cool_down(two, KEYS[1], 20, LIMITED)
     assert health.snapshot(table(two))["first"] == Unavailable(
-        "benched: the provider's rate limit is reached", 20, False
+        "benched: the provider's rate limit is reached", 20, False, kinds=BOTH
     )
 
 
@@ -140,7 +145,9 @@ def test_deployment_without_keys_is_benched_as_one(health: Health, clock: SetClo
     health.cool_down(bare, None, 5, LIMITED)
     assert health.usable_keys(bare) == ()
     assert health.snapshot(table(bare)) == {
-        "first": Unavailable("benched: the provider's rate limit is reached", 5, True)
+        "first": Unavailable(
+            "benched: the provider's rate limit is reached", 5, True, kinds=frozenset({FailureKind.RATE_LIMITED})
+        )
     }
     clock.now += 5
     assert health.usable_keys(bare) == (None,)
@@ -159,7 +166,7 @@ def test_longer_of_two_cooldowns_counts_in_either_order(health: Health, order: i
     one = deployment(KEYS[0])
     for for_s, failure in [(60, REFUSED), (10, LIMITED)][::order]:
         health.cool_down(one, KEYS[0], for_s, failure)
-    assert health.snapshot(table(one))["first"] == Unavailable(f"benched: {REFUSED.message}", 60, False)
+    assert health.snapshot(table(one))["first"] == Unavailable(f"benched: {REFUSED.message}", 60, False, kinds=BOTH)
 
 
 def test_keys_take_turns_and_benched_ones_have_none(health: Health) -> None:
@@ -230,7 +237,9 @@ def test_deployment_is_judged_by_the_keys_of_the_asking_config(health: Health) -
         assert health.unavailable(mended) is None
     # A request that still runs by the old table, and a reload that goes back to it, know what they knew.
     assert set(health.snapshot(table(old))) == {"first"}
-    assert health.unavailable(old) == Unavailable("benched: the provider refuses our key", 300)
+    assert health.unavailable(old) == Unavailable(
+        "benched: the provider refuses our key", 300, kinds=frozenset({FailureKind.CREDENTIALS})
+    )
 
 
 @pytest.mark.parametrize("change", [{"model": "m-other"}, {"origin": "https://other.example"}], ids=str)

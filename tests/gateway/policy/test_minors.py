@@ -189,7 +189,7 @@ def messages_of(config: Config) -> list[str]:
         (minors(teen={"hours": "06:00-22:00", "timezone": "Asia/Shangai"}), "is not a time zone"),
         (minors(teen={"intent": "minors"}), "no assistant of this region has the intent 'minors'"),
         (minors(teen={"instructions": "  "}), "is blank"),
-        (minors(teen={"hand_off": False}), "`hand_off` is not supported by this version yet"),
+        (minors(teen={"hand_off": "no"}), "true or false"),
         (minors(teen={"refuses": True}), "did you mean 'refuse'?"),
     ],
 )

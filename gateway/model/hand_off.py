@@ -1,0 +1,46 @@
+"""A hand-off: what opens the barrier of a route, and what is then sent."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Literal, TypeAlias
+
+from providers.value import Value
+
+
+class HandOffCause(StrEnum):
+    """Why a barrier opens, in the order in which the causes are looked at."""
+
+    CAPABILITY = "capability"  # no private step can answer such a request
+    CONTEXT = "context"  # the prompt is too long for the private steps
+    FAILURE = "failure"  # the private steps failed
+    ASKED = "asked"  # the private model asked for it
+
+
+Sharing: TypeAlias = Literal["conversation", "last_turn"]
+
+
+class HandOff(Value, frozen=True):
+    """A barrier that is open for one request. `gateway.policy.hand_off` makes it, for a cause that the barrier lists.
+
+    Attributes:
+        cause: The cause that opened it.
+        share: The content that is sent: the conversation, or the last message of the user.
+    """
+
+    cause: HandOffCause
+    share: Sharing
+
+    def fields(self) -> dict[str, object]:
+        """Return it as the log line, the receipt and `explain` show it."""
+        return {"cause": str(self.cause), "share": self.share}
+
+
+class BarrierRule(Value, frozen=True):
+    """A barrier as a config writes it: what opens it (`when`), and what is then sent (`share`)."""
+
+    when: tuple[HandOffCause, ...]
+    share: Sharing = "conversation"
+
+    def __str__(self) -> str:
+        return f"hand_off ({', '.join(self.when)}; {self.share})"

@@ -1,0 +1,287 @@
+"""A private tier and a barrier: which requests get to a deployment after it, and with which content."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import httpx
+import pytest
+
+from gateway.model.record import Record
+from gateway.state.receipts import receipt_of
+from gateway.telemetry.exposition import render
+from gateway.telemetry.request_log import JsonLines
+from tests.kit.barriers import (
+    FREE,
+    GRANTED,
+    KEY,
+    NEVER,
+    PICTURE,
+    STANDING,
+    TOO_LONG,
+    Providers,
+    barrier,
+    consent_of,
+    failing,
+    served_by,
+)
+from tests.kit.input_gateway import InputGateway
+from tests.kit.judged_chats import DIALECTS, ask
+
+STREAMS = pytest.mark.parametrize("stream", [False, True], ids=["json", "stream"])
+
+
+@STREAMS
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_private_model_answers(dialect: str, stream: bool) -> None:
+    providers = Providers()
+    response = ask(served_by(providers), dialect, stream=stream, headers=KEY)
+    assert (response.status_code, {*providers.names}) == (200, {"house"})
+    assert "x-gateway-hand-off" not in response.headers
+
+
+@STREAMS
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_user_is_asked_and_agrees(dialect: str, stream: bool, records: list[Record]) -> None:
+    """The token lets the same request begin after the barrier."""
+    providers = Providers({"house": failing(500)})
+    served = served_by(providers)
+    refused = ask(served, dialect, stream=stream, headers=KEY)
+    assert (refused.status_code, {*providers.names}) == (403, {"house"})
+    assert refused.headers["x-gateway-hand-off"] == "failure"
+    assert int(refused.headers["x-gateway-attempts"]) == len(providers.names)
+    consent = consent_of(refused)
+    assert (consent["hand_off"], consent["recipient"], consent["would_send"][0]) == ("failure", "Cloud", "messages")
+    providers.asked.clear()
+    response = ask(served, dialect, stream=stream, headers={**KEY, "x-gateway-consent": consent["token"]})
+    assert (response.status_code, {*providers.names}) == (200, {"cloud"}), response.text
+    assert response.headers["x-gateway-hand-off"] == "failure"
+    assert "cloud" in response.text
+    for record, result in zip(records, ("consent_required", "ok"), strict=True):
+        shown = {"cause": "failure", "share": "conversation"}
+        assert json.loads(JsonLines().of([(record, 0.0)])[0])["hand_off"] == shown
+        receipt = receipt_of(record, 0.0, None)
+        assert receipt is not None
+        assert receipt["hand_off"] == shown
+        assert [one["deployment"] for one in receipt["tried"]] == (
+            ["cloud"] if result == "ok" else providers_of(record)
+        )
+
+    async def snapshot() -> bytes:
+        return served.gateway.metrics.snapshot()
+
+    lines = render(asyncio.run(snapshot()))[0].decode().splitlines()
+    for result in ("consent_required", "sent"):
+        label = (
+            f'gateway_hand_offs_total{{assistant="assistant",cause="failure",region="default",result="{result}"}} 1.0'
+        )
+        assert label in lines
+
+
+def providers_of(record: Record) -> list[str]:
+    return [attempt.deployment for attempt in record.attempts]
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_declined_request_stays_private(dialect: str) -> None:
+    providers = Providers({"house": failing(500)})
+    response = ask(served_by(providers, FREE), dialect, headers=NEVER)
+    assert (response.status_code, {*providers.names}) == (502, {"house"})
+    assert "x-gateway-hand-off" not in response.headers
+    response = ask(served_by(providers), "chat", headers={**KEY, "x-gateway-hand-off": "sometimes"})
+    assert response.json()["error"]["code"] == "invalid_request"
+
+
+CAUSES: list[tuple[str, dict[str, Any], Any, dict[str, Any]]] = [
+    ("capability", {}, None, PICTURE),
+    (
+        "capability",
+        {"deployments": {"house": {"unsupported": "refuse"}, "cloud": {"passthrough": ["frobnicate"]}}},
+        None,
+        {"frobnicate": 1},
+    ),
+    ("context", {}, failing(400, TOO_LONG), {}),
+    ("failure", {}, failing(500), {}),
+    ("failure", {}, failing(429), {}),
+    ("failure", {}, httpx.Response(200, text="<html>"), {}),
+]
+
+
+@pytest.mark.parametrize(("cause", "patch", "answer", "body"), CAUSES)
+def test_cause_opens_only_a_barrier_that_lists_it(cause: str, patch: Any, answer: Any, body: dict[str, Any]) -> None:
+    for when in ("capability", "context", "failure"):
+        providers = Providers({"house": answer} if answer is not None else {})
+        served = served_by(providers, FREE, patch, barrier(when))
+        response = ask(served, "chat", headers=KEY, **body)
+        assert ("cloud" in providers.names, response.status_code == 200) == (when == cause, when == cause)
+        assert response.headers.get("x-gateway-hand-off") == (cause if when == cause else None)
+        if when == cause:
+            attempts = int(response.headers["x-gateway-attempts"])
+            assert attempts == len(providers.asked)
+        else:
+            assert "cloud" not in response.text
+
+
+CLOSED: list[tuple[str, dict[str, Any], Any, dict[str, Any]]] = [
+    ("disabled", {"deployments": {"house": {"enabled": False}}}, None, {}),
+    ("credential", {"deployments": {"house": {"api_key": "${HOUSE_KEY}"}}}, None, {}),
+    (
+        "consent",
+        {"deployments": {"house": {"consent": {"mode": "per_request", "on_missing": "skip", "recipient": "House"}}}},
+        None,
+        {},
+    ),
+    ("moves_data", {}, None, {"web_search_options": {}}),
+    ("credentials", {}, failing(401), {}),
+    ("model", {}, failing(404, {"error": {"message": "no such model", "code": "model_not_found"}}), {}),
+    ("quota", {}, failing(429, {"error": {"message": "x", "code": "insufficient_quota"}}), {}),
+    ("forbidden", {}, failing(403), {}),
+    ("invalid", {}, failing(400), {}),
+    ("filter", {}, failing(400, {"error": {"message": "x", "code": "content_filter"}}), {}),
+]
+
+
+@pytest.mark.parametrize(("patch", "answer", "body"), [it[1:] for it in CLOSED], ids=[it[0] for it in CLOSED])
+@pytest.mark.parametrize("before", [("house",), ("house", "small"), ("small", "house")])
+def test_decision_of_the_operator_opens_nothing(before: Any, patch: Any, answer: Any, body: dict[str, Any]) -> None:
+    """Also if another private step fails for a cause that is listed, and while a cooldown begins."""
+    providers = Providers({"small": failing(500), **({"house": answer} if answer is not None else {})})
+    served = served_by(providers, FREE, barrier("capability", "context", "failure", before=before), patch)
+    for _ in range(5):
+        response = ask(served, "chat", headers=KEY, **body)
+        assert response.status_code >= 400
+        assert "cloud" not in providers.names
+
+
+def test_steps_after_the_barrier_are_asked_in_order() -> None:
+    providers = Providers({"house": failing(500), "cloud": failing(500)})
+    response = ask(served_by(providers, FREE, barrier("failure", behind=("cloud", "other"))), "chat", headers=KEY)
+    assert response.json()["choices"][0]["message"]["content"] == "other"
+    assert [*dict.fromkeys(providers.names)] == ["house", "cloud", "other"]
+
+
+def test_on_missing_has_no_effect_after_a_barrier() -> None:
+    skip: dict[str, Any] = {"deployments": {"cloud": {"consent": {"on_missing": "skip"}}}}
+    providers = Providers({"house": failing(500)})
+    response = ask(served_by(providers, skip, barrier("failure", behind=("cloud", "other"))), "chat", headers=KEY)
+    assert (response.status_code, {*providers.names}) == (403, {"house"})
+
+
+def test_standing_consent_replaces_the_question_and_opens_nothing() -> None:
+    providers = Providers()
+    served = served_by(providers, STANDING)
+    assert ask(served, "chat", headers=GRANTED).status_code == 200
+    assert providers.names == ["house"]
+    providers.answers["house"] = failing(500)
+    response = ask(served, "chat", headers=GRANTED)
+    assert (response.status_code, response.headers["x-gateway-hand-off"]) == (200, "failure")
+
+
+LONG: dict[str, Any] = {
+    "messages": [
+        {"role": "system", "content": "Secret of the app"},
+        {"role": "user", "content": "First secret"},
+        {"role": "assistant", "content": "An answer"},
+        {"role": "user", "content": "Last words", "name": "bob"},
+    ],
+    "tools": [{"type": "function", "function": {"name": "find", "description": "secret"}}],
+    "user": "secret-user",
+    "safety_identifier": "secret-id",
+    "metadata": {"a": "secret"},
+    "stop": ["secret"],
+    "prediction": {"type": "content", "content": "secret"},
+    "temperature": 0.5,
+}
+
+
+def test_last_turn_is_all_that_is_shared() -> None:
+    pass_all: dict[str, Any] = {"deployments": {"cloud": {"identity": "pass", "passthrough": ["prediction"]}}}
+    providers = Providers({"house": failing(500)})
+    served = served_by(providers, pass_all, barrier("failure", share="last_turn"))
+    refused = ask(served, "chat", headers=KEY, **LONG)
+    assert consent_of(refused)["would_send"] == ["messages"]
+    response = ask(served, "chat", headers={**KEY, "x-gateway-consent": consent_of(refused)["token"]}, **LONG)
+    assert response.status_code == 200
+    (sent,) = (body for name, body in providers.asked if name == "cloud")
+    assert sent["messages"] == [{"role": "user", "content": "Last words"}]
+    assert sent["temperature"] == 0.5
+    assert "secret" not in json.dumps(sent).lower()
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"response_format": {"type": "json_object"}},
+        {
+            "messages": [
+                {"role": "user", "content": "x"},
+                {
+                    "role": "assistant",
+                    "tool_calls": [{"id": "1", "type": "function", "function": {"name": "find", "arguments": "{}"}}],
+                },
+                {"role": "tool", "tool_call_id": "1", "content": "secret"},
+            ]
+        },
+    ],
+)
+def test_last_turn_that_can_not_be_shared_stays(body: dict[str, Any]) -> None:
+    providers = Providers({"house": failing(500)})
+    patch = {"deployments": {"house": {"capabilities": ["tools", "json_object"]}}}
+    response = ask(
+        served_by(providers, FREE, patch, barrier("failure", share="last_turn")), "chat", headers=KEY, **body
+    )
+    assert (response.status_code, {*providers.names}) == (502, {"house"})
+
+
+TWO: dict[str, Any] = {
+    "assistants": {
+        "second": {"routes": {"default": ["house", {"hand_off": {"when": ["failure"]}}, "cloud"]}},
+        "plain": {"routes": {"default": ["cloud"]}},
+    }
+}
+
+
+def token_of(served: InputGateway, providers: Providers, **body: Any) -> dict[str, str]:
+    """Return the headers of a user who has agreed to a hand-off of this request."""
+    providers.answers["house"] = failing(500)
+    consent = consent_of(ask(served, "chat", headers=KEY, **body))
+    del providers.answers["house"]
+    providers.asked.clear()
+    return {**KEY, "x-gateway-consent": consent["token"]}
+
+
+def test_token_is_for_one_content_and_one_assistant() -> None:
+    providers = Providers()
+    served = served_by(providers, TWO)
+    agreed = token_of(served, providers)
+    for body in ({"model": "second"}, {"messages": [{"role": "user", "content": "Other"}]}, {"user": "x"}):
+        assert ask(served, "chat", headers=agreed, **body).status_code == 200
+    assert {*providers.names} == {"house"}
+    assert ask(served, "chat", headers=agreed, model="plain").status_code == 403
+    assert {*providers.names} == {"house"}
+    assert ask(served, "chat", headers={**agreed, "x-gateway-hand-off": "never"}).status_code == 200
+    assert {*providers.names} == {"house"}
+    assert ask(served, "chat", headers=agreed, temperature=0.1).status_code == 200
+    assert providers.names[-1] == "cloud"
+
+
+def test_token_of_a_deployment_without_a_barrier_opens_none() -> None:
+    providers = Providers()
+    served = served_by(providers, TWO)
+    consent = consent_of(ask(served, "chat", headers=KEY, model="plain"))
+    assert consent["token"].startswith("c1.")
+    assert "hand_off" not in consent
+    response = ask(served, "chat", headers={**KEY, "x-gateway-consent": consent["token"]})
+    assert (response.status_code, {*providers.names}) == (200, {"house"})
+
+
+def test_token_of_another_share_or_cause_opens_nothing() -> None:
+    providers = Providers()
+    agreed = token_of(served_by(providers, barrier("failure", "context")), providers)
+    for patch in (barrier("failure", share="last_turn"), barrier("capability", "context")):
+        ask(served_by(providers, patch), "chat", headers=agreed)
+        assert {*providers.names} == {"house"}
+    ask(served_by(providers, barrier("failure", "asked")), "chat", headers=agreed)
+    assert providers.names[-1] == "cloud"
