@@ -23,6 +23,7 @@ from providers.wire import WireRequest
 _ALGORITHM = "TC3-HMAC-SHA256"
 _SIGNED = "content-type;host"
 _JWT = re.compile(r"eyJ[\w-]+\.[\w-]+\.[\w-]+", re.ASCII)
+_SEVERAL = re.compile(r"(\w\w)[^,]{13,}(?:, ?\1[^,]{13,})+", re.ASCII)
 _QUOTES = tuple("\"'`")
 _NO_KEY = re.compile(r"(sk-)?(\.{3}|…)|<.{0,64}>|your[_-](\w{1,32}[_-])?key(_here)?|sk-x{3,}", re.ASCII | re.IGNORECASE)
 _NO_TENCENT_KEY = "is not `SECRET_ID:SECRET_KEY`, with an optional `:TOKEN`"
@@ -238,6 +239,8 @@ def _key_problem(key: str) -> str | None:
         return "has a quotation mark at its beginning or end: write the key without it"
     if key[:7].lower() == "bearer ":
         return "begins with `Bearer `, which the gateway adds: write the key alone"
+    if _SEVERAL.fullmatch(key):
+        return "has several keys with a comma between them: write a list, each in a variable of its own"
     return "is a placeholder: write the key in its place" if _NO_KEY.fullmatch(key) else None
 
 
