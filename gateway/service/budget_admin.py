@@ -42,7 +42,7 @@ from providers.value import Value
 if TYPE_CHECKING:
     from gateway.usage.gate_valkey import ValkeyGate
 
-_PSEUDONYM = re.compile(r"u_[0-9a-f]+", re.ASCII)
+PSEUDONYM = re.compile(r"u_[0-9a-f]+", re.ASCII)
 _AMOUNT = re.compile(r"(?P<number>[0-9]{1,15}(\.[0-9]{1,9})?)( (?P<unit>[A-Z]{3}|tokens))?", re.ASCII)
 _MOST_UNITS = 9_000_000_000
 _TRIES_S, _PAUSE_S = 5.0, 0.01
@@ -234,7 +234,7 @@ class BudgetAdmin:
         return project
 
     def _pseudonym(self, user: str) -> str:
-        if _PSEUDONYM.fullmatch(user):
+        if PSEUDONYM.fullmatch(user):
             return user
         return end_user_pseudonym(self._config, pseudonym_key(self._config, self._directory), user)
 

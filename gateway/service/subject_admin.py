@@ -6,10 +6,8 @@ by the request ids of the rows. docs/prove/personal-data.md lists every place, a
 
 from __future__ import annotations
 
-import re
 import sys
 import time
-from collections.abc import Iterable, Iterator
 from contextlib import closing, suppress
 
 import msgspec
@@ -17,7 +15,7 @@ import msgspec
 from gateway.model.config_version import ConfigVersion
 from gateway.model.kept_metadata import StoredRequest
 from gateway.operator_errors import StateError
-from gateway.service.budget_admin import BudgetAdmin, BudgetOwner
+from gateway.service.budget_admin import PSEUDONYM, BudgetAdmin, BudgetOwner
 from gateway.service.client_admin import AdminRefused, ClientAdmin, Json
 from gateway.state.audit import path_of
 from gateway.state.receipts import receipts_of
@@ -30,9 +28,9 @@ from gateway.usage.ledger import Person
 from gateway.usage.reports import UsageQuery
 from gateway.usage.usage_row import UsageRow, decode_row, row_data
 
-PSEUDONYM = re.compile(r"u_[0-9a-f]+", re.ASCII)
 _BY = ("day", "client", "user", "model")
 _CHAINED = "each line has the hash of the line before it, so none can be removed"
+_OTHER_INSTANCES = "shadow texts go within 10 seconds, or at the next start; receipts are exported there"
 _KEPT_RECEIPT = "no end user is in it, and its request id leads to none after an erasure; it is deleted after"
 _ELSEWHERE = (
     ("logs and traces", "they name no end user, but request id, client and territory; delete them where they are kept"),
@@ -70,7 +68,7 @@ class SubjectAdmin:
             "budgets": self._counters(user, client),
             "shadow": [msgspec.to_builtins(record) for _, record in shadow_records_of(self._directory, requests)],
             "receipts": receipts_of(self._directory, requests),
-            "elsewhere": [*self._other_instances(), *self._audit_lines(person), *_lines(_ELSEWHERE)],
+            "elsewhere": self._elsewhere(person),
         }
 
     def erase(self, user: str, client: str | None) -> Json:
@@ -82,6 +80,8 @@ class SubjectAdmin:
         rows, _ = self._usage(person)
         requests = _requests(rows)
         receipts = len(receipts_of(self._directory, requests))
+        # First, because the rows lead to it: a command that failed can be repeated.
+        shadow = remove_shadow_requests(self._directory, requests)
         with closing(ledger_of(self._config, self._directory)) as ledger:
             changed_rows, totals = ledger.erase(person, at_ns, requests)
             with closing(Journal.open(self._directory / FOLDER)) as journal:
@@ -97,14 +97,14 @@ class SubjectAdmin:
             "usage_rows": changed_rows + len(waiting),
             "daily_totals": totals,
             "budgets": self._budgets.drop_user(person.pseudonyms, clients, every=client is None),
-            "shadow": remove_shadow_requests(self._directory, requests),
+            "shadow": shadow,
         }
         self._admin.note("subject_erased", {"client": client or "", **erased})
         self._admin.compact()
         days = self._config.receipts_keep_s / 86_400
         kept = [("receipts", f"{receipts}: {_KEPT_RECEIPT} {days:g} days")] if receipts else []
-        remains = [*_lines(kept), *self._other_instances(), *self._audit_lines(person), *_lines(_ELSEWHERE)]
-        return {"subject": {"client": client, "pseudonyms": person.pseudonyms}, "erased": erased, "remains": remains}
+        subject = {"client": client, "pseudonyms": person.pseudonyms}
+        return {"subject": subject, "erased": erased, "remains": self._elsewhere(person, *kept)}
 
     def _person(self, user: str, client: str | None) -> Person:
         if not user:
@@ -125,27 +125,20 @@ class SubjectAdmin:
             return self._budgets.show(BudgetOwner(CounterKind.USER, user, client))["budgets"]
         return []
 
-    def _audit_lines(self, person: Person) -> Iterator[Json]:
-        """Yield how many lines of the trail name the person: changes of the budgets of this end user."""
+    def _elsewhere(self, person: Person, *more: tuple[str, str]) -> list[Json]:
+        """Return the places that are not read or not changed, with the reason of each."""
+        found = [*more]
+        if self._config.stores is not None and self._config.stores.database is not None:
+            found.append(("other instances of the cell", _OTHER_INSTANCES))
         path = path_of(self._directory)
         lines = path.read_bytes().splitlines() if path.exists() else []
+        # Changes of the budgets of this end user.
         if count := sum(any(name.encode() in line for name in person.pseudonyms) for line in lines):
-            yield from _lines([("audit trail", f"{count} lines on budgets have the pseudonym: {_CHAINED}")])
-
-    def _other_instances(self) -> Iterator[Json]:
-        stores = self._config.stores
-        if stores is None or stores.database is None:
-            return
-        why = "its shadow texts go within 10 seconds, or at its next start; its receipts are exported there"
-        yield from _lines([("other instances of the cell", why)])
+            found.append(("audit trail", f"{count} lines on budgets have the pseudonym: {_CHAINED}"))
+        return [{"place": place, "why": why} for place, why in (*found, *_ELSEWHERE)]
 
 
 def _requests(rows: list[UsageRow]) -> list[StoredRequest]:
     """Return the requests of rows."""
     found = {(row.request, row.client): row for row in reversed(rows) if row.request}
     return [StoredRequest(request, client, row.assistant, row.time_ns) for (request, client), row in found.items()]
-
-
-def _lines(places: Iterable[tuple[str, str]]) -> Iterator[Json]:
-    for place, why in places:
-        yield {"place": place, "why": why}
