@@ -65,7 +65,7 @@ class CapabilityQuestion(Value, frozen=True):
 
 
 class AskedCapability(Value, frozen=True):
-    """What a deployment answered. `detail` is what was wrong, or why it was not asked."""
+    """The answer of a deployment. `detail` is the fault, or why it was not asked."""
 
     name: str
     result: Result
@@ -109,7 +109,7 @@ def _json_of(completion: ChatCompletion) -> object:
 
 
 def _no_object(completion: ChatCompletion) -> str:
-    return "" if isinstance(_json_of(completion), dict) else "the answer is no JSON object"
+    return "" if isinstance(_json_of(completion), dict) else "the answer is not a JSON object"
 
 
 def _no_schema(completion: ChatCompletion) -> str:

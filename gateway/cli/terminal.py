@@ -145,7 +145,7 @@ def write_new(directory: Path, files: Mapping[str, str]) -> None:
 
 
 def confirmed(about: str) -> bool:
-    """Ask on a terminal whether to go on. Without a terminal the answer is no."""
+    """Ask on a terminal whether to go on. Without a terminal, return False."""
     if not sys.stdin.isatty():
         return False
     print(f"{about}. Type yes to continue: ", end="", file=sys.stderr, flush=True)

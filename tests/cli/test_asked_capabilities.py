@@ -77,7 +77,7 @@ def test_what_the_server_lacks_is_an_error_and_what_is_not_configured_a_warning(
     status, found = ask("--yes")
     assert status == 1
     assert found["error    v, tools"].startswith("configured, but refused_here: ")
-    assert found["error    v, json_object"].startswith("configured, but the answer is no JSON object; ")
+    assert found["error    v, json_object"].startswith("configured, but the answer is not a JSON object; ")
     assert found["error    v, json_schema"].startswith("configured, but the answer does not match the schema; ")
     assert found["warning  v, reasoning"] == "it can, and the configuration does not state it; add it to the list"
     assert found["ok       v, vision"].startswith("not configured, and it cannot")
