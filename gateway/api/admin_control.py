@@ -120,7 +120,7 @@ class Control(Protocol):
 
 def no_faults() -> ApiError:
     """Return the error for a request about simulated faults outside a demo."""
-    message = "there are no simulated providers: faults exist only in a demo (`demo: true`, `gateway demo`)"
+    message = "no provider is simulated: faults exist in `gateway demo`, `simulate` and `serve --simulated`"
     return ApiError("not_found", message)
 
 
@@ -156,6 +156,7 @@ def readiness(status: Status) -> dict[str, object]:
     return {
         "status": readiness_word(status),
         **version_fields({"version": config.version, "demo": config.demo, "loaded": reload_report(status.loaded)}),
+        "simulated": config.demo or config.simulated,
         "state": {"keeps_history": status.keeps_history, "file_active": status.file_is_active},
         "revocations_delayed": config.keys_stale,
         "stores": _stores(status),

@@ -98,6 +98,7 @@ def _document(
         "version": config.file_version,
         "since": since,
         "release": release_name(),
+        "simulated": config.demo or config.simulated,
         "regions": regions,
         "traffic": traffic,
         "stores": _stores(status),

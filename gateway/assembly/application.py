@@ -26,7 +26,7 @@ from gateway.execution.health import Health
 from gateway.execution.json_schemas import prepare as prepare_schemas
 from gateway.execution.run import PlanExecutor
 from gateway.execution.service_client import ServiceClient, ServiceFailed
-from gateway.execution.transport import PoolTransport, Transport
+from gateway.execution.transport import PoolTransport, SimulatorsOnly, Transport
 from gateway.execution.upstream_client import UpstreamClient
 from gateway.model.config_version import ConfigVersion, Cors, Exporter
 from gateway.model.decision import Unavailable
@@ -250,6 +250,8 @@ class Gateway:
         self.is_draining = False
         self.events = EventFeed()
         transport = transport or PoolTransport()
+        if config.simulated:
+            transport = SimulatorsOnly(transport, current)
         self._transport = transport
         self._receipts = open_receipt_service(receipt_settings, current) if receipt_settings is not None else None
         take = self._receipts.take if self._receipts is not None else None

@@ -8,7 +8,7 @@ import pickle
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from gateway.changes.pickling import ConfigNotPortable, pack, unpack
 from gateway.config.problems import ConfigRejected, Problem, dotted
@@ -40,8 +40,9 @@ class CompileJob:
 
     Attributes:
         demo_territory: The territory of callers whom no signal locates, if this is a demo.
-        simulators: The origin of each simulated site, if this is a demo.
+        simulators: The origin of each simulated site, once they run.
         real: The real deployment that is added to a demo, or None.
+        simulated: Whether every deployment is put at a simulator (`gateway serve --simulated`).
         text: Compiled in place of the file's content. Relative paths are still resolved next to the file, and the file
             is still watched.
         name: The name of `text` in problems.
@@ -60,6 +61,7 @@ class CompileJob:
     catalogues: str = field(default="", repr=False)
     secrets: bool = True
     written: bool = False
+    simulated: bool = False
 
     def problem(self, reason: str) -> Problem:
         """Return a problem of the file as a whole, or of the text that replaces it."""
@@ -102,17 +104,18 @@ def compile_here(job: CompileJob, environ: Mapping[str, str]) -> Outcome:
     from providers.registry import load_registry
 
     files: Reading = {job.path: MISSING}
+    secrets: bool | Literal["own"] = "own" if job.simulated and job.secrets else job.secrets
     try:
         if job.text is None:
             data = read_config(job.path, waits=False)
             # A file that is too large has no digest. Read it as the watch does, or it would never be at rest.
             files = {job.path: digest(data)} if len(data) <= MAX_BYTES else read_files([job.path])
-            document = parse_document(data, job.path, environ, secrets=job.secrets)
+            document = parse_document(data, job.path, environ, secrets=secrets)
             files = document.files
         else:
             files = read_files([job.path])
             document = parse_document(
-                job.text, job.name, environ, relative_to=job.path, stored_catalogues=job.catalogues, secrets=job.secrets
+                job.text, job.name, environ, relative_to=job.path, stored_catalogues=job.catalogues, secrets=secrets
             )
             files = {**document.files, **files}
             del files[job.name]
@@ -120,8 +123,9 @@ def compile_here(job: CompileJob, environ: Mapping[str, str]) -> Outcome:
         if job.real is not None:
             document = add_real_deployment(document, job.real, registry, environ)
         compiled = compile_config(
-            document, registry=registry, simulators=job.simulators, demo=job.demo, demo_territory=job.demo_territory
-        )
+            document, registry=registry, simulators=job.simulators, demo=job.demo,
+            demo_territory=job.demo_territory, simulated=job.simulated,
+        )  # fmt: skip
         packed = pack(compiled.config)
     except ConfigRejected as error:
         return Outcome(error.problems, files, read_files(files) == files)

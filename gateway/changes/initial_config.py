@@ -61,8 +61,8 @@ class InitialConfigLoader:
     """Opens the state directory and compiles the config while the rest of the process is being loaded.
 
     `demo` serves the config as a demo even if it does not state that, and `real` is the real deployment that is added
-    to it. `child` compiles if it is already started. `inherited_lock` is the lock of the state directory, if the
-    running gateway hands it over.
+    to it. `simulated` puts every deployment at a simulator. `child` compiles if it is already started. `inherited_lock`
+    is the lock of the state directory, if the running gateway hands it over.
     """
 
     def __init__(
@@ -72,13 +72,15 @@ class InitialConfigLoader:
         *,
         demo: bool = False,
         real: RealDeployment | None = None,
+        simulated: bool = False,
         inherited_lock: int | None = None,
     ) -> None:
         self._settings = settings
         self._config_path = settings.config
         self._change_log: ChangeLog | None = None
         self._pinned: PinnedRollback | None = None
-        job = self._job = CompileJob(str(self._config_path), demo, written=settings.state_dir is not None, real=real)
+        is_written = settings.state_dir is not None
+        job = self._job = CompileJob(str(self._config_path), demo, written=is_written, real=real, simulated=simulated)
         if settings.state_dir is not None:
             from gateway.changes.change_log import ChangeLog
 
@@ -99,10 +101,10 @@ class InitialConfigLoader:
     def begin(self) -> InitialConfig:
         """Return the version to start with. Raises CommandError if there is none.
 
-        The start of a demo is not recorded here but in `with_simulators`, which returns the version that is served.
+        A start with simulators is not recorded here but in `with_simulators`, which returns the version that is served.
         """
         initial = self._compiled(self._compiling)
-        if initial.config.demo:
+        if initial.config.demo or initial.config.simulated:
             return initial
         try:
             initial = self._in_cell(initial)
@@ -169,7 +171,7 @@ def _protected(config: ConfigVersion) -> list[str]:
 
 
 def with_simulators(initial: InitialConfig, order: CompileJob) -> InitialConfig:
-    """Compile a demo again, now that its simulators have ports. Raises CommandError."""
+    """Compile a version again, now that its simulators have ports. Raises CommandError."""
     job = initial.pinned.instead_of(order) if initial.pinned is not None else order
     path = Path(order.path)
     return _recorded(_initial_config(compile_here(job, os.environ), path, initial.change_log, initial.pinned), path)

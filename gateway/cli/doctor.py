@@ -9,7 +9,6 @@ import shlex
 import shutil
 import socket
 import ssl
-import stat
 import sys
 import sysconfig
 import time
@@ -23,6 +22,7 @@ from gateway.cli.asked_capabilities import MOST_TOKENS, AskedCapability, ask_cap
 from gateway.cli.cell import valkey_problem
 from gateway.cli.terminal import compile_file, confirmed, settings_of
 from gateway.config.destinations import service_permits
+from gateway.files import is_open_to_others
 from gateway.model.budget import StoreServer
 from gateway.model.config_version import ConfigVersion
 from gateway.model.deployment import Deployment
@@ -248,12 +248,15 @@ def _of_state_dir(directory: Path | None) -> Iterator[CheckResult]:
 
 def _access_of(directory: Path) -> Iterator[CheckResult]:
     found, name = directory.stat(), "state directory"
-    if hasattr(os, "geteuid") and found.st_uid != os.geteuid():
-        remedy = f"chown it to the user that runs the gateway (this is user {os.geteuid()})"
+    user = os.geteuid() if hasattr(os, "geteuid") else found.st_uid
+    # The volume of a pod belongs to root, and its group to the process.
+    is_volume = found.st_uid == 0 != user and os.access(directory, os.W_OK)
+    if found.st_uid != user and not is_volume:
+        remedy = f"chown it to the user that runs the gateway (this is user {user})"
         yield CheckResult("error", name, f"{directory} belongs to user {found.st_uid}", remedy)
     elif not os.access(directory, os.R_OK | os.W_OK | os.X_OK):
         yield CheckResult("error", name, f"{directory} can't be written", f"chmod 700 {directory}")
-    elif stat.S_IMODE(found.st_mode) & 0o077:
+    elif found.st_mode & 0o007 if is_volume else is_open_to_others(found):
         yield CheckResult("warning", name, f"{directory} can be read by other users", f"chmod 700 {directory}")
     else:
         yield CheckResult("ok", name, f"{directory} belongs to this user alone")

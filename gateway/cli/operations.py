@@ -227,6 +227,8 @@ def status_lines(document: Mapping[str, Any]) -> Iterator[str]:
     """Yield the lines of a status document."""
     traffic, instances = document["traffic"], document["instances"]
     yield f"config {document['version']} since {document['since']}, release {document['release']}"
+    if document.get("simulated"):
+        yield "simulated: no answer is of a model, and no request leaves the machine"
     if traffic is not None:
         yield f"{traffic['running']} running; in the last {traffic['seconds'] // 60} minutes:"
         for region, counts in traffic["regions"].items():

@@ -9,7 +9,6 @@ import argparse
 import os
 import signal
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
     from gateway.config.real_deployment import RealDeployment
     from gateway.server.demo import BuildConsole
     from gateway.server.host import BuildOperatorConsole
+    from gateway.server.simulation import Rehearsal
     from gateway.server.takeover import Takeover
     from gateway.settings import Settings
 
@@ -44,9 +44,19 @@ def serve(options: argparse.Namespace) -> int:
     child = Child()
     child.prepare()
     try:
+        if options.simulated is None:
+            settings = settings_of(options)
+            _expect_config(settings)
+            return _serve(settings, child, takeover)
+        if options.simulated is not True:
+            if options.config is not None:
+                raise CommandError("--simulated FILE names the config too: leave out --config")
+            options.config = options.simulated
         settings = settings_of(options)
         _expect_config(settings)
-        return _serve(settings, child, takeover)
+        from gateway.server.simulation import Rehearsal
+
+        return _serve(_apart(settings), child, rehearsal=Rehearsal())
     except BaseException as error:  # the running gateway must know the reason
         if takeover is not None:
             takeover.report_failure(_reason_of(error))
@@ -75,10 +85,17 @@ def _expect_config(settings: Settings) -> None:
     expect_file(settings.config)
 
 
-def _serve(settings: Settings, child: Child, takeover: Takeover | None) -> int:
+def _serve(
+    settings: Settings,
+    child: Child | None = None,
+    takeover: Takeover | None = None,
+    *,
+    rehearsal: Rehearsal | None = None,
+) -> int:
     from gateway.changes.initial_config import InitialConfigLoader
 
-    opening = InitialConfigLoader(settings, child, inherited_lock=takeover.lock if takeover is not None else None)
+    lock = takeover.lock if takeover is not None else None
+    opening = InitialConfigLoader(settings, child, simulated=rehearsal is not None, inherited_lock=lock)
     from gateway.server import start
     from gateway.telemetry.background_writer import flush_all
     from gateway.telemetry.log import configure, logger
@@ -95,7 +112,7 @@ def _serve(settings: Settings, child: Child, takeover: Takeover | None) -> int:
             return _OK
         for warning in initial.outcome.problems:
             logger().warning("config", detail=str(warning))
-        start.serve_config(settings, initial, takeover, _operator_console(settings))
+        start.serve_config(settings, initial, takeover, _operator_console(settings), rehearsal)
     finally:
         # The reason of a failed start must be in the log before the process ends.
         flush_all()
@@ -114,15 +131,50 @@ def demo(options: argparse.Namespace) -> int:
 
 
 def simulate(options: argparse.Namespace) -> int:
-    """Serve simulated providers with faults and delays (`gateway simulate`)."""
+    """Serve a demo or a real config at simulated providers with faults and delays (`gateway simulate`)."""
     _exit_on_sigterm()
     settings = _demo_settings(options)
+    from gateway.server.simulation import Rehearsal, SimulatedPace
     from gateway.telemetry.log import configure
 
     configure(settings.log_format, settings.log_level)
-    pace = options.first_token, options.between_events, options.seed
-    _serve_simulated(options, settings, options.fault, [(name, fault) for name, fault in options.fault_at], pace)
+    pace = SimulatedPace(options.first_token, options.between_events, options.seed)
+    rehearsal = Rehearsal(options.fault, [(name, fault) for name, fault in options.fault_at], pace)
+    if not _is_demo(settings.config):
+        return _serve(_apart(settings), rehearsal=rehearsal)
+    _serve_simulated(options, settings, rehearsal)
     return _OK
+
+
+def _is_demo(config: Path) -> bool:
+    """Return whether a config states that it is a demo. One that cannot be read does not."""
+    from gateway.config.loading import read_config
+    from gateway.config.problems import ConfigRejected
+    from gateway.config.yaml_document import parse_yaml
+
+    try:
+        return parse_yaml(read_config(config, waits=False), str(config)).values.get("demo") is True
+    except ConfigRejected:
+        return False
+
+
+def _apart(settings: Settings) -> Settings:
+    """Return the settings of a rehearsal, whose rows, receipts and history must not mix with those of real requests.
+
+    Its state directory is the folder `simulated` of the usual one, or a folder of its own until the process ends.
+    """
+    state = settings.state_dir / "simulated" if settings.state_dir is not None else _own_folder("gateway-simulated-")
+    return settings.model_copy(update={"state_dir": state, "receipt_key": None, "require_state": False})
+
+
+def _own_folder(prefix: str) -> Path:
+    """Return a new folder, which is removed when the process ends."""
+    import atexit
+    import tempfile
+
+    folder = tempfile.TemporaryDirectory(prefix=prefix)
+    atexit.register(folder.cleanup)
+    return Path(folder.name)
 
 
 def _demo_settings(options: argparse.Namespace) -> Settings:
@@ -132,15 +184,11 @@ def _demo_settings(options: argparse.Namespace) -> Settings:
     """
     settings = settings_of(options)
     if "config" not in settings.model_fields_set:
-        import atexit
         import shutil
-        import tempfile
 
         from gateway.config.examples import example_path
 
-        folder = tempfile.TemporaryDirectory(prefix="gateway-demo-")
-        atexit.register(folder.cleanup)
-        copied = Path(shutil.copy(example_path("demo.yaml"), folder.name))
+        copied = Path(shutil.copy(example_path("demo.yaml"), _own_folder("gateway-demo-")))
         settings = settings.model_copy(update={"config": copied})
     _expect_config(settings)
     return settings
@@ -149,9 +197,7 @@ def _demo_settings(options: argparse.Namespace) -> Settings:
 def _serve_simulated(
     options: argparse.Namespace,
     settings: Settings,
-    faults: Sequence[str] = (),
-    faults_at: Sequence[tuple[str, str]] = (),
-    pace: tuple[float, float, int] | None = None,
+    rehearsal: Rehearsal | None = None,
 ) -> None:
     from gateway.changes.initial_config import InitialConfigLoader
 
@@ -167,9 +213,6 @@ def _serve_simulated(
             hint = "use `gateway serve` to serve that config, or unset the variable to run the built-in demo"
             print(f"gateway: GATEWAY_CONFIG is {settings.config}: {hint}", file=sys.stderr)
         raise
-    from gateway.server.demo import Rehearsal, SimulatedPace
-
-    rehearsal = Rehearsal(faults, faults_at, SimulatedPace(*pace) if pace is not None else None)
     start.serve_demo(settings, initial, rehearsal, options.territory, real, _console(settings, options.territory))
 
 

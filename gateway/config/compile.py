@@ -26,6 +26,7 @@ from gateway.config.region_text import compile_messages
 from gateway.config.regions import compile_cell, compile_regions
 from gateway.config.routes import AssistantCompiler, check_barriers
 from gateway.config.sensitive_keys import secrets_in_clear
+from gateway.config.simulation import rehearsed, without_calls
 from gateway.config.source_text import Reading, SourceText
 from gateway.config.stores import compile_stores
 from gateway.config.usage import SpendingCompiler, check_prices, compile_usage
@@ -62,6 +63,7 @@ def compile_config(
     simulators: Mapping[tuple[str, str], str] | None = None,
     demo: bool = False,
     demo_territory: str | None = None,
+    simulated: bool = False,
 ) -> Compiled:
     """Compile a document.
 
@@ -71,13 +73,14 @@ def compile_config(
         simulators: The origin of each simulated (provider, site), or None if none is started, as in a check.
         demo: Compile as if the document contained `demo: true`.
         demo_territory: The territory of callers of a demo whom no signal locates.
+        simulated: Put every deployment at a simulator, and leave out what else the gateway would call.
 
     Raises:
         ConfigRejected: The document has errors. The exception contains all of them.
     """
     findings = Findings(document.source)
     draft = validate(findings)
-    options = _Options(registry, simulators, demo or draft.config.demo, demo_territory)
+    options = _Options(registry, simulators, demo or draft.config.demo, demo_territory, simulated)
     parts = frozenset(draft.broken)
     config = _compile(draft, findings, document, options)
     _check_broken_parts(draft, parts, findings, document, options)
@@ -93,28 +96,33 @@ class _Options(Value, frozen=True):
     simulators: Mapping[tuple[str, str], str] | None
     demo: bool
     demo_territory: str | None
+    simulated: bool
 
 
 def _compile(draft: Draft, findings: Findings, document: Document, options: _Options) -> ConfigVersion:
     """Return the version that the draft describes. It may be used only if the findings have no error."""
     registry, demo = options.registry, options.demo
+    is_rehearsal = options.simulated and not demo
     _check_sections(draft, findings)
     cell = compile_cell(draft, findings, demo=demo)
     regions = compile_regions(draft, findings, cell, document.read_at_s)
     stated = StatedFacts(findings)
     links = Links(findings, document.references, document.tls_files, document.read_at_s)
-    endpoints = Endpoints(findings, registry, options.simulators, demo, stated, document.real)
+    endpoints = Endpoints(findings, registry, options.simulators, demo, stated, document.real, is_rehearsal)
     days = days_at(document.read_at_s)
     secrets = compile_secrets(draft, findings, document.references, document.secrets_file)
     findings.problems.extend(document.catalogues.problems(findings))
     catalogue = compile_catalogues(document.catalogues.sources, findings, registry)
     deployments = DeploymentCompiler(draft, findings, endpoints, links, days, secrets, catalogue).compiled()
+    if is_rehearsal:
+        deployments = rehearsed(deployments)
     warn_of_facts(findings, deployments.values(), document.read_at_s)
     assistants = AssistantCompiler(draft, findings, regions, deployments, days).compiled()
     moderation = compile_moderation(draft, findings, regions, deployments)
     usage = compile_usage(draft, findings, regions)
     spending = SpendingCompiler(draft, findings, usage)
     stores = compile_stores(draft, findings, regions, document.references)
+    exporters = compile_exporters(draft, findings, regions, stated, registry, document.references)
     clients = compile_clients(draft, findings, regions, spending, demo=demo)
     check_prices(draft, findings, usage, clients.values(), assistants, document.read_at_s)
     config = ConfigVersion(
@@ -129,10 +137,11 @@ def _compile(draft: Draft, findings: Findings, document: Document, options: _Opt
         location=compile_location(draft, findings, document, regions, demo=demo, demo_territory=options.demo_territory),
         resilience=draft.config.resilience,
         cell=cell,
-        exporters=compile_exporters(draft, findings, regions, stated, registry, document.references),
+        exporters=exporters if not is_rehearsal else (),
         cors=compile_cors(draft, findings, demo=demo),
         secrets=secrets,
         demo=demo,
+        simulated=is_rehearsal,
         real=document.real,
         admin_keys=tuple(draft.config.admin_keys),
         receipts_keep_s=draft.config.receipts.keep_s,
@@ -143,8 +152,8 @@ def _compile(draft: Draft, findings: Findings, document: Document, options: _Opt
         moderation=moderation,
         known_fields=_known_fields(registry, deployments),
         projects=spending.projects,
-        usage=usage,
-        stores=stores,
+        usage=usage if not is_rehearsal else without_calls(usage),
+        stores=stores if not is_rehearsal else None,
         clients_source=draft.config.clients_source,
         keys=draft.config.keys,
     )

@@ -187,7 +187,7 @@ class DeploymentCompiler:
             adapter=adapter,
             model=section.model,
             site=endpoint.site,
-            origin=endpoint.origin,
+            origin=self.endpoints.origin_of(path, section.provider, endpoint),
             target=Target(
                 model=section.model,
                 base_path=endpoint.base_path,

@@ -90,7 +90,8 @@ class Endpoints:
     """Compile endpoints.
 
     Attributes:
-        simulators: The origin of each simulated (provider, site), or None if none is started, as in a check.
+        simulated: Whether every deployment is put at a simulator, as in a rehearsal.
+        simulators: The origin of each simulator by provider and site, or None if none is started, as in a check.
         stated: The facts that the operator states about servers outside the catalogue.
         real: The deployments that may be real in a demo.
         owners: The sites that have been looked up, by provider and origin.
@@ -103,6 +104,7 @@ class Endpoints:
     demo: bool
     stated: StatedFacts
     real: frozenset[str] = frozenset()
+    simulated: bool = False
     owners: dict[tuple[str, str], Site | None] = field(default_factory=dict)
     guessed: set[KeyPath] = field(default_factory=set)
 
@@ -122,6 +124,18 @@ class Endpoints:
             return None
         origin = self._own_host(path, section, site)
         return self._at(path, section, site, origin) if origin is not None else None
+
+    def origin_of(self, path: KeyPath, provider: str, endpoint: Endpoint) -> str:
+        """Return the origin that a deployment calls: that of its simulator, if it has one. Report a missing one."""
+        if endpoint.simulates is None and not self.simulated:
+            return endpoint.origin
+        origin = _NOT_STARTED
+        if self.simulators is not None:
+            origin = self.simulators.get((provider, endpoint.site), "")
+        if not origin:
+            message = f"no simulator of {provider} {endpoint.site} is running"
+            self.findings.error(path, message, "start the gateway again")
+        return origin
 
     def _own_host(self, path: KeyPath, section: DeploymentSection, site: Site) -> str | None:
         """Return the origin of the site, with the operator's workspace in the host if the site requires one.
@@ -154,15 +168,8 @@ class Endpoints:
         site = self._named((*path, "simulates"), section.simulates, section, adapter)
         if site is None:
             return None
-        origin = _NOT_STARTED
-        if self.simulators is not None:
-            origin = self.simulators.get((section.provider, site.name), "")
-            if not origin:
-                message = f"no simulator of {section.provider} {site.name} is running"
-                self.findings.error((*path, "simulates"), message, "start the demo again")
-                return None
-        found = self._at(path, section, site, origin)
-        return None if found is None else Endpoint(origin, found.base_path, found.residency, site, site.name)
+        found = self._at(path, section, site, _NOT_STARTED)
+        return None if found is None else Endpoint(_NOT_STARTED, found.base_path, found.residency, site, site.name)
 
     def _site(self, path: KeyPath, section: DeploymentSection, adapter: Adapter) -> Site | None:
         """Return the provider's site that `endpoint` names, or its only site."""

@@ -9,11 +9,13 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path as FilePath
+from typing import Literal
 
 from gateway.config.links import FileContent, read_tls_files
 from gateway.config.problems import ConfigRejected, KeyPath, Problem
 from gateway.config.secret_references import Resolution, file_of, references_in, resolve
 from gateway.config.secrets_file import SecretsFile, read_secrets_file
+from gateway.config.simulation import UNREAD
 from gateway.config.source_text import MAX_BYTES, MISSING, Reading, SourceText, digest, read_files
 from gateway.config.validation import Findings
 from gateway.config.yaml_document import Source, parse_yaml
@@ -217,7 +219,7 @@ def parse_document(
     *,
     relative_to: str | None = None,
     stored_catalogues: str = "",
-    secrets: bool = True,
+    secrets: bool | Literal["own"] = True,
     clock: Callable[[], float] = time.time,
 ) -> Document:
     """Read a configuration from bytes. See `load_document`.
@@ -228,15 +230,17 @@ def parse_document(
         environ: The environment variables that references may name.
         relative_to: The file to which relative paths refer, if `file` is not a path, as for a version of the history.
         stored_catalogues: The catalogue files as `SourceText.catalogues` has them. Empty to read the files.
-        secrets: False to resolve no reference.
+        secrets: False to resolve no reference. `own`: not those of what a rehearsal does not call.
         clock: Returns the Unix time.
     """
     source = parse_yaml(data, file)
     folder = os.path.dirname(os.path.abspath(relative_to or file))
     texts = set(references_in(source.values))
+    unread = UNREAD if secrets == "own" else ()
+    read = set(references_in([it for name, it in source.values.items() if name not in unread])) if secrets else set()
     # The digests are taken before the references are resolved, so that a change in between is seen as a change.
-    secret_files = read_files(filter(None, map(file_of, texts))) if secrets else {}
-    references = {text: resolve(text, environ if secrets else None) for text in texts}
+    secret_files = read_files(filter(None, map(file_of, read)))
+    references = {text: resolve(text, environ if text in read else None) for text in texts}
     signal_files = check_files(source.values, folder) if secrets else {}
     catalogues = (
         _stored_catalogues(stored_catalogues, file)
@@ -245,7 +249,7 @@ def parse_document(
     )
     secrets_file = _secrets_file(source.values, relative_to or file) if secrets else None
     files = {file: digest(data), **secret_files, **catalogues.files}
-    tls_files = read_tls_files(source.values, relative_to or file) if secrets else None
+    tls_files = read_tls_files(source.values, relative_to or file) if secrets is True else None
     files.update({each.path: each.digest for each in (tls_files or {}).values()})
     if secrets_file is not None:
         files[secrets_file.path] = secrets_file.digest

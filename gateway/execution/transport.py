@@ -1,4 +1,4 @@
-"""The `Transport` protocol, and its default implementation with a connection pool. Nothing is sent without a permit.
+"""The `Transport` protocol, with the connection pool as its default. Nothing is sent without a permit.
 
 Errors of the libraries are translated to `Failure` here, so no other module knows the libraries.
 """
@@ -14,6 +14,7 @@ from typing import Protocol
 
 from gateway.execution.deadline import TimeLimit
 from gateway.execution.upstream_request import FenceBreach, UpstreamRequest
+from gateway.model.config_version import ConfigVersion
 from gateway.model.permit import Permit, ServicePermit
 from providers.failures import Failure, FailureKind, ProviderFailed
 from providers.reading.response_reader import MAX_BODY_BYTES, TOO_LARGE
@@ -34,6 +35,7 @@ from providers.wire import WireResponse
 TURN_BYTES = 64 * 1024
 """The largest piece that is handed out at once: parsing it takes up to a microsecond per byte."""
 _PERMITS = (Permit, ServicePermit)
+_REHEARSED = "a rehearsal (`gateway serve --simulated`) calls its simulators only"
 _MAX_REFUSAL_BYTES = 1024 * 1024
 # The most that is decompressed in one turn of the loop. Highly compressed data consists of the shortest lines.
 _UNPACKED_BYTES = 16 * 1024
@@ -280,6 +282,25 @@ class _PoolResponse(UpstreamResponse):
         if connection is not None:
             # From here on the connection belongs to another request.
             self._pool.take_back(connection)
+
+
+class SimulatorsOnly:
+    """The transport of a rehearsal: it passes on only requests to the simulators of the active version."""
+
+    def __init__(self, inner: Transport, current: Callable[[], ConfigVersion]) -> None:
+        self._inner = inner
+        self._current = current
+
+    async def send(self, request: UpstreamRequest) -> UpstreamResponse:
+        """See `Transport`. Any other request fails as one to a host that cannot be reached."""
+        simulated = (item.origin for item in self._current().deployments.values() if item.simulates is not None)
+        if request.link is not None or request.head.origin not in simulated:
+            raise ProviderFailed(Failure(FailureKind.CONNECT, _REHEARSED, _REHEARSED, unsent=True, should_retry=False))
+        return await self._inner.send(request)
+
+    async def aclose(self) -> None:
+        """See `Transport`."""
+        await self._inner.aclose()
 
 
 def failure_of(error: TransportError) -> Failure:

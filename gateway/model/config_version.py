@@ -276,6 +276,7 @@ class ConfigVersion:
         clients: By the digest of each key: its hex SHA-256 or, for a key of the database, its HMAC with the pepper.
         region_by_territory: Every territory that a region lists. Others are in `default_region`, or in none.
         demo: Only simulated providers, except `real`; every peer is a trusted edge, and no key is required.
+        simulated: A real config with only simulated providers (`gateway serve --simulated`).
         real: The deployments of a demo that are not simulated. Only the command `gateway demo --with` adds one.
         admin_keys: The public keys that may sign a change of a protected region.
         receipts_keep_s: How long receipts are kept.
@@ -314,6 +315,7 @@ class ConfigVersion:
     cors: Cors | None = None
     secrets: Secrets = NO_SECRETS
     demo: bool = False
+    simulated: bool = False
     real: frozenset[str] = frozenset()
     admin_keys: tuple[str, ...] = ()
     receipts_keep_s: float = ReceiptRules().keep_s

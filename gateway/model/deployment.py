@@ -169,7 +169,8 @@ class Deployment:
     def __post_init__(self) -> None:
         object.__setattr__(self, "places", (str(self.residency.stores), str(self.residency.processes)))
         object.__setattr__(self, "asked_at", (self.name, self.origin, self.model))
-        object.__setattr__(self, "proxy_origin", self.proxy.origin if self.proxy is not None else "")
+        has_proxy = self.proxy is not None and self.simulates is None
+        object.__setattr__(self, "proxy_origin", self.proxy.origin if self.proxy is not None and has_proxy else "")
 
     def within(self, places: Places) -> bool:
         """Return whether content stays inside the places, and its proxy is there too."""

@@ -39,9 +39,10 @@ def evaluation_permit(config: ConfigVersion, region: Region, deployment: Deploym
 def is_inside(config: ConfigVersion, region: Region, deployment: Deployment) -> bool:
     """Return whether the deployment keeps the region's prompts inside the boundary, and its proxy is inside too.
 
-    In a demo it must also be simulated, unless the command that started the demo added it.
+    In a demo and in a rehearsal it must also be simulated, unless the command that started the demo added it.
     """
-    may_be_called = not config.demo or deployment.simulates is not None or deployment.name in config.real
+    may_be_real = not (config.demo or config.simulated)
+    may_be_called = may_be_real or deployment.simulates is not None or deployment.name in config.real
     return may_be_called and deployment.within(region.boundary)
 
 

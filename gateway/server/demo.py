@@ -1,7 +1,6 @@
 """Run the demo: the gateway on simulated providers, without keys and without a network.
 
-Each simulated site is a real HTTP server on its own loopback port, so that a request takes the same path as in
-production. Three requests from three places show how the gateway routes.
+Three requests from three places show how the gateway routes.
 """
 
 from __future__ import annotations
@@ -21,8 +20,6 @@ import httpx
 from gateway.api.admin_control import Control
 from gateway.api.caller.authentication import is_this_machine
 from gateway.api.raw_responses import Application
-from gateway.changes.compile_job import CompileJob
-from gateway.changes.initial_config import InitialConfig, with_simulators
 from gateway.model.config_version import ConfigVersion
 from gateway.model.decision import Plan
 from gateway.model.deployment import Deployment
@@ -30,9 +27,10 @@ from gateway.operator_errors import CommandError
 from gateway.policy.location.resolution import resolve
 from gateway.policy.routing import decide
 from gateway.policy.territory_answers import NO_NEEDS
-from gateway.server.fault_switch import FaultSwitch, fault_text
+from gateway.server.fault_switch import FaultSwitch, Site, fault_text
 from gateway.server.host import Host, Operators
 from gateway.server.keepers import keeping, recording_the_end
+from gateway.server.simulation import Simulation
 from gateway.server.uvicorn_server import url_of
 from gateway.server.worker import OwnWorker, Worker
 from gateway.server.workers import WorkerSettings
@@ -41,15 +39,12 @@ from gateway.settings import Settings
 from gateway.telemetry.log import configure
 from gateway.usage.quota_store import QuotaStore
 from providers.territories import territory_data, territory_name
-from providers.testkit.scenario import Fault, Scenario, ScenarioError, parse_fault
 from providers.testkit.server import SimulatorServer
-from providers.testkit.simulator import load_simulators
 from providers.value import Value
 
 if TYPE_CHECKING:
     from gateway.config.real_deployment import RealDeployment
 
-Sites = dict[tuple[str, str], str]
 _PLACES: tuple[tuple[str, str, str], ...] = (
     ("China", "CN", "你好！你是谁？"),
     ("Germany", "DE", "Hello! Who are you?"),
@@ -62,44 +57,10 @@ _ANSWER_WIDTH = 34
 _INTERNAL_ERROR = 500
 
 
-class RehearsalError(ValueError):
-    """A fault cannot be simulated. The message names the fault and the reason."""
-
-
 class ExampleRequestFailed(CommandError):
     """The gateway failed to handle a request of the demo itself. The message names the request and the reason."""
 
     status = 1
-
-
-class SimulatedPace(Value, frozen=True):
-    """The speed of the simulated providers, and the seed that draws their faults. See `Scenario`."""
-
-    first_token_s: float = 0.0
-    between_events_s: float = 0.0
-    seed: int = 0
-
-
-_STREAM_PACE = SimulatedPace(between_events_s=0.03)
-"""The pace of the plain demo: a reader sees that an answer streams, and an answer without a stream loses no time."""
-
-
-class Rehearsal(Value, frozen=True):
-    """The faults and the speed of `gateway simulate`.
-
-    Attributes:
-        faults: Faults of all sites.
-        faults_at: The name of a deployment, and a fault of its site.
-        pace: The speed. None for the plain demo.
-    """
-
-    faults: Sequence[str] = ()
-    faults_at: Sequence[tuple[str, str]] = ()
-    pace: SimulatedPace | None = None
-
-    def scenarios(self, config: ConfigVersion) -> Mapping[tuple[str, str], Scenario]:
-        """Return the scenario of each simulated site; raises RehearsalError."""
-        return rehearse(config, self.faults, self.faults_at, self.pace or _STREAM_PACE)
 
 
 class PreparedApplication(Protocol):
@@ -117,69 +78,16 @@ class PreparedApplication(Protocol):
 BuildConsole = Callable[[Application, Control], PreparedApplication]
 
 
-def simulated_sites(config: ConfigVersion) -> set[tuple[str, str]]:
-    """Return the provider and site of every simulated deployment."""
-    return {(item.provider, item.simulates) for item in config.deployments.values() if item.simulates is not None}
-
-
-def rehearse(
-    config: ConfigVersion, everywhere: Sequence[str], at: Sequence[tuple[str, str]], pace: SimulatedPace
-) -> Mapping[tuple[str, str], Scenario]:
-    """Return the scenario of each simulated site; raises RehearsalError.
-
-    Args:
-        config: The config, whose simulated deployments name the sites.
-        everywhere: Faults of all sites, such as `429:0.2`.
-        at: The name of a deployment, and a fault of its site. All deployments at that site share it. Such a site has
-            only its own faults.
-        pace: The speed of the sites.
-    """
-    shared = tuple(_fault(text) for text in everywhere)
-    own: dict[tuple[str, str], tuple[tuple[Fault, float], ...]] = dict.fromkeys(simulated_sites(config), ())
-    for name, text in at:
-        own[_site_of(config, name)] += (_fault(text),)
-    return {site: _scenario(site, faults or shared, pace) for site, faults in own.items()}
-
-
-def _fault(text: str) -> tuple[Fault, float]:
-    try:
-        return parse_fault(text)
-    except ScenarioError as error:
-        raise RehearsalError(str(error)) from None
-
-
-def _site_of(config: ConfigVersion, name: str) -> tuple[str, str]:
-    deployment = config.deployments.get(name)
-    if deployment is None or deployment.simulates is None:
-        known = ", ".join(sorted(name for name, item in config.deployments.items() if item.simulates is not None))
-        raise RehearsalError(f"there is no simulated deployment {name[:80]!r}; there are: {known}")
-    return deployment.provider, deployment.simulates
-
-
-def _scenario(site: tuple[str, str], faults: tuple[tuple[Fault, float], ...], pace: SimulatedPace) -> Scenario:
-    try:
-        return Scenario(
-            first_token_s=pace.first_token_s,
-            between_events_s=pace.between_events_s,
-            faults=faults,
-            seed=pace.seed,
-        )
-    except ValueError as error:
-        raise RehearsalError(f"{' '.join(site)}: {error}") from None
-
-
 class Demo(Value, frozen=True):
-    """The content of a demo: its simulated providers, and how it is shown.
+    """How a demo is shown.
 
     Attributes:
-        scenarios: The scenario of each simulated site, by provider and site.
         is_rehearsal: Print the injected faults in place of the answers to three requests, which may fail.
         territory: The territory of callers whom no signal locates, or None.
         real: The real deployment of the demo, or None.
         build_console: Returns the application with the console in front of it. None: there is no console.
     """
 
-    scenarios: Mapping[tuple[str, str], Scenario]
     is_rehearsal: bool
     territory: str | None
     real: RealDeployment | None
@@ -187,22 +95,13 @@ class Demo(Value, frozen=True):
 
 
 async def run_demo(
-    demo: Demo, listener: socket.socket, operators: Operators, settings: Settings, initial: InitialConfig
+    demo: Demo, simulation: Simulation, listener: socket.socket, operators: Operators, settings: Settings
 ) -> None:
     """Serve the gateway with simulated providers until the process is stopped. Raises CommandError."""
-    scenarios, simulators = demo.scenarios, load_simulators().simulators
+    ready, servers = simulation.initial, simulation.servers
     async with contextlib.AsyncExitStack() as stack:
-        origins: Sites = {}
-        servers: dict[tuple[str, str], SimulatorServer] = {}
-        for provider, site in sorted(scenarios):
-            simulator = SimulatorServer(simulators[provider], f"{provider} {site}", scenarios[provider, site])
-            servers[provider, site] = await stack.enter_async_context(simulator)
-            origins[provider, site] = simulator.origin
-        is_written = initial.change_log is not None
-        job = CompileJob(str(settings.config), True, demo.territory, origins, written=is_written, real=demo.real)
-        ready = with_simulators(initial, job)
         stack.enter_context(recording_the_end(ready))
-        keepers = stack.enter_context(keeping(settings.state_dir, ready, operators.admin, job))
+        keepers = stack.enter_context(keeping(settings.state_dir, ready, operators.admin, simulation.job))
         live = keepers.live
         worker = Worker(0, live.config, WorkerSettings.of(settings, secrets.token_bytes(32)), QuotaStore())
         gateway, faults = worker.gateway, FaultSwitch(servers, lambda: worker.gateway.config)
@@ -225,7 +124,7 @@ async def run_demo(
             if not is_this_machine(listener.getsockname()[0]):
                 _print(_opened(settings.host, listener.getsockname()[1]))
             if demo.is_rehearsal:
-                _print(_faults(scenarios))
+                _print(_faults(servers))
             elif (answers := await _answers(url, assistant, lambda: gateway.is_draining, places, expected)) is not None:
                 _print(answers)
             else:
@@ -326,11 +225,11 @@ async def _answers(
     return table
 
 
-def _faults(scenarios: Mapping[tuple[str, str], Scenario]) -> str:
+def _faults(servers: Mapping[Site, SimulatorServer]) -> str:
     rows = [
         (provider, site, f"{share:.0%}" if fault else "", fault_text(fault) if fault else "none")
-        for (provider, site), scenario in sorted(scenarios.items())
-        for fault, share in scenario.faults or ((None, 1.0),)
+        for (provider, site), server in servers.items()
+        for fault, share in server.scenario.faults or ((None, 1.0),)
     ]
     return _text_table([("provider", "site", "share", "fault"), *rows])
 

@@ -8,6 +8,7 @@ import ipaddress
 import secrets
 import socket
 from collections.abc import Mapping
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from gateway.api.admin_guard import Guard
@@ -30,9 +31,11 @@ from gateway.telemetry.log import logger
 if TYPE_CHECKING:
     from gateway.changes.initial_config import InitialConfig
     from gateway.config.real_deployment import RealDeployment
-    from gateway.server.demo import BuildConsole, Rehearsal
+    from gateway.server.demo import BuildConsole
+    from gateway.server.simulation import Rehearsal, Simulation
     from gateway.server.takeover import Takeover
 
+_SIMULATED = "every provider is simulated on this machine: no answer is of a model, and no request leaves"
 _THIS_MACHINE = frozenset({"localhost", "127.0.0.1", "[::1]"})
 _SOCKETS = {
     "public": ("host", "port"),
@@ -47,6 +50,7 @@ def serve_config(
     initial: InitialConfig,
     takeover: Takeover | None = None,
     build_console: BuildOperatorConsole | None = None,
+    rehearsal: Rehearsal | None = None,
 ) -> None:
     """Serve a config until the process is stopped, with one process or several.
 
@@ -54,9 +58,19 @@ def serve_config(
 
     takeover: The connection to the running gateway that this one replaces.
     build_console: Builds the console, if `GATEWAY_CONSOLE_PORT` is set.
+    rehearsal: The faults and the speed of the simulated providers. None: the providers are real.
     """
     given = takeover.sockets if takeover is not None else sockets_by_name()
-    with recording_the_end(initial):
+    job = CompileJob(str(settings.config), written=initial.change_log is not None, simulated=rehearsal is not None)
+    with ExitStack() as stack:
+        simulation = None
+        if rehearsal is not None:
+            from gateway.server.simulation import simulating, simulators_of
+
+            simulators = simulators_of(initial.config, rehearsal)
+            simulation = stack.enter_context(simulating(initial, job, simulators))
+            initial, job = simulation.initial, simulation.job
+        stack.enter_context(recording_the_end(initial))
         settings = _at_addresses_of(given, settings)
         if (reason := _serving_problem(settings, initial.config)) is not None:
             raise CommandError(reason)
@@ -64,11 +78,10 @@ def serve_config(
         console = _console_listener(settings, build_console, given.get("console"))
         listener, operators = _listeners(settings, given=given)
         raise_file_limit()
-        job = CompileJob(str(settings.config), written=initial.change_log is not None)
         problem_of = functools.partial(_activation_problem, settings, initial.config)
         with keeping(settings.state_dir, initial, operators.admin, job, problem_of) as keepers:
             operators = operators.with_tokens(keepers.live.clients, console)
-            if status := _serve(settings, initial, keepers, listener, operators, takeover):
+            if status := _serve(settings, initial, keepers, listener, operators, takeover, simulation):
                 raise SystemExit(status)
 
 
@@ -79,6 +92,7 @@ def _serve(
     listener: socket.socket,
     operators: Operators,
     takeover: Takeover | None,
+    simulation: Simulation | None,
 ) -> int:
     """Run the host and its workers; return the exit status."""
     live, outcome = keepers.live, initial.outcome
@@ -88,12 +102,22 @@ def _serve(
     sockets = {"public": listener, "admin": operators.admin}
     sockets |= {"console": operators.console.listener} if operators.console is not None else {}
     handover = Handover(Given(sockets, consent_key, service), keepers, settings.state_dir, takeover)
+    faults = None
+    if simulation is not None:
+        from gateway.server.fault_switch import FaultSwitch
+
+        faults = FaultSwitch(simulation.servers, lambda: live.config)
     is_alone = settings.workers == 1 or outcome.packed is None
 
     async def listening() -> None:
         urls = {"url" if name == "public" else name: url_of(one) for name, one in sockets.items()}
         more = {} if is_alone else {"workers": settings.workers}
         config = {"config": str(settings.config), **version_fields(live.config.version)}
+        if faults is not None and simulation is not None:
+            logger().warning("simulated", detail=_SIMULATED)
+            for site in faults.sites():
+                at = simulation.servers[site.provider, site.site].origin
+                logger().info("simulator", provider=site.provider, site=site.site, at=at, faults=site.description)
         logger().info("listening", **urls, **config, **more)
         handover.note_serving()
 
@@ -106,7 +130,8 @@ def _serve(
     else:
         packed = outcome.packed if live.config is initial.config and outcome.packed is not None else pack(live.config)
         workers = WorkerProcesses(listener, settings.workers, live.config, packed, serves, lambda: live.lock_descriptor)
-    host = Host(workers, keepers, operators, settings, service, handover)
+    # The next process would have other simulators, and another state directory.
+    host = Host(workers, keepers, operators, settings, service, handover if faults is None else None, faults)
     status = run(host.run(listening)) if is_alone else asyncio.run(host.run(listening))
     if keepers.ledger is not None and host.stopped_at is not None:
         keepers.ledger.waits_until_s = host.stopped_at + grace_s_of(settings.grace_s, live.config)
@@ -146,21 +171,16 @@ def serve_demo(
     real: The real deployment that is added.
     build_console: Puts the console in front of the application.
     """
-    from gateway.server.demo import Demo, Rehearsal, RehearsalError, run_demo, why_unused
-    from providers.testkit.simulator import NoSimulator, load_simulators
+    from gateway.server.demo import Demo, run_demo, why_unused
+    from gateway.server.simulation import Rehearsal, simulating, simulators_of
 
     if real is not None and not _is_loopback(settings.host):
         reason = f"with a real provider the demo serves this machine only, and {settings.host} is open to others"
         raise CommandError(f"{reason}: leave out --host (GATEWAY_HOST)")
     if real is not None and (unused := why_unused(initial.config, real)) is not None:
         raise CommandError(f"{unused}. `gateway init --example one-key` writes a config of your own")
-    try:
-        rehearsal = rehearsal or Rehearsal()
-        scenarios = rehearsal.scenarios(initial.config)
-        for provider, _ in scenarios:
-            load_simulators().named(provider)
-    except (NoSimulator, RehearsalError) as error:
-        raise CommandError(str(error)) from None
+    rehearsal = rehearsal or Rehearsal()
+    simulators = simulators_of(initial.config, rehearsal)
     listener, operators = _listeners(settings, or_a_free_port=True)
     address = ipaddress.ip_address(listener.getsockname()[0].partition("%")[0])
     if not (address.is_loopback or address.is_unspecified):
@@ -169,8 +189,11 @@ def serve_demo(
         reason = f"a demo serves its own machine only, whose requests do not come to {settings.host} from loopback"
         raise CommandError(f"{reason}: leave out --host (GATEWAY_HOST)")
     _check_receipts(settings)
-    demo = Demo(scenarios, rehearsal.pace is not None, territory, real, build_console)
-    run(run_demo(demo, listener, operators, settings, initial))
+    demo = Demo(rehearsal.pace is not None, territory, real, build_console)
+    is_written = initial.change_log is not None
+    job = CompileJob(str(settings.config), True, territory, written=is_written, real=real)
+    with simulating(initial, job, simulators) as simulation:
+        run(run_demo(demo, simulation, listener, operators, settings))
 
 
 def _serving_problem(settings: Settings, config: ConfigVersion) -> str | None:

@@ -103,8 +103,11 @@ class Decider:
                 raise Refused(refusal)
 
     def recall(self, exchange: Exchange) -> None:
-        """Note the location of the caller's former requests, if it is remembered, for one that a limit refuses."""
-        known = exchange.config.memo.get(exchange.caller.location_key)
+        """Note the location of a caller that a limit refuses, if it is remembered or looked up without waiting."""
+        config = exchange.config
+        known = config.memo.get(exchange.caller.location_key)
+        if config.location.needs_lookup:
+            known = self.locations.locate_at_once(config, exchange.caller)
         if isinstance(known, Located):
             exchange.record.decided = Decided(known.location)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import msgspec
 
@@ -141,6 +141,17 @@ class LocationService:
         if claim.preferences is not None:
             location = replace(location, preferences=claim.preferences)
         return Located(reports, location, located.refusal, claim)
+
+    def locate_at_once(self, config: ConfigVersion, caller: Caller) -> Located | None:
+        """Locate a caller without waiting. None if a lookup has to load its data first."""
+        locating = self.locate(config, caller)
+        try:
+            locating.send(None)  # a step of a coroutine that has nothing to wait for is all of it
+        except StopIteration as located:
+            return cast("Located", located.value)
+        finally:
+            locating.close()
+        return None
 
     async def answer(self, rules: LocationRules, reports: Reports) -> Reports:
         """Return the reports with the questions in them answered, such as claims verified and addresses looked up.

@@ -33,6 +33,7 @@ _CONNECT_S = 2.0
 _MOST_LATE = 5
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 1.0
 
+_REPLICA = ("READONLY", "MASTERDOWN")
 Word = bytes | str | int
 
 
@@ -205,6 +206,10 @@ class ValkeyConnection:
         timer = asyncio.get_running_loop().call_later(deadline_s, pipeline.expire, future)
         try:
             return await future
+        except ValkeyRefused as error:
+            if error.code in _REPLICA:  # after a failover, the name may lead to another server by now
+                pipeline.abort()
+            raise
         finally:
             timer.cancel()
 

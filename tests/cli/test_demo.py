@@ -17,6 +17,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from gateway.server import simulation
 from providers.testkit import simulator
 from providers.testkit.simulator import Simulators, load_simulators
 from tests.cli.conftest import ROOT, Command, Running
@@ -278,7 +279,8 @@ def test_broken_simulator_is_named(gateway: Command, monkeypatch: pytest.MonkeyP
     found = load_simulators()
     others = {name: one for name, one in found.simulators.items() if name != "gemini"}
     broken = Simulators(others, {"gemini": "gemini:DIALECT: ImportError: no module named 'acme_sdk'"})
-    monkeypatch.setattr(simulator, "load_simulators", lambda: broken)
+    for module in (simulator, simulation):
+        monkeypatch.setattr(module, "load_simulators", lambda: broken)
     message = "gateway: the simulator of 'gemini' doesn't load: " + broken.broken["gemini"] + "\n"
     shown = gateway("demo", "--port", "0")
     assert (shown.status, shown.out, shown.err) == (2, "", message)

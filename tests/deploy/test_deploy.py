@@ -156,10 +156,12 @@ def test_workflow_checks_and_plans_a_pull_request(
         **os.environ,
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         "CONFIG": config_file.name,
+        "GATEWAY_PORT": str(unused_port()),
+        "GATEWAY_ADMIN_PORT": "0",
         "GITHUB_BASE_REF": "main",
         "GITHUB_STEP_SUMMARY": str(tmp_path / "summary.md"),
     }
-    for step, status in zip(("Check", "Plan"), statuses, strict=True):
+    for step, status in zip(("Check", "Rehearse", "Plan"), (*statuses, statuses[1]), strict=True):
         if status is not None:
             command = ["bash", "-e", "-c", steps[step]]
             done = subprocess.run(

@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -65,6 +66,11 @@ class Workspace:
         return {**inherited, "PATH": path, "PYTHONPATH": f"{folder}/site", "CURL_HOME": folder, "HOME": folder}
 
 
+_LISTENS = re.compile(
+    r'listens on \S+?:(\d+)\.(?s:.*)For operators: .*:(\d+)/|"event":"listening","url":"[^"]*:(\d+)","admin":"[^"]*:(\d+)"'
+)
+
+
 @pytest.fixture(scope="session")
 def demo_ports() -> Iterator[tuple[str, str]]:
     """Return the ports of the demo that all pages share."""
@@ -74,23 +80,29 @@ def demo_ports() -> Iterator[tuple[str, str]]:
 
 @contextmanager
 def _demo(command: list[str], **where: Any) -> Iterator[tuple[str, str]]:
-    """Return the ports of a running demo: the public one and that of its admin listener."""
+    """Return the ports of a running demo or rehearsal: the public one and that of its admin listener."""
     # A shell does not forward a signal, so it is sent to all processes that the command has started.
     process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, start_new_session=True, **where
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True, **where
     )
     try:
         assert process.stdout is not None
         shown, found = "", None
         while line := process.stdout.readline():
             shown += line
-            if found := re.search(r"listens on \S+?:(\d+)\.(?s:.*)For operators: .*:(\d+)/", shown):
+            if found := _LISTENS.search(shown):
                 break
         assert found, shown
-        yield found[1], found[2]
-    finally:
+        ports = [port for port in found.groups() if port is not None]
+        reader = threading.Thread(target=process.communicate, daemon=True)  # so that its log never waits
+        reader.start()
+        yield ports[0], ports[1]
         os.killpg(process.pid, signal.SIGTERM)
-        process.communicate(timeout=_LIMIT_S)
+        reader.join(_LIMIT_S)
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
 
 
 @pytest.fixture

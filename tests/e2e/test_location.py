@@ -61,7 +61,9 @@ def server(providers: SimulatorThread, folder: Path) -> Iterator[GatewayProcess]
     for site in SITES:
         providers[site].scenario = Scenario()
     shop = {"keys": [key_hash("gk-shop")], "region": "cn"}
-    config = config_for(providers, {"clients": {"shop-cn": shop}, "blocked": ["UA-43", "CU", "IR", "KP", "SY"]})
+    limited = {"keys": [key_hash("gk-limited")], "limits": {"rpm": 1}}
+    clients = {"shop-cn": shop, "limited": limited}
+    config = config_for(providers, {"clients": clients, "blocked": ["UA-43", "CU", "IR", "KP", "SY"]})
     path = config_with_location(config, LOCATION, str(folder / "world.mmdb"), str(folder / "keys.json")).write(folder)
     with running_gateway(path, {**KEYS, "EDGE_SECRET": EDGE_SECRET}) as process:
         yield process
@@ -118,6 +120,13 @@ def test_two_claims_are_refused(server: GatewayProcess) -> None:
     value = claim(territory="DE")["x-gateway-claim"]
     status, region = send_raw(server, STRANGER, ((b"x-gateway-claim", value.encode()),) * 2, APP_KEY)
     assert (status, region) == (403, None)
+
+
+def test_request_over_a_limit_has_the_region_of_its_claim_or_address(server: GatewayProcess) -> None:
+    key = {"authorization": "Bearer gk-limited"}
+    assert status_and_location(ask(server, {**key, **claim(territory="DE")})) == (200, "eu", "claim")
+    assert status_and_location(ask(server, {**key, **claim(territory="CN")})) == (429, "cn", "claim")
+    assert status_and_location(ask(server, {**key, **PROOF, "x-forwarded-for": "1.2.3.4"})) == (429, "cn", "geoip")
 
 
 def test_address_decides_without_a_stronger_signal(server: GatewayProcess) -> None:

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -89,9 +89,11 @@ class GatewayProcess:
 
 
 @contextmanager
-def running_gateway(config: Path, environ: Mapping[str, str] | None = None) -> Iterator[GatewayProcess]:
-    """Run `gateway serve` on a free port. `url` is its address."""
-    process = _start(["serve", "--config", str(config), "--port", "0"], environ or {})
+def running_gateway(
+    config: Path, environ: Mapping[str, str] | None = None, command: Sequence[str] = ("serve",)
+) -> Iterator[GatewayProcess]:
+    """Run `gateway serve`, or another command, on a free port. `url` is its address."""
+    process = _start([*command, "--config", str(config), "--port", "0"], environ or {})
     gateway = GatewayProcess(process)
     try:
         listening = gateway.wait_for("listening")

@@ -558,7 +558,9 @@ class TestDemo:
         assert [item.origin for item in deployments.values()] == [f"http://127.0.0.1:{port}" for port in (1, 2, 3)]
 
     def test_missing_simulator_is_an_error(self) -> None:
-        with pytest.raises(Exception, match=r"simulates: no simulator of openai eu is running; start the demo again"):
+        with pytest.raises(
+            Exception, match=r"deployments.chatgpt-eu: no simulator of openai eu is running; start the gateway again"
+        ):
             demo(self.TEXT, simulators={("dashscope", "cn-beijing"): "a", ("openai", "us"): "b"})
 
     def test_any_peer_is_an_edge(self) -> None:

@@ -16,7 +16,8 @@ from gateway.config.problems import ConfigRejected
 from gateway.config.real_deployment import add_real_deployment, real_deployment
 from gateway.execution.httpx_transport import HttpxTransport
 from gateway.model.config_version import ConfigVersion
-from gateway.server.demo import simulated_sites, territories_of, why_unused
+from gateway.server.demo import territories_of, why_unused
+from gateway.server.simulation import simulated_sites
 from providers.registry import load_registry
 from tests.kit.config_cases import edited
 

@@ -179,6 +179,19 @@ async def test_killed_server_refuses_at_once_and_a_restarted_one_has_no_epoch(se
         assert isinstance(await gate.hold(request("later")), HoldGranted)
 
 
+async def test_connection_to_a_replica_is_given_up_so_that_the_name_is_looked_up_again(server: RunningValkey) -> None:
+    async with opened(server) as gate:
+        server.command("REPLICAOF", "127.0.0.1", "1")  # a failover made another server the primary
+        with pytest.raises(GateUnavailable):
+            await gate.hold(request("call"))
+        async with asyncio.timeout(LIMIT_S):
+            while gate.connection.is_connected:  # noqa: ASYNC110  # a connection has no event for its end
+                await asyncio.sleep(0.01)
+        server.command("REPLICAOF", "NO", "ONE")
+        await eventually(gate, held=0)
+        assert isinstance(await gate.hold(request("later")), HoldGranted)
+
+
 async def test_emptied_server_is_noticed_by_the_next_hold(server: RunningValkey) -> None:
     async with opened(server) as gate:
         server.command("FLUSHALL")

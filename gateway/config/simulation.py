@@ -1,0 +1,36 @@
+"""Rehearse a real config: all of its deployments are simulated, and nothing else is called."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from gateway.config.credentials import simulated_key
+from gateway.model.budget import UsageRules
+from gateway.model.deployment import Deployment
+
+UNREAD = ("deployments", "exporters", "stores", "usage")
+"""The sections whose secrets a rehearsal does not read: none of what they name is called."""
+
+
+def rehearsed(deployments: Mapping[str, Deployment]) -> dict[str, Deployment]:
+    """Return the deployments of a real config as simulated ones.
+
+    Each keeps its facts, its place and its path, so that the fence and the routes decide as they do for the real ones.
+    It is called directly, without its key and its own headers. One without a key in the config stays without.
+    """
+    return {
+        name: replace(
+            deployment,
+            simulates=deployment.site,
+            credentials=(simulated_key(deployment.adapter.auth),) if deployment.credentials else (),
+            headers=(),
+            link=None,
+        )
+        for name, deployment in deployments.items()
+    }
+
+
+def without_calls(usage: UsageRules) -> UsageRules:
+    """Return the rules without the webhook of alerts. The alert is still logged and counted."""
+    return replace(usage, alerts=replace(usage.alerts, webhook=None)) if usage.alerts is not None else usage
