@@ -29,6 +29,7 @@ _MOST_S = 31 * 86_400.0
 _BETWEEN_VALUES = re.compile(r",(?!\s*\d\d[ -])")
 """A comma that is not inside a date (`Fri, 20 Nov 2026`, `Friday, 20-Nov-26`)."""
 _DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m(?!s))?(?:(\d+(?:\.\d+)?)s)?(?:(\d+(?:\.\d+)?)ms)?")
+_WORDS = re.compile(r" ([smh])(?:econd|inute|our)s?\Z")
 MOST_WAIT_S = 60.0
 """The longest wait that is derived from a reset. These limits apply to a minute, and a reset is the time at which the
 whole limit is restored, while a request needs only a part of it."""
@@ -99,8 +100,8 @@ def moment_of(value: str) -> float | None:
 
 
 def parse_duration_s(value: str) -> float | None:
-    """Return the seconds of a duration in Go's format (`22s`, `1.5s`, `373.8ms`, `6m0s`), or None."""
-    match = _DURATION.fullmatch(value.strip()[:64])
+    """Return the seconds of a duration in Go's format (`22s`, `1.5s`, `373.8ms`, `6m0s`) or a word, or None."""
+    match = _DURATION.fullmatch(_WORDS.sub(r"\1", value.strip()[:64]))
     if match is None or not any(match.groups()):
         return None
     hours, minutes, seconds, milliseconds = (float(group or 0) for group in match.groups())
