@@ -74,6 +74,9 @@ class ResponseReader:
                 self.assembler.refusal(delta)
             case "response.reasoning_summary_text.delta":
                 self._add_summary(delta, position, read_int(event, "summary_index") or 0)
+            case "response.reasoning_text.delta":
+                # Of open models (vllm-project/vllm#35184, read 2026-11-26), which number each delta as another content.
+                self._add_summary(delta, position, 0)
             case "response.function_call_arguments.delta" if delta and position in self._calls:
                 self._with_arguments.add(position)
                 self.assembler.tool_call(delta, index=self._calls[position])
@@ -135,7 +138,7 @@ class ResponseReader:
                 continue
             match read_str(item, "type"):
                 case "reasoning":
-                    for index, part in enumerate(read_list(item, "summary")):
+                    for index, part in enumerate(read_list(item, "summary") or read_list(item, "content")):
                         self._add_summary(read_str(as_map(part), "text") or "", position, index)
                 case "message":
                     for part in read_list(item, "content"):
