@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from fnmatch import fnmatchcase
+from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple
 
@@ -96,13 +97,19 @@ def errors_page(adapters: Mapping[str, Adapter]) -> str:
     named = ((name, rules_of(name, adapter)) for name, adapter in sorted(adapters.items()))
     tables = [(name, list(rows_of(rules))) for name, rules in named if rules.vendor == name]
     return _PAGE.read_text("utf-8") + "".join(
-        f"\n## {title}\n\n| {' | '.join(Row._fields)} |\n|---|---|---|---|---|---|\n" + "".join(map(_line, rows))
+        f"\n## {title}\n\n| {' | '.join(Row._fields)} |\n|---|---|---|---|---|---|\n" + "".join(_lines(rows))
         for title, rows in (("Any provider", list(rows_of_any())), *tables)
         if rows
     )
 
 
-def _line(row: Row) -> str:
-    word = row.word.replace("\n", " ").replace("|", "\\|")
-    word = f"`` {word} ``" if "`" in word else f"`{word}`"
-    return f"| {row.what} | {word} | `{row.kind}` | {row.about} | {row.stated} | {row.source} |\n"
+def _lines(rows: Iterable[Row]) -> Iterator[str]:
+    """Yield a line for all successive rows that differ in their words alone."""
+    for (what, *rest), group in groupby(rows, lambda row: row._replace(word="")):
+        _, kind, about, stated, source = rest
+        words = ", ".join(_code(row.word.replace("\n", " ").replace("|", "\\|")) for row in group)
+        yield f"| {what} | {words} | `{kind}` | {about} | {stated} | {source} |\n"
+
+
+def _code(word: str) -> str:
+    return f"`` {word} ``" if "`" in word else f"`{word}`"
