@@ -57,17 +57,20 @@ def providers_page(adapters: Mapping[str, Adapter]) -> str:
 
 
 def _source_rows(adapter: Adapter) -> Iterator[tuple[str, ...]]:
-    """Yield a row for each site, each scope with evidence of its own, and each list of territories."""
+    """Yield a row for the sites, scopes with evidence of their own, and lists of territories that have one source."""
     lists: dict[str, Citation] = {}
+    facts: dict[tuple[str, ...], list[str]] = {}
     for site in adapter.sites.values():
-        yield (f"`{adapter.name}`", f"site `{site.name}`", *_cited(site.citation))
+        facts.setdefault(_cited(site.citation), []).append(f"site `{site.name}`")
         for scope in site.scopes:
             if scope.citation is not None:
-                yield (f"`{adapter.name}`", f"{_codes(scope.models)} at `{site.name}`", *_cited(scope.citation))
+                facts.setdefault(_cited(scope.citation), []).append(f"{_codes(scope.models)} at `{site.name}`")
         if site.availability.citation is not None:
             lists[site.availability.listed_as] = site.availability.citation
     for name, citation in lists.items():
-        yield (f"`{adapter.name}`", f"list of territories `{name}`", *_cited(citation))
+        facts.setdefault(_cited(citation), []).append(f"list of territories `{name}`")
+    for cited, named in facts.items():
+        yield (f"`{adapter.name}`", ", ".join(named), *cited)
 
 
 def _cited(citation: Citation) -> tuple[str, ...]:

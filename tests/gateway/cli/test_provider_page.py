@@ -73,7 +73,9 @@ def test_every_allowed_header_has_a_row() -> None:
 
 
 def test_each_site_and_list_has_a_row_with_its_source() -> None:
-    rows = {(row["provider"], row["facts"]): row for row in table_below("Sources")}
+    rows = {
+        (row["provider"], fact.strip("`")): row for row in table_below("Sources") for fact in row["facts"].split(", ")
+    }
     for name, adapter in ADAPTERS.items():
         for site in adapter.sites.values():
             row = rows[name, f"site `{site.name}"]
