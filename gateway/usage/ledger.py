@@ -470,6 +470,16 @@ def ledger_file(directory: Path) -> SqliteDatabase:
     return database
 
 
+def rows_from(own: SqliteDatabase, number: int, most: int) -> list[tuple[int, UsageRow]]:
+    """Return the rows with a higher number, each with its number, at most so many."""
+    text = (
+        f"SELECT usage_row.number, {READ} FROM usage_row JOIN series ON series.number = usage_row.series "  # noqa: S608
+        "WHERE usage_row.number > ? ORDER BY usage_row.number LIMIT ?"
+    )
+    with own.transaction(reads_only=True) as statements:
+        return [(values[0], read_row(values)) for values in statements.execute(text, (number, most)).fetchall()]
+
+
 def ledger_to_read(directory: Path) -> SqliteDatabase:
     """Open the ledger of a state directory for reading. Without a file, or with an empty one, it is empty."""
     if not path_exists(directory / f"{NAME}.db"):

@@ -15,7 +15,7 @@ import threading
 import time
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from datetime import tzinfo
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from zoneinfo import ZoneInfo
 import msgspec
 
 from gateway.child_process import child_command, child_environment
+from gateway.files import path_exists
 from gateway.model.config_version import ConfigVersion
 from gateway.model.kept_metadata import regions_without_callers
 from gateway.operator_errors import StateError
@@ -33,7 +34,7 @@ from gateway.usage.amounts import NANO
 from gateway.usage.counter_sums import CounterSums
 from gateway.usage.gate import GateUnavailable
 from gateway.usage.journal import FOLDER, Journal, former_files
-from gateway.usage.ledger import Ledger, ledger_file, remove_caller
+from gateway.usage.ledger import NAME, Ledger, ledger_file, remove_caller, rows_from
 from gateway.usage.spending_limits import calendar_of, has_budget
 from gateway.usage.usage_row import BudgetChange, UsageRow, decode_row, encode_row
 from providers.value import Value
@@ -107,7 +108,7 @@ class LedgerWriter:
         self._swept_at = self._forgot_at = self._erased_at = -math.inf
         self._erased: set[str] = set()
         self._ended = threading.Event()
-        self._turn = threading.Lock()
+        self._turn, self._beginning = threading.Lock(), threading.Lock()
         self._is_paused = self._is_cleaned = self._has_begun = False
         self._thread = threading.Thread(target=self._work, name="ledger", daemon=True)
         self._directory = directory
@@ -208,8 +209,9 @@ class LedgerWriter:
     def move(self) -> None:
         """Move all rows that wait now. An error is in `problem`."""
         try:
-            if not self._has_begun:
-                self._begin()
+            with self._beginning:
+                if not self._has_begun:
+                    self._begin()
             if lost := self._journal.recover():
                 self._recovered(lost)
             while found := self._journal.waiting(_MOST_ROWS):
@@ -226,6 +228,9 @@ class LedgerWriter:
         """Finish what is left of earlier starts of the machine, and of release 0.2.0."""
         if not self._is_cleaned:
             self._clean()
+        own = self._directory / f"{NAME}.db"
+        if self._is_shared and path_exists(own):
+            self._move_own_ledger(own)
         for path in former_files(self._directory / FOLDER):
             self._move_former(path)
         spool = self._directory / "spool"
@@ -235,6 +240,18 @@ class LedgerWriter:
         with suppress(OSError):
             spool.rmdir()  # unless a damaged file was kept there
         self._has_begun = True
+
+    def _move_own_ledger(self, path: Path) -> None:
+        """Move the rows of the time without a shared ledger. The totals of rows that were deleted stay in the file."""
+        without, number = self._rules().without_callers, 0
+        with closing(ledger_file(self._directory)) as own:
+            while found := rows_from(own, number, _MOST_ROWS):
+                rows, number = [row for _, row in found], found[-1][0]
+                for row in rows:
+                    if row.region in without:
+                        remove_caller(row)
+                self._ledger.insert(rows)
+        path.rename(path.with_name(f"{path.name}.moved"))
 
     def _insert(self, found: list[bytes]) -> None:
         without, rows = self._rules().without_callers, []

@@ -196,6 +196,26 @@ def test_writer_ships_rows_while_the_database_is_there_and_keeps_them_otherwise(
     assert failures == []
 
 
+def test_rows_of_a_machine_without_a_shared_ledger_are_moved_once(database: RunningPostgres, tmp_path: Path) -> None:
+    rows = [usage_row(f"call-{number}", user="anna", region="eu" if number % 2 else "us") for number in range(2_500)]
+    top_up = usage_row("top-up", kind=RowKind.TOP_UP, budget=BudgetChange("client", "month", "EUR", 7 * NANO))
+    with closing(Ledger(ledger_file(tmp_path), lambda: UTC)) as own:
+        own.insert(rows[:2_000])
+        own.insert([*rows[2_000:], top_up])
+    with closing(opened(database)) as shared:  # an earlier attempt ended in between
+        shared.insert(rows[1:10:2])
+    rules = LedgerRules(UTC, None, frozenset({"us"}))
+    for _ in range(2):
+        with closing(LedgerWriter(tmp_path, lambda: rules, pytest.fail, ledger=opened(database))):
+            pass
+        assert sorted(path.name for path in tmp_path.glob("ledger*")) == ["ledger.db.moved"]
+        moved = {row.call: row for row in read_rows(database.address())}
+        assert moved.keys() == {row.call for row in [*rows, top_up]}
+        assert moved["top-up"].budget == top_up.budget
+        assert moved["call-2499"] == rows[2_499]
+        assert moved["call-2498"].user is None, "of a region with `transit`"
+
+
 def test_spool_of_release_0_2_is_moved_from_the_position_of_its_instance(
     database: RunningPostgres, tmp_path: Path
 ) -> None:
