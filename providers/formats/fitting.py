@@ -53,6 +53,7 @@ _NOT_IN_A_NAME = re.compile(r"[^A-Za-z0-9_-]")
 _NINE = re.compile(r"[A-Za-z0-9]{9}")
 _ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 _HASH_CHARACTERS = 8
+_TYPED = frozenset({"type", "$ref", "anyOf", "oneOf", "allOf"})
 _MOST_CACHE_MARKS = 4
 
 
@@ -91,7 +92,7 @@ def fitted(request: ChatRequest, takes: Takes) -> Fitted:
         changed |= whole.changed
         messages = changes["messages"] = whole.request.messages
     names = _sent_names(request.tools, takes) if request.tools else {}
-    if names or (takes.schemas and request.tools):
+    if names or (request.tools and (takes.schemas or any(map(_lacks_type, request.tools)))):
         tools = _each(request.tools, lambda tool: _tool(tool, names, takes, changed))
         if tools is not request.tools:
             changes["tools"] = tools
@@ -281,10 +282,17 @@ def _sent_names(tools: Sequence[Tool], takes: Takes) -> dict[str, str]:
     return names
 
 
+def _lacks_type(tool: Tool) -> bool:
+    """Return whether a schema leaves out that arguments are an object, which Vertex and Claude demand."""
+    return tool.parameters is not None and _TYPED.isdisjoint(tool.parameters)
+
+
 def _tool(tool: Tool, names: Mapping[str, str], takes: Takes, changed: set[str]) -> Tool:
     changes: dict[str, object] = {}
     if tool.name in names:
         changes["name"] = names[tool.name]
+    if _lacks_type(tool):
+        tool = replace(tool, parameters={"type": "object", **(tool.parameters or {})})
     if tool.parameters is not None:
         schema, is_lossy = tool_schema(tool.parameters, takes.schemas)
         if schema is not tool.parameters:

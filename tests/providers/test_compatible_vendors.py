@@ -542,8 +542,8 @@ def test_only_allowed_tools_are_sent() -> None:
         ("ollama", "m", replace(TOOLS, tool_choice=NamedTool("get_time")), "tool_choice_named"),
         ("qianfan", "ernie-5.1", replace(ASK, messages=(UserMessage("Hi"), AssistantMessage("Well,"))), "prefill"),
         (
-            "mistral",
-            "mistral-large-4",
+            "xai",
+            "grok-4.3",
             replace(ASK, messages=(UserMessage((FilePart("data:a/b;base64,AA=="),)),)),
             "file",
         ),

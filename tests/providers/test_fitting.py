@@ -261,8 +261,22 @@ def test_changes_are_named() -> None:
 
 def test_request_that_fits_is_returned_itself() -> None:
     plain = Texts((SystemMessage("a"), UserMessage("b")))
-    for request in (ChatRequest("m", plain), ChatRequest("m", (UserMessage("b"),), tools=(Tool("f", None, {}),))):
+    for request in (
+        ChatRequest("m", plain),
+        ChatRequest("m", (UserMessage("b"),), tools=(Tool("f", None, {"type": "object"}),)),
+    ):
         assert fit(request, Takes()) is request
+
+
+def test_at_most_four_marks_for_a_cache_stay() -> None:
+    marked = tuple(UserMessage((TextPart("a", cache="5m"), TextPart("b", cache="5m"))) for _ in range(3))
+    system = SystemMessage((TextPart("s", cache="1h"),))
+    request = ChatRequest("m", (system, *marked), tools=(Tool("f", cache="5m"),))
+    whole = fitted(request, Takes())
+    marks = [[part.cache for part in message.content if part.cache] for message in whole.request.messages]
+    assert (marks, whole.request.tools[0].cache) == ([["1h"], [], [], ["5m", "5m"]], "5m")
+    assert whole.changed == {"cache_control"}
+    assert fitted(whole.request, Takes()).changed == frozenset()
 
 
 def test_names_of_two_tools_stay_different() -> None:
