@@ -187,7 +187,7 @@ class AssistantCompiler:
             line = self.findings.line((*path, first))
             self.findings.error((*path, index), f"the route has a barrier already (line {line})", "remove one")
         if first == 0 or found[-1] == len(steps) - 1:
-            at, side = (first, "before") if first == 0 else (found[-1], "behind")
+            at, side = (first, "before") if first == 0 else (found[-1], "after")
             hint = "a barrier stands between the private steps and the others"
             self.findings.error((*path, at), f"there is no step {side} the barrier", hint)
         private = {name for step in steps[:first] for name in names_in(step)}

@@ -8,7 +8,7 @@ change.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
 from gateway.model.decision import Exclusion, FailureKinds, SkipReason
@@ -105,7 +105,7 @@ def hand_off_asked(rule: BarrierRule) -> HandOff | None:
     return HandOff(HandOffCause.ASKED, rule.share) if HandOffCause.ASKED in rule.when else None
 
 
-def every_hand_off(rule: BarrierRule) -> Iterable[HandOff]:
+def every_hand_off(rule: BarrierRule) -> list[HandOff]:
     """Return each hand-off that a consent token may show to have been open."""
     return [HandOff(cause, rule.share) for cause in rule.when]
 
@@ -139,4 +139,5 @@ def shared(request: ChatRequest, rule: BarrierRule) -> ChatRequest | None:
 
 def _has_content(content: str | tuple[Part, ...]) -> bool:
     """Return whether a message has text or media."""
-    return bool(text_of(content).strip()) or any(not isinstance(part, TextPart) for part in content)
+    has_media = not isinstance(content, str) and any(not isinstance(part, TextPart) for part in content)
+    return has_media or bool(text_of(content).strip())

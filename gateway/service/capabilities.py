@@ -16,6 +16,7 @@ from gateway.model.deployment import Deployment
 from gateway.model.location import Location
 from gateway.model.preference import PreferenceReason
 from gateway.policy.canary_assignment import assign_variant, named_sticky_key
+from gateway.policy.hand_off import every_hand_off
 from gateway.policy.preference import availability, members_of
 from gateway.policy.region_text import said
 from gateway.policy.routing import decide
@@ -54,9 +55,14 @@ def capabilities(
         Refused: The location alone refuses every request.
     """
     decision = _decision(config, assistant, location, now_s)
-    verdicts = decision.verdicts
-    steps = [deployment for deployment, verdict in verdicts if _may(verdict)]
     region = location.region
+    sides = [(assistant, decision)]
+    if region is not None and (barrier := assistant.barriers.get(region.name)) is not None:
+        # A step after the barrier may answer too, if the user agrees.
+        view = assistant.behind(region.name, every_hand_off(barrier.rule)[0])
+        sides.append((view, _decision(config, view, location, now_s)))
+    verdicts = tuple([verdict for _, one in sides for verdict in one.verdicts])
+    steps = [deployment for deployment, verdict in verdicts if _may(verdict)]
     bounded = region is not None and not region.bounds_of(location.territory).is_anywhere
     features = [
         it.capabilities.features & FEATURES - (it.excepts if bounded else frozenset())
@@ -64,13 +70,19 @@ def capabilities(
         for it in steps
     ]
     texts = region.texts if region is not None else None
-    route = assistant.routes.get(region.name, ()) if region is not None else ()
+    route = assistant.whole_route(region.name) if region is not None else ()
     reasons = {it.name: None if isinstance(verdict, Step) else verdict[0] for it, verdict in verdicts}
     named = {it.name: it for it, _ in verdicts}
     theirs = None
     if user is not None:
         sticky = partial(named_sticky_key, user)
-        theirs = members_of(route, assign_variant(decision, sticky), sticky)
+        theirs = frozenset().union(
+            *[
+                members_of(view.routes.get(region.name, ()), assign_variant(one, sticky), sticky)
+                for view, one in sides
+                if region is not None
+            ]
+        )
     judges = config.moderation.get(region.name) if region is not None else None
     age, intents = location.age or AgeBand("adult"), [intent.name for intent in assistant.intents]
     if not age.tools:

@@ -11,6 +11,7 @@ from gateway.model.config_version import Region
 from gateway.model.decision import Refusal, RefusalCode, Refused, SkipReason, Step, Verdict
 from gateway.model.deployment import Deployment
 from gateway.model.region_text import NO_PREFERENCES
+from gateway.policy.hand_off import every_hand_off
 from gateway.policy.location.resolution import resolve
 from gateway.policy.region_text import choose_locale
 from gateway.policy.routing import decide
@@ -26,11 +27,13 @@ def disclose(request: PlainRequest, accept_language: str | None = None) -> dict[
     assistant, now_s = request.assistant, request.now_s
     location = resolve(request.config, request.client, request.reports)
     decision = decide(request.config, assistant, location, NO_NEEDS, request.health, now_s)
-    outcome = decision.outcome
-    if isinstance(outcome, Refusal) and outcome.code is not RefusalCode.CONSENT_REQUIRED:
+    outcome, region, verdicts = decision.outcome, location.region, decision.verdicts
+    if region is not None and verdicts and (barrier := assistant.barriers.get(region.name)) is not None:
+        after = assistant.behind(region.name, every_hand_off(barrier.rule)[0])
+        verdicts += decide(request.config, after, location, NO_NEEDS, request.health, now_s).verdicts
+    may_answer = [item for item, verdict in verdicts if _may_answer(verdict)]
+    if isinstance(outcome, Refusal) and outcome.code is not RefusalCode.CONSENT_REQUIRED and not may_answer:
         raise Refused(outcome)
-    region = location.region
-    may_answer = [item for item, verdict in decision.verdicts if _may_answer(verdict)]
     days = days_at(now_s)
     return {
         "object": "disclosure",

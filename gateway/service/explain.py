@@ -10,8 +10,18 @@ from typing import Any, get_args
 from gateway.model.assistant import Assistant, Use
 from gateway.model.config_version import Client, ConfigVersion
 from gateway.model.consent import NO_STATEMENT, ConsentStatement
-from gateway.model.decision import Considered, Decision, Plan, Refusal, Unavailable, client_detail
+from gateway.model.decision import (
+    Considered,
+    Decision,
+    Exclusion,
+    Plan,
+    Refusal,
+    RefusalCode,
+    Unavailable,
+    client_detail,
+)
 from gateway.model.deployment import Deployment
+from gateway.model.hand_off import BarrierRule, HandOff
 from gateway.model.location import Evidence, Location, Reports
 from gateway.model.preference import Preference
 from gateway.model.region_text import Locale
@@ -19,15 +29,17 @@ from gateway.model.route import deployments_of
 from gateway.model.version_names import version_fields
 from gateway.policy.canary_assignment import assign_variant, named_sticky_key
 from gateway.policy.consent import standing_consents
+from gateway.policy.hand_off import every_hand_off, hand_off_after, outcomes_of_skip
 from gateway.policy.location.claim import claim_of
 from gateway.policy.location.resolution import resolve, suppose
 from gateway.policy.location.signals import SIGNALS
 from gateway.policy.minors import refuse_hours
-from gateway.policy.preference import decide_preferring, preference_of_age
+from gateway.policy.preference import decide_preferring, member_of, preference_of_age
 from gateway.policy.routing import decide
 from gateway.policy.territory_answers import plain_needs
 from providers.evidence import NO_CITATION
 from providers.territories import parse_territory, territory_data, territory_name
+from providers.value import Value
 
 _WIDTH = 100
 _STICKY = "this user keeps this variant while its deployment is available, also when its share grows"
@@ -81,6 +93,13 @@ def explain(request: PlainRequest, *, reveal_model: bool = True, to_operator: bo
         selection["preference"] = preference.fields(_first(decision))
     if emulated := _emulated(config, location, assistant, _first(decision)):
         selection["emulated"] = emulated
+    beyond, outcome = _beyond(request, location, assistant, decision), decision
+    considered = [_considered(config, item, to_operator=to_operator) for item in decision.considered]
+    if beyond is not None:
+        opened, outcome = beyond.opened, beyond.outcome_of(decision)
+        selection["hand_off"] = {"cause": opened.cause if opened is not None else None, "share": beyond.rule.share}
+        others = [_considered(config, item, to_operator=to_operator) for item in beyond.decision.considered]
+        considered += [{**item, "after_barrier": True} for item in others]
     is_named = _user_name(request.reports, request.user) is not None
     judges = config.moderation.get(location.region.name) if location.region is not None else None
     if judges is not None and assistant.use == "chat":
@@ -92,8 +111,8 @@ def explain(request: PlainRequest, *, reveal_model: bool = True, to_operator: bo
         "assistant": assistant.name,
         **selection,
         "location": _location(location),
-        "outcome": _outcome(decision, reveal_model=reveal_model, to_operator=to_operator),
-        "considered": [_considered(config, item, to_operator=to_operator) for item in decision.considered],
+        "outcome": _outcome(outcome, reveal_model=reveal_model, to_operator=to_operator),
+        "considered": considered,
         **({"weighted": _weighted(request, decision, location, is_named)} if decision.lanes else {}),
     }
 
@@ -123,6 +142,42 @@ def _decide(request: PlainRequest, location: Location, assistant: Assistant) -> 
     if (refusal := refuse_hours(age, request.now_s)) is not None:
         return replace(decision, outcome=refusal), None
     return decision, preference
+
+
+class _Beyond(Value, frozen=True):
+    """The barrier of a route, and the decision about the steps after it.
+
+    Attributes:
+        opened: The hand-off for which it is open for a plain request. None: it is closed.
+    """
+
+    rule: BarrierRule
+    opened: HandOff | None
+    decision: Decision
+
+    def outcome_of(self, private: Decision) -> Decision:
+        """Return the decision whose outcome the request has."""
+        after = self.decision.outcome
+        is_asked = isinstance(after, Plan) or after.code is RefusalCode.CONSENT_REQUIRED
+        return self.decision if self.opened is not None and is_asked else private
+
+
+def _beyond(request: PlainRequest, location: Location, assistant: Assistant, decision: Decision) -> _Beyond | None:
+    """Return the barrier of a route that the request may reach, or None."""
+    region, age = location.region, location.age
+    barrier = assistant.barriers.get(region.name) if region is not None else None
+    if region is None or barrier is None or not decision.verdicts:
+        return None
+    key, opened = _key_of(_user_name(request.reports, request.user)), None
+    if isinstance(decision.outcome, Refusal) and (age is None or age.hand_off):
+        verdicts = {deployment.name: verdict for deployment, verdict in decision.verdicts}
+        members = [verdicts.get(member_of(step, decision, key) or "") for step in assistant.routes[region.name]]
+        skipped = [outcomes_of_skip(it) if isinstance(it, Exclusion) else () for it in members]
+        opened = hand_off_after(barrier.rule, skipped, may_fail_over=True)
+    view = assistant.behind(region.name, opened or every_hand_off(barrier.rule)[0])
+    consents = standing_consents(request.config, request.consent)
+    after = decide(request.config, view, location, plain_needs(assistant), request.health, request.now_s, consents)
+    return _Beyond(barrier.rule, opened, assign_variant(after, key))
 
 
 def _first(decision: Decision) -> str | None:
@@ -320,7 +375,14 @@ def explain_text(request: PlainRequest) -> str:
         lines += _wrapped("moderation   ", str(judges))
     for item in location.evidence:
         lines += _wrapped("  * " if item.decided else "  - ", _evidence_text(item))
-    lines += ["", *_outcome_text(decision.outcome)]
+    beyond = _beyond(request, location, assistant, decision)
+    lines += ["", *_outcome_text((decision if beyond is None else beyond.outcome_of(decision)).outcome)]
+    if beyond is not None:
+        state = f"open: {beyond.opened.cause}" if beyond.opened is not None else "closed"
+        lines += ["", *_wrapped("barrier      ", f"{beyond.rule}, {state}")]
+        for one in beyond.decision.considered:
+            why = f" ({one.reason}): {one.detail}" if one.reason is not None else ""
+            lines += _wrapped("  after it: ", f"{one.deployment}{why}")
     if decision.lanes:
         shares = ", ".join(f"{each} {share * 100:.3g}%" for each, share in decision.shares.items())
         lines += ["", *_wrapped("weighted     ", shares), *_wrapped("             ", _STICKY if name else _UNNAMED)]

@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from gateway.model.record import Record
+from gateway.service.explain import PlainRequest, explain_text, reports_from
 from gateway.state.receipts import receipt_of
 from gateway.telemetry.exposition import render
 from gateway.telemetry.request_log import JsonLines
@@ -285,3 +286,140 @@ def test_token_of_another_share_or_cause_opens_nothing() -> None:
         assert {*providers.names} == {"house"}
     ask(served_by(providers, barrier("failure", "asked")), "chat", headers=agreed)
     assert providers.names[-1] == "cloud"
+
+
+def choosing(*deployments: str) -> dict[str, Any]:
+    return {
+        "assistants": {"assistant": {"choices": {"mine": {"deployments": [*deployments], "title": {"en": "Mine"}}}}}
+    }
+
+
+@pytest.mark.parametrize(
+    ("deployments", "fails", "preference", "by"),
+    [
+        (("other",), False, "not_used; reason=hand_off", "house"),
+        (("other",), True, "used", "other"),
+        (("house",), False, "used", "house"),
+        (("house",), True, "not_used; reason=failed", "cloud"),
+        (("house", "other"), True, "used", "other"),
+        (("small",), True, "not_used; reason=route", "cloud"),
+    ],
+)
+def test_preference_crosses_no_barrier(
+    deployments: tuple[str, ...], fails: bool, preference: str, by: str, records: list[Record]
+) -> None:
+    """It orders the steps on each side."""
+    providers = Providers({"house": failing(500)} if fails else {})
+    served = served_by(providers, FREE, barrier("failure", behind=("cloud", "other")), choosing(*deployments))
+    response = ask(served, "chat", headers={**KEY, "x-gateway-prefer": "mine"})
+    assert (response.headers["x-gateway-deployment"], response.headers["x-gateway-preference"]) == (by, preference)
+    assert providers.names == (["house", by] if fails else ["house"])
+
+
+CANARY: dict[str, Any] = barrier("capability", "failure", before=({"house": 1, "small": 1},))
+
+
+@pytest.mark.parametrize(
+    ("body", "counts"),
+    [({}, True), (PICTURE, False)],
+)
+def test_hand_off_counts_for_a_variant_only_after_its_failure(
+    body: dict[str, Any], counts: bool, records: list[Record]
+) -> None:
+    providers = Providers({"house": failing(500), "small": failing(500)})
+    ask(served_by(providers, FREE, CANARY), "chat", headers=KEY, user="u", **body)
+    ask(served_by(providers, CANARY), "chat", headers=KEY, user="u", **body)
+    assert [record.decided.variant is not None for record in records] == [counts, False]
+    assert len({*providers.names} - {"cloud"}) == (1 if counts else 0)  # only the member that this user has
+
+
+def test_weighted_step_is_the_member_that_this_user_has() -> None:
+    """The other member is disabled, which keeps the barrier closed for its own users only."""
+    off: dict[str, Any] = {"deployments": {"small": {"enabled": False}}}
+    providers = Providers({"house": failing(500)})
+    served = served_by(providers, FREE, CANARY, off)
+    assert ask(served, "chat", headers=KEY, user="u").status_code == 200
+    providers = Providers()
+    served = served_by(providers, FREE, barrier("failure", before=({"house": 1, "small": 0},)), off)
+    assert ask(served, "chat", headers=KEY).status_code == 200
+    assert providers.names == ["house"]
+
+
+def test_explain_shows_the_barrier() -> None:
+    served = served_by(Providers(), FREE)
+    explained = served.get("/v1/explain?assistant=assistant", KEY).json()
+    assert explained["hand_off"] == {"cause": None, "share": "conversation"}
+    assert [step["deployment"] for step in explained["outcome"]["plan"]] == ["house"]
+    assert [(it["deployment"], it.get("after_barrier")) for it in explained["considered"]] == [
+        ("house", None),
+        ("cloud", True),
+    ]
+    request = PlainRequest(
+        served.gateway.config, None, reports_from("DE"), served.gateway.config.assistants["assistant"], 0.0
+    )
+    assert "hand_off (capability, context, failure; conversation), closed" in explain_text(request)
+    plain = served_by(Providers(), {"assistants": {"assistant": {"routes": {"default": ["house"]}}}})
+    assert "hand_off" not in plain.get("/v1/explain?assistant=assistant", KEY).json()
+
+
+def test_explain_shows_the_cause_of_a_failing_private_model() -> None:
+    providers = Providers({"house": failing(500)})
+    served = served_by(providers, FREE, {"resilience": {"breaker": {"failures": 1}}})
+    ask(served, "chat", headers=KEY)
+    ask(served, "chat", headers=KEY, user="another")
+    providers.asked.clear()
+    response = ask(served, "chat", headers=KEY)
+    assert (providers.names, response.headers["x-gateway-hand-off"]) == (["cloud"], "failure")
+    explained = served.get("/v1/explain?assistant=assistant", KEY).json()
+    assert explained["hand_off"]["cause"] in ("failure", None)
+
+
+def test_settings_and_disclosure_have_the_models_after_the_barrier() -> None:
+    served = served_by(Providers(), barrier("failure", behind=("cloud", "other")), choosing("cloud"))
+    capabilities = served.get("/v1/capabilities?assistant=assistant", KEY).json()
+    assert "vision" in capabilities["supported"]
+    assert "vision" not in capabilities["by_all"]
+    assert [(it["available"], it["recipient"]) for it in capabilities["choices"]] == [(True, "Cloud")]
+    assert [it["recipient"] for it in capabilities["consent"]] == ["Cloud"]
+    disclosed = served.get("/v1/disclosure?assistant=assistant", KEY).json()
+    assert [it["deployment"] for it in disclosed["data"]] == ["house", "cloud", "other"]
+
+
+def test_changed_configuration_decides_anew() -> None:
+    """A version without the cause becomes active while the private model is asked."""
+    served = served_by(Providers(), FREE)
+    closed = served_by(Providers(), FREE, barrier("capability")).gateway.config
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        served.gateway.activate(closed)
+        return failing(500)
+
+    served._provider = answer
+    response = ask(served, "chat", headers=KEY)
+    assert (response.status_code, {request.url.host for request in served.requests}) == (502, {"house.example"})
+
+
+def test_known_context_counts_before_a_server_shortens_the_prompt() -> None:
+    """About 150,000 tokens, for a model with a context of 131,072."""
+    known: dict[str, Any] = {
+        "deployments": {
+            "qwen": {
+                "provider": "dashscope",
+                "model": "deepseek-v3",
+                "endpoint": "cn-beijing",
+                "api_key": "${CONSENT_KEY}",
+            }
+        }
+    }
+    long: dict[str, Any] = {"messages": [{"role": "user", "content": "word " * 120_000}]}
+    for when, cause, asked in (("context", "context", ["cloud"]), ("failure", None, ["dashscope"])):
+        providers = Providers()
+        served = served_by(providers, FREE, known, barrier(when, before=("qwen",)))
+        response = ask(served, "chat", headers=KEY, **long)
+        assert (response.status_code, response.headers.get("x-gateway-hand-off"), providers.names) == (
+            200,
+            cause,
+            asked,
+        )
+        assert ask(served, "chat", headers=NEVER, **long).status_code == 200
+        assert providers.names[-1] == "dashscope"
