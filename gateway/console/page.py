@@ -289,11 +289,13 @@ def _decision(status: Status, assistant: str, code: str) -> dict[str, Any]:
     plan = document["outcome"].get("plan", [])
     planned = {step["deployment"] for step in plan}
     before_first = order[: order.index(plan[0]["deployment"])] if plan else order
+    others = [item for item in document["considered"] if item["deployment"] not in planned]
     return {
         **document,
         "error": None,
         "steps": [{**by_name[step["deployment"]], **step} for step in plan],
-        "skipped": [item for item in document["considered"] if item["deployment"] not in planned],
+        "skipped": [item for item in others if "after_barrier" not in item],
+        "after_barrier": [item for item in others if "after_barrier" in item],
         "skipped_first": [by_name[name] for name in before_first if name not in planned],
         "refusal": document["outcome"].get("refusal"),
     }
@@ -331,7 +333,8 @@ def _sites(sites: Sequence[SimulatedSite], decision: Mapping[str, Any] | None) -
 
     A site's deployments on the route are apart from the others, such as deployments for embeddings.
     """
-    route = [*decision["steps"], *decision["skipped"]] if decision is not None and decision["error"] is None else []
+    parts = ("steps", "skipped", "after_barrier") if decision is not None and decision["error"] is None else ()
+    route = [item for part in parts for item in (decision or {})[part]]
     on_route = {item["deployment"] for item in route}
     return [
         {

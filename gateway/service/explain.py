@@ -8,7 +8,7 @@ from textwrap import wrap
 from typing import Any, get_args
 
 from gateway.model.assistant import Assistant, Use
-from gateway.model.config_version import Client, ConfigVersion
+from gateway.model.config_version import Client, ConfigVersion, Region
 from gateway.model.consent import NO_STATEMENT, ConsentStatement
 from gateway.model.decision import (
     Considered,
@@ -309,6 +309,7 @@ def explain_with_facts(request: PlainRequest) -> dict[str, object]:
     considered: Any = explained["considered"]
     return {
         **explained,
+        "barrier": _causes(request.assistant, region),
         "boundary": str(boundary) if boundary is not None else None,
         "boundary_places": boundary.data() if boundary is not None else None,
         "labels": labels_of(region.texts.default_locale) if region is not None and region.texts is not None else [],
@@ -319,6 +320,12 @@ def explain_with_facts(request: PlainRequest) -> dict[str, object]:
             - _only_for_other_uses(config, request.assistant.use)
         ),
     }
+
+
+def _causes(assistant: Assistant, region: Region | None) -> list[str]:
+    """Return the causes that open the barrier of a route; empty without one."""
+    barrier = assistant.barriers.get(region.name) if region is not None else None
+    return [str(cause) for cause in barrier.rule.when] if barrier is not None else []
 
 
 def _only_for_other_uses(config: ConfigVersion, use: Use) -> set[str]:

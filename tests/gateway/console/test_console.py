@@ -114,6 +114,24 @@ async def test_page_shows_the_label_that_an_answer_carries() -> None:
     assert "the label “Made by AI”" in words_of((await ask_console(console, "/?territory=CN")).text)
 
 
+async def test_page_shows_the_barrier_of_a_route() -> None:
+    edits = (
+        (
+            "      us: [chatgpt-us]\n      ",
+            "      us: [gemini, {hand_off: {when: [failure, asked]}}, chatgpt-us]\n      ",
+        ),
+        (
+            "simulates: us, structured_output: emulate}",
+            "simulates: us, consent: {mode: per_request, recipient: OpenAI}}",
+        ),
+        ("boundary: [US]}", 'boundary: ["*"]}'),
+    )
+    console, _ = console_of(demo_config(edited(DEMO, *edits)))
+    words = words_of((await ask_console(console, "/?territory=US")).text)
+    assert "gemini answers." in words
+    assert "After the barrier They get a prompt only if the barrier opens: failure, asked. chatgpt-us consent" in words
+
+
 def test_territory_is_found_by_code_and_name() -> None:
     found = {
         "hk": "HK",
