@@ -4,6 +4,7 @@ Each adapter calls `fit` before it encodes a request. The result satisfies the v
 sends, and the model learns the same as far as the vendor can express it:
 
 - One system message at the beginning. A later one becomes text of the user that names its origin. Blank ones go.
+- Turns of the user that follow each other become one where a system message must be the first: templates want both.
 - Names of tools and ids of calls have the vendor's form, the same everywhere in the request. `client_names` leads back.
 - Schemas have the vendor's subset, and `strict` is stated only where it is possible.
 - At most four marks for a cache, as many as Claude and DashScope take: those of tools, of system messages and the last
@@ -150,7 +151,16 @@ def _needs_change(messages: Sequence[Message], takes: Takes) -> bool:
     for position, message in enumerate(messages):
         if type(message) is SystemMessage and ((position and not takes_more) or _is_blank(message)):
             return True
+        if type(message) is UserMessage and position and not takes_more and type(messages[position - 1]) is UserMessage:
+            return True
     return not takes_more and type(messages[-1]) is SystemMessage
+
+
+def _continued(last: Message, message: Message) -> UserMessage | None:
+    """Return two turns of the user as one; None for others."""
+    if not (isinstance(last, UserMessage) and isinstance(message, UserMessage) and last.name == message.name):
+        return None
+    return replace(last, content=joined_content(last.content, message.content))
 
 
 def _is_blank(message: SystemMessage) -> bool:
@@ -181,7 +191,10 @@ def _with_system_first(request: ChatRequest, takes: Takes) -> Fitted:
         elif late:
             _add_late(rest, late)
         late = []
-        rest.append(message)
+        if rest and takes.system != "any" and (whole := _continued(rest[-1], message)) is not None:
+            rest[-1] = whole
+        else:
+            rest.append(message)
     if late:
         _add_late(rest, late)
     continues = isinstance(request.messages[-1], AssistantMessage)
