@@ -135,7 +135,8 @@ def test_an_erasure_with_one_client_leaves_the_other_client(operator: Operator, 
     answer = operator.admin.post("/v1/admin/subject/erase", json={"user": ANNA, "client": "app"})
     assert answer.status_code == 200, answer.text
     assert answer.json()["erased"] == {"usage_rows": 1, "daily_totals": 1, "budgets": 1, "shadow": 1}
-    left = operator.admin.post("/v1/admin/subject/export", json={"user": ANNA}).json()
+    remote = in_this_process("subject", "export", "--user", ANNA, "--admin", operator.gateway.admin_url)
+    left = json.loads(remote.stdout)
     assert [row["request"] for row in left["usage"]["rows"]] == ["request-elsewhere"]
     assert operator.admin.post("/v1/admin/subject/erase", json={"client": "app"}).status_code == 400
 
