@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 from gateway.assembly.usage import report_problem
 from gateway.execution.service_client import ServiceClient, ServiceFailed
-from gateway.execution.transport import PoolTransport
+from gateway.execution.transport import PoolTransport, SimulatorsOnly, Transport
 from gateway.model.budget import AlertWebhook, Window
 from gateway.model.config_version import ConfigVersion
 from gateway.operator_errors import StateError
@@ -214,7 +214,9 @@ class BudgetWatch:
         """Read the budgets at intervals."""
         if self._state_dir is None:
             return
-        transport = PoolTransport()
+        transport: Transport = PoolTransport()
+        if self._current().simulated:
+            transport = SimulatorsOnly(transport, self._current)
         try:
             while True:
                 try:

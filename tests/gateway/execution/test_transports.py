@@ -13,6 +13,8 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import certifi
 import httpx
@@ -22,7 +24,7 @@ import trustme
 from gateway.execution import transport as module
 from gateway.execution.httpx_transport import HttpxTransport, plain_httpx
 from gateway.execution.retry import rule_of
-from gateway.execution.transport import PoolTransport, Transport, allow
+from gateway.execution.transport import PoolTransport, SimulatorsOnly, Transport, allow
 from gateway.execution.upstream_client import Withdrawn
 from gateway.execution.upstream_request import FenceBreach, upstream_request
 from providers.failures import FailureKind, ProviderFailed
@@ -493,6 +495,21 @@ async def test_abandoned_large_piece_is_freed(pooled: Transport) -> None:
         assert await incoming.read() == b""
         assert incoming.is_read
         assert await fetch(pooled, server.origin) == (200, b"good")
+
+
+@WAYS
+async def test_rehearsal_sends_to_its_simulators_only_also_with_a_permit(way: Callable[[], Transport]) -> None:
+    async with scripted(say(GOOD)) as simulator, scripted() as other:
+        deployments = {"a": SimpleNamespace(simulates="eu", origin=simulator.origin)}
+        deployments["b"] = SimpleNamespace(simulates=None, origin=other.origin)
+        config: Any = SimpleNamespace(deployments=deployments)
+        transport = SimulatorsOnly(way(), lambda: config)
+        assert await fetch(transport, simulator.origin) == (200, b"good")
+        for origin in (other.origin, "https://api.openai.com"):
+            with pytest.raises(ProviderFailed, match="calls its simulators only"):
+                await fetch(transport, origin)
+        assert other.connections == 0
+        await transport.aclose()
 
 
 # --- the whole of a reply -------------------------------------------------------------------------
