@@ -154,7 +154,7 @@ class _System(Struct, tag="system", tag_field="role"):
 
 
 class _Tool(_Block, kw_only=True):
-    name: Annotated[str, Meta(pattern=r"\A[A-Za-z0-9_-]{1,128}\Z")]
+    name: Annotated[str, Meta(pattern=r"\A[A-Za-z0-9_./:-]{1,128}\Z")]
     input_schema: dict[str, Any]
     description: str | None = None
     strict: bool | None = None
