@@ -470,13 +470,19 @@ def ledger_file(directory: Path) -> SqliteDatabase:
     return database
 
 
-def rows_from(own: SqliteDatabase, number: int, most: int) -> list[tuple[int, UsageRow]]:
+def regions_of(database: Database) -> frozenset[str]:
+    """Return the region of each series, empty for none."""
+    with database.transaction(reads_only=True) as statements:
+        return frozenset(name for (name,) in statements.execute("SELECT DISTINCT region FROM series").fetchall())
+
+
+def rows_from(database: Database, number: int, most: int) -> list[tuple[int, UsageRow]]:
     """Return the rows with a higher number, each with its number, at most so many."""
     text = (
         f"SELECT usage_row.number, {READ} FROM usage_row JOIN series ON series.number = usage_row.series "  # noqa: S608
         "WHERE usage_row.number > ? ORDER BY usage_row.number LIMIT ?"
     )
-    with own.transaction(reads_only=True) as statements:
+    with database.transaction(reads_only=True) as statements:
         return [(values[0], read_row(values)) for values in statements.execute(text, (number, most)).fetchall()]
 
 

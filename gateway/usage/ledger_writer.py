@@ -34,7 +34,7 @@ from gateway.usage.amounts import NANO
 from gateway.usage.counter_sums import CounterSums
 from gateway.usage.gate import GateUnavailable
 from gateway.usage.journal import FOLDER, Journal, former_files
-from gateway.usage.ledger import NAME, Ledger, ledger_file, remove_caller, rows_from
+from gateway.usage.ledger import NAME, Ledger, ledger_file, regions_of, remove_caller, rows_from
 from gateway.usage.spending_limits import calendar_of, has_budget
 from gateway.usage.usage_row import BudgetChange, UsageRow, decode_row, encode_row
 from providers.value import Value
@@ -242,15 +242,19 @@ class LedgerWriter:
         self._has_begun = True
 
     def _move_own_ledger(self, path: Path) -> None:
-        """Move the rows of the time without a shared ledger. The totals of rows that were deleted stay in the file."""
+        """Move the rows of the time without a shared ledger. The file stays for the totals of rows that were deleted.
+
+        It is left without end users, because nothing that erases a person reads it.
+        """
         without, number = self._rules().without_callers, 0
-        with closing(ledger_file(self._directory)) as own:
-            while found := rows_from(own, number, _MOST_ROWS):
+        with closing(Ledger(ledger_file(self._directory), lambda: self._rules().zone)) as own:
+            while found := rows_from(own.database, number, _MOST_ROWS):
                 rows, number = [row for _, row in found], found[-1][0]
                 for row in rows:
                     if row.region in without:
                         remove_caller(row)
                 self._ledger.insert(rows)
+            own.remove_callers(regions_of(own.database))
         path.rename(path.with_name(f"{path.name}.moved"))
 
     def _insert(self, found: list[bytes]) -> None:

@@ -109,6 +109,13 @@ def test_keys_are_left_out_unless_they_are_asked_for(state: Path, tmp_path: Path
     assert f"put these keys into {tmp_path / 'new'} before the gateway starts" in said
 
 
+def test_rehearsals_are_left_out(state: Path, tmp_path: Path) -> None:
+    (state / "simulated").mkdir()
+    (state / "simulated" / "ledger.db").write_bytes(b"of no real request")
+    run("backup", "--state", state, "--to", tmp_path / "state.tar.gz")
+    assert not [name for name in names_of(tmp_path / "state.tar.gz") if "simulated" in name]
+
+
 def test_private_key_of_an_operator_is_a_key_too(state: Path, tmp_path: Path) -> None:
     (state / "signing.pem").write_text("\n-----BEGIN PRIVATE KEY-----\nMC4=\n-----END PRIVATE KEY-----\n", "utf-8")
     (state / "notes.txt").write_text("the PRIVATE KEY----- is elsewhere\n", "utf-8")

@@ -209,6 +209,7 @@ def test_rows_of_a_machine_without_a_shared_ledger_are_moved_once(database: Runn
         with closing(LedgerWriter(tmp_path, lambda: rules, pytest.fail, ledger=opened(database))):
             pass
         assert sorted(path.name for path in tmp_path.glob("ledger*")) == ["ledger.db.moved"]
+        assert b"anna" not in (tmp_path / "ledger.db.moved").read_bytes()
         moved = {row.call: row for row in read_rows(database.address())}
         assert moved.keys() == {row.call for row in [*rows, top_up]}
         assert moved["top-up"].budget == top_up.budget
