@@ -41,6 +41,7 @@ from gateway.service.input_requests import EmbeddingSpace, calls_of, counted_ane
 from gateway.service.location import LocationService, locate
 from gateway.service.moderation import judge_input, judge_of, moderated
 from gateway.service.shadow_traffic import MAX_CHARACTERS, ShadowTraffic, transcript
+from gateway.usage.accounting import RequestUsage
 from gateway.usage.client_limits import ClientLimits, LimitReached
 from gateway.usage.quota_store import Admission
 from gateway.usage.shared_limits import SharedAdmission, SharedClientLimits
@@ -113,12 +114,14 @@ class Tier(msgspec.Struct):
         rule: Before the barrier: what opens it. None: it stays closed.
         opened: After the barrier: the hand-off.
         is_judged: The request has passed the judges of its region already.
+        usage: The accounting of the calls on both sides.
     """
 
     request: ChatRequest
     rule: BarrierRule | None = None
     opened: HandOff | None = None
     is_judged: bool = False
+    usage: RequestUsage | None = None
 
 
 class ChatService:
@@ -344,6 +347,7 @@ class ChatService:
             if tier.rule is not None and HandOffCause.CONTEXT in tier.rule.when:
                 # Some servers shorten a prompt that is too long, and answer without an error.
                 context.least_context = count_tokens(chat)
+            context.usage = tier.usage = tier.usage or context.usage
             context.attempts_before = len(exchange.record.attempts) if opened is not None else 0
         if type(chat.messages) is not Texts and has_state(chat):
             turn.returns_state = True
@@ -371,10 +375,10 @@ class ChatService:
         would_send = with_region_text(exchange.config, exchange.location, exchange.locale, sent)[0]
         opened = self.decider.opened_by_token(exchange, barrier, would_send, requirements_of(would_send))
         result: Refused | PlanExhausted | None = None
-        is_judged = False
+        tier, is_judged = Tier(own, rule), False
         if opened is None:
             try:
-                return await self.answer(exchange, tier=Tier(own, rule))
+                return await self.answer(exchange, tier=tier)
             except HandOffAsked:
                 opened, is_judged = hand_off_asked(rule), True
             except (Refused, PlanExhausted) as error:
@@ -384,7 +388,7 @@ class ChatService:
                     raise
         private = record.decided
         try:
-            return await self.answer(exchange, tier=Tier(sent, opened=opened, is_judged=is_judged))
+            return await self.answer(exchange, tier=Tier(sent, None, opened, is_judged, tier.usage))
         except Refused as error:
             if error.refusal.code is RefusalCode.CONSENT_REQUIRED:
                 raise
@@ -392,7 +396,7 @@ class ChatService:
         if isinstance(result, Refused) or (result is not None and record.attempts):
             raise result
         record.skipped.clear()
-        return await self.answer(exchange, tier=Tier(own, is_judged=is_judged))
+        return await self.answer(exchange, tier=Tier(own, None, None, is_judged, tier.usage))
 
     async def _answer_of_input(self, exchange: Exchange, request: InputRequest) -> Answer:
         plan, _ = self.decider.decide(exchange, None, needs_of_input(request), None)
