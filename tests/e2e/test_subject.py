@@ -93,6 +93,7 @@ def sums(state: Path) -> Any:
         return reader.report(UsageQuery(("client", "deployment"), *EVERY_DAY)).data()
 
 
+@pytest.mark.slow
 def test_an_erasure_leaves_no_marker_of_the_person_in_any_file_and_all_sums(operator: Operator, tmp_path: Path) -> None:
     state = tmp_path / "state"
     run(state, "budgets", "top-up", "--user", ANNA, "--client", "app", "--per", "total", "--amount", "5000")
@@ -141,6 +142,7 @@ def test_an_erasure_with_one_client_leaves_the_other_client(operator: Operator, 
     assert operator.admin.post("/v1/admin/subject/erase", json={"client": "app"}).status_code == 400
 
 
+@pytest.mark.slow
 def test_an_erasure_is_confirmed_and_works_without_a_running_gateway(operator: Operator, tmp_path: Path) -> None:
     state = tmp_path / "state"
     assert operator.gateway.stop() == 0
