@@ -29,6 +29,7 @@ from providers.chat import (
     text_of,
 )
 from providers.failures import About, Failure, FailureKind, ProviderFailed
+from providers.json_values import as_map
 from providers.matching.requirements import FEATURES
 from providers.value import Value, change
 
@@ -58,10 +59,11 @@ Result = Literal["can", "cannot", "not asked"]
 
 
 class CapabilityQuestion(Value, frozen=True):
-    """A request, and what its answer lacks if the capability is missing: empty if it is there."""
+    """A request, what its answer has if the capability is there, and the words for an answer without it."""
 
     request: ChatRequest
-    lack: Callable[[ChatCompletion], str]
+    has: Callable[[ChatCompletion], object]
+    lack: str
 
 
 class AskedCapability(Value, frozen=True):
@@ -79,96 +81,87 @@ def _ask(text: str, **fields: object) -> ChatRequest:
 
 
 def _text(completion: ChatCompletion) -> str:
-    message = completion.choices[0].message
-    return text_of(message.content) if message.content is not None else ""
+    return text_of(completion.choices[0].message.content)
 
 
-def _no_text(completion: ChatCompletion) -> str:
-    message = completion.choices[0].message
-    return "" if _text(completion) or message.reasoning else "the answer is empty"
+def _words(completion: ChatCompletion) -> str | None:
+    return _text(completion) or completion.choices[0].message.reasoning
 
 
-def _no_usage(completion: ChatCompletion) -> str:
-    return _no_text(completion) or ("" if completion.usage is not None else "a stream has no usage: it is estimated")
+def _called(completion: ChatCompletion) -> list[str]:
+    return [call.name for call in completion.choices[0].message.tool_calls]
 
 
-def _no_call(name: str) -> Callable[[ChatCompletion], str]:
-    def lack(completion: ChatCompletion) -> str:
-        calls = [call.name for call in completion.choices[0].message.tool_calls]
-        return "" if name in calls or (calls and not name) else f"it called {', '.join(calls) or 'no tool'}"
-
-    return lack
-
-
-def _json_of(completion: ChatCompletion) -> object:
-    text = _text(completion).strip().removeprefix("```json").strip("`\n ")
+def _json(completion: ChatCompletion) -> object:
     try:
-        return json.loads(text)
+        return json.loads(_text(completion))
     except ValueError:
         return None
 
 
-def _no_object(completion: ChatCompletion) -> str:
-    return "" if isinstance(_json_of(completion), dict) else "the answer is not a JSON object"
-
-
-def _no_schema(completion: ChatCompletion) -> str:
-    value = _json_of(completion)
-    fits = isinstance(value, dict) and value.keys() == {"parrot"} and type(value["parrot"]) is int
-    return "" if fits else "the answer does not match the schema"
-
-
-def _no_colour(completion: ChatCompletion) -> str:
-    return "" if "red" in _text(completion).lower() else "the answer does not name the colour of the image"
-
-
-def _lacks(is_there: Callable[[ChatCompletion], object], what: str) -> Callable[[ChatCompletion], str]:
-    return lambda completion: "" if is_there(completion) else what
-
+_OK = _ask("Reply with the word OK.")
+_COUNT = (UserMessage("Count from one to five in digits."), AssistantMessage("1, 2, 3,"))
+_COLOUR = (UserMessage((TextPart("Which colour is this? One word."), ImagePart(_RED))),)
+_WHERE = _ask("Which weather is it in Oslo? Use the tool.", tools=(_WEATHER, _TIME))
+_NO_CALL = "it did not call the tool"
+_IN_SCHEMA = JsonSchemaFormat("answer", _SCHEMA, strict=True)
 
 QUESTIONS: Mapping[str, CapabilityQuestion] = {
-    "text": CapabilityQuestion(_ask("Reply with the word OK."), _no_text),
-    "stream": CapabilityQuestion(_ask("Reply with the word OK.", stream=True, folded=True), _no_usage),
-    "tools": CapabilityQuestion(
-        _ask("Which weather is it in Oslo? Use the tool.", tools=(_WEATHER,)), _no_call("get_weather")
-    ),
-    "tool_choice_required": CapabilityQuestion(
-        _ask("Say hello.", tools=(_WEATHER, _TIME), tool_choice="required"), _no_call("")
-    ),
-    "tool_choice_named": CapabilityQuestion(
-        _ask("Which weather is it in Oslo?", tools=(_WEATHER, _TIME), tool_choice=NamedTool("get_time")),
-        _no_call("get_time"),
-    ),
-    "json_object": CapabilityQuestion(
-        _ask("Name a city and its country, as JSON.", response_format=JsonObjectFormat()), _no_object
-    ),
-    "json_schema": CapabilityQuestion(
-        _ask("Say hello.", response_format=JsonSchemaFormat("answer", _SCHEMA, strict=True)), _no_schema
-    ),
-    "n": CapabilityQuestion(
-        _ask("Reply with the word OK.", n=2), _lacks(lambda it: len(it.choices) == 2, "it gave one answer, not two")
-    ),
-    "logprobs": CapabilityQuestion(
-        _ask("Reply with the word OK.", logprobs=True),
-        _lacks(lambda it: it.choices[0].logprobs is not None, "the answer has no log probabilities"),
-    ),
-    "prefill": CapabilityQuestion(
-        change_request(
-            _ask("Count from one to five."),
-            messages=(UserMessage("Count from one to five in digits."), AssistantMessage("1, 2, 3,")),
+    name: CapabilityQuestion(request, has, lack)
+    for name, request, has, lack in (
+        ("text", _OK, _words, "the answer is empty"),
+        (
+            "stream",
+            change_request(_OK, stream=True, folded=True),
+            lambda it: _words(it) and it.usage is not None,
+            "a stream has no usage, which is then estimated",
         ),
-        _lacks(lambda it: "1, 2" not in _text(it) and _text(it), "it began anew"),
-    ),
-    "vision": CapabilityQuestion(
-        change_request(
-            _ask(""), messages=(UserMessage((TextPart("Which colour is this? One word."), ImagePart(_RED))),)
+        ("tools", _WHERE, lambda it: "get_weather" in _called(it), _NO_CALL),
+        ("tool_choice_required", change_request(_OK, tools=_WHERE.tools, tool_choice="required"), _called, _NO_CALL),
+        (
+            "tool_choice_named",
+            change_request(_WHERE, tool_choice=NamedTool("get_time")),
+            lambda it: "get_time" in _called(it),
+            _NO_CALL,
         ),
-        _no_colour,
-    ),
-    "reasoning": CapabilityQuestion(
-        _ask("How many days have three weeks?", reasoning_effort="low"),
-        _lacks(lambda it: it.choices[0].message.reasoning, "no reasoning came back"),
-    ),
+        (
+            "json_object",
+            _ask("Name a city and its country, as JSON.", response_format=JsonObjectFormat()),
+            lambda it: isinstance(_json(it), dict),
+            "the answer is not a JSON object",
+        ),
+        (
+            "json_schema",
+            change_request(_OK, response_format=_IN_SCHEMA),
+            lambda it: type(as_map(_json(it)).get("parrot")) is int,
+            "the answer does not match the schema",
+        ),
+        ("n", change_request(_OK, n=2), lambda it: len(it.choices) == 2, "it gave one answer, not two"),
+        (
+            "logprobs",
+            change_request(_OK, logprobs=True),
+            lambda it: it.choices[0].logprobs is not None,
+            "the answer has no log probabilities",
+        ),
+        (
+            "prefill",
+            change_request(_OK, messages=_COUNT),
+            lambda it: _text(it) and "1, 2" not in _text(it),
+            "it began anew",
+        ),
+        (
+            "vision",
+            change_request(_OK, messages=_COLOUR),
+            lambda it: "red" in _text(it).lower(),
+            "the answer does not name the colour of the image",
+        ),
+        (
+            "reasoning",
+            _ask("How many days have three weeks?", reasoning_effort="low"),
+            lambda it: it.choices[0].message.reasoning,
+            "no reasoning came back",
+        ),
+    )
 }
 """The question for each capability, and for each of the two forms of an answer."""
 
@@ -225,8 +218,8 @@ async def ask_capabilities(
                 if failure.kind is FailureKind.FIELD_REFUSED and failure.should_retry:
                     continue
                 return failure, f"{failure.kind}: {failure.detail or failure.message}"
-            lack = question.lack(answer.completion) if answer.completion is not None else "there is no answer"
-            return None, lack
+            is_there = answer.completion is not None and question.has(answer.completion)
+            return None, "" if is_there else question.lack
         return failure, "it refuses a field that the gateway adds"
 
     try:

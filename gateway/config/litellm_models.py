@@ -229,7 +229,7 @@ class ModelReader:
             if any(site.owns(origin) for site in self._sites()):
                 return {"endpoint": origin + (path or "")}
             # The client of LiteLLM adds no path to such a URL.
-            root = "/" if not path and provider in (_COMPATIBLE, "vllm", "llamacpp") else ""
+            root = "/" if not path and provider in (_COMPATIBLE, "vllm", "llamacpp", "lmstudio") else ""
             clear = origin.startswith("http://") and not is_this_machine(origin)
             risk = Gap("http:// sends prompts and keys in clear text: use https://, or accept it with true")
             return {"endpoint": f"{origin}{path or root}", **own, **({"insecure": risk} if clear else {})}
