@@ -25,6 +25,7 @@ __all__ = [
     "Adapter",
     "AsksForUsage",
     "Capabilities",
+    "CountsTokens",
     "EmulatesFeatures",
     "EndsBehindStop",
     "KnownElsewhere",
@@ -274,6 +275,15 @@ class AsksForUsage(Protocol):
     @property
     def asks_for_usage(self) -> bool:
         """Whether a stream's request has `stream_options`, unless the model's facts have it in `without`."""
+        ...
+
+
+@runtime_checkable
+class CountsTokens(Protocol):
+    """An optional member of an adapter whose servers count the tokens of a prompt with the model's own tokenizer."""
+
+    def count_request(self, request: ChatRequest, target: Target) -> WireRequest | None:
+        """Return the request for the count, which the answer has as `count` or `input_tokens`; None: there is none."""
         ...
 
 

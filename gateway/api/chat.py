@@ -164,11 +164,12 @@ class ChatEndpoint:
             self._observe(record)
 
     async def count_tokens(self, scope: Any, receive: Receive, send: Send, dialect: CountingDialect) -> None:
-        """Answer how many tokens the prompt of one request has, by an estimate."""
+        """Answer how many tokens a prompt has: as a server of one's own counts, or by an estimate."""
 
         async def count(exchange: HttpExchange) -> None:
-            tokens = await self.service.count_tokens(exchange)
-            await exchange.respond_plain(dialect.encode_count(tokens), {"x-gateway-estimated": "true"})
+            tokens, is_estimated = await self.service.count_tokens(exchange)
+            headers = {"x-gateway-estimated": "true"} if is_estimated else {}
+            await exchange.respond_plain(dialect.encode_count(tokens), headers)
 
         await self.answer(scope, receive, send, dialect, count)
 

@@ -336,7 +336,7 @@ class Run(msgspec.Struct):
             if slot is not None:
                 slot.release()
             self._note_failure(step, secret, failure, options, tickets)
-            record.attempts.append(_recorded(deployment, started_at, ended_at, failure))
+            record.attempts.append(recorded_attempt(deployment, started_at, ended_at, failure))
             self._decide(deployment, failure)
             raise AttemptFailed from None
         except BaseException as error:
@@ -354,9 +354,9 @@ class Run(msgspec.Struct):
                 self._skip(step, str(error), _NO_KINDS)
                 raise AttemptFailed from None
             if is_silent:
-                record.attempts.append(_recorded(deployment, started_at, ended_at, _LEFT))
+                record.attempts.append(recorded_attempt(deployment, started_at, ended_at, _LEFT))
             elif not isinstance(error, CallRefused | ConfigChanged):
-                record.abandoned += (_recorded(deployment, started_at, ended_at),)
+                record.abandoned += (recorded_attempt(deployment, started_at, ended_at),)
             raise
         ended_at, stream = clock(), answer.stream if isinstance(answer.stream, LiveStream) else None
         if evidence is not None:
@@ -372,7 +372,7 @@ class Run(msgspec.Struct):
             slot.release()
         if executor.health.suspicions:
             executor.health.succeeded(deployment, secret)
-        record.attempts.append(_recorded(deployment, started_at, ended_at))
+        record.attempts.append(recorded_attempt(deployment, started_at, ended_at))
         return answer
 
     def _had_time(self, failure: Failure, step: Step, options: AttemptOptions) -> bool:
@@ -474,9 +474,10 @@ def _release(answers: RecentAnswers, slot: Slot) -> None:
     slot.release()
 
 
-def _recorded(
+def recorded_attempt(
     deployment: Deployment, started_at: float, ended_at: float, failure: Failure | None = None
 ) -> AttemptRecord:
+    """Return the record of an attempt that has ended. Times are monotonic seconds."""
     return AttemptRecord(
         deployment.name,
         deployment.provider,

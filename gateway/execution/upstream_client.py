@@ -29,12 +29,13 @@ from gateway.model.deployment import Deployment
 from gateway.model.input_requests import InputAnswer, ServedRequest, measured_as_chat
 from gateway.model.resilience import DEFAULT_RESILIENCE, Resilience
 from gateway.usage.accounting import CallUsage, RequestUsage
-from providers.adapter import STREAM_OPTIONS, StreamParser
+from gateway.usage.refusals import CallRefused
+from providers.adapter import STREAM_OPTIONS, CountsTokens, StreamParser
 from providers.auth import Secret, credential
 from providers.chat import AnswerRefused, ChatCompletion, ChatRequest, StreamEvent, change_request
 from providers.failures import Failure, FailureKind, ProviderFailed, UnsupportedFeature
 from providers.formats.fitting import client_names, events_with_client_names, with_client_names
-from providers.json_values import as_map, dumps, loads
+from providers.json_values import JsonError, as_map, dumps, loads, read_count
 from providers.matching.capability_matching import with_supported_choice, without_parameters
 from providers.matching.refused_fields import own_field
 from providers.matching.requirements import FEATURE_PARAMS, has_effects, moves_data, requirements_of
@@ -57,6 +58,8 @@ _REMEDIES = {
     "stream": "set `fold: false` on the deployment to request one JSON answer",
 }
 
+_COUNT_S = 2.0
+"""Time for a count of tokens, which an estimate replaces."""
 _NEEDED = ("model", "messages", "max_tokens", "stream")
 _LEFT_OUT_S = 3600.0
 
@@ -202,6 +205,43 @@ class UpstreamClient:
             if judged is not result.usage:
                 return msgspec.structs.replace(answer, result=msgspec.structs.replace(result, usage=judged))
         return answer
+
+    async def count(
+        self, step: Step, secret: Secret | None, chat: ChatRequest, usage: RequestUsage | None, allowed: StillAllowed
+    ) -> int | None:
+        """Return how many tokens the server of a step counts in a prompt: 0 if it was asked and gives no count.
+
+        None: it was not asked. The call has a row of usage as any other, without tokens: nothing is generated.
+        """
+        deployment = step.deployment
+        if not isinstance(deployment.adapter, CountsTokens):
+            return None
+        try:
+            sent, _ = _write(step, chat)
+            wire = deployment.adapter.count_request(sent, deployment.target) if sent is not None else None
+            if sent is None or wire is None:
+                return None
+            options = AttemptOptions(sent, _COUNT_S, _COUNT_S, _COUNT_S)
+            call = await usage.begin(step, change_request(sent, max_tokens=1)) if usage is not None else None
+        except (ProviderFailed, UnsupportedFeature, CallRefused):
+            return None
+        try:
+            request = self._sign(step, secret, options, wire, partial(_recheck, allowed, step))
+            if call is not None:
+                call.transmission, call.is_refused = request, True
+            async with asyncio.timeout(_COUNT_S):
+                response = await self._transport.send(request)
+                try:
+                    body = as_map(loads((await response.read_whole()).body))
+                finally:
+                    await response.close()
+            tokens = read_count(body, "count") or read_count(body, "input_tokens")
+        except (ProviderFailed, TimeoutError, JsonError, Withdrawn):
+            tokens = 0
+        finally:
+            if call is not None:
+                await call.counted(None)
+        return tokens
 
     def _sign(
         self,

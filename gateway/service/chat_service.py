@@ -6,6 +6,7 @@ request is in its `Exchange`.
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Coroutine
@@ -19,7 +20,7 @@ import msgspec
 from gateway.execution.hand_off_tool import HandOffAsked, offer_tool, tool_name, without_calls
 from gateway.execution.judging import Judge, PassedTexts
 from gateway.execution.resume import Resumption, resuming
-from gateway.execution.run import PlanExecutor, PlanExhausted, RunContext
+from gateway.execution.run import PlanExecutor, PlanExhausted, RunContext, recorded_attempt
 from gateway.execution.structured_output import EMULATED, HeldAnswer, StructuredOutput, WholeAnswer, held
 from gateway.execution.upstream_client import Answer, ConfigChanged
 from gateway.model.config_version import ConfigVersion, Region
@@ -202,15 +203,16 @@ class ChatService:
             if admission is not None:
                 admission.release()
 
-    async def count_tokens(self, exchange: Exchange) -> int:
-        """Return about how many tokens the prompt of a request has.
+    async def count_tokens(self, exchange: Exchange) -> tuple[int, bool]:
+        """Return how many tokens the prompt of a request has, and whether that is an estimate.
 
-        The caller, its location and its limits are checked as for a chat. The prompt is sent nowhere.
+        The caller, its location and its limits are checked as for a chat. The prompt is sent at most to the deployment
+        that would get it first, if its server counts.
         """
-        count = 0
+        count, is_estimated = 0, True
 
         async def then(exchange: Exchange, _: HeldBody) -> None:
-            nonlocal count
+            nonlocal count, is_estimated
             request, region = exchange.request, exchange.location.region
             assistant = find_assistant(exchange.config, exchange.caller.client, request.model)
             exchange.record.decided = change(exchange.record.decided, assistant=assistant.name)
@@ -218,10 +220,44 @@ class ChatService:
                 raise TypeError("only the tokens of a chat can be counted")
             if region is not None and region.name not in assistant.routes:
                 raise Refused(not_offered(assistant, region))
-            count = count_tokens(request)
+            counted = await self._counted(exchange, request)
+            count, is_estimated = counted or count_tokens(request), counted is None
 
         await self.handle(exchange, then)
-        return count
+        return count, is_estimated
+
+    async def _counted(self, exchange: Exchange, request: ChatRequest) -> int | None:
+        """Return the count of the deployment that would be asked first. None: there is none, or it may not be asked.
+
+        It is no chat, so that schedules and the record of the request have no decision of it, but the attempt.
+        """
+        config, region = exchange.config, exchange.location.region
+        if region is None or region.name in config.moderation:
+            return None
+        record, decided = exchange.record, exchange.record.decided
+        try:
+            self.decider.prepare(exchange)
+            chat, profile = with_region_text(config, exchange.location, exchange.locale, request)
+            plan, _ = self.decider.decide(exchange, chat, requirements_of(chat), profile)
+        except (Refused, PlanExhausted):
+            return None
+        finally:
+            record.decided = decided
+        step, context = plan.steps[0], self._context(exchange, plan)
+        keys = self.executor.health.usable_keys(step.deployment, exchange.asker)
+        if not keys:
+            return None
+        started_at, counted = time.monotonic(), None
+        try:
+            counted = await self.executor.client.count(step, keys[0], chat, context.usage, context.still_allowed)
+        except asyncio.CancelledError:
+            counted = 0  # the prompt may have been sent
+            raise
+        finally:
+            if counted is not None:
+                failure = None if counted else Failure(FailureKind.UNAVAILABLE, "the deployment gave no count")
+                record.attempts.append(recorded_attempt(step.deployment, started_at, time.monotonic(), failure))
+        return counted or None
 
     async def _answer_chat(self, exchange: Exchange, request: ChatRequest, body: HeldBody) -> None:
         record, region = exchange.record, exchange.location.region

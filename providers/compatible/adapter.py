@@ -21,7 +21,7 @@ from providers.catalogue.names import load_names, names_of
 from providers.catalogue.prices import Offers, load_offers, offers_of
 from providers.catalogue.sites import load_sites, sites_of
 from providers.catalogue.takes import Takes
-from providers.chat import ChatCompletion, ChatRequest
+from providers.chat import ChatCompletion, ChatRequest, change_request
 from providers.compatible.dialect import CompatibleDialect, DialectError, read_dialect
 from providers.compatible.request import azure_path, encode_body, path_and_query
 from providers.embeddings import OpenAIEmbeddings, load_embedding_facts
@@ -138,6 +138,14 @@ class CompatibleAdapter:
         body = encode_body(request, target, self.dialect)
         path, query = path_and_query(request, target, self.dialect)
         return WireRequest("POST", path, _STREAM if body.get("stream") is True else _WHOLE, dumps(body), query)
+
+    def count_request(self, request: ChatRequest, target: Target) -> WireRequest | None:
+        """See `providers.adapter.CountsTokens`. The servers read the messages and tools of a chat."""
+        if not (path := self.dialect.requests.count_path):
+            return None
+        body = encode_body(change_request(request, stream=False, n=None), target, self.dialect)
+        # This path replaces the version in the base path; it is not below it.
+        return WireRequest("POST", target.base_path.removesuffix("/v1") + path, _WHOLE, dumps(body))
 
     @property
     def unconfirmed(self) -> bool:

@@ -175,6 +175,7 @@ class Requests:
         stop_characters: The maximum length of a stop sequence.
         user_bytes: The maximum length of `user`. A longer one is replaced by its SHA-256.
         prefill: How to continue the assistant's last message.
+        count_path: The path, without the base path, that counts the tokens of the messages and tools of a chat.
     """
 
     base_path: str = ""
@@ -212,6 +213,7 @@ class Requests:
     stop_characters: int | None = None
     user_bytes: int | None = None
     prefill: Prefill | None = None
+    count_path: str = ""
 
     @property
     def takes(self) -> Takes:
