@@ -422,11 +422,12 @@ class ChatService:
                 is_judged = isinstance(error, PlanExhausted)
                 if opened is None:
                     raise
-        private = record.decided
+        private, made = record.decided, len(record.attempts)
         try:
             return await self.answer(exchange, tier=Tier(sent, None, opened, is_judged, tier.usage))
-        except Refused as error:
-            if error.refusal.code is RefusalCode.CONSENT_REQUIRED:
+        except (Refused, PlanExhausted) as error:
+            is_question = isinstance(error, Refused) and error.refusal.code is RefusalCode.CONSENT_REQUIRED
+            if is_question or len(record.attempts) > made:
                 raise
         record.decided = private
         if isinstance(result, Refused) or (result is not None and record.attempts):

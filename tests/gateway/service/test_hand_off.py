@@ -385,6 +385,19 @@ def test_settings_and_disclosure_have_the_models_after_the_barrier() -> None:
     assert [it["deployment"] for it in disclosed["data"]] == ["house", "cloud", "other"]
 
 
+def test_private_result_stands_where_nothing_was_sent_after_the_barrier() -> None:
+    """The deployments after it are failing, too."""
+    rule = {"resilience": {"breaker": {"failures": 1}}}
+    providers = Providers({"house": failing(500), "cloud": failing(500)})
+    served = served_by(providers, FREE, barrier("failure"), rule)
+    for user in ("a", "b"):
+        ask(served, "chat", headers=KEY, user=user)
+    providers.asked.clear()
+    response = ask(served, "chat", headers=KEY)
+    assert (response.status_code, providers.names) == (503, [])
+    assert "x-gateway-hand-off" not in response.headers
+
+
 def test_changed_configuration_decides_anew() -> None:
     """A version without the cause becomes active while the private model is asked."""
     served = served_by(Providers(), FREE)

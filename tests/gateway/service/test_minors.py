@@ -168,6 +168,22 @@ def test_band_without_choices(
 
 @STREAMS
 @APIS
+@pytest.mark.parametrize(
+    ("band", "hosts"), [("private", {"chat.example"}), ("adult", {"chat.example", "judge.example"})]
+)
+def test_band_without_hand_offs(dialect: str, stream: bool, band: str, hosts: set[str]) -> None:
+    step = {"hand_off": {"when": ["failure"]}}
+    patch = {
+        "assistants": {"assistant": {"routes": {"default": {"default": ["model", step, "judge"]}}, "choices": {}}},
+        "regions": {"default": {"age_bands": {"private": {"hand_off": False}}}},
+    }
+    served = InputGateway(lambda _: httpx.Response(500), CONFIG.merge(patch), {"CLAIM_SECRET": SECRET})
+    response = ask(served, dialect, stream=stream, headers=headers(band))
+    assert (response.status_code, {request.url.host for request in served.requests}) == (502, hosts)
+
+
+@STREAMS
+@APIS
 def test_band_decides_the_intent(world: World, dialect: str, stream: bool) -> None:
     served = served_by(world)
     asserting = {"x_gateway_intent": "talk"}
