@@ -114,6 +114,7 @@ def test_receipt_names_the_deployments_and_their_places() -> None:
         "profile": "zh-Hans-CN",
         "intent": None,
         "preference": None,
+        "hand_off": None,
         "emulated": [],
         "moderation": None,
         "judges": [],

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
+from gateway.model.hand_off import HandOff, HandOffCause
 from gateway.model.record import AttemptAction, Record, Resumed
 from gateway.telemetry import metrics as module
 from gateway.telemetry.exposition import render
@@ -326,6 +327,7 @@ def test_every_metric_follows_the_naming_rules_and_is_used() -> None:
     resumed = answered()
     resumed.resumed = Resumed("a", "b")
     weighted = with_fields(answered(attempt("b")), variant="b")
+    handed_off = with_fields(answered(attempt("b")), hand_off=HandOff(HandOffCause.FAILURE, "conversation"))
     retried = failed_attempt(FailureKind.SILENT, action=AttemptAction.RETRY)
     failed_over = failed_attempt(FailureKind.SILENT, action=AttemptAction.FAILOVER)
     everything = counted(
@@ -336,6 +338,7 @@ def test_every_metric_follows_the_naming_rules_and_is_used() -> None:
             priced(Usage(1, 1)),
             refused_retry,
             weighted,
+            handed_off,
         ]
     )
     configuration = {
