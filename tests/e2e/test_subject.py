@@ -53,7 +53,9 @@ def operator(tmp_path: Path, pair: SimulatorThread) -> Iterator[Operator]:
         ask(operator, ANNA, OTHER_KEY, "request-elsewhere", "Nothing.")
         for user in (ANNA, BEN):
             ask(operator, user, APP_KEY, IDS[user], WORDS[user])
-        eventually(lambda: files_with(tmp_path / "state", WORDS[BEN]) and len(rows(tmp_path / "state")) >= 6)
+        # Each request has its row, that of its shadow, and the result of the shadow.
+        eventually(lambda: all(files_with(tmp_path / "state", words) for words in (*WORDS.values(), "Nothing.")))
+        eventually(lambda: len(rows(tmp_path / "state")) >= 6)
         eventually(lambda: len(export(tmp_path / "state", ANNA)["receipts"]) == 2)
         yield operator
 
