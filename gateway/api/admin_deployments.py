@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 
 from gateway.api.admin_control import unavailable_by_deployment
 from gateway.model.approval import days_at, terms_of
@@ -13,7 +14,7 @@ from gateway.model.status import Status
 from gateway.policy.routing import config_exclusion
 from gateway.service.explain import facts_of
 from gateway.telemetry.metric_definitions import METRIC_DEFINITIONS
-from gateway.telemetry.metric_snapshots import merge, unpack
+from gateway.telemetry.metric_snapshots import Series, merge, unpack
 
 _ATTEMPTS, _DURATIONS = "gateway_attempts_total", "gateway_attempt_duration_seconds"
 _BREAKERS = "gateway_breaker_state"
@@ -72,7 +73,29 @@ def deployments_document(status: Status, snapshots: Iterable[bytes]) -> dict[str
                 "facts": facts_of(item),
             }
         )
-    return {"version": config.version, "deployments": documents}
+    return {"version": config.version, "deployments": documents, "barriers": list(_barriers(config, series))}
+
+
+def _barriers(config: ConfigVersion, series: Series) -> Iterator[dict[str, object]]:
+    """Yield each barrier, with the share of the requests that stayed with the private deployments."""
+    requests: Counter[tuple[str, str]] = Counter()
+    opened: dict[tuple[str, str], Counter[str]] = {}
+    for (region, assistant, *_), [count] in series.get("gateway_requests_total", {}).items():
+        requests[assistant, region] += count
+    for (assistant, region, _, result), [count] in series.get("gateway_hand_offs_total", {}).items():
+        opened.setdefault((assistant, region), Counter())[result] += count
+    for name, held in config.assistants.items():
+        for region in sorted({region for view in held.views for region in view.barriers}):
+            if name == held.name:
+                total, counts = requests[name, region], opened.get((name, region), Counter())
+                yield {
+                    "assistant": name,
+                    "region": region,
+                    "requests": total,
+                    "sent": counts["sent"],
+                    "consent_required": counts["consent_required"],
+                    "private": 1 - counts.total() / total if total else None,
+                }
 
 
 def _breaker(states: Mapping[str, int], *, is_open: bool) -> str:
@@ -101,9 +124,9 @@ def _percentile_ms(counts: list[int], share: float) -> float | None:
 def _routes_by_deployment(config: ConfigVersion) -> dict[str, list[str]]:
     """Return, by deployment, the routes that name it, as `assistant/region`."""
     routes: dict[str, list[str]] = {}
-    for name, assistant in config.assistants.items():
-        if name == assistant.name:
-            for view in assistant.views:
+    for name, held in config.assistants.items():
+        if name == held.name:
+            for view in held.views:
                 for region in view.regions:
                     for item in deployments_of(view.every_step(region)):
                         listed = routes.setdefault(item.name, [])

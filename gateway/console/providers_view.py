@@ -39,6 +39,7 @@ async def show(visit: Visit) -> ViewAnswer:
     values = {
         "deployments": sorted(shown, key=lambda one: worst.index(one["state"])),
         "states": STATES,
+        "barriers": document["barriers"],
         "read_at": time.time(),
     }
     return ViewAnswer("providers.html", values | {"wanted": wanted, "choices": choices})

@@ -9,11 +9,14 @@ from typing import Any
 import httpx
 import pytest
 
+from gateway.api.admin_deployments import deployments_document
 from gateway.model.record import Record
+from gateway.model.status import Status
 from gateway.service.explain import PlainRequest, explain_text, reports_from
 from gateway.state.receipts import receipt_of
 from gateway.telemetry.exposition import render
 from gateway.telemetry.request_log import JsonLines
+from tests.kit.admin_calls import LOADED
 from tests.kit.barriers import (
     FREE,
     GRANTED,
@@ -434,3 +437,28 @@ def test_known_context_counts_before_a_server_shortens_the_prompt() -> None:
         providers.asked.clear()
         ask(served, "chat", headers=NEVER, **long)
         assert {*providers.names} == {"dashscope"}
+
+
+def test_console_shows_the_share_that_stayed_private() -> None:
+    providers = Providers()
+    served = served_by(providers, barrier("failure"))
+    for _ in range(3):
+        ask(served, "chat", headers=KEY)
+    providers.answers["house"] = failing(500)
+    ask(served, "chat", headers=KEY)
+
+    async def snapshot() -> bytes:
+        return served.gateway.metrics.snapshot()
+
+    config = served.gateway.config
+    document = deployments_document(Status(config, LOADED, None, {}, False, (), at_s=0.0), [asyncio.run(snapshot())])
+    assert document["barriers"] == [
+        {
+            "assistant": "assistant",
+            "region": "default",
+            "requests": 4,
+            "sent": 0,
+            "consent_required": 1,
+            "private": 0.75,
+        }
+    ]
