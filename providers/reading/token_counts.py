@@ -12,7 +12,7 @@ def merged(known: Mapping[str, object], report: Mapping[str, object]) -> Mapping
     |---|---|
     | a count, as a number, a float or a string | it replaces the previous one |
     | an object of details | merged by this table |
-    | missing, null, 0, `""`, `{}` or `[]` | the previous one stays |
+    | missing, null, 0, `""`, `[]`, or an object of nothing else | the previous one stays |
     | a value that is not a count | it replaces the previous one, and makes the usage implausible |
 
     Counts of one vendor are merged in the vendor's own form and read once, at the end, because a report may have only
@@ -33,9 +33,13 @@ def merged(known: Mapping[str, object], report: Mapping[str, object]) -> Mapping
         before = found.get(name)
         if isinstance(value, dict) and isinstance(before, dict):
             found[name] = merged(before, value)
-        elif value or not before:
+        elif not before or not _is_empty(value):
             found[name] = value
     return found
+
+
+def _is_empty(value: object) -> bool:
+    return all(map(_is_empty, value.values())) if isinstance(value, dict) else not value
 
 
 def count_prompt(prompt: int, completion: int, cached: int, total: object) -> int:

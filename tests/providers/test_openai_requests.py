@@ -249,7 +249,7 @@ def test_valid_request_is_decoded(fields: dict[str, Any], name: str, value: obje
         ({"tools": [FUNCTION, {"type": "function"}]}, "tools[1].function"),
         ({"tools": [{"type": "function", "function": {}}]}, "tools[0].function.name"),
         ({"tools": [{"type": "function", "function": {"name": "a b"}}]}, "tools[0].function.name"),
-        ({"tools": [{"type": "function", "function": {"name": "n" * 65}}]}, "tools[0].function.name"),
+        ({"tools": [{"type": "function", "function": {"name": "n" * 129}}]}, "tools[0].function.name"),
         ({"tools": [{"type": "function", "function": {"name": "f\n"}}]}, "tools[0].function.name"),
         (
             {"tools": [{"type": "function", "function": {"name": "f", "parameters": []}}]},
