@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.kit.barriers import GRANTED, KEY, NEVER, PICTURE, TOO_LONG, Providers, barrier, failing, served_by
+from tests.kit.example_counts import examples
 from tests.kit.judged_chats import ask
 
 SECRET = "the secret of the user"
@@ -46,8 +47,8 @@ BODIES: dict[str, dict[str, Any]] = {
         ]
     },
 }
-LACKING = {"house": {"image"}, "small": {"image", "tools"}}
-"""The requests that a private deployment can't answer. A JSON object is asked for in words."""
+LACKING = {"house": {"image", "object"}, "small": {"image", "object", "tools"}}
+"""The requests that a private deployment can't answer."""
 CAUSES = {"capability": "capability", "context_length": "context"} | dict.fromkeys(
     ("unavailable", "rate_limited", "malformed"), "failure"
 )
@@ -76,7 +77,7 @@ def cause_of(outcomes: list[str], when: frozenset[str]) -> str | None:
     return next((cause for cause in ("failure", "context", "capability") if cause in causes), None)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(
     private=st.dictionaries(
         st.sampled_from(["house", "small"]),
@@ -115,6 +116,7 @@ def test_only_a_cause_and_a_consent_open_the_barrier(
     reached = [arrived for name, arrived in providers.asked if name == "cloud"]
     assert response.headers.get("x-gateway-hand-off") == opened
     assert (len(reached) > 0) == (opened is not None and is_agreed)
-    assert (response.status_code == 403) == (opened is not None and not is_agreed)
+    # A private deployment that needs consent may ask for it, too.
+    assert response.status_code == 403 or opened is None or is_agreed
     if share == "last_turn":
         assert SECRET not in json.dumps(reached)
