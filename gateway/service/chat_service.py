@@ -229,7 +229,7 @@ class ChatService:
     async def _counted(self, exchange: Exchange, request: ChatRequest) -> int | None:
         """Return the count of the deployment that would be asked first. None: there is none, or it may not be asked.
 
-        It is no chat, so that schedules and the record of the request have no decision of it, but the attempt.
+        It is not a chat, so that schedules and the record of the request have no decision of it, but the attempt.
         """
         config, region = exchange.config, exchange.location.region
         if region is None or region.name in config.moderation:
