@@ -98,7 +98,6 @@ def _document(
         "version": config.file_version,
         "since": since,
         "release": release_name(),
-        "simulated": config.demo or config.simulated,
         "regions": regions,
         "traffic": traffic,
         "stores": _stores(status),
@@ -114,6 +113,7 @@ def _document(
             if notice.days_left <= _SOON_DAYS
         ],
         "problems": problems,
+        **({"simulated": True} if config.demo or config.simulated else {}),
     }
 
 
