@@ -103,12 +103,9 @@ class Decider:
                 raise Refused(refusal)
 
     def recall(self, exchange: Exchange) -> None:
-        """Note the location of a caller that a limit refuses, if it is remembered or looked up without waiting."""
-        config = exchange.config
-        known = config.memo.get(exchange.caller.location_key)
-        if config.location.needs_lookup:
-            known = self.locations.locate_at_once(config, exchange.caller)
-        if isinstance(known, Located):
+        """Note the location of a caller that a limit refuses, if it is known without waiting."""
+        known = self.locations.locate_at_once(exchange.config, exchange.caller)
+        if known is not None:
             exchange.record.decided = Decided(known.location)
 
     async def begin_again(self, exchange: Exchange) -> None:

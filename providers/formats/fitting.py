@@ -231,13 +231,11 @@ def _with_few_marks(request: ChatRequest) -> ChatRequest:
     left = _MOST_CACHE_MARKS - (CACHE_CONTROL in request.extra)
     if sum(map(_marks, (*request.tools, *request.messages))) <= left:
         return request
-    kept: dict[int, Any] = {}
-    systems = [message for message in request.messages if isinstance(message, SystemMessage)]
-    others = [message for message in request.messages if not isinstance(message, SystemMessage)]
-    for item in (*reversed(request.tools), *reversed(systems), *reversed(others)):
-        kept[id(item)], left = _few_marks(item, left)
-    tools, messages = (tuple(kept[id(item)] for item in items) for items in (request.tools, request.messages))
-    return change_request(request, tools=tools, messages=messages)
+    count, items = len(request.tools), [*request.tools, *request.messages]
+    # Tools first, then system messages, then the others; of each kind the last.
+    for at in sorted(range(len(items)), key=lambda at: (at >= count, not isinstance(items[at], SystemMessage), -at)):
+        items[at], left = _few_marks(items[at], left)
+    return change_request(request, tools=tuple(items[:count]), messages=tuple(items[count:]))
 
 
 def _marks(item: Any) -> int:

@@ -500,10 +500,17 @@ def _param_in(body: Mapping[str, object]) -> str:
 def _named_wait_s(
     body: Mapping[str, object], response: WireResponse, rules: ErrorRules, message: str, kind: FailureKind
 ) -> float | None:
-    """Return the time to wait that the body names: a member, a duration in the message, or the moment of a reset."""
+    """Return the time to wait that the body names: a member, a duration in the message, or the moment of a reset.
+
+    A header is more exact than a sentence that no table of the vendor has.
+    """
     texts = list(islice((text for path in rules.wait_at for text in _texts_at(body, path)), _MOST_CODES))
-    for pattern in filter(None, (rules.wait_in_message, shared_rules().wait_in_message)):
-        texts += [found[1]] if (found := re.search(pattern, message)) else []
+    if rules.wait_in_message and (found := re.search(rules.wait_in_message, message)):
+        texts.append(found[1])
+    if not texts and retry_after_s(response.headers, response.received_at) is not None:
+        return None
+    if found := re.search(shared_rules().wait_in_message, message):
+        texts.append(found[1])
     if kind in (FailureKind.QUOTA, FailureKind.RATE_LIMITED):
         texts += [moment] if (moment := moment_in(message, rules.zone)) else []
     waits = (reset_s(text, response.headers, response.received_at) for text in texts)

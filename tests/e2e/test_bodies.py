@@ -102,7 +102,7 @@ WRONG: dict[str, tuple[bytes, str | None, tuple[str, ...]]] = {
     "a tool without a name": (
         chat(tools=[{"type": "function", "function": {}}]),
         "tools[0].function.name",
-        ("1 to 64 letters",),
+        ("1 to 128 letters",),
     ),
 }  # fmt: skip
 

@@ -112,12 +112,6 @@ async def _no_such_model(call: Call) -> None:
     await call.respond(400, {"error": content})
 
 
-async def _no_stream_options(call: Call) -> None:
-    content = {"message": "Unrecognized request argument supplied: stream_options", "type": "invalid_request_error"}
-    assert call.body["stream_options"]
-    await call.respond(400, {"error": content})
-
-
 async def _error_in_200(call: Call) -> None:
     content = {"error": {"message": "the server had an error", "type": "server_error", "code": None}}
     if not call.stream:
@@ -390,8 +384,6 @@ FAULTS = (
           (INVALID, INVALID), moves_on=False),
     Fault("http-422", "422, the request is invalid", error(422, "invalid_request_error"), K.INVALID_REQUEST, 1,
           (INVALID, INVALID), moves_on=False),
-    Fault("stream-options", "400, unknown field `stream_options`", _no_stream_options, K.FIELD_REFUSED, 1,
-          (WHOLE, PROVIDER), json=False),
     Fault("redirect", "307 to another host", lambda call: call.respond(307, "", location="http://127.0.0.1:9/elsewhere"),
           K.MALFORMED, 2, (PROVIDER, PROVIDER)),
     Fault("http-500-hangs", "500, with half of its body", refused_and(500, _silent), K.UNAVAILABLE, 2,

@@ -156,8 +156,7 @@ def test_only_the_first_message_is_a_system_message() -> None:
     given = (SystemMessage("One.", "developer"), HI, SystemMessage((TextPart("Two."),)), UserMessage("Go on"))
     assert messages(*given) == [
         {"role": "system", "content": "One."},
-        {"role": "user", "content": "Hi"},
-        {"role": "user", "content": "[System message]\nTwo.\n\nGo on"},
+        {"role": "user", "content": "Hi\n\n[System message]\nTwo.\n\nGo on"},
     ]
 
 

@@ -269,11 +269,12 @@ def test_request_that_fits_is_returned_itself() -> None:
 
 
 def test_at_most_four_marks_for_a_cache_stay() -> None:
-    marked = tuple(UserMessage((TextPart("a", cache="5m"), TextPart("b", cache="5m"))) for _ in range(3))
+    marked = UserMessage((TextPart("a", cache="5m"), TextPart("b", cache="5m")))
     system = SystemMessage((TextPart("s", cache="1h"),))
-    request = ChatRequest("m", (system, *marked), tools=(Tool("f", cache="5m"),))
-    whole = fitted(request, Takes())
-    marks = [[part.cache for part in message.content if part.cache] for message in whole.request.messages]
+    messages = (system, marked, AssistantMessage("c"), marked, AssistantMessage("d"), marked)
+    whole = fitted(ChatRequest("m", messages, tools=(Tool("f", cache="5m"),)), Takes())
+    users = [message for message in whole.request.messages if not isinstance(message, AssistantMessage)]
+    marks = [[part.cache for part in message.content if part.cache] for message in users]
     assert (marks, whole.request.tools[0].cache) == ([["1h"], [], [], ["5m", "5m"]], "5m")
     assert whole.changed == {"cache_control"}
     assert fitted(whole.request, Takes()).changed == frozenset()

@@ -214,7 +214,8 @@ def _message(source: Mapping[str, object]) -> dict[str, object]:
     message = dict(source)
     content = source.get("content")
     if isinstance(content, list):
-        message["content"] = [_part(as_map(part)) for part in content]
+        # An empty list is the form of a blank answer.
+        message["content"] = [_part(as_map(part)) for part in content] or ""
     if source.get("tool_calls") and not content:
         message["content"] = None
     return message

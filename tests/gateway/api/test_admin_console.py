@@ -93,7 +93,7 @@ async def test_faults_do_not_exist_outside_a_demo(control: StatedControl, monkey
         await client.delete("/faults"),
     ]
     assert [answer.status_code for answer in answers] == [404, 404, 404]
-    assert "exist only in a demo" in answers[0].json()["error"]["message"]
+    assert "no provider is simulated" in answers[0].json()["error"]["message"]
 
 
 async def streamed(control: StatedControl, query: bytes, publish: Callable[[], None]) -> list[Any]:
