@@ -192,9 +192,10 @@ class LiveStream:
                 events = tuple([event for event in events if not isinstance(event, Heartbeat)])
             self._first += events
             # The parser holds a finish back until the end mark. It is a real event, so do not wait for the mark.
-            if not _REAL.isdisjoint(kinds) or self._is_complete():
+            is_complete = self._is_complete()
+            if is_complete or not _REAL.isdisjoint(kinds):
                 break
-        if self._is_single and self._is_complete():
+        if is_complete and self._is_single:
             self._expect_the_end()
         # Look at all events together: a burst may bring the whole answer.
         if Failed in kinds:

@@ -75,10 +75,8 @@ class Health:
         # Keys and deployments come and go with the config: drop what is over even if it is never looked up again.
         self._cooldowns = {key: cooldown for key, cooldown in self._cooldowns.items() if cooldown.until > now}
         is_rate_limit = failure.kind is FailureKind.RATE_LIMITED
-        key, cooldown = (
-            _key(deployment, secret),
-            _Cooldown(now + for_s, f": {why_of(failure)}", is_rate_limit, frozenset({failure.kind})),
-        )
+        key = _key(deployment, secret)
+        cooldown = _Cooldown(now + for_s, f": {why_of(failure)}", is_rate_limit, frozenset({failure.kind}))
         # Concurrent calls fail in any order: a rate limit of a second does not end a cooldown of minutes.
         self.suspicions.pop(key, None)
         running = self._cooldowns.get(key, cooldown)

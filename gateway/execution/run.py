@@ -400,9 +400,8 @@ class Run(msgspec.Struct):
         if evidence is not None and counts:
             # Of a failure that no request can cause, each request is an observation, whatever is in it.
             digest = digest_of(options.request) + (context.record.request_id.encode() if rule.is_certain else b"")
-            evidence.failed(
-                *(tickets, context.asker, digest, now, why_of(failure)), is_certain=rule.is_certain, kind=failure.kind
-            )
+            why, kind = why_of(failure), failure.kind
+            evidence.failed(tickets, context.asker, digest, now, why, is_certain=rule.is_certain, kind=kind)
         elif evidence is not None:
             evidence.released(tickets)
         if (for_s := cooldown_of(failure)) is None:

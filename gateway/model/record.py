@@ -375,8 +375,8 @@ class Record:
             within = allowed if within is None else allowed & within
         self.skipped.clear()
         self.shed, self.retries_refused, self.consent = (), (), None
-        undone = change(self.decided, decision=None, variant=None, profile=None, intent=None, preference=None)
-        self.decided = change(undone, hand_off=None)
+        undone = dict.fromkeys(("decision", "variant", "profile", "intent", "preference", "hand_off"))
+        self.decided = change(self.decided, **undone)
         return within
 
     def note_judges(self, verdict: Record) -> None:
