@@ -51,13 +51,17 @@ class Settings(BaseSettings):
     admin_port: int = Field(8081, ge=0, le=65535, description="The port of the admin listener; 0 takes a free one.")
     admin_token: _Versions | None = Field(
         None,
-        description="The token that requests to the admin listener must send: one, or the new and the former one.",
+        description="The token that requests to the admin listener must send, at least 16 characters: one, or the new "
+        "and the former one with `|` between them. Required unless the address is a loopback address.",
     )
     viewer_token: _Versions | None = Field(
         None,
-        description="A token that may only read, as Prometheus does, at an admin listener with `GATEWAY_ADMIN_TOKEN`.",
+        description="A token that may only read, for Prometheus. It needs `GATEWAY_ADMIN_TOKEN`.",
     )
-    console_host: str = Field("127.0.0.1", description="The address of the console's listener.")
+    console_host: str = Field(
+        "127.0.0.1",
+        description="The address of the console. Another than loopback needs `GATEWAY_CONSOLE_URL` with https.",
+    )
     console_port: int | None = Field(
         None, ge=0, le=65535, description="The port of the console; 0 takes a free one. Without it there is no console."
     )
@@ -81,21 +85,18 @@ class Settings(BaseSettings):
     console_roles: str | None = Field(
         None,
         pattern=_ROLES,
-        description="The roles of groups: `GROUP=ROLE`, separated by commas.",
+        description="The roles of groups: `GROUP=ROLE`, separated by commas. Roles are viewer, operator and admin.",
     )
-    workers: int = Field(
-        1, ge=1, le=256, description="The number of serving processes; more than one run under a supervisor."
-    )
+    workers: int = Field(1, ge=1, le=256, description="The number of processes that share the port.")
     log_format: Literal["auto", "json", "text"] = Field(
-        "auto", description="`auto`: text on a terminal, JSON elsewhere."
+        "auto",
+        description="`auto`: text in a terminal (in colours unless `NO_COLOR` is set), JSON elsewhere.",
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="The lowest level to log.")
     transport: Literal["lean", "httpx"] = Field(
-        "lean", description="The HTTP client for providers: the gateway's own connection pool, or httpx."
+        "lean", description="The pool to providers: `lean`, or `httpx`, to rule out a fault in `lean`."
     )
-    state_dir: Path | None = Field(
-        None, description="A directory for history, audit trail, receipts and schedules; they are off without it."
-    )
+    state_dir: Path | None = Field(None, description="The state directory. Without it, features that need it are off.")
     require_state: bool = Field(
         False,
         description="Refuse to start with protected regions if no earlier version is known to compare them with.",
@@ -105,7 +106,7 @@ class Settings(BaseSettings):
     )
     instance: str | None = Field(None, description="The name of this instance in the status. Default: the host's name.")
     max_requests: int = Field(
-        10_000, ge=1, description="Chat requests that one worker serves at once; further ones get 503 `overloaded`."
+        10_000, ge=1, description="Concurrent chat requests in one worker; one more gets 503 `overloaded`."
     )
     grace_s: float | None = Field(
         None,

@@ -17,6 +17,7 @@ from gateway.config.operator_catalogue import catalogue_schema_json
 from gateway.config.reference import reference_page
 from gateway.config.region_text import known_messages
 from gateway.config.schema.file import schema_json
+from gateway.settings import Settings
 from gateway.telemetry.metric_definitions import METRIC_DEFINITIONS
 from providers.registry import load_registry
 from scripts.fault_page import faults_page
@@ -33,6 +34,7 @@ MODELS_PAGE = ROOT / "docs/reference/models.md"
 FAULTS_PAGE = ROOT / "docs/reference/faults.md"
 METRICS_PAGE = ROOT / "docs/reference/metrics.md"
 LICENCES_PAGE = ROOT / "docs/reference/licences.md"
+SETTINGS_PAGE = ROOT / "docs/reference/settings.md"
 
 SENSITIVE_KEYS = ROOT / "gateway/config/data/sensitive_keys.json"
 SENTENCE_TAGS = ROOT / "gateway/config/data/sentence_tags.json"
@@ -56,6 +58,27 @@ def _metrics_page() -> str:
     )
 
 
+_SETTINGS_HEAD = """\
+# Settings
+
+Environment variables that the process reads at its start. An [option](../operate/running.md#settings) overrides its
+variable. A reload changes none.
+
+| setting | default | meaning |
+|---|---|---|
+"""
+
+
+def _settings_page() -> str:
+    """Return docs/reference/settings.md."""
+    defaults = {name: field.default for name, field in Settings.model_fields.items()}
+    shown = {name: "" if default is None else f"`{str(default).lower()}`" for name, default in defaults.items()}
+    return _SETTINGS_HEAD + "".join(
+        f"| `GATEWAY_{name.upper()}` | {shown[name]} | {field.description} |\n"
+        for name, field in Settings.model_fields.items()
+    )
+
+
 FILES: Mapping[Path, Callable[[], str]] = {
     CONFIG_SCHEMA: lambda: schema_json() + "\n",
     CATALOGUE_SCHEMA: lambda: catalogue_schema_json() + "\n",
@@ -66,6 +89,7 @@ FILES: Mapping[Path, Callable[[], str]] = {
     FAULTS_PAGE: faults_page,
     METRICS_PAGE: _metrics_page,
     LICENCES_PAGE: licences_page,
+    SETTINGS_PAGE: _settings_page,
     SENSITIVE_KEYS: sensitive_keys_json,
     SENTENCE_TAGS: lambda: json.dumps(tags_of(next(iter(known_messages().values()))), indent=1, sort_keys=True) + "\n",
 }

@@ -1,4 +1,4 @@
-"""The tables of the pages match the code: settings, headers, errors, failures, reasons, config keys."""
+"""The tables of the pages match the code: headers, errors, failures, reasons, config keys."""
 
 from __future__ import annotations
 
@@ -29,7 +29,6 @@ from gateway.model.resilience import DEFAULT_MAX_OPEN, Resilience
 from gateway.model.section import default_as_written
 from gateway.model.version_names import VERSION_NAMES
 from gateway.policy.location import SIGNALS
-from gateway.settings import Settings
 from gateway.state.receipts import receipt_of
 from providers.compatible import dialect
 from providers.failures import Failure, FailureKind
@@ -42,7 +41,6 @@ from tests.kit.doc_pages import ROOT, docs_table, table_of
 LOCATION = ROOT / "docs" / "operate" / "location.md"
 CONFIG_FILE = ROOT / "docs" / "operate" / "config-file.md"
 FIRST_CONFIG = ROOT / "docs" / "operate" / "first-config.md"
-RUNNING = ROOT / "docs" / "operate" / "running.md"
 FAILURES = ROOT / "docs" / "operate" / "failures.md"
 BREAKERS = ROOT / "docs" / "operate" / "breakers.md"
 TROUBLESHOOTING = ROOT / "docs" / "operate" / "troubleshooting.md"
@@ -125,15 +123,6 @@ def test_receipt_fields_page_lists_the_keys_of_a_receipt() -> None:
     # The names of the version are unpacked into the dictionary.
     named = [name for key in keys for name in ([ast.literal_eval(key)] if key else VERSION_NAMES)]
     assert first_words(docs_table("| receipt field | meaning")) == named
-
-
-def test_settings_are_those_of_the_process() -> None:
-    rows = {words(row[0])[0]: words(row[1])[0] for row in table_of(RUNNING, "| setting | default")}
-    fields = {f"GATEWAY_{name.upper()}": field.default for name, field in Settings.model_fields.items()}
-    assert rows == {
-        name: f"{default:g}" if isinstance(default, float) else "none" if default is None else str(default).lower()
-        for name, default in fields.items()
-    }
 
 
 def test_limits_are_those_of_the_schema() -> None:
