@@ -147,4 +147,4 @@ def _stream(deployment: Deployment, response: WireResponse, words: str) -> Itera
 
     events = read()
     yield Stop(f"read {words}", read)
-    yield Stop(f"write {words}", lambda: ChunkEncoder(AnswerStyle(), "chatcmpl-bench").encode(events))
+    yield Stop(f"write {words}", lambda: ChunkEncoder(AnswerStyle(), Record("bench", 0.0, "")).encode(events))

@@ -14,8 +14,8 @@ from typing import assert_never
 import orjson
 
 from gateway.api.body import parse_json
-from gateway.api.dialects.dialect import NO_PLACE_FOR_IMAGES, interrupted
-from gateway.api.dialects.labelling import MEMBER, StreamLabels, label_answer
+from gateway.api.dialects.dialect import NO_PLACE_FOR_IMAGES, StreamEncoder
+from gateway.api.dialects.labelling import MEMBER, label_answer
 from gateway.api.dialects.openai_chat import encode_stream_error
 from gateway.api.errors import ApiError, encode_error
 from gateway.execution.run import PlanExhausted
@@ -69,18 +69,18 @@ class Completions:
         """See Dialect."""
         if any(choice.message.images for choice in completion.choices):
             raise PlanExhausted(NO_PLACE_FOR_IMAGES)
-        answer = label_answer(completion, style, record)
+        labelled, member = label_answer(completion, style, record)
         body: dict[str, object] = {
             **_head(record, style.shown_model or completion.model, completion.created),
             "choices": [
                 _choice(choice.index, said_in(choice.message), OUTWARD_FINISH[choice.finish_reason])
-                for choice in answer.completion.choices
+                for choice in labelled.choices
             ],
         }
         if completion.usage is not None:
             body["usage"] = encode_usage(completion.usage)
-        if answer.member is not None:
-            body[MEMBER] = answer.member
+        if member:
+            body[MEMBER] = member
         return orjson.dumps(body)
 
     def encoder(self, style: AnswerStyle, record: Record) -> CompletionStreamEncoder:
@@ -151,19 +151,13 @@ def _choice(index: int, text: str, finish: str | None = None) -> dict[str, objec
     return {"text": text, "index": index, "logprobs": None, "finish_reason": finish}
 
 
-class CompletionStreamEncoder:
-    """Encodes the stream of one client. See `gateway.api.dialects.dialect.StreamEncoder`."""
+class CompletionStreamEncoder(StreamEncoder):
+    """Encodes the stream of one client."""
 
     def __init__(self, style: AnswerStyle, record: Record) -> None:
-        """Make it for one stream."""
-        self.usage: Usage | None = None
-        self.failed: Failed | None = None
-        self.interrupted = interrupted
-        self.finished = False
-        self._labels = StreamLabels(style, record)
+        """See StreamEncoder."""
+        super().__init__(style, record)
         self._include_usage = style.include_usage
-        self._model = style.shown_model
-        self._record = record
         self._choices = max(style.choices, 1)
         self._ended = 0
         self._head = b""
@@ -206,8 +200,7 @@ class CompletionStreamEncoder:
             case ImageDelta():
                 return self._encode(Failed(NO_PLACE_FOR_IMAGES))
             case Failed():
-                self.failed, self.usage = event, self.usage or event.usage
-                return self.encode_failure(self.interrupted(event.failure.message))
+                return self._broken(event)
             # This API has no place for reasoning, and no request has tools.
             case ReasoningDelta() | ToolCallDelta() | AnnotationsDelta() | Heartbeat():
                 pass

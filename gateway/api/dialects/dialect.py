@@ -6,19 +6,21 @@ and headers. A dialect has no retry, failover or fence of its own.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Protocol
 
+from gateway.api.dialects.labelling import StreamLabels
 from gateway.api.errors import ApiError
 from gateway.model.input_requests import ServedRequest
 from gateway.model.record import Record
 from gateway.service.exchange import AnswerStyle
-from providers.chat import ChatCompletion, Failed, StreamEvent, Usage
+from gateway.usage.token_count import tokens_of
+from providers.chat import ChatCompletion, Choice, Failed, StreamEvent, Usage, said_in
 from providers.failures import Failure, FailureKind
 
-interrupted: Callable[[str], ApiError] = partial(ApiError, "stream_interrupted")
-"""Returns the error of a stream that breaks off, without the words of a region."""
+_interrupted: Callable[[str], ApiError] = partial(ApiError, "stream_interrupted")
 
 
 NO_PLACE_FOR_IMAGES = Failure(
@@ -26,7 +28,21 @@ NO_PLACE_FOR_IMAGES = Failure(
 )
 
 
-class StreamEncoder(Protocol):
+def estimated_output(choices: Iterable[Choice]) -> int:
+    """Return about how many tokens the choices of an answer have, for one whose provider has not counted."""
+    texts = [
+        text
+        for message in (choice.message for choice in choices)
+        for text in (
+            said_in(message),
+            message.reasoning or "",
+            *(call.name + call.arguments for call in message.tool_calls),
+        )
+    ]
+    return max(1, sum(map(tokens_of, texts)))
+
+
+class StreamEncoder(ABC):
     """Encodes the stream of one client.
 
     Attributes:
@@ -36,28 +52,43 @@ class StreamEncoder(Protocol):
         interrupted: Returns the error of a stream that breaks off with this message, as its client is shown it.
     """
 
-    usage: Usage | None
-    failed: Failed | None
-    finished: bool
-    interrupted: Callable[[str], ApiError]
+    def __init__(self, style: AnswerStyle, record: Record) -> None:
+        """Make it for one stream.
 
+        Args:
+            style: The parts of the answer that are shown, and their form.
+            record: The record of the request, which knows whether its answer was resumed.
+        """
+        self.usage: Usage | None = None
+        self.failed: Failed | None = None
+        self.finished = False
+        self.interrupted = _interrupted
+        self._labels = StreamLabels(style, record)
+        self._record = record
+        self._model = style.shown_model
+
+    @abstractmethod
     def encode(self, events: tuple[StreamEvent, ...]) -> bytes:
         """Return the bytes of a batch of events; empty if there is nothing to show.
 
         A `Failed` event ends the stream in the dialect's form of an error, never in that of a success.
         """
-        ...
 
+    @abstractmethod
     def lone_text(self, text: bytes) -> bytes:
         """Return the bytes for one more text of choice 0, given as the inside of a JSON string.
 
         Empty if this text would change what comes after it. Then it is passed to `encode` as an event.
         """
-        ...
 
+    @abstractmethod
     def encode_failure(self, error: ApiError) -> bytes:
         """Return the last bytes of a stream that the gateway itself breaks off."""
-        ...
+
+    def _broken(self, event: Failed) -> bytes:
+        """Note the failure that ends the stream, and return its last bytes."""
+        self.failed, self.usage = event, self.usage or event.usage
+        return self.encode_failure(self.interrupted(event.failure.message))
 
 
 class Dialect(Protocol):

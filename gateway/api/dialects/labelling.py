@@ -1,8 +1,8 @@
-"""Additions of the gateway to an answer in a dialect other than chat: the words of labels, and the member `x_gateway`.
+"""Additions of the gateway to an answer: the words of labels, and the member `x_gateway`.
 
 The words stand before the first text of each choice, wherever the dialect puts its text. `x_gateway` is a member of the
-answer's top-level object, with the same members as in chat. A stream has it in its first event, if there are labels,
-and in the last event of a whole answer, where the integrity value is known.
+answer's top-level object. A stream has it in its first event, if there are labels, and in the last event of a whole
+answer, where the integrity value is known. The chunks of a chat have the parts of it that belong to each.
 """
 
 from __future__ import annotations
@@ -12,34 +12,27 @@ from gateway.policy.labels import Integrity, Prefixer, integrity_of, label_compl
 from gateway.service.exchange import AnswerStyle
 from providers.chat import ChatCompletion, ChoiceFinish, Finished, StreamEvent, TextDelta, TextRun
 from providers.reading.folding import text_of_run
-from providers.value import Value
 
 MEMBER = "x_gateway"
 """The name of the member with the gateway's own additions."""
 
 
-class LabelledAnswer(Value, frozen=True):
-    """A whole answer as its client gets it.
+def label_answer(
+    completion: ChatCompletion, style: AnswerStyle, record: Record, *, is_estimated: bool = False
+) -> tuple[ChatCompletion, dict[str, object]]:
+    """Return a whole answer with the words of labels in its texts, and the value of `x_gateway`, which may be empty.
 
-    Attributes:
-        completion: The answer, with the words of labels in its texts.
-        member: The value of `x_gateway`; None if there is none.
+    `is_estimated`: its usage is an estimate of the dialect.
     """
-
-    completion: ChatCompletion
-    member: dict[str, object] | None
-
-
-def label_answer(completion: ChatCompletion, style: AnswerStyle, record: Record) -> LabelledAnswer:
-    """Return a whole answer with its labels and with the gateway's additions."""
-    raw = sorted(
-        choice.raw_finish_reason
-        for choice in completion.choices
-        if choice.finish_reason == "other" and choice.raw_finish_reason
-    )
-    member: dict[str, object] = {"finish_reason": ", ".join(raw)} if raw else {}
+    raw: list[str] = []
+    for choice in completion.choices:
+        if choice.finish_reason == "other" and choice.raw_finish_reason:
+            raw.append(choice.raw_finish_reason)
+    member: dict[str, object] = {"finish_reason": ", ".join(sorted(raw))} if raw else {}
     if record.moderation is not None and (told := record.moderation.member()) is not None:
         member["moderation"] = told
+    if is_estimated or record.is_usage_estimated:
+        member["usage"] = "estimated"
     labelling = style.labelling
     if labelling is not None:
         labelled = label_completion(completion, labelling)
@@ -47,7 +40,7 @@ def label_answer(completion: ChatCompletion, style: AnswerStyle, record: Record)
         in_content = labelled is not completion
         member["labels"] = marks(labelling, record.request_id, integrity, in_content=in_content)
         completion = labelled
-    return LabelledAnswer(completion, member or None)
+    return completion, member
 
 
 class StreamLabels:
@@ -56,6 +49,7 @@ class StreamLabels:
     Attributes:
         reads_texts: Each text must pass as an event, because words may be due before it or it counts for the integrity
             value. Then `StreamEncoder.lone_text` must return nothing.
+        is_last_batch: The events that are being encoded end a whole answer.
     """
 
     def __init__(self, style: AnswerStyle, record: Record) -> None:
@@ -67,13 +61,13 @@ class StreamLabels:
         self._prefixer = Prefixer(labelling.prefix) if labelling is not None else None
         self._integrity = Integrity() if labelling is not None and labelling.has_integrity else None
         self._raw: list[str] = []
-        self._is_cost_shown = self._is_last_batch = False
+        self._is_cost_shown = self.is_last_batch = False
 
     def add(self, events: tuple[StreamEvent, ...]) -> tuple[StreamEvent, ...]:
         """Return the events to encode in place of these, with one more before the first text of each choice."""
         if self._prefixer is not None:
             events = tuple(self._prefixer.add(events))
-        self._is_last_batch = bool(events) and isinstance(events[-1], Finished)
+        self.is_last_batch = bool(events) and isinstance(events[-1], Finished)
         for event in events:
             match event:
                 case ChoiceFinish("other", _, raw) if raw:
@@ -88,25 +82,35 @@ class StreamLabels:
         """Return the value of `x_gateway` at the start of the stream; None if there are no labels."""
         return {"labels": self._marks("")} if self._labelling is not None else None
 
-    def member(self, *, with_cost: bool = True) -> dict[str, object] | None:
-        """Return the value of `x_gateway` at the end of a whole answer; None if there is none."""
+    def last_marks(self) -> dict[str, object]:
+        """Return the labels with the integrity value of all texts so far, as a member; empty without labels."""
+        if self._labelling is None:
+            return {}
+        return {"labels": self._marks(self._integrity.value if self._integrity is not None else "")}
+
+    def resumed(self) -> dict[str, object]:
+        """Return the deployments of a resumed answer, as a member; empty for any other answer."""
+        resumed = self._record.resumed
+        return {"resumed": {"from": resumed.broken, "by": resumed.by}} if resumed is not None else {}
+
+    def member(self, *, with_cost: bool = True, is_estimated: bool = False) -> dict[str, object]:
+        """Return the value of `x_gateway` at the end of a whole answer; empty if there is none.
+
+        `is_estimated`: its usage is an estimate of the dialect.
+        """
         member: dict[str, object] = {"finish_reason": ", ".join(sorted(self._raw))} if self._raw else {}
-        if (resumed := self._record.resumed) is not None:
-            member["resumed"] = {"from": resumed.broken, "by": resumed.by}
-        if self._record.is_usage_estimated:
+        member |= self.resumed()
+        if is_estimated or self._record.is_usage_estimated:
             member["usage"] = "estimated"
         if self._record.moderation is not None and (told := self._record.moderation.member()) is not None:
             member["moderation"] = told
-        if self._labelling is not None:
-            member["labels"] = self._marks(self._integrity.value if self._integrity is not None else "")
-        if with_cost:
-            member |= self.cost()
-        return member or None
+        member |= self.last_marks()
+        return member | self.cost() if with_cost else member
 
     def cost(self) -> dict[str, object]:
         """Return the cost of the request once, when all of its calls have ended and the client may see it."""
         charged = self._record.shown.charged
-        if charged is None or self._is_cost_shown or not self._is_last_batch:
+        if charged is None or self._is_cost_shown or not self.is_last_batch:
             return {}
         self._is_cost_shown = True
         return {"cost": charged}

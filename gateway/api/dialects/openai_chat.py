@@ -7,17 +7,16 @@ choices, if it was asked for. A failure is one last event with an `error` object
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import assert_never
 
 import orjson
 
 from gateway.api.body import read_request
-from gateway.api.dialects.dialect import interrupted
+from gateway.api.dialects.dialect import StreamEncoder
+from gateway.api.dialects.labelling import MEMBER, label_answer
 from gateway.api.errors import ApiError, encode_error
 from gateway.model.input_requests import ServedRequest
-from gateway.model.record import Record, Resumed
-from gateway.policy.labels import Integrity, Labelling, Prefixer, integrity_of, label_completion, marks
+from gateway.model.record import Record
 from gateway.service.exchange import AnswerStyle
 from providers.chat import (
     AnnotationsDelta,
@@ -41,6 +40,7 @@ from providers.formats.reasoning_state import join_call_id
 from providers.json_values import dumps_texts
 from providers.openai_json import encode_completion
 from providers.openai_json.encode_answer import OUTWARD_FINISH, encode_images, encode_usage
+from providers.value import change
 
 DONE = b"data: [DONE]\n\n"
 
@@ -59,12 +59,12 @@ class OpenAIChat:
     def encode_answer(self, completion: ChatCompletion, style: AnswerStyle, record: Record) -> bytes:
         """See Dialect."""
         if not completion.id or style.shown_model is not None:
-            completion = replace(completion, id=f"chatcmpl-{record.request_id}")
+            completion = change(completion, id=f"chatcmpl-{record.request_id}")
         return orjson.dumps(encode_answer(completion, style, record))
 
     def encoder(self, style: AnswerStyle, record: Record) -> ChunkEncoder:
         """See Dialect."""
-        return encoder_for(style, record)
+        return ChunkEncoder(style, record)
 
     def encode_error(self, error: ApiError, request_id: str) -> bytes:
         """See Dialect."""
@@ -76,26 +76,9 @@ OPENAI_CHAT = OpenAIChat()
 
 def encode_answer(completion: ChatCompletion, style: AnswerStyle, record: Record) -> dict[str, object]:
     """Return the body of a whole answer. The gateway's own additions are in `x_gateway`."""
-    told = record.moderation.member() if record.moderation is not None else None
-    raw: list[str] = []
-    for choice in completion.choices:
-        if choice.finish_reason == "other" and choice.raw_finish_reason:
-            raw.append(choice.raw_finish_reason)
-    labelling = style.labelling
-    if labelling is None and not raw and told is None and not record.is_usage_estimated:
-        return encode_completion(completion, style.shown_model)
-    extras: dict[str, object] = {"finish_reason": ", ".join(sorted(raw))} if raw else {}
-    if told is not None:
-        extras["moderation"] = told
-    if record.is_usage_estimated:
-        extras["usage"] = "estimated"
-    if labelling is not None:
-        labelled = label_completion(completion, labelling)
-        integrity = integrity_of(labelled) if labelling.has_integrity else ""
-        extras["labels"] = marks(labelling, record.request_id, integrity, in_content=labelled is not completion)
-        completion = labelled
-    body = encode_completion(completion, style.shown_model)
-    return {**body, "x_gateway": extras}
+    labelled, member = label_answer(completion, style, record)
+    body = encode_completion(labelled, style.shown_model)
+    return {**body, MEMBER: member} if member else body
 
 
 def encode_stream_error(error: ApiError) -> bytes:
@@ -103,41 +86,21 @@ def encode_stream_error(error: ApiError) -> bytes:
     return b"data: " + orjson.dumps(encode_error(error)) + b"\n\n"
 
 
-def encoder_for(style: AnswerStyle, record: Record) -> ChunkEncoder:
-    """Return the encoder for the stream of a request."""
-    if style.labelling is None:
-        return ChunkEncoder(style, f"chatcmpl-{record.request_id}", record)
-    return LabelledEncoder(style, style.labelling, record.request_id, record)
-
-
-class ChunkEncoder:
+class ChunkEncoder(StreamEncoder):
     """Encodes the stream of one client.
 
-    Attributes:
-        usage: The usage of the answer, once it has passed.
-        failed: The failure that ended the stream, once it has passed.
-        finished: Whether the end of a whole answer has passed.
+    The marks of labels are on the first chunk, and on the chunk that ends the last choice, where the integrity value is
+    known. An answer that breaks off has no integrity value.
     """
 
-    def __init__(self, style: AnswerStyle, fallback_id: str, record: Record | None = None) -> None:
-        """Make it for one stream.
-
-        Args:
-            style: The parts of the answer that are shown, and their form.
-            fallback_id: The id of an answer to which its provider gave none.
-            record: The record of the request, which knows whether its answer was resumed.
-        """
-        self.usage: Usage | None = None
-        self.failed: Failed | None = None
-        self.interrupted = interrupted
-        self.finished = False
-        self._is_cost_shown = self._is_last_batch = False
+    def __init__(self, style: AnswerStyle, record: Record) -> None:
+        """See StreamEncoder."""
+        super().__init__(style, record)
         self._shown_moderation: dict[str, object] | None = None
-        self._record = record
         self._include_usage = style.include_usage
         self._choices = style.choices
-        self._fallback_id = fallback_id
-        self._model = style.shown_model
+        # The first chunk will have marks.
+        self._is_mark_due = self._labels.reads_texts
         # A chunk's bytes before and after its choices; and those around a further text of choice 0.
         self._head = b""
         # If the head describes the provider's setup: the head without it, for the model that resumes the answer.
@@ -147,14 +110,20 @@ class ChunkEncoder:
         self._started: set[int] = set()
         # Choices that have their role already, because one with a higher index began before them.
         self._introduced: set[int] = set()
+        # The choices that have ended, maybe fewer than were asked for.
+        self._ended: set[int] = set()
 
     def encode(self, events: tuple[StreamEvent, ...]) -> bytes:
-        """Return the bytes of a batch; empty if there is nothing to show."""
-        if self._frame is not None and self._resumed() is not None:
+        """See StreamEncoder."""
+        labels = self._labels
+        if labels.reads_texts:
+            events = labels.add(events)
+        else:
+            labels.is_last_batch = isinstance(events[-1], Finished) if events else False
+        if self._frame is not None and self._record.resumed is not None:
             # Another model resumes the answer, and its setup differs.
             self._begin(self._frame)
             self._frame = None
-        self._is_last_batch = isinstance(events[-1], Finished) if events else False
         if len(events) == 1:
             return self._encode(events[0])
         written: list[bytes] = []
@@ -172,14 +141,13 @@ class ChunkEncoder:
         return b"".join(written)
 
     def lone_text(self, text: bytes) -> bytes:
-        """Return the chunk of one more text of choice 0, given as the inside of a JSON string.
-
-        Empty if this text would change what comes after it; then it must come as an event.
-        """
-        return self._text_head + text + self._text_tail if 0 in self._started else b""
+        """See StreamEncoder."""
+        if 0 not in self._started or self._labels.reads_texts:
+            return b""
+        return self._text_head + text + self._text_tail
 
     def encode_failure(self, error: ApiError) -> bytes:
-        """Return the last event of a stream that failed."""
+        """See StreamEncoder."""
         return encode_stream_error(error)
 
     def _texts(self, texts: list[str]) -> bytes:
@@ -205,7 +173,7 @@ class ChunkEncoder:
             case Finished():
                 self.finished = True
                 # A finish in an earlier batch was written before the cost was known.
-                cost = self._unshown_cost()
+                cost = self._labels.cost()
                 return self._chunk(b"", cost) + DONE if cost else DONE
             case ReasoningDelta():
                 return self._delta(event.choice, {"reasoning_content": event.text})
@@ -218,8 +186,7 @@ class ChunkEncoder:
             case ToolCallDelta():
                 return self._delta(event.choice, {"tool_calls": [_tool_call(event)]})
             case Failed():
-                self.failed, self.usage = event, self.usage or event.usage
-                return self.encode_failure(self.interrupted(event.failure.message))
+                return self._broken(event)
             case Heartbeat():
                 return b""
             case _:
@@ -227,7 +194,7 @@ class ChunkEncoder:
 
     def _open(self, event: Opened) -> None:
         head: dict[str, object] = {
-            "id": event.id if event.id and self._model is None else self._fallback_id,
+            "id": event.id if event.id and self._model is None else f"chatcmpl-{self._record.request_id}",
             "object": "chat.completion.chunk",
             "created": event.created,
             "model": self._model or event.model,
@@ -260,11 +227,14 @@ class ChunkEncoder:
 
     def _chunk(self, choices: bytes, extras: dict[str, object] | None = None, usage: Usage | None = None) -> bytes:
         """Return a chunk with these encoded choices."""
+        if self._is_mark_due:
+            self._is_mark_due = False
+            extras = {**(self._labels.first_member() or {}), **(extras or {})}
         if extras is None and usage is None:
             return self._head + choices + self._end
         tail = b"" if usage is None else b',"usage":' + orjson.dumps(encode_usage(usage))
         if extras is not None:
-            tail += b',"x_gateway":' + orjson.dumps(extras)
+            tail += b',"%b":' % MEMBER.encode() + orjson.dumps(extras)
         if usage is None and self._include_usage:
             tail += b',"usage":null'
         return b"%b%b]%b}\n\n" % (self._head, choices, tail)
@@ -301,37 +271,27 @@ class ChunkEncoder:
         extras: dict[str, object] = {}
         if event.reason == "other" and event.raw:
             extras["finish_reason"] = event.raw
-        if (resumed := self._resumed()) is not None:
-            extras["resumed"] = {"from": resumed.broken, "by": resumed.by}
+        extras |= self._labels.resumed()
         extras |= self._unshown_moderation()
         if not self._include_usage and self._choices == 1:
-            extras |= self._unshown_cost()
+            extras |= self._labels.cost()
+        self._ended.add(event.choice)
+        if self._started <= self._ended:
+            extras |= self._labels.last_marks()
         return self._chunk(body, extras or None)
 
     def _usage(self, usage: Usage) -> bytes:
-        is_estimated = self._record is not None and self._record.is_usage_estimated
-        extras: dict[str, object] = {"usage": "estimated"} if is_estimated else {}
-        return self._chunk(b"", extras | self._unshown_cost() or None, usage)
+        extras: dict[str, object] = {"usage": "estimated"} if self._record.is_usage_estimated else {}
+        return self._chunk(b"", extras | self._labels.cost() or None, usage)
 
     def _unshown_moderation(self) -> dict[str, object]:
         """Return the verdict that the client learns, at the end of each choice that has changed it."""
-        record = self._record
-        told = record.moderation.member() if record is not None and record.moderation is not None else None
+        moderation = self._record.moderation
+        told = moderation.member() if moderation is not None else None
         if told is None or told == self._shown_moderation:
             return {}
         self._shown_moderation = told
         return {"moderation": told}
-
-    def _unshown_cost(self) -> dict[str, object]:
-        """Return the cost of the request once, when all of its calls have ended and the client may see it."""
-        record = self._record
-        if record is None or record.shown.charged is None or self._is_cost_shown or not self._is_last_batch:
-            return {}
-        self._is_cost_shown = True
-        return {"cost": record.shown.charged}
-
-    def _resumed(self) -> Resumed | None:
-        return self._record.resumed if self._record is not None else None
 
 
 def _tool_call(event: ToolCallDelta) -> dict[str, object]:
@@ -343,60 +303,3 @@ def _tool_call(event: ToolCallDelta) -> dict[str, object]:
         "type": "function",
         "function": {"name": event.name, "arguments": event.arguments},
     }
-
-
-class LabelledEncoder(ChunkEncoder):
-    """Encodes a stream with labels: visible words before the first text of each choice, and marks on two chunks.
-
-    The marks are on the first chunk and on the chunk that ends the last choice, where the integrity value is known. An
-    answer that breaks off has no integrity value.
-    """
-
-    def __init__(self, style: AnswerStyle, labelling: Labelling, produce_id: str, record: Record | None = None) -> None:
-        """`produce_id`: the number of the answer in its marks."""
-        super().__init__(style, f"chatcmpl-{produce_id}", record)
-        self._labelling = labelling
-        self._produce_id = produce_id
-        self._prefixer = Prefixer(labelling.prefix)
-        self._integrity = Integrity() if labelling.has_integrity else None
-        # The choices that have ended, maybe fewer than were asked for; and whether all that have begun have ended.
-        self._ended: set[int] = set()
-        self._has_ended = False
-        self._is_mark_due = False
-
-    def encode(self, events: tuple[StreamEvent, ...]) -> bytes:
-        """See ChunkEncoder."""
-        return super().encode(tuple(self._prefixer.add(events)))
-
-    def lone_text(self, text: bytes) -> bytes:
-        """Return nothing: words may be due before a text, and each text counts for the integrity value."""
-        return b""
-
-    def _texts(self, texts: list[str]) -> bytes:
-        if self._integrity is not None:
-            self._integrity.add("".join(texts))
-        return super()._texts(texts)
-
-    def _encode(self, event: StreamEvent) -> bytes:
-        match event:
-            case TextDelta(text, choice) if self._integrity is not None:
-                self._integrity.add(text, choice)
-            case TextRun(pieces) if self._integrity is not None:
-                self._integrity.add(orjson.loads(b'"' + b"".join(pieces) + b'"'))
-            case ChoiceFinish():
-                self._ended.add(event.choice)
-                self._has_ended = self._started <= self._ended
-                self._is_mark_due = self._is_mark_due or self._has_ended
-            case Opened():
-                opened = super()._encode(event)
-                self._is_mark_due = True
-                return opened
-        return super()._encode(event)
-
-    def _chunk(self, choices: bytes, extras: dict[str, object] | None = None, usage: Usage | None = None) -> bytes:
-        if self._is_mark_due:
-            self._is_mark_due = False
-            integrity = self._integrity.value if self._has_ended and self._integrity is not None else ""
-            labels = marks(self._labelling, self._produce_id, integrity, in_content=self._prefixer.shown)
-            extras = {**(extras or {}), "labels": labels}
-        return super()._chunk(choices, extras, usage)

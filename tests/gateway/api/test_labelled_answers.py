@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.api.dialects.openai_chat import ChunkEncoder, LabelledEncoder, encode_answer, encoder_for
+from gateway.api.dialects.openai_chat import ChunkEncoder, encode_answer
 from gateway.model.record import Record
 from gateway.model.region_text import Label, Locale
 from gateway.policy.labels import Labelling, labelling_of
@@ -56,7 +56,7 @@ RECORD = Record("req_1", 0.0, "t")
 
 
 def encoded(*events: StreamEvent, request: ChatRequest = ASK, labels: tuple[Label, ...] = (CN,)) -> list[Any]:
-    encoder = encoder_for(AnswerStyle(request.include_usage, labelling=labelling(request, *labels)), RECORD)
+    encoder = ChunkEncoder(AnswerStyle(request.include_usage, labelling=labelling(request, *labels)), RECORD)
     return events_in(b"".join(encoder.encode((event,)) for event in events))
 
 
@@ -103,7 +103,7 @@ def test_label_text_comes_first_and_the_integrity_value_last() -> None:
 
 
 def test_run_of_texts_stays_encoded_after_the_label() -> None:
-    plain, labelled = ChunkEncoder(AnswerStyle(), "x"), encoder_for(LABELLED, RECORD)
+    plain, labelled = ChunkEncoder(AnswerStyle(), RECORD), ChunkEncoder(LABELLED, RECORD)
     for encoder in (plain, labelled):
         encoder.encode((OPENED, TextDelta("a")))
     run = TextRun((b"\\u00e9", b'\\"', "好".encode()))
@@ -112,7 +112,7 @@ def test_run_of_texts_stays_encoded_after_the_label() -> None:
 
 def test_labelled_stream_has_no_fast_path_for_single_texts() -> None:
     """The words may be due before it, and each text counts for the integrity value."""
-    labelled = encoder_for(LABELLED, RECORD)
+    labelled = ChunkEncoder(LABELLED, RECORD)
     labelled.encode((OPENED, TextDelta("a")))
     assert labelled.lone_text(b"b") == b""
 
@@ -225,13 +225,8 @@ def test_hidden_model_is_shown_as_the_assistant() -> None:
         encode_answer(completion, AnswerStyle(shown_model="assistant"), Record("r", 0.0, "t"))["model"] == "assistant"
     )
     for label in (None, labelling()):
-        data = encoder_for(AnswerStyle(ASK.include_usage, labelling=label, shown_model="assistant"), RECORD).encode(
+        data = ChunkEncoder(AnswerStyle(ASK.include_usage, labelling=label, shown_model="assistant"), RECORD).encode(
             (OPENED, TextDelta("a"), TextDelta("b"), *STOP)
         )
         assert b"model-1" not in data
         assert data.count(b'"model":"assistant"') >= 3
-
-
-def test_answer_without_labels_uses_the_plain_encoder() -> None:
-    assert type(encoder_for(AnswerStyle(ASK.include_usage), RECORD)) is ChunkEncoder
-    assert type(encoder_for(LABELLED, RECORD)) is LabelledEncoder

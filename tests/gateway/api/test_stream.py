@@ -43,10 +43,11 @@ from tests.kit.chat_strategies import completions, texts, unhurried
 
 OPENED = Opened("id-1", "model-1", 7)
 USAGE = Usage(3, 4)
+RECORD = Record("r", 0.0, "t")
 
 
 def encoded(*events: StreamEvent, include_usage: bool = False) -> list[Any]:
-    return events_in(ChunkEncoder(AnswerStyle(include_usage=include_usage), "fallback").encode(events))
+    return events_in(ChunkEncoder(AnswerStyle(include_usage=include_usage), RECORD).encode(events))
 
 
 def delta_of(event: Any) -> Any:
@@ -113,10 +114,10 @@ def read(data: bytes, *, include_usage: bool) -> tuple[dict[int, Read], Any]:
 @unhurried
 def test_client_reads_the_text(completion: ChatCompletion, include_usage: bool, cuts: list[int]) -> None:
     events = list(unfold(completion))
-    encoder = ChunkEncoder(AnswerStyle(include_usage=include_usage), "fallback")
+    encoder = ChunkEncoder(AnswerStyle(include_usage=include_usage), RECORD)
     ends = [0, *sorted(min(cut, len(events)) for cut in cuts), len(events)]
     data = b"".join(encoder.encode(tuple(events[start:end])) for start, end in pairwise(ends))
-    assert data == ChunkEncoder(AnswerStyle(include_usage=include_usage), "fallback").encode(tuple(events))
+    assert data == ChunkEncoder(AnswerStyle(include_usage=include_usage), RECORD).encode(tuple(events))
     choices, usage = read(data, include_usage=include_usage)
     assert sorted(choices) == sorted(choice.index for choice in completion.choices)
     for choice in completion.choices:
@@ -168,7 +169,7 @@ SAYINGS: dict[int, list[StreamEvent]] = {
 def test_choices_begin_in_the_order_of_their_indexes(order: tuple[int, ...]) -> None:
     deltas = [event for choice in order for event in SAYINGS[choice]]
     ends: list[StreamEvent] = [ChoiceFinish("tool_calls" if choice == 1 else "stop", choice) for choice in SAYINGS]
-    encoder = ChunkEncoder(AnswerStyle(choices=len(SAYINGS)), "fallback")
+    encoder = ChunkEncoder(AnswerStyle(choices=len(SAYINGS)), RECORD)
     events = events_in(encoder.encode((OPENED, *deltas, *ends, Finished())))
 
     state: ChatCompletionStreamState[Any] = ChatCompletionStreamState()
@@ -185,9 +186,9 @@ def test_choices_begin_in_the_order_of_their_indexes(order: tuple[int, ...]) -> 
 
 
 def test_unrequested_choice_introduces_no_others() -> None:
-    encoder = ChunkEncoder(AnswerStyle(), "fallback")
+    encoder = ChunkEncoder(AnswerStyle(), RECORD)
     assert len(events_in(encoder.encode((OPENED, TextDelta("far", 10**9))))) == 1
-    encoder = ChunkEncoder(AnswerStyle(choices=2), "fallback")
+    encoder = ChunkEncoder(AnswerStyle(choices=2), RECORD)
     assert len(events_in(encoder.encode((OPENED, TextDelta("farther", 10**9 + 1))))) == 3
 
 
@@ -205,7 +206,7 @@ def test_every_member_of_a_chunk_is_there() -> None:
 
 
 def test_answer_without_an_id_gets_a_generated_one() -> None:
-    assert [event["id"] for event in encoded(Opened("", "m", 1), TextDelta("a"), TextDelta("b"))] == ["fallback"] * 2
+    assert [event["id"] for event in encoded(Opened("", "m", 1), TextDelta("a"), TextDelta("b"))] == ["chatcmpl-r"] * 2
 
 
 SETUP = replace(OPENED, service_tier="default", system_fingerprint="fp_1")
@@ -213,7 +214,7 @@ SETUP = replace(OPENED, service_tier="default", system_fingerprint="fp_1")
 
 def test_setup_of_the_model_that_resumed_is_not_that_of_the_first() -> None:
     record = Record("r", 0.0, "t")
-    encoder = ChunkEncoder(AnswerStyle(include_usage=True), "fallback", record)
+    encoder = ChunkEncoder(AnswerStyle(include_usage=True), record)
     first = events_in(encoder.encode((SETUP, TextDelta("a"))) + encoder.encode((TextRun((b"b", b"c")),)))
     assert {(chunk["service_tier"], chunk["system_fingerprint"]) for chunk in first} == {("default", "fp_1")}
     record.resumed = Resumed("first", "second")
@@ -225,7 +226,7 @@ def test_setup_of_the_model_that_resumed_is_not_that_of_the_first() -> None:
 
 
 def test_hidden_model_hides_its_setup_too() -> None:
-    data = ChunkEncoder(AnswerStyle(include_usage=False, shown_model="assistant"), "fallback").encode(
+    data = ChunkEncoder(AnswerStyle(include_usage=False, shown_model="assistant"), RECORD).encode(
         (SETUP, TextDelta("a"), ChoiceFinish("stop"), Finished())
     )
     assert b"default" not in data
@@ -279,7 +280,7 @@ def test_calls_have_their_names_once() -> None:
 
 
 def test_signs_of_life_are_not_shown() -> None:
-    encoder = ChunkEncoder(AnswerStyle(), "f")
+    encoder = ChunkEncoder(AnswerStyle(), RECORD)
     assert encoder.encode((Heartbeat(), OPENED, Heartbeat())) == b""
     assert encoder.encode(()) == b""
     assert (encoder.finished, encoder.failed, encoder.usage) == (False, None, None)
@@ -287,7 +288,7 @@ def test_signs_of_life_are_not_shown() -> None:
 
 def test_a_failure_is_the_last_event_and_no_end() -> None:
     failed = Failed(Failure(FailureKind.INTERRUPTED, "it broke off", "sk-secret", code="their-code"))
-    encoder = ChunkEncoder(AnswerStyle(include_usage=True), "f")
+    encoder = ChunkEncoder(AnswerStyle(include_usage=True), RECORD)
     *_, error = events_in(encoder.encode((OPENED, TextDelta("a"), failed)))
     assert error == {
         "error": {
@@ -302,7 +303,7 @@ def test_a_failure_is_the_last_event_and_no_end() -> None:
 
 
 def test_usage_before_a_failure_is_only_recorded() -> None:
-    encoder = ChunkEncoder(AnswerStyle(include_usage=True), "f")
+    encoder = ChunkEncoder(AnswerStyle(include_usage=True), RECORD)
     failure = Failure(FailureKind.INTERRUPTED, "it broke off")
     *_, error = events_in(encoder.encode((OPENED, TextDelta("a"), Failed(failure, USAGE))))
     assert (set(error), encoder.usage) == ({"error"}, USAGE)
@@ -328,7 +329,7 @@ def test_text_run_is_encoded_like_its_texts(pieces: Sequence[str], include_usage
 @given(text=st.text(st.characters(exclude_categories=["Cs"]), min_size=1), include_usage=st.booleans())
 @pytest.mark.parametrize("model", ["m", 'a "quoted" m', '","content":"', "模型\n"])
 def test_later_texts_are_chunks_like_the_first(model: str, text: str, include_usage: bool) -> None:
-    encoder = ChunkEncoder(AnswerStyle(include_usage=include_usage), "f")
+    encoder = ChunkEncoder(AnswerStyle(include_usage=include_usage), RECORD)
     first, second = events_in(encoder.encode((Opened("i", model, 1), TextDelta(text), TextDelta(text))))
     assert first["model"] == model
     assert delta_of(first).pop("role") == "assistant"
@@ -338,8 +339,8 @@ def test_later_texts_are_chunks_like_the_first(model: str, text: str, include_us
 @given(texts=st.lists(texts.filter(bool), min_size=1, max_size=4), include_usage=st.booleans())
 def test_lone_text_is_encoded_like_its_event(texts: list[str], include_usage: bool) -> None:
     encoder, other = (
-        ChunkEncoder(AnswerStyle(include_usage=include_usage), "f"),
-        ChunkEncoder(AnswerStyle(include_usage=include_usage), "f"),
+        ChunkEncoder(AnswerStyle(include_usage=include_usage), RECORD),
+        ChunkEncoder(AnswerStyle(include_usage=include_usage), RECORD),
     )
     start = (Opened("i", "m", 1), TextDelta("begun"))
     assert encoder.encode(start) == other.encode(start)
@@ -351,7 +352,7 @@ def test_lone_text_is_encoded_like_its_event(texts: list[str], include_usage: bo
 
 
 def test_first_text_is_not_a_lone_text() -> None:
-    encoder = ChunkEncoder(AnswerStyle(), "f")
+    encoder = ChunkEncoder(AnswerStyle(), RECORD)
     assert encoder.lone_text(b"a") == b""
     encoder.encode((OPENED,))
     assert encoder.lone_text(b"a") == b""
@@ -382,5 +383,5 @@ def test_texts_that_come_together_are_written_as_they_are_one_by_one(deltas: lis
         ChoiceFinish("stop"),
         Finished(),
     ]
-    together, apart = ChunkEncoder(AnswerStyle(), "fallback"), ChunkEncoder(AnswerStyle(), "fallback")
+    together, apart = ChunkEncoder(AnswerStyle(), RECORD), ChunkEncoder(AnswerStyle(), RECORD)
     assert together.encode(tuple(events)) == b"".join([apart.encode((event,)) for event in events])

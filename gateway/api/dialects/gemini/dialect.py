@@ -5,13 +5,14 @@ from __future__ import annotations
 import orjson
 
 from gateway.api.body import parse_json
+from gateway.api.dialects.dialect import estimated_output
 from gateway.api.dialects.gemini import decode, encode, errors
 from gateway.api.dialects.gemini.stream import ARRAY, EVENTS, GeminiEncoder
 from gateway.api.errors import ApiError
 from gateway.model.record import Record
 from gateway.service.exchange import AnswerStyle
-from gateway.usage.token_count import count_tokens, tokens_of
-from providers.chat import ChatCompletion, ChatRequest, Usage, text_of
+from gateway.usage.token_count import count_tokens
+from providers.chat import ChatCompletion, ChatRequest, Usage
 
 
 class Gemini:
@@ -55,7 +56,7 @@ class Gemini:
 
     def encode_answer(self, completion: ChatCompletion, style: AnswerStyle, record: Record) -> bytes:
         """See Dialect."""
-        usage = completion.usage or Usage(self._prompt_tokens, _estimate_output(completion))
+        usage = completion.usage or Usage(self._prompt_tokens, estimated_output(completion.choices))
         return encode.encode_answer(completion, style, record, usage, shows_thoughts=self._shows_thoughts)
 
     def encoder(self, style: AnswerStyle, record: Record) -> GeminiEncoder:
@@ -82,17 +83,3 @@ class GeminiCount(Gemini):
     def encode_count(self, tokens: int) -> bytes:
         """See CountingDialect."""
         return orjson.dumps({"totalTokens": tokens})
-
-
-def _estimate_output(completion: ChatCompletion) -> int:
-    texts = [
-        text
-        for choice in completion.choices
-        for text in (
-            text_of(choice.message.content),
-            choice.message.refusal or "",
-            choice.message.reasoning or "",
-            *(call.name + call.arguments for call in choice.message.tool_calls),
-        )
-    ]
-    return max(1, sum(map(tokens_of, texts)))

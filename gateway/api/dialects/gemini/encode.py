@@ -36,16 +36,13 @@ def encode_answer(
         usage: The token counts, which may be estimated.
         shows_thoughts: The answer may contain thoughts.
     """
-    labelled = label_answer(completion, style, record)
+    labelled, member = label_answer(completion, style, record, is_estimated=completion.usage is None)
     body: dict[str, object] = {
-        "candidates": [_candidate(choice, shows_thoughts) for choice in labelled.completion.choices],
+        "candidates": [_candidate(choice, shows_thoughts) for choice in labelled.choices],
         "usageMetadata": encode_usage(usage),
         "modelVersion": style.shown_model or completion.model,
         "responseId": completion.id if completion.id and style.shown_model is None else record.request_id,
     }
-    member = dict(labelled.member or {})
-    if completion.usage is None:
-        member["usage"] = "estimated"
     if member:
         body[MEMBER] = member
     return orjson.dumps(body)

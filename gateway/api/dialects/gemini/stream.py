@@ -15,7 +15,7 @@ from typing import assert_never
 
 import orjson
 
-from gateway.api.dialects.dialect import interrupted
+from gateway.api.dialects.dialect import StreamEncoder
 from gateway.api.dialects.gemini.encode import (
     call_parts,
     encode_citations,
@@ -25,7 +25,7 @@ from gateway.api.dialects.gemini.encode import (
     image_part,
 )
 from gateway.api.dialects.gemini.errors import error_object
-from gateway.api.dialects.labelling import MEMBER, StreamLabels
+from gateway.api.dialects.labelling import MEMBER
 from gateway.api.errors import ApiError
 from gateway.model.record import Record
 from gateway.service.exchange import AnswerStyle
@@ -98,8 +98,8 @@ class _Candidate:
     has_refused: bool = False
 
 
-class GeminiEncoder:
-    """Encodes the stream of one client. See `gateway.api.dialects.dialect.StreamEncoder`."""
+class GeminiEncoder(StreamEncoder):
+    """Encodes the stream of one client."""
 
     def __init__(
         self, style: AnswerStyle, record: Record, form: StreamForm, prompt_tokens: int, *, shows_thoughts: bool
@@ -113,13 +113,7 @@ class GeminiEncoder:
             prompt_tokens: An estimate of the prompt, for a provider that counts nothing.
             shows_thoughts: Thoughts are shown.
         """
-        self.usage: Usage | None = None
-        self.failed: Failed | None = None
-        self.interrupted = interrupted
-        self.finished = False
-        self._labels = StreamLabels(style, record)
-        self._model = style.shown_model
-        self._request_id = record.request_id
+        super().__init__(style, record)
         self._form = form
         self._prompt_tokens = prompt_tokens
         self._shows_thoughts = shows_thoughts
@@ -145,7 +139,7 @@ class GeminiEncoder:
 
     def encode_failure(self, error: ApiError) -> bytes:
         """See StreamEncoder."""
-        return self._write(orjson.dumps(error_object(error, self._request_id)), is_last=True)
+        return self._write(orjson.dumps(error_object(error, self._record.request_id)), is_last=True)
 
     def _encode(self, event: StreamEvent) -> bytes:
         match event:
@@ -183,8 +177,7 @@ class GeminiEncoder:
                 self.finished = True
                 return self._finish()
             case Failed():
-                self.failed, self.usage = event, self.usage or event.usage
-                return self.encode_failure(self.interrupted(event.failure.message))
+                return self._broken(event)
             case Heartbeat():
                 return b""
             case _:
@@ -194,7 +187,7 @@ class GeminiEncoder:
         return self._candidates.setdefault(choice, _Candidate())
 
     def _open(self, event: Opened) -> None:
-        shown_id = event.id if event.id and self._model is None else self._request_id
+        shown_id = event.id if event.id and self._model is None else self._record.request_id
         known = {"modelVersion": self._model or event.model, "responseId": shown_id}
         self._tail = b"," + orjson.dumps(known)[1:]
         if self._text_head:
@@ -264,10 +257,8 @@ class GeminiEncoder:
             if collected.annotations and (citations := encode_citations(collected.annotations)):
                 candidate["citationMetadata"] = citations
             candidates.append(candidate)
-        member = dict(self._labels.member() or {})
-        usage = self.usage
-        if usage is None:
-            usage, member["usage"] = Usage(self._prompt_tokens, max(1, self._seen_tokens)), "estimated"
+        member = self._labels.member(is_estimated=self.usage is None)
+        usage = self.usage or Usage(self._prompt_tokens, max(1, self._seen_tokens))
         head = orjson.dumps({"candidates": candidates, "usageMetadata": encode_usage(usage)})[:-1]
         data = head + self._tail
         if member:

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import hashlib
 
+from gateway.api.dialects.dialect import estimated_output
 from gateway.api.dialects.labelling import MEMBER, label_answer
 from gateway.api.dialects.messages.decode import NO_STATE
 from gateway.model.record import Record
 from gateway.service.exchange import AnswerStyle
-from gateway.usage.token_count import tokens_of
-from providers.chat import ChatCompletion, Choice, FinishReason, ToolCall, Usage, said_in
+from providers.chat import ChatCompletion, Choice, FinishReason, Usage, said_in
 from providers.chat.messages import is_data_uri, split_data_uri
 from providers.formats.tool_calls import arguments_of, safe_call_id
 from providers.json_values import dumps
@@ -52,11 +52,11 @@ def encode_answer(completion: ChatCompletion, style: AnswerStyle, record: Record
         record: The record of the request.
         asked: The facts of the request.
     """
-    labelled = label_answer(completion, style, record)
-    choice = labelled.completion.choices[0]
-    message = choice.message
     counted = counted_usage(completion.usage)
-    usage = counted or Usage(asked.prompt_tokens, _estimate(choice))
+    labelled, member = label_answer(completion, style, record, is_estimated=counted is None)
+    choice = labelled.choices[0]
+    message = choice.message
+    usage = counted or Usage(asked.prompt_tokens, estimated_output((choice,)))
     reason = stop_reason(choice.finish_reason, has_calls=bool(message.tool_calls), is_refusal=bool(message.refusal))
     body: dict[str, object] = {
         **message_head(completion.id, style.shown_model or completion.model, style, record),
@@ -64,9 +64,6 @@ def encode_answer(completion: ChatCompletion, style: AnswerStyle, record: Record
         **asked.end(reason, choice.stop_sequence),
         "usage": encode_usage(usage),
     }
-    member = dict(labelled.member or {})
-    if counted is None:
-        member["usage"] = "estimated"
     if message.annotations:
         member["annotations"] = message.annotations
     if member:
@@ -95,7 +92,8 @@ def _content(choice: Choice, record: Record, *, hides_thinking: bool) -> list[di
     for position, call in enumerate(calls):
         if position and call.signature:
             blocks.append(thinking_block("", call.signature))
-        blocks.append({"type": "tool_use", **call_head(call.id, call.name, record, position), "input": _input(call)})
+        head = call_head(call.id, call.name, record, position)
+        blocks.append({"type": "tool_use", **head, "input": arguments_of(call)})
     return blocks
 
 
@@ -122,10 +120,6 @@ def call_head(call_id: str, name: str, record: Record, position: int) -> dict[st
         answer = hashlib.blake2s(f"{record.request_id} {record.started_at}".encode(), digest_size=8).hexdigest()
         shown = f"toolu_{shown}_{answer}_{position}"
     return {"id": shown, "name": name}
-
-
-def _input(call: ToolCall) -> object:
-    return arguments_of(call)
 
 
 def stop_reason(reason: FinishReason, *, has_calls: bool, is_refusal: bool) -> str:
@@ -157,9 +151,3 @@ def encode_usage(usage: Usage) -> dict[str, object]:
     if usage.reasoning_tokens:
         counts["output_tokens_details"] = {"thinking_tokens": usage.reasoning_tokens}
     return counts
-
-
-def _estimate(choice: Choice) -> int:
-    message = choice.message
-    texts = (said_in(message), message.reasoning or "", *(call.name + call.arguments for call in message.tool_calls))
-    return max(1, sum(map(tokens_of, texts)))

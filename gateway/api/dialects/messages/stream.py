@@ -21,8 +21,8 @@ from typing import assert_never
 
 import orjson
 
-from gateway.api.dialects.dialect import interrupted
-from gateway.api.dialects.labelling import MEMBER, StreamLabels
+from gateway.api.dialects.dialect import StreamEncoder
+from gateway.api.dialects.labelling import MEMBER
 from gateway.api.dialects.messages.decode import NO_STATE
 from gateway.api.dialects.messages.encode import (
     Asked,
@@ -72,8 +72,8 @@ class _Call:
     pieces: list[str] = field(default_factory=list)
 
 
-class MessageStreamEncoder:
-    """Encodes the stream of one client. See `gateway.api.dialects.dialect.StreamEncoder`."""
+class MessageStreamEncoder(StreamEncoder):
+    """Encodes the stream of one client."""
 
     def __init__(self, style: AnswerStyle, record: Record, asked: Asked) -> None:
         """Make it for one stream.
@@ -83,14 +83,9 @@ class MessageStreamEncoder:
             record: The record of the request.
             asked: The facts of the request.
         """
-        self.usage: Usage | None = None
-        self.failed: Failed | None = None
-        self.interrupted = interrupted
-        self.finished = False
+        super().__init__(style, record)
         self._style = style
-        self._record = record
         self._asked = asked
-        self._labels = StreamLabels(style, record)
         self._state = _IDLE
         self._block = _NONE
         self._index = -1
@@ -136,7 +131,7 @@ class MessageStreamEncoder:
     def _start(self, event: StreamEvent) -> bytes:
         self._state = _OPEN
         opened = event if isinstance(event, Opened) else Opened("", "", 0)
-        model = self._style.shown_model or opened.model
+        model = self._model or opened.model
         message: dict[str, object] = {
             **message_head(opened.id, model, self._style, self._record),
             "content": [],
@@ -183,9 +178,7 @@ class MessageStreamEncoder:
                 self.finished = True
                 self._end(written)
             case Failed():
-                self.failed, self.usage = event, self.usage or event.usage
-                error = self.interrupted(event.failure.message)
-                written.append(self.encode_failure(error))
+                written.append(self._broken(event))
             case Opened() | Heartbeat():
                 pass
             case _:
@@ -301,9 +294,7 @@ class MessageStreamEncoder:
             "delta": self._asked.end(reason, self._finish.stop_sequence),
             "usage": encode_usage(usage),
         }
-        member = dict(self._labels.member() or {})
-        if counted is None:
-            member["usage"] = "estimated"
+        member = self._labels.member(is_estimated=counted is None)
         if self._annotations:
             member["annotations"] = self._annotations
         if member:

@@ -214,7 +214,7 @@ class ResponseHead:
             output,
             self.exchange.echo,
             usage,
-            b',"%b":%b' % (MEMBER.encode(), orjson.dumps(member)) if member is not None else b"",
+            b',"%b":%b' % (MEMBER.encode(), orjson.dumps(member)) if member else b"",
         )
 
 
@@ -225,14 +225,12 @@ def status_of(finish: FinishReason) -> bytes:
 
 def encode_answer(completion: ChatCompletion, style: AnswerStyle, record: Record, exchange: ResponsesRequest) -> bytes:
     """Return the body of a whole answer. An answer of this API has one choice."""
-    labelled = label_answer(completion, style, record)
-    completion, member = labelled.completion, labelled.member
+    completion, member = label_answer(completion, style, record, is_estimated=completion.usage is None)
     choice = completion.choices[0] if completion.choices else _EMPTY
     status = status_of(choice.finish_reason)
     usage = completion.usage
     if usage is None:
         usage = estimated_usage(exchange, text_of(choice.message.content))
-        member = {**(member or {}), "usage": "estimated"}
     head = ResponseHead(record, exchange, style.shown_model or completion.model, completion.created)
     output = b",".join(_items(choice, status, record, exchange))
     return head.encode(status, output, encode_usage(usage), finish=choice.finish_reason, member=member)

@@ -23,8 +23,7 @@ from typing import assert_never
 
 import orjson
 
-from gateway.api.dialects.dialect import interrupted
-from gateway.api.dialects.labelling import StreamLabels
+from gateway.api.dialects.dialect import StreamEncoder
 from gateway.api.dialects.responses.encode import (
     COMPLETED,
     FAILED,
@@ -67,7 +66,6 @@ from providers.chat import (
     TextDelta,
     TextRun,
     ToolCallDelta,
-    Usage,
     UsageReport,
 )
 from providers.reading.response_reader import MAX_BODY_BYTES, TOO_LARGE
@@ -112,17 +110,12 @@ class _Message(_Item):
     logprobs: list[bytes] = field(default_factory=list)
 
 
-class ResponseStreamEncoder:
-    """Encodes the stream of one client. See `gateway.api.dialects.dialect.StreamEncoder`."""
+class ResponseStreamEncoder(StreamEncoder):
+    """Encodes the stream of one client."""
 
     def __init__(self, style: AnswerStyle, record: Record, exchange: ResponsesRequest) -> None:
         """Make it for one stream."""
-        self.usage: Usage | None = None
-        self.failed: Failed | None = None
-        self.interrupted = interrupted
-        self.finished = False
-        self._labels = StreamLabels(style, record)
-        self._record = record
+        super().__init__(style, record)
         self._exchange = exchange
         self._head = ResponseHead(record, exchange, style.shown_model or "", 0)
         self._state = _IDLE
@@ -151,8 +144,7 @@ class ResponseStreamEncoder:
                 written.append(self._open(event))
             written.append(self._encode(event))
             if self._bytes > MAX_BODY_BYTES and self._state != _ENDED:
-                self.failed = Failed(TOO_LARGE)
-                written.append(self._fail(self.interrupted(TOO_LARGE.message)))
+                written.append(self._broken(Failed(TOO_LARGE)))
             if self._state == _ENDED:
                 break
         return b"".join(written)
@@ -199,8 +191,7 @@ class ResponseStreamEncoder:
             case Finished():
                 return self._complete()
             case Failed():
-                self.failed, self.usage = event, self.usage or event.usage
-                return self._fail(self.interrupted(event.failure.message))
+                return self._broken(event)
             case Opened() | Heartbeat():
                 pass  # only the first `Opened` counts
             case _:
@@ -225,10 +216,8 @@ class ResponseStreamEncoder:
     def _complete(self) -> bytes:
         written = self._end_all() if self._state != _FINISHED else b""
         self.finished, self._state = True, _ENDED
-        usage, member = self.usage, self._labels.member()
-        if usage is None:
-            usage = estimated_usage(self._exchange, self._all_text())
-            member = {**(member or {}), "usage": "estimated"}
+        member = self._labels.member(is_estimated=self.usage is None)
+        usage = self.usage or estimated_usage(self._exchange, self._all_text())
         status = status_of(self._finish)
         output = b",".join([item.done for item in self._items])
         body = self._head.encode(status, output, encode_usage(usage), finish=self._finish, member=member)

@@ -60,7 +60,7 @@ def test_first_event_has_marks_without_an_integrity_value() -> None:
 def test_stream_without_labels_has_no_member() -> None:
     text, labels = passed(PLAIN, *ANSWER)
     assert text == "你aé好"
-    assert labels.first_member() is labels.member() is None
+    assert (labels.first_member(), labels.member()) == (None, {})
     assert not labels.reads_texts
 
 
@@ -76,19 +76,25 @@ def test_resumed_stream_names_both_deployments() -> None:
 
 def test_whole_answer_has_the_same_words_and_marks_as_its_stream() -> None:
     text, labels = passed(LABELLED, *ANSWER)
-    answer = label_answer(fold((*ANSWER, Finished())), LABELLED, record())
-    assert answer.completion.choices[0].message.content == text
-    assert answer.member == labels.member()
+    completion, member = label_answer(fold((*ANSWER, Finished())), LABELLED, record())
+    assert completion.choices[0].message.content == text
+    assert member == labels.member()
 
 
 def test_whole_answer_without_labels_is_unchanged() -> None:
     whole = fold((*ANSWER, Finished()))
-    answer = label_answer(whole, PLAIN, record())
-    assert answer.completion is whole
-    assert answer.member is None
+    assert label_answer(whole, PLAIN, record()) == (whole, {})
 
 
 def test_unknown_finish_reason_of_a_whole_answer_is_in_the_member() -> None:
     whole = fold((*ANSWER, Finished()))
     other = replace(whole.choices[0], finish_reason="other", raw_finish_reason="recitation")
-    assert label_answer(replace(whole, choices=(other,)), PLAIN, record()).member == {"finish_reason": "recitation"}
+    _, member = label_answer(replace(whole, choices=(other,)), PLAIN, record())
+    assert member == {"finish_reason": "recitation"}
+
+
+def test_whole_answer_states_that_its_usage_is_an_estimate_as_its_stream_does() -> None:
+    estimated = record()
+    estimated.shown.usage_is_estimated = True
+    _, member = label_answer(fold((*ANSWER, Finished())), PLAIN, estimated)
+    assert member == StreamLabels(PLAIN, estimated).member() == {"usage": "estimated"}
