@@ -35,10 +35,10 @@ from gateway.model.units import UNIT_S
 from gateway.operator_errors import NotStored
 from gateway.state.client_store import AlreadyStored, ClientStore, Entry, Section
 from providers.auth import Secret
-from providers.value import Value
 
 Json = dict[str, object]
 _DURATION = re.compile(r"(0|[1-9][0-9]{0,8})(s|m|h|d)", re.ASCII)
+_GRACE = "1h"
 _LONGEST_S = 3660 * 86_400.0
 _MOST_TEXT = 200
 _SHOWN_HASH = 10
@@ -64,21 +64,6 @@ class AdminRefused(Exception):
 
 class InvalidFields(ValueError):
     """The fields of an action do not fit each other. The message states the fix."""
-
-
-class KeyRequest(Value, frozen=True):
-    """The arguments of a new key.
-
-    Attributes:
-        expires: How long it works, such as `30d`, or None.
-        imported: The hash `sha256:…` of a key that exists, or None to make a key.
-    """
-
-    client: str
-    expires: str | None = None
-    owner: str = ""
-    note: str = ""
-    imported: str | None = None
 
 
 class ClientAdmin:
@@ -138,32 +123,33 @@ class ClientAdmin:
 
     # --- keys -------------------------------------------------------------------------------------
 
-    def create_key(self, request: KeyRequest) -> Json:
-        """Make a key, and return its id and, this one time, the key itself."""
-        facts = self._expect_database("keys create", request.client)
-        expires_s = duration_s("expires", request.expires) if request.expires is not None else None
+    def create_key(
+        self, client: str, expires: str | None = None, owner: str = "", note: str = "", *, imported: str | None = None
+    ) -> Json:
+        """Make a key, and return its id and, this one time, the key itself.
+
+        Args:
+            expires: How long it works, such as `30d`. None: until it is revoked.
+            imported: The hash `sha256:…` of a key that exists. None: a key is made.
+        """
+        facts = self._expect_database("keys create", client)
+        expires_s = duration_s("expires", expires) if expires is not None else None
         if expires_s == 0:
             raise AdminRefused(400, "invalid_request", "`expires` must be longer than nothing")
         now_s = self._clock()
         key = new_key(facts.cell)
-        digest = _imported(request.imported) if request.imported is not None else self._digest(key)
-        info = KeyInfo(
-            key.id,
-            request.client,
-            _line("owner", request.owner),
-            _line("note", request.note),
-            now_s,
-            now_s + expires_s if expires_s is not None else None,
-        )
+        digest = _imported(imported) if imported is not None else self._digest(key)
+        until_s = now_s + expires_s if expires_s is not None else None
+        info = KeyInfo(key.id, client, _line("owner", owner), _line("note", note), now_s, until_s)
         fields = {"key": info.id, "client": info.client, "expires_at": _time(info.expires_at_s), "owner": info.owner}
-        entry = self._entry("key_imported" if request.imported is not None else "key_created", fields)
+        entry = self._entry("key_imported" if imported is not None else "key_created", fields)
         self._change(lambda: self._store.add_key(info, digest, entry))
-        return {"id": key.id} if request.imported is not None else {"id": key.id, "key": key.text}
+        return {"id": key.id} if imported is not None else {"id": key.id, "key": key.text}
 
-    def rotate_key(self, key_id: str, grace: str) -> Json:
+    def rotate_key(self, key_id: str, grace: str | None) -> Json:
         """Give a key a new secret. The previous secret works until the grace period ends."""
         facts = self._expect_database("keys rotate")
-        grace_s = duration_s("grace", grace)
+        grace_s = duration_s("grace", grace or _GRACE)
         now_s, info = self._clock(), self._valid_key(key_id)
         key = new_key(facts.cell, info.id)
         entry = self._entry("key_rotated", {"key": info.id, "client": info.client, "old_until": _time(now_s + grace_s)})

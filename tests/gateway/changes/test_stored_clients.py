@@ -21,7 +21,7 @@ from gateway.model.caller import RequestHeaders
 from gateway.model.config_version import ConfigVersion
 from gateway.model.stored_client import StoredClients
 from gateway.operator_errors import DatabaseUnreachable, StateError
-from gateway.service.client_admin import AdminRefused, KeyRequest
+from gateway.service.client_admin import AdminRefused
 from gateway.state.client_store import ClientStore
 from providers.auth import Secret
 from tests.kit.clocks import SetClock
@@ -67,7 +67,7 @@ def key_of(database: ClientDatabase, client: str = "app") -> str:
     """Create a client and a key."""
     admin = database.admin("ines")
     admin.create("clients", client, {})
-    return str(admin.create_key(KeyRequest(client))["key"])
+    return str(admin.create_key(client)["key"])
 
 
 def break_reading(store: ClientStore, patch: pytest.MonkeyPatch) -> None:
@@ -132,7 +132,7 @@ def test_key_is_loaded_again_when_it_expires(database: ClientDatabase, clock: Se
     admin = database.admin("")
     admin._clock = clock
     admin.create("clients", "app", {})
-    key = str(admin.create_key(KeyRequest("app", expires="1m"))["key"])
+    key = str(admin.create_key("app", expires="1m")["key"])
     database.refresh()
     assert code_of(database.stage(TABLE), key) == "app"
     clock.now += 61
@@ -144,7 +144,7 @@ def test_client_that_the_config_no_longer_allows_is_left_out(database: ClientDat
     database.stage(TABLE)
     admin = database.admin("")
     admin.create("clients", "bound", {"region": "eu"})
-    key = str(admin.create_key(KeyRequest("bound"))["key"])
+    key = str(admin.create_key("bound")["key"])
     other = key_of(database, "free")
     database.refresh()
     assert code_of(database.stage(TABLE), key) == "bound"
