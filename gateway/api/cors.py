@@ -31,7 +31,7 @@ _MAY_SEND = re.compile(
 )
 # The demo takes the caller's territory from this header, which an edge sets in production.
 _MAY_SEND_TO_DEMO = b"cf-ipcountry"
-_MAY_READ = (
+MAY_READ = (
     b"x-request-id, x-gateway-region, x-gateway-why, x-gateway-deployment, x-gateway-attempts, "
     b"x-gateway-dropped, x-gateway-embedding-space, x-gateway-emulated, x-gateway-estimated, x-gateway-labels, "
     b"x-gateway-intent, x-gateway-preference, x-gateway-hand-off, x-gateway-moderation, "
@@ -89,7 +89,7 @@ async def apply_cors(
         await _answer_preflight(cors, headers, allowed, send)
         return None
     if allowed:
-        allowed = [*allowed, (b"access-control-expose-headers", _MAY_READ)]
+        allowed = [*allowed, (b"access-control-expose-headers", MAY_READ)]
     pairs = allowed if cors.any_origin else [*allowed, (b"vary", b"Origin")]
     if not pairs:
         return send

@@ -13,6 +13,7 @@ from typing import get_type_hints
 from openai._constants import MAX_RETRY_AFTER_DELAY
 from openai.types.chat.completion_create_params import CompletionCreateParamsStreaming
 
+from gateway.api import cors
 from gateway.api.admin_guard import Guard
 from gateway.api.admin_routes import build_admin_routes
 from gateway.api.errors import STATUS, from_domain
@@ -27,7 +28,7 @@ from gateway.model.record import AttemptAction, AttemptDecision, AttemptRecord, 
 from gateway.model.refusal_reason import REASON_BY_CODE, RESERVED, RefusalReason
 from gateway.model.resilience import DEFAULT_MAX_OPEN, Resilience
 from gateway.model.section import default_as_written
-from gateway.model.version_names import VERSION_NAMES
+from gateway.model.version_names import VERSION_HEADERS, VERSION_NAMES
 from gateway.policy.location import SIGNALS
 from gateway.state.receipts import receipt_of
 from providers.compatible import dialect
@@ -82,6 +83,11 @@ def test_headers_are_those_of_the_api() -> None:
                 if _OURS.fullmatch(text):
                     named.add(text)
     assert {*asked, *answered} == named
+
+
+def test_pages_in_a_browser_may_read_every_response_header() -> None:
+    exposed = {name.strip() for name in cors.MAY_READ.decode().split(",")}
+    assert exposed == {*first_words(docs_table("| response header")), *VERSION_HEADERS, "allow"}
 
 
 def test_signals_are_those_of_the_registry_with_their_fixed_headers() -> None:
