@@ -53,7 +53,6 @@ _PSEUDONYM_DIGITS = 32
 _NO_USAGE = Usage()
 _NOTHING = CallAmount(NO_CURRENCY, 0, 0, None)
 _NO_REQUEST = ChatRequest("", ())
-_VERSIONS: dict[int, tuple[Price, str]] = {}
 _WITH_USAGE = (UsageReport, Failed)
 _BROKEN = frozenset(
     {
@@ -283,7 +282,7 @@ class RequestUsage:
             deployment=deployment.name,
             model=deployment.model,
             config_version=config.version,
-            price_version=_version_of(price) if price is not None else None,
+            price_version=price_version(price) if price is not None else None,
             vendor_currency=price.currency if price is not None else None,
             currency=config.usage.currency,
             usage_source=_ESTIMATED,
@@ -535,13 +534,3 @@ class CallUsage:
     def _output(self, tokens: int) -> int:
         """Return an estimate of the output, which is at most the cap."""
         return min(tokens, self.held.output)
-
-
-def _version_of(price: Price) -> str:
-    """Return the version of a price, which is computed once for each price."""
-    known = _VERSIONS.get(id(price))
-    if known is None or known[0] is not price:
-        if len(_VERSIONS) > 10_000:
-            _VERSIONS.clear()
-        known = _VERSIONS[id(price)] = price, price_version(price)
-    return known[1]

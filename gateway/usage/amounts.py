@@ -10,6 +10,7 @@ import hashlib
 from collections.abc import Mapping
 from decimal import Decimal, InvalidOperation
 from fractions import Fraction
+from functools import lru_cache
 
 import msgspec
 
@@ -123,6 +124,7 @@ def shown_nano(nano: int) -> str:
     return f"{'-' if nano < 0 else ''}{whole}.{decimals}"
 
 
+@lru_cache(maxsize=10_000)
 def price_version(price: Price) -> str:
     """Return a short name of a price that changes with every amount in it. It names the price in usage rows."""
     rates = [price.rates, *(rates for _, rates in price.above)]

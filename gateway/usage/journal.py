@@ -2,9 +2,11 @@
 
 Theory of operation:
 
-- An operation is one transaction under the lock of the file (flock), which the kernel releases when its process ends.
-  It takes some microseconds and never waits. If the lock is not free, operations queue, and the event loop tries again:
-  for a second, or for as long as it takes to settle a call.
+- Operations queue. The next turn of the event loop runs all of them in one transaction, because most of the cost is
+  that of a commit. Each of them is done whole or not at all, and is answered after the commit.
+- A transaction is under the lock of the file (flock), which the kernel releases when its process ends. It takes some
+  microseconds for an operation and never waits. If the lock is not free, the event loop tries again: for a second, or
+  for as long as it takes to settle a call.
 - A transaction is committed by one write of a page that names all others, so `kill -9` leaves it whole or undone. The
   kernel owns the pages, so they survive the end of every process.
 - An open call is kept with its row as it would be if its process ended now (`lost`). Its settlement replaces that row
@@ -28,7 +30,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
@@ -100,13 +102,19 @@ _OpenCall = tuple[int, int, list[_Entry], bytes]
 _encode, _decode = msgspec.msgpack.Encoder().encode, msgspec.msgpack.Decoder(_OpenCall).decode
 
 
-class _Queued(NamedTuple):
-    """An operation that waits for the lock."""
+class _Operation(msgspec.Struct):
+    """A part of a transaction."""
 
-    operation: Callable[[lmdb.Transaction, Any], Any]
+    run: Callable[[lmdb.Transaction, Any], Any]
     argument: object
+
+
+class _Queued(_Operation):
+    """An operation that waits for the next transaction, or for the lock."""
+
     future: asyncio.Future[Any]
     is_sure: bool
+    until_s: float
 
 
 class Journal:
@@ -135,9 +143,11 @@ class Journal:
         self._open: dict[str, tuple[bytes, list[_Entry]]] = {}
         # Cells of the file. They are right as long as no other process has written.
         self._known: dict[bytes, _Cells] = {}
+        # The keys of those that the present transaction has changed.
+        self._changed: set[bytes] = set()
         self._name = os.urandom(8)
         self._queue: deque[_Queued] = deque()
-        self._polling: asyncio.Task[None] | None = None
+        self._next_flush: asyncio.Handle | None = None
         self._problem = ""
 
     @classmethod
@@ -156,8 +166,8 @@ class Journal:
 
     def close(self) -> None:
         """Finish late settlements if the lock is free, and close the file. Open calls become lost calls."""
-        if self._polling is not None:
-            self._polling.cancel()
+        if self._next_flush is not None:
+            self._next_flush.cancel()
         with suppress(GateUnavailable):
             self._take_now()
             try:
@@ -235,7 +245,7 @@ class Journal:
                 cells = _present(self._get(txn, counter.key), windows[counter.window], now_ns)
                 generation, start, end, spent, held, credit = cells
                 spent, credit = _bounded(max(spent, more_spent)), _bounded(max(credit, more_credit))
-                self._set(txn, counter.key, (generation, start, end, spent, held, credit))
+                self._set(counter.key, (generation, start, end, spent, held, credit))
                 count += 1
             txn.put(_BUILT, b"")
             return count
@@ -266,14 +276,14 @@ class Journal:
         # This path is not split into functions: it is the largest part of the cost of a request with budgets.
         now_ns, call, windows = self._clock(), request.call, request.windows
         tokens, amount_nano = request.tokens, request.amount_nano
-        room_calls = request.room_calls
+        room_calls, known = request.room_calls, self._known
         amounts = (tokens, amount_nano, 1)
         changes: dict[bytes, _Cells] = {}
         entries, states = [], []
         for limit in request.budgets:
             counter = limit.counter
             key, measure = counter.key, counter.measure
-            generation, start, end, spent, held, credit = cells = self._get(txn, key)
+            generation, start, end, spent, held, credit = cells = known[key] if key in known else self._get(txn, key)
             if not start <= now_ns < end:
                 generation, start, end, spent, held, credit = _present(cells, windows[counter.window], now_ns)
             amount, room = amounts[measure], limit.limit + credit - spent
@@ -291,8 +301,8 @@ class Journal:
             if rate.measure == _TOKENS:  # a request stays counted, so its rate is not settled
                 entries.append((key, 0, amount, -per_minute))
             states.append(RateState((MINUTE_NS - left_ns) * per_minute // MINUTE_NS, left_ns))
-        for key, changed in changes.items():
-            self._set(txn, key, changed)
+        self._known.update(changes)
+        self._changed.update(changes)
         place = b"o" + (self._run or self._begin_run()) + call.encode()
         txn.put(place, _encode((tokens, amount_nano, entries, request.row)))
         return place, entries, tuple(states)
@@ -302,7 +312,7 @@ class Journal:
         for limit in request.budgets:
             key, bounds = limit.counter.key, request.windows[limit.counter.window]
             cells = _present(self._get(txn, key), bounds, now_ns)
-            self._set(txn, key, cells)
+            self._set(key, cells)
             states.append(_state_of(cells))
         missing = [_missing_ns(self._get(txn, rate.key), now_ns) for rate in request.rates]
         return refusal_of(request, tuple(states), tuple(map(RatePerMinute.state, request.rates, missing)), missing)
@@ -318,16 +328,19 @@ class Journal:
         self, txn: lmdb.Transaction, entries: list[_Entry], used: tuple[int, int, int], *, is_lost: bool = False
     ) -> None:
         """Replace what an open call holds by what it used. In rates, a lost call used its hold."""
+        known, changed = self._known, self._changed
         for key, generation, amount, measure in entries:
-            current, start, end, spent, held, credit = cells = self._get(txn, key)
+            current, start, end, spent, held, credit = cells = known[key] if key in known else self._get(txn, key)
             if measure < 0:
                 now_ns = self._clock()
                 more_ns = 0 if is_lost else (used[_TOKENS] - amount) * MINUTE_NS // -measure
                 left_ns = min(max(0, _missing_ns(cells, now_ns) + more_ns), LARGEST_AMOUNT - now_ns)
-                self._set(txn, key, (0, now_ns, now_ns + left_ns, 0, 0, 0))
-            elif current == generation:  # otherwise the window in which the call was admitted has ended
-                spent = min(spent + used[measure], LARGEST_AMOUNT)
-                self._set(txn, key, (current, start, end, spent, held - amount, credit))
+                known[key] = 0, now_ns, now_ns + left_ns, 0, 0, 0
+            elif current == generation:
+                known[key] = current, start, end, min(spent + used[measure], LARGEST_AMOUNT), held - amount, credit
+            else:  # the window in which the call was admitted has ended
+                continue
+            changed.add(key)
 
     def _read(self, txn: lmdb.Transaction, asked: tuple[Iterable[Counter], AllBounds]) -> list[CounterState]:
         (counters, windows), now_ns = asked, self._clock()
@@ -339,10 +352,11 @@ class Journal:
         cells = _present(self._get(txn, counter.key), windows[counter.window], self._clock())
         generation, start, end, present, held, credit = cells
         present = present if spent is None else _bounded(spent)
-        self._set(txn, counter.key, (generation, start, end, present, held, _bounded(credit + more)))
+        self._set(counter.key, (generation, start, end, present, held, _bounded(credit + more)))
         return self._read(txn, ([counter], windows))[0]
 
     def _drop(self, txn: lmdb.Transaction, keys: Iterable[bytes]) -> int:
+        self._write_cells(txn)
         self._known.clear()
         return sum(txn.delete(key) for key in keys)
 
@@ -353,12 +367,20 @@ class Journal:
             cells = self._known[key] = _unpack(stored) if stored is not None else _NO_CELLS
         return cells
 
-    def _set(self, txn: lmdb.Transaction, key: bytes, cells: _Cells) -> None:
-        txn.put(key, _pack(*cells))
+    def _set(self, key: bytes, cells: _Cells) -> None:
         self._known[key] = cells
+        self._changed.add(key)
+
+    def _write_cells(self, txn: lmdb.Transaction) -> None:
+        """Write the cells that were changed in this transaction, each once."""
+        if self._changed:
+            known = self._known
+            txn.cursor().putmulti([(key, _pack(*known[key])) for key in self._changed])
+            self._changed.clear()
 
     def _forget(self, txn: lmdb.Transaction, _: object) -> None:
         ended_ns = self._clock() - MINUTE_NS
+        self._write_cells(txn)
         for key, value in list(_items(txn, b"c", sys.maxsize)):
             _, _, end, _, held, _ = _unpack(value)
             if end < ended_ns and not held:
@@ -408,90 +430,95 @@ class Journal:
         (self.directory / run.hex()).unlink(missing_ok=True)
         return count
 
-    # The lock.
+    # The queue and the lock.
 
     async def _do(
         self, operation: Callable[[lmdb.Transaction, Any], Any], argument: object, *, is_sure: bool = False
     ) -> Any:
-        """Run an operation in a transaction. Raises GateUnavailable.
+        """Run an operation in the next transaction. Raises GateUnavailable.
 
         An operation that is sure is never given up. If it is not done after a second, it continues in the background.
         """
-        if not self._queue:
-            try:
-                self._take()
-            except BlockingIOError:
-                pass
-            else:
-                try:
-                    return self._transact(operation, argument)
-                except GateUnavailable:
-                    if not is_sure:
-                        raise
-                finally:
-                    self._give()
         future = self._enqueue(operation, argument, is_sure=is_sure)
         try:
-            await asyncio.wait([future], timeout=WAIT_S)
+            return await future
         except asyncio.CancelledError:
-            is_done = not is_sure and not future.cancel() and future.exception() is None
+            is_done = not is_sure and not future.cancelled() and future.done() and future.exception() is None
             # A hold that was done a moment before is not used.
             if is_done and operation == self._hold and isinstance(future.result(), tuple):
                 _ = self._enqueue(self._settle, (*future.result()[:2], (0, 0, 0), b""), is_sure=True)
             raise
-        if future.done():
-            return future.result()
-        if is_sure:
-            return None
-        future.cancel()
-        raise GateUnavailable(_LOCKED)
 
     def _enqueue(
         self, operation: Callable[[lmdb.Transaction, Any], Any], argument: object, *, is_sure: bool
     ) -> asyncio.Future[Any]:
         loop = asyncio.get_running_loop()
-        one = _Queued(operation, argument, loop.create_future(), is_sure)
-        self._queue.append(one)
-        if self._polling is None or self._polling.done():
-            self._polling = loop.create_task(self._poll())
-        return one.future
+        future = loop.create_future()
+        self._queue.append(_Queued(operation, argument, future, is_sure, loop.time() + WAIT_S))
+        if self._next_flush is None:
+            self._next_flush = loop.call_soon(self._flush)
+        return future
 
-    async def _poll(self) -> None:
-        while self._queue:
-            await asyncio.sleep(_RETRY_S if self._problem else _PAUSE_S)
-            with suppress(BlockingIOError):
-                self._take()
-                try:
-                    self._run_queued()
-                finally:
-                    self._give()
+    def _flush(self) -> None:
+        """Run what is queued if the lock is free. Try again later with what is left."""
+        self._next_flush = None
+        try:
+            self._take()
+        except BlockingIOError:
+            pass
+        else:
+            try:
+                self._run_queued()
+            finally:
+                self._give()
+        if self._queue:
+            loop = asyncio.get_running_loop()
+            self._end_waits(loop.time())
+            self._next_flush = loop.call_later(_RETRY_S if self._problem else _PAUSE_S, self._flush)
+
+    def _end_waits(self, now_s: float) -> None:
+        for one in self._queue:
+            if one.until_s < now_s and not one.future.done():
+                if one.is_sure:
+                    one.future.set_result(None)
+                else:
+                    one.future.set_exception(GateUnavailable(self._problem or _LOCKED))
 
     def _run_queued(self) -> None:
-        """Run what is queued under the lock. An operation that fails and is sure stays queued, with all after it."""
-        while self._queue:
-            one = self._queue[0]
-            if not one.future.done() or one.is_sure:
-                try:
-                    result = self._transact(one.operation, one.argument)
-                except GateUnavailable as error:
-                    if one.is_sure:
-                        self._problem = str(error)
-                        return
-                    one.future.set_exception(error)
-                except Exception as error:  # the operations after it must not wait for it for ever
-                    if not one.future.done():
-                        one.future.set_exception(error)
-                else:
-                    self._problem = ""
+        """Run what is queued under the lock, in one transaction, or in one for each operation if one of them fails.
+
+        An operation that fails and is sure stays queued, with all after it.
+        """
+        queue, is_together = self._queue, True
+        while queue:
+            batch = [one for one in (queue if is_together else (queue[0],)) if one.is_sure or not one.future.done()]
+            try:
+                results = self._transact(batch) if batch else []
+            except Exception as error:  # the operations after it must not wait for it for ever
+                if len(batch) > 1:
+                    is_together = False
+                    continue
+                (failed,) = batch
+                if failed.is_sure and isinstance(error, GateUnavailable):
+                    self._problem = str(error)
+                    return
+                if not failed.future.done():
+                    failed.future.set_exception(error)
+            else:
+                self._problem = ""
+                for one, result in zip(batch, results, strict=True):
                     if not one.future.done():
                         one.future.set_result(result)
-            self._queue.popleft()
+            if is_together:
+                queue.clear()
+            else:
+                queue.popleft()
 
     def do_now(self, operation: Callable[[lmdb.Transaction, Any], _T], argument: object = None) -> _T:
         """Run an operation where there is no event loop to wait in. Raises GateUnavailable."""
         self._take_now()
         try:
-            return self._transact(operation, argument)
+            return self._transact((_Operation(operation, argument),))[0]  # type: ignore[no-any-return]
         finally:
             self._give()
 
@@ -505,7 +532,7 @@ class Journal:
                     raise GateUnavailable(_LOCKED) from None
                 time.sleep(_PAUSE_S)
 
-    def _transact(self, operation: Callable[[lmdb.Transaction, Any], _T], argument: object) -> _T:
+    def _transact(self, operations: Sequence[_Operation]) -> list[Any]:
         known = self._known
         try:
             txn = self._begin(None, None, self._writes)
@@ -514,16 +541,18 @@ class Journal:
                     known.clear()
                     if self._writes:
                         txn.put(_WRITER, self._name)
-                result = operation(txn, argument)
+                results = [one.run(txn, one.argument) for one in operations]
+                self._write_cells(txn)
             except BaseException:
                 known.clear()
+                self._changed.clear()
                 txn.abort()
                 raise
             txn.commit()
         except lmdb.Error as error:
             known.clear()
             raise GateUnavailable(f"{self._path} can't be written: {_words(error)}") from error
-        return result
+        return results
 
 
 def _keep(txn: lmdb.Transaction, item: tuple[bytes, bytes]) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, TypeVar
 from zoneinfo import ZoneInfo
 
 from gateway.model.budget import Window
@@ -44,14 +45,9 @@ def rate(per_minute: int, *, unit: str = "tokens", name: str = "app") -> RatePer
     return RatePerMinute(CounterKind.CLIENT, name, unit, per_minute)
 
 
-def at_once(coroutine: Coroutine[object, object, _T]) -> _T:
-    """Return the result of an operation that must not wait."""
-    try:
-        coroutine.send(None)
-    except StopIteration as end:
-        return end.value  # type: ignore[no-any-return]
-    coroutine.close()
-    raise AssertionError("the operation waits")
+def at_once(coroutine: Coroutine[Any, Any, _T]) -> _T:
+    """Return the result of an operation, in an event loop of its own."""
+    return asyncio.run(coroutine)
 
 
 @dataclass

@@ -96,7 +96,7 @@ def refused(gate: Journal, call: str, amount: int = 10, **more: object) -> HoldR
 
 
 def state(gate: Journal, limit: BudgetLimit = DAILY, now_ns: int = NOW_NS) -> tuple[int, int, int]:
-    [found] = at_once(gate.read([limit.counter], windows_at(now_ns)))
+    [found] = gate.do_now(gate._read, ([limit.counter], windows_at(now_ns)))
     return found[:3]
 
 
@@ -461,6 +461,36 @@ async def test_operations_that_wait_for_the_lock_run_in_order_when_it_is_free(st
     assert await settling
     found = await asyncio.gather(*holding)
     assert [type(one) for one in found] == [HoldGranted, HoldGranted, HoldRefused, HoldRefused]
+
+
+async def test_operations_of_one_turn_of_the_event_loop_are_one_transaction(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each of them is whole, and sees those before it. One that fails undoes none of the others."""
+    gate, begun = start(), 0
+    begin = gate._begin
+
+    def count(*arguments: object) -> lmdb.Transaction:
+        nonlocal begun
+        begun += 1
+        return begin(*arguments)
+
+    monkeypatch.setattr(gate, "_begin", count)
+    small = budget(5, window=Window.MONTH)
+    asked = [gate.hold(request(name, 40, row=b"row")) for name in ("one", "two", "three")]
+    found = await asyncio.gather(*asked, gate.hold(request("four", 20, budgets=(DAILY, small))))
+    assert [type(one) for one in found] == [HoldGranted, HoldGranted, HoldRefused, HoldRefused]
+    assert begun == 1
+    assert (state(gate), state(start())) == ((0, 80, 0), (0, 80, 0))
+    begun = 0
+    failing = gate.read([DAILY.counter], {})  # without bounds of its window
+    found = await asyncio.gather(
+        gate.settle("one", 0, 30, b"row"), failing, gate.settle("two", 0, 0), return_exceptions=True
+    )
+    assert (found[0], type(found[1]), found[2]) == (True, KeyError, True)
+    assert begun == 4, "one for all, and when it has failed, one for each"
+    assert (state(gate), state(start())) == ((30, 0, 0), (30, 0, 0))
+    assert gate.waiting(10) == [(b"wone", b"row")]
 
 
 async def test_settlement_continues_in_the_background_while_the_lock_is_held(
