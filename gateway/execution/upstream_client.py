@@ -140,6 +140,7 @@ class UpstreamClient:
         self._transport = transport
         self._clock = clock
         self._refused: dict[tuple[str, str], dict[str, float]] = {}
+        self._streams_only: dict[tuple[str, str], float] = {}
 
     def send(
         self,
@@ -160,6 +161,8 @@ class UpstreamClient:
             CallRefused: A limit does not admit the call, and nothing was sent.
         """
         recheck = partial(_recheck, still_allowed, step) if still_allowed is not None else None
+        if self._streams_only:
+            self._fold(step.deployment, options)
         if options.usage is not None:
             return self._send_counted(step, secret, options, deadline, options.usage, recheck)
         chat, wire = self._write(step, options.request)
@@ -311,6 +314,12 @@ class UpstreamClient:
         body = {name: value for name, value in as_map(loads(wire.body)).items() if name not in left_out}
         return chat, replace(wire, body=dumps(body))
 
+    def _fold(self, deployment: Deployment, options: AttemptOptions) -> None:
+        """Ask for a stream, and fold it, where the server has shown that it answers in streams only."""
+        request, until_s = options.request, self._streams_only.get(_server_of(deployment), 0.0)
+        if self._clock() < until_s and isinstance(request, ChatRequest) and not request.stream:
+            options.request = as_stream(request) if folds(request, deployment, is_last_step=False) else request
+
     def _as_operator_fault(self, failure: Failure, deployment: Deployment, sent: ChatRequest) -> Failure:
         """Return FIELD_REFUSED if the provider refuses a field that the gateway adds to every request.
 
@@ -319,8 +328,12 @@ class UpstreamClient:
         """
         if failure.kind is FailureKind.FIELD_REFUSED and not sent.stream:
             # The adapter recognised the sentence of a model that answers in streams only.
-            remedy = "the provider answers this model in streams only; set `fold: true` on the deployment"
-            return replace(failure, detail=f"{remedy}: {failure.detail}")
+            remedy = "the provider answers this in streams only"
+            if not folds(sent, deployment, is_last_step=False):
+                return replace(failure, detail=f"{remedy}: {failure.detail}")
+            self._streams_only[_server_of(deployment)] = self._clock() + _LEFT_OUT_S
+            remedy += "; it is asked for them for an hour, or always with `fold: true` on the deployment"
+            return replace(failure, detail=f"{remedy}: {failure.detail}", should_retry=True)
         if failure.kind is not FailureKind.INVALID_REQUEST:
             return failure
         name = own_field(deployment.adapter, deployment.target, sent, failure)

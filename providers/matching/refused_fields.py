@@ -19,8 +19,8 @@ _Path = tuple[str, ...]
 _NAME = r"(?P<path>[A-Za-z_][\w.\[\]-]{0,127})"
 # Messages of servers for an unknown field, if the error has no separate `param`. The whole message must match, so that
 # a prompt that is repeated in an error can't match. source: OpenAI's and Azure's API, Groq's, pydantic 1 and 2 (vLLM
-# before 0.6, FastAPI, Mistral, Anthropic), Go's encoding/json, jsonschema, Google's API, transformers serve; as_of
-# 2026-11-26.
+# before 0.6, FastAPI, Mistral, Anthropic, Fireworks), Go's encoding/json, jsonschema, Google's API, transformers serve;
+# as_of 2026-11-26.
 _SENTENCES = tuple(
     re.compile(_NAME.join(map(re.escape, sentence.split("{}"))))
     for sentence in (
@@ -32,6 +32,8 @@ _SENTENCES = tuple(
         "{}: extra fields not permitted",
         "[{'type': 'extra_forbidden', 'loc': ('body', '{}'), 'msg': 'Extra inputs are not permitted', "
         "'input': {'include_usage': True}}]",
+        "Extra inputs are not permitted, field: '{}'",
+        "Extra inputs are not permitted, field: '{}', value: {'include_usage': True}",
         'json: unknown field "{}"',
         "Additional properties are not allowed ('{}' was unexpected)",
         'Invalid JSON payload received. Unknown name "{}": Cannot find field.',

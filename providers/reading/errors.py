@@ -25,6 +25,7 @@ the server by a code of its own is a guess, too, because many servers answer so 
 from __future__ import annotations
 
 import re
+from ast import literal_eval
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
@@ -71,8 +72,9 @@ _A_WORD = r"[!-~]{1,256}"
 """The pattern of a placeholder for a model or a number: one word of visible ASCII, which can't match a prompt."""
 _QUOTING = re.compile(
     r"<\d{3}> [\w.]+: |The model returned the following errors: |litellm\.\w+: (?:\w+: |litellm\.\w+: ){0,4}(?:\w+ - )?"
+    r"|[a-z][a-z0-9-]{1,30} error: "
 )
-"""The beginnings that DashScope, Bedrock and LiteLLM write before the sentence of a model's server."""
+"""The beginnings that DashScope, Bedrock, LiteLLM and TrueFoundry write before the sentence of a model's server."""
 _INEXACT = frozenset(
     {
         *(FailureKind.INVALID_REQUEST, FailureKind.RATE_LIMITED, FailureKind.MALFORMED),
@@ -460,6 +462,8 @@ def classify(
         limits=rules.limits,
     )
     is_stated = judged.is_stated or (status in _MAY_PASS and failed.retry_after_s is not None)
+    # Whatever the words: this error says that the model is what is wrong.
+    is_stated = is_stated or (failed.kind is FailureKind.MODEL_NOT_FOUND and failed.param == "model")
     return change(failed, is_stated=is_stated, rule=judged.rule, about=rules.about.get(judged.word))
 
 
@@ -476,13 +480,22 @@ def _layers_of(body: Mapping[str, object], rules: ErrorRules) -> list[Mapping[st
 
 
 def _object_in(text: str) -> Mapping[str, object]:
-    """Return the JSON object in a message, after a few words and perhaps before a further sentence; or else empty."""
+    """Return the object in a message, after a few words and perhaps before a further sentence; or else empty.
+
+    It is JSON, or a dict as Python shows it.
+    """
     start, end = text.find("{"), text.rfind("}") + 1
     if not 0 <= start <= _MOST_SHOWN or len(text) > 32 * _MOST_DETAIL or text[end:].lstrip()[:1] not in ("", "."):
         return {}
     try:
         return as_map(loads(text[start:end]))
     except JsonError:
+        pass
+    try:
+        # The text of an exception of OpenAI's and Anthropic's SDKs: `Error code: 400 - {'error': {…}}`.
+        is_python = text.startswith("{'", start) and end - start <= _MOST_DETAIL
+        return as_map(literal_eval(text[start:end])) if is_python else {}
+    except (ValueError, SyntaxError, RecursionError, MemoryError):
         return {}
 
 

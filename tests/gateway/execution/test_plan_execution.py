@@ -482,12 +482,17 @@ async def test_refused_key_is_replaced_by_the_next_at_once(bench: Bench) -> None
     assert bench.waits == [0.0]
 
 
-async def test_model_that_only_streams_is_the_operators_problem_and_the_log_names_the_setting(bench: Bench) -> None:
+@pytest.mark.parametrize(("fold", "tried"), [("null", ["first", "second", "second"]), ("false", ["first", "second"])])
+async def test_model_that_only_streams_is_asked_for_a_stream_unless_the_operator_forbids_it(
+    bench: Bench, fold: str, tried: list[str]
+) -> None:
+    keys = {"FIRST": "k1", "SECOND": "k2"}
+    bench.table = table_of(CONFIG.merge(f"deployments: {{first: {{fold: {fold}}}, second: {{fold: {fold}}}}}"), keys)
     text = "This model only support stream mode, please enable the stream parameter to access the model. "
     refusal = httpx.Response(400, json={"error": {"message": text, "code": "invalid_parameter_error"}})
     bench.router.post(FIRST).mock(return_value=refusal)
     bench.router.post(SECOND).mock(return_value=refusal)
     with pytest.raises(PlanExhausted) as raised:
         await bench.ask()
-    assert (bench.tried, raised.value.failure.kind) == (["first", "second"], FailureKind.FIELD_REFUSED)
-    assert "`fold: true`" in raised.value.failure.detail
+    assert (bench.tried, raised.value.failure.kind) == (tried, FailureKind.FIELD_REFUSED)
+    assert bench.router.calls[-1].request.content.count(b'"stream":true') == (fold == "null")
