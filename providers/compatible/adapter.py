@@ -81,11 +81,6 @@ class CompatibleAdapter:
     known_as: tuple[str, ...] = ()
 
     @property
-    def row(self) -> CompatibleDialect:
-        """The former name of `dialect`, for plug-ins of earlier releases."""
-        return self.dialect
-
-    @property
     def capabilities(self) -> Capabilities:
         """See `providers.adapter.Adapter`."""
         return self.dialect.capabilities

@@ -52,12 +52,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
     group.addoption(
         "--simulator",
-        "--dialect",
         action="append",
         default=[],
         metavar="MODULE:NAME",
         help="the simulator of the adapter at the same position (default: the simulator registered under the adapter's "
-        "name, or else `SIMULATOR` in the adapter's module); --dialect is its former name",
+        "name, or else `SIMULATOR` in the adapter's module)",
     )
     group.addoption(
         "--wire",

@@ -138,14 +138,11 @@ def _named(name: str, index: int, simulators: Sequence[str]) -> tuple[Subject, .
 
 
 def _default_simulator(name: str, adapter: Adapter) -> Simulator:
-    """Return the simulator that is registered for the adapter, or else `SIMULATOR` in the adapter's module.
-
-    `DIALECT` is the former name of `SIMULATOR`.
-    """
+    """Return the simulator that is registered for the adapter, or else `SIMULATOR` in the adapter's module."""
     simulator = load_simulators().simulators.get(adapter.name)
     if simulator is None:
         module = import_module(name.partition(":")[0])
-        in_module = getattr(module, "SIMULATOR", getattr(module, "DIALECT", None))
+        in_module = getattr(module, "SIMULATOR", None)
         if in_module is None:
             raise pytest.UsageError(
                 f"--adapter {name}: no simulator is registered for '{adapter.name}'; name one with --simulator"

@@ -265,11 +265,6 @@ class Simulators(Value, frozen=True):
     simulators: Mapping[str, Simulator]
     broken: Mapping[str, str]
 
-    @property
-    def dialects(self) -> Mapping[str, Simulator]:
-        """The former name of `simulators`, for programs of earlier releases."""
-        return self.simulators
-
     def named(self, provider: str) -> Simulator:
         """Return the simulator of a provider.
 

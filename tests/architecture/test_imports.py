@@ -100,8 +100,6 @@ PURE = (
     "gateway/changes/plan.py",
     "gateway/changes/plan_checks.py",
     "gateway/changes/plan_text.py",
-    "providers/adapters",
-    "providers/codec",
 )
 IMPURE = set(
     "asyncio ctypes glob http io logging multiprocessing os pathlib random secrets select selectors shutil signal socket ssl "

@@ -15,7 +15,7 @@ import pytest
 
 from providers.conformance.purity import forbidden_imports, impurities
 from tests.architecture.known_exceptions import shrinking
-from tests.architecture.source_tree import Module, circles, modules, our_imports
+from tests.architecture.source_tree import circles, modules, our_imports
 
 GATEWAY = """
 files settings                      leaves: opening an operator's files; process settings
@@ -97,20 +97,11 @@ def layer_of(name: str) -> str:
     return name.split(".")[1] if "." in name else ""
 
 
-@cache
-def is_alias(module: Module) -> bool:
-    """Return whether the module only re-exports moved names, for one release."""
-    # `providers.adapters` has only such modules.
-    return module.name == "providers.adapters" or any(
-        getattr(node, "id", "") == "DeprecationWarning" for node in module.nodes
-    )
-
-
 def test_every_module_is_in_a_layer() -> None:
     unknown = []
-    for name, module in modules().items():
+    for name in modules():
         package, layer = name.partition(".")[0], layer_of(name)
-        if layer and layer not in LINES[package] and layer != TRANSPORT and not is_alias(module):
+        if layer and layer not in LINES[package] and layer != TRANSPORT:
             unknown.append(name)
     assert unknown == []
 
@@ -165,10 +156,9 @@ def test_tables_are_read_as_intended(importer: str, imported: str, allowed: bool
 
 
 def pairs() -> Iterator[tuple[str, str]]:
-    """Yield every import between two modules of the packages, of any kind, except those of alias modules."""
+    """Yield every import between two modules of the packages, of any kind."""
     for importer, imported, _ in our_imports():
-        if not is_alias(importer) and not is_alias(imported):
-            yield importer.name, imported.name
+        yield importer.name, imported.name
 
 
 @shrinking
@@ -275,8 +265,7 @@ PURE = ("chat", "reading", "matching", "formats", "openai_json")
 
 def modules_in(layer: str) -> list[str]:
     """Return the modules of a layer of `providers`, wherever they are at present."""
-    ours = [name for name in modules() if name.startswith("providers.") and layer_of(name) == layer]
-    return [name for name in ours if not is_alias(modules()[name])]
+    return [name for name in modules() if name.startswith("providers.") and layer_of(name) == layer]
 
 
 @pytest.mark.parametrize("layer", PURE)

@@ -1,1 +1,0 @@
-"""Deprecated aliases for one release."""
