@@ -167,9 +167,20 @@ def _call(call: ToolCall, wire_format: SimulatorFormat) -> dict[str, object]:
 
 def encode_stream(completion: ChatCompletion, wire_format: SimulatorFormat, wants_usage: bool) -> Iterator[bytes]:
     """Yield the events of a stream, including its end mark."""
-    frame = {**_frame(completion, "chat.completion.chunk"), **wire_format.answer}
     if wire_format.opening:
         yield encode_event(wire_format.opening, wire_format)
+    for position, chunk in enumerate(encode_chunks(completion, wire_format, wants_usage)):
+        yield encode_event(chunk, wire_format)
+        if wire_format.comment and position == 0:
+            yield f": {wire_format.comment}\n\n".encode()
+    yield END
+
+
+def encode_chunks(
+    completion: ChatCompletion, wire_format: SimulatorFormat, wants_usage: bool = False
+) -> Iterator[dict[str, object]]:
+    """Yield the chunks of a stream."""
+    frame = {**_frame(completion, "chat.completion.chunk"), **wire_format.answer}
     usage = None if completion.usage is None else _usage(completion.usage, wire_format)
     chunks = list(_deltas(completion, wire_format))
     for position, choice in enumerate(chunks):
@@ -179,14 +190,11 @@ def encode_stream(completion: ChatCompletion, wire_format: SimulatorFormat, want
             chunk["usage"] = usage
         if usage is not None and wire_format.usage == "choice" and last:
             choice["usage"] = usage
-        yield encode_event(chunk, wire_format)
-        if wire_format.comment and position == 0:
-            yield f": {wire_format.comment}\n\n".encode()
+        yield chunk
     if wire_format.whole_at_end:
-        yield encode_event(encode_answer(completion, wire_format), wire_format)
+        yield encode_answer(completion, wire_format)
     if usage is not None and wire_format.usage == "last" and wants_usage:
-        yield encode_event({**frame, "choices": [], "usage": usage}, wire_format)
-    yield END
+        yield {**frame, "choices": [], "usage": usage}
 
 
 def encode_event(value: Mapping[str, object], wire_format: SimulatorFormat) -> bytes:

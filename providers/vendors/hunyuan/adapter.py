@@ -15,13 +15,11 @@ from providers.auth import AuthScheme, TencentSignature
 from providers.catalogue.facts_adapter import FactsAdapter
 from providers.chat import ChatCompletion, ChatRequest
 from providers.failures import Failure
-from providers.formats.fitting import fit
 from providers.json_values import dumps
 from providers.reading.errors import error_object
 from providers.reading.event_stream import EventStreamParser
-from providers.reading.json_object import JSON_OBJECT
 from providers.vendors.hunyuan.answer import HunyuanReader, hunyuan_failure, read_completion
-from providers.vendors.hunyuan.request import FEATURES, encode_body
+from providers.vendors.hunyuan.request import dialect, encode_body
 from providers.wire import WireRequest, WireResponse
 
 _HEADERS = (
@@ -30,7 +28,6 @@ _HEADERS = (
     ("x-tc-version", "2023-09-01"),
     ("x-tc-language", "en-US"),
 )
-_PARAMETERS = frozenset({"temperature", "top_p", "seed", "stop", "reasoning_effort"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,12 +40,12 @@ class HunyuanAdapter(FactsAdapter):
     @property
     def capabilities(self) -> Capabilities:
         """Text, images and tools. The API has no token limit and only one choice."""
-        return Capabilities(FEATURES, _PARAMETERS)
+        return dialect().capabilities
 
     @property
     def emulated(self) -> frozenset[str]:
         """See `providers.adapter.EmulatesFeatures`. The API has no JSON mode."""
-        return frozenset({JSON_OBJECT})
+        return dialect().emulated
 
     @property
     def ends_behind_stop(self) -> bool:
@@ -62,8 +59,7 @@ class HunyuanAdapter(FactsAdapter):
 
     def build_request(self, request: ChatRequest, target: Target) -> WireRequest:
         """See `providers.adapter.Adapter`. The signature covers the path `/`, the only one of the API."""
-        body = encode_body(fit(request, self.takes), target)
-        return WireRequest("POST", f"{target.base_path}/", _HEADERS, dumps(body))
+        return WireRequest("POST", f"{target.base_path}/", _HEADERS, dumps(encode_body(request, target)))
 
     def parse_response(self, response: WireResponse, target: Target) -> ChatCompletion:
         """See `providers.adapter.Adapter`."""

@@ -8,18 +8,16 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from providers.catalogue import FactsFile
 from providers.chat import ChatCompletion
 from providers.failures import Failure
 from providers.json_values import as_map, read_map
-from providers.openai_json.read_answer import Answers, ChatReader, read_body
+from providers.openai_json.read_answer import ChatReader, read_body
 from providers.reading.errors import classify, error_object, load_rules
+from providers.vendors.hunyuan.request import FACTS, dialect
 from providers.wire import WireResponse
 
 __all__ = ["HunyuanReader", "hunyuan_failure", "read_completion"]
 
-_FACTS = FactsFile("providers.vendors.hunyuan", "hunyuan")
-_RULE = Answers(safety=("moderation_level",), stop_left_in=True)
 _SITES = ("international", "mainland")
 _WORD = re.compile("(?<=[a-z])(?=[A-Z])")
 _MOST_DEEP = 12
@@ -27,7 +25,7 @@ _MOST_DEEP = 12
 
 def hunyuan_failure(body: Mapping[str, object], response: WireResponse) -> Failure:
     """Return the failure of an error body: by its code, else by the HTTP status."""
-    return classify(_as_openai(body), response, load_rules(_FACTS), _SITES)
+    return classify(_as_openai(body), response, load_rules(FACTS), _SITES)
 
 
 def read_completion(response: WireResponse, model: str) -> ChatCompletion:
@@ -54,7 +52,7 @@ class HunyuanReader(ChatReader):
     """Read the events of one answer into its `assembler`."""
 
     def __init__(self, model: str) -> None:
-        super().__init__(model, _RULE, load_rules(_FACTS), _SITES)
+        super().__init__(model, dialect().answers, load_rules(FACTS), _SITES)
 
     def read_event(self, chunk: Mapping[str, object], event: str) -> None:
         """Read one event of a stream."""

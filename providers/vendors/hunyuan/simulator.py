@@ -1,42 +1,52 @@
 """The simulator of Hunyuan's native API: signed requests, answers in `Response`, errors with status 200.
 
-Source: Tencent Cloud API 3.0 and tencentcloud-sdk-python-hunyuan 3.1.180, read 2026-11-20.
+Apart from that, its requests and answers are those of the vendor's compatible API in PascalCase.
+
+Source: Tencent Cloud API 3.0, hunyuan 2023-09-01, and tencentcloud-sdk-python-hunyuan 3.1.180, read 2026-11-20. It may
+be stricter than the vendor in two points: unknown fields are always refused, and so is a user message directly after a
+tool result, which the vendor does not document.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from functools import cache
+from typing import Any
 
 from providers.catalogue import FactsFile
 from providers.catalogue.models import UNKNOWN_MODEL, ModelFacts, load_models, model_facts
-from providers.chat import ChatCompletion, ChatRequest, Choice, ToolCall, Usage, said_in
+from providers.chat import ChatCompletion, ChatRequest
+from providers.compatible.dialect import CompatibleDialect, read_dialect
+from providers.compatible.simulator import simulator_named
+from providers.compatible.simulator_answer import SimulatorFormat, encode_answer, encode_chunks
+from providers.compatible.simulator_request import as_openai, objections
 from providers.failures import FailureKind, InvalidRequest
-from providers.json_values import JsonError, as_map, dumps, loads, read_str
+from providers.json_values import JsonError, as_map, dumps, loads, loads_text, read_list, read_map, read_str
 from providers.openai_json import decode_request
-from providers.testkit.answer_pieces import cut, cut_in_two, with_stop_left_in
+from providers.testkit.answer_pieces import with_stop_left_in
 from providers.testkit.simulator import IncomingRequest, RequestRejected
-from providers.vendors.hunyuan.simulator_request import as_openai, refusals, refusals_of_head
 from providers.wire import WireResponse
 
 _FACTS = FactsFile("providers.vendors.hunyuan", "hunyuan")
-_NOTE = "以上内容为AI生成，不代表开发者立场，请勿删除或修改本标记"
-_SENSITIVE = "sensitive"
-_ERRORS = {
-    FailureKind.RATE_LIMITED: "RequestLimitExceeded",
-    FailureKind.QUOTA: "FailedOperation.ResourcePackExhausted",
-    FailureKind.CREDENTIALS: "AuthFailure.SecretIdNotFound",
-    FailureKind.GEO_REFUSED: "UnauthorizedOperation",
-    FailureKind.MODEL_NOT_FOUND: "InvalidParameterValue.Model",
-    FailureKind.CONTEXT_LENGTH: "InvalidParameter",
-    FailureKind.CONTENT_FILTER: "OperationDenied.TextIllegalDetected",
-    FailureKind.INVALID_REQUEST: "InvalidParameter",
-}
+_ACTION = {"x-tc-action": "ChatCompletions", "x-tc-version": "2023-09-01"}
+_AUTHORIZATION = re.compile(
+    r"TC3-HMAC-SHA256 Credential=[^/,\s]+/(?P<date>\d{4}-\d\d-\d\d)/hunyuan/tc3_request, "
+    r"SignedHeaders=content-type;host, Signature=[0-9a-f]{64}"
+)
+_INVALID = "InvalidParameter"
 _TOO_LONG = (
     "This model's maximum context length is 32768 tokens. However, your request has 40000 input tokens. "
     "Please reduce the length of the input messages."
 )
-_SERVER_ERROR = "FailedOperation.EngineServerError"
+_SERVER_ERROR_IN_A_STREAM = 4000
+
+
+@cache
+def _dialect() -> CompatibleDialect:
+    return read_dialect(as_map(_FACTS.read()["dialect"]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,56 +55,126 @@ class HunyuanSimulator:
 
     name: str = "hunyuan"
 
+    @property
+    def format(self) -> SimulatorFormat:
+        """The form of answers. Each event has usage."""
+        return replace(simulator_named("hunyuan-compatible").format, usage="each")
+
     def read_request(self, incoming: IncomingRequest) -> ChatRequest:
         """See `providers.testkit.simulator.Simulator`. The form of the signature is checked, not its key."""
         if incoming.method != "POST" or not incoming.path.endswith("/"):
             raise _refused("InvalidRequest", f"{incoming.method} {incoming.path} is not an action")
-        for code, message in refusals_of_head(incoming.headers):
+        for code, message in _refusals_of_head(incoming.headers):
             raise _refused(code, message)
         try:
-            body = as_map(loads(incoming.body))
+            body = _as_compatible(as_map(loads(incoming.body)))
         except JsonError:
-            raise _refused("InvalidParameter", "The body is not valid JSON.") from None
-        for code, message in refusals(body, self._facts(read_str(body, "Model") or "")):
+            raise _refused(_INVALID, "The body is not valid JSON.") from None
+        facts = self._facts(read_str(body, "model") or "")
+        for code, message in (*_refusals(body, facts), *_objections(body, facts, incoming.path)):
             raise _refused(code, message)
         try:
-            return decode_request(as_openai(body))
+            return decode_request(as_openai(body, _dialect(), facts))
         except InvalidRequest as error:
-            raise _refused("InvalidParameter", str(error)) from None
+            raise _refused(_INVALID, str(error)) from None
 
     def _facts(self, model: str) -> ModelFacts:
         facts = model_facts(load_models(_FACTS), model)
-        return ModelFacts(features=frozenset({"tools", "vision"})) if facts is UNKNOWN_MODEL else facts
+        return ModelFacts(features=_dialect().native) if facts is UNKNOWN_MODEL else facts
 
     def write_answer(self, completion: ChatCompletion, request: ChatRequest) -> WireResponse:
         """See `providers.testkit.simulator.Simulator`."""
-        completion = with_stop_left_in(completion, request)
-        choices = [
-            {"Index": choice.index, "FinishReason": _finish_reason(choice), "Message": _message(choice)}
-            for choice in completion.choices
-        ]
-        answer = {**_head(completion), "Choices": choices, **_usage(completion.usage), "RequestId": completion.id}
-        return WireResponse(200, _headers(completion.id), dumps({"Response": answer}), 0)
+        answer = as_map(_native(encode_answer(with_stop_left_in(completion, request), self.format)))
+        body = {"Response": {**answer, "RequestId": completion.id}}
+        return WireResponse(200, _headers(completion.id), dumps(body), 0)
 
     def write_stream(self, completion: ChatCompletion, request: ChatRequest) -> tuple[bytes, ...]:
-        """See `providers.testkit.simulator.Simulator`. Each event has usage; there is no end mark."""
-        events = []
-        completion = with_stop_left_in(completion, request)
-        for choice in completion.choices:
-            for delta, reason in _deltas(choice):
-                entry = {"Index": choice.index, "Delta": {"Role": "assistant", **delta}, "FinishReason": reason}
-                events.append(_event({**_head(completion), "Choices": [entry], **_usage(completion.usage)}))
-        return tuple(events)
+        """See `providers.testkit.simulator.Simulator`. There is no end mark."""
+        chunks = encode_chunks(with_stop_left_in(completion, request), self.format)
+        return tuple(_event(_native(chunk)) for chunk in chunks)
 
     def write_error(self, kind: FailureKind, status: int, retry_after_s: float | None = None) -> WireResponse:
         """See `providers.testkit.simulator.Simulator`."""
-        body = _error(_ERRORS.get(kind, _SERVER_ERROR), _error_text(kind))
-        return WireResponse(status, _headers("simulated"), dumps(body), 0)
+        code = self.format.errors.get(kind) or self.format.errors[FailureKind.UNAVAILABLE]
+        return WireResponse(status, _headers("simulated"), dumps(_error(code[0], _error_text(kind))), 0)
 
     def write_error_event(self, kind: FailureKind) -> bytes:
         """See `providers.testkit.simulator.Simulator`."""
-        code = _ERRORS.get(kind, 4000)
+        code, _ = self.format.errors[kind] if kind is not FailureKind.UNAVAILABLE else (_SERVER_ERROR_IN_A_STREAM, "")
         return _event({"ErrorMsg": {"Msg": _error_text(kind), "Code": code}})
+
+
+def _refusals_of_head(headers: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """Yield the errors in the headers: a wrong action, or a signature of the wrong form or date. Any key will do."""
+    for name, value in _ACTION.items():
+        if headers.get(name) != value:
+            yield "InvalidAction", f"{name} must be {value}"
+    signed = _AUTHORIZATION.fullmatch(headers.get("authorization", ""))
+    timestamp = headers.get("x-tc-timestamp", "")
+    if signed is None or not timestamp.isdigit():
+        yield "AuthFailure.SignatureFailure", "The request has no signature in the form of TC3-HMAC-SHA256."
+    elif datetime.fromtimestamp(int(timestamp), UTC).strftime("%Y-%m-%d") != signed["date"]:
+        yield "AuthFailure.SignatureExpire", "The date of the signature is not the timestamp's, in UTC."
+
+
+def _refusals(body: Mapping[str, object], facts: ModelFacts) -> Iterator[tuple[str, str]]:
+    """Yield the errors of a parsed body that only the native API has."""
+    messages = [as_map(message) for message in read_list(body, "messages")]
+    if not read_str(body, "model"):
+        yield "InvalidParameterValue.Model", "Model does not exist."
+    if next((message.get("role") for message in messages if message.get("role") != "system"), "") == "assistant":
+        yield _INVALID, "The first message must be of the role user or tool."
+    for parts in (read_list(message, "content") for message in messages):
+        if parts and not any(as_map(part).get("type") == "text" for part in parts):
+            yield _INVALID, "Contents must have a text."
+    if "enable_thinking" in body and "enable_thinking" not in facts.flags:
+        yield _INVALID, "EnableThinking is not supported by this model."
+
+
+def _objections(body: Mapping[str, object], facts: ModelFacts, path: str) -> Iterator[tuple[str, str]]:
+    """Yield the errors that the compatible API has too."""
+    for message in objections(body, _dialect(), facts, path):
+        yield ("UnknownParameter" if "Extra inputs" in message else _INVALID), message
+
+
+def _as_compatible(native: Mapping[str, object]) -> dict[str, object]:
+    """Return the request in the form of the compatible API."""
+    body: dict[str, Any] = dict(as_map(_plain(native)))
+    messages = [as_map(message) for message in read_list(body, "messages")]
+    body["messages"] = [
+        {"content" if name == "contents" else name: value for name, value in message.items()} for message in messages
+    ]
+    for tool in read_list(body, "tools"):
+        function: dict[str, Any] = as_map(tool)["function"]  # type: ignore[assignment]
+        function["parameters"] = _schema(function)
+    if custom := read_map(read_map(body, "custom_tool"), "function"):
+        del body["custom_tool"]
+        body["tool_choice"] = {"type": "function", "function": {"name": custom.get("name")}}
+    return body
+
+
+def _plain(value: object) -> object:
+    """Return the value with the names of the compatible API."""
+    if isinstance(value, list):
+        return [_plain(member) for member in value]
+    names = {name: re.sub(r"\B([A-Z])", r"_\1", name).lower() for name in as_map(value)}
+    return {names[name]: _plain(member) for name, member in as_map(value).items()} if names else value
+
+
+def _native(value: object) -> object:
+    """Return the value with the names of the native API."""
+    if isinstance(value, list):
+        return [_native(member) for member in value]
+    names = {name: name.title().replace("_", "") for name in as_map(value)}
+    return {names[name]: _native(member) for name, member in as_map(value).items()} if names else value
+
+
+def _schema(function: Mapping[str, object]) -> object:
+    try:
+        schema = loads_text(read_str(function, "parameters") or "")
+    except JsonError:
+        return None
+    return schema if isinstance(schema, dict) else None
 
 
 def _error_text(kind: FailureKind) -> str:
@@ -113,57 +193,8 @@ def _headers(request_id: str) -> dict[str, str]:
     return {"content-type": "application/json", "x-tc-requestid": request_id}
 
 
-def _event(value: Mapping[str, object]) -> bytes:
+def _event(value: object) -> bytes:
     return b"data: " + dumps(value) + b"\n\n"
-
-
-def _head(completion: ChatCompletion) -> dict[str, object]:
-    return {"Note": _NOTE, "Created": completion.created, "Id": completion.id}
-
-
-def _finish_reason(choice: Choice) -> str:
-    reason = _SENSITIVE if choice.finish_reason == "content_filter" else choice.finish_reason
-    return choice.raw_finish_reason or reason
-
-
-def _message(choice: Choice) -> dict[str, object]:
-    message = choice.message
-    body: dict[str, object] = {"Role": "assistant", "Content": said_in(message)}
-    if message.reasoning is not None:
-        body["ReasoningContent"] = message.reasoning
-    if message.tool_calls:
-        body["ToolCalls"] = [_call(index, call, call.arguments) for index, call in enumerate(message.tool_calls)]
-    return body
-
-
-def _deltas(choice: Choice) -> Iterator[tuple[dict[str, object], str]]:
-    message = choice.message
-    for piece in cut(message.reasoning or ""):
-        yield {"Content": "", "ReasoningContent": piece}, ""
-    for piece in cut(said_in(message)):
-        yield {"Content": piece}, ""
-    for index, call in enumerate(message.tool_calls):
-        for half in cut_in_two(call.arguments) or ("",):
-            yield {"Content": "", "ToolCalls": [_call(index, call, half)]}, ""
-    yield {"Content": ""}, _finish_reason(choice)
-
-
-def _call(index: int, call: ToolCall, arguments: str) -> dict[str, object]:
-    function = {"Name": call.name, "Arguments": arguments}
-    return {"Id": call.id, "Type": "function", "Index": index, "Function": function}
-
-
-def _usage(usage: Usage | None) -> dict[str, object]:
-    if usage is None:
-        return {}
-    counts: dict[str, object] = {
-        "PromptTokens": usage.prompt_tokens,
-        "CompletionTokens": usage.completion_tokens,
-        "TotalTokens": usage.total_tokens,
-        "PromptTokensDetails": {"CachedTokens": str(usage.cached_tokens)},
-        "CompletionTokensDetails": {"ReasoningTokens": usage.reasoning_tokens},
-    }
-    return {"Usage": counts}
 
 
 SIMULATOR = HunyuanSimulator()
