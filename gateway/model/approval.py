@@ -7,11 +7,10 @@ a moment only if it covers all of these dates, so the result does not depend on 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from datetime import date
 from typing import Literal, NamedTuple
 
-from gateway.model.section import PlainSection, key
+from gateway.model.section import PlainSection, key, section
 from gateway.model.units import DOCUMENT_URL, Day, Line
 from providers.value import Value
 
@@ -41,25 +40,18 @@ def days_at(now_s: float) -> Days:
     )
 
 
-@dataclass(frozen=True, slots=True)
+@section
 class Approval(PlainSection):
     """A record that an authority permits the deployment to serve a region."""
 
-    region: str = field(metadata=key("The region for which it is valid."))
-    authority: Line = field(metadata=key("The authority, such as CAC (the Cyberspace Administration of China)."))
-    kind: ApprovalKind = field(metadata=key("The kind: the filing of an algorithm or a model, or a registration."))
-    number: Line = field(metadata=key("Its number in the authority's notation."))
-    model_name: Line = field(metadata=key("The public name of the model, which apps must show."))
-    valid_from: Day | None = field(
-        default=None, metadata=key("Its first day, such as 2026-03-01. Default: no first day.")
-    )
-    valid_until: Day | None = field(
-        default=None, metadata=key("Its last day, such as 2027-03-01. Default: no last day.")
-    )
-    document: str | None = field(
-        default=None,
-        metadata=key("The https URL of the document.", pattern=DOCUMENT_URL, max_length=2048),
-    )
+    region: str = key("The region for which it is valid.")
+    authority: Line = key("The authority, such as CAC (the Cyberspace Administration of China).")
+    kind: ApprovalKind = key("The kind: the filing of an algorithm or a model, or a registration.")
+    number: Line = key("Its number in the authority's notation.")
+    model_name: Line = key("The public name of the model, which apps must show.")
+    valid_from: Day | None = key("Its first day, such as 2026-03-01. Default: no first day.", default=None)
+    valid_until: Day | None = key("Its last day, such as 2027-03-01. Default: no last day.", default=None)
+    document: str | None = key("The https URL of the document.", default=None, pattern=DOCUMENT_URL, max_length=2048)
 
     @property
     def first_day(self) -> int:

@@ -12,7 +12,7 @@ from enum import StrEnum
 from typing import Literal
 
 from gateway.model.permit import ServicePermit
-from gateway.model.section import PlainSection, key
+from gateway.model.section import PlainSection, key, section
 from gateway.model.units import AgeSeconds, Seconds
 from providers.auth import Secret
 from providers.value import Value
@@ -142,14 +142,19 @@ class Alerts(Value, frozen=True):
     webhook: AlertWebhook | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@section
 class LedgerRetention(PlainSection):
     """How long rows are kept. Totals by hour and day are always kept."""
 
-    ledger_s: AgeSeconds = field(
+    ledger_s: AgeSeconds = key(
+        "How long each row of the ledger is kept, in hours or days.",
         default=400 * 86_400.0,
-        metadata=key("How long each row of the ledger is kept, in hours or days.", name="ledger", default="400d"),
+        name="ledger",
+        written="400d",
     )
+
+
+DEFAULT_RETENTION = LedgerRetention()
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +177,7 @@ class UsageRules:
     rates_as_of: date | None = None
     timezone: str = "UTC"
     on_loss: Money | None = None
-    retention: LedgerRetention = LedgerRetention()
+    retention: LedgerRetention = DEFAULT_RETENTION
     alerts: Alerts | None = None
     internal_project: str | None = None
 
@@ -184,17 +189,15 @@ class UsageRules:
 NO_USAGE_RULES = UsageRules()
 
 
-@dataclass(frozen=True, slots=True)
+@section
 class KeyRules(PlainSection):
     """The API keys of clients while the key store cannot be asked."""
 
-    max_stale_s: Seconds = field(
+    max_stale_s: Seconds = key(
+        "How long keys that were seen keep working while the key store cannot be asked.",
         default=300.0,
-        metadata=key(
-            "How long keys that were seen keep working while the key store cannot be asked.",
-            name="max_stale",
-            default="5m",
-        ),
+        name="max_stale",
+        written="5m",
     )
 
 

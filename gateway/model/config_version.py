@@ -28,7 +28,7 @@ from gateway.model.permit import ServicePermit
 from gateway.model.refusal_reason import RefusalReason
 from gateway.model.region_text import RegionText, Sentences
 from gateway.model.resilience import DEFAULT_RESILIENCE, Resilience
-from gateway.model.section import PlainSection, key
+from gateway.model.section import PlainSection, key, section
 from gateway.model.units import AgeSeconds, Sample
 from providers.auth import Secret
 from providers.sites import Residency
@@ -120,33 +120,25 @@ class Region:
         return self.boundary if required is None else required
 
 
-@dataclass(frozen=True, slots=True)
+@section
 class ClientLimitRule(PlainSection):
     """Limits of a client's requests. The counts are over all workers."""
 
-    rpm: int | None = field(
+    rpm: int | None = key(
+        "Chat requests per minute. The allowance refills evenly, up to the requests of one minute.",
         default=None,
-        metadata=key(
-            "Chat requests per minute. The allowance refills evenly, up to the requests of one minute.",
-            ge=1,
-            le=1_000_000,
-        ),
+        ge=1,
+        le=1_000_000,
     )
-    concurrent: int | None = field(
+    concurrent: int | None = key("Concurrent chat requests, including open streams.", default=None, ge=1, le=1_000_000)
+    tpm: int | None = key(
+        "Tokens per minute, input and output. The allowance refills evenly, up to the tokens of one minute.",
         default=None,
-        metadata=key("Concurrent chat requests, including open streams.", ge=1, le=1_000_000),
+        ge=1,
+        le=1_000_000_000_000,
     )
-    tpm: int | None = field(
-        default=None,
-        metadata=key(
-            "Tokens per minute, input and output. The allowance refills evenly, up to the tokens of one minute.",
-            ge=1,
-            le=1_000_000_000_000,
-        ),
-    )
-    body_bytes: int | None = field(
-        default=None,
-        metadata=key("The largest body of a request, in bytes. Default: 32 MB.", ge=1024, le=32 * 1024 * 1024),
+    body_bytes: int | None = key(
+        "The largest body of a request, in bytes. Default: 32 MB.", default=None, ge=1024, le=32 * 1024 * 1024
     )
 
 
@@ -217,34 +209,29 @@ class Secrets(Value, frozen=True):
 NO_SECRETS = Secrets()
 
 
-@dataclass(frozen=True, slots=True)
+@section
 class ReceiptRules(PlainSection):
     """The receipts of requests. They are kept only if GATEWAY_STATE_DIR is set."""
 
-    keep_s: AgeSeconds = field(
-        default=30 * 86_400.0,
-        metadata=key("How long each receipt is kept, in hours or days.", name="keep", default="30d"),
+    keep_s: AgeSeconds = key(
+        "How long each receipt is kept, in hours or days.", default=30 * 86_400.0, name="keep", written="30d"
     )
-    sample: Sample = field(
+    sample: Sample = key(
+        "The share of successful requests whose receipt is kept, such as 0.1 or 10%. A request that was refused, "
+        "failed, retried or failed over always has a receipt. The same request ids are kept as for an equal "
+        "`log.sample`.",
         default=1.0,
-        metadata=key(
-            "The share of successful requests whose receipt is kept, such as 0.1 or 10%. A request that was refused, "
-            "failed, retried or failed over always has a receipt. The same request ids are kept as for an equal "
-            "`log.sample`."
-        ),
     )
 
 
-@dataclass(frozen=True, slots=True)
+@section
 class LogRules(PlainSection):
     """The log lines of requests."""
 
-    sample: Sample = field(
+    sample: Sample = key(
+        "The share of successful requests whose line is logged, such as 0.1 or 10%. A request that was refused, "
+        "failed, retried or failed over is always logged. Metrics count all requests.",
         default=1.0,
-        metadata=key(
-            "The share of successful requests whose line is logged, such as 0.1 or 10%. A request that was refused, "
-            "failed, retried or failed over is always logged. Metrics count all requests."
-        ),
     )
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 from gateway.model.approval import Approval, Days
 from gateway.model.consent import ConsentRule
-from gateway.model.section import PlainSection, key
+from gateway.model.section import PlainSection, key, section
 from providers.adapter import Adapter, Capabilities, Target
 from providers.auth import Secret
 from providers.catalogue.prices import Price, Retirement
@@ -56,21 +56,17 @@ class Concurrency(Value, frozen=True):
     wait_s: float = 2.0
 
 
-@dataclass(frozen=True, slots=True)
+@section
 class TlsFiles(PlainSection):
     """The authorities that sign the server's certificate, and the certificate that the gateway shows to the server."""
 
-    ca: str | None = field(
+    ca: str | None = key(
+        "A PEM file with the authorities to trust instead of the public ones. Not for a site of the catalogue, "
+        "unless the proxy `inspects`.",
         default=None,
-        metadata=key(
-            "A PEM file with the authorities to trust instead of the public ones. Not for a site of the catalogue, "
-            "unless the proxy `inspects`."
-        ),
     )
-    client_certificate: str | None = field(
-        default=None, metadata=key("A PEM file with the gateway's certificate and its chain.")
-    )
-    client_key: str | None = field(default=None, metadata=key("The PEM file of its private key, without a passphrase."))
+    client_certificate: str | None = key("A PEM file with the gateway's certificate and its chain.", default=None)
+    client_key: str | None = key("The PEM file of its private key, without a passphrase.", default=None)
 
 
 class Proxy(Value, frozen=True):

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from dataclasses import dataclass, field
 from enum import StrEnum
 
-from gateway.model.section import PlainSection, key
+from gateway.model.section import PlainSection, key, section
 from gateway.model.units import RiseOrOff, ShareOrOff
 from providers.value import Value
 
@@ -21,25 +20,23 @@ class Stage(Value, frozen=True):
     for_s: float | None
 
 
-@dataclass(frozen=True, slots=True)
+@section
 class StopRule(PlainSection):
     """When a schedule rolls its candidate back."""
 
-    error_rate: ShareOrOff = field(
-        default=0.02,
-        metadata=key("Roll back if its error rate is above this and significantly above the baseline.", default="2%"),
+    error_rate: ShareOrOff = key(
+        "Roll back if its error rate is above this and significantly above the baseline.", default=0.02, written="2%"
     )
-    latency_p95: RiseOrOff = field(
+    latency_p95: RiseOrOff = key(
+        "Roll back if its p95 latency exceeds the baseline's by more than this, significantly.",
         default=0.5,
-        metadata=key(
-            "Roll back if its p95 latency exceeds the baseline's by more than this, significantly.", default="+50%"
-        ),
+        written="+50%",
     )
-    min_requests: int = field(
+    min_requests: int = key(
+        "Minimum number of requests of each variant before the candidate is judged or raised.",
         default=200,
-        metadata=key(
-            "Minimum number of requests of each variant before the candidate is judged or raised.", ge=10, le=1_000_000
-        ),
+        ge=10,
+        le=1_000_000,
     )
 
 

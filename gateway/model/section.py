@@ -8,10 +8,12 @@ of pydantic without importing it, and returns core schemas in their documented f
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
-from typing import Any
+from dataclasses import MISSING, dataclass, field, fields
+from typing import Any, TypeVar, dataclass_transform
 
 from providers.value import Value
+
+_T = TypeVar("_T")
 
 
 class UnitError(ValueError):
@@ -39,18 +41,34 @@ class PlainSection:
         return json_schema
 
 
-def key(meaning: str, *, name: str | None = None, default: str | None = None, **rules: Any) -> dict[str, Any]:
-    """Return the metadata of a field: its meaning, and how its key differs from the field.
+def key(
+    meaning: str,
+    *,
+    default: Any = MISSING,
+    name: str | None = None,
+    written: str | None = None,
+    repr: bool = True,
+    **rules: Any,
+) -> Any:
+    """Return the field of a key of a plain section.
 
     Args:
         meaning: The description in the JSON Schema and on the page of config keys.
+        default: The value without the key. A key without a default is required.
         name: The key in the file, where it differs from the name of the field.
-        default: The default as the file would have it, where it is written with a unit.
+        written: The default as the file would have it, where it is written with a unit.
+        repr: Whether the value is shown in a `repr`.
         rules: Bounds that pydantic knows, such as `ge` and `pattern`.
     """
     named = {"alias": name} if name is not None else {}
-    written = {"json_schema_extra": {"default": default}} if default is not None else {}
-    return {"description": meaning, **named, **written, **rules}
+    shown = {"json_schema_extra": {"default": written}} if written is not None else {}
+    return field(default=default, repr=repr, metadata={"description": meaning, **named, **shown, **rules})
+
+
+@dataclass_transform(frozen_default=True, field_specifiers=(key,))
+def section(cls: type[_T]) -> type[_T]:
+    """Make a subclass of `PlainSection` a frozen dataclass."""
+    return dataclass(frozen=True, slots=True)(cls)
 
 
 def default_as_written(value: Any) -> Any:

@@ -18,19 +18,17 @@ from tests.architecture.source_tree import ROOT
 _SHARED_KEYS = {"signals", "edges", "conflict", "accept_country_only", "unknown"}
 _NEW_SIGNAL = """
     # What a new signal consists of: this module ...
-    from dataclasses import dataclass, field
-
-    from gateway.model.section import PlainSection, key
+    from gateway.model.section import PlainSection, key, section
     from gateway.policy.location import SIGNALS
     from gateway.policy.location.signal import OwnSection, Signal, read_territory
     from providers.value import Value
 
 
-    @dataclass(frozen=True, slots=True)
+    @section
     class StoreRules(PlainSection):
         \"\"\"The shop in which a terminal stands.\"\"\"
 
-        header: str = field(metadata=key("The header with the country of the shop.", pattern="^[a-z-]+$"))
+        header: str = key("The header with the country of the shop.", pattern="^[a-z-]+$")
 
 
     class StoreReport(Value, frozen=True):

@@ -18,7 +18,7 @@ from gateway.model.location import (
 )
 from gateway.model.location_rules import LocationRules
 from gateway.model.permit import ServicePermit
-from gateway.model.section import ONE_OR_TWO, PlainSection, Sensitive, key
+from gateway.model.section import ONE_OR_TWO, PlainSection, Sensitive, key, section
 from gateway.model.units import Visible
 from gateway.policy.location.signal import OwnSection, Reading, SectionReader, Signal, absolute_path, read_territory
 from gateway.policy.location.trusted_edge import SignalInput
@@ -75,40 +75,33 @@ class ClaimRules(Value, frozen=True):
     age_band: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@section
 class ClaimSection(PlainSection):
     """Signed claims about the user (a JWT in `x-gateway-claim`), and the issuer that is trusted."""
 
-    issuer: Visible = field(metadata=key("The required value of `iss`."))
-    audience: Visible = field(metadata=key("The required value of `aud`: the name of this gateway at the issuer."))
-    algorithms: list[Algorithm] = field(
-        metadata=key(
-            "The accepted signature algorithms, such as [ES256]. HS… is allowed with `secret` only.", min_length=1
-        )
+    issuer: Visible = key("The required value of `iss`.")
+    audience: Visible = key("The required value of `aud`: the name of this gateway at the issuer.")
+    algorithms: list[Algorithm] = key(
+        "The accepted signature algorithms, such as [ES256]. HS… is allowed with `secret` only.", min_length=1
     )
-    jwks: Annotated[str | None, Sensitive("a claim's keys", is_secret=False, is_shown=True)] = field(
-        default=None,
-        metadata=key("The issuer's public keys: the https URL of a JWK set, or the absolute path of a file."),
+    jwks: Annotated[str | None, Sensitive("a claim's keys", is_secret=False, is_shown=True)] = key(
+        "The issuer's public keys: the https URL of a JWK set, or the absolute path of a file.", default=None
     )
-    secret: Annotated[list[str] | None, ONE_OR_TWO, Sensitive("a claim's keys")] = field(
+    secret: Annotated[list[str] | None, ONE_OR_TWO, Sensitive("a claim's keys")] = key(
+        "A shared secret instead of public keys: ${NAME} or ${file:/path}; a list of two while it is replaced.",
         default=None,
         repr=False,
-        metadata=key(
-            "A shared secret instead of public keys: ${NAME} or ${file:/path}; a list of two while it is replaced."
-        ),
     )
-    territory: Visible = field(default="territory", metadata=key("The member of the token with the user's territory."))
-    preferences: Visible | None = field(
-        default=None,
-        metadata=key("The member with the user's preferences (language, units, time_zone, form). Default: not read."),
+    territory: Visible = key("The member of the token with the user's territory.", default="territory")
+    preferences: Visible | None = key(
+        "The member with the user's preferences (language, units, time_zone, form). Default: not read.", default=None
     )
-    consents: Visible = field(
+    consents: Visible = key(
+        "The member with the recipients to whom the user has given standing consent: a list of names.",
         default="consents",
-        metadata=key("The member with the recipients to whom the user has given standing consent: a list of names."),
     )
-    age_band: Visible | None = field(
-        default=None,
-        metadata=key("The member with the age band of the user, for `age_bands` of a region. Default: not read."),
+    age_band: Visible | None = key(
+        "The member with the age band of the user, for `age_bands` of a region. Default: not read.", default=None
     )
 
 

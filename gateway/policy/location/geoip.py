@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from gateway.model.config_version import Client, ConfigVersion
 from gateway.model.location import Address, AddressReport, Evidence, Question, Reports
 from gateway.model.location_rules import LocationRules
-from gateway.model.section import PlainSection, key
+from gateway.model.section import PlainSection, key, section
 from gateway.model.units import AgeSeconds
 from gateway.policy.location.client_address import address_headers, client_address
 from gateway.policy.location.signal import (
@@ -24,14 +24,13 @@ from gateway.policy.location.trusted_edge import SignalInput
 _DAY_S = 86_400.0
 
 
-@dataclass(frozen=True, slots=True)
+@section
 class GeoIpRules(PlainSection):
     """A database of addresses, a MaxMind DB file (.mmdb)."""
 
-    path: str = field(metadata=key("The file, relative to this one. It is opened again after it is replaced."))
-    max_age_s: AgeSeconds = field(
-        default=30 * _DAY_S,
-        metadata=key("A database older than this by its build date is not used.", name="max_age", default="30d"),
+    path: str = key("The file, relative to this one. It is opened again after it is replaced.")
+    max_age_s: AgeSeconds = key(
+        "A database older than this by its build date is not used.", default=30 * _DAY_S, name="max_age", written="30d"
     )
 
 
