@@ -13,7 +13,7 @@ from math import isfinite
 from typing import Annotated, Literal, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, InstanceOf
-from pydantic_core import PydanticCustomError, PydanticKnownError
+from pydantic_core import PydanticKnownError
 
 from gateway.config.problems import nearest, quoted
 from gateway.model.budget import NANO, Money
@@ -80,7 +80,7 @@ def _listed(value: object) -> object:
         return value
     if isinstance(value, str):
         return [value]
-    raise mistake("must be a string, or a list of strings", "" if isinstance(value, dict) else "put it in quotes")
+    raise UnitError("must be a string, or a list of strings", "" if isinstance(value, dict) else "put it in quotes")
 
 
 def _key_hash(value: object) -> object:
@@ -91,10 +91,10 @@ def _key_hash(value: object) -> object:
         return value.lower()
     if value.startswith("sha256:"):
         length = len(value) - len("sha256:")
-        raise mistake(f"64 hexadecimal digits must follow `sha256:`, but there are {length} characters", _NEW_KEY)
+        raise UnitError(f"64 hexadecimal digits must follow `sha256:`, but there are {length} characters", _NEW_KEY)
     if re.fullmatch(r"[0-9a-fA-F]{64}", value):
-        raise mistake("the algorithm is missing", "put `sha256:` before it")
-    raise mistake("is not the hash of a key; the key itself must not be in the file", _NEW_KEY)
+        raise UnitError("the algorithm is missing", "put `sha256:` before it")
+    raise UnitError("is not the hash of a key; the key itself must not be in the file", _NEW_KEY)
 
 
 def _origin(value: object) -> object:
@@ -106,16 +106,11 @@ def _origin(value: object) -> object:
     if meant == value:
         return value
     if value.lower() == "null":
-        raise mistake("`null` is the origin of every sandboxed page and local file", "write the origin of your page")
+        raise UnitError("`null` is the origin of every sandboxed page and local file", "write the origin of your page")
     if "*" in value:
-        raise mistake("must be one origin, or `*` alone for every page", "list each origin separately")
+        raise UnitError("must be one origin, or `*` alone for every page", "list each origin separately")
     hint = f"write {meant}" if meant else "such as https://app.example or http://localhost:5173"
-    raise mistake("must be an origin as a browser writes it", hint)
-
-
-def mistake(message: str, hint: str = "") -> PydanticCustomError:
-    """Return the error of a validator: what is wrong, and a hint how to fix it."""
-    return PydanticCustomError("config", "{message}", {"message": message, "hint": hint})
+    raise UnitError("must be an origin as a browser writes it", hint)
 
 
 def _money(value: object) -> Money:
@@ -191,7 +186,7 @@ def _stages(value: object) -> tuple[Stage, ...]:
 def _route_step(value: object) -> object:
     """Check the value of a route step: the name of a deployment, names with weights, or a barrier."""
     if value == HAND_OFF:
-        raise mistake("a barrier needs `when`: what opens it", _BARRIER_HINT)
+        raise UnitError("a barrier needs `when`: what opens it", _BARRIER_HINT)
     if isinstance(value, str | BarrierRule):
         return value
     if not isinstance(value, dict):
@@ -201,9 +196,9 @@ def _route_step(value: object) -> object:
     for name, weight in value.items():
         if not isinstance(weight, int) or isinstance(weight, bool) or not 0 <= weight <= _MAX_WEIGHT:
             hint = f"such as {{{name}: 95, other: 5}}"
-            raise mistake(f"the weight of {name!r} must be a whole number from 0 to {_MAX_WEIGHT}", hint)
+            raise UnitError(f"the weight of {name!r} must be a whole number from 0 to {_MAX_WEIGHT}", hint)
     if not any(value.values()):
-        raise mistake("a weighted step needs a weight above 0", "such as {one: 95, other: 5}")
+        raise UnitError("a weighted step needs a weight above 0", "such as {one: 95, other: 5}")
     return value
 
 
@@ -211,21 +206,21 @@ def _barrier(step: dict[str, object]) -> BarrierRule:
     """Return the barrier `{hand_off: {when: [...], share: ...}}`."""
     value, causes = step[HAND_OFF], [str(cause) for cause in HandOffCause]
     if len(step) > 1 or not isinstance(value, dict):
-        raise mistake(
+        raise UnitError(
             f"`{HAND_OFF}` is a barrier: a mapping with `when` and `share`, and a step of its own", _BARRIER_HINT
         )
     for name in value:
         if name not in ("when", "share"):
-            raise mistake(f"a barrier has no key {name!r}", "it has `when` and `share`")
+            raise UnitError(f"a barrier has no key {name!r}", "it has `when` and `share`")
     when, share = value.get("when"), value.get("share", "conversation")
     when = [when] if isinstance(when, str) else when
     if not isinstance(when, list) or not when:
-        raise mistake("a barrier needs `when`: what opens it", f"a list of {', '.join(causes)}")
+        raise UnitError("a barrier needs `when`: what opens it", f"a list of {', '.join(causes)}")
     for cause in when:
         if cause not in causes:
-            raise mistake(f"{cause!r} opens no barrier", f"the causes are {', '.join(causes)}")
+            raise UnitError(f"{cause!r} opens no barrier", f"the causes are {', '.join(causes)}")
     if share not in get_args(Sharing):
-        raise mistake(
+        raise UnitError(
             f"`share` of a barrier must be one of {', '.join(get_args(Sharing))}", "leave it out to share all"
         )
     return BarrierRule(tuple([cause for cause in HandOffCause if cause in when]), share)

@@ -9,7 +9,6 @@ from fnmatch import fnmatchcase
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
-from pydantic_core import PydanticCustomError
 
 from gateway.config.field_types import CurrencyCode, FormatVersion, Section, Visible
 from gateway.config.problems import KeyPath, choice_hint, nearest, quoted
@@ -17,6 +16,7 @@ from gateway.config.schema.file import schema_of
 from gateway.config.shape import misplaced, read_shape, remove, valid_part
 from gateway.config.validation import Findings
 from gateway.config.yaml_document import Source
+from gateway.model.section import UnitError
 from gateway.model.units import Day, Line
 from providers.adapter import STREAM_OPTIONS, Adapter, AsksForUsage, KnownElsewhere, known_models
 from providers.catalogue.models import ModelFacts
@@ -37,8 +37,7 @@ def _amount(value: object, per: str = "a million tokens") -> int:
     if micros is not None:
         return micros
     hint = "write it without quotes" if isinstance(value, str) else "such as 2.50"
-    message = f"must be an amount for {per}: 0 or more, at most a million, with at most six decimals"
-    raise PydanticCustomError("config", "{message}", {"message": message, "hint": hint})
+    raise UnitError(f"must be an amount for {per}: 0 or more, at most a million, with at most six decimals", hint)
 
 
 def _fee(value: object) -> int:
@@ -56,8 +55,7 @@ def _price_or_zero(value: object) -> object:
         if value == 0:
             return _FREE
         hint = "write {input: …, output: …, currency: …, as_of: …}; only the price 0 needs no currency"
-        message = "must be a price with its currency, or 0"
-        raise PydanticCustomError("config", "{message}", {"message": message, "hint": hint})
+        raise UnitError("must be a price with its currency, or 0", hint)
     return value
 
 
@@ -65,29 +63,14 @@ def _ascending(above: list[AboveSection]) -> list[AboveSection]:
     bounds = [one.prompt_tokens for one in above]
     if bounds == sorted(set(bounds)):
         return above
-    words = {"message": "must name each number of tokens once, in ascending order", "hint": "sort them"}
-    raise PydanticCustomError("config", "{message}", words)
+    raise UnitError("must name each number of tokens once, in ascending order", "sort them")
 
 
 Amount = Annotated[int, BeforeValidator(_amount, json_schema_input_type=_Number)]
 _Fee = Annotated[int, BeforeValidator(_fee, json_schema_input_type=_Number)]
 
 
-class AboveSection(Section):
-    """The rates of a request with a long prompt. They apply to the whole request."""
-
-    prompt_tokens: _Tokens = Field(description="The rates apply to prompts with more tokens than this.")
-    input: Amount = Field(description="Price of a million prompt tokens.")
-    output: Amount = Field(description="Price of a million answer tokens.")
-    cached_input: Amount | None = Field(None, description="Price of a million tokens read from the provider's cache.")
-    cache_write: Amount | None = Field(None, description="Price of a million tokens written to the provider's cache.")
-    cache_write_1h: Amount | None = Field(None, description="The same for an hour. Default: `cache_write`.")
-    reasoning: Amount | None = Field(None, description="Price of a million reasoning tokens.")
-
-
-class PriceSection(Section):
-    """A price of the model in your contract. It replaces the whole known price, from `valid_from` on."""
-
+class _RatesSection(Section):
     input: Amount = Field(description="Price of a million prompt tokens.")
     output: Amount = Field(description="Price of a million answer tokens.")
     cached_input: Amount | None = Field(
@@ -102,6 +85,17 @@ class PriceSection(Section):
     reasoning: Amount | None = Field(
         None, description="Price of a million answer tokens of the model's reasoning. Default: `output`."
     )
+
+
+class AboveSection(_RatesSection):
+    """The rates of a request with a long prompt. They apply to the whole request."""
+
+    prompt_tokens: _Tokens = Field(description="The rates apply to prompts with more tokens than this.")
+
+
+class PriceSection(_RatesSection):
+    """A price of the model in your contract. It replaces the whole known price, from `valid_from` on."""
+
     currency: CurrencyCode = Field(description="The ISO 4217 code, such as EUR.")
     as_of: Day = Field(description="The day on which this price was known.")
     source: Line = Field(_OWN, description="The source, such as the number of a contract.")
@@ -365,5 +359,5 @@ def _price(section: PriceSection) -> Price:
     )
 
 
-def _rates(section: PriceSection | AboveSection) -> Rates:
+def _rates(section: _RatesSection) -> Rates:
     return Rates(*(getattr(section, name) for name in Rates.__struct_fields__))

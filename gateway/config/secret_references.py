@@ -120,23 +120,6 @@ def secret_at(
     return literal
 
 
-def required_secret(
-    findings: Findings,
-    path: KeyPath,
-    text: str,
-    references: Mapping[str, Resolution],
-    variable: str,
-    *,
-    term: str = "secret",
-    unset: str = "set it, or remove it here",
-) -> Resolution:
-    """Return what `secret_at` does, and report an error with the hint `unset` if there is no value."""
-    resolved = secret_at(findings, path, text, references, variable, term=term)
-    if problem := resolved.mistake or resolved.missing:
-        findings.error(path, f"{resolved.source or f'the {term}'} {problem}", resolved.hint or unset)
-    return resolved
-
-
 def required_versions(
     findings: Findings,
     path: KeyPath,
@@ -147,17 +130,22 @@ def required_versions(
     term: str = "secret",
     unset: str = "set it, or remove it here",
 ) -> tuple[Secret, ...]:
-    """Return the valid versions of a secret, the newer one first, and report what `required_secret` does.
+    """Return the valid versions of a secret, the newer one first, and report each that has no value.
 
-    Two versions let the secret be replaced while its other holder still has the former one.
+    Two versions let the secret be replaced while its other holder still has the former one. `variable` and `term` are
+    those of `secret_at`, and `unset` is the hint for a value that is not set.
     """
     if texts is not None and len(set(texts)) < len(texts):
         findings.error((*path, 1), "is the same as the first version", "remove one")
-    versions = (
-        required_secret(findings, (*path, index), text, references, variable, term=term, unset=unset).secret
+    resolved = [
+        secret_at(findings, (*path, index), text, references, variable, term=term)
         for index, text in enumerate(texts or ())
-    )
-    return tuple(version for version in versions if version is not None)
+    ]
+    for index, version in enumerate(resolved):
+        if problem := version.mistake or version.missing:
+            hint = version.hint or unset
+            findings.error((*path, index), f"{version.source or f'the {term}'} {problem}", hint)
+    return tuple(version.secret for version in resolved if version.secret is not None)
 
 
 def check_lengths(findings: Findings, path: KeyPath, versions: Sequence[Secret], least: int) -> None:

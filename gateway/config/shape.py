@@ -166,7 +166,7 @@ def _shape_error(error: ErrorDetails, root: type[BaseModel]) -> ShapeError:
     if path and path[-1] == "[key]":
         if error["type"] == "literal_error":
             return replace(_unknown_word(path[:-1], error), at_key=True)
-        if error["type"] == "value_error" and isinstance(cause := error["ctx"]["error"], UnitError):
+        if isinstance(cause := error.get("ctx", {}).get("error"), UnitError):
             return ShapeError(path[:-1], cause.message, cause.hint, at_key=True)
         return ShapeError(path[:-1], f"the name {_message(error)}", at_key=True)
     match error["type"]:
@@ -180,8 +180,6 @@ def _shape_error(error: ErrorDetails, root: type[BaseModel]) -> ShapeError:
             return ShapeError(path, f"must be {_EXPECTED[kind]}, not {_kind(value)}", _type_hint(kind, value))
         case "value_error" if isinstance(cause := error["ctx"]["error"], UnitError):
             return ShapeError(path, cause.message, cause.hint)
-        case "config":
-            return ShapeError(path, str(error["ctx"]["message"]), str(error["ctx"]["hint"]))
     return ShapeError(path, _message(error))
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
-from pydantic_core import PydanticCustomError
 
 from gateway.config.field_types import (
     FieldName,
@@ -23,7 +22,7 @@ from gateway.config.schema.location import Texts
 from gateway.model.approval import Approval
 from gateway.model.deployment import TlsFiles
 from gateway.model.schedule import StopRule
-from gateway.model.section import Sensitive
+from gateway.model.section import Sensitive, UnitError
 from gateway.model.units import Line, Seconds, Share
 
 
@@ -158,8 +157,7 @@ def _number_is_limit(value: object) -> object:
         return {"limit": value}
     if isinstance(value, dict | ConcurrencySection):
         return value
-    message = {"message": "must be a number of calls, or a mapping of its keys", "hint": "write 50, or {limit: 50}"}
-    raise PydanticCustomError("config", "{message}", message)
+    raise UnitError("must be a number of calls, or a mapping of its keys", "write 50, or {limit: 50}")
 
 
 _Concurrency = Annotated[
