@@ -19,7 +19,7 @@ from typing import Protocol
 from gateway.changes.change_log import ChangeLog
 from gateway.model.budget import StoreServer
 from gateway.model.config_version import ConfigVersion
-from gateway.model.status import CellState, Reload
+from gateway.model.status import Cause, CellState, Reload
 from gateway.operator_errors import NotStored, StateError
 from gateway.release import release_name
 from gateway.state.history import Version
@@ -51,7 +51,7 @@ class Followed(Protocol):
     async def release_here(self, who: str, signature: str | None) -> Reload:
         """Activate the config file on this instance."""
 
-    async def reload_here(self, who: str) -> Reload:
+    async def reload(self, cause: Cause, who: str = "") -> Reload:
         """Load the config file on this instance."""
 
 
@@ -256,7 +256,7 @@ class CellMember:
                     return True
                 done = await live.release_here(command.who, signature)
             case "reload":
-                done = await live.reload_here(command.who)
+                done = await live.reload("admin", command.who)
             case other:
                 log.error("command_unknown", detail=f"{other} is of a later release: upgrade this instance")
                 return True

@@ -11,7 +11,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from gateway.changes.activation import ChangeRequest, Prepared, VersionActivator, finding_of
 from gateway.changes.compile_job import CompileJob, Outcome
@@ -46,14 +46,6 @@ Activate = Callable[[bytes, ConfigVersion], Awaitable[tuple[int, ...]]]
 """Activates a version, given pickled and as an object. Returns the workers that have not confirmed it."""
 
 
-class StageSchedules(Protocol):
-    """Puts the shares of schedules into a version."""
-
-    def __call__(self, config: ConfigVersion, *, is_pinned: bool) -> ConfigVersion:
-        """Return the version with the shares that its schedules have reached, frozen if a rollback pinned it."""
-        ...
-
-
 class LiveConfig:
     """The active config version, how it became active, and the last failed attempt to load the config since then.
 
@@ -68,7 +60,7 @@ class LiveConfig:
         job: How to compile the config file.
         initial: The version to begin with.
         serving_problem: Returns why this process can't serve a version, or None if it can.
-        stage: Returns the version with the shares that its schedules have reached, frozen if a rollback pinned it.
+        stage: Returns a version with the shares that its schedules have reached, frozen with `is_pinned`.
         clients: The stored clients, or None without a state directory.
         compile_job: Compiles in place of a process of its own, for tests.
         wait: Sleeps between two looks at the files, for tests.
@@ -80,7 +72,7 @@ class LiveConfig:
         initial: InitialConfig,
         *,
         serving_problem: Callable[[ConfigVersion], str | None] = lambda _: None,
-        stage: StageSchedules | None = None,
+        stage: Callable[..., ConfigVersion] | None = None,
         clients: ClientDatabase | None = None,
         compile_job: Callable[[CompileJob], Awaitable[Outcome]] | None = None,
         wait: Callable[[float], Awaitable[None]] = asyncio.sleep,
@@ -314,11 +306,7 @@ class LiveConfig:
 
     async def reload_for_all(self, who: str) -> Reload:
         """Load the config file as a request of the admin listener asks, on each instance of the cell."""
-        return await self._shared(await self.reload_here(who), "reload", who)
-
-    async def reload_here(self, who: str) -> Reload:
-        """Load the config file as a request of the admin listener asks."""
-        return await self.reload("admin", who)
+        return await self._shared(await self.reload("admin", who), "reload", who)
 
     async def rollback(self, version: str | None, who: str = "", signature: str | None = None) -> Reload:
         """Activate a version of the history with today's environment, on each instance of the cell.
