@@ -175,13 +175,14 @@ def test_call_after_text_is_removed(dialect: str, stream: bool, parts: tuple[Par
         assert finish == ("tool_calls" if CALL in parts else "stop")
 
 
+@pytest.mark.parametrize("step", [13, pytest.param(1, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     ("parts", "status"), [((("reasoning", "Hm"), CALL, ASK), 403), ((("text", "A word."), ASK), 200)]
 )
-def test_cut_of_the_stream_changes_nothing(parts: tuple[Part, ...], status: int) -> None:
+def test_cut_of_the_stream_changes_nothing(parts: tuple[Part, ...], status: int, step: int) -> None:
     providers = Providers()
     served = served_by(providers, ASKED)
-    for at in range(len(stream_of(parts, NAME))):
+    for at in range(0, len(stream_of(parts, NAME)), step):
         providers.answers["house"] = house(*parts, at=at)
         response = ask(served, "chat", stream=True, headers=KEY, tools=TOOLS["chat"])
         assert (response.status_code, NAME in response.text) == (status, False)
