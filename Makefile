@@ -28,11 +28,11 @@ select: install-dev ## choose again which tests are in make test and which only 
 
 # CI_OPTIONS applies to `test` too, so that no property runs twice. tests/conftest.py lists the tests that may run once more, and
 # why; the summary names those that did. A fast test that takes 6 s of CPU fails: the limit is 0.25 s (tests/selection), but here with
-# more examples and on a busy machine. Slow tests wait more than they compute, so there are more of them at once than cores. pytest is
-# last, so that the last line of the output has its counts. pytest-xdist hangs after it has replaced a process, so it does not.
-ci: CI_OPTIONS := --hypothesis-profile=wide -r fER --most-cpu 6
+# more examples and on a busy machine. Slow tests wait more than they compute, so there are more of them at once than cores. The tests are
+# last, so that the last line of the output has their counts, as pytest writes them.
+ci: CI_OPTIONS := --hypothesis-profile=wide --most-cpu 6
 ci: ci-check test ci-tools ## run make test with more examples, then the slow tests: every large experiment in a small form
-	@$(BIN)/pytest -n 3 --dist loadfile --max-worker-restart 0 --no-loadscope-reorder $(CI_OPTIONS) -m "slow and not every_model"
+	@$(BIN)/python -m tests.parallel.run -n 4 $(CI_OPTIONS) -m "slow and not every_model"
 
 ci-check:
 	@scripts/ci_tools.sh check

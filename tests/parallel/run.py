@@ -4,7 +4,7 @@
 
 pytest-xdist collects every file in each of its processes, which takes a third of the CPU time of a run. Here the tree of folders is read
 once; then the processes are forked, and each imports and collects only the files that it runs. The files that took longest the last time
-begin first. The last line has the counts, as pytest writes them.
+begin first. The end has the text of each failure, also of those that a second run corrected (RERUN), and the counts as pytest writes them.
 """
 
 from __future__ import annotations
@@ -35,7 +35,35 @@ _SHARED = (
 ).split()
 """Modules that most files import."""
 _TIMES = ROOT / ".pytest_cache" / "seconds_of_files.json"
+_TOGETHER = ("tests/architecture/",)
+"""Folders whose files one process runs, because they share what takes seconds to make: the parsed source."""
+_LONGEST_FIRST = (
+    "tests/docs/test_pages.py",
+    "tests/cli/test_console_in_browser.py",
+    "tests/conformance/",
+    "tests/attacks/",
+    "tests/e2e/test_reload",
+    "tests/cli/test_install",
+    "tests/gateway/changes/test_live_config.py",
+    "tests/deploy/",
+    "tests/chaos/",
+    "tests/architecture/",
+    "tests/faults/",
+    "tests/field/",
+    "tests/evaluation/test_full_evaluation.py",
+    "tests/mutation/",
+    "tests/e2e/",
+    "tests/cli/",
+    "tests/sdks/",
+    "tests/evaluation/",
+    "tests/gateway/",
+)
+"""The order where no times are known, so that no process begins a long file when the others are done."""
 _WIDTH = 8
+
+
+def _rank(name: str) -> int:
+    return next((rank for rank, first in enumerate(_LONGEST_FIRST) if name.startswith(first)), len(_LONGEST_FIRST))
 
 
 class Runner:
@@ -43,17 +71,20 @@ class Runner:
 
     Attributes:
         counts: How many tests had each outcome.
-        failures: The name and the report of each test that failed.
-        seconds: How long each file took.
+        failures: A word (FAILED, ERROR or RERUN), the name and the report of each test that failed.
+        seconds: How long each file took, by its name after the expression that chose the tests.
     """
 
     def __init__(self, processes: int, places: tuple[str, ...]) -> None:
         self.counts: Counter[str] = Counter()
-        self.failures: list[tuple[str, str]] = []
+        self.failures: list[tuple[str, str, str]] = []
         self.seconds: dict[str, float] = json.loads(_TIMES.read_text("utf-8")) if _TIMES.exists() else {}
         self._processes = processes
         self._places = places
-        self._files: list[pytest.Collector] = []
+        self._files: dict[str, list[pytest.Collector]] = {}
+        self._names: list[str] = []
+        self._prefix = ""
+        self._broken: list[tuple[str, str, str]] = []
         self._shown = 0
 
     @pytest.hookimpl(tryfirst=True)
@@ -65,8 +96,16 @@ class Runner:
         folders = session.perform_collect(genitems=False)
         option.markexpr, option.keyword = chosen
         for folder in folders:
-            self._files += [file for file in _files_in(folder) if file.nodeid.startswith(self._places)]
-        self._files.sort(key=lambda file: (-self.seconds.get(file.nodeid, 1.0), file.nodeid))
+            for file in _files_in(folder):
+                if file.nodeid.startswith(self._places):
+                    name = next((place for place in _TOGETHER if file.nodeid.startswith(place)), file.nodeid)
+                    self._files.setdefault(name, []).append(file)
+        self._prefix = f"{option.markexpr}: "
+        known = bool(self.seconds)
+        self._names = sorted(
+            self._files,
+            key=lambda name: (-self.seconds.get(self._prefix + name, 1.0 if known else 0.0), _rank(name), name),
+        )
         return True
 
     @pytest.hookimpl(tryfirst=True)
@@ -79,7 +118,7 @@ class Runner:
         queue, writing = os.pipe()
         with os.fdopen(writing, "w") as numbers:
             # Numbers of one length, so that a read takes exactly one.
-            numbers.write("".join(f"{number:{_WIDTH}}" for number in range(len(self._files))))
+            numbers.write("".join(f"{number:{_WIDTH}}" for number in range(len(self._names))))
         running: dict[Connection, str] = {}
         children: list[int] = []
         for _ in range(self._processes):
@@ -95,27 +134,36 @@ class Runner:
                     file, report = one.recv()
                 except EOFError:
                     if file := running.pop(one):
-                        self.counts["error"] += 1
-                        self.failures.append((file, "the process of this file ended"))
+                        self._note("error", file, "the process of this file ended")
+                        done += 1
                     continue
-                running[one] = "" if report is not None else file
-                if report is not None:
-                    self.seconds[file], counts, failures = report
-                    self.counts.update(counts)
-                    self.failures += failures
-                    for name, _ in failures:
-                        print(f"FAILED {name}", flush=True)
-                    done += 1
-                    self._show(done)
+                if report is None:
+                    running[one] = file
+                    continue
+                if file == running[one]:
+                    running[one] = ""
+                self.seconds[self._prefix + file], counts, failures = report
+                self.counts.update(counts)
+                self.failures += failures
+                for word, name, _ in failures:
+                    print(word, name, flush=True)
+                done += bool(file)
+                self._show(done)
         for child in children:
             os.waitpid(child, 0)
+        if missing := len(self._names) - done:
+            self._note("error", "tests.parallel.run", f"{missing} files were not run to their end")
         return True
+
+    def _note(self, outcome: str, name: str, text: str) -> None:
+        self.counts[outcome] += 1
+        self.failures.append((outcome.upper(), name, text))
 
     def _show(self, done: int) -> None:
         """Print a line for each tenth of the files."""
-        if (tenth := 10 * done // len(self._files)) > self._shown:
+        if (tenth := 10 * done // len(self._names)) > self._shown:
             self._shown = tenth
-            print(f"{10 * tenth:3} % of {len(self._files)} files: {_words(self.counts)}", flush=True)
+            print(f"{10 * tenth:3} % of {len(self._names)} files: {_words(self.counts)}", flush=True)
 
     def _fork(self, session: pytest.Session, queue: int) -> tuple[Connection, int]:
         reading, writing = Pipe(duplex=False)
@@ -130,7 +178,8 @@ class Runner:
             with suppress(Exception):
                 atexit._run_exitfuncs()
         except BaseException:
-            writing.send(("", (0.0, {"error": 1}, [("a process of tests.parallel.run", traceback.format_exc())])))
+            failure = "ERROR", "a process of tests.parallel.run", traceback.format_exc()
+            writing.send(("", (0.0, {"error": 1}, [failure])))
         finally:
             os._exit(0)
 
@@ -138,6 +187,7 @@ class Runner:
         """Run one file after another. A test is known to be the last of its fixtures when the next one is known."""
         before: pytest.Item | None = None
         current = ""
+        broken = self._broken
         began = time.monotonic()
 
         def finish(last: pytest.Item | None, then: pytest.Item | None) -> None:
@@ -151,30 +201,33 @@ class Runner:
 
         self.counts, self.failures = Counter(), []
         for number in iter(lambda: os.read(queue, _WIDTH), b""):
-            file = self._files[int(number)]
-            items = list(session.genitems(file))
+            name = self._names[int(number)]
+            items = [item for file in self._files[name] for item in session.genitems(file)]
             session.config.hook.pytest_collection_modifyitems(session=session, config=session.config, items=items)
             for index, item in enumerate(items):
                 finish(before, item)
                 if index == 0:
                     report()
-                    current, began = file.nodeid, time.monotonic()
+                    current, began = name, time.monotonic()
                     to.send((current, None))
                 before = item
+            if broken or not items:
+                to.send(("" if items else name, (0.0, {"error": len(broken)} if broken else {}, broken)))
+                broken.clear()
         finish(before, None)
         report()
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
-        """Count a file that cannot be imported."""
+        """Note a file that cannot be imported."""
         if report.failed:
-            self.counts["error"] += 1
-            self.failures.append((report.nodeid, report.longreprtext))
+            self._broken.append(("ERROR", report.nodeid, report.longreprtext))
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Count a test."""
-        if report.outcome == "failed":
-            self.counts["failed"] += 1
-            self.failures.append((report.nodeid, report.longreprtext))
+        if report.outcome in ("failed", "rerun"):  # the second is of pytest-rerunfailures
+            sections = (f"{'-' * 20} {title} {'-' * 20}\n{text}" for title, text in report.sections)
+            outcome = "error" if report.outcome == "failed" and report.when != "call" else report.outcome
+            self._note(outcome, report.nodeid, "\n".join([report.longreprtext, *sections]))
         elif report.when == "call" or report.outcome != "passed":
             self.counts["xfailed" if hasattr(report, "wasxfail") else report.outcome] += 1
 
@@ -202,9 +255,9 @@ def main(arguments: list[str]) -> int:
     ran, began = Runner(processes, places or ("tests",)), time.monotonic()
     options = [option for option in options if option not in places]
     pytest.main([*options, "-qq", "-p", "no:xdist", "--no-summary"], plugins=[ran])
-    for name, text in ran.failures:
-        print(f"\n{'_' * 20} {name} {'_' * 20}\n{text}")
-    print(*(f"FAILED {name}" for name, _ in ran.failures), sep="\n")
+    for word, name, text in ran.failures:
+        print(f"\n{'_' * 20} {word} {name} {'_' * 20}\n{text}")
+    print(*(f"{word} {name}" for word, name, _ in ran.failures), sep="\n")
     _TIMES.parent.mkdir(exist_ok=True)
     _TIMES.write_text(json.dumps(ran.seconds), "utf-8")
     print(f"{_words(ran.counts)} in {time.monotonic() - began:.2f}s")
