@@ -85,11 +85,24 @@ class Case:
         return self.name if self.stream is None else f"{self.name}-{'stream' if self.stream else 'whole'}"
 
 
+_NEEDED = {"case", "source", "what"}
+_MEMBERS = {*_NEEDED, "deployments", "answers", "requests", "stream", "config", "files", "check", "want", "waits_for"}
+
+
+def _complete(data: Mapping[str, Any], file: str) -> Mapping[str, Any]:
+    """Return the members of a case, with one deployment and one request if it has none."""
+    where = f"tests/field/{file}: case {data.get('case')!r}"
+    assert data.keys() >= _NEEDED, f"{where}: add {sorted(_NEEDED - data.keys())}"
+    assert data.keys() <= _MEMBERS, f"{where}: {sorted(data.keys() - _MEMBERS)} is not known; see README.md there"
+    return data if "check" in data else {"deployments": {"d": {}}, "requests": [{}], **data}
+
+
 def field_cases() -> tuple[Case, ...]:
     """Return every case of every file, in each of its forms."""
     cases: list[Case] = []
     for path in sorted(FOLDER.glob("*.yaml")):
         for data in yaml.load(path.read_text("utf-8"), yaml.CSafeLoader):
+            data = _complete(data, path.name)
             forms = {"both": (True, False), True: (True,), False: (False,)}[data.get("stream", "both")]
             cases += [Case(data["case"], data, stream) for stream in (forms if data.get("requests") else (None,))]
     return tuple(cases)
