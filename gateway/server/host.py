@@ -115,6 +115,7 @@ class Host:
             for number in (signal.SIGINT, signal.SIGTERM):
                 loop.add_signal_handler(number, self._on_signal, number)
             loop.add_signal_handler(signal.SIGHUP, self._service.reloading(live.request))
+            loop.add_signal_handler(signal.SIGUSR1, self._leave)
         live.on_change = self._note_change
         live.is_draining = lambda: self._is_draining
         if self._faults is not None:
@@ -189,6 +190,13 @@ class Host:
         self._is_stopping = True
         self.stopped_at = time.monotonic()
         self._workers.stop()
+
+    def _leave(self) -> None:
+        """Make way for the next gateway, which the service manager starts when this process has ended."""
+        if self._workers.leave():
+            # The service manager sends it next. The end of this process waits for nothing.
+            asyncio.get_running_loop().remove_signal_handler(signal.SIGTERM)
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
     def _note_draining(self) -> None:
         self._is_draining = True

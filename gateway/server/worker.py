@@ -24,7 +24,7 @@ from gateway.model.config_version import ConfigVersion
 from gateway.model.status import WorkerStatus
 from gateway.server.channel import Channel
 from gateway.server.uvicorn_server import GatewayServer, duplicates_of, grace_s_of, run, server_config
-from gateway.server.workers import WorkerSettings
+from gateway.server.workers import OVERTIME_S, WorkerSettings
 from gateway.telemetry.log import configure, logger
 from gateway.usage.quota_store import QuotaStore
 
@@ -35,7 +35,16 @@ _LAST_S = 0.9
 
 
 class Worker:
-    """One serving process. `lock` is its descriptor of the locked state directory."""
+    """One serving process.
+
+    Args:
+        lock: Its descriptor of the locked state directory.
+
+    Attributes:
+        is_retired: Whether the next gateway serves, so that this worker may outlive its host.
+    """
+
+    is_retired = False
 
     def __init__(
         self, index: int, config: ConfigVersion, settings: WorkerSettings, quotas: QuotaStore, lock: int | None = None
@@ -48,10 +57,13 @@ class Worker:
             settings.max_requests,
         )  # fmt: skip
         self._index, self._lock = index, lock
-        self._server = GatewayServer(
-            server_config(gateway), gateway.drain, gateway.cut, lambda: grace_s_of(settings.grace_s, gateway.config)
-        )
+        self._setting_s = settings.grace_s
+        self._server = GatewayServer(server_config(gateway), gateway.drain, gateway.cut, self.grace_s)
         self.drain, self.stop, self.cut = self._server.drain, self._server.stop, self._server.cut
+
+    def grace_s(self) -> float:
+        """Return the seconds in which its running requests may finish."""
+        return grace_s_of(self._setting_s, self.gateway.config)
 
     def serve_application(self, application: Application) -> None:
         """Serve an application that calls the gateway, in place of the gateway itself."""
@@ -81,6 +93,7 @@ class Worker:
 
     def retire(self) -> None:
         """Leave new connections to the next gateway, and end when the own ones have ended."""
+        self.is_retired = True
         if self._lock is not None:  # the next gateway has it
             os.close(self._lock)
             self._lock = None
@@ -97,6 +110,10 @@ class OwnWorker:
         self._worker = worker
         self._listener = listener
         self.drain, self.stop, self.retire, self.cut = worker.drain, worker.stop, worker.retire, worker.cut
+
+    def leave(self) -> bool:
+        """See Workers. The requests run in this process."""
+        return False
 
     async def run(self, on_started: Callable[[], Coroutine[Any, Any, None]]) -> int:
         """See Workers."""
@@ -158,7 +175,12 @@ async def _work(
         channel.tell("note_ready", worker.gateway.config.version)
 
     following = asyncio.create_task(_follow(worker, channel))
-    following.add_done_callback(lambda _: worker.stop())
+
+    def followed(_: object) -> None:
+        if not worker.is_retired:
+            worker.stop()
+
+    following.add_done_callback(followed)
     await worker.serve([listener], started)
     following.cancel()
     channel.tell("note_look", worker.look())
@@ -169,7 +191,7 @@ async def _follow(worker: Worker, channel: Channel) -> None:
     """Carry out the calls of the host, also while the last requests finish.
 
     Without the host, this worker gets no further config versions, and the next gateway cannot start before it has
-    ended. So it ends within a second.
+    ended. So it ends within a second, unless it has made way for the next gateway.
     """
     functions = (
         worker.activate,
@@ -183,10 +205,14 @@ async def _follow(worker: Worker, channel: Channel) -> None:
     )
     async for _ in channel.calls({function.__name__: function for function in functions}):
         pass
-    detail = f"this worker ends its running requests after {_LAST_REQUESTS_S:g} s, and exits"
-    logger().warning("supervisor_gone", pid=os.getpid(), detail=detail)
-    asyncio.get_running_loop().call_later(_LAST_REQUESTS_S, worker.cut)
-    watchdog = threading.Timer(_LAST_S, os._exit, [1])
+    if worker.is_retired:
+        last_s = worker.grace_s() + OVERTIME_S
+    else:
+        detail = f"this worker ends its running requests after {_LAST_REQUESTS_S:g} s, and exits"
+        logger().warning("supervisor_gone", pid=os.getpid(), detail=detail)
+        asyncio.get_running_loop().call_later(_LAST_REQUESTS_S, worker.cut)
+        last_s = _LAST_S
+    watchdog = threading.Timer(last_s, os._exit, [1])
     watchdog.daemon = True
     watchdog.start()
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import signal
 import socket
-from asyncio.subprocess import DEVNULL, Process
+import subprocess
 from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -32,8 +33,9 @@ _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.1, 5.0
 _STEADY_S = 30.0
 # Give up after this many failed starts per worker while no worker is running.
 _TRIES = 5
-# The time after the grace time in which a worker must close its connections and exit; then it is killed.
-_OVERTIME_S = 3.0
+OVERTIME_S = 3.0
+"""The time after the grace time in which a worker must close its connections and exit; then it is killed."""
+
 # A killed worker loses the counts since its last snapshot. A snapshot of a thousand deployments takes two milliseconds.
 _COUNT_S = 1.0
 # A snapshot is also a heartbeat. A worker that owes so many of them hangs. They are counted, because a time would also
@@ -119,6 +121,10 @@ class Workers(Protocol):
         """Leave new connections to the next gateway, and end when the own ones have ended."""
         ...
 
+    def leave(self) -> bool:
+        """End at once if the running requests are in other processes, which finish them. Return whether they are."""
+        ...
+
     def cut(self) -> None:
         """End without waiting for the running requests, after `stop`."""
         ...
@@ -135,7 +141,7 @@ class WorkerProcess:
     """
 
     seat: int
-    process: Process
+    process: subprocess.Popen[bytes]
     channel: Channel
     ready: bool = False
     state: WorkerStatus = field(init=False)
@@ -155,25 +161,19 @@ class WorkerProcess:
         """The rounds of heartbeats that it may miss before it counts as hung."""
         return _MOST_MISSED if self.ready else _MOST_MISSED_AT_START
 
-    def send_signal(self, number: int) -> None:
-        """Send a signal, unless the process is gone."""
-        with contextlib.suppress(ProcessLookupError):
-            self.process.send_signal(number)
-
     def dismiss(self, how: str) -> None:
         """Stop or retire it. A ready one finishes its requests; a signal ends one that is still starting."""
         self.channel.tell(how)
         if not self.ready:
-            self.send_signal(signal.SIGTERM)
+            self.process.send_signal(signal.SIGTERM)
 
     async def end(self, limit_s: float) -> int:
         """Return the exit status after it has closed its channel. Kill it if it does not exit in time."""
         try:
-            return await asyncio.wait_for(self.process.wait(), limit_s)
-        except TimeoutError:
-            with contextlib.suppress(ProcessLookupError):
-                self.process.kill()
-            return await self.process.wait()
+            return await asyncio.to_thread(self.process.wait, limit_s)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            return await asyncio.to_thread(self.process.wait)
 
 
 def _noted(worker: WorkerProcess, note: Callable[[WorkerProcess, Any], None], answer: asyncio.Future[Any]) -> None:
@@ -215,7 +215,7 @@ class WorkerProcesses:
         self._workers: set[WorkerProcess] = set()
         self._ended_counts = EMPTY
         self._stopping = asyncio.Event()
-        self._is_draining = False
+        self._is_draining = self._is_leaving = False
         self._failed_starts = 0
         self._on_started: Callable[[], Coroutine[Any, Any, None]] | None = None
         self._exit_status = _OK
@@ -315,7 +315,7 @@ class WorkerProcesses:
         detail = f"it missed {worker.missed - 1} heartbeats in a row: it is killed, and another is started in its place"
         logger().error("worker_hung", worker=worker.seat, pid=worker.process.pid, detail=detail)
         # Another signal would not reach a process that is stopped, or whose loop does not turn.
-        worker.send_signal(signal.SIGKILL)
+        worker.process.send_signal(signal.SIGKILL)
         worker.missed = 0
 
     # --- the processes ----------------------------------------------------------------------------
@@ -343,9 +343,11 @@ class WorkerProcesses:
         lock = self._lock()
         passed = (self._listener.fileno(), theirs.fileno(), self._memory, *(() if lock is None else (lock,)))
         try:
-            process = await asyncio.create_subprocess_exec(
-                *child_command("gateway.server.worker", *map(str, (seat - 1, *passed))),
-                stdin=DEVNULL,
+            # Not a process of asyncio, which would be killed at the end of the event loop, also after `leave`.
+            process = await asyncio.to_thread(
+                subprocess.Popen,
+                child_command("gateway.server.worker", *map(str, (seat - 1, *passed))),
+                stdin=subprocess.DEVNULL,
                 pass_fds=passed,
                 # A process group of its own: Ctrl-C in a terminal reaches only the host, which stops the workers.
                 process_group=0,
@@ -373,7 +375,9 @@ class WorkerProcesses:
         }
         async for _ in worker.channel.calls(functions):
             worker.missed = 0
-        status = await worker.end(_OVERTIME_S)
+        if self._is_leaving:
+            return
+        status = await worker.end(OVERTIME_S)
         worker.channel.close()
         self._quotas.leave(worker.seat - 1)
         self._workers.discard(worker)
@@ -426,6 +430,15 @@ class WorkerProcesses:
         """See Workers."""
         self._dismiss("retire")
 
+    def leave(self) -> bool:
+        """See Workers."""
+        logger().info("leaving", pid=os.getpid(), detail="the workers finish their requests, for the next gateway")
+        self._is_leaving = True
+        self.retire()
+        for worker in self:
+            worker.channel.close()
+        return True
+
     def cut(self) -> None:
         """See Workers."""
         for worker in self:
@@ -440,13 +453,13 @@ class WorkerProcesses:
         for worker in self:
             worker.dismiss(how)
         grace_s = grace_s_of(self._settings.grace_s, self._config)
-        asyncio.get_running_loop().call_later(grace_s + _OVERTIME_S, self._kill)
+        asyncio.get_running_loop().call_later(grace_s + OVERTIME_S, self._kill)
 
     def _kill(self) -> None:
         for worker in self:
             logger().warning(
                 "worker_killed", worker=worker.seat, pid=worker.process.pid, detail="it didn't end in its grace time"
             )
-            worker.send_signal(signal.SIGKILL)
+            worker.process.send_signal(signal.SIGKILL)
         # A process that was being started may have joined since.
-        asyncio.get_running_loop().call_later(_OVERTIME_S, self._kill)
+        asyncio.get_running_loop().call_later(OVERTIME_S, self._kill)

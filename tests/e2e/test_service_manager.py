@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import signal
 import socket
 import subprocess
@@ -79,44 +80,86 @@ def test_sockets_of_systemd_are_served_by_their_names(path: Path) -> None:
         socket.create_connection(public.getsockname()).close()
 
 
+UNIT = (Path(__file__).parents[2] / "deploy/systemd/assistant-gateway.service").read_text("utf-8")
+WORDS = "one two three four five six seven eight"
+
+
+def command_of_unit(key: str) -> str:
+    [command] = re.findall(f"^{key}=(.+)$", UNIT, re.MULTILINE)
+    return str(command)
+
+
+class Answering:
+    """A gateway that has begun a long answer on the sockets of its service manager, and meanwhile gets a request."""
+
+    def __init__(self, path: Path, stack: ExitStack, **environ: str) -> None:
+        self.state, self.manager = path / "state", Manager()
+        self.environ = {"NOTIFY_SOCKET": self.manager.address, "GATEWAY_STATE_DIR": str(self.state), **environ}
+        providers = stack.enter_context(two_providers())
+        providers["a"].scenario = Scenario(text=WORDS, between_events_s=2.0)
+        self._path, self._stack = path / "gateway.yaml", stack
+        slow = {"assistants": {"fast": {"routes": {"default": ["b"]}}}}
+        self._path.write_text(config(providers, "a", 0, slow).text, "utf-8")
+        self._sockets = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(2)]
+        self.process = self.start()
+        self.url = GatewayProcess(self.process).wait_for("listening")["url"]
+        client = stack.enter_context(httpx.Client(base_url=self.url, trust_env=False, timeout=LIMIT_S))
+        self._pieces = stack.enter_context(client.stream("POST", CHAT, json=body(stream=True))).iter_text()
+        self._received = next(self._pieces)
+
+    def start(self) -> subprocess.Popen[str]:
+        return self._stack.enter_context(served(self._path, "admin:public", self._sockets, self.environ))
+
+    def answers_another_at_once(self) -> bool:
+        began_s = time.monotonic()
+        answer = httpx.post(f"{self.url}{CHAT}", json=body(model="fast"), trust_env=False, timeout=LIMIT_S)
+        return answer.is_success and time.monotonic() - began_s < 2 * len(WORDS.split())
+
+    def completes(self) -> bool:
+        self._received += "".join(self._pieces)
+        return WORDS.split()[-1] in self._received and "[DONE]" in self._received
+
+
 @pytest.mark.slow
 def test_reload_of_the_unit_hands_over_while_an_answer_runs(tmp_path: Path) -> None:
     """A new request does not wait for the longest running answer, and that answer is complete."""
-    unit = (Path(__file__).parents[2] / "deploy/systemd/assistant-gateway.service").read_text("utf-8")
-    [command] = re.findall("^ExecReload=/opt/assistant-gateway/bin/gateway (.+)$", unit, re.MULTILINE)
-    manager, words = Manager(), "one two three four five six seven eight"
-    environ = {"NOTIFY_SOCKET": manager.address, "GATEWAY_STATE_DIR": str(tmp_path / "state")}
-    with two_providers() as providers, ExitStack() as stack:
-        providers["a"].scenario = Scenario(text=words, between_events_s=2.0)
-        path = tmp_path / "gateway.yaml"
-        slow = {"assistants": {"fast": {"routes": {"default": ["b"]}}}}
-        path.write_text(config(providers, "a", 0, slow).text, "utf-8")
-        admin, public = (stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(2))
-        process = stack.enter_context(served(path, "admin:public", [admin, public], environ))
-        gateway = GatewayProcess(process)
-        url = gateway.wait_for("listening")["url"]
-        with httpx.Client(base_url=url, trust_env=False, timeout=LIMIT_S) as client:
-            with client.stream("POST", CHAT, json=body(stream=True)) as running:
-                pieces = running.iter_text()
-                received = next(pieces)
-                done = subprocess.run(
-                    [sys.executable, "-m", "gateway.cli", *command.split()],
-                    env={**os.environ, **environ},
-                    timeout=LIMIT_S,
-                )
-                assert done.returncode == 0
-                began_s = time.monotonic()
-                assert httpx.post(f"{url}{CHAT}", json=body(model="fast"), trust_env=False, timeout=LIMIT_S).is_success
-                waited_s = time.monotonic() - began_s
-                assert process.poll() is None, "the answer still runs"
-                received += "".join(pieces)
-            assert words.split()[-1] in received
-            assert "[DONE]" in received
-        assert waited_s < 2 * len(words.split())
-        [main] = [int(message.removeprefix("MAINPID=")) for message in manager.told if message.startswith("MAINPID=")]
-        assert process.wait(LIMIT_S) == 0
+    command = command_of_unit("ExecReload").removeprefix("/opt/assistant-gateway/bin/gateway ")
+    with ExitStack() as stack:
+        one = Answering(tmp_path, stack)
+        words = [sys.executable, "-m", "gateway.cli", *command.split()]
+        assert subprocess.run(words, env={**os.environ, **one.environ}, timeout=LIMIT_S).returncode == 0
+        assert one.answers_another_at_once()
+        assert one.process.poll() is None, "the answer still runs"
+        assert one.completes()
+        [main] = [int(it.removeprefix("MAINPID=")) for it in one.manager.told if it.startswith("MAINPID=")]
+        assert one.process.wait(LIMIT_S) == 0
         os.kill(main, signal.SIGTERM)
-        eventually(lambda: holder_of(tmp_path / "state") is None, LIMIT_S)
+        eventually(lambda: holder_of(one.state) is None, LIMIT_S)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("job", ["restart", "stop"])
+def test_restart_of_the_unit_leaves_an_answer_to_its_worker(tmp_path: Path, job: str) -> None:
+    """systemd stops the main process, and starts the next one at its end. A stop waits for the answer."""
+    (tmp_path / "systemctl").write_text(f"#!/bin/sh\necho 7 $3 {job} running\n")
+    (tmp_path / "systemctl").chmod(0o755)
+    with ExitStack() as stack:
+        one = Answering(tmp_path, stack, GATEWAY_WORKERS="2")
+        command = command_of_unit("ExecStop").replace("%n", "the.service").replace("${MAINPID}", str(one.process.pid))
+        path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
+        done = subprocess.run(shlex.split(command.removeprefix("-")), env={**os.environ, "PATH": path}, timeout=LIMIT_S)
+        assert (done.returncode == 0) == (job == "restart")
+        one.process.send_signal(signal.SIGTERM)
+        if job == "restart":
+            assert one.process.wait(LIMIT_S) == 0
+            following = one.start()
+            assert one.answers_another_at_once()
+            assert one.completes()
+            following.terminate()
+            assert following.wait(LIMIT_S) == 0
+        else:
+            assert one.completes()
+            assert one.process.wait(LIMIT_S) == 0
 
 
 EVERYWHERE = "0.0.0.0"  # noqa: S104  # refused

@@ -6,7 +6,10 @@ import asyncio
 import os
 import signal
 import socket
+import subprocess
+import threading
 from collections.abc import AsyncIterator, Callable
+from concurrent.futures import Future
 from types import SimpleNamespace
 from typing import Any
 
@@ -46,7 +49,7 @@ class FakeWorker:
         self._end = socket.socket(fileno=os.dup(descriptors[1]))
         self.signals: list[int] = []
         self.channel: Channel | None = None
-        self.status = asyncio.get_running_loop().create_future()
+        self.status: Future[int] = Future()
 
     async def begin(self) -> bytes:
         self.channel = await Channel.over(self._end)
@@ -77,8 +80,11 @@ class FakeWorker:
     def let_go(self) -> None:
         (self.channel if self.channel is not None else self._end).close()
 
-    async def wait(self) -> int:
-        return await asyncio.shield(self.status)
+    def wait(self, limit_s: float | None = None) -> int:
+        try:
+            return self.status.result(limit_s)
+        except TimeoutError:
+            raise subprocess.TimeoutExpired("worker", limit_s or 0) from None
 
     def send_signal(self, number: int) -> None:
         self.signals.append(number)
@@ -109,16 +115,16 @@ class RunningHost:
         self.all: list[FakeWorker] = []
         self.starts = 0
         self.has_room = True
-        self.starting = asyncio.Event()
+        self.starting = threading.Event()
         self.starting.set()
         self.kills: list[tuple[float, Callable[[], None]]] = []
         self.listening: list[int] = []
         self.left: list[int] = []
         self.live, self.scheduler, self.listener = RecordingStub(), RecordingStub(), socket.socket()
-        loop = asyncio.get_running_loop()
+        self.loop = loop = asyncio.get_running_loop()
         monkeypatch.setattr(module, "next_wait_s", lambda *_: 0.0)
         monkeypatch.setattr(Host, "_operator_listeners", lambda _: [])
-        monkeypatch.setattr(asyncio, "create_subprocess_exec", self._spawn)
+        monkeypatch.setattr(module.subprocess, "Popen", self._spawn)
         monkeypatch.setattr(loop, "add_signal_handler", lambda *_: None)
         self.workers = WorkerProcesses(self.listener, workers, FIRST, b"first", SETTINGS)
         keepers: Any = Keepers(self.live, self.scheduler, None)  # type: ignore[arg-type]
@@ -143,15 +149,15 @@ class RunningHost:
     def signal(self, number: int) -> None:
         self.host._on_signal(number)
 
-    async def _spawn(self, *words: str, pass_fds: tuple[int, ...], process_group: int, **_: object) -> FakeWorker:
+    def _spawn(self, words: list[str], pass_fds: tuple[int, ...], process_group: int, **_: object) -> FakeWorker:
         self.starts += 1
         if not self.has_room:
             raise OSError(11, "Resource temporarily unavailable")
         index, *_ = words[words.index("gateway.server.worker") + 1 :]
         fake = FakeWorker(index, pass_fds, process_group)
         self.all.append(fake)
-        self.started.put_nowait(fake)
-        await self.starting.wait()
+        self.loop.call_soon_threadsafe(self.started.put_nowait, fake)
+        assert self.starting.wait(LIMIT_S)
         return fake
 
     async def next(self) -> FakeWorker:
@@ -278,6 +284,16 @@ async def test_second_ctrl_c_stops_at_once_and_kills_workers_that_remain(build: 
     assert await running.ended() == 1
 
 
+async def test_host_leaves_its_requests_to_its_workers_and_ends(build: Build) -> None:
+    running = build(1)
+    worker = await running.ready()
+    running.host._leave()
+    assert await running.ended() == 0
+    assert (await worker.receive())[1] == "retire"
+    assert await worker.receive() is None
+    assert worker.signals == []
+
+
 async def test_stop_does_not_wait_for_a_starting_worker(build: Build) -> None:
     running = build(2)
     begun, other = await running.next(), await running.next()
@@ -335,7 +351,7 @@ async def test_failed_starts_end_nothing_while_another_worker_serves(build: Buil
 
 
 async def test_worker_that_closes_its_channel_is_killed(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_OVERTIME_S", 0.0)
+    monkeypatch.setattr(module, "OVERTIME_S", 0.0)
     running = build(1)
     fake = await running.ready()
     fake.let_go()
