@@ -20,11 +20,10 @@ from gateway.settings import Settings
 
 if TYPE_CHECKING:
     from gateway.model.budget import Stores, StoreServer
+    from gateway.model.config_version import ConfigVersion
     from gateway.state.history import Activation
     from gateway.usage.postgres_cell import CellDatabase
     from gateway.usage.postgres_record import CellRecord
-
-_ANSWER_S = 10.0
 
 
 def stores_of(settings: Settings) -> Stores | None:
@@ -53,20 +52,17 @@ def stores_of(settings: Settings) -> Stores | None:
     return compile_file(path).config.stores
 
 
-def valkey_problem(server: StoreServer) -> str | None:
-    """Return why a Valkey cannot be used, or None. Raises ImportError without the packages of the stores."""
-    from gateway.usage.valkey_connection import ValkeyConnection, ValkeyUnavailable
+def valkey_problem(server: StoreServer, config: ConfigVersion) -> str | None:
+    """Return why a gateway of the config cannot use a Valkey, or None. Raises ImportError without its packages."""
+    from gateway.usage.gate_valkey import ValkeyGate
+    from gateway.usage.installation import cell_name
 
     async def ask() -> str | None:
-        connection = ValkeyConnection(server, deadline_s=_ANSWER_S)
+        connection = ValkeyGate(server, cell_name(config), "command").connection
         await connection.start()
-        try:
-            await connection.call("PING")
-        except ValkeyUnavailable as error:
-            return str(error)
-        finally:
-            await connection.close()
-        return None
+        problem = connection.problem
+        await connection.close()
+        return problem
 
     return asyncio.run(ask())
 

@@ -291,7 +291,7 @@ def _of_config(settings: Settings, *, uses_network: bool) -> Iterator[CheckResul
     config = compiled.config
     yield from _of_keys(config)
     if config.stores is not None:
-        yield from _of_stores(config.stores.database, config.stores.valkey)
+        yield from _of_stores(config, config.stores.database, config.stores.valkey)
     if uses_network:
         yield from _of_origins(config)
     else:
@@ -309,7 +309,9 @@ def _of_keys(config: ConfigVersion) -> Iterator[CheckResult]:
         yield CheckResult("error", "keys", "no deployment can be called", "set the key of at least one")
 
 
-def _of_stores(database: StoreServer | None, valkey: StoreServer | None) -> Iterator[CheckResult]:
+def _of_stores(
+    config: ConfigVersion, database: StoreServer | None, valkey: StoreServer | None
+) -> Iterator[CheckResult]:
     if database is not None:
         try:
             from gateway.usage.postgres import current_schema
@@ -323,7 +325,7 @@ def _of_stores(database: StoreServer | None, valkey: StoreServer | None) -> Iter
             yield CheckResult("error", "stores.database", str(error), "gateway db check has the details")
     if valkey is not None:
         try:
-            problem = valkey_problem(valkey)
+            problem = valkey_problem(valkey, config)
         except ImportError:
             yield CheckResult("error", "stores.valkey", "packages are missing", "pip install asyncpg libvalkey")
             return

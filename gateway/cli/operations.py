@@ -199,7 +199,7 @@ def _status_of_cell(settings: Settings) -> Mapping[str, Any] | None:
         if database is None:
             return None
         stores = stores_of(settings)
-        lost = valkey_problem(stores.valkey) if stores is not None and stores.valkey is not None else None
+        lost = valkey_problem(stores.valkey, config) if stores is not None and stores.valkey is not None else None
         lost_stores = {"valkey": lost} if lost is not None else {}
         try:
             instances, record = database.instances(), CellRecord(database)

@@ -34,6 +34,9 @@ _MOST_LATE = 5
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 1.0
 
 _REPLICA = ("READONLY", "MASTERDOWN")
+_CLUSTER = ("MOVED", "ASK", "CLUSTERDOWN", "TRYAGAIN")
+"""Answers of one shard of a cluster (Valkey's cluster specification, November 2026). Redirects are not followed."""
+
 Word = bytes | str | int
 
 
@@ -292,6 +295,9 @@ class ValkeyConnection:
 def _description(error: Exception) -> str:
     if isinstance(error, ValkeyRefused) and error.code in ("WRONGPASS", "NOAUTH", "NOPERM"):
         return f"Valkey refuses the user or the password ({error.code}): check `stores.valkey`"
+    if isinstance(error, ValkeyRefused) and error.code in _CLUSTER:
+        way_out = "turn that off, or name a cluster of one shard, which has all keys of a cell"
+        return f"it is in cluster mode ({error.code}): {way_out}"
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"the certificate of Valkey is not valid: {error.verify_message}"
     if isinstance(error, TimeoutError):

@@ -33,7 +33,7 @@ class RunningValkey:
         self._directory = directory
         self._options = options
         self._password = password
-        self.port = _free_port()
+        self.port = free_port()
         self.process = self._start()
 
     @property
@@ -105,6 +105,7 @@ def running_valkey(*options: str, password: str = "") -> Iterator[RunningValkey]
             server.kill()
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Return a port of this machine that was free a moment ago."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         return int(listener.getsockname()[1])

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import trustme
 
+from gateway.cli.cell import valkey_problem
 from gateway.model.budget import Money, StoreServer, Window
 from gateway.usage.gate import BudgetLimit, CounterState, GateUnavailable, HoldGranted, HoldRefused, HoldRequest
 from gateway.usage.gate_on_loss import OutageGate
@@ -21,8 +22,13 @@ from gateway.usage.journal import Journal
 from gateway.usage.valkey_connection import ValkeyConnection, ValkeyUnavailable
 from providers.auth import Secret
 from tests.kit import waiting
+from tests.kit.configs import BASE, table_of
 from tests.kit.reference_gate import budget, rate, windows_at
-from tests.kit.valkey_server import RunningValkey, running_valkey
+from tests.kit.valkey_server import RunningValkey, free_port, running_valkey
+
+IN_CLUSTER_MODE = (
+    "it is in cluster mode ({}): turn that off, or name a cluster of one shard, which has all keys of a cell"
+)
 
 LIMIT = budget(1000, window=Window.TOTAL)
 LIMIT_S = 60
@@ -222,6 +228,26 @@ async def test_server_that_may_evict_counters_is_refused() -> None:
         assert not gate.connection.is_connected
         assert "set its `maxmemory-policy` to noeviction" in (gate.problem or "")
         await gate.close()
+
+
+async def test_server_in_cluster_mode_must_have_all_keys() -> None:
+    """A shard without the keys of the cell names the way out, also to `gateway doctor`. The one with all keys serves."""
+    options = [("--cluster-enabled", "yes", "--cluster-port", str(free_port())) for _ in range(2)]
+    with running_valkey(*options[0]) as empty, running_valkey(*options[1]) as full:
+
+        async def problem(server: RunningValkey) -> str | None:
+            return await asyncio.to_thread(valkey_problem, server.address, table_of(BASE))
+
+        assert await problem(empty) == IN_CLUSTER_MODE.format("CLUSTERDOWN")
+        full.command("CLUSTER", "ADDSLOTSRANGE", "0", "16383")
+        empty.command("CLUSTER", "MEET", "127.0.0.1", str(full.port), options[1][-1])
+        for server in (empty, full):
+            waiting.eventually(lambda to=server: "cluster_state:ok" in str(to.command("CLUSTER", "INFO")))  # type: ignore[misc]
+        gate = ValkeyGate(empty.address, "test", "one/1")
+        await gate.start()
+        assert IN_CLUSTER_MODE.format("MOVED") in (gate.problem or "")
+        await gate.close()
+        assert await problem(full) is None
 
 
 async def test_wrong_password_is_reported_and_never_shown() -> None:
