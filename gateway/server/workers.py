@@ -176,6 +176,18 @@ class WorkerProcess:
             return await asyncio.to_thread(self.process.wait)
 
 
+def _started(seat: int, passed: tuple[int, ...]) -> subprocess.Popen[bytes]:
+    """Start a worker. asyncio would kill it at the end of the event loop, also after `leave`. Raises OSError."""
+    return subprocess.Popen(
+        child_command("gateway.server.worker", *map(str, (seat - 1, *passed))),
+        stdin=subprocess.DEVNULL,
+        pass_fds=passed,
+        # A process group of its own: Ctrl-C in a terminal reaches only the host, which stops the workers.
+        process_group=0,
+        env=child_environment(),
+    )
+
+
 def _noted(worker: WorkerProcess, note: Callable[[WorkerProcess, Any], None], answer: asyncio.Future[Any]) -> None:
     if not answer.cancelled():
         note(worker, answer.result())
@@ -343,16 +355,7 @@ class WorkerProcesses:
         lock = self._lock()
         passed = (self._listener.fileno(), theirs.fileno(), self._memory, *(() if lock is None else (lock,)))
         try:
-            # Not a process of asyncio, which would be killed at the end of the event loop, also after `leave`.
-            process = await asyncio.to_thread(
-                subprocess.Popen,
-                child_command("gateway.server.worker", *map(str, (seat - 1, *passed))),
-                stdin=subprocess.DEVNULL,
-                pass_fds=passed,
-                # A process group of its own: Ctrl-C in a terminal reaches only the host, which stops the workers.
-                process_group=0,
-                env=child_environment(),
-            )
+            process = await asyncio.to_thread(_started, seat, passed)
         except OSError:
             ours.close()
             raise
