@@ -26,20 +26,13 @@ FOLDING = Config.parse("""
 version: 1
 assistants:
   plain: {routes: {default: [plain, next]}}
-  thinker: {routes: {default: [thinker, next]}}
-  queue: {routes: {default: [queue, next]}}
   quick: {routes: {default: [quick, next]}}
-  slow: {routes: {default: [slow, next]}}
   unfolded: {routes: {default: [unfolded, next]}}
-  alone: {routes: {default: [plain]}}
   alone-folded: {routes: {default: [folded]}}
 regions: {default: {territories: ["*"], boundary: ["*"]}}
 deployments:
   plain: {model: gpt-4o}
-  thinker: {model: o3}
-  queue: {model: gpt-4o, first_token: 5s}
   quick: {model: gpt-4o}
-  slow: {model: gpt-4o}
   unfolded: {model: gpt-4o, fold: false}
   folded: {model: gpt-4o, fold: true}
   next: {model: gpt-4o}
@@ -80,7 +73,7 @@ def client(gateway: GatewayProcess, providers: SimulatorThread) -> Iterator[http
         # JSON answer.
         providers["first"].scenario = Scenario(faults=((HttpError(500), 1.0),))
         with ThreadPoolExecutor() as asking:
-            list(asking.map(partial(ask, client), ("plain", "thinker", "queue", "alone-folded")))
+            list(asking.map(partial(ask, client), ("plain", "alone-folded")))
         providers["first"].scenario = Scenario(text=TEXT)
         yield client
 
@@ -161,32 +154,6 @@ def test_folded_and_plain_answers_are_equal(client: httpx.Client, providers: Sim
     assert folded["choices"][0]["finish_reason"] == "length"
 
 
-@pytest.mark.parametrize(
-    ("model", "more", "streams"),
-    [
-        ("plain", {}, True),
-        ("plain", {"n": 2}, False),
-        ("alone", {}, False),
-        ("alone-folded", {}, True),
-        ("unfolded", {}, False),
-    ],
-)
-def test_deployments_that_fold_are_asked_for_a_stream(
-    client: httpx.Client, providers: SimulatorThread, model: str, more: Any, streams: bool
-) -> None:
-    assert ask(client, model, **more).status_code == 200
-    assert ("stream" in last_request(providers)) == streams
-
-
-def test_deployment_that_has_just_answered_is_asked_for_plain_json(
-    client: httpx.Client, providers: SimulatorThread
-) -> None:
-    assert ask(client, "queue").status_code == 200
-    assert "stream" in last_request(providers)
-    assert ask(client, "queue").status_code == 200
-    assert "stream" not in last_request(providers)
-
-
 def test_deployment_that_answered_and_falls_silent_fails_over(client: httpx.Client, providers: SimulatorThread) -> None:
     assert ask_for_an_answer_by("plain", client, "plain").headers["x-gateway-deployment"] == "plain"
     providers["first"].scenario = Scenario(faults=((Silent(), 1.0),))
@@ -220,45 +187,10 @@ def test_lost_request_is_not_waited_for_while_others_are_answered(
     assert lost.result().elapsed.total_seconds() < 10
 
 
-def test_deployment_that_was_slow_is_asked_for_a_stream(client: httpx.Client, providers: SimulatorThread) -> None:
-    """Its next answer may take as long, and only a stream shows that the provider is working."""
-    providers["first"].scenario = Scenario(text=TEXT, between_events_s=0.05)
-    for _ in range(3):
-        assert ask(client, "slow").headers["x-gateway-deployment"] == "slow"
-        assert "stream" in last_request(providers)
-
-
 def test_last_step_that_folds_is_waited_for_beyond_commit(client: httpx.Client, providers: SimulatorThread) -> None:
     providers["first"].scenario = Scenario(text=TEXT, first_token_s=1.5)
     response = ask(client, "alone-folded")
     assert (response.status_code, response.json()["choices"][0]["message"]["content"]) == (200, TEXT)
-
-
-@pytest.mark.parametrize("stream", [False, True])
-@pytest.mark.parametrize(
-    ("model", "scenario", "by"),
-    [
-        ("plain", Scenario(text=TEXT, first_token_s=0.8), "next"),
-        ("thinker", Scenario(text=TEXT, first_token_s=0.8), "thinker"),
-        ("thinker", Scenario(text=TEXT, latency_s=0.8), "next"),
-        ("queue", Scenario(text=TEXT, first_token_s=0.8), "queue"),
-        ("queue", Scenario(text=TEXT, latency_s=0.8), "queue"),
-    ],
-    ids=[
-        "slow",
-        "a reasoning model takes longer",
-        "without headers it does not reason",
-        "configured time",
-        "configured time, for the headers too",
-    ],
-)
-def test_first_token_may_take_its_configured_time(
-    client: httpx.Client, providers: SimulatorThread, model: str, scenario: Scenario, by: str, stream: bool
-) -> None:
-    providers["first"].scenario = scenario
-    response = ask_for_an_answer_by(by, client, model, stream=stream)
-    assert response.headers["x-gateway-deployment"] == by
-    assert "twelve" in response.text
 
 
 def test_comments_do_not_count_as_the_first_token(client: httpx.Client, providers: SimulatorThread) -> None:

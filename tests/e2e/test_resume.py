@@ -16,7 +16,6 @@ import httpx
 import openai
 import pytest
 
-from providers.failures import FailureKind
 from providers.testkit.scenario import Cut, ErrorEvent, Fault, Garbage, HttpError, Reset, Scenario, Silent, Stall
 from providers.testkit.server import SimulatorServer, SimulatorThread
 from tests.kit.chat_http import CHAT, body, events_of
@@ -233,30 +232,6 @@ def test_official_client_gets_one_answer(gateway: GatewayProcess, client: httpx.
     assert answer.choices[0].finish_reason == "stop"
 
 
-@pytest.mark.parametrize(
-    "more",
-    [
-        {"n": 2},
-        {"logprobs": True},
-        {"response_format": {"type": "json_object"}, "messages": [{"role": "user", "content": "json"}]},
-        {"tools": [{"type": "function", "function": {"name": "f"}}], "tool_choice": "none"},
-    ],
-    ids=lambda more: next(iter(more)),
-)
-def test_answer_that_is_not_plain_text_is_not_resumed(
-    client: httpx.Client, providers: SimulatorThread, more: Any
-) -> None:
-    # With log probabilities the whole text is one event.
-    breaks(providers, "openai", Reset(after_events=2 if "logprobs" in more else 9))
-    for _ in range(10):
-        before = providers["openai"].received
-        events = ask(client, "openai-asked-openai", **more)
-        if is_cut(events):
-            break
-    assert events[-1]["error"]["code"] == "stream_interrupted"
-    assert providers["openai"].received == before
-
-
 @pytest.mark.parametrize("model", ["never", "alone"])
 def test_break_without_permission_or_a_next_step_is_an_error(
     client: httpx.Client, providers: SimulatorThread, model: str
@@ -265,14 +240,6 @@ def test_break_without_permission_or_a_next_step_is_an_error(
     events = ask_until(is_cut, client, model)
     assert events[-1]["error"]["code"] == "stream_interrupted"
     assert TEXT.startswith(text_of(events[:-1]))
-
-
-def test_content_filter_ends_the_answer_and_is_not_resumed(client: httpx.Client, providers: SimulatorThread) -> None:
-    breaks(providers, "openai", ErrorEvent(FailureKind.CONTENT_FILTER, after_events=9))
-    before = providers["openai"].received
-    events = ask_until(bool, client, "openai-asked-openai")
-    assert [event["choices"][0]["finish_reason"] for event in events[:-1] if event["choices"]][-1] == "content_filter"
-    assert providers["openai"].received == before
 
 
 def test_answer_is_resumed_only_once(client: httpx.Client, providers: SimulatorThread) -> None:
@@ -301,33 +268,6 @@ def test_rejected_prefill_is_replaced_by_an_instruction(client: httpx.Client, pr
     providers["moonshot"].scenario = Scenario(text=TEXT, script=(HttpError(400),))
     check_whole(ask_until_resumed(client, "openai-prefilled-moonshot"), "openai", "prefilled-moonshot")
     assert "Your answer above broke off" in providers["moonshot"].requests[-1].body.decode()
-
-
-def test_text_already_sent_counts_against_max_tokens(client: httpx.Client, providers: SimulatorThread) -> None:
-    breaks(providers, "openai", Reset(after_events=12))
-    ask_until_resumed(client, "openai-asked-openai", max_tokens=100)
-    remaining_tokens = json.loads(providers["openai"].requests[-1].body)["max_completion_tokens"]
-    assert 60 <= remaining_tokens < 100
-    ask_until_resumed(client, "openai-asked-openai", max_tokens=5)
-    assert json.loads(providers["openai"].requests[-1].body)["max_completion_tokens"] == 1
-
-
-def test_stop_sequence_across_the_join_ends_the_answer(client: httpx.Client, providers: SimulatorThread) -> None:
-    breaks(providers, "openai", Reset(after_events=6))  # after "The harbour was quiet when"
-    events = ask(client, "openai-prefilled-mistral", stop=["quiet when the last"])
-    assert events[-1] == "[DONE]"
-    assert text_of(events) == "The harbour was quiet when"
-
-
-def test_usage_is_the_sum_of_both_answers(client: httpx.Client, providers: SimulatorThread) -> None:
-    uninterrupted = ask(client, "openai-prefilled-mistral")[-2]["usage"]
-    breaks(providers, "openai", Reset(after_events=12))
-    counted = ask_until(lambda events: "x_gateway" in events[-2], client, "openai-prefilled-mistral")[-2]
-    assert counted["x_gateway"] == {"usage": "estimated"}
-    usage = counted["usage"]
-    assert usage["prompt_tokens"] >= 2 * uninterrupted["prompt_tokens"]
-    assert usage["completion_tokens"] > uninterrupted["completion_tokens"]
-    assert usage["total_tokens"] == usage["prompt_tokens"] + usage["completion_tokens"]
 
 
 def test_keep_alive_comments_are_sent_while_resuming(client: httpx.Client, providers: SimulatorThread) -> None:

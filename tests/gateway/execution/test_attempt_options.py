@@ -11,7 +11,7 @@ from gateway.execution.run import RunContext, had_time, options_for
 from gateway.execution.upstream_client import AttemptOptions
 from gateway.model.decision import Step
 from gateway.model.resilience import Resilience
-from providers.chat import ChatRequest, UserMessage
+from providers.chat import ChatRequest, UserMessage, change_request
 from tests.gateway.execution.conftest import Bench
 
 BOUNDS = Resilience(first_token_s=10, commit_s=55, total_s=600)
@@ -37,6 +37,7 @@ def step_of(bench: Bench, fold: bool | None = None, first_token_s: float | None 
         (JSON, None, 0.1, False, 600, (True, 0.1, False)),
         (JSON, True, None, False, 600, (True, 10, False)),
         (JSON, False, None, False, 600, (False, 600, False)),
+        (change_request(JSON, n=2), True, None, False, 600, (False, 600, False)),
         (JSON, None, None, True, 600, (False, 600, False)),
         (JSON, True, None, True, 600, (True, 600, False)),
         (JSON, True, 70, True, 600, (True, 600, False)),
