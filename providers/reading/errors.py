@@ -462,7 +462,7 @@ def classify(
         limits=rules.limits,
     )
     is_stated = judged.is_stated or (status in _MAY_PASS and failed.retry_after_s is not None)
-    # Whatever the words: this error says that the model is what is wrong.
+    # With any words, this error is about the model.
     is_stated = is_stated or (failed.kind is FailureKind.MODEL_NOT_FOUND and failed.param == "model")
     return change(failed, is_stated=is_stated, rule=judged.rule, about=rules.about.get(judged.word))
 
