@@ -44,9 +44,9 @@ class FailureKind(StrEnum):
         GEO_REFUSED: The vendor does not serve the territory that the gateway calls from.
         CONTEXT_LENGTH: The prompt is longer than the model accepts.
         FIELD_REFUSED: The provider refused a field that no client has sent: one of the gateway or of an adapter.
-        INVALID_REQUEST: 400, 413 or 422: the request is wrong at every provider.
+        INVALID_REQUEST: 400 or 422: the request is wrong at every provider.
         REFUSED_HERE: The provider does not take this request, for a reason that concerns no other one: tools that the
-            model does not have, a file of another account, a size above a limit of this account.
+            model does not have, a file of another account, a size above a limit of this server or account (413).
         UNSUPPORTED: The adapter cannot express the request. Nothing was sent.
         CONTENT_FILTER: The provider's safety system refused.
         MALFORMED: HTML, invalid JSON, or an empty or truncated answer.

@@ -26,6 +26,7 @@ _METHODS = b"GET, POST"
 # Firefox and Safari, unlike Chrome, ask in the preflight whether they may.
 _MAY_SEND = re.compile(
     rb"authorization|content-type|content-encoding|accept|user-agent|x-api-key|api-key|x-goog-api-key|x-request-id|traceparent|tracestate|idempotency-key"
+    rb"|http-referer|x-title"  # an app names itself to OpenRouter by these
     rb"|x-goog-api-client|x-goog-user-project|x-server-timeout|x-client-request-id"
     rb"|(?:x-stainless|x-gateway|openai|anthropic)-[a-z0-9-]{1,64}"
 )
@@ -133,7 +134,10 @@ async def _answer_preflight(
         (b"access-control-max-age", _PREFLIGHT_MAX_AGE_S),
         vary,
     ]
+    if not cors.any_origin and headers.get(b"access-control-request-private-network") == b"true":
+        # Chrome asks so for a public page before it calls a private address (Private Network Access, a draft of WICG).
+        pairs.append((b"access-control-allow-private-network", b"true"))
     extra = {_MAY_SEND_TO_DEMO} if cors.loopback else set()
-    if accepted := sorted(name for name in names if name in extra or _MAY_SEND.fullmatch(name)):
+    if accepted := sorted(name for name in names if name in cors.headers or name in extra or _MAY_SEND.fullmatch(name)):
         pairs.append((b"access-control-allow-headers", b", ".join(accepted)))
     await send_bytes(send, 204, pairs, b"")

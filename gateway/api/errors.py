@@ -254,8 +254,11 @@ def _from_exhausted(error: PlanExhausted, attempts: list[AttemptRecord], *, quot
     is_unasked = failure.kind is FailureKind.UNAVAILABLE and not attempts
     code = "no_healthy_deployment" if is_unasked else _OUTWARD[failure.kind]
     message = failure.message
-    if failure.kind is FailureKind.INVALID_REQUEST and failure.detail and quoting:
-        # The provider describes the mistake in the client's own input.
+    is_about_input = failure.kind is FailureKind.INVALID_REQUEST or (
+        failure.kind is FailureKind.REFUSED_HERE and failure.status in (400, 413)
+    )
+    if is_about_input and failure.detail and quoting:
+        # The provider describes the mistake in the client's own input, or its size.
         message = f"{message}: {failure.detail[:500]}"
     # A key in its cooldown is not used, so an earlier retry would get the same error.
     cooldown_s = rule_of(failure).cooldown_s

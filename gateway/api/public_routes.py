@@ -38,7 +38,7 @@ from gateway.policy.location.resolution import resolve
 from gateway.policy.preference import intent_of, may_assert_intent, preferred_name
 from gateway.policy.refusals import not_offered, refuse_location
 from gateway.service.assistants import AssistantNotFound, assistants_of, find_assistant
-from gateway.service.capabilities import capabilities, may_answer
+from gateway.service.capabilities import capabilities, may_answer, token_limits
 from gateway.service.chat_service import ChatService
 from gateway.service.disclosure import disclose
 from gateway.service.explain import PlainRequest, explain, reports_from
@@ -202,14 +202,17 @@ def _add_models(app: FastAPI, service: ChatService, limiter: FailedKeyLimiter) -
         form = form_of(request.url.path, dict(request.scope["headers"]))
         config, client, location, headers = await identified(request)
         region = _region_of(location)
-        assistants = sorted(assistants_of(config, client).items())
+        assistants = assistants_of(config, client)
         now_s = service.decider.clock()
         offered = [
             name
-            for name, assistant in assistants
+            for name, assistant in sorted(assistants.items())
             if region.name in assistant.regions and may_answer(config, assistant, location, now_s)
         ]
-        return JSONResponse(encode_list(form, offered, request.query_params), headers=headers)
+        body = encode_list(
+            form, offered, request.query_params, lambda name: token_limits(config, assistants[name], location, now_s)
+        )
+        return JSONResponse(body, headers=headers)
 
     async def model(request: Request, name: str) -> JSONResponse:
         form = form_of(request.url.path, dict(request.scope["headers"]))
@@ -220,7 +223,9 @@ def _add_models(app: FastAPI, service: ChatService, limiter: FailedKeyLimiter) -
         assistant = find_assistant(config, client, name)
         if region.name not in assistant.regions:
             raise Refused(not_offered(assistant, region))
-        return JSONResponse(encode_model(form, name), headers=headers)
+        now_s = service.decider.clock()
+        body = encode_model(form, name, lambda _: token_limits(config, assistant, location, now_s))
+        return JSONResponse(body, headers=headers)
 
     for version in VERSIONS:
         documented = version == "/v1"

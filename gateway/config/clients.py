@@ -61,7 +61,8 @@ def compile_cors(draft: Draft, findings: Findings, *, demo: bool) -> Cors | None
         findings.warn(("cors", "origins"), message, "list the origins of your own pages")
     if "*" in section.origins and len(section.origins) > 1:
         findings.warn(("cors", "origins"), "`*` allows every page: the other origins have no effect")
-    return Cors(frozenset(section.origins) - {"*"}, "*" in section.origins, loopback=demo)
+    headers = frozenset(name.lower().encode() for name in section.headers)
+    return Cors(frozenset(section.origins) - {"*"}, "*" in section.origins, demo, headers)
 
 
 def _check_references(

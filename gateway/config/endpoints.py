@@ -203,9 +203,11 @@ class Endpoints:
         except OriginError as error:  # the URL may contain a password, so it is not shown
             self.findings.error((*path, "endpoint"), f"the URL {error}")
             return None
-        base_path = _usual_base_path(adapter) if written is None else written
-        self._warn_of_call((*path, "endpoint"), origin, base_path)
         site = self._owner(section.provider, origin)
+        # A lone slash is the root of one's own server. The API of a vendor begins elsewhere, so there it is left out.
+        is_vendor = site is not None or (isinstance(adapter, KnowsBasePath) and bool(adapter.usual_base_path))
+        base_path = written if written or (written is not None and not is_vendor) else _usual_base_path(adapter)
+        self._warn_of_call((*path, "endpoint"), origin, base_path)
         if site is None:
             return self._own_server(name, section, origin, base_path)
         if not origin.startswith("https://") or urlsplit(origin).port is not None:

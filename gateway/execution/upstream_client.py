@@ -36,7 +36,7 @@ from providers.chat import AnswerRefused, ChatCompletion, ChatRequest, StreamEve
 from providers.failures import Failure, FailureKind, ProviderFailed, UnsupportedFeature
 from providers.formats.fitting import client_names, events_with_client_names, with_client_names
 from providers.json_values import JsonError, as_map, dumps, loads, read_count
-from providers.matching.capability_matching import with_supported_choice, without_parameters
+from providers.matching.capability_matching import with_files_as_text, with_supported_choice, without_parameters
 from providers.matching.refused_fields import own_field
 from providers.matching.requirements import FEATURE_PARAMS, has_effects, moves_data, requirements_of
 from providers.reading.errors import MESSAGES
@@ -396,6 +396,7 @@ def _write(step: Step, request: ServedRequest) -> tuple[ChatRequest | None, Wire
         sent = without_parameters(request, step.dropped) if step.dropped else request
         if request.tool_choice is not None:
             sent = with_supported_choice(sent, deployment.capabilities)
+        sent = with_files_as_text(sent, deployment.capabilities)
         if deployment.pseudonym_key is not None:
             sent = pseudonymous(sent, deployment.provider, deployment.pseudonym_key, deployment.target.passthrough)
         return sent, deployment.adapter.build_request(sent, deployment.target)

@@ -242,11 +242,13 @@ class Cors(Value, frozen=True):
         origins: The listed origins.
         any_origin: Every page may call.
         loopback: Pages of this machine may call, from any port, as in the demo.
+        headers: Further headers that these pages may send, in lower case.
     """
 
     origins: frozenset[str] = frozenset()
     any_origin: bool = False
     loopback: bool = False
+    headers: frozenset[bytes] = frozenset()
 
     def allows(self, origin: str) -> bool:
         """Return whether pages of this origin may call."""

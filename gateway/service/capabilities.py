@@ -39,6 +39,19 @@ def may_answer(config: ConfigVersion, assistant: Assistant, location: Location, 
     )
 
 
+def token_limits(
+    config: ConfigVersion, assistant: Assistant, location: Location, now_s: float
+) -> tuple[int | None, int | None]:
+    """Return the longest prompt and the longest answer in tokens that a chat can have here; None if one is unknown."""
+    region = location.region
+    if region is None or region.name not in assistant.routes:
+        return None, None
+    steps = [it for it, verdict in _decision(config, assistant, location, now_s).verdicts if _may(verdict)]
+    return _longest(it.capabilities.context_tokens for it in steps), _longest(
+        it.target.facts.output_tokens for it in steps
+    )
+
+
 def capabilities(
     config: ConfigVersion,
     assistant: Assistant,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from base64 import b64decode
 from collections.abc import Mapping, Sequence
 from typing import Literal, final
 
@@ -70,6 +71,17 @@ class FilePart(Value, frozen=True):
     data: str
     filename: str | None = None
     cache: CacheTime | None = None
+
+    def as_text(self) -> str | None:
+        """Return the content of a text file after its name, or None for any other file."""
+        head, _, content = self.data.partition(",")
+        if head[:10].lower() != "data:text/":
+            return None
+        try:
+            text = b64decode(content, validate=True).decode()
+        except ValueError:  # not base64, or not UTF-8
+            return None
+        return f"{self.filename}:\n{text}" if self.filename else text
 
 
 Part = TextPart | ImagePart | AudioPart | FilePart

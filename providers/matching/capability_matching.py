@@ -9,11 +9,24 @@ from __future__ import annotations
 from collections.abc import Set
 from dataclasses import replace
 from functools import cache
+from operator import is_
 from typing import Any
 
 from providers.adapter import Capabilities
 from providers.catalogue.models import ModelFacts
-from providers.chat import ChatRequest, ImagePart, Message, NamedTool, ToolMessage, UserMessage, change_request
+from providers.chat import (
+    ChatRequest,
+    FilePart,
+    ImagePart,
+    Message,
+    NamedTool,
+    Part,
+    TextPart,
+    Texts,
+    ToolMessage,
+    UserMessage,
+    change_request,
+)
 from providers.matching.requirements import (
     FEATURE_PARAMS,
     FEATURES,
@@ -195,6 +208,28 @@ def with_supported_choice(request: ChatRequest, capabilities: Capabilities) -> C
     if isinstance(request.tool_choice, NamedTool) and "tool_choice_named" not in capabilities.features:
         return change_request(request, tool_choice="required")
     return request
+
+
+def with_files_as_text(request: ChatRequest, capabilities: Capabilities) -> ChatRequest:
+    """Return the request with the text of each text file in its place, where the deployment takes no files."""
+    if "file" in capabilities.features or type(request.messages) is Texts:
+        return request
+    messages = tuple(map(_with_text, request.messages))
+    is_same = all(map(is_, messages, request.messages))
+    return request if is_same else change_request(request, messages=messages)
+
+
+def _with_text(message: Message) -> Message:
+    if not isinstance(message, UserMessage | ToolMessage) or isinstance(message.content, str):
+        return message
+    parts = tuple(map(_text_or_part, message.content))
+    return message if parts == message.content else replace(message, content=parts)
+
+
+def _text_or_part(part: Part) -> Part:
+    if isinstance(part, FilePart) and (text := part.as_text()) is not None:
+        return TextPart(text, part.cache)
+    return part
 
 
 def _thinks(needs: Requirements, facts: ModelFacts) -> bool:

@@ -255,7 +255,7 @@ def _part_features(part: Part) -> tuple[str, ...]:
         case AudioPart():
             return ("audio",)
         case FilePart():
-            return ("file",)
+            return ("file",) if part.as_text() is None else ()
 
 
 def moving_fields(extra: Mapping[str, object]) -> frozenset[str]:

@@ -50,6 +50,7 @@ _HAZARDS: Mapping[str, tuple[str, ...]] = {
     "S13": ("elections",),
     "S14": ("code-interpreter-abuse",),
 }
+_HAZARD = re.compile(r"S\d{1,2}")
 _QWEN_CATEGORIES: Mapping[str, tuple[str, ...]] = {
     "violent": ("violence",),
     "non-violent illegal acts": ("illicit",),
@@ -144,9 +145,9 @@ def _read_llama_guard(text: str) -> ModerationResult:
     verdict, *rest = [line.strip() for line in text.splitlines() if line.strip()] or [""]
     if verdict == "safe" and not rest:
         return verdict_of(frozenset(), flagged=False)
-    if verdict != "unsafe" or len(rest) > 1:
-        raise unclear("the guard model gave no clear verdict")
     hazards = [code.strip() for line in rest for code in line.split(",")]
+    if verdict != "unsafe" or not (len(rest) < 2 or all(map(_HAZARD.fullmatch, hazards))):
+        raise unclear("the guard model gave no clear verdict")
     return verdict_of(frozenset(name for code in hazards for name in _HAZARDS.get(code, ())), flagged=True)
 
 

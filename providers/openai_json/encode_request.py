@@ -100,6 +100,8 @@ def encode_part(part: Part) -> dict[str, object]:
         case AudioPart(data, sound):
             return {"type": "input_audio", "input_audio": {"data": data, "format": sound}}
         case FilePart(data, filename):
+            if (plain := part.as_text()) is not None:  # these servers read PDF only
+                return {"type": "text", "text": plain}
             return {"type": "file", "file": {"file_data": data, **({"filename": filename} if filename else {})}}
         case _:
             assert_never(part)

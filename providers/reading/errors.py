@@ -79,7 +79,7 @@ _INEXACT = frozenset(
     {
         *(FailureKind.INVALID_REQUEST, FailureKind.RATE_LIMITED, FailureKind.MALFORMED),
         *(FailureKind.CREDENTIALS, FailureKind.MODEL_NOT_FOUND, FailureKind.QUOTA, FailureKind.GEO_REFUSED),
-        FailureKind.UNAVAILABLE,
+        *(FailureKind.UNAVAILABLE, FailureKind.REFUSED_HERE),
     }
 )
 _VAGUE = frozenset({FailureKind.INVALID_REQUEST, FailureKind.RATE_LIMITED, FailureKind.UNAVAILABLE})
@@ -123,7 +123,8 @@ contain the words that LiteLLM 1.109, langchain-openai 1.7 and @langchain/openai
 errors, read in November 2026. No message contains words that mean another error there, such as "rate limit".
 """
 _BY_STATUS = {
-    **{400: FailureKind.INVALID_REQUEST, 413: FailureKind.INVALID_REQUEST, 422: FailureKind.INVALID_REQUEST},
+    # A request that is too large for one server or its proxy may be small enough for the next.
+    **{400: FailureKind.INVALID_REQUEST, 413: FailureKind.REFUSED_HERE, 422: FailureKind.INVALID_REQUEST},
     **{
         401: FailureKind.CREDENTIALS,
         402: FailureKind.QUOTA,

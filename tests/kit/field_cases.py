@@ -7,6 +7,7 @@ application, the fence, the run of a plan, and the adapters. Only the connection
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 import re
 import time
@@ -129,7 +130,7 @@ class Providers:
             raise httpx.ReadError("the connection was closed", request=request)
         if "text" in answer:
             answer = {**answer, **_plain(answer["text"], request.url.path)}
-        return _response(answer, _is_stream(request))
+        return await _response(answer, _is_stream(request))
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Answer the requests of one connection of the gateway, each as it is written by HTTP/1.1."""
@@ -221,7 +222,7 @@ def _plain(text: str, path: str) -> dict[str, Any]:
     }
 
 
-def _response(answer: Mapping[str, Any], is_stream: bool) -> httpx.Response:
+async def _response(answer: Mapping[str, Any], is_stream: bool) -> httpx.Response:
     status, headers = answer.get("status", 200), dict(answer.get("headers", {}))
     has_events = "chunks" in answer or "events" in answer
     content: bytes | AsyncIterator[bytes]
@@ -236,6 +237,9 @@ def _response(answer: Mapping[str, Any], is_stream: bool) -> httpx.Response:
     else:
         content = json.dumps(answer.get("json"), ensure_ascii=False).encode()
     headers.setdefault("content-type", "application/json")
+    if answer.get("gzip"):
+        content = gzip.compress(content if isinstance(content, bytes) else b"".join([one async for one in content]))
+        headers["content-encoding"] = "gzip"
     if (size := answer.get("pieces")) and isinstance(content, bytes):
         content = _in_pieces(content, size)
     return httpx.Response(status, headers=headers, content=content)
@@ -307,7 +311,11 @@ def _read(dialect: str, response: httpx.Response) -> Outcome:
     """Read an answer as a simple client of the dialect does, by code of its own."""
     outcome = Outcome(response.status_code, response.headers, response.text)
     outcome.cost = response.headers.get("x-gateway-cost")
-    events = [json.loads(response.text)] if response.text.startswith("{") else _sse(response.text)
+    is_json = response.text.startswith(("{", "["))
+    whole = json.loads(response.text) if is_json else None
+    events = whole if isinstance(whole, list) else [whole] if is_json else [*_sse(response.text)]
+    if dialect == "responses" and not is_json:
+        outcome.error = _mistake_in_events(events)
     pieces: dict[Any, list[str]] = {}
     for event in events:
         outcome.json = event
@@ -379,6 +387,16 @@ def _read_messages(event: Any, outcome: Outcome, pieces: dict[Any, list[str]]) -
         pieces[event["index"]][1] += delta["partial_json"]
     outcome.finish = event.get("stop_reason") or delta.get("stop_reason") or outcome.finish
     outcome.usage = {**outcome.usage, **(event.get("usage") or {})}
+
+
+def _mistake_in_events(events: Sequence[Any]) -> dict[str, Any]:
+    """Return what a strict client of the Responses API refuses in a stream: numbers with a gap, members that are missing."""
+    for number, event in enumerate(events):
+        response, item = event.get("response", {"output": [], "status": ""}), event.get("item", {"status": ""})
+        is_whole = response.keys() >= {"output", "status"} and ("status" in item or item["type"] == "reasoning")
+        if event.get("sequence_number") != number or not is_whole:
+            return {"message": f"event {number} lacks its number or a member: {event}"}
+    return {}
 
 
 def _read_responses(event: Any, outcome: Outcome, pieces: dict[Any, list[str]]) -> None:
@@ -541,6 +559,8 @@ async def _run(case: Case, client: httpx.AsyncClient, providers: Providers) -> l
         seen = providers.seen.get(name)
         body = _body_of(seen[-1]) if seen else {}
         for path, value in members.items():
+            if isinstance(value, Mapping) and value.keys() == {"same"}:
+                value = _member(body, value["same"])
             if not _fits(value, sent := _member(body, path)):
                 mistakes.append(f"{name} got {path}: {sent!r}, not {value!r}")
     return mistakes

@@ -56,7 +56,7 @@ def response(status: int = 500, headers: dict[str, str] | None = None, body: byt
         (408, FailureKind.UNAVAILABLE),
         (409, FailureKind.UNAVAILABLE),
         (410, FailureKind.MODEL_NOT_FOUND),
-        (413, FailureKind.INVALID_REQUEST),
+        (413, FailureKind.REFUSED_HERE),
         (415, FailureKind.MALFORMED),
         (418, FailureKind.MALFORMED),
         (421, FailureKind.MALFORMED),

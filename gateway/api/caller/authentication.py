@@ -26,6 +26,9 @@ _MAX_HEADER_BYTES = 64 * 1024
 _KEYS_RETRY_S = 5.0
 # The headers in which SDKs send a key: Anthropic's, Azure's and Google's.
 _KEY_HEADERS = (b"x-api-key", b"api-key", b"x-goog-api-key")
+# A session of Claude's own apps, which they send together with the key of a gateway. It is never a key of one.
+# source: BerriAI/litellm#39004 (2026-08-31)
+_SESSION_START = "sk-ant-oat"
 _KEY_QUERY_NAMES = frozenset({"key", "api_key", "access_token"})
 # Names that no web page can have: an address, a name without a dot, or one below a name that cannot be registered
 # (RFC 6761, sections 6.2 and 6.3; ICANN reserves `internal` for private use since 2024).
@@ -126,7 +129,8 @@ def _sought_key(headers: RequestHeaders) -> str:
         scheme, _, key = value.partition(" ")
         if scheme.lower() != "bearer" or not (key := key.lstrip(" \t")):
             raise _no_key("the `authorization` header is malformed: send `authorization: Bearer KEY`")
-        keys.add(key)
+        if not keys or not key.startswith(_SESSION_START):
+            keys.add(key)
     if not keys:
         raise _no_key("the API key is missing: send `authorization: Bearer KEY`")
     if len(keys) > 1:

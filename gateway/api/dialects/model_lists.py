@@ -5,13 +5,19 @@ Source: openai 3.51 (Model), anthropic 2.12 (ModelInfo), google-genai 3.4 (Model
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Literal
 
 from gateway.api.errors import ApiError
 
 ListForm = Literal["chat", "messages", "generate"]
+LimitsOf = Callable[[str], tuple[int | None, int | None]]
+"""Returns the longest prompt and the longest answer of an assistant, in tokens; None for one that is unknown."""
+_LIMITS: Mapping[ListForm, tuple[str, str]] = {
+    "messages": ("max_input_tokens", "max_tokens"),
+    "generate": ("inputTokenLimit", "outputTokenLimit"),
+}
 
 # Assistants have no creation time. This value is the same in every worker and after every start (2026-11-20, UTC).
 _CREATED = 1_795_132_800
@@ -33,7 +39,9 @@ def form_of(path: str, headers: Mapping[bytes, bytes]) -> ListForm:
     return "messages" if b"anthropic-version" in headers else "chat"
 
 
-def encode_list(form: ListForm, names: Sequence[str], query: Mapping[str, str]) -> dict[str, object]:
+def encode_list(
+    form: ListForm, names: Sequence[str], query: Mapping[str, str], limits_of: LimitsOf
+) -> dict[str, object]:
     """Return the list of these names, or the page of it that the query asks for.
 
     Raises:
@@ -42,11 +50,11 @@ def encode_list(form: ListForm, names: Sequence[str], query: Mapping[str, str]) 
     entries: list[object]
     match form:
         case "chat":
-            return {"object": "list", "data": [encode_model(form, name) for name in names]}
+            return {"object": "list", "data": [encode_model(form, name, limits_of) for name in names]}
         case "messages":
             start, end = _anthropic_page(names, query)
             page = names[start:end]
-            entries = [encode_model(form, name) for name in page]
+            entries = [encode_model(form, name, limits_of) for name in page]
             first, last = (page[0], page[-1]) if page else (None, None)
             is_backwards = "before_id" in query
             has_more = start > 0 if is_backwards else end < len(names)
@@ -54,12 +62,14 @@ def encode_list(form: ListForm, names: Sequence[str], query: Mapping[str, str]) 
         case "generate":
             start = _number(query, "pageToken", 0, 0)
             end = start + _number(query, "pageSize", _USUAL_OF_GEMINI, 1)
-            body: dict[str, object] = {"models": [encode_model(form, name) for name in names[start:end]]}
+            body: dict[str, object] = {"models": [encode_model(form, name, limits_of) for name in names[start:end]]}
             return {**body, "nextPageToken": str(end)} if end < len(names) else body
 
 
-def encode_model(form: ListForm, name: str) -> dict[str, object]:
-    """Return one entry of a list."""
+def encode_model(form: ListForm, name: str, limits_of: LimitsOf) -> dict[str, object]:
+    """Return one entry of a list, with the limits of its tokens where the form has them."""
+    known = zip(_LIMITS[form], limits_of(name), strict=True) if form in _LIMITS else ()
+    limits = {field: limit for field, limit in known if limit is not None}
     match form:
         case "chat":
             return {"id": name, "object": "model", "created": _CREATED, "owned_by": "gateway"}
@@ -70,6 +80,7 @@ def encode_model(form: ListForm, name: str) -> dict[str, object]:
                 "display_name": name,
                 "created_at": _CREATED_AT,
                 "lifecycle": "active",
+                **limits,
             }
         case "generate":
             methods = ["generateContent", "streamGenerateContent", "countTokens"]
@@ -79,6 +90,7 @@ def encode_model(form: ListForm, name: str) -> dict[str, object]:
                 "version": "1",
                 "displayName": name,
                 "supportedGenerationMethods": methods,
+                **limits,
             }
 
 

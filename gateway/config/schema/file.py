@@ -69,6 +69,9 @@ class CorsSection(Section):
     origins: Annotated[list[Origin], Field(min_length=1)] = Field(
         description='Their origins, such as https://app.example, or "*" for every web page.'
     )
+    headers: Annotated[list[HeaderName], Field(max_length=50)] = Field(
+        [], description="Headers that these pages may send as well as those of the SDKs, such as x-tenant."
+    )
 
 
 class CatalogueSection(Section):

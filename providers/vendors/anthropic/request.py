@@ -46,6 +46,7 @@ from providers.formats.tool_calls import (
     tools_of,
     turns_with_whole_results,
 )
+from providers.formats.tool_results import FAILED_PREFIX
 from providers.json_values import as_map
 from providers.reading.json_object import with_json_instruction
 
@@ -181,12 +182,13 @@ def _document_source(uri: str) -> dict[str, object]:
     mime, data = split_data_uri(uri)
     if mime == "application/pdf":
         return {"type": "base64", "media_type": mime, "data": data}
-    if mime == "text/plain":
+    if mime.startswith("text/"):
         try:
-            return {"type": "text", "media_type": mime, "data": base64.b64decode(data, validate=True).decode("utf-8")}
+            text = base64.b64decode(data, validate=True).decode("utf-8")
         except (ValueError, binascii.Error):
             raise UnsupportedFeature("file", "a text file must be UTF-8 in base64") from None
-    raise UnsupportedFeature("file", "the provider accepts only files of the types application/pdf and text/plain")
+        return {"type": "text", "media_type": "text/plain", "data": text}
+    raise UnsupportedFeature("file", "the provider accepts only files of the types application/pdf and text")
 
 
 def _thought(thought: Thought) -> dict[str, object]:
@@ -206,10 +208,16 @@ def _call(call: ToolCall) -> dict[str, object]:
 
 def _result(call: ToolCall, result: ToolMessage) -> dict[str, object]:
     block: dict[str, object] = {"type": "tool_result", "tool_use_id": safe_call_id(call.id)}
-    if blocks := _parts(result.content):
+    blocks = _parts(result.content)
+    is_text = all(one["type"] == "text" for one in blocks)
+    if result.is_error and not (blocks and is_text):
+        # "content cannot be empty if is_error is true", and all of it must be text. source: bytedance/trae-agent#231
+        # (2025-07-30), caozhiyuan/copilot-api#196 (2026-04-18)
+        blocks = [{"type": "text", "text": FAILED_PREFIX.strip()}, *blocks]
+    if blocks:
         is_plain = len(blocks) == 1 and blocks[0].keys() == {"type", "text"}
         block["content"] = blocks[0]["text"] if is_plain else blocks
-    if result.is_error:
+    if result.is_error and is_text:
         block["is_error"] = True
     if result.cache is not None:
         block["cache_control"] = _cache_control(result.cache)

@@ -46,6 +46,7 @@ from providers.formats.tool_calls import (
     tools_of,
     turns_with_whole_results,
 )
+from providers.formats.tool_results import FAILED_PREFIX
 from providers.json_values import as_map, dumps
 from providers.matching.requirements import CACHE_CONTROL
 from providers.reading.json_object import with_json_instruction
@@ -316,5 +317,8 @@ def _call(call: ToolCall) -> _Block:
 
 def _result(call: ToolCall, result: ToolMessage, numbers: Iterator[int]) -> _Block:
     content = _parts(result.content, numbers)
-    status = "error" if result.is_error else "success"
+    is_text = all("text" in part for part in content)
+    if result.is_error and not (content and is_text):  # Claude takes a failure with text only, as in its own API
+        content = [{"text": FAILED_PREFIX.strip()}, *content]
+    status = "error" if result.is_error and is_text else "success"
     return {"toolResult": {"toolUseId": safe_call_id(call.id), "content": content, "status": status}}

@@ -216,6 +216,8 @@ def _part(part: Part) -> dict[str, object]:
         case ImagePart(url, detail):
             return {"type": "input_image", "image_url": url, "detail": detail or "auto"}
         case FilePart(data, filename):
+            if (plain := part.as_text()) is not None:
+                return {"type": "input_text", "text": plain}
             return {"type": "input_file", "file_data": data, **({"filename": filename} if filename else {})}
         case AudioPart():
             raise UnsupportedFeature("audio", "the model does not accept audio when it reasons about tools")
