@@ -14,8 +14,8 @@ next to this module has the words that many servers share. The first of these th
 
 Of several codes, the first one that the vendor's or the shared table knows counts. A kind that blames the request, of
 1 to 7, does not count if the status is 500 or more (`blames_itself`): 8 does. Then a known sentence, the vendor's
-before a shared one, may refine an inexact kind. Without one, words of an account or else of a content policy decide
-(`providers.reading.error_words`), at every vendor.
+before a shared one, may refine an inexact kind. Without one, words of an account, of a content policy or of a length
+decide (`providers.reading.error_words`), at every vendor.
 
 A kind by a table or by words is stated. A status alone cannot distinguish a refused request from a refused key or a
 broken server, so it is only a guess, unless the HTTP standard defines it (`_CERTAIN`, `_MAY_PASS`). An error of
@@ -436,7 +436,7 @@ def classify(
     words = dict.fromkeys(one for one in (*codes, error_type, *islice(usual, _MOST_CODES)) if one != judged.word)
     if judged.kind in _INEXACT and (said := _by_sentence(rules, detail, response.status)):
         judged = said
-    elif by_words := judged_by_words(words, detail):
+    elif by_words := judged_by_words(words, detail, is_invalid=judged.kind is FailureKind.INVALID_REQUEST):
         kind, rule = by_words
         is_known = judged.is_stated and {kind, judged.kind} <= _OF_AN_ACCOUNT
         is_exact = judged.word and judged.kind not in _VAGUE and response.status < 400
