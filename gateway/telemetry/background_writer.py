@@ -1,4 +1,4 @@
-"""Write whole lines to a stream from a thread, with a bounded queue."""
+"""Write whole lines to a file descriptor from a thread, with a bounded queue."""
 
 from __future__ import annotations
 
@@ -10,80 +10,11 @@ import stat
 import sys
 import threading
 from collections.abc import Iterator
-from typing import TextIO
 
-# Systems without this constant (Windows) run one process, so their writes do not mix.
 _PIPE_BUF: int = getattr(select, "PIPE_BUF", 4096)
+"""The bytes that a pipe takes at once. Systems without this constant (Windows) run one process."""
 _MOST_CHARACTERS = 8 * 1024 * 1024
 _LAST_WAIT_S = 1.0
-
-
-def whole_lines(descriptor: int) -> TextIO:
-    """Return a stream to an open file descriptor that writes only whole lines.
-
-    Lines that cannot be written, because there is no reader, are counted in its `dropped_lines`.
-    """
-    return _Text(_WholeLines(descriptor))
-
-
-def pieces(lines: bytes, limit_bytes: int = _PIPE_BUF) -> Iterator[bytes]:
-    """Yield whole lines, as many at a time as fit the limit. A longer line is yielded alone."""
-    start = 0
-    while start < len(lines):
-        end = lines.rfind(b"\n", start, start + limit_bytes) + 1 or lines.find(b"\n", start) + 1
-        yield lines[start:end]
-        start = end
-
-
-class _Text(io.TextIOWrapper):
-    def __init__(self, lines: _WholeLines) -> None:
-        super().__init__(lines, "utf-8", "backslashreplace", write_through=True)
-        self._whole = lines
-
-    @property
-    def dropped_lines(self) -> int:
-        """The number of lines that could not be written."""
-        return self._whole.dropped_lines
-
-
-class _WholeLines(io.BufferedIOBase):
-    """Buffers the beginning of a line until its end arrives."""
-
-    name = "whole lines"
-
-    def __init__(self, descriptor: int) -> None:
-        self._descriptor = descriptor
-        self._most = sys.maxsize if stat.S_ISREG(os.fstat(descriptor).st_mode) else _PIPE_BUF
-        self._rest = b""
-        self.dropped_lines = 0
-
-    def writable(self) -> bool:
-        return True
-
-    def isatty(self) -> bool:
-        return os.isatty(self._descriptor)
-
-    def write(self, data: bytes) -> int:  # type: ignore[override]  # only ever called by the text layer
-        whole, end, self._rest = (self._rest + data).rpartition(b"\n")
-        for piece in pieces(whole + end, self._most):
-            try:
-                _write(self._descriptor, piece)
-            except OSError:
-                self.dropped_lines += piece.count(b"\n")
-        return len(data)
-
-
-def _write(descriptor: int, data: bytes) -> None:
-    while data:
-        try:
-            data = data[os.write(descriptor, data) :]
-        except BlockingIOError:
-            # The descriptor is non-blocking if another process that shares it, such as the parent, made it so.
-            poll = select.poll()
-            poll.register(descriptor, select.POLLOUT)
-            poll.poll()
-
-
 _MUCH, _REST_S = 16 * 1024, 0.05
 
 _writers: dict[int, BackgroundWriter] = {}
@@ -99,7 +30,7 @@ def background_writer_to(descriptor: int) -> BackgroundWriter:
     """Return this process's one writer to an open file descriptor, which stays open."""
     writer = _writers.get(descriptor)
     if writer is None:
-        writer = _writers[descriptor] = BackgroundWriter(whole_lines(descriptor))
+        writer = _writers[descriptor] = BackgroundWriter(descriptor)
     return writer
 
 
@@ -107,37 +38,35 @@ atexit.register(flush_all)
 
 
 class BackgroundWriter(io.TextIOBase):
-    """Takes whole lines from any thread and writes them to a stream that may block.
+    """Takes whole lines from any thread and writes them to an open file descriptor, which may block.
+
+    A pipe, which other processes may write to, gets as many lines at a time as it takes at once.
 
     Attributes:
         dropped_lines: The number of lines that did not fit the queue or could not be written.
     """
 
-    def __init__(self, stream: TextIO, most_characters: int = _MOST_CHARACTERS) -> None:
-        self._stream = stream
+    def __init__(self, descriptor: int, most_characters: int = _MOST_CHARACTERS) -> None:
+        self._descriptor = descriptor
+        self._most_bytes = sys.maxsize if stat.S_ISREG(os.fstat(descriptor).st_mode) else _PIPE_BUF
         self._most = most_characters
         self._texts: list[str] = []
         self._characters = 0
-        self._dropped = 0
+        self.dropped_lines = 0
         self._changed = threading.Condition()
         self._is_idle = False
         self._awaited = 0
         self._thread: threading.Thread | None = None
 
-    @property
-    def dropped_lines(self) -> int:
-        """The number of lines that were dropped."""
-        return self._dropped + getattr(self._stream, "dropped_lines", 0)
-
     def isatty(self) -> bool:
-        """Return whether the stream is a terminal."""
-        return self._stream.isatty()
+        """Return whether the lines go to a terminal."""
+        return os.isatty(self._descriptor)
 
     def write(self, text: str) -> int:
         """Queue the text, or drop it if the queue is full. Never waits."""
         with self._changed:
             if self._characters + len(text) > self._most:
-                self._dropped += text.count("\n")
+                self.dropped_lines += text.count("\n")
                 return len(text)
             self._characters += len(text)
             self._texts.append(text)
@@ -171,8 +100,29 @@ class BackgroundWriter(io.TextIOBase):
                 texts, self._texts = self._texts, []
             text = "".join(texts)
             written = len(text)
-            try:
-                self._stream.write(text)
-            except (OSError, ValueError):
-                with self._changed:
-                    self._dropped += text.count("\n")
+            for piece in pieces(text.encode("utf-8", "backslashreplace"), self._most_bytes):
+                try:
+                    _write(self._descriptor, piece)
+                except OSError:
+                    with self._changed:
+                        self.dropped_lines += piece.count(b"\n")
+
+
+def pieces(lines: bytes, limit_bytes: int = _PIPE_BUF) -> Iterator[bytes]:
+    """Yield whole lines, as many at a time as fit the limit. A longer line is yielded alone."""
+    start = 0
+    while start < len(lines):
+        end = lines.rfind(b"\n", start, start + limit_bytes) + 1 or lines.find(b"\n", start) + 1
+        yield lines[start:end]
+        start = end
+
+
+def _write(descriptor: int, data: bytes) -> None:
+    while data:
+        try:
+            data = data[os.write(descriptor, data) :]
+        except BlockingIOError:
+            # The descriptor is non-blocking if another process that shares it, such as the parent, made it so.
+            poll = select.poll()
+            poll.register(descriptor, select.POLLOUT)
+            poll.poll()

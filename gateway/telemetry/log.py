@@ -7,6 +7,7 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import PurePath
 from typing import Literal, TextIO, cast
 
@@ -17,7 +18,7 @@ from gateway.model.record import Record
 from gateway.model.sampling import is_kept
 from gateway.telemetry.background_writer import background_writer_to
 from gateway.telemetry.batching import Ended
-from gateway.telemetry.request_log import WARNING_OUTCOMES, JsonLines, LineWriter, add_fields
+from gateway.telemetry.request_log import WARNING_OUTCOMES, JsonLines, add_fields
 
 LogFormat = Literal["auto", "json", "text"]
 
@@ -71,10 +72,9 @@ def configure(form: LogFormat = "auto", level: str = "info", stream: TextIO | No
     if not any(isinstance(handler, _FromLibraries) for handler in root.handlers):
         root.addHandler(_FromLibraries(logging.WARNING))
     warnings.showwarning = _log_warning
-    global _out, _write_requests, _lines
+    global _out, _write_requests
     _out = out
-    _lines = None if readable else LineWriter(out)
-    _write_requests = _log_requests_readably if _lines is None else _request_writer(_lines, _LEVELS[level])
+    _write_requests = _log_requests_readably if readable else _request_writer(out, _LEVELS[level])
 
 
 def _standard_error() -> TextIO:
@@ -112,7 +112,7 @@ def _render_json(_: object, __: str, event: structlog.typing.EventDict) -> str:
     return orjson.dumps(event, default=str).decode()
 
 
-def _request_writer(lines: LineWriter, level: int) -> Callable[[Sequence[Ended], float], None]:
+def _request_writer(out: TextIO, level: int) -> Callable[[Sequence[Ended], float], None]:
     """Return the fast writer of request lines: no processors, and one write for a whole batch."""
     json_lines = JsonLines()
 
@@ -120,7 +120,10 @@ def _request_writer(lines: LineWriter, level: int) -> Callable[[Sequence[Ended],
         if level > _LEVELS["info"]:
             ended = [one for one in ended if one[0].outcome in WARNING_OUTCOMES] if level <= _LEVELS["warning"] else ()
         if ended:
-            lines.write(json_lines.of(ended, share))
+            text = b"\n".join([*json_lines.of(ended, share), b""]).decode()
+            with suppress(OSError, ValueError):  # a replaced stream without a reader must not fail requests
+                out.write(text)
+                out.flush()
 
     return write
 
@@ -137,14 +140,12 @@ def _log_requests_readably(ended: Sequence[Ended], share: float) -> None:
 
 _write_requests: Callable[[Sequence[Ended], float], None] = _log_requests_readably
 
-_lines: LineWriter | None = None
-
 _out: TextIO | None = None
 
 
 def dropped_lines() -> int:
     """Return the number of lines that could not be written because the log had no reader."""
-    return _lines.dropped if _lines is not None else getattr(_out, "dropped_lines", 0)
+    return getattr(_out, "dropped_lines", 0)
 
 
 def _order_fields(_: object, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 from math import floor
-from typing import TextIO
 
 import orjson
 
@@ -194,25 +193,3 @@ def _attempt(attempt: AttemptRecord) -> dict[str, object]:
 def _milliseconds(seconds: float | None) -> float | None:
     """Return milliseconds, rounded to a tenth."""
     return None if seconds is None else floor(seconds * 1e4 + 0.5) / 10
-
-
-class LineWriter:
-    """Writes lines to a stream that may have lost its reader."""
-
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
-        self._dropped = 0
-
-    @property
-    def dropped(self) -> int:
-        """The number of lines that could not be written, by this writer or by the stream."""
-        return self._dropped + getattr(self._stream, "dropped_lines", 0)
-
-    def write(self, lines: Sequence[bytes]) -> None:
-        """Write these lines, which have no line ends."""
-        try:
-            self._stream.write((b"\n".join(lines) + b"\n").decode())
-            self._stream.flush()
-        except (OSError, ValueError):
-            # The log has no reader any more. Requests must not fail for that.
-            self._dropped += len(lines)

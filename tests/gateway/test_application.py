@@ -49,7 +49,7 @@ def answer(request: httpx.Request) -> httpx.Response:
 @pytest.fixture(autouse=True)
 def log_of_its_own(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(log, "_write_requests", log._write_requests)
-    monkeypatch.setattr(log, "_lines", log._lines)
+    monkeypatch.setattr(log, "_out", log._out)
     yield
     structlog.reset_defaults()
 

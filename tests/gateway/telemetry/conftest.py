@@ -14,7 +14,7 @@ from gateway.telemetry import log
 @pytest.fixture(autouse=True)
 def readable_log(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(log, "_write_requests", log._write_requests)
-    monkeypatch.setattr(log, "_lines", log._lines)
+    monkeypatch.setattr(log, "_out", log._out)
     log.configure("json", "info", io.StringIO())
     yield
     structlog.reset_defaults()
