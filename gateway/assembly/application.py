@@ -18,7 +18,7 @@ from gateway.api.dialects.paths import counter_at, dialect_at
 from gateway.api.front_page import FRONT_PAGE, accepts_html
 from gateway.api.raw_responses import Application, LazyApplication, ProbesFirst, health_probes
 from gateway.assembly.key_uses import KeyUses
-from gateway.assembly.receipts import ReceiptSettings, open_receipt_service
+from gateway.assembly.receipts import ReceiptService, ReceiptSettings
 from gateway.assembly.usage import UsageReports, UsageWiring
 from gateway.execution.breaker import ALL, Breaker, BreakerState
 from gateway.execution.concurrency_limiter import ConcurrencyLimiter, ConcurrencyLimiters
@@ -253,7 +253,7 @@ class Gateway:
         if config.simulated:
             transport = SimulatorsOnly(transport, current)
         self._transport = transport
-        self._receipts = open_receipt_service(receipt_settings, current) if receipt_settings is not None else None
+        self._receipts = ReceiptService(receipt_settings, current) if receipt_settings is not None else None
         take = self._receipts.take if self._receipts is not None else None
         key_uses = KeyUses(state_dir, current) if state_dir is not None else None
         self._telemetry = Telemetry(current, transport, take, key_uses)

@@ -40,13 +40,8 @@ def read_receipt_settings(state_dir: str | None, receipt_key: str | None) -> Rec
     return ReceiptSettings(Path(state_dir), Signer.read_versions(Path(receipt_key)))
 
 
-def open_receipt_service(settings: ReceiptSettings, current: Callable[[], ConfigVersion]) -> ReceiptService:
-    """Return the receipt service of this process. Raises StateError."""
-    return ReceiptService(settings, current)
-
-
 class ReceiptService:
-    """Stores a receipt for each record, and returns receipts on request."""
+    """Stores a receipt for each record, and returns receipts on request. Raises StateError."""
 
     def __init__(self, settings: ReceiptSettings, current: Callable[[], ConfigVersion]) -> None:
         from gateway.state.receipts import Receipts

@@ -27,8 +27,7 @@ _POLL_S = 0.25
 
 def drain(options: argparse.Namespace) -> int:
     """Let clients go elsewhere, and wait until no request runs (`gateway drain`)."""
-    settings = settings_of(options)
-    client = admin_client(options.admin or _admin_of(settings), settings)
+    client = _client_of(options)
     delay_s = _begin(client)
     print("draining: /readyz answers 503, and each answer closes its connection")
     time.sleep(delay_s)
@@ -78,8 +77,7 @@ def restart(options: argparse.Namespace) -> int:
 
 def reload(options: argparse.Namespace) -> int:
     """Activate the changed configuration file of a running gateway (`gateway reload`)."""
-    settings = settings_of(options)
-    client = admin_client(options.admin or _admin_of(settings), settings)
+    client = _client_of(options)
     answer: Any
     code, answer = client.call("POST", "/reload", {}, operator_of(options))
     if "result" not in answer:
@@ -109,28 +107,24 @@ def reload(options: argparse.Namespace) -> int:
 
 def resume(options: argparse.Namespace) -> int:
     """Use a deployment again that is in a cooldown or has an open breaker (`gateway deployments resume`)."""
-    settings = settings_of(options)
-    client = admin_client(options.admin or _admin_of(settings), settings)
     named = {"deployment": options.deployment}
-    code, answer = client.call("POST", "/v1/admin/deployments/resume", named, operator_of(options))
-    if code != HTTPStatus.OK:
-        print(f"gateway: {error_message(answer)}", file=sys.stderr)
-        return _REFUSED if code == HTTPStatus.NOT_FOUND else CommandError.status
-    print(f"{visible(options.deployment)} is used again")
-    return _OK
+    return _act(options, "/v1/admin/deployments/resume", named, f"{options.deployment} is used again")
 
 
 def stop_schedule(options: argparse.Namespace) -> int:
     """Stop a canary schedule in a running gateway (`gateway schedules stop`)."""
-    settings = settings_of(options)
-    client = admin_client(options.admin or _admin_of(settings), settings)
     route = {"assistant": options.assistant, "region": options.region}
-    code, answer = client.call("POST", "/v1/admin/schedules/stop", route, operator_of(options))
+    done = f"the schedule of {options.assistant}/{options.region} has stopped: its candidate gets no users"
+    return _act(options, "/v1/admin/schedules/stop", route, done)
+
+
+def _act(options: argparse.Namespace, path: str, body: Mapping[str, object], done: str) -> int:
+    """Call an action of a running gateway, and print that it is done or why not."""
+    code, answer = _client_of(options).call("POST", path, body, operator_of(options))
     if code != HTTPStatus.OK:
         print(f"gateway: {error_message(answer)}", file=sys.stderr)
         return _REFUSED if code == HTTPStatus.NOT_FOUND else CommandError.status
-    route_text = visible(f"{options.assistant}/{options.region}")
-    print(f"the schedule of {route_text} has stopped: its candidate gets no users")
+    print(visible(done))
     return _OK
 
 
@@ -168,7 +162,7 @@ def status(options: argparse.Namespace) -> int:
             f"{settings.config}` lists them; --admin URL shows an instance"
         ) from None
     if document is None:
-        document = _status_of_instance(options.admin or _admin_of(settings), settings)
+        document = _status_of_instance(_client_of(options))
     if options.json:
         print(json.dumps(document, indent=2, ensure_ascii=False))
     else:
@@ -176,8 +170,7 @@ def status(options: argparse.Namespace) -> int:
     return _PROBLEMS if document["problems"] else _OK
 
 
-def _status_of_instance(url: str, settings: Settings) -> Mapping[str, Any]:
-    client = admin_client(url, settings)
+def _status_of_instance(client: AdminClient) -> Mapping[str, Any]:
     code, document = client.call("GET", "/status", None, "")
     if code != HTTPStatus.OK:
         raise CommandError(f"{client.url} answers {code}: {error_message(document)}")
@@ -300,12 +293,15 @@ def _running(client: AdminClient) -> int:
     return sum(int(worker["running"]) for worker in running)
 
 
-def _admin_of(settings: Settings) -> str:
-    """Return the URL of the admin listener of the gateway that uses the state directory. Raises CommandError."""
+def _client_of(options: argparse.Namespace) -> AdminClient:
+    """Return the client of `--admin`, or of the gateway that uses the state directory. Raises CommandError."""
+    settings = settings_of(options)
+    if options.admin:
+        return admin_client(options.admin, settings)
     if settings.state_dir is None:
         raise CommandError("name the running gateway: --admin URL of its admin listener, or --state DIR")
     holder = holder_of(settings.state_dir)
     url = str((holder or {}).get("admin") or "")
     if not url:
         raise CommandError(f"no gateway runs with {settings.state_dir}: name its admin listener with --admin URL")
-    return url
+    return admin_client(url, settings)

@@ -6,12 +6,9 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
-
-from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
 from gateway import __version__
 from gateway.api.admin_control import reload_report, unavailable_by_deployment
@@ -19,17 +16,14 @@ from gateway.api.admin_explain import explain_document
 from gateway.api.errors import ApiError
 from gateway.console.all_views import VIEWS
 from gateway.console.areas import Move, areas, labels, legend, moves
-from gateway.console.assets import asset_url
 from gateway.console.own_config import OwnConfig, candidates, movable_routes
 from gateway.console.snippets import QUESTION, TERRITORY_HEADER, curl_command, python_program
 from gateway.console.texts import LANGUAGES, ViewTexts, _, language_of, texts_in
 from gateway.console.vendors import Product, product_of
+from gateway.console.views import environment_of
 from gateway.console.world import (
-    FOLDER,
     PINS,
     find_territory,
-    name_of,
-    places_in,
     territory_names,
     territory_of_languages,
     world,
@@ -150,7 +144,7 @@ class Pages:
         self._own_config = own_config
         self._tables: dict[tuple[str, str, int], Answers] = {}
         self._shown = _Shown()
-        self._templates = {language: _template(texts_in(language)) for language in LANGUAGES}
+        self._templates = {name: environment_of(texts_in(name)).get_template("page.html") for name in LANGUAGES}
 
     def render(
         self, status: Status, sites: Sequence[SimulatedSite], request: Request, navigation: str = ""
@@ -246,22 +240,6 @@ class Pages:
     def prepare(self, status: Status) -> None:
         """Compute what the first page needs."""
         self.render(status, (), Request("http://127.0.0.1"))
-
-
-@cache
-def _template(texts: ViewTexts) -> Template:
-    """Return the template of the page in a language. Compiling it takes a tenth of a second."""
-    environment = Environment(
-        loader=FileSystemLoader(FOLDER / "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["places"] = partial(places_in, texts)
-    environment.globals.update(asset=asset_url, name_of=partial(name_of, language=texts.language), _=texts.gettext)
-    environment.globals["code_words"] = texts.code
-    return environment.get_template("page.html")
 
 
 def _script_texts(texts: ViewTexts) -> dict[str, str]:

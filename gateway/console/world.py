@@ -16,7 +16,7 @@ from gateway.console.texts import ViewTexts, _
 from providers.territories import territory_data
 from providers.value import Value
 
-FOLDER = Path(__file__).parent
+_FOLDER = Path(__file__).parent
 _NEAR = 1500.0
 _MOST_NEAR = 6
 _LEAST_LETTERS = 3
@@ -105,7 +105,7 @@ class World(Value, frozen=True):
 @cache
 def world() -> World:
     """Return the contents of `world.toml`."""
-    data: Any = tomllib.loads((FOLDER / "world.toml").read_text("utf-8"))
+    data: Any = tomllib.loads((_FOLDER / "world.toml").read_text("utf-8"))
     return World(data["width"], data["height"], {code: Place(*values) for code, values in data["places"].items()})
 
 
