@@ -14,7 +14,7 @@ from gateway.config.credentials import CredentialReader
 from gateway.config.endpoints import SIMULATOR, Endpoint, Endpoints
 from gateway.config.field_types import names_in
 from gateway.config.links import Links
-from gateway.config.operator_catalogue import OwnCatalogue, OwnModel, meant_provider, provider_hint, warn_of_fees
+from gateway.config.operator_catalogue import OwnCatalogue, OwnModelSection, meant_provider, provider_hint, warn_of_fees
 from gateway.config.problems import KeyPath, choice_hint, nearest, nearest_names, quoted
 from gateway.config.schema.routing import ConcurrencySection, DeploymentSection
 from gateway.config.territories import listed, read_territories
@@ -126,7 +126,7 @@ class _Parts(Value, frozen=True):
     adapter: Adapter
     vendor: Vendor
     endpoint: Endpoint
-    own: OwnModel
+    own: OwnModelSection
     facts: ModelFacts
     capabilities: Capabilities
 
@@ -175,7 +175,7 @@ class DeploymentCompiler:
         path: KeyPath = ("deployments", name)
         adapter, vendor, endpoint, own = parts.adapter, parts.vendor, parts.endpoint, parts.own
         known_price = vendor.price(section.model, endpoint.facts.name if endpoint.facts is not None else "")
-        if known_price is not None and own.section.price is None:
+        if known_price is not None and own.price is None:
             warn_of_fees(self.findings, (*path, "model"), (tool for tool, _ in known_price.tool_calls))
         credentials = CredentialReader(self.findings, path, section, adapter, endpoint, self.links.references).read()
         site = endpoint.facts
@@ -220,8 +220,8 @@ class DeploymentCompiler:
             tls=way.tls,
             proxy=way.proxy,
             link=way.link,
-            price=self._shared(own.price(known_price)),
-            retirement=own.retirement(vendor.retirement(section.model), section.model),
+            price=self._shared(own.prices_after(known_price)),
+            retirement=own.retirement_of(section.model, vendor.retirement(section.model)),
         )
 
     def _check_without_endpoint(self, path: KeyPath, section: DeploymentSection, adapter: Adapter) -> None:
@@ -271,7 +271,7 @@ class DeploymentCompiler:
         vendor = self._vendors.get(section.provider) or self._vendors.setdefault(section.provider, Vendor(adapter))
         own = self.catalogue.model(section.provider, section.model)
         known = self._facts(path, section, vendor, own, is_chat=name not in self._without_chats)
-        facts = self._with_stream_options(path, section, adapter, own.facts(known))
+        facts = self._with_stream_options(path, section, adapter, own.facts_of(known))
         capabilities = self._capabilities(path, section, adapter, facts)
         if section.capabilities is not None or not capabilities.features <= facts.features:
             # The encoder of the request must know these capabilities too. Known features that the list omits are kept:
@@ -282,13 +282,13 @@ class DeploymentCompiler:
         return _Parts(name, section, adapter, vendor, endpoint, own, facts, capabilities)
 
     def _facts(
-        self, path: KeyPath, section: DeploymentSection, vendor: Vendor, own: OwnModel, *, is_chat: bool
+        self, path: KeyPath, section: DeploymentSection, vendor: Vendor, own: OwnModelSection, *, is_chat: bool
     ) -> ModelFacts:
         facts = vendor.facts(section.model)
         if not is_chat:
             # The catalogue's facts are about chats.
             return facts
-        if facts is UNKNOWN_MODEL and vendor.knows_models and section.capabilities is None and not own.has_capabilities:
+        if facts is UNKNOWN_MODEL and vendor.knows_models and section.capabilities is None and own.capabilities is None:
             model = f"{section.provider}'s model {quoted(section.model)}"
             message = f"no facts are known about {model}: only text and tools are allowed"
             near = nearest_names(section.model, vendor.names)

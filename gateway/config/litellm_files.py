@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -10,7 +9,7 @@ from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from gateway.config.problems import KeyPath, dotted
-from gateway.config.yaml_document import Source
+from gateway.config.yaml_document import Source, scalar
 from providers.value import Value
 
 LOGIN = re.compile(r"://[^/@\s]*@")
@@ -18,8 +17,6 @@ LOGIN = re.compile(r"://[^/@\s]*@")
 
 _VISIBLE = re.compile(r"[!-~]{1,256}")
 _VARIABLE = re.compile(r"os\.environ/([A-Za-z_][A-Za-z0-9_]*)")
-_PLAIN = re.compile(r"[A-Za-z][A-Za-z0-9._-]*")
-_YAML_WORDS = frozenset({"true", "false", "null", "yes", "no", "on", "off", "y", "n"})
 _GAP = "# GAP: "
 
 
@@ -149,16 +146,16 @@ def yaml_lines(values: Mapping[str, Any], indent: int = 0) -> Iterator[str]:
         if isinstance(value, Gap):
             yield f"{pad}{_GAP}{key}: {value.text}"
         elif isinstance(value, dict) and value:
-            yield f"{pad}{_scalar(key)}:"
+            yield f"{pad}{scalar(key)}:"
             yield from yaml_lines(value, indent + 2)
         elif isinstance(value, list) and any(_has_gap(one) for one in value):
-            yield f"{pad}{_scalar(key)}:"
+            yield f"{pad}{scalar(key)}:"
             for one in value:
                 first, *rest = yaml_lines(one, indent + 4)
                 yield f"{pad}  - {first.lstrip()}"
                 yield from rest
         else:
-            yield f"{pad}{_scalar(key)}: {_flow(value)}"
+            yield f"{pad}{scalar(key)}: {_flow(value)}"
 
 
 def gaps_of(values: Mapping[str, Any], path: KeyPath = ()) -> Iterator[str]:
@@ -179,13 +176,7 @@ def _has_gap(value: object) -> bool:
 
 def _flow(value: object) -> str:
     if isinstance(value, dict):
-        return "{" + ", ".join(f"{_scalar(key)}: {_flow(one)}" for key, one in value.items()) + "}"
+        return "{" + ", ".join(f"{scalar(key)}: {_flow(one)}" for key, one in value.items()) + "}"
     if isinstance(value, list):
         return "[" + ", ".join(map(_flow, value)) + "]"
-    return _scalar(value)
-
-
-def _scalar(value: object) -> str:
-    if isinstance(value, str):
-        return value if _PLAIN.fullmatch(value) and value.lower() not in _YAML_WORDS else json.dumps(value)
-    return json.dumps(value)
+    return scalar(value)

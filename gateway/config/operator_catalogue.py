@@ -24,7 +24,6 @@ from providers.catalogue.names import plain_name
 from providers.catalogue.prices import NO_CURRENCY, Price, Rates, Retirement, free_price, micros_of, price_series
 from providers.matching.requirements import FEATURES, IMPLIED, PARAMETERS, moves_data
 from providers.registry import Registry
-from providers.value import Value
 
 _MAX_TOKENS = 1_000_000_000
 _OWN = "your own catalogue"
@@ -143,6 +142,38 @@ class OwnModelSection(Section):
     )
     retires_on: Day | None = Field(None, description="The first day on which the vendor no longer serves it.")
 
+    @property
+    def is_listed(self) -> bool:
+        """Whether the operator has an entry for the model."""
+        return self is not _NO_ENTRY
+
+    def facts_of(self, known: ModelFacts) -> ModelFacts:
+        """Return the facts of a model: the known ones with the operator's changes."""
+        if not self.is_listed:
+            return known
+        return replace(
+            known,
+            features=known.features if self.capabilities is None else frozenset(self.capabilities),
+            without=known.without if self.without is None else frozenset(self.without),
+            context_tokens=self.context_tokens or known.context_tokens,
+            output_tokens=self.output_tokens or known.output_tokens,
+            efforts=known.efforts if self.efforts is None else tuple(self.efforts),
+            api=known.api if self.api is None else self.api,
+            flags=known.flags if self.flags is None else frozenset(self.flags),
+            thinking=known.thinking if self.thinking is None else self.thinking,
+            known=known.known or self.capabilities is not None,
+        )
+
+    def prices_after(self, known: Price | None) -> Price | None:
+        """Return the operator's prices, and the known one until the first of them."""
+        return price_series(map(_price, self.price or ()), known)
+
+    def retirement_of(self, model: str, known: Retirement | None) -> Retirement | None:
+        """Return the retirement on the operator's day, else the known one."""
+        if self.retires_on is None:
+            return known
+        return Retirement((model,), self.retires_on, None, _OWN, known.instead if known is not None else "")
+
 
 class CatalogueFileSection(Section):
     """The operator's own catalogue file."""
@@ -188,64 +219,16 @@ def _names_of_providers(registry: Registry) -> dict[str, str]:
     return known | {plain_name(name): name for name in (*registry.adapters, *registry.broken)}
 
 
-_NOTHING = OwnModelSection()
-
-
-class OwnModel(Value, frozen=True):
-    """The operator's entry for a model."""
-
-    section: OwnModelSection = _NOTHING
-
-    @property
-    def is_listed(self) -> bool:
-        """Whether the operator has an entry for the model."""
-        return self.section is not _NOTHING
-
-    @property
-    def has_capabilities(self) -> bool:
-        """Whether it lists the capabilities of the model."""
-        return self.section.capabilities is not None
-
-    def facts(self, known: ModelFacts) -> ModelFacts:
-        """Return the facts of a model: the known ones with the operator's changes."""
-        own = self.section
-        if own is _NOTHING:
-            return known
-        return replace(
-            known,
-            features=known.features if own.capabilities is None else frozenset(own.capabilities),
-            without=known.without if own.without is None else frozenset(own.without),
-            context_tokens=own.context_tokens or known.context_tokens,
-            output_tokens=own.output_tokens or known.output_tokens,
-            efforts=known.efforts if own.efforts is None else tuple(own.efforts),
-            api=known.api if own.api is None else own.api,
-            flags=known.flags if own.flags is None else frozenset(own.flags),
-            thinking=known.thinking if own.thinking is None else own.thinking,
-            known=known.known or own.capabilities is not None,
-        )
-
-    def price(self, known: Price | None) -> Price | None:
-        """Return the operator's prices, and the known one until the first of them."""
-        return price_series(map(_price, self.section.price or ()), known)
-
-    def retirement(self, known: Retirement | None, model: str) -> Retirement | None:
-        """Return the retirement on the operator's day, else the known one."""
-        if self.section.retires_on is None:
-            return known
-        on = self.section.retires_on
-        return Retirement((model,), on, None, _OWN, known.instead if known is not None else "")
-
-
-_NO_ENTRY = OwnModel()
+_NO_ENTRY = OwnModelSection()
 
 
 @dataclass(frozen=True, slots=True)
 class OwnCatalogue:
     """The operator's entries by provider, then by name or pattern."""
 
-    models: Mapping[str, Mapping[str, OwnModel]] = field(default_factory=dict)
+    models: Mapping[str, Mapping[str, OwnModelSection]] = field(default_factory=dict)
 
-    def model(self, provider: str, model: str) -> OwnModel:
+    def model(self, provider: str, model: str) -> OwnModelSection:
         """Return the entry of the model: by its name, else by the longest matching pattern, else an empty one."""
         entries = self.models.get(provider, {})
         if model in entries:
@@ -256,7 +239,7 @@ class OwnCatalogue:
 
 def compile_catalogues(sources: Iterable[Source], findings: Findings, registry: Registry) -> OwnCatalogue:
     """Return the entries of the files. Their errors are added to the findings, with the positions in the files."""
-    models: dict[str, dict[str, OwnModel]] = {}
+    models: dict[str, dict[str, OwnModelSection]] = {}
     first: dict[tuple[str, str], str] = {}
     for source in sources:
         here = Findings(source)
@@ -273,7 +256,7 @@ def compile_catalogues(sources: Iterable[Source], findings: Findings, registry: 
             for index, price in enumerate(section.price or ()):
                 for tool in price.tool_calls:
                     warn_of_fees(here, (*path, "price", index, "tool_calls", tool), [tool])
-            models.setdefault(provider, {})[name] = OwnModel(section)
+            models.setdefault(provider, {})[name] = section
         findings.problems.extend(here.problems)
     return OwnCatalogue(models)
 

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import json
-import re
 from typing import Any
 
 import yaml
 
 from gateway.config.problems import ConfigRejected, Problem, quoted
-
-_PLAIN = re.compile(r"[A-Za-z][A-Za-z0-9._-]*")
-_WORDS = frozenset({"true", "false", "null", "yes", "no", "on", "off", "y", "n"})
+from gateway.config.yaml_document import scalar
 
 
 def with_route(text: str, file: str, assistant: str, region: str, steps: list[str]) -> str:
@@ -28,21 +25,21 @@ def with_route(text: str, file: str, assistant: str, region: str, steps: list[st
     message = f"the route of {quoted(assistant)} for {quoted(region)} can't be edited in its present form"
     root = yaml.compose(text, Loader=yaml.SafeLoader)
     routes = _at(_at(_at(root, "assistants"), assistant), "routes")
-    written = f"[{', '.join(map(_name, steps))}]"
+    written = f"[{', '.join(map(scalar, steps))}]"
     route = _at(routes, region)
     if route is not None:
         if route.start_mark.index == route.end_mark.index or text[route.start_mark.index] in "*&":
             raise _rejected(file, route, path, message)
         if _is_at_key_column(routes, route):
             # A flow sequence must be indented more than its key, so the new route is a block like the old one.
-            written = f"\n{' ' * route.start_mark.column}".join(f"- {_name(step)}" for step in steps)
-        return text[: route.start_mark.index] + _replace_from(text, route, written)
+            written = f"\n{' ' * route.start_mark.column}".join(f"- {scalar(step)}" for step in steps)
+        return text[: route.start_mark.index] + written + text[_end(route) :]
     if not isinstance(routes, yaml.MappingNode) or not routes.value:
         raise _rejected(file, routes, path, message)
     first = routes.value[0][0].start_mark
     if routes.flow_style:
-        return f"{text[: first.index]}{_name(region)}: {written}, {text[first.index :]}"
-    return f"{text[: first.index]}{_name(region)}: {written}\n{' ' * first.column}{text[first.index :]}"
+        return f"{text[: first.index]}{scalar(region)}: {written}, {text[first.index :]}"
+    return f"{text[: first.index]}{scalar(region)}: {written}\n{' ' * first.column}{text[first.index :]}"
 
 
 def without_schedule(text: str, file: str, assistant: str, region: str) -> str:
@@ -101,15 +98,6 @@ def _read(text: str) -> Any:
         return None
 
 
-def _replace_from(text: str, route: yaml.Node, written: str) -> str:
-    """Return the new route and the text after the old one. The end mark of a block is after its last line break."""
-    old = text[route.start_mark.index : route.end_mark.index]
-    if not getattr(route, "flow_style", False) and isinstance(route, yaml.SequenceNode):
-        old_end = route.value[-1].end_mark.index if route.value else route.end_mark.index
-        return f"{written}{text[old_end:]}"
-    return f"{written}{text[route.start_mark.index + len(old) :]}"
-
-
 def _is_at_key_column(routes: yaml.Node | None, route: yaml.Node) -> bool:
     """Return whether the route is a list whose dashes are below the first letter of its key, as PyYAML writes it."""
     keys = routes.value if isinstance(routes, yaml.MappingNode) else []
@@ -122,10 +110,6 @@ def _at(node: yaml.Node | None, key: str) -> yaml.Node | None:
     if not isinstance(node, yaml.MappingNode):
         return None
     return next((value for name, value in node.value if isinstance(name, yaml.ScalarNode) and name.value == key), None)
-
-
-def _name(name: str) -> str:
-    return name if _PLAIN.fullmatch(name) and name.lower() not in _WORDS else json.dumps(name)
 
 
 def _rejected(file: str, node: yaml.Node | None, path: tuple[str, ...], message: str) -> ConfigRejected:

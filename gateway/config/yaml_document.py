@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from codecs import BOM_UTF8
 from collections.abc import Iterator
@@ -37,6 +38,8 @@ _OTHER_ENCODINGS = {
     b"\xff\xfe": "UTF-16",
     b"\xfe\xff": "UTF-16",
 }
+_PLAIN = re.compile(r"[A-Za-z][A-Za-z0-9._-]*")
+_WORDS = frozenset({"true", "false", "null", "yes", "no", "on", "off", "y", "n"})
 _AS_UTF_8 = "save the file as UTF-8"
 _BEGINNINGS = {
     "\t": ("a tab where only spaces are allowed", "indent with spaces"),
@@ -303,6 +306,12 @@ def parse_yaml(data: bytes, file: str, *, merges: bool = False) -> Source:
         problem = Problem(file, root.line, root.column, (), "the file must be a mapping of keys to values", hint)
         raise ConfigRejected([*builder.problems, problem])
     return Source(file, root.value, tuple(builder.problems), root)
+
+
+def scalar(value: object) -> str:
+    """Return a value as one word of a YAML file, in quotes where YAML would read a text as something else."""
+    is_plain = isinstance(value, str) and _PLAIN.fullmatch(value) and value.lower() not in _WORDS
+    return str(value) if is_plain else json.dumps(value)
 
 
 def parse_documents(data: bytes, file: str) -> list[object]:

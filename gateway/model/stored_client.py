@@ -77,23 +77,17 @@ class StoredClients:
 
 
 class Role(StrEnum):
-    """The permissions of an admin token."""
+    """The permissions of an admin token. Each role has those of the roles before it."""
 
     VIEWER = "viewer"
     OPERATOR = "operator"
     ADMIN = "admin"
 
 
-_ALLOWED: Mapping[Role, frozenset[Role]] = {
-    Role.VIEWER: frozenset(Role),
-    Role.OPERATOR: frozenset({Role.OPERATOR, Role.ADMIN}),
-    Role.ADMIN: frozenset({Role.ADMIN}),
-}
-
-
 def may_act(role: Role, needed: Role) -> bool:
     """Return whether a holder of a role may do what needs another: `admin` may do all, every role may view."""
-    return role in _ALLOWED[needed]
+    order = tuple(Role)
+    return order.index(role) >= order.index(needed)
 
 
 class AdminToken(Value, frozen=True):

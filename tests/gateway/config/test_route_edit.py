@@ -70,6 +70,13 @@ def test_route_as_pyyaml_and_kubectl_write_it_can_be_edited(indent: str, steps: 
     assert changed.startswith("assistants:\n  a:\n    routes:\n      cn:\n")
 
 
+def test_route_that_ends_with_a_weighted_step_over_lines_can_be_edited() -> None:
+    text = "assistants:\n  a:\n    routes:\n      cn:\n        - q\n        - r: 9\n          s: 1\n      eu: [x]\n"
+    wanted = values(text)
+    wanted["assistants"]["a"]["routes"]["cn"] = ["q"]
+    assert values(with_route(text, "x.yaml", "a", "cn", ["q"])) == wanted
+
+
 @unhurried
 @given(
     st.sampled_from(["gateway.yaml", "demo.yaml"]),
