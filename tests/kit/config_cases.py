@@ -18,7 +18,14 @@ from gateway.config.problems import ConfigRejected, Problem
 from providers.registry import Registry, load_registry
 
 MARK = "▸"
-ENVIRON = {"CN_KEY": "sk-cn", "US_KEY": "sk-us", "EU_KEY": "sk-eu", "G_KEY": "sk-g", "EDGE": "edge-word"}
+ENVIRON = {
+    "CN_KEY": "sk-cn",
+    "US_KEY": "sk-us",
+    "EU_KEY": "sk-eu",
+    "G_KEY": "sk-g",
+    "EDGE": "edge-word",
+    "ODD": "not a word",
+}
 
 SOUND = {
     "version": "version: 1",

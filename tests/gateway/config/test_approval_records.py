@@ -12,7 +12,7 @@ from gateway.config.loading import parse_document
 from gateway.config.problems import Problem, dotted
 from gateway.model.approval import days_at
 from providers.registry import load_registry
-from tests.kit.config_cases import ENVIRON, SOUND, compiled, edited, rejected, sections
+from tests.kit.config_cases import ENVIRON, SOUND, compiled, edited, sections
 
 NOW = datetime(2026, 11, 20, 9, tzinfo=UTC).timestamp()
 RECORD = {"region": "cn", "authority": "CAC", "kind": "registration", "number": "N-1", "model_name": "通义千问"}
@@ -66,48 +66,9 @@ def test_overlapping_approvals_are_valid() -> None:
     assert on(NOW, {**RECORD, "valid_until": "2027-06-01"}, {**RECORD, "valid_from": "2027-01-01"}).warnings == ()
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"region": "chn"}, ".region: unknown region 'chn'"),
-        ({"kind": "licence"}, ".kind: "),
-        ({"valid_until": "2027-02-29"}, ".valid_until: there is no such day"),
-        ({"valid_until": "2027-3-1"}, ".valid_until: must be a day"),
-        ({"valid_until": "20270301"}, ".valid_until: must be a day"),
-        ({"valid_until": "2027-03-01T00:00:00Z"}, ".valid_until: must be a day"),
-        ({"valid_until": "2027"}, ".valid_until: must be a day"),
-        ({"valid_until": "٢٠٢٧-03-01"}, ".valid_until: must be a day"),
-        ({"valid_from": "2027-03-02", "valid_until": "2027-03-01"}, ".valid_until: it ends on 2027-03-01, before"),
-        ({"document": "http://www.example.cn/1"}, ".document: must be an https URL"),
-        ({"document": "https://user:pass@www.example.cn/1"}, ".document: must be an https URL"),
-        ({"document": "'https://www.example.cn/\"><script>'"}, ".document: must be an https URL"),
-        ({"document": "javascript:alert(1)"}, ".document: must be an https URL"),
-        ({"number": "''"}, ".number: must be 1 to 256 printable characters"),
-        ({"number": "12"}, ".number: must be 1 to 256 printable characters"),
-        ({"number": '"a\\u202eb"'}, ".number: must be 1 to 256 printable characters"),
-        ({"expires": "2027-03-01"}, ".expires: unknown key 'expires'"),
-    ],
-)
-def test_invalid_approval_is_an_error_at_its_key(change: dict[str, str], message: str) -> None:
-    errors = [problem for problem in rejected(config(RECORD | change)) if problem.severity == "error"]
-    assert len(errors) == 1, messages_of(tuple(errors))
-    assert messages_of(tuple(errors))[0].startswith(f"deployments.qwen-cn.approvals[0]{message}")
-
-
-@pytest.mark.parametrize("key", RECORD)
-def test_approval_without_number_or_model_name_is_an_error(key: str) -> None:
-    text = config({name: value for name, value in RECORD.items() if name != key})
-    assert f"deployments.qwen-cn.approvals[0].{key}: is missing" in messages_of(rejected(text))
-
-
 def test_region_requires_approvals_or_none() -> None:
-    text = edited(config(RECORD), ("approvals: required", "approvals: maybe"))
-    assert any(line.startswith("regions.cn.approvals: ") for line in messages_of(rejected(text)))
-    assert (
-        not compiled(edited(config(RECORD), ("approvals: required", "approvals: none")))
-        .config.regions["cn"]
-        .approvals_required
-    )
+    none = edited(config(RECORD), ("approvals: required", "approvals: none"))
+    assert not compiled(none).config.regions["cn"].approvals_required
 
 
 EXAMPLES = {

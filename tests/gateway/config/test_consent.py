@@ -25,11 +25,6 @@ def deployment(written: str, secrets: str = BOTH, of: str = KNOWN) -> Deployment
     return compiled(text(written, secrets, of), environ=ENVIRON).config.deployments["x"]
 
 
-def mistakes(written: str, secrets: str = BOTH, of: str = KNOWN) -> list[str]:
-    found = rejected(text(written, secrets, of), environ=ENVIRON)
-    return [f"{'.'.join(map(str, item.path))}: {item.message}" for item in found if item.severity == "error"]
-
-
 def warnings(written: str, secrets: str = BOTH) -> list[str]:
     found = compiled(text(written, secrets), environ=ENVIRON).warnings
     return [str(item) for item in found if "no route uses" not in item.message]
@@ -48,28 +43,6 @@ def test_config_version_lists_the_recipients_of_consent() -> None:
     assert compiled(text("consent: {mode: standing}"), environ=ENVIRON).config.recipients == {"openai"}
 
 
-def test_consent_for_an_unknown_host_needs_a_recipient() -> None:
-    assert mistakes("consent: {mode: standing}", of=HOUSE) == [
-        "deployments.x.consent: the operator of the server https://a.example is unknown, so consent has no recipient"
-    ]
-
-
-@pytest.mark.parametrize(
-    ("written", "place"),
-    [
-        ("consent: {}", "deployments.x.consent.mode"),
-        ("consent: {mode: once}", "deployments.x.consent.mode"),
-        ("consent: {mode: standing, on_missing: ask}", "deployments.x.consent.on_missing"),
-        ("consent: {mode: standing, to: me}", "deployments.x.consent.to"),
-        ("consent: per_request", "deployments.x.consent"),
-        ("consent: {mode: standing, recipient: ' '}", "deployments.x.consent.recipient"),
-        ("identity: none", "deployments.x.identity"),
-    ],
-)
-def test_mistakes(written: str, place: str) -> None:
-    assert [found.split(": ")[0] for found in mistakes(written)] == [place]
-
-
 def test_invalid_consent_rule_removes_the_deployment() -> None:
     routed = edited(text("consent: {mode: never}"), ("us: [chatgpt-us]", "us: [x]"))
     found = rejected(routed, environ=ENVIRON)
@@ -84,32 +57,11 @@ def test_identity_is_stripped_by_default() -> None:
     assert LONG not in repr(hashed)
 
 
-def test_a_pseudonym_needs_a_key() -> None:
-    message = "deployments.x.identity: needs `secrets.identity`, which makes pseudonyms"
-    assert mistakes("identity: hash", "secrets: {consent: '${CONSENT}'}") == [message]
-    assert mistakes("identity: hash", "") == [message]
-
-
 def test_the_gateways_own_keys() -> None:
     table = compiled(text("enabled: true"), environ=ENVIRON).config
     assert table.secrets == Secrets(Secret(LONG), Secret(f"{LONG}i"))
     assert LONG not in repr(table.secrets)
     assert compiled(text("enabled: true", ""), environ=ENVIRON).config.secrets == Secrets()
-
-
-@pytest.mark.parametrize(
-    ("secrets", "message"),
-    [
-        ("secrets: {consent: '${NONE}'}", "secrets.consent: NONE is not set"),
-        ("secrets: {consent: '${US_KEY}'}", "secrets.consent: is shorter than 32 characters"),
-        (f"secrets: {{identity: '{LONG[1:]}'}}", "secrets.identity: is shorter than 32 characters"),
-        ("secrets: {consent: '${A}${B}'}", "secrets.consent: the secret is not a reference that can be resolved"),
-        ("secrets: {other: '${CONSENT}'}", "secrets.other: unknown key 'other'"),
-        ("secrets: [a]", "secrets: must be a mapping, not a list"),
-    ],
-)
-def test_invalid_gateway_keys_are_errors(secrets: str, message: str) -> None:
-    assert mistakes("enabled: true", secrets) == [message]
 
 
 def test_missing_consent_secret_is_a_warning() -> None:

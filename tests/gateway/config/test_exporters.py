@@ -102,32 +102,6 @@ def test_region_of_another_cell_needs_no_entry() -> None:
 
 
 @pytest.mark.parametrize(
-    ("line", "message"),
-    [
-        (f"t: {{{URL}, stores: DE, processes: ▸Berlin, regions: [eu]}}", "'Berlin' is not a territory (ISO 3166)"),
-        (f"t: {{{URL}, stores: ▸Berlin, processes: DE, regions: [eu]}}", "'Berlin' is not a territory (ISO 3166)"),
-        (f"t: {{{URL}, {DE}, regions: [eu, ▸us]}}", "'t' stores and processes in DE, outside the boundary of region 'us' (US)"),
-        (f"t: {{{URL}, stores: DE, processes: any, regions: [▸eu]}}", "'t' processes in any, outside the boundary of region 'eu'"),
-        (f"t: {{{URL}, {DE}, regions: [▸asia]}}", "unknown region 'asia'; there are cn, eu, us"),
-        (f"t: {{endpoint: ▸'http://otel:4318', {DE}, regions: [eu]}}", "http:// to another machine can be read"),
-        (f"t: {{endpoint: ▸'https://me:pw@otel.example', {DE}, regions: [eu]}}", "the URL must not carry a user name or password"),
-        (f"t: {{endpoint: ▸'https://us.api.openai.com/v1', {DE}, regions: [eu]}}", "is a host of the provider 'openai', not a collector"),
-        (f"t: {{{URL}, {DE}, regions: [eu], headers: {{▸Host: a}}}}", "is set by the gateway itself, or decides where a request goes"),
-        (f"t: {{{URL}, {DE}, regions: [eu], headers: {{x-a: ▸\"a\\nb\"}}}}", "the value can't be sent in a header"),
-        (f"t: {{{URL}, {DE}, regions: [eu], sampling: ▸2}}", "must be at most 1"),
-        (f"t: {{{URL}, stores: ▸Germany, processes: DE, regions: [eu]}}", "'Germany' is not a territory (ISO 3166)"),
-        (f"▸t: {{{URL}, regions: [eu], stores: DE}}", "is missing"),
-    ],
-)  # fmt: skip
-def test_mistake_is_reported_at_its_position(line: str, message: str) -> None:
-    text, places = marked(written(line))
-    found = [problem for problem in rejected(text) if problem.path[:1] == ("exporters",)]
-    assert len(found) == 1, found
-    assert message in f"{found[0].message}; {found[0].hint}"
-    assert (found[0].line, found[0].column) == places[0]
-
-
-@pytest.mark.parametrize(
     "line",
     [
         f"t: {{endpoint: 'http://127.0.0.1:4318', {DE}, regions: [eu]}}",
@@ -151,20 +125,7 @@ def test_one_server_has_one_set_of_facts() -> None:
 
 def test_two_exporters_at_one_server_state_the_same() -> None:
     first = f"t: {{{URL}, {DE}, regions: [eu]}}"
-    (message,) = messages_of(
-        written(first, "u: {endpoint: 'https://OTEL.example.de:443/u', stores: FR, processes: DE, regions: [eu]}")
-    )
-    assert message.startswith("https://otel.example.de has different facts (stores, processes) in exporter 't' (line ")
     assert messages_of(written(first, f"u: {{endpoint: 'https://OTEL.example.de:443/u', {DE}, regions: [eu]}}")) == []
-
-
-def test_hint_for_an_exporter_outside_depends_on_its_regions() -> None:
-    (written_out,) = messages_of(written(f"t: {{{URL}, {DE}, regions: [us]}}"))
-    assert written_out.endswith("; remove the region, or add an exporter inside the boundary for it")
-    nowhere = messages_of(written(f"t: {{{URL}, stores: BR, processes: BR}}"))
-    assert [message.partition("; ")[2] for message in nowhere] == [
-        "no region's boundary contains it; use a collector inside a boundary"
-    ] * 2
 
 
 @pytest.mark.parametrize("header", ["authorization", "X-Api-Key", "x-honeycomb-token", "x-secret"])

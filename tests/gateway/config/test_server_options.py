@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import pytest
-
 from gateway.config.problems import dotted
 from providers.auth import Secret
 from providers.compatible.adapter import adapter_of
 from providers.registry import load_registry
-from tests.kit.config_cases import ENVIRON, compiled, more, rejected, sections
+from tests.kit.config_cases import ENVIRON, compiled, more, sections
 
 HOUSE = "endpoint: 'https://llm.example.com/v1', stores: US, processes: US, model: m"
 
@@ -64,51 +62,6 @@ def test_unset_header_excludes_the_deployment() -> None:
     ]
     deployment = compiled(config(f"provider: vllm, {HOUSE}")).config.deployments["x"]
     assert (deployment.headers, deployment.has_credential) == ((), True)
-
-
-@pytest.mark.parametrize(
-    ("text", "message", "hint"),
-    [
-        (
-            "X-Region: cn-beijing",
-            "is not a header that dashscope accepts",
-            "headers are allowed: X-DashScope-WorkSpace",
-        ),
-        ("X-DashScope-DataInspection: enable", "is not a header that dashscope accepts", "change where prompts go"),
-        ("Host: evil.example", "is not a header that dashscope accepts", "change where prompts go"),
-        ("Authorization: 'Bearer ws-secret'", "is not a header that dashscope accepts", "change where prompts go"),
-        ("X-DashScope-WorkSpace: ws-one, x-dashscope-workspace: ws-two", "is listed twice", "only known headers"),
-        (
-            "X-DashScope-WorkSpace: '${ODD}'",
-            "ODD is not a value that 'X-DashScope-WorkSpace' accepts",
-            "it must have the form",
-        ),
-        (
-            "X-DashScope-WorkSpace: abc",
-            "the value is not a value that 'X-DashScope-WorkSpace' accepts",
-            "it must have the form",
-        ),
-        ("X-DashScope-WorkSpace: 'a${SPACE}'", "the value is not a reference that can be resolved", "write ${NAME}"),
-    ],
-)
-def test_unknown_header_or_value_is_an_error_without_the_value(text: str, message: str, hint: str) -> None:
-    problems = [one for one in rejected(config(f"{QWEN}, headers: {{{text}}}"), KEYS) if one.severity == "error"]
-    assert [one.message for one in problems] == [message]
-    assert hint in problems[0].hint
-    assert problems[0].path[:3] == ("deployments", "x", "headers")
-    for secret in ("ws-secret", "ws-two", "not a workspace", "evil"):
-        assert secret not in str(problems[0])
-
-
-def test_provider_without_headers_accepts_none() -> None:
-    for provider, where in (
-        ("openai", "model: gpt-6-luna, endpoint: us"),
-        ("mistral", "model: mistral-small-2603, endpoint: global"),
-    ):
-        text = f"provider: {provider}, {where}, api_key: '${{US_KEY}}', headers: {{OpenAI-Project: proj_1}}"
-        (problem,) = (one for one in rejected(config(text)) if one.severity == "error")
-        assert problem.message == f"is not a header that {provider} accepts"
-        assert problem.hint.endswith("are allowed: none")
 
 
 def test_header_value_is_not_checked_if_references_are_not_resolved() -> None:
