@@ -87,20 +87,12 @@ class ShadowStore:
             self._add(self._database, record)
 
     def _add(self, database: sqlite3.Connection, it: ShadowRecord) -> None:
-        result = (it.outcome, it.first_s, it.total_s, *_tokens(it.usage), it.finish_reason)
-        request = (
-            it.at_s,
-            it.config_version,
-            it.request_id,
-            it.assistant,
-            it.region,
-            it.deployment,
-            it.model,
-            it.stream,
-        )
-        beside = (it.beside, it.beside_first_s, it.beside_total_s, *_tokens(it.beside_usage))
+        row = (
+            it.at_s, it.config_version, it.request_id, it.assistant, it.region, it.deployment, it.model, it.stream,
+            it.outcome, it.first_s, it.total_s, *_tokens(it.usage), it.finish_reason, it.answer_characters,
+            it.tool_calls, it.beside, it.beside_first_s, it.beside_total_s, *_tokens(it.beside_usage),
+        )  # fmt: skip
         with transaction(database):
-            row = (*request, *result, it.answer_characters, it.tool_calls, *beside)
             number = database.execute(_ADD, row).lastrowid or 0
             database.execute("DELETE FROM answers WHERE id <= ?", (number - self._most_rows,))
             if it.prompt is not None:

@@ -16,7 +16,7 @@ import hmac
 import itertools
 import secrets
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol
 
 import msgspec
@@ -292,18 +292,18 @@ class RequestUsage:
     def end(self, held_nano: int, amount: CallAmount | None) -> None:
         """Add the cost of a call that has ended. None: its price is unknown."""
         self._open_nano -= held_nano
-        own = amount.own_nano if amount is not None else None
-        self._own_nano = None if own is None or self._own_nano is None else self._own_nano + own
-        if amount is not None:
-            self._vendor_nano[amount.currency] = self._vendor_nano.get(amount.currency, 0) + amount.vendor_nano
-        if self.limits.shows_cost:
-            self.record.shown.charged = self._charged()
+        if amount is None:
+            self._add(None, {})
+        else:
+            self._add(amount.own_nano, {amount.currency: amount.vendor_nano})
 
     def add(self, other: RequestUsage) -> None:
         """Add the cost of other calls that were made for this request, such as verdicts."""
-        own = other._own_nano
-        self._own_nano = None if own is None or self._own_nano is None else self._own_nano + own
-        for currency, nano in other._vendor_nano.items():
+        self._add(other._own_nano, other._vendor_nano)
+
+    def _add(self, own_nano: int | None, vendor_nano: Mapping[str, int]) -> None:
+        self._own_nano = None if own_nano is None or self._own_nano is None else self._own_nano + own_nano
+        for currency, nano in vendor_nano.items():
             self._vendor_nano[currency] = self._vendor_nano.get(currency, 0) + nano
         if self.limits.shows_cost:
             self.record.shown.charged = self._charged()

@@ -326,22 +326,6 @@ class HoldRefused(Value, frozen=True):
     instead: tuple[BudgetLimit, ...] = ()
 
 
-class LostCall(NamedTuple):
-    """An open call whose process has ended.
-
-    Attributes:
-        call: The id of the call.
-        row: The usage row of its hold.
-        tokens: The tokens of its hold.
-        amount_nano: The amount of its hold.
-    """
-
-    call: str
-    row: bytes
-    tokens: int
-    amount_nano: int
-
-
 class Counters(Protocol):
     """The counters of budgets. Every method raises GateUnavailable."""
 

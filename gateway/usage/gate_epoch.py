@@ -22,7 +22,6 @@ from datetime import tzinfo
 
 from gateway.model.budget import StoreServer, Window
 from gateway.operator_errors import StateError
-from gateway.usage.counter_sums import CounterSums
 from gateway.usage.gate import GateUnavailable
 from gateway.usage.gate_valkey import SILENT_S, ValkeyGate
 from gateway.usage.ledger import Ledger
@@ -211,14 +210,12 @@ class EpochKeeper:
                 return None
         # The lock ends with the connection if this fails.
         if (last_row := await self._last_row(epoch)) is None:
-            zone = self._zone()
             with postgres_errors():
                 now_us = await connection.fetchval(f"SELECT {_NOW_US}")
-                windows = {window: bounds(window, now_us * 1000, zone) for window in Window}
-            sums = CounterSums(windows, zone)
+                windows = {window: bounds(window, now_us * 1000, self._zone()) for window in Window}
             with closing(Ledger(Postgres(self._server), self._zone)) as ledger:
-                last_row = await asyncio.to_thread(ledger.sum_up, sums)
-            found = list(sums.numbers())
+                summed = await asyncio.to_thread(ledger.sum_up, windows)
+            last_row, found = summed[0], summed[1]
             for start in range(0, len(found), _AT_ONCE):
                 some = found[start : start + _AT_ONCE]
                 await asyncio.gather(*(self._gate.set_numbers(one, windows, *numbers) for one, *numbers in some))
@@ -231,7 +228,7 @@ class EpochKeeper:
                 )
         with postgres_errors():
             await connection.execute("SELECT pg_advisory_unlock($1)", EPOCH_LOCK)
-        return int(last_row)
+        return last_row
 
     # The database.
 

@@ -108,10 +108,10 @@ class OutageGate:
     async def recover(self) -> None:
         """Settle the calls of processes of the cell that have ended to their full hold, and keep their rows."""
         with suppress(GateUnavailable):
-            for lost in await self.shared.lost_calls():
+            for owner, lost in await self.shared.lost_calls():
                 if lost.row:
                     await self._local.keep_row(lost.call, lost.row)
-                await self.shared.settle_lost(lost)
+                await self.shared.settle_lost(owner, lost)
 
     async def _hold_without(self, request: HoldRequest) -> HoldGranted | HoldRefused:
         """Decide without the shared gate. Raises GateUnavailable if that is not allowed."""

@@ -30,7 +30,6 @@ from gateway.usage.gate import (
     HoldGranted,
     HoldRefused,
     HoldRequest,
-    LostCall,
     MayBeDone,
     RatePerMinute,
     present_state,
@@ -127,7 +126,6 @@ class ValkeyGate:
         self._pending: dict[str, _Pending] = {}
         self._settling: set[str] = set()
         self._asking = 0
-        self._lost: dict[str, tuple[str, OpenCall]] = {}
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
@@ -271,24 +269,23 @@ class ValkeyGate:
         found = await self._call("DEL", *(self._counter_key(one.tag) for one in counters), deadline_s=_SLOW_S)
         return found if isinstance(found, int) else 0
 
-    async def lost_calls(self) -> list[LostCall]:
-        """Return open calls of processes that were silent for 30 seconds: a part of them if there are many."""
-        ended = await self._beat()
-        self._lost.clear()
-        for owner in ended:
+    async def lost_calls(self) -> list[tuple[str, OpenCall]]:
+        """Return open calls of processes that were silent for 30 seconds, each with the name of its process.
+
+        If there are many, it is a part of them.
+        """
+        lost = []
+        for owner in await self._beat():
             page = await self._call("HSCAN", self._open_key(owner), "0", "COUNT", "200", deadline_s=_SLOW_S)
             assert isinstance(page, list)  # noqa: S101
-            for raw in page[1][1::2]:
-                one = OpenCall.stored(raw)
-                self._lost[one.call] = (owner, one)
+            lost += [(owner, OpenCall.stored(raw)) for raw in page[1][1::2]]
             if not page[1]:
                 await self._run(FORGET, (self._owners_key, self._open_key(owner)), owner, deadline_s=_SLOW_S)
-        return [LostCall(call, one.row, one.tokens, one.amount_nano) for call, (_, one) in self._lost.items()]
+        return lost
 
-    async def settle_lost(self, lost: LostCall) -> bool:
+    async def settle_lost(self, owner: str, one: OpenCall) -> bool:
         """Settle a lost call to its full hold. Running requests end. Returns whether it was still open."""
-        found = self._lost.pop(lost.call, None)
-        return found is not None and await self._settle(*found, (lost.tokens, lost.amount_nano), is_lost=True)
+        return await self._settle(owner, one, (one.tokens, one.amount_nano), is_lost=True)
 
     async def follow_epoch(self) -> None:
         """Enter the present epoch, for a process that holds no calls. Without a connection, nothing changes."""

@@ -38,8 +38,10 @@ from gateway.model.kept_metadata import StoredRequest
 from gateway.state.database import Database, SqliteDatabase, Statements, has_table, open_large_to_read, sqlite_error
 from gateway.undo import undone_on_failure
 from gateway.usage.amounts import NANO
-from gateway.usage.counter_sums import CounterSums
+from gateway.usage.counter_sums import counter_sums
+from gateway.usage.gate import Counter
 from gateway.usage.usage_row import TOKENS, BudgetChange, CallOutcome, RowKind, UsageRow, UsageSource
+from gateway.usage.windows import AllBounds
 from providers.value import Value
 
 NAME = "ledger"
@@ -291,7 +293,7 @@ class Ledger:
             self._remove_erased(statements, rows)
             if self.database.is_shared:
                 self._remove_lost(statements, [row.call for row in rows if row.outcome is not CallOutcome.LOST])
-            before = statements.execute("SELECT COALESCE(MAX(number), 0) FROM usage_row").fetchone()[0]
+            before = _last_number(statements)
             lines = [
                 (row, *self._local_time.hour_and_day(row.time_ns), self._series_of(statements, row)) for row in rows
             ]
@@ -322,13 +324,10 @@ class Ledger:
             _store_fact(statements, DELETED_THROUGH, max(last, fact(statements, DELETED_THROUGH) or ""))
             return deleted.rowcount
 
-    def sum_up(self, sums: CounterSums) -> int:
-        """Sum up what the counters of open windows must show. Return the number of the last row."""
+    def sum_up(self, windows: AllBounds) -> tuple[int, list[tuple[Counter, int, int]]]:
+        """Return the number of the last row, and what the counters of open windows must show (`counter_sums`)."""
         with self._changing() as statements:
-            last: int = statements.execute("SELECT COALESCE(MAX(number), 0) FROM usage_row").fetchone()[0]
-            for statement in sums.statements():
-                statement.add(statements.execute(statement.text, statement.values).fetchall())
-        return last
+            return _last_number(statements), counter_sums(statements, windows, self._zone())
 
     def position_in_spool(self, file: str) -> int:
         """Return how many bytes of a spool file release 0.2.0 has moved. Their rows may have been deleted since then.
@@ -509,6 +508,11 @@ def _empty_ledger() -> sqlite3.Connection:
 def _has_assistants(statements: Statements) -> bool:
     """Return whether the rows have a column for the assistant. Those of release 0.2.0 have none."""
     return bool(statements.execute("SELECT 1 FROM pragma_table_info('usage_row') WHERE name = 'assistant'").fetchone())
+
+
+def _last_number(statements: Statements) -> int:
+    found: int = statements.execute("SELECT COALESCE(MAX(number), 0) FROM usage_row").fetchone()[0]
+    return found
 
 
 def has_call(statements: Statements, call: str) -> bool:

@@ -31,7 +31,6 @@ from gateway.operator_errors import StateError
 from gateway.state.shadows import remove_shadow_requests
 from gateway.undo import undone_on_failure
 from gateway.usage.amounts import NANO
-from gateway.usage.counter_sums import CounterSums
 from gateway.usage.gate import GateUnavailable
 from gateway.usage.journal import FOLDER, Journal, former_files
 from gateway.usage.ledger import NAME, Ledger, ledger_file, regions_of, remove_caller, rows_from
@@ -166,17 +165,6 @@ class LedgerWriter:
         with self._turn:
             self._is_paused = False
 
-    def sum_up(self, sums: CounterSums) -> None:
-        """Sum up what the counters of open windows must show, with the rows that still wait. Call it first.
-
-        Raises:
-            StateError: The ledger cannot be used now.
-        """
-        self.move()
-        if self.problem is not None:
-            raise StateError(self.problem)
-        self._ledger.sum_up(sums)
-
     def rebuild_new_counters(self, config: ConfigVersion) -> int:
         """Count the budgets of open windows again from the ledger if the journal is new: they must not begin at 0.
 
@@ -193,9 +181,11 @@ class LedgerWriter:
             if not self._journal.is_new:
                 return 0
             windows, is_wanted = calendar_of(config).at(time.time_ns()), has_budget(config)
-            sums = CounterSums(windows, ZoneInfo(config.usage.timezone))
-            self.sum_up(sums)
-            return self._journal.rebuild((found for found in sums.numbers() if is_wanted(found[0])), windows)
+            self.move()  # the rows that wait count too
+            if self.problem is not None:
+                raise StateError(self.problem)
+            _, numbers = self._ledger.sum_up(windows)
+            return self._journal.rebuild((found for found in numbers if is_wanted(found[0])), windows)
         except GateUnavailable as error:
             raise StateError(str(error)) from error
 

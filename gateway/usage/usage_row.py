@@ -25,6 +25,11 @@ _Id = Annotated[str, msgspec.Meta(min_length=1)]
 TOKENS = ("input_tokens", "cached_tokens", "cache_write_tokens", "output_tokens", "reasoning_tokens")
 """The fields with numbers of tokens."""
 
+_SHOWN = (
+    "call", "request", "client", "project", "user", "assistant", "region", "territory", "provider", "site",
+    "deployment", "model", "config_version", "price_version", "usage_source", "rate", "outcome", *TOKENS,
+)  # fmt: skip
+
 
 class RowKind(StrEnum):
     """The kind of event that a row records."""
@@ -170,24 +175,7 @@ def row_data(row: UsageRow) -> dict[str, object]:
     data: dict[str, object] = {
         "kind": row.kind,
         "time": f"{time}.{row.time_ns % NANO // 1000:06d}Z",
-        "call": row.call,
-        "request": row.request,
-        "client": row.client,
-        "project": row.project,
-        "user": row.user,
-        "assistant": row.assistant,
-        "region": row.region,
-        "territory": row.territory,
-        "provider": row.provider,
-        "site": row.site,
-        "deployment": row.deployment,
-        "model": row.model,
-        "config_version": row.config_version,
-        "price_version": row.price_version,
-        "usage_source": row.usage_source,
-        "rate": row.rate,
-        "outcome": row.outcome,
-        **{name: getattr(row, name) for name in TOKENS},
+        **{name: getattr(row, name) for name in _SHOWN},
         "total_tokens": row.total_tokens,
         "amount": None if row.amount_nano is None else shown_nano(row.amount_nano),
         "currency": row.currency,

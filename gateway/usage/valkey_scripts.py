@@ -47,6 +47,11 @@ _COMMON = f"""
 local BASE, FOREVER, LARGEST, MINUTE_NS = {BASE}, {FOREVER_US}, {LARGEST_NS}, 60000000000
 local KEPT_MS = 3600000
 
+local function is_current(needs_ready)
+  local epoch = redis.call('GET', KEYS[1])
+  return epoch == ARGV[2] .. '|ready' or (not needs_ready and epoch == ARGV[2] .. '|building')
+end
+
 local function server_us(given)
   if given ~= '0' then return tonumber(given) end
   local time = redis.call('TIME')
@@ -106,8 +111,7 @@ HOLD = Script(
     + """
 -- KEYS: epoch, generations, owners, open calls, counters, rates. ARGV: time, epoch, request, record of the open call.
 local owner, call, forced, needs_ready, counters, rates = unpack(cmsgpack.unpack(ARGV[3]))
-local epoch = redis.call('GET', KEYS[1])
-if epoch ~= ARGV[2] .. '|ready' and (needs_ready or epoch ~= ARGV[2] .. '|building') then return 'EPOCH' end
+if not is_current(needs_ready) then return 'EPOCH' end
 local now = server_us(ARGV[1])
 if forced and redis.call('HEXISTS', KEYS[4], call) == 1 then return cmsgpack.pack({true, {}, {}}) end
 local found, missing, fits = {}, {}, true
@@ -152,8 +156,7 @@ SETTLE = Script(
     + """
 -- KEYS: epoch, open calls, counters, rates. ARGV: time, epoch, {call, held and used amounts, change of each rate or
 -- false}.
-local epoch = redis.call('GET', KEYS[1])
-if epoch ~= ARGV[2] .. '|ready' and epoch ~= ARGV[2] .. '|building' then return 'EPOCH' end
+if not is_current() then return 'EPOCH' end
 local call, counters, rates = unpack(cmsgpack.unpack(ARGV[3]))
 local raw = redis.call('HGET', KEYS[2], call)
 if not raw then return 0 end
@@ -185,8 +188,7 @@ CHANGE = Script(
     + """
 -- KEYS: epoch, generations, counter. ARGV: time, epoch, {bounds, credit, spent or -1, whether the
 -- credit is set instead of added}. Answer: the state.
-local epoch = redis.call('GET', KEYS[1])
-if epoch ~= ARGV[2] .. '|ready' and epoch ~= ARGV[2] .. '|building' then return 'EPOCH' end
+if not is_current() then return 'EPOCH' end
 local start, stop, following, credit_high, credit_low, spent_high, spent_low, is_set = unpack(cmsgpack.unpack(ARGV[3]))
 local counter = opened(KEYS[3], KEYS[2], start, stop, following, server_us(ARGV[1]))
 if is_set then counter[8], counter[9] = 0, 0 end
@@ -201,8 +203,7 @@ READ = Script(
     _COMMON
     + """
 -- KEYS: epoch, counters. ARGV: time, epoch. Answer: the time, and the state of each counter or false.
-local epoch = redis.call('GET', KEYS[1])
-if epoch ~= ARGV[2] .. '|ready' and epoch ~= ARGV[2] .. '|building' then return 'EPOCH' end
+if not is_current() then return 'EPOCH' end
 local states = {}
 for index = 2, #KEYS do
   local raw = redis.call('GET', KEYS[index])
@@ -217,8 +218,7 @@ BEAT = Script(
     + """
 -- KEYS: epoch, owners, open calls of this owner. ARGV: time, epoch, owner, the silence in microseconds after which an
 -- owner has ended. Answer: the number of own open calls, the names of the owners, and whether each has ended.
-local epoch = redis.call('GET', KEYS[1])
-if epoch ~= ARGV[2] .. '|ready' and epoch ~= ARGV[2] .. '|building' then return 'EPOCH' end
+if not is_current() then return 'EPOCH' end
 local now = server_us(ARGV[1])
 redis.call('ZADD', KEYS[2], string.format('%.0f', now), ARGV[3])
 local names, ended = {}, {}

@@ -16,10 +16,10 @@ from gateway.usage.gate import (
     CounterKind,
     HoldGranted,
     HoldRequest,
-    LostCall,
     RatePerMinute,
-    UsageGate,
 )
+from gateway.usage.gate_valkey import ValkeyGate
+from gateway.usage.valkey_scripts import OpenCall
 from gateway.usage.windows import SECOND_NS
 from tests.kit.reference_gate import ReferenceGate, budget, rate, windows_at
 
@@ -135,18 +135,18 @@ class GateMachine(RuleBasedStateMachine):
         found = self.do(self.gates[owner].reset(counter, windows))
         assert found == self.model.change(counter, windows, spent=0)
 
-    def settle_lost(self, lost_owner: int, first: UsageGate, second: UsageGate, data: st.DataObject) -> None:
+    def settle_lost(self, lost_owner: int, first: ValkeyGate, second: ValkeyGate, data: st.DataObject) -> None:
         """Settle the calls of a process that has ended by the first gate. The second one finds nothing to settle."""
-        lost: list[LostCall] = self.do(first.lost_calls())
-        assert {one.call: (one.row, one.tokens, one.amount_nano) for one in lost} == {
+        lost: list[tuple[str, OpenCall]] = self.do(first.lost_calls())
+        assert {one.call: (one.row, one.tokens, one.amount_nano) for _, one in lost} == {
             call: (request.row, request.tokens, request.amount_nano)
             for call, request in self.model.lost(lost_owner).items()
         }
-        for one in data.draw(st.permutations(lost)):
-            assert self.do(first.settle_lost(one))
+        for owner, one in data.draw(st.permutations(lost)):
+            assert self.do(first.settle_lost(owner, one))
             assert self.model.settle(one.call, one.tokens, one.amount_nano, is_lost=True)
-            assert not self.do(second.settle_lost(one))  # it was settled already
-        assert self.do(first.lost_calls()) == []  # type: ignore[attr-defined]
+            assert not self.do(second.settle_lost(owner, one))  # it was settled already
+        assert self.do(first.lost_calls()) == []
 
     @invariant()
     def counters_are_equal(self) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import closing
 from dataclasses import replace
 from datetime import UTC
@@ -17,12 +17,11 @@ from gateway.assembly import usage as assembly
 from gateway.model.budget import BudgetRule, Project, SpendingRules, UsageRules, Window
 from gateway.model.config_version import Client, ConfigVersion
 from gateway.usage.amounts import NANO
-from gateway.usage.counter_sums import CounterSums
 from gateway.usage.gate import Counter, CounterKind
 from gateway.usage.journal import FOLDER, Journal
 from gateway.usage.ledger import Ledger, ledger_file
 from gateway.usage.usage_row import BudgetChange, RowKind, UsageRow
-from gateway.usage.windows import WindowCalendar
+from gateway.usage.windows import AllBounds, WindowCalendar
 from tests.kit.configs import BASE, table_of
 from tests.kit.usage_rows import NOON_NS, usage_row
 
@@ -58,21 +57,19 @@ def rows() -> list[UsageRow]:
     ]
 
 
-def numbers_of(sums: CounterSums) -> Mapping[tuple[str, str, str, str], tuple[int, int]]:
+def numbers_of(sums: Iterable[tuple[Counter, int, int]]) -> Mapping[tuple[str, str, str, str], tuple[int, int]]:
     """Return what was spent and added in money, by kind, name, client and window."""
     return {
         (str(counter.kind), counter.name, counter.client, str(counter.window)): (spent // EURO, credit // EURO)
-        for counter, spent, credit in sums.numbers()
+        for counter, spent, credit in sums
         if counter.unit == "EUR"
     }
 
 
 def test_every_counter_of_open_windows_is_summed_up(tmp_path: Path) -> None:
-    sums = CounterSums(WINDOWS, UTC)
     with closing(Ledger(ledger_file(tmp_path), lambda: UTC)) as ledger:
         ledger.insert(rows())
-        ledger.sum_up(sums)
-    found = numbers_of(sums)
+        found = numbers_of(ledger.sum_up(WINDOWS)[1])
     # An hour ago is another hour of this day; a day ago another day of this week; a week ago another week of this month.
     spent = {"minute": 1, "hour": 2, "day": 3, "week": 4, "month": 5, "total": 6}
     credit = {"day": 2}
@@ -92,13 +89,12 @@ def test_every_counter_of_open_windows_is_summed_up(tmp_path: Path) -> None:
 
 
 def test_retention_keeps_changes_of_budgets_for_the_counters(tmp_path: Path) -> None:
-    sums = CounterSums(WINDOWS, UTC)
     with closing(Ledger(ledger_file(tmp_path), lambda: UTC)) as ledger:
         ledger.insert(rows())
         while ledger.delete_rows(NOW_NS + 1):
             pass
-        ledger.sum_up(sums)
-    assert numbers_of(sums)["client", "app", "", "day"] == (6, 7)
+        found = numbers_of(ledger.sum_up(WINDOWS)[1])
+    assert found["client", "app", "", "day"] == (6, 7)
 
 
 # The start of a gateway.
@@ -154,7 +150,7 @@ def test_counters_that_cannot_be_rebuilt_are_reported_and_rebuilt_at_the_next_st
     with closing(Ledger(ledger_file(tmp_path), lambda: UTC)) as ledger:
         ledger.insert(rows())
 
-    def fail(self: Ledger, sums: CounterSums) -> None:
+    def fail(self: Ledger, windows: AllBounds) -> None:
         raise assembly.StateError("the disk is full")
 
     with monkeypatch.context() as broken:
