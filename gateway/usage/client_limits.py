@@ -26,6 +26,17 @@ class LimitReached(Exception):
         self.message = message
         self.retry_after_s = retry_after_s
 
+    @classmethod
+    def of(cls, limits: ClientLimitRule, wait_ns: int | None) -> LimitReached:
+        """Return the error of a request that must wait for its rate, or, without a time, for a running request."""
+        if wait_ns is None:
+            limit = f"{limits.concurrent} concurrent requests"
+            return cls(f"this client has reached its limit of {limit}: wait until one has ended", 1)
+        wait_s = wait_ns / _NS
+        retry_s = max(1, math.ceil(wait_s))
+        message = f"this client has reached its limit of {limits.rpm} requests per minute: retry in {retry_s} s"
+        return cls(message, wait_s)
+
 
 class ClientLimits:
     """Admits requests under the limits of their clients.
@@ -57,13 +68,7 @@ class ClientLimits:
             record.shown.allowance = Allowance(rpm, requests_left, max(0, admission.full_at_ns - now_ns) / _NS)
         if admission.is_granted:
             return admission
-        if admission.wait_ns:
-            wait_s = admission.wait_ns / _NS
-            retry_s = max(1, math.ceil(wait_s))
-            message = f"this client has reached its limit of {rpm} requests per minute: retry in {retry_s} s"
-            raise LimitReached(message, wait_s)
-        limit = f"{limits.concurrent} concurrent requests"
-        raise LimitReached(f"this client has reached its limit of {limit}: wait until one has ended", 1)
+        raise LimitReached.of(limits, admission.wait_ns or None)
 
     def _row_of(self, name: str, now_ns: int) -> QuotaRow:
         if len(self._rows) >= ROWS:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import math
 import secrets
 
 from gateway.model.budget import Window
@@ -80,13 +79,7 @@ class SharedClientLimits:
             record.shown.allowance = Allowance(rpm, state.remaining, state.full_in_ns / _NS)
         if isinstance(found, HoldGranted):
             return SharedAdmission(self, call)
-        if found.wait_ns is not None:
-            wait_s = found.wait_ns / _NS
-            retry_s = max(1, math.ceil(wait_s))
-            message = f"this client has reached its limit of {rpm} requests per minute: retry in {retry_s} s"
-            raise LimitReached(message, wait_s)
-        limit = f"{concurrent} concurrent requests"
-        raise LimitReached(f"this client has reached its limit of {limit}: wait until one has ended", 1)
+        raise LimitReached.of(limits, found.wait_ns)
 
     def release(self, call: str) -> None:
         """Settle a request that has ended. The caller does not wait for it."""
