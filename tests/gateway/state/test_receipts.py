@@ -376,23 +376,6 @@ def test_receipt_beyond_the_queue_is_counted_as_lost_without_waiting(
     eventually(lambda: set(failures) == {"receipts arrive faster than they can be written, and some are lost"})
 
 
-def test_failing_disk_is_reported_once_and_receipts_wait(opened: Open, tmp_path: Path) -> None:
-    failures: list[str] = []
-    store = opened(failed=failures.append)
-    with sqlite3.connect(tmp_path / "receipts.db") as database:
-        database.execute("ALTER TABLE receipt RENAME TO away")
-        store.take(record_of("req_1"))
-        eventually(lambda: failures != [])
-        store.take(record_of("req_2"))
-        assert store.lost == 0
-        database.execute("ALTER TABLE away RENAME TO receipt")
-    database.close()
-    eventually(lambda: store.find("req_2", "shop-cn") is not None)
-    assert [line for line in failures if "can't be written" in line] == [
-        "receipts.db can't be written, and up to 20000 receipts wait until this is fixed: no such table: receipt"
-    ]
-
-
 def test_unexpected_error_does_not_end_the_writer_thread(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     failures: list[str] = []
 

@@ -1,4 +1,7 @@
-"""The journal: holds, settlements, windows, rates, rows, calls of ended processes, its lock, and a damaged file."""
+"""The journal: its rows, calls of ended processes, its lock, and a damaged file.
+
+`test_gate_model` compares what its operations do with the reference gate.
+"""
 
 from __future__ import annotations
 
@@ -20,13 +23,11 @@ from gateway.usage.gate import (
     LARGEST_AMOUNT,
     BudgetLimit,
     CounterKind,
-    CounterState,
     GateUnavailable,
     HoldGranted,
     HoldRefused,
     HoldRequest,
     RatePerMinute,
-    RateState,
 )
 from gateway.usage.journal import FOLDER, Journal, former_files, waiting_rows
 from gateway.usage.ledger_writer import LedgerRules, LedgerWriter
@@ -100,135 +101,12 @@ def state(gate: Journal, limit: BudgetLimit = DAILY, now_ns: int = NOW_NS) -> tu
     return found[:3]
 
 
-def test_a_hold_is_replaced_by_what_the_call_used(gate: Journal) -> None:
-    assert isinstance(hold(gate, "one", 60), HoldGranted)
-    assert state(gate) == (0, 60, 0)
-    assert at_once(gate.settle("one", 5, 25))
-    assert state(gate) == (25, 0, 0)
-
-
-def test_a_second_settlement_and_an_unknown_call_change_nothing(gate: Journal) -> None:
-    hold(gate, "one", 60)
-    assert at_once(gate.settle("one", 5, 25))
-    assert not at_once(gate.settle("one", 5, 25))
-    assert not at_once(gate.settle("two", 5, 25))
-    assert state(gate) == (25, 0, 0)
-
-
-def test_a_hold_takes_all_budgets_or_none(gate: Journal) -> None:
-    small = budget(5, unit="tokens", kind=CounterKind.USER, window=Window.MONTH)
-    found = refused(gate, "one", 60, budgets=(DAILY, small))
-    assert (found.budget, found.only_held, found.rate) == (1, False, None)
-    assert found.states[1].room(5) == 5
-    assert (state(gate), state(gate, small)) == ((0, 0, 0), (0, 0, 0))
-
-
-def test_refusal_names_the_window_that_is_spent(gate: Journal) -> None:
-    hold(gate, "one", 90)
-    at_once(gate.settle("one", 0, 95))
-    found = refused(gate, "two", 10)
-    assert (found.budget, found.only_held) == (0, False)
-    start_ns, end_ns, _ = windows_at(NOW_NS)[Window.DAY]
-    assert found.states == (CounterState(95, 0, 0, start_ns, end_ns),)
-
-
-def test_a_hold_that_only_running_calls_prevent_may_be_retried(gate: Journal) -> None:
-    hold(gate, "one", 95)
-    assert refused(gate, "two", 10).only_held
-    monthly = budget(5, window=Window.MONTH)
-    found = refused(gate, "two", 10, budgets=(DAILY, monthly))
-    assert (found.budget, found.only_held) == (1, False), "waiting does not help, so the spent window is named"
-    at_once(gate.settle("one", 0, 0))
-    assert isinstance(hold(gate, "two", 10), HoldGranted)
-
-
-def test_overshoot_is_counted_in_full_and_admits_nothing_until_there_is_room(gate: Journal, clock: SetClock) -> None:
-    hold(gate, "one", 10)
-    at_once(gate.settle("one", 0, 250))
-    assert state(gate) == (250, 0, 0)
-    assert isinstance(refused(gate, "two", 0), HoldRefused)
-    clock.now += DAY_NS
-    assert isinstance(hold(gate, "two", 100, now_ns=clock.now), HoldGranted)
-
-
-def test_lowered_limit_refuses_the_next_request(gate: Journal) -> None:
-    hold(gate, "one", 60)
-    assert isinstance(refused(gate, "two", 1, budgets=(budget(50),)), HoldRefused)
-
-
-def test_call_belongs_to_the_window_in_which_it_was_admitted(gate: Journal, clock: SetClock) -> None:
-    hold(gate, "old", 60)
-    clock.now += DAY_NS
-    hold(gate, "new", 100, now_ns=clock.now)
-    at_once(gate.settle("old", 0, 60))
-    assert state(gate, now_ns=clock.now) == (0, 100, 0)
-    at_once(gate.settle("new", 0, 7))
-    assert state(gate, now_ns=clock.now) == (7, 0, 0)
-
-
 def test_bounds_that_were_computed_before_midnight_open_the_next_window(gate: Journal, clock: SetClock) -> None:
     clock.now = windows_at(NOW_NS)[Window.DAY].end_ns - 1
     hold(gate, "one", 100, now_ns=clock.now)
     before_ns, clock.now = clock.now, clock.now + 1
     assert isinstance(hold(gate, "two", 100, now_ns=before_ns), HoldGranted)
     assert isinstance(refused(gate, "three", 1, now_ns=clock.now), HoldRefused)
-
-
-def test_clock_that_is_set_back_keeps_what_was_spent(gate: Journal, clock: SetClock) -> None:
-    clock.now += 1000 * DAY_NS
-    hold(gate, "one", 60, now_ns=clock.now)
-    clock.now = NOW_NS
-    assert state(gate) == (0, 60, 0), "a budget is shown as the next hold finds it"
-    found = refused(gate, "two", 50)
-    assert found.only_held
-    assert found.states[0].end_ns == windows_at(NOW_NS)[Window.DAY].end_ns, "the budget does not wait 1000 days"
-    at_once(gate.settle("one", 0, 60))
-    assert state(gate) == (60, 0, 0)
-
-
-def test_top_up_adds_to_the_open_window_only(gate: Journal, clock: SetClock) -> None:
-    assert at_once(gate.top_up(DAILY.counter, windows_at(NOW_NS), 50)).room(100) == 150
-    assert isinstance(hold(gate, "one", 150), HoldGranted)
-    assert isinstance(refused(gate, "two", 1), HoldRefused)
-    clock.now += DAY_NS
-    assert isinstance(refused(gate, "three", 101, now_ns=clock.now), HoldRefused)
-
-
-def test_reset_sets_what_was_spent_and_keeps_holds(gate: Journal) -> None:
-    hold(gate, "one", 60)
-    hold(gate, "two", 40)
-    at_once(gate.settle("two", 0, 40))
-    assert at_once(gate.reset(DAILY.counter, windows_at(NOW_NS)))[:2] == (0, 60)
-    at_once(gate.settle("one", 0, 50))
-    assert state(gate) == (50, 0, 0)
-    assert at_once(gate.reset(DAILY.counter, windows_at(NOW_NS), 7))[:2] == (7, 0)
-
-
-def test_concurrent_requests_are_a_budget_of_which_nothing_is_spent(gate: Journal) -> None:
-    running = budget(2, unit="requests", window=Window.TOTAL)
-    for call in ("one", "two"):
-        assert isinstance(hold(gate, call, budgets=(running,)), HoldGranted)
-    assert refused(gate, "three", budgets=(running,)).only_held
-    at_once(gate.settle("one", 1000, 1000))
-    assert state(gate, running) == (0, 1, 0)
-
-
-def test_rate_of_tokens_refills_evenly_and_is_settled(gate: Journal, clock: SetClock) -> None:
-    found = hold(gate, "one", tokens=60, rates=(rate(60),))
-    assert isinstance(found, HoldGranted)
-    assert found.rates == (RateState(0, MINUTE_NS),)
-    found = refused(gate, "two", tokens=30, rates=(rate(60),))
-    assert (found.rate, found.wait_ns, found.budget) == (0, 30 * SECOND_NS, None)
-    at_once(gate.settle("one", 40, 0))
-    assert refused(gate, "two", tokens=30, rates=(rate(60),)).wait_ns == 10 * SECOND_NS
-    clock.now += 10 * SECOND_NS
-    assert isinstance(hold(gate, "two", tokens=30, rates=(rate(60),)), HoldGranted)
-
-
-def test_overshoot_of_a_rate_delays_the_next_hold(gate: Journal) -> None:
-    hold(gate, "one", tokens=6, rates=(rate(60),))
-    at_once(gate.settle("one", 90, 0))
-    assert refused(gate, "two", tokens=10, rates=(rate(60),)).wait_ns == 40 * SECOND_NS
 
 
 def test_overshoot_counts_from_the_time_of_settlement(gate: Journal, clock: SetClock) -> None:
@@ -240,27 +118,6 @@ def test_overshoot_counts_from_the_time_of_settlement(gate: Journal, clock: SetC
 
 def test_hold_above_the_whole_rate_never_fits(gate: Journal) -> None:
     assert refused(gate, "one", tokens=61, rates=(rate(60),)).wait_ns is None
-
-
-def test_rate_of_requests_is_not_given_back(gate: Journal, clock: SetClock) -> None:
-    requests = rate(2, unit="requests")
-    for call in ("one", "two"):
-        hold(gate, call, tokens=10**9, rates=(requests,))
-        at_once(gate.settle(call, 0, 0))
-    assert refused(gate, "three", rates=(requests,)).wait_ns == 30 * SECOND_NS
-    clock.now += 30 * SECOND_NS
-    assert isinstance(hold(gate, "three", rates=(requests,)), HoldGranted)
-
-
-def test_rate_is_kept_when_the_clock_is_set_back(gate: Journal, clock: SetClock) -> None:
-    hold(gate, "one", tokens=60, rates=(rate(60),))
-    clock.now -= DAY_NS
-    assert refused(gate, "two", tokens=30, rates=(rate(60),)).wait_ns == 30 * SECOND_NS
-
-
-def test_budgets_refuse_before_rates(gate: Journal) -> None:
-    found = refused(gate, "one", 101, tokens=61, rates=(rate(60),))
-    assert (found.budget, found.rate) == (0, None)
 
 
 def test_counters_survive_the_last_process(start: Start) -> None:
