@@ -22,8 +22,6 @@ from contextlib import closing
 from functools import partial
 from pathlib import Path, PurePosixPath
 
-import msgspec
-
 from gateway.operator_errors import StateError
 from gateway.state.database import describe_error, open_large_to_read
 from gateway.state.generated_key import PEPPER, RECEIPT_KEY, USER_KEY
@@ -42,17 +40,15 @@ _MOST_KEY_BYTES = 65_536
 
 
 class Backup(Value, frozen=True):
-    """The content of an archive, as its manifest states it.
+    """The content of an archive.
 
     Attributes:
-        format: The number of the form of the archive.
         release: The release that wrote it.
         created: When, in ISO 8601.
         files: The SHA-256 of each file, by its name in the state directory.
         missing_keys: The key files that the directory had and the archive has not.
     """
 
-    format: int
     release: str
     created: str
     files: dict[str, str]
@@ -80,7 +76,7 @@ def write_backup(directory: Path, target: Path, release: str, created: str, *, w
                 if name not in left_out and not (copy / name).exists() and name not in (_JOURNAL, _HISTORY, _AUDIT):
                     _copy(directory / name, copy / name)
             files = {name: _digest(copy / name) for name in _files_below(copy)}
-            backup = Backup(_FORMAT, release, created, files, tuple(sorted(left_out)))
+            backup = Backup(release, created, files, tuple(sorted(left_out)))
             _write_archive(copy, target, backup)
     except FileExistsError:
         raise StateError(f"{target} exists already: name a new file") from None
@@ -196,8 +192,14 @@ def _digest(path: Path) -> str:
 
 
 def _write_archive(copy: Path, target: Path, backup: Backup) -> None:
-    # The standard library escapes names of files that are not UTF-8.
-    manifest = json.dumps(msgspec.to_builtins(backup), indent=1).encode()
+    described = {
+        "format": _FORMAT,
+        "release": backup.release,
+        "created": backup.created,
+        "missing_keys": list(backup.missing_keys),
+        "files": backup.files,
+    }
+    manifest = json.dumps(described, indent=1).encode()
     with target.open("xb") as file:
         target.chmod(0o600)
         with undone_on_failure(target.unlink), tarfile.open(fileobj=file, mode="w:gz") as archive:
@@ -216,12 +218,15 @@ def _add(archive: tarfile.TarFile, name: str, content: io.BufferedIOBase, size: 
 def _manifest_of(archive: tarfile.TarFile, members: dict[str, tarfile.TarInfo], source: Path) -> Backup:
     content = archive.extractfile(members[_MANIFEST]) if _MANIFEST in members else None
     try:
-        backup = msgspec.convert(json.load(content) if content is not None else None, Backup)
-    except (ValueError, msgspec.MsgspecError):
+        described = json.load(content) if content is not None else {}
+        found = int(described["format"])
+        files = {str(name): str(digest) for name, digest in described["files"].items()}
+        backup = Backup(described["release"], described["created"], files, tuple(described["missing_keys"]))
+    except (ValueError, KeyError, TypeError, AttributeError):
         raise StateError(f"{source} is not a backup of a state directory") from None
-    if backup.format > _FORMAT:
+    if found > _FORMAT:
         raise StateError(f"{source} was written by a later release ({backup.release}): restore it with that one")
-    if bad := [name for name in backup.files if not _is_inside(name)]:
+    if bad := [name for name in files if not _is_inside(name)]:
         raise StateError(f"{source} is damaged: it has a file outside of the state directory ({bad[0][:80]!r})")
     return backup
 
