@@ -44,6 +44,7 @@ class SimulatorFormat:
         finish: The vendor's finish reason for each of ours.
         answer: Members that every body has.
         choice: Members that every choice has.
+        message: Members that every message has, and the first piece of one.
         filtered: Members of a choice that the vendor's safety system blocked.
         opening: The first chunk of a stream.
         comment: A comment between the events of a stream.
@@ -66,6 +67,7 @@ class SimulatorFormat:
     finish: Mapping[str, str] = field(default_factory=dict)
     answer: Mapping[str, Any] = field(default_factory=dict)
     choice: Mapping[str, Any] = field(default_factory=dict)
+    message: Mapping[str, Any] = field(default_factory=dict)
     filtered: Mapping[str, Any] = field(default_factory=dict)
     opening: Mapping[str, Any] = field(default_factory=dict)
     comment: str = ""
@@ -124,14 +126,14 @@ def _usage(usage: Usage, wire_format: SimulatorFormat) -> dict[str, object]:
 def _choice(choice: Choice, wire_format: SimulatorFormat) -> dict[str, object]:
     message = choice.message
     text = None if message.content is None else text_of(message.content)
-    body: dict[str, object] = {"role": "assistant", "content": text}
+    body: dict[str, object] = {"role": "assistant", "content": text, **wire_format.message}
     if message.reasoning is not None:
         body |= _thought(message.reasoning, text or "", wire_format)
     if message.refusal is not None:
         body["refusal"] = message.refusal
     if message.tool_calls:
         body["tool_calls"] = [_call(call, wire_format) for call in message.tool_calls]
-    return {"index": choice.index, "message": body, **_logprobs(choice), **_end(choice, wire_format)}
+    return {"index": choice.index, "message": body, **_end(choice, wire_format), **_logprobs(choice)}
 
 
 def _thought(thought: str, text: str, wire_format: SimulatorFormat) -> dict[str, object]:
@@ -204,7 +206,7 @@ def encode_event(value: Mapping[str, object], wire_format: SimulatorFormat) -> b
 
 def _deltas(completion: ChatCompletion, wire_format: SimulatorFormat) -> Iterator[dict[str, object]]:
     for choice in completion.choices:
-        yield _delta(choice.index, {"role": "assistant", "content": ""}, wire_format)
+        yield _delta(choice.index, {"role": "assistant", "content": "", **wire_format.message}, wire_format)
     for choice in completion.choices:
         for delta in _contents(choice, wire_format):
             scored = "content" in delta and choice.logprobs

@@ -105,6 +105,20 @@ def blocks_of(
     return blocks or texts
 
 
+def pack_rows(rows: Sequence[object], model: str) -> str | None:
+    """Return the signature that carries these JSON values, or None if there are none."""
+    return mark_signature(base64.urlsafe_b64encode(dumps(rows)).decode(), model) if rows else None
+
+
+def unpack_rows(signature: str | None, model: str) -> Sequence[object]:
+    """Return the JSON values in a signature, at most 64. None if it is invalid or belongs to another model."""
+    packed = own_signature(signature, model) or ""
+    try:
+        return as_list(loads(base64.b64decode(packed.encode("ascii"), altchars=b"-_", validate=True)))[:_MAX_THOUGHTS]
+    except (ValueError, binascii.Error, JsonError):
+        return ()
+
+
 def pack(thoughts: Sequence[Thought], model: str) -> str | None:
     """Pack the thoughts into a call's signature. Return None if none has a signature that the model would accept."""
     rows = [
@@ -114,22 +128,13 @@ def pack(thoughts: Sequence[Thought], model: str) -> str | None:
         for thought in thoughts
         if thought.redacted or thought.signature
     ]
-    if not rows:
-        return None
-    return mark_signature(base64.urlsafe_b64encode(dumps(rows)).decode(), model)
+    return pack_rows(rows, model)
 
 
 def unpack(signature: str | None, model: str) -> tuple[Thought, ...]:
     """Return the thoughts in a call's signature, or none if it is invalid or belongs to another model."""
-    packed = own_signature(signature, model)
-    if packed is None:
-        return ()
-    try:
-        rows = as_list(loads(base64.b64decode(packed.encode("ascii"), altchars=b"-_", validate=True)))
-    except (ValueError, binascii.Error, JsonError):
-        return ()
     thoughts: list[Thought] = []
-    for row in rows[:_MAX_THOUGHTS]:
+    for row in unpack_rows(signature, model):
         match row:
             case [str(redacted)]:
                 thoughts.append(Thought(redacted=redacted))
@@ -152,22 +157,14 @@ def pack_details(details: Sequence[Mapping[str, object]], call_id: str, model: s
         if entry.get("type") == "reasoning.encrypted" and isinstance(entry.get("data"), str)
     ]
     try:
-        packed = dumps(rows[:_MAX_THOUGHTS])
+        return pack_rows(rows[:_MAX_THOUGHTS], model)
     except (TypeError, JsonError):  # half of a surrogate pair, or nested too deeply: no state that a model has made
         return None
-    return mark_signature(base64.urlsafe_b64encode(packed).decode(), model) if rows else None
 
 
 def unpack_details(call: ToolCall, model: str) -> list[Mapping[str, object]]:
     """Return the entries of `reasoning_details` in a call's signature, or none if another model gave it."""
-    packed = own_signature(call.signature, model)
-    if packed is None:
-        return []
-    try:
-        rows = as_list(loads(base64.b64decode(packed.encode("ascii"), altchars=b"-_", validate=True)))
-    except (ValueError, binascii.Error, JsonError):
-        return []
-    entries = [row for row in rows[:_MAX_THOUGHTS] if isinstance(row, dict)]
+    entries = [row for row in unpack_rows(call.signature, model) if isinstance(row, dict)]
     return [{**entry, "id": call.id} if entry.get("id") == "" else entry for entry in entries]
 
 

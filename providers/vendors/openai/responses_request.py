@@ -6,7 +6,6 @@ Source: openai 3.51.0 (ResponseCreateParams, ResponseInputItem), public threads 
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Iterator, Mapping, Sequence
 from typing import assert_never
 
@@ -34,14 +33,13 @@ from providers.chat import (
     text_of,
 )
 from providers.failures import UnsupportedFeature
-from providers.formats.reasoning_state import mark_signature, own_signature
+from providers.formats.reasoning_state import pack_rows, unpack_rows
 from providers.formats.tool_calls import safe_call_id, safe_call_name, turns_with_whole_results
 from providers.formats.tool_results import FAILED_PREFIX, has_attachments, result_text
-from providers.json_values import JsonError, as_list, as_map, dumps, loads, read_list, read_str, repair_surrogates
+from providers.json_values import as_map, read_list, read_str, repair_surrogates
 from providers.matching.capability_matching import THINKS_BY_RESPONSES
 from providers.value import Value
 
-_MAX_THOUGHTS = 64
 _MAX_SUMMARIES = 64
 _MIN_OUTPUT_TOKENS = 16
 _SAME_NAMES = ("temperature", "top_p", "parallel_tool_calls", "user")
@@ -77,23 +75,13 @@ def thought_of(item: Mapping[str, object]) -> SealedThought | None:
 
 def pack(thoughts: Sequence[SealedThought], model: str) -> str | None:
     """Pack the thoughts into a call's signature. Return None if there are none."""
-    if not thoughts:
-        return None
-    rows = [[thought.id, thought.sealed, *thought.summaries] for thought in thoughts]
-    return mark_signature(base64.urlsafe_b64encode(dumps(rows)).decode(), model)
+    return pack_rows([[thought.id, thought.sealed, *thought.summaries] for thought in thoughts], model)
 
 
 def unpack(signature: str | None, model: str) -> tuple[SealedThought, ...]:
     """Return the thoughts in a call's signature, or none if it is invalid or belongs to another model."""
-    packed = own_signature(signature, model)
-    if packed is None:
-        return ()
-    try:
-        rows = as_list(loads(base64.b64decode(packed.encode("ascii"), altchars=b"-_", validate=True)))
-    except (ValueError, JsonError):
-        return ()
     thoughts: list[SealedThought] = []
-    for row in rows[:_MAX_THOUGHTS]:
+    for row in unpack_rows(signature, model):
         match row:
             case [str(id), str(sealed), *rest] if id and sealed and len(rest) <= _MAX_SUMMARIES:
                 thoughts.append(SealedThought(id, sealed, tuple(text for text in rest if isinstance(text, str))))

@@ -12,10 +12,11 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from providers.chat import ChatCompletion, ChatRequest, Choice, ToolCall, text_of
+from providers.chat import ChatCompletion, ChatRequest
+from providers.compatible.simulator_answer import END, SimulatorFormat, encode_answer, encode_chunks
 from providers.embeddings import (
     EmbeddingAnswer,
     EmbeddingRequest,
@@ -26,8 +27,7 @@ from providers.embeddings import (
 from providers.failures import FailureKind, InvalidRequest, UnsupportedFeature
 from providers.json_values import JsonError, as_map, dumps, loads, read_str
 from providers.moderations import ModerationAnswer, ModerationRequest, decode_moderation_request, encode_moderations
-from providers.openai_json import decode_request, encode_usage
-from providers.testkit.answer_pieces import cut, cut_in_two
+from providers.openai_json import decode_request
 from providers.testkit.simulator import IncomingRequest, RequestRejected
 from providers.vendors.openai.responses_simulator import read_body
 from providers.vendors.openai.responses_simulator_answer import wants_response, write_events, write_response
@@ -35,9 +35,12 @@ from providers.wire import WireResponse
 
 _CHAT, _RESPONSES = "/chat/completions", "/responses"
 _EMBEDDINGS, _MODERATIONS = "/embeddings", "/moderations"
-_FINGERPRINT = "fp_simulated"
+_FORMAT = SimulatorFormat(
+    answer={"service_tier": "default", "system_fingerprint": "fp_simulated"},
+    choice={"logprobs": None},
+    message={"refusal": None},
+)
 _HIDES_REASONING = re.compile(r"gpt-(?!oss)|o\d")
-_END = b"data: [DONE]\n\n"
 # Each failure kind as (type, code).
 _ERRORS: dict[FailureKind, tuple[str, str | None]] = {
     FailureKind.RATE_LIMITED: ("requests", "rate_limit_exceeded"),
@@ -101,29 +104,19 @@ class OpenAISimulator:
         """See `providers.testkit.simulator.Simulator`."""
         if wants_response(request):
             return _response(200, write_response(completion, request), completion.id)
-        body = {
-            **_frame(completion, "chat.completion"),
-            "choices": [_choice(choice) for choice in _shown(completion)],
-            "usage": None if completion.usage is None else encode_usage(completion.usage),
-        }
-        return _response(200, body, completion.id)
+        return _response(200, encode_answer(_shown(completion), _FORMAT), completion.id)
 
     def write_stream(self, completion: ChatCompletion, request: ChatRequest) -> tuple[bytes, ...]:
         """See `providers.testkit.simulator.Simulator`. Usage is sent only if the request asks for it."""
         if wants_response(request):
             return write_events(completion, request)
-        frame = _frame(completion, "chat.completion.chunk")
         events: list[bytes] = []
-        for choice in _deltas(_shown(completion)):
-            chunk = {**frame, "choices": [choice]}
-            if request.include_usage:
-                chunk["usage"] = None
-            # The vendor pads every chunk, so that its length does not reveal the length of the text.
-            chunk["obfuscation"] = hashlib.sha256(f"{completion.id}{len(events)}".encode()).hexdigest()[:8]
-            events.append(_event(chunk))
-        if request.include_usage and completion.usage is not None:
-            events.append(_event({**frame, "choices": [], "usage": encode_usage(completion.usage)}))
-        return (*events, _END)
+        for chunk in encode_chunks(_shown(completion), _FORMAT, request.include_usage):
+            if chunk["choices"]:
+                # The vendor pads a chunk, so that its length does not reveal the length of the text.
+                chunk["obfuscation"] = hashlib.sha256(f"{completion.id}{len(events)}".encode()).hexdigest()[:8]
+            events.append(_event({**({"usage": None} if request.include_usage else {}), **chunk}))
+        return (*events, END)
 
     def write_error(self, kind: FailureKind, status: int, retry_after_s: float | None = None) -> WireResponse:
         """See `providers.testkit.simulator.Simulator`."""
@@ -172,85 +165,12 @@ def _event(value: Mapping[str, object]) -> bytes:
     return b"data: " + dumps(value) + b"\n\n"
 
 
-def _frame(completion: ChatCompletion, kind: str) -> dict[str, object]:
-    return {
-        "id": completion.id,
-        "object": kind,
-        "created": completion.created,
-        "model": completion.model,
-        "service_tier": "default",
-        "system_fingerprint": _FINGERPRINT,
-    }
-
-
-def _shown(completion: ChatCompletion) -> tuple[Choice, ...]:
-    """Return the choices as this model shows them: OpenAI's own models never show reasoning, compatible servers do."""
+def _shown(completion: ChatCompletion) -> ChatCompletion:
+    """Return the answer as this model shows it: OpenAI's own models never show reasoning, compatible servers do."""
     if not _HIDES_REASONING.match(completion.model):
-        return completion.choices
-    return tuple(replace(choice, message=replace(choice.message, reasoning=None)) for choice in completion.choices)
-
-
-def _finish_reason(choice: Choice) -> str:
-    return choice.raw_finish_reason or choice.finish_reason
-
-
-def _choice(choice: Choice) -> dict[str, object]:
-    message = choice.message
-    body: dict[str, object] = {
-        "role": "assistant",
-        "content": None if message.content is None else text_of(message.content),
-        "refusal": message.refusal,
-        "annotations": [],
-    }
-    if message.reasoning is not None:
-        body["reasoning_content"] = message.reasoning
-    if message.tool_calls:
-        body["tool_calls"] = [_call(call) for call in message.tool_calls]
-    return {
-        "index": choice.index,
-        "message": body,
-        "logprobs": choice.logprobs,
-        "finish_reason": _finish_reason(choice),
-    }
-
-
-def _call(call: ToolCall) -> dict[str, object]:
-    return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
-
-
-def _deltas(choices: Sequence[Choice]) -> Iterator[dict[str, object]]:
-    """Yield the choices of all chunks, in the order of a stream: roles, contents, finishes."""
-    for choice in choices:
-        yield _delta(choice.index, {"role": "assistant", "content": "", "refusal": None})
-    for choice in choices:
-        yield from _content_deltas(choice)
-    for choice in choices:
-        yield {"index": choice.index, "delta": {}, "logprobs": None, "finish_reason": _finish_reason(choice)}
-
-
-def _content_deltas(choice: Choice) -> Iterator[dict[str, object]]:
-    message, index = choice.message, choice.index
-    for piece in cut(message.reasoning or ""):
-        yield _delta(index, {"reasoning_content": piece})
-    if choice.logprobs:
-        yield {**_delta(index, {"content": text_of(message.content)}), "logprobs": choice.logprobs}
-    else:
-        for piece in cut(text_of(message.content)):
-            yield _delta(index, {"content": piece})
-    for piece in cut(message.refusal or ""):
-        yield _delta(index, {"refusal": piece})
-    for position, call in enumerate(message.tool_calls):
-        yield _delta(index, {"tool_calls": [{"index": position, **_call(call), "function": _opening(call)}]})
-        for half in cut_in_two(call.arguments):
-            yield _delta(index, {"tool_calls": [{"index": position, "function": {"arguments": half}}]})
-
-
-def _opening(call: ToolCall) -> dict[str, object]:
-    return {"name": call.name, "arguments": ""}
-
-
-def _delta(index: int, delta: dict[str, object]) -> dict[str, object]:
-    return {"index": index, "delta": delta, "logprobs": None, "finish_reason": None}
+        return completion
+    shown = (replace(choice, message=replace(choice.message, reasoning=None)) for choice in completion.choices)
+    return replace(completion, choices=tuple(shown))
 
 
 SIMULATOR = OpenAISimulator()
