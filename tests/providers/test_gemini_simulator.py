@@ -18,28 +18,20 @@ from providers.auth import Secret, apply
 from providers.catalogue.models import model_facts
 from providers.chat import (
     AssistantMessage,
-    AudioPart,
     ChatCompletion,
     ChatRequest,
     Choice,
     Failed,
-    FilePart,
-    ImagePart,
     JsonObjectFormat,
     JsonSchemaFormat,
-    Message,
     NamedTool,
-    SystemMessage,
-    TextPart,
     Tool,
     ToolCall,
-    ToolMessage,
     Usage,
     UserMessage,
 )
 from providers.failures import FailureKind
 from providers.reading.folding import fold
-from providers.testkit.simulated_model import respond
 from providers.testkit.simulator import IncomingRequest, RequestRejected
 from providers.vendors.gemini.adapter import ADAPTER
 from providers.vendors.gemini.simulator import SIMULATOR, VERTEX
@@ -318,19 +310,6 @@ def test_no_request_makes_the_simulator_raise(body: object, is_new: bool) -> Non
 # --- round trips ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("model", [NEW, FREE, OLD])
-def test_messages_round_trip(model: str) -> None:
-    image, link = ImagePart("data:image/png;base64,AAAA"), ImagePart("https://a.example/x.png")
-    file = FilePart("data:application/pdf;base64,JVBE")
-    messages: tuple[Message, ...] = (
-        SystemMessage("Be brief."),
-        UserMessage((TextPart("Grüß Gott, 你好 👋"), image, link, AudioPart("UklG", "wav"), file)),
-        AssistantMessage("Hello."),
-        UserMessage("Bye"),
-    )
-    assert through(ChatRequest("a", messages), model) == ChatRequest(model, messages)
-
-
 def test_parameters_round_trip() -> None:
     schema = {"type": "object", "properties": {"a": {"type": "integer"}}, "additionalProperties": False}
     before = copy.deepcopy(schema)
@@ -360,38 +339,18 @@ def test_parameters_round_trip() -> None:
     assert through(replace(plain, reasoning_effort="none"), NEW) == plain
 
 
-@pytest.mark.parametrize("effort", ["none", "low", "medium", "high"])
-def test_efforts_round_trip_as_budgets(effort: str) -> None:
-    request = ChatRequest(OLD, (UserMessage("Hi"),), reasoning_effort=effort)
-    assert through(request, OLD).reasoning_effort == effort
-
-
-@pytest.mark.parametrize("choice", ["auto", "none", "required"])
-def test_tool_choices_round_trip(choice: Any) -> None:
-    request = ChatRequest(NEW, (UserMessage("Hi"),), tools=(WEATHER,), tool_choice=choice)
-    assert through(request, NEW) == request
-
-
 MANY = Choice(
     AssistantMessage("Grüß Gott, 你好 👋\u2028 all", reasoning="Think first, then greet."), "stop", 0, None, None
 )
 USAGE = Usage(11, 40, 5, 13)
 
 
-def logprobs(*tokens: str) -> dict[str, object]:
-    content = [{"token": t, "logprob": -0.5, "bytes": list(t.encode()), "top_logprobs": []} for t in tokens]
-    return {"content": content, "refusal": None}
-
-
 @pytest.mark.parametrize(
     "choices",
     [
         (MANY,),
-        (Choice(AssistantMessage("cut"), "length"),),
         (Choice(AssistantMessage("cut"), "content_filter", 0, None, "RECITATION"),),
         (Choice(AssistantMessage(""), "content_filter", 0, None, "PROHIBITED_CONTENT"),),
-        (MANY, Choice(AssistantMessage("two"), "length", 1)),
-        (Choice(AssistantMessage("ab"), "stop", 0, logprobs("a", "b")),),
     ],
 )
 def test_answers_round_trip(choices: tuple[Choice, ...]) -> None:
@@ -414,53 +373,6 @@ def test_stream_has_the_vendors_layout() -> None:
     assert (counts[-1], chunks[-1]["usageMetadata"]["totalTokenCount"]) == (27, 51)
 
 
-@pytest.mark.parametrize("model", [NEW, OLD])
-@pytest.mark.parametrize("streamed", [False, True])
-def test_tool_loop_with_the_simulated_model(model: str, streamed: bool) -> None:
-    """The simulated model calls a tool, the client sends the result, and the model answers."""
-    messages: tuple[Message, ...] = (UserMessage("What is the weather in Oslo and in Bergen?"),)
-    request = ChatRequest("assistant", messages, stream=streamed, tools=(WEATHER,))
-    asked = through(request, model)
-    called = back(respond(asked, "Sim"), asked).choices[0]
-    calls = called.message.tool_calls
-    assert called.finish_reason == "tool_calls"
-    assert len({one.id for one in calls}) == len(calls) == 2
-    assert [one.signature is not None for one in calls] == [model == NEW, False]
-    results = tuple(ToolMessage(one.id, f"{json.loads(one.arguments)['city']}: rain") for one in calls)
-    history = (*messages, called.message, *reversed(results))
-    again = through(replace(request, messages=history), model)
-    assert [message.content for message in again.messages[2:]] == ["Oslo: rain", "Bergen: rain"]
-    choice = back(respond(again, "Sim"), again).choices[0]
-    assert choice.finish_reason == "stop"
-    assert "Oslo: rain; Bergen: rain" in str(choice.message.content)
-
-
-def test_conversation_may_change_its_model() -> None:
-    tools = ChatRequest("assistant", (UserMessage("Weather in Oslo?"),), tools=(WEATHER,))
-    asked = through(tools, NEW)
-    message = back(respond(asked, "Sim"), asked).choices[0].message
-    history = (*tools.messages, message, ToolMessage(message.tool_calls[0].id, "rain"))
-    for model in (NEW, FREE, OLD):
-        assert len(through(replace(tools, messages=history), model).messages) == 3
-
-
-def test_json_schema_and_images_through_the_simulated_model() -> None:
-    schema = {"type": "object", "properties": {"ok": {"type": "boolean"}}, "required": ["ok"]}
-    image = UserMessage((TextPart("What is this?"), ImagePart("data:image/png;base64,AAAA")))
-    request = through(ChatRequest("a", (image,), response_format=JsonSchemaFormat("x", schema)), NEW)
-    text = str(back(respond(request, "Sim"), request).choices[0].message.content)
-    assert isinstance(json.loads(text)["ok"], bool)
-    seen = through(ChatRequest("a", (image,)), NEW)
-    assert "1 image" in str(back(respond(seen, "Sim"), seen).choices[0].message.content)
-
-
-def test_reasoning_through_the_simulated_model() -> None:
-    request = through(ChatRequest("a", (UserMessage("Hi"),), reasoning_effort="high"), NEW)
-    completion = respond(request, "Sim")
-    assert completion.choices[0].message.reasoning
-    assert back(completion, request) == completion
-
-
 def test_arguments_that_are_not_json_cannot_be_written() -> None:
     broken = Choice(AssistantMessage(tool_calls=(ToolCall("a", "f", "{"),)), "tool_calls")
     completion = back(ChatCompletion("r", NEW, 0, (broken,)), ChatRequest(NEW, ()))
@@ -473,20 +385,12 @@ def test_arguments_that_are_not_json_cannot_be_written() -> None:
 @pytest.mark.parametrize(
     ("kind", "status", "own_status", "read"),
     [
-        (FailureKind.RATE_LIMITED, 429, 429, FailureKind.RATE_LIMITED),
-        (FailureKind.QUOTA, 429, 429, FailureKind.QUOTA),
         (FailureKind.QUOTA, 402, 429, FailureKind.QUOTA),
         (FailureKind.CREDENTIALS, 400, 400, FailureKind.CREDENTIALS),
-        (FailureKind.CREDENTIALS, 401, 401, FailureKind.CREDENTIALS),
         (FailureKind.CREDENTIALS, 403, 403, FailureKind.CREDENTIALS),
-        (FailureKind.MODEL_NOT_FOUND, 404, 404, FailureKind.MODEL_NOT_FOUND),
         (FailureKind.GEO_REFUSED, 403, 400, FailureKind.GEO_REFUSED),
-        (FailureKind.INVALID_REQUEST, 400, 400, FailureKind.INVALID_REQUEST),
-        (FailureKind.CONTEXT_LENGTH, 400, 400, FailureKind.CONTEXT_LENGTH),
         (FailureKind.UNAVAILABLE, 408, 408, FailureKind.UNAVAILABLE),
         (FailureKind.UNAVAILABLE, 409, 409, FailureKind.UNAVAILABLE),
-        (FailureKind.UNAVAILABLE, 500, 500, FailureKind.UNAVAILABLE),
-        (FailureKind.UNAVAILABLE, 503, 503, FailureKind.UNAVAILABLE),
         (FailureKind.UNAVAILABLE, 529, 529, FailureKind.UNAVAILABLE),
     ],
 )
@@ -498,19 +402,3 @@ def test_errors_round_trip(kind: FailureKind, status: int, own_status: int, read
     (event,) = parser.feed(SIMULATOR.write_error_event(kind))
     assert isinstance(event, Failed)
     assert event.failure.kind is read
-
-
-@pytest.mark.parametrize("wait_s", [22, 0.25, 1e-7])
-def test_retry_after_round_trips(wait_s: float) -> None:
-    response = SIMULATOR.write_error(FailureKind.RATE_LIMITED, 429, wait_s)
-    assert ADAPTER.classify_error(response).retry_after_s == pytest.approx(wait_s)
-
-
-def test_filtered_prompt_is_not_an_error() -> None:
-    blocked = ADAPTER.parse_response(SIMULATOR.write_error(FailureKind.CONTENT_FILTER, 400), target(NEW))
-    assert blocked.choices[0].finish_reason == "content_filter"
-    begun = b'data: {"candidates":[{"content":{"parts":[{"text":"Once"}]}}]}\r\n\r\n'
-    parser = ADAPTER.stream_parser(target(NEW))
-    events = parser.feed(begun + SIMULATOR.write_error_event(FailureKind.CONTENT_FILTER))
-    choice = fold([*events, *parser.close()]).choices[0]
-    assert (choice.message.content, choice.finish_reason) == ("Once", "content_filter")
