@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import fields
 from typing import TYPE_CHECKING, Protocol
@@ -168,6 +169,7 @@ def readiness(status: Status) -> dict[str, object]:
             "off": {name: exclusion.detail for name, exclusion in off_now.items()},
             "benched": unavailable_by_deployment(status.workers, by_breaker=False),
             "breakers": unavailable_by_deployment(status.workers, by_breaker=True),
+            "breaker_callers": dict(sum((Counter(worker.closed_callers) for worker in status.workers), Counter())),
         },
         "approvals": _approvals(status),
         "schedules": {"off": status.schedules_off or None, "routes": [*map(_schedule, status.schedules)]},

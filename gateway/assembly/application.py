@@ -303,6 +303,7 @@ class Gateway:
         if self._receipts is not None:
             self.metrics.live["gateway_receipts_lost_total"] = self._receipts.lost
         self.metrics.live_rows["gateway_breaker_state"] = self._health.breaker_states
+        self.metrics.live_rows["gateway_breaker_callers"] = self._health.closed_callers
         for name, read in _OF_LIMITERS.items():
             self.metrics.live_rows[name] = partial(limiters.rows, read)
         if self._usage is not None:
@@ -380,6 +381,10 @@ class Gateway:
             The reason for each by name: it is in a cooldown, or its breaker is open.
         """
         return self._health.snapshot(self.config)
+
+    def closed_callers(self) -> Mapping[str, int]:
+        """Return how many clients and users alone may not use a deployment, by its name, for those with any."""
+        return {name: count for (name,), count in self._health.closed_callers().items() if count}
 
     def resume(self, deployment: str) -> bool:
         """End the cooldowns and breakers of a deployment.

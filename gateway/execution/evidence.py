@@ -105,7 +105,12 @@ class FailureEvidence:
     @property
     def is_closed(self) -> bool:
         """Whether it is closed for anybody."""
-        return self.everybody.state is not CLOSED or any(it.state is not CLOSED for it in self._narrow.values())
+        return self.everybody.state is not CLOSED or self.closed_callers > 0
+
+    @property
+    def closed_callers(self) -> int:
+        """For how many clients and users it is closed for themselves alone."""
+        return sum(it.state is not CLOSED for it in self._narrow.values())
 
     def blocking(self, asker: Asker, now: float) -> Breaker | None:
         """Return the breaker that does not admit this asker, for the longest time if there are several."""

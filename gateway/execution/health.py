@@ -161,6 +161,13 @@ class Health:
         shown = Counter((key[0], evidence.everybody.shown_state(now)) for key, evidence in self._evidence.items())
         return {(key[0], str(state)): shown[key[0], state] for key in self._evidence for state in BreakerState}
 
+    def closed_callers(self) -> Mapping[tuple[str, ...], int]:
+        """Return, by a deployment's name, how many clients and users alone may not use it."""
+        counts = Counter[tuple[str, ...]]()
+        for key, evidence in self._evidence.items():
+            counts[key[0],] += evidence.closed_callers
+        return counts
+
     def snapshot(self, config: ConfigVersion, asker: Asker = EVERYBODY) -> Mapping[str, Unavailable]:
         """Return the deployments of this config version that this asker cannot use now, by name; usually empty."""
         if not self._cooldowns and not self._closed and not self.suspicions:

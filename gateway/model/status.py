@@ -118,6 +118,7 @@ class WorkerStatus:
         unavailable: The deployments that it does not use at the moment.
         answers: Whether it answered the latest request for its state.
         store_problems: Why it cannot use a shared store at the moment, by the kind of the store.
+        closed_callers: How many clients and users alone may not use a deployment, by its name.
     """
 
     seat: int
@@ -128,6 +129,7 @@ class WorkerStatus:
     unavailable: Mapping[str, Unavailable]
     answers: bool = True
     store_problems: Mapping[str, str] = field(default_factory=dict)
+    closed_callers: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

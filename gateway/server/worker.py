@@ -88,7 +88,13 @@ class Worker:
         """Return the state of this worker, and a snapshot of its metrics."""
         gateway = self.gateway
         state = gateway.config.version, self._server.running, gateway.is_draining, gateway.unavailable_deployments()
-        status = WorkerStatus(self._index + 1, os.getpid(), *state, store_problems=gateway.store_problems())
+        status = WorkerStatus(
+            self._index + 1,
+            os.getpid(),
+            *state,
+            store_problems=gateway.store_problems(),
+            closed_callers=gateway.closed_callers(),
+        )
         return status, gateway.metrics.snapshot() if has_metrics else b""
 
     def retire(self) -> None:

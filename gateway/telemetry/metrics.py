@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from itertools import pairwise
 from math import floor
 
+from gateway.model.decision import Plan
 from gateway.model.record import AttemptAction, AttemptRecord, Record
 from gateway.model.refusal_reason import REASON_BY_CODE
 from gateway.telemetry.metric_definitions import (
@@ -145,8 +146,7 @@ class Metrics:
         if record.first_s is not None:
             self._count_answer(region, row, record, record.first_s)
         if decided.hand_off is not None:
-            result = "consent_required" if shown.code == "consent_required" else "sent"
-            labels = decided.assistant or "", region, str(decided.hand_off.cause), result
+            labels = decided.assistant or "", region, str(decided.hand_off.cause), _result_of_hand_off(record)
             self.count("gateway_hand_offs_total", labels)
         if record.resumed is not None or decided.variant is not None or record.retries_refused or record.shed:
             self._count_events(region, record)
@@ -252,6 +252,17 @@ class Metrics:
             for labels, value in rows().items():
                 _add(series, name, labels, [value])
         return pack(series)
+
+
+def _result_of_hand_off(record: Record) -> str:
+    """Return what followed from a barrier that opened, as `gateway_hand_offs_total` names it."""
+    if record.shown.code == "consent_required":
+        return "consent_required"
+    decision = record.decided.decision
+    plan = decision.outcome if decision is not None else None
+    behind = {step.deployment.name for step in plan.steps} if isinstance(plan, Plan) else ()
+    is_sent = any(attempt.deployment in behind for attempt in (*record.attempts, *record.abandoned))
+    return "sent" if is_sent or record.answered_by.deployment is not None else "refused"
 
 
 def _add_row(series: Series, key: _Key, row: _Row) -> None:

@@ -75,7 +75,12 @@ def test_region_whose_requests_fail_is_a_problem(
 
 async def test_unavailable_deployments_are_reported(callbacks: AdminCallbacks) -> None:
     one, other = callbacks.now.workers
-    workers = (replace(one, unavailable={"gemini": BENCHED, "chatgpt-eu": OPEN}), replace(other, answers=False))
+    alone = {"gemini": 2, "chatgpt-eu": 1}
+    unavailable = {"gemini": BENCHED, "chatgpt-eu": OPEN}
+    workers = (
+        replace(one, unavailable=unavailable, closed_callers=alone),
+        replace(other, answers=False, closed_callers={"gemini": 1}),
+    )
     failed = replace(LOADED, activated=False, cause="file", findings=(MISTAKE,))
     callbacks.now = replace(callbacks.now, workers=workers, failed=failed)
     state = (await client(callbacks).get("/readyz")).json()
@@ -87,6 +92,7 @@ async def test_unavailable_deployments_are_reported(callbacks: AdminCallbacks) -
             {"worker": 1, "reason": "breaker open for all: 5 different requests failed, the last: 503", "for_s": 10.0}
         ]
     }
+    assert state["deployments"]["breaker_callers"] == {"gemini": 3, "chatgpt-eu": 1}
     first = state["workers"]["running"][0]
     assert (first["benched"], first["breakers"]) == (["gemini"], ["chatgpt-eu"])
     assert [worker["answers"] for worker in state["workers"]["running"]] == [True, False]

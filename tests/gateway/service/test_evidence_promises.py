@@ -107,6 +107,17 @@ async def test_who_sends_whatever_it_likes_costs_others_nothing(
     assert hostile_calls <= 20 * FAILURES, "and the server is spared"
 
 
+async def test_callers_for_whom_alone_a_deployment_is_closed_are_counted() -> None:
+    it = Installation("a", "b")
+    for user in ("u1", "u2"):
+        for _ in range(FAILURES):
+            await it.ask("a", it.bad(), user)
+    assert it.gateway.closed_callers() == {"d": 2}
+    assert it.evidence.everybody.state == "closed"
+    assert (await it.ask("b")).status_code == 200
+    assert it.gateway.closed_callers() == {}
+
+
 async def test_end_user_of_the_only_client_costs_its_others_nothing() -> None:
     it = Installation("a")
     answered = 0

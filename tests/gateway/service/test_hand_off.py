@@ -10,12 +10,14 @@ import httpx
 import pytest
 
 from gateway.api.admin_deployments import deployments_document
+from gateway.model.decision import Step
 from gateway.model.record import Record
 from gateway.model.status import Status
 from gateway.service.explain import PlainRequest, explain_text, reports_from
 from gateway.state.receipts import receipt_of
 from gateway.telemetry.exposition import render
 from gateway.telemetry.request_log import JsonLines
+from gateway.usage.refusals import CallRefused
 from tests.kit.admin_calls import LOADED
 from tests.kit.barriers import (
     FREE,
@@ -30,6 +32,7 @@ from tests.kit.barriers import (
     consent_of,
     failing,
     served_by,
+    whole,
 )
 from tests.kit.input_gateway import InputGateway
 from tests.kit.judged_chats import DIALECTS, ask
@@ -72,16 +75,34 @@ def test_user_is_asked_and_agrees(dialect: str, stream: bool, records: list[Reco
         assert [one["deployment"] for one in receipt["tried"]] == (
             ["cloud"] if result == "ok" else providers_of(record)
         )
+    assert hand_offs_of(served) == {"consent_required", "sent"}
+
+
+def hand_offs_of(served: InputGateway) -> set[str]:
+    """Return the results of the hand-offs that were counted."""
 
     async def snapshot() -> bytes:
         return served.gateway.metrics.snapshot()
 
     lines = render(asyncio.run(snapshot()))[0].decode().splitlines()
-    for result in ("consent_required", "sent"):
-        label = (
-            f'gateway_hand_offs_total{{assistant="assistant",cause="failure",region="default",result="{result}"}} 1.0'
-        )
-        assert label in lines
+    counted = [line for line in lines if line.startswith("gateway_hand_offs_total{")]
+    return {line.partition('result="')[2].partition('"')[0] for line in counted}
+
+
+def test_hand_off_that_a_budget_refuses_is_not_counted_as_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    served = served_by(Providers({"house": failing(500)}), FREE)
+    client = served.gateway._executor.client
+    send = client.send
+
+    def with_a_budget(step: Step, *more: Any) -> Any:
+        if step.deployment.name == "cloud":
+            raise CallRefused("insufficient_quota", "the budget is spent")
+        return send(step, *more)
+
+    monkeypatch.setattr(client, "send", with_a_budget)
+    response = ask(served, "chat", headers=KEY)
+    assert response.json()["error"]["code"] == "insufficient_quota"
+    assert hand_offs_of(served) == {"refused"}
 
 
 def providers_of(record: Record) -> list[str]:
@@ -413,6 +434,25 @@ def test_changed_configuration_decides_anew() -> None:
     served._provider = answer
     response = ask(served, "chat", headers=KEY)
     assert (response.status_code, {request.url.host for request in served.requests}) == (502, {"house.example"})
+
+
+@pytest.mark.parametrize(("tries", "sent_to"), [(1, ["house", "cloud"]), (2, ["house", "house"])])
+def test_barrier_that_the_former_version_had_not_opened_stays_closed(tries: int, sent_to: list[str]) -> None:
+    """The version that becomes active while the private model is asked opens the barrier for the same causes.
+
+    With a second try, the former version had not decided whether it opens.
+    """
+    rules = FREE, {"resilience": {"attempts": {"per_deployment": tries}}}
+    served = served_by(Providers(), *rules)
+    later = served_by(Providers(), *rules, {"resilience": {"idle": "31s"}}).gateway.config
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        served.gateway.activate(later)
+        return failing(500) if request.url.host == "house.example" else whole("cloud")
+
+    served._provider = answer
+    ask(served, "chat", headers=KEY)
+    assert [request.url.host.partition(".")[0] for request in served.requests] == sent_to
 
 
 def test_known_context_counts_before_a_server_shortens_the_prompt() -> None:

@@ -350,7 +350,7 @@ def test_every_metric_follows_the_naming_rules_and_is_used() -> None:
         "gateway_approval_days_left",
         "gateway_model_days_left",
     }
-    breakers = {"gateway_breaker_state", "gateway_breaker_transitions_total"}
+    breakers = {"gateway_breaker_state", "gateway_breaker_transitions_total", "gateway_breaker_callers"}
     limiters = {"gateway_concurrency_limit", "gateway_concurrency_in_use", "gateway_concurrency_queued"}
     elsewhere = {
         "gateway_traces_total",
