@@ -209,6 +209,10 @@ class Endpoints:
         base_path = written if written or (written is not None and not is_vendor) else _usual_base_path(adapter)
         self._warn_of_call((*path, "endpoint"), origin, base_path)
         if site is None:
+            begins_at_v1 = section.provider != "openai-compatible" and _usual_base_path(adapter) == _USUAL_BASE_PATH
+            if begins_at_v1 and "/v" not in base_path:
+                message = f"the API of {section.provider} begins at {_USUAL_BASE_PATH}, which this URL does not have"
+                self.findings.warn((*path, "endpoint"), message, f"write {origin}{base_path}{_USUAL_BASE_PATH}")
             return self._own_server(name, section, origin, base_path)
         if not origin.startswith("https://") or urlsplit(origin).port is not None:
             message = f"{urlsplit(origin).hostname} is a provider's host: it must be https with the default port"

@@ -334,6 +334,9 @@ class UpstreamClient:
             self._streams_only[_server_of(deployment)] = self._clock() + _LEFT_OUT_S
             remedy += "; it is asked for them for an hour, or always with `fold: true` on the deployment"
             return replace(failure, detail=f"{remedy}: {failure.detail}", should_retry=True)
+        path = deployment.target.base_path
+        if failure.kind is FailureKind.MODEL_NOT_FOUND and not deployment.adapter.sites and "/v" not in path:
+            return replace(failure, detail=f"the endpoint may lack its version, such as /v1: {failure.detail}")
         if failure.kind is not FailureKind.INVALID_REQUEST:
             return failure
         name = own_field(deployment.adapter, deployment.target, sent, failure)

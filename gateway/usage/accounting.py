@@ -44,7 +44,7 @@ from gateway.usage.usage_counts import UsageCounts
 from gateway.usage.usage_row import CallOutcome, UsageRow, UsageSource, encode_row
 from gateway.usage.worst_cost import facts_of, thinks
 from providers.catalogue.prices import NO_CURRENCY, Price
-from providers.chat import ChatCompletion, ChatRequest, ChoiceFinish, Failed, StreamEvent, Usage, UsageReport
+from providers.chat import ChatCompletion, ChatRequest, ChoiceFinish, Failed, Finished, StreamEvent, Usage, UsageReport
 from providers.failures import Failure, FailureKind
 
 _ANSWERED, _FAILED, _DISCONNECTED, _CANCELLED, _LOST = CallOutcome
@@ -380,6 +380,8 @@ class CallUsage:
                     events = (*events[:position], msgspec.structs.replace(event, usage=judged), *events[position + 1 :])
             elif isinstance(event, ChoiceFinish):
                 self._note_finish(event.reason)
+        if self._reported is None and events and isinstance(events[-1], Finished):
+            events = (*events[:-1], UsageReport(self._uncounted()), events[-1])
         return events
 
     def _note_finish(self, reason: str) -> None:
@@ -400,7 +402,9 @@ class CallUsage:
                 self.seen.add_text(call.name + call.arguments)
             for _ in message.images:
                 self.seen.add_image()
-        if (usage := completion.usage) is not None and (judged := self._take_count(usage)) is not usage:
+        usage = completion.usage
+        judged = self._take_count(usage) if usage is not None else self._uncounted()
+        if judged is not usage:
             completion = msgspec.structs.replace(completion, usage=judged)
         await self._end(_ANSWERED)
         return completion
@@ -522,6 +526,11 @@ class CallUsage:
             return reported
         output = self._output(self.seen.tokens)
         return msgspec.structs.replace(reported, completion_tokens=output) if can_be_true else self._estimated(output)
+
+    def _uncounted(self) -> Usage:
+        """Return the estimate of an answer whose provider has counted nothing, for a client that reads the count."""
+        self._request.record.shown.usage_is_estimated = True
+        return self._estimated(self.seen.tokens)
 
     def _lacks_output(self, reported: Usage) -> bool:
         """Return whether a provider counted no output of an answer that has some."""

@@ -25,6 +25,7 @@ from scripts.sensitive_keys import keys_of, sensitive_keys_of
 _SECRET_WORD = re.compile(r"key|secret|token|password|passphrase|credential|cookie|pepper|private|webhook|auth|headers")
 _PUBLIC: tuple[KeyPath, ...] = (
     ("admin_keys",),  # public keys
+    ("cors", "headers"),  # names without values
     ("deployments", "*", "tls", "client_key"),  # the name of a file
     ("stores", "database", "url"),  # without a password, and one that is written there is not shown
     ("stores", "valkey", "url"),
