@@ -14,7 +14,7 @@ from gateway.changes.initial_config import InitialConfig
 from gateway.changes.plan import NO_CONFIG_VERSION
 from gateway.cli.admin_client import AdminClient
 from gateway.config.compile import compile_config
-from gateway.config.loading import load_document, parse_document
+from gateway.config.loading import load_document
 from gateway.state.lock import Lock
 from providers.registry import load_registry
 from tests.cli.conftest import Command
@@ -37,23 +37,25 @@ deployments:
 MESSAGES = ("HOUSE_KEY is not set", "its approval for region 'de' ended on 2026-11-01")
 
 
-@pytest.fixture(autouse=True)
-def served(monkeypatch: pytest.MonkeyPatch) -> tuple[str, str]:
-    """Create a history of two versions that were served while the key was set."""
-    log, versions = ChangeLog(Path("state")), list[str]()
-    state = CompiledState(NO_CONFIG_VERSION, None)
+def recorded(folder: Path, monkeypatch: pytest.MonkeyPatch, *patches: dict[str, object]) -> tuple[str, str]:
+    """Create a history of two versions that were served from this folder while the key was set."""
+    log, state, versions = ChangeLog(folder / "state"), CompiledState(NO_CONFIG_VERSION, None), list[str]()
     for model in ("one", "two"):
-        CONFIG.merge({"deployments": {"house": {"model": model}}}).write(Path())
-        document = parse_document(Path("gateway.yaml").read_bytes(), "gateway.yaml", {"HOUSE_KEY": "sk"})
-        compiled = compile_config(document, registry=load_registry())
+        CONFIG.merge(*patches, {"deployments": {"house": {"model": model}}}).write(folder)
+        compiled = compile_config(load_document(folder / "gateway.yaml", {"HOUSE_KEY": "sk"}), registry=load_registry())
         new = CompiledState(compiled.config, compiled.written)
         log.record_switch(review_change(state, new, 0.0, lambda: None), new, "file", "")
         state = new
         versions.append(new.config.version)
     log.close()
-    monkeypatch.setenv("GATEWAY_STATE_DIR", "state")
-    monkeypatch.setenv("GATEWAY_CONFIG", "gateway.yaml")
+    monkeypatch.setenv("GATEWAY_STATE_DIR", str(folder / "state"))
+    monkeypatch.setenv("GATEWAY_CONFIG", str(folder / "gateway.yaml"))
     return versions[0], versions[1]
+
+
+@pytest.fixture(autouse=True)
+def served(monkeypatch: pytest.MonkeyPatch) -> tuple[str, str]:
+    return recorded(Path(), monkeypatch)
 
 
 def test_rollback_without_a_gateway_warns_about_ended_approvals(gateway: Command, served: tuple[str, str]) -> None:
@@ -68,7 +70,7 @@ def test_rollback_of_a_running_gateway_warns_about_ended_approvals(
 ) -> None:
     finding = {"severity": "warning", "path": "deployments.house.api_key", "message": MESSAGES[0]}
     answer = {"result": "activated", "config_version": "abcd", "file_active": False, "findings": [finding]}
-    monkeypatch.setattr(AdminClient, "post", lambda *_: (200, answer))
+    answering(monkeypatch, 200, answer)
     shown = gateway("rollback", "--admin", "http://127.0.0.1:1")
     assert (shown.status, shown.err) == (0, f"gateway: warning: deployments.house.api_key: {MESSAGES[0]}\n")
 
@@ -76,9 +78,7 @@ def test_rollback_of_a_running_gateway_warns_about_ended_approvals(
 def test_rollback_prints_a_finding_without_a_file(gateway: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     message = "there is no earlier version; `gateway history` lists the versions"
     refused = {"severity": "error", "path": "", "file": "", "message": message}
-    monkeypatch.setattr(
-        AdminClient, "post", lambda *_: (422, {"result": "rejected", "config_version": "abcd", "findings": [refused]})
-    )
+    answering(monkeypatch, 422, {"result": "rejected", "config_version": "abcd", "findings": [refused]})
     shown = gateway("rollback", "--admin", "http://127.0.0.1:1")
     assert shown.err == f"gateway: {message}\ngateway: not rolled back; abcd stays active\n"
 
@@ -99,7 +99,7 @@ def test_unknown_version_has_the_same_message_with_and_without_a_gateway(
     lock = Lock(Path("state"))
     lock.write_info({"admin": "http://127.0.0.1:1"})
     refused = {"severity": "error", "path": "", "file": "gateway.yaml", "message": "'ffff' is not a version"}
-    monkeypatch.setattr(AdminClient, "post", lambda *_: (422, {"result": "rejected", "findings": [refused]}))
+    answering(monkeypatch, 422, {"result": "rejected", "findings": [refused]})
     running = gateway("rollback", "ffff")
     lock.release()
     assert running == at_rest
@@ -113,31 +113,16 @@ def test_remote_gateway_decides_whether_a_version_exists(
     """The history may be on another machine, so the command can't look it up."""
     refused = {"severity": "error", "path": "", "file": "gateway.yaml", "message": "'ffff' is not a version"}
     monkeypatch.delenv("GATEWAY_STATE_DIR")
-    monkeypatch.setattr(
-        AdminClient, "post", lambda *_: (422, {"result": "rejected", "findings": [refused], "missing": missing})
-    )
+    answering(monkeypatch, 422, {"result": "rejected", "findings": [refused], "missing": missing})
     shown = gateway("rollback", "ffff", "--admin", "http://127.0.0.1:1")
     assert (shown.status, "'ffff' is not a version" in shown.err) == (status, True)
 
 
-def _with_a_catalogue(folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Create a history of two versions from this folder, whose config names a catalogue in it."""
+def _with_a_catalogue(folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[str, str]:
+    """Create a history from this folder, whose config names a catalogue in it."""
     folder.mkdir()
     (folder / "models.yaml").write_text("version: 1\nmodels: {openai-compatible: {m: {}}}\n")
-    path, versions = folder / "gateway.yaml", list[str]()
-    log, state = ChangeLog(folder / "state"), CompiledState(NO_CONFIG_VERSION, None)
-    for model in ("one", "two"):
-        catalogue = {"catalogue": {"models": "models.yaml"}}
-        CONFIG.merge(catalogue, {"deployments": {"house": {"model": model}}}).write(folder)
-        compiled = compile_config(load_document(path, {"HOUSE_KEY": "sk"}), registry=load_registry())
-        new = CompiledState(compiled.config, compiled.written)
-        log.record_switch(review_change(state, new, 0.0, lambda: None), new, "file", "")
-        state = new
-        versions.append(new.config.version)
-    log.close()
-    monkeypatch.setenv("GATEWAY_STATE_DIR", str(folder / "state"))
-    monkeypatch.setenv("GATEWAY_CONFIG", str(path))
-    return versions
+    return recorded(folder, monkeypatch, {"catalogue": {"models": "models.yaml"}})
 
 
 def test_version_finds_its_catalogue_next_to_the_config_from_any_directory(
@@ -282,13 +267,18 @@ def test_release_of_a_running_gateway_asks_its_admin_listener(
 def test_running_gateway_names_its_config_file(gateway: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("GATEWAY_CONFIG")
     answer = {"result": "activated", "config_version": "abcd", "file_active": False}
-    monkeypatch.setattr(AdminClient, "post", lambda *_: (200, answer))
+    answering(monkeypatch, 200, answer)
     lock = Lock(Path("state"))
     lock.write_info({"admin": "http://127.0.0.1:1", "config": "/etc/house.yaml"})
     shown = gateway("rollback")
     lock.release()
     assert "/etc/house.yaml is no longer active" in shown.out
     assert "the config file is no longer active" in gateway("rollback", "--admin", "http://127.0.0.1:1").out
+
+
+def answering(monkeypatch: pytest.MonkeyPatch, status: int, answer: dict[str, object]) -> None:
+    """Stand for a running gateway that answers each rollback so."""
+    monkeypatch.setattr(AdminClient, "post", lambda *_: (status, answer))
 
 
 def pinned_version() -> str | None:

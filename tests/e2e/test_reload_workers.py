@@ -35,23 +35,6 @@ def answered_requests(operator: Operator) -> int:
     return sum(map(int, found))
 
 
-def test_worker_started_later_has_the_newest_config(operator: Operator, pair: SimulatorThread) -> None:
-    operator.replace(config(pair, "b"))
-    table = operator.admin.post("/reload").json()["config_version"]
-    # No worker uses the current content of the file.
-    operator.replace("broken: [\n")
-    operator.gateway.wait_for("config_rejected")
-    staying, dying = pids(operator)
-    os.kill(dying, signal.SIGKILL)
-    eventually(lambda: len(set(pids(operator)) - {dying}) == 2)
-    state = operator.ready()
-    assert {worker["config_version"] for worker in state["workers"]["running"]} == {table}
-    assert state["workers"]["restarts"] == 1
-    with paused(staying):
-        operator.reconnect()
-        assert operator.answered_by() == "b"
-
-
 def test_stuck_worker_is_reported_and_updated_later(operator: Operator, pair: SimulatorThread) -> None:
     stuck = operator.ready()["workers"]["running"][0]
     with paused(stuck["pid"]):

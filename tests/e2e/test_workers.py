@@ -155,20 +155,6 @@ def test_running_stream_finishes_before_all_workers_stop(
             ask(gateway)
 
 
-def test_second_ctrl_c_stops_at_once(config: Path, providers: SimulatorThread) -> None:
-    with two_workers(config) as gateway:
-        providers["eu"].scenario = Scenario(faults=((Stall(after_events=2), 1.0),))
-        with httpx.stream(
-            "POST", f"{gateway.url}{CHAT}", json=body(stream=True), headers=HEADERS, trust_env=False
-        ) as response:
-            next(response.iter_bytes())
-            gateway.process.send_signal(signal.SIGINT)
-            # The idle worker ends at once. The other one would wait for the stream until the grace time ends.
-            gateway.wait_for("worker_exited", status=0)
-            gateway.process.send_signal(signal.SIGINT)
-            assert gateway.process.wait(GRACE_S / 2) == 0
-
-
 def test_workers_end_within_a_second_when_their_supervisor_is_killed_and_the_next_start_waits(
     config: Path, providers: SimulatorThread, tmp_path: Path
 ) -> None:
@@ -207,75 +193,11 @@ def test_hung_request_does_not_keep_a_worker_without_its_supervisor(config: Path
             assert running.exception(LIMIT_S) is not None or running.result().status_code >= 500
 
 
-def test_worker_that_does_not_stop_is_killed(config: Path) -> None:
-    with two_workers(config, GATEWAY_GRACE_S="0.1") as gateway:
-        stuck = pids_of(gateway)[1]
-        with paused(stuck):
-            assert gateway.stop() == 1
-        assert gateway.wait_for("worker_killed")["pid"] == stuck
-        assert gateway.wait_for("worker_exited", pid=stuck)["status"] == -signal.SIGKILL
-
-
-def failing_starts(folder: Path, times: int) -> dict[str, str]:
-    """Return an environment in which this number of worker starts fails."""
-    (folder / "sitecustomize.py").write_text(
-        f"""
-import os, sys
-if "gateway.server.worker" in sys.orig_argv:
-    for number in range({times}):
-        try:
-            os.close(os.open(f"{folder}/died-{{number}}", os.O_CREAT | os.O_EXCL))
-        except FileExistsError:
-            continue
-        os._exit(7)
-""",
-        "utf-8",
-    )
-    return {"PYTHONPATH": f"{folder}{os.pathsep}{ROOT}"}
-
-
-def test_stop_does_not_wait_for_workers_that_are_still_starting(config: Path, tmp_path: Path) -> None:
-    (tmp_path / "sitecustomize.py").write_text(
-        f"""
-import os, signal, sys
-if "gateway.server.worker" in sys.orig_argv:
-    os.close(os.open(f"{tmp_path}/started-{{os.getpid()}}", os.O_CREAT))
-    signal.pause()
-""",
-        "utf-8",
-    )
-    environ = {**os.environ, **KEYS, "GATEWAY_LOG_FORMAT": "json", "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
-    command = [sys.executable, "-m", "gateway.cli", "serve", "--config", str(config), "--port", "0", "--workers", "2"]
-    with subprocess.Popen(command, env=environ, stderr=subprocess.PIPE, text=True) as process:
-        eventually(lambda: len([*tmp_path.glob("started-*")]) == 2)
-        process.send_signal(signal.SIGTERM)
-        _, output = process.communicate(timeout=LIMIT_S)
-    assert process.returncode == 0
-    exits = [line for line in map(json.loads, output.splitlines()) if line["event"].startswith("worker_")]
-    assert [(line["event"], line["status"]) for line in exits] == [("worker_exited", -signal.SIGTERM)] * 2
-
-
-def test_worker_that_dies_at_start_is_started_again(config: Path, tmp_path: Path) -> None:
-    with two_workers(config, **failing_starts(tmp_path, 3)) as gateway:
-        assert [line["status"] for line in lines_of(gateway, "worker_exited")] == [7, 7, 7]
-        assert set(pids_of(gateway)) == {1, 2}
-        assert ask(gateway).status_code == 200
-
-
 def run_until_end(config: Path, *options: str, **environ: str) -> subprocess.CompletedProcess[str]:
     """Run `gateway serve` until it and all processes that share its output have ended."""
     command = [sys.executable, "-m", "gateway.cli", "serve", "--config", str(config), *options]
     environment = {**os.environ, **KEYS, "GATEWAY_LOG_FORMAT": "json", **environ}
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=SERVE_LIMIT_S)
-
-
-def test_supervisor_gives_up_when_no_worker_can_start(config: Path, tmp_path: Path) -> None:
-    ended = run_until_end(config, "--workers", "2", "--port", "0", **failing_starts(tmp_path, 100))
-    assert ended.returncode == 1
-    lines = [json.loads(line) for line in ended.stderr.splitlines()]
-    events = [line["event"] for line in lines if line["event"] != "config"]
-    assert events[:11] == ["worker_exited"] * 10 + ["workers_failed"]
-    assert "listening" not in events
 
 
 def test_error_that_stops_one_process_stops_several(config: Path, tmp_path: Path) -> None:
