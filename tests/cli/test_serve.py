@@ -12,21 +12,14 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import httpx
 import pytest
 
 from gateway.settings import read_settings
-from providers.testkit.scenario import Scenario
-from providers.testkit.server import SimulatorServer, SimulatorThread
-from providers.testkit.simulator import load_simulators
 from tests.cli.conftest import LIMIT_S, ROOT, Command, Running
-from tests.kit.gateway_process import APP_KEY, config_of_four_regions
 
 EXAMPLE = ROOT / "config" / "gateway.yaml"
 DEMO = ROOT / "config" / "demo.yaml"
 LISTENS = r'"event":"listening","url":"(http://127\.0\.0\.1:\d+)"'
-SITES = ("cn", "eu", "eu2", "us", "gemini", "intl")
-PIECES = "one two three four five six seven eight nine ten eleven twelve"
 Start = Callable[..., Running]
 
 
@@ -59,22 +52,22 @@ def test_used_port_prints_one_line(gateway: Command, busy_port: int, command: tu
     assert "Traceback" not in shown.err
 
 
-def test_used_admin_port_prints_one_line(gateway: Command, busy_port: int) -> None:
-    shown = gateway("serve", "--config", EXAMPLE, "--port", "0", "--admin-port", busy_port)
-    assert (shown.status, shown.out) == (2, "")
-    assert shown.err.splitlines()[-1] == (
-        f"gateway: the admin port {busy_port} on 127.0.0.1 is used by another program (Address already in use); "
-        "stop it, or choose another port with --admin-port (GATEWAY_ADMIN_PORT=9001; 0 for a free one)"
-    )
-
-
-def test_used_console_port_prints_one_line(gateway: Command, busy_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("GATEWAY_CONSOLE_PORT", str(busy_port))
+@pytest.mark.parametrize(
+    ("name", "setting", "how"),
+    [
+        ("admin", "GATEWAY_ADMIN_PORT", "--admin-port (GATEWAY_ADMIN_PORT=9001; 0 for a free one)"),
+        ("console", "GATEWAY_CONSOLE_PORT", "GATEWAY_CONSOLE_PORT=9002 (0 for a free one)"),
+    ],
+)
+def test_used_port_of_operators_prints_one_line(
+    gateway: Command, busy_port: int, monkeypatch: pytest.MonkeyPatch, name: str, setting: str, how: str
+) -> None:
+    monkeypatch.setenv(setting, str(busy_port))
     shown = gateway("serve", "--config", EXAMPLE, "--port", "0")
     assert (shown.status, shown.out) == (2, "")
     assert shown.err.splitlines()[-1] == (
-        f"gateway: the console port {busy_port} on 127.0.0.1 is used by another program (Address already in use); "
-        "stop it, or choose another port with GATEWAY_CONSOLE_PORT=9002 (0 for a free one)"
+        f"gateway: the {name} port {busy_port} on 127.0.0.1 is used by another program (Address already in use); "
+        f"stop it, or choose another port with {how}"
     )
 
 
@@ -154,6 +147,7 @@ def test_config_without_clients_is_served_only_locally(gateway: Command, host: s
         ({"GATEWAY_PORT": "70000"}, "GATEWAY_PORT is '70000': input should be less than or equal to 65535"),
         ({"GATEWAY_LOG_FORMAT": "xml"}, "GATEWAY_LOG_FORMAT is 'xml': input should be 'auto', 'json' or 'text'"),
         ({"GATEWAY_LOG_LEVEL": "loud"}, "GATEWAY_LOG_LEVEL is 'loud': input should be 'debug', "),
+        ({"GATEWAY_WORKERS": "two"}, "GATEWAY_WORKERS is 'two': input should be a valid integer"),
         ({"GATEWAY_WORKERS": "257"}, "GATEWAY_WORKERS is '257': input should be less than or equal to 256"),
         ({"GATEWAY_GRACE_S": "0"}, "GATEWAY_GRACE_S is '0': input should be greater than 0"),
         ({"GATEWAY_GRACE_S": "inf"}, "GATEWAY_GRACE_S is 'inf': input should be a finite number"),
@@ -172,9 +166,18 @@ def test_invalid_setting_prints_one_line(
     assert shown.err.count("\n") == 1
 
 
-def test_invalid_option_is_named_as_an_option(gateway: Command) -> None:
-    shown = gateway("serve", "--config", EXAMPLE, "--port", "-1")
-    assert shown.err == "gateway: --port is -1: input should be greater than or equal to 0\n"
+@pytest.mark.parametrize(("option", "number", "least"), [("--port", "-1", 0), ("--workers", "0", 1)])
+def test_invalid_option_is_named_as_an_option(gateway: Command, option: str, number: str, least: int) -> None:
+    shown = gateway("serve", "--config", EXAMPLE, option, number)
+    assert shown.err == f"gateway: {option} is {number}: input should be greater than or equal to {least}\n"
+
+
+def test_demo_runs_in_one_process(gateway: Command) -> None:
+    shown = gateway("serve", "--config", DEMO, "--workers", "2", "--port", "0")
+    assert (shown.status, shown.err) == (
+        2,
+        "gateway: a demo runs in one process with its simulators; leave out --workers (GATEWAY_WORKERS)\n",
+    )
 
 
 def test_option_overrides_its_setting(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -272,35 +275,3 @@ def test_second_ctrl_c_is_not_an_error(start: Start) -> None:
     ended = serving.end(signal.SIGINT)
     assert ended.status == 0
     assert {json.loads(line)["event"] for line in ended.err.splitlines()} == {"config", "listening"}
-
-
-@pytest.mark.parametrize("transport", ["lean", pytest.param("httpx", marks=pytest.mark.slow)])
-def test_sigterm_lets_a_running_stream_finish(
-    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, transport: str
-) -> None:
-    monkeypatch.setenv("KEY_EU", "sk-eu")
-    monkeypatch.setenv("GATEWAY_TRANSPORT", transport)
-    monkeypatch.setenv("GATEWAY_LOG_FORMAT", "json")
-    slow = Scenario(text=PIECES, between_events_s=0.05)
-    provider = SimulatorServer(load_simulators().simulators["openai"], "eu", slow)
-    with SimulatorThread({"eu": provider}):
-        origins = {name: f"http://127.0.0.1:{number}" for number, name in enumerate(SITES, 1)}
-        config = config_of_four_regions(origins | {"eu": provider.origin}).write(tmp_path)
-        serving = start("serve", "--config", config, "--port", "0")
-        url = serving.wait_for(LISTENS)[1]
-        body = {"model": "assistant", "stream": True, "messages": [{"role": "user", "content": "Hello!"}]}
-        headers = {"authorization": f"Bearer {APP_KEY}", "cf-ipcountry": "DE"}
-        with (
-            httpx.Client(base_url=url, headers=headers, trust_env=False, timeout=30) as client,
-            client.stream("POST", "/v1/chat/completions", json=body) as response,
-        ):
-            lines = response.iter_lines()
-            first = next(line for line in lines if line.startswith("data: "))
-            serving.process.send_signal(signal.SIGTERM)
-            rest = [line for line in lines if line.startswith("data: ")]
-    assert rest[-1] == "data: [DONE]"
-    chunks = [json.loads(line[6:]) for line in (first, *rest[:-1])]
-    assert "".join(chunk["choices"][0]["delta"].get("content") or "" for chunk in chunks) == PIECES
-    ended = serving.ended()
-    assert ended.status == 0
-    assert json.loads(ended.err.splitlines()[-1])["outcome"] == "ok"

@@ -98,13 +98,23 @@ def _event(delta: dict[str, str], reason: str | None = None) -> bytes:
     return f"data: {json.dumps(chunk)}\n\n".encode()
 
 
-@pytest.mark.parametrize("workers", WORKERS)
-def test_running_request_finishes_and_idle_connections_close(path: Path, pair: SimulatorThread, workers: int) -> None:
+@pytest.mark.parametrize(
+    ("workers", "transport"),
+    [
+        (1, "lean"),
+        pytest.param(2, "lean", marks=pytest.mark.slow),
+        pytest.param(1, "httpx", marks=pytest.mark.slow),
+    ],
+)
+def test_running_request_finishes_and_idle_connections_close(
+    path: Path, pair: SimulatorThread, workers: int, transport: str
+) -> None:
     provider = PausedProvider()
     endpoint = {"endpoint": f"{provider.origin}/v1"}
     patch = {"deployments": {"a": endpoint}, "resilience": {"idle": "60s"}}
     path.write_text(config(pair, "a", 0, patch).text, "utf-8")
-    with closing(provider), operated(path, workers) as operator, idle_connection(operator) as idle:
+    served = operated(path, workers, GATEWAY_TRANSPORT=transport)
+    with closing(provider), served as operator, idle_connection(operator) as idle:
         with operator.client.stream("POST", CHAT, json=body(stream=True)) as response:
             pieces = response.iter_bytes()
             first = next(pieces)

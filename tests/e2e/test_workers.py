@@ -213,31 +213,6 @@ def test_error_that_stops_one_process_stops_several(config: Path, tmp_path: Path
     assert "worker" not in wrong.stderr + busy.stderr
 
 
-@pytest.mark.parametrize(
-    ("options", "environ", "output"),
-    [
-        (("--workers", "0"), {}, "--workers is 0: input should be greater than or equal to 1"),
-        ((), {"GATEWAY_WORKERS": "two"}, "GATEWAY_WORKERS is 'two': input should be a valid integer"),
-    ],
-    ids=str,
-)
-def test_invalid_number_of_workers_is_a_one_line_error(
-    config: Path, options: tuple[str, ...], environ: dict[str, str], output: str
-) -> None:
-    ended = run_until_end(config, *options, **environ)
-    assert ended.returncode == 2
-    assert ended.stderr.startswith(f"gateway: {output}")
-    assert ended.stderr.count("\n") == 1
-
-
-def test_demo_runs_in_one_process() -> None:
-    ended = run_until_end(ROOT / "config" / "demo.yaml", "--workers", "2", "--port", "0")
-    assert ended.returncode == 2
-    assert ended.stderr == (
-        "gateway: a demo runs in one process with its simulators; leave out --workers (GATEWAY_WORKERS)\n"
-    )
-
-
 def add_limited_client(config: Path, limits: str) -> Path:
     """Add a client with these limits to a config file."""
     client = {"keys": [key_hash("gk-limited")], "limits": Config.parse(limits).data}
