@@ -94,9 +94,10 @@ def test_printed_demo_commands_work(demo: Running) -> None:
     assert shlex.split(ask)[0] == "curl"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "number",
-    [pytest.param(signal.SIGINT, id="ctrl-c"), pytest.param(signal.SIGTERM, id="sigterm", marks=pytest.mark.slow)],
+    [pytest.param(signal.SIGINT, id="ctrl-c"), pytest.param(signal.SIGTERM, id="sigterm")],
 )
 def test_demo_ends_without_output_on_interrupt(demo: Running, number: int) -> None:
     ended = demo.end(number)
@@ -105,6 +106,7 @@ def test_demo_ends_without_output_on_interrupt(demo: Running, number: int) -> No
     assert ended.out.rstrip().endswith("Ctrl-C")
 
 
+@pytest.mark.slow
 def test_sigterm_during_the_example_requests_ends_the_demo_without_a_traceback(start: Start) -> None:
     running = start("demo", "--port", "0")
     running.wait_for("The gateway listens on")
@@ -112,6 +114,7 @@ def test_sigterm_during_the_example_requests_ends_the_demo_without_a_traceback(s
     assert (ended.status, ended.err) == (0, "")
 
 
+@pytest.mark.slow
 def test_demo_logs_requests_after_the_table(demo: Running) -> None:
     url = demo.wait_for(r"listens on (\S+)\.")[1]
     subprocess.run(
@@ -134,6 +137,7 @@ def own_address() -> str:
         return str(asking.getsockname()[0])
 
 
+@pytest.mark.slow
 def test_demo_with_an_open_listener_states_it_and_answers_no_other_machine(start: Start) -> None:
     running = start("demo", "--host", "0.0.0.0", "--port", "0")  # noqa: S104
     running.wait_for("Ctrl-C")
@@ -167,6 +171,7 @@ def test_demo_at_an_address_that_its_own_machine_cannot_use_is_refused(gateway: 
     assert "leave out --host (GATEWAY_HOST)" in shown.err
 
 
+@pytest.mark.slow
 def test_demo_of_this_machine_only_does_not_name_other_machines(demo: Running) -> None:
     assert "other machines" not in demo.out
 
@@ -325,6 +330,7 @@ def test_missing_demo_config_prints_one_line(gateway: Command) -> None:
     assert shown.err.startswith("gateway: there is no config at nothing.yaml")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("options", "territory"), [((), "DE"), (("--territory", "cn"), "CN")])
 def test_caller_without_a_location_has_the_territory_of_the_demo(
     start: Start, options: tuple[str, ...], territory: str

@@ -197,6 +197,7 @@ def test_serve_logs_the_warnings_of_check(start_interpreter: Start) -> None:
     assert any("GEMINI_API_KEY is not set" in line.get("detail", "") for line in lines)
 
 
+@pytest.mark.slow
 def test_serve_runs_a_demo_config_as_a_demo(start: Start) -> None:
     serving = start("serve", "--config", DEMO, "--port", "0")
     serving.wait_for("Ctrl-C")

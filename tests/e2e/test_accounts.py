@@ -76,7 +76,7 @@ def test_connection_that_fails_has_no_row(tmp_path: Path) -> None:
     assert rows_of(tmp_path) == []
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_killed_process_loses_no_row(tmp_path: Path, workers: int) -> None:
     with metered_provider("ok") as (provider, meter):
         path = metered_config(provider, tmp_path, "ok", in_money(1000)).write(tmp_path)

@@ -259,6 +259,7 @@ def script(folder: Path, text: str) -> str:
     return str(path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", WORKERS)
 def test_next_gateway_that_cannot_serve_changes_nothing(
     path: Path, providers: SimulatorThread, workers: int, capsys: pytest.CaptureFixture[str]

@@ -51,7 +51,7 @@ def ask(url: str, country: str = "DE", secret: str = SECRETS["EDGE_SECRET"], **m
     return httpx.post(f"{url}/v1/chat/completions", headers=headers, json=body, timeout=30)
 
 
-@pytest.mark.parametrize("workers", ["1", "2"])
+@pytest.mark.parametrize("workers", ["1", pytest.param("2", marks=pytest.mark.slow)])
 def test_real_config_serves_its_regions_edges_and_budgets_without_provider_keys(workers: str, tmp_path: Path) -> None:
     config = CONFIG.write(tmp_path)
     environ = {**SECRETS, "GATEWAY_WORKERS": workers, "GATEWAY_STATE_DIR": str(tmp_path / "state")}
@@ -100,6 +100,7 @@ sys.addaudithook(note)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("transport", ["lean", "httpx"])
 def test_no_connection_leaves_this_machine(transport: str, tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text(textwrap.dedent(_WATCH))

@@ -43,6 +43,7 @@ def evaluate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Evalua
         yield Evaluation(tmp_path, thread)
 
 
+@pytest.mark.slow
 def test_full_disk_prints_one_line_and_keeps_stored_answers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], evaluate: Evaluation
 ) -> None:

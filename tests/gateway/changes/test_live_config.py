@@ -559,9 +559,9 @@ async def test_many_reloads_leak_no_memory(files: Files) -> None:
         tracemalloc.start()
         # Only growth with each reload counts. The first reloads and the first check allocate some memory once, and
         # threads of other tests in this process may allocate some at any time, but not each time.
-        memory = [await settled(75) for _ in range(4)]
+        memory = [await settled(25) for _ in range(4)]
     tracemalloc.stop()
-    assert min(after - before for before, after in pairwise(memory)) < 25_000
+    assert min(after - before for before, after in pairwise(memory)) < 8_000
 
 
 @pytest.mark.parametrize("obstacle", ["too large", "pipe", "directory"])
