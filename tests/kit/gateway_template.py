@@ -7,7 +7,8 @@ reports its process id and waits for its exit status, because a process can wait
 
 A gateway compiles its config in a child, by the interpreter that `sys.executable` names. In a forked gateway that is a
 small script, which asks the template for a fork that runs the compile job on the same standard input and output. For any
-other module, such as a worker, the script becomes the ordinary interpreter.
+other module, such as a worker, the script becomes the ordinary interpreter. Named `gateway`, the same script is the
+command itself, for shells: it waits for a fork that runs it.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ import threading
 import weakref
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, NoReturn, TextIO
 
 __all__ = ["TEMPLATE", "ForkedProcess"]
 
@@ -47,13 +48,15 @@ _MODULES = (
 _COMPILE_JOB = ["-P", "-m", "gateway.changes.compile_job"]
 _INTERPRETER = """#!{python} -IS
 import os, sys
-if sys.argv[1:] != {compile_job!r}:
+arguments = sys.argv[1:] if os.path.basename(sys.argv[0]) == "gateway" else None
+if arguments is None and sys.argv[1:] != {compile_job!r}:
     os.execv({python!r}, [{python!r}, *sys.argv[1:]])
 import json, socket
 template = socket.socket(socket.AF_UNIX)
 template.connect({address!r})
 socket.send_fds(template, [b"."], [0, 1, 2])
-template.sendall(json.dumps({{"environ": dict(os.environ), "directory": os.getcwd()}}).encode() + b"\\n")
+order = {{"arguments": arguments, "environ": dict(os.environ), "directory": os.getcwd()}}
+template.sendall(json.dumps(order).encode() + b"\\n")
 os.close(0)
 os.close(1)
 sys.exit(int(template.recv(64) or b"1"))
@@ -114,6 +117,13 @@ class GatewayTemplate:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._control: socket.socket | None = None
+        self._folder = Path()
+
+    def command(self) -> Path:
+        """Return a program that runs `gateway` in a fork, without the settings of an interpreter, such as PYTHONPATH."""
+        with self._lock:
+            self._connect()
+        return self._folder / "gateway"
 
     def start(
         self, arguments: Sequence[str], environ: Mapping[str, str], *, captures_stdout: bool = False
@@ -136,14 +146,31 @@ class GatewayTemplate:
     def _connect(self) -> socket.socket:
         if self._control is None:
             ours, theirs = socket.socketpair()
-            with theirs:
-                folder = tempfile.mkdtemp()
-                command = [sys.executable, "-m", "tests.kit.gateway_template", str(theirs.fileno()), folder]
+            self._folder = Path(tempfile.mkdtemp())
+            address = str(self._folder / "socket")
+            text = _INTERPRETER.format(python=sys.executable, compile_job=_COMPILE_JOB, address=address)
+            for name in ("python", "gateway"):
+                (self._folder / name).write_text(text)
+                (self._folder / name).chmod(0o700)
+            with theirs, socket.socket(socket.AF_UNIX) as asked:
+                asked.bind(address)
+                asked.listen(100)
+                given = [theirs.fileno(), asked.fileno()]
                 process = subprocess.Popen(
-                    command, cwd=_ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, pass_fds=[theirs.fileno()]
+                    [
+                        sys.executable,
+                        "-m",
+                        "tests.kit.gateway_template",
+                        *map(str, given),
+                        str(self._folder / "python"),
+                    ],
+                    cwd=_ROOT,
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    pass_fds=given,
                 )
             self._control = ours
-            atexit.register(_end, process, ours, folder)
+            atexit.register(_end, process, ours, self._folder)
         return self._control
 
 
@@ -155,7 +182,7 @@ def _pipe() -> tuple[TextIO, int]:
     return os.fdopen(read_end, encoding="utf-8"), write_end
 
 
-def _end(process: subprocess.Popen[bytes], control: socket.socket, folder: str) -> None:
+def _end(process: subprocess.Popen[bytes], control: socket.socket, folder: Path) -> None:
     control.close()
     process.wait()
     shutil.rmtree(folder)
@@ -172,7 +199,7 @@ def _read_line(connection: socket.socket) -> bytes:
     return read
 
 
-def _serve_template(control: socket.socket, folder: Path) -> None:
+def _serve_template(control: socket.socket, asked: socket.socket, interpreter: Path) -> None:
     """Fork a watcher for each message. In a forked process, raise SystemExit with its status instead of returning."""
     import importlib
 
@@ -184,16 +211,8 @@ def _serve_template(control: socket.socket, folder: Path) -> None:
     # A fork would copy each page that its garbage collector writes to: 0.1 s of CPU for a start, and as much for an end.
     gc.collect()
     gc.freeze()
-    compile_jobs = socket.socket(socket.AF_UNIX)
-    compile_jobs.bind(str(folder / "socket"))
-    compile_jobs.listen(100)
-    interpreter = folder / "python"
-    interpreter.write_text(
-        _INTERPRETER.format(python=sys.executable, compile_job=_COMPILE_JOB, address=str(folder / "socket"))
-    )
-    interpreter.chmod(0o700)
     while True:
-        ready = select.select([control, compile_jobs], [], [])[0]
+        ready = select.select([control, asked], [], [])[0]
         if control in ready:
             message, descriptors, _, _ = socket.recv_fds(control, 1, 3)
             if not message:
@@ -201,14 +220,14 @@ def _serve_template(control: socket.socket, folder: Path) -> None:
             connection = socket.socket(fileno=descriptors.pop())
             if os.fork() == 0:
                 control.close()
-                compile_jobs.close()
+                asked.close()
                 _watch_gateway(descriptors, connection, interpreter)
         else:
-            connection, descriptors = compile_jobs.accept()[0], []
+            connection, descriptors = asked.accept()[0], []
             if os.fork() == 0:
                 control.close()
-                compile_jobs.close()
-                _watch_compile_job(connection)
+                asked.close()
+                _watch_script(connection, interpreter)
         connection.close()
         for descriptor in descriptors:
             os.close(descriptor)
@@ -221,22 +240,29 @@ def _watch_gateway(descriptors: Sequence[int], connection: socket.socket, interp
     if pid == 0:
         connection.close()
         _take_over(order, {1: descriptors[0], 2: descriptors[1]})
-        sys.argv = ["gateway", *order["arguments"]]
-        sys.executable = str(interpreter)
-        from gateway.cli import main
-
-        raise SystemExit(main(order["arguments"]))
+        _run_command(order["arguments"], interpreter)
     connection.sendall(b"%d\n" % pid)
     _report_end(pid, descriptors, connection)
 
 
-def _watch_compile_job(connection: socket.socket) -> None:
+def _run_command(arguments: list[str], interpreter: Path) -> NoReturn:
+    sys.argv = ["gateway", *arguments]
+    sys.executable = str(interpreter)
+    from gateway.cli import main
+
+    raise SystemExit(main(arguments))
+
+
+def _watch_script(connection: socket.socket, interpreter: Path) -> None:
+    """Run the compile job, or the command that the script was called as."""
     _, descriptors, _, _ = socket.recv_fds(connection, 1, 3)
     order = json.loads(_read_line(connection))
     pid = os.fork()
     if pid == 0:
         connection.close()
         _take_over(order, dict(enumerate(descriptors)))
+        if order["arguments"] is not None:
+            _run_command(order["arguments"], interpreter)
         from gateway.changes.compile_job import main
 
         main()
@@ -280,6 +306,7 @@ def _reap_watchers() -> None:
 
 if __name__ == "__main__":
     try:
-        _serve_template(socket.socket(fileno=int(sys.argv[1])), Path(sys.argv[2]))
+        control, asked = (socket.socket(fileno=int(number)) for number in sys.argv[1:3])
+        _serve_template(control, asked, Path(sys.argv[3]))
     except KeyboardInterrupt:
         sys.exit(130)
