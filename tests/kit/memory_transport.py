@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 __all__ = ["Wire"]
 
 
 class Wire(asyncio.Transport):
-    """A transport that accepts every write until it is closed. Subclasses decide what happens to the bytes."""
+    """A transport that accepts every write until it is closed.
+
+    Attributes:
+        written: What was written to it.
+        closed: Whether it was closed.
+    """
 
     def __init__(self) -> None:
         super().__init__({"peername": ("127.0.0.1", 50000), "sockname": ("127.0.0.1", 1)})
+        self.written = bytearray()
         self.closed = False
+
+    def write(self, data: Any) -> None:
+        self.written += data
 
     def close(self) -> None:
         self.closed = True

@@ -840,7 +840,7 @@ LARGE_HEADS = {
 
 async def outcome_of(*pieces: bytes) -> tuple[App, bytes]:
     """Give each piece to a connection as one read; return its application and what it wrote."""
-    app, state, transport = App(), ServerState(), WrittenBytes()
+    app, state, transport = App(), ServerState(), Wire()
     config = server_config(app, 1)
     config.load()
     connection = ConnectionProtocol(config, state, {})
@@ -851,17 +851,6 @@ async def outcome_of(*pieces: bytes) -> tuple[App, bytes]:
         await asyncio.wait(tuple(state.tasks), timeout=LIMIT_S)
     connection.connection_lost(None)
     return app, bytes(transport.written)
-
-
-class WrittenBytes(Wire):
-    """A transport that keeps what is written to it."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.written = bytearray()
-
-    def write(self, data: bytes) -> None:  # type: ignore[override]  # the protocol writes bytes only
-        self.written += data
 
 
 @pytest.mark.parametrize("wire", LARGE_HEADS.values(), ids=LARGE_HEADS)
@@ -916,7 +905,7 @@ async def test_refused_head_has_a_request_id_and_a_log_line(
 
 async def test_connection_without_a_byte_is_refused_without_a_log_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "HEAD_TIME_S", 0.01)
-    app, state, transport = App(), ServerState(), WrittenBytes()
+    app, state, transport = App(), ServerState(), Wire()
     config = server_config(app, 1)
     config.load()
     connection = ConnectionProtocol(config, state, {})
@@ -1182,12 +1171,8 @@ def test_unread_answer_is_not_kept(server: tuple[App, ServerThread], app: App, l
 
 
 async def test_closed_connection_leaves_no_timer() -> None:
-    class Ended(asyncio.Transport):
-        def close(self) -> None:
-            pass
-
     connection = ConnectionProtocol(server_config(App(), 1), ServerState(), {})
-    connection.connection_made(Ended({"peername": ("127.0.0.1", 1)}))
+    connection.connection_made(Wire())
     timer = connection._head_timer
     assert timer is not None
     connection._check_idle_in(LIMIT_S)
@@ -1204,22 +1189,9 @@ async def test_closed_connection_leaves_no_timer() -> None:
     ids=["answered", "begun", "waits", "upgrades"],
 )
 async def test_closed_connection_is_freed_without_garbage_collection(wire: bytes) -> None:
-    class Ended(asyncio.Transport):
-        def write(self, data: Any) -> None:
-            pass
-
-        def is_closing(self) -> bool:
-            return False
-
-        def close(self) -> None:
-            pass
-
-        def abort(self) -> None:
-            pass
-
     app, state = App(), ServerState()
     connection = ConnectionProtocol(server_config(app, 1), state, {})
-    connection.connection_made(Ended({"peername": ("127.0.0.1", 1)}))
+    connection.connection_made(Wire())
     connection.data_received(wire)
     for _ in range(5):
         await asyncio.sleep(0)

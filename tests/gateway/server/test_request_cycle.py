@@ -15,29 +15,12 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from gateway.api.response_headers import pairs_of
 from gateway.server.request_cycle import RequestCycle
+from tests.kit.memory_transport import Wire
 
 HEAD_TEXT = st.from_regex(r"[!-~][ -~]{0,20}", fullmatch=True)
 NAMES = st.from_regex(r"x-[a-z-]{1,12}", fullmatch=True)
 LINES = st.lists(st.builds(lambda name, value: f"{name}: {value}".encode(), NAMES, HEAD_TEXT), max_size=6)
 DATES = st.sampled_from([[], [(b"date", b"Sat, 21 Nov 2026 00:00:00 GMT")], [(b"date", b"x"), (b"server", b"y")]])
-
-
-class Wire(asyncio.Transport):
-    """A transport that records the written bytes, and whether it was closed."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.written = b""
-        self.closed = False
-
-    def write(self, data: Any) -> None:
-        self.written += data
-
-    def close(self) -> None:
-        self.closed = True
-
-    def is_closing(self) -> bool:
-        return self.closed
 
 
 @dataclass
@@ -62,7 +45,7 @@ class Connection:
 
     @property
     def outcome(self) -> tuple[bytes, bool, int]:
-        return self.transport.written, self.transport.closed, self.answered
+        return bytes(self.transport.written), self.transport.closed, self.answered
 
 
 CONNECTIONS = st.fixed_dictionaries(
