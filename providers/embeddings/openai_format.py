@@ -66,8 +66,6 @@ def decode_embedding_request(value: object) -> tuple[EmbeddingRequest, Encoding]
 
 def _inputs(value: object) -> tuple[str, ...] | tuple[Tokens, ...]:
     if isinstance(value, str):
-        if not value:
-            raise InvalidRequest("`input` must not be empty", "input")
         value = [value]
     entries = items(value, "input")
     if not entries:
@@ -85,9 +83,7 @@ def _inputs(value: object) -> tuple[str, ...] | tuple[Tokens, ...]:
         return tuple(_tokens(as_list(entry), f"input[{position}]") for position, entry in enumerate(entries))
     expected = "a string, an array of strings, an array of tokens, or an array of arrays of tokens"
     kinds = " and ".join(sorted({describe(entry) for entry in entries}))
-    kind = type(entries[0])
-    other = next((i for i, one in enumerate(entries) if type(one) not in (str, int, list) or type(one) is not kind), 0)
-    raise InvalidRequest(f"`input` must be {expected}, not an array of {kinds}", f"input[{other}]")
+    raise InvalidRequest(f"`input` must be {expected}, not an array of {kinds}", "input")
 
 
 def _tokens(entries: Sequence[object], path: str) -> Tokens:
