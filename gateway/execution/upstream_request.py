@@ -20,7 +20,7 @@ from providers.wire import WireRequest
 
 Headers = Sequence[tuple[str, str]]
 
-_PATH = re.compile(r"(?:/(?!\.{0,2}(?:/|$))(?![^/]*%2[eE])[!$%&'()*+,\-.0-9:;=@A-Z_a-z~]+)+")
+_PATH = re.compile(r"(?:/(?!\.{0,2}(?:/|$))(?![^/]*%2[eE])[!$%&'()*+,\-.0-9:;=@A-Z_a-z~]+)+/?")
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _HEADER_VALUES = re.compile(r"[\t -~\x80-\xff]*")
 _FORBIDDEN_HEADERS = frozenset(
@@ -132,7 +132,7 @@ def _request_head(
 ) -> RequestHead:
     if method not in _METHODS:
         raise FenceBreach("an adapter's method must be GET or POST")
-    # `/` alone names no segment; some vendors' APIs have no other path.
+    # `/` alone names no segment; some vendors' APIs have no other path, which a base path precedes.
     if path != "/" and not _PATH.fullmatch(path):
         raise FenceBreach(
             "an adapter's path must be segments of visible ASCII, each after one slash: no host, query or dot segment"

@@ -169,6 +169,7 @@ class Requests:
             (`kept`). `required`: in turns with tool calls, also a blank one if the client sends none. It is then one of
             the parameters, as `reasoning_content`.
         reasoning_fields: The fields for it.
+        reasoning_format: The `format` of the `reasoning_details` that it is sent back in, in place of the fields.
         cache_marks: Whether parts and tools may have `cache_control`, which is then one of the parameters.
         json_word: Whether a JSON response format requires the word "json" in a message.
         most_stops: The maximum number of stop sequences.
@@ -207,6 +208,7 @@ class Requests:
     schemas: frozenset[str] = frozenset()
     reasoning_back: str = ""
     reasoning_fields: tuple[str, ...] = ("reasoning_content",)
+    reasoning_format: str = ""
     cache_marks: bool = False
     json_word: bool = False
     most_stops: int | None = None

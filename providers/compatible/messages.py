@@ -22,7 +22,7 @@ from providers.chat import (
     prompt_text,
     said_in,
 )
-from providers.compatible.dialect import CompatibleDialect
+from providers.compatible.dialect import CompatibleDialect, Requests
 from providers.failures import UnsupportedFeature
 from providers.formats.reasoning_state import unpack_details
 from providers.formats.role_alternation import alternate_roles, without_blank_messages
@@ -128,8 +128,15 @@ def _unmarked(message: Message, dialect: CompatibleDialect, *, with_reasoning: b
             if with_reasoning and rule.reasoning_back:
                 # If the client did not keep the reasoning, a blank is sent instead.
                 thoughts = reasoning or (" " if rule.reasoning_back == "required" else "")
-                body |= dict.fromkeys(rule.reasoning_fields, thoughts) if thoughts else {}
+                body |= _reasoning(thoughts, rule) if thoughts else {}
             return body
+
+
+def _reasoning(thoughts: str, rule: Requests) -> dict[str, object]:
+    if not rule.reasoning_format:
+        return dict.fromkeys(rule.reasoning_fields, thoughts)
+    detail = {"type": "reasoning.text", "id": "reasoning-text-1", "format": rule.reasoning_format, "index": 0}
+    return {"reasoning_details": [{**detail, "text": thoughts}]}
 
 
 def _content(content: str | tuple[Part, ...], dialect: CompatibleDialect) -> str | tuple[Part, ...]:
