@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Protocol
+from typing import Protocol, Self
 
 from gateway.execution.deadline import Deadline, TimeLimit
 from gateway.execution.transport import Body
@@ -65,29 +65,26 @@ class TextTap(Protocol):
         ...
 
 
-class AnswerStream(Protocol):
+class AnswerStream:
     """An answer that has begun: batches of events. The last batch ends with the terminal event."""
 
-    def __aiter__(self) -> AnswerStream: ...
+    def __aiter__(self) -> Self:
+        return self
 
     async def __anext__(self) -> tuple[StreamEvent, ...]:
         """Return the next batch."""
-        ...
+        raise NotImplementedError
 
     def text_tap(self) -> TextTap | None:
-        """Return the fast path of this stream; None if each event must pass through the stream.
-
-        Deliberately without a default: a wrapper that must see each event and inherited a delegating default would
-        see nothing.
-        """
-        ...
+        """Return the fast path of this stream. None: each event must pass through the stream."""
+        return None
 
     async def close(self) -> None:
         """Release the provider's connection."""
-        ...
+        raise NotImplementedError
 
 
-class LiveStream:
+class LiveStream(AnswerStream):
     """One provider's stream, and its own `TextTap`. Iterating to the end and `close` both release the connection."""
 
     def __init__(
@@ -239,9 +236,6 @@ class LiveStream:
                 events = self.call.see(events)
         self._ended = True
         return events if events and isinstance(events[-1], _TERMINAL) else (*events, Failed(_ENDLESS))
-
-    def __aiter__(self) -> LiveStream:
-        return self
 
     async def __anext__(self) -> tuple[StreamEvent, ...]:
         """Return the next batch, beginning with the first events. The last batch ends with the terminal event.

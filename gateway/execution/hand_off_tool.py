@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from gateway.execution.answer_stream import AnswerStream, TextTap
+from gateway.execution.answer_stream import AnswerStream
 from gateway.execution.deadline import Deadline
 from gateway.execution.run import RunContext
 from gateway.execution.upstream_client import Answer
@@ -112,8 +112,8 @@ def _has_text(message: AssistantMessage, name: str) -> bool:
     return sum(len(piece.encode("utf-8", "surrogatepass")) for piece in before) > _MOST_HELD
 
 
-class HeldStream:
-    """A stream of a model that has the tool. See `AnswerStream`. `begin` is called before it is read."""
+class HeldStream(AnswerStream):
+    """A stream of a model that has the tool. `begin` is called before it is read."""
 
     def __init__(self, stream: AnswerStream, name: str) -> None:
         """`name` is that of the tool."""
@@ -173,13 +173,6 @@ class HeldStream:
         if not self._has_text:
             self._size += len(piece.encode("utf-8", "surrogatepass"))
             self._has_text = self._size > _MOST_HELD
-
-    def text_tap(self) -> TextTap | None:
-        """See AnswerStream. Every event passes here."""
-        return None
-
-    def __aiter__(self) -> HeldStream:
-        return self
 
     async def __anext__(self) -> tuple[StreamEvent, ...]:
         """Return the next batch, beginning with what was held."""

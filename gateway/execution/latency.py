@@ -68,10 +68,6 @@ class LatencyTracker:
     def __init__(self) -> None:
         self._answers: dict[tuple[str, str, str], RecentAnswers] = {}
 
-    def record_answer(self, deployment: Deployment, now: float, whole_answer_s: float | None) -> None:
-        """Record that the deployment answered. `whole_answer_s` is None for a stream that has only begun."""
-        self.of(deployment).record(now, whole_answer_s)
-
     def of(self, deployment: Deployment) -> RecentAnswers:
         """Return the answers of a deployment."""
         answers = self._answers.get(deployment.asked_at)

@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import assert_never
 
-from gateway.execution.answer_stream import AnswerStream, TextTap
+from gateway.execution.answer_stream import AnswerStream
 from gateway.execution.judging import Judge, PassedTexts, bytes_of, pieces_of
 from gateway.execution.resume import ResumingStream
 from gateway.execution.resume_request import SentAnswer
@@ -110,8 +110,8 @@ class _Choice:
         self.new, self.size = "", 0
 
 
-class ModeratedStream:
-    """An answer of which only what passed is released. See `AnswerStream`.
+class ModeratedStream(AnswerStream):
+    """An answer of which only what passed is released.
 
     Iterating raises NoVerdict if there is no verdict and the policy requires one, and CallRefused if a limit does not
     pay for one. The opening of the answer comes with its first batch, so that an error before it has a status.
@@ -325,13 +325,6 @@ class ModeratedStream:
         choice.digests[kind].update(bytes_of(text))
         if self._sent is not None:
             self._sent.setdefault(kind, []).append(text)
-
-    def text_tap(self) -> TextTap | None:
-        """See AnswerStream. Every text is judged."""
-        return None
-
-    def __aiter__(self) -> ModeratedStream:
-        return self
 
     async def __anext__(self) -> tuple[StreamEvent, ...]:
         """Return the next batch."""

@@ -178,8 +178,8 @@ def resuming(answer: Answer, resumption: Resumption) -> Answer:
     return replace(answer, stream=ResumingStream(answer.step, answer.stream, resumption))
 
 
-class ResumingStream:
-    """The events of one answer, which may come from two streams. See LiveStream."""
+class ResumingStream(AnswerStream):
+    """The events of one answer, which may come from two streams."""
 
     def __init__(self, step: Step, stream: AnswerStream, resumption: Resumption) -> None:
         self._step = step
@@ -214,9 +214,6 @@ class ResumingStream:
         """See TextTap. A stream that arrived as a whole does not break off."""
         tap = self._stream.text_tap()
         return tap.whole_events() if tap is not None else ()
-
-    def __aiter__(self) -> ResumingStream:
-        return self
 
     async def __anext__(self) -> tuple[StreamEvent, ...]:
         """Return the next batch. Raises CallRefused if a limit does not admit the call that would continue it."""

@@ -13,7 +13,7 @@ from dataclasses import replace
 from gateway.model.decision import Step
 from providers.chat import AssistantMessage, ChatRequest, Message, Usage, UserMessage, text_of
 from providers.matching.requirements import has_effects
-from providers.value import Value
+from providers.value import Value, change
 
 _CHARACTERS_A_TOKEN = 4
 _FEWEST_CHARACTERS_A_TOKEN = 3
@@ -121,15 +121,6 @@ def summed(broken: Usage | None, sent: SentAnswer, added: int, last: Usage) -> t
     spent = estimated_tokens(sent.text) + estimated_tokens(sent.reasoning)
     known = broken or Usage(prompt_tokens=max(last.prompt_tokens - added, 0))
     completion_tokens = max(known.completion_tokens, spent)
-    total = Usage(
-        prompt_tokens=known.prompt_tokens + last.prompt_tokens,
-        completion_tokens=completion_tokens + last.completion_tokens,
-        cached_tokens=known.cached_tokens + last.cached_tokens,
-        reasoning_tokens=known.reasoning_tokens + last.reasoning_tokens,
-        cache_write_tokens=known.cache_write_tokens + last.cache_write_tokens,
-        audio_tokens=known.audio_tokens + last.audio_tokens,
-        accepted_prediction_tokens=known.accepted_prediction_tokens + last.accepted_prediction_tokens,
-        rejected_prediction_tokens=known.rejected_prediction_tokens + last.rejected_prediction_tokens,
-        cache_write_1h_tokens=known.cache_write_1h_tokens + last.cache_write_1h_tokens,
-    )
+    counts = {name: getattr(known, name) + getattr(last, name) for name in Usage.__struct_fields__}
+    total = change(Usage(**counts), completion_tokens=completion_tokens + last.completion_tokens)
     return total, broken is None or known.completion_tokens < completion_tokens

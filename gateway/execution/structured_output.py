@@ -19,7 +19,7 @@ from typing import Any
 
 import msgspec
 
-from gateway.execution.answer_stream import AnswerStream, TextTap
+from gateway.execution.answer_stream import AnswerStream
 from gateway.execution.json_schemas import AnswerSchema, answer_schema
 from gateway.execution.run import PlanExhausted, RunContext
 from gateway.execution.upstream_client import Answer, ConfigChanged
@@ -207,8 +207,8 @@ def events_of(completion: ChatCompletion) -> tuple[StreamEvent, ...]:
     return (*events, Finished())
 
 
-class HeldAnswer:
-    """A client's stream whose answer is still being made or checked. See `AnswerStream`.
+class HeldAnswer(AnswerStream):
+    """A client's stream whose answer is still being made or checked.
 
     Its first batch is empty, so that the client's stream begins and comments can follow.
     """
@@ -235,13 +235,6 @@ class HeldAnswer:
             async for events in self._stream:
                 yield events
 
-    def text_tap(self) -> TextTap | None:
-        """See AnswerStream. Every event passes here."""
-        return None
-
-    def __aiter__(self) -> HeldAnswer:
-        return self
-
     async def __anext__(self) -> tuple[StreamEvent, ...]:
         """Return the next batch."""
         return await anext(self._events)
@@ -255,18 +248,11 @@ class HeldAnswer:
             await self._stream.close()
 
 
-class WholeAnswer:
-    """A client's stream of an answer that is complete. See `AnswerStream`."""
+class WholeAnswer(AnswerStream):
+    """A client's stream of an answer that is complete."""
 
     def __init__(self, completion: ChatCompletion) -> None:
         self._events = events_of(completion)
-
-    def text_tap(self) -> TextTap | None:
-        """See AnswerStream. There is nothing to wait for."""
-        return None
-
-    def __aiter__(self) -> WholeAnswer:
-        return self
 
     async def __anext__(self) -> tuple[StreamEvent, ...]:
         """Return all events as one batch."""

@@ -17,7 +17,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import replace
 
-from gateway.execution.answer_stream import AnswerStream, TextTap
+from gateway.execution.answer_stream import AnswerStream
 from gateway.execution.concurrency_limiter import ConcurrencyLimiters
 from gateway.execution.deadline import Deadline
 from gateway.execution.health import Health
@@ -88,8 +88,11 @@ def anonymous(request: ChatRequest) -> ChatRequest:
     return replace(request, messages=messages, user=None, extra=extra)
 
 
-class AnswerCapture:
-    """Keeps the text of one answer while it is sent. If the answer is a stream, read `stream` in its place."""
+class AnswerCapture(AnswerStream):
+    """Keeps the text of one answer while it is sent. If the answer is a stream, read `stream` in its place.
+
+    It has no tap: a text that took the fast path would be missing here.
+    """
 
     def __init__(self, answer: Answer) -> None:
         self._completion = answer.completion
@@ -110,9 +113,6 @@ class AnswerCapture:
         if self._finish != "stop" or self._left < 0:
             return None
         return "".join(piece if isinstance(piece, str) else text_of_run(piece) for piece in self._pieces) or None
-
-    def __aiter__(self) -> AnswerCapture:
-        return self
 
     async def __anext__(self) -> tuple[StreamEvent, ...]:
         """See AnswerStream."""
@@ -138,10 +138,6 @@ class AnswerCapture:
                 self._left = -1
         if self._left < 0:
             self._pieces.clear()
-
-    def text_tap(self) -> TextTap | None:
-        """Return None: a text that took the fast path would be missing here."""
-        return None
 
     async def close(self) -> None:
         """See AnswerStream."""

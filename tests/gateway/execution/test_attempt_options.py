@@ -57,7 +57,7 @@ def test_quick_deployment_is_sent_the_expected_form_of_request(
     form: tuple[bool, float, bool],
 ) -> None:
     step = step_of(bench, fold, own_s)
-    bench.health.latency.record_answer(step.deployment, NOW, 0.1)
+    bench.health.latency.of(step.deployment).record(NOW, 0.1)
     options = options_for(request_, step, context_of(bench), bench.health, left_s, is_last)
     asked = options.request
     assert (asked.stream, options.limit_s, options.is_quick, options.head_s) == (*form, None)

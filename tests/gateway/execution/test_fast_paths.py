@@ -19,6 +19,7 @@ from gateway.api.dialects.openai_chat import ChunkEncoder
 from gateway.execution.answer_stream import LiveStream
 from gateway.execution.deadline import Deadline
 from gateway.execution.transport import UpstreamResponse
+from gateway.model.record import Record
 from gateway.service.exchange import AnswerStyle
 from providers.adapter import Adapter, StreamParser, Target
 from providers.catalogue.models import UNKNOWN_MODEL
@@ -75,7 +76,7 @@ async def short_way(
     parser = AnswerReader(adapter, HEAD, TARGET)
     body = cast(UpstreamResponse, Pieces([*pieces], breaks, knows_end))
     stream = LiveStream(body, parser, Deadline.start(60, 60), 60, lambda failure: failure)
-    encoder, written = ChunkEncoder(AnswerStyle(include_usage=True), "f"), list[bytes]()
+    encoder, written = ChunkEncoder(AnswerStyle(include_usage=True), Record("r", 0.0, "t")), list[bytes]()
 
     def take_text(text: bytes) -> bool:
         if data := encoder.lone_text(text):
@@ -104,7 +105,7 @@ def long_way(adapter: Adapter, data: bytes) -> tuple[list[Any], Failure | None]:
         events += parser.feed(data[place : place + 1])
     events += parser.close()
     dated = AnswerReader(adapter, HEAD, TARGET)._filled_in(tuple(events))
-    encoder = ChunkEncoder(AnswerStyle(include_usage=True), "f")
+    encoder = ChunkEncoder(AnswerStyle(include_usage=True), Record("r", 0.0, "t"))
     written = [encoder.encode((event,)) for event in expand(dated)]
     return events_in(b"".join(written)), encoder.failed.failure if encoder.failed is not None else None
 

@@ -26,7 +26,7 @@ def deployments() -> dict[str, Deployment]:
 def test_deployment_without_recent_answers_is_not_quick(deployments: dict[str, Deployment]) -> None:
     latency, first = LatencyTracker(), deployments["first"]
     assert not latency.answers_quickly(first, 10, now=0)
-    latency.record_answer(first, now=100, whole_answer_s=1)
+    latency.of(first).record(100, 1)
     assert latency.answers_quickly(first, 10, now=109)
     assert not latency.answers_quickly(deployments["second"], 10, now=109)
     assert not latency.answers_quickly(first, 10, now=110)
@@ -34,11 +34,11 @@ def test_deployment_without_recent_answers_is_not_quick(deployments: dict[str, D
 
 def test_a_failure_ends_it_and_an_answer_begins_it_anew(deployments: dict[str, Deployment]) -> None:
     latency, first = LatencyTracker(), deployments["first"]
-    latency.record_answer(first, now=100, whole_answer_s=1)
+    latency.of(first).record(100, 1)
     latency.record_failure(first)
     assert not latency.answers_quickly(first, 10, now=101)
     assert latency.of(first).since(99)
-    latency.record_answer(first, now=102, whole_answer_s=1)
+    latency.of(first).record(102, 1)
     assert latency.answers_quickly(first, 10, now=103)
     assert latency.of(first).since(101)
     assert not latency.of(first).since(102)
@@ -46,23 +46,23 @@ def test_a_failure_ends_it_and_an_answer_begins_it_anew(deployments: dict[str, D
 
 def test_one_slow_answer_is_remembered_for_a_while(deployments: dict[str, Deployment]) -> None:
     latency, first = LatencyTracker(), deployments["first"]
-    latency.record_answer(first, now=100, whole_answer_s=5.1)
+    latency.of(first).record(100, 5.1)
     for now in range(101, 100 + int(SLOW_ANSWER_REMEMBERED_S)):
-        latency.record_answer(first, now=now, whole_answer_s=0.2)
+        latency.of(first).record(now, 0.2)
         assert not latency.answers_quickly(first, 10, now=now)
         assert latency.answers_quickly(first, 11, now=now), "to who may wait longer, five seconds are quick"
-    latency.record_answer(first, now=101 + SLOW_ANSWER_REMEMBERED_S, whole_answer_s=0.2)
+    latency.of(first).record(101 + SLOW_ANSWER_REMEMBERED_S, 0.2)
     assert latency.answers_quickly(first, 10, now=102 + SLOW_ANSWER_REMEMBERED_S)
 
 
 def test_started_answer_does_not_count_as_a_complete_one(deployments: dict[str, Deployment]) -> None:
     latency, first = LatencyTracker(), deployments["first"]
-    latency.record_answer(first, now=100, whole_answer_s=None)
+    latency.of(first).record(100, None)
     assert latency.of(first).since(99)
     assert not latency.answers_quickly(first, 10, now=101), "a stream has begun, and may take minutes"
-    latency.record_answer(first, now=102, whole_answer_s=1)
+    latency.of(first).record(102, 1)
     assert latency.answers_quickly(first, 10, now=103)
-    latency.record_answer(first, now=103 + SLOW_ANSWER_REMEMBERED_S, whole_answer_s=None)
+    latency.of(first).record(103 + SLOW_ANSWER_REMEMBERED_S, None)
     assert not latency.answers_quickly(first, 10, now=104 + SLOW_ANSWER_REMEMBERED_S), (
         "the whole answer is too long ago"
     )
@@ -71,7 +71,7 @@ def test_started_answer_does_not_count_as_a_complete_one(deployments: dict[str, 
 def test_latencies_of_removed_deployments_are_pruned(deployments: dict[str, Deployment]) -> None:
     latency = LatencyTracker()
     for deployment in deployments.values():
-        latency.record_answer(deployment, now=100, whole_answer_s=1)
+        latency.of(deployment).record(100, 1)
     latency.prune([deployments["second"]])
     assert not latency.answers_quickly(deployments["first"], 10, now=101)
     assert latency.answers_quickly(deployments["second"], 10, now=101)
@@ -113,7 +113,7 @@ async def test_silent_request_counts_for_the_breaker_only_without_other_answers(
     bench.deadline = Deadline.start(600, 55, bench.clock)
     while others_are_answered and not asked.done():
         bench.time += 0.001
-        bench.health.latency.record_answer(bench.table.deployments["first"], bench.time, 0.001)
+        bench.health.latency.of(bench.table.deployments["first"]).record(bench.time, 0.001)
         await asyncio.sleep(0)
     answer = await asked
     assert asked_for == [True, False], "the first was folded, and has shown that it is quick"

@@ -5,9 +5,10 @@ success.
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Self
+from functools import partial
+from typing import Any, Self
 
 import pytest
 
@@ -53,98 +54,72 @@ def compiled_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tests.kit.chat_exchange.table_of", lambda *_: table)
 
 
-async def exchanges(whole: bytes, asked: object, dialect: Dialect) -> AsyncIterator[tuple[bytes, DialectExchange]]:
-    """Cut the provider's stream at every byte. Yield what it sent, with the exchange after its end."""
-    for length in range(len(whole) + 1):
-        exchange = DialectExchange(answering(whole[:length]), json.dumps(asked).encode(), dialect=dialect)
-        yield whole[:length], await exchange.run()
+@dataclass
+class Read:
+    """A stream as its client reads it. A strict reader has checked its events."""
+
+    is_whole: bool
+    text: str
+    arguments: object = None
 
 
-def has_finish(sent: bytes) -> bool:
-    return b"finish_reason" in sent.rpartition(b"\n\n")[0].rpartition(b"tool_calls")[0]
+def read_message(content: bytes) -> Read:
+    message = messages.read_stream(content)
+    assert message.ended
+    assert (message.stop_reason is None) is (message.error is not None)
+    return Read(message.error is None, message.text, message.error is None and message.content[-1]["input"])
 
 
-async def test_message_that_is_cut_at_any_byte_ends_in_an_error() -> None:
-    asked = {"model": "assistant", "max_tokens": 100, "stream": True, "messages": HELLO}
-    seen = set()
-    async for sent, exchange in exchanges(CALLED + END, asked, Messages()):
-        if exchange.sent[0]["status"] != 200:
-            assert json.loads(exchange.content)["type"] == "error"
-            continue
-        message = messages.read_stream(exchange.content)
-        assert message.ended
-        seen.add(message.error is None)
-        if message.error is None:
-            assert has_finish(sent)
-            assert message.text == 'Hél"lo'
-            assert message.content[-1]["input"] == '{"city":"Oslo"}'
-            assert exchange.record.outcome == "ok"
-        else:
-            assert message.stop_reason is None
-            assert exchange.record.outcome == "interrupted"
-    assert seen == {True, False}
+def read_content(form: gemini.Form, content: bytes) -> Read:
+    stream = gemini.read_stream(content, form)
+    assert stream.state in ("ended", "failed")
+    is_whole = stream.state == "ended"
+    assert bool(stream.finish) is bool(stream.calls) is is_whole
+    return Read(
+        is_whole, stream.text.get(0, ""), is_whole and json.dumps(stream.calls[0][0]["args"], separators=(",", ":"))
+    )
 
 
-@pytest.mark.parametrize("form", ["events", "array"])
-async def test_content_that_is_cut_at_any_byte_ends_in_an_error(form: gemini.Form) -> None:
-    asked = {"contents": [{"role": "user", "parts": [{"text": "hello"}]}]}
+def read_response(content: bytes) -> Read:
+    response = responses.read_stream(content).response
+    if response["status"] != "completed":
+        assert (response["status"], response["error"]["code"]) == ("failed", "stream_interrupted")
+        return Read(False, "")
+    return Read(True, response["output"][0]["content"][0]["text"], response["output"][-1]["arguments"])
+
+
+def read_text_completion(content: bytes) -> Read:
+    events = [json.loads(line[6:]) for line in content.split(b"\n\n") if line.startswith(b"data: {")]
+    is_whole = content.endswith(END)
+    assert is_whole or events[-1]["error"]["code"] == "stream_interrupted"
+    return Read(is_whole, "".join(choice["text"] for event in events for choice in event.get("choices", ())))
+
+
+GEMINI = {"contents": [{"role": "user", "parts": [{"text": "hello"}]}]}
+CASES: dict[str, tuple[Dialect, dict[str, Any], bytes, Callable[[bytes], Read]]] = {
+    "messages": (Messages(), {"max_tokens": 100, "messages": HELLO}, CALLED, read_message),
+    "gemini events": (Gemini("assistant", stream=True, events=True), GEMINI, CALLED, partial(read_content, "events")),
+    "gemini array": (Gemini("assistant", stream=True), GEMINI, CALLED, partial(read_content, "array")),
+    "responses": (Responses(), {"input": "hello"}, CALLED, read_response),
+    "completions": (Completions(), {"prompt": "hello"}, SAID, read_text_completion),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+async def test_stream_that_is_cut_at_any_byte_ends_in_an_error(name: str) -> None:
+    dialect, fields, whole, read = CASES[name]
+    asked = fields if "contents" in fields else {"model": "assistant", "stream": True, **fields}
     ends = set()
-    async for sent, exchange in exchanges(
-        CALLED + END, asked, Gemini("assistant", stream=True, events=form == "events")
-    ):
+    for length in range(len(whole + END) + 1):
+        sent = (whole + END)[:length]
+        exchange = await DialectExchange(answering(sent), json.dumps(asked).encode(), dialect=dialect).run()
         if exchange.sent[0]["status"] != 200:
-            assert gemini.read_answer(exchange.content).error is not None
+            assert "error" in json.loads(exchange.content)
             continue
-        stream = gemini.read_stream(exchange.content, form)
-        ends.add(stream.state)
-        if stream.state == "ended":
-            assert has_finish(sent)
-            assert stream.text == {0: 'Hél"lo'}
-            assert stream.calls[0][0]["args"] == {"city": "Oslo"}
-            assert exchange.record.outcome == "ok"
-        else:
-            assert not stream.finish
-            assert not stream.calls
-            assert exchange.record.outcome == "interrupted"
-    assert ends == {"ended", "failed"}
-
-
-async def test_response_that_is_cut_at_any_byte_ends_in_an_error() -> None:
-    ends = set()
-    async for sent, exchange in exchanges(
-        CALLED + END, {"model": "assistant", "input": "hello", "stream": True}, Responses()
-    ):
-        if exchange.sent[0]["status"] != 200:
-            assert json.loads(exchange.content)["error"]["code"]
-            continue
-        response = responses.read_stream(exchange.content).response
-        ends.add(response["status"])
-        if response["status"] == "completed":
-            assert sent.startswith(CALLED.rpartition(USAGE)[0].rstrip(b"\n"))
-            assert response["output"][-1]["arguments"] == '{"city":"Oslo"}'
-            assert exchange.record.outcome == "ok"
-        else:
-            assert (response["status"], response["error"]["code"]) == ("failed", "stream_interrupted")
-            assert exchange.record.outcome == "interrupted"
-    assert ends == {"completed", "failed"}
-
-
-async def test_text_completion_that_is_cut_at_any_byte_ends_in_an_error() -> None:
-    ends = set()
-    async for sent, exchange in exchanges(
-        SAID + END, {"model": "assistant", "prompt": "hello", "stream": True}, Completions()
-    ):
-        if exchange.sent[0]["status"] != 200:
-            assert json.loads(exchange.content)["error"]["code"]
-            continue
-        events = [json.loads(line[6:]) for line in exchange.content.split(b"\n\n") if line.startswith(b"data: {")]
-        is_done = exchange.content.endswith(END)
-        ends.add(is_done)
-        if is_done:
-            assert sent.startswith(SAID.rpartition(USAGE)[0].rstrip(b"\n"))
-            assert "".join(choice["text"] for event in events for choice in event["choices"]) == 'Hél"lo'
-            assert exchange.record.outcome == "ok"
-        else:
-            assert events[-1]["error"]["code"] == "stream_interrupted"
-            assert exchange.record.outcome == "interrupted"
+        seen = read(exchange.content)
+        ends.add(seen.is_whole)
+        assert exchange.record.outcome == ("ok" if seen.is_whole else "interrupted")
+        if seen.is_whole:
+            assert sent.startswith(whole.rpartition(USAGE)[0].rstrip(b"\n"))
+            assert (seen.text, seen.arguments) == ('Hél"lo', '{"city":"Oslo"}' if whole is CALLED else None)
     assert ends == {True, False}
