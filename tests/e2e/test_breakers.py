@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
@@ -13,8 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-from gateway.execution.retry import FLOOR, WINDOW_S
-from providers.testkit.scenario import Cut, HttpError, Scenario
+from providers.testkit.scenario import HttpError, Scenario
 from providers.testkit.server import SimulatorThread
 from tests.kit.chat_http import CHAT, body
 from tests.kit.configs import Config
@@ -114,55 +111,3 @@ def test_all_breakers_open_refuses_at_once_with_retry_after(tmp_path: Path, pair
         assert set(breakers(operator)) == set(NAMES)
         assert operator.ready()["deployments"]["benched"] == {}
         assert set(operator.admin.get("/explain").json()["breakers"]) == set(NAMES)
-
-
-@pytest.mark.slow
-def test_streams_that_break_off_open_the_breaker(tmp_path: Path, pair: SimulatorThread) -> None:
-    keys = "breaker: {failures: 2, open: 60s}"
-    with started(tmp_path, resilient(pair, keys), pair) as operator:
-        pair["a"].scenario = Scenario(faults=((Cut(after_events=3), 1.0),), text="one two three four five six " * 5)
-        for _ in range(2):
-            answer = ask(operator, stream=True)
-            assert (answer.headers["x-gateway-deployment"], "[DONE]" in answer.text) == ("a", False)
-        answer = ask(operator, stream=True)
-        assert (answer.headers["x-gateway-deployment"], "[DONE]" in answer.text) == ("b", True)
-
-
-@pytest.mark.slow
-def test_reload_keeps_a_breaker_open(tmp_path: Path, pair: SimulatorThread) -> None:
-    keys = "attempts: {per_deployment: 1, total: 4}, breaker: {failures: 2, open: 60s}"
-    with started(tmp_path, resilient(pair, keys), pair) as operator:
-        pair["a"].scenario = DOWN
-        for _ in range(2):
-            ask(operator)
-        assert set(breakers(operator)) == {"a"}
-        received, version = pair["a"].received, operator.version()
-        operator.replace(resilient(pair, keys, number=1))
-        operator.wait_for_another(version)
-        assert set(breakers(operator)) == {"a"}
-        assert operator.answered_by() == "b"
-        assert pair["a"].received == received
-        version = operator.version()
-        operator.replace(resilient(pair, "breaker: off", number=1))
-        operator.wait_for_another(version)
-        assert breakers(operator) == {}
-        ask(operator)
-        assert pair["a"].received > received
-
-
-@pytest.mark.slow
-def test_retries_do_not_double_the_requests_of_a_failing_provider(tmp_path: Path, pair: SimulatorThread) -> None:
-    requests, share = 200, 0.2
-    keys = "breaker: off, retry_budget: 20%"
-    with started(tmp_path, resilient(pair, keys, "a"), pair) as operator:
-        site = pair["a"]
-        site.scenario = DOWN
-        before, began = site.received, time.monotonic()
-        with ThreadPoolExecutor(16) as pool:
-            statuses = list(pool.map(lambda _: ask(operator).status_code, range(requests)))
-        windows = 1 + (time.monotonic() - began) // (WINDOW_S * 0.9)
-        assert set(statuses) == {502}
-        calls = site.received - before
-        assert requests < calls <= (1 + share) * requests + FLOOR * windows
-        refused = f'gateway_retries_refused_total{{deployment="a",region="default"}} {2 * requests - calls:.1f}'
-        assert refused in operator.admin.get("/metrics").text

@@ -23,7 +23,7 @@ REFUSALS = {
     "spent": (FailureKind.QUOTA, 429, None),
 }
 # Each test has its own deployment with two keys, so that all can share one gateway.
-NAMES = [f"{name}-{form}" for name in REFUSALS for form in ("json", "stream")] + ["both", "soon"]
+NAMES = [f"{name}-{form}" for name in REFUSALS for form in ("json", "stream")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,26 +87,3 @@ def test_only_the_failing_key_gets_a_cooldown(
         response = client.post(CHAT, json=asked)
         assert (response.status_code, response.headers["x-gateway-attempts"]) == (200, "1")
     assert keys_used(provider, name) == [1, 2, 2, 2, 2]
-
-
-def test_deployment_gets_a_cooldown_when_all_keys_have_one(client: httpx.Client, provider: SimulatorThread) -> None:
-    PICKY.refused["sk-secret-both-1"] = REFUSALS["refused"]
-    PICKY.refused["sk-secret-both-2"] = REFUSALS["limited"]
-    response = client.post(CHAT, json=body(model="both"))
-    assert (response.status_code, response.json()["error"]["code"]) == (429, "rate_limited")
-    assert "secret" not in response.text
-    response = client.post(CHAT, json=body(model="both"))
-    assert (response.status_code, response.json()["error"]["code"]) == (503, "no_healthy_deployment")
-    assert 1 <= int(response.headers["retry-after"]) <= 60
-    assert keys_used(provider, "both") == [1, 2]
-
-
-def test_key_is_used_again_after_its_cooldown(client: httpx.Client, provider: SimulatorThread) -> None:
-    PICKY.refused["sk-secret-soon-1"] = (FailureKind.RATE_LIMITED, 429, 1.0)
-    assert client.post(CHAT, json=body(model="soon")).status_code == 200
-    del PICKY.refused["sk-secret-soon-1"]
-    for _ in range(2000):
-        assert client.post(CHAT, json=body(model="soon")).status_code == 200
-        if 1 in keys_used(provider, "soon")[1:]:
-            return
-    pytest.fail("the key was never asked again")

@@ -153,48 +153,6 @@ def test_burst_is_partly_answered_and_the_rest_is_shed_early(shared: Operator, p
     assert metric("gateway_shed_total", deployment="a", reason="queue_full") == statuses[503]
 
 
-def test_request_over_the_limit_of_one_deployment_goes_to_the_next(shared: Operator, pair: SimulatorThread) -> None:
-    operator, metric = shared, activate(shared, pair, bounded(pair, "{limit: 2, queue: 0}", "a, b"))
-    pair["a"].scenario = SLOW
-    burst_clients = Burst(operator.gateway.url)
-    assert asyncio.run(burst_clients.burst(40)) == {200: 40}
-    by = Counter(answer.headers["x-gateway-deployment"] for _, answer in burst_clients.answers)
-    assert by["a"] >= 2
-    assert by["b"] == metric("gateway_shed_total", deployment="a") > 0
-    assert operator.ready()["deployments"]["breakers"] == {}, "shedding is not a failure of the deployment"
-
-
-def test_queued_request_of_a_disconnected_client_is_not_sent(shared: Operator, pair: SimulatorThread) -> None:
-    operator, metric = shared, activate(shared, pair, bounded(pair, "{limit: 1, queue: 5, wait: 20s}"))
-    site = pair["a"]
-    site.scenario = Scenario(faults=((Silent(), 1.0),))
-    url, headers = f"{operator.gateway.url}{CHAT}", dict(operator.client.headers)
-
-    async def wait_for_gauge(name: str, value: int) -> None:
-        await asyncio.to_thread(eventually, lambda: metric(f"gateway_concurrency_{name}", deployment="a") == value)
-
-    async def queue_and_disconnect() -> None:
-        async with httpx.AsyncClient(trust_env=False, timeout=LIMIT_S, headers=headers) as client:
-            asked = asyncio.create_task(client.post(url, json=body(stream=True)))
-            await wait_for_gauge("in_use", 1)
-            waiting = [asyncio.create_task(client.post(url, json=body(stream=True))) for _ in range(2)]
-            await wait_for_gauge("queued", 2)
-            # The waiting requests are cancelled first: a free slot goes only to a request that is still queued.
-            for task in waiting:
-                task.cancel()
-            await wait_for_gauge("queued", 0)
-            asked.cancel()
-            await asyncio.gather(asked, *waiting, return_exceptions=True)
-
-    received = site.received
-    asyncio.run(queue_and_disconnect())
-    eventually(lambda: metric("gateway_concurrency_queued", deployment="a") == 0)
-    eventually(lambda: metric("gateway_concurrency_in_use", deployment="a") == 0)
-    assert site.received == received + 1
-    site.scenario = HEALTHY
-    assert operator.client.post(CHAT, json=body()).status_code == 200
-
-
 def test_stream_holds_its_slot_until_its_last_event(shared: Operator, pair: SimulatorThread) -> None:
     operator, metric = shared, activate(shared, pair, bounded(pair, "{limit: 1, queue: 0}"))
     pair["a"].scenario = HOLDS
@@ -209,33 +167,6 @@ def test_stream_holds_its_slot_until_its_last_event(shared: Operator, pair: Simu
     pair["a"].scenario = HEALTHY
     eventually(lambda: metric("gateway_concurrency_in_use", deployment="a") == 0)
     assert operator.client.post(CHAT, json=body()).status_code == 200
-
-
-def test_reload_that_lifts_the_limit_releases_queued_requests(shared: Operator, pair: SimulatorThread) -> None:
-    limited = bounded(pair, "{limit: 1, queue: 50, wait: 25s}")
-    # The request that holds the only slot keeps it: only the reload can let the others in.
-    patient = limited.merge("resilience: {first_token: 60s, commit: 90s}")
-    operator, metric = shared, activate(shared, pair, patient)
-    pair["a"].scenario = Scenario(script=(Silent(),))
-    version = operator.version()
-
-    async def ask() -> Counter[int]:
-        burst_clients = Burst(operator.gateway.url)
-        async with burst_clients.client() as client:
-            holding = asyncio.create_task(burst_clients.ask(client, "greedy"))
-            await asyncio.to_thread(eventually, lambda: metric("gateway_concurrency_in_use", deployment="a") == 1)
-            asking = asyncio.create_task(burst_clients.burst(19))
-            await asyncio.to_thread(eventually, lambda: metric("gateway_concurrency_queued", deployment="a") == 19)
-            unbounded = Config.parse(operator.path.read_text("utf-8")).merge("deployments: {a: {concurrency: null}}")
-            operator.replace(unbounded)
-            await asyncio.to_thread(operator.wait_for_another, version)
-            statuses = await asking
-            assert not holding.done()
-            holding.cancel()
-            await asyncio.gather(holding, return_exceptions=True)
-        return statuses
-
-    assert asyncio.run(ask()) == {200: 19}
 
 
 @pytest.mark.slow
