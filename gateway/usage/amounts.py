@@ -27,7 +27,7 @@ PICO_PER_NANO = 1000
 _MOST_DIGITS = 20
 
 
-class CallAmount(msgspec.Struct, frozen=True):
+class CallAmount(msgspec.Struct, frozen=True, gc=False):
     """The cost of a call in both currencies.
 
     Attributes:

@@ -191,7 +191,7 @@ class RatePerMinute:
         return RateState(max(0, MINUTE_NS - full_in_ns) * self.per_minute // MINUTE_NS, full_in_ns)
 
 
-class HoldRequest(msgspec.Struct):
+class HoldRequest(msgspec.Struct, gc=False):
     """The worst cost of one upstream call, and the limits that apply to it.
 
     Attributes:
@@ -279,7 +279,7 @@ def present_state(stored: CounterState | None, bounds: WindowBounds, now_ns: int
     return stored if stored.start_ns <= now_ns else stored._replace(start_ns=start_ns, end_ns=end_ns)
 
 
-class RateState(Value, frozen=True):
+class RateState(Value, frozen=True, gc=False):
     """The rest of a bucket.
 
     Attributes:
@@ -291,7 +291,7 @@ class RateState(Value, frozen=True):
     full_in_ns: int
 
 
-class HoldGranted(Value, frozen=True):
+class HoldGranted(Value, frozen=True, gc=False):
     """The call may be sent. It must be settled.
 
     Attributes:

@@ -42,7 +42,7 @@ _MOST_TRIES = 3
 _TOKENS = int(Measure.TOKENS)
 
 
-class Hold(HoldRequest, kw_only=True):
+class Hold(HoldRequest, kw_only=True, gc=False):
     """The hold of a call to a provider: the facts on which its size depends, then its size.
 
     Attributes:

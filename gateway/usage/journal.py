@@ -102,14 +102,14 @@ _OpenCall = tuple[int, int, list[_Entry], bytes]
 _encode, _decode = msgspec.msgpack.Encoder().encode, msgspec.msgpack.Decoder(_OpenCall).decode
 
 
-class _Operation(msgspec.Struct):
+class _Operation(msgspec.Struct, gc=False):
     """A part of a transaction."""
 
     run: Callable[[lmdb.Transaction, Any], Any]
     argument: object
 
 
-class _Queued(_Operation):
+class _Queued(_Operation, gc=False):
     """An operation that waits for the next transaction, or for the lock."""
 
     future: asyncio.Future[Any]

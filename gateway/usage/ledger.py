@@ -29,7 +29,7 @@ from contextlib import contextmanager
 from datetime import datetime, tzinfo
 from operator import add
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -206,6 +206,7 @@ def _remove_callers(chosen: str) -> tuple[str, ...]:
 
 
 _TEXTS[None] = None
+_Key = TypeVar("_Key")
 
 
 class LocalTime:
@@ -231,29 +232,33 @@ class _Totals:
     """The sums by which rows change the totals. Each line is written once."""
 
     def __init__(self) -> None:
-        self._lines: dict[str, dict[tuple[object, ...], list[int]]] = {table: {} for table in TOTALS}
+        # By hour, day, series, end user and assistant, which are the same for many rows.
+        self._sums: dict[tuple[str, str, int, str | None, str | None], Sequence[int]] = {}
 
     def add(self, row: UsageRow, hour: str, day: str, series: int, sign: int = 1) -> None:
         """Add a row, or remove it with the sign -1."""
         if row.kind is not RowKind.USAGE:
             return
-        sums = [sign * number for number in sums_of(row)] if sign != 1 else sums_of(row)
-        self._add("total_hour", (day, hour, series), sums)
-        self._add("total_day", (day, series), sums)
-        self._add("total_user_day", (day, row.user or "", series), sums)
-        if row.assistant:
-            self._add("total_assistant_day", (day, row.assistant, series), sums)
-
-    def _add(self, table: str, key: tuple[object, ...], sums: Sequence[int]) -> None:
-        lines = self._lines[table]
-        line = lines.get(key)
-        lines[key] = [*sums] if line is None else [*map(add, line, sums)]
+        sums = sums_of(row) if sign == 1 else [sign * number for number in sums_of(row)]
+        _add(self._sums, (hour, day, series, row.user, row.assistant), sums)
 
     def write(self, statements: Statements) -> None:
         """Add the sums to the tables."""
-        for table, lines in self._lines.items():
-            if lines:
-                statements.executemany(_UPSERT[table], [(*key, *sums) for key, sums in lines.items()])
+        lines: dict[str, dict[tuple[object, ...], Sequence[int]]] = {table: {} for table in TOTALS}
+        for (hour, day, series, user, assistant), sums in self._sums.items():
+            _add(lines["total_hour"], (day, hour, series), sums)
+            _add(lines["total_day"], (day, series), sums)
+            _add(lines["total_user_day"], (day, user or "", series), sums)
+            if assistant:
+                _add(lines["total_assistant_day"], (day, assistant, series), sums)
+        for table, of_table in lines.items():
+            if of_table:
+                statements.executemany(_UPSERT[table], [(*key, *sums) for key, sums in of_table.items()])
+
+
+def _add(lines: dict[_Key, Sequence[int]], key: _Key, sums: Sequence[int]) -> None:
+    line = lines.get(key)
+    lines[key] = sums if line is None else [*map(add, line, sums)]
 
 
 class Ledger:

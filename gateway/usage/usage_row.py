@@ -84,7 +84,7 @@ class BudgetChange(msgspec.Struct, frozen=True):
     amount: Annotated[int, msgspec.Meta(ge=0, le=2**62)]
 
 
-class UsageRow(msgspec.Struct, kw_only=True, array_like=True):
+class UsageRow(msgspec.Struct, kw_only=True, array_like=True, gc=False):
     """One row of the ledger. It is stored as an array: a new field is added at the end, with a default.
 
     Attributes:

@@ -54,7 +54,7 @@ _BASE64_PER_AUDIO_TOKEN = 16
 _THINKS_BY_DEFAULT = frozenset({"thinking_default", "thinking_only"})
 
 
-class CallFacts(msgspec.Struct):
+class CallFacts(msgspec.Struct, gc=False):
     """The facts that decide what a call may cost.
 
     Attributes:
