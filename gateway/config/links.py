@@ -114,7 +114,7 @@ class Links:
             for key in (key for key in ("tls", "proxy") if getattr(section, key) is not None):
                 self.findings.warn((*path, key), "is not used with a simulator", "remove it")
             return Way(endpoint.residency)
-        tls, link = self._read_tls(path, section, endpoint) if section.tls is not None else (None, None)
+        tls, link = self._read_tls(path, section, section.tls, endpoint) if section.tls is not None else (None, None)
         if section.proxy is None:
             return Way(endpoint.residency, tls, None, link)
         proxy = self._read_proxy((*path, "proxy"), section, section.proxy, endpoint)
@@ -181,12 +181,9 @@ class Links:
         return f"Basic {b64encode(pair.encode('latin-1')).decode()}", tuple(missing)
 
     def _read_tls(
-        self, path: KeyPath, section: DeploymentSection, endpoint: Endpoint
+        self, path: KeyPath, section: DeploymentSection, tls: TlsFiles, endpoint: Endpoint
     ) -> tuple[TlsFiles | None, Link | None]:
         """Return the names of the files and the link with their content, after errors have been reported."""
-        tls = section.tls
-        if tls is None:
-            return None, None
         path = (*path, "tls")
         if not endpoint.origin.startswith("https://"):
             self.findings.error(path, "has no effect on an http:// URL", "write https:// in `endpoint`, or remove it")

@@ -14,6 +14,7 @@ from gateway.config.service_permits import is_this_machine
 from gateway.config.territories import read_territory
 from gateway.config.validation import Draft, Findings
 from gateway.model.budget import StoreKind, Stores, StoreServer
+from gateway.model.section import UnitError
 from providers.auth import Secret
 from providers.sites import OriginError, parse_origin
 from providers.territories import Places
@@ -137,40 +138,32 @@ def _store(
     passwords = required_versions(findings, at, section.password, references, variable, term="password")
     try:
         return _read_url(kind, section.url, territory or "", passwords)
-    except _UrlError as error:
+    except UnitError as error:
         findings.error((*path, "url"), error.message, error.hint)
         return None
 
 
-class _UrlError(Exception):
-    """An address of a store that cannot be used. The message never contains the address: it may contain a password."""
-
-    def __init__(self, message: str, hint: str = "") -> None:
-        super().__init__(message)
-        self.message = message
-        self.hint = hint
-
-
 def _read_url(kind: StoreKind, url: str, territory: str, passwords: tuple[Secret, ...]) -> StoreServer:
+    """Return the server. Raises UnitError, whose message never has the address: it may contain a password."""
     form = _FORMS[kind]
     such_as = f"such as {form.example}"
     try:
         parts = urlsplit(url)
         port = parts.port
     except ValueError:
-        raise _UrlError("is not a URL", such_as) from None
+        raise UnitError("is not a URL", such_as) from None
     if not url.isascii() or not url.isprintable() or " " in url:
-        raise _UrlError("must be visible ASCII without spaces", such_as)
+        raise UnitError("must be visible ASCII without spaces", such_as)
     if parts.scheme not in form.schemes:
-        raise _UrlError(f"must start with {' or '.join(f'{scheme}://' for scheme in form.schemes)}", such_as)
+        raise UnitError(f"must start with {' or '.join(f'{scheme}://' for scheme in form.schemes)}", such_as)
     if parts.password is not None:
-        raise _UrlError("must not contain a password", f"write password: ${{{form.variable}}}")
+        raise UnitError("must not contain a password", f"write password: ${{{form.variable}}}")
     if parts.fragment or "#" in url:
-        raise _UrlError("must have no fragment", such_as)
+        raise UnitError("must have no fragment", such_as)
     origin = _origin(parts, such_as)
     database = unquote(parts.path.removeprefix("/"))
     if not form.database.fullmatch(database):
-        raise _UrlError(f"the path {form.database_meaning}", such_as)
+        raise UnitError(f"the path {form.database_meaning}", such_as)
     parameters = _parameters(parts, kind)
     is_local = is_this_machine(origin)
     uses_tls = form.schemes[parts.scheme]
@@ -178,10 +171,10 @@ def _read_url(kind: StoreKind, url: str, territory: str, passwords: tuple[Secret
         mode = parameters.get("sslmode", "disable" if is_local else _VERIFIED)
         if not is_local and mode != _VERIFIED:
             message = f"the mode `sslmode={mode}` does not verify the server, which is not this machine"
-            raise _UrlError(message, f"remove it: `{_VERIFIED}` is the default")
+            raise UnitError(message, f"remove it: `{_VERIFIED}` is the default")
         uses_tls = _SSL_MODES[mode]
     elif not uses_tls and not is_local:
-        raise _UrlError("is not encrypted, and the server is not this machine", "use rediss://")
+        raise UnitError("is not encrypted, and the server is not this machine", "use rediss://")
     return StoreServer(
         kind=kind,
         host=urlsplit(origin).hostname or "",
@@ -199,11 +192,11 @@ def _read_url(kind: StoreKind, url: str, territory: str, passwords: tuple[Secret
 def _origin(parts: SplitResult, such_as: str) -> str:
     """Return the host in its normal spelling, as the origin of an https URL."""
     if not parts.hostname:
-        raise _UrlError("has no host name", such_as)
+        raise UnitError("has no host name", such_as)
     try:
         return parse_origin(f"https://{parts.netloc.rpartition('@')[2]}")[0]
     except OriginError as error:
-        raise _UrlError(str(error), such_as) from None
+        raise UnitError(str(error), such_as) from None
 
 
 def _parameters(parts: SplitResult, kind: StoreKind) -> dict[str, str]:
@@ -213,11 +206,11 @@ def _parameters(parts: SplitResult, kind: StoreKind) -> dict[str, str]:
     given = parse_qsl(parts.query, keep_blank_values=True)
     for name, value in given:
         if name not in allowed:
-            raise _UrlError(f"has a parameter that is not supported; allowed: {', '.join(allowed)}")
+            raise UnitError(f"has a parameter that is not supported; allowed: {', '.join(allowed)}")
         if name == "sslmode" and value not in _SSL_MODES:
-            raise _UrlError("has an unknown `sslmode`", f"remove it, or write one of {', '.join(_SSL_MODES)}")
+            raise UnitError("has an unknown `sslmode`", f"remove it, or write one of {', '.join(_SSL_MODES)}")
         if name == form.ca_parameter and not value.startswith("/"):
-            raise _UrlError(f"the file of `{name}` must have an absolute path")
+            raise UnitError(f"the file of `{name}` must have an absolute path")
     if len(dict(given)) != len(given):
-        raise _UrlError("has a parameter twice", "remove one")
+        raise UnitError("has a parameter twice", "remove one")
     return dict(given)
