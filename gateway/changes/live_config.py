@@ -97,9 +97,9 @@ class LiveConfig:
         self._is_our_compiler = compile_job is None
         self._wait = wait
         self._activate: Activate = _activate_nothing
-        self.on_change: Callable[[], None] = _note_nothing
-        self.is_followed: Callable[[], bool] = _is_not_followed
-        self.is_draining: Callable[[], bool] = _is_not_followed
+        self.on_change: Callable[[], None] = lambda: None
+        self.is_followed: Callable[[], bool] = lambda: False
+        self.is_draining: Callable[[], bool] = lambda: False
         self._last_error = ""
         """The last error of the watch that still persists. It is logged once."""
         self._one_at_a_time = asyncio.Lock()
@@ -443,14 +443,6 @@ class LiveConfig:
         elif done.cause not in _REQUESTED:
             self.failed = done
         self.on_change()
-
-
-def _note_nothing() -> None:
-    pass
-
-
-def _is_not_followed() -> bool:
-    return False
 
 
 async def _activate_nothing(_: bytes, __: ConfigVersion) -> tuple[int, ...]:

@@ -72,14 +72,14 @@ def add(*path: str | int, **values: Any) -> None:
 
 add("deployments", "house", "provider", misspelt="opnai", gone=GONE, wrong_type=5)
 add("deployments", "house", "model", gone=GONE, wrong_type=[])
-add("deployments", "house", "endpoint", wrong_type=5, unknown="mars")
+add("deployments", "house", "endpoint", misspelt="euu", wrong_type=5, unknown="mars")
 add("deployments", "house", "api_key", not_a_reference="${KEY", wrong_type=5)
-add("deployments", "house", "attests", wrong_type="zdr")
+add("deployments", "house", "attests", of_the_site=["zdrr"], wrong_type="zdr")
 add("deployments", "house", "capabilities", unknown=["txt"], wrong_type=5)
 add("deployments", "house", "available", unknown=["QQ"], wrong_type=5)
 add("deployments", "house", "stores", unknown="QQ", wrong_type=5)
 add("deployments", "house", "headers", unknown={"x-no": "1"}, wrong_type=5)
-add("deployments", "house", "passthrough", refused=["model"], wrong_type=5)
+add("deployments", "house", "passthrough", refused=["model"], of_the_site=["store"], wrong_type=5)
 add("deployments", "house", "concurrency", no_limit={"queue": 3}, wrong_type=[])
 add("deployments", "house", "enabld", unknown=True)
 add("deployments", "house", "consent", wrong_type=5, unknown_mode={"mode": "never"})
@@ -160,10 +160,13 @@ def alone(name: str) -> frozenset[str]:
     return errors(MISTAKES[name])
 
 
-def may_hide(path: KeyPath, other: KeyPath) -> bool:
-    """Return whether a mistake at one key explains why a mistake at another one is not reported."""
-    shared = min(len(path), len(other))
-    return path[:shared] == other[:shared] or (path[-1], other[-1]) in DEPENDENT
+def may_hide(name: str, other: str) -> bool:
+    """Return whether a mistake explains why another one is not reported. The name that a misspelt one means is known."""
+    (path, _), (at, _) = MISTAKES[name], MISTAKES[other]
+    shared = min(len(path), len(at))
+    needs_site = path[-1] in ("provider", "endpoint", "stores") and "of the site" in other
+    is_dependent = (path[-1], at[-1]) in DEPENDENT or needs_site
+    return path[:shared] == at[:shared] or (is_dependent and "misspelt" not in name)
 
 
 def test_base_configuration_has_no_error() -> None:
@@ -178,6 +181,6 @@ def test_mistake_is_reported_once(name: str) -> None:
 @pytest.mark.parametrize("name", PAIRS)
 def test_mistake_hides_no_other_mistake_of_its_section(name: str) -> None:
     mistake = path, _ = MISTAKES[name]
-    others = [other for other, (at, _) in MISTAKES.items() if at[0] == path[0] and not may_hide(path, at)]
+    others = [other for other, (at, _) in MISTAKES.items() if at[0] == path[0] and not may_hide(name, other)]
     hidden = {other: alone(other) - errors(mistake, MISTAKES[other]) for other in others}
     assert not {other: missing for other, missing in hidden.items() if missing}
