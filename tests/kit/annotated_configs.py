@@ -1,10 +1,11 @@
-"""Configs with the errors that follow, each written below the place that it points at, as a compiler shows them.
+"""Configs with the problems that follow, each written below the place that it points at, as a compiler shows them.
 
     version: 2
     #        ^ version: must be 1; this is version 1 of the format; write `version: 1`
 
 `^` is below the column; an error at the first column has `#<`. A document of a file replaces sections of the config
-`SOUND`: `# sound` in a section stands for the sound entries, and `# without: cell` removes sections.
+`SOUND`: `# sound` in a section stands for the sound entries, and `# without: cell` removes sections. Of a config with
+errors, only these are noted.
 """
 
 from __future__ import annotations
@@ -28,15 +29,16 @@ def documents(path: Path) -> Iterator[str]:
 
 
 def annotated(document: str) -> str:
-    """Return the document with the notes of the errors that it has now, in place of those that it had."""
+    """Return the document with the notes of the problems that it has now, in place of those that it had."""
     own = [line for line in document.splitlines() if not _NOTE.match(line)]
     text, number_of = _completed(own)
     notes: dict[int, list[tuple[int, str]]] = {}
-    for problem in errors_of(text):
+    for problem in errors_of(text) or problems_of(text):
         hint = f"; {problem.hint}" if problem.hint else ""
-        note = f"{dotted(problem.path)}: {problem.message}{hint}"
+        mark = "warning: " if problem.severity == "warning" else ""
+        note = f"{mark}{dotted(problem.path)}: {problem.message}{hint}"
         notes.setdefault(number_of[problem.line - 1], []).append((problem.column, note))
-    assert -1 not in notes, f"errors outside of the document: {notes[-1]}"
+    assert -1 not in notes, f"problems outside of the document: {notes[-1]}"
     lines = [[line, *(_below(*note) for note in notes.get(number, []))] for number, line in enumerate(own)]
     return "\n".join(line for group in lines for line in group) + "\n"
 

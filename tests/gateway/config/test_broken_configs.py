@@ -1,4 +1,4 @@
-"""Every error that a config can have: its position, its message and its fix. `mistakes/` has them below their places.
+"""The errors that a config can have, and some warnings: position, message and fix. `mistakes/` has them below their places.
 
 To write the notes of changed or new mistakes:
 

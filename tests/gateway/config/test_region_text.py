@@ -25,7 +25,6 @@ from providers.territories import parse_territory
 from tests.kit.configs import BASE, KEYS, Config, table_of
 from tests.kit.doc_pages import ROOT
 
-CODE = "warning: regions.cn.labels[0].producer: does not have the known form of a service provider's code"
 PRODUCER = "{name: cn-gb45438, producer: 001191310000MA1FL0000X00000}"
 
 
@@ -84,20 +83,6 @@ def test_a_label_is_written_by_name_or_with_options() -> None:
     assert (european.default_locale.locale, european.default_locale.first) == ("en", "A\n\n")
     assert (european.locales["de"].first, european.tags["de"], european.tags["no"]) == ("B\n\n", "de", "nb")
     assert european.locales["fr"].labels[0].text.startswith("Vous")
-
-
-@pytest.mark.parametrize(
-    ("cn", "problem"),
-    [
-        ("labels: [cn-gb45438]", "warning: regions.cn.labels[0]: cn-gb45438 has no `producer`"),
-        ("labels: [{name: cn-gb45438, producer: 91310000MA1FL0000X}]", CODE),
-        ("labels: [{name: cn-gb45438, producer: 001191310000MA1FL0000X1}]", CODE),
-        ("labels: [{name: cn-gb45438, producer: 001191310000MA1FL0000X3ABCD}]", CODE),
-    ],
-)
-def test_label_without_a_known_code_of_a_producer_is_warned_of(cn: str, problem: str) -> None:
-    found = problems(speaking(cn))
-    assert any(problem.removeprefix("warning: ") in message for message in found), found
 
 
 def test_a_profile_is_made_from_the_data_of_its_locale() -> None:
