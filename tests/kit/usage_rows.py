@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from gateway.usage.amounts import NANO
 from gateway.usage.journal import FOLDER, Journal, waiting_rows
-from gateway.usage.reports import GroupedUsage
+from gateway.usage.reports import GroupedUsage, UsageQuery, UsageReader
 from gateway.usage.usage_row import (
     MOST_NANO,
     MOST_TOKENS,
@@ -148,6 +148,21 @@ def counted(found: GroupedUsage) -> dict[tuple[object, ...], Counter[str]]:
 
 def without_zeros(sums: dict[tuple[object, ...], Counter[str]]) -> dict[tuple[object, ...], Counter[str]]:
     return {key: +counter for key, counter in sums.items()}
+
+
+def expect_recount(reader: UsageReader, rows: Sequence[UsageRow]) -> None:
+    """Compare the rows of a ledger, and the sums of its reports, with these rows."""
+    every_day = ("2000-01-01", "2100-01-01")
+    for names in (
+        ("client",),
+        ("user", "model"),
+        ("assistant", "client"),
+        ("region", "provider", "project", "site", "deployment"),
+        (),
+    ):
+        found = counted(reader.report(UsageQuery(names, *every_day)))
+        assert without_zeros(found) == without_zeros(recount(rows, *names)), names
+    assert {row.call: row for row in reader.rows(UsageQuery((), *every_day))} == {row.call: row for row in rows}
 
 
 def first_of_each_call(rows: Sequence[UsageRow]) -> list[UsageRow]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import tempfile
 from collections.abc import Coroutine
 from pathlib import Path
@@ -11,10 +12,11 @@ import hypothesis.strategies as st
 from hypothesis import settings
 from hypothesis.stateful import rule
 
+from gateway.usage.gate import HoldGranted, HoldRefused, HoldRequest
 from gateway.usage.journal import Journal
 from gateway.usage.windows import SECOND_NS
-from tests.kit.gate_machine import OWNERS, GateMachine
-from tests.kit.reference_gate import at_once
+from tests.kit.gate_machine import OWNERS, RATES, GateMachine
+from tests.kit.reference_gate import at_once, windows_at
 
 
 class JournalMachine(GateMachine):
@@ -34,6 +36,24 @@ class JournalMachine(GateMachine):
         for gate in self.gates.values():
             gate.close()
         self._home.cleanup()
+
+    @rule(owner=OWNERS, amounts=st.lists(st.integers(0, 60), min_size=2, max_size=5), data=st.data())
+    def hold_together(self, owner: int, amounts: list[int], data: st.DataObject) -> None:
+        """Hold several calls in one transaction: each sees those before it."""
+        limits, rates = data.draw(self.limits), data.draw(RATES)
+        gate, windows = self.gates[owner], windows_at(self.now_ns)
+        asked = [
+            HoldRequest(f"together-{len(self.calls)}-{number}", amount, amount, limits, rates, windows, b"row")
+            for number, amount in enumerate(amounts)
+        ]
+
+        async def hold_all() -> list[HoldGranted | HoldRefused]:
+            return await asyncio.gather(*map(gate.hold, asked))
+
+        for request, found in zip(asked, self.do(hold_all()), strict=True):
+            assert found == self.model.hold(self.names[owner], request)
+            if isinstance(found, HoldGranted):
+                self.calls.append((owner, request.call))
 
     @rule(owner=OWNERS, data=st.data())
     def end_process(self, owner: int, data: st.DataObject) -> None:

@@ -28,6 +28,7 @@ from tests.kit.postgres_server import PASSWORD, RunningPostgres, running_postgre
 from tests.kit.usage_rows import (
     NOON_NS,
     counted,
+    expect_recount,
     first_of_each_call,
     keep_rows,
     kept_rows,
@@ -84,16 +85,7 @@ def test_totals_equal_a_recount_of_the_rows(server: RunningPostgres, batches: li
         for batch in batches:
             assert ledger.insert(batch) <= len(rows)
     with reader_of(server.address()) as reader:
-        for names in (
-            ("client",),
-            ("user", "model"),
-            ("assistant", "client"),
-            ("region", "provider", "project", "site", "deployment"),
-            (),
-        ):
-            found = counted(reader.report(UsageQuery(names, *EVERY_DAY)))
-            assert without_zeros(found) == without_zeros(recount(rows, *names)), names
-        assert {row.call: row for row in reader.rows(UsageQuery((), *EVERY_DAY))} == {row.call: row for row in rows}
+        expect_recount(reader, rows)
 
 
 def _not_lost(row: UsageRow) -> UsageRow:
