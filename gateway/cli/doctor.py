@@ -23,7 +23,7 @@ from gateway.cli.cell import valkey_problem
 from gateway.cli.terminal import compile_file, confirmed, settings_of
 from gateway.config.destinations import service_permits
 from gateway.files import is_open_to_others
-from gateway.model.budget import StoreServer
+from gateway.model.budget import Stores
 from gateway.model.config_version import ConfigVersion
 from gateway.model.deployment import Deployment
 from gateway.operator_errors import CommandError, StateError
@@ -291,7 +291,7 @@ def _of_config(settings: Settings, *, uses_network: bool) -> Iterator[CheckResul
     config = compiled.config
     yield from _of_keys(config)
     if config.stores is not None:
-        yield from _of_stores(config, config.stores.database, config.stores.valkey)
+        yield from _of_stores(config.stores, config)
     if uses_network:
         yield from _of_origins(config)
     else:
@@ -309,23 +309,21 @@ def _of_keys(config: ConfigVersion) -> Iterator[CheckResult]:
         yield CheckResult("error", "keys", "no deployment can be called", "set the key of at least one")
 
 
-def _of_stores(
-    config: ConfigVersion, database: StoreServer | None, valkey: StoreServer | None
-) -> Iterator[CheckResult]:
-    if database is not None:
+def _of_stores(stores: Stores, config: ConfigVersion) -> Iterator[CheckResult]:
+    if stores.database is not None:
         try:
             from gateway.usage.postgres import current_schema
             from gateway.usage.postgres_schema import check_schema
 
-            check_schema(current_schema(database))
+            check_schema(current_schema(stores.database))
             yield CheckResult("ok", "stores.database", "it answers, and its schema fits")
         except ImportError:
             yield CheckResult("error", "stores.database", "packages are missing", "pip install asyncpg libvalkey")
         except StateError as error:
             yield CheckResult("error", "stores.database", str(error), "gateway db check has the details")
-    if valkey is not None:
+    if stores.valkey is not None:
         try:
-            problem = valkey_problem(valkey, config)
+            problem = valkey_problem(stores.valkey, config)
         except ImportError:
             yield CheckResult("error", "stores.valkey", "packages are missing", "pip install asyncpg libvalkey")
             return
