@@ -80,7 +80,6 @@ HOMES = {
         "providers/vendors/dashscope/answer.py",
     ),
     "jinja2": (
-        "gateway/console/page.py",
         "gateway/console/views.py",
         "evaluation/report.py",
     ),

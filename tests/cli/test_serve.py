@@ -39,8 +39,13 @@ def unassigned_port() -> int:
 
 @pytest.mark.parametrize(
     "command",
-    [("serve", "--config", EXAMPLE), pytest.param(("serve", "--config", DEMO), marks=pytest.mark.slow), ("demo",)],
-    ids=["serve", "serve-demo", "demo"],
+    [
+        ("serve", "--config", EXAMPLE),
+        ("serve", "--config", EXAMPLE, "--workers", "2"),
+        pytest.param(("serve", "--config", DEMO), marks=pytest.mark.slow),
+        ("demo",),
+    ],
+    ids=["serve", "workers", "serve-demo", "demo"],
 )
 def test_used_port_prints_one_line(gateway: Command, busy_port: int, command: tuple[str, ...]) -> None:
     shown = gateway(*command, "--port", busy_port)
@@ -126,9 +131,10 @@ def test_missing_config_prints_one_line(gateway: Command) -> None:
     assert shown.err.startswith("gateway: there is no config at config/gateway.yaml; `gateway init` writes one")
 
 
-def test_config_with_errors_is_not_served(gateway: Command) -> None:
+@pytest.mark.parametrize("workers", [(), ("--workers", "2")], ids=["one", "two"])
+def test_config_with_errors_is_not_served(gateway: Command, workers: tuple[str, ...]) -> None:
     Path("broken.yaml").write_text("version: 1\nregion: {}\n")
-    shown = gateway("serve", "--config", "broken.yaml")
+    shown = gateway("serve", "--config", "broken.yaml", *workers)
     assert (shown.status, shown.out) == (1, "")
     assert "broken.yaml:2:1: region: unknown key 'region'; did you mean 'regions'?" in shown.err
 

@@ -5,9 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -29,12 +27,9 @@ from tests.kit.worker_processes import HEADERS, paused, state_of
 
 pytestmark = pytest.mark.slow  # starts many processes
 
-ROOT = Path(__file__).parents[2]
 LIMITED = {**HEADERS, "authorization": "Bearer gk-limited"}
 LONG = Scenario(text="one two three four five six seven eight nine ten eleven twelve", between_events_s=0.1)
 LIMIT_S = 30
-GRACE_S = 30
-SERVE_LIMIT_S = 240
 
 
 @pytest.fixture
@@ -191,26 +186,6 @@ def test_hung_request_does_not_keep_a_worker_without_its_supervisor(config: Path
             eventually(lambda: {state_of(pid) for pid in pids} == {"Z"})
             assert time.monotonic() - killed_at < 2.0, "a second, and one for a busy machine"
             assert running.exception(LIMIT_S) is not None or running.result().status_code >= 500
-
-
-def run_until_end(config: Path, *options: str, **environ: str) -> subprocess.CompletedProcess[str]:
-    """Run `gateway serve` until it and all processes that share its output have ended."""
-    command = [sys.executable, "-m", "gateway.cli", "serve", "--config", str(config), *options]
-    environment = {**os.environ, **KEYS, "GATEWAY_LOG_FORMAT": "json", **environ}
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=SERVE_LIMIT_S)
-
-
-def test_error_that_stops_one_process_stops_several(config: Path, tmp_path: Path) -> None:
-    broken = tmp_path / "broken.yaml"
-    broken.write_text("version: 1\nregion: {}\n", "utf-8")
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-        busy = run_until_end(config, "--workers", "2", "--port", str(port))
-        wrong = run_until_end(broken, "--workers", "2", "--port", str(port))
-    assert (wrong.returncode, busy.returncode) == (1, 2)
-    assert "broken.yaml:2:1: region: unknown key 'region'; did you mean 'regions'?" in wrong.stderr
-    assert f"gateway: port {port} on 127.0.0.1 is used by another program" in busy.stderr
-    assert "worker" not in wrong.stderr + busy.stderr
 
 
 def add_limited_client(config: Path, limits: str) -> Path:

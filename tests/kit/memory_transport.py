@@ -12,7 +12,7 @@ class Wire(asyncio.Transport):
     """A transport that accepts every write until it is closed.
 
     Attributes:
-        written: What was written to it.
+        written: The bytes that were written to it.
         closed: Whether it was closed.
     """
 
