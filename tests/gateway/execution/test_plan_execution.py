@@ -81,7 +81,7 @@ async def test_our_own_trouble_is_failed_over_at_once_and_benched(
     assert "first" in bench.health.snapshot(bench.table)
 
 
-@pytest.mark.parametrize("status", [402, 403, 404, 410, 451])
+@pytest.mark.parametrize("status", [402, 403, 404, 410, 413, 451])
 async def test_status_alone_takes_nothing_away(bench: Bench, status: int) -> None:
     """It may concern only this request: the vendor's safety check, a file of another account."""
     bench.router.post(FIRST).mock(return_value=error(status, None))
@@ -95,7 +95,6 @@ async def test_status_alone_takes_nothing_away(bench: Bench, status: int) -> Non
     ("status", "code", "kind"),
     [
         (400, None, FailureKind.INVALID_REQUEST),
-        (413, None, FailureKind.INVALID_REQUEST),
         (422, None, FailureKind.INVALID_REQUEST),
         (400, "content_filter", FailureKind.CONTENT_FILTER),
         (400, "invalid_prompt", FailureKind.CONTENT_FILTER),
