@@ -13,8 +13,8 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from providers.catalogue.models import ModelFacts
 from providers.json_values import as_list, as_map, read_float, read_list, read_map, read_str
+from providers.testkit.claude_messages import signature_of
 from providers.testkit.request_checks import texts_of
-from providers.vendors.anthropic.simulator_request import signature_of
 
 _CALL_ID = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 _NAME = re.compile(r"[a-zA-Z0-9_-]{1,128}")

@@ -1,6 +1,6 @@
 """The simulator of Anthropic's Messages API.
 
-This module checks path, key and version, and writes answers and errors. `simulator_request` reads requests leniently.
+This module checks path, key and version, and writes answers and errors. `testkit.claude_messages` reads requests.
 
 Source of formats and refusals: anthropic 2.10.0, platform.claude.com and public captures; read 2026-11-20.
 """
@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from providers.chat import ChatCompletion, ChatRequest, Choice, Usage, text_of
 from providers.failures import FailureKind, InvalidRequest
 from providers.json_values import JsonError, dumps, loads
+from providers.openai_json.fields import mapping, present
 from providers.testkit.answer_pieces import arguments_of, cut, cut_in_two
+from providers.testkit.claude_messages import read_body, signature_of
 from providers.testkit.simulator import IncomingRequest, RequestRejected
-from providers.vendors.anthropic.simulator_request import read_body, signature_of
 from providers.wire import WireResponse
 
 _VERSIONS = ("2023-06-01", "2026-10-21")
@@ -52,7 +53,9 @@ class AnthropicSimulator:
         if version not in _VERSIONS:
             raise _refused(400, "invalid_request_error", "anthropic-version: header is required")
         try:
-            return read_body(loads(incoming.body))
+            body = mapping(loads(incoming.body), "request")
+            present(body, "max_tokens", "max_tokens")
+            return read_body(body)
         except JsonError:
             raise _refused(400, "invalid_request_error", "The request body is not valid JSON") from None
         except InvalidRequest as error:

@@ -1,7 +1,7 @@
 """Read a request of Anthropic's Messages API leniently: what the simulated model needs for its answer.
 
-Unknown fields and odd conversations are accepted. The tests check the adapter's requests against the types of
-Anthropic's own client.
+Bedrock's simulator reads its requests as such ones too. Unknown fields and odd conversations are accepted. The tests
+check the adapter's requests against the types of Anthropic's own client.
 
 Source: anthropic 2.10.0 (MessageCreateParams, MessageParam and its blocks), read 2026-11-20.
 """
@@ -31,7 +31,7 @@ from providers.chat import (
     UserMessage,
 )
 from providers.json_values import as_list, as_map, dumps_text, read_float, read_list, read_map, read_str
-from providers.openai_json.fields import integer, mapping, present
+from providers.openai_json.fields import integer
 from providers.testkit.request_checks import required_objects, required_text, texts_of
 
 _READ_FIELDS = frozenset(
@@ -48,11 +48,9 @@ def signature_of(model: str, thought: str) -> str:
     return base64.b64encode(f"simulated thought of {model}: {checksum:08x}".encode()).decode()
 
 
-def read_body(value: object) -> ChatRequest:
-    """Return the request. Raises InvalidRequest without a model, messages or `max_tokens`."""
-    body = mapping(value, "request")
+def read_body(body: Mapping[str, object]) -> ChatRequest:
+    """Return the request. Raises InvalidRequest without a model or messages."""
     model = required_text(body, "model")
-    limit = {"max_tokens": present(body, "max_tokens", "max_tokens")}
     entries = required_objects(body, "messages")
     disabled = read_map(body, "tool_choice").get("disable_parallel_tool_use")
     return ChatRequest(
@@ -63,7 +61,7 @@ def read_body(value: object) -> ChatRequest:
         ),
         stream=body.get("stream") is True,
         include_usage=True,
-        max_tokens=integer(limit, "max_tokens", "max_tokens", 1, 2**31),
+        max_tokens=integer(body, "max_tokens", "max_tokens", 1, 2**31),
         temperature=read_float(body, "temperature"),
         top_p=read_float(body, "top_p"),
         stop=tuple(str(stop) for stop in read_list(body, "stop_sequences")),
