@@ -145,8 +145,8 @@ def _as_compatible(native: Mapping[str, object]) -> dict[str, object]:
         {"content" if name == "contents" else name: value for name, value in message.items()} for message in messages
     ]
     for tool in read_list(body, "tools"):
-        function: dict[str, Any] = as_map(tool)["function"]  # type: ignore[assignment]
-        function["parameters"] = _schema(function)
+        if isinstance(function := as_map(tool).get("function"), dict):
+            function["parameters"] = _schema(function)
     if custom := read_map(read_map(body, "custom_tool"), "function"):
         del body["custom_tool"]
         body["tool_choice"] = {"type": "function", "function": {"name": custom.get("name")}}
