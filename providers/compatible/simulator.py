@@ -76,7 +76,7 @@ class CompatibleSimulator:
 
     @property
     def lacks(self) -> frozenset[str]:
-        """See `providers.testkit.simulator.LacksKinds`."""
+        """See `providers.testkit.simulator.lacked_by`."""
         return self.adapter.dialect.lacks
 
     def read_request(self, incoming: IncomingRequest) -> ChatRequest:

@@ -17,10 +17,7 @@ from providers.wire import WireResponse
 __all__ = [
     "GROUP",
     "SERVER_SENT_EVENTS",
-    "HasStreamType",
-    "HidesUsage",
     "IncomingRequest",
-    "LacksKinds",
     "NoSimulator",
     "Refused",
     "RequestRejected",
@@ -195,43 +192,15 @@ class SimulatesInputs(Protocol):
         ...
 
 
-@runtime_checkable
-class HasStreamType(Protocol):
-    """An optional member of a simulator whose streams are not server-sent events."""
-
-    @property
-    def stream_type(self) -> str:
-        """The content type of its streams."""
-        ...
-
-
-@runtime_checkable
-class HidesUsage(Protocol):
-    """An optional member of a simulator whose provider does not report some token counts."""
-
-    @property
-    def uncounted(self) -> frozenset[str]:
-        """The fields of `Usage` that are not reported, such as `cached_tokens`."""
-        ...
-
-
-@runtime_checkable
-class LacksKinds(Protocol):
-    """An optional member of a simulator whose provider never reports some kinds of failures."""
-
-    @property
-    def lacks(self) -> frozenset[str]:
-        """Failure kinds that the provider does not have, such as `content_filter` for a vendor without a filter."""
-        ...
-
-
 def lacked_by(simulator: Simulator) -> frozenset[str]:
     """Return the failure kinds that the provider does not have: none, unless the simulator has `lacks`.
+
+    It is an optional member, such as {`content_filter`} for a vendor without a filter.
 
     Raises:
         TypeError: `lacks` is not a set of failure kinds that a vendor may lack.
     """
-    own: object = simulator.lacks if isinstance(simulator, LacksKinds) else frozenset()
+    own: object = getattr(simulator, "lacks", frozenset())
     if not isinstance(own, frozenset | set) or not own <= LACKABLE:
         expected = ", ".join(sorted(LACKABLE))
         raise TypeError(f"`lacks` of the simulator of {simulator.name!r} is {own!r}; expected a set of {expected}")
@@ -239,14 +208,14 @@ def lacked_by(simulator: Simulator) -> frozenset[str]:
 
 
 def stream_type_of(simulator: Simulator) -> str:
-    """Return the content type of a simulator's streams: server-sent events, or its own `stream_type`."""
-    own: object = simulator.stream_type if isinstance(simulator, HasStreamType) else SERVER_SENT_EVENTS
+    """Return the content type of a simulator's streams: server-sent events, or its own `stream_type` (optional)."""
+    own: object = getattr(simulator, "stream_type", SERVER_SENT_EVENTS)
     return own if isinstance(own, str) else SERVER_SENT_EVENTS
 
 
 def uncounted_by(simulator: Simulator) -> frozenset[str]:
-    """Return the token counts that the provider does not report: none, unless the simulator has `uncounted`."""
-    own: object = simulator.uncounted if isinstance(simulator, HidesUsage) else frozenset()
+    """Return the fields of `Usage` that the provider does not report: none, unless the simulator has `uncounted`."""
+    own: object = getattr(simulator, "uncounted", frozenset())
     return own if isinstance(own, frozenset) else frozenset()
 
 
