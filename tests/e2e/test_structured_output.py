@@ -427,8 +427,9 @@ def test_hostile_schema_delays_no_request(
     thread.join()
     assert response.status_code == status, response.text
     waits.sort()
-    assert waits[-2] < 0.2  # 50 ms on a quiet machine
-    assert waits[len(waits) * 9 // 10] < 0.05
+    # 50 and 5 ms on a quiet machine. A schema that is checked at one go holds up the others for seconds.
+    assert waits[-2] < 1.0
+    assert waits[len(waits) * 9 // 10] < 0.2
 
 
 def test_refusal_names_the_ways_out(gateway: GatewayProcess) -> None:

@@ -288,7 +288,7 @@ async def test_held_lock_refuses_after_a_second_and_the_event_loop_keeps_turning
     begun_s = loop.time()
     with pytest.raises(GateUnavailable, match="locked the counters"):
         await gate.hold(request("one"))
-    assert 1 <= loop.time() - begun_s < 3
+    assert 1 <= loop.time() - begun_s < 10, "a second, and more on a busy machine; the lock is held for ever"
     assert turns > 100
     turning.cancel()
     stopped._give()
