@@ -14,7 +14,9 @@ from pathlib import Path
 
 import pytest
 import yaml
+from packaging.version import Version
 
+from scripts import release
 from scripts.release import STATED, ReleaseError, make_dist, make_release, released_changelog, stated_version
 
 ROOT = Path(__file__).parents[2]
@@ -97,20 +99,26 @@ def test_failed_dist_leaves_the_checkout_as_it_was(checkout: Path) -> None:
 
 
 @pytest.mark.slow
-def test_files_of_a_commit_name_it(tmp_path: Path) -> None:
+def test_files_of_a_commit_name_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first is built. Of the others, which take seconds too, the version is seen that a build would read."""
     pytest.importorskip("cyclonedx_py")
     git(tmp_path, "clone", "--quiet", "--depth", "1", ROOT.as_uri(), "clone")
     clone, version = tmp_path / "clone", stated_version(ROOT)
     commit = git(clone, "rev-parse", "--short=12", "HEAD")
-    for made, change in ((f"{version}+g{commit}", None), (f"{version}+g{commit}.changed", "notes.txt")):
-        if change is not None:
-            (clone / change).touch()
-        assert make_dist(clone, NOW).startswith(f"{made}:\n")
-        assert (clone / f"dist/assistant_gateway-{made}-py3-none-any.whl").is_file()
-        assert git(clone, "status", "--porcelain") == ("" if change is None else f"?? {change}")
+    made = f"{version}+g{commit}"
+    assert make_dist(clone, NOW).startswith(f"{made}:\n")
+    assert (clone / f"dist/assistant_gateway-{made}-py3-none-any.whl").is_file()
+    assert git(clone, "status", "--porcelain") == ""
+
+    stated: list[str] = []
+    monkeypatch.setattr(release, "_build", lambda root, *_: stated.append(stated_version(root)))
+    (clone / "notes.txt").touch()
+    assert make_dist(clone, NOW).startswith(f"{made}.changed:\n")
+    assert git(clone, "status", "--porcelain") == "?? notes.txt"
     (clone / "notes.txt").unlink()
     git(clone, "tag", f"v{version}")
     assert make_dist(clone, NOW).startswith(f"{version}:\n")
+    assert stated == [f"{made}.changed", version] == [str(Version(one)) for one in stated], "as a build writes them"
 
 
 @pytest.mark.slow
