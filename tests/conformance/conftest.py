@@ -2,7 +2,8 @@
 
 An adapter with its own code runs all tests except the long ones. The compatible vendors share one adapter, and a
 vendor's second endpoint has the format of its first. So one of them runs all tests, and the others run only the tests
-that depend on their data. Slow tests over another model than an adapter's most capable one run with `make kit`.
+that depend on their data. Slow tests over another model than an adapter's most capable one run with `make kit`, and so
+do the long ones of a vendor that shares its adapter: they read the same code with the same bytes as `minimax` does.
 """
 
 from __future__ import annotations
@@ -95,7 +96,10 @@ def _marks_of(name: str, value: object, first_subjects: dict[str, Subject]) -> t
     assert isinstance(subject, Subject | WireCase)
     if not _is_slow(name, subject, first_subjects):
         return ()
-    one_of_many = isinstance(subject, Subject) and subject.model != first_subjects[subject.adapter.name].model
+    one_of_many = isinstance(subject, Subject) and (
+        subject.model != first_subjects[subject.adapter.name].model
+        or (name.startswith(_LONG) and subject.adapter.name in _LIKE_ANOTHER)
+    )
     return (pytest.mark.slow, pytest.mark.every_model) if one_of_many else (pytest.mark.slow,)
 
 
