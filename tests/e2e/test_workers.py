@@ -184,7 +184,7 @@ def test_hung_request_does_not_keep_a_worker_without_its_supervisor(config: Path
             gateway.process.kill()
             killed_at = time.monotonic()
             eventually(lambda: {state_of(pid) for pid in pids} == {"Z"})
-            assert time.monotonic() - killed_at < GRACE_S / 3, "a second on a quiet machine; the request would hang on"
+            assert time.monotonic() - killed_at < LIMIT_S / 3, "a second on a quiet machine; the request would hang on"
             assert running.exception(LIMIT_S) is not None or running.result().status_code >= 500
 
 
