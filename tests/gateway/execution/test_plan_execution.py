@@ -111,6 +111,13 @@ async def test_invalid_or_refused_request_is_not_failed_over(
     assert not second.called
 
 
+async def test_request_that_is_too_large_for_one_server_goes_to_the_next(bench: Bench) -> None:
+    bench.router.post(FIRST).mock(return_value=error(413))
+    second = bench.router.post(SECOND).respond(json=answer_json(model="m2"))
+    await bench.ask()
+    assert second.called
+
+
 @pytest.mark.parametrize(("param", "remedy"), [("stream_options", "stream_options: false"), ("stream", "fold: false")])
 async def test_a_field_that_no_client_sent_is_not_its_mistake(bench: Bench, param: str, remedy: str) -> None:
     """The gateway itself requests a stream for one JSON answer. No cooldown starts: other requests differ."""
