@@ -1,8 +1,9 @@
-"""Words that decide what an error is about, at any provider: of an account, of a content policy, of a length.
+"""Words that decide what an error is about, at any provider: of an account, a content policy, and of a refusal.
 
 `words.toml` next to this module has them. A message may repeat a part of the prompt. Words of an account take the key
 from everybody, so what a message quotes does not count for them: all from its first quotation mark to its last one, or
-to the end, because the prompt may contain others. Words of a length count only for a request that is refused anyway.
+to the end, because the prompt may contain others. Words of a refusal count only
+for a request that is refused as invalid, of which they name the cause.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ __all__ = ["WORDS", "judged_by_words", "phrases"]
 
 WORDS = FactsFile("providers.reading", "words")
 """The file of the words."""
-_RULES = {"account": "words of an account", "content": "words of a content policy", "length": "words of a length"}
+_RULES = {"account": "words of an account", "content": "words of a content policy", "refusal": "words of a refusal"}
 _MOST_TEXT = 2000
 _GAP = r"[^.!?;。！？；\n]{0,80}?"
 _OPENING = r"""(?<![^\s(\[{:=,，：])["'`“‘«「『《{\[].*"""
@@ -34,12 +35,12 @@ def judged_by_words(words: Iterable[str], message: str, *, is_invalid: bool = Fa
     Args:
         words: The codes and types of the error.
         message: Its message.
-        is_invalid: Whether the request is known to be refused as invalid, so that words of a length count.
+        is_invalid: Whether the request is known to be refused as invalid, so that words of a refusal count.
     """
     codes = ". ".join(_SEPARATORS.sub(" ", _CASES.sub(" ", word[:200])) for word in words)
     message = message[:_MOST_TEXT]
     told = _QUOTED.sub(" ", message, count=1)
-    for name, text in (("account", told), ("content", message), *((("length", told),) if is_invalid else ())):
+    for name, text in (("account", told), ("content", message), *((("refusal", told),) if is_invalid else ())):
         for kind, pattern in _patterns(name).items():
             if pattern.search(f"{codes}. {text}".lower()):
                 return kind, _RULES[name]

@@ -14,8 +14,8 @@ next to this module has the words that many servers share. The first of these th
 
 Of several codes, the first one that the vendor's or the shared table knows counts. A kind that blames the request, of
 1 to 7, does not count if the status is 500 or more (`blames_itself`): 8 does. Then a known sentence, the vendor's
-before a shared one, may refine an inexact kind. Without one, words of an account, of a content policy or of a length
-decide (`providers.reading.error_words`), at every vendor.
+before a shared one, may refine an inexact kind. Without one, words of an account, of a content policy or of a
+refusal decide (`providers.reading.error_words`), at every vendor.
 
 A kind by a table or by words is stated. A status alone cannot distinguish a refused request from a refused key or a
 broken server, so it is only a guess, unless the HTTP standard defines it (`_CERTAIN`, `_MAY_PASS`). An error of
@@ -440,7 +440,7 @@ def classify(
         kind, rule = by_words
         is_known = judged.is_stated and {kind, judged.kind} <= _OF_AN_ACCOUNT
         is_exact = judged.word and judged.kind not in _VAGUE and response.status < 400
-        judged = judged if is_known or is_exact else _Judged(kind, rule)
+        judged = judged if is_known or is_exact else _Judged(kind, rule, "", kind is not FailureKind.MODEL_NOT_FOUND)
     for text in islice((text for path in rules.quoted_at for text in _texts_at(body, path)), 1):
         # Another server's error about its key does not concern the key of this one.
         quoted = classify(
