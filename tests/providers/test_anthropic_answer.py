@@ -228,7 +228,7 @@ def test_answer_computed_outside_the_promised_place_fails() -> None:
         (403, "forbidden", FailureKind.GEO_REFUSED),
         (404, "not_found_error", FailureKind.MODEL_NOT_FOUND),
         (409, "conflict_error", FailureKind.UNAVAILABLE),
-        (413, "request_too_large", FailureKind.INVALID_REQUEST),
+        (413, "request_too_large", FailureKind.REFUSED_HERE),
         (429, "rate_limit_error", FailureKind.RATE_LIMITED),
         (500, "api_error", FailureKind.UNAVAILABLE),
         (504, "timeout_error", FailureKind.UNAVAILABLE),
