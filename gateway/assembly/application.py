@@ -383,7 +383,11 @@ class Gateway:
         return self._health.snapshot(self.config)
 
     def closed_callers(self) -> Mapping[str, int]:
-        """Return how many clients and users alone may not use a deployment, by its name, for those with any."""
+        """Return which deployments are closed for some callers alone.
+
+        Returns:
+            The number of these clients and users, by the deployment's name.
+        """
         return {name: count for (name,), count in self._health.closed_callers().items() if count}
 
     def resume(self, deployment: str) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from operator import add, attrgetter
 
 from gateway.model.decision import Step
 from providers.chat import AssistantMessage, ChatRequest, Message, Usage, UserMessage, text_of
@@ -18,6 +19,7 @@ from providers.value import Value, change
 _CHARACTERS_A_TOKEN = 4
 _FEWEST_CHARACTERS_A_TOKEN = 3
 _REPEATED_CHARACTERS = 80
+_COUNTS = attrgetter(*Usage.__struct_fields__)
 _SPOKEN = frozenset({"modalities", "audio"})
 _INSTRUCTION = (
     "Your answer above broke off. Begin with its last words once more, exactly as they stand between the two lines of "
@@ -121,6 +123,6 @@ def summed(broken: Usage | None, sent: SentAnswer, added: int, last: Usage) -> t
     spent = estimated_tokens(sent.text) + estimated_tokens(sent.reasoning)
     known = broken or Usage(prompt_tokens=max(last.prompt_tokens - added, 0))
     completion_tokens = max(known.completion_tokens, spent)
-    counts = {name: getattr(known, name) + getattr(last, name) for name in Usage.__struct_fields__}
-    total = change(Usage(**counts), completion_tokens=completion_tokens + last.completion_tokens)
+    total = Usage(*map(add, _COUNTS(known), _COUNTS(last)))
+    total = change(total, completion_tokens=completion_tokens + last.completion_tokens)
     return total, broken is None or known.completion_tokens < completion_tokens

@@ -73,7 +73,11 @@ class FilePart(Value, frozen=True):
     cache: CacheTime | None = None
 
     def as_text(self) -> str | None:
-        """Return the content of a text file after its name, or None for any other file."""
+        """Return the content of a text file.
+
+        Returns:
+            The content after the file's name, or None for any other file.
+        """
         head, _, content = self.data.partition(",")
         if head[:10].lower() != "data:text/":
             return None
