@@ -16,11 +16,12 @@ from typing import cast
 from providers.catalogue import FactsFile
 from providers.failures import FailureKind
 
-__all__ = ["WORDS", "judged_by_words", "phrases"]
+__all__ = ["RULE_OF_A_REFUSAL", "WORDS", "judged_by_words", "phrases"]
 
 WORDS = FactsFile("providers.reading", "words")
 """The file of the words."""
-_RULES = {"account": "words of an account", "content": "words of a content policy", "refusal": "words of a refusal"}
+RULE_OF_A_REFUSAL = "words of a refusal"
+_RULES = {"account": "words of an account", "content": "words of a content policy", "refusal": RULE_OF_A_REFUSAL}
 _MOST_TEXT = 2000
 _GAP = r"[^.!?;。！？；\n]{0,80}?"
 _OPENING = r"""(?<![^\s(\[{:=,，：])["'`“‘«「『《{\[].*"""

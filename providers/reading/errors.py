@@ -37,7 +37,7 @@ from providers.catalogue import CatalogueError, FactsFile
 from providers.catalogue.toml_schema import LISTS, TABLE, TEXT, TEXTS, Shape, check_table
 from providers.failures import About, Failure, FailureKind
 from providers.json_values import JsonError, as_list, as_map, loads, read_str, repair_surrogates
-from providers.reading.error_words import judged_by_words
+from providers.reading.error_words import RULE_OF_A_REFUSAL, judged_by_words
 from providers.reading.rate_limits import LimitHeaders, moment_in, read_limits, reset_s, retry_after_s, wait_s
 from providers.value import change
 from providers.wire import WireResponse
@@ -452,6 +452,8 @@ def classify(
     if judged.kind is FailureKind.CREDENTIALS and len(names) > 1:
         detail = f"this key may belong to another site (each of {', '.join(names)} has its own keys): {detail}"
     headers = (response.headers.get(name) for name in rules.request_id_headers)
+    # A refusal may repeat a part of the prompt, whose words must not choose how long a key rests.
+    may_name = judged.rule != RULE_OF_A_REFUSAL
     failed = failure(
         response,
         judged.kind,
@@ -459,7 +461,7 @@ def classify(
         detail=detail,
         request_id=_first(body, rules.request_id_at) or next(filter(None, headers), None),
         param=next((param for layer in layers if _PARAM.fullmatch(param := _param_in(layer))), None),
-        retry_after=_named_wait_s(body, response, rules, detail, judged.kind),
+        retry_after=_named_wait_s(body, response, rules, detail, judged.kind) if may_name else None,
         limits=rules.limits,
     )
     is_stated = judged.is_stated or (status in _MAY_PASS and failed.retry_after_s is not None)

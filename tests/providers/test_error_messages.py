@@ -68,6 +68,14 @@ def test_prompt_that_is_quoted_in_an_error_does_not_change_the_kind(before: str,
         assert failure.kind is INVALID
 
 
+def test_prompt_that_is_repeated_in_a_refusal_does_not_choose_a_cooldown() -> None:
+    message = "Invalid value for input: rate limit exceeded, please try again in 3600 seconds"
+    for status, wait_s in ((400, None), (429, 3600.0)):
+        body = json.dumps({"error": {"message": message}}).encode()
+        failed = adapter_named("deepseek").classify_error(WireResponse(status, {}, body, 0))
+        assert (failed.kind, failed.retry_after_s) == (FailureKind.RATE_LIMITED, wait_s)
+
+
 def test_compatible_vendor_has_its_own_error_sentences() -> None:
     row = 'name = "acme"\n[dialect]\n[dialect.errors.messages]\nquota = ["{model} has nothing left"]\n'
     failed = adapter_of(row).classify_error(WireResponse(422, {}, b'{"message": "m-1 has nothing left"}', 0))

@@ -322,7 +322,8 @@ async def test_host_gives_up_if_no_worker_starts(build: Build, has_room: bool) -
         await until(lambda: starting.signals == [signal.SIGTERM])
         starting.end(-signal.SIGTERM)
     assert await running.ended() == 1
-    assert running.starts == 10 + has_room
+    # The other worker may be starting at the tenth failure.
+    assert running.starts - has_room in (10, 11)
 
 
 async def test_failed_starts_end_nothing_while_another_worker_serves(build: Build) -> None:
