@@ -91,7 +91,7 @@ class HunyuanSimulator:
     def write_stream(self, completion: ChatCompletion, request: ChatRequest) -> tuple[bytes, ...]:
         """See `providers.testkit.simulator.Simulator`. There is no end mark."""
         chunks = encode_chunks(with_stop_left_in(completion, request), self.format)
-        return tuple(_event(_native(chunk)) for chunk in chunks)
+        return tuple(_event(_native(_with_texts(as_map(chunk)))) for chunk in chunks)
 
     def write_error(self, kind: FailureKind, status: int, retry_after_s: float | None = None) -> WireResponse:
         """See `providers.testkit.simulator.Simulator`."""
@@ -102,6 +102,20 @@ class HunyuanSimulator:
         """See `providers.testkit.simulator.Simulator`."""
         code, _ = self.format.errors[kind] if kind is not FailureKind.UNAVAILABLE else (_SERVER_ERROR_IN_A_STREAM, "")
         return _event({"ErrorMsg": {"Msg": _error_text(kind), "Code": code}})
+
+
+def _with_texts(chunk: Mapping[str, object]) -> dict[str, object]:
+    """Return a chunk in which each choice has a text and a finish, which may be empty, as the vendor's chunks have."""
+    choices = [
+        {
+            **choice,
+            "delta": {**delta, "content": delta.get("content") or ""},
+            "finish_reason": choice.get("finish_reason") or "",
+        }
+        for choice in map(as_map, read_list(chunk, "choices"))
+        for delta in (read_map(choice, "delta"),)
+    ]
+    return {**chunk, "choices": choices}
 
 
 def _refusals_of_head(headers: Mapping[str, str]) -> Iterator[tuple[str, str]]:
