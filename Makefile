@@ -32,7 +32,7 @@ select: install-dev ## choose again which tests are in make test and which only 
 # last, so that the last line of the output has their counts, as pytest writes them.
 ci: CI_OPTIONS := --hypothesis-profile=wide --most-cpu 6
 ci: ci-check test ci-tools ## run make test with more examples, then the slow tests: every large experiment in a small form
-	@$(BIN)/python -m tests.parallel.run -n 4 $(CI_OPTIONS) -m "slow and not every_model"
+	@$(BIN)/python -m tests.parallel.run -n 3 $(CI_OPTIONS) -m "slow and not every_model"
 
 ci-check:
 	@scripts/ci_tools.sh check

