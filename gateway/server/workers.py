@@ -356,7 +356,7 @@ class WorkerProcesses:
         passed = (self._listener.fileno(), theirs.fileno(), self._memory, *(() if lock is None else (lock,)))
         try:
             process = await asyncio.to_thread(_started, seat, passed)
-        except OSError:
+        except BaseException:  # also if the host is cancelled meanwhile
             ours.close()
             raise
         finally:
