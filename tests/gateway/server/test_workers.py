@@ -326,6 +326,16 @@ async def test_host_gives_up_if_no_worker_starts(build: Build, has_room: bool) -
     assert running.starts - has_room in (10, 11)
 
 
+async def test_start_that_is_cancelled_leaves_no_channel_open(build: Build) -> None:
+    running = build(1)
+    running.starting.clear()
+    fake = await running.next()
+    running.running.cancel()
+    await asyncio.gather(running.running, return_exceptions=True)
+    assert fake._end.recv(1) == b"", "the end of the host is closed"
+    running.starting.set()
+
+
 async def test_failed_starts_end_nothing_while_another_worker_serves(build: Build) -> None:
     running = build(2)
     failing = await running.next()
