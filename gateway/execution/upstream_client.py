@@ -316,9 +316,11 @@ class UpstreamClient:
 
     def _fold(self, deployment: Deployment, options: AttemptOptions) -> None:
         """Ask for a stream, and fold it, where the server has shown that it answers in streams only."""
-        request, until_s = options.request, self._streams_only.get(_server_of(deployment), 0.0)
-        if self._clock() < until_s and isinstance(request, ChatRequest) and not request.stream:
-            options.request = as_stream(request) if folds(request, deployment, is_last_step=False) else request
+        request = options.request
+        if not isinstance(request, ChatRequest) or request.stream or not folds(request, deployment, is_last_step=False):
+            return
+        if self._clock() < self._streams_only.get(_server_of(deployment), 0.0):
+            options.request = as_stream(request)
 
     def _as_operator_fault(self, failure: Failure, deployment: Deployment, sent: ChatRequest) -> Failure:
         """Return FIELD_REFUSED if the provider refuses a field that the gateway adds to every request.

@@ -78,11 +78,10 @@ class FilePart(Value, frozen=True):
         Returns:
             The content after the file's name, or None for any other file.
         """
-        head, _, content = self.data.partition(",")
-        if head[:10].lower() != "data:text/":
+        if self.data[:10].lower() != "data:text/":
             return None
         try:
-            text = b64decode(content, validate=True).decode()
+            text = b64decode(self.data.partition(",")[2], validate=True).decode()
         except ValueError:  # not base64, or not UTF-8
             return None
         return f"{self.filename}:\n{text}" if self.filename else text

@@ -2,8 +2,8 @@
 
 `words.toml` next to this module has them. A message may repeat a part of the prompt. Words of an account take the key
 from everybody, so what a message quotes does not count for them: all from its first quotation mark to its last one, or
-to the end, because the prompt may contain others. Words of a refusal count only
-for a request that is refused as invalid, of which they name the cause.
+to the end, because the prompt may contain others. Words of a refusal count only for a request that is refused as
+invalid, of which they name the cause.
 """
 
 from __future__ import annotations
