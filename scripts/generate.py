@@ -20,6 +20,7 @@ from gateway.config.schema.file import schema_json
 from gateway.settings import Settings
 from gateway.telemetry.metric_definitions import METRIC_DEFINITIONS
 from providers.registry import load_registry
+from scripts.admin_page import admin_page
 from scripts.fault_page import faults_page
 from scripts.licences import licences_page
 from scripts.sensitive_keys import sensitive_keys_json
@@ -35,6 +36,7 @@ FAULTS_PAGE = ROOT / "docs/reference/faults.md"
 METRICS_PAGE = ROOT / "docs/reference/metrics.md"
 LICENCES_PAGE = ROOT / "docs/reference/licences.md"
 SETTINGS_PAGE = ROOT / "docs/reference/settings.md"
+ADMIN_PAGE = ROOT / "docs/reference/admin-api.md"
 
 SENSITIVE_KEYS = ROOT / "gateway/config/data/sensitive_keys.json"
 SENTENCE_TAGS = ROOT / "gateway/config/data/sentence_tags.json"
@@ -90,6 +92,7 @@ FILES: Mapping[Path, Callable[[], str]] = {
     METRICS_PAGE: _metrics_page,
     LICENCES_PAGE: licences_page,
     SETTINGS_PAGE: _settings_page,
+    ADMIN_PAGE: admin_page,
     SENSITIVE_KEYS: sensitive_keys_json,
     SENTENCE_TAGS: lambda: json.dumps(tags_of(next(iter(known_messages().values()))), indent=1, sort_keys=True) + "\n",
 }

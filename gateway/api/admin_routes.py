@@ -7,8 +7,11 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, FastAPI, Query, Request, params
+from fastapi import APIRouter, FastAPI, Query, Request, Security, params
+from fastapi.openapi.models import HTTPBearer
 from fastapi.responses import JSONResponse, Response
+from fastapi.security import SecurityScopes
+from fastapi.security.base import SecurityBase
 from starlette.routing import Route
 
 from gateway import __version__
@@ -46,11 +49,10 @@ _ROLLBACK_FIELDS = {"version": 64, "signature": 16_384}
 def build_admin_routes(control: Control, guard: Guard, probes: Mapping[str, Probe]) -> FastAPI:
     """Return the FastAPI application, which includes the probes."""
 
-    def requires(role: Role) -> list[params.Depends]:
-        async def check_access(request: Request) -> None:
-            request.state.identity = guard.check(request.scope, role)
+    access = _Access(guard)
 
-        return [Depends(check_access)]
+    def requires(role: Role) -> list[params.Depends]:
+        return [Security(access, scopes=[role.value])]
 
     app = FastAPI(
         title="Assistant gateway: admin API",
@@ -69,6 +71,18 @@ def build_admin_routes(control: Control, guard: Guard, probes: Mapping[str, Prob
     add_change_routes(app, routes)
     add_client_routes(app, routes)
     return app
+
+
+class _Access(SecurityBase):
+    """The dependency of every route: the document of the API has the needed role as the scope of its security."""
+
+    def __init__(self, guard: Guard) -> None:
+        self.model = HTTPBearer()
+        self.scheme_name = "token"
+        self._guard = guard
+
+    async def __call__(self, request: Request, needed: SecurityScopes) -> None:
+        request.state.identity = self._guard.check(request.scope, Role(needed.scopes[0]))
 
 
 class _Endpoints:
@@ -163,12 +177,15 @@ class _Endpoints:
         )
 
     async def receipts(self, request: Request, id: str) -> Response:  # the name in the path
+        """Show the stored receipts of a request"""
+
         def search(admin: ClientAdmin) -> Json:
             return {"receipts": find_receipts(admin.directory, id)}
 
         return await self._routes.run(request, "receipts", search)
 
     async def deployments(self) -> JSONResponse:
+        """Show each deployment: breaker, calls, errors, latency, approvals, retirement, site; and each barrier"""
         status, snapshots = await self._control.status(), await self._control.snapshots()
         return JSONResponse(await asyncio.to_thread(deployments_document, status, snapshots))
 
