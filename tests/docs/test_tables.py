@@ -132,15 +132,13 @@ def test_receipt_fields_page_lists_the_keys_of_a_receipt() -> None:
 
 
 def test_limits_are_those_of_the_schema() -> None:
-    rows = first_words(table_of(FAILURES, "| key | limits"))
     defaults = default_as_written(Resilience())
-    assert rows == list(defaults)
     text = FAILURES.read_text("utf-8")
     attempts = defaults["attempts"]
     assert f"attempts: {{per_deployment: {attempts['per_deployment']}, total: {attempts['total']}}}" in text
     breaker = ", ".join(f"{name}: {value}" for name, value in defaults["breaker"].items())
     assert f"  breaker: {{{breaker}}}\n" in text
-    for name in set(rows) - {"attempts", "breaker"}:
+    for name in set(defaults) - {"attempts", "breaker"}:
         assert f"  {name}: {defaults[name]}\n" in text
     assert f"requests of the last {WINDOW_S:g} s, plus {FLOOR}." in text
     assert f"{defaults['retry_budget']} (`retry_budget`)" in text
@@ -155,11 +153,7 @@ def test_examples_are_those_of_the_init_command() -> None:
     assert sorted(first_words(table_of(FIRST_CONFIG, "| example | set-up"))) == example_names()
 
 
-def test_every_section_and_every_refused_key_is_documented() -> None:
-    assert set(first_words(table_of(CONFIG_FILE, "| section | contents"))) == set(GatewaySection.model_fields) - {
-        "version",
-        "demo",
-    }
+def test_every_refused_key_is_documented() -> None:
     refused = CONFIG_FILE.read_text("utf-8").split("## Keys that this version refuses")[1].split("\n## ")[0]
     assert set(words(refused)) == UNSUPPORTED_KEYS
 
