@@ -37,7 +37,7 @@ def coding_of(visitor: RequestHeaders) -> str | None:
         case ["zstd"] if find_spec("zstandard") is not None:
             return "zstd"
         case ["zstd"]:
-            problem = "this gateway does not read zstd (it needs `pip install 'assistant-gateway[zstd]'`)"
+            problem = "this gateway does not read zstd (it needs the package `zstandard`)"
         case [_]:
             problem = "this `content-encoding` is not supported"
         case _:

@@ -12,7 +12,7 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).parents[2]
 OTHERS = {"openai"}  # for clients
 PLACES = ("docs", "deploy", "gateway", "providers", "evaluation", "README.md", "CONTRIBUTING.md", "Dockerfile")
-_INSTALL = re.compile(r"\bpip[\w ./-]* install((?: +[^\s`'\";)&\\]+| *\n(?=hypothesis))+)")
+_INSTALL = re.compile(r"\bpip[\w ./-]* install((?: +['\"]?[^\s`'\";)&\\]+| *\n(?=hypothesis))+)")
 
 
 def test_gateway_is_never_installed_by_its_name() -> None:
@@ -28,7 +28,7 @@ def test_gateway_is_never_installed_by_its_name() -> None:
             if not path.is_file() or path.suffix in (".pyc", ".png") or path.name == "CHANGELOG.md":
                 continue
             for words in _INSTALL.findall(path.read_text("utf-8")):
-                for word in re.sub(r"-(?:-dest|-find-links|r) \S+|#.*", "", words).split():
+                for word in re.sub(r"-(?:-dest|-find-links|r) \S+|#.*|['\"]", "", words).split():
                     if re.fullmatch(r"[a-z][\w-]*(\[.*|[=<>].*)?", word):
                         name = canonicalize_name(re.split(r"[\[=<>]", word)[0])
                         seen.add(name)
