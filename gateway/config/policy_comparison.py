@@ -240,12 +240,42 @@ def _network(cidr: str) -> str:
     return str(ip_network(cidr, strict=False))
 
 
-class _Selector(msgspec.Struct):
-    matchLabels: dict[str, str] = {}
-    matchExpressions: list[Any] = []
+class _Expression(msgspec.Struct):
+    key: str = ""
+    operator: str = ""
+    values: list[str] = []
 
     def __str__(self) -> str:
-        return ",".join(f"{key}={value}" for key, value in sorted(self.matchLabels.items())) or "*"
+        return f"{self.key} {self.operator}" + (f" ({', '.join(self.values)})" if self.values else "")
+
+
+_NAMESPACE_NAME = "kubernetes.io/metadata.name"
+
+
+class _Selector(msgspec.Struct):
+    matchLabels: dict[str, str] = {}
+    matchExpressions: list[_Expression] = []
+
+    def __str__(self) -> str:
+        labels = [f"{key}={value}" for key, value in sorted(self.matchLabels.items())]
+        return ",".join([*labels, *map(str, self.matchExpressions)]) or "*"
+
+    @property
+    def namespaces(self) -> list[str]:
+        """The namespaces that it selects. One that depends on more than their names has the text of the selector."""
+        equal = [_Expression(key, "In", [value]) for key, value in self.matchLabels.items()]
+        names: set[str] | None = None
+        for one in (*equal, *self.matchExpressions):
+            if (one.key, one.operator) != (_NAMESPACE_NAME, "In"):
+                return [str(self)]
+            names = set(one.values) if names is None else names & set(one.values)
+        return ["*"] if names is None else sorted(names)
+
+    @property
+    def pods(self) -> Grant | None:
+        """A grant of its own if its pods cannot be named by labels, which only the cluster knows."""
+        by_more = any(one.operator != "In" for one in self.matchExpressions)
+        return Grant("other", f"the pods that {self} selects, which is not compared") if by_more else None
 
 
 class _K8sService(msgspec.Struct):
@@ -277,7 +307,7 @@ class _CiliumRule(msgspec.Struct):
             *(Grant("name", str(name)) for name in self.toFQDNs),
             *(_Block(cidr).grant for cidr in self.toCIDR),
             *(block.grant for block in self.toCIDRSet),
-            *(Grant("pods of", str(selector)) for selector in self.toEndpoints),
+            *(selector.pods or Grant("pods of", str(selector)) for selector in self.toEndpoints),
             *(service.grant for service in self.toServices),
         ]
 
@@ -325,14 +355,15 @@ def _on_ports(peer: Grant, rule: _PortRule) -> Iterator[Grant]:
 class _Peer(msgspec.Struct):
     ipBlock: _Block | None = None
     namespaceSelector: _Selector | None = None
+    podSelector: _Selector = msgspec.field(default_factory=_Selector)
 
-    def grant(self, own_namespace: str) -> Grant:
+    def grants(self, own_namespace: str) -> list[Grant]:
         if self.ipBlock is not None:
-            return self.ipBlock.grant
-        if self.namespaceSelector is None:
-            return Grant("pods of", f"{own_namespace}/*")
-        namespace = self.namespaceSelector.matchLabels.get("kubernetes.io/metadata.name")
-        return Grant("pods of", f"{namespace or self.namespaceSelector}/*")
+            return [self.ipBlock.grant]
+        if self.podSelector.pods is not None:
+            return [self.podSelector.pods]
+        selected = [own_namespace] if self.namespaceSelector is None else self.namespaceSelector.namespaces
+        return [Grant("pods of", f"{one}/*") for one in selected]
 
 
 class _KubernetesRule(msgspec.Struct):
@@ -351,7 +382,8 @@ def _kubernetes(policies: Sequence[dict[str, Any]]) -> Iterator[Grant]:
         spec = msgspec.convert(policy.get("spec", {}), _KubernetesSpec)
         is_bound |= spec.egress is not None or "Egress" in spec.policyTypes
         for rule in spec.egress or ():
-            for peer in [one.grant(_namespace_of(policy)) for one in rule.to] or [Grant("other", "every host")]:
+            peers = [grant for one in rule.to for grant in one.grants(_namespace_of(policy))]
+            for peer in peers if rule.to else [Grant("other", "every host")]:
                 for port in rule.ports or [_Port(protocol="TCP"), _Port(protocol="UDP")]:
                     protocol = port.protocol or "TCP"
                     if peer.kind == "pods of" and port.range == (53, 53):

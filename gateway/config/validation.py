@@ -52,10 +52,19 @@ _STAND_INS: Mapping[tuple[str, str], object] = {
     ("cell", "territory"): "AQ",
     ("location", "from"): ["192.0.2.0/24"],
     ("location", "country"): "X-Country",
+    ("location", "header"): "X-Unknown",
+    ("location", "value"): "unknown",
     ("stores", "url"): "https://unknown.invalid",
     ("stores", "territory"): "AQ",
     ("usage", "url"): "https://unknown.invalid",
     ("usage", "territory"): "AQ",
+    ("usage", "at"): [100],
+    ("projects", "per"): "month",
+    ("clients", "per"): "month",
+    ("cors", "origins"): ["https://unknown.invalid"],
+    ("deployments", "url"): "https://unknown.invalid",
+    ("deployments", "territory"): "AQ",
+    ("deployments", "mode"): "standing",
 }
 _REQUIRED = {"version": 1, "assistants": {}, "regions": {}, "deployments": {}}
 
@@ -203,8 +212,7 @@ def _key_of(path: KeyPath) -> KeyPath:
 def _stand_in(values: dict[str, object], path: KeyPath) -> None:
     """Remove a wrong key, or replace its value if an entry requires it."""
     parent, key = parent_of(values, path), str(path[-1])
-    is_direct = len(path) == 3 or path[0] not in _NAMED
-    if is_direct and (str(path[0]), key) in _STAND_INS:
+    if (str(path[0]), key) in _STAND_INS:
         parent[key] = _STAND_INS[str(path[0]), key]
     else:
         parent.pop(key, None)

@@ -46,6 +46,7 @@ deployments:
     processes: US
     api_key: "${KEY}"
     consent: {mode: standing, recipient: Own}
+    proxy: {url: "https://proxy.example:3128", territory: US}
 clients:
   app: {keys: ["sha256:HASH"], region: de, assistants: [helper], limits: {rpm: 10}}
 exporters:
@@ -54,7 +55,19 @@ location:
   signals: [edge_header]
   edges: [{from: [10.0.0.0/8], country: CF-IPCountry, secret: {header: X-Edge, value: "${EDGE}"}}]
 resilience: {connect: 5s, total: 60s}
-secrets: {consent: "${CONSENT}"}
+secrets: {consent: "${CONSENT}", pepper: "${CONSENT}"}
+cors: {origins: ["https://app.example"], headers: [x-tenant]}
+projects:
+  shop: {budgets: [{amount: 9 EUR, per: month}]}
+usage:
+  currency: EUR
+  rates: {USD: 0.9, as_of: 2026-11-20}
+  timezone: Europe/Berlin
+  on_loss: {allow: 1 EUR}
+  alerts: {at: [80], webhook: {url: "https://hooks.example/x", territory: DE}}
+stores:
+  database: {url: "postgresql://gateway@db.example/gateway", password: "${KEY}", territory: DE}
+  valkey: {url: "rediss://valkey.example:6379", territory: DE}
 """.replace("HASH", "ab" * 32)
 )
 
@@ -85,6 +98,10 @@ add("deployments", "house", "enabld", unknown=True)
 add("deployments", "house", "consent", wrong_type=5, unknown_mode={"mode": "never"})
 add("deployments", "house", "approvals", wrong_type=5, unknown_region=[{**APPROVAL, "region": "xx"}])
 add("deployments", "house", "identity", unknown="none")
+add("deployments", "own", "consent", "mode", unknown="never", gone=GONE)
+add("deployments", "own", "consent", "recipient", wrong_type=5)
+add("deployments", "own", "proxy", "url", malformed="ftp://proxy", wrong_type=5, gone=GONE)
+add("deployments", "own", "proxy", "territory", unknown="QQ", wrong_type=5, gone=GONE)
 add("regions", "de", "territories", unknown=["QQ"], wrong_type=5, gone=GONE)
 add("regions", "de", "boundary", unknown=["QQ"], wrong_type=5, gone=GONE)
 add("regions", "de", "transit", unknown=["QQ"], wrong_type=5)
@@ -115,13 +132,32 @@ add("location", "signals", unknown=["nose"], wrong_type=5)
 add("location", "unknown", unknown="xx", wrong_type=5)
 add("location", "edges", 0, "from", malformed=["10.0.0.0/99"], wrong_type=5)
 add("location", "edges", 0, "country", language="Accept-Language", wrong_type=5)
+add("location", "edges", 0, "secret", "header", malformed="no header", gone=GONE, wrong_type=[])
+add("location", "edges", 0, "secret", "value", not_a_reference="${EDGE", gone=GONE, wrong_type=5)
 add("location", "geoip", empty={"path": ""}, wrong_type=5)
 add("resilience", "connect", no_unit=5, wrong_type=[])
 add("resilience", "total", no_unit=5)
 add("resilience", "attempts", wrong_type=5)
 add("secrets", "consent", short="short", wrong_type=5)
 add("receipts", wrong_type=5)
-add("cors", wrong_type=5)
+add("usage", "currency", unknown="euros", wrong_type=5)
+add("usage", "rates", "USD", malformed="much")
+add("usage", "rates", "EUR", own_currency=1.1)
+add("usage", "timezone", unknown="Mars/Berlin", wrong_type=5)
+add("usage", "on_loss", unknown="allow", wrong_type=5)
+add("usage", "on_loss", "allow", malformed="much", other_currency="1 USD")
+add("usage", "alerts", "at", too_small=[0], twice=[80, 80], wrong_type="all", gone=GONE)
+add("usage", "alerts", "webhook", "url", clear_text="http://hooks.example/x", wrong_type=5, gone=GONE)
+add("usage", "alerts", "webhook", "territory", unknown="QQ", wrong_type=5, gone=GONE)
+add("usage", "internal_project", unknown="nothing", wrong_type=5)
+add("projects", "shop", "budgets", 0, "amount", malformed="much", other_currency="1 USD")
+add("projects", "shop", "budgets", 0, "per", unknown="fortnight", gone=GONE)
+for store in ("database", "valkey"):
+    add("stores", store, "url", malformed="ftp://db", wrong_type=5, gone=GONE)
+    add("stores", store, "password", not_a_reference="${KEY", wrong_type=5)
+    add("stores", store, "territory", unknown="QQ", wrong_type=5, gone=GONE)
+add("cors", "origins", malformed=["app.example"], gone=GONE, wrong_type=5)
+add("cors", "headers", malformed=["no header"], wrong_type=5)
 
 
 def errors(*mistakes: tuple[KeyPath, Any]) -> frozenset[str]:
@@ -148,6 +184,7 @@ DEPENDENT = {
     *(("provider", key) for key in ("endpoint", "headers")),
     *((key, other) for key in ("routes", "de") for other in ("schedules", "shadow")),
     *((key, "regions") for key in ("stores", "processes")),
+    *(("currency", key) for key in ("EUR", "allow")),
 }
 PAIRS = [
     pytest.param(name, id=name, marks=[pytest.mark.slow] if path[0] == "deployments" else [])

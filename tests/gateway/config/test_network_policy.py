@@ -202,6 +202,8 @@ def test_changed_configuration_is_named_in_both_directions(form: PolicyFormat) -
     assert not any("eu.api.openai.com" in one for one in much)
 
 
+LABELS = "kubernetes.io/metadata.name"
+BY_NAME = f"{{key: {LABELS}, operator: In, values: [ONE]}}"
 EDITS = [
     ("cilium", "- matchName: twin.example\n    toPorts", "- matchPattern: '*.example'\n    toPorts", "too much: it allows *.example, TCP 443"),
     ("cilium", "        - matchName: twin.example\n", "        - matchPattern: '*'\n", "too much: it allows look-up of *, UDP 53"),
@@ -219,6 +221,13 @@ EDITS = [
     ("kubernetes", "      port: 8000\n", "      port: 8000\n      endPort: 9000\n", "too much: it allows 10.1.2.3/32, TCP 8000-9000"),
     ("kubernetes", "  egress:\n", "  egress:\n  - {}\n", "too much: it allows every host, UDP every port"),
     ("kubernetes", "kubernetes.io/metadata.name: data", "team: data", "too little: it does not allow pods of data/*, TCP 6379"),
+    ("kubernetes", f"{LABELS}: data\n", f"{LABELS}: data\n        matchExpressions: [{{key: tier, operator: Exists}}]\n", "too little: it does not allow pods of data/*, TCP 6379"),
+    ("kubernetes", f"{LABELS}: data\n", f"{LABELS}: data\n        matchExpressions: [{{key: tier, operator: Exists}}]\n", "too much: it allows pods of kubernetes.io/metadata.name=data,tier Exists/*, TCP 6379"),
+    ("kubernetes", f"{LABELS}: data\n", f"{LABELS}: data\n        matchExpressions: [{BY_NAME.replace('ONE', 'web')}]\n", "too little: it does not allow pods of data/*, TCP 6379"),
+    ("kubernetes", f"matchLabels:\n          {LABELS}: data\n", f"matchExpressions: [{BY_NAME.replace('ONE', 'data, web')}]\n", "too much: it allows pods of web/*, TCP 6379"),
+    ("kubernetes", f"matchLabels:\n          {LABELS}: data\n", f"matchExpressions: [{BY_NAME.replace('In', 'NotIn').replace('ONE', 'web')}]\n", "too much: it allows pods of kubernetes.io/metadata.name NotIn (web)/*"),
+    ("kubernetes", "k8s-app: kube-dns", "k8s-app: kube-dns\n        matchExpressions: [{key: tier, operator: NotIn, values: [a]}]", "too little: it does not allow look-up of *"),
+    ("cilium", "k8s:k8s-app: kube-dns", "k8s:k8s-app: kube-dns\n      matchExpressions: [{key: tier, operator: DoesNotExist}]", "the pods that k8s:io.kubernetes.pod.namespace=kube-system,k8s:k8s-app=kube-dns,tier DoesNotExist selects, which is not compared"),
     ("kubernetes", "  - Egress\n  egress:", "  - Ingress\n  ingress:", "too much: it allows every address"),
     ("istio", "mode: REGISTRY_ONLY", "mode: ALLOW_ANY", "too much: it allows every address"),
     ("istio", "    - ./twin.example\n", "    - ./*\n", "too much: it allows every host of the mesh that ./* selects"),
@@ -250,6 +259,10 @@ def test_policies_that_allow_the_same_in_other_words_have_no_differences() -> No
     assert differences(yaml.safe_dump(listed), config) == []
     kubernetes = written("kubernetes", config)
     assert differences(edited(kubernetes, ("cidr: 10.0.0.0/8", "cidr: 10.20.0.0/16")), config) == []
+    by_name = f"matchExpressions: [{BY_NAME.replace('ONE', 'data')}]"
+    assert differences(edited(kubernetes, (f"matchLabels:\n          {LABELS}: data", by_name)), config) == []
+    server = "matchExpressions: [{key: k8s-app, operator: In, values: [kube-dns, coredns]}]"
+    assert differences(edited(kubernetes, ("matchLabels:\n          k8s-app: kube-dns", server)), config) == []
 
 
 def test_policies_of_nothing_allow_nothing() -> None:
