@@ -37,6 +37,7 @@ from providers.catalogue.prices import Offers, Price, Retirement
 from providers.matching.capability_matching import parameters_of
 from providers.matching.requirements import FEATURES, IDENTITY, moves_data
 from providers.openai_json.decode_request import CANONICAL_FIELDS
+from providers.openai_json.read_answer import INLINE_THOUGHTS
 from providers.registry import Registry
 from providers.sites import Residency, Site
 from providers.territories import ANYWHERE, Places, parent
@@ -271,7 +272,7 @@ class DeploymentCompiler:
         vendor = self._vendors.get(section.provider) or self._vendors.setdefault(section.provider, Vendor(adapter))
         own = self.catalogue.model(section.provider, section.model)
         known = self._facts(path, section, vendor, own, is_chat=name not in self._without_chats)
-        facts = self._with_stream_options(path, section, adapter, own.facts_of(known))
+        facts = self._with_server_options(path, section, adapter, own.facts_of(known))
         capabilities = self._capabilities(path, section, adapter, facts)
         if section.capabilities is not None or not capabilities.features <= facts.features:
             # The encoder of the request must know these capabilities too. Known features that the list omits are kept:
@@ -302,10 +303,16 @@ class DeploymentCompiler:
                 warn_of_unknown_model(self.findings, (*path, "model"), section.provider, section.model, names)
         return facts
 
-    def _with_stream_options(
+    def _with_server_options(
         self, path: KeyPath, section: DeploymentSection, adapter: Adapter, facts: ModelFacts
     ) -> ModelFacts:
-        """Return the facts, without the parameter `stream_options` if the server rejects it."""
+        """Return the facts with the options of a server with OpenAI's form: `inline_thoughts` and `stream_options`."""
+        if section.inline_thoughts is not None:
+            if isinstance(adapter, AsksForUsage):
+                facts = replace(facts, flags=facts.flags | {INLINE_THOUGHTS[section.inline_thoughts]})
+            else:
+                message = f"{section.provider} has reasoning in a field of its own"
+                self.findings.warn((*path, "inline_thoughts"), message, "remove it")
         if section.stream_options:
             return facts
         if not isinstance(adapter, AsksForUsage) or not adapter.asks_for_usage:

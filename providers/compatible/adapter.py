@@ -149,11 +149,12 @@ class CompatibleAdapter:
 
     def parse_response(self, response: WireResponse, target: Target) -> ChatCompletion:
         """See `providers.adapter.Adapter`."""
-        return read_completion(response, target.model, self.dialect.answers, self.dialect.errors, self.sites)
+        rule = self.dialect.answers.of_server(target.facts.flags)
+        return read_completion(response, target.model, rule, self.dialect.errors, self.sites)
 
     def stream_parser(self, target: Target) -> StreamParser:
         """See `providers.adapter.Adapter`. Text chunks are relayed unchanged unless each must be read."""
-        rule = self.dialect.answers
+        rule = self.dialect.answers.of_server(target.facts.flags)
         reader = ChatReader(target.model, rule, self.dialect.errors, self.sites)
         must_read = rule.inline_thoughts or rule.may_repeat
         return (EventStreamParser if must_read else RelayingParser)(reader.assembler, reader.read_chunk)

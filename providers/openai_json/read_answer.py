@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -53,7 +53,18 @@ from providers.reading.folding import fold
 from providers.reading.token_counts import count_completion, count_prompt
 from providers.wire import WireResponse
 
-__all__ = ["Answers", "ChatReader", "Ending", "Growth", "ThinkTags", "read_completion", "read_text", "read_usage"]
+__all__ = [
+    "INLINE_THOUGHTS",
+    "USUAL",
+    "Answers",
+    "ChatReader",
+    "Ending",
+    "Growth",
+    "ThinkTags",
+    "read_completion",
+    "read_text",
+    "read_usage",
+]
 
 Ending = FinishReason | FailureKind
 """The meaning of a vendor's finish reason: a finish reason of ours, or a failure."""
@@ -102,6 +113,8 @@ class Answers:
         separate_reasoning: Whether `completion_tokens` leaves out the reasoning tokens. If the answer has a total, the
             total decides.
         inline_thoughts: Whether reasoning is in the text, in <think> tags.
+        thinks_at_once: With `inline_thoughts`: whether the opening tag is in the prompt, so that the text begins with
+            reasoning.
         message_is_delta: Whether a stream's choices have `message` instead of `delta`.
         may_repeat: Whether each piece of a stream may repeat the whole text so far.
         stop_left_in: Whether the text ends with the stop sequence that ended it.
@@ -114,6 +127,7 @@ class Answers:
     cached: tuple[str, ...] = ()
     separate_reasoning: bool = False
     inline_thoughts: bool = False
+    thinks_at_once: bool = False
     message_is_delta: bool = False
     may_repeat: bool = False
     stop_left_in: bool = False
@@ -126,6 +140,15 @@ class Answers:
         differs = self.safety or self.inline_thoughts or self.sealed_details
         return not differs and _PLAIN_FINISH.keys().isdisjoint(self.finish)
 
+    def of_server(self, flags: frozenset[str]) -> Answers:
+        """Return the rule of a deployment with these flags of its model."""
+        if flags.isdisjoint(INLINE_THOUGHTS.values()):
+            return self
+        return replace(self, inline_thoughts=True, thinks_at_once=INLINE_THOUGHTS["end_tag"] in flags)
+
+
+INLINE_THOUGHTS: Mapping[str, str] = {"tags": "inline_thoughts", "end_tag": "thinks_at_once"}
+"""The flag of a model for each value of `inline_thoughts` of a deployment."""
 
 _Count = Annotated[int, msgspec.Meta(ge=0, lt=2**53)]
 
@@ -301,9 +324,9 @@ def read_completion(
     sites: Iterable[str] = (),
 ) -> ChatCompletion:
     """Return the whole answer of a 2xx response with JSON. Raises ProviderFailed."""
-    rule, errors = rule or _USUAL, errors or shared_rules()
+    rule, errors = rule or USUAL, errors or shared_rules()
     if (
-        (rule is _USUAL or rule.may_be_plain)
+        (rule is USUAL or rule.may_be_plain)
         and not errors.status_at
         and (plain := _read_plain(response.body, rule)) is not None
     ):
@@ -356,7 +379,7 @@ class ChatReader:
         self.assembler.joins_names = True
         self.errors = errors or shared_rules()
         self.sites = sites
-        self._rule = rule or _USUAL
+        self._rule = rule or USUAL
         self._model = model
         self._sealed: dict[int, list[Mapping[str, object]]] = {}
         self._tags: dict[int, ThinkTags] = {}
@@ -482,8 +505,14 @@ class ChatReader:
         if self._rule.inline_thoughts:
             if is_whole:
                 # A whole message starts from the beginning. Text that was already emitted was left out above.
-                self._tags[index] = ThinkTags()
-            inline, text = self._tags.setdefault(index, ThinkTags()).split(text, has_ended)
+                self._tags.pop(index, None)
+            inline, tags = "", self._tags.get(index)
+            if tags is None and text:
+                # Reasoning in a field of its own is not in the text too.
+                has_field = bool(thoughts) or assembler.has("reasoning", index)
+                tags = self._tags[index] = ThinkTags(self._rule.thinks_at_once and not has_field)
+            if tags is not None:
+                inline, text = tags.split(text, has_ended)
             thoughts = "" if is_whole and assembler.has("reasoning", index) else thoughts or inline
         if thoughts:
             assembler.reasoning(thoughts, index)
@@ -529,7 +558,8 @@ class ChatReader:
         )
 
 
-_USUAL = Answers()
+USUAL = Answers()
+"""The rule of OpenAI and of servers that nothing is known about."""
 
 
 def _read_annotations(delta: Mapping[str, object]) -> tuple[Annotation, ...]:
@@ -619,11 +649,15 @@ _OPEN, _CLOSE = "<think>", "</think>"
 
 
 class ThinkTags:
-    """Separate `<think>` reasoning from text, piece by piece. Only a tag at the start of the text counts."""
+    """Separate `<think>` reasoning from text, piece by piece. Only a tag at the start of the text counts.
 
-    __slots__ = ("_held", "_state")
+    With `at_once`, the text begins with reasoning, with or without the opening tag.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("_at_once", "_held", "_state")
+
+    def __init__(self, at_once: bool = False) -> None:
+        self._at_once = at_once
         self._state = "before"
         self._held = ""
 
@@ -639,7 +673,7 @@ class ThinkTags:
                 self._held = rest
                 return "", ""
             else:
-                self._state = "text"
+                self._state = "within" if self._at_once else "text"
         if self._state == "within":
             thoughts, closed, rest = rest.partition(_CLOSE)
             if closed:

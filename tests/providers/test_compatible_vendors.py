@@ -833,11 +833,16 @@ def test_unclosed_think_tag_is_reasoning() -> None:
     thought=st.text(alphabet="ab<>/thinkThink\n ", max_size=30).filter(lambda text: "</think>" not in text),
     text=st.text(alphabet="ab<>/think\n ", max_size=30),
     cuts=st.lists(st.integers(0, 90), max_size=12),
+    at_once=st.booleans(),
+    opened=st.booleans(),
 )
-def test_think_tags_are_found_in_any_pieces(thought: str, text: str, cuts: list[int]) -> None:
-    complete_text = f"<think>{thought}</think>{text}"
+def test_think_tags_are_found_in_any_pieces(
+    thought: str, text: str, cuts: list[int], at_once: bool, opened: bool
+) -> None:
+    thought = thought if opened else f"a{thought}"
+    complete_text = f"{'<think>' if opened or not at_once else ''}{thought}</think>{text}"
     places = sorted({0, len(complete_text), *(cut for cut in cuts if cut < len(complete_text))})
-    tags, thoughts, text = ThinkTags(), "", ""
+    tags, thoughts, text = ThinkTags(at_once), "", ""
     for start, end in pairwise(places):
         more = tags.split(complete_text[start:end], False)
         thoughts, text = thoughts + more[0], text + more[1]

@@ -244,6 +244,11 @@ class DeploymentSection(Section):
         description="false: never send the field `stream_options`, for a server that rejects it. The usage of a stream "
         "is then known only if the server reports it anyway.",
     )
+    inline_thoughts: Literal["tags", "end_tag"] | None = Field(
+        None,
+        description="Reasoning that the server leaves in the text: `tags` between `<think>` and `</think>` at the "
+        "start, `end_tag` from the start to `</think>`. Clients then get it as reasoning.",
+    )
     fold: bool | None = Field(
         None,
         description="Call it with streaming for a JSON answer too, and assemble the answer here, so that a silent "

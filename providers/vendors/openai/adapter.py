@@ -36,9 +36,10 @@ from providers.matching.capability_matching import THINKS_BY_RESPONSES
 from providers.matching.requirements import FEATURES, PARAMETERS, REASONING
 from providers.moderations import OpenAIModerations
 from providers.openai_json import encode_request
-from providers.openai_json.read_answer import ChatReader, read_completion
+from providers.openai_json.read_answer import USUAL, ChatReader, read_completion
 from providers.openai_json.stream_relay import RelayingParser
 from providers.reading.errors import IN_A_STREAM, classify, error_object
+from providers.reading.event_stream import EventStreamParser
 from providers.vendors.openai.responses_answer import ResponseReader, is_event, is_response, read_response
 from providers.vendors.openai.responses_request import encode_body, uses_responses_api
 from providers.wire import WireRequest, WireResponse
@@ -123,7 +124,7 @@ class OpenAIAdapter(FactsAdapter):
     def parse_response(self, response: WireResponse, target: Target) -> ChatCompletion:
         """See `providers.adapter.Adapter`."""
         try:
-            return read_completion(response, target.model)
+            return read_completion(response, target.model, USUAL.of_server(target.facts.flags))
         except ProviderFailed:
             if is_response(error_object(response.body)):
                 return read_response(response, target.model)
@@ -131,7 +132,10 @@ class OpenAIAdapter(FactsAdapter):
 
     def stream_parser(self, target: Target) -> StreamParser:
         """See `providers.adapter.Adapter`."""
-        chat = ChatReader(target.model)
+        rule = USUAL.of_server(target.facts.flags)
+        chat = ChatReader(target.model, rule)
+        if rule.inline_thoughts:
+            return EventStreamParser(chat.assembler, chat.read_chunk)
         if THINKS_BY_RESPONSES not in target.facts.flags:
             return RelayingParser(chat.assembler, chat.read_chunk)
         reader = ResponseReader(chat.assembler, target.model)

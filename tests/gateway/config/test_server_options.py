@@ -38,6 +38,15 @@ def test_stream_options_false_is_a_warning_without_effect() -> None:
         assert reported == [("deployments.x.stream_options", f"{provider} never receives this field")]
 
 
+def test_inline_thoughts_are_for_servers_with_the_form_of_openai() -> None:
+    for provider, flags in (("openai-compatible", {"thinks_at_once"}), ("vllm", {"thinks_at_once"}), ("gemini", set())):
+        where = HOUSE if flags else "model: gemini-3.5-flash, api_key: '${G_KEY}'"
+        found = compiled(config(f"provider: {provider}, {where}, inline_thoughts: end_tag"))
+        reported = [one.message for one in found.warnings if "inline_thoughts" in one.path]
+        assert reported == ([] if flags else ["gemini has reasoning in a field of its own"])
+        assert found.config.deployments["x"].target.facts.flags & {"thinks_at_once"} == flags
+
+
 # --- headers --------------------------------------------------------------------------------------
 
 ERNIE = "provider: qianfan, model: ernie-5.1, api_key: '${CN_KEY}'"
