@@ -80,6 +80,7 @@ EVERYTHING: dict[str, Any] = {
     "httpRoute": {"enabled": True, "parentRefs": [{"name": "public"}], "hostnames": ["a.example.com"]},
     "serviceAccount": {"create": True, "automount": True, "annotations": {"role": "x"}},
 }
+KEYS = {"extraVolumes": [{"name": "keys", "emptyDir": {}}]}
 VARIANTS = {
     "alone": ALONE,
     "cell": CELL,
@@ -313,6 +314,27 @@ def test_rules_are_those_of_the_file() -> None:
         ({"ingress": {"enabled": True}}, "names no host"),
         ({"httpRoute": {"enabled": True}}, "names no Gateway"),
         ({"serviceMonitor": {"enabled": True, "from": []}}, "from"),
+        ({"config": ""}, "`config` is empty"),
+        ({"stores": True}, "contradicts"),
+        ({**CELL, "stores": False}, "contradicts"),
+        ({**CELL, "persistence": {"existingClaim": "own"}}, "each pod has its own"),
+        ({"persistence": {"enabled": False}}, "needs its volume"),
+        ({"persistence": {"size": "lots"}}, "persistence/size"),
+        ({"schema": EVERYTHING["schema"]}, "needs `stores`"),
+        ({**CELL, "schema": {"user": "owner"}}, "belong together"),
+        ({**CELL, "autoscaling": {"enabled": True, "minReplicas": 9, "maxReplicas": 2}}, "above maxReplicas"),
+        ({"networkPolicy": {"from": [{"podSelector": {}}]}}, "networkPolicy.enabled=true"),
+        ({"podLabels": {"app.kubernetes.io/name": "own"}}, "podLabels"),
+        ({"podAnnotations": {"checksum/config": "own"}}, "podAnnotations"),
+        ({"env": {"GATEWAY_PORT": "9000"}}, "the chart sets GATEWAY_PORT"),
+        ({"extraEnv": [{"name": "GATEWAY_INSTANCE", "value": "own"}]}, "the chart sets GATEWAY_INSTANCE"),
+        ({"files": {"certs/ca.pem": ""}}, "certs/ca.pem cannot be the name"),
+        ({"files": {"gateway.yaml": ""}}, "gateway.yaml cannot be the name"),
+        ({"extraVolumes": [{"name": "state", "emptyDir": {}}]}, "has a volume state"),
+        ({"extraVolumeMounts": [{"name": "keys", "mountPath": "/keys"}]}, "has no volume keys"),
+        ({**KEYS, "extraVolumeMounts": [{"name": "keys", "mountPath": "/etc/gateway/keys"}]}, "another directory"),
+        ({"ingress": {"enabled": True, "hosts": ["https://a.example.com"]}}, "ingress/hosts/0"),
+        ({"resources": {"limit": {"memory": "1Gi"}}}, "limit"),
     ],
 )
 def test_wrong_values_are_refused(values: dict[str, Any], reason: str) -> None:
@@ -320,6 +342,11 @@ def test_wrong_values_are_refused(values: dict[str, Any], reason: str) -> None:
 
     with pytest.raises(HelmError, match=reason):
         rendered(values)
+
+
+def test_names_have_at_most_63_characters() -> None:
+    name = f"assistant-gateway-{'x' * 35}"  # as long as a release's name may be
+    assert max(len(one["metadata"]["name"]) for one in rendered(EVERYTHING, name)) <= 63
 
 
 def test_own_config_map_is_mounted_and_none_is_made() -> None:

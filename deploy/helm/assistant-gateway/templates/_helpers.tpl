@@ -75,7 +75,7 @@ seccompProfile: {type: RuntimeDefault}
 {{- else if regexMatch "^[0-9.]+m$" $stated }}{{ mulf (trimSuffix "m" $stated | float64) 60 | ceil | int }}
 {{- else if regexMatch "^[0-9.]+s?$" $stated }}{{ trimSuffix "s" $stated | float64 | ceil | int }}
 {{- else if regexMatch "^[0-9.]+ms$" $stated }}1
-{{- else }}{{ fail (printf "state resilience.total (%s) in seconds: --set total=600" $stated) }}
+{{- else }}{{ fail (printf "resilience.total (%s) cannot be read here: state its seconds as `total`" $stated) }}
 {{- end }}
 {{- end }}
 
@@ -180,4 +180,43 @@ volumes:
   - name: schema
     secret: {secretName: {{ .Values.schema.passwordSecret.name }}}
   {{- end }}
+{{- end }}
+
+{{/* Values that would be ignored, or that contradict each other, are refused with the reason. */}}
+{{- define "gateway.checks" -}}
+{{- $v := .Values }}
+{{- $stores := eq (include "gateway.hasStores" .) "true" }}
+{{- $config := include "gateway.config" . | fromJson }}
+{{- if not $v.existingConfigMap }}
+{{- if not $config }}{{ fail "`config` is empty: --set-file config=gateway.yaml" }}{{ end }}
+{{- if ne $stores (not (empty $config.stores)) }}{{ fail "`stores` contradicts `config`: leave it out" }}{{ end }}
+{{- end }}
+{{- if and $stores $v.persistence.existingClaim }}{{ fail "persistence.existingClaim is one volume, but with `stores` each pod has its own" }}{{ end }}
+{{- if not (or $stores $v.persistence.enabled) }}{{ fail "without `stores` the gateway needs its volume: persistence.enabled=true" }}{{ end }}
+{{- if and (or $v.schema.user $v.schema.passwordSecret.name) (not $stores) }}{{ fail "`schema` needs `stores` in the configuration" }}{{ end }}
+{{- if ne (empty $v.schema.user) (empty $v.schema.passwordSecret.name) }}{{ fail "schema.user and schema.passwordSecret.name belong together" }}{{ end }}
+{{- if and $v.autoscaling.enabled (gt (int $v.autoscaling.minReplicas) (int $v.autoscaling.maxReplicas)) }}{{ fail "autoscaling.minReplicas is above maxReplicas" }}{{ end }}
+{{- if and $v.networkPolicy.from (not (or $v.networkPolicy.enabled $v.serviceMonitor.enabled)) }}{{ fail "networkPolicy.from needs networkPolicy.enabled=true" }}{{ end }}
+{{- $extra := list }}
+{{- range $v.extraEnv }}{{ $extra = append $extra .name }}{{ end }}
+{{- $chart := splitList " " "GATEWAY_CONFIG GATEWAY_PORT GATEWAY_ADMIN_PORT GATEWAY_STATE_DIR GATEWAY_INSTANCE GATEWAY_DRAIN_DELAY_S GATEWAY_GRACE_S GATEWAY_REQUIRE_STATE" }}
+{{- range concat (keys $v.env) $extra }}
+{{- if has . $chart }}{{ fail (printf "env: the chart sets %s" .) }}{{ end }}
+{{- end }}
+{{- range $name, $_ := $v.podLabels }}
+{{- if regexMatch "^(app[.]kubernetes[.]io|helm[.]sh)/" $name }}{{ fail (printf "podLabels: the chart sets labels like %s" $name) }}{{ end }}
+{{- end }}
+{{- if hasKey $v.podAnnotations "checksum/config" }}{{ fail "podAnnotations: the chart sets checksum/config" }}{{ end }}
+{{- range $name, $_ := $v.files }}
+{{- if or (eq $name "gateway.yaml") (not (regexMatch "^[-._a-zA-Z0-9]+$" $name)) }}{{ fail (printf "files: %s cannot be the name of a file beside gateway.yaml" $name) }}{{ end }}
+{{- end }}
+{{- $volumes := list }}
+{{- range $v.extraVolumes }}
+{{- if has .name (list "config" "state" "tmp" "schema") }}{{ fail (printf "extraVolumes: the chart has a volume %s: choose another name" .name) }}{{ end }}
+{{- $volumes = append $volumes .name }}
+{{- end }}
+{{- range $v.extraVolumeMounts }}
+{{- if not (has .name $volumes) }}{{ fail (printf "extraVolumeMounts: extraVolumes has no volume %s" .name) }}{{ end }}
+{{- if regexMatch "^/(etc/gateway|var/lib/gateway|tmp)(/|$)" .mountPath }}{{ fail (printf "extraVolumeMounts: the chart mounts %s: choose another directory" .mountPath) }}{{ end }}
+{{- end }}
 {{- end }}
