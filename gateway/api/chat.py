@@ -383,6 +383,7 @@ class HttpExchange(Exchange):
         if not self._head_sent:
             if not self._endpoint.service.foresee(self):
                 return
+            self._note_betas()
             lines = [line for line in self._stream_lines() if not line.startswith(_LATER)]
             self.record.answered_by, self._waits = UNANSWERED, True
             await self._start(200, pairs_of(lines))
@@ -393,14 +394,17 @@ class HttpExchange(Exchange):
         if self._keep_alive is not None:
             self._keep_alive.stop()
 
-    def respond(self, answer: Answer) -> Awaitable[None] | None:
-        """See Exchange."""
-        self._stop_waiting()
-        style = self.style
+    def _note_betas(self) -> None:
         if b"anthropic-beta" in self._headers.headers:
             # The values switch features of Anthropic's API on, which another provider does not have.
             values = ",".join(self._headers.all(b"anthropic-beta")).split(",")[:_MOST_BETAS]
             self.record.shown.dropped |= {f"anthropic-beta.{value.strip()}" for value in values if value.strip()}
+
+    def respond(self, answer: Answer) -> Awaitable[None] | None:
+        """See Exchange."""
+        self._stop_waiting()
+        style = self.style
+        self._note_betas()
         if answer.completion is not None:
             return self.respond_whole(answer.completion, style)
         if answer.result is not None:

@@ -3,7 +3,8 @@
 A group is flattened: the provider gets each function with the name of its group before its own. A call of such a
 function is returned with the plain name and the member `namespace`, as OpenAI returns it. A custom tool, such as
 Codex's `apply_patch`, leaves as a function with one string, and its description has the grammar. Codex's `tool_search`,
-which the client runs, leaves as a function. Their calls return in their own forms.
+which the client runs, leaves as a function. Their calls return in their own forms. A search at the provider that is
+offered among functions, as Codex does unless it is configured otherwise, is left out and named.
 
 Source: what Codex 0.169 sent on 2026-11-26.
 """
@@ -85,25 +86,33 @@ def decode_tools(
         more: The tools in items of `input`, by path. A later definition of a tool replaces the former one.
 
     Raises:
-        InvalidRequest: A tool runs at a provider, or is not valid.
+        InvalidRequest: A tool runs at a provider, or is not valid. A search is only refused if no function is offered.
     """
     tools: dict[str, Tool] = {}
-    for tool in _tools_at("tools", value, names, unread) if value is not None else ():
+    searches: list[str] = []
+    for tool in _tools_at("tools", value, names, unread, searches) if value is not None else ():
         if tool.name in tools:
             raise InvalidRequest("`tools` has two functions with the same name: rename one of them", "tools")
         tools[tool.name] = tool
     for path, entries in more:
-        tools.update((tool.name, tool) for tool in _tools_at(path, entries, names, unread))
+        tools.update((tool.name, tool) for tool in _tools_at(path, entries, names, unread, searches))
+    if searches and not tools:
+        _refuse(_SEARCHES[0], searches[0])
     if len(tools) > MAX_TOOLS:
         raise InvalidRequest(f"`tools` has {len(tools)} functions; at most {MAX_TOOLS} are accepted", "tools")
     return tuple(tools.values())
 
 
-def _tools_at(path: str, value: object, names: ToolNames, unread: set[str]) -> Iterable[Tool]:
+def _tools_at(path: str, value: object, names: ToolNames, unread: set[str], searches: list[str]) -> Iterable[Tool]:
+    """Yield the functions of one list. `searches` gets the paths of those that are left out."""
     for position, entry in enumerate(items(value, path, at_most=MAX_TOOLS)):
         place = f"{path}[{position}]"
         source = mapping(entry, place)
-        if source.get("type") == "namespace":
+        kind = source.get("type")
+        if isinstance(kind, str) and kind.startswith(_SEARCHES):
+            unread.add(f"tools.{_SEARCHES[0]}")
+            searches.append(place)
+        elif kind == "namespace":
             yield from _group(source, place, names, unread)
         else:
             yield _tool(source, place, names, unread)

@@ -272,6 +272,21 @@ def test_fields_with_the_meaning_of_chat_are_kept() -> None:
     assert request.extra == {"prompt_cache_key": "k", "top_k": 4, "metadata": {"a": "b"}}
 
 
+@pytest.mark.parametrize("search", ["web_search", "web_search_preview", "web_search_2025_08_26"])
+def test_search_among_functions_is_left_out_and_named(search: str) -> None:
+    offered = {"type": search, "external_web_access": False}
+    more = {"type": "additional_tools", "role": "developer", "tools": [offered]}
+    for request in (
+        decoded(tools=[FUNCTION, offered]).request,
+        decoded([more, ASK], tools=[FUNCTION]).request,
+    ):
+        assert [tool.name for tool in request.tools] == ["weather"]
+        assert request.unread == {"tools.web_search"}
+    error = refusal(tools=[FUNCTION, offered], tool_choice={"type": search})
+    assert isinstance(error, InvalidRequest)
+    assert error.param == "tool_choice.type"
+
+
 @pytest.mark.parametrize(
     ("fields", "param", "advice"),
     [
