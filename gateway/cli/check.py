@@ -97,11 +97,12 @@ def check(options: argparse.Namespace) -> int:
             f"{needs} needs a state directory: set GATEWAY_STATE_DIR, without which `gateway serve` refuses this file"
         )
         print(f"gateway: {word}{reason}", file=sys.stderr)
-    refused = bool(needs and not options.no_secrets) or (options.strict and bool(compiled.warnings or is_unknown))
+    refused_by_strict = options.strict and bool(compiled.warnings or is_unknown)
+    refused = bool(needs and not options.no_secrets) or refused_by_strict
     if compiled.warnings:
         print(render_problems(compiled.warnings, every_warning=options.all), file=sys.stderr)
     if compiled.warnings or refused:
-        print("--strict: the warnings are treated as errors" if refused else "", file=sys.stderr)
+        print("--strict: the warnings are treated as errors" if refused_by_strict else "", file=sys.stderr)
     if options.against is not None:
         from gateway.cli.network_policy import print_differences
 

@@ -64,6 +64,7 @@ def test_error_is_not_hidden_by_a_warning_and_a_file_is_not_valid_with_an_error(
     for options, status, word in (([], 1, "gateway: "), (["--no-secrets"], 0, "gateway: warning: ")):
         shown = gateway("check", path, *options)
         assert (shown.status, f"{word}a budget of clients.app needs a state directory" in shown.err) == (status, True)
+        assert "--strict" not in shown.err
     lines = [line for line in gateway("doctor", "--config", path).out.splitlines() if "configuration: " in line]
     assert [line.split()[0] for line in lines] == ["error"]
     assert "needs a state directory; set GATEWAY_STATE_DIR" in lines[0]
