@@ -32,7 +32,7 @@ select: install-dev ## choose again which tests are in make test and which only 
 # last, so that the last line of the output has their counts, as pytest writes them.
 ci: CI_OPTIONS := --hypothesis-profile=wide --most-cpu 6
 ci: ci-check test ci-tools ## run make test with more examples, then the slow tests: every large experiment in a small form
-	@$(BIN)/python -m tests.parallel.run -n 3 $(CI_OPTIONS) -m "slow and not every_model"
+	@$(BIN)/python -m tests.parallel.run -n 3 $(CI_OPTIONS) -m "slow and not full"
 
 ci-check:
 	@scripts/ci_tools.sh check
@@ -40,11 +40,11 @@ ci-check:
 ci-tools: install-sdks ## install the tools of make ci: Debian packages (as root) and npm packages
 	@scripts/ci_tools.sh
 
-prove: install-sdks ## run every large experiment in full, for hours (STEPS="properties ledger accounts stores restarts streams console kit answers chaos soak fuzz evaluation mutation")
+prove: install-sdks ## run every large experiment in full, for hours (STEPS="properties ledger accounts stores restarts streams console full kit answers chaos soak fuzz evaluation mutation")
 	@scripts/prove.sh
 
 kit: install-dev ## run the conformance kit for every model of every adapter: five minutes
-	@$(BIN)/pytest -n 2 -m every_model tests/conformance
+	@$(BIN)/pytest -n 2 -m full tests/conformance
 
 coverage: install-dev ## run the fast tests with branch coverage; fails below 90 %
 	@$(BIN)/pytest -n 2 --dist loadfile -m "not slow" --cov --cov-report=term

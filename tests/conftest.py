@@ -74,7 +74,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark the tests that `python -m tests.selection.run` leaves to `make ci`, and those that may run twice."""
     left = set() if "SELECTION_FOLDER" in os.environ else set(_LEFT_TO_CI.read_text("utf-8").splitlines())
     for item in items:
-        if item.nodeid in left:
+        if item.nodeid in left or item.get_closest_marker("full"):
             item.add_marker(pytest.mark.slow)
         if _may_fail_on_a_busy_machine(item):
             item.add_marker(pytest.mark.flaky(reruns=1, reruns_delay=2))

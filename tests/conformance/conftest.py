@@ -75,7 +75,7 @@ _EVERY_CUT_OF = (
 
 # The 29,000 cases that these marker expressions exclude are not created. With any other expression, all cases are
 # created, and pytest selects among them.
-_EXCLUDED = {"not slow": pytest.mark.slow, "slow and not every_model": pytest.mark.every_model}
+_EXCLUDED = {"not slow": pytest.mark.slow, "slow and not full": pytest.mark.full}
 
 
 def pytest_conformance_values(
@@ -100,7 +100,7 @@ def _marks_of(name: str, value: object, first_subjects: dict[str, Subject]) -> t
         subject.model != first_subjects[subject.adapter.name].model
         or (name.startswith(_LONG) and subject.adapter.name in _LIKE_ANOTHER)
     )
-    return (pytest.mark.slow, pytest.mark.every_model) if one_of_many else (pytest.mark.slow,)
+    return (pytest.mark.slow, pytest.mark.full) if one_of_many else (pytest.mark.slow,)
 
 
 def _is_slow(name: str, value: Subject | WireCase, first_subjects: dict[str, Subject]) -> bool:

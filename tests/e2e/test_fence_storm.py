@@ -311,7 +311,9 @@ def _write_config(folder: Path, providers: SimulatorThread, proxy: ConnectProxy,
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("recording_sockets")
-@pytest.mark.parametrize(("number", "is_moderated"), [(150, False), (150, True), (6_000, False)])
+@pytest.mark.parametrize(
+    ("number", "is_moderated"), [(150, True), (1_500, False), pytest.param(6_000, False, marks=pytest.mark.full)]
+)
 def test_faults_reloads_and_forged_headers_never_connect_outside_the_boundary(
     trap: Trap, tmp_path: Path, number: int, is_moderated: bool
 ) -> None:

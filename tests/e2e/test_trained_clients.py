@@ -29,7 +29,7 @@ from tests.kit.waiting import eventually
 pytestmark = pytest.mark.slow
 TEXT = "Hello! Who are you?"
 INPUT_BOUND = 64 + 16 + len(TEXT)
-TRAINING = AT_ONCE = 400
+TRAINING, AT_ONCE = 100, 200
 TRAINED = TRAINING * (PROMPT_TOKENS + 1)
 """The tokens of the short answers."""
 
@@ -90,25 +90,26 @@ async def ask_at_once(
         return await asyncio.gather(*asking)
 
 
-@pytest.mark.parametrize("workers", [1, 2, 4])
+BUDGETS: dict[str, tuple[str | Mapping[str, Any], list[tuple[str, Mapping[str, Any]]], int]] = {
+    "tokens": (with_budget(tokens=TOKENS), DIALECTS[:1], 1),
+    "money": (MONEY, DIALECTS[1:2], 2),
+    "project-and-dialects": (PROJECT, DIALECTS, 4),
+    "user": (USER, DIALECTS[:2], 2),
+}
+"""The config of each budget, the requests, and the number of workers in `make ci`."""
+
+
 @pytest.mark.parametrize(
-    ("patches", "requests", "route"),
+    ("budget", "workers"),
     [
-        ((with_budget(tokens=TOKENS),), DIALECTS[:1], "long"),
-        ((MONEY,), DIALECTS[1:2], "long"),
-        ((PROJECT,), DIALECTS, "long"),
-        ((USER,), DIALECTS[:2], "long"),
+        pytest.param(budget, workers, marks=() if workers == usual else pytest.mark.full)
+        for budget, (_, _, usual) in BUDGETS.items()
+        for workers in (1, 2, 4)
     ],
-    ids=["tokens", "money", "project-and-dialects", "user"],
 )
-def test_trained_client_never_spends_more_than_its_budget(
-    tmp_path: Path,
-    patches: tuple[str | Mapping[str, Any], ...],
-    requests: list[tuple[str, Mapping[str, Any]]],
-    route: str,
-    workers: int,
-) -> None:
-    with serving(tmp_path, route, *patches, workers=workers) as (gateway, meter):
+def test_trained_client_never_spends_more_than_its_budget(tmp_path: Path, budget: str, workers: int) -> None:
+    patch, requests, _ = BUDGETS[budget]
+    with serving(tmp_path, "long", patch, workers=workers) as (gateway, meter):
         meter.answers_briefly = True
         assert {*asyncio.run(ask_at_once(gateway, meter, requests, TRAINING, waits=False))} == {200}
         meter.answers_briefly = False
@@ -119,7 +120,7 @@ def test_trained_client_never_spends_more_than_its_budget(
     euros = sum(call.prompt_tokens * INPUT_PRICE + call.completion_tokens * OUTPUT_PRICE for call in meter.calls) / 1e6
     rows = rows_of(tmp_path)
     assert len(rows) == len(meter.calls)
-    assert euros <= EUR if patches[0] == MONEY else spent <= TOKENS
+    assert euros <= EUR if patch == MONEY else spent <= TOKENS
     assert max(call.completion_tokens for call in meter.calls) > 1
 
 

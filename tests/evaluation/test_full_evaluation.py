@@ -35,15 +35,15 @@ def evaluate(*arguments: str, limit_s: float = 1200, **environ: str) -> subproce
     return done
 
 
-@pytest.fixture(scope="module")
-def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Run an evaluation with the counts of the standard. One candidate has little capacity, so it takes minutes."""
+@pytest.fixture(scope="module", params=["few", pytest.param("standard", marks=pytest.mark.full)])
+def out(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Run an evaluation. One candidate has little capacity, so it takes minutes with the counts of the standard."""
     folder = tmp_path_factory.mktemp("whole")
     shutil.copytree(EVALUATIONS, folder / "evaluations")
     suite = folder / "evaluations" / "rehearsal.yaml"
-    text = suite.read_text("utf-8")
-    counts = ("accept: 200, refuse: 100, answer: 100", "accept: 1000, refuse: 300, answer: 300")
-    suite.write_text(edited(text, counts), "utf-8")
+    if request.param == "standard":
+        counts = ("accept: 200, refuse: 100, answer: 100", "accept: 1000, refuse: 300, answer: 300")
+        suite.write_text(edited(suite.read_text("utf-8"), counts), "utf-8")
     config = str(EVALUATIONS / "rehearsal-gateway.yaml")
     evaluate("--config", config, "--suite", str(suite), "--candidates", ",".join(NAMES), "--out", str(folder / "out"))
     return folder / "out"

@@ -88,10 +88,9 @@ def place(tmp_path: Path) -> Iterator[LocationDecider]:
     place.loop.close()
 
 
-SLOW = [pytest.param(2_500, marks=pytest.mark.slow, id=f"2500, part {part}") for part in range(1, 5)]
-
-
-@pytest.mark.parametrize("number", [500, *SLOW])
+@pytest.mark.parametrize(
+    "number", [500, pytest.param(2_500, marks=pytest.mark.slow), pytest.param(10_000, marks=pytest.mark.full)]
+)
 def test_no_header_moves_an_untrusted_client(place: LocationDecider, number: int) -> None:
     @given(cases(PEERS, STRANGERS))
     @settings(max_examples=number // LIES, deadline=None, suppress_health_check=list(HealthCheck))

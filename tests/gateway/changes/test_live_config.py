@@ -478,7 +478,7 @@ def settled() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("settled")
-@pytest.mark.parametrize(("number", "marks"), [(200, "x"), pytest.param(1000, "xyz", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(("number", "marks"), [(200, "x"), pytest.param(1000, "xy", marks=pytest.mark.slow)])
 async def test_reload_of_many_deployments_never_blocks_the_loop_for_ten_milliseconds(
     tmp_path: Path, number: int, marks: str
 ) -> None:

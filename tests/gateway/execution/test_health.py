@@ -255,7 +255,7 @@ def test_cooldown_of_a_removed_deployment_is_pruned(health: Health) -> None:
     assert health.snapshot(table()) == {}
 
 
-@pytest.mark.parametrize("reloads", [50, pytest.param(1000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("reloads", [50, pytest.param(300, marks=pytest.mark.slow)])
 def test_many_reloads_leave_no_old_state(health: Health, clock: SetClock, reloads: int) -> None:
     for number in range(reloads):
         passing = deployment(*KEYS, name=f"d{number}")

@@ -73,7 +73,9 @@ def reported_calls(directory: Path) -> set[str]:
     return set(calls)
 
 
-@pytest.mark.parametrize("rounds", [3, pytest.param(20, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "rounds", [3, pytest.param(6, marks=pytest.mark.slow), pytest.param(20, marks=pytest.mark.full)]
+)
 def test_killed_processes_neither_lose_nor_double_a_row(tmp_path: Path, rounds: int) -> None:
     choice = random.Random(rounds)
     answered: set[str] = set()
