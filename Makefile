@@ -21,18 +21,18 @@ test: lint types ## run lint, types and the fast tests
 PURE := tests/providers $(addprefix tests/gateway/,model policy config usage execution telemetry api/dialects)
 
 quick: install-dev ## run the fast tests of the pure parts in less than a minute, while you write
-	@$(BIN)/python -m tests.parallel.run -n 2 -m "not slow" --ignore-glob='*valkey*' --ignore-glob='*process*' $(PURE)
+	@$(BIN)/python -m tests.parallel.run -n 2 -m "not slow" --hypothesis-profile=quick --ignore-glob='*valkey*' --ignore-glob='*process*' $(PURE)
 
 select: install-dev ## choose again which tests are in make test and which only in make ci: five minutes
 	@$(BIN)/python -m tests.selection.run
 
 # CI_OPTIONS applies to `test` too, so that no property runs twice. tests/conftest.py lists the tests that may run once more, and
 # why; the summary names those that did. A fast test that takes 6 s of CPU fails: the limit is 0.25 s (tests/selection), but here with
-# more examples and on a busy machine. Slow tests wait more than they compute, so there are more of them at once than cores. The tests are
+# more examples and on a busy machine. Slow tests wait more than they compute, so four more processes run them while a core is idle. The tests are
 # last, so that the last line of the output has their counts, as pytest writes them.
 ci: CI_OPTIONS := --hypothesis-profile=wide --most-cpu 6
 ci: ci-check test ci-tools ## run make test with more examples, then the slow tests: every large experiment in a small form
-	@$(BIN)/python -m tests.parallel.run -n 3 $(CI_OPTIONS) -m "slow and not full"
+	@$(BIN)/python -m tests.parallel.run -n 2+4 $(CI_OPTIONS) -m "slow and not full"
 
 ci-check:
 	@scripts/ci_tools.sh check

@@ -1,8 +1,8 @@
 """Settings of every test: no deadlines, which a busy machine would miss, and the number of examples of a property.
 
-`make test` draws few examples of each property, different ones in each run. `make ci` draws more than twice as many,
-with `--hypothesis-profile=wide`, and `make prove` fifty times as many, with `--hypothesis-profile=prove`. Hypothesis's
-own profile for CI keeps its settings, and so does that of `tests.mutation`.
+`make test` draws few examples of each property, different ones in each run, `make quick` fewer than half of them,
+`make ci` twice as many, and `make prove` eighty times as many: the profiles `quick`, `wide` and `prove`. Hypothesis's own
+profile for CI keeps its settings, and so does that of `tests.mutation`.
 """
 
 from __future__ import annotations
@@ -32,8 +32,9 @@ httpx_default.create_ssl_context = cache(httpx_default.create_ssl_context)
 gc.set_threshold(20_000)
 
 _PATIENT = settings(settings.default, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("quick", _PATIENT, max_examples=10)
 settings.register_profile("fast", _PATIENT, max_examples=25)
-settings.register_profile("wide", _PATIENT, max_examples=60)
+settings.register_profile("wide", _PATIENT, max_examples=50)
 settings.register_profile("prove", _PATIENT, max_examples=2000)
 if settings.get_current_profile_name() in ("default", "ci"):
     settings.load_profile("fast")

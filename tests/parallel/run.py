@@ -1,6 +1,7 @@
 """Run the tests in processes that share their imports and take one file after another from a queue.
 
     .venv/bin/python -m tests.parallel.run -n 5 -m "not slow" [tests/gateway …]      other options are those of pytest
+    .venv/bin/python -m tests.parallel.run -n 3+4 -m slow      four more begin a file only while a core has nothing to do
 
 pytest-xdist collects every file in each of its processes, which takes a third of the CPU time of a run. Here the tree of folders is read
 once; then the processes are forked, and each imports and collects only the files that it runs. The files that took longest the last time
@@ -10,12 +11,14 @@ begin first. The end has the text of each failure, also of those that a second r
 from __future__ import annotations
 
 import atexit
+import fcntl
 import gc
 import importlib
 import json
 import os
 import random
 import sys
+import termios
 import time
 import traceback
 from collections import Counter
@@ -40,17 +43,20 @@ _TOGETHER = ("tests/architecture/",)
 _LONGEST_FIRST = (
     "tests/docs/test_pages.py",
     "tests/cli/test_console_in_browser.py",
+    "tests/evaluation/test_full_evaluation.py",
     "tests/conformance/",
-    "tests/attacks/",
+    "tests/faults/",
     "tests/e2e/test_reload",
+    "tests/e2e/test_handover.py",
+    "tests/e2e/test_database_drill.py",
+    "tests/e2e/test_s",
+    "tests/attacks/",
     "tests/cli/test_install",
     "tests/gateway/changes/test_live_config.py",
     "tests/deploy/",
     "tests/chaos/",
     "tests/architecture/",
-    "tests/faults/",
     "tests/field/",
-    "tests/evaluation/test_full_evaluation.py",
     "tests/mutation/",
     "tests/e2e/",
     "tests/cli/",
@@ -75,11 +81,11 @@ class Runner:
         seconds: How long each file took, by its name after the expression that chose the tests.
     """
 
-    def __init__(self, processes: int, places: tuple[str, ...]) -> None:
+    def __init__(self, processes: int, more: int, places: tuple[str, ...]) -> None:
         self.counts: Counter[str] = Counter()
         self.failures: list[tuple[str, str, str]] = []
         self.seconds: dict[str, float] = json.loads(_TIMES.read_text("utf-8")) if _TIMES.exists() else {}
-        self._processes = processes
+        self._processes, self._more = processes, more
         self._places = places
         self._files: dict[str, list[pytest.Collector]] = {}
         self._names: list[str] = []
@@ -121,8 +127,8 @@ class Runner:
             numbers.write("".join(f"{number:{_WIDTH}}" for number in range(len(self._names))))
         running: dict[Connection, str] = {}
         children: list[int] = []
-        for _ in range(self._processes):
-            reading, child = self._fork(session, queue)
+        for number in range(self._processes + self._more):
+            reading, child = self._fork(session, queue, fills=number >= self._processes)
             running[reading] = ""
             children.append(child)
         done = 0
@@ -165,7 +171,7 @@ class Runner:
             self._shown = tenth
             print(f"{10 * tenth:3} % of {len(self._names)} files: {_words(self.counts)}", flush=True)
 
-    def _fork(self, session: pytest.Session, queue: int) -> tuple[Connection, int]:
+    def _fork(self, session: pytest.Session, queue: int, *, fills: bool) -> tuple[Connection, int]:
         reading, writing = Pipe(duplex=False)
         if child := os.fork():
             writing.close()
@@ -174,7 +180,7 @@ class Runner:
         try:
             session.config.pluginmanager.unregister(name="terminalreporter")
             random.seed()
-            self._run(session, queue, writing)
+            self._run(session, queue, writing, fills=fills)
             with suppress(Exception):
                 atexit._run_exitfuncs()
         except BaseException:
@@ -183,7 +189,7 @@ class Runner:
         finally:
             os._exit(0)
 
-    def _run(self, session: pytest.Session, queue: int, to: Connection) -> None:
+    def _run(self, session: pytest.Session, queue: int, to: Connection, *, fills: bool) -> None:
         """Run one file after another. A test is known to be the last of its fixtures when the next one is known."""
         before: pytest.Item | None = None
         current = ""
@@ -199,8 +205,13 @@ class Runner:
                 to.send((current, (time.monotonic() - began, dict(self.counts), self.failures)))
                 self.counts, self.failures = Counter(), []
 
+        def taken() -> bytes:
+            if fills:
+                _wait_for_an_idle_core(queue)
+            return os.read(queue, _WIDTH)
+
         self.counts, self.failures = Counter(), []
-        for number in iter(lambda: os.read(queue, _WIDTH), b""):
+        for number in iter(taken, b""):
             name = self._names[int(number)]
             items = [item for file in self._files[name] for item in session.genitems(file)]
             session.config.hook.pytest_collection_modifyitems(session=session, config=session.config, items=items)
@@ -240,6 +251,21 @@ def _files_in(node: pytest.Item | pytest.Collector) -> Iterator[pytest.Collector
             yield from _files_in(child)
 
 
+def _wait_for_an_idle_core(queue: int) -> None:
+    """Wait until half a core has had nothing to do for a second or two, or the queue is empty."""
+    while sys.platform == "linux" and any(fcntl.ioctl(queue, termios.FIONREAD, bytes(4))):
+        before, began = _idle_s(), time.monotonic()
+        time.sleep(random.uniform(1, 2))
+        if _idle_s() - before > 0.5 * (time.monotonic() - began):
+            return
+
+
+def _idle_s() -> float:
+    """Return for how long the cores have had nothing to do, in seconds of one core since the start of the machine."""
+    words = Path("/proc/stat").read_text("ascii").split(maxsplit=6)
+    return (int(words[4]) + int(words[5])) / os.sysconf("SC_CLK_TCK")
+
+
 def _words(counts: Counter[str]) -> str:
     """Return the counts as pytest writes them."""
     named = {"errors" if what == "error" and number > 1 else what: number for what, number in counts.items()}
@@ -249,10 +275,10 @@ def _words(counts: Counter[str]) -> str:
 def main(arguments: list[str]) -> int:
     """Run pytest, and print what failed."""
     at = arguments.index("-n") if "-n" in arguments else None
-    processes = int(arguments[at + 1]) if at is not None else 5
+    processes, _, more = (arguments[at + 1] if at is not None else "5").partition("+")
     options = arguments if at is None else arguments[:at] + arguments[at + 2 :]
     places = tuple(option for option in options if option.startswith("tests"))
-    ran, began = Runner(processes, places or ("tests",)), time.monotonic()
+    ran, began = Runner(int(processes), int(more or 0), places or ("tests",)), time.monotonic()
     options = [option for option in options if option not in places]
     pytest.main([*options, "-qq", "-p", "no:xdist", "--no-summary"], plugins=[ran])
     for word, name, text in ran.failures:
