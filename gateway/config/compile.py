@@ -124,7 +124,7 @@ def _compile(draft: Draft, findings: Findings, document: Document, options: _Opt
     stores = compile_stores(draft, findings, regions, document.references)
     exporters = compile_exporters(draft, findings, regions, stated, registry, document.references)
     clients = compile_clients(draft, findings, regions, spending, demo=demo)
-    check_prices(draft, findings, usage, clients.values(), assistants, document.read_at_s)
+    check_prices(draft, findings, usage, clients.values(), assistants, moderation, document.read_at_s)
     config = ConfigVersion(
         version=document.version,
         assistants=assistants,

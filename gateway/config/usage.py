@@ -28,6 +28,7 @@ from gateway.model.budget import (
 )
 from gateway.model.config_version import Client
 from gateway.model.deployment import Deployment
+from gateway.model.moderation import Moderation
 from gateway.model.route import deployments_of
 from gateway.policy.location.claim import ClaimSection
 from providers.catalogue.prices import NO_CURRENCY
@@ -199,18 +200,21 @@ def check_prices(
     rules: UsageRules,
     clients: Iterable[Client],
     assistants: Mapping[str, Assistant],
+    moderation: Mapping[str, Moderation],
     now_s: float,
 ) -> None:
     """Report the deployments whose calls cannot be priced, although a client with a limit of money reaches them.
+
+    It reaches the steps of all routes of its regions, of every use, and the judges of these regions.
 
     A missing price is a warning: the deployment is skipped or the request refused. A missing rate is an error, also
     for a price that applies from a later day on than `now_s` (Unix time).
     """
     if draft.config.clients_source == "database":
-        reached = {name: ["a client of the database"] for name in _reached(assistants, None, None)}
+        reached = {name: ["a client of the database"] for name in _reached(assistants, moderation, None, None)}
     else:
-        reached = _reached_with_money_limit(clients, assistants)
-    deployments = _reached(assistants, None, None)
+        reached = _reached_with_money_limit(clients, assistants, moderation)
+    deployments = _reached(assistants, moderation, None, None)
     without_rate: dict[str, str] = {}
     for name, users in reached.items():
         price, coming = deployments[name].price_at(now_s), deployments[name].coming_prices(now_s)
@@ -234,7 +238,9 @@ def _some(users: Sequence[str]) -> str:
     return ", ".join(users[:_SHOWN_CLIENTS]) + (f" and {rest} more" if rest > 0 else "")
 
 
-def _reached_with_money_limit(clients: Iterable[Client], assistants: Mapping[str, Assistant]) -> dict[str, list[str]]:
+def _reached_with_money_limit(
+    clients: Iterable[Client], assistants: Mapping[str, Assistant], moderation: Mapping[str, Moderation]
+) -> dict[str, list[str]]:
     """Return the clients with a limit of money that reach each deployment, by its name."""
     alike: dict[tuple[frozenset[str] | None, str | None], dict[str, None]] = {}
     for client in clients:
@@ -242,16 +248,20 @@ def _reached_with_money_limit(clients: Iterable[Client], assistants: Mapping[str
             alike.setdefault((client.assistants, client.region), {})[f"the client {quoted(client.name)}"] = None
     reached: dict[str, list[str]] = {}
     for (names, region), users in alike.items():
-        for name in _reached(assistants, names, region):
+        for name in _reached(assistants, moderation, names, region):
             reached.setdefault(name, []).extend(users)
     return reached
 
 
 def _reached(
-    assistants: Mapping[str, Assistant], names: frozenset[str] | None, region: str | None
+    assistants: Mapping[str, Assistant],
+    moderation: Mapping[str, Moderation],
+    names: frozenset[str] | None,
+    region: str | None,
 ) -> dict[str, Deployment]:
     """Return the enabled deployments that a client with these assistants, bound to this region, may reach."""
     own = [assistant for name, assistant in assistants.items() if names is None or name in names]
-    views = [view for one in own for view in one.views]
-    routes = [one.whole_route(name) for one in views for name in one.routes if region is None or name == region]
-    return {item.name: item for route in routes for item in deployments_of(route) if item.enabled}
+    routes = [(name, one.every_step(name)) for one in own for name in one.regions if region is None or name == region]
+    judges = [judge for name in dict(routes) if name in moderation for judge in moderation[name].judges]
+    steps = [item for _, route in routes for item in deployments_of(route)]
+    return {item.name: item for item in (*steps, *judges) if item.enabled}

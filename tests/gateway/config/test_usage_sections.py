@@ -125,6 +125,21 @@ def test_model_without_a_price_is_a_warning_if_a_client_with_a_budget_of_money_r
     )
 
 
+@pytest.mark.parametrize(
+    "place",
+    [
+        "assistants: {assistant: {embeddings: {us: [house]}}}",
+        "assistants: {assistant: {moderations: {us: [house]}}}",
+        "regions: {us: {moderation: {output: [house], on_failure: closed}}}",
+    ],
+    ids=["embeddings", "moderations", "judge"],
+)
+def test_model_without_a_price_is_a_warning_in_each_use(place: str) -> None:
+    house = "{provider: openai-compatible, model: rules, endpoint: 'http://127.0.0.1:1', stores: US, processes: US}"
+    found = messages(BASE.merge(f"deployments: {{house: {house}}}").merge(place), "warning")
+    assert [text.partition(",")[0] for text in found if "price" in text] == ["deployments.house: has no price"]
+
+
 def test_price_that_does_not_hold_yet_is_a_warning_and_its_currency_needs_a_rate(tmp_path: Path) -> None:
     price = "{input: 1, output: 2, currency: %s, as_of: 2026-11-01, valid_from: 2026-12-01}"
     config = BASE.merge({"catalogue": {"models": "models.yaml"}, "deployments": {"chatgpt-us": {"model": "gpt-99-x"}}})
