@@ -146,8 +146,8 @@ def forget_instance(options: argparse.Namespace) -> int:
             return _REFUSED
         for it in named:
             database.forget(it.id)
-            rows = f"; {it.rows_waiting} usage rows are in its state directory" if it.rows_waiting else ""
-            print(f"the instance {it.name} ({it.id}) is forgotten{rows}")
+            rows = f"{it.rows_waiting or 0} usage rows waited in its state directory at its last sign"
+            print(f"the instance {it.name} ({it.id}) is forgotten; {rows}, and perhaps later ones")
     return _OK
 
 
@@ -223,7 +223,7 @@ def status_lines(document: Mapping[str, Any]) -> Iterator[str]:
     if document.get("simulated"):
         yield "simulated: no answer is of a model, and no request leaves the machine"
     if traffic is not None:
-        yield f"{traffic['running']} running; in the last {traffic['seconds'] // 60} minutes:"
+        yield f"{traffic['running']} running; in the last {traffic['seconds'] // 60} minutes:{'' if traffic['regions'] else ' none'}"
         for region, counts in traffic["regions"].items():
             yield f"  {region or 'no region':12} {counts['requests']} requests, {counts['errors']} errors"
     yield "who answers:"
@@ -237,7 +237,8 @@ def status_lines(document: Mapping[str, Any]) -> Iterator[str]:
     for kind, text in (document["stores"] or {}).items():
         yield f"store {kind}: {text}"
     for instance in instances:
-        rows = "" if instance["rows_waiting"] is None else f", {instance['rows_waiting']} rows wait for the ledger"
+        when = "waited at its last sign" if instance["state"] == "silent" else "wait for the ledger"
+        rows = "" if instance["rows_waiting"] is None else f", {instance['rows_waiting']} rows {when}"
         serves = "" if len(instances) == 1 else f", config {instance['version']} since {instance['since']}"
         yield f"instance {instance['name']}: {instance['state']}{serves}{rows}"
     for approval in document["approvals"]:

@@ -168,13 +168,17 @@ def _read_url(kind: StoreKind, url: str, territory: str, passwords: tuple[Secret
     is_local = is_this_machine(origin)
     uses_tls = form.schemes[parts.scheme]
     if uses_tls is None:
-        mode = parameters.get("sslmode", "disable" if is_local else _VERIFIED)
+        mode = parameters.get("sslmode", "disable" if is_local and form.ca_parameter not in parameters else _VERIFIED)
         if not is_local and mode != _VERIFIED:
             message = f"the mode `sslmode={mode}` does not verify the server, which is not this machine"
             raise UnitError(message, f"remove it: `{_VERIFIED}` is the default")
         uses_tls = _SSL_MODES[mode]
     elif not uses_tls and not is_local:
         raise UnitError("is not encrypted, and the server is not this machine", "use rediss://")
+    if form.ca_parameter in parameters and not uses_tls:
+        raise UnitError(
+            f"has `{form.ca_parameter}`, but no TLS", "use rediss://, or for a database sslmode=verify-full"
+        )
     return StoreServer(
         kind=kind,
         host=urlsplit(origin).hostname or "",

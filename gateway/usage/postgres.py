@@ -95,8 +95,12 @@ def _is_passing(error: Exception) -> bool:
 
 
 def _description(error: Exception) -> str:
-    if isinstance(error, asyncpg.InvalidAuthorizationSpecificationError):  # also the wrong password
+    if isinstance(error, asyncpg.InvalidPasswordError):
         return "refuses the user or the password: check `stores.database.url` and `password`"
+    if isinstance(error, asyncpg.InvalidAuthorizationSpecificationError):  # no line of pg_hba.conf permits it
+        return (
+            "refuses the user, this machine, or a connection without TLS: check `stores.database.url` and pg_hba.conf"
+        )
     if isinstance(error, asyncpg.InvalidCatalogNameError):
         return "does not exist: create it, or check the name in `stores.database.url`"
     if isinstance(error, asyncpg.InsufficientPrivilegeError):

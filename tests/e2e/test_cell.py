@@ -193,8 +193,10 @@ def test_killed_instance_is_forgotten_by_a_command_and_after_an_hour(tmp_path: P
         postgres.sql("UPDATE cell_instance SET seen_at = seen_at - 20, rows_waiting = 7 WHERE instance = $1", ids[1])
         code, said = run_command(environ, "status", "--config", str(both.path))
         assert (code, "has given no sign" in said, "gateway instances forget" in said) == (3, True, True), said
+        assert "silent" in said
+        assert "7 rows waited at its last sign" in said
         said = both.run("instances", "forget", ids[1])
-        assert "is forgotten; 7 usage rows are in its state directory" in said
+        assert "is forgotten; 7 usage rows waited in its state directory at its last sign" in said
         assert [state for _, state in _in_database(both)] == ["current"]
         code, said = run_command(environ, "instances", "forget", ids[1], "--config", str(both.path))
         assert (code, "the cell has no instance" in said) == (2, True), said

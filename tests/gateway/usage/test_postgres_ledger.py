@@ -229,6 +229,15 @@ def test_wrong_password_is_refused_and_never_shown(database: RunningPostgres) ->
         assert "another-secret" not in f"{caught.value!r}{caught.value.__cause__!r}"
 
 
+def test_refusal_before_the_password_names_what_the_server_may_refuse(database: RunningPostgres) -> None:
+    database.sql("CREATE ROLE locked NOLOGIN PASSWORD 'a-secret-of-the-test'")
+    try:
+        with pytest.raises(StateError, match=r"refuses the user, this machine, or a connection without TLS: .*pg_hba"):
+            current_schema(replace(database.address(), user="locked"))
+    finally:
+        database.sql("DROP ROLE locked")
+
+
 def test_former_password_works_until_the_server_has_the_new_one(database: RunningPostgres) -> None:
     address = database.address("the-new-one")
     assert current_schema(replace(address, former_password=Secret(PASSWORD))) is not None
