@@ -223,7 +223,8 @@ def status_lines(document: Mapping[str, Any]) -> Iterator[str]:
     if document.get("simulated"):
         yield "simulated: no answer is of a model, and no request leaves the machine"
     if traffic is not None:
-        yield f"{traffic['running']} running; in the last {traffic['seconds'] // 60} minutes:{'' if traffic['regions'] else ' none'}"
+        none = "" if traffic["regions"] else " none"
+        yield f"{traffic['running']} running; in the last {traffic['seconds'] // 60} minutes:{none}"
         for region, counts in traffic["regions"].items():
             yield f"  {region or 'no region':12} {counts['requests']} requests, {counts['errors']} errors"
     yield "who answers:"
