@@ -14,13 +14,13 @@ from providers.catalogue import FactsFile
 from providers.compatible.adapter import CompatibleAdapter
 from providers.failures import ABOUT, FailureKind
 from providers.reading.error_words import WORDS, phrases
-from providers.reading.errors import ErrorRules, by_status, is_certain, load_rules, shared_rules
+from providers.reading.errors import CERTAIN, ErrorRules, by_status, is_certain, load_rules, shared_rules
 
 ANY = "any"
 """The name of the rules that count at every provider."""
 _PAGE = Path(__file__).with_name("templates") / "provider_errors.md.txt"
 _OF_HTTP = "RFC 9110; the habits of vendors (2026-11-20)"
-_STATUSES = (400, 401, 402, 403, 404, 408, 409, 410, 413, 422, 424, 425, 429, 451, 500, 503)
+_STATUSES = (302, 400, 401, 402, 403, 404, 405, 408, 409, 410, 413, 415, 422, 424, 425, 429, 451, 500, 503)
 
 
 class Row(NamedTuple):
@@ -72,7 +72,7 @@ def rows_of_any() -> Iterator[Row]:
         yield Row("words", words, kind, ABOUT[kind], "yes", str(WORDS.read()["source"]))
     for status in _STATUSES:
         kind = by_status(status)
-        stated = "with a time" if status in (429, 503) else "yes" if status in (400, 401, 413, 422) else "no"
+        stated = "with a time" if status in (429, 503) else "yes" if status in CERTAIN else "no"
         yield Row("status", f"{status} alone", kind, ABOUT[kind], stated, _OF_HTTP)
 
 

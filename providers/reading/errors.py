@@ -18,7 +18,7 @@ before a shared one, may refine an inexact kind. Without one, words of an accoun
 refusal decide (`providers.reading.error_words`), at every vendor.
 
 A kind by a table or by words is stated. A status alone cannot distinguish a refused request from a refused key or a
-broken server, so it is only a guess, unless the HTTP standard defines it (`_CERTAIN`, `_MAY_PASS`). An error of
+broken server, so it is only a guess, unless the HTTP standard defines it (`CERTAIN`, `_MAY_PASS`). An error of
 the server by a code of its own is a guess, too, because many servers answer so to a request that they can't read.
 """
 
@@ -43,6 +43,7 @@ from providers.value import change
 from providers.wire import WireResponse
 
 __all__ = [
+    "CERTAIN",
     "IN_A_STREAM",
     "MESSAGES",
     "ErrorRules",
@@ -134,8 +135,12 @@ _BY_STATUS = {
     **{404: FailureKind.MODEL_NOT_FOUND, 410: FailureKind.MODEL_NOT_FOUND, 429: FailureKind.RATE_LIMITED},
     **dict.fromkeys((408, 409, 424, 425), FailureKind.UNAVAILABLE),
 }
-_CERTAIN = frozenset({400, 401, 413, 422})
-"""Statuses that mean the same at all vendors. With others some refuse a request, and others a key or a model."""
+CERTAIN = frozenset({400, 401, 413, 422, *range(300, 400), 405, 406, 411, 414, 415, 417, 426, 431})
+"""Statuses that mean the same at all vendors. With others some refuse a request, and others a key or a model.
+
+By RFC 9110, a redirect, 405 and the statuses after it are about the address or the form of the call: the same call gets
+the same answer. The official SDKs do not retry them either (openai-python 3.51, `_should_retry`).
+"""
 _MAY_PASS = frozenset({429, 503, 529})
 """Statuses that no request causes, if they come with a time to wait."""
 _HTTP_ERROR = re.compile("[45][0-9]{2}")
@@ -575,7 +580,7 @@ def is_certain(kind: FailureKind, word: str) -> bool:
 
 def _by_status(status: int) -> _Judged:
     kind = by_status(status) if status else FailureKind.UNAVAILABLE
-    return _Judged(kind, f"status {status} alone" if status else "an error without a code", "", status in _CERTAIN)
+    return _Judged(kind, f"status {status} alone" if status else "an error without a code", "", status in CERTAIN)
 
 
 def _by_sentence(rules: ErrorRules, message: str, status: int) -> _Judged | None:
@@ -648,7 +653,7 @@ def failure(
     if retry_after is None and limits is not None and kind is FailureKind.RATE_LIMITED:
         retry_after = wait_s(read_limits(response.headers, response.received_at, limits))
     detail = detail or plain_text(response)
-    is_by_status = response.status >= 400 and kind is by_status(response.status) and not code
+    is_by_status = response.status >= 300 and kind is by_status(response.status) and not code
     has_wait = response.status in _MAY_PASS and retry_after is not None
     if code is not None and len(code.split(maxsplit=6)) > 6:
         # A sentence, which may repeat a prompt. xAI's codes have five or six words.
@@ -663,7 +668,7 @@ def failure(
         request_id=repair_surrogates(request_id[:200]) if request_id else request_id_of(response.headers),
         param=repair_surrogates(chat_param(param)[:200]) if param else None,
         should_retry=_SHOULD_RETRY.get(response.headers.get("x-should-retry", "").strip().lower()),
-        is_stated=has_wait or (response.status in _CERTAIN if is_by_status else kind is not FailureKind.MALFORMED),
+        is_stated=has_wait or (response.status in CERTAIN if is_by_status else kind is not FailureKind.MALFORMED),
         rule=f"status {response.status} alone" if is_by_status else "",
     )
 

@@ -385,7 +385,7 @@ FAULTS = (
     Fault("http-422", "422, the request is invalid", error(422, "invalid_request_error"), K.INVALID_REQUEST, 1,
           (INVALID, INVALID), moves_on=False),
     Fault("redirect", "307 to another host", lambda call: call.respond(307, "", location="http://127.0.0.1:9/elsewhere"),
-          K.MALFORMED, 2, (PROVIDER, PROVIDER)),
+          K.MALFORMED, 1, (PROVIDER, PROVIDER)),
     Fault("http-500-hangs", "500, with half of its body", refused_and(500, _silent), K.UNAVAILABLE, 2,
           (PROVIDER, PROVIDER), ends_in_time=True),
     Fault("http-429-cut", "429, interrupted", refused_and(429, _reset), K.RATE_LIMITED, 2, (PLAIN_429, PLAIN_429)),
