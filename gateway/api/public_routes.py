@@ -372,8 +372,8 @@ def _add_receipts(
             ) from None
         if document is None:
             message = (
-                "there is no receipt with this id for this client; a receipt is available within two seconds after its "
-                "request has ended"
+                "this instance has no receipt with this id for this client; a receipt is available within two seconds "
+                "after its request has ended, at the instance that answered"
             )
             if not is_id_kept(id, config.receipts_sample):
                 message = (

@@ -65,7 +65,7 @@ _RETRY_S = 0.1
 _SLOW_S = 2.0
 """The deadline of operations for which no request waits."""
 
-_NOT_REBUILT = "the counters of Valkey are being rebuilt"
+_NOT_REBUILT = "the counters of Valkey are empty: a running instance rebuilds them from the ledger"
 _EVICTS = "it may evict counters: set its `maxmemory-policy` to noeviction"
 
 
