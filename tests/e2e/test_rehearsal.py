@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
+from providers.auth import NoAuth
 from providers.conformance.subject import subjects_of
 from providers.registry import load_registry
 from providers.sites import PROJECT
@@ -135,7 +136,10 @@ def test_deployment_without_a_key_in_the_config_is_skipped_as_in_production(tmp_
 
 
 def _every_site() -> dict[str, dict[str, Any]]:
-    """Return a deployment at every site of every provider, and one at an own server of each provider without sites."""
+    """Return a deployment at every site of every provider, and for each provider without sites one at an own server.
+
+    Another one has no key, where the server needs none.
+    """
     deployments: dict[str, dict[str, Any]] = {}
     simulators = load_simulators().simulators
     for name, adapter in sorted(load_registry().adapters.items()):
@@ -145,9 +149,12 @@ def _every_site() -> dict[str, dict[str, Any]]:
                 {"project": "a-project"} if site.wants_project_in_host or PROJECT in site.base_path else {}
             )
             needs["attests"] = [min(alternatives) for alternatives in site.requires]
-            deployments[f"{name}-{site.name}"] = {**own, **needs, "endpoint": site.name}
+            deployments[f"{name}-{site.name}"] = {**own, **needs, "endpoint": site.name, "api_key": "${KEY}"}
         if not adapter.sites:
-            deployments[name] = {**own, "endpoint": "https://model.example", "stores": "any", "processes": "any"}
+            server = {**own, "endpoint": "https://model.example", "stores": "any", "processes": "any"}
+            deployments[name] = {**server, "api_key": "${KEY}"}
+            if isinstance(adapter.auth, NoAuth):
+                deployments[f"{name}-open"] = server
     return deployments
 
 
@@ -158,7 +165,7 @@ def test_every_site_of_the_catalogue_can_be_rehearsed(tmp_path: Path) -> None:
     config = config_of_one_region({}).merge(
         {
             "assistants": {name: {"routes": {"world": [name]}} for name in deployments},
-            "deployments": {name: {**keys, "api_key": "${KEY}"} for name, keys in deployments.items()},
+            "deployments": deployments,
         }
     )
     with running_gateway(config.write(tmp_path), {}, SIMULATED) as gateway:
