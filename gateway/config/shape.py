@@ -87,7 +87,10 @@ def read_shape(
     for error in tuple(errors.values()):
         if error.meant is not None:
             errors.pop((*error.path[:-1], error.meant), None)  # it is missing only because its key is misspelt
-    return read, list(errors.values())
+    # The place of a value is judged once its key is known.
+    unknown = [error.path for error in errors.values() if error.removable]
+    below = [path for path in errors if any(path != key and path[: len(key)] == key for key in unknown)]
+    return read, [error for path, error in errors.items() if path not in below]
 
 
 def valid_part(
