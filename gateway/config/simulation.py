@@ -17,8 +17,8 @@ def rehearsed(deployments: Mapping[str, Deployment]) -> dict[str, Deployment]:
     """Return the deployments of a real config as simulated ones.
 
     Each keeps its facts, its place and its path, so that the fence and the routes decide as they do for the real ones.
-    It is called directly, without its own headers, and with the key that its simulator expects: also a server that needs
-    none. One that needs a key and has none in the config stays without.
+    It is called directly, without its own headers, and with the key that its simulator expects, also in place of none.
+    One that needs a key and has none in the config stays without.
     """
     return {
         name: replace(
