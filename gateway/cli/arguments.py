@@ -73,6 +73,13 @@ class _Parser(argparse.ArgumentParser):
             message = f"there is no command '{match['word']}'; did you mean {near}?" if near is not None else message
         super().error(message)
 
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[argparse.Namespace, list[str]]:  # type: ignore[override]  # an overload for each type of namespace
+        """Parse, and report an unknown argument with the usage of its command, not with that of `gateway`."""
+        parsed, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            self.error(f"unknown argument: {' '.join(unknown)}")
+        return parsed, unknown
+
 
 @cache
 def command_parser() -> argparse.ArgumentParser:
