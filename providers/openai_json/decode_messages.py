@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Callable, Mapping
+from itertools import takewhile
 from typing import TypeVar
 
 from providers.chat import (
@@ -168,9 +169,8 @@ def _content(source: Mapping[str, object], path: str, part: Callable[[object, st
         return value
     if not isinstance(value, list):
         raise InvalidRequest(f"`{place}` must be a string or an array of parts, not {describe(value)}", place)
-    if not value:
-        raise InvalidRequest(f"`{place}` must not be an empty array", place)
-    return tuple(part(entry, f"{place}[{position}]") for position, entry in enumerate(value))
+    # OpenAI refuses an empty array, which some apps send with tool calls. `or`: it is an empty text.
+    return tuple(part(entry, f"{place}[{position}]") for position, entry in enumerate(value)) or ""
 
 
 def _text_part(value: object, path: str) -> TextPart:
@@ -325,9 +325,15 @@ def _tool_call(value: object, path: str) -> ToolCall:
 
 
 def _check_tool_loop(messages: list[Message]) -> None:
-    """Check that the tool messages after each call answer it, and that every tool message answers a call."""
+    """Check that the tool messages after each call answer it, and that every tool message answers a call.
+
+    Results that come after another message of their turn are brought to their calls, as most vendors require.
+    """
     open_calls: list[str] = []
-    for position, message in enumerate(messages):
+    for position in range(len(messages)):
+        if open_calls and not isinstance(messages[position], ToolMessage):
+            _bring_results(messages, position, open_calls)
+        message = messages[position]
         if isinstance(message, ToolMessage):
             if message.tool_call_id not in open_calls:
                 path = f"messages[{position}].tool_call_id"
@@ -343,3 +349,10 @@ def _check_tool_loop(messages: list[Message]) -> None:
     if open_calls:
         problem = "`messages` ends with tool calls that have no answer"
         raise InvalidRequest(f"{problem} (ids: {', '.join(open_calls)[:200]})", "messages", log_message=problem)
+
+
+def _bring_results(messages: list[Message], position: int, calls: list[str]) -> None:
+    """Move the results of these calls in the turn that begins here to its beginning."""
+    turn = list(takewhile(lambda message: not isinstance(message, AssistantMessage), messages[position:]))
+    turn.sort(key=lambda message: not (isinstance(message, ToolMessage) and message.tool_call_id in calls))
+    messages[position : position + len(turn)] = turn

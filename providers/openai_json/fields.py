@@ -34,6 +34,21 @@ def present(source: Mapping[str, object], key: str, path: str) -> object:
     return value
 
 
+_FORMS = {
+    "messages": "`/v1/chat/completions`",
+    "input": "`/v1/responses`",
+    "contents": "`/v1beta/models/MODEL:generateContent`",
+    "prompt": "`/v1/completions`",
+}
+
+
+def main_member(body: Mapping[str, object], key: str, path: str) -> object:
+    """Return the prompt at `key`. Raises InvalidRequest; it names the path of the API that the body has the form of."""
+    if body.get(key) is None and (other := next((name for name in _FORMS if body.get(name) is not None), None)):
+        raise InvalidRequest(f"`{path}` is required: a body with `{other}` belongs to {_FORMS[other]}", path)
+    return present(body, key, path)
+
+
 def mapping(value: object, path: str) -> Mapping[str, object]:
     """Return the value if it is an object. Raises InvalidRequest."""
     if not isinstance(value, dict):

@@ -71,6 +71,8 @@ def mistake(*entries: Any) -> InvalidRequest:
         ({"role": "assistant", "content": [text("a")]}, AssistantMessage((TextPart("a"),))),
         ({"role": "assistant", "content": None, "refusal": "no"}, AssistantMessage(None, "no")),
         ({"role": "assistant"}, AssistantMessage("")),
+        ({"role": "assistant", "content": []}, AssistantMessage("")),
+        ({"role": "user", "content": []}, UserMessage("")),
         ({"role": "assistant", "content": None, "tool_calls": []}, AssistantMessage("")),
         ({"role": "assistant", "content": [{"type": "refusal", "refusal": "no"}]}, AssistantMessage(None, "no")),
         (
@@ -146,7 +148,6 @@ def test_two_calls_of_one_id_want_two_results() -> None:
         ({"role": "user", "content": None}, ".content"),
         ({"role": "user", "content": 5}, ".content"),
         ({"role": "user", "content": {}}, ".content"),
-        ({"role": "user", "content": []}, ".content"),
         ({"role": "user", "content": "a", "name": 5}, ".name"),
         (user("a"), ".content[0]"),
         (user(text("a"), {"text": "b"}), ".content[1].type"),
@@ -186,7 +187,6 @@ def test_two_calls_of_one_id_want_two_results() -> None:
         (user({"type": "file", "file": {"file_data": PIXEL, "filename": 5}}), ".content[0].file.filename"),
         ({"role": "system", "content": [image(PIXEL)]}, ".content[0].type"),
         ({"role": "developer"}, ".content"),
-        ({"role": "assistant", "content": []}, ".content"),
         ({"role": "assistant", "content": 5}, ".content"),
         ({"role": "assistant", "content": [image(PIXEL)]}, ".content[0].type"),
         (

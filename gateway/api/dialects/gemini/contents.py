@@ -118,6 +118,7 @@ class ContentReader:
         self._model: _ModelTurn | None = None
         self._responses: list[_Response] = []
         self._user: list[UserMessage] = []
+        self._said_at = ""
         self._open: list[_Call] = []
         self._ids: set[str] = set()
 
@@ -166,6 +167,9 @@ class ContentReader:
         """Add the responses of all turns of the user since the model's turn, then its other content."""
         if self._responses:
             self._match_responses()
+        elif self._open and self._user and not self._is_partial:
+            path = self._said_at
+            raise InvalidRequest(f"`{path}`: the function calls before it have no `functionResponse` yet", path)
         self.messages += self._user
         self._responses, self._user = [], []
 
@@ -203,8 +207,8 @@ class ContentReader:
                 raise InvalidRequest(problem, f"{place}.functionCall")
             else:
                 read.append(self._media(part, kind, place))
-        if self._open and not self._responses and read and not self._is_partial:
-            raise InvalidRequest(f"`{path}`: the function calls before it have no `functionResponse` yet", path)
+        if read and not self._user:
+            self._said_at = path
         if len(read) == 1 and isinstance(only := read[0], TextPart):
             self._user.append(UserMessage(only.text))
         elif read:
@@ -273,6 +277,10 @@ class ContentReader:
         return ImagePart(uri)
 
     def _model_part(self, turn: _ModelTurn, value: object, place: str) -> None:
+        if hosted := [name for name in _HOSTED if name in read_object(value, place)]:
+            # The history of a conversation with tools that Google ran.
+            self._dropped.add(f"contents.parts.{hosted[0]}")
+            return
         part, kind = self._part(value, place)
         if kind == "functionCall":
             turn.calls.append(self._call(part, place, len(turn.calls)))

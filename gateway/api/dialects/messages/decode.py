@@ -169,7 +169,7 @@ class _Choice(Struct):
 
 class _Thoughts(Struct):
     type: Literal["enabled", "adaptive", "disabled", "between_tools"]
-    budget_tokens: _Limit | None = None
+    budget_tokens: Annotated[int, Meta(ge=-(2**31), le=2**31 - 1)] | None = None
     display: str | None = None
 
 
@@ -246,13 +246,18 @@ def decode_request(body: object, *, counts: bool = False) -> Decoded:
         begun: list[object] = [{"role": "system", "content": system}] if system else []
         if (texts := plain_messages([*begun, *entries], len(entries) + 1)) is not None:
             body = {**body, "messages": [{"role": "user", "content": ""}]}
+    left_out: set[str] = set()
     try:
         asked = read(body, _Request)
     except InvalidRequest as error:
-        raise _explained(error, body) from None
+        try:
+            body = _without_blocks_of_servers(body, left_out)
+            asked = read(body, _Request)
+        except InvalidRequest:
+            raise _explained(error, body) from None
     if asked.max_tokens is None and not counts:
         raise InvalidRequest("max_tokens: Field required", "max_tokens")
-    names = {*unread(body, asked)}
+    names = {*unread(body, asked), *left_out}
     choice, is_parallel = _tool_choice(asked)
     effort, hides_thinking = _effort(asked, names)
     form = (asked.output_config and asked.output_config.format) or asked.output_format
@@ -277,6 +282,44 @@ def decode_request(body: object, *, counts: bool = False) -> Decoded:
         unread=bounded(names),
     )
     return Decoded(request, hides_thinking)
+
+
+def _without_blocks_of_servers(body: Mapping[str, Any], left_out: set[str]) -> Mapping[str, Any]:
+    """Return the body without blocks of tools that a provider ran, as the history of a conversation has them.
+
+    A turn of the assistant loses them. In a result of a call they become text, and so does a search result of the user.
+    """
+    turns = []
+    for turn in as_list(body.get("messages")):
+        content = as_map(turn).get("content")
+        if isinstance(content, list):
+            is_answer = as_map(turn).get("role") == "assistant"
+            kept = [block for block in content if not is_answer or _is_readable(block, left_out)]
+            turn = {**as_map(turn), "content": kept if is_answer else [_as_text(block) for block in content]}
+        turns.append(turn)
+    return {**body, "messages": turns}
+
+
+def _is_readable(block: object, left_out: set[str]) -> bool:
+    kind = as_map(block).get("type")
+    if not isinstance(kind, str) or kind in _BLOCKS:
+        return True
+    left_out.add(f"messages.content.{kind}")
+    return False
+
+
+def _as_text(block: object) -> object:
+    source = as_map(block)
+    kind, content = source.get("type"), source.get("content")
+    if kind == "tool_result" and isinstance(content, list):
+        return {**source, "content": [_result_as_text(one) for one in content]}
+    return _result_as_text(block) if kind == "search_result" else block
+
+
+def _result_as_text(block: object) -> object:
+    kind = as_map(block).get("type")
+    is_known = not isinstance(kind, str) or kind in _BLOCKS
+    return block if is_known else {"type": "text", "text": dumps_text(block)}
 
 
 def _explained(error: InvalidRequest, body: object) -> Exception:
@@ -352,7 +395,9 @@ def _effort(asked: _Request, names: set[str]) -> tuple[str | None, bool]:
         return "none", hides
     budget = thinking.budget_tokens
     if budget is None:
-        raise InvalidRequest("thinking.budget_tokens: Field required", "thinking.budget_tokens")
+        return effort or _USUAL_EFFORT, hides
+    if budget < 1:
+        raise InvalidRequest("thinking.budget_tokens: Expected a whole number >= 1", "thinking.budget_tokens")
     return effort or next((name for most, name in _EFFORT_BY_BUDGET if budget <= most), _MOST_EFFORT), hides
 
 

@@ -282,11 +282,8 @@ class InputReader:
             self.messages[position + 1 : position + 1] = outputs
             self.paths[position + 1 : position + 1] = paths
 
-    def _parts(self, value: object, path: str) -> tuple[Part, ...]:
-        parts = tuple(self._part(entry, f"{path}[{i}]") for i, entry in enumerate(items(value, path)))
-        if not parts:
-            raise InvalidRequest(f"`{path}` must not be empty", path)
-        return parts
+    def _parts(self, value: object, path: str) -> str | tuple[Part, ...]:
+        return tuple(self._part(entry, f"{path}[{i}]") for i, entry in enumerate(items(value, path))) or ""
 
     def _part(self, value: object, path: str) -> Part:
         part = mapping(value, path)

@@ -377,7 +377,7 @@ UNSUPPORTED = [
         {"contents": [user({"inlineData": {"mimeType": "video/mp4", "data": PIXEL}})]},
         "contents[0].parts[0].inlineData.mimeType",
     ),
-    ({"contents": [*HELLO, model({"executableCode": {}})]}, "contents[1].parts[0].executableCode"),
+    ({"contents": [{"role": "user", "parts": [{"executableCode": {}}]}]}, "contents[0].parts[0].executableCode"),
     ({"generationConfig": {"responseModalities": ["IMAGE"]}}, "generationConfig.responseModalities[0]"),
     ({"generationConfig": {"responseMimeType": "text/x.enum"}}, "generationConfig.responseMimeType"),
 ]
