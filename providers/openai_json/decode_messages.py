@@ -23,8 +23,10 @@ from providers.chat import (
 )
 from providers.failures import InvalidRequest, UnsupportedFeature
 from providers.formats.reasoning_state import split_call_id
+from providers.json_values import as_map
 from providers.openai_json.fields import arguments_text, cache_mark, describe, items, mapping, present, text
 from providers.openai_json.plain_request import plain_message, plain_messages
+from providers.openai_json.unread_fields import PARTS, THOUGHTS
 from providers.sites import split_url
 from providers.value import change
 
@@ -279,30 +281,48 @@ def _assistant(source: Mapping[str, object], path: str, name: str | None) -> Ass
     tool_calls = tuple(_tool_call(entry, f"{path}.tool_calls[{i}]") for i, entry in enumerate(calls))
     refusal = text(source, "refusal", f"{path}.refusal")
     content: str | tuple[TextPart, ...] | None = None
+    thoughts = None
     if source.get("content") is not None:
-        content, refused = _assistant_content(source, path)
+        content, refused, thoughts = _assistant_content(source, path)
+        if content is None and refused is None and not tool_calls:
+            content = ""  # only parts that no model reads
         content = _marked(content, source, path) if content else content
         refusal = refusal or refused
     elif not tool_calls and refusal is None:
         content = ""  # clients send back an answer without text
     reasoning = text(source, "reasoning_content", f"{path}.reasoning_content")
-    return AssistantMessage(content, refusal, reasoning, tool_calls, name)
+    return AssistantMessage(content, refusal, reasoning or thoughts, tool_calls, name)
 
 
-def _assistant_content(source: Mapping[str, object], path: str) -> tuple[str | tuple[TextPart, ...] | None, str | None]:
-    """Return text and refusal. OpenAI allows parts of both kinds in the content of an assistant's message."""
+def _assistant_content(
+    source: Mapping[str, object], path: str
+) -> tuple[str | tuple[TextPart, ...] | None, str | None, str | None]:
+    """Return text, refusal and thoughts. OpenAI allows parts of the first two kinds in an assistant's message.
+
+    Clients send back parts of the answers of other APIs. All but thoughts are left out, and named by `unread_fields`.
+    """
     value = source["content"]
     if not isinstance(value, list) or not value:
-        return _content(source, path, _text_part), None
+        return _content(source, path, _text_part), None, None
     texts: list[TextPart] = []
     refusals: list[str] = []
+    thoughts: list[str] = []
     for position, entry in enumerate(value):
         place = f"{path}.content[{position}]"
         if isinstance(entry, dict) and entry.get("type") == "refusal":
             refusals.append(text(entry, "refusal", f"{place}.refusal") or "")
+        elif isinstance(entry, dict) and isinstance(kind := entry.get("type"), str) and kind not in PARTS:
+            if kind in THOUGHTS:
+                thoughts.append(_thought(entry.get(kind)))
         else:
             texts.append(_text_part(entry, place))
-    return tuple(texts) or None, "".join(refusals) or None
+    return tuple(texts) or None, "".join(refusals) or None, "".join(thoughts) or None
+
+
+def _thought(value: object) -> str:
+    """Return the text of a thought: a string, or a list of parts of text, as Mistral has it."""
+    parts = value if isinstance(value, list) else [{"text": value}]
+    return "".join(one for one in (as_map(part).get("text") for part in parts) if isinstance(one, str))
 
 
 def _tool_call(value: object, path: str) -> ToolCall:

@@ -23,7 +23,10 @@ _INNER = {
     "input_audio": frozenset({"data", "format"}),
     "file": frozenset({"file_data", "filename", "file_id"}),
 }
-_PART = {kind: frozenset({"type", kind, "cache_control"}) for kind in ("text", "refusal", *_INNER)}
+PARTS = {kind: frozenset({"type", kind, "cache_control"}) for kind in ("text", "refusal", *_INNER)}
+"""The members of each kind of part that a chat may have."""
+THOUGHTS = ("thinking", "reasoning")
+"""The kinds of parts with thoughts, each with its text in a member of that name."""
 _TOOL = frozenset({"type", "function", "cache_control"})
 _FUNCTION = frozenset({"name", "description", "parameters", "strict", "cache_control"})
 _TYPE = frozenset({"type"})
@@ -79,7 +82,12 @@ def _in_message(message: Mapping[str, Any]) -> Iterator[str]:
 def _in_parts(parts: Any) -> Iterator[str]:
     for part in parts:
         kind = part["type"]
-        yield from _unknown(part, _PART[kind], "messages.content")
+        if kind not in PARTS:
+            # A part of an answer of another API.
+            if kind not in THOUGHTS:
+                yield f"messages.content.{kind}"
+            continue
+        yield from _unknown(part, PARTS[kind], "messages.content")
         if kind in _INNER:
             yield from _unknown(part[kind], _INNER[kind], f"messages.content.{kind}")
 
