@@ -3,7 +3,10 @@
 `words.toml` next to this module has them. A message may repeat a part of the prompt. Words of an account take the key
 from everybody, so what a message quotes does not count for them: all from its first quotation mark to its last one, or
 to the end, because the prompt may contain others. Words of a refusal count only for a request that is refused as
-invalid, of which they name the cause.
+invalid or with 403 alone, of which they name the cause.
+
+A phrase is a list of words in their order. Vendors write the same in many orders, so that the words of a subject, a
+state and a bound also count wherever they stand in one sentence (`sentences`).
 """
 
 from __future__ import annotations
@@ -11,7 +14,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
-from typing import cast
+from typing import Any, cast
 
 from providers.catalogue import FactsFile
 from providers.failures import FailureKind
@@ -28,6 +31,7 @@ _OPENING = r"""(?<![^\s(\[{:=,，：])["'`“‘«「『《{\[].*"""
 _QUOTED = re.compile(rf"""{_OPENING}["'`”’»」』》}}\]](?!\w)|{_OPENING}""", re.DOTALL)
 _CASES = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 _SEPARATORS = re.compile(r"[\s._/:-]+")
+_ENDS = re.compile(r"[.!?;](?:\s|$)|[。！？；\n]")
 
 
 def judged_by_words(words: Iterable[str], message: str, *, is_invalid: bool = False) -> tuple[FailureKind, str] | None:
@@ -36,15 +40,20 @@ def judged_by_words(words: Iterable[str], message: str, *, is_invalid: bool = Fa
     Args:
         words: The codes and types of the error.
         message: Its message.
-        is_invalid: Whether the request is known to be refused as invalid, so that words of a refusal count.
+        is_invalid: Whether the request is refused, and not for another known reason, so that words of a refusal count.
     """
     codes = ". ".join(_SEPARATORS.sub(" ", _CASES.sub(" ", word[:200])) for word in words)
     message = message[:_MOST_TEXT]
     told = _QUOTED.sub(" ", message, count=1)
     for name, text in (("account", told), ("content", message), *((("refusal", told),) if is_invalid else ())):
+        whole = f"{codes}. {text}".lower()
         for kind, pattern in _patterns(name).items():
-            if pattern.search(f"{codes}. {text}".lower()):
+            if pattern.search(whole):
                 return kind, _RULES[name]
+        for sentence in filter(None, _ENDS.split(whole)):
+            for kind, words_of, unless in _sentences(name):
+                if all(pattern.search(sentence) for pattern in words_of) and not unless.search(sentence):
+                    return kind, _RULES[name]
     return None
 
 
@@ -53,12 +62,30 @@ def phrases() -> Iterator[tuple[str, FailureKind]]:
     for name in _RULES:
         table = cast("Mapping[str, list[str]]", WORDS.read()[name])
         yield from ((words, FailureKind(kind)) for kind, listed in table.items() for words in listed)
+        for rule in _rules_of_sentences(name):
+            yield " + ".join("/".join(listed) for listed in rule["words"]), FailureKind(rule["kind"])
 
 
 @cache
 def _patterns(name: str) -> Mapping[FailureKind, re.Pattern[str]]:
     table = cast("Mapping[str, list[str]]", WORDS.read()[name])
-    return {FailureKind(kind): re.compile("|".join(map(_pattern, words))) for kind, words in table.items()}
+    return {FailureKind(kind): _any_of(words) for kind, words in table.items()}
+
+
+@cache
+def _sentences(name: str) -> tuple[tuple[FailureKind, tuple[re.Pattern[str], ...], re.Pattern[str]], ...]:
+    return tuple(
+        (FailureKind(rule["kind"]), tuple(map(_any_of, rule["words"])), _any_of(rule["unless"]))
+        for rule in _rules_of_sentences(name)
+    )
+
+
+def _rules_of_sentences(name: str) -> list[dict[str, Any]]:
+    return cast("dict[str, list[dict[str, Any]]]", WORDS.read()["sentences"]).get(name, [])
+
+
+def _any_of(words: Iterable[str]) -> re.Pattern[str]:
+    return re.compile("|".join(map(_pattern, words)))
 
 
 def _pattern(words: str) -> str:

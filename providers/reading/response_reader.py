@@ -1,12 +1,13 @@
 """Read a provider's response to one request, in any form.
 
 Some providers answer a request for a stream with one JSON body (usually errors), and some answer a request for JSON
-with a stream. This module handles both, and also error statuses and HTML pages. The adapter reads the rest of an
-answer.
+with a stream. This module handles both, and also error statuses and HTML pages. Relays and servers in PHP name the type
+of a body wrongly: its first bytes decide where they are clear. The adapter reads the rest of an answer.
 """
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from functools import lru_cache
 from typing import Literal
@@ -33,6 +34,9 @@ _ENDLESS = replace(
 )
 _LONG_LINE_DISCOUNT = 16
 """Larger than the limit of a line in `MAX_IDLE_BYTES`: a large event is not taken for an endless stream."""
+_STREAM_START = re.compile(rb"(?:\xef\xbb\xbf)?\s*(?:data|event|id|retry)?:")
+_LONGEST_START = 64
+"""The bytes of a body that may show that it is a stream."""
 # As integers: `in` is faster for an integer than for bytes of length 1.
 _CR, _LF = b"\r\n"
 
@@ -75,15 +79,22 @@ def check_head(adapter: Adapter, response: WireResponse) -> Literal["events", "j
     if not 200 <= response.status < 300:
         # Following a redirect would send the prompt to a host that is not permitted.
         raise ProviderFailed(failure(response, FailureKind.MALFORMED, detail=f"status {response.status}"))
-    form = _form_of(response.headers.get("content-type", ""))
+    form = _form(response)
     if form == "html":
         raise ProviderFailed(failure(response, FailureKind.MALFORMED, detail="a page of HTML"))
     return form
 
 
-def is_event_stream(head: WireResponse) -> bool:
+def is_event_stream(response: WireResponse) -> bool:
     """Return whether the body of this response is an event stream, whatever was requested."""
-    return _form_of(head.headers.get("content-type", "")) == "events"
+    return _form(response) == "events"
+
+
+def _form(response: WireResponse) -> Literal["html", "events", "json", "other"]:
+    form = _form_of(response.headers.get("content-type", ""))
+    if form != "events" and _STREAM_START.match(response.body):
+        return "events"
+    return "json" if form == "html" and response.body.lstrip()[:1] == b"{" else form
 
 
 def _identified(events: tuple[StreamEvent, ...], head: WireResponse) -> tuple[StreamEvent, ...]:
@@ -159,7 +170,11 @@ class AnswerReader:
             if events and events[-1].__class__ is Failed:
                 events = _identified(events, self._head)
             return events if self._is_named else self._filled_in(events)
+        is_start = len(self._body) < _LONGEST_START
         self._body += data
+        if is_start and _STREAM_START.match(self._body) and 200 <= self._head.status < 300:
+            self._parser = self._adapter.stream_parser(self._target)
+            return self.feed(bytes(self._body))
         if len(self._body) > MAX_BODY_BYTES:
             self._done = True
             return (Failed(TOO_LARGE),)

@@ -57,9 +57,9 @@ def count_prompt(prompt: int, completion: int, cached: int, total: object) -> in
         >>> count_prompt(20, 50, 1100, total=None), count_prompt(1200, 50, 1100, total=1250)
         (1120, 1200)
     """
-    if not cached or total == prompt + completion:
-        return prompt
-    return prompt + cached if cached > prompt or total == prompt + completion + cached else prompt
+    if cached > prompt:
+        return prompt + cached  # whatever the total is: relays of Claude leave the cached tokens out of it, too
+    return prompt + cached if cached and total == prompt + completion + cached else prompt
 
 
 def count_completion(prompt: int, completion: int, reasoning: int, total: object, separate: bool = False) -> int:

@@ -134,7 +134,7 @@ class Providers:
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Answer the requests of one connection of the gateway, each as it is written by HTTP/1.1."""
-        with suppress(asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
+        with suppress(asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError, httpx.ReadError):
             while True:
                 first, *lines = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").strip().split("\r\n")
                 headers = httpx.Headers([tuple(line.split(": ", 1)) for line in lines])  # type: ignore[arg-type]
@@ -262,6 +262,8 @@ async def _events(answer: Mapping[str, Any]) -> AsyncIterator[bytes]:
     for event in answer.get("events", chunks):
         if isinstance(event, Mapping) and event.keys() == {"wait_ms"}:
             await asyncio.sleep(event["wait_ms"] / 1000)
+        elif isinstance(event, Mapping) and event.keys() == {"breaks"}:
+            raise httpx.ReadError("the connection was closed")
         else:
             yield _frame(event).encode()
     if answer.get("done", "chunks" in answer):

@@ -111,12 +111,17 @@ def test_one_answer_whether_json_or_stream_was_asked_and_sent(body: bytes, kind:
     assert isinstance(found[-1], Finished)
 
 
-@pytest.mark.parametrize("kind", [None, TEXT, "application/octet-stream"])
-def test_stream_without_a_content_type_is_detected(kind: str | None) -> None:
+@pytest.mark.parametrize("kind", [None, TEXT, "application/octet-stream", JSON, HTML])
+def test_form_of_a_body_without_its_content_type_is_detected(kind: str | None) -> None:
     expected = answer(json_body())
-    assert fold(events([STREAMED], kind)) == expected
-    assert fold(events([json_body()], kind)) == expected
     assert answer(json_body(), kind) == expected
+    assert fold(events([json_body()], kind)) == expected
+    for start in (b"", b": ping\n\n", b"\xef\xbb\xbf", b"\n\nevent: message\n", b"retry: 9\n\n"):
+        assert answer(start + STREAMED, kind) == expected
+        found = [*events([start + STREAMED], kind)]
+        assert fold(found) == expected
+        bytewise = [(start + STREAMED)[at : at + 1] for at in range(len(start + STREAMED))]
+        assert fold(events(bytewise, kind)) == expected
 
 
 @unhurried
@@ -158,8 +163,7 @@ def test_missing_created_time_is_filled_in(fields: dict[str, Any], created: int)
         (json_body(), JSON, 101, FailureKind.MALFORMED),
         (STREAMED, STREAM, 199, FailureKind.MALFORMED),
         (STREAMED, STREAM, 300, FailureKind.MALFORMED),
-        (json_body(), HTML, 200, FailureKind.MALFORMED),
-        (STREAMED, HTML, 200, FailureKind.MALFORMED),
+        (b"\n <!doctype html>{}", JSON, 200, FailureKind.MALFORMED),
         (json_body(), JSON, 400, FailureKind.INVALID_REQUEST),
         (b"", JSON, 200, FailureKind.MALFORMED),
         (b"null", JSON, 200, FailureKind.MALFORMED),
