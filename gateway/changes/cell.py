@@ -28,6 +28,7 @@ from gateway.usage.installation import instance_name
 from gateway.usage.journal import backlog
 from gateway.usage.postgres_cell import CellCommand, CellDatabase, Sign
 from gateway.usage.postgres_record import CellRecord
+from providers.value import change
 
 FOLLOW_S = 0.5
 _SIGN_LOOKS = 6
@@ -196,6 +197,8 @@ class CellMember:
             self._state = CellState(self.database.instances())
         except StateError as error:
             problem = str(error)
+            # What was seen last is old: rows may wait by now.
+            self._state = CellState(tuple(change(one, rows_waiting=None) for one in self._state.instances))
         problems = (
             f"the cell cannot be seen: {problem}" if problem else "",
             self._command_problem,

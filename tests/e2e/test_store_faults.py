@@ -96,6 +96,9 @@ def test_lost_stores_delay_no_request_and_pin_no_core(tmp_path: Path, postgres: 
     with cell(tmp_path, postgres, in_money(100), _FREE, instances=1) as one:
         valkey = one.valkey
         assert one.ask().status_code == 200
+        columns = "owner, 'other', version, release, since, is_draining, 7, seen_at + 3000"
+        postgres.sql(f"INSERT INTO cell_instance SELECT 'other', {columns} FROM cell_instance")  # noqa: S608
+        assert "instance other: current" in one.run("status")
         faults: list[tuple[str, Callable[[], None], Callable[[], None]]] = [
             ("valkey", valkey.freeze, valkey.thaw),
             ("valkey", valkey.kill, valkey.restart),
@@ -119,6 +122,7 @@ def test_lost_stores_delay_no_request_and_pin_no_core(tmp_path: Path, postgres: 
                 assert _value(one, f'gateway_store_answer_seconds{{store="{kind}"}}') is None
                 status, text = run_command({}, "status", "--admin", one.instances[0].admin_url)
                 assert (status, f"problem: the shared store `{kind}` cannot be used: " in text) == (3, True), text
+                assert ("7 rows wait" in text) == (kind == "valkey"), "what the database had last is old"
                 status, text = run_command(environ_of(one.path, 0), "status", "--config", str(one.path))
                 assert (status, f"problem: the shared store `{kind}` cannot be used: " in text) == (3, True), text
                 if kind == "database":
