@@ -38,7 +38,7 @@ from gateway.policy.location.resolution import resolve
 from gateway.policy.preference import intent_of, may_assert_intent, preferred_name
 from gateway.policy.refusals import not_offered, refuse_location
 from gateway.service.assistants import AssistantNotFound, assistants_of, find_assistant
-from gateway.service.capabilities import capabilities, may_answer, token_limits
+from gateway.service.capabilities import capabilities, limits_where_offered
 from gateway.service.chat_service import ChatService
 from gateway.service.disclosure import disclose
 from gateway.service.explain import PlainRequest, explain, reports_from
@@ -204,14 +204,13 @@ def _add_models(app: FastAPI, service: ChatService, limiter: FailedKeyLimiter) -
         region = _region_of(location)
         assistants = assistants_of(config, client)
         now_s = service.decider.clock()
-        offered = [
-            name
+        limits = {
+            name: found
             for name, assistant in sorted(assistants.items())
-            if region.name in assistant.regions and may_answer(config, assistant, location, now_s)
-        ]
-        body = encode_list(
-            form, offered, request.query_params, lambda name: token_limits(config, assistants[name], location, now_s)
-        )
+            if region.name in assistant.regions
+            and (found := limits_where_offered(config, assistant, location, now_s)) is not None
+        }
+        body = encode_list(form, [*limits], request.query_params, limits.__getitem__)
         return JSONResponse(body, headers=headers)
 
     async def model(request: Request, name: str) -> JSONResponse:
@@ -223,8 +222,8 @@ def _add_models(app: FastAPI, service: ChatService, limiter: FailedKeyLimiter) -
         assistant = find_assistant(config, client, name)
         if region.name not in assistant.regions:
             raise Refused(not_offered(assistant, region))
-        now_s = service.decider.clock()
-        body = encode_model(form, name, lambda _: token_limits(config, assistant, location, now_s))
+        limits = limits_where_offered(config, assistant, location, service.decider.clock()) or (None, None)
+        body = encode_model(form, name, lambda _: limits)
         return JSONResponse(body, headers=headers)
 
     for version in VERSIONS:

@@ -28,28 +28,27 @@ _PASSES = frozenset({SkipReason.CONSENT, SkipReason.HEALTH})
 """The reasons for which a deployment is skipped now and may still answer this user."""
 
 
-def may_answer(config: ConfigVersion, assistant: Assistant, location: Location, now_s: float) -> bool:
-    """Return whether some deployment of the assistant may answer requests of some use from this location."""
-    region = location.region
-    return region is not None and any(
-        _may(verdict)
-        for use in USES
-        if region.name in assistant.routes_for(use)
-        for _, verdict in _decision(config, assistant.for_use(use), location, now_s).verdicts
-    )
-
-
-def token_limits(
+def limits_where_offered(
     config: ConfigVersion, assistant: Assistant, location: Location, now_s: float
-) -> tuple[int | None, int | None]:
-    """Return the longest prompt and the longest answer in tokens that a chat can have here; None if one is unknown."""
+) -> tuple[int | None, int | None] | None:
+    """Return the longest prompt and the longest answer in tokens that a chat can have here; None if one is unknown.
+
+    Returns None if no deployment of the assistant may answer requests of any use from this location.
+    """
     region = location.region
-    if region is None or region.name not in assistant.routes:
-        return None, None
-    steps = [it for it, verdict in _decision(config, assistant, location, now_s).verdicts if _may(verdict)]
-    return _longest(it.capabilities.context_tokens for it in steps), _longest(
-        it.target.facts.output_tokens for it in steps
+    uses = [use for use in USES if region is not None and region.name in assistant.routes_for(use)]
+    able = {
+        use: [
+            it for it, verdict in _decision(config, assistant.for_use(use), location, now_s).verdicts if _may(verdict)
+        ]
+        for use in uses
+    }
+    steps = able.get("chat", [])
+    longest = (
+        _longest(it.capabilities.context_tokens for it in steps),
+        _longest(it.target.facts.output_tokens for it in steps),
     )
+    return longest if any(able.values()) else None
 
 
 def capabilities(

@@ -21,7 +21,7 @@ from gateway.policy.location.signals import EdgeReport
 from gateway.policy.preference import decide_preferring
 from gateway.policy.routing import decide
 from gateway.policy.territory_answers import NO_NEEDS, plain_needs
-from gateway.service.capabilities import capabilities, may_answer
+from gateway.service.capabilities import capabilities, limits_where_offered
 from providers.matching.requirements import FEATURES, Requirements, requirements_of
 from providers.openai_json.decode_request import decode_request
 from tests.kit.configs import table_of
@@ -219,7 +219,7 @@ def test_capabilities_agree_with_the_decisions(case: Case) -> None:
     views = [case.assistant.for_use(use) for use in USES if here in case.assistant.routes_for(use)]
     verdicts = [it for view in views for _, it in case.decided(view, plain_needs(view), well=True).verdicts]
     answers = [it for it in verdicts if isinstance(it, Step) or it.reason is SkipReason.CONSENT]
-    assert may_answer(case.config, case.assistant, case.location, 0.0) == bool(answers)
+    assert bool(limits_where_offered(case.config, case.assistant, case.location, 0.0)) == bool(answers)
     if not plain.verdicts:
         return
     document: Any = capabilities(case.config, case.assistant, case.location, 0.0, None, case.user)

@@ -18,7 +18,7 @@ from gateway.policy.location.signals import EdgeReport
 from gateway.policy.preference import decide_preferring, intent_of, preferred_name
 from gateway.policy.routing import decide
 from gateway.policy.territory_answers import NO_NEEDS
-from gateway.service.capabilities import capabilities, may_answer
+from gateway.service.capabilities import capabilities, limits_where_offered
 from providers.failures import InvalidRequest
 from tests.kit.configs import BASE, KEYS, Config, table_of
 from tests.kit.location_reports import reported
@@ -285,4 +285,4 @@ def test_assistant_without_chats_in_a_region_is_listed_for_its_other_uses() -> N
         )
     )
     location = resolve(config, None, reported(EdgeReport(("US",))))
-    assert may_answer(config, config.assistants["assistant"], location, 0.0)
+    assert limits_where_offered(config, config.assistants["assistant"], location, 0.0)
