@@ -11,6 +11,9 @@ from providers.wire import WireRequest, WireResponse
 
 __all__ = ["EmbeddingFacts", "EmbeddingFormat", "Embeds", "capabilities_of", "embeddings_of"]
 
+TASK_FIELDS = frozenset({"input_type", "task_type", "taskType"})
+"""The names under which clients send the purpose of the vectors: Cohere's and Voyage's, LiteLLM's, Google's."""
+
 
 class EmbeddingFacts(Value, frozen=True):
     """The limits and abilities of one embedding model at its provider.
@@ -21,7 +24,7 @@ class EmbeddingFacts(Value, frozen=True):
         takes_tokens: Whether inputs may be tokens.
         shortens: Whether the request may name the length of the vectors.
         takes_user: Whether the request may have a `user`.
-        takes_task: Whether the request may have Gemini's `taskType`, the purpose of the vectors.
+        takes_task: Whether the request may name the purpose of the vectors.
         base64: Whether the provider can send vectors as base64.
         dimensions: The length of the model's vectors if the request names none, or None if it is unknown.
     """
@@ -96,7 +99,7 @@ def embeddings_of(adapter: Adapter) -> EmbeddingFormat | None:
 def capabilities_of(facts: EmbeddingFacts) -> Capabilities:
     """Return the facts in the form in which routing compares them with a request."""
     features = {"token_input": facts.takes_tokens, "dimensions": facts.shortens}
-    parameters = {"user": facts.takes_user, "taskType": facts.takes_task}
+    parameters = {"user": facts.takes_user, **dict.fromkeys(TASK_FIELDS, facts.takes_task)}
     return Capabilities(
         features=frozenset(name for name, has in features.items() if has),
         parameters=frozenset(name for name, has in parameters.items() if has),

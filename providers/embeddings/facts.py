@@ -10,7 +10,7 @@ from typing import Any
 
 from providers.catalogue import FactsFile
 from providers.catalogue.toml_schema import FLAG, TABLE, TEXT, WHOLE, Shape, check_table
-from providers.embeddings.contract import EmbeddingFacts
+from providers.embeddings.contract import TASK_FIELDS, EmbeddingFacts
 
 __all__ = ["VendorEmbeddings", "load_embedding_facts"]
 
@@ -25,6 +25,8 @@ _OF_VENDOR: Mapping[str, Shape] = {
     "source": TEXT,
     "path": TEXT,
     "dimensions_field": TEXT,
+    "task_field": TEXT,
+    "tasks": TABLE,
     "models": TABLE,
 }
 _NAMES = frozenset(one.name for one in fields(EmbeddingFacts))
@@ -38,14 +40,33 @@ class VendorEmbeddings:
     Attributes:
         path: The path below the base path, for a provider that speaks OpenAI's format.
         dimensions_field: The field for the length of the vectors.
+        task_field: The field for the purpose of the vectors. Empty if the provider has none.
+        tasks: The provider's word for each purpose. Other words leave as the client wrote them.
         usual: The facts of a model that is not listed.
         models: Facts by name or glob pattern.
     """
 
     path: str = "/embeddings"
     dimensions_field: str = "dimensions"
+    task_field: str = ""
+    tasks: Mapping[str, str] = field(default_factory=dict)
     usual: EmbeddingFacts = field(default_factory=EmbeddingFacts)
     models: Mapping[str, EmbeddingFacts] = field(default_factory=dict)
+
+    def fields(self, extra: Mapping[str, object]) -> Mapping[str, object]:
+        """Return these fields with the purpose of the vectors in the provider's field and word.
+
+        Args:
+            extra: The request's further fields, without those that are dropped.
+
+        Returns:
+            The fields to send.
+        """
+        named = [str(extra[name]) for name in sorted(TASK_FIELDS & extra.keys())]
+        if not named or not self.task_field:
+            return extra
+        others = {name: value for name, value in extra.items() if name not in TASK_FIELDS}
+        return {**others, self.task_field: self.tasks.get(named[0].lower(), named[0])}
 
     def knows(self, model: str) -> bool:
         """Return whether a model is listed, by name or pattern.
@@ -88,6 +109,8 @@ def load_embedding_facts(provider: str) -> VendorEmbeddings | None:
     return VendorEmbeddings(
         data.get("path", "/embeddings"),
         data.get("dimensions_field", "dimensions"),
+        data.get("task_field", ""),
+        data.get("tasks", {}),
         usual,
         models,
     )

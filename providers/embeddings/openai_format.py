@@ -10,7 +10,7 @@ from typing import Literal, TypeAlias
 
 from providers.adapter import Target
 from providers.chat import Usage
-from providers.embeddings.contract import EmbeddingFacts
+from providers.embeddings.contract import TASK_FIELDS, EmbeddingFacts
 from providers.embeddings.facts import VendorEmbeddings
 from providers.embeddings.values import (
     EmbeddingAnswer,
@@ -54,6 +54,8 @@ def decode_embedding_request(value: object) -> tuple[EmbeddingRequest, Encoding]
     shown: Encoding = "float"
     if encoding is not None and choice(encoding, "encoding_format", ("float", "base64")) == "base64":
         shown = "base64"
+    for name in TASK_FIELDS:
+        text(body, name, name)
     request = EmbeddingRequest(
         model,
         _inputs(present(body, "input", "input")),
@@ -136,7 +138,7 @@ class OpenAIEmbeddings(Value, frozen=True):
             body[self.vendor.dimensions_field] = request.dimensions
         if request.user is not None:
             body["user"] = request.user
-        body.update(request.extra)
+        body.update(self.vendor.fields(request.extra))
         path = f"{target.base_path}{self.vendor.path}"
         query: tuple[tuple[str, str], ...] = ()
         if self.path_of is not None:

@@ -34,7 +34,7 @@ class DashScopeEmbeddings(Value, frozen=True):
         parameters: dict[str, object] = {"output_type": "dense"}
         if request.dimensions is not None:
             parameters["dimension"] = request.dimensions
-        parameters.update(request.extra)
+        parameters.update(self.vendor.fields(request.extra))
         body = {"model": target.model, "input": {"texts": list(request.inputs)}, "parameters": parameters}
         return WireRequest("POST", target.base_path + _PATH, _HEADERS, dumps(body))
 

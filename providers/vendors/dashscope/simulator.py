@@ -77,7 +77,10 @@ class DashScopeSimulator:
         most = vendor.facts(model).most_inputs if vendor is not None else 1
         if not texts or len(texts) > most:
             raise _refused(NativeError(f"batch size is invalid, it should not be larger than {most}.: input.texts"))
-        return EmbeddingRequest(model, tuple(texts), read_int(read_map(body, "parameters"), "dimension"))
+        parameters = read_map(body, "parameters")
+        if parameters.get("text_type", "document") not in ("query", "document") or "input_type" in parameters:
+            raise _refused(NativeError("text_type must be query or document.: parameters.text_type"))
+        return EmbeddingRequest(model, tuple(texts), read_int(parameters, "dimension"))
 
     def write_embeddings(self, answer: EmbeddingAnswer, incoming: IncomingRequest) -> WireResponse:
         """See `providers.testkit.simulator.SimulatesInputs`."""

@@ -32,7 +32,7 @@ class GeminiEmbeddings(Value, frozen=True):
 
     def build_request(self, request: EmbeddingRequest, target: Target) -> WireRequest:
         """See `providers.embeddings.EmbeddingFormat`."""
-        more: dict[str, object] = dict(request.extra)
+        more: dict[str, object] = dict(self.vendor.fields(request.extra))
         if request.dimensions is not None:
             more["outputDimensionality"] = request.dimensions
         requests = [
