@@ -39,20 +39,24 @@ NO_PROVIDERS = frozenset(
 )
 WITHOUT_MAXIMUM: Mapping[str, frozenset[str]] = {
     "ark": frozenset({"doubao-seed-1-*", "doubao-seed-1-6*", "seed-2*", "seed-1-*", "seed-1-6*", "deepseek-v*"}),
-    "bedrock": frozenset({"*amazon.nova-premier-*"}),
+    "bedrock": frozenset({"*amazon.nova-micro-*", "*amazon.nova-premier-*"}),
+    **dict.fromkeys(("gemini", "vertex"), frozenset({"gemini-2.5-flash-image*"})),
     "groq": frozenset({"llama-3.*"}),
     "huawei": frozenset({"openpangu-2*", "glm-5*", "deepseek-v4*", "kimi-k2*", "qwen3-*"}),
     "hunyuan": frozenset({"hunyuan-2.0-*"}),
     "minimax": frozenset({"MiniMax-M*"}),
     "mistral": frozenset({"mistral-large-*", "mistral-medium-*", "mistral-small-*", "magistral-*"}),
     "moonshot": frozenset({"kimi-k2*", "kimi-k2.7*", "moonshot-v1-*"}),
-    "openrouter": frozenset({"anthropic/claude-*", "google/gemini-*", "openai/gpt-*", "mistralai/mistral-*"}),
+    "openrouter": frozenset(
+        {"anthropic/claude-*", "google/gemini-*", "openai/gpt-*", "openai/gpt-oss-*", "mistralai/mistral-*"}
+    ),
     "qianfan": frozenset({"ernie-5*", "ernie-5.5-flash*", "ernie-4.5-*", "deepseek-v*", "glm-*", "qwen3*"}),
-    "siliconflow": frozenset({"*deepseek-ai/*", "*Qwen/Qwen3*", "*Qwen/Qwen3-VL*"}),
+    "siliconflow": frozenset({"*deepseek-ai/*", "*deepseek-ai/DeepSeek-R1*", "*Qwen/Qwen3*", "*Qwen/Qwen3-VL*"})
+    | {"*Qwen/Qwen3-*-Instruct*", "*Qwen/Qwen3-VL-*-Instruct*"},
     "tokenhub": frozenset({"minimax-*"}),
     "xai": frozenset({"grok-4*", "grok-4.3*", "grok-4.5*", "grok-4.6*", "grok-3-mini*", "grok-build*"})
     | {"grok-*-non-reasoning*"},
-    "zhipu": frozenset({"glm-4.*v*"}),
+    "zhipu": frozenset({"glm-4.?v*", "glm-5v*"}),
     **dict.fromkeys(
         ("dashscope", "dashscope-compatible"),
         frozenset({"deepseek-*", "deepseek-v3", "deepseek-r1*", "qwen3*-omni*", "qwen3-*b"})
@@ -178,6 +182,55 @@ def test_the_most_specific_entry_wins() -> None:
     assert model_facts({}, "g-5") is UNKNOWN_MODEL
 
 
+@pytest.mark.parametrize(
+    ("provider", "row", "names"),
+    [
+        ("openai", "gpt-5.?-chat*", "gpt-5.1-chat-latest gpt-5.2-chat-latest gpt-5.3-chat-latest"),
+        ("openai", "gpt-5.2*", "gpt-5.2 gpt-5.2-2025-12-11"),
+        ("openai", "gpt-5*", "gpt-5 gpt-5-mini gpt-5-nano-2025-08-07"),
+        ("openai", "gpt-4o*-search-*", "gpt-4o-search-preview gpt-4o-mini-search-preview-2025-03-11"),
+        ("openai", "gpt-4o*", "gpt-4o gpt-4o-mini-2024-07-18"),
+        ("openai", "o3-mini*", "o3-mini o3-mini-2025-01-31"),
+        ("openai", "o3*", "o3 o3-2025-04-16"),
+        ("azure", "gpt-5.?-chat*", "gpt-5.1-chat gpt-5.2-chat gpt-5.3-chat"),
+        ("bedrock", "*anthropic.claude-opus-4-7*", "anthropic.claude-opus-4-7 eu.anthropic.claude-opus-4-7-v1"),
+        ("bedrock", "*anthropic.claude-opus-4-8*", "us.anthropic.claude-opus-4-8 jp.anthropic.claude-opus-4-8"),
+        ("bedrock", "*anthropic.claude-opus-5", "jp.anthropic.claude-opus-5 global.anthropic.claude-opus-5"),
+        ("bedrock", "*anthropic.claude-sonnet-5", "jp.anthropic.claude-sonnet-5"),
+        ("bedrock", "*anthropic.claude-*", "us.anthropic.claude-opus-5-5 anthropic.claude-fable-5-1"),
+        ("bedrock", "*anthropic.claude-*-4-5*", "eu.anthropic.claude-haiku-4-5-20251001-v1:0"),
+        ("bedrock", "*anthropic.claude-*-4-6*", "au.anthropic.claude-sonnet-4-6"),
+        ("bedrock", "*amazon.nova-micro-*", "amazon.nova-micro-v1:0 us.amazon.nova-micro-v1:0"),
+        ("bedrock", "*amazon.nova-*", "eu.amazon.nova-lite-v1:0 eu.amazon.nova-pro-v1:0"),
+        ("cohere", "command-a-vision-*", "command-a-vision-07-2025"),
+        ("cohere", "command-a-translate-*", "command-a-translate-08-2025"),
+        ("cohere", "command-a-*", "command-a-03-2025"),
+        ("siliconflow", "*Qwen/Qwen3-*-Instruct*", "Qwen/Qwen3-235B-A22B-Instruct-2507"),
+        (
+            "siliconflow",
+            "*Qwen/Qwen3-*-Instruct*",
+            "Qwen/Qwen3-Coder-480B-A35B-Instruct Qwen/Qwen3-Next-80B-A3B-Instruct",
+        ),
+        ("siliconflow", "*Qwen/Qwen3-VL-*-Instruct*", "Qwen/Qwen3-VL-32B-Instruct"),
+        ("siliconflow", "*Qwen/Qwen3*", "Qwen/Qwen3-8B Qwen/Qwen3-235B-A22B"),
+        (
+            "siliconflow",
+            "*deepseek-ai/DeepSeek-R1*",
+            "deepseek-ai/DeepSeek-R1-0528-Qwen3-8B Pro/deepseek-ai/DeepSeek-R1",
+        ),
+        ("siliconflow", "*deepseek-ai/*", "deepseek-ai/DeepSeek-V3.2-Exp deepseek-ai/DeepSeek-V4-Flash"),
+        ("openrouter", "openai/gpt-oss-*", "openai/gpt-oss-120b openai/gpt-oss-20b:free"),
+        ("zhipu", "glm-5v*", "glm-5v-turbo"),
+        ("zhipu", "glm-4.?v*", "glm-4.5v glm-4.6v-flash"),
+        ("zhipu", "glm-4.*", "glm-4.7-flash glm-4.7-preview"),
+        ("gemini", "gemini-2.5-flash-image*", "gemini-2.5-flash-image gemini-2.5-flash-image-preview"),
+        ("gemini", "gemini-2.*", "gemini-2.5-flash gemini-2.5-flash-lite"),
+    ],
+)
+def test_names_of_real_models_have_the_row_that_is_meant_for_them(provider: str, row: str, names: str) -> None:
+    assert all(model_facts(models(provider), name) is models(provider)[row] for name in names.split())
+
+
 def test_a_pattern_that_is_longer_only_by_name_does_not_beat_the_exact_one() -> None:
     exact, pattern = ModelFacts(api="exact"), ModelFacts(api="pattern")
     assert model_facts({"m": exact, "m*": pattern, "[m]*": pattern}, "m") is exact
@@ -192,7 +245,10 @@ def test_an_unknown_model_has_text_and_tools_only() -> None:
     [
         ("openai", "gpt-6-luna", {"tools", "json_schema", "vision", "reasoning"}, {"logprobs"}, {"temperature"}),
         ("openai", "gpt-4o-mini", {"logprobs", "vision"}, {"reasoning"}, set()),
-        ("openai", "o3-mini", {"reasoning"}, set(), {"stop", "temperature"}),
+        ("openai", "o3-mini", {"reasoning"}, {"vision"}, {"stop", "temperature"}),
+        ("bedrock", "us.amazon.nova-micro-v1:0", {"tools"}, {"vision", "file"}, {"reasoning_effort"}),
+        ("bedrock", "jp.anthropic.claude-opus-5", {"tool_choice_required"}, set(), {"temperature"}),
+        ("siliconflow", "Qwen/Qwen3-Coder-30B-A3B-Instruct", {"tools"}, {"reasoning"}, {"enable_thinking"}),
         ("openai", "o4-mini", {"reasoning"}, {"logprobs"}, {"stop", "temperature", "top_p", "logit_bias"}),
         ("openai", "o1-2024-12-17", {"reasoning"}, {"logprobs"}, {"temperature", "presence_penalty"}),
         ("azure", "o1", {"reasoning"}, {"logprobs"}, {"temperature", "presence_penalty"}),
