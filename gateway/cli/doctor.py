@@ -68,6 +68,7 @@ def doctor(options: argparse.Namespace) -> int:
     """Check an installation before it serves (`gateway doctor`)."""
     if options.unit is not None:
         os.environ.update(environment_of_unit(options.unit))
+        _continue_as_user_of(options.unit)
     levels: set[Level] = set()
 
     def report(finding: CheckResult) -> None:
@@ -91,19 +92,40 @@ def environment_of_unit(unit: Path) -> dict[str, str]:
     variables: dict[str, str] = {}
     files: list[str] = []
     try:
-        for path in (unit, *sorted(Path(f"{unit}.d").glob("*.conf"))):
-            for name, value in _assignments(path.read_text("utf-8")):
-                if name == "Environment":
-                    variables |= dict(word.partition("=")[::2] for word in shlex.split(value))
-                elif name == "EnvironmentFile":
-                    files = [*files, value] if value else []
+        for name, value in _lines_of(unit):
+            if name == "Environment":
+                variables |= dict(word.partition("=")[::2] for word in shlex.split(value))
+            elif name == "EnvironmentFile":
+                files = [*files, value] if value else []
         for file in files:  # they take precedence
             if not file.startswith("-") or os.path.exists(file[1:]):
                 lines = _assignments(Path(file.removeprefix("-")).read_text("utf-8"))
                 variables |= {name: " ".join(shlex.split(value)) for name, value in lines}
     except (OSError, ValueError) as error:
-        raise CommandError(f"the environment of {unit} can't be read: {error}") from None
+        hint = "; run this command as root" if isinstance(error, PermissionError) else ""
+        raise CommandError(f"the environment of {unit} can't be read: {error}{hint}") from None
     return variables
+
+
+def _continue_as_user_of(unit: Path) -> None:
+    """Let root continue as the user of a unit, so that the checks may read and write what the gateway may."""
+    user = dict(_lines_of(unit)).get("User")
+    if not user or not hasattr(os, "geteuid") or os.geteuid() != 0:
+        return
+    import pwd
+
+    try:
+        entry = pwd.getpwnam(user)
+    except KeyError:
+        raise CommandError(f"the user {user} of {unit} does not exist: create it") from None
+    os.initgroups(user, entry.pw_gid)
+    os.setgid(entry.pw_gid)
+    os.setuid(entry.pw_uid)
+
+
+def _lines_of(unit: Path) -> Iterator[tuple[str, str]]:
+    for path in (unit, *sorted(Path(f"{unit}.d").glob("*.conf"))):
+        yield from _assignments(path.read_text("utf-8"))
 
 
 def _assignments(text: str) -> Iterator[tuple[str, str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 import ssl
 import threading
 from collections.abc import Iterator
@@ -87,6 +88,22 @@ def test_environment_of_a_unit_is_used(
     assert f"state directory: {state} belongs to this user alone" in shown
     assert "keys: 1 of 1 deployments can be called" in shown
     assert gateway("doctor", "--config", path, "--unit", folder / "none").status == 2
+
+
+def test_root_continues_as_the_user_of_the_unit_after_it_read_the_environment(
+    gateway: Command, path: Path, state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unit, became = path.parent / "g.service", list[object]()
+    for call in ("initgroups", "setgid", "setuid"):
+        monkeypatch.setattr(f"os.{call}", lambda *given: became.append(given))
+    monkeypatch.setattr("os.geteuid", lambda: 0)
+    user = pwd.getpwuid(os.getuid())
+    unit.write_text(f"[Service]\nUser={user.pw_name}\nEnvironment=GATEWAY_STATE_DIR={state}\n", "utf-8")
+    assert gateway("doctor", "--config", path, "--unit", unit).status in (0, 1, 3)
+    assert became == [(user.pw_name, user.pw_gid), (user.pw_gid,), (user.pw_uid,)]
+    unit.write_text("[Service]\nUser=no-such-user-of-tests\n", "utf-8")
+    shown = gateway("doctor", "--config", path, "--unit", unit)
+    assert (shown.status, "the user no-such-user-of-tests of" in shown.err) == (2, True)
 
 
 def test_missing_key_is_a_warning_and_no_key_at_all_an_error(
