@@ -14,6 +14,7 @@ import pytest
 from providers.testkit.server import SimulatorServer, SimulatorThread
 from providers.testkit.simulator import load_simulators
 from tests.e2e.conftest import KEYS, PATIENT, SITES, config_for
+from tests.kit.example_counts import examples
 from tests.kit.gateway_process import APP_KEY, GatewayProcess, running_gateway
 
 pytestmark = pytest.mark.slow
@@ -21,7 +22,7 @@ pytestmark = pytest.mark.slow
 # possible (504), and internal errors are searched in the log; every request here has the key as a header; an unknown
 # header is allowed.
 LEFT_OUT = "positive_data_acceptance,not_a_server_error,ignored_auth,negative_data_rejection"
-_EXAMPLES = 60
+_EXAMPLES = examples(60)
 _LIMIT_S = 1800
 
 

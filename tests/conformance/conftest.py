@@ -2,8 +2,8 @@
 
 An adapter with its own code runs all tests except the long ones. The compatible vendors share one adapter, and a
 vendor's second endpoint has the format of its first. So one of them runs all tests, and the others run only the tests
-that depend on their data. Slow tests over another model than an adapter's most capable one run with `make kit`, and so
-do the long ones of a vendor that shares its adapter: they read the same code with the same bytes as `minimax` does.
+that depend on their data. Slow tests over another model than an adapter's most capable one run with `make kit`. So do the long ones of a vendor that
+shares its adapter, and every cut of a recording whose kind of event has one: they read the same code as another.
 """
 
 from __future__ import annotations
@@ -57,6 +57,12 @@ _LONG = (
     "test_order_is_canonical_when_events_are_repeated_or_missing",
     "test_deep_or_huge_json_never_raises",
 )
+# These read every byte or every status of shared code. A vendor's own table of errors has a test in `_OF_DATA`.
+_BY_BYTES = (
+    "test_every_error_status_with_any_body_is_a_failure",
+    "test_error_as_the_first_event_ends_the_stream",
+    "test_truncated_error_body_is_still_a_failure",
+)
 _EVERY_CUT = "test_recorded_stream_is_read_the_same_in_any_pieces"
 _LONG_FOR = {"openai-compatible", "anthropic"}
 # Text, calls, an error and unusual line ends. A split affects only the reader of lines, so one recording of each kind
@@ -96,9 +102,9 @@ def _marks_of(name: str, value: object, first_subjects: dict[str, Subject]) -> t
     assert isinstance(subject, Subject | WireCase)
     if not _is_slow(name, subject, first_subjects):
         return ()
-    one_of_many = isinstance(subject, Subject) and (
+    one_of_many = isinstance(subject, WireCase) or (
         subject.model != first_subjects[subject.adapter.name].model
-        or (name.startswith(_LONG) and subject.adapter.name in _LIKE_ANOTHER)
+        or (name.startswith((*_LONG, *_BY_BYTES)) and subject.adapter.name in _LIKE_ANOTHER)
     )
     return (pytest.mark.slow, pytest.mark.full) if one_of_many else (pytest.mark.slow,)
 

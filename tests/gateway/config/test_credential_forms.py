@@ -8,7 +8,6 @@ import sys
 import pytest
 
 from gateway.config.problems import ConfigRejected
-from providers.registry import load_registry
 from tests.kit.config_cases import compiled, more, sections
 
 HUNYUAN = "provider: hunyuan, model: hunyuan-turbos-latest, endpoint: ap-guangzhou, api_key: '${KEY}'"
@@ -23,15 +22,17 @@ from providers.chat import ChatRequest, UserMessage
 from gateway.config.credentials import simulated_key
 
 sys.modules["botocore"] = None
-name = sys.argv[1]
-adapter = load_registry().adapters[name]
-site = min(adapter.sites.values(), key=lambda one: one.name)
-target = Target("any-model", site.base_path or "/v1", UNKNOWN_MODEL)
-wire = adapter.build_request(ChatRequest("any-model", (UserMessage("Hi"),)), target)
-wire = apply(adapter.auth, wire, "http://127.0.0.1:8000", simulated_key(adapter.auth), time.time())
-headers = {"host": "127.0.0.1:8000", **{key.lower(): value for key, value in wire.headers}}
-query = "&".join(f"{key}={value}" for key, value in wire.query)
-load_simulators().simulators[name].read_request(IncomingRequest(wire.method, wire.path, query, headers, wire.body))
+for name, adapter in load_registry().adapters.items():
+    if not adapter.sites:
+        continue
+    print(name)
+    site = min(adapter.sites.values(), key=lambda one: one.name)
+    target = Target("any-model", site.base_path or "/v1", UNKNOWN_MODEL)
+    wire = adapter.build_request(ChatRequest("any-model", (UserMessage("Hi"),)), target)
+    wire = apply(adapter.auth, wire, "http://127.0.0.1:8000", simulated_key(adapter.auth), time.time())
+    headers = {"host": "127.0.0.1:8000", **{key.lower(): value for key, value in wire.headers}}
+    query = "&".join(f"{key}={value}" for key, value in wire.query)
+    load_simulators().simulators[name].read_request(IncomingRequest(wire.method, wire.path, query, headers, wire.body))
 """
 
 
@@ -49,7 +50,8 @@ def test_hunyuan_key_of_both_parts_is_accepted() -> None:
     assert len(config.deployments["x"].credentials) == 1
 
 
-@pytest.mark.parametrize("provider", sorted(name for name, one in load_registry().adapters.items() if one.sites))
-def test_simulated_provider_accepts_its_key_without_a_signing_library(provider: str) -> None:
-    done = subprocess.run([sys.executable, "-c", SIMULATED, provider], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+@pytest.mark.slow
+def test_simulated_providers_accept_their_keys_without_a_signing_library() -> None:
+    done = subprocess.run([sys.executable, "-c", SIMULATED], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout.splitlines()[-1] + done.stderr
+    assert len(done.stdout.splitlines()) > 20

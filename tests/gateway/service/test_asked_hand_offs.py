@@ -175,7 +175,7 @@ def test_call_after_text_is_removed(dialect: str, stream: bool, parts: tuple[Par
         assert finish == ("tool_calls" if CALL in parts else "stop")
 
 
-@pytest.mark.parametrize("step", [13, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("step", [13, pytest.param(1, marks=pytest.mark.full)])
 @pytest.mark.parametrize(
     ("parts", "status"), [((("reasoning", "Hm"), CALL, ASK), 403), ((("text", "A word."), ASK), 200)]
 )
