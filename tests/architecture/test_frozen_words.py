@@ -87,7 +87,7 @@ from providers.chat import (
 )
 from providers.failures import Failure, FailureKind
 from providers.matching.requirements import requirements_of
-from tests.kit.compact_json import compact
+from tests.architecture.compact_json import compact
 from tests.kit.configs import table_of
 from tests.kit.request_records import record_with, with_fields
 

@@ -1,10 +1,11 @@
-"""The structure of the tests: test modules are independent, and shared code is in `tests/kit` or in a conftest."""
+"""The structure of the tests: test modules are independent, and shared code stands where its users are."""
 
 from __future__ import annotations
 
 import ast
 import re
 from collections.abc import Iterator
+from os.path import commonpath
 from pathlib import Path
 
 from tests.architecture.known_exceptions import shrinking
@@ -44,14 +45,21 @@ def test_no_module_imports_a_test_module() -> None:
     assert found == []
 
 
-def test_shared_helpers_are_in_the_kit_or_in_a_conftest() -> None:
-    elsewhere = [
-        str(path.relative_to(TESTS))
-        for path in MODULES
-        if not path.name.startswith("test_") and path.name not in {"conftest.py", *TABLES} and not of_program(path)
-        if TESTS / "kit" not in path.parents
-    ]
-    assert elsewhere == []
+def test_helper_stands_in_the_folder_of_all_its_users() -> None:
+    """The kit has what the tests of several folders use, and what other modules of the kit or other programs use."""
+    kit = TESTS / "kit"
+    others = [path for folder in ("bench", "scripts") for path in (TESTS.parent / folder).rglob("*.[ps][yh]")]
+    named = {path: set(re.findall(r"[\w.]+", path.read_text("utf-8"))) for path in [*MODULES, *others]}
+    for path in MODULES:
+        if path.name.startswith("test_") or path.name in {"conftest.py", *TABLES} or of_program(path):
+            continue
+        if path.parent.parent == kit:  # its package is imported
+            continue
+        name = ".".join(path.relative_to(TESTS.parent).with_suffix("").parts)
+        users = [user.parent for user, words in named.items() if user != path and {name, path.name} & words]
+        shared = Path(commonpath(users))
+        is_shared = kit in users or not shared.is_relative_to(TESTS) or shared == TESTS
+        assert path.parent == (kit if is_shared else shared), f"{path}: {shared}"
 
 
 def test_kit_imports_no_module_of_a_test_folder() -> None:

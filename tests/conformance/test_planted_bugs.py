@@ -49,7 +49,7 @@ from providers.sites import Site
 from providers.vendors.anthropic.adapter import ADAPTER
 from providers.vendors.anthropic.simulator import SIMULATOR
 from providers.wire import WireRequest, WireResponse
-from tests.kit.kit_run import first_failure
+from tests.conformance.kit_run import first_failure
 
 pytestmark = pytest.mark.slow  # runs the kit once for each bug
 

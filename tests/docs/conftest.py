@@ -119,7 +119,7 @@ def workspace(tmp_path: Path, demo_ports: tuple[str, str]) -> Iterator[Workspace
         forked = f'[ "$(ls "{tmp_path}/site")" ] || case "$1" in serve|demo) ;; *) exec "{TEMPLATE.command()}" "$@" ;; esac\n'
         script.write_text(
             f"#!/bin/sh\n{forked if name == 'gateway' and sys.platform == 'linux' else ''}"
-            f'exec "{sys.executable}" "{ROOT / "tests" / "kit" / "stand_in_commands.py"}" {name} "$@"\n'
+            f'exec "{sys.executable}" "{ROOT / "tests" / "docs" / "stand_in_commands.py"}" {name} "$@"\n'
         )
         script.chmod(0o755)
     (tmp_path / ".curlrc").write_text('silent\nshow-error\nfail-with-body\nnoproxy = "*"\n')

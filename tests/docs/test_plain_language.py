@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.docs.plain_language import phrases_of
 from tests.kit.doc_pages import ROOT
-from tests.kit.plain_language import phrases_of
 
 LIST = Path(__file__).with_name("not_yet_plain.txt")
 # The patterns themselves, outputs that other tests freeze, and plug-ins of earlier releases.
-_LEFT_OUT = ("tests/kit/plain_language.py", "tests/architecture/frozen/", "tests/fixtures/")
+_LEFT_OUT = ("tests/docs/plain_language.py", "tests/architecture/frozen/", "tests/fixtures/")
 
 
 def _files() -> list[str]:

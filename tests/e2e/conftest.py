@@ -14,8 +14,8 @@ import pytest
 
 from providers.testkit.scenario import Scenario
 from providers.testkit.server import SimulatorServer, SimulatorThread
+from tests.e2e.connection_trap import Trap
 from tests.kit.configs import Config
-from tests.kit.connection_trap import Trap
 from tests.kit.gateway_process import APP_KEY, GatewayProcess, config_of_four_regions, running_gateway
 from tests.kit.reloading_gateway import NAMES, config, two_providers
 from tests.kit.vendor_checks import checked_simulators

@@ -12,11 +12,11 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.e2e.usage_accounts import ACCOUNTS, REQUESTS, ROUTE_OF_ACCOUNTS, ask_in_all_ways, compare_accounts
 from tests.kit.chat_http import CHAT, body
 from tests.kit.gateway_process import GatewayProcess
 from tests.kit.metered_gateway import CAP, HELD_TOKENS, LIMIT_S, client_of, in_money, rows_of, serving, serving_file
 from tests.kit.metered_provider import PROMPT_TOKENS, metered_config, metered_provider
-from tests.kit.usage_accounts import ACCOUNTS, REQUESTS, ROUTE_OF_ACCOUNTS, ask_in_all_ways, compare_accounts
 from tests.kit.waiting import eventually
 
 

@@ -16,9 +16,9 @@ import pytest
 
 from providers.testkit.server import SimulatorThread
 from tests.e2e.conftest import KEYS, SITES
+from tests.e2e.raw_requests import request_bytes, sent_request
 from tests.kit.chat_http import body
 from tests.kit.gateway_process import GatewayProcess, config_of_four_regions, running_gateway
-from tests.kit.raw_requests import request_bytes, sent_request
 from tests.kit.waiting import eventually
 
 READERS = 12

@@ -16,10 +16,10 @@ import pytest
 
 from providers.testkit.scenario import HttpError, Scenario
 from providers.testkit.server import SimulatorThread
+from tests.e2e.switching_gateway import gateway_command
 from tests.kit.chat_http import CHAT, body
 from tests.kit.configs import Config
 from tests.kit.reloading_gateway import LIMIT_S, NAMES, Operator, config, operated
-from tests.kit.switching_gateway import gateway_command
 from tests.kit.waiting import eventually
 
 ROUTE = "{a: 95, b: 5}, a"

@@ -15,9 +15,9 @@ import pytest
 from providers.testkit.scenario import HttpError, Scenario, Silent, Stall
 from providers.testkit.server import SimulatorThread
 from tests.e2e.conftest import KEYS, SITES
+from tests.e2e.raw_requests import request_bytes, sent_request
 from tests.kit.chat_http import CHAT, body
 from tests.kit.gateway_process import APP_KEY, GatewayProcess, config_of_four_regions, running_gateway
-from tests.kit.raw_requests import request_bytes, sent_request
 from tests.kit.waiting import eventually
 
 pytestmark = pytest.mark.usefixtures("healthy")

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from providers.testkit.server import SimulatorThread
+from tests.e2e.switching_gateway import audit_events, content_of, gateway_command, replace_config, state_dir_of
 from tests.kit.reloading_gateway import NAMES, Load, Operator, config, operated, with_key
-from tests.kit.switching_gateway import audit_events, content_of, gateway_command, replace_config, state_dir_of
 from tests.kit.waiting import eventually
 
 WHO = "Åda 管理员"

@@ -15,12 +15,12 @@ from gateway.assembly.application import Gateway
 from gateway.cli import main
 from providers.testkit.scenario import Scenario, Silent
 from providers.testkit.server import SimulatorThread
+from tests.e2e.paused_provider import WORDS, PausedProvider
+from tests.e2e.worker_processes import paused
 from tests.kit.chat_http import CHAT, body, events_of
 from tests.kit.configs import BASE, table_of
-from tests.kit.paused_provider import WORDS, PausedProvider
 from tests.kit.reloading_gateway import LIMIT_S, Operator, config, operated
 from tests.kit.waiting import eventually
-from tests.kit.worker_processes import paused
 
 HEALTH = b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n"
 # Less than the grace time, so the process did not wait for it.

@@ -12,9 +12,9 @@ import pytest
 from providers.testkit.scenario import Redirect, Scenario
 from providers.testkit.server import SimulatorThread
 from tests.e2e.conftest import KEYS, SITES, config_for
+from tests.e2e.connection_trap import Trap
 from tests.kit.chat_http import CHAT, body
 from tests.kit.configs import Config
-from tests.kit.connection_trap import Trap
 from tests.kit.gateway_process import APP_KEY, running_gateway
 
 

@@ -10,7 +10,7 @@ import pytest
 from providers.testkit.scenario import HttpError, Redirect, Scenario
 from providers.testkit.server import SimulatorThread
 from tests.e2e.conftest import KEYS, SITES, config_with_inputs, moderated
-from tests.kit.connection_trap import Trap
+from tests.e2e.connection_trap import Trap
 from tests.kit.gateway_process import APP_KEY, running_gateway
 from tests.kit.prompt_paths import ASKING_FORMS, PROMPT_FORMS, PromptForm
 

@@ -45,12 +45,12 @@ from providers.testkit.scenario import (
 )
 from providers.testkit.server import SimulatorServer, SimulatorThread
 from tests.e2e.conftest import KEYS, SITES, config_with_inputs, moderated
+from tests.e2e.connection_trap import Trap
+from tests.e2e.socket_recording import Recording
 from tests.kit.configs import Config
-from tests.kit.connection_trap import Trap
 from tests.kit.gateway_process import APP_KEY, BACKEND_KEY, GatewayProcess, running_gateway
 from tests.kit.network_peers import ConnectProxy, proxy_thread
 from tests.kit.prompt_paths import PROMPT_FORMS
-from tests.kit.socket_recording import Recording
 from tests.kit.vendor_checks import checked_simulators
 
 CHAT = "/v1/chat/completions"

@@ -26,12 +26,12 @@ from gateway.state.lock import holder_of
 from gateway.usage.postgres import upgrade
 from providers.testkit.scenario import Scenario
 from providers.testkit.server import SimulatorThread
+from tests.e2e.service_manager import Manager
 from tests.kit.chat_http import CHAT, body, events_of
 from tests.kit.metered_gateway import CAP, HELD_TOKENS, rows_of, serving, with_budget
 from tests.kit.operator_console import ConsoleClient
 from tests.kit.postgres_server import running_postgres
 from tests.kit.reloading_gateway import LIMIT_S, Operator, config, operated, two_providers
-from tests.kit.service_manager import Manager
 from tests.kit.store_cell import Cell, cell, environ_of, run_command
 from tests.kit.waiting import eventually
 

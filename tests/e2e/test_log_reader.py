@@ -18,8 +18,8 @@ import pytest
 from providers.testkit.scenario import Scenario
 from providers.testkit.server import SimulatorThread
 from tests.e2e.conftest import KEYS, SITES, config_for
+from tests.e2e.worker_processes import HEADERS
 from tests.kit.chat_http import CHAT, body
-from tests.kit.worker_processes import HEADERS
 
 pytestmark = pytest.mark.slow  # starts many processes
 

@@ -13,10 +13,7 @@ import pytest
 from gateway.signing import new_key
 from providers.testkit.scenario import Scenario
 from providers.testkit.server import SimulatorThread
-from tests.kit.configs import Config
-from tests.kit.gateway_command import in_this_process
-from tests.kit.reloading_gateway import NAMES, Operator, config, operated
-from tests.kit.switching_gateway import (
+from tests.e2e.switching_gateway import (
     audit_events,
     content_of,
     environ_of,
@@ -24,6 +21,9 @@ from tests.kit.switching_gateway import (
     replace_config,
     state_dir_of,
 )
+from tests.kit.configs import Config
+from tests.kit.gateway_command import in_this_process
+from tests.kit.reloading_gateway import NAMES, Operator, config, operated
 
 
 @pytest.fixture

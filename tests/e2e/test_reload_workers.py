@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from providers.testkit.server import SimulatorThread
+from tests.e2e.worker_processes import paused
 from tests.kit.reloading_gateway import Operator, config, operated
 from tests.kit.waiting import eventually
-from tests.kit.worker_processes import paused
 
 pytestmark = pytest.mark.slow  # starts many processes
 

@@ -13,9 +13,9 @@ from pydantic import BaseModel
 
 from providers.testkit.scenario import Cut, Scenario
 from providers.testkit.server import SimulatorThread
+from tests.e2e.sdk_examples import PLACES, WEATHER
 from tests.kit.event_grammar.responses import read_stream
 from tests.kit.gateway_process import APP_KEY
-from tests.kit.sdk_examples import PLACES, WEATHER
 
 PATH = "/v1/responses"
 WITH_IMAGES = ["DE", "US", "JP", "HK"]

@@ -10,7 +10,7 @@ import openai
 import pytest
 from pydantic import BaseModel
 
-from tests.kit.sdk_examples import PLACES, WEATHER
+from tests.e2e.sdk_examples import PLACES, WEATHER
 
 WITH_IMAGES = ["DE", "US", "JP", "HK"]
 PIXEL = base64.b64encode(b"\x89PNG\r\n\x1a\n" + b"0" * 32).decode()

@@ -14,8 +14,8 @@ from pydantic import BaseModel
 from providers.chat import AssistantMessage, ChatCompletion, Choice, Usage
 from providers.testkit.scenario import Scenario, Stall
 from providers.testkit.server import SimulatorThread
+from tests.e2e.sdk_examples import PLACES, WEATHER
 from tests.kit.gateway_process import APP_KEY, GatewayProcess
-from tests.kit.sdk_examples import PLACES, WEATHER
 from tests.kit.waiting import eventually
 
 HELLO: Any = [{"role": "user", "content": "Hello!"}]

@@ -18,11 +18,11 @@ import httpx
 import pytest
 
 from gateway.state.lock import holder_of
+from tests.e2e.paused_provider import WORDS, PausedProvider
+from tests.e2e.service_manager import Manager
 from tests.kit.chat_http import CHAT, body
 from tests.kit.gateway_process import GatewayProcess
-from tests.kit.paused_provider import WORDS, PausedProvider
 from tests.kit.reloading_gateway import LIMIT_S, config, operated, two_providers
-from tests.kit.service_manager import Manager
 from tests.kit.waiting import eventually
 
 # As systemd starts a service: the sockets are the descriptors from 3 on, and the process id is that of the service.

@@ -21,6 +21,7 @@ import psutil
 import pytest
 
 from gateway.usage.postgres import upgrade
+from tests.e2e.usage_accounts import ACCOUNTS, REQUESTS, ROUTE_OF_ACCOUNTS, ask_in_all_ways, compare_accounts
 from tests.kit.chat_http import CHAT, body
 from tests.kit.configs import key_hash
 from tests.kit.gateway_process import GatewayProcess
@@ -39,7 +40,6 @@ from tests.kit.metered_gateway import (
 from tests.kit.metered_provider import MAXIMUM, PROMPT_TOKENS, metered_provider
 from tests.kit.postgres_server import RunningPostgres, running_postgres
 from tests.kit.store_cell import Cell, cell, cell_config, environ_of, instance, is_unavailable, run_command
-from tests.kit.usage_accounts import ACCOUNTS, REQUESTS, ROUTE_OF_ACCOUNTS, ask_in_all_ways, compare_accounts
 from tests.kit.valkey_server import running_valkey
 from tests.kit.waiting import eventually
 

@@ -21,12 +21,8 @@ from gateway.usage.postgres import Postgres, upgrade
 from gateway.usage.reports import UsageQuery, UsageReader
 from gateway.usage.usage_row import CallOutcome, UsageRow
 from providers.testkit.scenario import Scenario
-from tests.kit.balancer import Balancer, balancer
-from tests.kit.chat_http import CHAT, body
-from tests.kit.gateway_process import running_gateway
-from tests.kit.metered_provider import APP_KEY, metered_config, metered_provider
-from tests.kit.postgres_server import PASSWORD, running_postgres
-from tests.kit.release_state import (
+from tests.e2e.balancer import Balancer, balancer
+from tests.e2e.release_state import (
     RELEASES,
     ask_from_everywhere,
     environ_of,
@@ -35,6 +31,10 @@ from tests.kit.release_state import (
     serving,
     unpacked,
 )
+from tests.kit.chat_http import CHAT, body
+from tests.kit.gateway_process import running_gateway
+from tests.kit.metered_provider import APP_KEY, metered_config, metered_provider
+from tests.kit.postgres_server import PASSWORD, running_postgres
 from tests.kit.reloading_gateway import LIMIT_S, Load, config, two_providers
 from tests.kit.usage_rows import NOON_NS, usage_row
 from tests.kit.waiting import eventually

@@ -19,11 +19,11 @@ import pytest
 from providers.testkit.scenario import Scenario, Stall
 from providers.testkit.server import SimulatorThread
 from tests.e2e.conftest import KEYS, SITES, config_for
+from tests.e2e.worker_processes import HEADERS, paused, state_of
 from tests.kit.chat_http import CHAT, body, events_of
 from tests.kit.configs import Config, key_hash
 from tests.kit.gateway_process import GatewayProcess, running_gateway
 from tests.kit.waiting import eventually
-from tests.kit.worker_processes import HEADERS, paused, state_of
 
 pytestmark = pytest.mark.slow  # starts many processes
 

@@ -11,7 +11,7 @@ import tempfile
 from fnmatch import fnmatch
 from pathlib import Path
 
-from tests.kit.field_cases import field_cases, mistakes_of
+from tests.field.field_cases import field_cases, mistakes_of
 
 
 def main() -> int:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.kit.field_cases import Case, field_cases, mistakes_of
+from tests.field.field_cases import Case, field_cases, mistakes_of
 
 
 @pytest.mark.parametrize("case", field_cases(), ids=str)

@@ -30,10 +30,10 @@ from gateway.service.exchange import Exchange
 from gateway.service.location import LocationService
 from gateway.usage.client_limits import ClientLimits
 from providers.chat import ChatRequest, UserMessage
+from tests.gateway.deciding_anew import answer_of, exchange_of
+from tests.gateway.location_reports import reported
 from tests.kit.configs import table_of
-from tests.kit.deciding_anew import answer_of, exchange_of
 from tests.kit.example_counts import examples
-from tests.kit.location_reports import reported
 
 TODAY = datetime(2026, 11, 20, tzinfo=UTC)
 

@@ -35,10 +35,10 @@ from providers.chat import ChatRequest, UserMessage
 from providers.embeddings import EmbeddingRequest
 from providers.failures import Failure, FailureKind
 from providers.moderations import ModerationRequest
-from tests.kit.deciding_anew import answer_of, exchange_of
+from tests.gateway.deciding_anew import answer_of, exchange_of
+from tests.gateway.location_reports import reported
+from tests.gateway.random_configs import TERRITORIES, compiled, configs, fits
 from tests.kit.example_counts import examples
-from tests.kit.location_reports import reported
-from tests.kit.random_configs import TERRITORIES, compiled, configs, fits
 from tests.kit.request_records import record_with
 
 

@@ -19,10 +19,10 @@ from gateway.model.config_version import ConfigVersion
 from gateway.model.location import Location
 from gateway.policy.location.resolution import locator_of, resolve
 from gateway.service.location import LocationService
+from tests.gateway.location_reports import caller_of
 from tests.kit.claim_tokens import NOW, jwks, public
 from tests.kit.configs import BASE, KEYS, SPLIT_COUNTRIES, table_of
 from tests.kit.forged_locations import EDGE_SECRET, LIES, Case, Header, cases, config_with_location
-from tests.kit.location_reports import caller_of
 from tests.kit.mmdb import mmdb
 
 PEERS = ["10.7.0.1", "10.7.0.2", "192.0.2.10"]

@@ -23,8 +23,8 @@ from providers.failures import InvalidRequest, UnsupportedFeature
 from providers.matching.capability_matching import with_supported_choice, without_parameters
 from providers.matching.requirements import requirements_of
 from providers.openai_json import decode_request
+from tests.gateway.location_reports import reported
 from tests.kit.configs import Config, table_of
-from tests.kit.location_reports import reported
 
 COLUMNS = ("gpt-6", "gpt-4o", "gemini", "qwen", "qwen-thinks", "house")
 # One column a territory, so that each is the only deployment that may answer.

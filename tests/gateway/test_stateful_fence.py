@@ -49,9 +49,9 @@ from gateway.usage.client_limits import ClientLimits
 from providers.chat import ChatRequest, UserMessage
 from providers.failures import Failure, FailureKind
 from providers.territories import Places, parse_places
+from tests.gateway.deciding_anew import exchange_of
+from tests.gateway.location_reports import reported
 from tests.kit.configs import table_of
-from tests.kit.deciding_anew import exchange_of
-from tests.kit.location_reports import reported
 
 START = datetime(2026, 11, 20, 8, tzinfo=UTC)
 NAMES = ("d0", "d1", "d2")

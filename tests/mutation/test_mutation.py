@@ -1,4 +1,4 @@
-"""A short mutation run over one module. `make prove` runs all of them."""
+"""A third of the mutants of one module of the policy. `make prove` runs all of them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-_MODULE = "gateway/model/age_band.py"
+_MODULE = "gateway/policy/consent.py"
 _LEAST_SHARE_KILLED = 0.95
 
 

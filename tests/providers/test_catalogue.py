@@ -16,7 +16,7 @@ from providers.catalogue.sites import load_sites
 from providers.matching.requirements import FEATURES, IMPLIED, PARAMETERS, moves_data
 from providers.registry import load_registry
 from providers.territories import parse_places, territory_data
-from tests.kit.adapter_facts import facts_of
+from tests.providers.adapter_facts import facts_of
 
 ADAPTERS = load_registry().adapters
 PROVIDERS = sorted(ADAPTERS)

@@ -12,7 +12,7 @@ from providers.catalogue import CatalogueError
 from providers.catalogue.headers import FixedHeader, headers_of, load_headers
 from providers.compatible.adapter import adapter_of
 from providers.registry import load_registry
-from tests.kit.adapter_facts import facts_of
+from tests.providers.adapter_facts import facts_of
 
 ADAPTERS = load_registry().adapters
 DECLARED = [

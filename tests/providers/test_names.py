@@ -11,7 +11,7 @@ from providers.catalogue import CatalogueError
 from providers.catalogue.names import names_of, plain_name
 from providers.compatible.adapter import adapter_of
 from providers.registry import load_registry
-from tests.kit.adapter_facts import facts_of
+from tests.providers.adapter_facts import facts_of
 
 ADAPTERS = load_registry().adapters
 ROW = 'name = "coconut"\nknown_as = ["palm-labs"]\n[dialect]\n'

@@ -16,9 +16,9 @@ from providers.matching.requirements import FEATURES, PARAMETERS, moves_data
 from providers.registry import load_registry
 from providers.sites import OriginError, Residency, Scope, Site, parse_origin
 from providers.territories import ANYWHERE, Places, parse_places
-from tests.kit.adapter_facts import facts_of
 from tests.kit.chat_strategies import unhurried
 from tests.kit.example_counts import examples
+from tests.providers.adapter_facts import facts_of
 
 ADAPTERS = load_registry().adapters
 PROVIDERS = sorted(ADAPTERS)

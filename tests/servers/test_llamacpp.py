@@ -13,7 +13,7 @@ import pytest
 
 from tests.kit.configs import key_hash
 from tests.kit.gateway_process import APP_KEY, config_of_one_region, running_gateway
-from tests.kit.llamacpp_server import CONTEXT_TOKENS, running_llamacpp
+from tests.servers.llamacpp_server import CONTEXT_TOKENS, running_llamacpp
 
 pytestmark = pytest.mark.slow
 _OTHER_KEY = "gk-other"

@@ -18,7 +18,7 @@ from gateway.model.budget import Money, Stores, StoreServer
 from gateway.model.decision import Unavailable
 from gateway.model.status import Finding, Overview, Traffic
 from gateway.model.stored_client import Role
-from tests.kit.admin_calls import LOADED, TABLE, AdminCallbacks
+from tests.gateway.admin_calls import LOADED, TABLE, AdminCallbacks
 from tests.kit.configs import KEYS
 
 TOKEN = "a-token-of-the-operator"

@@ -9,7 +9,7 @@ from opentelemetry import trace
 from gateway.api.admin import build_admin
 from gateway.api.admin_guard import Guard
 from gateway.assembly.application import Gateway
-from tests.kit.admin_calls import AdminCallbacks
+from tests.gateway.admin_calls import AdminCallbacks
 from tests.kit.configs import BASE, table_of
 
 

@@ -16,7 +16,7 @@ from gateway.api.admin import build_admin
 from gateway.api.admin_guard import Guard
 from gateway.api.raw_responses import Probe, ProbesFirst, json_response
 from gateway.assembly.application import Gateway
-from tests.kit.admin_calls import ADMIN, PUBLIC, AdminCallbacks, answer_of
+from tests.gateway.admin_calls import ADMIN, PUBLIC, AdminCallbacks, answer_of
 from tests.kit.configs import BASE, table_of
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "PROPFIND")
@@ -103,8 +103,8 @@ started = {*sys.modules}
 from gateway.api.admin import build_admin
 from gateway.api.admin_guard import Guard
 from gateway.app import Gateway
-from tests.kit.admin_calls import AdminCallbacks
-from tests.kit.admin_calls import ADMIN, PUBLIC, answer_of
+from tests.gateway.admin_calls import AdminCallbacks
+from tests.gateway.admin_calls import ADMIN, PUBLIC, answer_of
 from tests.kit.configs import BASE, table_of
 
 async def main():

@@ -24,7 +24,7 @@ from gateway.operator_errors import DatabaseUnreachable, StateError
 from gateway.service.client_admin import AdminRefused
 from gateway.state.client_store import ClientStore
 from providers.auth import Secret
-from tests.kit.clocks import SetClock
+from tests.gateway.clocks import SetClock
 from tests.kit.configs import BASE, table_of
 
 START = 1_795_000_000.0

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.kit.annotated_configs import annotated, documents, errors_of
+from tests.gateway.config.annotated_configs import annotated, documents, errors_of
 from tests.kit.config_cases import compiled, marked, more, rejected, sections
 
 FILES = sorted(Path(__file__).with_name("mistakes").glob("*.yaml"))

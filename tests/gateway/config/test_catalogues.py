@@ -22,7 +22,7 @@ from gateway.config.source_text import read_files
 from gateway.model.deployment import Deployment
 from providers.catalogue.prices import Rates, free_price
 from providers.registry import load_registry
-from tests.kit.catalogue_files import CONFIG, NOW, load
+from tests.gateway.config.catalogue_files import CONFIG, NOW, load
 from tests.kit.config_cases import ENVIRON, edited
 
 DECEMBER = date(2026, 12, 1)

@@ -13,10 +13,10 @@ from gateway.config.check_report import render_matrix
 from gateway.model.config_version import Exporter
 from providers.sites import Residency
 from providers.territories import parse_places
+from tests.gateway.random_configs import compiled as table_or_none
+from tests.gateway.random_configs import configs
 from tests.kit.config_cases import compiled, marked, problems_of, rejected, sections
 from tests.kit.example_counts import examples
-from tests.kit.random_configs import compiled as table_or_none
-from tests.kit.random_configs import configs
 
 DE = "stores: DE, processes: DE"
 URL = "endpoint: 'https://otel.example.de/v1/traces'"

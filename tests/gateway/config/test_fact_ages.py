@@ -10,7 +10,7 @@ from gateway.config.check_report import render_matrix
 from gateway.config.compile import Compiled
 from providers.compatible.adapter import adapter_of
 from providers.registry import load_registry
-from tests.kit.catalogue_files import load
+from tests.gateway.config.catalogue_files import load
 from tests.kit.config_cases import compiled, sections
 
 _ACME = """

@@ -19,7 +19,7 @@ from gateway.config.loading import parse_document
 from gateway.config.problems import ConfigRejected
 from gateway.config.yaml_document import parse_yaml
 from providers.registry import load_registry
-from tests.kit.litellm_configs import CONFIGS, RANDOM, SECRETS
+from tests.gateway.config.litellm_configs import CONFIGS, RANDOM, SECRETS
 
 REGISTRY = load_registry()
 KEY_HASH = "sha256:" + "a" * 64

@@ -36,8 +36,8 @@ from gateway.policy.routing import decide
 from providers.chat import ChatRequest, UserMessage
 from providers.matching.requirements import requirements_of
 from providers.registry import load_registry
-from tests.kit.annotated_configs import completed, documents, errors_of
-from tests.kit.location_reports import reported
+from tests.gateway.config.annotated_configs import completed, documents, errors_of
+from tests.gateway.location_reports import reported
 
 FILES = ("gateway.yaml", "demo.yaml")
 EXAMPLES = {

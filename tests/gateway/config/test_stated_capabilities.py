@@ -13,7 +13,7 @@ from gateway.model.deployment import Deployment
 from providers.chat import AssistantMessage, ChatRequest, NamedTool, Tool, ToolCall, ToolMessage, UserMessage
 from providers.matching.capability_matching import match_capabilities
 from providers.matching.requirements import requirements_of
-from tests.kit.catalogue_files import load
+from tests.gateway.config.catalogue_files import load
 from tests.kit.config_cases import compiled, more, sections
 
 HOUSE = "provider: vllm, model: m, endpoint: 'https://llm.example.com/v1', stores: US, processes: US"

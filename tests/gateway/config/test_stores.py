@@ -8,8 +8,8 @@ import pytest
 
 from gateway.config.check_report import render_matrix
 from gateway.model.budget import StoreServer
+from tests.gateway.config.usage_configs import BASE, ENVIRON, compiled, messages, problems_of
 from tests.kit.configs import Config
-from tests.kit.usage_configs import BASE, ENVIRON, compiled, messages, problems_of
 
 
 def with_store(kind: str, url: str, **others: Any) -> Config:

@@ -15,8 +15,8 @@ from gateway.config.loading import load_document
 from gateway.config.problems import ConfigRejected, Problem
 from gateway.model.budget import BudgetRule, Money, Window
 from gateway.model.config_version import Client
+from tests.gateway.config.usage_configs import BASE, ENVIRON, REGISTRY, compiled, messages
 from tests.kit.configs import Config
-from tests.kit.usage_configs import BASE, ENVIRON, REGISTRY, compiled, messages
 
 
 def client_of(config: Config) -> Client:

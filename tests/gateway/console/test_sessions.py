@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from gateway.console.sessions import IDLE_S, LONGEST_S, FailureLimit, Sessions
-from tests.kit.clocks import SetClock
+from tests.gateway.clocks import SetClock
 
 
 @pytest.fixture

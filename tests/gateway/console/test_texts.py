@@ -20,7 +20,7 @@ from gateway.model.refusal_reason import REASON_BY_CODE, RefusalReason
 from gateway.model.schedule import Phase
 from gateway.model.status import Cause, ReloadRefusal
 from gateway.policy.location import SIGNALS
-from tests.kit.console_texts import texts_to_translate
+from tests.gateway.console.console_texts import texts_to_translate
 
 GATEWAY = FOLDER.parents[1]
 

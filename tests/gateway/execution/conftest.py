@@ -26,9 +26,9 @@ from gateway.policy.routing import decide
 from gateway.usage.accounting import RequestUsage
 from providers.chat import ChatRequest, ResponseFormat, UserMessage
 from providers.matching.requirements import requirements_of
+from tests.gateway.execution.runner_answers import SSE, chunk
+from tests.gateway.location_reports import reported
 from tests.kit.configs import Config, table_of
-from tests.kit.location_reports import reported
-from tests.kit.runner_answers import SSE, chunk
 
 CONFIG = Config.parse("""
 version: 1

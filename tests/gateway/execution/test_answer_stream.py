@@ -20,8 +20,8 @@ from providers.registry import load_registry
 from providers.transport import Pool, Tap
 from providers.vendors.openai.adapter import COMPATIBLE
 from providers.wire import WireRequest
-from tests.kit.clocks import SetClock
-from tests.kit.live_streams import DONE, HANGS, LONG_S, TARGET, WHOLE, Pieces, chunk, live, redact
+from tests.gateway.clocks import SetClock
+from tests.gateway.execution.live_streams import DONE, HANGS, LONG_S, TARGET, WHOLE, Pieces, chunk, live, redact
 from tests.kit.scripted_server import GOOD, Peer, hold, say, scripted, until
 
 Event = StreamEvent

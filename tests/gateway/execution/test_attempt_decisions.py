@@ -18,9 +18,9 @@ from gateway.telemetry.otlp import Ended, encode
 from gateway.telemetry.request_log import add_fields
 from providers.failures import Failure, FailureKind
 from tests.gateway.execution.conftest import FIRST, SECOND, Bench, answer_json
+from tests.gateway.execution.runner_answers import error
 from tests.kit.otlp_collector import attributes_of, spans_in
 from tests.kit.request_records import EU, with_fields
-from tests.kit.runner_answers import error
 
 
 def facts(**more: object) -> dict[str, Any]:

@@ -24,8 +24,8 @@ from gateway.usage.journal import Journal
 from gateway.usage.usage_row import CallOutcome
 from providers.failures import Failure, FailureKind
 from tests.gateway.execution.conftest import CONFIG, FIRST, SECOND, TWO_KEYS, Bench, answer_json
+from tests.gateway.execution.runner_answers import SSE, chunk, error
 from tests.kit.configs import table_of
-from tests.kit.runner_answers import SSE, chunk, error
 from tests.kit.usage_rows import kept_rows
 
 COUNTED = {"connect", "unavailable", "silent", "malformed", "interrupted"}

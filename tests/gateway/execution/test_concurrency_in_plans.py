@@ -16,8 +16,8 @@ from gateway.execution.upstream_client import Answer
 from gateway.model.record import Record
 from providers.failures import Failure, FailureKind
 from tests.gateway.execution.conftest import CONFIG, FIRST, ONLY_FIRST, SECOND, Bench, answer_json
+from tests.gateway.execution.runner_answers import SSE, chunk, error, until
 from tests.kit.configs import table_of
-from tests.kit.runner_answers import SSE, chunk, error, until
 
 ENVIRON = {"FIRST": "sk-first-secret", "SECOND": "sk-second-secret"}
 

@@ -14,8 +14,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from gateway.execution.concurrency_limiter import ConcurrencyLimiter, ConcurrencyLimiters, Shed, Slot, share_of
 from gateway.model.deployment import Concurrency
+from tests.gateway.clocks import SetClock
 from tests.gateway.execution.conftest import CONFIG
-from tests.kit.clocks import SetClock
 from tests.kit.configs import Config, table_of
 
 RULE = Concurrency(limit=2, queue=3, wait_s=5.0)

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.execution.deadline import Deadline, Sweep, TimeLimit
-from tests.kit.clocks import SetClock
+from tests.gateway.clocks import SetClock
 
 SOON_S = 0.01
 LONG_S = 30.0

@@ -34,8 +34,8 @@ from providers.failures import FailureKind
 from providers.reading.folding import fold
 from providers.vendors.anthropic.simulator import SIMULATOR
 from tests.gateway.execution.conftest import CONFIG, Bench
+from tests.gateway.execution.runner_answers import SSE, text_of
 from tests.kit.configs import table_of
-from tests.kit.runner_answers import SSE, text_of
 from tests.kit.usage_rows import kept_rows
 
 FIRST, SECOND = "https://first.example/v1/messages", "https://second.example/v1/messages"

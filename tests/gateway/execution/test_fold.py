@@ -16,10 +16,10 @@ from providers.adapter import StreamParser
 from providers.chat import ChatCompletion, ChoiceFinish, Finished, ReasoningDelta, StreamEvent
 from providers.failures import FailureKind, ProviderFailed
 from tests.gateway.execution.conftest import CONFIG, FIRST, SECOND, Bench, answer_json
+from tests.gateway.execution.live_streams import WHOLE, chunk, live
+from tests.gateway.execution.runner_answers import SSE, text_of
+from tests.gateway.execution.runner_answers import chunk as answer_chunk
 from tests.kit.configs import table_of
-from tests.kit.live_streams import WHOLE, chunk, live
-from tests.kit.runner_answers import SSE, text_of
-from tests.kit.runner_answers import chunk as answer_chunk
 
 
 @pytest.mark.parametrize(

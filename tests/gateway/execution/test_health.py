@@ -18,8 +18,8 @@ from gateway.model.decision import Unavailable
 from gateway.model.deployment import Deployment
 from providers.auth import Secret
 from providers.failures import Failure, FailureKind
+from tests.gateway.clocks import SetClock
 from tests.gateway.execution.conftest import CONFIG, FIRST, SECOND, TWO_KEYS, Bench, answer_json
-from tests.kit.clocks import SetClock
 from tests.kit.configs import table_of
 
 REFUSED = Failure(FailureKind.CREDENTIALS, "the provider refuses our key")

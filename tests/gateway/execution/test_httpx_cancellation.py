@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 
 from gateway.execution.httpx_transport import plain_httpx
+from tests.gateway.execution.transport_calls import opened
 from tests.kit.scripted_server import until
-from tests.kit.transport_calls import opened
 
 _TURNS = 24
 """Of the loop: more than it takes to connect, to send a request and to wait for its answer."""

@@ -13,9 +13,9 @@ import pytest
 from gateway.execution.httpx_transport import plain_httpx
 from providers.failures import Failure, FailureKind, ProviderFailed
 from providers.wire import WireRequest
+from tests.gateway.execution.transport_calls import PERMIT, fetch, opened, sent
 from tests.kit.name_resolution import System
 from tests.kit.scripted_server import GOOD, say, scripted, until
-from tests.kit.transport_calls import PERMIT, fetch, opened, sent
 
 _MORE_THAN_ANY_POOL_HAS = 40
 

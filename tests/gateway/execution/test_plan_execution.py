@@ -14,8 +14,8 @@ from gateway.model.decision import Plan, Step
 from providers.chat import ChatRequest, Failed, Finished, TextDelta
 from providers.failures import Failure, FailureKind, UnsupportedFeature
 from tests.gateway.execution.conftest import CONFIG, FIRST, ONLY_FIRST, SECOND, TWO_KEYS, Bench, answer_json
+from tests.gateway.execution.runner_answers import SSE, chunk, error, text_of
 from tests.kit.configs import table_of
-from tests.kit.runner_answers import SSE, chunk, error, text_of
 
 
 async def test_the_first_step_answers(bench: Bench) -> None:

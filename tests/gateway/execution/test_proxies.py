@@ -17,9 +17,9 @@ from gateway.model.permit import ServicePermit
 from providers.failures import Failure, FailureKind, ProviderFailed
 from providers.transport import Link
 from providers.wire import WireRequest
+from tests.gateway.execution.transport_calls import PERMIT
 from tests.kit.network_peers import connect_proxy, server_context
 from tests.kit.scripted_server import GOOD, say, scripted
-from tests.kit.transport_calls import PERMIT
 
 WAYS = pytest.mark.parametrize("way", [PoolTransport, plain_httpx])
 

@@ -31,8 +31,8 @@ from providers.failures import FailureKind, ProviderFailed
 from providers.transport import ConnectFailed, Pool, tls_context
 from providers.transport.decoding import Decoder
 from providers.wire import WireRequest
+from tests.gateway.execution.transport_calls import PERMIT, fetch, opened, sent
 from tests.kit.scripted_server import GOOD, Peer, Script, Scripted, hold, say, scripted, turns, until
-from tests.kit.transport_calls import PERMIT, fetch, opened, sent
 
 OK = b"HTTP/1.1 200 OK\r\n"
 

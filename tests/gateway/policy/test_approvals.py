@@ -16,8 +16,8 @@ from gateway.policy.location.resolution import resolve
 from gateway.policy.location.signals import EdgeReport
 from gateway.policy.routing import decide
 from providers.matching.requirements import Requirements
+from tests.gateway.location_reports import reported
 from tests.kit.configs import BASE, table_of
-from tests.kit.location_reports import reported
 
 NOTHING = Requirements(frozenset(), frozenset(), frozenset())
 

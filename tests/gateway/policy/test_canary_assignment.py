@@ -14,8 +14,8 @@ from gateway.policy.routing import decide
 from gateway.policy.territory_answers import NO_NEEDS
 from gateway.service.disclosure import disclose
 from gateway.service.explain import PlainRequest, explain
+from tests.gateway.location_reports import reported
 from tests.kit.configs import BASE, table_of
-from tests.kit.location_reports import reported
 
 ILL = Unavailable("breaker open: failing", 5.0, by_breaker=True)
 US = reported(EdgeReport(("JP",)))

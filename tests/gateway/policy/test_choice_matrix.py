@@ -24,9 +24,9 @@ from gateway.policy.territory_answers import NO_NEEDS, plain_needs
 from gateway.service.capabilities import capabilities, limits_where_offered
 from providers.matching.requirements import FEATURES, Requirements, requirements_of
 from providers.openai_json.decode_request import decode_request
+from tests.gateway.location_reports import reported
+from tests.gateway.random_configs import fits
 from tests.kit.configs import table_of
-from tests.kit.location_reports import reported
-from tests.kit.random_configs import fits
 
 NAMES = ["a", "b", "c", "d"]
 BOUNDARIES = {"cn": ["CN"], "eu": ["DE"], "default": ["*"]}

@@ -38,8 +38,8 @@ from providers.embeddings import EmbeddingRequest
 from providers.matching.requirements import Requirements, requirements_of
 from providers.moderations import ModerationRequest
 from providers.value import change
+from tests.gateway.location_reports import reported
 from tests.kit.configs import Config, table_of
-from tests.kit.location_reports import reported
 
 NOTHING: frozenset[str] = frozenset()
 NEEDS = Requirements(NOTHING, NOTHING, NOTHING)

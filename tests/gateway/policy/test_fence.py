@@ -14,8 +14,8 @@ from gateway.model.permit import Permit
 from gateway.policy.fence import prompt_permit
 from gateway.service.location import locate
 from providers.territories import parse_places
+from tests.gateway.location_reports import caller_of
 from tests.kit.configs import BASE, table_of
-from tests.kit.location_reports import caller_of
 
 TABLE = table_of(BASE)
 

@@ -16,8 +16,8 @@ from gateway.policy.location.signals import EdgeReport
 from gateway.policy.location.trusted_edge import EdgeNote
 from gateway.policy.refusals import refuse_location
 from providers.territories import parse_places
+from tests.gateway.location_reports import reported, with_rules
 from tests.kit.configs import BASE, SPLIT_COUNTRIES, table_of
-from tests.kit.location_reports import reported, with_rules
 
 TABLE = table_of(BASE)
 CLIENTS = {client.name: client for client in TABLE.clients.values()}

@@ -21,8 +21,8 @@ from gateway.policy.refusals import refuse_location
 from gateway.policy.region_text import compose
 from gateway.policy.routing import decide
 from gateway.policy.territory_answers import NO_NEEDS, answer_changes
+from tests.gateway.location_reports import reported
 from tests.kit.configs import BASE, KEYS, Config, table_of
-from tests.kit.location_reports import reported
 
 CLAIM = {"issuer": "https://i.example", "audience": "g", "algorithms": ["HS256"], "secret": "${CLAIM_SECRET}"}
 BANDS: dict[str, Any] = {"under_14": {"tools": False}, "nobody": {"refuse": True}, "adult": {}}

@@ -20,8 +20,8 @@ from gateway.policy.routing import decide
 from gateway.policy.territory_answers import NO_NEEDS
 from gateway.service.capabilities import capabilities, limits_where_offered
 from providers.failures import InvalidRequest
+from tests.gateway.location_reports import reported
 from tests.kit.configs import BASE, KEYS, Config, table_of
-from tests.kit.location_reports import reported
 
 CHOICES = {
     "qwen": {"deployments": ["qwen-cn", "qwen-intl"], "title": {"en": "Qwen", "zh-Hans": "通义千问"}},

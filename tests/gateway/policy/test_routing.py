@@ -19,8 +19,8 @@ from gateway.policy.routing import decide, decide_evaluation, judge_alone
 from providers.chat import ChatRequest, UserMessage
 from providers.matching.requirements import FEATURES, Requirements, requirements_of
 from providers.territories import parse_places
+from tests.gateway.location_reports import reported
 from tests.kit.configs import BASE, KEYS, Config, table_of
-from tests.kit.location_reports import reported
 
 NOTHING: frozenset[str] = frozenset()
 

@@ -19,8 +19,8 @@ from gateway.policy.location import SIGNALS, SignalLocator, can_locate, location
 from gateway.policy.location.resolution import locator_of
 from gateway.policy.location.signal import Signal
 from gateway.service.location import locate
+from tests.gateway.location_reports import caller_of
 from tests.kit.configs import BASE, table_of
-from tests.kit.location_reports import caller_of
 from tests.kit.location_signals import ALL, EXAMPLES, NAMES, edge_trial, trial, with_another, with_only
 
 TABLE = table_of(BASE)

@@ -26,9 +26,9 @@ from gateway.server.http_protocol import ConnectionProtocol
 from gateway.server.uvicorn_server import server_config
 from gateway.usage.client_limits import ClientLimits
 from gateway.usage.quota_store import _RUNNING
+from tests.gateway.server.memory_transport import Wire
 from tests.kit.configs import Config, key_hash, table_of
 from tests.kit.example_counts import examples
-from tests.kit.memory_transport import Wire
 
 LIMIT_S = 60.0
 APP_KEY, NO_KEY = key_hash("app-key"), f"sha256:{'0' * 64}"

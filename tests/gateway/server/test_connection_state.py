@@ -33,7 +33,7 @@ from gateway.server.connection_state import (
 from gateway.server.http_protocol import ConnectionProtocol
 from gateway.server.request_cycle import RequestCycle
 from gateway.server.uvicorn_server import server_config
-from tests.kit.memory_transport import Wire
+from tests.gateway.server.memory_transport import Wire
 
 TABLES: list[tuple[type[IntEnum], dict[Any, tuple[Any, ...]]]] = [
     (InputState, INPUT_TRANSITIONS),

@@ -29,8 +29,8 @@ from gateway.server import http_protocol as module
 from gateway.server.connection_state import HEAD
 from gateway.server.http_protocol import ConnectionProtocol
 from gateway.server.uvicorn_server import server_config
+from tests.gateway.server.memory_transport import Wire
 from tests.kit.configs import table_of
-from tests.kit.memory_transport import Wire
 
 LIMIT_S = 60.0
 CHAT = b"/v1/chat/completions"

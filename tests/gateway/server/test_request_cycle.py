@@ -15,7 +15,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from gateway.api.response_headers import pairs_of
 from gateway.server.request_cycle import RequestCycle
-from tests.kit.memory_transport import Wire
+from tests.gateway.server.memory_transport import Wire
 
 HEAD_TEXT = st.from_regex(r"[!-~][ -~]{0,20}", fullmatch=True)
 NAMES = st.from_regex(r"x-[a-z-]{1,12}", fullmatch=True)

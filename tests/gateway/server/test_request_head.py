@@ -20,7 +20,7 @@ from gateway.server.connection_state import IDLE
 from gateway.server.http_protocol import ConnectionProtocol
 from gateway.server.request_head import RepeatedHead, request_scope
 from gateway.server.uvicorn_server import server_config
-from tests.kit.memory_transport import Wire
+from tests.gateway.server.memory_transport import Wire
 
 START = b"POST /v1/chat/completions?a=b HTTP/1.1\r\nhost: here\r\n"
 END = b"Authorization: Bearer x\r\n\r\n"

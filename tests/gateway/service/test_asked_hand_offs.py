@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from gateway.execution.hand_off_tool import _MOST_HELD
+from tests.gateway.service.judged_chats import DIALECTS, ask
 from tests.kit.barriers import (
     GRANTED,
     KEY,
@@ -22,7 +23,6 @@ from tests.kit.barriers import (
     whole,
 )
 from tests.kit.input_gateway import InputGateway
-from tests.kit.judged_chats import DIALECTS, ask
 
 ASKED = barrier("asked")
 NAME = "gateway_hand_off"

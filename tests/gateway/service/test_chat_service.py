@@ -26,8 +26,8 @@ from gateway.service.exchange import AnswerStyle, Exchange, HeldBody
 from gateway.service.location import LocationService
 from gateway.usage.client_limits import ClientLimits
 from providers.chat import ChatRequest, UserMessage
+from tests.gateway.location_reports import caller_of
 from tests.kit.configs import Config, table_of
-from tests.kit.location_reports import caller_of
 
 CONFIG = Config.parse("""
 version: 1

@@ -16,9 +16,7 @@ from gateway.execution.httpx_transport import HttpxTransport
 from gateway.model.record import Record
 from gateway.state.receipts import receipt_of
 from gateway.telemetry.request_log import JsonLines
-from tests.kit.configs import table_of
-from tests.kit.input_gateway import InputGateway
-from tests.kit.judged_chats import (
+from tests.gateway.service.judged_chats import (
     BEGINNING,
     CONFIG,
     DIALECTS,
@@ -35,6 +33,8 @@ from tests.kit.judged_chats import (
     judged_by,
     text_of,
 )
+from tests.kit.configs import table_of
+from tests.kit.input_gateway import InputGateway
 from tests.kit.waiting import eventually
 
 

@@ -47,8 +47,8 @@ from providers.chat import (
     UserMessage,
 )
 from providers.failures import Failure, FailureKind
+from tests.gateway.location_reports import reported
 from tests.kit.configs import BASE, table_of
-from tests.kit.location_reports import reported
 from tests.kit.request_records import record_with
 
 

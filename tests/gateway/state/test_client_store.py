@@ -11,7 +11,12 @@ import pytest
 
 from gateway.model.stored_client import AdminToken, Role
 from gateway.state.client_store import ClientStore
-from tests.kit.client_store_checks import ENTRY, last_token_stays_closed, replaced_digest_stays, revoked_digest_stays
+from tests.gateway.client_store_checks import (
+    ENTRY,
+    last_token_stays_closed,
+    replaced_digest_stays,
+    revoked_digest_stays,
+)
 
 
 @pytest.fixture

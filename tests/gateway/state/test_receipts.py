@@ -32,9 +32,9 @@ from gateway.state.receipts import Receipts, find_receipts, receipt_of
 from providers.failures import Failure, FailureKind
 from providers.matching.requirements import Requirements
 from providers.territories import territory_data
-from tests.kit.clocks import SetClock
+from tests.gateway.clocks import SetClock
+from tests.gateway.location_reports import reported
 from tests.kit.configs import BASE, Config, table_of
-from tests.kit.location_reports import reported
 from tests.kit.request_records import record_with, with_fields
 from tests.kit.waiting import eventually
 

@@ -10,7 +10,7 @@ from gateway.model.config_version import Client, ClientLimitRule
 from gateway.model.record import Allowance, Record
 from gateway.usage.client_limits import ClientLimits, LimitReached
 from gateway.usage.quota_store import QuotaStore
-from tests.kit.clocks import SetClock
+from tests.gateway.clocks import SetClock
 
 APP, OTHER = Client("app"), Client("other")
 SECOND_NS = 1_000_000_000

@@ -15,8 +15,8 @@ from hypothesis.stateful import rule
 from gateway.usage.gate import HoldGranted, HoldRefused, HoldRequest
 from gateway.usage.journal import Journal
 from gateway.usage.windows import SECOND_NS
-from tests.kit.gate_machine import OWNERS, RATES, GateMachine
-from tests.kit.reference_gate import at_once, windows_at
+from tests.gateway.usage.gate_machine import OWNERS, RATES, GateMachine
+from tests.gateway.usage.reference_gate import at_once, windows_at
 
 
 class JournalMachine(GateMachine):

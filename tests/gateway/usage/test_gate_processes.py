@@ -17,15 +17,15 @@ import pytest
 
 from gateway.usage.gate import GateUnavailable, HoldGranted, HoldRequest
 from gateway.usage.journal import Journal
-from tests.kit.gate_worker import OTHER, SHARED
-from tests.kit.reference_gate import at_once, windows_at
+from tests.gateway.usage.gate_worker import OTHER, SHARED
+from tests.gateway.usage.reference_gate import at_once, windows_at
 
 _T = TypeVar("_T")
 
 
 @contextmanager
 def worker(mode: str, directory: Path, *more: str) -> Iterator[subprocess.Popen[str]]:
-    command = [sys.executable, "-m", "tests.kit.gate_worker", mode, str(directory), *more]
+    command = [sys.executable, "-m", "tests.gateway.usage.gate_worker", mode, str(directory), *more]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         try:
             yield process

@@ -21,9 +21,9 @@ from gateway.usage.gate_valkey import ValkeyGate
 from gateway.usage.journal import Journal
 from gateway.usage.valkey_connection import ValkeyConnection, ValkeyUnavailable
 from providers.auth import Secret
+from tests.gateway.usage.reference_gate import budget, rate, windows_at
 from tests.kit import waiting
 from tests.kit.configs import BASE, table_of
-from tests.kit.reference_gate import budget, rate, windows_at
 from tests.kit.valkey_server import RunningValkey, free_port, running_valkey
 
 IN_CLUSTER_MODE = (

@@ -14,7 +14,7 @@ from hypothesis.stateful import rule
 
 from gateway.usage.gate_valkey import ValkeyGate
 from gateway.usage.windows import SECOND_NS
-from tests.kit.gate_machine import OWNERS, GateMachine, limits_of
+from tests.gateway.usage.gate_machine import OWNERS, GateMachine, limits_of
 from tests.kit.valkey_server import RunningValkey, running_valkey
 
 NOW_NS = 2_500_000_000 * SECOND_NS

@@ -23,8 +23,8 @@ from gateway.usage.windows import SECOND_NS
 from gateway.usage.worst_cost import CallFacts
 from providers.catalogue.prices import Price, Rates
 from providers.chat import ChatRequest, UserMessage
+from tests.gateway.usage.reference_gate import ReferenceGate, at_once, budget, rate, windows_at
 from tests.kit.configs import BASE, table_of
-from tests.kit.reference_gate import ReferenceGate, at_once, budget, rate, windows_at
 
 NOW_NS = 1_795_000_000 * SECOND_NS
 DAY_S = 86_400

@@ -34,8 +34,8 @@ from gateway.usage.ledger_writer import LedgerRules, LedgerWriter
 from gateway.usage.reports import UsageQuery, UsageReader
 from gateway.usage.usage_row import CallOutcome, encode_row
 from gateway.usage.windows import FOREVER_NS, MINUTE_NS, SECOND_NS
-from tests.kit.clocks import SetClock
-from tests.kit.reference_gate import at_once, budget, rate, windows_at
+from tests.gateway.clocks import SetClock
+from tests.gateway.usage.reference_gate import at_once, budget, rate, windows_at
 from tests.kit.usage_rows import keep_rows, usage_row
 
 NOW_NS = 1_795_000_000 * SECOND_NS  # 2026-11-18 in Berlin

@@ -13,7 +13,7 @@ from gateway.model.stored_client import AdminToken, KeyInfo, Role
 from gateway.operator_errors import DatabaseUnreachable, NotStored
 from gateway.state.client_store import AlreadyStored, ClientStore, Entry
 from gateway.usage.postgres import Postgres, upgrade
-from tests.kit.client_store_checks import last_token_stays_closed, replaced_digest_stays, revoked_digest_stays
+from tests.gateway.client_store_checks import last_token_stays_closed, replaced_digest_stays, revoked_digest_stays
 from tests.kit.postgres_server import RunningPostgres, running_postgres
 
 pytestmark = pytest.mark.slow

@@ -23,7 +23,7 @@ from gateway.usage.gate_valkey import ValkeyGate
 from gateway.usage.journal import Journal
 from gateway.usage.quota_store import MINUTE_NS, remaining, spend
 from gateway.usage.windows import SECOND_NS
-from tests.kit.reference_gate import rate, windows_at
+from tests.gateway.usage.reference_gate import rate, windows_at
 from tests.kit.valkey_server import running_valkey
 
 TICK_NS = SECOND_NS // 64

@@ -11,7 +11,7 @@ import uvloop
 
 from providers.transport import Pool
 from tests.kit.name_resolution import Names
-from tests.kit.pool_calls import anyone
+from tests.providers.transport.pool_calls import anyone
 
 _HERE = Path(__file__).parent
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from providers.transport import BadResponse, ConnectionBroken, TransportError
 from providers.transport.connection import MAX_HEAD_BYTES, Connection, Tap
 from tests.kit.example_counts import examples
-from tests.kit.http_responses import LEGAL, NO_SECOND, REFUSED, STRICTER, Wire
+from tests.providers.transport.http_responses import LEGAL, NO_SECOND, REFUSED, STRICTER, Wire
 
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n"
 MAX_PIECE = 256 * 1024

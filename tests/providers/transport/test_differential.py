@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import httpx
 import pytest
 
-from tests.kit.http_responses import LEGAL, NO_SECOND, REFUSED, STRICTER, Wire
-from tests.kit.httpx_over_pool import PoolTransport
 from tests.kit.scripted_server import GOOD, Peer, Script, Scripted, say, scripted, turns
+from tests.providers.transport.http_responses import LEGAL, NO_SECOND, REFUSED, STRICTER, Wire
+from tests.providers.transport.httpx_over_pool import PoolTransport
 
 LIMIT_S = 30.0
 NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)

@@ -27,8 +27,8 @@ from providers.transport import (
 )
 from providers.transport import pool as module
 from tests.kit.name_resolution import Names
-from tests.kit.pool_calls import Response, ask, request, send
 from tests.kit.scripted_server import GOOD, Peer, Script, hold, say, scripted, turns, until
+from tests.providers.transport.pool_calls import Response, ask, request, send
 
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\n"
 CLOSING = b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 4\r\n\r\nlast"

@@ -9,8 +9,8 @@ import trustme
 
 from providers.transport import ConnectFailed, Link, Pool
 from tests.kit.network_peers import connect_proxy, server_context
-from tests.kit.pool_calls import ask
 from tests.kit.scripted_server import GOOD, say, scripted, until
+from tests.providers.transport.pool_calls import ask
 
 AUTHORITY = trustme.CA()
 CA = AUTHORITY.cert_pem.bytes().decode()

@@ -26,8 +26,8 @@ from gateway.policy.location.signal import Signal
 from gateway.policy.location.signals import EdgeReport
 from gateway.policy.location.trusted_edge import EdgeNote
 from providers.failures import InvalidRequest
+from tests.gateway.location_reports import report_signals, reported
 from tests.kit.configs import BASE, KEYS, Config, table_of
-from tests.kit.location_reports import report_signals, reported
 from tests.kit.location_signals import ALL, NAMES, edge_trial, listing, registered, trial
 
 KEY = "gk-app-key"

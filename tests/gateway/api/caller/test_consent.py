@@ -13,8 +13,8 @@ from gateway.model.consent import NO_STATEMENT, ConsentRequest, ConsentStatement
 from gateway.model.decision import Refusal, RefusalCode, Refused
 from gateway.model.location import ClaimProblem, ClaimReport
 from gateway.policy.caller import read_consent
+from tests.gateway.location_reports import caller_of
 from tests.kit.configs import BASE, key_hash, table_of
-from tests.kit.location_reports import caller_of
 
 
 def digest(key: str) -> str:

@@ -22,8 +22,8 @@ from gateway.assembly.application import Gateway
 from gateway.model.caller import Caller, RequestContext, RequestHeaders
 from gateway.model.config_version import ConfigVersion
 from gateway.server import request_head
+from tests.gateway.location_reports import caller_of
 from tests.kit.configs import Config
-from tests.kit.location_reports import caller_of
 
 ANSWER = provider_answers("JSON")
 BODY = chat_body("assistant", stream=False)

@@ -10,8 +10,8 @@ from gateway.api.caller.request_headers import headers_of
 from gateway.model.config_version import Client
 from gateway.model.location import ClaimReport
 from gateway.policy.caller import explain_user, user_of
+from tests.gateway.location_reports import caller_of
 from tests.kit.configs import BASE, table_of
-from tests.kit.location_reports import caller_of
 
 TABLE = table_of(BASE)
 APP = next(client for client in TABLE.clients.values() if client.name == "app")

@@ -1,4 +1,4 @@
-"""Write JSON with as few lines as 120 columns allow: `python -m tests.kit.compact_json FILE...` rewrites files.
+"""Write JSON with as few lines as 120 columns allow: `python -m tests.architecture.compact_json FILE...` rewrites files.
 
 Only white space changes, so numbers, escapes and repeated keys of a recording stay as they were.
 """

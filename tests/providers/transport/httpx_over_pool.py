@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator
 import httpx
 
 from providers.transport import Pool, TransportError
-from tests.kit.pool_calls import Response
-from tests.kit.pool_calls import request as request_over
+from tests.providers.transport.pool_calls import Response
+from tests.providers.transport.pool_calls import request as request_over
 
 __all__ = ["PoolTransport"]
 

@@ -10,7 +10,7 @@ from jinja2 import Environment, FileSystemLoader, nodes
 
 __all__ = ["FOLDER", "texts_to_translate"]
 
-FOLDER = Path(__file__).parents[2] / "gateway" / "console"
+FOLDER = Path(__file__).parents[3] / "gateway" / "console"
 
 
 def texts_to_translate() -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""A process that uses a journal, for tests that kill or stop it: `python -m tests.kit.gate_worker MODE DIRECTORY …`.
+"""A process that uses a journal, for tests that kill or stop it: `python -m tests.gateway.usage.gate_worker MODE DIRECTORY …`.
 
 Modes:
     admit KIND COUNT: hold COUNT calls at once after a line on stdin, and print how many were granted.
@@ -25,7 +25,7 @@ import lmdb
 from gateway.model.budget import Window
 from gateway.usage.gate import BudgetLimit, GateUnavailable, HoldGranted, HoldRequest, RatePerMinute
 from gateway.usage.journal import Journal
-from tests.kit.reference_gate import at_once, budget, rate, windows_at
+from tests.gateway.usage.reference_gate import at_once, budget, rate, windows_at
 
 SHARED = budget(10**15, window=Window.TOTAL)
 OTHER = budget(10**15, window=Window.TOTAL, unit="tokens", name="other")

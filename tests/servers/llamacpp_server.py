@@ -36,7 +36,7 @@ def running_llamacpp(folder: Path) -> Iterator[str]:
         pytest.importorskip(name, reason="llama.cpp is not installed: make install-sdks")
     path = folder / "tiny.gguf"
     _write_model(path)
-    command = [sys.executable, "-m", "tests.kit.llamacpp_server", str(path)]
+    command = [sys.executable, "-m", "tests.servers.llamacpp_server", str(path)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
         assert process.stdout is not None
         try:

@@ -1,6 +1,6 @@
 """The state directories of releases, for the tests of upgrades.
 
-`python -m tests.kit.release_state CHECKOUT FOLDER` makes one: CHECKOUT is the source of the release, and FOLDER has its
+`python -m tests.e2e.release_state CHECKOUT FOLDER` makes one: CHECKOUT is the source of the release, and FOLDER has its
 `gateway.yaml` with simulated providers and gets `state.tar.gz`. Requests leave receipts, a canary and shadow records; a
 change, a rollback and its release leave a history.
 """

@@ -21,7 +21,7 @@ from gateway.usage.gate import (
 from gateway.usage.gate_valkey import ValkeyGate
 from gateway.usage.valkey_scripts import OpenCall
 from gateway.usage.windows import SECOND_NS
-from tests.kit.reference_gate import ReferenceGate, budget, rate, windows_at
+from tests.gateway.usage.reference_gate import ReferenceGate, budget, rate, windows_at
 
 DAY_S = 86_400
 COUNTERS = [
