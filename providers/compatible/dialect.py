@@ -99,11 +99,13 @@ class Prefill:
         message: Fields that are added to the last message.
         body: Fields that are added to the request.
         path: The path to use instead of `Requests.path`.
+        streamed: Whether a stream is requested in any case, because only a whole answer repeats the message.
     """
 
     message: Mapping[str, object] = field(default_factory=dict)
     body: Mapping[str, object] = field(default_factory=dict)
     path: str = ""
+    streamed: bool = False
 
 
 @dataclass(frozen=True, slots=True)

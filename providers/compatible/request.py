@@ -188,10 +188,13 @@ def _is_sent(name: str, dialect: CompatibleDialect, target: Target) -> bool:
 
 
 def _must_stream(body: Mapping[str, object], request: ChatRequest, dialect: CompatibleDialect, target: Target) -> bool:
-    """Return whether a stream is requested: the client wants one, or the model thinks only in streams."""
+    """Return whether a stream is requested: the client wants one, or a whole answer would lack or repeat something."""
     if "schema_without_stream" in target.facts.flags and isinstance(request.response_format, JsonSchemaFormat):
         return False
     if request.stream or "stream_only" in target.facts.flags:
+        return True
+    prefill = dialect.requests.prefill
+    if prefill is not None and prefill.streamed and isinstance(request.messages[-1], AssistantMessage):
         return True
     form = dialect.thinking.get(target.facts.thinking or "default")
     if form is None or not form.streamed:

@@ -153,6 +153,7 @@ _MOST_LAYERS = 3
 _MOST_MISTAKES = 8
 _PARAM = re.compile(r"\S{1,200}")
 """A path has no spaces. A prompt usually has."""
+_LENGTH_OF_THE_PROMPT = "input_tokens"
 _MOST_SHOWN = 60
 _USUALLY_AT = ("error.code", "error.type", "code", "type")
 _USUALLY_SAID = ("error.message", "error", "message")
@@ -512,10 +513,14 @@ def _message_in(body: Mapping[str, object], rules: ErrorRules) -> str:
 
 
 def _param_in(body: Mapping[str, object]) -> str:
-    """Return the member that is wrong: OpenAI's `param`, or the place in the first mistake of FastAPI."""
+    """Return the member that is wrong: OpenAI's `param`, or the place in the first mistake of FastAPI.
+
+    vLLM puts FastAPI's place into `param`, and its own name for the length of a prompt, which no request has.
+    """
     place = as_list(as_map(next(iter(as_list(body.get("detail"))), None)).get("loc"))
     steps = [f"[{step}]" if isinstance(step, int) else f".{step}" for step in place if step != "body"]
-    return _first(body, ("error.param", "param")) or "".join(steps).removeprefix(".")
+    param = (_first(body, ("error.param", "param")) or "".join(steps).removeprefix(".")).removeprefix("body.")
+    return "" if param == _LENGTH_OF_THE_PROMPT else param
 
 
 def _named_wait_s(

@@ -1,4 +1,8 @@
-"""llama.cpp's real server with a model of half a megabyte, whose weights are random and whose answers are ASCII.
+"""llama.cpp's real server with a model of half a megabyte. Its weights are random, or made so that it recites.
+
+Answers of random weights are ASCII. A model that recites has texts: the chat template ends a prompt with the token of the
+text whose number is that of the results of tools so far, and the weights let each token follow one other. So llama.cpp's
+own template and parser make real tool calls of a text.
 
 Run as a module with the path of a model, this file is the server: it prints its address and serves until it is killed.
 """
@@ -8,9 +12,11 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -29,13 +35,45 @@ _TEMPLATE = """\
 """Like those of Qwen, Mistral and Gemma, it refuses a system message that is not the first message."""
 
 
+_TEMPLATE_OF_TOOLS = """\
+{% if tools %}<|im_start|>system
+{% if messages[0].role == 'system' %}{{ messages[0].content }}
+
+{% endif %}You are provided with function signatures within <tools></tools> XML tags:
+<tools>{% for tool in tools %}
+{{ tool | tojson }}{% endfor %}
+</tools>
+For each function call, return a json object within <tool_call></tool_call> XML tags:
+<tool_call>
+{"name": <function-name>, "arguments": <args-json-object>}
+</tool_call><|im_end|>
+{% endif %}{% set all = namespace(results=0) %}{% for m in messages %}{% if m.role == 'tool' %}\
+{% set all.results = all.results + 1 %}<|im_start|>user
+<tool_response>
+{{ m.content }}
+</tool_response><|im_end|>
+{% elif m.role != 'system' or not tools %}<|im_start|>{{ m.role }}
+{{ m.content or '' }}{% for call in m.tool_calls or [] %}
+<tool_call>
+{"name": "{{ call.function.name }}", "arguments": {{ call.function.arguments | tojson }}}
+</tool_call>{% endfor %}<|im_end|>
+{% endif %}{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant
+{{ '<|text' ~ all.results ~ '|>' }}{% endif %}"""
+"""That of Qwen and Hermes, shortened."""
+
+
 @contextmanager
-def running_llamacpp(folder: Path) -> Iterator[str]:
-    """Start the server and yield its URL. Skips the test if llama.cpp is not installed."""
+def running_llamacpp(folder: Path, texts: Sequence[str] = ()) -> Iterator[str]:
+    """Start the server and yield its URL. Skips the test if llama.cpp is not installed.
+
+    Args:
+        folder: Gets the model.
+        texts: The model recites the one whose number is that of the results of tools in the conversation.
+    """
     for name in ("xllamacpp", "gguf"):
         pytest.importorskip(name, reason="llama.cpp is not installed: make install-sdks")
     path = folder / "tiny.gguf"
-    _write_model(path)
+    _write_model(path, texts)
     command = [sys.executable, "-m", "tests.servers.llamacpp_server", str(path)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
         assert process.stdout is not None
@@ -45,16 +83,19 @@ def running_llamacpp(folder: Path) -> Iterator[str]:
             process.kill()
 
 
-def _write_model(path: Path) -> None:
+def _write_model(path: Path, texts: Sequence[str]) -> None:
     import gguf
     import numpy
 
     control, byte = gguf.TokenType.CONTROL, gguf.TokenType.BYTE
     tokens = ["<unk>", "<s>", *(f"<0x{code:02X}>" for code in range(256)), "<|im_start|>", "<|im_end|>"]
+    types = [gguf.TokenType.UNKNOWN, control, *[byte] * 256, control, control]
     end = len(tokens) - 1
+    follows = _add_texts(texts, tokens, types, end)
+    width = 4 * _WIDTH if texts else _WIDTH
     file = gguf.GGUFWriter(path, "llama")
     file.add_context_length(4 * CONTEXT_TOKENS)
-    file.add_embedding_length(_WIDTH)
+    file.add_embedding_length(width)
     file.add_block_count(_LAYERS)
     file.add_feed_forward_length(_FEED_FORWARD)
     file.add_head_count(4)
@@ -62,25 +103,33 @@ def _write_model(path: Path) -> None:
     file.add_tokenizer_model("llama")
     file.add_token_list(tokens)
     file.add_token_scores([0.0] * len(tokens))
-    file.add_token_types([gguf.TokenType.UNKNOWN, control, *[byte] * 256, control, control])
+    file.add_token_types(types)
     file.add_bos_token_id(1)
     file.add_eos_token_id(end)
     file.add_add_bos_token(False)
     file.add_add_space_prefix(False)
-    file.add_chat_template(_TEMPLATE)
+    file.add_chat_template(_TEMPLATE_OF_TOOLS if texts else _TEMPLATE)
     random = numpy.random.default_rng(1)
 
-    def weights(rows: int, columns: int) -> numpy.ndarray:
-        return (random.standard_normal((rows, columns)) * 0.4).astype(numpy.float32)
+    def weights(rows: int, columns: int) -> Any:
+        return (random.standard_normal((rows, columns)) * (0 if texts else 0.4)).astype(numpy.float32)
 
-    output = weights(len(tokens), _WIDTH)
-    silent = set(range(len(tokens))) - {2 + code for code in _ASCII} - {end}
-    output[sorted(silent)] = 0
-    square, wide = (_WIDTH, _WIDTH), (_FEED_FORWARD, _WIDTH)
+    embeddings, output = weights(len(tokens), width), weights(len(tokens), width)
+    if texts:
+        # Tokens with the same follower have the same embedding, and all others are almost at right angles.
+        embeddings = random.standard_normal(embeddings.shape).astype(numpy.float32)
+        leaders: dict[int, int] = {}
+        for token, follower in follows.items():
+            embeddings[token] = embeddings[leaders.setdefault(follower, token)]
+            output[follower] = embeddings[token]
+    else:
+        silent = set(range(len(tokens))) - {2 + code for code in _ASCII} - {end}
+        output[sorted(silent)] = 0
+    square, wide = (width, width), (_FEED_FORWARD, width)
     shapes = {"attn_q": square, "attn_k": square, "attn_v": square, "attn_output": square}
     shapes |= {"ffn_gate": wide, "ffn_up": wide, "ffn_down": wide[::-1]}
-    one = numpy.ones(_WIDTH, numpy.float32)
-    file.add_tensor("token_embd.weight", weights(len(tokens), _WIDTH))
+    one = numpy.ones(width, numpy.float32)
+    file.add_tensor("token_embd.weight", embeddings)
     file.add_tensor("output_norm.weight", one)
     file.add_tensor("output.weight", output)
     for layer in range(_LAYERS):
@@ -92,6 +141,37 @@ def _write_model(path: Path) -> None:
     file.write_kv_data_to_file()
     file.write_tensors_to_file()
     file.close()
+
+
+def _add_texts(texts: Sequence[str], tokens: list[str], types: list[Any], end: int) -> dict[int, int]:
+    """Add a token for the begin of each text, and its pieces, and return the follower of each.
+
+    No piece occurs twice, because it has one follower.
+    """
+    import gguf
+
+    follows = {}
+    known = {"<tool_call>", "<tool_call>\n"}  # llama.cpp refuses one token for these
+    for number, text in enumerate(texts):
+        pieces = [f"<|text{number}|>"]
+        start = 0
+        for stop in range(1, len(text) + 1):
+            piece = text[start:stop]
+            if len(piece) > 1 and piece not in known:
+                known.add(piece)
+                pieces.append(piece)
+                start = stop
+        while start < len(text):
+            start -= len(pieces.pop())
+            if text[start:] not in known:
+                pieces.append(text[start:])
+                known.add(pieces[-1])
+                break
+        places = [*range(len(tokens), len(tokens) + len(pieces)), end]
+        follows.update(pairwise(places))
+        tokens += pieces
+        types += [gguf.TokenType.CONTROL, *[gguf.TokenType.USER_DEFINED] * (len(pieces) - 1)]
+    return follows
 
 
 def _serve(path: str) -> None:

@@ -75,15 +75,17 @@ class _Both:
 
     def __init__(self, server: str, gateway: str, http: httpx.Client) -> None:
         self.server = server + "/v1/chat/completions"
-        self.gateway = gateway + "/v1/chat/completions"
+        self.gateway = gateway
         self._http = http
 
     def direct(self, body: dict[str, Any]) -> httpx.Response:
         return self._http.post(self.server, json=_complete(body) | {"model": "tiny"})
 
-    def through(self, body: dict[str, Any], key: str = APP_KEY, assistant: str = "llama") -> httpx.Response:
+    def through(
+        self, body: dict[str, Any], key: str = APP_KEY, assistant: str = "llama", path: str = "/v1/chat/completions"
+    ) -> httpx.Response:
         headers = {"authorization": f"Bearer {key}"}
-        return self._http.post(self.gateway, json=_complete(body) | {"model": assistant}, headers=headers)
+        return self._http.post(self.gateway + path, json=_complete(body) | {"model": assistant}, headers=headers)
 
 
 def _complete(body: dict[str, Any]) -> dict[str, Any]:
@@ -146,6 +148,27 @@ def test_late_system_message_is_answered_although_the_template_refuses_it(both: 
     else:
         assert response.status_code == 200
         assert response.headers["x-gateway-dropped"] == "messages.role"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/messages"])
+def test_answer_that_has_begun_is_continued_without_its_beginning(both: _Both, path: str, stream: bool) -> None:
+    """The server's own whole answer repeats the beginning, and its stream does not."""
+    body = {"messages": [_HELLO, {"role": "assistant", "content": "The answer"}]}
+    whole = both.direct(body).json()["choices"][0]["message"]["content"]
+    streamed = _folded(both.direct({**body, "stream": True, "stream_options": {"include_usage": True}}))
+    rest = streamed[0][0]["text"]
+    assert whole == "The answer" + rest
+    response = both.through({**body, "stream": stream}, path=path)
+    if not stream:
+        answer = response.json()
+        got = answer["choices"][0]["message"]["content"] if "choices" in answer else answer["content"][0]["text"]
+    else:
+        events = [json.loads(line[6:]) for line in response.text.splitlines() if line.startswith("data: {")]
+        deltas = [event["choices"][0]["delta"] for event in events if event.get("choices")]
+        deltas += [event["delta"] for event in events if event.get("type") == "content_block_delta"]
+        got = "".join(delta.get("content") or delta.get("text") or "" for delta in deltas)
+    assert got == rest
 
 
 @pytest.mark.parametrize("case", _OWN_REFUSAL)
