@@ -86,7 +86,8 @@ def reload(options: argparse.Namespace) -> int:
     for finding in answer["findings"]:
         if is_done or finding["severity"] == "error":
             place = f"{finding['file']}:{finding['line']}: {finding['path']}"
-            text = f"{place}: {'warning: ' if is_done else ''}{finding['message']}"
+            hint = f"; {finding['hint']}" if finding["hint"] else ""
+            text = f"{place}: {'warning: ' if is_done else ''}{finding['message']}{hint}"
             print(f"gateway: {visible(text)}", file=sys.stderr)
     if not is_done:
         reason = f": {error_message(answer)}" if "error" in answer else ""

@@ -223,7 +223,10 @@ def _add_territories(
         if blocked_codes := {code for code in own if blocked.contains(code)}:
             line = findings.line(("blocked",))
             message = f"{listed(blocked_codes)} is blocked (line {line})"
-            findings.error((*path, index), message, "remove it there or here")
+            hint = "remove it there or here"
+            if word.startswith("@"):
+                hint = f'remove it there, or exclude it here: "!{min(blocked_codes)}"'
+            findings.error((*path, index), message, hint)
         taken: dict[str, set[str]] = {}
         for code in own:
             holder = by_territory.setdefault(code, region)

@@ -41,7 +41,7 @@ def test_reload_reports_the_changes_also_if_the_watch_was_faster(
         path.write_text("version: 2\n", "utf-8")
         assert main(reload) == 1
         shown = capsys.readouterr().err
-        assert "gateway.yaml:1: version: " in shown
+        assert "gateway.yaml:1: version: must be 1; this is version 1 of the format" in shown
         assert f"gateway: nothing has changed, {operator.version()} stays active" in shown
 
 

@@ -33,6 +33,12 @@ def test_mistakes_are_reported_at_their_positions_with_their_fixes(file: Path) -
     assert reported == noted
 
 
+def test_blocked_member_of_a_group_is_excluded_there() -> None:
+    [error] = errors_of(sections(blocked="blocked: [FR]"))
+    assert error.message.startswith("FR is blocked")
+    assert error.hint == 'remove it there, or exclude it here: "!FR"'
+
+
 def test_missing_sections_are_reported_at_the_first_section() -> None:
     text = "cell: {territory: DE, serves: [eu, us]}\n" + sections(version="", cell="", regions="")
     assert [str(error) for error in errors_of(text)] == [
