@@ -31,6 +31,7 @@ _OPENING = r"""(?<![^\s(\[{:=,，：])["'`“‘«「『《{\[].*"""
 _QUOTED = re.compile(rf"""{_OPENING}["'`”’»」』》}}\]](?!\w)|{_OPENING}""", re.DOTALL)
 _CASES = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 _SEPARATORS = re.compile(r"[\s._/:-]+")
+_SPACES = re.compile(r"[ \t]+")
 _ENDS = re.compile(r"[.!?;](?:\s|$)|[。！？；\n]")
 
 
@@ -44,7 +45,7 @@ def judged_by_words(words: Iterable[str], message: str, *, is_invalid: bool = Fa
     """
     codes = ". ".join(_SEPARATORS.sub(" ", _CASES.sub(" ", word[:200])) for word in words)
     message = message[:_MOST_TEXT]
-    told = _QUOTED.sub(" ", message, count=1)
+    told = _SPACES.sub(" ", _QUOTED.sub(" ", message, count=1))
     for name, text in (("account", told), ("content", message), *((("refusal", told),) if is_invalid else ())):
         whole = f"{codes}. {text}".lower()
         for kind, pattern in _patterns(name).items():
