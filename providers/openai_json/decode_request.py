@@ -28,7 +28,6 @@ from providers.openai_json.fields import (
     describe,
     integer,
     items,
-    main_member,
     mapping,
     number,
     present,
@@ -162,7 +161,7 @@ def decode_any_request(body: object) -> ChatRequest:
     if not tools:
         # Without tools the field has no meaning and OpenAI refuses it, but frameworks send it.
         fields.pop("parallel_tool_calls", None)
-    messages = decode_messages(items(main_member(source, "messages", "messages"), "messages", at_most=MAX_MESSAGES))
+    messages = decode_messages(items(present(source, "messages", "messages"), "messages", at_most=MAX_MESSAGES))
     tool_choice = _tool_choice(source, tools)
     unread = unread_fields(source)
     if extra or unread:

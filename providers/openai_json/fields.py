@@ -26,14 +26,6 @@ def _wrong(path: str, expected: str, value: object) -> InvalidRequest:
     return InvalidRequest(f"`{path}` must be {expected}, not {describe(value)}", path)
 
 
-def present(source: Mapping[str, object], key: str, path: str) -> object:
-    """Return the value at `key`. Raises InvalidRequest if it is absent or null."""
-    value = source.get(key)
-    if value is None:
-        raise InvalidRequest(f"`{path}` is required", path)
-    return value
-
-
 _FORMS = {
     "messages": "`/v1/chat/completions`",
     "input": "`/v1/responses`",
@@ -42,11 +34,14 @@ _FORMS = {
 }
 
 
-def main_member(body: Mapping[str, object], key: str, path: str) -> object:
-    """Return the prompt at `key`. Raises InvalidRequest; it names the path of the API that the body has the form of."""
-    if body.get(key) is None and (other := next((name for name in _FORMS if body.get(name) is not None), None)):
-        raise InvalidRequest(f"`{path}` is required: a body with `{other}` belongs to {_FORMS[other]}", path)
-    return present(body, key, path)
+def present(source: Mapping[str, object], key: str, path: str) -> object:
+    """Return the value at `key`. Raises InvalidRequest if it is absent or null; it names the API that the body fits."""
+    value = source.get(key)
+    if value is None:
+        other = next((name for name in _FORMS if source.get(name) is not None), None) if key in _FORMS else None
+        hint = f": a body with `{other}` belongs to {_FORMS[other]}" if other else ""
+        raise InvalidRequest(f"`{path}` is required{hint}", path)
+    return value
 
 
 def mapping(value: object, path: str) -> Mapping[str, object]:

@@ -44,7 +44,7 @@ from providers.chat import (
 from providers.failures import InvalidRequest, UnsupportedFeature
 from providers.openai_json.decode_request import decode_any_request
 from providers.openai_json.encode_answer import OUTWARD_FINISH, encode_usage
-from providers.openai_json.fields import boolean, describe, integer, main_member
+from providers.openai_json.fields import boolean, describe, integer, present
 
 _MESSAGE = re.compile(r"messages(?:\[\d+\][\w.\[\]]*)?")
 DONE = b"data: [DONE]\n\n"
@@ -116,7 +116,7 @@ def _prompt(source: Mapping[str, object]) -> str:
     if isinstance(prompt, str):
         return prompt
     if prompt is None:
-        main_member(source, "prompt", "prompt")
+        present(source, "prompt", "prompt")
     if isinstance(prompt, list) and prompt:
         if all(isinstance(entry, str) for entry in prompt):
             raise InvalidRequest(f"`prompt` has {len(prompt)} prompts; {_ONE_PROMPT}", "prompt")

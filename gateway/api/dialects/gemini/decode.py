@@ -20,17 +20,7 @@ from providers.chat import (
 )
 from providers.failures import InvalidRequest, UnsupportedFeature
 from providers.openai_json.decode_request import check_unknown
-from providers.openai_json.fields import (
-    boolean,
-    choice,
-    describe,
-    integer,
-    items,
-    main_member,
-    mapping,
-    number,
-    text,
-)
+from providers.openai_json.fields import boolean, choice, describe, integer, items, mapping, number, present, text
 from providers.value import Value
 
 _BODY = frozenset({"contents", "systemInstruction", "tools", "toolConfig", "generationConfig", "model"})
@@ -87,7 +77,7 @@ def _decode(source: Fields, assistant: str, path: str, *, stream: bool, is_parti
     dropped = DroppedFields()
     dropped.add_unknown(source, _BODY, "")
     messages = ContentReader(dropped, is_partial=is_partial).read(
-        main_member(source, "contents", f"{path}contents"), f"{path}contents"
+        present(source, "contents", f"{path}contents"), f"{path}contents"
     )
     if "systemInstruction" in source:
         system = read_system(source["systemInstruction"], f"{path}systemInstruction", dropped)

@@ -249,11 +249,11 @@ def decode_request(body: object, *, counts: bool = False) -> Decoded:
     left_out: set[str] = set()
     try:
         asked = read(body, _Request)
-    except InvalidRequest as error:
+    except InvalidRequest:
+        body = _without_blocks_of_servers(body, left_out)
         try:
-            body = _without_blocks_of_servers(body, left_out)
             asked = read(body, _Request)
-        except InvalidRequest:
+        except InvalidRequest as error:
             raise _explained(error, body) from None
     if asked.max_tokens is None and not counts:
         raise InvalidRequest("max_tokens: Field required", "max_tokens")

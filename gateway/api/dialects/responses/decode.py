@@ -27,17 +27,7 @@ from providers.openai_json.decode_request import (
     check_unknown,
     decode_schema_format,
 )
-from providers.openai_json.fields import (
-    boolean,
-    choice,
-    describe,
-    integer,
-    items,
-    main_member,
-    mapping,
-    number,
-    text,
-)
+from providers.openai_json.fields import boolean, choice, describe, integer, items, mapping, number, present, text
 from providers.openai_json.plain_request import plain_messages
 from providers.value import Value
 
@@ -159,7 +149,7 @@ def decode_request(body: object) -> DecodedResponse:
     model = text(source, "model", "model")
     if not model:
         raise InvalidRequest("`model` is required: the name of an assistant", "model")
-    given = main_member(source, "input", "input")
+    given = present(source, "input", "input")
     instructions = text(source, "instructions", "instructions")
     stream = boolean(source, "stream", "stream") or False
     names, unread = ToolNames(), set[str]()

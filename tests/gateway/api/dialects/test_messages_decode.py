@@ -144,6 +144,8 @@ def test_fields_without_an_equivalent_are_left_out_by_name(fields: Any, name: st
         ({"messages": [user({"type": "image", "source": {"type": "file", "file_id": "f"}})]}, "messages.0.content.0.source.type"),
         ({"messages": [user({"type": "image", "source": {"type": "url", "url": "http://10.0.0.1/a"}})]}, "messages.0.content.0.source.url"),
         ({"messages": [user({"type": "container_upload", "file_id": "f"})]}, "messages.0.content.0.type"),
+        ({"messages": [HI, assistant({"type": "server_tool_use", "id": "s"}), user(text("a"), {"type": "container_upload"})]}, "messages.2.content.1.type"),
+        ({"messages": [HI, assistant(text("a"), {"type": "server_tool_use", "id": "s"})], "top_k": "1"}, "top_k"),
         ({"tools": [{"type": "web_search_20250305", "name": "web_search"}]}, "tools.0.type"),
         ({"tools": [{"name": "look"}]}, "tools.0.input_schema"),
         ({"tools": [TOOL], "tool_choice": {"type": "tool", "name": "other"}}, "tool_choice.name"),
