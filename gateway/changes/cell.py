@@ -197,7 +197,7 @@ class CellMember:
             self._state = CellState(self.database.instances())
         except StateError as error:
             problem = str(error)
-            # What was seen last is old: rows may wait by now.
+            # The numbers of the last look are old: rows may wait by now.
             self._state = CellState(tuple(change(one, rows_waiting=None) for one in self._state.instances))
         problems = (
             f"the cell cannot be seen: {problem}" if problem else "",
