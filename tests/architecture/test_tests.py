@@ -69,10 +69,9 @@ def test_kit_imports_no_module_of_a_test_folder() -> None:
         assert all(name.startswith("tests.kit.") for name in named), path.name
 
 
-def test_each_helper_module_has_a_user() -> None:
-    words = {path: set(re.findall(r"\w+", path.read_text("utf-8"))) for path in MODULES}
-    for path in (TESTS / "kit").rglob("*.py"):
-        assert any(path.stem in found for user, found in words.items() if user != path), path.name
+def test_file_whose_tests_are_all_slow_has_the_reason() -> None:
+    marks = r"^pytestmark = .*mark\.slow\b(?!\(\".+\"\))"
+    assert [str(path) for path in MODULES if re.search(marks, path.read_text("utf-8"), re.MULTILINE)] == []
 
 
 def text_edits_of_configs(tree: ast.AST) -> Iterator[ast.expr]:

@@ -17,7 +17,7 @@ from tests.e2e.conftest import KEYS, PATIENT, SITES, config_for
 from tests.kit.example_counts import examples
 from tests.kit.gateway_process import APP_KEY, GatewayProcess, running_gateway
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.slow("sends thousands of requests")
 # Excluded checks: a location, a policy and a provider may refuse a valid request; an answer within a millisecond is not
 # possible (504), and internal errors are searched in the log; every request here has the key as a header; an unknown
 # header is allowed.

@@ -22,7 +22,7 @@ from tests.kit.config_cases import edited
 from tests.kit.node_clients import installed_node, installed_packages
 from tests.kit.places import PLACES
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.slow("a browser and a demo for each test")
 
 # A busy machine may need longer for an answer than the defaults allow.
 _PATIENCE = "connect: 1m, first_token: 2m, commit: 3m, idle: 10m, total: 20m"

@@ -199,7 +199,7 @@ def test_finished_run_repeats_its_report_without_questions(gateway: Command, fol
     assert "qwen-cn is better than ernie-cn" in shown.out
 
 
-@pytest.mark.slow
+@pytest.mark.slow("runs an evaluation")
 def test_changed_requirements_apply_to_a_finished_run(
     gateway: Command, folder: Path, out: Path, tmp_path: Path
 ) -> None:

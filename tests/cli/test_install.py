@@ -20,7 +20,7 @@ import pytest
 
 from tests.cli.conftest import ROOT
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.slow("builds a wheel and makes environments")
 _INSTALL_LIMIT_S = 900
 _LIMIT_S = 60
 

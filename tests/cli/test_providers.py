@@ -211,7 +211,7 @@ def fill(path: str, holes: dict[str, str]) -> None:
     Path(path).write_text(text, "utf-8")
 
 
-@pytest.mark.slow
+@pytest.mark.slow("runs the whole kit")
 def test_new_adapter_fails_the_kit_until_it_is_complete(gateway: Command) -> None:
     shown = gateway("providers", "new", "acme-ai", ".")
     assert shown.status == 0
@@ -249,7 +249,7 @@ def test_first_failure_of_a_new_adapter_names_the_next_place_to_fill_in(gateway:
     check_places()
 
 
-@pytest.mark.slow
+@pytest.mark.slow("runs the whole kit")
 def test_new_compatible_vendor_passes_the_kit_at_once(gateway: Command) -> None:
     shown = gateway("providers", "new", "acme-ai", ".", "--compatible")
     assert shown.status == 0

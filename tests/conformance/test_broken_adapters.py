@@ -47,7 +47,7 @@ from providers.vendors.openai.adapter import COMPATIBLE, OpenAIAdapter
 from providers.vendors.openai.simulator import SIMULATOR, OpenAISimulator
 from providers.wire import WireRequest, WireResponse
 
-pytestmark = pytest.mark.slow  # runs parts of the kit many times
+pytestmark = pytest.mark.slow("runs parts of the kit many times")
 
 _ERROR = (FailureKind.CREDENTIALS, 401)
 

@@ -51,7 +51,7 @@ from providers.vendors.anthropic.simulator import SIMULATOR
 from providers.wire import WireRequest, WireResponse
 from tests.conformance.kit_run import first_failure
 
-pytestmark = pytest.mark.slow  # runs the kit once for each bug
+pytestmark = pytest.mark.slow("runs the kit once for each bug")
 
 MOST_MISSED = 2
 

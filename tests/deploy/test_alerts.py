@@ -29,7 +29,7 @@ from tests.kit.postgres_server import RunningPostgres, running_postgres
 from tests.kit.reloading_gateway import config, operated, two_providers
 from tests.kit.store_cell import Cell, cell
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.slow("scrapes a gateway for many seconds")
 RULES = Path(__file__).parents[2] / "deploy/helm/assistant-gateway/rules.yml"
 USED = set(re.findall(r"\bgateway_[a-z_]+", RULES.read_text("utf-8")))
 SCRAPE_S, STEP_S = 0.4, 15

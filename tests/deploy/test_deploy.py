@@ -132,7 +132,7 @@ deployments:
 """
 
 
-@pytest.mark.slow
+@pytest.mark.slow("runs the steps of a workflow")
 @pytest.mark.parametrize(
     ("edit", "statuses"),
     [(("model: m", "model: n"), (0, 0)), (("boundary", "boundery"), (1, None)), (None, (0, 0))],

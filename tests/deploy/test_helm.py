@@ -20,7 +20,7 @@ from tests.kit.postgres_server import running_postgres
 ROOT = Path(__file__).parents[2]
 CHART = ROOT / "deploy/helm/assistant-gateway"
 pytest.importorskip("helm_python")
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.slow("renders the chart with helm, and starts PostgreSQL")
 
 ALONE: dict[str, Any] = {}
 CELL: dict[str, Any] = {"config": "version: 1\nstores: {database: {}}\n"}

@@ -18,7 +18,7 @@ from tests.kit.configs import key_hash
 from tests.kit.reloading_gateway import LIMIT_S, config, operated, two_providers
 from tests.kit.waiting import eventually
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.slow("starts Prometheus")
 BOARDS = Path(__file__).parents[2] / "deploy" / "grafana"
 QUERIES = {
     target["expr"].replace("$region", ".*")

@@ -98,7 +98,7 @@ def test_failed_dist_leaves_the_checkout_as_it_was(checkout: Path) -> None:
     assert git(checkout, "status", "--porcelain") == ""
 
 
-@pytest.mark.slow
+@pytest.mark.slow("builds a wheel")
 def test_files_of_a_commit_name_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The first is built. Of the others, which take seconds too, the version is seen that a build would read."""
     pytest.importorskip("cyclonedx_py")
@@ -121,7 +121,7 @@ def test_files_of_a_commit_name_it(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert stated == [f"{made}.changed", version] == [str(Version(one)) for one in stated], "as a build writes them"
 
 
-@pytest.mark.slow
+@pytest.mark.slow("builds a release and makes an environment")
 def test_release_is_made_installed_into_a_clean_environment_and_answers(tmp_path: Path) -> None:
     pytest.importorskip("cyclonedx_py")
     git(tmp_path, "clone", "--quiet", "--depth", "1", ROOT.as_uri(), "clone")

@@ -11,7 +11,7 @@ from tests.docs.conftest import Workspace
 from tests.kit.doc_pages import PAGES, Block, needy_blocks_of, pattern_of
 from tests.kit.node_clients import installed_node, installed_packages
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.slow("imports the SDKs and frameworks of pages")
 
 _BLOCKS = [pair for page in PAGES for pair in needy_blocks_of(page)]
 

@@ -19,7 +19,7 @@ from tests.kit.gateway_command import in_this_process
 from tests.kit.gateway_process import APP_KEY, GatewayProcess, running_gateway
 from tests.kit.waiting import eventually
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.slow("starts gateways")
 USER = "anna@example.com"
 KEY = {"authorization": f"Bearer {APP_KEY}"}
 

@@ -19,7 +19,7 @@ from tests.kit.vendor_checks import checked_simulators
 
 anthropic = pytest.importorskip("anthropic", reason="make install-sdks installs the official clients")
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.slow("imports an SDK")
 
 HELLO: Any = [{"role": "user", "content": "Hello!"}]
 TOOL: Any = {"name": "get_weather", "input_schema": WEATHER["function"]["parameters"]}

@@ -82,7 +82,7 @@ def reset_scenarios(pair: SimulatorThread) -> None:
         pair[name].scenario = Scenario()
 
 
-@pytest.mark.slow
+@pytest.mark.slow("a schedule has steps of seconds")
 @pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_failing_candidate_is_rolled_back_without_a_failed_request(
     tmp_path: Path, pair: SimulatorThread, workers: int

@@ -22,7 +22,7 @@ from tests.kit.postgres_server import RunningPostgres, running_postgres
 from tests.kit.store_cell import Cell, cell, environ_of, instance, run_command
 from tests.kit.waiting import eventually
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.slow("starts stores and several gateways")
 PAUSED_S = float(os.environ.get("JUDGE_PAUSED_S", "18"))
 """How long a judge is stopped. `make prove` sets more."""
 

@@ -17,7 +17,7 @@ from tests.kit.postgres_server import RunningPostgres, running_postgres
 from tests.kit.store_cell import Cell, cell, instance
 from tests.kit.waiting import eventually
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.slow("makes a backup and a standby of PostgreSQL")
 _PAGE = ROOT / "docs" / "operate" / "stores.md"
 _LIMIT_S = 300
 

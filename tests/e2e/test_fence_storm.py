@@ -309,7 +309,7 @@ def _write_config(folder: Path, providers: SimulatorThread, proxy: ConnectProxy,
     return config_with_inputs(providers, _RESILIENCE, consent, route, secret, through, *patches).write(folder)
 
 
-@pytest.mark.slow
+@pytest.mark.slow("rare sequences need many requests")
 @pytest.mark.usefixtures("recording_sockets")
 @pytest.mark.parametrize(
     ("number", "is_moderated"), [(150, True), (1_500, False), pytest.param(6_000, False, marks=pytest.mark.full)]

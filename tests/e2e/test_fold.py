@@ -199,7 +199,7 @@ def test_comments_do_not_count_as_the_first_token(client: httpx.Client, provider
     assert ask_for_an_answer_by("next", client, "plain", stream=True).headers["x-gateway-deployment"] == "next"
 
 
-@pytest.mark.slow
+@pytest.mark.slow("the defaults wait for seconds")
 @pytest.mark.parametrize("stream", [False, True])
 def test_defaults_answer_in_less_than_fifteen_seconds(providers: SimulatorThread, tmp_path: Path, stream: bool) -> None:
     path = tmp_path / "gateway.yaml"

@@ -17,7 +17,7 @@ from tests.kit.gateway_process import APP_KEY, GatewayProcess
 
 genai = pytest.importorskip("google.genai", reason="make install-sdks installs the official clients")
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.slow("imports an SDK")
 
 ASSISTANT = "assistant"
 PIXEL = b"\x89PNG\r\n\x1a\n" + b"\xfb\xff" * 16

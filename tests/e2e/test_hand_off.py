@@ -12,7 +12,7 @@ import pytest
 
 from tests.kit.barriers import Providers, failing, served_by
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.slow("imports the SDKs of three vendors")
 
 Ask = Callable[[Any, dict[str, str]], Awaitable[tuple[Any, str]]]
 """Asks an application through an SDK. Returns the question to the user, or None, and the text of the answer."""

@@ -151,7 +151,7 @@ class Traffic:
                 self.failures.append(said)
 
 
-@pytest.mark.slow
+@pytest.mark.slow("a load of seconds")
 @pytest.mark.parametrize("workers", [1, 2])
 async def test_handovers_under_load_refuse_and_fail_no_request(path: Path, workers: int) -> None:
     with restartable(path, workers) as (operator, state):
@@ -259,7 +259,7 @@ def script(folder: Path, text: str) -> str:
     return str(path)
 
 
-@pytest.mark.slow
+@pytest.mark.slow("the old one waits for the new one")
 @pytest.mark.parametrize("workers", WORKERS)
 def test_next_gateway_that_cannot_serve_changes_nothing(
     path: Path, providers: SimulatorThread, workers: int, capsys: pytest.CaptureFixture[str]
@@ -332,7 +332,7 @@ def test_gateway_without_a_state_directory_hands_over_at_the_signal(path: Path) 
             os.kill(done["to"], signal.SIGTERM)
 
 
-@pytest.mark.slow
+@pytest.mark.slow("starts demos")
 def test_next_gateway_serves_the_console_at_the_same_address(path: Path) -> None:
     token = "a token of sixteen characters"
     with restartable(path, GATEWAY_CONSOLE_PORT="0", GATEWAY_ADMIN_TOKEN=token) as (operator, state):
@@ -347,7 +347,7 @@ def test_next_gateway_serves_the_console_at_the_same_address(path: Path) -> None
 # --- a cell ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
+@pytest.mark.slow("starts stores and gateways")
 def test_instance_of_a_cell_stays_its_member_across_a_handover(tmp_path: Path) -> None:
     def status(both: Cell) -> Any:
         words = "status", "--admin", both.instances[0].admin_url, "--json"

@@ -21,7 +21,7 @@ from tests.e2e.conftest import KEYS, SITES, config_for
 from tests.e2e.worker_processes import HEADERS
 from tests.kit.chat_http import CHAT, body
 
-pytestmark = pytest.mark.slow  # starts many processes
+pytestmark = pytest.mark.slow("starts many processes")
 
 LIMIT_S = 30
 # A pipe of one page is full after a handful of requests.

@@ -23,7 +23,7 @@ from tests.kit.vendor_checks import checked_simulators
 from tests.kit.waiting import eventually
 
 CLAIM = "x-gateway-claim"
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.slow("traces the system calls of a gateway")
 
 TRACER = """
 import asyncio, os, socket, sys, types

@@ -26,7 +26,7 @@ from tests.kit.network_peers import (
 from tests.kit.store_cell import run_command
 from tests.kit.vendor_checks import checked_simulators
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.slow("starts proxies and gateways")
 TRANSPORTS = pytest.mark.parametrize("transport", ["lean", "httpx"])
 PROMPT = "Hello, these are words of a prompt"
 CHAT = {"model": "assistant", "max_tokens": 20, "messages": [{"role": "user", "content": PROMPT}]}

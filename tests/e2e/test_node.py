@@ -18,7 +18,7 @@ from tests.kit.gateway_process import APP_KEY, GatewayProcess, running_gateway
 from tests.kit.node_clients import SOURCES, installed_node, installed_packages
 from tests.kit.waiting import eventually
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.slow("starts Node")
 
 _RUN_LIMIT_S = 120
 _TOO_LONG, _FILTERED = FailureKind.CONTEXT_LENGTH, FailureKind.CONTENT_FILTER

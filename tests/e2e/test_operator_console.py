@@ -22,7 +22,7 @@ from tests.kit.gateway_process import GatewayProcess, running_gateway
 from tests.kit.operator_console import ConsoleClient
 from tests.kit.waiting import eventually
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.slow("starts a gateway for each test")
 PROXY = {
     "x-gateway-proxy-secret": "the secret of the proxy",
     "x-forwarded-user": "anna",

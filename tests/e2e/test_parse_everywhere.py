@@ -21,7 +21,7 @@ from tests.kit.node_clients import installed_node, installed_packages
 TERRITORIES = ["CN", "DE", "US", "JP", "HK"]
 QUESTION = "Name a city, as JSON."
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.slow("imports SDKs, and asks in every region")
 
 
 class City(BaseModel):

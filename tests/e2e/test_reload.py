@@ -71,7 +71,7 @@ def switch_often(operator: Operator, pair: SimulatorThread, times: int, load: Lo
     return periods
 
 
-@pytest.mark.slow
+@pytest.mark.slow("a load of seconds")
 @pytest.mark.parametrize(
     ("workers", "times"),
     [(1, 4), pytest.param(1, 50, marks=pytest.mark.slow), pytest.param(2, 50, marks=pytest.mark.slow)],

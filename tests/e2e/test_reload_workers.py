@@ -15,7 +15,7 @@ from tests.e2e.worker_processes import paused
 from tests.kit.reloading_gateway import Operator, config, operated
 from tests.kit.waiting import eventually
 
-pytestmark = pytest.mark.slow  # starts many processes
+pytestmark = pytest.mark.slow("starts many processes")
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ from tests.kit.store_cell import environ_of, run_command, stores_patch
 from tests.kit.valkey_server import RunningValkey, running_valkey
 from tests.kit.waiting import eventually
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.slow("starts a cell and replaces each of its instances")
 ROUNDS = int(os.environ.get("ROLLING_ROUNDS", "1"))
 """How often all instances are replaced. `make prove` sets more."""
 

@@ -123,7 +123,7 @@ class Answering:
         return WORDS.split()[-1] in self._received and "[DONE]" in self._received
 
 
-@pytest.mark.slow
+@pytest.mark.slow("systemd waits for an answer of seconds")
 def test_reload_of_the_unit_hands_over_while_an_answer_runs(tmp_path: Path) -> None:
     """A new request does not wait for the longest running answer, and that answer is complete."""
     command = command_of_unit("ExecReload").removeprefix("/opt/assistant-gateway/bin/gateway ")

@@ -17,7 +17,7 @@ from tests.kit.postgres_server import RunningPostgres, running_postgres
 from tests.kit.store_cell import Cell, cell, environ_of, run_command
 from tests.kit.waiting import eventually
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.slow("starts stores and several gateways")
 _STORED = {"clients": None, "clients_source": "database"}
 
 

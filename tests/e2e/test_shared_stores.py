@@ -43,7 +43,7 @@ from tests.kit.store_cell import Cell, cell, cell_config, environ_of, instance, 
 from tests.kit.valkey_server import running_valkey
 from tests.kit.waiting import eventually
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.slow("starts stores and several gateways")
 _ROUNDS = int(os.environ.get("STORE_ROUNDS", "1"))
 """How often the stores are killed in turn. `make prove` sets a higher number."""
 

@@ -24,7 +24,7 @@ from tests.kit.waiting import eventually
 anthropic = pytest.importorskip("anthropic", reason="make install-sdks installs the official clients")
 genai = pytest.importorskip("google.genai", reason="make install-sdks installs the official clients")
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.slow("models that are silent for seconds")
 TEXT = "thought it over"
 THINKS_S = 5.0
 CONFIG = Config.parse("""

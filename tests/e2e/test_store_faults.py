@@ -21,7 +21,7 @@ from tests.kit.postgres_server import RunningPostgres, running_postgres
 from tests.kit.store_cell import Cell, cell, environ_of, is_unavailable, run_command
 from tests.kit.waiting import eventually
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.slow("stores are lost for seconds")
 _FREE = {"clients": {"free": {"keys": [key_hash("gk-free")]}}}
 _WATCHED_S = 5.0
 _MOST_BUSY = 0.6

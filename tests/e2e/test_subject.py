@@ -184,7 +184,7 @@ def postgres() -> Iterator[RunningPostgres]:
         yield server
 
 
-@pytest.mark.slow
+@pytest.mark.slow("starts stores and gateways")
 def test_an_erasure_reaches_both_stores_and_the_other_instances_of_a_cell(
     tmp_path: Path, postgres: RunningPostgres
 ) -> None:

@@ -26,7 +26,7 @@ from tests.kit.metered_provider import (
 )
 from tests.kit.waiting import eventually
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.slow("hundreds of requests at once")
 TEXT = "Hello! Who are you?"
 INPUT_BOUND = 64 + 16 + len(TEXT)
 TRAINING, AT_ONCE = 100, 200

@@ -39,7 +39,7 @@ from tests.kit.reloading_gateway import LIMIT_S, Load, config, two_providers
 from tests.kit.usage_rows import NOON_NS, usage_row
 from tests.kit.waiting import eventually
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.slow("starts earlier releases")
 ROOT = Path(__file__).parents[2]
 COMMITS = {"0.1.0": "6b633bbf", "0.2.0": "4d03107b"}
 """The commits of releases."""

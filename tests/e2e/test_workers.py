@@ -25,7 +25,7 @@ from tests.kit.configs import Config, key_hash
 from tests.kit.gateway_process import GatewayProcess, running_gateway
 from tests.kit.waiting import eventually
 
-pytestmark = pytest.mark.slow  # starts many processes
+pytestmark = pytest.mark.slow("starts many processes")
 
 LIMITED = {**HEADERS, "authorization": "Bearer gk-limited"}
 LONG = Scenario(text="one two three four five six seven eight nine ten eleven twelve", between_events_s=0.1)

@@ -48,7 +48,7 @@ def test_sound_candidates_and_biased_judges_are_recognized(named: dict[str, Call
     assert [name for name, experiment in named.items() if name.startswith(USUALLY) and not experiment(3)] == []
 
 
-@pytest.mark.slow
+@pytest.mark.slow("runs an evaluation")
 def test_figures_of_a_run_are_those_of_its_rows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A run of the command: the candidate that apologizes first is out, and an independent count gives each figure."""
     asked = {

@@ -23,7 +23,7 @@ from providers.testkit.scenario import Scenario
 from tests.kit.config_cases import edited
 from tests.kit.evaluation_candidates import ROOT, config_of, servers, suite_in
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.slow("candidates are asked at a fixed rate, for seconds a step")
 EVALUATIONS = ROOT / "config" / "evaluations"
 NAMES = ("qwen-cn", "ernie-cn", "hunyuan-cn", "doubao-cn", "deepseek-cn")
 

@@ -31,7 +31,7 @@ def prompts(thread: SimulatorThread) -> Counter[tuple[str, str]]:
     )
 
 
-@pytest.mark.slow
+@pytest.mark.slow("two runs of an evaluation")
 def test_killed_run_is_resumed(tmp_path: Path) -> None:
     with servers({name: Scenario(latency_s=0.005, text="x") for name in NAMES}) as thread:
         config, out = tmp_path / "gateway.yaml", tmp_path / "out"

@@ -12,7 +12,7 @@ from tests.faults.conftest import FaultGateway, FaultGateways, mark_of
 from tests.kit.fault_table import FAULTS, Fault
 from tests.kit.prompt_paths import ASKING_FORMS, Outcome, PromptForm
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.slow("many faults end with a time limit")
 
 
 def shapes() -> Iterator[Any]:

@@ -13,7 +13,7 @@ _MODULE = "gateway/policy/consent.py"
 _LEAST_SHARE_KILLED = 0.95
 
 
-@pytest.mark.slow
+@pytest.mark.slow("runs tests once for each mutant")
 def test_tests_detect_nearly_every_small_error_in_a_module() -> None:
     environ = {
         name: value for name, value in os.environ.items() if not name.startswith(("COV_", "COVERAGE_", "PYTEST_"))

@@ -12,7 +12,7 @@ from providers.vendors.anthropic.simulator import SIMULATOR
 from tests.kit.vendor_checks import CheckedSimulator
 
 anthropic = pytest.importorskip("anthropic", reason="make install-sdks installs the official clients")
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.slow("imports an SDK")
 
 MODEL = "claude-haiku-5-5"
 WEATHER: Any = {

@@ -17,7 +17,7 @@ botocore = pytest.importorskip("botocore.session")
 from botocore.config import Config  # noqa: E402
 from botocore.exceptions import ClientError, EventStreamError, ParamValidationError  # noqa: E402
 
-pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::DeprecationWarning")]
+pytestmark = [pytest.mark.slow("imports botocore"), pytest.mark.filterwarnings("ignore::DeprecationWarning")]
 
 MODEL = "eu.anthropic.claude-sonnet-4-5-20250929-v1:0"
 WEATHER: Any = {

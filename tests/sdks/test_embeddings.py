@@ -9,7 +9,7 @@ import pytest
 
 from tests.sdks.conftest import Simulated
 
-pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
+pytestmark = [pytest.mark.slow("imports the SDKs of vendors"), pytest.mark.filterwarnings("ignore")]
 
 TEXTS = ["a text", "another text"]
 BY_OPENAI = {

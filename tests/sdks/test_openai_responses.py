@@ -13,7 +13,7 @@ from providers.testkit.scenario import ErrorEvent, HttpError, Scenario
 from tests.sdks.conftest import Simulated
 
 openai = pytest.importorskip("openai", reason="make install-sdks installs the official clients")
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.slow("imports an SDK")
 
 MODEL = "gpt-6-luna"
 WEATHER: Any = {

@@ -12,7 +12,7 @@ from providers.failures import FailureKind
 from providers.testkit.scenario import ErrorEvent, HttpError, Scenario
 from tests.sdks.conftest import Simulated
 
-pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
+pytestmark = [pytest.mark.slow("imports the SDKs of vendors"), pytest.mark.filterwarnings("ignore")]
 
 WEATHER: Any = {
     "type": "function",

@@ -15,7 +15,7 @@ from providers.vendors.gemini.simulator import VERTEX
 from tests.kit.vendor_checks import CheckedSimulator
 
 genai = pytest.importorskip("google.genai", reason="make install-sdks installs the official clients")
-pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::DeprecationWarning")]
+pytestmark = [pytest.mark.slow("imports an SDK"), pytest.mark.filterwarnings("ignore::DeprecationWarning")]
 
 MODEL = "gemini-3.5-flash"
 

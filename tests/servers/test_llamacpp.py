@@ -15,7 +15,7 @@ from tests.kit.configs import key_hash
 from tests.kit.gateway_process import APP_KEY, config_of_one_region, running_gateway
 from tests.servers.llamacpp_server import CONTEXT_TOKENS, running_llamacpp
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.slow("starts llama.cpp")
 _OTHER_KEY = "gk-other"
 _HELLO = {"role": "user", "content": "Hello"}
 _PARAMETERS = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}

@@ -515,7 +515,7 @@ async def test_reload_of_many_deployments_never_blocks_the_loop_for_ten_millisec
     assert gateway.config.deployments["d7"].model == f"m7{marks[-1]}"
 
 
-@pytest.mark.slow
+@pytest.mark.slow("each reload is traced")
 async def test_many_reloads_leak_no_memory(files: Files) -> None:
     """Unused config versions are freed, and memory does not grow."""
     gateway = Gateway(files.live.config)

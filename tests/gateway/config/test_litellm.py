@@ -218,7 +218,7 @@ def test_entries_that_differ_in_their_key_become_one_deployment() -> None:
     assert values["assistants"]["ada"] == {"embeddings": {"main": ["ada"]}}
 
 
-@pytest.mark.slow
+@pytest.mark.slow("a large input")
 def test_large_input_is_converted_in_bounded_work() -> None:
     models = [
         {"model_name": f"m{n % 7}", "litellm_params": {"model": f"openai/{n}", "api_key": f"sk-{n}"}}

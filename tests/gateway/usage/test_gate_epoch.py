@@ -26,7 +26,7 @@ from tests.kit.postgres_server import RunningPostgres, running_postgres
 from tests.kit.usage_rows import usage_row
 from tests.kit.valkey_server import RunningValkey, running_valkey
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.slow("starts PostgreSQL and Valkey")
 NANO = 10**9
 LIMIT_S = 90
 

@@ -16,7 +16,7 @@ from gateway.usage.postgres import Postgres, upgrade
 from tests.gateway.client_store_checks import last_token_stays_closed, replaced_digest_stays, revoked_digest_stays
 from tests.kit.postgres_server import RunningPostgres, running_postgres
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.slow("starts PostgreSQL")
 _ENTRY = Entry("changed", {"who": "test"})
 
 

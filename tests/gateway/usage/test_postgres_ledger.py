@@ -40,7 +40,7 @@ from tests.kit.usage_rows import (
 )
 from tests.kit.waiting import eventually
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.slow("starts PostgreSQL")
 EVERY_DAY = ("2000-01-01", "2100-01-01")
 DAY_NS = 86_400 * NANO
 
