@@ -38,7 +38,8 @@ NO_PROVIDERS = frozenset(
     {"availability", "embeddings", "errors", "fields", "subdivisions", "territories", "vendor_domains", "words"}
 )
 WITHOUT_MAXIMUM: Mapping[str, frozenset[str]] = {
-    "ark": frozenset({"doubao-seed-1-*", "doubao-seed-1-6*", "seed-2*", "seed-1-*", "seed-1-6*", "deepseek-v*"}),
+    "ark": frozenset({"doubao-seed-1-*", "doubao-seed-1-6*", "seed-2*", "seed-1-*", "seed-1-6*", "deepseek-v*"})
+    | {"doubao-seed-1-6-thinking*"},
     "bedrock": frozenset({"*amazon.nova-micro-*", "*amazon.nova-premier-*"}),
     **dict.fromkeys(("gemini", "vertex"), frozenset({"gemini-2.5-flash-image*"})),
     "groq": frozenset({"llama-3.*"}),
@@ -202,6 +203,11 @@ def test_the_most_specific_entry_wins() -> None:
         ("bedrock", "*anthropic.claude-*-4-6*", "au.anthropic.claude-sonnet-4-6"),
         ("bedrock", "*amazon.nova-micro-*", "amazon.nova-micro-v1:0 us.amazon.nova-micro-v1:0"),
         ("bedrock", "*amazon.nova-*", "eu.amazon.nova-lite-v1:0 eu.amazon.nova-pro-v1:0"),
+        ("ark", "doubao-seed-1-6-thinking*", "doubao-seed-1-6-thinking-250615"),
+        ("ark", "doubao-seed-1-6*", "doubao-seed-1-6-250615 doubao-seed-1-6-flash-250615"),
+        ("dashscope", "qwen3-max-2026-01-23*", "qwen3-max-2026-01-23"),
+        ("dashscope", "qwen3-max*", "qwen3-max qwen3-max-2025-09-23"),
+        ("minimax", "MiniMax-M3*", "MiniMax-M3"),
         ("cohere", "command-a-vision-*", "command-a-vision-07-2025"),
         ("cohere", "command-a-translate-*", "command-a-translate-08-2025"),
         ("cohere", "command-a-*", "command-a-03-2025"),
