@@ -51,7 +51,7 @@ def judged_by_words(words: Iterable[str], message: str, *, is_invalid: bool = Fa
         for kind, pattern in _patterns(name).items():
             if pattern.search(whole):
                 return kind, _RULES[name]
-        for sentence in filter(None, _ENDS.split(whole)):
+        for sentence in filter(None, _ENDS.split(f"{codes}. {told}".lower())):
             for kind, words_of, unless in _sentences(name):
                 if all(pattern.search(sentence) for pattern in words_of) and not unless.search(sentence):
                     return kind, _RULES[name]
@@ -90,6 +90,6 @@ def _any_of(words: Iterable[str]) -> re.Pattern[str]:
 
 
 def _pattern(words: str) -> str:
-    """Return the pattern of a phrase. Words of Latin letters are whole words."""
+    """Return the pattern of a phrase. Words of Latin letters are whole words, and may have an s at their end."""
     pattern = _GAP.join(map(re.escape, words.split("…")))
-    return f"(?<![a-z0-9_]){pattern}(?![a-z0-9_])" if words.isascii() or words[0].isascii() else pattern
+    return f"(?<![a-z0-9_]){pattern}s?(?![a-z0-9_])" if words.isascii() or words[0].isascii() else pattern
