@@ -83,8 +83,7 @@ def _in_parts(parts: Any) -> Iterator[str]:
     for part in parts:
         kind = part["type"]
         if kind not in PARTS:
-            # A part of an answer of another API.
-            if kind not in THOUGHTS:
+            if kind not in THOUGHTS:  # a part of an answer of another API
                 yield f"messages.content.{kind}"
             continue
         yield from _unknown(part, PARTS[kind], "messages.content")

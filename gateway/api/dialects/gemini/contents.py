@@ -278,8 +278,7 @@ class ContentReader:
 
     def _model_part(self, turn: _ModelTurn, value: object, place: str) -> None:
         if hosted := [name for name in _HOSTED if name in read_object(value, place)]:
-            # The history of a conversation with tools that Google ran.
-            self._dropped.add(f"contents.parts.{hosted[0]}")
+            self._dropped.add(f"contents.parts.{hosted[0]}")  # tools that Google ran
             return
         part, kind = self._part(value, place)
         if kind == "functionCall":
