@@ -262,7 +262,8 @@ def _rebuild_new_counters(config: ConfigVersion, writer: LedgerWriter) -> None:
         report_problem(f"the counters of budgets are new and can't be rebuilt, so open windows begin at 0: {error}")
         return
     if rebuilt:
-        detail = "the journal was missing or new, so the budgets of open windows are counted again from the ledger"
+        reason = "the journal was missing or new, or 0.2.0 ran last"
+        detail = f"{reason}, so the budgets of open windows are counted again from the ledger"
         logger().warning("counters_rebuilt", counters=rebuilt, detail=detail)
 
 

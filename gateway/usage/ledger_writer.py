@@ -8,6 +8,7 @@ rows stay in the journal until it can.
 from __future__ import annotations
 
 import math
+import shutil
 import struct
 import subprocess
 import sys
@@ -168,6 +169,9 @@ class LedgerWriter:
     def rebuild_new_counters(self, config: ConfigVersion) -> int:
         """Count the budgets of open windows again from the ledger if the journal is new: they must not begin at 0.
 
+        The same if release 0.2.0 ran last, which counted in its folder `gate`. The folder is removed: after a way back,
+        0.2.0 would go on with its old counts.
+
         Args:
             config: The config version, with the stored clients.
 
@@ -178,14 +182,17 @@ class LedgerWriter:
             StateError: The ledger or the journal cannot be used now.
         """
         try:
-            if not self._journal.is_new:
+            former = self._directory / "gate"
+            if not self._journal.is_new and not path_exists(former):
                 return 0
             windows, is_wanted = calendar_of(config).at(time.time_ns()), has_budget(config)
             self.move()  # the rows that wait count too
             if self.problem is not None:
                 raise StateError(self.problem)
             _, numbers = self._ledger.sum_up(windows)
-            return self._journal.rebuild((found for found in numbers if is_wanted(found[0])), windows)
+            rebuilt = self._journal.rebuild((found for found in numbers if is_wanted(found[0])), windows)
+            shutil.rmtree(former, ignore_errors=True)
+            return rebuilt
         except GateUnavailable as error:
             raise StateError(str(error)) from error
 

@@ -254,7 +254,15 @@ def test_usage_of_a_killed_0_2_0_counts_in_the_ledger_and_in_budgets(tmp_path: P
         with running_gateway(path, {"KEY": "sk-one", "GATEWAY_STATE_DIR": str(state)}) as new:
             used = sum(call.prompt_tokens + call.completion_tokens for call in meter.calls)
             assert report(new.admin_url) == (5, str(used))
-            assert not (state / "spool").exists()
+            assert not [name for name in ("spool", "gate") if (state / name).exists()]
+            assert [ask(new.url).status_code for _ in range(3)] == [200] * 3
+            assert new.stop() == 0
+        # The way back: 0.2.0 counts again from the ledger, and what it counted is not lost at the next upgrade.
+        with release_gateway(source_0_2, path, state) as old:
+            assert [ask(old.url).status_code for _ in range(2)] == [200] * 2
+            assert old.stop() == 0
+        with running_gateway(path, {"KEY": "sk-one", "GATEWAY_STATE_DIR": str(state)}) as new:
+            assert report(new.admin_url)[0] == 10
             answers = [ask(new.url) for _ in range(60)]
             assert {answer.status_code for answer in answers} == {200, 429}
             used = sum(call.prompt_tokens + call.completion_tokens for call in meter.calls)
