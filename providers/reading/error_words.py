@@ -86,10 +86,11 @@ def _rules_of_sentences(name: str) -> list[dict[str, Any]]:
 
 
 def _any_of(words: Iterable[str]) -> re.Pattern[str]:
-    return re.compile("|".join(map(_pattern, words)))
-
-
-def _pattern(words: str) -> str:
-    """Return the pattern of a phrase. Words of Latin letters are whole words, and may have an s at their end."""
-    pattern = _GAP.join(map(re.escape, words.split("…")))
-    return f"(?<![a-z0-9_]){pattern}s?(?![a-z0-9_])" if words.isascii() or words[0].isascii() else pattern
+    """Return the pattern of any phrase. Words of Latin letters are whole words, and may have an s at their end."""
+    latin: list[str] = []
+    others: list[str] = []
+    for phrase in words:
+        listed = latin if phrase.isascii() or phrase[0].isascii() else others
+        listed.append(_GAP.join(map(re.escape, phrase.split("…"))))
+    whole = [rf"(?<![a-z0-9_])(?:{'|'.join(latin)})s?(?![a-z0-9_])"] if latin else []
+    return re.compile("|".join([*whole, *others]))
