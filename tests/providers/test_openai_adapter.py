@@ -491,7 +491,7 @@ def test_errors_are_classified_by_code_and_status(status: int, error: object, ki
             "Incorrect API key provided. You can obtain an API key from https://console.x.ai.",
             FailureKind.CREDENTIALS,
         ),
-        (400, "Incorrect API key provided.", FailureKind.INVALID_REQUEST),
+        (400, "Incorrect API key provided.", FailureKind.CREDENTIALS),
     ],
 )
 def test_known_sentence_classifies_a_host_with_unusual_statuses(status: int, message: str, kind: FailureKind) -> None:
