@@ -440,9 +440,11 @@ def classify(
         judged = _by_status(status)
     usual = (text for layer in layers for path in _USUALLY_AT for text in _texts_at(layer, path))
     words = dict.fromkeys(one for one in (*codes, error_type, *islice(usual, _MOST_CODES)) if one != judged.word)
+    is_guessed_key = judged.kind is FailureKind.CREDENTIALS and not judged.is_stated
+    is_unexplained = is_guessed_key or judged.kind is FailureKind.INVALID_REQUEST
     if judged.kind in _INEXACT and (said := _by_sentence(rules, detail, response.status)):
         judged = said
-    elif by_words := judged_by_words(words, detail, is_invalid=_may_be_explained(judged)):
+    elif by_words := judged_by_words(words, detail, is_invalid=is_unexplained):
         kind, rule = by_words
         is_known = judged.is_stated and {kind, judged.kind} <= _OF_AN_ACCOUNT
         is_exact = judged.word and judged.kind not in _VAGUE and response.status < 400
@@ -576,13 +578,6 @@ def _by_table(
         if word is not None and (kind := kinds.get(word)):
             return _Judged(kind, f"{of}{what} {word}", word, is_certain(kind, word))
     return None
-
-
-def _may_be_explained(judged: _Judged) -> bool:
-    """Return whether words may name the cause of a refusal: an invalid request, or a status of a key alone."""
-    return judged.kind is FailureKind.INVALID_REQUEST or (
-        judged.kind is FailureKind.CREDENTIALS and not judged.is_stated
-    )
 
 
 def is_certain(kind: FailureKind, word: str) -> bool:
