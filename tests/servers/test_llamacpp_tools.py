@@ -13,7 +13,7 @@ from tests.kit.gateway_process import APP_KEY, config_of_one_region, running_gat
 from tests.servers.llamacpp_server import running_llamacpp
 
 anthropic = pytest.importorskip("anthropic", reason="make install-sdks installs the official clients")
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.slow("starts llama.cpp")
 _SCHEMA = {"type": "object", "properties": {"command": {"type": "string"}}, "required": ["command"]}
 _PATCH = "*** Begin Patch\n*** Add File: a.txt\n+hello\n*** End Patch\n"
 
