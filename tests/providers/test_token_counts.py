@@ -83,7 +83,7 @@ def test_a_later_report_adds_and_takes_nothing_away(reports: list[dict[str, obje
         (100, 1100, None, 1200),
         (1150, 1100, 2300, 2250),
         (0, 1100, None, 1100),
-        (10, 11, 60, 10),
+        (10, 11, 60, 21),
         (10, 0, 99, 10),
     ],
 )

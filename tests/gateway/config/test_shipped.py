@@ -74,6 +74,7 @@ NO_EDITOR_CAN_SEE = [
     "deployments.a-deployment-without-a-model-of-no-provider.provider",
     "deployments.a-deployment-without-a-model-of-no-provider.stores[0]",
     "deployments.reference-out-of-place.model",
+    "deployments.reference-under-a-misspelt-key.headers.x-a",
     "regions.a-region-without-a-boundary-of-no-territory.territories[1]",
     "resilience.commit",
     "resilience.idle",

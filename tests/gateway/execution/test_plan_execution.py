@@ -327,7 +327,6 @@ async def test_too_long_prompt_fails_over_to_a_larger_context(bench: Bench) -> N
         httpx.Response(200, content=b""),
         httpx.Response(200, json={"choices": []}),
         httpx.Response(200, json={"error": {"message": "overloaded", "type": "server_error"}}),
-        httpx.Response(307, headers={"location": "https://evil.example/"}),
     ],
 )
 async def test_invalid_answer_is_retried_and_failed_over(bench: Bench, response: httpx.Response) -> None:
@@ -335,6 +334,13 @@ async def test_invalid_answer_is_retried_and_failed_over(bench: Bench, response:
     bench.router.post(SECOND).respond(json=answer_json(model="m2"))
     assert (await bench.ask()).step.deployment.name == "second"
     assert bench.tried == ["first", "first", "second"]
+
+
+async def test_redirect_is_not_retried_and_not_followed(bench: Bench) -> None:
+    bench.router.post(FIRST).respond(307, headers={"location": "https://evil.example/"})
+    bench.router.post(SECOND).respond(json=answer_json(model="m2"))
+    assert (await bench.ask()).step.deployment.name == "second"
+    assert bench.tried == ["first", "second"]
 
 
 @pytest.mark.parametrize(("param", "reported"), [("messages[3].content", "messages[3].content"), (None, "n")])
