@@ -20,8 +20,9 @@ run() {
             ;;
         streams) HELD_STREAMS=1000 .venv/bin/pytest tests/gateway/service/test_judged_streams.py -k memory ;;
         console) CONSOLE_COMBINATIONS=all .venv/bin/pytest tests/e2e/test_operator_console_in_browser.py -k axe ;;
-        full) .venv/bin/pytest -s -m full --ignore=tests/conformance ;;
+        full) .venv/bin/pytest -s -m full --ignore=tests/conformance --ignore=tests/servers ;;
         kit) .venv/bin/pytest -n 2 -m full tests/conformance ;;
+        servers) .venv/bin/pytest -s -m full tests/servers ;;
         answers) $python -m tests.evaluation.answers ;;
         chaos) $python -m tests.chaos.run ;;
         soak) $python -m tests.soak.run ;;
@@ -38,7 +39,7 @@ run() {
     esac
 }
 
-all='properties ledger accounts stores restarts streams console full kit answers chaos soak fuzz evaluation mutation'
+all='properties ledger accounts stores restarts streams console full kit servers answers chaos soak fuzz evaluation mutation'
 steps=${STEPS:-$all}
 # shellcheck disable=SC2086  # a list of words
 set -- $steps

@@ -20,12 +20,12 @@ from typing import Any
 
 import pytest
 
-__all__ = ["CONTEXT_TOKENS", "running_llamacpp"]
+__all__ = ["CONTEXT_TOKENS", "TEMPLATE", "running_llamacpp"]
 
 CONTEXT_TOKENS = 1024
 _WIDTH, _FEED_FORWARD, _LAYERS = 64, 128, 2
 _ASCII = range(0x20, 0x7F)
-_TEMPLATE = """\
+TEMPLATE = """\
 {% for m in messages %}{% if m.role == 'system' and not loop.first %}\
 {{ raise_exception('System message must be at the beginning.') }}{% endif %}\
 <|im_start|>{{ m.role }}
@@ -108,7 +108,7 @@ def _write_model(path: Path, texts: Sequence[str]) -> None:
     file.add_eos_token_id(end)
     file.add_add_bos_token(False)
     file.add_add_space_prefix(False)
-    file.add_chat_template(_TEMPLATE_OF_TOOLS if texts else _TEMPLATE)
+    file.add_chat_template(_TEMPLATE_OF_TOOLS if texts else TEMPLATE)
     random = numpy.random.default_rng(1)
 
     def weights(rows: int, columns: int) -> Any:
