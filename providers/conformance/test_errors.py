@@ -61,7 +61,7 @@ _BODIES = (
     b"upstream connect error",
     b'{"error":',
     b'{"error":null}',
-    b'{"error":"model is overloaded"}',
+    b'{"error":"it did not work"}',
     b'{"error":{"code":429,"message":[1],"type":{},"details":{"a":1}}}',
     b'[{"error":{"code":{},"status":7}}]',
     b'"Invalid token"',

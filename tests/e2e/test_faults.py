@@ -40,7 +40,6 @@ from tests.kit.chat_http import CHAT, EU, body, events_of
         Html(),
         Empty(),
         ErrorEvent(),
-        Redirect("http://127.0.0.1:9/"),
     ],
     ids=repr,
 )
@@ -52,6 +51,14 @@ def test_failure_before_the_answer_fails_over(
     assert response.status_code == 200, response.text
     assert response.headers["x-gateway-deployment"] == "chatgpt-eu-2"
     assert response.headers["x-gateway-attempts"] == "3"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_redirect_fails_over_without_a_retry(client: httpx.Client, providers: SimulatorThread, stream: bool) -> None:
+    providers["eu"].scenario = Scenario(faults=((Redirect("http://127.0.0.1:9/"), 1.0),))
+    response = client.post(CHAT, json=body(stream=stream), headers=EU)
+    assert (response.status_code, response.headers["x-gateway-deployment"]) == (200, "chatgpt-eu-2")
+    assert response.headers["x-gateway-attempts"] == "2"
 
 
 @pytest.mark.parametrize(

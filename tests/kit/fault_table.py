@@ -357,7 +357,7 @@ FAULTS = (
     Fault("http-503", "503, for ever", error(503), K.UNAVAILABLE, 2, (PROVIDER, PROVIDER)),
     Fault("http-504", "504", error(504), K.UNAVAILABLE, 2, (PROVIDER, PROVIDER)),
     Fault("http-529", "529, overloaded", error(529, "overloaded_error"), K.UNAVAILABLE, 2, (PROVIDER, PROVIDER)),
-    Fault("http-405", "405: another service answers at the address", error(405), K.MALFORMED, 2, (PROVIDER, PROVIDER)),
+    Fault("http-405", "405: another service answers at the address", error(405), K.MALFORMED, 1, (PROVIDER, PROVIDER)),
     Fault("http-410", "410: the model was removed", error(410), K.MODEL_NOT_FOUND, 1, (PROVIDER, PROVIDER)),
     Fault("http-451", "451: not offered in the territory of the gateway", error(451), K.GEO_REFUSED, 1, (PROVIDER, PROVIDER)),
     Fault("http-429-years", "429, retry after three thousand years", error(429, retry_after="99999999999"),
