@@ -91,8 +91,6 @@ _TABLE: tuple[_Row, ...] = (
     _row(About.KEY, False, FailureRule(next_step=True, cooldown_s=_SPENT_S, is_suspicion=True), FailureKind.QUOTA),
     _row(About.KEY, False, FailureRule(next_step=True, cooldown_s=_REFUSED_S, is_suspicion=True)),
     _row(About.DEPLOYMENT, None, FailureRule(next_step=True, counts=True, is_certain=True), FailureKind.SILENT),
-    # A redirect or a wrong method, for example. The endpoint is wrong, and stays so.
-    _row(About.DEPLOYMENT, True, FailureRule(next_step=True, counts=True), FailureKind.MALFORMED),
     _row(About.DEPLOYMENT, True, change(_SERVER, is_certain=True), FailureKind.CONNECT, FailureKind.UNAVAILABLE),
     _row(About.DEPLOYMENT, None, _SERVER),
 )

@@ -135,12 +135,13 @@ _BY_STATUS = {
     **{404: FailureKind.MODEL_NOT_FOUND, 410: FailureKind.MODEL_NOT_FOUND, 429: FailureKind.RATE_LIMITED},
     **dict.fromkeys((408, 409, 424, 425), FailureKind.UNAVAILABLE),
 }
-CERTAIN = frozenset({400, 401, 413, 422, *range(300, 400), 405, 406, 411, 414, 415, 417, 426, 431})
-"""Statuses that mean the same at all vendors. With others some refuse a request, and others a key or a model.
+_OF_THE_CALL = frozenset({*range(300, 400), 405, 406, 411, 414, 415, 417, 426, 431})
+"""Statuses that are about the address or the form of the call (RFC 9110): the same call gets the same answer.
 
-By RFC 9110, a redirect, 405 and the statuses after it are about the address or the form of the call: the same call gets
-the same answer. The official SDKs do not retry them either (openai-python 3.51, `_should_retry`).
+The official SDKs do not retry them either (openai-python 3.51, `_should_retry`).
 """
+CERTAIN = frozenset({400, 401, 413, 422}) | _OF_THE_CALL
+"""Statuses that mean the same at all vendors. With others some refuse a request, and others a key or a model."""
 _MAY_PASS = frozenset({429, 503, 529})
 """Statuses that no request causes, if they come with a time to wait."""
 _HTTP_ERROR = re.compile("[45][0-9]{2}")
@@ -661,6 +662,7 @@ def failure(
         retry_after = wait_s(read_limits(response.headers, response.received_at, limits))
     detail = detail or plain_text(response)
     is_by_status = response.status >= 300 and kind is by_status(response.status) and not code
+    is_of_the_call = kind is FailureKind.MALFORMED and response.status in _OF_THE_CALL
     has_wait = response.status in _MAY_PASS and retry_after is not None
     if code is not None and len(code.split(maxsplit=6)) > 6:
         # A sentence, which may repeat a prompt. xAI's codes have five or six words.
@@ -674,7 +676,9 @@ def failure(
         retry_after_s=retry_after,
         request_id=repair_surrogates(request_id[:200]) if request_id else request_id_of(response.headers),
         param=repair_surrogates(chat_param(param)[:200]) if param else None,
-        should_retry=_SHOULD_RETRY.get(response.headers.get("x-should-retry", "").strip().lower()),
+        should_retry=_SHOULD_RETRY.get(
+            response.headers.get("x-should-retry", "").strip().lower(), False if is_of_the_call else None
+        ),
         is_stated=has_wait or (response.status in CERTAIN if is_by_status else kind is not FailureKind.MALFORMED),
         rule=f"status {response.status} alone" if is_by_status else "",
     )

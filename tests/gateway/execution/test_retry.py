@@ -52,7 +52,7 @@ def test_a_verdict_keeps_every_bound(
         assert not is_last_step
         assert rule_of(failure).next_step
     if again:
-        may_repeat = should_retry is True and kind is FailureKind.INVALID_REQUEST
+        may_repeat = should_retry is True and rule_of(failure).if_told
         assert another_key or ((rule_of(failure).retry_here or may_repeat) and tried_here < per_deployment)
     if should_retry is False:
         assert not again or another_key
