@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 
 
-def eventually(condition: Callable[[], bool], limit_s: float = 3) -> None:
+def eventually(condition: Callable[[], bool], limit_s: float = 90) -> None:
     """Wait for a condition, and no longer than needed."""
     end = time.monotonic() + limit_s
     while not condition():
