@@ -93,6 +93,7 @@ def test_environment_of_a_unit_is_used(
 def test_root_continues_as_the_user_of_the_unit_after_it_read_the_environment(
     gateway: Command, path: Path, state: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("os.environ", dict(os.environ))
     unit, became = path.parent / "g.service", list[object]()
     for call in ("initgroups", "setgid", "setuid"):
         monkeypatch.setattr(f"os.{call}", lambda *given: became.append(given))
