@@ -183,5 +183,5 @@ def _member_of(family: str) -> str:
     """Return a model name that matches the family's glob pattern."""
     name = ""
     for character in family:
-        name += ("4" if name.endswith(("-", ".")) else "") if character == "*" else character
+        name += ("4" if character == "?" or name.endswith(("-", ".")) else "") if character in "*?" else character
     return name
