@@ -46,12 +46,13 @@ def judged_by_words(words: Iterable[str], message: str, *, is_invalid: bool = Fa
     codes = ". ".join(_SEPARATORS.sub(" ", _CASES.sub(" ", word[:200])) for word in words)
     message = message[:_MOST_TEXT]
     told = _SPACES.sub(" ", _QUOTED.sub(" ", message, count=1))
+    sentences = [*filter(None, _ENDS.split(f"{codes}. {told}".lower()))]
     for name, text in (("account", told), ("content", message), *((("refusal", told),) if is_invalid else ())):
         whole = f"{codes}. {text}".lower()
         for kind, pattern in _patterns(name).items():
             if pattern.search(whole):
                 return kind, _RULES[name]
-        for sentence in filter(None, _ENDS.split(f"{codes}. {told}".lower())):
+        for sentence in sentences:
             for kind, words_of, unless in _sentences(name):
                 if all(pattern.search(sentence) for pattern in words_of) and not unless.search(sentence):
                     return kind, _RULES[name]
