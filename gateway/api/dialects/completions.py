@@ -110,13 +110,11 @@ def decode_completion(body: object) -> ChatRequest:
 
 
 def _prompt(source: Mapping[str, object]) -> str:
-    prompt = source.get("prompt")
+    prompt = present(source, "prompt", "prompt")
     if isinstance(prompt, list) and len(prompt) == 1:
         prompt = prompt[0]
     if isinstance(prompt, str):
         return prompt
-    if prompt is None:
-        present(source, "prompt", "prompt")
     if isinstance(prompt, list) and prompt:
         if all(isinstance(entry, str) for entry in prompt):
             raise InvalidRequest(f"`prompt` has {len(prompt)} prompts; {_ONE_PROMPT}", "prompt")

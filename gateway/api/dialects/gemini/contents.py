@@ -97,6 +97,11 @@ class _ModelTurn:
     calls: list[ToolCall] = field(default_factory=list)
 
 
+def _hosted(part: Fields) -> str | None:
+    """Return the member of a part that belongs to a tool which Google hosts."""
+    return next((name for name in _HOSTED if name in part), None)
+
+
 class ContentReader:
     """Reads the contents of one request.
 
@@ -218,10 +223,9 @@ class ContentReader:
         """Return a part and its kind, which is the name of its only content."""
         part = read_object(value, place)
         self._dropped.add_unknown(part, _PART, "contents.parts")
-        for name in _HOSTED:
-            if name in part:
-                message = f"`{place}.{name}` belongs to a tool that Google hosts, which the gateway does not offer"
-                raise UnsupportedFeature("hosted_tools", message, f"{place}.{name}")
+        if name := _hosted(part):
+            message = f"`{place}.{name}` belongs to a tool that Google hosts, which the gateway does not offer"
+            raise UnsupportedFeature("hosted_tools", message, f"{place}.{name}")
         kinds = [kind for kind in _KINDS if kind in part]
         if len(kinds) != 1:
             words = ", ".join(map(repr, _KINDS))
@@ -277,8 +281,8 @@ class ContentReader:
         return ImagePart(uri)
 
     def _model_part(self, turn: _ModelTurn, value: object, place: str) -> None:
-        if hosted := [name for name in _HOSTED if name in read_object(value, place)]:
-            self._dropped.add(f"contents.parts.{hosted[0]}")  # tools that Google ran
+        if hosted := _hosted(read_object(value, place)):
+            self._dropped.add(f"contents.parts.{hosted}")  # tools that Google ran
             return
         part, kind = self._part(value, place)
         if kind == "functionCall":
