@@ -40,7 +40,7 @@ _NETWORK_FILE_SYSTEMS = frozenset({"nfs", "nfs4", "cifs", "smb3", "9p", "ceph", 
 _BUILT_AT = datetime(2026, 11, 1, tzinfo=UTC).timestamp()
 """No clock that is right is before this release."""
 
-_NOT_STATED = "take it out of `capabilities`; if the provider's servers have it in general, use `openai-compatible`"
+_NOT_STATED = "copy the line at the end; if the provider's servers have it in general, use `openai-compatible`"
 _SKEW_S = 30.0
 _ANSWER_S = 10.0
 _DAY_S = 86_400.0

@@ -326,8 +326,9 @@ class Record:
     def is_successful(self) -> bool:
         """Whether the first attempt answered the request completely, or each call of embeddings or moderations.
 
-        A request with a retry, a failover, a continued answer, a skipped step or a full queue is not
-        successful in this sense: its log line and its receipt are always kept. The same holds if its prompt is logged.
+        A request with a retry, a failover, a continued answer, a skipped step, a full queue, or a judge without a
+        verdict is not successful in this sense: its log line and its receipt are always kept. The same holds if its
+        prompt is logged.
         """
         attempts = self.attempts
         return (
@@ -340,6 +341,7 @@ class Record:
             )
             and not (self.skipped or self.shed or self.abandoned or self.retries_refused)
             and self.resumed is None
+            and (self.moderation is None or not (self.moderation.is_skipped or any(it.failure for it in self.judges)))
             and not self.logs_prompt
         )
 

@@ -89,7 +89,7 @@ def test_passed_answer_is_complete(dialect: str, stream: bool) -> None:
 
 @pytest.mark.parametrize("dialect", DIALECTS)
 @pytest.mark.parametrize("stream", [False, True], ids=["json", "stream"])
-def test_without_a_verdict_there_is_no_answer(dialect: str, stream: bool) -> None:
+def test_without_a_verdict_there_is_no_answer(dialect: str, stream: bool, records: list[Record]) -> None:
     world = World(judge=lambda _: httpx.Response(200, text="nonsense"))
     response = ask(gateway(world), dialect, stream=stream)
     assert (response.status_code, world.asked) == (503, [])
@@ -97,11 +97,13 @@ def test_without_a_verdict_there_is_no_answer(dialect: str, stream: bool) -> Non
     if dialect == "chat":
         error = response.json()["error"]
         assert (error["code"], error["reason"]) == ("moderation_unavailable", "outage")
+    failed = json.loads(JsonLines().of([(records[0], 0.0)])[0])["failed_judges"]
+    assert {(call["deployment"], call["kind"]) for call in failed} == {("judge", "malformed")}
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["json", "stream"])
 @pytest.mark.parametrize("dialect", DIALECTS)
-def test_open_policy_goes_on_and_shows_it(dialect: str, stream: bool) -> None:
+def test_open_policy_goes_on_and_shows_it(dialect: str, stream: bool, records: list[Record]) -> None:
     world = World(judge=lambda _: httpx.Response(500))
     served = gateway(world, {"regions": {"default": {"moderation": {"on_failure": "open"}}}})
     response = ask(served, dialect, stream=stream)
@@ -109,6 +111,7 @@ def test_open_policy_goes_on_and_shows_it(dialect: str, stream: bool) -> None:
     assert response.headers["x-gateway-moderation"] == "skipped"
     _, member = ending_of(dialect, response, stream=stream)
     assert member is None or member["moderation"] == {"skipped": True}
+    assert not records[0].is_successful, "a sample would leave out its log line and its receipt"
 
 
 @pytest.mark.parametrize("dialect", DIALECTS)
