@@ -25,6 +25,7 @@ from providers.testkit.scenario import Scenario
 from providers.testkit.server import SimulatorThread
 from tests.kit.chat_http import CHAT, body
 from tests.kit.configs import key_hash
+from tests.kit.gateway_template import TEMPLATE
 from tests.kit.reloading_gateway import LIMIT_S, config, operated, two_providers
 from tests.kit.waiting import eventually
 
@@ -154,7 +155,6 @@ def test_workflow_checks_and_plans_a_pull_request(
     config_file.write_text(BEFORE.replace(*edit) if edit is not None else BEFORE, "utf-8")
     environment = {
         **os.environ,
-        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         "CONFIG": config_file.name,
         "GATEWAY_PORT": str(unused_port()),
         "GATEWAY_ADMIN_PORT": "0",
@@ -163,6 +163,9 @@ def test_workflow_checks_and_plans_a_pull_request(
     }
     for step, status in zip(("Check", "Rehearse", "Plan"), (*statuses, statuses[1]), strict=True):
         if status is not None:
+            # A fork does not get the signals of its shell, by which this step ends the gateway.
+            folder = Path(sys.executable if step == "Rehearse" else TEMPLATE.command()).parent
+            environment["PATH"] = f"{folder}:{os.environ['PATH']}"
             command = ["bash", "-e", "-c", steps[step]]
             done = subprocess.run(
                 command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=LIMIT_S

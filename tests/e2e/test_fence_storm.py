@@ -72,6 +72,7 @@ LIMIT_S = 300
 # Only the deployment of chats needs the user's consent there.
 _WITHOUT_CONSENT = ("/embeddings", "/moderations")
 _LEAST_RELOADS = 2
+_BETWEEN_RELOADS_S = 1.0
 _RESILIENCE = (
     "resilience: {connect: 1s, first_token: 300ms, idle: 300ms, commit: 2s, total: 3s, "
     "breaker: {failures: 4, open: 300ms}, attempts: {per_deployment: 2, total: 4}}"
@@ -271,7 +272,7 @@ class FaultSource:
 
     def _reload_always(self) -> None:
         with httpx.Client(base_url=self.admin_url, trust_env=False, timeout=LIMIT_S) as admin:
-            while not self._stopping.wait(0.3):
+            while not self._stopping.wait(_BETWEEN_RELOADS_S):
                 self._config_of(self.reloads).write(self._config.parent)
                 admin.post("/reload")
                 self.reloads += 1

@@ -143,10 +143,18 @@ async def test_proxied_server_is_called_through_a_tunnel_that_every_account_show
         assert f"127.0.0.1:{front.port}".encode() in proxy.heads[0]
         assert len(proxy.heads) == proxy.connections
         assert (len(proxy.passed) > 1000, PROMPT.encode() in proxy.passed) == (True, False)
+
+
+async def test_commands_call_a_proxied_server_through_its_proxy(tmp_path: Path) -> None:
+    authority = trustme.CA()
+    write_client_files(tmp_path, authority, authority)
+    context = server_context(authority.issue_cert("127.0.0.1"))
+    async with simulator() as server, tls_front(server.origin, context) as front, connect_proxy(CREDENTIALS) as proxy:
+        path = proxied(proxy, front.port).write(tmp_path)
         assert "it answered" in await run("providers", "check", "--config", str(path), "chat")
         output = await run("explain", "--config", str(path), "--from", "DE", "--json")
-        shown = json.loads(output[output.index("{") :])
-        assert shown["outcome"]["plan"][0]["proxy"] == facts
+        shown, _ = json.JSONDecoder().raw_decode(output)
+        assert shown["outcome"]["plan"][0]["proxy"] == {"origin": proxy.origin, "territory": "DE", "inspects": False}
         for text in (await run("explain", "--config", str(path), "--from", "DE"), await run("check", str(path))):
             assert f"through the proxy {proxy.origin} in DE" in text
         checked = await run("doctor", "--config", str(path), "--network")

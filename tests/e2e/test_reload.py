@@ -74,7 +74,7 @@ def switch_often(operator: Operator, pair: SimulatorThread, times: int, load: Lo
 @pytest.mark.slow("a load of seconds")
 @pytest.mark.parametrize(
     ("workers", "times"),
-    [(1, 4), pytest.param(1, 50, marks=pytest.mark.slow), pytest.param(2, 50, marks=pytest.mark.slow)],
+    [(2, 12), *(pytest.param(workers, 50, marks=pytest.mark.full) for workers in (1, 2))],
 )
 def test_config_changes_under_load_fail_no_request(path: Path, pair: SimulatorThread, workers: int, times: int) -> None:
     with operated(path, workers) as operator:

@@ -17,7 +17,7 @@ import structlog
 
 from gateway.cli import main
 from gateway.telemetry import log
-from tests.kit.gateway_template import TEMPLATE
+from tests.kit.gateway_template import TEMPLATE, can_be_forked
 
 __all__ = ["Command", "as_a_process", "in_this_process"]
 
@@ -28,7 +28,7 @@ Command = Callable[..., subprocess.CompletedProcess[str]]
 def as_a_process(*words: str, environ: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
     """Run the command as its own process."""
     given = {**os.environ, **(environ or {})}
-    if sys.platform != "linux":
+    if not can_be_forked(environ or {}):
         command = [sys.executable, "-m", "gateway.cli", *words]
         return subprocess.run(command, env=given, capture_output=True, text=True, timeout=_LIMIT_S)
     process = TEMPLATE.start(words, given, captures_stdout=True)

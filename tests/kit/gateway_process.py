@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.kit.configs import BASE, Config, key_hash
-from tests.kit.gateway_template import TEMPLATE, ForkedProcess
+from tests.kit.gateway_template import TEMPLATE, ForkedProcess, can_be_forked
 
 APP_KEY = "gk-app"
 BACKEND_KEY = "gk-backend"
@@ -111,7 +111,7 @@ def running_gateway(
 def _start(arguments: list[str], environ: Mapping[str, str]) -> subprocess.Popen[str] | ForkedProcess:
     """Fork the template, unless this gateway needs its own interpreter settings."""
     environment = {**os.environ, "GATEWAY_LOG_FORMAT": "json", **environ}
-    if sys.platform == "linux" and not any(name.startswith("PYTHON") for name in environ):
+    if can_be_forked(environ):
         return TEMPLATE.start(arguments, environment)
     command = [sys.executable, "-m", "gateway.cli", *arguments]
     return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)

@@ -33,7 +33,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
-__all__ = ["TEMPLATE", "ForkedProcess"]
+__all__ = ["TEMPLATE", "ForkedProcess", "can_be_forked"]
 
 _ROOT = Path(__file__).parents[2]
 _MODULES = (
@@ -175,6 +175,11 @@ class GatewayTemplate:
 
 
 TEMPLATE = GatewayTemplate()
+
+
+def can_be_forked(environ: Mapping[str, str]) -> bool:
+    """Return whether a gateway with these further settings needs no interpreter of its own."""
+    return sys.platform == "linux" and not any(name.startswith("PYTHON") for name in environ)
 
 
 def _pipe() -> tuple[TextIO, int]:

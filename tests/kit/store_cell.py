@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -19,6 +16,7 @@ from gateway.usage.reports import UsageQuery, UsageReader
 from gateway.usage.usage_row import row_data
 from tests.kit.chat_http import CHAT, body
 from tests.kit.faulty_provider import Provider
+from tests.kit.gateway_command import as_a_process
 from tests.kit.gateway_process import GatewayProcess, running_gateway
 from tests.kit.metered_gateway import CAP, LIMIT_S, client_of
 from tests.kit.metered_provider import APP_KEY, Meter, metered_config, metered_provider
@@ -134,8 +132,5 @@ def environ_of(path: Path, number: int, workers: int = 1) -> dict[str, str]:
 
 def run_command(environ: Mapping[str, str], *arguments: str) -> tuple[int, str]:
     """Run `gateway` and return its status and its output."""
-    ended = subprocess.run(
-        [sys.executable, "-m", "gateway.cli", *arguments],
-        env={**os.environ, **environ}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=LIMIT_S,
-    )  # fmt: skip
-    return ended.returncode, ended.stdout
+    ended = as_a_process(*arguments, environ=environ)
+    return ended.returncode, ended.stdout + ended.stderr

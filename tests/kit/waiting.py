@@ -7,8 +7,9 @@ from collections.abc import Callable
 
 
 def eventually(condition: Callable[[], bool], limit_s: float = 90) -> None:
-    """Wait for a condition, and no longer than needed."""
-    end = time.monotonic() + limit_s
+    """Wait for a condition. What takes long is asked less often, because a question may cost more than the answer."""
+    began = time.monotonic()
     while not condition():
-        assert time.monotonic() < end, "the condition did not become true in time"
-        time.sleep(0.01)
+        waited_s = time.monotonic() - began
+        assert waited_s < limit_s, "the condition did not become true in time"
+        time.sleep(min(max(0.01, waited_s / 20), 0.25))
