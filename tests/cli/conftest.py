@@ -8,8 +8,10 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import structlog
@@ -37,10 +39,15 @@ Command = Callable[..., Outcome]
 @pytest.fixture(autouse=True)
 def a_clean_terminal(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Remove all settings and API keys, and change to an empty directory."""
+    clean(monkeypatch, tmp_path)
+
+
+def clean(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    """Remove all settings and API keys, and change to the directory."""
     for name in os.environ:
         if name.startswith("GATEWAY_") or name.endswith("_API_KEY"):
             monkeypatch.delenv(name)
-    monkeypatch.chdir(tmp_path)
+    monkeypatch.chdir(folder)
 
 
 @pytest.fixture
@@ -111,36 +118,35 @@ class Running:
 
 
 @pytest.fixture
-def start(start_interpreter: Callable[..., Running]) -> Iterator[Callable[..., Running]]:
+def start() -> Iterator[Callable[..., Running]]:
     """Return a function that starts a command as its own process: on Linux a fork, which need not import the gateway."""
-    if sys.platform != "linux":
-        yield start_interpreter
-        return
-    running: list[Running] = []
-
-    def begin(*arguments: str | Path) -> Running:
-        running.append(Running(TEMPLATE.start([*map(str, arguments)], os.environ, captures_stdout=True)))
-        return running[-1]
-
-    yield begin
-    _end(running)
+    with commands(forked=sys.platform == "linux") as begin:
+        yield begin
 
 
 @pytest.fixture
 def start_interpreter() -> Iterator[Callable[..., Running]]:
-    """Start a command in an interpreter of its own; it is ended after the test in any case."""
+    """Start a command in an interpreter of its own."""
+    with commands(forked=False) as begin:
+        yield begin
+
+
+@contextmanager
+def commands(*, forked: bool) -> Iterator[Callable[..., Running]]:
+    """Yield a function that starts a command. What still runs at the end is killed."""
     running: list[Running] = []
 
     def begin(*arguments: str | Path) -> Running:
-        command = [sys.executable, "-m", "gateway.cli", *map(str, arguments)]
-        running.append(Running(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)))
+        words = [*map(str, arguments)]
+        if forked:
+            process: Any = TEMPLATE.start(words, os.environ, captures_stdout=True)
+        else:
+            command = [sys.executable, "-m", "gateway.cli", *words]
+            process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        running.append(Running(process))
         return running[-1]
 
     yield begin
-    _end(running)
-
-
-def _end(running: list[Running]) -> None:
     for one in running:
         if one.process.poll() is None:
             one.process.kill()

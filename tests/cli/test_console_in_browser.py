@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ import pytest
 
 from gateway.console.world import world
 from scripts.world_map import position
-from tests.cli.conftest import ROOT, Running
+from tests.cli.conftest import ROOT, Running, clean, commands
 from tests.kit.browsers import LIMIT_MS, chromium, watched_pages
 from tests.kit.config_cases import edited
 from tests.kit.node_clients import installed_node, installed_packages
@@ -57,6 +57,22 @@ def open_page(browser: Any, url: str) -> Iterator[Callable[..., Any]]:
         yield lambda target="/", **options: begin(target, **options)
 
 
+@pytest.fixture(scope="module")
+def read_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Return the address of a demo for the tests that only read: they set no fault and edit no file."""
+    with pytest.MonkeyPatch.context() as patch, commands(forked=sys.platform == "linux") as begin:
+        clean(patch, tmp_path_factory.mktemp("demo"))
+        Path("my.yaml").write_text(_DEMO, "utf-8")
+        yield begin("demo", "--config", "my.yaml", "--port", "0").wait_for(r"listens on (\S+)\.")[1]
+
+
+@pytest.fixture
+def read_page(browser: Any, read_url: str) -> Iterator[Callable[..., Any]]:
+    """Return a function that opens a page of the demo of those tests."""
+    with watched_pages(browser, read_url, 1000, allowed=("data:",)) as begin:
+        yield lambda target="/", **options: begin(target, **options)
+
+
 def chosen(page: Any, territory: str) -> None:
     """Wait until the page shows the decision for this territory."""
     page.wait_for_selector(f'#decision[data-territory="{territory}"]')
@@ -93,14 +109,14 @@ def tab_to(page: Any, selector: str) -> None:
     raise AssertionError(f"Tab does not reach {selector}")
 
 
-def test_hong_kong_is_chosen_by_click_and_by_keyboard(open_page: Callable[..., Any]) -> None:
-    page = open_page("/?territory=JP&view=asia")
+def test_hong_kong_is_chosen_by_click_and_by_keyboard(read_page: Callable[..., Any]) -> None:
+    page = read_page("/?territory=JP&view=asia")
     page.click('#map [data-choose="HK"] .target')
     chosen(page, "HK")
     assert "territory=HK" in page.url
     assert "qwen-hk answers" in page.inner_text("#decision .verdict")
 
-    page = open_page()
+    page = read_page()
     page.focus("#territory")
     page.keyboard.type("Hong Kong SAR China")
     page.keyboard.press("Enter")
@@ -148,8 +164,8 @@ def test_everything_is_done_with_the_keyboard_alone(open_page: Callable[..., Any
     until(page, "document.activeElement.id === 'heal'")
 
 
-def test_decision_and_attempts_are_in_view_on_a_small_screen(open_page: Callable[..., Any]) -> None:
-    page = open_page("/", viewport={"width": 360, "height": 640}, has_touch=True)
+def test_decision_and_attempts_are_in_view_on_a_small_screen(read_page: Callable[..., Any]) -> None:
+    page = read_page("/", viewport={"width": 360, "height": 640}, has_touch=True)
     is_in_view = """selector => {
         const {top, bottom} = document.querySelector(selector).getBoundingClientRect();
         return top >= 0 && bottom <= innerHeight + 1;
@@ -185,8 +201,8 @@ def test_question_is_answered_as_a_stream_with_headers_and_attempts(open_page: C
     assert page.locator("#attempts .bar i").count() == 2
 
 
-def test_copied_commands_send_the_same_request(open_page: Callable[..., Any]) -> None:
-    page = open_page("/?territory=HK")
+def test_copied_commands_send_the_same_request(read_page: Callable[..., Any]) -> None:
+    page = read_page("/?territory=HK")
     page.fill("#question", 'it\'s "quoted" $HOME 两')
     page.keyboard.press("Tab")  # the end of the edit
     page.wait_for_selector("#curl >> text=$HOME 两", state="attached")
@@ -289,8 +305,8 @@ def test_mistake_in_the_file_is_shown_and_the_last_version_answers(open_page: Ca
     page.wait_for_selector(".config .problem", state="detached")
 
 
-def test_page_is_readable_without_javascript(open_page: Callable[..., Any]) -> None:
-    page = open_page("/?territory=CN", java_script_enabled=False)
+def test_page_is_readable_without_javascript(read_page: Callable[..., Any]) -> None:
+    page = read_page("/?territory=CN", java_script_enabled=False)
     assert "qwen-cn answers" in page.inner_text("#decision .verdict")
     assert "prompts are stored and processed only in China" in page.inner_text("#decision")
     assert page.locator("#ask").is_hidden()
@@ -302,9 +318,15 @@ def test_page_is_readable_without_javascript(open_page: Callable[..., Any]) -> N
     page.click("#legend >> text=chatgpt-eu")
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [1280, 360])
-def test_axe_finds_no_serious_problem(open_page: Callable[..., Any], scheme: str, width: int) -> None:
+@pytest.mark.parametrize(
+    ("width", "scheme"),
+    [
+        (1280, "light"),
+        (360, "dark"),
+        *(pytest.param(*one, marks=pytest.mark.full) for one in ((1280, "dark"), (360, "light"))),
+    ],
+)
+def test_axe_finds_no_serious_problem(open_page: Callable[..., Any], width: int, scheme: str) -> None:
     axe = (installed_packages(installed_node()) / "node_modules" / "axe-core" / "axe.min.js").read_text("utf-8")
     page = open_page("/?territory=HK", viewport={"width": width, "height": 800}, color_scheme=scheme)
     page.select_option('select[data-fault="qwen-hk"]', "500")
@@ -349,9 +371,12 @@ def client_position(page: Any, point: tuple[float, float]) -> tuple[float, float
     return x, y
 
 
-def test_clicks_inside_areas_open_their_territory(open_page: Callable[..., Any]) -> None:
-    page = open_page("/?territory=AQ", viewport={"width": 1440, "height": 1000})
-    for code, latitude, longitude in PLACES:
+@pytest.mark.parametrize("places", [PLACES[::3], pytest.param(PLACES, marks=pytest.mark.full)], ids=["some", "each"])
+def test_clicks_inside_areas_open_their_territory(
+    read_page: Callable[..., Any], places: Sequence[tuple[str, float, float]]
+) -> None:
+    page = read_page("/?territory=AQ", viewport={"width": 1440, "height": 1000})
+    for code, latitude, longitude in places:
         page.evaluate("choose('AQ')")
         chosen(page, "AQ")
         x, y = position(longitude, latitude)
@@ -360,43 +385,31 @@ def test_clicks_inside_areas_open_their_territory(open_page: Callable[..., Any])
         chosen(page, code)
 
 
-SMALL = (
-    "VA",
-    "MC",
-    "MO",
-    "SM",
-    "LI",
-    "AD",
-    "GI",
-    "MT",
-    "LU",
-    "SX",
-    "MF",
-    "BL",
-    "BM",
-    "MV",
-    "NR",
-    "TV",
-    "PN",
-    "TK",
-    "AQ",
-    "BV",
+SMALL = ("HK", "SG", "TW", *"VA MC MO SM LI AD GI MT LU SX MF BL BM MV NR TV PN TK AQ BV".split())
+
+
+@pytest.mark.parametrize(
+    ("width", "codes"),
+    [
+        pytest.param(1440, SMALL[::3], id="wide"),
+        pytest.param(360, SMALL[1::3], id="narrow"),
+        *(pytest.param(width, SMALL, id=f"each-{width}", marks=pytest.mark.full) for width in (1440, 360)),
+    ],
 )
-
-
-@pytest.mark.parametrize("width", [1440, 360])
-def test_small_territories_open_by_clicks_and_taps_alone(open_page: Callable[..., Any], width: int) -> None:
-    page = open_page("/?territory=RU", viewport={"width": width, "height": 900}, has_touch=True)
+def test_small_territories_open_by_clicks_and_taps_alone(
+    read_page: Callable[..., Any], width: int, codes: Sequence[str]
+) -> None:
+    page = read_page("/?territory=RU", viewport={"width": width, "height": 900}, has_touch=True)
     press = page.touchscreen.tap if width < 600 else page.mouse.click
-    for code in ("HK", "SG", "TW", *SMALL):
+    for code in codes:
         page.goto(re.sub(r"\?.*", "?territory=RU", page.url))
         page.locator("#map").scroll_into_view_if_needed()
         choose_by_pointer(page, code, press)
 
 
-@pytest.mark.parametrize("width", [1440, 768, 360])
-def test_no_mark_covers_another_one_and_four_are_never_in_a_cluster(open_page: Callable[..., Any], width: int) -> None:
-    page = open_page("/?territory=DE", viewport={"width": width, "height": 900})
+@pytest.mark.parametrize("width", [1440, pytest.param(768, marks=pytest.mark.full), 360])
+def test_no_mark_covers_another_one_and_four_are_never_in_a_cluster(read_page: Callable[..., Any], width: int) -> None:
+    page = read_page("/?territory=DE", viewport={"width": width, "height": 900})
     views = page.locator(".views a")
     for number in range(views.count()):
         views.nth(number).click()
@@ -416,8 +429,8 @@ def test_no_mark_covers_another_one_and_four_are_never_in_a_cluster(open_page: C
         assert not {"HK", "MO", "SG", "TW"} & set(members.split())
 
 
-def test_map_follows_wheel_drag_pinch_and_keys(open_page: Callable[..., Any]) -> None:
-    page = open_page("/?territory=DE", has_touch=True)
+def test_map_follows_wheel_drag_pinch_and_keys(read_page: Callable[..., Any]) -> None:
+    page = read_page("/?territory=DE", has_touch=True)
     width = "Number(map.getAttribute('viewBox').split(' ')[2])"
     x, y = client_position(page, position(10, 51))
     at = round(x), round(y)
@@ -448,15 +461,15 @@ def test_map_follows_wheel_drag_pinch_and_keys(open_page: Callable[..., Any]) ->
     chosen(page, "DE")
 
 
-def test_language_of_the_visitor_chooses_the_first_territory(open_page: Callable[..., Any]) -> None:
-    page = open_page("/", locale="ja-JP")
+def test_language_of_the_visitor_chooses_the_first_territory(read_page: Callable[..., Any]) -> None:
+    page = read_page("/", locale="ja-JP")
     chosen(page, "JP")
     assert page.get_by_label("Territory").input_value() == "Japan", "no other element has this label"
     assert "Gemini (Google): gemini answers" in page.inner_text("#decision .verdict")
 
 
-def test_page_speaks_chinese_to_a_chinese_browser_and_english_on_request(open_page: Callable[..., Any]) -> None:
-    page = open_page("/?territory=HK", locale="zh-CN")
+def test_page_speaks_chinese_to_a_chinese_browser_and_english_on_request(read_page: Callable[..., Any]) -> None:
+    page = read_page("/?territory=HK", locale="zh-CN")
     assert (page.title(), page.inner_text("h1")) == ("世界", "世界")
     assert "通义千问 (阿里巴巴)" in page.inner_text("#legend")
     page.get_by_role("button", name="提问").click()
@@ -499,9 +512,11 @@ def test_script_in_names_answers_and_errors_has_no_effect(open_page: Callable[..
     assert page.locator("body img, body script").count() == 0
 
 
-def test_a_dozen_pages_follow_an_edit_and_do_not_delay_the_end(browser: Any, url: str, demo: Running) -> None:
+def test_more_pages_than_connections_follow_an_edit_and_do_not_delay_the_end(
+    browser: Any, url: str, demo: Running
+) -> None:
     context = browser.new_context()
-    pages = [context.new_page() for _ in range(12)]
+    pages = [context.new_page() for _ in range(8)]  # a browser opens six connections to a host
     for page in pages:
         page.set_default_timeout(LIMIT_MS)
         page.goto(f"{url}/?territory=JP")
