@@ -133,7 +133,7 @@ def start_interpreter() -> Iterator[Callable[..., Running]]:
 
 @contextmanager
 def commands(*, forked: bool) -> Iterator[Callable[..., Running]]:
-    """Yield a function that starts a command. What still runs at the end is killed."""
+    """Yield a function that starts a command. The block ends those that still run."""
     running: list[Running] = []
 
     def begin(*arguments: str | Path) -> Running:
