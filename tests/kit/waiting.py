@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 
 def eventually(condition: Callable[[], bool], limit_s: float = 90) -> None:
-    """Wait for a condition. What takes long is asked less often, because a question may cost more than the answer."""
+    """Wait for a condition. After a while it is asked less often, because a question may cost more than the answer."""
     began = time.monotonic()
     while not condition():
         waited_s = time.monotonic() - began
