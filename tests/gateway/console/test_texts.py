@@ -37,7 +37,8 @@ def entries() -> list[tuple[str, str, str]]:
 
 def literals_of(call: str, position: int) -> set[str]:
     """Return the constants at a position of every such call in the gateway."""
-    trees = (ast.parse(path.read_text("utf-8")) for path in GATEWAY.rglob("*.py"))
+    sources = (path.read_text("utf-8") for path in GATEWAY.rglob("*.py"))
+    trees = (ast.parse(source) for source in sources if f"{call}(" in source)
     calls = (node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Call))
     given = (one.args[position] for one in calls if getattr(one.func, "id", "") == call and len(one.args) > position)
     return {one.value for one in given if isinstance(one, ast.Constant)}

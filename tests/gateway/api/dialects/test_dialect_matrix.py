@@ -182,10 +182,12 @@ def test_stream_cut_at_any_byte_is_never_a_success(pair: Pair, step: int) -> Non
     name, completion, request = next(iter(answers_of(pair)))
     dialect, _ = client.decode(client.request(replace(request, stream=True)))
     whole = b"".join(subject.stream(completion, request))
+    seen: tuple[StreamEvent, ...] = ()  # most cuts within a line leave the same events
     for end in range(0, len(whole), step):
         events = without_heartbeats(subject.events(whole[:end]))
-        if not has_begun(events):
+        if not has_begun(events) or events == seen:
             continue
+        seen = events
         encoder = dialect.encoder(STYLE, Record("req_1", 0.0, "t"))
         data = b"".join(encoder.encode((event,)) for event in events)
         if encoder.finished:

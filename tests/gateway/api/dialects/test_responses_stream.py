@@ -194,12 +194,14 @@ def test_gateway_that_stops_before_the_first_event_fails_the_stream() -> None:
     assert response.response["error"]["message"] == "stopped"
 
 
-def test_answer_larger_than_accepted_fails() -> None:
+def test_answer_larger_than_accepted_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.api.dialects.responses.stream.MAX_BODY_BYTES", 1_000)
     writer = encoder()
     data = [writer.encode((OPENED, TextDelta("a")))]
-    piece = b"x" * (16 * 2**20)
+    piece = b"x" * 250
     while written := writer.lone_text(piece):
         data.append(written)
+    assert (len(data), writer.failed) == (5, None)
     data.append(writer.encode((TextRun((piece,)),)))
     assert writer.failed is not None
     assert read_stream(b"".join(data)).status == "failed"
