@@ -17,7 +17,7 @@ _WIDTH = 120
 
 
 def compact(text: str) -> str:
-    """Return the same JSON text in another layout: a value stands on one line if it fits."""
+    """Return the same JSON text in another layout: a value stands on one line if it fits, and scalars of a list fill their lines."""
     return "\n".join(_lines(_TOKEN.findall(text), "", "")) + "\n"
 
 
@@ -28,12 +28,23 @@ def _lines(tokens: list[str], indent: str, after: str) -> Iterator[str]:
         yield flat
         return
     yield indent + "".join(tokens[:opening]).replace(":", ": ") + tokens[opening]
-    depth, start = 0, opening + 1
+    depth, start, row = 0, opening + 1, ""
     for at in range(opening + 1, len(tokens)):
         depth += (tokens[at] in "[{") - (tokens[at] in "]}")
         if depth < 0 or (depth == 0 and tokens[at] == ","):
-            yield from _lines(tokens[start:at], indent + " ", "," if depth == 0 else "")
+            for line in _lines(tokens[start:at], indent + " ", "," if depth == 0 else ""):
+                is_scalar = at - start == 1
+                if row and is_scalar and len(row) + len(line) - len(indent) <= _WIDTH:
+                    row += line[len(indent) :]
+                    continue
+                if row:
+                    yield row
+                row = line if is_scalar else ""
+                if not is_scalar:
+                    yield line
             start = at + 1
+    if row:
+        yield row
     yield indent + tokens[-1] + after
 
 
