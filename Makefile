@@ -15,8 +15,9 @@ help: ## list the targets
 run: install ## start the demo on 127.0.0.1, without keys or network (PORT=8080)
 	@exec $(BIN)/gateway demo --port $(PORT)
 
-test: lint types ## run lint, types and the fast tests
-	@$(BIN)/python -m tests.parallel.run -n 5 -m "not slow" $(CI_OPTIONS)
+# mypy takes half a minute of a core in a new clone.
+test: lint ## run lint, types and the fast tests
+	@$(BIN)/python -m tests.parallel.run -n 5 --also $(BIN)/mypy -m "not slow" $(CI_OPTIONS)
 
 PURE := tests/providers $(addprefix tests/gateway/,model policy config usage execution telemetry api/dialects)
 

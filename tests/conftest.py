@@ -11,7 +11,6 @@ import asyncio
 import faulthandler
 import gc
 import os
-import resource
 import signal
 import time
 from collections.abc import Generator
@@ -23,6 +22,8 @@ import httpx._transports.default as httpx_default
 import pytest
 from _pytest.faulthandler import fault_handler_stderr_fd_key
 from hypothesis import HealthCheck, settings
+
+from tests.selection.measure import cpu_s
 
 # Each httpx client reads the certificates of all authorities, which takes 40 ms. The tests create thousands, for plain
 # HTTP.
@@ -91,17 +92,12 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, o
     most_s = pyfuncitem.config.getoption("most_cpu")
     if most_s is None or pyfuncitem.get_closest_marker("slow") is not None:
         return (yield)
-    before_s = _cpu_s()
+    before_s = cpu_s()
     try:
         return (yield)
     finally:
-        taken_s = _cpu_s() - before_s
+        taken_s = cpu_s() - before_s
         assert taken_s <= most_s, f"{taken_s:.2f} s of CPU: mark it `slow`, or make it cheaper"
-
-
-def _cpu_s() -> float:
-    own, children = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
-    return own.ru_utime + own.ru_stime + children.ru_utime + children.ru_stime
 
 
 _LIMIT_S = int(os.environ.get("TEST_LIMIT_S", "600"))

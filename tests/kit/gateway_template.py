@@ -38,6 +38,7 @@ __all__ = ["TEMPLATE", "ForkedProcess", "can_be_forked"]
 _ROOT = Path(__file__).parents[2]
 _MODULES = (
     "gateway.cli.arguments",
+    "gateway.cli.serve",
     "gateway.server.start",
     "gateway.assembly.application",
     "gateway.server.worker",
@@ -59,7 +60,7 @@ order = {{"arguments": arguments, "environ": dict(os.environ), "directory": os.g
 template.sendall(json.dumps(order).encode() + b"\\n")
 os.close(0)
 os.close(1)
-sys.exit(int(template.recv(64) or b"1"))
+sys.exit(int((template.recv(64) or b"1").split()[0]))
 """
 
 
@@ -108,11 +109,19 @@ class ForkedProcess:
 
     def _read_status(self) -> None:
         with self._watcher:
-            self.returncode = int(_read_line(self._watcher))
+            status, cpu_s = _read_line(self._watcher).split()
+            self.returncode = int(status)
+            TEMPLATE.cpu_s += float(cpu_s)
 
 
 class GatewayTemplate:
-    """The template process of this test process. It starts with the first gateway and ends with the tests."""
+    """The template process of this test process and its forks. It starts with the first gateway and ends with the tests.
+
+    Attributes:
+        cpu_s: the CPU seconds of the gateways whose end the tests of this process have seen.
+    """
+
+    cpu_s = 0.0
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -170,7 +179,7 @@ class GatewayTemplate:
                     pass_fds=given,
                 )
             self._control = ours
-            atexit.register(_end, process, ours, self._folder)
+            atexit.register(_end, os.getpid(), process, ours, self._folder)
         return self._control
 
 
@@ -187,10 +196,11 @@ def _pipe() -> tuple[TextIO, int]:
     return os.fdopen(read_end, encoding="utf-8"), write_end
 
 
-def _end(process: subprocess.Popen[bytes], control: socket.socket, folder: Path) -> None:
+def _end(owner: int, process: subprocess.Popen[bytes], control: socket.socket, folder: Path) -> None:
     control.close()
-    process.wait()
-    shutil.rmtree(folder)
+    if os.getpid() == owner:
+        process.wait()
+        shutil.rmtree(folder)
 
 
 def _read_line(connection: socket.socket) -> bytes:
@@ -294,9 +304,9 @@ def _report_end(pid: int, descriptors: Sequence[int], connection: socket.socket)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     for descriptor in descriptors:
         os.close(descriptor)
-    _, status = os.waitpid(pid, 0)
+    _, status, used = os.wait4(pid, 0)
     try:
-        connection.sendall(b"%d\n" % os.waitstatus_to_exitcode(status))
+        connection.sendall(b"%d %.3f\n" % (os.waitstatus_to_exitcode(status), used.ru_utime + used.ru_stime))
     finally:
         os._exit(0)
 

@@ -2,6 +2,7 @@
 
     .venv/bin/python -m tests.parallel.run -n 5 -m "not slow" [tests/gateway …]      other options are those of pytest
     .venv/bin/python -m tests.parallel.run -n 3+4 -m slow      four more begin a file only while a core has nothing to do
+    .venv/bin/python -m tests.parallel.run --also .venv/bin/mypy …      a command at the same time, whose failure is one of the run
 
 pytest-xdist collects every file in each of its processes, which takes a third of the CPU time of a run. Here the tree of folders is read
 once; then the processes are forked, and each imports and collects only the files that it runs. The files that took longest the last time
@@ -17,6 +18,8 @@ import importlib
 import json
 import os
 import random
+import shlex
+import subprocess
 import sys
 import termios
 import time
@@ -30,16 +33,20 @@ from pathlib import Path
 
 import pytest
 
+from tests.kit.gateway_template import TEMPLATE
+
 ROOT = Path(__file__).parents[2]
 _SHARED = (
     "gateway.assembly.application gateway.cli gateway.server.start gateway.config.compile gateway.config.loading "
     "gateway.changes.compile_job providers.registry httpx hypothesis.strategies hypothesis.stateful jsonschema jwt openai yaml "
-    "starlette.testclient"
+    "starlette.testclient evaluation.decision"
 ).split()
 """Modules that most files import."""
 _TIMES = ROOT / ".pytest_cache" / "seconds_of_files.json"
 _TOGETHER = ("tests/architecture/",)
 """Folders whose files one process runs, because they share what takes seconds to make: the parsed source."""
+_WITH_GATEWAYS = ("tests/cli/", "tests/e2e/")
+"""Folders for which the template of gateways is started, once for all processes."""
 _LONGEST_FIRST = (
     "tests/docs/test_pages.py",
     "tests/cli/test_console_in_browser.py",
@@ -119,6 +126,9 @@ class Runner:
         """Fork the processes, and wait for what they report."""
         for name in _SHARED:
             importlib.import_module(name)
+        _read_constants()
+        if any(name.startswith(_WITH_GATEWAYS) for name in self._names):
+            TEMPLATE.command()
         gc.collect()
         gc.freeze()
         queue, writing = os.pipe()
@@ -140,7 +150,7 @@ class Runner:
                     file, report = one.recv()
                 except EOFError:
                     if file := running.pop(one):
-                        self._note("error", file, "the process of this file ended")
+                        self.note("error", file, "the process of this file ended")
                         done += 1
                     continue
                 if report is None:
@@ -158,10 +168,11 @@ class Runner:
         for child in children:
             os.waitpid(child, 0)
         if missing := len(self._names) - done:
-            self._note("error", "tests.parallel.run", f"{missing} files were not run to their end")
+            self.note("error", "tests.parallel.run", f"{missing} files were not run to their end")
         return True
 
-    def _note(self, outcome: str, name: str, text: str) -> None:
+    def note(self, outcome: str, name: str, text: str) -> None:
+        """Count a failure, and keep its report."""
         self.counts[outcome] += 1
         self.failures.append((outcome.upper(), name, text))
 
@@ -238,9 +249,17 @@ class Runner:
         if report.outcome in ("failed", "rerun"):  # the second is of pytest-rerunfailures
             sections = (f"{'-' * 20} {title} {'-' * 20}\n{text}" for title, text in report.sections)
             outcome = "error" if report.outcome == "failed" and report.when != "call" else report.outcome
-            self._note(outcome, report.nodeid, "\n".join([report.longreprtext, *sections]))
+            self.note(outcome, report.nodeid, "\n".join([report.longreprtext, *sections]))
         elif report.when == "call" or report.outcome != "passed":
             self.counts["xfailed" if hasattr(report, "wasxfail") else report.outcome] += 1
+
+
+def _read_constants() -> None:
+    """Let Hypothesis find the constants in all imported modules, which takes it seconds in a new clone."""
+    from hypothesis import given, settings  # pytest rewrites its asserts, so that it is not imported first
+    from hypothesis.strategies import none
+
+    settings(max_examples=1, database=None, deadline=None)(given(none())(lambda nothing: None))()
 
 
 def _files_in(node: pytest.Item | pytest.Collector) -> Iterator[pytest.Collector]:
@@ -272,15 +291,28 @@ def _words(counts: Counter[str]) -> str:
     return ", ".join(f"{number} {what}" for what, number in sorted(named.items())) or "no tests ran"
 
 
+def _taken(option: str, arguments: list[str]) -> str:
+    """Remove an option with its value, which is returned, or an empty text."""
+    if option not in arguments:
+        return ""
+    at = arguments.index(option)
+    value = arguments[at + 1]
+    del arguments[at : at + 2]
+    return value
+
+
 def main(arguments: list[str]) -> int:
     """Run pytest, and print what failed."""
-    at = arguments.index("-n") if "-n" in arguments else None
-    processes, _, more = (arguments[at + 1] if at is not None else "5").partition("+")
-    options = arguments if at is None else arguments[:at] + arguments[at + 2 :]
+    options = [*arguments]
+    processes, _, more = (_taken("-n", options) or "5").partition("+")
+    also = _taken("--also", options)
+    command = subprocess.Popen(shlex.split(also), cwd=ROOT) if also else None  # it prints while the tests run
     places = tuple(option for option in options if option.startswith("tests"))
     ran, began = Runner(int(processes), int(more or 0), places or ("tests",)), time.monotonic()
     options = [option for option in options if option not in places]
     pytest.main([*options, "-qq", "-p", "no:xdist", "--no-summary"], plugins=[ran])
+    if command and (status := command.wait()):
+        ran.note("failed", also, f"it ended with {status}, and its output is above")
     for word, name, text in ran.failures:
         print(f"\n{'_' * 20} {word} {name} {'_' * 20}\n{text}")
     print(*(f"{word} {name}" for word, name, _ in ran.failures), sep="\n")
