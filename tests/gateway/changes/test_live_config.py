@@ -478,7 +478,13 @@ def settled() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("settled")
-@pytest.mark.parametrize(("number", "marks"), [(200, "x"), pytest.param(1000, "xy", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("number", "marks"),
+    [
+        pytest.param(600, "x", marks=pytest.mark.slow("compiles 600 deployments twice")),
+        pytest.param(1000, "xy", marks=pytest.mark.full),
+    ],
+)
 async def test_reload_of_many_deployments_never_blocks_the_loop_for_ten_milliseconds(
     tmp_path: Path, number: int, marks: str
 ) -> None:
@@ -555,13 +561,13 @@ async def test_many_reloads_leak_no_memory(files: Files) -> None:
             lines.clear()
             return tracemalloc.get_traced_memory()[0]
 
-        await reload(50)
+        await reload(20)
         tracemalloc.start()
         # Only growth with each reload counts. The first reloads and the first check allocate some memory once, and
         # threads of other tests in this process may allocate some at any time, but not each time.
-        memory = [await settled(25) for _ in range(4)]
+        memory = [await settled(10) for _ in range(4)]
     tracemalloc.stop()
-    assert min(after - before for before, after in pairwise(memory)) < 8_000
+    assert min(after - before for before, after in pairwise(memory)) < 3_200
 
 
 @pytest.mark.parametrize("obstacle", ["too large", "pipe", "directory"])

@@ -218,11 +218,10 @@ def test_entries_that_differ_in_their_key_become_one_deployment() -> None:
     assert values["assistants"]["ada"] == {"embeddings": {"main": ["ada"]}}
 
 
-@pytest.mark.slow("a large input")
-def test_large_input_is_converted_in_bounded_work() -> None:
+def test_routes_have_a_bounded_length() -> None:
     models = [
         {"model_name": f"m{n % 7}", "litellm_params": {"model": f"openai/{n}", "api_key": f"sk-{n}"}}
-        for n in range(4000)
+        for n in range(140)
     ]
     result = converted(
         json.dumps({"model_list": models, "litellm_settings": {"default_fallbacks": [f"m{n}" for n in range(7)]}})

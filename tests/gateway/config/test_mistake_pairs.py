@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from copy import deepcopy
 from functools import cache
 from typing import Any
@@ -186,10 +188,6 @@ DEPENDENT = {
     *((key, "regions") for key in ("stores", "processes")),
     *(("currency", key) for key in ("EUR", "allow")),
 }
-PAIRS = [
-    pytest.param(name, id=name, marks=[pytest.mark.slow] if path[0] == "deployments" else [])
-    for name, (path, _) in MISTAKES.items()
-]
 
 
 @cache
@@ -202,13 +200,38 @@ def alone(name: str) -> frozenset[str]:
     return errors_of(frozenset({name}))
 
 
+def overlap(name: str, other: str) -> bool:
+    """Return whether one mistake is in the value of the other, so that no configuration has both."""
+    return all(part == of for part, of in zip(MISTAKES[name][0], MISTAKES[other][0], strict=False))
+
+
+@cache
 def may_hide(name: str, other: str) -> bool:
     """Return whether a mistake explains why another one is not reported. The name that a misspelt one means is known."""
     (path, _), (at, _) = MISTAKES[name], MISTAKES[other]
-    shared = min(len(path), len(at))
     needs_site = path[-1] in ("provider", "endpoint", "stores") and "of the site" in other
     is_dependent = (path[-1], at[-1]) in DEPENDENT or needs_site
-    return path[:shared] == at[:shared] or (is_dependent and "misspelt" not in name)
+    return overlap(name, other) or (is_dependent and "misspelt" not in name)
+
+
+def is_free(name: str, group: Iterable[str]) -> bool:
+    """Return whether no other mistake of a group may hide this one."""
+    return not any(may_hide(other, name) for other in group if other != name)
+
+
+def groups_of(section: str) -> Iterator[list[str]]:
+    """Return groups of mistakes of a section. In one of them, each mistake meets each one that it must not hide."""
+    names = [name for name, (path, _) in MISTAKES.items() if path[0] == section]
+    missing = {(name, other) for name in names for other in names if not may_hide(name, other)}
+    while missing:
+        group = list(min(missing))
+        wanted = Counter(name for pair in missing for name in pair)
+        for name in sorted(names, key=lambda name: (-wanted[name], name)):
+            is_possible = not any(overlap(name, other) for other in group)
+            if is_possible and not any(may_hide(name, other) for other in group if is_free(other, group)):
+                group.append(name)
+        missing -= {(name, other) for other in group if is_free(other, group) for name in group}
+        yield group
 
 
 def test_base_configuration_has_no_error() -> None:
@@ -220,7 +243,21 @@ def test_mistake_is_reported_once(name: str) -> None:
     assert len(alone(name)) == 1
 
 
-@pytest.mark.parametrize("name", PAIRS)
+@pytest.mark.parametrize(
+    "group",
+    [
+        pytest.param(group, id=f"{section}-{number}")
+        for section in dict.fromkeys(str(path[0]) for path, _ in MISTAKES.values())
+        for number, group in enumerate(groups_of(section))
+    ],
+)
+def test_mistakes_hide_none_of_each_other(group: list[str]) -> None:
+    found = errors_of(frozenset(group))
+    assert not {name: missing for name in group if is_free(name, group) and (missing := alone(name) - found)}
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("name", MISTAKES)
 def test_mistake_hides_no_other_mistake_of_its_section(name: str) -> None:
     path, _ = MISTAKES[name]
     others = [other for other, (at, _) in MISTAKES.items() if at[0] == path[0] and not may_hide(name, other)]

@@ -74,7 +74,8 @@ def reported_calls(directory: Path) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    "rounds", [3, pytest.param(6, marks=pytest.mark.slow), pytest.param(20, marks=pytest.mark.full)]
+    "rounds",
+    [pytest.param(4, marks=pytest.mark.slow("starts two processes a round")), pytest.param(20, marks=pytest.mark.full)],
 )
 def test_killed_processes_neither_lose_nor_double_a_row(tmp_path: Path, rounds: int) -> None:
     choice = random.Random(rounds)
