@@ -98,27 +98,29 @@ def test_failed_dist_leaves_the_checkout_as_it_was(checkout: Path) -> None:
     assert git(checkout, "status", "--porcelain") == ""
 
 
-@pytest.mark.slow("builds a wheel")
 def test_files_of_a_commit_name_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The first is built. Of the others, which take seconds too, the version is seen that a build would read."""
-    pytest.importorskip("cyclonedx_py")
+    """A build takes seconds. The version is seen that it would read."""
     git(tmp_path, "clone", "--quiet", "--depth", "1", ROOT.as_uri(), "clone")
     clone, version = tmp_path / "clone", stated_version(ROOT)
     commit = git(clone, "rev-parse", "--short=12", "HEAD")
     made = f"{version}+g{commit}"
-    assert make_dist(clone, NOW).startswith(f"{made}:\n")
-    assert (clone / f"dist/assistant_gateway-{made}-py3-none-any.whl").is_file()
-    assert git(clone, "status", "--porcelain") == ""
-
     stated: list[str] = []
-    monkeypatch.setattr(release, "_build", lambda root, *_: stated.append(stated_version(root)))
+
+    def build(root: Path, *_: object) -> None:
+        (root / "dist").mkdir(exist_ok=True)
+        stated.append(stated_version(root))
+
+    monkeypatch.setattr(release, "_build", build)
+    assert make_dist(clone, NOW).startswith(f"{made}:\n")
+    assert git(clone, "status", "--porcelain") == ""
     (clone / "notes.txt").touch()
     assert make_dist(clone, NOW).startswith(f"{made}.changed:\n")
     assert git(clone, "status", "--porcelain") == "?? notes.txt"
     (clone / "notes.txt").unlink()
     git(clone, "tag", f"v{version}")
     assert make_dist(clone, NOW).startswith(f"{version}:\n")
-    assert stated == [f"{made}.changed", version] == [str(Version(one)) for one in stated], "as a build writes them"
+    assert stated == [made, f"{made}.changed", version]
+    assert [str(Version(one)) for one in stated] == stated, "as a build writes them"
 
 
 @pytest.mark.slow("builds a release and makes an environment")
@@ -156,7 +158,12 @@ def test_release_is_made_installed_into_a_clean_environment_and_answers(tmp_path
     workflow = yaml.safe_load((ROOT / "deploy/ci/assistant-gateway.yml").read_text("utf-8"))
     (install,) = (step["run"] for step in workflow["jobs"]["plan"]["steps"] if step.get("name") == "Install")
     (dist / names[3]).unlink()  # the sdist: not all files have to be there
-    environ = {**os.environ, "PATH": f"{tmp_path}/clean/bin:{os.environ['PATH']}", "DIST": str(dist)}
+    environ = {
+        **os.environ,
+        "PIP_NO_COMPILE": "1",
+        "PATH": f"{tmp_path}/clean/bin:{os.environ['PATH']}",
+        "DIST": str(dist),
+    }
     subprocess.run(["bash", "-e", "-c", install], check=True, cwd=tmp_path, env=environ, capture_output=True)
     shown = subprocess.run(
         [str(tmp_path / "clean/bin/gateway"), "--version"], capture_output=True, text=True, check=True, cwd=tmp_path

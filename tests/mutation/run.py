@@ -73,7 +73,7 @@ def _providers(*names: str) -> list[str]:
 # Each module's own tests come first, because most mutants need no others.
 MODULES: dict[str, list[str]] = {
     "gateway/policy/canary_schedule.py": [*_policy("fisher_exact"), *_policy("schedule")],
-    "gateway/policy/consent.py": _policy("consent"),
+    "gateway/policy/consent.py": [*_policy("consent"), *_service("hand_off")],
     "gateway/policy/minors.py": [*_policy("minors"), *_service("minors")],
     "gateway/model/age_band.py": _policy("minors"),
     "gateway/config/minors.py": _policy("minors"),

@@ -1,4 +1,4 @@
-"""A third of the mutants of one module of the policy. `make prove` runs all of them."""
+"""A third of the mutants of one module of the policy, whose tests are short. `make prove` runs all of them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-_MODULE = "gateway/policy/consent.py"
+_MODULE = "gateway/policy/location/client_address.py"
 _LEAST_SHARE_KILLED = 0.95
 
 
