@@ -22,10 +22,12 @@ import httpx
 
 from tests.kit.chat_http import CHAT, body
 from tests.kit.configs import Config
-from tests.kit.gateway_process import GatewayProcess
+from tests.kit.gateway_command import as_a_process
+from tests.kit.gateway_process import GatewayProcess, running_gateway
 from tests.kit.waiting import eventually
 
-RELEASES = Path(__file__).parents[1] / "fixtures" / "releases"
+ROOT = Path(__file__).parents[2]
+RELEASES = ROOT / "tests" / "fixtures" / "releases"
 _LIMIT_S = 90
 _PLACES = ("CN", "DE", "US", "HK", "IN", "CU")
 
@@ -71,6 +73,10 @@ def serving(checkout: Path, config: Path, state: Path) -> Iterator[Served]:
 @contextmanager
 def release_gateway(checkout: Path, config: Path, state: Path) -> Iterator[GatewayProcess]:
     """Serve a config with the gateway of a checkout, on free ports."""
+    if checkout == ROOT:
+        with running_gateway(config, {"GATEWAY_STATE_DIR": str(state), "KEY": "sk-one"}) as gateway:
+            yield gateway
+        return
     command = [sys.executable, "-m", "gateway.cli", "serve", "--config", str(config), "--port", "0"]
     environ = {**environ_of(checkout, state), "GATEWAY_LOG_FORMAT": "json", "GATEWAY_ADMIN_PORT": "0", "KEY": "sk-one"}
     process = subprocess.Popen(command, cwd=checkout, env=environ, stderr=subprocess.PIPE, text=True)
@@ -91,10 +97,13 @@ def _address(lines: Iterable[str], pattern: str) -> str:
 
 def run_command(checkout: Path, state: Path, *words: str) -> str:
     """Run a command of the checkout, and return its output. Fails if its exit status is not 0."""
-    ended = subprocess.run(
-        [sys.executable, "-m", "gateway.cli", *words],
-        cwd=checkout, env=environ_of(checkout, state), capture_output=True, text=True, timeout=_LIMIT_S,
-    )  # fmt: skip
+    if checkout == ROOT:
+        ended = as_a_process(*words, environ={"GATEWAY_STATE_DIR": str(state)})
+    else:
+        ended = subprocess.run(
+            [sys.executable, "-m", "gateway.cli", *words],
+            cwd=checkout, env=environ_of(checkout, state), capture_output=True, text=True, timeout=_LIMIT_S,
+        )  # fmt: skip
     assert ended.returncode == 0, ended.stdout + ended.stderr
     return ended.stdout
 

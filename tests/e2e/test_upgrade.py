@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import json
 import shutil
 import sqlite3
 import subprocess
 import sys
+import tempfile
 from contextlib import ExitStack, closing
 from datetime import UTC
+from functools import cache
 from pathlib import Path
 
 import httpx
@@ -24,6 +27,7 @@ from providers.testkit.scenario import Scenario
 from tests.e2e.balancer import Balancer, balancer
 from tests.e2e.release_state import (
     RELEASES,
+    ROOT,
     ask_from_everywhere,
     environ_of,
     release_gateway,
@@ -40,7 +44,6 @@ from tests.kit.usage_rows import NOON_NS, usage_row
 from tests.kit.waiting import eventually
 
 pytestmark = pytest.mark.slow("starts earlier releases")
-ROOT = Path(__file__).parents[2]
 COMMITS = {"0.1.0": "6b633bbf", "0.2.0": "4d03107b"}
 """The commits of releases."""
 
@@ -73,8 +76,11 @@ def receipts(state: Path) -> list[str]:
         return [str(name) for (name,) in database.execute("SELECT id FROM receipt")]
 
 
-def source_of(release: str, folder: Path) -> Path:
-    """Write the source of a release into a folder, and return it."""
+@cache
+def source_of(release: str) -> Path:
+    """Write the source of a release into a folder of this process, and return it."""
+    folder = Path(tempfile.mkdtemp())
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
     archive = subprocess.run(
         ["git", "archive", COMMITS[release], "gateway", "providers", "config"], cwd=ROOT, capture_output=True
     )
@@ -82,12 +88,6 @@ def source_of(release: str, folder: Path) -> Path:
         pytest.skip(f"this checkout has no history, so it has no source of release {release}")
     subprocess.run(["tar", "-x", "-C", folder], input=archive.stdout, check=True)
     return folder
-
-
-@pytest.fixture(scope="module")
-def former(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The source of release 0.1.0."""
-    return source_of("0.1.0", tmp_path_factory.mktemp("former"))
 
 
 class Fleet:
@@ -119,8 +119,9 @@ class Fleet:
             self.running.pop(number)[1].close()
 
 
-def test_cell_is_upgraded_and_brought_back_without_a_failed_request(tmp_path: Path, former: Path) -> None:
+def test_cell_is_upgraded_and_brought_back_without_a_failed_request(tmp_path: Path) -> None:
     """The steps are those of the page: copy the state after the stop, and go back with the copy."""
+    former = source_of("0.1.0")
     with ExitStack() as stack:
         providers = stack.enter_context(two_providers())
         providers["a"].scenario = Scenario(text="site a, one two three four five six", between_events_s=0.05)
@@ -187,7 +188,7 @@ def as_0_2(row: UsageRow) -> str:
 @pytest.mark.parametrize("store", ["sqlite", "postgresql"])
 def test_ledger_of_this_release_counts_what_release_0_2_writes(store: str, tmp_path: Path) -> None:
     """Before the upgrade, in a rolling upgrade, and after a way back. Its rows have no assistant, and all are counted."""
-    source, state = source_of("0.2.0", tmp_path), tmp_path / "state"
+    source, state = source_of("0.2.0"), tmp_path / "state"
     state.mkdir()
     with ExitStack() as stack:
         server = stack.enter_context(running_postgres()) if store == "postgresql" else None
@@ -226,12 +227,7 @@ def test_ledger_of_this_release_counts_what_release_0_2_writes(store: str, tmp_p
             assert calls_by_assistant("client")[None, "batch"] == 1
 
 
-@pytest.fixture(scope="module")
-def source_0_2(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return source_of("0.2.0", tmp_path_factory.mktemp("source"))
-
-
-def test_usage_of_a_killed_0_2_0_counts_in_the_ledger_and_in_budgets(tmp_path: Path, source_0_2: Path) -> None:
+def test_usage_of_a_killed_0_2_0_counts_in_the_ledger_and_in_budgets(tmp_path: Path) -> None:
     """Its last rows are in its spool, and its counters are in a file that this release does not read."""
     state = tmp_path / "state"
     budget = {"clients": {"app": {"budgets": [{"tokens": 5_000, "per": "month"}]}}}
@@ -248,7 +244,7 @@ def test_usage_of_a_killed_0_2_0_counts_in_the_ledger_and_in_budgets(tmp_path: P
             assert found["spent"] == str(total["total_tokens"])
             return total["calls"], found["spent"]
 
-        with release_gateway(source_0_2, path, state) as old:
+        with release_gateway(source_of("0.2.0"), path, state) as old:
             assert [ask(old.url).status_code for _ in range(5)] == [200] * 5
             old.process.kill()
         with running_gateway(path, {"KEY": "sk-one", "GATEWAY_STATE_DIR": str(state)}) as new:
@@ -258,7 +254,7 @@ def test_usage_of_a_killed_0_2_0_counts_in_the_ledger_and_in_budgets(tmp_path: P
             assert [ask(new.url).status_code for _ in range(3)] == [200] * 3
             assert new.stop() == 0
         # The way back: 0.2.0 counts again from the ledger, and what it counted is not lost at the next upgrade.
-        with release_gateway(source_0_2, path, state) as old:
+        with release_gateway(source_of("0.2.0"), path, state) as old:
             assert [ask(old.url).status_code for _ in range(2)] == [200] * 2
             assert old.stop() == 0
         with running_gateway(path, {"KEY": "sk-one", "GATEWAY_STATE_DIR": str(state)}) as new:
@@ -270,7 +266,7 @@ def test_usage_of_a_killed_0_2_0_counts_in_the_ledger_and_in_budgets(tmp_path: P
             assert used <= 5_000
 
 
-def test_running_0_2_0_does_not_hand_over_to_this_release(tmp_path: Path, source_0_2: Path) -> None:
+def test_running_0_2_0_does_not_hand_over_to_this_release(tmp_path: Path) -> None:
     """It would count budgets in another file than its successor."""
     state, python = tmp_path / "state", tmp_path / "python"
     python.write_text(f'#!/bin/sh\nPYTHONPATH={ROOT} exec {sys.executable} "$@"\n')
@@ -278,10 +274,10 @@ def test_running_0_2_0_does_not_hand_over_to_this_release(tmp_path: Path, source
     with two_providers() as providers:
         path = tmp_path / "gateway.yaml"
         path.write_text(config(providers).text)
-        with release_gateway(source_0_2, path, state) as old:
+        with release_gateway(source_of("0.2.0"), path, state) as old:
             command = [sys.executable, "-m", "gateway.cli", "restart", "--state", str(state), "--python", str(python)]
-            environ = environ_of(source_0_2, state)
-            done = subprocess.run(command, cwd=source_0_2, env=environ, capture_output=True, text=True)
+            source = source_of("0.2.0")
+            done = subprocess.run(command, cwd=source, env=environ_of(source, state), capture_output=True, text=True)
             assert done.returncode == 1
             assert "counts budgets in another place than this release: stop and start" in done.stdout + done.stderr
             answer = httpx.post(f"{old.url}{CHAT}", json=body(), trust_env=False, timeout=90)
