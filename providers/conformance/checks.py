@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 from providers.chat import (
@@ -28,6 +29,8 @@ from providers.conformance.meaning import arguments_value
 from providers.json_values import JsonError, dumps, loads
 from providers.wire import WireRequest
 
+_CUTS_AT_ONCE = 8
+_LAST_BYTES, _STEP = b'}]"\r\n', 5
 _NEW, _LAST = "x_new", "x_last"
 _NEW_VALUE: dict[str, object] = {"deep": [None, 1.5]}
 NEW_LINE = dumps({_NEW: _NEW_VALUE}) + b"\n"
@@ -62,6 +65,25 @@ _RESERVED_HEADERS = frozenset(
 """Headers for framing, routing and credentials. The HTTP client writes them, never an adapter."""
 _COMPARED_FIELDS = "index, text, refusal, tool calls, finish reason and log probabilities"
 _CREDENTIALS = frozenset({"key", "api_key", "api-key", "apikey", "access_token", "token"})
+
+
+def check_division(events_of: Callable[..., tuple[StreamEvent, ...]], stream: bytes, cuts: Sequence[int]) -> None:
+    """Assert that the stream has the same events if it is divided at the cuts, of which each reading tries eight."""
+    whole = events_of(stream)
+    rounds = -(-len(cuts) // _CUTS_AT_ONCE)
+    for first in range(rounds):
+        chosen = cuts[first::rounds]
+        if events_of(*(stream[start:end] for start, end in pairwise((0, *chosen, len(stream))))) != whole:
+            at = next((cut for cut in chosen if events_of(stream[:cut], stream[cut:]) != whole), chosen[0])
+            raise AssertionError(
+                f"the events differ if the stream is divided at byte {at}, after {stream[:at][-40:]!r}"
+            )
+
+
+def lengths_of_prefixes(stream: bytes) -> list[int]:
+    """Return where a truncated stream can end with whole JSON or a whole line, each fifth byte, and its end."""
+    ends = range(1, len(stream))
+    return [0, *(end for end in ends if end % _STEP == 0 or stream[end - 1] in _LAST_BYTES), len(stream)]
 
 
 def with_new_members(document: bytes) -> bytes:

@@ -1,4 +1,4 @@
-"""Test streams with every division into pieces, every line end, and truncated at every byte."""
+"""Test streams with every division into pieces, every line end, and truncated wherever something is complete."""
 
 from __future__ import annotations
 
@@ -24,10 +24,12 @@ from providers.conformance.cases import completion_of, feature_requests, questio
 from providers.conformance.checks import (
     NEW_EVENT,
     NEW_LINE,
+    check_division,
     check_ends_once,
     check_order,
     event_with_new_members,
     event_without_each_member,
+    lengths_of_prefixes,
     without_heartbeats,
     without_new_members,
 )
@@ -58,10 +60,7 @@ def test_every_split_gives_the_same_events(subject: Subject, line_end: bytes) ->
         stream = _with_line_ends(subject, subject.stream(plain, question()), line_end)
     whole = subject.events(stream)
     assert isinstance(whole[-1], Finished), f"a complete stream must end with `Finished`, not {whole[-1]!r}"
-    for cut in range(1, len(stream)):
-        assert subject.events(stream[:cut], stream[cut:]) == whole, (
-            f"the events differ if the stream is divided at byte {cut}, after {stream[:cut][-40:]!r}"
-        )
+    check_division(subject.events, stream, range(1, len(stream)))
 
 
 @_LINE_ENDS
@@ -84,9 +83,10 @@ def test_empty_pieces_make_no_difference(subject: Subject) -> None:
 def test_truncated_stream_fails(subject: Subject) -> None:
     stream = _stream(subject)
     wanted = _choices(subject.events(stream))
-    finished = [cut for cut in range(len(stream) + 1) if _is_finished(subject, stream[:cut], wanted)]
+    cuts = lengths_of_prefixes(stream)
+    finished = [cut for cut in cuts if _is_finished(subject, stream[:cut], wanted)]
     assert finished, "the complete stream does not end with `Finished`"
-    assert finished == list(range(finished[0], len(stream) + 1)), "more bytes made a complete answer fail"
+    assert finished == cuts[-len(finished) :], "more bytes made a complete answer fail"
 
 
 def _is_finished(subject: Subject, prefix: bytes, wanted: ChatCompletion) -> bool:

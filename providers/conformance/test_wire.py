@@ -6,7 +6,7 @@ import pytest
 
 from providers.adapter import StatesConfirmation
 from providers.chat import Failed, StreamEvent, TextDelta
-from providers.conformance.checks import check_ends_once
+from providers.conformance.checks import check_division, check_ends_once, lengths_of_prefixes
 from providers.conformance.recordings import RecordedVendor, WireCase, completion_to_json, failure_to_json
 from providers.conformance.subject import parse_stream
 from providers.failures import ProviderFailed
@@ -72,13 +72,12 @@ def test_recorded_stream_is_read_the_same_in_any_pieces(wire_stream: WireCase) -
         body = recorded.replace(b"\r\n", b"\n").replace(b"\r", b"\n").replace(b"\n", line_end)
         assert parsed(body) == whole, f"the events differ if lines end with {line_end!r}"
         assert parsed(*(body[i : i + 1] for i in range(len(body)))) == whole
-        for cut in range(1, len(body)):
-            # For other line ends, only cuts near a line end can make a difference.
-            if line_end == b"\n" or line_end[-1] in body[cut - 2 : cut + 2]:
-                assert parsed(body[:cut], body[cut:]) == whole, (
-                    f"the events differ if the stream is divided at byte {cut}"
-                )
-    for cut in range(len(recorded)):
+        # For other line ends, only cuts near a line end can make a difference.
+        every = line_end == b"\n"
+        check_division(
+            parsed, body, [cut for cut in range(1, len(body)) if every or line_end[-1] in body[cut - 2 : cut + 2]]
+        )
+    for cut in lengths_of_prefixes(recorded):
         check_ends_once(parsed(recorded[:cut]))
 
 

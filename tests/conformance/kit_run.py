@@ -12,7 +12,10 @@ from providers.conformance.selection import Selection
 
 _MODULES = (test_requests, test_errors, test_answers, test_streams, test_garbage)
 # These take seconds each and check the readers of bytes, which the other tests also use.
-_LONG = ("random", "endless", "every_split", "byte_by_byte", "one_wrong_value", "deep_or_huge", "truncated_error")
+_LONG = (
+    *("random", "endless", "every_split", "byte_by_byte", "one_wrong_value", "deep_or_huge", "truncated"),
+    *("any_body", "first_event", "in_the_middle"),
+)
 
 
 def first_failure(selection: Selection) -> str | None:

@@ -14,6 +14,7 @@ import time
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ import yaml
 
 from gateway.assembly.application import Gateway
 from gateway.execution.httpx_transport import HttpxTransport
+from gateway.model.config_version import ConfigVersion
 from providers.vendors.bedrock.event_stream import encode_message
 from tests.kit.configs import Config, key_hash, table_of
 from tests.kit.gateway_command import in_this_process
@@ -450,11 +452,17 @@ def mistakes_of(case: Case, folder: Path, *, wire: bool = False) -> list[str]:
 async def _in_process(case: Case, folder: Path) -> list[str]:
     config, providers = _config(case.data, folder), Providers(_filled(case.data.get("answers", {})))
     transport = HttpxTransport(httpx.MockTransport(providers.answer))
-    gateway = Gateway(table_of(config, {}), transport, state_dir=folder if "usage" in config.data else None)
+    gateway = Gateway(_table(config.text), transport, state_dir=folder if "usage" in config.data else None)
     _skip_waits(gateway)
     asgi = httpx.ASGITransport(app=gateway)
     async with _started(gateway), httpx.AsyncClient(transport=asgi, base_url="http://gateway") as client:
         return await _run(case, client, providers)
+
+
+@lru_cache(maxsize=2)
+def _table(config: str) -> ConfigVersion:
+    """Compile a configuration, or take that of the other form of the case."""
+    return table_of(config, {})
 
 
 async def _over_sockets(case: Case, folder: Path) -> list[str]:

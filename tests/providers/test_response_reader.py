@@ -237,6 +237,7 @@ def test_body_over_the_limit_ends_the_answer(monkeypatch: pytest.MonkeyPatch) ->
 
 
 EVENT = chunks({"delta": {"content": "a"}}, done=False)
+SMALL_LIMIT_BYTES = 128 * 1024
 IDLE = {
     "blank lines": b"\n" * 65_536,
     "blank lines with CRLF": b"\r\n" * 32_768,
@@ -261,9 +262,16 @@ def idle_bytes_until_failure(reader: AnswerReader, piece: bytes) -> int:
     raise AssertionError("the stream went on")
 
 
+def test_a_stream_may_have_a_megabyte_without_an_event() -> None:
+    assert response_reader.MAX_IDLE_BYTES == 1024 * 1024
+
+
 @pytest.mark.parametrize("before", [b"", EVENT], ids=["at the start", "after an event"])
 @pytest.mark.parametrize("piece", IDLE.values(), ids=IDLE)
-def test_stream_of_a_megabyte_without_an_event_fails(piece: bytes, before: bytes) -> None:
+def test_stream_of_too_much_without_an_event_fails(
+    piece: bytes, before: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(response_reader, "MAX_IDLE_BYTES", SMALL_LIMIT_BYTES)
     reader = AnswerReader(ADAPTER, response(b"", STREAM), TARGET)
     if before:
         reader.feed(before)
@@ -271,7 +279,8 @@ def test_stream_of_a_megabyte_without_an_event_fails(piece: bytes, before: bytes
 
 
 @pytest.mark.parametrize("piece", IDLE.values(), ids=IDLE)
-def test_an_event_ends_the_count_of_idle_bytes(piece: bytes) -> None:
+def test_an_event_ends_the_count_of_idle_bytes(piece: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(response_reader, "MAX_IDLE_BYTES", SMALL_LIMIT_BYTES)
     reader = AnswerReader(ADAPTER, response(b"", STREAM), TARGET)
     for _ in range(3 * response_reader.MAX_IDLE_BYTES // len(piece)):
         assert not any(isinstance(event, Failed) for event in (*reader.feed(piece), *reader.feed(EVENT)))
