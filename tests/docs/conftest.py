@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from tests.kit.doc_pages import ROOT
-from tests.kit.gateway_template import TEMPLATE
+from tests.kit.gateway_template import TEMPLATE, can_be_forked
 
 _STAND_INS = ("gateway", "make", "pip", "pytest", "promtool", "docker")
 # For a command that hangs: an evaluation alone takes forty seconds on an idle machine.
@@ -64,7 +64,9 @@ class Workspace:
         inherited = {name: value for name, value in os.environ.items() if not left_out.match(name)}
         folder = str(self.folder)
         path = f"{folder}/bin:{Path(sys.executable).parent}:{os.environ['PATH']}"
-        return {**inherited, "PATH": path, "PYTHONPATH": f"{folder}/site", "CURL_HOME": folder, "HOME": folder}
+        # Plug-ins of pytest that no page needs, and that take seconds to import where they are installed.
+        own = {"PYTHONPATH": f"{folder}/site", "PYTEST_ADDOPTS": "-p no:schemathesis -p no:langsmith_plugin"}
+        return {**inherited, **own, "PATH": path, "CURL_HOME": folder, "HOME": folder}
 
 
 _LISTENS = re.compile(
@@ -75,7 +77,8 @@ _LISTENS = re.compile(
 @pytest.fixture(scope="session")
 def demo_ports() -> Iterator[tuple[str, str]]:
     """Return the ports of the demo that all pages share."""
-    with _demo([sys.executable, "-m", "gateway.cli", "demo", "--port", "0"]) as ports:
+    command = [str(TEMPLATE.command())] if can_be_forked({}) else [sys.executable, "-m", "gateway.cli"]
+    with _demo([*command, "demo", "--port", "0"]) as ports:
         yield ports
 
 
@@ -115,10 +118,11 @@ def workspace(tmp_path: Path, demo_ports: tuple[str, str]) -> Iterator[Workspace
     (tmp_path / "bin").mkdir()
     for name in _STAND_INS:
         script = tmp_path / "bin" / name
-        # A command that ends is a fork, which need not import the gateway. It would not see what a page has installed.
-        forked = f'[ "$(ls "{tmp_path}/site")" ] || case "$1" in serve|demo) ;; *) exec "{TEMPLATE.command()}" "$@" ;; esac\n'
+        # A fork need not import the gateway. It would not see what a page has installed.
+        forks = f'[ "$(ls "{tmp_path}/site")" ] || export STAND_INS_GATEWAY="{TEMPLATE.command()}"\n'
+        ends = 'case "${STAND_INS_GATEWAY:+$1}" in ""|serve|demo) ;; *) exec "$STAND_INS_GATEWAY" "$@" ;; esac\n'
         script.write_text(
-            f"#!/bin/sh\n{forked if name == 'gateway' and sys.platform == 'linux' else ''}"
+            f"#!/bin/sh\n{forks if can_be_forked({}) else ''}{ends if name == 'gateway' else ''}"
             f'exec "{sys.executable}" "{ROOT / "tests" / "docs" / "stand_in_commands.py"}" {name} "$@"\n'
         )
         script.chmod(0o755)

@@ -26,16 +26,17 @@ from pathlib import Path
 
 BIN = Path(sys.executable).parent
 ROOT = Path(__file__).parents[2]
+GATEWAY = Path(os.environ.get("STAND_INS_GATEWAY", BIN / "gateway"))
 LISTENS = re.compile(r'"event":"listening"|Ctrl-C')
 
 
 def gateway(arguments: list[str], environ: dict[str, str] | None = None) -> int:
     if arguments[:1] not in (["serve"], ["demo"]):
-        return subprocess.call([BIN / "gateway", *arguments])
+        return subprocess.call([GATEWAY, *arguments])
     if "STAND_INS_SERVE_ON" in os.environ:
-        os.execv(BIN / "gateway", ["gateway", *_with_free_port(arguments)])  # noqa: S606
+        os.execv(GATEWAY, ["gateway", *_with_free_port(arguments)])  # noqa: S606
     process = subprocess.Popen(
-        [BIN / "gateway", *_with_free_port(arguments)],
+        [GATEWAY, *_with_free_port(arguments)],
         env={**os.environ, **(environ or {})},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

@@ -8,7 +8,7 @@ reports its process id and waits for its exit status, because a process can wait
 A gateway compiles its config in a child, by the interpreter that `sys.executable` names. In a forked gateway that is a
 small script, which asks the template for a fork that runs the compile job on the same standard input and output. For any
 other module, such as a worker, the script becomes the ordinary interpreter. Named `gateway`, the same script is the
-command itself, for shells: it waits for a fork that runs it.
+command itself, for shells: it waits for a fork that runs it, and forwards signals to it.
 """
 
 from __future__ import annotations
@@ -60,7 +60,13 @@ order = {{"arguments": arguments, "environ": dict(os.environ), "directory": os.g
 template.sendall(json.dumps(order).encode() + b"\\n")
 os.close(0)
 os.close(1)
-sys.exit(int((template.recv(64) or b"1").split()[0]))
+read = template.makefile("rb")
+pid = int(read.readline())
+if arguments is not None:
+    import signal
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda number, _: os.kill(pid, number))
+sys.exit(int((read.readline() or b"1").split()[0]))
 """
 
 
@@ -283,6 +289,9 @@ def _watch_script(connection: socket.socket, interpreter: Path) -> None:
         main()
         sys.stdout.flush()
         os._exit(0)  # the outcome is all that a compile job leaves
+    connection.sendall(b"%d\n" % pid)
+    if connection in select.select([connection, os.pidfd_open(pid)], [], [])[0]:
+        os.kill(pid, signal.SIGKILL)  # the script was killed
     _report_end(pid, descriptors, connection)
 
 
