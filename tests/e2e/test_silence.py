@@ -7,6 +7,7 @@ import shutil
 import socket
 import subprocess
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -156,20 +157,28 @@ def by_gemini(url: str) -> str:
 ASK = [by_chat, by_completions, by_responses, by_messages, by_gemini]
 
 
+@pytest.fixture(scope="module")
+def answers(urls: dict[str, str], provider: SimulatorThread) -> dict[tuple[Callable[[str], str], str], Future[str]]:
+    """The answers of all SDKs in each way, which are asked at the same time."""
+    provider["quiet"].scenario = Scenario(text=TEXT, first_token_s=THINKS_S)
+    with ThreadPoolExecutor(len(ASK) * len(urls)) as pool:
+        return {(ask, way): pool.submit(ask, url) for ask in ASK for way, url in urls.items()}
+
+
 @pytest.mark.parametrize("way", ["direct", "nginx", "haproxy"])
 @pytest.mark.parametrize("ask", ASK)
 def test_sdk_gets_the_answer_of_a_model_that_thinks(
-    urls: dict[str, str], provider: SimulatorThread, ask: Callable[[str], str], way: str
+    answers: dict[tuple[Callable[[str], str], str], Future[str]], ask: Callable[[str], str], way: str
 ) -> None:
-    provider["quiet"].scenario = Scenario(text=TEXT, first_token_s=THINKS_S)
-    assert ask(urls[way]) == TEXT
+    assert answers[ask, way].result() == TEXT
 
 
-@pytest.mark.parametrize("ask", ASK)
 def test_sdk_raises_the_error_of_a_step_that_fails_after_the_head(
-    urls: dict[str, str], provider: SimulatorThread, ask: Callable[[str], str]
+    urls: dict[str, str], provider: SimulatorThread
 ) -> None:
     provider["quiet"].scenario = Scenario(faults=((HttpError(401), 1.0),), latency_s=3.0)
+    with ThreadPoolExecutor(len(ASK)) as pool:
+        errors = [one.exception() for one in [pool.submit(ask, urls["nginx"]) for ask in ASK]]
     # Each SDK has its own errors; that of `responses.stream` is a RuntimeError.
-    with pytest.raises((openai.OpenAIError, anthropic.AnthropicError, genai.errors.APIError, RuntimeError)):
-        ask(urls["nginx"])
+    own = (openai.OpenAIError, anthropic.AnthropicError, genai.errors.APIError, RuntimeError)
+    assert [error for error in errors if not isinstance(error, own)] == []

@@ -10,6 +10,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -20,6 +21,10 @@ from tests.kit.fault_table import FAULTS, Fault
 from tests.kit.faulty_provider import Provider, answer
 from tests.kit.gateway_process import GatewayProcess, running_gateway
 from tests.kit.prompt_paths import ASKING_FORMS, PromptForm
+from tests.kit.waiting import eventually
+
+AT_ONCE = 12
+"""How many requests are sent at the same time, because many of them wait for a time limit."""
 
 ALWAYS = {"failover_after": "200ms", "breaker": "off", "retry_budget": "off"}
 # Long enough that a machine that stalls for seconds makes no healthy provider look silent.
@@ -37,6 +42,16 @@ class FaultGateway:
     faulty: Provider
     healthy: Provider
     client: httpx.Client
+
+    def line_of(self, request_id: str) -> dict[str, Any]:
+        """Return the log line of a request."""
+
+        def found() -> dict[str, Any] | None:
+            lines = (line for line in list(self.gateway.lines) if isinstance(line, dict) and line["event"] == "request")
+            return next((line for line in lines if line["request_id"] == request_id), None)
+
+        eventually(lambda: found() is not None)
+        return found() or {}
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,25 +3,35 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator
-from typing import Any
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.faults.conftest import FaultGateway, FaultGateways, mark_of
-from tests.kit.fault_table import FAULTS, Fault
+from tests.faults.conftest import AT_ONCE, FaultGateway, FaultGateways, mark_of
+from tests.kit.fault_table import FAULTS
 from tests.kit.prompt_paths import ASKING_FORMS, Outcome, PromptForm
 
 pytestmark = pytest.mark.slow("many faults end with a time limit")
 
 
-def shapes() -> Iterator[Any]:
-    """Yield each fault with each form and its shapes. Chat is tested in `test_faults`."""
-    for fault in FAULTS:
-        for form in ASKING_FORMS:
-            for stream in form.shapes:
-                if form.name != "chat" and (fault.streams if stream else fault.json):
-                    yield pytest.param(fault, form, stream, id=f"{fault.name}-{form}-{'stream' if stream else 'json'}")
+CASES = {
+    f"{fault.name}.{'stream' if stream else 'json'}.alone{mark_of(form)}": (fault, form, stream)
+    for fault in FAULTS
+    for form in ASKING_FORMS
+    for stream in form.shapes
+    if form.name != "chat" and (fault.streams if stream else fault.json)
+}
+"""Each fault with each form and its shapes, by the assistant that is asked. Chat is tested in `test_faults`."""
+
+
+@pytest.fixture(scope="module")
+def answers(gateways: FaultGateways) -> dict[str, tuple[int, str, Outcome]]:
+    def ask(assistant: str) -> tuple[int, str, Outcome]:
+        fault, form, stream = CASES[assistant]
+        return asked(gateways.of(fault, alone=True), form, assistant, stream)
+
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        return dict(zip(CASES, pool.map(ask, CASES), strict=True))
 
 
 def asked(setup: FaultGateway, form: PromptForm, assistant: str, stream: bool) -> tuple[int, str, Outcome]:
@@ -41,14 +51,13 @@ def asked(setup: FaultGateway, form: PromptForm, assistant: str, stream: bool) -
         return response.status_code, request_id, form.outcome_of(text, kind)
 
 
-@pytest.mark.parametrize(("fault", "form", "stream"), list(shapes()))
+@pytest.mark.parametrize("assistant", CASES)
 def test_client_without_a_fallback_gets_a_complete_answer_or_one_clear_error(
-    gateways: FaultGateways, fault: Fault, form: PromptForm, stream: bool
+    gateways: FaultGateways, answers: dict[str, tuple[int, str, Outcome]], assistant: str
 ) -> None:
-    setup = gateways.of(fault, alone=True)
-    assistant = f"{fault.name}.{'stream' if stream else 'json'}.alone{mark_of(form)}"
-    status, request_id, outcome = asked(setup, form, assistant, stream)
+    fault, _, stream = CASES[assistant]
+    status, request_id, outcome = answers[assistant]
     assert (status, outcome.code) == fault.alone[stream]
     assert outcome.done == (outcome.code is None), "only a complete answer has an end"
-    line = setup.gateway.wait_for("request", request_id=request_id)
+    line = gateways.of(fault, alone=True).line_of(request_id)
     assert (line["status"], line.get("code")) == (status, outcome.code)

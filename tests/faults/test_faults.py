@@ -9,12 +9,11 @@ from typing import Any
 
 import pytest
 
-from tests.faults.conftest import FaultGateway, FaultGateways
+from tests.faults.conftest import AT_ONCE, FaultGateway, FaultGateways
 from tests.kit.fault_table import FAULTS, WHOLE, Fault, Seen
 from tests.kit.faulty_provider import ANSWER
 from tests.kit.waiting import eventually
 
-AT_ONCE = 12
 CASES = [(fault, stream) for fault in FAULTS for stream in (False, True) if (fault.streams if stream else fault.json)]
 SHAPES = [pytest.param(fault, stream, id=f"{fault.name}-{'stream' if stream else 'json'}") for fault, stream in CASES]
 
@@ -78,15 +77,6 @@ def answers(gateways: FaultGateways) -> dict[str, ClientAnswer]:
         return dict(pool.map(lambda each: ask(*each), every))
 
 
-def line_of(setup: FaultGateway, got: ClientAnswer) -> dict[str, Any]:
-    def found() -> dict[str, Any] | None:
-        lines = (line for line in list(setup.gateway.lines) if isinstance(line, dict) and line["event"] == "request")
-        return next((line for line in lines if line["request_id"] == got.request_id), None)
-
-    eventually(lambda: found() is not None)
-    return found() or {}
-
-
 def kinds_of(line: dict[str, Any], deployment: str) -> set[str | None]:
     """Return the failure kinds that the log has for the attempts on that deployment."""
     return {attempt.get("kind") for attempt in attempts_on(line, deployment)}
@@ -105,7 +95,7 @@ def test_client_without_a_fallback_gets_a_complete_answer_or_one_clear_error(
     got = answers[alone]
     assert got.seen == fault.alone[stream], got.error
     assert got.done == (got.error is None), "[DONE] ends complete answers only"
-    line = line_of(setup, got)
+    line = setup.line_of(got.request_id)
     assert (line["status"], line.get("code")) == got.seen
     if got.error is None:
         assert got.finish in ("stop", "content_filter")
@@ -129,7 +119,7 @@ def test_fallback_is_used_after_the_expected_number_of_calls(
     shape = "stream" if stream else "json"
     primary = f"{fault.name}.{shape}.first"
     got = answers[primary]
-    line = line_of(setup, got)
+    line = setup.line_of(got.request_id)
     # On a busy machine the provider may read a call only after the gateway has given it up.
     call = f"{fault.name}/{shape}/first"
     eventually(lambda: setup.faulty.calls[call] >= fault.calls)
