@@ -554,12 +554,19 @@ def _route(request: Mapping[str, Any]) -> list[str]:
     return to if isinstance(to, list) else [to]
 
 
+def _is_slow(case: Case) -> bool:
+    """Whether each answer comes after a second or more: then the requests wait together."""
+    answers = case.data.get("answers", {}).values()
+    return bool(answers) and all(isinstance(one, Mapping) and one.get("after_ms", 0) >= 1000 for one in answers)
+
+
 async def _run(case: Case, client: httpx.AsyncClient, providers: Providers) -> list[str]:
     mistakes: list[str] = []
-    for request in case.data["requests"]:
-        for _ in range(request.get("times", 1)):
-            outcome = await _ask(client, request, stream=bool(case.stream))
-            mistakes += differences(request.get("want", _want(case)), outcome)
+    asked = [request for request in case.data["requests"] for _ in range(request.get("times", 1))]
+    outcomes = [_ask(client, request, stream=bool(case.stream)) for request in asked]
+    answers = await asyncio.gather(*outcomes) if _is_slow(case) else [await outcome for outcome in outcomes]
+    for request, outcome in zip(asked, answers, strict=True):
+        mistakes += differences(request.get("want", _want(case)), outcome)
     calls = {name: len(seen) for name, seen in providers.seen.items()}
     of_case = want if isinstance(want := _want(case), Mapping) else {}
     for name, number in of_case.get("calls", {}).items():
