@@ -93,7 +93,7 @@ def test_alert_names_its_page(rule: dict[str, dict[str, str]]) -> None:
     assert not anchor or anchor in anchors
 
 
-@pytest.mark.slow
+@pytest.mark.slow("tests each alert with promtool")
 def test_each_alert_fires_on_its_condition_and_is_silent_without_it(tmp_path: Path) -> None:
     tests = yaml.safe_load((DEPLOY / "prometheus/rules_test.yml").read_text("utf-8"))["tests"]
     tested = {(case["alertname"], "exp_alerts" in case) for test in tests for case in test["alert_rule_test"]}

@@ -13,6 +13,7 @@ import httpx
 import pytest
 
 from tests.e2e.usage_accounts import ACCOUNTS, REQUESTS, ROUTE_OF_ACCOUNTS, ask_in_all_ways, compare_accounts
+from tests.e2e.worker_processes import WORKERS
 from tests.kit.chat_http import CHAT, body
 from tests.kit.gateway_process import GatewayProcess
 from tests.kit.metered_gateway import CAP, HELD_TOKENS, LIMIT_S, client_of, in_money, rows_of, serving, serving_file
@@ -20,7 +21,7 @@ from tests.kit.metered_provider import PROMPT_TOKENS, metered_config, metered_pr
 from tests.kit.waiting import eventually
 
 
-@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("workers", WORKERS)
 def test_every_call_that_a_provider_saw_has_one_row(tmp_path: Path, workers: int) -> None:
     with serving(tmp_path, ROUTE_OF_ACCOUNTS, *ACCOUNTS, workers=workers) as (gateway, meter):
         ask_in_all_ways([gateway], REQUESTS)
@@ -76,7 +77,7 @@ def test_connection_that_fails_has_no_row(tmp_path: Path) -> None:
     assert rows_of(tmp_path) == []
 
 
-@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("workers", WORKERS)
 def test_killed_process_loses_no_row(tmp_path: Path, workers: int) -> None:
     with metered_provider("ok") as (provider, meter):
         path = metered_config(provider, tmp_path, "ok", in_money(1000)).write(tmp_path)

@@ -101,7 +101,7 @@ def resident_bytes(gateway: GatewayProcess) -> int:
     return int(line.split()[1]) * 1024
 
 
-@pytest.mark.slow
+@pytest.mark.slow("many readers stall")
 @pytest.mark.parametrize(
     ("words", "most_a_reader"), [(_WORDS, _MOST_A_READER_BYTES), (_LARGE, 5 * _LARGE + _MOST_A_READER_BYTES)]
 )
@@ -151,7 +151,7 @@ def test_reader_that_continues_gets_the_rest_without_delaying_a_fast_reader(
         assert all(event.count(b"x" * _WORDS) == 1 for event in events), "an event was lost or truncated"
 
 
-@pytest.mark.slow
+@pytest.mark.slow("waits for a time limit")
 def test_readers_that_stall_forever_are_cut_off_and_their_provider_is_released(
     providers: SimulatorThread, tmp_path: Path
 ) -> None:

@@ -29,7 +29,7 @@ def run(*words: str | Path, status: int = 0) -> str:
     return done.stdout if status == 0 else done.stderr
 
 
-@pytest.mark.slow
+@pytest.mark.slow("starts a gateway twice")
 def test_restored_directory_continues_history_ledger_receipts_and_keys(tmp_path: Path, pair: SimulatorThread) -> None:
     patch = {"clients_source": "database", "receipts": {"keep": "1d"}}
     path, state, archive = tmp_path / "gateway.yaml", tmp_path / "state", tmp_path / "state.tar.gz"

@@ -17,6 +17,7 @@ import pytest
 from providers.testkit.scenario import HttpError, Scenario
 from providers.testkit.server import SimulatorThread
 from tests.e2e.switching_gateway import gateway_command
+from tests.e2e.worker_processes import WORKERS
 from tests.kit.chat_http import CHAT, body
 from tests.kit.configs import Config
 from tests.kit.reloading_gateway import LIMIT_S, NAMES, Operator, config, operated
@@ -83,7 +84,7 @@ def reset_scenarios(pair: SimulatorThread) -> None:
 
 
 @pytest.mark.slow("a schedule has steps of seconds")
-@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("workers", WORKERS)
 def test_failing_candidate_is_rolled_back_without_a_failed_request(
     tmp_path: Path, pair: SimulatorThread, workers: int
 ) -> None:
@@ -138,7 +139,7 @@ def test_failing_candidate_is_rolled_back_without_a_failed_request(
         assert operator.answered_by() == "b"
 
 
-@pytest.mark.slow
+@pytest.mark.slow("waits for the stages of a schedule")
 @pytest.mark.parametrize("workers", [1, 2])
 def test_rollback_after_a_promotion_restores_the_shares_of_the_end_and_keeps_them(
     tmp_path: Path, pair: SimulatorThread, workers: int

@@ -130,7 +130,7 @@ def test_disconnect_of_a_client_that_reads_nothing_is_noticed_with_full_buffers(
     provider.close()
 
 
-@pytest.mark.slow
+@pytest.mark.slow("waits for a time limit")
 def test_connected_client_that_reads_nothing_is_cut_off_at_the_deadline(
     providers: SimulatorThread, tmp_path: Path
 ) -> None:

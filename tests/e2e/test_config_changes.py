@@ -15,6 +15,7 @@ import pytest
 
 from providers.testkit.server import SimulatorThread
 from tests.e2e.switching_gateway import audit_events, content_of, gateway_command, replace_config, state_dir_of
+from tests.e2e.worker_processes import WORKERS
 from tests.kit.reloading_gateway import NAMES, Load, Operator, config, operated, with_key
 from tests.kit.waiting import eventually
 
@@ -33,8 +34,8 @@ def command_output(path: Path, *words: str) -> Any:
     return json.loads(done.stdout)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.slow("a load of seconds")
+@pytest.mark.parametrize("workers", WORKERS)
 def test_change_refusal_and_rollback_under_load_fail_no_request(
     path: Path, pair: SimulatorThread, workers: int
 ) -> None:
@@ -152,7 +153,7 @@ def test_rollback_to_a_version_that_no_longer_compiles_is_refused_with_all_reaso
     assert operator.version() == second
 
 
-@pytest.mark.slow
+@pytest.mark.slow("starts a gateway twice")
 def test_rollback_survives_a_restart_until_its_release(path: Path, pair: SimulatorThread) -> None:
     environ = {"GATEWAY_STATE_DIR": str(state_dir_of(path))}
     with operated(path, 1, **environ) as operator:
@@ -179,6 +180,7 @@ def test_rollback_survives_a_restart_until_its_release(path: Path, pair: Simulat
     assert gateway_command(path, "audit", "verify").returncode == 0
 
 
+@pytest.mark.slow("a start waits for the lock of its directory")
 def test_state_directory_accepts_one_gateway(operator: Operator, path: Path) -> None:
     done = gateway_command(path, "serve", "--port", "0")
     assert done.returncode == 2

@@ -16,7 +16,7 @@ from gateway.cli import main
 from providers.testkit.scenario import Scenario, Silent
 from providers.testkit.server import SimulatorThread
 from tests.e2e.paused_provider import WORDS, PausedProvider
-from tests.e2e.worker_processes import paused
+from tests.e2e.worker_processes import WORKERS, paused
 from tests.kit.chat_http import CHAT, body, events_of
 from tests.kit.configs import BASE, table_of
 from tests.kit.reloading_gateway import LIMIT_S, Operator, config, operated
@@ -25,7 +25,6 @@ from tests.kit.waiting import eventually
 HEALTH = b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n"
 # Less than the grace time, so the process did not wait for it.
 ENDS_S = 25
-WORKERS = [1, pytest.param(2, marks=pytest.mark.slow)]
 
 
 @pytest.fixture
@@ -68,7 +67,7 @@ def _is_refused(operator: Operator) -> bool:
     ("workers", "transport"),
     [
         (1, "lean"),
-        pytest.param(2, "lean", marks=pytest.mark.slow),
+        pytest.param(2, "lean", marks=pytest.mark.slow("starts a process for each worker")),
         pytest.param(1, "httpx", marks=pytest.mark.slow),
     ],
 )

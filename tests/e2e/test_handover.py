@@ -27,6 +27,7 @@ from gateway.usage.postgres import upgrade
 from providers.testkit.scenario import Scenario
 from providers.testkit.server import SimulatorThread
 from tests.e2e.service_manager import Manager
+from tests.e2e.worker_processes import WORKERS
 from tests.kit.chat_http import CHAT, body, events_of
 from tests.kit.metered_gateway import CAP, HELD_TOKENS, rows_of, serving, with_budget
 from tests.kit.operator_console import ConsoleClient
@@ -38,7 +39,6 @@ from tests.kit.waiting import eventually
 HANDOVERS = int(os.environ.get("HANDOVERS", "3"))
 RATE = float(os.environ.get("HANDOVER_RATE", "20"))
 STREAM_S = float(os.environ.get("HANDOVER_STREAM_S", "4"))
-WORKERS = [1, pytest.param(2, marks=pytest.mark.slow)]
 WORDS = "one two three four five six seven eight nine ten"
 SLOW = {"assistants": {"slow": {"routes": {"default": ["b"]}}}}
 

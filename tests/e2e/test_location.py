@@ -200,7 +200,7 @@ def send_raw(server: GatewayProcess, peer: str, headers: tuple[Header, ...], key
     return int(head[0].split()[1]), named.get("x-gateway-region")
 
 
-@pytest.mark.parametrize("number", [60, pytest.param(1_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("number", [60, pytest.param(1_000, marks=pytest.mark.slow("sends 1,000 requests"))])
 def test_no_header_changes_the_location_of_an_untrusted_client(server: GatewayProcess, number: int) -> None:
     counts: Counter[str] = Counter()
 

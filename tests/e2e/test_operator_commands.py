@@ -61,7 +61,9 @@ def test_schedule_is_stopped_by_a_command(
         assert (shown["phase"], shown["share"]) == ("rolled_back", 0.0)
 
 
-@pytest.mark.parametrize("workers", ["1", pytest.param("2", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "workers", ["1", pytest.param("2", marks=pytest.mark.slow("starts a process for each worker"))]
+)
 def test_cooldown_is_ended_by_a_command(
     path: Path, pair: SimulatorThread, capsys: pytest.CaptureFixture[str], workers: str
 ) -> None:

@@ -103,7 +103,7 @@ def test_change_of_a_protected_region_needs_a_signature(operator: Operator, pair
     assert operator.answered_by() == "a"
 
 
-@pytest.mark.slow
+@pytest.mark.slow("compiles several changes")
 @pytest.mark.parametrize(
     "change", ["unprotected", pytest.param("another admin", marks=pytest.mark.slow), "an edit of the account"]
 )
@@ -121,7 +121,7 @@ def test_protection_itself_is_protected(operator: Operator, pair: SimulatorThrea
     assert operator.version() == before
 
 
-@pytest.mark.slow
+@pytest.mark.slow("starts a gateway several times")
 def test_start_without_anything_to_compare_with_can_be_refused(path: Path) -> None:
     state = state_dir_of(path)
     warned = run_command(path, "check", "--state", str(state))
@@ -138,7 +138,7 @@ def test_start_without_anything_to_compare_with_can_be_refused(path: Path) -> No
     assert "checks no signature" not in run_command(path, "check", "--state", str(state)).stderr
 
 
-@pytest.mark.slow
+@pytest.mark.slow("starts a gateway several times")
 def test_restart_does_not_bypass_the_protection(path: Path, pair: SimulatorThread) -> None:
     environ = {"GATEWAY_STATE_DIR": str(state_dir_of(path))}
     with operated(path, 1, **environ) as operator:

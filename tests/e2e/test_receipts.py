@@ -18,6 +18,7 @@ from gateway.signing import new_key
 from providers.testkit.scenario import HttpError, Scenario
 from providers.testkit.server import SimulatorThread
 from tests.e2e.conftest import KEYS, PATIENT, config_for
+from tests.e2e.worker_processes import WORKERS
 from tests.kit.chat_http import CHAT, body
 from tests.kit.gateway_command import Command, as_a_process, in_this_process
 from tests.kit.gateway_process import APP_KEY, BACKEND_KEY, GatewayProcess, running_gateway
@@ -55,7 +56,7 @@ def key(tmp_path: Path) -> Path:
     return key
 
 
-@pytest.fixture(params=[1, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.fixture(params=WORKERS)
 def signing(
     request: pytest.FixtureRequest, providers: SimulatorThread, healthy: None, key: Path, tmp_path: Path
 ) -> Iterator[tuple[GatewayProcess, Path]]:

@@ -52,7 +52,9 @@ def ask(url: str, country: str = "DE", secret: str = SECRETS["EDGE_SECRET"], **m
     return httpx.post(f"{url}/v1/chat/completions", headers=headers, json=body, timeout=30)
 
 
-@pytest.mark.parametrize("workers", ["1", pytest.param("2", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "workers", ["1", pytest.param("2", marks=pytest.mark.slow("starts a process for each worker"))]
+)
 def test_real_config_serves_its_regions_edges_and_budgets_without_provider_keys(workers: str, tmp_path: Path) -> None:
     config = CONFIG.write(tmp_path)
     environ = {**SECRETS, "GATEWAY_WORKERS": workers, "GATEWAY_STATE_DIR": str(tmp_path / "state")}
@@ -101,7 +103,7 @@ sys.addaudithook(note)
 """
 
 
-@pytest.mark.slow
+@pytest.mark.slow("starts an interpreter for each compile")
 @pytest.mark.parametrize("transport", ["lean", "httpx"])
 def test_no_connection_leaves_this_machine(transport: str, tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text(textwrap.dedent(_WATCH))
@@ -158,7 +160,7 @@ def _every_site() -> dict[str, dict[str, Any]]:
     return deployments
 
 
-@pytest.mark.slow
+@pytest.mark.slow("serves a deployment at every site")
 def test_every_site_of_the_catalogue_can_be_rehearsed(tmp_path: Path) -> None:
     deployments = _every_site()
     assert len(deployments) > 50

@@ -22,6 +22,7 @@ import pytest
 
 from gateway.changes.live_config import POLL_S
 from providers.testkit.server import SimulatorThread
+from tests.e2e.worker_processes import WORKERS
 from tests.kit.chat_http import CHAT, body
 from tests.kit.config_cases import position_of
 from tests.kit.configs import Config, key_hash
@@ -99,7 +100,7 @@ def test_config_changes_under_load_fail_no_request(path: Path, pair: SimulatorTh
 # --- every way to change a file -------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("workers", WORKERS)
 def test_edit_takes_effect_within_two_seconds(path: Path, pair: SimulatorThread, workers: int) -> None:
     with operated(path, workers) as operator:
         for number in (1, 2, 3):
@@ -120,7 +121,7 @@ def compile_s(path: Path) -> float:
     return time.monotonic() - began
 
 
-@pytest.mark.slow
+@pytest.mark.slow("writes a file piece by piece")
 def test_slowly_written_file_is_read_when_it_is_complete(operator: Operator, pair: SimulatorThread) -> None:
     for number in range(0, 20, 2):
         version = operator.version()
@@ -177,7 +178,7 @@ def test_invalid_file_changes_nothing_and_is_reported(operator: Operator, pair: 
     assert operator.ready()["last_failed_reload"] is None
 
 
-@pytest.mark.slow
+@pytest.mark.slow("waits for polls of the file")
 def test_deleted_file_changes_nothing(operator: Operator, pair: SimulatorThread) -> None:
     version = operator.version()
     operator.path.unlink()
@@ -189,7 +190,7 @@ def test_deleted_file_changes_nothing(operator: Operator, pair: SimulatorThread)
     assert operator.answered_by() == "b"
 
 
-@pytest.mark.slow
+@pytest.mark.slow("waits for polls of the file")
 def test_named_pipe_in_place_of_the_file_blocks_nothing(operator: Operator, pair: SimulatorThread) -> None:
     version = operator.version()
     operator.path.unlink()
@@ -201,7 +202,7 @@ def test_named_pipe_in_place_of_the_file_blocks_nothing(operator: Operator, pair
     assert operator.answered_by() == "b"
 
 
-@pytest.mark.slow
+@pytest.mark.slow("waits for polls of the file")
 def test_retargeted_symlink_is_a_change(tmp_path: Path, pair: SimulatorThread) -> None:
     """As a ConfigMap is mounted: the file is a link through `..data`, and that link is replaced."""
     for number, name in enumerate(NAMES):
@@ -219,7 +220,7 @@ def test_retargeted_symlink_is_a_change(tmp_path: Path, pair: SimulatorThread) -
         assert operator.answered_by() == "b"
 
 
-@pytest.mark.slow
+@pytest.mark.slow("waits for polls of the file")
 def test_changed_secret_file_is_used(path: Path, pair: SimulatorThread, tmp_path: Path) -> None:
     secret = tmp_path / "secret"
     secret.write_text("sk-old", "utf-8")
@@ -281,7 +282,7 @@ def test_admin_listener_returns_the_result_of_a_reload(operator: Operator, pair:
     assert operator.answered_by() == "b"
 
 
-@pytest.mark.slow
+@pytest.mark.slow("compiles several changes")
 def test_change_that_needs_a_restart_is_refused(operator: Operator, pair: SimulatorThread) -> None:
     simulated = "{provider: openai, model: gpt-6-luna, endpoint: simulator, simulates: us}"
     demo = {"version": 1, "demo": True, "regions": config(pair).data["regions"]}
@@ -469,7 +470,7 @@ def full_listener() -> Iterator[socket.socket]:
             yield listener
 
 
-@pytest.mark.slow  # the system tries to connect again after one, three and seven seconds
+@pytest.mark.slow("the system tries to connect again after one, three and seven seconds")
 @pytest.mark.parametrize("change", ["nothing that matters", "disabled"])
 def test_request_forbidden_while_connecting_is_not_sent(
     path: Path, pair: SimulatorThread, full_listener: socket.socket, change: str
@@ -532,7 +533,7 @@ def test_request_gets_no_further_attempt_after_its_edge_was_removed(
         assert pending.result(LIMIT_S).status_code == status
 
 
-@pytest.mark.slow
+@pytest.mark.slow("compiles a change while a request waits")
 def test_retry_on_the_same_deployment_obeys_the_kill_switch(path: Path, pair: SimulatorThread) -> None:
     hanging = HangingProvider()
     hung = config(pair, "a", 0, {"deployments": {"a": {"endpoint": f"{hanging.origin}/v1"}}})
@@ -548,7 +549,7 @@ def test_retry_on_the_same_deployment_obeys_the_kill_switch(path: Path, pair: Si
     hanging.close()
 
 
-@pytest.mark.slow
+@pytest.mark.slow("compiles a change while a request waits")
 def test_request_received_during_a_reload_uses_the_new_config(operator: Operator, pair: SimulatorThread) -> None:
     version = operator.version()
     host, port = operator.gateway.url.removeprefix("http://").split(":")

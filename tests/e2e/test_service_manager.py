@@ -20,6 +20,7 @@ import pytest
 from gateway.state.lock import holder_of
 from tests.e2e.paused_provider import WORDS, PausedProvider
 from tests.e2e.service_manager import Manager
+from tests.e2e.worker_processes import WORKERS
 from tests.kit.chat_http import CHAT, body
 from tests.kit.gateway_process import GatewayProcess
 from tests.kit.reloading_gateway import LIMIT_S, config, operated, two_providers
@@ -36,7 +37,7 @@ os.execv(sys.executable, [sys.executable, "-m", "gateway.cli", "serve", "--confi
 """
 
 
-@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("workers", WORKERS)
 def test_start_heartbeats_reload_and_stop_are_reported(path: Path, workers: int) -> None:
     manager = Manager()
     with operated(path, workers, NOTIFY_SOCKET=manager.address, WATCHDOG_USEC="100000") as operator:
@@ -64,7 +65,7 @@ def served(
     )
 
 
-@pytest.mark.slow
+@pytest.mark.slow("starts a gateway as systemd does")
 def test_sockets_of_systemd_are_served_by_their_names(path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as admin, socket.create_server(("127.0.0.1", 0)) as public:
         with served(path, "admin:public", [admin, public]) as process:
@@ -140,7 +141,7 @@ def test_reload_of_the_unit_hands_over_while_an_answer_runs(tmp_path: Path) -> N
         eventually(lambda: holder_of(one.state) is None, LIMIT_S)
 
 
-@pytest.mark.slow
+@pytest.mark.slow("stops a gateway while an answer runs")
 @pytest.mark.parametrize("job", ["restart", "stop"])
 def test_restart_of_the_unit_leaves_an_answer_to_its_worker(tmp_path: Path, job: str) -> None:
     """systemd stops the main process, and starts the next one at its end. A stop waits for the answer."""

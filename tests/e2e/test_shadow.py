@@ -159,7 +159,7 @@ def test_text_is_stored_when_the_gateway_is_inside_the_boundary(
     assert not any(WORDS in str(line) for line in operator.gateway.lines)
 
 
-@pytest.mark.slow
+@pytest.mark.slow("starts a process for each worker")
 def test_several_workers_write_to_one_file(tmp_path: Path, pair: SimulatorThread) -> None:
     with started(tmp_path, shadowed(pair), 2) as operator:
         for asked in range(1, 21):

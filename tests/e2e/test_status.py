@@ -12,6 +12,7 @@ import pytest
 from gateway.cli import main
 from providers.testkit.scenario import HttpError, Scenario, Silent
 from providers.testkit.server import SimulatorThread
+from tests.e2e.worker_processes import WORKERS
 from tests.kit.chat_http import CHAT, body
 from tests.kit.reloading_gateway import Operator, config, operated
 from tests.kit.waiting import eventually
@@ -47,7 +48,7 @@ def shown(operator: Operator, capsys: pytest.CaptureFixture[str], *words: str) -
     return status, capsys.readouterr().out
 
 
-@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("workers", WORKERS)
 def test_sound_gateway_has_no_problem(path: Path, workers: int, capsys: pytest.CaptureFixture[str]) -> None:
     state = path.parent / "state"
     with operated(path, workers, GATEWAY_STATE_DIR=str(state), GATEWAY_INSTANCE="berlin-1") as operator:

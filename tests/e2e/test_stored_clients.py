@@ -118,7 +118,7 @@ def test_key_works_soon_on_all_workers_until_it_is_revoked(operator: Operator) -
     operator.expect(made["key"], "invalid_api_key")
 
 
-@pytest.mark.slow
+@pytest.mark.slow("waits for the end of a grace time")
 def test_both_secrets_of_a_rotated_key_work_until_the_grace_time_ends(operator: Operator) -> None:
     old = operator.json("keys", "create", "--client", "app")
     new = operator.json("keys", "rotate", old["id"], "--grace", "1h")
@@ -133,7 +133,7 @@ def test_both_secrets_of_a_rotated_key_work_until_the_grace_time_ends(operator: 
     assert operator.code(newest["key"]) == ""
 
 
-@pytest.mark.slow
+@pytest.mark.slow("waits until a key expires")
 def test_key_stops_to_work_when_it_expires(operator: Operator) -> None:
     made = operator.json("keys", "create", "--client", "app", "--expires", "2s")
     eventually(lambda: operator.json("keys", "show", made["id"])["status"] == "expired")

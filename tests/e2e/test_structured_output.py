@@ -394,7 +394,7 @@ def exponential(keyword: str) -> dict[str, Any]:
     return {"$defs": {**levels, "d28": {"type": "integer"}}, "$ref": "#/$defs/d0"}
 
 
-@pytest.mark.slow
+@pytest.mark.slow("checks hostile schemas for their limits of time")
 @pytest.mark.parametrize(
     ("schema", "text", "status"),
     [

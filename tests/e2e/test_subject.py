@@ -95,7 +95,7 @@ def sums(state: Path) -> Any:
         return reader.report(UsageQuery(("client", "deployment"), *EVERY_DAY)).data()
 
 
-@pytest.mark.slow
+@pytest.mark.slow("uses every file of a state directory")
 def test_an_erasure_leaves_no_marker_of_the_person_in_any_file_and_all_sums(operator: Operator, tmp_path: Path) -> None:
     state = tmp_path / "state"
     run(state, "budgets", "top-up", "--user", ANNA, "--client", "app", "--per", "total", "--amount", "5000")

@@ -14,6 +14,7 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.e2e.worker_processes import WORKERS
 from tests.kit.chat_http import CHAT, body, events_of
 from tests.kit.configs import key_hash
 from tests.kit.faulty_provider import Call, Provider
@@ -89,10 +90,12 @@ def limited(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     assert {row["amount"] for row in rows if row["deployment"] == "error"} <= {"0.00"}
 
 
-WORKERS = pytest.mark.parametrize("limited", [1, pytest.param(4, marks=pytest.mark.slow)], indirect=True)
+LIMITED = pytest.mark.parametrize(
+    "limited", [1, pytest.param(4, marks=pytest.mark.slow("starts a process for each worker"))], indirect=True
+)
 
 
-@WORKERS
+@LIMITED
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("limit", ["money", "tokens", "concurrent", "project"])
 def test_exactly_ten_of_200_parallel_requests_are_admitted(limited: LimitedGateway, stream: bool, limit: str) -> None:
@@ -100,7 +103,7 @@ def test_exactly_ten_of_200_parallel_requests_are_admitted(limited: LimitedGatew
     assert sum(status == 200 for status, _ in answers) == limited.meter.number("ok") == 10
 
 
-@WORKERS
+@LIMITED
 def test_tokens_per_minute_admit_ten_of_200_parallel_requests(limited: LimitedGateway) -> None:
     began = time.monotonic()
     # A call holds what the calls of its deployment have used, so this deployment has no other calls.
@@ -124,7 +127,7 @@ def test_request_above_all_tokens_of_a_minute_is_never_admitted(tmp_path: Path) 
         assert int(answer.headers["x-ratelimit-remaining-tokens"]) < HELD_TOKENS
 
 
-@WORKERS
+@LIMITED
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("withheld", ["ok", "error"])
 def test_exactly_ten_of_200_parallel_requests_are_admitted_with_failover(
@@ -250,7 +253,7 @@ def test_unknown_price_under_a_money_budget_is_refused(tmp_path: Path) -> None:
         assert meter.calls == []
 
 
-@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("workers", WORKERS)
 def test_used_budget_is_a_metric_an_event_and_a_call_of_the_webhook(tmp_path: Path, workers: int) -> None:
     received: list[dict[str, Any]] = []
 

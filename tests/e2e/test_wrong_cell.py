@@ -141,6 +141,7 @@ def test_pipelined_request_after_it_is_not_answered(cell: GatewayProcess) -> Non
         check(rest_of(connection))
 
 
+@pytest.mark.slow("the server reads a body for five seconds")
 def test_client_that_sends_nothing_is_not_waited_for(cell: GatewayProcess) -> None:
     with connect(cell) as connection:
         connection.sendall(HEAD + b"content-length: 5000000\r\n\r\n" + PROMPT)

@@ -1,4 +1,4 @@
-"""Pause a worker process, and the headers of a request to it."""
+"""The numbers of workers of a test, how one is paused, and the headers of a request to it."""
 
 from __future__ import annotations
 
@@ -8,9 +8,14 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
+import pytest
+
 from tests.kit.chat_http import EU
 from tests.kit.gateway_process import APP_KEY
 from tests.kit.waiting import eventually
+
+WORKERS = [1, pytest.param(2, marks=pytest.mark.slow("starts a process for each worker"))]
+"""The numbers of workers that a test is run with."""
 
 HEADERS = {**EU, "authorization": f"Bearer {APP_KEY}"}
 
