@@ -25,7 +25,7 @@ from typing import Any
 import httpx
 
 from gateway.api.errors import STATUS
-from tests.kit.chaos_world import KEY, PLACES, REGIONS, Site, config_of, site_at, words_of
+from tests.chaos.world import KEY, PLACES, REGIONS, Site, config_of, site_at, words_of
 from tests.kit.gateway_process import GatewayProcess, running_gateway
 
 __all__ = ["ChaosRun", "change", "main", "run"]

@@ -26,7 +26,7 @@ from pathlib import Path
 import httpx
 
 from tests.chaos.run import ChaosRun, change
-from tests.kit.chaos_world import KEY, REGIONS, Site, config_of, site_at
+from tests.chaos.world import KEY, REGIONS, Site, config_of, site_at
 from tests.kit.gateway_process import GatewayProcess, running_gateway
 
 __all__ = ["Series", "main", "run"]
