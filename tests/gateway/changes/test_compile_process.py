@@ -19,6 +19,7 @@ from tests.kit.scripted_server import until
 ORDER = CompileJob(str(example_path("demo.yaml")), demo=True)
 
 
+@pytest.mark.slow("starts processes that compile")
 def test_process_started_in_advance_takes_the_job() -> None:
     child = Child()
     child.prepare()

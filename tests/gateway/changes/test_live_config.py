@@ -401,6 +401,7 @@ async def test_change_activated_by_a_reload_is_not_compiled_again_by_the_watch(
 # --- the child ------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow("starts processes that compile")
 async def test_child_process_returns_the_same_outcome_as_a_compile_in_process(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -420,6 +421,7 @@ async def test_child_process_returns_the_same_outcome_as_a_compile_in_process(
     assert KEYS["GEMINI_API_KEY"] not in repr(apart)
 
 
+@pytest.mark.slow("starts processes that compile")
 async def test_waiting_child_takes_exactly_one_job(tmp_path: Path) -> None:
     path = tmp_path / "gateway.yaml"
     path.write_text("version: 2\n", "utf-8")

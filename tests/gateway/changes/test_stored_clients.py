@@ -177,6 +177,7 @@ def test_entries_reach_the_audit_trail_once(tmp_path: Path) -> None:
     assert hashlib.sha256(key.encode()).hexdigest() not in json.dumps(trail.lines)
 
 
+@pytest.mark.slow("loads 10,000 clients")
 def test_ten_thousand_clients_are_loaded_in_reasonable_time(database: ClientDatabase, tmp_path: Path) -> None:
     database.stage(TABLE)
     names = [f"client-{number}" for number in range(10_000)]

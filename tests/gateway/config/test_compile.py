@@ -488,6 +488,7 @@ class TestTable:
             "eu"
         ].boundary.contains("NO")
 
+    @pytest.mark.slow("compiles many deployments")
     def test_the_work_grows_as_the_deployments_do(self) -> None:
         few, many = (calls_to_compile(many_deployments(count)) for count in (100, 1000))
         assert many < 12 * few

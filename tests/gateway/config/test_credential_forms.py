@@ -50,7 +50,7 @@ def test_hunyuan_key_of_both_parts_is_accepted() -> None:
     assert len(config.deployments["x"].credentials) == 1
 
 
-@pytest.mark.slow
+@pytest.mark.slow("imports the gateway in a new process")
 def test_simulated_providers_accept_their_keys_without_a_signing_library() -> None:
     done = subprocess.run([sys.executable, "-c", SIMULATED], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout.splitlines()[-1] + done.stderr

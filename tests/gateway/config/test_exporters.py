@@ -161,6 +161,7 @@ collectors = st.fixed_dictionaries(
 )
 
 
+@pytest.mark.slow("compiles each example")
 @given(configs(sound=True), st.lists(collectors, min_size=1, max_size=3))
 @settings(max_examples=examples(150), deadline=None)
 def test_compiled_exporter_never_receives_a_region_whose_boundary_excludes_it(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from copy import deepcopy
 from typing import Any
 
+import pytest
 import yaml
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
@@ -99,6 +100,7 @@ def truth(config: dict[str, Any], name: str) -> tuple[Places, Places]:
     return residency.stores, residency.processes
 
 
+@pytest.mark.slow("compiles each example")
 @settings(max_examples=examples(300), deadline=None)
 @given(configs())
 def test_compiled_routes_stay_inside_their_boundaries(config: dict[str, Any]) -> None:
@@ -163,6 +165,7 @@ def spoilt(draw: st.DrawFn) -> dict[str, Any]:
     return config
 
 
+@pytest.mark.slow("compiles each example")
 @settings(max_examples=examples(120), deadline=None)
 @given(spoilt())
 def test_random_values_compile_or_are_reported_with_a_position(config: dict[str, Any]) -> None:

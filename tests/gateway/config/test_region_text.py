@@ -189,6 +189,7 @@ def test_config_version_with_region_text_can_be_pickled() -> None:
     assert len(pickle.dumps(again.regions)) < 100_000
 
 
+@pytest.mark.slow("imports the gateway in a new process")
 def test_only_compiling_region_text_imports_babel() -> None:
     """It would stay in each process that serves."""
     code = (

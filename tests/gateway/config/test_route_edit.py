@@ -77,6 +77,7 @@ def test_route_that_ends_with_a_weighted_step_over_lines_can_be_edited() -> None
     assert values(with_route(text, "x.yaml", "a", "cn", ["q"])) == wanted
 
 
+@pytest.mark.slow("edits every route of the shipped configurations")
 @unhurried
 @given(
     st.sampled_from(["gateway.yaml", "demo.yaml"]),

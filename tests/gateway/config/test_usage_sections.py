@@ -279,6 +279,7 @@ def test_check_states_how_a_budget_can_be_exceeded_without_stores() -> None:
     assert "instances x" not in shown
 
 
+@pytest.mark.slow("compiles 10,000 clients")
 def test_ten_thousand_clients_compile_in_reasonable_time() -> None:
     clients = {
         f"team-{number}": {

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
@@ -169,6 +170,7 @@ def names(decision: Decision) -> list[str]:
     return [it.deployment.name for it in decision.outcome.steps] if isinstance(decision.outcome, Plan) else []
 
 
+@pytest.mark.slow("decides every combination")
 @given(case=cases(), choice=st.sampled_from(["x", "y", "z"]))
 def test_preference_changes_the_order_only_and_names_the_true_reason(case: Case, choice: str) -> None:
     plain = case.decided(case.assistant)
@@ -211,6 +213,7 @@ def test_preference_changes_the_order_only_and_names_the_true_reason(case: Case,
         assert preference.reason in whys
 
 
+@pytest.mark.slow("decides every combination")
 @given(case=cases())
 def test_capabilities_agree_with_the_decisions(case: Case) -> None:
     plain = case.decided(case.assistant, well=True)

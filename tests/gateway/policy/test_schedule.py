@@ -140,6 +140,7 @@ def test_looks_grow_rare_and_strict() -> None:
     assert progress.looks == 8
 
 
+@pytest.mark.slow("simulates many schedules")
 def test_few_equal_candidates_are_rolled_back() -> None:
     draw = random.Random(20261120)  # a fixed seed, for a test
     schedule = Schedule("b", (Stage(0.1, 1e9), Stage(1.0, None)), StopRule(0.01, None, 50), "id")
@@ -210,6 +211,7 @@ class ScheduleMachine(RuleBasedStateMachine):
 
 
 TestScheduleMachine = ScheduleMachine.TestCase
+TestScheduleMachine.pytestmark = [pytest.mark.slow("simulates many schedules")]  # type: ignore[attr-defined]
 TestScheduleMachine.settings = settings(max_examples=60, stateful_step_count=20, deadline=None)
 
 

@@ -195,15 +195,13 @@ async def test_all_windows_and_owners_are_rebuilt(valkey: RunningValkey, postgre
 async def test_without_the_database_budgets_are_refused_and_it_is_reported(
     valkey: RunningValkey, postgres: RunningPostgres
 ) -> None:
-    with running_postgres() as other:
-        await asyncio.to_thread(upgrade, other.address())
-        async with processes(valkey, other, 1) as (one,):
-            other.kill()
-            valkey.command("FLUSHALL")
-            with pytest.raises(TimeoutError):
-                async with asyncio.timeout(1):
-                    await hold(one.gate, request("call", 1))
-            await asyncio.to_thread(waiting.eventually, lambda: one.keeper.problem is not None)
-            assert "can't be reached" in (one.keeper.problem or "")
-            other.restart()
-            assert isinstance(await hold(one.gate, request("later", 1)), HoldGranted)
+    async with processes(valkey, postgres, 1) as (one,):
+        postgres.kill()
+        valkey.command("FLUSHALL")
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(1):
+                await hold(one.gate, request("call", 1))
+        await asyncio.to_thread(waiting.eventually, lambda: one.keeper.problem is not None)
+        assert "can't be reached" in (one.keeper.problem or "")
+        postgres.restart()
+        assert isinstance(await hold(one.gate, request("later", 1)), HoldGranted)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import hypothesis.strategies as st
+import pytest
 from hypothesis import settings
 from hypothesis.stateful import rule
 
@@ -17,6 +18,8 @@ from gateway.usage.journal import Journal
 from gateway.usage.windows import SECOND_NS
 from tests.gateway.usage.gate_machine import OWNERS, RATES, GateMachine
 from tests.gateway.usage.reference_gate import at_once, windows_at
+
+pytestmark = pytest.mark.slow("runs 40 sequences of operations")
 
 
 class JournalMachine(GateMachine):

@@ -17,6 +17,7 @@ from gateway.usage.windows import SECOND_NS
 from tests.gateway.usage.gate_machine import OWNERS, GateMachine, limits_of
 from tests.kit.valkey_server import RunningValkey, running_valkey
 
+pytestmark = pytest.mark.slow("runs 40 sequences of operations")
 NOW_NS = 2_500_000_000 * SECOND_NS
 """It is in the future: Valkey deletes counters of windows that have ended by its own clock."""
 UNIT = 2**53 + 1

@@ -257,6 +257,7 @@ class HoldMachine(RuleBasedStateMachine):
 
 
 TestHoldMachine = HoldMachine.TestCase
+TestHoldMachine.pytestmark = [pytest.mark.slow("runs 60 sequences of calls")]  # type: ignore[attr-defined]
 TestHoldMachine.settings = settings(max_examples=60, stateful_step_count=25, deadline=None)
 
 

@@ -36,6 +36,7 @@ def report(directory: Path, *by: str) -> GroupedUsage:
         return reader.report(UsageQuery(by, *EVERY_DAY))
 
 
+@pytest.mark.slow("writes a ledger for each example")
 @given(st.lists(st.lists(usage_rows(CALLS), max_size=6), max_size=4))
 def test_totals_equal_a_recount_of_the_rows(batches: list[list[UsageRow]]) -> None:
     """Also after repeated calls, which are inserted once."""
@@ -48,6 +49,7 @@ def test_totals_equal_a_recount_of_the_rows(batches: list[list[UsageRow]]) -> No
             expect_recount(reader, rows)
 
 
+@pytest.mark.slow("writes a ledger for each example")
 @given(st.lists(usage_rows(CALLS), max_size=12))
 def test_every_dimension_sums_to_the_same_total(rows: list[UsageRow]) -> None:
     with tempfile.TemporaryDirectory(dir=MEMORY) as folder:

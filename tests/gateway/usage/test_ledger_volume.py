@@ -10,6 +10,8 @@ from contextlib import closing
 from datetime import UTC
 from pathlib import Path
 
+import pytest
+
 from gateway.usage.amounts import NANO
 from gateway.usage.ledger import Ledger, ledger_file
 from gateway.usage.reports import UsageQuery, UsageReader
@@ -38,6 +40,7 @@ def row(number: int, choice: random.Random) -> UsageRow:
     )
 
 
+@pytest.mark.slow("reports a month of rows")
 def test_month_is_reported_from_totals_in_less_than_a_second(tmp_path: Path) -> None:
     choice = random.Random(1)
     began = time.process_time()

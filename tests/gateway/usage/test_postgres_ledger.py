@@ -161,28 +161,28 @@ def test_instances_add_rows_at_the_same_time(database: RunningPostgres) -> None:
         assert reader.report(UsageQuery((), *EVERY_DAY)).total.all.calls == 300
 
 
-def test_writer_ships_rows_while_the_database_is_there_and_keeps_them_otherwise(tmp_path: Path) -> None:
+def test_writer_ships_rows_while_the_database_is_there_and_keeps_them_otherwise(
+    database: RunningPostgres, tmp_path: Path
+) -> None:
     failures: list[str] = []
-    with running_postgres() as server:
-        upgrade(server.address())
-        server.kill()
-        writer = LedgerWriter(tmp_path, lambda: LedgerRules(UTC), failures.append, ledger=opened(server))
-        writer.start()
-        for number in range(50):
-            keep_rows(tmp_path, usage_row(f"call-{number}"))
-        eventually(lambda: writer.problem is not None)
-        assert "can't be reached" in str(writer.problem)
-        server.restart()
-        eventually(lambda: len(server.sql("SELECT 1 FROM usage_row")) == 50)
-        for number in range(50, 90):
-            keep_rows(tmp_path, usage_row(f"call-{number}"))
-            if number == 70:
-                server.kill()
-                server.restart()
-        eventually(lambda: len(server.sql("SELECT 1 FROM usage_row")) == 90)
-        writer.close()
-        assert {row.call for row in read_rows(server.address())} == {f"call-{number}" for number in range(90)}
-        assert kept_rows(tmp_path) == []
+    database.kill()
+    writer = LedgerWriter(tmp_path, lambda: LedgerRules(UTC), failures.append, ledger=opened(database))
+    writer.start()
+    for number in range(50):
+        keep_rows(tmp_path, usage_row(f"call-{number}"))
+    eventually(lambda: writer.problem is not None)
+    assert "can't be reached" in str(writer.problem)
+    database.restart()
+    eventually(lambda: len(database.sql("SELECT 1 FROM usage_row")) == 50)
+    for number in range(50, 90):
+        keep_rows(tmp_path, usage_row(f"call-{number}"))
+        if number == 70:
+            database.kill()
+            database.restart()
+    eventually(lambda: len(database.sql("SELECT 1 FROM usage_row")) == 90)
+    writer.close()
+    assert {row.call for row in read_rows(database.address())} == {f"call-{number}" for number in range(90)}
+    assert kept_rows(tmp_path) == []
     assert failures == []
 
 

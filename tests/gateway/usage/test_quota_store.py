@@ -172,6 +172,7 @@ def end(*processes: subprocess.Popen[str]) -> None:
         process.communicate(timeout=LIMIT_S)
 
 
+@pytest.mark.slow("starts several processes")
 def test_concurrent_processes_together_respect_the_limit() -> None:
     rpm, times = 6000, 5000
     with shared(2) as (descriptor, stores):
