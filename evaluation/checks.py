@@ -9,10 +9,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-import jsonschema
-from referencing.exceptions import Unresolvable
-from referencing.jsonschema import EMPTY_REGISTRY
-
 from evaluation.suite import CheckSection, RuleSection
 from evaluation.texts import bare, language_of, numbers_in, script_shares, sentences_of, words_of
 from providers.chat import ToolCall
@@ -194,6 +190,10 @@ class Schema(_TextCheck):
     schema: Mapping[str, object]
 
     def fault(self, text: str) -> str | None:
+        import jsonschema  # where the library of IRIs is installed, this takes a second
+        from referencing.exceptions import Unresolvable
+        from referencing.jsonschema import EMPTY_REGISTRY
+
         fenced = _FENCE.match(text)
         # With the empty registry, nothing is fetched for a schema that refers to another one.
         validator = jsonschema.Draft202012Validator(dict(self.schema), registry=EMPTY_REGISTRY)
@@ -359,6 +359,8 @@ def _pattern(section: CheckSection, drawn: Mapping[str, int]) -> AnswerCheck:
 
 
 def _schema(section: CheckSection, _: Mapping[str, int]) -> AnswerCheck:
+    import jsonschema
+
     try:
         jsonschema.Draft202012Validator.check_schema(section.schema_ or {})
     except jsonschema.SchemaError as error:

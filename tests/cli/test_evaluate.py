@@ -21,7 +21,7 @@ version: 1
 name: small
 seed: 3
 limits: {{concurrent: 4}}
-performance: {{sets: [{{name: en, file: {ROOT}/config/evaluations/items/en.yaml}}, {{name: hostile, file: hostile.yaml}}]}}
+performance: {{sets: [{{name: en, file: sums.yaml}}, {{name: hostile, file: hostile.yaml}}]}}
 compliance: {{bank: {ROOT}/config/evaluations/banks/cn.yaml, accept: 31, refuse: 17, answer: 20, consistency: 4}}
 scalability: {{rates: [10, 20], step: 500ms, recovery: 300ms, prompt: hello, objectives: {{first_token: 1s, total: 5s}}}}
 prices: {{currency: CNY, deployments: {{qwen-cn: {{input: 2.4, output: 9.6}}}}}}
@@ -39,8 +39,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("evaluation")
     (folder / "suite.yaml").write_text(SUITE, "utf-8")
     asked = [{"ask": f"{HOSTILE} {number}", "exact": [f"{HOSTILE} {number}"]} for number in range(12)]
-    items = {"version": 1, "language": "en", "items": {"hostile": asked}}
-    (folder / "hostile.yaml").write_text(json.dumps(items), "utf-8")
+    sums = [{"ask": f"{one} + 1?", "exact": [str(one + 1)]} for one in range(90)]
+    for name, items in {"hostile": asked, "sums": sums}.items():
+        file = {"version": 1, "language": "en", "items": {name: items}}
+        (folder / f"{name}.yaml").write_text(json.dumps(file), "utf-8")
     return folder
 
 
@@ -289,7 +291,7 @@ def test_missing_extra_is_named_with_its_install_command(
 
     for name in [name for name in sys.modules if name.startswith("evaluation.")]:
         monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setitem(sys.modules, "jsonschema", None)
+    monkeypatch.setitem(sys.modules, "scipy", None)
     shown = gateway(*arguments(folder, "--out", "none"))
     assert shown.status == 2
-    assert "evaluations need jsonschema: pip install jsonschema numpy rich scipy" in shown.err
+    assert "evaluations need scipy: pip install jsonschema numpy rich scipy" in shown.err
