@@ -22,6 +22,8 @@ from tests.kit.gateway_template import TEMPLATE, ForkedProcess
 
 ROOT = Path(__file__).parents[2]
 LIMIT_S = 90
+ONLY_KIT = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTEST_PLUGINS": "providers.conformance.plugin"}
+"""The environment of a pytest without the plug-ins of other packages, which take four seconds to import."""
 
 
 @dataclass(frozen=True, slots=True)

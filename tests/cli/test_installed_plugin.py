@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.conftest import ROOT
+from tests.cli.conftest import ONLY_KIT, ROOT
 
 PACKAGE = ROOT / "tests" / "fixtures" / "stranger"
 CONFIG = """
@@ -37,7 +37,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(site: Path, folder: Path, *words: object) -> str:
-    environ = {**os.environ, "PYTHONPATH": str(site)}
+    environ = {**os.environ, **ONLY_KIT, "PYTHONPATH": str(site)}
     command = [sys.executable, "-m", *map(str, words)]
     done = subprocess.run(command, cwd=folder, env=environ, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr

@@ -17,7 +17,7 @@ from providers.testkit.scenario import HttpError, Scenario
 from providers.testkit.server import SimulatorServer, SimulatorThread
 from providers.testkit.simulator import load_simulators
 from scripts.generate import MODELS_PAGE, PROVIDERS_PAGE
-from tests.cli.conftest import ROOT, Command
+from tests.cli.conftest import ONLY_KIT, ROOT, Command
 from tests.kit.configs import Config
 
 KEY = "sk-very-secret"
@@ -199,7 +199,7 @@ def kit(*options: str) -> subprocess.CompletedProcess[str]:
     """Run the conformance kit on the files of the current directory."""
     return subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *options, "test_acme_ai.py"],
-        capture_output=True, text=True, check=False, timeout=300, env={**os.environ, "PYTHONPATH": "."},
+        capture_output=True, text=True, check=False, timeout=300, env={**os.environ, **ONLY_KIT, "PYTHONPATH": "."},
     )  # fmt: skip
 
 
