@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 import threading
@@ -52,9 +53,22 @@ def clean(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
     monkeypatch.chdir(folder)
 
 
+@pytest.fixture(scope="module")
+def untouched_demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """Run `gateway demo` with a file `my.yaml` for the tests that only read: they set no fault and edit no file."""
+    with pytest.MonkeyPatch.context() as patch, commands() as begin:
+        clean(patch, tmp_path_factory.mktemp("demo"))
+        shutil.copy(ROOT / "config" / "demo.yaml", "my.yaml")
+        running = begin("demo", "--config", "my.yaml", "--port", "0")
+        running.wait_for("Ctrl-C")
+        yield running
+
+
 @pytest.fixture
-def gateway(capsys: pytest.CaptureFixture[str]) -> Iterator[Command]:
-    """Return a function that runs a command in this process."""
+def gateway(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Command]:
+    """Return a function that runs a command in this process. On Linux it compiles a config in a fork of the template."""
+    if sys.platform == "linux":
+        monkeypatch.setattr("gateway.changes.compile_process.child_command", _forked)
 
     def run(*arguments: str | Path) -> Outcome:
         try:
@@ -68,6 +82,10 @@ def gateway(capsys: pytest.CaptureFixture[str]) -> Iterator[Command]:
     # The command's log handlers write to an output that pytest closes after the test.
     log.configure("json", "warning", sys.__stderr__)
     structlog.reset_defaults()  # otherwise lower levels would be missing in other tests
+
+
+def _forked(module: str) -> list[str]:
+    return [str(TEMPLATE.command().with_name("python")), "-P", "-m", module]
 
 
 class Running:
@@ -121,26 +139,22 @@ class Running:
 
 @pytest.fixture
 def start() -> Iterator[Callable[..., Running]]:
-    """Return a function that starts a command as its own process: on Linux a fork, which need not import the gateway."""
-    with commands(forked=sys.platform == "linux") as begin:
-        yield begin
-
-
-@pytest.fixture
-def start_interpreter() -> Iterator[Callable[..., Running]]:
-    """Start a command in an interpreter of its own."""
-    with commands(forked=False) as begin:
+    """Return a function that starts a command as its own process."""
+    with commands() as begin:
         yield begin
 
 
 @contextmanager
-def commands(*, forked: bool) -> Iterator[Callable[..., Running]]:
-    """Yield a function that starts a command. The block ends those that still run."""
+def commands() -> Iterator[Callable[..., Running]]:
+    """Yield a function that starts a command: on Linux as a fork, which need not import the gateway.
+
+    The block ends those that still run.
+    """
     running: list[Running] = []
 
     def begin(*arguments: str | Path) -> Running:
         words = [*map(str, arguments)]
-        if forked:
+        if sys.platform == "linux":
             process: Any = TEMPLATE.start(words, os.environ, captures_stdout=True)
         else:
             command = [sys.executable, "-m", "gateway.cli", *words]

@@ -16,7 +16,7 @@ import pytest
 
 from gateway.console.world import world
 from scripts.world_map import position
-from tests.cli.conftest import ROOT, Running, clean, commands
+from tests.cli.conftest import ROOT, Running
 from tests.kit.browsers import LIMIT_MS, chromium, watched_pages
 from tests.kit.config_cases import edited
 from tests.kit.node_clients import installed_node, installed_packages
@@ -57,19 +57,11 @@ def open_page(browser: Any, url: str) -> Iterator[Callable[..., Any]]:
         yield lambda target="/", **options: begin(target, **options)
 
 
-@pytest.fixture(scope="module")
-def read_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Return the address of a demo for the tests that only read: they set no fault and edit no file."""
-    with pytest.MonkeyPatch.context() as patch, commands(forked=sys.platform == "linux") as begin:
-        clean(patch, tmp_path_factory.mktemp("demo"))
-        Path("my.yaml").write_text(_DEMO, "utf-8")
-        yield begin("demo", "--config", "my.yaml", "--port", "0").wait_for(r"listens on (\S+)\.")[1]
-
-
 @pytest.fixture
-def read_page(browser: Any, read_url: str) -> Iterator[Callable[..., Any]]:
-    """Return a function that opens a page of the demo of those tests."""
-    with watched_pages(browser, read_url, 1000, allowed=("data:",)) as begin:
+def read_page(browser: Any, untouched_demo: Running) -> Iterator[Callable[..., Any]]:
+    """Return a function that opens a page of a demo that no test changes."""
+    url = untouched_demo.wait_for(r"listens on (\S+)\.")[1]
+    with watched_pages(browser, url, 1000, allowed=("data:",)) as begin:
         yield lambda target="/", **options: begin(target, **options)
 
 

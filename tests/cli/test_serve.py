@@ -193,8 +193,8 @@ def test_option_overrides_its_setting(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (settings.port, settings.host) == (9000, "127.0.0.2")
 
 
-def test_serve_logs_the_warnings_of_check(start_interpreter: Start) -> None:
-    serving = start_interpreter("serve", "--config", EXAMPLE, "--port", "0")
+def test_serve_logs_the_warnings_of_check(start: Start) -> None:
+    serving = start("serve", "--config", EXAMPLE, "--port", "0")
     serving.wait_for(LISTENS)
     ended = serving.end(signal.SIGTERM)
     assert (ended.status, ended.out) == (0, "")
@@ -229,7 +229,7 @@ def test_serve_runs_a_demo_config_as_a_demo(start: Start) -> None:
             marks=pytest.mark.slow,
         ),
         pytest.param(["demo"], "gateway.server.start", "serve_demo", id="demo"),
-        pytest.param(["simulate"], "gateway.server.start", "serve_demo", id="simulate", marks=pytest.mark.slow),
+        pytest.param(["simulate"], "gateway.server.start", "serve_demo", id="simulate", marks=pytest.mark.full),
     ],
 )
 def test_sigterm_ends_a_starting_gateway(command: list[str], where: str, name: str) -> None:
@@ -252,7 +252,7 @@ raise SystemExit(main({command!r}))
     [
         pytest.param(["serve", "--config", str(EXAMPLE)], id="serve"),
         pytest.param(["demo"], id="demo", marks=pytest.mark.slow),
-        pytest.param(["simulate"], id="simulate", marks=pytest.mark.slow),
+        pytest.param(["simulate"], id="simulate", marks=pytest.mark.full),
     ],
 )
 def test_sigterm_ends_a_gateway_that_loads_its_config(command: list[str]) -> None:
