@@ -6,7 +6,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import openai
@@ -19,6 +19,9 @@ from tests.kit.configs import Config
 from tests.kit.gateway_process import APP_KEY, GatewayProcess, config_of_four_regions, running_gateway
 from tests.kit.reloading_gateway import NAMES, config, two_providers
 from tests.kit.vendor_checks import checked_simulators
+
+if TYPE_CHECKING:
+    from tests.kit.postgres_server import RunningPostgres
 
 SITES = {"cn": "dashscope", "eu": "openai", "eu2": "openai", "us": "openai", "gemini": "gemini", "intl": "dashscope"}
 KEYS = {
@@ -89,6 +92,30 @@ def pair() -> Iterator[SimulatorThread]:
     """The two providers of `tests/kit/reloading_gateway.py`."""
     with two_providers() as thread:
         yield thread
+
+
+@contextmanager
+def _upgraded_postgres() -> Iterator[RunningPostgres]:
+    from gateway.usage.postgres import upgrade
+    from tests.kit.postgres_server import running_postgres
+
+    with running_postgres() as server:
+        upgrade(server.address())
+        yield server
+
+
+@pytest.fixture(scope="module")
+def postgres() -> Iterator[RunningPostgres]:
+    """A PostgreSQL with the tables of a gateway. `cell` empties it."""
+    with _upgraded_postgres() as server:
+        yield server
+
+
+@pytest.fixture
+def own_postgres() -> Iterator[RunningPostgres]:
+    """A PostgreSQL of one test, which may break it."""
+    with _upgraded_postgres() as server:
+        yield server
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ import os
 import re
 import signal
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,23 +14,15 @@ import httpx
 import pytest
 
 from gateway.signing import new_key
-from gateway.usage.postgres import upgrade
 from tests.kit.chat_http import CHAT, body
 from tests.kit.metered_gateway import CAP, client_of
-from tests.kit.postgres_server import RunningPostgres, running_postgres
+from tests.kit.postgres_server import RunningPostgres
 from tests.kit.store_cell import Cell, cell, environ_of, instance, run_command
 from tests.kit.waiting import eventually
 
 pytestmark = pytest.mark.slow("starts stores and several gateways")
 PAUSED_S = float(os.environ.get("JUDGE_PAUSED_S", "18"))
 """How long a judge is stopped. `make prove` sets more."""
-
-
-@pytest.fixture(scope="module")
-def postgres() -> Iterator[RunningPostgres]:
-    with running_postgres() as server:
-        upgrade(server.address())
-        yield server
 
 
 def ready(url: str) -> dict[str, Any]:

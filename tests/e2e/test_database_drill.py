@@ -4,29 +4,20 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
-from gateway.usage.postgres import upgrade
 from tests.kit.doc_pages import ROOT
 from tests.kit.metered_gateway import HELD_TOKENS
-from tests.kit.postgres_server import RunningPostgres, running_postgres
+from tests.kit.postgres_server import RunningPostgres
 from tests.kit.store_cell import Cell, cell, instance
 from tests.kit.waiting import eventually
 
 pytestmark = pytest.mark.slow("makes a backup and a standby of PostgreSQL")
 _PAGE = ROOT / "docs" / "operate" / "stores.md"
 _LIMIT_S = 300
-
-
-@pytest.fixture
-def postgres() -> Iterator[RunningPostgres]:
-    with running_postgres() as server:
-        upgrade(server.address())
-        yield server
 
 
 def commands_of(heading: str) -> list[str]:
@@ -45,9 +36,9 @@ def run(both: Cell, command: str) -> None:
         both.postgres.tool(command)
 
 
-def test_backup_is_restored_with_keys_ledger_and_budgets(tmp_path: Path, postgres: RunningPostgres) -> None:
+def test_backup_is_restored_with_keys_ledger_and_budgets(tmp_path: Path, own_postgres: RunningPostgres) -> None:
     back_up, *restore = commands_of("Back up and restore PostgreSQL")
-    with cell(tmp_path, postgres, {"clients": None, "clients_source": "database"}) as both, ExitStack() as later:
+    with cell(tmp_path, own_postgres, {"clients": None, "clients_source": "database"}) as both, ExitStack() as later:
         # A call costs 110 tokens, and holds more. The budget is for three of them.
         both.run("clients", "create", "app", "--budget", f"{2 * 110 + HELD_TOKENS} tokens per total")
         key = json.loads(both.run("keys", "create", "--client", "app", "--json"))["key"]
@@ -60,8 +51,8 @@ def test_backup_is_restored_with_keys_ledger_and_budgets(tmp_path: Path, postgre
         for one in both.instances:
             one.stop()
         assert len(both.rows()) == 3
-        postgres.sql("DROP SCHEMA public CASCADE")
-        postgres.sql("CREATE SCHEMA public")
+        own_postgres.sql("DROP SCHEMA public CASCADE")
+        own_postgres.sql("CREATE SCHEMA public")
         for command in restore:
             run(both, command)
         assert len(both.rows()) == 2
@@ -73,19 +64,19 @@ def test_backup_is_restored_with_keys_ledger_and_budgets(tmp_path: Path, postgre
         assert both.meter.number("ok") == 4
 
 
-def test_failover_to_a_standby_loses_no_row(tmp_path: Path, postgres: RunningPostgres) -> None:
+def test_failover_to_a_standby_loses_no_row(tmp_path: Path, own_postgres: RunningPostgres) -> None:
     copy, synchronous, promote = commands_of("Fail over to a standby")
-    with cell(tmp_path, postgres) as both:
+    with cell(tmp_path, own_postgres) as both:
         assert both.ask(0).status_code == 200
         run(both, copy)
-        standby = postgres.start_standby()
+        standby = own_postgres.start_standby()
         try:
             run(both, synchronous)
             state = "SELECT sync_state FROM pg_stat_replication"
-            eventually(lambda: postgres.sql(state) == [("sync",)], _LIMIT_S)
+            eventually(lambda: own_postgres.sql(state) == [("sync",)], _LIMIT_S)
             assert both.ask(1).status_code == 200
             eventually(lambda: len(both.rows()) == 2, _LIMIT_S)
-            postgres.kill()
+            own_postgres.kill()
             assert [both.ask(number).status_code for number in range(2)] == [200, 200]
             run(both, promote)
             # The address moves to the standby.
@@ -94,7 +85,7 @@ def test_failover_to_a_standby_loses_no_row(tmp_path: Path, postgres: RunningPos
             if standby.poll() is None:
                 standby.kill()
             standby.wait()
-        postgres.continue_as_standby()
+        own_postgres.continue_as_standby()
         eventually(lambda: len(both.rows()) == 4, _LIMIT_S)
         assert both.ask(0).status_code == 200
         eventually(lambda: len(both.rows()) == 5, _LIMIT_S)

@@ -11,21 +11,13 @@ from uuid import uuid4
 import httpx
 import pytest
 
-from gateway.usage.postgres import upgrade
 from tests.kit.metered_gateway import HELD_TOKENS
-from tests.kit.postgres_server import RunningPostgres, running_postgres
+from tests.kit.postgres_server import RunningPostgres
 from tests.kit.store_cell import Cell, cell, environ_of, run_command
 from tests.kit.waiting import eventually
 
 pytestmark = pytest.mark.slow("starts stores and several gateways")
 _STORED = {"clients": None, "clients_source": "database"}
-
-
-@pytest.fixture(scope="module")
-def postgres() -> Iterator[RunningPostgres]:
-    with running_postgres() as server:
-        upgrade(server.address())
-        yield server
 
 
 @pytest.fixture(scope="module")

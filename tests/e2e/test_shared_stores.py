@@ -55,13 +55,6 @@ def _ask_in_vain(gateway: GatewayProcess) -> None:
             pass
 
 
-@pytest.fixture(scope="module")
-def postgres() -> Iterator[RunningPostgres]:
-    with running_postgres() as server:
-        upgrade(server.address())
-        yield server
-
-
 @contextmanager
 def decided(
     folder: Path, postgres: RunningPostgres, *patches: Mapping[str, Any], stream: bool = False, **options: Any

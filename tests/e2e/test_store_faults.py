@@ -6,18 +6,17 @@ import json
 import re
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import httpx
 import psutil
 import pytest
 
-from gateway.usage.postgres import upgrade
 from tests.kit.configs import key_hash
 from tests.kit.gateway_process import running_gateway
 from tests.kit.metered_gateway import in_money
-from tests.kit.postgres_server import RunningPostgres, running_postgres
+from tests.kit.postgres_server import RunningPostgres
 from tests.kit.store_cell import Cell, cell, environ_of, is_unavailable, run_command
 from tests.kit.waiting import eventually
 
@@ -26,13 +25,6 @@ _FREE = {"clients": {"free": {"keys": [key_hash("gk-free")]}}}
 _WATCHED_S = 5.0
 _MOST_BUSY = 0.6
 """The part of a core that an idle process may use while a store is lost. A loop without a pause uses a whole one."""
-
-
-@pytest.fixture
-def postgres() -> Iterator[RunningPostgres]:
-    with running_postgres() as server:
-        upgrade(server.address())
-        yield server
 
 
 def _stores(one: Cell) -> Mapping[str, str]:
@@ -44,9 +36,11 @@ def _stores(one: Cell) -> Mapping[str, str]:
 
 
 @pytest.mark.parametrize("comes_back", [True, False])
-def test_stop_waits_for_its_rows_within_its_grace(tmp_path: Path, postgres: RunningPostgres, comes_back: bool) -> None:
+def test_stop_waits_for_its_rows_within_its_grace(
+    tmp_path: Path, own_postgres: RunningPostgres, comes_back: bool
+) -> None:
     grace_s = 60 if comes_back else 2
-    with cell(tmp_path, postgres, in_money(100), instances=0) as one:
+    with cell(tmp_path, own_postgres, in_money(100), instances=0) as one:
         environ = environ_of(one.path, 0) | {"GATEWAY_GRACE_S": str(grace_s)}
         with running_gateway(one.path, environ) as gateway:
             one.instances.append(gateway)
@@ -55,13 +49,13 @@ def test_stop_waits_for_its_rows_within_its_grace(tmp_path: Path, postgres: Runn
             elsewhere = {name: value for name, value in environ.items() if name != "GATEWAY_STATE_DIR"}
             status, shown = run_command(elsewhere, "budgets", "show", "--json", "--config", str(one.path))
             assert (status, float(json.loads(shown)["budgets"][0]["spent"]) > 0) == (0, True)
-            postgres.kill()
+            own_postgres.kill()
             assert [one.ask().status_code for _ in range(3)] == [200] * 3
             gateway.process.send_signal(signal.SIGTERM)
             waits = gateway.wait_for("usage", level="error")["detail"]
             assert re.match("3 usage rows wait for the database, and this process waits up to [0-9]+ s for it", waits)
             if comes_back:
-                postgres.restart()
+                own_postgres.restart()
                 assert gateway.process.wait(60) == 0
                 assert len(one.rows()) == 4
                 return
@@ -69,7 +63,7 @@ def test_stop_waits_for_its_rows_within_its_grace(tmp_path: Path, postgres: Runn
             left = f"3 usage rows are still in {folder}: a start with this directory moves them to the ledger"
             gateway.wait_for("usage", detail=left)
             assert gateway.process.wait(60) == 0
-        postgres.restart()
+        own_postgres.restart()
         with running_gateway(one.path, environ):
             eventually(lambda: len(one.rows()) == 4, 60)
 
@@ -92,18 +86,18 @@ def _used_s(one: Cell) -> float:
     return sum(its.user + its.system for its in times)
 
 
-def test_lost_stores_delay_no_request_and_pin_no_core(tmp_path: Path, postgres: RunningPostgres) -> None:
-    with cell(tmp_path, postgres, in_money(100), _FREE, instances=1) as one:
+def test_lost_stores_delay_no_request_and_pin_no_core(tmp_path: Path, own_postgres: RunningPostgres) -> None:
+    with cell(tmp_path, own_postgres, in_money(100), _FREE, instances=1) as one:
         valkey = one.valkey
         assert one.ask().status_code == 200
         columns = "owner, 'other', version, release, since, is_draining, 7, seen_at + 3000"
-        postgres.sql(f"INSERT INTO cell_instance SELECT 'other', {columns} FROM cell_instance")  # noqa: S608
+        own_postgres.sql(f"INSERT INTO cell_instance SELECT 'other', {columns} FROM cell_instance")  # noqa: S608
         assert "instance other: current" in one.run("status")
         faults: list[tuple[str, Callable[[], None], Callable[[], None]]] = [
             ("valkey", valkey.freeze, valkey.thaw),
             ("valkey", valkey.kill, valkey.restart),
-            ("database", postgres.freeze, postgres.thaw),
-            ("database", postgres.kill, postgres.restart),
+            ("database", own_postgres.freeze, own_postgres.thaw),
+            ("database", own_postgres.kill, own_postgres.restart),
         ]
         for kind, begin, end in faults:
             eventually(lambda: set(_stores(one).values()) == {"ok"}, 300)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from gateway.usage.ledger import Ledger, Person, ledger_file
-from gateway.usage.postgres import Postgres, upgrade
+from gateway.usage.postgres import Postgres
 from gateway.usage.reports import UsageQuery, UsageReader
 from providers.testkit.scenario import Scenario
 from providers.testkit.server import SimulatorThread
@@ -21,7 +21,7 @@ from tests.kit.configs import key_hash
 from tests.kit.gateway_command import in_this_process
 from tests.kit.metered_gateway import CAP, client_of
 from tests.kit.metered_provider import APP_KEY
-from tests.kit.postgres_server import RunningPostgres, running_postgres
+from tests.kit.postgres_server import RunningPostgres
 from tests.kit.reloading_gateway import NAMES, Operator, config, operated
 from tests.kit.store_cell import cell
 from tests.kit.usage_rows import keep_rows, usage_row
@@ -175,13 +175,6 @@ def test_a_row_that_arrives_after_the_erasure_has_no_person(tmp_path: Path, row:
 
 
 # A cell.
-
-
-@pytest.fixture(scope="module")
-def postgres() -> Iterator[RunningPostgres]:
-    with running_postgres() as server:
-        upgrade(server.address())
-        yield server
 
 
 @pytest.mark.slow("starts stores and gateways")
