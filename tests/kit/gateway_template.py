@@ -45,6 +45,11 @@ _MODULES = (
     "gateway.server.workers",
     "gateway.config.compile",
     "gateway.config.loading",
+    "gateway.changes.initial_config",
+    "gateway.cli.serve",
+    "gateway.console.application",
+    "gateway.server.demo",
+    "gateway.server.simulation",
 )
 _COMPILE_JOB = ["-P", "-m", "gateway.changes.compile_job"]
 _INTERPRETER = """#!{python} -IS
