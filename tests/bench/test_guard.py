@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[2]
 RECORDED = {"JSON": 100, "stream": 1000}
 
 
-@pytest.mark.slow
+@pytest.mark.slow("traces every call in an interpreter of its own")
 def test_request_takes_no_more_calls_than_recorded() -> None:
     done = subprocess.run([sys.executable, "-m", "bench.guard"], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -96,7 +96,7 @@ def test_printed_demo_commands_work(untouched_demo: Running) -> None:
     assert shlex.split(ask)[0] == "curl"
 
 
-@pytest.mark.slow
+@pytest.mark.slow("starts a demo and waits for its end")
 @pytest.mark.parametrize(
     "number",
     [pytest.param(signal.SIGINT, id="ctrl-c"), pytest.param(signal.SIGTERM, id="sigterm")],
@@ -108,7 +108,7 @@ def test_demo_ends_without_output_on_interrupt(demo: Running, number: int) -> No
     assert ended.out.rstrip().endswith("Ctrl-C")
 
 
-@pytest.mark.slow
+@pytest.mark.slow("starts a demo and waits for its end")
 def test_sigterm_during_the_example_requests_ends_the_demo_without_a_traceback(start: Start) -> None:
     running = start("demo", "--port", "0")
     running.wait_for("The gateway listens on")
@@ -178,7 +178,7 @@ def test_demo_rejects_a_real_deployment(gateway: Command) -> None:
     assert "in demo mode every deployment is a simulator" in shown.err
 
 
-@pytest.mark.slow
+@pytest.mark.slow("starts two demos")
 def test_demo_uses_the_config_of_the_setting(gateway: Command, start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     text = (ROOT / "config" / "demo.yaml").read_text("utf-8")
     Path("mine.yaml").write_text(edited(text, ("cn: [qwen-cn]", "cn: [mine]"), ("  qwen-cn:", "  mine:")), "utf-8")
@@ -198,7 +198,7 @@ def test_demo_uses_the_config_of_the_setting(gateway: Command, start: Start, mon
     assert any("in demo mode every deployment is a simulator" in problem for problem in problems)
 
 
-@pytest.mark.slow
+@pytest.mark.slow("starts two demos and reloads the first")
 @pytest.mark.parametrize("command", ["demo", "serve"])
 def test_demo_has_a_history_and_can_be_rolled_back(
     start: Start, gateway: Command, monkeypatch: pytest.MonkeyPatch, command: str
@@ -247,7 +247,7 @@ def test_demo_has_a_history_and_can_be_rolled_back(
     assert who_answers_japan() == before
 
 
-@pytest.mark.slow
+@pytest.mark.slow("starts two demos")
 def test_demo_stores_receipts_in_a_state_directory(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GATEWAY_STATE_DIR", "state")
     running = start("demo", "--port", "0")
@@ -326,7 +326,7 @@ def test_missing_demo_config_prints_one_line(gateway: Command) -> None:
     assert shown.err.startswith("gateway: there is no config at nothing.yaml")
 
 
-@pytest.mark.slow
+@pytest.mark.slow("starts a demo")
 @pytest.mark.parametrize("territory", ["DE", "CN"])
 def test_caller_without_a_location_has_the_territory_of_the_demo(
     start: Start, untouched_demo: Running, territory: str

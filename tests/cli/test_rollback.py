@@ -151,7 +151,7 @@ def test_rollback_stays_active_when_the_gateway_starts_without_the_file(
     begun[0].change_log.close()
 
 
-@pytest.mark.parametrize("is_rolled_back", [True, pytest.param(False, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("is_rolled_back", [True, False])
 def test_start_records_a_version_that_a_changed_catalogue_compiles_differently(
     gateway: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, is_rolled_back: bool
 ) -> None:

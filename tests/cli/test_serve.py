@@ -42,7 +42,7 @@ def unassigned_port() -> int:
     [
         ("serve", "--config", EXAMPLE),
         ("serve", "--config", EXAMPLE, "--workers", "2"),
-        pytest.param(("serve", "--config", DEMO), marks=pytest.mark.slow),
+        ("serve", "--config", DEMO),
         ("demo",),
     ],
     ids=["serve", "workers", "serve-demo", "demo"],
@@ -96,7 +96,7 @@ def test_public_admin_listener_needs_a_token(gateway: Command, monkeypatch: pyte
     assert "GATEWAY_VIEWER_TOKEN needs GATEWAY_ADMIN_TOKEN" in shown.err
 
 
-@pytest.mark.slow
+@pytest.mark.slow("starts three demos")
 def test_two_demos_run_at_the_same_time(start: Start, busy_port: int) -> None:
     # Not 0, so that the default port of the admin listener is used too.
     first, second = start("demo", "--port", unassigned_port()), start("demo", "--port", "0")
@@ -203,7 +203,7 @@ def test_serve_logs_the_warnings_of_check(start: Start) -> None:
     assert any("GEMINI_API_KEY is not set" in line.get("detail", "") for line in lines)
 
 
-@pytest.mark.slow
+@pytest.mark.slow("starts a demo")
 def test_serve_runs_a_demo_config_as_a_demo(start: Start) -> None:
     serving = start("serve", "--config", DEMO, "--port", "0")
     serving.wait_for("Ctrl-C")
@@ -218,7 +218,7 @@ def test_serve_runs_a_demo_config_as_a_demo(start: Start) -> None:
             "gateway.changes.compile_process:Child",
             "prepare",
             id="begun",
-            marks=pytest.mark.slow,
+            marks=pytest.mark.slow("starts an interpreter"),
         ),
         pytest.param(["serve", "--config", str(EXAMPLE)], "subprocess:Popen", "communicate", id="compiling"),
         pytest.param(
@@ -226,7 +226,7 @@ def test_serve_runs_a_demo_config_as_a_demo(start: Start) -> None:
             "gateway.server.start",
             "raise_file_limit",
             id="bound",
-            marks=pytest.mark.slow,
+            marks=pytest.mark.slow("starts an interpreter"),
         ),
         pytest.param(["demo"], "gateway.server.start", "serve_demo", id="demo"),
         pytest.param(["simulate"], "gateway.server.start", "serve_demo", id="simulate", marks=pytest.mark.full),
@@ -251,7 +251,7 @@ raise SystemExit(main({command!r}))
     "command",
     [
         pytest.param(["serve", "--config", str(EXAMPLE)], id="serve"),
-        pytest.param(["demo"], id="demo", marks=pytest.mark.slow),
+        pytest.param(["demo"], id="demo", marks=pytest.mark.slow("starts an interpreter")),
         pytest.param(["simulate"], id="simulate", marks=pytest.mark.full),
     ],
 )

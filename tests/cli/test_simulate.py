@@ -34,7 +34,7 @@ def ask(url: str, place: str) -> dict[str, object]:
     return explanation
 
 
-@pytest.mark.slow
+@pytest.mark.slow("waits for slow answers")
 def test_fault_of_one_site_leaves_the_others_working(start: Start) -> None:
     running = start("simulate", "--port", "0", "--fault-at", "chatgpt-eu", "503", "--fault", "slow=0.01:0.5")
     running.wait_for("Ctrl-C")

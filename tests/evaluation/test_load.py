@@ -76,7 +76,7 @@ async def test_load_test_ignores_the_gateway_limits(rule: Concurrency) -> None:
     assert step.goodput.value == 40
 
 
-@pytest.mark.slow
+@pytest.mark.slow("offers load for seconds")
 @pytest.mark.parametrize("status", [429, 503])
 async def test_rejections_beyond_capacity_appear_as_errors_and_lower_goodput(status: int) -> None:
     _, step = await measured(Scenario(capacity=Capacity(rps=20, beyond=status)), 60, 3, STRICT)  # type: ignore[arg-type]
@@ -88,7 +88,7 @@ async def test_rejections_beyond_capacity_appear_as_errors_and_lower_goodput(sta
     assert step.errors.low <= 1 - (80 / 180) <= step.errors.high
 
 
-@pytest.mark.slow
+@pytest.mark.slow("offers load for seconds")
 async def test_slow_provider_misses_the_objectives() -> None:
     """With a capacity of 20 per second and 40 offered for 2 s, the last request waits 2 s. A closed loop would miss this."""
     rows, step = await measured(Scenario(capacity=Capacity(rps=20)), 40, 2, STRICT)

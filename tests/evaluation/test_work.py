@@ -275,6 +275,7 @@ async def run(
     return evaluation, store, client
 
 
+@pytest.mark.slow("waits until a silent candidate is given up")
 async def test_candidate_that_answers_503_is_given_up_once_for_the_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
