@@ -43,6 +43,7 @@ class Files:
         self.path = folder / "gateway.yaml"
         self.path.write_text(BASE.text, "utf-8")
         self.compiled: list[str] = []
+        self.error: Exception | None = None
         self.before_outcome = lambda: None
         self._looks: asyncio.Queue[None] = asyncio.Queue()
         self._looked = asyncio.Event()
@@ -62,6 +63,8 @@ class Files:
         return self.refused
 
     async def compile(self, order: CompileJob) -> Outcome:
+        if self.error is not None:
+            raise self.error
         self.compiled.append(self.path.read_text("utf-8"))
         outcome = compile_here(order, KEYS)
         self.before_outcome()
@@ -200,10 +203,7 @@ async def test_config_that_may_not_be_served_is_rejected(files: Files) -> None:
 
 
 async def test_failed_compiler_rejects_the_change(files: Files) -> None:
-    async def broken(_: CompileJob) -> Outcome:
-        raise CompileFailed("the process that compiles it ended with status -9")
-
-    files.live._compile = broken
+    files.error = CompileFailed("the process that compiles it ended with status -9")
     done = await files.live.reload("sighup")
     assert not done.activated
     assert done.findings[0].message.endswith("status -9")
@@ -211,10 +211,7 @@ async def test_failed_compiler_rejects_the_change(files: Files) -> None:
 
 
 async def test_edit_is_retried_until_a_process_can_compile_it(files: Files) -> None:
-    async def broken(_: CompileJob) -> Outcome:
-        raise CompileFailed("no process can be started to compile it (Cannot allocate memory)")
-
-    good, files.live._compile = files.live._compile, broken
+    files.error = CompileFailed("no process can be started to compile it (Cannot allocate memory)")
     files.live.start(files.activate)
     await files.look()
     files.path.write_text(MENDED, "utf-8")
@@ -225,44 +222,36 @@ async def test_edit_is_retried_until_a_process_can_compile_it(files: Files) -> N
     await files.look(20)
     tries = files.live.reloads["file", "rejected"]
     assert 3 <= tries <= 5, "the interval grows"
-    files.live._compile = good
+    files.error = None
     await files.look(20)
     assert (files.compiled, files.live.failed, len(files.activated)) == ([MENDED], None, 1)
 
 
 async def test_persistent_compile_failure_is_logged_once(files: Files, log: list[structlog.typing.EventDict]) -> None:
-    reasons = ["ended with status -9"]
-
-    async def broken(_: CompileJob) -> Outcome:
-        raise CompileFailed(reasons[0])
-
-    good, files.live._compile = files.live._compile, broken
+    reasons = ["ended with status -9", "it took longer than 60 s to compile"]
+    files.error = CompileFailed(reasons[0])
     files.live.start(files.activate)
     files.path.write_text(MENDED, "utf-8")
     await files.look(20)
-    reasons[0] = "it took longer than 60 s to compile"
+    files.error = CompileFailed(reasons[1])
     await files.look(20)
     assert files.live.reloads["file", "rejected"] > 3
     rejected = [line for line in log if line["event"] == "config_rejected"]
-    assert [line["findings"][0].partition(": ")[2] for line in rejected] == ["ended with status -9", reasons[0]]
+    assert [line["findings"][0].partition(": ")[2] for line in rejected] == reasons
     assert rejected[0]["detail"].endswith("the reload is repeated until it succeeds")
     files.live.request()
     while len(rejected) == 2:
         await asyncio.sleep(0)
         rejected = [line for line in log if line["event"] == "config_rejected"]
     assert rejected[2]["cause"] == "sighup", "a new request is answered with a new line"
-    files.live._compile = good
+    files.error = None
     await files.look(80)
     assert [line["event"] for line in log].count("config_activated") == 1
 
 
 async def test_failed_reload_by_a_signal_is_repeated(files: Files) -> None:
     """It is repeated even if no file has changed: the sender of a signal gets no answer, and the alert would stay."""
-
-    async def broken(_: CompileJob) -> Outcome:
-        raise CompileFailed("ended with status -9")
-
-    good, files.live._compile = files.live._compile, broken
+    files.error = CompileFailed("ended with status -9")
     files.live.start(files.activate)
     await files.look()
     files.live.request()
@@ -270,7 +259,7 @@ async def test_failed_reload_by_a_signal_is_repeated(files: Files) -> None:
         await asyncio.sleep(0)
     await files.look(10)
     assert 1 < files.live.reloads["sighup", "rejected"] < 5
-    files.live._compile = good
+    files.error = None
     await files.look(10)
     assert (files.live.failed, files.live.reloads["sighup", "activated"]) == (None, 1)
     await files.look(10)
@@ -280,16 +269,12 @@ async def test_failed_reload_by_a_signal_is_repeated(files: Files) -> None:
 
 async def test_reverted_edit_clears_the_failure(files: Files) -> None:
     """The file equals the active version again. Otherwise the failure and its alert would remain until the next edit."""
-
-    async def broken(_: CompileJob) -> Outcome:
-        raise CompileFailed("ended with status -9")
-
-    good, files.live._compile = files.live._compile, broken
+    files.error = CompileFailed("ended with status -9")
     files.live.start(files.activate)
     files.path.write_text(MENDED, "utf-8")
     await files.look(4)
     assert files.live.failed is not None
-    files.live._compile = good
+    files.error = None
     files.path.write_text(BASE.text, "utf-8")
     await files.look(2)
     assert (files.live.failed, files.live.loaded.cause) == (None, "file")
@@ -341,15 +326,11 @@ async def test_next_compile_is_started_in_advance_while_a_page_follows(files: Fi
 
 async def test_internal_error_does_not_end_the_watch(files: Files, log: list[structlog.typing.EventDict]) -> None:
     files.live.start(files.activate)
-
-    async def broken(_: CompileJob) -> Outcome:
-        raise RuntimeError("a bug")
-
-    good, files.live._compile = files.live._compile, broken
+    files.error = RuntimeError("a bug")
     files.path.write_text(MENDED, "utf-8")
     await files.look(2)
     assert [line["detail"] for line in log if line["event"] == "config_watch_failed"] == ["RuntimeError: a bug"]
-    files.live._compile = good
+    files.error = None
     await files.look(2)
     assert len(files.activated) == 1
 
