@@ -220,12 +220,13 @@ def _check_spaces(findings: Findings, config: ConfigVersion) -> None:
 
 def _check_protection(draft: Draft, findings: Findings) -> None:
     """Report a protected region that could never be changed: the operator would have to delete the state directory."""
-    secrets = secrets_in_clear(findings.source.values)
-    for name, section in draft.config.regions.items():
-        if section.protected and secrets:
+    protected = [name for name, section in draft.config.regions.items() if section.protected]
+    secrets = secrets_in_clear(findings.source.values) if protected else []
+    for name in protected:
+        if secrets:
             message = f"needs a config that can be kept in the history, but this one contains a secret ({secrets[0]})"
             findings.error(("regions", name, "protected"), message, "write ${NAME} or ${file:/path} there")
-        if section.protected and not draft.config.admin_keys and not draft.is_broken("admin_keys"):
+        if not draft.config.admin_keys and not draft.is_broken("admin_keys"):
             hint = "`gateway key new --ed25519 FILE` creates a key pair; add its public key to `admin_keys`"
             findings.error(("regions", name, "protected"), "needs `admin_keys`, or no change could be signed", hint)
 

@@ -199,13 +199,15 @@ def provider_hint(word: str, registry: Registry) -> str:
 
 def meant_provider(word: str, registry: Registry) -> str | None:
     """Return the name of the same provider here, else the nearest name, or None if no name is similar."""
+    if word in registry.adapters:  # most words are; the names of all providers take long to collect
+        return word
     # A name that is only similar to another gateway's name may belong to another vendor, so it is not suggested.
     return _names_of_providers(registry).get(plain_name(word)) or nearest(word, {*registry.adapters, *registry.broken})
 
 
 def is_name_of(word: str, provider: str, registry: Registry) -> bool:
     """Return whether the word is a name of the provider, here or elsewhere."""
-    return _names_of_providers(registry).get(plain_name(word)) == provider
+    return word == provider or _names_of_providers(registry).get(plain_name(word)) == provider
 
 
 def _names_of_providers(registry: Registry) -> dict[str, str]:
