@@ -124,6 +124,7 @@ class Asking:
         return record
 
 
+@pytest.mark.slow("compiles a hundred random configs")
 @given(
     records=st.lists(st.lists(record, max_size=3), min_size=1, max_size=3),
     others=st.none() | st.lists(st.lists(record, max_size=3), min_size=3, max_size=3),

@@ -10,6 +10,7 @@ import contextlib
 from typing import Any
 
 import httpx
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -40,6 +41,8 @@ from tests.gateway.location_reports import reported
 from tests.gateway.random_configs import TERRITORIES, compiled, configs, fits
 from tests.kit.example_counts import examples
 from tests.kit.request_records import record_with
+
+pytestmark = pytest.mark.slow("compiles hundreds of random configs")
 
 
 def names_in(route: list[str | dict[str, int]]) -> list[str]:
