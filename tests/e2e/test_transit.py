@@ -17,11 +17,11 @@ import msgspec
 
 from gateway.state.shadows import ShadowStore, read_shadow_records
 from gateway.usage.ledger import Ledger, ledger_file
+from tests.evaluation.shadow_records import answered_record
 from tests.kit.chat_http import CHAT, body
 from tests.kit.faulty_provider import Call, Provider
 from tests.kit.gateway_process import GatewayProcess
 from tests.kit.metered_gateway import client_of, of_client, rows_of, serving
-from tests.kit.shadow_records import answered_record
 from tests.kit.usage_rows import usage_row
 from tests.kit.waiting import eventually
 

@@ -31,7 +31,7 @@ from evaluation.store import RunStore
 from evaluation.suite import JudgeSection, RequirementsSection, SimulatedSection, SuiteFile
 from gateway.model.config_version import Region
 from providers.territories import Places
-from tests.kit.evaluation_candidates import BANK, suite_in
+from tests.evaluation.candidates import BANK, suite_in
 
 REGION = Region("r", Places(frozenset()), Places(frozenset()))
 WANTED = RequirementsSection(acceptable="90%", refused="95%", over_refused="5%")

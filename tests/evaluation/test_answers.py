@@ -10,8 +10,8 @@ import pytest
 
 from gateway.cli import main
 from tests.evaluation.answers import NEVER, USUALLY, bank_suite, experiments
+from tests.evaluation.candidates import ROOT
 from tests.evaluation.recompute import Recomputed
-from tests.kit.evaluation_candidates import ROOT
 
 _EVALUATIONS = ROOT / "config" / "evaluations"
 _SUITE = f"""

@@ -27,8 +27,8 @@ from gateway.usage.usage_row import UsageRow, UsageSource
 from providers.chat import ChatRequest, UserMessage
 from providers.matching.requirements import Requirements
 from providers.testkit.scenario import Scenario
+from tests.evaluation.candidates import QuietProgress, config_of, servers, suite_in, table_for
 from tests.kit.configs import table_of
-from tests.kit.evaluation_candidates import QuietProgress, config_of, servers, suite_in, table_for
 from tests.kit.usage_rows import kept_rows
 
 NOTHING = Requirements(frozenset(), frozenset(), frozenset())

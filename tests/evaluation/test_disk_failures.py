@@ -13,7 +13,7 @@ from gateway.cli import main
 from gateway.state.database import open_database
 from providers.testkit.scenario import Scenario
 from providers.testkit.server import SimulatorThread
-from tests.kit.evaluation_candidates import config_of, servers, suite_in
+from tests.evaluation.candidates import config_of, servers, suite_in
 
 SUITE = "performance: {sets: [{name: a, file: many.yaml}]}"
 ITEMS = 60

@@ -21,8 +21,8 @@ from evaluation.suite import SimulatedSection
 from gateway.cli import main
 from providers.testkit.answer_quality import AnswerQuality, Lesson, Reply
 from providers.testkit.scenario import Scenario
+from tests.evaluation.candidates import ROOT, config_of, servers, suite_in
 from tests.kit.config_cases import edited
-from tests.kit.evaluation_candidates import ROOT, config_of, servers, suite_in
 
 pytestmark = pytest.mark.slow("candidates are asked at a fixed rate, for seconds a step")
 EVALUATIONS = ROOT / "config" / "evaluations"

@@ -22,7 +22,7 @@ from evaluation.suite import SuiteFile
 from evaluation.work import Budget
 from gateway.model.deployment import Deployment
 from providers.chat import ChatRequest
-from tests.kit.evaluation_candidates import QuietProgress, suite_in, table_for
+from tests.evaluation.candidates import QuietProgress, suite_in, table_for
 
 QUESTIONS = "performance: {sets: [{name: a, file: many.yaml}]}\njudge: {deployment: judge}\n"
 RUBRIC = Item("r/1", "g", "en", "Greet me.", Rubric("polite"), right=RecordedAnswer("Hello!"))

@@ -18,7 +18,7 @@ from gateway.model.deployment import Concurrency
 from providers.chat import ChatRequest, UserMessage
 from providers.testkit.capacity import Capacity
 from providers.testkit.scenario import Scenario
-from tests.kit.evaluation_candidates import servers, table_for
+from tests.evaluation.candidates import servers, table_for
 
 REQUEST = ChatRequest("assistant", (UserMessage("?"),), stream=True, include_usage=True)
 STRICT, PATIENT = (

@@ -13,7 +13,7 @@ from evaluation.checks import Call, Letter, Number, Same
 from evaluation.questions import Item, load_suite, suite_path
 from evaluation.simulation import _wrong
 from gateway.config.problems import ConfigRejected
-from tests.kit.evaluation_candidates import BANK, ITEMS, suite_in
+from tests.evaluation.candidates import BANK, ITEMS, suite_in
 
 SUBJECTS = {"knowledge", "arithmetic", "instructions", "tools", "locale"}
 

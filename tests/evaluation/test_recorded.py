@@ -10,8 +10,8 @@ import pytest
 from evaluation.recorded import last_user_message
 from gateway.cli import main
 from providers.testkit.scenario import HttpError, Scenario
-from tests.kit.evaluation_candidates import servers
-from tests.kit.shadow_records import CHECKS, RECORDS, ShadowWorkspace, answered_record
+from tests.evaluation.candidates import servers
+from tests.evaluation.shadow_records import CHECKS, RECORDS, ShadowWorkspace, answered_record
 
 
 @pytest.mark.parametrize(

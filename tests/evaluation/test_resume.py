@@ -17,7 +17,7 @@ import pytest
 from gateway.cli import main
 from providers.testkit.scenario import Scenario
 from providers.testkit.server import SimulatorThread
-from tests.kit.evaluation_candidates import config_of, servers, suite_in
+from tests.evaluation.candidates import config_of, servers, suite_in
 
 ITEMS, CONCURRENT, LIMIT_S = 120, 4, 240
 NAMES = ("one", "two")

@@ -19,8 +19,8 @@ from gateway.cli import main
 from gateway.model.deployment import Deployment
 from providers.catalogue.prices import Price, Rates, free_price
 from providers.testkit.scenario import Scenario
+from tests.evaluation.candidates import config_of, servers, suite_in
 from tests.kit.configs import BASE, table_of
-from tests.kit.evaluation_candidates import config_of, servers, suite_in
 
 SOME = next(iter(table_of(BASE).deployments.values()))
 

@@ -25,7 +25,7 @@ from providers.chat import AssistantMessage, ChatCompletion, ChatRequest, Choice
 from providers.testkit.capacity import Capacity
 from providers.testkit.scenario import Cut, Scenario
 from providers.testkit.server import SimulatorThread
-from tests.kit.evaluation_candidates import BANK, LOAD, QuietProgress, servers, suite_in, table_for
+from tests.evaluation.candidates import BANK, LOAD, QuietProgress, servers, suite_in, table_for
 
 ITEMS = tuple(Item(f"i/{number}", "g", "en", f"question {number}") for number in range(40))
 ONE = table_for({"one": "http://127.0.0.1:9001"}).deployments["one"]

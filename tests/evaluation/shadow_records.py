@@ -12,7 +12,7 @@ from evaluation.questions import Suite
 from gateway.cli import main
 from gateway.model.shadow import ShadowRecord
 from gateway.state.shadows import ShadowStore
-from tests.kit.evaluation_candidates import config_of, suite_in
+from tests.evaluation.candidates import config_of, suite_in
 
 CHECKS = """
 shadow:
