@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow("each script runs in an interpreter of its own")
 BENCH = Path(__file__).parents[2] / "bench"
 SCRIPTS = sorted(f"bench.{path.stem}" for path in BENCH.glob("*.py"))
 
@@ -26,14 +27,12 @@ def test_every_script_can_be_imported() -> None:
     assert done.returncode == 0, done.stderr.decode()
 
 
-@pytest.mark.slow("runs each variant in an interpreter of its own")
 def test_every_variant_and_every_stop_of_the_layers_runs() -> None:
     """A variant patches the gateway by the names of its parts, which an import does not check."""
     done = subprocess.run([sys.executable, "-m", "bench.layers", "--check"], cwd=BENCH.parent, capture_output=True)
     assert done.returncode == 0, done.stderr.decode()
 
 
-@pytest.mark.slow("starts an interpreter for each request")
 def test_modules_of_a_request_are_counted() -> None:
     done = subprocess.run([sys.executable, "-m", "bench.modules"], cwd=BENCH.parent, capture_output=True, text=True)
     found = re.findall(r"(\d+) modules \((\d+) of gateway, (\d+) of providers\)", done.stdout)

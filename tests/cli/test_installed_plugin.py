@@ -13,6 +13,7 @@ import pytest
 
 from tests.cli.conftest import ONLY_KIT, ROOT
 
+pytestmark = pytest.mark.slow("installs a package and starts interpreters")
 PACKAGE = ROOT / "tests" / "fixtures" / "stranger"
 CONFIG = """
 version: 1

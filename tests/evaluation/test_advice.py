@@ -17,6 +17,7 @@ from tests.evaluation.run import (
 )
 
 
+@pytest.mark.slow("scores forty runs")
 @pytest.mark.parametrize(("items", "bound"), [(INDEPENDENT, None), (INDEPENDENT, "79%"), (TEMPLATES, None)])
 def test_equal_candidates_change_the_route_in_at_most_5_percent_of_runs(items: Items, bound: str | None) -> None:
     assert proposals_on_noise(40, items, bound) <= 0.05
@@ -37,5 +38,6 @@ def test_intervals_of_items_in_groups_contain_the_truth(items: Items) -> None:
     assert different <= 0.05
 
 
+@pytest.mark.slow("compares forty pairs of runs")
 def test_compare_has_a_false_alarm_in_at_most_5_percent_of_nights() -> None:
     assert false_alarms(40) <= 0.05
