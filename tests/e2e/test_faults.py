@@ -1,4 +1,7 @@
-"""Provider failures on real sockets: what the client gets, and what the provider received."""
+"""Provider failures on real sockets: cooldowns, and streams of other formats that break off.
+
+`tests/faults` asks how each failure of a provider of OpenAI's format ends.
+"""
 
 from __future__ import annotations
 
@@ -10,55 +13,17 @@ import pytest
 from providers.failures import FailureKind
 from providers.testkit.scenario import (
     Cut,
-    Empty,
     ErrorEvent,
     Fault,
     Garbage,
-    Html,
     HttpError,
-    NoEndMark,
-    Redirect,
     Reset,
     Scenario,
-    Silent,
     Stall,
-    Truncated,
 )
 from providers.testkit.server import SimulatorThread
 from tests.e2e.conftest import SITES
 from tests.kit.chat_http import CHAT, EU, body, events_of
-
-
-@pytest.mark.parametrize("stream", [False, True])
-@pytest.mark.parametrize(
-    "fault",
-    [
-        HttpError(500),
-        HttpError(503),
-        HttpError(429),
-        Reset(),
-        Html(),
-        Empty(),
-        ErrorEvent(),
-    ],
-    ids=repr,
-)
-def test_failure_before_the_answer_fails_over(
-    client: httpx.Client, providers: SimulatorThread, fault: Fault, stream: bool
-) -> None:
-    providers["eu"].scenario = Scenario(faults=((fault, 1.0),))
-    response = client.post(CHAT, json=body(stream=stream), headers=EU)
-    assert response.status_code == 200, response.text
-    assert response.headers["x-gateway-deployment"] == "chatgpt-eu-2"
-    assert response.headers["x-gateway-attempts"] == "3"
-
-
-@pytest.mark.parametrize("stream", [False, True])
-def test_redirect_fails_over_without_a_retry(client: httpx.Client, providers: SimulatorThread, stream: bool) -> None:
-    providers["eu"].scenario = Scenario(faults=((Redirect("http://127.0.0.1:9/"), 1.0),))
-    response = client.post(CHAT, json=body(stream=stream), headers=EU)
-    assert (response.status_code, response.headers["x-gateway-deployment"]) == (200, "chatgpt-eu-2")
-    assert response.headers["x-gateway-attempts"] == "2"
 
 
 @pytest.mark.parametrize(
@@ -117,22 +82,7 @@ def ask_until(
     return response
 
 
-def test_silent_provider_fails_over(impatient: httpx.Client, providers: SimulatorThread) -> None:
-    providers["eu"].scenario = Scenario(faults=((Silent(), 1.0),))
-    response = ask_until(lambda answer: answer.status_code == 200, impatient, EU)
-    assert response.headers["x-gateway-deployment"] == "chatgpt-eu-2"
-    assert response.headers["x-gateway-attempts"] == "2"
-
-
-@pytest.mark.parametrize("fault", [Truncated(), Cut(), Reset(after_events=1)], ids=repr)
-def test_json_answer_that_breaks_off_fails_over(client: httpx.Client, providers: SimulatorThread, fault: Fault) -> None:
-    providers["eu"].scenario = Scenario(faults=((fault, 1.0),))
-    response = client.post(CHAT, json=body(), headers=EU)
-    assert response.status_code == 200
-    assert response.headers["x-gateway-deployment"] == "chatgpt-eu-2"
-
-
-@pytest.mark.parametrize("territory", ["DE", "CN", "JP"])
+@pytest.mark.parametrize("territory", ["CN", "JP"])
 @pytest.mark.parametrize(
     "fault",
     [
@@ -157,25 +107,3 @@ def test_broken_stream_is_not_reported_as_complete(
     assert events[-1]["error"]["code"] == "stream_interrupted"
     assert events[0]["choices"][0]["delta"]["content"]
     assert not any(event["choices"][0]["finish_reason"] for event in events[:-1])
-
-
-def test_missing_end_mark_is_not_a_failure(client: httpx.Client, providers: SimulatorThread) -> None:
-    providers["eu"].scenario = Scenario(faults=((NoEndMark(), 1.0),))
-    assert events_of(client.post(CHAT, json=body(stream=True), headers=EU))[-1] == "[DONE]"
-
-
-@pytest.mark.parametrize("stream", [False, True])
-def test_content_filter_does_not_fail_over(client: httpx.Client, providers: SimulatorThread, stream: bool) -> None:
-    before = providers["eu2"].accepted
-    providers["eu"].scenario = Scenario(faults=((HttpError(400, kind=FailureKind.CONTENT_FILTER), 1.0),))
-    response = client.post(CHAT, json=body(stream=stream), headers=EU)
-    assert (response.status_code, response.json()["error"]["code"]) == (400, "content_filter")
-    assert providers["eu2"].accepted == before
-
-
-def test_failover_never_leaves_the_boundary(client: httpx.Client, providers: SimulatorThread) -> None:
-    outside = {name: providers[name].accepted for name in ("us", "gemini", "intl", "eu", "eu2")}
-    providers["cn"].scenario = Scenario(faults=((Reset(), 1.0),))
-    response = client.post(CHAT, json=body(), headers={"cf-ipcountry": "CN"})
-    assert response.status_code == 502
-    assert {name: providers[name].accepted for name in outside} == outside
