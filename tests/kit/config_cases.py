@@ -14,7 +14,7 @@ import pytest
 
 from gateway.config.compile import Compiled, compile_config
 from gateway.config.loading import parse_document
-from gateway.config.problems import ConfigRejected, Problem
+from gateway.config.problems import ConfigRejected, Problem, dotted
 from providers.registry import Registry, load_registry
 
 MARK = "▸"
@@ -76,6 +76,11 @@ def more(section: str, line: str, indent: int = 2) -> str:
     return f"{dedent(SOUND[section]).rstrip()}\n{' ' * indent}{line}"
 
 
+def with_deployment(keys: str) -> str:
+    """Return the sound config with one more deployment, `x`, that has these keys."""
+    return sections(deployments=more("deployments", f"x: {{{keys}}}"))
+
+
 def compiled(
     text: str,
     environ: Mapping[str, str] = ENVIRON,
@@ -104,6 +109,12 @@ def problems_of(text: str, environ: Mapping[str, str] = ENVIRON) -> tuple[Proble
         return compiled(text, environ).warnings
     except ConfigRejected as rejection:
         return rejection.problems
+
+
+def messages_about(section: str, text: str, environ: Mapping[str, str] = ENVIRON) -> list[str]:
+    """Return the path and the message of every problem of a section."""
+    found = [problem for problem in problems_of(text, environ) if problem.path[:1] == (section,)]
+    return [f"{dotted(problem.path)}: {problem.message}" for problem in found]
 
 
 def position_of(text: str, words: str) -> tuple[int, int]:

@@ -6,10 +6,9 @@ import re
 
 import pytest
 
-from gateway.config.problems import dotted
 from gateway.model.route import Shadow
 from gateway.model.schedule import Schedule, Stage, StopRule
-from tests.kit.config_cases import SOUND, compiled, edited, more, problems_of, sections
+from tests.kit.config_cases import SOUND, compiled, edited, messages_about, more, sections
 
 X = "x: {provider: openai, model: gpt-6-sol, endpoint: us, api_key: '${US_KEY}'}"
 
@@ -17,14 +16,6 @@ X = "x: {provider: openai, model: gpt-6-sol, endpoint: us, api_key: '${US_KEY}'}
 def written(*lines: str, routes: str = "us: [{chatgpt-us: 90, x: 10}], cn: [qwen-cn]", **others: str) -> str:
     text = "\n".join(["assistants:", "  a:", f"    routes: {{{routes}}}", *(f"    {line}" for line in lines)])
     return sections(**{"assistants": text, "deployments": more("deployments", X)} | others)
-
-
-def messages_of(text: str) -> list[str]:
-    return [
-        f"{dotted(problem.path)}: {problem.message}"
-        for problem in problems_of(text)
-        if problem.path[:1] == ("assistants",)
-    ]
 
 
 def scheduled(schedule: str, **others: str) -> Schedule:
@@ -80,7 +71,7 @@ def test_a_shadow_as_it_is_compiled() -> None:
 
 @pytest.mark.parametrize("line", ["schedules: {us: {candidate: x, steps: 100%}}", "shadow: {us: {deployment: x}}"])
 def test_invalid_route_causes_no_errors_about_its_schedule(line: str) -> None:
-    (error,) = messages_of(written(line, routes="us: 5, cn: [qwen-cn]"))
+    (error,) = messages_about("assistants", written(line, routes="us: 5, cn: [qwen-cn]"))
     assert error.startswith("assistants.a.routes.us: must be a list")
 
 
@@ -106,7 +97,7 @@ def test_shadow_without_a_required_approval_is_a_warning(approvals: str, require
     )
     text = written("shadow: {us: {deployment: x}}", regions=regions, deployments=deployments)
     message = "assistants.a.shadow.us.deployment: 'x' has no approval for region 'us': it is skipped here"
-    assert (message in messages_of(text)) is is_reported
+    assert (message in messages_about("assistants", text)) is is_reported
 
 
 @pytest.mark.parametrize(("consent", "is_reported"), [("", False), ("consent: {mode: standing},", True)])
@@ -116,4 +107,4 @@ def test_shadow_that_requires_consent_is_a_warning(consent: str, is_reported: bo
     message = (
         "assistants.a.shadow.us.deployment: 'x' requires consent, which shadow traffic never has: it is skipped here"
     )
-    assert (message in messages_of(text)) is is_reported
+    assert (message in messages_about("assistants", text)) is is_reported

@@ -10,23 +10,19 @@ from gateway.model.deployment import Deployment
 from providers.auth import apply
 from providers.territories import ANYWHERE, parse_places
 from providers.wire import WireRequest
-from tests.kit.config_cases import compiled, edited, more, rejected, sections
+from tests.kit.config_cases import compiled, edited, rejected, with_deployment
 from tests.kit.google_account import ACCOUNT
 
 EU = parse_places(["@EU"])
 NEW = "provider: vertex, model: gemini-3.5-flash, api_key: '${KEY}'"
 
 
-def config(text: str) -> str:
-    return sections(deployments=more("deployments", f"x: {{{text}}}"))
-
-
 def deployment(text: str, key: str = "ya29.made-up") -> Deployment:
-    return compiled(config(text), {"KEY": key}).config.deployments["x"]
+    return compiled(with_deployment(text), {"KEY": key}).config.deployments["x"]
 
 
 def refused(text: str, key: str = "ya29.made-up") -> list[str]:
-    problems = rejected(config(text), {"KEY": key})
+    problems = rejected(with_deployment(text), {"KEY": key})
     return [f"{dotted(problem.path[2:])}: {problem.message}" for problem in problems if problem.severity == "error"]
 
 

@@ -22,16 +22,12 @@ from providers.registry import Registry, load_registry
 from providers.sites import Availability, Residency, Site
 from providers.territories import ANYWHERE, NOWHERE, Places, parse_places
 from providers.vendors.openai.adapter import OpenAIAdapter
-from tests.kit.config_cases import SOUND, compiled, edited, more, problems_of, rejected, sections
+from tests.kit.config_cases import SOUND, compiled, edited, more, problems_of, rejected, sections, with_deployment
 
 
 def deployment(text: str, environ: Mapping[str, str] | None = None) -> Deployment:
     """The deployment `x` that the text describes, in a config that is sound with it."""
     return compiled(with_deployment(text), environ or {"KEY": "sk-1"}).config.deployments["x"]
-
-
-def with_deployment(text: str) -> str:
-    return sections(deployments=more("deployments", f"x: {{{text}}}"))
 
 
 def warned(text: str, environ: Mapping[str, str] | None = None) -> list[str]:

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from gateway.config.problems import ConfigRejected
-from tests.kit.config_cases import compiled, more, sections
+from tests.kit.config_cases import compiled, with_deployment
 
 HUNYUAN = "provider: hunyuan, model: hunyuan-turbos-latest, endpoint: ap-guangzhou, api_key: '${KEY}'"
 SIMULATED = """
@@ -39,14 +39,14 @@ for name, adapter in load_registry().adapters.items():
 @pytest.mark.parametrize("key", ["no-colon", "id-only:", ":key-only"])
 def test_hunyuan_key_without_both_parts_is_refused(key: str) -> None:
     with pytest.raises(ConfigRejected) as rejected:
-        compiled(sections(deployments=more("deployments", f"x: {{{HUNYUAN}}}")), {"KEY": key})
+        compiled(with_deployment(HUNYUAN), {"KEY": key})
     problems = {problem.path: problem.message for problem in rejected.value.problems}
     assert problems["deployments", "x", "api_key"] == "KEY is not `SECRET_ID:SECRET_KEY`, with an optional `:TOKEN`"
     assert key not in str(rejected.value)
 
 
 def test_hunyuan_key_of_both_parts_is_accepted() -> None:
-    config = compiled(sections(deployments=more("deployments", f"x: {{{HUNYUAN}}}")), {"KEY": "an-id:a-key"}).config
+    config = compiled(with_deployment(HUNYUAN), {"KEY": "an-id:a-key"}).config
     assert len(config.deployments["x"].credentials) == 1
 
 

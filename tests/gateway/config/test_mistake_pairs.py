@@ -10,13 +10,10 @@ from typing import Any
 
 import pytest
 
-from gateway.config.compile import compile_config
-from gateway.config.loading import parse_document
-from gateway.config.problems import ConfigRejected, KeyPath, dotted
-from providers.registry import load_registry
+from gateway.config.problems import KeyPath, dotted
+from tests.kit.config_cases import problems_of
 from tests.kit.configs import Config
 
-REGISTRY = load_registry()
 ENVIRON = {"KEY": "sk-key", "EDGE": "edge-word", "PSEUDONYMS": "p" * 32, "CONSENT": "c" * 32}
 BASE = Config.parse(
     """
@@ -173,12 +170,8 @@ def errors(*mistakes: tuple[KeyPath, Any]) -> frozenset[str]:
             del node[path[-1]]
         else:
             node[path[-1]] = value
-    text = Config(data).text.encode()
-    try:
-        compile_config(parse_document(text, "gateway.yaml", ENVIRON), registry=REGISTRY)
-    except ConfigRejected as rejected:
-        return frozenset(dotted(problem.path) for problem in rejected.problems if problem.severity == "error")
-    return frozenset()
+    found = problems_of(Config(data).text, ENVIRON)
+    return frozenset(dotted(problem.path) for problem in found if problem.severity == "error")
 
 
 # The judgement of the second key needs the first one.

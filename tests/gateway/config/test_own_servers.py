@@ -5,19 +5,15 @@ from __future__ import annotations
 import pytest
 
 from gateway.config.endpoints import server_of
-from gateway.config.problems import ConfigRejected
-from tests.kit.config_cases import ENVIRON, compiled, more, sections
+from tests.kit.config_cases import compiled, more, problems_of, sections, with_deployment
 
 OWN = "provider: openai-compatible, model: m, stores: US, processes: US, api_key: k-1"
 
 
 def messages(endpoint: str, more_keys: str = "") -> list[str]:
     """Return the messages of the problems and warnings for a deployment at this URL."""
-    text = sections(deployments=more("deployments", f"x: {{{OWN}, endpoint: '{endpoint}'{more_keys}}}"))
-    try:
-        return [warning.message for warning in compiled(text, ENVIRON).warnings]
-    except ConfigRejected as rejected:
-        return [problem.message for problem in rejected.problems]
+    text = with_deployment(f"{OWN}, endpoint: '{endpoint}'{more_keys}")
+    return [problem.message for problem in problems_of(text)]
 
 
 @pytest.mark.parametrize(
@@ -47,7 +43,7 @@ def test_host_of_ones_own_is_not_warned_of(host: str) -> None:
 )
 def test_host_of_a_customer_is_not_warned_of_with_its_provider(host: str) -> None:
     own = f"x: {{{OWN.replace('openai-compatible', 'azure')}, endpoint: 'https://{host}'}}"
-    warnings = compiled(sections(deployments=more("deployments", own)), ENVIRON).warnings
+    warnings = compiled(sections(deployments=more("deployments", own))).warnings
     assert not any(" is below " in warning.message for warning in warnings)
     assert any(f"{host} is below" in message for message in messages(f"https://{host}/v1"))
 

@@ -6,13 +6,13 @@ import pytest
 
 from gateway.model.deployment import Deployment
 from providers.territories import ANYWHERE, parse_places
-from tests.kit.config_cases import SOUND, compiled, edited, more, rejected, sections
+from tests.kit.config_cases import SOUND, compiled, edited, more, rejected, sections, with_deployment
 
 US = parse_places(["US"])
 
 
 def deployment(line: str) -> Deployment:
-    text = sections(deployments=more("deployments", f"x: {{{line}, api_key: '${{US_KEY}}'}}"))
+    text = with_deployment(f"{line}, api_key: '${{US_KEY}}'")
     return compiled(text).config.deployments["x"]
 
 

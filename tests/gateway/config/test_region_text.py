@@ -11,17 +11,14 @@ from typing import Any
 import pytest
 
 from gateway.changes.pickling import pack, unpack
-from gateway.config.compile import compile_config
-from gateway.config.loading import parse_document
 from gateway.config.locales import best_text, canonical, display_name, full, locale_data
-from gateway.config.problems import ConfigRejected
 from gateway.config.region_text import helplines, known_labels, known_refusals, offered_choices, units_of
 from gateway.model.config_version import ConfigVersion
 from gateway.model.refusal_reason import CODES_WITHOUT_A_REGION, REASON_BY_CODE
 from gateway.model.region_text import NO_PREFERENCES, SEPARATOR, RegionText
 from gateway.policy.region_text import compose
-from providers.registry import load_registry
 from providers.territories import parse_territory
+from tests.kit.config_cases import problems_of
 from tests.kit.configs import BASE, KEYS, Config, table_of
 from tests.kit.doc_pages import ROOT
 
@@ -40,12 +37,7 @@ def speech(table: ConfigVersion, region: str) -> RegionText:
 
 
 def problems(text: str) -> list[str]:
-    document = parse_document(text.encode(), "test.yaml", KEYS)
-    try:
-        found = compile_config(document, registry=load_registry()).warnings
-    except ConfigRejected as error:
-        found = error.problems
-    return [re.sub(r"^test.yaml:\d+:\d+: ", "", str(problem)) for problem in found]
+    return [re.sub(r"^gateway.yaml:\d+:\d+: ", "", str(problem)) for problem in problems_of(text, KEYS)]
 
 
 @pytest.mark.parametrize(

@@ -8,22 +8,13 @@ from gateway.config.problems import dotted
 from gateway.config.routes import ineligible_now
 from gateway.model.approval import days_at
 from gateway.model.route import WeightedSet
-from tests.kit.config_cases import ENVIRON, SOUND, compiled, edited, more, problems_of, sections
+from tests.kit.config_cases import ENVIRON, SOUND, compiled, edited, messages_about, more, problems_of, sections
 
 DAYS = days_at(1_800_000_000.0)
 
 
 def routed(routes: str, **others: str) -> str:
     return sections(assistants=f"assistants:\n  a: {{routes: {routes}}}", **others)
-
-
-def messages_of(text: str, environ: dict[str, str] | None = None) -> list[str]:
-    """Return the errors and warnings about assistants."""
-    return [
-        f"{dotted(problem.path)}: {problem.message}"
-        for problem in problems_of(text, environ or ENVIRON)
-        if problem.path[:1] == ("assistants",)
-    ]
 
 
 def changed(old: str, new: str) -> str:
@@ -49,7 +40,7 @@ def test_route_without_available_deployment_is_a_warning(
 ) -> None:
     text = routed(f"{{{route}}}", deployments=deployments)
     region = route.partition(":")[0]
-    assert messages_of(text, environ) == [
+    assert messages_about("assistants", text, environ) == [
         f"assistants.a.routes.{region}: no deployment of this route is available now ({why})"
     ]
 
@@ -57,7 +48,7 @@ def test_route_without_available_deployment_is_a_warning(
 def test_one_available_deployment_prevents_the_warning() -> None:
     deployments = changed("endpoint: us,", "endpoint: us, enabled: false,")
     other = "  x: {provider: openai, model: gpt-6-sol, endpoint: us, api_key: '${US_KEY}'}\n"
-    assert messages_of(routed("{us: [chatgpt-us, x]}", deployments=deployments + other)) == []
+    assert messages_about("assistants", routed("{us: [chatgpt-us, x]}", deployments=deployments + other)) == []
 
 
 @pytest.mark.parametrize(
@@ -69,7 +60,7 @@ def test_one_available_deployment_prevents_the_warning() -> None:
 )
 def test_route_with_an_error_has_no_further_warnings(route: str, error: str) -> None:
     deployments = changed("endpoint: us,", "endpoint: us, enabled: false,")
-    assert messages_of(routed(f"{{{route}}}", deployments=deployments)) == [f"assistants.a.{error}"]
+    assert messages_about("assistants", routed(f"{{{route}}}", deployments=deployments)) == [f"assistants.a.{error}"]
 
 
 def test_available_deployment_has_no_reason_to_be_skipped() -> None:
@@ -96,7 +87,7 @@ def test_a_weighted_step_has_its_members_with_their_weights() -> None:
 
 def test_deployment_that_serves_a_part_of_its_region_is_valid() -> None:
     regions = edited(SOUND["regions"], ("territories: [US]", "territories: [US, HK]"))
-    assert messages_of(routed("{us: [chatgpt-us]}", regions=regions)) == []
+    assert messages_about("assistants", routed("{us: [chatgpt-us]}", regions=regions)) == []
 
 
 RESUMING = "assistants:\n  a: {{resume: true, routes: {{{}}}}}"
@@ -116,7 +107,7 @@ RESUMING = "assistants:\n  a: {{resume: true, routes: {{{}}}}}"
 def test_resuming_needs_a_route_with_a_next_step(routes: str, expected: list[str]) -> None:
     other = "x: {provider: openai, model: gpt-6-sol, endpoint: us, api_key: '${US_KEY}'}"
     text = sections(assistants=RESUMING.format(routes), deployments=more("deployments", other))
-    assert messages_of(text) == [f"assistants.a.{line}" for line in expected]
+    assert messages_about("assistants", text) == [f"assistants.a.{line}" for line in expected]
 
 
 @pytest.mark.parametrize("hedge", ["{}", "{after: p95}", "{after: 800ms}"])

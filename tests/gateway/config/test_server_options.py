@@ -8,13 +8,9 @@ from gateway.config.problems import dotted
 from providers.auth import Secret
 from providers.compatible.adapter import adapter_of
 from providers.registry import load_registry
-from tests.kit.config_cases import ENVIRON, compiled, more, sections
+from tests.kit.config_cases import ENVIRON, compiled, sections, with_deployment
 
 HOUSE = "endpoint: 'https://llm.example.com/v1', stores: US, processes: US, model: m"
-
-
-def config(text: str) -> str:
-    return sections(deployments=more("deployments", f"x: {{{text}}}"))
 
 
 def test_stream_options_false_removes_the_parameter() -> None:
@@ -24,7 +20,7 @@ def test_stream_options_false_removes_the_parameter() -> None:
             (", stream_options: true", frozenset()),
             (", stream_options: false", {"stream_options"}),
         ):
-            x = compiled(config(f"provider: {provider}, {HOUSE}{key}")).config.deployments["x"]
+            x = compiled(with_deployment(f"provider: {provider}, {HOUSE}{key}")).config.deployments["x"]
             assert x.target.facts.without == without
 
 
@@ -33,7 +29,9 @@ def test_stream_options_false_is_a_warning_without_effect() -> None:
         ("gemini", "model: gemini-3.5-flash"),
         ("mistral", "model: mistral-small-2603, endpoint: global"),
     ):
-        found = compiled(config(f"provider: {provider}, {where}, api_key: '${{G_KEY}}', stream_options: false"))
+        found = compiled(
+            with_deployment(f"provider: {provider}, {where}, api_key: '${{G_KEY}}', stream_options: false")
+        )
         reported = [(dotted(one.path), one.message) for one in found.warnings if "stream_options" in one.path]
         assert reported == [("deployments.x.stream_options", f"{provider} never receives this field")]
 
@@ -41,7 +39,7 @@ def test_stream_options_false_is_a_warning_without_effect() -> None:
 def test_inline_thoughts_are_for_servers_with_the_form_of_openai() -> None:
     for provider, flags in (("openai-compatible", {"thinks_at_once"}), ("vllm", {"thinks_at_once"}), ("gemini", set())):
         where = HOUSE if flags else "model: gemini-3.5-flash, api_key: '${G_KEY}'"
-        found = compiled(config(f"provider: {provider}, {where}, inline_thoughts: end_tag"))
+        found = compiled(with_deployment(f"provider: {provider}, {where}, inline_thoughts: end_tag"))
         reported = [one.message for one in found.warnings if "inline_thoughts" in one.path]
         assert reported == ([] if flags else ["gemini has reasoning in a field of its own"])
         assert found.config.deployments["x"].target.facts.flags & {"thinks_at_once"} == flags
@@ -56,30 +54,30 @@ KEYS = ENVIRON | {"SPACE": "ws-secret", "ODD": "not a workspace"}
 
 def test_known_header_is_sent_under_its_canonical_name() -> None:
     for text in ("X-DashScope-WorkSpace: ws-secret", "x-dashscope-workspace: '${SPACE}'"):
-        x = compiled(config(f"{QWEN}, headers: {{{text}}}"), KEYS).config.deployments["x"]
+        x = compiled(with_deployment(f"{QWEN}, headers: {{{text}}}"), KEYS).config.deployments["x"]
         assert x.headers == (("X-DashScope-WorkSpace", Secret("ws-secret")),)
         assert "ws-secret" not in repr(x)
         assert x.has_credential
 
 
 def test_unset_header_excludes_the_deployment() -> None:
-    found = compiled(config(f"{QWEN}, headers: {{X-DashScope-WorkSpace: '${{NOBODY}}'}}"), KEYS)
+    found = compiled(with_deployment(f"{QWEN}, headers: {{X-DashScope-WorkSpace: '${{NOBODY}}'}}"), KEYS)
     x = found.config.deployments["x"]
     assert (x.has_credential, x.missing_credentials) == (False, ("NOBODY",))
     assert [one.message for one in found.warnings if "headers" in one.path] == [
         "NOBODY is not set: the deployment is skipped"
     ]
-    deployment = compiled(config(f"provider: vllm, {HOUSE}")).config.deployments["x"]
+    deployment = compiled(with_deployment(f"provider: vllm, {HOUSE}")).config.deployments["x"]
     assert (deployment.headers, deployment.has_credential) == ((), True)
 
 
 def test_header_value_is_not_checked_if_references_are_not_resolved() -> None:
     for form in (f"{QWEN}, headers: {{X-DashScope-WorkSpace: '${{ODD}}'}}", f"{ERNIE}, headers: {{appid: '${{ODD}}'}}"):
-        assert compiled(config(form), KEYS, secrets=False).config.deployments["x"].headers
+        assert compiled(with_deployment(form), KEYS, secrets=False).config.deployments["x"].headers
 
 
 def test_empty_header_value_is_reported_by_its_name() -> None:
-    x = compiled(config(f"{ERNIE}, headers: {{appid: ''}}"), KEYS).config.deployments["x"]
+    x = compiled(with_deployment(f"{ERNIE}, headers: {{appid: ''}}"), KEYS).config.deployments["x"]
     assert (x.has_credential, x.missing_credentials) == (False, ("appid",))
 
 
@@ -89,7 +87,7 @@ def test_server_without_key_needs_its_header() -> None:
         'about = "who pays"\nsource = "its page"\n'
     )
     registry = replace(load_registry(), adapters={**load_registry().adapters, "acme": row})
-    text = config(f"provider: acme, {HOUSE}, headers: {{x-acme-team: '${{NOBODY}}'}}")
+    text = with_deployment(f"provider: acme, {HOUSE}, headers: {{x-acme-team: '${{NOBODY}}'}}")
     assert not compiled(text, KEYS, registry=registry).config.deployments["x"].has_credential
 
 

@@ -14,7 +14,7 @@ from providers.chat import AssistantMessage, ChatRequest, NamedTool, Tool, ToolC
 from providers.matching.capability_matching import match_capabilities
 from providers.matching.requirements import requirements_of
 from tests.gateway.config.catalogue_files import load
-from tests.kit.config_cases import compiled, more, sections
+from tests.kit.config_cases import compiled, with_deployment
 
 HOUSE = "provider: vllm, model: m, endpoint: 'https://llm.example.com/v1', stores: US, processes: US"
 ARK = "provider: ark, model: ep-20261101-abcde, endpoint: ap-southeast, api_key: '${KEY}'"
@@ -26,7 +26,7 @@ LOOP = replace(ASK, messages=(*ASK.messages, CALL, ToolMessage("call_1", "r")), 
 
 
 def deployment(text: str) -> Deployment:
-    return compiled(sections(deployments=more("deployments", f"x: {{{text}}}")), {"KEY": "k"}).config.deployments["x"]
+    return compiled(with_deployment(text), {"KEY": "k"}).config.deployments["x"]
 
 
 def sent(x: Deployment, request: ChatRequest) -> Any:

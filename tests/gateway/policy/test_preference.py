@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from gateway.config.problems import ConfigRejected
 from gateway.model.assistant import Assistant
 from gateway.model.config_version import Client, ConfigVersion
 from gateway.model.decision import Decision, Plan, Unavailable
@@ -21,6 +20,7 @@ from gateway.policy.territory_answers import NO_NEEDS
 from gateway.service.capabilities import capabilities, limits_where_offered
 from providers.failures import InvalidRequest
 from tests.gateway.location_reports import reported
+from tests.kit.config_cases import rejected
 from tests.kit.configs import BASE, KEYS, Config, table_of
 
 CHOICES = {
@@ -218,14 +218,6 @@ def test_each_intent_has_its_route_and_others_the_default() -> None:
         assert names(decide(config, view, location, NO_NEEDS, {}, 0.0)) == ["chatgpt-eu"]
 
 
-def messages_of(text: str) -> list[str]:
-    try:
-        table_of(text)
-    except ConfigRejected as error:
-        return [str(problem) for problem in error.problems]
-    return []
-
-
 def merged(patch: str) -> Config:
     return HOME.merge(patch)
 
@@ -251,7 +243,8 @@ def merged(patch: str) -> Config:
     ],
 )
 def test_mistakes_are_reported(patch: str, message: str) -> None:
-    assert any(message in line for line in messages_of(merged(patch).text)), messages_of(merged(patch).text)
+    found = list(map(str, rejected(merged(patch).text, KEYS)))
+    assert any(message in line for line in found), found
 
 
 # --- capabilities ----------------------------------------------------------------------------------
