@@ -158,15 +158,6 @@ def test_signatures_of_other_providers_are_not_sent() -> None:
 # --- answers --------------------------------------------------------------------------------------
 
 
-def test_split_inside_a_character_is_harmless() -> None:
-    """Edge case 1: every split of characters of two to four bytes."""
-    data = 'data: {"choices":[{"index":0,"delta":{"content":"é你👩‍🚀"},"finish_reason":"stop"}]}\n\n'.encode()
-    for cut in range(1, len(data)):
-        parser = ADAPTER.stream_parser(PLAIN)
-        events = [*parser.feed(data[:cut]), *parser.feed(data[cut:]), *parser.close()]
-        assert [event.text for event in events if isinstance(event, TextDelta)] == ["é你👩‍🚀"]
-
-
 def test_halves_of_a_surrogate_pair_are_joined() -> None:
     """Edge case 73. Fields other than text have nothing to join."""
     events = stream(delta(content="\ud83d"), delta(content="\ude00"), delta("stop"))
