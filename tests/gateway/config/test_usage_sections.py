@@ -279,8 +279,8 @@ def test_check_states_how_a_budget_can_be_exceeded_without_stores() -> None:
     assert "instances x" not in shown
 
 
-@pytest.mark.slow("compiles 10,000 clients")
-def test_ten_thousand_clients_compile_in_reasonable_time() -> None:
+@pytest.mark.slow("compiles 5,000 clients")
+def test_thousands_of_clients_compile_in_reasonable_time() -> None:
     clients = {
         f"team-{number}": {
             "keys": [f"sha256:{number:064x}"],
@@ -288,17 +288,17 @@ def test_ten_thousand_clients_compile_in_reasonable_time() -> None:
             "budgets": [{"amount": f"{number} EUR", "per": "day"}, {"tokens": 5000, "per": "month"}],
             "limits": {"rpm": 60, "tpm": 5000},
         }
-        for number in range(1, 10_001)
+        for number in range(1, 5001)
     }
     config = BASE.replace(clients=clients).merge("deployments: {chatgpt-us: {model: gpt-99-unknown}}")
     started = time.process_time()
     result = compiled(config)
     elapsed_s = time.process_time() - started
     shown = render_matrix(result.config)
-    assert len(result.config.clients) == 10_000
-    assert "and 9997 more" in render_problems(result.warnings)
-    assert "  and 9980 more clients\n" in shown
-    assert elapsed_s < 30, "3 s on an idle core"
+    assert len(result.config.clients) == 5000
+    assert "and 4997 more" in render_problems(result.warnings)
+    assert "  and 4980 more clients\n" in shown
+    assert elapsed_s < 8, "1 s on an idle core"
 
 
 def test_every_key_of_usage_and_stores_is_applied() -> None:
