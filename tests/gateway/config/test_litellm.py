@@ -220,10 +220,10 @@ def test_entries_that_differ_in_their_key_become_one_deployment() -> None:
 
 def test_routes_have_a_bounded_length() -> None:
     models = [
-        {"model_name": f"m{n % 7}", "litellm_params": {"model": f"openai/{n}", "api_key": f"sk-{n}"}}
-        for n in range(140)
+        {"model_name": f"m{n % 3}", "litellm_params": {"model": f"openai/{n}", "api_key": f"sk-{n}"}}
+        for n in range(200)
     ]
     result = converted(
-        json.dumps({"model_list": models, "litellm_settings": {"default_fallbacks": [f"m{n}" for n in range(7)]}})
+        json.dumps({"model_list": models, "litellm_settings": {"default_fallbacks": [f"m{n}" for n in range(3)]}})
     )
     assert max(len(one["routes"]["main"]) for one in values_of(result)["assistants"].values()) <= 50
