@@ -157,7 +157,10 @@ async def test_turn_of_a_large_body_ends_whatever_the_body_is(body: bytes) -> No
 
 @pytest.mark.parametrize("headers", [{}, {"content-length": "0", "transfer-encoding": "chunked"}])
 @pytest.mark.parametrize(("size", "outcome"), [(2000, "ok"), (2001, "refused")])
-async def test_body_limit_of_a_client_holds_for_its_requests(size: int, outcome: str, headers: dict[str, str]) -> None:
+async def test_body_limit_of_a_client_holds_for_its_requests(
+    monkeypatch: pytest.MonkeyPatch, size: int, outcome: str, headers: dict[str, str]
+) -> None:
+    monkeypatch.setattr("gateway.api.body._DRAIN_TIME_S", 0.05)  # for a rest of the body, which does not come
     config = CONFIG.replace(clients={"app": {"keys": [key_hash("gw-key")], "limits": {"body_bytes": 2000}}})
     body = large_chat("a").ljust(size)
     exchange = Exchange(answer_completely, body, {"authorization": "Bearer gw-key", **headers}, config=config)
