@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from tests.kit.metered_gateway import CAP, LIMIT_S, client_of
 from tests.kit.metered_provider import APP_KEY, Meter, metered_config, metered_provider
 from tests.kit.postgres_server import PASSWORD, RunningPostgres
 from tests.kit.valkey_server import RunningValkey, running_valkey
+from tests.kit.waiting import eventually
 
 
 def is_unavailable(answer: httpx.Response) -> bool:
@@ -60,11 +60,14 @@ class Cell:
 
     def ask(self, number: int = 0, key: str = APP_KEY) -> httpx.Response:
         """Send a request to an instance. It is repeated while its gate does not answer in time."""
-        until_s = time.monotonic() + LIMIT_S
-        while True:
-            answer = self.ask_once(number, key)
-            if not is_unavailable(answer) or time.monotonic() > until_s:
-                return answer
+        answers: list[httpx.Response] = []
+
+        def is_decided() -> bool:
+            answers.append(self.ask_once(number, key))
+            return not is_unavailable(answers[-1])
+
+        eventually(is_decided, LIMIT_S)
+        return answers[-1]
 
     def ask_once(self, number: int = 0, key: str = APP_KEY) -> httpx.Response:
         """Send a request to an instance."""
