@@ -11,7 +11,7 @@ from __future__ import annotations
 import statistics
 from itertools import pairwise
 
-from tests.gateway.service.judged_streams import judged_table, run_judged, verdict
+from tests.kit.judged_streams import judged_table, run_judged, verdict
 from tests.kit.virtual_time import Act
 
 __all__ = ["WINDOWS", "delays", "table"]

@@ -20,7 +20,7 @@ from gateway.state.receipts import receipt_of
 from gateway.telemetry.request_log import JsonLines
 from gateway.usage.accounting import Accounting
 from gateway.usage.journal import FOLDER, Journal
-from tests.gateway.service.judged_streams import HARM, JudgedRun, judged_table, passed_text, run_judged, verdict
+from tests.kit.judged_streams import HARM, JudgedRun, judged_table, passed_text, run_judged, verdict
 from tests.kit.usage_rows import kept_rows
 from tests.kit.virtual_time import Act, Client, TurningLoop
 
