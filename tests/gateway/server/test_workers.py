@@ -210,7 +210,7 @@ def test_starts_come_ever_later_until_a_worker_lives() -> None:
 
 async def test_host_listens_when_all_workers_are_ready_and_replaces_a_dead_worker(build: Build) -> None:
     running = build(2)
-    first, second = await running.next(), await running.next()
+    first, second = sorted([await running.next(), await running.next()], key=lambda fake: fake.seat)
     sockets = (running.listener.fileno(), running.workers._memory)
     assert [fake.descriptors[::2] for fake in (first, second)] == [sockets] * 2
     # Each worker has its own process group: the supervisor passes Ctrl-C on.
