@@ -105,8 +105,11 @@ class Answering:
         self._sockets = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(2)]
         self.process = self.start()
         self.url = GatewayProcess(self.process).wait_for("listening")["url"]
+        # The connection is not kept: a gateway that has handed over serves kept ones until they are idle for long.
         client = stack.enter_context(httpx.Client(base_url=self.url, trust_env=False, timeout=LIMIT_S))
-        self._pieces = stack.enter_context(client.stream("POST", CHAT, json=body(stream=True))).iter_text()
+        headers = {"connection": "close"}
+        stream = client.stream("POST", CHAT, json=body(stream=True), headers=headers)
+        self._pieces = stack.enter_context(stream).iter_text()
         self._received = next(self._pieces)
 
     def start(self) -> subprocess.Popen[str]:
