@@ -127,6 +127,7 @@ def called(name: str = "get_weather", call_id: str = "call_1", arguments: str = 
         ("gpt-5.4-mini", None, "/v1/chat/completions"),
         ("gpt-5.4-mini", "low", "/v1/responses"),
         ("gpt-5.4-mini", "none", "/v1/chat/completions"),
+        ("gpt-5.4-chat-latest", "none", "/v1/responses"),  # it takes "medium" only
         ("gpt-5-mini", "low", "/v1/chat/completions"),
         ("gpt-4o", None, "/v1/chat/completions"),
         ("some-model", "low", "/v1/chat/completions"),
