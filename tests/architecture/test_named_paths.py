@@ -68,6 +68,7 @@ def _bound_in(nodes: tuple[ast.AST, ...]) -> Iterator[str]:
             yield (node.asname or node.name).partition(".")[0]
 
 
+@pytest.mark.slow("reads every module")
 def test_strings_name_modules_that_exist() -> None:
     """A module that is started with `-m`, or patched in a test, is named by a string."""
     unknown, attributes = [], set(trace_attributes())

@@ -192,6 +192,7 @@ def test_markdown_report_escapes_untrusted_text(out: Path) -> None:
             assert len(re.findall(r"(?<!\\)\|", line)) >= 3
 
 
+@pytest.mark.slow("runs an evaluation")
 def test_finished_run_repeats_its_report_without_questions(gateway: Command, folder: Path, out: Path) -> None:
     before = report_of(out)
     shown = gateway(*arguments(folder))

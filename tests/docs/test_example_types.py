@@ -11,7 +11,7 @@ import pytest
 from tests.kit.doc_pages import ROOT, blocks_of
 
 
-@pytest.mark.slow
+@pytest.mark.slow("runs ruff and mypy")
 def test_example_passes_the_linters_of_the_project(tmp_path: Path) -> None:
     blocks = [
         block

@@ -33,7 +33,10 @@ _PARTS = [block for page in PAGES for block in blocks_of(page) if block.language
 
 @pytest.mark.parametrize(
     "page",
-    [pytest.param(page, marks=pytest.mark.slow) if page in _WITH_COMMANDS else page for page in _WITH_BLOCKS],
+    [
+        pytest.param(page, marks=pytest.mark.slow("runs the commands of a page")) if page in _WITH_COMMANDS else page
+        for page in _WITH_BLOCKS
+    ],
     ids=name_of,
 )
 def test_page_blocks_run_with_the_shown_output(page: Path, workspace: Workspace) -> None:

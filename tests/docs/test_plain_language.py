@@ -23,6 +23,7 @@ def _files() -> list[str]:
     return [name for name in listed.stdout.splitlines() if not name.startswith(_LEFT_OUT)]
 
 
+@pytest.mark.slow("reads every file of the project")
 def test_files_use_plain_language() -> None:
     waiting = LIST.read_text("utf-8").split() if LIST.exists() else []
     found = {name: list(phrases_of(ROOT / name)) for name in _files()}

@@ -8,12 +8,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.kit.doc_pages import ROOT
 
 # An element of a page that makes a browser ask a host; a plain link does not.
 _LOADED = re.compile(r'<(?:script|img|iframe|source)[^>]*\ssrc="(https?:)?//|<link[^>]*\shref="(https?:)?//')
 
 
+@pytest.mark.slow("builds the whole site")
 def test_site_builds_strictly_and_is_self_contained(tmp_path: Path) -> None:
     environ = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path)]

@@ -247,7 +247,7 @@ async def test_key_rotation_leaves_no_moment_without_a_valid_key() -> None:
 # --- silent streams -------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
+@pytest.mark.slow("reads two slow streams")
 def test_official_client_accepts_a_stream_with_comments(providers: SimulatorThread, tmp_path: Path) -> None:
     with gateway_with(providers, tmp_path, more="resilience: {keep_alive: 40ms, idle: 10s}") as gateway:
         providers["eu"].scenario = Scenario(text="one two three", between_events_s=0.2)

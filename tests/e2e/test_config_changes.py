@@ -108,7 +108,7 @@ def test_rollback_is_pinned_until_its_release(operator: Operator, pair: Simulato
     assert gateway_command(path, "audit", "verify").returncode == 0
 
 
-@pytest.mark.slow
+@pytest.mark.slow("waits for polls of the file")
 def test_rotated_secret_keeps_a_rollback_active(operator: Operator, pair: SimulatorThread, path: Path) -> None:
     secret = path.parent / "secret"
     secret.write_text("sk-old", "utf-8")
@@ -218,7 +218,7 @@ def test_secret_in_the_config_is_not_in_the_history(operator: Operator, pair: Si
     assert b"sk-in-clear" not in b"".join(file.read_bytes() for file in state_dir_of(path).rglob("*") if file.is_file())
 
 
-@pytest.mark.slow
+@pytest.mark.slow("runs several commands")
 def test_plan_shows_traffic_shares_and_its_exit_code_is_for_ci(
     operator: Operator, pair: SimulatorThread, path: Path
 ) -> None:
@@ -239,7 +239,7 @@ def test_plan_shows_traffic_shares_and_its_exit_code_is_for_ci(
     assert "the share of traffic is unknown: no gateway answers" in unreachable.stderr
 
 
-@pytest.mark.slow
+@pytest.mark.slow("runs several commands")
 def test_replaced_text_of_a_version_is_never_served(path: Path, pair: SimulatorThread) -> None:
     """A person who can write to the state directory replaces the text of a version that an operator reviewed."""
     environ = {"GATEWAY_STATE_DIR": str(state_dir_of(path))}

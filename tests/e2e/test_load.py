@@ -125,6 +125,7 @@ def check_shed(answer: httpx.Response) -> None:
     assert "x-should-retry" not in answer.headers
 
 
+@pytest.mark.slow("sends a burst of requests")
 def test_burst_is_partly_answered_and_the_rest_is_shed_early(shared: Operator, pair: SimulatorThread) -> None:
     operator, metric = shared, activate(shared, pair, bounded(pair, "{limit: 5, queue: 20, wait: 20s}"))
     site = pair["a"]
@@ -169,7 +170,7 @@ def test_stream_holds_its_slot_until_its_last_event(shared: Operator, pair: Simu
     assert operator.client.post(CHAT, json=body()).status_code == 200
 
 
-@pytest.mark.slow
+@pytest.mark.slow("sends a hundred requests to two workers")
 def test_workers_share_the_limit(tmp_path: Path, pair: SimulatorThread) -> None:
     with running_gateway_with(
         tmp_path / "gateway.yaml", bounded(pair, "{limit: 5, queue: 0}"), pair, workers=2

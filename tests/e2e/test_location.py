@@ -168,6 +168,7 @@ def test_explain_shows_each_signal_of_its_own_caller(server: GatewayProcess) -> 
     assert (models.status_code, models.json()["error"]["code"]) == (403, "permission_denied")
 
 
+@pytest.mark.slow("waits until the gateway looks at its files")
 def test_replaced_database_is_used_without_a_restart(server: GatewayProcess, folder: Path) -> None:
     path = folder / "world.mmdb"
     before = path.read_bytes()

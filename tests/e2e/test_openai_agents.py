@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from tests.kit.gateway_process import APP_KEY, GatewayProcess
 
 pytestmark = [
-    pytest.mark.slow,
+    pytest.mark.slow("imports a large SDK"),
     pytest.mark.skipif(
         importlib.util.find_spec("agents") is None,
         reason="OpenAI Agents SDK: not run (openai-agents is not installed: make install-sdks)",

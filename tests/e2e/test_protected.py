@@ -74,6 +74,7 @@ def refusal_reasons(operator: Operator) -> str:
     return findings[0]
 
 
+@pytest.mark.slow("compiles several changes")
 def test_change_of_a_protected_region_needs_a_signature(operator: Operator, pair: SimulatorThread, path: Path) -> None:
     first = operator.version()
     # A change that does not touch the region needs no signature.

@@ -145,6 +145,7 @@ def test_failover_and_refusal_have_receipts(signing: tuple[GatewayProcess, Path]
         assert client.get(f"/v1/receipts/{refused.headers['x-request-id']}").status_code == 404
 
 
+@pytest.mark.slow("sends 40 requests, one after another")
 def test_samples_of_log_and_receipts_keep_the_same_requests_and_all_failovers(
     providers: SimulatorThread, healthy: None, key: Path, tmp_path: Path
 ) -> None:

@@ -305,7 +305,7 @@ def test_log_and_metrics_report_the_resume(
     assert expected_line in metrics
 
 
-@pytest.mark.slow
+@pytest.mark.slow("resumes after each fault, with the slower transport")
 def test_httpx_transport_resumes_too(providers: SimulatorThread, tmp_path: Path) -> None:
     reset_scenarios(providers)
     path = tmp_path / "gateway.yaml"

@@ -14,6 +14,7 @@ from typing import Any
 
 import httpx
 import msgspec
+import pytest
 
 from gateway.state.shadows import ShadowStore, read_shadow_records
 from gateway.usage.ledger import Ledger, ledger_file
@@ -53,6 +54,7 @@ PSEUDONYM = re.compile(rb"u_[0-9a-f]{32}")
 OLD_PSEUDONYM = "u_" + "ab" * 16
 
 
+@pytest.mark.slow("reads all that a gateway has kept")
 def test_nothing_that_the_cell_keeps_names_a_caller_of_a_region_with_transit(tmp_path: Path) -> None:
     kept = tmp_path / "kept"
     with serving(tmp_path, "ok, error, breaks", CONFIG) as (gateway, _), client_of(gateway) as client:
@@ -126,6 +128,7 @@ def test_rows_of_an_earlier_version_lose_their_callers_at_the_first_start(tmp_pa
             assert b"request-away" not in content, path
 
 
+@pytest.mark.slow("starts a gateway and waits for its alert")
 def test_events_and_alerts_name_no_caller_of_a_region_with_transit(tmp_path: Path) -> None:
     received: list[str] = []
 

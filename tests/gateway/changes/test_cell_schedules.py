@@ -141,7 +141,7 @@ def server() -> Iterator[RunningPostgres]:
         yield running
 
 
-@pytest.fixture(params=["memory", pytest.param("postgres", marks=pytest.mark.slow)])
+@pytest.fixture(params=["memory", pytest.param("postgres", marks=pytest.mark.slow("starts a database"))])
 def tables(request: pytest.FixtureRequest) -> Iterator[Backend]:
     if request.param == "memory":
         yield MemoryTables()
