@@ -109,8 +109,10 @@ def _serve(
         faults = FaultSwitch(simulation.servers, lambda: live.config)
     is_alone = settings.workers == 1 or outcome.packed is None
 
+    # Now, because a gateway that is stopped while its last worker becomes ready has closed them.
+    urls = {"url" if name == "public" else name: url_of(one) for name, one in sockets.items()}
+
     async def listening() -> None:
-        urls = {"url" if name == "public" else name: url_of(one) for name, one in sockets.items()}
         more = {} if is_alone else {"workers": settings.workers}
         config = {"config": str(settings.config), **version_fields(live.config.version)}
         if faults is not None and simulation is not None:

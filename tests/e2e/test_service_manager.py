@@ -105,11 +105,8 @@ class Answering:
         self._sockets = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(2)]
         self.process = self.start()
         self.url = GatewayProcess(self.process).wait_for("listening")["url"]
-        # The connection is not kept: a gateway that has handed over serves kept ones until they are idle for long.
-        client = stack.enter_context(httpx.Client(base_url=self.url, trust_env=False, timeout=LIMIT_S))
-        headers = {"connection": "close"}
-        stream = client.stream("POST", CHAT, json=body(stream=True), headers=headers)
-        self._pieces = stack.enter_context(stream).iter_text()
+        self.client = stack.enter_context(httpx.Client(base_url=self.url, trust_env=False, timeout=LIMIT_S))
+        self._pieces = stack.enter_context(self.client.stream("POST", CHAT, json=body(stream=True))).iter_text()
         self._received = next(self._pieces)
 
     def start(self) -> subprocess.Popen[str]:
@@ -138,6 +135,7 @@ def test_reload_of_the_unit_hands_over_while_an_answer_runs(tmp_path: Path) -> N
         assert one.answers_another()
         assert one.process.poll() is None, "the answer still runs"
         assert one.completes()
+        one.client.close()  # the former process serves a kept connection until it is idle for long
         [main] = [int(it.removeprefix("MAINPID=")) for it in one.manager.told if it.startswith("MAINPID=")]
         assert one.process.wait(LIMIT_S) == 0
         os.kill(main, signal.SIGTERM)
