@@ -341,9 +341,14 @@ class Record:
             )
             and not (self.skipped or self.shed or self.abandoned or self.retries_refused)
             and self.resumed is None
-            and (self.moderation is None or not (self.moderation.is_skipped or any(it.failure for it in self.judges)))
+            and (self.moderation is None or not (self.moderation.is_skipped or self.failed_judges))
             and not self.logs_prompt
         )
+
+    @property
+    def failed_judges(self) -> tuple[AttemptRecord, ...]:
+        """The calls of judges that gave no verdict."""
+        return tuple(attempt for attempt in self.judges if attempt.failure is not None)
 
     @property
     def logs_prompt(self) -> bool:

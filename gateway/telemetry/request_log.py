@@ -121,8 +121,8 @@ def _add_rare_decisions(fields: dict[str, object], record: Record) -> None:
         fields["hand_off"] = decided.hand_off.fields()
     if record.moderation is not None:
         fields["moderation"] = record.moderation.fields()
-        if failed := [_attempt(attempt) for attempt in record.judges if attempt.failure is not None]:
-            fields["failed_judges"] = failed
+        if failed := record.failed_judges:
+            fields["failed_judges"] = [_attempt(attempt) for attempt in failed]
     if shown.labels:
         fields["labels"] = list(shown.labels)
     if decided.profile is not None:
