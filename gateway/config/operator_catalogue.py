@@ -199,26 +199,27 @@ def provider_hint(word: str, registry: Registry) -> str:
 
 def meant_provider(word: str, registry: Registry) -> str | None:
     """Return the name of the same provider here, else the nearest name, or None if no name is similar."""
-    if word in registry.adapters:  # most words are; the names of all providers take long to collect
-        return word
     # A name that is only similar to another gateway's name may belong to another vendor, so it is not suggested.
-    return _names_of_providers(registry).get(plain_name(word)) or nearest(word, {*registry.adapters, *registry.broken})
+    return _provider_named(word, registry) or nearest(word, {*registry.adapters, *registry.broken})
 
 
 def is_name_of(word: str, provider: str, registry: Registry) -> bool:
     """Return whether the word is a name of the provider, here or elsewhere."""
-    return word == provider or _names_of_providers(registry).get(plain_name(word)) == provider
+    return _provider_named(word, registry) == provider
 
 
-def _names_of_providers(registry: Registry) -> dict[str, str]:
-    """Return each provider by its plain names: its own, and those that others use."""
+def _provider_named(word: str, registry: Registry) -> str | None:
+    """Return the provider with this name, its own or one that others use."""
+    if word in registry.adapters:  # most words are; the names of all providers take long to collect
+        return word
     known = {
         plain_name(other): name
         for name, adapter in sorted(registry.adapters.items(), reverse=True)
         if isinstance(adapter, KnownElsewhere)
         for other in adapter.known_as
     }
-    return known | {plain_name(name): name for name in (*registry.adapters, *registry.broken)}
+    own = {plain_name(name): name for name in (*registry.adapters, *registry.broken)}
+    return (known | own).get(plain_name(word))
 
 
 _NO_ENTRY = OwnModelSection()
