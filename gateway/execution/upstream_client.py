@@ -316,8 +316,8 @@ class UpstreamClient:
 
     def _fold(self, deployment: Deployment, options: AttemptOptions) -> None:
         """Ask for a stream, and fold it, where the server has shown that it answers in streams only."""
-        request, until_s = options.request, self._streams_only and self._streams_only.get(_server_of(deployment))
-        if not until_s or self._clock() >= until_s or not isinstance(request, ChatRequest) or request.stream:
+        request, until_s = options.request, self._streams_only.get(_server_of(deployment), 0.0)
+        if self._clock() >= until_s or not isinstance(request, ChatRequest) or request.stream:
             return
         if folds(request, deployment, is_last_step=False):
             options.request = as_stream(request)
