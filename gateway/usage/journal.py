@@ -26,6 +26,7 @@ import asyncio
 import fcntl
 import os
 import struct
+import subprocess
 import sys
 import threading
 import time
@@ -39,6 +40,8 @@ from typing import Any, NamedTuple, TypeVar
 import lmdb
 import msgspec
 
+from gateway.child_process import child_command, child_environment
+from gateway.files import path_exists
 from gateway.operator_errors import StateError
 from gateway.state.lock import take
 from gateway.undo import undone_on_failure
@@ -64,6 +67,9 @@ WAIT_S = 1.0
 """The time that an operation waits for the lock."""
 
 _OPEN_WAIT_S = 10.0
+_READ_S = 60.0
+"""The time in which a journal of an earlier start is read. A damaged one may have no end."""
+
 _PAUSE_S = 0.0005
 _RETRY_S = 0.05
 _MAP_BYTES = 2**34
@@ -675,6 +681,21 @@ def waiting_rows(directory: Path, most: int = sys.maxsize) -> list[UsageRow]:
     return _read_waiting(directory, decode_row, most)
 
 
+def former_rows(directory: Path) -> list[UsageRow]:
+    """Return the rows that the next start will move: after a restart of the machine, or in a restored directory.
+
+    Raises:
+        StateError: A file is damaged. The next start sets it aside.
+    """
+    found: list[UsageRow] = []
+    for path in former_files(directory / FOLDER):
+        if (rows := rows_of_former(path)) is not None:
+            found += map(decode_row, rows)
+        elif path_exists(path):  # otherwise a start has just moved its rows
+            raise StateError(f"{path} can't be read; the next start of the gateway sets it aside")
+    return found
+
+
 def _read_waiting(directory: Path, decode: Callable[[bytes], _T], most: int = sys.maxsize) -> list[_T]:
     path = directory / FOLDER / f"{_boot()}{_SUFFIX}"
     try:
@@ -700,11 +721,28 @@ def former_files(directory: Path) -> list[Path]:
     return []
 
 
-def main() -> int:
-    """Print the rows of a journal of an earlier start, with those of its open calls.
+def rows_of_former(path: Path) -> list[bytes] | None:
+    """Return the rows of such a journal, with those of its open calls, or None if it is damaged. Blocks.
 
-    Another process does this, because a file that a power failure has damaged may end it.
+    Another process reads it (`main`), because a file that a power failure has damaged may end that process.
     """
+    child = subprocess.Popen(  # noqa: S603  # our own module
+        child_command("gateway.usage.journal", str(path)),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env=child_environment(),
+    )
+    try:
+        rows, _ = child.communicate(timeout=_READ_S)
+    except subprocess.TimeoutExpired:
+        child.kill()
+        rows, _ = child.communicate()
+    return msgspec.msgpack.decode(rows, type=list[bytes]) if child.returncode == 0 else None
+
+
+def main() -> int:
+    """Print the rows of a journal of an earlier start, with those of its open calls, for `rows_of_former`."""
     with lmdb.open(sys.argv[1], map_size=_MAP_BYTES, subdir=False, readonly=True, lock=False).begin() as txn:
         rows = [value for _, value in _items(txn, b"w", sys.maxsize)]
         rows += [row for _, value in _items(txn, b"o", sys.maxsize) if (row := _decode(value)[3])]

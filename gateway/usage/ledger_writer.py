@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 import shutil
 import struct
-import subprocess
 import sys
 import threading
 import time
@@ -24,7 +23,6 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 
-from gateway.child_process import child_command, child_environment
 from gateway.files import path_exists
 from gateway.model.config_version import ConfigVersion
 from gateway.model.kept_metadata import regions_without_callers
@@ -33,7 +31,7 @@ from gateway.state.shadows import remove_shadow_requests
 from gateway.undo import undone_on_failure
 from gateway.usage.amounts import NANO
 from gateway.usage.gate import GateUnavailable
-from gateway.usage.journal import FOLDER, Journal, former_files
+from gateway.usage.journal import FOLDER, Journal, former_files, rows_of_former
 from gateway.usage.ledger import NAME, Ledger, ledger_file, regions_of, remove_caller, rows_from
 from gateway.usage.spending_limits import calendar_of, has_budget
 from gateway.usage.usage_row import BudgetChange, UsageRow, decode_row, encode_row
@@ -42,9 +40,6 @@ from providers.value import Value
 _MOVE_S = 0.1
 _RETRY_S = 0.5
 _MOST_ROWS = 2_000
-_READ_S = 60.0
-"""The time in which a journal of an earlier start is read. A damaged one may have no end."""
-
 _ERASE_S = 10.0
 _LONGEST_SWEEP_S, _SHORTEST_SWEEP_S = 600.0, 1.0
 _SPOOL_HEADER, _SPOOL_MARK = struct.Struct("<4sII"), b"\xffrow"
@@ -270,20 +265,8 @@ class LedgerWriter:
 
     def _move_former(self, path: Path) -> None:
         """Move the rows of a journal of an earlier start of the machine, or of another machine."""
-        child = subprocess.Popen(  # noqa: S603  # our own module
-            child_command("gateway.usage.journal", str(path)),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env=child_environment(),
-        )
-        try:
-            rows, _ = child.communicate(timeout=_READ_S)
-        except subprocess.TimeoutExpired:
-            child.kill()
-            rows, _ = child.communicate()
-        if child.returncode == 0:
-            self._insert(msgspec.msgpack.decode(rows, type=list[bytes]))
+        if (rows := rows_of_former(path)) is not None:
+            self._insert(rows)
             path.unlink()
         else:
             path.rename(path.with_name(f"{path.name}.damaged"))

@@ -19,7 +19,7 @@ from gateway.operator_errors import StateError
 from gateway.state.database import Database
 from gateway.undo import undone_on_failure
 from gateway.usage.amounts import NANO, shown_nano
-from gateway.usage.journal import waiting_rows
+from gateway.usage.journal import former_rows, waiting_rows
 from gateway.usage.ledger import (
     DELETED_THROUGH,
     MEASURES,
@@ -303,7 +303,9 @@ class UsageReader:
 
     def __init__(self, directory: Path | None, shared: Database | None = None) -> None:
         # Before the ledger is read: a row that is moved in the meantime is in one of them.
-        waiting = waiting_rows(directory) if directory is not None and shared is None else []
+        waiting = []
+        if directory is not None and shared is None:
+            waiting = former_rows(directory) + waiting_rows(directory)
         self._database = shared or ledger_to_read(directory or Path())
         self._moment = ExitStack()
         with undone_on_failure(self._close):

@@ -45,6 +45,7 @@ def test_restored_directory_continues_history_ledger_receipts_and_keys(tmp_path:
         request = operator.client.post(CHAT, json=body(), headers=headers).headers["x-request-id"]
         receipt = f"/v1/receipts/{request}"  # a thread writes it after the answer
         eventually(lambda: operator.client.get(receipt, headers=headers).status_code == 200)
+        eventually(lambda: used_calls(state) == 2)  # and another the ledger
         said = run("backup", "--state", state, "--to", archive, "--with-keys")
         used = json.loads(run("usage", "--state", state, "--json"))
         history = run("history", "--state", state)
@@ -68,6 +69,10 @@ def test_restored_directory_continues_history_ledger_receipts_and_keys(tmp_path:
 def names_of(archive: Path) -> set[str]:
     with tarfile.open(archive) as opened:
         return {*opened.getnames()}
+
+
+def used_calls(state: Path) -> int:
+    return json.loads(run("usage", "--state", state, "--json"))["total"]["calls"]
 
 
 @pytest.fixture

@@ -29,7 +29,8 @@ from gateway.usage.gate import (
     HoldRequest,
     RatePerMinute,
 )
-from gateway.usage.journal import FOLDER, Journal, former_files, waiting_rows
+from gateway.usage.journal import FOLDER, Journal, former_files, former_rows, waiting_rows
+from gateway.usage.ledger import Ledger, ledger_file
 from gateway.usage.ledger_writer import LedgerRules, LedgerWriter
 from gateway.usage.reports import UsageQuery, UsageReader
 from gateway.usage.usage_row import CallOutcome, encode_row
@@ -492,7 +493,16 @@ def test_rows_are_read_without_permission_to_write(start: Start, tmp_path: Path)
 def test_journal_of_an_earlier_start_of_the_machine_is_another_file(
     start: Start, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Its rows and those of its open calls are moved into the ledger. Its counters are counted again from there."""
+    """Its rows and those of its open calls are moved into the ledger, and reported before that, as in a restored directory.
+
+    Its counters are counted again from there.
+    """
+
+    def reported() -> dict[str, CallOutcome | None]:
+        with UsageReader(tmp_path) as reader:
+            return {row.call: row.outcome for row in reader.rows(UsageQuery((), "2000-01-01", "2100-01-01"))}
+
+    Ledger(ledger_file(tmp_path), lambda: UTC).close()
     gate = start()
     for call in ("ended", "open"):
         row = usage_row(call, outcome=CallOutcome.LOST)
@@ -503,12 +513,12 @@ def test_journal_of_an_earlier_start_of_the_machine_is_another_file(
     monkeypatch.setattr(journal_module, "_boot", lambda: "another")
     (former,) = former_files(gate.directory)
     assert state(start()) == (0, 0, 0)
+    wanted = {"ended": CallOutcome.ANSWERED, "open": CallOutcome.LOST}
+    assert reported() == wanted
     messages: list[str] = []
     with closing(LedgerWriter(tmp_path, lambda: LedgerRules(UTC), messages.append)):
         pass
-    with UsageReader(tmp_path) as reader:
-        found = {row.call: row.outcome for row in reader.rows(UsageQuery((), "2000-01-01", "2100-01-01"))}
-    assert found == {"ended": CallOutcome.ANSWERED, "open": CallOutcome.LOST}
+    assert reported() == wanted
     assert not former.exists()
     assert messages == []
 
@@ -516,6 +526,8 @@ def test_journal_of_an_earlier_start_of_the_machine_is_another_file(
 def test_damaged_journal_of_an_earlier_start_is_reported_and_kept(tmp_path: Path) -> None:
     (tmp_path / FOLDER).mkdir()
     (tmp_path / FOLDER / "earlier.lmdb").write_bytes(b"x" * 8192)
+    with pytest.raises(StateError, match=r"earlier\.lmdb can't be read; the next start of the gateway sets it aside"):
+        former_rows(tmp_path)
     messages: list[str] = []
     with closing(LedgerWriter(tmp_path, lambda: LedgerRules(UTC), messages.append)):
         pass
