@@ -101,7 +101,8 @@ def times_of(real: SimulatedSection) -> dict[str, float]:
 
 def test_intervals_of_times_contain_the_simulated_values(out: Path) -> None:
     """Check the median, the spread and the rate. Steps in which the measuring machine was late are skipped, because their
-    times are wrong and the report marks them."""
+    times are wrong and the report marks them. One pause of a busy machine makes the longest times of a step longer and none
+    shorter, so only the standard, which is run on a quiet one, asks whether the tails are too long."""
     report, truth = report_of(out), load_suite(EVALUATIONS / "rehearsal.yaml").file.simulated
     on_time, beyond = 0, list[str]()
     for name, found in report["candidates"].items():
@@ -115,7 +116,8 @@ def test_intervals_of_times_contain_the_simulated_values(out: Path) -> None:
             for (kind, p), time_s in wanted.items():
                 one = step["times"][kind][p]
                 high = math.inf if one["high"] is None else one["high"]
-                if not one["low"] - slack_s <= time_s <= high:
+                low = one["low"] - slack_s if p == "p50" or len(load["steps"]) > 1 else 0
+                if not low <= time_s <= high:
                     beyond.append(f"{name} at {step['offered']}/s, {kind} {p}: {time_s} is not in {one}")
     print(f"{on_time} steps were on time")
     assert not beyond
