@@ -17,7 +17,7 @@ _WIDTH = 120
 
 
 def compact(text: str) -> str:
-    """Return the same JSON text in another layout: a value stands on one line if it fits, and scalars of a list fill their lines."""
+    """Return the same JSON text in another layout: a value stands on one line if it fits, and scalars fill their lines."""
     return "\n".join(_lines(_TOKEN.findall(text), "", "")) + "\n"
 
 
@@ -33,7 +33,7 @@ def _lines(tokens: list[str], indent: str, after: str) -> Iterator[str]:
         depth += (tokens[at] in "[{") - (tokens[at] in "]}")
         if depth < 0 or (depth == 0 and tokens[at] == ","):
             for line in _lines(tokens[start:at], indent + " ", "," if depth == 0 else ""):
-                is_scalar = at - start == 1
+                is_scalar = not any(one in "[{" for one in tokens[start:at])
                 if row and is_scalar and len(row) + len(line) - len(indent) <= _WIDTH:
                     row += line[len(indent) :]
                     continue
