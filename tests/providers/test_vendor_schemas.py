@@ -31,7 +31,7 @@ from providers.testkit.simulator import load_simulators
 from providers.wire import WireRequest
 from tests.kit.chat_strategies import requests, unhurried
 from tests.kit.vendor_checks import CHECKED_VENDORS, request_errors
-from tests.kit.vendor_schemas import has_schema
+from tests.kit.vendor_checks.schemas import has_schema
 
 
 def _models_of(vendor: str) -> list[Subject]:

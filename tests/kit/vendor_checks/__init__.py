@@ -26,11 +26,11 @@ from providers.testkit.simulator import (
     stream_type_of,
 )
 from providers.wire import WireResponse
-from tests.kit.anthropic_rules import messages_errors
-from tests.kit.bedrock_rules import converse_errors
-from tests.kit.gemini_rules import generate_errors
-from tests.kit.openai_rules import chat_errors, responses_errors
-from tests.kit.vendor_schemas import as_gemini_reads, has_schema, schema_errors
+from tests.kit.vendor_checks.anthropic import messages_errors
+from tests.kit.vendor_checks.bedrock import converse_errors
+from tests.kit.vendor_checks.gemini import generate_errors
+from tests.kit.vendor_checks.openai import chat_errors, responses_errors
+from tests.kit.vendor_checks.schemas import as_gemini_reads, has_schema, schema_errors
 
 CHECKED_VENDORS = ("openai", "openai-compatible", "anthropic", "gemini", "vertex", "bedrock")
 _ANY_REASON = b"Simulated failure: invalid_request."
