@@ -117,10 +117,7 @@ def _quiet() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _timeless() -> Iterator[None]:
-    with (
-        patch.object(TimeLimit, "__enter__", _nothing),
-        patch.object(TimeLimit, "__exit__", _nothing),
-    ):
+    with patch.object(TimeLimit, "__enter__", _nothing), patch.object(TimeLimit, "__exit__", _nothing):
         yield
 
 

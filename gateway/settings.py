@@ -55,8 +55,7 @@ class Settings(BaseSettings):
         "and the former one with `|` between them. Required unless the address is a loopback address.",
     )
     viewer_token: _Versions | None = Field(
-        None,
-        description="A token that may only read, for Prometheus. It needs `GATEWAY_ADMIN_TOKEN`.",
+        None, description="A token that may only read, for Prometheus. It needs `GATEWAY_ADMIN_TOKEN`."
     )
     console_host: str = Field(
         "127.0.0.1",
@@ -89,8 +88,7 @@ class Settings(BaseSettings):
     )
     workers: int = Field(1, ge=1, le=256, description="The number of processes that share the port.")
     log_format: Literal["auto", "json", "text"] = Field(
-        "auto",
-        description="`auto`: text in a terminal (in colours unless `NO_COLOR` is set), JSON elsewhere.",
+        "auto", description="`auto`: text in a terminal (in colours unless `NO_COLOR` is set), JSON elsewhere."
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="The lowest level to log.")
     transport: Literal["lean", "httpx"] = Field(
@@ -98,8 +96,7 @@ class Settings(BaseSettings):
     )
     state_dir: Path | None = Field(None, description="The state directory. Without it, features that need it are off.")
     require_state: bool = Field(
-        False,
-        description="Refuse to start with protected regions if no earlier version is known to compare them with.",
+        False, description="Refuse to start with protected regions if no earlier version is known to compare them with."
     )
     receipt_key: Path | None = Field(
         None, description="A file with the Ed25519 private key that signs receipts; unsigned without it."

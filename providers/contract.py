@@ -126,13 +126,7 @@ from providers.json_values import (
     read_str,
 )
 from providers.matching.requirements import FEATURES, PARAMETERS, Requirements, requirements_of
-from providers.moderations import (
-    Moderates,
-    ModerationAnswer,
-    ModerationFormat,
-    ModerationRequest,
-    ModerationResult,
-)
+from providers.moderations import Moderates, ModerationAnswer, ModerationFormat, ModerationRequest, ModerationResult
 from providers.reading.assembler import Assembler
 from providers.reading.errors import (
     MESSAGES,

@@ -21,10 +21,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 _UNRELEASED = "## [Unreleased]\n"
 # Where the version is stated: the file, and the pattern whose first group is followed by the version.
-_PACKAGE = (
-    ("pyproject.toml", r'(?m)^(version = ")[^"]+'),
-    ("gateway/__init__.py", r'(?m)^(__version__ = ")[^"]+'),
-)
+_PACKAGE = (("pyproject.toml", r'(?m)^(version = ")[^"]+'), ("gateway/__init__.py", r'(?m)^(__version__ = ")[^"]+'))
 STATED = (
     *_PACKAGE,
     ("deploy/helm/assistant-gateway/Chart.yaml", r"(?m)^(version: ).+"),

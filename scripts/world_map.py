@@ -356,8 +356,7 @@ def main() -> None:
     )
     box = f'viewBox="0 0 {_WIDTH} {HEIGHT}"'
     AREAS.write_text(
-        f'<svg xmlns="http://www.w3.org/2000/svg" {box}>\n<!--\n{comment}\n-->\n{paths}\n</svg>\n',
-        "utf-8",
+        f'<svg xmlns="http://www.w3.org/2000/svg" {box}>\n<!--\n{comment}\n-->\n{paths}\n</svg>\n', "utf-8"
     )
     head = "\n".join(f"# {line}".rstrip() for line in notice(licence))
     listed = [

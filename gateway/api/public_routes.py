@@ -307,11 +307,7 @@ def _add_explain(app: FastAPI, service: ChatService, limiter: FailedKeyLimiter) 
 
 def _add_disclosure(app: FastAPI, service: ChatService, limiter: FailedKeyLimiter) -> None:
     @app.get("/v1/disclosure", tags=["disclosure"], summary="Get the public names and approvals that an app must show")
-    async def disclosure(
-        request: Request,
-        assistant: _AssistantName = None,
-        intent: _Intent = None,
-    ) -> JSONResponse:
+    async def disclosure(request: Request, assistant: _AssistantName = None, intent: _Intent = None) -> JSONResponse:
         config, caller = _identify(request, service, limiter)
         located = await service.decider.locations.locate(config, caller)
         named, headers = _named_assistant_at(request, config, caller.client, located, assistant)

@@ -194,11 +194,7 @@ def _demo_settings(options: argparse.Namespace) -> Settings:
     return settings
 
 
-def _serve_simulated(
-    options: argparse.Namespace,
-    settings: Settings,
-    rehearsal: Rehearsal | None = None,
-) -> None:
+def _serve_simulated(options: argparse.Namespace, settings: Settings, rehearsal: Rehearsal | None = None) -> None:
     from gateway.changes.initial_config import InitialConfigLoader
 
     real = _real_deployment(options.real) if options.real else None

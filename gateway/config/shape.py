@@ -117,9 +117,7 @@ def valid_part(
 
 
 def mended(
-    values: Mapping[str, object],
-    errors: Iterable[ShapeError],
-    take_out: Callable[[dict[str, object], KeyPath], object],
+    values: Mapping[str, object], errors: Iterable[ShapeError], take_out: Callable[[dict[str, object], KeyPath], object]
 ) -> dict[str, object]:
     """Return a copy in which misspelt keys are renamed, unknown keys are removed, and other mistakes are taken out."""
     copy = _copied(values)

@@ -19,13 +19,7 @@ from gateway.api.admin_routes import fault_request, read_object
 from gateway.api.errors import ApiError
 from gateway.api.event_stream import stream_events
 from gateway.api.front_page import accepts_html
-from gateway.api.raw_responses import (
-    Application,
-    RawResponse,
-    Send,
-    json_response,
-    method_not_allowed,
-)
+from gateway.api.raw_responses import Application, RawResponse, Send, json_response, method_not_allowed
 from gateway.console.access import HEADERS, check_access
 from gateway.console.all_views import VIEWS
 from gateway.console.forms import read_form, read_query

@@ -19,14 +19,7 @@ from gateway.console.serving import WorldPage, send_answer, static_file
 from gateway.console.sessions import Sessions
 from gateway.console.texts import _, language_of
 from gateway.console.views import ViewAnswer, Views, Visit
-from gateway.console.visitors import (
-    ConsoleAccess,
-    NotShown,
-    Visitor,
-    Visitors,
-    cookies_of,
-    headers_by_name,
-)
+from gateway.console.visitors import ConsoleAccess, NotShown, Visitor, Visitors, cookies_of, headers_by_name
 from gateway.model.stored_client import Role
 from gateway.operator_errors import StateError
 

@@ -21,13 +21,7 @@ from gateway.console.snippets import QUESTION, TERRITORY_HEADER, curl_command, p
 from gateway.console.texts import LANGUAGES, ViewTexts, _, language_of, texts_in
 from gateway.console.vendors import Product, product_of
 from gateway.console.views import environment_of
-from gateway.console.world import (
-    PINS,
-    find_territory,
-    territory_names,
-    territory_of_languages,
-    world,
-)
+from gateway.console.world import PINS, find_territory, territory_names, territory_of_languages, world
 from gateway.model.approval import days_at
 from gateway.model.config_version import ConfigVersion
 from gateway.model.refusal_reason import REASON_BY_CODE, RefusalReason

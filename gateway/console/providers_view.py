@@ -10,12 +10,7 @@ from gateway.console.texts import _
 from gateway.console.views import ConsoleView, ViewAnswer, Visit
 
 PATH = "/providers"
-STATES = {
-    "off": _("off"),
-    "unavailable": _("unavailable"),
-    "failing": _("with errors"),
-    "in_use": _("in use"),
-}
+STATES = {"off": _("off"), "unavailable": _("unavailable"), "failing": _("with errors"), "in_use": _("in use")}
 """The states of deployments, the worst first."""
 
 

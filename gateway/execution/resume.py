@@ -28,15 +28,7 @@ from gateway.execution.retry import rule_of, why_spent
 from gateway.execution.run import PlanExecutor, PlanExhausted, RunContext
 from gateway.execution.upstream_client import Answer, ConfigChanged
 from gateway.model.decision import Plan, Step
-from gateway.model.record import (
-    AnsweredBy,
-    AttemptAction,
-    AttemptDecision,
-    DecisionReason,
-    Record,
-    Resumed,
-    Skipped,
-)
+from gateway.model.record import AnsweredBy, AttemptAction, AttemptDecision, DecisionReason, Record, Resumed, Skipped
 from providers.chat import (
     AnnotationsDelta,
     ChatRequest,

@@ -34,10 +34,7 @@ class Days(NamedTuple):
 
 def days_at(now_s: float) -> Days:
     """Return the dates on Earth at a moment (Unix time)."""
-    return Days(
-        int((now_s + _LATEST_S) // _DAY_S) + _UNIX_DAY,
-        int((now_s + _EARLIEST_S) // _DAY_S) + _UNIX_DAY,
-    )
+    return Days(int((now_s + _LATEST_S) // _DAY_S) + _UNIX_DAY, int((now_s + _EARLIEST_S) // _DAY_S) + _UNIX_DAY)
 
 
 @section

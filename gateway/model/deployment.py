@@ -32,11 +32,7 @@ _STANDARD_NAMES = (
     | FEATURES
     | IDENTITY
     | IMPLIED.keys()
-    | {
-        "stream_options.include_obfuscation",
-        "reasoning_state",
-        "cache_control",
-    }
+    | {"stream_options.include_obfuscation", "reasoning_state", "cache_control"}
 )
 RETIREMENT_WARNING_DAYS = (7, 30, 90)
 """The days before a retirement at which it is reported: from the last of them on, and again at each shorter one."""

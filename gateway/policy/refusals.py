@@ -25,13 +25,7 @@ from providers.matching.requirements import FEATURE_PARAMS, Requirements
 from providers.territories import Places, territory_name
 
 _LEGAL = frozenset(
-    {
-        SkipReason.BOUNDARY,
-        SkipReason.AVAILABILITY,
-        SkipReason.REQUIREMENT,
-        SkipReason.APPROVAL,
-        SkipReason.EXCEPTED,
-    }
+    {SkipReason.BOUNDARY, SkipReason.AVAILABILITY, SkipReason.REQUIREMENT, SkipReason.APPROVAL, SkipReason.EXCEPTED}
 )
 _UNCHECKED_RETRY_S = 10.0
 _CAPABILITY = frozenset({SkipReason.CAPABILITY, SkipReason.MOVES_DATA, SkipReason.PARAMETER})

@@ -242,8 +242,7 @@ def _legal_exclusion(region: Region, location: Location, deployment: Deployment,
             )
         if (required := region.required_places(territory)) is not None and not deployment.within(required):
             return Exclusion(
-                SkipReason.BOUNDARY,
-                f"prompts must not leave {territory_name(str(required))}, and no region lists it",
+                SkipReason.BOUNDARY, f"prompts must not leave {territory_name(str(required))}, and no region lists it"
             )
     elif not region.is_default and not location.assumed and not region.territories.within(deployment.available):
         return Exclusion(

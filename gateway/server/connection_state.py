@@ -107,11 +107,7 @@ REQUEST_TRANSITIONS: dict[RequestState, tuple[RequestState, ...]] = {
     COMPLETE: (),
     LOST: (),
 }
-BODY_TRANSITIONS: dict[BodyState, tuple[BodyState, ...]] = {
-    ARRIVING: (ARRIVED,),
-    ARRIVED: (DELIVERED,),
-    DELIVERED: (),
-}
+BODY_TRANSITIONS: dict[BodyState, tuple[BodyState, ...]] = {ARRIVING: (ARRIVED,), ARRIVED: (DELIVERED,), DELIVERED: ()}
 
 _State = TypeVar("_State", InputState, RequestState, BodyState)
 

@@ -80,10 +80,7 @@ def _site_of(config: ConfigVersion, name: str) -> Site:
 def _scenario(site: Site, faults: tuple[tuple[Fault, float], ...], pace: SimulatedPace) -> Scenario:
     try:
         return Scenario(
-            first_token_s=pace.first_token_s,
-            between_events_s=pace.between_events_s,
-            faults=faults,
-            seed=pace.seed,
+            first_token_s=pace.first_token_s, between_events_s=pace.between_events_s, faults=faults, seed=pace.seed
         )
     except ValueError as error:
         raise CommandError(f"{' '.join(site)}: {error}") from None

@@ -13,21 +13,8 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from gateway.config.stored_clients import (
-    InvalidDefinition,
-    check_name,
-    compile_stored_client,
-    compile_stored_project,
-)
-from gateway.model.api_key import (
-    ALPHABET,
-    ID_ALPHABET,
-    ID_LENGTH,
-    SECRET_LENGTH,
-    CellKey,
-    compose_key,
-    digest_of,
-)
+from gateway.config.stored_clients import InvalidDefinition, check_name, compile_stored_client, compile_stored_project
+from gateway.model.api_key import ALPHABET, ID_ALPHABET, ID_LENGTH, SECRET_LENGTH, CellKey, compose_key, digest_of
 from gateway.model.budget import Project
 from gateway.model.config_version import Client, ConfigVersion
 from gateway.model.stored_client import LISTENER_CLOSED, AdminToken, ConfigFacts, Definition, KeyInfo, Role

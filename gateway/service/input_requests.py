@@ -19,14 +19,7 @@ from gateway.model.record import AttemptRecord, Record
 from gateway.model.route import deployments_of
 from gateway.service.assistants import assistants_of
 from providers.chat import Usage
-from providers.embeddings import (
-    EmbeddingAnswer,
-    EmbeddingFacts,
-    EmbeddingRequest,
-    batches_of,
-    embeddings_of,
-    joined,
-)
+from providers.embeddings import EmbeddingAnswer, EmbeddingFacts, EmbeddingRequest, batches_of, embeddings_of, joined
 from providers.failures import InvalidRequest
 from providers.moderations import ModerationAnswer, ModerationRequest
 from providers.value import change
@@ -82,10 +75,7 @@ def joined_answers(answers: Sequence[InputAnswer]) -> InputAnswer:
     usages = [answer.usage for answer in verdicts if answer.usage is not None]
     usage = None
     if usages and len(usages) == len(verdicts):
-        prompt, completion = (
-            sum(one.prompt_tokens for one in usages),
-            sum(one.completion_tokens for one in usages),
-        )
+        prompt, completion = (sum(one.prompt_tokens for one in usages), sum(one.completion_tokens for one in usages))
         usage = Usage(prompt_tokens=prompt, completion_tokens=completion)
     return ModerationAnswer(tuple(result for answer in verdicts for result in answer.results), usage)
 

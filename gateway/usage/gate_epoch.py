@@ -25,14 +25,7 @@ from gateway.operator_errors import StateError
 from gateway.usage.gate import GateUnavailable
 from gateway.usage.gate_valkey import SILENT_S, ValkeyGate
 from gateway.usage.ledger import Ledger
-from gateway.usage.postgres import (
-    EPOCH_LOCK,
-    Postgres,
-    PostgresConnection,
-    connect,
-    postgres_errors,
-    schema_number,
-)
+from gateway.usage.postgres import EPOCH_LOCK, Postgres, PostgresConnection, connect, postgres_errors, schema_number
 from gateway.usage.postgres_schema import check_schema
 from gateway.usage.valkey_connection import ValkeyUnavailable
 from gateway.usage.valkey_scripts import BUILDING, MOVE_EPOCH, READY

@@ -13,15 +13,7 @@ Rates of tokens promise no exactness: there the hold is what calls usually use.
 from __future__ import annotations
 
 from gateway.usage.amounts import CallAmount
-from gateway.usage.gate import (
-    BudgetLimit,
-    CounterState,
-    HoldRefused,
-    HoldRequest,
-    Measure,
-    RateState,
-    UsageGate,
-)
+from gateway.usage.gate import BudgetLimit, CounterState, HoldRefused, HoldRequest, Measure, RateState, UsageGate
 from gateway.usage.refusals import CallRefused, price_unknown, refusal_error, too_expensive
 from gateway.usage.spending_limits import SpendingLimits
 from gateway.usage.usage_row import UsageRow, encode_row

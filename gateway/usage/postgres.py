@@ -197,8 +197,7 @@ class PostgresTransaction:
     """A transaction of `Postgres`, which runs statements in the form of SQLite. Methods raise StateError."""
 
     def __init__(
-        self,
-        run: Callable[[Callable[[PostgresConnection], Coroutine[Any, Any, PostgresResult]]], PostgresResult],
+        self, run: Callable[[Callable[[PostgresConnection], Coroutine[Any, Any, PostgresResult]]], PostgresResult]
     ) -> None:
         self._run = run
 

@@ -14,12 +14,7 @@ from gateway.usage.gate import BudgetLimit, CounterKind, CounterState, HoldRefus
 from gateway.usage.windows import FOREVER_NS
 
 RefusedCode = Literal[
-    "rate_limited",
-    "insufficient_quota",
-    "price_unknown",
-    "request_too_expensive",
-    "user_required",
-    "gate_unavailable",
+    "rate_limited", "insufficient_quota", "price_unknown", "request_too_expensive", "user_required", "gate_unavailable"
 ]
 """The error codes of the API for refused calls."""
 

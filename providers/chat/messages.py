@@ -12,12 +12,7 @@ Annotation = Mapping[str, object]
 """An annotation of a part of the text, such as a citation, in OpenAI's shape. It is passed through unread."""
 CacheTime = Literal["5m", "1h"]
 """How long a provider may cache the prompt up to a marked part."""
-_IMAGE_STARTS = (
-    ("iVBORw0KGg", "image/png"),
-    ("/9j/", "image/jpeg"),
-    ("R0lGOD", "image/gif"),
-    ("UklGR", "image/webp"),
-)
+_IMAGE_STARTS = (("iVBORw0KGg", "image/png"), ("/9j/", "image/jpeg"), ("R0lGOD", "image/gif"), ("UklGR", "image/webp"))
 """The first bytes of images in base64, and their media types."""
 
 

@@ -390,9 +390,7 @@ def rich_answer(subject: Subject) -> tuple[ChatCompletion, ChatRequest]:
     oslo = ToolCall("call_a1", "get_weather", '{"city":"Os\u2028lo"}')
     clock = ToolCall("call_c3", "get_time", "{}")
     message = AssistantMessage(
-        "Grüß\u2028 👍\u0085",
-        reasoning="想👍" if thinks else None,
-        tool_calls=(oslo, clock) if calls else (),
+        "Grüß\u2028 👍\u0085", reasoning="想👍" if thinks else None, tool_calls=(oslo, clock) if calls else ()
     )
     usage = Usage(31, 40, reasoning_tokens=28 if thinks else 0)
     request = feature_requests()["tools"]["tools"] if calls else question()

@@ -30,11 +30,7 @@ from providers.formats.tool_results import results_as_text
 
 
 def encode_request(
-    request: ChatRequest,
-    model: str,
-    *,
-    max_tokens_field: str = "max_completion_tokens",
-    with_reasoning: bool = False,
+    request: ChatRequest, model: str, *, max_tokens_field: str = "max_completion_tokens", with_reasoning: bool = False
 ) -> dict[str, object]:
     """Return the body for `model`, without fields that are not set. The usage of a stream is always requested."""
     history = request.messages

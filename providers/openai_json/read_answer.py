@@ -13,15 +13,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from providers.chat import (
-    Annotation,
-    AssistantMessage,
-    ChatCompletion,
-    Choice,
-    FinishReason,
-    Logprobs,
-    Usage,
-)
+from providers.chat import Annotation, AssistantMessage, ChatCompletion, Choice, FinishReason, Logprobs, Usage
 from providers.failures import Failure, FailureKind, ProviderFailed
 from providers.formats.reasoning_state import pack_details
 from providers.formats.tool_calls import arguments_text, calls_in

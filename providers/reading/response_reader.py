@@ -42,11 +42,7 @@ _CR, _LF = b"\r\n"
 
 
 def read_answer(
-    adapter: Adapter,
-    response: WireResponse,
-    target: Target,
-    stop: tuple[str, ...] = (),
-    json_start: str | None = None,
+    adapter: Adapter, response: WireResponse, target: Target, stop: tuple[str, ...] = (), json_start: str | None = None
 ) -> ChatCompletion:
     """Return the whole answer of a response. Raises ProviderFailed if the response is not an answer.
 

@@ -14,14 +14,7 @@ import os
 import socket
 import ssl
 
-__all__ = [
-    "BadResponse",
-    "ConnectFailed",
-    "ConnectionBroken",
-    "NotAllowed",
-    "TransportError",
-    "lacks_room",
-]
+__all__ = ["BadResponse", "ConnectFailed", "ConnectionBroken", "NotAllowed", "TransportError", "lacks_room"]
 
 _NO_MORE_FILES = frozenset({errno.EMFILE, errno.ENFILE})
 # A connection takes a port of this machine, and memory of its system.

@@ -22,11 +22,7 @@ HOMES = {
     ),
     "fastapi_offline": ("gateway/api/public_routes.py",),
     "starlette": ("gateway/api/admin_routes.py", "gateway/api/public_routes.py"),
-    "httpx": (
-        "gateway/execution/httpx_transport.py",
-        "gateway/server/demo.py",
-        "providers/client.py",
-    ),
+    "httpx": ("gateway/execution/httpx_transport.py", "gateway/server/demo.py", "providers/client.py"),
     "httpcore": ("gateway/execution/httpx_transport.py",),
     "httptools": ("providers/transport", "gateway/server/request_head.py", "gateway/server/http_protocol.py"),
     "aiohappyeyeballs": ("providers/transport",),
@@ -79,10 +75,7 @@ HOMES = {
         "providers/value.py",
         "providers/vendors/dashscope/answer.py",
     ),
-    "jinja2": (
-        "gateway/console/views.py",
-        "evaluation/report.py",
-    ),
+    "jinja2": ("gateway/console/views.py", "evaluation/report.py"),
     "jsonschema": ("evaluation/checks.py", "gateway/execution/json_schemas.py"),
     "jsonschema_specifications": ("gateway/execution/json_schemas.py",),  # of jsonschema
     "referencing": ("evaluation/checks.py",),  # of jsonschema

@@ -98,8 +98,7 @@ def test_printed_demo_commands_work(untouched_demo: Running) -> None:
 
 @pytest.mark.slow("starts a demo and waits for its end")
 @pytest.mark.parametrize(
-    "number",
-    [pytest.param(signal.SIGINT, id="ctrl-c"), pytest.param(signal.SIGTERM, id="sigterm")],
+    "number", [pytest.param(signal.SIGINT, id="ctrl-c"), pytest.param(signal.SIGTERM, id="sigterm")]
 )
 def test_demo_ends_without_output_on_interrupt(demo: Running, number: int) -> None:
     ended = demo.end(number)

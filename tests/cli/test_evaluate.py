@@ -128,10 +128,7 @@ def test_proposed_config_changes_only_one_route(gateway: Command, out: Path) -> 
     before, after = CONFIG.read_text("utf-8").splitlines(), (out / "gateway.yaml").read_text("utf-8").splitlines()
     changed = [(old, new) for old, new in zip(before, after, strict=True) if old != new]
     assert changed == [
-        (
-            "      cn: [ernie-cn, qwen-cn] # the previous choice",
-            "      cn: [qwen-cn, ernie-cn] # the previous choice",
-        )
+        ("      cn: [ernie-cn, qwen-cn] # the previous choice", "      cn: [qwen-cn, ernie-cn] # the previous choice")
     ]
     assert gateway("check", out / "gateway.yaml").status == 0
 

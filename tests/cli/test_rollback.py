@@ -194,10 +194,10 @@ def test_rollback_overrides_the_last_served_config_by_default(
 ) -> None:
     monkeypatch.delenv("GATEWAY_CONFIG")
     unknown = gateway("rollback")
-    assert (
-        unknown.status,
-        "there is no config at config/gateway.yaml: name the config file" in unknown.err,
-    ) == (2, True)
+    assert (unknown.status, "there is no config at config/gateway.yaml: name the config file" in unknown.err) == (
+        2,
+        True,
+    )
     lock = Lock(Path("state"))
     lock.write_info({"config": str(Path("gateway.yaml").absolute())})
     lock.release()

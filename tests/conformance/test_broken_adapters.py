@@ -321,10 +321,7 @@ CASES: dict[str, tuple[Adapter, Callable[[Subject], None]]] = {
         asking(lambda request: replace(request, stream=False)),
         each_request(requests.test_provider_receives_the_same_request),
     ),
-    "unclaimed feature is sent": (
-        replace(GOOD, claims=_texts_only),
-        requests.test_unclaimed_feature_is_refused,
-    ),
+    "unclaimed feature is sent": (replace(GOOD, claims=_texts_only), requests.test_unclaimed_feature_is_refused),
     "usage is not read": (
         replace(GOOD, parse=uncounted),
         each_answer(answers.test_streamed_and_whole_answers_are_equal),
@@ -341,10 +338,7 @@ CASES: dict[str, tuple[Adapter, Callable[[Subject], None]]] = {
         replace(GOOD, parser=lambda _: SplittingLines(lambda event: [event])),
         each_answer(answers.test_streamed_answer_is_read_as_it_was_sent),
     ),
-    "truncated answer is finished": (
-        parsing(finished_anyway),
-        streams.test_truncated_stream_fails,
-    ),
+    "truncated answer is finished": (parsing(finished_anyway), streams.test_truncated_stream_fails),
     "terminal event is emitted twice": (
         parsing(lambda event: [event, event] if isinstance(event, Finished) else [event]),
         streams.test_truncated_stream_fails,

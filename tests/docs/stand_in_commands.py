@@ -121,12 +121,5 @@ def docker(arguments: list[str]) -> int:
 
 if __name__ == "__main__":
     name, *rest = sys.argv[1:]
-    commands = {
-        "gateway": gateway,
-        "make": make,
-        "pip": pip,
-        "pytest": pytest,
-        "promtool": promtool,
-        "docker": docker,
-    }
+    commands = {"gateway": gateway, "make": make, "pip": pip, "pytest": pytest, "promtool": promtool, "docker": docker}
     raise SystemExit(commands[name](rest))

@@ -133,8 +133,7 @@ def test_models_are_listed_in_anthropics_form(clients: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("territory", "model", "kind"),
-    [("DE", "nothing", "NotFoundError"), ("CU", "assistant", "APIStatusError")],
+    ("territory", "model", "kind"), [("DE", "nothing", "NotFoundError"), ("CU", "assistant", "APIStatusError")]
 )
 def test_error_is_one_of_the_sdk(clients: Any, territory: str, model: str, kind: str) -> None:
     with pytest.raises(getattr(anthropic, kind)) as refused:
@@ -170,9 +169,7 @@ def test_claude_code_request_is_answered(client: httpx.Client) -> None:
         "model": "assistant",
         "max_tokens": 32000,
         "stream": True,
-        "system": [
-            {"type": "text", "text": "You are a coding tool.", "cache_control": {"type": "ephemeral"}},
-        ],
+        "system": [{"type": "text", "text": "You are a coding tool.", "cache_control": {"type": "ephemeral"}}],
         "messages": [
             {"role": "user", "content": [{"type": "text", "text": "Hi", "cache_control": {"type": "ephemeral"}}]}
         ],

@@ -213,9 +213,7 @@ def test_chunked_body_over_the_limit_is_refused(connect: Callable[[], socket.soc
     assert (status, error["code"]) == (413, "request_too_large")
 
 
-def test_length_counted_in_characters_is_reported_as_truncated_json(
-    connect: Callable[[], socket.socket],
-) -> None:
+def test_length_counted_in_characters_is_reported_as_truncated_json(connect: Callable[[], socket.socket]) -> None:
     text = json.dumps({**HELLO, "messages": [{"role": "user", "content": "你好"}]}, ensure_ascii=False)
     connection = connect()
     connection.sendall(head(Content_Length=str(len(text))) + text.encode())

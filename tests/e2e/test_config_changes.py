@@ -70,11 +70,7 @@ def test_change_refusal_and_rollback_under_load_fail_no_request(
     history = command_output(path, "history")
     assert [
         (activation["version"], activation["cause"], activation["who"]) for activation in history["activations"]
-    ] == [
-        (versions[0], "rollback", WHO),
-        (versions[1], "file", ""),
-        (versions[0], "start", ""),
-    ]
+    ] == [(versions[0], "rollback", WHO), (versions[1], "file", ""), (versions[0], "start", "")]
     assert history["file_active"] is False
     assert gateway_command(path, "audit", "verify").returncode == 0
 

@@ -11,16 +11,7 @@ import httpx
 import pytest
 
 from providers.failures import FailureKind
-from providers.testkit.scenario import (
-    Cut,
-    ErrorEvent,
-    Fault,
-    Garbage,
-    HttpError,
-    Reset,
-    Scenario,
-    Stall,
-)
+from providers.testkit.scenario import Cut, ErrorEvent, Fault, Garbage, HttpError, Reset, Scenario, Stall
 from providers.testkit.server import SimulatorThread
 from tests.e2e.conftest import SITES
 from tests.kit.chat_http import CHAT, EU, body, events_of

@@ -123,12 +123,7 @@ class LoadRecord:
             assert region is not None or response.status_code in (401, 429, 451), (headers, response.text)
 
     async def _post(
-        self,
-        client: httpx.AsyncClient,
-        path: str,
-        body: dict[str, Any],
-        headers: dict[str, str],
-        chance: random.Random,
+        self, client: httpx.AsyncClient, path: str, body: dict[str, Any], headers: dict[str, str], chance: random.Random
     ) -> httpx.Response | None:
         """Send one request and return the answer, or None if the client disconnected first."""
         patience_s = chance.choice([0.02, 0.2, 10, 10, 10, 10])

@@ -189,10 +189,6 @@ def test_receipts_without_a_state_directory_are_off_and_reported(client: httpx.C
 @pytest.mark.slow
 def test_key_that_cannot_sign_stops_the_start(providers: SimulatorThread, tmp_path: Path) -> None:
     config = config_for(providers, PATIENT).write(tmp_path)
-    environ = {
-        **KEYS,
-        "GATEWAY_STATE_DIR": str(tmp_path / "state"),
-        "GATEWAY_RECEIPT_KEY": str(tmp_path / "no"),
-    }
+    environ = {**KEYS, "GATEWAY_STATE_DIR": str(tmp_path / "state"), "GATEWAY_RECEIPT_KEY": str(tmp_path / "no")}
     done = as_a_process("serve", "--config", str(config), "--port", "0", environ=environ)
     assert (done.returncode, "GATEWAY_RECEIPT_KEY: " in done.stderr) == (2, True)

@@ -23,10 +23,7 @@ from tests.kit.gateway_process import APP_KEY, GatewayProcess, running_gateway
 _BUSY_KEY = "gk-busy"
 _SPENT_KEY = "gk-spent"
 _RULES: dict[str, Any] = {
-    "regions": {
-        "cn": {"approvals": "required"},
-        "default": {"age_bands": {"adult": {}}, "age_missing": "refuse"},
-    },
+    "regions": {"cn": {"approvals": "required"}, "default": {"age_bands": {"adult": {}}, "age_missing": "refuse"}},
     "deployments": {"chatgpt-us": {"consent": {"mode": "per_request", "recipient": "OpenAI"}}},
     "clients": {
         "busy": {"keys": [key_hash(_BUSY_KEY)], "limits": {"rpm": 1}},

@@ -33,11 +33,7 @@ class Answer:
 
 
 def request(
-    method: str = "POST",
-    path: str = CHAT,
-    *headers: bytes,
-    body: bytes = BODY,
-    length: int | None = None,
+    method: str = "POST", path: str = CHAT, *headers: bytes, body: bytes = BODY, length: int | None = None
 ) -> bytes:
     """Return a request with only these headers, a host and a length."""
     lines = [f"{method} {path} HTTP/1.1".encode("latin-1"), b"host: gateway", *headers]
@@ -106,10 +102,7 @@ CASES: dict[str, tuple[bytes, tuple[int, str | None]]] = {
     "br": (valid_request(b"content-encoding: br"), MEDIA),
     "gzip after br": (valid_request(b"content-encoding: br", b"content-encoding: gzip"), MEDIA),
     "gzip that is none": (valid_request(b"content-encoding: gzip"), BAD),
-    "zstd that is none, after identity": (
-        valid_request(b"content-encoding: identity", b"content-encoding: zstd"),
-        BAD,
-    ),
+    "zstd that is none, after identity": (valid_request(b"content-encoding: identity", b"content-encoding: zstd"), BAD),
     "identity": (valid_request(b"content-encoding: identity"), OK),
     "32 MB": (valid_request(length=33_554_433), LARGE),
     "a length beyond all numbers": (valid_request(length=10**30), BAD),

@@ -165,10 +165,7 @@ def test_every_site_of_the_catalogue_can_be_rehearsed(tmp_path: Path) -> None:
     deployments = _every_site()
     assert len(deployments) > 50
     config = config_of_one_region({}).merge(
-        {
-            "assistants": {name: {"routes": {"world": [name]}} for name in deployments},
-            "deployments": deployments,
-        }
+        {"assistants": {name: {"routes": {"world": [name]}} for name in deployments}, "deployments": deployments}
     )
     with running_gateway(config.write(tmp_path), {}, SIMULATED) as gateway:
         answers = {name: ask(gateway.url, model=name) for name in deployments}

@@ -74,8 +74,7 @@ def switch_often(operator: Operator, pair: SimulatorThread, times: int, load: Lo
 
 @pytest.mark.slow("a load of seconds")
 @pytest.mark.parametrize(
-    ("workers", "times"),
-    [(2, 12), *(pytest.param(workers, 50, marks=pytest.mark.full) for workers in (1, 2))],
+    ("workers", "times"), [(2, 12), *(pytest.param(workers, 50, marks=pytest.mark.full) for workers in (1, 2))]
 )
 def test_config_changes_under_load_fail_no_request(path: Path, pair: SimulatorThread, workers: int, times: int) -> None:
     with operated(path, workers) as operator:
@@ -361,16 +360,8 @@ CHANGES: dict[str, tuple[str, int, str]] = {
         502,
         "locates the caller in another region",
     ),
-    "the caller's place is blocked": (
-        "{regions: {de: {territories: [AT]}}, blocked: [KP, DE]}",
-        451,
-        "",
-    ),
-    "the client is gone": (
-        f"clients: {{app: null, renamed: {{keys: ['{key_hash(CLIENT_KEY)}']}}}}",
-        401,
-        "",
-    ),
+    "the caller's place is blocked": ("{regions: {de: {territories: [AT]}}, blocked: [KP, DE]}", 451, ""),
+    "the client is gone": (f"clients: {{app: null, renamed: {{keys: ['{key_hash(CLIENT_KEY)}']}}}}", 401, ""),
     "the key is revoked": (f"clients: {{app: {{keys: ['{key_hash('gk-other')}']}}}}", 401, ""),
 }
 
@@ -483,10 +474,7 @@ def test_request_forbidden_while_connecting_is_not_sent(
     )
     resilience = {"attempts": {"per_deployment": 1}, "connect": "50s", "first_token": "50s"}
     connecting = connecting.replace(location={"unknown": "de"}, resilience=resilience)
-    patches = {
-        "disabled": "deployments: {a: {enabled: false}}",
-        "nothing that matters": "resilience: {connect: 49s}",
-    }
+    patches = {"disabled": "deployments: {a: {enabled: false}}", "nothing that matters": "resilience: {connect: 49s}"}
     path.write_text(connecting.text, "utf-8")
     with operated(path) as operator, ThreadPoolExecutor(1) as thread:
         version = operator.version()

@@ -126,8 +126,7 @@ def test_response_can_be_read_as_a_stream(sdk: openai.OpenAI) -> None:
 async def test_async_client_gets_answers_and_streams(asdk: openai.AsyncOpenAI, territory: str) -> None:
     async with asdk:
         answer, pieces = await asyncio.gather(
-            asdk.chat.completions.create(**options(territory)),
-            _text_of(asdk, territory),
+            asdk.chat.completions.create(**options(territory)), _text_of(asdk, territory)
         )
         assert pieces == answer.choices[0].message.content
         async with asdk.chat.completions.stream(**options(territory)) as stream:

@@ -139,7 +139,7 @@ async def test_slow_candidate_gets_one_attempt() -> None:
     """A candidate gets one attempt, even if the deployment has a second key."""
     with servers({"home": Scenario(first_token_s=0.2)}) as thread:
         config = config_of({"home": thread["home"].origin}).merge(
-            {"deployments": {"home": {"api_key": ["${KEY}", "${OTHER}"]}}},
+            {"deployments": {"home": {"api_key": ["${KEY}", "${OTHER}"]}}}
         )
         table = table_of(config, {"KEY": "sk-one", "OTHER": "sk-two"})
         asker = CandidateClient(table, table.assistants["assistant"], table.regions["cn"])

@@ -218,10 +218,7 @@ def _plain(text: str, path: str) -> dict[str, Any]:
         whole = {"output": {"choices": [choice]}, "usage": count, "request_id": "r"}
         return {"json": whole, "events": [whole]}
     chunks = [{"delta": message}, {"finish": "stop"}, {"choices": [], "usage": _USAGE}]
-    return {
-        "json": {**_HEAD, "object": "chat.completion", "choices": [choice], "usage": _USAGE},
-        "chunks": chunks,
-    }
+    return {"json": {**_HEAD, "object": "chat.completion", "choices": [choice], "usage": _USAGE}, "chunks": chunks}
 
 
 async def _response(answer: Mapping[str, Any], is_stream: bool) -> httpx.Response:
@@ -622,8 +619,7 @@ async def _ask(client: httpx.AsyncClient, request: Mapping[str, Any], *, stream:
     path, content = request.get("path", of_dialect), request.get("text") or json.dumps(body)
     method = request.get("method", "POST")
     return _read(
-        dialect,
-        await client.request(method, path, content=content if method == "POST" else None, headers=headers),
+        dialect, await client.request(method, path, content=content if method == "POST" else None, headers=headers)
     )
 
 

@@ -193,8 +193,7 @@ def test_private_key_that_is_not_ed25519_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "text",
-    ["", "ed25519:", "ed25519:AAAA", "rsa:" + "A" * 44, "ed25519:" + "A" * 44, "ed25519:" + "A" * 43 + "=\n"],
+    "text", ["", "ed25519:", "ed25519:AAAA", "rsa:" + "A" * 44, "ed25519:" + "A" * 44, "ed25519:" + "A" * 43 + "=\n"]
 )
 def test_invalid_public_key_is_refused(signer: Signer, text: str) -> None:
     assert PublicKey.parse(signer.public.text) == signer.public

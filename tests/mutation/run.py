@@ -208,7 +208,7 @@ MODULES: dict[str, list[str]] = {
     "gateway/signing.py": ["tests/gateway/test_signing.py"],
     "gateway/model/approval.py": [*_policy("approvals"), "tests/gateway/config/test_approval_records.py"],
     "providers/formats/claude_answer.py": _providers("anthropic_answer", "anthropic_simulator"),
-    "providers/vendors/anthropic/answer.py": _providers("anthropic_answer", "anthropic_simulator"),
+    "providers/vendors/anthropic/adapter.py": _providers("anthropic_answer", "anthropic_simulator"),
     "providers/vendors/anthropic/request.py": _providers("anthropic_request", "anthropic_simulator"),
     "providers/vendors/bedrock/answer.py": _providers("bedrock"),
     "providers/vendors/bedrock/request.py": _providers("bedrock"),

@@ -170,10 +170,7 @@ def test_repeated_call_ids_become_unique() -> None:
     loops = [
         message
         for number, id in enumerate(ids)
-        for message in (
-            AssistantMessage(None, tool_calls=(ToolCall(id, "now", "{}"),)),
-            ToolMessage(id, f"{number}"),
-        )
+        for message in (AssistantMessage(None, tool_calls=(ToolCall(id, "now", "{}"),)), ToolMessage(id, f"{number}"))
     ]
     sent_turns = turns(UserMessage("When?"), *loops)
     made = [block["id"] for turn in sent_turns for block in turn["content"] if block["type"] == "tool_use"]
@@ -353,10 +350,7 @@ def test_thinking_budget_is_omitted_for_a_tool_loop_of_another_model() -> None:
         ({"tool_choice": "required"}, {"type": "any"}),
         ({"tool_choice": NamedTool("get_time")}, {"type": "tool", "name": "get_time"}),
         ({"parallel_tool_calls": False}, {"type": "auto", "disable_parallel_tool_use": True}),
-        (
-            {"tool_choice": "required", "parallel_tool_calls": True},
-            {"type": "any", "disable_parallel_tool_use": False},
-        ),
+        ({"tool_choice": "required", "parallel_tool_calls": True}, {"type": "any", "disable_parallel_tool_use": False}),
     ],
 )
 def test_tool_choice_is_converted(more: dict[str, Any], choice: Any) -> None:

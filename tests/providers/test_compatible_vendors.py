@@ -541,12 +541,7 @@ def test_only_allowed_tools_are_sent() -> None:
         ("ark", "deepseek-v3.2", replace(ASK, stop=("a", "b", "c", "d", "e")), "stop"),
         ("ollama", "m", replace(TOOLS, tool_choice=NamedTool("get_time")), "tool_choice_named"),
         ("qianfan", "ernie-5.1", replace(ASK, messages=(UserMessage("Hi"), AssistantMessage("Well,"))), "prefill"),
-        (
-            "xai",
-            "grok-4.3",
-            replace(ASK, messages=(UserMessage((FilePart("data:a/b;base64,AA=="),)),)),
-            "file",
-        ),
+        ("xai", "grok-4.3", replace(ASK, messages=(UserMessage((FilePart("data:a/b;base64,AA=="),)),)), "file"),
         ("azure", "..", ASK, "model"),
     ],
 )

@@ -9,15 +9,7 @@ import pytest
 
 from providers.adapter import Target
 from providers.catalogue.models import UNKNOWN_MODEL
-from providers.chat import (
-    AssistantMessage,
-    ChatCompletion,
-    Heartbeat,
-    StreamEvent,
-    TextDelta,
-    ToolCall,
-    Usage,
-)
+from providers.chat import AssistantMessage, ChatCompletion, Heartbeat, StreamEvent, TextDelta, ToolCall, Usage
 from providers.failures import FailureKind, ProviderFailed
 from providers.reading.folding import fold
 from providers.reading.response_reader import read_answer

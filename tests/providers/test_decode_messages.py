@@ -115,10 +115,7 @@ def test_mark_for_a_cache_is_read_on_parts_and_messages() -> None:
     asked = {"role": "user", "content": [text("x"), text("y") | mark]}
     said = {"role": "assistant", "content": "z", "cache_control": {"type": "ephemeral"}}
     decoded = decode_messages([asked, said])
-    assert decoded == (
-        UserMessage((TextPart("x"), TextPart("y", "1h"))),
-        AssistantMessage((TextPart("z", "5m"),)),
-    )
+    assert decoded == (UserMessage((TextPart("x"), TextPart("y", "1h"))), AssistantMessage((TextPart("z", "5m"),)))
     assert decode_messages([{"role": "user", "content": "x"} | mark]) == (UserMessage((TextPart("x", "1h"),)),)
 
 

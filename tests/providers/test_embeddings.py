@@ -16,14 +16,7 @@ from hypothesis import strategies as st
 from providers.adapter import Target
 from providers.catalogue.models import UNKNOWN_MODEL
 from providers.chat import Usage
-from providers.embeddings import (
-    EmbeddingAnswer,
-    EmbeddingFacts,
-    EmbeddingRequest,
-    batches_of,
-    embeddings_of,
-    joined,
-)
+from providers.embeddings import EmbeddingAnswer, EmbeddingFacts, EmbeddingRequest, batches_of, embeddings_of, joined
 from providers.embeddings.values import vector_from_base64, vector_from_json, vector_to_base64
 from providers.failures import ProviderFailed
 from providers.registry import load_registry
@@ -89,11 +82,7 @@ RECORDED: dict[str, tuple[str, str, dict[str, Any], dict[str, Any]]] = {
     "mistral": (
         "codestral-embed-2505",
         "/v1/embeddings",
-        {
-            "model": "codestral-embed-2505",
-            "input": ["天很蓝", "海很深"],
-            "output_dimension": 2,
-        },
+        {"model": "codestral-embed-2505", "input": ["天很蓝", "海很深"], "output_dimension": 2},
         NUMBERS,
     ),
     "qianfan": (
@@ -114,12 +103,7 @@ RECORDED: dict[str, tuple[str, str, dict[str, Any], dict[str, Any]]] = {
         {"model": "BAAI/bge-m3", "input": ["天很蓝", "海很深"], "encoding_format": "base64", "dimensions": 2},
         {**BASE64, "id": "embd-1", "created": 1},
     ),
-    "sglang": (
-        "gte",
-        "/v1/embeddings",
-        {"model": "gte", "input": ["天很蓝", "海很深"], "dimensions": 2},
-        NUMBERS,
-    ),
+    "sglang": ("gte", "/v1/embeddings", {"model": "gte", "input": ["天很蓝", "海很深"], "dimensions": 2}, NUMBERS),
     "llamacpp": (
         "bge-m3",
         "/v1/embeddings",
@@ -136,11 +120,7 @@ RECORDED: dict[str, tuple[str, str, dict[str, Any], dict[str, Any]]] = {
     "siliconflow": (
         "Qwen/Qwen3-Embedding-8B",
         "/v1/embeddings",
-        {
-            "model": "Qwen/Qwen3-Embedding-8B",
-            "input": ["天很蓝", "海很深"],
-            "dimensions": 2,
-        },
+        {"model": "Qwen/Qwen3-Embedding-8B", "input": ["天很蓝", "海很深"], "dimensions": 2},
         NUMBERS,
     ),
     "zhipu": (
@@ -163,10 +143,7 @@ RECORDED: dict[str, tuple[str, str, dict[str, Any], dict[str, Any]]] = {
             "code": "",
             "message": "",
             "output": {
-                "embeddings": [
-                    {"embedding": [0.5, 0.0], "text_index": 0},
-                    {"embedding": [0.25, -1.0], "text_index": 1},
-                ]
+                "embeddings": [{"embedding": [0.5, 0.0], "text_index": 0}, {"embedding": [0.25, -1.0], "text_index": 1}]
             },
             "usage": {"total_tokens": 9},
         },

@@ -166,10 +166,7 @@ def taken_for(provider: str, message: str) -> FailureKind:
             "tokens: 7897 tokens from the input messages and 64000 tokens for the completion. Please reduce the number of "
             "tokens in the input messages or the completion to fit within the limit.",
         ),
-        (
-            "openai-compatible",
-            "This model's maximum prompt length is 131072 but the request contains 136973 tokens.",
-        ),
+        ("openai-compatible", "This model's maximum prompt length is 131072 but the request contains 136973 tokens."),
         (
             "openai-compatible",
             f"{OF_OPENROUTER}input, 386 of tool input, 8192 in the output). Please reduce the length of either one, or use "

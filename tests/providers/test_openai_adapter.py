@@ -579,10 +579,7 @@ def test_filter_codes_of_dashscope_are_known_for_a_custom_url(code: str, status:
 
 
 def test_answer_with_a_code_is_not_an_error() -> None:
-    answer = {
-        "code": "content_filter",
-        "choices": [{"index": 0, "message": {"content": "x"}, "finish_reason": "stop"}],
-    }
+    answer = {"code": "content_filter", "choices": [{"index": 0, "message": {"content": "x"}, "finish_reason": "stop"}]}
     response = WireResponse(200, {}, json.dumps(answer).encode(), 0)
     assert COMPATIBLE.parse_response(response, PLAIN).choices[0].message.content == "x"
 

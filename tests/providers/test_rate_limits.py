@@ -93,21 +93,13 @@ def test_a_moment_is_measured_by_the_providers_own_clock() -> None:
         ),
         # Observed in Azure's answers of the Responses API. The values have no meaning.
         (
-            {
-                "x-ratelimit-limit-tokens": "-1",
-                "x-ratelimit-remaining-tokens": "-1",
-                "x-ratelimit-reset-tokens": "0",
-            },
+            {"x-ratelimit-limit-tokens": "-1", "x-ratelimit-remaining-tokens": "-1", "x-ratelimit-reset-tokens": "0"},
             (RateLimit(),),
             None,
         ),
         ({"x-ratelimit-remaining-tokens": "0"}, (RateLimit(0),), None),
         ({"x-ratelimit-reset-tokens": "9s"}, (RateLimit(None, 9.0),), None),
-        (
-            {"x-ratelimit-remaining-tokens": "٠", "x-ratelimit-reset-tokens": "9s"},
-            (RateLimit(None, 9.0),),
-            None,
-        ),
+        ({"x-ratelimit-remaining-tokens": "٠", "x-ratelimit-reset-tokens": "9s"}, (RateLimit(None, 9.0),), None),
         ({"x-ratelimit-remaining-tokens": "9" * 5000}, (RateLimit(),), None),
     ],
 )

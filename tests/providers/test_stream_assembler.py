@@ -352,10 +352,7 @@ def test_tool_call_piece_without_id_is_matched_by_index() -> None:
 
 def test_piece_without_id_and_index_belongs_to_the_last_call() -> None:
     assert calls_of(
-        {"id": "a", "name": "f", "arguments": "1"},
-        {"id": "b", "name": "g"},
-        {"arguments": "2"},
-        {"arguments": "3"},
+        {"id": "a", "name": "f", "arguments": "1"}, {"id": "b", "name": "g"}, {"arguments": "2"}, {"arguments": "3"}
     ) == [(0, "a", "f", "1"), (1, "b", "g", "23")]
 
 

@@ -299,10 +299,7 @@ def test_every_place_has_one_code() -> None:
 @pytest.mark.parametrize(
     ("word", "hint"),
     [
-        (
-            "UA-99",
-            "Ukraine has no such part in ISO 3166-2; write UA or one of its 27 parts, such as UA-",
-        ),
+        ("UA-99", "Ukraine has no such part in ISO 3166-2; write UA or one of its 27 parts, such as UA-"),
         ("UA-11", "Ukraine has no such part in ISO 3166-2; write UA or one of its 27 parts, such as "),
         ("US-XX", "United States has no such part in ISO 3166-2; write US or one of its 51 parts, such as "),
         ("UA-043", "Ukraine has no such part in ISO 3166-2; write UA or one of its 27 parts, such as UA-43"),

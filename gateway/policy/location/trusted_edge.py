@@ -35,12 +35,7 @@ class SignalInput:
     __slots__ = ("_edge", "_reads_edges", "_values", "peer")
 
     def __init__(
-        self,
-        peer: str | None,
-        edge: Edge | None,
-        values: Mapping[str, tuple[bytes, ...]],
-        *,
-        reads_edges: bool = True,
+        self, peer: str | None, edge: Edge | None, values: Mapping[str, tuple[bytes, ...]], *, reads_edges: bool = True
     ) -> None:
         self.peer = peer
         self._edge = edge

@@ -198,12 +198,7 @@ def _thought(thought: Thought) -> dict[str, object]:
 
 
 def _call(call: ToolCall) -> dict[str, object]:
-    return {
-        "type": "tool_use",
-        "id": safe_call_id(call.id),
-        "name": call.name,
-        "input": arguments_of(call),
-    }
+    return {"type": "tool_use", "id": safe_call_id(call.id), "name": call.name, "input": arguments_of(call)}
 
 
 def _result(call: ToolCall, result: ToolMessage) -> dict[str, object]:

@@ -51,12 +51,7 @@ from providers.json_values import as_map, dumps
 from providers.matching.requirements import CACHE_CONTROL
 from providers.reading.json_object import with_json_instruction
 
-_IMAGE_FORMATS = {
-    "image/png": "png",
-    "image/jpeg": "jpeg",
-    "image/gif": "gif",
-    "image/webp": "webp",
-}
+_IMAGE_FORMATS = {"image/png": "png", "image/jpeg": "jpeg", "image/gif": "gif", "image/webp": "webp"}
 _DOCUMENT_FORMATS = {
     "application/pdf": "pdf",
     "application/msword": "doc",

@@ -337,9 +337,7 @@ def nested(depth: int, kind: str) -> bytes:
     return b'[{"a":' * (depth // 2) + b"[" * (depth % 2) + b"1" + b"]" * (depth % 2) + b"}]" * (depth // 2)
 
 
-def test_body_with_too_many_values_is_refused_before_parsing(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_body_with_too_many_values_is_refused_before_parsing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module.orjson, "loads", None)
     with pytest.raises(ApiError, match="more than 1 MB outside its strings") as raised:
         parse_json(b"[%b0]" % (b"[]," * (MAX_BESIDE_TEXTS_BYTES // 3)))

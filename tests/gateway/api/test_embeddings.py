@@ -73,12 +73,7 @@ def test_numbers_are_made_of_the_base64_of_the_provider() -> None:
 
 @pytest.mark.parametrize(
     ("content", "sent"),
-    [
-        ("one", ["one"]),
-        (["one", "two"], ["one", "two"]),
-        ([1, 2, 3], [[1, 2, 3]]),
-        ([[1, 2], [3]], [[1, 2], [3]]),
-    ],
+    [("one", ["one"]), (["one", "two"], ["one", "two"]), ([1, 2, 3], [[1, 2, 3]]), ([[1, 2], [3]], [[1, 2], [3]])],
 )
 def test_every_form_of_input_is_sent(gateway: InputGateway, content: Any, sent: Any) -> None:
     assert gateway.post(EMBEDDINGS, {"model": "assistant", "input": content}).status_code == 200

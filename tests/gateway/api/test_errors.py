@@ -165,21 +165,9 @@ def test_another_cell_is_named_twice() -> None:
 @pytest.mark.parametrize(
     ("name", "nearest", "words"),
     [
-        (
-            "asistant",
-            ("assistant",),
-            "the assistant 'asistant' does not exist for this key; did you mean 'assistant'?",
-        ),
-        (
-            "gpt",
-            ("a", "b"),
-            "the assistant 'gpt' does not exist for this key; did you mean 'a' or 'b'?",
-        ),
-        (
-            "x",
-            (),
-            "the assistant 'x' does not exist for this key; GET /v1/models lists the available assistants",
-        ),
+        ("asistant", ("assistant",), "the assistant 'asistant' does not exist for this key; did you mean 'assistant'?"),
+        ("gpt", ("a", "b"), "the assistant 'gpt' does not exist for this key; did you mean 'a' or 'b'?"),
+        ("x", (), "the assistant 'x' does not exist for this key; GET /v1/models lists the available assistants"),
     ],
 )
 def test_an_unknown_assistant(name: str, nearest: tuple[str, ...], words: str) -> None:

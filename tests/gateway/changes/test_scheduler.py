@@ -169,13 +169,7 @@ async def test_schedule_continues_after_a_restart(cell: Cell, tmp_path: Path) ->
     assert (later.progress.candidate.ok, later.progress.elapsed_s) == (45, 10)
 
 
-@pytest.mark.parametrize(
-    "other",
-    [
-        scheduled("5% for 20s, 100%"),
-        scheduled(model="gpt-5.4-mini"),
-    ],
-)
+@pytest.mark.parametrize("other", [scheduled("5% for 20s, 100%"), scheduled(model="gpt-5.4-mini")])
 async def test_changed_schedule_or_candidate_begins_again(cell: Cell, other: ConfigVersion) -> None:
     await passed(cell)
     cell.serve(ok=40)

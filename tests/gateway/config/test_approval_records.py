@@ -71,10 +71,7 @@ def test_region_requires_approvals_or_none() -> None:
     assert not compiled(none).config.regions["cn"].approvals_required
 
 
-EXAMPLES = {
-    "model_filing": "ZheJiang-TongYiQianWen-20230901",
-    "algorithm_filing": "网信算备330110507206401230035号",
-}
+EXAMPLES = {"model_filing": "ZheJiang-TongYiQianWen-20230901", "algorithm_filing": "网信算备330110507206401230035号"}
 
 
 @pytest.mark.parametrize(

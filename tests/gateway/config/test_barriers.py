@@ -52,9 +52,7 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     ),
 ]
 OPENAI: dict[str, Any] = {"provider": "openai", "api_key": "${CONSENT_KEY}", "endpoint": "us", "model": "gpt-6-luna"}
-SITES: dict[str, Any] = {
-    "deployments": {"cloud2": OPENAI, "judge": {**OPENAI, "model": "omni-moderation-latest"}},
-}
+SITES: dict[str, Any] = {"deployments": {"cloud2": OPENAI, "judge": {**OPENAI, "model": "omni-moderation-latest"}}}
 
 
 @pytest.mark.parametrize(("patch", "message"), MISTAKES, ids=[message for _, message in MISTAKES])

@@ -372,10 +372,7 @@ class TestTable:
         assert "HK" not in table.region_by_territory
         assert table.default_region is None
         assert table.blocked == Places(frozenset({"CU", "IR", "KP", "SY"}))
-        assert (table.cell, table.demo) == (
-            Cell("DE", frozenset({"eu", "us"}), {"cn": "https://cn.example"}),
-            False,
-        )
+        assert (table.cell, table.demo) == (Cell("DE", frozenset({"eu", "us"}), {"cn": "https://cn.example"}), False)
         assert (table.regions["us"].transit, table.regions["eu"].transit) == (Places(frozenset({"DE"})), NOWHERE)
 
     def test_limits_and_pages(self) -> None:
@@ -542,11 +539,7 @@ class TestDemo:
         eu, real = table.deployments["chatgpt-eu"], compiled(sections()).config.deployments["chatgpt-eu"]
         same = replace(eu, origin=real.origin, credentials=real.credentials, simulates=None)
         assert same == real
-        assert (eu.simulates, eu.origin, eu.credentials) == (
-            "eu",
-            "http://127.0.0.1:0",
-            (Secret("simulated"),),
-        )
+        assert (eu.simulates, eu.origin, eu.credentials) == ("eu", "http://127.0.0.1:0", (Secret("simulated"),))
 
     def test_a_started_simulator_has_its_origin(self) -> None:
         origins = {("dashscope", "cn-beijing"): "http://127.0.0.1:1", ("openai", "eu"): "http://127.0.0.1:2",

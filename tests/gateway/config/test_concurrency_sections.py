@@ -15,11 +15,7 @@ def with_x(keys: str) -> str:
 
 
 @pytest.mark.parametrize(
-    ("written", "meant"),
-    [
-        ("50", Concurrency(50)),
-        ("{limit: 50, queue: 0, wait: 500ms}", Concurrency(50, 0, 0.5)),
-    ],
+    ("written", "meant"), [("50", Concurrency(50)), ("{limit: 50, queue: 0, wait: 500ms}", Concurrency(50, 0, 0.5))]
 )
 def test_concurrency_limit_is_compiled(written: str, meant: Concurrency) -> None:
     assert compiled(with_x(f"concurrency: {written}")).config.deployments["x"].concurrency == meant

@@ -109,11 +109,7 @@ def test_a_document_knows_every_file_that_it_comes_from(tmp_path: Path) -> None:
     secret.write_text("sk-x")
     path.write_text(f"version: 1\na: '${{file:{secret}}}'\nb: ['${{NAME}}', '${{file:/no/such}}']\n")
     document = load_document(path, {"NAME": "x"})
-    assert document.files == {
-        str(path): digest(path.read_bytes()),
-        str(secret): digest(b"sk-x"),
-        "/no/such": MISSING,
-    }
+    assert document.files == {str(path): digest(path.read_bytes()), str(secret): digest(b"sk-x"), "/no/such": MISSING}
     assert "sk-x" not in repr(document.files)
     assert load_document(path, {}, secrets=False).files == {str(path): digest(path.read_bytes())}
 

@@ -42,7 +42,6 @@ def test_url_of_the_host_is_the_site_without_a_promise() -> None:
 def test_a_route_to_the_site_without_a_promise_does_not_compile_for_a_boundary() -> None:
     line = 'x: {provider: anthropic, model: claude-opus-5-5, endpoint: global, api_key: "${US_KEY}"}'
     text = sections(
-        deployments=more("deployments", line),
-        assistants=edited(SOUND["assistants"], ("us: [chatgpt-us]", "us: [x]")),
+        deployments=more("deployments", line), assistants=edited(SOUND["assistants"], ("us: [chatgpt-us]", "us: [x]"))
     )
     assert any("outside the boundary of region 'us'" in problem.message for problem in rejected(text))

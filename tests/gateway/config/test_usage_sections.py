@@ -81,8 +81,7 @@ def test_file_without_these_sections_has_the_defaults() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "nano"),
-    [("0 EUR", 0), ("0.000000001 EUR", 1), ("0.50 EUR", 500_000_000), ("9000000000 EUR", 9 * 10**18)],
+    ("text", "nano"), [("0 EUR", 0), ("0.000000001 EUR", 1), ("0.50 EUR", 500_000_000), ("9000000000 EUR", 9 * 10**18)]
 )
 def test_amount_is_exact(text: str, nano: int) -> None:
     assert client_of(with_client({"max_request": {"amount": text}})).spending.max_request == Money(nano, "EUR")
@@ -111,9 +110,7 @@ def test_budget_of_money_without_a_currency_is_reported_once() -> None:
 def test_rates_without_a_currency_are_refused() -> None:
     config = BASE.merge("usage: {currency: null, on_loss: null}").merge({"projects": {"shop": {"budgets": None}}})
     config = config.merge({"clients": {"ios-app": {"budgets": None, "user_budget": None, "max_request": None}}})
-    assert messages(config) == [
-        "usage.rates: needs `usage.currency`; write your own currency, such as currency: EUR",
-    ]
+    assert messages(config) == ["usage.rates: needs `usage.currency`; write your own currency, such as currency: EUR"]
 
 
 def test_model_without_a_price_is_a_warning_if_a_client_with_a_budget_of_money_reaches_it() -> None:

@@ -85,10 +85,7 @@ BROKEN = {
         'define it with `&` first, or put the text in quotes (everywhere is "*")',
     ),
     "alias in itself": ("a: &x [▸*x]\n", "an alias inside the value that it refers to; write it out"),
-    "alias deep in itself": (
-        "a: &x {b: [{c: ▸*x}]}\n",
-        "an alias inside the value that it refers to; write it out",
-    ),
+    "alias deep in itself": ("a: &x {b: [{c: ▸*x}]}\n", "an alias inside the value that it refers to; write it out"),
     "two documents": ("a: 1\n▸---\nb: 2\n", "a second document begins here; a config is one document; remove `---`"),
     "control character": ("a: b▸\x07\n", "the character U+0007 is not allowed; remove it"),
     "other line break": ("# a▸\u2028b: 1\n", "the character U+2028 is not allowed; remove it"),
@@ -128,10 +125,7 @@ def test_either_parser_finds_the_same(case: str) -> None:
         (b"\xfe\xff\0a", f"f.yaml:1:1: the file is in UTF-16; {AS_UTF_8}"),
         ("a: 1".encode("utf-32"), f"f.yaml:1:1: the file is in UTF-32; {AS_UTF_8}"),
         (b"\0\0\xfe\xff\0\0\0a", f"f.yaml:1:1: the file is in UTF-32; {AS_UTF_8}"),
-        (
-            "a: 1".encode("utf-16-le"),
-            f"f.yaml:1:2: the character U+0000 is not allowed; {AS_UTF_8} (is it UTF-16?)",
-        ),
+        ("a: 1".encode("utf-16-le"), f"f.yaml:1:2: the character U+0000 is not allowed; {AS_UTF_8} (is it UTF-16?)"),
         (
             "a: 1\nb: é".encode("latin-1"),
             f"f.yaml:2:4: byte 0xE9 is not UTF-8 (another encoding, such as Latin-1?); {AS_UTF_8}",

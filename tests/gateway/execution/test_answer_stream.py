@@ -144,12 +144,7 @@ async def test_events_do_not_depend_on_the_cut_into_chunks() -> None:
 
 @pytest.mark.parametrize(
     ("script", "detail"),
-    [
-        ((BROKEN,), "with [redacted]"),
-        ((error("server_error"),), "[redacted]"),
-        ((b"data: garbage\n\n",), ""),
-        ((), ""),
-    ],
+    [((BROKEN,), "with [redacted]"), ((error("server_error"),), "[redacted]"), ((b"data: garbage\n\n",), ""), ((), "")],
     ids=["broken", "error frame", "garbage", "cut"],
 )
 async def test_break_after_the_first_event_is_a_failed_event(script: tuple[object, ...], detail: str) -> None:

@@ -155,9 +155,7 @@ async def drained(answer: Answer) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "state"),
-    [(WHOLE, BreakerState.CLOSED), (chunk("hi"), BreakerState.OPEN)],
-    ids=["whole", "cut"],
+    ("content", "state"), [(WHOLE, BreakerState.CLOSED), (chunk("hi"), BreakerState.OPEN)], ids=["whole", "cut"]
 )
 async def test_a_stream_counts_by_its_end(bench: Bench, content: bytes, state: BreakerState) -> None:
     bench.router.post(FIRST).mock(return_value=httpx.Response(200, content=content, headers=SSE))

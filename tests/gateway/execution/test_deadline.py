@@ -60,9 +60,7 @@ def test_commit_time_is_limited_by_the_total_time() -> None:
 
 
 @given(
-    total_s=st.floats(0.001, 1e6),
-    commit_s=st.floats(0.001, 1e6),
-    wishes=st.lists(st.floats(0.001, 1e6), max_size=5),
+    total_s=st.floats(0.001, 1e6), commit_s=st.floats(0.001, 1e6), wishes=st.lists(st.floats(0.001, 1e6), max_size=5)
 )
 def test_deadline_can_only_be_shortened(total_s: float, commit_s: float, wishes: list[float]) -> None:
     deadline = Deadline.start(total_s, commit_s, SetClock(100.0))

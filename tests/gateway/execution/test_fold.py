@@ -23,8 +23,7 @@ from tests.kit.configs import table_of
 
 
 @pytest.mark.parametrize(
-    ("left_s", "kind"),
-    [(5.0, FailureKind.INTERRUPTED), (0.0005, FailureKind.DEADLINE), (-1.0, FailureKind.DEADLINE)],
+    ("left_s", "kind"), [(5.0, FailureKind.INTERRUPTED), (0.0005, FailureKind.DEADLINE), (-1.0, FailureKind.DEADLINE)]
 )
 async def test_expired_deadline_is_not_a_provider_failure(left_s: float, kind: FailureKind) -> None:
     stream, pieces = live(chunk("a"))

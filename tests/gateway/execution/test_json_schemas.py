@@ -161,10 +161,7 @@ def test_number_that_cannot_be_divided_is_too_much_work() -> None:
 
 @pytest.mark.parametrize(
     "schema",
-    [
-        {"properties": {f"p{at}": {"type": "string", "description": "words"} for at in range(1100)}},
-        {"anyOf": BRANCHES},
-    ],
+    [{"properties": {f"p{at}": {"type": "string", "description": "words"} for at in range(1100)}}, {"anyOf": BRANCHES}],
 )
 def test_schema_of_almost_64_kb_can_be_checked(schema: dict[str, Any]) -> None:
     assert 50_000 < len(json.dumps(schema)) < 70_000

@@ -285,8 +285,7 @@ async def test_deployment_with_a_context_not_known_to_be_larger_is_skipped(bench
     third = CONFIG.data["deployments"]["second"] | {"model": "m3", "endpoint": "https://third.example/v1"}
     route = "assistants: {assistant: {routes: {default: [first, second, third]}}}"
     bench.table = table_of(
-        CONFIG.merge(route, {"deployments": {"third": third}}),
-        {"FIRST": "a-first-secret", "SECOND": "a-second-secret"},
+        CONFIG.merge(route, {"deployments": {"third": third}}), {"FIRST": "a-first-secret", "SECOND": "a-second-secret"}
     )
     plan_of = bench.plan
 

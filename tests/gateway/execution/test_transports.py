@@ -101,9 +101,7 @@ async def test_a_request_arrives_as_it_was_written(transport: Transport) -> None
 
 
 @WAYS
-async def test_a_connection_is_used_again_after_a_whole_answer_and_not_after_half_of_one(
-    transport: Transport,
-) -> None:
+async def test_a_connection_is_used_again_after_a_whole_answer_and_not_after_half_of_one(transport: Transport) -> None:
     async with scripted(say(GOOD), say(GOOD), hold(OK + b"content-length: 9\r\n\r\nhalf"), say(GOOD)) as server:
         for _ in range(2):
             assert await fetch(transport, server.origin) == (200, b"good")

@@ -338,11 +338,7 @@ ON_RECORD: dict[str, tuple[str | None, Reports, tuple[str, ...]]] = {
         reported(EdgeReport(("US",), ("", "NY"))),
         ("edge_header: US, , NY in doubt: not a territory code",),
     ),
-    "Tor": (
-        None,
-        reported(EdgeReport(("T1",))),
-        ("edge_header: T1 hidden: Tor, or an anonymous proxy; no territory",),
-    ),
+    "Tor": (None, reported(EdgeReport(("T1",))), ("edge_header: T1 hidden: Tor, or an anonymous proxy; no territory",)),
     "an address that is silent": (None, reported(address=AddressReport(note="silent: x")), ("geoip: silent: x",)),
     "an address that hides": (
         None,
@@ -376,13 +372,7 @@ def test_evidence_records_each_signal(name: str) -> None:
 
 @pytest.mark.parametrize(
     ("value", "shown"),
-    [
-        ("a" * 40, "a" * 40),
-        ("a" * 41, "a" * 40 + "..."),
-        ("a b~c", "a b~c"),
-        ("a\x1fb\x7fc", "a?b?c"),
-        ("é", "?"),
-    ],
+    [("a" * 40, "a" * 40), ("a" * 41, "a" * 40 + "..."), ("a b~c", "a b~c"), ("a\x1fb\x7fc", "a?b?c"), ("é", "?")],
 )
 def test_evidence_is_short_visible_ascii(value: str, shown: str) -> None:
     assert resolve(ALL, None, reported(asserted=(value,))).evidence[0].value == shown

@@ -487,10 +487,7 @@ def test_a_missing_credential_is_named(config: Config, environ: dict[str, str], 
 
 @pytest.mark.parametrize(
     ("sighting", "code"),
-    [
-        (reported(), RefusalCode.REGION_UNKNOWN),
-        (reported(EdgeReport(("CU",))), RefusalCode.REGION_BLOCKED),
-    ],
+    [(reported(), RefusalCode.REGION_UNKNOWN), (reported(EdgeReport(("CU",))), RefusalCode.REGION_BLOCKED)],
 )
 def test_location_problem_refuses_the_request(sighting: Reports, code: RefusalCode) -> None:
     found = decide(TABLE, TABLE.assistants["assistant"], resolve(TABLE, None, sighting), asked(), {}, 0.0)
@@ -536,11 +533,7 @@ PROBLEMS = {
         RefusalCode.REGION_CONFLICT,
         "the location signals of this request contradict each other: edge_header reports us, assertion reports cn",
     ),
-    "blocked": (
-        reported(EdgeReport(("CU",))),
-        RefusalCode.REGION_BLOCKED,
-        "the assistant is not available in Cuba",
-    ),
+    "blocked": (reported(EdgeReport(("CU",))), RefusalCode.REGION_BLOCKED, "the assistant is not available in Cuba"),
     "expired claim": (
         reported(EdgeReport(("US",)), claim=ClaimReport(problem=ClaimProblem.EXPIRED)),
         RefusalCode.PERMISSION_DENIED,

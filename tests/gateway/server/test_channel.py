@@ -70,11 +70,7 @@ async def test_calls_are_carried_out_in_order_and_answered(table: ConfigVersion)
     assert set(await asking) == {""}
 
 
-@pytest.mark.parametrize(
-    "unread",
-    [b"", b"\0\0", b"\0\0\0\x09123"],
-    ids=["nothing", "half a length", "half a message"],
-)
+@pytest.mark.parametrize("unread", [b"", b"\0\0", b"\0\0\0\x09123"], ids=["nothing", "half a length", "half a message"])
 async def test_closed_peer_is_not_an_error(unread: bytes) -> None:
     ours, theirs = socket.socketpair()
     channel = await Channel.over(ours)

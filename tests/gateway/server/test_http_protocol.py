@@ -1338,9 +1338,7 @@ def chat(prompt: str, *lines: bytes) -> bytes:
     return post(CHAT, body, b"content-type: application/json", *lines)
 
 
-def test_provider_gets_at_most_the_parsed_request(
-    new_loop: Callable[[], asyncio.AbstractEventLoop],
-) -> None:
+def test_provider_gets_at_most_the_parsed_request(new_loop: Callable[[], asyncio.AbstractEventLoop]) -> None:
     inner = chat("smuggled")
     length, type_ = b"content-length: %d\r\n", b"content-type: application/json\r\n"
     start = b"POST " + CHAT + b" HTTP/1.1\r\nhost: localhost\r\n" + type_

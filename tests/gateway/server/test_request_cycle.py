@@ -49,12 +49,7 @@ class Connection:
 
 
 CONNECTIONS = st.fixed_dictionaries(
-    {
-        "default": DATES,
-        "is_head": st.booleans(),
-        "is_old": st.booleans(),
-        "keep_alive": st.booleans(),
-    }
+    {"default": DATES, "is_head": st.booleans(), "is_old": st.booleans(), "keep_alive": st.booleans()}
 )
 
 

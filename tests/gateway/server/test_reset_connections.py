@@ -19,9 +19,7 @@ REQUEST = b"POST /%b HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\nconnection: clo
 
 
 @pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, uvloop.new_event_loop])
-def test_request_of_a_reset_connection_is_not_handled(
-    new_loop: Callable[[], asyncio.AbstractEventLoop],
-) -> None:
+def test_request_of_a_reset_connection_is_not_handled(new_loop: Callable[[], asyncio.AbstractEventLoop]) -> None:
     received: list[str] = []
 
     async def app(scope: Any, _: Callable[[], Any], send: Callable[[Any], Any]) -> None:

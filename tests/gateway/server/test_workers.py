@@ -222,11 +222,7 @@ async def test_host_listens_when_all_workers_are_ready_and_replaces_a_dead_worke
     await until(lambda: running.listening == [2])
     second.end(-KILL)
     assert (await running.ready()).seat == "1"
-    assert (running.left, running.listening, [worker.seat for worker in running.workers]) == (
-        [1],
-        [2],
-        [1, 2],
-    )
+    assert (running.left, running.listening, [worker.seat for worker in running.workers]) == ([1], [2], [1, 2])
 
 
 async def test_worker_that_starts_during_a_change_serves_the_new_version(build: Build) -> None:

@@ -11,17 +11,7 @@ import pytest
 
 from gateway.execution.hand_off_tool import _MOST_HELD
 from tests.gateway.service.judged_chats import DIALECTS, ask
-from tests.kit.barriers import (
-    GRANTED,
-    KEY,
-    NEVER,
-    STANDING,
-    Providers,
-    barrier,
-    consent_of,
-    served_by,
-    whole,
-)
+from tests.kit.barriers import GRANTED, KEY, NEVER, STANDING, Providers, barrier, consent_of, served_by, whole
 from tests.kit.input_gateway import InputGateway
 
 ASKED = barrier("asked")

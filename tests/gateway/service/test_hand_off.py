@@ -343,10 +343,7 @@ def test_preference_crosses_no_barrier(
 CANARY: dict[str, Any] = barrier("capability", "failure", before=({"house": 1, "small": 1},))
 
 
-@pytest.mark.parametrize(
-    ("body", "counts"),
-    [({}, True), (PICTURE, False)],
-)
+@pytest.mark.parametrize(("body", "counts"), [({}, True), (PICTURE, False)])
 def test_hand_off_counts_for_a_variant_only_after_its_failure(
     body: dict[str, Any], counts: bool, records: list[Record]
 ) -> None:

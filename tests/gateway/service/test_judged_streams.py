@@ -149,9 +149,7 @@ def test_judge_that_gives_no_verdict(wrong: str, policy: str, at: int) -> None:
 def test_stream_is_not_cut_by_slow_verdicts(piece_s: float) -> None:
     """Every verdict takes longer than the provider may be silent, and comments keep the client's stream alive."""
     run, client = run_judged(
-        TABLES["plain"],
-        {"a": [Act(texts=LONG, piece_s=piece_s)]},
-        lambda _, texts: verdict(texts, SLOW_S),
+        TABLES["plain"], {"a": [Act(texts=LONG, piece_s=piece_s)]}, lambda _, texts: verdict(texts, SLOW_S)
     )
     assert (client.text, run.log[0].outcome) == ("".join(LONG), "ok")
     assert len(run.judged) == len(LONG)

@@ -133,9 +133,7 @@ class Scene:
         self.load = ConcurrencyLimiters()
         transport = HttpxTransport(httpx.MockTransport(self._provide))
         sink = ShadowSink(
-            self._keep,
-            lambda labels: self.counts.append(labels[-1]),
-            lambda _, seconds: self.times.append(seconds),
+            self._keep, lambda labels: self.counts.append(labels[-1]), lambda _, seconds: self.times.append(seconds)
         )
         self.shadows = ShadowTraffic(
             lambda: self.table,

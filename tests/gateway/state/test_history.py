@@ -39,11 +39,7 @@ def test_last_activation_is_the_active_version(history: History) -> None:
     assert history.pointer() == Pointer(ONE.version, "digest")
     assert [
         (activation.version, activation.cause, activation.who, activation.at_s) for activation in history.activations()
-    ] == [
-        (ONE.version, "rollback", "ada", 3.0),
-        (TWO.version, "file", "", 2.0),
-        (ONE.version, "start", "", 1.0),
-    ]
+    ] == [(ONE.version, "rollback", "ada", 3.0), (TWO.version, "file", "", 2.0), (ONE.version, "start", "", 1.0)]
     assert history.before(ONE.version) == TWO.version
     assert history.before("nothing") is None
 

@@ -10,14 +10,7 @@ import hypothesis.strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from gateway.model.budget import Window
-from gateway.usage.gate import (
-    BudgetLimit,
-    Counter,
-    CounterKind,
-    HoldGranted,
-    HoldRequest,
-    RatePerMinute,
-)
+from gateway.usage.gate import BudgetLimit, Counter, CounterKind, HoldGranted, HoldRequest, RatePerMinute
 from gateway.usage.gate_valkey import ValkeyGate
 from gateway.usage.valkey_scripts import OpenCall
 from gateway.usage.windows import SECOND_NS

@@ -50,10 +50,7 @@ def test_cost_of_a_call_in_both_currencies() -> None:
     assert RATES.cost(usage, replace(PRICE, tool_calls=(("search", 10_000),)), {"search": 2}).vendor_nano == 23_150_000
 
 
-@given(
-    st.integers(0, 10**30),
-    st.decimals("0.000001", 10**6, places=6, allow_nan=False),
-)
+@given(st.integers(0, 10**30), st.decimals("0.000001", 10**6, places=6, allow_nan=False))
 def test_conversion_is_exact_and_never_too_low(exact_pico: int, rate: Decimal) -> None:
     found = ExchangeRates("EUR", {"USD": str(rate)}).amount_of(exact_pico, "USD")
     assert found.vendor_nano == min(ceil(Fraction(exact_pico, 1000)), MOST_NANO)

@@ -223,11 +223,7 @@ def test_total_window_never_ends(gate: Journal, clock: SetClock) -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"amount": -1}, "must not be negative"),
-        ({"tokens": -1}, "must not be negative"),
-    ],
+    ("changes", "message"), [({"amount": -1}, "must not be negative"), ({"tokens": -1}, "must not be negative")]
 )
 def test_invalid_hold_changes_nothing(gate: Journal, changes: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):

@@ -169,12 +169,7 @@ def test_ledger_without_layout_is_empty(tmp_path: Path) -> None:
 
 def test_callers_of_a_region_are_removed_from_rows_and_totals_and_sums_stay(tmp_path: Path) -> None:
     rows = [
-        usage_row(
-            f"call-{number}",
-            region="us" if number % 2 else "eu",
-            request=f"r_{number}",
-            user=f"u_{number}",
-        )
+        usage_row(f"call-{number}", region="us" if number % 2 else "eu", request=f"r_{number}", user=f"u_{number}")
         for number in range(6)
     ]
     with closing(opened(tmp_path)) as ledger:

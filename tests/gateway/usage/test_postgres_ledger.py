@@ -295,12 +295,7 @@ def test_frozen_database_ends_a_command_at_its_deadline(database: RunningPostgre
 
 def test_callers_are_removed_once_for_each_region_and_instance_and_sums_stay(database: RunningPostgres) -> None:
     rows = [
-        usage_row(
-            f"call-{number}",
-            region="us" if number % 2 else "eu",
-            request=f"r_{number}",
-            user=f"u_{number}",
-        )
+        usage_row(f"call-{number}", region="us" if number % 2 else "eu", request=f"r_{number}", user=f"u_{number}")
         for number in range(6)
     ]
     with closing(opened(database)) as ledger:

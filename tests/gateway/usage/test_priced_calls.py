@@ -339,8 +339,7 @@ def member_of(event: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("dialect", "more"),
-    [*((dialect, {}) for dialect in STREAMS), ("chat", WITH_USAGE), ("completions", WITH_USAGE)],
+    ("dialect", "more"), [*((dialect, {}) for dialect in STREAMS), ("chat", WITH_USAGE), ("completions", WITH_USAGE)]
 )
 async def test_stream_of_every_dialect_states_its_cost_once_at_its_end(
     acme: PricedGateway, dialect: str, more: dict[str, Any]

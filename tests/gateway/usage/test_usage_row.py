@@ -6,14 +6,7 @@ import msgspec
 import pytest
 from hypothesis import given
 
-from gateway.usage.usage_row import (
-    BudgetChange,
-    RowKind,
-    UsageRow,
-    decode_row,
-    encode_row,
-    row_data,
-)
+from gateway.usage.usage_row import BudgetChange, RowKind, UsageRow, decode_row, encode_row, row_data
 from tests.kit.usage_rows import NOON_NS, usage_row, usage_rows
 
 # The contract of `gateway usage --rows --json`.

@@ -12,11 +12,7 @@ from typing import Any
 
 __all__ = ["GrammarError", "StreamedResponse", "read_stream"]
 
-_TERMINAL = {
-    "response.completed": "completed",
-    "response.incomplete": "incomplete",
-    "response.failed": "failed",
-}
+_TERMINAL = {"response.completed": "completed", "response.incomplete": "incomplete", "response.failed": "failed"}
 _PART_TEXT = {"output_text": "text", "refusal": "refusal", "reasoning_text": "text"}
 # For each kind of delta: the type of its part, and the events that end it.
 _DELTAS = {

@@ -82,10 +82,7 @@ STRICTER: dict[str, tuple[Wire, str]] = {
         Wire(_OK + b"transfer-encoding: chunked\r\ncontent-length: 2\r\n\r\n2\r\nhi\r\n0\r\n\r\n"),
         "RFC 9112, section 6.3: should be handled as an error",
     ),
-    "a space after a chunk's size": (
-        Wire(_CHUNKED + b"2 \r\nhi\r\n0\r\n\r\n"),
-        "RFC 9112, section 7.1: no such space",
-    ),
+    "a space after a chunk's size": (Wire(_CHUNKED + b"2 \r\nhi\r\n0\r\n\r\n"), "RFC 9112, section 7.1: no such space"),
     "a length among the trailers": (
         Wire(_CHUNKED + b"2\r\nhi\r\n0\r\ncontent-length: 3\r\n\r\n"),
         "RFC 9110, section 6.5.1: framing fields are not allowed in trailers",

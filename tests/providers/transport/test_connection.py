@@ -315,11 +315,7 @@ async def test_data_that_a_tap_leaves_is_read_with_the_data_after_it() -> None:
 
 @pytest.mark.parametrize(
     ("data", "body"),
-    [
-        (b"1\r\na\r\n1\r\nb\r\n", b"ab"),
-        (b"1\r\na\r\n0\r\n\r\n", b"a"),
-        (b"1\r\na\r\nzz\r\n", b"a"),
-    ],
+    [(b"1\r\na\r\n1\r\nb\r\n", b"ab"), (b"1\r\na\r\n0\r\n\r\n", b"a"), (b"1\r\na\r\nzz\r\n", b"a")],
     ids=["two chunks", "the last one", "one before garbage"],
 )
 async def test_only_a_single_chunk_is_offered_to_the_tap(data: bytes, body: bytes) -> None:

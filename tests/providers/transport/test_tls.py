@@ -107,11 +107,7 @@ async def test_an_address_is_verified_like_a_name(pool: Pool, authority: trustme
     ids=["another name", "a name below", "expired", "an unknown authority"],
 )
 async def test_untrusted_certificate_is_refused(
-    pool: Pool,
-    authority: trustme.CA,
-    names: Names,
-    issue: Callable[[trustme.CA], trustme.LeafCert],
-    words: str,
+    pool: Pool, authority: trustme.CA, names: Names, issue: Callable[[trustme.CA], trustme.LeafCert], words: str
 ) -> None:
     async with scripted(tls=serving(issue(authority))) as server:
         with pytest.raises(ConnectFailed, match=words) as raised:

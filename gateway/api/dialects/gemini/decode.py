@@ -129,10 +129,7 @@ def _tool(value: object, path: str, dropped: DroppedFields) -> Tool:
     dropped.add_unknown(declaration, _DECLARATION, "tools.functionDeclarations")
     name = text(declaration, "name", f"{path}.name")
     if name is None or not _NAME.fullmatch(name):
-        raise InvalidRequest(
-            f"`{path}.name` must be 1 to 128 letters, digits, '_', '-', '.' or ':'",
-            f"{path}.name",
-        )
+        raise InvalidRequest(f"`{path}.name` must be 1 to 128 letters, digits, '_', '-', '.' or ':'", f"{path}.name")
     parameters = None
     if "parametersJsonSchema" in declaration:
         if "parameters" in declaration:

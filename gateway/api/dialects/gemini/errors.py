@@ -78,12 +78,7 @@ def error_object(error: ApiError, request_id: str = "") -> dict[str, object]:
     if request_id:
         metadata["request_id"] = request_id
     details: list[dict[str, object]] = [
-        {
-            "@type": f"{_TYPES}google.rpc.ErrorInfo",
-            "reason": error.code,
-            "domain": _DOMAIN,
-            "metadata": metadata,
-        }
+        {"@type": f"{_TYPES}google.rpc.ErrorInfo", "reason": error.code, "domain": _DOMAIN, "metadata": metadata}
     ]
     if error.retry_after_s is not None:
         delay = f"{max(1, math.ceil(error.retry_after_s))}s"

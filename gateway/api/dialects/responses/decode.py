@@ -11,13 +11,7 @@ from typing import Any
 
 from gateway.api.dialects.responses.input_items import InputReader, tools_in
 from gateway.api.dialects.responses.tools import ToolNames, decode_tool_choice, decode_tools
-from providers.chat import (
-    ChatRequest,
-    JsonObjectFormat,
-    Message,
-    ResponseFormat,
-    Tool,
-)
+from providers.chat import ChatRequest, JsonObjectFormat, Message, ResponseFormat, Tool
 from providers.failures import InvalidRequest
 from providers.openai_json.decode_request import (
     CHECKS,

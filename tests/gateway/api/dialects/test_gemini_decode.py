@@ -432,10 +432,7 @@ INVALID = [
     ({"generationConfig": {"responseSchema": {"type": "OBJECT"}}}, "generationConfig.responseMimeType"),
     ({"generationConfig": {"topK": 1, "top_k": 2}}, "generationConfig.topK"),
     ({"tools": [{"functionDeclarations": [{"name": "a b"}]}]}, "tools[0].functionDeclarations[0].name"),
-    (
-        {"toolConfig": {"functionCallingConfig": {"mode": "ANY"}}},
-        "toolConfig.functionCallingConfig.mode",
-    ),
+    ({"toolConfig": {"functionCallingConfig": {"mode": "ANY"}}}, "toolConfig.functionCallingConfig.mode"),
     (
         {"toolConfig": {"functionCallingConfig": {"mode": "ANY", "allowedFunctionNames": ["x"]}}},
         "toolConfig.functionCallingConfig.allowedFunctionNames[0]",

@@ -11,16 +11,7 @@ from gateway.model.record import Record, Resumed
 from gateway.model.region_text import Label, Locale
 from gateway.policy.labels import labelling_of
 from gateway.service.exchange import AnswerStyle
-from providers.chat import (
-    ChatRequest,
-    ChoiceFinish,
-    Finished,
-    Opened,
-    StreamEvent,
-    TextDelta,
-    TextRun,
-    UserMessage,
-)
+from providers.chat import ChatRequest, ChoiceFinish, Finished, Opened, StreamEvent, TextDelta, TextRun, UserMessage
 from providers.reading.folding import expand, fold
 
 CN = Label("cn-gb45438", "内容由AI生成", "always", "0011")

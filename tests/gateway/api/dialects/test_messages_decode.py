@@ -278,10 +278,7 @@ def test_cache_marks_are_kept() -> None:
         tools=[{**TOOL, "cache_control": mark}],
         messages=[user(text("Hi", cache_control=mark))],
     )
-    assert request.messages == (
-        SystemMessage((TextPart("Rules", "1h"),)),
-        UserMessage((TextPart("Hi", "5m"),)),
-    )
+    assert request.messages == (SystemMessage((TextPart("Rules", "1h"),)), UserMessage((TextPart("Hi", "5m"),)))
     assert request.tools[0].cache == "5m"
     assert not request.unread
 

@@ -276,10 +276,7 @@ def test_fields_with_the_meaning_of_chat_are_kept() -> None:
 def test_search_among_functions_is_left_out_and_named(search: str) -> None:
     offered = {"type": search, "external_web_access": False}
     more = {"type": "additional_tools", "role": "developer", "tools": [offered]}
-    for request in (
-        decoded(tools=[FUNCTION, offered]).request,
-        decoded([more, ASK], tools=[FUNCTION]).request,
-    ):
+    for request in (decoded(tools=[FUNCTION, offered]).request, decoded([more, ASK], tools=[FUNCTION]).request):
         assert [tool.name for tool in request.tools] == ["weather"]
         assert request.unread == {"tools.web_search"}
     error = refusal(tools=[FUNCTION, offered], tool_choice={"type": search})
