@@ -98,6 +98,7 @@ def test_cost_limit_needs_no_price_for_simulated_candidates(gateway: Command, fo
 
 
 def test_best_candidate_is_recommended_and_expired_one_is_out(out: Path) -> None:
+    """The first test of `out` waits for a whole evaluation of three candidates."""
     report = report_of(out)
     assert report["ranking"] == ["qwen-cn", "ernie-cn", "doubao-cn"]
     assert report["out"] == ["doubao-cn"]

@@ -135,7 +135,7 @@ def test_client_timeout_ends_the_request(client: httpx.Client, providers: Simula
 
 def test_last_step_may_use_all_remaining_time(client: httpx.Client, providers: SimulatorThread) -> None:
     providers["first"].scenario = Scenario(faults=((Silent(), 1.0),))
-    providers["second"].scenario = Scenario(text=TEXT, latency_s=2.0)
+    providers["second"].scenario = Scenario(text=TEXT, latency_s=1.0)
     response = ask(client, "plain")
     assert response.json()["choices"][0]["message"]["content"] == TEXT
     assert "stream" not in json.loads(providers["second"].requests[-1].body)

@@ -60,6 +60,7 @@ HEADERS = {
 
 
 async def test_made_up_names_are_in_no_output(providers: SimulatorThread, tmp_path: Path) -> None:
+    """Sixty requests to one gateway, which must be stopped before all that it writes can be read."""
     for name in SITES:
         providers[name].scenario = Scenario()
     async with collecting() as collector:

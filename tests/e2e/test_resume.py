@@ -190,6 +190,7 @@ def check_whole(events: list[Any], broken: str, by: str) -> None:
 def test_answer_is_resumed_after_every_kind_of_break(
     client: httpx.Client, providers: SimulatorThread, fault: Fault
 ) -> None:
+    """After a stall, each of the two answers waits for `idle`, a second."""
     breaks(providers, "openai", fault)
     check_whole(ask_until_resumed(client, "openai-prefilled-mistral"), "openai", "prefilled-mistral")
     check_whole(ask_until_resumed(client, "openai-asked-dashscope"), "openai", "asked-dashscope")
@@ -271,6 +272,7 @@ def test_rejected_prefill_is_replaced_by_an_instruction(client: httpx.Client, pr
 
 
 def test_keep_alive_comments_are_sent_while_resuming(client: httpx.Client, providers: SimulatorThread) -> None:
+    """The next provider begins after two seconds, in which there must be a comment."""
     breaks(providers, "openai", Reset(after_events=9))
     providers["openai"].scenario = Scenario(text=TEXT, latency_s=2.0)
     request = {**body(stream=True), "model": "openai-asked-openai"}

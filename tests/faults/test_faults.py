@@ -90,6 +90,7 @@ def attempts_on(line: dict[str, Any], deployment: str) -> list[dict[str, Any]]:
 def test_client_without_a_fallback_gets_a_complete_answer_or_one_clear_error(
     gateways: FaultGateways, answers: dict[str, ClientAnswer], fault: Fault, stream: bool
 ) -> None:
+    """The first test waits for all requests of the table, which are sent together: as long as the longest limit."""
     setup = gateways.of(fault, alone=True)
     alone = f"{fault.name}.{'stream' if stream else 'json'}.alone"
     got = answers[alone]
