@@ -426,7 +426,7 @@ async def test_wrong_edits_are_refused_and_leave_the_file_as_it_is(tmp_path: Pat
 
 
 async def test_request_that_is_not_known_is_not_found(console: Console, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gateway.console.application._LOOK_EVERY_S", 0.001)
+    monkeypatch.setattr("gateway.console.application._FOUND_WITHIN_S", 0.1)
     assert (await ask_console(console, "/console/requests/one", headers=OWN)).status == 404
 
 

@@ -231,7 +231,10 @@ async def test_server_that_may_evict_counters_is_refused() -> None:
 
 
 async def test_server_in_cluster_mode_must_have_all_keys() -> None:
-    """A shard without the keys of the cell names the way out, also to `gateway doctor`. The one with all keys serves."""
+    """A shard without the keys of the cell names the way out, also to `gateway doctor`. The one with all keys serves.
+
+    Two servers need a second or two to be one cluster.
+    """
     options = [("--cluster-enabled", "yes", "--cluster-port", str(free_port())) for _ in range(2)]
     with running_valkey(*options[0]) as empty, running_valkey(*options[1]) as full:
 
