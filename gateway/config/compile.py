@@ -42,8 +42,9 @@ _NEEDED: Mapping[tuple[str | int, ...], tuple[str, ...]] = {
     ("deployments", "headers"): ("provider",),
     ("deployments", "endpoint"): ("provider",),
     ("exporters", "regions"): ("stores", "processes"),
+    ("regions", "hours"): ("timezone",),
 }
-"""Keys whose check needs other keys of the entry, by section and key."""
+"""Keys whose check needs other keys of the entry, or of the mapping in it, by section and key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,7 +190,8 @@ def _check_broken_parts(
 
 def _needs_wrong_key(path: KeyPath, wrong: frozenset[KeyPath]) -> bool:
     """Return whether the check of this key needs another key of its entry that is wrong."""
-    return any((*path[:2], key) in wrong for key in _NEEDED.get((path[0], path[2]) if len(path) > 2 else (), ()))
+    ends = {2, len(path) - 1} if len(path) > 2 else ()
+    return any((*path[:end], key) in wrong for end in ends for key in _NEEDED.get((path[0], path[end]), ()))
 
 
 def _known_fields(registry: Registry, deployments: Mapping[str, Deployment]) -> frozenset[str]:

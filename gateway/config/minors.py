@@ -15,15 +15,18 @@ from gateway.policy.location.claim import ClaimRules
 _ADULT, _REFUSE = "adult", "refuse"
 
 
-def compile_ages(findings: Findings, path: KeyPath, section: RegionSection) -> AgeRules | None:
+def compile_ages(draft: Draft, findings: Findings, name: str, section: RegionSection) -> AgeRules | None:
     """Return the rules of a region for minors, or None if it has none."""
+    path = ("regions", name)
     if not section.age_bands:
+        if not draft.is_whole(*path, "age_bands"):
+            return None
         if section.age_missing is not None:
             findings.error((*path, "age_missing"), "has no effect without `age_bands`", "add them, or remove it")
         elif section.age_bands is not None:
             findings.error((*path, "age_bands"), "names no band", "add one, or remove it")
         return None
-    bands = tuple(_band(findings, (*path, "age_bands", name), name, each) for name, each in section.age_bands.items())
+    bands = tuple(_band(findings, (*path, "age_bands", band), each) for band, each in section.age_bands.items())
     if _REFUSE in section.age_bands:
         hint = "it is a value of `age_missing`"
         findings.error((*path, "age_bands", _REFUSE), f"`{_REFUSE}` can't be the name of a band", hint, key=True)
@@ -40,7 +43,7 @@ def compile_ages(findings: Findings, path: KeyPath, section: RegionSection) -> A
     return AgeRules(bands, UNKNOWN_AGE if missing in (None, _REFUSE) else rules.band(missing))
 
 
-def _band(findings: Findings, path: KeyPath, name: str, section: AgeBandSection) -> AgeBand:
+def _band(findings: Findings, path: tuple[str, ...], section: AgeBandSection) -> AgeBand:
     hours = None
     if section.hours is not None and section.timezone is None:
         findings.error((*path, "hours"), "needs `timezone`", "write a name such as Asia/Shanghai")
@@ -52,7 +55,7 @@ def _band(findings: Findings, path: KeyPath, name: str, section: AgeBandSection)
         findings.error((*path, "instructions"), "is blank", "write the instructions, or remove it")
     instructions = (section.instructions or "").strip()
     return AgeBand(
-        name, section.refuse, section.tools, section.choices, section.intent, instructions, hours, section.hand_off
+        path[-1], section.refuse, section.tools, section.choices, section.intent, instructions, hours, section.hand_off
     )
 
 
@@ -77,5 +80,5 @@ def check_ages(draft: Draft, findings: Findings, assistants: Mapping[str, Assist
                 message = f"no assistant of this region has the intent {quoted(band.intent)}"
                 findings.error(at, message, choice_hint(band.intent, known) if known else "add it to `intents`")
             elif without:
-                message = f"has no effect for {', '.join(without)}, which has no intent {quoted(band.intent)}"
+                message = f"has no effect in {', '.join(without)}: there is no intent {quoted(band.intent)}"
                 findings.warn(at, message, "add it to `intents` there: an intent without a route of its own is allowed")

@@ -75,9 +75,12 @@ MODULES: dict[str, list[str]] = {
     "gateway/policy/canary_schedule.py": [*_policy("fisher_exact"), *_policy("schedule")],
     "gateway/policy/consent.py": [*_policy("consent"), *_service("hand_off")],
     "gateway/policy/minors.py": [*_policy("minors"), *_service("minors")],
-    "gateway/model/age_band.py": _policy("minors"),
-    "gateway/config/minors.py": _policy("minors"),
-    "gateway/execution/moderated_stream.py": [*_execution("moderated_stream"), *_service("judged_streams")],
+    "gateway/model/age_band.py": [*_policy("minors"), *_service("minors")],
+    "gateway/config/minors.py": [*_policy("minors"), _BROKEN, *_service("minors")],
+    "gateway/execution/moderated_stream.py": [
+        *_execution("moderated_stream"),
+        *_service("judged_streams", "moderated_chats", "held_answers"),
+    ],
     "gateway/policy/labels.py": [*_policy("labels"), "tests/gateway/api/test_labelled_answers.py"],
     "gateway/model/config_version.py": [
         *_policy("table_cache"),

@@ -21,7 +21,6 @@ from gateway.policy.region_text import compose
 from gateway.policy.routing import decide
 from gateway.policy.territory_answers import NO_NEEDS, answer_changes
 from tests.gateway.location_reports import reported
-from tests.kit.config_cases import rejected
 from tests.kit.configs import BASE, KEYS, Config, table_of
 
 CLAIM = {"issuer": "https://i.example", "audience": "g", "algorithms": ["HS256"], "secret": "${CLAIM_SECRET}"}
@@ -162,29 +161,3 @@ def test_instructions_follow_the_profile_in_one_message() -> None:
     assert alone.name.startswith("child@")
     assert (both.name.startswith("de@"), both.name.endswith("+child")) == (True, True)
     assert both.name.removesuffix("+child") != plain.name
-
-
-@pytest.mark.parametrize(
-    ("config", "message"),
-    [
-        (minors(None), "needs `age_missing`"),
-        (minors("under_41"), "must be `adult`, `refuse` or a band, not 'under_41'; did you mean 'under_14'?"),
-        (BASE.merge("regions: {cn: {age_missing: refuse}}"), "has no effect without `age_bands`"),
-        (BASE.merge("regions: {cn: {age_bands: {}, age_missing: refuse}}"), "has no effect without `age_bands`"),
-        (BASE.merge("regions: {cn: {age_bands: {}}}"), "names no band"),
-        (minors(refuse={}), "`refuse` can't be the name of a band"),
-        (minors(teen={"hours": "06:00-22:00"}), "needs `timezone`"),
-        (minors(teen={"hours": "6-22", "timezone": "UTC"}), "must be the start and the end of daily hours"),
-        (minors(teen={"hours": "24:00-06:00", "timezone": "UTC"}), "must be the start and the end of daily hours"),
-        (minors(teen={"hours": "06:00-06:00", "timezone": "UTC"}), "begins when it ends"),
-        (minors(teen={"hours": "00:00-24:00", "timezone": "UTC"}), "begins when it ends"),
-        (minors(teen={"hours": "06:00-22:00", "timezone": "Asia/Shangai"}), "is not a time zone"),
-        (minors(teen={"intent": "minors"}), "no assistant of this region has the intent 'minors'"),
-        (minors(teen={"instructions": "  "}), "is blank"),
-        (minors(teen={"hand_off": "no"}), "true or false"),
-        (minors(teen={"refuses": True}), "did you mean 'refuse'?"),
-    ],
-)
-def test_mistakes_are_reported(config: Config, message: str) -> None:
-    errors = [str(problem) for problem in rejected(config.text, ENVIRON) if problem.severity == "error"]
-    assert any(message in line for line in errors), errors
