@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import sqlite3
@@ -117,6 +118,32 @@ def test_unreadable_database_keeps_known_keys_for_the_allowed_time(
     assert database.refresh()
     recovered = database.stage(TABLE)
     assert (code_of(recovered, key), code_of(recovered, "gk-new")) == ("app", "invalid_api_key")
+
+
+async def test_version_knows_that_the_database_ended_between_two_reads_of_a_look(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The look itself succeeded, and the next ones fail as the last read did, so that nothing seems to have changed."""
+    monkeypatch.setattr("gateway.changes.stored_clients.POLL_S", 0.001)
+    database = ClientDatabase(tmp_path, Trail())  # type: ignore[arg-type]  # the part that is used
+    codes, staged = [code_of(database.stage(TABLE), "gk-new")], asyncio.Event()
+
+    def end(*_: object) -> Any:
+        break_reading(database.store, monkeypatch)
+        raise StateError("clients.db can't be read: disk I/O error")
+
+    async def restage() -> tuple[int, ...]:
+        codes.append(code_of(database.stage(TABLE), "gk-new"))
+        staged.set()
+        return ()
+
+    monkeypatch.setattr(database.store, "move_entries", end)
+    with closing(database.store):
+        database.start(restage)
+        async with asyncio.timeout(60):
+            await staged.wait()
+        await database.stop()
+    assert codes == ["invalid_api_key", "keys_unavailable"]
 
 
 def test_first_version_is_not_served_without_the_database(
