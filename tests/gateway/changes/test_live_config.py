@@ -10,8 +10,8 @@ import time
 import tracemalloc
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
-from itertools import pairwise
 from pathlib import Path
+from statistics import median
 
 import pytest
 import structlog
@@ -544,15 +544,16 @@ async def test_many_reloads_leak_no_memory(files: Files) -> None:
             # A thread that has finished may still hold the version for a moment.
             await until(lambda: living() <= alone)
             lines.clear()
-            return tracemalloc.get_traced_memory()[0]
+            # The tables of a version are made a moment after its activation, and are freed with it.
+            left_out = [tracemalloc.Filter(False, "*/" + name) for name in ("policy/routing.py", "tracemalloc.py")]
+            return sum(trace.size for trace in tracemalloc.take_snapshot().filter_traces(left_out).traces)
 
-        await reload(20)
         tracemalloc.start()
-        # Only growth with each reload counts. The first reloads and the first check allocate some memory once, and
-        # threads of other tests in this process may allocate some at any time, but not each time.
-        memory = [await settled(10) for _ in range(4)]
+        await reload(60)  # bounded caches fill
+        await settled(5)
+        before, after = [await settled(5) for _ in range(5)], [await settled(5) for _ in range(5)]
     tracemalloc.stop()
-    assert min(after - before for before, after in pairwise(memory)) < 3_200
+    assert median(after) - median(before) < 12_000, "25 reloads keep 480 bytes each"
 
 
 @pytest.mark.parametrize("obstacle", ["too large", "pipe", "directory"])
