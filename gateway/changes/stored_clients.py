@@ -210,7 +210,7 @@ class ClientDatabase:
                         logger().warning("clients_behind", workers_behind=list(unconfirmed))
                 await asyncio.to_thread(self._append_entries)
             except Exception as error:  # the loop of a background task must go on
-                # The look succeeded, so the next one will see no change: the version must be told now.
+                # The look succeeded, so the next one will see no change: a version must be staged now.
                 must_stage = must_stage or self._failing_since is None
                 self._fail(error)
 
