@@ -356,9 +356,15 @@ async def _send_load(load: LoadRecord, least: int, fault_source: FaultSource, re
             for one in numbers:
                 await load.ask(client, one, chance)
 
-    async with asyncio.timeout(LIMIT_S * (1 + least // 1000)), asyncio.TaskGroup() as group:
-        for seed in range(16):
-            group.create_task(client_loop(seed))
+    try:
+        async with asyncio.timeout(LIMIT_S * (1 + least // 1000)), asyncio.TaskGroup() as group:
+            for seed in range(16):
+                group.create_task(client_loop(seed))
+    except TimeoutError:
+        seen = fault_source.reloads, len(load.regions), load.outcomes, load.answered_by, len(load.tables)
+        raise AssertionError(
+            f"in {LIMIT_S} s not enough was seen, by {recording.processes()} processes: {seen}"
+        ) from None
 
 
 def _settle(gateway: GatewayProcess) -> None:
