@@ -99,7 +99,7 @@ class Host:
         self._budgets = BudgetWatch(settings.state_dir, lambda: keepers.live.config)
         self._stores = StoreWatch(settings.state_dir, keepers, lambda: self._budgets.valkey_s)
         self._traffic = TrafficWindow()
-        self._is_draining = self._is_stopping = False
+        self._is_draining = self._is_stopping = self._is_leaving = False
         self.stopped_at: float | None = None
         self._is_listening = asyncio.Event()
 
@@ -113,7 +113,8 @@ class Host:
 
         with suppress(NotImplementedError):
             for number in (signal.SIGINT, signal.SIGTERM):
-                loop.add_signal_handler(number, self._on_signal, number)
+                # Of two signals that wait, the system delivers the later one first. `_leave` must come before SIGTERM.
+                loop.add_signal_handler(number, loop.call_soon, self._on_signal, number)
             loop.add_signal_handler(signal.SIGHUP, self._service.reloading(live.request))
             loop.add_signal_handler(signal.SIGUSR1, self._leave)
         live.on_change = self._note_change
@@ -171,6 +172,8 @@ class Host:
     # --- the end ----------------------------------------------------------------------------------
 
     def _on_signal(self, number: int) -> None:
+        if number == signal.SIGTERM and self._is_leaving:
+            return
         if number == signal.SIGTERM and self._delay.then(self._stop):
             self.drain()
         elif not self._is_stopping:
@@ -193,7 +196,8 @@ class Host:
 
     def _leave(self) -> None:
         """Make way for the next gateway, which the service manager starts when this process has ended."""
-        if self._workers.leave():
+        self._is_leaving = self._workers.leave()
+        if self._is_leaving:
             # The service manager sends it next. The end of this process waits for nothing.
             asyncio.get_running_loop().remove_signal_handler(signal.SIGTERM)
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
