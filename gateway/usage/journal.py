@@ -681,21 +681,6 @@ def waiting_rows(directory: Path, most: int = sys.maxsize) -> list[UsageRow]:
     return _read_waiting(directory, decode_row, most)
 
 
-def former_rows(directory: Path) -> list[UsageRow]:
-    """Return the rows that the next start will move: after a restart of the machine, or in a restored directory.
-
-    Raises:
-        StateError: A file is damaged. The next start sets it aside.
-    """
-    found: list[UsageRow] = []
-    for path in former_files(directory / FOLDER):
-        if (rows := rows_of_former(path)) is not None:
-            found += map(decode_row, rows)
-        elif path_exists(path):  # otherwise a start has just moved its rows
-            raise StateError(f"{path} can't be read; the next start of the gateway sets it aside")
-    return found
-
-
 def _read_waiting(directory: Path, decode: Callable[[bytes], _T], most: int = sys.maxsize) -> list[_T]:
     path = directory / FOLDER / f"{_boot()}{_SUFFIX}"
     try:
@@ -739,6 +724,21 @@ def rows_of_former(path: Path) -> list[bytes] | None:
         child.kill()
         rows, _ = child.communicate()
     return msgspec.msgpack.decode(rows, type=list[bytes]) if child.returncode == 0 else None
+
+
+def former_rows(directory: Path) -> list[UsageRow]:
+    """Return the rows that the next start will move: after a restart of the machine, or in a restored directory.
+
+    Raises:
+        StateError: A file is damaged. The next start sets it aside.
+    """
+    found: list[UsageRow] = []
+    for path in former_files(directory / FOLDER):
+        if (rows := rows_of_former(path)) is not None:
+            found += map(decode_row, rows)
+        elif path_exists(path):  # otherwise a start has just moved its rows
+            raise StateError(f"{path} can't be read; the next start of the gateway sets it aside")
+    return found
 
 
 def main() -> int:

@@ -32,8 +32,8 @@ def _lines(tokens: list[str], indent: str, after: str) -> Iterator[str]:
     for at in range(opening + 1, len(tokens)):
         depth += (tokens[at] in "[{") - (tokens[at] in "]}")
         if depth < 0 or (depth == 0 and tokens[at] == ","):
+            is_scalar = not any(one in "[{" for one in tokens[start:at])
             for line in _lines(tokens[start:at], indent + " ", "," if depth == 0 else ""):
-                is_scalar = not any(one in "[{" for one in tokens[start:at])
                 if row and is_scalar and len(row) + len(line) - len(indent) <= _WIDTH:
                     row += line[len(indent) :]
                     continue
