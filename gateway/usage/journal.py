@@ -735,7 +735,10 @@ def former_rows(directory: Path) -> list[UsageRow]:
     found: list[UsageRow] = []
     for path in former_files(directory / FOLDER):
         if (rows := rows_of_former(path)) is not None:
-            found += map(decode_row, rows)
+            try:
+                found += map(decode_row, rows)
+            except ValueError as error:
+                raise StateError(f"{path} can't be read: {error}") from error
         elif path_exists(path):  # otherwise a start has just moved its rows
             raise StateError(f"{path} can't be read; the next start of the gateway sets it aside")
     return found

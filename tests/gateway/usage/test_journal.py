@@ -519,6 +519,17 @@ def test_journal_of_an_earlier_start_of_the_machine_is_another_file(
     assert messages == []
 
 
+def test_row_of_an_earlier_start_that_is_no_row_is_reported(
+    start: Start, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    gate = start()
+    hold(gate, "one", 60, row=b"no row", budgets=(budget(1000),))
+    gate.close()
+    monkeypatch.setattr(journal_module, "_boot", lambda: "another")
+    with pytest.raises(StateError, match=r"\.lmdb can't be read: "):
+        former_rows(tmp_path)
+
+
 def test_damaged_journal_of_an_earlier_start_is_reported_and_kept(tmp_path: Path) -> None:
     (tmp_path / FOLDER).mkdir()
     (tmp_path / FOLDER / "earlier.lmdb").write_bytes(b"x" * 8192)
