@@ -89,7 +89,7 @@ generate: install-dev ## update the generated pages and schemas
 check: install ## compile config/gateway.yaml and report every error
 	@$(BIN)/gateway check
 
-lock: install ## update the four lock files in locks/, keeping versions (UPGRADE=1 takes the newest)
+lock: install ## update the five lock files in locks/, keeping versions (UPGRADE=1 takes the newest)
 	@scripts/lock.sh $(if $(UPGRADE),--upgrade)
 
 dist: install-sdks ## build wheel, sdist, locked packages, SBOM and checksums of this checkout into dist/
