@@ -69,6 +69,7 @@ PROXIED = "eu2"
 """The site to which every connection goes through a proxy."""
 NOWHERE = ["CU", "IR", "XX", "T1", "", "zz-9", "CN, US"]
 LIMIT_S = 300
+_ANSWERING = {"qwen-cn", "chatgpt-eu", "chatgpt-eu-2", "chatgpt-us", "gemini", "qwen-intl"}
 # Only the deployment of chats needs the user's consent there.
 _WITHOUT_CONSENT = ("/embeddings", "/moderations")
 _LEAST_RELOADS = 2
@@ -98,7 +99,7 @@ class LoadRecord:
             len(self.tables) > 1
             and seen >= {"ok", "region_blocked", "region_conflict", "consented", "left"}
             and bool(seen & {"provider_error", "no_healthy_deployment"})
-            and answering >= {"qwen-cn", "chatgpt-eu", "chatgpt-eu-2", "chatgpt-us", "gemini", "qwen-intl"}
+            and answering >= _ANSWERING
         )
 
     async def ask(self, client: httpx.AsyncClient, number: int, chance: random.Random) -> None:
@@ -231,7 +232,9 @@ def _faults(trap: str) -> list[Any]:
 
 
 class FaultSource:
-    """Changes the faults and the config until it is stopped. `reloads` counts the reloads tried, valid and invalid."""
+    """Changes the faults and the config, and takes refused keys back into use, until it is stopped. `reloads` counts the
+    reloads tried, valid and invalid.
+    """
 
     def __init__(self, providers: SimulatorThread, config: Path, trap: str, seed: int) -> None:
         self.reloads = 0
@@ -271,6 +274,9 @@ class FaultSource:
                 self._config_of(self.reloads).write(self._config.parent)
                 admin.post("/reload")
                 self.reloads += 1
+                # A refused key is out of use for as long as the whole test: after a few seconds every key would be.
+                for name in _ANSWERING:
+                    admin.post("/v1/admin/deployments/resume", json={"deployment": name})
 
     def _config_of(self, turn: int) -> Config:
         """Return a config with another order of steps, a kill switch or a narrower boundary. None of them allows more
