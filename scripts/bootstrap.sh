@@ -56,7 +56,7 @@ install_with_uv() (
     [ -z "$index" ] || export UV_DEFAULT_INDEX="$index"
     {
         $pip install --require-hashes -r locks/installer.lock &&
-            .venv/bin/uv pip install --quiet --python .venv/bin/python --require-hashes -r "$1"
+            .venv/bin/uv pip install --compile-bytecode --quiet --python .venv/bin/python --require-hashes -r "$1"
     } > .venv/uv.log 2>&1 || {
         printf '      uv could not install them (.venv/uv.log), so pip does: this takes some minutes ...\n' >&2
         return 1

@@ -236,7 +236,8 @@ def test_demo_has_a_history_and_can_be_rolled_back(
     assert httpx.get(f"{admin}/readyz").json()["state"] == {"keeps_history": True, "file_active": False}
     assert running.end(signal.SIGTERM).status == 0
     causes = re.findall(r"Z  (\w+)", gateway("history").out)
-    assert causes == ["rollback", "admin", "start"]
+    # The watcher may see the edited file before the request to load it does.
+    assert causes in (["rollback", "admin", "start"], ["rollback", "file", "start"])
     assert gateway("audit", "verify").status == 0
 
     # The next demo starts with the version of the rollback.
