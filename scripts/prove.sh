@@ -31,7 +31,7 @@ run() {
             $python -m tests.evaluation.run &&
                 LIMIT_RUNS=40 .venv/bin/pytest tests/evaluation/test_work.py -k random_limit
             ;;
-        mutation) $python -m tests.mutation.run ;;
+        mutation) $python -m tests.mutation.run --every "${MUTATION_EVERY:-1}" ;;
         *)
             printf 'unknown step %s: known are %s\n' "$1" "$all" >&2
             return 2

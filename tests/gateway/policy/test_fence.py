@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -11,7 +12,7 @@ from gateway.model.caller import RequestHeaders
 from gateway.model.config_version import ConfigVersion
 from gateway.model.deployment import Proxy
 from gateway.model.permit import Permit
-from gateway.policy.fence import prompt_permit
+from gateway.policy.fence import judge_still_permitted, prompt_permit
 from gateway.service.location import locate
 from providers.territories import parse_places
 from tests.gateway.location_reports import caller_of
@@ -42,11 +43,35 @@ def test_permit_names_the_proxy_and_there_is_none_if_it_is_outside_the_boundary(
     assert prompt_permit(TABLE, TABLE.regions["us"], outside, 0.0) is None
 
 
-def test_a_demo_permits_simulators_only() -> None:
-    demo = replace(TABLE, demo=True)
-    assert prompt_permit(demo, demo.regions["us"], demo.deployments["chatgpt-us"], 0.0) is None
-    simulated = replace(demo.deployments["chatgpt-us"], simulates="us")
-    assert prompt_permit(demo, demo.regions["us"], simulated, 0.0) is not None
+@pytest.mark.parametrize("kind", ["demo", "simulated"])
+def test_a_demo_and_a_rehearsal_permit_simulators_and_added_deployments_only(kind: str) -> None:
+    demo = replace(TABLE, **{kind: True})
+    region, deployment = demo.regions["us"], demo.deployments["chatgpt-us"]
+    assert prompt_permit(demo, region, deployment, 0.0) is None
+    assert prompt_permit(demo, region, replace(deployment, simulates="us"), 0.0) is not None
+    assert prompt_permit(replace(demo, real=frozenset({"chatgpt-us"})), region, deployment, 0.0) is not None
+
+
+def with_deployment(**changes: Any) -> ConfigVersion:
+    return replace(TABLE, deployments={"chatgpt-us": replace(TABLE.deployments["chatgpt-us"], **changes)})
+
+
+ABSENT, NOT_PERMITTED = "the current config does not have it", "the current config no longer permits it"
+
+
+@pytest.mark.parametrize(
+    ("current", "why"),
+    [
+        (replace(TABLE, version="another"), None),
+        (replace(TABLE, deployments={}), ABSENT),
+        (replace(TABLE, regions={}), ABSENT),
+        (with_deployment(enabled=False), "disabled in the current config"),
+        (with_deployment(model="another"), NOT_PERMITTED),
+        (with_deployment(residency=TABLE.deployments["qwen-cn"].residency), NOT_PERMITTED),
+    ],
+)
+def test_a_judge_is_asked_only_if_the_current_config_permits_it_too(current: ConfigVersion, why: str | None) -> None:
+    assert judge_still_permitted(permit(), current, 0.0) == why
 
 
 def sent(*pairs: tuple[bytes, str], more_bytes: int = 0) -> RequestHeaders:
