@@ -65,9 +65,10 @@ _REASONS = {400: b"Bad Request", 408: b"Request Timeout", 431: b"Request Header 
 
 
 class DrainingState(ServerState):
-    """The state that the connections of a server share, with whether it drains."""
+    """The state that the connections of a server share, with whether it drains, and whether it stops."""
 
     is_draining = False
+    is_stopping = False
 
     def begin(self) -> None:
         """Close each connection after its next answer, from now on."""
@@ -131,6 +132,9 @@ class ConnectionProtocol(IdleTimeoutProtocol):
             # The client reset the connection before it was accepted. Its address is unknown, so its location would be.
             self._close_input()
             transport.abort()
+        elif isinstance(self.server_state, DrainingState) and self.server_state.is_stopping:
+            # It was accepted just before the listener closed, so it is not among the connections that the end of the server has asked to close.
+            self.shutdown()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """See asyncio.Protocol."""

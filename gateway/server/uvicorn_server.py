@@ -263,6 +263,7 @@ class GatewayServer(_QuietServer):
         """Finish the running requests. An error of `on_started` is raised after everything is closed."""
         if self._retiring is None:
             await self._stop_listening(sockets or [])
+        self._draining.is_stopping = True
         # uvicorn cancels the requests that still run after this time.
         cut = asyncio.get_running_loop().call_later(self.config.timeout_graceful_shutdown or 0, self._on_cut)
         await super().shutdown(sockets)

@@ -27,7 +27,7 @@ from gateway.assembly.application import Gateway
 from gateway.execution.httpx_transport import HttpxTransport
 from gateway.server import http_protocol as module
 from gateway.server.connection_state import HEAD
-from gateway.server.http_protocol import ConnectionProtocol
+from gateway.server.http_protocol import ConnectionProtocol, DrainingState
 from gateway.server.uvicorn_server import server_config
 from tests.gateway.server.memory_transport import Wire
 from tests.kit.configs import table_of
@@ -163,7 +163,7 @@ class ServerThread:
         self._app = app
         self._new_loop = new_loop
         self._ready = threading.Event()
-        self._state = ServerState()
+        self.state = DrainingState()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self.port = 0
 
@@ -182,7 +182,7 @@ class ServerThread:
         found: list[ConnectionProtocol] = []
 
         def find() -> bool:
-            ours = tuple(self._state.connections)
+            ours = tuple(self.state.connections)
             found[:] = [end for end in ours if end.client == client.socket.getsockname()]
             return bool(found)
 
@@ -197,15 +197,15 @@ class ServerThread:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
         config = server_config(self._app, 1)
         config.load()
-        server = await self._loop.create_server(lambda: ConnectionProtocol(config, self._state, {}), "127.0.0.1", 0)
+        server = await self._loop.create_server(lambda: ConnectionProtocol(config, self.state, {}), "127.0.0.1", 0)
         self.port = server.sockets[0].getsockname()[1]
         self._ready.set()
         await self._stop.wait()
         server.close()
-        for connection in tuple(self._state.connections):
+        for connection in tuple(self.state.connections):
             connection.transport.abort()
-        if self._state.tasks:
-            await asyncio.wait(tuple(self._state.tasks))
+        if self.state.tasks:
+            await asyncio.wait(tuple(self.state.tasks))
 
 
 @dataclass
@@ -446,7 +446,7 @@ def test_failing_application_returns_500_and_closes_the_connection(
     assert (answer.status, answer.body, answer.headers["connection"]) == (500, b"Internal Server Error", "close")
     assert client.rest() == b""
     assert len(caplog.records) == 1
-    eventually(lambda: not server[1]._state.tasks)
+    eventually(lambda: not server[1].state.tasks)
 
 
 def test_an_answer_without_its_end_is_cut(client: RawClient, caplog: pytest.LogCaptureFixture) -> None:
@@ -793,6 +793,17 @@ def test_connection_without_a_request_ends_soon_after_the_server_began_to_stop(
     eventually(lambda: (server[1].end_of(client)._input is HEAD) == bool(sent))
     assert not shut_down(server[1], client)
     assert client.rest() == b""
+
+
+@pytest.mark.parametrize("sent", [b"", get()], ids=["nothing", "a request"])
+def test_connection_that_is_made_after_the_server_began_to_stop_ends_too(
+    server: tuple[App, ServerThread], monkeypatch: pytest.MonkeyPatch, sent: bytes
+) -> None:
+    monkeypatch.setattr(module, "STOPPING_HEAD_TIME_S", 0.01 if not sent else LIMIT_S)
+    monkeypatch.setattr(server[1].state, "is_stopping", True)
+    with RawClient(server[1].port) as late:
+        assert not sent or late.send(sent).response().headers["connection"] == "close"
+        assert late.rest() == b""
 
 
 def test_answered_connection_ends_at_once_when_the_server_stops(
@@ -1166,7 +1177,7 @@ def test_unread_answer_is_not_kept(server: tuple[App, ServerThread], app: App, l
         connection.timeout_keep_alive = 0.05
         app.go_on.set()
         # Nothing is read, and the client doesn't leave.
-        eventually(lambda: not server[1]._state.connections)
+        eventually(lambda: not server[1].state.connections)
         assert app.requests[0].lost.is_set()
 
 
@@ -1226,7 +1237,7 @@ def test_connection_reports_a_client_that_leaves_with_a_queued_request(
         logging.getLogger("uvicorn.error").disabled = False
         client.socket.close()
         assert app.requests[0].lost.wait(LIMIT_S)
-        eventually(lambda: not server[1]._state.tasks)
+        eventually(lambda: not server[1].state.tasks)
     assert [received.path for received in app.requests] == ["/wait"]
     assert not caplog.records
 
@@ -1250,7 +1261,7 @@ def test_connection_reports_a_client_that_leaves_while_reading_is_paused(
         if look_s > 1:
             app.go_on.set()
         assert app.requests[0].lost.wait(LIMIT_S)
-        eventually(lambda: connection not in server[1]._state.connections)
+        eventually(lambda: connection not in server[1].state.connections)
     assert [received.path for received in app.requests] == ["/wait"]
 
 
