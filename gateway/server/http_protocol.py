@@ -133,7 +133,7 @@ class ConnectionProtocol(IdleTimeoutProtocol):
             self._close_input()
             transport.abort()
         elif isinstance(self.server_state, DrainingState) and self.server_state.is_stopping:
-            # It was accepted just before the listener closed, so it is not among the connections that the end of the server has asked to close.
+            # It was accepted just before the listener closed, so the server has not asked it to end.
             self.shutdown()
 
     def connection_lost(self, exc: Exception | None) -> None:
