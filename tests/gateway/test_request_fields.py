@@ -128,10 +128,12 @@ OPENAI, QWENS = ("gpt-6", "gpt-4o", "house"), ("qwen", "qwen-thinks")
 
 
 def row(all_: Sent | Refusal_ | None = None, **columns: Sent | Refusal_) -> Row:
-    """Return what each column expects: `all_`, except for the named ones (`openai` and `qwens` are several)."""
+    """Return what each column expects: `all_`, except for the named ones (`openai`, `vendor`, `chat` and `qwens` are several)."""
     expected: Row = {} if all_ is None else dict.fromkeys(COLUMNS, all_)
     for name, value in columns.items():
-        names = {"openai": OPENAI, "qwens": QWENS, "vendor": ("gpt-6", "gpt-4o")}.get(name, (name.replace("_", "-"),))
+        names = {"openai": OPENAI, "qwens": QWENS, "vendor": ("gpt-6", "gpt-4o"), "chat": ("gpt-4o", "house")}.get(
+            name, (name.replace("_", "-"),)
+        )
         expected.update(dict.fromkeys(names, value))
     assert expected.keys() == set(COLUMNS), columns
     return expected
@@ -139,15 +141,7 @@ def row(all_: Sent | Refusal_ | None = None, **columns: Sent | Refusal_) -> Row:
 
 CASES: dict[str, tuple[dict[str, Any], Row]] = {
     "n=1": ({"n": 1}, row(openai=sent(n=1), gemini=sent(generationConfig=...), qwens=sent(parameters__n=1))),
-    "n=2": (
-        {"n": 2},
-        row(
-            vendor=sent(n=2),
-            gemini=cannot("does not support n", "n"),
-            house=cannot("does not support n", "n"),
-            qwens=sent(parameters__n=2),
-        ),
-    ),
+    "n=2": ({"n": 2}, row(cannot("does not support n", "n"), vendor=sent(n=2), qwens=sent(parameters__n=2))),
     "seed": (
         {"seed": 2**40 + 3},
         row(openai=sent(seed=2**40 + 3), gemini=sent(generationConfig__seed=3), qwens=sent(parameters__seed=2**31 - 1)),
@@ -174,49 +168,25 @@ CASES: dict[str, tuple[dict[str, Any], Row]] = {
     "temperature": (
         {"temperature": 2.0},
         row(
-            gpt_6=dropped("temperature", absent="temperature"),
-            gpt_4o=sent(temperature=2.0),
-            house=sent(temperature=2.0),
-            gemini=dropped("temperature", absent="generationConfig"),
+            dropped("temperature", absent="temperature generationConfig"),
+            chat=sent(temperature=2.0),
             qwens=sent(parameters__temperature=1.99),
         ),
     ),
-    "top_p": (
-        {"top_p": 0.0},
-        row(
-            gpt_6=dropped("top_p"),
-            gpt_4o=sent(top_p=0.0),
-            house=sent(top_p=0.0),
-            gemini=dropped("top_p"),
-            qwens=sent(parameters__top_p=0.01),
-        ),
-    ),
+    "top_p": ({"top_p": 0.0}, row(dropped("top_p"), chat=sent(top_p=0.0), qwens=sent(parameters__top_p=0.01))),
     "presence_penalty": (
         {"presence_penalty": 0.5},
-        row(
-            gpt_6=dropped("presence_penalty"),
-            gpt_4o=sent(presence_penalty=0.5),
-            house=sent(presence_penalty=0.5),
-            gemini=dropped("presence_penalty"),
-            qwens=sent(parameters__presence_penalty=0.5),
-        ),
+        row(dropped("presence_penalty"), chat=sent(presence_penalty=0.5), qwens=sent(parameters__presence_penalty=0.5)),
     ),
     "frequency_penalty": (
         {"frequency_penalty": 0.5},
-        row(
-            gpt_6=dropped("frequency_penalty"),
-            gpt_4o=sent(frequency_penalty=0.5),
-            house=sent(frequency_penalty=0.5),
-            gemini=dropped("frequency_penalty"),
-            qwens=dropped("frequency_penalty", absent="parameters.frequency_penalty"),
-        ),
+        row(dropped("frequency_penalty", absent="parameters.frequency_penalty"), chat=sent(frequency_penalty=0.5)),
     ),
     "logit_bias": (
         {"logit_bias": {"7": 5}},
         row(
             dropped("logit_bias", absent="logit_bias parameters.logit_bias generationConfig"),
-            gpt_4o=sent(logit_bias={"7": 5}),
-            house=sent(logit_bias={"7": 5}),
+            chat=sent(logit_bias={"7": 5}),
         ),
     ),
     "stop": (
@@ -281,10 +251,8 @@ CASES: dict[str, tuple[dict[str, Any], Row]] = {
     "n=2 beside tools": (
         {"tools": [F], "n": 2},
         row(
-            gpt_6=cannot("does not support n", "n"),
+            cannot("does not support n", "n"),
             gpt_4o=sent(n=2),
-            gemini=cannot("does not support n", "n"),
-            house=cannot("does not support n", "n"),
             qwens=cannot("returns only one choice if the request has tools"),
         ),
     ),
@@ -312,13 +280,7 @@ CASES: dict[str, tuple[dict[str, Any], Row]] = {
     ),
     "strict tools": (
         {"tools": [{"type": "function", "function": {"name": "f", "strict": True}}]},
-        row(
-            vendor=sent(tools__0__function__strict=True),
-            house=sent(tools__0__function__strict=True),
-            gpt_6=sent(tools__0__strict=True),
-            gemini=dropped("strict_tools"),
-            qwens=dropped("strict_tools"),
-        ),
+        row(dropped("strict_tools"), chat=sent(tools__0__function__strict=True), gpt_6=sent(tools__0__strict=True)),
     ),
     "custom tool": ({"tools": [F, CUSTOM]}, row(cannot("custom tool", "tools[1].type"))),
     "hosted tool": ({"tools": [{"type": "web_search"}]}, row(wrong("tools[0].type"))),
@@ -577,25 +539,8 @@ CASES: dict[str, tuple[dict[str, Any], Row]] = {
     ),
     "null is absent": (
         dict.fromkeys(
-            [
-                "n",
-                "seed",
-                "stop",
-                "tools",
-                "tool_choice",
-                "response_format",
-                "store",
-                "audio",
-                "modalities",
-                "functions",
-                "function_call",
-                "user",
-                "stream",
-                "stream_options",
-                "logit_bias",
-                "web_search_options",
-                "sparkle",
-            ]
+            "n seed stop tools tool_choice response_format store audio modalities functions function_call user stream "
+            "stream_options logit_bias web_search_options sparkle".split()
         ),
         row(PLAIN),
     ),
