@@ -265,6 +265,8 @@ def test_whole_answer_that_was_released_is_remembered() -> None:
         ("12345678 end.", None),
         ("12345678 no end of a sentence here", 21),
         ("一二三四五六七八九十一二三四五六七八九十一二三四五六七", 24),
+        ("一二三四五六七八九。", None),
+        ("一二三四五六七八九十一二三四五六七八九十一二三\n", 24),
     ],
 )
 def test_text_is_cut_at_the_end_of_a_sentence_or_word(text: str, expected: int | None) -> None:

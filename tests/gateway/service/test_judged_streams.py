@@ -197,6 +197,13 @@ def test_provider_that_breaks_off_after_a_flagged_text_changes_nothing(shape: st
     assert (len(run.bodies), run.log[0].outcome) == (1, "ok")
 
 
+def test_another_model_continues_what_the_client_has_and_held_text_is_dropped() -> None:
+    broken, rest = Act(texts=(*LONG, "half a sent"), end="break"), Act(texts=("The rest. ",))
+    run, client = run_judged(TABLES["resume"], {"a": [broken], "b": [rest]})
+    assert client.text == passed_text(run) == "".join(LONG) + "The rest. "
+    assert run.bodies[1]["messages"][1] == {"role": "assistant", "content": "".join(LONG)}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("on_failure", ["closed", "open"])
 def test_budget_that_ends_between_two_verdicts_ends_the_answer(on_failure: str, tmp_path: Path) -> None:
