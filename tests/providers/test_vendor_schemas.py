@@ -95,7 +95,7 @@ def _is_sound(request: ChatRequest) -> bool:
         and "x-m4a" not in written
         and len(set(names)) == len(names)
         and (request.n or 1) <= _MOST_CANDIDATES
-        and isinstance(request.extra.get("top_k", 1), int | float)
+        and type(request.extra.get("top_k", 1)) in (int, float)
     )
 
 
