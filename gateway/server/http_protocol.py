@@ -118,7 +118,7 @@ class ConnectionProtocol(IdleTimeoutProtocol):
         self._input_error: ApiError | None = None
         self._head_timer: asyncio.TimerHandle | None = None
         # Answers close the connection.
-        self._is_stopping = isinstance(server_state, DrainingState) and server_state.is_draining
+        self._is_stopping = False
 
     # Events of the transport.
 
@@ -132,9 +132,11 @@ class ConnectionProtocol(IdleTimeoutProtocol):
             # The client reset the connection before it was accepted. Its address is unknown, so its location would be.
             self._close_input()
             transport.abort()
-        elif isinstance(self.server_state, DrainingState) and self.server_state.is_stopping:
-            # It was accepted just before the listener closed, so the server has not asked it to end.
-            self.shutdown()
+        elif isinstance(self.server_state, DrainingState):
+            # It may have been accepted just before the drain or the stop began: it was not among those connections.
+            self._is_stopping = self.server_state.is_draining
+            if self.server_state.is_stopping:
+                self.shutdown()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """See asyncio.Protocol."""

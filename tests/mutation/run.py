@@ -51,7 +51,6 @@ _OPTIONS = [
 ]
 _BROKEN = "tests/gateway/config/test_broken_configs.py"
 _LOCATION = "tests/gateway/config/test_location.py"
-_ROUTES = "tests/gateway/config/test_routes.py"
 
 
 def _policy(*names: str) -> list[str]:
@@ -62,6 +61,7 @@ def _within(part: str) -> Callable[..., list[str]]:
     return lambda *names: [f"tests/gateway/{part}/test_{name}.py" for name in names]
 
 
+_config = _within("config")
 _api, _execution, _state = _within("api"), _within("execution"), _within("state")
 _changes, _server = _within("changes"), _within("server")
 _caller, _service, _usage = _within("api/caller"), _within("service"), _within("usage")
@@ -101,28 +101,23 @@ MODULES: dict[str, list[str]] = {
     ],
     "gateway/config/approvals.py": ["tests/gateway/config/test_approval_records.py", _BROKEN, _COMPILE],
     "gateway/config/routes.py": [
-        *(_BROKEN, _ROUTES, _COMPILE),
-        *_within("config")("embeddings", "barriers", "canaries", "own_servers", "provider_hints", "approval_records"),
+        *(_BROKEN, _COMPILE),
+        *_config("routes", "embeddings", "barriers", "canaries", "own_servers", "provider_hints", "approval_records"),
         *_service("hand_off", "asked_hand_offs"),
     ],
     "gateway/config/regions.py": ["tests/gateway/config/test_boundaries.py", _BROKEN, _COMPILE],
     "gateway/config/clients.py": ["tests/gateway/config/test_clients.py", _BROKEN, _COMPILE],
     "gateway/config/credentials.py": [
-        "tests/gateway/config/test_consent.py",
-        "tests/gateway/config/test_server_options.py",
+        *_config("consent", "server_options"),
         _COMPILE,
         _BROKEN,
-        "tests/gateway/config/test_cloud_projects.py",
+        *_config("cloud_projects"),
     ],
     "gateway/config/deployments.py": [
-        _COMPILE,
-        _BROKEN,
-        "tests/gateway/config/test_approval_records.py",
-        "tests/gateway/config/test_catalogues.py",
-        "tests/gateway/config/test_consent.py",
-        "tests/gateway/config/test_concurrency_sections.py",
-        "tests/gateway/config/test_cloud_projects.py",
-        "tests/gateway/config/test_server_options.py",
+        *(_COMPILE, _BROKEN),
+        *_config(
+            "approval_records", "catalogues", "consent", "concurrency_sections", "cloud_projects", "server_options"
+        ),
     ],
     "gateway/config/endpoints.py": [
         _BROKEN,
