@@ -1,7 +1,7 @@
 #!/bin/sh
-# Write locks/runtime.lock, and those of the image, of developers, of `make ci` and of uv, from pyproject.toml: for all supported Pythons
-# and systems, with hashes, without an index. Locked versions are kept; `--upgrade` takes the newest. Extras are named,
-# because pip takes the newest release for an extra whose package alone is pinned, and then refuses its hash.
+# Write locks/runtime.lock, and those of the image, of developers, of `make ci` and of uv, from pyproject.toml: for all
+# supported Pythons and systems, with hashes, without an index. Locked versions are kept; `--upgrade` takes the newest. Extras
+# are named, because pip takes the newest release for an extra whose package alone is pinned, and then refuses its hash.
 set -eu
 cd "$(dirname "$0")/.."
 

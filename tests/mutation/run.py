@@ -50,7 +50,6 @@ _OPTIONS = [
     "--hypothesis-seed=0",
 ]
 _BROKEN = "tests/gateway/config/test_broken_configs.py"
-_LOCATION = "tests/gateway/config/test_location.py"
 
 
 def _policy(*names: str) -> list[str]:
@@ -83,30 +82,22 @@ MODULES: dict[str, list[str]] = {
         *_service("judged_streams", "moderated_chats", "held_answers"),
     ],
     "gateway/policy/labels.py": [*_policy("labels"), "tests/gateway/api/test_labelled_answers.py"],
-    "gateway/model/config_version.py": [
-        *_policy("table_cache"),
-        "tests/gateway/config/test_exporters.py",
-        "tests/gateway/telemetry",
-    ],
+    "gateway/model/config_version.py": [*_policy("table_cache"), *_config("exporters"), "tests/gateway/telemetry"],
     "gateway/policy/canary_assignment.py": _policy("rendezvous", "canary_assignment", "routing"),
-    "gateway/policy/region_text.py": [
-        *_policy("profile"),
-        "tests/gateway/config/test_region_text.py",
-        *_policy("locale_choice"),
-    ],
+    "gateway/policy/region_text.py": [*_policy("profile"), *_config("region_text"), *_policy("locale_choice")],
     "gateway/policy/routing.py": [
         *_policy("routing", "approvals", "canary_assignment", "fence", "consent"),
         "tests/evaluation/test_asking.py",
         "tests/gateway/service/test_shadow_traffic.py",
     ],
-    "gateway/config/approvals.py": ["tests/gateway/config/test_approval_records.py", _BROKEN, _COMPILE],
+    "gateway/config/approvals.py": [*_config("approval_records"), _BROKEN, _COMPILE],
     "gateway/config/routes.py": [
         *(_BROKEN, _COMPILE),
         *_config("routes", "embeddings", "barriers", "canaries", "own_servers", "provider_hints", "approval_records"),
         *_service("hand_off", "asked_hand_offs"),
     ],
-    "gateway/config/regions.py": ["tests/gateway/config/test_boundaries.py", _BROKEN, _COMPILE],
-    "gateway/config/clients.py": ["tests/gateway/config/test_clients.py", _BROKEN, _COMPILE],
+    "gateway/config/regions.py": [*_config("boundaries"), _BROKEN, _COMPILE],
+    "gateway/config/clients.py": [*_config("clients"), _BROKEN, _COMPILE],
     "gateway/config/credentials.py": [
         *_config("consent", "server_options"),
         _COMPILE,
@@ -119,20 +110,11 @@ MODULES: dict[str, list[str]] = {
             "approval_records", "catalogues", "consent", "concurrency_sections", "cloud_projects", "server_options"
         ),
     ],
-    "gateway/config/endpoints.py": [
-        _BROKEN,
-        _COMPILE,
-        "tests/gateway/config/test_cloud_projects.py",
-        "tests/gateway/config/test_pinned_sites.py",
-    ],
-    "gateway/config/exporters.py": ["tests/gateway/config/test_exporters.py", _BROKEN],
-    "gateway/config/location.py": [_BROKEN, _COMPILE, _LOCATION],
+    "gateway/config/endpoints.py": [_BROKEN, _COMPILE, *_config("cloud_projects", "pinned_sites")],
+    "gateway/config/exporters.py": [*_config("exporters"), _BROKEN],
+    "gateway/config/location.py": [_BROKEN, _COMPILE, *_config("location")],
     "gateway/config/territories.py": [_BROKEN, _COMPILE],
-    "gateway/config/service_permits.py": [
-        "tests/gateway/config/test_location.py",
-        "tests/gateway/config/test_exporters.py",
-        _BROKEN,
-    ],
+    "gateway/config/service_permits.py": [*_config("location", "exporters"), _BROKEN],
     "gateway/policy/fence.py": _policy("fence", "approvals", "routing"),
     "gateway/policy/refusals.py": _policy("routing", "location", "consent", "approvals"),
     "gateway/policy/caller.py": _caller("user", "consent"),
@@ -141,11 +123,11 @@ MODULES: dict[str, list[str]] = {
     "gateway/policy/location/resolution.py": _policy("location", "signals", "fence", "routing"),
     "gateway/policy/location/claim.py": [
         *_policy("signals", "location"),
-        _LOCATION,
+        *_config("location"),
         _BROKEN,
         "tests/gateway/service/test_location.py",
     ],
-    "gateway/policy/location/geoip.py": [*_policy("signals", "location"), _LOCATION, _BROKEN],
+    "gateway/policy/location/geoip.py": [*_policy("signals", "location"), *_config("location"), _BROKEN],
     "gateway/policy/location/signal.py": _policy("signals", "location"),
     "gateway/policy/location/signals.py": _policy("signals", "location"),
     "gateway/policy/location/subdivisions.py": _policy("location", "routing"),
@@ -196,7 +178,7 @@ MODULES: dict[str, list[str]] = {
     "gateway/changes/plan_checks.py": _changes("plan", "plan_checks"),
     "gateway/changes/plan.py": _changes("plan"),
     "gateway/signing.py": ["tests/gateway/test_signing.py"],
-    "gateway/model/approval.py": [*_policy("approvals"), "tests/gateway/config/test_approval_records.py"],
+    "gateway/model/approval.py": [*_policy("approvals"), *_config("approval_records")],
     "providers/formats/claude_answer.py": _providers("anthropic_answer", "anthropic_simulator"),
     "providers/vendors/anthropic/adapter.py": _providers("anthropic_answer", "anthropic_simulator"),
     "providers/vendors/anthropic/request.py": _providers("anthropic_request", "anthropic_simulator"),
@@ -371,6 +353,14 @@ def _write(pipe: int, line: str) -> None:
 
 def main() -> None:
     """Run the named modules, or all. Prints each surviving mutant and the score of each module."""
+    parser = argparse.ArgumentParser(prog="python -m tests.mutation.run", description=__doc__.partition("\n")[0])
+    parser.add_argument("modules", nargs="*", metavar="module", help="a path of MODULES; default: all")
+    parser.add_argument("--every", type=int, default=1, metavar="N", help="take every Nth mutant only")
+    options = parser.parse_args()
+    if options.every < 1:
+        parser.error("--every takes a number from 1 on")
+    if unknown := [path for path in options.modules if path not in MODULES]:
+        parser.error(f"{unknown[0]} is not in MODULES of tests/mutation/run.py")
     os.chdir(ROOT)
     # Modules that every child would import again, and that no mutant changes.
     import hypothesis.strategies
@@ -387,12 +377,6 @@ def main() -> None:
         "mutation", database=None, phases=phases, deadline=None, suppress_health_check=list(hypothesis.HealthCheck)
     )
     hypothesis.settings.load_profile("mutation")
-    parser = argparse.ArgumentParser(prog="python -m tests.mutation.run", description=__doc__.partition("\n")[0])
-    parser.add_argument("modules", nargs="*", metavar="module", help="a path of MODULES; default: all")
-    parser.add_argument("--every", type=int, default=1, metavar="N", help="take every Nth mutant only")
-    options = parser.parse_args()
-    if unknown := [path for path in options.modules if path not in MODULES]:
-        parser.error(f"{unknown[0]} is not in MODULES of tests/mutation/run.py")
     quick, totals = options.every > 1, Counter[str]()
     for path in options.modules or MODULES:
         tests = MODULES[path]
