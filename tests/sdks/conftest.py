@@ -6,7 +6,9 @@ extra (`make install-sdks`). Tests of a client that is not installed are not col
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from typing import Any
 
 import pytest
 
@@ -45,3 +47,22 @@ def simulated(_simulated: Simulated) -> Iterator[Simulated]:
     yield _simulated
     for thread in _simulated._threads.values():
         thread["it"].scenario = Scenario()
+
+
+@pytest.fixture
+def openai_at() -> Iterator[Callable[..., Any]]:
+    """A function that returns a client of OpenAI for a URL. The clients are closed when the test ends."""
+    openai = pytest.importorskip("openai")
+    with ExitStack() as opened:
+
+        def connect(url: str, **options: Any) -> Any:
+            http = openai.DefaultHttpxClient(trust_env=False)
+            client = openai.OpenAI(base_url=url, api_key="k", max_retries=0, http_client=http, **options)
+            return opened.enter_context(client)
+
+        yield connect
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _clients_end_with_their_file(no_leftovers: None) -> None:
+    """Not every client of a vendor can be closed."""

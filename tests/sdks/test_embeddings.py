@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -20,31 +20,15 @@ BY_OPENAI = {
 }
 
 
-@pytest.fixture
-def client_of(simulated: Simulated) -> Iterator[Callable[[str, str], Any]]:
-    openai = pytest.importorskip("openai")
-    opened: list[Any] = []
-
-    def open_client(provider: str, base_path: str) -> Any:
-        http = openai.DefaultHttpxClient(trust_env=False)
-        url = f"{simulated[provider].origin}{base_path}"
-        opened.append(openai.OpenAI(base_url=url, api_key="sk-1", max_retries=0, http_client=http))
-        return opened[-1]
-
-    yield open_client
-    for client in opened:
-        client.close()
-
-
 @pytest.mark.parametrize("provider", BY_OPENAI)
-def test_client_of_openai(client_of: Callable[[str, str], Any], provider: str) -> None:
+def test_client_of_openai(simulated: Simulated, openai_at: Callable[..., Any], provider: str) -> None:
     model, base_path = BY_OPENAI[provider]
-    answer = client_of(provider, base_path).embeddings.create(model=model, input=TEXTS, dimensions=8)
+    answer = openai_at(simulated[provider].origin + base_path).embeddings.create(model=model, input=TEXTS, dimensions=8)
     assert [(entry.index, len(entry.embedding)) for entry in answer.data] == [(0, 8), (1, 8)]
 
 
-def test_moderations_with_the_client_of_openai(client_of: Callable[[str, str], Any]) -> None:
-    answer = client_of("openai", "/v1").moderations.create(
+def test_moderations_with_the_client_of_openai(simulated: Simulated, openai_at: Callable[..., Any]) -> None:
+    answer = openai_at(f"{simulated['openai'].origin}/v1").moderations.create(
         model="omni-moderation-latest", input=[*TEXTS, "simulated-harm"]
     )
     assert [result.flagged for result in answer.results] == [False, False, True]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -59,17 +60,18 @@ BY_OPENAI = {
 }
 
 
-def openai_client(simulated: Simulated, provider: str) -> Any:
-    openai = pytest.importorskip("openai")
-    url = simulated[provider].origin + BY_OPENAI[provider][1]
-    http = openai.DefaultHttpxClient(trust_env=False)
-    key = {"api-key": "k"} if provider == "azure" else {}
-    return openai.OpenAI(base_url=url, api_key="k", max_retries=0, http_client=http, default_headers=key)
+@pytest.fixture
+def client_of(simulated: Simulated, openai_at: Callable[..., Any]) -> Callable[[str], Any]:
+    def connect(provider: str) -> Any:
+        key = {"api-key": "k"} if provider == "azure" else {}
+        return openai_at(simulated[provider].origin + BY_OPENAI[provider][1], default_headers=key)
+
+    return connect
 
 
 @pytest.mark.parametrize("provider", BY_OPENAI)
-def test_openai_client_gets_text_and_streams(simulated: Simulated, provider: str) -> None:
-    client, model = openai_client(simulated, provider), BY_OPENAI[provider][0]
+def test_openai_client_gets_text_and_streams(client_of: Callable[[str], Any], provider: str) -> None:
+    client, model = client_of(provider), BY_OPENAI[provider][0]
     answer = client.chat.completions.create(model=model, messages=ASK)
     assert provider in answer.choices[0].message.content
     assert answer.usage.total_tokens == answer.usage.prompt_tokens + answer.usage.completion_tokens > 0
@@ -82,8 +84,8 @@ def test_openai_client_gets_text_and_streams(simulated: Simulated, provider: str
 
 
 @pytest.mark.parametrize("provider", BY_OPENAI)
-def test_openai_client_completes_a_tool_loop(simulated: Simulated, provider: str) -> None:
-    client, model = openai_client(simulated, provider), BY_OPENAI[provider][0]
+def test_openai_client_completes_a_tool_loop(client_of: Callable[[str], Any], provider: str) -> None:
+    client, model = client_of(provider), BY_OPENAI[provider][0]
     asked: Any = {"model": model, "tools": [WEATHER]}
     first = client.chat.completions.create(messages=ASK, **asked)
     calls = first.choices[0].message.tool_calls
@@ -98,10 +100,10 @@ def test_openai_client_completes_a_tool_loop(simulated: Simulated, provider: str
 
 
 @pytest.mark.parametrize("provider", sorted(BY_OPENAI.keys() - {"minimax"}))
-def test_openai_client_raises_errors(simulated: Simulated, provider: str) -> None:
+def test_openai_client_raises_errors(simulated: Simulated, client_of: Callable[[str], Any], provider: str) -> None:
     import openai
 
-    client, model = openai_client(simulated, provider), BY_OPENAI[provider][0]
+    client, model = client_of(provider), BY_OPENAI[provider][0]
     for scenario, error in ((RATE, openai.RateLimitError), (BAD_KEY, openai.AuthenticationError)):
         simulated[provider].scenario = scenario
         with pytest.raises(error):
@@ -111,9 +113,9 @@ def test_openai_client_raises_errors(simulated: Simulated, provider: str) -> Non
     assert refused.value.status_code in (400, 422)
 
 
-def test_deepseek_reasoning_and_prefix(simulated: Simulated) -> None:
+def test_deepseek_reasoning_and_prefix(simulated: Simulated, client_of: Callable[[str], Any]) -> None:
     """As documented at api-docs.deepseek.com: `reasoning_content`, and the beta path for a prefix."""
-    client = openai_client(simulated, "deepseek")
+    client = client_of("deepseek")
     simulated["deepseek"].scenario = THINKING
     chunks = list(client.chat.completions.create(model="deepseek-v4-pro", messages=ASK, stream=True))
     thoughts = "".join(getattr(c.choices[0].delta, "reasoning_content", None) or "" for c in chunks if c.choices)
