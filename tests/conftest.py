@@ -13,8 +13,7 @@ import gc
 import os
 import signal
 import time
-import warnings
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -81,15 +80,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.slow)
         if _may_fail_on_a_busy_machine(item):
             item.add_marker(pytest.mark.flaky(reruns=1, reruns_delay=2))
-
-
-@pytest.fixture(scope="module")
-def no_leftovers() -> Iterator[None]:
-    """Collect what the tests of a file leave in cycles, whose warnings they ignore. Else a test of another file fails."""
-    yield
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        gc.collect()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

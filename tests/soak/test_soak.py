@@ -10,7 +10,6 @@ from tests.soak.run import Series, growing_series, report, run
 # Clients that disconnect while connecting may leave a socket to the garbage collector, in this process. A growth in the
 # gateway is another matter.
 @pytest.mark.filterwarnings("ignore:Exception ignored in. <socket.socket:pytest.PytestUnraisableExceptionWarning")
-@pytest.mark.usefixtures("no_leftovers")
 @pytest.mark.slow("growth shows with time")
 def test_no_resource_grows() -> None:
     chaos, series = run(requests=1800, rate=40, workers=2, seed=7)
