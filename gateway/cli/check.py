@@ -70,9 +70,13 @@ def _init_from(options: argparse.Namespace) -> int:
         converted = convert_litellm(read_config(source), source.name, load_registry(), today)
     except ConfigRejected as error:
         raise rejected_config(error.problems) from None
-    write_new(directory, converted.files)
-    for title, lines in (("gaps to fill", converted.gaps), ("not converted, or with a difference", converted.notes)):
+    for title, lines in {"gaps to fill": converted.gaps, **converted.report}.items():
         print(f"\n{title}: {len(lines)}", *lines, sep="\n  ")
+    if converted.opened and not options.accept:
+        print("\nNo file was written: what is closed there would be open here. Change the source, or add --accept")
+        return _REFUSED
+    print()
+    write_new(directory, converted.files)
     print(f"\nNext: fill the lines `# GAP` in {directory / 'gateway.yaml'}, and run")
     print(f"  gateway check --no-secrets {quote(str(directory / 'gateway.yaml'))}")
     return _OK

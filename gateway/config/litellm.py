@@ -7,7 +7,6 @@ Nothing is guessed, and no secret is copied. `SourceReading` lists what was not 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from decimal import Decimal
 from fnmatch import fnmatchcase
@@ -34,11 +33,26 @@ _HEAD = """\
 
 
 class Converted(Value, frozen=True):
-    """The files by name, the paths of the gaps, and a line for each value that was not converted as it is."""
+    """The files that a configuration becomes, and what to know about them.
+
+    Attributes:
+        files: The text of each file, by its name.
+        gaps: The path of each value that the source does not have.
+        opened: A line for each restriction of the source that these files have not.
+        lost: A line for each other value that was not converted.
+        different: A line for each value that was converted with a difference.
+    """
 
     files: dict[str, str]
     gaps: list[str]
-    notes: list[str]
+    opened: list[str]
+    lost: list[str]
+    different: list[str]
+
+    @property
+    def report(self) -> dict[str, list[str]]:
+        """The lines of its three parts, by their titles."""
+        return {"closed there, open here": self.opened, "lost": self.lost, "different": self.different}
 
 
 def convert_litellm(data: bytes, file: str, registry: Registry, today: str) -> Converted:
@@ -58,6 +72,9 @@ def convert_litellm(data: bytes, file: str, registry: Registry, today: str) -> C
     conversion = _Assistants(reading)
     assistants = conversion.of(models)
     missing = "; the source has no model that can be converted"
+    clients = ClientReader(reading, conversion.aliases, today).sections(reader.has_foreign_prices(models))
+    if "usage" in clients:
+        reader.add_missing_prices(models)
     config: dict[str, Any] = {
         "version": 1,
         "cell": Gap("{territory: …}, the territory where this gateway runs"),
@@ -70,29 +87,66 @@ def convert_litellm(data: bytes, file: str, registry: Registry, today: str) -> C
             }
         },
         "deployments": {model.name: model.deployment for model in models} or Gap(f"the models at their sites{missing}"),
-        **ClientReader(reading, conversion.aliases).sections(reader.has_foreign_prices(models)),
+        **clients,
         **conversion.attempts(assistants),
         **({"catalogue": {"models": "models.yaml"}} if reader.prices else {}),
     }
-    notes = list(_notes(reading, file))
-    lines = [_HEAD, *(f"{line}\n" for line in yaml_lines(config))]
-    lines += ["\n# Not converted, or with a difference:\n", *(f"# {note}\n" for note in notes)] if notes else []
+    gaps = list(gaps_of(config))
     keys = "# The keys that gateway.yaml refers to. Set them in the environment of `gateway serve`.\n"
     environment = keys + "".join(f"{name}=\n" for name in reader.variables)
-    files = {"gateway.yaml": "".join(lines), **schema_file(), "env.example": environment}
+    files = {"gateway.yaml": "", **schema_file(), "env.example": environment}
     if reader.prices:
-        files["models.yaml"] = "".join(f"{line}\n" for line in yaml_lines({"version": 1, "models": reader.prices}))
-    return Converted(files, list(gaps_of(config)), notes)
+        catalogue = {"version": 1, "models": reader.prices}
+        files["models.yaml"] = "".join(f"{line}\n" for line in yaml_lines(catalogue))
+        gaps += [f"models.yaml: {gap}" for gap in gaps_of(catalogue)]
+    converted = Converted(files, gaps, *_remarks(reading, file))
+    lines = [_HEAD, *(f"{line}\n" for line in yaml_lines(config))]
+    for title, remarks in converted.report.items():
+        lines += [f"\n# {title.capitalize()}:\n", *(f"# {remark}\n" for remark in remarks)] if remarks else []
+    files["gateway.yaml"] = "".join(lines)
+    return converted
 
 
-def _notes(reading: SourceReading, file: str) -> Iterator[str]:
-    """Yield a line for each value that was not converted, or that needs attention."""
-    reasons = facts()["reasons"]
+def _remarks(reading: SourceReading, file: str) -> tuple[list[str], list[str], list[str]]:
+    """Return the lines of the report: restrictions that were lost, other values that were lost, and differences."""
+    remarks: dict[str, dict[KeyPath, str]] = {"opened": {}, "lost": {}, "different": {}}
     for path, note in reading.unused():
-        named = dotted(tuple(part for part in path if isinstance(part, str)))
-        known = next((text for pattern, text in reasons.items() if fnmatchcase(named, pattern)), "no equivalent")
-        where = LOGIN.sub("://…@", dotted(path))
-        yield visible(f"{file}:{reading.line(path)}: {where}: {note or f'not converted: {known}'}")
+        door = next((path[:end] for end in range(1, len(path) + 1) if _restricts(reading, path, end)), None)
+        if path in reading.opened:
+            remarks["opened"].setdefault(path, note)
+        elif reading.is_used(path):
+            remarks["different"].setdefault(path, note)
+        elif door is not None and not note:
+            remarks["opened"].setdefault(door, f"not converted: {_reason(door, 'it restricts nothing here')}")
+        else:
+            remarks["lost"].setdefault(path, note or f"not converted: {_reason(path, 'no equivalent')}")
+    opened, lost, different = (
+        [
+            visible(f"{file}:{reading.line(path)}: {LOGIN.sub('://…@', dotted(path))}: {note}")
+            for path, note in part.items()
+        ]
+        for part in remarks.values()
+    )
+    return opened, lost, different
+
+
+def _restricts(reading: SourceReading, path: KeyPath, end: int) -> bool:
+    """Return whether the part of a path up to `end` is a restriction of LiteLLM, and the value at the path sets it."""
+    value = reading.at(*path)
+    if value is None or value is False or value == "":
+        return False
+    doors = facts()["restrictions"]
+    is_guard = end == len(path) and value in doors["guards"]
+    return is_guard or any(fnmatchcase(_named(path[:end]), each) for each in doors["keys"])
+
+
+def _reason(path: KeyPath, otherwise: str) -> str:
+    named = _named(path)
+    return next((text for pattern, text in facts()["reasons"].items() if fnmatchcase(named, pattern)), otherwise)
+
+
+def _named(path: KeyPath) -> str:
+    return dotted(tuple(part for part in path if isinstance(part, str)))
 
 
 @dataclass(slots=True)

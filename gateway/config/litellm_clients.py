@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -18,9 +19,17 @@ from gateway.config.schema.usage import UsageSection
 
 _NEW_KEY = Gap("the hash of a key, which `gateway key new` makes, as a list")
 
+_LIMITS = {"rpm": "rpm_limit", "tpm": "tpm_limit", "concurrent": "max_parallel_requests"}
+_LARGEST = {"rpm": 10**6, "tpm": 10**12, "concurrent": 10**6}
+
+
+def _amount(budget: Mapping[str, Any]) -> Decimal:
+    return Decimal(budget["amount"].split()[0])
+
 
 def _plain(name: object, otherwise: str) -> str:
-    text = LOGIN.sub("://", name) if isinstance(name, str) else ""
+    text = unicodedata.normalize("NFKD", LOGIN.sub("://", name)) if isinstance(name, str) else ""
+    text = "".join(letter for letter in text if not unicodedata.combining(letter))
     return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-._")[:40] or otherwise
 
 
@@ -30,10 +39,12 @@ class ClientReader:
 
     Attributes:
         aliases: The assistant of each name that clients send.
+        today: The day of the conversion, such as 2026-11-24.
     """
 
     reading: SourceReading
     aliases: Mapping[str, str]
+    today: str
     clients: dict[str, dict[str, Any]] = field(default_factory=dict)
     projects: dict[str, Any] = field(default_factory=dict)
     _names: Unique = field(default_factory=Unique)
@@ -48,15 +59,16 @@ class ClientReader:
             self.clients[self._names.unique("master")] = {"keys": self._hashes(master, in_clear=True)}
         for index in read.entries("keys"):
             self._add_key(index)
+        for index in read.entries("teams"):
+            if index not in self._teams:
+                read.note("teams", index, note="not converted: no client that was converted belongs to it")
         budget = self._budget(("litellm_settings", "max_budget"), ("litellm_settings", "budget_duration"))
         users = self._budget(("litellm_settings", "max_end_user_budget"), None)
         if (budget or users) and not self.clients:
             self.clients["app"] = {"keys": _NEW_KEY}
         if budget:
-            self.projects["litellm"] = {"budgets": [budget]}
+            self._add_to_all(budget)
         for client in self.clients.values():
-            if budget and "project" not in client:
-                client["project"] = "litellm"
             if users:
                 client |= {"user_budget": users, "may_assert": ["user"]}
             if all(isinstance(value, Gap) for value in client.values()):
@@ -91,43 +103,59 @@ class ClientReader:
             self.reading.use("litellm_settings", "timezone")
         return usage
 
+    def _add_to_all(self, budget: dict[str, Any]) -> None:
+        """Let a budget bound the clients of every project, and of a new one that has all others."""
+        for client in self.clients.values():
+            client.setdefault("project", "litellm")
+        if any(client["project"] == "litellm" for client in self.clients.values()):
+            self.projects["litellm"] = {"budgets": []}
+        for project in self.projects.values():
+            own = project["budgets"]
+            same = next((one for one in own if one["per"] == budget["per"]), None)
+            if same is None:
+                own.append(dict(budget))
+            elif _amount(budget) < _amount(same):
+                same["amount"] = budget["amount"]
+        if len(self.projects) > 1:
+            note = f"it bounds each of {len(self.projects)} projects by itself here: together they may spend more"
+            self.reading.open("litellm_settings", "max_budget", note=note)
+
     def _add_key(self, index: int) -> None:
-        """Add a client for a key that `GET /key/list` of LiteLLM returns."""
+        """Add a client for a key that `GET /key/list` of LiteLLM returns, if it opens anything there."""
         read = self.reading
         entry: KeyPath = ("keys", index)
         self._pass_nulls(entry)
-        if read.at(*entry, "blocked") is True:
-            read.note(*entry, note="not converted: the key is blocked")
+        team = read.at(*entry, "team_id")
+        number = next((it for it in read.entries("teams") if team and read.at("teams", it, "team_id") == team), None)
+        entries: list[KeyPath] = [entry, *([("teams", number)] if number is not None else [])]
+        alias = read.at(*entry, "key_alias")
+        named = f"the client {_plain(alias, 'key')} is left out: " if isinstance(alias, str) else "left out: "
+        if closed := next(filter(None, map(self._closed, entries)), ""):
+            read.note(*entry, note=named + closed)
+            return
+        models = self._models(entries)
+        if models == []:
+            read.note(*entry, note=f"{named}it may use no model that was converted")
             return
         at = next((key for key in ("token", "key") if isinstance(read.at(*entry, key), str)), "")
         client: dict[str, Any] = {"keys": self._hashes((*entry, at), in_clear=at != "token")}
         if any(client["keys"] == other["keys"] != _NEW_KEY for other in self.clients.values()):
             read.note(*entry, note="not converted: another client has this key")
             return
-        alias = read.at(*entry, "key_alias")
         name = self._names.unique(_plain(alias, "key"))
         if isinstance(alias, str):
             read.use(*entry, "key_alias", note="" if name == alias else f"the client {name}")
-        models = read.at(*entry, "models")
-        allowed: list[str] = []
-        for position, model in enumerate(models if isinstance(models, list) else []):
-            if model == "all-proxy-models":
-                allowed += self.aliases.values()
-            elif isinstance(model, str) and model in self.aliases:
-                allowed.append(self.aliases[model])
-            else:
-                continue
-            read.use(*entry, "models", position)
-        if models:
-            client["assistants"] = list(dict.fromkeys(allowed)) or Gap("the assistants that it may use, as a list")
-        client |= self._limits(entry)
+        if models is not None:
+            client["assistants"] = models
+        client |= self._limits(entries)
         if budget := self._budget((*entry, "max_budget"), (*entry, "budget_duration")):
             client["budgets"] = [budget]
-        team = read.at(*entry, "team_id")
-        number = next((it for it in read.entries("teams") if team and read.at("teams", it, "team_id") == team), None)
+            self._report_spent(entry)
         if number is not None:
             client["project"] = self._team(number)
             read.use(*entry, "team_id")
+        if read.at(*entry, "expires") is not None:
+            read.open(*entry, "expires", note="keys in the file do not expire: remove the client on that day")
         self.clients[name] = client
 
     def _team(self, index: int) -> str:
@@ -139,25 +167,64 @@ class ClientReader:
             alias = read.at(*entry, "team_alias")
             key = "team_alias" if isinstance(alias, str) else "team_id"
             self._teams[index] = name = self._projects.unique(_plain(read.at(*entry, key), "team"))
-            read.use(*entry, "team_alias")
+            read.use(*entry, "team_alias", note="" if name == alias else f"the project {name}")
             read.use(*entry, "team_id")
             budget = self._budget((*entry, "max_budget"), (*entry, "budget_duration"))
             self.projects[name] = {"budgets": [budget] if budget else []}
+            self._report_spent(entry)
         return self._teams[index]
+
+    def _report_spent(self, entry: KeyPath) -> None:
+        spent, budget = self.reading.number(*entry, "spend"), self.reading.number(*entry, "max_budget")
+        if spent is not None and budget is not None and spent >= budget:
+            self.reading.open(*entry, "spend", note="its budget is spent there, and counting begins anew here")
+
+    def _closed(self, entry: KeyPath) -> str:
+        """Return why a key, or all keys of a team, open nothing in LiteLLM, or an empty text if they do."""
+        read = self.reading
+        of = "its team" if entry[0] == "teams" else "the key"
+        if read.at(*entry, "blocked") not in (None, False):
+            return f"{of} is blocked"
+        if str(read.at(*entry, "expires") or "9")[:10] <= self.today:
+            return f"{of} has expired"
+        zero = next((key for key in _LIMITS.values() if read.number(*entry, key) == 0), None)
+        return f"{of} has a limit of 0 (`{zero}`)" if zero is not None else ""
+
+    def _models(self, entries: list[KeyPath]) -> list[str] | None:
+        """Return the assistants that a key may use, which its team may use too. None: all of them."""
+        read = self.reading
+        allowed: list[str] | None = None
+        for path in entries:
+            models = read.at(*path, "models")
+            if not models or (isinstance(models, list) and "all-team-models" in models):
+                read.use(*path, "models")
+                continue
+            own: dict[str, None] = {}
+            for position, model in enumerate(models if isinstance(models, list) else []):
+                every = model in ("*", "all-proxy-models")
+                names = list(self.aliases.values()) if every else [self.aliases.get(str(model), "")]
+                if any(names) or model == "no-default-models":
+                    own |= dict.fromkeys(filter(None, names))
+                    read.use(*path, "models", position)
+            allowed = [name for name in (own if allowed is None else allowed) if name in own]
+        return allowed
 
     def _pass_nulls(self, entry: KeyPath) -> None:
         for key in self.reading.keys(*entry):
             if self.reading.at(*entry, key) is None:
                 self.reading.use(*entry, key)
 
-    def _limits(self, entry: KeyPath) -> dict[str, Any]:
+    def _limits(self, entries: list[KeyPath]) -> dict[str, Any]:
+        """Return the limits of a client: the smaller one of its key and of its team."""
         limits: dict[str, int] = {}
-        bounds = {"rpm": ("rpm_limit", 10**6), "tpm": ("tpm_limit", 10**12)}
-        for ours, (theirs, most) in (bounds | {"concurrent": ("max_parallel_requests", 10**6)}).items():
-            number = self.reading.number(*entry, theirs)
-            if number is not None and number == int(number) and 1 <= number <= most:
-                limits[ours] = int(number)
-                self.reading.use(*entry, theirs)
+        for ours, theirs in _LIMITS.items():
+            for entry in entries:
+                number = self.reading.number(*entry, theirs)
+                if number is not None and number == int(number) and number <= _LARGEST[ours]:
+                    limits[ours] = min(int(number), limits.get(ours, int(number)))
+                    is_team = entry[0] == "teams"
+                    note = "it bounds each client of the team by itself" if is_team else ""
+                    self.reading.use(*entry, theirs, note=note)
         return {"limits": limits} if limits else {}
 
     def _hashes(self, path: KeyPath, *, in_clear: bool) -> list[str] | Gap:
@@ -165,7 +232,7 @@ class ClientReader:
         value = self.reading.at(*path)
         variable = self.reading.variable(*path)
         if variable is not None:
-            self.reading.note(*path, note=f"write the hash of the key in {variable}")
+            self.reading.use(*path, note=f"write the hash of the key in {variable}")
             return Gap(f'["sha256:…"], the output of: printf %s "${variable}" | sha256sum')
         if isinstance(value, str) and re.fullmatch(r"[0-9a-f]{64}", value) and not in_clear:
             self.reading.use(*path)

@@ -9,7 +9,7 @@ from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from gateway.config.problems import KeyPath, dotted
-from gateway.config.yaml_document import Source, scalar
+from gateway.config.yaml_document import GAP, Source, scalar
 from providers.value import Value
 
 LOGIN = re.compile(r"://[^/@\s]*@")
@@ -17,7 +17,6 @@ LOGIN = re.compile(r"://[^/@\s]*@")
 
 _VISIBLE = re.compile(r"[!-~]{1,256}")
 _VARIABLE = re.compile(r"os\.environ/([A-Za-z_][A-Za-z0-9_]*)")
-_GAP = "# GAP: "
 
 
 class Gap(Value, frozen=True):
@@ -50,12 +49,14 @@ class SourceReading:
 
     Attributes:
         used: The paths of the values that were converted, each with everything below it.
-        notes: A remark on a value, by its path. It is listed, also if the value was converted.
+        notes: A remark on a value, by its path. It is listed once, also if the value was converted.
+        opened: The paths of restrictions that the source has, and the converted file has not.
     """
 
     source: Source
     used: set[KeyPath] = field(default_factory=set)
     notes: dict[KeyPath, str] = field(default_factory=dict)
+    opened: set[KeyPath] = field(default_factory=set)
 
     def at(self, *path: str | int) -> Any:
         """Return the value at a path, or None."""
@@ -78,6 +79,11 @@ class SourceReading:
     def note(self, *path: str | int, note: str) -> None:
         """Add a note to a value."""
         self.notes.setdefault(path, note)
+
+    def open(self, *path: str | int, note: str) -> None:
+        """Mark a value as a restriction that the converted file has not."""
+        self.opened.add(path)
+        self.notes[path] = note
 
     def entries(self, *path: str | int) -> list[int]:
         """Return the indexes of the mappings in a list."""
@@ -113,12 +119,20 @@ class SourceReading:
         return number if number.is_finite() and 0 <= number < 10**15 else None
 
     def unused(self) -> Iterator[tuple[KeyPath, str]]:
-        """Yield each value that was not converted, and each with a note, in the order of the file."""
+        """Yield each value that was not converted, and once each path with a note, in the order of the file."""
+        seen: set[KeyPath] = set()
         for path in self._leaves((), self.source.values):
             covering = [path[:end] for end in range(1, len(path) + 1)]
-            note = next((self.notes[part] for part in covering if part in self.notes), "")
-            if note or not any(part in self.used for part in covering):
-                yield path, note
+            noted = next((part for part in covering if part in self.notes), None)
+            if noted is not None and noted not in seen:
+                seen.add(noted)
+                yield noted, self.notes[noted]
+            elif noted is None and not self.is_used(path):
+                yield path, ""
+
+    def is_used(self, path: KeyPath) -> bool:
+        """Return whether a value was converted, itself or with a mapping that contains it."""
+        return any(path[:end] in self.used for end in range(1, len(path) + 1))
 
     def _leaves(self, path: KeyPath, value: object) -> Iterator[KeyPath]:
         if isinstance(value, dict):
@@ -144,7 +158,7 @@ def yaml_lines(values: Mapping[str, Any], indent: int = 0) -> Iterator[str]:
     pad = " " * indent
     for key, value in values.items():
         if isinstance(value, Gap):
-            yield f"{pad}{_GAP}{key}: {value.text}"
+            yield f"{pad}{GAP}{key}: {value.text}"
         elif isinstance(value, dict) and value:
             yield f"{pad}{scalar(key)}:"
             yield from yaml_lines(value, indent + 2)

@@ -138,6 +138,21 @@ class ModelReader:
         offers = [adapter.offers for adapter in adapters if isinstance(adapter, KnowsOffers)]
         return any(row.price.currency not in ("USD", NO_CURRENCY) for each in offers for row in each.prices)
 
+    def add_missing_prices(self, models: list[Model]) -> None:
+        """Add a gap for the price of each model that neither the source nor the catalogue has."""
+        text = "{input: …, output: …, currency: USD, as_of: …}, for a million tokens; or 0 if it costs nothing"
+        for model in models:
+            provider, name = model.deployment["provider"], model.deployment["model"]
+            if isinstance(provider, Gap) or isinstance(name, Gap):
+                continue
+            adapter = self.registry.adapters[provider]
+            endpoint = model.deployment.get("endpoint")
+            # Where the site is a gap, too, a price at one of them is enough: `check` knows the one that is written.
+            sites = [site for site, known in adapter.sites.items() if _may_be_at(known, site, endpoint)]
+            is_known = isinstance(adapter, KnowsOffers) and any(adapter.offers.price(name, site) for site in sites)
+            if not is_known and "price" not in self.prices.get(provider, {}).get(name, {}):
+                self.prices.setdefault(provider, {}).setdefault(name, {})["price"] = Gap(text)
+
     def _parameters(self, index: int) -> dict[str, KeyPath]:
         """Return the path of each parameter of an entry, also of those in the credential that it names."""
         read = self.reading
@@ -320,6 +335,10 @@ class ModelReader:
                 read.use(*info, theirs)
         if entry:
             self.prices.setdefault(provider, {})[model] = entry
+
+
+def _may_be_at(site: Site, name: str, endpoint: object) -> bool:
+    return not isinstance(endpoint, str) or endpoint == name or ("://" in endpoint and site.owns(endpoint))
 
 
 def _is_possible(use: str, adapter: Adapter, model: str) -> bool:

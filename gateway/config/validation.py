@@ -71,13 +71,13 @@ _REQUIRED = {"version": 1, "assistants": {}, "regions": {}, "deployments": {}}
 
 @dataclass(slots=True)
 class Findings:
-    """The errors and warnings found so far, beginning with the errors of the YAML parser."""
+    """The errors and warnings found so far, beginning with those of the YAML parser and of gaps."""
 
     source: Source
     problems: list[Problem] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.problems = list(self.source.problems)
+        self.problems = [*self.source.problems, *self.source.gaps]
 
     def error(self, path: KeyPath, message: str, hint: str = "", *, key: bool = False) -> None:
         """Add an error. With `key`, the last key of the path is wrong, not its value."""

@@ -39,6 +39,11 @@ _OTHER_ENCODINGS = {
     b"\xfe\xff": "UTF-16",
 }
 _PLAIN = re.compile(r"[A-Za-z][A-Za-z0-9._-]*")
+GAP = "# GAP: "
+"""Begins a comment that a converted file has in place of a key whose value its source did not have."""
+_GAP_LINE = re.compile(rf"^( +){GAP}(\S+): ?(.*)$", re.MULTILINE)
+# Elsewhere a key that is missing is an error anyway, or its absence allows nothing.
+_WITH_OPEN_GAPS = ("clients", "models")
 _WORDS = frozenset({"true", "false", "null", "yes", "no", "on", "off", "y", "n"})
 _AS_UTF_8 = "save the file as UTF-8"
 _BEGINNINGS = {
@@ -80,12 +85,17 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """The values of one file, their positions, and the errors after which parsing could continue."""
+    """The values of one file, their positions, and the errors after which parsing could continue.
+
+    Attributes:
+        gaps: An error for each gap that was not filled, where without its key the file would allow more.
+    """
 
     file: str
     values: dict[str, object] = field(repr=False)  # a key may be written among them
     problems: tuple[Problem, ...]
     root: Node
+    gaps: tuple[Problem, ...] = ()
 
     def position(self, path: KeyPath, *, key: bool = False) -> tuple[int, int]:
         """Return the line and column of the value at `path`, or of the last part of the path that exists.
@@ -305,7 +315,21 @@ def parse_yaml(data: bytes, file: str, *, merges: bool = False) -> Source:
         hint = "it starts with `version: 1`"
         problem = Problem(file, root.line, root.column, (), "the file must be a mapping of keys to values", hint)
         raise ConfigRejected([*builder.problems, problem])
-    return Source(file, root.value, tuple(builder.problems), root)
+    return Source(file, root.value, tuple(builder.problems), root, tuple(_open_gaps(text, root, file)))
+
+
+def _open_gaps(text: str, root: Node, file: str) -> Iterator[Problem]:
+    """Yield an error for each gap that was not filled, where without its key the file would allow more."""
+    if GAP not in text:
+        return
+    sections = [(key.line, name) for name, (key, _) in (root.entries or {}).items()]
+    for match in _GAP_LINE.finditer(text):
+        line = text.count("\n", 0, match.start()) + 1
+        section = max((one for one in sections if one[0] < line), default=(0, ""))[1]
+        if section in _WITH_OPEN_GAPS:
+            message = f"the value of `{match[2]}` is still missing: {match[3]}"
+            hint = "write the key and its value in place of the comment, or remove the comment if none is needed"
+            yield Problem(file, line, len(match[1]) + 1, (section,), message, hint)
 
 
 def scalar(value: object) -> str:

@@ -29,6 +29,10 @@ def converted(text: str) -> Converted:
     return convert_litellm(text.encode(), "litellm.yaml", REGISTRY, "2026-11-24")
 
 
+def remarks(result: Converted) -> list[str]:
+    return [remark for part in result.report.values() for remark in part]
+
+
 def values_of(result: Converted) -> dict[str, Any]:
     source = parse_yaml(result.files["gateway.yaml"].encode(), "gateway.yaml")
     assert not source.problems, source.problems
@@ -53,7 +57,8 @@ def filled(result: Converted) -> dict[str, Any]:
         "rates": {"CNY": 0.14, "EUR": 1.1, "as_of": "2026-11-24"},
         "clients": {"app": {"keys": [KEY_HASH], "region": "main"}},
     }
-    for number, gap in enumerate(sorted(result.gaps, key=lambda path: path.endswith("endpoint"))):
+    gaps = [gap for gap in result.gaps if not gap.startswith("models.yaml")]
+    for number, gap in enumerate(sorted(gaps, key=lambda path: path.endswith("endpoint"))):
         *parents, key = re.findall(r"[^.\[\]]+", gap)
         target: Any = config
         names = list(parents)
@@ -90,7 +95,8 @@ def check(result: Converted) -> None:
 def test_a_converted_file_passes_the_check_after_its_gaps_are_filled(name: str) -> None:
     result = converted(CONFIGS[name])
     assert {"cell", "regions.main.territories", "regions.main.boundary"} <= set(result.gaps)
-    assert result.files["gateway.yaml"].count("# GAP: ") == len(result.gaps)
+    written = result.files["gateway.yaml"] + result.files.get("models.yaml", "")
+    assert written.count("# GAP: ") == len(result.gaps)
     check(result)
     with pytest.raises(ConfigRejected) as error:
         compile_config(parse_document(result.files["gateway.yaml"].encode(), "x", {}, secrets=False), registry=REGISTRY)
@@ -101,7 +107,7 @@ def test_a_converted_file_passes_the_check_after_its_gaps_are_filled(name: str) 
 def test_no_secret_is_copied(name: str) -> None:
     result = converted(CONFIGS[name])
     text = "".join(content for file, content in result.files.items() if file != "gateway.schema.json")
-    assert not SECRETS.search(text + "".join(result.notes))
+    assert not SECRETS.search(text + "".join(remarks(result)))
 
 
 def without_comments(result: Converted) -> str:
@@ -136,9 +142,10 @@ def test_each_value_is_converted_or_listed(name: str) -> None:
     """A value that is not listed has an effect: with another one in its place, other files are written."""
     source = yaml.safe_load(CONFIGS[name])
     result = converted(json.dumps(source))
-    listed = {note.split(": ", 2)[1] for note in result.notes}
+    listed = {remark.split(": ", 2)[1] for remark in remarks(result)}
     for path in leaves(source):
-        if dotted(path) not in listed and not (path[0] in ("keys", "teams") and with_value(source, path) is None):
+        is_listed = any(dotted(path[:end]) in listed for end in range(1, len(path) + 1))
+        if not is_listed and not (path[0] in ("keys", "teams") and with_value(source, path) is None):
             others = (converted(json.dumps(with_leaf(source, path, value))) for value in OTHERS)
             assert any(without_comments(other) != without_comments(result) for other in others), path
 
@@ -168,7 +175,7 @@ def test_any_values_are_converted_without_an_invented_place(source: dict[str, An
         endpoint = deployment.get("endpoint")
         assert endpoint is None or endpoint.rstrip("/") in text
     every = "".join(content for name, content in result.files.items() if name != "gateway.schema.json")
-    assert "sk-clear" not in every + "".join(result.notes)
+    assert "sk-clear" not in every + "".join(remarks(result))
     check(result)
 
 
@@ -209,6 +216,133 @@ def test_keys_and_budgets() -> None:
     assert "projects.litellm.budgets[0].per" in own.gaps
     assert '"price":' not in own.files["models.yaml"]
     assert "input: 1.0" in own.files["models.yaml"]
+
+
+def clients_of(**members: Any) -> tuple[dict[str, Any], Converted]:
+    """Return the clients of a source with the models `a` and `b`, and the whole result."""
+    models = [{"model_name": name, "litellm_params": {"model": f"openai/gpt-4o-{name}"}} for name in ("a", "b")]
+    keys = [{"token": f"{number:064x}"} | key for number, key in enumerate(members.pop("keys", ()))]
+    result = converted(json.dumps({"model_list": models, "keys": keys, **members}))
+    return values_of(result).get("clients", {}), result
+
+
+CLOSED = {
+    "expired": ({"expires": "2026-11-01T00:00:00Z"}, {}, "the key has expired"),
+    "expires today": ({"expires": "2026-11-24"}, {}, "the key has expired"),
+    "blocked": ({"blocked": True}, {}, "the key is blocked"),
+    "blocked team": ({"team_id": "t"}, {"blocked": True}, "its team is blocked"),
+    "no requests": ({"rpm_limit": 0}, {}, "the key has a limit of 0 (`rpm_limit`)"),
+    "a team without tokens": ({"team_id": "t"}, {"tpm_limit": 0}, "its team has a limit of 0 (`tpm_limit`)"),
+    "unknown models": ({"models": ["c"]}, {}, "it may use no model that was converted"),
+    "no model": ({"models": ["no-default-models"]}, {}, "it may use no model that was converted"),
+    "models of nobody": (
+        {"models": ["a"], "team_id": "t"},
+        {"models": ["b"]},
+        "it may use no model that was converted",
+    ),
+    "models in no list": ({"models": "a"}, {}, "it may use no model that was converted"),
+}
+
+
+@pytest.mark.parametrize(("key", "team", "why"), CLOSED.values(), ids=CLOSED)
+def test_a_key_that_opens_nothing_there_is_left_out_and_named(key: Any, team: Any, why: str) -> None:
+    clients, result = clients_of(
+        keys=[{"key_alias": "shut"} | key, {"key_alias": "live"}], teams=[{"team_id": "t"} | team]
+    )
+    assert list(clients) == ["live"]
+    assert [remark for remark in result.lost if remark.endswith(f"keys[0]: the client shut is left out: {why}")]
+    assert not result.opened
+
+
+MODELS: dict[str, tuple[Any, Any, Any]] = {
+    "of the key": (["a"], [], ["a"]),
+    "of the team": ([], ["b"], ["b"]),
+    "of both": (["a", "b"], ["b"], ["b"]),
+    "all of the team": (["all-team-models"], ["b"], ["b"]),
+    "all": (["all-proxy-models"], ["*"], ["a", "b"]),
+    "no list": (None, None, None),
+}
+
+
+@pytest.mark.parametrize(("key", "team", "allowed"), MODELS.values(), ids=MODELS)
+def test_a_client_may_use_what_its_key_and_its_team_may_use(key: Any, team: Any, allowed: Any) -> None:
+    keys = [{"key_alias": "app", "models": key, "team_id": "t"}]
+    assert clients_of(keys=keys, teams=[{"team_id": "t", "models": team}])[0]["app"].get("assistants") == allowed
+
+
+def test_the_smaller_limit_of_key_and_team_applies() -> None:
+    keys = [{"key_alias": "app", "rpm_limit": 60, "tpm_limit": 5, "team_id": "t"}]
+    clients, result = clients_of(keys=keys, teams=[{"team_id": "t", "rpm_limit": 10, "max_parallel_requests": 2}])
+    assert clients["app"]["limits"] == {"rpm": 10, "tpm": 5, "concurrent": 2}
+    assert any("teams[0].rpm_limit: it bounds each client" in remark for remark in result.different)
+    assert not result.opened
+
+
+OPENED: dict[str, dict[str, Any]] = {
+    "keys[0].expires": {"keys": [{"expires": "2027-05-01T00:00:00Z"}]},
+    "keys[0].team_id": {"keys": [{"team_id": "unknown"}]},
+    "keys[0].allowed_routes": {"keys": [{"allowed_routes": ["/embeddings"]}]},
+    "keys[0].metadata.guardrails": {"keys": [{"metadata": {"guardrails": ["pii", "jail"]}}]},
+    "keys[0].model_max_budget": {"keys": [{"model_max_budget": {"a": {"budget_limit": 1}}}]},
+    "keys[0].rpm_limit": {"keys": [{"rpm_limit": 0.5}]},
+    "keys[0].spend": {"keys": [{"spend": 20, "max_budget": 20}]},
+    "general_settings.allowed_ips": {"general_settings": {"allowed_ips": ["192.0.2.1"]}},
+    "guardrails": {"guardrails": [{"guardrail_name": "g", "litellm_params": {"guardrail": "aporia", "api_key": "x"}}]},
+    "litellm_settings.callbacks[1]": {"litellm_settings": {"callbacks": ["langfuse", "presidio"]}},
+}
+
+
+@pytest.mark.parametrize("path", OPENED)
+def test_a_restriction_that_is_not_converted_is_reported_by_itself(path: str) -> None:
+    _, result = clients_of(**OPENED[path])
+    assert [remark.split(": ", 2)[1] for remark in result.opened] == [path]
+    assert "\n# Closed there, open here:\n# litellm.yaml:" in result.files["gateway.yaml"]
+
+
+def test_a_global_budget_bounds_the_clients_of_teams() -> None:
+    settings = {"max_budget": 100, "budget_duration": "30d"}
+    teams = [{"team_id": "t", "team_alias": "Shop", "max_budget": 500, "budget_duration": "30d"}, {"team_id": "u"}]
+    clients, result = clients_of(keys=[{"key_alias": "app", "team_id": "t"}], teams=teams, litellm_settings=settings)
+    assert clients["app"]["project"] == "Shop"
+    assert values_of(result)["projects"] == {"Shop": {"budgets": [{"amount": "100 USD", "per": "month"}]}}
+    assert not result.opened
+    keys = [{"team_id": "t"}, {"team_id": "u"}, {}]
+    clients, result = clients_of(keys=keys, teams=teams, litellm_settings=settings)
+    budget = {"amount": "100 USD", "per": "month"}
+    assert values_of(result)["projects"] == {name: {"budgets": [budget]} for name in ("Shop", "u", "litellm")}
+    assert "each of 3 projects" in result.opened[0]
+
+
+def test_names_that_become_equal_are_told_apart() -> None:
+    teams = [{"team_id": "1", "team_alias": "Team R\u00f6d"}, {"team_id": "2", "team_alias": "Team R-d"}]
+    teams += [{"team_id": "3", "team_alias": "Team R d"}]
+    clients, result = clients_of(keys=[{"team_id": str(number)} for number in (1, 2, 3)], teams=teams)
+    assert [client["project"] for client in clients.values()] == ["Team-Rod", "Team-R-d", "Team-R-d-2"]
+    assert any("teams[2].team_alias: the project Team-R-d-2" in remark for remark in result.different)
+
+
+def test_a_missing_price_is_a_gap_under_a_budget_of_money() -> None:
+    def gaps(**members: Any) -> list[str]:
+        models = [{"model_name": name, "litellm_params": {"model": f"ollama/{name}"}} for name in ("m", "n")]
+        models[0]["model_info"] = {"input_cost_per_token": 0, "output_cost_per_token": 0}  # type: ignore[assignment]
+        models.append({"model_name": "gpt", "litellm_params": {"model": "openai/gpt-4o"}})
+        result = converted(json.dumps({"model_list": models, **members}))
+        assert result.files["gateway.yaml"].count("models.yaml") == 1
+        return [gap for gap in result.gaps if gap.endswith("price")]
+
+    assert gaps(litellm_settings={"max_budget": 1}) == ["models.yaml: models.ollama.n.price"]
+    assert gaps(general_settings={"master_key": "x"}) == []
+
+
+def test_a_gap_that_was_not_filled_is_an_error_where_its_absence_would_allow_more() -> None:
+    result = converted(CONFIGS["keys of the database"])
+    document = parse_document(result.files["gateway.yaml"].encode(), "x", {}, secrets=False)
+    with pytest.raises(ConfigRejected) as error:
+        compile_config(document, registry=REGISTRY)
+    gaps = [problem for problem in error.value.problems if "still missing" in problem.message]
+    assert [problem.path for problem in gaps] == [("clients",)] * 3  # not those of regions and deployments
+    line = result.files["gateway.yaml"].splitlines()[gaps[0].line - 1]
+    assert line[gaps[0].column - 1 :].startswith("# GAP: region")
 
 
 def test_entries_that_differ_in_their_key_become_one_deployment() -> None:
