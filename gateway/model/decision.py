@@ -46,12 +46,14 @@ class Exclusion(NamedTuple):
         detail: The reason in words.
         log_detail: The words for logs and receipts, if `detail` has a name that the client made up. None: the same.
         kinds: For `health`, the kinds of the failures that caused it.
+        standing: Next to a reason of this request: what excludes the deployment from every request now.
     """
 
     reason: SkipReason
     detail: str
     log_detail: str | None = None
     kinds: FailureKinds = frozenset()
+    standing: Exclusion | None = None
 
 
 Verdict: TypeAlias = "Step | Exclusion"

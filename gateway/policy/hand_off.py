@@ -66,8 +66,15 @@ _KEPT = tuple(
 
 
 def outcomes_of_skip(exclusion: Exclusion) -> tuple[Outcome, ...]:
-    """Return why a step was skipped. A skip for health counts as the failures that caused it."""
-    return outcomes_of_kinds(exclusion.kinds) if exclusion.reason is SkipReason.HEALTH else (exclusion.reason,)
+    """Return why a step was skipped. A skip for health counts as the failures that caused it.
+
+    A step that lacks what the request needs also has the reasons for which it answers no request now, if they keep the
+    barrier closed: whether the operator's model could answer shows only once it is on.
+    """
+    if exclusion.reason is SkipReason.HEALTH:
+        return outcomes_of_kinds(exclusion.kinds)
+    standing = outcomes_of_skip(exclusion.standing) if exclusion.standing is not None else ()
+    return (*(it for it in standing if it is not None and _cause_of(it) is None), exclusion.reason)
 
 
 def outcomes_of_kinds(kinds: FailureKinds) -> tuple[Outcome, ...]:

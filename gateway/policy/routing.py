@@ -40,6 +40,7 @@ from gateway.policy.refusals import (
     refuse_all,
     refuse_location,
 )
+from providers.matching.capability_matching import CapabilityMatch
 from providers.matching.requirements import IDENTITY, PARAMETERS, Requirements, why_it_moves
 from providers.territories import territory_name
 from providers.value import Value, change
@@ -278,22 +279,16 @@ def _judge(location_verdict: _LocationVerdict, criteria: _Criteria) -> Verdict:
     emulates = is_schema_asked and deployment.emulates_schemas(bounded=bounded)
     if emulates:
         needs = change(needs, features=needs.features - {"json_schema"})
-    if bounded and (excepted := needs.features & deployment.excepts):
-        detail = f"site {deployment.site!r} does not keep {refusal_text(excepted)} inside the boundary"
-        return Exclusion(SkipReason.EXCEPTED, detail)
     match = match_of(deployment, needs)
-    if match.missing:
-        return Exclusion(SkipReason.CAPABILITY, f"does not support {refusal_text(match.missing)}")
-    if match.moving:
-        detail = "; ".join(f"`{name}` {why_it_moves(name)}" for name in sorted(match.moving))
-        return Exclusion(SkipReason.MOVES_DATA, detail)
     dropped = match.unsupported | (needs.parameters & deployment.excepts) if bounded else match.unsupported
-    if dropped and deployment.unsupported == "refuse":
-        return _refused_parameters(dropped, (deployment, *criteria.others))
-    if location_verdict.config_exclusion is not None:
-        return location_verdict.config_exclusion
-    if deployment.name in health:
-        return Exclusion(SkipReason.HEALTH, health[deployment.name].reason, kinds=health[deployment.name].kinds)
+    asked = _exclusion_by_request(deployment, needs, match, dropped, criteria.others, bounded=bounded)
+    standing = location_verdict.config_exclusion
+    if standing is None and deployment.name in health:
+        standing = Exclusion(SkipReason.HEALTH, health[deployment.name].reason, kinds=health[deployment.name].kinds)
+    if asked is not None:
+        return asked._replace(standing=standing)
+    if standing is not None:
+        return standing
     consent = None
     if deployment.consent is not None:
         # Consent is checked last: a user should not be asked for a deployment that cannot answer.
@@ -301,6 +296,29 @@ def _judge(location_verdict: _LocationVerdict, criteria: _Criteria) -> Verdict:
         if consent is None:
             return Exclusion(SkipReason.CONSENT, f"the user's consent to {deployment.consent.recipient} is missing")
     return Step(deployment, location_verdict.permit, dropped | _identity(deployment, needs), consent, emulates)
+
+
+def _exclusion_by_request(
+    deployment: Deployment,
+    needs: Requirements,
+    match: CapabilityMatch,
+    dropped: frozenset[str],
+    others: tuple[Deployment, ...],
+    *,
+    bounded: bool,
+) -> Exclusion | None:
+    """Return why a deployment can't answer this request, whatever its state is, or None."""
+    if bounded and (excepted := needs.features & deployment.excepts):
+        detail = f"site {deployment.site!r} does not keep {refusal_text(excepted)} inside the boundary"
+        return Exclusion(SkipReason.EXCEPTED, detail)
+    if match.missing:
+        return Exclusion(SkipReason.CAPABILITY, f"does not support {refusal_text(match.missing)}")
+    if match.moving:
+        detail = "; ".join(f"`{name}` {why_it_moves(name)}" for name in sorted(match.moving))
+        return Exclusion(SkipReason.MOVES_DATA, detail)
+    if dropped and deployment.unsupported == "refuse":
+        return _refused_parameters(dropped, (deployment, *others))
+    return None
 
 
 def _refused_parameters(dropped: frozenset[str], deployments: Iterable[Deployment]) -> Exclusion:

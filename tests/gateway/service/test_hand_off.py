@@ -180,6 +180,21 @@ def test_decision_of_the_operator_opens_nothing(before: Any, patch: Any, answer:
         assert "cloud" not in providers.names
 
 
+@pytest.mark.parametrize("lacking", [PICTURE, {"frobnicate": 1}], ids=["feature", "parameter"])
+@pytest.mark.parametrize("case", ["disabled", "credential", "credentials", "model", "quota"])
+def test_private_model_that_answers_nothing_opens_nothing_by_what_it_lacks(case: str, lacking: dict[str, Any]) -> None:
+    """An image to a switched-off private model is no reason to send it to another provider."""
+    patch, answer = next((patch, answer) for name, patch, answer, _ in CLOSED if name == case)
+    refusing: dict[str, Any] = {
+        "deployments": {"house": {"unsupported": "refuse"}, "cloud": {"passthrough": ["frobnicate"]}}
+    }
+    providers = Providers({"house": answer} if answer is not None else {})
+    served = served_by(providers, FREE, refusing, barrier("capability", "context", "failure"), patch)
+    ask(served, "chat", headers=KEY)
+    assert ask(served, "chat", headers=KEY, **lacking).status_code >= 400
+    assert "cloud" not in providers.names
+
+
 def test_steps_after_the_barrier_are_asked_in_order() -> None:
     providers = Providers({"house": failing(500), "cloud": failing(500)})
     response = ask(served_by(providers, FREE, barrier("failure", behind=("cloud", "other"))), "chat", headers=KEY)

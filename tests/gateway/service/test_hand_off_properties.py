@@ -58,7 +58,9 @@ def outcomes_of(private: dict[str, tuple[str, str]], body: str) -> list[str]:
     """Return what becomes of each private step."""
     outcomes, is_over = [], False
     for name, (setting, answer) in private.items():
-        if body in LACKING[name]:
+        if setting in ("disabled", "credential"):
+            outcomes.append(setting)
+        elif body in LACKING[name]:
             outcomes.append("capability")
         elif setting != "used":
             outcomes.append(setting)
