@@ -226,6 +226,17 @@ def test_new_adapter_fails_the_kit_until_it_is_complete(gateway: Command) -> Non
     assert done.returncode == 0, done.stdout[-3000:]
 
 
+@pytest.mark.parametrize("form", [(), ("--compatible",)])
+def test_new_adapter_is_the_root_of_its_tests_inside_another_checkout(gateway: Command, form: tuple[str, ...]) -> None:
+    Path("pyproject.toml").write_text('[tool.pytest.ini_options]\naddopts = "--no-such-option"\n')
+    gateway("providers", "new", "acme", *form)
+    command = [sys.executable, "-m", "pytest", "-q", "--collect-only", "-p", "no:cacheprovider", "test_acme.py"]
+    found = subprocess.run(
+        command, cwd="acme", capture_output=True, text=True, check=False, env={**os.environ, **ONLY_KIT}
+    )
+    assert "::test_" in found.stdout, found.stderr
+
+
 def test_new_prints_the_install_command_before_the_kit_command(gateway: Command) -> None:
     lines = gateway("providers", "new", "acme").out.splitlines()
     assert [line.split("    #")[0] for line in lines[-3:]] == [
