@@ -21,6 +21,8 @@ from gateway.settings import Settings
 from gateway.telemetry.metric_definitions import METRIC_DEFINITIONS
 from providers.registry import load_registry
 from scripts.admin_page import admin_page
+from scripts.dialect_keys import PAGE as COMPATIBLE_PAGE
+from scripts.dialect_keys import compatible_page
 from scripts.fault_page import faults_page
 from scripts.licences import licences_page
 from scripts.sensitive_keys import sensitive_keys_json
@@ -93,6 +95,7 @@ FILES: Mapping[Path, Callable[[], str]] = {
     LICENCES_PAGE: licences_page,
     SETTINGS_PAGE: _settings_page,
     ADMIN_PAGE: admin_page,
+    COMPATIBLE_PAGE: compatible_page,
     SENSITIVE_KEYS: sensitive_keys_json,
     SENTENCE_TAGS: lambda: json.dumps(tags_of(next(iter(known_messages().values()))), indent=1, sort_keys=True) + "\n",
 }

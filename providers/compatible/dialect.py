@@ -84,11 +84,15 @@ def check_keys(data: object, place: str, known: type | Mapping[str, Shape]) -> M
     Raises:
         DialectError: A key is unknown, or its value has the wrong type.
     """
-    shapes = {one.name: _BY_TYPE[str(one.type)] for one in fields(known)} if isinstance(known, type) else known
     try:
-        return check_table(place, data, shapes)
+        return check_table(place, data, shapes_of(known) if isinstance(known, type) else known)
     except CatalogueError as error:
         raise DialectError(str(error)) from None
+
+
+def shapes_of(table: type) -> dict[str, Shape]:
+    """Return the keys of a dataclass as a table of the file, with their types."""
+    return {one.name: _BY_TYPE[str(one.type)] for one in fields(table)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -373,7 +377,7 @@ def _answers(data: Mapping[str, Any]) -> Answers:
     values: dict[str, Any] = dict(data)
     for name in ("finish", "events"):
         values[name] = {word: _ending(f"{place}.{name}.{word}", to) for word, to in data.get(name, {}).items()}
-    for name in ("safety", "cached"):
+    for name in ("safety", "cached", "thoughts"):
         values[name] = tuple(data.get(name, ()))
     return Answers(**values)
 

@@ -104,7 +104,8 @@ class Answers:
         cached: More dotted paths in `usage` where the number of cached tokens may be.
         separate_reasoning: Whether `completion_tokens` leaves out the reasoning tokens. If the answer has a total, the
             total decides.
-        inline_thoughts: Whether reasoning is in the text, in <think> tags.
+        inline_thoughts: Whether reasoning is in the text, in `<think>` tags.
+        thoughts: More members of a message with its reasoning: a text, or a list of parts with `text`.
         thinks_at_once: With `inline_thoughts`: whether the opening tag is in the prompt, so that the text begins with
             reasoning.
         message_is_delta: Whether a stream's choices have `message` instead of `delta`.
@@ -119,6 +120,7 @@ class Answers:
     cached: tuple[str, ...] = ()
     separate_reasoning: bool = False
     inline_thoughts: bool = False
+    thoughts: tuple[str, ...] = ()
     thinks_at_once: bool = False
     message_is_delta: bool = False
     may_repeat: bool = False
@@ -485,7 +487,7 @@ class ChatReader:
     ) -> str:
         """Pass all content of a delta to the assembler, in the order in which a model produces it. Return its text."""
         take, assembler, content = delta.get, self.assembler, delta.get("content")
-        thoughts, text = _read_reasoning(delta), read_text(content)
+        thoughts, text = _read_reasoning(delta, self._rule.thoughts), read_text(content)
         if self._rule.sealed_details and (details := take("reasoning_details")):
             sealed = [entry for entry in map(as_map, as_list(details)) if "data" in entry]
             self._sealed[index] = [*self._sealed.get(index, ()), *sealed][:MAX_CHOICES]
@@ -559,9 +561,12 @@ def _read_annotations(delta: Mapping[str, object]) -> tuple[Annotation, ...]:
     return tuple(one for one in read_list(delta, "annotations") if isinstance(one, dict) and one)
 
 
-def _read_reasoning(delta: Mapping[str, object]) -> str:
+def _read_reasoning(delta: Mapping[str, object], more: tuple[str, ...]) -> str:
     """Return the reasoning text of a delta under any of its names. The same text under two names counts once."""
     take = delta.get
+    for name in more:
+        if thoughts := read_text(take(name)):
+            return thoughts
     for name in ("reasoning_content", "reasoning", "thinking"):
         if take(name) and (text := read_str(delta, name)):
             return text

@@ -89,7 +89,7 @@ _DESPITE_500 = frozenset({FailureKind.CREDENTIALS, FailureKind.QUOTA, FailureKin
 """Kinds of a vendor's sentences that count with a status of 500 or more. Of the shared ones, all do."""
 _PLACEHOLDER = re.compile(r"\{[^}]*\}|[{}]")
 _KINDS = ", ".join(kind.value for kind in FailureKind)
-_SHAPES: Mapping[str, Shape] = {
+SHAPES: Mapping[str, Shape] = {
     **dict.fromkeys(("codes", "types", "statuses", "messages", "marks", "about"), LISTS),
     **dict.fromkeys(
         ("code_at", "type_at", "message_at", "request_id_at", "request_id_headers", "wait_at", "quoted_at"), TEXTS
@@ -297,7 +297,7 @@ def kinds_of(table: Mapping[str, Iterable[object]]) -> dict[str, FailureKind]:
 
 def rules_of(data: object, place: str, vendor: str = "") -> ErrorRules:
     """Return the rules of a parsed table, which lists the words of each kind. Raises CatalogueError."""
-    table = check_table(place, data, _SHAPES)
+    table = check_table(place, data, SHAPES)
     values: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in table.items()}
     for name in ("codes", "types", "statuses", "messages", "marks"):
         if unknown := table.get(name, {}).keys() - set(FailureKind):

@@ -729,7 +729,10 @@ def test_error_with_status_200_fails(provider: str, code: dict[str, Any], status
 
 
 def stream_events(provider: str, *chunks: object, model: str = "m", done: bool = True) -> list[Any]:
-    adapter = adapter_named(provider)
+    return events_of(adapter_named(provider), *chunks, model=model, done=done)
+
+
+def events_of(adapter: CompatibleAdapter, *chunks: object, model: str = "m", done: bool = True) -> list[Any]:
     parser = adapter.stream_parser(target(adapter, model))
     data = b"".join(b"data: " + json.dumps(chunk, ensure_ascii=False).encode() + b"\n\n" for chunk in chunks)
     return [*parser.feed(data + (b"data: [DONE]\n\n" if done else b"")), *parser.close()]
@@ -757,6 +760,17 @@ def test_reasoning_is_read_under_each_name(provider: str, name: str) -> None:
     choice = {"message": {"content": "Hi", **reasoning}, "index": 0, "finish_reason": "stop"}
     repeated = fold(stream_events(provider, first, chunk("Hi"), {"choices": [choice]}))
     assert (repeated.choices[0].message.reasoning, repeated.choices[0].message.content) == ("why", "Hi")
+
+
+@pytest.mark.parametrize("thoughts", ["why", [{"text": "w"}, {"text": "hy"}], [{"type": "thought", "text": "why"}]])
+def test_reasoning_is_read_in_a_member_that_the_file_names(thoughts: object) -> None:
+    adapter = adapter_of('name = "acme"\n[dialect.answer]\nthoughts = ["ideas", "thoughts"]\n')
+    message = {"role": "assistant", "content": "Hi", "thoughts": thoughts}
+    whole = response({"choices": [{"index": 0, "message": message, "finish_reason": "stop"}]})
+    answer = adapter.parse_response(whole, target(adapter, "m"))
+    first = {"choices": [{"index": 0, "delta": {"thoughts": thoughts}}]}
+    for read in (answer, fold(events_of(adapter, first, chunk("Hi"), chunk(None, "stop")))):
+        assert (read.choices[0].message.reasoning, read.choices[0].message.content) == ("why", "Hi")
 
 
 def chunk(text: str | None, finish: str | None = None, **more: Any) -> dict[str, Any]:
