@@ -1,6 +1,6 @@
 """Decompress the body of a request in pieces of bounded size, within the limits of a plain body (RFC 9110, 8.4).
 
-gzip and deflate are always read, zstd (RFC 8878) with the package `zstandard`. No client is known that sends `br`.
+gzip and deflate are always read, zstd (RFC 8878) with the extra `zstd`. No client is known that sends `br`.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def coding_of(visitor: RequestHeaders) -> str | None:
         case ["zstd"] if find_spec("zstandard") is not None:
             return "zstd"
         case ["zstd"]:
-            problem = "this gateway does not read zstd (it needs the package `zstandard`)"
+            problem = "this gateway does not read zstd: its operator has not installed its extra `zstd`"
         case [_]:
             problem = "this `content-encoding` is not supported"
         case _:

@@ -136,5 +136,5 @@ def test_other_codings_are_refused_with_what_to_send(values: tuple[bytes, ...]) 
 def test_zstd_without_its_package_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
     assert find_spec("zstandard") is not None
     monkeypatch.setattr(module, "find_spec", lambda _: None)
-    with pytest.raises(ApiError, match=r"package `zstandard`"):
+    with pytest.raises(ApiError, match=r"its extra `zstd`"):
         coding_of(visitor(b"zstd"))
