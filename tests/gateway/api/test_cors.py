@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
 import httpx
 import pytest
+import structlog
 
 from gateway.api.cors import _allow_origin
 from gateway.assembly.application import Gateway
 from gateway.config.examples import example_path
 from gateway.execution.httpx_transport import HttpxTransport
 from gateway.model.config_version import Cors
+from gateway.telemetry import log
 from gateway.telemetry.background_writer import flush_all
 from tests.kit.chat_exchange import CONFIG, WHOLE
 from tests.kit.configs import Config, key_hash
@@ -271,17 +275,27 @@ def test_only_a_demo_allows_pages_of_this_machine(territory: str) -> None:
     assert not listed.loopback
 
 
+@pytest.fixture
+def log_text(monkeypatch: pytest.MonkeyPatch) -> Iterator[io.StringIO]:
+    """The log of a test, whatever another test has configured before it."""
+    for name in ("_write_requests", "_out"):
+        monkeypatch.setattr(log, name, getattr(log, name))
+    stream = io.StringIO()
+    log.configure("json", "info", stream)
+    yield stream
+    structlog.reset_defaults()
+
+
 @pytest.mark.parametrize("config", [OFF, LISTED], ids=["off", "listed"])
 async def test_refused_preflight_is_logged_once_with_the_setting_to_change(
-    config: Config, capsys: pytest.CaptureFixture[str]
+    config: Config, log_text: io.StringIO
 ) -> None:
     asked = {b"access-control-request-method": b"POST"}
     async with client_of(config) as client:
         for origin in ["https://a.example", "https://a.example", "https://b.example", "\u00e9", *map(str, range(50))]:
             await client.options(CHAT, headers={b"origin": origin.encode("latin-1"), **asked})
     flush_all()
-    written = capsys.readouterr()
-    lines = [line for line in (written.out + written.err).splitlines() if "preflight_refused" in line]
+    lines = [line for line in log_text.getvalue().splitlines() if "preflight_refused" in line]
     assert len(lines) == 16
     assert sum("https://a.example" in line for line in lines) == 1
     assert all("`cors.origins`" in line for line in lines)
