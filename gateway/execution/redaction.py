@@ -1,7 +1,7 @@
 """Remove keys and quoted parts of the request from provider errors, so that errors can be logged.
 
-Some providers quote the value that they refuse, or the key that they received. Both are removed before an error is
-logged.
+Some providers quote the value that they refuse, the key that they received, or one of their own. All are removed before
+an error is logged.
 """
 
 from __future__ import annotations
@@ -57,8 +57,21 @@ _KEY = "[redacted]"
 _SHORTEST = 8
 """A shorter part of a credential is a common word, such as `id`."""
 _LEAST_OF_KEY = 4
-# A JSON Web Token (RFC 7519), signed for one request or for an hour: it is in no config.
-_TOKEN = re.compile(r"(?<![\w-])eyJ[\w-]{8,}(?:\.[\w-]*)+")
+# What is a secret by its form: it is in no config, because it was made for one request or belongs to the provider.
+_SECRET = re.compile(
+    r"(?<![\w-])eyJ[\w-]{8,}(?:\.[\w-]*)+"  # a JSON Web Token (RFC 7519)
+    r"|(?<![\w-])(?:sk|pk|rk|gk|xai|glpat|xox[abprs])-[\w-]{12,}"
+    r"|(?<![\w-])(?:agw_|gsk_|hf_|gh[oprsu]_|r8_|nvapi-)[\w-]{12,}"
+    r"|(?<![\w-])(?:AKIA|ASIA|AKID|LTAI)[0-9A-Za-z]{12,}|(?<![\w-])AIza[\w-]{20,}|(?<![\w-])ya29\.[\w.-]{8,}"
+    r"|-----BEGIN [A-Z ]*PRIVATE KEY-----[^-]*(?:-----END [A-Z ]*PRIVATE KEY-----)?"
+    r"|(?i:(?<=bearer )|(?<=basic ))[\w.~+/=-]{12,}"
+    r"|(?<=://)[^\s/@:]+:[^\s/@]+(?=@)"
+)
+_NAMED_SECRET = re.compile(
+    r"(?i)((?<![a-z])(?:(?:x-)?(?:api|access|secret|private|client|account|subscription|goog|amz|auth)[-_ ]?)*"
+    r"(?:key|token|secret|password|passwd|sig|signature|credential)[\"']?\s?(?:=|:\s?[\"'])\s?[\"']?)[^\s\"'&,;}]{8,}"
+)
+"""A value after a name that says what it is: in a URL, a header or JSON. A sentence such as `key: missing` has none."""
 _ID = re.compile(r"[!-~]{1,200}")
 _OPEN_ACCOUNT_FIELDS = frozenset(
     "type project_id universe_domain auth_uri token_uri auth_provider_x509_cert_url".split()
@@ -103,7 +116,7 @@ def _without(failure: Failure, deployment: Deployment, searched: Callable[[], tu
     is_ours = failure.message in _OURS
     if is_ours and not any(details):
         return failure
-    message = failure.message if is_ours else without_keys(failure.message, deployment)
+    message = failure.message if is_ours else without_secrets(without_keys(failure.message, deployment))
     texts = searched()
     if texts is None:
         left_out = _TOO_MUCH if failure.detail else ""
@@ -125,7 +138,7 @@ def _quotes_request(request_id: str, deployment: Deployment, quotes: Quotes) -> 
 
 def _clean(text: str, deployment: Deployment, quotes: Quotes) -> str:
     def clean(dirty: str) -> str:
-        return quotes.remove_from(without_keys(dirty, deployment))
+        return without_secrets(quotes.remove_from(without_keys(dirty, deployment)))
 
     text = clean(text[:_MAX_TEXT_CHARACTERS])
     for marks, unescape_text in _ESCAPINGS:
@@ -305,13 +318,13 @@ def _keys(deployment: Deployment) -> Iterator[str]:
 
 def is_no_id(text: str, deployment: Deployment) -> bool:
     """Return whether a provider's request id is not one word, or contains a key."""
-    if _ID.fullmatch(text) is None or _without_key_starts(text, deployment) != text:
+    if _ID.fullmatch(text) is None or without_secrets(_without_key_starts(text, deployment)) != text:
         return True
     return any(_without_key(text, part) != text for part in _keys(deployment))
 
 
 def _without_key_starts(text: str, deployment: Deployment) -> str:
-    """Return the text without tokens, and without the beginning of a key (as in `sk-abc...`)."""
+    """Return the text without the beginning of a key (as in `sk-abc...`)."""
     for secret in deployment.credentials:
         for part in parts_of(secret):
             key_start = part[:_SHORTEST]
@@ -319,7 +332,12 @@ def _without_key_starts(text: str, deployment: Deployment) -> str:
                 continue
             before, *others = text.split(key_start)
             text = _KEY.join([before, *(_without_start(other, part[_SHORTEST:]) for other in others)])
-    return _TOKEN.sub(_KEY, text)
+    return text
+
+
+def without_secrets(text: str) -> str:
+    """Return the text without what is a secret by its form, whoever it belongs to."""
+    return _NAMED_SECRET.sub(rf"\g<1>{_KEY}", _SECRET.sub(_KEY, text))
 
 
 def _without_start(text: str, key: str) -> str:

@@ -323,6 +323,38 @@ def test_key_with_a_common_prefix_does_not_redact_other_words(deployment: Deploy
     assert detail == "[redacted] is wrong: see https://b.example, ‘redacted’"
 
 
+FOREIGN = [
+    "Bearer {}abcdEFGH1234", "authorization: Basic {}QWxhZGRpbg==", "sk-{}1234567890abcd", "sk-proj-{}1234567890", "AKIA{}ABCD12",
+    "AIza{}SyA1234567890abcdefgh", "hf_{}abcdefgh1234", "https://admin:{}pw@vault.example/v1", "https://h.example/?sig={}abcdef&x=1",
+    'upstream said {{"api_key": "{}abcdefgh"}}', "X-Amz-Signature={}0123456789", "password='{}hunter22'", "client_secret={}12345678",
+    "-----BEGIN PRIVATE KEY-----{}MIIEvQIBADANBgkq-----END PRIVATE KEY-----", "agw_de_{}12345678_secret",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("form", FOREIGN)
+@pytest.mark.parametrize("write", [str, quote, html.escape, lambda text: json.dumps(json.dumps({"m": text}))])
+def test_secret_of_somebody_else_is_redacted_by_its_form(
+    deployment: Deployment, form: str, write: Callable[[str], str]
+) -> None:
+    mark = "Zq7marked9"
+    told = failure_with(write(f"call failed: {form.format(mark)} was refused"))
+    shown = redacted(told, deployment, REQUEST).detail
+    assert mark not in shown
+    assert "call failed" in shown.replace("%20", " ")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "the key is missing: send it as Authorization: Bearer YOUR_KEY", "Invalid token count: 123456789 tokens", "token limit: 8192000000",
+        "the parameter api_key is unknown", "sk-learn is not installed", "key: value pairs are expected", "bearer token not found",
+        "request_id=req-0123456789abcdef", "model hf-internal-testing/tiny", "finish token 'endoftext' was repeated",
+    ],
+)  # fmt: skip
+def test_sentence_about_keys_is_kept(deployment: Deployment, text: str) -> None:
+    assert redacted(failure_with(text), deployment, REQUEST).detail == text
+
+
 def test_token_signed_by_the_gateway_is_redacted(deployment: Deployment) -> None:
     """A provider sees only tokens signed with a service account's key, each valid for an hour."""
     token = "eyJhbGciOiJSUzI1NiIsInR5cCI6IkpXVCJ9.eyJpc3MiOiJhQGIifQ.c2lnbmF0dXJl-_"
