@@ -30,8 +30,9 @@ from providers.chat import FinishReason
 from providers.failures import LACKABLE, FailureKind
 from providers.formats.request_options import SAFETY_IDENTIFIER
 from providers.matching.requirements import CACHE_CONTROL, FEATURES, REASONING
-from providers.openai_json.read_answer import Answers, Ending
+from providers.openai_json.read_answer import Answers
 from providers.reading.errors import ErrorRules, rules_of
+from providers.reading.finishes import Ending
 from providers.reading.json_object import JSON_OBJECT
 from providers.value import Value
 

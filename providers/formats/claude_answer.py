@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from providers.adapter import Target
-from providers.chat import FinishReason, Usage
+from providers.chat import Usage
 from providers.failures import Failure, FailureKind
 from providers.formats.reasoning_state import Thought, ThoughtCollector
 from providers.json_values import (
@@ -26,16 +26,9 @@ from providers.json_values import (
     read_map,
     read_str,
 )
-from providers.reading.assembler import Assembler, unusable
+from providers.reading.assembler import Assembler
+from providers.reading.finishes import ending_of, failed_by
 
-_FINISH: Mapping[str, FinishReason] = {
-    **{"end_turn": "stop", "stop_sequence": "stop", "tool_use": "tool_calls"},
-    **{"max_tokens": "length", "model_context_window_exceeded": "length", "refusal": "content_filter"},
-    # The turn paused between two of the provider's own tools, which the gateway does not request.
-    "pause_turn": "stop",
-    # Bedrock
-    **{"guardrail_intervened": "content_filter", "content_filtered": "content_filter"},
-}
 _SAME_AS_OURS = frozenset({"end_turn", "stop_sequence", "tool_use", "max_tokens"})
 _MAX_BLOCKS = 1024
 
@@ -176,8 +169,8 @@ class MessageReader:
 
     def _finish(self, source: Mapping[str, object]) -> None:
         if reason := read_str(source, "stop_reason"):
-            if (ending := _FINISH.get(reason)) is None:
-                self.assembler.fail(unusable(reason))
+            if isinstance(ending := ending_of(reason, {}), FailureKind):
+                self.assembler.fail(failed_by(reason, ending))
                 return
             raw = None if reason in _SAME_AS_OURS else reason[:100]
             stop = read_str(source, "stop_sequence") if reason == "stop_sequence" else None

@@ -30,7 +30,7 @@ from providers.json_values import (
     read_map,
     read_str,
 )
-from providers.reading.assembler import MAX_CHOICES, Assembler, Content, unusable
+from providers.reading.assembler import MAX_CHOICES, Assembler, Content
 from providers.reading.errors import (
     IN_A_STREAM,
     MESSAGES,
@@ -41,6 +41,7 @@ from providers.reading.errors import (
     holds_error,
     shared_rules,
 )
+from providers.reading.finishes import FINISH, Ending, ending_of, failed_by
 from providers.reading.folding import fold
 from providers.reading.token_counts import count_completion, count_prompt
 from providers.wire import WireResponse
@@ -58,23 +59,6 @@ __all__ = [
     "read_usage",
 ]
 
-Ending = FinishReason | FailureKind
-"""The meaning of a vendor's finish reason: a finish reason of ours, or a failure."""
-
-FINISH: Mapping[str, Ending] = {
-    **dict.fromkeys(("stop", "normal", "eos", "eos_token", "stop_sequence", "end", "end_turn"), "stop"),
-    **dict.fromkeys(("complete", "completed", "finish", "finished", "done"), "stop"),
-    **dict.fromkeys(("length", "max_length", "model_length", "max_tokens", "max_output_tokens"), "length"),
-    **dict.fromkeys(("tool_calls", "function_call", "tool_call", "tool_use"), "tool_calls"),
-    **dict.fromkeys(("content_filter", "sensitive", "safety", "recitation", "prohibited_content"), "content_filter"),
-    **dict.fromkeys(("blocklist", "spii", "refusal"), "content_filter"),
-    # Some vendors report a failure only by the finish reason.
-    **dict.fromkeys(("error", "abort", "aborted", "network_error"), FailureKind.UNAVAILABLE),
-    "insufficient_system_resource": FailureKind.UNAVAILABLE,
-    **dict.fromkeys(("malformed_function_call", "unexpected_tool_call", "malformed_response"), FailureKind.MALFORMED),
-    **dict.fromkeys(("too_many_tool_calls", "missing_thought_signature"), FailureKind.MALFORMED),
-}
-"""The meaning of a finish reason in lower case: OpenAI's, and those that small servers and relays pass on."""
 _WHOLE = ("stop", "length", "tool_calls")
 _NOTHING: Mapping[str, object] = {}
 _OF_TEXT = frozenset({"role", "content"})
@@ -461,26 +445,23 @@ class ChatReader:
         if (usage := take("usage")) and type(usage) is dict:
             assembler.report(usage, self._usage_of)
         if has_ended and type(word) is str:
-            ending = self._rule.finish.get(word) or FINISH.get(word.lower())
+            ending = ending_of(word, self._rule.finish)
             native = read_str(source, "native_finish_reason")
             if native is not None and ending in _WHOLE:
                 # A relay shows the word of the vendor that it calls, which may contradict its own.
-                meant = FINISH.get(native.lower())
-                word, ending = (native, meant) if meant not in (None, "stop", "tool_calls") else (word, ending)
+                meant = ending_of(native, self._rule.finish)
+                word, ending = (native, meant) if meant not in ("other", "stop", "tool_calls") else (word, ending)
             # vLLM and SGLang name the stop sequence; a number in its place is a token.
             stop = take("stop_reason") or take("matched_stop")
             self._end(ending, index, word, stop if type(stop) is str else None)
         elif not text:
             assembler.see(index)
 
-    def _end(self, ending: Ending | None, index: int, word: str, stop: str | None = None) -> None:
-        if ending is None:
-            self.fail(unusable(word))
-            return
+    def _end(self, ending: Ending, index: int, word: str, stop: str | None = None) -> None:
         if isinstance(ending, FailureKind):
-            self.fail(Failure(ending, MESSAGES.get(ending, ending.value), code=word[:200]))
-            return
-        self.assembler.finish(ending, index, word[:100] if ending == "other" else None, stop)
+            self.fail(failed_by(word, ending))
+        else:
+            self.assembler.finish(ending, index, word[:100] if ending == "other" else None, stop)
 
     def _read_delta(
         self, delta: Mapping[str, object], index: int, logprobs: Logprobs | None, *, is_whole: bool, has_ended: bool

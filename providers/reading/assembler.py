@@ -16,8 +16,9 @@ stream and a JSON answer are read by the same calls, so both have the same resul
 - **Finish.** Finishes come after all other events of all choices, one for each choice, the most specific one that was
   reported. Content after a reported finish belongs to the answer. `stop` is only what the provider sent; with tool
   calls it is `tool_calls`, and `tool_calls` without any is `stop`. A choice that was seen and did not finish is a
-  failure, and so are an error after a finish, a reason that is not known, and an empty answer of which nothing was
-  counted. A choice that the safety system filtered ends as filtered, whatever else was reported.
+  failure, and so are an error after a finish, and an empty answer of which nothing was counted. A reason that is not
+  known ends an answer with text, calls or images as `other`, with the provider's word; without them it is a failure.
+  A choice that the safety system filtered ends as filtered, whatever else was reported.
 - **Images.** Each is whole and passed on once, in its place.
 - **Usage.** It is reported once, after the finishes. A count is not replaced by 0 or by a report that leaves it out. A
   failure has the counts so far.
@@ -57,9 +58,10 @@ from providers.chat import (
 )
 from providers.failures import Failure, FailureKind
 from providers.json_values import dumps, is_json_object, repair_surrogates, split_high_surrogate
+from providers.reading.finishes import failed_by
 from providers.reading.token_counts import merged
 
-__all__ = ["MAX_CHOICES", "Assembler", "Content", "made_call_id", "named_by_moment", "unusable", "with_named_calls"]
+__all__ = ["MAX_CHOICES", "Assembler", "Content", "made_call_id", "named_by_moment", "with_named_calls"]
 
 Content = Literal["text", "reasoning", "refusal", "annotations", "images", "tool_calls"]
 MAX_CHOICES = 128
@@ -76,7 +78,8 @@ _MARKS = re.compile(r'"(?:[^"\\]++|\\.)*+"|["{}\[\]]', re.DOTALL)
 """The marks of JSON that show where an object ends, and whole strings, which hide them."""
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _IMAGE = re.compile(r"data:image/[a-z0-9.+-]+;base64,[A-Za-z0-9+/=_-]+|https?://[!-~]+")
-_RANK: dict[FinishReason, int] = {"other": 0, "stop": 1, "length": 2, "tool_calls": 3, "content_filter": 4}
+_ANSWERS: frozenset[Content] = frozenset({"text", "refusal", "images", "tool_calls"})
+_RANK: dict[FinishReason, int] = {"stop": 0, "other": 1, "length": 2, "tool_calls": 3, "content_filter": 4}
 # Shared objects: a body of empty comments produces millions of heartbeats.
 _FINISHED, _HEARTBEAT = Finished(), Heartbeat()
 _DELTAS: dict[Content, Callable[[str, int], StreamEvent]] = {
@@ -162,6 +165,11 @@ class _Choice:
     def end(self) -> FinishReason | None:
         """The finish reason. A filtered choice needs none of the provider, or it would be retried as incomplete."""
         return "content_filter" if self.filtered else self.finish
+
+    @property
+    def is_unexplained(self) -> bool:
+        """Whether it has no answer, and ended with a word that is not known."""
+        return self.end == "other" and bool(self.raw) and not self.kinds & _ANSWERS
 
     def joined(self, kind: Content, text: str) -> str:
         """Return the text with surrogate pairs joined that were split over two pieces."""
@@ -259,7 +267,8 @@ class Assembler:
     @property
     def certain(self) -> bool:
         """Whether the answer is whole, and no content is missing: an empty answer is one only if it ends so."""
-        return self.whole and (self.opened or (self._usage or self._read_usage) is not None or not self._may_be_empty())
+        has_something = self.opened or (self._usage or self._read_usage) is not None or not self._may_be_empty()
+        return self.whole and has_something and not any(one.is_unexplained for one in self._choices.values())
 
     def _may_be_empty(self) -> bool:
         """Return whether every choice is marked as complete, without a reason why it would be empty."""
@@ -525,7 +534,7 @@ class Assembler:
     def finish(
         self, reason: FinishReason, choice: int = 0, raw: str | None = None, stop_sequence: str | None = None
     ) -> None:
-        """Record the end of a choice. Of several finishes the most specific one is used. An unknown one is a failure.
+        """Record the end of a choice. Of several finishes the most specific one is used.
 
         Args:
             reason: Why it ended.
@@ -533,9 +542,6 @@ class Assembler:
             raw: The provider's own word, if `reason` does not express it exactly.
             stop_sequence: The stop sequence that ended the text, if the provider names it.
         """
-        if reason == "other" and raw:
-            self.fail(unusable(raw))
-            return
         state = self._choice(choice)
         if state.finish is None or _RANK[reason] > _RANK[state.finish]:
             state.finish, state.raw = reason, repair_surrogates(raw) if raw else None
@@ -603,9 +609,12 @@ class Assembler:
         if not self.opened and not (usage and usage.total_tokens) and self._may_be_empty():
             self.fail(_EMPTY)
             return
+        if (unexplained := next((one.raw for _, one in choices if one.is_unexplained), None)) is not None:
+            self.fail(failed_by(unexplained))
+            return
         for number, state in choices:
             reason: FinishReason = state.end or "other"
-            if state.calls and reason in ("stop", "other"):
+            if state.calls and (reason == "stop" or (reason == "other" and not state.raw)):
                 reason = "tool_calls"
             elif reason == "tool_calls" and not state.calls:
                 reason = "stop"
@@ -659,17 +668,6 @@ class Assembler:
             return _Choice()
         state = self._choices[number] = _Choice()
         return state
-
-
-def unusable(word: str) -> Failure:
-    """Return the failure of an answer that ended for a reason which no answer can be used with, or is not known.
-
-    Args:
-        word: The provider's word.
-    """
-    word = repair_surrogates(word[:100])
-    detail = f"the finish reason is {word!r}"
-    return Failure(FailureKind.MALFORMED, "the provider's model produced no usable output", detail, code=word)
 
 
 def _is_writable(passed: Mapping[str, object]) -> bool:

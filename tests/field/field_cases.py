@@ -318,8 +318,10 @@ def _read(dialect: str, response: httpx.Response) -> Outcome:
     if dialect == "responses" and not is_json:
         outcome.error = _mistake_in_events(events)
     pieces: dict[Any, list[str]] = {}
+    shown: dict[str, Any] = {}
     for event in events:
-        outcome.json = event
+        shown |= event.get("x_gateway") or {}
+        outcome.json = {**event, "x_gateway": shown} if shown else event
         outcome.error = event.get("error") or (event.get("response") or {}).get("error") or outcome.error
         outcome.cost = (event.get("x_gateway") or {}).get("cost") or outcome.cost
         _READERS[dialect](event, outcome, pieces)

@@ -102,11 +102,18 @@ def test_finish_reasons_after_text(word: str, reason: str, raw: str | None) -> N
     assert (choice.message.content, choice.finish_reason, choice.raw_finish_reason) == ("Hi", reason, raw)
 
 
-@pytest.mark.parametrize("word", [*FAILED.split(), "SOMETHING_NEW"])
+@pytest.mark.parametrize("word", [*FAILED.split(), "MALFORMED_SOMETHING_NEW"])
 @pytest.mark.parametrize("part", [{"text": "hm", "thought": True}, {"text": "Hi"}])
-def test_failed_generation_and_unknown_reason_fail(word: str, part: dict[str, object]) -> None:
+def test_failed_generation_fails(word: str, part: dict[str, object]) -> None:
     failure = failure_of(answer_body(part, finish=word))
     assert (failure.kind, failure.code) == (FailureKind.MALFORMED, word)
+
+
+def test_unknown_reason_ends_an_answer_and_fails_a_thought() -> None:
+    choice = answer(answer_body({"text": "Hi"}, finish="SOMETHING_NEW")).choices[0]
+    assert (choice.message.content, choice.finish_reason, choice.raw_finish_reason) == ("Hi", "other", "SOMETHING_NEW")
+    failure = failure_of(answer_body({"text": "hm", "thought": True}, finish="SOMETHING_NEW"))
+    assert (failure.kind, failure.code) == (FailureKind.MALFORMED, "SOMETHING_NEW")
 
 
 @pytest.mark.parametrize("word", VAGUE.split())

@@ -508,16 +508,38 @@ def test_more_specific_finish_wins(first: FinishReason, second: FinishReason) ->
     assert ChoiceFinish(wins, 1, "FIRST" if first == wins else "SECOND") in events
 
 
+EXPECTED: dict[FinishReason, FinishReason] = {"tool_calls": "stop"}
+"""Without any calls."""
+
+
 @pytest.mark.parametrize("before", RANKED)
-def test_finish_that_is_not_known_is_a_failure(before: FinishReason) -> None:
+def test_finish_that_is_not_known_ends_an_answer(before: FinishReason) -> None:
     made = assembler()
     made.text("a")
     made.finish(before)
     made.finish("other", raw="MONSOON")
     made.complete()
-    *_, failed = made.take()
-    assert isinstance(failed, Failed)
-    assert failed.failure.code == "MONSOON"
+    *_, finish, last = made.take()
+    assert isinstance(last, Finished)
+    assert finish == (
+        ChoiceFinish("other", 0, "MONSOON") if before == "stop" else ChoiceFinish(EXPECTED.get(before, before), 0, None)
+    )
+
+
+@pytest.mark.parametrize("kind", ["text", "reasoning", "call", "nothing", "cut call"])
+def test_unknown_finish_needs_text_or_whole_calls(kind: str) -> None:
+    made = assembler()
+    match kind:
+        case "text":
+            made.text("a")
+        case "reasoning":
+            made.reasoning("a")
+        case "call" | "cut call":
+            made.tool_call('{"a": 1}' if kind == "call" else '{"a": ', index=0, id="c", name="f")
+    made.finish("other", raw="MONSOON")
+    made.complete()
+    *_, last = made.take()
+    assert isinstance(last, Finished) == (kind in ("text", "call"))
 
 
 @pytest.mark.parametrize(

@@ -10,11 +10,16 @@ from __future__ import annotations
 from gateway.model.record import Record
 from gateway.policy.labels import Integrity, Prefixer, integrity_of, label_completion, marks
 from gateway.service.exchange import AnswerStyle
-from providers.chat import ChatCompletion, ChoiceFinish, Finished, StreamEvent, TextDelta, TextRun
+from providers.chat import ChatCompletion, ChoiceFinish, Finished, FinishReason, StreamEvent, TextDelta, TextRun
 from providers.reading.folding import text_of_run
 
 MEMBER = "x_gateway"
 """The name of the member with the gateway's own additions."""
+
+
+def own_word(reason: FinishReason, raw: str | None) -> str | None:
+    """Return the provider's own word for an end that may not be one: a reason that is not known, or a pause."""
+    return raw if reason in ("other", "stop") else None
 
 
 def label_answer(
@@ -24,10 +29,8 @@ def label_answer(
 
     `is_estimated`: its usage is an estimate of the dialect.
     """
-    raw: list[str] = []
-    for choice in completion.choices:
-        if choice.finish_reason == "other" and choice.raw_finish_reason:
-            raw.append(choice.raw_finish_reason)
+    words = (own_word(choice.finish_reason, choice.raw_finish_reason) for choice in completion.choices)
+    raw = list(filter(None, words))
     member: dict[str, object] = {"finish_reason": ", ".join(sorted(raw))} if raw else {}
     if record.moderation is not None and (told := record.moderation.member()) is not None:
         member["moderation"] = told
@@ -70,8 +73,8 @@ class StreamLabels:
         self.is_last_batch = bool(events) and isinstance(events[-1], Finished)
         for event in events:
             match event:
-                case ChoiceFinish("other", _, raw) if raw:
-                    self._raw.append(raw)
+                case ChoiceFinish(reason, _, raw) if word := own_word(reason, raw):
+                    self._raw.append(word)
                 case TextRun(pieces) if self._integrity is not None:
                     self._integrity.add(text_of_run(pieces))
                 case TextDelta(text, choice) if self._integrity is not None:

@@ -13,7 +13,7 @@ import orjson
 
 from gateway.api.body import read_request
 from gateway.api.dialects.dialect import StreamEncoder
-from gateway.api.dialects.labelling import MEMBER, label_answer
+from gateway.api.dialects.labelling import MEMBER, label_answer, own_word
 from gateway.api.errors import ApiError, encode_error
 from gateway.model.input_requests import ServedRequest
 from gateway.model.record import Record
@@ -269,8 +269,8 @@ class ChunkEncoder(StreamEncoder):
         reason = OUTWARD_FINISH[event.reason].encode()
         body = b'{"index":%d,"delta":{%b},"logprobs":null,"finish_reason":"%b"}' % (event.choice, role, reason)
         extras: dict[str, object] = {}
-        if event.reason == "other" and event.raw:
-            extras["finish_reason"] = event.raw
+        if word := own_word(event.reason, event.raw):
+            extras["finish_reason"] = word
         extras |= self._labels.resumed()
         extras |= self._unshown_moderation()
         if not self._include_usage and self._choices == 1:

@@ -12,7 +12,7 @@ from itertools import islice
 from typing import Any
 
 from providers.catalogue import FactsFile
-from providers.chat import ChatCompletion, FinishReason, Logprobs, Usage
+from providers.chat import ChatCompletion, Logprobs, Usage
 from providers.failures import Failure, FailureKind, ProviderFailed
 from providers.formats.reasoning_state import mark_signature
 from providers.json_values import (
@@ -30,8 +30,9 @@ from providers.json_values import (
     read_map,
     read_str,
 )
-from providers.reading.assembler import Assembler, unusable
+from providers.reading.assembler import Assembler
 from providers.reading.errors import IN_A_STREAM, classify, failure, load_rules
+from providers.reading.finishes import Ending, ending_of, failed_by
 from providers.reading.folding import fold
 from providers.reading.token_counts import merged
 from providers.wire import WireResponse
@@ -50,26 +51,6 @@ _USUAL = re.compile(
         r', ?"modelVersion": ?"[A-Za-z0-9.@_-]*+", ?"responseId": ?"[A-Za-z0-9_-]*+"}'
     ).encode()
 )
-_FINISH: dict[str, FinishReason] = {
-    "STOP": "stop",
-    **dict.fromkeys(("MAX_TOKENS", "CONTINUATION"), "length"),
-    **dict.fromkeys(
-        (
-            *(
-                "SAFETY",
-                "RECITATION",
-                "BLOCKLIST",
-                "PROHIBITED_CONTENT",
-                "SPII",
-                "LANGUAGE",
-                "MODEL_ARMOR",
-                "ESCALATION",
-            ),
-            *("IMAGE_SAFETY", "IMAGE_PROHIBITED_CONTENT", "IMAGE_RECITATION"),
-        ),
-        "content_filter",
-    ),
-}
 # Reasons without a meaning. If there is text, the answer is complete; otherwise it was withheld.
 _VAGUE = frozenset({"OTHER", "NO_IMAGE", "IMAGE_OTHER", "PUP_LIMITED_DISABLED", "FINISH_REASON_UNSPECIFIED"})
 _SAME_AS_OURS = frozenset({"STOP", "MAX_TOKENS"})
@@ -240,14 +221,15 @@ class ChunkReader:
         )
 
     def _finish(self, raw_reason: str, index: int) -> None:
-        reason = _FINISH.get(raw_reason)
         if raw_reason in _VAGUE:
-            reason = "stop" if index in self._answered else "content_filter"
-        if reason is None:
+            ending: Ending = "stop" if index in self._answered else "content_filter"
+        else:
+            ending = ending_of(raw_reason, {})
+        if isinstance(ending, FailureKind):
             # Such as a malformed call. Text that came before it is not the answer.
-            self._assembler.fail(unusable(raw_reason))
+            self._assembler.fail(failed_by(raw_reason, ending))
             return
-        self._assembler.finish(reason, index, None if raw_reason in _SAME_AS_OURS else raw_reason[:100])
+        self._assembler.finish(ending, index, None if raw_reason in _SAME_AS_OURS else raw_reason[:100])
 
 
 def _only_text(chunk: Mapping[str, Any]) -> str | None:

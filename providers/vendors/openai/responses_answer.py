@@ -9,17 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from providers.chat import ChatCompletion, FinishReason, Usage
+from providers.chat import ChatCompletion, Usage
 from providers.failures import Failure, FailureKind, ProviderFailed
 from providers.json_values import are_counts, as_map, read_count, read_float, read_int, read_list, read_map, read_str
-from providers.reading.assembler import Assembler, unusable
+from providers.reading.assembler import Assembler
 from providers.reading.errors import IN_A_STREAM, classify, error_object, failure
+from providers.reading.finishes import ending_of, failed_by
 from providers.reading.folding import fold
 from providers.reading.token_counts import count_completion
 from providers.vendors.openai.responses_request import SealedThought, pack, thought_of
 from providers.wire import WireResponse
 
-_INCOMPLETE: dict[str, FinishReason] = {"max_output_tokens": "length", "content_filter": "content_filter"}
 # Codes of a failed answer that mean an invalid request. Others have their own kind, or are the provider's fault.
 _INVALID_REQUEST_CODES = ("invalid_image", "invalid_base64_image", "image_", "unsupported_image", "empty_image")
 _PARAGRAPH_BREAK = "\n\n"
@@ -110,11 +110,11 @@ class ResponseReader:
         if usage := read_map(body, "usage"):
             self.assembler.report(usage, _usage)
         reason = read_str(read_map(body, "incomplete_details"), "reason") or ""
-        ending = "stop" if status == "completed" else _INCOMPLETE.get(reason)
-        if ending is None:
-            self.assembler.fail(unusable(reason or "incomplete"))
+        reason = "stop" if status == "completed" else reason or "incomplete"
+        if isinstance(ending := ending_of(reason, {}), FailureKind):
+            self.assembler.fail(failed_by(reason, ending))
             return
-        self.assembler.finish(ending)
+        self.assembler.finish(ending, raw=reason[:100] if ending == "other" else None)
         self.assembler.complete()
 
     def _identify(self, body: Mapping[str, object]) -> None:
