@@ -192,9 +192,7 @@ class EventStreamParser:
                 if read_run is not None and index < count and assembler.is_saying_text():
                     index = read_run(items, index)
             elif isinstance(item, SseComment):
-                if self._read_comment is not None:
-                    self._read_comment(item.text)
-                assembler.heartbeat()
+                self._take_comment(item.text)
             else:
                 self.read_event(item.data, item.event, at_end)
         if self._sse.overflowed and not assembler.done:
@@ -206,16 +204,30 @@ class EventStreamParser:
             return
         self._assembler.fail(Failure(FailureKind.INTERRUPTED, message, detail=f"{len(data)} bytes"))
 
+    def _take_comment(self, text: str) -> None:
+        if self._read_comment is not None:
+            self._read_comment(text)
+        if text.startswith("{") and '"error"' in text:
+            self._read_object(text.encode())
+        self._assembler.heartbeat()
+
     def _read_unframed(self, rest: bytes) -> None:
-        """Read JSON outside the framing: an error after the stream's end, or the whole answer."""
-        if not rest.strip():
+        """Read JSON outside the framing: an error after the stream's end, or the whole answer. Other lines are skipped."""
+        if not rest.strip() or self._read_object(rest):
             return
+        for line in rest.splitlines():
+            if line.lstrip().startswith((b"{", b"[")) and self._read_object(line) and self._assembler.done:
+                return
+
+    def _read_object(self, data: bytes) -> bool:
+        """Read a JSON object that is no event. Return whether it is one."""
         try:
-            value = _unwrapped(loads(rest))
+            value = _unwrapped(loads(data))
         except JsonError:
-            return
+            return False
         if isinstance(value, dict):
             self._read_chunk(value, "message")
+        return isinstance(value, dict)
 
 
 def _unwrapped(value: object) -> object:

@@ -2,8 +2,9 @@
 
 This is the only parser of the format in the project. It works on bytes: lines end with LF, CRLF or CR only (raw U+2028
 and U+0085 are allowed inside a line of JSON), and UTF-8 is decoded when a line is complete. It differs from the
-standard in two ways that providers need: it returns comments (DashScope's status is one), and data without a closing
-blank line at the end of the body is returned as an event instead of being dropped.
+standard in three ways that providers need: it returns comments (DashScope's status is one), data without a closing
+blank line at the end of the body is returned as an event instead of being dropped, and a field `error` is an event of
+this name (llama.cpp's server until 2025).
 """
 
 from __future__ import annotations
@@ -220,6 +221,8 @@ class SseParser:
         if not name:
             return SseComment(value.decode("utf-8", "replace").removeprefix(" "))
         value = value.removeprefix(b" ")
+        if name.lower() == b"error" and value:
+            return ServerSentEvent(value, "error")
         if name == b"event":
             self._event = value.decode("utf-8", "replace")
         elif name not in (b"id", b"retry") and len(self._unframed) + len(line) <= self._max_line_bytes:

@@ -67,6 +67,14 @@ def test_written_events_are_read_under_any_cut(
     assert parsed(data[at : at + 1] for at in range(len(data))) == expected
 
 
+def test_field_error_is_an_event_of_this_name() -> None:
+    data = b'data: 1\n\nerror: {"code": 500}\n\ndata: 2\n\nError: x\nerror:\n\n'
+    items = [ServerSentEvent(b"1"), ServerSentEvent(b'{"code": 500}', "error"), ServerSentEvent(b"2")]
+    items.append(ServerSentEvent(b"x", "error"))
+    assert parsed([data]) == (items, False, b"error:")
+    assert parsed(data[at : at + 1] for at in range(len(data))) == (items, False, b"error:")
+
+
 HARD_STREAM = (
     "\ufeff: status\u2028200\n\nevent: error\ndata:{\ndata: \"t\": \"é\u0085你👩‍🚀\"\ndata:}\n\n"
     "id: 1\nretry: 5\ndata\n\n{\n  \"error\": 1\n}\nevent:x\n\ndata:  two\n\n\ndata: [DONE]\ndata: cut"
