@@ -212,7 +212,7 @@ class EventStreamParser:
         self._assembler.heartbeat()
 
     def _read_unframed(self, rest: bytes) -> None:
-        """Read JSON outside the framing: an error after the stream's end, or the whole answer. Other lines are skipped."""
+        """Read JSON outside the framing: an error after the stream's end, or the whole answer."""
         if not rest.strip() or self._read_object(rest):
             return
         for line in rest.splitlines():
