@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from operator import is_
-from typing import ClassVar
+from typing import ClassVar, TypeGuard
 
 from providers.adapter import STREAM_OPTIONS, Capabilities, StreamParser, Target
 from providers.auth import AuthScheme, Bearer, NoAuth
@@ -21,9 +21,13 @@ from providers.chat import (
     AssistantMessage,
     ChatCompletion,
     ChatRequest,
+    ImagePart,
     Message,
+    Part,
     SystemMessage,
     Texts,
+    ToolMessage,
+    UserMessage,
     change_request,
     text_of,
 )
@@ -157,9 +161,9 @@ class OpenAIAdapter(FactsAdapter):
 
 
 def _without_openai_only_fields(request: ChatRequest) -> ChatRequest:
-    """Replace what only OpenAI has: the role `developer`, the field `refusal`, and the choice among some of the tools.
+    """Replace what only OpenAI has: the role `developer`, `refusal`, `detail: original`, and some of the tools.
 
-    Instead of that choice, only the allowed tools are sent.
+    Instead of the choice among some of the tools, only the allowed tools are sent.
     """
     if isinstance(choice := request.tool_choice, AllowedTools):
         tools = tuple(tool for tool in request.tools if tool.name in choice.names)
@@ -176,8 +180,15 @@ def _without_openai_only(message: Message) -> Message:
             return replace(message, role="system")
         case AssistantMessage(refusal=str(refusal)):
             return replace(message, content=text_of(message.content) + refusal, refusal=None)
+        case UserMessage(content=tuple(parts)) | ToolMessage(content=tuple(parts)) if any(map(_is_original, parts)):
+            nearest = (replace(part, detail="high") if _is_original(part) else part for part in parts)
+            return replace(message, content=tuple(nearest))
         case _:
             return message
+
+
+def _is_original(part: Part) -> TypeGuard[ImagePart]:
+    return type(part) is ImagePart and part.detail == "original"
 
 
 ADAPTER = OpenAIAdapter("openai", Bearer(), "max_completion_tokens", _OWN_PARAMETERS)
