@@ -28,7 +28,8 @@ PATH = "/v1/admin"
 _MONTH = r"^[0-9]{4}-(0[1-9]|1[0-2])$"
 _ASSISTANT = "only the calls for this assistant; empty: only those without one"
 _ROWS_AT_ONCE = 500
-_OF_CLIENTS = frozenset({"keys", "clients", "projects"})
+_IN_DATABASE = {it.command for it in OPERATIONS if it.group in ("keys", "clients", "projects") and not it.of_file}
+"""The operations on clients that need `clients_source: database`."""
 
 
 class ReadBody(Protocol):
@@ -59,7 +60,7 @@ class AdminRoutes(Value, frozen=True):
         try:
             if admin is None:
                 config = (await self.control.status()).config
-                if config.clients_source == "file" and action.partition(" ")[0] in _OF_CLIENTS:
+                if config.clients_source == "file" and action in _IN_DATABASE:
                     raise clients_in_file(action, "NAME", facts_of(config))
                 raise AdminRefused(409, "no_state_directory", "there is no state directory: set GATEWAY_STATE_DIR")
             result = await asyncio.to_thread(work, admin)
@@ -116,7 +117,7 @@ def _endpoint(routes: AdminRoutes, operation: Operation) -> Callable[[Request], 
 
     async def answer(request: Request) -> Response:
         given = await _given(routes, request, operation)
-        if operation.of_file:
+        if operation.shows_file:
             return await routes.show(request, operation.command, lambda admin: operation.run(admin, given))
         if operation.group == "budgets" and given.get("user") is not None:
             _expect_admin(request, "a budget of an end user")

@@ -341,8 +341,8 @@ class LiveConfig:
         async with self._one_at_a_time:
             config = self._stage(self._state.config)
             active = self.config
-            if (config.version, config.keys_stale) == (active.version, active.keys_stale) and (
-                config.clients is active.clients
+            if config.clients is active.clients and all(
+                getattr(config, name) == getattr(active, name) for name in ("version", "keys_stale", "blocked_keys")
             ):
                 return ()
             packed = await asyncio.to_thread(pack, config)

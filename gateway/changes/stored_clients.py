@@ -1,8 +1,9 @@
-"""Put the stored clients into the active config version, and follow the changes of their database.
+"""Put the stored clients and the blocks of keys into the active config version, and follow their database.
 
-With `clients_source: database`, a version gets its clients, projects and pepper when it is staged. A change of the
-database stages the active version again, in all workers. The process that does this also holds the audit trail, so it
-appends the entries that commands and the admin API have stored with their changes.
+With `clients_source: database`, a version gets its clients, projects and pepper when it is staged. It always gets the
+keys that are blocked. A change of the database stages the active version again, in all workers. The process that does
+this also holds the audit trail, so it appends the entries that commands and the admin API have stored with their
+changes.
 """
 
 from __future__ import annotations
@@ -50,6 +51,7 @@ class _Loaded:
     projects: Mapping[str, Project] = field(default_factory=dict)
     until_s: float = _NEVER_S
     revoked_keys: frozenset[str] = frozenset()
+    blocked_keys: Mapping[str, float] = field(default_factory=dict)
 
 
 class ClientDatabase:
@@ -127,7 +129,7 @@ class ClientDatabase:
         Raises:
             StateError: The database or the pepper cannot be read, at the first version. Later, the last content is used
                 and the failure is logged. A shared database that does not answer is logged immediately,
-                and has no clients.
+                and has no clients, and the blocks that the state directory has.
         """
         if config.demo:
             return config
@@ -137,23 +139,27 @@ class ClientDatabase:
             self._peppers = self._valid_peppers(config)
             if is_first:
                 self.store.store_facts(facts)
-            if facts.source == "database" and (self._loaded is None or self._loaded.facts != facts):
+            if self._loaded is None or self._loaded.facts != facts:
                 self._loaded = self._load(facts)
         except StateError as error:
             if is_first and not isinstance(error, DatabaseUnreachable):
                 raise
             self._fail(error)
         self._facts = facts
+        loaded = self._loaded or _Loaded(0, facts, blocked_keys=self.store.last_blocked())
+        is_stale = self._failing_since is not None
         if config.clients_source == "file":
-            return config
-        loaded = self._loaded or _Loaded(0, facts)
+            if not loaded.blocked_keys and not is_stale:
+                return config
+            return replace(config, keys_stale=is_stale, blocked_keys=loaded.blocked_keys)
         return replace(
             config,
             clients=_NO_CLIENTS if self._is_too_old() else loaded.clients,
             projects=loaded.projects,
             secrets=replace(config.secrets, pepper=self._peppers),
-            keys_stale=self._failing_since is not None,
+            keys_stale=is_stale,
             revoked_keys=loaded.revoked_keys,
+            blocked_keys=loaded.blocked_keys,
         )
 
     def _valid_peppers(self, config: ConfigVersion) -> tuple[Secret, ...]:
@@ -164,6 +170,10 @@ class ClientDatabase:
         return (*config.secrets.pepper, state_pepper(self._directory)) if has_own else config.secrets.pepper
 
     def _load(self, facts: ConfigFacts) -> _Loaded:
+        if facts.source == "file":
+            generation, blocked = self.store.blocked()
+            self.store.remember_blocked(blocked)
+            return _Loaded(generation, facts, blocked_keys=blocked)
         stored = self.store.snapshot(self._clock())
         if self.store.is_shared:
             self._tokens, self._is_closed = self.store.tokens(), self.store.is_closed()
@@ -221,7 +231,7 @@ class ClientDatabase:
             if facts is not None:
                 self.store.store_facts(facts)
             generation = self.store.generation()
-            if facts is not None and facts.source == "database" and self._is_outdated(generation, facts):
+            if facts is not None and self._is_outdated(generation, facts):
                 self._loaded = self._load(facts)
         except StateError as error:
             self._fail(error)
@@ -274,4 +284,6 @@ def _compiled(stored: StoredClients, facts: ConfigFacts) -> _Loaded:
             until_s = min(until_s, key.until_s)
         if client is not None:
             by_digest[key.digest] = replace(client, key_hash=key.digest, key_id=key.id)
-    return _Loaded(stored.generation, facts, by_digest, projects, until_s, stored.revoked_keys)
+    of_ids = {key.digest: stored.blocked[key.id] for key in stored.keys if key.id in stored.blocked}
+    blocked = {**stored.blocked, **of_ids}
+    return _Loaded(stored.generation, facts, by_digest, projects, until_s, stored.revoked_keys, blocked)

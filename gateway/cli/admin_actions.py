@@ -6,6 +6,7 @@ import argparse
 import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from urllib.parse import quote, urlencode
@@ -27,7 +28,6 @@ from gateway.usage.installation import client_store
 from providers.auth import Secret
 
 _PATH = "/v1/admin"
-_SHOWS = frozenset({"list", "show"})
 
 
 class RemoteActions:
@@ -119,19 +119,20 @@ def _opened_directory(
             return
         # Nothing is created before this check.
         _expect_database(options, config.facts())
-    with closing(config.opened_store()) as store:
+    has_blocks = hasattr(options, "operation") and options.operation.blocks_keys
+    with closing(config.opened_store(has_blocks=has_blocks)) as store:
         yield LocalActions(store, config, operator)
         config.remember(store)
         append_entries(store, directory)
 
 
 def _shows_file(options: argparse.Namespace, facts: ConfigFacts) -> bool:
-    return facts.source == "file" and options.command.split()[-1] in _SHOWS
+    return facts.source == "file" and bool(options.operation.shows_file)
 
 
 def _expect_database(options: argparse.Namespace, facts: ConfigFacts) -> None:
     """Raise AdminRefused for a command about clients that are in the config file."""
-    if facts.source == "file":
+    if facts.source == "file" and not options.operation.of_file:
         name = getattr(options, "client", None) or getattr(options, "name", None) or "NAME"
         raise clients_in_file(options.command, name, facts)
 
@@ -197,11 +198,15 @@ class _Config:
                 return known
             raise
 
-    def opened_store(self) -> ClientStore:
-        """Open the database of the clients. Raises CommandError if the config does not have its password here."""
-        if not self.facts().is_shared:
-            return ClientStore(self._directory)
-        return client_store(self._resolved("`stores.database`"), self._directory)
+    def opened_store(self, *, has_blocks: bool) -> ClientStore:
+        """Open the database of the clients, or of blocks. Raises CommandError if its password can't be read here."""
+        if self.facts().is_shared or (has_blocks and self._compiled().stores is not None):
+            return client_store(self._resolved("`stores.database`"), self._directory)
+        return ClientStore(self._directory)
+
+    def _compiled(self) -> ConfigVersion:
+        self.facts()
+        return compile_file(self._path, resolve_secrets=False).config
 
     def _resolved(self, needed: str) -> ConfigVersion:
         """Return the config version with its secrets. Raises CommandError if they cannot be read here."""
@@ -223,8 +228,7 @@ class _Config:
 
         The pseudonym of an end user may need secrets, and the shared stores have passwords.
         """
-        self.facts()
-        config = compile_file(self._path, resolve_secrets=False).config
+        config = self._compiled()
         if resolve_secrets or config.stores is not None:
             config = self._resolved("`stores`" if config.stores is not None else "the pseudonym of an end user")
         store = client_store(config, self._directory)
@@ -232,9 +236,12 @@ class _Config:
             return ClientDatabase(self._directory, config_path=str(self._path.absolute()), store=store).stage(config)
 
     def in_file(self) -> ConfigVersion:
-        """Return the config version of the file."""
-        self.facts()
-        return compile_file(self._path, resolve_secrets=False).config
+        """Return the config version of the file, with the blocks of keys that the state directory has."""
+        config = self._compiled()
+        if not has_clients(self._directory):
+            return config
+        with closing(ClientStore(self._directory)) as store:
+            return replace(config, blocked_keys=store.last_blocked())
 
     def pepper(self, facts: ConfigFacts) -> Secret:
         """Return the newest pepper. Raises CommandError if it is in the config and cannot be read here."""

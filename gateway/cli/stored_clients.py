@@ -21,7 +21,7 @@ _OK, _REFUSED = 0, 1
 _IN_FILE = "clients_in_file"
 _LIMITS = ("rpm", "tpm", "concurrent", "body_bytes")
 _NO_VALUE = "-"
-_OF_KEYS = ("id", "client", "status", "owner", "created_at", "expires_at", "last_used_at", "note")
+_OF_KEYS = ("id", "client", "status", "blocked_at", "owner", "created_at", "expires_at", "last_used_at", "note")
 _OF_CLIENTS = ("name", "region", "project", "limits", "budgets", "user_budget", "max_request")
 
 
@@ -137,6 +137,10 @@ def _key_text(key: Json) -> str:
     return f"Key: {key['key']}\n  {note}\n\nId: {key['id']}{old}"
 
 
+def _key_of(key: Json) -> str:
+    return f"the key {key['id']} {'of ' + str(key['client']) if key['client'] else 'that no client has'}"
+
+
 def _erased_text(done: Any) -> str:
     remains = "\n".join(f"- {one['place']}: {one['why']}" for one in done["remains"])
     return f"erased:\n{_members(done['erased'])}\n\nremains:\n{remains}"
@@ -153,6 +157,11 @@ _TEXTS: Mapping[str, Callable[[Json], str]] = {
     "keys create": _key_text,
     "keys rotate": _key_text,
     "keys revoke": lambda key: f"the key {key['id']} is revoked",
+    "keys block": lambda key: (
+        f"{_key_of(key)} is blocked: requests with it are refused within two seconds\n"
+        f"`gateway keys unblock {key['id']}` accepts it again"
+    ),
+    "keys unblock": lambda key: f"{_key_of(key)} is not blocked",
     "clients list": lambda found: _table(found["clients"], _OF_CLIENTS),
     "clients create": lambda it: (
         f"the client {it['name']} is created; `gateway keys create --client {it['name']}` makes its key"

@@ -279,6 +279,7 @@ class ConfigVersion:
         keys_stale: Whether the database of clients cannot be read now, so that an unknown key may be a new one.
         revoked_keys: The digests of keys of the database that were revoked. The same key is refused also if it was
             imported by its hash.
+        blocked_keys: Since when each blocked key is refused (Unix time), by its digest in `clients` or its SHA-256.
         blocked_by: A page of the authority or policy that requires a refusal, if the operator gave one.
         moderation: The judges of the chats of a region, by its name.
         messages: The sentences for end users, by the reason of a refusal.
@@ -321,6 +322,7 @@ class ConfigVersion:
     keys: KeyRules = DEFAULT_KEY_RULES
     keys_stale: bool = False
     revoked_keys: frozenset[str] = frozenset()
+    blocked_keys: Mapping[str, float] = field(default_factory=dict)
     recipients: frozenset[str] = field(init=False)
     has_one_client: bool = field(init=False)
     memo: dict[Hashable, Any] = field(default_factory=dict, init=False, repr=False)

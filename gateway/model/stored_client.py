@@ -32,6 +32,7 @@ class KeyInfo(Value, frozen=True):
         last_used_at_s: When a request used it last, to the minute, or None.
         secrets: For each valid secret, the newest first: when it was made, and until when it is valid (None: as long
             as the key).
+        blocked_at_s: Since when it is blocked (Unix time), or None.
     """
 
     id: str
@@ -43,6 +44,7 @@ class KeyInfo(Value, frozen=True):
     revoked_at_s: float | None = None
     last_used_at_s: float | None = None
     secrets: tuple[tuple[float, float | None], ...] = ()
+    blocked_at_s: float | None = None
 
 
 class StoredKey(Value, frozen=True):
@@ -67,6 +69,7 @@ class StoredClients:
         clients: The definition of each client by its name.
         projects: The definition of each project by its name.
         revoked_keys: The digests of the keys that were revoked or replaced.
+        blocked: Since when each blocked key is blocked (Unix time), by its id or the SHA-256 (hex) of the key.
     """
 
     generation: int
@@ -74,6 +77,7 @@ class StoredClients:
     projects: Mapping[str, Definition] = field(default_factory=dict)
     keys: tuple[StoredKey, ...] = ()
     revoked_keys: frozenset[str] = frozenset()
+    blocked: Mapping[str, float] = field(default_factory=dict)
 
 
 class Role(StrEnum):

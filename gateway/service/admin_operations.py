@@ -46,7 +46,7 @@ class Operation(Value, frozen=True):
         command: The command without `gateway`.
         path: The path in the admin API below `/v1/admin`.
         fields: Its fields next to the definition of a client or a project.
-        of_file: Whether it also shows clients of the config file.
+        of_file: Whether it also works for clients of the config file.
         confirmed: Whether the command asks before it does this.
         definition: Whether the other fields of the body are a definition, or the changes of one.
     """
@@ -62,13 +62,17 @@ class Operation(Value, frozen=True):
     definition: bool = False
 
     def run(self, admin: Any, given: Given) -> Json:
-        """Do it with `ClientAdmin`, or with `BudgetAdmin` or `SubjectAdmin` (see `on`)."""
+        """Do it with `ClientAdmin`, or with what `on` returns."""
         return _RUN[self.command](admin, given)
 
     def on(self, admin: Any, config: Any | None) -> Any:
         """Return what `run` is called with: of the `ClientAdmin`, and of the config version if it `uses_config`."""
         if config is None:
             return admin
+        if self.blocks_keys:
+            from gateway.service.key_blocks import KeyBlocks
+
+            return KeyBlocks(admin, config)
         from gateway.service.budget_admin import BudgetAdmin
         from gateway.service.subject_admin import SubjectAdmin
 
@@ -77,7 +81,17 @@ class Operation(Value, frozen=True):
     @property
     def uses_config(self) -> bool:
         """Whether it depends on the active config version, with the stored clients."""
-        return self.group in ("budgets", "subject")
+        return self.group in ("budgets", "subject") or self.blocks_keys
+
+    @property
+    def blocks_keys(self) -> bool:
+        """Whether it blocks a key, or lifts a block: in the shared database, wherever the clients are."""
+        return self.command in ("keys block", "keys unblock")
+
+    @property
+    def shows_file(self) -> bool:
+        """Whether it shows clients of the config file, which needs no database."""
+        return self.of_file and not self.uses_config
 
     @property
     def group(self) -> str:
@@ -115,6 +129,8 @@ _RUN: dict[str, _Run] = {
     "keys show": lambda admin, it: admin.show_key(it["id"]),
     "keys rotate": lambda admin, it: admin.rotate_key(it["id"], it.get("grace")),
     "keys revoke": lambda admin, it: admin.revoke_key(it["id"]),
+    "keys block": lambda blocks, it: blocks.block(it["id"]),
+    "keys unblock": lambda blocks, it: blocks.unblock(it["id"]),
     "budgets show": lambda budgets, it: budgets.show(_owner(it, needed=False)),
     "budgets reset": lambda budgets, it: budgets.reset(_owner(it), it.get("per") or ""),
     "budgets top-up": lambda budgets, it: budgets.top_up(_owner(it), it.get("per") or "", it.get("amount") or ""),

@@ -126,11 +126,12 @@ class ClientAdmin:
         now_s = self._clock()
         key = new_key(facts.cell)
         digest = _imported(imported) if imported is not None else self._digest(key)
+        sha256 = _sha256(key) if imported is None else ""
         until_s = now_s + expires_s if expires_s is not None else None
         info = KeyInfo(key.id, client, _line("owner", owner), _line("note", note), now_s, until_s)
         fields = {"key": info.id, "client": info.client, "expires_at": _time(info.expires_at_s), "owner": info.owner}
         entry = self._entry("key_imported" if imported is not None else "key_created", fields)
-        self._change(lambda: self._store.add_key(info, digest, entry))
+        self._change(lambda: self._store.add_key(info, digest, entry, sha256))
         return {"id": key.id} if imported is not None else {"id": key.id, "key": key.text}
 
     def rotate_key(self, key_id: str, grace: str | None) -> Json:
@@ -140,7 +141,8 @@ class ClientAdmin:
         now_s, info = self._clock(), self._valid_key(key_id)
         key = new_key(facts.cell, info.id)
         entry = self._entry("key_rotated", {"key": info.id, "client": info.client, "old_until": _time(now_s + grace_s)})
-        self._change(lambda: self._store.rotate_key(info.id, self._digest(key), now_s, grace_s, entry))
+        digest, sha256 = self._digest(key), _sha256(key)
+        self._change(lambda: self._store.rotate_key(info.id, digest, now_s, grace_s, entry, sha256=sha256))
         return {"id": key.id, "key": key.text}
 
     def revoke_key(self, key_id: str) -> Json:
@@ -154,14 +156,35 @@ class ClientAdmin:
 
     def show_key(self, key_id: str) -> Json:
         """Return what is known of a key, without its secret."""
-        return key_json(self._found_key(key_id), self._clock())
+        foreign = next((key for key in self._foreign_keys() if key["id"] == key_id), None)
+        return foreign or key_json(self._found_key(key_id), self._clock())
 
     def list_keys(self, client: str | None = None) -> Json:
         """Return all keys, or the keys of a client."""
         if client is not None:
             self._found("clients", client)
         now_s = self._clock()
-        return {"keys": [key_json(info, now_s) for info in self._store.keys(client)]}
+        keys = [key_json(info, now_s) for info in self._store.keys(client)]
+        return {"keys": keys if client is not None else [*keys, *self._foreign_keys()]}
+
+    def id_of_hash(self, sha256: str) -> str | None:
+        """Return the id of the stored key with this SHA-256 (hex), or None."""
+        return self._store.id_of_hash(sha256, self._clock())
+
+    def blocked(self) -> Mapping[str, float]:
+        """Return since when each key is blocked (Unix time), by its id or its SHA-256 (hex)."""
+        return self._store.blocked()[1]
+
+    def set_blocked(self, name: str, key: Json, *, is_blocked: bool) -> None:
+        """Block a key by its id or its SHA-256 (hex), or lift its block. `key` is as `show_key` returns it."""
+        fields = {"key": key["id"], **{member: key[member] for member in ("client", "hash") if key.get(member)}}
+        entry = self._entry("key_blocked" if is_blocked else "key_unblocked", fields)
+        self._store.set_blocked(name, self._clock() if is_blocked else None, entry)
+
+    def _foreign_keys(self) -> list[Json]:
+        """Return the blocked keys that are not stored."""
+        blocked = self.blocked()
+        return [hashed_key(name, None, blocked) for name in blocked if is_sha256(name)]
 
     def _found_key(self, key_id: str) -> KeyInfo:
         try:
@@ -319,7 +342,7 @@ class FileClients:
         """Return all keys, or the keys of a client. The beginning of its hash identifies each."""
         if client is not None:
             self.show("clients", client)
-        return {"keys": [key for key in self._keys() if client in (None, key["client"])]}
+        return {"keys": [key for key in self._keys() if client is None or client == key["client"]]}
 
     def show_key(self, key_id: str) -> Json:
         """Return a key by its id."""
@@ -351,10 +374,10 @@ class FileClients:
         return {**found, **keys}
 
     def _keys(self) -> list[Json]:
-        return [
-            {"id": digest[:_SHOWN_HASH], "client": one.name, "status": "valid", "hash": f"sha256:{digest}"}
-            for digest, one in self._config.clients.items()
-        ]
+        blocked = self._config.blocked_keys
+        clients = {digest: client.name for digest, client in self._config.clients.items()}
+        foreign = [name for name in blocked if is_sha256(name) and name not in clients]
+        return [hashed_key(digest, clients.get(digest), blocked) for digest in (*clients, *foreign)]
 
 
 def clients_in_file(action: str, name: str, facts: ConfigFacts) -> AdminRefused:
@@ -363,6 +386,18 @@ def clients_in_file(action: str, name: str, facts: ConfigFacts) -> AdminRefused:
     place = f"`{section}.{name}` of {facts.config or 'the config file'}"
     message = f"clients are in the config file (`clients_source: file`), so `{action}` changes nothing: edit {place}"
     return AdminRefused(409, "clients_in_file", message, {"cell": facts.cell})
+
+
+def hashed_key(sha256: str, client: str | None, blocked: Mapping[str, float]) -> Json:
+    """Return a key that is known by its SHA-256 (hex) for the admin API, also if no client has it."""
+    status = "blocked" if sha256 in blocked else "valid" if client is not None else "unknown"
+    known = {"id": sha256[:_SHOWN_HASH], "client": client, "status": status, "hash": f"sha256:{sha256}"}
+    return {**known, "blocked_at": _time(blocked.get(sha256))}
+
+
+def is_sha256(name: str) -> bool:
+    """Return whether a block names a key by its SHA-256, not by its id."""
+    return len(name) > ID_LENGTH
 
 
 def new_key(cell: str, key_id: str | None = None) -> CellKey:
@@ -386,10 +421,12 @@ def duration_s(name: str, text: str) -> float:
 
 
 def key_status(info: KeyInfo, now_s: float) -> str:
-    """Return `valid`, `expired` or `revoked`."""
+    """Return `valid`, `blocked`, `expired` or `revoked`."""
     if info.revoked_at_s is not None:
         return "revoked"
-    return "expired" if info.expires_at_s is not None and info.expires_at_s <= now_s else "valid"
+    if info.expires_at_s is not None and info.expires_at_s <= now_s:
+        return "expired"
+    return "blocked" if info.blocked_at_s is not None else "valid"
 
 
 def key_json(info: KeyInfo, now_s: float) -> Json:
@@ -404,6 +441,7 @@ def key_json(info: KeyInfo, now_s: float) -> Json:
         "created_at": _time(info.created_at_s),
         "expires_at": _time(info.expires_at_s),
         "revoked_at": _time(info.revoked_at_s),
+        "blocked_at": _time(info.blocked_at_s),
         "last_used_at": _time(info.last_used_at_s),
         "secrets": [{"created_at": _time(at_s), "valid_until": _time(until_s)} for at_s, until_s in valid],
     }
@@ -416,6 +454,10 @@ def _imported(text: str) -> str:
         message = "`hash` must be `sha256:` and 64 hexadecimal digits; a key itself can't be imported"
         raise AdminRefused(400, "invalid_request", message)
     return match[1].lower()
+
+
+def _sha256(key: CellKey) -> str:
+    return hashlib.sha256(key.text.encode()).hexdigest()
 
 
 def _line(name: str, text: str) -> str:

@@ -5,15 +5,20 @@ the audit trail, which the process that holds the trail appends later. Any numbe
 
 In a cell, an entry belongs into the trail of the instance that made the change. Another one takes it if that has not
 done so after a minute. The facts of the config stay in the state directory, because each instance has its own file.
+
+Blocks of keys are in the shared database also if the clients are in the config file. The state directory then has a
+copy, so that a blocked key is refused also by a start while that database can't be read.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
@@ -64,6 +69,10 @@ _MOST_SECRETS = 2
 """The secrets of a key that can work at the same time. The others stay, so that they are never accepted again."""
 _INSERT_DIGEST = "INSERT INTO key_secrets (digest, key_id, created_at) VALUES (?, ?, ?)"
 _CLOSED = "admin_listener_closed"
+_BLOCKED = "blocked_keys"
+"""The setting with the blocked keys, as a JSON object. There are few, and each look reads all of them."""
+_KEY_OF_HASH = "key_of_hash:"
+"""The beginning of the settings that have the stored digest of a key by a digest of its SHA-256."""
 _TAKEN_BY_OTHERS_S = 60.0
 _NOW_S = "extract(epoch FROM clock_timestamp())::double precision"
 """The time of the shared database."""
@@ -90,21 +99,29 @@ class ClientStore:
 
     Args:
         directory: The state directory.
-        shared: The database of a cell. Default: the clients are in the state directory.
+        shared: The database of a cell. Default: all is in the state directory.
         instance: The name of this instance of the cell.
+        shares_clients: Whether clients and admin tokens are in the shared database too, and not only blocks of keys.
     """
 
-    def __init__(self, directory: Path, shared: Database | None = None, instance: str = "") -> None:
+    def __init__(
+        self, directory: Path, shared: Database | None = None, instance: str = "", *, shares_clients: bool = True
+    ) -> None:
         self.directory = directory
         self._file = SqliteDatabase.open(directory, _NAME, _LAYOUT, durable=True)
-        self._database: Database = shared if shared is not None else self._file
+        self._blocks: Database = shared if shared is not None else self._file
+        self._database: Database = self._blocks if shares_clients else self._file
         self._instance = instance
         self._one_at_a_time = threading.Lock()
 
     @property
     def is_shared(self) -> bool:
-        """Whether other machines use the database too."""
+        """Whether other machines use the database of the clients too."""
         return self._database.is_shared
+
+    @property
+    def _databases(self) -> tuple[Database, ...]:
+        return (self._database,) if self._database is self._blocks else (self._database, self._blocks)
 
     def compact(self) -> None:
         """Remove deleted data, such as entries for the audit trail, from free space of the file. Raises StateError."""
@@ -113,21 +130,20 @@ class ClientStore:
     def close(self) -> None:
         """Close the database."""
         with self._one_at_a_time:
-            self._database.close()
+            self._blocks.close()
             self._file.close()
 
     # --- reading ----------------------------------------------------------------------------------
 
     def generation(self) -> int:
-        """Return the number of changes."""
-        with self._reading() as database:
-            row = database.execute("SELECT value FROM settings WHERE name = 'generation'").fetchone()
-        return int(row[0]) if row is not None else 0
+        """Return the number of changes of what other processes may have changed: clients and blocks."""
+        with self._reading(self._blocks) as database:
+            return int(_setting(database, "generation") or 0)
 
     def snapshot(self, now_s: float) -> StoredClients:
         """Return all clients and projects, and the secrets of keys that are valid at this time (Unix)."""
         with self._reading() as database:
-            generation = database.execute("SELECT value FROM settings WHERE name = 'generation'").fetchone()
+            generation, blocked = _setting(database, "generation"), _blocked(database)
             clients, projects = (
                 dict(database.execute(f"SELECT name, definition FROM {table}").fetchall())  # noqa: S608  # constants
                 for table in ("clients", "projects")
@@ -145,7 +161,7 @@ class ClientStore:
                 (now_s,),
             ).fetchall()
         return StoredClients(
-            int(generation[0]) if generation is not None else 0,
+            int(generation or 0),
             {name: json.loads(text) for name, text in clients.items()},
             {name: json.loads(text) for name, text in projects.items()},
             tuple(
@@ -155,6 +171,7 @@ class ClientStore:
                 for digest, key_id, client, *until in keys
             ),
             frozenset(digest for (digest,) in revoked),
+            blocked,
         )
 
     def definition(self, section: Section, name: str) -> Definition:
@@ -177,7 +194,11 @@ class ClientStore:
         with self._reading() as database:
             where, values = (" WHERE client = ?", (client,)) if client is not None else ("", ())
             rows = database.execute(f"{_SELECT_KEY}{where} ORDER BY created_at, id", values).fetchall()  # constants
-            return [replace(KeyInfo(*row), secrets=_secrets_of(database, row[0])) for row in rows]
+            blocked = _blocked(database)
+            return [
+                replace(KeyInfo(*row), secrets=_secrets_of(database, row[0]), blocked_at_s=blocked.get(row[0]))
+                for row in rows
+            ]
 
     def key(self, key_id: str) -> KeyInfo:
         """Return a key by its id. Raises NotStored."""
@@ -185,16 +206,46 @@ class ClientStore:
             row = database.execute(f"{_SELECT_KEY} WHERE id = ?", (key_id,)).fetchone()  # constant
             if row is None:
                 raise NotStored("there is no key with this id; `gateway keys list` lists the keys")
-            return replace(KeyInfo(*row), secrets=_secrets_of(database, key_id))
+            since_s = _blocked(database).get(key_id)
+            return replace(KeyInfo(*row), secrets=_secrets_of(database, key_id), blocked_at_s=since_s)
+
+    def id_of_hash(self, sha256: str, now_s: float) -> str | None:
+        """Return the id of the key whose SHA-256 (hex) this is, if this secret of it is valid at this time (Unix).
+
+        None also for a key that was made by a release that did not store it.
+        """
+        with self._reading() as database:
+            row = database.execute(
+                "SELECT k.id FROM key_secrets s JOIN api_keys k ON k.id = s.key_id WHERE s.digest IN (?, ?) "
+                "AND k.revoked_at IS NULL AND coalesce(s.valid_until, 9e99) > ?",
+                (sha256, _setting(database, _known_by(sha256)) or "", now_s),
+            ).fetchone()
+        return str(row[0]) if row is not None else None
+
+    def blocked(self) -> tuple[int, Mapping[str, float]]:
+        """Return the generation, and since when each key is blocked (Unix time), by its id or its SHA-256 (hex)."""
+        with self._reading(self._blocks) as database:
+            return int(_setting(database, "generation") or 0), _blocked(database)
+
+    def last_blocked(self) -> Mapping[str, float]:
+        """Return the blocks as the state directory has them, without the shared database."""
+        with self._reading(self._file) as database:
+            return _blocked(database)
+
+    def remember_blocked(self, blocked: Mapping[str, float]) -> None:
+        """Keep a copy of the blocks in the state directory."""
+        if blocked != self.last_blocked():
+            with self._writing(self._file) as database:
+                _store_setting(database, _BLOCKED, json.dumps(dict(blocked)))
 
     def facts(self) -> ConfigFacts | None:
         """Return the facts of the config that was active last, or None."""
-        with self._one_at_a_time, self._file.transaction(reads_only=True) as database:
-            row = database.execute("SELECT value FROM settings WHERE name = 'facts'").fetchone()
-        if row is None:
+        with self._reading(self._file) as database:
+            stored = _setting(database, "facts")
+        if stored is None:
             return None
         with suppress(ValueError, TypeError):
-            values = json.loads(row[0])
+            values = json.loads(stored)
             return ConfigFacts(**values | {name: tuple(values[name]) for name in ("assistants", "regions")})
         return None
 
@@ -228,25 +279,24 @@ class ClientStore:
                 )
                 database.execute("DELETE FROM api_keys WHERE client = ?", (name,))
 
-    def add_key(self, key: KeyInfo, digest: str, entry: Entry) -> None:
-        """Add a key of a client. Raises NotStored if there is no such client."""
+    def add_key(self, key: KeyInfo, digest: str, entry: Entry, sha256: str = "") -> None:
+        """Add a key of a client, by which it is known, and its SHA-256 (hex) if that is another digest.
+
+        Raises:
+            NotStored: There is no such client.
+            AlreadyStored: The key is, or was, stored. The message names the day of its end.
+        """
         with self._changing(entry) as database:
             if not database.execute("SELECT 1 FROM clients WHERE name = ?", (key.client,)).fetchone():
                 raise NotStored(f"there is no client {key.client!r}; `gateway clients create` creates one")
-            sql = (
-                "SELECT k.id, k.client, k.revoked_at IS NULL AND s.valid_until IS NULL "
-                "FROM key_secrets s LEFT JOIN api_keys k ON k.id = s.key_id WHERE s.digest = ?"
-            )
-            if (known := database.execute(sql, (digest,)).fetchone()) is not None:
-                key_id, client, is_current = known
-                if key_id is not None and is_current:
-                    raise AlreadyStored(f"a key with this hash is stored already, as the key {key_id} of {client}")
-                raise AlreadyStored("the key with this hash was revoked or replaced: create a new key, without a hash")
+            _expect_new(database, sha256 or digest, key.created_at_s)
             row = key.id, key.client, key.owner, key.note, key.created_at_s, key.expires_at_s
             database.execute("INSERT INTO api_keys VALUES (?, ?, ?, ?, ?, ?, NULL, NULL)", row)
-            database.execute(_INSERT_DIGEST, (digest, key.id, key.created_at_s))
+            _add_secret(database, key.id, digest, key.created_at_s, sha256)
 
-    def rotate_key(self, key_id: str, digest: str, now_s: float, grace_s: float, entry: Entry) -> None:
+    def rotate_key(
+        self, key_id: str, digest: str, now_s: float, grace_s: float, entry: Entry, *, sha256: str = ""
+    ) -> None:
         """Add a secret to a key. The previous secret works until the grace time ends, and older ones end now."""
         with self._changing(entry) as database:
             newest = "SELECT digest FROM key_secrets WHERE key_id = ? ORDER BY created_at DESC, rowid DESC LIMIT ?"
@@ -256,7 +306,15 @@ class ClientStore:
                     "AND coalesce(valid_until, 9e99) > ?",
                     (until_s, key_id, key_id, _MOST_SECRETS - 1, until_s),
                 )
-            database.execute(_INSERT_DIGEST, (digest, key_id, now_s))
+            _add_secret(database, key_id, digest, now_s, sha256)
+
+    def set_blocked(self, name: str, at_s: float | None, entry: Entry) -> None:
+        """Block a key since this time (Unix), by its id or its SHA-256 (hex). None: lift its block."""
+        with self._changing(entry, self._blocks) as database:
+            others = {key: since_s for key, since_s in _blocked(database).items() if key != name}
+            blocked = others if at_s is None else {**others, name: at_s}
+            _store_setting(database, _BLOCKED, json.dumps(blocked))
+        self.remember_blocked(blocked)
 
     def revoke_key(self, key_id: str, now_s: float, entry: Entry) -> None:
         """Revoke a key. A key that is revoked stays so, and its digests stay: it can't be added again."""
@@ -280,8 +338,8 @@ class ClientStore:
         """Store the facts of the active config, for commands on this machine."""
         if facts == self.facts():
             return
-        with self._one_at_a_time, self._file.transaction() as database:
-            database.execute(f"{_UPSERT_SETTING} excluded.value", ("facts", json.dumps(asdict(facts))))
+        with self._writing(self._file) as database:
+            _store_setting(database, "facts", json.dumps(asdict(facts)))
 
     # --- admin tokens -----------------------------------------------------------------------------
 
@@ -298,13 +356,13 @@ class ClientStore:
                 raise NotStored("there is no admin token with this id; `gateway admin-token list` lists them")
             is_last = database.execute("SELECT 1 FROM admin_tokens").fetchone() is None
             if is_last:
-                database.execute(f"{_UPSERT_SETTING} excluded.value", (_CLOSED, "1"))
+                _store_setting(database, _CLOSED, "1")
         return is_last
 
     def is_closed(self) -> bool:
         """Return whether the last admin token was revoked, and the listener was not opened since then."""
         with self._reading() as database:
-            return database.execute("SELECT 1 FROM settings WHERE name = ?", (_CLOSED,)).fetchone() is not None
+            return _setting(database, _CLOSED) is not None
 
     def open_listener(self, entry: Entry) -> None:
         """Note that the admin listener needs no token while there is none."""
@@ -328,67 +386,122 @@ class ClientStore:
 
     def has_entries(self) -> bool:
         """Return whether there are entries that belong into the audit trail of this directory."""
-        with self._reading() as database:
-            return self._next_entry(database) is not None
+        return any(map(self._has_entries, self._databases))
+
+    def _has_entries(self, where: Database) -> bool:
+        with self._reading(where) as database:
+            return self._next_entry(database, is_shared=where.is_shared) is not None
 
     def move_entries(self, append: Callable[[Entry], None]) -> None:
         """Append the entries to the audit trail of this directory, and remove each that the trail has."""
-        is_left = self.has_entries()
-        while is_left:
-            with self._writing() as database:
-                row = self._next_entry(database, "FOR UPDATE SKIP LOCKED" if self._database.is_shared else "")
-                if is_left := row is not None:
-                    number, event, fields = row
-                    append(Entry(event, json.loads(fields)))
-                    database.execute("DELETE FROM audit_entries WHERE number = ?", (number,))
+        for where in self._databases:
+            is_left = self._has_entries(where)
+            while is_left:
+                with self._writing(where) as database:
+                    row = self._next_entry(database, is_shared=where.is_shared, takes=True)
+                    if is_left := row is not None:
+                        number, event, fields = row
+                        append(Entry(event, json.loads(fields)))
+                        database.execute("DELETE FROM audit_entries WHERE number = ?", (number,))
 
     def note(self, entries: Iterable[Entry]) -> None:
         """Store entries for the audit trail that belong to no change of the clients."""
         with self._writing() as database:
             for entry in entries:
-                self._add_entry(database, entry)
+                self._add_entry(database, entry, is_shared=self.is_shared)
 
     @contextmanager
-    def _changing(self, entry: Entry) -> Iterator[Statements]:
-        with self._writing() as database:
+    def _changing(self, entry: Entry, where: Database | None = None) -> Iterator[Statements]:
+        where = where or self._database
+        with self._writing(where) as database:
             # First, so that two changes of a shared database are made one after the other.
             database.execute(
                 f"{_UPSERT_SETTING} CAST(CAST(settings.value AS INTEGER) + 1 AS TEXT)", ("generation", "1")
             )
             yield database
-            self._add_entry(database, entry)
+            self._add_entry(database, entry, is_shared=where.is_shared)
 
-    def _add_entry(self, database: Statements, entry: Entry) -> None:
+    def _add_entry(self, database: Statements, entry: Entry, *, is_shared: bool) -> None:
         row = entry.event, json.dumps(entry.fields)
-        if not self._database.is_shared:
+        if not is_shared:
             database.execute("INSERT INTO audit_entries (event, fields) VALUES (?, ?)", row)
             return
         sql = f"INSERT INTO audit_entries (event, fields, instance, noted_at) VALUES (?, ?, ?, {_NOW_S})"  # noqa: S608  # constants
         database.execute(sql, (*row, self._instance))
 
-    def _next_entry(self, database: Statements, lock: str = "") -> Any:
+    def _next_entry(self, database: Statements, *, is_shared: bool, takes: bool = False) -> Any:
         """Return the oldest entry for this audit trail as a row of its number, event and fields, or None."""
-        where, values = "", tuple[object, ...]()
-        if self._database.is_shared:
+        where, values, lock = "", tuple[object, ...](), ""
+        if is_shared:
             where, values = f"WHERE instance = ? OR noted_at < {_NOW_S} - ?", (self._instance, _TAKEN_BY_OTHERS_S)
+            lock = "FOR UPDATE SKIP LOCKED" if takes else ""
         sql = f"SELECT number, event, fields FROM audit_entries {where} ORDER BY number LIMIT 1 {lock}"  # noqa: S608  # constants
         return database.execute(sql, values).fetchone()
 
     @contextmanager
-    def _writing(self) -> Iterator[Statements]:
-        with self._one_at_a_time, self._database.transaction() as statements:
+    def _writing(self, where: Database | None = None) -> Iterator[Statements]:
+        with self._one_at_a_time, (where or self._database).transaction() as statements:
             yield statements
 
     @contextmanager
-    def _reading(self) -> Iterator[Statements]:
+    def _reading(self, where: Database | None = None) -> Iterator[Statements]:
         # One transaction, so that all parts are of one generation.
-        with self._one_at_a_time, self._database.transaction(reads_only=True) as statements:
+        with self._one_at_a_time, (where or self._database).transaction(reads_only=True) as statements:
             yield statements
 
 
 def has_clients(directory: Path) -> bool:
     """Return whether the state directory has a database of clients."""
     return path_exists(directory / f"{_NAME}.db")
+
+
+def _setting(database: Statements, name: str) -> str | None:
+    row = database.execute("SELECT value FROM settings WHERE name = ?", (name,)).fetchone()
+    return str(row[0]) if row is not None else None
+
+
+def _store_setting(database: Statements, name: str, value: str) -> None:
+    database.execute(f"{_UPSERT_SETTING} excluded.value", (name, value))
+
+
+def _blocked(database: Statements) -> dict[str, float]:
+    found: dict[str, float] = json.loads(_setting(database, _BLOCKED) or "{}")
+    return found
+
+
+def _known_by(sha256: str) -> str:
+    """Return the setting with the stored digest of a key. It does not have the SHA-256, by which a key is imported."""
+    return _KEY_OF_HASH + hashlib.sha256(b"key\0" + sha256.encode()).hexdigest()
+
+
+def _add_secret(database: Statements, key_id: str, digest: str, at_s: float, sha256: str) -> None:
+    database.execute(_INSERT_DIGEST, (digest, key_id, at_s))
+    if sha256:
+        _store_setting(database, _known_by(sha256), digest)
+
+
+def _expect_new(database: Statements, sha256: str, now_s: float) -> None:
+    """Raise AlreadyStored for the SHA-256 (hex) of a key that is blocked, or that is or was stored."""
+    if (since_s := _blocked(database).get(sha256)) is not None:
+        fix = "`gateway keys unblock` lifts the block, or create a new key, without a hash"
+        raise AlreadyStored(f"the key with this hash is blocked since {_day(since_s)}: {fix}")
+    sql = (
+        "SELECT k.id, k.client, k.revoked_at, s.valid_until FROM key_secrets s "
+        "LEFT JOIN api_keys k ON k.id = s.key_id WHERE s.digest IN (?, ?)"
+    )
+    known = database.execute(sql, (sha256, _setting(database, _known_by(sha256)) or "")).fetchone()
+    if known is None:
+        return
+    key_id, client, revoked_at_s, until_s = known
+    if key_id is not None and revoked_at_s is None and (until_s is None or until_s > now_s):
+        raise AlreadyStored(f"a key with this hash is stored already, as the key {key_id} of {client}")
+    day = _day(until_s if until_s is not None else revoked_at_s)
+    raise AlreadyStored(f"the key with this hash was revoked or replaced on {day}: create a new key, without a hash")
+
+
+def _day(at_s: float | None) -> str:
+    # An early release did not note the day.
+    return f"{datetime.fromtimestamp(at_s, UTC):%Y-%m-%d}" if at_s is not None else "an unknown day"
 
 
 def _secrets_of(database: Statements, key_id: str) -> tuple[tuple[float, float | None], ...]:

@@ -36,11 +36,14 @@ _DEADLINE_S = 2.0
 
 
 def client_store(config: ConfigVersion, state_dir: Path) -> ClientStore:
-    """Open the database of the clients of an installation. Raises StateError."""
+    """Open the database of the clients of an installation, and of the blocks of its keys. Raises StateError."""
     from gateway.state.client_store import ClientStore
 
-    shared = shared_database(config.stores, _CLIENTS_S) if config.has_shared_clients else None
-    return ClientStore(state_dir) if shared is None else ClientStore(state_dir, shared, instance_name(state_dir))
+    shared = shared_database(config.stores, _CLIENTS_S)
+    if shared is None:
+        return ClientStore(state_dir)
+    name = instance_name(state_dir)
+    return ClientStore(state_dir, shared, name, shares_clients=config.has_shared_clients)
 
 
 def shared_database(stores: Stores | None, command_s: float = _STATEMENT_S) -> Postgres | None:

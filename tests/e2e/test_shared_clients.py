@@ -11,9 +11,12 @@ from uuid import uuid4
 import httpx
 import pytest
 
-from tests.kit.metered_gateway import HELD_TOKENS
+from tests.kit.chat_http import CHAT, body
+from tests.kit.configs import key_hash
+from tests.kit.metered_gateway import HELD_TOKENS, client_of
+from tests.kit.metered_provider import APP_KEY
 from tests.kit.postgres_server import RunningPostgres
-from tests.kit.store_cell import Cell, cell, environ_of, run_command
+from tests.kit.store_cell import Cell, cell, environ_of, instance, run_command
 from tests.kit.waiting import eventually
 
 pytestmark = pytest.mark.slow("starts stores and several gateways")
@@ -168,3 +171,31 @@ def test_database_without_valkey_has_the_clients_of_one_instance(tmp_path: Path,
             it["spent"] for it in json.loads(one.run("budgets", "show", "--client", "solo", "--json"))["budgets"]
         ] == ["110"]
         eventually(lambda: [row["client"] for row in one.rows()] == ["solo"])
+
+
+def test_key_of_the_file_is_blocked_on_both_instances(tmp_path: Path, postgres: RunningPostgres) -> None:
+    """Also while the database is down, and after a start in that time."""
+    clients = {"clients": {"web": {"keys": [key_hash("gk-web")]}}}
+    with cell(tmp_path, postgres, clients) as both:
+        shown = json.loads(both.run("keys", "block", key_hash("gk-web"), "--json"))
+        eventually(lambda: _codes(both, "gk-web") == {"invalid_api_key"})
+        assert _codes(both, APP_KEY) == {""}
+        eventually(lambda: _trail(both, 0, shown["id"]) == ["key_blocked"])
+        listed = _admin(both, 1, "GET", "/v1/admin/keys?client=web").json()["keys"]
+        assert [(key["id"], key["status"]) for key in listed] == [(shown["id"], "blocked")]
+        both.instances[0].abort()
+        postgres.kill()
+        try:
+            with instance(both.path, 0) as started:
+                with client_of(started, authorization="Bearer gk-web") as client:
+                    assert client.post(CHAT, json=body()).status_code == 401
+                started.abort()  # a stop waits for the database, because usage rows are left
+            assert _code(both, 1, APP_KEY) == ""
+            assert _code(both, 1, "gk-unknown") == "invalid_api_key", "the file says which keys exist"
+            answer = _admin(both, 1, "POST", f"/v1/admin/keys/{shown['id']}/unblock")
+            assert (answer.status_code, answer.json()["error"]["code"]) == (503, "state_unavailable")
+        finally:
+            postgres.restart()
+        assert _admin(both, 1, "POST", f"/v1/admin/keys/{shown['id']}/unblock").json()["status"] == "valid"
+        eventually(lambda: _code(both, 1, "gk-web") == "")
+        eventually(lambda: _trail(both, 1, shown["id"]) == ["key_unblocked"])

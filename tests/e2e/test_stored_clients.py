@@ -7,6 +7,7 @@ import json
 import sys
 import time
 from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -106,10 +107,59 @@ def test_key_works_soon_on_all_workers_until_it_is_revoked(operator: Operator) -
     operator.expect(made["key"], "invalid_api_key")
     assert "was revoked" in operator.ask(made["key"]).json()["error"]["message"]
     assert operator.json("keys", "show", made["id"])["status"] == "revoked"
-    # Nor by its hash, which the database cannot compare with the digest that it has.
-    operator.run("keys", "create", "--client", "app", "--hash", key_hash(made["key"]))
-    operator.expect(operator.json("keys", "create", "--client", "app")["key"], "")
-    operator.expect(made["key"], "invalid_api_key")
+    again = {"client": "app", "hash": key_hash(made["key"])}
+    refused = operator.call("POST", "/v1/admin/keys", again)
+    assert (refused.status_code, refused.json()["error"]["code"]) == (409, "conflict")
+    assert f"was revoked or replaced on {datetime.now(UTC).date()}" in refused.text
+
+
+def block_and_unblock(operator: Operator, key: str, other: str) -> None:
+    """Check that a key is refused by all workers until its block is lifted, by a command and by the admin API."""
+    operator.expect(key, "")
+    shown = json.loads(operator.run("keys", "block", key_hash(key), "--as", "ines", "--json"))
+    assert (shown["client"], shown["status"]) == ("app", "blocked")
+    began = time.monotonic()
+    operator.expect(key, "invalid_api_key")
+    assert time.monotonic() - began < 30, "two seconds on a machine that is not busy"
+    assert "the API key is blocked" in operator.ask(key).json()["error"]["message"]
+    assert operator.code(other) == ""
+    assert operator.json("keys", "show", shown["id"])["status"] == "blocked"
+    assert operator.call("POST", f"/v1/admin/keys/{shown['id']}/unblock").json()["status"] == "valid"
+    operator.expect(key, "")
+    blocked = operator.call("POST", f"/v1/admin/keys/{key_hash(key)}/block").json()
+    assert (blocked["id"], blocked["status"]) == (shown["id"], "blocked")
+    operator.expect(key, "invalid_api_key")
+    assert "is not blocked" in operator.run("keys", "unblock", shown["id"])
+    operator.expect(key, "")
+
+    def events() -> list[str]:
+        return [line["event"] for line in operator.trail() if line.get("key") == shown["id"]][-4:]
+
+    eventually(lambda: events() == ["key_blocked", "key_unblocked"] * 2)
+    assert key not in (operator.state / "audit.jsonl").read_text()
+
+
+def test_stored_key_is_blocked_until_that_is_lifted(operator: Operator) -> None:
+    key, other = (operator.json("keys", "create", "--client", "app")["key"] for _ in range(2))
+    operator.expect(other, "")
+    block_and_unblock(operator, key, other)
+
+
+@pytest.mark.slow("starts a gateway with workers")
+def test_key_of_the_file_is_blocked_until_that_is_lifted(providers: SimulatorThread, tmp_path: Path) -> None:
+    """The commands that change a client of the file still change nothing."""
+    keys = {"app": {"keys": [key_hash("gk-app")]}, "web": {"keys": [key_hash("gk-web")]}}
+    path = config_for(providers, PATIENT).without("clients").merge({"clients": keys}).write(tmp_path)
+    state = tmp_path / "state"
+    with running_gateway(path, {**KEYS, "GATEWAY_STATE_DIR": str(state), "GATEWAY_WORKERS": "2"}) as gateway:
+        operator = Operator(gateway, state)
+        with operator.admin:
+            block_and_unblock(operator, "gk-app", "gk-web")
+            revoked = operator.call("POST", f"/v1/admin/keys/{key_hash('gk-app')[7:17]}/revoke")
+            assert (revoked.status_code, revoked.json()["error"]["code"]) == (409, "clients_in_file")
+            operator.run("keys", "block", key_hash("gk-web"))
+    with running_gateway(path, {**KEYS, "GATEWAY_STATE_DIR": str(state)}) as gateway:
+        assert Operator(gateway, state).code("gk-web") == "invalid_api_key", "a start keeps the block"
 
 
 @pytest.mark.slow("waits for the end of a grace time")

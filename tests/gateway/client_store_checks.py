@@ -16,10 +16,10 @@ def revoked_digest_stays(store: ClientStore) -> None:
         store.add("clients", client, {}, ENTRY)
     store.add_key(KeyInfo("k1", "app", "", "", 100.0), "digest-1", ENTRY)
     store.add_key(KeyInfo("k2", "app", "", "", 100.0), "digest-2", ENTRY)
-    store.revoke_key("k1", 200.0, ENTRY)
+    store.revoke_key("k1", 200_000.0, ENTRY)
     assert [key.digest for key in store.snapshot(100.0).keys] == ["digest-2"]
     for client in ("app", "web"):
-        with pytest.raises(AlreadyStored, match="was revoked"):
+        with pytest.raises(AlreadyStored, match="was revoked or replaced on 1970-01-03: "):
             store.add_key(KeyInfo("k3", client, "", "", 300.0), "digest-1", ENTRY)
     with pytest.raises(AlreadyStored, match="is stored already"):
         store.add_key(KeyInfo("k3", "web", "", "", 300.0), "digest-2", ENTRY)
@@ -28,6 +28,42 @@ def revoked_digest_stays(store: ClientStore) -> None:
         store.add_key(KeyInfo("k3", "web", "", "", 300.0), "digest-1", ENTRY)
     store.add_key(KeyInfo("k3", "web", "", "", 300.0), "digest-2", ENTRY)
     assert [(key.digest, key.client) for key in store.snapshot(300.0).keys] == [("digest-2", "web")]
+
+
+def hash_of_a_made_key_is_known(store: ClientStore) -> None:
+    """Check that a key of which the store has an HMAC is known by its SHA-256, while it is valid and afterwards."""
+    store.add("clients", "app", {}, ENTRY)
+    store.add_key(KeyInfo("k1", "app", "", "", 100.0), "hmac-1", ENTRY, "hash-1")
+    with pytest.raises(AlreadyStored, match="is stored already, as the key k1 of app"):
+        store.add_key(KeyInfo("k2", "app", "", "", 300.0), "hash-1", ENTRY)
+    store.rotate_key("k1", "hmac-2", 200.0, 50.0, ENTRY, sha256="hash-2")
+    found = [store.id_of_hash(sha256, 249.0) for sha256 in ("hash-1", "hash-2", "hash-3")]
+    assert found == ["k1", "k1", None]
+    assert store.id_of_hash("hash-1", 250.0) is None
+    with pytest.raises(AlreadyStored, match="was revoked or replaced on 1970-01-01: "):
+        store.add_key(KeyInfo("k2", "app", "", "", 300.0), "hash-1", ENTRY)
+    store.revoke_key("k1", 200_000.0, ENTRY)
+    with pytest.raises(AlreadyStored, match="was revoked or replaced on 1970-01-03: "):
+        store.add_key(KeyInfo("k2", "app", "", "", 300_000.0), "hash-2", ENTRY)
+    assert store.id_of_hash("hash-2", 300_000.0) is None
+
+
+def block_stays_until_it_is_lifted(store: ClientStore) -> None:
+    """Check that blocks are a change that others notice, and that a blocked hash makes no key."""
+    store.add("clients", "app", {}, ENTRY)
+    store.add_key(KeyInfo("k1", "app", "", "", 100.0), "digest-1", ENTRY)
+    before = store.generation()
+    store.set_blocked("k1", 200.0, ENTRY)
+    store.set_blocked("digest-2", 200_000.0, ENTRY)
+    assert store.blocked() == (before + 2, {"k1": 200.0, "digest-2": 200_000.0})
+    assert store.snapshot(300.0).blocked == store.last_blocked() == store.blocked()[1]
+    assert [key.blocked_at_s for key in store.keys("app")] == [200.0]
+    with pytest.raises(AlreadyStored, match="is blocked since 1970-01-03: "):
+        store.add_key(KeyInfo("k2", "app", "", "", 300.0), "digest-2", ENTRY)
+    for name in ("k1", "digest-2"):
+        store.set_blocked(name, None, ENTRY)
+    assert store.blocked() == (before + 4, {})
+    store.add_key(KeyInfo("k2", "app", "", "", 300.0), "digest-2", ENTRY)
 
 
 def replaced_digest_stays(store: ClientStore) -> None:

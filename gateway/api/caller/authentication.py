@@ -70,6 +70,8 @@ def authenticate(config: ConfigVersion, headers: RequestHeaders) -> Client | Non
         client = config.clients.get(_hash(key.decode("latin-1").encode("utf-8")))
     if client is None:
         raise _unknown_key(config, key)
+    if config.blocked_keys and not config.blocked_keys.keys().isdisjoint((client.key_hash, _hash(key))):
+        raise _no_key("the API key is blocked: ask the operator of this gateway for another key")
     return client
 
 
@@ -96,7 +98,7 @@ def _unknown_key(config: ConfigVersion, key: bytes) -> ApiError:
         if read.cell != own:
             message = f"the API key was issued by another cell, and this is the cell `{own}`: call the cell of the key"
             return ApiError("key_of_another_cell", message, headers={"www-authenticate": "Bearer"})
-    if config.keys_stale:
+    if config.keys_stale and config.clients_source == "database":
         message = "the keys cannot be looked up now: try again later"
         return ApiError("keys_unavailable", message, retry_after_s=_KEYS_RETRY_S)
     if config.clients_source == "database":

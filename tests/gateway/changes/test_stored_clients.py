@@ -6,9 +6,10 @@ import asyncio
 import hashlib
 import json
 import sqlite3
-from collections.abc import Iterator
-from contextlib import closing
+from collections.abc import Iterator, Mapping
+from contextlib import closing, suppress
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +23,12 @@ from gateway.model.caller import RequestHeaders
 from gateway.model.config_version import ConfigVersion
 from gateway.model.stored_client import StoredClients
 from gateway.operator_errors import DatabaseUnreachable, StateError
-from gateway.service.client_admin import AdminRefused
+from gateway.service.client_admin import AdminRefused, FileClients
+from gateway.service.key_blocks import KeyBlocks
 from gateway.state.client_store import ClientStore
 from providers.auth import Secret
 from tests.gateway.clocks import SetClock
-from tests.kit.configs import BASE, table_of
+from tests.kit.configs import BASE, key_hash, table_of
 
 START = 1_795_000_000.0
 TABLE = replace(table_of(BASE.without("clients")), clients_source="database", keys=KeyRules(max_stale_s=300.0))
@@ -96,6 +98,98 @@ def test_clients_of_the_file_are_unchanged(database: ClientDatabase) -> None:
     with pytest.raises(AdminRefused) as refused:
         database.admin("").create("clients", "app", {})
     assert (refused.value.status, refused.value.code) == (409, "clients_in_file")
+
+
+APP_KEY, OF_FILE = "gk-app", "app"
+FILE = table_of(BASE.without("clients").merge({"clients": {OF_FILE: {"keys": [key_hash(APP_KEY)]}}}))
+
+
+def blocks_of(database: ClientDatabase, config: ConfigVersion) -> KeyBlocks:
+    return KeyBlocks(database.admin("ines"), config)
+
+
+def staged(database: ClientDatabase, config: ConfigVersion) -> ConfigVersion:
+    """Return the version as it is staged after a look at the database."""
+    database.refresh()
+    return database.stage(config)
+
+
+@pytest.mark.parametrize("named", [key_hash(APP_KEY), key_hash(APP_KEY)[7:], key_hash(APP_KEY)[7:17]])
+def test_key_of_the_file_is_blocked_until_that_is_lifted(database: ClientDatabase, tmp_path: Path, named: str) -> None:
+    database.stage(FILE)
+    blocks = blocks_of(database, FILE)
+    shown = blocks.block(named)
+    assert (shown["client"], shown["status"], shown["hash"]) == (OF_FILE, "blocked", key_hash(APP_KEY))
+    assert blocks.block(named) == shown, "it is blocked once"
+    active = staged(database, FILE)
+    assert code_of(active, APP_KEY) == "invalid_api_key"
+    assert active.requires_key, "also if the keys of all clients are blocked"
+    assert FileClients(active).list_keys()["keys"] == [shown]
+    without = staged(database, replace(FILE, clients={}))
+    assert FileClients(without).list_keys()["keys"] == [{**shown, "client": None}], "a rollback may bring it back"
+    with closing(ClientStore(tmp_path)) as store:
+        after_a_start = ClientDatabase(tmp_path, store=store)
+        assert code_of(after_a_start.stage(FILE), APP_KEY) == "invalid_api_key"
+    assert blocks.unblock(named)["status"] == "valid"
+    assert staged(database, FILE) is FILE
+    trail = Trail()
+    database.store.move_entries(lambda entry: trail.note(entry.event, entry.fields))
+    assert [(event, line["client"], line["who"]) for event, line in trail.lines] == [
+        ("key_blocked", OF_FILE, "ines"),
+        ("key_unblocked", OF_FILE, "ines"),
+    ]
+
+
+def test_key_that_no_client_has_is_blocked_by_its_hash_alone(database: ClientDatabase) -> None:
+    database.stage(FILE)
+    blocks = blocks_of(database, FILE)
+    shown = blocks.block(key_hash("gk-leaked"))
+    assert (shown["client"], shown["status"]) == (None, "blocked")
+    assert code_of(staged(database, FILE), APP_KEY) == OF_FILE
+    with pytest.raises(AdminRefused, match="no key with this id"):
+        blocks.block("nosuchkey0")
+    assert blocks.unblock(str(shown["id"]))["status"] == "unknown"
+    assert FileClients(staged(database, FILE)).list_keys(OF_FILE)["keys"] != []
+
+
+@pytest.mark.parametrize("way", ["id", "hash", "hash of an early release"])
+def test_stored_key_is_blocked_until_that_is_lifted(database: ClientDatabase, way: str) -> None:
+    """Of a key that an early release made, the database has an HMAC alone."""
+    database.stage(TABLE)
+    key, other = key_of(database), key_of(database, "other")
+    key_id, blocks = key.split("_")[2], blocks_of(database, TABLE)
+    if way == "hash of an early release":
+        with database.store._writing() as statements:
+            statements.execute("DELETE FROM settings WHERE name LIKE 'key_of_hash:%'")
+    named = key_id if way == "id" else key_hash(key)
+    shown = blocks.block(named)
+    active = staged(database, TABLE)
+    assert (code_of(active, key), code_of(active, other)) == ("invalid_api_key", "other")
+    listed = {str(one["id"]): one for one in database.admin("").list_keys()["keys"]}  # type: ignore[attr-defined]
+    assert [it["status"] for it in listed.values()].count("blocked") == 1
+    assert listed[str(shown["id"])] == shown
+    if way != "hash of an early release":
+        assert shown["client"] == "app"
+        with pytest.raises(AdminRefused, match="is blocked, so it can't be rotated"):
+            database.admin("").rotate_key(key_id, None)
+    blocks.unblock(str(shown["id"]))
+    assert code_of(staged(database, TABLE), key) == "app"
+
+
+def test_key_that_was_revoked_is_not_created_again_by_its_hash(database: ClientDatabase) -> None:
+    database.stage(TABLE)
+    key, admin = key_of(database), database.admin("ines")
+    admin.revoke_key(key.split("_")[2])
+    day = datetime.now(UTC).date().isoformat()
+    for client in ("app", "other"):
+        with suppress(AdminRefused):
+            admin.create("clients", client, {})
+        with pytest.raises(AdminRefused, match=f"was revoked or replaced on {day}") as refused:
+            admin.create_key(client, imported=key_hash(key))
+        assert refused.value.status == 409
+    blocks_of(database, TABLE).block(key_hash("gk-leaked"))
+    with pytest.raises(AdminRefused, match=f"is blocked since {day}"):
+        admin.create_key("app", imported=key_hash("gk-leaked"))
 
 
 def test_unreadable_database_keeps_known_keys_for_the_allowed_time(
@@ -237,6 +331,10 @@ class UnreachableStore(ClientStore):
         self._expect_up()
         return replace(super().snapshot(now_s), generation=7)
 
+    def blocked(self) -> tuple[int, Mapping[str, float]]:
+        self._expect_up()
+        return 7, super().blocked()[1]
+
     def _expect_up(self) -> None:
         if self.is_down:
             raise DatabaseUnreachable("the database did not answer in time")
@@ -253,6 +351,21 @@ def test_shared_database_that_is_down_at_the_start_is_read_later(tmp_path: Path,
         assert database.refresh()
         assert code_of(database.stage(TABLE), "gk-any") == "invalid_api_key"
         assert database.tokens() == {}
+
+
+def test_blocks_are_known_at_a_start_without_the_shared_database(tmp_path: Path, clock: SetClock) -> None:
+    digest = key_hash(APP_KEY)[7:]
+    with closing(UnreachableStore(tmp_path)) as store:
+        store.remember_blocked({digest: START})
+        database = ClientDatabase(tmp_path, store=store, clock=clock)
+        active = database.stage(FILE)
+        assert (code_of(active, APP_KEY), code_of(active, "gk-any")) == ("invalid_api_key", "invalid_api_key")
+        assert active.keys_stale
+        clock.now += 10_000
+        assert staged(database, FILE).clients is FILE.clients, "they work as long as the outage lasts"
+        store.is_down = False
+        assert database.refresh()
+        assert (database.stage(FILE).keys_stale, database.stage(FILE).blocked_keys) == (False, {digest: START})
 
 
 def test_shared_database_is_read_again_after_a_failure(tmp_path: Path, clock: SetClock) -> None:

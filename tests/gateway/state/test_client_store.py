@@ -13,6 +13,8 @@ from gateway.model.stored_client import AdminToken, Role
 from gateway.state.client_store import ClientStore
 from tests.gateway.client_store_checks import (
     ENTRY,
+    block_stays_until_it_is_lifted,
+    hash_of_a_made_key_is_known,
     last_token_stays_closed,
     replaced_digest_stays,
     revoked_digest_stays,
@@ -31,6 +33,14 @@ def test_digest_of_a_revoked_key_stays_also_after_its_client_is_removed(store: C
 
 def test_secret_that_was_replaced_cannot_be_added_again(store: ClientStore) -> None:
     replaced_digest_stays(store)
+
+
+def test_made_key_is_known_by_its_hash(store: ClientStore) -> None:
+    hash_of_a_made_key_is_known(store)
+
+
+def test_block_stays_until_it_is_lifted(store: ClientStore) -> None:
+    block_stays_until_it_is_lifted(store)
 
 
 def test_listener_stays_closed_after_the_last_token_until_it_is_opened(store: ClientStore) -> None:

@@ -13,7 +13,13 @@ from gateway.model.stored_client import AdminToken, KeyInfo, Role
 from gateway.operator_errors import DatabaseUnreachable, NotStored
 from gateway.state.client_store import AlreadyStored, ClientStore, Entry
 from gateway.usage.postgres import Postgres, upgrade
-from tests.gateway.client_store_checks import last_token_stays_closed, replaced_digest_stays, revoked_digest_stays
+from tests.gateway.client_store_checks import (
+    block_stays_until_it_is_lifted,
+    hash_of_a_made_key_is_known,
+    last_token_stays_closed,
+    replaced_digest_stays,
+    revoked_digest_stays,
+)
 from tests.kit.postgres_server import RunningPostgres, running_postgres
 
 pytestmark = pytest.mark.slow("starts PostgreSQL")
@@ -144,6 +150,37 @@ def test_digest_of_a_revoked_key_stays_also_after_its_client_is_removed(store: C
 
 def test_secret_that_was_replaced_cannot_be_added_again(store: ClientStore) -> None:
     replaced_digest_stays(store)
+
+
+def test_made_key_is_known_by_its_hash(store: ClientStore) -> None:
+    hash_of_a_made_key_is_known(store)
+
+
+def test_block_stays_until_it_is_lifted(store: ClientStore) -> None:
+    store.remember_blocked({"k1": 200.0, "digest-2": 200_000.0})
+    block_stays_until_it_is_lifted(store)
+
+
+def test_blocks_of_clients_in_the_file_are_shared_and_all_else_is_not(
+    postgres: RunningPostgres, tmp_path: Path
+) -> None:
+    postgres.empty()
+    one, other = (
+        ClientStore(tmp_path / name, Postgres(postgres.address()), name, shares_clients=False)
+        for name in ("one", "other")
+    )
+    with closing(one), closing(other):
+        one.add_token(AdminToken("t1", Role.VIEWER, "", 100.0), "token-digest", _ENTRY)
+        one.set_blocked("hash", 200.0, Entry("key_blocked", {"key": "k"}))
+        assert other.blocked() == (1, {"hash": 200.0})
+        assert (other.generation(), other.tokens(), other.last_blocked()) == (1, {}, {})
+        assert (one.is_shared, one.last_blocked()) == (False, {"hash": 200.0})
+        taken: list[str] = []
+        other.move_entries(lambda entry: taken.append(entry.event))
+        assert taken == []
+        one.move_entries(lambda entry: taken.append(entry.event))
+        assert taken == ["changed", "key_blocked"]
+        assert not one.has_entries()
 
 
 def test_listener_stays_closed_after_the_last_token_until_it_is_opened(store: ClientStore) -> None:
