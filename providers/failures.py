@@ -132,6 +132,8 @@ class Failure(Value, frozen=True):
         unsent: Whether it is certain that no byte of the request was sent.
         about: The subject, if it differs from `ABOUT`. Read `concerns`.
         is_stated: Whether the provider's words or the HTTP standard show it. A guess may be about this request.
+        was_kept: Whether a kept connection ended under the request, soon and without a byte of an answer. That shows
+            nothing about the provider: on a new connection it may answer.
         rule: The rule that judged, in words: "minimax code 1008", "status 403 alone".
     """
 
@@ -147,6 +149,7 @@ class Failure(Value, frozen=True):
     unsent: bool = False
     about: About | None = None
     is_stated: bool = True
+    was_kept: bool = False
     rule: str = ""
 
     @property

@@ -212,7 +212,7 @@ async def ask_capabilities(
                 record = Record("check", time.monotonic(), config.version)
                 options.usage = accounting.internal_request(config, record)
             try:
-                answer = await client.send(step, secret, options, deadline)
+                answer = await client.send_alone(step, secret, options, deadline)
             except ProviderFailed as error:
                 failure = error.failure
                 if failure.kind is FailureKind.FIELD_REFUSED and failure.should_retry:

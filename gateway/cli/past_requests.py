@@ -47,6 +47,7 @@ _IN_WORDS: dict[DecisionReason, str] = {
     DecisionReason.ATTEMPTS_TOTAL: "the request has had all its attempts",
     DecisionReason.RETRY_BUDGET: "the retry budget of the process is spent",
     DecisionReason.BREAKER: "the deployment's breaker is open",
+    DecisionReason.KEPT_CONNECTION: "a kept connection had ended, so the request was sent on a new one",
     DecisionReason.EFFECTS: "the provider may have stored or done something",
     DecisionReason.RESUME: "the answer broke off, and the next step was asked to continue it",
 }

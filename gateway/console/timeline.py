@@ -41,6 +41,7 @@ _REASONS: Mapping[str, str] = {
     "attempts_total": _("the request has had all its attempts"),
     "retry_budget": _("the retry budget is spent"),
     "breaker": _("its breaker is open"),
+    "kept_connection": _("a kept connection had ended"),
     "effects": _("it may have had an effect already"),
     "resume": _("the next deployment continues the answer"),
 }

@@ -86,8 +86,9 @@ class Resumption(Value, frozen=True):
         self, steps: tuple[Step, ...], broken: Step, sent: SentAnswer, failed: Failed, broken_at: int
     ) -> ContinuationStream | None:
         """Return the rest of the answer by the first step that gives it. `broken_at`: the index of its attempt."""
-        context, attempts, prefills = self.context, self.context.record.attempts, True
-        while len(attempts) < context.bounds.attempts.total and (steps := self._able(steps, sent, prefills=prefills)):
+        context, record, prefills = self.context, self.context.record, True
+        attempts, most = record.attempts, context.bounds.attempts.total
+        while len(record.tries) < most and (steps := self._able(steps, sent, prefills=prefills)):
             attempts[broken_at] = replace(attempts[broken_at], decision=_CONTINUED)
             try:
                 answer = await self._ask(steps, sent, prefills=prefills)
@@ -137,7 +138,7 @@ class Resumption(Value, frozen=True):
         """Return the steps that can continue the answer; record why the others cannot."""
         able: list[Step] = []
         record, most = self.context.record, self.context.bounds.attempts.per_deployment
-        attempts = tuple(record.attempts) if prefills else ()
+        attempts = tuple(record.tries) if prefills else ()
         for step in steps:
             reason = why_spent(step.deployment.name, attempts, most)
             reason = reason or why_too_long(self._request(sent, prefilled=prefills and is_prefilled(step, sent)), step)

@@ -2,7 +2,7 @@
 
 `_TABLE` is the whole policy: what follows from what a failure is about, from whether that is stated, and from the kind
 where that differs. All other code asks `rule_of`. Only a provider's own instructions about retries (`x-should-retry`,
-`retry-after`) are outside it. No code reads an error's text.
+`retry-after`), and a kept connection that ended (`is_resent`), are outside it. No code reads an error's text.
 
 `RetryBudget` limits how many retries a process makes: if every request fails, a retry of each doubles the traffic of a
 provider that is already down. A retry on the same deployment is taken from the budget; a failover goes to another
@@ -31,6 +31,10 @@ _REFUSED_S = 300.0
 _SPENT_S = 60.0
 _REQUESTS, _RETRIES = 0, 1
 _SLICES = 10
+
+
+RESENT = AttemptDecision(AttemptAction.RETRY, DecisionReason.KEPT_CONNECTION)
+"""What follows if `is_resent`: at once, outside all limits of attempts, because the failure shows nothing."""
 
 
 class FailureRule(Value, frozen=True):
@@ -116,6 +120,16 @@ _RULES = {
 def rule_of(failure: Failure) -> FailureRule:
     """Return what follows from a failure."""
     return _RULES[failure.concerns, failure.is_stated, failure.kind]
+
+
+def is_resent(failure: Failure, *, has_effects: bool) -> bool:
+    """Return whether the request is sent again on a new connection, because a kept one ended under it.
+
+    Args:
+        failure: The failure.
+        has_effects: The request has effects, which must not happen twice.
+    """
+    return failure.was_kept and (failure.unsent or not has_effects)
 
 
 def next_action(

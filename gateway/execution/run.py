@@ -19,7 +19,7 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type
@@ -32,7 +32,7 @@ from gateway.execution.evidence import EVERYBODY, Asker, FailureEvidence, digest
 from gateway.execution.health import Health, why_of
 from gateway.execution.latency import RecentAnswers, first_token_timeout_s
 from gateway.execution.redaction import redacted
-from gateway.execution.retry import RetryBudget, cooldown_of, leave, next_action, rule_of
+from gateway.execution.retry import RESENT, RetryBudget, cooldown_of, is_resent, leave, next_action, rule_of
 from gateway.execution.transport import Transport
 from gateway.execution.upstream_client import (
     Answer,
@@ -105,6 +105,13 @@ class RunContext(msgspec.Struct):
     awaited: Step | None = None
     least_context: int = 0
     attempts_before: int = 0
+
+
+class _Again(NamedTuple):
+    """What an attempt keeps that is sent again because a kept connection ended under it."""
+
+    secret: Secret | None
+    tickets: Tickets
 
 
 class PlanExecutor:
@@ -204,13 +211,7 @@ class Run(msgspec.Struct):
         if step is None:
             self.has_ended = True
             raise AttemptFailed
-        # Do not start an attempt that has less time than the timer's resolution.
-        if (left_s := self.left_s()) <= RESOLUTION_S:
-            if slot is not None:
-                slot.release()
-            self.failure, self.has_ended = Failure(FailureKind.DEADLINE, "the request's time is over"), True
-            raise AttemptFailed
-        return await self._attempt(step, slot, left_s)
+        return await self._attempt(step, slot)
 
     # --- selecting --------------------------------------------------------------------------------
 
@@ -313,51 +314,63 @@ class Run(msgspec.Struct):
 
     # --- attempting -------------------------------------------------------------------------------
 
-    async def _attempt(self, step: Step, slot: Slot | None, left_s: float) -> Answer:
-        """Make one attempt, and record it. A stream takes over the slot, and the ticket of the breaker."""
+    async def _attempt(self, step: Step, slot: Slot | None, again: _Again | None = None) -> Answer:
+        """Make one attempt, and record it. A stream takes over the slot, and the ticket of the breaker.
+
+        Args:
+            step: The step.
+            slot: The slot of its deployment.
+            again: What the attempt holds that is sent again, on a new connection. None: it is sent for the first time.
+        """
+        # Do not start an attempt that has less time than the timer's resolution.
+        if (left_s := self.left_s()) <= RESOLUTION_S:
+            if slot is not None:
+                slot.release()
+            if self.evidence is not None and again is not None:
+                self.evidence.released(again.tickets)
+            self.failure, self.has_ended = Failure(FailureKind.DEADLINE, "the request's time is over"), True
+            raise AttemptFailed
         executor, context, deployment = self.executor, self.context, step.deployment
         record, clock, evidence = context.record, context.deadline.clock, self.evidence
         started_at = clock()
         request = self.request if context.request_for is None else context.request_for(step)
-        secret = executor.health.next_key(deployment, self.used_keys, context.asker)
+        if again is None:
+            secret = executor.health.next_key(deployment, self.used_keys, context.asker)
+            tickets = evidence.admit(context.asker, started_at) if evidence is not None else ()
+        else:
+            secret, tickets = again
         options = options_for(request, step, context, executor.health, left_s, self.is_last)
         answers = options.answers = executor.health.latency.of(deployment)
-        options.started_at = started_at
+        options.started_at, options.anew = started_at, again is not None
         self.used_keys += (secret,)
         if self.is_last and self.plan.barrier is None:
             context.awaited = step
-        tickets = evidence.admit(context.asker, started_at) if evidence is not None else ()
         if not record.attempts:
             executor.budget.record_request(started_at)
+        answer: Answer | None = None
         try:
             answer = await executor.client.send(step, secret, options, context.deadline, context.still_allowed)
         except ProviderFailed as error:
             failure, ended_at = redacted(error.failure, deployment, options.request), clock()
-            if slot is not None:
-                slot.release()
-            self._note_failure(step, secret, failure, options, tickets)
             record.attempts.append(recorded_attempt(deployment, started_at, ended_at, failure))
-            self._decide(deployment, failure)
-            raise AttemptFailed from None
+            if again is not None or not is_resent(failure, has_effects=self.plan.has_effects):
+                if slot is not None:
+                    slot.release()
+                self._note_failure(step, secret, failure, options, tickets)
+                self._decide(deployment, failure)
+                raise AttemptFailed from None
         except BaseException as error:
-            # Nothing was sent, or the client has left.
-            ended_at = clock()
-            is_silent = isinstance(error, asyncio.CancelledError) and options.was_silent(step, ended_at)
-            if is_silent:
-                self._note_failure(step, secret, _LEFT, options, tickets)
-            elif evidence is not None:
-                evidence.released(tickets)
+            self._note_stop(error, step, secret, options, tickets)
             if slot is not None:
                 slot.release()
             if isinstance(error, Withdrawn):
                 self.wait_s = 0.0
                 self._skip(step, str(error), _NO_KINDS)
                 raise AttemptFailed from None
-            if is_silent:
-                record.attempts.append(recorded_attempt(deployment, started_at, ended_at, _LEFT))
-            elif not isinstance(error, CallRefused | ConfigChanged):
-                record.abandoned += (recorded_attempt(deployment, started_at, ended_at),)
             raise
+        if answer is None:
+            self._record_decision(RESENT)
+            return await self._attempt(step, slot, _Again(secret, tickets))
         ended_at, stream = clock(), answer.stream if isinstance(answer.stream, LiveStream) else None
         if evidence is not None:
             if stream is None:
@@ -374,6 +387,21 @@ class Run(msgspec.Struct):
             executor.health.succeeded(deployment, secret)
         record.attempts.append(recorded_attempt(deployment, started_at, ended_at))
         return answer
+
+    def _note_stop(
+        self, error: BaseException, step: Step, secret: Secret | None, options: AttemptOptions, tickets: Tickets
+    ) -> None:
+        """Record an attempt of which nothing was sent, or whose client has left."""
+        record, started_at, ended_at = self.context.record, options.started_at, self.context.deadline.clock()
+        is_silent = isinstance(error, asyncio.CancelledError) and options.was_silent(step, ended_at)
+        if is_silent:
+            self._note_failure(step, secret, _LEFT, options, tickets)
+            record.attempts.append(recorded_attempt(step.deployment, started_at, ended_at, _LEFT))
+            return
+        if self.evidence is not None:
+            self.evidence.released(tickets)
+        if not isinstance(error, CallRefused | ConfigChanged | Withdrawn):
+            record.abandoned += (recorded_attempt(step.deployment, started_at, ended_at),)
 
     def _had_time(self, failure: Failure, step: Step, options: AttemptOptions) -> bool:
         """Return whether a provider that counts as silent had the time to answer, and answered no other request."""
@@ -427,7 +455,7 @@ class Run(msgspec.Struct):
         self._record_decision(decision)
 
     def _next(self, deployment: Deployment, failure: Failure) -> AttemptDecision:
-        bounds, attempts = self.context.bounds, self.context.record.attempts
+        bounds, attempts = self.context.bounds, self.context.record.tries
         made = len(attempts) - self.context.attempts_before
         if self.plan.has_effects and not failure.unsent:
             # The effect may have happened: it must not happen twice.

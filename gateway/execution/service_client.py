@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 
-from gateway.execution.transport import Transport, UpstreamResponse
+from gateway.execution.transport import Transport, UpstreamResponse, sent_anew
 from gateway.execution.upstream_request import FenceBreach, upstream_request
 from gateway.model.permit import ServicePermit
 from providers.failures import ProviderFailed
@@ -42,10 +42,15 @@ class ServiceClient:
         """
         if not isinstance(permit, ServicePermit):
             raise FenceBreach("a call of a service needs a service permit")
-        request = upstream_request(permit, wire, limit_s)
+
+        async def send(anew: bool) -> UpstreamResponse:
+            request = upstream_request(permit, wire, limit_s)
+            request.anew = anew
+            return await self._transport.send(request)
+
         try:
             async with asyncio.timeout(limit_s):
-                response = await self._transport.send(request)
+                response = await sent_anew(send)
                 try:
                     return ServiceResponse(response.status, response.headers, await _read(response, most_bytes))
                 finally:

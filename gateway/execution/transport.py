@@ -8,9 +8,9 @@ from __future__ import annotations
 import asyncio
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from gateway.execution.deadline import TimeLimit
 from gateway.execution.upstream_request import FenceBreach, UpstreamRequest
@@ -32,6 +32,7 @@ from providers.transport import (
 from providers.transport.decoding import Decoder, decoder_for
 from providers.wire import WireResponse
 
+_Result = TypeVar("_Result")
 TURN_BYTES = 64 * 1024
 """The largest piece that is handed out at once: parsing it takes up to a microsecond per byte."""
 _PERMITS = (Permit, ServicePermit)
@@ -156,6 +157,19 @@ def local_resource_failure(detail: str) -> Failure:
     return Failure(FailureKind.OVERLOADED, message, detail, unsent=True)
 
 
+async def sent_anew(send: Callable[[bool], Awaitable[_Result]]) -> _Result:
+    """Return the result of a call. If a kept connection ended under it, it is made again, on a new connection.
+
+    `send` makes the call, with True on a new connection. Not for a `Run`, which records each sending as an attempt.
+    """
+    try:
+        return await send(False)
+    except ProviderFailed as error:
+        if not error.failure.was_kept:
+            raise
+    return await send(True)
+
+
 class PoolTransport:
     """The default transport: our own connection pool. `clock` is Unix time, for `UpstreamResponse.received_at`."""
 
@@ -170,7 +184,7 @@ class PoolTransport:
         sent = request.pooled = PoolRequest(
             head.origin, start, request.take_body(), request.connect_s, request.permit, request.recheck, request.link
         )
-        sent.may_repeat = request.may_repeat
+        sent.anew = request.anew
         try:
             connection = await self._pool.open(sent)
         except NotAllowed as error:
@@ -315,7 +329,8 @@ def failure_of(error: TransportError) -> Failure:
             return Failure(FailureKind.CONNECT, message, detail, unsent=True, should_retry=again)
         case ConnectionBroken(answered=False):
             message = "the connection to the provider broke before it answered"
-            return Failure(FailureKind.CONNECT, message, detail, is_stated=False)
+            kept, unsent = error.was_kept, not error.is_sent
+            return Failure(FailureKind.CONNECT, message, detail, is_stated=False, was_kept=kept, unsent=unsent)
         case ConnectionBroken():
             return Failure(FailureKind.INTERRUPTED, "the provider's answer broke off", detail, is_stated=False)
         case _:

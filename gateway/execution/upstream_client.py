@@ -22,7 +22,7 @@ from gateway.execution.input_calls import read_input, write_input
 from gateway.execution.latency import RecentAnswers, first_token_timeout_s
 from gateway.execution.pseudonyms import pseudonymous
 from gateway.execution.redaction import redacted, redacting
-from gateway.execution.transport import TURN_BYTES, Transport, UpstreamResponse
+from gateway.execution.transport import TURN_BYTES, Transport, UpstreamResponse, sent_anew
 from gateway.execution.upstream_request import UpstreamRequest, upstream_request
 from gateway.model.decision import Step
 from gateway.model.deployment import Deployment
@@ -104,6 +104,7 @@ class AttemptOptions(msgspec.Struct):
         started_at: When the attempt began, in monotonic seconds.
         answers: The answers of the deployment to anybody. None: silence shows nothing.
         bounds: The times that the configuration gives a deployment.
+        anew: It is sent on a new connection, because a kept one has ended under it.
     """
 
     request: ServedRequest
@@ -120,6 +121,7 @@ class AttemptOptions(msgspec.Struct):
     started_at: float = 0.0
     answers: RecentAnswers | None = None
     bounds: Resilience = DEFAULT_RESILIENCE
+    anew: bool = False
 
     def was_silent(self, step: Step, now: float) -> bool:
         """Return whether no byte came for the time to the first token, and the deployment answered no other request."""
@@ -192,7 +194,8 @@ class UpstreamClient:
             if options.check is not None:
                 answer = await options.check(answer)
         except ProviderFailed as error:
-            call.is_silent = error.failure.kind is FailureKind.SILENT and options.was_silent(step, deadline.clock())
+            is_silent = error.failure.kind is FailureKind.SILENT and options.was_silent(step, deadline.clock())
+            call.is_silent = is_silent or error.failure.was_kept
             await call.failed(error.failure, error.usage if isinstance(error, AnswerRefused) else None)
             raise
         except BaseException:
@@ -208,6 +211,22 @@ class UpstreamClient:
             if judged is not result.usage:
                 return msgspec.structs.replace(answer, result=msgspec.structs.replace(result, usage=judged))
         return answer
+
+    async def send_alone(
+        self,
+        step: Step,
+        secret: Secret | None,
+        options: AttemptOptions,
+        deadline: Deadline,
+        still_allowed: StillAllowed | None = None,
+    ) -> Answer:
+        """Return what `send` does, for a caller that makes one attempt and records none."""
+
+        def send(anew: bool) -> Coroutine[Any, Any, Answer]:
+            options.anew = anew
+            return self.send(step, secret, options, deadline, still_allowed)
+
+        return await sent_anew(send)
 
     async def count(
         self, step: Step, secret: Secret | None, chat: ChatRequest, usage: RequestUsage | None, allowed: StillAllowed
@@ -272,8 +291,7 @@ class UpstreamClient:
         """Send a request, and read until its answer begins. `chat`: it, as it is sent; None if it is not a chat."""
         deployment = step.deployment
         is_large = options.is_large = len(upstream.body) > _LARGE_BYTES
-        if chat is not None and chat.extra:
-            upstream.may_repeat = not has_effects(chat)
+        upstream.anew = options.anew
         try:
             with deadline.limit(options.limit_s):
                 # Only the transport holds the body from here on: no copy is kept while the provider thinks.

@@ -71,7 +71,7 @@ class UpstreamRequest(msgspec.Struct):
         connect_s: Limit for DNS, TCP and TLS together.
         recheck: Called again if a connection had to be made, which may take seconds. Its exceptions are passed on.
         link: How connections to the origin are made. None: directly, with the public authorities.
-        may_repeat: It may be sent again if a kept connection turns out to be closed. Not if it has effects.
+        anew: It is sent on a new connection, because a kept one has ended under an earlier sending.
         was_sent: Set by a transport when it sends a part of it.
         pooled: The request of the pool that sends it, if one does.
     """
@@ -83,7 +83,7 @@ class UpstreamRequest(msgspec.Struct):
     connect_s: float
     recheck: Recheck | None = None
     link: Link | None = None
-    may_repeat: bool = True
+    anew: bool = False
     was_sent: bool = False
     pooled: PoolRequest | None = None
 

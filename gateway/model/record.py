@@ -45,6 +45,7 @@ class DecisionReason(StrEnum):
     ATTEMPTS_TOTAL = "attempts_total"  # the request has had all its attempts
     RETRY_BUDGET = "retry_budget"  # the retry budget of the process is spent
     BREAKER = "breaker"  # the deployment's breaker is open
+    KEPT_CONNECTION = "kept_connection"  # a kept connection had ended, so the request is sent on a new one
     EFFECTS = "effects"  # the provider may have stored or done something, so the request is not sent again
     RESUME = "resume"  # the answer broke off, and the next step continues it
 
@@ -102,6 +103,11 @@ class AttemptRecord(Value, frozen=True):
     def outcome(self) -> str:
         """`ok`, or the failure kind."""
         return "ok" if self.failure is None else self.failure.kind
+
+    @property
+    def is_resent(self) -> bool:
+        """Whether a kept connection ended under it, and the request was sent again at once."""
+        return self.decision is not None and self.decision.reason is DecisionReason.KEPT_CONNECTION
 
     def decision_fields(self) -> dict[str, str | float]:
         """Return the rule that judged the failure and the decision after it, by names that all outputs share."""
@@ -300,6 +306,11 @@ class Record:
         A request that the adapter cannot express in the provider's wire format is never sent.
         """
         return [attempt for attempt in self.attempts if attempt.outcome != FailureKind.UNSUPPORTED]
+
+    @property
+    def tries(self) -> list[AttemptRecord]:
+        """The attempts that count for limits and show something about their deployments: all but those sent again."""
+        return [attempt for attempt in self.attempts if not attempt.is_resent]
 
     @property
     def passed_over(self) -> dict[str, str]:

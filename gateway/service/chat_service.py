@@ -384,7 +384,7 @@ class ChatService:
                 # Some servers shorten a prompt that is too long, and answer without an error.
                 context.least_context = count_tokens(chat)
             context.usage = tier.usage = tier.usage or context.usage
-            context.attempts_before = len(exchange.record.attempts) if opened is not None else 0
+            context.attempts_before = len(exchange.record.tries) if opened is not None else 0
         if type(chat.messages) is not Texts and has_state(chat):
             turn.returns_state = True
             context.request_for = lambda step: self._seal_of(config, step.deployment).unseal_request(chat)

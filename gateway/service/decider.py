@@ -267,7 +267,7 @@ class Decider:
         if decision is None or region is None:
             return None
         verdicts = {deployment.name: verdict for deployment, verdict in decision.verdicts}
-        failed = [(made.deployment, made.failure.kind) for made in record.attempts if made.failure is not None]
+        failed = [(made.deployment, made.failure.kind) for made in record.tries if made.failure is not None]
 
         def outcomes(step: RouteStep) -> list[Outcome]:
             name = member_of(step, decision, _sticky(exchange))
@@ -335,8 +335,8 @@ def _remaining(decision: Decision, plan: Plan, exchange: Exchange) -> Plan:
     spent: dict[str, FailureKinds] = {}
     reasons = {it.name: verdict.detail for it, verdict in decision.verdicts if not isinstance(verdict, Step)}
     for step in plan.steps:
-        if (reason := why_spent(step.deployment.name, record.attempts, most)) is not None:
-            made = (it.failure for it in record.attempts if it.deployment == step.deployment.name)
+        if (reason := why_spent(step.deployment.name, record.tries, most)) is not None:
+            made = (it.failure for it in record.tries if it.deployment == step.deployment.name)
             spent[step.deployment.name] = frozenset([failure.kind for failure in made if failure is not None])
         if step.permit.destination not in within:
             reason = _NOT_WITHIN

@@ -315,7 +315,7 @@ class ShadowTraffic:
             options = AttemptOptions(request, limit_s, bounds.connect_s, bounds.idle_s)
             if self.accounting is not None:
                 options.usage = self.accounting.internal_request(config, _own_record(turn))
-            answer = await self._client.send(
+            answer = await self._client.send_alone(
                 step,
                 secret,
                 options,

@@ -334,7 +334,8 @@ class CallUsage:
         seen: The part of the answer that arrived.
         is_ended: Whether its row was written, or its hold released.
         is_refused: Whether the provider answered with an error status.
-        is_silent: Whether no byte came, and the deployment answered no other request: it worked on nothing.
+        is_silent: Whether it worked on nothing: no byte came, and the deployment answered no other request or a kept
+            connection had ended.
         is_unwanted: Whether the gateway stops it, because it needs no more of the answer.
         transmission: Knows whether a part of the call was sent. None: it was not.
     """

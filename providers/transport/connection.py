@@ -125,7 +125,8 @@ class Connection(asyncio.Protocol):
         waiter = self._waiter = self.loop.create_future()
         if self.closed:
             # It was lost since it was made: no callback will report that.
-            self._fail(ConnectionBroken("the connection ended before the request was sent", answered=False))
+            why = "the connection ended before the request was sent"
+            self._fail(ConnectionBroken(why, answered=False, is_sent=False))
         else:
             self.transport.write(request)
         return waiter

@@ -42,11 +42,20 @@ class ConnectFailed(TransportError):
 
 
 class ConnectionBroken(TransportError):
-    """The connection ended early. `answered`: at least one byte of a response had arrived."""
+    """The connection ended early.
 
-    def __init__(self, message: str, *, answered: bool) -> None:
+    Attributes:
+        answered: At least one byte of a response had arrived.
+        is_sent: The request may have been sent, completely or in part.
+        was_kept: It was a kept connection, and ended soon and without a byte: its server may have closed it before the
+            request came (RFC 9112, section 9.3.1). The same request may be answered on a new connection.
+    """
+
+    def __init__(self, message: str, *, answered: bool, is_sent: bool = True) -> None:
         super().__init__(message)
         self.answered = answered
+        self.is_sent = is_sent
+        self.was_kept = False
 
 
 class BadResponse(TransportError):

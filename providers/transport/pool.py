@@ -1,8 +1,9 @@
 """A lean pool of HTTP/1.1 connections. Only this module opens connections.
 
-Each origin has its own idle connections; the one used last is reused first. A request is sent on an idle connection or
-on a new one: there is no queue, and nothing is scanned. Redirects are not followed, and no proxy is used except that of
-the request's link. Names are resolved for each new connection, connections have a largest age, and address families are
+Each origin has its own idle connections; the one used last is reused first. A request is sent once, on an idle
+connection or on a new one: there is no queue, and nothing is scanned. What is sent again is the caller's to decide, who
+pays for it (`ConnectionBroken.was_kept`). Redirects are not followed, and no proxy is used except that of the request's
+link. Names are resolved for each new connection, connections have a largest age, and address families are
 raced (RFC 8305). `allow` decides which origins may be connected to, and is asked first.
 """
 
@@ -19,7 +20,7 @@ import msgspec
 
 from providers.transport.connection import Connection
 from providers.transport.dial import Names, first_socket
-from providers.transport.errors import ConnectFailed, ConnectionBroken, TransportError, lacks_room, reason_of
+from providers.transport.errors import ConnectFailed, ConnectionBroken, lacks_room, reason_of
 from providers.transport.tls import Key, Link, tls_context
 from providers.transport.tunnel import address_of, connect_through
 
@@ -33,7 +34,6 @@ Recheck = Callable[[], None]
 
 _CLOSING_S = 2.0
 """A connection that the server has closed before it got a request ends within a round trip."""
-_SMALL_BYTES = 64 * 1024
 _IDLE_S = 30.0
 _LONGEST_S = 300.0
 """The largest age of a connection: an older one may lead to an address that its name no longer has."""
@@ -69,7 +69,7 @@ class PoolRequest(msgspec.Struct):
         link: How its connection is made. None: directly, with the public authorities.
         head_only: The response has no body (HEAD).
         is_sent: Set when the connection gets the request.
-        may_repeat: It may be sent again if a kept connection turns out to be closed. Not if it has effects.
+        anew: It is sent on a new connection.
     """
 
     origin: str
@@ -81,7 +81,7 @@ class PoolRequest(msgspec.Struct):
     link: Link | None = None
     head_only: bool = False
     is_sent: bool = False
-    may_repeat: bool = True
+    anew: bool = False
 
     def __repr__(self) -> str:
         """Show neither the head, which holds a key, nor the body, which holds a prompt."""
@@ -104,8 +104,7 @@ class Pool:
         """Send a whole request and return its connection when the head of the response has arrived.
 
         The connection must be given back with `take_back`. How long the server may take to answer is the caller's to
-        limit. A server may close a kept connection while a request is on its way (RFC 9112, section 9.3.1): if it ends
-        soon and without a byte, the request is sent once more, on a new connection. Any other end is an error.
+        limit.
 
         Raises:
             TransportError: No head arrived, or `allow` refused the origin.
@@ -113,26 +112,18 @@ class Pool:
         origin, link = request.origin, request.link
         self._allow(origin, request.permit, "" if link is None else link.proxy)
         key = origin if link is None else (origin, link)
-        body, request.body = request.body, b""
-        held = [b"%bcontent-length: %d\r\n\r\n%b" % (request.start, len(body), body)]
-        del body
-        kept = self._take(key)
-        if kept is None or not request.may_repeat:
-            return await self._sent(kept or await self._new(key, request), held, request)
-        sent_at = kept.loop.time()
-        if len(held[0]) > _SMALL_BYTES:
-            # A large request is not held for as long as the provider thinks.
-            kept.loop.call_later(_CLOSING_S, held.clear)
+        kept = None if request.anew else self._take(key)
+        connection = kept or await self._new(key, request)
+        sent_at = connection.loop.time()
         try:
-            return await self._sent(kept, held[:], request)
-        except ConnectionBroken as error:
-            if error.answered or not held or kept.loop.time() - sent_at > _CLOSING_S:
-                raise
-            try:
-                connection = await self._new(key, request)
-            except TransportError:
-                raise error from None  # the first connection may have got the request
-        return await self._sent(connection, held, request)
+            # The loop's transport holds what the system has not taken yet: the whole need not be held for an answer.
+            await self._begin(connection, request)
+        except BaseException as error:
+            self._drop(connection)
+            if isinstance(error, ConnectionBroken) and kept is not None:
+                error.was_kept = not error.answered and kept.loop.time() - sent_at <= _CLOSING_S
+            raise
+        return connection
 
     async def _new(self, key: Key, request: PoolRequest) -> Connection:
         """Return a new connection on which the request may still be sent."""
@@ -146,16 +137,12 @@ class Pool:
                 raise
         return connection
 
-    async def _sent(self, connection: Connection, data: list[bytes], request: PoolRequest) -> Connection:
-        """Send a request, which is taken out of `data`, and wait for the head of the response."""
+    def _begin(self, connection: Connection, request: PoolRequest) -> asyncio.Future[None]:
+        """Send a request, whose body is taken out of it. The future is done when the head of the response is there."""
+        body, request.body = request.body, b""
         request.is_sent = True
-        try:
-            # The loop's transport holds what the system has not taken yet: the whole need not be held for an answer.
-            await connection.begin(data.pop(), head_only=request.head_only)
-        except BaseException:
-            self._drop(connection)
-            raise
-        return connection
+        data = b"%bcontent-length: %d\r\n\r\n%b" % (request.start, len(body), body)
+        return connection.begin(data, head_only=request.head_only)
 
     def take_back(self, connection: Connection) -> None:
         """Keep a connection for the next request, if it can be reused."""
@@ -188,7 +175,7 @@ class Pool:
             connection = idle.pop()
             # It was reusable when it came back, and data since then has closed it. Data that the loop has not read yet
             # is an end or an unsolicited answer: another request must not get it.
-            if not connection.closed and not connection.pending(0):
+            if not connection.closed and not connection.pending(0) and not connection.transport.is_closing():
                 return connection
             self._drop(connection)
         return None

@@ -16,7 +16,18 @@ from tests.e2e.usage_accounts import ACCOUNTS, REQUESTS, ROUTE_OF_ACCOUNTS, ask_
 from tests.e2e.worker_processes import WORKERS
 from tests.kit.chat_http import CHAT, body
 from tests.kit.gateway_process import GatewayProcess
-from tests.kit.metered_gateway import CAP, HELD_TOKENS, LIMIT_S, client_of, in_money, rows_of, serving, serving_file
+from tests.kit.metered_gateway import (
+    CAP,
+    HELD_TOKENS,
+    INPUT_BOUND,
+    LIMIT_S,
+    client_of,
+    in_money,
+    rows_of,
+    serving,
+    serving_file,
+    with_budget,
+)
 from tests.kit.metered_provider import PROMPT_TOKENS, metered_config, metered_provider
 from tests.kit.waiting import eventually
 
@@ -54,6 +65,23 @@ def test_row_names_the_outcome_and_the_source_of_its_numbers(
     assert (row["outcome"], row["usage_source"], row["client"]) == (outcome, source, "app")
     if source == "provider":
         assert (row["input_tokens"], row["output_tokens"], row["amount"]) == (PROMPT_TOKENS, 20, "0.00005")
+
+
+def test_each_sending_on_a_connection_that_closes_has_a_hold_and_a_row(tmp_path: Path) -> None:
+    """The provider reads each request that follows on a connection, and closes it."""
+    answer, unanswered = PROMPT_TOKENS + 2 * CAP, PROMPT_TOKENS
+    room = (2 * answer + unanswered + INPUT_BOUND + 2 * CAP) / 1_000_000
+    patches = with_budget(amount=f"{room:.6f} EUR"), "resilience: {attempts: {total: 1}}"
+    with serving(tmp_path, "closes", *patches) as (gateway, meter), client_of(gateway) as client:
+        answers = [client.post(CHAT, json=body(max_tokens=CAP)) for _ in range(3)]
+        # The budget admits the third request, but not its second sending.
+        assert [answer.status_code for answer in answers] == [200, 200, 429]
+    rows = sorted(rows_of(tmp_path), key=lambda row: row["time"])
+    assert len(meter.calls) == len(rows)
+    assert [row["outcome"] for row in rows] == ["answered", "failed", "answered", "failed"]
+    failed = [row for row in rows if row["outcome"] == "failed"]
+    assert {(row["usage_source"], row["output_tokens"]) for row in failed} == {("estimated", 0)}
+    assert all(0 < row["input_tokens"] <= PROMPT_TOKENS for row in failed)
 
 
 def test_client_that_leaves_pays_for_what_was_generated(tmp_path: Path) -> None:

@@ -31,6 +31,7 @@ class Call:
     Attributes:
         number: counts the calls of its path from 0.
         until_read: waits until the test client reports that it has read the first text.
+        is_first: whether it is the first one of its connection.
     """
 
     number: int
@@ -39,6 +40,7 @@ class Call:
     until_closed: Callable[[], Awaitable[None]]
     until_read: Callable[[], Awaitable[object]]
     headers: Mapping[str, str] = field(default_factory=dict)
+    is_first: bool = True
 
     @property
     def stream(self) -> bool:
@@ -177,6 +179,7 @@ class Provider:
 
     async def _connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._open.add(writer)
+        is_first = True
         try:
             async for path, headers, body in _requests(reader):
                 place = path.strip("/").removesuffix("/v1/chat/completions")
@@ -187,7 +190,8 @@ class Provider:
                     await reader.read()
 
                 read = self._read[place] = asyncio.Event()
-                await self._behaviours[name](Call(number, body, writer, until_closed, read.wait, headers))
+                await self._behaviours[name](Call(number, body, writer, until_closed, read.wait, headers, is_first))
+                is_first = False
         except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
             pass
         finally:

@@ -156,8 +156,8 @@ def behaviour(meter: Meter, name: str) -> Behaviour:
         named = _NAMED.search(json.dumps(call.body.get("messages", "")))
         seen = SeenCall(name, named[0] if named else "")
         if kind == "flaky":
-            kind = ("ok", "error", "breaks", "late", "uncounted", "ok")[number % 6]
-            seen.prompt_tokens += number % 7
+            kind = ("ok", "error", "breaks", "late", "uncounted", "ok", "closes")[number % 7]
+            seen.prompt_tokens += number % 6
             seen.cached_tokens, seen.reasoning_tokens = number % 4, number % 3
         meter.note(seen)
         if kind == "long":
@@ -180,9 +180,11 @@ def behaviour(meter: Meter, name: str) -> Behaviour:
                 call.reset()
             case "breaks":
                 seen.completion_tokens = 5
-                # Without a byte of an answer, a kept connection would be replaced.
+                # Without a byte of an answer, the request would be sent again on a new connection.
                 await call.send("HTTP/1.1 200 ")
                 call.reset()
+            case "closes" if not call.is_first:
+                call.writer.close()
             case "slow":
                 await answer_metered(call, seen, pause_s=0.02)
             case "silent":

@@ -113,55 +113,67 @@ async def test_origins_share_no_connections(pool: Pool) -> None:
 
 
 @pytest.mark.parametrize("end", [say(then="close"), say(then="reset")], ids=["close", "reset"])
-async def test_kept_connection_that_closes_without_an_answer_is_replaced_once(pool: Pool, end: Script) -> None:
-    async with scripted(say(GOOD), end, say(GOOD), end, end, say(GOOD)) as server:
+async def test_end_of_a_kept_connection_is_told_from_that_of_a_new_one(pool: Pool, end: Script) -> None:
+    """The pool sends nothing twice: each sending is paid for."""
+    async with scripted(say(GOOD), end, end, say(GOOD)) as server:
         await ask(pool, server.origin)
-        assert await ask(pool, server.origin) == b"good"
-        assert (len(server.heads), server.served_by, pool._open) == (3, [1, 1, 2], 1)
-        with pytest.raises(ConnectionBroken) as raised:
-            await ask(pool, server.origin)
-        assert not raised.value.answered
-        assert (server.served_by, pool._open) == ([1, 1, 2, 2, 3], 0), "never twice"
+        for was_kept in (True, False):
+            with pytest.raises(ConnectionBroken) as raised:
+                await ask(pool, server.origin)
+            error = raised.value
+            assert (error.was_kept, error.answered, error.is_sent) == (was_kept, False, True)
+        assert (server.served_by, pool._open) == ([1, 1, 2], 0)
         assert await ask(pool, server.origin) == b"good"
 
 
 @pytest.mark.parametrize(
-    ("second", "may_repeat"),
-    [(say(b"HTTP/1.1 2", then="close"), True), (say(then="close"), False), (say(GOOD[:-1], then="close"), True)],
-    ids=["a byte came", "has effects", "a head came"],
+    ("second", "closing_s"),
+    [(say(b"HTTP/1.1 2", then="close"), 2.0), (say(GOOD[:-1], then="close"), 2.0), (say(then="close"), -1.0)],
+    ids=["a byte came", "a head came", "late"],
 )
-async def test_request_on_a_kept_connection_is_not_sent_again(pool: Pool, second: Script, may_repeat: bool) -> None:
+async def test_kept_connection_that_ends_otherwise_is_no_closed_one(
+    pool: Pool, monkeypatch: pytest.MonkeyPatch, second: Script, closing_s: float
+) -> None:
+    monkeypatch.setattr("providers.transport.pool._CLOSING_S", closing_s)
     async with scripted(say(GOOD), second, say(GOOD)) as server:
         await ask(pool, server.origin)
-        start = request_start(server.origin, "POST", "/v1", "a: b\r\n")
-        sent = PoolRequest(server.origin, start, b"{}", 5, None, may_repeat=may_repeat)
-        with pytest.raises(ConnectionBroken):
-            pool.take_back(await _read(await pool.open(sent)))
+        with pytest.raises(ConnectionBroken) as raised:
+            await ask(pool, server.origin)
+        assert not raised.value.was_kept
         assert len(server.heads) == 2
 
 
-async def test_large_request_is_held_only_while_a_closed_connection_may_show(
+async def test_request_that_is_sent_anew_gets_a_new_connection(pool: Pool) -> None:
+    async with scripted(say(GOOD), say(GOOD)) as server:
+        await ask(pool, server.origin)
+        start = request_start(server.origin, "POST", "/v1", "a: b\r\n")
+        connection = await pool.open(PoolRequest(server.origin, start, b"{}", 5, None, anew=True))
+        pool._drop(connection)
+        assert server.served_by == [1, 2]
+
+
+async def test_connection_that_is_being_closed_is_not_used_again(pool: Pool) -> None:
+    """As after the closing message of TLS: what is written then is dropped without a word."""
+    async with scripted(say(GOOD), say(GOOD)) as server:
+        await ask(pool, server.origin)
+        (kept,) = pool._idle[server.origin]
+        kept.transport.close()
+        assert await ask(pool, server.origin) == b"good"
+        assert server.served_by == [1, 2]
+
+
+async def test_nothing_was_sent_on_a_connection_that_had_ended_before(
     pool: Pool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("providers.transport.pool._CLOSING_S", 0.0)
-
-    async def late(peer: Peer) -> None:
-        await peer.body()
-        await turns()
-        peer.close()
-
-    async with scripted(say(GOOD), late, say(GOOD)) as server:
+    async with scripted(say(GOOD)) as server:
         await ask(pool, server.origin)
-        with pytest.raises(ConnectionBroken):
-            await send(pool, server.origin, b"x" * 200_000)
-        assert len(server.heads) == 2
-
-
-async def _read(connection: Connection) -> Connection:
-    while (data := connection.take()) != b"":
-        if data is None:
-            await connection.more()
-    return connection
+        (kept,) = pool._idle[server.origin]
+        kept.connection_lost(None)
+        monkeypatch.setattr(pool, "_take", lambda _: kept)
+        with pytest.raises(ConnectionBroken) as raised:
+            await ask(pool, server.origin)
+        assert (raised.value.was_kept, raised.value.is_sent) == (True, False)
+        assert len(server.heads) == 1
 
 
 async def test_a_connection_that_the_server_closed_while_idle_is_not_used_again(pool: Pool) -> None:
