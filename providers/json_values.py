@@ -291,11 +291,11 @@ def are_counts(source: Mapping[str, object], *keys: str) -> bool:
         keys: The names of the members.
 
     Returns:
-        Whether `read_count` reads each of them as it is. A missing or null member is fine.
+        Whether each is a number that `read_count` reads as it is. A text is none. A missing or null member is fine.
     """
     for key in keys:
         value = source.get(key)
-        if value is not None and ((number := _whole(value)) is None or number >> 53):
+        if value is not None and (type(value) is str or (number := _whole(value)) is None or number >> 53):
             return False
     return True
 

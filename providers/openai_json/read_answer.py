@@ -160,6 +160,16 @@ class _Counts(msgspec.Struct, frozen=True):
     total_tokens: object = None
     prompt_tokens_details: _OfPrompt = _OfPrompt()
     completion_tokens_details: _OfCompletion = _OfCompletion()
+    # DeepSeek and Moonshot, and servers and relays that repeat their names.
+    prompt_cache_hit_tokens: _Count = 0
+    cached_tokens: _Count = 0
+
+    @property
+    def cached(self) -> int:
+        return self.prompt_tokens_details.cached_tokens or self.prompt_cache_hit_tokens or self.cached_tokens
+
+
+_CACHED = ("prompt_tokens_details.cached_tokens", "prompt_cache_hit_tokens", "cached_tokens")
 
 
 def read_usage(source: Mapping[str, object], rule: Answers | None = None) -> Usage:
@@ -167,7 +177,7 @@ def read_usage(source: Mapping[str, object], rule: Answers | None = None) -> Usa
     paths = rule.cached if rule is not None else ()
     try:
         counts = msgspec.convert(source, _Counts)
-        return _usage_of(counts, counts.prompt_tokens_details.cached_tokens or _first_count(source, paths), rule)
+        return _usage_of(counts, counts.cached or _first_count(source, paths), rule)
     except (msgspec.ValidationError, UnicodeEncodeError):  # the second: a name has half a surrogate pair
         pass
     of_prompt, of_completion = read_map(source, "prompt_tokens_details"), read_map(source, "completion_tokens_details")
@@ -183,7 +193,7 @@ def read_usage(source: Mapping[str, object], rule: Answers | None = None) -> Usa
         _OfPrompt(0, *(read_count(of_prompt, name) for name in _OfPrompt.__struct_fields__[1:])),
         _OfCompletion(*(read_count(of_completion, name) for name in _OfCompletion.__struct_fields__)),
     )
-    usage = _usage_of(counts, _first_count(source, ("prompt_tokens_details.cached_tokens", *paths)), rule)
+    usage = _usage_of(counts, _first_count(source, (*_CACHED, *paths)), rule)
     return usage if are_valid else msgspec.structs.replace(usage, prompt_tokens=0)
 
 
@@ -286,7 +296,7 @@ def _plain_usage(source: msgspec.Raw, rule: Answers) -> Usage | None:
     except msgspec.DecodeError:
         counts = None
     if counts is not None and not rule.cached:
-        return _usage_of(counts, counts.prompt_tokens_details.cached_tokens, rule)
+        return _usage_of(counts, counts.cached, rule)
     usage = as_map(loads(source))
     return read_usage(usage, rule) if usage else None
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+_LEAST_CACHED = 512
+"""The shortest prompt that Claude caches. Source: platform.claude.com, prompt caching (2026-11-20)."""
+
 
 def merged(known: Mapping[str, object], report: Mapping[str, object]) -> Mapping[str, object]:
     """Return a usage with what a later report of the same answer adds. It never takes a count or a detail away.
 
     | a member of the later report | result |
     |---|---|
-    | a count, as a number, a float or a string | it replaces the previous one |
+    | a count | it replaces the previous one |
     | an object of details | merged by this table |
     | missing, null, 0, `""`, `[]`, or an object of nothing else | the previous one stays |
     | a value that is not a count | it replaces the previous one, and makes the usage implausible |
@@ -46,6 +49,8 @@ def count_prompt(prompt: int, completion: int, cached: int, total: object) -> in
     """Return the number of prompt tokens, including those that were read from or written to a cache.
 
     Most vendors count them in the prompt, as OpenAI does. Claude counts them apart from it, and so do relays of Claude.
+    Claude caches no prompt below 512 tokens, so fewer that exceed the prompt are no count: the result is 0, which no
+    prompt has.
 
     Args:
         prompt: The prompt tokens, as the vendor states them.
@@ -56,7 +61,11 @@ def count_prompt(prompt: int, completion: int, cached: int, total: object) -> in
     Examples:
         >>> count_prompt(20, 50, 1100, total=None), count_prompt(1200, 50, 1100, total=1250)
         (1120, 1200)
+        >>> count_prompt(56, 50, 57, total=106)
+        0
     """
+    if cached > prompt and cached < _LEAST_CACHED:
+        return 0
     if cached > prompt:
         return prompt + cached  # whatever the total is: relays of Claude leave the cached tokens out of it, too
     return prompt + cached if cached and total == prompt + completion + cached else prompt

@@ -198,8 +198,8 @@ def test_counts_are_whole_numbers_and_an_invalid_one_leaves_no_prompt(source: di
         return number if 0 <= number < 2**53 else 0
 
     def is_valid(source: object, name: str) -> bool:
-        number = read_int(as_map(source), name)
-        return as_map(source).get(name) is None or (number is not None and 0 <= number < 2**53)
+        value, number = as_map(source).get(name), read_int(as_map(source), name)
+        return value is None or (not isinstance(value, str) and number is not None and 0 <= number < 2**53)
 
     usage = read_usage(source)
     assert [type(number) for number in astuple(usage)] == [int] * 9

@@ -83,7 +83,9 @@ def test_a_later_report_adds_and_takes_nothing_away(reports: list[dict[str, obje
         (100, 1100, None, 1200),
         (1150, 1100, 2300, 2250),
         (0, 1100, None, 1100),
-        (10, 11, 60, 21),
+        (10, 512, 60, 522),
+        (10, 11, 60, 0),
+        (56, 57, None, 0),
         (10, 0, 99, 10),
     ],
 )
