@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import TYPE_CHECKING, Protocol
 
 from gateway.api.errors import ApiError
+from gateway.execution.evidence import EVERYBODY, Asker
 from gateway.model.approval import days_at, terms_of
 from gateway.model.budget import shown_amount
 from gateway.model.config_version import ConfigVersion
 from gateway.model.decision import Unavailable
 from gateway.model.deployment import retirement_notices_of
 from gateway.model.schedule import ScheduleStatus, Tally
-from gateway.model.status import Changes, Finding, Overview, Reload, SimulatedSite, Status, WorkerStatus
+from gateway.model.status import Changes, Finding, Overview, Reload, SimulatedSite, Status, Traffic, WorkerStatus
 from gateway.model.version_names import version_fields
 from gateway.policy.routing import config_exclusion
 from gateway.policy.territory_answers import region_answers
 from gateway.telemetry.event_feed import Subscription
+from gateway.telemetry.traffic import RECENT_S, WINDOW_S
 
 if TYPE_CHECKING:
     from gateway.service.client_admin import ClientAdmin
@@ -50,8 +52,8 @@ class Review(Protocol):
 class Control(Protocol):
     """The operations of a gateway: of one process, or of the supervisor of several."""
 
-    async def status(self) -> Status:
-        """Return the present status."""
+    async def status(self, asker: Asker = EVERYBODY) -> Status:
+        """Return the present status. `asker` is the client and its user for whom deployments are unavailable."""
         ...
 
     async def metrics(self, accept: str) -> tuple[bytes, str]:
@@ -59,7 +61,7 @@ class Control(Protocol):
         ...
 
     async def overview(self) -> Overview:
-        """Return the traffic of the last minutes, and the parts of the status that need a look at the disk."""
+        """Count the traffic until now, and return the parts of the status that need a look at the disk."""
         ...
 
     async def snapshots(self) -> list[bytes]:
@@ -161,6 +163,7 @@ def readiness(status: Status) -> dict[str, object]:
         "state": {"keeps_history": status.keeps_history, "file_active": status.file_is_active},
         "revocations_delayed": config.keys_stale,
         "stores": _stores(status),
+        "traffic": traffic_report(status),
         "rollback_pinned": status.pinned or None,
         "answers": answers_report(status) if status.pinned else None,
         "last_failed_reload": reload_report(status.failed) if status.failed is not None else None,
@@ -180,6 +183,21 @@ def readiness(status: Status) -> dict[str, object]:
             "missing": _missing_seats(status),
             "running": [_worker(worker) for worker in status.workers],
         },
+    }
+
+
+def traffic_report(status: Status) -> dict[str, object]:
+    """Return the requests by region: of the last five minutes, and of the last 30 s."""
+
+    def counted(regions: Mapping[str, Traffic]) -> dict[str, object]:
+        return {name: {"requests": it.requests, "errors": it.errors} for name, it in sorted(regions.items())}
+
+    traffic = status.traffic
+    return {
+        "seconds": int(WINDOW_S),
+        "running": sum(worker.running for worker in status.workers),
+        "regions": counted(traffic.regions),
+        "recent": {"seconds": int(RECENT_S), "regions": counted(traffic.recent)},
     }
 
 
@@ -352,7 +370,19 @@ def unavailable_by_deployment(
 
 def unavailable_everywhere(workers: tuple[WorkerStatus, ...]) -> Mapping[str, Unavailable]:
     """Return the deployments that are unavailable in every worker that answers."""
-    maps = [worker.unavailable for worker in workers if worker.answers]
-    if not maps:
-        return {}
-    return {name: reason for name, reason in maps[0].items() if all(name in other for other in maps)}
+    return _in_all([worker.unavailable for worker in workers if worker.answers])
+
+
+def unavailable_to_clients(workers: tuple[WorkerStatus, ...]) -> Mapping[str, Mapping[str, Unavailable]]:
+    """Return the same for each client that alone may not use a deployment in a worker, by its name."""
+    answering = [worker for worker in workers if worker.answers]
+    names = {name for worker in answering for name in worker.unavailable_to}
+    return {
+        name: _in_all([worker.unavailable_to.get(name, worker.unavailable) for worker in answering])
+        for name in sorted(names)
+    }
+
+
+def _in_all(maps: Sequence[Mapping[str, Unavailable]]) -> Mapping[str, Unavailable]:
+    first = maps[0] if maps else {}
+    return {name: reason for name, reason in first.items() if all(name in other for other in maps)}

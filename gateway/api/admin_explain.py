@@ -5,6 +5,7 @@ from __future__ import annotations
 from gateway.api.admin_control import unavailable_by_deployment, unavailable_everywhere
 from gateway.api.errors import ApiError
 from gateway.api.public_routes import named_assistant
+from gateway.execution.evidence import Asker, asker_of
 from gateway.model.assistant import Assistant
 from gateway.model.config_version import Client, ConfigVersion
 from gateway.model.location import Reports
@@ -24,7 +25,7 @@ def explain_document(
     user: str | None,
     selection: tuple[str | None, str | None, str | None] = (None, None, None),
 ) -> dict[str, object]:
-    """Return how a request would be routed, as `explain` does, with the health of the running gateway.
+    """Return how a request would be routed, as `explain` does, with the health of the running gateway for its caller.
 
     `selection` has the intent of the chat, the choice that the user prefers, and the age band that a claim names.
     """
@@ -43,6 +44,12 @@ def explain_document(
         "breakers": unavailable_by_deployment(status.workers, by_breaker=True),
     }
     return {**explained, "client": client, **unavailable}
+
+
+def explained_asker(config: ConfigVersion, client: str | None, user: str | None) -> Asker:
+    """Return who would ask, so that a deployment that is unavailable for them alone is skipped. Raises ApiError."""
+    caller = _client(config, client)
+    return asker_of(config, caller.name if caller is not None else None, user)
 
 
 def _client(config: ConfigVersion, name: str | None) -> Client | None:

@@ -19,7 +19,7 @@ from gateway.api.admin_changes import add_change_routes
 from gateway.api.admin_clients import AdminRoutes, add_client_routes
 from gateway.api.admin_control import Control, answers_report, fault_report, reload_report
 from gateway.api.admin_deployments import deployments_document
-from gateway.api.admin_explain import explain_document, territories_document
+from gateway.api.admin_explain import explain_document, explained_asker, territories_document
 from gateway.api.admin_guard import Guard, Identity
 from gateway.api.admin_status import status_document
 from gateway.api.body import parse_json
@@ -113,7 +113,7 @@ class _Endpoints:
         return router
 
     async def status_of_all(self) -> JSONResponse:
-        status, overview = await self._control.status(), await self._control.overview()
+        overview, status = await self._control.overview(), await self._control.status()
         # This decides for every region, which takes too long for the event loop.
         return JSONResponse(await asyncio.to_thread(status_document, status, overview))
 
@@ -154,6 +154,8 @@ class _Endpoints:
         age_band: Annotated[str | None, Query()] = None,
     ) -> JSONResponse:
         status = await self._control.status()
+        if asker := explained_asker(status.config, client, user):
+            status = await self._control.status(asker)
         return JSONResponse(explain_document(status, assistant, territory, client, user, (intent, prefer, age_band)))
 
     async def territories(self, assistant: Annotated[str | None, Query()] = None) -> JSONResponse:

@@ -3,28 +3,40 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
+from typing import cast
 
-from gateway.api.admin_control import readiness_word, unavailable_everywhere
+from gateway.api.admin_control import readiness_word, traffic_report, unavailable_everywhere, unavailable_to_clients
 from gateway.model.approval import days_at, terms_of
 from gateway.model.assistant import Assistant
 from gateway.model.config_version import ConfigVersion, Region
 from gateway.model.consent import Consents
-from gateway.model.decision import Plan
+from gateway.model.decision import Plan, Unavailable
 from gateway.model.deployment import retirement_notices_of
 from gateway.model.location import Location
 from gateway.model.schedule import Phase
-from gateway.model.status import CellInstance, CellState, InstanceState, Overview, Reload, Status, Traffic
+from gateway.model.status import (
+    AskedCounts,
+    CellInstance,
+    CellState,
+    InstanceState,
+    Overview,
+    Reload,
+    Status,
+    Traffic,
+    TrafficCounts,
+)
 from gateway.policy.routing import decide
 from gateway.policy.territory_answers import plain_needs
 from gateway.release import release_name
+from gateway.telemetry.traffic import RECENT_S, WINDOW_S
 
 _SOON_DAYS = 60
-_TRAFFIC_S = 300
 _FEWEST = 5
-"""Fewer requests show nothing about a region."""
+"""Of fewer requests, all must have failed."""
 
 
 def status_document(status: Status, overview: Overview) -> dict[str, object]:
@@ -32,20 +44,9 @@ def status_document(status: Status, overview: Overview) -> dict[str, object]:
     since = status.loaded.at.isoformat(timespec="seconds")
     regions = [*_regions(status)]
     instances = [*_instances(status, overview, since)]
-    traffic = {
-        "seconds": _TRAFFIC_S,
-        "running": sum(worker.running for worker in status.workers),
-        "regions": {
-            name: {"requests": counts.requests, "errors": counts.errors}
-            for name, counts in sorted(overview.traffic.items())
-        },
-    }
-    problems = [
-        *_problems(status, regions),
-        *_problems_of_traffic(overview.traffic),
-        *_problems_of_cell(overview.cell, instances),
-    ]
-    return _document(status, since, regions, traffic, instances, problems)
+    failing, failed = _problems_of_traffic(status.traffic)
+    problems = [*_problems(status, regions), *failing, *_problems_of_cell(overview.cell, instances)]
+    return _document(status, since, regions, traffic_report(status), instances, problems, [*_warnings(status), *failed])
 
 
 def cell_document(
@@ -82,7 +83,7 @@ def cell_document(
         *_pin_and_answers(status, regions),
         *_problems_of_cell(None, rows),
     ]
-    return _document(status, since.isoformat(timespec="seconds"), regions, None, rows, every)
+    return _document(status, since.isoformat(timespec="seconds"), regions, None, rows, every, [])
 
 
 def _document(
@@ -92,6 +93,7 @@ def _document(
     traffic: dict[str, object] | None,
     instances: list[dict[str, object]],
     problems: list[str],
+    warnings: list[str],
 ) -> dict[str, object]:
     config, days = status.config, days_at(status.at_s)
     return {
@@ -113,6 +115,7 @@ def _document(
             if notice.days_left <= _SOON_DAYS
         ],
         "problems": problems,
+        "warnings": warnings,
         **({"simulated": True} if config.demo or config.simulated else {}),
     }
 
@@ -145,19 +148,30 @@ def _problems_of_cell(cell: CellState | None, instances: list[dict[str, object]]
 
 
 def _regions(status: Status) -> Iterator[dict[str, object]]:
-    config = status.config
+    config, everybody = status.config, unavailable_everywhere(status.workers)
+    by_client = unavailable_to_clients(status.workers)
+    clients = {client.name: client for client in config.clients.values() if client.name in by_client}
     for name, assistant in config.assistants.items():
         if name == assistant.name:
             for use in ("chat", "embeddings", "moderations"):
                 seen = assistant.for_use(use) if assistant.routes_for(use) else None
                 for region in seen.routes if seen is not None else ():
                     if seen is not None:
-                        yield _answers(status, seen, config.regions[region])
+                        entry = _answers(status, seen, config.regions[region], everybody)
+                        asking = [it for it in clients.values() if it.may_ask(name) and it.region in (None, region)]
+                        entry["unanswered_clients"] = sorted(
+                            it.name
+                            for it in asking
+                            if entry["answers"] is not None
+                            and _answers(status, seen, config.regions[region], by_client[it.name])["answers"] is None
+                        )
+                        yield entry
 
 
-def _answers(status: Status, assistant: Assistant, region: Region) -> dict[str, object]:
-    """Return who answers the callers of a region now, with the health of the workers."""
-    health = unavailable_everywhere(status.workers)
+def _answers(
+    status: Status, assistant: Assistant, region: Region, health: Mapping[str, Unavailable]
+) -> dict[str, object]:
+    """Return who answers the callers of a region now, with this health."""
     location = Location(region, _territory_of(status.config, region), "", ())
     config, needs = status.config, plain_needs(assistant)
     decision = decide(config, assistant, location, needs, health, status.at_s)
@@ -201,8 +215,9 @@ def _problems(status: Status, regions: list[dict[str, object]]) -> Iterator[str]
         yield "the database of keys cannot be read, so changes of keys are delayed"
     for name, unavailable in sorted(unavailable_everywhere(status.workers).items()):
         yield f"{name} is skipped for {max(1, math.ceil(unavailable.for_s))} s: {unavailable.reason}"
+    yield from _problems_of_callers(status)
     yield from _pin_and_answers(status, regions)
-    if status.schedules_off:
+    if status.schedules_off and _has_schedules(status.config):
         yield f"no canary schedule runs: {status.schedules_off}"
     for it in status.schedules:
         if it.progress.phase is Phase.ROLLED_BACK:
@@ -210,14 +225,56 @@ def _problems(status: Status, regions: list[dict[str, object]]) -> Iterator[str]
             yield f"the candidate {it.schedule.candidate} of {it.assistant} in {it.region} was taken back: {reason}"
 
 
-def _problems_of_traffic(traffic: Mapping[str, Traffic]) -> Iterator[str]:
-    """Yield the regions where half of the requests fail, or none is answered: a breaker may be open for some alone."""
-    for region, counts in sorted(traffic.items()):
-        name, minutes = region or "no region", _TRAFFIC_S // 60
-        if counts.requests >= _FEWEST and 2 * counts.errors >= counts.requests:
-            yield f"{name}: {counts.errors} of {counts.requests} requests failed in the last {minutes} minutes"
+def _problems_of_traffic(traffic: TrafficCounts) -> tuple[list[str], list[str]]:
+    """Return the regions whose requests fail now as problems, and as warnings those where that is over."""
+    failing: list[str] = []
+    failed: list[str] = []
+    for region, counts in sorted(traffic.regions.items()):
+        recent = traffic.recent.get(region, Traffic())
+        name, minutes = region or "no region", int(WINDOW_S) // 60
+        if _is_outage(recent):
+            failing.append(f"{name}: {recent.errors} of {recent.requests} requests failed in the last {RECENT_S:g} s")
+        is_over = recent.answered > 0 and not recent.errors
+        if _is_outage(counts):
+            text = f"{name}: {counts.errors} of {counts.requests} requests failed in the last {minutes} minutes"
+            (failed if is_over else failing).append(text)
         elif not counts.answered and (without := counts.errors + counts.cancelled) >= _FEWEST:  # clients left first
-            yield f"{name}: none of {without} requests got an answer in the last {minutes} minutes"
+            failing.append(f"{name}: none of {without} requests got an answer in the last {minutes} minutes")
+    return failing, failed
+
+
+def _is_outage(counts: Traffic) -> bool:
+    """Return whether half of the requests failed, or all of a few."""
+    if counts.requests - counts.refused < _FEWEST:
+        return 0 < counts.errors == counts.requests - counts.refused
+    return 2 * counts.errors >= counts.requests
+
+
+def _problems_of_callers(status: Status) -> Iterator[str]:
+    """Yield the deployments that some clients and users alone may not use, with the share that this concerns."""
+    names = {name for worker in status.workers for name in worker.closed_callers}
+    for name in sorted(names):
+        # Workers may mean the same callers.
+        most = max(worker.closed_callers.get(name, 0) for worker in status.workers)
+        attempts, refused = status.traffic.deployments.get(name, AskedCounts())
+        share = f"{refused / (attempts + refused):.0%}" if refused else "none"
+        whom = f"{most} clients or users" if most > 1 else "1 client or user"
+        yield f"{name} is skipped for {whom} alone: {share} of its requests in the last {RECENT_S:g} s"
+
+
+def _warnings(status: Status) -> Iterator[str]:
+    """Yield what is not a problem yet."""
+    everywhere, skipping = unavailable_everywhere(status.workers), Counter[str]()
+    for worker in status.workers:
+        skipping.update(worker.unavailable.keys() - everywhere.keys())
+    for name, count in sorted(skipping.items()):
+        yield f"{name} is skipped by {count} of {len(status.workers)} workers"
+    if status.schedules_off and not _has_schedules(status.config):
+        yield f"no canary schedule can run: {status.schedules_off}"
+
+
+def _has_schedules(config: ConfigVersion) -> bool:
+    return any(assistant.schedules for assistant in config.assistants.values())
 
 
 def _problems_of_stores(status: Status) -> Iterator[str]:
@@ -234,3 +291,6 @@ def _pin_and_answers(status: Status, regions: list[dict[str, object]]) -> Iterat
     for entry in regions:
         if entry["answers"] is None:
             yield f"nobody answers {entry['assistant']} ({entry['use']}) in the region {entry['region']}"
+        for client in cast("list[str]", entry["unanswered_clients"]):
+            what = f"{entry['assistant']} ({entry['use']}) in the region {entry['region']}"
+            yield f"nobody answers the client {client} at {what}"

@@ -22,6 +22,7 @@ from gateway.assembly.receipts import ReceiptService, ReceiptSettings
 from gateway.assembly.usage import UsageReports, UsageWiring
 from gateway.execution.breaker import ALL, Breaker, BreakerState
 from gateway.execution.concurrency_limiter import ConcurrencyLimiter, ConcurrencyLimiters
+from gateway.execution.evidence import EVERYBODY, Asker
 from gateway.execution.health import Health
 from gateway.execution.json_schemas import prepare as prepare_schemas
 from gateway.execution.run import PlanExecutor
@@ -304,6 +305,7 @@ class Gateway:
             self.metrics.live["gateway_receipts_lost_total"] = self._receipts.lost
         self.metrics.live_rows["gateway_breaker_state"] = self._health.breaker_states
         self.metrics.live_rows["gateway_breaker_callers"] = self._health.closed_callers
+        self.metrics.live_rows["gateway_breaker_refusals_total"] = lambda: self._health.refusals
         for name, read in _OF_LIMITERS.items():
             self.metrics.live_rows[name] = partial(limiters.rows, read)
         if self._usage is not None:
@@ -374,13 +376,24 @@ class Gateway:
         stores = self._usage.stores if self._usage is not None else None
         return stores.problems() if stores is not None else {}
 
-    def unavailable_deployments(self) -> Mapping[str, Unavailable]:
-        """Return the deployments that this process does not use now.
+    def unavailable_deployments(self, asker: Asker = EVERYBODY) -> Mapping[str, Unavailable]:
+        """Return the deployments that this process does not use now for an asker.
+
+        Args:
+            asker: The client and its user.
 
         Returns:
             The reason for each by name: it is in a cooldown, or its breaker is open.
         """
-        return self._health.snapshot(self.config)
+        return self._health.snapshot(self.config, asker)
+
+    def unavailable_to_clients(self) -> Mapping[str, Mapping[str, Unavailable]]:
+        """Return what this process does not use now for those clients that alone may not use a deployment.
+
+        Returns:
+            The reason for each deployment by the name of the client.
+        """
+        return self._health.snapshots_of_clients(self.config)
 
     def closed_callers(self) -> Mapping[str, int]:
         """Return which deployments are closed for some callers alone.

@@ -226,8 +226,11 @@ def status_lines(document: Mapping[str, Any]) -> Iterator[str]:
     if traffic is not None:
         none = "" if traffic["regions"] else " none"
         yield f"{traffic['running']} running; in the last {traffic['seconds'] // 60} minutes:{none}"
+        recent = traffic["recent"]
         for region, counts in traffic["regions"].items():
-            yield f"  {region or 'no region':12} {counts['requests']} requests, {counts['errors']} errors"
+            now = recent["regions"].get(region)
+            last = f"; last {recent['seconds']} s: {now['requests']}, {now['errors']} errors" if now else ""
+            yield f"  {region or 'no region':12} {counts['requests']} requests, {counts['errors']} errors{last}"
     yield "who answers:"
     for entry in document["regions"]:
         use = "" if entry["use"] == "chat" else f" ({entry['use']})"
@@ -249,6 +252,8 @@ def status_lines(document: Mapping[str, Any]) -> Iterator[str]:
         yield f"the model of {retirement['deployment']} is retired on {retirement['on']}"
     for problem in document["problems"]:
         yield f"problem: {problem}"
+    for warning in document["warnings"]:
+        yield f"warning: {warning}"
 
 
 def backup(options: argparse.Namespace) -> int:

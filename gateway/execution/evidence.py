@@ -61,6 +61,12 @@ def words_of(scope: Asker) -> str:
     return f"one user{of}" if user else scope[-1]
 
 
+def client_of(scope: Asker) -> str | None:
+    """Return the name of the client that is the whole scope, or None."""
+    is_client = len(scope) == 1 and scope[0].startswith("client ")
+    return scope[0].removeprefix("client ") if is_client else None
+
+
 def digest_of(request: ServedRequest) -> bytes:
     """Return a digest of what a request contains. The asker, and whether the answer is streamed, are not part of it."""
     if isinstance(request, ChatRequest):
@@ -105,12 +111,12 @@ class FailureEvidence:
     @property
     def is_closed(self) -> bool:
         """Whether it is closed for anybody."""
-        return self.everybody.state is not CLOSED or self.closed_callers > 0
+        return self.everybody.state is not CLOSED or bool(self.closed_callers)
 
     @property
-    def closed_callers(self) -> int:
-        """For how many clients and users it is closed for themselves alone."""
-        return sum(it.state is not CLOSED for it in self._narrow.values())
+    def closed_callers(self) -> tuple[Asker, ...]:
+        """The clients and users for whom alone it is closed."""
+        return tuple(scope for scope, it in self._narrow.items() if it.state is not CLOSED)
 
     def blocking(self, asker: Asker, now: float) -> Breaker | None:
         """Return the breaker that does not admit this asker, for the longest time if there are several."""

@@ -15,12 +15,12 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 
-from gateway.execution.breaker import Breaker, BreakerState
+from gateway.execution.breaker import ALL, Breaker, BreakerState
 from gateway.execution.deadline import Clock
-from gateway.execution.evidence import EVERYBODY, Asker, FailureEvidence
+from gateway.execution.evidence import EVERYBODY, Asker, FailureEvidence, client_of
 from gateway.execution.latency import LatencyTracker
 from gateway.model.config_version import ConfigVersion
-from gateway.model.decision import FailureKinds, Unavailable
+from gateway.model.decision import Decision, Exclusion, FailureKinds, SkipReason, Unavailable
 from gateway.model.deployment import Deployment
 from gateway.model.resilience import BreakerRule
 from providers.auth import Secret
@@ -47,10 +47,15 @@ class _Cooldown(Value, frozen=True):
     reason: str
     is_rate_limit: bool
     kinds: FailureKinds = frozenset({None})
+    is_callers: bool = False
 
 
 class Health:
-    """The cooldowns, the breakers and the latencies of one process. Times are monotonic seconds."""
+    """The cooldowns, the breakers and the latencies of one process. Times are monotonic seconds.
+
+    Attributes:
+        refusals: By a deployment's name, the requests that it did not get because of their client or user alone.
+    """
 
     def __init__(
         self,
@@ -68,6 +73,7 @@ class Health:
         self.suspicions: dict[_SecretKey, FailureEvidence] = {}
         self._turns: dict[str, int] = {}
         self.latency = LatencyTracker()
+        self.refusals = Counter[tuple[str, ...]]()
 
     def cool_down(self, deployment: Deployment, secret: Secret | None, for_s: float, failure: Failure) -> None:
         """Do not use this key of the deployment for some time. A longer cooldown that is running stays."""
@@ -163,10 +169,28 @@ class Health:
 
     def closed_callers(self) -> Mapping[tuple[str, ...], int]:
         """Return, by a deployment's name, how many clients and users alone may not use it."""
-        counts = Counter[tuple[str, ...]]()
-        for key, evidence in self._evidence.items():
-            counts[key[0],] += evidence.closed_callers
-        return counts
+        return {(name,): len(scopes) for name, scopes in self._closed_scopes().items()}
+
+    def _closed_scopes(self) -> dict[str, set[Asker]]:
+        scopes: dict[str, set[Asker]] = {key[0]: set() for key in self._evidence}
+        for seen in (self._evidence, self.suspicions):
+            for key, evidence in seen.items():
+                scopes.setdefault(key[0], set()).update(evidence.closed_callers)
+        return scopes
+
+    def snapshots_of_clients(self, config: ConfigVersion) -> Mapping[str, Mapping[str, Unavailable]]:
+        """Return, for each client that alone may not use a deployment, all that it cannot use now; usually empty."""
+        scopes = set[Asker]().union(*self._closed_scopes().values())
+        return {name: self.snapshot(config, scope) for scope in scopes if (name := client_of(scope)) is not None}
+
+    def note_refusals(self, decision: Decision, unavailable: Mapping[str, Unavailable]) -> None:
+        """Count the deployments before the first step of a decision that are unavailable for its caller alone."""
+        for deployment, verdict in decision.verdicts:
+            if not isinstance(verdict, Exclusion):
+                return
+            why = unavailable.get(deployment.name) if verdict.reason is SkipReason.HEALTH else None
+            if why is not None and why.is_callers:
+                self.refusals[deployment.name,] += 1
 
     def snapshot(self, config: ConfigVersion, asker: Asker = EVERYBODY) -> Mapping[str, Unavailable]:
         """Return the deployments of this config version that this asker cannot use now, by name; usually empty."""
@@ -195,8 +219,9 @@ class Health:
         evidence, now = self._closed.get(deployment.asked_at), self._clock()
         if evidence is None or (breaker := evidence.blocking(asker, now)) is None:
             return None
+        kinds, is_callers = frozenset(evidence.kinds), breaker.scope != ALL
         return Unavailable(
-            breaker.why_blocked, breaker.blocked_s(now), by_breaker=True, kinds=frozenset(evidence.kinds)
+            breaker.why_blocked, breaker.blocked_s(now), by_breaker=True, is_callers=is_callers, kinds=kinds
         )
 
     def _cooling_down(self, deployment: Deployment, asker: Asker) -> Unavailable | None:
@@ -211,7 +236,8 @@ class Health:
         first = min(cooldowns, key=lambda cooldown: cooldown.until)
         limited = all(cooldown.is_rate_limit for cooldown in cooldowns)
         kinds = frozenset[FailureKind | None]().union(*[cooldown.kinds for cooldown in cooldowns])
-        return Unavailable(f"benched{first.reason}", first.until - self._clock(), limited, kinds=kinds)
+        for_s, is_callers = first.until - self._clock(), any(cooldown.is_callers for cooldown in cooldowns)
+        return Unavailable(f"benched{first.reason}", for_s, limited, is_callers=is_callers, kinds=kinds)
 
     def prune(self, config: ConfigVersion) -> None:
         """Apply the rule of this config version, and forget deployments that it does not have."""
@@ -236,7 +262,8 @@ class Health:
         suspicion = self.suspicions.get(key) if cooldown is None else None
         if suspicion is not None and (breaker := suspicion.blocking(asker, now)) is not None:
             reason = f" for {breaker.scope}: {breaker.reason}"
-            cooldown = _Cooldown(now + breaker.blocked_s(now), reason, is_rate_limit=False)
+            until, is_callers = now + breaker.blocked_s(now), breaker.scope != ALL
+            cooldown = _Cooldown(until, reason, is_rate_limit=False, is_callers=is_callers)
         return cooldown
 
 

@@ -71,6 +71,7 @@ class Unavailable(Value, frozen=True):
     Attributes:
         is_rate_limit: Whether a rate limit is the only reason.
         by_breaker: The reason is that it keeps failing, not that a provider refuses the credentials.
+        is_callers: It is not used for the caller that asks, or its client, alone.
         kinds: The kinds of the failures that are the reason.
     """
 
@@ -78,6 +79,7 @@ class Unavailable(Value, frozen=True):
     for_s: float
     is_rate_limit: bool = False
     by_breaker: bool = False
+    is_callers: bool = False
     kinds: FailureKinds = frozenset()
 
 

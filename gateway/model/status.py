@@ -119,6 +119,7 @@ class WorkerStatus:
         answers: Whether it answered the latest request for its state.
         store_problems: Why it cannot use a shared store at the moment, by the kind of the store.
         closed_callers: How many clients and users alone may not use a deployment, by its name.
+        unavailable_to: The deployments that it does not use for a client that alone may not use one, by its name.
     """
 
     seat: int
@@ -130,6 +131,42 @@ class WorkerStatus:
     answers: bool = True
     store_problems: Mapping[str, str] = field(default_factory=dict)
     closed_callers: Mapping[str, int] = field(default_factory=dict)
+    unavailable_to: Mapping[str, Mapping[str, Unavailable]] = field(default_factory=dict)
+
+
+class Traffic(NamedTuple):
+    """Numbers of requests: of all, and of those with an error, with a complete answer, and left by their client."""
+
+    requests: int = 0
+    errors: int = 0
+    answered: int = 0
+    cancelled: int = 0
+
+    @property
+    def refused(self) -> int:
+        """Those that the configuration refused, or that were wrong. They show nothing about an outage."""
+        return self.requests - self.errors - self.answered - self.cancelled
+
+
+class AskedCounts(NamedTuple):
+    """How often a deployment was asked, and how often it was not because of the breaker of a client or user alone."""
+
+    attempts: int = 0
+    refused: int = 0
+
+
+class TrafficCounts(Value, frozen=True):
+    """The traffic of the last five minutes, and of the last 30 s, in which an outage that has just begun is seen.
+
+    Attributes:
+        regions: By region. The empty name stands for requests without a region.
+        recent: The same of the last 30 s.
+        deployments: By deployment, of the last 30 s.
+    """
+
+    regions: Mapping[str, Traffic] = {}
+    recent: Mapping[str, Traffic] = {}
+    deployments: Mapping[str, AskedCounts] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +183,7 @@ class Status:
         schedules_off: Why no schedule runs. Empty if schedules run.
         store_problems: Why a store cannot be used now, by its kind: `database`, `valkey`, or `ledger` without a shared
             database.
+        traffic: The traffic of all workers.
         at_s: The time of this state (Unix time).
     """
 
@@ -163,6 +201,7 @@ class Status:
     file_is_active: bool = True
     pinned: str = ""
     store_problems: Mapping[str, str] = field(default_factory=dict)
+    traffic: TrafficCounts = field(default_factory=TrafficCounts)
     at_s: float = field(kw_only=True)
 
 
@@ -209,29 +248,18 @@ class CellState(Value, frozen=True):
     problems: tuple[str, ...] = ()
 
 
-class Traffic(NamedTuple):
-    """Numbers of requests: of all, and of those with an error, with a complete answer, and left by their client."""
-
-    requests: int = 0
-    errors: int = 0
-    answered: int = 0
-    cancelled: int = 0
-
-
 class Overview(Value, frozen=True):
     """Facts of one instance for its status document.
 
     Attributes:
         name: `GATEWAY_INSTANCE`, or the name of the host.
         id: The id of its state directory, or None without one.
-        traffic: The requests of the last five minutes by region.
         rows_waiting: Usage rows that are not in the ledger yet. None if that is not known here.
         cell: The cell, or None without a shared database.
     """
 
     name: str
     id: str | None
-    traffic: Mapping[str, Traffic]
     rows_waiting: int | None
     cell: CellState | None = None
 

@@ -16,6 +16,7 @@ from gateway.api.admin_control import Control, Review, change_report, fault_repo
 from gateway.api.admin_guard import Guard
 from gateway.api.raw_responses import Application
 from gateway.assembly.budget_watch import BudgetWatch
+from gateway.execution.evidence import EVERYBODY, Asker
 from gateway.model.status import Overview, Reload, SimulatedSite, Status
 from gateway.operator_errors import StateError
 from gateway.server.keepers import Keepers
@@ -159,8 +160,14 @@ class Host:
 
     async def _sample(self) -> None:
         while True:
-            self._traffic.sample(time.monotonic(), await self.snapshots())
+            await self._sampled()
             await asyncio.sleep(SAMPLE_S)
+
+    async def _sampled(self) -> list[bytes]:
+        """Count the traffic until now, and return the snapshots."""
+        snapshots = await self.snapshots()
+        self._traffic.sample(time.monotonic(), snapshots)
+        return snapshots
 
     async def _watch_stores(self) -> None:
         await self._is_listening.wait()
@@ -208,9 +215,9 @@ class Host:
 
     # --- what operators see -----------------------------------------------------------------------
 
-    async def status(self) -> Status:
+    async def status(self, asker: Asker = EVERYBODY) -> Status:
         """See Control."""
-        live, workers = self._live, await self._workers.status()
+        live, workers = self._live, await self._workers.status(asker)
         return Status(
             live.config,
             live.loaded,
@@ -226,17 +233,19 @@ class Host:
             file_is_active=live.file_is_active,
             pinned=live.pinned,
             store_problems=self._stores.problems(workers),
+            traffic=self._traffic.counts(),
             at_s=time.time(),
         )
 
     async def metrics(self, accept: str) -> tuple[bytes, str]:
         """See Control."""
         used = {labels: [share] for labels, share in self._budgets.used_shares().items()}
+        counted = await self._sampled()
         status = await self.status()
         own: Series = {"gateway_budget_used_ratio": used, **await self._stores.series(status.store_problems)}
         if self._live.cell is not None:
             own["gateway_cell_instances"] = {labels: [count] for labels, count in self._live.cell.counts().items()}
-        snapshots = [*await self.snapshots(), pack(own)]
+        snapshots = [*counted, pack(own)]
         # Rendering takes too long for the loop, so a thread does it.
         return await asyncio.to_thread(expose, status, snapshots, accept)
 
@@ -250,11 +259,11 @@ class Host:
 
     async def overview(self) -> Overview:
         """See Control. The disk and the shared database are read in a thread."""
-        self._traffic.sample(time.monotonic(), await self.snapshots())
+        await self._sampled()
         identity, waiting = await asyncio.to_thread(self._identity), await self._stores.backlog()
         rows = waiting.rows if waiting is not None else None
         cell = await asyncio.to_thread(self._live.cell.state) if self._live.cell is not None else None
-        return Overview(self._name, identity, self._traffic.counts(), rows, cell)
+        return Overview(self._name, identity, rows, cell)
 
     def _identity(self) -> str | None:
         if self._state_dir is None:

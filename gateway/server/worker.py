@@ -20,6 +20,7 @@ from gateway.api.raw_responses import Application
 from gateway.assembly.application import Gateway, transport_named
 from gateway.assembly.receipts import read_receipt_settings
 from gateway.changes.pickling import unpack
+from gateway.execution.evidence import EVERYBODY, Asker
 from gateway.model.config_version import ConfigVersion
 from gateway.model.status import WorkerStatus
 from gateway.server.channel import Channel
@@ -84,16 +85,17 @@ class Worker:
         self.gateway.activate(await asyncio.to_thread(unpack, packed))
         return self.gateway.config.version
 
-    def look(self, has_metrics: bool = True) -> tuple[WorkerStatus, bytes]:
-        """Return the state of this worker, and a snapshot of its metrics."""
-        gateway = self.gateway
-        state = gateway.config.version, self._server.running, gateway.is_draining, gateway.unavailable_deployments()
+    def look(self, has_metrics: bool = True, asker: Asker = EVERYBODY) -> tuple[WorkerStatus, bytes]:
+        """Return the state of this worker as it concerns an asker, and a snapshot of its metrics."""
+        gateway, unavailable = self.gateway, self.gateway.unavailable_deployments(asker)
+        state = gateway.config.version, self._server.running, gateway.is_draining, unavailable
         status = WorkerStatus(
             self._index + 1,
             os.getpid(),
             *state,
             store_problems=gateway.store_problems(),
             closed_callers=gateway.closed_callers(),
+            unavailable_to=gateway.unavailable_to_clients(),
         )
         return status, gateway.metrics.snapshot() if has_metrics else b""
 
@@ -131,9 +133,9 @@ class OwnWorker:
         self._worker.gateway.activate(config)
         return ()
 
-    async def status(self) -> tuple[WorkerStatus, ...]:
+    async def status(self, asker: Asker = EVERYBODY) -> tuple[WorkerStatus, ...]:
         """See Workers."""
-        return (self._worker.look(False)[0],)
+        return (self._worker.look(False, asker)[0],)
 
     async def snapshots(self) -> list[bytes]:
         """See Workers."""

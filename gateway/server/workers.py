@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from gateway.child_process import child_command, child_environment
+from gateway.execution.evidence import EVERYBODY, Asker
 from gateway.model.config_version import ConfigVersion
 from gateway.model.status import WorkerStatus
 from gateway.server.channel import Channel
@@ -93,8 +94,12 @@ class Workers(Protocol):
         """Activate a version. Return the workers that have not confirmed it in time."""
         ...
 
-    async def status(self) -> tuple[WorkerStatus, ...]:
-        """Return the state of each worker; a worker that does not answer is shown by its last report."""
+    async def status(self, asker: Asker = EVERYBODY) -> tuple[WorkerStatus, ...]:
+        """Return the state of each worker; a worker that does not answer is shown by its last report.
+
+        `asker` is the client and its user for whom deployments are unavailable. Workers that do not answer for them
+        are left out.
+        """
         ...
 
     async def snapshots(self) -> list[bytes]:
@@ -263,8 +268,11 @@ class WorkerProcesses:
         await self._ask_all(_ACTIVATE_S, _MOST_MISSED, self._note_version, "activate", packed)
         return tuple(each.seat for each in self if each.ready and each.state.config_version != config.version)
 
-    async def status(self) -> tuple[WorkerStatus, ...]:
+    async def status(self, asker: Asker = EVERYBODY) -> tuple[WorkerStatus, ...]:
         """See Workers."""
+        if asker != EVERYBODY:  # not noted: the last report is about everybody
+            found = await self._ask_all(_ASK_S, _MOST_MISSED_FOR_STATUS, lambda *_: None, "look", False, asker)
+            return tuple(look[0] for _, look in sorted(found.items(), key=lambda item: item[0].seat))
         answered = await self._ask_all(_ASK_S, _MOST_MISSED_FOR_STATUS, self._note_look, "look", False)
         return tuple(replace(worker.state, answers=worker in answered) for worker in self if worker.ready)
 

@@ -220,6 +220,8 @@ class Decider:
 
             name = location.region.name
             decision, preference = decide_preferring(assistant, name, exchange.prefer, decided, sticky)
+        if health:
+            self.health.note_refusals(decision, health)
         plan = decision.outcome
         if isinstance(plan, Plan) and (assistant.intent == DEFAULT_INTENT or plan.region.name in assistant.schedules):
             variant = plan.variant  # a schedule counts the chats of its own route only

@@ -127,5 +127,10 @@ def _gateway_series(status: Status) -> Series:
             for it in status.schedules
         },
         "gateway_approval_days_left": {(term.deployment, term.region): [term.days_left] for term in terms},
+        "gateway_recent_requests": {
+            (region, result): [getattr(counts, result)]
+            for region, counts in status.traffic.recent.items()
+            for result in ("answered", "errors", "cancelled", "refused")
+        },
         "gateway_model_days_left": {(one.deployment, one.model): [one.days_left] for one in retirements},
     }

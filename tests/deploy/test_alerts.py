@@ -12,6 +12,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +21,18 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
+from gateway.model.status import Reload, Status
+from gateway.telemetry.exposition import expose
+from gateway.telemetry.metrics import Metrics
+from gateway.telemetry.traffic import SAMPLE_S, TrafficWindow
 from gateway.usage.postgres import upgrade
 from providers.testkit.scenario import Scenario, Silent
 from tests.kit.chat_http import CHAT, body
-from tests.kit.configs import key_hash
+from tests.kit.configs import BASE, KEYS, key_hash, table_of
 from tests.kit.metered_gateway import in_money
 from tests.kit.postgres_server import RunningPostgres, running_postgres
 from tests.kit.reloading_gateway import config, operated, two_providers
+from tests.kit.request_records import answered, with_fields
 from tests.kit.store_cell import Cell, cell
 
 pytestmark = pytest.mark.slow("scrapes a gateway for many seconds")
@@ -37,10 +43,16 @@ SCALED = {"gateway_usage_oldest_row_seconds"}
 LABELS = {"job": "llm", "instance": "a:8081"}
 
 
+def alerts() -> list[dict[str, Any]]:
+    """Return the rules."""
+    rules: list[dict[str, Any]] = yaml.safe_load(RULES.read_text("utf-8"))["groups"][0]["rules"]
+    return rules
+
+
 class Scraped:
     """The samples of the scrapes of one gateway, as promtool reads them."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str = "") -> None:
         self._url = url
         self._values: defaultdict[str, dict[int, float]] = defaultdict(dict)
         self._scrapes = 0
@@ -52,14 +64,17 @@ class Scraped:
                 text = httpx.get(f"{self._url}/metrics", trust_env=False, timeout=60).text
             except httpx.TransportError:
                 text = ""
-            self._note("up", {}, float(bool(text)))
-            for family in text_string_to_metric_families(text):
-                for sample in family.samples:
-                    if sample.name in USED:
-                        scale = STEP_S / SCRAPE_S if sample.name in SCALED else 1
-                        self._note(sample.name, sample.labels, sample.value * scale)
-            self._scrapes += 1
+            self.add(text, STEP_S / SCRAPE_S)
             time.sleep(SCRAPE_S)
+
+    def add(self, text: str, scale: float = 1) -> None:
+        """Add a scrape. It is empty if the gateway did not answer."""
+        self._note("up", {}, float(bool(text)))
+        for family in text_string_to_metric_families(text):
+            for sample in family.samples:
+                if sample.name in USED:
+                    self._note(sample.name, sample.labels, sample.value * (scale if sample.name in SCALED else 1))
+        self._scrapes += 1
 
     def _note(self, name: str, labels: dict[str, str], value: float) -> None:
         text = ", ".join(f'{key}="{one}"' for key, one in {**labels, **LABELS}.items())
@@ -71,7 +86,7 @@ class Scraped:
             {"series": name, "values": " ".join(str(values.get(at, "stale")) for at in range(self._scrapes))}
             for name, values in self._values.items()
         ]
-        names = [rule["alert"] for rule in yaml.safe_load(RULES.read_text("utf-8"))["groups"][0]["rules"]]
+        names = [rule["alert"] for rule in alerts()]
         # No alert is expected, so promtool prints each that fires.
         at = f"{(self._scrapes - 1) * STEP_S}s"
         tests = {
@@ -113,6 +128,28 @@ def asking(ask: Callable[[int], Any]) -> Iterator[None]:
         ended.set()
         for thread in threads:
             thread.join()
+
+
+@pytest.mark.parametrize("good_for_each_bad", [0.1, 1, 2], ids=str)
+def test_total_outage_pages_within_a_minute(tmp_path: Path, good_for_each_bad: float) -> None:
+    """Five good minutes, then everything fails. The scrapes come at the times of a Prometheus with 15 s."""
+    metrics, window, scraped, begins_s = Metrics(), TrafficWindow(), Scraped(), 301
+    config = table_of(BASE, KEYS)
+    loaded = Reload("start", True, config.version, datetime(2026, 11, 20, tzinfo=UTC), 0)
+    severity = {rule["alert"]: rule["labels"]["severity"] for rule in alerts()}
+    for second in range(begins_s + 61):
+        fails = second >= begins_s
+        for _ in range(6 if fails else round(6 * good_for_each_bad)):
+            shown = {"outcome": "failed", "status": 503, "code": "no_healthy_deployment"} if fails else {}
+            metrics.observe(with_fields(answered(), **shown))
+        if second % SAMPLE_S == 0 or second % STEP_S == 0:
+            window.sample(second, [metrics.snapshot()])
+        if second % STEP_S == 0:
+            status = Status(config, loaded, None, {}, False, (), traffic=window.counts(), at_s=loaded.at.timestamp())
+            scraped.add(expose(status, [metrics.snapshot()], "")[0].decode())
+            if second == begins_s - 1:
+                assert not {name for name in scraped.firing(tmp_path) if severity[name] == "page"}
+    assert scraped.firing(tmp_path)["GatewayOutage"]["region"] == "eu"
 
 
 def test_provider_that_hangs_fires_although_the_breaker_probes_it(tmp_path: Path) -> None:

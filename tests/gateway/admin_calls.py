@@ -6,6 +6,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
+from gateway.execution.evidence import EVERYBODY, Asker
 from gateway.model.status import Changes, Reload, Status, WorkerStatus
 from tests.kit.configs import BASE, KEYS, table_of
 
@@ -32,7 +33,7 @@ class AdminCallbacks:
         self.rollbacks: list[tuple[str | None, str, str | None]] = []
         self.releases: list[tuple[str, str | None]] = []
 
-    async def status(self) -> Status:
+    async def status(self, asker: Asker = EVERYBODY) -> Status:
         return self.now
 
     async def metrics(self, accept: str) -> tuple[bytes, str]:

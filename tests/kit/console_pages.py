@@ -14,6 +14,7 @@ from gateway.api.errors import ApiError
 from gateway.config.examples import example_path
 from gateway.console.application import Console
 from gateway.console.page import PageSettings
+from gateway.execution.evidence import EVERYBODY, Asker
 from gateway.model.config_version import ConfigVersion
 from gateway.model.status import Reload, SimulatedSite, Status, WorkerStatus
 from gateway.telemetry.event_feed import EventFeed, Subscription
@@ -52,7 +53,7 @@ class StatedControl:
         """Change the active version."""
         self.now = replace(self.now, config=config, failed=None)
 
-    async def status(self) -> Status:
+    async def status(self, asker: Asker = EVERYBODY) -> Status:
         return self.now
 
     async def requests(self) -> list[dict[str, object]]:

@@ -16,7 +16,7 @@ from gateway.api.admin_guard import Guard
 from gateway.api.admin_status import status_document
 from gateway.model.budget import Money, Stores, StoreServer
 from gateway.model.decision import Unavailable
-from gateway.model.status import Finding, Overview, Traffic
+from gateway.model.status import AskedCounts, Finding, Overview, Status, Traffic, TrafficCounts
 from gateway.model.stored_client import Role
 from tests.gateway.admin_calls import LOADED, TABLE, AdminCallbacks
 from tests.kit.configs import KEYS
@@ -56,21 +56,62 @@ async def test_readiness_in_detail(callbacks: AdminCallbacks) -> None:
 
 def test_status_names_the_version_of_the_file_while_a_schedule_runs(callbacks: AdminCallbacks) -> None:
     now = replace(callbacks.now, config=replace(TABLE, version=f"{TABLE.version}+12ab"))
-    document = status_document(now, Overview("berlin-1", "1", {}, 0))
+    document = status_document(now, Overview("berlin-1", "1", 0))
     instances: Any = document["instances"]
     assert (document["version"], instances[0]["version"]) == (TABLE.version, TABLE.version)
 
 
+def said_of(status: Status, word: str = "problems") -> Any:
+    return status_document(status, Overview("berlin-1", "1", 0))[word]
+
+
 @pytest.mark.parametrize(
-    ("counts", "is_problem"), [((42, 42), True), ((10, 5), True), ((10, 4), False), ((4, 4), False)]
+    ("counts", "is_problem"),
+    [
+        ((42, 42), True),
+        ((10, 5), True),
+        ((10, 4, 6), False),
+        ((4, 4), True),  # all of a few
+        ((1, 1), True),
+        ((4, 3, 1), False),
+        ((9, 4), True),  # the others were refused
+        ((4, 0), False),
+        ((4, 3, 0, 1), False),
+    ],
 )
 def test_region_whose_requests_fail_is_a_problem(
-    callbacks: AdminCallbacks, counts: tuple[int, int], is_problem: bool
+    callbacks: AdminCallbacks, counts: tuple[int, ...], is_problem: bool
 ) -> None:
-    document = status_document(callbacks.now, Overview("berlin-1", "1", {"eu": Traffic(*counts)}, 0))
-    problems: Any = document["problems"]
-    text = f"eu: {counts[1]} of {counts[0]} requests failed in the last 5 minutes"
-    assert (text in problems) is is_problem
+    seen, good = {"eu": Traffic(*counts)}, {"eu": Traffic(90_000, counts[1], 90_000 - counts[1])}
+    text = f"eu: {counts[1]} of {counts[0]} requests failed in the last"
+    for traffic, when in ((TrafficCounts(seen), "5 minutes"), (TrafficCounts(good, seen), "30 s")):
+        assert (f"{text} {when}" in said_of(replace(callbacks.now, traffic=traffic))) is is_problem
+
+
+def test_outage_that_is_over_is_a_warning(callbacks: AdminCallbacks) -> None:
+    failed = {"eu": Traffic(100, 60, 40)}
+    over = replace(callbacks.now, traffic=TrafficCounts(failed, {"eu": Traffic(5, 0, 5)}))
+    text = "eu: 60 of 100 requests failed in the last 5 minutes"
+    assert (text in said_of(over), text in said_of(over, "warnings")) == (False, True)
+    for recent in ({}, {"eu": Traffic(5, 1, 4)}):
+        now = replace(callbacks.now, traffic=TrafficCounts(failed, recent))
+        assert (text in said_of(now), text in said_of(now, "warnings")) == (True, False)
+
+
+def test_breaker_of_callers_is_a_problem_with_the_share_that_it_refuses(callbacks: AdminCallbacks) -> None:
+    workers = tuple(replace(one, closed_callers={"gemini": one.seat}) for one in callbacks.now.workers)
+    now = replace(callbacks.now, workers=workers, traffic=TrafficCounts(deployments={"gemini": AskedCounts(5, 95)}))
+    text = "gemini is skipped for {} alone: {} of its requests in the last 30 s"
+    assert text.format("2 clients or users", "95%") in said_of(now)
+    now = replace(now, workers=workers[:1], traffic=TrafficCounts())
+    assert text.format("1 client or user", "none") in said_of(now)
+
+
+def test_deployment_that_only_some_workers_skip_is_a_warning(callbacks: AdminCallbacks) -> None:
+    one, other = callbacks.now.workers
+    now = replace(callbacks.now, workers=(replace(one, unavailable={"gemini": OPEN}), other))
+    assert said_of(now, "warnings") == ["gemini is skipped by 1 of 2 workers"]
+    assert not [text for text in said_of(now) if "gemini" in text]
 
 
 async def test_unavailable_deployments_are_reported(callbacks: AdminCallbacks) -> None:

@@ -78,6 +78,7 @@ def test_suspicion_is_confirmed_by_three_different_requests_for_those_who_made_t
         "benched for all: 4 different requests failed, the last: status 403 alone",
         pytest.approx(300),
         False,
+        is_callers=True,  # others have its second key
         kinds=SUSPECTED,
     )
     assert "first" not in health.snapshot(table(two), ("client c",)), "its second key"

@@ -350,7 +350,7 @@ def test_every_metric_follows_the_naming_rules_and_is_used() -> None:
         "gateway_approval_days_left",
         "gateway_model_days_left",
     }
-    breakers = {"gateway_breaker_state", "gateway_breaker_transitions_total", "gateway_breaker_callers"}
+    breakers = {name for name in METRIC_DEFINITIONS if name.startswith("gateway_breaker_")}
     limiters = {"gateway_concurrency_limit", "gateway_concurrency_in_use", "gateway_concurrency_queued"}
     elsewhere = {
         "gateway_traces_total",
@@ -361,6 +361,7 @@ def test_every_metric_follows_the_naming_rules_and_is_used() -> None:
         "gateway_client_tokens_total",
         "gateway_client_cost_total",
         "gateway_overshoot_total",
+        "gateway_recent_requests",
         "gateway_cell_instances",
         "gateway_store_up",
         "gateway_store_answer_seconds",
