@@ -50,6 +50,7 @@ from gateway.api.caller.request_headers import (
 from gateway.api.compressed_body import coding_of, decompress
 from gateway.api.connection import CONNECTION, HEAD, NOT_TAKEN, ClientConnection, SameHead
 from gateway.api.dialects.dialect import CountingDialect, Dialect, StreamEncoder
+from gateway.api.dialects.messages.dialect import USER_FIELD, Messages
 from gateway.api.dialects.openai_chat import OPENAI_CHAT
 from gateway.api.dialects.openai_inputs import InputDialect
 from gateway.api.errors import STATUS, ApiError, blocking_link, from_domain, whole_seconds
@@ -383,7 +384,7 @@ class HttpExchange(Exchange):
         if not self._head_sent:
             if not self._endpoint.service.foresee(self):
                 return
-            self._note_betas()
+            self._note_own_names()
             lines = [line for line in self._stream_lines() if not line.startswith(_LATER)]
             self.record.answered_by, self._waits = UNANSWERED, True
             await self._start(200, pairs_of(lines))
@@ -394,7 +395,11 @@ class HttpExchange(Exchange):
         if self._keep_alive is not None:
             self._keep_alive.stop()
 
-    def _note_betas(self) -> None:
+    def _note_own_names(self) -> None:
+        """Name what is left out as the API of the client does."""
+        dropped = self.record.shown.dropped
+        if "user" in dropped and isinstance(self._dialect, Messages):
+            self.record.shown.dropped = dropped - {"user"} | {USER_FIELD}
         if b"anthropic-beta" in self._headers.headers:
             # The values switch features of Anthropic's API on, which another provider does not have.
             values = ",".join(self._headers.all(b"anthropic-beta")).split(",")[:_MOST_BETAS]
@@ -404,7 +409,7 @@ class HttpExchange(Exchange):
         """See Exchange."""
         self._stop_waiting()
         style = self.style
-        self._note_betas()
+        self._note_own_names()
         if answer.completion is not None:
             return self.respond_whole(answer.completion, style)
         if answer.result is not None:

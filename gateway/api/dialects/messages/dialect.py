@@ -19,11 +19,13 @@ from gateway.usage.token_count import count_tokens
 from providers.chat import ChatCompletion, ChatRequest
 from providers.json_values import with_exact_integers
 
+USER_FIELD = "metadata.user_id"
+"""The field of the end user."""
 _FIELDS: Mapping[str, str] = {
     "stop": "stop_sequences",
     "reasoning_effort": "thinking",
     "response_format": "output_config.format",
-    "user": "metadata.user_id",
+    "user": USER_FIELD,
     "parallel_tool_calls": "tool_choice.disable_parallel_tool_use",
 }
 """The names of fields here, by their name in chat completions."""
