@@ -507,7 +507,9 @@ class CallUsage:
             if (is_final and not self._lacks_output(reported)) or reported.completion_tokens >= max(seen.deltas, 1):
                 if outcome is _ANSWERED:
                     owner, at_cap = (held.limits.client or "", facts.deployment.model), self._ended_at_cap
-                    learned.learn(owner, name, reported, facts.choices, facts.bound, duration_s, at_cap=at_cap)
+                    own_count = self._counted_input if self._most_stated[0] is not None else None
+                    learned.learn(owner, name, reported, facts.choices, duration_s, at_cap=at_cap)
+                    learned.learn_input(name, reported.prompt_tokens, facts.bound, own_count)
                 return reported, _PROVIDER
             return msgspec.structs.replace(reported, completion_tokens=self._output(seen.tokens)), _ESTIMATED
         if self.is_refused:
@@ -539,7 +541,9 @@ class CallUsage:
 
     def _estimated(self, output: int) -> Usage:
         """Return the gateway's own count: the best estimate, and not the bound that was held."""
-        return Usage(self._counted_input, self._output(output))
+        facts, learned = self.held.facts, self._request.accounting.learned
+        tokens = min(learned.uncounted_input(facts.deployment.name, self._counted_input), facts.bound)
+        return Usage(tokens, self._output(output))
 
     def _output(self, tokens: int) -> int:
         """Return an estimate of the output, which is at most the cap."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import OrderedDict, deque
+from heapq import nsmallest
+from math import log
 
 from gateway.usage.usage_row import MOST_TOKENS
 from gateway.usage.worst_cost import LEAST_CAP_SENT
@@ -35,6 +37,7 @@ _TOKENS_OF_AN_IMAGE = 1_290
 _SAMPLES = 100
 _FEWEST_RATIOS = 20
 _MARGIN = 1.3
+_NEAREST = 20
 _MOST_KNOWN = 4_096
 _WEIGHT = 0.1
 _INSTANT_S = 0.05
@@ -162,12 +165,12 @@ class _Latest:
 
 
 class LearnedUsage:
-    """The usage of earlier calls of this process: lengths and speeds of answers, and input tokens for each byte."""
+    """The usage of earlier calls of this process: lengths and speeds of answers, and tokens of inputs."""
 
     def __init__(self) -> None:
         self._answers: OrderedDict[tuple[str, str], _Latest] = OrderedDict()
         self._speeds: dict[str, float] = {}
-        self._ratios: dict[str, _Latest] = {}
+        self._inputs: dict[str, tuple[_Latest, deque[tuple[int, int]]]] = {}
 
     def learn(
         self,
@@ -175,7 +178,6 @@ class LearnedUsage:
         deployment: str,
         usage: Usage,
         choices: int,
-        bound: int,
         duration_s: float,
         *,
         at_cap: bool = False,
@@ -187,7 +189,6 @@ class LearnedUsage:
             deployment: The deployment that was called.
             usage: The provider's count.
             choices: How many choices were asked for.
-            bound: The bound of the input.
             duration_s: How long the call took.
             at_cap: Whether the answer ended at a cap that the gateway had set, so it would have been longer.
         """
@@ -202,13 +203,26 @@ class LearnedUsage:
             speed = usage.completion_tokens / duration_s
             known = self._speeds.get(deployment, speed)
             self._speeds[deployment] = known + _WEIGHT * (speed - known)
-        ratios = self._ratios.get(deployment)
-        if ratios is None:
-            if len(self._ratios) >= _MOST_KNOWN:
-                self._ratios.clear()
+
+    def learn_input(self, deployment: str, tokens: int, bound: int, own_count: int | None) -> None:
+        """Learn from the input of a call that its provider counted.
+
+        Args:
+            deployment: The deployment that was called.
+            tokens: The provider's count.
+            bound: The bound of the input.
+            own_count: The gateway's own count. None: the provider may have read more than was sent.
+        """
+        inputs = self._inputs.get(deployment)
+        if inputs is None:
+            if len(self._inputs) >= _MOST_KNOWN:
+                self._inputs.clear()
                 self._speeds.clear()
-            ratios = self._ratios[deployment] = _Latest()
-        ratios.add(usage.prompt_tokens / max(bound, 1))
+            inputs = self._inputs[deployment] = _Latest(), deque(maxlen=_SAMPLES)
+        ratios, counts = inputs
+        ratios.add(tokens / max(bound, 1))
+        if own_count is not None:
+            counts.append((own_count, tokens))
 
     def usual_most(self, owner: tuple[str, str]) -> int:
         """Return the 99th percentile of the tokens of an answer to a client by a model."""
@@ -233,10 +247,20 @@ class LearnedUsage:
 
     def input_tokens(self, deployment: str, bound: int) -> int:
         """Return an estimate of the input, which is not below the real number."""
-        ratios = self._ratios.get(deployment)
-        if ratios is None or len(ratios.values) < _FEWEST_RATIOS:
+        inputs = self._inputs.get(deployment)
+        if inputs is None or len(inputs[0].values) < _FEWEST_RATIOS:
             return bound
-        return min(bound, max(1, round(bound * ratios.largest * _MARGIN)))
+        return min(bound, max(1, round(bound * inputs[0].largest * _MARGIN)))
+
+    def uncounted_input(self, deployment: str, own_count: int) -> int:
+        """Return an estimate of an input that its provider has not counted, from the gateway's own count.
+
+        The provider's tokenizer and what it adds to a prompt show in calls of about the same size. The largest ratio of
+        the nearest ones counts, so that the estimate is at least the input.
+        """
+        counts = self._inputs[deployment][1] if deployment in self._inputs else ()
+        nearest = nsmallest(_NEAREST, counts, key=lambda count: abs(log(count[0] / own_count)))
+        return max([own_count, *(-(-own_count * tokens // counted) for counted, tokens in nearest)])
 
     def unseen_output(self, deployment: str, duration_s: float) -> int:
         """Return about how many tokens a provider has generated in a time."""

@@ -18,6 +18,9 @@ from providers.json_values import dumps_text
 
 _PER_MESSAGE = 4
 """Tokens that mark the role and the ends of a message."""
+_BEFORE_ANSWER = 3
+"""Tokens with which a template begins the answer: its marks and the role (community.openai.com/t/337002, read
+2026-11-27)."""
 _PER_IMAGE = 765
 """An image of 1024 x 1024 pixels: platform.openai.com/docs/guides/images-vision, read 2026-11-20."""
 _FEWEST_OF_A_FILE = 258
@@ -40,19 +43,19 @@ def tokens_of(text: str) -> int:
 
 
 def count_tokens(request: ChatRequest) -> int:
-    """Return about how many tokens the prompt of a request has: at least 1."""
-    messages = request.messages
+    """Return about how many tokens the prompt of a request has, with what a template adds."""
+    messages, count = request.messages, _BEFORE_ANSWER
     if type(messages) is Texts:
-        count = sum([_PER_MESSAGE + tokens_of(entry["content"]) for entry in messages.entries])
+        count += sum([_PER_MESSAGE + tokens_of(entry["content"]) for entry in messages.entries])
     else:
-        count = sum(map(_of_message, messages))
+        count += sum(map(_of_message, messages))
     for tool in request.tools:
         count += tokens_of(tool.name) + tokens_of(tool.description or "") + _PER_MESSAGE
         if tool.parameters is not None:
             count += _of_json(tool.parameters)
     if isinstance(request.response_format, JsonSchemaFormat):
         count += _of_json(request.response_format.schema)
-    return max(1, count)
+    return count
 
 
 def _of_json(value: object) -> int:

@@ -22,6 +22,9 @@ CAP = 100
 """The cap of the requests for which a budget has room."""
 
 INPUT_BOUND = 64 + 16 + len("Hello! Who are you?")
+OWN_COUNT = 5 + 4 + 3
+"""The gateway's own count of this prompt: its text, the marks of a message, and those before the answer."""
+
 HELD_TOKENS = INPUT_BOUND + CAP
 """The hold of a request with this cap: the bound of the input, and the cap."""
 

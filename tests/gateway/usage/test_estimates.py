@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.usage.estimates import LearnedUsage, SeenOutput, _Latest, is_plausible, most_input
+from gateway.usage.token_count import count_tokens
 from providers.chat import (
     ChatRequest,
     ImagePart,
@@ -86,11 +87,49 @@ def test_values_are_learned_from_counted_calls() -> None:
     assert learned.input_tokens("gpt", 1000) == 1000
     assert learned.unseen_output("gpt", 2) == 101
     for number in range(100):
-        learned.learn(OWNER, "gpt", Usage(250, 10 + number), 1, 1000, 1.0)
+        learned.learn(OWNER, "gpt", Usage(250, 10 + number), 1, 1.0)
+        learned.learn_input("gpt", 250, 1000, 200)
     assert learned.usual_most(OWNER) == 109
     assert learned.usual_most(("other", "gpt")) == 4096
     assert learned.input_tokens("gpt", 1000) == 325
     assert 50 < learned.unseen_output("gpt", 1) < 111
+
+
+def test_own_count_has_what_a_template_adds() -> None:
+    """As a provider counts it: 4 tokens of marks for each message, and 3 before the answer."""
+    assert count_tokens(ask("x" * 4 * 49)) == 49 + 4 + 3
+
+
+def test_uncounted_input_is_the_own_count_until_calls_show_more() -> None:
+    learned = LearnedUsage()
+    assert learned.uncounted_input("gpt", 53) == 53
+    learned.learn_input("gpt", 56, 200, 53)
+    assert [learned.uncounted_input("gpt", own) for own in (53, 106)] == [56, 112]
+    assert learned.uncounted_input("other", 53) == 53
+    learned.learn_input("less", 40, 200, 53)
+    assert learned.uncounted_input("less", 53) == 53, "rather too many than too few"
+    learned.learn_input("searching", 900, 200, None)
+    assert learned.uncounted_input("searching", 53) == 53
+
+
+def test_text_that_a_vendor_adds_to_short_prompts_does_not_multiply_long_ones() -> None:
+    learned = LearnedUsage()
+    for own in [*range(10, 30), *range(10_000, 10_020)]:
+        learned.learn_input("gpt", 200 + own, 10 * own, own)
+    assert learned.uncounted_input("gpt", 20) == 20 * 21
+    assert 10_205 <= learned.uncounted_input("gpt", 10_005) <= 10_210
+
+
+@given(st.lists(st.integers(3, 10**5), min_size=1, max_size=20), st.integers(0, 500), st.floats(0.5, 3.0))
+def test_uncounted_input_is_not_below_the_providers_count(own_counts: list[int], added: int, ratio: float) -> None:
+    learned = LearnedUsage()
+
+    def tokens(own: int) -> int:
+        return added + round(ratio * own)
+
+    for own in own_counts:
+        learned.learn_input("gpt", tokens(own), 10 * own, own)
+    assert all(learned.uncounted_input("gpt", own) >= tokens(own) for own in own_counts)
 
 
 def test_usual_cap_is_four_times_the_learned_percentile() -> None:
@@ -98,17 +137,17 @@ def test_usual_cap_is_four_times_the_learned_percentile() -> None:
     assert learned.usual_cap(OWNER, thinks=False) == 4096
     assert learned.usual_cap(OWNER, thinks=True) == 16_384
     for _ in range(100):
-        learned.learn(OWNER, "gpt", Usage(250, 300), 2, 1000, 1.0)
+        learned.learn(OWNER, "gpt", Usage(250, 300), 2, 1.0)
     assert learned.usual_cap(OWNER, thinks=True) == 4 * 150
     for _ in range(100):
-        learned.learn(OWNER, "gpt", Usage(250, 1), 1, 1000, 1.0)
+        learned.learn(OWNER, "gpt", Usage(250, 1), 1, 1.0)
     assert learned.usual_cap(OWNER, thinks=False) == 16
 
 
 def test_answer_that_ended_at_a_cap_of_the_gateway_is_learned_with_twice_its_length() -> None:
     learned = LearnedUsage()
     for _ in range(100):
-        learned.learn(OWNER, "gpt", Usage(250, 100), 1, 1000, 1.0, at_cap=True)
+        learned.learn(OWNER, "gpt", Usage(250, 100), 1, 1.0, at_cap=True)
     assert learned.usual_most(OWNER) == 200
 
 
