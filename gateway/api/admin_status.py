@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import cast
 
 from gateway.api.admin_control import readiness_word, traffic_report, unavailable_everywhere, unavailable_to_clients
+from gateway.free_space import FreeSpace
 from gateway.model.approval import days_at, terms_of
 from gateway.model.assistant import Assistant
 from gateway.model.config_version import ConfigVersion, Region
@@ -46,7 +47,17 @@ def status_document(status: Status, overview: Overview) -> dict[str, object]:
     instances = [*_instances(status, overview, since)]
     failing, failed = _problems_of_traffic(status.traffic)
     problems = [*_problems(status, regions), *failing, *_problems_of_cell(overview.cell, instances)]
-    return _document(status, since, regions, traffic_report(status), instances, problems, [*_warnings(status), *failed])
+    warnings = [*_warnings(status), *failed]
+    if (space := overview.space) is not None and space.is_little:
+        (problems if space.is_reserved else warnings).append(_words_of(space))
+    document = _document(status, since, regions, traffic_report(status), instances, problems, warnings)
+    free = {"free_bytes": space.free, "size_bytes": space.total} if space is not None else None
+    return {**document, "state_directory": free}
+
+
+def _words_of(space: FreeSpace) -> str:
+    effect = ": receipts wait, and the rest is for usage rows, without which no call is sent"
+    return f"the state directory has {space}{effect if space.is_reserved else ''}"
 
 
 def cell_document(
@@ -279,7 +290,9 @@ def _has_schedules(config: ConfigVersion) -> bool:
 
 def _problems_of_stores(status: Status) -> Iterator[str]:
     for kind, text in sorted(status.store_problems.items()):
-        if kind == "ledger":
+        if kind == "journal":
+            yield f"usage rows cannot be written to the journal, and no call is sent without one: {text}"
+        elif kind == "ledger":
             yield f"usage rows cannot be written to the ledger, and wait in the state directory: {text}"
         else:
             yield f"the shared store `{kind}` cannot be used: {text}"

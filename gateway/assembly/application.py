@@ -303,6 +303,7 @@ class Gateway:
         self.metrics.live["gateway_tasks"] = lambda: len(asyncio.all_tasks())
         if self._receipts is not None:
             self.metrics.live["gateway_receipts_lost_total"] = self._receipts.lost
+            self.metrics.live["gateway_receipts_waiting"] = self._receipts.waiting
         self.metrics.live_rows["gateway_breaker_state"] = self._health.breaker_states
         self.metrics.live_rows["gateway_breaker_callers"] = self._health.closed_callers
         self.metrics.live_rows["gateway_breaker_refusals_total"] = lambda: self._health.refusals
@@ -368,13 +369,12 @@ class Gateway:
         return self._telemetry.recent.documents()
 
     def store_problems(self) -> Mapping[str, str]:
-        """Return why shared stores cannot be used now.
+        """Return why stores cannot be used now.
 
         Returns:
-            The reason by the kind of the store: `valkey`, `database`. Empty without shared stores.
+            The reason by the kind of the store: `journal`, and of shared stores `valkey` and `database`.
         """
-        stores = self._usage.stores if self._usage is not None else None
-        return stores.problems() if stores is not None else {}
+        return self._usage.problems() if self._usage is not None else {}
 
     def unavailable_deployments(self, asker: Asker = EVERYBODY) -> Mapping[str, Unavailable]:
         """Return the deployments that this process does not use now for an asker.

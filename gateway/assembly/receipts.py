@@ -55,6 +55,10 @@ class ReceiptService:
         """Return the number of receipts that could not be stored."""
         return self._receipts.lost
 
+    def waiting(self) -> int:
+        """Return the number of receipts that are not stored yet."""
+        return self._receipts.waiting
+
     async def find(self, request_id: str, client: str | None) -> dict[str, object] | None:
         """Return a receipt with its signature, or None. Raises StateError, ReceiptDamaged.
 

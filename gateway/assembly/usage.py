@@ -68,6 +68,12 @@ class UsageWiring:
             implausible=_log_implausible,
         )
 
+    def problems(self) -> dict[str, str]:
+        """Return why a store cannot be used now, by its kind."""
+        journal = self._journal.problem
+        found = self.stores.problems() if self.stores is not None else {}
+        return {**found, "journal": journal} if journal else found
+
     async def start(self) -> None:
         """Connect to the shared stores, if there are any."""
         if self.stores is not None:

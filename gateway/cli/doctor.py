@@ -6,7 +6,6 @@ import argparse
 import asyncio
 import os
 import shlex
-import shutil
 import socket
 import ssl
 import sys
@@ -23,6 +22,7 @@ from gateway.cli.cell import valkey_problem
 from gateway.cli.terminal import compile_file, confirmed, settings_of
 from gateway.config.destinations import service_permits
 from gateway.files import is_open_to_others
+from gateway.free_space import free_space_of
 from gateway.model.budget import Stores
 from gateway.model.config_version import ConfigVersion
 from gateway.model.deployment import Deployment
@@ -35,7 +35,6 @@ from providers.value import Value
 
 _OK, _ERRORS, _WARNINGS = 0, 1, 3
 _MANY_FILES = 10_000
-_LITTLE_BYTES, _LEAST_BYTES = 1024**3, 64 * 1024**2
 _NETWORK_FILE_SYSTEMS = frozenset({"nfs", "nfs4", "cifs", "smb3", "9p", "ceph", "glusterfs", "fuse.sshfs"})
 _BUILT_AT = datetime(2026, 11, 1, tzinfo=UTC).timestamp()
 """No clock that is right is before this release."""
@@ -258,14 +257,14 @@ def _of_state_dir(directory: Path | None) -> Iterator[CheckResult]:
         yield CheckResult("warning", name, f"it is on a network file system ({kind})", remedy)
     elif kind in ("tmpfs", "overlay"):
         yield CheckResult("warning", name, f"it is lost with the machine or container ({kind})", "mount a volume")
-    free = shutil.disk_usage(nearest).free
-    message = f"{free / 1024**3:.1f} GB free"
-    if free < _LEAST_BYTES:
-        yield CheckResult("error", name, message, "free some space: a call without space for its row is refused")
-    elif free < _LITTLE_BYTES:
-        yield CheckResult("warning", name, message, "free some space")
+    if (space := free_space_of(nearest)) is None:
+        return
+    if space.is_reserved:
+        yield CheckResult("error", name, str(space), "free some space: a call without space for its row is refused")
+    elif space.is_little:
+        yield CheckResult("warning", name, str(space), "free some space")
     else:
-        yield CheckResult("ok", name, message)
+        yield CheckResult("ok", name, str(space))
 
 
 def _access_of(directory: Path) -> Iterator[CheckResult]:

@@ -16,6 +16,7 @@ from gateway.cli.admin_client import AdminClient, NotReached, error_message
 from gateway.cli.plan import admin_client, state_directory
 from gateway.cli.terminal import operator_of, settings_of
 from gateway.config.problems import visible
+from gateway.free_space import FreeSpace
 from gateway.operator_errors import CommandError, RejectedConfig, StateError
 from gateway.release import release_name
 from gateway.settings import Settings
@@ -246,6 +247,8 @@ def status_lines(document: Mapping[str, Any]) -> Iterator[str]:
         rows = "" if instance["rows_waiting"] is None else f", {instance['rows_waiting']} rows {when}"
         serves = "" if len(instances) == 1 else f", config {instance['version']} since {instance['since']}"
         yield f"instance {instance['name']}: {instance['state']}{serves}{rows}"
+    if space := document.get("state_directory"):
+        yield f"state directory: {FreeSpace(space['free_bytes'], space['size_bytes'])}"
     for approval in document["approvals"]:
         yield f"approval of {approval['deployment']} for {approval['region']} until {approval['until']}"
     for retirement in document["retirements"]:

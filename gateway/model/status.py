@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal, NamedTuple
 
+from gateway.free_space import FreeSpace
 from gateway.model.answer_change import AnswerChange
 from gateway.model.config_version import ConfigVersion
 from gateway.model.decision import Unavailable
@@ -181,8 +182,8 @@ class Status:
         file_is_active: Whether the active version has the text of the file. False after a rollback, until its release.
         pinned: The version that a rollback pinned, or an empty text.
         schedules_off: Why no schedule runs. Empty if schedules run.
-        store_problems: Why a store cannot be used now, by its kind: `database`, `valkey`, or `ledger` without a shared
-            database.
+        store_problems: Why a store cannot be used now, by its kind: `database`, `valkey`, `journal`, or `ledger`
+            without a shared database.
         traffic: The traffic of all workers.
         at_s: The time of this state (Unix time).
     """
@@ -256,12 +257,14 @@ class Overview(Value, frozen=True):
         id: The id of its state directory, or None without one.
         rows_waiting: Usage rows that are not in the ledger yet. None if that is not known here.
         cell: The cell, or None without a shared database.
+        space: The free space of the state directory, or None if there is none.
     """
 
     name: str
     id: str | None
     rows_waiting: int | None
     cell: CellState | None = None
+    space: FreeSpace | None = None
 
 
 EventKind = Literal["config", "health", "faults", "requests"]

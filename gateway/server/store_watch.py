@@ -1,7 +1,7 @@
 """Watch the stores of an instance for its operators: a log line at the begin and at the end of an outage, and metrics.
 
 `database` and `valkey` are the shared stores. An instance without a shared database has `ledger`, the file of its
-state directory. Usage rows wait in the journal meanwhile.
+state directory. Usage rows wait in the `journal` meanwhile, without which no call is sent.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gateway.free_space import FreeSpace, Measure, free_space_of
 from gateway.model.status import WorkerStatus
 from gateway.operator_errors import StateError
 from gateway.server.keepers import Keepers
@@ -31,9 +32,17 @@ class StoreWatch:
         state_dir: The state directory. None: there are no stores.
         keepers: The parts of this process that use the database.
         valkey_s: Returns the time of the latest round trip to Valkey in seconds, or None.
+        measure: Returns the free space of a directory.
     """
 
-    def __init__(self, state_dir: Path | None, keepers: Keepers, valkey_s: Callable[[], float | None]) -> None:
+    def __init__(
+        self,
+        state_dir: Path | None,
+        keepers: Keepers,
+        valkey_s: Callable[[], float | None],
+        measure: Measure = free_space_of,
+    ) -> None:
+        self._measure = measure
         self._state_dir = state_dir
         self._keepers = keepers
         self._valkey_s = valkey_s
@@ -46,14 +55,17 @@ class StoreWatch:
         if cell is not None and cell.database_problem:
             found["database"] = cell.database_problem
         if ledger is not None and ledger.problem is not None:
-            found["ledger" if "ledger" in self.kinds() else "database"] = ledger.problem
+            own = "ledger" if "ledger" in self.kinds() else "database"
+            found["journal" if ledger.is_of_journal else own] = ledger.problem
         return found
 
     def kinds(self) -> tuple[str, ...]:
         """Return the kinds of the stores; none without a state directory."""
         stores, ledger = self._keepers.live.config.stores, self._keepers.ledger
         shared = stores.kinds if stores is not None else ()
-        return shared if "database" in shared or ledger is None else (*shared, "ledger")
+        if ledger is None:
+            return shared
+        return (*shared, "journal") if "database" in shared else (*shared, "ledger", "journal")
 
     def note(self, problems: Mapping[str, str]) -> None:
         """Log each store that has been lost since the last call, or has come back."""
@@ -64,6 +76,10 @@ class StoreWatch:
                 logger().error("store_lost", store=kind, detail=problems[kind])
             elif kind not in problems and kind in self._lost_at:
                 logger().warning("store_back", store=kind, for_s=round(now_s - self._lost_at.pop(kind), 1))
+
+    def space(self) -> FreeSpace | None:
+        """Return the free space of the state directory, or None if there is none or that is not known."""
+        return self._measure(self._state_dir) if self._state_dir is not None else None
 
     async def backlog(self) -> Backlog | None:
         """Return the usage rows that wait, or None if that cannot be read. A thread reads the file."""
@@ -88,6 +104,9 @@ class StoreWatch:
                 if seconds is not None and kind not in problems
             },
         }
+        if (space := await asyncio.to_thread(self.space)) is not None:
+            series["gateway_state_free_bytes"] = {(): [space.free]}
+            series["gateway_state_size_bytes"] = {(): [space.total]}
         if self.kinds() and (waiting := await self.backlog()) is not None:
             age_s = time.time() - waiting.oldest_ns / 1e9 if waiting.oldest_ns is not None else 0.0
             series["gateway_usage_rows_waiting"] = {(): [waiting.rows]}

@@ -12,8 +12,10 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
+from gateway.free_space import RESERVED, Measure, free_space_of, is_reserved
 from gateway.model.config_version import ConfigVersion
 from gateway.model.decision import Plan
 from gateway.model.kept_metadata import StoredRequest, may_keep
@@ -275,7 +277,8 @@ class Receipts:
     """Stores and finds receipts of one process. Methods raise StateError.
 
     `failed` is called with a message if receipts are lost. `signing_keys` are secrets that are derived from the
-    versions of the key that signs receipts, the newer one first. `clock` returns Unix time.
+    versions of the key that signs receipts, the newer one first. `clock` returns Unix time, and `measure` the free
+    space: receipts wait while what is left is for usage rows.
     """
 
     def __init__(
@@ -285,8 +288,10 @@ class Receipts:
         failed: Callable[[str], None] = lambda _: None,
         clock: Callable[[], float] = time.time,
         signing_keys: Sequence[bytes] = (),
+        measure: Measure = free_space_of,
     ) -> None:
         prepare(directory)
+        self._is_reserved = partial(is_reserved, directory, measure)
         self._seals = read_seals(directory, signing_keys)
         # Two counters, because two threads count: `take` and the writer.
         self._too_many = 0
@@ -314,6 +319,11 @@ class Receipts:
         """The number of receipts that were not stored: they came too fast or after the end, or the disk failed."""
         # `take` does not lock, so receipts that arrive after the writer's last turn are counted in the queue.
         return self._too_many + self._unwritten + (len(self._waiting) if self._is_closed else 0)
+
+    @property
+    def waiting(self) -> int:
+        """The number of receipts that are not stored yet."""
+        return len(self._waiting)
 
     def take(self, record: Record) -> None:
         """Queue the receipt of this finished request. Neither raises nor waits."""
@@ -360,6 +370,9 @@ class Receipts:
     def _write(self) -> None:
         """Write the receipts that wait. If that fails, they wait for the next turn, until there are too many."""
         while self._waiting:
+            if self._is_reserved():
+                self._report(f"receipts.db is not written, and up to {_MOST_WAITING} receipts wait: {RESERVED}")
+                return
             taken = [self._waiting.popleft() for _ in range(min(len(self._waiting), _MOST_AT_ONCE))]
             built, rows = self._built(taken)
             try:

@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 
+from gateway.free_space import RESERVED, Measure, free_space_of, is_reserved
 from gateway.model.kept_metadata import StoredRequest
 from gateway.model.shadow import ShadowRecord
 from gateway.operator_errors import StateError
@@ -72,15 +73,25 @@ _REMOVE = "DELETE FROM answers WHERE {column} IN (SELECT value FROM json_each(?)
 class ShadowStore:
     """The database of shadow results, opened at the first result. Several processes and threads may write to it."""
 
-    def __init__(self, directory: Path, *, most_rows: int = MOST_ROWS, most_texts: int = MOST_TEXTS) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        most_rows: int = MOST_ROWS,
+        most_texts: int = MOST_TEXTS,
+        measure: Measure = free_space_of,
+    ) -> None:
         self._directory = directory
+        self._measure = measure
         self._most_rows = most_rows
         self._most_texts = most_texts
         self._database: sqlite3.Connection | None = None
         self._one_at_a_time = threading.Lock()
 
     def store(self, record: ShadowRecord) -> None:
-        """Store a result. Raises StateError."""
+        """Store a result. Raises StateError, also if what is left of the disk is for usage rows."""
+        if is_reserved(self._directory, self._measure):
+            raise StateError(f"shadow.db is not written: {RESERVED}")
         with self._one_at_a_time, sqlite_error("shadow.db can't be written"):
             if self._database is None:
                 self._database = open_database(self._directory, "shadow", _LAYOUT)

@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import math
 import os
 import struct
 import subprocess
@@ -65,6 +66,9 @@ from gateway.usage.windows import MINUTE_NS, AllBounds, WindowBounds
 FOLDER = "journal"
 WAIT_S = 1.0
 """The time that an operation waits for the lock."""
+
+_SHOWN_S = 5.0
+"""How long a failure is shown: perhaps nothing is written after it that would show its end."""
 
 _OPEN_WAIT_S = 10.0
 _READ_S = 60.0
@@ -155,6 +159,7 @@ class Journal:
         self._queue: deque[_Queued] = deque()
         self._next_flush: asyncio.Handle | None = None
         self._problem = ""
+        self._failed_at, self._failure = -math.inf, ""
 
     @classmethod
     def open(cls, directory: Path, clock: Callable[[], int] = time.time_ns) -> Journal:
@@ -209,6 +214,11 @@ class Journal:
     async def keep_row(self, call: str, row: bytes) -> None:
         """Keep the row of a call that another gate holds."""
         await self._do(_keep, (b"w" + call.encode(), row), is_sure=True)
+
+    @property
+    def problem(self) -> str:
+        """Why rows can't be written, or could not a moment ago; empty if they can."""
+        return self._problem or (self._failure if time.monotonic() - self._failed_at < _SHOWN_S else "")
 
     def check(self) -> None:
         """Raise GateUnavailable if rows of calls that have ended can't be written."""
@@ -557,7 +567,8 @@ class Journal:
             txn.commit()
         except lmdb.Error as error:
             known.clear()
-            raise GateUnavailable(f"{self._path} can't be written: {_words(error)}") from error
+            self._failed_at, self._failure = time.monotonic(), f"{self._path} can't be written: {_words(error)}"
+            raise GateUnavailable(self._failure) from error
         return results
 
 

@@ -81,6 +81,7 @@ class LedgerWriter:
 
     Attributes:
         problem: Why rows can't be moved at the moment, or None.
+        is_of_journal: Whether the problem is that of the journal, and not of the ledger.
         waits_until_s: How long `close` waits for a shared ledger that does not answer, as `time.monotonic()`.
     """
 
@@ -98,6 +99,7 @@ class LedgerWriter:
         self._failed = failed
         self._clock = clock
         self.problem: str | None = None
+        self.is_of_journal = False
         self.waits_until_s = 0.0
         self._is_shared = ledger is not None
         self._swept_at = self._forgot_at = self._erased_at = -math.inf
@@ -212,6 +214,7 @@ class LedgerWriter:
                 if len(found) < _MOST_ROWS:
                     break
         except Exception as error:  # the thread must not end, or all later rows would stay in the journal
+            self.is_of_journal = isinstance(error, GateUnavailable)
             self.problem = _description(error)
         else:
             self.problem = None

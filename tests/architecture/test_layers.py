@@ -21,6 +21,7 @@ GATEWAY = """
 files settings                      leaves: opening an operator's files; process settings
 operator_errors                     errors that an operator reads, with their exit status
 child_process                       the command and the environment of child processes
+free_space                          the free space of the state directory, and who may use it
 undo                                the undo of a step whose follow-up fails
 release                             the version and the commit of this gateway
 signing                             Ed25519 keys and signatures

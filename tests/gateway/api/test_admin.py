@@ -14,6 +14,8 @@ import pytest
 from gateway.api.admin import build_admin
 from gateway.api.admin_guard import Guard
 from gateway.api.admin_status import status_document
+from gateway.cli.operations import status_lines
+from gateway.free_space import FreeSpace
 from gateway.model.budget import Money, Stores, StoreServer
 from gateway.model.decision import Unavailable
 from gateway.model.status import AskedCounts, Finding, Overview, Status, Traffic, TrafficCounts
@@ -112,6 +114,19 @@ def test_deployment_that_only_some_workers_skip_is_a_warning(callbacks: AdminCal
     now = replace(callbacks.now, workers=(replace(one, unavailable={"gemini": OPEN}), other))
     assert said_of(now, "warnings") == ["gemini is skipped by 1 of 2 workers"]
     assert not [text for text in said_of(now) if "gemini" in text]
+
+
+@pytest.mark.parametrize(("free_mb", "word"), [(63, "problems"), (200, "warnings"), (900, "")])
+def test_little_space_in_the_state_directory_is_a_warning_and_then_a_problem(
+    callbacks: AdminCallbacks, free_mb: int, word: str
+) -> None:
+    space = FreeSpace(free_mb * 1024**2, 1024**3)
+    document: Any = status_document(callbacks.now, Overview("berlin-1", "1", 0, space=space))
+    assert document["state_directory"] == {"free_bytes": space.free, "size_bytes": space.total}
+    text = f"the state directory has {free_mb} MB of 1.0 GB free"
+    said = {name for name in ("problems", "warnings") if any(line.startswith(text) for line in document[name])}
+    assert said == ({word} if word else set())
+    assert f"state directory: {free_mb} MB of 1.0 GB free" in status_lines(document)
 
 
 async def test_unavailable_deployments_are_reported(callbacks: AdminCallbacks) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from gateway.free_space import FreeSpace
 from gateway.model.config_version import ConfigVersion
 from gateway.model.consent import ConsentKind
 from gateway.model.decision import Plan
@@ -402,6 +403,23 @@ def test_text_that_sqlite_cannot_store_does_not_end_the_writer_thread(opened: Op
     store.take(record_of("req_1"))
     eventually(lambda: store.find("req_1", "shop-cn") is not None)
     assert failures == ["receipts can't be written, and are lost: UnicodeEncodeError"]
+
+
+def test_receipts_wait_while_the_rest_of_the_disk_is_for_usage_rows(tmp_path: Path) -> None:
+    space, failures = [FreeSpace(64 * 1024**2 - 1, 1024**3)], list[str]()
+    with closing(Receipts(tmp_path, lambda: TABLE, failures.append, measure=lambda _: space[0])) as store:
+        store.take(record_of("req_1"))
+        eventually(lambda: bool(failures))
+        store.take(record_of("req_2"))
+        assert (store.waiting, store.lost) == (2, 0)
+        assert failures == [
+            "receipts.db is not written, and up to 20000 receipts wait: fewer than 64 MB are free, which are kept for "
+            "usage rows"
+        ]
+        space[0] = FreeSpace(64 * 1024**2, 1024**3)
+        eventually(lambda: store.find("req_2", "shop-cn") is not None)
+        assert store.find("req_1", "shop-cn") is not None
+        assert store.waiting == 0
 
 
 def test_receipts_of_a_failed_write_are_written_when_the_disk_works_again(opened: Open, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from gateway.free_space import FreeSpace
 from gateway.model.shadow import ShadowRecord
 from gateway.operator_errors import StateError
 from gateway.state.shadows import ShadowStore, read_shadow_records
@@ -99,6 +100,16 @@ def test_record_is_stored_with_its_texts_or_not_at_all(tmp_path: Path) -> None:
         store.store(replace(RECORD, prompt="p", answer="a"))
     store.store(RECORD)
     assert len(rows(tmp_path, "SELECT * FROM answers")) == 2
+
+
+def test_record_is_not_stored_while_the_rest_of_the_disk_is_for_usage_rows(tmp_path: Path) -> None:
+    space = [FreeSpace(64 * 1024**2 - 1, 1024**3)]
+    with closing(ShadowStore(tmp_path, measure=lambda _: space[0])) as store:
+        with pytest.raises(StateError, match=r"^shadow\.db is not written: fewer than 64 MB are free"):
+            store.store(RECORD)
+        space[0] = FreeSpace(64 * 1024**2, 1024**3)
+        store.store(RECORD)
+    assert len(rows(tmp_path, "SELECT * FROM answers")) == 1
 
 
 def test_answer_of_the_client_is_deleted_with_the_texts(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from contextlib import closing
 from datetime import UTC
 from pathlib import Path
 
+import lmdb
 import pytest
 
 from gateway.operator_errors import StateError
@@ -130,6 +131,25 @@ def test_full_disk_keeps_rows_in_the_journal(tmp_path: Path) -> None:
     assert writer.problem is None
     assert len(moved_calls(tmp_path)) == 300
     writer.close()
+
+
+def test_full_disk_of_the_journal_is_named_as_its_problem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not as that of the ledger, which may be a shared database that answers."""
+
+    def full(*_: object) -> object:
+        raise lmdb.Error("mdb_txn_commit: No space left on device")
+
+    with closing(writer_of(tmp_path)) as writer:
+        writer.move()
+        assert (writer._journal.problem, writer.problem) == ("", None)
+        with monkeypatch.context() as patch:
+            patch.setattr(writer._journal, "_begin", full)
+            writer.move()
+            assert writer.is_of_journal
+            assert writer.problem == writer._journal.problem
+            assert str(writer.problem).endswith(".lmdb can't be written: mdb_txn_commit: No space left on device")
+        writer.move()
+        assert writer.problem is None
 
 
 def test_row_that_cannot_be_read_is_reported_and_hides_no_other(tmp_path: Path) -> None:
