@@ -114,6 +114,8 @@ class ChatRequest(Value, frozen=True):
         parallel_tool_calls: Whether the model may make several calls at once.
         response_format: The format of the answer, or None for text.
         reasoning_effort: How long the model reasons: `none`, `minimal`, `low`, `medium`, `high` and others by model.
+        reasoning_budget: The tokens that the model may reason with, which a client of Claude's form states. The effort
+            is then that of the budget, and never one that does not reason.
         user: An identifier of the user.
         extra: Unknown top-level fields as parsed JSON. `providers.matching` decides which are sent.
         unread: Names of unknown inner fields, such as `messages.reasoning_details`. They are not sent.
@@ -146,6 +148,7 @@ class ChatRequest(Value, frozen=True):
     parallel_tool_calls: bool | None = None
     response_format: ResponseFormat | None = None
     reasoning_effort: str | None = None
+    reasoning_budget: int | None = None
     user: str | None = None
     extra: Mapping[str, object] = {}
     unread: frozenset[str] = frozenset()

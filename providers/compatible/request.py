@@ -69,7 +69,7 @@ def thinking_fields(
     if effort is None:
         switch_off = form.streamed and (request.folded or not request.stream) and "thinking_default" in facts.flags
         return {}, form.off if switch_off else {}
-    effort = _known(effort, form, facts)
+    effort = _known(effort, form, facts, request.reasoning_budget)
     if always and not form.effort:
         # It has no switch. The smallest budget is the nearest to none.
         return {}, _budget(form, effort if effort != "none" else "minimal", facts, request.max_tokens)
@@ -87,12 +87,12 @@ def _must_call(request: ChatRequest) -> bool:
     )
 
 
-def _known(effort: str, form: Thinking, facts: ModelFacts) -> str:
+def _known(effort: str, form: Thinking, facts: ModelFacts, budget: int | None) -> str:
     """Return an effort that the model knows: the same, the ladder's replacement, the next lower one, or the lowest."""
     known = facts.efforts or form.efforts
     if not known or effort in known:
         return effort
-    if form.ladder.get(effort) in known:
+    if (replaced := form.ladder.get(effort)) in known and (replaced != "none" or budget is None):
         return form.ladder[effort]
     rank = _LADDER.index(effort) if effort in _LADDER else 0
     below = [word for word in known if _LADDER.index(word) <= rank]

@@ -128,18 +128,18 @@ def thinking_of(
         return {"type": "disabled"} if by_default else {}
     if request.reasoning_effort is None:
         return {}
-    effort = nearest_effort(request.reasoning_effort, target.facts.efforts or ANY_EFFORT)
+    effort = nearest_effort(request.reasoning_effort, target.facts.efforts or ANY_EFFORT, request.reasoning_budget)
     if effort == "none":
         if "thinking_between_tools" in flags:
             return {"type": "between_tools"}
         return {"type": "disabled"} if by_default else {}
     if "thinking_budget" not in flags:
         return {"type": "adaptive", "display": "summarized"}
-    budget = _budget_tokens(effort, max_tokens)
+    budget = _budget_tokens(request.reasoning_budget or _BUDGETS[effort], max_tokens)
     return {"type": "enabled", "budget_tokens": budget} if budget and not lacks_thoughts else {}
 
 
-def _budget_tokens(effort: str, max_tokens: int) -> int:
-    """Return the thinking budget of an effort: less than `max_tokens`, and 0 if that is below the minimum."""
-    budget = min(_BUDGETS[effort], max_tokens - 1)
+def _budget_tokens(wanted: int, max_tokens: int) -> int:
+    """Return a thinking budget at or above the minimum and below `max_tokens`, or 0 if there is none."""
+    budget = min(max(wanted, _MIN_BUDGET_TOKENS), max_tokens - 1)
     return budget if budget >= _MIN_BUDGET_TOKENS else 0

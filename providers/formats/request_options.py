@@ -12,16 +12,19 @@ EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
 SAFETY_IDENTIFIER = "safety_identifier"
 
 
-def nearest_effort(wanted: str, known: Sequence[str]) -> str:
+def nearest_effort(wanted: str, known: Sequence[str], budget: int | None = None) -> str:
     """Return the strongest effort of the model that is not above `wanted`, or else the model's weakest.
 
     Args:
         wanted: The client's effort.
         known: The model's efforts, weakest first.
+        budget: The client's tokens of reasoning. With them, the weakest is the weakest that reasons.
 
     Raises:
         UnsupportedFeature: `wanted` is not an effort.
     """
+    if budget is not None:
+        known = [effort for effort in known if effort != "none"] or known
     if wanted not in EFFORTS:
         raise UnsupportedFeature("reasoning_effort", f"`reasoning_effort` must be one of {', '.join(EFFORTS)}")
     weaker = [effort for effort in known if EFFORTS.index(effort) <= EFFORTS.index(wanted)]

@@ -101,6 +101,12 @@ def test_effort_is_one_that_the_model_knows(model: str, wanted: str, sent: str) 
     assert body(replace(ASK, reasoning_effort=wanted), target(model))["reasoning_effort"] == sent
 
 
+@pytest.mark.parametrize(("model", "sent"), [("gpt-6-luna", "low"), ("gpt-5-mini", "minimal"), ("o3", "low")])
+def test_a_budget_of_tokens_is_never_no_reasoning(model: str, sent: str) -> None:
+    asked = replace(ASK, reasoning_effort="minimal", reasoning_budget=1024)
+    assert body(asked, target(model))["reasoning_effort"] == sent
+
+
 @pytest.mark.parametrize("model", ["gpt-6-luna", "gpt-5", "o3", "o4-mini"])
 def test_logprobs_false_is_omitted_for_models_without_logprobs(model: str) -> None:
     asked = replace(ASK, logprobs=False)

@@ -310,7 +310,9 @@ def _tool_choice(choice: SimpleToolChoice, parallel: bool | None) -> dict[str, o
 def _output_config(request: ChatRequest, target: Target, thinking: Mapping[str, object]) -> dict[str, object]:
     config: dict[str, object] = {}
     if request.reasoning_effort is not None and thinking.get("type") == "adaptive":
-        config["effort"] = nearest_effort(request.reasoning_effort, target.facts.efforts or ANY_EFFORT)
+        config["effort"] = nearest_effort(
+            request.reasoning_effort, target.facts.efforts or ANY_EFFORT, request.reasoning_budget
+        )
     if isinstance(request.response_format, JsonSchemaFormat):
         config["format"] = {
             "type": "json_schema",

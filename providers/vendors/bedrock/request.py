@@ -188,7 +188,9 @@ def _tool_choice(choice: SimpleToolChoice) -> _Block:
 def _output_config(request: ChatRequest, target: Target, thinking: Mapping[str, object]) -> _Block:
     config: _Block = {}
     if request.reasoning_effort is not None and thinking.get("type") == "adaptive":
-        config["effort"] = nearest_effort(request.reasoning_effort, target.facts.efforts or _ANY_EFFORT)
+        config["effort"] = nearest_effort(
+            request.reasoning_effort, target.facts.efforts or _ANY_EFFORT, request.reasoning_budget
+        )
     if isinstance(form := request.response_format, JsonSchemaFormat):
         # In Converse, the schema is a text and has a name.
         schema = {"schema": dumps(strict_schema(form.schema, "json_schema")).decode(), "name": form.name}

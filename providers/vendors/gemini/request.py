@@ -287,15 +287,15 @@ def _generation_config(request: ChatRequest, target: Target) -> dict[str, object
         case _:
             assert_never(request.response_format)
     if request.reasoning_effort is not None:
-        fields["thinkingConfig"] = _thinking(request.reasoning_effort, target)
+        fields["thinkingConfig"] = _thinking(request.reasoning_effort, request.reasoning_budget, target)
     config = dict(as_map(request.extra.get("generationConfig")))
     config.update({name: value for name, value in fields.items() if value is not None})
     return config
 
 
-def _thinking(wanted: str, target: Target) -> dict[str, object]:
+def _thinking(wanted: str, budget: int | None, target: Target) -> dict[str, object]:
     """Return the effort as a level, or for Gemini 2.5 as a token budget. Thoughts are shown unless thinking is off."""
-    effort = nearest_effort(wanted, target.facts.efforts or _LEVELS)
+    effort = nearest_effort(wanted, target.facts.efforts or _LEVELS, budget)
     config: dict[str, object] = (
         {"thinkingBudget": _BUDGETS[effort]}
         if "thinking_budget" in target.facts.flags

@@ -103,7 +103,7 @@ class OpenAIAdapter(FactsAdapter):
             request = _without_openai_only_fields(request)
         facts = target.facts
         if request.reasoning_effort is not None and facts.efforts:
-            effort = nearest_effort(request.reasoning_effort, facts.efforts)
+            effort = nearest_effort(request.reasoning_effort, facts.efforts, request.reasoning_budget)
             request = change_request(request, reasoning_effort=effort)
         if request.logprobs is False and "logprobs" not in facts.features:
             # `false` is the default, and some models refuse the field.

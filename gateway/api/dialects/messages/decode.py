@@ -277,6 +277,7 @@ def decode_request(body: object, *, counts: bool = False) -> Decoded:
         parallel_tool_calls=is_parallel,
         response_format=JsonSchemaFormat("response", form.schema, strict=True) if form else None,
         reasoning_effort=effort,
+        reasoning_budget=asked.thinking.budget_tokens if asked.thinking and asked.thinking.type == "enabled" else None,
         user=asked.metadata.user_id if asked.metadata else None,
         extra=extra,
         unread=bounded(names),
