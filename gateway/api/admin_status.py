@@ -115,6 +115,7 @@ def _document(
         "traffic": traffic,
         "stores": _stores(status),
         "instances": instances,
+        "state_directory": None,
         "approvals": [
             {"deployment": term.deployment, "region": term.region, "until": term.last_day.isoformat()}
             for term in sorted(terms_of(config.approvals, days), key=lambda term: term.days_left)

@@ -247,7 +247,7 @@ def status_lines(document: Mapping[str, Any]) -> Iterator[str]:
         rows = "" if instance["rows_waiting"] is None else f", {instance['rows_waiting']} rows {when}"
         serves = "" if len(instances) == 1 else f", config {instance['version']} since {instance['since']}"
         yield f"instance {instance['name']}: {instance['state']}{serves}{rows}"
-    if space := document.get("state_directory"):
+    if space := document["state_directory"]:
         yield f"state directory: {FreeSpace(space['free_bytes'], space['size_bytes'])}"
     for approval in document["approvals"]:
         yield f"approval of {approval['deployment']} for {approval['region']} until {approval['until']}"

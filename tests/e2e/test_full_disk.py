@@ -64,7 +64,7 @@ def test_receipts_stop_first_and_the_journal_is_named(tmp_path: Path, pair: Simu
         fill(state, 60 * MB)
         assert answers(20) == [200] * 20
         assert metric(operator, "gateway_receipts_waiting") == 20
-        assert metric(operator, "gateway_state_free_bytes") < 60 * MB
+        assert metric(operator, "gateway_state_free_bytes") <= 60 * MB
         assert any("MB free: receipts wait" in line for line in said("problems"))
         fill(state, 0)
         assert answers(200)[-1] == 503

@@ -17,7 +17,9 @@ from tests.kit.chat_http import CHAT, body
 from tests.kit.reloading_gateway import Operator, config, operated
 from tests.kit.waiting import eventually
 
-MEMBERS = "version since release regions traffic stores instances approvals retirements problems warnings".split()
+MEMBERS = (
+    "version since release regions traffic stores instances state_directory approvals retirements problems warnings"
+).split()
 
 SHARED = """
 version: 1
