@@ -38,7 +38,7 @@ from gateway.policy.location.resolution import resolve
 from gateway.policy.preference import intent_of, may_assert_intent, preferred_name
 from gateway.policy.refusals import not_offered, refuse_location
 from gateway.service.assistants import AssistantNotFound, assistants_of, find_assistant
-from gateway.service.capabilities import capabilities, limits_where_offered
+from gateway.service.capabilities import Offer, capabilities, offer_of
 from gateway.service.chat_service import ChatService
 from gateway.service.disclosure import disclose
 from gateway.service.explain import PlainRequest, explain, reports_from
@@ -204,13 +204,12 @@ def _add_models(app: FastAPI, service: ChatService, limiter: FailedKeyLimiter) -
         region = _region_of(location)
         assistants = assistants_of(config, client)
         now_s = service.decider.clock()
-        limits = {
+        offers = {
             name: found
             for name, assistant in sorted(assistants.items())
-            if region.name in assistant.regions
-            and (found := limits_where_offered(config, assistant, location, now_s)) is not None
+            if region.name in assistant.regions and (found := offer_of(config, assistant, location, now_s)) is not None
         }
-        body = encode_list(form, [*limits], request.query_params, limits.__getitem__)
+        body = encode_list(form, offers, request.query_params)
         return JSONResponse(body, headers=headers)
 
     async def model(request: Request, name: str) -> JSONResponse:
@@ -222,8 +221,8 @@ def _add_models(app: FastAPI, service: ChatService, limiter: FailedKeyLimiter) -
         assistant = find_assistant(config, client, name)
         if region.name not in assistant.regions:
             raise Refused(not_offered(assistant, region))
-        limits = limits_where_offered(config, assistant, location, service.decider.clock()) or (None, None)
-        body = encode_model(form, name, lambda _: limits)
+        offer = offer_of(config, assistant, location, service.decider.clock()) or Offer(frozenset())
+        body = encode_model(form, name, offer)
         return JSONResponse(body, headers=headers)
 
     for version in VERSIONS:

@@ -36,10 +36,10 @@ _COVERED = ("messages", "tools", "response_format", "user", "extra")
 
 FORM = frozenset(
     "model stream include_usage max_tokens temperature top_p presence_penalty frequency_penalty seed n logprobs "
-    "top_logprobs parallel_tool_calls unread folded".split()
+    "top_logprobs parallel_tool_calls reasoning_budget unread folded".split()
 )
 """The fields of a chat request that carry no text to a provider. They may change after the user has agreed."""
-_LATER: Mapping[str, object] = {"is_error": False, "cache": None, "images": []}
+_LATER: Mapping[str, object] = {"is_error": False, "cache": None, "images": [], "own": None}
 """Fields that were added later, with their defaults: without a value they do not count, so that tokens stay valid."""
 
 

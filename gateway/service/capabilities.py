@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from functools import partial
 
 from gateway.model.age_band import AgeBand
-from gateway.model.assistant import USES, Assistant, UserChoice
+from gateway.model.assistant import USES, Assistant, Use, UserChoice
 from gateway.model.config_version import ConfigVersion
 from gateway.model.decision import Decision, Refusal, Refused, SkipReason, Step, Verdict
 from gateway.model.deployment import Deployment
@@ -23,18 +23,28 @@ from gateway.policy.routing import decide
 from gateway.policy.territory_answers import plain_needs
 from gateway.service.explain import consent_of
 from providers.matching.requirements import FEATURES, TOOL_FEATURES
+from providers.value import Value
 
 _PASSES = frozenset({SkipReason.CONSENT, SkipReason.HEALTH})
 """The reasons for which a deployment is skipped now and may still answer this user."""
 
 
-def limits_where_offered(
-    config: ConfigVersion, assistant: Assistant, location: Location, now_s: float
-) -> tuple[int | None, int | None] | None:
-    """Return the longest prompt and the longest answer in tokens that a chat can have here; None if one is unknown.
+class Offer(Value, frozen=True):
+    """What an assistant can do somewhere.
 
-    Returns None if no deployment of the assistant may answer requests of any use from this location.
+    Attributes:
+        uses: The kinds of requests that a deployment may answer.
+        prompt_tokens: The longest prompt of a chat in tokens, or None if it is unknown.
+        answer_tokens: The longest answer of a chat in tokens, or None if it is unknown.
     """
+
+    uses: frozenset[Use]
+    prompt_tokens: int | None = None
+    answer_tokens: int | None = None
+
+
+def offer_of(config: ConfigVersion, assistant: Assistant, location: Location, now_s: float) -> Offer | None:
+    """Return what the assistant can do here; None if no deployment may answer requests from this location."""
     region = location.region
     uses = [use for use in USES if region is not None and region.name in assistant.routes_for(use)]
     able = {
@@ -44,11 +54,12 @@ def limits_where_offered(
         for use in uses
     }
     steps = able.get("chat", [])
-    longest = (
+    offer = Offer(
+        frozenset(use for use, deployments in able.items() if deployments),
         _longest(it.capabilities.context_tokens for it in steps),
         _longest(it.target.facts.output_tokens for it in steps),
     )
-    return longest if any(able.values()) else None
+    return offer if offer.uses else None
 
 
 def capabilities(

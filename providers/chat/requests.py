@@ -30,6 +30,8 @@ class Tool(Value, frozen=True):
         parameters: The JSON Schema of its arguments, or None if it has none.
         strict: Whether the arguments must match the schema exactly.
         cache: See `TextPart`.
+        own: The definition of the tool at Claude, such as `{"type": "bash_20250124"}`, if it is one of Claude's client
+            tools. Other models get the function.
     """
 
     name: str
@@ -37,6 +39,7 @@ class Tool(Value, frozen=True):
     parameters: Mapping[str, object] | None = None
     strict: bool | None = None
     cache: CacheTime | None = None
+    own: Mapping[str, object] | None = None
 
 
 class NamedTool(Value, frozen=True):

@@ -19,7 +19,7 @@ MEMBER = "x_gateway"
 
 def own_word(reason: FinishReason, raw: str | None) -> str | None:
     """Return the provider's own word for an end that may not be one: a reason that is not known, or a pause."""
-    return raw if reason in ("other", "stop") else None
+    return raw if reason in ("other", "stop") and raw != reason else None
 
 
 def label_answer(

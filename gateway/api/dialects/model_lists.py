@@ -5,15 +5,21 @@ Source: openai 3.51 (Model), anthropic 2.12 (ModelInfo), google-genai 3.4 (Model
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Literal
 
 from gateway.api.errors import ApiError
+from gateway.model.assistant import Use
+from gateway.service.capabilities import Offer
 
 ListForm = Literal["chat", "messages", "generate"]
-LimitsOf = Callable[[str], tuple[int | None, int | None]]
-"""Returns the longest prompt and the longest answer of an assistant, in tokens; None for one that is unknown."""
+_METHODS: Mapping[Use, tuple[str, ...]] = {
+    "chat": ("generateContent", "streamGenerateContent", "countTokens"),
+    "embeddings": ("embedContent", "batchEmbedContents"),
+    "moderations": (),
+}
+"""The methods of Gemini's API that work for each use."""
 _LIMITS: Mapping[ListForm, tuple[str, str]] = {
     "messages": ("max_input_tokens", "max_tokens"),
     "generate": ("inputTokenLimit", "outputTokenLimit"),
@@ -39,22 +45,21 @@ def form_of(path: str, headers: Mapping[bytes, bytes]) -> ListForm:
     return "messages" if b"anthropic-version" in headers else "chat"
 
 
-def encode_list(
-    form: ListForm, names: Sequence[str], query: Mapping[str, str], limits_of: LimitsOf
-) -> dict[str, object]:
-    """Return the list of these names, or the page of it that the query asks for.
+def encode_list(form: ListForm, offers: Mapping[str, Offer], query: Mapping[str, str]) -> dict[str, object]:
+    """Return the list of these assistants, or the page of it that the query asks for.
 
     Raises:
         ApiError: invalid_request, for a page that does not exist.
     """
     entries: list[object]
+    names = [*offers]
     match form:
         case "chat":
-            return {"object": "list", "data": [encode_model(form, name, limits_of) for name in names]}
+            return {"object": "list", "data": [encode_model(form, name, offers[name]) for name in names]}
         case "messages":
             start, end = _anthropic_page(names, query)
             page = names[start:end]
-            entries = [encode_model(form, name, limits_of) for name in page]
+            entries = [encode_model(form, name, offers[name]) for name in page]
             first, last = (page[0], page[-1]) if page else (None, None)
             is_backwards = "before_id" in query
             has_more = start > 0 if is_backwards else end < len(names)
@@ -62,13 +67,14 @@ def encode_list(
         case "generate":
             start = _number(query, "pageToken", 0, 0)
             end = start + _number(query, "pageSize", _USUAL_OF_GEMINI, 1)
-            body: dict[str, object] = {"models": [encode_model(form, name, limits_of) for name in names[start:end]]}
+            body: dict[str, object] = {"models": [encode_model(form, name, offers[name]) for name in names[start:end]]}
             return {**body, "nextPageToken": str(end)} if end < len(names) else body
 
 
-def encode_model(form: ListForm, name: str, limits_of: LimitsOf) -> dict[str, object]:
-    """Return one entry of a list, with the limits of its tokens where the form has them."""
-    known = zip(_LIMITS[form], limits_of(name), strict=True) if form in _LIMITS else ()
+def encode_model(form: ListForm, name: str, offer: Offer) -> dict[str, object]:
+    """Return one entry of a list, with its methods and the limits of its tokens where the form has them."""
+    limits_in_tokens = (offer.prompt_tokens, offer.answer_tokens)
+    known = zip(_LIMITS[form], limits_in_tokens, strict=True) if form in _LIMITS else ()
     limits = {field: limit for field, limit in known if limit is not None}
     match form:
         case "chat":
@@ -83,7 +89,7 @@ def encode_model(form: ListForm, name: str, limits_of: LimitsOf) -> dict[str, ob
                 **limits,
             }
         case "generate":
-            methods = ["generateContent", "streamGenerateContent", "countTokens"]
+            methods = [method for use in _METHODS if use in offer.uses for method in _METHODS[use]]
             return {
                 "name": f"models/{name}",
                 "baseModelId": name,

@@ -74,10 +74,10 @@ def encode_error_at(path: str, error: ApiError, request_id: str, headers: Iterab
         path: The path of the request.
         error: The error.
         request_id: The id of the request.
-        headers: The headers of the request. The list of models has the form of the API that asks for it.
+        headers: The headers of the request. At a path of no API alone, they show the API that asks.
     """
     form: ListForm = "chat"
-    if path == MODELS_PATH or path.startswith(f"{MODELS_PATH}/"):
+    if path != CHAT_PATH and path not in _AT_PATH:
         form = form_of(path, dict(headers))
     if form == "generate" or is_gemini_path(path):
         return gemini.encode_error(error, request_id)

@@ -17,7 +17,7 @@ from providers.adapter import Capabilities, StreamParser, Target
 from providers.auth import AuthScheme, HeaderKey
 from providers.catalogue import FactsFile
 from providers.catalogue.facts_adapter import FactsAdapter
-from providers.chat import ChatCompletion, ChatRequest
+from providers.chat import ChatCompletion, ChatRequest, Tool
 from providers.failures import Failure, FailureKind, ProviderFailed
 from providers.formats.claude_answer import MessageReader
 from providers.formats.fitting import fit
@@ -51,6 +51,8 @@ _PARAMETERS = frozenset(
 
 
 _FACTS = FactsFile("providers.vendors.anthropic", "anthropic")
+_WITH_MEMORY = ("anthropic-beta", "context-management-2025-06-27")
+"""Claude's memory tool is a part of this beta. Source: platform.claude.com, memory tool (2026-11-20)."""
 _OF_ALIBABA = FactsFile("providers.vendors.dashscope", "dashscope")
 
 
@@ -58,6 +60,10 @@ def _classify(body: Mapping[str, object], response: WireResponse) -> Failure:
     """Return the failure of an error. Alibaba's Anthropic-compatible endpoint has the form of its native API."""
     is_native = not body.get("error") and read_str(body, "code")
     return classify_by_rules(body, response, load_rules(_OF_ALIBABA if is_native else _FACTS))
+
+
+def _is_memory(tool: Tool) -> bool:
+    return tool.own is not None and str(tool.own.get("type")).startswith("memory_")
 
 
 def _reader_of(target: Target) -> MessageReader:
@@ -93,6 +99,7 @@ class AnthropicAdapter(FactsAdapter):
             ("content-type", "application/json"),
             ("accept", "text/event-stream" if request.stream else "application/json"),
             ("anthropic-version", version_of(body)),
+            *([_WITH_MEMORY] if any(map(_is_memory, request.tools)) else []),
         )
         return WireRequest("POST", f"{target.base_path}/messages", headers, dumps(body))
 

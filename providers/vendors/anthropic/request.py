@@ -281,6 +281,8 @@ def _tool(tool: Tool) -> dict[str, object]:
     body: dict[str, object] = {"name": tool.name}
     if tool.cache is not None:
         body["cache_control"] = _cache_control(tool.cache)
+    if tool.own is not None:
+        return {**tool.own, **body}
     if tool.description:
         body["description"] = tool.description
     schema = arguments_schema(tool)

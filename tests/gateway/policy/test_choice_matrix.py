@@ -22,7 +22,7 @@ from gateway.policy.location.signals import EdgeReport
 from gateway.policy.preference import decide_preferring
 from gateway.policy.routing import decide
 from gateway.policy.territory_answers import NO_NEEDS, plain_needs
-from gateway.service.capabilities import capabilities, limits_where_offered
+from gateway.service.capabilities import capabilities, offer_of
 from providers.matching.requirements import FEATURES, Requirements, requirements_of
 from providers.openai_json.decode_request import decode_request
 from tests.gateway.location_reports import reported
@@ -222,7 +222,7 @@ def test_capabilities_agree_with_the_decisions(case: Case) -> None:
     views = [case.assistant.for_use(use) for use in USES if here in case.assistant.routes_for(use)]
     verdicts = [it for view in views for _, it in case.decided(view, plain_needs(view), well=True).verdicts]
     answers = [it for it in verdicts if isinstance(it, Step) or it.reason is SkipReason.CONSENT]
-    assert bool(limits_where_offered(case.config, case.assistant, case.location, 0.0)) == bool(answers)
+    assert bool(offer_of(case.config, case.assistant, case.location, 0.0)) == bool(answers)
     if not plain.verdicts:
         return
     document: Any = capabilities(case.config, case.assistant, case.location, 0.0, None, case.user)

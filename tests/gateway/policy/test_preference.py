@@ -17,7 +17,7 @@ from gateway.policy.location.signals import EdgeReport
 from gateway.policy.preference import decide_preferring, intent_of, preferred_name
 from gateway.policy.routing import decide
 from gateway.policy.territory_answers import NO_NEEDS
-from gateway.service.capabilities import capabilities, limits_where_offered
+from gateway.service.capabilities import capabilities, offer_of
 from providers.failures import InvalidRequest
 from tests.gateway.location_reports import reported
 from tests.kit.config_cases import rejected
@@ -278,4 +278,4 @@ def test_assistant_without_chats_in_a_region_is_listed_for_its_other_uses() -> N
         )
     )
     location = resolve(config, None, reported(EdgeReport(("US",))))
-    assert limits_where_offered(config, config.assistants["assistant"], location, 0.0)
+    assert offer_of(config, config.assistants["assistant"], location, 0.0)

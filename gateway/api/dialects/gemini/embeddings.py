@@ -21,7 +21,10 @@ from providers.openai_json.decode_request import check_unknown
 from providers.openai_json.fields import describe, integer, present, text
 
 _TASK = "taskType"
-_KNOWN = frozenset({"model", "content", _TASK, "outputDimensionality"})
+_CONFIG = "embedContentConfig"
+"""A later place of the settings."""
+_SETTINGS = frozenset({_TASK, "outputDimensionality"})
+_KNOWN = frozenset({"model", "content", _CONFIG}) | _SETTINGS
 _CONTENT = frozenset({"role", "parts"})
 _MEDIA = ("inlineData", "fileData")
 _MOST_REQUESTS = 2048
@@ -85,7 +88,7 @@ def decode_embed(body: object, assistant: str, *, is_batch: bool) -> EmbeddingRe
     for request, path in zip(requests, paths, strict=True):
         dropped.add_unknown(request, _KNOWN, "requests" if is_batch else "")
         texts.append(_text(request, path, dropped))
-        settings.append(_settings(request, path))
+        settings.append(_settings(request, path, dropped))
         if settings[-1] != settings[0]:
             name = next(name for name in settings[0] if settings[-1][name] != settings[0][name])
             message = f"`{path}{name}` must be that of `{paths[0]}{name}`: send requests that differ in it separately"
@@ -101,11 +104,14 @@ def decode_embed(body: object, assistant: str, *, is_batch: bool) -> EmbeddingRe
     )
 
 
-def _settings(request: Fields, path: str) -> dict[str, object]:
-    length = "outputDimensionality"
+def _settings(request: Fields, path: str, dropped: DroppedFields) -> dict[str, object]:
+    config = read_object(request.get(_CONFIG) or {}, f"{path}{_CONFIG}")
+    dropped.add_unknown(config, _SETTINGS, _CONFIG)
+    task, length = _TASK, "outputDimensionality"
+    places = {name: (config, f"{path}{_CONFIG}.") if name in config else (request, path) for name in (task, length)}
     return {
-        _TASK: text(request, _TASK, f"{path}{_TASK}"),
-        length: integer(request, length, f"{path}{length}", 1, _MOST_DIMENSIONS),
+        task: text(places[task][0], task, f"{places[task][1]}{task}"),
+        length: integer(places[length][0], length, f"{places[length][1]}{length}", 1, _MOST_DIMENSIONS),
     }
 
 

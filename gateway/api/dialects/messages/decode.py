@@ -14,12 +14,13 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct
 
+from gateway.api.dialects.messages.client_tools import as_function, has_type
 from gateway.api.dialects.schema import bounded, read, unread
 from providers.chat import (
     AssistantMessage,
@@ -238,7 +239,8 @@ def decode_request(body: object, *, counts: bool = False) -> Decoded:
     for name, why in _REFUSED.items():
         if body.get(name) is not None and not (name == "context_management" and keeps_context):
             raise InvalidRequest(f"{name}: the gateway does not support this field, because {why}", name)
-    _check_tools(as_list(body.get("tools")))
+    if (tools := as_list(body.get("tools"))) and any(map(has_type, tools)):
+        body = {**body, "tools": [as_function(tool, position) for position, tool in enumerate(tools)]}
     system, entries = body.get("system"), body.get("messages")
     texts = None
     if (system is None or isinstance(system, str)) and isinstance(entries, list) and entries:
@@ -272,7 +274,7 @@ def decode_request(body: object, *, counts: bool = False) -> Decoded:
         temperature=asked.temperature,
         top_p=asked.top_p,
         stop=tuple(filter(None, asked.stop_sequences or ())),
-        tools=tuple(Tool(it.name, it.description, it.input_schema, it.strict, it.cache) for it in asked.tools or ()),
+        tools=tuple(map(_tool, asked.tools or ())),
         tool_choice=choice,
         parallel_tool_calls=is_parallel,
         response_format=JsonSchemaFormat("response", form.schema, strict=True) if form else None,
@@ -352,14 +354,9 @@ def _keeps_all(management: object) -> bool:
     )
 
 
-def _check_tools(tools: Iterable[object]) -> None:
-    for position, tool in enumerate(map(as_map, tools)):
-        if tool.get("type") not in (None, "custom"):
-            message = (
-                f"tools.{position}: the gateway does not support the tool {str(tool['type'])[:60]!r}, which a provider "
-                "defines or runs; send a function with `name` and `input_schema`, and run it in your own app"
-            )
-            raise UnsupportedFeature("tools", message, f"tools.{position}.type")
+def _tool(tool: _Tool) -> Tool:
+    own = tool.type if isinstance(tool.type, dict) else None
+    return Tool(tool.name, tool.description, tool.input_schema, tool.strict, tool.cache, own)
 
 
 def _tool_choice(asked: _Request) -> tuple[ToolChoice | None, bool | None]:

@@ -67,6 +67,14 @@ def test_names_in_snake_case_are_read(gateway: InputGateway) -> None:
     assert gateway.bodies[0]["dimensions"] == 8
 
 
+@pytest.mark.parametrize("config", ["embedContentConfig", "embed_content_config"])
+def test_settings_in_the_config_are_read(gateway: InputGateway, config: str) -> None:
+    response = gateway.post(ONE, content("hello", **{config: {"outputDimensionality": 8, "autoTruncate": True}}))
+    assert response.status_code == 200
+    assert gateway.bodies[0]["dimensions"] == 8
+    assert response.headers["x-gateway-dropped"] == "embedContentConfig.autoTruncate"
+
+
 def test_task_reaches_a_model_that_distinguishes_tasks() -> None:
     gateway = InputGateway(honest, GOOGLE, {"K": "key-123456789"})
     response = gateway.post(MANY, {"requests": [content("a", taskType="RETRIEVAL_QUERY", title="t"), content("b")]})
@@ -91,6 +99,12 @@ def test_task_is_dropped_by_name_for_other_models(gateway: InputGateway) -> None
         (ONE, {"content": {"parts": [{"text": "a"}, {"text": "b"}]}}, "invalid_request", "content.parts"),
         (ONE, {"content": {"parts": [{"text": ""}]}}, "invalid_request", "content.parts[0].text"),
         (ONE, content("a", outputDimensionality=0), "invalid_request", "outputDimensionality"),
+        (
+            ONE,
+            content("a", embedContentConfig={"outputDimensionality": 0}),
+            "invalid_request",
+            "embedContentConfig.outputDimensionality",
+        ),
         (ONE, {"content": {"parts": [{"inlineData": {}}]}}, "unsupported_capability", "content.parts[0].inlineData"),
         (ONE, content("a", cachedContent="cachedContents/1"), "unsupported_capability", "cachedContent"),
         (MANY, {}, "invalid_request", "requests"),

@@ -8,26 +8,37 @@ import pytest
 from gateway.api.dialects.model_lists import encode_list, encode_model, form_of
 from gateway.api.errors import ApiError
 from gateway.assembly.application import Gateway
+from gateway.model.assistant import Use
+from gateway.service.capabilities import Offer
 from tests.kit.configs import BASE, table_of
 
 NAMES = ["a", "b", "c", "d"]
 
 
-def limits_of(name: str) -> tuple[int | None, int | None]:
-    """Return the limits of an assistant: only `a` has known ones."""
-    return (100_000, 8_000) if name == "a" else (None, 200)
+OFFERS = {name: Offer(frozenset({"chat"}), *((100_000, 8_000) if name == "a" else (None, 200))) for name in NAMES}
+"""Only `a` has a known limit of prompts."""
 
 
 def test_entry_has_the_known_limits_under_the_names_of_its_form() -> None:
-    assert (
-        encode_model("messages", "a", limits_of).items() >= {"max_input_tokens": 100_000, "max_tokens": 8_000}.items()
-    )
-    assert (
-        encode_model("generate", "a", limits_of).items()
-        >= {"inputTokenLimit": 100_000, "outputTokenLimit": 8_000}.items()
-    )
-    assert "max_input_tokens" not in encode_model("messages", "b", limits_of)
-    assert not {"max_tokens", "outputTokenLimit"} & encode_model("chat", "a", limits_of).keys()
+    known = {"max_input_tokens": 100_000, "max_tokens": 8_000}
+    assert encode_model("messages", "a", OFFERS["a"]).items() >= known.items()
+    known = {"inputTokenLimit": 100_000, "outputTokenLimit": 8_000}
+    assert encode_model("generate", "a", OFFERS["a"]).items() >= known.items()
+    assert "max_input_tokens" not in encode_model("messages", "b", OFFERS["b"])
+    assert not {"max_tokens", "outputTokenLimit"} & encode_model("chat", "a", OFFERS["a"]).keys()
+
+
+@pytest.mark.parametrize(
+    ("uses", "methods"),
+    [
+        ({"chat"}, ["generateContent", "streamGenerateContent", "countTokens"]),
+        ({"embeddings", "moderations"}, ["embedContent", "batchEmbedContents"]),
+        ({"chat", "embeddings"}, ["generateContent", "streamGenerateContent", "countTokens", "embedContent", "batchEmbedContents"]),
+        ({"moderations"}, []),
+    ],
+)  # fmt: skip
+def test_gemini_entry_names_the_methods_that_work(uses: set[Use], methods: list[str]) -> None:
+    assert encode_model("generate", "a", Offer(frozenset(uses)))["supportedGenerationMethods"] == methods
 
 
 @pytest.mark.parametrize(
@@ -59,17 +70,17 @@ def test_form_is_that_of_the_asking_api(path: str, headers: dict[bytes, bytes], 
     ],
 )
 def test_anthropics_list_has_pages(query: dict[str, str], ids: list[str], has_more: bool) -> None:
-    page = encode_list("messages", NAMES, query, limits_of)
-    assert page["data"] == [encode_model("messages", name, limits_of) for name in ids]
+    page = encode_list("messages", OFFERS, query)
+    assert page["data"] == [encode_model("messages", name, OFFERS[name]) for name in ids]
     assert page["has_more"] is has_more
     assert (page["first_id"], page["last_id"]) == ((ids[0], ids[-1]) if ids else (None, None))
 
 
 def test_geminis_list_has_pages() -> None:
-    first = encode_list("generate", NAMES, {"pageSize": "3"}, limits_of)
-    assert first["models"] == [encode_model("generate", name, limits_of) for name in NAMES[:3]]
-    second = encode_list("generate", NAMES, {"pageSize": "3", "pageToken": str(first["nextPageToken"])}, limits_of)
-    assert second == {"models": [encode_model("generate", "d", limits_of)]}
+    first = encode_list("generate", OFFERS, {"pageSize": "3"})
+    assert first["models"] == [encode_model("generate", name, OFFERS[name]) for name in NAMES[:3]]
+    second = encode_list("generate", OFFERS, {"pageSize": "3", "pageToken": str(first["nextPageToken"])})
+    assert second == {"models": [encode_model("generate", "d", OFFERS["d"])]}
 
 
 @pytest.mark.parametrize(
@@ -83,7 +94,7 @@ def test_geminis_list_has_pages() -> None:
 )
 def test_page_that_does_not_exist_is_refused(form: str, query: dict[str, str]) -> None:
     with pytest.raises(ApiError):
-        encode_list(form, NAMES, query, limits_of)  # type: ignore[arg-type]
+        encode_list(form, OFFERS, query)  # type: ignore[arg-type]
 
 
 @pytest.fixture
