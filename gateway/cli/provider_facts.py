@@ -46,7 +46,10 @@ def _about_model(deployment: Deployment, answer: ChatCompletion) -> Iterator[tup
 
 def _about_finish(answer: ChatCompletion) -> Iterator[tuple[str, str]]:
     for choice in answer.choices:
-        yield _SAME, f"finish reason: {choice.finish_reason}"
+        if choice.finish_reason == "other":
+            yield _DIFFERS, f"finish reason: {choice.raw_finish_reason!r} is not known, and is shown as `length`"
+        else:
+            yield _SAME, f"finish reason: {choice.finish_reason}"
 
 
 def _about_usage(answer: ChatCompletion, body: Mapping[str, object]) -> Iterator[tuple[str, str]]:
