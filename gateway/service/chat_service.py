@@ -38,7 +38,7 @@ from gateway.policy.region_text import with_region_text, without_profile_message
 from gateway.service.assistants import find_assistant
 from gateway.service.decider import Decider
 from gateway.service.exchange import AnswerStyle, Exchange, HeldBody
-from gateway.service.input_requests import EmbeddingSpace, calls_of, counted_anew, joined_answers, with_assistant
+from gateway.service.input_requests import EmbeddingSpace, InputCalls, calls_of, counted_anew, with_assistant
 from gateway.service.location import LocationService, locate
 from gateway.service.moderation import judge_input, judge_of, moderated
 from gateway.service.shadow_traffic import MAX_CHARACTERS, ShadowTraffic, transcript
@@ -293,14 +293,22 @@ class ChatService:
         if exchange.location.region is not None and exchange.location.region.log_prompts:
             self._log(record, request)
         self.decider.prepare(exchange)
-        begun: list[Answer] = []
-        for call in calls_of(request, exchange.assistant, exchange.location.region):
-            with counted_anew(record):
-                begun.append(await self._answer_decided(exchange, call))
+        calls = InputCalls(calls_of(request, exchange.assistant, exchange.location.region))
+        begun = calls.answers
+        try:
+            while not calls.is_answered:
+                with counted_anew(record):
+                    begun.append(await self._answer_decided(exchange, calls))
+        except BaseException:
+            if begun:
+                record.count(calls.result.usage)  # it is paid
+            raise
+        finally:
+            await calls.end()
         if len({answer.step.deployment.model for answer in begun}) > 1:
             # Another version of the configuration has another model, and one answer has vectors of one model.
             raise PlanExhausted(Failure(FailureKind.UNAVAILABLE, _OTHER_MODEL))
-        result = joined_answers([answer.result for answer in begun if answer.result is not None])
+        result = calls.result
         if isinstance(result, EmbeddingAnswer):
             space = self._space_of(exchange)
             space.check(exchange.caller.embedding_space, result.dimensions)
@@ -311,8 +319,8 @@ class ChatService:
         if (sending := exchange.respond(change(begun[-1], result=result))) is not None:
             await sending
 
-    async def _answer_decided(self, exchange: Exchange, part: InputRequest | None = None) -> Answer:
-        """Decide, and wait until an answer has begun. `part`: one of several calls of the request.
+    async def _answer_decided(self, exchange: Exchange, calls: InputCalls | None = None) -> Answer:
+        """Decide, and wait until an answer has begun. `calls`: those of a request that is not a chat.
 
         Each attempt is decided by the version that is active when it begins. If another one has become active since the
         request was decided, caller, location and plan are decided anew. A prompt that was sent to a
@@ -321,7 +329,7 @@ class ChatService:
         while True:
             self.decider.prepare(exchange)
             try:
-                return await self.answer(exchange, part)
+                return await self.answer(exchange, calls)
             except ConfigChanged:
                 await self.decider.decide_anew(exchange)
 
@@ -351,22 +359,24 @@ class ChatService:
     # --- one call under one decision --------------------------------------------------------------
 
     def answer(
-        self, exchange: Exchange, part: InputRequest | None = None, tier: Tier | None = None
+        self, exchange: Exchange, calls: InputCalls | None = None, tier: Tier | None = None
     ) -> Coroutine[Any, Any, Answer]:
         """Decide, and return a coroutine that executes the plan until an answer has begun.
 
         Args:
             exchange: The request.
-            part: One of several calls of the request.
+            calls: The calls of a request that is not a chat. The current one is answered.
             tier: The side of a barrier. None: of the whole route.
 
         Raises:
             Refused, PlanExhausted, OtherEmbeddingSpace: There is no answer.
             ConfigChanged: Another version has become active, which decides about any further attempt.
         """
-        own = part or exchange.request
+        if calls is not None:
+            return self._answer_of_input(exchange, calls)
+        own = exchange.request
         if not isinstance(own, ChatRequest):
-            return self._answer_of_input(exchange, own)
+            raise TypeError("only a chat is one call")
         config, opened = exchange.config, None
         if tier is not None:
             own, opened = tier.request, tier.opened
@@ -435,11 +445,15 @@ class ChatService:
         record.skipped.clear()
         return await self.answer(exchange, tier=Tier(own, None, None, is_judged, tier.usage))
 
-    async def _answer_of_input(self, exchange: Exchange, request: InputRequest) -> Answer:
+    async def _answer_of_input(self, exchange: Exchange, calls: InputCalls) -> Answer:
+        request = calls.current
         plan, _ = self.decider.decide(exchange, None, needs_of_input(request), None)
         if exchange.caller.embedding_space and isinstance(request, EmbeddingRequest):
             self._space_of(exchange).check(exchange.caller.embedding_space, request.dimensions)
-        answer = await self.executor.run(plan, request, self._context(exchange, plan))
+        context = self._context(exchange, plan)
+        if context.usage is not None:
+            context.usage = await calls.account(context.usage)
+        answer = await self.executor.run(plan, request, context)
         self._note_answer(exchange, answer)
         return answer
 

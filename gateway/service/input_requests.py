@@ -11,14 +11,16 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import assert_never
 
+from gateway.execution.upstream_client import Answer
 from gateway.model.assistant import Assistant
 from gateway.model.config_version import Client, ConfigVersion, Region
 from gateway.model.deployment import Deployment, moderations_of
-from gateway.model.input_requests import InputAnswer, InputRequest
+from gateway.model.input_requests import InputAnswer, InputRequest, measured_as_chat
 from gateway.model.record import AttemptRecord, Record
 from gateway.model.route import deployments_of
 from gateway.service.assistants import assistants_of
-from providers.chat import Usage
+from gateway.usage.accounting import RequestUsage
+from providers.chat import ChatRequest, Usage
 from providers.embeddings import EmbeddingAnswer, EmbeddingFacts, EmbeddingRequest, batches_of, embeddings_of, joined
 from providers.failures import InvalidRequest
 from providers.moderations import ModerationAnswer, ModerationRequest
@@ -78,6 +80,47 @@ def joined_answers(answers: Sequence[InputAnswer]) -> InputAnswer:
         prompt, completion = (sum(one.prompt_tokens for one in usages), sum(one.completion_tokens for one in usages))
         usage = Usage(prompt_tokens=prompt, completion_tokens=completion)
     return ModerationAnswer(tuple(result for answer in verdicts for result in answer.results), usage)
+
+
+class InputCalls:
+    """The calls of a request, of which each is decided and executed by itself. They have one account.
+
+    Attributes:
+        current: The call whose turn it is.
+        answers: The answers of the calls before it.
+    """
+
+    def __init__(self, calls: Sequence[InputRequest]) -> None:
+        self._calls = calls
+        self._measured: tuple[ChatRequest, ...] = ()
+        self._usage: RequestUsage | None = None
+        self.answers: list[Answer] = []
+
+    @property
+    def is_answered(self) -> bool:
+        """Whether every call has its answer."""
+        return len(self.answers) == len(self._calls)
+
+    @property
+    def current(self) -> InputRequest:
+        return self._calls[len(self.answers)]
+
+    @property
+    def result(self) -> InputAnswer:
+        """The answers so far as one. There is at least one."""
+        return joined_answers([answer.result for answer in self.answers if answer.result is not None])
+
+    async def account(self, usage: RequestUsage) -> RequestUsage:
+        """Return the account of the current call. `usage`: a new one, as the present config version limits it."""
+        if len(self._calls) > 1 and not self._measured:
+            self._measured = tuple(map(measured_as_chat, self._calls))
+        self._usage = await usage.follow(self._usage, self._measured[len(self.answers) + 1 :])
+        return self._usage
+
+    async def end(self) -> None:
+        """Give back what is held for calls that were not sent."""
+        if self._usage is not None:
+            await self._usage.release_ahead()
 
 
 @contextmanager

@@ -16,7 +16,8 @@ import hmac
 import itertools
 import secrets
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Protocol
 
 import msgspec
@@ -29,7 +30,7 @@ from gateway.model.record import Allowance, Record
 from gateway.usage.amounts import NANO, CallAmount, price_version, shown_nano
 from gateway.usage.estimates import LearnedUsage, SeenOutput, is_plausible, most_input
 from gateway.usage.gate import TOKENS, BudgetLimit, GateUnavailable, RateState, UsageGate
-from gateway.usage.holding import Hold, hold_call
+from gateway.usage.holding import FollowingCalls, Hold, hold_call
 from gateway.usage.refusals import USER_REQUIRED, CallRefused, unavailable
 from gateway.usage.spending_limits import (
     SpendingLimits,
@@ -178,6 +179,7 @@ class RequestUsage:
 
     __slots__ = (
         "_config",
+        "_following",
         "_open_nano",
         "_own_nano",
         "_user",
@@ -200,6 +202,7 @@ class RequestUsage:
         self._config = config
         self._user = user
         self._open_nano = 0
+        self._following = FollowingCalls()
         self._own_nano: int | None = 0
         self._vendor_nano: dict[str, int] = {}
 
@@ -213,17 +216,41 @@ class RequestUsage:
         Raises:
             CallRefused: It may not be sent.
         """
-        accounting, deployment = self.accounting, step.deployment
+        accounting, limits = self.accounting, self.limits
         if accounting.is_closed:
             raise unavailable("the gateway is stopping")
-        now_ns, limits = accounting.clock(), self.limits
+        hold = self._hold_of(step.deployment, sent)
+        try:
+            accounting.gate.check()
+            if self._following.is_any:
+                await self._following.hold(accounting.gate, hold, partial(self._hold_of, step.deployment))
+            else:
+                await hold_call(accounting.gate, hold)
+        except CallRefused as error:
+            self._note_rates(error.rates)
+            raise
+        except GateUnavailable as error:
+            raise unavailable("the store of limits and budgets can't be asked, or rows can't be written") from error
+        if limits.rates:
+            self._note_rates(hold.states)
+        if hold.cap is not None:
+            self.named_cap = self.record.shown.max_tokens = hold.cap
+        self._open_nano += hold.amount_nano
+        call = CallUsage(self, hold)
+        accounting.open_calls.add(call)
+        return call
+
+    def _hold_of(self, deployment: Deployment, sent: ChatRequest) -> Hold:
+        """Return the hold of a call, whose size is not chosen yet."""
+        accounting, limits = self.accounting, self.limits
+        now_ns = accounting.clock()
         facts = facts_of(sent, deployment, exchange_rates(self._config), now_ns // NANO)
         bound = facts.bound
         owner = (limits.client or "", deployment.model)
         learned, most = accounting.learned, limits.max_request_nano
         row = self._row(accounting.new_call(), now_ns, deployment, facts.price)
         row.input_tokens = bound
-        hold = Hold(
+        return Hold(
             row.call,
             0,
             0,
@@ -239,22 +266,26 @@ class RequestUsage:
             named_cap=self.named_cap,
             request_room_nano=None if most is None else most - (self._own_nano or 0) - self._open_nano,
         )
-        try:
-            accounting.gate.check()
-            await hold_call(accounting.gate, hold)
-        except CallRefused as error:
-            self._note_rates(error.rates)
-            raise
-        except GateUnavailable as error:
-            raise unavailable("the store of limits and budgets can't be asked, or rows can't be written") from error
-        if limits.rates:
-            self._note_rates(hold.states)
-        if hold.cap is not None:
-            self.named_cap = self.record.shown.max_tokens = hold.cap
-        self._open_nano += hold.amount_nano
-        call = CallUsage(self, hold)
-        accounting.open_calls.add(call)
-        return call
+
+    async def follow(self, former: RequestUsage | None, following: Sequence[ChatRequest]) -> RequestUsage:
+        """Return the account of one of several calls of a request, each of which is decided by itself.
+
+        Args:
+            former: The account of the calls before it. It is used on, unless another config version decides by now.
+            following: The calls after it, as they are sent. They are held before it is sent.
+        """
+        if former is not None and former._config is self._config:
+            return await former.follow(None, following)
+        if former is not None:
+            await former.release_ahead()
+            self.add(former)
+        if not self.limits.are_none:
+            self._following.turn(following)
+        return self
+
+    async def release_ahead(self) -> None:
+        """Give back what is held for calls that will not be sent."""
+        await self._following.release(self.accounting.gate)
 
     def _note_rates(self, states: tuple[RateState, ...]) -> None:
         """Show the client how many tokens are left in this minute."""
@@ -294,7 +325,7 @@ class RequestUsage:
         self._open_nano -= held_nano
         if amount is None:
             self._add(None, {})
-        else:
+        elif amount is not _NOTHING:
             self._add(amount.own_nano, {amount.currency: amount.vendor_nano})
 
     def add(self, other: RequestUsage) -> None:

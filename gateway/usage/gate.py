@@ -202,7 +202,7 @@ class HoldRequest(msgspec.Struct, gc=False):
             occurs twice counts once.
         rates: The rates that apply.
         windows: The bounds of all windows (`WindowCalendar.at`).
-        row: The usage row if the call is lost. Empty if it needs none.
+        row: The usage row if the call is lost. Empty if it needs none: it is held for a call that begins later.
         usual_tokens: The tokens that count in rates, which promise no exactness. None: as many as `tokens`.
         room_calls: The hold is refused if a budget without its holds does not pay so many calls like this one.
     """

@@ -284,8 +284,9 @@ class ValkeyGate:
         return lost
 
     async def settle_lost(self, owner: str, one: OpenCall) -> bool:
-        """Settle a lost call to its full hold. Running requests end. Returns whether it was still open."""
-        return await self._settle(owner, one, (one.tokens, one.amount_nano), is_lost=True)
+        """Settle a lost call to its full hold; one without a row had not begun. Returns whether it was still open."""
+        used = (one.tokens, one.amount_nano) if one.row else (0, 0)
+        return await self._settle(owner, one, used, is_lost=True)
 
     async def follow_epoch(self) -> None:
         """Enter the present epoch, for a process that holds no calls. Without a connection, nothing changes."""

@@ -8,9 +8,16 @@ The gate decides both in one operation: the first hold asks for the longest answ
 of them. If it is refused, the states of the counters come with the refusal, and decide the cap of the next hold.
 
 Rates of tokens promise no exactness: there the hold is what calls usually use.
+
+A request with several calls holds all of them before the first one is sent, so that a limit refuses all or none. A hold
+of a call that has not begun has no row. When it begins, its own hold takes the place of that one: both changes are
+asked for in the same turn of the event loop, so they are one transaction of the journal.
 """
 
 from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
 
 from gateway.usage.amounts import CallAmount
 from gateway.usage.gate import BudgetLimit, CounterState, HoldRefused, HoldRequest, Measure, RateState, UsageGate
@@ -26,6 +33,8 @@ from gateway.usage.worst_cost import (
     longest_answer,
     worst_cost,
 )
+from providers.chat import ChatRequest
+from providers.value import change
 
 _CALLS_AT_ONCE = 10
 """The room of a budget is for at least so many calls at once."""
@@ -50,6 +59,7 @@ class Hold(HoldRequest, kw_only=True, gc=False):
         amount: The amount that is held, or None if the price is unknown.
         cap: The cap of each choice that the request must get, or None.
         states: The state of each rate after the hold.
+        is_ahead: Whether the call begins later.
     """
 
     lost: UsageRow
@@ -64,6 +74,7 @@ class Hold(HoldRequest, kw_only=True, gc=False):
     amount: CallAmount | None = None
     cap: int | None = None
     states: tuple[RateState, ...] = ()
+    is_ahead: bool = False
 
     @property
     def most_cap(self) -> int:
@@ -94,7 +105,7 @@ class Hold(HoldRequest, kw_only=True, gc=False):
                 # No rate refuses for ever what the client cannot make smaller.
                 tokens = min(tokens, *(rate.per_minute for rate in limits.rates))
             self.usual_tokens = tokens
-        self.row = encode_row(lost)
+        self.row = b"" if self.is_ahead else encode_row(lost)
 
     def paid_by(self, limit: BudgetLimit, amount: int) -> int:
         """Return the largest cap of each choice that an amount of a budget pays."""
@@ -108,8 +119,104 @@ class Hold(HoldRequest, kw_only=True, gc=False):
         return UNLIMITED if self.request_room_nano is None else largest_cap(self.facts, nano=self.request_room_nano)
 
 
-async def hold_call(gate: UsageGate, hold: Hold) -> None:
+class FollowingCalls:
+    """The calls of a request that follow the current one, and what is held for them."""
+
+    __slots__ = ("_ahead", "_calls", "_own")
+
+    def __init__(self) -> None:
+        self._calls: Sequence[ChatRequest] = ()
+        self._ahead: list[Hold] = []
+        # The hold of the current call until it begins.
+        self._own: tuple[Hold, ...] = ()
+
+    @property
+    def is_any(self) -> bool:
+        """Whether calls follow, or something is held for the current one."""
+        return bool(self._calls or self._own)
+
+    def turn(self, calls: Sequence[ChatRequest]) -> None:
+        """Note that the next call has its turn, and the calls that follow it."""
+        self._calls = calls
+        if len(self._ahead) > len(calls):
+            self._own = (self._ahead.pop(0),)
+
+    async def hold(self, gate: UsageGate, hold: Hold, hold_of: Callable[[ChatRequest], Hold]) -> None:
+        """Hold the current call, and at its deployment those that follow, in place of what was held for them before.
+
+        Args:
+            gate: The gate.
+            hold: The current call.
+            hold_of: Returns the hold of another one at the same deployment.
+
+        Raises:
+            CallRefused: A limit does not admit all of them.
+            GateUnavailable: The gate cannot be asked.
+        """
+        instead_of, self._own = self._own, ()
+        is_elsewhere = bool(self._ahead) and self._ahead[0].facts.deployment is not hold.facts.deployment
+        if len(self._ahead) == len(self._calls) and not is_elsewhere:
+            await hold_calls(gate, (hold,), instead_of, self._ahead)
+            return
+        instead_of, self._ahead = (*instead_of, *self._ahead), []
+        ahead = [hold_of(call) for call in self._calls]
+        for one in ahead:
+            one.is_ahead = True
+        await hold_calls(gate, (hold, *ahead), instead_of)
+        self._ahead = ahead
+
+    async def release(self, gate: UsageGate) -> None:
+        """Give back what is held for calls that have not begun."""
+        holds, self._own, self._ahead = (*self._own, *self._ahead), (), []
+        await _release(gate, holds)
+
+
+async def hold_calls(
+    gate: UsageGate, holds: Sequence[Hold], instead_of: Sequence[Hold] = (), beside: Sequence[Hold] = ()
+) -> None:
+    """Hold calls of one request that all have a stated cap, or none of them.
+
+    Args:
+        gate: The gate.
+        holds: The calls.
+        instead_of: Holds of the request that are given back at the same time.
+        beside: Holds of the request that stay.
+
+    Raises:
+        CallRefused: A limit does not admit all of them.
+        GateUnavailable: The gate cannot be asked.
+    """
+    needed_nano = 0
+    for hold in holds:
+        if hold.request_room_nano is not None:
+            hold.request_room_nano -= needed_nano
+        hold.resize(hold.facts.request.max_tokens or 0)
+        needed_nano += hold.amount_nano
+    together = (*beside, *holds)
+    # In this order, so that what is given back can be held again.
+    releasing = [asyncio.ensure_future(gate.settle(hold.call, 0, 0)) for hold in instead_of]
+    holding = [asyncio.ensure_future(hold_call(gate, hold, together)) for hold in holds]
+    try:
+        await asyncio.gather(*releasing, *holding)
+    except BaseException:
+        for one in holding:
+            one.cancel()
+        results = await asyncio.gather(*holding, return_exceptions=True)
+        await _release(gate, [hold for hold, result in zip(holds, results, strict=True) if result is None])
+        raise
+
+
+async def _release(gate: UsageGate, holds: Sequence[Hold]) -> None:
+    await asyncio.gather(*(gate.settle(hold.call, 0, 0) for hold in holds))
+
+
+async def hold_call(gate: UsageGate, hold: Hold, together: Sequence[Hold] = ()) -> None:
     """Hold the worst cost of a call.
+
+    Args:
+        gate: The gate.
+        hold: The call.
+        together: All calls that are held for the request, in order, if there are others.
 
     Raises:
         CallRefused: A limit does not admit it.
@@ -134,7 +241,7 @@ async def hold_call(gate: UsageGate, hold: Hold) -> None:
             hold.states, hold.cap = found.rates, cap if is_sent else None
             return
         if not chooses or found.budget is None or tries == _MOST_TRIES:
-            raise _error(hold, found)
+            raise _error(hold, _of_all(hold, found, together) if together else found)
         chosen, is_sent = _chosen_cap(hold, found.instead or limits.budgets, found.states)
         if hold.room_calls == 1 and chosen == cap:
             raise _error(hold, found)
@@ -165,6 +272,25 @@ def _chosen_cap(hold: Hold, budgets: tuple[BudgetLimit, ...], states: tuple[Coun
     if cap > free:
         return max(free, min(usual, room)), True
     return cap, tenth < most or not hold.is_bounded
+
+
+def _of_all(hold: Hold, refused: HoldRefused, together: Sequence[Hold]) -> HoldRefused:
+    """Return the refusal of a call as that of all calls of its request: to wait for these does not help."""
+    at = next(index for index, one in enumerate(together) if one is hold)
+    budgets = [(limit, limit.counter.measure) for limit in refused.instead or hold.budgets]
+    states = tuple(
+        state._replace(held=state.held - sum(one.amounts[measure] for one in together[:at]))
+        for (_, measure), state in zip(budgets, refused.states, strict=True)
+    )
+    refused = change(refused, states=states)
+    for index, ((limit, measure), state) in enumerate(zip(budgets, states, strict=True)):
+        if state.room(limit.limit) < sum(one.amounts[measure] for one in together):
+            return change(refused, budget=index, only_held=False)
+    if refused.budget is not None or refused.wait_ns is None:
+        return refused
+    rate = hold.rates[refused.rate or 0]
+    total, later = (sum(one.rate_amounts[rate.measure] for one in part) for part in (together, together[at + 1 :]))
+    return change(refused, wait_ns=None if total > rate.per_minute else refused.wait_ns + rate.duration_ns(later))
 
 
 def _error(hold: Hold, refused: HoldRefused) -> CallRefused:

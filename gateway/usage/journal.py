@@ -434,7 +434,9 @@ class Journal:
             found = list(_items(txn, b"o" + run, _AT_ONCE))
             for place, value in found:
                 tokens, amount_nano, entries, row = _decode(value)
-                self._replace(txn, entries, (tokens, amount_nano, 0), is_lost=True)
+                # A call without a row had not begun.
+                used = (tokens, amount_nano, 0) if row else (0, 0, 0)
+                self._replace(txn, entries, used, is_lost=True)
                 txn.delete(place)
                 if row:
                     txn.put(b"w" + place[9:], row)

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import hypothesis.strategies as st
 import pytest
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from gateway.model.budget import Window
 from gateway.model.deployment import Deployment
 from gateway.usage.amounts import ExchangeRates
 from gateway.usage.gate import BudgetLimit, CounterKind, CounterState, HoldGranted, HoldRefused, HoldRequest
-from gateway.usage.holding import Hold, hold_call
+from gateway.usage.holding import Hold, hold_call, hold_calls
 from gateway.usage.refusals import CallRefused
 from gateway.usage.spending_limits import SpendingLimits
 from gateway.usage.usage_row import UsageRow
@@ -46,6 +48,9 @@ class Gate:
     async def hold(self, request: HoldRequest) -> HoldGranted | HoldRefused:
         self.asked.append(request)
         return self.model.hold(0, request)
+
+    async def settle(self, call: str, tokens: int, amount_nano: int, row: bytes = b"") -> bool:
+        return self.model.settle(call, tokens, amount_nano)
 
 
 def deployment_with(maximum: int | None, *, takes_cap: bool = True) -> Deployment:
@@ -333,3 +338,70 @@ def test_smallest_of_all_limits_decides_the_cap() -> None:
     # A tenth of the room pays 400 tokens, and `max_request` pays 300.
     ask = Ask(budgets=of_tokens(5000), request_room=1000 * 100 + 2000 * 300)
     assert hold(Gate(), ask).cap == 300
+
+
+# --- several calls of one request -----------------------------------------------------------------
+
+SIZES = st.lists(st.integers(1, 50), min_size=1, max_size=5)
+
+
+def of_sizes(sizes: Iterable[int], **limits: Any) -> list[Hold]:
+    """Return the holds of calls of one request, each of which holds a hundred tokens and its size."""
+    return [Ask(bound=size, stated=100, **limits).hold() for size in sizes]
+
+
+def refusal_of_all(gate: Gate, holds: list[Hold]) -> CallRefused | None:
+    """Return why the calls of a request are not held; None if they are."""
+    try:
+        at_once(hold_calls(gate, holds))
+    except CallRefused as error:
+        return error
+    return None
+
+
+@given(SIZES, SIZES, st.integers(0, 200), st.integers(0, 700))
+def test_all_calls_of_a_request_are_held_or_none(own: list[int], others: list[int], spent: int, limit: int) -> None:
+    counter, rest = budget(limit, unit="tokens"), budget(10**6, unit="tokens")
+    gate, before, holds = Gate(), of_sizes(others, budgets=(rest,)), of_sizes(own, budgets=(counter,))
+    for one in before:
+        at_once(hold_call(gate, one))
+    gate.model.change(counter.counter, holds[0].windows, spent=spent)
+    held, needed = sum(size + 100 for size in others), sum(size + 100 for size in own)
+    error = refusal_of_all(gate, holds)
+    expected = "insufficient_quota" if spent + needed > limit else "rate_limited"
+    assert (error.code if error else None) == (expected if spent + held + needed > limit else None)
+    if error is not None and error.budget is not None:
+        assert error.budget["held"] == str(held), "without those of the request itself"
+    assert gate.model.open.keys() == {one.call for one in (before if error else [*before, *holds])}
+
+
+@given(SIZES, st.integers(1, 100), st.integers(1, 700))
+def test_wait_of_a_rate_is_the_time_until_all_calls_of_a_request_fit(own: list[int], taken: int, tpm: int) -> None:
+    clock = [NOW_NS]
+    gate, holds = Gate(lambda: clock[0]), of_sizes(own, tpm=tpm)
+    at_once(gate.hold(HoldRequest("taken", min(taken, tpm), 0, (), holds[0].rates, holds[0].windows)))
+    error = refusal_of_all(gate, holds)
+    if error is None:
+        return
+    assert gate.model.open.keys() == {"taken"}
+    assert (error.retry_after_s is None) == (sum(size + 100 for size in own) > tpm)
+    if error.retry_after_s is not None:
+        clock[0] += round(error.retry_after_s * SECOND_NS)
+        assert refusal_of_all(gate, of_sizes(own, tpm=tpm)) is None
+
+
+async def test_calls_of_a_cancelled_request_are_not_held() -> None:
+    class Slow(Gate):
+        async def hold(self, request: HoldRequest) -> HoldGranted | HoldRefused:
+            if len(self.asked) == 2:
+                await asyncio.Event().wait()
+            return await super().hold(request)
+
+    gate = Slow()
+    holding = asyncio.ensure_future(hold_calls(gate, of_sizes([1, 2, 3], budgets=(budget(1000, unit="tokens"),))))
+    while len(gate.asked) < 2:  # noqa: ASYNC110  # the gate gives no event
+        await asyncio.sleep(0)
+    holding.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await holding
+    assert gate.model.open == {}

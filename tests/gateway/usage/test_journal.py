@@ -141,14 +141,14 @@ def test_calls_of_an_ended_process_are_settled_to_their_full_hold_with_their_row
     first, second = start(), start()
     running = budget(5, unit="requests", window=Window.TOTAL)
     hold(first, "one", 60, tokens=7, budgets=(DAILY, running), row=b"row of one")
-    hold(first, "unrecorded", 5)
+    hold(first, "not begun", 5)
     hold(second, "two", 10, row=b"row of two")
     assert second.recover() == 0, "both run"
     first.close()
     assert start().recover() == 2
     assert second.recover() == 0
     assert second.waiting(10) == [(b"wone", b"row of one")]
-    assert (state(second), state(second, running)) == ((65, 10, 0), (0, 0, 0))
+    assert (state(second), state(second, running)) == ((60, 10, 0), (0, 0, 0))
     assert {path.suffix for path in second.directory.iterdir()} == {".lmdb", ""}
     assert len(list(second.directory.iterdir())) == 2, "the file of the first process is gone"
 

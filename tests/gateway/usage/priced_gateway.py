@@ -1,0 +1,151 @@
+"""A gateway in this process whose calls have a price, with a clock of the test's own."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from gateway.assembly.application import Gateway
+from gateway.config.compile import compile_config
+from gateway.config.loading import parse_document
+from gateway.execution.httpx_transport import HttpxTransport
+from gateway.model.record import Record
+from gateway.usage.amounts import NANO
+from gateway.usage.gate import HoldGranted, HoldRefused, HoldRequest
+from gateway.usage.usage_row import UsageRow, decode_row
+from providers.compatible.adapter import adapter_of
+from providers.registry import load_registry
+from tests.kit.chat_http import CHAT
+from tests.kit.configs import Config, key_hash
+
+PROMPT = "Hello! Who are you?"
+ACME = """
+name = "acme"
+[dialect]
+features = ["n"]
+parameters = ["max_tokens"]
+[sites.oslo]
+origin = "https://api.acme.example"
+base_path = "/v1"
+stores = ["NO"]
+processes = ["NO"]
+allows = ["web_search_options", "enable_search"]
+[[prices]]
+models = ["m"]
+input = 1
+output = 2
+currency = "EUR"
+as_of = 2026-11-01
+source = "https://acme.example/prices"
+tool_calls = {web_search_options = 0.01}
+"""
+CONFIG = Config.parse("""
+version: 1
+assistants: {assistant: {routes: {no: [acme]}}}
+regions: {no: {territories: [NO], boundary: [NO]}}
+deployments: {acme: {provider: acme, model: m, endpoint: oslo, api_key: k, capabilities: [n]}}
+clients: {app: {region: no, show_cost: true}}
+usage: {currency: EUR}
+resilience: {breaker: off, retry_budget: off}
+""").merge({"clients": {"app": {"keys": [key_hash("gk-app")]}}})
+CAP = 100
+_MESSAGES = {"messages": [{"role": "user", "content": PROMPT}], "max_tokens": CAP}
+STREAMS: dict[str, tuple[str, dict[str, Any]]] = {
+    "chat": (CHAT, {"model": "assistant", **_MESSAGES}),
+    "completions": ("/v1/completions", {"model": "assistant", "prompt": PROMPT, "max_tokens": CAP}),
+    "responses": ("/v1/responses", {"model": "assistant", "input": PROMPT, "max_output_tokens": CAP}),
+    "messages": ("/v1/messages", {"model": "assistant", **_MESSAGES}),
+    "gemini": (
+        "/v1beta/models/assistant:streamGenerateContent?alt=sse",
+        {"contents": [{"parts": [{"text": PROMPT}]}], "generationConfig": {"maxOutputTokens": CAP}},
+    ),
+}
+"""The path of a stream in each dialect, and its request. Gemini's path alone makes it a stream."""
+APP = {"authorization": "Bearer gk-app"}
+MIDNIGHT_S = int(datetime(2026, 12, 1, tzinfo=UTC).timestamp())
+
+
+def answer(request: httpx.Request, tokens: int = 5) -> httpx.Response:
+    choice = {"index": 0, "message": {"role": "assistant", "content": "hi"}, "finish_reason": "stop"}
+    usage = {"prompt_tokens": 10, "completion_tokens": tokens, "total_tokens": 10 + tokens}
+    body = {"id": "a", "object": "chat.completion", "created": 1, "model": "m", "choices": [choice], "usage": usage}
+    return httpx.Response(200, json=body)
+
+
+@dataclass
+class PricedGateway:
+    """A gateway in this process with a state directory and a clock of the test's own."""
+
+    folder: Path
+    toml: str = ACME
+    provider: Callable[[httpx.Request], httpx.Response] = answer
+    now_s: float = MIDNIGHT_S - 1
+    bodies: list[dict[str, Any]] = field(default_factory=list)
+    records: list[Record] = field(default_factory=list)
+    held: list[UsageRow] = field(default_factory=list)
+    """The row of each call as it is written if the process ends before the call."""
+    written: list[UsageRow] = field(default_factory=list)
+
+    async def ask(
+        self,
+        *patches: str | Mapping[str, Any],
+        number: int = 1,
+        headers: Mapping[str, str] = APP,
+        dialect: str = "chat",
+        **more: Any,
+    ) -> list[httpx.Response]:
+        """Send a request several times, one after another, and return the answers."""
+        registry = load_registry()
+        registry = replace(registry, adapters={**registry.adapters, "acme": adapter_of(self.toml)})
+        document = parse_document(CONFIG.merge(*patches).text.encode(), "gateway.yaml", {})
+        (self.folder / "state").mkdir(exist_ok=True)
+        gateway = Gateway(
+            compile_config(document, registry=registry).config,
+            HttpxTransport(httpx.MockTransport(self._answer)),
+            state_dir=self.folder / "state",
+        )
+        accounting = gateway._executor.accounting
+        assert accounting is not None
+        assert gateway._usage is not None
+        self._note_rows(accounting)
+        accounting.clock = lambda: int(self.now_s * NANO)
+        gateway._chat.service.decider.clock = lambda: self.now_s
+        gateway._chat._observe = self.records.append
+        path, prompt = STREAMS[dialect]
+        body = {**prompt, **more}
+        asgi = httpx.ASGITransport(app=gateway)
+        async with httpx.AsyncClient(transport=asgi, base_url="http://gateway", headers=headers) as client:
+            answers = [await client.post(path, json=body) for _ in range(number)]
+        await gateway._usage.aclose()
+        return answers
+
+    def _note_rows(self, accounting: Any) -> None:
+        hold, settle = accounting.gate.hold, accounting.gate.settle
+
+        async def hold_noting(request: HoldRequest) -> HoldGranted | HoldRefused:
+            self.held += [decode_row(request.row)] if request.row else []
+            return await hold(request)
+
+        async def settle_noting(call: str, tokens: int, amount_nano: int, row: bytes = b"") -> bool:
+            self.written += [decode_row(row)] if row else []
+            return await settle(call, tokens, amount_nano, row)
+
+        accounting.gate.hold, accounting.gate.settle = hold_noting, settle_noting
+
+    def _answer(self, request: httpx.Request) -> httpx.Response:
+        self.bodies.append(json.loads(request.content))
+        return self.provider(request)
+
+    def rows(self) -> list[tuple[str, str, int]]:
+        """Return the outcome, the source and the amount of each row, in nano-units."""
+        return [(row.outcome, row.usage_source, row.amount_nano or 0) for row in self.written]
+
+
+def codes(answers: list[httpx.Response]) -> list[str]:
+    return [one.json()["error"]["code"] if one.status_code != 200 else "" for one in answers]
