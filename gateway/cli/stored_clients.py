@@ -187,7 +187,9 @@ _TEXTS: Mapping[str, Callable[[Json], str]] = {
 
 
 def _budget_table(found: Json) -> str:
-    table = _table(found["budgets"], ("of", "name", "client", "per", "unit", "limit", "spent", "held", "resets_at"))
+    table = _table(
+        found["budgets"], ("of", "name", "client", "per", "unit", "limit", "top_ups", "spent", "held", "resets_at")
+    )
     invalid = found.get("invalid")
     return "\n".join([table, *(f"invalid: {one['problem']}" for one in (invalid if isinstance(invalid, list) else ()))])
 

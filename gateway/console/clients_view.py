@@ -81,7 +81,8 @@ async def _budgets(visit: Visit, only: Mapping[str, str]) -> tuple[Any, str]:
 def _left(budget: Mapping[str, Any]) -> str | None:
     if "spent" not in budget:
         return None
-    return str(Decimal(str(budget["limit"])) - Decimal(str(budget["spent"])) - Decimal(str(budget["held"])))
+    limit, top_ups, spent, held = (Decimal(str(budget[name])) for name in ("limit", "top_ups", "spent", "held"))
+    return str(limit + top_ups - spent - held)
 
 
 async def create_key(visit: Visit) -> ViewAnswer:

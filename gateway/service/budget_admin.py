@@ -287,7 +287,13 @@ class BudgetAdmin:
 
 
 def _shown(limit: BudgetLimit, state: CounterState) -> Json:
-    shown = shown_budget(limit, state, shows_projects=True)
+    """Return a budget as operators see it: with its top-ups apart from its limit."""
+    shown: Json = {}
+    for name, value in shown_budget(limit, state, shows_projects=True).items():
+        shown[name] = value
+        if name == "limit":
+            unit = limit.counter.unit
+            shown |= {"limit": shown_in(unit, limit.limit), "top_ups": shown_in(unit, state.credit)}
     return shown | {"client": limit.counter.client} if limit.counter.client else shown
 
 

@@ -124,7 +124,7 @@ def test_commands_work_before_the_first_start(gateway: Command, tmp_path: Path) 
     assert user["name"].startswith("u_")
     topped_up = gateway("budgets", "top-up", "--user", user["name"], "--per", "day", "--amount", "5 EUR", *place)
     assert topped_up.status == 0, topped_up.err
-    assert "6.00" in topped_up.out
+    assert topped_up.out.split()[-4:-1] == ["5.00", "0.00", "0.00"]
     trail = (tmp_path / "state" / "audit.jsonl").read_text()
     events = [json.loads(line)["event"] for line in trail.splitlines()]
     assert events == ["project_created", "client_created", "client_changed", "key_created", "budget_topped_up"]
@@ -158,9 +158,12 @@ def test_budget_of_an_end_user_is_that_of_one_client(gateway: Command, tmp_path:
     assert (refused.status, "name one as `client`: blog, shop" in refused.err) == (1, True)
     assert gateway("budgets", "top-up", *shop, *change).status == 0
     shown = json.loads(gateway("budgets", "show", "--user", "1", "--json", *place).out)["budgets"]
-    assert {one["client"]: one["limit"] for one in shown} == {"shop": "6.00", "blog": "1.00"}
+    assert {one["client"]: (one["limit"], one["top_ups"]) for one in shown} == {
+        "shop": ("1.00", "5.00"),
+        "blog": ("1.00", "0.00"),
+    }
     (one,) = json.loads(gateway("budgets", "show", *shop, "--json", *place).out)["budgets"]
-    assert one["limit"] == "6.00"
+    assert (one["limit"], one["top_ups"]) == ("1.00", "5.00")
     table = gateway("budgets", "show", *shop, *place).out.splitlines()
     assert (table[0].split()[:3], table[1].split()[2]) == (["of", "name", "client"], "shop")
     assert gateway("budgets", "reset", *shop, "--per", "day", *place).status == 0
@@ -176,7 +179,7 @@ def test_budgets_of_clients_in_the_file_can_be_topped_up(gateway: Command, tmp_p
     done = gateway("budgets", "top-up", "--client", "app", "--per", "day", "--amount", "50", "--json", *place)
     assert done.status == 0, done.err
     (budget,) = json.loads(done.out)["budgets"]
-    assert (budget["limit"], budget["unit"]) == ("150", "tokens")
+    assert (budget["limit"], budget["top_ups"], budget["unit"]) == ("100", "50", "tokens")
 
 
 def test_admin_token_is_printed_once(gateway: Command, tmp_path: Path) -> None:

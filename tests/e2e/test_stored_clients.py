@@ -289,7 +289,7 @@ def test_top_up_and_reset_of_a_budget_take_effect_at_once(operator: Operator) ->
     assert operator.code(made["key"]) == ""
     operator.run("budgets", "reset", "--client", "spender", "--per", "day", "--as", "ines")
     (reset,) = operator.json("budgets", "show", "--client", "spender")["budgets"][:1]
-    assert (reset["spent"], reset["limit"]) == ("0", "1000010")
+    assert (reset["spent"], reset["limit"], reset["top_ups"]) == ("0", "10", "1000000")
 
     def rows() -> list[str]:
         lines = operator.run("usage", "--rows", "--json").splitlines()
@@ -326,7 +326,8 @@ def test_admin_api_shows_and_changes_budgets_and_reports_usage(operator: Operato
     operator.run("clients", "create", "saver", "--budget", "500 tokens per total")
     body = {"client": "saver", "per": "total", "amount": 1000}
     (topped_up,) = operator.call("POST", "/v1/admin/budgets/top-up", body).json()["budgets"]
-    assert (topped_up["limit"], topped_up["spent"], topped_up["resets_at"]) == ("1500", "0", None)
+    assert (topped_up["limit"], topped_up["top_ups"], topped_up["spent"]) == ("500", "1000", "0")
+    assert topped_up["resets_at"] is None
     assert operator.call("POST", "/v1/admin/budgets/reset", {"client": "saver", "per": "total"}).status_code == 200
     shown = operator.call("GET", "/v1/admin/budgets").json()["budgets"]
     assert topped_up in shown
