@@ -202,7 +202,7 @@ class RequestUsage:
         self._config = config
         self._user = user
         self._open_nano = 0
-        self._following = FollowingCalls()
+        self._following: FollowingCalls | None = None
         self._own_nano: int | None = 0
         self._vendor_nano: dict[str, int] = {}
 
@@ -222,7 +222,7 @@ class RequestUsage:
         hold = self._hold_of(step.deployment, sent)
         try:
             accounting.gate.check()
-            if self._following.is_any:
+            if self._following is not None:
                 await self._following.hold(accounting.gate, hold, partial(self._hold_of, step.deployment))
             else:
                 await hold_call(accounting.gate, hold)
@@ -279,13 +279,16 @@ class RequestUsage:
         if former is not None:
             await former.release_ahead()
             self.add(former)
-        if not self.limits.are_none:
+        if following and self._following is None and not self.limits.are_none:
+            self._following = FollowingCalls()
+        if self._following is not None:
             self._following.turn(following)
         return self
 
     async def release_ahead(self) -> None:
         """Give back what is held for calls that will not be sent."""
-        await self._following.release(self.accounting.gate)
+        if self._following is not None:
+            await self._following.release(self.accounting.gate)
 
     def _note_rates(self, states: tuple[RateState, ...]) -> None:
         """Show the client how many tokens are left in this minute."""

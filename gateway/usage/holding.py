@@ -130,11 +130,6 @@ class FollowingCalls:
         # The hold of the current call until it begins.
         self._own: tuple[Hold, ...] = ()
 
-    @property
-    def is_any(self) -> bool:
-        """Whether calls follow, or something is held for the current one."""
-        return bool(self._calls or self._own)
-
     def turn(self, calls: Sequence[ChatRequest]) -> None:
         """Note that the next call has its turn, and the calls that follow it."""
         self._calls = calls

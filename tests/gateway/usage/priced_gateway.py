@@ -91,6 +91,7 @@ class PricedGateway:
     held: list[UsageRow] = field(default_factory=list)
     """The row of each call as it is written if the process ends before the call."""
     written: list[UsageRow] = field(default_factory=list)
+    gateway: Gateway | None = None
 
     async def ask(
         self,
@@ -105,7 +106,7 @@ class PricedGateway:
         registry = replace(registry, adapters={**registry.adapters, "acme": adapter_of(self.toml)})
         document = parse_document(CONFIG.merge(*patches).text.encode(), "gateway.yaml", {})
         (self.folder / "state").mkdir(exist_ok=True)
-        gateway = Gateway(
+        gateway = self.gateway = Gateway(
             compile_config(document, registry=registry).config,
             HttpxTransport(httpx.MockTransport(self._answer)),
             state_dir=self.folder / "state",

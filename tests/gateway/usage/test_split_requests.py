@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +131,22 @@ async def test_call_that_fails_over_holds_all_that_follow_at_the_next_deployment
         ("second", "answered"),
         ("first", "answered"),
     ]
+
+
+async def test_account_goes_on_under_another_config_version(split: PricedGateway) -> None:
+    count = counting()
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        if len(split.bodies) == 2:
+            assert split.gateway is not None
+            split.gateway.activate(replace(split.gateway.config, version="next"))
+        return count(request)
+
+    split.provider = answer
+    answers = await ask(split, number=2, **tokens(3 * HELD + 3 * TOKENS))
+    assert codes(answers) == ["", ""], "nothing stays held"
+    assert answers[0].headers["x-gateway-cost"] == eur(3 * TOKENS * PRICE_NANO)
+    assert [row.config_version == "next" for row in split.written] == [False] * 2 + [True] * 4
 
 
 async def test_cost_without_a_price_is_not_shown(split: PricedGateway) -> None:
