@@ -389,7 +389,7 @@ def _price_changes(config: ConfigVersion, now_s: float) -> Iterator[str]:
     for deployment in config.deployments.values():
         until_s = now_s + _PRICE_DAYS * 86_400
         changes = [
-            f"from {price.valid_from} on {_price(price)}"
+            f"from {_begin(price)} on {_price(price)}"
             for price in deployment.coming_prices(now_s)
             if price.at(until_s) is price
         ]
@@ -397,6 +397,13 @@ def _price_changes(config: ConfigVersion, now_s: float) -> Iterator[str]:
             yield from head
             head = []
             yield from _wrapped(f"  {deployment.name}: ", "; ".join([_price(deployment.price_at(now_s)), *changes]))
+
+
+def _begin(price: Price) -> str:
+    if not price.ahead_s:
+        return str(price.valid_from)
+    hours, seconds = divmod(abs(price.ahead_s), 3600)
+    return f"{price.valid_from} (00:00 of UTC{'+' if price.ahead_s > 0 else '-'}{hours:02}:{seconds // 60:02})"
 
 
 def _price(price: Price | None) -> str:

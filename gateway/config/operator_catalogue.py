@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import date
+from datetime import date, datetime, time
 from fnmatch import fnmatchcase
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from gateway.config.field_types import CurrencyCode, FormatVersion, Section, Visible
+from gateway.config.field_types import CurrencyCode, FormatVersion, Section, TimeZone, Visible
 from gateway.config.problems import KeyPath, choice_hint, nearest, quoted
 from gateway.config.schema.file import schema_of
 from gateway.config.shape import misplaced, read_shape, remove, valid_part
@@ -108,8 +108,11 @@ class PriceSection(_RatesSection):
     )
     valid_from: Day | None = Field(
         None,
-        description="The first day on which it applies, from 00:00 UTC. Until then, an earlier price of this list or "
-        "the known price applies. Default: it always applies.",
+        description="The first day on which it applies, from 00:00 in `timezone`. Until then, an earlier price of this "
+        "list or the known price applies. Default: it always applies.",
+    )
+    timezone: TimeZone = Field(
+        "UTC", description="The time zone (IANA) of that day. With `usage.timezone`, it changes when budgets do."
     )
 
 
@@ -342,7 +345,17 @@ def _price(section: PriceSection) -> Price:
         tuple((dearer.prompt_tokens, _rates(dearer)) for dearer in section.above),
         tool_calls=tuple(sorted(section.tool_calls.items())),
         valid_from=section.valid_from,
+        ahead_s=_ahead_s(section),
     )
+
+
+def _ahead_s(section: PriceSection) -> int:
+    if section.valid_from is None or section.timezone == "UTC":
+        return 0
+    from zoneinfo import ZoneInfo  # imported late: most configs have no time zone
+
+    offset = datetime.combine(section.valid_from, time.min, ZoneInfo(section.timezone)).utcoffset()
+    return int(offset.total_seconds()) if offset is not None else 0
 
 
 def _rates(section: _RatesSection) -> Rates:

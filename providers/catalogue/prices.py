@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime
@@ -82,6 +83,7 @@ class Price(Value, frozen=True):
         tool_calls: The price in micro-units of each call of a tool that the vendor runs, by the request field that
             switches the tool on.
         valid_from: The first day on which it holds, from 00:00 UTC. None: it has always held.
+        ahead_s: By how many seconds the zone of that day is ahead of UTC at its beginning. It holds from 00:00 there.
         before: The price that holds until then, or None if that price is unknown. Its `valid_from` is earlier.
     """
 
@@ -95,17 +97,24 @@ class Price(Value, frozen=True):
     tool_calls: tuple[tuple[str, int], ...] = ()
     valid_from: date | None = None
     before: Price | None = None
+    ahead_s: int = 0
 
     @property
     def citation(self) -> Citation:
         """The evidence for the price."""
         return Citation(self.source, self.quote, self.as_of, self.unconfirmed)
 
+    @property
+    def begins_s(self) -> float:
+        """The moment from which it holds (Unix time)."""
+        if self.valid_from is None:
+            return -math.inf
+        return (self.valid_from.toordinal() - _UNIX_DAY) * _DAY_S - self.ahead_s
+
     def at(self, time_s: float) -> Price | None:
         """Return the price that holds at a moment (Unix time), or None if it is unknown."""
-        day = int(time_s // _DAY_S) + _UNIX_DAY
         price: Price | None = self
-        while price is not None and price.valid_from is not None and price.valid_from.toordinal() > day:
+        while price is not None and price.begins_s > time_s:
             price = price.before
         return price
 
@@ -143,16 +152,16 @@ def price_series(prices: Iterable[Price], before: Price | None = None) -> Price 
         The price with the latest day, or None if there is no price at all.
     """
     series = before
-    for price in sorted(prices, key=_first_day):
+    for price in sorted(prices, key=_begin):
         # An earlier price with a later day never holds.
-        while series is not None and _first_day(series) >= _first_day(price):
+        while series is not None and _begin(series) >= _begin(price):
             series = series.before
         series = replace(price, before=series)
     return series
 
 
-def _first_day(price: Price) -> date:
-    return price.valid_from or date.min
+def _begin(price: Price) -> float:
+    return price.begins_s
 
 
 def tool_fees(price: Price, tool_calls: Mapping[str, int]) -> int:

@@ -170,6 +170,25 @@ def test_own_price_holds_from_its_day_and_the_known_one_until_then(home: Path) -
     ]
 
 
+@pytest.mark.parametrize(
+    ("zone", "ahead_h"), [("UTC", 0), ("Europe/Berlin", 1), ("Asia/Kolkata", 5.5), ("America/Chicago", -6)]
+)
+def test_own_price_changes_at_midnight_of_its_zone(home: Path, zone: str, ahead_h: float) -> None:
+    compiled = load(home, own_price(f"input: 1, output: 2, valid_from: 2026-12-01, timezone: {zone}"))
+    luna, begins_s = compiled.config.deployments["luna"], DECEMBER_S - ahead_h * 3600
+    (coming,) = luna.coming_prices(NOW)
+    assert luna.price_at(begins_s - 1) is not coming
+    assert luna.price_at(begins_s) is coming
+    assert unpack(pack(compiled.config)).deployments["luna"].price == luna.price
+    shown = {
+        0: "from 2026-12-01 on",
+        1: "(00:00 of UTC+01:00)",
+        5.5: "(00:00 of UTC+05:30)",
+        -6: "(00:00 of UTC-06:00)",
+    }
+    assert shown[ahead_h] in " ".join(render_matrix(compiled.config, None, NOW).split())
+
+
 def test_list_of_own_prices_replaces_the_known_price(home: Path) -> None:
     later = "input: 3, output: 3, valid_from: 2027-01-01"
     luna = deployments(home, own_price("input: 2, output: 2, valid_from: 2026-12-01", "0", later))["luna"]
