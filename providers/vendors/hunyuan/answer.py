@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 from providers.chat import ChatCompletion
 from providers.failures import Failure
-from providers.json_values import as_map, read_map
+from providers.json_values import as_map, read_count, read_map
 from providers.openai_json.read_answer import ChatReader, read_body
 from providers.reading.errors import classify, error_object, load_rules
 from providers.vendors.hunyuan.request import FACTS, dialect
@@ -36,7 +36,15 @@ def read_completion(response: WireResponse, model: str) -> ChatCompletion:
 def _as_openai(answer: Mapping[str, object]) -> Mapping[str, object]:
     inner = as_map(_in_snake_case(read_map(answer, "Response") or answer))
     error = inner.get("error") or inner.get("error_msg")
-    return {**inner, "id": inner.get("id") or inner.get("request_id"), "error": error}
+    shown = {**inner, "id": inner.get("id") or inner.get("request_id"), "error": error}
+    usage, details = read_map(inner, "usage"), read_map(read_map(inner, "usage"), "prompt_tokens_details")
+    if type(cached := details.get("cached_tokens")) is str and cached.isdecimal():
+        # The vendor's SDK declares this one count as a text.
+        shown["usage"] = {
+            **usage,
+            "prompt_tokens_details": {**details, "cached_tokens": read_count(details, "cached_tokens")},
+        }
+    return shown
 
 
 def _in_snake_case(value: object, depth: int = 0) -> object:
