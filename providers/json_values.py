@@ -291,7 +291,7 @@ def are_counts(source: Mapping[str, object], *keys: str) -> bool:
         keys: The names of the members.
 
     Returns:
-        Whether each is a number that `read_count` reads as it is. A text is none. A missing or null member is fine.
+        Whether each is a number that `read_count` reads as it is. A text is not one. A missing or null member is fine.
     """
     for key in keys:
         value = source.get(key)

@@ -307,4 +307,4 @@ def _pin_and_answers(status: Status, regions: list[dict[str, object]]) -> Iterat
             yield f"nobody answers {entry['assistant']} ({entry['use']}) in the region {entry['region']}"
         for client in cast("list[str]", entry["unanswered_clients"]):
             what = f"{entry['assistant']} ({entry['use']}) in the region {entry['region']}"
-            yield f"nobody answers the client {client} at {what}"
+            yield f"no deployment answers the client {client} at {what}"

@@ -57,7 +57,7 @@ _KEY = "[redacted]"
 _SHORTEST = 8
 """A shorter part of a credential is a common word, such as `id`."""
 _LEAST_OF_KEY = 4
-# What is a secret by its form: it is in no config, because it was made for one request or belongs to the provider.
+# A secret that its form shows: it is in no config, because it was made for one request or belongs to the provider.
 _SECRET = re.compile(
     r"(?<![\w-])eyJ[\w-]{8,}(?:\.[\w-]*)+"  # a JSON Web Token (RFC 7519)
     r"|(?<![\w-])(?:sk|pk|rk|gk|xai|glpat|xox[abprs])-[\w-]{12,}"
@@ -71,7 +71,7 @@ _NAMED_SECRET = re.compile(
     r"(?i)((?<![a-z])(?:(?:x-)?(?:api|access|secret|private|client|account|subscription|goog|amz|auth)[-_ ]?)*"
     r"(?:key|token|secret|password|passwd|sig|signature|credential)[\"']?\s?(?:=|:\s?[\"'])\s?[\"']?)[^\s\"'&,;}]{8,}"
 )
-"""A value after a name that says what it is: in a URL, a header or JSON. A sentence such as `key: missing` has none."""
+"""A value after a name that states its kind: in a URL, a header or JSON. A sentence such as `key: missing` has none."""
 _ID = re.compile(r"[!-~]{1,200}")
 _OPEN_ACCOUNT_FIELDS = frozenset(
     "type project_id universe_domain auth_uri token_uri auth_provider_x509_cert_url".split()
@@ -336,7 +336,7 @@ def _without_key_starts(text: str, deployment: Deployment) -> str:
 
 
 def without_secrets(text: str) -> str:
-    """Return the text without what is a secret by its form, whoever it belongs to."""
+    """Return the text without each secret that its form shows, of any owner."""
     return _NAMED_SECRET.sub(rf"\g<1>{_KEY}", _SECRET.sub(_KEY, text))
 
 

@@ -34,7 +34,7 @@ _SLICES = 10
 
 
 RESENT = AttemptDecision(AttemptAction.RETRY, DecisionReason.KEPT_CONNECTION)
-"""What follows if `is_resent`: at once, outside all limits of attempts, because the failure shows nothing."""
+"""The decision if `is_resent`: immediately, outside all limits of attempts, because the failure shows nothing."""
 
 
 class FailureRule(Value, frozen=True):

@@ -108,7 +108,7 @@ class RunContext(msgspec.Struct):
 
 
 class _Again(NamedTuple):
-    """What an attempt keeps that is sent again because a kept connection ended under it."""
+    """The parts that an attempt keeps if it is sent again because a kept connection ended under it."""
 
     secret: Secret | None
     tickets: Tickets
@@ -320,7 +320,7 @@ class Run(msgspec.Struct):
         Args:
             step: The step.
             slot: The slot of its deployment.
-            again: What the attempt holds that is sent again, on a new connection. None: it is sent for the first time.
+            again: The parts that an attempt keeps which is sent again. None: it is sent for the first time.
         """
         # Do not start an attempt that has less time than the timer's resolution.
         if (left_s := self.left_s()) <= RESOLUTION_S:

@@ -30,7 +30,7 @@ _PASSES = frozenset({SkipReason.CONSENT, SkipReason.HEALTH})
 
 
 class Offer(Value, frozen=True):
-    """What an assistant can do somewhere.
+    """The abilities of an assistant at a location.
 
     Attributes:
         uses: The kinds of requests that a deployment may answer.

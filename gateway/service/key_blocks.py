@@ -1,4 +1,4 @@
-"""Block keys at once, whoever wrote them: of clients in the config file as of stored ones.
+"""Block any keys immediately: of clients in the config file as of stored ones.
 
 A block names a stored key by its id, and any other by its SHA-256. It is kept with the clients, or for all instances in
 the shared database, until it is lifted: it also refuses a key that a rollback brings back into the file.

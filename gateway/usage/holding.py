@@ -167,7 +167,7 @@ class FollowingCalls:
 
 
 async def hold_calls(
-    gate: UsageGate, holds: Sequence[Hold], instead_of: Sequence[Hold] = (), beside: Sequence[Hold] = ()
+    gate: UsageGate, holds: Sequence[Hold], instead_of: Sequence[Hold] = (), others: Sequence[Hold] = ()
 ) -> None:
     """Hold calls of one request that all have a stated cap, or none of them.
 
@@ -175,7 +175,7 @@ async def hold_calls(
         gate: The gate.
         holds: The calls.
         instead_of: Holds of the request that are given back at the same time.
-        beside: Holds of the request that stay.
+        others: The other holds of the request, which stay.
 
     Raises:
         CallRefused: A limit does not admit all of them.
@@ -187,7 +187,7 @@ async def hold_calls(
             hold.request_room_nano -= needed_nano
         hold.resize(hold.facts.request.max_tokens or 0)
         needed_nano += hold.amount_nano
-    together = (*beside, *holds)
+    together = (*others, *holds)
     # In this order, so that what is given back can be held again.
     releasing = [asyncio.ensure_future(gate.settle(hold.call, 0, 0)) for hold in instead_of]
     holding = [asyncio.ensure_future(hold_call(gate, hold, together)) for hold in holds]

@@ -220,7 +220,7 @@ class EventStreamParser:
                 return
 
     def _read_object(self, data: bytes) -> bool:
-        """Read a JSON object that is no event. Return whether it is one."""
+        """Read a JSON object outside of an event. Return whether it is one."""
         try:
             value = _unwrapped(loads(data))
         except JsonError:

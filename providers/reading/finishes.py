@@ -1,4 +1,4 @@
-"""The words by which providers say how an answer ended, for all of them. A vendor's own words stand above these.
+"""The words by which providers state how an answer ended, for all of them. A vendor's own words stand above these.
 
 A word that is in no table ends an answer with text or calls as `other`, with the word: nothing shows that the answer is
 broken, and the next new word of a vendor must not throw answers away. A new word that names a failure is one.

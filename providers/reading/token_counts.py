@@ -49,7 +49,7 @@ def count_prompt(prompt: int, completion: int, cached: int, total: object) -> in
     """Return the number of prompt tokens, including those that were read from or written to a cache.
 
     Most vendors count them in the prompt, as OpenAI does. Claude counts them apart from it, and so do relays of Claude.
-    Claude caches no prompt below 512 tokens, so fewer that exceed the prompt are no count: the result is 0, which no
+    Claude caches no prompt below 512 tokens, so fewer that exceed the prompt do not count: the result is 0, which no
     prompt has.
 
     Args:

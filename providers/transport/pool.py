@@ -1,10 +1,11 @@
 """A lean pool of HTTP/1.1 connections. Only this module opens connections.
 
 Each origin has its own idle connections; the one used last is reused first. A request is sent once, on an idle
-connection or on a new one: there is no queue, and nothing is scanned. What is sent again is the caller's to decide, who
-pays for it (`ConnectionBroken.was_kept`). Redirects are not followed, and no proxy is used except that of the request's
-link. Names are resolved for each new connection, connections have a largest age, and address families are
-raced (RFC 8305). `allow` decides which origins may be connected to, and is asked first.
+connection or on a new one: there is no queue, and nothing is scanned. The caller decides whether it is
+sent again, because it pays for it (`ConnectionBroken.was_kept`).
+Redirects are not followed, and no proxy is used except that of the request's link. Names are resolved for each new
+connection, connections have a largest age, and address families are raced (RFC 8305). `allow` decides which origins
+may be connected to, and is asked first.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What operators see of an outage that breakers keep from the provider: the status and `explain` of the admin listener."""
+"""The signs that operators see of an outage that breakers keep from the provider: the status and `explain` of the admin listener."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ async def test_total_outage_of_one_client_is_seen_after_five_good_minutes() -> N
     found = await it.document()
     assert found["problems"] == [
         "d is skipped for 1 client or user alone: 95% of its requests in the last 30 s",
-        "nobody answers the client a at assistant (chat) in the region de",
+        "no deployment answers the client a at assistant (chat) in the region de",
         "de: 100 of 100 requests failed in the last 30 s",
     ]
     assert {entry["region"]: entry["unanswered_clients"] for entry in found["regions"]} == {"de": ["a"], "at": []}
@@ -108,7 +108,7 @@ async def test_client_that_another_worker_answers_is_not_unanswered() -> None:
     it = Installation(workers=2)
     it.status_code = 500
     await it.ask(10)
-    closed = "nobody answers the client a at assistant (chat) in the region de"
+    closed = "no deployment answers the client a at assistant (chat) in the region de"
     assert closed not in (await it.document())["problems"]
     await it.ask(10, worker=1)
     assert closed in (await it.document())["problems"]

@@ -313,7 +313,7 @@ def test_a_global_budget_bounds_the_clients_of_teams() -> None:
     assert "each of 3 projects" in result.opened[0]
 
 
-def test_names_that_become_equal_are_told_apart() -> None:
+def test_names_that_become_equal_are_distinguished() -> None:
     teams = [{"team_id": "1", "team_alias": "Team R\u00f6d"}, {"team_id": "2", "team_alias": "Team R-d"}]
     teams += [{"team_id": "3", "team_alias": "Team R d"}]
     clients, result = clients_of(keys=[{"team_id": str(number)} for number in (1, 2, 3)], teams=teams)

@@ -333,7 +333,7 @@ FOREIGN = [
 
 @pytest.mark.parametrize("form", FOREIGN)
 @pytest.mark.parametrize("write", [str, quote, html.escape, lambda text: json.dumps(json.dumps({"m": text}))])
-def test_secret_of_somebody_else_is_redacted_by_its_form(
+def test_secret_of_another_owner_is_redacted_by_its_form(
     deployment: Deployment, form: str, write: Callable[[str], str]
 ) -> None:
     mark = "Zq7marked9"

@@ -183,7 +183,7 @@ def test_decision_of_the_operator_opens_nothing(before: Any, patch: Any, answer:
 @pytest.mark.parametrize("lacking", [PICTURE, {"frobnicate": 1}], ids=["feature", "parameter"])
 @pytest.mark.parametrize("case", ["disabled", "credential", "credentials", "model", "quota"])
 def test_private_model_that_answers_nothing_opens_nothing_by_what_it_lacks(case: str, lacking: dict[str, Any]) -> None:
-    """An image to a switched-off private model is no reason to send it to another provider."""
+    """An image to a switched-off private model does not go to another provider."""
     patch, answer = next((patch, answer) for name, patch, answer, _ in CLOSED if name == case)
     refusing: dict[str, Any] = {
         "deployments": {"house": {"unsupported": "refuse"}, "cloud": {"passthrough": ["frobnicate"]}}

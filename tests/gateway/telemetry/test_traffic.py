@@ -51,7 +51,7 @@ def test_outage_after_five_good_minutes_fills_the_last_30_s() -> None:
     assert counts.regions["eu"].answered == 54_000
 
 
-def test_refusals_of_a_deployment_are_counted_beside_its_attempts() -> None:
+def test_refusals_of_a_deployment_are_counted_apart_from_its_attempts() -> None:
     def counted(attempts: int, refused: int) -> bytes:
         labels = [("eu", "d", "openai", "ok"), ("us", "d", "openai", "server_error")]
         rows = {"gateway_attempts_total": {each: [attempts] for each in labels}}

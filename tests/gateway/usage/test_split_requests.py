@@ -39,7 +39,7 @@ HELD = 64 + 16 + 100 + 16
 
 @pytest.fixture
 def split(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> PricedGateway:
-    """A gateway that makes a call for each text. The deployments answer as the test's `counts` say, in order."""
+    """A gateway that makes a call for each text. The deployments answer by the `counts` of the test, in order."""
     monkeypatch.setattr("gateway.service.input_requests._facts", lambda _: EmbeddingFacts(1))
     monkeypatch.setitem(STREAMS, "embeddings", ("/v1/embeddings", {"model": "assistant", "input": TEXTS}))
     return PricedGateway(tmp_path, provider=counting())

@@ -113,7 +113,7 @@ async def test_origins_share_no_connections(pool: Pool) -> None:
 
 
 @pytest.mark.parametrize("end", [say(then="close"), say(then="reset")], ids=["close", "reset"])
-async def test_end_of_a_kept_connection_is_told_from_that_of_a_new_one(pool: Pool, end: Script) -> None:
+async def test_end_of_a_kept_connection_differs_from_that_of_a_new_one(pool: Pool, end: Script) -> None:
     """The pool sends nothing twice: each sending is paid for."""
     async with scripted(say(GOOD), end, end, say(GOOD)) as server:
         await ask(pool, server.origin)
