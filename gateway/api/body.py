@@ -15,6 +15,7 @@ from typing import Any
 
 import orjson
 
+from gateway.api.body_room import BodyLimits, BodyRoom, no_room
 from gateway.api.errors import ApiError
 from gateway.execution.deadline import Deadline
 from gateway.model.caller import RequestHeaders
@@ -24,7 +25,6 @@ from providers.openai_json.decode_request import MAX_MESSAGES, decode_any_reques
 from providers.openai_json.plain_request import plain_request
 
 MAX_BODY_BYTES = 32 * 1024 * 1024
-MAX_BODIES_BYTES = 256 * 1024 * 1024
 MAX_STREAMS = 5_000
 MOST_REQUESTS = 10_000
 BODY_TIME_S = 60.0
@@ -36,7 +36,7 @@ _MOST_LISTS = 4096
 LARGE_BODY_BYTES = 1024 * 1024
 """A larger body is parsed only after the others of its worker."""
 _LITTLE_BYTES = 64 * 1024
-_LITTLE_DIGITS = len(str(_LITTLE_BYTES))
+_MOST_DIGITS = 20
 _DRAIN_TIME_S = 5.0
 _JSON = b"application/json"
 # orjson has its own limit of nesting, far above ours. It reports a body that exceeds it as invalid JSON in these words.
@@ -51,25 +51,6 @@ _Send = Callable[[_Message], Awaitable[None]]
 
 class ClientGone(Exception):
     """The client left before its request was complete."""
-
-
-class BodyLimits:
-    """Counts the bytes of all bodies that this worker holds, and bounds them."""
-
-    def __init__(self, most_bytes: int = MAX_BODIES_BYTES) -> None:
-        self._most_bytes = most_bytes
-        self._held_bytes = 0
-
-    def take(self, count: int) -> None:
-        """Count further bytes; raises ApiError (overloaded) beyond the bound."""
-        if self._held_bytes + count > self._most_bytes:
-            message = "the gateway's memory for request bodies is full: repeat the request later"
-            raise ApiError("overloaded", message, retry_after_s=1)
-        self._held_bytes += count
-
-    def give_back(self, count: int) -> None:
-        """Stop counting bytes that are no longer held."""
-        self._held_bytes -= count
 
 
 class LargeBodyTurns:
@@ -108,8 +89,8 @@ class BodyLease:
 
     __slots__ = ("_body", "_held_bytes", "_limits", "_turns", "size_bytes")
 
-    def __init__(self, body: bytes, limits: BodyLimits) -> None:
-        """Take a body that `limits` has counted already."""
+    def __init__(self, body: bytes, limits: BodyLimits | BodyRoom) -> None:
+        """Take a body that is counted already."""
         self._body = body
         self._limits = limits
         self._turns: LargeBodyTurns | None = None
@@ -202,12 +183,12 @@ def check_body_size(size: int, client_bytes: int | None) -> None:
     raise ApiError("request_too_large", f"{problem}: send fewer messages or smaller images")
 
 
-async def read_body(receive: Receive, limits: BodyLimits, deadline: Deadline, client_bytes: int | None = None) -> bytes:
-    """Read the whole body. Its bytes are counted against `limits`; give them back.
+async def read_body(receive: Receive, room: BodyRoom, deadline: Deadline, client_bytes: int | None = None) -> bytes:
+    """Read the whole body within its room, which the caller settles or releases.
 
     Args:
         receive: ASGI's `receive`.
-        limits: Counts the bytes of all bodies.
+        room: The room. If it is small, it may become large.
         deadline: The deadline of the request.
         client_bytes: The limit of the client, if it has one.
 
@@ -215,33 +196,45 @@ async def read_body(receive: Receive, limits: BodyLimits, deadline: Deadline, cl
         ApiError: request_too_large, request_timeout or overloaded.
         ClientGone: The client left meanwhile.
     """
-    pieces: list[bytes] = []
-    size = held = 0
+    # One block that grows: blocks of this size go back to the system, and many small pieces would stay in the heap.
+    body = bytearray()
     limit_s = min(BODY_TIME_S, deadline.left_s(committed=True))
     try:
-        with deadline.limit(limit_s):
+        with (limit := deadline.limit(limit_s)):
+            room.begin_reading(limit.expire)
             while True:
                 message = await receive()
                 if message["type"] == "http.disconnect":
                     raise ClientGone
                 piece: bytes = message.get("body", b"")
-                size += len(piece)
+                size = len(body) + len(piece)
                 check_body_size(size, client_bytes)
-                limits.take(len(piece))
-                held = size
-                pieces.append(piece)
+                await room.hold(size, deadline)
                 if not message.get("more_body", False):
-                    held = 0  # from now on the caller is responsible for them
-                    return b"".join(pieces) if len(pieces) > 1 else piece
+                    if not body:
+                        return piece
+                    body += piece
+                    return bytes(body)
+                body += piece
     except TimeoutError:
+        if room.is_evicted:
+            raise no_room() from None
         raise ApiError("request_timeout", f"the body did not arrive within {limit_s:.3g} seconds") from None
     finally:
-        limits.give_back(held)
+        room.end_reading()
 
 
 def announces_body(headers: Mapping[bytes, bytes]) -> bool:
     """Return whether a body follows these headers (lower-case names). The parser has refused two lengths."""
     return headers.get(b"content-length", b"0") != b"0" or b"transfer-encoding" in headers
+
+
+def announced_bytes(unread: RequestHeaders) -> int | None:
+    """Return the length of the body that follows these headers; None if they do not state it."""
+    length = unread.one(b"content-length")
+    if length is None or not length.isdigit() or b"transfer-encoding" in unread.headers:
+        return None
+    return int(length[:_MOST_DIGITS])
 
 
 def is_little(unread: RequestHeaders) -> bool:
@@ -251,10 +244,8 @@ def is_little(unread: RequestHeaders) -> bool:
     """
     if not announces_body(unread.headers):
         return True
-    length = unread.one(b"content-length")
-    if length is None or b"transfer-encoding" in unread.headers or b"expect" in unread.headers:
-        return False
-    return length.isdigit() and len(length) <= _LITTLE_DIGITS and int(length) <= _LITTLE_BYTES
+    length = announced_bytes(unread)
+    return length is not None and length <= _LITTLE_BYTES and b"expect" not in unread.headers
 
 
 async def drain(receive: Receive) -> None:

@@ -26,18 +26,20 @@ from typing import Any
 
 from gateway.api.body import (
     LARGE_BODY_BYTES,
+    MAX_BODY_BYTES,
     MOST_REQUESTS,
     BodyLease,
-    BodyLimits,
     ClientGone,
     LargeBodyTurns,
     StreamLimit,
+    announced_bytes,
     check_body_size,
     check_content_headers,
     drain,
     is_little,
     read_body,
 )
+from gateway.api.body_room import SMALL_BODY_BYTES, BodyLimits, BodyRoom
 from gateway.api.caller.authentication import FailedKeyLimiter
 from gateway.api.caller.request_headers import (
     KnownCaller,
@@ -299,23 +301,46 @@ class HttpExchange(Exchange):
         """See Exchange."""
         limits = self._endpoint.body_limits
         body, self._received_body = self._received_body, None
-        if body is not None or (body := self._take_received_body()) is not None:
+        if body is None:
+            body = self._take_received_body()
+        coding = coding_of(self._headers) if b"content-encoding" in self._headers.headers else None
+        if body is not None and coding is None and len(body) <= SMALL_BODY_BYTES:
             if self._client_bytes is not None:
                 check_body_size(len(body), self._client_bytes)
             limits.take(len(body))
+            lease = BodyLease(body, limits)
         else:
-            asked_at = time.monotonic()
-            body = await read_body(self._receive, limits, self.deadline, self._client_bytes)
-            self._body_read = True
-            self.record.upload_s = time.monotonic() - asked_at
-        if b"content-encoding" in self._headers.headers and (coding := coding_of(self._headers)) is not None:
-            body = await decompress(body, coding, limits, self.deadline, self._client_bytes)
-        lease = BodyLease(body, limits)
-        if len(body) > LARGE_BODY_BYTES:
+            lease = await self._read_into_room(body, coding)
+        if lease.size_bytes > LARGE_BODY_BYTES:
             del body
             with undone_on_failure(lease.release):
                 await lease.wait_for_turn(self._endpoint.large_bodies, self.deadline)
         return lease
+
+    async def _read_into_room(self, body: bytes | None, coding: str | None) -> BodyLease:
+        """Return the plain body. `body`: all of it, if it has arrived."""
+        most = MAX_BODY_BYTES if self._client_bytes is None else self._client_bytes
+        announced = announced_bytes(self._headers) if body is None else len(body)
+        room = BodyRoom(
+            self._endpoint.body_limits,
+            "" if self.caller.client is None else self.caller.client.name,
+            (most if announced is None else announced) + (most if coding is not None else 0),
+        )
+        with undone_on_failure(room.release):
+            if body is not None:
+                check_body_size(len(body), self._client_bytes)
+            asked_at = time.monotonic()
+            # Nothing of a body that has no room is read: the rest of it stays with the client.
+            if announced is not None and (body is not None or announced > SMALL_BODY_BYTES):
+                await room.hold(announced, self.deadline)
+            if body is None:
+                body = await read_body(self._receive, room, self.deadline, self._client_bytes)
+                self._body_read = True
+                self.record.upload_s = time.monotonic() - asked_at
+            if coding is not None:
+                body = await decompress(body, coding, room, self.deadline, self._client_bytes)
+            room.settle(len(body))
+            return BodyLease(body, room)
 
     def decode(self, body: BodyLease) -> None:  # type: ignore[override]  # the body that `body` returned
         """See Exchange. A stream is counted against the limit of streams."""
@@ -550,6 +575,7 @@ class HttpExchange(Exchange):
         record = self.record
         shown = from_domain(error, record.attempts)
         self._note(shown, error)
+        _forget_frames(error)
         if self.hides_model:
             shown = from_domain(error, record.attempts, quoting=False)
         if self._head_sent:
@@ -676,6 +702,13 @@ def _is_failure(shown: ApiError, error: Exception) -> bool:
     """
     is_own_limit = error is shown or isinstance(error, LimitReached | CallRefused)
     return shown.status >= 500 or (shown.code == "rate_limited" and not is_own_limit)
+
+
+def _forget_frames(error: BaseException | None) -> None:
+    """Free what the frames of an error hold, such as a part of a body: its client may take seconds to end."""
+    while error is not None:
+        error.__traceback__ = None
+        error = error.__cause__ or error.__context__
 
 
 def _origin_of(error: Exception) -> str:

@@ -9,7 +9,8 @@ import asyncio
 from collections.abc import Iterator
 from importlib.util import find_spec
 
-from gateway.api.body import BODY_TIME_S, BodyLimits, check_body_size
+from gateway.api.body import BODY_TIME_S, check_body_size
+from gateway.api.body_room import SMALL_BODY_BYTES, BodyRoom
 from gateway.api.errors import ApiError
 from gateway.execution.deadline import Deadline
 from gateway.model.caller import RequestHeaders
@@ -18,7 +19,8 @@ from providers.transport.errors import BadResponse
 
 MOST_RATIO = 200
 """The limit of expansion. Conversations expand 3 to 30 times; zeros 1,000 times in gzip and far more in zstd."""
-_LITTLE_BYTES = _PIECE_BYTES = 1024 * 1024
+_LITTLE_BYTES = 1024 * 1024
+_PIECE_BYTES = SMALL_BODY_BYTES
 _READ_BYTES = 64 * 1024
 # The window that every decoder of HTTP has to support (RFC 9659); a larger one would take memory.
 _MOST_WINDOW_BYTES = 8 * 1024 * 1024
@@ -46,33 +48,30 @@ def coding_of(visitor: RequestHeaders) -> str | None:
 
 
 async def decompress(
-    body: bytes, coding: str, limits: BodyLimits, deadline: Deadline, client_bytes: int | None = None
+    body: bytes, coding: str, room: BodyRoom, deadline: Deadline, client_bytes: int | None = None
 ) -> bytes:
-    """Return the plain body, whose bytes are counted against `limits` in place of the compressed ones.
+    """Return the plain body. Both have their place in `room`, which the caller settles or releases.
 
     Raises ApiError: invalid_request, request_too_large, request_timeout or overloaded.
     """
-    pieces: list[bytes] = []
-    size, held, limit_s = 0, 0, min(BODY_TIME_S, deadline.left_s(committed=True))
+    plain = bytearray()
+    limit_s = min(BODY_TIME_S, deadline.left_s(committed=True))
     try:
         with deadline.limit(limit_s):
             for piece in _pieces(body, coding):
-                limits.take(len(piece))
-                held = size = size + len(piece)
+                size = len(plain) + len(piece)
                 check_body_size(size, client_bytes)
                 if size > max(_LITTLE_BYTES, len(body) * MOST_RATIO):
                     message = f"the compressed body expands more than {MOST_RATIO} times: send it uncompressed"
                     raise ApiError("request_too_large", message)
-                pieces.append(piece)
+                await room.hold(len(body) + size, deadline)
+                plain += piece
                 await asyncio.sleep(0)  # a large body must not hold up the other requests
-        held = 0  # from now on the caller is responsible for them
-        return b"".join(pieces)
+        return bytes(plain)
     except BadResponse:
         raise ApiError("invalid_request", f"the body is not valid {coding}, or is cut off: {_WITHOUT}") from None
     except TimeoutError:
         raise ApiError("request_timeout", f"the body was not decompressed within {limit_s:.3g} seconds") from None
-    finally:
-        limits.give_back(len(body) + held)
 
 
 def _pieces(body: bytes, coding: str) -> Iterator[bytes]:

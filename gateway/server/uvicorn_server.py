@@ -6,15 +6,15 @@ import asyncio
 import contextlib
 import errno
 import gc
-import os
 import socket
 import sys
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from typing import Any, TypeVar
 
 import uvicorn
 
 from gateway.model.config_version import ConfigVersion
+from gateway.server.free_memory import HeapTrimmer, release_large_blocks
 from gateway.server.http_protocol import ConnectionProtocol, DrainingState
 from gateway.telemetry.log import logger
 
@@ -35,13 +35,6 @@ _PORTS = {
     "console": "GATEWAY_CONSOLE_PORT=9002 (0 for a free one)",
 }
 """How to choose the port of each listener."""
-_LARGE_BYTES = 4 * 1024 * 1024
-"""Larger blocks get a mapping of their own, which costs a page fault per page. A body of 600 KB stays below this."""
-_KEPT_BYTES = 8 * _LARGE_BYTES
-"""Free memory that stays at the end of the heap, for bodies that arrive at the same time."""
-# Constants of malloc.h.
-_M_TRIM_THRESHOLD = -1
-_M_MMAP_THRESHOLD = -3
 _WANTED_FILES = 65_536
 """More than a worker needs at its connection limits."""
 _FEW_FILES = 10_000
@@ -198,11 +191,17 @@ class GatewayServer(_QuietServer):
         self._grace_s = grace_s
         self._after_start: asyncio.Task[None] | None = None
         self._retiring: asyncio.Task[None] | None = None
+        self._heap = HeapTrimmer()
 
     @property
     def running(self) -> int:
         """The number of running requests."""
         return len(self.server_state.tasks)
+
+    async def on_tick(self, counter: int) -> bool:
+        """Look after the date header and the heap, each second."""
+        self._heap.look()
+        return await super().on_tick(counter)
 
     def drain(self) -> None:
         """Let clients go elsewhere: new connections are still accepted, and each answer closes its connection."""
@@ -363,25 +362,6 @@ def run(main: Coroutine[Any, Any, _T]) -> _T:
     import uvloop
 
     return uvloop.run(main)
-
-
-def release_large_blocks(environ: Mapping[str, str] = os.environ) -> bool:
-    """Make malloc return large free blocks to the system; return whether it does. An operator's glibc settings win."""
-    if sys.platform != "linux" or any(name.startswith("MALLOC_") for name in environ) or "GLIBC_TUNABLES" in environ:
-        return False
-    try:
-        # Imported here: a Python that was built without libffi has no ctypes, and can serve all the same.
-        import ctypes
-
-        mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    except (ImportError, OSError):
-        return False
-    # Other C libraries have no mallopt.
-    return (
-        mallopt is not None
-        and mallopt(_M_MMAP_THRESHOLD, _LARGE_BYTES) == 1
-        and mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES) == 1
-    )
 
 
 def raise_file_limit() -> None:

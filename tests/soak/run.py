@@ -1,7 +1,7 @@
 """Send requests at a steady rate for a long time and check that no resource grows: `make soak`.
 
 `python -m tests.soak.run --minutes 20`. Streams and JSON from every region, some failing providers, config changes and
-disconnecting clients. Memory, open files, connections and tasks of all processes are read each second and drawn at the
+disconnecting clients, and after the warm-up a client that sends halves of large bodies on many connections. Memory, open files, connections and tasks of all processes are read each second and drawn at the
 end.
 
 Growth is measured between two idle moments: after a warm-up at full load, which brings the gateway to its normal size,
@@ -19,7 +19,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -42,6 +42,9 @@ _FEW = 4
 _WARM_UP = 1 / 3
 _MOST_WARMING_UP = 2000
 _REST_S, _LOOK_S, _STILL = 30.0, 0.25, 8
+_HALVES, _HALF_BYTES, _PIECE_BYTES, _HALF_S = 120, 15_000_000, 65_536, 6.0
+_AFTER_HALVES = 1.2
+"""The most memory after halves of large bodies, as a multiple of the memory before."""
 
 
 @dataclass(slots=True)
@@ -75,7 +78,10 @@ class Series:
 
 def _processes(root: int) -> list[int]:
     try:
-        children = Path(f"/proc/{root}/task/{root}/children").read_text("ascii").split()
+        # A worker is the child of the thread that started it.
+        children = [
+            child for file in Path(f"/proc/{root}/task").glob("*/children") for child in file.read_text().split()
+        ]
     except OSError:
         return []
     return [root, *(found for child in children for found in _processes(int(child)))]
@@ -179,12 +185,41 @@ async def _soak(
     began, warm_up = time.monotonic(), min(round(requests * _WARM_UP), _MOST_WARMING_UP)
     await _load(chaos, gateway, config, range(warm_up), None)
     await _read_idle(gateway, chaos.sites, series)
+    await _send_halves(chaos, gateway, series["memory"].idle_values[0])
     await _load(chaos, gateway, config, range(warm_up, requests), _Pace(rate))
     chaos.took_s = time.monotonic() - began
     await _read_idle(gateway, chaos.sites, series)
     if watching.done():
         await watching
     watching.cancel()
+
+
+async def _send_halves(chaos: ChaosRun, gateway: GatewayProcess, before_kb: float) -> None:
+    """Send halves of large bodies with one key, and leave. Wait until the memory is nearly as it was."""
+    writers = await asyncio.gather(*(_send_half(gateway) for _ in range(_HALVES)))
+    for writer in writers:
+        writer.transport.abort()
+    until = time.monotonic() + _REST_S
+    async with httpx.AsyncClient(trust_env=False, timeout=30) as client:
+        while (memory_kb := (await _read_figures(gateway, client))["memory"]) > before_kb * _AFTER_HALVES:
+            if time.monotonic() > until:
+                chaos.errors.append(f"{memory_kb:.0f} KB after halves of large bodies, {before_kb:.0f} KB before")
+                return
+            await asyncio.sleep(_LOOK_S)
+
+
+async def _send_half(gateway: GatewayProcess) -> asyncio.StreamWriter:
+    reader, writer = await asyncio.open_connection("127.0.0.1", httpx.URL(gateway.url).port)
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: gateway\r\nauthorization: Bearer {KEY}\r\ncf-ipcountry: DE\r\n"
+    writer.write(f"{head}content-type: application/json\r\ncontent-length: {2 * _HALF_BYTES}\r\n\r\n".encode())
+    # The gateway stops reading where it has no room, and ends what it refuses.
+    with suppress(TimeoutError, OSError):
+        async with asyncio.timeout(_HALF_S):
+            for number in range(_HALF_BYTES // _PIECE_BYTES):
+                writer.write(bytes(_PIECE_BYTES + number % 7))
+                await writer.drain()
+            await reader.read()
+    return writer
 
 
 async def _load(

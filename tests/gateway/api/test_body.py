@@ -16,7 +16,6 @@ from gateway.api import body as module
 from gateway.api.body import (
     MAX_BESIDE_TEXTS_BYTES,
     MAX_DEPTH,
-    BodyLimits,
     ClientGone,
     LargeBodyTurns,
     StreamLimit,
@@ -27,6 +26,7 @@ from gateway.api.body import (
     read_body,
     read_request,
 )
+from gateway.api.body_room import BodyLimits, BodyRoom
 from gateway.api.errors import ApiError
 from gateway.execution.deadline import Deadline
 from gateway.model.caller import RequestHeaders
@@ -61,10 +61,11 @@ def receiver(*messages: object) -> Callable[[], Any]:
 
 
 async def body_of(*messages: object, limits: BodyLimits | None = None) -> bytes:
-    limits = limits or BodyLimits()
-    body = await read_body(receiver(*messages), limits, Deadline.start(LONG_S, LONG_S))
-    limits.give_back(len(body))
-    return body
+    room = BodyRoom(limits or BodyLimits(), "app", module.MAX_BODY_BYTES)
+    try:
+        return await read_body(receiver(*messages), room, Deadline.start(LONG_S, LONG_S))
+    finally:
+        room.release()
 
 
 async def refusal_of(*messages: object, limits: BodyLimits | None = None) -> tuple[int, str]:
@@ -149,7 +150,8 @@ async def test_the_bound_is_exact(monkeypatch: pytest.MonkeyPatch) -> None:
 
 async def test_limit_of_a_client_is_exact_and_named() -> None:
     async def read(*messages: object) -> bytes:
-        return await read_body(receiver(*messages), BodyLimits(), Deadline.start(LONG_S, LONG_S), 10)
+        room = BodyRoom(BodyLimits(), "app", 10)
+        return await read_body(receiver(*messages), room, Deadline.start(LONG_S, LONG_S), 10)
 
     assert await read(part(b"x" * 5), part(b"x" * 5, False)) == b"x" * 10
     with pytest.raises(ApiError, match="limit of this client, 10 bytes") as raised:
@@ -229,11 +231,13 @@ async def test_held_bytes_stay_within_the_limit_and_return_to_zero(bodies: list[
     for sizes, leaves in bodies:
         last = GONE if leaves else part(b"", False)
         messages = [*(part(b"x" * size) for size in sizes), last]
-        reading = read_body(receiver(*messages), limits, Deadline.start(LONG_S, LONG_S))
+        room = BodyRoom(limits, "app", module.MAX_BODY_BYTES)
+        reading = read_body(receiver(*messages), room, Deadline.start(LONG_S, LONG_S))
         is_too_much = held + sum(sizes) > 100
         if is_too_much or leaves:
             with pytest.raises(ApiError if is_too_much else ClientGone):
                 await reading
+            room.release()
         else:
             held += len(await reading)
     limits.give_back(held)

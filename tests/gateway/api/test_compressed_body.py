@@ -14,8 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.api import body as plain_body
+from gateway.api import body_room
 from gateway.api import compressed_body as module
-from gateway.api.body import MAX_BODY_BYTES, BodyLimits
+from gateway.api.body import MAX_BODY_BYTES
+from gateway.api.body_room import BodyLimits, BodyRoom
 from gateway.api.compressed_body import coding_of, decompress
 from gateway.api.errors import ApiError
 from gateway.execution.deadline import Deadline
@@ -38,17 +40,15 @@ def visitor(*values: bytes) -> RequestHeaders:
 
 
 async def plain(packed: bytes, coding: str, limits: BodyLimits | None = None, client_bytes: int | None = None) -> bytes:
-    """Decompress, and check that exactly the result is counted, or nothing after a failure."""
-    limits = limits or BodyLimits()
-    before = limits._held_bytes
-    limits.take(len(packed))
-    counted = 0
+    limits, deadline = limits or BodyLimits(), Deadline.start(LONG_S, LONG_S)
+    room = BodyRoom(limits, "app", len(packed) + MAX_BODY_BYTES)
     try:
-        body = await decompress(packed, coding, limits, Deadline.start(LONG_S, LONG_S), client_bytes)
-        counted = len(body)
+        await room.hold(len(packed), deadline)
+        body = await decompress(packed, coding, room, deadline, client_bytes)
+        assert limits._held_bytes >= len(body)
+        return body
     finally:
-        assert limits._held_bytes == before + counted
-    return body
+        room.release()
 
 
 async def refusal(packed: bytes, coding: str, **given: object) -> tuple[int, str]:
@@ -66,10 +66,11 @@ async def test_body_is_the_one_that_was_compressed(coding: str, parts: list[tupl
 
 @pytest.mark.parametrize("coding", PACK)
 async def test_limits_hold_after_decompression(coding: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(body_room, "ROOM_TIME_S", 0.0)
     packed = PACK[coding](NOISE)
     assert await plain(packed, coding) == NOISE
     assert "limit of this client, 100000 bytes" in (await refusal(packed, coding, client_bytes=100_000))[1]
-    assert (await refusal(packed, coding, limits=BodyLimits(len(packed) + 1_500_000)))[0] == 503
+    assert (await refusal(packed, coding, limits=BodyLimits(len(packed) + MAX_BODY_BYTES)))[0] == 503
     # A body of the real size takes seconds to compress. The limit stands in one place.
     monkeypatch.setattr(plain_body, "MAX_BODY_BYTES", 3_000_000)
     assert await plain(packed, coding) == NOISE

@@ -22,13 +22,14 @@ from providers.wire import WireRequest
 from tests.kit.chat_exchange import (
     CONFIG,
     AuthenticatedExchange,
+    Exchange,
     Handler,
     Hanging,
     answer_completely,
     table_with,
     until,
 )
-from tests.kit.configs import table_of
+from tests.kit.configs import key_hash, table_of
 from tests.kit.scripted_server import GOOD, Peer, scripted
 
 LARGE = "word " * 20_000
@@ -88,6 +89,29 @@ async def test_finished_request_leaves_no_garbage_cycle(handler: Handler, stream
     asked = await AuthenticatedExchange(handler, table_with("{rpm: 60}"), body=body_of(text, stream=stream)).run()
     assert (asked.sent[0]["status"] == 200) is (handler is answer_completely)
     assert not is_held(text)
+
+
+async def test_refused_body_is_not_held_while_the_rest_of_it_is_read_off() -> None:
+    size, held = 1_000_000, list[int]()
+
+    class Chunked(Exchange):
+        async def receive(self) -> object:
+            self.received += 1
+            if self.sent:
+                held.append(tracemalloc.get_traced_memory()[0] - before)
+            return {"type": "http.request", "body": b"a" * size, "more_body": len(held) < 3}
+
+    limited_to = {"app": {"keys": [key_hash("gw-key")], "limits": {"body_bytes": 9 * size}}}
+    config = CONFIG.replace(clients=limited_to)
+    asked = Chunked(answer_completely, headers={"authorization": "Bearer gw-key"}, config=config)
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        await asked.run()
+    finally:
+        tracemalloc.stop()
+    assert asked.error == (413, "request_too_large")
+    assert max(held) < 2 * size
 
 
 async def test_sent_body_is_not_held_during_the_wait_for_the_answer() -> None:

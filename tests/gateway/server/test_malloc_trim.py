@@ -8,12 +8,12 @@ import sys
 
 import pytest
 
-from gateway.server.uvicorn_server import release_large_blocks
+from gateway.server.free_memory import release_large_blocks
 
 of_glibc = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries have their own ways")
 
 _FLOOD = """
-from gateway.server.uvicorn_server import release_large_blocks
+from gateway.server.free_memory import release_large_blocks
 assert release_large_blocks({})
 
 def held_mb():
@@ -31,7 +31,7 @@ print(held_mb() - before)
 
 _LOAD = """
 from resource import RUSAGE_SELF, getrusage
-from gateway.server.uvicorn_server import release_large_blocks
+from gateway.server.free_memory import release_large_blocks
 assert release_large_blocks({})
 
 def answer():
@@ -42,6 +42,21 @@ before = getrusage(RUSAGE_SELF).ru_minflt
 for _ in range(100):
     answer()
 print(getrusage(RUSAGE_SELF).ru_minflt - before)
+"""
+_HOLES = """
+from gateway.server.free_memory import HeapTrimmer, release_large_blocks, resident_bytes
+assert release_large_blocks({})
+times = iter(range(100))
+trimmer = HeapTrimmer({}, lambda: next(times))
+trimmer.look()
+pieces = [b"x" * (100_000 + number) for number in range(400)]
+kept = pieces[::8]
+del pieces
+before = resident_bytes()
+trimmer.look()
+assert resident_bytes() >= before, "it trims while the process grows"
+trimmer.look()
+print((before - resident_bytes()) // 2**20)
 """
 _WITHOUT_LIBFFI = """
 import sys
@@ -55,6 +70,12 @@ settle()
 def test_large_freed_memory_is_returned_to_the_system() -> None:
     result = subprocess.run([sys.executable, "-c", _FLOOD], capture_output=True, text=True, check=True, timeout=60)
     assert int(result.stdout) < 20
+
+
+@of_glibc
+def test_free_pages_between_used_ones_are_returned() -> None:
+    result = subprocess.run([sys.executable, "-c", _HOLES], capture_output=True, text=True, check=True, timeout=60)
+    assert int(result.stdout) > 20
 
 
 @of_glibc

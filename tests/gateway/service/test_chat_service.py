@@ -9,7 +9,8 @@ from typing import Any, cast
 import httpx
 import pytest
 
-from gateway.api.body import BodyLease, BodyLimits
+from gateway.api.body import BodyLease
+from gateway.api.body_room import BodyLimits
 from gateway.execution.deadline import Deadline
 from gateway.execution.health import Health
 from gateway.execution.httpx_transport import HttpxTransport

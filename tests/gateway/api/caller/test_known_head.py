@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from bench.config import chat_body, client_headers, production_config
 from bench.inprocess import PORTS, InProcess, bench_table, provider_answers
-from gateway.api.body import BodyLimits
+from gateway.api.body_room import BodyLimits
 from gateway.api.caller.request_headers import KnownCaller, known_caller, remember_caller
 from gateway.api.connection import SameHead
 from gateway.assembly.application import Gateway
