@@ -13,11 +13,12 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from gateway.api.body import MAX_BODIES_BYTES, MAX_BODY_BYTES
+from gateway.api.body import MAX_BODY_BYTES
+from gateway.api.body_room import MAX_BODIES_BYTES, SMALL_BODY_BYTES
 from providers.openai_json.decode_request import MAX_MESSAGES
 from providers.testkit.server import SimulatorThread
 from tests.kit.chat_http import CHAT
-from tests.kit.gateway_process import APP_KEY, GatewayProcess
+from tests.kit.gateway_process import APP_KEY, BACKEND_KEY, GatewayProcess
 from tests.kit.waiting import eventually
 
 HEADERS = {"cf-ipcountry": "DE", "content-type": "application/json"}
@@ -223,19 +224,25 @@ def test_length_counted_in_characters_is_reported_as_truncated_json(connect: Cal
     assert connection.recv(1) == b""
 
 
-@pytest.mark.slow
-def test_bodies_in_flight_share_a_limit_and_release_it(fresh: httpx.Client, providers: SimulatorThread) -> None:
+def test_client_that_fills_the_memory_with_halves_makes_room_for_another(fresh: httpx.Client) -> None:
     address = urlsplit(str(fresh.base_url))
-    almost = head(Content_Length=str(MAX_BODY_BYTES)) + b" " * (MAX_BODY_BYTES - 1)
+    large = chat(messages=[{"role": "user", "content": "a" * (SMALL_BODY_BYTES + 1)}])
+    other = HEADERS | {"authorization": f"Bearer {BACKEND_KEY}"}
     with ExitStack() as held:
         opened = [
             held.enter_context(closing(socket.create_connection((address.hostname, address.port))))
-            for _ in range(MAX_BODIES_BYTES // MAX_BODY_BYTES + 1)
+            for _ in range(MAX_BODIES_BYTES // MAX_BODY_BYTES - 1)
         ]
         for connection in opened:
-            connection.sendall(almost)
-        # One request more than the limit allows. Which of them is refused depends on timing.
-        answered, _, _ = select.select(opened, [], [], 15)
-        status, error = answer_of(answered[0])
-        assert (len(answered), status, error["code"]) == (1, 503, "overloaded")
-    eventually(lambda: fresh.post(CHAT, content=chat(), headers=HEADERS).status_code == 200)
+            connection.sendall(head(Content_Length=str(MAX_BODY_BYTES)) + b" ")
+
+        def refused() -> list[socket.socket]:
+            # The own small body and the large one of another client need no patience.
+            assert fresh.post(CHAT, content=chat(), headers=HEADERS).status_code == 200
+            assert fresh.post(CHAT, content=large, headers=other, timeout=5).status_code == 200
+            return select.select(opened, [], [], 0)[0]
+
+        eventually(refused)
+        (connection,) = refused()
+        status, error = answer_of(connection)
+        assert (status, error["code"]) == (503, "overloaded")
