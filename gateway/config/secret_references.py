@@ -26,6 +26,10 @@ _FOREIGN = re.compile(
     r"os\.environ/\S+|(?:process\.)?env[.:/][A-Za-z_]\w*|\$(?:env:)?[A-Z_][A-Z0-9_]*"
     r"|\{\{[^{}]*\}\}|\{vault://[^{}]*\}|<[A-Z_][A-Z0-9_]*>"
 )
+_OF_ENVIRONMENT = re.compile(
+    r"(?:os\.environ/|(?:process\.)?env[.:/]|\$(?:env:)?|\$\{env[:.])([A-Za-z_][A-Za-z0-9_]*)\}?"
+)
+"""A variable of the environment in the syntax of another program."""
 _REFERENCE = re.compile(r"\$\{[^{}]*\}")
 _MAX_SECRET_BYTES = 64 * 1024
 # Every HTTP library sends these characters unchanged. RFC 9110, section 5.5, gives no guarantee for other octets.
@@ -74,7 +78,9 @@ def resolve(text: str, environ: Mapping[str, str] | None) -> Resolution:
     """Resolve a reference. Without `environ`, the secret is a placeholder."""
     match = _ENVIRONMENT.fullmatch(text) or _FILE.fullmatch(text)
     if match is None:
-        hint = "write ${NAME}, or ${file:/path} with the absolute path, and nothing else in the value"
+        named = _OF_ENVIRONMENT.fullmatch(text)
+        name = named[1] if named else "NAME"
+        hint = f"write ${{{name}}}, or ${{file:/path}} with the absolute path, and nothing else in the value"
         return Resolution(mistake="is not a reference that can be resolved", hint=hint)
     if environ is None:
         return Resolution(match[1], _UNRESOLVED)
@@ -93,7 +99,9 @@ def file_of(text: str) -> str | None:
 def read_literal(text: str) -> Resolution:
     """Read a credential that is written in the configuration itself."""
     if _FOREIGN.fullmatch(text):
-        hint = "write ${NAME} for a variable of the environment, or ${file:/path} for a file"
+        named = _OF_ENVIRONMENT.fullmatch(text)
+        name = named[1] if named else "NAME"
+        hint = f"write ${{{name}}} for a variable of the environment, or ${{file:/path}} for a file"
         return Resolution(mistake="is a reference in the syntax of another program", hint=hint)
     return _sendable("", text) if text else Resolution(missing="is empty")
 

@@ -22,7 +22,7 @@ _NAME = r"(?P<path>[A-Za-z_][\w.\[\]-]{0,127})"
 # before 0.6, FastAPI, Mistral, Anthropic, Fireworks), Go's encoding/json, jsonschema, Google's API, transformers serve;
 # as_of 2026-11-26.
 _SENTENCES = tuple(
-    re.compile(_NAME.join(map(re.escape, sentence.split("{}"))))
+    re.compile(_NAME.join(map(re.escape, sentence.split("{}"))), re.IGNORECASE)
     for sentence in (
         "Unrecognized request argument supplied: {}",
         "Unknown parameter: '{}'.",

@@ -30,7 +30,7 @@ from providers.json_values import (
     read_map,
     read_str,
 )
-from providers.reading.assembler import MAX_CHOICES, Assembler, Content
+from providers.reading.assembler import LAST_SECOND, MAX_CHOICES, Assembler, Content
 from providers.reading.errors import (
     IN_A_STREAM,
     MESSAGES,
@@ -246,7 +246,7 @@ class _PlainAnswer(msgspec.Struct, frozen=True):
 
     id: _Text
     model: _Text
-    created: Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+    created: Annotated[int, msgspec.Meta(ge=0, le=LAST_SECOND)]
     choices: Annotated[list[_PlainChoice], msgspec.Meta(min_length=1, max_length=MAX_CHOICES)]
     service_tier: _Text | None = None
     system_fingerprint: _Text | None = None

@@ -61,7 +61,7 @@ from providers.json_values import dumps, is_json_object, repair_surrogates, spli
 from providers.reading.finishes import failed_by
 from providers.reading.token_counts import merged
 
-__all__ = ["MAX_CHOICES", "Assembler", "Content", "made_call_id", "named_by_moment", "with_named_calls"]
+__all__ = ["LAST_SECOND", "MAX_CHOICES", "Assembler", "Content", "made_call_id", "named_by_moment", "with_named_calls"]
 
 Content = Literal["text", "reasoning", "refusal", "annotations", "images", "tool_calls"]
 MAX_CHOICES = 128
@@ -77,6 +77,8 @@ _IN_STRING = re.compile(r'(?:[^"\\]++|\\.)*+', re.DOTALL)
 _MARKS = re.compile(r'"(?:[^"\\]++|\\.)*+"|["{}\[\]]', re.DOTALL)
 """The marks of JSON that show where an object ends, and whole strings, which hide them."""
 _SURROGATE = re.compile("[\ud800-\udfff]")
+LAST_SECOND = 9_999_999_999
+"""A later Unix time (in the year 2286) is not in seconds."""
 _IMAGE = re.compile(r"data:image/[a-z0-9.+-]+;base64,[A-Za-z0-9+/=_-]+|https?://[!-~]+")
 _ANSWERS: frozenset[Content] = frozenset({"text", "refusal", "images", "tool_calls"})
 _RANK: dict[FinishReason, int] = {"stop": 0, "other": 1, "length": 2, "tool_calls": 3, "content_filter": 4}
@@ -286,7 +288,7 @@ class Assembler:
         if not self.identified:
             self._id = self._id or repair_surrogates(id or "")
             self._model = self._model or repair_surrogates(model or "")
-            self._created = self._created or created or 0
+            self._created = self._created or _in_seconds(created or 0)
             self.identified = bool(self._id and self._model and self._created)
 
     def describe(self, *, service_tier: str | None, system_fingerprint: str | None) -> None:
@@ -677,6 +679,13 @@ def _is_writable(passed: Mapping[str, object]) -> bool:
     except TypeError:
         return False
     return True
+
+
+def _in_seconds(moment: int) -> int:
+    """Return a Unix time in seconds, also if a vendor sends milliseconds or less."""
+    while moment > LAST_SECOND:
+        moment //= 1000
+    return moment
 
 
 def made_call_id(answer_id: str, choice: int, index: int) -> str:

@@ -157,7 +157,7 @@ _PARAM = re.compile(r"\S{1,200}")
 _LENGTH_OF_THE_PROMPT = "input_tokens"
 _MOST_SHOWN = 60
 _USUALLY_AT = ("error.code", "error.type", "code", "type")
-_USUALLY_SAID = ("error.message", "error", "message")
+_USUALLY_SAID = ("error.message", "error", "message", "detail.message", "detail.error", "error.message.message")
 _REQUEST_IDS = (
     *("x-request-id", "request-id", "x-tc-requestid", "apim-request-id", "x-ds-trace-id", "x-siliconcloud-trace-id"),
     "x-amzn-requestid",
@@ -428,7 +428,9 @@ def classify(
     )
     error_type = next(filter(None, (_first(layer, rules.type_at) for layer in layers)), "")
     detail = next(filter(None, (_message_in(layer, rules) for layer in layers)), "") or plain_text(response)
-    detail = detail[: 4 * _MOST_DETAIL]
+    # Some vendors have the reason in the place of the member, which has no spaces.
+    reason = next((text for layer in layers if " " in (text := _first(layer, ("error.param",)))), "")
+    detail = (f"{detail}: {reason}" if reason else detail)[: 4 * _MOST_DETAIL]
     if rules.code_in_message and (found := re.search(rules.code_in_message, detail)):
         codes.insert(0, found[1])
     # A known inner code is more exact than an unknown outer one.

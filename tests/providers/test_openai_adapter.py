@@ -418,7 +418,8 @@ def test_allowed_tools_are_sent_only_to_openai(mode: Literal["auto", "required"]
     asked = replace(ASK, tools=tools, tool_choice=AllowedTools(mode, ("get_weather",)))
     sent_body = body(asked, PLAIN, COMPATIBLE)
     assert sent_body["tool_choice"] == mode
-    assert sent_body["tools"] == [{"type": "function", "function": {"name": "get_weather"}}]
+    empty = {"type": "object", "properties": {}}
+    assert sent_body["tools"] == [{"type": "function", "function": {"name": "get_weather", "parameters": empty}}]
     own = body(asked, PLAIN)["tool_choice"]
     assert isinstance(own, dict)
     assert own["type"] == "allowed_tools"

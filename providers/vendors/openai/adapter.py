@@ -26,6 +26,7 @@ from providers.chat import (
     Part,
     SystemMessage,
     Texts,
+    Tool,
     ToolMessage,
     UserMessage,
     change_request,
@@ -163,11 +164,14 @@ class OpenAIAdapter(FactsAdapter):
 def _without_openai_only_fields(request: ChatRequest) -> ChatRequest:
     """Replace what only OpenAI has: the role `developer`, `refusal`, `detail: original`, and some of the tools.
 
-    Instead of the choice among some of the tools, only the allowed tools are sent.
+    Instead of the choice among some of the tools, only the allowed tools are sent. A tool without parameters gets an
+    empty schema.
     """
     if isinstance(choice := request.tool_choice, AllowedTools):
         tools = tuple(tool for tool in request.tools if tool.name in choice.names)
         request = change_request(request, tools=tools, tool_choice=choice.mode)
+    if any(tool.parameters is None for tool in request.tools):
+        request = change_request(request, tools=tuple(map(_with_parameters, request.tools)))
     if type(request.messages) is Texts:
         return request
     messages = tuple(map(_without_openai_only, request.messages))
@@ -185,6 +189,10 @@ def _without_openai_only(message: Message) -> Message:
             return replace(message, content=tuple(nearest))
         case _:
             return message
+
+
+def _with_parameters(tool: Tool) -> Tool:
+    return tool if tool.parameters is not None else replace(tool, parameters={"type": "object", "properties": {}})
 
 
 def _is_original(part: Part) -> TypeGuard[ImagePart]:

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 
 from providers.chat import ChatCompletion, Usage
 from providers.failures import Failure, FailureKind, ProviderFailed
+from providers.formats.tool_calls import arguments_text
 from providers.json_values import are_counts, as_map, read_count, read_float, read_int, read_list, read_map, read_str
 from providers.reading.assembler import Assembler
 from providers.reading.errors import IN_A_STREAM, classify, error_object, failure
@@ -210,7 +211,8 @@ class ResponseReader:
         """Read the whole arguments of a call, unless they came in pieces."""
         if position not in self._with_arguments:
             self._with_arguments.add(position)
-            self.assembler.tool_call(read_str(source, "arguments") or "{}", index=self._calls[position])
+            arguments = arguments_text(source.get("arguments"))
+            self.assembler.tool_call(arguments or "{}", index=self._calls[position])
 
 
 def _failure(error: Mapping[str, object], response: WireResponse) -> Failure:
