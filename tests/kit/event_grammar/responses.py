@@ -204,6 +204,7 @@ class _Machine:
             case "response.function_call_arguments.done":
                 _require(of == "function_call" and not item.arguments_done, f"{kind} in the wrong place")
                 _require(event["arguments"] == item.arguments, "the arguments are not those of the deltas")
+                _require(event["name"] == item.added["name"], "the name is not that of the call")
                 item.arguments_done = True
             case _ if kind.startswith("response.reasoning_summary"):
                 _require(of == "reasoning" and event["summary_index"] == len(item.parts), f"{kind}: wrong index")

@@ -91,6 +91,7 @@ class _Item:
 
 @dataclass(slots=True)
 class _Call(_Item):
+    name: str = ""
     members: bytes = b""
     kind: str | None = None
 
@@ -278,7 +279,8 @@ class ResponseStreamEncoder(StreamEncoder):
                 done = b'%b,"input":"%b"' % (item.at, given)
                 return written + self._event(b"response.custom_tool_call_input.done", done)
             case _Call(kind=None):
-                members = b'%b,"arguments":"%b"' % (item.at, whole)
+                # OpenAI's SDKs of some languages require the name here too.
+                members = b'%b,"name":%b,"arguments":"%b"' % (item.at, orjson.dumps(item.name), whole)
                 return self._event(b"response.function_call_arguments.done", members)
         return b""
 
@@ -337,8 +339,9 @@ class ResponseStreamEncoder(StreamEncoder):
             written.append(self._before_call(event.signature))
             members = call_members(event.id or "", event.name or "", event.signature, self._exchange)
             id, at = self._next(b"fc")
+            name, names = event.name or "", self._exchange.names
             item = self._calls[event.index] = _Call(
-                id, at, members=members, kind=self._exchange.names.kinds.get(event.name or "")
+                id, at, name=names.split(name)[1], members=members, kind=names.kinds.get(name)
             )
             written.append(self._begin(item, call_item(id, IN_PROGRESS, members, b"", item.kind)))
         if event.arguments:
