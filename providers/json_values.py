@@ -41,6 +41,13 @@ _EMPTY: Mapping[str, object] = {}
 # Large enough for the log probabilities of a long answer.
 _MAX_BYTES_OUTSIDE_STRINGS = 16 * 1024 * 1024
 _INT64 = 2**63
+_HIGH, _LOW = r"\\u[dD][89abAB][0-9a-fA-F]{2}", r"\\u[dD][c-fC-F][0-9a-fA-F]{2}"
+_ESCAPES = re.compile(
+    rf"{_HIGH}{_LOW}|(?P<open>(?:{_HIGH})?\\(?:u[0-9a-fA-F]{{0,3}})?\Z|{_HIGH}\Z)|(?P<half>{_HIGH}|{_LOW})"
+    r"|\\(?:u[0-9a-fA-F]{4}|.)",
+    re.DOTALL,
+)
+"""The escapes of JSON text. `half`: of half a surrogate pair. `open`: at the end, where the next piece may go on."""
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _MAYBE_BEYOND_64_BITS = re.compile(rb"[0-9]{20}")
 
@@ -368,6 +375,35 @@ def repair_surrogates(text: str) -> str:
     if text.isascii() or not _SURROGATE.search(text):
         return text
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def repair_escapes(text: str, *, last: bool = False) -> tuple[str, str]:
+    """Replace escapes of half a surrogate pair in a piece of JSON text by that of U+FFFD.
+
+    Args:
+        text: The piece. It begins where an escape may begin.
+        last: Whether no other piece follows.
+
+    Returns:
+        The text, and its end that belongs to the next piece: an escape that is not whole, or the first half of a pair.
+
+    Examples:
+        >>> repair_escapes(r'"\ud83d\ude00 \ud83d!"', last=True)[0] == r'"\ud83d\ude00 \ufffd!"'
+        True
+    """
+    if "\\" not in text:
+        return text, ""
+    held = ""
+    if not last:
+        held = next((one[0] for one in _ESCAPES.finditer(text) if one["open"]), "")
+    return _ESCAPES.sub(_whole_escape, text[: len(text) - len(held)]), held
+
+
+def _whole_escape(escape: re.Match[str]) -> str:
+    if escape["half"]:
+        return r"\ufffd"
+    # At the end of a text, the first half of a pair may stand before an escape that is cut off.
+    return rf"\ufffd{escape[0][6:]}" if len(escape["open"] or "") >= 6 else escape[0]
 
 
 def split_high_surrogate(text: str) -> tuple[str, str]:

@@ -178,6 +178,8 @@ class Requests:
         reasoning_fields: The fields for it.
         reasoning_format: The `format` of the `reasoning_details` that it is sent back in, in place of the fields.
         cache_marks: Whether parts and tools may have `cache_control`, which is then one of the parameters.
+        parses_arguments: Whether arguments of calls in the history must be a JSON object. Others are sent as `_raw` of
+            one.
         json_word: Whether a JSON response format requires the word "json" in a message.
         most_stops: The maximum number of stop sequences.
         stop_characters: The maximum length of a stop sequence.
@@ -217,6 +219,7 @@ class Requests:
     reasoning_fields: tuple[str, ...] = ("reasoning_content",)
     reasoning_format: str = ""
     cache_marks: bool = False
+    parses_arguments: bool = False
     json_word: bool = False
     most_stops: int | None = None
     stop_characters: int | None = None

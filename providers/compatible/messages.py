@@ -17,6 +17,7 @@ from providers.chat import (
     Part,
     SystemMessage,
     TextPart,
+    ToolCall,
     ToolMessage,
     UserMessage,
     prompt_text,
@@ -26,7 +27,9 @@ from providers.compatible.dialect import CompatibleDialect, Requests
 from providers.failures import UnsupportedFeature
 from providers.formats.reasoning_state import unpack_details
 from providers.formats.role_alternation import alternate_roles, without_blank_messages
+from providers.formats.tool_calls import arguments_of
 from providers.formats.tool_results import results_as_text
+from providers.json_values import dumps_text, is_json_object
 from providers.openai_json.encode_request import encode_message, encode_part
 
 
@@ -123,6 +126,7 @@ def _unmarked(message: Message, dialect: CompatibleDialect, *, with_reasoning: b
         case ToolMessage(call_id, content):
             return encode_message(ToolMessage(call_id, prompt_text(content)))
         case AssistantMessage(_, _, reasoning, calls, name):
+            calls = tuple(map(_parsable, calls)) if calls and rule.parses_arguments else calls
             # Some servers refuse null next to a call, and all send "" themselves.
             body = encode_message(AssistantMessage(said_in(message), None, None, calls, name if names else None))
             if with_reasoning and rule.reasoning_back:
@@ -130,6 +134,10 @@ def _unmarked(message: Message, dialect: CompatibleDialect, *, with_reasoning: b
                 thoughts = reasoning or (" " if rule.reasoning_back == "required" else "")
                 body |= _reasoning(thoughts, rule) if thoughts else {}
             return body
+
+
+def _parsable(call: ToolCall) -> ToolCall:
+    return call if is_json_object(call.arguments) else replace(call, arguments=dumps_text(arguments_of(call)))
 
 
 def _reasoning(thoughts: str, rule: Requests) -> dict[str, object]:

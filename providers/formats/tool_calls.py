@@ -194,9 +194,11 @@ def needs_filler_turns(roles: Sequence[str], messages: Sequence[Message]) -> tup
 def arguments_of(call: ToolCall) -> object:
     """Return a call's arguments as an object, for formats that do not accept text.
 
-    Invalid JSON, which another provider's model may have written, is sent as the member `_raw`.
+    A text that is not a JSON object, which another provider's model or a client may have written, is sent as the member
+    `_raw`. An empty list is PHP's empty object.
     """
-    arguments = embed_object(call.arguments.strip() or "{}")
+    text = call.arguments.strip()
+    arguments = embed_object("{}" if text in ("", "[]") else text)
     return {"_raw": call.arguments} if arguments is None else arguments
 
 

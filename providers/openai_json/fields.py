@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from providers.chat.messages import CacheTime
 from providers.failures import InvalidRequest
-from providers.json_values import embed_object
+from providers.json_values import repair_escapes
 
 
 def describe(value: object) -> str:
@@ -79,14 +79,11 @@ def cache_mark(source: Mapping[str, object], path: str) -> CacheTime | None:
 def arguments_text(source: Mapping[str, object], key: str, path: str) -> str:
     """Return the arguments of a call in the history, `{}` if there are none. Raises InvalidRequest.
 
-    A vendor that reads them would refuse the request of every later turn, and would not name the place.
+    They are taken as they are: a model may have written arguments that are cut off or not JSON, and a client repeats
+    them in every later turn. Half a surrogate pair, which no vendor reads, is replaced.
     """
     arguments = text(source, key, path) or ""
-    if not arguments.strip():
-        return "{}"
-    if embed_object(arguments) is None:
-        raise InvalidRequest(f"`{path}` must be a JSON object in a string", path)
-    return arguments
+    return repair_escapes(arguments, last=True)[0] if arguments.strip() else "{}"
 
 
 def boolean(source: Mapping[str, object], key: str, path: str) -> bool | None:

@@ -57,7 +57,7 @@ from providers.chat import (
     UsageReport,
 )
 from providers.failures import Failure, FailureKind
-from providers.json_values import dumps, is_json_object, repair_surrogates, split_high_surrogate
+from providers.json_values import dumps, is_json_object, repair_escapes, repair_surrogates, split_high_surrogate
 from providers.reading.finishes import failed_by
 from providers.reading.token_counts import merged
 
@@ -514,7 +514,9 @@ class Assembler:
         call.signature = call.signature or signature or None
         if not call.pieces and not call.cut and arguments.strip() == "null":
             arguments, call.is_empty = "", True
-        arguments, call.cut = split_high_surrogate(call.cut + arguments)
+        arguments, cut = split_high_surrogate(call.cut + arguments)
+        arguments, escape = repair_escapes(arguments)
+        call.cut = escape + cut
         end = 0 if call.is_whole else call.end_in(arguments)
         if end or not self.joins_names:
             self._add_arguments(call, repair_surrogates(arguments[:end]), choice)
@@ -601,7 +603,8 @@ class Assembler:
                 self._emit(_DELTAS[kind]("\ufffd", number))
             for call in state.calls:
                 if call.cut or not call.arguments.strip():
-                    self._add_arguments(call, "\ufffd" if call.cut else "{}", number)
+                    rest = repair_escapes(repair_surrogates(call.cut), last=True)[0]
+                    self._add_arguments(call, rest or "{}", number)
                 if not call.is_emitted:
                     self.fail(Failure(FailureKind.MALFORMED, "the provider's answer has a tool call without a name"))
                     return

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
@@ -19,7 +19,18 @@ from gateway.model.record import Record
 from gateway.service.exchange import AnswerStyle
 from providers.adapter import Target
 from providers.catalogue.models import ModelFacts
-from providers.chat import ChatCompletion, ChatRequest, Heartbeat, StreamEvent, UserMessage, text_of
+from providers.chat import (
+    AssistantMessage,
+    ChatCompletion,
+    ChatRequest,
+    Failed,
+    Heartbeat,
+    StreamEvent,
+    Tool,
+    ToolMessage,
+    UserMessage,
+    text_of,
+)
 from providers.failures import ProviderFailed
 from providers.json_values import dumps
 from providers.reading.folding import fold
@@ -304,3 +315,39 @@ def test_official_clients_fold_the_same(name: str) -> None:
         some = calls[:1] if form.arguments == "glued" else calls[::2] if form.indexes != "right" else calls
         data = written(name, folds_to(form, some, 3, ["After.", "Before. "]))
         assert READERS[name](data) == ("Before. After.", some), form
+
+
+# --- the next turn --------------------------------------------------------------------------------
+
+broken_arguments = st.lists(
+    st.sampled_from(
+        ['{"a": ', '"x"', "}", "[1]", "null", '"', "\\", "\\ud83d", "\\ude00", "\\u00", "é👍", "\t", " ", "{}"]
+    ),
+    max_size=6,
+).map("".join)
+
+
+@settings(unhurried, max_examples=examples(200))
+@given(broken_arguments, st.sampled_from(["length", "tool_calls", "monsoon"]), st.integers(1, 400), st.booleans())
+def test_next_turn_of_each_dialect_takes_what_an_answer_had(arguments: str, finish: str, step: int, text: bool) -> None:
+    """Arguments that are cut off, not JSON, or hold half a surrogate pair do not end a conversation."""
+    call = {"index": 0, "id": "call_1", "type": "function", "function": {"name": "look", "arguments": arguments}}
+    spoken = [chunk({"content": "Well."})] if text else []
+    events = events_of(frames([*spoken, chunk({"tool_calls": [call]}), chunk({}, finish)]), step)
+    assume(not isinstance(events[-1], Failed))
+    asked = ChatRequest("assistant", (UserMessage("Hi"),), max_tokens=9, tools=(Tool("look"),))
+    for name, client in DIALECT_CLIENTS.items():
+        dialect, _ = client.decode(client.request(asked))
+        whole_answer = dialect.encode_answer(fold(events), STYLE, Record("req_1", 0.0, "t"))
+        for is_whole in (True, False):
+            try:
+                read = client.read_answer(whole_answer) if is_whole else fold(client.read_stream(written(name, events)))
+            except ProviderFailed:
+                continue  # the client itself cannot read such a call, and keeps no turn of it
+            message = read.choices[0].message
+            results = tuple(ToolMessage(one.id, "done") for one in message.tool_calls)
+            history = (UserMessage("Hi"), message, *results, UserMessage("And?"))
+            _, decoded = client.decode(client.request(replace(asked, messages=history)))
+            for one in decoded.messages:
+                for sent in one.tool_calls if isinstance(one, AssistantMessage) else ():
+                    sent.arguments.encode()

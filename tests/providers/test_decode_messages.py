@@ -104,10 +104,16 @@ def test_calls_and_their_results_in_any_order() -> None:
 
 
 @pytest.mark.parametrize("arguments", ["not json", '{"a": ', "[1]", "null", "1", '"{}"'])
-def test_arguments_that_are_no_json_object_are_refused(arguments: str) -> None:
-    assert mistake(assistant(call("a", arguments=arguments)), result("a")).param == (
-        "messages[0].tool_calls[0].function.arguments"
-    )
+def test_arguments_that_are_not_a_json_object_are_taken_as_they_are(arguments: str) -> None:
+    (message, _) = decode_messages([assistant(call("a", arguments=arguments)), result("a")])
+    assert isinstance(message, AssistantMessage)
+    assert message.tool_calls[0].arguments == arguments
+
+
+@pytest.mark.parametrize("arguments", [1, ["{}"], {"a": 1}, True])
+def test_arguments_that_are_not_a_text_are_refused(arguments: object) -> None:
+    path = "messages[0].tool_calls[0].function.arguments"
+    assert mistake(assistant(call("a", arguments=arguments)), result("a")).param == path  # type: ignore[arg-type]
 
 
 def test_mark_for_a_cache_is_read_on_parts_and_messages() -> None:

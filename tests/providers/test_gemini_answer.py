@@ -231,7 +231,7 @@ def test_arguments_of_any_depth_are_read_or_fail(depth: int) -> None:
 def test_arguments_with_a_lone_surrogate_stay_valid_json() -> None:
     part = CALL % b'{"a":"\\ud83d"}'
     body = b'{"candidates":[{"finishReason":"STOP","content":{"parts":[' + part + b"]}}]}"
-    assert json.loads(answer(body).choices[0].message.tool_calls[0].arguments) == {"a": "\ud83d"}
+    assert json.loads(answer(body).choices[0].message.tool_calls[0].arguments) == {"a": "\ufffd"}
 
 
 def test_two_candidates_become_two_choices() -> None:
