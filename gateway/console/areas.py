@@ -6,7 +6,7 @@ import math
 from collections.abc import Collection, Iterator, Sequence
 
 from gateway.console.texts import ViewTexts, _
-from gateway.console.vendors import REFUSED, Product, product_of
+from gateway.console.vendors import REFUSED, Product, product_at
 from gateway.console.world import PINS, Place, name_of, world
 from gateway.model.config_version import ConfigVersion
 from gateway.policy.territory_answers import Answers, TerritoryAnswer
@@ -63,7 +63,7 @@ class MapLabel(Value, frozen=True):
 def product_of_answer(config: ConfigVersion, answer: TerritoryAnswer) -> Product | None:
     """Return the product that answers first, or None if no deployment answers."""
     deployment = config.deployments.get(answer.deployments[0]) if answer.deployments else None
-    return product_of(deployment.provider, deployment.model) if deployment is not None else None
+    return product_at(deployment) if deployment is not None else None
 
 
 def areas(

@@ -19,6 +19,8 @@ PATH = "/clients"
 NOTICES = {
     "rotated": _("The key has a new secret. The old one works until its grace time ends."),
     "revoked": _("The key is revoked. Requests with it are refused within two seconds."),
+    "blocked": _("The key is blocked. Requests with it are refused within two seconds."),
+    "unblocked": _("The key is accepted again within two seconds."),
     "topped-up": _("The budget has more for its open window."),
     "reset": _("The spent amount of the open window is 0 again."),
     "created": _("The client is created. Create a key for it."),
@@ -34,41 +36,76 @@ _AT_ONCE = ("", "")
 
 _MOST_KEYS = 200
 _MOST_WITH_FORMS = 20
+_ON_A_PAGE, _MOST_DIGITS = 50, 9
 
 
 async def show(visit: Visit) -> ViewAnswer:
-    """Show all clients and projects, or the client that `client` names."""
+    """Show the clients that `search` finds, with their projects, page by page, or the client that `client` names."""
     return await _page(visit, visit.query.get("client", ""))
 
 
 async def _page(visit: Visit, name: str, more: Mapping[str, Any] | None = None, status: int = 200) -> ViewAnswer:
     only = {"client": name} if name else {}
-    clients, projects, keys, (found, no_budgets) = await asyncio.gather(
+    ready, clients, projects, keys, (found, no_budgets) = await asyncio.gather(
+        visit.admin.get("/readyz"),
         visit.admin.get(f"{_API}/clients"),
         visit.admin.get(f"{_API}/projects"),
         visit.admin.get(f"{_API}/keys", **only),
         _budgets(visit, only),
     )
+    search = "" if name else visit.query.get("search", "").strip()
+    chosen = _found(search, clients["clients"], keys["keys"])
+    chosen = [one for one in chosen if one["name"] == name] if name else chosen
+    pages = max(1, -(-len(chosen) // _ON_A_PAGE))
+    page = visit.query.get("page", "")
+    number = min(max(1, int(page)), pages) if page.isdecimal() and len(page) < _MOST_DIGITS else 1
+    shown = chosen[(number - 1) * _ON_A_PAGE : number * _ON_A_PAGE]
+    names = {one["name"] for one in shown} | (set() if name or search or number > 1 else {None})
+    its_keys = [key for key in keys["keys"] if key["client"] in names]
     by_owner: dict[tuple[str, str], list[Any]] = {}
     for budget in found.get("budgets", ()):
-        by_owner.setdefault((budget["of"], budget["name"]), []).append({**budget, "left": _left(budget)})
+        if len(shown) == len(clients["clients"]) or _is_of(budget, shown):
+            by_owner.setdefault((budget["of"], budget["name"]), []).append({**budget, "left": _left(budget)})
     values = {
-        "clients": [one for one in clients["clients"] if name in ("", one["name"])],
+        "clients": shown,
+        "count": len(chosen),
+        "pages": pages,
+        "page": number,
+        "search": search,
+        "in_file": clients["source"] == "file",
+        "can_block": ready["state"]["keeps_history"],
         "projects": projects["projects"],
-        "keys": keys["keys"][:_MOST_KEYS],
-        "has_more_keys": len(keys["keys"]) > _MOST_KEYS,
+        "keys": its_keys[:_MOST_KEYS],
+        "has_more_keys": len(its_keys) > _MOST_KEYS,
         "valid_keys": Counter(key["client"] for key in keys["keys"] if key["status"] == "valid"),
         "budgets": by_owner,
         "no_budgets": no_budgets,
         "invalid": found.get("invalid", ()),
         "name": name,
         # A long list has no forms, which would be most of the page: the page of each client has them.
-        "has_forms": visit.is_operator and (bool(name) or len(clients["clients"]) <= _MOST_WITH_FORMS),
+        "has_forms": visit.is_operator and (bool(name) or len(shown) <= _MOST_WITH_FORMS),
         "notice": NOTICES.get(visit.query.get("done", "")),
         "problem": "",
         "new_key": None,
     }
     return ViewAnswer("clients.html", values | dict(more or {}), status)
+
+
+def _found(search: str, clients: list[Any], keys: list[Any]) -> list[Any]:
+    """Return the clients whose name or project has a text, or of which the id, owner or note of a key has it."""
+    text = search.casefold()
+    owners = {
+        key["client"] for key in keys if any(text in (key.get(it) or "").casefold() for it in ("id", "owner", "note"))
+    }
+    return [
+        one for one in clients if one["name"] in owners or text in f"{one['name']} {one.get('project', '')}".casefold()
+    ]
+
+
+def _is_of(budget: Mapping[str, Any], clients: list[Any]) -> bool:
+    """Return whether a budget is that of one of these clients, or of its project."""
+    member = "project" if budget["of"] == "project" else "name"
+    return any(one.get(member) == budget["name"] for one in clients)
 
 
 async def _budgets(visit: Visit, only: Mapping[str, str]) -> tuple[Any, str]:
@@ -110,6 +147,19 @@ async def revoke(visit: Visit) -> ViewAnswer:
     """End a key, after a confirmation."""
     question = visit.texts.gettext(_("Revoke the key {id} of {client}? Requests with it are refused at once."))
     return await _act(visit, "revoked", (_("Revoke"), question), ("POST", f"{_API}/keys/{_id(visit)}/revoke"), {})
+
+
+async def block(visit: Visit) -> ViewAnswer:
+    """Refuse a key until it is accepted again, after a confirmation."""
+    question = visit.texts.gettext(
+        _("Block the key {id} of {client}? Requests with it are refused at once, until it is accepted again.")
+    )
+    return await _act(visit, "blocked", (_("Block"), question), ("POST", f"{_API}/keys/{_id(visit)}/block"), {})
+
+
+async def unblock(visit: Visit) -> ViewAnswer:
+    """Accept a blocked key again."""
+    return await _act(visit, "unblocked", _AT_ONCE, ("POST", f"{_API}/keys/{_id(visit)}/unblock"), {})
 
 
 async def top_up(visit: Visit) -> ViewAnswer:
@@ -228,6 +278,8 @@ VIEW = ConsoleView(
         f"{PATH}/keys": (Role.OPERATOR, create_key),
         f"{PATH}/keys/rotate": (Role.OPERATOR, rotate),
         f"{PATH}/keys/revoke": (Role.OPERATOR, revoke),
+        f"{PATH}/keys/block": (Role.OPERATOR, block),
+        f"{PATH}/keys/unblock": (Role.OPERATOR, unblock),
         f"{PATH}/budgets/top-up": (Role.OPERATOR, top_up),
         f"{PATH}/budgets/reset": (Role.OPERATOR, reset),
         f"{PATH}/create": (Role.ADMIN, create),

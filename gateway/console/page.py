@@ -19,7 +19,7 @@ from gateway.console.areas import Move, areas, labels, legend, moves
 from gateway.console.own_config import OwnConfig, candidates, movable_routes
 from gateway.console.snippets import QUESTION, TERRITORY_HEADER, curl_command, python_program
 from gateway.console.texts import LANGUAGES, ViewTexts, _, language_of, texts_in
-from gateway.console.vendors import Product, product_of
+from gateway.console.vendors import Product, product_at
 from gateway.console.views import environment_of
 from gateway.console.world import PINS, find_territory, territory_names, territory_of_languages, world
 from gateway.model.approval import days_at
@@ -277,8 +277,7 @@ def _product(config: ConfigVersion, decision: Mapping[str, Any] | None) -> Produ
     """Return the product that answers now, or None."""
     if decision is None or not decision.get("steps"):
         return None
-    deployment = config.deployments[decision["steps"][0]["deployment"]]
-    return product_of(deployment.provider, deployment.model)
+    return product_at(config.deployments[decision["steps"][0]["deployment"]])
 
 
 def _no_effect(config: ConfigVersion, code: str | None) -> str:

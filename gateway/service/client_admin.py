@@ -10,13 +10,14 @@ import re
 import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
 from gateway.config.stored_clients import InvalidDefinition, check_name, compile_stored_client, compile_stored_project
 from gateway.model.api_key import ALPHABET, ID_ALPHABET, ID_LENGTH, SECRET_LENGTH, CellKey, compose_key, digest_of
 from gateway.model.budget import Project
-from gateway.model.config_version import Client, ConfigVersion
+from gateway.model.config_version import Client, ClientLimitRule, ConfigVersion
 from gateway.model.stored_client import LISTENER_CLOSED, AdminToken, ConfigFacts, Definition, KeyInfo, Role
 from gateway.model.units import UNIT_S
 from gateway.operator_errors import NotStored
@@ -250,7 +251,8 @@ class ClientAdmin:
         """Return all clients or projects."""
         stored = self._store.snapshot(self._clock())
         found = stored.clients if section == "clients" else stored.projects
-        return {section: [{"name": name, **definition} for name, definition in sorted(found.items())]}
+        listed = [{"name": name, **definition} for name, definition in sorted(found.items())]
+        return {section: listed, "source": "database"}
 
     def _found(self, section: Section, name: str) -> Definition:
         try:
@@ -354,14 +356,9 @@ class FileClients:
     def list_all(self, section: Section) -> Json:
         """Return all clients or projects."""
         if section == "projects":
-            return {section: [{"name": name} for name in self._config.projects]}
+            return {section: [{"name": name} for name in self._config.projects], "source": "file"}
         by_name = {client.name: client for client in self._config.clients.values()}
-        return {
-            section: [
-                {"name": name, **({"region": client.region} if client.region is not None else {})}
-                for name, client in by_name.items()
-            ]
-        }
+        return {section: [_of_file(client) for client in by_name.values()], "source": "file"}
 
     def show(self, section: Section, name: str) -> Json:
         """Return a client with its keys, or a project."""
@@ -378,6 +375,19 @@ class FileClients:
         clients = {digest: client.name for digest, client in self._config.clients.items()}
         foreign = [name for name in blocked if is_sha256(name) and name not in clients]
         return [hashed_key(digest, clients.get(digest), blocked) for digest in (*clients, *foreign)]
+
+
+def _of_file(client: Client) -> Json:
+    """Return a client of the config file as a stored one is shown: with the keys that its definition gives."""
+    limits, project = client.limits or ClientLimitRule(), client.spending.project
+    given: Json = {
+        "region": client.region,
+        "project": project.name if project is not None else None,
+        "assistants": sorted(client.assistants) if client.assistants is not None else None,
+        "may_assert": sorted(client.may_assert) or None,
+        "limits": {name: value for name, value in asdict(limits).items() if value is not None} or None,
+    }
+    return {"name": client.name, **{name: value for name, value in given.items() if value is not None}}
 
 
 def clients_in_file(action: str, name: str, facts: ConfigFacts) -> AdminRefused:

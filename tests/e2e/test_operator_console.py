@@ -16,6 +16,7 @@ import yaml
 from providers.testkit.scenario import Scenario
 from providers.testkit.server import SimulatorThread
 from tests.e2e.conftest import KEYS, PATIENT, SITES, config_for
+from tests.kit.configs import key_hash
 from tests.kit.console_installation import PORT, Installation
 from tests.kit.gateway_command import in_this_process
 from tests.kit.gateway_process import GatewayProcess, running_gateway
@@ -236,6 +237,60 @@ def test_providers_have_their_health_and_the_line_that_takes_one_out(installed: 
     assert "Breaker: closed" in client.words
     assert "deployments: chatgpt-eu: enabled: false" in client.words
     assert "qwen-cn openai" not in client.words
+
+
+def test_key_of_the_file_is_blocked_and_nothing_else_is_offered(installed: Installation) -> None:
+    """The page of clients in the file offers what the admin API does, and no more."""
+    operator, admin = installed.visit("operator"), installed.visit("admin")
+    admin.get("/clients")
+    assert "in the configuration file" in admin.words
+    for button in ("Create key", "Rotate", "Revoke", "Create client", "Create project"):
+        assert f"<button>{button}" not in admin.page, button
+        assert f">{button}</button>" not in admin.page, button
+    found = re.search(r'name="id" value="([0-9a-f]{10})"', operator.get("/clients?client=app").text)
+    assert found is not None
+    operator.post("/clients/keys/block", id=found[1], client="app")
+    assert f"Block the key {found[1]} of app?" in operator.words
+    operator.post("/clients/keys/block", id=found[1], client="app", confirmed="yes")
+    assert "The key is blocked." in operator.words
+    eventually(lambda: f"{found[1]} app blocked Unblock" in (operator.get("/clients?client=app"), operator.words)[1])
+    operator.post("/clients/keys/unblock", id=found[1], client="app")
+    assert "The key is accepted again" in operator.words
+    eventually(lambda: f"{found[1]} app valid Block" in (operator.get("/clients?client=app"), operator.words)[1])
+    viewer = installed.visit("viewer")
+    assert ">Block</button>" not in viewer.get("/clients").text
+    assert viewer.post("/clients/keys/block", id=found[1], client="app", confirmed="yes").status_code == 403
+
+
+def test_many_clients_are_searched_and_shown_page_by_page(providers: SimulatorThread, tmp_path: Path) -> None:
+    """Without a state directory, no block is offered either."""
+    sections = {
+        f"team-{number:03}": {"keys": [key_hash(str(number))], "project": "red" if number % 2 else "blue"}
+        for number in range(120)
+    }
+    patch = {"usage": {"currency": "USD"}, "projects": {"red": {}, "blue": {}}, "clients": sections}
+    path = config_for(providers, PATIENT).without("clients").merge(patch).write(tmp_path)
+    with running_gateway(path, {**KEYS, **PORT, "GATEWAY_ADMIN_TOKEN": "a-token-of-the-test"}) as gateway:
+        client = ConsoleClient(gateway.console_url)
+        client.get("/sign-in")
+        client.sign_in("a-token-of-the-test")
+
+        def rows(target: str) -> list[str]:
+            return re.findall(r'<th scope="row"><a href="/clients\?client=[^"]*">([^<]*)</a>', client.get(target).text)
+
+        assert rows("/clients") == [f"team-{number:03}" for number in range(50)]
+        assert "Page 1 of 3, 120 clients" in client.words
+        assert 'rel="next" href="?search=&amp;page=2"' in client.page
+        assert rows("/clients?page=3") == [f"team-{number:03}" for number in range(100, 120)]
+        assert rows("/clients?page=99999") == rows("/clients?page=3")
+        assert rows("/clients?page=-1") == rows("/clients")
+        assert rows("/clients?search=TEAM-11") == [f"team-{number}" for number in range(110, 120)]
+        assert len(rows("/clients?search=red&page=2")) == 10
+        assert rows(f"/clients?search={key_hash('7')[7:17]}") == ["team-007"]
+        assert "GATEWAY_STATE_DIR" in client.words
+        assert ">Block</button>" not in client.page
+        assert rows("/clients?search=none") == []
+        assert "There is no client with this name." in client.words
 
 
 @pytest.fixture(scope="module")

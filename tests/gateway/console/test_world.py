@@ -85,14 +85,32 @@ def test_each_provider_has_a_product_and_each_product_a_look_of_its_own() -> Non
         ("openai", "gpt-6-luna", "ChatGPT (OpenAI)"),
         ("vertex", "claude-sonnet-5", "Claude (Anthropic)"),
         ("bedrock", "eu.anthropic.claude-sonnet-5-v1:0", "Claude (Anthropic)"),
-        ("vllm", "Qwen/Qwen3-8B", "Qwen (Alibaba)"),
+        ("vllm", "Qwen/Qwen3-8B", "Own server"),
+        ("openai-compatible", "Qwen/Qwen3-8B", "Qwen (Alibaba)"),
         ("openrouter", "deepseek/deepseek-chat", "DeepSeek"),
-        ("ollama", "own-model", "Other models (own or third-party host)"),
-        ("a-plug-in", "own-model", "Other models (own or third-party host)"),
+        ("ollama", "own-model", "Own server"),
+        ("a-plug-in", "own-model", "Other models (third-party host)"),
     ],
 )
 def test_product_is_that_of_the_model_and_then_that_of_the_provider(provider: str, model: str, title: str) -> None:
     assert product_of(provider, model).title("en") == title
+
+
+@pytest.mark.parametrize(
+    ("origin", "title"),
+    [
+        ("http://127.0.0.1:8000", "Own server"),
+        ("https://10.1.2.3", "Own server"),
+        ("http://llm:8000", "Own server"),
+        ("https://llm.corp.internal", "Own server"),
+        ("https://api.host.example", "Qwen (Alibaba)"),
+        ("https://8.8.8.8", "Qwen (Alibaba)"),
+        ("", "Qwen (Alibaba)"),
+    ],
+)
+def test_host_in_the_own_network_is_an_own_server(origin: str, title: str) -> None:
+    assert product_of("openai-compatible", "Qwen/Qwen3-8B", origin).title("en") == title
+    assert product_of("dashscope", "qwen-plus", origin).title("en") == "Qwen (Alibaba)", "a relay of the vendor"
 
 
 @pytest.mark.parametrize(
