@@ -55,6 +55,7 @@ class Vendor:
 
     Attributes:
         knows_models: Whether the adapter has facts about individual models.
+        names: The names of models that a hint may propose.
         facts: Returns the facts of a model, or UNKNOWN_MODEL.
         price: Returns the price of a model at a site, or None if it is unknown.
         retirement: Returns the retirement of a model, or None if none is known.
@@ -67,11 +68,12 @@ class Vendor:
         offered = (*(row.models for row in offers.prices), *(row.models for row in offers.retirements))
         patterns = {*models}.union(*offered)
         self._patterns = patterns
-        names = (pattern.rstrip("*-.") for pattern in patterns)
-        self.names = frozenset(name for name in names if name and "*" not in name)
-        self._words = frozenset(word for name in self.names for word in _WORD.findall(name))
-        self._numbers = frozenset(number for name in self.names for number in _NUMBER.findall(name))
+        stems = [stem for pattern in patterns if (stem := pattern.rstrip("*-.")) and "*" not in stem]
+        self._words = frozenset(word for stem in stems for word in _WORD.findall(stem))
+        self._numbers = frozenset(number for stem in stems for number in _NUMBER.findall(stem))
         self.facts: Callable[[str], ModelFacts] = cache(lambda model: model_facts(models, model))
+        # A pattern such as `gpt-4-*` does not match its own stem.
+        self.names = frozenset(stem for stem in stems if model_facts(models, stem) is not UNKNOWN_MODEL)
         self.price: Callable[[str, str], Price | None] = cache(offers.price)
         self.retirement: Callable[[str], Retirement | None] = cache(offers.retirement)
 

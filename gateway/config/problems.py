@@ -97,10 +97,10 @@ def _printable(text: str) -> str:
 
 
 def nearest(word: str, names: Iterable[str]) -> str | None:
-    """Return the name that `word` was probably meant to be, or None if no name is similar."""
+    """Return the name that `word` was probably meant to be, never `word` itself; None if no name is similar."""
     from difflib import get_close_matches  # imported late: a serving process does not suggest names
 
-    by_lower = {_folded(name): name for name in sorted(names, reverse=True)}
+    by_lower = {_folded(name): name for name in sorted(names, reverse=True) if name != word}
     folded_word = _folded(word[:_SHOWN_CHARACTERS])
     likely = nlargest(_COMPARED, by_lower, key=lambda name: _common_ends(name, folded_word))
     close = get_close_matches(folded_word, likely, n=1, cutoff=0.65)
@@ -108,10 +108,10 @@ def nearest(word: str, names: Iterable[str]) -> str | None:
 
 
 def nearest_names(word: str, names: Iterable[str], *, most: int = 3, cutoff: float = 0.6) -> list[str]:
-    """Return the names that are similar to `word`, the most similar first."""
+    """Return the names that are similar to `word` but not the same, the most similar first."""
     from difflib import get_close_matches  # imported late: a serving process does not suggest names
 
-    return get_close_matches(word[:_SHOWN_CHARACTERS], sorted(names), n=most, cutoff=cutoff)
+    return get_close_matches(word[:_SHOWN_CHARACTERS], sorted({*names} - {word}), n=most, cutoff=cutoff)
 
 
 def _folded(name: str) -> str:
@@ -133,7 +133,7 @@ def _common_beginning(one: str, other: str) -> int:
 
 def choice_hint(word: str, names: Iterable[str], *, none: str = "there is none") -> str:
     """Return a hint: the nearest name as a question, else the list of names, else `none`."""
-    known = sorted(names)
+    known = sorted({*names} - {word})
     near = nearest(word, known)
     if near is not None:
         return f"did you mean {quoted(near)}?"

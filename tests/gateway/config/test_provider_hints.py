@@ -1,11 +1,16 @@
-"""Suggest our name of a provider for the name that another gateway uses."""
+"""Suggest names that are accepted: of a provider for the name that another gateway uses, and of models."""
 
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from gateway.config.deployments import Vendor
 from gateway.config.operator_catalogue import provider_hint
+from gateway.config.problems import choice_hint, nearest, nearest_names
 from providers.adapter import KnownElsewhere
+from providers.catalogue.models import UNKNOWN_MODEL
 from providers.registry import Registry, load_registry
 
 REGISTRY = load_registry()
@@ -53,3 +58,17 @@ def test_name_similar_to_a_foreign_name_is_not_suggested(word: str) -> None:
 def test_a_provider_that_does_not_load_is_named_too() -> None:
     assert provider_hint("coconot", Registry({}, {"coconut": "broken"})) == "did you mean 'coconut'?"
     assert provider_hint("qwen", Registry({}, {})) == "there is none"
+
+
+@pytest.mark.parametrize("name", sorted(REGISTRY.adapters))
+def test_every_model_that_a_hint_may_propose_is_known(name: str) -> None:
+    vendor = Vendor(REGISTRY.adapters[name])
+    assert not [model for model in vendor.names if vendor.facts(model) is UNKNOWN_MODEL]
+
+
+@given(st.text(max_size=80), st.sets(st.text(max_size=80)))
+def test_hint_never_proposes_the_name_that_is_refused(word: str, names: set[str]) -> None:
+    names |= {word, word.upper(), f"{word}s"}
+    assert nearest(word, names) != word
+    assert word not in nearest_names(word, names)
+    assert choice_hint(word, {word}, none="none") == "none"
