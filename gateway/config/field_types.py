@@ -20,7 +20,7 @@ from gateway.model.budget import NANO, Money
 from gateway.model.hand_off import BarrierRule, HandOffCause, Sharing
 from gateway.model.schedule import Stage
 from gateway.model.section import ONE_OR_TWO, FileForm, UnitError
-from gateway.model.units import AGE, DOCUMENT_URL, UNIT_S, VISIBLE
+from gateway.model.units import AGE, DOCUMENT_URL, LIFETIME, UNIT_S, VISIBLE
 
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 _HEADER = r"^[A-Za-z0-9!#$%&'*+.^_`|~-]{1,128}$"
@@ -52,6 +52,7 @@ MEANINGS = {
     _ADMIN_KEY: "must be a public key: `ed25519:` and 44 characters of base64 (`gateway key new --ed25519` makes one)",
     _CELL_NAME: "must be 1 to 32 lower-case letters, digits and `-`, and begin and end with a letter or digit",
     AGE: "must be an age in hours or days, such as 12h or 30d",
+    LIFETIME: "must be a time in minutes, hours or days, such as 15m or 12h",
 }
 """The error message for each pattern of the schema."""
 _STAGE = r"(100|[1-9][0-9]?)%(?:\s+for\s+([1-9][0-9]{0,5})(s|m|h|d))?"

@@ -84,6 +84,7 @@ class ClaimProblem(StrEnum):
     AUDIENCE = "audience"
     EXPIRED = "expired"
     NOT_YET = "not_yet_valid"
+    LONG = "lives_too_long"
     AGE_BAND = "age_band"
     UNCHECKED = "unchecked"
     """The issuer's keys cannot be read right now. The client did nothing wrong."""
@@ -100,6 +101,7 @@ CLAIM_PROBLEMS = {
     ClaimProblem.AUDIENCE: "its audience is not this gateway",
     ClaimProblem.EXPIRED: "it has expired",
     ClaimProblem.NOT_YET: "it is not valid yet",
+    ClaimProblem.LONG: "it is valid for longer than is accepted here",
     ClaimProblem.AGE_BAND: "its age band is not one of this region",
     ClaimProblem.UNCHECKED: "the issuer's keys cannot be read at the moment",
 }

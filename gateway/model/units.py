@@ -16,6 +16,7 @@ from gateway.model.section import FileForm, UnitError
 UNIT_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 DURATION = r"^([0-9]{1,9}(?:\.[0-9]{1,9})?)(ms|s|m)$"
 AGE = r"^([1-9][0-9]{0,3})(h|d)$"
+LIFETIME = r"^([1-9][0-9]{0,3})(m|h|d)$"
 VISIBLE = r"^[!-~]{1,256}$"
 DOCUMENT_URL = r"^https://[A-Za-z0-9.-]+(:[0-9]{1,5})?([/?#][!#-;=?-~]*)?$"
 """An https URL without the characters that could end an attribute or a tag in a page that an app makes of it."""
@@ -57,7 +58,7 @@ def parse_seconds(value: object) -> float:
 
 
 def parse_age_s(age: str) -> float:
-    """Return the seconds of an age: 43200 of `12h`."""
+    """Return the seconds of an age or a lifetime: 43200 of `12h`."""
     return float(age[:-1]) * UNIT_S[age[-1]]
 
 
@@ -143,6 +144,7 @@ _OFF = _text("^off$")
 Seconds = Annotated[float, FileForm(parse_seconds, DURATION_SCHEMA)]
 SecondsOrZero = Annotated[float, FileForm(parse_seconds_or_zero, DURATION_SCHEMA)]
 AgeSeconds = Annotated[float, FileForm(parse_age_s, _text(AGE, "12h", "30d"), has_pattern_error=True)]
+LifetimeSeconds = Annotated[float, FileForm(parse_age_s, _text(LIFETIME, "15m", "12h"), has_pattern_error=True)]
 Sample = Annotated[
     float,
     FileForm(

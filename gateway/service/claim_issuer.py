@@ -11,6 +11,7 @@ from typing import assert_never
 from gateway.execution.service_client import ServiceClient, ServiceFailed
 from gateway.files import open_file
 from gateway.model.location import ClaimProblem, ClaimReport
+from gateway.occasional_count import OccasionalCount
 from gateway.policy.location.claim import ClaimQuestion, ClaimRules, KeyFile, KeySource, KeyUrl, SharedKey
 from gateway.policy.location.claim_verification import ClaimRefused, KeySet, KeySetError, Verified, parse_keys, verify
 from gateway.service.refreshing_cache import LoadFailed, RefreshingCache, RefreshInterval
@@ -21,6 +22,8 @@ _FETCH_S = 5.0
 _URL_PACE = RefreshInterval(refresh_s=300.0, pause_s=10.0, keep_s=86_400.0, stale_s=600.0)
 _FILE_PACE = RefreshInterval(refresh_s=1.0, pause_s=1.0, keep_s=86_400.0, stale_s=2.0)
 _MAX_VERIFIED = 4096
+_LONG_S = 86_400.0
+_TELL_S = 3600.0
 _ACCEPT = (("accept", "application/jwk-set+json, application/json"),)
 
 
@@ -93,6 +96,8 @@ class Issuer:
         self.keys: IssuerKeys = keys
         self.kept = self.keys.kept
         self._clock = clock
+        self._note = note
+        self._long_lived = OccasionalCount(_TELL_S, ticks)
         self._verified: OrderedDict[bytes, tuple[KeySet, Verified]] = OrderedDict()
 
     async def answer(self, question: ClaimQuestion) -> ClaimReport:
@@ -128,6 +133,10 @@ class Issuer:
 
     def _remember(self, digest: bytes, keys: KeySet, verified: Verified) -> ClaimReport:
         self._verified[digest] = (keys, verified)
+        is_long = self.rules.longest_s is None and verified.lifetime_s > _LONG_S
+        if is_long and (count := self._long_lived.add()):
+            words = "claims were accepted that are" if count > 1 else "claim was accepted that is"
+            self._note(f"{count} {words} valid for more than 24 hours: set `longest` of location.claim")
         if len(self._verified) > _MAX_VERIFIED:
             self._verified.popitem(last=False)
         return verified.report

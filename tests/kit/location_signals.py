@@ -21,7 +21,7 @@ from tests.kit.configs import BASE, table_of
 
 NAMES = tuple(SIGNALS)
 EXAMPLES: dict[str, dict[str, Any]] = {
-    "claim": {"issuer": "i", "audience": "a", "algorithms": ["HS256"], "secret": "s" * 32},
+    "claim": {"issuer": "i", "audience": "a", "algorithms": ["HS256"], "secret": "s" * 32, "longest": "15m"},
     "geoip": {"path": "/nowhere.mmdb", "max_age": "1h"},
 }
 """The section of each signal that has one of its own. The tests of all signals follow from this and the registry."""

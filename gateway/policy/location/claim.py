@@ -19,7 +19,7 @@ from gateway.model.location import (
 from gateway.model.location_rules import LocationRules
 from gateway.model.permit import ServicePermit
 from gateway.model.section import ONE_OR_TWO, PlainSection, Sensitive, key, section
-from gateway.model.units import Visible
+from gateway.model.units import LifetimeSeconds, Visible
 from gateway.policy.location.signal import OwnSection, Reading, SectionReader, Signal, absolute_path, read_territory
 from gateway.policy.location.trusted_edge import SignalInput
 from providers.auth import Secret
@@ -63,6 +63,7 @@ class ClaimRules(Value, frozen=True):
         preferences: The member with the user's preferences. None if they are not read.
         consents: The member with the recipients to which the user has agreed.
         age_band: The member with the age band of the user. None if it is not read.
+        longest_s: The longest lifetime of a claim. None: no bound.
     """
 
     issuer: str
@@ -73,6 +74,7 @@ class ClaimRules(Value, frozen=True):
     preferences: str | None = None
     consents: str = "consents"
     age_band: str | None = None
+    longest_s: float | None = None
 
 
 @section
@@ -102,6 +104,10 @@ class ClaimSection(PlainSection):
     )
     age_band: Visible | None = key(
         "The member with the age band of the user, for `age_bands` of a region. Default: not read.", default=None
+    )
+    longest: LifetimeSeconds | None = key(
+        "The longest time from `iat` to `exp`, such as 15m. Each person or program that has a claim can use it.",
+        default=None,
     )
 
 
@@ -135,7 +141,10 @@ def _compiled(section: ClaimSection, reader: SectionReader) -> ClaimRules | None
         keys = _key_set(section.jwks, reader)
     if keys is None:
         return None
-    members = section.territory, section.preferences, section.consents, section.age_band
+    if section.longest is None:
+        message = "has no `longest`: whoever gets hold of a claim can use it until its `exp`"
+        reader.warn("", message, "write the longest lifetime that your issuer gives, such as 15m")
+    members = section.territory, section.preferences, section.consents, section.age_band, section.longest
     return ClaimRules(section.issuer, section.audience, frozenset(section.algorithms), keys, *members)
 
 

@@ -82,10 +82,11 @@ class KeySet:
 
 
 class Verified(Value, frozen=True):
-    """The report of a verified claim, and the Unix time until which it is valid."""
+    """The report of a verified claim, the Unix time until which it is valid, and for how long it is valid in all."""
 
     report: ClaimReport
     until: float
+    lifetime_s: float
 
 
 def parse_keys(data: bytes) -> KeySet:
@@ -200,8 +201,12 @@ def _read_claims(rules: ClaimRules, payload: bytes, now: float) -> Verified:
     until = _time(claims, "exp", required=True)
     if now >= until:
         raise ClaimRefused(ClaimProblem.EXPIRED)
-    if max(_time(claims, "nbf"), _time(claims, "iat")) > now + _LEEWAY_S:
+    issued_at, valid_from = _time(claims, "iat"), _time(claims, "nbf")
+    if max(valid_from, issued_at) > now + _LEEWAY_S:
         raise ClaimRefused(ClaimProblem.NOT_YET)
+    begins_at = next((at for at in (issued_at, valid_from) if at > -math.inf), now)
+    if rules.longest_s is not None and until - begins_at > rules.longest_s:
+        raise ClaimRefused(ClaimProblem.LONG)
     territory = claims.get(rules.territory)
     subject = claims.get("sub")
     if not isinstance(territory, str | None) or not isinstance(subject, str | None):
@@ -211,7 +216,7 @@ def _read_claims(rules: ClaimRules, payload: bytes, now: float) -> Verified:
     if not isinstance(age_band, str | None):
         raise ClaimRefused(ClaimProblem.MALFORMED)
     preferences = _preferences(rules, claims)
-    return Verified(ClaimReport(territory, None, subject, preferences, consents, age_band), until)
+    return Verified(ClaimReport(territory, None, subject, preferences, consents, age_band), until, until - begins_at)
 
 
 def _preferences(rules: ClaimRules, claims: dict[str, object]) -> Preferences | None:

@@ -45,7 +45,10 @@ def _compiled(section: GeoIpRules, reader: SectionReader) -> GeoIpRules:
     path = absolute_path(section.path, reader.folder)
     state = reader.file(path) if path is not None else None
     if path is None:
-        reader.error("path", "must be the path of a file", "such as /var/lib/GeoIP/GeoLite2-Country.mmdb")
+        hint = "such as /var/lib/GeoIP/GeoLite2-Country.mmdb"
+        if "://" in section.path:
+            hint = f"nothing is downloaded: keep a file up to date on this machine, {hint}"
+        reader.error("path", "must be the path of a file", hint)
         return section
     if state is not None and state.problem:
         reader.warn("path", f"the file {state.problem}", "`geoip` gives no result until it can be read")

@@ -120,7 +120,7 @@ def absolute_path(text: str, folder: str = "") -> str | None:
     """
     match = _FILE_REFERENCE.fullmatch(text)
     path = match[1] if match else text
-    if folder and path and "${" not in path and not path.startswith("/"):
+    if folder and path and "${" not in path and "://" not in path and not path.startswith("/"):
         path = f"{folder}/{path}"
     return path if path.startswith("/") and "\0" not in path else None
 

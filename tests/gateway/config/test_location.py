@@ -26,7 +26,7 @@ from tests.kit.config_cases import ENVIRON, compiled, rejected, sections
 from tests.kit.location_signals import EXAMPLES, NAMES, registered, trial
 from tests.kit.mmdb import mmdb
 
-CLAIM = "issuer: https://issuer.example, audience: gw, algorithms: [ES256, RS256]"
+CLAIM = "issuer: https://issuer.example, audience: gw, algorithms: [ES256, RS256], longest: 15m"
 
 
 def rules(location: str, environ: dict[str, str] | None = None) -> LocationRules:
@@ -42,13 +42,13 @@ def test_a_claim_has_its_keys_at_a_url_in_a_file_or_in_a_secret() -> None:
     url = rules(f"claim: {{{CLAIM}, jwks: 'https://ISSUER.example:443/.well-known/jwks.json'}}").of(ClaimRules)
     permit = ServicePermit("https://issuer.example")
     keys = KeyUrl(permit, "/.well-known/jwks.json")
-    assert url == ClaimRules("https://issuer.example", "gw", frozenset({"ES256", "RS256"}), keys, "territory")
+    assert url == ClaimRules("https://issuer.example", "gw", frozenset({"ES256", "RS256"}), keys, longest_s=900)
     for text in ("/etc/keys.json", "${file:/etc/keys.json}"):
         claim = rules(f"claim: {{{CLAIM}, jwks: '{text}', territory: 'https://x/t'}}").of(ClaimRules)
         assert claim is not None
         assert (claim.keys, claim.territory) == (KeyFile("/etc/keys.json"), "https://x/t")
     secret = "s" * 32
-    written = "location: {claim: {issuer: i, audience: a, algorithms: [HS256], secret: '${SHARED}'}}"
+    written = "location: {claim: {issuer: i, audience: a, algorithms: [HS256], secret: '${SHARED}', longest: 1h}}"
     found = compiled(sections(location=written), {**ENVIRON, "SHARED": secret})
     shared = found.config.location.rules.of(ClaimRules)
     assert shared is not None

@@ -57,6 +57,26 @@ def test_valid_claim_is_accepted_until_it_expires(algorithm: str) -> None:
     assert verified.report.subject == "u1"
 
 
+@pytest.mark.parametrize(
+    ("members", "is_accepted"),
+    [
+        ({"iat": NOW - 300, "exp": NOW + 600}, True),
+        ({"iat": NOW - 301, "exp": NOW + 600}, False),
+        ({"iat": None, "nbf": NOW - 301, "exp": NOW + 600}, False),
+        ({"iat": NOW, "nbf": NOW - 301, "exp": NOW + 600}, True),
+        ({"iat": None, "exp": NOW + 900}, True),
+        ({"iat": None, "exp": NOW + 901}, False),
+    ],
+)
+def test_claim_lives_no_longer_than_the_rules_allow(members: dict[str, Any], is_accepted: bool) -> None:
+    text, rules = token(**members), replace(RULES, longest_s=900)
+    if is_accepted:
+        assert verify(rules, KEYS, text, NOW).lifetime_s <= 900
+    else:
+        assert problem_of(text, rules) is ClaimProblem.LONG
+        assert verify(RULES, KEYS, text, NOW).lifetime_s > 900
+
+
 def test_a_claim_may_be_signed_on_the_larger_edwards_curve() -> None:
     key = ed448.Ed448PrivateKey.generate()
     keys = parse_keys(jwks(OKPAlgorithm.to_jwk(key.public_key(), as_dict=True)))

@@ -28,7 +28,7 @@ from tests.kit.mmdb import country, mmdb
 
 DAY_S = 86_400.0
 URL = KeyUrl(ServicePermit("https://issuer.example"), "/.well-known/jwks.json")
-RULES = ClaimRules(ISSUER, AUDIENCE, frozenset({"ES256"}), URL)
+RULES = ClaimRules(ISSUER, AUDIENCE, frozenset({"ES256"}), URL, longest_s=30 * 86_400)
 GOOD = ClaimReport("DE")
 NOBODY = AddressReport(note="nobody")
 
@@ -144,6 +144,19 @@ async def test_a_new_key_of_the_issuer_is_found_and_an_old_one_forgotten(setup: 
     await settle(lambda: len(setup.asked) == 3)
     await settle(setup.is_loaded)
     assert await setup.claim(token("k1")) == ClaimReport(problem=ClaimProblem.KEY)
+
+
+async def test_claims_that_live_long_are_counted_in_the_log_once_an_hour(setup: LocationSetup) -> None:
+    rules = replace(RULES, longest_s=None)
+    for user in range(3):
+        assert (await setup.claim(token(sub=f"u{user}", exp=NOW + 2 * DAY_S), rules=rules)) is not None
+    assert setup.noted == ["1 claim was accepted that is valid for more than 24 hours: set `longest` of location.claim"]
+    setup.ticks += 3600
+    await setup.claim(token(sub="u3"), rules=rules)
+    await setup.claim(token(sub="u4", exp=NOW + 2 * DAY_S), rules=rules)
+    assert setup.noted[1:] == [
+        "3 claims were accepted that are valid for more than 24 hours: set `longest` of location.claim"
+    ]
 
 
 async def test_a_claim_of_a_new_key_is_judged_like_any_other(setup: LocationSetup) -> None:
