@@ -19,11 +19,12 @@ from gateway.model.config_version import ConfigVersion
 from gateway.model.stored_client import Role
 from gateway.model.version_names import version_fields
 from gateway.operator_errors import CommandError, StateError
+from gateway.server.descriptors import raise_file_limit
 from gateway.server.handover import Given, Handover
 from gateway.server.host import BuildOperatorConsole, ConsoleListener, Host, Operators
 from gateway.server.keepers import Keepers, keeping, recording_the_end
 from gateway.server.service_manager import ServiceManager, sockets_by_name
-from gateway.server.uvicorn_server import BindError, bind, grace_s_of, raise_file_limit, run, url_of
+from gateway.server.uvicorn_server import BindError, bind, grace_s_of, run, url_of
 from gateway.server.workers import WorkerProcesses, Workers, WorkerSettings
 from gateway.settings import Settings, versions_of
 from gateway.telemetry.log import logger

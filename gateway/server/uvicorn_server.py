@@ -14,9 +14,9 @@ from typing import Any, TypeVar
 import uvicorn
 
 from gateway.model.config_version import ConfigVersion
+from gateway.server.descriptors import DescriptorWatch
 from gateway.server.free_memory import HeapTrimmer, release_large_blocks
 from gateway.server.http_protocol import ConnectionProtocol, DrainingState
-from gateway.telemetry.log import logger
 
 _T = TypeVar("_T")
 _BACKLOG = 2048
@@ -35,9 +35,6 @@ _PORTS = {
     "console": "GATEWAY_CONSOLE_PORT=9002 (0 for a free one)",
 }
 """How to choose the port of each listener."""
-_WANTED_FILES = 65_536
-"""More than a worker needs at its connection limits."""
-_FEW_FILES = 10_000
 
 
 class BindError(OSError):
@@ -168,6 +165,7 @@ class GatewayServer(_QuietServer):
     """uvicorn's server, which drains, finishes the running requests, and then exits.
 
     Attributes:
+        descriptors: Whether there are file descriptors left.
         on_started: Awaited once the server accepts connections.
 
     Args:
@@ -192,6 +190,7 @@ class GatewayServer(_QuietServer):
         self._after_start: asyncio.Task[None] | None = None
         self._retiring: asyncio.Task[None] | None = None
         self._heap = HeapTrimmer()
+        self.descriptors = DescriptorWatch()
 
     @property
     def running(self) -> int:
@@ -199,8 +198,9 @@ class GatewayServer(_QuietServer):
         return len(self.server_state.tasks)
 
     async def on_tick(self, counter: int) -> bool:
-        """Look after the date header and the heap, each second."""
+        """Look after the date header, the heap and the descriptors, each second."""
         self._heap.look()
+        self.descriptors.look()
         return await super().on_tick(counter)
 
     def drain(self) -> None:
@@ -362,20 +362,3 @@ def run(main: Coroutine[Any, Any, _T]) -> _T:
     import uvloop
 
     return uvloop.run(main)
-
-
-def raise_file_limit() -> None:
-    """Raise the limit of open files for this process and its children. Log a warning if the limit stays low."""
-    if sys.platform == "win32":
-        return
-    import resource
-
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    most = _WANTED_FILES if hard == resource.RLIM_INFINITY else min(hard, _WANTED_FILES)
-    if soft != resource.RLIM_INFINITY and soft < most:
-        with contextlib.suppress(OSError, ValueError):  # some systems allow less than their hard limit
-            resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
-            soft = most
-    if soft != resource.RLIM_INFINITY and soft < _FEW_FILES:
-        detail = "each request takes two, for its client and its provider: raise the hard limit (ulimit -Hn)"
-        logger().warning("few_files", limit=soft, detail=detail)

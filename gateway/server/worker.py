@@ -60,6 +60,8 @@ class Worker:
         self._index, self._lock = index, lock
         self._setting_s = settings.grace_s
         self._server = GatewayServer(server_config(gateway), gateway.drain, gateway.cut, self.grace_s)
+        watch = self._server.descriptors
+        gateway.metrics.live["gateway_no_descriptors_seconds_total"] = lambda: watch.seconds_without
         self.drain, self.stop, self.cut = self._server.drain, self._server.stop, self._server.cut
 
     def grace_s(self) -> float:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import resource
 
 import pytest
 import structlog
 
-from gateway.server.uvicorn_server import raise_file_limit
+from gateway.server.descriptors import DescriptorWatch, raise_file_limit
 
 NONE = resource.RLIM_INFINITY
 
@@ -45,3 +47,21 @@ def test_system_that_allows_less_than_its_limit_is_accepted(monkeypatch: pytest.
     with structlog.testing.capture_logs() as lines:
         raise_file_limit()
     assert [line["limit"] for line in lines] == [256]
+
+
+def test_seconds_without_a_descriptor_are_counted_and_told_of_once_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    watch = DescriptorWatch(lambda: now[0])
+    problems = [errno.EMFILE] * 3 + [errno.ENOENT, 0, errno.ENFILE]
+
+    def fail(*_: object) -> int:
+        if number := problems.pop(0):
+            raise OSError(number, os.strerror(number))
+        return os.dup(2)
+
+    monkeypatch.setattr(os, "open", fail)
+    with structlog.testing.capture_logs() as lines:
+        for now[0] in (0, 1, 2, 3, 4, 60):
+            watch.look()
+    assert watch.seconds_without == 4
+    assert [(line["event"], line["seconds"]) for line in lines] == [("no_descriptors", 1), ("no_descriptors", 3)]
