@@ -8,9 +8,11 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from gateway.api.caller.authentication import FailedKeyLimiter, source_of
 from gateway.api.errors import ApiError
 from gateway.model.stored_client import LISTENER_CLOSED, AdminToken, Role, may_act
 from gateway.operator_errors import StateError
+from gateway.telemetry.log import logger
 from providers.value import Value
 
 IDENTITY = "gateway.identity"
@@ -39,12 +41,14 @@ class Guard:
         hosts: The host names under which a request without a token may call the listener.
         tokens: Returns the admin tokens that were created, by the SHA-256 of each. May raise StateError.
         is_closed: Returns whether a token is needed although there is none. May raise StateError.
+        failures: Counts wrong tokens.
     """
 
     own: tuple[tuple[str, Role], ...] = field(default=(), repr=False)
     hosts: frozenset[str] = frozenset({"localhost", "127.0.0.1", "[::1]"})
     tokens: Callable[[], Mapping[str, AdminToken]] = field(default=dict, repr=False)
     is_closed: Callable[[], bool] = field(default=bool, repr=False)
+    failures: FailedKeyLimiter = field(default_factory=FailedKeyLimiter, repr=False)
 
     def check(self, scope: Mapping[str, Any], needed: Role = Role.VIEWER) -> Identity:
         """Return the sender of a request; raise ApiError if it is not allowed.
@@ -54,12 +58,32 @@ class Guard:
             needed: The role that the action needs.
         """
         identity: Identity | None = scope.get(IDENTITY)
-        identity = identity or self._identify(scope["headers"])
+        if identity is None:
+            try:
+                identity = self._identify(scope["headers"])
+            except ApiError as error:
+                if error.code == "invalid_api_key" and any(name == b"authorization" for name, _ in scope["headers"]):
+                    raise self.failed((scope.get("client") or ("",))[0], error) from None
+                raise
         if not may_act(identity.role, needed):
             has = "the admin token has" if identity.token_id else "you have"
             message = f"{has} the role `{identity.role}`, and this needs the role `{needed}`"
             raise ApiError("permission_denied", message)
         return identity
+
+    def failed(self, peer: str, error: ApiError) -> ApiError:
+        """Count and log a wrong token; return the error for its sender, which is another one after too many of them.
+
+        A valid token is accepted all the same: somebody else's mistakes must not lock an operator out.
+        """
+        address = source_of(peer)
+        try:
+            self.failures.count(address, "admin token")
+        except ApiError as limited:
+            error = limited
+        fields = {"status": error.status, "code": error.code, "detail": error.message}
+        logger().warning("admin_refused", address=address, **fields)
+        return error
 
     def _identify(self, pairs: Iterable[tuple[bytes, bytes]]) -> Identity:
         """Return the sender of a request with these headers. The first value of a repeated header counts."""

@@ -205,6 +205,7 @@ class Visitors:
         if self._guard.holder(digest) is not None:
             return self._sessions.begin(digest)
         self._failures.note(address)
+        self._guard.failed(address, ApiError("invalid_api_key", "the admin token of a sign-in to the console is wrong"))
         await asyncio.sleep(began_s + _FAILURE_S - asyncio.get_running_loop().time())
         return None
 

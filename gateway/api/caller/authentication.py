@@ -224,18 +224,19 @@ class FailedKeyLimiter:
             return authenticate(config, headers)
         except ApiError as error:
             if error.code in _WRONG_KEY and _has_key(headers):
-                self._count(_address_of(config, headers))
+                self.count(_address_of(config, headers))
             raise
 
-    def _count(self, address: str) -> None:
-        """Count one wrong key; raises ApiError beyond the bound."""
+    def count(self, address: str, what: str = "key") -> None:
+        """Count one wrong key, or another secret (`what`), from this address; raises ApiError beyond the bound."""
         now = self._clock()
         since, count = self._wrong.get(address, (now, 0))
         remaining_s = since + _WINDOW_S - now
         if remaining_s <= 0:
             since, count = now, 0
         elif count >= MOST_FAILED_KEYS:
-            message = f"too many wrong keys came from this address: wait {math.ceil(remaining_s)} s or send a valid key"
+            wait = f"wait {math.ceil(remaining_s)} s or send a valid {what}"
+            message = f"too many wrong {what}s came from this address: {wait}"
             raise ApiError("rate_limited", message, retry_after_s=remaining_s) from None
         if address not in self._wrong and len(self._wrong) >= _MOST_ADDRESSES:
             self._forget(now)
@@ -254,8 +255,12 @@ def _has_key(headers: RequestHeaders) -> bool:
 def _address_of(config: ConfigVersion, headers: RequestHeaders) -> str:
     """Return the client's address where a trusted edge reports it, else the peer's."""
     address = address_of(config, headers)
-    if isinstance(address, AddressReport):
-        return headers.peer or ""
+    return source_of(headers.peer if isinstance(address, AddressReport) else str(address))
+
+
+def source_of(peer: str | None) -> str:
+    """Return the address of a peer, by which failures are counted: of IPv6, its network."""
+    address = parse_peer(peer)
     if isinstance(address, ipaddress.IPv6Address):
         return str(ipaddress.ip_network((address, _IPV6_PREFIX), strict=False))
-    return str(address)
+    return peer or "" if address is None else str(address)

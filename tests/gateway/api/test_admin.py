@@ -10,10 +10,12 @@ from typing import Any
 
 import httpx
 import pytest
+import structlog
 
 from gateway.api.admin import build_admin
 from gateway.api.admin_guard import Guard
 from gateway.api.admin_status import status_document
+from gateway.api.caller.authentication import MOST_FAILED_KEYS
 from gateway.cli.operations import status_lines
 from gateway.free_space import FreeSpace
 from gateway.model.budget import Money, Stores, StoreServer
@@ -535,6 +537,25 @@ async def test_admin_request_body_is_limited_in_size_and_time(callbacks: AdminCa
     status, code, headers = await PartialRequest(b'{"version": ').answered(callbacks, Guard())
     assert (status, code, headers[b"connection"]) == (408, "request_timeout", b"close")
     assert callbacks.rollbacks == []
+
+
+async def test_wrong_tokens_are_limited_and_logged_and_a_valid_one_still_works(callbacks: AdminCallbacks) -> None:
+    async def asked(token: str) -> httpx.Response:
+        return await there.get("/readyz", headers={"authorization": f"Bearer {token}"})
+
+    with structlog.testing.capture_logs() as lines:
+        async with client(callbacks, Guard(((TOKEN, Role.ADMIN),)), "gateway.internal") as there:
+            assert (await there.get("/readyz")).status_code == 401  # without a token, which is no guess
+            assert [(await asked("guess")).status_code for _ in range(MOST_FAILED_KEYS)] == [401] * MOST_FAILED_KEYS
+            refused = await asked("guess")
+            assert (await asked(TOKEN)).status_code == 200
+    assert (refused.status_code, refused.json()["error"]["code"]) == (429, "rate_limited")
+    assert 0 < int(refused.headers["retry-after"]) <= 60
+    assert [(line["event"], line["status"]) for line in lines] == [("admin_refused", 401)] * MOST_FAILED_KEYS + [
+        ("admin_refused", 429)
+    ]
+    assert lines[-1]["address"] == "127.0.0.1"
+    assert "guess" not in str(lines)
 
 
 async def test_completely_read_body_keeps_the_connection(callbacks: AdminCallbacks) -> None:
