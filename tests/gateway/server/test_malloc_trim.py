@@ -46,17 +46,21 @@ print(getrusage(RUSAGE_SELF).ru_minflt - before)
 _HOLES = """
 from gateway.server.free_memory import HeapTrimmer, release_large_blocks, resident_bytes
 assert release_large_blocks({})
-times = iter(range(100))
-trimmer = HeapTrimmer({}, lambda: next(times))
-trimmer.look()
+now = [0]
+trimmer = HeapTrimmer({}, lambda: now[0])
+
+def look_at(second):
+    now[0], before = second, resident_bytes()
+    trimmer.look()
+    return (before - resident_bytes()) // 2**20
+
 pieces = [b"x" * (100_000 + number) for number in range(400)]
+assert look_at(5) <= 0, "it trims while the process grows"
+assert look_at(6) <= 0, "everything is in use"
 kept = pieces[::8]
-del pieces
-before = resident_bytes()
-trimmer.look()
-assert resident_bytes() >= before, "it trims while the process grows"
-trimmer.look()
-print((before - resident_bytes()) // 2**20)
+del pieces  # no figure shows it
+assert look_at(9) <= 0, "it trims all the time"
+print(look_at(11))
 """
 _WITHOUT_LIBFFI = """
 import sys
