@@ -26,6 +26,7 @@ from providers.value import Value
 _UNSPECIFIED = frozenset({"0.0.0.0", "::"})  # noqa: S104  # not used to listen
 SIMULATOR = "simulator"
 _NOT_STARTED = "http://127.0.0.1:0"
+_COMPATIBLE_PATHS = ("/openai", "/openapi")
 _USUAL_BASE_PATH = "/v1"
 _CLOUD_PROJECT = re.compile(r"[a-z0-9][a-z0-9.:-]{0,62}")
 # The paths that adapters append to the base path. A URL that already ends in one of them is wrong.
@@ -218,6 +219,12 @@ class Endpoints:
             message = f"{urlsplit(origin).hostname} is a provider's host: it must be https with the default port"
             self.findings.error((*path, "endpoint"), message, f"write https://{urlsplit(origin).hostname}")
             return None
+        if section.provider == "openai-compatible" and base_path.rstrip("/").endswith(_COMPATIBLE_PATHS):
+            # A vendor's API in OpenAI's form, such as Google's, has less than its own.
+            owners = (name for name, other in self.registry.adapters.items() if site in other.sites.values())
+            owner = next(owners, section.provider)
+            message = f"the URL is that of {owner} in OpenAI's form, which has less than its own API"
+            self.findings.warn((*path, "provider"), message, f"write `provider: {owner}` and `endpoint: {site.name}`")
         return self._at(path, section, site, origin, base_path)
 
     def _warn_of_call(self, path: KeyPath, origin: str, base_path: str) -> None:

@@ -30,7 +30,7 @@ from providers.formats.role_alternation import alternate_roles, without_blank_me
 from providers.formats.tool_calls import arguments_of
 from providers.formats.tool_results import results_as_text
 from providers.json_values import dumps_text, is_json_object
-from providers.openai_json.encode_request import encode_message, encode_part
+from providers.openai_json.encode_request import encode_message, encode_part, return_members
 
 
 def encode_messages(
@@ -59,6 +59,9 @@ def encode_messages(
             calls = message.tool_calls if isinstance(message, AssistantMessage) else ()
             if details := [entry for call in calls for entry in unpack_details(call, model)]:
                 body["reasoning_details"] = details
+    for message, body in zip(messages, encoded, strict=True):
+        if isinstance(message, AssistantMessage) and message.tool_calls:
+            return_members(message.tool_calls, body["tool_calls"], model)
     if rule.prefill is not None and continues and isinstance(messages[-1], AssistantMessage):
         encoded[-1].update(rule.prefill.message)
     return encoded

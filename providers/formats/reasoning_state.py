@@ -145,27 +145,45 @@ def unpack(signature: str | None, model: str) -> tuple[Thought, ...]:
     return tuple(thoughts)
 
 
-def pack_details(details: Sequence[Mapping[str, object]], call_id: str, model: str) -> str | None:
-    """Pack the sealed entries of OpenRouter's `reasoning_details` into a call's signature, or return None.
+def _sealed_rows(details: Sequence[Mapping[str, object]], call_id: str) -> list[object]:
+    """Return the sealed entries of OpenRouter's `reasoning_details`.
 
     Only encrypted entries come in one piece, and they are what a model needs: Gemini refuses a call without its own.
     The entry of the call itself names it, and gets the call's id when it is sent back.
     """
-    rows = [
+    return [
         {**entry, "id": ""} if entry.get("id") == call_id else dict(entry)
         for entry in details
         if entry.get("type") == "reasoning.encrypted" and isinstance(entry.get("data"), str)
     ]
-    try:
-        return pack_rows(rows[:_MAX_THOUGHTS], model)
-    except (TypeError, JsonError):  # half of a surrogate pair, or nested too deeply: no state that a model has made
-        return None
 
 
 def unpack_details(call: ToolCall, model: str) -> list[Mapping[str, object]]:
     """Return the entries of `reasoning_details` in a call's signature, or none if another model gave it."""
     entries = [row for row in unpack_rows(call.signature, model) if isinstance(row, dict)]
     return [{**entry, "id": call.id} if entry.get("id") == "" else entry for entry in entries]
+
+
+def pack_call(
+    details: Sequence[Mapping[str, object]], members: Mapping[str, object], call_id: str, model: str
+) -> str | None:
+    """Pack what a call of OpenAI's form carries: the sealed entries before it, and its members beside `function`.
+
+    Google's endpoint in OpenAI's form has the signature of a call there, as `extra_content`. A list marks the members.
+    """
+    try:
+        own = [[dict(members)]] if members else []
+        return pack_rows([*own, *_sealed_rows(details, call_id)][:_MAX_THOUGHTS], model)
+    except (TypeError, JsonError):  # half of a surrogate pair, or nested too deeply: no state that a model has made
+        return None
+
+
+def unpack_members(call: ToolCall, model: str) -> Mapping[str, object]:
+    """Return the members beside `function` in a call's signature, or none if another model gave it."""
+    match unpack_rows(call.signature, model):
+        case [[dict(members)], *_]:
+            return members
+    return {}
 
 
 def join_call_id(call_id: str, signature: str | None) -> str:

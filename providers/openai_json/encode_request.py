@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import assert_never
+from collections.abc import Sequence
+from typing import Any, assert_never
 
 from providers.chat import (
     AllowedTools,
@@ -25,6 +26,7 @@ from providers.chat import (
     ToolChoice,
     UserMessage,
 )
+from providers.formats.reasoning_state import unpack_members
 from providers.formats.tool_calls import safe_call_name
 from providers.formats.tool_results import results_as_text
 
@@ -37,7 +39,9 @@ def encode_request(
     messages: list[object] = (
         list(history.entries)
         if type(history) is Texts
-        else [encode_message(message, with_reasoning=with_reasoning) for message in results_as_text(history)]
+        else [
+            encode_message(message, with_reasoning=with_reasoning, model=model) for message in results_as_text(history)
+        ]
     )
     body: dict[str, object] = {"model": model, "messages": messages, **request.settings()}
     if request.n is not None:
@@ -62,8 +66,8 @@ def encode_request(
     return body
 
 
-def encode_message(message: Message, *, with_reasoning: bool = False) -> dict[str, object]:
-    """Return one message. Signatures of tool calls are left out, because they belong to another provider."""
+def encode_message(message: Message, *, with_reasoning: bool = False, model: str = "") -> dict[str, object]:
+    """Return one message. Of the signatures of tool calls, only those that `model` gave return, as it sent them."""
     content = message.content
     encoded = content if content is None or isinstance(content, str) else [encode_part(part) for part in content]
     if type(message) is UserMessage:
@@ -76,7 +80,8 @@ def encode_message(message: Message, *, with_reasoning: bool = False) -> dict[st
         if with_reasoning and message.reasoning:
             body["reasoning_content"] = message.reasoning
         if message.tool_calls:
-            body["tool_calls"] = [encode_tool_call(call) for call in message.tool_calls]
+            body["tool_calls"] = calls = [encode_tool_call(call) for call in message.tool_calls]
+            return_members(message.tool_calls, calls, model)
     elif type(message) is SystemMessage:
         body = {"role": message.role, "content": encoded}
     else:
@@ -107,6 +112,13 @@ def encode_tool_call(call: ToolCall) -> dict[str, object]:
     """Return one tool call of an assistant's message."""
     function = {"name": safe_call_name(call.name), "arguments": call.arguments}
     return {"id": call.id, "type": "function", "function": function}
+
+
+def return_members(calls: Sequence[ToolCall], encoded: Any, model: str) -> None:
+    """Give each encoded call the members beside `function` that this model sent with it, such as a signature."""
+    for call, body in zip(calls, encoded, strict=True):
+        if call.signature is not None:
+            body.update({name: value for name, value in unpack_members(call, model).items() if name not in body})
 
 
 def encode_tool(tool: Tool) -> dict[str, object]:

@@ -15,7 +15,7 @@ import msgspec
 
 from providers.chat import Annotation, AssistantMessage, ChatCompletion, Choice, FinishReason, Logprobs, Usage
 from providers.failures import Failure, FailureKind, ProviderFailed
-from providers.formats.reasoning_state import pack_details
+from providers.formats.reasoning_state import pack_call
 from providers.formats.tool_calls import arguments_text, calls_in
 from providers.json_values import (
     JsonError,
@@ -63,6 +63,7 @@ _WHOLE = ("stop", "length", "tool_calls")
 _NOTHING: Mapping[str, object] = {}
 _OF_TEXT = frozenset({"role", "content"})
 """The members of most deltas."""
+_OF_CALL = frozenset({"index", "id", "type", "function", "custom"})
 _CONTENTS: Mapping[str, Content] = {
     **dict.fromkeys(("reasoning_content", "reasoning", "reasoning_details", "thinking"), "reasoning"),
     **dict.fromkeys(("tool_calls", "function_call"), "tool_calls"),
@@ -537,10 +538,16 @@ class ChatReader:
             index=index if position is None else position,
             id=id,
             name=read_str(function, "name"),
-            # The call carries the sealed reasoning before it to the next request: clients send calls back unchanged.
-            signature=pack_details(self._sealed.pop(choice), id or "", self._model) if choice in self._sealed else None,
+            signature=self._signature(source, choice, id or ""),
             empty=function.get("arguments") == {},
         )
+
+    def _signature(self, source: Mapping[str, object], choice: int, id: str) -> str | None:
+        """Return what the call carries to the next request, because clients send calls back unchanged."""
+        members = {name: source[name] for name in source.keys() - _OF_CALL if isinstance(source[name], dict)}
+        if not members and choice not in self._sealed:
+            return None
+        return pack_call(self._sealed.pop(choice, ()), members, id, self._model)
 
 
 USUAL = Answers()

@@ -46,13 +46,14 @@ from providers.compatible.dialect import DialectError
 from providers.compatible.simulator import CompatibleSimulator, simulator_of
 from providers.compatible.simulator_request import objections
 from providers.failures import FailureKind, ProviderFailed, UnsupportedFeature
-from providers.formats.reasoning_state import pack_details
+from providers.formats.reasoning_state import pack_call
 from providers.matching.capability_matching import match_capabilities
 from providers.matching.requirements import requirements_of
 from providers.openai_json.read_answer import ThinkTags
 from providers.reading.folding import fold
 from providers.registry import load_registry
 from providers.testkit.simulator import IncomingRequest, RequestRejected, load_simulators
+from providers.vendors.openai.adapter import COMPATIBLE
 from providers.wire import WireResponse
 
 VENDORS = sorted(name for name, one in load_registry().adapters.items() if isinstance(one, CompatibleAdapter))
@@ -1186,9 +1187,9 @@ def sealed_calls(*, stream: bool, apart: bool) -> list[ToolCall]:
 
 
 def test_sealed_reasoning_that_cannot_be_written_is_left_out() -> None:
-    assert pack_details([{**SEALED, "data": "\ud83d"}], "a", "m") is None
+    assert pack_call([{**SEALED, "data": "\ud83d"}], {}, "a", "m") is None
     assert (
-        pack_details([{"type": "reasoning.text", "text": "Hm."}, {"type": "reasoning.encrypted", "data": 1}], "a", "m")
+        pack_call([{"type": "reasoning.text", "text": "Hm."}, {"type": "reasoning.encrypted", "data": 1}], {}, "a", "m")
         is None
     )
 
@@ -1205,3 +1206,28 @@ def test_call_carries_the_sealed_reasoning_of_openrouter(stream: bool, apart: bo
     broken = replace(call, signature=f"{(call.signature or '').partition('.')[0]}.!")
     asked = replace(ASK, messages=(history[0], replace(history[1], tool_calls=(broken,)), history[2]))
     assert "reasoning_details" not in sent("openrouter", model, asked)["messages"][1]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("provider", ["openai-compatible", "openrouter", "vllm"])
+@pytest.mark.parametrize("beside", [{"extra_content": {"google": {"thought_signature": "c2ln"}}}, {"vendor": {"a": 1}}])
+def test_members_beside_the_function_of_a_call_return_to_the_model_that_sent_them(
+    provider: str, beside: dict[str, object], stream: bool
+) -> None:
+    adapter = COMPATIBLE if provider == COMPATIBLE.name else adapter_named(provider)
+    where = Target("m", "/v1", UNKNOWN_MODEL)
+    part = {"role": "assistant", "tool_calls": [{**SIGNED_CALL, **beside}]}
+    choice = {"index": 0, "delta" if stream else "message": part, "finish_reason": "tool_calls"}
+    body = json.dumps({"id": "c", "choices": [choice]}).encode()
+    if stream:
+        parser = adapter.stream_parser(where)
+        answer = fold((*parser.feed(b"data: " + body + b"\n\ndata: [DONE]\n\n"), *parser.close()))
+    else:
+        answer = adapter.parse_response(WireResponse(200, {}, body, 0), where)
+    (call,) = answer.choices[0].message.tool_calls
+    history = (UserMessage("When?"), AssistantMessage(None, tool_calls=(call,)), ToolMessage(call.id, "noon"))
+    asked = replace(ASK, messages=history)
+    plain = {name: value for name, value in SIGNED_CALL.items() if name != "index"}
+    for model, members in (("m", beside), ("another", {})):
+        body = json.loads(adapter.build_request(asked, replace(where, model=model)).body)
+        assert body["messages"][1]["tool_calls"] == [{**plain, **members}]

@@ -31,6 +31,16 @@ def test_unknown_host_below_a_vendors_domain_is_warned_of(host: str) -> None:
     assert any(f"{host} is below" in message for message in messages(f"https://{host}/v1"))
 
 
+def test_vendors_api_in_openais_form_is_warned_of_with_its_provider() -> None:
+    text = with_deployment(
+        "provider: openai-compatible, model: m, api_key: k-1, "
+        "endpoint: 'https://generativelanguage.googleapis.com/v1beta/openai/'"
+    )
+    assert "the URL is that of gemini in OpenAI's form, which has less than its own API" in [
+        problem.message for problem in problems_of(text)
+    ]
+
+
 @pytest.mark.parametrize(
     "host", ["llm.example.com", "my-elb.eu-central-1.elb.amazonaws.com", "notopenai.com", "10.0.0.7"]
 )
