@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 
 class OccasionalCount:
-    """Counts events and decides when to tell of them: of the first at once, of later ones every `every_s` seconds."""
+    """Counts events and decides when to report them: of the first at once, of later ones every `every_s` seconds."""
 
     def __init__(self, every_s: float, ticks: Callable[[], float] = time.monotonic) -> None:
         self._every_s = every_s
@@ -16,7 +16,7 @@ class OccasionalCount:
         self._quiet_until = float("-inf")
 
     def add(self) -> int:
-        """Count one event. Return how many were not told of, if it is time to tell; else 0."""
+        """Count one event. Return how many were not reported, if it is time to report; else 0."""
         self._untold += 1
         if self._ticks() < self._quiet_until:
             return 0

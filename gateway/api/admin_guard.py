@@ -74,7 +74,7 @@ class Guard:
     def failed(self, peer: str, error: ApiError) -> ApiError:
         """Count and log a wrong token; return the error for its sender, which is another one after too many of them.
 
-        A valid token is accepted all the same: somebody else's mistakes must not lock an operator out.
+        A valid token is accepted all the same: the mistakes of another client must not lock an operator out.
         """
         address = source_of(peer)
         try:

@@ -22,7 +22,7 @@ _SMALL_SHARE, _CLIENT_SHARE = 8, 4
 class BodyLimits:
     """Counts the bytes of all bodies that this worker holds, and bounds them.
 
-    Whatever clients send, and however slowly, these hold:
+    These hold for everything that clients send, also very slowly:
 
     - All bodies together have at most `most_bytes`. Large ones leave an eighth of them to small ones.
     - A large body has room for all of it before more of it is read, so nothing that has room waits for further room.
@@ -45,7 +45,7 @@ class BodyLimits:
     def take(self, count: int, client: str | None = None) -> None:
         """Count further bytes of a small body; raises ApiError (overloaded) beyond the bound.
 
-        client: Whose body it is, if it is still arriving.
+        client: The owner of the body, if it is still arriving.
         """
         while self._held_bytes + count > self._most_bytes:
             if not self._evict_for(client):
@@ -105,12 +105,12 @@ class BodyLimits:
 
 
 class BodyRoom:
-    """What one body has of `BodyLimits` while it arrives and is decompressed, and then until its answer begins.
+    """The part of `BodyLimits` that one body has while it arrives and is read, and then until its answer begins.
 
     Attributes:
         client: The client's name. All requests without a key are one client.
-        most_bytes: What it may need if it is not small.
-        held_bytes: What is counted for it.
+        most_bytes: The most that it may need if it is not small.
+        held_bytes: The bytes counted for it.
         is_large: It has room for `most_bytes`.
         is_evicted: It was refused while it arrived, in favour of another client.
     """

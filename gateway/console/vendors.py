@@ -48,7 +48,7 @@ class Product(Value, frozen=True):
 def products() -> tuple[Product, ...]:
     """Return the contents of `vendors.toml`.
 
-    The last product stands for every provider that none names, and the one before it for own servers.
+    The last product stands for every provider that none names, and the second to last for own servers.
     """
     data: Any = tomllib.loads((Path(__file__).parent / "vendors.toml").read_text("utf-8"))
     return tuple(

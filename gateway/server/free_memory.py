@@ -43,7 +43,7 @@ def _malloc_function(name: str, environ: Mapping[str, str]) -> Callable[..., int
 class HeapTrimmer:
     """Returns the free pages between used ones, which malloc keeps for as long as the process lives.
 
-    Many bodies that arrive at the same time leave them behind. It trims the heap when the process has grown or shrunk
+    Many bodies that arrive at the same time leave such pages. It trims the heap when the process has grown or shrunk
     since the last time and does not grow now. Memory that is freed inside the heap shows in no figure, so it tries
     again, ever more rarely while nothing comes of it. A trim takes 0.1 ms per MB that it returns.
     """
@@ -73,7 +73,7 @@ class HeapTrimmer:
 
 
 def resident_bytes() -> int:
-    """Return the memory of this process that is in RAM; 0 if the system does not tell."""
+    """Return the memory of this process that is in RAM; 0 if the system does not report it."""
     try:
         with open("/proc/self/statm", "rb") as file:
             return int(file.read().split()[1]) * os.sysconf("SC_PAGESIZE")

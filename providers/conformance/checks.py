@@ -135,16 +135,17 @@ def _smaller(value: object) -> Iterator[tuple[str, object]]:
 
 
 def without_new_members(completion: ChatCompletion) -> ChatCompletion:
-    """Return the answer without unknown members in tool arguments and log probabilities.
+    """Return the answer without unknown members in tool arguments and log probabilities, and without signatures.
 
-    Those parts are passed on unchanged, so unknown members stay in them.
+    Those parts are passed on unchanged, so unknown members stay in them. A signature may contain the unknown members
+    of its call, for the model that sent them.
     """
     return replace(completion, choices=tuple(_old(choice) for choice in completion.choices))
 
 
 def _old(choice: Choice) -> Choice:
     calls = tuple(
-        replace(call, arguments=dumps(_shrunk(arguments_value(call.arguments))).decode())
+        replace(call, arguments=dumps(_shrunk(arguments_value(call.arguments))).decode(), signature=None)
         for call in choice.message.tool_calls
     )
     return replace(choice, message=replace(choice.message, tool_calls=calls), logprobs=_shrunk(choice.logprobs))

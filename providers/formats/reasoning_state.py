@@ -167,7 +167,7 @@ def unpack_details(call: ToolCall, model: str) -> list[Mapping[str, object]]:
 def pack_call(
     details: Sequence[Mapping[str, object]], members: Mapping[str, object], call_id: str, model: str
 ) -> str | None:
-    """Pack what a call of OpenAI's form carries: the sealed entries before it, and its members beside `function`.
+    """Pack what a call of OpenAI's form carries: the sealed entries before it, and its members next to `function`.
 
     Google's endpoint in OpenAI's form has the signature of a call there, as `extra_content`. A list marks the members.
     """
@@ -179,7 +179,7 @@ def pack_call(
 
 
 def unpack_members(call: ToolCall, model: str) -> Mapping[str, object]:
-    """Return the members beside `function` in a call's signature, or none if another model gave it."""
+    """Return the members next to `function` in a call's signature, or none if another model gave it."""
     match unpack_rows(call.signature, model):
         case [[dict(members)], *_]:
             return members

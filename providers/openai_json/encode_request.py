@@ -115,7 +115,7 @@ def encode_tool_call(call: ToolCall) -> dict[str, object]:
 
 
 def return_members(calls: Sequence[ToolCall], encoded: Any, model: str) -> None:
-    """Give each encoded call the members beside `function` that this model sent with it, such as a signature."""
+    """Give each encoded call the members next to `function` that this model sent with it, such as a signature."""
     for call, body in zip(calls, encoded, strict=True):
         if call.signature is not None:
             body.update({name: value for name, value in unpack_members(call, model).items() if name not in body})

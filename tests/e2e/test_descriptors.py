@@ -1,4 +1,4 @@
-"""A gateway without file descriptors says so, because the connections that it cannot accept leave no trace."""
+"""A gateway without file descriptors reports it, because the connections that it cannot accept leave no trace."""
 
 from __future__ import annotations
 

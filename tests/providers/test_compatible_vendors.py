@@ -1211,7 +1211,7 @@ def test_call_carries_the_sealed_reasoning_of_openrouter(stream: bool, apart: bo
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("provider", ["openai-compatible", "openrouter", "vllm"])
 @pytest.mark.parametrize("beside", [{"extra_content": {"google": {"thought_signature": "c2ln"}}}, {"vendor": {"a": 1}}])
-def test_members_beside_the_function_of_a_call_return_to_the_model_that_sent_them(
+def test_members_next_to_the_function_of_a_call_return_to_the_model_that_sent_them(
     provider: str, beside: dict[str, object], stream: bool
 ) -> None:
     adapter = COMPATIBLE if provider == COMPATIBLE.name else adapter_named(provider)

@@ -142,7 +142,7 @@ def _compiled(section: ClaimSection, reader: SectionReader) -> ClaimRules | None
     if keys is None:
         return None
     if section.longest is None:
-        message = "has no `longest`: whoever gets hold of a claim can use it until its `exp`"
+        message = "has no `longest`: anybody who gets hold of a claim can use it until its `exp`"
         reader.warn("", message, "write the longest lifetime that your issuer gives, such as 15m")
     members = section.territory, section.preferences, section.consents, section.age_band, section.longest
     return ClaimRules(section.issuer, section.audience, frozenset(section.algorithms), keys, *members)

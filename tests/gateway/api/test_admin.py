@@ -545,7 +545,7 @@ async def test_wrong_tokens_are_limited_and_logged_and_a_valid_one_still_works(c
 
     with structlog.testing.capture_logs() as lines:
         async with client(callbacks, Guard(((TOKEN, Role.ADMIN),)), "gateway.internal") as there:
-            assert (await there.get("/readyz")).status_code == 401  # without a token, which is no guess
+            assert (await there.get("/readyz")).status_code == 401  # without a token: not a guess
             assert [(await asked("guess")).status_code for _ in range(MOST_FAILED_KEYS)] == [401] * MOST_FAILED_KEYS
             refused = await asked("guess")
             assert (await asked(TOKEN)).status_code == 200

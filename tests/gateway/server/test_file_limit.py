@@ -49,7 +49,7 @@ def test_system_that_allows_less_than_its_limit_is_accepted(monkeypatch: pytest.
     assert [line["limit"] for line in lines] == [256]
 
 
-def test_seconds_without_a_descriptor_are_counted_and_told_of_once_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_seconds_without_a_descriptor_are_counted_and_reported_once_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
     watch = DescriptorWatch(lambda: now[0])
     problems = [errno.EMFILE] * 3 + [errno.ENOENT, 0, errno.ENFILE]
