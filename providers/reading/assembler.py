@@ -520,8 +520,11 @@ class Assembler:
         end = 0 if call.is_whole else call.end_in(arguments)
         if end or not self.joins_names:
             self._add_arguments(call, repair_surrogates(arguments[:end]), choice)
-        # Some servers close the arguments twice.
-        return arguments[end:].lstrip("]} \t\r\n") if end < len(arguments) else ""
+        if not call.is_whole:
+            return ""
+        # What was cut off belongs to the rest. Some servers close the arguments twice.
+        rest, call.cut = arguments[end:] + call.cut, ""
+        return rest.lstrip("]} \t\r\n")
 
     def _add_arguments(self, call: _Call, arguments: str, choice: int) -> None:
         if arguments:

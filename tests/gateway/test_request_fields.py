@@ -101,6 +101,7 @@ PLAIN = sent()
 Q: dict[str, Any] = {"role": "user", "content": "JSON, please"}
 F: dict[str, Any] = {"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": {}}}}
 G: dict[str, Any] = {"type": "function", "function": {"name": "g"}}
+G_WITH_SCHEMA: dict[str, Any] = {"type": "function", "function": F["function"] | {"name": "g"}}
 CUSTOM: dict[str, Any] = {"type": "custom", "custom": {"name": "c"}}
 SCHEMA: dict[str, Any] = {
     "type": "object",
@@ -269,6 +270,7 @@ CASES: dict[str, tuple[dict[str, Any], Row]] = {
         {"tools": [F, G], "parallel_tool_calls": False},
         row(
             openai=sent(tools=[F, G], parallel_tool_calls=False),
+            house=sent(tools=[F, G_WITH_SCHEMA], parallel_tool_calls=False),
             gpt_6=sent(tools__1__name="g", tools__1__strict=False, parallel_tool_calls=False, tools__1__function=...),
             gemini=sent("parallel_tool_calls", tools__0__functionDeclarations__1={"name": "g"}),
             qwens=sent(parameters__tools__0=F, parameters__parallel_tool_calls=False),

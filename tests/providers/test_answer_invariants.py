@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from gateway.model.record import Record
@@ -185,6 +185,7 @@ def folds_to(form: Form, calls: Sequence[Call], cut: int, texts: Sequence[str]) 
 @given(
     st.lists(st.tuples(st.sampled_from(["get_weather", "get_time"]), values), min_size=1, max_size=3), st.integers(1, 9)
 )
+@example([("get_weather", {}), ("get_weather", {"a": "\\"})], 8)  # cut within an escape
 def test_calls_are_the_providers(form: Form, calls: list[Call], cut: int) -> None:
     if form.arguments == "glued":
         calls = [(calls[0][0], value) for _, value in calls]
