@@ -116,7 +116,14 @@ class JsonAdapter:
     def stream_parser(self, target: Target) -> StreamParser:
         """See `providers.adapter.Adapter`."""
         assembler = Assembler(target.model)
-        return EventStreamParser(assembler, lambda piece, _: self.read(assembler, piece))
+
+        def read(piece: Mapping[str, object], name: str) -> None:
+            if name == "error":
+                assembler.fail(self.failure_of(piece, NO_HTTP_ERROR))
+            else:
+                self.read(assembler, piece)
+
+        return EventStreamParser(assembler, read)
 
     def classify_error(self, response: WireResponse) -> Failure:
         """See `providers.adapter.Adapter`."""

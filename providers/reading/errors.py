@@ -746,7 +746,7 @@ def mistakes_in(body: Mapping[str, object]) -> str:
 
 
 def error_object(body: bytes) -> dict[str, object]:
-    """Return the JSON object of an error body, also from an array of one or the first `data:` of an event stream.
+    """Return the JSON object of an error body, also from an array of one or the first event of a stream.
 
     Args:
         body: The body.
@@ -757,7 +757,7 @@ def error_object(body: bytes) -> dict[str, object]:
     text = body.strip()
     if not text.startswith((b"{", b"[")):
         lines = [line.strip() for line in text.splitlines()[:64]]
-        text = next((line[5:].strip() for line in lines if line.startswith(b"data:")), b"")
+        text = next((line.partition(b":")[2] for line in lines if line.startswith((b"data:", b"error:"))), b"")
     try:
         value = loads(text)
     except JsonError:

@@ -14,6 +14,7 @@ from providers.chat import StreamEvent
 from providers.failures import Failure, FailureKind
 from providers.json_values import JsonError, loads
 from providers.reading.assembler import Assembler
+from providers.reading.errors import holds_error, shared_rules
 from providers.reading.sse import MAX_LINE_BYTES, SseComment, SseParser
 
 __all__ = ["EventStreamParser", "ReadChunk", "ReadComment", "ReadRun", "StreamShortcuts", "TextReader", "has_shortcuts"]
@@ -22,7 +23,10 @@ _MOST_AT_ONCE = 256 * 1024
 """The number of bytes that are split into items at once. A whole body of comments may arrive in one piece."""
 
 ReadChunk = Callable[[Mapping[str, object], str], None]
-"""Reads one event's JSON object, given the name of the event; must not raise on any JSON."""
+"""Reads one event's JSON object, given the name of the event; must not raise on any JSON.
+
+The name `error` states that the object is one, also outside of an event.
+"""
 
 ReadComment = Callable[[str], None]
 """Reads one comment, such as DashScope's status of the current event; must not raise on any text."""
@@ -152,7 +156,11 @@ class EventStreamParser:
                 self._assembler.heartbeat()
                 return None
             if data.startswith(b"[DONE]"):
+                self._read_unframed(self._sse.unframed)
                 self._assembler.complete()
+                return None
+            if event == "error" and is_text:
+                self._read_chunk({"error": {"message": data.decode("utf-8", "replace")}}, event)
                 return None
         try:
             chunk = loads(data)
@@ -207,27 +215,31 @@ class EventStreamParser:
     def _take_comment(self, text: str) -> None:
         if self._read_comment is not None:
             self._read_comment(text)
-        if text.startswith("{") and '"error"' in text:
-            self._read_object(text.encode())
+        name, brace, rest = text.partition("{")
+        if brace and name.strip(": ").lower() in ("", "error"):
+            self._read_object((brace + rest).encode(), only_error=True)
         self._assembler.heartbeat()
 
     def _read_unframed(self, rest: bytes) -> None:
-        """Read JSON outside the framing: an error after the stream's end, or the whole answer."""
+        """Read JSON outside the framing: an error, or the whole answer."""
         if not rest.strip() or self._read_object(rest):
             return
         for line in rest.splitlines():
             if line.lstrip().startswith((b"{", b"[")) and self._read_object(line) and self._assembler.done:
                 return
 
-    def _read_object(self, data: bytes) -> bool:
+    def _read_object(self, data: bytes, *, only_error: bool = False) -> bool:
         """Read a JSON object outside of an event. Return whether it is one."""
         try:
             value = _unwrapped(loads(data))
         except JsonError:
             return False
-        if isinstance(value, dict):
-            self._read_chunk(value, "message")
-        return isinstance(value, dict)
+        if not isinstance(value, dict):
+            return False
+        is_error = holds_error(value, shared_rules())
+        if is_error or not only_error:
+            self._read_chunk(value, "error" if is_error else "message")
+        return True
 
 
 def _unwrapped(value: object) -> object:

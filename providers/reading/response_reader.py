@@ -34,7 +34,7 @@ _ENDLESS = replace(
 )
 _LONG_LINE_DISCOUNT = 16
 """Larger than the limit of a line in `MAX_IDLE_BYTES`: a large event is not taken for an endless stream."""
-_STREAM_START = re.compile(rb"(?:\xef\xbb\xbf)?\s*(?:data|event|id|retry)?:")
+_STREAM_START = re.compile(rb"(?:\xef\xbb\xbf)?\s*(?:data|event|id|retry|(?i:error))?:")
 _LONGEST_START = 64
 """The bytes of a body that may show that it is a stream."""
 # As integers: `in` is faster for an integer than for bytes of length 1.

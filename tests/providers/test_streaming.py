@@ -141,7 +141,7 @@ def test_reader_gets_the_names_of_events_and_the_comments() -> None:
     assert reader.events == ["result", "message", "message"]
     cut = RecordingReader()
     cut.feed(SAID + b'{"error": 1}')
-    assert cut.events == ["message", "message"]
+    assert cut.events == ["message", "error"]
 
 
 def test_heartbeats_are_distinguished_from_events() -> None:

@@ -113,7 +113,7 @@ class ChunkReader:
         self._answered: set[int] = set()
         self._counts: Mapping[str, object] = {}
 
-    def read(self, chunk: Mapping[str, object], _event: str = "message") -> None:
+    def read(self, chunk: Mapping[str, object], event: str = "message") -> None:
         """Read one chunk, or a whole answer."""
         assembler = self._assembler
         usage = chunk.get("usageMetadata")
@@ -124,7 +124,7 @@ class ChunkReader:
             self._answered.add(0)
             assembler.text(text)
             return
-        if chunk.get("error"):
+        if event == "error" or chunk.get("error"):
             assembler.fail(gemini_failure(chunk, IN_A_STREAM))
             return
         if not assembler.opened:
