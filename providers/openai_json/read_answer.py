@@ -41,7 +41,7 @@ from providers.reading.errors import (
     holds_error,
     shared_rules,
 )
-from providers.reading.finishes import FINISH, Ending, ending_of, failed_by
+from providers.reading.finishes import FINISH, Ending, ending_of, failed_by, is_exact
 from providers.reading.folding import fold
 from providers.reading.token_counts import count_completion, count_prompt
 from providers.wire import WireResponse
@@ -472,7 +472,7 @@ class ChatReader:
         if isinstance(ending, FailureKind):
             self.fail(failed_by(word, ending))
         else:
-            self.assembler.finish(ending, index, word[:100] if ending == "other" else None, stop)
+            self.assembler.finish(ending, index, None if is_exact(word, ending) else word[:100], stop)
 
     def _read_delta(
         self, delta: Mapping[str, object], index: int, logprobs: Logprobs | None, *, is_whole: bool, has_ended: bool

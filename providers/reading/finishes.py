@@ -14,7 +14,7 @@ from providers.failures import Failure, FailureKind
 from providers.json_values import repair_surrogates
 from providers.reading.errors import MESSAGES
 
-__all__ = ["FINISH", "Ending", "ending_of", "failed_by"]
+__all__ = ["FINISH", "Ending", "ending_of", "failed_by", "is_exact"]
 
 Ending = FinishReason | FailureKind
 """The meaning of a vendor's finish reason: a finish reason of ours, or a failure."""
@@ -33,8 +33,6 @@ FINISH: Mapping[str, Ending] = {
     **dict.fromkeys(("safety", "recitation", "prohibited_content", "blocklist", "spii", "language"), "content_filter"),
     **dict.fromkeys(("model_armor", "escalation"), "content_filter"),
     **dict.fromkeys(("image_safety", "image_prohibited_content", "image_recitation"), "content_filter"),
-    # Some vendors report a failure only by the finish reason.
-    "insufficient_system_resource": FailureKind.UNAVAILABLE,
     "too_many_tool_calls": FailureKind.MALFORMED,
 }
 """The meaning of each word, in lower case.
@@ -43,7 +41,9 @@ Sources: the API references of OpenAI and Anthropic, Google's `FinishReason`, Be
 others are words of small servers and relays (`tests/field`).
 """
 _NAMES_A_FAILURE: Mapping[FailureKind, re.Pattern[str]] = {
-    FailureKind.UNAVAILABLE: re.compile("error|abort|fail|exception|timeout|unavailable|overload"),
+    FailureKind.UNAVAILABLE: re.compile(
+        "error|abort|cancel|crash|disconnect|fail|exception|timeout|unavailable|overload|insufficient"
+    ),
     FailureKind.MALFORMED: re.compile("malformed|unexpected|invalid|missing"),
 }
 
@@ -55,6 +55,11 @@ def ending_of(word: str, own: Mapping[str, Ending]) -> Ending:
     if ending := own.get(word) or FINISH.get(word.lower()):
         return ending
     return next((kind for kind, stem in _NAMES_A_FAILURE.items() if stem.search(word.lower())), "other")
+
+
+def is_exact(word: str, ending: FinishReason) -> bool:
+    """Return whether the finish reason says all that the word says. Of others the client gets the word, too."""
+    return ending != "other" and word != "pause_turn"
 
 
 def failed_by(word: str, kind: FailureKind = FailureKind.MALFORMED) -> Failure:
