@@ -3,7 +3,7 @@
 `words.toml` next to this module has them. A message may repeat a part of the prompt. Words of an account take the key
 from everybody, so what a message quotes does not count for them: all from its first quotation mark to its last one, or
 to the end, because the prompt may contain others. Words of a refusal count only for a request that is refused as
-invalid or with 403 alone, of which they name the cause.
+invalid or with 403 alone, of which they name the cause; those of the server's state also where the model is not known.
 
 A phrase is a list of words in their order. Vendors write the same in many orders, so that the words of a subject, a
 state and a bound also count wherever they stand in one sentence (`sentences`).

@@ -444,13 +444,16 @@ def classify(
     usual = (text for layer in layers for path in _USUALLY_AT for text in _texts_at(layer, path))
     words = dict.fromkeys(one for one in (*codes, error_type, *islice(usual, _MOST_CODES)) if one != judged.word)
     is_guessed_key = judged.kind is FailureKind.CREDENTIALS and not judged.is_stated
-    is_unexplained = is_guessed_key or judged.kind is FailureKind.INVALID_REQUEST
+    is_unexplained = is_guessed_key or judged.kind in (FailureKind.INVALID_REQUEST, FailureKind.MODEL_NOT_FOUND)
     if judged.kind in _INEXACT and (said := _by_sentence(rules, detail, response.status)):
         judged = said
     elif by_words := judged_by_words(words, detail, is_invalid=is_unexplained):
         kind, rule = by_words
         is_known = judged.is_stated and {kind, judged.kind} <= _OF_AN_ACCOUNT
         is_exact = judged.word and judged.kind not in _VAGUE and response.status < 400
+        # A model may be missing because the server could not load it. No other refusal is more exact.
+        is_missing = judged.kind is FailureKind.MODEL_NOT_FOUND and rule == RULE_OF_A_REFUSAL
+        is_exact = is_exact or (is_missing and kind is not FailureKind.UNAVAILABLE)
         judged = judged if is_known or is_exact else _Judged(kind, rule, "", kind is not FailureKind.MODEL_NOT_FOUND)
     for text in islice((text for path in rules.quoted_at for text in _texts_at(body, path)), 1):
         # Another server's error about its key does not concern the key of this one.

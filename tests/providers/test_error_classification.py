@@ -359,3 +359,48 @@ def test_words_decide_at_every_vendor(code: str, message: str, kind: FailureKind
     body = dumps({"error": {"message": message, "code": code or None}})
     found = load_registry().adapters[name].classify_error(response(400, body=body))
     assert found.kind is kind
+
+
+STATES = [
+    "Failed to load model \"qwen/qwen3-coder-30b\". Error: Operation canceled.", "Model load failed", "The model failed to load",
+    "The model has crashed without additional information. (Exit code: 18446744072635810000)", "Model is unloaded.",
+    "Model loading was stopped due to insufficient system resources. Under the current settings, this model requires "
+    "approximately 273.25 GB of memory, and continuing to load it would likely overload your system.",
+    "Insufficient system resources to load the model", "Not enough resources to load the model with the current settings",
+    "Engine protocol runtime llama-server for x exited before becoming healthy. exitCode=1, signal=null",
+    "No models are currently loaded.", "No model is loaded.", "Model qwen3 is currently loading", "Model is not ready yet",
+    "model runner has unexpectedly stopped, this may be due to resource limitations or an internal error",
+    "llama runner process no longer running: 2", "timed out waiting for llama runner to start",
+    "error starting llama server: exec failed", "could not load model: rpc error: code = Canceled desc = ",
+    "cudaMalloc failed: out of memory", "unable to allocate CUDA buffer", "failed to allocate compute buffers",
+    "CUDA error: an illegal memory access was encountered", "Background loop of the engine has errored already.",
+    "The engine is dead", "Worker not ready", "No available worker for model m", "No running instance of this model",
+    "no healthy upstream", "The model is sleeping", "The server is shutting down", "model failed to initialize",
+    "模型加载失败", "显存不足", "服务正在启动中",
+]  # fmt: skip
+"""What servers of LM Studio, Ollama, llama.cpp, LocalAI, TabbyAPI, vLLM, TGI and Xinference say about their state."""
+NOT_STATES = [
+    "Failed to load image from url", "Failed to load the chat template of the model", "Unable to load file: the document exited",
+    "Requested adapter not loaded", "messages.0.content: the server crashed is not a valid type",
+    "The prompt contains: worker died, failed to load model", "Invalid value: 'the worker died, failed to load model'",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("code", ["", "model_not_found"])
+@pytest.mark.parametrize("status", [400, 422])
+@pytest.mark.parametrize("message", STATES)
+def test_state_of_a_server_is_its_failure(message: str, status: int, code: str) -> None:
+    """A code that blames the request, or says that there is no such model, does not change what the sentence says."""
+    found = classify({"error": {"message": message, "code": code or None, "param": "model"}}, response(status))
+    assert (found.kind, found.concerns) == (K.UNAVAILABLE, About.DEPLOYMENT)
+
+
+@pytest.mark.parametrize("message", NOT_STATES)
+def test_state_of_something_else_is_not_that_of_the_server(message: str) -> None:
+    assert classify({"error": {"message": message}}, response(400)).kind is K.INVALID_REQUEST
+
+
+@pytest.mark.parametrize("message", ["no such model", "The prompt is too long for this model", "invalid api key"])
+def test_model_that_is_not_known_is_refined_by_a_state_only(message: str) -> None:
+    found = classify({"error": {"message": message, "code": "model_not_found"}}, response(400))
+    assert (found.kind, found.is_stated) == (K.MODEL_NOT_FOUND, True)
