@@ -404,3 +404,26 @@ def test_state_of_something_else_is_not_that_of_the_server(message: str) -> None
 def test_model_that_is_not_known_is_refined_by_a_state_only(message: str) -> None:
     found = classify({"error": {"message": message, "code": "model_not_found"}}, response(400))
     assert (found.kind, found.is_stated) == (K.MODEL_NOT_FOUND, True)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "messages 中 user（tool） 和 assistant 角色需交替出现", "Messages 中第一条消息的 role 须为 user 或 tool", "messages 必须以 user 角色开头",
+        "messages 首个角色必须为 user", "消息列表必须以用户消息开始", "messages 最后一个 role 必须为 user（tool）",
+        "The first message must have role user", "Conversation must start with a user message",
+        "Please ensure that multiturn requests alternate between user and model.",
+        "Expected last role User or Tool (or Assistant with prefix True) for serving but got assistant",
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("name", ["hunyuan-compatible", "openai-compatible"])
+def test_order_of_roles_is_refused_by_this_server_only(name: str, message: str) -> None:
+    body = dumps({"error": {"message": message, "type": "invalid_request_error", "code": "1001"}})
+    assert load_registry().adapters[name].classify_error(response(400, body=body)).kind is K.REFUSED_HERE
+
+
+@pytest.mark.parametrize(
+    "message", ["messages[0].role: must be one of user, assistant", "Invalid role: foo", "messages 不能为空"]
+)
+def test_role_that_no_server_has_is_the_clients_mistake(message: str) -> None:
+    assert classify({"error": {"message": message}}, response(400)).kind is K.INVALID_REQUEST
