@@ -522,7 +522,7 @@ class Assembler:
             self._add_arguments(call, repair_surrogates(arguments[:end]), choice)
         if not call.is_whole:
             return ""
-        # What was cut off belongs to the rest. Some servers close the arguments twice.
+        # An end that was cut off belongs to the rest. Some servers close the arguments twice.
         rest, call.cut = arguments[end:] + call.cut, ""
         return rest.lstrip("]} \t\r\n")
 

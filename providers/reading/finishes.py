@@ -58,7 +58,7 @@ def ending_of(word: str, own: Mapping[str, Ending]) -> Ending:
 
 
 def is_exact(word: str, ending: FinishReason) -> bool:
-    """Return whether the finish reason says all that the word says. Of others the client gets the word, too."""
+    """Return whether the finish reason has the whole meaning of the word. Else the client gets the word, too."""
     return ending != "other" and word != "pause_turn"
 
 

@@ -390,7 +390,7 @@ NOT_STATES = [
 @pytest.mark.parametrize("status", [400, 422])
 @pytest.mark.parametrize("message", STATES)
 def test_state_of_a_server_is_its_failure(message: str, status: int, code: str) -> None:
-    """A code that blames the request, or says that there is no such model, does not change what the sentence says."""
+    """A code that blames the request, or is that of an unknown model, does not change the meaning of the sentence."""
     found = classify({"error": {"message": message, "code": code or None, "param": "model"}}, response(status))
     assert (found.kind, found.concerns) == (K.UNAVAILABLE, About.DEPLOYMENT)
 
