@@ -365,18 +365,16 @@ class ChatService:
 
         Args:
             exchange: The request.
-            calls: The calls of a request that is not a chat. The current one is answered.
+            calls: The calls of a request that is not a chat. The current one is answered. None: the request is one.
             tier: The side of a barrier. None: of the whole route.
 
         Raises:
             Refused, PlanExhausted, OtherEmbeddingSpace: There is no answer.
             ConfigChanged: Another version has become active, which decides about any further attempt.
         """
-        if calls is not None:
-            return self._answer_of_input(exchange, calls)
         own = exchange.request
         if not isinstance(own, ChatRequest):
-            raise TypeError("only a chat is one call")
+            return self._answer_of_input(exchange, calls or InputCalls((own,)))
         config, opened = exchange.config, None
         if tier is not None:
             own, opened = tier.request, tier.opened
