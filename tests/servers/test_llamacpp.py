@@ -78,10 +78,8 @@ def test_answer_that_has_begun_is_continued_without_its_beginning(both: Both, pa
 
 
 def test_arguments_that_are_cut_do_not_end_a_conversation(both: Both) -> None:
-    """The server parses the arguments of every call, so it gets an object."""
-    body = {"messages": called('{"ci')}
-    assert both.direct(body).status_code == 500
-    assert both.through(body).status_code == 200
+    """Its templates may parse the arguments of every call, so it gets an object."""
+    assert both.through({"messages": called('{"ci')}).status_code == 200
 
 
 @pytest.mark.parametrize("case", _OWN_REFUSAL)

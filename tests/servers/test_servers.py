@@ -67,7 +67,7 @@ _UNABLE = "the server ignores it or fails, and the gateway refuses what a deploy
 _INTENDED = {
     ".*/(two system messages|a late system message)/.*: [45] -> answer": _FOR_TEMPLATES,
     "(.*/two user messages|transformers/a developer message)/.*: answer -> answer": _FOR_TEMPLATES,
-    ".*/arguments that are cut/.*: .* -> 4": "templates read arguments, and fail or misread those that are not JSON",
+    ".*/arguments that are cut/.*: .* -> answer": "templates read arguments, so they get those that are not JSON as an object",
     ".*/(no message|an unknown role)/.*: .* -> 4": _BY_OPENAI,
     ".*/(no token|30 logprobs|a hot sample|five stops)/.*: .* -> 4": _BY_OPENAI,
     "llamacpp/an answer that has begun/.*/whole: answer -> answer": "the server repeats the beginning, but not in a stream",
