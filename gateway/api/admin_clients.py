@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from datetime import date
 from itertools import islice
@@ -20,13 +19,15 @@ from gateway.operator_errors import StateError
 from gateway.service.admin_operations import OPERATIONS, Operation
 from gateway.service.client_admin import AdminRefused, ClientAdmin, FileClients, InvalidFields, Json, clients_in_file
 from gateway.usage.installation import usage_reader
-from gateway.usage.reports import APART, DIMENSIONS, UsageQuery, UsageReader, are_apart
+from gateway.usage.reports import DIMENSIONS, UsageQuery, UsageReader
 from gateway.usage.usage_row import json_line
 from providers.value import Value
 
 PATH = "/v1/admin"
 _MONTH = r"^[0-9]{4}-(0[1-9]|1[0-2])$"
 _ASSISTANT = "only the calls for this assistant; empty: only those without one"
+_FirstDay = Annotated[date | None, Query(alias="from", description="the first day, in place of `month`")]
+_LastDay = Annotated[date | None, Query(alias="to", description="the last day, in place of `month`")]
 _ROWS_AT_ONCE = 500
 _IN_DATABASE = {it.command for it in OPERATIONS if it.group in ("keys", "clients", "projects") and not it.of_file}
 """The operations on clients that need `clients_source: database`."""
@@ -188,7 +189,7 @@ def _add_usage(router: APIRouter, routes: AdminRoutes) -> None:
     @router.get(
         "/usage",
         tags=["usage"],
-        summary="Report a month, in the form of `gateway usage --json`, with `month` and `timezone`",
+        summary="Report a month or days, in the form of `gateway usage --json`, with the period and `timezone`",
         dependencies=routes.requires(Role.VIEWER),
     )
     async def usage(
@@ -197,37 +198,28 @@ def _add_usage(router: APIRouter, routes: AdminRoutes) -> None:
         month: Annotated[str | None, Query(pattern=_MONTH)] = None,
         client: Annotated[str | None, Query()] = None,
         assistant: Annotated[str | None, Query(description=_ASSISTANT)] = None,
-        first: Annotated[date | None, Query(alias="from", description="the first day, in place of `month`")] = None,
-        last: Annotated[date | None, Query(alias="to", description="the last day, in place of `month`")] = None,
+        first: _FirstDay = None,
+        last: _LastDay = None,
     ) -> Response:
         names = tuple(name.strip() for name in by.split(","))
-        if not set(names) <= set(DIMENSIONS) or len(set(names)) < len(names) or are_apart(names, assistant):
-            message = f"`by` has one or several of {', '.join(DIMENSIONS)}; {APART}"
-            raise ApiError("invalid_request", message, "by")
+        if not set(names) <= set(DIMENSIONS) or len(set(names)) < len(names):
+            raise ApiError("invalid_request", f"`by` has one or several of {', '.join(DIMENSIONS)}", "by")
         if "user" in names:
             _expect_admin(request, "a report by end user")
-        if (first is None) != (last is None) or (first is not None and month is not None):
-            raise ApiError("invalid_request", "name a `month`, or the days `from` and `to`")
-
+        days = _days(month, first, last)
         stores = (await routes.control.status()).config.stores
 
         def report(admin: ClientAdmin) -> Json:
             with usage_reader(stores, admin.directory) as reader:
-                zone = {"timezone": str(reader.zone)}
-                if first is not None and last is not None:
-                    days = {"from": first.isoformat(), "to": last.isoformat()}
-                    query = UsageQuery(names, days["from"], days["to"], client, assistant)
-                    return {**reader.report(query).data(), **days, **zone}
-                shown_month = month or reader.month(time.time())
-                data = reader.report(UsageQuery.of_month(shown_month, names, client, assistant)).data()
-                return {**data, "month": shown_month, **zone}
+                query, period = reader.period_query(month, days, names, client, assistant)
+                return {**reader.report_data(query), **period}
 
         return await routes.run(request, "usage", report)
 
     @router.get(
         "/usage/rows",
         tags=["usage"],
-        summary="Send the rows of a month, oldest first, one JSON line each, as `gateway usage --rows --json`",
+        summary="Send the rows of a month or of days, oldest first, as the JSON lines of `gateway usage --rows --json`",
         dependencies=routes.requires(Role.VIEWER),
     )
     async def rows(
@@ -236,25 +228,39 @@ def _add_usage(router: APIRouter, routes: AdminRoutes) -> None:
         client: Annotated[str | None, Query()] = None,
         assistant: Annotated[str | None, Query(description=_ASSISTANT)] = None,
         request_id: Annotated[str | None, Query(description="only the calls of this request, of any month")] = None,
+        first: _FirstDay = None,
+        last: _LastDay = None,
     ) -> Response:
+        days = _days(month, first, last)
         stores = (await routes.control.status()).config.stores
         shows_users = request.state.identity.role is Role.ADMIN
 
         def send(admin: ClientAdmin) -> Response:
             reader = usage_reader(stores, admin.directory)
             query = (
-                UsageQuery.of_month(month or reader.month(time.time()), (), client, assistant)
+                reader.period_query(month, days, (), client, assistant)[0]
                 if request_id is None
                 else UsageQuery.of_request(request_id)
             )
-            deleted = reader.deleted_through or ""
+            deleted = reader.deleted_through_in(query)
             return StreamingResponse(
                 _row_lines(reader, query, shows_users=shows_users),
-                headers={ROWS_DELETED_HEADER: deleted} if query.first_day <= deleted else {},
+                headers={ROWS_DELETED_HEADER: deleted} if deleted is not None else {},
                 media_type="application/x-ndjson",
             )
 
         return await routes.run(request, "usage", send)
+
+
+def _days(month: str | None, first: date | None, last: date | None) -> tuple[date, date] | None:
+    """Return the days that replace a month, or None. Raises ApiError."""
+    if first is None and last is None:
+        return None
+    if first is None or last is None or month is not None:
+        raise ApiError("invalid_request", "name a `month`, or the days `from` and `to`")
+    if first > last:
+        raise ApiError("invalid_request", f"`from` ({first}) is after `to` ({last}): exchange them", "from")
+    return first, last
 
 
 def _row_lines(reader: UsageReader, query: UsageQuery, *, shows_users: bool) -> Iterator[bytes]:

@@ -10,6 +10,8 @@ import json
 import re
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from datetime import date
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -179,6 +181,15 @@ def territory(text: str) -> str:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
+def day(text: str) -> date:
+    """Return a day such as `2026-11-30`."""
+    # `fromisoformat` alone also accepts weeks.
+    if re.fullmatch(r"\d{4}-\d\d-\d\d", text, re.ASCII) is not None:
+        with suppress(ValueError):
+            return date.fromisoformat(text)
+    raise argparse.ArgumentTypeError(f"{text!r} is not a day, such as 2026-11-30")
+
+
 def seconds(text: str) -> float:
     """Return a number of seconds up to an hour."""
     number = float(text)
@@ -201,6 +212,7 @@ _TYPES: Mapping[str, Callable[[str], Any]] = {
     "count": count,
     "hash": sha256,
     "territory": territory,
+    "day": day,
     "seconds": seconds,
     "duration": duration,
     "month": lambda text: _function("usage.month")(text),

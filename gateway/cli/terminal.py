@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import closing
+from datetime import date
 from errno import ENOSPC, EPIPE
 from io import TextIOWrapper
 from pathlib import Path
@@ -114,6 +115,15 @@ def print_pinned_version(settings: Settings) -> None:
         reason = f"version {pointer.version} is pinned by a rollback, so no config file is activated"
         shares = "the shares of its schedules are frozen, and `/explain` of the admin listener shows who answers"
         print(f"gateway: {reason}; `gateway rollback --release` activates it. {shares.capitalize()}", file=sys.stderr)
+
+
+def expect_days(first: date | None, last: date | None, today: date) -> None:
+    """Raise CommandError unless the days of `--from` and `--to` are in order, and none is in the future."""
+    for name, day in (("--from", first), ("--to", last)):
+        if day is not None and day > today:
+            raise CommandError(f"{name} {day} is in the future: today is {today}")
+    if first is not None and last is not None and first > last:
+        raise CommandError(f"--from {first} is after --to {last}: exchange them")
 
 
 def aligned(lines: Sequence[Sequence[str]], labels: int | None = None) -> str:

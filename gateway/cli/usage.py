@@ -7,16 +7,16 @@ import csv
 import json
 import re
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from contextlib import closing
+from datetime import datetime
 from decimal import ROUND_HALF_UP, Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
 from gateway.cli.plan import admin_client, state_directory
-from gateway.cli.terminal import aligned, compile_file, settings_of
+from gateway.cli.terminal import aligned, compile_file, expect_days, settings_of
 from gateway.config.problems import visible
 from gateway.files import path_exists
 from gateway.operator_errors import CommandError
@@ -35,12 +35,18 @@ _TOKENS = {
     "output_tokens": "output",
     "reasoning_tokens": "reasoning",
 }
+_WITHOUT = {
+    "assistant": "the calls had none, or a release up to 0.2 made them",
+    "territory": "it was not known, or is not kept of the caller (a region with `transit`, an erased end user)",
+    "processes": "a release up to 0.2 made the calls",
+}
+"""Why a call may lack a value."""
 _ALWAYS_SHOWN = ("input_tokens", "output_tokens")
 
 
 def dimensions(text: str) -> tuple[str, ...]:
     """Parse `--by`."""
-    from gateway.usage.reports import APART, DIMENSIONS, are_apart
+    from gateway.usage.reports import DIMENSIONS
 
     names = tuple(name.strip() for name in text.split(","))
     for name in names:
@@ -48,8 +54,6 @@ def dimensions(text: str) -> tuple[str, ...]:
             raise argparse.ArgumentTypeError(f"{name!r} is not one of {', '.join(DIMENSIONS)}")
     if len(set(names)) < len(names):
         raise argparse.ArgumentTypeError(f"{text!r} names one of them twice")
-    if are_apart(names):
-        raise argparse.ArgumentTypeError(APART)
     return names
 
 
@@ -61,9 +65,7 @@ def month(text: str) -> str:
 
 
 def usage(options: argparse.Namespace) -> int:
-    """Print a report, or the rows of a month."""
-    from gateway.usage.reports import APART, UsageQuery, are_apart
-
+    """Print a report, or rows."""
     if options.rows and not options.json:
         raise CommandError("--rows prints JSON lines: add --json")
     if options.rows and options.by:
@@ -71,8 +73,9 @@ def usage(options: argparse.Namespace) -> int:
     if options.request is not None:
         return _print_request(options)
     by = options.by or ("client",)
-    if are_apart(by, options.assistant):
-        raise CommandError(f"--assistant with these --by: {APART}")
+    days = (options.first, options.last) if options.first is not None and options.last is not None else None
+    if (options.first or options.last) is not None and (days is None or options.month is not None):
+        raise CommandError("name a month with --month, or both the first day with --from and the last one with --to")
     if options.admin is not None:
         if options.rows:
             _print_remote_rows(options)
@@ -80,20 +83,23 @@ def usage(options: argparse.Namespace) -> int:
         report = _remote_report(options, by)
     else:
         with _reader(options) as reader:
-            shown_month = options.month or reader.month(time.time())
-            query = UsageQuery.of_month(shown_month, by, options.client, options.assistant)
+            if days is not None:
+                expect_days(*days, datetime.now(reader.zone).date())
+            query, period = reader.period_query(options.month, days, by, options.client, options.assistant)
             if options.rows:
                 _print_rows(reader, query)
                 return _OK
-            report = reader.report(query).data() | {"month": shown_month, "timezone": str(reader.zone)}
+            report = {**reader.report_data(query), **period}
     if options.json:
-        shown = {name: report[name] for name in ("groups", "total")}
-        print(json.dumps(shown, indent=2, ensure_ascii=False))
+        print(json.dumps({name: report[name] for name in ("groups", "total")}, indent=2, ensure_ascii=False))
     elif options.csv:
         _print_csv(report, by)
     else:
-        print(f"usage of {visible(str(report['month']))}, days in {visible(str(report['timezone']))}\n")
+        shown = f"{report['from']} to {report['to']}" if "from" in report else str(report["month"])
+        print(f"usage of {visible(shown)}, days in {visible(str(report['timezone']))}\n")
         print(_text(report, by))
+    if (deleted := report.get("rows_deleted_through")) is not None:
+        _note_deleted(str(deleted), "this report, which is made of rows, does not count them")
     return _OK
 
 
@@ -106,7 +112,7 @@ def _remote_report(options: argparse.Namespace, by: Sequence[str]) -> dict[str, 
     problem = answer.get("error")
     if isinstance(problem, dict):
         raise CommandError(visible(str(problem.get("message"))))
-    if not {"groups", "total", "month", "timezone"} <= set(answer):
+    if not {"groups", "total", "timezone"} <= set(answer) or not {"month", "to"} & set(answer):
         raise CommandError(f"{options.admin} answers {status}, and not with a report: is it an older version?")
     return dict(answer)
 
@@ -159,19 +165,25 @@ def _print_rows(reader: UsageReader, query: UsageQuery) -> None:
 
     for row in reader.rows(query):
         sys.stdout.write(json_line(row))
-    if reader.deleted_through is not None and query.first_day <= reader.deleted_through:
-        _note_deleted(reader.deleted_through)
+    if (deleted := reader.deleted_through_in(query)) is not None:
+        _note_deleted(deleted)
 
 
-def _note_deleted(day: str) -> None:
-    message = f"rows up to {visible(day)} were deleted (usage.retention); reports still count them"
+def _note_deleted(day: str, effect: str = "reports still count them") -> None:
+    message = f"rows up to {visible(day)} were deleted (usage.retention); {effect}"
     print(f"gateway: {message}", file=sys.stderr)
 
 
 def _filters(options: argparse.Namespace) -> dict[str, str]:
     """Return the filters of a report as the admin API has them."""
-    names = ("month", "client", "assistant")
-    return {name: value for name in names if (value := getattr(options, name)) is not None}
+    given = {
+        "month": options.month,
+        "from": options.first,
+        "to": options.last,
+        "client": options.client,
+        "assistant": options.assistant,
+    }
+    return {name: str(value) for name, value in given.items() if value is not None}
 
 
 def _print_remote_rows(options: argparse.Namespace) -> None:
@@ -267,9 +279,12 @@ def _print_request(options: argparse.Namespace) -> int:
 
 
 def _notes(report: Mapping[str, Any]) -> str:
-    total, notes = report["total"], []
-    if any(group.get("assistant", "") is None for group in report["groups"]):
-        notes.append(f"{_NO_VALUE} as assistant: the calls had none, or a release up to 0.2 made them")
+    total = report["total"]
+    notes = [
+        f"{_NO_VALUE} as {name}: {reason}"
+        for name, reason in _WITHOUT.items()
+        if any(group.get(name, "") is None for group in report["groups"])
+    ]
     if total["estimated"]["calls"]:
         notes.append(
             f"the provider did not report the usage of {total['estimated']['calls']:,} of these calls: it is estimated"

@@ -314,6 +314,7 @@ class RequestUsage:
             provider=deployment.provider,
             site=deployment.site,
             deployment=deployment.name,
+            processes=deployment.places[1],
             model=deployment.model,
             config_version=config.version,
             price_version=price_version(price) if price is not None else None,

@@ -75,12 +75,25 @@ TOTALS_OF_ASSISTANTS = (
 )
 """Lines whose sums by day and assistant count all rows. The assistant is empty for rows without one."""
 
+LINES_OF_ROWS = (
+    "(SELECT day, hour, end_user, territory, assistant, processes, series, 1 AS calls, "  # noqa: S608
+    f"{', '.join(TOKENS)}, CASE WHEN vendor_amount_nano IS NULL THEN 1 ELSE 0 END AS unpriced_calls, "
+    "CASE WHEN amount_nano IS NULL AND vendor_amount_nano IS NOT NULL THEN 1 ELSE 0 END AS unconverted_calls, "
+    f"COALESCE(amount_nano, 0) / {NANO} AS amount_whole, COALESCE(amount_nano, 0) % {NANO} AS amount_nano, "
+    f"COALESCE(vendor_amount_nano, 0) / {NANO} AS vendor_amount_whole, "
+    f"COALESCE(vendor_amount_nano, 0) % {NANO} AS vendor_amount_nano FROM usage_row WHERE kind = 'usage')"
+)
+"""A line for each row of a call, as `sums_of` has it. A report reads them where no totals have its dimensions."""
+
 ROW = (
     "call_id", "time_ns", "day", "hour", "series", "kind", "request_id", "end_user", "territory", "assistant",
-    "config_version", "price_version", *TOKENS, "vendor_amount_nano", "amount_nano", "rate", "outcome", "budget_of",
-    "budget_per", "budget_unit", "budget_amount",
+    "processes", "config_version", "price_version", *TOKENS, "vendor_amount_nano", "amount_nano", "rate", "outcome",
+    "budget_of", "budget_per", "budget_unit", "budget_amount",
 )  # fmt: skip
 """The columns of `usage_row`, except its number."""
+
+_LACKED_BY_0_2 = ("assistant", "processes")
+"""The columns of rows that release 0.2.0 does not have."""
 
 _LAYOUT = f"""
 CREATE TABLE IF NOT EXISTS series (
@@ -89,9 +102,9 @@ CREATE TABLE IF NOT EXISTS series (
 CREATE TABLE IF NOT EXISTS usage_row (
     number INTEGER PRIMARY KEY, call_id TEXT NOT NULL UNIQUE, time_ns BIGINT NOT NULL, day TEXT NOT NULL,
     hour TEXT NOT NULL, series BIGINT NOT NULL, kind TEXT NOT NULL, request_id TEXT, end_user TEXT, territory TEXT,
-    assistant TEXT, config_version TEXT, price_version TEXT, {", ".join(f"{name} BIGINT NOT NULL" for name in TOKENS)},
-    vendor_amount_nano BIGINT, amount_nano BIGINT, rate TEXT, outcome TEXT, budget_of TEXT, budget_per TEXT,
-    budget_unit TEXT, budget_amount BIGINT
+    assistant TEXT, processes TEXT, config_version TEXT, price_version TEXT,
+    {", ".join(f"{name} BIGINT NOT NULL" for name in TOKENS)}, vendor_amount_nano BIGINT, amount_nano BIGINT,
+    rate TEXT, outcome TEXT, budget_of TEXT, budget_per TEXT, budget_unit TEXT, budget_amount BIGINT
 );
 CREATE INDEX IF NOT EXISTS usage_row_of_time ON usage_row (time_ns);
 CREATE TABLE IF NOT EXISTS ledger_fact (name TEXT NOT NULL PRIMARY KEY, value TEXT NOT NULL);
@@ -130,15 +143,10 @@ _QUARTER_NS = 900 * NANO
 _MOST_KNOWN_SERIES = 100_000
 # SQLite's driver takes several microseconds for a value of a subclass of `str`.
 _TEXTS: dict[str | None, str | None] = {one: one.value for kind in (RowKind, UsageSource, CallOutcome) for one in kind}
-_WITHOUT_ASSISTANTS = f"""
-PRAGMA query_only = FALSE;
-PRAGMA temp_store = MEMORY;
-CREATE TEMP VIEW usage_row AS SELECT *, NULL AS assistant FROM main.usage_row;
-CREATE TEMP VIEW total_assistant_day AS
-    SELECT day, '' AS assistant, series, {", ".join(MEASURES)} FROM main.total_day WHERE FALSE;
-PRAGMA query_only = TRUE;
-"""  # noqa: S608
-"""Shows a ledger that release 0.2.0 wrote as one of this release, and changes nothing in its file."""
+_TOTALS_OF_NO_ASSISTANT = (
+    "CREATE TEMP VIEW total_assistant_day AS "  # noqa: S608
+    f"SELECT day, '' AS assistant, series, {', '.join(MEASURES)} FROM main.total_day WHERE FALSE;"
+)
 
 
 def _upsert(table: str) -> str:
@@ -469,8 +477,8 @@ def ledger_file(directory: Path) -> SqliteDatabase:
     # A commit survives a power failure, because the rows are removed from the journal after it.
     database = SqliteDatabase.open(directory, NAME, _LAYOUT, version=VERSION, durable=True)
     with undone_on_failure(database.close), database.transaction() as statements:
-        if not _has_assistants(statements):
-            statements.execute("ALTER TABLE usage_row ADD COLUMN assistant TEXT")
+        for name in _lacked_columns(statements):
+            statements.execute(f"ALTER TABLE usage_row ADD COLUMN {name} TEXT")
     return database
 
 
@@ -499,8 +507,8 @@ def ledger_to_read(directory: Path) -> SqliteDatabase:
         if not has_table(database.connection, "ledger_fact"):
             database.close()
             return SqliteDatabase(_empty_ledger(), NAME)
-        if not _has_assistants(database.connection):
-            database.connection.executescript(_WITHOUT_ASSISTANTS)
+        if lacked := _lacked_columns(database.connection):
+            _show_as_new(database.connection, lacked)
     return database
 
 
@@ -510,9 +518,20 @@ def _empty_ledger() -> sqlite3.Connection:
     return connection
 
 
-def _has_assistants(statements: Statements) -> bool:
-    """Return whether the rows have a column for the assistant. Those of release 0.2.0 have none."""
-    return bool(statements.execute("SELECT 1 FROM pragma_table_info('usage_row') WHERE name = 'assistant'").fetchone())
+def _lacked_columns(statements: Statements) -> list[str]:
+    """Return the columns that the rows of a file do not have yet, because an earlier release made it."""
+    known = {name for (name,) in statements.execute("SELECT name FROM pragma_table_info('usage_row')").fetchall()}
+    return [name for name in _LACKED_BY_0_2 if name not in known]
+
+
+def _show_as_new(connection: sqlite3.Connection, lacked: Sequence[str]) -> None:
+    """Show a ledger that an earlier release wrote as one of this release. Nothing changes in its file."""
+    columns = ", ".join(f"NULL AS {name}" for name in lacked)
+    totals = "" if has_table(connection, "total_assistant_day") else _TOTALS_OF_NO_ASSISTANT
+    connection.executescript(
+        "PRAGMA query_only = FALSE; PRAGMA temp_store = MEMORY; "  # noqa: S608
+        f"CREATE TEMP VIEW usage_row AS SELECT *, {columns} FROM main.usage_row; {totals} PRAGMA query_only = TRUE;"
+    )
 
 
 def _last_number(statements: Statements) -> int:
@@ -551,8 +570,9 @@ def _row_values(row: UsageRow, hour: str, day: str, series: int) -> tuple[object
     change = row.budget
     return (
         row.call, row.time_ns, day, hour, series, _TEXTS[row.kind], row.request, row.user, row.territory, row.assistant,
-        row.config_version, row.price_version, row.input_tokens, row.cached_tokens, row.cache_write_tokens,
-        row.output_tokens, row.reasoning_tokens, row.vendor_amount_nano, row.amount_nano, row.rate, _TEXTS[row.outcome],
+        row.processes, row.config_version, row.price_version, row.input_tokens, row.cached_tokens,
+        row.cache_write_tokens, row.output_tokens, row.reasoning_tokens, row.vendor_amount_nano, row.amount_nano,
+        row.rate, _TEXTS[row.outcome],
         *((change.of, change.per, change.unit, change.amount) if change is not None else (None,) * 4),
     )  # fmt: skip
 
@@ -614,14 +634,14 @@ def sums_of(row: UsageRow) -> tuple[int, ...]:
 def read_row(values: Sequence[Any]) -> UsageRow:
     """Return the row of a line of the database: its number, and the columns of `READ`."""
     (
-        _, call, time_ns, kind, request, user, territory, assistant, config_version, price_version, *tokens,
+        _, call, time_ns, kind, request, user, territory, assistant, processes, config_version, price_version, *tokens,
         vendor_amount, amount, rate, outcome, of, per, unit, changed,
     ) = values[: -len(SERIES)]  # fmt: skip
     series: dict[str, Any] = {name: value or None for name, value in zip(SERIES, values[-len(SERIES) :], strict=True)}
     source = series.pop("usage_source")
     return UsageRow(
         call=call, time_ns=time_ns, kind=RowKind(kind), request=request, user=user, territory=territory,
-        assistant=assistant, config_version=config_version, price_version=price_version,
+        assistant=assistant, processes=processes, config_version=config_version, price_version=price_version,
         **dict(zip(TOKENS, tokens, strict=True)), **series,
         usage_source=UsageSource(source) if source else None, vendor_amount_nano=vendor_amount, amount_nano=amount,
         rate=rate, outcome=CallOutcome(outcome) if outcome else None,

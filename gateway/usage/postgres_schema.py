@@ -86,6 +86,12 @@ ALTER TABLE usage_row ADD COLUMN assistant text;
 CREATE TABLE total_assistant_day (day text, assistant text, series bigint, {_SUMS},
     PRIMARY KEY (day, assistant, series));
 """
+HAS_PROCESSES = (
+    "SELECT EXISTS (SELECT 1 FROM pg_attribute WHERE attrelid = 'usage_row'::regclass AND attname = 'processes')"
+)
+ADD_PROCESSES = "ALTER TABLE usage_row ADD COLUMN processes text"
+"""Belongs to schema 4. Builds between release 0.2.0 and the next one made that schema without it."""
+
 MIGRATIONS = (_LEDGER, _CLIENTS, _CELL, _ASSISTANTS)
 """The first makes schema 1. A published migration is never changed."""
 

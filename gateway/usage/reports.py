@@ -1,16 +1,18 @@
 """Group usage by client, model, day and so on: calls, tokens and amounts, with the estimated part apart.
 
 A report reads the totals of the ledger and the rows that are still in the journal, so it is complete at any time, also
-while a gateway runs and after one was killed. It never blocks the gateway.
+while a gateway runs and after one was killed. It never blocks the gateway. Where no totals have its dimensions, it
+reads the rows of the ledger, and lacks the calls whose rows were deleted.
 """
 
 from __future__ import annotations
 
 import heapq
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, tzinfo
+from datetime import UTC, date, datetime, tzinfo
 from pathlib import Path
 from types import TracebackType
 from zoneinfo import ZoneInfo
@@ -22,6 +24,7 @@ from gateway.usage.amounts import NANO, shown_nano
 from gateway.usage.journal import former_rows, waiting_rows
 from gateway.usage.ledger import (
     DELETED_THROUGH,
+    LINES_OF_ROWS,
     MEASURES,
     READ,
     TIMEZONE,
@@ -47,6 +50,8 @@ DIMENSIONS: Mapping[str, str] = {
     "user": "end_user",
     "model": "model",
     "region": "region",
+    "territory": "territory",
+    "processes": "processes",
     "provider": "provider",
     "site": "site",
     "deployment": "deployment",
@@ -55,29 +60,24 @@ DIMENSIONS: Mapping[str, str] = {
 }
 """The names by which a report can group, with their columns in the totals."""
 
-_TOTALS = {"user": "total_user_day", "hour": "total_hour", "assistant": TOTALS_OF_ASSISTANTS}
-"""The totals of the dimensions that those by day and series do not have."""
+_TOTALS = {
+    "user": "total_user_day",
+    "hour": "total_hour",
+    "assistant": TOTALS_OF_ASSISTANTS,
+    "territory": LINES_OF_ROWS,
+    "processes": LINES_OF_ROWS,
+}
+"""The totals of dimensions that those by day and series do not have. Several of them together are read from rows."""
 
 _ANY_DAY = "0000-00-00", "9999-99-99"
 PAGE_ROWS = 5_000
-APART = "user, hour and assistant can't be combined: each of them has totals of its own"
-
-
-def are_apart(by: Sequence[str], assistant: str | None = None) -> bool:
-    """Return whether no totals have all dimensions of a query, with its filter by assistant."""
-    return len(_with_totals(by, assistant)) > 1
-
-
-def _with_totals(by: Sequence[str], assistant: str | None) -> list[str]:
-    """Return the dimensions of a query that have totals of their own."""
-    return [name for name in _TOTALS if name in by or (name == "assistant" and assistant is not None)]
 
 
 class UsageQuery(Value, frozen=True):
     """The days, the groups and the filters of a report, and its statements for SQLite and PostgreSQL.
 
     Attributes:
-        by: The dimensions of the groups (`DIMENSIONS`), which are not apart (`are_apart`).
+        by: The dimensions of the groups (`DIMENSIONS`).
         first_day: The first day, as `2026-11-01`.
         last_day: The last day.
         client: Only this client. None: all of them.
@@ -111,6 +111,13 @@ class UsageQuery(Value, frozen=True):
         """Return the query for the rows and the sums of an end user, of any day."""
         return cls(tuple(by), *_ANY_DAY, person=person)
 
+    @property
+    def totals(self) -> str:
+        """The totals that have all dimensions of the query, also that of its filter by assistant."""
+        filtered = ("assistant",) if self.assistant is not None else ()
+        own = {_TOTALS[name] for name in (*self.by, *filtered) if name in _TOTALS}
+        return own.pop() if len(own) == 1 else LINES_OF_ROWS if own else "total_day"
+
     def columns(self) -> list[str]:
         """Return the columns of the groups."""
         return [DIMENSIONS[name] for name in self.by]
@@ -119,12 +126,10 @@ class UsageQuery(Value, frozen=True):
         """Return the statement for the lines that `lines_of` reads, and its values."""
         where, values = self._where()
         columns = [*self.columns(), "usage_source", "currency", "vendor_currency"]
-        own = _with_totals(self.by, self.assistant)
-        totals = _TOTALS[own[0]] if own else "total_day"
         sums = ", ".join(f"CAST(SUM({name}) AS BIGINT)" for name in MEASURES)
         numbers = ", ".join(map(str, range(1, len(columns) + 1)))
         text = (
-            f"SELECT {', '.join(columns)}, {sums} FROM {totals} AS totals "  # noqa: S608
+            f"SELECT {', '.join(columns)}, {sums} FROM {self.totals} AS totals "  # noqa: S608
             f"JOIN series ON series.number = totals.series WHERE {where} GROUP BY {numbers}"
         )
         return text, values
@@ -326,6 +331,21 @@ class UsageReader:
     ) -> None:
         self._close()
 
+    def period_query(
+        self,
+        month: str | None,
+        days: tuple[date, date] | None,
+        by: Sequence[str] = (),
+        client: str | None = None,
+        assistant: str | None = None,
+    ) -> tuple[UsageQuery, dict[str, str]]:
+        """Return the query for these days or this month, and the period as reports name it. Without: this month."""
+        if days is not None:
+            first, last = (day.isoformat() for day in days)
+            return UsageQuery(tuple(by), first, last, client, assistant), {"from": first, "to": last}
+        shown = month or self.month(time.time())
+        return UsageQuery.of_month(shown, by, client, assistant), {"month": shown}
+
     def month(self, now_s: float) -> str:
         """Return the month of a Unix time, in the time zone of the ledger: `2026-11`."""
         return month_of(now_s, self.zone)
@@ -336,6 +356,20 @@ class UsageReader:
         local_time = LocalTime(self.zone)
         found = (line_of(row, query.columns(), local_time) for row in self._unmoved_in(query, local_time))
         return group_lines(query.by, [*lines, *(line for line in found if line is not None)])
+
+    def deleted_through_in(self, query: UsageQuery) -> str | None:
+        """Return `deleted_through` if rows of the days of a query may be missing, or None."""
+        is_concerned = self.deleted_through is not None and query.first_day <= self.deleted_through
+        return self.deleted_through if is_concerned else None
+
+    def report_data(self, query: UsageQuery) -> dict[str, object]:
+        """Return the report of a query as JSON data, with the time zone of its days.
+
+        `rows_deleted_through` is the last day of which it lacks calls, because it reads rows, and rows were deleted.
+        """
+        data = {**self.report(query).data(), "timezone": str(self.zone)}
+        deleted = self.deleted_through_in(query) if query.totals == LINES_OF_ROWS else None
+        return data if deleted is None else {**data, "rows_deleted_through": deleted}
 
     def rows(self, query: UsageQuery) -> Iterator[UsageRow]:
         """Yield all rows of the days of a query, oldest first. It ends the moment for which reports are made."""

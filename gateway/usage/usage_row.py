@@ -27,7 +27,7 @@ TOKENS = ("input_tokens", "cached_tokens", "cache_write_tokens", "output_tokens"
 
 _SHOWN = (
     "call", "request", "client", "project", "user", "assistant", "region", "territory", "provider", "site",
-    "deployment", "model", "config_version", "price_version", "usage_source", "rate", "outcome", *TOKENS,
+    "deployment", "processes", "model", "config_version", "price_version", "usage_source", "rate", "outcome", *TOKENS,
 )  # fmt: skip
 
 
@@ -106,6 +106,8 @@ class UsageRow(msgspec.Struct, kw_only=True, array_like=True, gc=False):
         rate: The decimal text of the exchange rate that was used: units of `currency` for one of `vendor_currency`.
         outcome: How the call ended. None in rows that do not record a call.
         budget: The changed budget. None in rows that do not record a change.
+        processes: Where the deployment processes data, in words, as the configuration of the call had it. None: release
+            0.2.0 wrote the row, or it does not record a call.
     """
 
     call: _Id
@@ -137,6 +139,7 @@ class UsageRow(msgspec.Struct, kw_only=True, array_like=True, gc=False):
     rate: str | None = None
     outcome: CallOutcome | None = None
     budget: BudgetChange | None = None
+    processes: str | None = None
 
     @property
     def total_tokens(self) -> int:

@@ -130,6 +130,92 @@ def test_calls_are_grouped_and_chosen_by_assistant(gateway: Command, tmp_path: P
         assert "".join(json.loads(line)["call"] for line in shown.out.splitlines()) == calls
 
 
+def rows_of_three_places() -> list[UsageRow]:
+    """Prompts of a German user in two places. The territory of `e` is unknown, and release 0.2.0 wrote `f`."""
+    return [
+        usage_row("a", user="u_1"),
+        usage_row("b", amount_nano=2 * NANO + 1),
+        usage_row("c", processes="any", deployment="gpt-us"),
+        usage_row("d", territory="US-CA", processes="any", deployment="gpt-us"),
+        usage_row("e", territory=None),
+        usage_row("f", processes=None),
+    ]
+
+
+BY_PLACE = [
+    ((None, "@EEA, CH"), 1), (("DE", None), 1), (("DE", "@EEA, CH"), 2), (("DE", "any"), 1), (("US-CA", "any"), 1)
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("in_journal", [0, 3, 6])
+def test_calls_are_grouped_by_territory_and_place(gateway: Command, tmp_path: Path, in_journal: int) -> None:
+    """Also those that are still in the journal. All forms of the report agree."""
+    rows = rows_of_three_places()
+    write_ledger(tmp_path, *rows[in_journal:])
+    keep_rows(tmp_path, *rows[:in_journal])
+    command = "usage", "--state", tmp_path, "--month", "2026-11", "--by", "territory,processes"
+    report = json.loads(gateway(*command, "--json").out)
+    groups = report["groups"]
+    assert [((group["territory"], group["processes"]), group["calls"]) for group in groups] == BY_PLACE
+    assert groups[2]["amount"] == "2.000059801"
+    assert report["total"] == json.loads(gateway(*command[:-2], "--json").out)["total"], "as the totals have it"
+    lines = list(csv.DictReader(io.StringIO(gateway(*command, "--csv").out)))
+    assert [((line["territory"] or None, line["processes"] or None), int(line["calls"])) for line in lines] == BY_PLACE
+    shown = gateway(*command).out
+    assert "\nDE         @EEA, CH       2 " in shown
+    assert "\n-          @EEA, CH       1 " in shown
+    assert "\n- as territory: it was not known, or is not kept" in shown
+    assert "\n- as processes: a release up to 0.2 made the calls\n" in shown
+
+
+@pytest.mark.parametrize("others", [("user", "hour"), ("assistant", "day", "client"), ("site", "deployment", "user")])
+def test_places_combine_with_all_dimensions_and_filters(
+    gateway: Command, tmp_path: Path, others: tuple[str, ...]
+) -> None:
+    write_ledger(tmp_path, *rows_of_three_places(), usage_row("g", client="batch", assistant="other"))
+    command = "usage", "--state", tmp_path, "--month", "2026-11", "--json"
+    names = ("territory", *others, "processes")
+    report = json.loads(gateway(*command, "--by", ",".join(names)).out)
+    assert report["total"]["calls"] == 7
+    assert set(names) < set(report["groups"][0])
+    report = json.loads(gateway(*command, "--by", ",".join(names), "--client", "ios-app", "--assistant", "helper").out)
+    assert report["total"]["calls"] == 6
+    # Without places, no totals have several of these either, so rows are counted.
+    report = json.loads(gateway(*command, "--by", "user,hour", "--assistant", "other").out)
+    assert [(group["user"], group["calls"]) for group in report["groups"]] == [(None, 1)]
+
+
+def test_report_and_rows_of_several_days(gateway: Command, tmp_path: Path) -> None:
+    day_ns = 86_400 * NANO
+    rows = [
+        usage_row(name, time_ns=usage_row("a").time_ns - ago * day_ns) for name, ago in (("a", 0), ("b", 1), ("c", 2))
+    ]
+    write_ledger(tmp_path, *rows)
+    days = "usage", "--state", tmp_path, "--from", "2026-11-22", "--to", "2026-11-23"
+    assert json.loads(gateway(*days, "--json").out)["total"]["calls"] == 2
+    assert json.loads(gateway(*days, "--by", "territory", "--json").out)["total"]["calls"] == 2
+    assert gateway(*days).out.startswith("usage of 2026-11-22 to 2026-11-23, days in UTC\n")
+    shown = gateway(*days, "--rows", "--json")
+    assert [json.loads(line)["call"] for line in shown.out.splitlines()] == ["c", "b"]
+
+
+def test_report_of_rows_names_the_rows_that_were_deleted(gateway: Command, tmp_path: Path) -> None:
+    """A report of totals counts their calls, and a report of later days lacks none."""
+    with closing(Ledger(ledger_file(tmp_path), lambda: UTC)) as ledger:
+        ledger.insert([usage_row("a"), usage_row("b", time_ns=usage_row("a").time_ns + 86_400 * NANO)])
+        ledger.delete_rows(usage_row("a").time_ns + 1)
+    command = "usage", "--state", tmp_path, "--month", "2026-11"
+    shown = gateway(*command, "--by", "territory", "--json")
+    message = (
+        "rows up to 2026-11-24 were deleted (usage.retention); this report, which is made of rows, does not count them"
+    )
+    assert (json.loads(shown.out)["total"]["calls"], shown.err) == (1, f"gateway: {message}\n")
+    shown = gateway(*command, "--by", "deployment", "--json")
+    assert (json.loads(shown.out)["total"]["calls"], shown.err) == (2, "")
+    later = gateway("usage", "--state", tmp_path, "--by", "territory", "--from", "2026-11-25", "--to", "2026-11-25")
+    assert later.err == ""
+
+
 def test_report_is_of_the_current_month_in_the_time_zone_of_the_ledger(gateway: Command, tmp_path: Path) -> None:
     zone = ZoneInfo("Pacific/Kiritimati")  # UTC+14
     past = datetime.now(zone) - timedelta(days=40)
@@ -188,11 +274,16 @@ def test_month_without_calls(gateway: Command, tmp_path: Path) -> None:
     [
         (["--by", "klient"], "'klient' is not one of client, project, assistant, user, model"),
         (["--by", "client,client"], "names one of them twice"),
-        (["--by", "user,hour"], "user, hour and assistant can't be combined"),
-        (["--by", "day,hour", "--assistant", "siri"], "user, hour and assistant can't be combined"),
         (["--by", ""], "'' is not one of"),
         (["--month", "2026-13"], "'2026-13' is not a month, such as 2026-11"),
         (["--month", "11"], "'11' is not a month"),
+        (["--from", "2026-11-01"], "or both the first day with --from and the last one with --to"),
+        (["--to", "2026-11-01"], "or both the first day with --from and the last one with --to"),
+        (["--from", "2026-01-01", "--to", "2026-01-01", "--month", "2026-01"], "name a month with --month, or both"),
+        (["--from", "2026-01-02", "--to", "2026-01-01"], "--from 2026-01-02 is after --to 2026-01-01: exchange them"),
+        (["--from", "2026-01-01", "--to", "2999-01-01"], "--to 2999-01-01 is in the future: today is "),
+        (["--from", "2026-02-30", "--to", "2026-03-01"], "'2026-02-30' is not a day, such as 2026-11-30"),
+        (["--from", "2026-W01-1", "--to", "2026-03-01"], "'2026-W01-1' is not a day"),
         (["--rows"], "--rows prints JSON lines: add --json"),
         (["--rows", "--json", "--by", "day"], "--rows prints single calls: leave out --by"),
         (["--json", "--csv"], "not allowed with argument"),

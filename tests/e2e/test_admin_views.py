@@ -150,7 +150,16 @@ def test_usage_of_days_and_one_request_with_its_receipt(admin: Admin) -> None:
     assert admin.get("/v1/admin/usage?by=day&assistant=")["groups"] == []
     assert len(admin.call("/v1/admin/usage/rows?assistant=assistant").text.splitlines()) == 1
     assert admin.call("/v1/admin/usage/rows?assistant=other").text == ""
-    assert admin.call("/v1/admin/usage?by=hour&assistant=assistant").status_code == 400
+    assert admin.get("/v1/admin/usage?by=hour,user&assistant=assistant", role="admin")["total"]["calls"] == 1
+    report = admin.get(f"/v1/admin/usage?by=territory,processes&from={today}&to={today}")
+    assert [(group["territory"], group["processes"]) for group in report["groups"]] == [("DE", "DE")]
+    assert len(admin.call(f"/v1/admin/usage/rows?from={today}&to={today}").text.splitlines()) == 1
+    assert admin.call("/v1/admin/usage/rows?from=2026-01-01&to=2026-01-02").text == ""
+    for path in ("usage", "usage/rows"):
+        refused = admin.call(f"/v1/admin/{path}?from=2026-01-02&to=2026-01-01")
+        assert (refused.status_code, refused.json()["error"]["param"]) == (400, "from")
+        assert "`from` (2026-01-02) is after `to` (2026-01-01)" in refused.json()["error"]["message"]
+        assert admin.call(f"/v1/admin/{path}?from={today}&to={today}&month=2026-01").status_code == 400
     [request] = admin.get("/requests?region=eu&outcome=ok&deployment=chatgpt-eu")["requests"]
     assert admin.get("/requests?region=us")["requests"] == []
     assert request["input_tokens"] > 0

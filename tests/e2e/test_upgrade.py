@@ -40,7 +40,7 @@ from tests.kit.gateway_process import running_gateway
 from tests.kit.metered_provider import APP_KEY, metered_config, metered_provider
 from tests.kit.postgres_server import PASSWORD, running_postgres
 from tests.kit.reloading_gateway import LIMIT_S, Load, config, two_providers
-from tests.kit.usage_rows import NOON_NS, usage_row
+from tests.kit.usage_rows import LATER_FIELDS, NOON_NS, usage_row
 from tests.kit.waiting import eventually
 
 pytestmark = pytest.mark.slow("starts earlier releases")
@@ -182,7 +182,7 @@ with PostgresUsageReader(server) if int(port) else UsageReader(Path(folder)) as 
 def as_0_2(row: UsageRow) -> str:
     """Return a row as release 0.2.0 wrote it to its spool."""
     fields = msgspec.structs.asdict(row)
-    return json.dumps({name: value for name, value in fields.items() if value is not None and name != "assistant"})
+    return json.dumps({name: value for name, value in fields.items() if value is not None and name not in LATER_FIELDS})
 
 
 @pytest.mark.parametrize("store", ["sqlite", "postgresql"])
@@ -225,6 +225,9 @@ def test_ledger_of_this_release_counts_what_release_0_2_writes(store: str, tmp_p
             expected = {("helper",): 3, ("other",): 1, (None,): count - 2}
             assert calls_by_assistant() == expected
             assert calls_by_assistant("client")[None, "batch"] == 1
+            assert calls_by_assistant("processes") == {
+                ("helper", "@EEA, CH"): 3, ("other", "@EEA, CH"): 1, (None, None): count - 2
+            }  # fmt: skip
 
 
 def test_usage_of_a_killed_0_2_0_counts_in_the_ledger_and_in_budgets(tmp_path: Path) -> None:

@@ -31,6 +31,9 @@ from gateway.usage.usage_row import (
 NOON_NS = 1_795_518_000 * NANO
 """2026-11-24, 11:00 UTC."""
 
+LATER_FIELDS = ("assistant", "processes")
+"""The fields that rows of release 0.2.0 do not have."""
+
 _DAY_NS = 86_400 * NANO
 
 
@@ -62,6 +65,7 @@ def usage_row(call: str, **fields: object) -> UsageRow:
         "provider": "openai",
         "site": "eu",
         "deployment": "gpt-eu",
+        "processes": "@EEA, CH",
         "model": "gpt-5-mini",
         "input_tokens": 100,
         "output_tokens": 20,
@@ -104,7 +108,7 @@ def usage_rows(calls: st.SearchStrategy[str] | None = None) -> st.SearchStrategy
         rate=st.none() | st.just("0.92"),
         budget=st.none() | _CHANGES,
         **dict.fromkeys(TOKENS, _TOKENS),
-        **dict.fromkeys(("request", "client", "project", "user", "region", "territory", "assistant", "provider", "site", "deployment", "model", "config_version", "price_version"), _NAMES),
+        **dict.fromkeys(("request", "client", "project", "user", "region", "territory", "assistant", "provider", "site", "deployment", "processes", "model", "config_version", "price_version"), _NAMES),
     )  # fmt: skip
     return any_row.map(_with_currencies)
 
@@ -158,6 +162,8 @@ def expect_recount(reader: UsageReader, rows: Sequence[UsageRow]) -> None:
         ("user", "model"),
         ("assistant", "client"),
         ("region", "provider", "project", "site", "deployment"),
+        ("territory", "processes"),
+        ("user", "assistant", "territory", "site"),
         (),
     ):
         found = counted(reader.report(UsageQuery(names, *every_day)))
@@ -174,6 +180,6 @@ def spooled(*rows: UsageRow) -> bytes:
     records = b""
     for row in rows:
         fields = msgspec.structs.asdict(row)
-        text = msgspec.json.encode({name: value for name, value in fields.items() if name != "assistant"})
+        text = msgspec.json.encode({name: value for name, value in fields.items() if name not in LATER_FIELDS})
         records += struct.pack("<4sII", b"\xffrow", len(text), zlib.crc32(text)) + text
     return records

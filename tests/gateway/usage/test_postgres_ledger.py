@@ -278,6 +278,21 @@ def test_upgrade_is_repeatable_and_a_schema_from_the_future_is_refused(tmp_path:
                 asks(server.address())
 
 
+def test_schema_of_an_earlier_build_is_named_and_upgraded_in_place(tmp_path: Path) -> None:
+    with running_postgres() as server:
+        upgrade(server.address())
+        with closing(opened(server)) as ledger:
+            ledger.insert([usage_row("old")])
+            server.sql("ALTER TABLE usage_row DROP COLUMN processes")
+            with pytest.raises(StateError, match="lacks a column of this release: run `gateway db upgrade"):
+                ledger.insert([usage_row("new")])
+            assert upgrade(server.address()) == (SCHEMA, SCHEMA)
+            ledger.insert([usage_row("new")])
+        with reader_of(server.address()) as reader:
+            groups = reader.report(UsageQuery(("territory", "processes", "hour"), *EVERY_DAY)).groups
+        assert [(*group.key[:2], group.all.calls) for group in groups] == [("DE", None, 1), ("DE", "@EEA, CH", 1)]
+
+
 def test_frozen_database_ends_a_command_at_its_deadline(database: RunningPostgres) -> None:
     from gateway.usage.postgres import Postgres
 
