@@ -280,7 +280,7 @@ def _log_implausible(deployment: str, usage: Usage) -> None:
 
 
 def _log_recovered(number: int) -> None:
-    detail = "calls of a process that was killed are in the ledger with the outcome `lost`, at their full hold"
+    detail = "calls of a process that was killed are in the ledger with the outcome `lost`, at an estimated cost"
     logger().warning("calls_lost", calls=number, detail=detail)
 
 

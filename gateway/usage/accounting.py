@@ -248,6 +248,8 @@ class RequestUsage:
         bound = facts.bound
         owner = (limits.client or "", deployment.model)
         learned, most = accounting.learned, limits.max_request_nano
+        counted_input = min(count_tokens(sent), bound)
+        about = min(learned.quick_input(deployment.name, counted_input), bound)
         row = self._row(accounting.new_call(), now_ns, deployment, facts.price)
         row.input_tokens = bound
         return Hold(
@@ -257,8 +259,10 @@ class RequestUsage:
             limits.budgets,
             limits.rates,
             calendar_of(self._config).at(now_ns),
+            running=facts.running(about, learned.tokens_per_s(deployment.name)),
             lost=row,
             facts=facts,
+            counted_input=counted_input,
             limits=limits,
             usual_input=learned.input_tokens(deployment.name, bound) if limits.rates else bound,
             usual_answer=learned.usual_most(owner) if limits.rates else 0,
@@ -376,7 +380,6 @@ class CallUsage:
     """
 
     __slots__ = (
-        "_counted_input",
         "_ended_at_cap",
         "_most_stated",
         "_reported",
@@ -399,7 +402,6 @@ class CallUsage:
         facts = held.facts
         is_capped = facts.request.max_tokens is not None or held.cap is not None
         self._most_stated = most_input(facts.request, facts.bound), 2 * held.output if is_capped else None
-        self._counted_input = min(count_tokens(facts.request), facts.bound)
         # The request holds a prompt, and the answer may take minutes.
         facts.request = _NO_REQUEST
         # The provider's last count, whether it is the final one, and whether it can be true.
@@ -542,7 +544,7 @@ class CallUsage:
             if (is_final and not self._lacks_output(reported)) or reported.completion_tokens >= max(seen.deltas, 1):
                 if outcome is _ANSWERED:
                     owner, at_cap = (held.limits.client or "", facts.deployment.model), self._ended_at_cap
-                    own_count = self._counted_input if self._most_stated[0] is not None else None
+                    own_count = held.counted_input if self._most_stated[0] is not None else None
                     learned.learn(owner, name, reported, facts.choices, duration_s, at_cap=at_cap)
                     learned.learn_input(name, reported.prompt_tokens, facts.bound, own_count)
                 return reported, _PROVIDER
@@ -576,8 +578,8 @@ class CallUsage:
 
     def _estimated(self, output: int) -> Usage:
         """Return the gateway's own count: the best estimate, and not the bound that was held."""
-        facts, learned = self.held.facts, self._request.accounting.learned
-        tokens = min(learned.uncounted_input(facts.deployment.name, self._counted_input), facts.bound)
+        held, learned = self.held, self._request.accounting.learned
+        tokens = min(learned.uncounted_input(held.facts.deployment.name, held.counted_input), held.facts.bound)
         return Usage(tokens, self._output(output))
 
     def _output(self, tokens: int) -> int:

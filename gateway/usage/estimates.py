@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict, deque
 from heapq import nsmallest
-from math import log
+from math import ceil, log
 
 from gateway.usage.usage_row import MOST_TOKENS
 from gateway.usage.worst_cost import LEAST_CAP_SENT
@@ -170,7 +170,8 @@ class LearnedUsage:
     def __init__(self) -> None:
         self._answers: OrderedDict[tuple[str, str], _Latest] = OrderedDict()
         self._speeds: dict[str, float] = {}
-        self._inputs: dict[str, tuple[_Latest, deque[tuple[int, int]]]] = {}
+        # Of each deployment: the provider's count by our bound, both counts, and the provider's by our own count.
+        self._inputs: dict[str, tuple[_Latest, deque[tuple[int, int]], _Latest]] = {}
 
     def learn(
         self,
@@ -218,11 +219,12 @@ class LearnedUsage:
             if len(self._inputs) >= _MOST_KNOWN:
                 self._inputs.clear()
                 self._speeds.clear()
-            inputs = self._inputs[deployment] = _Latest(), deque(maxlen=_SAMPLES)
-        ratios, counts = inputs
+            inputs = self._inputs[deployment] = _Latest(), deque(maxlen=_SAMPLES), _Latest()
+        ratios, counts, factors = inputs
         ratios.add(tokens / max(bound, 1))
         if own_count is not None:
             counts.append((own_count, tokens))
+            factors.add(tokens / max(own_count, 1))
 
     def usual_most(self, owner: tuple[str, str]) -> int:
         """Return the 99th percentile of the tokens of an answer to a client by a model."""
@@ -262,6 +264,15 @@ class LearnedUsage:
         nearest = nsmallest(_NEAREST, counts, key=lambda count: abs(log(count[0] / own_count)))
         return max([own_count, *(-(-own_count * tokens // counted) for counted, tokens in nearest)])
 
+    def quick_input(self, deployment: str, own_count: int) -> int:
+        """Return such an estimate in less time, before the call is sent. It may be higher."""
+        inputs = self._inputs.get(deployment)
+        return own_count if inputs is None else max(own_count, ceil(own_count * inputs[2].largest))
+
     def unseen_output(self, deployment: str, duration_s: float) -> int:
         """Return about how many tokens a provider has generated in a time."""
-        return int(self._speeds.get(deployment, _UNLEARNED_TOKENS_PER_S) * duration_s) + 1
+        return int(self.tokens_per_s(deployment) * duration_s) + 1
+
+    def tokens_per_s(self, deployment: str) -> float:
+        """Return about how many tokens a provider generates in a second."""
+        return self._speeds.get(deployment, _UNLEARNED_TOKENS_PER_S)

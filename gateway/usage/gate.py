@@ -26,6 +26,7 @@ import msgspec
 
 from gateway.model.budget import Window
 from gateway.usage.amounts import shown_nano
+from gateway.usage.lost_call import RunningCost
 from gateway.usage.windows import FOREVER_NS, MINUTE_NS, AllBounds, WindowBounds
 from providers.value import Value
 
@@ -205,6 +206,7 @@ class HoldRequest(msgspec.Struct, gc=False):
         row: The usage row if the call is lost. Empty if it needs none: it is held for a call that begins later.
         usual_tokens: The tokens that count in rates, which promise no exactness. None: as many as `tokens`.
         room_calls: The hold is refused if a budget without its holds does not pay so many calls like this one.
+        running: Its cost if it is lost. None: its whole hold.
     """
 
     call: str
@@ -216,6 +218,7 @@ class HoldRequest(msgspec.Struct, gc=False):
     row: bytes = b""
     usual_tokens: int | None = None
     room_calls: int = 1
+    running: RunningCost | None = None
 
     @property
     def amounts(self) -> tuple[int, int, int]:

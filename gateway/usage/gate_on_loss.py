@@ -106,12 +106,12 @@ class OutageGate:
         return await self.shared.reset(counter, windows, spent)
 
     async def recover(self) -> None:
-        """Settle the calls of processes of the cell that have ended to their full hold, and keep their rows."""
+        """Settle the calls of processes of the cell that have ended, and keep their rows."""
         with suppress(GateUnavailable):
-            for owner, lost in await self.shared.lost_calls():
-                if lost.row:
-                    await self._local.keep_row(lost.call, lost.row)
-                await self.shared.settle_lost(owner, lost)
+            for lost in await self.shared.lost_calls():
+                if lost.usage.row:
+                    await self._local.keep_row(lost.call.call, lost.usage.row)
+                await self.shared.settle_lost(lost)
 
     async def _hold_without(self, request: HoldRequest) -> HoldGranted | HoldRefused:
         """Decide without the shared gate. Raises GateUnavailable if that is not allowed."""
@@ -130,7 +130,7 @@ class OutageGate:
             limits.append(BudgetLimit(_counter(allowed), allowed.nano))
         changed = HoldRequest(
             request.call, request.tokens, request.amount_nano, tuple(limits), tuple(rates), request.windows,
-            request.row, request.usual_tokens, request.room_calls,
+            request.row, request.usual_tokens, request.room_calls, request.running,
         )  # fmt: skip
         found = await self._local.hold(changed)
         if isinstance(found, HoldGranted):

@@ -3,7 +3,7 @@
 Theory of operation:
 
 - A process is an *owner*. Its open calls are in a hash of its own, and it gives a sign of life every few seconds. The
-  open calls of an owner that was silent for 30 seconds are lost: any other process settles them to their full hold.
+  open calls of an owner that was silent for 30 seconds are lost: any other process settles them (`lost_call`).
 - A hold whose answer did not arrive may have been counted. It is cancelled in the background, and so is every open call
   in the store that this process does not know.
 - A settlement that cannot be done now is kept, and done in the background.
@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from gateway.model.budget import StoreServer
 from gateway.usage.gate import (
@@ -35,6 +35,7 @@ from gateway.usage.gate import (
     present_state,
     refusal_of,
 )
+from gateway.usage.lost_call import LostUsage
 from gateway.usage.valkey_connection import OutcomeUnknown, Script, ValkeyConnection, ValkeyUnavailable, Word
 from gateway.usage.valkey_scripts import (
     BEAT,
@@ -80,6 +81,14 @@ class _Pending:
 
     is_adopted: bool = False
     used: tuple[int, int] | None = None
+
+
+class LostCall(NamedTuple):
+    """An open call of a process that was silent: the name of the process, the call, and what it is charged."""
+
+    owner: str
+    call: OpenCall
+    usage: LostUsage
 
 
 class ValkeyGate:
@@ -269,24 +278,21 @@ class ValkeyGate:
         found = await self._call("DEL", *(self._counter_key(one.tag) for one in counters), deadline_s=_SLOW_S)
         return found if isinstance(found, int) else 0
 
-    async def lost_calls(self) -> list[tuple[str, OpenCall]]:
-        """Return open calls of processes that were silent for 30 seconds, each with the name of its process.
-
-        If there are many, it is a part of them.
-        """
+    async def lost_calls(self) -> list[LostCall]:
+        """Return open calls of processes that were silent for 30 seconds. If there are many, it is a part of them."""
         lost = []
-        for owner in await self._beat():
+        for owner, alive_us in await self._beat():
             page = await self._call("HSCAN", self._open_key(owner), "0", "COUNT", "200", deadline_s=_SLOW_S)
             assert isinstance(page, list)  # noqa: S101
-            lost += [(owner, OpenCall.stored(raw)) for raw in page[1][1::2]]
+            found = map(OpenCall.stored, page[1][1::2])
+            lost += [LostCall(owner, one, one.lost(alive_us * 1000)) for one in found]
             if not page[1]:
                 await self._run(FORGET, (self._owners_key, self._open_key(owner)), owner, deadline_s=_SLOW_S)
         return lost
 
-    async def settle_lost(self, owner: str, one: OpenCall) -> bool:
-        """Settle a lost call to its full hold; one without a row had not begun. Returns whether it was still open."""
-        used = (one.tokens, one.amount_nano) if one.row else (0, 0)
-        return await self._settle(owner, one, used, is_lost=True)
+    async def settle_lost(self, lost: LostCall) -> bool:
+        """Settle a lost call. Returns whether it was still open."""
+        return await self._settle(lost.owner, lost.call, lost.usage.used, is_lost=True)
 
     async def follow_epoch(self) -> None:
         """Enter the present epoch, for a process that holds no calls. Without a connection, nothing changes."""
@@ -353,16 +359,17 @@ class ValkeyGate:
         state: list[int] = await self._ask(CHANGE, keys, packed, deadline_s=_SLOW_S if is_set else None)
         return counter_state(state)
 
-    async def _beat(self) -> list[str]:
-        """Give a sign of life. Return the other processes that gave none for 30 seconds."""
+    async def _beat(self) -> list[tuple[str, int]]:
+        """Give a sign of life. Return the other processes that gave none for 30 seconds, and when they gave one."""
         keys = (self.epoch_key, self._owners_key, self._open_key(self.owner))
         silent_us = str(int(SILENT_S * 1_000_000))
-        in_store, names, ended = await self._ask(BEAT, keys, self.owner, silent_us, deadline_s=_SLOW_S)
+        in_store, names, ended, signs_us = await self._ask(BEAT, keys, self.owner, silent_us, deadline_s=_SLOW_S)
         alive = {name for name, has_ended in zip(names, ended, strict=True) if not has_ended}
         self.instances = max(1, len({name.partition("/")[0] for name in alive}))
         if in_store > len(self._open) and not self._asking:
             await self._cancel_unknown()
-        return [name for name, has_ended in zip(names, ended, strict=True) if has_ended and name != self.owner]
+        found = zip(names, ended, signs_us, strict=True)
+        return [(name, int(sign_us)) for name, has_ended, sign_us in found if has_ended and name != self.owner]
 
     async def _cancel_unknown(self) -> None:
         """Cancel open calls of this process in the store that it does not know: their answers did not arrive."""

@@ -47,9 +47,10 @@ class Hold(HoldRequest, kw_only=True, gc=False):
     """The hold of a call to a provider: the facts on which its size depends, then its size.
 
     Attributes:
-        lost: The row if the call is lost: it used all that is held.
+        lost: The row if the call is lost and nothing is known of its cost: it used all that is held.
         facts: The facts that decide its cost.
         limits: The limits that apply.
+        counted_input: The input tokens by the gateway's own count, at most the bound.
         usual_input: The most input tokens by what earlier calls had for each byte. At most the bound.
         usual_answer: The tokens that nearly all answers to this client have.
         usual_cap: The cap that ends next to no answer to this client.
@@ -65,6 +66,7 @@ class Hold(HoldRequest, kw_only=True, gc=False):
     lost: UsageRow
     facts: CallFacts
     limits: SpendingLimits
+    counted_input: int
     usual_input: int
     usual_answer: int
     usual_cap: int

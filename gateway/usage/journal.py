@@ -11,8 +11,8 @@ Theory of operation:
   kernel owns the pages, so they survive the end of every process.
 - An open call is kept with its row as it would be if its process ended now (`lost`). Its settlement replaces that row
   by the real one in the same transaction. So each call has exactly one row, whatever happens.
-- A process that holds has a *run*, with a file that it keeps locked until it ends. `recover` settles the calls of
-  processes that have ended.
+- A process that holds has a *run*, with a file that it keeps locked until it ends. While calls are open, it touches the
+  file every second as a sign of life. `recover` settles the calls of processes that have ended (`lost_call`).
 - After a power failure the pages may not fit together, so the file has the name of one start of the machine (`_boot`).
   The next start makes a new one. Its counters are counted again from the ledger (`rebuild`).
 
@@ -60,6 +60,7 @@ from gateway.usage.gate import (
     present_state,
     refusal_of,
 )
+from gateway.usage.lost_call import LostUsage, RunningCost, lost_usage
 from gateway.usage.usage_row import UsageRow, decode_row
 from gateway.usage.windows import MINUTE_NS, AllBounds, WindowBounds
 
@@ -73,6 +74,9 @@ _SHOWN_S = 5.0
 _OPEN_WAIT_S = 10.0
 _READ_S = 60.0
 """The time in which a journal of an earlier start is read. A damaged one may have no end."""
+
+_SIGN_S = 1.0
+"""The time between two signs of life of a process with open calls."""
 
 _PAUSE_S = 0.0005
 _RETRY_S = 0.05
@@ -106,8 +110,20 @@ _Entry = tuple[bytes, int, int, int]
 
 Of a rate: its key, 0, the amount, and the negative size of its bucket."""
 
-_OpenCall = tuple[int, int, list[_Entry], bytes]
-"""The tokens, the amount of money and the entries of an open call, and its row."""
+
+class _OpenCall(msgspec.Struct, array_like=True, gc=False):
+    """An open call: what it holds, its row if it is lost, and what it costs then. It is stored as an array."""
+
+    tokens: int
+    amount_nano: int
+    entries: list[_Entry]
+    row: bytes
+    running: RunningCost | None = None
+
+    def lost(self, alive_ns: int | None) -> LostUsage:
+        """Return what it is charged if its process gave its last sign of life at this time. None: unknown."""
+        return lost_usage(self.row, self.tokens, self.amount_nano, self.running, alive_ns)
+
 
 _encode, _decode = msgspec.msgpack.Encoder().encode, msgspec.msgpack.Decoder(_OpenCall).decode
 
@@ -150,6 +166,7 @@ class Journal:
                 self._give()
         self._run = b""
         self._run_file: int | None = None
+        self._next_sign: asyncio.TimerHandle | None = None
         self._open: dict[str, tuple[bytes, list[_Entry]]] = {}
         # Cells of the file. They are right as long as no other process has written.
         self._known: dict[bytes, _Cells] = {}
@@ -177,8 +194,9 @@ class Journal:
 
     def close(self) -> None:
         """Finish late settlements if the lock is free, and close the file. Open calls become lost calls."""
-        if self._next_flush is not None:
-            self._next_flush.cancel()
+        for timer in (self._next_flush, self._next_sign):
+            if timer is not None:
+                timer.cancel()
         with suppress(GateUnavailable):
             self._take_now()
             try:
@@ -202,6 +220,8 @@ class Journal:
             return found
         place, entries, states = found
         self._open[request.call] = place, entries
+        if self._next_sign is None:
+            self._give_sign()
         return HoldGranted(states)
 
     async def settle(self, call: str, tokens: int, amount_nano: int, row: bytes = b"") -> bool:
@@ -269,7 +289,7 @@ class Journal:
         return self.do_now(build)
 
     def recover(self) -> int:
-        """Settle the open calls of ended processes to their full hold, and keep their rows. Return their number."""
+        """Settle the open calls of ended processes as lost ones, and keep their rows. Return their number."""
         return sum(self._recover(run) for run in self.do_now(_runs) if run != self._run and self._has_ended(run))
 
     def waiting(self, most: int) -> list[tuple[bytes, bytes]]:
@@ -320,7 +340,7 @@ class Journal:
         self._known.update(changes)
         self._changed.update(changes)
         place = b"o" + (self._run or self._begin_run()) + call.encode()
-        txn.put(place, _encode((tokens, amount_nano, entries, request.row)))
+        txn.put(place, _encode((tokens, amount_nano, entries, request.row, request.running)))
         return place, entries, tuple(states)
 
     def _refusal(self, txn: lmdb.Transaction, request: HoldRequest) -> HoldRefused:
@@ -415,6 +435,15 @@ class Journal:
         self._run = run
         return run
 
+    def _give_sign(self) -> None:
+        """Touch the file of the run now, and every second while calls are open."""
+        if self._run_file is not None:
+            now_ns = self._clock()
+            with suppress(OSError):
+                os.utime(self._run_file, ns=(now_ns, now_ns))
+        is_needed = bool(self._open)
+        self._next_sign = asyncio.get_running_loop().call_later(_SIGN_S, self._give_sign) if is_needed else None
+
     def _has_ended(self, run: bytes) -> bool:
         try:
             descriptor = os.open(self.directory / run.hex(), os.O_RDWR)
@@ -429,17 +458,17 @@ class Journal:
 
     def _recover(self, run: bytes) -> int:
         """Settle the open calls of an ended process."""
+        alive_ns = _last_sign(self.directory, run)
 
         def settle_some(txn: lmdb.Transaction, _: object) -> int:
             found = list(_items(txn, b"o" + run, _AT_ONCE))
             for place, value in found:
-                tokens, amount_nano, entries, row = _decode(value)
-                # A call without a row had not begun.
-                used = (tokens, amount_nano, 0) if row else (0, 0, 0)
-                self._replace(txn, entries, used, is_lost=True)
+                one = _decode(value)
+                lost = one.lost(alive_ns)
+                self._replace(txn, one.entries, (*lost.used, 0), is_lost=True)
                 txn.delete(place)
-                if row:
-                    txn.put(b"w" + place[9:], row)
+                if lost.row:
+                    txn.put(b"w" + place[9:], lost.row)
             return len(found)
 
         count = 0
@@ -625,6 +654,13 @@ def _runs(txn: lmdb.Transaction, _: object) -> list[bytes]:
     return found
 
 
+def _last_sign(directory: Path, run: bytes) -> int | None:
+    """Return when a process gave its last sign of life, in Unix nanoseconds. None: unknown."""
+    with suppress(OSError):
+        return (directory / run.hex()).stat().st_mtime_ns
+    return None
+
+
 def _words(error: Exception) -> str:
     return (error.strerror or str(error)) if isinstance(error, OSError) else str(error)
 
@@ -759,9 +795,12 @@ def former_rows(directory: Path) -> list[UsageRow]:
 
 def main() -> int:
     """Print the rows of a journal of an earlier start, with those of its open calls, for `rows_of_former`."""
-    with lmdb.open(sys.argv[1], map_size=_MAP_BYTES, subdir=False, readonly=True, lock=False).begin() as txn:
+    path = Path(sys.argv[1])
+    with lmdb.open(str(path), map_size=_MAP_BYTES, subdir=False, readonly=True, lock=False).begin() as txn:
         rows = [value for _, value in _items(txn, b"w", sys.maxsize)]
-        rows += [row for _, value in _items(txn, b"o", sys.maxsize) if (row := _decode(value)[3])]
+        for place, value in _items(txn, b"o", sys.maxsize):
+            if row := _decode(value).lost(_last_sign(path.parent, place[1:9])).row:
+                rows.append(row)
     sys.stdout.buffer.write(msgspec.msgpack.encode(rows))
     return 0
 

@@ -24,6 +24,7 @@ from collections.abc import Sequence
 import msgspec
 
 from gateway.usage.gate import Counter, CounterState, HoldRequest, Measure
+from gateway.usage.lost_call import LostUsage, RunningCost, lost_usage
 from gateway.usage.valkey_connection import Script
 from gateway.usage.windows import FOREVER_NS, MINUTE_NS, AllBounds
 
@@ -144,8 +145,8 @@ for index, one in ipairs(rates) do
   save_rate(KEYS[4 + #counters + index], missing[index], now)
 end
 local packed = cmsgpack.pack(generations)
--- Without its first sign of life, or forgotten: the calls of an unknown owner would never be found if it ends now.
-redis.call('ZADD', KEYS[3], 'NX', string.format('%.0f', now), owner)
+-- A sign of life. The calls of an unknown owner would never be found if it ends now.
+redis.call('ZADD', KEYS[3], string.format('%.0f', now), owner)
 redis.call('HSET', KEYS[4], call, string.format('%08d', #packed) .. packed .. ARGV[4])
 return cmsgpack.pack({true, {}, missing})
 """
@@ -217,17 +218,19 @@ BEAT = Script(
     _COMMON
     + """
 -- KEYS: epoch, owners, open calls of this owner. ARGV: time, epoch, owner, the silence in microseconds after which an
--- owner has ended. Answer: the number of own open calls, the names of the owners, and whether each has ended.
+-- owner has ended. Answer: the number of own open calls, the names of the owners, whether each has ended, and the time
+-- of its last sign of life.
 if not is_current() then return 'EPOCH' end
 local now = server_us(ARGV[1])
 redis.call('ZADD', KEYS[2], string.format('%.0f', now), ARGV[3])
-local names, ended = {}, {}
+local names, ended, signs = {}, {}, {}
 local all = redis.call('ZRANGE', KEYS[2], 0, -1, 'WITHSCORES')
 for index = 1, #all, 2 do
   names[#names + 1] = all[index]
-  ended[#ended + 1] = tonumber(all[index + 1]) < now - tonumber(ARGV[4])
+  signs[#signs + 1] = tonumber(all[index + 1])
+  ended[#ended + 1] = signs[#signs] < now - tonumber(ARGV[4])
 end
-return cmsgpack.pack({redis.call('HLEN', KEYS[3]), names, ended})
+return cmsgpack.pack({redis.call('HLEN', KEYS[3]), names, ended, signs})
 """
 )
 
@@ -258,6 +261,7 @@ class OpenCall(msgspec.Struct, array_like=True):
     Attributes:
         counters: The tag, the measure and the bounds of the windows of each counter.
         rates: The tag, the measure and the size of each rate.
+        running: Its cost if it is lost. None: its whole hold.
     """
 
     call: str
@@ -267,6 +271,7 @@ class OpenCall(msgspec.Struct, array_like=True):
     counters: list[tuple[int, int, int, int, int, int]]
     rates: list[tuple[int, int, int, int]]
     usual_tokens: int | None = None
+    running: RunningCost | None = None
 
     @classmethod
     def of(cls, request: HoldRequest) -> OpenCall:
@@ -280,12 +285,17 @@ class OpenCall(msgspec.Struct, array_like=True):
             [(*one.counter.tag, one.counter.measure, *_bounds_us(one.counter, windows)) for one in request.budgets],
             [(*rate.tag, rate.measure, rate.per_minute) for rate in request.rates],
             request.usual_tokens,
+            request.running,
         )
 
     @classmethod
     def stored(cls, raw: bytes) -> OpenCall:
         """Return a call of the store, where the generations of its counters precede it."""
         return unpack(raw[8 + int(raw[:8]) :], type=cls)
+
+    def lost(self, alive_ns: int | None) -> LostUsage:
+        """Return what it is charged if its process gave its last sign of life at this time. None: unknown."""
+        return lost_usage(self.row, self.tokens, self.amount_nano, self.running, alive_ns)
 
     @property
     def amounts(self) -> tuple[int, int, int]:

@@ -13,6 +13,7 @@ import msgspec
 
 from gateway.model.deployment import Deployment
 from gateway.usage.amounts import CallAmount, ExchangeRates
+from gateway.usage.lost_call import RunningCost
 from providers.catalogue.prices import Price, Rates, tool_fees
 from providers.chat import (
     AssistantMessage,
@@ -76,6 +77,20 @@ class CallFacts(msgspec.Struct, gc=False):
     bound: int
     choices: int
     thinking: int
+
+    def running(self, input_tokens: int, tokens_per_s: float) -> RunningCost:
+        """Return what the call costs if it is lost.
+
+        Args:
+            input_tokens: About how many tokens its input has.
+            tokens_per_s: About how many tokens the deployment generates in a second.
+        """
+        price = self.price
+        if price is None:
+            return RunningCost(input_tokens, tokens_per_s)
+        rates, tools = price.rates_for(input_tokens), self.tools
+        fees = 0 if tools is None else tool_fees(price, tools)
+        return RunningCost(input_tokens, tokens_per_s, rates.input, _per_output(rates), fees)
 
     @property
     def takes_cap(self) -> bool:

@@ -11,8 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from gateway.model.budget import Window
 from gateway.usage.gate import BudgetLimit, Counter, CounterKind, HoldGranted, HoldRequest, RatePerMinute
-from gateway.usage.gate_valkey import ValkeyGate
-from gateway.usage.valkey_scripts import OpenCall
+from gateway.usage.gate_valkey import LostCall, ValkeyGate
 from gateway.usage.windows import SECOND_NS
 from tests.gateway.usage.reference_gate import ReferenceGate, budget, rate, windows_at
 
@@ -130,16 +129,15 @@ class GateMachine(RuleBasedStateMachine):
 
     def settle_lost(self, lost_owner: int, first: ValkeyGate, second: ValkeyGate, data: st.DataObject) -> None:
         """Settle the calls of a process that has ended by the first gate. The second one finds nothing to settle."""
-        lost: list[tuple[str, OpenCall]] = self.do(first.lost_calls())
-        assert {one.call: (one.row, one.tokens, one.amount_nano) for _, one in lost} == {
+        lost: list[LostCall] = self.do(first.lost_calls())
+        assert {one.call.call: (one.call.row, one.call.tokens, one.call.amount_nano) for one in lost} == {
             call: (request.row, request.tokens, request.amount_nano)
             for call, request in self.model.lost(lost_owner).items()
         }
-        for owner, one in data.draw(st.permutations(lost)):
-            assert self.do(first.settle_lost(owner, one))
-            used = (one.tokens, one.amount_nano) if one.row else (0, 0)
-            assert self.model.settle(one.call, *used, is_lost=True)
-            assert not self.do(second.settle_lost(owner, one))  # it was settled already
+        for one in data.draw(st.permutations(lost)):
+            assert self.do(first.settle_lost(one))
+            assert self.model.settle(one.call.call, *one.usage.used, is_lost=True)
+            assert not self.do(second.settle_lost(one))  # it was settled already
         assert self.do(first.lost_calls()) == []
 
     @invariant()

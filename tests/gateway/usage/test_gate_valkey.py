@@ -15,15 +15,19 @@ import trustme
 
 from gateway.cli.cell import valkey_problem
 from gateway.model.budget import Money, StoreServer, Window
+from gateway.usage.amounts import NANO
 from gateway.usage.gate import BudgetLimit, CounterState, GateUnavailable, HoldGranted, HoldRefused, HoldRequest
 from gateway.usage.gate_on_loss import OutageGate
 from gateway.usage.gate_valkey import ValkeyGate
 from gateway.usage.journal import Journal
+from gateway.usage.lost_call import RunningCost
+from gateway.usage.usage_row import CallOutcome, decode_row, encode_row
 from gateway.usage.valkey_connection import ValkeyConnection, ValkeyUnavailable
 from providers.auth import Secret
 from tests.gateway.usage.reference_gate import budget, rate, windows_at
 from tests.kit import waiting
 from tests.kit.configs import BASE, table_of
+from tests.kit.usage_rows import usage_row
 from tests.kit.valkey_server import RunningValkey, free_port, running_valkey
 
 IN_CLUSTER_MODE = (
@@ -120,6 +124,27 @@ async def test_hold_of_a_process_without_a_sign_of_life_makes_it_known(server: R
         server.command("ZREM", owners, gate.owner)  # as before the first sign of life, or after a long silence
         assert isinstance(await gate.hold(request("call")), HoldGranted)
         assert server.command("ZSCORE", owners, gate.owner)
+
+
+async def test_lost_call_is_charged_until_the_last_sign_of_life_of_its_process(server: RunningValkey) -> None:
+    now_ns = time.time_ns()
+    row = usage_row(
+        "call", time_ns=now_ns - 50 * NANO, input_tokens=500, output_tokens=500, outcome=CallOutcome.LOST,
+        vendor_amount_nano=1_000, amount_nano=1_000, vendor_currency="EUR", rate="1",
+    )  # fmt: skip
+    held = request("call", 1_000, BudgetLimit(LIMIT.counter, 10_000))
+    held.row, held.running = encode_row(row), RunningCost(20, 10.0, 1_000, 1_000)
+    async with opened(server) as one, opened(server, "two/1") as two:
+        assert isinstance(await one.hold(held), HoldGranted)
+        owners, owner = f"{{gateway:test}}:{one.epoch}:owners", one.owner
+        await one.close()
+        server.command("ZADD", owners, str((now_ns - 40 * NANO) // 1000 + 50_000), owner)
+        [lost] = await two.lost_calls()
+        found = decode_row(lost.usage.row)
+        assert (found.input_tokens, found.output_tokens, found.amount_nano) == (20, 101, 121)
+        assert await two.settle_lost(lost)
+        assert not await two.settle_lost(lost)
+        assert ((await state(two)).spent, (await state(two)).held) == (121, 0)
 
 
 async def test_amounts_are_exact_beyond_the_numbers_of_lua(server: RunningValkey) -> None:

@@ -97,6 +97,7 @@ class Ask:
             lost=UsageRow(call=self.call, time_ns=self.now_ns, currency="EUR"),
             facts=CallFacts(request, deployment, RATES, self.price, None, self.bound, self.choices, 0),
             limits=limits,
+            counted_input=self.bound,
             usual_input=self.bound if self.usual_input is None else self.usual_input,
             usual_answer=self.usual_answer,
             usual_cap=self.usual_cap,

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import lmdb
+import msgspec
 import pytest
 
 from gateway.model.budget import Window
@@ -32,12 +34,14 @@ from gateway.usage.gate import (
 from gateway.usage.journal import FOLDER, Journal, former_files, former_rows, waiting_rows
 from gateway.usage.ledger import Ledger, ledger_file
 from gateway.usage.ledger_writer import LedgerRules, LedgerWriter
+from gateway.usage.lost_call import RunningCost
 from gateway.usage.reports import UsageQuery, UsageReader
-from gateway.usage.usage_row import CallOutcome, encode_row
+from gateway.usage.usage_row import CallOutcome, decode_row, encode_row
 from gateway.usage.windows import FOREVER_NS, MINUTE_NS, SECOND_NS
 from tests.gateway.clocks import SetClock
 from tests.gateway.usage.reference_gate import at_once, budget, rate, windows_at
 from tests.kit.usage_rows import keep_rows, usage_row
+from tests.kit.waiting import eventually
 
 NOW_NS = 1_795_000_000 * SECOND_NS  # 2026-11-18 in Berlin
 DAY_NS = 86_400 * SECOND_NS
@@ -137,7 +141,9 @@ def test_processes_share_the_counters(start: Start) -> None:
     assert isinstance(hold(second, "two", 60), HoldGranted)
 
 
-def test_calls_of_an_ended_process_are_settled_to_their_full_hold_with_their_rows(start: Start) -> None:
+def test_calls_of_an_ended_process_whose_cost_is_unknown_are_settled_to_their_full_hold_with_their_rows(
+    start: Start,
+) -> None:
     first, second = start(), start()
     running = budget(5, unit="requests", window=Window.TOTAL)
     hold(first, "one", 60, tokens=7, budgets=(DAILY, running), row=b"row of one")
@@ -151,6 +157,73 @@ def test_calls_of_an_ended_process_are_settled_to_their_full_hold_with_their_row
     assert (state(second), state(second, running)) == ((60, 10, 0), (0, 0, 0))
     assert {path.suffix for path in second.directory.iterdir()} == {".lmdb", ""}
     assert len(list(second.directory.iterdir())) == 2, "the file of the first process is gone"
+
+
+def test_process_gives_signs_of_life_while_calls_are_open(
+    start: Start, clock: SetClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journal_module, "_SIGN_S", 0.001)
+    gate = start()
+
+    def last_sign() -> int:
+        return int((gate.directory / gate._run.hex()).stat().st_mtime_ns)
+
+    async def run() -> None:
+        await gate.hold(request("one", row=b"row"))
+        assert last_sign() == NOW_NS
+        clock.now += 3 * SECOND_NS
+        await asyncio.to_thread(eventually, lambda: last_sign() == clock.now)
+        await gate.settle("one", 1, 1, b"row")
+        await asyncio.to_thread(eventually, lambda: gate._next_sign is None)
+
+    asyncio.run(run())
+
+
+def running_request(call: str) -> HoldRequest:
+    """A call with a row, of which a token of output costs 10 nano-units."""
+    row = usage_row(
+        call, time_ns=NOW_NS, input_tokens=500, output_tokens=500, outcome=CallOutcome.LOST, currency="EUR",
+        vendor_amount_nano=5_000, amount_nano=5_000, vendor_currency="EUR", rate="1",
+    )  # fmt: skip
+    held = request(call, 5_000, tokens=1_000, budgets=(budget(10_000),), row=encode_row(row))
+    held.running = RunningCost(20, 10.0, 10_000, 10_000)
+    return held
+
+
+def test_lost_call_is_charged_until_the_last_sign_of_life_of_its_process(start: Start, clock: SetClock) -> None:
+    first, second = start(), start()
+    at_once(first.hold(running_request("one")))
+    os.utime(first._run_file or 0, ns=(NOW_NS, NOW_NS + 4 * SECOND_NS))
+    clock.now += 60 * SECOND_NS
+    first.close()
+    assert second.recover() == 1
+    ((_, row),) = second.waiting(1)
+    found = decode_row(row)
+    assert (found.input_tokens, found.output_tokens, found.amount_nano) == (20, 41, 610)
+    assert state(second) == (610, 0, 0)
+
+
+def test_lost_call_of_an_earlier_start_of_the_machine_is_charged_in_the_same_way(
+    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = start()
+    at_once(gate.hold(running_request("one")))
+    os.utime(gate._run_file or 0, ns=(NOW_NS, NOW_NS + 4 * SECOND_NS))
+    gate.close()
+    monkeypatch.setattr(journal_module, "_boot", lambda: "another")
+    (found,) = former_rows(tmp_path)
+    assert (found.input_tokens, found.output_tokens, found.amount_nano) == (20, 41, 610)
+
+
+def test_open_call_that_an_earlier_release_wrote_is_charged_its_full_hold(start: Start) -> None:
+    first, second = start(), start()
+    hold(first, "one", 60, row=b"row")
+    place = b"o" + first._run + b"one"
+    shorter = msgspec.msgpack.encode(msgspec.msgpack.decode(first.do_now(lambda txn, _: txn.get(place)))[:4])
+    first.do_now(lambda txn, _: txn.put(place, shorter))
+    first.close()
+    assert second.recover() == 1
+    assert (second.waiting(1), state(second)) == ([(b"wone", b"row")], (60, 0, 0))
 
 
 def test_call_that_nothing_counts_is_recovered_too(start: Start) -> None:
