@@ -20,6 +20,7 @@ from gateway.model.deployment import retirement_notices_of
 from gateway.model.location import Location
 from gateway.model.schedule import Phase
 from gateway.model.status import (
+    CLOCK,
     AskedCounts,
     CellInstance,
     CellState,
@@ -293,6 +294,8 @@ def _problems_of_stores(status: Status) -> Iterator[str]:
     for kind, text in sorted(status.store_problems.items()):
         if kind == "journal":
             yield f"usage rows cannot be written to the journal, and no call is sent without one: {text}"
+        elif kind == CLOCK:
+            yield text
         elif kind == "ledger":
             yield f"usage rows cannot be written to the ledger, and wait in the state directory: {text}"
         else:

@@ -36,7 +36,7 @@ from providers.value import Value
 from providers.wire import WireRequest
 
 if TYPE_CHECKING:
-    from gateway.usage.gate_valkey import ValkeyGate
+    from gateway.usage.gate_valkey import RoundTrip, ValkeyGate
 
 _FILE_NAME = "alerts.json"
 _MILLION = 1_000_000
@@ -196,14 +196,14 @@ class BudgetWatch:
         current: Returns the active config version.
 
     Attributes:
-        valkey_s: The time of the latest round trip to Valkey. None: there is no Valkey, or it did not answer.
+        valkey: The latest round trip to Valkey. None: there is no Valkey, or it did not answer.
     """
 
     def __init__(self, state_dir: Path | None, current: Callable[[], ConfigVersion]) -> None:
         self._state_dir = state_dir
         self._current = current
         self._monitor: BudgetMonitor | None = None
-        self.valkey_s: float | None = None
+        self.valkey: RoundTrip | None = None
         self._calls: set[asyncio.Task[None]] = set()
 
     def used_shares(self) -> Mapping[BudgetLabels, int]:
@@ -235,7 +235,7 @@ class BudgetWatch:
             monitor = self._monitor = BudgetMonitor(gate, self._current, state_dir=state_dir)
             while True:
                 if not isinstance(gate, Journal):
-                    self.valkey_s = await gate.answer_s()
+                    self.valkey = await gate.round_trip()
                 begun_at, pause_s = time.monotonic(), _POLL_S
                 with suppress(GateUnavailable):  # the shared gate reports that itself
                     if alerts := await monitor.poll():

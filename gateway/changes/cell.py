@@ -73,6 +73,7 @@ class CellMember:
     Attributes:
         database_problem: Why the database could not be used last, or an empty text.
         answer_s: The time that the database took for the last sign of life. None: it has not answered.
+        skew_s: The own time minus that of the database at that sign, in seconds. None: unknown.
     """
 
     def __init__(self, database: CellDatabase, change_log: ChangeLog, state_dir: Path, name: str | None) -> None:
@@ -89,6 +90,7 @@ class CellMember:
         self._state = CellState(())
         self._trail_problem = self._command_problem = self.database_problem = ""
         self.answer_s: float | None = None
+        self.skew_s: float | None = None
         self._task: asyncio.Task[None] | None = None
 
     def close(self) -> None:
@@ -182,7 +184,7 @@ class CellMember:
     def _sign(self, version: str, since: str, is_draining: bool) -> None:
         sign = Sign(self._name, version, release_name(), since, is_draining, self.rows_waiting())
         began_s = time.monotonic()
-        self.database.sign(sign)
+        self.skew_s = time.time() - self.database.sign(sign)
         self.answer_s = time.monotonic() - began_s
         self._state = CellState(self.database.instances())
 

@@ -52,17 +52,21 @@ def stores_of(settings: Settings) -> Stores | None:
     return compile_file(path).config.stores
 
 
-def valkey_problem(server: StoreServer, config: ConfigVersion) -> str | None:
-    """Return why a gateway of the config cannot use a Valkey, or None. Raises ImportError without its packages."""
+def valkey_state(server: StoreServer, config: ConfigVersion) -> tuple[str | None, float | None]:
+    """Return why a gateway of the config cannot use a Valkey, and the own time minus that of Valkey in seconds.
+
+    Raises:
+        ImportError: Its packages are missing.
+    """
     from gateway.usage.gate_valkey import ValkeyGate
     from gateway.usage.installation import cell_name
 
-    async def ask() -> str | None:
-        connection = ValkeyGate(server, cell_name(config), "command").connection
-        await connection.start()
-        problem = connection.problem
-        await connection.close()
-        return problem
+    async def ask() -> tuple[str | None, float | None]:
+        gate = ValkeyGate(server, cell_name(config), "command")
+        await gate.connection.start()
+        problem, trip = gate.connection.problem, await gate.round_trip()
+        await gate.connection.close()
+        return problem, trip.skew_s if trip is not None else None
 
     return asyncio.run(ask())
 

@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import Literal
 
 from gateway.cli.asked_capabilities import MOST_TOKENS, AskedCapability, ask_capabilities, questions_for
-from gateway.cli.cell import valkey_problem
+from gateway.cli.cell import valkey_state
 from gateway.cli.terminal import compile_file, confirmed, settings_of
+from gateway.clock_skew import skew_problem, store_skew_problem
 from gateway.config.destinations import service_permits
 from gateway.files import is_open_to_others
 from gateway.free_space import free_space_of
@@ -40,7 +41,6 @@ _BUILT_AT = datetime(2026, 11, 1, tzinfo=UTC).timestamp()
 """No clock that is right is before this release."""
 
 _NOT_STATED = "copy the line at the end; if the provider's servers have it in general, use `openai-compatible`"
-_SKEW_S = 30.0
 _ANSWER_S = 10.0
 _DAY_S = 86_400.0
 _CERTIFICATE_DAYS = 14
@@ -331,12 +331,14 @@ def _of_keys(config: ConfigVersion) -> Iterator[CheckResult]:
 
 
 def _of_stores(stores: Stores, config: ConfigVersion) -> Iterator[CheckResult]:
+    skews_s: dict[str, float | None] = {}
     if stores.database is not None:
         try:
-            from gateway.usage.postgres import current_schema
+            from gateway.usage.postgres import current_schema, skew_of
             from gateway.usage.postgres_schema import check_schema
 
             check_schema(current_schema(stores.database))
+            skews_s["database"] = skew_of(stores.database)
             yield CheckResult("ok", "stores.database", "it answers, and its schema fits")
         except ImportError:
             yield CheckResult("error", "stores.database", "packages are missing", "pip install asyncpg libvalkey")
@@ -344,7 +346,7 @@ def _of_stores(stores: Stores, config: ConfigVersion) -> Iterator[CheckResult]:
             yield CheckResult("error", "stores.database", str(error), "gateway db check has the details")
     if stores.valkey is not None:
         try:
-            problem = valkey_problem(stores.valkey, config)
+            problem, skews_s["valkey"] = valkey_state(stores.valkey, config)
         except ImportError:
             yield CheckResult("error", "stores.valkey", "packages are missing", "pip install asyncpg libvalkey")
             return
@@ -352,6 +354,8 @@ def _of_stores(stores: Stores, config: ConfigVersion) -> Iterator[CheckResult]:
             yield CheckResult("ok", "stores.valkey", "it answers")
         else:
             yield CheckResult("error", "stores.valkey", problem, "start it, or correct `stores.valkey`")
+    if (skew := store_skew_problem(skews_s)) is not None:
+        yield CheckResult("error", "clock", skew)
 
 
 def origins_of(config: ConfigVersion) -> list[tuple[str, Link | None]]:
@@ -429,8 +433,7 @@ def _of_answer(origin: str, message: str, secured: ssl.SSLSocket) -> CheckResult
         skew_s = time.time() - parsedate_to_datetime(dates[0]).timestamp() if dates else 0.0
     except ValueError:
         skew_s = 0.0
-    if abs(skew_s) > _SKEW_S:
-        word = "ahead of" if skew_s > 0 else "behind"
+    if (words := skew_problem(skew_s, origin)) is not None:
         remedy = "run NTP: signatures and claims depend on the clock"
-        return CheckResult("error", "clock", f"it is {abs(skew_s):.0f} s {word} that of {origin}", remedy)
+        return CheckResult("error", "clock", f"it is {words}", remedy)
     return CheckResult("ok", origin, f"{message}, TLS is valid for {days:.0f} days")

@@ -15,6 +15,7 @@ from typing import Any
 from gateway.cli.admin_client import AdminClient, NotReached, error_message
 from gateway.cli.plan import admin_client, state_directory
 from gateway.cli.terminal import operator_of, settings_of
+from gateway.clock_skew import store_skew_problem
 from gateway.config.problems import visible
 from gateway.free_space import FreeSpace
 from gateway.operator_errors import CommandError, RejectedConfig, StateError
@@ -184,7 +185,7 @@ def _status_of_cell(settings: Settings) -> Mapping[str, Any] | None:
     from gateway.api.admin_status import cell_document
     from gateway.changes.initial_config import compile_in_child
     from gateway.changes.pickling import unpack
-    from gateway.cli.cell import opened_cell, stores_of, valkey_problem
+    from gateway.cli.cell import opened_cell, stores_of, valkey_state
     from gateway.cli.terminal import compile_file
     from gateway.usage.postgres_record import CellRecord
 
@@ -194,17 +195,19 @@ def _status_of_cell(settings: Settings) -> Mapping[str, Any] | None:
         if database is None:
             return None
         stores = stores_of(settings)
-        lost = valkey_problem(stores.valkey, config) if stores is not None and stores.valkey is not None else None
+        valkey = stores.valkey if stores is not None else None
+        lost, valkey_skew_s = valkey_state(valkey, config) if valkey is not None else (None, None)
         lost_stores = {"valkey": lost} if lost is not None else {}
         try:
             instances, record = database.instances(), CellRecord(database)
+            skews_s = {"database": time.time() - database.now_s(), "valkey": valkey_skew_s}
         except StateError as error:
             # The file is all that is known then.
             return cell_document(config, (), now_s, now_s, store_problems={"database": str(error), **lost_stores})
         if all(item.state == "silent" for item in instances):
             raise CommandError(f"no instance of the cell of {file} gives a sign: is one running?")
         active, activations = record.last_version(), record.activations(1)
-        problems = []
+        problems = [skew] if (skew := store_skew_problem(skews_s)) is not None else []
         if active is not None and active.version != config.version:
             problems.append(f"{file} is version {config.version}, but the cell has activated {active.version}")
             outcome = compile_in_child(active.text, active.version, file, secrets=False) if active.text else None

@@ -20,6 +20,9 @@ OPERATOR_HEADER = "x-gateway-operator"
 ROWS_DELETED_HEADER = "x-gateway-rows-deleted-through"
 """The header of sent usage rows with the last day whose rows were deleted, if it is one of the asked days."""
 
+CLOCK = "clock"
+"""The kind of a problem of stores: the clock of this machine differs from that of a shared store."""
+
 Cause = Literal["start", "file", "sighup", "admin", "rollback", "release"]
 """Why a config was loaded: process start, a changed file, the signal, the admin listener, a rollback or its release."""
 
@@ -183,7 +186,7 @@ class Status:
         pinned: The version that a rollback pinned, or an empty text.
         schedules_off: Why no schedule runs. Empty if schedules run.
         store_problems: Why a store cannot be used now, by its kind: `database`, `valkey`, `journal`, or `ledger`
-            without a shared database.
+            without a shared database; and `clock`, if the clock of this machine differs from that of a shared store.
         traffic: The traffic of all workers.
         at_s: The time of this state (Unix time).
     """

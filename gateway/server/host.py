@@ -98,7 +98,7 @@ class Host:
         self._service = service or ServiceManager({})
         self._handover, self._faults = handover, faults
         self._budgets = BudgetWatch(settings.state_dir, lambda: keepers.live.config)
-        self._stores = StoreWatch(settings.state_dir, keepers, lambda: self._budgets.valkey_s)
+        self._stores = StoreWatch(settings.state_dir, keepers, lambda: self._budgets.valkey)
         self._traffic = TrafficWindow()
         self._is_draining = self._is_stopping = self._is_leaving = False
         self.stopped_at: float | None = None

@@ -12,14 +12,16 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gateway.clock_skew import store_skew_problem
 from gateway.free_space import FreeSpace, Measure, free_space_of
-from gateway.model.status import WorkerStatus
+from gateway.model.status import CLOCK, WorkerStatus
 from gateway.operator_errors import StateError
 from gateway.server.keepers import Keepers
 from gateway.telemetry.log import logger
 from gateway.telemetry.metric_snapshots import Series
 
 if TYPE_CHECKING:
+    from gateway.usage.gate_valkey import RoundTrip
     from gateway.usage.journal import Backlog
 
 LOOK_S = 1.0
@@ -31,7 +33,7 @@ class StoreWatch:
     Args:
         state_dir: The state directory. None: there are no stores.
         keepers: The parts of this process that use the database.
-        valkey_s: Returns the time of the latest round trip to Valkey in seconds, or None.
+        valkey: Returns the latest round trip to Valkey, or None.
         measure: Returns the free space of a directory.
     """
 
@@ -39,17 +41,20 @@ class StoreWatch:
         self,
         state_dir: Path | None,
         keepers: Keepers,
-        valkey_s: Callable[[], float | None],
+        valkey: Callable[[], RoundTrip | None],
         measure: Measure = free_space_of,
     ) -> None:
         self._measure = measure
         self._state_dir = state_dir
         self._keepers = keepers
-        self._valkey_s = valkey_s
+        self._valkey = valkey
         self._lost_at: dict[str, float] = {}
 
     def problems(self, workers: Iterable[WorkerStatus]) -> dict[str, str]:
-        """Return why stores cannot be used now, by their kind, as any process of this instance has found."""
+        """Return why stores cannot be used now, by their kind, as any process of this instance has found.
+
+        `clock` states that the clock of this machine differs from that of a store.
+        """
         found = {kind: text for worker in workers for kind, text in worker.store_problems.items()}
         cell, ledger = self._keepers.live.cell, self._keepers.ledger
         if cell is not None and cell.database_problem:
@@ -57,6 +62,10 @@ class StoreWatch:
         if ledger is not None and ledger.problem is not None:
             own = "ledger" if "ledger" in self.kinds() else "database"
             found["journal" if ledger.is_of_journal else own] = ledger.problem
+        trip = self._valkey()
+        skews_s = {"database": cell.skew_s if cell else None, "valkey": trip.skew_s if trip else None}
+        if (skew := store_skew_problem(skews_s)) is not None:
+            found[CLOCK] = skew
         return found
 
     def kinds(self) -> tuple[str, ...]:
@@ -95,7 +104,8 @@ class StoreWatch:
     async def series(self, problems: Mapping[str, str]) -> Series:
         """Return the metrics of the stores."""
         cell = self._keepers.live.cell
-        answers_s = {"database": cell.answer_s if cell is not None else None, "valkey": self._valkey_s()}
+        trip = self._valkey()
+        answers_s = {"database": cell.answer_s if cell else None, "valkey": trip.answer_s if trip else None}
         series: Series = {
             "gateway_store_up": {(kind,): [int(kind not in problems)] for kind in self.kinds()},
             "gateway_store_answer_seconds": {

@@ -83,6 +83,13 @@ class _Pending:
     used: tuple[int, int] | None = None
 
 
+class RoundTrip(NamedTuple):
+    """One question to the server: how long it took, and the own time minus that of the server. Seconds."""
+
+    answer_s: float
+    skew_s: float
+
+
 class LostCall(NamedTuple):
     """An open call of a process that was silent: the name of the process, the call, and what it is charged."""
 
@@ -155,14 +162,14 @@ class ValkeyGate:
             return self._unreachable()
         return None if self.epoch is not None and self.is_ready else _NOT_REBUILT
 
-    async def answer_s(self) -> float | None:
-        """Return the time of a round trip to the server in seconds, or None if it does not answer."""
+    async def round_trip(self) -> RoundTrip | None:
+        """Ask the server for its time. None: it does not answer."""
         began_s = time.perf_counter()  # the clock of an event loop has milliseconds
         try:
-            await self.connection.call("PING", deadline_s=_SLOW_S)
+            skew_s = await self.connection.skew_s()
         except ValkeyUnavailable:
             return None
-        return time.perf_counter() - began_s
+        return RoundTrip(time.perf_counter() - began_s, skew_s)
 
     def open_in(self, counter: Counter) -> int:
         """Return how many open calls of this process the store has counted in a counter."""

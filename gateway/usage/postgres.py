@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import lru_cache
@@ -306,6 +307,15 @@ def upgrade(server: StoreServer, owner: StoreServer | None = None) -> tuple[int 
 def current_schema(server: StoreServer) -> int | None:
     """Return the number of the schema of a database, or None. Raises StateError."""
     return _run_once(server, schema_number)
+
+
+def skew_of(server: StoreServer) -> float:
+    """Return the own time minus that of a database in seconds. Raises StateError."""
+
+    async def ask(connection: PostgresConnection) -> float:
+        return time.time() - float(await connection.fetchval("SELECT extract(epoch FROM clock_timestamp())"))
+
+    return _run_once(server, ask)
 
 
 def _run_once(

@@ -123,18 +123,25 @@ class CellDatabase:
 
     # --- instances --------------------------------------------------------------------------------
 
-    def sign(self, sign: Sign) -> None:
-        """Store a sign of life. Instances that have been silent for an hour are forgotten."""
-        self.fetch(
+    def now_s(self) -> float:
+        """Return the Unix time of the server."""
+        found: float = self.fetch(f"SELECT {_NOW_S}")[0][0]
+        return found
+
+    def sign(self, sign: Sign) -> float:
+        """Store a sign of life, and return its Unix time by the server. Instances silent for an hour are forgotten."""
+        [[seen_s]] = self.fetch(
             "WITH gone AS (DELETE FROM cell_instance WHERE instance <> $1 AND seen_at < "  # noqa: S608  # constants
             f"{_NOW_S} - {_FORGOTTEN_S}) INSERT INTO cell_instance (instance, owner, name, version, release, since, "
             f"is_draining, rows_waiting, seen_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, {_NOW_S}) "
             "ON CONFLICT (instance) DO UPDATE SET owner = excluded.owner, name = excluded.name, "
             "version = excluded.version, release = excluded.release, since = excluded.since, "
-            "is_draining = excluded.is_draining, rows_waiting = excluded.rows_waiting, seen_at = excluded.seen_at",
+            "is_draining = excluded.is_draining, rows_waiting = excluded.rows_waiting, seen_at = excluded.seen_at "
+            "RETURNING seen_at",
             self.instance, self.owner, sign.name, sign.version, sign.release, sign.since, sign.is_draining,
             sign.rows_waiting,
         )  # fmt: skip
+        return float(seen_s)
 
     def leave(self) -> None:
         """Give up all leases, and remove the instance from the list, unless another process of it has signed."""
@@ -187,7 +194,7 @@ class CellDatabase:
 
     def schedules(self, since_s: float) -> tuple[list[ScheduleRow], float]:
         """Return the schedules that changed since the time of an earlier look, and the time of this one."""
-        now_s: float = self.fetch(f"SELECT {_NOW_S}")[0][0]
+        now_s = self.now_s()
         rows = self.fetch(
             "SELECT version, assistant, region, identity, progress, revision, changed_at FROM cell_schedule "
             "WHERE changed_at >= $1",

@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import ssl
+import time
 from collections import deque
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -227,6 +228,11 @@ class ValkeyConnection:
             if error.code != "NOSCRIPT":
                 raise
         return await self.call("EVAL", script.source, *words, deadline_s=deadline_s)
+
+    async def skew_s(self) -> float:
+        """Return the own time minus that of the server in seconds. Raises ValkeyUnavailable."""
+        seconds, micros = cast("list[bytes]", await self.call("TIME", deadline_s=_CONNECT_S))
+        return time.time() - (int(seconds) + int(micros) / 1e6)
 
     async def _keep(self) -> None:
         """Connect again whenever the connection is lost."""

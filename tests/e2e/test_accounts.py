@@ -137,7 +137,8 @@ def test_killed_process_loses_no_row(tmp_path: Path, workers: int) -> None:
     rows = rows_of(tmp_path)
     assert Counter(row["outcome"] for row in rows) == {"answered": answered, "lost": 4}
     lost = [row for row in rows if row["outcome"] == "lost"]
-    assert {(row["usage_source"], row["total_tokens"]) for row in lost} == {("estimated", HELD_TOKENS)}
+    assert {row["usage_source"] for row in lost} == {"estimated"}
+    assert all(PROMPT_TOKENS < row["total_tokens"] < HELD_TOKENS for row in lost), "input and time, not the hold"
 
 
 def _ask_in_vain(gateway: GatewayProcess) -> None:

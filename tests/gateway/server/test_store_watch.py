@@ -12,16 +12,45 @@ from gateway.free_space import FreeSpace
 from gateway.model.budget import Stores, StoreServer
 from gateway.model.status import WorkerStatus
 from gateway.server.store_watch import StoreWatch
+from gateway.usage.gate_valkey import RoundTrip
 
 STORES = Stores(StoreServer("database", "db", 5432, "DE"), StoreServer("valkey", "valkey", 6379, "DE"))
 SPACE = FreeSpace(70 * 1024**2, 1024**3)
 
 
-def watch(directory: Path, stores: Stores | None, *, problem: str = "", of_journal: bool = False) -> StoreWatch:
-    live: Any = SimpleNamespace(cell=None, config=SimpleNamespace(stores=stores))
+def watch(
+    directory: Path,
+    stores: Stores | None,
+    *,
+    problem: str = "",
+    of_journal: bool = False,
+    skews_s: tuple[float, float] | None = None,
+) -> StoreWatch:
+    cell = trip = None
+    if skews_s is not None:
+        cell = SimpleNamespace(database_problem="", answer_s=0.001, skew_s=skews_s[0])
+        trip = RoundTrip(0.001, skews_s[1])
+    live: Any = SimpleNamespace(cell=cell, config=SimpleNamespace(stores=stores))
     ledger = SimpleNamespace(problem=problem or None, is_of_journal=of_journal)
     keepers: Any = SimpleNamespace(live=live, ledger=ledger)
-    return StoreWatch(directory, keepers, lambda: None, lambda _: SPACE)
+    return StoreWatch(directory, keepers, lambda: trip, lambda _: SPACE)
+
+
+@pytest.mark.parametrize(
+    ("skews_s", "words"),
+    [
+        ((0.0, 30.0), None),
+        ((0.0, -31.0), "31 s behind that of the shared store `valkey`"),
+        ((7_300.0, 0.0), "2 hours ahead of that of the shared store `database`"),
+    ],
+)
+async def test_clock_that_differs_is_a_problem_and_no_store_is_down(
+    tmp_path: Path, skews_s: tuple[float, float], words: str | None
+) -> None:
+    it = watch(tmp_path, STORES, skews_s=skews_s)
+    problems = it.problems(())
+    assert problems == ({} if words is None else {"clock": f"the clock of this machine is {words}: run NTP on both"})
+    assert {value for [value] in (await it.series(problems))["gateway_store_up"].values()} == {1}
 
 
 @pytest.mark.parametrize(

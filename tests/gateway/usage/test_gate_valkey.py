@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import trustme
 
-from gateway.cli.cell import valkey_problem
+from gateway.cli.cell import valkey_state
 from gateway.model.budget import Money, StoreServer, Window
 from gateway.usage.amounts import NANO
 from gateway.usage.gate import BudgetLimit, CounterState, GateUnavailable, HoldGranted, HoldRefused, HoldRequest
@@ -264,7 +264,7 @@ async def test_server_in_cluster_mode_must_have_all_keys() -> None:
     with running_valkey(*options[0]) as empty, running_valkey(*options[1]) as full:
 
         async def problem(server: RunningValkey) -> str | None:
-            return await asyncio.to_thread(valkey_problem, server.address, table_of(BASE))
+            return (await asyncio.to_thread(valkey_state, server.address, table_of(BASE)))[0]
 
         assert await problem(empty) == IN_CLUSTER_MODE.format("CLUSTERDOWN")
         full.command("CLUSTER", "ADDSLOTSRANGE", "0", "16383")
