@@ -22,6 +22,7 @@ files settings                      leaves: opening an operator's files; process
 operator_errors                     errors that an operator reads, with their exit status
 child_process                       the command and the environment of child processes
 free_space                          the free space of the state directory, and who may use it
+clock_skew                          how much the clock differs from that of a server
 occasional_count                               the count of frequent events, for a log that names them once in a while
 undo                                the undo of a step whose follow-up fails
 release                             the version and the commit of this gateway

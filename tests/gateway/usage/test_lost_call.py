@@ -1,4 +1,4 @@
-"""What a lost call is charged: input and the rule of time until the last sign of life, at most its hold."""
+"""The charge of a lost call: input and the rule of time until the last sign of life, at most its hold."""
 
 from __future__ import annotations
 
