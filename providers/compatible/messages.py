@@ -25,12 +25,11 @@ from providers.chat import (
 )
 from providers.compatible.dialect import CompatibleDialect, Requests
 from providers.failures import UnsupportedFeature
-from providers.formats.reasoning_state import unpack_details
 from providers.formats.role_alternation import alternate_roles, without_blank_messages
 from providers.formats.tool_calls import arguments_of
 from providers.formats.tool_results import results_as_text
 from providers.json_values import dumps_text, is_json_object
-from providers.openai_json.encode_request import encode_message, encode_part, return_members
+from providers.openai_json.encode_request import encode_message, encode_part, return_state
 
 
 def encode_messages(
@@ -54,14 +53,9 @@ def encode_messages(
     encoded = [
         _message(message, dialect, with_reasoning=position in positions) for position, message in enumerate(messages)
     ]
-    if dialect.answers.sealed_details:
-        for message, body in zip(messages, encoded, strict=True):
-            calls = message.tool_calls if isinstance(message, AssistantMessage) else ()
-            if details := [entry for call in calls for entry in unpack_details(call, model)]:
-                body["reasoning_details"] = details
     for message, body in zip(messages, encoded, strict=True):
         if isinstance(message, AssistantMessage) and message.tool_calls:
-            return_members(message.tool_calls, body["tool_calls"], model)
+            return_state(message, body, model)
     if rule.prefill is not None and continues and isinstance(messages[-1], AssistantMessage):
         encoded[-1].update(rule.prefill.message)
     return encoded

@@ -145,23 +145,51 @@ def unpack(signature: str | None, model: str) -> tuple[Thought, ...]:
     return tuple(thoughts)
 
 
-def _sealed_rows(details: Sequence[Mapping[str, object]], call_id: str) -> list[object]:
-    """Return the sealed entries of OpenRouter's `reasoning_details`.
+class DetailCollector:
+    """Collect the entries of `reasoning_details` (OpenRouter's form) until the next tool call, which carries them.
 
-    Only encrypted entries come in one piece, and they are what a model needs: Gemini refuses a call without its own.
-    The entry of the call itself names it, and gets the call's id when it is sent back.
+    Only sealed entries return: those with encrypted `data`, and a text with its `signature`. Others are reasoning that
+    anybody can read. A stream cuts a text into pieces, of which the last one has the signature. "Gemini models require
+    OpenRouter reasoning details to be preserved in each request". source: massgen/MassGen#624, earendil-works/pi#260,
+    RooCodeInc/Roo-Code#10640; as_of 2026-11-26.
     """
-    return [
-        {**entry, "id": ""} if entry.get("id") == call_id else dict(entry)
-        for entry in details
-        if entry.get("type") == "reasoning.encrypted" and isinstance(entry.get("data"), str)
-    ]
+
+    def __init__(self) -> None:
+        self._entries: list[tuple[dict[str, object], list[str]]] = []
+        self._characters = 0
+
+    def add(self, entry: Mapping[str, object], *, is_piece: bool) -> None:
+        """Add an entry. `is_piece`: it may continue the text of the last one."""
+        text = entry.get("text")
+        pieces = [text] if isinstance(text, str) else []
+        self._characters += sum(len(value) for value in entry.values() if isinstance(value, str))
+        if self._characters > _MAX_CHARACTERS:
+            self._entries.clear()
+        elif is_piece and self._entries and _continues(entry, self._entries[-1][0]):
+            known, before = self._entries[-1]
+            known.update({name: value for name, value in entry.items() if value is not None})
+            before += pieces
+        elif len(self._entries) < _MAX_THOUGHTS:
+            self._entries.append((dict(entry), pieces))
+
+    def take(self) -> list[Mapping[str, object]]:
+        """Return the sealed entries since the previous call. Clears all."""
+        sealed: list[Mapping[str, object]] = [
+            {**entry, "text": "".join(pieces)} if pieces else entry
+            for entry, pieces in self._entries
+            if _is_sealed(entry)
+        ]
+        self._entries.clear()
+        return sealed
 
 
-def unpack_details(call: ToolCall, model: str) -> list[Mapping[str, object]]:
-    """Return the entries of `reasoning_details` in a call's signature, or none if another model gave it."""
-    entries = [row for row in unpack_rows(call.signature, model) if isinstance(row, dict)]
-    return [{**entry, "id": call.id} if entry.get("id") == "" else entry for entry in entries]
+def _continues(entry: Mapping[str, object], last: Mapping[str, object]) -> bool:
+    is_text = entry.get("type") == last.get("type") == "reasoning.text"
+    return is_text and entry.get("index") == last.get("index") and not last.get("signature")
+
+
+def _is_sealed(entry: Mapping[str, object]) -> bool:
+    return any(isinstance(seal := entry.get(name), str) and seal for name in ("data", "signature"))
 
 
 def pack_call(
@@ -170,17 +198,42 @@ def pack_call(
     """Pack what a call of OpenAI's form carries: the sealed entries before it, and its members next to `function`.
 
     Google's endpoint in OpenAI's form has the signature of a call there, as `extra_content`. A list marks the members.
+    The entry of the call itself names it, and gets the call's id when it is sent back.
     """
+    entries = [{**entry, "id": ""} if entry.get("id") == call_id else dict(entry) for entry in details]
+    return _pack_state(members, entries, model)
+
+
+def _pack_state(members: Mapping[str, object], entries: Sequence[Mapping[str, object]], model: str) -> str | None:
     try:
-        own = [[dict(members)]] if members else []
-        return pack_rows([*own, *_sealed_rows(details, call_id)][:_MAX_THOUGHTS], model)
+        return pack_rows([*([[dict(members)]] if members else []), *entries][:_MAX_THOUGHTS], model)
     except (TypeError, JsonError):  # half of a surrogate pair, or nested too deeply: no state that a model has made
         return None
 
 
-def unpack_members(call: ToolCall, model: str) -> Mapping[str, object]:
+def join_states(first: str, second: str, model: str) -> str | None:
+    """Return one signature for what two pieces of a call of OpenAI's form carry."""
+    members = {**unpack_members(first, model), **unpack_members(second, model)}
+    entries = _unpack_entries(first, model)
+    known = [{**entry, "id": ""} for entry in entries]
+    entries += [entry for entry in _unpack_entries(second, model) if {**entry, "id": ""} not in known]
+    return _pack_state(members, entries, model)
+
+
+def unpack_details(call: ToolCall, model: str) -> list[Mapping[str, object]]:
+    """Return the entries of `reasoning_details` in a call's signature, or none if another model gave it."""
+    return [
+        {**entry, "id": call.id} if entry.get("id") == "" else entry for entry in _unpack_entries(call.signature, model)
+    ]
+
+
+def _unpack_entries(signature: str | None, model: str) -> list[Mapping[str, object]]:
+    return [row for row in unpack_rows(signature, model) if isinstance(row, dict)]
+
+
+def unpack_members(signature: str | None, model: str) -> Mapping[str, object]:
     """Return the members next to `function` in a call's signature, or none if another model gave it."""
-    match unpack_rows(call.signature, model):
+    match unpack_rows(signature, model):
         case [[dict(members)], *_]:
             return members
     return {}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, assert_never
 
 from providers.chat import (
@@ -26,7 +25,7 @@ from providers.chat import (
     ToolChoice,
     UserMessage,
 )
-from providers.formats.reasoning_state import unpack_members
+from providers.formats.reasoning_state import unpack_details, unpack_members
 from providers.formats.tool_calls import safe_call_name
 from providers.formats.tool_results import results_as_text
 
@@ -80,8 +79,8 @@ def encode_message(message: Message, *, with_reasoning: bool = False, model: str
         if with_reasoning and message.reasoning:
             body["reasoning_content"] = message.reasoning
         if message.tool_calls:
-            body["tool_calls"] = calls = [encode_tool_call(call) for call in message.tool_calls]
-            return_members(message.tool_calls, calls, model)
+            body["tool_calls"] = [encode_tool_call(call) for call in message.tool_calls]
+            return_state(message, body, model)
     elif type(message) is SystemMessage:
         body = {"role": message.role, "content": encoded}
     else:
@@ -114,11 +113,19 @@ def encode_tool_call(call: ToolCall) -> dict[str, object]:
     return {"id": call.id, "type": "function", "function": function}
 
 
-def return_members(calls: Sequence[ToolCall], encoded: Any, model: str) -> None:
-    """Give each encoded call the members next to `function` that this model sent with it, such as a signature."""
-    for call, body in zip(calls, encoded, strict=True):
+def return_state(message: AssistantMessage, body: dict[str, Any], model: str) -> None:
+    """Give an encoded message what its calls carry, if this model sent it, in the place where the model sent it.
+
+    These are members next to `function`, such as a signature, and the sealed entries of `reasoning_details`.
+    """
+    details: list[object] = []
+    for call, encoded in zip(message.tool_calls, body["tool_calls"], strict=True):
         if call.signature is not None:
-            body.update({name: value for name, value in unpack_members(call, model).items() if name not in body})
+            members = unpack_members(call.signature, model)
+            encoded.update({name: value for name, value in members.items() if name not in encoded})
+            details += unpack_details(call, model)
+    if details:
+        body["reasoning_details"] = details
 
 
 def encode_tool(tool: Tool) -> dict[str, object]:

@@ -15,7 +15,7 @@ import msgspec
 
 from providers.chat import Annotation, AssistantMessage, ChatCompletion, Choice, FinishReason, Logprobs, Usage
 from providers.failures import Failure, FailureKind, ProviderFailed
-from providers.formats.reasoning_state import pack_call
+from providers.formats.reasoning_state import DetailCollector, join_states, pack_call
 from providers.formats.tool_calls import arguments_text, calls_in
 from providers.json_values import (
     JsonError,
@@ -63,7 +63,8 @@ _WHOLE = ("stop", "length", "tool_calls")
 _NOTHING: Mapping[str, object] = {}
 _OF_TEXT = frozenset({"role", "content"})
 """The members of most deltas."""
-_OF_CALL = frozenset({"index", "id", "type", "function", "custom"})
+_OF_CALL = frozenset({"index", "id", "type", "function", "custom", "name", "arguments", "object", "status"})
+"""Members next to `function` that every call may have, or that repeat it. Others are state of the model."""
 _CONTENTS: Mapping[str, Content] = {
     **dict.fromkeys(("reasoning_content", "reasoning", "reasoning_details", "thinking"), "reasoning"),
     **dict.fromkeys(("tool_calls", "function_call"), "tool_calls"),
@@ -96,7 +97,6 @@ class Answers:
         message_is_delta: Whether a stream's choices have `message` instead of `delta`.
         may_repeat: Whether each piece of a stream may repeat the whole text so far.
         stop_left_in: Whether the text ends with the stop sequence that ended it.
-        sealed_details: Whether `reasoning_details` has sealed reasoning that the next request must return.
         events: The meaning of named events.
     """
 
@@ -110,13 +110,12 @@ class Answers:
     message_is_delta: bool = False
     may_repeat: bool = False
     stop_left_in: bool = False
-    sealed_details: bool = False
     events: Mapping[str, Ending] = field(default_factory=dict)
 
     @property
     def may_be_plain(self) -> bool:
         """Whether an answer of the usual form means the same as at OpenAI."""
-        differs = self.safety or self.inline_thoughts or self.sealed_details
+        differs = self.safety or self.inline_thoughts
         return not differs and _PLAIN_FINISH.keys().isdisjoint(self.finish)
 
     def of_server(self, flags: frozenset[str]) -> Answers:
@@ -366,11 +365,12 @@ class ChatReader:
     ) -> None:
         self.assembler = assembler or Assembler(model)
         self.assembler.joins_names = True
+        self.assembler.join_signatures = lambda first, second: join_states(first, second, model)
         self.errors = errors or shared_rules()
         self.sites = sites
         self._rule = rule or USUAL
         self._model = model
-        self._sealed: dict[int, list[Mapping[str, object]]] = {}
+        self._details: dict[int, DetailCollector] = {}
         self._tags: dict[int, ThinkTags] = {}
         self._grown: dict[tuple[int, str], Growth] = {}
         self._call_grown: dict[tuple[int, int], tuple[str, Growth]] = {}
@@ -480,9 +480,10 @@ class ChatReader:
         """Pass all content of a delta to the assembler, in the order in which a model produces it. Return its text."""
         take, assembler, content = delta.get, self.assembler, delta.get("content")
         thoughts, text = _read_reasoning(delta, self._rule.thoughts), read_text(content)
-        if self._rule.sealed_details and (details := take("reasoning_details")):
-            sealed = [entry for entry in map(as_map, as_list(details)) if "data" in entry]
-            self._sealed[index] = [*self._sealed.get(index, ()), *sealed][:MAX_CHOICES]
+        if details := as_list(take("reasoning_details")):
+            collector = self._details.setdefault(index, DetailCollector())
+            for detail in map(as_map, details):
+                collector.add(detail, is_piece=not is_whole)
         if self._rule.may_repeat:
             # A call, or the end, shows that a held text is complete.
             last = has_ended or bool(take("tool_calls"))
@@ -511,6 +512,9 @@ class ChatReader:
         if take("tool_calls") or take("function_call"):
             for position, entry in enumerate(calls_in(delta)):
                 self._read_call(as_map(entry), index, position if is_whole else None)
+        elif details and assembler.call_to_sign(index) is not None:
+            # They come after their call.
+            assembler.tool_call(choice=index, signature=self._signature({}, index, ""))
         if take("images") or type(content) is list:
             for url in _read_images(delta):
                 assembler.image(url, index)
@@ -544,10 +548,12 @@ class ChatReader:
 
     def _signature(self, source: Mapping[str, object], choice: int, id: str) -> str | None:
         """Return what the call carries to the next request, because clients send calls back unchanged."""
-        members = {name: source[name] for name in source.keys() - _OF_CALL if isinstance(source[name], dict)}
-        if not members and choice not in self._sealed:
+        others = {name: source[name] for name in source if name not in _OF_CALL}
+        members = {name: value for name, value in others.items() if value and isinstance(value, dict | list | str)}
+        details = self._details[choice].take() if choice in self._details else ()
+        if not members and not details:
             return None
-        return pack_call(self._sealed.pop(choice, ()), members, id, self._model)
+        return pack_call(details, members, id or self.assembler.call_to_sign(choice) or "", self._model)
 
 
 USUAL = Answers()

@@ -235,10 +235,14 @@ class Assembler:
         opened: The first event was returned.
         identified: `identify` would change nothing.
         joins_names: Names of calls may come in pieces, so a call waits for its first argument.
+        join_signatures: Joins the signatures of two pieces of a call. With it, a call that came at once is held until
+            the next event, because the next piece may have its signature. One that comes in pieces is not held:
+            clients show long arguments as they grow.
     """
 
     def __init__(self, model: str) -> None:
         self.done = self.identified = self.opened = self.joins_names = False
+        self.join_signatures: Callable[[str, str], str | None] | None = None
         self._asked_model = model
         self._id = self._model = ""
         self._created = 0
@@ -257,9 +261,17 @@ class Assembler:
         Returns:
             The events, in order.
         """
-        events = tuple(self._events)
-        self._events.clear()
+        held = None if self.done else self._held_call()
+        events = tuple(self._events if held is None else self._events[:-1])
+        self._events = [] if held is None else [held]
         return events
+
+    def _held_call(self) -> ToolCallDelta | None:
+        """Return the last event if it is a call that came at once, and nothing came after it."""
+        last = self._events[-1] if self._events and self.join_signatures is not None else None
+        if type(last) is not ToolCallDelta or not last.id:
+            return None
+        return last if self._choices[last.choice].calls[last.index].is_whole else None
 
     @property
     def whole(self) -> bool:
@@ -492,14 +504,44 @@ class Assembler:
         state.by_id[id or call.id] = call
         self._add_to_call(call, choice, arguments, id, name, signature)
 
+    def call_to_sign(self, choice: int) -> str | None:
+        """Return the last call of a choice if a piece may still add a signature to it: the client does not have it yet.
+
+        Args:
+            choice: The number of the choice.
+
+        Returns:
+            The provider's id of the call, which may be empty; None if there is no such call.
+        """
+        calls = self._choices[choice].calls if choice in self._choices else []
+        return calls[-1].provider_id if calls and self._is_open(calls[-1], choice) else None
+
+    def _is_open(self, call: _Call, choice: int) -> bool:
+        """Return whether the client does not have the call yet."""
+        held = self._held_call()
+        return not call.is_emitted or (held is not None and (held.index, held.choice) == (call.index, choice))
+
+    def _sign(self, call: _Call, choice: int, signature: str) -> None:
+        """Add a signature to a call. It is left out if the client has the call, whose id would carry it."""
+        if not self._is_open(call, choice):
+            return
+        if call.signature is None:
+            call.signature = signature
+        elif self.join_signatures is not None:
+            call.signature = self.join_signatures(call.signature, signature)
+        if call.is_emitted and (held := self._held_call()) is not None:
+            self._events[-1] = replace(held, signature=call.signature)
+
     def _add_to_call(self, call: _Call, choice: int, arguments: str, id: str, name: str, signature: str | None) -> str:
         """Add a piece to a call. Return what follows after the end of its arguments."""
-        state, signature = self._choice(choice), repair_surrogates(signature) if signature else ""
+        state = self._choice(choice)
         before = state.calls[call.index - 1] if call.index else None
         if before is not None and not (before.pieces and before.is_emitted) and call is state.calls[-1]:
             self._add_arguments(before, "{}" if before.is_empty and not before.pieces else "", choice)
         state.kinds.add("tool_calls")
-        self._call_characters += len(arguments) + len(id) + len(name) + len(signature)
+        self._call_characters += len(arguments) + len(id) + len(name) + len(signature or "")
+        if signature and signature != call.signature:
+            self._sign(call, choice, repair_surrogates(signature))
         # A provider may use many places or ids for one call, and each is stored.
         places = len(state.by_index) + len(state.by_id)
         if self._call_characters > _MAX_CALL_CHARACTERS or len(state.calls) > _MAX_TOOL_CALLS or places > _MAX_PLACES:
@@ -511,7 +553,6 @@ class Assembler:
                 self.fail(Failure(FailureKind.MALFORMED, "the provider's answer has a tool call with two names"))
                 return ""
             call.name += name
-        call.signature = call.signature or signature or None
         if not call.pieces and not call.cut and arguments.strip() == "null":
             arguments, call.is_empty = "", True
         arguments, cut = split_high_surrogate(call.cut + arguments)

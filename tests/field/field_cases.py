@@ -25,6 +25,7 @@ from gateway.assembly.application import Gateway
 from gateway.execution.httpx_transport import HttpxTransport
 from gateway.model.config_version import ConfigVersion
 from providers.vendors.bedrock.event_stream import encode_message
+from tests.field.next_turn import next_body
 from tests.kit.configs import Config, key_hash, table_of
 from tests.kit.gateway_command import in_this_process
 from tests.kit.gateway_process import running_gateway
@@ -291,7 +292,7 @@ def _frame(event: Any) -> str:
 
 @dataclass
 class Outcome:
-    """The answer that a client got, in the words of `want`."""
+    """The answer that a client got, in the words of `want`. `asked` is the body of its request."""
 
     status: int
     headers: Mapping[str, str]
@@ -306,6 +307,8 @@ class Outcome:
     error: Mapping[str, Any] = field(default_factory=dict)
     cost: str | None = None
     json: Any = None
+    events: list[Any] = field(default_factory=list)
+    asked: Mapping[str, Any] = field(default_factory=dict)
 
 
 def _read(dialect: str, response: httpx.Response) -> Outcome:
@@ -313,8 +316,7 @@ def _read(dialect: str, response: httpx.Response) -> Outcome:
     outcome = Outcome(response.status_code, response.headers, response.text)
     outcome.cost = response.headers.get("x-gateway-cost")
     is_json = response.text.startswith(("{", "["))
-    whole = json.loads(response.text) if is_json else None
-    events = whole if isinstance(whole, list) else [whole] if is_json else [*_sse(response.text)]
+    events = outcome.events = _events_in(response.text)
     if dialect == "responses" and not is_json:
         outcome.error = _mistake_in_events(events)
     pieces: dict[Any, list[str]] = {}
@@ -327,6 +329,13 @@ def _read(dialect: str, response: httpx.Response) -> Outcome:
         _READERS[dialect](event, outcome, pieces)
     outcome.tool_calls = [[name, _parsed(arguments)] for name, arguments in pieces.values()]
     return outcome
+
+
+def _events_in(answer: str) -> list[Any]:
+    if not answer.startswith(("{", "[")):
+        return [*_sse(answer)]
+    whole = json.loads(answer)
+    return whole if isinstance(whole, list) else [whole]
 
 
 def _parsed(arguments: str) -> Any:
@@ -562,8 +571,12 @@ def _is_slow(case: Case) -> bool:
 async def _run(case: Case, client: httpx.AsyncClient, providers: Providers) -> list[str]:
     mistakes: list[str] = []
     asked = [request for request in case.data["requests"] for _ in range(request.get("times", 1))]
-    outcomes = [_ask(client, request, stream=bool(case.stream)) for request in asked]
-    answers = await asyncio.gather(*outcomes) if _is_slow(case) else [await outcome for outcome in outcomes]
+    answers: list[Outcome] = []
+    if _is_slow(case):
+        answers = await asyncio.gather(*[_ask(client, request, stream=bool(case.stream)) for request in asked])
+    else:
+        for request in asked:
+            answers.append(await _ask(client, request, stream=bool(case.stream), former=answers[-1:]))
     for request, outcome in zip(asked, answers, strict=True):
         mistakes += differences(request.get("want", _want(case)), outcome)
     calls = {name: len(seen) for name, seen in providers.seen.items()}
@@ -603,9 +616,14 @@ def _member(value: Any, path: str) -> Any:
     return value
 
 
-async def _ask(client: httpx.AsyncClient, request: Mapping[str, Any], *, stream: bool) -> Outcome:
+async def _ask(
+    client: httpx.AsyncClient, request: Mapping[str, Any], *, stream: bool, former: Sequence[Outcome] = ()
+) -> Outcome:
     dialect = request.get("dialect", "chat")
     body = {"model": "-".join(_route(request)), "stream": stream, **_filled(request.get("body", {}))}
+    if request.get("continues"):
+        (last,) = former
+        body = {**next_body(dialect, last.asked, last.body, last.events), **body}
     if dialect == "chat":
         body.setdefault("messages", [{"role": "user", "content": "Hi"}])
         if stream:
@@ -614,15 +632,17 @@ async def _ask(client: httpx.AsyncClient, request: Mapping[str, Any], *, stream:
     headers: list[tuple[str, str]] = []
     for name, values in {**defaults, **request.get("headers", {})}.items():
         headers += [(name, value) for value in (values if isinstance(values, list) else [values])]
+    asked = dict(body)
     model = body.pop("model") if dialect == "gemini" else body["model"]
     if dialect == "gemini":
         body.pop("stream")
     of_dialect = _PATHS.get(dialect) or _GEMINI[stream].format(model)
     path, content = request.get("path", of_dialect), request.get("text") or json.dumps(body)
     method = request.get("method", "POST")
-    return _read(
-        dialect, await client.request(method, path, content=content if method == "POST" else None, headers=headers)
-    )
+    response = await client.request(method, path, content=content if method == "POST" else None, headers=headers)
+    outcome = _read(dialect, response)
+    outcome.asked = asked
+    return outcome
 
 
 def differences(want: Mapping[str, Any] | Sequence[Mapping[str, Any]], outcome: Outcome) -> list[str]:

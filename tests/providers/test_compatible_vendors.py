@@ -9,7 +9,7 @@ import sys
 import tomllib
 from collections.abc import Iterator
 from dataclasses import replace
-from itertools import pairwise
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -28,16 +28,19 @@ from providers.chat import (
     ChatRequest,
     Failed,
     FilePart,
+    Heartbeat,
     ImagePart,
     JsonObjectFormat,
     Message,
     NamedTool,
+    Opened,
     SystemMessage,
     TextDelta,
     TextPart,
     TextRun,
     Tool,
     ToolCall,
+    ToolCallDelta,
     ToolMessage,
     UserMessage,
 )
@@ -46,6 +49,7 @@ from providers.compatible.dialect import DialectError
 from providers.compatible.simulator import CompatibleSimulator, simulator_of
 from providers.compatible.simulator_request import objections
 from providers.failures import FailureKind, ProviderFailed, UnsupportedFeature
+from providers.formats import reasoning_state
 from providers.formats.reasoning_state import pack_call
 from providers.matching.capability_matching import match_capabilities
 from providers.matching.requirements import requirements_of
@@ -1165,69 +1169,137 @@ SIGNED_CALL = {
 }
 
 
-def sealed_calls(*, stream: bool, apart: bool) -> list[ToolCall]:
-    """Return the calls of an answer of Gemini at OpenRouter; `apart`: its reasoning comes before its call."""
-    adapter = adapter_named("openrouter")
-    where = target(adapter, "google/gemini-3-flash-preview")
-    whole = {"role": "assistant", "tool_calls": [SIGNED_CALL], "reasoning_details": [SEALED]}
-    if not stream:
-        body = {
-            "id": "c",
-            "object": "chat.completion",
-            "choices": [{"index": 0, "message": whole, "finish_reason": "tool_calls"}],
-        }
-        answer = adapter.parse_response(WireResponse(200, {}, json.dumps(body).encode(), 0), where)
-        return [*answer.choices[0].message.tool_calls]
-    parts = [{"reasoning_details": [SEALED]}, {"tool_calls": [SIGNED_CALL]}] if apart else [whole]
-    chunks = [{"id": "c", "choices": [{"index": 0, "delta": part, "finish_reason": None}]} for part in parts]
-    chunks.append({"id": "c", "choices": [{"index": 0, "delta": {}, "finish_reason": "tool_calls"}]})
-    parser = adapter.stream_parser(where)
-    data = b"".join(b"data: " + json.dumps(chunk).encode() + b"\n\n" for chunk in chunks) + b"data: [DONE]\n\n"
-    return [*fold((*parser.feed(data), *parser.close())).choices[0].message.tool_calls]
+OPEN_CALL = {**SIGNED_CALL, "function": {"name": "get_time", "arguments": ""}}
+SIGNED_TEXT = {
+    "type": "reasoning.text",
+    "text": "Hm, so.",
+    "format": "anthropic-claude-v1",
+    "index": 1,
+    "signature": "c2k",
+}
+TEXT_PIECES = [
+    {**SIGNED_TEXT, "text": "Hm", "signature": None},
+    {**SIGNED_TEXT, "text": ", so.", "signature": None},
+    {"type": "reasoning.text", "index": 1, "signature": "c2k"},
+]
+SIGNATURE = {"extra_content": {"google": {"thought_signature": "c2ln"}}}
+
+
+def any_compatible(provider: str) -> Any:
+    return COMPATIBLE if provider == COMPATIBLE.name else adapter_named(provider)
+
+
+def answered_call(provider: str, *parts: dict[str, Any], stream: bool = True) -> ToolCall:
+    """Return the call of an answer that is a message, or of a stream with these deltas, each in a read of its own."""
+    adapter, where = any_compatible(provider), Target("m", "/v1", UNKNOWN_MODEL)
+    name = "delta" if stream else "message"
+    chunks = [{"id": "c", "choices": [{"index": 0, name: part, "finish_reason": None}]} for part in parts]
+    if stream:
+        chunks.append({"id": "c", "choices": [{"index": 0, "delta": {}, "finish_reason": "tool_calls"}]})
+        parser = adapter.stream_parser(where)
+        fed = [parser.feed(b"data: " + json.dumps(chunk).encode() + b"\n\n") for chunk in chunks]
+        answer = fold((*chain(*fed), *parser.close()))
+    else:
+        chunks[0]["choices"][0]["finish_reason"] = "tool_calls"  # type: ignore[index]
+        answer = adapter.parse_response(WireResponse(200, {}, json.dumps(chunks[0]).encode(), 0), where)
+    (call,) = answer.choices[0].message.tool_calls
+    assert (call.id, call.name, call.arguments) == ("tool_0_get_time", "get_time", "{}")
+    return call
+
+
+def sent_back(provider: str, call: ToolCall, model: str = "m") -> dict[str, Any]:
+    """Return the message of the next request that has the call."""
+    history = (UserMessage("When?"), AssistantMessage(None, tool_calls=(call,)), ToolMessage(call.id, "noon"))
+    request = any_compatible(provider).build_request(
+        replace(ASK, messages=history), Target(model, "/v1", UNKNOWN_MODEL)
+    )
+    message: dict[str, Any] = json.loads(request.body)["messages"][1]
+    return message
 
 
 def test_sealed_reasoning_that_cannot_be_written_is_left_out() -> None:
     assert pack_call([{**SEALED, "data": "\ud83d"}], {}, "a", "m") is None
-    assert (
-        pack_call([{"type": "reasoning.text", "text": "Hm."}, {"type": "reasoning.encrypted", "data": 1}], {}, "a", "m")
-        is None
-    )
+    unsealed = [{"type": "reasoning.text", "text": "Hm."}, {"type": "reasoning.encrypted", "data": 1}]
+    call = answered_call("openrouter", {"reasoning_details": unsealed}, {"tool_calls": [SIGNED_CALL]})
+    assert call.signature is None
 
 
-@pytest.mark.parametrize(("stream", "apart"), [(False, False), (True, False), (True, True)])
-def test_call_carries_the_sealed_reasoning_of_openrouter(stream: bool, apart: bool) -> None:
+@pytest.mark.parametrize("provider", ["openai-compatible", "openrouter", "vllm"])
+@pytest.mark.parametrize(
+    ("parts", "details"),
+    [
+        ([{"tool_calls": [SIGNED_CALL], "reasoning_details": [SEALED, SIGNED_TEXT]}], [SEALED, SIGNED_TEXT]),
+        ([{"reasoning_details": [SEALED]}, {"tool_calls": [SIGNED_CALL]}], [SEALED]),
+        ([*({"reasoning_details": [one]} for one in TEXT_PIECES), {"tool_calls": [SIGNED_CALL]}], [SIGNED_TEXT]),
+        ([{"tool_calls": [OPEN_CALL]}, {"reasoning_details": [SEALED]}], [SEALED]),
+        ([{"tool_calls": [SIGNED_CALL]}, {"reasoning_details": [SEALED]}], [SEALED]),
+        ([{"reasoning_details": [SEALED]}, {"tool_calls": [SIGNED_CALL]}, {"reasoning_details": [SEALED]}], [SEALED]),
+    ],
+    ids=["at once", "before", "in pieces", "after the name", "after the call", "repeated"],
+)
+def test_call_carries_the_sealed_reasoning_of_its_message(
+    provider: str, parts: list[dict[str, Any]], details: list[dict[str, Any]]
+) -> None:
     """Gemini refuses a call without its signature, and most clients keep only the call."""
-    (call,) = sealed_calls(stream=stream, apart=apart)
-    history = (UserMessage("When?"), AssistantMessage(None, tool_calls=(call,)), ToolMessage(call.id, "noon"))
-    asked = replace(ASK, messages=history)
-    model = "google/gemini-3-flash-preview"
-    assert sent("openrouter", model, asked)["messages"][1]["reasoning_details"] == [SEALED]
-    assert "reasoning_details" not in sent("openrouter", "google/gemini-4", asked)["messages"][1]
-    broken = replace(call, signature=f"{(call.signature or '').partition('.')[0]}.!")
-    asked = replace(ASK, messages=(history[0], replace(history[1], tool_calls=(broken,)), history[2]))
-    assert "reasoning_details" not in sent("openrouter", model, asked)["messages"][1]
+    for stream in (True, False)[: 2 if len(parts) == 1 else 1]:
+        call = answered_call(provider, *parts, stream=stream)
+        message = sent_back(provider, call)
+        assert message["reasoning_details"] == details
+        assert "reasoning_details" not in sent_back(provider, call, "another")
+        broken = replace(call, signature=f"{(call.signature or '').partition('.')[0]}.!")
+        assert "reasoning_details" not in sent_back(provider, broken)
+
+
+def test_sealed_reasoning_that_is_too_long_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reasoning_state, "_MAX_CHARACTERS", 20)
+    parts = [{"reasoning_details": [one]} for one in TEXT_PIECES]
+    assert answered_call("openai-compatible", *parts, {"tool_calls": [SIGNED_CALL]}).signature is None
+
+
+@pytest.mark.parametrize(
+    ("pieces", "members"),
+    [
+        ([OPEN_CALL, {"index": 0, "function": {"arguments": "{}"}, **SIGNATURE}], SIGNATURE),
+        ([SIGNED_CALL, {"index": 0, **SIGNATURE}], SIGNATURE),
+        ([{**SIGNED_CALL, "a": "b"}, {"index": 0, **SIGNATURE}], {"a": "b", **SIGNATURE}),
+        ([{**OPEN_CALL, "a": "b"}, {"index": 0, "function": {"arguments": "{}"}, "a": "b"}], {"a": "b"}),
+    ],
+    ids=["with arguments", "after the call", "two members", "repeated"],
+)
+def test_signature_in_a_later_piece_of_a_call_is_carried(pieces: list[dict[str, Any]], members: dict[str, Any]) -> None:
+    call = answered_call("openai-compatible", *({"tool_calls": [piece]} for piece in pieces))
+    plain = {name: value for name, value in SIGNED_CALL.items() if name != "index"}
+    assert sent_back("openai-compatible", call)["tool_calls"] == [{**plain, **members}]
+    assert sent_back("openai-compatible", call, "another")["tool_calls"] == [plain]
+
+
+def test_call_that_the_client_has_gets_no_signature() -> None:
+    """Its id would change. A sign of life after the call shows that no piece of it is near."""
+    parser = COMPATIBLE.stream_parser(Target("m", "/v1", UNKNOWN_MODEL))
+    chunk = {"id": "c", "choices": [{"index": 0, "delta": {"tool_calls": [SIGNED_CALL]}, "finish_reason": None}]}
+    held = parser.feed(b"data: " + json.dumps(chunk).encode() + b"\n\n")
+    released = parser.feed(b": alive\n\n")
+    assert [type(event) for event in (*held, *released)] == [Opened, ToolCallDelta, Heartbeat]
+    assert not any(isinstance(event, ToolCallDelta) for event in held)
+    late = {**chunk, "choices": [{"index": 0, "delta": {"tool_calls": [{"index": 0, **SIGNATURE}]}}]}
+    end = {"id": "c", "choices": [{"index": 0, "delta": {}, "finish_reason": "tool_calls"}]}
+    rest = [event for one in (late, end) for event in parser.feed(b"data: " + json.dumps(one).encode() + b"\n\n")]
+    (call,) = fold((*held, *released, *rest, *parser.close())).choices[0].message.tool_calls
+    assert (call.arguments, call.signature) == ("{}", None)
+
+
+def test_members_that_are_no_state_are_not_carried() -> None:
+    plain = {"name": "get_time", "arguments": "{}", "status": "completed", "object": "tool", "empty": "", "nothing": {}}
+    assert answered_call("openai-compatible", {"tool_calls": [{**SIGNED_CALL, **plain, "count": 3}]}).signature is None
 
 
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("provider", ["openai-compatible", "openrouter", "vllm"])
-@pytest.mark.parametrize("beside", [{"extra_content": {"google": {"thought_signature": "c2ln"}}}, {"vendor": {"a": 1}}])
+@pytest.mark.parametrize("beside", [SIGNATURE, {"vendor": {"a": 1}}, {"thought_signature": "c2ln"}, {"seals": ["a"]}])
 def test_members_next_to_the_function_of_a_call_return_to_the_model_that_sent_them(
     provider: str, beside: dict[str, object], stream: bool
 ) -> None:
-    adapter = COMPATIBLE if provider == COMPATIBLE.name else adapter_named(provider)
-    where = Target("m", "/v1", UNKNOWN_MODEL)
-    part = {"role": "assistant", "tool_calls": [{**SIGNED_CALL, **beside}]}
-    choice = {"index": 0, "delta" if stream else "message": part, "finish_reason": "tool_calls"}
-    body = json.dumps({"id": "c", "choices": [choice]}).encode()
-    if stream:
-        parser = adapter.stream_parser(where)
-        answer = fold((*parser.feed(b"data: " + body + b"\n\ndata: [DONE]\n\n"), *parser.close()))
-    else:
-        answer = adapter.parse_response(WireResponse(200, {}, body, 0), where)
-    (call,) = answer.choices[0].message.tool_calls
-    history = (UserMessage("When?"), AssistantMessage(None, tool_calls=(call,)), ToolMessage(call.id, "noon"))
-    asked = replace(ASK, messages=history)
+    call = answered_call(provider, {"role": "assistant", "tool_calls": [{**SIGNED_CALL, **beside}]}, stream=stream)
     plain = {name: value for name, value in SIGNED_CALL.items() if name != "index"}
     for model, members in (("m", beside), ("another", {})):
-        body = json.loads(adapter.build_request(asked, replace(where, model=model)).body)
-        assert body["messages"][1]["tool_calls"] == [{**plain, **members}]
+        assert sent_back(provider, call, model)["tool_calls"] == [{**plain, **members}]
