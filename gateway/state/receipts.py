@@ -9,7 +9,7 @@ import sqlite3
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from datetime import UTC, datetime
 from functools import partial
@@ -27,6 +27,7 @@ from gateway.state.database import (
     describe_damage,
     describe_error,
     open_database,
+    open_large_to_read,
     open_to_read,
     sqlite_error,
     transaction,
@@ -53,6 +54,7 @@ _WRITE_S = 0.05
 """With the 0.05 s for which finished requests are collected, a kill loses at most 0.1 s."""
 _SWEEP_S = 600.0
 _SWEPT_AT_ONCE = 5_000
+_PAGE = 1_000
 _NO_CLIENT = ""
 
 _ABANDONED = "abandoned"
@@ -213,6 +215,46 @@ def find_receipts(directory: Path, request_id: str) -> list[dict[str, object]]:
             ).fetchall()
         seals = read_seals(directory) if is_sealed and rows else None
     return [_parsed(row[3]) if seals is None else _checked(seals, row)[0] for row in rows]
+
+
+def oldest_receipt_s(directory: Path) -> float | None:
+    """Return the Unix time of the oldest stored receipt, or None if there is none. Blocks. Raises StateError."""
+    with closing(open_large_to_read(directory, _NAME)) as database, sqlite_error("receipts.db can't be read"):
+        found: float | None = database.execute("SELECT MIN(at_s) FROM receipt").fetchone()[0]
+    return found
+
+
+def receipts_between(directory: Path, since_s: float, until_s: float) -> Iterator[tuple[str, dict[str, object] | None]]:
+    """Yield id and receipt of each request that ended in this time, oldest first. None: the receipt was changed.
+
+    It reads a page at a time, so that any number of receipts needs little memory, and a slow reader does not keep
+    SQLite from reusing the space of its log. Blocks. Raises StateError.
+    """
+    with closing(open_large_to_read(directory, _NAME)) as database:
+        with sqlite_error("receipts.db can't be read"):
+            is_sealed = "seal" in _columns(database)
+        seals = read_seals(directory) if is_sealed else None
+        page = (
+            f"SELECT number, id, client, at_s, content, {'seal' if is_sealed else 'NULL'} FROM receipt "  # noqa: S608
+            "WHERE (at_s, number) > (?, ?) AND at_s < ? ORDER BY at_s, number LIMIT ?"
+        )
+        after: tuple[float, int] = since_s, -1
+        while True:
+            with sqlite_error("receipts.db can't be read"):
+                rows = database.execute(page, (*after, until_s, _PAGE)).fetchall()
+            for _, *row in rows:
+                yield row[0], _unchanged(seals, (row[0], row[1], row[2], row[3], row[4]))
+            if len(rows) < _PAGE:
+                return
+            after = rows[-1][3], rows[-1][0]
+
+
+def _unchanged(seals: ReceiptSeals | None, row: tuple[str, str, float, object, object]) -> dict[str, object] | None:
+    """Return a stored receipt, or None if it is not the one that was stored."""
+    try:
+        return _parsed(row[3]) if seals is None else _checked(seals, row)[0]
+    except ReceiptDamaged:
+        return None
 
 
 def receipts_of(directory: Path, requests: Iterable[StoredRequest]) -> list[dict[str, object]]:

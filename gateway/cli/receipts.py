@@ -1,0 +1,105 @@
+"""`gateway receipt list`: list the receipts of some days, with the places to which prompts went."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+from collections.abc import Iterator, Mapping
+from datetime import UTC, date, datetime, time, timedelta
+from typing import Any
+
+from gateway.cli.plan import state_directory
+from gateway.cli.terminal import expect_days, settings_of
+from gateway.config.problems import visible
+from gateway.files import path_exists
+from gateway.operator_errors import CommandError
+
+_OK, _CHANGED = 0, 1
+_NONE = "-"
+_SECONDS = len("2026-11-27T10:00:00")
+_WIDTHS = {"time": 20, "territory": 9, "region": 8, "outcome": 11, "client": 12, "request": 36}
+"""The columns with their usual widths. The list is printed while it is read, so the widest cell is not known."""
+
+
+def list_receipts(options: argparse.Namespace) -> int:
+    """Print the receipts of some days as a table or as lines of JSON. Return 1 if some were changed."""
+    from gateway.state.receipts import oldest_receipt_s, receipts_between
+    from providers.territories import Places
+
+    first, last = options.first, options.last
+    expect_days(first, last, datetime.now(UTC).date())
+    directory = state_directory(settings_of(options))
+    if not path_exists(directory / "receipts.db"):
+        raise CommandError(
+            f"there are no receipts in {directory}: a gateway that serves with this state directory keeps them"
+        )
+    oldest_s = oldest_receipt_s(directory)
+    since_s = -math.inf if first is None else _start_s(first)
+    _note_oldest(since_s, oldest_s)
+    until_s = math.inf if last is None else _start_s(last + timedelta(days=1))
+    places = None if options.territory is None else Places(frozenset({options.territory}))
+    shown, changed, first_changed = 0, 0, ""
+    for request, receipt in receipts_between(directory, since_s, until_s):
+        if receipt is None:
+            first_changed = first_changed or str(request)
+            changed += 1
+        elif places is None or ((territory := receipt.get("territory")) and places.contains(str(territory))):
+            if options.json:
+                print(json.dumps(receipt, separators=(",", ":"), ensure_ascii=False))
+            else:
+                if not shown:
+                    print(_line([*_WIDTHS], "sent to"))
+                print(_line(_cells(receipt), "; ".join(dict.fromkeys(_recipients(receipt))) or _NONE))
+            shown += 1
+    if not options.json:
+        count = f"\n{shown:,} receipt{'s' if shown != 1 else ''}"
+        print(count if shown else "there are no receipts of such requests")
+    if not changed:
+        return _OK
+    problem = f"{changed:,} receipts of these days were changed after they were stored, and are not shown"
+    print(f"gateway: {problem}; the first is of the request {visible(first_changed)}", file=sys.stderr)
+    return _CHANGED
+
+
+def _start_s(day: date) -> float:
+    return datetime.combine(day, time(), UTC).timestamp()
+
+
+def _note_oldest(since_s: float, oldest_s: float | None) -> None:
+    """Report that the days begin before the receipts do."""
+    if oldest_s is not None and -math.inf < since_s < oldest_s:
+        oldest = datetime.fromtimestamp(oldest_s, UTC).isoformat(timespec="seconds")
+        problem = f"--from is before the oldest receipt that is kept, of {oldest}"
+        reason = "earlier ones were deleted (`receipts.keep`), or none was written"
+        print(
+            f"gateway: {problem}: {reason}; `gateway usage --by territory,processes` reads the ledger", file=sys.stderr
+        )
+
+
+def _cells(receipt: Mapping[str, Any]) -> list[str]:
+    names = ("territory", "region", "outcome", "client", "id")
+    return [f"{str(receipt.get('at'))[:_SECONDS]}Z", *(str(receipt.get(name) or _NONE) for name in names)]
+
+
+def _line(cells: list[str], last: str) -> str:
+    padded = [visible(cell).ljust(width) for cell, width in zip(cells, _WIDTHS.values(), strict=True)]
+    return "  ".join([*padded, visible(last)])
+
+
+def _recipients(receipt: Mapping[str, Any]) -> Iterator[str]:
+    """Yield each deployment that was sent the prompt or a text of the request, with its places."""
+    for entry in receipt.get("tried") or ():
+        yield _recipient(entry)
+    for entry in receipt.get("judges") or ():
+        yield f"{_recipient(entry)} (verdict)"
+    if entry := receipt.get("shadow"):
+        yield f"{_recipient(entry)} (shadow)"
+
+
+def _recipient(entry: Mapping[str, Any]) -> str:
+    stores, processes = entry.get("stores"), entry.get("processes")
+    stored = "" if stores == processes else f", stored in {stores}"
+    proxy = f", through a proxy in {entry['proxy'].get('territory')}" if entry.get("proxy") else ""
+    return f"{entry.get('deployment')} in {processes}{stored}{proxy}"

@@ -1,0 +1,174 @@
+"""`gateway receipt list`: the receipts of a state directory, by the caller's territory and by days in UTC."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterable
+from contextlib import closing
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway.model.deployment import Proxy
+from gateway.model.record import AnsweredBy, AttemptRecord, Record
+from gateway.state import receipts
+from gateway.state.receipts import Receipts
+from providers.failures import Failure, FailureKind
+from providers.territories import Places
+from tests.cli.conftest import Command
+from tests.kit.configs import BASE, table_of
+from tests.kit.request_records import EU, record_with
+
+TABLE = table_of(BASE)
+INSIDE, OUTSIDE = ("DE, FR", "DE, FR"), ("US", "any")
+FAILED = Failure(FailureKind.UNAVAILABLE, "the provider is down", status=503)
+
+
+def sent_to(name: str, places: tuple[str, str] = INSIDE, failure: Failure | None = None) -> AttemptRecord:
+    return AttemptRecord(name, "openai", "m-1", 0.1, failure, 0.0, places)
+
+
+def request(name: str, territory: str | None = "DE", attempts: Iterable[AttemptRecord] = (), **more: Any) -> Record:
+    attempts = [*attempts] or [sent_to("house")]
+    record = record_with(
+        name, 0.0, TABLE.version, client="app", location=replace(EU, territory=territory), status=200, **more
+    )
+    record.answered_by = AnsweredBy(attempts[-1].deployment, "openai", "m-1", attempts[-1].places)
+    record.attempts = attempts
+    return record
+
+
+def keep(directory: Path, *records: tuple[str, Record]) -> None:
+    """Store receipts, each of a request that ended at a time in UTC."""
+    for at, record in records:
+        at_s = datetime.fromisoformat(at).replace(tzinfo=UTC).timestamp()
+        with closing(Receipts(directory, lambda: TABLE, clock=lambda at_s=at_s: at_s)) as store:  # type: ignore[misc]
+            store.take(record)
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> Path:
+    keep(
+        tmp_path,
+        ("2026-10-01T00:00:00", request("first")),
+        ("2026-10-01T23:59:59.9", request("bavarian", "DE-BY")),
+        ("2026-10-02T00:00:00", request("french", "FR")),
+        ("2026-10-02T12:00:00", request("unknown", None)),
+        ("2026-10-03T00:00:00", request("last")),
+    )
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("options", "found"),
+    [
+        ([], ["first", "bavarian", "french", "unknown", "last"]),
+        (["--territory", "DE"], ["first", "bavarian", "last"]),
+        (["--territory", "de-by"], ["bavarian"]),
+        (["--territory", "US"], []),
+        (["--from", "2026-10-01", "--to", "2026-10-01"], ["first", "bavarian"]),
+        (["--from", "2026-10-02"], ["french", "unknown", "last"]),
+        (["--to", "2026-10-02", "--territory", "DE"], ["first", "bavarian"]),
+    ],
+)
+def test_receipts_are_chosen_by_territory_and_days(
+    gateway: Command, state: Path, options: list[str], found: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A country contains its parts, and the last day is included. Every page is read."""
+    for most in (1_000, 2, 1):
+        monkeypatch.setattr(receipts, "_PAGE", most)
+        shown = gateway("receipt", "list", "--state", state, *options, "--json")
+        assert (shown.status, shown.err) == (0, "")
+        assert [json.loads(line)["id"] for line in shown.out.splitlines()] == found
+    lines = gateway("receipt", "list", "--state", state, *options).out.splitlines()
+    if found:
+        assert [line.split()[5] for line in lines[1 : len(found) + 1]] == found
+        assert lines[-1].split()[0] == str(len(found))
+    else:
+        assert lines == ["there are no receipts of such requests"]
+
+
+def test_table_names_each_deployment_that_was_sent_something(gateway: Command, tmp_path: Path) -> None:
+    proxied = replace(sent_to("far", OUTSIDE), proxy=Proxy("http://proxy.example:3128", Places(frozenset({"CH"}))))
+    keep(
+        tmp_path,
+        (
+            "2026-10-01T08:30:00",
+            request(
+                "r-1",
+                attempts=[sent_to("house", failure=FAILED), sent_to("house", failure=FAILED), proxied],
+                judges=[sent_to("guard")],
+                shadow=sent_to("trial"),
+            ),
+        ),
+    )
+    assert (
+        gateway("receipt", "list", "--state", tmp_path).out
+        == """\
+time                  territory  region    outcome      client        request                               sent to
+2026-10-01T08:30:00Z  DE         eu        ok           app           r-1                                   house in DE, FR; far in any, stored in US, through a proxy in CH; guard in DE, FR (verdict); trial in DE, FR (shadow)
+
+1 receipt
+"""
+    )
+
+
+def test_days_before_the_oldest_receipt_are_named(gateway: Command, state: Path) -> None:
+    shown = gateway("receipt", "list", "--state", state, "--from", "2026-09-30", "--territory", "FR", "--json")
+    assert (shown.status, json.loads(shown.out)["id"]) == (0, "french")
+    assert shown.err.startswith(
+        "gateway: --from is before the oldest receipt that is kept, of 2026-10-01T00:00:00+00:00: "
+        "earlier ones were deleted (`receipts.keep`), or none was written"
+    )
+
+
+def test_changed_receipts_are_not_shown(gateway: Command, state: Path) -> None:
+    """The territory that they name now decides nothing. A receipt that is not JSON is a changed one."""
+    with closing(sqlite3.connect(state / "receipts.db")) as database, database:
+        change = "UPDATE receipt SET content = replace(content, '\"DE\"', '\"US\"') WHERE id = 'first'"
+        assert database.execute(change).rowcount == 1
+        assert database.execute("UPDATE receipt SET content = '{' WHERE id = 'last'").rowcount == 1
+    for territory, found in (("DE", ["bavarian"]), ("US", [])):
+        shown = gateway("receipt", "list", "--state", state, "--territory", territory, "--json")
+        assert [json.loads(line)["id"] for line in shown.out.splitlines()] == found
+        problem = "2 receipts of these days were changed after they were stored, and are not shown"
+        assert (shown.status, shown.err) == (1, f"gateway: {problem}; the first is of the request first\n")
+
+
+def test_receipts_of_a_release_without_seals_are_shown(gateway: Command, state: Path) -> None:
+    with closing(sqlite3.connect(state / "receipts.db")) as database, database:
+        database.execute("ALTER TABLE receipt DROP COLUMN seal")
+    shown = gateway("receipt", "list", "--state", state, "--territory", "FR", "--json")
+    assert (shown.status, json.loads(shown.out)["id"], shown.err) == (0, "french", "")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--territory", "XX"], "'XX' is not a territory (ISO 3166)"),
+        (["--territory", "germany"], "did you mean DE (Germany)?"),
+        (["--territory", "@EEA"], "is not a territory"),
+        (["--from", "2026-10-02", "--to", "2026-10-01"], "--from 2026-10-02 is after --to 2026-10-01: exchange them"),
+        (["--from", "2999-01-01"], "--from 2999-01-01 is in the future: today is "),
+        (["--to", "2999-01-01"], "--to 2999-01-01 is in the future: today is "),
+        (["--from", "1.10.2026"], "'1.10.2026' is not a day, such as 2026-11-30"),
+        (["--to", "2026-13-01"], "'2026-13-01' is not a day"),
+    ],
+)
+def test_wrong_option_names_the_fix(gateway: Command, state: Path, options: list[str], message: str) -> None:
+    shown = gateway("receipt", "list", "--state", state, *options)
+    assert (shown.status, shown.out) == (2, "")
+    assert message in shown.err
+
+
+def test_directory_without_receipts_is_an_error(gateway: Command, tmp_path: Path) -> None:
+    assert "no state directory is set: set GATEWAY_STATE_DIR, or use --state DIR" in gateway("receipt", "list").err
+    shown = gateway("receipt", "list", "--state", tmp_path)
+    message = f"there are no receipts in {tmp_path}: a gateway that serves with this state directory keeps them\n"
+    assert (shown.status, shown.out) == (2, "")
+    assert shown.err.endswith(message)
+    assert [*tmp_path.iterdir()] == []
