@@ -8,7 +8,7 @@ converts the values to OpenAI's JSON and back.
 
 from __future__ import annotations
 
-from providers.chat.answers import AnswerRefused, ChatCompletion, Choice, FinishReason, Logprobs, Usage
+from providers.chat.answers import AnswerRefused, ChatCompletion, Choice, FinishReason, Logprobs, ServiceTier, Usage
 from providers.chat.events import (
     AnnotationsDelta,
     ChoiceFinish,
@@ -85,6 +85,7 @@ __all__ = [
     "ReasoningDelta",
     "RefusalDelta",
     "ResponseFormat",
+    "ServiceTier",
     "StreamEvent",
     "SystemMessage",
     "TextDelta",

@@ -9,13 +9,16 @@ from providers.chat.messages import AssistantMessage
 from providers.failures import Failure, ProviderFailed
 from providers.value import Value
 
-__all__ = ["AnswerRefused", "ChatCompletion", "Choice", "FinishReason", "Logprobs", "Usage"]
+__all__ = ["AnswerRefused", "ChatCompletion", "Choice", "FinishReason", "Logprobs", "ServiceTier", "Usage"]
 
 Logprobs = Mapping[str, object]
 """Log probabilities in OpenAI's shape (`content` and `refusal` are lists of tokens). They are passed through unread."""
 
 FinishReason = Literal["stop", "length", "tool_calls", "content_filter", "other"]
 """Why a choice ended. `other` is a reason that the adapter does not know. It is never treated as `stop`."""
+
+ServiceTier = Literal["auto", "default", "flex", "scale", "priority", "fast"]
+"""OpenAI's words for how a request was processed. Strict SDKs read no others (Python SDK 3.54, read 2026-11-22)."""
 
 
 class Usage(Value, frozen=True):
@@ -94,7 +97,7 @@ class ChatCompletion(Value, frozen=True):
         created: When it was created, in Unix seconds, or 0 if unknown.
         choices: The choices, in the order of their index.
         usage: Token counts, or None if the provider reported none.
-        service_tier: The provider's word for how the request was processed.
+        service_tier: How the request was processed, in one of OpenAI's words. Another vendor's own word is left out.
         system_fingerprint: The provider's identifier of the model's setup.
     """
 

@@ -4,7 +4,8 @@ Each adapter calls `fit` before it encodes a request. The result satisfies the v
 sends, and the model learns the same as far as the vendor can express it:
 
 - One system message at the beginning. A later one becomes text of the user that names its origin. Blank ones go.
-- Turns of the user that follow each other become one where a system message must be the first: templates want both.
+- Where a system message must be the first, templates decide. Then turns of the user that follow each other become one,
+  and a turn of the assistant without text, reasoning and calls is left out, unless it is the last.
 - Names of tools and ids of calls have the vendor's form, the same everywhere in the request. `client_names` leads back.
 - Schemas have the vendor's subset, and `strict` is stated only where it is possible.
 - At most four marks for a cache, as many as Claude and DashScope take: those of tools, of system messages and the last
@@ -41,6 +42,7 @@ from providers.chat import (
     UserMessage,
     change_request,
     prompt_text,
+    said_in,
 )
 from providers.formats.role_alternation import joined_content
 from providers.formats.schemas import allows_strict, answer_schema, tool_schema
@@ -153,6 +155,8 @@ def _needs_change(messages: Sequence[Message], takes: Takes) -> bool:
             return True
         if type(message) is UserMessage and position and not takes_more and type(messages[position - 1]) is UserMessage:
             return True
+        if position + 1 < len(messages) and not takes_more and _is_empty_turn(message):
+            return True
     return not takes_more and type(messages[-1]) is SystemMessage
 
 
@@ -168,13 +172,23 @@ def _is_blank(message: SystemMessage) -> bool:
     return not text.strip() if isinstance(text, str) else not any(part.text.strip() for part in text)
 
 
+def _is_empty_turn(message: Message) -> bool:
+    """Return whether it is an answer without anything, as one that was cut off before its first word."""
+    return type(message) is AssistantMessage and not (
+        message.tool_calls or message.reasoning or said_in(message).strip()
+    )
+
+
 def _with_system_first(request: ChatRequest, takes: Takes) -> Fitted:
     """Return the request with one system message at the beginning, or with all that are not blank (`any`)."""
     first: list[SystemMessage] = []
     rest: list[Message] = []
     late: list[str] = []
     is_late = False
-    for message in request.messages:
+    end = len(request.messages) - 1
+    for position, message in enumerate(request.messages):
+        if takes.system != "any" and position < end and _is_empty_turn(message):
+            continue
         if isinstance(message, SystemMessage):
             if _is_blank(message):
                 continue

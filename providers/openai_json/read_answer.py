@@ -13,7 +13,16 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from providers.chat import Annotation, AssistantMessage, ChatCompletion, Choice, FinishReason, Logprobs, Usage
+from providers.chat import (
+    Annotation,
+    AssistantMessage,
+    ChatCompletion,
+    Choice,
+    FinishReason,
+    Logprobs,
+    ServiceTier,
+    Usage,
+)
 from providers.failures import Failure, FailureKind, ProviderFailed
 from providers.formats.reasoning_state import DetailCollector, join_states, pack_call
 from providers.formats.tool_calls import arguments_text, calls_in
@@ -248,7 +257,7 @@ class _PlainAnswer(msgspec.Struct, frozen=True):
     model: _Text
     created: Annotated[int, msgspec.Meta(ge=0, le=LAST_SECOND)]
     choices: Annotated[list[_PlainChoice], msgspec.Meta(min_length=1, max_length=MAX_CHOICES)]
-    service_tier: _Text | None = None
+    service_tier: ServiceTier | None = None
     system_fingerprint: _Text | None = None
     usage: msgspec.Raw = msgspec.Raw(b"null")
     error: Any = None

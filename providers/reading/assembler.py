@@ -30,7 +30,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Literal, get_args
 
 import msgspec
 
@@ -49,6 +49,7 @@ from providers.chat import (
     Opened,
     ReasoningDelta,
     RefusalDelta,
+    ServiceTier,
     StreamEvent,
     TextDelta,
     TextRun,
@@ -71,6 +72,7 @@ _MAX_TOOL_CALLS = 512
 _MAX_PLACES = 8192
 _NOT_JSON = Failure(FailureKind.NOT_JSON, "the provider's answer has a tool call whose arguments are not a JSON object")
 _EMPTY = Failure(FailureKind.MALFORMED, "the provider's answer is empty, and nothing of it was counted")
+_SERVICE_TIERS = frozenset(get_args(ServiceTier))
 _CUTTING: tuple[FinishReason, ...] = ("length", "content_filter")
 """Finishes that explain arguments which are not whole."""
 _IN_STRING = re.compile(r'(?:[^"\\]++|\\.)*+', re.DOTALL)
@@ -307,11 +309,11 @@ class Assembler:
         """Record how the answer is processed. Call it before the first content. The first value of each is kept.
 
         Args:
-            service_tier: See `ChatCompletion`.
+            service_tier: The provider's word for it. One that OpenAI does not have is left out.
             system_fingerprint: See `ChatCompletion`.
         """
-        if service_tier and self._tier is None:
-            self._tier = repair_surrogates(service_tier)
+        if self._tier is None and service_tier in _SERVICE_TIERS:
+            self._tier = service_tier
         if system_fingerprint and self._fingerprint is None:
             self._fingerprint = repair_surrogates(system_fingerprint)
 

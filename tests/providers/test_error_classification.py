@@ -377,11 +377,15 @@ STATES = [
     "The engine is dead", "Worker not ready", "No available worker for model m", "No running instance of this model",
     "no healthy upstream", "The model is sleeping", "The server is shutting down", "model failed to initialize",
     "模型加载失败", "显存不足", "服务正在启动中",
+    # Relays, about the provider that they ask.
+    "Failed to get response from provider", "upstream connect error or disconnect/reset before headers. reset reason: connection failure",
+    "No response received from the upstream", "The backend did not respond in time", "Unable to reach the provider", "上游服务无响应",
 ]  # fmt: skip
 """What servers of LM Studio, Ollama, llama.cpp, LocalAI, TabbyAPI, vLLM, TGI and Xinference say about their state."""
 NOT_STATES = [
     "Failed to load image from url", "Failed to load the chat template of the model", "Unable to load file: the document exited",
     "Requested adapter not loaded", "messages.0.content: the server crashed is not a valid type",
+    "Failed to connect to the provider of the tool", "The connection to the image's origin timed out", "provider: connection error is not a valid value of this field",
     "The prompt contains: worker died, failed to load model", "Invalid value: 'the worker died, failed to load model'",
 ]  # fmt: skip
 

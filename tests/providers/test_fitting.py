@@ -26,6 +26,7 @@ from providers.chat import (
     ToolCall,
     ToolMessage,
     UserMessage,
+    said_in,
     text_of,
 )
 from providers.formats.fitting import client_names, fit, fitted, sent_name
@@ -57,7 +58,14 @@ def turns(draw: st.DrawFn) -> tuple[Message, ...]:
 
 
 conversations = st.lists(
-    st.one_of(st.tuples(systems), st.tuples(st.builds(UserMessage, texts)), turns()), min_size=1, max_size=6
+    st.one_of(
+        st.tuples(systems),
+        st.tuples(st.builds(UserMessage, texts)),
+        st.tuples(st.builds(AssistantMessage, st.sampled_from([None, "", " ", "x"]))),
+        turns(),
+    ),
+    min_size=1,
+    max_size=6,
 ).map(lambda parts: tuple(message for part in parts for message in part))
 schemas = st.recursive(
     st.fixed_dictionaries(
@@ -150,6 +158,8 @@ def test_what_leaves_satisfies_the_vendors_table(takes: Takes, request: ChatRequ
     if takes.system == "first":
         assert said == list(sent.messages[:1]) or not said
         assert not isinstance(sent.messages[-1], SystemMessage)
+        answers = [message for message in sent.messages[:-1] if isinstance(message, AssistantMessage)]
+        assert all(message.tool_calls or said_in(message).strip() for message in answers)
     for text in (text_of(one.content) for one in request.messages if isinstance(one, SystemMessage)):
         assert not text.strip() or any(text in text_of(message.content) for message in sent.messages)
     called = [call for one in sent.messages if isinstance(one, AssistantMessage) for call in one.tool_calls]

@@ -162,10 +162,10 @@ class OpenAIAdapter(FactsAdapter):
 
 
 def _without_openai_only_fields(request: ChatRequest) -> ChatRequest:
-    """Replace what only OpenAI has: the role `developer`, `refusal`, `detail: original`, and some of the tools.
+    """Replace what only OpenAI has: the role `developer`, `refusal`, `detail: original`, null, and some of the tools.
 
-    Instead of the choice among some of the tools, only the allowed tools are sent. A tool without parameters gets an
-    empty schema.
+    Null next to a call becomes "", which strict servers demand. Instead of the choice among some of the tools, only the
+    allowed tools are sent. A tool without parameters gets an empty schema.
     """
     if isinstance(choice := request.tool_choice, AllowedTools):
         tools = tuple(tool for tool in request.tools if tool.name in choice.names)
@@ -184,6 +184,8 @@ def _without_openai_only(message: Message) -> Message:
             return replace(message, role="system")
         case AssistantMessage(refusal=str(refusal)):
             return replace(message, content=text_of(message.content) + refusal, refusal=None)
+        case AssistantMessage(content=None):
+            return replace(message, content="")
         case UserMessage(content=tuple(parts)) | ToolMessage(content=tuple(parts)) if any(map(_is_original, parts)):
             nearest = (replace(part, detail="high") if _is_original(part) else part for part in parts)
             return replace(message, content=tuple(nearest))

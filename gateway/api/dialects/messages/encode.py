@@ -16,7 +16,7 @@ from providers.chat import ChatCompletion, Choice, FinishReason, Usage, said_in
 from providers.chat.messages import is_data_uri, split_data_uri
 from providers.formats.tool_calls import arguments_of, safe_call_id
 from providers.json_values import dumps
-from providers.value import Value
+from providers.value import Value, change
 
 _LONG_ENOUGH = 16
 """An id of this length is not a number that a server gives to the calls of each answer anew."""
@@ -56,7 +56,7 @@ def encode_answer(completion: ChatCompletion, style: AnswerStyle, record: Record
     labelled, member = label_answer(completion, style, record, is_estimated=counted is None)
     choice = labelled.choices[0]
     message = choice.message
-    usage = counted or Usage(asked.prompt_tokens, estimated_output((choice,)))
+    usage = counted or estimated_usage(completion.usage, asked.prompt_tokens, estimated_output((choice,)))
     reason = stop_reason(choice.finish_reason, has_calls=bool(message.tool_calls), is_refusal=bool(message.refusal))
     body: dict[str, object] = {
         **message_head(completion.id, style.shown_model or completion.model, style, record),
@@ -137,6 +137,13 @@ def stop_reason(reason: FinishReason, *, has_calls: bool, is_refusal: bool) -> s
 def counted_usage(usage: Usage | None) -> Usage | None:
     """Return the provider's count, or None if it has none. Clients take zero tokens as free."""
     return usage if usage is not None and usage.prompt_tokens and usage.completion_tokens else None
+
+
+def estimated_usage(usage: Usage | None, prompt: int, output: int) -> Usage:
+    """Return the estimates of the input and the output. An input that the provider counted stays."""
+    if usage is None or not usage.prompt_tokens:
+        return Usage(prompt, output)
+    return change(usage, completion_tokens=output)
 
 
 def encode_usage(usage: Usage) -> dict[str, object]:

@@ -29,6 +29,7 @@ from gateway.api.dialects.messages.encode import (
     call_head,
     counted_usage,
     encode_usage,
+    estimated_usage,
     image_block,
     message_head,
     stop_reason,
@@ -289,7 +290,7 @@ class MessageStreamEncoder(StreamEncoder):
         self._close(written)
         reason = stop_reason(self._finish.reason, has_calls=bool(self._calls), is_refusal=self._is_refusal)
         counted = counted_usage(self.usage)
-        usage = counted or Usage(self._asked.prompt_tokens, max(1, self._bytes // 4))
+        usage = counted or estimated_usage(self.usage, self._asked.prompt_tokens, max(1, self._bytes // 4))
         last: dict[str, object] = {
             "delta": self._asked.end(reason, self._finish.stop_sequence),
             "usage": encode_usage(usage),
