@@ -8,11 +8,12 @@ stream and a JSON answer are read by the same calls, so both have the same resul
 - **Text.** Texts leave in the provider's order, none twice and none lost. Halves of a surrogate pair are joined. An
   adapter passes increments: a reader of snapshots must cut what it has passed already.
 - **Tool calls.** A call has its index, id and name once, first, and the client keeps the first id. The pieces of its
-  arguments, joined, are the provider's. Arguments that are a whole JSON object are never extended: what follows them
-  is the next call, the same again, or no JSON. Arguments that are not whole are never split. The provider's index
-  decides, where there is one; an id that changes while the arguments are not whole begins no call. A `whole_call` is
-  never joined with another one. A name in pieces is joined until the arguments begin. A call without arguments has
-  `{}`. A call without a name, and arguments that are not a JSON object unless the finish explains it, are failures.
+  arguments, joined, are the provider's, with control characters escaped in strings. Arguments that are a whole JSON
+  object are never extended: what follows them is the next call, the same again, or no JSON. Arguments that are not
+  whole are never split. The provider's index decides, where there is one; an id that changes while the arguments are
+  not whole begins no call. A `whole_call` is never joined with another one. A name in pieces is joined until the
+  arguments begin. A call without arguments has `{}`. A call without a name, and arguments that are not a JSON object
+  unless the finish explains it, are failures.
 - **Finish.** Finishes come after all other events of all choices, one for each choice, the most specific one that was
   reported. Content after a reported finish belongs to the answer. `stop` is only what the provider sent; with tool
   calls it is `tool_calls`, and `tool_calls` without any is `stop`. A choice that was seen and did not finish is a
@@ -58,7 +59,14 @@ from providers.chat import (
     UsageReport,
 )
 from providers.failures import Failure, FailureKind
-from providers.json_values import dumps, is_json_object, repair_escapes, repair_surrogates, split_high_surrogate
+from providers.json_values import (
+    dumps,
+    dumps_text,
+    is_json_object,
+    repair_escapes,
+    repair_surrogates,
+    split_high_surrogate,
+)
 from providers.reading.finishes import failed_by
 from providers.reading.token_counts import merged
 
@@ -78,6 +86,9 @@ _CUTTING: tuple[FinishReason, ...] = ("length", "content_filter")
 _IN_STRING = re.compile(r'(?:[^"\\]++|\\.)*+', re.DOTALL)
 _MARKS = re.compile(r'"(?:[^"\\]++|\\.)*+"|["{}\[\]]', re.DOTALL)
 """The marks of JSON that show where an object ends, and whole strings, which hide them."""
+_STRINGS = re.compile(r'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
+_CONTROL = re.compile(r"[\x00-\x1f]")
+_ESCAPE_OR_CONTROL = re.compile(r"\\.|[\x00-\x1f]", re.DOTALL)
 _SURROGATE = re.compile("[\ud800-\udfff]")
 LAST_SECOND = 9_999_999_999
 """A later Unix time (in the year 2286) is not in seconds."""
@@ -140,6 +151,14 @@ class _Call:
                         return mark.end()
         return length
 
+    def with_escapes(self, piece: str) -> str:
+        """Return the next piece with control characters escaped in its strings, where JSON allows none as they are."""
+        start = 1 if self.is_escaped else 0
+        rest = _IN_STRING.match(piece, start) if self.in_string else None
+        end = rest.end() + 1 if rest is not None else start
+        written = _STRINGS.sub(lambda one: _escape_controls(one[0]), piece[end:])
+        return piece[:start] + _escape_controls(piece[start:end]) + written
+
     def _skip(self, piece: str, start: int) -> int:
         """Skip the rest of a string from `start` on, which may go on in the next piece. Return where it ends."""
         rest = _IN_STRING.match(piece, start)
@@ -147,6 +166,10 @@ class _Call:
         self.in_string = end == len(piece) or piece[end] != '"'
         self.is_escaped = self.in_string and piece[end:] == "\\"
         return len(piece) if self.in_string else end + 1
+
+
+def _escape_controls(text: str) -> str:
+    return _ESCAPE_OR_CONTROL.sub(lambda one: one[0] if len(one[0]) > 1 else dumps_text(one[0])[1:-1], text)
 
 
 class _Choice:
@@ -559,6 +582,8 @@ class Assembler:
             arguments, call.is_empty = "", True
         arguments, cut = split_high_surrogate(call.cut + arguments)
         arguments, escape = repair_escapes(arguments)
+        if not call.is_whole and _CONTROL.search(arguments):
+            arguments = call.with_escapes(arguments)
         call.cut = escape + cut
         end = 0 if call.is_whole else call.end_in(arguments)
         if end or not self.joins_names:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import itertools
+import json
+import re
 import weakref
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -479,6 +481,24 @@ def test_a_character_cut_in_two_pieces_of_arguments_is_joined() -> None:
     assert calls_of(
         {"index": 0, "arguments": "\ud83d"}, {"index": 0, "arguments": "\ude00"}, {"index": 0, "name": "g"}
     ) == [(0, "call_id_0", "g", "😀")]
+
+
+@given(
+    st.dictionaries(st.text('a\t\n\x01"\\,: '), st.lists(st.text('b\n\x1f"\\é{}'))),
+    st.lists(st.integers(1, 9), min_size=1),
+    st.sampled_from([None, 1]),
+)
+def test_control_characters_in_strings_of_arguments_are_escaped(
+    value: dict[str, list[str]], sizes: list[int], indent: int | None
+) -> None:
+    """Some models write a line break into a string as it is, which a strict client cannot read."""
+    raw = json.dumps(value, ensure_ascii=False, indent=indent)
+    for control in "\t\n\x01\x1f":
+        raw = re.sub(r"(?<!\\)((?:\\\\)*)" + re.escape(json.dumps(control)[1:-1]), rf"\1{control}", raw)
+    ends = [*itertools.accumulate(itertools.islice(itertools.cycle(sizes), len(raw)))]
+    pieces = [raw[start:end] for start, end in itertools.pairwise([0, *ends])]
+    ((_, _, _, arguments),) = calls_of({"name": "f", "index": 0}, *({"index": 0, "arguments": one} for one in pieces))
+    assert json.loads(arguments) == value
 
 
 def test_call_without_a_name_is_a_malformed_answer() -> None:
