@@ -399,6 +399,33 @@ def test_small_territories_open_by_clicks_and_taps_alone(
         choose_by_pointer(page, code, press)
 
 
+@pytest.mark.parametrize(
+    ("code", "size_px", "off_px", "chosen_code"),
+    [
+        ("NR", 5, 10, "NR"),
+        ("TV", 4, -10, "TV"),
+        ("VA", 0, 6, "VA"),
+        ("MC", 4, 6, "MC"),
+        ("VA", 0, 30, "IT"),
+        ("NR", 5, 20, "RU"),
+    ],
+)
+def test_finger_that_misses_a_small_territory_by_some_pixels_chooses_it(
+    read_page: Callable[..., Any], code: str, size_px: int, off_px: int, chosen_code: str
+) -> None:
+    page = read_page("/?territory=RU", viewport={"width": 360, "height": 900}, has_touch=True)
+    page.locator("#map").scroll_into_view_if_needed()
+    place = world().places[code]
+    unit = place.size / size_px if size_px else 20_000 / 360 / 4
+    width = unit * page.evaluate("map.getBoundingClientRect().width")
+    x, y = place.position
+    page.evaluate(f"setBox([{x - width / 2}, {y - width * 0.22}, {width}, {width * 0.43737}])")
+    page.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+    left, top = client_position(page, (x, y))
+    page.touchscreen.tap(left + off_px, top)
+    chosen(page, chosen_code)
+
+
 @pytest.mark.parametrize("width", [1440, pytest.param(768, marks=pytest.mark.full), 360])
 def test_no_mark_covers_another_one_and_four_are_never_in_a_cluster(read_page: Callable[..., Any], width: int) -> None:
     page = read_page("/?territory=DE", viewport={"width": width, "height": 900})

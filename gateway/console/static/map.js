@@ -180,12 +180,30 @@ map.addEventListener("wheel", (event) => {
   zoom(Math.exp(-Math.max(-200, Math.min(200, event.deltaY * (event.deltaMode ? 30 : 1))) / 300), positionOf(event));
 }, { passive: false });
 
+// A finger does not hit a territory of a few pixels: it reaches farther on the sea, and a little on other land.
+function smallNear(event, area) {
+  const reach = area ? SIDE / 3 : SIDE / 2;
+  const unit = box[2] / map.getBoundingClientRect().width;
+  const [x, y] = positionOf(event);
+  let near = null;
+  for (const place of places.values()) {
+    const distance = Math.hypot(place.x - x, place.y - y) / unit;
+    if (place.size / unit < reach && distance < (near?.distance ?? reach)) near = { distance, place };
+  }
+  return near?.place.area;
+}
+
 map.addEventListener("click", (event) => {
+  if (event.target.closest?.(".cluster, .mark")) return pick(event, event.target.closest(".area"));
   const area = event.target.closest?.(".area");
+  pick(event, smallNear(event, area) ?? area);
+});
+
+function pick(event, area) {
   if (area && (event.ctrlKey || event.metaKey || event.shiftKey)) return;
   event.preventDefault();
   if (area && !moved) choose(area.dataset.choose);
-});
+}
 
 // One pointer drags the map, two of them zoom.
 const pointers = new Map();
