@@ -37,8 +37,8 @@ from providers.failures import Failure, FailureKind, ProviderFailed, Unsupported
 from providers.formats.fitting import client_names, events_with_client_names, with_client_names
 from providers.json_values import JsonError, as_map, dumps, loads, read_count
 from providers.matching.capability_matching import with_files_as_text, with_supported_choice, without_parameters
-from providers.matching.refused_fields import own_field
-from providers.matching.requirements import FEATURE_PARAMS, has_effects, moves_data, requirements_of
+from providers.matching.refused_fields import has_reasoning, own_field, refuses_reasoning
+from providers.matching.requirements import FEATURE_PARAMS, REASONING, has_effects, moves_data, requirements_of
 from providers.reading.errors import MESSAGES
 from providers.reading.folding import Folding
 from providers.reading.json_object import json_start_of
@@ -165,6 +165,8 @@ class UpstreamClient:
         recheck = partial(_recheck, still_allowed, step) if still_allowed is not None else None
         if self._streams_only:
             self._fold(step.deployment, options)
+        if self._refused:
+            step = self._without_reasoning(step, options.request)
         if options.usage is not None:
             return self._send_counted(step, secret, options, deadline, options.usage, recheck)
         chat, wire = self._write(step, options.request)
@@ -328,9 +330,18 @@ class UpstreamClient:
         if not refused or chat is None:
             return chat, wire
         now_s, of_client = self._clock(), requirements_of(chat).parameters
-        left_out = {name for name, until_s in refused.items() if now_s < until_s} - of_client
+        left_out = {name for name, until_s in refused.items() if now_s < until_s} - of_client - {REASONING}
+        if not left_out:
+            return chat, wire
         body = {name: value for name, value in as_map(loads(wire.body)).items() if name not in left_out}
         return chat, replace(wire, body=dumps(body))
+
+    def _without_reasoning(self, step: Step, request: ServedRequest) -> Step:
+        """Return the step without the reasoning of earlier answers, if its server has refused that."""
+        until_s = self._refused.get(_server_of(step.deployment), {}).get(REASONING, 0.0)
+        if self._clock() >= until_s or not isinstance(request, ChatRequest) or not has_reasoning(request):
+            return step
+        return msgspec.structs.replace(step, dropped=step.dropped | {REASONING})
 
     def _fold(self, deployment: Deployment, options: AttemptOptions) -> None:
         """Ask for a stream, and fold it, where the server has shown that it answers in streams only."""
@@ -341,7 +352,7 @@ class UpstreamClient:
             options.request = as_stream(request)
 
     def _as_operator_fault(self, failure: Failure, deployment: Deployment, sent: ChatRequest) -> Failure:
-        """Return FIELD_REFUSED if the provider refuses a field that the gateway adds to every request.
+        """Return FIELD_REFUSED if the provider refuses a field of the gateway, or the reasoning of earlier answers.
 
         A server of one's own is asked again without the field, and gets none of it for an hour: then it may have been
         replaced by a newer one.
@@ -359,6 +370,13 @@ class UpstreamClient:
             return replace(failure, detail=f"the endpoint may lack its version, such as /v1: {failure.detail}")
         if failure.kind is not FailureKind.INVALID_REQUEST:
             return failure
+        if not deployment.adapter.sites and refuses_reasoning(sent, failure):
+            self._refused.setdefault(_server_of(deployment), {})[REASONING] = self._clock() + _LEFT_OUT_S
+            kind, detail = (
+                FailureKind.FIELD_REFUSED,
+                f"reasoning of earlier answers is left out for an hour: {failure.detail}",
+            )
+            return replace(failure, kind=kind, message=MESSAGES[kind], detail=detail, param=None, should_retry=True)
         name = own_field(deployment.adapter, deployment.target, sent, failure)
         if name is None:
             return failure

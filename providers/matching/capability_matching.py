@@ -15,6 +15,7 @@ from typing import Any
 from providers.adapter import Capabilities
 from providers.catalogue.models import ModelFacts
 from providers.chat import (
+    AssistantMessage,
     ChatRequest,
     FilePart,
     ImagePart,
@@ -268,7 +269,7 @@ def without_parameters(request: ChatRequest, dropped: Set[str]) -> ChatRequest:
         changes["stop"] = tuple(filter(str.strip, request.stop))
     if "strict_tools" in dropped:
         changes["tools"] = tuple(replace(tool, strict=None) for tool in request.tools)
-    if "message_name" in dropped or "image_detail" in dropped:
+    if dropped & {"message_name", "image_detail", REASONING}:
         changes["messages"] = tuple(_without_inner(message, dropped) for message in request.messages)
     if request.unread:
         changes["unread"] = request.unread - dropped
@@ -280,6 +281,8 @@ def without_parameters(request: ChatRequest, dropped: Set[str]) -> ChatRequest:
 def _without_inner(message: Message, dropped: Set[str]) -> Message:
     if "message_name" in dropped and not isinstance(message, ToolMessage) and message.name is not None:
         message = replace(message, name=None)
+    if REASONING in dropped and isinstance(message, AssistantMessage) and message.reasoning is not None:
+        message = replace(message, reasoning=None)
     if "image_detail" not in dropped or not isinstance(message, UserMessage | ToolMessage):
         return message
     if isinstance(message.content, str):

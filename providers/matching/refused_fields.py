@@ -1,7 +1,8 @@
-"""Recognise that a provider refused a field that no client has sent: one that the gateway adds to every request.
+"""Recognise that a provider refused a field which the gateway can leave out.
 
-An operator's own server may refuse unknown fields, such as the one that asks for a stream's usage. The client must not
-be blamed for a field that it did not send.
+One that no client has sent, because the gateway adds it to every request: an operator's own server may refuse unknown
+fields, such as the one that asks for a stream's usage, and the client must not be blamed for it. Or the reasoning of
+earlier answers, which an answer does not need.
 """
 
 from __future__ import annotations
@@ -10,19 +11,22 @@ import re
 from collections.abc import Iterator, Mapping
 
 from providers.adapter import Adapter, Target
-from providers.chat import ChatRequest, Tool, UserMessage, change_request
+from providers.chat import AssistantMessage, ChatRequest, Tool, UserMessage, change_request
 from providers.failures import Failure, UnsupportedFeature
 from providers.json_values import JsonError, as_map, loads
 
 _Path = tuple[str, ...]
 
-_NAME = r"(?P<path>[A-Za-z_][\w.\[\]-]{0,127})"
+_PLACE = r"[A-Za-z_][\w.\[\]-]{0,127}"
+_NAME = rf"(?P<path>{_PLACE})"
+# Cerebras writes the path in front of a sentence that names it too.
+_PLACE_FIRST = rf"(?:(?P<place>{_PLACE}): (?=.*'(?P=place)'))?"
 # Messages of servers for an unknown field, if the error has no separate `param`. The whole message must match, so that
 # a prompt that is repeated in an error can't match. source: OpenAI's and Azure's API, Groq's, pydantic 1 and 2 (vLLM
 # before 0.6, FastAPI, Mistral, Anthropic, Fireworks), Go's encoding/json, jsonschema, Google's API, transformers serve;
 # as_of 2026-11-26.
 _SENTENCES = tuple(
-    re.compile(_NAME.join(map(re.escape, sentence.split("{}"))), re.IGNORECASE)
+    re.compile(_PLACE_FIRST + _NAME.join(map(re.escape, sentence.split("{}"))), re.IGNORECASE)
     for sentence in (
         "Unrecognized request argument supplied: {}",
         "Unknown parameter: '{}'.",
@@ -75,11 +79,29 @@ def own_field(adapter: Adapter, target: Target, request: ChatRequest, failure: F
     return named[0][0] if all(_is_ours(place, sent, ours) for place in named) else None
 
 
+def refuses_reasoning(request: ChatRequest, failure: Failure) -> bool:
+    """Return whether a provider refused the reasoning of earlier answers as a field that it does not know."""
+    # Outside of `messages`, `reasoning` is a setting of a request.
+    return has_reasoning(request) and any(
+        path[-1:] == ("reasoning_content",) or (path[:1] == ("messages",) and path[-1] == "reasoning")
+        for path in (*_named(failure), *_named_in_words(failure))
+    )
+
+
+def has_reasoning(request: ChatRequest) -> bool:
+    """Return whether the history has reasoning of earlier answers."""
+    return any(isinstance(message, AssistantMessage) and message.reasoning for message in request.messages)
+
+
 def _named(failure: Failure) -> Iterator[_Path]:
     """Yield the paths in the request that a refusal names, in `param` or in its message."""
     if failure.param:
         yield _path(failure.param)
-        return
+    else:
+        yield from _named_in_words(failure)
+
+
+def _named_in_words(failure: Failure) -> Iterator[_Path]:
     sentences = [sentence.strip() for sentence in failure.detail[:_MOST_DETAIL].split("; ")]
     matches = [next(filter(None, (form.fullmatch(one) for form in _SENTENCES)), None) for one in sentences]
     for match in matches if all(matches) else ():
