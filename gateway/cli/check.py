@@ -107,10 +107,6 @@ def check(options: argparse.Namespace) -> int:
         print(render_problems(compiled.warnings, every_warning=options.all), file=sys.stderr)
     if compiled.warnings or refused:
         print("--strict: the warnings are treated as errors" if refused_by_strict else "", file=sys.stderr)
-    if options.against is not None:
-        from gateway.cli.network_policy import print_differences
-
-        return _REFUSED if print_differences(options.against, compiled.config) or refused else _OK
     missing_simulators = _missing_simulators(compiled.config) if compiled.config.demo else []
     for reason in missing_simulators:
         print(f"gateway: {reason}", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""The command `gateway network-policy`, and the comparison of `gateway check --against`."""
+"""The command `gateway network-policy`."""
 
 from __future__ import annotations
 
@@ -6,18 +6,10 @@ import argparse
 import re
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from gateway.cli.terminal import compile_file, print_pinned_version, settings_of
-from gateway.config.check_report import rejected_config
 from gateway.config.destinations import destinations_of
 from gateway.config.network_policy import Cluster, write_policy
-from gateway.config.policy_comparison import UnreadablePolicy, compare_policy
-from gateway.config.problems import ConfigRejected
-from gateway.config.source_text import MAX_BYTES
-from gateway.config.yaml_document import parse_documents
-from gateway.files import read_file_or_pipe
-from gateway.model.config_version import ConfigVersion
 from gateway.operator_errors import CommandError
 
 _OK = 0
@@ -49,21 +41,3 @@ def _labels(selector: Sequence[str]) -> dict[str, str]:
             raise CommandError(f"--selector: {text!r} is not a label; write KEY=VALUE")
         labels[label[1]] = text.partition("=")[2]
     return labels
-
-
-def print_differences(path: Path, config: ConfigVersion) -> bool:
-    """Print what the policies of a file allow too much or too little. Return whether they do."""
-    try:
-        documents = parse_documents(read_file_or_pipe(path, MAX_BYTES + 1), str(path))
-        findings = compare_policy(documents, destinations_of(config))
-    except OSError as error:
-        raise CommandError(f"{path} can't be read: {error.strerror}") from None
-    except ConfigRejected as error:
-        raise CommandError(str(rejected_config(error.problems, every_warning=False))) from None
-    except UnreadablePolicy as error:
-        raise CommandError(f"{path}: {error}") from None
-    for finding in findings:
-        print(f"{path}: {finding}")
-    if not findings:
-        print(f"{path} allows what config {config.version} may call, and nothing else")
-    return bool(findings)

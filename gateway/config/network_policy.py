@@ -85,7 +85,7 @@ def write_policy(
     """Return the manifests with comments. The same input gives the same text."""
     comments = [
         f"The hosts that the gateway may call with the configuration {config.version}, by `gateway network-policy`.",
-        "After a change of the configuration, `gateway check CONFIG --against THIS_FILE` names what differs.",
+        "After a change of the configuration, write it again and compare: `diff -I '^#'` leaves comments out.",
     ]
     if form == "cilium":
         comments += _cilium_comments(config, destinations)
@@ -125,7 +125,7 @@ def _kubernetes_comments(destinations: Sequence[Destination]) -> list[str]:
     if names := dict.fromkeys(one.host for one in destinations if _place_of(one) == _OUTSIDE_IS_MEANT):
         comments += [
             f"Taken as public: {', '.join(names)}.",
-            "If one of them has a private address, write its network instead: `check --against` accepts it.",
+            "If one of them has a private address, write its network instead.",
         ]
     return comments
 

@@ -338,28 +338,6 @@ def scalar(value: object) -> str:
     return str(value) if is_plain else json.dumps(value)
 
 
-def parse_documents(data: bytes, file: str) -> list[object]:
-    """Return the values of a YAML file with any number of documents. Empty documents are left out.
-
-    Raises:
-        ConfigRejected: The bytes are not valid YAML, or a limit is exceeded.
-    """
-    text = _decode(data, file)
-    builders: list[Builder] = []
-    try:
-        for event in _events(text):
-            if isinstance(event, yaml.DocumentStartEvent):
-                builders.append(Builder(file))
-            if builders:
-                builders[-1].feed(event)
-    except yaml.MarkedYAMLError as error:
-        raise ConfigRejected([_syntax_problem(error, text, file)]) from None
-    if problems := [problem for builder in builders for problem in builder.problems]:
-        raise ConfigRejected(problems)
-    values = [builder.root.value for builder in builders if builder.root is not None]
-    return [value for value in values if value is not None]
-
-
 def _events(text: str) -> Iterator[yaml.Event]:
     return iter(yaml.parse(text, Loader=_PARSER))
 

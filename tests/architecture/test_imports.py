@@ -64,7 +64,6 @@ HOMES = {
         "gateway/model",
         "gateway/execution",
         "gateway/policy",
-        "gateway/config/policy_comparison.py",
         "gateway/service",
         "gateway/api/caller",
         "gateway/api/dialects",
