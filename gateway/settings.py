@@ -91,9 +91,6 @@ class Settings(BaseSettings):
         "auto", description="`auto`: text in a terminal (in colours unless `NO_COLOR` is set), JSON elsewhere."
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="The lowest level to log.")
-    transport: Literal["lean", "httpx"] = Field(
-        "lean", description="The pool to providers: `lean`, or `httpx`, to rule out a fault in `lean`."
-    )
     state_dir: Path | None = Field(None, description="The state directory. Without it, features that need it are off.")
     require_state: bool = Field(
         False, description="Refuse to start with protected regions if no earlier version is known to compare them with."

@@ -24,13 +24,9 @@ failing providers and prints its log. `gateway simulate --help` lists the faults
 
 If text arrives in one piece with the error after it, the gateway discards the text. No client has received it, so the
 failure is an ordinary one, and the next step can answer. The division into chunks and lines makes no difference (a
-piece has at most 64 KB; with `GATEWAY_TRANSPORT=httpx` each chunk is its own piece). If the error arrives a moment
+piece has at most 64 KB). If the error arrives a moment
 later, the text has already been sent to the client. The result depends on the provider and the network. This cannot
 be avoided: to exclude a later error, every first piece of text would have to wait for the next one.
-
-The column `log` is for the built-in pool. With `GATEWAY_TRANSPORT=httpx`, invalid HTTP is `connect` until the headers
-are complete, and `interrupted` after that; interrupted headers are `connect`. All of them are retried, failed over
-and counted alike.
 
 | what the provider does | calls | with a fallback | without, JSON | without, stream | log |
 |---|---|---|---|---|---|

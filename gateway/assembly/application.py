@@ -188,23 +188,6 @@ _Receive = Callable[[], Any]
 _Send = Callable[[Any], Any]
 
 
-def transport_named(name: str) -> Transport:
-    """Create a transport for requests to providers.
-
-    Args:
-        name: `lean` for the gateway's own connection pool, or `httpx` for httpx with verified TLS, without redirects
-            and without proxies from the environment.
-
-    Returns:
-        The transport. The gateway closes it at shutdown.
-    """
-    if name == "lean":
-        return PoolTransport()
-    from gateway.execution.httpx_transport import plain_httpx
-
-    return plain_httpx()
-
-
 def _warn_of_location(detail: str) -> None:
     logger().warning("location", detail=detail)
 
@@ -232,7 +215,7 @@ class Gateway:
         metrics: The metrics of this process.
 
     Examples:
-        `app = Gateway(config_version, transport_named("lean"))`
+        `app = Gateway(config_version)`
     """
 
     def __init__(

@@ -180,10 +180,10 @@ async def ask_capabilities(
     Raises:
         CommandError: The deployment may not be asked.
     """
-    from gateway.assembly.application import transport_named
     from gateway.assembly.usage import command_accounting
     from gateway.cli.providers import permit_of
     from gateway.execution.deadline import Deadline
+    from gateway.execution.transport import PoolTransport
     from gateway.execution.upstream_client import AttemptOptions, UpstreamClient
     from gateway.model.decision import Step
     from gateway.model.record import Record
@@ -197,7 +197,7 @@ async def ask_capabilities(
     emulated = deployment.adapter.emulated if isinstance(deployment.adapter, EmulatesFeatures) else frozenset[str]()
     emulated |= {"json_schema"} if deployment.emulates_schemas(bounded=False) else frozenset()
     secret = deployment.credentials[0] if deployment.credentials else None
-    bounds, transport = config.resilience, transport_named("lean")
+    bounds, transport = config.resilience, PoolTransport()
     client = UpstreamClient(transport)
 
     async def failure_of(name: str) -> tuple[Failure | None, str]:

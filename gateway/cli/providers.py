@@ -246,12 +246,12 @@ def check(options: argparse.Namespace) -> int:
 
 
 async def _send_check(config: ConfigVersion, deployment: Deployment, state_dir: Path | None) -> int:
-    from gateway.assembly.application import transport_named
     from gateway.assembly.usage import command_accounting
     from gateway.cli.exchange_log import ExchangeLog, exchange_text, secret_mask
     from gateway.cli.provider_facts import compared
     from gateway.config.problems import visible
     from gateway.execution.deadline import Deadline
+    from gateway.execution.transport import PoolTransport
     from gateway.execution.upstream_client import AttemptOptions, UpstreamClient
     from gateway.model.decision import Step
     from gateway.model.record import Record
@@ -269,7 +269,7 @@ async def _send_check(config: ConfigVersion, deployment: Deployment, state_dir: 
     request = ChatRequest("check", (UserMessage(_QUESTION),), max_tokens=64)
     dropped = frozenset({"max_tokens"} - deployment.capabilities.parameters)
     wire = deployment.adapter.build_request(without_parameters(request, dropped), deployment.target)
-    log = ExchangeLog(transport_named("lean"))
+    log = ExchangeLog(PoolTransport())
     bounds, secret = config.resilience, deployment.credentials[0] if deployment.credentials else None
     deadline = Deadline.start(bounds.total_s, bounds.commit_s)
     try:

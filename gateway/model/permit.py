@@ -7,9 +7,6 @@ from typing import ClassVar
 
 from providers.value import Value
 
-EXTENSION = "gateway.permit"
-"""The key of a permit in the `extensions` of an httpx request."""
-
 
 class Permit(Value, frozen=True):
     """The permission to send a prompt, bound to one region, deployment, site, model, origin and proxy.

@@ -17,7 +17,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 from gateway.api.raw_responses import Application
-from gateway.assembly.application import Gateway, transport_named
+from gateway.assembly.application import Gateway
 from gateway.assembly.receipts import read_receipt_settings
 from gateway.changes.pickling import unpack
 from gateway.execution.evidence import EVERYBODY, Asker
@@ -54,7 +54,7 @@ class Worker:
             *(str(path) if path else None for path in (settings.state_dir, settings.receipt_key))
         )
         self.gateway = gateway = Gateway(
-            config, transport_named(settings.transport), quotas, settings.state_dir, receipts, settings.consent_key,
+            config, None, quotas, settings.state_dir, receipts, settings.consent_key,
             settings.max_requests,
         )  # fmt: skip
         self._index, self._lock = index, lock

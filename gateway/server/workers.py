@@ -57,7 +57,6 @@ class WorkerSettings:
         consent_key: All workers sign consent tokens with it if the config version has none.
     """
 
-    transport: str
     grace_s: float | None
     log_format: LogFormat
     log_level: str
@@ -69,7 +68,7 @@ class WorkerSettings:
     @classmethod
     def of(cls, settings: Settings, consent_key: bytes) -> WorkerSettings:
         """Return how a worker of this process serves."""
-        how = settings.transport, settings.grace_s, settings.log_format, settings.log_level, settings.max_requests
+        how = settings.grace_s, settings.log_format, settings.log_level, settings.max_requests
         return cls(*how, consent_key, settings.state_dir, settings.receipt_key)
 
 

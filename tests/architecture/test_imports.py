@@ -22,8 +22,7 @@ HOMES = {
     ),
     "fastapi_offline": ("gateway/api/public_routes.py",),
     "starlette": ("gateway/api/admin_routes.py", "gateway/api/public_routes.py"),
-    "httpx": ("gateway/execution/httpx_transport.py", "gateway/server/demo.py", "providers/client.py"),
-    "httpcore": ("gateway/execution/httpx_transport.py",),
+    "httpx": ("gateway/server/demo.py", "providers/client.py"),
     "httptools": ("providers/transport", "gateway/server/request_head.py", "gateway/server/http_protocol.py"),
     "aiohappyeyeballs": ("providers/transport",),
     "babel": (

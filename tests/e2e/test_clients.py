@@ -15,7 +15,6 @@ import openai
 import pytest
 
 from gateway.assembly.application import Gateway
-from gateway.execution.httpx_transport import HttpxTransport
 from providers.testkit.scenario import Scenario, Stall
 from providers.testkit.server import SimulatorThread
 from tests.e2e.conftest import KEYS, SITES, config_for
@@ -24,6 +23,7 @@ from tests.kit.chat_http import CHAT, body, events_of
 from tests.kit.configs import BASE, key_hash, table_of
 from tests.kit.configs import KEYS as TABLE_KEYS
 from tests.kit.gateway_process import APP_KEY, GatewayProcess, running_gateway
+from tests.kit.httpx_transport import HttpxTransport
 
 pytestmark = pytest.mark.usefixtures("healthy")
 

@@ -63,22 +63,13 @@ def _is_refused(operator: Operator) -> bool:
     return False
 
 
-@pytest.mark.parametrize(
-    ("workers", "transport"),
-    [
-        (1, "lean"),
-        pytest.param(2, "lean", marks=pytest.mark.slow("starts a process for each worker")),
-        pytest.param(1, "httpx", marks=pytest.mark.slow),
-    ],
-)
-def test_running_request_finishes_and_idle_connections_close(
-    path: Path, pair: SimulatorThread, workers: int, transport: str
-) -> None:
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow("starts a process for each worker"))])
+def test_running_request_finishes_and_idle_connections_close(path: Path, pair: SimulatorThread, workers: int) -> None:
     provider = PausedProvider()
     endpoint = {"endpoint": f"{provider.origin}/v1"}
     patch = {"deployments": {"a": endpoint}, "resilience": {"idle": "60s"}}
     path.write_text(config(pair, "a", 0, patch).text, "utf-8")
-    served = operated(path, workers, GATEWAY_TRANSPORT=transport)
+    served = operated(path, workers)
     with closing(provider), served as operator, idle_connection(operator) as idle:
         with operator.client.stream("POST", CHAT, json=body(stream=True)) as response:
             pieces = response.iter_bytes()

@@ -1,4 +1,4 @@
-"""Providers with a private authority, and providers called through a proxy, over both transports."""
+"""Providers with a private authority, and providers called through a proxy."""
 
 from __future__ import annotations
 
@@ -27,7 +27,6 @@ from tests.kit.store_cell import run_command
 from tests.kit.vendor_checks import checked_simulators
 
 pytestmark = pytest.mark.slow("starts proxies and gateways")
-TRANSPORTS = pytest.mark.parametrize("transport", ["lean", "httpx"])
 PROMPT = "Hello, these are words of a prompt"
 CHAT = {"model": "assistant", "max_tokens": 20, "messages": [{"role": "user", "content": PROMPT}]}
 CREDENTIALS = f"Basic {b64encode(b'gateway:pass-word').decode()}"
@@ -77,9 +76,8 @@ def simulator() -> SimulatorServer:
     return SimulatorServer(checked_simulators()["openai"], "a house")
 
 
-@TRANSPORTS
 async def test_server_of_a_private_authority_is_called_with_certificates_that_are_replaced_while_it_runs(
-    transport: str, tmp_path: Path
+    tmp_path: Path,
 ) -> None:
     authority, clients = trustme.CA(), trustme.CA()
     tls = write_client_files(tmp_path, authority, clients)
@@ -88,7 +86,7 @@ async def test_server_of_a_private_authority_is_called_with_certificates_that_ar
         tls_front(server.origin, server_context(authority.issue_cert("127.0.0.1"), clients)) as front,
     ):
         path = config_of(front.port, tls=tls).write(tmp_path)
-        with running_gateway(path, {"K": "sk-1", "GATEWAY_TRANSPORT": transport}) as gateway:
+        with running_gateway(path, {"K": "sk-1"}) as gateway:
             await use_everything(gateway)
             assert set(front.subjects) == {"gateway.test"}
             status, output = await asyncio.to_thread(
@@ -117,14 +115,11 @@ def proxied(proxy: ConnectProxy, port: int, **keys: object) -> Config:
     return config_of(port, proxy={"url": url, "territory": "DE", **keys}, tls={"ca": "ca.pem"})
 
 
-@TRANSPORTS
-async def test_proxied_server_is_called_through_a_tunnel_that_every_account_shows(
-    transport: str, tmp_path: Path
-) -> None:
+async def test_proxied_server_is_called_through_a_tunnel_that_every_account_shows(tmp_path: Path) -> None:
     authority = trustme.CA()
     write_client_files(tmp_path, authority, authority)
     context = server_context(authority.issue_cert("127.0.0.1"))
-    environ = {**ENVIRON, "GATEWAY_TRANSPORT": transport, "GATEWAY_STATE_DIR": str(tmp_path / "state")}
+    environ = {**ENVIRON, "GATEWAY_STATE_DIR": str(tmp_path / "state")}
     environ |= dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "https_proxy"), "http://127.0.0.1:9")
     async with simulator() as server, tls_front(server.origin, context) as front, connect_proxy(CREDENTIALS) as proxy:
         path = proxied(proxy, front.port).write(tmp_path)
@@ -184,14 +179,13 @@ FAULTS: list[tuple[str, dict[str, Any], str]] = [
 ]
 
 
-@TRANSPORTS
 @pytest.mark.parametrize(("fault", "words"), [case[1:] for case in FAULTS], ids=[case[0] for case in FAULTS])
 async def test_proxy_that_fails_is_a_connect_failure_of_the_deployment(
-    transport: str, fault: dict[str, Any], words: str, tmp_path: Path
+    fault: dict[str, Any], words: str, tmp_path: Path
 ) -> None:
     authority = trustme.CA()
     write_client_files(tmp_path, authority, authority)
-    environ = {**ENVIRON, "GATEWAY_TRANSPORT": transport}
+    environ = {**ENVIRON}
     async with connect_proxy(CREDENTIALS) as proxy:
         for name, value in fault.items():
             setattr(proxy, name, value)
@@ -210,8 +204,7 @@ async def test_proxy_that_fails_is_a_connect_failure_of_the_deployment(
         assert not proxy.passed
 
 
-@TRANSPORTS
-async def test_expired_authority_is_a_warning_of_check_and_a_connect_failure(transport: str, tmp_path: Path) -> None:
+async def test_expired_authority_is_a_warning_of_check_and_a_connect_failure(tmp_path: Path) -> None:
     expired = expired_authority()
     write_client_files(tmp_path, expired, expired)
     context = server_context(expired.issue_cert("127.0.0.1"))
@@ -219,7 +212,7 @@ async def test_expired_authority_is_a_warning_of_check_and_a_connect_failure(tra
         path = config_of(front.port, tls={"ca": "ca.pem"}).write(tmp_path)
         assert "the certificate of" in (checked := await run("check", str(path)))
         assert "expired on" in checked
-        with running_gateway(path, {**ENVIRON, "GATEWAY_TRANSPORT": transport}) as gateway:
+        with running_gateway(path, {**ENVIRON}) as gateway:
             async with client_of(gateway) as client:
                 answer = await client.post("/v1/chat/completions", json=CHAT)
             gateway.stop()

@@ -104,12 +104,11 @@ sys.addaudithook(note)
 
 
 @pytest.mark.slow("starts an interpreter for each compile")
-@pytest.mark.parametrize("transport", ["lean", "httpx"])
-def test_no_connection_leaves_this_machine(transport: str, tmp_path: Path) -> None:
+def test_no_connection_leaves_this_machine(tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text(textwrap.dedent(_WATCH))
     config, watched = CONFIG.merge(CALLS_OUT).write(tmp_path), tmp_path / "watched"
     secrets = {name: f"{name}-secret-of-at-least-32-characters" for name in ("PEPPER", "CONSENT", "IDENTITY")}
-    environ = {"PYTHONPATH": str(tmp_path), "WATCHED": str(watched), "GATEWAY_TRANSPORT": transport}
+    environ = {"PYTHONPATH": str(tmp_path), "WATCHED": str(watched)}
     with running_gateway(config, {**SECRETS, **secrets, **environ}, SIMULATED) as gateway:
         assert [ask(gateway.url, country).status_code for country in ("CN", "DE", "US", "JP")] == [200] * 4
         # An edit is compiled in a process of its own, and served by the same simulators.

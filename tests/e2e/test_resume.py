@@ -98,8 +98,8 @@ def origins_of(providers: SimulatorThread) -> dict[str, str]:
 
 
 @contextmanager
-def serving(path: Path, transport: str = "lean") -> Iterator[GatewayProcess]:
-    with running_gateway(path, {"KEY": "sk-secret:secret", "GATEWAY_TRANSPORT": transport}) as process:
+def serving(path: Path) -> Iterator[GatewayProcess]:
+    with running_gateway(path, {"KEY": "sk-secret:secret"}) as process:
         yield process
 
 
@@ -305,17 +305,6 @@ def test_log_and_metrics_report_the_resume(
         'gateway_resumed_total{by="asked-gemini",deployment="broken-anthropic",outcome="ok",region="default"} 1.0'
     )
     assert expected_line in metrics
-
-
-@pytest.mark.slow("resumes after each fault, with the slower transport")
-def test_httpx_transport_resumes_too(providers: SimulatorThread, tmp_path: Path) -> None:
-    reset_scenarios(providers)
-    path = tmp_path / "gateway.yaml"
-    path.write_text(config(origins_of(providers)).text, "utf-8")
-    with serving(path, "httpx") as process, httpx.Client(base_url=process.url, trust_env=False, timeout=30) as client:
-        for fault in FAULTS:
-            breaks(providers, "openai", fault)
-            check_whole(ask_until_resumed(client, "openai-asked-dashscope"), "openai", "asked-dashscope")
 
 
 @contextmanager

@@ -22,13 +22,13 @@ import httpx
 import yaml
 
 from gateway.assembly.application import Gateway
-from gateway.execution.httpx_transport import HttpxTransport
 from gateway.model.config_version import ConfigVersion
 from providers.vendors.bedrock.event_stream import encode_message
 from tests.field.next_turn import next_body
 from tests.kit.configs import Config, key_hash, table_of
 from tests.kit.gateway_command import in_this_process
 from tests.kit.gateway_process import running_gateway
+from tests.kit.httpx_transport import HttpxTransport
 from tests.kit.mmdb import country, mmdb
 
 __all__ = ["FOLDER", "Case", "Outcome", "field_cases", "mistakes_of"]

@@ -17,10 +17,10 @@ import structlog
 
 from gateway.api.caller.authentication import MOST_FAILED_KEYS
 from gateway.assembly.application import Gateway
-from gateway.execution.httpx_transport import HttpxTransport
 from gateway.telemetry import log, trace_export
 from gateway.telemetry.metric_snapshots import unpack
 from tests.kit.configs import Config, key_hash, table_of
+from tests.kit.httpx_transport import HttpxTransport
 
 CHAT = "/v1/chat/completions"
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"

@@ -17,7 +17,6 @@ from hypothesis import strategies as st
 
 from gateway.execution.deadline import Deadline
 from gateway.execution.health import Health
-from gateway.execution.httpx_transport import HttpxTransport
 from gateway.execution.run import PlanExecutor, PlanExhausted
 from gateway.execution.service_client import ServiceClient
 from gateway.model.config_version import ConfigVersion
@@ -34,6 +33,7 @@ from tests.gateway.deciding_anew import answer_of, exchange_of
 from tests.gateway.location_reports import reported
 from tests.kit.configs import table_of
 from tests.kit.example_counts import examples
+from tests.kit.httpx_transport import HttpxTransport
 
 TODAY = datetime(2026, 11, 20, tzinfo=UTC)
 

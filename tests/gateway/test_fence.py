@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 
 from gateway.execution.deadline import Deadline
 from gateway.execution.health import Health
-from gateway.execution.httpx_transport import HttpxTransport
 from gateway.execution.run import PlanExecutor, PlanExhausted
 from gateway.execution.service_client import ServiceClient
 from gateway.execution.upstream_client import Answer, UpstreamClient
@@ -40,6 +39,7 @@ from tests.gateway.deciding_anew import answer_of, exchange_of
 from tests.gateway.location_reports import reported
 from tests.gateway.random_configs import TERRITORIES, compiled, configs, fits
 from tests.kit.example_counts import examples
+from tests.kit.httpx_transport import HttpxTransport
 from tests.kit.request_records import record_with
 
 pytestmark = pytest.mark.slow("compiles hundreds of random configs")

@@ -13,7 +13,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from gateway.api.caller.request_headers import headers_of
-from gateway.execution.httpx_transport import HttpxTransport
 from gateway.execution.service_client import ServiceClient
 from gateway.model.config_version import ConfigVersion
 from gateway.model.location import Location
@@ -23,6 +22,7 @@ from tests.gateway.location_reports import caller_of
 from tests.kit.claim_tokens import NOW, jwks, public
 from tests.kit.configs import BASE, KEYS, SPLIT_COUNTRIES, table_of
 from tests.kit.forged_locations import EDGE_SECRET, LIES, Case, Header, cases, config_with_location
+from tests.kit.httpx_transport import HttpxTransport
 from tests.kit.mmdb import mmdb
 
 PEERS = ["10.7.0.1", "10.7.0.2", "192.0.2.10"]

@@ -24,7 +24,6 @@ from hypothesis import strategies as st
 
 from gateway.execution.deadline import Deadline
 from gateway.execution.health import Health
-from gateway.execution.httpx_transport import HttpxTransport
 from gateway.execution.run import AttemptFailed, PlanExecutor, PlanExhausted, Run, RunContext
 from gateway.execution.service_client import ServiceClient
 from gateway.execution.upstream_client import ConfigChanged
@@ -44,6 +43,7 @@ from providers.territories import Places, parse_places
 from tests.gateway.deciding_anew import exchange_of
 from tests.gateway.location_reports import reported
 from tests.kit.configs import table_of
+from tests.kit.httpx_transport import HttpxTransport
 
 START = datetime(2026, 11, 20, 8, tzinfo=UTC)
 NAMES = ("d0", "d1", "d2")

@@ -13,7 +13,6 @@ import httpx
 from gateway.api.chat import ChatEndpoint
 from gateway.api.connection import CONNECTION, ClientConnection
 from gateway.execution.health import Health
-from gateway.execution.httpx_transport import HttpxTransport
 from gateway.execution.run import PlanExecutor
 from gateway.execution.service_client import ServiceClient
 from gateway.model.config_version import ConfigVersion
@@ -22,6 +21,7 @@ from gateway.service.chat_service import ChatService
 from gateway.service.location import LocationService
 from gateway.usage.client_limits import ClientLimits
 from tests.kit.configs import Config, key_hash, table_of
+from tests.kit.httpx_transport import HttpxTransport
 
 CONFIG = Config.parse("""
 version: 1

@@ -10,8 +10,8 @@ from typing import Any
 import httpx
 
 from gateway.assembly.application import Gateway
-from gateway.execution.httpx_transport import HttpxTransport
 from tests.kit.configs import Config, table_of
+from tests.kit.httpx_transport import HttpxTransport
 
 EMBEDDINGS, MODERATIONS = "/v1/embeddings", "/v1/moderations"
 CONFIG = Config.parse("""

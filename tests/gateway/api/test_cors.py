@@ -16,7 +16,6 @@ import structlog
 from gateway.api.cors import _allow_origin
 from gateway.assembly.application import Gateway
 from gateway.config.examples import example_path
-from gateway.execution.httpx_transport import HttpxTransport
 from gateway.model.config_version import Cors
 from gateway.telemetry import log
 from gateway.telemetry.background_writer import flush_all
@@ -24,6 +23,7 @@ from tests.kit.chat_exchange import CONFIG, WHOLE
 from tests.kit.configs import Config, key_hash
 from tests.kit.configs import table_of as compiled
 from tests.kit.doc_pages import docs_table
+from tests.kit.httpx_transport import HttpxTransport
 
 KEY = "gk-app"
 CHAT = "/v1/chat/completions"

@@ -13,11 +13,11 @@ from gateway.api.admin_guard import Guard
 from gateway.api.admin_status import status_document
 from gateway.assembly.application import Gateway
 from gateway.execution.evidence import EVERYBODY, Asker
-from gateway.execution.httpx_transport import HttpxTransport
 from gateway.model.status import Overview, Status, WorkerStatus
 from gateway.telemetry.traffic import TrafficWindow
 from tests.gateway.admin_calls import LOADED, NOW, AdminCallbacks
 from tests.kit.configs import Config, key_hash, table_of
+from tests.kit.httpx_transport import HttpxTransport
 
 CONFIG = Config.parse("""
 version: 1

@@ -9,9 +9,9 @@ import pytest
 
 from gateway.api.path_hints import hint_for
 from gateway.assembly.application import Gateway
-from gateway.execution.httpx_transport import HttpxTransport
 from tests.kit.chat_exchange import WHOLE
 from tests.kit.configs import Config, key_hash, table_of
+from tests.kit.httpx_transport import HttpxTransport
 
 KEYS = {name: f"gk-{name}" for name in ("app", "backend", "shop")}
 

@@ -14,12 +14,12 @@ from gateway.config.compile import compile_config
 from gateway.config.loading import parse_document
 from gateway.config.problems import ConfigRejected
 from gateway.config.real_deployment import add_real_deployment, real_deployment
-from gateway.execution.httpx_transport import HttpxTransport
 from gateway.model.config_version import ConfigVersion
 from gateway.server.demo import territories_of, why_unused
 from gateway.server.simulation import simulated_sites
 from providers.registry import load_registry
 from tests.kit.config_cases import edited
+from tests.kit.httpx_transport import HttpxTransport
 
 REGISTRY = load_registry()
 DEMO = (Path(__file__).parents[3] / "config" / "demo.yaml").read_text("utf-8")

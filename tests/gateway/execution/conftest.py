@@ -14,7 +14,6 @@ import respx
 from gateway.execution.deadline import Deadline
 from gateway.execution.evidence import EVERYBODY, Asker, FailureEvidence
 from gateway.execution.health import Health
-from gateway.execution.httpx_transport import HttpxTransport
 from gateway.execution.run import PlanExecutor, RunContext
 from gateway.execution.upstream_client import Answer
 from gateway.model.config_version import ConfigVersion
@@ -29,6 +28,7 @@ from providers.matching.requirements import requirements_of
 from tests.gateway.execution.runner_answers import SSE, chunk
 from tests.gateway.location_reports import reported
 from tests.kit.configs import Config, table_of
+from tests.kit.httpx_transport import HttpxTransport
 
 CONFIG = Config.parse("""
 version: 1

@@ -1,16 +1,15 @@
-"""Connections through an HTTP proxy, over both transports: what it sees, and the failure kind of each thing it does."""
+"""Connections through an HTTP proxy: what it sees, and the failure kind of each thing it does."""
 
 from __future__ import annotations
 
 import ssl
 from base64 import b64encode
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from dataclasses import replace
 
 import pytest
 import trustme
 
-from gateway.execution.httpx_transport import plain_httpx
 from gateway.execution.transport import PoolTransport, Transport
 from gateway.execution.upstream_request import FenceBreach, upstream_request
 from gateway.model.permit import ServicePermit
@@ -21,12 +20,10 @@ from tests.gateway.execution.transport_calls import PERMIT
 from tests.kit.network_peers import connect_proxy, server_context
 from tests.kit.scripted_server import GOOD, say, scripted
 
-WAYS = pytest.mark.parametrize("way", [PoolTransport, plain_httpx])
-
 
 @pytest.fixture
-async def transport(way: Callable[[], Transport]) -> AsyncIterator[Transport]:
-    transport = way()
+async def transport() -> AsyncIterator[Transport]:
+    transport = PoolTransport()
     yield transport
     await transport.aclose()
 
@@ -73,16 +70,15 @@ async def failure_of(transport: Transport, origin: str, link: Link, limit_s: flo
     return failure
 
 
-@WAYS
 @pytest.mark.parametrize("is_https", [False, True], ids=["http", "https"])
 async def test_prompt_reaches_the_server_through_a_tunnel_and_the_proxy_reads_none_of_it(
-    way: Callable[[], Transport], is_https: bool, authority: trustme.CA, serving: ssl.SSLContext
+    is_https: bool, authority: trustme.CA, serving: ssl.SSLContext
 ) -> None:
     async with (
         scripted(say(GOOD), say(GOOD), tls=serving) as server,
         connect_proxy(CREDENTIALS, serving if is_https else None) as proxy,
     ):
-        transport, link = way(), link_to(proxy.origin, authority)
+        transport, link = PoolTransport(), link_to(proxy.origin, authority)
         for _ in range(2):
             assert await send(transport, server.origin, link) == b"good"
         await transport.aclose()
@@ -90,14 +86,13 @@ async def test_prompt_reaches_the_server_through_a_tunnel_and_the_proxy_reads_no
         assert proxy.heads[0] == b"CONNECT %b HTTP/1.1\r\nhost: %b\r\nproxy-authorization: %b\r\n\r\n" % (
             host, host, CREDENTIALS.encode(),
         )  # fmt: skip
-        # Our own pool uses the tunnel again.
-        assert proxy.connections == server.connections == (1 if way is PoolTransport else 2)
+        # The second request uses the tunnel again.
+        assert proxy.connections == server.connections == 1
         assert proxy.passed
         assert PROMPT not in proxy.passed
         assert b"proxy-authorization" not in b"".join(server.heads).lower()
 
 
-@WAYS
 async def test_server_without_tls_is_reached_through_a_tunnel_too(transport: Transport) -> None:
     async with scripted(say(GOOD)) as server, connect_proxy() as proxy:
         assert await send(transport, server.origin, link_to(proxy.origin, authorization="")) == b"good"
@@ -124,7 +119,6 @@ REPLIES: list[tuple[str, bytes, str, bool | None]] = [
 ]
 
 
-@WAYS
 @pytest.mark.parametrize(("reply", "words", "again"), [case[1:] for case in REPLIES], ids=[case[0] for case in REPLIES])
 async def test_proxy_that_opens_no_tunnel_is_a_failed_connection_and_gets_no_prompt(
     transport: Transport, reply: bytes, words: str, again: bool | None, authority: trustme.CA
@@ -137,7 +131,6 @@ async def test_proxy_that_opens_no_tunnel_is_a_failed_connection_and_gets_no_pro
         assert not proxy.passed
 
 
-@WAYS
 async def test_proxy_that_hangs_fails_in_the_time_for_a_connection(transport: Transport) -> None:
     async with connect_proxy() as proxy:
         proxy.reply = b""
@@ -146,7 +139,6 @@ async def test_proxy_that_hangs_fails_in_the_time_for_a_connection(transport: Tr
         assert "no connection through the proxy" in failure.detail
 
 
-@WAYS
 async def test_proxy_that_is_not_there_is_a_failed_connection(transport: Transport) -> None:
     async with connect_proxy() as proxy:
         gone = proxy.origin
@@ -154,7 +146,6 @@ async def test_proxy_that_is_not_there_is_a_failed_connection(transport: Transpo
     assert (failure.kind, failure.unsent) == (FailureKind.CONNECT, True)
 
 
-@WAYS
 @pytest.mark.parametrize("fault", ["an inspecting proxy", "a wrong name", "an untrusted proxy"])
 async def test_proxy_that_ends_tls_with_another_certificate_gets_no_prompt(
     transport: Transport, fault: str, authority: trustme.CA, serving: ssl.SSLContext
@@ -172,7 +163,6 @@ async def test_proxy_that_ends_tls_with_another_certificate_gets_no_prompt(
         assert server.heads == []
 
 
-@WAYS
 async def test_proxy_that_inspects_is_trusted_by_its_authority(
     transport: Transport, authority: trustme.CA, serving: ssl.SSLContext
 ) -> None:
@@ -183,12 +173,9 @@ async def test_proxy_that_inspects_is_trusted_by_its_authority(
         assert PROMPT in proxy.passed
 
 
-@WAYS
-async def test_permit_without_this_proxy_opens_no_connection(
-    way: Callable[[], Transport], authority: trustme.CA, serving: ssl.SSLContext
-) -> None:
+async def test_permit_without_this_proxy_opens_no_connection(authority: trustme.CA, serving: ssl.SSLContext) -> None:
     async with scripted(tls=serving) as server, connect_proxy() as proxy:
-        transport, link = way(), link_to(proxy.origin, authority)
+        transport, link = PoolTransport(), link_to(proxy.origin, authority)
         for one, permitted in (
             (link, ""),
             (link, "http://127.0.0.1:9"),

@@ -6,9 +6,8 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from gateway.execution.httpx_transport import plain_httpx
 from gateway.execution.service_client import ServiceClient, ServiceFailed, ServiceResponse
-from gateway.execution.transport import PoolTransport, Transport, allow
+from gateway.execution.transport import PoolTransport, allow
 from gateway.execution.upstream_request import FenceBreach
 from gateway.model.permit import Permit, ServicePermit
 from providers.transport import NotAllowed
@@ -19,14 +18,9 @@ WIRE = WireRequest("POST", "/v1/traces", (("content-type", "application/x-protob
 
 
 async def called(
-    origin: str,
-    wire: WireRequest = WIRE,
-    *,
-    limit_s: float = 5,
-    most_bytes: int = 1000,
-    made: Callable[[], Transport] = PoolTransport,
+    origin: str, wire: WireRequest = WIRE, *, limit_s: float = 5, most_bytes: int = 1000
 ) -> ServiceResponse:
-    transport = made()
+    transport = PoolTransport()
     try:
         permit = ServicePermit(origin)
         return await ServiceClient(transport).call(permit, wire, limit_s=limit_s, most_bytes=most_bytes)
@@ -76,7 +70,6 @@ async def test_invalid_response_fails_and_leaves_no_connection(
         await until(lambda: server.open == 0)
 
 
-@pytest.mark.parametrize("made", [PoolTransport, plain_httpx])
 @pytest.mark.parametrize(
     "answer",
     [
@@ -87,11 +80,11 @@ async def test_invalid_response_fails_and_leaves_no_connection(
         b"HTTP/1.1 200 OK\r\ntransfer-encoding: %s\r\n\r\n",
     ],
 )
-async def test_error_about_a_broken_answer_quotes_nothing_of_it(answer: bytes, made: Callable[[], Transport]) -> None:
+async def test_error_about_a_broken_answer_quotes_nothing_of_it(answer: bytes) -> None:
     """A server may repeat the key that it was sent, and the error is logged."""
     async with scripted(say(answer % b"Bearer key-0123456789")) as server:
         with pytest.raises(ServiceFailed) as raised:
-            await called(server.origin, made=made)
+            await called(server.origin)
     assert "0123456789" not in str(raised.value)
 
 

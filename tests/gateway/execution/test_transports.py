@@ -22,7 +22,6 @@ import pytest
 import trustme
 
 from gateway.execution import transport as module
-from gateway.execution.httpx_transport import HttpxTransport, plain_httpx
 from gateway.execution.retry import rule_of
 from gateway.execution.transport import PoolTransport, SimulatorsOnly, Transport, allow
 from gateway.execution.upstream_client import Withdrawn
@@ -32,6 +31,7 @@ from providers.transport import ConnectFailed, Pool, tls_context
 from providers.transport.decoding import Decoder
 from providers.wire import WireRequest
 from tests.gateway.execution.transport_calls import PERMIT, fetch, opened, sent
+from tests.kit.httpx_transport import HttpxTransport
 from tests.kit.scripted_server import GOOD, Peer, Script, Scripted, hold, say, scripted, turns, until
 
 OK = b"HTTP/1.1 200 OK\r\n"
@@ -188,16 +188,15 @@ async def test_a_tls_record_of_garbage_in_an_answer_interrupts_it(tmp_path: Path
             await way.aclose()
 
 
-@pytest.mark.parametrize("way", [PoolTransport, plain_httpx])
 async def test_session_keys_are_not_written_to_the_file_of_the_environment(
-    way: Callable[[], Transport], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     authority, key_log = trustme.CA(), tmp_path / "keys.log"
     authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
     monkeypatch.setattr(certifi, "where", lambda: str(tmp_path / "ca.pem"))
     monkeypatch.setenv("SSLKEYLOGFILE", str(key_log))
     async with scripted(say(GOOD), tls=_serving(authority.issue_cert("127.0.0.1"))) as server:
-        transport = way()
+        transport = PoolTransport()
         assert await fetch(transport, server.origin) == (200, b"good")
         await transport.aclose()
     assert not key_log.exists()
@@ -241,14 +240,13 @@ async def through_a_relay(server: Scripted) -> AsyncIterator[tuple[DelayingRelay
         await turns()
 
 
-@pytest.mark.parametrize("way", [PoolTransport, plain_httpx])
 async def test_deployment_forbidden_during_the_handshake_receives_nothing(
-    way: Callable[[], Transport], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     authority = trustme.CA()
     authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
     monkeypatch.setattr(certifi, "where", lambda: str(tmp_path / "ca.pem"))
-    transport, reasons, asked = way(), list[str](), list[int]()
+    transport, reasons, asked = PoolTransport(), list[str](), list[int]()
 
     async with (
         scripted(*[say(GOOD)] * 4, tls=_serving(authority.issue_cert("127.0.0.1"))) as server,
@@ -278,23 +276,20 @@ async def test_deployment_forbidden_during_the_handshake_receives_nothing(
         # It is asked about the connection that is made for it, which then is the one that it goes out on.
         reasons.clear()
         assert await send() == 200
-        is_kept = isinstance(transport, PoolTransport)
-        assert (relay.entered, len(server.heads), len(asked)) == (1 if is_kept else 2, 1, 1 if is_kept else 2)
+        assert (relay.entered, len(server.heads), len(asked)) == (1, 1, 1)
         relay.opens.clear()
-        if isinstance(transport, PoolTransport):
-            assert transport._pool._make_room()
+        assert transport._pool._make_room()
         allowed = asyncio.ensure_future(send())
-        await until(lambda: relay.entered == (2 if is_kept else 3))
+        await until(lambda: relay.entered == 2)
         relay.opens.set()
         assert await allowed == 200
-        assert (relay.entered, len(server.heads)) == (2 if is_kept else 3, 2)
+        assert (relay.entered, len(server.heads)) == (2, 2)
         await transport.aclose()
 
 
 YESTERDAY = datetime.now(UTC) - timedelta(days=1)
 
 
-@pytest.mark.parametrize("way", [PoolTransport, plain_httpx])
 @pytest.mark.parametrize(
     ("issue", "words"),
     [
@@ -310,16 +305,12 @@ YESTERDAY = datetime.now(UTC) - timedelta(days=1)
     ids=["expired", "another name", "an unknown authority"],
 )
 async def test_a_certificate_is_refused_for_what_is_wrong_with_it(
-    way: Callable[[], Transport],
-    issue: Callable[[trustme.CA], trustme.LeafCert],
-    words: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    issue: Callable[[trustme.CA], trustme.LeafCert], words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     authority = trustme.CA()
     authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
     monkeypatch.setattr(certifi, "where", lambda: str(tmp_path / "ca.pem"))
-    transport = way()
+    transport = PoolTransport()
     good, bad = _serving(authority.issue_cert("127.0.0.1")), _serving(issue(authority))
     async with scripted(say(GOOD), tls=good) as server:
         assert await fetch(transport, server.origin) == (200, b"good")
@@ -581,7 +572,7 @@ async def test_own_pool_is_closed_with_its_transport() -> None:
         await turns()
 
 
-@pytest.mark.parametrize("way", [PoolTransport, plain_httpx])
+@pytest.mark.parametrize("way", [PoolTransport])
 async def test_unrequested_response_is_dropped(transport: Transport) -> None:
     """Two at once, and each request from then on would get the answer to the previous one."""
 

@@ -10,13 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.execution import upstream_request as module
-from gateway.execution.httpx_transport import HttpxTransport
 from gateway.execution.transport import PoolTransport, allow
 from gateway.execution.upstream_request import FenceBreach, RequestHead, upstream_request
 from gateway.model.permit import Permit
 from providers.failures import FailureKind, ProviderFailed
 from providers.transport import NotAllowed, Pool
 from providers.wire import WireRequest
+from tests.kit.httpx_transport import HttpxTransport
 
 PERMIT = Permit("https://api.example", "eu", "house", "https://api.example", "m", "t")
 

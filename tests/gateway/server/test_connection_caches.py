@@ -19,7 +19,6 @@ from hypothesis import strategies as st
 from uvicorn.server import ServerState
 
 from gateway.assembly.application import Gateway
-from gateway.execution.httpx_transport import HttpxTransport
 from gateway.model.record import Record
 from gateway.server import request_head
 from gateway.server.http_protocol import ConnectionProtocol
@@ -29,6 +28,7 @@ from gateway.usage.quota_store import _RUNNING
 from tests.gateway.server.memory_transport import Wire
 from tests.kit.configs import Config, key_hash, table_of
 from tests.kit.example_counts import examples
+from tests.kit.httpx_transport import HttpxTransport
 
 LIMIT_S = 60.0
 APP_KEY, NO_KEY = key_hash("app-key"), f"sha256:{'0' * 64}"

@@ -24,13 +24,13 @@ from uvicorn.server import ServerState
 
 from gateway.api.connection import CONNECTION, NOT_TAKEN
 from gateway.assembly.application import Gateway
-from gateway.execution.httpx_transport import HttpxTransport
 from gateway.server import http_protocol as module
 from gateway.server.connection_state import HEAD
 from gateway.server.http_protocol import ConnectionProtocol, DrainingState
 from gateway.server.uvicorn_server import server_config
 from tests.gateway.server.memory_transport import Wire
 from tests.kit.configs import table_of
+from tests.kit.httpx_transport import HttpxTransport
 
 LIMIT_S = 60.0
 CHAT = b"/v1/chat/completions"

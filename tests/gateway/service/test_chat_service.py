@@ -13,7 +13,6 @@ from gateway.api.body import BodyLease
 from gateway.api.body_room import BodyLimits
 from gateway.execution.deadline import Deadline
 from gateway.execution.health import Health
-from gateway.execution.httpx_transport import HttpxTransport
 from gateway.execution.run import PlanExecutor
 from gateway.execution.service_client import ServiceClient
 from gateway.execution.upstream_client import Answer
@@ -29,6 +28,7 @@ from gateway.usage.client_limits import ClientLimits
 from providers.chat import ChatRequest, UserMessage
 from tests.gateway.location_reports import caller_of
 from tests.kit.configs import Config, table_of
+from tests.kit.httpx_transport import HttpxTransport
 
 CONFIG = Config.parse("""
 version: 1

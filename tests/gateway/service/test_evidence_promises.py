@@ -14,9 +14,9 @@ import pytest
 import structlog
 
 from gateway.assembly.application import Gateway
-from gateway.execution.httpx_transport import HttpxTransport
 from gateway.telemetry.log import configure
 from tests.kit.configs import Config, key_hash, table_of
+from tests.kit.httpx_transport import HttpxTransport
 
 FAILURES = 5
 BAD = "bad"

@@ -10,9 +10,9 @@ import httpx
 import pytest
 
 from gateway.assembly.application import Gateway
-from gateway.execution.httpx_transport import HttpxTransport
 from gateway.model.record import Record
 from tests.kit.configs import Config, table_of
+from tests.kit.httpx_transport import HttpxTransport
 
 CONFIG = Config.parse("""
 version: 1

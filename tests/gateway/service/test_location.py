@@ -13,7 +13,6 @@ import httpx
 import jwt
 import pytest
 
-from gateway.execution.httpx_transport import HttpxTransport
 from gateway.execution.service_client import ServiceClient
 from gateway.model.location import AddressReport, ClaimProblem, ClaimReport, reports_of
 from gateway.model.location_rules import LocationRules
@@ -24,6 +23,7 @@ from gateway.policy.location.geoip import AddressQuestion, GeoIpRules
 from gateway.service.location import LocationService
 from providers.auth import Secret
 from tests.kit.claim_tokens import AUDIENCE, ISSUER, NOW, claims, jwks, private, public, token
+from tests.kit.httpx_transport import HttpxTransport
 from tests.kit.mmdb import country, mmdb
 
 DAY_S = 86_400.0

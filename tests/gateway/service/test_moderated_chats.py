@@ -12,7 +12,6 @@ import pytest
 
 from gateway.assembly.application import Gateway
 from gateway.assembly.receipts import ReceiptSettings
-from gateway.execution.httpx_transport import HttpxTransport
 from gateway.model.record import Record
 from gateway.state.receipts import receipt_of
 from gateway.telemetry.request_log import JsonLines
@@ -34,6 +33,7 @@ from tests.gateway.service.judged_chats import (
     text_of,
 )
 from tests.kit.configs import table_of
+from tests.kit.httpx_transport import HttpxTransport
 from tests.kit.input_gateway import InputGateway
 from tests.kit.waiting import eventually
 

@@ -13,7 +13,6 @@ import pytest
 from gateway.execution.answer_stream import AnswerStream, TextTap
 from gateway.execution.concurrency_limiter import ConcurrencyLimiters
 from gateway.execution.health import Health
-from gateway.execution.httpx_transport import HttpxTransport
 from gateway.execution.upstream_client import Answer, UpstreamClient
 from gateway.model.config_version import ConfigVersion
 from gateway.model.record import Record, Resumed
@@ -49,6 +48,7 @@ from providers.chat import (
 from providers.failures import Failure, FailureKind
 from tests.gateway.location_reports import reported
 from tests.kit.configs import BASE, table_of
+from tests.kit.httpx_transport import HttpxTransport
 from tests.kit.request_records import record_with
 
 

@@ -14,7 +14,6 @@ import httpx
 from gateway.assembly.application import Gateway
 from gateway.config.compile import compile_config
 from gateway.config.loading import parse_document
-from gateway.execution.httpx_transport import HttpxTransport
 from gateway.model.record import Record
 from gateway.usage.amounts import NANO
 from gateway.usage.gate import HoldGranted, HoldRefused, HoldRequest
@@ -23,6 +22,7 @@ from providers.compatible.adapter import adapter_of
 from providers.registry import load_registry
 from tests.kit.chat_http import CHAT
 from tests.kit.configs import Config, key_hash
+from tests.kit.httpx_transport import HttpxTransport
 
 PROMPT = "Hello! Who are you?"
 ACME = """

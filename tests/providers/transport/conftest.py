@@ -10,7 +10,7 @@ import pytest
 import uvloop
 
 from providers.transport import Pool
-from tests.kit.name_resolution import Names
+from tests.providers.transport.name_resolution import Names
 from tests.providers.transport.pool_calls import anyone
 
 _HERE = Path(__file__).parent

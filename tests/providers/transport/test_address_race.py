@@ -11,7 +11,7 @@ import pytest
 
 from providers.transport import ConnectFailed, Pool, lacks_room
 from providers.transport.dial import first_socket
-from tests.kit.name_resolution import Names
+from tests.providers.transport.name_resolution import Names
 from tests.providers.transport.pool_calls import anyone, ask
 
 

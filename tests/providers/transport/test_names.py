@@ -13,8 +13,8 @@ import pytest
 
 from providers.transport import ConnectFailed, Pool
 from providers.transport.dial import Names
-from tests.kit.name_resolution import _LIMIT_S, FOUND, System
 from tests.kit.scripted_server import GOOD, say, scripted, turns, until
+from tests.providers.transport.name_resolution import _LIMIT_S, FOUND, System
 from tests.providers.transport.pool_calls import anyone, ask
 
 _MORE_THAN_ANY_POOL_HAS = 40

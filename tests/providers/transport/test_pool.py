@@ -26,8 +26,8 @@ from providers.transport import (
     request_start,
 )
 from providers.transport import pool as module
-from tests.kit.name_resolution import Names
 from tests.kit.scripted_server import GOOD, Peer, Script, hold, say, scripted, turns, until
+from tests.providers.transport.name_resolution import Names
 from tests.providers.transport.pool_calls import Response, ask, request, send
 
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\n"

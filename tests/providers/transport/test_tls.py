@@ -16,9 +16,9 @@ import pytest
 import trustme
 
 from providers.transport import ConnectFailed, Link, Pool, TransportError, tls_context
-from tests.kit.name_resolution import Names
 from tests.kit.network_peers import server_context
 from tests.kit.scripted_server import GOOD, Peer, Scripted, hold, say, scripted, turns, until
+from tests.providers.transport.name_resolution import Names
 from tests.providers.transport.pool_calls import anyone, ask, send
 
 YESTERDAY = datetime.datetime.now(datetime.UTC) - datetime.timedelta(days=1)
