@@ -24,6 +24,10 @@ from providers.auth import Secret
 
 CONNECT_S = 5.0
 COMMAND_S = 15.0
+_SILENCE_S = 1.0
+"""After a connect that got no answer in time, others fail at once for this time. Otherwise the uses of a start or a
+stop, which follow each other, would each wait for a server that swallows packets."""
+_silent_until: dict[tuple[str, int], float] = {}
 _UPGRADE_S = 600.0
 
 _GRANTS = (
@@ -57,12 +61,19 @@ def tls_of(server: StoreServer) -> ssl.SSLContext | bool:
 
 async def connect(server: StoreServer, command_s: float = COMMAND_S) -> PostgresConnection:
     """Connect to the database with the first password that it accepts. Raises StateError."""
+    address = server.host, server.port
     with postgres_errors():
-        async with asyncio.timeout(CONNECT_S):
-            for password in server.passwords[:-1]:
-                with suppress(asyncpg.InvalidAuthorizationSpecificationError):
-                    return await _connect(server, password, command_s)
-            return await _connect(server, server.passwords[-1], command_s)
+        if time.monotonic() < _silent_until.get(address, 0.0):
+            raise TimeoutError
+        try:
+            async with asyncio.timeout(CONNECT_S):
+                for password in server.passwords[:-1]:
+                    with suppress(asyncpg.InvalidAuthorizationSpecificationError):
+                        return await _connect(server, password, command_s)
+                return await _connect(server, server.passwords[-1], command_s)
+        except TimeoutError:
+            _silent_until[address] = time.monotonic() + _SILENCE_S
+            raise
 
 
 async def _connect(server: StoreServer, password: Secret | None, command_s: float) -> PostgresConnection:
