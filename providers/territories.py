@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from functools import cache
+from functools import cache, lru_cache
 from importlib.resources import files
 from typing import Any
 
@@ -219,11 +219,7 @@ class Places(Value, frozen=True):
 
     def __str__(self) -> str:
         """Return the set in words: `any`, `any but CN`, `DE, FR`, `@EU but not DE`."""
-        minus = ", ".join(sorted(self.excluded))
-        if self.included is None:
-            return f"any but {minus}" if minus else "any"
-        shown = ", ".join(_with_groups(self.included)) or "nowhere"
-        return f"{shown} but not {minus}" if minus else shown
+        return _words(self)
 
     def data(self) -> dict[str, list[str] | None]:
         """Return the set as JSON data.
@@ -241,6 +237,16 @@ ANYWHERE = Places(None)
 
 NOWHERE = Places(frozenset())
 """The empty set."""
+
+
+@lru_cache(maxsize=1024)
+def _words(places: Places) -> str:
+    """Return a set in words. Each receipt has those of a region's boundary, so they are remembered."""
+    minus = ", ".join(sorted(places.excluded))
+    if places.included is None:
+        return f"any but {minus}" if minus else "any"
+    shown = ", ".join(_with_groups(places.included)) or "nowhere"
+    return f"{shown} but not {minus}" if minus else shown
 
 
 def _with_groups(codes: frozenset[str]) -> list[str]:

@@ -34,10 +34,12 @@ from gateway.state.database import (
 )
 from gateway.state.generated_key import RECEIPT_KEY, generated_key
 from providers.failures import FailureKind
+from providers.json_values import dumps_text, repair_escapes, repair_surrogates
 from providers.territories import territory_data
 
 _VERSION = 1
 _SEAL_BYTES = 16
+_SEAL_FORM = "2"
 _NAME = "receipts"
 _LAYOUT = """
 CREATE TABLE IF NOT EXISTS receipt (
@@ -183,20 +185,42 @@ class ReceiptSeals:
 
     def seal(self, row: tuple[str, str, float, object], *, is_old: bool = False) -> str:
         """Return the seal of a row. `is_old`: it had none, so it must not be signed."""
-        return ".".join(_hash(key, row) for key in (self._directory_key, *self._signing_keys[: 0 if is_old else 1]))
+        text, keys = _sealed(row), (self._directory_key, *self._signing_keys[: 0 if is_old else 1])
+        return ".".join((_SEAL_FORM, *(_hash(key, text) for key in keys)))
 
     def check(self, row: tuple[str, str, float, object], seal: object) -> bool:
         """Return whether the receipt may be signed. Raises ReceiptDamaged if it does not match its seal."""
-        first, _, second = seal.partition(".") if isinstance(seal, str) else ("", "", "")
-        if not hmac.compare_digest(first.encode(), _hash(self._directory_key, row).encode()):
+        parts = seal.split(".") if isinstance(seal, str) else []
+        if parts[:1] == [_SEAL_FORM]:
+            text, parts = _sealed(row), parts[1:]
+        else:
+            text = _sealed_as_form_1(row)
+        first, second = [*parts, "", ""][:2]
+        if not hmac.compare_digest(first.encode(), _hash(self._directory_key, text).encode()):
             raise ReceiptDamaged("the stored text, id, client or time of the receipt was changed")
         return not self._signing_keys or any(
-            hmac.compare_digest(second.encode(), _hash(key, row).encode()) for key in self._signing_keys
+            hmac.compare_digest(second.encode(), _hash(key, text).encode()) for key in self._signing_keys
         )
 
 
-def _hash(key: bytes, row: tuple[str, str, float, object]) -> str:
-    return hmac.digest(key, json.dumps(["receipt 1", *row], default=repr).encode(), "sha256")[:_SEAL_BYTES].hex()
+def _sealed(row: tuple[str, str, float, object]) -> bytes:
+    """Return the bytes whose keyed hashes are the seal, by form 2: the lengths separate id, client and stored text.
+
+    It is defined for every value that SQLite can return, and no JSON library writes a number of it: the next version
+    of one may write the same number in another way.
+    """
+    request_id, client, at_s, content = row
+    text = f"receipt 2 {len(request_id)} {len(client)} {at_s!r} {request_id}{client}{content}"
+    return text.encode("utf-8", "surrogatepass")
+
+
+def _sealed_as_form_1(row: tuple[str, str, float, object]) -> bytes:
+    """Return the bytes of a seal that does not begin with the number of its form, as receipts had before form 2."""
+    return json.dumps(["receipt 1", *row], default=repr).encode()
+
+
+def _hash(key: bytes, text: bytes) -> str:
+    return hmac.digest(key, text, "sha256")[:_SEAL_BYTES].hex()
 
 
 def find_receipts(directory: Path, request_id: str) -> list[dict[str, object]]:
@@ -482,8 +506,9 @@ def _row(record: Record, at_s: float, cell: str | None, share: float) -> tuple[s
     receipt = receipt_of(record, at_s, cell, share)
     if receipt is None:
         return None
-    content = json.dumps(receipt, separators=(",", ":"), ensure_ascii=False)
-    return record.request_id, record.client or _NO_CLIENT, at_s, content
+    content, _ = repair_escapes(dumps_text(receipt), last=True)
+    # SQLite stores no half of a surrogate pair, and the other receipts of the transaction would be lost with it.
+    return repair_surrogates(record.request_id), repair_surrogates(record.client or _NO_CLIENT), at_s, content
 
 
 def _kind_of(error: Exception) -> str:

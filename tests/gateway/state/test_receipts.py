@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hmac
+import itertools
 import json
+import math
 import os
 import resource
 import sqlite3
@@ -15,7 +18,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from gateway.assembly.receipts import KIND
 from gateway.free_space import FreeSpace
 from gateway.model.config_version import ConfigVersion
 from gateway.model.consent import ConsentKind
@@ -27,9 +32,11 @@ from gateway.policy.location.resolution import resolve
 from gateway.policy.routing import decide
 from gateway.policy.territory_answers import NO_NEEDS
 from gateway.service.explain import reports_from
+from gateway.signing import Signer, verify
 from gateway.state import receipts
 from gateway.state.database import open_database
-from gateway.state.receipts import Receipts, find_receipts, receipt_of
+from gateway.state.generated_key import RECEIPT_KEY, generated_key
+from gateway.state.receipts import Receipts, ReceiptSeals, find_receipts, receipt_of, receipts_between
 from providers.failures import Failure, FailureKind
 from providers.matching.requirements import Requirements
 from providers.territories import territory_data
@@ -395,14 +402,64 @@ def test_unexpected_error_does_not_end_the_writer_thread(opened: Open, monkeypat
     assert failures == [f"a receipt can't be built, and is lost: OSError: {os.strerror(errno.EMFILE)}"]
 
 
-def test_text_that_sqlite_cannot_store_does_not_end_the_writer_thread(opened: Open) -> None:
+def test_row_that_sqlite_cannot_store_does_not_end_the_writer_thread(
+    opened: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
     failures: list[str] = []
     store = opened(failed=failures.append)
-    store.take(record_of("req_\ud800"))
-    eventually(lambda: store.lost == 1)
+    with monkeypatch.context() as patch:
+        patch.setattr(ReceiptSeals, "seal", lambda *_: "\ud800")
+        store.take(record_of("req_0"))
+        eventually(lambda: store.lost == 1)
     store.take(record_of("req_1"))
     eventually(lambda: store.find("req_1", "shop-cn") is not None)
     assert failures == ["receipts can't be written, and are lost: UnicodeEncodeError"]
+
+
+VALUES: list[tuple[object, object]] = [
+    *((number, number) for number in (1e-7, 5e-324, 1e22, 1.7976931348623157e308, 0.1 + 0.2)),
+    *((number, number) for number in (2**63, 2**64, -(2**63) - 1, 10**40)),
+    ("\U0001f600", "\U0001f600"),
+    ("\ud83d\ude00", "\U0001f600"),
+    (r'\ud800 "\ud800', r'\ud800 "\ud800'),
+    ("a\ud800b", "a\ufffdb"),
+    ({"\udfff": 2**64}, {"\ufffd": 2**64}),
+]
+"""Values of JSON, and as they are stored: no store and no reader has half a surrogate pair."""
+
+
+def test_receipt_with_any_json_value_is_stored_sealed_signed_and_verified(
+    opened: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values, clock = {f"req_{number}": value for number, (value, _) in enumerate(VALUES)}, SetClock(AT_S)
+    monkeypatch.setattr(receipts, "receipt_of", lambda record, *_: {"id": record.request_id, **more_of(record)})
+
+    def more_of(record: Record) -> dict[str, object]:
+        return {"value": values[record.request_id]}
+
+    store = opened(clock=clock, signing_keys=[b"s"])
+    for request_id, at_s in zip(values, itertools.cycle([AT_S, AT_S + 0.1234567]), strict=False):
+        clock.now = at_s
+        store.take(record_of(request_id))
+    eventually(lambda: store.find(request_id, "shop-cn") is not None)
+    signer = Signer(Ed25519PrivateKey.generate())
+    for request_id, (_, stored) in zip(values, VALUES, strict=True):
+        receipt = {"id": request_id, "value": stored}
+        assert store.find_sealed(request_id, "shop-cn") == (receipt, True)
+        assert find_receipts(tmp_path, request_id) == [receipt]
+        assert verify(signer.sign(KIND, receipt), KIND, [signer.public])[0] == receipt
+
+
+def test_receipt_of_an_id_with_half_a_surrogate_pair_is_stored_with_those_that_were_taken_with_it(opened: Open) -> None:
+    store = opened(signing_keys=[b"s"])
+    for request_id, client in (("req_1", "shop-cn"), ("req_\ud800", "shop-\udfff"), ("req_2", "shop-cn")):
+        store.take(record_of(request_id, client))
+    eventually(lambda: store.find("req_2", "shop-cn") is not None)
+    found = store.find_sealed("req_\ufffd", "shop-\ufffd")
+    assert found is not None
+    assert (found[0]["id"], found[0]["client"], found[1]) == ("req_\ufffd", "shop-\ufffd", True)
+    assert (store.find("req_1", "shop-cn") or {})["id"] == "req_1"
+    assert store.lost == 0
 
 
 def test_receipts_wait_while_the_rest_of_the_disk_is_for_usage_rows(tmp_path: Path) -> None:
@@ -533,6 +590,75 @@ def test_receipt_that_does_not_match_its_seal_is_neither_shown_nor_signed(
             find("req_1", "shop-cn")
     with pytest.raises(ReceiptDamaged):
         find_receipts(tmp_path, "req_1")
+
+
+ROW = ("req_1", "shop-cn", 1_795_000_000.25, '{"id":"req_1","sample":1e-6}')
+FORM_1 = "03f2c889ab1c24e45e7966acc27e1891.e338d3d402242e2ba3f7cffe4d1c3a4d"
+FORM_2 = "2.ee8ca1da6948e8c99fd6a1744e92d897.6bc7b1302e54f50523cbc0fbfda9327f"
+
+
+def test_seals_of_both_forms_stay_as_they_are_stored() -> None:
+    """The two seals were written by the releases that introduced their forms."""
+    seals = ReceiptSeals(b"directory", [b"signing"])
+    assert seals.seal(ROW) == FORM_2
+    assert [seals.check(ROW, seal) for seal in (FORM_1, FORM_2)] == [True, True]
+    mixed = [FORM_2.removeprefix("2."), f"2.{FORM_1}", f"1.{FORM_1}", f"3.{FORM_2[2:]}", FORM_1.upper(), "2", "2.", "."]
+    for seal in mixed:
+        with pytest.raises(ReceiptDamaged):
+            seals.check(ROW, seal)
+    halves = [f"2.{FORM_2.split('.')[1]}.{FORM_1.split('.')[1]}", f"{FORM_1.split('.')[0]}.{FORM_2.split('.')[2]}"]
+    assert [seals.check(ROW, seal) for seal in halves] == [False, False], "a hash of the other form signs nothing"
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        ("req_", "1shop-cn", *ROW[2:]),
+        (*ROW[:1], 'shop-cn{"id"', ROW[2], ROW[3].removeprefix('{"id"')),
+        (*ROW[:2], math.nextafter(ROW[2], math.inf), ROW[3]),
+        (*ROW[:2], math.inf, ROW[3]),
+        (*ROW[:2], str(ROW[2]), ROW[3]),
+        (*ROW[:2], None, ROW[3]),
+        (*ROW[:2], b"", ROW[3]),
+        (b"req_1", *ROW[1:]),
+        (*ROW[:3], ROW[3].encode()),
+        (*ROW[:3], None),
+    ],
+)
+@pytest.mark.parametrize("seal", [FORM_1, FORM_2])
+def test_row_with_another_value_or_type_does_not_match_the_seal(other: Any, seal: str) -> None:
+    with pytest.raises(ReceiptDamaged):
+        ReceiptSeals(b"directory").check(other, seal)
+
+
+@pytest.mark.parametrize("at_s", [0.0, 1e-7, 5e-324, 1e16, 1e22, AT_S + 0.1234567])
+@pytest.mark.parametrize("text", ["", " ", "1 2", "\0", "\ud800", "\U0001f600", str(2**64)])
+def test_seal_of_any_text_and_time_is_accepted(at_s: float, text: str) -> None:
+    seals, row = ReceiptSeals(b"directory", [b"signing"]), (text, text, at_s, text)
+    assert seals.check(row, seals.seal(row))
+
+
+def test_file_with_seals_of_both_forms_is_read_and_signed(opened: Open, tmp_path: Path) -> None:
+    """Two releases write to the file while one hands over to the other."""
+    store = opened(signing_keys=[b"s"])
+    for number in range(4):
+        store.take(record_of(f"req_{number}"))
+    eventually(lambda: store.find("req_3", "shop-cn") is not None)
+    keys = [generated_key(tmp_path, RECEIPT_KEY), b"s"]
+
+    def form_1(*row: object) -> str:
+        sealed = json.dumps(["receipt 1", *row]).encode()
+        return ".".join(hmac.new(key, sealed, "sha256").hexdigest()[:32] for key in keys)
+
+    with closing(sqlite3.connect(tmp_path / "receipts.db", isolation_level=None)) as database:
+        database.create_function("form_1", 4, form_1)
+        database.execute("UPDATE receipt SET seal = form_1(id, client, at_s, content) WHERE number % 2 = 0")
+    listed = [receipt and receipt["id"] for _, receipt in receipts_between(tmp_path, 0.0, math.inf)]
+    assert listed == [f"req_{number}" for number in range(4)]
+    assert all((store.find_sealed(f"req_{number}", "shop-cn") or ({}, False))[1] for number in range(4))
+    with closing(sqlite3.connect(tmp_path / "receipts.db", isolation_level=None)) as database:
+        database.execute("UPDATE receipt SET content = replace(content, 'CN', 'DE')")
+    assert [receipt for _, receipt in receipts_between(tmp_path, 0.0, math.inf)] == [None] * 4
 
 
 def test_only_a_receipt_that_the_present_signing_key_sealed_is_signed(opened: Open) -> None:
