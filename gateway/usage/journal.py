@@ -2,8 +2,12 @@
 
 Theory of operation:
 
-- Operations queue. The next turn of the event loop runs all of them in one transaction, because most of the cost is
-  that of a commit. Each of them is done whole or not at all, and is answered after the commit.
+- An operation runs immediately if the journal is free, because a wait of its request costs more than a commit.
+- It is free until two operations meet in one turn of the event loop. Then operations queue, and the next turn runs all
+  of them in one transaction, because at load most of the cost is that of a commit. Each of them is done whole or not at
+  all, and is answered after the commit. The journal is free again when a turn had one operation only.
+- What is given back for a call that was not sent always queues, so that a hold in the same turn that takes its place is
+  in the same transaction.
 - A transaction is under the lock of the file (flock), which the kernel releases when its process ends. It takes some
   microseconds for an operation and never waits. If the lock is not free, the event loop tries again: for a second, or
   for as long as it takes to settle a call.
@@ -174,6 +178,9 @@ class Journal:
         self._changed: set[bytes] = set()
         self._name = os.urandom(8)
         self._queue: deque[_Queued] = deque()
+        # An operation has run in this turn of the event loop; several met in this turn or the last one.
+        self._has_run: list[bool] = []
+        self._is_busy = False
         self._next_flush: asyncio.Handle | None = None
         self._problem = ""
         self._failed_at, self._failure = -math.inf, ""
@@ -228,7 +235,8 @@ class Journal:
         """Replace the hold of a call by what it used, and keep its row. See `UsageGate.settle`."""
         if call not in self._open:
             return False
-        await self._do(self._settle, (*self._open.pop(call), (tokens, amount_nano, 0), row), is_sure=True)
+        settled = (*self._open.pop(call), (tokens, amount_nano, 0), row)
+        await self._do(self._settle, settled, is_sure=True, queues=not row)
         return True
 
     async def keep_row(self, call: str, row: bytes) -> None:
@@ -480,12 +488,33 @@ class Journal:
     # The queue and the lock.
 
     async def _do(
-        self, operation: Callable[[lmdb.Transaction, Any], Any], argument: object, *, is_sure: bool = False
+        self,
+        operation: Callable[[lmdb.Transaction, Any], Any],
+        argument: object,
+        *,
+        is_sure: bool = False,
+        queues: bool = False,
     ) -> Any:
-        """Run an operation in the next transaction. Raises GateUnavailable.
+        """Run an operation: now if the journal is free, unless it `queues`. Raises GateUnavailable.
 
         An operation that is sure is never given up. If it is not done after a second, it continues in the background.
         """
+        if not (queues or self._queue or self._has_run or self._is_busy):
+            try:
+                self._take()
+            except BlockingIOError:
+                pass
+            else:
+                self._has_run.append(True)
+                asyncio.get_running_loop().call_soon(self._has_run.clear)
+                try:
+                    return self._transact((_Operation(operation, argument),))[0]
+                except GateUnavailable:
+                    if not is_sure:
+                        raise
+                finally:
+                    self._give()
+        self._is_busy = self._is_busy or bool(self._has_run)
         future = self._enqueue(operation, argument, is_sure=is_sure)
         try:
             return await future
@@ -509,6 +538,7 @@ class Journal:
     def _flush(self) -> None:
         """Run what is queued if the lock is free. Try again later with what is left."""
         self._next_flush = None
+        self._is_busy = len(self._queue) > 1
         try:
             self._take()
         except BlockingIOError:

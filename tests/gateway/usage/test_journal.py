@@ -390,32 +390,75 @@ async def test_operations_that_wait_for_the_lock_run_in_order_when_it_is_free(st
     assert [type(one) for one in found] == [HoldGranted, HoldGranted, HoldRefused, HoldRefused]
 
 
-async def test_operations_of_one_turn_of_the_event_loop_are_one_transaction(
-    start: Start, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Each of them is whole, and sees those before it. One that fails undoes none of the others."""
-    gate, begun = start(), 0
-    begin = gate._begin
+@pytest.fixture
+def transactions(gate: Journal, monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
+    """Return a function: how many transactions began since its last call."""
+    begun, begin = 0, gate._begin
 
     def count(*arguments: object) -> lmdb.Transaction:
         nonlocal begun
         begun += 1
         return begin(*arguments)
 
+    def taken() -> int:
+        nonlocal begun
+        found, begun = begun, 0
+        return found
+
     monkeypatch.setattr(gate, "_begin", count)
+    return taken
+
+
+async def test_operation_of_a_free_journal_does_not_wait(gate: Journal) -> None:
+    with pytest.raises(StopIteration) as ended:
+        gate.hold(request("one", 40, row=b"row")).send(None)
+    assert isinstance(ended.value.value, HoldGranted)
+    await asyncio.sleep(0)
+    with pytest.raises(StopIteration):
+        gate.settle("one", 0, 30, b"row").send(None)
+    assert state(gate) == (30, 0, 0)
+
+
+async def test_commits_are_shared_at_load(gate: Journal, transactions: Callable[[], int]) -> None:
+    async def calls(number: int) -> None:
+        for turn in range(10):
+            await gate.hold(request(f"{number}-{turn}", 1, budgets=(), row=b"row"))
+            await gate.settle(f"{number}-{turn}", 1, 1, b"row")
+
+    await asyncio.gather(*map(calls, range(64)))
+    assert transactions() <= 22, "one for 64 operations, apart from the first ones"
+    await gate.hold(request("alone", 1, row=b"row"))
+    with pytest.raises(StopIteration):
+        gate.hold(request("free again", 1, row=b"row")).send(None)
+
+
+async def test_hold_that_takes_the_place_of_another_one_is_in_its_transaction(
+    gate: Journal, transactions: Callable[[], int]
+) -> None:
+    await gate.hold(request("former", 100))
+    await asyncio.sleep(0)
+    transactions()
+    settled, held = await asyncio.gather(gate.settle("former", 0, 0), gate.hold(request("own", 100, row=b"row")))
+    assert (settled, type(held), transactions()) == (True, HoldGranted, 1)
+
+
+async def test_operations_that_meet_in_one_turn_of_the_event_loop_share_a_transaction(
+    gate: Journal, start: Start, transactions: Callable[[], int]
+) -> None:
+    """Each of them is whole, and sees those before it. One that fails undoes none of the others."""
     small = budget(5, window=Window.MONTH)
     asked = [gate.hold(request(name, 40, row=b"row")) for name in ("one", "two", "three")]
     found = await asyncio.gather(*asked, gate.hold(request("four", 20, budgets=(DAILY, small))))
     assert [type(one) for one in found] == [HoldGranted, HoldGranted, HoldRefused, HoldRefused]
-    assert begun == 1
+    assert transactions() == 2, "one for the first, which found the journal free, and one for the others"
     assert (state(gate), state(start())) == ((0, 80, 0), (0, 80, 0))
-    begun = 0
+    transactions()
     failing = gate.read([DAILY.counter], {})  # without bounds of its window
     found = await asyncio.gather(
         gate.settle("one", 0, 30, b"row"), failing, gate.settle("two", 0, 0), return_exceptions=True
     )
     assert (found[0], type(found[1]), found[2]) == (True, KeyError, True)
-    assert begun == 4, "one for all, and when it has failed, one for each"
+    assert transactions() == 4, "one for all, and when it has failed, one for each"
     assert (state(gate), state(start())) == ((30, 0, 0), (30, 0, 0))
     assert gate.waiting(10) == [(b"wone", b"row")]
 
