@@ -188,8 +188,8 @@ class UpstreamClient:
         call = options.call = await usage.begin(step, sent)
         del sent
         try:
-            if call.held.cap is not None and isinstance(options.request, ChatRequest):
-                chat, wire = self._write(step, change_request(options.request, max_tokens=call.held.cap))
+            if call.held.sent_cap is not None and isinstance(options.request, ChatRequest):
+                chat, wire = self._write(step, change_request(options.request, max_tokens=call.held.sent_cap))
             request = call.transmission = self._sign(step, secret, options, wire, recheck)
             del wire
             answer = await self._exchange(step, options, chat, request, deadline)

@@ -54,6 +54,7 @@ class Location:
         assumed: Whether the region was taken because no signal gave one.
         preferences: How the user wants to be addressed. This is not evidence of a location.
         age: The rules for the age of the user. None for adults.
+        may_be_kept: Whether this cell may keep who asked from here (`kept_metadata.may_keep`).
     """
 
     region: Region | None
@@ -64,6 +65,7 @@ class Location:
     assumed: bool = False
     preferences: Preferences = field(default=NO_PREFERENCES, repr=False)
     age: AgeBand | None = None
+    may_be_kept: bool = True
 
     @property
     def age_band(self) -> str | None:

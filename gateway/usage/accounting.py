@@ -25,25 +25,17 @@ import msgspec
 from gateway.model.config_version import Client, ConfigVersion
 from gateway.model.decision import Step
 from gateway.model.deployment import Deployment
-from gateway.model.kept_metadata import may_keep
 from gateway.model.record import Allowance, Record
 from gateway.usage.amounts import NANO, CallAmount, price_version, shown_nano
 from gateway.usage.estimates import LearnedUsage, SeenOutput, is_plausible, most_input
 from gateway.usage.gate import TOKENS, BudgetLimit, GateUnavailable, RateState, UsageGate
-from gateway.usage.holding import FollowingCalls, Hold, hold_call
+from gateway.usage.holding import FollowingCalls, Held, PlannedCall, hold_call
 from gateway.usage.refusals import USER_REQUIRED, CallRefused, unavailable
-from gateway.usage.spending_limits import (
-    SpendingLimits,
-    calendar_of,
-    exchange_rates,
-    internal_limits,
-    limits_of,
-    user_limits,
-)
+from gateway.usage.spending_limits import SpendingLimits, Terms, internal_terms, terms_of, user_limits
 from gateway.usage.token_count import count_tokens
 from gateway.usage.usage_counts import UsageCounts
 from gateway.usage.usage_row import CallOutcome, UsageRow, UsageSource, encode_row
-from gateway.usage.worst_cost import facts_of, thinks
+from gateway.usage.worst_cost import facts_of
 from providers.catalogue.prices import NO_CURRENCY, Price
 from providers.chat import ChatCompletion, ChatRequest, ChoiceFinish, Failed, Finished, StreamEvent, Usage, UsageReport
 from providers.failures import Failure, FailureKind
@@ -113,17 +105,16 @@ class Accounting:
         Raises:
             CallRefused: The request must name its end user, and does not.
         """
-        limits = limits_of(config, client)
+        terms = terms_of(config, client)
         pseudonym = end_user_pseudonym(config, self._user_key, user) if user is not None else None
-        if limits.user_budgets:
-            limits = _with_user(
-                limits, pseudonym, keeps_caller=may_keep(record.decided.location, config.cell_territory)
-            )
-        return RequestUsage(self, config, limits, record, pseudonym)
+        if terms.limits.user_budgets:
+            limits = _with_user(terms.limits, pseudonym, keeps_caller=_keeps_caller(record))
+            terms = terms._replace(limits=limits)
+        return RequestUsage(self, terms, record, pseudonym)
 
     def internal_request(self, config: ConfigVersion, record: Record) -> RequestUsage:
         """Return the accounting of calls that no client asked for, such as shadow traffic."""
-        usage = RequestUsage(self, config, internal_limits(config), record, None)
+        usage = RequestUsage(self, internal_terms(config), record, None)
         usage.stopped = _CANCELLED
         return usage
 
@@ -156,6 +147,11 @@ def _pseudonym(key: bytes, user: str) -> str:
     return f"u_{digest.hex()[:_PSEUDONYM_DIGITS]}"
 
 
+def _keeps_caller(record: Record) -> bool:
+    location = record.decided.location
+    return location is None or location.may_be_kept
+
+
 def _with_user(limits: SpendingLimits, pseudonym: str | None, *, keeps_caller: bool) -> SpendingLimits:
     """Return the limits with the budgets of the end user. They do not apply where the end user may not be kept."""
     users: tuple[BudgetLimit, ...] = ()
@@ -178,10 +174,10 @@ class RequestUsage:
     """
 
     __slots__ = (
-        "_config",
         "_following",
         "_open_nano",
         "_own_nano",
+        "_terms",
         "_user",
         "_vendor_nano",
         "accounting",
@@ -191,15 +187,13 @@ class RequestUsage:
         "stopped",
     )
 
-    def __init__(
-        self, accounting: Accounting, config: ConfigVersion, limits: SpendingLimits, record: Record, user: str | None
-    ) -> None:
+    def __init__(self, accounting: Accounting, terms: Terms, record: Record, user: str | None) -> None:
         self.accounting = accounting
-        self.limits = limits
+        self.limits = terms.limits
         self.named_cap: int | None = None
         self.record = record
         self.stopped = _DISCONNECTED
-        self._config = config
+        self._terms = terms
         self._user = user
         self._open_nano = 0
         self._following: FollowingCalls | None = None
@@ -219,56 +213,46 @@ class RequestUsage:
         accounting, limits = self.accounting, self.limits
         if accounting.is_closed:
             raise unavailable("the gateway is stopping")
-        hold = self._hold_of(step.deployment, sent)
+        call = self._call_of(step.deployment, sent)
         try:
             accounting.gate.check()
             if self._following is not None:
-                await self._following.hold(accounting.gate, hold, partial(self._hold_of, step.deployment))
+                held = await self._following.hold(accounting.gate, call, partial(self._call_of, step.deployment))
             else:
-                await hold_call(accounting.gate, hold)
+                held = await hold_call(accounting.gate, call)
         except CallRefused as error:
             self._note_rates(error.rates)
             raise
         except GateUnavailable as error:
             raise unavailable("the store of limits and budgets can't be asked, or rows can't be written") from error
         if limits.rates:
-            self._note_rates(hold.states)
-        if hold.cap is not None:
-            self.named_cap = self.record.shown.max_tokens = hold.cap
-        self._open_nano += hold.amount_nano
-        call = CallUsage(self, hold)
-        accounting.open_calls.add(call)
-        return call
+            self._note_rates(held.rates)
+        if held.sent_cap is not None:
+            self.named_cap = self.record.shown.max_tokens = held.sent_cap
+        self._open_nano += held.hold.amount_nano
+        usage = CallUsage(self, held)
+        accounting.open_calls.add(usage)
+        return usage
 
-    def _hold_of(self, deployment: Deployment, sent: ChatRequest) -> Hold:
-        """Return the hold of a call, whose size is not chosen yet."""
-        accounting, limits = self.accounting, self.limits
-        now_ns = accounting.clock()
-        facts = facts_of(sent, deployment, exchange_rates(self._config), now_ns // NANO)
-        bound = facts.bound
-        owner = (limits.client or "", deployment.model)
-        learned, most = accounting.learned, limits.max_request_nano
-        counted_input = min(count_tokens(sent), bound)
-        about = min(learned.quick_input(deployment.name, counted_input), bound)
+    def _call_of(self, deployment: Deployment, sent: ChatRequest) -> PlannedCall:
+        """Return a call, whose hold is not sized yet."""
+        accounting, (_, limits, exchange, calendar) = self.accounting, self._terms
+        now_ns, learned, most = accounting.clock(), accounting.learned, limits.max_request_nano
+        facts = facts_of(sent, deployment, exchange, now_ns // NANO)
+        counted_input = min(count_tokens(sent), facts.bound)
+        about = min(learned.quick_input(deployment.name, counted_input), facts.bound)
         row = self._row(accounting.new_call(), now_ns, deployment, facts.price)
-        row.input_tokens = bound
-        return Hold(
-            row.call,
-            0,
-            0,
-            limits.budgets,
-            limits.rates,
-            calendar_of(self._config).at(now_ns),
-            running=facts.running(about, learned.tokens_per_s(deployment.name)),
-            lost=row,
-            facts=facts,
-            counted_input=counted_input,
-            limits=limits,
-            usual_input=learned.input_tokens(deployment.name, bound) if limits.rates else bound,
-            usual_answer=learned.usual_most(owner) if limits.rates else 0,
-            usual_cap=0 if limits.are_none else learned.usual_cap(owner, thinks=thinks(sent, deployment)),
-            named_cap=self.named_cap,
-            request_room_nano=None if most is None else most - (self._own_nano or 0) - self._open_nano,
+        row.input_tokens = facts.bound
+        return PlannedCall(
+            row,
+            facts,
+            limits,
+            calendar.at(now_ns),
+            counted_input,
+            facts.running(about, learned.tokens_per_s(deployment.name)),
+            learned,
+            self.named_cap,
+            None if most is None else most - (self._own_nano or 0) - self._open_nano,
         )
 
     async def follow(self, former: RequestUsage | None, following: Sequence[ChatRequest]) -> RequestUsage:
@@ -278,7 +262,7 @@ class RequestUsage:
             former: The account of the calls before it. It is used on, unless another config version decides by now.
             following: The calls after it, as they are sent. They are held before it is sent.
         """
-        if former is not None and former._config is self._config:
+        if former is not None and former._terms.config is self._terms.config:
             return await former.follow(None, following)
         if former is not None:
             await former.release_ahead()
@@ -301,10 +285,10 @@ class RequestUsage:
                 self.record.shown.token_allowance = Allowance(rate.per_minute, state.remaining, state.full_in_ns / NANO)
 
     def _row(self, call: str, time_ns: int, deployment: Deployment, price: Price | None) -> UsageRow:
-        record, limits, config = self.record, self.limits, self._config
+        record, limits, config = self.record, self.limits, self._terms.config
         location = record.decided.location
         region = location.region if location is not None else None
-        keeps_caller = may_keep(location, config.cell_territory)
+        keeps_caller = _keeps_caller(record)
         return UsageRow(
             call=call,
             time_ns=time_ns,
@@ -349,7 +333,7 @@ class RequestUsage:
 
     def _charged(self) -> str | None:
         if self._own_nano is not None:
-            return f"{shown_nano(self._own_nano)} {self._config.usage.currency}"
+            return f"{shown_nano(self._own_nano)} {self._terms.config.usage.currency}"
         if len(self._vendor_nano) == 1:
             ((currency, nano),) = self._vendor_nano.items()
             return f"{shown_nano(nano)} {currency}"
@@ -369,7 +353,7 @@ class CallUsage:
     """One call to a provider, from its hold to its row.
 
     Attributes:
-        held: The amount that is held for it.
+        held: Its facts and its hold.
         seen: The part of the answer that arrived.
         is_ended: Whether its row was written, or its hold released.
         is_refused: Whether the provider answered with an error status.
@@ -393,15 +377,15 @@ class CallUsage:
         "transmission",
     )
 
-    def __init__(self, request: RequestUsage, held: Hold) -> None:
+    def __init__(self, request: RequestUsage, held: Held) -> None:
         self.held = held
         self.seen = SeenOutput()
         self.is_ended = self.is_refused = self.is_silent = self.is_unwanted = False
         self.transmission: Transmission | None = None
         self._request = request
-        facts = held.facts
-        is_capped = facts.request.max_tokens is not None or held.cap is not None
-        self._most_stated = most_input(facts.request, facts.bound), 2 * held.output if is_capped else None
+        facts = held.call.facts
+        is_capped = facts.request.max_tokens is not None or held.sent_cap is not None
+        self._most_stated = most_input(facts.request, facts.bound), 2 * held.hold.output if is_capped else None
         # The request holds a prompt, and the answer may take minutes.
         facts.request = _NO_REQUEST
         # The provider's last count, whether it is the final one, and whether it can be true.
@@ -424,7 +408,7 @@ class CallUsage:
 
     def _note_finish(self, reason: str) -> None:
         """Note whether a choice ended at a cap that the gateway had set."""
-        self._ended_at_cap |= reason == "length" and self.held.cap is not None
+        self._ended_at_cap |= reason == "length" and self.held.sent_cap is not None
 
     async def answered(self, completion: ChatCompletion) -> ChatCompletion:
         """Record a whole answer. Return it with an estimate for a count that cannot be true."""
@@ -499,21 +483,21 @@ class CallUsage:
         self.is_ended = True
         accounting = self._request.accounting
         accounting.open_calls.discard(self)
-        self._request.end(self.held.amount_nano, _NOTHING)
-        await accounting.gate.settle(self.held.call, 0, 0)
+        self._request.end(self.held.hold.amount_nano, _NOTHING)
+        await accounting.gate.settle(self.held.hold.call, 0, 0)
 
     async def _end(self, outcome: CallOutcome) -> None:
         if self.is_ended:
             return
         self.is_ended = True
-        held, request = self.held, self._request
+        call, hold, request = self.held.call, self.held.hold, self._request
         usage, source = self._usage(outcome)
-        facts = held.facts
+        facts = call.facts
         price, tools = facts.price, None if self.is_refused else facts.tools
         amount = facts.exchange.cost(usage, price, tools) if price is not None else None
         if source is _NONE and amount is None:
             amount = _NOTHING
-        row = held.lost
+        row = call.row
         row.input_tokens, row.output_tokens = usage.prompt_tokens, usage.completion_tokens
         row.cached_tokens, row.cache_write_tokens = usage.cached_tokens, usage.cache_write_tokens
         row.reasoning_tokens, row.usage_source, row.outcome = usage.reasoning_tokens, source, outcome
@@ -524,17 +508,17 @@ class CallUsage:
         accounting = request.accounting
         accounting.open_calls.discard(self)
         accounting.counts.add(row)
-        request.end(held.amount_nano, amount)
+        request.end(hold.amount_nano, amount)
         tokens = usage.total_tokens
-        if not held.limits.are_none and (tokens > held.tokens or own_nano > held.amount_nano):
+        if not call.limits.are_none and (tokens > hold.tokens or own_nano > hold.amount_nano):
             accounting.overshot()
-        await accounting.gate.settle(held.call, tokens, own_nano, encode_row(row))
+        await accounting.gate.settle(hold.call, tokens, own_nano, encode_row(row))
 
     def _usage(self, outcome: CallOutcome) -> tuple[Usage, UsageSource]:
         """Return what the call has used, and where the numbers come from."""
-        held, facts, seen = self.held, self.held.facts, self.seen
+        call, facts, seen = self.held.call, self.held.call.facts, self.seen
         learned, name = self._request.accounting.learned, facts.deployment.name
-        duration_s = (self._request.accounting.clock() - held.lost.time_ns) / NANO
+        duration_s = (self._request.accounting.clock() - call.row.time_ns) / NANO
         reported, is_final, can_be_true = self._reported or (None, False, False)
         if reported is not None and not can_be_true:
             self._request.accounting.implausible(name, reported)
@@ -543,9 +527,9 @@ class CallUsage:
             # A count before the end may be one from the beginning of the answer.
             if (is_final and not self._lacks_output(reported)) or reported.completion_tokens >= max(seen.deltas, 1):
                 if outcome is _ANSWERED:
-                    owner, at_cap = (held.limits.client or "", facts.deployment.model), self._ended_at_cap
-                    own_count = held.counted_input if self._most_stated[0] is not None else None
-                    learned.learn(owner, name, reported, facts.choices, duration_s, at_cap=at_cap)
+                    own_count = call.counted_input if self._most_stated[0] is not None else None
+                    at_cap = self._ended_at_cap
+                    learned.learn(call.owner, name, reported, facts.choices, duration_s, at_cap=at_cap)
                     learned.learn_input(name, reported.prompt_tokens, facts.bound, own_count)
                 return reported, _PROVIDER
             return msgspec.structs.replace(reported, completion_tokens=self._output(seen.tokens)), _ESTIMATED
@@ -578,10 +562,10 @@ class CallUsage:
 
     def _estimated(self, output: int) -> Usage:
         """Return the gateway's own count: the best estimate, and not the bound that was held."""
-        held, learned = self.held, self._request.accounting.learned
-        tokens = min(learned.uncounted_input(held.facts.deployment.name, held.counted_input), held.facts.bound)
+        call, learned = self.held.call, self._request.accounting.learned
+        tokens = min(learned.uncounted_input(call.facts.deployment.name, call.counted_input), call.facts.bound)
         return Usage(tokens, self._output(output))
 
     def _output(self, tokens: int) -> int:
         """Return an estimate of the output, which is at most the cap."""
-        return min(tokens, self.held.output)
+        return min(tokens, self.held.hold.output)

@@ -192,7 +192,7 @@ class RatePerMinute:
         return RateState(max(0, MINUTE_NS - full_in_ns) * self.per_minute // MINUTE_NS, full_in_ns)
 
 
-class HoldRequest(msgspec.Struct, gc=False):
+class HoldRequest(msgspec.Struct, frozen=True, gc=False):
     """The worst cost of one upstream call, and the limits that apply to it.
 
     Attributes:

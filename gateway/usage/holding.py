@@ -18,12 +18,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
-from gateway.usage.amounts import CallAmount
+import msgspec
+
+from gateway.usage.estimates import LearnedUsage
 from gateway.usage.gate import BudgetLimit, CounterState, HoldRefused, HoldRequest, Measure, RateState, UsageGate
+from gateway.usage.lost_call import RunningCost
 from gateway.usage.refusals import CallRefused, price_unknown, refusal_error, too_expensive
 from gateway.usage.spending_limits import SpendingLimits
 from gateway.usage.usage_row import UsageRow, encode_row
+from gateway.usage.windows import AllBounds
 from gateway.usage.worst_cost import (
     LEAST_CAP,
     LEAST_CAP_SENT,
@@ -31,6 +36,7 @@ from gateway.usage.worst_cost import (
     CallFacts,
     largest_cap,
     longest_answer,
+    thinks,
     worst_cost,
 )
 from providers.chat import ChatRequest
@@ -43,40 +49,37 @@ _MOST_TRIES = 3
 _TOKENS = int(Measure.TOKENS)
 
 
-class Hold(HoldRequest, kw_only=True, gc=False):
-    """The hold of a call to a provider: the facts on which its size depends, then its size.
+class PlannedCall(msgspec.Struct, gc=False):
+    """A call to a provider before its hold is sized: all on which its size depends, but the cap.
 
     Attributes:
-        lost: The row if the call is lost and nothing is known of its cost: it used all that is held.
+        row: Its row as it would be if it used all that is held. `sized` sets the output and the amounts.
         facts: The facts that decide its cost.
         limits: The limits that apply.
+        windows: The bounds of all windows when it is admitted.
         counted_input: The input tokens by the gateway's own count, at most the bound.
-        usual_input: The most input tokens by what earlier calls had for each byte. At most the bound.
-        usual_answer: The tokens that nearly all answers to this client have.
-        usual_cap: The cap that ends next to no answer to this client.
+        running: Its cost if it is lost.
+        learned: The usage of earlier calls.
         named_cap: The cap that an earlier call of the request got, or what a broken answer has left of it, or None.
         request_room_nano: The amount that this request may still cost, or None.
-        output: The most tokens of its output.
-        amount: The amount that is held, or None if the price is unknown.
-        cap: The cap of each choice that the request must get, or None.
-        states: The state of each rate after the hold.
-        is_ahead: Whether the call begins later.
+        is_ahead: Whether it begins later.
     """
 
-    lost: UsageRow
+    row: UsageRow
     facts: CallFacts
     limits: SpendingLimits
+    windows: AllBounds
     counted_input: int
-    usual_input: int
-    usual_answer: int
-    usual_cap: int
-    named_cap: int | None
-    request_room_nano: int | None
-    output: int = 0
-    amount: CallAmount | None = None
-    cap: int | None = None
-    states: tuple[RateState, ...] = ()
+    running: RunningCost
+    learned: LearnedUsage
+    named_cap: int | None = None
+    request_room_nano: int | None = None
     is_ahead: bool = False
+
+    @property
+    def owner(self) -> tuple[str, str]:
+        """The client and the model, whose answers have about the same length."""
+        return self.limits.client or "", self.facts.deployment.model
 
     @property
     def most_cap(self) -> int:
@@ -89,25 +92,15 @@ class Hold(HoldRequest, kw_only=True, gc=False):
         """Whether no answer of the model is longer than `most_cap`, so that no cap must be sent."""
         return self.named_cap is None and self.facts.deployment.target.facts.output_tokens is not None
 
-    def resize(self, cap: int) -> None:
-        """Hold the call with a cap of each choice. Raises CallRefused if `max_request` is below it."""
-        facts, limits, lost = self.facts, self.limits, self.lost
-        self.output, amount = worst_cost(facts, cap)
-        lost.output_tokens = self.output
-        self.tokens = facts.bound + self.output
-        if amount is not None:
-            self.amount, self.amount_nano = amount, amount.own_nano or 0
-            lost.charge(amount)
-        room_nano = self.request_room_nano
-        if room_nano is not None and self.amount_nano > room_nano:
-            raise too_expensive(limits.max_request_nano or 0, self.amount_nano, facts.exchange.currency or "")
-        if limits.rates:
-            tokens = self.usual_input + facts.choices * min(cap, self.usual_answer)
-            if facts.request.max_tokens is None:
-                # No rate refuses for ever what the client cannot make smaller.
-                tokens = min(tokens, *(rate.per_minute for rate in limits.rates))
-            self.usual_tokens = tokens
-        self.row = b"" if self.is_ahead else encode_row(lost)
+    @property
+    def usual_cap(self) -> int:
+        """A cap below which nearly all answers to this client end."""
+        return self.learned.usual_cap(self.owner, thinks=thinks(self.facts.request, self.facts.deployment))
+
+    @property
+    def paid_by_request(self) -> int:
+        """The largest cap that `max_request` pays for the rest of the request."""
+        return UNLIMITED if self.request_room_nano is None else largest_cap(self.facts, nano=self.request_room_nano)
 
     def paid_by(self, limit: BudgetLimit, amount: int) -> int:
         """Return the largest cap of each choice that an amount of a budget pays."""
@@ -115,10 +108,73 @@ class Hold(HoldRequest, kw_only=True, gc=False):
             return largest_cap(self.facts, tokens=amount)
         return largest_cap(self.facts, nano=amount)
 
-    @property
-    def paid_by_request(self) -> int:
-        """The largest cap that `max_request` pays for the rest of the request."""
-        return UNLIMITED if self.request_room_nano is None else largest_cap(self.facts, nano=self.request_room_nano)
+
+class Hold(HoldRequest, kw_only=True, frozen=True, gc=False):
+    """The hold of a call with a cap.
+
+    Attributes:
+        output: The most tokens of its output.
+        cap: The cap of each choice.
+    """
+
+    output: int
+    cap: int
+
+
+class Held(NamedTuple):
+    """A hold that was granted.
+
+    Attributes:
+        sent_cap: The cap of each choice that the request must get, or None.
+        rates: The state of each rate after the hold.
+    """
+
+    call: PlannedCall
+    hold: Hold
+    sent_cap: int | None
+    rates: tuple[RateState, ...]
+
+
+def sized(call: PlannedCall, cap: int, room_calls: int = 1) -> Hold:
+    """Return the hold of a call with a cap of each choice. Raises CallRefused if `max_request` is below it.
+
+    Args:
+        call: The call, whose row gets the output and the amounts.
+        cap: The cap.
+        room_calls: The hold is refused if a budget without its holds does not pay so many calls like this one.
+    """
+    facts, limits, row = call.facts, call.limits, call.row
+    output, amount = worst_cost(facts, cap)
+    amount_nano = 0
+    row.output_tokens = output
+    if amount is not None:
+        amount_nano = amount.own_nano or 0
+        row.charge(amount)
+    room_nano = call.request_room_nano
+    if room_nano is not None and amount_nano > room_nano:
+        raise too_expensive(limits.max_request_nano or 0, amount_nano, facts.exchange.currency or "")
+    usual_tokens = None
+    if limits.rates:
+        learned = call.learned
+        usual_tokens = learned.input_tokens(facts.deployment.name, facts.bound)
+        usual_tokens += facts.choices * min(cap, learned.usual_most(call.owner))
+        if facts.request.max_tokens is None:
+            # No rate refuses for ever what the client cannot make smaller.
+            usual_tokens = min(usual_tokens, *[rate.per_minute for rate in limits.rates])
+    return Hold(
+        row.call,
+        facts.bound + output,
+        amount_nano,
+        limits.budgets,
+        limits.rates,
+        call.windows,
+        b"" if call.is_ahead else encode_row(row),
+        usual_tokens,
+        room_calls,
+        call.running,
+        output=output,
+        cap=cap,
+    )
 
 
 class FollowingCalls:
@@ -128,9 +184,9 @@ class FollowingCalls:
 
     def __init__(self) -> None:
         self._calls: Sequence[ChatRequest] = ()
-        self._ahead: list[Hold] = []
+        self._ahead: list[Held] = []
         # The hold of the current call until it begins.
-        self._own: tuple[Hold, ...] = ()
+        self._own: tuple[Held, ...] = ()
 
     def turn(self, calls: Sequence[ChatRequest]) -> None:
         """Note that the next call has its turn, and the calls that follow it."""
@@ -138,29 +194,29 @@ class FollowingCalls:
         if len(self._ahead) > len(calls):
             self._own = (self._ahead.pop(0),)
 
-    async def hold(self, gate: UsageGate, hold: Hold, hold_of: Callable[[ChatRequest], Hold]) -> None:
+    async def hold(self, gate: UsageGate, call: PlannedCall, call_of: Callable[[ChatRequest], PlannedCall]) -> Held:
         """Hold the current call, and at its deployment those that follow, in place of what was held for them before.
 
         Args:
             gate: The gate.
-            hold: The current call.
-            hold_of: Returns the hold of another one at the same deployment.
+            call: The current call.
+            call_of: Returns another one at the same deployment.
 
         Raises:
             CallRefused: A limit does not admit all of them.
             GateUnavailable: The gate cannot be asked.
         """
         instead_of, self._own = self._own, ()
-        is_elsewhere = bool(self._ahead) and self._ahead[0].facts.deployment is not hold.facts.deployment
+        is_elsewhere = bool(self._ahead) and self._ahead[0].call.facts.deployment is not call.facts.deployment
         if len(self._ahead) == len(self._calls) and not is_elsewhere:
-            await hold_calls(gate, (hold,), instead_of, self._ahead)
-            return
+            (held,) = await hold_calls(gate, (call,), instead_of, self._ahead)
+            return held
         instead_of, self._ahead = (*instead_of, *self._ahead), []
-        ahead = [hold_of(call) for call in self._calls]
-        for one in ahead:
+        following = [call_of(one) for one in self._calls]
+        for one in following:
             one.is_ahead = True
-        await hold_calls(gate, (hold, *ahead), instead_of)
-        self._ahead = ahead
+        held, *self._ahead = await hold_calls(gate, (call, *following), instead_of)
+        return held
 
     async def release(self, gate: UsageGate) -> None:
         """Give back what is held for calls that have not begun."""
@@ -169,13 +225,13 @@ class FollowingCalls:
 
 
 async def hold_calls(
-    gate: UsageGate, holds: Sequence[Hold], instead_of: Sequence[Hold] = (), others: Sequence[Hold] = ()
-) -> None:
+    gate: UsageGate, calls: Sequence[PlannedCall], instead_of: Sequence[Held] = (), others: Sequence[Held] = ()
+) -> list[Held]:
     """Hold calls of one request that all have a stated cap, or none of them.
 
     Args:
         gate: The gate.
-        holds: The calls.
+        calls: The calls.
         instead_of: Holds of the request that are given back at the same time.
         others: The other holds of the request, which stay.
 
@@ -183,69 +239,73 @@ async def hold_calls(
         CallRefused: A limit does not admit all of them.
         GateUnavailable: The gate cannot be asked.
     """
-    needed_nano = 0
-    for hold in holds:
-        if hold.request_room_nano is not None:
-            hold.request_room_nano -= needed_nano
-        hold.resize(hold.facts.request.max_tokens or 0)
+    needed_nano, holds = 0, []
+    for call in calls:
+        if call.request_room_nano is not None:
+            call.request_room_nano -= needed_nano
+        hold = sized(call, call.facts.request.max_tokens or 0)
         needed_nano += hold.amount_nano
-    together = (*others, *holds)
+        holds.append(hold)
+    together = (*[held.hold for held in others], *holds)
     # In this order, so that what is given back can be held again.
-    releasing = [asyncio.ensure_future(gate.settle(hold.call, 0, 0)) for hold in instead_of]
-    holding = [asyncio.ensure_future(hold_call(gate, hold, together)) for hold in holds]
+    releasing = [asyncio.ensure_future(gate.settle(held.hold.call, 0, 0)) for held in instead_of]
+    holding = [asyncio.ensure_future(hold_call(gate, call, together)) for call in calls]
     try:
         await asyncio.gather(*releasing, *holding)
     except BaseException:
         for one in holding:
             one.cancel()
         results = await asyncio.gather(*holding, return_exceptions=True)
-        await _release(gate, [hold for hold, result in zip(holds, results, strict=True) if result is None])
+        await _release(gate, [result for result in results if isinstance(result, Held)])
         raise
+    return [one.result() for one in holding]
 
 
-async def _release(gate: UsageGate, holds: Sequence[Hold]) -> None:
-    await asyncio.gather(*(gate.settle(hold.call, 0, 0) for hold in holds))
+async def _release(gate: UsageGate, holds: Sequence[Held]) -> None:
+    await asyncio.gather(*(gate.settle(held.hold.call, 0, 0) for held in holds))
 
 
-async def hold_call(gate: UsageGate, hold: Hold, together: Sequence[Hold] = ()) -> None:
+async def hold_call(gate: UsageGate, call: PlannedCall, together: Sequence[Hold] = ()) -> Held:
     """Hold the worst cost of a call.
 
     Args:
         gate: The gate.
-        hold: The call.
-        together: All calls that are held for the request, in order, if there are others.
+        call: The call.
+        together: The holds of all calls of the request, in order, if there are others.
 
     Raises:
         CallRefused: A limit does not admit it.
         GateUnavailable: The gate cannot be asked.
     """
-    limits, facts, stated = hold.limits, hold.facts, hold.facts.request.max_tokens
+    limits, facts, stated = call.limits, call.facts, call.facts.request.max_tokens
     if limits.limits_money and not facts.is_priced:
         raise price_unknown(facts.deployment.model)
-    has_budget = bool(limits.budgets) or hold.request_room_nano is not None
-    chooses = stated is None and has_budget and facts.takes_cap
+    chooses = stated is None and (bool(limits.budgets) or call.request_room_nano is not None) and facts.takes_cap
+    room_calls = 1
     if chooses:
-        most = hold.most_cap
-        cap = min(most, max(hold.paid_by_request, LEAST_CAP))
-        is_sent = cap < most or not hold.is_bounded
-        hold.room_calls = _CALLS_AT_ONCE
+        most = call.most_cap
+        cap = min(most, max(call.paid_by_request, LEAST_CAP))
+        is_sent = cap < most or not call.is_bounded
+        room_calls = _CALLS_AT_ONCE
     else:
         cap, is_sent = stated or longest_answer(facts.deployment), False
     for tries in range(1, _MOST_TRIES + 1):
-        hold.resize(cap)
+        hold = sized(call, cap, room_calls)
         found = await gate.hold(hold)
         if not isinstance(found, HoldRefused):
-            hold.states, hold.cap = found.rates, cap if is_sent else None
-            return
+            return Held(call, hold, cap if is_sent else None, found.rates)
         if not chooses or found.budget is None or tries == _MOST_TRIES:
-            raise _error(hold, _of_all(hold, found, together) if together else found)
-        chosen, is_sent = _chosen_cap(hold, found.instead or limits.budgets, found.states)
-        if hold.room_calls == 1 and chosen == cap:
-            raise _error(hold, found)
-        cap, hold.room_calls = chosen, 1
+            raise _error(call, hold, _of_all(hold, found, together) if together else found)
+        chosen, is_sent = _chosen_cap(call, found.instead or limits.budgets, found.states)
+        if room_calls == 1 and chosen == cap:
+            raise _error(call, hold, found)
+        cap, room_calls = chosen, 1
+    raise AssertionError("the last try returns or raises")
 
 
-def _chosen_cap(hold: Hold, budgets: tuple[BudgetLimit, ...], states: tuple[CounterState, ...]) -> tuple[int, bool]:
+def _chosen_cap(
+    call: PlannedCall, budgets: tuple[BudgetLimit, ...], states: tuple[CounterState, ...]
+) -> tuple[int, bool]:
     """Return the cap of a request without one, and whether it must be sent. The smallest of all budgets counts.
 
     - The cap is what a tenth of the room pays, at least the usual cap, and at most the longest answer of the model.
@@ -255,25 +315,25 @@ def _chosen_cap(hold: Hold, budgets: tuple[BudgetLimit, ...], states: tuple[Coun
 
     `max_request` pays one call with its whole amount.
     """
-    most = hold.most_cap
-    usual, least = min(hold.usual_cap, most), min(LEAST_CAP, most)
-    room = tenth = free = min(most, hold.paid_by_request)
+    most = call.most_cap
+    usual, least = min(call.usual_cap, most), min(LEAST_CAP, most)
+    room = tenth = free = min(most, call.paid_by_request)
     for limit, state in zip(budgets, states, strict=True):
         room_amount = state.room(limit.limit)
-        room = min(room, hold.paid_by(limit, room_amount))
-        tenth = min(tenth, hold.paid_by(limit, room_amount // _CALLS_AT_ONCE))
-        free = min(free, hold.paid_by(limit, state.free(limit.limit)))
+        room = min(room, call.paid_by(limit, room_amount))
+        tenth = min(tenth, call.paid_by(limit, room_amount // _CALLS_AT_ONCE))
+        free = min(free, call.paid_by(limit, state.free(limit.limit)))
     if room < least:
         return least, True
     cap = max(tenth, usual)
     if cap > free:
         return max(free, min(usual, room)), True
-    return cap, tenth < most or not hold.is_bounded
+    return cap, tenth < most or not call.is_bounded
 
 
 def _of_all(hold: Hold, refused: HoldRefused, together: Sequence[Hold]) -> HoldRefused:
     """Return the refusal of a call as that of all calls of its request: to wait for these does not help."""
-    at = next(index for index, one in enumerate(together) if one is hold)
+    at = next(index for index, one in enumerate(together) if one.call == hold.call)
     budgets = [(limit, limit.counter.measure) for limit in refused.instead or hold.budgets]
     states = tuple(
         state._replace(held=state.held - sum(one.amounts[measure] for one in together[:at]))
@@ -290,11 +350,11 @@ def _of_all(hold: Hold, refused: HoldRefused, together: Sequence[Hold]) -> HoldR
     return change(refused, wait_ns=None if total > rate.per_minute else refused.wait_ns + rate.duration_ns(later))
 
 
-def _error(hold: Hold, refused: HoldRefused) -> CallRefused:
+def _error(call: PlannedCall, hold: Hold, refused: HoldRefused) -> CallRefused:
     cap = None
-    if refused.budget is not None and hold.facts.takes_cap:
-        cap = hold.paid_by_request
+    if refused.budget is not None and call.facts.takes_cap:
+        cap = call.paid_by_request
         for limit, state in zip(refused.instead or hold.budgets, refused.states, strict=True):
-            cap = min(cap, hold.paid_by(limit, state.free(limit.limit)))
+            cap = min(cap, call.paid_by(limit, state.free(limit.limit)))
     fits = cap is not None and LEAST_CAP_SENT <= cap < UNLIMITED
-    return refusal_error(hold, refused, shows_projects=hold.limits.shows_cost, max_tokens=cap if fits else None)
+    return refusal_error(hold, refused, shows_projects=call.limits.shows_cost, max_tokens=cap if fits else None)

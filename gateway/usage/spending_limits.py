@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from functools import lru_cache
+from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
 import msgspec
@@ -44,18 +45,42 @@ class SpendingLimits(msgspec.Struct, frozen=True):
         return not (self.budgets or self.rates or self.user_budgets) and self.max_request_nano is None
 
 
-def limits_of(config: ConfigVersion, client: Client | None) -> SpendingLimits:
+class Terms(NamedTuple):
+    """The terms of the calls for one client under one config version.
+
+    Attributes:
+        config: The config version.
+        limits: The limits. Those of an end user are added for each request.
+        exchange: The exchange rates.
+        calendar: The calendar of the windows of budgets.
+    """
+
+    config: ConfigVersion
+    limits: SpendingLimits
+    exchange: ExchangeRates
+    calendar: WindowCalendar
+
+
+def terms_of(config: ConfigVersion, client: Client | None) -> Terms:
+    """Return the terms of the calls that a client asks for. None: it has no name."""
+    key = "terms_of", client.name if client is not None else None
+    known: Terms | None = config.memo.get(key)
+    if known is not None:
+        return known
+    return remember(config, key, lambda: _terms(config, limits_of(client)))
+
+
+def internal_terms(config: ConfigVersion) -> Terms:
+    """Return the terms of calls that no client asked for, with the limits of `usage.internal_project`."""
+    return remember(config, ("internal_terms",), lambda: _terms(config, _internal_limits(config)))
+
+
+def _terms(config: ConfigVersion, limits: SpendingLimits) -> Terms:
+    return Terms(config, limits, ExchangeRates(config.usage.currency, config.usage.rates), calendar_of(config))
+
+
+def limits_of(client: Client | None) -> SpendingLimits:
     """Return the limits of the calls that a client asks for, or of those that no client asks for."""
-    name = client.name if client is not None else None
-    return remember(config, ("limits_of", name), lambda: _limits_of(client))
-
-
-def internal_limits(config: ConfigVersion) -> SpendingLimits:
-    """Return the limits of calls that no client asked for: those of `usage.internal_project`."""
-    return remember(config, ("internal_limits",), lambda: _internal_limits(config))
-
-
-def _limits_of(client: Client | None) -> SpendingLimits:
     if client is None:
         return SpendingLimits()
     spending = client.spending
@@ -101,7 +126,7 @@ def counted_budgets(config: ConfigVersion) -> dict[Counter, int]:
     """Return the counters of all clients and projects, with the limits of their budgets."""
     found: dict[Counter, int] = {}
     for client in config.clients.values():
-        found |= {one.counter: one.limit for one in limits_of(config, client).budgets}
+        found |= {one.counter: one.limit for one in terms_of(config, client).limits.budgets}
     for project in config.projects.values():
         found |= {one.counter: one.limit for one in _project_limits(project)}
     return found
@@ -122,11 +147,6 @@ def has_budget(config: ConfigVersion) -> Callable[[Counter], bool]:
         return counter in owners
 
     return is_of_budget
-
-
-def exchange_rates(config: ConfigVersion) -> ExchangeRates:
-    """Return the exchange rates of a config version."""
-    return remember(config, ("exchange_rates",), lambda: ExchangeRates(config.usage.currency, config.usage.rates))
 
 
 def calendar_of(config: ConfigVersion) -> WindowCalendar:

@@ -88,7 +88,7 @@ class CallFacts(msgspec.Struct, gc=False):
         price = self.price
         if price is None:
             return RunningCost(input_tokens, tokens_per_s)
-        rates, tools = price.rates_for(input_tokens), self.tools
+        rates, tools = price.rates_for(input_tokens) if price.above else price.rates, self.tools
         fees = 0 if tools is None else tool_fees(price, tools)
         return RunningCost(input_tokens, tokens_per_s, rates.input, _per_output(rates), fees)
 

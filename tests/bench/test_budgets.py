@@ -17,7 +17,7 @@ _REQUESTS = 3
 def test_measured_client_has_a_token_limit_and_four_budgets() -> None:
     config = bench_table(production_config(PORTS, accounts=True))
     for client in config.clients.values():
-        limits = limits_of(config, client)
+        limits = limits_of(client)
         assert len(limits.budgets) == 4
         assert len(limits.rates) == 1
         assert limits.limits_money

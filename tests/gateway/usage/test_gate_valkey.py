@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import pytest
 import trustme
 
@@ -133,7 +134,7 @@ async def test_lost_call_is_charged_until_the_last_sign_of_life_of_its_process(s
         vendor_amount_nano=1_000, amount_nano=1_000, vendor_currency="EUR", rate="1",
     )  # fmt: skip
     held = request("call", 1_000, BudgetLimit(LIMIT.counter, 10_000))
-    held.row, held.running = encode_row(row), RunningCost(20, 10.0, 1_000, 1_000)
+    held = msgspec.structs.replace(held, row=encode_row(row), running=RunningCost(20, 10.0, 1_000, 1_000))
     async with opened(server) as one, opened(server, "two/1") as two:
         assert isinstance(await one.hold(held), HoldGranted)
         owners, owner = f"{{gateway:test}}:{one.epoch}:owners", one.owner

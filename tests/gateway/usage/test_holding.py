@@ -16,8 +16,10 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from gateway.model.budget import Window
 from gateway.model.deployment import Deployment
 from gateway.usage.amounts import ExchangeRates
+from gateway.usage.estimates import LearnedUsage
 from gateway.usage.gate import BudgetLimit, CounterKind, CounterState, HoldGranted, HoldRefused, HoldRequest
-from gateway.usage.holding import Hold, hold_call, hold_calls
+from gateway.usage.holding import Held, PlannedCall, hold_call, hold_calls
+from gateway.usage.lost_call import RunningCost
 from gateway.usage.refusals import CallRefused
 from gateway.usage.spending_limits import SpendingLimits
 from gateway.usage.usage_row import UsageRow
@@ -81,28 +83,21 @@ class Ask:
     now_ns: int = NOW_NS
     call: str = field(default_factory=map(str, itertools.count()).__next__)
 
-    def hold(self) -> Hold:
+    def as_call(self) -> PlannedCall:
         deployment = deployment_with(self.maximum, takes_cap=self.takes_cap)
         n = self.choices if self.choices > 1 else None
         request = ChatRequest("m", (UserMessage("a"),), max_tokens=self.stated, n=n)
         rates = () if self.tpm is None else (rate(self.tpm),)
-        limits = SpendingLimits("app", None, self.budgets, rates, max_request_nano=self.request_room)
-        return Hold(
-            self.call,
-            0,
-            0,
-            self.budgets,
-            rates,
+        return PlannedCall(
+            UsageRow(call=self.call, time_ns=self.now_ns, currency="EUR"),
+            CallFacts(request, deployment, RATES, self.price, None, self.bound, self.choices, 0),
+            SpendingLimits("app", None, self.budgets, rates, max_request_nano=self.request_room),
             windows_at(self.now_ns),
-            lost=UsageRow(call=self.call, time_ns=self.now_ns, currency="EUR"),
-            facts=CallFacts(request, deployment, RATES, self.price, None, self.bound, self.choices, 0),
-            limits=limits,
-            counted_input=self.bound,
-            usual_input=self.bound if self.usual_input is None else self.usual_input,
-            usual_answer=self.usual_answer,
-            usual_cap=self.usual_cap,
-            named_cap=self.named,
-            request_room_nano=self.request_room,
+            self.bound,
+            RunningCost(self.bound, 50.0),
+            Learned(self),
+            self.named,
+            self.request_room,
         )
 
     def cost(self, cap: int, measure: str) -> int:
@@ -117,10 +112,24 @@ class Ask:
         return micros * 900
 
 
-def hold(gate: Gate, ask: Ask) -> Hold:
-    held = ask.hold()
-    at_once(hold_call(gate, held))  # type: ignore[arg-type]
-    return held
+class Learned(LearnedUsage):
+    """The usage of earlier calls as a test states it."""
+
+    def __init__(self, ask: Ask) -> None:
+        self._ask = ask
+
+    def input_tokens(self, deployment: str, bound: int) -> int:
+        return bound if self._ask.usual_input is None else self._ask.usual_input
+
+    def usual_most(self, owner: tuple[str, str]) -> int:
+        return self._ask.usual_answer
+
+    def usual_cap(self, owner: tuple[str, str], *, thinks: bool) -> int:
+        return self._ask.usual_cap
+
+
+def hold(gate: Gate, ask: Ask) -> Held:
+    return at_once(hold_call(gate, ask.as_call()))  # type: ignore[arg-type, no-any-return]
 
 
 def refusal(gate: Gate, ask: Ask) -> CallRefused:
@@ -195,7 +204,7 @@ class HoldMachine(RuleBasedStateMachine):
         self.now_ns = NOW_NS
         self.gate = Gate(lambda: self.now_ns)
         self.limits: dict[object, int] = {}
-        self.open: list[tuple[Ask, Hold]] = []
+        self.open: list[tuple[Ask, Held]] = []
 
     @rule(limits=st.fixed_dictionaries(LIMITS))
     @precondition(lambda self: not self.limits)
@@ -234,7 +243,7 @@ class HoldMachine(RuleBasedStateMachine):
                 assert (error.budget or {"max_tokens": None})["max_tokens"] == outcome[1]
                 return
             held = hold(self.gate, ask)
-            assert held.cap == outcome[1]
+            assert held.sent_cap == outcome[1]
             self.open.append((ask, held))
 
     @precondition(lambda self: self.open)
@@ -243,7 +252,7 @@ class HoldMachine(RuleBasedStateMachine):
         """The provider keeps to the cap, or to the maximum that is known."""
         ask, held = self.open.pop(data.draw(st.integers(0, len(self.open) - 1)))
         share = data.draw(st.sampled_from([0, 1, 50, 99, 100]))
-        tokens, nano = (amount * share // 100 for amount in (held.tokens, held.amount_nano))
+        tokens, nano = (amount * share // 100 for amount in (held.hold.tokens, held.hold.amount_nano))
         assert self.gate.model.settle(ask.call, tokens, nano)
 
     @precondition(lambda self: self.limits)
@@ -274,17 +283,17 @@ def of_tokens(limit: int) -> tuple[BudgetLimit, ...]:
 def test_room_for_ten_calls_holds_the_maximum_in_one_operation_and_sets_no_cap() -> None:
     gate = Gate()
     held = hold(gate, Ask(budgets=of_tokens(11_000)))
-    assert (held.cap, held.tokens, len(gate.asked)) == (None, 1100, 1)
+    assert (held.sent_cap, held.hold.tokens, len(gate.asked)) == (None, 1100, 1)
 
 
 def test_maximum_that_is_not_known_is_sent_as_a_cap() -> None:
-    assert hold(Gate(), Ask(maximum=None, budgets=of_tokens(10**9))).cap == 16_384
+    assert hold(Gate(), Ask(maximum=None, budgets=of_tokens(10**9))).sent_cap == 16_384
 
 
 def test_small_room_gives_caps_with_which_ten_calls_run_at_once() -> None:
     gate = Gate()
     asks = [Ask(maximum=128_000, budgets=of_tokens(50_000)) for _ in range(10)]
-    assert [hold(gate, ask).cap for ask in asks] == [4900] * 10
+    assert [hold(gate, ask).sent_cap for ask in asks] == [4900] * 10
     assert refusal(gate, Ask(maximum=128_000, budgets=of_tokens(50_000))).code == "rate_limited"
 
 
@@ -292,18 +301,18 @@ def test_short_answers_of_the_past_do_not_make_a_hold_smaller() -> None:
     gate = Gate()
     asks = [Ask(maximum=100_000, usual_cap=16, usual_answer=1, budgets=of_tokens(6_000_000)) for _ in range(400)]
     # 59 calls with the longest answer, and one with what is left.
-    assert [hold(gate, ask).cap for ask in asks[:60]] == [None] * 59 + [94_000]
+    assert [hold(gate, ask).sent_cap for ask in asks[:60]] == [None] * 59 + [94_000]
     assert {refusal(gate, ask).code for ask in asks[60:]} == {"rate_limited"}
     assert gate.model.read(asks[0].budgets[0].counter, windows_at(NOW_NS)).held == 6_000_000
 
 
 def test_no_call_gets_a_larger_cap_than_one_that_was_named() -> None:
-    assert hold(Gate(), Ask(named=300, budgets=of_tokens(10**9))).cap == 300
+    assert hold(Gate(), Ask(named=300, budgets=of_tokens(10**9))).sent_cap == 300
 
 
 def test_deployment_without_caps_is_held_at_its_maximum() -> None:
     held = hold(Gate(), Ask(takes_cap=False, budgets=of_tokens(2000)))
-    assert (held.cap, held.tokens) == (None, 1100)
+    assert (held.sent_cap, held.hold.tokens) == (None, 1100)
     error = refusal(Gate(), Ask(takes_cap=False, budgets=of_tokens(1000)))
     assert error.code == "insufficient_quota"
     assert error.budget is not None
@@ -313,16 +322,16 @@ def test_deployment_without_caps_is_held_at_its_maximum() -> None:
 def test_tokens_per_minute_count_the_usual_size_also_with_a_budget() -> None:
     gate = Gate()
     ask = Ask(tpm=6000, usual_input=50, usual_answer=200, budgets=of_tokens(10**6))
-    assert hold(gate, ask).states[0].remaining == 6000 - 250
+    assert hold(gate, ask).rates[0].remaining == 6000 - 250
     assert gate.model.read(ask.budgets[0].counter, windows_at(NOW_NS)).held == 1100
     assert gate.model.settle(ask.call, 600, 0)
-    [state] = hold(gate, Ask(tpm=6000, usual_input=50, usual_answer=200)).states
+    [state] = hold(gate, Ask(tpm=6000, usual_input=50, usual_answer=200)).rates
     assert state.remaining == 6000 - 600 - 250
 
 
 def test_tokens_per_minute_set_no_cap_and_admit_any_request_without_one() -> None:
     held = hold(Gate(), Ask(bound=5000, tpm=3000))
-    assert (held.cap, held.states[0].remaining) == (None, 0)
+    assert (held.sent_cap, held.rates[0].remaining) == (None, 0)
 
 
 def test_stated_cap_above_all_tokens_of_a_minute_can_never_fit() -> None:
@@ -332,13 +341,13 @@ def test_stated_cap_above_all_tokens_of_a_minute_can_never_fit() -> None:
 
 
 def test_choices_count_for_the_usual_size() -> None:
-    assert hold(Gate(), Ask(tpm=60_000, usual_answer=200, stated=5000, choices=3)).states[0].remaining == 60_000 - 700
+    assert hold(Gate(), Ask(tpm=60_000, usual_answer=200, stated=5000, choices=3)).rates[0].remaining == 60_000 - 700
 
 
 def test_smallest_of_all_limits_decides_the_cap() -> None:
     # A tenth of the room pays 400 tokens, and `max_request` pays 300.
     ask = Ask(budgets=of_tokens(5000), request_room=1000 * 100 + 2000 * 300)
-    assert hold(Gate(), ask).cap == 300
+    assert hold(Gate(), ask).sent_cap == 300
 
 
 # --- several calls of one request -----------------------------------------------------------------
@@ -346,15 +355,15 @@ def test_smallest_of_all_limits_decides_the_cap() -> None:
 SIZES = st.lists(st.integers(1, 50), min_size=1, max_size=5)
 
 
-def of_sizes(sizes: Iterable[int], **limits: Any) -> list[Hold]:
+def of_sizes(sizes: Iterable[int], **limits: Any) -> list[PlannedCall]:
     """Return the holds of calls of one request, each of which holds a hundred tokens and its size."""
-    return [Ask(bound=size, stated=100, **limits).hold() for size in sizes]
+    return [Ask(bound=size, stated=100, **limits).as_call() for size in sizes]
 
 
-def refusal_of_all(gate: Gate, holds: list[Hold]) -> CallRefused | None:
+def refusal_of_all(gate: Gate, calls: list[PlannedCall]) -> CallRefused | None:
     """Return why the calls of a request are not held; None if they are."""
     try:
-        at_once(hold_calls(gate, holds))
+        at_once(hold_calls(gate, calls))
     except CallRefused as error:
         return error
     return None
@@ -373,14 +382,14 @@ def test_all_calls_of_a_request_are_held_or_none(own: list[int], others: list[in
     assert (error.code if error else None) == (expected if spent + held + needed > limit else None)
     if error is not None and error.budget is not None:
         assert error.budget["held"] == str(held), "without those of the request itself"
-    assert gate.model.open.keys() == {one.call for one in (before if error else [*before, *holds])}
+    assert gate.model.open.keys() == {one.row.call for one in (before if error else [*before, *holds])}
 
 
 @given(SIZES, st.integers(1, 100), st.integers(1, 700))
 def test_wait_of_a_rate_is_the_time_until_all_calls_of_a_request_fit(own: list[int], taken: int, tpm: int) -> None:
     clock = [NOW_NS]
     gate, holds = Gate(lambda: clock[0]), of_sizes(own, tpm=tpm)
-    at_once(gate.hold(HoldRequest("taken", min(taken, tpm), 0, (), holds[0].rates, holds[0].windows)))
+    at_once(gate.hold(HoldRequest("taken", min(taken, tpm), 0, (), holds[0].limits.rates, holds[0].windows)))
     error = refusal_of_all(gate, holds)
     if error is None:
         return

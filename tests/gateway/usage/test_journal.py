@@ -186,8 +186,7 @@ def running_request(call: str) -> HoldRequest:
         vendor_amount_nano=5_000, amount_nano=5_000, vendor_currency="EUR", rate="1",
     )  # fmt: skip
     held = request(call, 5_000, tokens=1_000, budgets=(budget(10_000),), row=encode_row(row))
-    held.running = RunningCost(20, 10.0, 10_000, 10_000)
-    return held
+    return msgspec.structs.replace(held, running=RunningCost(20, 10.0, 10_000, 10_000))
 
 
 def test_lost_call_is_charged_until_the_last_sign_of_life_of_its_process(start: Start, clock: SetClock) -> None:
