@@ -8,13 +8,12 @@ type checker would report it. Each case below writes such an output for fixed in
 If a case fails after a rename, keep the old word in the output. Change the file only if the change is intended, and
 write it in the changelog. This command writes the files from the current output:
 
-    WRITE_FROZEN=1 .venv/bin/python -m pytest tests/architecture/test_frozen_words.py
+    WRITE=1 .venv/bin/python -m pytest tests/architecture/test_frozen_words.py
 """
 
 from __future__ import annotations
 
 import json
-import os
 import sqlite3
 from collections.abc import Callable, Iterator
 from dataclasses import fields, replace
@@ -89,6 +88,7 @@ from providers.failures import Failure, FailureKind
 from providers.matching.requirements import requirements_of
 from tests.architecture.compact_json import compact
 from tests.kit.configs import table_of
+from tests.kit.expected_files import expected_text
 from tests.kit.request_records import record_with, with_fields
 
 FROZEN = Path(__file__).parent / "frozen"
@@ -519,13 +519,10 @@ def text_of(case: str, folder: Path) -> str:
 @pytest.mark.parametrize("case", CASES)
 def test_output_has_the_frozen_words(case: str, tmp_path: Path) -> None:
     found, path = text_of(case, tmp_path), FROZEN / case
-    if os.environ.get("WRITE_FROZEN"):
-        path.write_text(found, "utf-8")
-    frozen = path.read_text("utf-8") if path.exists() else ""
-    assert found == frozen, (
+    assert found == expected_text(path, found), (
         f"the output is not that of tests/architecture/frozen/{case}: keep the old words in the output. If the change "
         "is intended, write it in CHANGELOG.md, and write the file with\n"
-        f"  WRITE_FROZEN=1 .venv/bin/python -m pytest tests/architecture/test_frozen_words.py -k {case}"
+        f"  WRITE=1 .venv/bin/python -m pytest tests/architecture/test_frozen_words.py -k {case}"
     )
 
 

@@ -2,12 +2,11 @@
 
 To write the notes of changed or new mistakes:
 
-    WRITE_MISTAKES=1 .venv/bin/python -m pytest tests/gateway/config/test_broken_configs.py
+    WRITE=1 .venv/bin/python -m pytest tests/gateway/config/test_broken_configs.py
 """
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
@@ -15,6 +14,7 @@ import pytest
 from gateway.config.problems import dotted
 from tests.gateway.config.annotated_configs import annotated, documents, errors_of
 from tests.kit.config_cases import compiled, marked, more, rejected, sections
+from tests.kit.expected_files import expected_text
 
 FILES = sorted(Path(__file__).with_name("mistakes").glob("*.yaml"))
 OWN = "stores: DE, processes: DE"
@@ -27,11 +27,8 @@ def test_base_config_of_the_cases_is_valid() -> None:
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 def test_mistakes_are_reported_at_their_positions_with_their_fixes(file: Path) -> None:
-    noted = list(documents(file))
-    reported = [annotated(document) for document in noted]
-    if os.environ.get("WRITE_MISTAKES"):
-        file.write_text("---\n".join(reported), "utf-8")
-    assert reported == noted
+    reported = "---\n".join(annotated(document) for document in documents(file))
+    assert reported == expected_text(file, reported)
 
 
 def test_blocked_member_of_a_group_is_excluded_there() -> None:

@@ -1,8 +1,7 @@
-"""The exact output of `check`: the files in `golden/`, rewritten with GOLDEN=write in the environment."""
+"""The exact output of `check`: the files in `golden/`, rewritten with WRITE=1 in the environment."""
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from gateway.policy.location import SIGNALS
 from providers.registry import load_registry
 from tests.kit.config_cases import ENVIRON
 from tests.kit.configs import table_of
+from tests.kit.expected_files import expected_text
 from tests.kit.location_signals import NAMES, listing, registered, trial, with_another, with_only
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -34,11 +34,8 @@ def report(name: str) -> str:
 
 @pytest.mark.parametrize("name", ["broken", "canary", "full"])
 def test_report_equals_the_golden_file(name: str) -> None:
-    expected = GOLDEN / f"{name}.txt"
     found = report(f"{name}.yaml")
-    if os.environ.get("GOLDEN") == "write":
-        expected.write_text(found, "utf-8")
-    assert found == expected.read_text("utf-8")
+    assert found == expected_text(GOLDEN / f"{name}.txt", found)
 
 
 def test_the_matrix_is_readable_at_100_columns() -> None:
