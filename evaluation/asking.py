@@ -7,7 +7,7 @@ There is no breaker and no failover, so that only the candidate is measured.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from evaluation.checks import RecordedAnswer
 from evaluation.questions import Item
@@ -45,6 +45,7 @@ from providers.chat import (
 from providers.failures import Failure, FailureKind, ProviderFailed
 from providers.matching.requirements import requirements_of
 from providers.reading.folding import fold
+from providers.value import replace
 
 _RETRIES = 2
 _CONTENT_EVENTS = (TextDelta, ReasoningDelta, RefusalDelta, ToolCallDelta, TextRun)

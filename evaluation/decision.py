@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import combinations
 
 from evaluation.checks import Rubric
@@ -27,6 +27,7 @@ from evaluation.statistics import (
     sign_flip_p,
 )
 from evaluation.suite import RecommendationSection
+from providers.value import replace
 
 # Two answers are of similar length if the longer one has at most this many times the words of the other.
 _SIMILAR_RATIO = 1.25

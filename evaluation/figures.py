@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from statistics import fmean
 
 from evaluation.checks import RecordedAnswer, Rubric
@@ -25,6 +25,7 @@ from evaluation.texts import words_of
 from gateway.config.locales import official_languages
 from gateway.model.config_version import Region
 from providers.failures import FailureKind
+from providers.value import replace
 
 AXES = ("performance", "compliance", "scalability")
 _OF: Mapping[Expectation, str] = {"accept": "acceptable", "refuse": "refused", "answer": "over_refused"}

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from json import JSONDecoder
 
 from evaluation.asking import QuestionResult
@@ -19,6 +19,7 @@ from evaluation.refusals import is_refused_by_provider, refusal_of
 from evaluation.store import RunStore
 from gateway.model.deployment import Deployment
 from providers.adapter import known_models
+from providers.value import replace
 
 MAX_QUOTED_CHARACTERS = 8000
 _HIGHEST, _ANSWER_TOKENS = 5, 1024

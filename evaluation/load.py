@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import islice
 from statistics import median
 
@@ -17,6 +17,7 @@ from evaluation.statistics import Estimate, quantile, share
 from evaluation.store import RunStore
 from evaluation.suite import ObjectivesSection, ScalabilitySection
 from providers.failures import FailureKind
+from providers.value import replace
 
 UNANSWERED = "unanswered"
 """The failure of a request without an answer at the end of the step."""

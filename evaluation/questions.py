@@ -9,7 +9,7 @@ import io
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 
@@ -42,6 +42,7 @@ from gateway.config.examples import example_path
 from gateway.config.problems import ConfigRejected, KeyPath, choice_hint
 from gateway.config.validation import Findings
 from providers.chat import Tool
+from providers.value import replace
 
 _MAX_FILE_BYTES = 256 * 1024 * 1024
 _MAX_REDRAWS = 1000

@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing, closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +52,7 @@ from gateway.policy.routing import config_exclusion
 from gateway.usage.accounting import Accounting
 from providers.catalogue.prices import MICROS, NO_CURRENCY
 from providers.registry import load_registry
+from providers.value import replace
 
 _ANSWER_TOKENS, _ANSWER_S, _TOKENS_PER_WORD, _JUDGED_TOKENS = 120, 3.0, 1.4, 400
 _TENTHS = 10

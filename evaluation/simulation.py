@@ -9,7 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -24,6 +24,7 @@ from providers.testkit.capacity import Capacity
 from providers.testkit.scenario import Scenario
 from providers.testkit.server import SimulatorServer
 from providers.testkit.simulator import NoSimulator, load_simulators
+from providers.value import replace
 
 _QUOTED = re.compile(r"<<([A-Z ]+) ([0-9a-f]{12})>>\n(.*?)\n<<END \2>>", re.DOTALL)
 _BEYOND: Mapping[str, Literal["slow", 429, 503]] = {"slow": "slow", "429": 429, "503": 503}

@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sized
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from evaluation.asking import NotPermitted, QuestionResult
@@ -17,6 +17,7 @@ from gateway.model.deployment import Deployment
 from gateway.usage.refusals import CallRefused
 from providers.chat import ChatRequest, text_of
 from providers.failures import FailureKind
+from providers.value import replace
 
 _SLOWEST_S, _FIRST_S, _LEAST_S, _SLOWER = 4.0, 0.005, 0.0005, 1.5
 # An answer shortens the interval by this share per second of it, within these bounds.

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Callable
-from dataclasses import replace
 from urllib.parse import quote, urlencode
 
 import httpx
@@ -24,6 +23,7 @@ from providers.failures import Failure, FailureKind, ProviderFailed
 from providers.reading.json_object import json_start_of
 from providers.reading.response_reader import MAX_BODY_BYTES, TOO_LARGE, AnswerReader, read_answer
 from providers.sites import PROJECT, parse_origin
+from providers.value import replace
 from providers.wire import WireResponse
 
 __all__ = ["Client"]

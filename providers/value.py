@@ -9,11 +9,9 @@ from __future__ import annotations
 
 import dataclasses
 from functools import cache
-from typing import Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import msgspec
-
-ValueT = TypeVar("ValueT", bound="Value")
 
 
 class _DataclassFields:
@@ -55,23 +53,33 @@ def _dataclass_fields_of(cls: type[Value]) -> dict[str, dataclasses.Field[Any]]:
     return {own.name: own for own in dataclasses.fields(made)}
 
 
-def change(value: ValueT, /, **changes: object) -> ValueT:
-    """Return a copy with some fields changed, in a twentieth of the time of `dataclasses.replace`.
+if TYPE_CHECKING:
+    # Type checkers know its arguments by the fields, of a `Value` too.
+    from dataclasses import replace as replace
+else:
 
-    Args:
-        value: A request, a message, an answer or another value of the canonical chat.
-        changes: New values by field name.
+    def replace(value, /, **changes):
+        """Return a copy with some fields changed. A `Value` takes a twentieth of the time of `dataclasses.replace`.
 
-    Returns:
-        The changed copy.
+        Args:
+            value: A `Value`, such as a request, a message or an answer, or a dataclass.
+            changes: New values by field name.
 
-    Raises:
-        TypeError: A name is not a field.
+        Returns:
+            The changed copy.
 
-    Examples:
-        >>> from providers.contract import ChatRequest, UserMessage, change_request
-        >>> request = ChatRequest(model="assistant", messages=(UserMessage("Hello"),))
-        >>> change_request(request, stream=True).stream
-        True
-    """
-    return msgspec.structs.replace(value, **changes)
+        Raises:
+            TypeError: A name is not a field.
+
+        Examples:
+            >>> from providers.contract import ChatRequest, UserMessage, change_request
+            >>> request = ChatRequest(model="assistant", messages=(UserMessage("Hello"),))
+            >>> change_request(request, stream=True).stream
+            True
+        """
+        is_fast = isinstance(value, msgspec.Struct)
+        return (msgspec.structs if is_fast else dataclasses).replace(value, **changes)
+
+
+change = replace
+"""The former name of `replace`."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
@@ -19,6 +19,7 @@ from gateway.api.dialects.paths import encode_error_at
 from gateway.api.errors import ApiError, blocking_link, from_domain, whole_seconds
 from gateway.model.config_version import ConfigVersion
 from gateway.policy.region_text import sentence_for
+from providers.value import replace
 
 Send = Callable[[Any], Any]
 Application = Callable[[Any, Callable[[], Any], Callable[[Any], Any]], Coroutine[Any, Any, None]]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,7 +20,7 @@ from gateway.model.status import Cause, Changes, Finding
 from gateway.operator_errors import StateError
 from gateway.policy.territory_answers import answer_changes
 from gateway.telemetry.log import logger
-from providers.value import Value
+from providers.value import Value, replace
 
 if TYPE_CHECKING:
     from gateway.changes.change_log import ChangeLog, PinnedRollback

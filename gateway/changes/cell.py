@@ -28,7 +28,7 @@ from gateway.usage.installation import instance_name
 from gateway.usage.journal import backlog
 from gateway.usage.postgres_cell import CellCommand, CellDatabase, Sign
 from gateway.usage.postgres_record import CellRecord
-from providers.value import change
+from providers.value import replace
 
 FOLLOW_S = 0.5
 _SIGN_LOOKS = 6
@@ -200,7 +200,7 @@ class CellMember:
         except StateError as error:
             problem = str(error)
             # The numbers of the last look are old: rows may wait by now.
-            self._state = CellState(tuple(change(one, rows_waiting=None) for one in self._state.instances))
+            self._state = CellState(tuple(replace(one, rows_waiting=None) for one in self._state.instances))
         problems = (
             f"the cell cannot be seen: {problem}" if problem else "",
             self._command_problem,

@@ -13,7 +13,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import replace
 
 from gateway.changes.schedules import LONGEST_S, Scheduler, log_stage
 from gateway.model.schedule import NO_TALLY, Phase, Schedule, ScheduleProgress, Tally
@@ -23,7 +22,7 @@ from gateway.state.schedules import ScheduleStore
 from gateway.telemetry.log import logger
 from gateway.telemetry.metric_snapshots import tallies
 from gateway.usage.postgres_cell import JUDGE, CellDatabase, ScheduleKey, ScheduleRow
-from providers.value import Value
+from providers.value import Value, replace
 
 LOOK_S = 1.0
 _JUDGED_S = 2.0

@@ -13,7 +13,6 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -32,7 +31,7 @@ from gateway.policy.territory_answers import answer_changes
 from gateway.state.audit import Audit, AuditLine, TrailHead, TrailReader
 from gateway.state.history import Activation, History, Pointer, Version, open_history
 from gateway.state.lock import Lock
-from providers.value import Value
+from providers.value import Value, replace
 
 MOST_SIGNATURE_BYTES = 16 * 1024
 _MOST_FINDINGS = 20

@@ -6,7 +6,6 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Collection, Iterable
 from contextlib import closing
-from dataclasses import replace
 from datetime import UTC, datetime
 from difflib import unified_diff
 from itertools import islice
@@ -19,7 +18,7 @@ from gateway.changes.plan import ChangePlan, Check, Traffic, with_traffic
 from gateway.changes.plan_checks import compiles, protected_changes
 from gateway.changes.plan_text import plan_data, summary_data
 from gateway.operator_errors import NotStored
-from providers.value import Value
+from providers.value import Value, replace
 
 if TYPE_CHECKING:
     from gateway.changes.cell import CellMember

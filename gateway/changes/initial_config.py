@@ -9,7 +9,6 @@ import os
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +21,7 @@ from gateway.model.version_names import version_fields
 from gateway.operator_errors import CommandError, DatabaseUnreachable, StateError, expect_file
 from gateway.settings import Settings
 from gateway.undo import undone_on_failure
-from providers.value import Value
+from providers.value import Value, replace
 
 if TYPE_CHECKING:
     from gateway.changes.cell import CellMember

@@ -7,7 +7,6 @@ import os
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -26,6 +25,7 @@ from gateway.model.status import Cause, Reload
 from gateway.operator_errors import NotStored, StateError
 from gateway.telemetry.log import logger
 from gateway.undo import undone_on_failure
+from providers.value import replace
 
 if TYPE_CHECKING:
     from gateway.changes.change_log import PinnedRollback

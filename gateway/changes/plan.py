@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import fields, is_dataclass, replace
+from dataclasses import fields, is_dataclass
 from typing import Literal, TypeVar
 
 from gateway.changes.budget_changes import budget_changes, budget_notes
@@ -21,7 +21,7 @@ from gateway.model.route import deployments_of
 from gateway.policy.location import SignalLocator
 from providers.sites import Residency
 from providers.territories import NOWHERE, Places
-from providers.value import Value
+from providers.value import Value, replace
 
 Kind = Literal["added", "removed", "changed"]
 MARKS: Mapping[Kind, str] = {"added": "+", "removed": "-", "changed": "~"}

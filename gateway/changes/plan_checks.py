@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import replace
 
 from gateway.changes.plan import ChangePlan, Check, deployments_by_assistant, deployments_prompted
 from gateway.model.answer_change import AnswerChange
@@ -11,6 +10,7 @@ from gateway.model.config_version import ConfigVersion, Region
 from gateway.policy.fence import lacking_approval
 from gateway.policy.location.claim import ClaimRules
 from gateway.policy.territory_answers import answer_changes
+from providers.value import replace
 
 _MOST_NAMED = 40
 _MOST_ACCEPTED = 8

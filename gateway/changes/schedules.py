@@ -14,7 +14,6 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from gateway.model.config_version import ConfigVersion
@@ -23,6 +22,7 @@ from gateway.operator_errors import StateError
 from gateway.policy.canary_schedule import advance, begin, share_at, waits_for, with_shares
 from gateway.telemetry.log import logger
 from gateway.telemetry.metric_snapshots import tallies
+from providers.value import replace
 
 if TYPE_CHECKING:
     from gateway.state.schedules import ScheduleStore

@@ -12,7 +12,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,6 +25,7 @@ from gateway.state.client_store import ClientStore
 from gateway.state.generated_key import PEPPER, generated_key
 from gateway.telemetry.log import logger
 from providers.auth import Secret
+from providers.value import replace
 
 if TYPE_CHECKING:
     from gateway.changes.change_log import ChangeLog

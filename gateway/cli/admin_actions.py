@@ -6,7 +6,6 @@ import argparse
 import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from urllib.parse import quote, urlencode
@@ -26,6 +25,7 @@ from gateway.state.client_store import ClientStore, has_clients
 from gateway.telemetry.log import configure
 from gateway.usage.installation import client_store
 from providers.auth import Secret
+from providers.value import replace
 
 _PATH = "/v1/admin"
 

@@ -9,9 +9,8 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from providers.adapter import EmulatesFeatures
 from providers.chat import (
@@ -25,13 +24,12 @@ from providers.chat import (
     TextPart,
     Tool,
     UserMessage,
-    change_request,
     text_of,
 )
 from providers.failures import About, Failure, FailureKind, ProviderFailed
 from providers.json_values import as_map
 from providers.matching.requirements import FEATURES
-from providers.value import Value, change
+from providers.value import Value, replace
 
 if TYPE_CHECKING:
     from gateway.model.config_version import ConfigVersion
@@ -76,8 +74,8 @@ class AskedCapability(Value, frozen=True):
     ends: bool = False
 
 
-def _ask(text: str, **fields: object) -> ChatRequest:
-    return change_request(ChatRequest("check", (UserMessage(text),), max_tokens=MOST_TOKENS), **fields)
+def _ask(text: str, **fields: Any) -> ChatRequest:
+    return replace(ChatRequest("check", (UserMessage(text),), max_tokens=MOST_TOKENS), **fields)
 
 
 def _text(completion: ChatCompletion) -> str:
@@ -112,15 +110,15 @@ QUESTIONS: Mapping[str, CapabilityQuestion] = {
         ("text", _OK, _words, "the answer is empty"),
         (
             "stream",
-            change_request(_OK, stream=True, folded=True),
+            replace(_OK, stream=True, folded=True),
             lambda it: _words(it) and it.usage is not None,
             "a stream has no usage, which is then estimated",
         ),
         ("tools", _WHERE, lambda it: "get_weather" in _called(it), _NO_CALL),
-        ("tool_choice_required", change_request(_OK, tools=_WHERE.tools, tool_choice="required"), _called, _NO_CALL),
+        ("tool_choice_required", replace(_OK, tools=_WHERE.tools, tool_choice="required"), _called, _NO_CALL),
         (
             "tool_choice_named",
-            change_request(_WHERE, tool_choice=NamedTool("get_time")),
+            replace(_WHERE, tool_choice=NamedTool("get_time")),
             lambda it: "get_time" in _called(it),
             _NO_CALL,
         ),
@@ -132,26 +130,21 @@ QUESTIONS: Mapping[str, CapabilityQuestion] = {
         ),
         (
             "json_schema",
-            change_request(_OK, response_format=_IN_SCHEMA),
+            replace(_OK, response_format=_IN_SCHEMA),
             lambda it: type(as_map(_json(it)).get("parrot")) is int,
             "the answer does not match the schema",
         ),
-        ("n", change_request(_OK, n=2), lambda it: len(it.choices) == 2, "it gave one answer, not two"),
+        ("n", replace(_OK, n=2), lambda it: len(it.choices) == 2, "it gave one answer, not two"),
         (
             "logprobs",
-            change_request(_OK, logprobs=True),
+            replace(_OK, logprobs=True),
             lambda it: it.choices[0].logprobs is not None,
             "the answer has no log probabilities",
         ),
-        (
-            "prefill",
-            change_request(_OK, messages=_COUNT),
-            lambda it: _text(it) and "1, 2" not in _text(it),
-            "it began anew",
-        ),
+        ("prefill", replace(_OK, messages=_COUNT), lambda it: _text(it) and "1, 2" not in _text(it), "it began anew"),
         (
             "vision",
-            change_request(_OK, messages=_COLOUR),
+            replace(_OK, messages=_COLOUR),
             lambda it: "red" in _text(it).lower(),
             "the answer does not name the colour of the image",
         ),
@@ -245,5 +238,5 @@ def _with(deployment: Deployment, feature: str) -> Deployment:
     """Return the deployment with a feature that the configuration may not state, so that its fields are sent."""
     facts = deployment.target.facts
     known = replace(deployment.capabilities, features=deployment.capabilities.features | {feature, "tools"})
-    target = replace(deployment.target, facts=change(facts, features=facts.features | {feature, "tools"}))
+    target = replace(deployment.target, facts=replace(facts, features=facts.features | {feature, "tools"}))
     return replace(deployment, capabilities=known, target=target)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import time
-from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +12,7 @@ from gateway.cli.terminal import compile_file, settings_of
 from gateway.files import read_file_or_pipe
 from gateway.operator_errors import CommandError, StateError
 from providers.auth import Secret
+from providers.value import replace
 
 if TYPE_CHECKING:
     from gateway.model.budget import StoreServer

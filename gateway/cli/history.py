@@ -8,7 +8,6 @@ import sys
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import closing
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,7 +17,7 @@ from gateway.cli.plan import admin_client, named_state, opened_history, plan_bet
 from gateway.cli.terminal import operator_of, settings_of
 from gateway.files import read_file_or_pipe
 from gateway.operator_errors import CommandError, expect_file
-from providers.value import Value
+from providers.value import Value, replace
 
 if TYPE_CHECKING:
     from gateway.changes.change_log import ChangeLog

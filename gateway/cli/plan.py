@@ -9,13 +9,13 @@ import sys
 import time
 from collections.abc import Collection, Iterable
 from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gateway.cli.terminal import settings_of
 from gateway.files import path_exists
 from gateway.operator_errors import CommandError, expect_file
+from providers.value import replace
 
 if TYPE_CHECKING:
     from gateway.changes.compile_job import CompiledState

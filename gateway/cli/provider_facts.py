@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 
 from gateway.model.deployment import Deployment
 from providers.adapter import known_models
@@ -12,6 +11,7 @@ from providers.chat import ChatCompletion
 from providers.failures import ProviderFailed
 from providers.json_values import JsonError, as_map, dumps, loads, read_int, read_map
 from providers.reading.errors import request_id_of
+from providers.value import replace
 from providers.wire import WireResponse
 
 _SAME, _DIFFERS, _NOTE = "same", "differs", "note"

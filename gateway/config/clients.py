@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from gateway.config.problems import KeyPath, choice_hint, quoted
 from gateway.config.regions import Regions
 from gateway.config.schema.file import ClientSection
@@ -12,6 +10,7 @@ from gateway.config.validation import Draft, Findings, check_reference
 from gateway.model.budget import NO_SPENDING_RULES
 from gateway.model.config_version import Client, ClientLimitRule, Cors
 from gateway.policy.location import SIGNALS
+from providers.value import replace
 
 _PREFIX = "sha256:"
 

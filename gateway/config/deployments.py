@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Hashable, Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from functools import cache
 from typing import Any, TypeVar
@@ -41,7 +41,7 @@ from providers.openai_json.read_answer import INLINE_THOUGHTS
 from providers.registry import Registry
 from providers.sites import Residency, Site
 from providers.territories import ANYWHERE, Places, parent
-from providers.value import Value
+from providers.value import Value, replace
 
 _WORD = re.compile("[A-Za-z]{3,}")
 _NUMBER, _DATE = re.compile("[0-9]+"), re.compile("[0-9]{4,}(-[0-9]{2}){0,2}")

@@ -7,7 +7,7 @@ import ssl
 from base64 import b64encode
 from codecs import BOM_UTF8
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,7 +25,7 @@ from gateway.model.deployment import Proxy, TlsFiles
 from providers.auth import Secret
 from providers.sites import OriginError, Residency, parse_origin
 from providers.territories import Places
-from providers.value import Value
+from providers.value import Value, replace
 
 if TYPE_CHECKING:
     from providers.transport import Link

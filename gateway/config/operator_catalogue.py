@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import date, datetime, time
 from fnmatch import fnmatchcase
 from typing import Annotated, Literal
@@ -24,6 +24,7 @@ from providers.catalogue.names import plain_name
 from providers.catalogue.prices import NO_CURRENCY, Price, Rates, Retirement, free_price, micros_of, price_series
 from providers.matching.requirements import FEATURES, IMPLIED, PARAMETERS, moves_data
 from providers.registry import Registry
+from providers.value import replace
 
 _MAX_TOKENS = 1_000_000_000
 _OWN = "your own catalogue"

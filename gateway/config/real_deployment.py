@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from copy import deepcopy
-from dataclasses import replace
 from typing import Any
 
 from gateway.config.loading import Document
@@ -18,7 +17,7 @@ from gateway.config.secret_references import resolve
 from providers.registry import Registry
 from providers.sites import Residency
 from providers.territories import TerritoryError, parse_places
-from providers.value import Value
+from providers.value import Value, replace
 
 _SITE_SEPARATOR = ":"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from gateway.config.approvals import warn_if_unapproved
 from gateway.config.deployments import warn_of_unknown_model
@@ -24,7 +24,7 @@ from gateway.model.route import Barrier, Route, Shadow, WeightedSet, deployments
 from gateway.model.schedule import Schedule
 from providers.embeddings import embeddings_of, load_embedding_facts
 from providers.moderations import GuardModel
-from providers.value import Value
+from providers.value import Value, replace
 
 _Steps = Sequence[str | Mapping[str, int] | BarrierRule]
 """The steps of a route as they are written: a deployment, the weights of several, or a barrier."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import MISSING, fields, replace
+from dataclasses import MISSING, fields
 from types import UnionType
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -19,7 +19,7 @@ from gateway.config.field_types import MEANINGS
 from gateway.config.problems import KeyPath, choice_hint, nearest, quoted
 from gateway.config.sensitive_keys import may_refer, places_of_references
 from gateway.model.section import PlainSection, UnitError
-from providers.value import Value
+from providers.value import Value, replace
 
 SectionT = TypeVar("SectionT", bound=BaseModel)
 UNSUPPORTED_KEYS = frozenset({"evaluations"})

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 
 from gateway.config.credentials import simulated_key
 from gateway.model.budget import UsageRules
 from gateway.model.deployment import Deployment
+from providers.value import replace
 
 UNREAD = ("deployments", "exporters", "stores", "usage")
 """The sections whose secrets a rehearsal does not read: none of what they name is called."""

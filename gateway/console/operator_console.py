@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
@@ -22,6 +21,7 @@ from gateway.console.views import ViewAnswer, Views, Visit
 from gateway.console.visitors import ConsoleAccess, NotShown, Visitor, Visitors, cookies_of, headers_by_name
 from gateway.model.stored_client import Role
 from gateway.operator_errors import StateError
+from providers.value import replace
 
 _LANGUAGE = "gateway-console-language"
 _HOME = "/requests"

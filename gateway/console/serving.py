@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 from gateway.api.admin_control import Control
@@ -16,6 +15,7 @@ from gateway.console.assets import STATIC, assets
 from gateway.console.own_config import OwnConfig
 from gateway.console.page import Pages, PageSettings, Request
 from gateway.model.status import SimulatedSite
+from providers.value import replace
 
 _KEPT = {"cache-control": "public, max-age=31536000, immutable"}
 _NOT_KEPT = {"cache-control": "no-store"}

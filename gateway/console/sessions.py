@@ -8,9 +8,8 @@ import secrets
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import replace
 
-from providers.value import Value
+from providers.value import Value, replace
 
 LONGEST_S = 8 * 3600.0
 IDLE_S = 3600.0

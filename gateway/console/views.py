@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cache, partial
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -27,6 +27,7 @@ from gateway.console.timeline import failure_words
 from gateway.console.visitors import Visitor
 from gateway.console.world import name_of, places_in
 from gateway.model.stored_client import Role, may_act
+from providers.value import replace
 
 _FOLDER = Path(__file__).parent / "templates"
 Values: TypeAlias = dict[str, Any]

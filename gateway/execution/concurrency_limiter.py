@@ -10,12 +10,12 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from typing import Literal
 
 from gateway.execution.deadline import Clock
 from gateway.model.config_version import ConfigVersion
 from gateway.model.deployment import Concurrency, Deployment
+from providers.value import replace
 
 ShedReason = Literal["queue_full", "wait_over", "no_time"]
 _WORDS: Mapping[ShedReason, str] = {

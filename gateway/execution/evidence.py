@@ -30,8 +30,9 @@ from gateway.execution.breaker import ALL, CLOSED, Breaker, Tickets
 from gateway.model.config_version import ConfigVersion
 from gateway.model.input_requests import ServedRequest
 from gateway.model.resilience import BreakerRule
-from providers.chat import ChatRequest, change_request
+from providers.chat import ChatRequest
 from providers.failures import FailureKind
+from providers.value import replace
 
 Asker = tuple[str, ...]
 """The client, then its user, as far as they are known and differ. A scope is a beginning of it."""
@@ -70,7 +71,7 @@ def client_of(scope: Asker) -> str | None:
 def digest_of(request: ServedRequest) -> bytes:
     """Return a digest of what a request contains. The asker, and whether the answer is streamed, are not part of it."""
     if isinstance(request, ChatRequest):
-        request = change_request(request, stream=False, folded=False, include_usage=False, user=None, seed=None)
+        request = replace(request, stream=False, folded=False, include_usage=False, user=None, seed=None)
     try:
         content = msgspec.msgpack.encode(request, enc_hook=repr)
     except (UnicodeError, OverflowError):

@@ -6,8 +6,6 @@ the barrier. After text, the call is removed from the answer.
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from gateway.execution.answer_stream import AnswerStream
 from gateway.execution.deadline import Deadline
 from gateway.execution.run import RunContext
@@ -28,12 +26,11 @@ from providers.chat import (
     TextRun,
     Tool,
     ToolCallDelta,
-    change_request,
     text_of,
 )
 from providers.matching.requirements import requirements_of
 from providers.reading.folding import text_of_run
-from providers.value import change
+from providers.value import replace
 
 _NAME = "gateway_hand_off"
 _DESCRIPTION = (
@@ -62,13 +59,13 @@ def tool_name(request: ChatRequest) -> str | None:
 def offer_tool(context: RunContext, request: ChatRequest, name: str) -> None:
     """Let a run offer the tool to each step whose model has tools."""
     unchanged, tool = context.request_for, Tool(name, _DESCRIPTION, _NO_PARAMETERS)
-    needs = requirements_of(change_request(request, tools=(*request.tools, tool)))
+    needs = requirements_of(replace(request, tools=(*request.tools, tool)))
 
     def request_for(step: Step) -> ChatRequest:
         own, deployment = request if unchanged is None else unchanged(step), step.deployment
         if match_of(deployment, needs).missing or "tools" in deployment.excepts:
             return own
-        return change_request(own, tools=(*own.tools, tool))
+        return replace(own, tools=(*own.tools, tool))
 
     context.request_for = request_for
 
@@ -76,12 +73,12 @@ def offer_tool(context: RunContext, request: ChatRequest, name: str) -> None:
 async def without_calls(answer: Answer, name: str, deadline: Deadline) -> Answer:
     """Return an answer without calls of the tool. Raises HandOffAsked if one comes before any text."""
     if answer.completion is not None:
-        return change(answer, completion=_without_calls(answer.completion, name))
+        return replace(answer, completion=_without_calls(answer.completion, name))
     if answer.stream is None:
         return answer
     stream = HeldStream(answer.stream, name)
     await stream.begin(deadline)
-    return change(answer, stream=stream)
+    return replace(answer, stream=stream)
 
 
 def _without_calls(completion: ChatCompletion, name: str) -> ChatCompletion:

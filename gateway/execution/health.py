@@ -25,7 +25,7 @@ from gateway.model.deployment import Deployment
 from gateway.model.resilience import BreakerRule
 from providers.auth import Secret
 from providers.failures import Failure, FailureKind
-from providers.value import Value, change
+from providers.value import Value, replace
 
 _DeploymentKey = tuple[str, str, str]
 _SecretKey = tuple[str, str, str, Secret | None]
@@ -87,7 +87,7 @@ class Health:
         self.suspicions.pop(key, None)
         running = self._cooldowns.get(key, cooldown)
         longer = max(cooldown, running, key=lambda it: it.until)
-        self._cooldowns[key] = change(longer, kinds=cooldown.kinds | running.kinds)
+        self._cooldowns[key] = replace(longer, kinds=cooldown.kinds | running.kinds)
 
     def suspect(
         self, deployment: Deployment, secret: Secret | None, asker: Asker, digest: bytes, for_s: float, why: str
@@ -213,7 +213,7 @@ class Health:
         if cooling is None or blocked is None:
             return cooling or blocked
         longer = max(cooling, blocked, key=lambda reason: reason.for_s)
-        return change(longer, kinds=cooling.kinds | blocked.kinds)
+        return replace(longer, kinds=cooling.kinds | blocked.kinds)
 
     def _blocked(self, deployment: Deployment, asker: Asker) -> Unavailable | None:
         evidence, now = self._closed.get(deployment.asked_at), self._clock()

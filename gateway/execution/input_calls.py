@@ -15,7 +15,7 @@ from providers.failures import Failure, FailureKind, ProviderFailed
 from providers.moderations import ModerationAnswer, ModerationFormat, ModerationRequest
 from providers.reading.errors import MESSAGES, error_object
 from providers.reading.response_reader import check_head
-from providers.value import change
+from providers.value import replace
 from providers.wire import WireRequest, WireResponse
 
 _LARGE_BYTES = 256 * 1024
@@ -27,12 +27,12 @@ def write_input(step: Step, request: InputRequest) -> WireRequest:
     deployment, dropped = step.deployment, step.dropped
     if dropped and not dropped.isdisjoint(request.extra):
         extra = {name: value for name, value in request.extra.items() if name not in dropped}
-        request = change(request, extra=extra)
+        request = replace(request, extra=extra)
     key, provider, passthrough = deployment.pseudonym_key, deployment.provider, deployment.target.passthrough
     match request:
         case EmbeddingRequest():
             if "user" in dropped:
-                request = change(request, user=None)
+                request = replace(request, user=None)
             hidden = request if key is None else pseudonymous(request, provider, key, passthrough)
             return _embeddings(deployment).build_request(hidden, deployment.target)
         case ModerationRequest():

@@ -9,7 +9,7 @@ import secrets
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from gateway.execution.deadline import Deadline
 from gateway.execution.run import PlanExecutor, PlanExhausted, RunContext
@@ -25,6 +25,7 @@ from gateway.policy.fence import evaluation_permit, judge_still_permitted
 from providers.failures import Failure, FailureKind
 from providers.moderations import ModerationAnswer, ModerationRequest
 from providers.moderations.values import ModerationInput
+from providers.value import replace
 
 VERDICT_S = 5.0
 """The time for one verdict, over all deployments together."""

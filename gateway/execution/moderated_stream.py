@@ -36,7 +36,7 @@ from providers.chat import (
     UsageReport,
 )
 from providers.reading.folding import expand
-from providers.value import change
+from providers.value import replace
 
 _MOST_HELD = 1_000_000
 """Characters of a choice that wait for one verdict. No judge could read more."""
@@ -304,8 +304,8 @@ class ModeratedStream(AnswerStream):
                     break
                 # Log probabilities belong to tokens, so they follow with the rest.
                 first = TextDelta(event.text[:left], event.choice)
-                released.append(first if isinstance(event, TextDelta) else change(event, text=event.text[:left]))
-                choice.held[0] = change(event, text=event.text[left:])
+                released.append(first if isinstance(event, TextDelta) else replace(event, text=event.text[:left]))
+                choice.held[0] = replace(event, text=event.text[left:])
                 self._note(choice, event, event.text[:left])
                 left = 0
                 break
@@ -354,12 +354,12 @@ def _joined(last: StreamEvent, event: StreamEvent) -> StreamEvent | None:
     """
     match last, event:
         case (TextDelta(text, choice, None), TextDelta(more, other, None)) if choice == other and len(text) < _SHORT:
-            return change(last, text=text + more)
+            return replace(last, text=text + more)
         case (ToolCallDelta(), ToolCallDelta(id=None, name=None, signature=None)) if (last.index, last.choice) == (
             event.index,
             event.choice,
         ) and len(last.arguments) < _SHORT:
-            return change(last, arguments=last.arguments + event.arguments)
+            return replace(last, arguments=last.arguments + event.arguments)
     return None
 
 

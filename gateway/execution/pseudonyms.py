@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import Mapping, Set
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from providers.auth import Secret
 from providers.chat import ChatRequest
 from providers.embeddings import EmbeddingRequest
 from providers.matching.requirements import IDENTITY
 from providers.moderations import ModerationRequest
-from providers.value import change
+from providers.value import replace
 
 _DIGITS = 32
 _Request = TypeVar("_Request", ChatRequest, EmbeddingRequest, ModerationRequest)
@@ -30,11 +30,11 @@ def pseudonymous(request: _Request, provider: str, key: Secret, passthrough: Set
         return f"p_{hmac.digest(secret, data, 'sha256').hex()[:_DIGITS]}"
 
     hidden = IDENTITY - passthrough
-    changes: dict[str, object] = {}
+    changes: dict[str, Any] = {}
     if not isinstance(request, ModerationRequest) and request.user is not None and "user" in hidden:
         changes["user"] = pseudonym(request.user)
     extra: Mapping[str, object] = request.extra
     named = {name: value for name in hidden & extra.keys() if isinstance(value := extra[name], str)}
     if named:
         changes["extra"] = {**extra, **{name: pseudonym(value) for name, value in named.items()}}
-    return change(request, **changes) if changes else request
+    return replace(request, **changes) if changes else request

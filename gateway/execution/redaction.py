@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import replace
 from functools import cached_property
 from html import unescape
 from urllib.parse import unquote_plus
@@ -35,6 +34,7 @@ from providers.embeddings import EmbeddingRequest
 from providers.failures import Failure
 from providers.matching.requirements import IDENTITY
 from providers.reading.errors import MESSAGES
+from providers.value import replace
 
 _QUOTE = "[from the request]"
 _TOO_MUCH = "[left out: it might repeat the request]"

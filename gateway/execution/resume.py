@@ -8,9 +8,7 @@ answer, the client gets the original failure.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
-
-import msgspec
+from dataclasses import dataclass
 
 from gateway.execution.answer_stream import AnswerStream, LiveStream, TakeText, TextTap
 from gateway.execution.overlap_trimmer import OverlapTrimmer
@@ -45,7 +43,7 @@ from providers.chat import (
 )
 from providers.failures import Failure, FailureKind
 from providers.reading.folding import text_of_run
-from providers.value import Value
+from providers.value import Value, replace
 
 _MOST_KEPT = 1_000_000
 """Characters of an answer that are kept. No model could continue a longer one."""
@@ -128,7 +126,7 @@ class Resumption(Value, frozen=True):
         def request_for(step: Step) -> ChatRequest:
             return self._request(sent, prefilled=prefills and is_prefilled(step, sent))
 
-        plan, context = replace(self.plan, steps=steps), msgspec.structs.replace(self.context, request_for=request_for)
+        plan, context = replace(self.plan, steps=steps), replace(self.context, request_for=request_for)
         return await self.executor.run(plan, self.request, context)
 
     def _request(self, sent: SentAnswer, *, prefilled: bool) -> ChatRequest:

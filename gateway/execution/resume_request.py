@@ -8,13 +8,12 @@ tokens of the text that was sent are estimated, and marked as an estimate.
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from operator import add, attrgetter
 
 from gateway.model.decision import Step
 from providers.chat import AssistantMessage, ChatRequest, Message, Usage, UserMessage, text_of
 from providers.matching.requirements import has_effects
-from providers.value import Value, change
+from providers.value import Value, replace
 
 _CHARACTERS_A_TOKEN = 4
 _FEWEST_CHARACTERS_A_TOKEN = 3
@@ -124,5 +123,5 @@ def summed(broken: Usage | None, sent: SentAnswer, added: int, last: Usage) -> t
     known = broken or Usage(prompt_tokens=max(last.prompt_tokens - added, 0))
     completion_tokens = max(known.completion_tokens, spent)
     total = Usage(*map(add, _COUNTS(known), _COUNTS(last)))
-    total = change(total, completion_tokens=completion_tokens + last.completion_tokens)
+    total = replace(total, completion_tokens=completion_tokens + last.completion_tokens)
     return total, broken is None or known.completion_tokens < completion_tokens

@@ -17,7 +17,7 @@ from functools import partial
 from gateway.model.record import AttemptAction, AttemptDecision, AttemptRecord, Bound, DecisionReason
 from gateway.model.resilience import Resilience
 from providers.failures import About, Failure, FailureKind
-from providers.value import Value, change
+from providers.value import Value, replace
 
 MOST_COOLDOWN_S = 3600.0
 """The longest cooldown, whatever time a provider names: after it, one request finds out whether it still fails."""
@@ -69,7 +69,7 @@ _ELSEWHERE = FailureRule(next_step=True)
 _NO_ANSWER_IN_FORM = FailureRule(retry_here=True, next_step=True)
 _LIMITED = FailureRule(retry_here=True, other_key=True, next_step=True, cooldown_named_time=True)
 _KEY = FailureRule(other_key=True, next_step=True, cooldown_s=_REFUSED_S, cooldown_named_time=True)
-_SPENT = change(_KEY, cooldown_s=_SPENT_S)
+_SPENT = replace(_KEY, cooldown_s=_SPENT_S)
 _SERVER = FailureRule(retry_here=True, next_step=True, counts=True)
 
 _Row = tuple[About | None, bool | None, frozenset[FailureKind] | None, FailureRule]
@@ -95,7 +95,7 @@ _TABLE: tuple[_Row, ...] = (
     _row(About.KEY, False, FailureRule(next_step=True, cooldown_s=_SPENT_S, is_suspicion=True), FailureKind.QUOTA),
     _row(About.KEY, False, FailureRule(next_step=True, cooldown_s=_REFUSED_S, is_suspicion=True)),
     _row(About.DEPLOYMENT, None, FailureRule(next_step=True, counts=True, is_certain=True), FailureKind.SILENT),
-    _row(About.DEPLOYMENT, True, change(_SERVER, is_certain=True), FailureKind.CONNECT, FailureKind.UNAVAILABLE),
+    _row(About.DEPLOYMENT, True, replace(_SERVER, is_certain=True), FailureKind.CONNECT, FailureKind.UNAVAILABLE),
     _row(About.DEPLOYMENT, None, _SERVER),
 )
 

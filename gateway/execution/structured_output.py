@@ -14,10 +14,7 @@ import asyncio
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import suppress
-from dataclasses import replace
 from typing import Any
-
-import msgspec
 
 from gateway.execution.answer_stream import AnswerStream
 from gateway.execution.json_schemas import AnswerSchema, answer_schema
@@ -47,10 +44,10 @@ from providers.chat import (
     ToolCallDelta,
     UsageReport,
     UserMessage,
-    change_request,
     text_of,
 )
 from providers.failures import Failure, FailureKind
+from providers.value import replace
 
 EMULATED = frozenset({"response_format"})
 _INSTRUCTION = (
@@ -99,7 +96,7 @@ class StructuredOutput:
             own = request if unchanged is None else unchanged(step)
             if step.emulates:
                 return self._in_words(step, own)
-            return change_request(own, stream=False, include_usage=False) if is_held else own
+            return replace(own, stream=False, include_usage=False) if is_held else own
 
         context.request_for, context.check = request_for, self.check
 
@@ -117,7 +114,7 @@ class StructuredOutput:
             again = UserMessage(_AGAIN.format(problem))
             messages = (*messages, *((AssistantMessage(answer),) if answer.strip() else ()), again)
         mode = JsonObjectFormat() if self._has_json_mode(step) else None
-        return change_request(request, messages=messages, response_format=mode, stream=False, include_usage=False)
+        return replace(request, messages=messages, response_format=mode, stream=False, include_usage=False)
 
     def _has_json_mode(self, step: Step) -> bool:
         """Return whether the model itself has a JSON mode that may be used here. It gives objects only."""
@@ -133,7 +130,7 @@ class StructuredOutput:
         if completion is None:
             return answer
         choices = tuple([await self._checked(step, choice, completion) for choice in completion.choices])
-        return msgspec.structs.replace(answer, completion=replace(completion, choices=choices))
+        return replace(answer, completion=replace(completion, choices=choices))
 
     async def _checked(self, step: Step, choice: Choice, completion: ChatCompletion) -> Choice:
         message = choice.message

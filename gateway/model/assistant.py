@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Literal, TypeAlias, get_args
 
 from gateway.model.hand_off import HandOff
 from gateway.model.region_text import Sentences
 from gateway.model.route import Barrier, Route, Shadow, step_text
 from gateway.model.schedule import Schedule
-from providers.value import Value
+from providers.value import Value, replace
 
 Use: TypeAlias = Literal["chat", "embeddings", "moderations"]
 """A kind of requests to an assistant. Each has routes of its own."""

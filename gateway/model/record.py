@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Any
 
 import msgspec
 
@@ -21,7 +22,7 @@ from gateway.model.refusal_reason import REASON_BY_CODE, RefusalReason
 from providers.catalogue.prices import Price, cost_of
 from providers.chat import Usage
 from providers.failures import Failure, FailureKind
-from providers.value import Value, change
+from providers.value import Value, replace
 
 
 class AttemptAction(StrEnum):
@@ -393,8 +394,8 @@ class Record:
             within = allowed if within is None else allowed & within
         self.skipped.clear()
         self.shed, self.retries_refused, self.consent = (), (), None
-        undone = dict.fromkeys(("decision", "variant", "profile", "intent", "preference", "hand_off"))
-        self.decided = change(self.decided, **undone)
+        undone: dict[str, Any] = dict.fromkeys(("decision", "variant", "profile", "intent", "preference", "hand_off"))
+        self.decided = replace(self.decided, **undone)
         return within
 
     def note_judges(self, verdict: Record) -> None:

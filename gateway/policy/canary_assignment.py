@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from hashlib import blake2b
 
 from gateway.model.config_version import Client
@@ -12,6 +11,7 @@ from gateway.model.decision import Decision, Exclusion, Lane, Plan, SkipReason, 
 from gateway.model.deployment import Deployment
 from gateway.model.route import Route, RouteStep, WeightedSet
 from providers.chat import ChatRequest, UserMessage, text_of
+from providers.value import replace
 
 # These values must never change: another value would assign every user anew.
 _USER_DOMAIN, _VARIANT_DOMAIN = b"gateway.person", b"gateway.side"

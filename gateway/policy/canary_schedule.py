@@ -6,12 +6,12 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import replace
 
 from gateway.model.assistant import Assistant
 from gateway.model.config_version import ConfigVersion
 from gateway.model.route import WeightedSet
 from gateway.model.schedule import Phase, Schedule, ScheduleProgress, Stage, StopRule, Tally
+from providers.value import replace
 
 _NEGLIGIBLE = 1e-17
 ALPHA = 0.01

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TypeGuard
 
 from gateway.model.region_text import Label, Locale, RegionText
@@ -27,6 +27,7 @@ from providers.chat import (
     TextRun,
     text_of,
 )
+from providers.value import replace
 
 _GENERATED = "1"
 _POSITION_KEYS = frozenset({"start_index", "end_index"})

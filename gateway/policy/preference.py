@@ -6,7 +6,6 @@ A preference changes the order of a route and nothing else: the same checks deci
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
 from fnmatch import fnmatchcase
 
 from gateway.model.age_band import AgeBand
@@ -17,6 +16,7 @@ from gateway.model.preference import Preference, PreferenceReason
 from gateway.model.route import Route, RouteStep, WeightedSet, deployments_of
 from gateway.policy.canary_assignment import choose
 from providers.failures import InvalidRequest
+from providers.value import replace
 
 _WHY_SKIPPED: Mapping[SkipReason, PreferenceReason] = {
     SkipReason.BOUNDARY: PreferenceReason.BOUNDARY,

@@ -10,22 +10,13 @@ from __future__ import annotations
 
 import hmac
 from base64 import urlsafe_b64encode
-from dataclasses import replace
 from typing import Any
 
 import msgspec
 
 from gateway.model.deployment import Deployment
-from providers.chat import (
-    AssistantMessage,
-    ChatCompletion,
-    ChatRequest,
-    StreamEvent,
-    Texts,
-    ToolCall,
-    ToolCallDelta,
-    change_request,
-)
+from providers.chat import AssistantMessage, ChatCompletion, ChatRequest, StreamEvent, Texts, ToolCall, ToolCallDelta
+from providers.value import replace
 
 REASONING_STATE = "reasoning_state"
 """The name of state that was left out, in `x-gateway-dropped`."""
@@ -83,7 +74,7 @@ class ReasoningSeal(msgspec.Struct, frozen=True):
             else message
             for message in request.messages
         )
-        return change_request(request, messages=messages)
+        return replace(request, messages=messages)
 
     def unseals_all(self, request: ChatRequest) -> bool:
         """Return whether this deployment may get all state of the request."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping
-from dataclasses import replace
 
 from gateway.model.age_band import AgeBand
 from gateway.model.config_version import ConfigVersion, remember
@@ -13,10 +12,10 @@ from gateway.model.location import Location
 from gateway.model.refusal_reason import REASON_BY_CODE
 from gateway.model.region_text import NO_PREFERENCES, Locale, Preferences, Profile, RegionText, Sentence, Sentences
 from gateway.policy.labels import without_labels
-from providers.chat import ChatRequest, SystemMessage, change_request
+from providers.chat import ChatRequest, SystemMessage
 from providers.failures import Failure
 from providers.territories import parent
-from providers.value import Value
+from providers.value import Value, replace
 
 _MAX_LANGUAGES = 20
 _MAX_CHARACTERS = 512
@@ -167,7 +166,7 @@ def _helpline(profile: Profile, territory: str | None) -> str:
 
 def with_block(request: ChatRequest, block: Block) -> ChatRequest:
     """Return the request with the block as a separate message before all others."""
-    return change_request(request, messages=(block.message, *request.messages))
+    return replace(request, messages=(block.message, *request.messages))
 
 
 def with_region_text(
@@ -184,7 +183,7 @@ def with_region_text(
     if region.texts is not None:
         messages = without_labels(request.messages, region.texts)
         if messages is not request.messages:
-            request = change_request(request, messages=messages)
+            request = replace(request, messages=messages)
     profile = locale.profile if locale is not None else None
     if profile is None and (age is None or not age.instructions):
         return request, None

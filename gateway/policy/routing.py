@@ -7,7 +7,6 @@ health. The first check that fails is the reason that is reported.
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Mapping
-from dataclasses import replace
 from functools import partial
 
 from gateway.model.approval import days_at
@@ -43,7 +42,7 @@ from gateway.policy.refusals import (
 from providers.matching.capability_matching import CapabilityMatch
 from providers.matching.requirements import IDENTITY, PARAMETERS, Requirements, why_it_moves
 from providers.territories import territory_name
-from providers.value import Value, change
+from providers.value import Value, replace
 
 
 def decide(
@@ -278,7 +277,7 @@ def _judge(location_verdict: _LocationVerdict, criteria: _Criteria) -> Verdict:
     is_schema_asked = criteria.can_emulate and "json_schema" in needs.features
     emulates = is_schema_asked and deployment.emulates_schemas(bounded=bounded)
     if emulates:
-        needs = change(needs, features=needs.features - {"json_schema"})
+        needs = replace(needs, features=needs.features - {"json_schema"})
     match = match_of(deployment, needs)
     dropped = match.unsupported | (needs.parameters & deployment.excepts) if bounded else match.unsupported
     asked = _exclusion_by_request(deployment, needs, match, dropped, criteria.others, bounded=bounded)

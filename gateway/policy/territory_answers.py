@@ -15,7 +15,7 @@ from gateway.policy.location.resolution import locate
 from gateway.policy.routing import decide
 from providers.matching.requirements import Requirements
 from providers.territories import parent, parts_of, territory_data
-from providers.value import Value, change
+from providers.value import Value, replace
 
 NO_NEEDS = Requirements(frozenset(), frozenset(), frozenset())
 _REFUSED = "refused"
@@ -25,7 +25,7 @@ _SHARED = ("regions", "region_by_territory", "default_region", "blocked", "cell"
 
 def plain_needs(assistant: Assistant) -> Requirements:
     """Return the needs of a request of the assistant's use with nothing special in its body."""
-    return NO_NEEDS if assistant.use == "chat" else change(NO_NEEDS, use=assistant.use)
+    return NO_NEEDS if assistant.use == "chat" else replace(NO_NEEDS, use=assistant.use)
 
 
 @dataclass(frozen=True, slots=True)

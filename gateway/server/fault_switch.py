@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict
 
 from gateway.api.errors import ApiError
 from gateway.model.config_version import ConfigVersion
 from gateway.model.status import SimulatedSite
 from providers.testkit.scenario import Fault, Scenario, ScenarioError, parse_fault
 from providers.testkit.server import SimulatorServer
+from providers.value import replace
 
 Site = tuple[str, str]
 

@@ -8,7 +8,6 @@ import socket
 import time
 from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack, suppress
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from gateway.api.admin import build_admin
@@ -31,7 +30,7 @@ from gateway.telemetry.exposition import expose
 from gateway.telemetry.log import logger
 from gateway.telemetry.metric_snapshots import Series, pack
 from gateway.telemetry.traffic import SAMPLE_S, TrafficWindow
-from providers.value import Value
+from providers.value import Value, replace
 
 if TYPE_CHECKING:
     from gateway.changes.stored_clients import ClientDatabase

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 
 from gateway.changes.compile_job import CompileJob
 from gateway.changes.initial_config import InitialConfig, with_simulators
@@ -18,7 +17,7 @@ from gateway.server.fault_switch import Site
 from providers.testkit.scenario import Fault, Scenario, ScenarioError, parse_fault
 from providers.testkit.server import SimulatorServer, SimulatorThread
 from providers.testkit.simulator import NoSimulator, load_simulators
-from providers.value import Value
+from providers.value import Value, replace
 
 
 class SimulatedPace(Value, frozen=True):

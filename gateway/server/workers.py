@@ -9,7 +9,7 @@ import signal
 import socket
 import subprocess
 from collections.abc import Callable, Coroutine, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -25,6 +25,7 @@ from gateway.telemetry.log import LogFormat, dropped_lines, logger
 from gateway.telemetry.metric_snapshots import EMPTY, merge, pack, without_gauges
 from gateway.telemetry.recent_requests import MOST_REQUESTS
 from gateway.usage.quota_store import QuotaStore, open_shared_memory
+from providers.value import replace
 
 if TYPE_CHECKING:
     from gateway.settings import Settings

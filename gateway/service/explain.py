@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from textwrap import wrap
 from typing import Any, get_args
 
@@ -39,7 +39,7 @@ from gateway.policy.routing import decide
 from gateway.policy.territory_answers import plain_needs
 from providers.evidence import NO_CITATION
 from providers.territories import parse_territory, territory_data, territory_name
-from providers.value import Value
+from providers.value import Value, replace
 
 _WIDTH = 100
 _STICKY = "this user keeps this variant while its deployment is available, also when its share grows"

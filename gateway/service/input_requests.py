@@ -24,7 +24,7 @@ from providers.chat import ChatRequest, Usage
 from providers.embeddings import EmbeddingAnswer, EmbeddingFacts, EmbeddingRequest, batches_of, embeddings_of, joined
 from providers.failures import InvalidRequest
 from providers.moderations import ModerationAnswer, ModerationRequest
-from providers.value import change
+from providers.value import replace
 
 _MODEL_DIGITS = 8
 
@@ -53,7 +53,7 @@ def calls_of(request: InputRequest, assistant: Assistant, region: Region | None)
             if not all(isinstance(content, str) for content in inputs):
                 size = 1
             pieces = [inputs[start : start + size] for start in range(0, len(inputs), size)]
-            return (request,) if len(pieces) == 1 else tuple(change(request, inputs=piece) for piece in pieces)
+            return (request,) if len(pieces) == 1 else tuple(replace(request, inputs=piece) for piece in pieces)
         case _:
             assert_never(request)
 
@@ -149,7 +149,7 @@ def with_assistant(request: InputRequest, config: ConfigVersion, client: Client 
     if len(names) != 1:
         choices = f"name one of {', '.join(names)}" if names else "no assistant of this key has moderations"
         raise InvalidRequest(f"`model` is required: {choices}", "model")
-    return change(request, model=names[0])
+    return replace(request, model=names[0])
 
 
 # --- the space of embeddings ----------------------------------------------------------------------

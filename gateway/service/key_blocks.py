@@ -7,10 +7,10 @@ the shared database, until it is lifted: it also refuses a key that a rollback b
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 
 from gateway.model.config_version import ConfigVersion
 from gateway.service.client_admin import ClientAdmin, FileClients, Json, hashed_key
+from providers.value import replace
 
 _HASH = re.compile(r"(?:sha256:)?([0-9a-fA-F]{64})", re.ASCII)
 

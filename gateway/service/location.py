@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Hashable, Mapping
-from dataclasses import replace
 from typing import Any, Protocol, cast
 
 import msgspec
@@ -23,6 +22,7 @@ from gateway.policy.location.resolution import key_bytes, locator_of, resolve
 from gateway.policy.location.signals import SIGNALS
 from gateway.policy.refusals import refuse_location
 from gateway.service.refreshing_cache import RefreshingCache
+from providers.value import replace
 
 # A location with more bytes of headers is computed each time: a caller must not choose how much is remembered.
 _MOST_REMEMBERED_BYTES = 2048

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
-import msgspec
-
 from gateway.execution.judging import MOST_CHARACTERS, Judge, PassedTexts, pieces_of
 from gateway.execution.moderated_stream import ModeratedStream
 from gateway.execution.run import PlanExecutor, RunContext
@@ -30,6 +28,7 @@ from providers.chat import (
 )
 from providers.failures import UnsupportedFeature
 from providers.reading.folding import Folding
+from providers.value import replace
 
 _IMAGE = "image\0"
 
@@ -121,7 +120,7 @@ async def moderated(judge: Judge, answer: Answer, request: ChatRequest, passed: 
     prompt, is_whole = users[-1][-MOST_CHARACTERS:] if users else "", request.response_format is not None
     if answer.stream is not None:
         stream = ModeratedStream(answer.stream, judge, prompt, passed, is_whole=is_whole)
-        return msgspec.structs.replace(answer, stream=stream)
+        return replace(answer, stream=stream)
     if answer.completion is None:
         return answer
     # The client waits for the whole, so it is judged as a whole. If that is flagged, its good beginning is looked for.
@@ -132,7 +131,7 @@ async def moderated(judge: Judge, answer: Answer, request: ChatRequest, passed: 
     stream = ModeratedStream(
         WholeAnswer(answer.completion), judge, prompt, passed, is_whole=is_whole, flagged=whole.flagged
     )
-    return msgspec.structs.replace(answer, completion=await _completion_of(stream))
+    return replace(answer, completion=await _completion_of(stream))
 
 
 async def _completion_of(stream: ModeratedStream) -> ChatCompletion:

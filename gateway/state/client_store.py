@@ -17,7 +17,7 @@ import json
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -26,7 +26,7 @@ from gateway.files import path_exists
 from gateway.model.stored_client import AdminToken, ConfigFacts, Definition, KeyInfo, Role, StoredClients, StoredKey
 from gateway.operator_errors import NotStored, StateError
 from gateway.state.database import Database, SqliteDatabase, Statements
-from providers.value import Value
+from providers.value import Value, replace
 
 _NAME = "clients"
 _LAYOUT = """

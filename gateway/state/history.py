@@ -9,7 +9,7 @@ import json
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import NoneType
 from typing import Any, TypeVar
@@ -18,7 +18,7 @@ from gateway.files import path_exists
 from gateway.operator_errors import NotStored, StateError
 from gateway.state.audit import BEGINNING, TrailHead
 from gateway.state.database import OpenedFile, describe_damage, open_database, open_to_read, sqlite_error, transaction
-from providers.value import Value
+from providers.value import Value, replace
 
 _T = TypeVar("_T")
 _NAME = "history"

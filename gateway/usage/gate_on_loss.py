@@ -17,8 +17,6 @@ import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 
-import msgspec
-
 from gateway.model.budget import Money, Window
 from gateway.usage.gate import (
     REQUESTS,
@@ -36,6 +34,7 @@ from gateway.usage.gate import (
 from gateway.usage.gate_valkey import ValkeyGate
 from gateway.usage.journal import Journal
 from gateway.usage.windows import AllBounds
+from providers.value import replace
 
 _ENDED_S = 60.0
 _NOTED_S = 1.0
@@ -137,7 +136,7 @@ class OutageGate:
             self._calls.add(request.call)
             self.shared.adopt(request)
             return found
-        return msgspec.structs.replace(found, instead=changed.budgets)
+        return replace(found, instead=changed.budgets)
 
     @staticmethod
     def _expect_allowed(request: HoldRequest, budgets: list[BudgetLimit], allowed: Money | None) -> None:

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from gateway.operator_errors import NotStored, StateError
 from gateway.state.audit import AuditLine
 from gateway.state.history import Activation, Version, why_not_found
 from gateway.usage.postgres_cell import LAST
+from providers.value import replace
 
 if TYPE_CHECKING:
     from gateway.usage.postgres import PostgresConnection

@@ -17,14 +17,13 @@ only a part of its facts has all three.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from datetime import date, datetime
 from typing import Any
 
 from providers.catalogue import CatalogueError
 from providers.catalogue.toml_schema import TABLE, TEXT, Shape, check_table, check_tables
 from providers.evidence import Citation
-from providers.value import Value
+from providers.value import Value, replace
 
 __all__ = ["CITATION_KEYS", "Sources"]
 _DAY = Shape(

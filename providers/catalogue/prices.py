@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import date, datetime
 from decimal import Decimal
 from fnmatch import fnmatchcase
@@ -15,7 +15,7 @@ from providers.catalogue import CatalogueError, FactsFile
 from providers.catalogue.citations import CITATION_KEYS, Sources
 from providers.chat import Usage
 from providers.evidence import Citation
-from providers.value import Value
+from providers.value import Value, replace
 
 MICROS = 1_000_000
 """The number of micro-units in one unit of a currency."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Literal
 
 from providers.chat.messages import CacheTime, Message
-from providers.value import Value, change
+from providers.value import Value, replace
 
 __all__ = [
     "AllowedTools",
@@ -185,5 +185,5 @@ class ChatRequest(Value, frozen=True):
         return settings
 
 
-change_request = change
+change_request = replace
 """Return a copy of a request with some fields changed. It is faster than `dataclasses.replace`."""

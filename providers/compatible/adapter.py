@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
@@ -21,7 +21,7 @@ from providers.catalogue.names import load_names, names_of
 from providers.catalogue.prices import Offers, load_offers, offers_of
 from providers.catalogue.sites import load_sites, sites_of
 from providers.catalogue.takes import Takes
-from providers.chat import ChatCompletion, ChatRequest, change_request
+from providers.chat import ChatCompletion, ChatRequest
 from providers.compatible.dialect import CompatibleDialect, DialectError, read_dialect
 from providers.compatible.request import azure_path, encode_body, path_and_query
 from providers.embeddings import OpenAIEmbeddings, load_embedding_facts
@@ -33,6 +33,7 @@ from providers.openai_json.stream_relay import RelayingParser
 from providers.reading.errors import classify, error_object, load_rules
 from providers.reading.event_stream import EventStreamParser
 from providers.sites import Site
+from providers.value import replace
 from providers.wire import WireRequest, WireResponse
 
 __all__ = ["CompatibleAdapter", "DialectError", "adapter_named", "adapter_of"]
@@ -138,7 +139,7 @@ class CompatibleAdapter:
         """See `providers.adapter.CountsTokens`. The servers read the messages and tools of a chat."""
         if not (path := self.dialect.requests.count_path):
             return None
-        body = encode_body(change_request(request, stream=False, n=None), target, self.dialect)
+        body = encode_body(replace(request, stream=False, n=None), target, self.dialect)
         # This path replaces the version in the base path; it is not below it.
         return WireRequest("POST", target.base_path.removesuffix("/v1") + path, _WHOLE, dumps(body))
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 from providers.catalogue.models import ModelFacts
@@ -30,6 +29,7 @@ from providers.formats.tool_calls import arguments_of
 from providers.formats.tool_results import results_as_text
 from providers.json_values import dumps_text, is_json_object
 from providers.openai_json.encode_request import encode_message, encode_part, return_state
+from providers.value import replace
 
 
 def encode_messages(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from typing import Any
 from urllib.parse import quote
 
 from providers.adapter import STREAM_OPTIONS, Target
@@ -19,7 +19,6 @@ from providers.chat import (
     SystemMessage,
     Tool,
     UserMessage,
-    change_request,
     text_of,
 )
 from providers.compatible.dialect import CompatibleDialect, Requests, Thinking
@@ -32,6 +31,7 @@ from providers.matching.capability_matching import ANSWERS_ITSELF
 from providers.matching.requirements import requirements_of
 from providers.openai_json.encode_request import encode_request, encode_tool, encode_tool_choice
 from providers.reading.json_object import JSON_OBJECT, with_json_instruction
+from providers.value import replace
 
 _LADDER = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
 _AZURE_VERSION = "2024-10-21"
@@ -139,7 +139,7 @@ def encode_body(request: ChatRequest, target: Target, dialect: CompatibleDialect
     tools, choice = _tools(request, rule, strict="strict_tools" in dialect.capabilities.parameters)
     plain = encode_request(
         # `logprobs: false` is the default of all vendors, and some models refuse the field.
-        change_request(
+        replace(
             request,
             messages=(),
             tools=tools,
@@ -230,7 +230,7 @@ def _in_bounds(request: ChatRequest, rule: Requests, output_tokens: int | None) 
     Raises:
         UnsupportedFeature: `n` or `stop` is beyond the bounds. These are not changed, because the answer would differ.
     """
-    changes: dict[str, float | int | str] = {}
+    changes: dict[str, Any] = {}
     most_choices = int(rule.bounds["n"][1]) if "n" in rule.bounds else None
     if request.n is not None and request.n > 1:
         if most_choices is not None and request.n > most_choices:
@@ -255,7 +255,7 @@ def _in_bounds(request: ChatRequest, rule: Requests, output_tokens: int | None) 
         if len(user) > rule.user_bytes:
             # A hash still distinguishes end users, which is the only purpose of the field.
             changes["user"] = hashlib.sha256(user).hexdigest()
-    return change_request(request, **changes) if changes else request
+    return replace(request, **changes) if changes else request
 
 
 def _tools(request: ChatRequest, rule: Requests, *, strict: bool) -> tuple[tuple[Tool, ...], object]:

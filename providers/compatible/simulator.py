@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -41,6 +41,7 @@ from providers.moderations import ModerationAnswer
 from providers.openai_json import decode_request
 from providers.testkit.answer_pieces import with_stop_left_in
 from providers.testkit.simulator import IncomingRequest, RequestRejected
+from providers.value import replace
 from providers.wire import WireResponse
 
 __all__ = ["CompatibleSimulator", "simulator_named", "simulator_of"]

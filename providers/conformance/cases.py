@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 
 from providers.chat import (
     AllowedTools,
@@ -27,7 +26,7 @@ from providers.chat import (
     UserMessage,
 )
 from providers.conformance.subject import Subject
-from providers.value import Value
+from providers.value import Value, replace
 
 _TOOLS = (Tool("get_weather", None, {}), Tool("find", "", {"$ref": "#/$defs/a", "$defs": {"a": {"type": "object"}}}))
 _HI = UserMessage("Hi")

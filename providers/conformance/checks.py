@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -27,6 +26,7 @@ from providers.chat import (
 )
 from providers.conformance.meaning import arguments_value
 from providers.json_values import JsonError, dumps, loads
+from providers.value import replace
 from providers.wire import WireRequest
 
 _CUTS_AT_ONCE = 8

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from copy import deepcopy
-from dataclasses import replace
 from urllib.parse import urlencode
 
 from providers import auth
@@ -23,7 +22,7 @@ from providers.testkit.simulator import (
     stream_type_of,
     uncounted_by,
 )
-from providers.value import Value
+from providers.value import Value, replace
 from providers.wire import WireRequest, WireResponse
 
 __all__ = ["ORIGIN", "Subject", "incoming_of", "parse_stream", "subjects_of"]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 from providers.chat import AssistantMessage, ChatCompletion, Choice, Finished, StreamEvent, UsageReport, text_of
@@ -22,6 +20,7 @@ from providers.failures import FailureKind, ProviderFailed
 from providers.reading.folding import expand
 from providers.reading.response_reader import AnswerReader, read_answer
 from providers.testkit.simulator import stream_type_of
+from providers.value import replace
 from providers.wire import WireResponse
 
 _RECEIVED_AT = 1_795_000_000.0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from email.utils import formatdate
 from functools import wraps
 
@@ -15,6 +14,7 @@ from providers.conformance.checks import check_ends_once, content_events
 from providers.conformance.subject import Subject
 from providers.failures import Failure, FailureKind, ProviderFailed
 from providers.json_values import JsonError, dumps, loads
+from providers.value import replace
 from providers.wire import WireResponse
 
 _AFTER_S = 7.0

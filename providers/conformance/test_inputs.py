@@ -19,7 +19,7 @@ from providers.json_values import JsonError, dumps, loads
 from providers.moderations import Moderates, ModerationAnswer, ModerationFormat, ModerationRequest
 from providers.moderations.values import verdict_of
 from providers.testkit.simulator import RequestRejected, SimulatesInputs
-from providers.value import change
+from providers.value import replace
 from providers.wire import WireResponse
 
 _MODEL = "some-embedding-model"
@@ -86,15 +86,15 @@ def test_option_arrives_if_the_facts_have_it(
     facts = embeddings.facts(_MODEL)
     request = EmbeddingRequest("assistant", ("one",))
     wanted = {
-        "dimensions": (facts.shortens, change(request, dimensions=8)),
-        "tokens": (facts.takes_tokens, change(request, inputs=((1, 2, 3),))),
-        "user": (facts.takes_user, change(request, user="u-1")),
+        "dimensions": (facts.shortens, replace(request, dimensions=8)),
+        "tokens": (facts.takes_tokens, replace(request, inputs=((1, 2, 3),))),
+        "user": (facts.takes_user, replace(request, user="u-1")),
     }
     has_it, request = wanted[option]
     if not has_it:
         pytest.skip(f"the provider has no {option}")
     read = simulator.read_input(subject.incoming(embeddings.build_request(request, _target(subject))))
-    assert read == change(request, model=_MODEL)
+    assert read == replace(request, model=_MODEL)
 
 
 def test_one_input_too_many_is_refused_and_the_limit_is_accepted(
@@ -105,7 +105,7 @@ def test_one_input_too_many_is_refused_and_the_limit_is_accepted(
     assert simulator.read_input(subject.incoming(embeddings.build_request(whole, _target(subject)))) is not None
     if subject.simulator.name != subject.adapter.name:
         return  # a server of the operator's own: the limit is the adapter's, and the simulated vendor has another
-    more = change(whole, inputs=("x",) * (most + 1))
+    more = replace(whole, inputs=("x",) * (most + 1))
     with pytest.raises(RequestRejected):
         simulator.read_input(subject.incoming(embeddings.build_request(more, _target(subject))))
 
@@ -178,7 +178,7 @@ def test_verdicts_return_in_order(subject: Subject, moderations: ModerationForma
     request = ModerationRequest("assistant", ("one", "two"))
     target = change_model(subject.target, "omni-moderation-latest")
     incoming = subject.incoming(moderations.build_request(request, target))
-    assert simulator.read_input(incoming) == change(request, model=target.model)
+    assert simulator.read_input(incoming) == replace(request, model=target.model)
     results = (verdict_of(frozenset(), flagged=False), verdict_of(frozenset({"hate"}), flagged=True))
     response = simulator.write_moderations(ModerationAnswer(results), incoming)
     assert [one.flagged for one in moderations.parse_response(response, target).results] == [False, True]

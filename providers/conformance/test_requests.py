@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from copy import deepcopy
-from dataclasses import replace
 
 import pytest
 
@@ -30,6 +29,7 @@ from providers.matching.requirements import FEATURES, PARAMETERS
 from providers.openai_json import encode_request
 from providers.reading.json_object import JSON_OBJECT
 from providers.testkit.simulator import RequestRejected
+from providers.value import replace
 
 _TUNING = (
     "temperature",

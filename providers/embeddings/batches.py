@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from providers.chat import Usage
 from providers.embeddings.contract import EmbeddingFacts
 from providers.embeddings.values import EmbeddingAnswer, EmbeddingRequest, Tokens
-from providers.value import change
+from providers.value import replace
 
 __all__ = ["batches_of", "joined"]
 
@@ -21,8 +22,8 @@ def batches_of(request: EmbeddingRequest, facts: EmbeddingFacts) -> tuple[Embedd
     A call has at most `most_inputs` inputs. If the provider limits the tokens of a call, the tokens of texts are
     estimated. An input that is too long by itself is a call of its own, which the provider refuses.
     """
-    pieces = tuple(_pieces(request.inputs, facts))
-    return (request,) if len(pieces) == 1 else tuple(change(request, inputs=tuple(piece)) for piece in pieces)
+    pieces: tuple[Any, ...] = tuple(_pieces(request.inputs, facts))
+    return (request,) if len(pieces) == 1 else tuple(replace(request, inputs=tuple(piece)) for piece in pieces)
 
 
 def _pieces(inputs: Sequence[str | Tokens], facts: EmbeddingFacts) -> Iterator[Sequence[str | Tokens]]:

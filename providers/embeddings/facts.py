@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from fnmatch import fnmatchcase
 from functools import cache
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 from providers.catalogue import FactsFile
 from providers.catalogue.toml_schema import FLAG, TABLE, TEXT, WHOLE, Shape, check_table
 from providers.embeddings.contract import TASK_FIELDS, EmbeddingFacts
+from providers.value import replace
 
 __all__ = ["VendorEmbeddings", "load_embedding_facts"]
 

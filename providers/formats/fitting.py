@@ -17,7 +17,6 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from functools import cache
 from typing import Any, TypeVar
 
@@ -40,7 +39,6 @@ from providers.chat import (
     ToolCallDelta,
     ToolMessage,
     UserMessage,
-    change_request,
     prompt_text,
     said_in,
 )
@@ -48,7 +46,7 @@ from providers.formats.role_alternation import joined_content
 from providers.formats.schemas import allows_strict, answer_schema, tool_schema
 from providers.formats.tool_calls import FILLER_TEXT
 from providers.matching.requirements import CACHE_CONTROL
-from providers.value import Value
+from providers.value import Value, replace
 
 LATE_SYSTEM = "[System message]\n{}"
 """The text of the user in place of a system message that a vendor does not take where it stands."""
@@ -86,7 +84,7 @@ def fitted(request: ChatRequest, takes: Takes) -> Fitted:
             return Fitted(request)
         return _with_system_first(request, takes)
     changed: set[str] = set()
-    changes: dict[str, object] = {}
+    changes: dict[str, Any] = {}
     if (few := _with_few_marks(request)) is not request:
         request, messages = few, few.messages
         changed.add(CACHE_CONTROL)
@@ -116,7 +114,7 @@ def fitted(request: ChatRequest, takes: Takes) -> Fitted:
         if schema is not form.schema or strict is not form.strict:
             changed |= {"response_format.schema"} if schema is not form.schema else set()
             changes["response_format"] = replace(form, schema=schema, strict=strict)
-    sent = change_request(request, **changes) if changes else request
+    sent = replace(request, **changes) if changes else request
     return Fitted(sent, frozenset(changed))
 
 
@@ -216,7 +214,7 @@ def _with_system_first(request: ChatRequest, takes: Takes) -> Fitted:
         rest.append(UserMessage(FILLER_TEXT))
     messages = (*([_joined(first)] if first else []), *rest)
     changed = frozenset({"messages.role"}) if is_late else frozenset[str]()
-    return Fitted(change_request(request, messages=messages), changed)
+    return Fitted(replace(request, messages=messages), changed)
 
 
 def _add_late(rest: list[Message], late: list[str]) -> None:
@@ -245,11 +243,12 @@ def _with_few_marks(request: ChatRequest) -> ChatRequest:
     left = _MOST_CACHE_MARKS - (CACHE_CONTROL in request.extra)
     if sum(map(_marks, (*request.tools, *request.messages))) <= left:
         return request
-    count, items = len(request.tools), [*request.tools, *request.messages]
+    count = len(request.tools)
+    items: list[Any] = [*request.tools, *request.messages]
     # Tools first, then system messages, then the others; of each kind the last.
     for at in sorted(range(len(items)), key=lambda at: (at >= count, not isinstance(items[at], SystemMessage), -at)):
         items[at], left = _few_marks(items[at], left)
-    return change_request(request, tools=tuple(items[:count]), messages=tuple(items[count:]))
+    return replace(request, tools=tuple(items[:count]), messages=tuple(items[count:]))
 
 
 def _marks(item: Any) -> int:
@@ -313,7 +312,7 @@ def _lacks_type(tool: Tool) -> bool:
 
 
 def _tool(tool: Tool, names: Mapping[str, str], takes: Takes, changed: set[str]) -> Tool:
-    changes: dict[str, object] = {}
+    changes: dict[str, Any] = {}
     if tool.name in names:
         changes["name"] = names[tool.name]
     if _lacks_type(tool):
@@ -326,7 +325,7 @@ def _tool(tool: Tool, names: Mapping[str, str], takes: Takes, changed: set[str])
         if tool.strict and "strict" in takes.schemas and not allows_strict(schema):
             changes["strict"] = None
             changed.add("strict_tools")
-    return replace(tool, **changes) if changes else tool  # type: ignore[arg-type]
+    return replace(tool, **changes) if changes else tool
 
 
 def _with_sent_calls(message: Message, names: Mapping[str, str], takes: Takes) -> Message:

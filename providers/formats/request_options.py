@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from providers.adapter import Target
-from providers.chat import ChatRequest, change_request
+from providers.chat import ChatRequest
 from providers.failures import UnsupportedFeature
+from providers.value import replace
 
 EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
 SAFETY_IDENTIFIER = "safety_identifier"
@@ -37,4 +38,4 @@ def with_end_user_in_user(request: ChatRequest, target: Target) -> ChatRequest:
     if not isinstance(identifier, str) or SAFETY_IDENTIFIER in target.passthrough:
         return request
     extra = {name: value for name, value in request.extra.items() if name != SAFETY_IDENTIFIER}
-    return change_request(request, user=identifier or request.user, extra=extra)
+    return replace(request, user=identifier or request.user, extra=extra)

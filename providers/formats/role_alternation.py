@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import TypeGuard
 
 from providers.chat import (
@@ -18,6 +17,7 @@ from providers.chat import (
     text_of,
 )
 from providers.formats.tool_calls import FILLER_TEXT
+from providers.value import replace
 
 
 def alternate_roles(messages: Sequence[Message], continues: bool) -> list[Message]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import Literal
 
 from providers.chat import (
@@ -24,6 +23,7 @@ from providers.chat import (
 from providers.failures import UnsupportedFeature
 from providers.formats.tool_results import has_attachments, result_text, results_as_text
 from providers.json_values import JsonError, dumps_text, embed_object, read_list, read_map
+from providers.value import replace
 
 _CALL_NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 _NOT_IN_A_NAME = re.compile(r"[^a-zA-Z0-9_-]")

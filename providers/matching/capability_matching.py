@@ -7,7 +7,6 @@ is refused, as the deployment is configured. A data-moving field is refused, unl
 from __future__ import annotations
 
 from collections.abc import Set
-from dataclasses import replace
 from functools import cache
 from operator import is_
 from typing import Any
@@ -26,7 +25,6 @@ from providers.chat import (
     Texts,
     ToolMessage,
     UserMessage,
-    change_request,
 )
 from providers.matching.requirements import (
     FEATURE_PARAMS,
@@ -42,7 +40,7 @@ from providers.matching.requirements import (
     requirements_of,
     why_it_moves,
 )
-from providers.value import Value
+from providers.value import Value, replace
 
 __all__ = [
     "ANSWERS_ITSELF",
@@ -205,9 +203,9 @@ def with_supported_choice(request: ChatRequest, capabilities: Capabilities) -> C
     if len(request.tools) != 1:
         return request
     if request.tool_choice == "required" and "tool_choice_required" not in capabilities.features:
-        return change_request(request, tool_choice=NamedTool(request.tools[0].name))
+        return replace(request, tool_choice=NamedTool(request.tools[0].name))
     if isinstance(request.tool_choice, NamedTool) and "tool_choice_named" not in capabilities.features:
-        return change_request(request, tool_choice="required")
+        return replace(request, tool_choice="required")
     return request
 
 
@@ -217,7 +215,7 @@ def with_files_as_text(request: ChatRequest, capabilities: Capabilities) -> Chat
         return request
     messages = tuple(map(_with_text, request.messages))
     is_same = all(map(is_, messages, request.messages))
-    return request if is_same else change_request(request, messages=messages)
+    return request if is_same else replace(request, messages=messages)
 
 
 def _with_text(message: Message) -> Message:
@@ -275,7 +273,7 @@ def without_parameters(request: ChatRequest, dropped: Set[str]) -> ChatRequest:
         changes["unread"] = request.unread - dropped
     if request.extra:
         changes["extra"] = {name: value for name, value in request.extra.items() if name not in dropped}
-    return change_request(request, **changes)
+    return replace(request, **changes)
 
 
 def _without_inner(message: Message, dropped: Set[str]) -> Message:

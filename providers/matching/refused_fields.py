@@ -11,9 +11,10 @@ import re
 from collections.abc import Iterator, Mapping
 
 from providers.adapter import Adapter, Target
-from providers.chat import AssistantMessage, ChatRequest, Tool, UserMessage, change_request
+from providers.chat import AssistantMessage, ChatRequest, Tool, UserMessage
 from providers.failures import Failure, UnsupportedFeature
 from providers.json_values import JsonError, as_map, loads
+from providers.value import replace
 
 _Path = tuple[str, ...]
 
@@ -72,7 +73,7 @@ def own_field(adapter: Adapter, target: Target, request: ChatRequest, failure: F
     usual = _fields(adapter, target, nothing)
     if not all(any(_is_at(place, there) for there in usual) for place in named):
         return None
-    sent = _fields(adapter, target, change_request(request, messages=(UserMessage(_ONE),)))
+    sent = _fields(adapter, target, replace(request, messages=(UserMessage(_ONE),)))
     ours = {place for place, value in sent.items() if usual.get(place) == value and value != target.model}
     if not request.folded:
         ours.discard((_STREAM,))

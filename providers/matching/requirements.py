@@ -7,7 +7,6 @@ field makes a provider store data, fetch it or send it on. `capability_matching`
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from functools import cache, lru_cache
 from typing import Any
 
@@ -25,7 +24,7 @@ from providers.chat import (
     Texts,
     ToolMessage,
 )
-from providers.value import Value
+from providers.value import Value, replace
 
 FEATURES = frozenset(
     {

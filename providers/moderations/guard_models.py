@@ -22,11 +22,11 @@ from collections.abc import Mapping
 from typing import Literal, TypeAlias, assert_never, get_args
 
 from providers.adapter import Adapter, Capabilities, Target
-from providers.chat import AssistantMessage, ChatRequest, UserMessage, change_request, prompt_text, text_of
+from providers.chat import AssistantMessage, ChatRequest, UserMessage, prompt_text, text_of
 from providers.failures import UnsupportedFeature
 from providers.moderations.values import ModerationAnswer, ModerationRequest, ModerationResult, unclear, verdict_of
 from providers.reading.response_reader import read_answer
-from providers.value import Value
+from providers.value import Value, replace
 from providers.wire import WireRequest, WireResponse
 
 __all__ = ["GUARD_KINDS", "GuardKind", "GuardModel", "guard_kind_of"]
@@ -118,7 +118,7 @@ class GuardModel(Value, frozen=True):
             return self.adapter.build_request(chat, target)
         pair = (UserMessage(request.prompt), AssistantMessage(text))
         try:
-            return self.adapter.build_request(change_request(chat, messages=pair), target)
+            return self.adapter.build_request(replace(chat, messages=pair), target)
         except UnsupportedFeature:  # its API takes no answer as the last message
             return self.adapter.build_request(chat, target)
 

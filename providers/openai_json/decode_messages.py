@@ -28,7 +28,7 @@ from providers.openai_json.fields import arguments_text, cache_mark, describe, i
 from providers.openai_json.plain_request import plain_message, plain_messages
 from providers.openai_json.unread_fields import PARTS, THOUGHTS
 from providers.sites import split_url
-from providers.value import change
+from providers.value import replace
 
 _SCHEME = "data:"
 _AUDIO_TYPE = re.compile(r"data:[\w.+-]+/[\w.+-]+(;[\w.+-]+=[\w.+-]+)*;base64,[A-Za-z0-9+/_=-]+", re.ASCII)
@@ -196,7 +196,7 @@ def _marked(content: str | tuple[_P, ...], source: Mapping[str, object], path: s
         return content
     if isinstance(content, str):
         return (TextPart(content, mark),)
-    return (*content[:-1], content[-1] if isinstance(content[-1], AudioPart) else change(content[-1], cache=mark))
+    return (*content[:-1], content[-1] if isinstance(content[-1], AudioPart) else replace(content[-1], cache=mark))
 
 
 def _user_part(value: object, path: str) -> Part:
@@ -206,7 +206,7 @@ def _user_part(value: object, path: str) -> Part:
         return _text(source, path)
     if kind == "image_url":
         image = decode_image(mapping(present(source, kind, f"{path}.{kind}"), f"{path}.{kind}"), f"{path}.{kind}")
-        return change(image, cache=mark) if (mark := cache_mark(source, path)) is not None else image
+        return replace(image, cache=mark) if (mark := cache_mark(source, path)) is not None else image
     if kind == "input_audio":
         place = f"{path}.{kind}"
         audio = mapping(present(source, kind, place), place)
@@ -218,7 +218,7 @@ def _user_part(value: object, path: str) -> Part:
         return AudioPart(data, sound)
     if kind == "file":
         file = _file(mapping(present(source, kind, f"{path}.{kind}"), f"{path}.{kind}"), f"{path}.{kind}")
-        return change(file, cache=mark) if (mark := cache_mark(source, path)) is not None else file
+        return replace(file, cache=mark) if (mark := cache_mark(source, path)) is not None else file
     raise InvalidRequest(f"`{path}.type` must be one of 'text', 'image_url', 'input_audio', 'file'", f"{path}.type")
 
 

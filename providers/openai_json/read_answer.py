@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -53,6 +53,7 @@ from providers.reading.errors import (
 from providers.reading.finishes import FINISH, Ending, ending_of, failed_by, is_exact
 from providers.reading.folding import fold
 from providers.reading.token_counts import count_completion, count_prompt
+from providers.value import replace
 from providers.wire import WireResponse
 
 __all__ = [
@@ -203,7 +204,7 @@ def read_usage(source: Mapping[str, object], rule: Answers | None = None) -> Usa
         _OfCompletion(*(read_count(of_completion, name) for name in _OfCompletion.__struct_fields__)),
     )
     usage = _usage_of(counts, _first_count(source, (*_CACHED, *paths)), rule)
-    return usage if are_valid else msgspec.structs.replace(usage, prompt_tokens=0)
+    return usage if are_valid else replace(usage, prompt_tokens=0)
 
 
 def _usage_of(counts: _Counts, cached: int, rule: Answers | None) -> Usage:

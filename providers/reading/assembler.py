@@ -30,7 +30,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 import msgspec
@@ -69,6 +69,7 @@ from providers.json_values import (
 )
 from providers.reading.finishes import failed_by
 from providers.reading.token_counts import merged
+from providers.value import replace
 
 __all__ = ["LAST_SECOND", "MAX_CHOICES", "Assembler", "Content", "made_call_id", "named_by_moment", "with_named_calls"]
 

@@ -27,7 +27,7 @@ from __future__ import annotations
 import re
 from ast import literal_eval
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from functools import cache
 from itertools import islice
@@ -39,7 +39,7 @@ from providers.failures import About, Failure, FailureKind
 from providers.json_values import JsonError, as_list, as_map, loads, read_str, repair_surrogates
 from providers.reading.error_words import RULE_OF_A_REFUSAL, judged_by_words
 from providers.reading.rate_limits import LimitHeaders, moment_in, read_limits, reset_s, retry_after_s, wait_s
-from providers.value import change
+from providers.value import replace
 from providers.wire import WireResponse
 
 __all__ = [
@@ -481,7 +481,7 @@ def classify(
     is_stated = judged.is_stated or (status in _MAY_PASS and failed.retry_after_s is not None)
     # With any words, this error is about the model.
     is_stated = is_stated or (failed.kind is FailureKind.MODEL_NOT_FOUND and failed.param == "model")
-    return change(failed, is_stated=is_stated, rule=judged.rule, about=rules.about.get(judged.word))
+    return replace(failed, is_stated=is_stated, rule=judged.rule, about=rules.about.get(judged.word))
 
 
 def _layers_of(body: Mapping[str, object], rules: ErrorRules) -> list[Mapping[str, object]]:

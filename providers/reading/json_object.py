@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
 from enum import Enum, auto
 
 from providers.adapter import Adapter, EmulatesFeatures, Target
@@ -36,12 +35,12 @@ from providers.chat import (
     ToolCallDelta,
     Usage,
     UsageReport,
-    change_request,
     text_of,
 )
 from providers.failures import Failure, FailureKind
 from providers.json_values import is_json_object
 from providers.reading.folding import expand
+from providers.value import replace
 
 __all__ = ["JSON_OBJECT", "JsonObjectCheck", "checked", "emulated_fields", "json_start_of", "with_json_instruction"]
 
@@ -89,7 +88,7 @@ def with_json_instruction(request: ChatRequest) -> ChatRequest:
     systems = [position for position, message in enumerate(messages) if isinstance(message, SystemMessage)]
     after = systems[-1] + 1 if systems else 0
     instructed = (*messages[:after], SystemMessage(_INSTRUCTION), *messages[after:])
-    return change_request(request, messages=instructed, response_format=None)
+    return replace(request, messages=instructed, response_format=None)
 
 
 def emulated_fields(adapter: Adapter, request: ChatRequest) -> frozenset[str]:

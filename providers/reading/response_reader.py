@@ -8,7 +8,6 @@ of a body wrongly: its first bytes decide where they are clear. The adapter read
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 from functools import lru_cache
 from typing import Literal
 
@@ -21,7 +20,7 @@ from providers.reading.event_stream import TextReader, has_shortcuts
 from providers.reading.folding import fold, unfold
 from providers.reading.json_object import JsonObjectCheck, checked
 from providers.reading.stop_sequences import StopTrimmer, stops_left_in, trimmed
-from providers.value import change
+from providers.value import replace
 from providers.wire import WireResponse
 
 MAX_BODY_BYTES = 64 * 1024 * 1024
@@ -65,7 +64,7 @@ def read_answer(
         completion = checked(completion, json_start, may_stop=bool(stop))
     if not completion.id:
         completion = with_named_calls(completion, response.received_at)
-    return completion if completion.created else change(completion, created=int(response.received_at))
+    return completion if completion.created else replace(completion, created=int(response.received_at))
 
 
 def check_head(adapter: Adapter, response: WireResponse) -> Literal["events", "json", "other"]:

@@ -8,7 +8,6 @@ behaviour.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
 
 from providers.adapter import Adapter, EndsBehindStop
 from providers.chat import (
@@ -25,6 +24,7 @@ from providers.chat import (
     ToolCallDelta,
 )
 from providers.reading.folding import expand
+from providers.value import replace
 
 __all__ = ["StopTrimmer", "stops_left_in", "trimmed"]
 

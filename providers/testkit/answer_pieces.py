@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import replace
 
 from providers.chat import ChatCompletion, ChatRequest, Choice, ToolCall
 from providers.json_values import JsonError, as_map, loads
+from providers.value import replace
 
 __all__ = ["arguments_of", "cut", "cut_in_two", "with_stop_left_in"]
 

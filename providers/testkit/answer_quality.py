@@ -9,11 +9,11 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from providers.chat import AssistantMessage, ChatCompletion, ChatRequest, FinishReason, ToolCall, UserMessage, text_of
 from providers.testkit.answer_pieces import cut
-from providers.value import Value
+from providers.value import Value, replace
 
 
 class Reply(Value, frozen=True):

@@ -11,7 +11,6 @@ import socket
 import struct
 import time
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
-from dataclasses import replace
 from typing import Any, assert_never
 
 from providers.chat import ChatCompletion, ChatRequest
@@ -23,6 +22,7 @@ from providers.testkit.simulated_inputs import DIMENSIONS, embed, moderate, with
 from providers.testkit.simulated_model import continued, respond
 from providers.testkit.simulator import IncomingRequest, RequestRejected, SimulatesInputs, Simulator
 from providers.testkit.wire_steps import Break, Head, Send, Step, Wait, stage, stage_whole, whole
+from providers.value import replace
 
 TRANSPORT = "simulator.transport"
 """The name under which a server puts the connection's asyncio transport into the scope's `state`."""

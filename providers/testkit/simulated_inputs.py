@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from array import array
-from dataclasses import replace
 from hashlib import blake2b
 
 from providers.chat import AssistantMessage, ChatCompletion, ChatRequest, TextPart, Usage, UserMessage, text_of
 from providers.embeddings import EmbeddingAnswer, EmbeddingRequest, Tokens, Vector
 from providers.moderations import GuardKind, ModerationAnswer, ModerationRequest, ModerationResult
 from providers.moderations.values import ModerationInput, verdict_of
+from providers.value import replace
 
 __all__ = ["HARMFUL", "embed", "moderate", "with_verdict"]
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import assert_never
 
 import orjson
@@ -45,6 +44,7 @@ from providers.failures import InvalidRequest, UnsupportedFeature
 from providers.openai_json.decode_request import decode_any_request
 from providers.openai_json.encode_answer import OUTWARD_FINISH, encode_usage
 from providers.openai_json.fields import boolean, describe, integer, present
+from providers.value import replace
 
 _MESSAGE = re.compile(r"messages(?:\[\d+\][\w.\[\]]*)?")
 DONE = b"data: [DONE]\n\n"

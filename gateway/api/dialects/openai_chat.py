@@ -40,7 +40,7 @@ from providers.formats.reasoning_state import join_call_id
 from providers.json_values import dumps_texts
 from providers.openai_json import encode_completion
 from providers.openai_json.encode_answer import OUTWARD_FINISH, encode_images, encode_usage
-from providers.value import change
+from providers.value import replace
 
 DONE = b"data: [DONE]\n\n"
 
@@ -59,7 +59,7 @@ class OpenAIChat:
     def encode_answer(self, completion: ChatCompletion, style: AnswerStyle, record: Record) -> bytes:
         """See Dialect."""
         if not completion.id or style.shown_model is not None:
-            completion = change(completion, id=f"chatcmpl-{record.request_id}")
+            completion = replace(completion, id=f"chatcmpl-{record.request_id}")
         return orjson.dumps(encode_answer(completion, style, record))
 
     def encoder(self, style: AnswerStyle, record: Record) -> ChunkEncoder:

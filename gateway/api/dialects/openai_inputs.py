@@ -18,7 +18,7 @@ from providers.embeddings import (
     encode_embeddings,
 )
 from providers.moderations import ModerationAnswer, decode_moderation_request, encode_moderations
-from providers.value import change
+from providers.value import replace
 
 _BYTES_PER_TOKEN = 4
 
@@ -55,7 +55,7 @@ class OpenAIEmbeddingsDialect(InputDialect):
         if not isinstance(result, EmbeddingAnswer):
             raise TypeError("an answer to a request for embeddings has no vectors")
         if result.usage is None:
-            result = change(result, usage=Usage(prompt_tokens=self._estimated_tokens))
+            result = replace(result, usage=Usage(prompt_tokens=self._estimated_tokens))
         return encode_embeddings(result, style.shown_model or record.answered_by.model or "", self._encoding)
 
 

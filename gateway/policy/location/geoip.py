@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from gateway.model.config_version import Client, ConfigVersion
 from gateway.model.location import Address, AddressReport, Evidence, Question, Reports
@@ -20,6 +20,7 @@ from gateway.policy.location.signal import (
     shown,
 )
 from gateway.policy.location.trusted_edge import SignalInput
+from providers.value import replace
 
 _DAY_S = 86_400.0
 

@@ -9,7 +9,7 @@ spoil a signal (by sending the edge's header itself) could remove it.
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from gateway.model.caller import LocationKey, RequestHeaders
@@ -34,6 +34,7 @@ from gateway.policy.location.subdivisions import blocked_among
 from gateway.policy.location.trusted_edge import SignalInput, edge_of
 from gateway.policy.minors import with_age
 from providers.territories import parent
+from providers.value import replace
 
 DEMO_TERRITORY = "demo_territory"
 """The value of `x-gateway-why` for a caller of a demo that no signal locates."""

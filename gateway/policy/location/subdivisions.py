@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from gateway.model.config_version import ConfigVersion, Region
 from gateway.model.location import Evidence
 from providers.territories import TerritoryError, may_overlap, parent, parts_of, territory_data
+from providers.value import replace
 
 
 def code_of(word: str) -> str:

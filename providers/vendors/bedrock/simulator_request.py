@@ -9,7 +9,6 @@ Source: botocore 1.44.5 (ConverseRequest, Message and ContentBlock), read 2026-1
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 
 from providers.chat import ChatRequest
 from providers.failures import InvalidRequest
@@ -17,6 +16,7 @@ from providers.json_values import JsonError, as_list, as_map, loads_text, read_l
 from providers.openai_json.fields import integer, mapping
 from providers.testkit.claude_messages import read_body as read_messages
 from providers.testkit.request_checks import required_objects
+from providers.value import replace
 
 _DOCUMENTS = {
     "pdf": "application/pdf",

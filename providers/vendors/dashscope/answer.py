@@ -7,8 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-import msgspec
-
 from providers.catalogue import FactsFile
 from providers.chat import ChatCompletion, Usage
 from providers.failures import Failure
@@ -16,6 +14,7 @@ from providers.json_values import as_map, read_count, read_list, read_map, read_
 from providers.openai_json.read_answer import Answers, ChatReader, read_body, read_usage
 from providers.reading.errors import IN_A_STREAM, classify, error_object, holds_error, load_rules
 from providers.reading.token_counts import merged
+from providers.value import replace
 from providers.wire import WireResponse
 
 __all__ = ["DashScopeReader", "dashscope_failure", "read_completion"]
@@ -102,4 +101,4 @@ class DashScopeReader(ChatReader):
             sum(one.completion_tokens for one in counts),
             sum(one.reasoning_tokens for one in counts),
         )
-        return msgspec.structs.replace(counts[-1], completion_tokens=completion, reasoning_tokens=reasoning)
+        return replace(counts[-1], completion_tokens=completion, reasoning_tokens=reasoning)

@@ -9,7 +9,6 @@ dashscope 2.0.2 with the command line that it bundles; read 2026-11-20.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 
 from providers.adapter import Target
 from providers.catalogue.models import ModelFacts
@@ -18,6 +17,7 @@ from providers.compatible.adapter import adapter_named
 from providers.compatible.request import encode_body as encode_compatible
 from providers.failures import UnsupportedFeature
 from providers.json_values import as_list, as_map, read_map
+from providers.value import replace
 
 _COMPATIBLE = "dashscope-compatible"
 _ILLEGAL_TOOL_NAME = "search"

@@ -7,17 +7,17 @@ Source: Tencent Cloud API 3.0, hunyuan 2023-09-01, ChatCompletions, and tencentc
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from functools import cache
 from typing import Any
 
 from providers.adapter import Target
 from providers.catalogue import FactsFile
-from providers.chat import AssistantMessage, ChatRequest, SystemMessage, UserMessage, change_request
+from providers.chat import AssistantMessage, ChatRequest, SystemMessage, UserMessage
 from providers.compatible.dialect import CompatibleDialect, read_dialect
 from providers.compatible.request import encode_body as encode_compatible
 from providers.formats.tool_calls import FILLER_TEXT
 from providers.json_values import as_list, as_map, dumps_text
+from providers.value import replace
 
 FACTS = FactsFile("providers.vendors.hunyuan", "hunyuan")
 _MAX_SEED = 10000
@@ -41,7 +41,7 @@ def encode_body(request: ChatRequest, target: Target) -> dict[str, object]:
         # The first turn must be the user's, but a conversation may begin with the assistant's greeting.
         at = next(i for i, message in enumerate(request.messages) if isinstance(message, AssistantMessage))
         changes["messages"] = (*request.messages[:at], UserMessage(FILLER_TEXT), *request.messages[at:])
-    plain: dict[str, Any] = encode_compatible(change_request(request, **changes), replace(target, pins={}), dialect())
+    plain: dict[str, Any] = encode_compatible(replace(request, **changes), replace(target, pins={}), dialect())
     plain["messages"] = [_message(as_map(message)) for message in as_list(plain["messages"])]
     tools = {tool["function"]["name"]: _tool(tool["function"]) for tool in plain.get("tools", ())}
     if tools:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
 from typing import Any
@@ -28,6 +28,7 @@ from providers.json_values import JsonError, as_map, dumps, loads, loads_text, r
 from providers.openai_json import decode_request
 from providers.testkit.answer_pieces import with_stop_left_in
 from providers.testkit.simulator import IncomingRequest, RequestRejected
+from providers.value import replace
 from providers.wire import WireResponse
 
 _FACTS = FactsFile("providers.vendors.hunyuan", "hunyuan")

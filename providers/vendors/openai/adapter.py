@@ -9,7 +9,7 @@ Source: OpenAI API reference and the official Python SDK 3.51 (request, chunk an
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from operator import is_
 from typing import ClassVar, TypeGuard
 
@@ -29,7 +29,6 @@ from providers.chat import (
     Tool,
     ToolMessage,
     UserMessage,
-    change_request,
     text_of,
 )
 from providers.embeddings import OpenAIEmbeddings, load_embedding_facts
@@ -45,6 +44,7 @@ from providers.openai_json.read_answer import USUAL, ChatReader, read_completion
 from providers.openai_json.stream_relay import RelayingParser
 from providers.reading.errors import IN_A_STREAM, classify, error_object
 from providers.reading.event_stream import EventStreamParser
+from providers.value import replace
 from providers.vendors.openai.responses_answer import ResponseReader, is_event, is_response, read_response
 from providers.vendors.openai.responses_request import encode_body, uses_responses_api
 from providers.wire import WireRequest, WireResponse
@@ -105,10 +105,10 @@ class OpenAIAdapter(FactsAdapter):
         facts = target.facts
         if request.reasoning_effort is not None and facts.efforts:
             effort = nearest_effort(request.reasoning_effort, facts.efforts, request.reasoning_budget)
-            request = change_request(request, reasoning_effort=effort)
+            request = replace(request, reasoning_effort=effort)
         if request.logprobs is False and "logprobs" not in facts.features:
             # `false` is the default, and some models refuse the field.
-            request = change_request(request, logprobs=None)
+            request = replace(request, logprobs=None)
         headers = _STREAM_HEADERS if request.stream else _WHOLE_HEADERS
         if THINKS_BY_RESPONSES in facts.flags and uses_responses_api(request, facts):
             return WireRequest("POST", f"{target.base_path}/responses", headers, dumps(encode_body(request, target)))
@@ -169,13 +169,13 @@ def _without_openai_only_fields(request: ChatRequest) -> ChatRequest:
     """
     if isinstance(choice := request.tool_choice, AllowedTools):
         tools = tuple(tool for tool in request.tools if tool.name in choice.names)
-        request = change_request(request, tools=tools, tool_choice=choice.mode)
+        request = replace(request, tools=tools, tool_choice=choice.mode)
     if any(tool.parameters is None for tool in request.tools):
-        request = change_request(request, tools=tuple(map(_with_parameters, request.tools)))
+        request = replace(request, tools=tuple(map(_with_parameters, request.tools)))
     if type(request.messages) is Texts:
         return request
     messages = tuple(map(_without_openai_only, request.messages))
-    return request if all(map(is_, messages, request.messages)) else change_request(request, messages=messages)
+    return request if all(map(is_, messages, request.messages)) else replace(request, messages=messages)
 
 
 def _without_openai_only(message: Message) -> Message:

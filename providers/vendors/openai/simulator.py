@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from providers.chat import ChatCompletion, ChatRequest
 from providers.compatible.simulator_answer import END, SimulatorFormat, encode_answer, encode_chunks
@@ -29,6 +29,7 @@ from providers.json_values import JsonError, as_map, dumps, loads, read_str
 from providers.moderations import ModerationAnswer, ModerationRequest, decode_moderation_request, encode_moderations
 from providers.openai_json import decode_request
 from providers.testkit.simulator import IncomingRequest, RequestRejected
+from providers.value import replace
 from providers.vendors.openai.responses_simulator import read_body
 from providers.vendors.openai.responses_simulator_answer import wants_response, write_events, write_response
 from providers.wire import WireResponse

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import replace
 
 import orjson
 
@@ -18,6 +17,7 @@ from gateway.service.exchange import AnswerStyle
 from gateway.usage.token_count import count_tokens
 from providers.chat import ChatCompletion, ChatRequest
 from providers.json_values import with_exact_integers
+from providers.value import replace
 
 USER_FIELD = "metadata.user_id"
 """The field of the end user."""

@@ -16,7 +16,7 @@ from providers.chat import ChatCompletion, Choice, FinishReason, Usage, said_in
 from providers.chat.messages import is_data_uri, split_data_uri
 from providers.formats.tool_calls import arguments_of, safe_call_id
 from providers.json_values import dumps
-from providers.value import Value, change
+from providers.value import Value, replace
 
 _LONG_ENOUGH = 16
 """An id of this length is not a number that a server gives to the calls of each answer anew."""
@@ -143,7 +143,7 @@ def estimated_usage(usage: Usage | None, prompt: int, output: int) -> Usage:
     """Return the estimates of the input and the output. An input that the provider counted stays."""
     if usage is None or not usage.prompt_tokens:
         return Usage(prompt, output)
-    return change(usage, completion_tokens=output)
+    return replace(usage, completion_tokens=output)
 
 
 def encode_usage(usage: Usage) -> dict[str, object]:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import replace
 
 import orjson
 
@@ -19,6 +18,7 @@ from gateway.api.errors import ApiError, encode_error
 from gateway.model.record import Record
 from gateway.service.exchange import AnswerStyle
 from providers.chat import ChatCompletion, ChatRequest
+from providers.value import replace
 
 __all__ = ["Responses"]
 
