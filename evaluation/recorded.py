@@ -41,12 +41,12 @@ from evaluation.store import RunStore
 from evaluation.suite import SuiteFile
 from evaluation.texts import language_of, visible_line
 from evaluation.work import SpendReached
+from gateway.features.shadow.model import ShadowRecord
+from gateway.features.shadow.state import read_shadow_records
 from gateway.model.assistant import Assistant
 from gateway.model.config_version import ConfigVersion
-from gateway.model.shadow import ShadowRecord
 from gateway.model.version_names import version_fields
 from gateway.operator_errors import StateError
-from gateway.state.shadows import read_shadow_records
 from providers.chat import ToolCall
 
 _ROLE = re.compile(r"^(?:system|developer|user|assistant|tool): ", re.MULTILINE)

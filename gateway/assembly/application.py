@@ -29,14 +29,14 @@ from gateway.execution.run import PlanExecutor
 from gateway.execution.service_client import ServiceClient, ServiceFailed
 from gateway.execution.transport import PoolTransport, SimulatorsOnly, Transport
 from gateway.execution.upstream_client import UpstreamClient
+from gateway.features.shadow.model import ShadowRecord
+from gateway.features.shadow.traffic import ShadowSink, ShadowTraffic
 from gateway.model.config_version import ConfigVersion, Cors, Exporter
 from gateway.model.decision import Unavailable
 from gateway.model.record import Record
-from gateway.model.shadow import ShadowRecord
 from gateway.operator_errors import StateError
 from gateway.service.chat_service import ChatService, PromptUses
 from gateway.service.location import LocationService
-from gateway.service.shadow_traffic import ShadowSink, ShadowTraffic
 from gateway.telemetry.batching import Batcher, Ended
 from gateway.telemetry.event_feed import EventFeed
 from gateway.telemetry.log import dropped_lines, log_prompt, log_requests, logger
@@ -50,7 +50,7 @@ from providers.reading.rate_limits import retry_after_s
 from providers.wire import WireRequest
 
 if TYPE_CHECKING:
-    from gateway.state.shadows import ShadowStore
+    from gateway.features.shadow.state import ShadowStore
 
 
 _LIMIT_S = 10.0
@@ -156,7 +156,7 @@ class ShadowWiring:
         self._is_lost = False
         self.shadows: ShadowTraffic | None = None
         if state_dir is not None:
-            from gateway.state.shadows import ShadowStore
+            from gateway.features.shadow.state import ShadowStore
 
             self._store = ShadowStore(state_dir)
             count = partial(metrics.count, "gateway_shadow_requests_total")

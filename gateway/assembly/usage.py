@@ -234,7 +234,7 @@ def keeping_ledger(
     if state_dir is None:
         yield None
         return
-    from gateway.state.shadows import remove_shadow_records
+    from gateway.features.shadow.state import remove_shadow_records
     from gateway.usage.ledger_writer import LedgerWriter, ledger_rules
 
     try:

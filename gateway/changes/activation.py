@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from gateway.changes.compile_job import CompiledState, CompileJob, Outcome, state_of
 from gateway.config.problems import Problem, dotted
+from gateway.features.views import compared
 from gateway.model.answer_change import AnswerChange
 from gateway.model.assistant import USES, Assistant
 from gateway.model.config_version import ConfigVersion
@@ -68,12 +69,12 @@ def _routes(old: ConfigVersion, new: ConfigVersion) -> list[str]:
 
 
 def _steps(config: ConfigVersion) -> Mapping[str, tuple[object, ...]]:
-    """Return each route's steps, its schedule and its shadow, by `assistant/region`."""
+    """Return each route's steps, its schedule and what features add, by `assistant/region`."""
     return {
         f"{assistant.name}/{region}": (
             *assistant.route_words(region),
             assistant.schedules.get(region),
-            _shadow(assistant, region),
+            *compared(assistant, region),
             *_of_other_kinds(assistant, region),
         )
         for name, assistant in config.assistants.items()
@@ -88,11 +89,6 @@ def _of_other_kinds(assistant: Assistant, region: str) -> Iterator[str]:
         yield from (f"{use}: {step_text(step)}" for step in assistant.routes_for(use).get(region, ()))
     for view in assistant.views[1:]:
         yield from (f"{view.intent}: {step}" for step in view.route_words(region))
-
-
-def _shadow(assistant: Assistant, region: str) -> tuple[str, float, bool] | None:
-    shadow = assistant.shadows.get(region)
-    return (shadow.deployment.name, shadow.share, shadow.keep_text) if shadow is not None else None
 
 
 def _sections(old: ConfigVersion, new: ConfigVersion) -> list[str]:

@@ -10,6 +10,7 @@ from typing import Literal, TypeVar
 from gateway.changes.budget_changes import budget_changes, budget_notes
 from gateway.config.problems import KeyPath
 from gateway.config.sensitive_keys import without_secrets
+from gateway.features.views import PLAN_NAMES, further_recipients, plan_words
 from gateway.model.answer_change import AnswerChange
 from gateway.model.approval import Approval
 from gateway.model.assistant import USES, Assistant, Use
@@ -46,7 +47,7 @@ _NO_SECTIONS = frozenset(
 )
 _NOT_SET = object()
 _SHOWN_CHARACTERS = 160
-_PLAN_NAMES = {"texts": "speech", "ages": "age bands"}
+_PLAN_NAMES = {"texts": "speech", **PLAN_NAMES}
 """The names in a plan of fields whose attribute has another name."""
 _SECTION_OF_FIELD = {"receipts_keep_s": "receipts", "receipts_sample": "receipts", "log_sample": "log"}
 """The sections of the fields of a config version that are single keys."""
@@ -82,8 +83,8 @@ class RouteChange(Value, frozen=True):
     """The change for users of one assistant in one region.
 
     Attributes:
-        before: The steps of chats in order, then as text the schedule, the shadow, and the steps of other uses. The
-            same holds for `after`.
+        before: The steps of chats in order, then as text the schedule, what features add, and the steps of other uses.
+            The same holds for `after`.
         chat_steps: The number of steps of chats before and after.
         because: The region or the deployments whose own change affects this route.
         share: The share of recent requests. None if requests were not counted.
@@ -257,10 +258,9 @@ def deployments_by_assistant(config: ConfigVersion, region: str) -> dict[str, tu
 
 
 def deployments_prompted(assistant: Assistant, region: str) -> tuple[Deployment, ...]:
-    """Return the deployments that get the prompts of the assistant's users in the region, including a shadow."""
-    asked = deployments_of(assistant.every_step(region))
-    shadow = assistant.shadows.get(region)
-    return asked if shadow is None or shadow.deployment in asked else (*asked, shadow.deployment)
+    """Return the deployments that get the prompts of the assistant's users in the region, also those of features."""
+    further = (deployment for _, deployment in further_recipients(assistant, region))
+    return deployments_of((*assistant.every_step(region), *further))
 
 
 def changed_values(old: object, new: object, path: KeyPath = ()) -> Iterator[Change]:
@@ -376,15 +376,14 @@ def _steps_for(assistant: Assistant | None, region: str, use: Use) -> tuple[str,
 
 
 def _steps(assistant: Assistant | None, region: str, uses: Iterable[Use]) -> tuple[str, ...]:
-    """Return the steps of a route as text, with its schedule, its shadow, and the deployments of other uses."""
+    """Return the steps of a route as text, with its schedule, what features add, and the deployments of other uses."""
     if assistant is None:
         return ()
     words = [*_steps_for(assistant, region, "chat")]
     if (schedule := assistant.schedules.get(region)) is not None:
         shares = ", ".join(f"{stage.share:.0%}" for stage in schedule.stages)
         words.append(f"schedule of {schedule.candidate}: {shares} ({schedule.identity[:6]})")
-    if (shadow := assistant.shadows.get(region)) is not None:
-        words.append(f"shadow {shadow.deployment.name}: {shadow.share:.1%}{', texts kept' if shadow.keep_text else ''}")
+    words += plan_words(assistant, region)
     for use in uses:
         words += [f"{use}: {step}" for step in _steps_for(assistant, region, use)]
     for view in assistant.views[1:]:

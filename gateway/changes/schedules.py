@@ -16,6 +16,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from gateway.features.views import VIEWS
 from gateway.model.config_version import ConfigVersion
 from gateway.model.schedule import NO_TALLY, Phase, Schedule, ScheduleProgress, ScheduleStatus, Tally
 from gateway.operator_errors import StateError
@@ -84,8 +85,10 @@ class Scheduler:
         if self._store is None:
             if schedules:
                 logger().warning("schedules_off", detail=_OFF)
-            if any(assistant.shadows for assistant in config.assistants.values()):
-                logger().warning("shadows_off", detail="shadows need GATEWAY_STATE_DIR: no request is sent to one")
+            for view in VIEWS:
+                if view.off_without_state is not None and (off := view.off_without_state(config)) is not None:
+                    event, detail = off
+                    logger().warning(event, detail=detail)
             return config
         if is_pinned:
             self._freeze(config.version, schedules)

@@ -11,6 +11,7 @@ from gateway.config.fact_ages import dated, oldest_fact, unconfirmed_facts
 from gateway.config.limits_report import limit_lines
 from gateway.config.problems import Problem, dotted, visible
 from gateway.config.routes import ineligible_now
+from gateway.features.views import report_of_region, report_of_route
 from gateway.model.answer_change import territory_list
 from gateway.model.approval import Days
 from gateway.model.assistant import USES, Assistant, Use
@@ -236,11 +237,8 @@ def _region(region: Region, config: ConfigVersion) -> Iterator[str]:
             yield from _wrapped("      profile: ", ", ".join(locales))
     if (judges := config.moderation.get(region.name)) is not None:
         yield from _wrapped("      moderation: ", str(judges))
-    if region.ages is not None:
-        missing = region.ages.missing
-        others = "adults" if missing is None else missing.name or "refused"
-        bands = ", ".join(band.name for band in region.ages.bands)
-        yield from _wrapped("      age bands: ", f"{bands}; users whose age no claim names: {others}")
+    for heading, text in report_of_region(region):
+        yield from _wrapped(f"      {heading}: ", text)
 
 
 def _has(config: ConfigVersion, region: Region, territory: str) -> bool:
@@ -282,10 +280,11 @@ def _assistant(assistant: Assistant, config: ConfigVersion, days: Days | None, g
         yield from _other_uses(assistant, config.regions[name], days, gaps)
         if schedule := assistant.schedules.get(name):
             yield from _wrapped("    schedule: ", _schedule(schedule))
-        if shadow := assistant.shadows.get(name):
-            kept = "; prompts, its answers and the answers to the clients are kept" if shadow.keep_text else ""
-            yield f"    shadow of {_percent(shadow.share)} of the requests{kept}"
-            yield from _step("    - ", shadow.deployment, config.regions[name], days)
+        for line in report_of_route(assistant, name):
+            if isinstance(line, Deployment):
+                yield from _step("    - ", line, config.regions[name], days)
+            else:
+                yield f"    {line}"
 
 
 def _steps(steps: Route, first: int, region: Region, days: Days | None) -> Iterator[str]:

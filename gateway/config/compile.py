@@ -18,7 +18,6 @@ from gateway.config.fact_ages import warn_of_facts
 from gateway.config.links import Links
 from gateway.config.loading import Document
 from gateway.config.location import compile_location
-from gateway.config.minors import check_ages
 from gateway.config.moderation import compile_moderation
 from gateway.config.operator_catalogue import compile_catalogues
 from gateway.config.problems import ConfigRejected, KeyPath, Problem
@@ -31,6 +30,7 @@ from gateway.config.source_text import Reading, SourceText
 from gateway.config.stores import compile_stores
 from gateway.config.usage import SpendingCompiler, check_prices, compile_usage
 from gateway.config.validation import Draft, Findings, provisional, validate
+from gateway.features.config import COMPILERS
 from gateway.model.approval import days_at
 from gateway.model.config_version import ConfigVersion
 from gateway.model.deployment import Deployment
@@ -106,7 +106,8 @@ def _compile(draft: Draft, findings: Findings, document: Document, options: _Opt
     is_rehearsal = options.simulated and not demo
     _check_sections(draft, findings)
     cell = compile_cell(draft, findings, demo=demo)
-    regions = compile_regions(draft, findings, cell, document.read_at_s)
+    of_regions = [feature.of_region for feature in COMPILERS if feature.of_region is not None]
+    regions = compile_regions(draft, findings, cell, document.read_at_s, of_regions)
     stated = StatedFacts(findings)
     links = Links(findings, document.references, document.tls_files, document.read_at_s)
     endpoints = Endpoints(findings, registry, options.simulators, demo, stated, document.real, is_rehearsal)
@@ -159,7 +160,8 @@ def _compile(draft: Draft, findings: Findings, document: Document, options: _Opt
         keys=draft.config.keys,
     )
     check_barriers(draft, findings, assistants, moderation)
-    check_ages(draft, findings, assistants, config.location.rules)
+    for check in [feature.check for feature in COMPILERS if feature.check is not None]:
+        check(draft, findings, config)
     _check_spaces(findings, config)
     _check_resilience(draft, findings)
     _check_protection(draft, findings)

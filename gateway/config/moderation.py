@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from gateway.config.problems import KeyPath, quoted
-from gateway.config.regions import Regions
-from gateway.config.routes import boundary_fix, outside_boundary
+from gateway.config.regions import Regions, boundary_fix, outside_boundary
 from gateway.config.validation import Draft, Findings, check_reference
 from gateway.model.deployment import Deployment, moderations_of
 from gateway.model.moderation import Moderation

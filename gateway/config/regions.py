@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeAlias
 
-from gateway.config.minors import compile_ages
 from gateway.config.problems import KeyPath, quoted
 from gateway.config.region_text import RegionTextCompiler
 from gateway.config.schema.location import RegionSection
 from gateway.config.territories import listed, read_territories, read_territory
 from gateway.config.validation import Draft, Findings, check_reference
 from gateway.model.config_version import Cell, Region
+from gateway.model.deployment import Deployment
 from providers.sites import OriginError, Residency, parse_origin
 from providers.territories import NOWHERE, Places
 from providers.value import Value
 
 _RESERVED = "refuse"
+RegionPart: TypeAlias = Callable[[Draft, Findings, RegionSection, Region], Region]
+"""Returns a compiled region with the values that a feature has from its section."""
 
 
 def compile_cell(draft: Draft, findings: Findings, *, demo: bool) -> Cell | None:
@@ -67,8 +70,15 @@ class Regions(Value, frozen=True):
     cell: Cell | None
 
 
-def compile_regions(draft: Draft, findings: Findings, cell: Cell | None, read_at_s: float) -> Regions:
-    """Return the valid regions of a draft. `read_at_s` is the time when the draft was read (Unix time)."""
+def compile_regions(
+    draft: Draft, findings: Findings, cell: Cell | None, read_at_s: float, parts: Sequence[RegionPart] = ()
+) -> Regions:
+    """Return the valid regions of a draft.
+
+    Args:
+        read_at_s: The time when the draft was read (Unix time).
+        parts: Add the values of features to a region.
+    """
     blocked = _blocked(draft, findings)
     texts = RegionTextCompiler(draft, findings, read_at_s)
     by_name: dict[str, Region] = {}
@@ -78,6 +88,8 @@ def compile_regions(draft: Draft, findings: Findings, cell: Cell | None, read_at
         region = _region(draft, findings, name, section, cell, texts)
         if region is None:
             continue
+        for part in parts:
+            region = part(draft, findings, section, region)
         by_name[name] = region
         path = ("regions", name, "territories")
         if region.territories.included is None:
@@ -122,7 +134,6 @@ def _region(
         protected=section.protected,
         keeps_receipts=_keeps_receipts(name, boundary, cell),
         log_prompts=section.log_prompts and _may_log(draft, findings, name, boundary, cell),
-        ages=compile_ages(draft, findings, name, section),
     )
 
 
@@ -156,6 +167,22 @@ def facts_outside(residency: Residency, boundary: Places) -> str:
     outside = {} if residency.stores.within(boundary) else {"stores": str(residency.stores)}
     outside |= {} if residency.processes.within(boundary) else {"processes": str(residency.processes)}
     return f"{' and '.join(outside)} in {' and '.join(dict.fromkeys(outside.values()))}" if outside else ""
+
+
+def outside_boundary(region: Region, deployment: Deployment) -> str:
+    """Return a message that explains how a deployment leaves the boundary of a region."""
+    fact = facts_outside(deployment.residency, region.boundary)
+    if deployment.proxy is not None and not deployment.proxy.territory.within(region.boundary):
+        fact += f"{' and ' if fact else ''}is called through a proxy in {deployment.proxy.territory}"
+    return f"{quoted(deployment.name)} {fact}, outside the boundary of region {quoted(region.name)} ({region.boundary})"
+
+
+def boundary_fix(region: Region, deployments: Mapping[str, Deployment]) -> str:
+    """Return the hint for a deployment that leaves the boundary."""
+    inside = [name for name, other in deployments.items() if other.within(region.boundary)]
+    if inside:
+        return f"use one that stays inside: {', '.join(inside[:4])}"
+    return f"use a site inside the boundary, or widen `regions.{region.name}.boundary`"
 
 
 def _keeps_receipts(name: str, boundary: Places, cell: Cell | None) -> bool:

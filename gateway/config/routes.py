@@ -1,4 +1,4 @@
-"""Compile assistants, routes, schedules and shadows, and check the boundary of each step."""
+"""Compile assistants, routes and schedules, and check the boundary of each step."""
 
 from __future__ import annotations
 
@@ -8,19 +8,22 @@ from dataclasses import dataclass, field
 
 from gateway.config.approvals import warn_if_unapproved
 from gateway.config.deployments import warn_of_unknown_model
+from gateway.config.feature_compiler import AssistantScope
 from gateway.config.field_types import HAND_OFF, names_in
 from gateway.config.problems import KeyPath, choice_hint, quoted
 from gateway.config.region_text import sentences_of
-from gateway.config.regions import Regions, facts_outside, is_cell_inside
+from gateway.config.regions import boundary_fix, outside_boundary
 from gateway.config.schema.routing import AssistantSection, ScheduleSection
 from gateway.config.validation import Draft, Findings, check_reference
+from gateway.features.config import COMPILERS
+from gateway.features.views import further_recipients
 from gateway.model.approval import Days, why_unapproved
 from gateway.model.assistant import DEFAULT_INTENT, Assistant, Intent, Use, UserChoice
 from gateway.model.config_version import Region
 from gateway.model.deployment import Deployment, moderations_of
 from gateway.model.hand_off import BarrierRule, HandOffCause
 from gateway.model.moderation import Moderation
-from gateway.model.route import Barrier, Route, Shadow, WeightedSet, deployments_of
+from gateway.model.route import Barrier, Route, WeightedSet, deployments_of
 from gateway.model.schedule import Schedule
 from providers.embeddings import embeddings_of, load_embedding_facts
 from providers.moderations import GuardModel
@@ -28,22 +31,6 @@ from providers.value import Value, replace
 
 _Steps = Sequence[str | Mapping[str, int] | BarrierRule]
 """The steps of a route as they are written: a deployment, the weights of several, or a barrier."""
-
-
-def outside_boundary(region: Region, deployment: Deployment) -> str:
-    """Return a message that explains how a deployment leaves the boundary of a region."""
-    fact = facts_outside(deployment.residency, region.boundary)
-    if deployment.proxy is not None and not deployment.proxy.territory.within(region.boundary):
-        fact += f"{' and ' if fact else ''}is called through a proxy in {deployment.proxy.territory}"
-    return f"{quoted(deployment.name)} {fact}, outside the boundary of region {quoted(region.name)} ({region.boundary})"
-
-
-def boundary_fix(region: Region, deployments: Mapping[str, Deployment]) -> str:
-    """Return the hint for a deployment that leaves the boundary."""
-    inside = [name for name, other in deployments.items() if other.within(region.boundary)]
-    if inside:
-        return f"use one that stays inside: {', '.join(inside[:4])}"
-    return f"use a site inside the boundary, or widen `regions.{region.name}.boundary`"
 
 
 def ineligible_now(deployment: Deployment, region: Region | None, days: Days | None) -> str:
@@ -76,13 +63,9 @@ class _Entry(Value, frozen=True):
 
 
 @dataclass(slots=True)
-class AssistantCompiler:
-    """Compiles the assistants of a draft, with their routes, schedules and shadows."""
+class AssistantCompiler(AssistantScope):
+    """Compiles the assistants of a draft, with their routes and schedules."""
 
-    draft: Draft
-    findings: Findings
-    regions: Regions
-    deployments: Mapping[str, Deployment]
     days: Days
     _routed: set[str] = field(default_factory=set)
     """The regions for which an assistant has a route."""
@@ -128,8 +111,6 @@ class AssistantCompiler:
         embeddings = self._routes_of_use(path, "embeddings", section.embeddings)
         moderations = self._routes_of_use(path, "moderations", section.moderations)
         schedules = self._schedules(name, section, routes)
-        shadows = self._shadows(name, section)
-        self._used.update(shadow.deployment.name for shadow in shadows.values())
         compiled = Assistant(
             name,
             routes,
@@ -137,7 +118,6 @@ class AssistantCompiler:
             reveal_model=section.reveal_model,
             resume=section.resume,
             schedules=schedules,
-            shadows=shadows,
             embeddings=embeddings,
             moderations=moderations,
             intents=tuple(Intent(intent, tuple(one.tools)) for intent, one in section.intents.items()),
@@ -147,6 +127,10 @@ class AssistantCompiler:
         if section.hedge is not None:
             hint = "remove it; `first_token` gives a silent deployment less time until the next step is tried"
             self.findings.warn((*path, "hedge"), "has no effect: hedging was removed", hint)
+        for feature in COMPILERS:
+            if feature.of_assistant is not None:
+                compiled = feature.of_assistant(self, section, compiled)
+        self._used.update(it.name for region in section.regions for _, it in further_recipients(compiled, region))
         return _with_intents(compiled, own_routes, barriers)
 
     def _chat_routes(
@@ -350,7 +334,7 @@ class AssistantCompiler:
         compiled: dict[str, Schedule] = {}
         for region, schedule in section.schedules.items():
             path: KeyPath = ("assistants", name, "schedules", region)
-            if not self._has_route(path, section, name, region):
+            if not self.has_route(path, section, name, region):
                 continue
             steps = section.routes[region].get(DEFAULT_INTENT)
             written = names_in(steps[0]) if steps else []
@@ -381,48 +365,6 @@ class AssistantCompiler:
             self.findings.error(path, message, "add the deployment that gets the other users")
             return None
         return members[name] if len(members) > 1 else None  # the errors of the other members have been reported
-
-    def _shadows(self, name: str, section: AssistantSection) -> dict[str, Shadow]:
-        """Return the valid shadows of an assistant by region."""
-        compiled: dict[str, Shadow] = {}
-        for region_name, shadow in section.shadow.items():
-            path: KeyPath = ("assistants", name, "shadow", region_name)
-            if not self._has_route(path, section, name, region_name):
-                continue
-            at: KeyPath = (*path, "deployment")
-            region, deployment = self.regions.by_name.get(region_name), self.deployments.get(shadow.deployment)
-            check_reference(self.draft, self.findings, at, "deployments", shadow.deployment)
-            if region is None or deployment is None:
-                continue
-            if not deployment.within(region.boundary):
-                self.findings.error(at, outside_boundary(region, deployment), boundary_fix(region, self.deployments))
-            warn_if_unapproved(self.findings, at, deployment, region)
-            if deployment.consent is not None:
-                message = "requires consent, which shadow traffic never has: it is skipped here"
-                hint = "use a deployment without `consent`, or remove the shadow"
-                self.findings.warn(at, f"{quoted(deployment.name)} {message}", hint)
-            if region.transit.included:
-                message = f"{quoted(region_name)} has `transit`, so that no result may be kept here: it is skipped"
-                self.findings.warn(path, message, "remove the shadow")
-            if shadow.keep_text and not is_cell_inside(self.regions.cell, region.boundary):
-                self.findings.error(
-                    (*path, "keep_text"),
-                    "the gateway stores the text where it runs, "
-                    f"which is not known to be inside the boundary ({region.boundary})",
-                    "set `cell: {territory: …}`, or remove this key",
-                )
-            compiled[region_name] = Shadow(deployment, shadow.share, shadow.keep_text)
-        return compiled
-
-    def _has_route(self, path: KeyPath, section: AssistantSection, name: str, region: str) -> bool:
-        """Return whether the assistant has a route in the region. Report an error at `path` if not."""
-        # An assistant without any route is an error itself.
-        draft = self.draft
-        is_broken = draft.is_broken("assistants", name) or draft.is_broken("assistants", name, "routes", region)
-        if section.routes and region not in section.routes and not is_broken:
-            hint = f"there are: {', '.join(section.routes)}"
-            self.findings.error(path, f"the assistant has no route for {quoted(region)}", hint)
-        return region in section.routes
 
     def _choices(self, path: KeyPath, section: AssistantSection) -> Mapping[str, UserChoice]:
         """Return the choices of an assistant. Report deployments that it never routes to."""
@@ -468,7 +410,7 @@ class AssistantCompiler:
 def check_barriers(
     draft: Draft, findings: Findings, assistants: Mapping[str, Assistant], moderation: Mapping[str, Moderation]
 ) -> None:
-    """Report shadows and judges that would take prompts past the barrier of a route."""
+    """Report judges and recipients of features that would take prompts past the barrier of a route."""
     for name, section in draft.config.assistants.items():
         for view in assistants[name].views:
             for region in view.barriers:
@@ -477,9 +419,7 @@ def check_barriers(
                 index = next(index for index, step in enumerate(steps) if isinstance(step, BarrierRule))
                 intent = view.intent if view.intent in section.routes[region] else DEFAULT_INTENT
                 barrier: KeyPath = ("assistants", name, "routes", region, intent, index)
-                others: list[tuple[KeyPath, Deployment]] = []
-                if (shadow := view.shadows.get(region)) is not None:
-                    others.append((("assistants", name, "shadow", region, "deployment"), shadow.deployment))
+                others = [*further_recipients(view, region)]
                 if (judges := moderation.get(region)) is not None:
                     for direction, listed in (("input", judges.input), ("output", judges.output)):
                         path: KeyPath = ("regions", region, "moderation", direction)
@@ -502,18 +442,10 @@ def _schedule(section: ScheduleSection, candidate: Deployment) -> Schedule:
 def _with_intents(
     assistant: Assistant, own_routes: Mapping[str, Mapping[str, Route]], barriers: _Barriers
 ) -> Assistant:
-    """Return the assistant with its view for each intent. Schedules and shadows belong to the default route."""
+    """Return the assistant with its view for each intent."""
     views = {
-        intent: replace(
-            assistant,
-            routes={**assistant.routes, **own},
-            schedules={region: it for region, it in assistant.schedules.items() if region not in own},
-            shadows={region: it for region, it in assistant.shadows.items() if region not in own},
-            intent=intent,
-            barriers={region: it for region, it in assistant.barriers.items() if region not in own}
-            | barriers.get(intent, {}),
-        )
-        for intent, own in [(it.name, own_routes.get(it.name, {})) for it in assistant.intents]
+        it.name: assistant.with_routes(it.name, own_routes.get(it.name, {}), barriers.get(it.name, {}))
+        for it in assistant.intents
     }
     return replace(assistant, by_intent=views)
 

@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias, get_args
 
+from gateway.features.shadow.model import Shadow
 from gateway.model.hand_off import HandOff
 from gateway.model.region_text import Sentences
-from gateway.model.route import Barrier, Route, Shadow, step_text
+from gateway.model.route import Barrier, Route, step_text
 from gateway.model.schedule import Schedule
 from providers.value import Value, replace
 
@@ -74,6 +75,17 @@ class Assistant:
     order: str = ""
     barriers: Mapping[str, Barrier] = field(default_factory=dict)
     opened: HandOff | None = None
+
+    def with_routes(self, intent: str, own: Mapping[str, Route], barriers: Mapping[str, Barrier]) -> Assistant:
+        """Return the assistant for an intent with routes of its own. Schedules and shadows are of the default route."""
+        return replace(
+            self,
+            routes={**self.routes, **own},
+            schedules={region: it for region, it in self.schedules.items() if region not in own},
+            shadows={region: it for region, it in self.shadows.items() if region not in own},
+            intent=intent,
+            barriers={region: it for region, it in self.barriers.items() if region not in own} | dict(barriers),
+        )
 
     def for_intent(self, intent: str) -> Assistant:
         """Return the assistant as chats of this intent see it."""

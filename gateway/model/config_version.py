@@ -7,7 +7,7 @@ from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from gateway.model.age_band import AgeRules
+from gateway.features.minors.model import AgeRules
 from gateway.model.approval import Approval
 from gateway.model.assistant import Assistant
 from gateway.model.budget import (

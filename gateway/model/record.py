@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
@@ -179,6 +179,18 @@ class Decided(Value, frozen=True):
     hand_off: HandOff | None = None
 
 
+class FeatureNote(Protocol):
+    """The part of a record that one feature adds, for the log line and the receipt of the request."""
+
+    def log_fields(self) -> Mapping[str, object]:
+        """Return the fields of the log line."""
+        ...
+
+    def receipt_members(self, recipient: Callable[[AttemptRecord], Mapping[str, object]]) -> Mapping[str, object]:
+        """Return the members of the receipt. `recipient` returns a deployment that was sent the prompt as JSON data."""
+        ...
+
+
 class AnsweredBy(Value, frozen=True):
     """The deployment that answers a request. Nothing is set before an answer has begun.
 
@@ -244,7 +256,7 @@ class Record:
         retries_refused: The deployments that were not retried because the retry budget was spent.
         consent: The basis on which the first deployment that requires consent was sent the prompt.
         resumed: Set if an answer broke off and another deployment continued it. `answered_by` is then the latter.
-        shadow: The attempt on the route's shadow, which begins after this request ends.
+        notes: The parts that features add. A plain request has none.
         abandoned: The attempts that were running when the client disconnected.
         cost_micros: The cost in millionths of the price's currency unit. None if unknown.
         moderation: The verdicts of the region's moderation, if it has one.
@@ -277,7 +289,7 @@ class Record:
     usage: Usage | None = None
     cost_micros: int | None = None
     resumed: Resumed | None = None
-    shadow: AttemptRecord | None = None
+    notes: tuple[FeatureNote, ...] = ()
     moderation: ModerationRecord | None = None
     judges: tuple[AttemptRecord, ...] = ()
     route: str = "/v1/chat/completions"

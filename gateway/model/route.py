@@ -29,20 +29,6 @@ class WeightedSet(Value, frozen=True):
         return {deployment.name: weight / total for deployment, weight in self.members}
 
 
-class Shadow(Value, frozen=True):
-    """A deployment that gets copies of a share (0 to 1) of a route's requests after they are answered.
-
-    Its answers go to no client.
-
-    Attributes:
-        keep_text: Whether the prompt, its answer and the client's answer are stored with the outcome.
-    """
-
-    deployment: Deployment
-    share: float
-    keep_text: bool = False
-
-
 RouteStep: TypeAlias = "Deployment | WeightedSet"
 Route: TypeAlias = "tuple[RouteStep, ...]"
 

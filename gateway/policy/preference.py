@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from fnmatch import fnmatchcase
 
-from gateway.model.age_band import AgeBand
+from gateway.features.minors.model import AgeBand
 from gateway.model.assistant import DEFAULT_INTENT, Assistant, UserChoice
 from gateway.model.config_version import Client
 from gateway.model.decision import Decision, Plan, SkipReason, Step

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Set
 
+from gateway.features.minors.policy import refuse_age
 from gateway.model.assistant import Assistant
 from gateway.model.config_version import ConfigVersion, Region
 from gateway.model.decision import Considered, Refusal, RefusalCode, SkipReason, Step, Unavailable, Verdict
@@ -20,7 +21,6 @@ from gateway.model.deployment import Deployment, match_of
 from gateway.model.location import Location, LocationProblem
 from gateway.model.route import Route, deployments_of
 from gateway.policy.canary_assignment import Verdicts
-from gateway.policy.minors import refuse_age
 from providers.matching.requirements import FEATURE_PARAMS, Requirements
 from providers.territories import Places, territory_name
 

@@ -6,7 +6,7 @@ import hashlib
 import re
 from collections.abc import Mapping
 
-from gateway.model.age_band import AgeBand
+from gateway.features.minors.model import AgeBand
 from gateway.model.config_version import ConfigVersion, remember
 from gateway.model.location import Location
 from gateway.model.refusal_reason import REASON_BY_CODE

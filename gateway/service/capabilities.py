@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from functools import partial
 
-from gateway.model.age_band import AgeBand
+from gateway.features.minors.model import AgeBand
 from gateway.model.assistant import USES, Assistant, Use, UserChoice
 from gateway.model.config_version import ConfigVersion
 from gateway.model.decision import Decision, Refusal, Refused, SkipReason, Step, Verdict

@@ -23,6 +23,7 @@ from gateway.execution.resume import Resumption, resuming
 from gateway.execution.run import PlanExecutor, PlanExhausted, RunContext, recorded_attempt
 from gateway.execution.structured_output import EMULATED, HeldAnswer, StructuredOutput, WholeAnswer, held
 from gateway.execution.upstream_client import Answer, ConfigChanged
+from gateway.features.shadow.traffic import MAX_CHARACTERS, ShadowTraffic, transcript
 from gateway.model.config_version import ConfigVersion, Region
 from gateway.model.decision import Plan, RefusalCode, Refused
 from gateway.model.deployment import Deployment
@@ -41,7 +42,6 @@ from gateway.service.exchange import AnswerStyle, Exchange, HeldBody
 from gateway.service.input_requests import EmbeddingSpace, InputCalls, calls_of, counted_anew, with_assistant
 from gateway.service.location import LocationService, locate
 from gateway.service.moderation import judge_input, judge_of, moderated
-from gateway.service.shadow_traffic import MAX_CHARACTERS, ShadowTraffic, transcript
 from gateway.usage.accounting import RequestUsage
 from gateway.usage.client_limits import ClientLimits, LimitReached
 from gateway.usage.quota_store import Admission

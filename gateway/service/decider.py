@@ -17,6 +17,7 @@ from gateway.execution.health import Health
 from gateway.execution.retry import rule_of, why_spent
 from gateway.execution.run import PlanExhausted
 from gateway.execution.upstream_client import ConfigChanged
+from gateway.features.minors.policy import refuse_hours, refuse_tools
 from gateway.model.assistant import DEFAULT_INTENT, Assistant
 from gateway.model.config_version import ConfigVersion, Region
 from gateway.model.consent import NO_CONSENT, NO_STATEMENT
@@ -31,7 +32,6 @@ from gateway.policy.canary_assignment import assign_variant, sticky_key_of
 from gateway.policy.consent import Consenting
 from gateway.policy.fence import lacking_approval
 from gateway.policy.hand_off import Outcome, every_hand_off, hand_off_after, outcomes_of_kinds, outcomes_of_skip
-from gateway.policy.minors import refuse_hours, refuse_tools
 from gateway.policy.preference import decide_preferring, intent_of, member_of, preference_of_age, preferred_name
 from gateway.policy.region_text import choose_locale
 from gateway.policy.routing import decide

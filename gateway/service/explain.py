@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from textwrap import wrap
 from typing import Any, get_args
 
+from gateway.features.minors.policy import refuse_hours
+from gateway.features.views import explained
 from gateway.model.assistant import Assistant, Use
 from gateway.model.config_version import Client, ConfigVersion, Region
 from gateway.model.consent import NO_STATEMENT, ConsentStatement
@@ -33,7 +35,6 @@ from gateway.policy.hand_off import every_hand_off, hand_off_after, outcomes_of_
 from gateway.policy.location.claim import claim_of
 from gateway.policy.location.resolution import resolve, suppose
 from gateway.policy.location.signals import SIGNALS
-from gateway.policy.minors import refuse_hours
 from gateway.policy.preference import decide_preferring, member_of, preference_of_age
 from gateway.policy.routing import decide
 from gateway.policy.territory_answers import plain_needs
@@ -86,8 +87,7 @@ def explain(request: PlainRequest, *, reveal_model: bool = True, to_operator: bo
     location = resolve(config, request.client, request.reports)
     assistant = _assistant_at(request, location)
     selection: dict[str, object] = {"intent": assistant.intent} if assistant.intents else {}
-    if location.age is not None:
-        selection["age_band"] = location.age_band
+    selection |= {member: value for member, value, _ in explained(location)}
     decision, preference = _decide(request, location, assistant)
     if preference is not None:
         selection["preference"] = preference.fields(_first(decision))
@@ -373,7 +373,7 @@ def explain_text(request: PlainRequest) -> str:
     use = f" ({assistant.use})" if assistant.use != "chat" else ""
     lines = [f"assistant    {assistant.name}{use}", f"region       {_region_text(location)}"]
     lines += [f"intent       {assistant.intent}"] if assistant.intents else []
-    lines += [f"age band     {location.age_band or 'unknown'}"] if location.age is not None else []
+    lines += [f"{member.replace('_', ' '):13}{text}" for member, _, text in explained(location)]
     if preference is not None:
         reason = preference.why_not_used(_first(decision))
         lines += _wrapped("preference   ", f"{request.prefer}: {f'not used ({reason})' if reason else 'used'}")

@@ -12,6 +12,7 @@ from contextlib import closing, suppress
 
 import msgspec
 
+from gateway.features.shadow.state import remove_shadow_requests, shadow_records_of
 from gateway.model.config_version import ConfigVersion
 from gateway.model.kept_metadata import StoredRequest
 from gateway.operator_errors import StateError
@@ -19,7 +20,6 @@ from gateway.service.budget_admin import PSEUDONYM, BudgetAdmin, BudgetOwner
 from gateway.service.client_admin import AdminRefused, ClientAdmin, Json
 from gateway.state.audit import path_of
 from gateway.state.receipts import receipts_of
-from gateway.state.shadows import remove_shadow_requests, shadow_records_of
 from gateway.usage.accounting import known_pseudonyms
 from gateway.usage.gate import CounterKind, GateUnavailable
 from gateway.usage.installation import ledger_of, pseudonym_keys, usage_reader

@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
+from gateway.features.views import NO_NOTES
 from gateway.free_space import RESERVED, Measure, free_space_of, is_reserved
 from gateway.model.config_version import ConfigVersion
 from gateway.model.decision import Plan
@@ -101,7 +102,7 @@ def receipt_of(record: Record, ended_at_s: float, cell: str | None, share: float
         "stores": stores,
         "processes": processes,
         "tried": _tried(record),
-        "shadow": _shadow(record),
+        **(_notes(record) if record.notes else NO_NOTES),
         "passed_over": record.passed_over,
         "resumed_after": record.resumed.broken if record.resumed is not None else None,
         "consent": str(record.consent) if record.consent is not None else None,
@@ -134,9 +135,10 @@ def _judges(record: Record) -> list[dict[str, object]]:
     return [_attempt(attempt, attempt.outcome, hidden=_hides_model(record)) for attempt in record.judges]
 
 
-def _shadow(record: Record) -> dict[str, object] | None:
-    """Return the shadow that is sent the prompt after the request. Its outcome is not known yet."""
-    return _recipient(record.shadow, hidden=_hides_model(record)) if record.shadow is not None else None
+def _notes(record: Record) -> dict[str, object]:
+    """Return the members of features, null for those that did nothing."""
+    recipient = partial(_recipient, hidden=_hides_model(record))
+    return NO_NOTES | {name: it for note in record.notes for name, it in note.receipt_members(recipient).items()}
 
 
 def _hides_model(record: Record) -> bool:

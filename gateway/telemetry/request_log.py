@@ -85,8 +85,8 @@ def _add_own_fields(fields: dict[str, object], record: Record, share: float) -> 
         fields["resumed_from"] = record.resumed.broken
     if record.queued_s:
         fields["queued_ms"] = _milliseconds(record.queued_s)
-    if record.shadow is not None:
-        fields["shadow"] = record.shadow.deployment
+    for note in record.notes:
+        fields.update(note.log_fields())
     if record.skipped:
         fields["skipped"] = {skipped.deployment: str(skipped.reason) for skipped in record.skipped}
     if is_sampled(record, share):

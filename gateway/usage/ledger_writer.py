@@ -23,11 +23,11 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 
+from gateway.features.shadow.state import remove_shadow_requests
 from gateway.files import path_exists
 from gateway.model.config_version import ConfigVersion
 from gateway.model.kept_metadata import regions_without_callers
 from gateway.operator_errors import StateError
-from gateway.state.shadows import remove_shadow_requests
 from gateway.undo import undone_on_failure
 from gateway.usage.amounts import NANO
 from gateway.usage.gate import GateUnavailable

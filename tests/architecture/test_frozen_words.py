@@ -39,6 +39,10 @@ from gateway.changes.plan_checks import checks_of
 from gateway.changes.plan_text import plan_data, plan_markdown, plan_summary, plan_text
 from gateway.config.schema.file import schema_json
 from gateway.config.yaml_document import parse_yaml
+from gateway.features.shadow.model import ShadowRecord
+from gateway.features.shadow.state import ShadowStore
+from gateway.features.shadow.traffic import transcript
+from gateway.features.shadow.views import ShadowNote
 from gateway.model.caller import TraceContext
 from gateway.model.config_version import ConfigVersion
 from gateway.model.consent import ConsentKind, ConsentStatement
@@ -56,15 +60,12 @@ from gateway.model.record import (
 )
 from gateway.model.refusal_reason import REASON_BY_CODE, RefusalReason
 from gateway.model.schedule import Phase, Schedule, ScheduleProgress, ScheduleStatus, Stage, StopRule, Tally
-from gateway.model.shadow import ShadowRecord
 from gateway.model.status import Changes, Finding, Reload, Status, WorkerStatus
 from gateway.policy.consent import Consenting
 from gateway.policy.territory_answers import answer_changes
-from gateway.service.shadow_traffic import transcript
 from gateway.settings import Settings
 from gateway.state.receipts import receipt_of
 from gateway.state.schedules import ScheduleStore
-from gateway.state.shadows import ShadowStore
 from gateway.telemetry.metric_definitions import METRIC_DEFINITIONS
 from gateway.telemetry.request_log import JsonLines
 from providers.adapter import Capabilities
@@ -297,7 +298,7 @@ def _eventful_record() -> Record:
         shed=(("fifth", "queue_full"),),
         retries_refused=("second",),
         resumed=Resumed("second", "first", usage_is_estimated=True),
-        shadow=AttemptRecord("sixth", "openai", "m-6", 0.0, None, 100.0, ("US", "US")),
+        notes=(ShadowNote(AttemptRecord("sixth", "openai", "m-6", 0.0, None, 100.0, ("US", "US"))),),
         abandoned=(AttemptRecord("seventh", "openai", "m-7", 0.0, None, 100.0, ("US", "US")),),
     )
 

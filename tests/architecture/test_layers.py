@@ -33,6 +33,7 @@ policy                              pure decisions: location, routing, fence, ap
 config telemetry state              the config file and its compiler; logs, metrics and traces; storage
 usage                               limits and budgets of clients
 execution                           all I/O to providers: permits, attempts, retries, failover, streams
+features                            what an optional feature does in a process; its other modules, see `MODULES_BELOW`
 service                             one request, from its values to its answer, in reading order
 api                                 HTTP in and out
 changes                             live configuration, plan and history
@@ -90,6 +91,16 @@ def lines_of(table: str) -> dict[str, int]:
     return {layer: number for number, layers in enumerate(lines) for layer in layers}
 
 
+# A feature is a folder of `gateway/features/`. Its modules with these names belong to lower layers, wherever they are in
+# `features`, because the layers there use what a feature adds: a section of the file, a compiled value, a stored result.
+MODULES_BELOW = {
+    "model": "model",
+    "policy": "policy",
+    "views": "policy",
+    "schema": "config",
+    "config": "config",
+    "state": "state",
+}
 # The packages, lowest first.
 LINES = {"providers": lines_of(PROVIDERS), "gateway": lines_of(GATEWAY), "evaluation": lines_of(EVALUATION)}
 
@@ -97,7 +108,8 @@ LINES = {"providers": lines_of(PROVIDERS), "gateway": lines_of(GATEWAY), "evalua
 @cache
 def layer_of(name: str) -> str:
     """Return the layer of a module; "" for the package itself, which has only a docstring and the version."""
-    return name.split(".")[1] if "." in name else ""
+    layer = name.split(".")[1] if "." in name else ""
+    return MODULES_BELOW.get(name.rpartition(".")[2], layer) if name.startswith("gateway.features.") else layer
 
 
 def test_every_module_is_in_a_layer() -> None:
@@ -136,6 +148,12 @@ def is_allowed(importer: str, imported: str) -> bool:
         ("gateway.policy.fence", "gateway.geoip", True),
         ("gateway.model.location", "gateway", True),  # the version of the package
         ("gateway.state.audit", "gateway.unheard_of", False),
+        ("gateway.service.explain", "gateway.features.any.running", True),
+        ("gateway.config.compile", "gateway.features.any.config", True),
+        ("gateway.config.compile", "gateway.features.any.running", False),
+        ("gateway.model.assistant", "gateway.features.any.model", True),
+        ("gateway.model.assistant", "gateway.features.any.config", False),
+        ("gateway.features.any.state", "gateway.features.any.config", False),  # siblings, as their layers are
         ("gateway.api.chat", "providers.chat", True),
         ("providers.chat", "gateway.files", False),
         ("providers.chat", "evaluation.questions", False),

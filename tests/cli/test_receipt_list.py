@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from gateway.features.shadow.views import ShadowNote
 from gateway.model.deployment import Proxy
 from gateway.model.record import AnsweredBy, AttemptRecord, Record
 from gateway.state import receipts
@@ -102,7 +103,7 @@ def test_table_names_each_deployment_that_was_sent_something(gateway: Command, t
                 "r-1",
                 attempts=[sent_to("house", failure=FAILED), sent_to("house", failure=FAILED), proxied],
                 judges=[sent_to("guard")],
-                shadow=sent_to("trial"),
+                notes=(ShadowNote(sent_to("trial")),),
             ),
         ),
     )

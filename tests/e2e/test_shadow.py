@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from gateway.service.shadow_traffic import MAX_RUNNING
+from gateway.features.shadow.traffic import MAX_RUNNING
 from providers.testkit.scenario import HttpError, Scenario
 from providers.testkit.server import SimulatorThread
 from tests.kit.chat_http import CHAT, body, events_of

@@ -16,7 +16,7 @@ import httpx
 import msgspec
 import pytest
 
-from gateway.state.shadows import ShadowStore, read_shadow_records
+from gateway.features.shadow.state import ShadowStore, read_shadow_records
 from gateway.usage.ledger import Ledger, ledger_file
 from tests.evaluation.shadow_records import answered_record
 from tests.kit.chat_http import CHAT, body

@@ -10,8 +10,8 @@ import pytest
 
 from evaluation.questions import Suite
 from gateway.cli import main
-from gateway.model.shadow import ShadowRecord
-from gateway.state.shadows import ShadowStore
+from gateway.features.shadow.model import ShadowRecord
+from gateway.features.shadow.state import ShadowStore
 from tests.evaluation.candidates import config_of, suite_in
 
 CHECKS = """

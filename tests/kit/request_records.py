@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 from hypothesis import strategies as st
 
+from gateway.features.shadow.views import ShadowNote
 from gateway.model.config_version import Region
 from gateway.model.location import Location, LocationProblem
 from gateway.model.record import (
@@ -125,5 +126,5 @@ records = st.builds(
     total_s=st.none() | st.floats(0, 700),
     attempts=st.lists(_attempts, max_size=4),
     usage=st.none() | _usages,
-    shadow=st.none() | _attempts,
+    notes=st.just(()) | st.builds(lambda attempt: (ShadowNote(attempt),), _attempts),
 )

@@ -74,9 +74,9 @@ def _providers(*names: str) -> list[str]:
 MODULES: dict[str, list[str]] = {
     "gateway/policy/canary_schedule.py": [*_policy("fisher_exact"), *_policy("schedule")],
     "gateway/policy/consent.py": [*_policy("consent"), *_service("hand_off")],
-    "gateway/policy/minors.py": [*_policy("minors"), *_service("minors")],
-    "gateway/model/age_band.py": [*_policy("minors"), *_service("minors")],
-    "gateway/config/minors.py": [*_policy("minors"), _BROKEN, *_service("minors")],
+    "gateway/features/minors/policy.py": [*_policy("minors"), *_service("minors")],
+    "gateway/features/minors/model.py": [*_policy("minors"), *_service("minors")],
+    "gateway/features/minors/config.py": [*_policy("minors"), _BROKEN, *_service("minors")],
     "gateway/execution/moderated_stream.py": [
         *_execution("moderated_stream"),
         *_service("judged_streams", "moderated_chats", "held_answers"),

@@ -17,14 +17,14 @@ from gateway.config.field_types import (
     PhoneNumber,
     ProducerCode,
     Section,
-    TimeZone,
     Words,
 )
 from gateway.config.problems import choice_hint, quoted
+from gateway.features.minors.schema import AgeBandSection
 from gateway.model.refusal_reason import REASON_BY_CODE, RefusalReason
 from gateway.model.region_text import Show
 from gateway.model.section import FileForm, Sensitive, UnitError
-from gateway.model.units import DailyHours, Line
+from gateway.model.units import Line
 from gateway.policy.location import SIGNALS
 
 _T = TypeVar("_T")
@@ -198,23 +198,6 @@ class ModerationSection(Section):
     media: Literal["refuse", "pass"] = Field(
         "refuse", description="Images and other media that no deployment of `input` can judge."
     )
-
-
-class AgeBandSection(Section):
-    """The rules for users of one age."""
-
-    refuse: bool = Field(False, description="true: no request is answered.")
-    tools: bool = Field(True, description="false: requests with tools are refused.")
-    choices: bool = Field(True, description="false: the user's preferred choice has no effect.")
-    hand_off: bool = Field(True, description="false: the barrier of a route (`hand_off`) stays closed.")
-    intent: Name | None = Field(None, description="The intent of each chat. Default: that of the request.")
-    instructions: Annotated[str, Field(min_length=1, max_length=4000)] | None = Field(
-        None, description="Instructions for the model, in a system message after the region's profile."
-    )
-    hours: DailyHours | None = Field(
-        None, description="The daily hours in which requests are answered. They may go over midnight. Default: all."
-    )
-    timezone: TimeZone | None = Field(None, description="The time zone of `hours`.")
 
 
 class RegionSection(Section):

@@ -19,11 +19,12 @@ from gateway.config.field_types import (
     Words,
 )
 from gateway.config.schema.location import Texts
+from gateway.features.shadow.schema import ShadowSection
 from gateway.model.approval import Approval
 from gateway.model.deployment import TlsFiles
 from gateway.model.schedule import StopRule
 from gateway.model.section import Sensitive, UnitError
-from gateway.model.units import Line, Seconds, Share
+from gateway.model.units import Line, Seconds
 
 
 class ScheduleSection(Section):
@@ -32,18 +33,6 @@ class ScheduleSection(Section):
     candidate: str = Field(description="The deployment whose share is raised.")
     steps: Stages = Field(description="The stages: its share of the users, and the duration of each stage.")
     stop_on: StopRule = Field(StopRule(), description="When the candidate is rolled back: its share becomes 0.")
-
-
-class ShadowSection(Section):
-    """A deployment that also receives a share of the answered requests. Clients never see its answers."""
-
-    deployment: str = Field(description="The deployment that receives the copies.")
-    share: Share = Field("1%", validate_default=True, description="The share of the requests.")
-    keep_text: bool = Field(
-        False,
-        description="true: prompts, its answers and the clients' answers are stored. The cell must run inside the "
-        "boundary of the region.",
-    )
 
 
 class IntentSection(Section):

@@ -12,6 +12,7 @@ from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from gateway.features.minors.policy import with_age
 from gateway.model.caller import LocationKey, RequestHeaders
 from gateway.model.config_version import Client, ConfigVersion, Region
 from gateway.model.kept_metadata import may_keep
@@ -32,7 +33,6 @@ from gateway.policy.location.signal import Reading, Signal, read_territory
 from gateway.policy.location.signals import SIGNALS
 from gateway.policy.location.subdivisions import blocked_among
 from gateway.policy.location.trusted_edge import SignalInput, edge_of
-from gateway.policy.minors import with_age
 from providers.territories import parent
 from providers.value import replace
 

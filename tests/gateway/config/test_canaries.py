@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from gateway.model.route import Shadow
+from gateway.features.shadow.model import Shadow
 from gateway.model.schedule import Schedule, Stage, StopRule
 from tests.kit.config_cases import SOUND, compiled, edited, messages_about, more, sections
 

@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.model.age_band import AgeBand, Hours
+from gateway.features.minors.model import AgeBand, Hours
+from gateway.features.minors.policy import refuse_hours
 from gateway.model.location import ClaimReport, LocationProblem
 from gateway.model.region_text import NO_PREFERENCES, Profile
 from gateway.policy.location.resolution import resolve
 from gateway.policy.location.signals import EdgeReport
-from gateway.policy.minors import refuse_hours
 from gateway.policy.refusals import refuse_location
 from gateway.policy.region_text import compose
 from gateway.policy.routing import decide

@@ -14,13 +14,8 @@ from gateway.execution.answer_stream import AnswerStream, TextTap
 from gateway.execution.concurrency_limiter import ConcurrencyLimiters
 from gateway.execution.health import Health
 from gateway.execution.upstream_client import Answer, UpstreamClient
-from gateway.model.config_version import ConfigVersion
-from gateway.model.record import Record, Resumed
-from gateway.model.route import Shadow
-from gateway.model.shadow import ShadowRecord
-from gateway.policy.location.resolution import resolve
-from gateway.policy.location.signals import EdgeReport
-from gateway.service.shadow_traffic import (
+from gateway.features.shadow.model import Shadow, ShadowRecord
+from gateway.features.shadow.traffic import (
     MAX_BODY_BYTES,
     MAX_CHARACTERS,
     AnswerCapture,
@@ -28,6 +23,11 @@ from gateway.service.shadow_traffic import (
     ShadowTraffic,
     anonymous,
 )
+from gateway.features.shadow.views import ShadowNote
+from gateway.model.config_version import ConfigVersion
+from gateway.model.record import Record, Resumed
+from gateway.policy.location.resolution import resolve
+from gateway.policy.location.signals import EdgeReport
 from providers.chat import (
     AssistantMessage,
     ChatCompletion,
@@ -201,11 +201,13 @@ async def test_an_answered_request_is_asked_and_kept() -> None:
 
 async def test_record_of_a_request_names_the_shadow_deployment() -> None:
     """It must be there when log line and receipt are written, because these show where the prompt went."""
-    shadow = (await Scene().offer()).shadow
+    (note,) = (await Scene().offer()).notes
+    assert isinstance(note, ShadowNote)
+    shadow = note.attempt
     assert shadow is not None
     assert (shadow.deployment, shadow.provider, shadow.places) == ("chatgpt-us", "openai", ("US", "US"))
     for scene in (Scene(shadowed(share="1%"), drawn=0.99), Scene(shadowed("qwen-intl"))):
-        assert (await scene.offer()).shadow is None
+        assert (await scene.offer()).notes == ()
 
 
 @pytest.mark.parametrize(("drawn", "asked"), [(0.0, 1), (0.0099, 1), (0.01, 0), (0.99, 0)])

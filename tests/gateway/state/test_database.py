@@ -15,13 +15,13 @@ from typing import Any
 
 import pytest
 
-from gateway.model.shadow import ShadowRecord
+from gateway.features.shadow.model import ShadowRecord
+from gateway.features.shadow.state import ShadowStore, read_shadow_records
 from gateway.operator_errors import StateError
 from gateway.state import database, lock
 from gateway.state.database import open_database, open_large_to_read, open_to_read, transaction
 from gateway.state.receipts import Receipts, prepare
 from gateway.state.schedules import ScheduleStore
-from gateway.state.shadows import ShadowStore, read_shadow_records
 from tests.kit.configs import BASE, table_of
 
 LAYOUT = "CREATE TABLE IF NOT EXISTS line (text TEXT NOT NULL);"

@@ -21,6 +21,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from gateway.assembly.receipts import KIND
+from gateway.features.shadow.views import ShadowNote
 from gateway.free_space import FreeSpace
 from gateway.model.config_version import ConfigVersion
 from gateway.model.consent import ConsentKind
@@ -139,7 +140,7 @@ def test_receipt_counts_left_out_fields_with_unknown_names() -> None:
 
 def test_receipt_lists_a_shadow_separately() -> None:
     receipt = receipt_data(
-        record_of(shadow=AttemptRecord("ernie-cn", "qianfan", "ernie-5.1", 0.0, places=("CN-11", "CN")))
+        record_of(notes=(ShadowNote(AttemptRecord("ernie-cn", "qianfan", "ernie-5.1", 0.0, places=("CN-11", "CN"))),))
     )
     assert receipt["shadow"] == {
         "deployment": "ernie-cn",

@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
+from gateway.features.shadow.model import ShadowRecord
+from gateway.features.shadow.state import ShadowStore, read_shadow_records
 from gateway.free_space import FreeSpace
-from gateway.model.shadow import ShadowRecord
 from gateway.operator_errors import StateError
-from gateway.state.shadows import ShadowStore, read_shadow_records
 from providers.chat import Usage
 
 RECORD = ShadowRecord(1.5, "t", "r", "a", "eu", "new", "m-2", True, "ok", 0.25, 0.75, Usage(3, 4), "stop", 10, 1, "old")

@@ -16,6 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gateway.features.shadow.views import ShadowNote
 from gateway.model.caller import TraceContext
 from gateway.model.config_version import Region
 from gateway.model.consent import ConsentKind
@@ -123,7 +124,7 @@ def test_tokens_written_to_a_cache_are_logged_if_there_are_any(outcome: str) -> 
 
 def test_shadow_is_logged() -> None:
     record = answered(usage=Usage(3, 4, 1, 0))
-    record.shadow = attempt("candidate")
+    record.notes = (ShadowNote(attempt("candidate")),)
     line = line_of(record)
     assert line is not None
     assert (line["deployment"], line["shadow"], "attempts" in line) == ("house", "candidate", False)

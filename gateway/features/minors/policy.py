@@ -6,13 +6,12 @@ where those of other requests are.
 
 from __future__ import annotations
 
-from dataclasses import replace
-
-from gateway.model.age_band import AgeBand, AgeRules
+from gateway.features.minors.model import AgeBand, AgeRules
 from gateway.model.decision import Refusal, RefusalCode
 from gateway.model.location import CLAIM_PROBLEMS, ClaimProblem, ClaimReport, Location, LocationProblem
 from providers.chat import ChatRequest
 from providers.matching.requirements import moving_fields
+from providers.value import replace
 
 _NOT_A_BAND = f"not accepted: {CLAIM_PROBLEMS[ClaimProblem.AGE_BAND]}"
 

@@ -15,7 +15,6 @@ import asyncio
 import random
 import time
 from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import replace
 
 from gateway.execution.answer_stream import AnswerStream
 from gateway.execution.concurrency_limiter import ConcurrencyLimiters
@@ -23,14 +22,14 @@ from gateway.execution.deadline import Deadline
 from gateway.execution.health import Health
 from gateway.execution.redaction import redacted
 from gateway.execution.upstream_client import Answer, AttemptOptions, UpstreamClient, Withdrawn
+from gateway.features.shadow.model import Shadow, ShadowRecord
+from gateway.features.shadow.views import ShadowNote
 from gateway.model.config_version import ConfigVersion
 from gateway.model.decision import Step
 from gateway.model.deployment import Deployment
 from gateway.model.kept_metadata import may_keep
 from gateway.model.location import Location
 from gateway.model.record import AttemptRecord, Decided, Record
-from gateway.model.route import Shadow
-from gateway.model.shadow import ShadowRecord
 from gateway.policy.routing import judge_alone
 from gateway.usage.accounting import Accounting
 from gateway.usage.refusals import CallRefused
@@ -55,7 +54,7 @@ from providers.failures import ProviderFailed
 from providers.matching.requirements import requirements_of
 from providers.reading.folding import fold, text_of_run
 from providers.reading.response_reader import TOO_LARGE
-from providers.value import Value
+from providers.value import Value, replace
 
 MAX_RUNNING = 8
 MAX_BODY_BYTES = 1024 * 1024
@@ -291,7 +290,7 @@ class ShadowTraffic:
             if slot is None:
                 self._sink.count((*labels, "busy"))
                 return
-        turn.record.shadow = _attempt_at(step.deployment)
+        turn.record.notes += (ShadowNote(_attempt_at(step.deployment)),)
         task = asyncio.create_task(self._run(turn, step, request))
         self._running.add(task)
         task.add_done_callback(self._running.discard)

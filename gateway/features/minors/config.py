@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
+from gateway.config.feature_compiler import FeatureCompiler
 from gateway.config.problems import KeyPath, choice_hint, quoted
-from gateway.config.schema.location import AgeBandSection, RegionSection
+from gateway.config.schema.location import RegionSection
 from gateway.config.validation import Draft, Findings
-from gateway.model.age_band import UNKNOWN_AGE, AgeBand, AgeRules, Hours
-from gateway.model.assistant import Assistant
-from gateway.model.location_rules import LocationRules
+from gateway.features.minors.model import UNKNOWN_AGE, AgeBand, AgeRules, Hours
+from gateway.features.minors.schema import AgeBandSection
+from gateway.model.config_version import ConfigVersion, Region
 from gateway.policy.location.claim import ClaimRules
+from providers.value import replace
 
 _ADULT, _REFUSE = "adult", "refuse"
 
 
-def compile_ages(draft: Draft, findings: Findings, name: str, section: RegionSection) -> AgeRules | None:
+def _with_ages(draft: Draft, findings: Findings, section: RegionSection, region: Region) -> Region:
+    return replace(region, ages=_ages(draft, findings, region.name, section))
+
+
+def _ages(draft: Draft, findings: Findings, name: str, section: RegionSection) -> AgeRules | None:
     """Return the rules of a region for minors, or None if it has none."""
     path = ("regions", name)
     if not section.age_bands:
@@ -59,8 +63,9 @@ def _band(findings: Findings, path: tuple[str, ...], section: AgeBandSection) ->
     )
 
 
-def check_ages(draft: Draft, findings: Findings, assistants: Mapping[str, Assistant], location: LocationRules) -> None:
+def _check(draft: Draft, findings: Findings, config: ConfigVersion) -> None:
     """Check the intents of age bands, and whether a claim can name a band."""
+    location = config.location.rules
     for region, section in draft.config.regions.items():
         if not section.age_bands:
             continue
@@ -69,7 +74,7 @@ def check_ages(draft: Draft, findings: Findings, assistants: Mapping[str, Assist
         if claim is None or claim.age_band is None or "claim" not in location.signals:
             message = "no claim names a band, so `age_missing` applies to every user"
             findings.warn(path, message, "set `location.claim.age_band`")
-        here = {it.name: it for it in assistants.values() if region in it.routes}
+        here = {it.name: it for it in config.assistants.values() if region in it.routes}
         known = {intent.name for it in here.values() for intent in it.intents}
         for name, band in section.age_bands.items():
             if band.intent is None or draft.is_broken("assistants"):
@@ -82,3 +87,8 @@ def check_ages(draft: Draft, findings: Findings, assistants: Mapping[str, Assist
             elif without:
                 message = f"has no effect in {', '.join(without)}: there is no intent {quoted(band.intent)}"
                 findings.warn(at, message, "add it to `intents` there: an intent without a route of its own is allowed")
+
+
+MINORS_COMPILER = FeatureCompiler(
+    keys=("regions.*.age_bands", "regions.*.age_missing"), of_region=_with_ages, of_assistant=None, check=_check
+)

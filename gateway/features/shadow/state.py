@@ -15,9 +15,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 
+from gateway.features.shadow.model import ShadowRecord
 from gateway.free_space import RESERVED, Measure, free_space_of, is_reserved
 from gateway.model.kept_metadata import StoredRequest
-from gateway.model.shadow import ShadowRecord
 from gateway.operator_errors import StateError
 from gateway.state.database import (
     SqliteDatabase,

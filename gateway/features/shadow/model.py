@@ -1,10 +1,26 @@
-"""The outcome of a request that was also sent to a shadow."""
+"""The shadow of a route, and the outcome of a request that was also sent to one."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
+from gateway.model.deployment import Deployment
 from providers.chat import Usage
+from providers.value import Value, replace
+
+
+class Shadow(Value, frozen=True):
+    """A deployment that gets copies of a share (0 to 1) of a route's requests after they are answered.
+
+    Its answers go to no client.
+
+    Attributes:
+        keep_text: Whether the prompt, its answer and the client's answer are stored with the outcome.
+    """
+
+    deployment: Deployment
+    share: float
+    keep_text: bool = False
 
 
 @dataclass(frozen=True, slots=True)

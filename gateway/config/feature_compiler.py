@@ -1,0 +1,54 @@
+"""The face of a feature in the compiler of the configuration, which asks every feature in order.
+
+As in `policy/feature_view.py`, no field has a default.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from gateway.config.problems import KeyPath, quoted
+from gateway.config.regions import RegionPart, Regions
+from gateway.config.schema.routing import AssistantSection
+from gateway.config.validation import Draft, Findings
+from gateway.model.assistant import Assistant
+from gateway.model.config_version import ConfigVersion
+from gateway.model.deployment import Deployment
+
+
+@dataclass(slots=True)
+class AssistantScope:
+    """The parts of a draft with which an assistant is compiled."""
+
+    draft: Draft
+    findings: Findings
+    regions: Regions
+    deployments: Mapping[str, Deployment]
+
+    def has_route(self, path: KeyPath, section: AssistantSection, name: str, region: str) -> bool:
+        """Return whether the assistant has a route in the region. Report an error at `path` if not."""
+        # An assistant without any route is an error itself.
+        draft = self.draft
+        is_broken = draft.is_broken("assistants", name) or draft.is_broken("assistants", name, "routes", region)
+        if section.routes and region not in section.routes and not is_broken:
+            hint = f"there are: {', '.join(section.routes)}"
+            self.findings.error(path, f"the assistant has no route for {quoted(region)}", hint)
+        return region in section.routes
+
+
+@dataclass(frozen=True, slots=True)
+class FeatureCompiler:
+    """The parts of a configuration that one feature compiles.
+
+    Attributes:
+        keys: Its keys, with `*` for a name.
+        of_region: Returns a compiled region with the values of the feature.
+        of_assistant: Returns a compiled assistant with the values of the feature.
+        check: Reports mistakes that only the whole configuration shows.
+    """
+
+    keys: tuple[str, ...]
+    of_region: RegionPart | None
+    of_assistant: Callable[[AssistantScope, AssistantSection, Assistant], Assistant] | None
+    check: Callable[[Draft, Findings, ConfigVersion], None] | None

@@ -1,0 +1,9 @@
+"""The compilers of all features, in the order in which they are asked."""
+
+from __future__ import annotations
+
+from gateway.config.feature_compiler import FeatureCompiler
+from gateway.features.minors.config import MINORS_COMPILER
+from gateway.features.shadow.config import SHADOW_COMPILER
+
+COMPILERS: tuple[FeatureCompiler, ...] = (MINORS_COMPILER, SHADOW_COMPILER)

@@ -1,0 +1,1 @@
+"""The rules of a region for minors: age bands, and what their users may do."""

@@ -1,0 +1,54 @@
+"""Compile the shadows of an assistant (`assistants.X.shadow`)."""
+
+from __future__ import annotations
+
+from gateway.config.approvals import warn_if_unapproved
+from gateway.config.feature_compiler import AssistantScope, FeatureCompiler
+from gateway.config.problems import KeyPath, quoted
+from gateway.config.regions import boundary_fix, is_cell_inside, outside_boundary
+from gateway.config.schema.routing import AssistantSection
+from gateway.config.validation import check_reference
+from gateway.features.shadow.model import Shadow
+from gateway.features.shadow.schema import ShadowSection
+from gateway.model.assistant import Assistant
+from providers.value import replace
+
+
+def _with_shadows(scope: AssistantScope, section: AssistantSection, assistant: Assistant) -> Assistant:
+    """Return the assistant with its valid shadows by region."""
+    compiled: dict[str, Shadow] = {}
+    for region, shadow in section.shadow.items():
+        path: KeyPath = ("assistants", assistant.name, "shadow", region)
+        has_route = scope.has_route(path, section, assistant.name, region)
+        if has_route and (valid := _shadow(scope, path, region, shadow)) is not None:
+            compiled[region] = valid
+    return replace(assistant, shadows=compiled)
+
+
+def _shadow(scope: AssistantScope, path: KeyPath, name: str, section: ShadowSection) -> Shadow | None:
+    findings, at = scope.findings, (*path, "deployment")
+    region, deployment = scope.regions.by_name.get(name), scope.deployments.get(section.deployment)
+    check_reference(scope.draft, findings, at, "deployments", section.deployment)
+    if region is None or deployment is None:
+        return None
+    if not deployment.within(region.boundary):
+        findings.error(at, outside_boundary(region, deployment), boundary_fix(region, scope.deployments))
+    warn_if_unapproved(findings, at, deployment, region)
+    if deployment.consent is not None:
+        message = "requires consent, which shadow traffic never has: it is skipped here"
+        hint = "use a deployment without `consent`, or remove the shadow"
+        findings.warn(at, f"{quoted(deployment.name)} {message}", hint)
+    if region.transit.included:
+        message = f"{quoted(name)} has `transit`, so that no result may be kept here: it is skipped"
+        findings.warn(path, message, "remove the shadow")
+    if section.keep_text and not is_cell_inside(scope.regions.cell, region.boundary):
+        findings.error(
+            (*path, "keep_text"),
+            "the gateway stores the text where it runs, "
+            f"which is not known to be inside the boundary ({region.boundary})",
+            "set `cell: {territory: …}`, or remove this key",
+        )
+    return Shadow(deployment, section.share, section.keep_text)
+
+
+SHADOW_COMPILER = FeatureCompiler(keys=("assistants.*.shadow",), of_region=None, of_assistant=_with_shadows, check=None)
