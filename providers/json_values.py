@@ -378,7 +378,7 @@ def repair_surrogates(text: str) -> str:
 
 
 def repair_escapes(text: str, *, last: bool = False) -> tuple[str, str]:
-    """Replace escapes of half a surrogate pair in a piece of JSON text by that of U+FFFD.
+    r"""Replace escapes of half a surrogate pair in a piece of JSON text by that of U+FFFD.
 
     Args:
         text: The piece. It begins where an escape may begin.

@@ -275,3 +275,15 @@ def test_values_are_changed_by_one_function() -> None:
 
 def test_every_module_has_a_docstring() -> None:
     assert [name_of(path) for path in MODULES if not ast.get_docstring(module_at(path).tree)] == []
+
+
+def test_no_docstring_has_half_a_surrogate_pair() -> None:
+    """Python 3.13 and newer versions cannot compile such a module: an escape in an example needs `r""" """`."""
+    halves = [
+        f"{name_of(path)}:{node.lineno}"
+        for path in MODULES
+        for node in nodes_of(path)
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+        if any("\ud800" <= letter <= "\udfff" for letter in node.value.value)
+    ]
+    assert halves == []
