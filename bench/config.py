@@ -47,7 +47,6 @@ deployments:
 _ACCOUNTS = f"""
 catalogue: {{models: "{Path(__file__).with_name("models.yaml")}"}}
 projects: {{shop: {{budgets: [{{amount: 1000000 EUR, per: month}}, {{amount: 5000000 EUR, per: total}}]}}}}
-receipts: {{sample: 0.000001}}
 usage: {{currency: EUR, rates: {{USD: 0.92, as_of: 2026-11-20}}, timezone: Europe/Berlin}}
 """
 _CLIENT_ACCOUNTS = (

@@ -1,13 +1,15 @@
 """Compare the number of function calls of a request with the recorded number, which does not depend on the machine's
 speed.
-    python -m bench.guard            compare with guard.json and guard_baseline.json; 1 if a case has grown by more than
-                                     a tenth since it was recorded, or by more than a quarter since the baseline
+    python -m bench.guard            compare with guard.json, guard_baseline.json and guard_budget.json; 1 if a case has
+                                     grown by more than a tenth since it was recorded, or by more than a quarter since
+                                     the baseline, or if it makes more calls than its budget
     python -m bench.guard --update   write guard.json again, for this version of Python
     python -m bench.guard --where    the number of calls that each file makes
 
 Calls of Python functions and of C functions from Python are counted alike, from the client's bytes to the answer's
-bytes. `--update` hides slow drift, so the baseline stays: the numbers of 22 November 2026, and for a later case its
-first ones.
+bytes, and for a gateway with a state directory those that store the receipt. `--update` hides slow drift, so the
+baseline stays: the numbers of 22 November 2026 (with those of a receipt), and for a later case its first ones. The
+plain request has a budget as well: a feature that adds calls to it makes another part of it cheaper.
 """
 
 from __future__ import annotations
@@ -28,14 +30,16 @@ from bench.inprocess import CASES, InProcess, accounting_gateway, bench_table, p
 from gateway.server.uvicorn_server import run
 from gateway.telemetry.log import configure
 
-__all__ = ["count", "judge", "recorded_for"]
+__all__ = ["BUDGET", "count", "judge", "recorded_for"]
 
 _FILE = Path(__file__).with_name("guard.json")
 _BASELINE = Path(__file__).with_name("guard_baseline.json")
+BUDGET = Path(__file__).with_name("guard_budget.json")
+"""The most calls of a case, on each version of Python."""
 _MOST_GROWTH, _MOST_DRIFT = 1.1, 1.25
 _WARM_UPS, _REPEATS = 5, 20
 _ACCOUNTED = ("JSON", "stream of 64 events at once")
-"""The cases that are counted with limits and four budgets too. The ledger writer is another thread, and not counted."""
+"""The cases that are counted with limits and four budgets too. The thread of the ledger is not counted."""
 
 Counts = Mapping[str, int]
 
@@ -86,6 +90,7 @@ async def _calls_of(gateway: InProcess, case: str, *, capped: bool) -> Counter[s
     sys.setprofile(note)
     try:
         await gateway.ask(request, answer)
+        gateway.write_receipts()
     finally:
         sys.setprofile(None)
         gc.enable()
@@ -141,10 +146,14 @@ def main() -> int:
     if compared is None:
         print(f"guard: no counts are recorded for Python {version[0]}.{version[1]} or older: run it with --update")
         return 1
-    problems = judge(counts, compared) + judge(counts, baseline, _MOST_DRIFT, "baseline's")
-    for problem in problems:
+    grown = judge(counts, compared) + judge(counts, baseline, _MOST_DRIFT, "baseline's")
+    budget: dict[str, int] = json.loads(BUDGET.read_text("utf-8"))
+    spent = judge({case: counts.get(case, 0) for case in budget}, budget, 1.0, "budget of")
+    for problem in grown:
         print(f"guard: {problem}. If this is intended, run it with --update and give the reason in the commit message.")
-    return 1 if problems else 0
+    for problem in spent:
+        print(f"guard: {problem}. A feature pays for its calls: make another part of this path cheaper.")
+    return 1 if grown or spent else 0
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from itertools import count
 from pathlib import Path
 from typing import Any, cast
+from unittest.mock import patch
 
 import orjson
 from uvicorn.server import ServerState
@@ -18,11 +19,13 @@ from uvicorn.server import ServerState
 from bench.config import ENVIRON, client_headers, production_config, request_for
 from bench.stub import Answers
 from gateway.assembly.application import Gateway
+from gateway.assembly.receipts import ReceiptSettings
 from gateway.config.compile import compile_config
 from gateway.config.loading import parse_document
 from gateway.execution.transport import PoolTransport, allow
 from gateway.model.config_version import ConfigVersion
 from gateway.server.uvicorn_server import server_config
+from gateway.state.receipts import Receipts
 from providers.registry import load_registry
 from providers.transport.connection import Connection
 from providers.transport.pool import Pool
@@ -66,7 +69,9 @@ def bench_table(text: str | None = None) -> ConfigVersion:
 
 
 def accounting_gateway(state_dir: Path, *, limited: bool = True) -> InProcess:
-    """Return a gateway with the default stores in this directory.
+    """Return a gateway with the default stores in this directory, and with receipts.
+
+    The thread of its receipts does nothing: `write_receipts` does its work, where it can be measured.
 
     Args:
         state_dir: The directory, which is created.
@@ -74,7 +79,17 @@ def accounting_gateway(state_dir: Path, *, limited: bool = True) -> InProcess:
     """
     state_dir.mkdir(parents=True, exist_ok=True)
     config = bench_table(production_config(PORTS, accounts=limited))
-    return InProcess(config, lambda transport: Gateway(config, transport, state_dir=state_dir))
+    gateways: list[Gateway] = []
+
+    def app(transport: Any) -> Gateway:
+        gateways.append(Gateway(config, transport, state_dir=state_dir, receipt_settings=ReceiptSettings(state_dir)))
+        return gateways[0]
+
+    with patch.object(Receipts, "_work", lambda _: None):
+        client = InProcess(config, app)
+    service = gateways[0]._receipts
+    client.receipts = service._receipts if service is not None else None
+    return client
 
 
 def _parts_of(case: str) -> tuple[str, str]:
@@ -158,7 +173,13 @@ class _Memory(asyncio.Transport):
 
 
 class InProcess:
-    """One client's connection to one gateway, which has one connection to a provider. Created inside a running loop."""
+    """One client's connection to one gateway, which has one connection to a provider. Created inside a running loop.
+
+    Attributes:
+        receipts: The receipts of the gateway, if it has a state directory.
+    """
+
+    receipts: Receipts | None = None
 
     def __init__(self, config: ConfigVersion, app: Callable[[Any], Any] | None = None, protocol: Any = None) -> None:
         """Connect a client, a gateway and a provider in memory.
@@ -203,6 +224,13 @@ class InProcess:
         self._protocol.data_received(request)
         await self._complete
         return b"".join(self._received)
+
+    def write_receipts(self) -> None:
+        """Store the receipts that wait. Raises if there is none, because each request has one."""
+        if self.receipts is not None:
+            if not self.receipts.waiting:
+                raise RuntimeError("the request left no receipt")
+            self.receipts._write()
 
     async def ask_checked(self, case: str, *, capped: bool = True) -> None:
         """Send one request, and raise if the response is not the expected answer."""

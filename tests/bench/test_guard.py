@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from bench.guard import judge, recorded_for
+from bench.guard import BUDGET, judge, recorded_for
 
 ROOT = Path(__file__).parents[2]
 RECORDED = {"JSON": 100, "stream": 1000}
@@ -41,6 +42,15 @@ def test_unknown_python_version_is_compared_with_the_newest_older_one(
 ) -> None:
     recorded = {"3.11": {"JSON": 2}, "3.13": {"JSON": 1}}
     assert recorded_for(version, recorded) == (recorded[taken] if taken else None)
+
+
+def test_each_case_with_a_budget_is_recorded_within_it() -> None:
+    budget = json.loads(BUDGET.read_text("utf-8"))
+    assert list(budget) == ["JSON", "JSON, with budgets"]
+    for recorded in json.loads(BUDGET.with_name("guard.json").read_text("utf-8")).values():
+        assert judge({case: recorded[case] for case in budget}, budget, 1.0, "budget of") == []
+    spent = {case: calls + 1 for case, calls in budget.items()}
+    assert [problem.partition(":")[0] for problem in judge(spent, budget, 1.0, "budget of")] == list(budget)
 
 
 def test_slow_drift_is_reported_although_the_counts_were_updated() -> None:
