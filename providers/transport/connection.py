@@ -33,7 +33,7 @@ class Connection(asyncio.Protocol):
     """An open connection. `begin` sends a request; `take` and `more` return the body of its response.
 
     Attributes:
-        key: Under which the pool keeps it.
+        key: The pool keeps the connection under this key.
         end: Below 0 until the response has arrived to its end, whether it was taken or not.
         pending: Called with 0: whether the system has received data that the loop has not read yet.
     """

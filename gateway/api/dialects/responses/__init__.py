@@ -37,23 +37,23 @@ class Responses:
 
     def __init__(self) -> None:
         self._paths = MessagePaths()
-        self._exchange = ResponsesRequest()
+        self._asked = ResponsesRequest()
 
     def decode(self, body: bytes) -> ChatRequest:
         """See Dialect."""
         decoded = decode_request(parse_json(body))
         echo = _encode_echo(decoded.echo, len(body))
-        self._exchange = ResponsesRequest(echo, decoded.names, decoded.wants_state, len(body))
+        self._asked = ResponsesRequest(echo, decoded.names, decoded.wants_state, len(body))
         self._paths = decoded.paths
         return decoded.request
 
     def encode_answer(self, completion: ChatCompletion, style: AnswerStyle, record: Record) -> bytes:
         """See Dialect."""
-        return encode_answer(completion, style, record, self._exchange)
+        return encode_answer(completion, style, record, self._asked)
 
     def encoder(self, style: AnswerStyle, record: Record) -> ResponseStreamEncoder:
         """See Dialect."""
-        return ResponseStreamEncoder(style, record, self._exchange)
+        return ResponseStreamEncoder(style, record, self._asked)
 
     def encode_error(self, error: ApiError, request_id: str) -> bytes:
         """See Dialect. Inner layers name the fields as chat completions does."""

@@ -130,11 +130,11 @@ def _object_in(arguments: bytes) -> dict[str, object] | None:
     return value if isinstance(value, dict) else None
 
 
-def call_members(call_id: str, name: str, signature: str | None, exchange: ResponsesRequest) -> bytes:
+def call_members(call_id: str, name: str, signature: str | None, asked: ResponsesRequest) -> bytes:
     """Return the members of a function call that do not change: its id, its name and its group."""
-    outward = call_id if exchange.wants_state else join_call_id(call_id, signature)
-    namespace, plain = exchange.names.split(name)
-    if exchange.names.kinds.get(name) == TOOL_SEARCH:
+    outward = call_id if asked.wants_state else join_call_id(call_id, signature)
+    namespace, plain = asked.names.split(name)
+    if asked.names.kinds.get(name) == TOOL_SEARCH:
         return orjson.dumps({"call_id": outward, "execution": "client"})[1:-1]
     members = {"call_id": outward, "name": plain}
     if namespace is not None:
@@ -157,9 +157,9 @@ def encode_usage(usage: Usage) -> bytes:
     )
 
 
-def estimated_usage(exchange: ResponsesRequest, text: str) -> Usage:
-    """Return about the usage of an answer whose provider counted nothing. Both counts are above 0."""
-    return Usage(max(1, exchange.body_bytes // _BYTES_A_TOKEN), max(1, estimated_tokens(text)))
+def estimated_usage(asked: ResponsesRequest, text: str) -> Usage:
+    """Return an estimate of the usage of an answer whose provider counted nothing. Both counts are above 0."""
+    return Usage(max(1, asked.body_bytes // _BYTES_A_TOKEN), max(1, estimated_tokens(text)))
 
 
 def encode_logprobs(logprobs: Logprobs) -> bytes:
@@ -185,7 +185,7 @@ class ResponseHead:
     """
 
     record: Record
-    exchange: ResponsesRequest
+    asked: ResponsesRequest
     model: str
     created: int
 
@@ -212,7 +212,7 @@ class ResponseHead:
             details,
             orjson.dumps(self.model),
             output,
-            self.exchange.echo,
+            self.asked.echo,
             usage,
             b',"%b":%b' % (MEMBER.encode(), orjson.dumps(member)) if member else b"",
         )
@@ -223,20 +223,20 @@ def status_of(finish: FinishReason) -> bytes:
     return INCOMPLETE if finish in _INCOMPLETE else COMPLETED
 
 
-def encode_answer(completion: ChatCompletion, style: AnswerStyle, record: Record, exchange: ResponsesRequest) -> bytes:
+def encode_answer(completion: ChatCompletion, style: AnswerStyle, record: Record, asked: ResponsesRequest) -> bytes:
     """Return the body of a whole answer. An answer of this API has one choice."""
     completion, member = label_answer(completion, style, record, is_estimated=completion.usage is None)
     choice = completion.choices[0] if completion.choices else _EMPTY
     status = status_of(choice.finish_reason)
     usage = completion.usage
     if usage is None:
-        usage = estimated_usage(exchange, text_of(choice.message.content))
-    head = ResponseHead(record, exchange, style.shown_model or completion.model, completion.created)
-    output = b",".join(_items(choice, status, record, exchange))
+        usage = estimated_usage(asked, text_of(choice.message.content))
+    head = ResponseHead(record, asked, style.shown_model or completion.model, completion.created)
+    output = b",".join(_items(choice, status, record, asked))
     return head.encode(status, output, encode_usage(usage), finish=choice.finish_reason, member=member)
 
 
-def _items(choice: Choice, status: bytes, record: Record, exchange: ResponsesRequest) -> list[bytes]:
+def _items(choice: Choice, status: bytes, record: Record, asked: ResponsesRequest) -> list[bytes]:
     """Return the items of an answer. Only the last one can be incomplete."""
     message = choice.message
     written: list[bytes] = []
@@ -252,7 +252,7 @@ def _items(choice: Choice, status: bytes, record: Record, exchange: ResponsesReq
         parts.append(text_part(b""))
     calls = message.tool_calls
     # The state of the first call belongs to the reasoning before it, if no text stands between.
-    held = calls[0].signature if calls and exchange.wants_state and not parts and message.reasoning else None
+    held = calls[0].signature if calls and asked.wants_state and not parts and message.reasoning else None
 
     def status_at(*, is_last: bool) -> bytes:
         return status if is_last else COMPLETED
@@ -265,10 +265,10 @@ def _items(choice: Choice, status: bytes, record: Record, exchange: ResponsesReq
         written.append(message_item(item_id(b"msg", record, len(written)), status_at(is_last=not calls), parts))
     written += [image_item(item_id(b"ig", record, len(written) + n), url) for n, url in enumerate(message.images)]
     for position, call in enumerate(calls):
-        if exchange.wants_state and call.signature and not (position == 0 and held):
+        if asked.wants_state and call.signature and not (position == 0 and held):
             written.append(reasoning_item(item_id(b"rs", record, len(written)), COMPLETED, b"", call.signature))
-        members = call_members(call.id, call.name, call.signature, exchange)
+        members = call_members(call.id, call.name, call.signature, asked)
         last = status_at(is_last=position == len(calls) - 1)
-        kind = exchange.names.kinds.get(call.name)
+        kind = asked.names.kinds.get(call.name)
         written.append(call_item(item_id(b"fc", record, len(written)), last, members, escape(call.arguments), kind))
     return written

@@ -114,11 +114,11 @@ class _Message(_Item):
 class ResponseStreamEncoder(StreamEncoder):
     """Encodes the stream of one client."""
 
-    def __init__(self, style: AnswerStyle, record: Record, exchange: ResponsesRequest) -> None:
+    def __init__(self, style: AnswerStyle, record: Record, asked: ResponsesRequest) -> None:
         """Make it for one stream."""
         super().__init__(style, record)
-        self._exchange = exchange
-        self._head = ResponseHead(record, exchange, style.shown_model or "", 0)
+        self._asked = asked
+        self._head = ResponseHead(record, asked, style.shown_model or "", 0)
         self._state = _IDLE
         self._finish: FinishReason = "stop"
         self._number = 0
@@ -218,7 +218,7 @@ class ResponseStreamEncoder(StreamEncoder):
         written = self._end_all() if self._state != _FINISHED else b""
         self.finished, self._state = True, _ENDED
         member = self._labels.member(is_estimated=self.usage is None)
-        usage = self.usage or estimated_usage(self._exchange, self._all_text())
+        usage = self.usage or estimated_usage(self._asked, self._all_text())
         status = status_of(self._finish)
         output = b",".join([item.done for item in self._items])
         body = self._head.encode(status, output, encode_usage(usage), finish=self._finish, member=member)
@@ -337,9 +337,9 @@ class ResponseStreamEncoder(StreamEncoder):
         item = self._calls.get(event.index)
         if item is None:
             written.append(self._before_call(event.signature))
-            members = call_members(event.id or "", event.name or "", event.signature, self._exchange)
+            members = call_members(event.id or "", event.name or "", event.signature, self._asked)
             id, at = self._next(b"fc")
-            name, names = event.name or "", self._exchange.names
+            name, names = event.name or "", self._asked.names
             item = self._calls[event.index] = _Call(
                 id, at, name=names.split(name)[1], members=members, kind=names.kinds.get(name)
             )
@@ -366,7 +366,7 @@ class ResponseStreamEncoder(StreamEncoder):
 
     def _before_call(self, signature: str | None) -> bytes:
         """End the item before a call. Reasoning state is in the reasoning item directly before the call."""
-        if signature is None or not self._exchange.wants_state:
+        if signature is None or not self._asked.wants_state:
             return self._end_current()
         if isinstance(self._current, _Reasoning):
             self._current.state = signature

@@ -365,8 +365,8 @@ def test_error_of_an_inner_layer_has_the_path_of_the_client() -> None:
 def test_answer_repeats_the_request_with_defaults_and_a_large_one_without_tools() -> None:
     dialect = Responses()
     dialect.decode(json.dumps({"model": "a", "input": "Hi", "tools": [FUNCTION], "temperature": 1}).encode())
-    echo = json.loads(b"{" + dialect._exchange.echo[1:] + b"}")
+    echo = json.loads(b"{" + dialect._asked.echo[1:] + b"}")
     assert (echo["tools"], echo["temperature"], echo["top_p"]) == ([FUNCTION], 1, None)
     dialect.decode(json.dumps({"model": "a", "input": "x" * 70_000, "tools": [FUNCTION], "temperature": 1}).encode())
-    echo = json.loads(b"{" + dialect._exchange.echo[1:] + b"}")
+    echo = json.loads(b"{" + dialect._asked.echo[1:] + b"}")
     assert (echo["tools"], echo["temperature"]) == ([], 1)

@@ -59,14 +59,14 @@ def record() -> Record:
     return Record("req_1", 0.0, "t")
 
 
-def encoder(exchange: ResponsesRequest | None = None, style: AnswerStyle = STYLE) -> ResponseStreamEncoder:
-    return ResponseStreamEncoder(style, record(), exchange or ResponsesRequest(body_bytes=400))
+def encoder(asked: ResponsesRequest | None = None, style: AnswerStyle = STYLE) -> ResponseStreamEncoder:
+    return ResponseStreamEncoder(style, record(), asked or ResponsesRequest(body_bytes=400))
 
 
 def streamed(
-    *events: StreamEvent, exchange: ResponsesRequest | None = None, style: AnswerStyle = STYLE
+    *events: StreamEvent, asked: ResponsesRequest | None = None, style: AnswerStyle = STYLE
 ) -> StreamedResponse:
-    writer = encoder(exchange, style)
+    writer = encoder(asked, style)
     return read_stream(b"".join(writer.encode((event,)) for event in events))
 
 
@@ -211,12 +211,7 @@ def test_group_of_a_call_is_returned_with_the_plain_name() -> None:
     names = ToolNames()
     flat = names.flatten("mcp__files__", "read")
     response = streamed(
-        OPENED,
-        call(0, "{}", flat),
-        ChoiceFinish("tool_calls"),
-        USAGE,
-        Finished(),
-        exchange=ResponsesRequest(names=names),
+        OPENED, call(0, "{}", flat), ChoiceFinish("tool_calls"), USAGE, Finished(), asked=ResponsesRequest(names=names)
     )
     assert (response.calls[0]["namespace"], response.calls[0]["name"]) == ("mcp__files__", "read")
 
@@ -233,14 +228,14 @@ def test_group_of_a_call_is_returned_with_the_plain_name() -> None:
 )
 def test_custom_tool_is_called_in_its_own_form(arguments: str, shown: str) -> None:
     names = ToolNames(kinds={"edit": "custom", "tool_search": "tool_search"})
-    exchange = ResponsesRequest(names=names)
+    asked = ResponsesRequest(names=names)
     half = len(arguments) // 2
     events = [
         call(0, arguments[:half], name="edit"),
         call(1, '{"query": "x"}', name="tool_search"),
         call(0, arguments[half:]),
     ]
-    written = encoder(exchange).encode((OPENED, *events, ChoiceFinish("tool_calls"), Finished()))
+    written = encoder(asked).encode((OPENED, *events, ChoiceFinish("tool_calls"), Finished()))
     sent = [json.loads(line[6:]) for line in written.decode().splitlines() if line.startswith("data: ")]
     edit, search = sent[-1]["response"]["output"]
     assert (edit["type"], edit["name"], edit["input"]) == ("custom_tool_call", "edit", shown)
@@ -253,9 +248,9 @@ def test_custom_tool_is_called_in_its_own_form(arguments: str, shown: str) -> No
 
 @pytest.mark.parametrize("between", [(), (TextDelta("I look."),)])
 def test_wanted_state_is_in_the_reasoning_item_before_the_call(between: Sequence[StreamEvent]) -> None:
-    exchange = ResponsesRequest(wants_state=True)
+    asked = ResponsesRequest(wants_state=True)
     events = (OPENED, ReasoningDelta("hm"), *between, call(0, "{}", signature="sealed"))
-    output = streamed(*events, ChoiceFinish("tool_calls"), USAGE, Finished(), exchange=exchange).response["output"]
+    output = streamed(*events, ChoiceFinish("tool_calls"), USAGE, Finished(), asked=asked).response["output"]
     assert output[-1]["call_id"] == "call_0"
     assert output[-2]["encrypted_content"] == "sealed"
     assert len(output) == (4 if between else 2)
@@ -341,13 +336,13 @@ REASONING_ALONE = ChatCompletion("", "", 0, (Choice(AssistantMessage("", reasoni
 @unhurried
 def test_last_event_is_the_whole_answer(completion: ChatCompletion, wants_state: bool) -> None:
     completion = shown_part(completion)
-    exchange = ResponsesRequest(wants_state=wants_state, body_bytes=40)
-    whole = json.loads(encode_answer(completion, STYLE, record(), exchange))
+    asked = ResponsesRequest(wants_state=wants_state, body_bytes=40)
+    whole = json.loads(encode_answer(completion, STYLE, record(), asked))
     if completion.usage is None:
         # Both are estimates: one of the text, the other of all items.
         completion = ChatCompletion(*[getattr(completion, name) for name in ("id", "model", "created", "choices")])
         whole["usage"] = None
-    response = streamed(*unfold(completion), exchange=exchange).response
+    response = streamed(*unfold(completion), asked=asked).response
     if whole["usage"] is None:
         response = {**response, "usage": None}
     assert response == whole
@@ -369,7 +364,7 @@ EVENTS = st.lists(
 @unhurried
 def test_every_order_of_events_is_a_valid_stream(events: list[Any], reason: FinishReason, wants_state: bool) -> None:
     whole = (OPENED, *events, ChoiceFinish(reason), USAGE, Finished())
-    response = streamed(*whole, exchange=ResponsesRequest(wants_state=wants_state))
+    response = streamed(*whole, asked=ResponsesRequest(wants_state=wants_state))
     assert response.text == "".join(event.text for event in events if isinstance(event, TextDelta))
     folded = fold(whole).choices[0].message
     assert sorted(one["arguments"] for one in response.calls) == sorted(one.arguments for one in folded.tool_calls)
