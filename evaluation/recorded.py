@@ -11,7 +11,6 @@ import asyncio
 import re
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import aclosing, closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
@@ -20,7 +19,7 @@ from evaluation.asking import CandidateClient, NotPermitted, QuestionResult
 from evaluation.checks import RecordedAnswer, Rubric
 from evaluation.figures import FIGURES, Mark, Results, compliance_mark, performance_mark
 from evaluation.judge import NOT_ASKED, JudgeVerdict, questions_about, verdicts_of
-from evaluation.measuring import Evaluation, budget_of
+from evaluation.measuring import Evaluation
 from evaluation.questions import Item, Suite
 from evaluation.refusals import refusal_of
 from evaluation.report import FORMAT, measured, percentage, plain, utc_text, write_report
@@ -28,10 +27,9 @@ from evaluation.run import (
     Compile,
     OpenAccounting,
     OptionsError,
-    TerminalProgress,
     assistant_of,
     choose_suite,
-    first_exception,
+    measure,
     no_accounting,
     with_known_prices,
 )
@@ -40,11 +38,9 @@ from evaluation.statistics import compare, difference, sign_flip_p
 from evaluation.store import RunStore
 from evaluation.suite import SuiteFile
 from evaluation.texts import language_of, visible_line
-from evaluation.work import SpendReached
 from gateway.features.shadow.model import ShadowRecord
 from gateway.features.shadow.state import read_shadow_records
 from gateway.model.assistant import Assistant
-from gateway.model.config_version import ConfigVersion
 from gateway.model.version_names import version_fields
 from gateway.operator_errors import StateError
 from providers.chat import ToolCall
@@ -96,7 +92,21 @@ def run_shadow(options: ShadowOptions, compile_with: Compile) -> int:
     sites = {judge: everyone[judge], **everyone} if judge is not None and judge in everyone else {}
     with simulators(path, None, sites) as origins:
         config = compile_with(origins) if origins else config
-        return asyncio.run(_run(options, suite, config, config.assistants[assistant.name], judge, records))
+        region, named = config.regions[options.region], config.deployments[judge] if judge is not None else None
+        client = CandidateClient(config, config.assistants[assistant.name], region, of_people=True)
+        if named is not None:
+            try:
+                client.step_for(named)
+            except NotPermitted as error:
+                raise OptionsError(f"the judge {judge} may not read text of users: {error}") from None
+        key = {
+            "what": "shadow",
+            "suite": suite.digest,
+            "region": region.name,
+            "assistant": assistant.name,
+            "judge": judge,
+        }
+        return asyncio.run(measure(options, suite, client, (), named, key, _Answered(options, assistant.name, records)))
 
 
 def _read(options: ShadowOptions, assistant: Assistant) -> list[Recorded]:
@@ -152,85 +162,78 @@ def _checked(suite: Suite, item: Item) -> Iterator[Item]:
             yield Item(f"{item.id} {one.subject}", one.subject, item.language, item.prompt, one.check)
 
 
-async def _run(
-    options: ShadowOptions,
-    suite: Suite,
-    config: ConfigVersion,
-    assistant: Assistant,
-    judge_name: str | None,
-    records: Sequence[Recorded],
-) -> int:
-    region, judge = config.regions[options.region], config.deployments[judge_name] if judge_name is not None else None
-    key = {
-        "what": "shadow",
-        "suite": suite.digest,
-        "region": region.name,
-        "assistant": assistant.name,
-        "judge": judge_name,
-    }
-    client = CandidateClient(config, assistant, region, accounting=None, of_people=True)
-    async with options.usage(config) as accounting, aclosing(client):
-        client.accounting = accounting
-        if judge is not None:
-            try:
-                client.step_for(judge)
-            except NotPermitted as error:
-                raise OptionsError(f"the judge {judge_name} may not read text of users: {error}") from None
-        with closing(RunStore(options.out, key, fresh=options.fresh)) as store:
-            # A resumed run ignores newer traffic.
-            store.remember("records", [number for number, _ in records])
-            known = set(store.fact("records"))
-            records = [one for one in records if one[0] in known]
-            answers = list(_answers(records))
-            names = sorted({one.deployment for _, one in records} | {name for _, name, _ in answers})
-            for item, name, answer in answers:
-                for each in (item, *_checked(suite, item)):
-                    store.add(name, _AXIS, each.id, QuestionResult(answer=answer))
-            stopped = None
-            budget = budget_of(suite, store, [judge] if judge is not None else [])
-            progress = TerminalProgress()
-            evaluation = Evaluation(suite, client, (), judge, store, budget, progress)
-            reads_all = suite.file.judge is not None and suite.file.judge.compliance
-            try:
-                with progress.bars:
-                    for name in names if judge is not None else ():
-                        asked = [item for item, each, _ in answers if each == name]
-                        rubrics = [
-                            one for item in asked for one in _checked(suite, item) if isinstance(one.check, Rubric)
-                        ]
-                        items = [*(asked if reads_all else ()), *rubrics]
-                        await evaluation.ask_judge(questions_about(store, name, _AXIS, items))
-            except* SpendReached as group:
-                stopped = str(first_exception(group))
-            results = {name: _results(name, suite, store, records, answers, judge_name) for name in names}
-    notices = [*_times(records), *_apart(results)]
-    for name, one in results.items():
-        for figure in one.marks:
-            if (found := one.figure(figure, {})) is not None:
-                title = FIGURES[figure].title if figure in FIGURES else figure
-                notices.append(f"{name}: {percentage(asdict(found))} of {found.of:,} {title}.")
-    report = {
-        "format": FORMAT,
-        "kind": "shadow",
-        "suite": {"name": suite.file.name, "digest": suite.digest, "seed": suite.file.seed},
-        "region": region.name,
-        "assistant": assistant.name,
-        **version_fields(config.version),
-        **{"at": utc_text(time.time()), "simulated": config.demo, "stopped": stopped, "judge": judge_name, "asked": {}},
-        "notices": notices,
-        "recommendation": None,
-        "ranking": names,
-        "totals": [],
-        "comparisons": [],
-        "candidates": {
-            name: {"cost": None, "requirements": [], **measured(one, suite.items, {})} for name, one in results.items()
-        },
-    }
-    write_report(options.out, plain({**report, "risks": {}, "currency": "", "weights": {}, "objectives": None}))
-    for line in notices:
-        print(f"- {visible_line(line)}")
-    print(f"\nwrote {options.out / 'report.html'}, report.md, report.json")
-    return 0
+@dataclass(frozen=True, slots=True)
+class _Answered:
+    """The run over answers that are recorded. See `MeasuredRun`."""
+
+    options: ShadowOptions
+    assistant: str
+    records: Sequence[Recorded]
+
+    def _known(self, store: RunStore) -> list[Recorded]:
+        """Return the records of this run. One that is resumed ignores newer traffic."""
+        store.remember("records", [number for number, _ in self.records])
+        known = set(store.fact("records"))
+        return [one for one in self.records if one[0] in known]
+
+    async def ask(self, evaluation: Evaluation) -> None:
+        """See `MeasuredRun`. The answers are there, so only the judge is asked."""
+        suite, store, judge = evaluation.suite, evaluation.store, evaluation.judge
+        answers = list(_answers(self._known(store)))
+        for item, name, answer in answers:
+            for each in (item, *_checked(suite, item)):
+                store.add(name, _AXIS, each.id, QuestionResult(answer=answer))
+        reads_all = suite.file.judge is not None and suite.file.judge.compliance
+        for name in sorted({name for _, name, _ in answers}) if judge is not None else ():
+            asked = [item for item, each, _ in answers if each == name]
+            rubrics = [one for item in asked for one in _checked(suite, item) if isinstance(one.check, Rubric)]
+            await evaluation.ask_judge(questions_about(store, name, _AXIS, [*(asked if reads_all else ()), *rubrics]))
+
+    def report(self, evaluation: Evaluation, stopped: str | None) -> int:
+        """See `MeasuredRun`. The exit status is 0."""
+        suite, store, config, region = evaluation.suite, evaluation.store, evaluation.client.config, self.options.region
+        judge_name = evaluation.judge.name if evaluation.judge is not None else None
+        records = self._known(store)
+        answers = list(_answers(records))
+        names = sorted({one.deployment for _, one in records} | {name for _, name, _ in answers})
+        results = {name: _results(name, suite, store, records, answers, judge_name) for name in names}
+        notices = [*_times(records), *_apart(results)]
+        for name, one in results.items():
+            for figure in one.marks:
+                if (found := one.figure(figure, {})) is not None:
+                    title = FIGURES[figure].title if figure in FIGURES else figure
+                    notices.append(f"{name}: {percentage(asdict(found))} of {found.of:,} {title}.")
+        report = {
+            "format": FORMAT,
+            "kind": "shadow",
+            "suite": {"name": suite.file.name, "digest": suite.digest, "seed": suite.file.seed},
+            "region": region,
+            "assistant": self.assistant,
+            **version_fields(config.version),
+            **{
+                "at": utc_text(time.time()),
+                "simulated": config.demo,
+                "stopped": stopped,
+                "judge": judge_name,
+                "asked": {},
+            },
+            "notices": notices,
+            "recommendation": None,
+            "ranking": names,
+            "totals": [],
+            "comparisons": [],
+            "candidates": {
+                name: {"cost": None, "requirements": [], **measured(one, suite.items, {})}
+                for name, one in results.items()
+            },
+        }
+        write_report(
+            self.options.out, plain({**report, "risks": {}, "currency": "", "weights": {}, "objectives": None})
+        )
+        for line in notices:
+            print(f"- {visible_line(line)}")
+        print(f"\nwrote {self.options.out / 'report.html'}, report.md, report.json")
+        return 0
 
 
 def _results(

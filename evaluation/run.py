@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing, closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
@@ -44,7 +44,8 @@ from gateway.config.loading import parse_document, read_config
 from gateway.config.problems import ConfigRejected, choice_hint
 from gateway.config.route_edit import with_route, without_schedule
 from gateway.model.approval import days_at, why_unapproved
-from gateway.model.config_version import ConfigVersion
+from gateway.model.assistant import Assistant
+from gateway.model.config_version import ConfigVersion, Region
 from gateway.model.deployment import Deployment
 from gateway.model.route import deployments_of
 from gateway.model.version_names import version_fields
@@ -89,6 +90,37 @@ class Options:
     sheet: Path | None = None
     sheet_items: int = 50
     marks: Path | None = None
+
+
+class RunOptions(Protocol):
+    """The options that every run has."""
+
+    @property
+    def out(self) -> Path:
+        """The directory of the run."""
+        ...
+
+    @property
+    def fresh(self) -> bool:
+        """Whether to begin anew."""
+        ...
+
+    @property
+    def usage(self) -> OpenAccounting:
+        """Opens the accounting of the calls."""
+        ...
+
+
+class MeasuredRun(Protocol):
+    """The two parts in which runs differ."""
+
+    async def ask(self, evaluation: Evaluation) -> None:
+        """Get the answers and the verdicts that the store does not have yet. Raises SpendReached."""
+        ...
+
+    def report(self, evaluation: Evaluation, stopped: str | None) -> int:
+        """Write the report, and return the exit status. `stopped` states the limit of spending that ended the run."""
+        ...
 
 
 class TerminalProgress:
@@ -157,7 +189,10 @@ def run_evaluation(options: Options, compile_with: Compile) -> int:
         if origins:
             config = compile_with(origins)
             candidates, judge = _named(config, suite, options)
-        return asyncio.run(_run(options, suite, config, assistant, candidates, judge, permits))
+        region = config.regions[options.region]
+        run = _Candidates(options, config.assistants[assistant], region, candidates, permits)
+        client = CandidateClient(config, run.assistant, region)
+        return asyncio.run(measure(options, suite, client, run.asked, judge, run.key(suite, judge), run))
 
 
 def choose_suite(name: str, seed: int | None) -> tuple[Path, Suite]:
@@ -286,89 +321,107 @@ def _tokens(item: Item) -> int:
     return round(len(words_of(f"{item.prompt} {item.system or ''} {item.tools or ''}")) * _TOKENS_PER_WORD) + 12
 
 
-async def _run(
-    options: Options,
+async def measure(
+    options: RunOptions,
     suite: Suite,
-    config: ConfigVersion,
-    assistant_name: str,
-    candidates: Sequence[Deployment],
+    client: CandidateClient,
+    asked: tuple[Deployment, ...],
     judge: Deployment | None,
-    permits: Mapping[str, tuple[str | None, str | None]],
+    key: Mapping[str, object],
+    run: MeasuredRun,
 ) -> int:
-    assistant, region = config.assistants[assistant_name], config.regions[options.region]
-    asked = tuple(one for one in candidates if permits[one.name][0] is None)
-    sites = [f"{one.name} {one.provider} {one.model} {one.site if not one.simulates else ''}" for one in candidates]
-    judge_name = judge.name if judge is not None else None
-    key = {
-        "suite": suite.digest,
-        "region": region.name,
-        "assistant": assistant.name,
-        "candidates": sorted(sites),
-        "judge": judge_name,
-        "layout": 2,
-    }
-    async with (
-        options.usage(config) as accounting,
-        aclosing(CandidateClient(config, assistant, region, accounting=accounting)) as client,
-    ):
+    """Begin or resume a run in its store, up to the limit of spending. Return what `run.report` returns."""
+    async with options.usage(client.config) as accounting, aclosing(client):
+        client.accounting = accounting
         with closing(RunStore(options.out, key, fresh=options.fresh)) as store:
             budget = budget_of(suite, store, (*asked, *([judge] if judge is not None else ())))
             progress, stopped = TerminalProgress(), None
             evaluation = Evaluation(suite, client, asked, judge, store, budget, progress)
             try:
                 with progress.bars:
-                    await evaluation.run()
+                    await run.ask(evaluation)
             except* SpendReached as group:
                 stopped = str(first_exception(group))
-            results = {
-                one.name: _results(one, suite, store, evaluation, permits[one.name], judge_name) for one in candidates
-            }
-            if options.sheet is not None:
-                shown = [one.name for one in asked]
-                count = write_sheet(
-                    options.sheet, store, shown, suite.performance, options.sheet_items, suite.file.seed
-                )
-                print(f"wrote {options.sheet}: {count:,} answers for people to mark")
-            if options.marks is not None:
-                shown_results = {one.name: results[one.name] for one in asked}
-                add_marks(options.marks, store, shown_results, suite.performance, suite.file.seed)
-            route = [one.name for one in deployments_of(assistant.routes.get(region.name, ()))]
-            now_s = time.time()
-            for one in candidates:
-                results[one.name].lacking = why_unapproved(one.approvals, region.name, days_at(now_s))
-            costs = {name: suite.cost_of(name, *one.tokens) for name, one in results.items()}
-            requirements = {name: requirements_of(one, suite, region) for name, one in results.items()}
-            scores = {name: score_of(one, suite) for name, one in results.items()}
-            evidence = RouteEvidence(suite, results, requirements, scores, costs, route)
-            evidence = replace(evidence, totals=compare_candidates(results, suite, compared_names(evidence)))
-            advice = recommend(evidence)
-            facts = {
-                "kind": "evaluation",
-                "assistant": assistant.name,
-                **version_fields(config.version),
-                "simulated": config.demo,
-                "stopped": stopped,
-                "judge": judge_name,
-                "notices": [
-                    *notices_of(results.values(), suite, judge_name, evaluation.given_up.get(judge_name or "")),
-                    *_bias_notices(results, suite, candidates, judge),
-                ],
-            }
-            comparisons = compare_candidates(results, suite, list(results), ["performance"])
-            deployments = {one.name: one for one in candidates}
-            report = build_report(evidence, advice, deployments, region, now_s, comparisons=comparisons, **facts)
-            return _write(options, report, advice, demo=config.demo)
+            return run.report(evaluation, stopped)
 
 
-def _results(
-    candidate: Deployment,
-    suite: Suite,
-    store: RunStore,
-    evaluation: Evaluation,
-    permit: tuple[str | None, str | None],
-    judge: str | None,
-) -> Results:
-    results = read_results(store, suite, candidate.name, judge)
+@dataclass(frozen=True, slots=True)
+class _Candidates:
+    """The run that asks candidates. See `MeasuredRun`."""
+
+    options: Options
+    assistant: Assistant
+    region: Region
+    candidates: Sequence[Deployment]
+    permits: Mapping[str, tuple[str | None, str | None]]
+
+    @property
+    def asked(self) -> tuple[Deployment, ...]:
+        """The candidates that may be asked."""
+        return tuple(one for one in self.candidates if self.permits[one.name][0] is None)
+
+    def key(self, suite: Suite, judge: Deployment | None) -> dict[str, object]:
+        """Return what has to be the same in a run that is resumed."""
+        sites = [
+            f"{one.name} {one.provider} {one.model} {one.site if not one.simulates else ''}" for one in self.candidates
+        ]
+        return {
+            "suite": suite.digest,
+            "region": self.region.name,
+            "assistant": self.assistant.name,
+            "candidates": sorted(sites),
+            "judge": judge.name if judge is not None else None,
+            "layout": 2,
+        }
+
+    async def ask(self, evaluation: Evaluation) -> None:
+        """See `MeasuredRun`."""
+        await evaluation.run()
+
+    def report(self, evaluation: Evaluation, stopped: str | None) -> int:
+        """See `MeasuredRun`."""
+        options, assistant, region, candidates = self.options, self.assistant, self.region, self.candidates
+        suite, store, judge, config = evaluation.suite, evaluation.store, evaluation.judge, evaluation.client.config
+        judge_name = judge.name if judge is not None else None
+        results = {one.name: _results(one, evaluation, self.permits[one.name]) for one in candidates}
+        if options.sheet is not None:
+            shown = [one.name for one in self.asked]
+            count = write_sheet(options.sheet, store, shown, suite.performance, options.sheet_items, suite.file.seed)
+            print(f"wrote {options.sheet}: {count:,} answers for people to mark")
+        if options.marks is not None:
+            shown_results = {one.name: results[one.name] for one in self.asked}
+            add_marks(options.marks, store, shown_results, suite.performance, suite.file.seed)
+        route = [one.name for one in deployments_of(assistant.routes.get(region.name, ()))]
+        now_s = time.time()
+        for one in candidates:
+            results[one.name].lacking = why_unapproved(one.approvals, region.name, days_at(now_s))
+        costs = {name: suite.cost_of(name, *one.tokens) for name, one in results.items()}
+        requirements = {name: requirements_of(one, suite, region) for name, one in results.items()}
+        scores = {name: score_of(one, suite) for name, one in results.items()}
+        evidence = RouteEvidence(suite, results, requirements, scores, costs, route)
+        evidence = replace(evidence, totals=compare_candidates(results, suite, compared_names(evidence)))
+        advice = recommend(evidence)
+        facts = {
+            "kind": "evaluation",
+            "assistant": assistant.name,
+            **version_fields(config.version),
+            "simulated": config.demo,
+            "stopped": stopped,
+            "judge": judge_name,
+            "notices": [
+                *notices_of(results.values(), suite, judge_name, evaluation.given_up.get(judge_name or "")),
+                *_bias_notices(results, suite, candidates, judge),
+            ],
+        }
+        comparisons = compare_candidates(results, suite, list(results), ["performance"])
+        deployments = {one.name: one for one in candidates}
+        report = build_report(evidence, advice, deployments, region, now_s, comparisons=comparisons, **facts)
+        return _write(options, report, advice, demo=config.demo)
+
+
+def _results(candidate: Deployment, evaluation: Evaluation, permit: tuple[str | None, str | None]) -> Results:
+    judge = evaluation.judge.name if evaluation.judge is not None else None
+    results = read_results(evaluation.store, evaluation.suite, candidate.name, judge)
     results.refused, results.waived = permit
     results.given_up = evaluation.given_up.get(candidate.name)
     return results
