@@ -20,6 +20,8 @@ class WireRequest(Value, frozen=True):
         headers: Pairs of name (lower case) and value.
         body: The body.
         query: Pairs of name and value. The sender encodes them.
+        changed: The names of what the model learns in another way than the client sent it, or not at all
+            (`providers.formats.fitting`).
 
     Examples:
         >>> from providers.contract import WireRequest
@@ -32,6 +34,7 @@ class WireRequest(Value, frozen=True):
     headers: tuple[tuple[str, str], ...]
     body: bytes
     query: tuple[tuple[str, str], ...] = ()
+    changed: frozenset[str] = frozenset()
 
     def __repr__(self) -> str:
         """Leave out the headers, which may contain a key, and the body, which contains a prompt."""

@@ -349,7 +349,7 @@ class HttpExchange(Exchange):
         if request.stream:
             self._endpoint.streams.take()
             self._is_counted = True
-        task = self._running = self.deadline.task
+        task = self._running = (self.cycle.task if self.cycle is not None else None) or self.deadline.task
         if request.stream and (silence_s := self.config.resilience.keep_alive_s):
             loop = task.get_loop()
             self.check_at = loop.time() + silence_s / 2

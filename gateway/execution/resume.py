@@ -316,8 +316,7 @@ class ContinuationStream:
                 return shown if self._is_over() else (*shown, event)
             case UsageReport(usage):
                 total, is_estimated = summed(self.broken.usage, self.sent, self.added, usage)
-                if self.record.resumed is not None:
-                    self.record.resumed = replace(self.record.resumed, usage_is_estimated=is_estimated)
+                self.record.shown.usage_is_estimated |= is_estimated
                 return (UsageReport(total),)
             case _:
                 return (event,)

@@ -213,11 +213,11 @@ class _PoolResponse(UpstreamResponse):
         self._rest = b""
         self._rest_at = 0
         self.status = connection.status
-        self.headers = headers = connection.headers
+        self.headers = connection.headers
         self.received_at = received_at
-        if "content-encoding" in headers:
+        if connection.is_coded:
             try:
-                self._decoder = decoder_for(headers["content-encoding"])
+                self._decoder = decoder_for(connection.headers["content-encoding"])
             except BadResponse as error:
                 self._give_back()
                 raise ProviderFailed(failure_of(error)) from error

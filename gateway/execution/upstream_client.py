@@ -32,7 +32,7 @@ from gateway.usage.accounting import CallUsage, RequestUsage
 from gateway.usage.refusals import CallRefused
 from providers.adapter import STREAM_OPTIONS, CountsTokens, StreamParser
 from providers.auth import Secret, credential
-from providers.chat import AnswerRefused, ChatCompletion, ChatRequest, StreamEvent, change_request
+from providers.chat import AnswerRefused, ChatCompletion, ChatRequest, StreamEvent, Texts, change_request
 from providers.failures import Failure, FailureKind, ProviderFailed, UnsupportedFeature
 from providers.formats.fitting import client_names, events_with_client_names, with_client_names
 from providers.json_values import JsonError, as_map, dumps, loads, read_count
@@ -77,12 +77,14 @@ class Answer(Value, frozen=True):
 
     Attributes:
         result: The answer of embeddings or moderations.
+        changed: The names of what the model has learned in another way than the client sent it, or not at all.
     """
 
     step: Step
     completion: ChatCompletion | None = None
     stream: AnswerStream | None = None
     result: InputAnswer | None = None
+    changed: frozenset[str] = frozenset()
 
 
 class AttemptOptions(msgspec.Struct):
@@ -105,6 +107,7 @@ class AttemptOptions(msgspec.Struct):
         answers: The answers of the deployment to anybody. None: silence shows nothing.
         bounds: The times that the configuration gives a deployment.
         anew: It is sent on a new connection, because a kept one has ended under it.
+        changed: Set when it is written: see `Answer`.
     """
 
     request: ServedRequest
@@ -122,6 +125,7 @@ class AttemptOptions(msgspec.Struct):
     answers: RecentAnswers | None = None
     bounds: Resilience = DEFAULT_RESILIENCE
     anew: bool = False
+    changed: frozenset[str] = frozenset()
 
     def was_silent(self, step: Step, now: float) -> bool:
         """Return whether no byte came for the time to the first token, and the deployment answered no other request."""
@@ -276,7 +280,7 @@ class UpstreamClient:
         recheck: Callable[[], None] | None,
     ) -> UpstreamRequest:
         """Return the request with its credential."""
-        deployment = step.deployment
+        deployment, options.changed = step.deployment, wire.changed
         headers = credential(deployment.adapter.auth, wire, deployment.origin, secret, self._clock())
         if deployment.headers:
             headers = (*headers, *((name.lower(), value.reveal()) for name, value in deployment.headers))
@@ -316,12 +320,14 @@ class UpstreamClient:
             raise ProviderFailed(refusal if chat is None else self._as_operator_fault(refusal, deployment, chat))
         if isinstance(begun, LiveStream):
             if not options.request.folded:
-                return Answer(step, stream=begun)
+                return Answer(step, stream=begun, changed=options.changed)
             begun = await whole_of(begun, deadline)
         elif isinstance(begun, WireResponse):
             # The answer arrived in time, however long it takes to parse.
             begun = await whole_of_body(_reader(deployment, begun, chat), begun.body)
-        return Answer(step, begun) if isinstance(begun, ChatCompletion) else Answer(step, result=begun)
+        if isinstance(begun, ChatCompletion):
+            return Answer(step, begun, changed=options.changed)
+        return Answer(step, result=begun)
 
     def _write(self, step: Step, request: ServedRequest) -> tuple[ChatRequest | None, WireRequest]:
         """Return what `_write` does, without the gateway's own fields that this server has refused."""
@@ -416,7 +422,7 @@ async def _begun(
         return whole
     start = json_start_of(deployment.adapter, chat, deployment.target) if chat.response_format is not None else None
     completion = read_answer(deployment.adapter, whole, deployment.target, chat.stop, start)
-    names = client_names(deployment.adapter, chat)
+    names = client_names(deployment.adapter, chat) if chat.tools else None
     return with_client_names(completion, names) if names else completion
 
 
@@ -437,7 +443,8 @@ def _write(step: Step, request: ServedRequest) -> tuple[ChatRequest | None, Wire
         sent = without_parameters(request, step.dropped) if step.dropped else request
         if request.tool_choice is not None:
             sent = with_supported_choice(sent, deployment.capabilities)
-        sent = with_files_as_text(sent, deployment.capabilities)
+        if type(sent.messages) is not Texts:
+            sent = with_files_as_text(sent, deployment.capabilities)
         if deployment.pseudonym_key is not None:
             sent = pseudonymous(sent, deployment.provider, deployment.pseudonym_key, deployment.target.passthrough)
         return sent, deployment.adapter.build_request(sent, deployment.target)

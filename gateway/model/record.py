@@ -144,15 +144,10 @@ class Allowance(Value, frozen=True):
 
 
 class Resumed(Value, frozen=True):
-    """The deployments of an answer that broke off (`broken`) and was continued (`by`).
-
-    Attributes:
-        usage_is_estimated: The providers did not count all tokens that were used.
-    """
+    """The deployments of an answer that broke off (`broken`) and was continued (`by`)."""
 
     broken: str
     by: str
-    usage_is_estimated: bool = False
 
 
 class Decided(Value, frozen=True):
@@ -216,7 +211,7 @@ class Shown(msgspec.Struct):
         token_allowance: The client's tokens per minute, as `allowance` has its requests.
         max_tokens: The cap that the request got because a limit pays for no more tokens.
         charged: The cost of all calls of the request so far, with the currency. None if the client may not see it.
-        usage_is_estimated: The provider's count was missing or could not be true, so the client gets an estimate.
+        usage_is_estimated: A count was missing or could not be true, so the client gets an estimate, at least in part.
         labels: The labels on the answer.
         embedding_space: The model and the length of the vectors of an answer.
     """
@@ -293,11 +288,6 @@ class Record:
     moderation: ModerationRecord | None = None
     judges: tuple[AttemptRecord, ...] = ()
     route: str = "/v1/chat/completions"
-
-    @property
-    def is_usage_estimated(self) -> bool:
-        """Whether the usage that the client gets is an estimate, at least in part."""
-        return self.shown.usage_is_estimated or (self.resumed is not None and self.resumed.usage_is_estimated)
 
     @property
     def reason(self) -> RefusalReason | None:

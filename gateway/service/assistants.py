@@ -52,7 +52,8 @@ def find_assistant(config: ConfigVersion, client: Client | None, name: str, para
         AssistantNotFound: There is none for this client. It suggests only assistants of this client.
     """
     assistant = config.assistants.get(name) or _by_pattern(config, name)
-    if assistant is not None and (client is None or client.may_ask(assistant.name)):
+    # Most clients have no list, and a look costs less than a call.
+    if assistant is not None and (client is None or client.assistants is None or client.may_ask(assistant.name)):
         return assistant
     raise not_found(name, assistants_of(config, client), param)
 

@@ -522,7 +522,8 @@ class ChatService:
         turn: Turn | None = exchange.turn
         if turn is None or turn.context.awaited is None:
             return False
-        self._styled(turn, self._noted(turn, Answer(turn.context.awaited)))
+        step = turn.context.awaited
+        self._styled(turn, self._noted(turn, Answer(step, changed=changes_for(step.deployment.adapter, turn.chat))))
         return True
 
     def _context(self, exchange: Exchange, plan: Plan) -> RunContext:
@@ -569,7 +570,7 @@ class ChatService:
         shown = exchange.record.shown
         if turn.returns_state and not self._seal_of(exchange.config, step.deployment).unseals_all(chat):
             shown.dropped |= {REASONING_STATE}
-        shown.dropped |= changes_for(step.deployment.adapter, chat)
+        shown.dropped |= answer.changed
         if chat.response_format is not None:
             shown.emulated = EMULATED if step.emulates else emulated_fields(step.deployment.adapter, chat)
             if emulated is not None and step.emulates:

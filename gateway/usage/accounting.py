@@ -509,7 +509,7 @@ class CallUsage:
         accounting.open_calls.discard(self)
         accounting.counts.add(row)
         request.end(hold.amount_nano, amount)
-        tokens = usage.total_tokens
+        tokens = row.total_tokens
         if not call.limits.are_none and (tokens > hold.tokens or own_nano > hold.amount_nano):
             accounting.overshot()
         await accounting.gate.settle(hold.call, tokens, own_nano, encode_row(row))

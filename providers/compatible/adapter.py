@@ -131,15 +131,16 @@ class CompatibleAdapter:
 
     def build_request(self, request: ChatRequest, target: Target) -> WireRequest:
         """See `providers.adapter.Adapter`. May request a stream although the client wants one JSON body."""
-        body = encode_body(request, target, self.dialect)
+        body, changed = encode_body(request, target, self.dialect)
         path, query = path_and_query(request, target, self.dialect)
-        return WireRequest("POST", path, _STREAM if body.get("stream") is True else _WHOLE, dumps(body), query)
+        headers = _STREAM if body.get("stream") is True else _WHOLE
+        return WireRequest("POST", path, headers, dumps(body), query, changed)
 
     def count_request(self, request: ChatRequest, target: Target) -> WireRequest | None:
         """See `providers.adapter.CountsTokens`. The servers read the messages and tools of a chat."""
         if not (path := self.dialect.requests.count_path):
             return None
-        body = encode_body(replace(request, stream=False, n=None), target, self.dialect)
+        body, _ = encode_body(replace(request, stream=False, n=None), target, self.dialect)
         # This path replaces the version in the base path; it is not below it.
         return WireRequest("POST", target.base_path.removesuffix("/v1") + path, _WHOLE, dumps(body))
 

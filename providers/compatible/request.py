@@ -128,12 +128,18 @@ def path_and_query(
     return base + path, tuple(rule.query.items())
 
 
-def encode_body(request: ChatRequest, target: Target, dialect: CompatibleDialect) -> dict[str, object]:
-    """Return the request's body. Raises UnsupportedFeature for anything that the vendor's API cannot express."""
+def encode_body(
+    request: ChatRequest, target: Target, dialect: CompatibleDialect
+) -> tuple[dict[str, object], frozenset[str]]:
+    """Return the request's body, and what was changed to fit (`WireRequest.changed`).
+
+    Raises:
+        UnsupportedFeature: The vendor's API cannot express something.
+    """
     rule = dialect.requests
     if JSON_OBJECT in dialect.emulated:
         request = with_json_instruction(request)
-    request = fit(request, rule.takes)
+    request, changed = fit(request, rule.takes)
     _check_features(request, dialect, target)
     request = _in_bounds(with_end_user_in_user(request, target), rule, target.facts.output_tokens)
     tools, choice = _tools(request, rule, strict="strict_tools" in dialect.capabilities.parameters)
@@ -172,7 +178,7 @@ def encode_body(request: ChatRequest, target: Target, dialect: CompatibleDialect
         body.update(rule.streaming)
         body.update(rule.streaming_tools if tools else {})
     body.update(target.pins)
-    return body
+    return body, changed
 
 
 def _is_sent(name: str, dialect: CompatibleDialect, target: Target) -> bool:

@@ -18,7 +18,7 @@ import hashlib
 import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from providers.adapter import Adapter
 from providers.catalogue.takes import Takes
@@ -46,7 +46,7 @@ from providers.formats.role_alternation import joined_content
 from providers.formats.schemas import allows_strict, answer_schema, tool_schema
 from providers.formats.tool_calls import FILLER_TEXT
 from providers.matching.requirements import CACHE_CONTROL
-from providers.value import Value, replace
+from providers.value import replace
 
 LATE_SYSTEM = "[System message]\n{}"
 """The text of the user in place of a system message that a vendor does not take where it stands."""
@@ -58,7 +58,7 @@ _TYPED = frozenset({"type", "$ref", "anyOf", "oneOf", "allOf"})
 _MOST_CACHE_MARKS = 4
 
 
-class Fitted(Value, frozen=True):
+class Fitted(NamedTuple):
     """A request that fits, and what it lacks.
 
     Attributes:
@@ -70,13 +70,8 @@ class Fitted(Value, frozen=True):
     changed: frozenset[str] = frozenset()
 
 
-def fit(request: ChatRequest, takes: Takes) -> ChatRequest:
+def fit(request: ChatRequest, takes: Takes) -> Fitted:
     """Return the request in the form that the vendor takes. A request that fits already is returned itself."""
-    return fitted(request, takes).request
-
-
-def fitted(request: ChatRequest, takes: Takes) -> Fitted:
-    """Return the request in the form that the vendor takes, with what was changed."""
     messages = request.messages
     if type(messages) is Texts and not request.tools and request.response_format is None:
         # The usual form: only a system message may have to be changed.
@@ -121,7 +116,7 @@ def fitted(request: ChatRequest, takes: Takes) -> Fitted:
 def changes_for(adapter: Adapter, request: ChatRequest) -> frozenset[str]:
     """Return the names of what the model learns in another way, or not at all."""
     takes: Takes | None = getattr(adapter, "takes", None)
-    return fitted(request, takes).changed if takes is not None else frozenset()
+    return fit(request, takes).changed if takes is not None else frozenset()
 
 
 def client_names(adapter: Adapter, request: ChatRequest) -> Mapping[str, str]:

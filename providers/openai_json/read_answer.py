@@ -413,6 +413,8 @@ class ChatReader:
                 # Checked before the loop, because a body may contain millions.
                 assembler.fail(_TOO_MANY)
                 return
+            if self._first is None and len(choices) > 1:
+                self._first = 0  # of several choices, one has the number 0
             for entry in choices:
                 self._read_choice(entry if type(entry) is dict else _NOTHING, is_blocked)
         if usage and type(usage) is dict:

@@ -55,6 +55,7 @@ class Connection(asyncio.Protocol):
         "end",
         "headers",
         "idle_since",
+        "is_coded",
         "key",
         "loop",
         "made_at",
@@ -86,6 +87,7 @@ class Connection(asyncio.Protocol):
         self._bare_bytes = self._buffered = self._raw_start = self.status = self.end = 0
         self._raw = b""
         self.headers = ResponseHeaders(b"")
+        self.is_coded = False
 
     # --- the user's side --------------------------------------------------------------
 
@@ -290,6 +292,7 @@ class Connection(asyncio.Protocol):
             self._raw_start = end + 4
             return
         self.headers = headers
+        self.is_coded = "content-encoding" in headers
         self.status = status
         self._raw = b""
         if self._head_only:

@@ -297,7 +297,7 @@ def _eventful_record() -> Record:
         skipped=[Skipped("fourth", "open")],
         shed=(("fifth", "queue_full"),),
         retries_refused=("second",),
-        resumed=Resumed("second", "first", usage_is_estimated=True),
+        resumed=Resumed("second", "first"),
         notes=(ShadowNote(AttemptRecord("sixth", "openai", "m-6", 0.0, None, 100.0, ("US", "US"))),),
         abandoned=(AttemptRecord("seventh", "openai", "m-7", 0.0, None, 100.0, ("US", "US")),),
     )

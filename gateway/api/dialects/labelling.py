@@ -29,12 +29,14 @@ def label_answer(
 
     `is_estimated`: its usage is an estimate of the dialect.
     """
-    words = (own_word(choice.finish_reason, choice.raw_finish_reason) for choice in completion.choices)
-    raw = list(filter(None, words))
+    raw: list[str] = []
+    for choice in completion.choices:
+        if word := own_word(choice.finish_reason, choice.raw_finish_reason):
+            raw.append(word)
     member: dict[str, object] = {"finish_reason": ", ".join(sorted(raw))} if raw else {}
     if record.moderation is not None and (told := record.moderation.member()) is not None:
         member["moderation"] = told
-    if is_estimated or record.is_usage_estimated:
+    if is_estimated or record.shown.usage_is_estimated:
         member["usage"] = "estimated"
     labelling = style.labelling
     if labelling is not None:
@@ -103,7 +105,7 @@ class StreamLabels:
         """
         member: dict[str, object] = {"finish_reason": ", ".join(sorted(self._raw))} if self._raw else {}
         member |= self.resumed()
-        if is_estimated or self._record.is_usage_estimated:
+        if is_estimated or self._record.shown.usage_is_estimated:
             member["usage"] = "estimated"
         if self._record.moderation is not None and (told := self._record.moderation.member()) is not None:
             member["moderation"] = told

@@ -281,7 +281,7 @@ class ChunkEncoder(StreamEncoder):
         return self._chunk(body, extras or None)
 
     def _usage(self, usage: Usage) -> bytes:
-        extras: dict[str, object] = {"usage": "estimated"} if self._record.is_usage_estimated else {}
+        extras: dict[str, object] = {"usage": "estimated"} if self._record.shown.usage_is_estimated else {}
         return self._chunk(b"", extras | self._labels.cost() or None, usage)
 
     def _unshown_moderation(self) -> dict[str, object]:

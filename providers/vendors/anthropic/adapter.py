@@ -94,14 +94,15 @@ class AnthropicAdapter(FactsAdapter):
 
     def build_request(self, request: ChatRequest, target: Target) -> WireRequest:
         """See `providers.adapter.Adapter`."""
-        body = encode_body(fit(request, self.takes), target)
+        request, changed = fit(request, self.takes)
+        body = encode_body(request, target)
         headers = (
             ("content-type", "application/json"),
             ("accept", "text/event-stream" if request.stream else "application/json"),
             ("anthropic-version", version_of(body)),
             *([_WITH_MEMORY] if any(map(_is_memory, request.tools)) else []),
         )
-        return WireRequest("POST", f"{target.base_path}/messages", headers, dumps(body))
+        return WireRequest("POST", f"{target.base_path}/messages", headers, dumps(body), changed=changed)
 
     def parse_response(self, response: WireResponse, target: Target) -> ChatCompletion:
         """See `providers.adapter.Adapter`."""

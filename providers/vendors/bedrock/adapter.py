@@ -57,6 +57,7 @@ class BedrockAdapter(FactsAdapter):
 
     def build_request(self, request: ChatRequest, target: Target) -> WireRequest:
         """See `providers.adapter.Adapter`."""
+        request, changed = fit(request, self.takes)
         model = quote(target.model, safe="")
         if not model.strip("."):
             raise UnsupportedFeature("model", f"the model's name {target.model!r} must not consist of dots only")
@@ -67,7 +68,8 @@ class BedrockAdapter(FactsAdapter):
                 ("content-type", "application/json"),
                 ("accept", CONTENT_TYPE if request.stream else "application/json"),
             ),
-            body=dumps(encode_body(fit(request, self.takes), target)),
+            body=dumps(encode_body(request, target)),
+            changed=changed,
         )
 
     def parse_response(self, response: WireResponse, target: Target) -> ChatCompletion:

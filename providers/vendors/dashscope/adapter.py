@@ -65,10 +65,11 @@ class DashScopeAdapter(FactsAdapter):
 
     def build_request(self, request: ChatRequest, target: Target) -> WireRequest:
         """See `providers.adapter.Adapter`. May request a stream although the client wants one JSON body."""
-        body, streams = encode_body(request, target)
+        body, streams, changed = encode_body(request, target)
         path = _MULTIMODAL_PATH if is_multimodal(target.facts) else _TEXT_PATH
         # Only the headers request a stream; the body has no field for it.
-        return WireRequest("POST", target.base_path + path, _STREAM if streams else _WHOLE, dumps(body))
+        headers = _STREAM if streams else _WHOLE
+        return WireRequest("POST", target.base_path + path, headers, dumps(body), changed=changed)
 
     def parse_response(self, response: WireResponse, target: Target) -> ChatCompletion:
         """See `providers.adapter.Adapter`."""

@@ -29,8 +29,8 @@ def is_multimodal(facts: ModelFacts) -> bool:
     return facts.api == "multimodal"
 
 
-def encode_body(request: ChatRequest, target: Target) -> tuple[dict[str, object], bool]:
-    """Return the body, and whether a stream is requested.
+def encode_body(request: ChatRequest, target: Target) -> tuple[dict[str, object], bool, frozenset[str]]:
+    """Return the body, whether a stream is requested, and what was changed to fit (`WireRequest.changed`).
 
     The request's extra parameters go into `parameters`. Values that the site pins are written last, at the top level. A
     stream is also requested for a model that only streams, and for one that thinks; the reader folds it if the client
@@ -45,7 +45,7 @@ def encode_body(request: ChatRequest, target: Target) -> tuple[dict[str, object]
         request = replace(request, reasoning_effort=None)
     allowed = {name: value for name, value in request.extra.items() if name not in target.pins}
     plain = replace(target, pins={})
-    body = encode_compatible(replace(request, extra=allowed), plain, adapter_named(_COMPATIBLE).dialect)
+    body, changed = encode_compatible(replace(request, extra=allowed), plain, adapter_named(_COMPATIBLE).dialect)
     model, messages, streams = body.pop("model"), as_list(body.pop("messages")), bool(body.pop("stream", False))
     body.pop("stream_options", None)
     parameters: dict[str, object] = {**body, "result_format": "message"}
@@ -55,7 +55,8 @@ def encode_body(request: ChatRequest, target: Target) -> tuple[dict[str, object]
         parameters["incremental_output"] = True
     multimodal = is_multimodal(target.facts)
     written = [_message(as_map(message), multimodal) for message in messages]
-    return {"model": model, "input": {"messages": written}, "parameters": parameters, **target.pins}, streams
+    data = {"model": model, "input": {"messages": written}, "parameters": parameters, **target.pins}
+    return data, streams, changed
 
 
 def _message(message: Mapping[str, object], multimodal: bool) -> Mapping[str, object]:

@@ -81,14 +81,16 @@ class GeminiAdapter(FactsAdapter):
 
     def build_request(self, request: ChatRequest, target: Target) -> WireRequest:
         """See `providers.adapter.Adapter`."""
+        request, changed = fit(request, self.takes)
         method = "streamGenerateContent" if request.stream else "generateContent"
         accept = "text/event-stream" if request.stream else "application/json"
         return WireRequest(
             method="POST",
             path=f"{target.base_path}{self.publisher}/models/{_quoted(target.model)}:{method}",
             headers=(("content-type", "application/json"), ("accept", accept)),
-            body=dumps(encode_body(fit(request, self.takes), target, self.bypass_signature)),
+            body=dumps(encode_body(request, target, self.bypass_signature)),
             query=(("alt", "sse"),) if request.stream else (),
+            changed=changed,
         )
 
     def parse_response(self, response: WireResponse, target: Target) -> ChatCompletion:

@@ -59,7 +59,8 @@ class HunyuanAdapter(FactsAdapter):
 
     def build_request(self, request: ChatRequest, target: Target) -> WireRequest:
         """See `providers.adapter.Adapter`. The signature covers the path `/`, the only one of the API."""
-        return WireRequest("POST", f"{target.base_path}/", _HEADERS, dumps(encode_body(request, target)))
+        body, changed = encode_body(request, target)
+        return WireRequest("POST", f"{target.base_path}/", _HEADERS, dumps(body), changed=changed)
 
     def parse_response(self, response: WireResponse, target: Target) -> ChatCompletion:
         """See `providers.adapter.Adapter`."""

@@ -29,8 +29,12 @@ def dialect() -> CompatibleDialect:
     return read_dialect(as_map(FACTS.read()["dialect"]))
 
 
-def encode_body(request: ChatRequest, target: Target) -> dict[str, object]:
-    """Return the body. Raises UnsupportedFeature if the API cannot express the request."""
+def encode_body(request: ChatRequest, target: Target) -> tuple[dict[str, object], frozenset[str]]:
+    """Return the body, and what was changed to fit (`WireRequest.changed`).
+
+    Raises:
+        UnsupportedFeature: The API cannot express the request.
+    """
     changes: dict[str, Any] = {"extra": {}}
     if "enable_thinking" not in target.facts.flags:
         changes["reasoning_effort"] = None
@@ -41,14 +45,15 @@ def encode_body(request: ChatRequest, target: Target) -> dict[str, object]:
         # The first turn must be the user's, but a conversation may begin with the assistant's greeting.
         at = next(i for i, message in enumerate(request.messages) if isinstance(message, AssistantMessage))
         changes["messages"] = (*request.messages[:at], UserMessage(FILLER_TEXT), *request.messages[at:])
-    plain: dict[str, Any] = encode_compatible(replace(request, **changes), replace(target, pins={}), dialect())
+    body, changed = encode_compatible(replace(request, **changes), replace(target, pins={}), dialect())
+    plain: dict[str, Any] = body
     plain["messages"] = [_message(as_map(message)) for message in as_list(plain["messages"])]
     tools = {tool["function"]["name"]: _tool(tool["function"]) for tool in plain.get("tools", ())}
     if tools:
         plain["tools"] = list(tools.values())
     if isinstance(choice := plain.get("tool_choice"), dict):
         plain |= {"tool_choice": "custom", "custom_tool": tools[choice["function"]["name"]]}
-    return {"Stream": False, **as_map(_in_pascal_case(plain)), **request.extra, **target.pins}
+    return {"Stream": False, **as_map(_in_pascal_case(plain)), **request.extra, **target.pins}, changed
 
 
 def _in_pascal_case(value: object) -> object:

@@ -99,7 +99,7 @@ class OpenAIAdapter(FactsAdapter):
 
     def build_request(self, request: ChatRequest, target: Target) -> WireRequest:
         """See `providers.adapter.Adapter`."""
-        request = fit(request, self.takes)
+        request, changed = fit(request, self.takes)
         if not self.is_openai:
             request = _without_openai_only_fields(request)
         facts = target.facts
@@ -111,7 +111,8 @@ class OpenAIAdapter(FactsAdapter):
             request = replace(request, logprobs=None)
         headers = _STREAM_HEADERS if request.stream else _WHOLE_HEADERS
         if THINKS_BY_RESPONSES in facts.flags and uses_responses_api(request, facts):
-            return WireRequest("POST", f"{target.base_path}/responses", headers, dumps(encode_body(request, target)))
+            data = dumps(encode_body(request, target))
+            return WireRequest("POST", f"{target.base_path}/responses", headers, data, changed=changed)
         body = encode_request(
             request,
             target.model,
@@ -124,7 +125,7 @@ class OpenAIAdapter(FactsAdapter):
             body.update(request.extra)
         if target.pins:
             body.update(target.pins)
-        return WireRequest("POST", f"{target.base_path}/chat/completions", headers, dumps(body))
+        return WireRequest("POST", f"{target.base_path}/chat/completions", headers, dumps(body), changed=changed)
 
     def parse_response(self, response: WireResponse, target: Target) -> ChatCompletion:
         """See `providers.adapter.Adapter`."""

@@ -119,7 +119,8 @@ async def test_next_step_resumes_the_stream(bench: Bench) -> None:
     assert text_in(events) == "one two three four"
     assert isinstance(events[-1], Finished)
     assert sum(isinstance(event, Opened) for event in events) == 1
-    assert bench.record.resumed == Resumed("first", "second", usage_is_estimated=True)
+    assert bench.record.resumed == Resumed("first", "second")
+    assert bench.record.shown.usage_is_estimated
     assert (bench.tried, bench.record.answered_by.deployment) == (["first", "second"], "second")
     failure = bench.record.attempts[0].failure
     assert failure is not None

@@ -61,7 +61,9 @@ def test_unknown_finish_reason_is_in_the_member() -> None:
 
 
 def test_resumed_stream_names_both_deployments() -> None:
-    labels = StreamLabels(PLAIN, record(Resumed("a", "b", usage_is_estimated=True)))
+    resumed = record(Resumed("a", "b"))
+    resumed.shown.usage_is_estimated = True
+    labels = StreamLabels(PLAIN, resumed)
     assert labels.member() == {"resumed": {"from": "a", "by": "b"}, "usage": "estimated"}
 
 
