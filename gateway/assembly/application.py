@@ -1,4 +1,4 @@
-"""Wire a config version into an ASGI application, with its telemetry and its shadow traffic."""
+"""Wire a config version into an ASGI application, with its telemetry and what runs of its features."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from gateway import __version__
 from gateway.api.body import MOST_REQUESTS
@@ -28,14 +28,12 @@ from gateway.execution.json_schemas import prepare as prepare_schemas
 from gateway.execution.run import PlanExecutor
 from gateway.execution.service_client import ServiceClient, ServiceFailed
 from gateway.execution.transport import PoolTransport, SimulatorsOnly, Transport
-from gateway.execution.upstream_client import UpstreamClient
-from gateway.features.shadow.model import ShadowRecord
-from gateway.features.shadow.traffic import ShadowSink, ShadowTraffic
+from gateway.features.feature import Process
+from gateway.features.running import watchers_of
 from gateway.model.config_version import ConfigVersion, Cors, Exporter
 from gateway.model.decision import Unavailable
 from gateway.model.record import Record
-from gateway.operator_errors import StateError
-from gateway.service.chat_service import ChatService, PromptUses
+from gateway.service.chat_service import ChatService
 from gateway.service.location import LocationService
 from gateway.telemetry.batching import Batcher, Ended
 from gateway.telemetry.event_feed import EventFeed
@@ -48,10 +46,6 @@ from gateway.usage.quota_store import QuotaStore
 from gateway.usage.shared_limits import SharedClientLimits
 from providers.reading.rate_limits import retry_after_s
 from providers.wire import WireRequest
-
-if TYPE_CHECKING:
-    from gateway.features.shadow.state import ShadowStore
-
 
 _LIMIT_S = 10.0
 _MOST_BYTES = 64 * 1024
@@ -136,52 +130,6 @@ def _resource() -> dict[str, str]:
     }
 
 
-class ShadowWiring:
-    """The shadow traffic of this process, with its store and metrics.
-
-    Attributes:
-        shadows: None without a state directory.
-    """
-
-    def __init__(
-        self,
-        current: Callable[[], ConfigVersion],
-        transport: Transport,
-        health: Health,
-        load: ConcurrencyLimiters,
-        metrics: Metrics,
-        state_dir: Path | None,
-    ) -> None:
-        self._store: ShadowStore | None = None
-        self._is_lost = False
-        self.shadows: ShadowTraffic | None = None
-        if state_dir is not None:
-            from gateway.features.shadow.state import ShadowStore
-
-            self._store = ShadowStore(state_dir)
-            count = partial(metrics.count, "gateway_shadow_requests_total")
-            took = partial(metrics.time, "gateway_shadow_answer_seconds")
-            keep = partial(self._store_record, self._store)
-            sink = ShadowSink(keep, count, took)
-            self.shadows = ShadowTraffic(current, UpstreamClient(transport), health, sink, load)
-
-    async def _store_record(self, store: ShadowStore, record: ShadowRecord) -> None:
-        try:
-            await asyncio.to_thread(store.store, record)
-        except StateError as error:
-            if not self._is_lost:
-                logger().error("shadow_not_kept", detail=f"{error}; metrics are still counted")
-            self._is_lost = True
-        else:
-            self._is_lost = False
-
-    async def aclose(self) -> None:
-        """Cancel running shadow requests, and close the store."""
-        if self.shadows is not None and self._store is not None:
-            await self.shadows.aclose()
-            self._store.close()
-
-
 _Receive = Callable[[], Any]
 
 
@@ -202,7 +150,7 @@ class Gateway:
         config: The config version to start with.
         transport: The transport for requests to providers. None: the gateway's own connection pool.
         quota_store: The store of client limits and concurrency limits. None: limits of this process only.
-        state_dir: The directory for usage rows, budgets and results of shadow traffic. None: there are none of these.
+        state_dir: The directory for usage rows, budgets and the data of features. None: there are none of these.
         receipt_settings: How receipts are kept. None: there are no receipts.
         consent_key: The key for consent tokens, shared by all workers. It is used if the configuration has none.
         most_requests: The limit of concurrent requests.
@@ -247,20 +195,20 @@ class Gateway:
         limiters = ConcurrencyLimiters(*quota_store.share)
         self._executor = PlanExecutor(transport, self._health, limiters)
         self.metrics = self._telemetry.metrics
-        self._shadow_wiring = ShadowWiring(current, transport, self._health, limiters, self.metrics, state_dir)
         self._usage = UsageWiring(state_dir, current, self._count_overshoot) if state_dir else None
         if self._usage is not None:
             self._executor.accounting = self._usage.accounting
-            if self._shadow_wiring.shadows is not None:
-                self._shadow_wiring.shadows.accounting = self._usage.accounting
         service = ChatService(
             current,
             self._executor,
             self._locations,
             ClientLimits(quota_store),
             consent_key=consent_key,
-            uses=PromptUses(self._shadow_wiring.shadows, log_prompt),
+            log_prompt=log_prompt,
         )
+        accounting = self._executor.accounting
+        process = Process(current, transport, self._health, limiters, self.metrics, state_dir, accounting)
+        self._watchers = service.watchers = watchers_of(process)
         if self._usage is not None and self._usage.stores is not None:
             service.shared_limits = SharedClientLimits(self._usage.stores.gate)
         self._chat = ChatEndpoint(service, self._telemetry.observe, most_requests)
@@ -450,7 +398,8 @@ class Gateway:
                     await self._usage.start()
                 await send({"type": "lifespan.startup.complete"})
             elif message["type"] == "lifespan.shutdown":
-                await self._shadow_wiring.aclose()
+                for watcher in self._watchers:
+                    await watcher.aclose()
                 await self._telemetry.aclose()
                 if self._receipts is not None:
                     await self._receipts.aclose()

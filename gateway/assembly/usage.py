@@ -221,7 +221,7 @@ def keeping_ledger(
     """Move usage rows into the ledger while the block runs, and provide the writer.
 
     First, recover the calls that a killed gateway left open, and rebuild the counters of budgets if their file is new.
-    Results of shadow traffic that an earlier version stored for a region with `transit` are deleted.
+    The data of features that an earlier version stored for a region with `transit` is deleted.
 
     Args:
         state_dir: The state directory. None: there is no ledger.
@@ -234,11 +234,12 @@ def keeping_ledger(
     if state_dir is None:
         yield None
         return
-    from gateway.features.shadow.state import remove_shadow_records
+    from gateway.features.running import KEPT
     from gateway.usage.ledger_writer import LedgerWriter, ledger_rules
 
     try:
-        remove_shadow_records(state_dir, regions_without_callers(config()))
+        for kept in KEPT:
+            kept.forget(state_dir, regions_without_callers(config()))
     except StateError as error:
         report_problem(f"results of regions with `transit` can't be deleted: {error}")
     # Before there are workers, so that all of them find the same key.
@@ -249,6 +250,7 @@ def keeping_ledger(
         report_problem,
         ledger=_shared_ledger(stores, state_dir, lambda: config().usage),
         recovered=_log_recovered,
+        erase=lambda requests: [kept.erase(state_dir, requests) for kept in KEPT],
     )
     # Calls that a killed gateway left open are settled before another one listens.
     writer.move()

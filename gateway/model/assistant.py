@@ -55,6 +55,7 @@ class Assistant:
         choices: The names that a user may prefer.
         order: Names the order of a route that a user's preference has changed. Empty for the operator's order.
         barriers: The barrier after the route, by region.
+        is_watched: Whether features may read its answers, and act when the client has them.
         opened: The hand-off by which `routes` are those after a barrier. None: they are those before it.
     """
 
@@ -75,6 +76,7 @@ class Assistant:
     order: str = ""
     barriers: Mapping[str, Barrier] = field(default_factory=dict)
     opened: HandOff | None = None
+    is_watched: bool = False
 
     def with_routes(self, intent: str, own: Mapping[str, Route], barriers: Mapping[str, Barrier]) -> Assistant:
         """Return the assistant for an intent with routes of its own. Schedules and shadows are of the default route."""

@@ -11,7 +11,7 @@ import secrets
 import time
 from collections.abc import Awaitable, Callable, Coroutine
 from copy import copy
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -23,7 +23,7 @@ from gateway.execution.resume import Resumption, resuming
 from gateway.execution.run import PlanExecutor, PlanExhausted, RunContext, recorded_attempt
 from gateway.execution.structured_output import EMULATED, HeldAnswer, StructuredOutput, WholeAnswer, held
 from gateway.execution.upstream_client import Answer, ConfigChanged
-from gateway.features.shadow.traffic import MAX_CHARACTERS, ShadowTraffic, transcript
+from gateway.features.feature import Watcher
 from gateway.model.config_version import ConfigVersion, Region
 from gateway.model.decision import Plan, RefusalCode, Refused
 from gateway.model.deployment import Deployment
@@ -36,6 +36,7 @@ from gateway.policy.labels import labelling_of, without_labels
 from gateway.policy.reasoning_seal import REASONING_STATE, ReasoningSeal, has_state, seal_of
 from gateway.policy.refusals import not_offered
 from gateway.policy.region_text import with_region_text, without_profile_message
+from gateway.policy.transcript import MAX_CHARACTERS, transcript
 from gateway.service.assistants import find_assistant
 from gateway.service.decider import Decider
 from gateway.service.exchange import AnswerStyle, Exchange, HeldBody
@@ -58,19 +59,6 @@ from providers.reading.json_object import emulated_fields
 from providers.value import change
 
 _OTHER_MODEL = "the configuration has changed while the request was answered: repeat the request"
-
-
-@dataclass(slots=True)
-class PromptUses:
-    """Further uses of prompts, which an operator can turn on.
-
-    Attributes:
-        shadows: Sends a share of the prompts to a shadow deployment.
-        log: Logs the text of a request in regions with `log_prompts`.
-    """
-
-    shadows: ShadowTraffic | None = None
-    log: Callable[[Record, str], None] | None = None
 
 
 class Turn(msgspec.Struct):
@@ -136,7 +124,7 @@ class ChatService:
         limits: ClientLimits,
         clock: Callable[[], float] = time.time,
         consent_key: bytes | None = None,
-        uses: PromptUses | None = None,
+        log_prompt: Callable[[Record, str], None] | None = None,
     ) -> None:
         """Create the service for one event loop.
 
@@ -147,17 +135,16 @@ class ChatService:
             limits: Admits requests under the limits of clients.
             clock: Unix time.
             consent_key: Signs consent tokens if the config has no key for them.
-            uses: Further uses of prompts.
+            log_prompt: Logs the text of a request in regions with `log_prompts`.
         """
         key = consent_key or secrets.token_bytes(32)
         self.decider = Decider(current, locations, executor.health, clock, key)
         self.executor = executor
         self._limits = limits
         self.shared_limits: SharedClientLimits | None = None
-        uses = uses or PromptUses()
-        self._shadows = uses.shadows
+        self.watchers: tuple[Watcher, ...] = ()
         self._passed_texts = PassedTexts()
-        self._log_prompt = uses.log
+        self._log_prompt = log_prompt
 
     # --- the order of all steps -------------------------------------------------------------------
 
@@ -265,13 +252,14 @@ class ChatService:
             self._log(record, request)
         answer = await self._answer_decided(exchange)
         record.first_s = time.monotonic() - record.started_at
-        shadow = None
-        if self._shadows is not None and exchange.assistant.shadows:
-            shadow = self._shadows.begin(exchange.config, exchange.location, record, answer)
-        shadowed = None
-        if shadow is not None:
-            answer = shadow.captured(answer)
-            shadowed = exchange.config, exchange.location, exchange.locale, request
+        watches, watched = [], None
+        if exchange.assistant.is_watched:
+            for watcher in self.watchers:
+                if (watch := watcher.begin(exchange.config, exchange.location, record, answer)) is not None:
+                    answer = watch.captured(answer)
+                    watches.append(watch)
+        if watches:
+            watched = exchange.config, exchange.location, exchange.locale, request
         elif not exchange.assistant.resume:
             # Nothing holds the request below this line, and its answer may take minutes.
             body.release()
@@ -281,9 +269,11 @@ class ChatService:
         del answer
         if sending is not None:
             await sending
-        if self._shadows is not None and shadow is not None and shadowed is not None:
+        if watched is not None:
             record.total_s = time.monotonic() - record.started_at
-            self._shadows.offer(shadow, with_region_text(*shadowed)[0], body.size_bytes)
+            sent, _ = with_region_text(*watched)
+            for watch in watches:
+                watch.ended(sent, body.size_bytes)
 
     async def _answer_input(self, exchange: Exchange, request: InputRequest) -> None:
         """Answer a request for embeddings or moderations, call by call."""

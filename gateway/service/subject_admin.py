@@ -1,6 +1,6 @@
 """Export and erase what an installation holds of one end user: for the admin API and for the command `gateway subject`.
 
-Rows, totals and budgets name an end user by pseudonym. Results of shadow traffic and receipts name none: they are found
+Rows, totals and budgets name an end user by pseudonym. The data of features and receipts name none: they are found
 by the request ids of the rows. docs/prove/personal-data.md lists every place, and what an erasure leaves.
 """
 
@@ -10,9 +10,7 @@ import sys
 import time
 from contextlib import closing, suppress
 
-import msgspec
-
-from gateway.features.shadow.state import remove_shadow_requests, shadow_records_of
+from gateway.features.running import KEPT
 from gateway.model.config_version import ConfigVersion
 from gateway.model.kept_metadata import StoredRequest
 from gateway.operator_errors import StateError
@@ -30,14 +28,15 @@ from gateway.usage.usage_row import UsageRow, decode_row, row_data
 
 _BY = ("day", "client", "user", "model")
 _CHAINED = "each line has the hash of the line before it, so none can be removed"
-_OTHER_INSTANCES = "shadow texts go within 10 seconds, or at the next start; receipts are exported there"
+_NOUNS = " and ".join(kept.noun for kept in KEPT)
+_OTHER_INSTANCES = f"{_NOUNS} go within 10 seconds, or at the next start; receipts are exported there"
 _KEPT_RECEIPT = "no end user is in it, and its request id leads to none after an erasure; it is deleted after"
 _ELSEWHERE = (
     ("logs and traces", "they name no end user, but request id, client and territory; delete them where they are kept"),
     ("logged prompts", "lines of regions with `log_prompts` have texts; delete them by the request ids of the export"),
     ("backups", "copies that were made earlier; delete them, or erase again after a restore"),
     ("providers", "what they keep of prompts and answers; ask each one of the rows"),
-    ("reports of `gateway evaluate --shadow`", "texts that were copied to the directory of the run"),
+    *(place for kept in KEPT for place in kept.elsewhere),
     ("free pages of `journal/` and of PostgreSQL", "pseudonyms, until the pages are used again"),
 )
 
@@ -66,7 +65,7 @@ class SubjectAdmin:
             "subject": {"user": user, "client": client, "pseudonyms": person.pseudonyms},
             "usage": {"rows": [row_data(row) for row in rows], "totals": totals},
             "budgets": self._counters(user, client),
-            "shadow": [msgspec.to_builtins(record) for _, record in shadow_records_of(self._directory, requests)],
+            **{kept.member: kept.export(self._directory, requests) for kept in KEPT},
             "receipts": receipts_of(self._directory, requests),
             "elsewhere": self._elsewhere(person),
         }
@@ -81,7 +80,7 @@ class SubjectAdmin:
         requests = _requests(rows)
         receipts = len(receipts_of(self._directory, requests))
         # First, because the rows lead to it: a command that failed can be repeated.
-        shadow = remove_shadow_requests(self._directory, requests)
+        of_features = {kept.member: kept.erase(self._directory, requests) for kept in KEPT}
         with closing(ledger_of(self._config, self._directory)) as ledger:
             changed_rows, totals = ledger.erase(person, at_ns, requests)
             with closing(Journal.open(self._directory / FOLDER)) as journal:
@@ -97,7 +96,7 @@ class SubjectAdmin:
             "usage_rows": changed_rows + len(waiting),
             "daily_totals": totals,
             "budgets": self._budgets.drop_user(person.pseudonyms, clients, every=client is None),
-            "shadow": shadow,
+            **of_features,
         }
         self._admin.note("subject_erased", {"client": client or "", **erased})
         self._admin.compact()

@@ -23,10 +23,9 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 
-from gateway.features.shadow.state import remove_shadow_requests
 from gateway.files import path_exists
 from gateway.model.config_version import ConfigVersion
-from gateway.model.kept_metadata import regions_without_callers
+from gateway.model.kept_metadata import StoredRequest, regions_without_callers
 from gateway.operator_errors import StateError
 from gateway.undo import undone_on_failure
 from gateway.usage.amounts import NANO
@@ -75,6 +74,8 @@ class LedgerWriter:
         clock: Returns Unix time.
         ledger: The shared ledger, which may be unreachable at first. Default: the SQLite ledger of the directory.
         recovered: Called with the number of calls that killed processes left open, after their rows were written.
+        erase: Removes the data that this instance keeps of requests of a person whom another one was asked to erase.
+            It may raise StateError.
 
     Raises:
         StateError: The ledger cannot be used.
@@ -93,7 +94,9 @@ class LedgerWriter:
         clock: Callable[[], float] = time.time,
         ledger: Ledger | None = None,
         recovered: Callable[[int], None] = lambda _number: None,
+        erase: Callable[[list[StoredRequest]], object] = lambda _requests: None,
     ) -> None:
+        self._erase = erase
         self._recovered = recovered
         self._rules = rules
         self._failed = failed
@@ -306,7 +309,7 @@ class LedgerWriter:
         """Remove what this instance keeps of the requests of persons whom another one was asked to erase."""
         try:
             for name, requests in self._ledger.erasures(self._erased):
-                remove_shadow_requests(self._directory, requests)
+                self._erase(requests)
                 self._erased.add(name)
         except StateError as error:
             self._failed(f"the erasure of an end user can't be done here yet: {error}")

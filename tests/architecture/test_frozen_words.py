@@ -41,7 +41,6 @@ from gateway.config.schema.file import schema_json
 from gateway.config.yaml_document import parse_yaml
 from gateway.features.shadow.model import ShadowRecord
 from gateway.features.shadow.state import ShadowStore
-from gateway.features.shadow.traffic import transcript
 from gateway.features.shadow.views import ShadowNote
 from gateway.model.caller import TraceContext
 from gateway.model.config_version import ConfigVersion
@@ -63,6 +62,7 @@ from gateway.model.schedule import Phase, Schedule, ScheduleProgress, ScheduleSt
 from gateway.model.status import Changes, Finding, Reload, Status, WorkerStatus
 from gateway.policy.consent import Consenting
 from gateway.policy.territory_answers import answer_changes
+from gateway.policy.transcript import transcript
 from gateway.settings import Settings
 from gateway.state.receipts import receipt_of
 from gateway.state.schedules import ScheduleStore

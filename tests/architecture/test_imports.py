@@ -60,6 +60,7 @@ HOMES = {
     "asyncpg": ("gateway/usage/postgres.py",),
     "libvalkey": ("gateway/usage/valkey_connection.py",),
     "msgspec": (
+        "gateway/features",
         "gateway/model",
         "gateway/execution",
         "gateway/policy",

@@ -148,9 +148,9 @@ def is_allowed(importer: str, imported: str) -> bool:
         ("gateway.policy.fence", "gateway.geoip", True),
         ("gateway.model.location", "gateway", True),  # the version of the package
         ("gateway.state.audit", "gateway.unheard_of", False),
-        ("gateway.service.explain", "gateway.features.any.running", True),
+        ("gateway.service.explain", "gateway.features.running", True),
         ("gateway.config.compile", "gateway.features.any.config", True),
-        ("gateway.config.compile", "gateway.features.any.running", False),
+        ("gateway.config.compile", "gateway.features.running", False),
         ("gateway.model.assistant", "gateway.features.any.model", True),
         ("gateway.model.assistant", "gateway.features.any.config", False),
         ("gateway.features.any.state", "gateway.features.any.config", False),  # siblings, as their layers are

@@ -22,7 +22,7 @@ def _with_shadows(scope: AssistantScope, section: AssistantSection, assistant: A
         has_route = scope.has_route(path, section, assistant.name, region)
         if has_route and (valid := _shadow(scope, path, region, shadow)) is not None:
             compiled[region] = valid
-    return replace(assistant, shadows=compiled)
+    return replace(assistant, shadows=compiled, is_watched=assistant.is_watched or bool(compiled))
 
 
 def _shadow(scope: AssistantScope, path: KeyPath, name: str, section: ShadowSection) -> Shadow | None:

@@ -31,6 +31,7 @@ from gateway.model.kept_metadata import may_keep
 from gateway.model.location import Location
 from gateway.model.record import AttemptRecord, Decided, Record
 from gateway.policy.routing import judge_alone
+from gateway.policy.transcript import MAX_CHARACTERS, transcript
 from gateway.usage.accounting import Accounting
 from gateway.usage.refusals import CallRefused
 from providers.chat import (
@@ -40,7 +41,6 @@ from providers.chat import (
     ChoiceFinish,
     FinishReason,
     ImageDelta,
-    Message,
     RefusalDelta,
     StreamEvent,
     TextDelta,
@@ -58,23 +58,8 @@ from providers.value import Value, replace
 
 MAX_RUNNING = 8
 MAX_BODY_BYTES = 1024 * 1024
-MAX_CHARACTERS = 64 * 1024
-"""The most that is kept of one text."""
 _MAX_EVENTS = 100_000
 _IDENTITY = frozenset({"metadata", "prompt_cache_key", "safety_identifier"})
-
-
-def transcript(request: ChatRequest) -> str:
-    """Return the messages as text, one `role: …` each, without images and calls. A long text is cut at its start.
-
-    It is used by the two features that store prompts if an operator turns them on: shadow traffic and the prompt log.
-    """
-    return "\n".join(map(_line, request.messages))[-MAX_CHARACTERS:]
-
-
-def _line(message: Message) -> str:
-    role = type(message).__name__.removesuffix("Message").lower()
-    return f"{role}: {text_of(message.content)}"
 
 
 def anonymous(request: ChatRequest) -> ChatRequest:
@@ -161,6 +146,7 @@ class ShadowTurn(Value, frozen=True):
         config: The version that the request was answered by.
         location: Where the caller is.
         record: The record of the request.
+        offer: Sends the shadow request.
         capture: Keeps the client's answer, if texts are kept. A stream is then read from there.
     """
 
@@ -169,6 +155,7 @@ class ShadowTurn(Value, frozen=True):
     config: ConfigVersion
     location: Location
     record: Record
+    offer: Callable[[ShadowTurn, ChatRequest, int], None]
     capture: AnswerCapture | None = None
 
     def captured(self, answer: Answer) -> Answer:
@@ -176,6 +163,10 @@ class ShadowTurn(Value, frozen=True):
         if self.capture is None or answer.stream is None:
             return answer
         return replace(answer, stream=self.capture.stream)
+
+    def ended(self, request: ChatRequest, body_bytes: int) -> None:
+        """See `WatchedChat`."""
+        self.offer(self, request, body_bytes)
 
     def client_answer(self) -> str | None:
         """Return the client's answer if it was captured and can be compared. A resumed answer is from two models."""
@@ -189,11 +180,13 @@ class ShadowSink(Value, frozen=True):
         store: Keeps a record. It may take its time.
         count: Adds one to the counter with these labels and this outcome.
         time: Adds a time in seconds to the histogram with these labels.
+        close: Closes the store.
     """
 
     store: Callable[[ShadowRecord], Awaitable[None]]
     count: Callable[[tuple[str, str, str, str]], None]
     time: Callable[[tuple[str, str, str], float], None]
+    close: Callable[[], None] = lambda: None
 
 
 class ShadowTraffic:
@@ -255,7 +248,7 @@ class ShadowTraffic:
             shadow = replace(shadow, keep_text=False)
         capture = AnswerCapture(answer) if shadow.keep_text else None
         labels = assistant.name, region.name, shadow.deployment.name
-        return ShadowTurn(shadow, labels, config, location, record, capture)
+        return ShadowTurn(shadow, labels, config, location, record, self.offer, capture)
 
     def offer(self, turn: ShadowTurn, request: ChatRequest, body_bytes: int) -> None:
         """Send the shadow request, unless a check prevents it. Call this when the client has its answer.
@@ -381,10 +374,11 @@ class ShadowTraffic:
         await asyncio.gather(*self._running, return_exceptions=True)
 
     async def aclose(self) -> None:
-        """Cancel the shadow requests that run."""
+        """Cancel the shadow requests that run, and close the store."""
         for task in self._running:
             task.cancel()
         await self.settle()
+        self._sink.close()
 
 
 def _own_record(turn: ShadowTurn) -> Record:

@@ -1,0 +1,16 @@
+"""All features, in the order in which a chat passes them, with the data that they keep."""
+
+from __future__ import annotations
+
+from gateway.features.feature import Feature, KeptData, Process, Watcher
+from gateway.features.minors.feature import MINORS
+from gateway.features.shadow.feature import SHADOW
+
+FEATURES: tuple[Feature, ...] = (MINORS, SHADOW)
+KEPT: tuple[KeptData, ...] = tuple(feature.kept for feature in FEATURES if feature.kept is not None)
+
+
+def watchers_of(process: Process) -> tuple[Watcher, ...]:
+    """Return the watchers of a process."""
+    begun = [feature.watcher(process) for feature in FEATURES if feature.watcher is not None]
+    return tuple(watcher for watcher in begun if watcher is not None)
