@@ -12,6 +12,8 @@
 #
 # --build-arg COMMIT=$(git rev-parse --short=12 HEAD) adds the commit to the version of a build that is not a release.
 #
+# Python in the base image is an optimised build (PGO and LTO); `gateway doctor` warns if that of another base is not.
+#
 # For a build that can be repeated, pin the base image by its digest. This prints the digest:
 #
 #   docker buildx imagetools inspect python:3.13-slim --format '{{.Manifest.Digest}}'
