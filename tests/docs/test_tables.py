@@ -22,6 +22,7 @@ from gateway.config.schema.file import GatewaySection
 from gateway.config.shape import UNSUPPORTED_KEYS
 from gateway.execution.retry import FLOOR, WINDOW_S, FailureRule, rule_of
 from gateway.execution.run import PlanExhausted
+from gateway.features.views import NO_NOTES
 from gateway.model.decision import SkipReason
 from gateway.model.location_rules import LocationRules
 from gateway.model.record import AttemptAction, AttemptDecision, AttemptRecord, Bound, DecisionReason
@@ -125,9 +126,17 @@ def test_request_fields_are_those_of_the_sdk() -> None:
 def test_receipt_fields_page_lists_the_keys_of_a_receipt() -> None:
     tree = ast.parse(inspect.getsource(receipt_of))
     returned = [node.value for node in ast.walk(tree) if isinstance(node, ast.Return)]
-    keys = [key for value in returned if isinstance(value, ast.Dict) for key in value.keys]
-    # The names of the version are unpacked into the dictionary.
-    named = [name for key in keys for name in ([ast.literal_eval(key)] if key else VERSION_NAMES)]
+    items = [
+        item for value in returned if isinstance(value, ast.Dict) for item in zip(value.keys, value.values, strict=True)
+    ]
+    # The names of the version and the notes of features are unpacked into the dictionary.
+    named = [
+        name
+        for key, value in items
+        for name in (
+            [ast.literal_eval(key)] if key else VERSION_NAMES if "version_fields" in ast.unparse(value) else NO_NOTES
+        )
+    ]
     assert first_words(docs_table("| receipt field | meaning")) == named
 
 
