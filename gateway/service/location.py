@@ -65,10 +65,14 @@ def _located(config: ConfigVersion, client: Client | None, reports: Reports) -> 
 
 
 class Lookup(Protocol):
-    """Answers the questions of one signal under one config's rules, with data that it loads."""
+    """Answers the questions of one signal under one config's rules, with data that it may load."""
 
     rules: Any
-    kept: RefreshingCache[Any]
+
+    @property
+    def kept(self) -> RefreshingCache[Any] | None:
+        """The loaded data. None if it loads nothing."""
+        ...
 
     async def answer(self, question: Any) -> Hashable:
         """Return the report of the signal."""
@@ -119,7 +123,7 @@ class LocationService:
     def prepare(self, rules: LocationRules) -> None:
         """Begin to load what these rules need, so that the first request does not have to wait for it."""
         for name in LOOKUPS:
-            if (lookup := self._lookup(name, rules)) is not None:
+            if (lookup := self._lookup(name, rules)) is not None and lookup.kept is not None:
                 lookup.kept.now()
 
     async def locate(self, config: ConfigVersion, caller: Caller) -> Located:
@@ -170,7 +174,8 @@ class LocationService:
     async def aclose(self) -> None:
         """Stop loading."""
         for lookup in self._lookups.values():
-            await lookup.kept.aclose()
+            if lookup.kept is not None:
+                await lookup.kept.aclose()
 
     def _lookup(self, name: str, rules: LocationRules) -> Lookup | None:
         settings = SIGNALS[name].settings

@@ -7,23 +7,12 @@ import json
 import httpx
 import pytest
 
-from tests.kit.input_gateway import CONFIG, EMBEDDINGS, MODERATIONS, InputGateway, vectors_of
+from tests.gateway.api.simple_requests import CHATS, INPUTS, streamed
+from tests.kit.input_gateway import CONFIG, InputGateway, vectors_of
 
 MARK = "vendor-mark"
 HIDDEN = CONFIG.merge("assistants: {assistant: {reveal_model: false}}", "secrets: {identity: '${ID}'}")
 HEAD = {"id": f"{MARK}-id", "model": f"{MARK}-model", "created": 1, "system_fingerprint": MARK, "service_tier": MARK}
-ASKED = {"role": "user", "content": "hello"}
-CHATS = {
-    "chat": ("/v1/chat/completions", {"model": "assistant", "messages": [ASKED]}),
-    "completions": ("/v1/completions", {"model": "assistant", "prompt": "hello"}),
-    "responses": ("/v1/responses", {"model": "assistant", "input": "hello"}),
-    "messages": ("/v1/messages", {"model": "assistant", "max_tokens": 9, "messages": [ASKED]}),
-    "gemini": ("/v1beta/models/assistant:generateContent", {"contents": [{"role": "user", "parts": [{"text": "a"}]}]}),
-}
-INPUTS = {
-    "embeddings": (EMBEDDINGS, {"model": "assistant", "input": "hello"}),
-    "moderations": (MODERATIONS, {"model": "assistant", "input": "hello"}),
-}
 
 
 def provider(request: httpx.Request) -> httpx.Response:
@@ -45,12 +34,6 @@ def provider(request: httpx.Request) -> httpx.Response:
 def refusing(_: httpx.Request) -> httpx.Response:
     error = {"message": f"{MARK} refuses", "type": MARK, "param": MARK, "code": MARK, "id": MARK}
     return httpx.Response(400, json={"error": error, "id": MARK}, headers={"x-request-id": MARK})
-
-
-def streamed(path: str, body: dict[str, object]) -> tuple[str, dict[str, object]]:
-    if "generateContent" in path:
-        return path.replace("generateContent", "streamGenerateContent") + "?alt=sse", body
-    return path, {**body, "stream": True}
 
 
 def whole_text(response: httpx.Response) -> str:

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import httpx
@@ -23,6 +24,7 @@ from gateway.execution.resume_request import (
     is_resumable,
     resume_request,
     summed,
+    why_too_long,
 )
 from gateway.execution.run import RunContext
 from gateway.execution.upstream_client import Answer
@@ -407,6 +409,25 @@ def test_the_clients_own_beginning_stays_the_beginning() -> None:
     rest = resume_request(request, SentAnswer(" two, "), prefilled=False)
     assert rest.messages[1] == AssistantMessage("one, two, ")
     assert isinstance(rest.messages[2], UserMessage)
+
+
+@pytest.mark.parametrize(("characters", "fits"), [(400, True), (401, False)])
+def test_a_context_holds_as_many_tokens_as_it_has(characters: int, fits: bool) -> None:
+    step: Any = SimpleNamespace(deployment=SimpleNamespace(capabilities=SimpleNamespace(context_tokens=100)))
+    request = ChatRequest("a", (UserMessage("x" * characters),))
+    assert (why_too_long(request, step) is None) is fits
+    step.deployment.capabilities.context_tokens = None
+    assert why_too_long(request, step) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "words"), [("y" * 80, "y" * 80), ("z" + "y" * 80, "y" * 80), ("z " + "y" * 80, "y" * 80)]
+)
+def test_instruction_repeats_at_most_the_last_words(text: str, words: str) -> None:
+    request = ChatRequest("a", (UserMessage("x"),))
+    instruction = resume_request(request, SentAnswer(text), prefilled=False).messages[-1]
+    assert isinstance(instruction, UserMessage)
+    assert str(instruction.content).endswith(f"\n---\n{words}\n---")
 
 
 @given(st.text(), st.text(), st.integers(1, 1000))

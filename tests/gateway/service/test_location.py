@@ -60,7 +60,7 @@ class LocationSetup:
 
     def is_loaded(self) -> bool:
         lookups = self.signals._lookups.values()
-        return bool(lookups) and all(it.kept._loading is None for it in lookups)
+        return bool(lookups) and all(it.kept is None or it.kept._loading is None for it in lookups)
 
     async def claim(self, *tokens: str, rules: ClaimRules = RULES) -> ClaimReport | None:
         rules_of_all = LocationRules(signals=("claim",), own=(rules,))
@@ -351,3 +351,18 @@ async def test_missing_address_is_not_looked_up(setup: LocationSetup) -> None:
     reports = reports_of({"geoip": NOBODY})
     assert (await setup.signals.answer(rules, reports)).get("geoip") == NOBODY
     assert setup.noted == []
+
+
+async def test_lookup_that_loads_nothing_has_no_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Fixed:
+        rules, kept = RULES, None
+
+        async def answer(self, _: object) -> ClaimReport:
+            return GOOD
+
+    monkeypatch.setattr("gateway.service.location.LOOKUPS", {"claim": lambda *_: Fixed()})
+    setup = LocationSetup()
+    setup.signals.prepare(LocationRules(signals=("claim",), own=(RULES,)))
+    assert await setup.claim("a token") == GOOD
+    assert not setup.asked
+    await setup.signals.aclose()
