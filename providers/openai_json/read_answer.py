@@ -380,7 +380,6 @@ class ChatReader:
         self.sites = sites
         self._rule = rule or USUAL
         self._model = model
-        self._first: int | None = None
         self._details: dict[int, DetailCollector] = {}
         self._tags: dict[int, ThinkTags] = {}
         self._grown: dict[tuple[int, str], Growth] = {}
@@ -413,8 +412,6 @@ class ChatReader:
                 # Checked before the loop, because a body may contain millions.
                 assembler.fail(_TOO_MANY)
                 return
-            if self._first is None and len(choices) > 1:
-                self._first = 0  # of several choices, one has the number 0
             for entry in choices:
                 self._read_choice(entry if type(entry) is dict else _NOTHING, is_blocked)
         if usage and type(usage) is dict:
@@ -442,11 +439,6 @@ class ChatReader:
         # Most members of a choice are empty or absent, so that is checked before they are read.
         take, assembler = source.get, self.assembler
         index = (read_int(source, "index") or 0) if take("index") else 0
-        if self._first is None:
-            self._first = index
-        if self._first:
-            # Clients take the number as a place in a list, and some relays begin with 1. Choices are equal in rank.
-            index = 0 if index == self._first else index or self._first
         value = take("delta")
         delta: Mapping[str, object] = value if type(value) is dict else _NOTHING
         is_whole = False

@@ -1288,24 +1288,6 @@ def test_call_that_the_client_has_gets_no_signature() -> None:
     assert (call.arguments, call.signature) == ("{}", None)
 
 
-@pytest.mark.parametrize("count", [3, 40])
-@pytest.mark.parametrize(
-    ("numbers", "choices"), [([0], {0: 0}), ([1], {0: 1}), ([1, 0], {0: 1, 1: 0}), ([2, 0, 1], {0: 2, 1: 1, 2: 0})]
-)
-def test_first_choice_has_number_0(numbers: list[int], choices: dict[int, int], count: int) -> None:
-    """Some relays number the only choice 1, which clients take as a place in their list."""
-    parts = [(number, {"content": f"{number}-{piece} "}) for piece in range(count) for number in numbers]
-    chunks = [{"id": "c", "choices": [{"index": number, "delta": delta}]} for number, delta in parts]
-    ends = [{"id": "c", "choices": [{"index": number, "delta": {}, "finish_reason": "stop"}]} for number in numbers]
-    parser = COMPATIBLE.stream_parser(Target("m", "/v1", UNKNOWN_MODEL))
-    data = b"".join(b"data: " + json.dumps(one).encode() + b"\n\n" for one in (*chunks, *ends))
-    answer = fold((*parser.feed(data), *parser.close()))
-    texts = {choice.index: choice.message.content for choice in answer.choices}
-    assert texts == {
-        place: "".join(f"{number}-{piece} " for piece in range(count)) for place, number in choices.items()
-    }
-
-
 def test_members_that_are_no_state_are_not_carried() -> None:
     plain = {"name": "get_time", "arguments": "{}", "status": "completed", "object": "tool", "empty": "", "nothing": {}}
     assert answered_call("openai-compatible", {"tool_calls": [{**SIGNED_CALL, **plain, "count": 3}]}).signature is None
