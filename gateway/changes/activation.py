@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from gateway.changes.compile_job import CompiledState, CompileJob, Outcome, state_of
 from gateway.config.problems import Problem, dotted
-from gateway.features.views import compared
+from gateway.features.views import VIEWS
 from gateway.model.answer_change import AnswerChange
 from gateway.model.assistant import USES, Assistant
 from gateway.model.config_version import ConfigVersion
@@ -74,7 +74,7 @@ def _steps(config: ConfigVersion) -> Mapping[str, tuple[object, ...]]:
         f"{assistant.name}/{region}": (
             *assistant.route_words(region),
             assistant.schedules.get(region),
-            *compared(assistant, region),
+            *(value for view in VIEWS for value in view.compared(assistant, region)),
             *_of_other_kinds(assistant, region),
         )
         for name, assistant in config.assistants.items()

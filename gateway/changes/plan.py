@@ -10,7 +10,7 @@ from typing import Literal, TypeVar
 from gateway.changes.budget_changes import budget_changes, budget_notes
 from gateway.config.problems import KeyPath
 from gateway.config.sensitive_keys import without_secrets
-from gateway.features.views import PLAN_NAMES, further_recipients, plan_words
+from gateway.features.views import PLAN_NAMES, VIEWS, further_recipients
 from gateway.model.answer_change import AnswerChange
 from gateway.model.approval import Approval
 from gateway.model.assistant import USES, Assistant, Use
@@ -383,7 +383,7 @@ def _steps(assistant: Assistant | None, region: str, uses: Iterable[Use]) -> tup
     if (schedule := assistant.schedules.get(region)) is not None:
         shares = ", ".join(f"{stage.share:.0%}" for stage in schedule.stages)
         words.append(f"schedule of {schedule.candidate}: {shares} ({schedule.identity[:6]})")
-    words += plan_words(assistant, region)
+    words += [word for view in VIEWS for word in view.plan_words(assistant, region)]
     for use in uses:
         words += [f"{use}: {step}" for step in _steps_for(assistant, region, use)]
     for view in assistant.views[1:]:

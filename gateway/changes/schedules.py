@@ -85,10 +85,8 @@ class Scheduler:
         if self._store is None:
             if schedules:
                 logger().warning("schedules_off", detail=_OFF)
-            for view in VIEWS:
-                if view.off_without_state is not None and (off := view.off_without_state(config)) is not None:
-                    event, detail = off
-                    logger().warning(event, detail=detail)
+            for event, detail in (warning for view in VIEWS for warning in view.off_without_state(config)):
+                logger().warning(event, detail=detail)
             return config
         if is_pinned:
             self._freeze(config.version, schedules)

@@ -11,7 +11,7 @@ from gateway.config.fact_ages import dated, oldest_fact, unconfirmed_facts
 from gateway.config.limits_report import limit_lines
 from gateway.config.problems import Problem, dotted, visible
 from gateway.config.routes import ineligible_now
-from gateway.features.views import report_of_region, report_of_route
+from gateway.features.views import VIEWS
 from gateway.model.answer_change import territory_list
 from gateway.model.approval import Days
 from gateway.model.assistant import USES, Assistant, Use
@@ -237,8 +237,9 @@ def _region(region: Region, config: ConfigVersion) -> Iterator[str]:
             yield from _wrapped("      profile: ", ", ".join(locales))
     if (judges := config.moderation.get(region.name)) is not None:
         yield from _wrapped("      moderation: ", str(judges))
-    for heading, text in report_of_region(region):
-        yield from _wrapped(f"      {heading}: ", text)
+    for view in VIEWS:
+        for heading, text in view.report_region(region):
+            yield from _wrapped(f"      {heading}: ", text)
 
 
 def _has(config: ConfigVersion, region: Region, territory: str) -> bool:
@@ -280,7 +281,7 @@ def _assistant(assistant: Assistant, config: ConfigVersion, days: Days | None, g
         yield from _other_uses(assistant, config.regions[name], days, gaps)
         if schedule := assistant.schedules.get(name):
             yield from _wrapped("    schedule: ", _schedule(schedule))
-        for line in report_of_route(assistant, name):
+        for line in (line for view in VIEWS for line in view.report_route(assistant, name)):
             if isinstance(line, Deployment):
                 yield from _step("    - ", line, config.regions[name], days)
             else:

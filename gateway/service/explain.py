@@ -8,7 +8,7 @@ from textwrap import wrap
 from typing import Any, get_args
 
 from gateway.features.minors.policy import refuse_hours
-from gateway.features.views import explained
+from gateway.features.views import VIEWS
 from gateway.model.assistant import Assistant, Use
 from gateway.model.config_version import Client, ConfigVersion, Region
 from gateway.model.consent import NO_STATEMENT, ConsentStatement
@@ -87,7 +87,7 @@ def explain(request: PlainRequest, *, reveal_model: bool = True, to_operator: bo
     location = resolve(config, request.client, request.reports)
     assistant = _assistant_at(request, location)
     selection: dict[str, object] = {"intent": assistant.intent} if assistant.intents else {}
-    selection |= {member: value for member, value, _ in explained(location)}
+    selection |= {member: value for view in VIEWS for member, value, _ in view.explain(location)}
     decision, preference = _decide(request, location, assistant)
     if preference is not None:
         selection["preference"] = preference.fields(_first(decision))
@@ -373,7 +373,7 @@ def explain_text(request: PlainRequest) -> str:
     use = f" ({assistant.use})" if assistant.use != "chat" else ""
     lines = [f"assistant    {assistant.name}{use}", f"region       {_region_text(location)}"]
     lines += [f"intent       {assistant.intent}"] if assistant.intents else []
-    lines += [f"{member.replace('_', ' '):13}{text}" for member, _, text in explained(location)]
+    lines += [f"{member.replace('_', ' '):13}{text}" for view in VIEWS for member, _, text in view.explain(location)]
     if preference is not None:
         reason = preference.why_not_used(_first(decision))
         lines += _wrapped("preference   ", f"{request.prefer}: {f'not used ({reason})' if reason else 'used'}")

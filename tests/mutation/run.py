@@ -61,6 +61,7 @@ def _within(part: str) -> Callable[..., list[str]]:
 
 
 _config = _within("config")
+_features = _within("features")
 _api, _execution, _state = _within("api"), _within("execution"), _within("state")
 _changes, _server = _within("changes"), _within("server")
 _caller, _service, _usage = _within("api/caller"), _within("service"), _within("usage")
@@ -74,9 +75,9 @@ def _providers(*names: str) -> list[str]:
 MODULES: dict[str, list[str]] = {
     "gateway/policy/canary_schedule.py": [*_policy("fisher_exact"), *_policy("schedule")],
     "gateway/policy/consent.py": [*_policy("consent"), *_service("hand_off")],
-    "gateway/features/minors/policy.py": [*_policy("minors"), *_service("minors")],
-    "gateway/features/minors/model.py": [*_policy("minors"), *_service("minors")],
-    "gateway/features/minors/config.py": [*_policy("minors"), _BROKEN, *_service("minors")],
+    "gateway/features/minors/policy.py": [*_features("minors"), *_service("minors")],
+    "gateway/features/minors/model.py": [*_features("minors"), *_service("minors")],
+    "gateway/features/minors/config.py": [*_features("minors"), _BROKEN, *_service("minors")],
     "gateway/execution/moderated_stream.py": [
         *_execution("moderated_stream"),
         *_service("judged_streams", "moderated_chats", "held_answers"),
@@ -88,7 +89,7 @@ MODULES: dict[str, list[str]] = {
     "gateway/policy/routing.py": [
         *_policy("routing", "approvals", "canary_assignment", "fence", "consent"),
         "tests/evaluation/test_asking.py",
-        "tests/gateway/service/test_shadow_traffic.py",
+        "tests/gateway/features/test_shadow_traffic.py",
     ],
     "gateway/config/approvals.py": [*_config("approval_records"), _BROKEN, _COMPILE],
     "gateway/config/routes.py": [

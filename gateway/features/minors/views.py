@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from gateway.model.config_version import Region
 from gateway.model.location import Location
-from gateway.policy.feature_view import FeatureView
+from gateway.policy.feature_view import FeatureView, nothing
 
 
 def _report(region: Region) -> Iterator[tuple[str, str]]:
@@ -23,13 +23,13 @@ def _explain(location: Location) -> Iterator[tuple[str, object, str]]:
 
 
 MINORS_VIEW = FeatureView(
-    recipients=None,
+    recipients=nothing,
     report_region=_report,
-    report_route=None,
+    report_route=nothing,
     plan_names={"ages": "age bands"},
-    plan_words=None,
-    compared=None,
-    off_without_state=None,
+    plan_words=nothing,
+    compared=nothing,
+    off_without_state=nothing,
     explain=_explain,
     receipt=(),
     receipt_recipients=(),

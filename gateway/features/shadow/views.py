@@ -8,7 +8,7 @@ from gateway.model.assistant import Assistant
 from gateway.model.config_version import ConfigVersion
 from gateway.model.deployment import Deployment
 from gateway.model.record import AttemptRecord
-from gateway.policy.feature_view import FeatureView
+from gateway.policy.feature_view import FeatureView, nothing
 from providers.value import Value
 
 
@@ -29,15 +29,14 @@ def _plan_words(assistant: Assistant, region: str) -> Iterator[str]:
         yield f"shadow {shadow.deployment.name}: {shadow.share:.1%}{', texts kept' if shadow.keep_text else ''}"
 
 
-def _compared(assistant: Assistant, region: str) -> tuple[str, float, bool] | None:
-    shadow = assistant.shadows.get(region)
-    return (shadow.deployment.name, shadow.share, shadow.keep_text) if shadow is not None else None
+def _compared(assistant: Assistant, region: str) -> Iterator[tuple[str, float, bool]]:
+    if (shadow := assistant.shadows.get(region)) is not None:
+        yield shadow.deployment.name, shadow.share, shadow.keep_text
 
 
-def _off_without_state(config: ConfigVersion) -> tuple[str, str] | None:
-    if not any(assistant.shadows for assistant in config.assistants.values()):
-        return None
-    return "shadows_off", "shadows need GATEWAY_STATE_DIR: no request is sent to one"
+def _off_without_state(config: ConfigVersion) -> Iterator[tuple[str, str]]:
+    if any(assistant.shadows for assistant in config.assistants.values()):
+        yield "shadows_off", "shadows need GATEWAY_STATE_DIR: no request is sent to one"
 
 
 class ShadowNote(Value, frozen=True):
@@ -56,13 +55,13 @@ class ShadowNote(Value, frozen=True):
 
 SHADOW_VIEW = FeatureView(
     recipients=_recipients,
-    report_region=None,
+    report_region=nothing,
     report_route=_report,
     plan_names={},
     plan_words=_plan_words,
     compared=_compared,
     off_without_state=_off_without_state,
-    explain=None,
+    explain=nothing,
     receipt=("shadow",),
     receipt_recipients=("shadow",),
 )
