@@ -88,7 +88,7 @@ def test_a_table_is_the_same_in_another_process(table: ConfigVersion) -> None:
     names = [name for name in ConfigVersion.__dataclass_fields__ if name != "memo"]
     assert {name: getattr(there, name) for name in names} == {name: getattr(table, name) for name in names}
     assert SECRET in {secret.reveal() for item in there.deployments.values() for secret in item.credentials}
-    assert "c0ffee" not in repr(WorkerSettings("lean", 2.5, "json", "info", 500, bytes.fromhex("c0ffee")))
+    assert "c0ffee" not in repr(WorkerSettings(2.5, "json", "info", 500, bytes.fromhex("c0ffee")))
 
 
 def test_signing_module_is_imported_when_a_table_is_unpacked(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,7 +26,7 @@ from gateway.settings import Settings
 from tests.kit.scripted_server import turns, until
 
 GRACE_S = 5.0
-SETTINGS = WorkerSettings("lean", GRACE_S, "json", "info", 0, bytes(1))
+SETTINGS = WorkerSettings(GRACE_S, "json", "info", 0, bytes(1))
 FIRST: Any = SimpleNamespace(version="v1")
 OVERTIME_S = 3.0
 LIMIT_S = 30
