@@ -1,7 +1,7 @@
 """The chat endpoint of all dialects: read a request's headers and body, and write its answer or its error.
 
-`ChatEndpoint` makes an `HttpExchange` for each request, passes it to `ChatService.handle`, and sends the errors that
-this raises to the client.
+`ChatEndpoint` makes an `HttpExchange` for each request. `HttpExchange.answer` has the order of all steps, from the
+headers to the answer; the errors that they raise are sent to the client.
 
 The dialect of the request decodes what is read and encodes what is written. There is one writer for a whole answer and
 one for a stream. Both first try to write everything at once, which needs no wait and no further task switch. An error
@@ -61,7 +61,7 @@ from gateway.execution.answer_stream import AnswerStream
 from gateway.execution.deadline import Deadline, Sweep
 from gateway.execution.run import PlanExhausted
 from gateway.execution.upstream_client import Answer
-from gateway.model.caller import RequestContext, RequestHeaders
+from gateway.model.caller import Caller, RequestContext, RequestHeaders
 from gateway.model.config_version import ConfigVersion
 from gateway.model.input_requests import InputAnswer
 from gateway.model.moderation import NoVerdict
@@ -73,7 +73,7 @@ from gateway.service.exchange import AnswerStyle, Exchange
 from gateway.undo import undone_on_failure
 from gateway.usage.client_limits import LimitReached
 from gateway.usage.refusals import CallRefused
-from providers.chat import ChatCompletion
+from providers.chat import ChatCompletion, ChatRequest
 
 Receive = Callable[[], Any]
 Send = Callable[[Any], Any]
@@ -129,12 +129,7 @@ class ChatEndpoint:
         return self.answer(scope, receive, send, OPENAI_CHAT)
 
     async def answer(
-        self,
-        scope: Any,
-        receive: Receive,
-        send: Send,
-        dialect: Dialect,
-        handle: Callable[[HttpExchange], Awaitable[None]] | None = None,
+        self, scope: Any, receive: Receive, send: Send, dialect: Dialect, counting: CountingDialect | None = None
     ) -> None:
         """Answer one request in this dialect. Never raises on what a client or a provider does.
 
@@ -143,14 +138,14 @@ class ChatEndpoint:
             receive: ASGI's `receive`.
             send: ASGI's `send`.
             dialect: The dialect of this request.
-            handle: Answers the request. None: the service answers it as a chat.
+            counting: The same dialect, if the tokens of the request are counted. None: it is answered.
         """
         started_at = time.monotonic()
         self.in_flight += 1
         record = Record("", started_at, "", route=dialect.route)
         exchange = HttpExchange(self, scope, receive, send, record, dialect)
         try:
-            await (self.service.handle if handle is None else handle)(exchange)
+            await exchange.answer(self.service, counting)
         except ClientGone:
             record.outcome = record.outcome_if_left
         except asyncio.CancelledError:
@@ -168,13 +163,7 @@ class ChatEndpoint:
 
     async def count_tokens(self, scope: Any, receive: Receive, send: Send, dialect: CountingDialect) -> None:
         """Answer how many tokens a prompt has: as a server of one's own counts, or by an estimate."""
-
-        async def count(exchange: HttpExchange) -> None:
-            tokens, is_estimated = await self.service.count_tokens(exchange)
-            headers = {"x-gateway-estimated": "true"} if is_estimated else {}
-            await exchange.respond_plain(dialect.encode_count(tokens), headers)
-
-        await self.answer(scope, receive, send, dialect, count)
+        await self.answer(scope, receive, send, dialect, dialect)
 
     @property
     def open_streams(self) -> int:
@@ -251,14 +240,60 @@ class HttpExchange(Exchange):
         # If something wraps `send`, as CORS does, it must see the head of the answer: then nothing is written directly.
         self._direct = cycle if cycle is not None and cycle.send == send else None
 
+    async def answer(self, service: ChatService, counting: CountingDialect | None = None) -> None:
+        """Answer the request. `counting`: its dialect, if it is answered with the number of its tokens.
+
+        Client and location are checked by the headers alone, before any byte of the body is read.
+        """
+        record = self.record
+        self.identify(service.decider.current())
+        with await service.admitted(self):
+            self.start()
+            with await self.body() as body:
+                if service.decider.current() is not self.config:
+                    await service.decider.begin_again(self)
+                self.decode(body)
+                if counting is not None:
+                    await self._respond_count(counting, *await service.count_tokens(self))
+                    return
+                request = self.request
+                if not isinstance(request, ChatRequest):
+                    answer = await service.answer_input(self, request)
+                    record.first_s = time.monotonic() - record.started_at
+                    if (sending := self.respond(answer)) is not None:
+                        await sending
+                    return
+                answer = await service.answer_chat(self, request)
+                record.first_s = time.monotonic() - record.started_at
+                watched = None
+                if self.assistant.is_watched:
+                    answer, watched = service.watched(self, request, answer)
+                if watched is None and not self.assistant.resume:
+                    # Nothing holds the request below this line, and its answer may take minutes.
+                    body.release()
+                del request, self.request
+                sending = self.respond(answer)
+                # Its texts take up to four times the memory of their bytes.
+                del answer
+                if sending is not None:
+                    await sending
+                if watched is not None:
+                    record.total_s = time.monotonic() - record.started_at
+                    watched.ended(body.size_bytes)
+
     # --- reading ----------------------------------------------------------------------------------
 
+    def read_caller(self, config: ConfigVersion) -> Caller:
+        """See Exchange. A failed key is counted, and the request gets its id, only once."""
+        return read_caller(config, self._headers)
+
     def identify(self, config: ConfigVersion) -> None:
-        """See Exchange. The caller of a head that came before on this connection is known already."""
+        """Set `caller` from the headers. The caller of a head that came before on this connection is known already.
+
+        Raises ApiError.
+        """
         self.config = config
-        if self._context is not None:
-            self.caller = read_caller(config, self._headers)
-            return
+        self.record.config_version = config.version
         known = known_caller(self._head, config)
         # Only with the body at hand: the known headers have the length of another body.
         if known is not None and (body := self._take_received_body()) is not None:
@@ -286,7 +321,10 @@ class HttpExchange(Exchange):
         record.trace = context.trace
 
     def start(self) -> None:
-        """See Exchange. A client may shorten the time of its request."""
+        """Check the headers that describe the body, and start the deadline, which the client may shorten.
+
+        Raises ApiError.
+        """
         if self._to_remember is not None:
             check_content_headers(self._headers, self._client_bytes)
             if b"content-encoding" in self._headers.headers:
@@ -298,7 +336,7 @@ class HttpExchange(Exchange):
             self.deadline.shorten(timeout_s(self._context.timeout))
 
     async def body(self) -> BodyLease:
-        """See Exchange."""
+        """Read the whole body. Raises ApiError."""
         limits = self._endpoint.body_limits
         body, self._received_body = self._received_body, None
         if body is None:
@@ -342,8 +380,11 @@ class HttpExchange(Exchange):
             room.settle(len(body))
             return BodyLease(body, room)
 
-    def decode(self, body: BodyLease) -> None:  # type: ignore[override]  # the body that `body` returned
-        """See Exchange. A stream is counted against the limit of streams."""
+    def decode(self, body: BodyLease) -> None:
+        """Set `request`. The bytes are released. From now on a disconnect of the client cancels the request.
+
+        A stream is counted against the limit of streams. Raises ApiError.
+        """
         request = self.request = self._dialect.decode(body.take())
         self.record.stream = request.stream
         if request.stream:
@@ -431,7 +472,11 @@ class HttpExchange(Exchange):
             self.record.shown.dropped |= {f"anthropic-beta.{value.strip()}" for value in values if value.strip()}
 
     def respond(self, answer: Answer) -> Awaitable[None] | None:
-        """See Exchange."""
+        """Encode the answer in `style`, and write it now if the client takes it without a wait; then return None.
+
+        Otherwise return an awaitable that writes the rest. It does not hold a whole answer, for which a slow client may
+        take minutes.
+        """
         self._stop_waiting()
         style = self.style
         self._note_own_names()
@@ -477,10 +522,11 @@ class HttpExchange(Exchange):
                 return None
         return self._write_within(self.deadline.left_s(committed=True), self._write_stream(stream, style))
 
-    async def respond_plain(self, body: bytes, headers: Mapping[str, str]) -> None:
-        """Write a small body that is not an answer of a provider."""
+    async def _respond_count(self, dialect: CountingDialect, tokens: int, is_estimated: bool) -> None:
+        """Write how many tokens a prompt has."""
         self.record.shown.status = 200
-        await self._write_response(200, body, headers)
+        headers = {"x-gateway-estimated": "true"} if is_estimated else {}
+        await self._write_response(200, dialect.encode_count(tokens), headers)
 
     async def _write_within(self, limit_s: float, writing: Awaitable[None]) -> None:
         try:

@@ -24,10 +24,12 @@ from gateway.execution.pseudonyms import pseudonymous
 from gateway.execution.redaction import redacted, redacting
 from gateway.execution.transport import TURN_BYTES, Transport, UpstreamResponse, sent_anew
 from gateway.execution.upstream_request import UpstreamRequest, upstream_request
+from gateway.model.config_version import ConfigVersion, Region
 from gateway.model.decision import Step
 from gateway.model.deployment import Deployment
 from gateway.model.input_requests import InputAnswer, ServedRequest, measured_as_chat
 from gateway.model.resilience import DEFAULT_RESILIENCE, Resilience
+from gateway.policy.fence import lacking_approval
 from gateway.usage.accounting import CallUsage, RequestUsage
 from gateway.usage.refusals import CallRefused
 from providers.adapter import STREAM_OPTIONS, CountsTokens, StreamParser
@@ -70,6 +72,31 @@ class Withdrawn(Exception):
 
 class ConfigChanged(Exception):
     """Another config version is active by now, and decides anew. Nothing was sent under the former one since then."""
+
+
+class StillActive(Value, frozen=True):
+    """A `StillAllowed` of the plan of a config version: its steps may be taken while that version is active.
+
+    Attributes:
+        current: Returns the active config version.
+        config: The version that has decided the plan.
+        region: The region of the plan.
+        clock: Unix time.
+    """
+
+    current: Callable[[], ConfigVersion]
+    config: ConfigVersion
+    region: Region
+    clock: Callable[[], float]
+
+    def __call__(self, step: Step) -> str | None:
+        """Return why a step may no longer be taken, or None if it may. Raises ConfigChanged."""
+        if self.current() is not self.config:
+            raise ConfigChanged
+        # The same version still allows the same steps, unless an approval has ended meanwhile.
+        if not self.region.approvals_required:
+            return None
+        return lacking_approval(self.region, step.deployment, self.clock())
 
 
 class Answer(Value, frozen=True):

@@ -1,7 +1,6 @@
-"""Answer requests. `ChatService.handle` defines the order of all steps, from the headers to the answer.
+"""Answer requests that an endpoint has read. All that is known of a request is in its `Exchange`.
 
-Client and location are checked by the headers alone, before any byte of the body is read. All that is known of a
-request is in its `Exchange`.
+Client and location are checked by the headers alone (`ChatService.admitted`), before any byte of the body is read.
 """
 
 from __future__ import annotations
@@ -10,6 +9,7 @@ import asyncio
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import AbstractContextManager, nullcontext
 from copy import copy
 from dataclasses import replace
 from functools import partial
@@ -22,14 +22,16 @@ from gateway.execution.judging import Judge, PassedTexts
 from gateway.execution.resume import Resumption, resuming
 from gateway.execution.run import PlanExecutor, PlanExhausted, RunContext, recorded_attempt
 from gateway.execution.structured_output import EMULATED, HeldAnswer, StructuredOutput, WholeAnswer, held
-from gateway.execution.upstream_client import Answer, ConfigChanged
-from gateway.features.feature import Watcher
+from gateway.execution.upstream_client import Answer, ConfigChanged, StillActive
+from gateway.features.feature import WatchedChat, Watcher
 from gateway.model.config_version import ConfigVersion, Region
 from gateway.model.decision import Plan, RefusalCode, Refused
 from gateway.model.deployment import Deployment
 from gateway.model.hand_off import BarrierRule, HandOff, HandOffCause
 from gateway.model.input_requests import InputRequest, ServedRequest, needs_of_input, texts_of, use_of
+from gateway.model.location import Location
 from gateway.model.record import AnsweredBy, Record
+from gateway.model.region_text import Locale
 from gateway.model.route import Barrier
 from gateway.policy.hand_off import declines, hand_off_asked, shared
 from gateway.policy.labels import labelling_of, without_labels
@@ -39,7 +41,7 @@ from gateway.policy.region_text import with_region_text, without_profile_message
 from gateway.policy.transcript import MAX_CHARACTERS, transcript
 from gateway.service.assistants import find_assistant
 from gateway.service.decider import Decider
-from gateway.service.exchange import AnswerStyle, Exchange, HeldBody
+from gateway.service.exchange import AnswerStyle, Exchange
 from gateway.service.input_requests import EmbeddingSpace, InputCalls, calls_of, counted_anew, with_assistant
 from gateway.service.location import LocationService, locate
 from gateway.service.moderation import judge_input, judge_of, moderated
@@ -58,6 +60,7 @@ from providers.matching.requirements import requirements_of
 from providers.reading.json_object import emulated_fields
 from providers.value import change
 
+_UNLIMITED = nullcontext()
 _OTHER_MODEL = "the configuration has changed while the request was answered: repeat the request"
 
 
@@ -113,6 +116,22 @@ class Tier(msgspec.Struct):
     usage: RequestUsage | None = None
 
 
+class Watched(msgspec.Struct, frozen=True):
+    """A chat that features watch until its client has the answer, with what the text of its region is made of."""
+
+    watches: tuple[WatchedChat, ...]
+    config: ConfigVersion
+    location: Location
+    locale: Locale | None
+    request: ChatRequest
+
+    def ended(self, size_bytes: int) -> None:
+        """Report that the client has its answer. `size_bytes`: the length of the request's body."""
+        sent, _ = with_region_text(self.config, self.location, self.locale, self.request)
+        for watch in self.watches:
+            watch.ended(sent, size_bytes)
+
+
 class ChatService:
     """Answers requests. One instance serves all requests of a process."""
 
@@ -148,17 +167,14 @@ class ChatService:
 
     # --- the order of all steps -------------------------------------------------------------------
 
-    async def handle(
-        self, exchange: Exchange, then: Callable[[Exchange, HeldBody], Awaitable[None]] | None = None
-    ) -> None:
-        """Answer one request. The endpoint sends the errors that this raises to the client.
+    async def admitted(self, exchange: Exchange) -> AbstractContextManager[object]:
+        """Count a request in the limits of its client, and locate its caller. Raises Refused or the error of a limit.
 
-        Args:
-            exchange: The request.
-            then: The step that follows when the request is decoded. None: it is answered.
+        Returns:
+            The block in which it runs.
         """
-        self.decider.identify(exchange, self.decider.current())
-        client = exchange.caller.client
+        client, decider = exchange.caller.client, self.decider
+        decider.note_caller(exchange)
         admission: Admission | SharedAdmission | None = None
         if client is not None and (limits := client.limits) is not None:
             try:
@@ -167,28 +183,37 @@ class ChatService:
                 else:
                     admission = await self.shared_limits.take(client, limits, exchange.record)
             except LimitReached:
-                self.decider.recall(exchange)
+                decider.recall(exchange)
                 raise
         try:
             # Most configs need no lookup. Then do not await, because each call costs time on the hot path.
             if exchange.config.location.needs_lookup:
-                await self.decider.look_up(exchange)
+                await decider.look_up(exchange)
             else:
-                self.decider.place(exchange, locate(exchange.config, exchange.caller))
-            exchange.start()
-            with await exchange.body() as body:
-                if self.decider.current() is not exchange.config:
-                    await self.decider.begin_again(exchange)
-                exchange.decode(body)
-                if then is not None:
-                    await then(exchange, body)
-                elif isinstance(exchange.request, ChatRequest):
-                    await self._answer_chat(exchange, exchange.request, body)
-                else:
-                    await self._answer_input(exchange, exchange.request)
-        finally:
+                decider.place(exchange, locate(exchange.config, exchange.caller))
+        except BaseException:
             if admission is not None:
                 admission.release()
+            raise
+        return _UNLIMITED if admission is None else admission
+
+    def answer_chat(self, exchange: Exchange, request: ChatRequest) -> Awaitable[Answer]:
+        """Return the wait for the answer to a chat. See `_answer_decided`."""
+        region = exchange.location.region
+        if region is not None and region.log_prompts and region.name not in exchange.config.moderation:
+            self._log(exchange.record, request)
+        return self._answer_decided(exchange)
+
+    def watched(self, exchange: Exchange, request: ChatRequest, answer: Answer) -> tuple[Answer, Watched | None]:
+        """Return the answer as it is written, and the chat if features watch it."""
+        watches: list[WatchedChat] = []
+        for watcher in self.watchers:
+            if (watch := watcher.begin(exchange.config, exchange.location, exchange.record, answer)) is not None:
+                answer = watch.captured(answer)
+                watches.append(watch)
+        if not watches:
+            return answer, None
+        return answer, Watched(tuple(watches), exchange.config, exchange.location, exchange.locale, request)
 
     async def count_tokens(self, exchange: Exchange) -> tuple[int, bool]:
         """Return how many tokens the prompt of a request has, and whether that is an estimate.
@@ -196,22 +221,15 @@ class ChatService:
         The caller, its location and its limits are checked as for a chat. The prompt is sent at most to the deployment
         that would get it first, if its server counts.
         """
-        count, is_estimated = 0, True
-
-        async def then(exchange: Exchange, _: HeldBody) -> None:
-            nonlocal count, is_estimated
-            request, region = exchange.request, exchange.location.region
-            assistant = find_assistant(exchange.config, exchange.caller.client, request.model)
-            exchange.record.decided = change(exchange.record.decided, assistant=assistant.name)
-            if not isinstance(request, ChatRequest):
-                raise TypeError("only the tokens of a chat can be counted")
-            if region is not None and region.name not in assistant.routes:
-                raise Refused(not_offered(assistant, region))
-            counted = await self._counted(exchange, request)
-            count, is_estimated = counted or count_tokens(request), counted is None
-
-        await self.handle(exchange, then)
-        return count, is_estimated
+        request, region = exchange.request, exchange.location.region
+        assistant = find_assistant(exchange.config, exchange.caller.client, request.model)
+        exchange.record.decided = change(exchange.record.decided, assistant=assistant.name)
+        if not isinstance(request, ChatRequest):
+            raise TypeError("only the tokens of a chat can be counted")
+        if region is not None and region.name not in assistant.routes:
+            raise Refused(not_offered(assistant, region))
+        counted = await self._counted(exchange, request)
+        return counted or count_tokens(request), counted is None
 
     async def _counted(self, exchange: Exchange, request: ChatRequest) -> int | None:
         """Return the count of the deployment that would be asked first. None: there is none, or it may not be asked.
@@ -246,37 +264,8 @@ class ChatService:
                 record.attempts.append(recorded_attempt(step.deployment, started_at, time.monotonic(), failure))
         return counted or None
 
-    async def _answer_chat(self, exchange: Exchange, request: ChatRequest, body: HeldBody) -> None:
-        record, region = exchange.record, exchange.location.region
-        if region is not None and region.log_prompts and region.name not in exchange.config.moderation:
-            self._log(record, request)
-        answer = await self._answer_decided(exchange)
-        record.first_s = time.monotonic() - record.started_at
-        watches, watched = [], None
-        if exchange.assistant.is_watched:
-            for watcher in self.watchers:
-                if (watch := watcher.begin(exchange.config, exchange.location, record, answer)) is not None:
-                    answer = watch.captured(answer)
-                    watches.append(watch)
-        if watches:
-            watched = exchange.config, exchange.location, exchange.locale, request
-        elif not exchange.assistant.resume:
-            # Nothing holds the request below this line, and its answer may take minutes.
-            body.release()
-        del request, exchange.request
-        sending = exchange.respond(answer)
-        # Its texts take up to four times the memory of their bytes.
-        del answer
-        if sending is not None:
-            await sending
-        if watched is not None:
-            record.total_s = time.monotonic() - record.started_at
-            sent, _ = with_region_text(*watched)
-            for watch in watches:
-                watch.ended(sent, body.size_bytes)
-
-    async def _answer_input(self, exchange: Exchange, request: InputRequest) -> None:
-        """Answer a request for embeddings or moderations, call by call."""
+    async def answer_input(self, exchange: Exchange, request: InputRequest) -> Answer:
+        """Return the answer to a request for embeddings or moderations, which is asked for call by call."""
         record = exchange.record
         record.decided = change(record.decided, use=use_of(request))
         request = exchange.request = with_assistant(request, exchange.config, exchange.caller.client)
@@ -303,11 +292,9 @@ class ChatService:
             space = self._space_of(exchange)
             space.check(exchange.caller.embedding_space, result.dimensions)
             record.shown.embedding_space = space.name(result.dimensions)
-        record.first_s = time.monotonic() - record.started_at
         assistant = exchange.assistant
         exchange.style = AnswerStyle(shown_model=None if assistant.reveal_model else assistant.name)
-        if (sending := exchange.respond(change(begun[-1], result=result))) is not None:
-            await sending
+        return change(begun[-1], result=result)
 
     async def _answer_decided(self, exchange: Exchange, calls: InputCalls | None = None) -> Answer:
         """Decide, and wait until an answer has begun. `calls`: those of a request that is not a chat.
@@ -519,7 +506,7 @@ class ChatService:
     def _context(self, exchange: Exchange, plan: Plan) -> RunContext:
         """Return the limits, checks and accounts of an execution."""
         config, record = exchange.config, exchange.record
-        still_allowed = partial(self.decider.problem_of, config, plan.region)
+        still_allowed = StillActive(self.decider.current, config, plan.region, self.decider.clock)
         context = RunContext(config.resilience, exchange.deadline, record, still_allowed)
         context.asker = exchange.asker
         if self.executor.accounting is not None:

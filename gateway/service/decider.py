@@ -16,10 +16,9 @@ from gateway.execution.evidence import Asker, asker_of
 from gateway.execution.health import Health
 from gateway.execution.retry import rule_of, why_spent
 from gateway.execution.run import PlanExhausted
-from gateway.execution.upstream_client import ConfigChanged
 from gateway.features.minors.policy import refuse_hours, refuse_tools
 from gateway.model.assistant import DEFAULT_INTENT, Assistant
-from gateway.model.config_version import ConfigVersion, Region
+from gateway.model.config_version import ConfigVersion
 from gateway.model.consent import NO_CONSENT, NO_STATEMENT
 from gateway.model.decision import Decision, FailureKinds, Plan, Refusal, Refused, SkipReason, Step
 from gateway.model.hand_off import BarrierRule, HandOff, HandOffCause
@@ -30,7 +29,6 @@ from gateway.model.route import Barrier, RouteStep, deployments_of
 from gateway.policy.caller import read_consent, user_of
 from gateway.policy.canary_assignment import assign_variant, sticky_key_of
 from gateway.policy.consent import Consenting
-from gateway.policy.fence import lacking_approval
 from gateway.policy.hand_off import Outcome, every_hand_off, hand_off_after, outcomes_of_kinds, outcomes_of_skip
 from gateway.policy.preference import decide_preferring, intent_of, member_of, preference_of_age, preferred_name
 from gateway.policy.region_text import choose_locale
@@ -76,15 +74,19 @@ class Decider:
         self.consent_key = consent_key
 
     def identify(self, exchange: Exchange, config: ConfigVersion) -> None:
-        """Read the caller as a config version does. Nothing that another version has decided stays."""
+        """Read the caller as another config version does. Nothing that the former one has decided stays."""
         record = exchange.record
         exchange.locale, exchange.hides_model = None, False
         record.config_version, record.client, record.key_id = config.version, None, ""
         if record.decided is not UNDECIDED:
             record.decided = change(record.decided, location=None)
-        exchange.identify(config)
+        exchange.config, exchange.caller = config, exchange.read_caller(config)
+        self.note_caller(exchange)
+
+    def note_caller(self, exchange: Exchange) -> None:
+        """Record whose key a request has."""
         if (client := exchange.caller.client) is not None:
-            record.client, record.key_id = client.name, client.key_id
+            exchange.record.client, exchange.record.key_id = client.name, client.key_id
 
     async def look_up(self, exchange: Exchange) -> None:
         """Locate the caller, with the lookups that its location needs. See `place`."""
@@ -290,13 +292,6 @@ class Decider:
             may_fail_over = rule_of(error.failure).next_step
         steps = [outcomes(step) for step in exchange.assistant.routes.get(region.name, ())]
         return hand_off_after(rule, steps, may_fail_over=may_fail_over)
-
-    def problem_of(self, config: ConfigVersion, region: Region, step: Step) -> str | None:
-        """Return why a step is no longer allowed, or None if it is; raise ConfigChanged if another version decides."""
-        if self.current() is not config:
-            raise ConfigChanged
-        # The same version still allows the same steps, unless an approval has ended meanwhile.
-        return lacking_approval(region, step.deployment, self.clock()) if region.approvals_required else None
 
     def keys_of(self, config: ConfigVersion) -> tuple[bytes, ...]:
         """Return the valid keys of consent tokens and of sealed reasoning state, the newer one first."""

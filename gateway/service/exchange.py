@@ -1,15 +1,13 @@
-"""One request of a client: what it asks, what is decided about it step by step, and the ways to read and answer it."""
+"""One request of a client as values: who asks, what is asked, what is decided step by step, and how it is shown."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
-from typing import Any, Protocol, Self
+from typing import Any
 
 import msgspec
 
 from gateway.execution.deadline import Deadline
 from gateway.execution.evidence import Asker
-from gateway.execution.upstream_client import Answer
 from gateway.model.assistant import Assistant
 from gateway.model.caller import Caller
 from gateway.model.config_version import ConfigVersion
@@ -46,31 +44,12 @@ class ClientChanged(Exception):
     """The key of a running request belongs to another client since a reload."""
 
 
-class HeldBody(Protocol):
-    """A request's body, whose bytes count against a limit until it is released. A `with` block releases it."""
-
-    @property
-    def size_bytes(self) -> int:
-        """The length of the body."""
-        ...
-
-    def release(self) -> None:
-        """Stop counting the body before the end of the block, because nothing holds the request any more."""
-        ...
-
-    def __enter__(self) -> Self: ...
-
-    def __exit__(self, *_: object) -> None: ...
-
-
 class Exchange:
-    """One request, filled in from top to bottom by `ChatService`, in the order of these attributes.
-
-    The API layer implements the methods: they read the request and write the answer in the form of one API.
+    """One request, filled in from top to bottom by the endpoint and `ChatService`, in the order of these attributes.
 
     Attributes:
         record: The facts of the request for logs, metrics and receipts.
-        config: The version that decides. None before the first step.
+        config: The version that decides.
         caller: The sender, as this version reads the headers.
         location: Where the caller is. `claim`: its signed claim, if there is one.
         deadline: The deadline, from `start` on.
@@ -131,30 +110,9 @@ class Exchange:
         self.within: Destinations | None = None
         self.turn = None
 
-    def identify(self, config: ConfigVersion) -> None:
-        """Set `caller` from the headers, as this config version reads them. No later code reads a header.
+    def read_caller(self, config: ConfigVersion) -> Caller:
+        """Return the caller as a config version reads it that has become active since the request began.
 
-        It may be called again for another version. A failed key is counted, and the request gets its id, only once.
         Raises the error of the API.
-        """
-        raise NotImplementedError
-
-    def start(self) -> None:
-        """Check the headers that describe the body, and start the deadline. Raises the error of the API."""
-        raise NotImplementedError
-
-    async def body(self) -> HeldBody:
-        """Read the whole body."""
-        raise NotImplementedError
-
-    def decode(self, body: HeldBody) -> None:
-        """Set `request`. The bytes are released. From now on a disconnect of the client cancels the request."""
-        raise NotImplementedError
-
-    def respond(self, answer: Answer) -> Awaitable[None] | None:
-        """Encode the answer in `style`, and write it at once if the client takes it without a wait; then return None.
-
-        Otherwise return an awaitable that writes the rest. It does not hold a whole answer, for which a slow client may
-        take minutes.
         """
         raise NotImplementedError

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from types import TracebackType
+from typing import Self
 
 from gateway.model.config_version import ClientLimitRule
 
@@ -226,8 +227,13 @@ class Admission:
         """Whether the request may run."""
         return self._cells is not None
 
-    def release(self) -> None:
-        """Record that the request has ended."""
+    def __enter__(self) -> Self:
+        return self
+
+    def release(self, *_: object) -> None:
+        """Record that the request has ended. The end of a `with` block does it too."""
         cells, self._cells = self._cells, None
         if cells is not None:
             cells[self._own] -= 1
+
+    __exit__ = release

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import secrets
+from typing import Self
 
 from gateway.model.budget import Window
 from gateway.model.config_version import Client, ClientLimitRule
@@ -32,7 +33,7 @@ _WINDOWS = {Window.TOTAL: WindowBounds(0, FOREVER_NS, FOREVER_NS)}
 
 
 class SharedAdmission:
-    """A request that runs. Call `release` when it has ended."""
+    """A request that runs, until its block or `release` ends it."""
 
     __slots__ = ("_call", "_limits")
 
@@ -40,9 +41,14 @@ class SharedAdmission:
         self._limits = limits
         self._call = call
 
-    def release(self) -> None:
-        """Record that the request has ended."""
+    def __enter__(self) -> Self:
+        return self
+
+    def release(self, *_: object) -> None:
+        """Record that the request has ended. The end of a `with` block does it too."""
         self._limits.release(self._call)
+
+    __exit__ = release
 
 
 class SharedClientLimits:

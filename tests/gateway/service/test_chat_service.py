@@ -11,18 +11,20 @@ import pytest
 
 from gateway.api.body import BodyLease
 from gateway.api.body_room import BodyLimits
+from gateway.api.chat import ChatEndpoint, HttpExchange
+from gateway.api.dialects.openai_chat import OPENAI_CHAT
 from gateway.execution.deadline import Deadline
 from gateway.execution.health import Health
 from gateway.execution.run import PlanExecutor
 from gateway.execution.service_client import ServiceClient
 from gateway.execution.upstream_client import Answer
-from gateway.model.caller import RequestHeaders
+from gateway.model.caller import Caller, RequestHeaders
 from gateway.model.config_version import Client, ClientLimitRule, ConfigVersion
 from gateway.model.decision import Refused
 from gateway.model.record import Record
 from gateway.service.assistants import AssistantNotFound
 from gateway.service.chat_service import ChatService
-from gateway.service.exchange import AnswerStyle, Exchange, HeldBody
+from gateway.service.exchange import AnswerStyle
 from gateway.service.location import LocationService
 from gateway.usage.client_limits import ClientLimits
 from providers.chat import ChatRequest, UserMessage
@@ -51,11 +53,12 @@ def config_with(unknown: str = "default") -> ConfigVersion:
     return table_of(CONFIG.replace(location={"unknown": unknown}), {"KEY": "sk-secret"})
 
 
-class Scripted(Exchange):
-    """An exchange that records its calls in order."""
+class Scripted(HttpExchange):
+    """An exchange that records its steps in order."""
 
     def __init__(self, service: Service, request: ChatRequest) -> None:
-        super().__init__(Record("r", 0.0, ""))
+        endpoint = ChatEndpoint(service, lambda _: None)
+        super().__init__(endpoint, {}, _unused, _unused, Record("r", 0.0, ""), OPENAI_CHAT)
         self.calls: list[str] = []
         self.styles: list[AnswerStyle] = []
         self.held_bytes: list[int] = []
@@ -63,10 +66,14 @@ class Scripted(Exchange):
         self._request = request
 
     def identify(self, config: ConfigVersion) -> None:
+        self.config, self.record.config_version = config, config.version
+        self.caller = self.read_caller(config)
+
+    def read_caller(self, config: ConfigVersion) -> Caller:
         self.calls.append("identify")
         # Each version has another key of the client.
         client = replace(LIMITED, key_id=f"key of {config.version}")
-        self.config, self.caller = config, caller_of(config, client, RequestHeaders({}, 0, "127.0.0.1", ""))
+        return caller_of(config, client, RequestHeaders({}, 0, "127.0.0.1", ""))
 
     def start(self) -> None:
         self.calls.append("start")
@@ -78,9 +85,8 @@ class Scripted(Exchange):
         self._service.bodies.take(10)
         return BodyLease(bytes(10), self._service.bodies)
 
-    def decode(self, body: HeldBody) -> None:
+    def decode(self, body: BodyLease) -> None:
         self.calls.append("decode")
-        assert isinstance(body, BodyLease)
         assert len(body.take()) == body.size_bytes == 10
         self.request = self._request
 
@@ -89,6 +95,10 @@ class Scripted(Exchange):
         self.styles.append(self.style)
         self.held_bytes.append(self._service.bodies._held_bytes)
         return None
+
+
+async def _unused(*_: object) -> None:
+    raise AssertionError("nothing is read or sent")
 
 
 class Service(ChatService):
@@ -107,7 +117,7 @@ class Service(ChatService):
         inbound = Scripted(self, request)
         self.raised: Exception | None = None
         try:
-            await self.handle(inbound)
+            await inbound.answer(self)
         except Exception as error:
             self.raised = error
         assert self.bodies._held_bytes == 0
