@@ -116,7 +116,7 @@ class Tier(msgspec.Struct):
     usage: RequestUsage | None = None
 
 
-class Watched(msgspec.Struct, frozen=True):
+class ChatWatches(msgspec.Struct, frozen=True):
     """A chat that features watch until its client has the answer, with what the text of its region is made of."""
 
     watches: tuple[WatchedChat, ...]
@@ -204,7 +204,7 @@ class ChatService:
             self._log(exchange.record, request)
         return self._answer_decided(exchange)
 
-    def watched(self, exchange: Exchange, request: ChatRequest, answer: Answer) -> tuple[Answer, Watched | None]:
+    def watched(self, exchange: Exchange, request: ChatRequest, answer: Answer) -> tuple[Answer, ChatWatches | None]:
         """Return the answer as it is written, and the chat if features watch it."""
         watches: list[WatchedChat] = []
         for watcher in self.watchers:
@@ -213,7 +213,7 @@ class ChatService:
                 watches.append(watch)
         if not watches:
             return answer, None
-        return answer, Watched(tuple(watches), exchange.config, exchange.location, exchange.locale, request)
+        return answer, ChatWatches(tuple(watches), exchange.config, exchange.location, exchange.locale, request)
 
     async def count_tokens(self, exchange: Exchange) -> tuple[int, bool]:
         """Return how many tokens the prompt of a request has, and whether that is an estimate.
