@@ -289,11 +289,12 @@ async def test_anonymous_request_is_not_failed_over_after_keys_become_required(p
 
     async def provide(request: httpx.Request) -> httpx.Response:
         hosts.append(request.url.host)
-        table = table_of(two.merge("resilience: {idle: 31s}", patch), {"KEY": "sk-secret"})
-        exchange.endpoint.service.decider.current = lambda: table
+        active[0] = table_of(two.merge("resilience: {idle: 31s}", patch), {"KEY": "sk-secret"})
         return httpx.Response(500) if request.url.host == "house.example" else await answer_completely(request)
 
     exchange = Exchange(provide, config=two)
+    active = [exchange.endpoint.service.decider.current()]
+    exchange.endpoint.service.decider.current = lambda: active[0]
     await exchange.run()
     assert hosts == ["house.example", "spare.example"][:asked]
     assert exchange.record.outcome == ("ok" if asked == 2 else "refused")

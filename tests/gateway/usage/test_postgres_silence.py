@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from types import SimpleNamespace
 
 import pytest
@@ -19,11 +20,16 @@ async def test_uses_after_a_connect_without_an_answer_fail_at_once(monkeypatch: 
     monkeypatch.setattr(postgres, "time", SimpleNamespace(monotonic=lambda: now[0]))
     connected = 0
 
+    served: list[asyncio.Task[object] | None] = []
+
     async def swallow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         nonlocal connected
         connected += 1
-        await reader.read()
-        writer.close()
+        served.append(asyncio.current_task())
+        with suppress(ConnectionError):
+            await reader.read()
+            writer.close()
+            await writer.wait_closed()
 
     async with await asyncio.start_server(swallow, "127.0.0.1", 0) as listener:
         port = listener.sockets[0].getsockname()[1]
@@ -33,3 +39,4 @@ async def test_uses_after_a_connect_without_an_answer_fail_at_once(monkeypatch: 
             with pytest.raises(DatabaseUnreachable, match="did not answer in time"):
                 await postgres.connect(server)
             assert connected == connects
+        await asyncio.gather(*filter(None, served))
