@@ -43,6 +43,7 @@ STATUS: dict[str, int] = {
     "other_embedding_space": 409,
     "request_too_large": 413,
     "unsupported_media_type": 415,
+    "websocket_not_offered": 426,
     "wrong_cell": 421,
     "rate_limited": 429,
     "headers_too_large": 431,

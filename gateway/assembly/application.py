@@ -16,7 +16,14 @@ from gateway.api.chat import ChatEndpoint
 from gateway.api.cors import RefusedOrigins, apply_cors, preflight_origin
 from gateway.api.dialects.paths import counter_at, dialect_at
 from gateway.api.front_page import FRONT_PAGE, accepts_html
-from gateway.api.raw_responses import Application, LazyApplication, ProbesFirst, health_probes
+from gateway.api.raw_responses import (
+    Application,
+    LazyApplication,
+    ProbesFirst,
+    asks_for_websocket,
+    decline_websocket,
+    health_probes,
+)
 from gateway.assembly.key_uses import KeyUses
 from gateway.assembly.receipts import ReceiptService, ReceiptSettings
 from gateway.assembly.usage import UsageReports, UsageWiring
@@ -377,6 +384,9 @@ class Gateway:
                     return self._ask(scope, receive, send, dialect)
                 if (counter := counter_at(scope["path"])) is not None:
                     return self._chat.count_tokens(scope, receive, send, counter)
+            if asks_for_websocket(scope):
+                self.metrics.count("gateway_websocket_declined_total", ())
+                return decline_websocket(scope, send)
             if scope["method"] == "OPTIONS" and self.config.cors is None and (origin := preflight_origin(scope)):
                 self._refused_origins.note(origin)
             # Claude Code asks with HEAD before its first request whether the host is there.

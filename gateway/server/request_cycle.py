@@ -255,12 +255,15 @@ class RequestCycle:
     def _start(self, status: int, headers: Iterable[tuple[bytes, bytes]]) -> None:
         by_name = dict(pairs := [*headers])
         length = by_name.get(b"content-length")
-        if by_name.get(b"connection") == b"close":
+        close = b"connection", by_name.get(b"connection", b"")
+        if close[1].startswith(b"close"):  # also with `upgrade` after it
             self.keep_alive = False
-            pairs = [pair for pair in pairs if pair != _CLOSE]
-        self._prepare_head(status, [*map(_as_line, pairs)], int(length) if length is not None else None)
+            pairs = [pair for pair in pairs if pair != close]
+        else:
+            close = _CLOSE
+        self._prepare_head(status, [*map(_as_line, pairs)], int(length) if length is not None else None, close)
 
-    def _prepare_head(self, status: int, lines: list[bytes], length: int | None) -> None:
+    def _prepare_head(self, status: int, lines: list[bytes], length: int | None, close: tuple[bytes, bytes]) -> None:
         headers = _shared_block(tuple(self._connection.server_state.default_headers)) + _header_block(lines)
         self.enter(RESPONDING)
         self.expects_continue = False
@@ -273,7 +276,7 @@ class RequestCycle:
         if self._is_chunked:
             headers += _CHUNKED_LINE
         if not self.keep_alive:
-            headers += _CLOSE_LINE
+            headers += _as_line(close) + b"\r\n"
         self._head = STATUS_LINE[status] + headers + b"\r\n"
 
     def _write(self, body: bytes, more_body: bool) -> None:

@@ -15,7 +15,7 @@ from gateway.model.location_rules import LocationRules
 from gateway.policy.location import SIGNALS
 from tests.kit.chat_http import CHAT, events_of
 
-_ELSEWHERE = {"not_found", "not_implemented", "stream_interrupted"}
+_ELSEWHERE = {"not_found", "not_implemented", "websocket_not_offered", "stream_interrupted"}
 
 
 @pytest.fixture

@@ -160,7 +160,7 @@ class ServerThread:
     """The gateway's protocol with an application, in a thread with its own event loop."""
 
     def __init__(self, app: Any, new_loop: Callable[[], asyncio.AbstractEventLoop]) -> None:
-        self._app = app
+        self.application = app
         self._new_loop = new_loop
         self._ready = threading.Event()
         self.state = DrainingState()
@@ -195,7 +195,7 @@ class ServerThread:
 
     async def _serve(self) -> None:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
-        config = server_config(self._app, 1)
+        config = server_config(self.application, 1)
         config.load()
         server = await self._loop.create_server(lambda: ConnectionProtocol(config, self.state, {}), "127.0.0.1", 0)
         self.port = server.sockets[0].getsockname()[1]
@@ -1410,3 +1410,36 @@ def test_allowed_page_can_read_protocol_errors(
         for _ in range(2):
             answer = client.send(post(CHAT, body, *lines)).response()
             assert (answer.status, answer.headers["access-control-allow-origin"]) == (200, "https://page.example")
+
+
+WEBSOCKET = b"GET /v1/responses HTTP/1.1\r\nhost: localhost\r\n"
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        b"connection: Upgrade\r\nupgrade: WebSocket\r\nsec-websocket-version: 13\r\nsec-websocket-key: eA==\r\n",
+        b"connection: upgrade\r\nupgrade: h2c, websocket\r\nauthorization: Bearer gk-nobody\r\n",
+        b"sec-websocket-key: eA==\r\n",
+    ],
+    ids=["direct", "with a wrong key", "behind a proxy"],
+)
+def test_websocket_is_declined_before_the_key(new_loop: Callable[[], asyncio.AbstractEventLoop], lines: bytes) -> None:
+    """The client then sends the same turn by HTTP, on another connection."""
+    with gateway(new_loop) as (_, running), RawClient(running.port) as client, capture_logs() as logged:
+        answer = client.send(WEBSOCKET + lines + b"\r\n").response()
+        assert (answer.error, client.rest()) == ((426, "websocket_not_offered"), b"")
+    assert {name: answer.headers[name] for name in ("connection", "upgrade", "content-type")} == {
+        "connection": "close, upgrade",
+        "upgrade": "HTTP/1.1",
+        "content-type": "application/json",
+    }
+    assert logged == []
+    assert running.application.metrics._counts == {("gateway_websocket_declined_total", ()): 1}
+
+
+def test_get_of_responses_without_a_websocket_is_405(new_loop: Callable[[], asyncio.AbstractEventLoop]) -> None:
+    with gateway(new_loop) as (_, running), RawClient(running.port) as client:
+        for lines in (b"", b"connection: upgrade\r\nupgrade: h2c\r\n"):
+            answer = client.send(WEBSOCKET + lines + b"\r\n").response()
+            assert (answer.error, answer.headers["allow"]) == ((405, "method_not_allowed"), "POST")
