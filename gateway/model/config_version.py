@@ -86,6 +86,8 @@ class Region:
         keeps_receipts: Whether this cell stands where the region's receipts may be stored.
         log_prompts: Whether the text of its requests is written to the log.
         ages: The rules for minors, or None.
+        is_gated: Its requests pass `ChatService._pass_gate` before they are decided.
+        ages_at_gate: The hours and the tools of its age bands are judged at this gate, not before the body is read.
     """
 
     name: str
@@ -98,6 +100,8 @@ class Region:
     keeps_receipts: bool = True
     log_prompts: bool = False
     ages: AgeRules | None = None
+    is_gated: bool = False
+    ages_at_gate: bool = False
 
     @property
     def is_default(self) -> bool:

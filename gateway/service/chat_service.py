@@ -222,6 +222,7 @@ class ChatService:
         that would get it first, if its server counts.
         """
         request, region = exchange.request, exchange.location.region
+        self.decider.judge_age_at_gate(exchange)
         assistant = find_assistant(exchange.config, exchange.caller.client, request.model)
         exchange.record.decided = change(exchange.record.decided, assistant=assistant.name)
         if not isinstance(request, ChatRequest):
@@ -306,9 +307,24 @@ class ChatService:
         while True:
             self.decider.prepare(exchange)
             try:
+                region = exchange.location.region
+                if region is not None and region.is_gated and (answer := await self._pass_gate(exchange)) is not None:
+                    return answer
                 return await self.answer(exchange, calls)
             except ConfigChanged:
                 await self.decider.decide_anew(exchange)
+
+    async def _pass_gate(self, exchange: Exchange) -> Answer | None:
+        """Judge what a region asks of a request before it is decided: before moderation, consent and routing.
+
+        Under another version of the configuration, the request passes the gate again. Returns an answer that needs no
+        provider, or None.
+
+        Raises:
+            Refused: The request is not answered.
+        """
+        self.decider.judge_age_at_gate(exchange)
+        return None
 
     async def _renewed(self, exchange: Exchange, own: ChatRequest, broken: Resumption) -> Resumption:
         """Return how the active version continues an answer that broke off.

@@ -23,6 +23,7 @@ from gateway.model.consent import NO_CONSENT, NO_STATEMENT
 from gateway.model.decision import Decision, FailureKinds, Plan, Refusal, Refused, SkipReason, Step
 from gateway.model.hand_off import BarrierRule, HandOff, HandOffCause
 from gateway.model.input_requests import use_of
+from gateway.model.location import Location
 from gateway.model.preference import Preference, PreferenceReason
 from gateway.model.record import UNDECIDED, Decided, DecisionReason, Record, Skipped
 from gateway.model.route import Barrier, RouteStep, deployments_of
@@ -99,10 +100,22 @@ class Decider:
         record.decided = Decided(located.location) if before is UNDECIDED else change(before, location=located.location)
         location = exchange.location = located.check()
         exchange.claim = located.claim
-        if location.age is not None and location.age.hours is not None:
-            arrived_s = self.clock() - (time.monotonic() - record.started_at)
-            if (refusal := refuse_hours(location.age, arrived_s)) is not None:
-                raise Refused(refusal)
+        if location.age is not None and location.age.hours is not None and not _ages_at_gate(location):
+            self._refuse_hours(exchange)
+
+    def _refuse_hours(self, exchange: Exchange) -> None:
+        arrived_s = self.clock() - (time.monotonic() - exchange.record.started_at)
+        if (refusal := refuse_hours(exchange.location.age, arrived_s)) is not None:
+            raise Refused(refusal)
+
+    def judge_age_at_gate(self, exchange: Exchange) -> None:
+        """Judge the hours and the tools of the age band, if the region judges them at its gate. Raises Refused."""
+        age, request = exchange.location.age, exchange.request
+        if age is None or not _ages_at_gate(exchange.location):
+            return
+        self._refuse_hours(exchange)
+        if isinstance(request, ChatRequest) and (refusal := refuse_tools(age, request)) is not None:
+            raise Refused(refusal)
 
     def recall(self, exchange: Exchange) -> None:
         """Note the location of a caller that a limit refuses, if it is known without waiting."""
@@ -163,7 +176,8 @@ class Decider:
     def _prepare_chat(self, exchange: Exchange, assistant: Assistant, request: ChatRequest) -> Assistant:
         """Apply the rules for minors, the intent and the choice of the user; return the assistant of the intent."""
         caller, age, record = exchange.caller, exchange.location.age, exchange.record
-        if age is not None and (refusal := refuse_tools(age, request)) is not None:
+        is_judged = age is not None and not _ages_at_gate(exchange.location)
+        if age is not None and is_judged and (refusal := refuse_tools(age, request)) is not None:
             raise Refused(refusal)
         if assistant.intents:
             intent = intent_of(assistant, caller.client, caller.intent, [tool.name for tool in request.tools], age)
@@ -297,6 +311,10 @@ class Decider:
         """Return the valid keys of consent tokens and of sealed reasoning state, the newer one first."""
         configured = (config.secrets.consent, config.secrets.former_consent)
         return tuple(key.reveal().encode() for key in configured if key is not None) or (self.consent_key,)
+
+
+def _ages_at_gate(location: Location) -> bool:
+    return location.region is not None and location.region.ages_at_gate
 
 
 def _sticky(exchange: Exchange) -> Callable[[], bytes]:

@@ -345,3 +345,36 @@ def test_terminal_explains_the_route_of_the_band() -> None:
         explained: Any = explain(request)
         assert [step["deployment"] for step in explained["outcome"]["plan"]] == [model, "spare"]
         assert f"age band     {band}" in explain_text(request)
+
+
+@STREAMS
+@APIS
+def test_gate_judges_hours_and_tools_after_the_name_of_the_assistant(world: World, dialect: str, stream: bool) -> None:
+    served = at_gate(served_by(world))
+    asked = {"stream": stream, "headers": headers("tired")}
+    response = ask(served, dialect, **asked)
+    assert (response.status_code, code_of(dialect, response)) == (403, ("age_restricted", "age")), response.text
+    assert 3600 < int(response.headers["retry-after"]) <= 7200
+    if dialect != "gemini":
+        assert ask(served, dialect, **asked, model="unknown").status_code == 404
+    if dialect in TOOLS:
+        asked = {"stream": stream, "headers": headers("toolless"), "tools": TOOLS[dialect]}
+        assert ask(served, dialect, **asked).status_code == 403
+    assert world.asked == []
+    assert ask(served, dialect, stream=stream, headers=headers("toolless")).status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/v1/embeddings", "/v1/moderations", "/v1/messages/count_tokens"])
+def test_gate_judges_hours_of_requests_that_are_no_chats(world: World, path: str) -> None:
+    chat = {"messages": [{"role": "user", "content": "hi"}]} if "count" in path else {"input": "hi"}
+    served = at_gate(served_by(world))
+    assert served.post(path, {"model": "assistant", **chat}, headers("tired")).status_code == 403
+    assert world.asked == []
+
+
+def at_gate(served: InputGateway) -> InputGateway:
+    """Return the gateway with a region that judges the rules of its bands at its gate."""
+    for region in served.gateway.config.regions.values():
+        object.__setattr__(region, "is_gated", True)
+        object.__setattr__(region, "ages_at_gate", True)
+    return served
