@@ -51,6 +51,17 @@ class DecisionReason(StrEnum):
     RESUME = "resume"  # the answer broke off, and the next step continues it
 
 
+class DutyKind(StrEnum):
+    """A count of the report of duties of time and crisis. Each kind counts once at most for a request."""
+
+    CRISIS = "crisis"  # the answer or the error gave the crisis text
+    CRISIS_UNJUDGED = "crisis_unjudged"  # no judge of a crisis gave a verdict, and the request went on
+    USE_SESSION = "use_session"  # refused by the limit of a session
+    USE_DAY = "use_day"  # refused by the limit of a day
+    USE_UNKNOWN = "use_unknown"  # refused because a limit applies and no user is known
+    NOTICE = "notice"  # the answer showed a label with `repeat`
+
+
 class Bound(Value, frozen=True):
     """The limit that a decision compared with.
 
@@ -257,6 +268,7 @@ class Record:
         moderation: The verdicts of the region's moderation, if it has one.
         judges: The calls that sent a text to a judge, the first one of each deployment and outcome.
         route: The path of the API, with `{model}` in place of a name.
+        duties: The kinds that count in the report of duties. Use `note_duty` before the last byte of the answer.
     """
 
     request_id: str
@@ -288,6 +300,7 @@ class Record:
     moderation: ModerationRecord | None = None
     judges: tuple[AttemptRecord, ...] = ()
     route: str = "/v1/chat/completions"
+    duties: frozenset[DutyKind] = frozenset()
 
     @property
     def reason(self) -> RefusalReason | None:
@@ -399,6 +412,10 @@ class Record:
         undone: dict[str, Any] = dict.fromkeys(("decision", "variant", "profile", "intent", "preference", "hand_off"))
         self.decided = replace(self.decided, **undone)
         return within
+
+    def note_duty(self, kind: DutyKind) -> None:
+        """Note that this request counts in the report of duties. The second time for a kind changes nothing."""
+        self.duties |= {kind}
 
     def note_judges(self, verdict: Record) -> None:
         """Record the calls for one verdict, which has a record of its own."""

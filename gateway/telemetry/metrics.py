@@ -148,6 +148,8 @@ class Metrics:
         if decided.hand_off is not None:
             labels = decided.assistant or "", region, str(decided.hand_off.cause), _result_of_hand_off(record)
             self.count("gateway_hand_offs_total", labels)
+        for kind in record.duties:
+            self.count("gateway_duties_total", (region, kind))
         if record.resumed is not None or decided.variant is not None or record.retries_refused or record.shed:
             self._count_events(region, record)
 

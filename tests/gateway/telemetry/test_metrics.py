@@ -15,7 +15,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
 from gateway.model.hand_off import HandOff, HandOffCause
-from gateway.model.record import AttemptAction, Record, Resumed
+from gateway.model.record import AttemptAction, DutyKind, Record, Resumed
 from gateway.telemetry import metrics as module
 from gateway.telemetry.exposition import render
 from gateway.telemetry.metric_definitions import METRIC_DEFINITIONS, REQUEST_BOUNDS_S
@@ -328,6 +328,8 @@ def test_every_metric_follows_the_naming_rules_and_is_used() -> None:
     resumed.resumed = Resumed("a", "b")
     weighted = with_fields(answered(attempt("b")), variant="b")
     handed_off = with_fields(answered(attempt("b")), hand_off=HandOff(HandOffCause.FAILURE, "conversation"))
+    referred = answered()
+    referred.note_duty(DutyKind.CRISIS)
     retried = failed_attempt(FailureKind.SILENT, action=AttemptAction.RETRY)
     failed_over = failed_attempt(FailureKind.SILENT, action=AttemptAction.FAILOVER)
     everything = counted(
@@ -339,6 +341,7 @@ def test_every_metric_follows_the_naming_rules_and_is_used() -> None:
             refused_retry,
             weighted,
             handed_off,
+            referred,
         ]
     )
     configuration = {
@@ -388,3 +391,12 @@ def test_queueing_is_not_overhead() -> None:
     assert value(metrics, "gateway_shed_total", deployment="house", reason="queue_full", region="eu") == 1
     # 0.4 s to the answer, of which the queue took 0.299 s and the provider 0.1 s.
     assert value(metrics, "gateway_overhead_seconds_sum", deployment="house", stream="false") < 0.002
+
+
+def test_a_duty_counts_once_for_a_request() -> None:
+    record = answered()
+    for kind in (DutyKind.NOTICE, DutyKind.CRISIS, DutyKind.NOTICE):
+        record.note_duty(kind)
+    metrics = counted([record, answered()])
+    assert value(metrics, "gateway_duties_total", region="eu", kind="notice") == 1
+    assert value(metrics, "gateway_duties_total", region="eu", kind="crisis") == 1
