@@ -42,6 +42,7 @@ from gateway.model.decision import Unavailable
 from gateway.model.record import Record
 from gateway.service.chat_service import ChatService
 from gateway.service.location import LocationService
+from gateway.state.generated_key import CACHE_KEY, generated_key
 from gateway.telemetry.batching import Batcher, Ended
 from gateway.telemetry.event_feed import EventFeed
 from gateway.telemetry.log import dropped_lines, log_prompt, log_requests, logger
@@ -213,6 +214,8 @@ class Gateway:
             consent_key=consent_key,
             log_prompt=log_prompt,
         )
+        if state_dir is not None:
+            service.decider.cache_key = generated_key(state_dir, CACHE_KEY)
         accounting = self._executor.accounting
         process = Process(current, transport, self._health, limiters, self.metrics, state_dir, accounting)
         self._watchers = service.watchers = watchers_of(process)

@@ -126,6 +126,8 @@ def render_matrix(
     for name, can in what_deployments_can(config).items():
         words = [f"{word} (emulated)" if is_emulated else word for word, is_emulated in can.items()]
         lines += _wrapped(f"  {name} can: ", ", ".join(words))
+        if (cache_key := _cache_key(config.deployments[name])) is not None:
+            lines += _wrapped(f"  {name} gets as a cache key: ", cache_key)
     for name, assistant in config.assistants.items():
         if name == assistant.name:
             gaps = _gaps(assistant, config, now_s, None if every_territory else _LISTED_GAPS)
@@ -166,6 +168,16 @@ def _can(deployment: Deployment, uses: Set[Use]) -> dict[str, bool]:
     return {"text": False, **{word: word in emulated for word in ordered}, **others}
 
 
+def _cache_key(deployment: Deployment) -> str | None:
+    """Return what a deployment gets in place of `prompt_cache_key`, or None if its provider does not have the field."""
+    if not deployment.knows_cache_key:
+        return None
+    words = {"pseudonym": "a pseudonym", "strip": "nothing", "pass": "the client's own"}[deployment.cache_key]
+    if deployment.cache_key != deployment.cache_key_in(protected=True):
+        words += "; nothing of protected regions, until `cache_key` is written"
+    return words
+
+
 def check_document(config: ConfigVersion, warnings: Iterable[Problem]) -> dict[str, object]:
     """Return what `gateway check --json` prints of a valid config: what each deployment can, and the warnings."""
     abilities = what_deployments_can(config)
@@ -176,6 +188,7 @@ def check_document(config: ConfigVersion, warnings: Iterable[Problem]) -> dict[s
                 "provider": it.provider,
                 "model": it.model,
                 "can": [*abilities[name]],
+                "cache_key": it.cache_key if it.knows_cache_key else None,
                 "emulated": [word for word, is_emulated in abilities[name].items() if is_emulated],
             }
             for name, it in config.deployments.items()

@@ -21,7 +21,7 @@ from gateway.config.territories import listed, read_territories
 from gateway.config.validation import Draft, Findings
 from gateway.model.approval import Days
 from gateway.model.config_version import Secrets
-from gateway.model.deployment import Concurrency, Deployment, retirement_notices_of
+from gateway.model.deployment import CacheKey, Concurrency, Deployment, retirement_notices_of
 from providers.adapter import (
     STREAM_OPTIONS,
     Adapter,
@@ -217,6 +217,8 @@ class DeploymentCompiler:
             first_token_s=section.first_token_s,
             consent=compile_consent(self.findings, path, section, endpoint),
             identity=section.identity,
+            cache_key=_cache_key(section),
+            cache_key_written=section.cache_key is not None,
             pseudonym_key=self.secrets.identity if section.identity == "hash" else None,
             concurrency=compile_concurrency(self.findings, (*path, "concurrency"), section.concurrency),
             guard=section.guard,
@@ -417,6 +419,15 @@ class DeploymentCompiler:
             if notice.warned_days is not None:
                 fix = f"such as {notice.instead}" if notice.instead else "or set another day in your own catalogue"
                 self.findings.warn((*path, "model"), str(notice), f"use another model, {fix}")
+
+
+def _cache_key(section: DeploymentSection) -> CacheKey:
+    """Return the treatment of the key of the prompt cache: the one of the file, or the one that `identity` implies."""
+    if section.cache_key is not None:
+        return section.cache_key
+    if section.identity == "strip":
+        return "strip" if "identity" in section.model_fields_set else "pseudonym"
+    return "pass" if section.identity == "pass" else "pseudonym"
 
 
 def find_adapter(findings: Findings, path: KeyPath, provider: str, registry: Registry) -> Adapter | None:

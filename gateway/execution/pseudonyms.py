@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from providers.auth import Secret
 from providers.chat import ChatRequest
 from providers.embeddings import EmbeddingRequest
-from providers.matching.requirements import IDENTITY
+from providers.matching.requirements import CACHE_KEY, IDENTITY
 from providers.moderations import ModerationRequest
 from providers.value import replace
 
@@ -20,6 +20,8 @@ _Request = TypeVar("_Request", ChatRequest, EmbeddingRequest, ModerationRequest)
 def pseudonymous(request: _Request, provider: str, key: Secret, passthrough: Set[str] = frozenset()) -> _Request:
     """Return the request with a pseudonym in each field that identifies the end user, except `passthrough`.
 
+    The key of the prompt cache is not one of them, see `gateway.execution.conversation`.
+
     A provider can still see abuse by one end user, but not who that is. The pseudonym differs between providers, so
     that two of them cannot combine what they know.
     """
@@ -29,7 +31,7 @@ def pseudonymous(request: _Request, provider: str, key: Secret, passthrough: Set
         data = f"identity 1\0{provider}\0{value}".encode()
         return f"p_{hmac.digest(secret, data, 'sha256').hex()[:_DIGITS]}"
 
-    hidden = IDENTITY - passthrough
+    hidden = IDENTITY - passthrough - {CACHE_KEY}
     changes: dict[str, Any] = {}
     if not isinstance(request, ModerationRequest) and request.user is not None and "user" in hidden:
         changes["user"] = pseudonym(request.user)

@@ -27,6 +27,7 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type
 from gateway.execution.answer_stream import LiveStream
 from gateway.execution.breaker import Tickets
 from gateway.execution.concurrency_limiter import ConcurrencyLimiters, Shed, Slot
+from gateway.execution.conversation import Conversation
 from gateway.execution.deadline import RESOLUTION_S, Deadline
 from gateway.execution.evidence import EVERYBODY, Asker, FailureEvidence, digest_of
 from gateway.execution.health import Health, why_of
@@ -91,6 +92,7 @@ class RunContext(msgspec.Struct):
         asker: The asker, for whom failures of the request show something.
         awaited: The step that is being asked, if no other one can answer: it is waited for until the end.
         least_context: About how many tokens the prompt has. A step with a smaller context is skipped. 0: none is.
+        conversation: The conversation of the client's chat. None: the calls belong to none.
         attempts_before: How many attempts the steps on the other side of a barrier had. They have their own limit.
     """
 
@@ -105,6 +107,7 @@ class RunContext(msgspec.Struct):
     awaited: Step | None = None
     least_context: int = 0
     attempts_before: int = 0
+    conversation: Conversation | None = None
 
 
 class _Again(NamedTuple):
@@ -557,6 +560,7 @@ def options_for(
     """
     bounds, deadline = context.bounds, context.deadline
     options = AttemptOptions(request, left_s, bounds.connect_s, bounds.idle_s, usage=context.usage, bounds=bounds)
+    options.conversation = context.conversation
     if step.emulates and context.check is not None:
         options.check = partial(context.check, step)
     deployment = step.deployment

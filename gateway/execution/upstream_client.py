@@ -17,6 +17,7 @@ from typing import Any
 import msgspec
 
 from gateway.execution.answer_stream import AnswerStream, LiveStream
+from gateway.execution.conversation import Conversation, with_cache_key
 from gateway.execution.deadline import RESOLUTION_S, Deadline
 from gateway.execution.input_calls import read_input, write_input
 from gateway.execution.latency import RecentAnswers, first_token_timeout_s
@@ -40,7 +41,14 @@ from providers.formats.fitting import client_names, events_with_client_names, wi
 from providers.json_values import JsonError, as_map, dumps, loads, read_count
 from providers.matching.capability_matching import with_files_as_text, with_supported_choice, without_parameters
 from providers.matching.refused_fields import has_reasoning, own_field, refuses_reasoning
-from providers.matching.requirements import FEATURE_PARAMS, REASONING, has_effects, moves_data, requirements_of
+from providers.matching.requirements import (
+    CACHE_KEY,
+    FEATURE_PARAMS,
+    REASONING,
+    has_effects,
+    moves_data,
+    requirements_of,
+)
 from providers.reading.errors import MESSAGES
 from providers.reading.folding import Folding
 from providers.reading.json_object import json_start_of
@@ -135,6 +143,7 @@ class AttemptOptions(msgspec.Struct):
         bounds: The times that the configuration gives a deployment.
         anew: It is sent on a new connection, because a kept one has ended under it.
         changed: Set when it is written: see `Answer`.
+        conversation: The conversation of the client's chat. None: it is another call.
     """
 
     request: ServedRequest
@@ -153,6 +162,7 @@ class AttemptOptions(msgspec.Struct):
     bounds: Resilience = DEFAULT_RESILIENCE
     anew: bool = False
     changed: frozenset[str] = frozenset()
+    conversation: Conversation | None = None
 
     def was_silent(self, step: Step, now: float) -> bool:
         """Return whether no byte came for the time to the first token, and the deployment answered no other request."""
@@ -200,7 +210,7 @@ class UpstreamClient:
             step = self._without_reasoning(step, options.request)
         if options.usage is not None:
             return self._send_counted(step, secret, options, deadline, options.usage, recheck)
-        chat, wire = self._write(step, options.request)
+        chat, wire = self._write(step, options.request, options.conversation)
         exchange = self._exchange(step, options, chat, self._sign(step, secret, options, wire, recheck), deadline)
         return exchange if options.check is None else _check(exchange, options.check)
 
@@ -214,13 +224,14 @@ class UpstreamClient:
         recheck: Callable[[], None] | None,
     ) -> Answer:
         """Make a call whose cost is held before and recorded when it has ended. A stream records its own end."""
-        chat, wire = self._write(step, options.request)
+        chat, wire = self._write(step, options.request, options.conversation)
         sent = chat or measured_as_chat(options.request)
         call = options.call = await usage.begin(step, sent)
         del sent
         try:
             if call.held.sent_cap is not None and isinstance(options.request, ChatRequest):
-                chat, wire = self._write(step, change_request(options.request, max_tokens=call.held.sent_cap))
+                capped = change_request(options.request, max_tokens=call.held.sent_cap)
+                chat, wire = self._write(step, capped, options.conversation)
             request = call.transmission = self._sign(step, secret, options, wire, recheck)
             del wire
             answer = await self._exchange(step, options, chat, request, deadline)
@@ -356,9 +367,11 @@ class UpstreamClient:
             return Answer(step, begun, changed=options.changed)
         return Answer(step, result=begun)
 
-    def _write(self, step: Step, request: ServedRequest) -> tuple[ChatRequest | None, WireRequest]:
+    def _write(
+        self, step: Step, request: ServedRequest, conversation: Conversation | None
+    ) -> tuple[ChatRequest | None, WireRequest]:
         """Return what `_write` does, without the gateway's own fields that this server has refused."""
-        chat, wire = _write(step, request)
+        chat, wire = _write(step, request, conversation)
         refused = self._refused and self._refused.get(_server_of(step.deployment))
         if not refused or chat is None:
             return chat, wire
@@ -461,7 +474,9 @@ def _server_of(deployment: Deployment) -> tuple[str, str]:
     return deployment.origin, deployment.target.model
 
 
-def _write(step: Step, request: ServedRequest) -> tuple[ChatRequest | None, WireRequest]:
+def _write(
+    step: Step, request: ServedRequest, conversation: Conversation | None = None
+) -> tuple[ChatRequest | None, WireRequest]:
     """Return the request for this deployment in its provider's wire format, and the same as a chat if it is one."""
     deployment = step.deployment
     try:
@@ -472,9 +487,15 @@ def _write(step: Step, request: ServedRequest) -> tuple[ChatRequest | None, Wire
             sent = with_supported_choice(sent, deployment.capabilities)
         if type(sent.messages) is not Texts:
             sent = with_files_as_text(sent, deployment.capabilities)
+        if CACHE_KEY in request.extra or (conversation is not None and conversation.session is not None):
+            sent = with_cache_key(sent, request, deployment, conversation)
         if deployment.pseudonym_key is not None:
             sent = pseudonymous(sent, deployment.provider, deployment.pseudonym_key, deployment.target.passthrough)
-        return sent, deployment.adapter.build_request(sent, deployment.target)
+        wire = deployment.adapter.build_request(sent, deployment.target)
+        if CACHE_KEY in request.extra and CACHE_KEY not in sent.extra and CACHE_KEY not in step.dropped:
+            # It names the end user, or this is not the client's chat.
+            return sent, replace(wire, changed=wire.changed | {CACHE_KEY})
+        return sent, wire
     except UnsupportedFeature as error:
         raise ProviderFailed(_unsupported(error)) from error
 

@@ -88,6 +88,7 @@ class Caller(msgspec.Struct, frozen=True):
         intent: Every value of `x-gateway-intent`.
         prefer: Every value of `x-gateway-prefer`.
         hand_off: Every value of `x-gateway-hand-off`.
+        session: The session that an agent names in one of its own headers, or None.
     """
 
     client: Client | None
@@ -101,6 +102,7 @@ class Caller(msgspec.Struct, frozen=True):
     intent: tuple[str, ...] = ()
     prefer: tuple[str, ...] = ()
     hand_off: tuple[str, ...] = ()
+    session: str | None = None
 
 
 class RequestContext(msgspec.Struct, frozen=True):

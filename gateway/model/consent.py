@@ -40,6 +40,7 @@ class ConsentStatement(Value, frozen=True):
         asserted: Whether a backend that may assert consent states that the user agrees.
         token: The consent token that has to be verified.
         note: Why a consent that was sent is not accepted.
+        has_session: Whether they name a session, from which a key of a provider's cache may be made.
     """
 
     caller: str = ""
@@ -47,6 +48,7 @@ class ConsentStatement(Value, frozen=True):
     asserted: bool = False
     token: str | None = None
     note: str = ""
+    has_session: bool = False
 
 
 class Consents(Value, frozen=True):

@@ -15,7 +15,7 @@ from providers.auth import Secret
 from providers.catalogue.prices import Price, Retirement
 from providers.embeddings import capabilities_of, embeddings_of
 from providers.matching.capability_matching import CapabilityMatch, has_effects_there, match_capabilities
-from providers.matching.requirements import FEATURES, IDENTITY, IMPLIED, PARAMETERS, Requirements, moves_data
+from providers.matching.requirements import CACHE_KEY, FEATURES, IDENTITY, IMPLIED, PARAMETERS, Requirements, moves_data
 from providers.moderations import GuardKind, ModerationFormat, moderation_format
 from providers.openai_json.misspelled_fields import FIELDS
 from providers.sites import Residency
@@ -36,6 +36,9 @@ _STANDARD_NAMES = (
 )
 RETIREMENT_WARNING_DAYS = (7, 30, 90)
 """The days before a retirement at which it is reported: from the last of them on, and again at each shorter one."""
+
+
+CacheKey = Literal["pseudonym", "strip", "pass"]
 
 
 class Concurrency(Value, frozen=True):
@@ -105,7 +108,9 @@ class Deployment:
         asked_at: Its name, origin and model. Health and latencies belong to these three, over any number of config
             versions.
         consent: The consent that it requires of the user, if any.
-        identity: The treatment of fields that identify the user.
+        identity: The treatment of fields that identify the user, except the key of the prompt cache.
+        cache_key: The treatment of that key (`prompt_cache_key`). `cache_key_in` applies the rule of protected regions.
+        cache_key_written: Whether the file names this treatment.
         pseudonym_key: The key for pseudonyms, if these fields are hashed.
         price: The prices of the model's tokens at the site, the latest first, or None if none is known. `price_at`
             returns the one that holds at a moment.
@@ -145,6 +150,8 @@ class Deployment:
     first_token_s: float | None = None
     consent: ConsentRule | None = None
     identity: Literal["strip", "hash", "pass"] = "strip"
+    cache_key: CacheKey = "pseudonym"
+    cache_key_written: bool = False
     pseudonym_key: Secret | None = None
     price: Price | None = None
     retirement: Retirement | None = None
@@ -163,6 +170,30 @@ class Deployment:
         object.__setattr__(self, "asked_at", (self.name, self.origin, self.model))
         has_proxy = self.proxy is not None and self.simulates is None
         object.__setattr__(self, "proxy_origin", self.proxy.origin if self.proxy is not None and has_proxy else "")
+
+    @property
+    def knows_cache_key(self) -> bool:
+        """Whether its provider has the field `prompt_cache_key`, or the operator passes it on."""
+        return CACHE_KEY in self.capabilities.parameters or CACHE_KEY in self.target.passthrough
+
+    def cache_key_in(self, *, protected: bool) -> CacheKey:
+        """Return the treatment of `prompt_cache_key` for requests of a region.
+
+        A vendor of a protected region gets new data only with a signature, so the default does not apply there.
+        """
+        return "strip" if protected and not self.cache_key_written and self.identity != "pass" else self.cache_key
+
+    def treatment_of(self, name: str, use: str, *, protected: bool) -> CacheKey:
+        """Return what becomes of a field of `IDENTITY` in requests of a region. `passthrough` keeps it as it is."""
+        if name == CACHE_KEY and (use != "chat" or self.cache_key_written):
+            return self.cache_key if use == "chat" else "strip"
+        if name in self.target.passthrough:
+            return "pass"
+        if name == CACHE_KEY:
+            return self.cache_key_in(protected=protected)
+        if self.identity == "hash":
+            return "strip" if name == "metadata" else "pseudonym"
+        return self.identity
 
     def within(self, places: Places) -> bool:
         """Return whether content stays inside the places, and its proxy is there too."""

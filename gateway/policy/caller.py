@@ -13,6 +13,7 @@ from gateway.model.config_version import ConfigVersion
 from gateway.model.consent import NO_STATEMENT, ConsentStatement
 from gateway.model.location import ClaimReport
 from providers.failures import InvalidRequest
+from providers.value import replace
 
 _MAX_MS = 999_999_999
 _GRANTED = "granted"
@@ -82,13 +83,14 @@ def read_consent(config: ConfigVersion, caller: Caller, claim: ClaimReport | Non
     standing = claim.consents if claim is not None and is_accepted else frozenset()
     identity = _caller_identity(caller, claim.subject if claim is not None and is_accepted else None)
     values = caller.consent
+    stated = ConsentStatement(identity, standing, has_session=caller.session is not None)
     if len(values) > 1:
-        return ConsentStatement(identity, standing, note="`x-gateway-consent` was sent more than once")
+        return replace(stated, note="`x-gateway-consent` was sent more than once")
     if not values or values[0] != _GRANTED:
-        return ConsentStatement(identity, standing, token=values[0] if values else None)
+        return replace(stated, token=values[0] if values else None)
     if caller.client is None or "consent" not in caller.client.may_assert:
-        return ConsentStatement(identity, standing, note=f"`{_GRANTED}` is ignored: this key may not assert consent")
-    return ConsentStatement(identity, standing, asserted=True)
+        return replace(stated, note=f"`{_GRANTED}` is ignored: this key may not assert consent")
+    return replace(stated, asserted=True)
 
 
 def _caller_identity(caller: Caller, subject: str | None) -> str:

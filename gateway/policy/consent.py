@@ -25,7 +25,7 @@ from gateway.model.hand_off import HandOff
 from gateway.model.input_requests import InputRequest, ServedRequest, user_of_input
 from providers.adapter import Capabilities
 from providers.chat import ChatRequest
-from providers.matching.requirements import IDENTITY, Requirements
+from providers.matching.requirements import CACHE_KEY, IDENTITY, Requirements
 
 LIFETIME_S = 300
 _TOKEN = re.compile(r"(c[12])\.([0-9]{1,12})\.([A-Za-z0-9_-]{43})")
@@ -105,7 +105,7 @@ class Consenting:
             deployment.consent.recipient if deployment.consent is not None else deployment.provider,
             str(deployment.residency.stores),
             str(deployment.residency.processes),
-            self._would_send(deployment),
+            self._would_send(deployment, region),
             f"{self._form}.{expires_at}.{self._mac(deployment, region, expires_at, self._keys[0])}",
             expires_at,
             self._note(),
@@ -133,31 +133,42 @@ class Consenting:
             return "this deployment does not accept standing consent"
         return ""
 
-    def _would_send(self, deployment: Deployment) -> tuple[str, ...]:
+    def _would_send(self, deployment: Deployment, region: Region) -> tuple[str, ...]:
         """Return the parts of the request that the deployment would receive, with the names that a user is shown."""
         request, needs = self._request, self._needs
         if not isinstance(request, ChatRequest):
-            return self._would_send_input(request, deployment)
+            return self._would_send_input(request, deployment, region)
         parts = ["messages", *(label for feature, label in _CONTENT if feature in needs.features)]
         parts += ["tools"] if request.tools else []
         parts += ["response_format"] if request.response_format is not None else []
         parts += ["stop"] if request.stop and "stop" in deployment.capabilities.parameters else []
-        return (*parts, *self._other_fields(deployment, deployment.capabilities, request.extra, request.user))
+        others = self._other_fields(deployment, region, deployment.capabilities, request.extra, request.user)
+        return (*parts, *others)
 
-    def _would_send_input(self, request: InputRequest, deployment: Deployment) -> tuple[str, ...]:
+    def _would_send_input(self, request: InputRequest, deployment: Deployment, region: Region) -> tuple[str, ...]:
         parts = ["input", *(label for feature, label in _CONTENT if feature in self._needs.features)]
         known = capabilities_for(deployment, self._needs.use)
-        return (*parts, *self._other_fields(deployment, known, request.extra, user_of_input(request)))
+        return (*parts, *self._other_fields(deployment, region, known, request.extra, user_of_input(request)))
 
     def _other_fields(
-        self, deployment: Deployment, capabilities: Capabilities, extra: Mapping[str, object], user: str | None
+        self,
+        deployment: Deployment,
+        region: Region,
+        capabilities: Capabilities,
+        extra: Mapping[str, object],
+        user: str | None,
     ) -> Iterator[str]:
         known = capabilities.parameters | deployment.target.passthrough | deployment.allowed_moves
-        other_fields = {*extra, *(["user"] if user is not None else [])} & known
+        use, protected = self._needs.use, region.protected
+        session = [CACHE_KEY] if self._statement.has_session and use == "chat" else []
+        other_fields = {*extra, *(["user"] if user is not None else []), *session} & known
         for name in sorted(other_fields):
-            if name not in IDENTITY or name in deployment.target.passthrough or deployment.identity == "pass":
+            treatment = deployment.treatment_of(name, use, protected=protected) if name in IDENTITY else "pass"
+            if name == CACHE_KEY and name not in extra:
+                treatment = deployment.cache_key_in(protected=protected)
+            if treatment == "pass":
                 yield name
-            elif deployment.identity == "hash" and name != "metadata":
+            elif treatment == "pseudonym":
                 yield f"{name} (a pseudonym of it)"
 
     def _mac(self, deployment: Deployment, region: Region, expires_at: int, key: bytes) -> str:
@@ -174,7 +185,7 @@ class Consenting:
             rule.recipient if rule is not None else "",
             str(deployment.residency.stores),
             str(deployment.residency.processes),
-            self._would_send(deployment),
+            self._would_send(deployment, region),
             self._content(),
         ]
         mac = hmac.digest(key, json.dumps(signed).encode(), "sha256")

@@ -204,6 +204,7 @@ class _LocationVerdict(Value, frozen=True):
         config_exclusion: Why the config excludes it.
         bounded: Whether prompts from this location must stay in some territories, so that the exceptions from the
             promise of its site count.
+        protected: Whether the region is protected.
     """
 
     deployment: Deployment
@@ -211,6 +212,7 @@ class _LocationVerdict(Value, frozen=True):
     legal_exclusion: Exclusion | None
     config_exclusion: Exclusion | None
     bounded: bool = True
+    protected: bool = False
 
 
 def _location_verdict(
@@ -230,7 +232,9 @@ def _location_verdict(
         legal_exclusion = None
     permit = (evaluation_permit if evaluating else prompt_permit)(config, region, deployment, now_s)
     bounded = bool(deployment.excepts) and not region.bounds_of(location.territory).is_anywhere
-    return _LocationVerdict(deployment, permit, legal_exclusion, config_exclusion(deployment), bounded)
+    return _LocationVerdict(
+        deployment, permit, legal_exclusion, config_exclusion(deployment), bounded, region.protected
+    )
 
 
 def _legal_exclusion(region: Region, location: Location, deployment: Deployment, now_s: float) -> Exclusion | None:
@@ -294,7 +298,8 @@ def _judge(location_verdict: _LocationVerdict, criteria: _Criteria) -> Verdict:
         consent = criteria.consents.given(deployment.name, deployment.consent)
         if consent is None:
             return Exclusion(SkipReason.CONSENT, f"the user's consent to {deployment.consent.recipient} is missing")
-    return Step(deployment, location_verdict.permit, dropped | _identity(deployment, needs), consent, emulates)
+    dropped |= _identity(deployment, needs, protected=location_verdict.protected)
+    return Step(deployment, location_verdict.permit, dropped, consent, emulates)
 
 
 def _exclusion_by_request(
@@ -333,9 +338,7 @@ def _refused_parameters(dropped: frozenset[str], deployments: Iterable[Deploymen
     return Exclusion(SkipReason.PARAMETER, detail, f"does not support {logged}{ending}")
 
 
-def _identity(deployment: Deployment, needs: Requirements) -> frozenset[str]:
-    """Return the fields that identify the user and are removed. Fields in `passthrough` are kept."""
-    if deployment.identity == "pass":
-        return frozenset()
-    fields = needs.parameters & IDENTITY - deployment.target.passthrough
-    return fields & {"metadata"} if deployment.identity == "hash" else fields
+def _identity(deployment: Deployment, needs: Requirements, *, protected: bool) -> frozenset[str]:
+    """Return the fields that identify the user and are removed."""
+    named = needs.parameters & IDENTITY
+    return frozenset(it for it in named if deployment.treatment_of(it, needs.use, protected=protected) == "strip")

@@ -525,6 +525,8 @@ class ChatService:
         still_allowed = StillActive(self.decider.current, config, plan.region, self.decider.clock)
         context = RunContext(config.resilience, exchange.deadline, record, still_allowed)
         context.asker = exchange.asker
+        if isinstance(exchange.request, ChatRequest):
+            context.conversation = self.decider.conversation(exchange, plan.region)
         if self.executor.accounting is not None:
             context.usage = self.executor.accounting.request(config, exchange.caller.client, exchange.user, record)
         return context

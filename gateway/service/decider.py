@@ -6,19 +6,21 @@ request runs decides it anew: about the caller, its location and the plan.
 
 from __future__ import annotations
 
+import hmac
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from types import MappingProxyType
 
+from gateway.execution.conversation import Conversation
 from gateway.execution.evidence import Asker, asker_of
 from gateway.execution.health import Health
 from gateway.execution.retry import rule_of, why_spent
 from gateway.execution.run import PlanExhausted
 from gateway.features.minors.policy import refuse_hours, refuse_tools
 from gateway.model.assistant import DEFAULT_INTENT, Assistant
-from gateway.model.config_version import ConfigVersion
+from gateway.model.config_version import ConfigVersion, Region
 from gateway.model.consent import NO_CONSENT, NO_STATEMENT
 from gateway.model.decision import Decision, FailureKinds, Plan, Refusal, Refused, SkipReason, Step
 from gateway.model.hand_off import BarrierRule, HandOff, HandOffCause
@@ -58,6 +60,8 @@ class Decider:
         health: The deployments that may not be asked now.
         clock: Unix time.
         consent_key: Signs consent tokens and seals state if the config has no key for them.
+        cache_key: Makes the pseudonyms of cache keys if the config has no key for them: that of the state directory, or
+            of this start.
     """
 
     def __init__(
@@ -73,6 +77,8 @@ class Decider:
         self.health = health
         self.clock = clock
         self.consent_key = consent_key
+        # All workers of a start share the consent key, so they share this one.
+        self.cache_key = hmac.digest(consent_key, b"keys of prompt caches", "sha256")
 
     def identify(self, exchange: Exchange, config: ConfigVersion) -> None:
         """Read the caller as another config version does. Nothing that the former one has decided stays."""
@@ -311,6 +317,15 @@ class Decider:
         """Return the valid keys of consent tokens and of sealed reasoning state, the newer one first."""
         configured = (config.secrets.consent, config.secrets.former_consent)
         return tuple(key.reveal().encode() for key in configured if key is not None) or (self.consent_key,)
+
+    def conversation(self, exchange: Exchange, region: Region) -> Conversation:
+        """Return the conversation of a chat, as far as the caches of providers need it."""
+        secrets, caller = exchange.config.secrets, exchange.caller
+        # The oldest one, so that conversations stay in the caches while the secret is replaced.
+        secret = secrets.former_identity or secrets.identity
+        key = secret.reveal().encode() if secret is not None else self.cache_key
+        client = caller.client.name if caller.client is not None else ""
+        return Conversation(key, client, exchange.user, caller.session, region.protected)
 
 
 def _ages_at_gate(location: Location) -> bool:

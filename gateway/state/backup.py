@@ -24,14 +24,14 @@ from pathlib import Path, PurePosixPath
 
 from gateway.operator_errors import StateError
 from gateway.state.database import describe_error, open_large_to_read
-from gateway.state.generated_key import PEPPER, RECEIPT_KEY, USER_KEY
+from gateway.state.generated_key import CACHE_KEY, PEPPER, RECEIPT_KEY, USER_KEY
 from gateway.state.lock import holder_of
 from gateway.undo import undone_on_failure
 from providers.value import Value
 
 _MANIFEST = "manifest.json"
 _FORMAT = 1
-_KEYS = frozenset({PEPPER, RECEIPT_KEY, USER_KEY})
+_KEYS = frozenset({CACHE_KEY, PEPPER, RECEIPT_KEY, USER_KEY})
 _NOT_COPIED = frozenset({"gateway.lock", "simulated"})
 """The lock belongs to a running process, and the folder to rehearsals."""
 _JOURNAL, _HISTORY, _AUDIT = "journal", "history.db", "audit.jsonl"

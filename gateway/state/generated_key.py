@@ -15,11 +15,15 @@ USER_KEY = "user-key"
 PEPPER = "pepper"
 """Makes the stored digests of API keys, if the configuration has no `secrets.pepper`."""
 
+CACHE_KEY = "cache-key"
+"""Makes the pseudonyms of the keys of providers' prompt caches, if the configuration has no `secrets.identity`."""
+
 RECEIPT_KEY = "receipt-key"
 """Makes the seals of stored receipts."""
 
 _LOST = {
     RECEIPT_KEY: "the receipts that are stored can't be read any more",
+    CACHE_KEY: "conversations leave the caches of providers once",
     USER_KEY: "end users get new pseudonyms",
     PEPPER: "no API key of this directory works any more",
 }

@@ -89,6 +89,8 @@ _NAMES_IN_SCHEMAS = frozenset({"properties", "patternProperties", "$defs", "defi
 _HARMLESS_VALUES: tuple[object, ...] = (False, [], "")
 # A mark up to which the prompt may be cached. It is not one of `PARAMETERS`, because few vendors have it.
 CACHE_CONTROL = "cache_control"
+# Requests with the same key and the same beginning may share a provider's cache.
+CACHE_KEY = "prompt_cache_key"
 # The reasoning of an earlier answer, as text. Reasoning that a call carries as a vendor's state is another thing.
 REASONING = "reasoning_content"
 _MARKS = _UNTHINKING, _SOLE_TOOL, _TOOLS_AND_JSON = "unthinking", "sole_tool", "tools_and_json"

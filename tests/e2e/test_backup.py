@@ -20,7 +20,7 @@ from tests.kit.metered_provider import APP_KEY, metered_config, metered_provider
 from tests.kit.reloading_gateway import config, operated
 from tests.kit.waiting import eventually
 
-KEYS = ("pepper", "receipt-key", "user-key")
+KEYS = ("cache-key", "pepper", "receipt-key", "user-key")
 
 
 def run(*words: str | Path, status: int = 0) -> str:

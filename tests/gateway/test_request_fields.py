@@ -59,8 +59,8 @@ def table_with(deployment: dict[str, Any]) -> ConfigVersion:
 
 
 TABLE = table_with({})
-STRIPPING = table_with({"identity": None})
-STRICT = table_with({"identity": None, "unsupported": "refuse"})
+STRIPPING = table_with({"identity": "strip"})
+STRICT = table_with({"identity": "strip", "unsupported": "refuse"})
 REFUSING = table_with({"unsupported": "refuse"})
 
 

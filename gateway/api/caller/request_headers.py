@@ -36,6 +36,10 @@ _PARENT = re.compile(r"(?!ff)([0-9a-f]{2})-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-
 _MEMBER = re.compile(r"[a-z0-9][a-z0-9_*/@-]{0,255}=[ -+\--<>-~]{0,255}[!-+\--<>-~]")
 _MOST_STATE, _MOST_MEMBERS = 512, 32
 _SAMPLED = 1
+# The headers in which agents name their session: Claude Code, Codex, and others. The first valid one counts.
+_SESSION_HEADERS = (b"x-claude-code-session-id", b"session-id", b"session_id", b"x-session-affinity", b"x-session-id")
+_ANY_SESSION = frozenset(_SESSION_HEADERS)
+_SESSION = re.compile(r"[!-~]{1,255}")
 
 
 class KnownCaller(msgspec.Struct, frozen=True):
@@ -90,7 +94,17 @@ def read_caller(config: ConfigVersion, headers: RequestHeaders, limiter: FailedK
         headers.all(b"x-gateway-intent") if b"x-gateway-intent" in names else (),
         headers.all(b"x-gateway-prefer") if b"x-gateway-prefer" in names else (),
         headers.all(b"x-gateway-hand-off") if b"x-gateway-hand-off" in names else (),
+        None if _ANY_SESSION.isdisjoint(names) else session_of(headers),
     )
+
+
+def session_of(headers: RequestHeaders) -> str | None:
+    """Return the session that an agent names, or None. A header that came with two values is not valid."""
+    for name in _SESSION_HEADERS:
+        values = set(headers.all(name))
+        if len(values) == 1 and _SESSION.fullmatch(value := values.pop()):
+            return value
+    return None
 
 
 def read_context(config: ConfigVersion, headers: RequestHeaders) -> RequestContext:

@@ -256,8 +256,14 @@ class DeploymentSection(Section):
     )
     identity: Literal["strip", "hash", "pass"] = Field(
         "strip",
-        description="How to treat fields that identify the user (user, safety_identifier, prompt_cache_key, metadata): "
-        "strip them, hash them (send pseudonyms of the first three, made with `secrets.identity`), or pass them on.",
+        description="How to treat fields that identify the user (user, safety_identifier, metadata): strip them, hash "
+        "them (send pseudonyms of the first two, made with `secrets.identity`), or pass them on.",
+    )
+    cache_key: Literal["pseudonym", "strip", "pass"] | None = Field(
+        None,
+        description="How to treat `prompt_cache_key`, and the session that an agent names in a header, if the provider "
+        "has this field: send a pseudonym, strip it, or pass it on. Default: `pseudonym`; `pass` with `identity: "
+        "pass`; `strip` where the file has `identity: strip`, and for requests of protected regions.",
     )
     concurrency: _Concurrency = Field(
         None, description="Limit of its concurrent calls: a number, or a mapping. Default: no limit."
