@@ -34,8 +34,13 @@ class _Keys:
     session: str | None = field(default=None, repr=False)
 
 
-def aws_headers(service: str, wire: WireRequest, origin: str, secret: str, now: float) -> tuple[tuple[str, str], ...]:
-    """Return the headers that authenticate a request. The same input gives the same signature. Raises KeyProblem."""
+def aws_headers(
+    service: str, wire: WireRequest, origin: str, secret: str, now: float, region: str = ""
+) -> tuple[tuple[str, str], ...]:
+    """Return the headers that authenticate a request. The same input gives the same signature. Raises KeyProblem.
+
+    Without a `region`, it is that of the origin's name.
+    """
     keys = _keys(secret)
     if keys is None:
         return (("authorization", f"Bearer {secret}"),)
@@ -54,7 +59,7 @@ def aws_headers(service: str, wire: WireRequest, origin: str, secret: str, now: 
     request = AWSRequest(method=wire.method, url=url, data=wire.body, headers=dict([*covered, *added]))
     # As botocore's `add_auth`, but that reads the clock.
     request.context["timestamp"] = stamp
-    signer = SigV4Auth(Credentials(keys.id, keys.secret, keys.session), service, _region(origin))
+    signer = SigV4Auth(Credentials(keys.id, keys.secret, keys.session), service, region or _region(origin))
     signature = signer.signature(signer.string_to_sign(request, signer.canonical_request(request)), request)
     names = signer.signed_headers(signer.headers_to_sign(request))
     authorization = f"{_ALGORITHM} Credential={signer.scope(request)}, SignedHeaders={names}, Signature={signature}"

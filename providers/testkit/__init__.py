@@ -22,6 +22,7 @@ from providers.testkit.simulator import (
 )
 
 if TYPE_CHECKING:
+    from providers.testkit.issuers import SimulatedIssuers
     from providers.testkit.server import SimulatorServer, SimulatorThread
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "RequestRejected",
     "Scenario",
     "ScenarioError",
+    "SimulatedIssuers",
     "SimulatesInputs",
     "Simulator",
     "SimulatorServer",
@@ -51,4 +53,8 @@ def __getattr__(name: str) -> Any:
         from providers.testkit import server
 
         return {"SimulatorServer": server.SimulatorServer, "SimulatorThread": server.SimulatorThread}[name]
+    if name == "SimulatedIssuers":
+        from providers.testkit.issuers import SimulatedIssuers
+
+        return SimulatedIssuers
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

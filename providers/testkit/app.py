@@ -15,12 +15,13 @@ from typing import Any, assert_never
 
 from providers.chat import ChatCompletion, ChatRequest
 from providers.embeddings import EmbeddingRequest, load_embedding_facts
+from providers.failures import FailureKind
 from providers.moderations import guard_kind_of
 from providers.testkit.capacity import Gate
 from providers.testkit.scenario import Fault, HttpError, Scenario
 from providers.testkit.simulated_inputs import DIMENSIONS, embed, moderate, with_verdict
 from providers.testkit.simulated_model import continued, respond
-from providers.testkit.simulator import IncomingRequest, RequestRejected, SimulatesInputs, Simulator
+from providers.testkit.simulator import IncomingRequest, RefusesTokens, RequestRejected, SimulatesInputs, Simulator
 from providers.testkit.wire_steps import Break, Head, Send, Step, Wait, stage, stage_whole, whole
 from providers.value import replace
 
@@ -45,8 +46,10 @@ class SimulatorApp:
         scenario: Scenario | None = None,
         *,
         now: Callable[[], float] = time.time,
+        accepts: Callable[[IncomingRequest], bool] | None = None,
     ) -> None:
         self._simulator = simulator
+        self._accepts = accepts
         self._persona = persona
         self._now = now
         self._scenario = scenario or Scenario()
@@ -132,6 +135,9 @@ class SimulatorApp:
 
     def _steps(self, incoming: IncomingRequest, scenario: Scenario, fault: Fault | None) -> tuple[Step, ...]:
         simulator = self._simulator
+        if self._accepts is not None and not self._accepts(incoming):
+            refuses = simulator.refuse_token if isinstance(simulator, RefusesTokens) else None
+            return whole(refuses() if refuses is not None else simulator.write_error(FailureKind.CREDENTIALS, 401))
         try:
             if isinstance(simulator, SimulatesInputs) and (content := simulator.read_input(incoming)) is not None:
                 if isinstance(content, EmbeddingRequest):

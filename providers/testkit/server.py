@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any, Self
 
@@ -17,7 +17,7 @@ from providers.testkit.app import TRANSPORT, SimulatorApp
 from providers.testkit.scenario import Scenario
 from providers.testkit.simulator import IncomingRequest, Simulator
 
-__all__ = ["SimulatorServer", "SimulatorThread"]
+__all__ = ["LoopbackServer", "SimulatorServer", "SimulatorThread"]
 
 _STARTUP_LIMIT_S = 30.0
 
@@ -48,32 +48,19 @@ class _Protocol(HttpToolsProtocol):
         self.scope["state"] = {TRANSPORT: self.transport}
 
 
-class SimulatorServer:
-    """A server for one simulated provider. Use it as an asynchronous context manager.
+class LoopbackServer:
+    """A server for one ASGI application on this machine. Use it as an asynchronous context manager.
 
     It installs no signal handlers and writes no log. At the end of the block all connections are closed at once.
 
     Args:
-        dialect: The simulator.
-        persona: The name that answers mention, such as that of a site.
-        scenario: Delays and faults. None: there are none.
+        app: The application.
         host: The address to listen on.
         port: The port, or 0 for a free one.
-
-    Examples:
-        `async with SimulatorServer(dialect, "a site") as server: ... server.origin`
     """
 
-    def __init__(
-        self,
-        dialect: Simulator,
-        persona: str,
-        scenario: Scenario | None = None,
-        *,
-        host: str = "127.0.0.1",
-        port: int = 0,
-    ) -> None:
-        self._app = SimulatorApp(dialect, persona, scenario)
+    def __init__(self, app: Any, host: str, port: int) -> None:
+        self._served = app
         self._host = host
         self._port = port
         self._state = _State()
@@ -86,7 +73,7 @@ class SimulatorServer:
             OSError: The port is in use.
         """
         config = Config(
-            self._app,
+            self._served,
             http=_Protocol,
             ws="none",
             interface="asgi3",
@@ -95,7 +82,6 @@ class SimulatorServer:
             log_config=None,
         )
         config.load()
-        self._app.closing = False
         loop = asyncio.get_running_loop()
         self._server = await loop.create_server(lambda: _Protocol(config, self._state), self._host, self._port)
         self._port = self._server.sockets[0].getsockname()[1]
@@ -104,7 +90,6 @@ class SimulatorServer:
         """Stop to listen, and close all connections at once."""
         if self._server is None:
             return
-        self._app.closing = True
         self._server.close()
         for connection in tuple(self._state.connections):
             connection.transport.abort()
@@ -129,6 +114,52 @@ class SimulatorServer:
             raise RuntimeError("the simulator has no port before it is started; use `async with`")
         host = f"[{self._host}]" if ":" in self._host else self._host
         return f"http://{host}:{self._port}"
+
+
+class SimulatorServer(LoopbackServer):
+    """A server for one simulated provider. Use it as an asynchronous context manager.
+
+    It installs no signal handlers and writes no log. At the end of the block all connections are closed at once.
+
+    Args:
+        dialect: The simulator.
+        persona: The name that answers mention, such as that of a site.
+        scenario: Delays and faults. None: there are none.
+        host: The address to listen on.
+        port: The port, or 0 for a free one.
+        accepts: Returns whether the credential of a request is known, such as `SimulatedIssuers.knows`. A request with
+            another one is refused in the vendor's form. None: any credential is accepted.
+
+    Examples:
+        `async with SimulatorServer(dialect, "a site") as server: ... server.origin`
+    """
+
+    def __init__(
+        self,
+        dialect: Simulator,
+        persona: str,
+        scenario: Scenario | None = None,
+        *,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        accepts: Callable[[IncomingRequest], bool] | None = None,
+    ) -> None:
+        self._app = SimulatorApp(dialect, persona, scenario, accepts=accepts)
+        super().__init__(self._app, host, port)
+
+    async def start(self) -> None:
+        """Start to listen.
+
+        Raises:
+            OSError: The port is in use.
+        """
+        self._app.closing = False
+        await super().start()
+
+    async def close(self) -> None:
+        """Stop to listen, and close all connections at once."""
+        self._app.closing = True
+        await super().close()
 
     @property
     def scenario(self) -> Scenario:

@@ -20,6 +20,7 @@ __all__ = [
     "IncomingRequest",
     "NoSimulator",
     "Refused",
+    "RefusesTokens",
     "RequestRejected",
     "SimulatesInputs",
     "Simulator",
@@ -145,6 +146,19 @@ class Simulator(Protocol):
 
         Returns:
             The bytes of the event.
+        """
+        ...
+
+
+@runtime_checkable
+class RefusesTokens(Protocol):
+    """The optional part of a simulator whose vendor refuses an ended token in another way than with status 401."""
+
+    def refuse_token(self) -> WireResponse:
+        """Write the refusal of a token that has ended or is unknown.
+
+        Returns:
+            The response.
         """
         ...
 

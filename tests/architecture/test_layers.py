@@ -50,7 +50,7 @@ json_values failures                JSON in and out; failure kinds
 territories evidence chat           ISO territories; sources of facts; canonical requests, answers and events
 sites wire                          where a provider stores and processes; bytes to send and bytes received
 signing                             signatures that need a library
-auth                                credential schemes
+auth sign_in                        credential schemes; exchanges with issuers of tokens
 catalogue                           facts from TOML files: sites, models, prices
 adapter                             the contract of an adapter
 registry                            adapters from entry points

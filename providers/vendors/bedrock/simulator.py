@@ -76,6 +76,10 @@ class BedrockSimulator:
         except InvalidRequest as error:
             raise _refused(400, "ValidationException", str(error)) from None
 
+    def refuse_token(self) -> WireResponse:
+        """See `providers.testkit.simulator.RefusesTokens`."""
+        return _refused(403, "ExpiredTokenException", "The security token included in the request is expired").response
+
     def write_answer(self, completion: ChatCompletion, request: ChatRequest) -> WireResponse:
         """See `providers.testkit.simulator.Simulator`."""
         choice = completion.choices[0]
