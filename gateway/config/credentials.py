@@ -82,7 +82,7 @@ class Credentials(Value, frozen=True):
     """The keys and headers of a deployment.
 
     Attributes:
-        keys: Used in turn.
+        keys: Shared by conversations.
         headers: Sent with each call.
         missing: The variables and files of the values that are not set.
         are_needed: Whether the deployment cannot be called without a key.

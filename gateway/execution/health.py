@@ -10,10 +10,12 @@ keeps them, and a deployment is judged as it is in the config version that asks.
 
 from __future__ import annotations
 
+import hashlib
 import random
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 
 from gateway.execution.breaker import ALL, Breaker, BreakerState
 from gateway.execution.deadline import Clock
@@ -23,6 +25,7 @@ from gateway.model.config_version import ConfigVersion
 from gateway.model.decision import Decision, Exclusion, FailureKinds, SkipReason, Unavailable
 from gateway.model.deployment import Deployment
 from gateway.model.resilience import BreakerRule
+from gateway.policy.canary_assignment import choose
 from providers.auth import Secret
 from providers.failures import Failure, FailureKind
 from providers.value import Value, replace
@@ -40,6 +43,12 @@ _EARLY_S = 0.002
 
 def _ignore(deployment: str, breaker: Breaker, for_s: float) -> None:
     pass
+
+
+@lru_cache(maxsize=1024)
+def digest_of_key(key: Secret) -> str:
+    """Return the digest by which conversations are assigned to a key, wherever it is listed."""
+    return hashlib.sha256(key.reveal().encode("utf-8", "surrogatepass")).hexdigest()
 
 
 class _Cooldown(Value, frozen=True):
@@ -134,12 +143,25 @@ class Health:
         return keys[start:] + keys[:start]
 
     def next_key(
-        self, deployment: Deployment, used: tuple[Secret | None, ...], asker: Asker = EVERYBODY
+        self,
+        deployment: Deployment,
+        used: tuple[Secret | None, ...],
+        asker: Asker = EVERYBODY,
+        conversation: bytes | None = None,
     ) -> Secret | None:
-        """Return a usable key that this request has not used; if there is none, the first one."""
+        """Return a usable key that this request has not used; if there is none, the first one.
+
+        A conversation keeps its key, because providers keep a cache for each account. Its next key takes over while
+        that one cools down. Nothing is remembered: processes and instances with the same keys choose the same one.
+        """
         credentials = deployment.credentials
         if len(credentials) < 2:
             return credentials[0] if credentials else None
+        if conversation is not None:
+            usable = self.usable_keys(deployment, asker) or credentials
+            unused = {digest_of_key(key): key for key in usable if key is not None and key not in used}
+            named = unused or {digest_of_key(key): key for key in usable if key is not None}
+            return named[choose(conversation, dict.fromkeys(named, 1.0)) or next(iter(named))]
         keys = self.keys_in_turn(deployment, asker) or credentials
         return next((key for key in keys if key not in used), keys[0])
 

@@ -93,6 +93,8 @@ class RunContext(msgspec.Struct):
         awaited: The step that is being asked, if no other one can answer: it is waited for until the end.
         least_context: About how many tokens the prompt has. A step with a smaller context is skipped. 0: none is.
         conversation: The conversation of the client's chat. None: the calls belong to none.
+        sticky: The sticky key of the conversation, by which it keeps a key of a deployment that has several. None: the
+            keys are used in turn.
         attempts_before: How many attempts the steps on the other side of a barrier had. They have their own limit.
     """
 
@@ -108,6 +110,7 @@ class RunContext(msgspec.Struct):
     least_context: int = 0
     attempts_before: int = 0
     conversation: Conversation | None = None
+    sticky: bytes | None = None
 
 
 class _Again(NamedTuple):
@@ -338,7 +341,7 @@ class Run(msgspec.Struct):
         started_at = clock()
         request = self.request if context.request_for is None else context.request_for(step)
         if again is None:
-            secret = executor.health.next_key(deployment, self.used_keys, context.asker)
+            secret = executor.health.next_key(deployment, self.used_keys, context.asker, context.sticky)
             tickets = evidence.admit(context.asker, started_at) if evidence is not None else ()
         else:
             secret, tickets = again

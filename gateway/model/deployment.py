@@ -99,7 +99,7 @@ class Deployment:
         available: The territories whose users it may answer. Everywhere for a URL that is not in the catalogue.
         excepts: Features and parameters that the site's promise of residency excludes.
         unmet: Requirements of the site that the operator has not attested, in words.
-        credentials: The keys, which are used in turn. `needs_credential` states whether it works without one.
+        credentials: The keys, which conversations share. `needs_credential` states whether it works without one.
         headers: Further headers of each call. They are as secret as the credential.
         missing_credentials: The sources of credentials that are not set (`DASHSCOPE_API_KEY`).
         fold: Whether a request for one JSON answer is sent as a stream. None: only if the route has a next step.

@@ -1,4 +1,4 @@
-"""Assign each user to a variant of a weighted step: sticky key and rendezvous hashing."""
+"""Assign each user to a variant of a weighted step, and each conversation to a key: rendezvous hashing."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from gateway.model.config_version import Client
 from gateway.model.decision import Decision, Exclusion, Lane, Plan, SkipReason, Step, Verdict
 from gateway.model.deployment import Deployment
 from gateway.model.route import Route, RouteStep, WeightedSet
-from providers.chat import ChatRequest, UserMessage, text_of
+from providers.chat import ChatRequest, SystemMessage, UserMessage, text_of
 from providers.value import replace
 
 # These values must never change: another value would assign every user anew.
@@ -44,18 +44,42 @@ def _draw(sticky: bytes, name: str) -> float:
     return -math.log(((int.from_bytes(digest, "big") >> (64 - _BITS)) + 0.5) / 2.0**_BITS)
 
 
-def sticky_key_of(client: Client | None, subject: str | None, request: ChatRequest) -> bytes:
+def sticky_key_of(
+    client: Client | None, subject: str | None, request: ChatRequest, session: str | None = None
+) -> bytes:
     """Return the sticky key of the user of a request.
 
     The user is the subject of the signed claim or of a backend's assertion, else the user in the request's fields. If
-    there is none, the key depends on the client and the first user message, which is repeated in every turn.
+    there is none, the key depends on the session that an agent names, else on the client and the first user message,
+    which is repeated in every turn.
     """
     identifier = request.extra.get("safety_identifier")
     name = subject or (identifier if isinstance(identifier, str) else "") or request.user
     if name:
         return named_sticky_key(name)
+    if session is not None:
+        return sticky_key("session", session)
     first = next((text_of(message.content) for message in request.messages if isinstance(message, UserMessage)), "")
     return sticky_key("conversation", client.name if client is not None else "", first)
+
+
+def conversation_key_of(
+    client: Client | None, user: str | None, request: ChatRequest, session: str | None = None
+) -> bytes:
+    """Return the sticky key of a conversation, which its turns repeat: the session that an agent names.
+
+    Without one it depends on the client, the end user, the texts of the system before the first message of the user,
+    and on that message. It never depends on `prompt_cache_key`, which some apps share among all users.
+    """
+    if session is not None:
+        return sticky_key("session", session)
+    texts: list[str] = []
+    for message in request.messages:
+        if isinstance(message, SystemMessage | UserMessage):
+            texts.append(text_of(message.content))
+        if isinstance(message, UserMessage):
+            break
+    return sticky_key("turns", client.name if client is not None else "", user or "", *texts)
 
 
 def named_sticky_key(name: str) -> bytes:

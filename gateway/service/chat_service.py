@@ -40,7 +40,7 @@ from gateway.policy.refusals import not_offered
 from gateway.policy.region_text import with_region_text, without_profile_message
 from gateway.policy.transcript import MAX_CHARACTERS, transcript
 from gateway.service.assistants import find_assistant
-from gateway.service.decider import Decider
+from gateway.service.decider import Decider, sticky_conversation
 from gateway.service.exchange import AnswerStyle, Exchange
 from gateway.service.input_requests import EmbeddingSpace, InputCalls, calls_of, counted_anew, with_assistant
 from gateway.service.location import LocationService, locate
@@ -527,6 +527,10 @@ class ChatService:
         context.asker = exchange.asker
         if isinstance(exchange.request, ChatRequest):
             context.conversation = self.decider.conversation(exchange, plan.region)
+            for step in plan.steps:
+                if len(step.deployment.credentials) > 1:
+                    context.sticky = sticky_conversation(exchange, exchange.request)
+                    break
         if self.executor.accounting is not None:
             context.usage = self.executor.accounting.request(config, exchange.caller.client, exchange.user, record)
         return context

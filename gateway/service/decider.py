@@ -30,7 +30,7 @@ from gateway.model.preference import Preference, PreferenceReason
 from gateway.model.record import UNDECIDED, Decided, DecisionReason, Record, Skipped
 from gateway.model.route import Barrier, RouteStep, deployments_of
 from gateway.policy.caller import read_consent, user_of
-from gateway.policy.canary_assignment import assign_variant, sticky_key_of
+from gateway.policy.canary_assignment import assign_variant, conversation_key_of, sticky_key_of
 from gateway.policy.consent import Consenting
 from gateway.policy.hand_off import Outcome, every_hand_off, hand_off_after, outcomes_of_kinds, outcomes_of_skip
 from gateway.policy.preference import decide_preferring, intent_of, member_of, preference_of_age, preferred_name
@@ -337,7 +337,12 @@ def _sticky(exchange: Exchange) -> Callable[[], bytes]:
     request = exchange.request
     if not isinstance(request, ChatRequest):
         raise TypeError("only chats have weighted steps")
-    return partial(sticky_key_of, exchange.caller.client, exchange.user, request)
+    return partial(sticky_key_of, exchange.caller.client, exchange.user, request, exchange.caller.session)
+
+
+def sticky_conversation(exchange: Exchange, request: ChatRequest) -> bytes:
+    """Return the sticky key of the conversation of a chat."""
+    return conversation_key_of(exchange.caller.client, exchange.user, request, exchange.caller.session)
 
 
 def _preference_behind(exchange: Exchange, before: Preference | None, behind: Preference | None) -> Preference | None:

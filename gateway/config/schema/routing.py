@@ -199,8 +199,8 @@ class DeploymentSection(Section):
     )
     api_key: Annotated[OneOrMore | None, Sensitive("`api_key`")] = Field(
         None,
-        description="${NAME} of an environment variable, ${file:/path} of a file, or a list of keys that are used in "
-        "turn.",
+        description="${NAME} of an environment variable, ${file:/path} of a file, or a list of keys, of which each "
+        "conversation keeps one.",
         repr=False,
     )
     headers: Annotated[dict[HeaderName, str], Sensitive("`headers`")] = Field(

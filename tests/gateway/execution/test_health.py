@@ -16,6 +16,7 @@ from gateway.execution.run import PlanExhausted
 from gateway.model.config_version import ConfigVersion
 from gateway.model.decision import Unavailable
 from gateway.model.deployment import Deployment
+from gateway.policy.canary_assignment import sticky_key
 from providers.auth import Secret
 from providers.failures import Failure, FailureKind
 from tests.gateway.clocks import SetClock
@@ -325,3 +326,25 @@ async def test_refusal_of_every_key_of_every_step_is_reported() -> None:
         await bench.ask()
     assert raised.value.failure.kind is FailureKind.CREDENTIALS
     assert set(bench.health.snapshot(bench.table)) == {"first", "second"}
+
+
+def test_conversation_keeps_its_key_and_gets_it_back(health: Health, clock: SetClock) -> None:
+    three, conversations = deployment(*KEYS), [sticky_key("turns", str(number)) for number in range(60)]
+
+    def chosen(one: Deployment, *used: Secret) -> list[Secret | None]:
+        return [health.next_key(one, used, conversation=it) for it in conversations]
+
+    first = chosen(three)
+    assert set(first) == set(KEYS), "the keys share the work"
+    assert chosen(three) == first
+    assert chosen(deployment(*KEYS[::-1], name="second")) == first, "wherever a key is listed, and in whatever place"
+    without = chosen(deployment(*KEYS[1:], name="third"))
+    assert [key for key in first if key != KEYS[0]] == [
+        key for key, before in zip(without, first, strict=True) if before != KEYS[0]
+    ], "another number of keys moves only the conversations of a key that is gone"
+    health.cool_down(three, KEYS[0], 60, LIMITED)
+    assert chosen(three) == without
+    clock.now += 60.1
+    assert chosen(three) == first
+    assert all(key not in KEYS[:2] for key in chosen(three, *KEYS[:2])), "a retry takes a key that was not used"
+    assert all(key in KEYS for key in chosen(three, *KEYS))

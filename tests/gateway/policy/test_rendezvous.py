@@ -8,8 +8,10 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.policy.canary_assignment import choose, named_sticky_key, sticky_key, sticky_key_of
+from gateway.model.config_version import Client
+from gateway.policy.canary_assignment import choose, conversation_key_of, named_sticky_key, sticky_key, sticky_key_of
 from providers.chat import AssistantMessage, ChatRequest, SystemMessage, UserMessage
+from providers.value import replace
 
 PEOPLE = [sticky_key("name", str(number)) for number in range(20_000)]
 keys = st.binary(min_size=32, max_size=32)
@@ -97,3 +99,24 @@ def test_a_conversation_without_a_name_is_known_by_its_first_words() -> None:
 
 def test_a_name_may_hold_half_a_character() -> None:
     assert named_sticky_key("\ud83d") != named_sticky_key("\ud83e")
+
+
+def test_conversation_is_the_session_else_the_turns_that_repeat() -> None:
+    client = Client("app")
+    first = conversation_key_of(client, "anna", asked("Hello"))
+    assert conversation_key_of(client, "anna", asked("Hello", "Hi!", "Fine", prompt_cache_key="k")) == first
+    others = [
+        conversation_key_of(Client("shop"), "anna", asked("Hello")),
+        conversation_key_of(client, "bert", asked("Hello")),
+        conversation_key_of(client, "anna", asked("Hello!")),
+        conversation_key_of(client, "anna", with_system(asked("Hello"), "Be brief.")),
+        conversation_key_of(client, "anna", asked("Hello"), "s-1"),
+    ]
+    assert len({first, *others}) == 6
+    assert conversation_key_of(client, "bert", asked("Bye"), "s-1") == others[-1]
+    assert sticky_key_of(client, None, asked("Bye"), "s-1") == sticky_key_of(client, None, asked("Hello"), "s-1")
+    assert sticky_key_of(client, "anna", asked("Bye"), "s-1") == named_sticky_key("anna")
+
+
+def with_system(request: ChatRequest, text: str) -> ChatRequest:
+    return replace(request, messages=(SystemMessage(text), *request.messages))
