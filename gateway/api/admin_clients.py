@@ -18,7 +18,8 @@ from gateway.model.stored_client import Role, facts_of
 from gateway.operator_errors import StateError
 from gateway.service.admin_operations import OPERATIONS, Operation
 from gateway.service.client_admin import AdminRefused, ClientAdmin, FileClients, InvalidFields, Json, clients_in_file
-from gateway.usage.installation import usage_reader
+from gateway.usage.duty_counts import Period, report_rows
+from gateway.usage.installation import duty_sums, usage_reader
 from gateway.usage.reports import DIMENSIONS, UsageQuery, UsageReader
 from gateway.usage.usage_row import json_line
 from providers.value import Value
@@ -105,6 +106,7 @@ def add_client_routes(app: FastAPI, routes: AdminRoutes) -> None:
             openapi_extra=_described(operation),
         )
     _add_usage(router, routes)
+    _add_duties(router, routes)
 
     @router.get("/openapi.json", dependencies=routes.requires(Role.VIEWER), include_in_schema=False)
     async def openapi() -> Response:
@@ -250,6 +252,32 @@ def _add_usage(router: APIRouter, routes: AdminRoutes) -> None:
             )
 
         return await routes.run(request, "usage", send)
+
+
+def _add_duties(router: APIRouter, routes: AdminRoutes) -> None:
+    @router.get(
+        "/duties",
+        tags=["usage"],
+        summary="Report what was done for duties of time and crisis, in the form of `gateway duties report --json`",
+        dependencies=routes.requires(Role.VIEWER),
+    )
+    async def duties(
+        request: Request,
+        first: Annotated[str, Query(alias="from", pattern=_MONTH, description="the first month, such as `2027-01`")],
+        last: Annotated[str, Query(alias="to", pattern=_MONTH, description="the last month")],
+        region: Annotated[str | None, Query(description="only this region")] = None,
+        by: Annotated[Period, Query(description="the period of a row")] = "month",
+        least: Annotated[int, Query(ge=0, description="show a smaller count above 0 as `<` and this number")] = 0,
+    ) -> Response:
+        if last < first:
+            raise ApiError("invalid_request", "`to` is before `from`: name the first month in `from`", "to")
+        stores = (await routes.control.status()).config.stores
+
+        def report(admin: ClientAdmin) -> Json:
+            sums = duty_sums(stores, admin.directory, (first, last))
+            return {"object": "duties.report", "rows": report_rows(sums, by, region, least)}
+
+        return await routes.run(request, "duties", report)
 
 
 def _days(month: str | None, first: date | None, last: date | None) -> tuple[date, date] | None:

@@ -65,7 +65,7 @@ from gateway.model.caller import Caller, RequestContext, RequestHeaders
 from gateway.model.config_version import ConfigVersion
 from gateway.model.input_requests import InputAnswer
 from gateway.model.moderation import NoVerdict
-from gateway.model.record import UNANSWERED, Record
+from gateway.model.record import UNANSWERED, DutyKind, Record
 from gateway.policy.caller import timeout_s
 from gateway.policy.region_text import sentence_for
 from gateway.service.chat_service import ChatService
@@ -160,6 +160,8 @@ class ChatEndpoint:
             record.total_s = time.monotonic() - started_at
             self.in_flight -= 1
             self._observe(record)
+            # The client left before it got what counts, or while it did.
+            await exchange.count_duties()
 
     async def count_tokens(self, scope: Any, receive: Receive, send: Send, dialect: CountingDialect) -> None:
         """Answer how many tokens a prompt has: as a server of one's own counts, or by an estimate."""
@@ -186,6 +188,7 @@ class HttpExchange(Exchange):
         "_body_read",
         "_client_bytes",
         "_context",
+        "_counted",
         "_dialect",
         "_direct",
         "_encoder",
@@ -223,6 +226,8 @@ class HttpExchange(Exchange):
         # Fills the silence before an answer begins.
         self._keep_alive: KeepAlive | None = None
         self._received_body: bytes | None = None
+        # The duties that are counted already.
+        self._counted: frozenset[DutyKind] = frozenset()
         # The limit of the client for bodies, if it has one.
         self._client_bytes: int | None = None
         self._context: RequestContext | None = None
@@ -492,7 +497,7 @@ class HttpExchange(Exchange):
         record.shown.status = 200
         record.count(completion.usage)
         body = self._dialect.encode_answer(completion, style, record)
-        if self._direct is not None and self._direct.respond(json_lines(record), body):
+        if self._direct is not None and not record.duties and self._direct.respond(json_lines(record), body):
             self._head_sent = True
             return None
         return self._write_within(self.config.resilience.total_s, self._write_response(200, body))
@@ -516,7 +521,7 @@ class HttpExchange(Exchange):
             encoder = self._dialect.encoder(style, self.record)
             data = encoder.encode(events if style.seal is None else style.seal.seal_events(events))
             self.record.shown.status = 200
-            if self._direct.respond_stream(self._stream_lines(), data):
+            if not self.record.duties and self._direct.respond_stream(self._stream_lines(), data):
                 self._head_sent = True
                 self.record.count(encoder.usage)
                 return None
@@ -557,6 +562,8 @@ class HttpExchange(Exchange):
                 elif keep_alive is None:
                     keep_alive = KeepAlive(style.keep_alive_s, self._send, self._dialect.keep_alive)
                     self._tap_texts(stream, encoder, keep_alive)
+                if record.duties != self._counted:
+                    await self.count_duties()
                 if self._waits and (data or encoder.finished):
                     if encoder.failed is not None:
                         raise PlanExhausted(encoder.failed.failure)
@@ -635,6 +642,7 @@ class HttpExchange(Exchange):
             else:
                 record.outcome = "interrupted"
             data = encoder.encode_failure(last) if encoder is not None else b""
+            await self.count_duties()
             await self._send({"type": "http.response.body", "body": data, "more_body": False})
             return
         headers = {**shown.headers, **blocking_link(shown, self.config.blocked_by)}
@@ -670,6 +678,7 @@ class HttpExchange(Exchange):
 
     async def _write_response(self, status: int, body: bytes, more: Mapping[str, str] | None = None) -> None:
         """Write a response after which the connection stays open. The end of a large one waits for the client."""
+        await self.count_duties()
         await self._start(status, self._json_headers(body, more))
         if len(body) > _AT_ONCE_BYTES:
             await self._send({"type": "http.response.body", "body": body, "more_body": True})
@@ -678,6 +687,7 @@ class HttpExchange(Exchange):
 
     async def _write_last_response(self, status: int, body: bytes, more: Mapping[str, str]) -> None:
         """Write a response and close the connection, on which an unread body may still arrive."""
+        await self.count_duties()
         await self._start(status, [*self._json_headers(body, more), (b"connection", b"close")])
         await self._send({"type": "http.response.body", "body": body, "more_body": True})
         # The response leaves first. Then the rest of the body is read, so that no reset overtakes the response.
@@ -692,6 +702,13 @@ class HttpExchange(Exchange):
 
     def _stream_lines(self) -> list[bytes]:
         return [self._dialect.stream_type, *_STREAM_LINES, *response_lines(self.record)]
+
+    async def count_duties(self) -> None:
+        """Count what the request did for duties, each kind once. The text that counts leaves after its count."""
+        record = self.record
+        if kinds := record.duties - self._counted:
+            self._counted = record.duties
+            await self._endpoint.service.count_duties(record, kinds)
 
     async def _start(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
         self._head_sent = True

@@ -120,18 +120,24 @@ def _remote_report(options: argparse.Namespace, by: Sequence[str]) -> dict[str, 
 def _reader(options: argparse.Namespace) -> UsageReader:
     """Open the shared ledger of the config, or the ledger of the state directory. Raises StateError, CommandError."""
     from gateway.usage.installation import usage_reader
+
+    return usage_reader(*ledger_place(options))
+
+
+def ledger_place(options: argparse.Namespace) -> tuple[Stores | None, Path]:
+    """Return the shared stores of the config, or the state directory with the ledger. Raises CommandError."""
     from gateway.usage.journal import FOLDER
 
     settings = settings_of(options)
     if options.config is not None:
         stores = compile_file(options.config).config.stores
         if stores is not None and stores.database is not None:
-            return usage_reader(stores, Path())
+            return stores, Path()
         if settings.state_dir is None:
             raise CommandError(f"{options.config} has no `stores.database`: name the state directory with --state")
     directory = state_directory(settings)
     if path_exists(directory / "ledger.db"):
-        return usage_reader(None, directory)
+        return None, directory
     # The journal of an instance with a shared database has only the rows that it did not move yet.
     stores = _stores_of(directory)
     if stores is None and not path_exists(directory / FOLDER):
@@ -139,7 +145,7 @@ def _reader(options: argparse.Namespace) -> UsageReader:
             f"there is no ledger in {directory}; a gateway that serves with this state directory writes one, and one "
             "with `stores.database` writes to that database: name its config with --config"
         )
-    return usage_reader(stores, directory)
+    return stores, directory
 
 
 def _stores_of(directory: Path) -> Stores | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from copy import copy
 from dataclasses import replace
@@ -30,7 +30,7 @@ from gateway.model.deployment import Deployment
 from gateway.model.hand_off import BarrierRule, HandOff, HandOffCause
 from gateway.model.input_requests import InputRequest, ServedRequest, needs_of_input, texts_of, use_of
 from gateway.model.location import Location
-from gateway.model.record import AnsweredBy, Record
+from gateway.model.record import AnsweredBy, DutyKind, Record
 from gateway.model.region_text import Locale
 from gateway.model.route import Barrier
 from gateway.policy.hand_off import declines, hand_off_asked, shared
@@ -518,6 +518,11 @@ class ChatService:
         step = turn.context.awaited
         self._styled(turn, self._noted(turn, Answer(step, changed=changes_for(step.deployment.adapter, turn.chat))))
         return True
+
+    async def count_duties(self, record: Record, kinds: Iterable[DutyKind]) -> None:
+        """Count what a request did for duties of these kinds, before its last byte is sent."""
+        if self.executor.accounting is not None:
+            await self.executor.accounting.count_duties(record, kinds)
 
     def _context(self, exchange: Exchange, plan: Plan) -> RunContext:
         """Return the limits, checks and accounts of an execution."""

@@ -25,8 +25,9 @@ import msgspec
 from gateway.model.config_version import Client, ConfigVersion
 from gateway.model.decision import Step
 from gateway.model.deployment import Deployment
-from gateway.model.record import Allowance, Record
+from gateway.model.record import Allowance, DutyKind, Record
 from gateway.usage.amounts import NANO, CallAmount, price_version, shown_nano
+from gateway.usage.duty_counts import keys_of
 from gateway.usage.estimates import LearnedUsage, SeenOutput, is_plausible, most_input
 from gateway.usage.gate import TOKENS, BudgetLimit, GateUnavailable, RateState, UsageGate
 from gateway.usage.holding import FollowingCalls, Held, PlannedCall, hold_call
@@ -117,6 +118,10 @@ class Accounting:
         usage = RequestUsage(self, internal_terms(config), record, None)
         usage.stopped = _CANCELLED
         return usage
+
+    async def count_duties(self, record: Record, kinds: Iterable[DutyKind]) -> None:
+        """Count what a request did for duties of these kinds. It survives the end of the process."""
+        await self.gate.count(keys_of(record, kinds, self.clock()))
 
     def new_call(self) -> str:
         """Return an id that is never used again."""

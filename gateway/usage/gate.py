@@ -360,6 +360,9 @@ class UsageGate(Counters, Protocol):
             Whether this call had an open hold. A second settlement changes nothing.
         """
 
+    async def count(self, keys: Sequence[bytes]) -> None:
+        """Add 1 to these counts of duties (`duty_counts`). Like a settlement, it is not lost if it has to wait."""
+
     def check(self) -> None:
         """Raise GateUnavailable if rows can't be written, so that no call may be sent."""
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 
 from gateway.model.budget import Money, Window
@@ -91,6 +91,10 @@ class OutageGate:
         elif row:
             await self._local.keep_row(call, row)
         return await self.shared.settle(call, tokens, amount_nano)
+
+    async def count(self, keys: Sequence[bytes]) -> None:
+        """Add 1 to these counts of duties. See `UsageGate.count`."""
+        await self._local.count(keys)
 
     async def read(self, counters: Iterable[Counter], windows: AllBounds) -> list[CounterState]:
         """Return the numbers of counters in their current windows."""

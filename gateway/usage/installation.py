@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import hmac
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,6 +21,7 @@ from gateway.state.generated_key import USER_KEY, generated_key
 
 if TYPE_CHECKING:
     from gateway.state.client_store import ClientStore
+    from gateway.usage.duty_counts import DutyKey
     from gateway.usage.gate_valkey import ValkeyGate
     from gateway.usage.journal import Journal
     from gateway.usage.ledger import Ledger
@@ -154,6 +155,19 @@ def usage_reader(stores: Stores | None, state_dir: Path) -> UsageReader:
 
     database = shared_database(stores, _REPORT_S)
     return UsageReader(state_dir if database is None else None, database)
+
+
+def duty_sums(stores: Stores | None, state_dir: Path, months: tuple[str, str]) -> Mapping[DutyKey, int]:
+    """Return the counts of duties of an installation in these months, both included. Raises StateError."""
+    from gateway.usage.duty_counts import add_up
+    from gateway.usage.journal import waiting_duties
+    from gateway.usage.ledger import ledger_to_read
+
+    database = shared_database(stores, _REPORT_S)
+    # Before the ledger is read: a number that is moved in the meantime is in both, and counts once.
+    waiting = waiting_duties(state_dir) if database is None else []
+    with closing(database or ledger_to_read(state_dir)) as opened, opened.transaction(reads_only=True) as statements:
+        return add_up(statements, waiting, months)
 
 
 def cell_name(config: ConfigVersion) -> str:

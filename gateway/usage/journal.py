@@ -20,14 +20,18 @@ Theory of operation:
 - After a power failure the pages may not fit together, so the file has the name of one start of the machine (`_boot`).
   The next start makes a new one. Its counters are counted again from the ledger (`rebuild`).
 
-Keys: `c` with the digest of a counter or a rate; `o` with a run and a call; `w` with a call whose row waits; `built`;
-`last`, the object that wrote last.
+- Counts of duties only grow, so they stay, and the ledger gets their present numbers (`duty_counts`).
+
+Keys: `c` with the digest of a counter or a rate; `d` with the digest of a count of duties; `o` with a run and a call;
+`w` with a call whose row waits; `built`; `last`, the object that wrote last; `source`, the name of the counts and the
+number of their changes.
 """
 
 from __future__ import annotations
 
 import asyncio
 import fcntl
+import hashlib
 import math
 import os
 import struct
@@ -50,6 +54,7 @@ from gateway.files import path_exists
 from gateway.operator_errors import StateError
 from gateway.state.lock import take
 from gateway.undo import undone_on_failure
+from gateway.usage.duty_counts import SourceCounts
 from gateway.usage.gate import (
     LARGEST_AMOUNT,
     Counter,
@@ -90,7 +95,7 @@ _MAP_BYTES = 2**34
 _AT_ONCE = 500
 _MOST_KNOWN = 65_536
 _SUFFIX = ".lmdb"
-_BUILT, _WRITER = b"built", b"last"
+_BUILT, _WRITER, _SOURCE = b"built", b"last", b"source"
 _TOKENS = int(Measure.TOKENS)
 _LOCKED = "another process has locked the counters for more than a second; it may be stopped"
 
@@ -100,6 +105,9 @@ _Cells = tuple[int, int, int, int, int, int]
 """Generation, start and end of the window, spent, held and credit. Of a rate: its last change, and when it is full.
 
 The generation changes with each window: a call is settled only in the window in which it was admitted."""
+
+_NUMBER = struct.Struct("<q")
+_NAMED_NUMBER = struct.Struct("<q16s")
 
 _NO_CELLS = (0, 0, 0, 0, 0, 0)
 
@@ -243,6 +251,10 @@ class Journal:
         """Keep the row of a call that another gate holds."""
         await self._do(_keep, (b"w" + call.encode(), row), is_sure=True)
 
+    async def count(self, keys: Sequence[bytes]) -> None:
+        """Add 1 to these counts of duties. See `UsageGate.count`."""
+        await self._do(_count, keys, is_sure=True)
+
     @property
     def problem(self) -> str:
         """Why rows can't be written, or could not a moment ago; empty if they can."""
@@ -307,6 +319,10 @@ class Journal:
     def remove(self, keys: Iterable[bytes]) -> None:
         """Remove rows that are in the ledger."""
         self.do_now(lambda txn, _: [txn.delete(key) for key in keys])
+
+    def duties(self, known: int = 0) -> tuple[int, SourceCounts]:
+        """Return the number of changes of the counts of duties, and the counts unless so many changes are `known`."""
+        return self.do_now(_duties, known)
 
     def forget(self) -> None:
         """Remove counters whose window has ended, and that no running call holds."""
@@ -637,6 +653,25 @@ def _keep(txn: lmdb.Transaction, item: tuple[bytes, bytes]) -> None:
     txn.put(*item)
 
 
+def _count(txn: lmdb.Transaction, keys: Sequence[bytes]) -> None:
+    changes, source = _NAMED_NUMBER.unpack(txn.get(_SOURCE) or _NAMED_NUMBER.pack(0, os.urandom(16)))
+    txn.put(_SOURCE, _NAMED_NUMBER.pack(changes + 1, source))
+    for key in keys:
+        place = b"d" + hashlib.blake2b(key, digest_size=16).digest()
+        value = txn.get(place)
+        number = _NUMBER.unpack_from(value)[0] if value is not None else 0
+        txn.put(place, _NUMBER.pack(number + 1) + key)
+
+
+def _duties(txn: lmdb.Transaction, known: int) -> tuple[int, SourceCounts]:
+    if (value := txn.get(_SOURCE)) is None:
+        return 0, SourceCounts("", [])
+    changes, source = _NAMED_NUMBER.unpack(value)
+    found = _items(txn, b"d", sys.maxsize) if changes != known else ()
+    numbers = [(value[_NUMBER.size :], int(_NUMBER.unpack_from(value)[0])) for _, value in found]
+    return changes, SourceCounts(source.hex(), numbers)
+
+
 def _present(cells: _Cells, bounds: WindowBounds, now_ns: int) -> _Cells:
     """Return the cells of a counter in its present window."""
     generation, stored_start, stored_end, spent, held, credit = cells
@@ -760,7 +795,21 @@ def waiting_rows(directory: Path, most: int = sys.maxsize) -> list[UsageRow]:
     return _read_waiting(directory, decode_row, most)
 
 
+def waiting_duties(directory: Path) -> list[SourceCounts]:
+    """Return the counts of duties of a state directory, also those that are in the ledger already. Raises StateError.
+
+    They have those of journals that the next start will move.
+    """
+    former = [one.duties for _, one in _former(directory)]
+    return [*former, *_read(directory, lambda journal: [journal.duties()[1]])]
+
+
 def _read_waiting(directory: Path, decode: Callable[[bytes], _T], most: int = sys.maxsize) -> list[_T]:
+    return _read(directory, lambda journal: [decode(row) for _, row in journal.waiting(most)])
+
+
+def _read(directory: Path, read: Callable[[Journal], list[_T]]) -> list[_T]:
+    """Return what the journal of this start of the machine has. Nothing without one. Raises StateError."""
     path = directory / FOLDER / f"{_boot()}{_SUFFIX}"
     try:
         journal = Journal(path.parent, path, time.time_ns, os.O_RDONLY)
@@ -770,7 +819,7 @@ def _read_waiting(directory: Path, decode: Callable[[bytes], _T], most: int = sy
         raise StateError(f"{path} can't be read: {_words(error)}") from error
     with closing(journal):
         try:
-            return [decode(row) for _, row in journal.waiting(most)]
+            return read(journal)
         except (GateUnavailable, ValueError) as error:
             raise StateError(f"{path} can't be read: {error}") from error
 
@@ -785,8 +834,15 @@ def former_files(directory: Path) -> list[Path]:
     return []
 
 
-def rows_of_former(path: Path) -> list[bytes] | None:
-    """Return the rows of such a journal, with those of its open calls, or None if it is damaged. Blocks.
+class FormerJournal(NamedTuple):
+    """The content of such a journal: its rows with those of its open calls, and its counts of duties."""
+
+    rows: list[bytes]
+    duties: SourceCounts
+
+
+def read_former(path: Path) -> FormerJournal | None:
+    """Return the content of such a journal, or None if it is damaged. Blocks.
 
     Another process reads it (`main`), because a file that a power failure has damaged may end that process.
     """
@@ -798,11 +854,11 @@ def rows_of_former(path: Path) -> list[bytes] | None:
         env=child_environment(),
     )
     try:
-        rows, _ = child.communicate(timeout=_READ_S)
+        content, _ = child.communicate(timeout=_READ_S)
     except subprocess.TimeoutExpired:
         child.kill()
-        rows, _ = child.communicate()
-    return msgspec.msgpack.decode(rows, type=list[bytes]) if child.returncode == 0 else None
+        content, _ = child.communicate()
+    return msgspec.msgpack.decode(content, type=FormerJournal) if child.returncode == 0 else None
 
 
 def former_rows(directory: Path) -> list[UsageRow]:
@@ -812,26 +868,32 @@ def former_rows(directory: Path) -> list[UsageRow]:
         StateError: A file is damaged. The next start sets it aside.
     """
     found: list[UsageRow] = []
-    for path in former_files(directory / FOLDER):
-        if (rows := rows_of_former(path)) is not None:
-            try:
-                found += map(decode_row, rows)
-            except ValueError as error:
-                raise StateError(f"{path} can't be read: {error}") from error
-        elif path_exists(path):  # otherwise a start has just moved its rows
-            raise StateError(f"{path} can't be read; the next start of the gateway sets it aside")
+    for path, former in _former(directory):
+        try:
+            found += map(decode_row, former.rows)
+        except ValueError as error:
+            raise StateError(f"{path} can't be read: {error}") from error
     return found
 
 
+def _former(directory: Path) -> Iterator[tuple[Path, FormerJournal]]:
+    for path in former_files(directory / FOLDER):
+        if (former := read_former(path)) is not None:
+            yield path, former
+        elif path_exists(path):  # otherwise a start has just moved its rows
+            raise StateError(f"{path} can't be read; the next start of the gateway sets it aside")
+
+
 def main() -> int:
-    """Print the rows of a journal of an earlier start, with those of its open calls, for `rows_of_former`."""
+    """Print the content of a journal of an earlier start, for `read_former`."""
     path = Path(sys.argv[1])
     with lmdb.open(str(path), map_size=_MAP_BYTES, subdir=False, readonly=True, lock=False).begin() as txn:
         rows = [value for _, value in _items(txn, b"w", sys.maxsize)]
         for place, value in _items(txn, b"o", sys.maxsize):
             if row := _decode(value).lost(_last_sign(path.parent, place[1:9])).row:
                 rows.append(row)
-    sys.stdout.buffer.write(msgspec.msgpack.encode(rows))
+        former = FormerJournal(rows, _duties(txn, 0)[1])
+    sys.stdout.buffer.write(msgspec.msgpack.encode(former))
     return 0
 
 

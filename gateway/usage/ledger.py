@@ -37,6 +37,7 @@ from gateway.files import path_exists
 from gateway.model.kept_metadata import StoredRequest
 from gateway.state.database import Database, SqliteDatabase, Statements, has_table, open_large_to_read, sqlite_error
 from gateway.undo import undone_on_failure
+from gateway.usage import duty_counts
 from gateway.usage.amounts import NANO
 from gateway.usage.counter_sums import counter_sums
 from gateway.usage.gate import Counter
@@ -108,6 +109,7 @@ CREATE TABLE IF NOT EXISTS usage_row (
 );
 CREATE INDEX IF NOT EXISTS usage_row_of_time ON usage_row (time_ns);
 CREATE TABLE IF NOT EXISTS ledger_fact (name TEXT NOT NULL PRIMARY KEY, value TEXT NOT NULL);
+{duty_counts.LAYOUT};
 """ + "".join(
     f"CREATE TABLE IF NOT EXISTS {table} "
     f"({', '.join(f'{name} BIGINT NOT NULL' if name == 'series' else f'{name} TEXT NOT NULL' for name in key)}, "
@@ -320,6 +322,16 @@ class Ledger:
             totals.write(statements)
         return len(found)
 
+    def keep_duties(self, counts: duty_counts.SourceCounts) -> None:
+        """Write the counts of duties of a journal."""
+        with self._changing() as statements:
+            duty_counts.keep_counts(statements, counts)
+
+    def duties(self) -> list[duty_counts.SourceCounts]:
+        """Return the counts of duties of all journals."""
+        with self._changing() as statements:
+            return duty_counts.kept_counts(statements)
+
     def delete_rows(self, before_ns: int) -> int:
         """Delete rows of earlier calls, a limited number at a time. Their totals stay, and so do changes of budgets.
 
@@ -507,8 +519,7 @@ def ledger_to_read(directory: Path) -> SqliteDatabase:
         if not has_table(database.connection, "ledger_fact"):
             database.close()
             return SqliteDatabase(_empty_ledger(), NAME)
-        if lacked := _lacked_columns(database.connection):
-            _show_as_new(database.connection, lacked)
+        _show_as_new(database.connection)
     return database
 
 
@@ -524,14 +535,19 @@ def _lacked_columns(statements: Statements) -> list[str]:
     return [name for name in _LACKED_BY_0_2 if name not in known]
 
 
-def _show_as_new(connection: sqlite3.Connection, lacked: Sequence[str]) -> None:
+def _show_as_new(connection: sqlite3.Connection) -> None:
     """Show a ledger that an earlier release wrote as one of this release. Nothing changes in its file."""
-    columns = ", ".join(f"NULL AS {name}" for name in lacked)
-    totals = "" if has_table(connection, "total_assistant_day") else _TOTALS_OF_NO_ASSISTANT
-    connection.executescript(
-        "PRAGMA query_only = FALSE; PRAGMA temp_store = MEMORY; "  # noqa: S608
-        f"CREATE TEMP VIEW usage_row AS SELECT *, {columns} FROM main.usage_row; {totals} PRAGMA query_only = TRUE;"
-    )
+    missing = []
+    if lacked := _lacked_columns(connection):
+        columns = ", ".join(f"NULL AS {name}" for name in lacked)
+        missing.append(f"CREATE TEMP VIEW usage_row AS SELECT *, {columns} FROM main.usage_row;")  # noqa: S608
+    if not has_table(connection, "total_assistant_day"):
+        missing.append(_TOTALS_OF_NO_ASSISTANT)
+    if not has_table(connection, "duty_count"):
+        missing.append(duty_counts.EMPTY_VIEW)
+    if missing:
+        settings = "PRAGMA query_only = FALSE; PRAGMA temp_store = MEMORY;"
+        connection.executescript("\n".join([settings, *missing, "PRAGMA query_only = TRUE;"]))
 
 
 def _last_number(statements: Statements) -> int:

@@ -30,7 +30,7 @@ from gateway.operator_errors import StateError
 from gateway.undo import undone_on_failure
 from gateway.usage.amounts import NANO
 from gateway.usage.gate import GateUnavailable
-from gateway.usage.journal import FOLDER, Journal, former_files, rows_of_former
+from gateway.usage.journal import FOLDER, Journal, former_files, read_former
 from gateway.usage.ledger import NAME, Ledger, ledger_file, regions_of, remove_caller, rows_from
 from gateway.usage.spending_limits import calendar_of, has_budget
 from gateway.usage.usage_row import BudgetChange, UsageRow, decode_row, encode_row
@@ -107,6 +107,7 @@ class LedgerWriter:
         self._is_shared = ledger is not None
         self._swept_at = self._forgot_at = self._erased_at = -math.inf
         self._erased: set[str] = set()
+        self._counted = 0
         self._ended = threading.Event()
         self._turn, self._beginning = threading.Lock(), threading.Lock()
         self._is_paused = self._is_cleaned = self._has_begun = False
@@ -216,6 +217,10 @@ class LedgerWriter:
                 self._journal.remove([key for key, _ in found])
                 if len(found) < _MOST_ROWS:
                     break
+            changes, duties = self._journal.duties(self._counted)
+            if duties.numbers:
+                self._ledger.keep_duties(duties)
+                self._counted = changes
         except Exception as error:  # the thread must not end, or all later rows would stay in the journal
             self.is_of_journal = isinstance(error, GateUnavailable)
             self.problem = _description(error)
@@ -252,6 +257,8 @@ class LedgerWriter:
                     if row.region in without:
                         remove_caller(row)
                 self._ledger.insert(rows)
+            for counts in own.duties():
+                self._ledger.keep_duties(counts)
             own.remove_callers(regions_of(own.database))
         path.rename(path.with_name(f"{path.name}.moved"))
 
@@ -271,8 +278,10 @@ class LedgerWriter:
 
     def _move_former(self, path: Path) -> None:
         """Move the rows of a journal of an earlier start of the machine, or of another machine."""
-        if (rows := rows_of_former(path)) is not None:
-            self._insert(rows)
+        if (former := read_former(path)) is not None:
+            self._insert(former.rows)
+            if former.duties.numbers:
+                self._ledger.keep_duties(former.duties)
             path.unlink()
         else:
             path.rename(path.with_name(f"{path.name}.damaged"))

@@ -19,7 +19,7 @@ import asyncpg  # type: ignore[import-untyped]
 from gateway.model.budget import StoreServer
 from gateway.operator_errors import DatabaseUnreachable, StateError
 from gateway.undo import undone_on_failure
-from gateway.usage.postgres_schema import ADD_PROCESSES, HAS_PROCESSES, MIGRATIONS, SCHEMA, check_schema
+from gateway.usage.postgres_schema import ADD_DUTIES, ADD_PROCESSES, HAS_PROCESSES, MIGRATIONS, SCHEMA, check_schema
 from providers.auth import Secret
 
 CONNECT_S = 5.0
@@ -117,8 +117,9 @@ def _description(error: Exception) -> str:
         return "does not exist: create it, or check the name in `stores.database.url`"
     if isinstance(error, asyncpg.InsufficientPrivilegeError):
         return "does not permit this to its user: for the schema, use `gateway db upgrade --user OWNER`"
-    if isinstance(error, asyncpg.UndefinedColumnError):  # a build between two releases made the schema
-        return "lacks a column of this release: run `gateway db upgrade --config FILE`"
+    # A build between two releases made the schema.
+    if isinstance(error, asyncpg.UndefinedColumnError | asyncpg.UndefinedTableError):
+        return "lacks a part of this release: run `gateway db upgrade --config FILE`"
     if isinstance(error, asyncpg.PostgresError):
         # The message may quote data of a row.
         return f"refused a statement: {type(error).__name__} ({error.sqlstate})"
@@ -301,6 +302,7 @@ def upgrade(server: StoreServer, owner: StoreServer | None = None) -> tuple[int 
                 await connection.execute(migration)
             if not await connection.fetchval(HAS_PROCESSES):
                 await connection.execute(ADD_PROCESSES)
+            await connection.execute(ADD_DUTIES)
             if before is None:
                 await connection.execute("CREATE TABLE alembic_version (version_num varchar(32) PRIMARY KEY)")
                 await connection.execute("INSERT INTO alembic_version VALUES ($1)", str(SCHEMA))

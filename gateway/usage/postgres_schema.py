@@ -12,6 +12,7 @@ uses `spool_position` and `console_session`.
 from __future__ import annotations
 
 from gateway.operator_errors import StateError
+from gateway.usage import duty_counts
 
 _SUMS = """calls bigint NOT NULL, input_tokens bigint NOT NULL, cached_tokens bigint NOT NULL,
     cache_write_tokens bigint NOT NULL, output_tokens bigint NOT NULL, reasoning_tokens bigint NOT NULL,
@@ -91,6 +92,9 @@ HAS_PROCESSES = (
 )
 ADD_PROCESSES = "ALTER TABLE usage_row ADD COLUMN processes text"
 """Belongs to schema 4. Builds between release 0.2.0 and the next one made that schema without it."""
+
+ADD_DUTIES = duty_counts.LAYOUT
+"""Belongs to schema 4 too."""
 
 MIGRATIONS = (_LEDGER, _CLIENTS, _CELL, _ASSISTANTS)
 """The first makes schema 1. A published migration is never changed."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,8 @@ import httpx
 import pytest
 import yaml
 
+from gateway.usage.duty_counts import DutyKey, encode_key
+from gateway.usage.journal import FOLDER, Journal
 from providers.testkit.scenario import Scenario
 from providers.testkit.server import SimulatorThread
 from tests.e2e.conftest import KEYS, PATIENT, SITES, config_for
@@ -136,6 +140,39 @@ def test_viewer_and_operator_see_no_end_user(admin: Admin) -> None:
             assert "u_" not in admin.call(path, role=role).text
             assert USER not in admin.call(path, role=role).text
     assert admin.get("/v1/admin/usage?by=user", role="admin")["groups"][0]["user"].startswith("u_")
+
+
+def test_duties_have_the_form_of_the_command(admin: Admin) -> None:
+    key = DutyKey("2027-03", "eu", "DE", "assistant", "", "notice")
+
+    async def count() -> None:
+        with closing(Journal.open(admin.state / FOLDER)) as journal:
+            await journal.count([encode_key(key)])
+
+    asyncio.run(count())
+    report = admin.get("/v1/admin/duties?from=2027-01&to=2027-12&by=year&least=5")
+    assert report == {
+        "object": "duties.report",
+        "rows": [
+            {
+                "year": "2027", "region": "eu", "territory": "DE", "assistant": "assistant", "age_band": None,
+                "kind": "notice", "count": "<5",
+            }
+        ],
+    }  # fmt: skip
+    assert admin.get("/v1/admin/duties?from=2027-01&to=2027-12&region=us")["rows"] == []
+    for wrong in (
+        "from=2027-12&to=2027-01",
+        "from=2027-13&to=2027-12",
+        "from=2027-01",
+        "from=2027-01&to=2027-02&by=day",
+    ):
+        assert admin.call(f"/v1/admin/duties?{wrong}").status_code == 400
+    shown = in_this_process(
+        "duties", "report", "--from", "2027-01", "--to", "2027-12", "--admin", admin.gateway.admin_url, "--json",
+        environ={"GATEWAY_ADMIN_TOKEN": admin.tokens["viewer"]},
+    )  # fmt: skip
+    assert (shown.stderr, json.loads(shown.stdout)["rows"][0]["count"]) == ("", 1)
 
 
 def test_usage_of_days_and_one_request_with_its_receipt(admin: Admin) -> None:

@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import random
-import signal
 import sqlite3
-import subprocess
-import sys
-from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, suppress
 from datetime import UTC
 from pathlib import Path
 
@@ -16,6 +12,7 @@ import pytest
 
 from gateway.usage.ledger_writer import LedgerRules, LedgerWriter
 from gateway.usage.reports import UsageQuery, UsageReader
+from tests.gateway.usage.killed_process import killed_at_the_end
 from tests.kit.usage_rows import kept_rows
 
 EVERY_DAY = UsageQuery((), "2000-01-01", "2100-01-01")
@@ -49,21 +46,6 @@ print("begins", flush=True)
 while True:
     writer.move()
 """
-
-
-@contextmanager
-def killed_at_the_end(code: str, directory: Path) -> Iterator[subprocess.Popen[str]]:
-    """Start a process, and kill it when the block ends."""
-    # A small pipe: the worker soon waits until its answers are read.
-    command = [sys.executable, "-c", code, str(directory)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, pipesize=4096)
-    try:
-        yield process
-    finally:
-        process.send_signal(signal.SIGKILL)
-        process.wait(60)
-        assert process.stdout is not None
-        process.stdout.close()
 
 
 def reported_calls(directory: Path) -> set[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Iterator
 from contextlib import closing
@@ -16,6 +17,8 @@ from hypothesis import strategies as st
 from gateway.model.budget import StoreServer
 from gateway.operator_errors import StateError
 from gateway.usage.amounts import NANO
+from gateway.usage.duty_counts import DutyKey, SourceCounts, add_up, encode_key, kept_counts
+from gateway.usage.journal import FOLDER, Journal
 from gateway.usage.ledger import Ledger, ledger_file
 from gateway.usage.ledger_writer import LedgerRules, LedgerWriter
 from gateway.usage.postgres import Postgres, current_schema, upgrade
@@ -326,3 +329,24 @@ def test_callers_are_removed_once_for_each_region_and_instance_and_sums_stay(dat
         ledger.insert([late])  # by an earlier release
         ledger.remove_callers(frozenset({"us"}))
     assert {row.user for row in read_rows(database.address()) if row.region == "us"} == {None}
+
+
+def test_duties_of_two_instances_are_counted_once(database: RunningPostgres, tmp_path: Path) -> None:
+    """Each writes its numbers again after a restart. A database of an earlier build gets the table by the upgrade."""
+    key = DutyKey("2027-03", "us-wa", "US-WA", "tutor", "child", "crisis")
+    database.sql("DROP TABLE duty_count")
+    with closing(opened(database)) as ledger, pytest.raises(StateError, match="lacks a part of this release: run"):
+        ledger.keep_duties(SourceCounts("a", [(encode_key(key), 1)]))
+    upgrade(database.address())
+    for instance in ("one", "two", "one"):
+        with closing(Journal.open(tmp_path / instance / FOLDER)) as journal:
+            asyncio.run(journal.count([encode_key(key)]))
+        for _ in range(2):
+            writer = LedgerWriter(
+                tmp_path / instance, lambda: LedgerRules(UTC), print, ledger=opened(database, instance)
+            )
+            writer.close()
+    shared = Postgres(database.address())
+    with closing(shared), shared.transaction(reads_only=True) as statements:
+        assert add_up(statements, (), ("2027-01", "2027-12")) == {key: 3}
+        assert len(kept_counts(statements)) == 2

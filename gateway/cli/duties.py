@@ -1,0 +1,64 @@
+"""`gateway duties report`: report what was done for duties of time and crisis, by month or year."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import sys
+from typing import Any
+from urllib.parse import urlencode
+
+from gateway.cli.plan import admin_client
+from gateway.cli.terminal import aligned, settings_of
+from gateway.cli.usage import ledger_place
+from gateway.config.problems import visible
+from gateway.operator_errors import CommandError
+
+_NO_VALUE = "-"
+
+
+def report(options: argparse.Namespace) -> int:
+    """Print the report. Raises StateError, CommandError."""
+    if options.last < options.first:
+        raise CommandError(f"--to {options.last} is before --from {options.first}: name the first month with --from")
+    rows = _remote_rows(options) if options.admin is not None else _rows(options)
+    columns = (options.by, "region", "territory", "assistant", "age_band", "kind", "count")
+    if options.json:
+        print(json.dumps({"object": "duties.report", "rows": rows}, indent=2, ensure_ascii=False))
+    elif options.csv:
+        writer = csv.DictWriter(sys.stdout, columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    else:
+        print(f"duties of {options.first} to {options.last}\n")
+        lines = [[_shown(row[name]) for name in columns] for row in rows]
+        print(aligned([list(columns), *lines], len(columns) - 1) if rows else "nothing was counted")
+    return 0
+
+
+def _rows(options: argparse.Namespace) -> list[dict[str, Any]]:
+    from gateway.usage.duty_counts import report_rows
+    from gateway.usage.installation import duty_sums
+
+    sums = duty_sums(*ledger_place(options), (options.first, options.last))
+    return report_rows(sums, options.by, options.region, options.least)
+
+
+def _remote_rows(options: argparse.Namespace) -> list[dict[str, Any]]:
+    """Return the rows that a running gateway reports, through its admin API. Raises CommandError."""
+    query = {"from": options.first, "to": options.last, "by": options.by, "least": options.least}
+    if options.region is not None:
+        query["region"] = options.region
+    status, answer = admin_client(options.admin, settings_of(options)).call(
+        "GET", f"/v1/admin/duties?{urlencode(query)}", None, ""
+    )
+    if isinstance(problem := answer.get("error"), dict):
+        raise CommandError(visible(str(problem.get("message"))))
+    if answer.get("object") != "duties.report" or not isinstance(rows := answer.get("rows"), list):
+        raise CommandError(f"{options.admin} answers {status}, and not with a report: is it an older version?")
+    return rows
+
+
+def _shown(value: object) -> str:
+    return f"{value:,}" if isinstance(value, int) else visible(str(value or _NO_VALUE))
