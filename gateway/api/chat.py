@@ -61,6 +61,7 @@ from gateway.execution.answer_stream import AnswerStream
 from gateway.execution.deadline import Deadline, Sweep
 from gateway.execution.run import PlanExhausted
 from gateway.execution.upstream_client import Answer
+from gateway.features.duties.time_of_use import ChatTime
 from gateway.model.caller import Caller, RequestContext, RequestHeaders
 from gateway.model.config_version import ConfigVersion
 from gateway.model.input_requests import InputAnswer
@@ -83,6 +84,8 @@ _AT_ONCE_BYTES = 64 * 1024
 answer is sent separately, and waits."""
 _LAST_EVENT_S = 1.0
 """The time beyond the request's deadline in which a client can read the end of its answer, such as an error."""
+_SLOW_S = 1.0
+"""The time of a user is counted before an answer is written, and again if its client has read for so long."""
 _STOPPED = "the gateway was stopped before the answer was complete: repeat the request"
 _STREAM_LINES = (b"cache-control: no-cache", b"x-accel-buffering: no")
 _MOST_BETAS = 16
@@ -497,10 +500,28 @@ class HttpExchange(Exchange):
         record.shown.status = 200
         record.count(completion.usage)
         body = self._dialect.encode_answer(completion, style, record)
+        if self.chat_time is not None:
+            return self._write_within(self.config.resilience.total_s, self._write_timed(body, self.chat_time))
         if self._direct is not None and not record.duties and self._direct.respond(json_lines(record), body):
             self._head_sent = True
             return None
         return self._write_within(self.config.resilience.total_s, self._write_response(200, body))
+
+    async def _write_timed(self, body: bytes, time_of_chat: ChatTime) -> None:
+        """Write a whole answer whose time counts until the client has it."""
+        self._note_notice(time_of_chat)
+        await time_of_chat.end()
+        began_at = time.monotonic()
+        try:
+            await self._write_response(200, body)
+        finally:
+            if time.monotonic() - began_at >= _SLOW_S:
+                time_of_chat.extend_soon()
+
+    def _note_notice(self, time_of_chat: ChatTime) -> None:
+        labelling = self.style.labelling
+        if self.record.shown.is_noticed and labelling is not None:
+            time_of_chat.show_notice(self.record, is_repeated=labelling.notice == "repeated")
 
     async def _respond_result(self, result: InputAnswer, style: AnswerStyle) -> None:
         """Write an answer of embeddings or moderations."""
@@ -517,7 +538,7 @@ class HttpExchange(Exchange):
         """Write a stream, at once if all of it is here. The client may read until the deadline."""
         tap = stream.text_tap()
         events = tap.whole_events() if tap is not None else ()
-        if events and self._direct is not None and not self._head_sent:
+        if events and self._direct is not None and not self._head_sent and self.chat_time is None:
             encoder = self._dialect.encoder(style, self.record)
             data = encoder.encode(events if style.seal is None else style.seal.seal_events(events))
             self.record.shown.status = 200
@@ -556,9 +577,13 @@ class HttpExchange(Exchange):
                 keep_alive = KeepAlive(style.keep_alive_s, self._send_begun, self._dialect.keep_alive)
             async for events in stream:
                 data = encoder.encode(events if style.seal is None else style.seal.seal_events(events))
+                if record.shown.is_noticed and self.chat_time is not None and not self.chat_time.is_noticed:
+                    self._note_notice(self.chat_time)
                 if encoder.finished or encoder.failed is not None:
                     if keep_alive is not None:
                         keep_alive.stop()
+                    if self.chat_time is not None and encoder.finished:
+                        await self.chat_time.end()
                 elif keep_alive is None:
                     keep_alive = KeepAlive(style.keep_alive_s, self._send, self._dialect.keep_alive)
                     self._tap_texts(stream, encoder, keep_alive)
@@ -569,6 +594,8 @@ class HttpExchange(Exchange):
                         raise PlanExhausted(encoder.failed.failure)
                     await self._begin_stream()
                     self._waits = False
+                    if self.chat_time is not None and not encoder.finished:
+                        await self.chat_time.begin()
                 if data:
                     if keep_alive is not None:
                         keep_alive.is_silent = False
@@ -577,6 +604,8 @@ class HttpExchange(Exchange):
         finally:
             if keep_alive is not None:
                 keep_alive.stop()
+            if self.chat_time is not None:
+                self.chat_time.broke_off()
             await stream.close()
         record.count(encoder.usage)
         if encoder.failed is not None:
@@ -663,7 +692,7 @@ class HttpExchange(Exchange):
     def _worded(self, error: ApiError) -> ApiError:
         """Return the error in the words of the region: message and sentence are those of the code that is shown."""
         language = self._headers.one(b"accept-language") if b"accept-language" in self._headers.headers else None
-        sentence = sentence_for(self.config, self.record.decided.location, language, error.code)
+        sentence = sentence_for(self.config, self.record.decided.location, language, error.code, error.sentences)
         texts = self.locale.refusals if self.locale is not None else {}
         return replace(error, message=texts.get(error.code, error.message), sentence=sentence)
 

@@ -18,7 +18,7 @@ from gateway.model.decision import Refused
 from gateway.model.moderation import Flagged, NoVerdict
 from gateway.model.record import AttemptRecord
 from gateway.model.refusal_reason import REASON_BY_CODE, RefusalReason
-from gateway.model.region_text import Sentence
+from gateway.model.region_text import Sentence, Sentences
 from gateway.service.assistants import AssistantNotFound
 from gateway.service.exchange import ClientChanged
 from gateway.service.input_requests import OtherEmbeddingSpace
@@ -114,6 +114,7 @@ class ApiError(Exception):
         headers: Further response headers.
         extra: Further fields of the error object.
         sentence: The sentence for the end user. None if no version of the config is known.
+        sentences: It in all languages, if it is not that of the reason.
         log_message: The message for the log, if `message` has a name that the client made up. None: the same message.
     """
 
@@ -125,6 +126,7 @@ class ApiError(Exception):
     extra: Mapping[str, object] = field(default_factory=dict)
     log_message: str | None = None
     sentence: Sentence | None = None
+    sentences: Sentences | None = None
 
     @property
     def status(self) -> int:
@@ -228,12 +230,15 @@ def _from_refusal(error: Refused) -> ApiError:
     if refusal.home is not None:
         headers["location"] = refusal.home
         extra["home"] = refusal.home
+    if refusal.age is not None:
+        extra["age"] = refusal.age
+        headers["x-should-retry"] = "false"
     if error.consent is not None:
         extra["consent"] = _encode_consent(error.consent)
     retry_after_s = refusal.retry_after_s or (_DEFAULT_RETRY_S if refusal.code in _RETRYABLE else None)
-    return ApiError(
-        refusal.code, refusal.message, refusal.param, retry_after_s, headers, extra, log_message=refusal.log_message
-    )
+    shown = ApiError(refusal.code, refusal.message, refusal.param, retry_after_s, headers, extra, refusal.log_message)
+    shown.sentences = refusal.sentences
+    return shown
 
 
 def _encode_consent(consent: ConsentRequest) -> dict[str, object]:

@@ -82,6 +82,8 @@ def response_lines(record: Record) -> list[bytes]:
         lines.append(f"x-gateway-hand-off: {decided.hand_off.cause}".encode())
     if record.moderation is not None and record.moderation.is_skipped:
         lines.append(b"x-gateway-moderation: skipped")
+    if shown.use is not None:
+        lines.append(f"x-gateway-use: {shown.use}".encode())
     if shown.labels:
         lines.append(b"x-gateway-labels: %b" % ", ".join(shown.labels).encode())
     took_s = record.first_s

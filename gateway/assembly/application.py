@@ -26,7 +26,7 @@ from gateway.api.raw_responses import (
 )
 from gateway.assembly.key_uses import KeyUses
 from gateway.assembly.receipts import ReceiptService, ReceiptSettings
-from gateway.assembly.usage import UsageReports, UsageWiring
+from gateway.assembly.usage import UsageReports, UsageWiring, time_of_use
 from gateway.execution.breaker import ALL, Breaker, BreakerState
 from gateway.execution.concurrency_limiter import ConcurrencyLimiter, ConcurrencyLimiters
 from gateway.execution.evidence import EVERYBODY, Asker
@@ -216,6 +216,7 @@ class Gateway:
         )
         if state_dir is not None:
             service.decider.cache_key = generated_key(state_dir, CACHE_KEY)
+        self._time_of_use = service.time_of_use = time_of_use(state_dir, current, self._usage)
         accounting = self._executor.accounting
         process = Process(current, transport, self._health, limiters, self.metrics, state_dir, accounting)
         self._watchers = service.watchers = watchers_of(process)
@@ -413,6 +414,7 @@ class Gateway:
             elif message["type"] == "lifespan.shutdown":
                 for watcher in self._watchers:
                     await watcher.aclose()
+                await self._time_of_use.aclose()
                 await self._telemetry.aclose()
                 if self._receipts is not None:
                     await self._receipts.aclose()

@@ -29,10 +29,12 @@ from gateway.usage.installation import (
 )
 
 if TYPE_CHECKING:
+    from gateway.features.duties.time_of_use import TimeOfUse
     from gateway.usage.accounting import Accounting
     from gateway.usage.journal import Journal
     from gateway.usage.ledger import Ledger
     from gateway.usage.ledger_writer import LedgerWriter
+    from gateway.usage.valkey_connection import ValkeyConnection
     from providers.chat import Usage
 
 
@@ -135,6 +137,11 @@ class SharedStores:
         found = {"valkey": self._valkey.problem, "database": self._keeper.problem}
         return {kind: problem for kind, problem in found.items() if problem is not None}
 
+    @property
+    def connection(self) -> ValkeyConnection:
+        """The connection of this process to Valkey."""
+        return self._valkey.connection
+
     async def start(self) -> None:
         """Connect, and begin the work in the background."""
         await self._valkey.start()
@@ -189,6 +196,24 @@ async def command_accounting(state_dir: Path | None, config: ConfigVersion) -> A
         yield wiring.accounting
     finally:
         await wiring.aclose()
+
+
+def time_of_use(state_dir: Path | None, config: Callable[[], ConfigVersion], usage: UsageWiring | None) -> TimeOfUse:
+    """Return what counts the time of users in this process: in Valkey for a cell, else in the state directory."""
+    from gateway.features.duties.time_of_use import LocalTimes, TimeOfUse, UseTimes
+
+    if state_dir is None:
+        return TimeOfUse(None, b"")
+    times: UseTimes
+    if usage is not None and usage.stores is not None:
+        from gateway.features.duties.shared_times import CellTimes, SharedTimes
+
+        times = CellTimes(SharedTimes(usage.stores.connection, cell_name(config())))
+    else:
+        from gateway.features.duties.state import UseStore
+
+        times = LocalTimes(UseStore(state_dir))
+    return TimeOfUse(times, pseudonym_key(config(), state_dir))
 
 
 class UsageReports:

@@ -39,7 +39,7 @@ _NOT_COMPARED = {
             "retirement link proxy_origin"
         ).split()
     ),
-    Region: frozenset({"name"}),
+    Region: frozenset({"name", "is_gated", "ages_at_gate"}),
 }
 # Fields whose changes are listed by name, and fields that follow from them.
 _NO_SECTIONS = frozenset(

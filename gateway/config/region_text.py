@@ -17,6 +17,7 @@ from gateway.config.schema.location import LabelSection, ProfileSection, RegionS
 from gateway.config.validation import Draft, Findings
 from gateway.model.refusal_reason import CODES_WITHOUT_A_REGION, REASON_BY_CODE, RefusalReason
 from gateway.model.region_text import SEPARATOR, Label, Locale, Profile, RegionText, Sentence, Sentences, Show
+from gateway.model.units import parse_age_s
 from gateway.policy.location.claim import ClaimSection
 from providers.territories import Places, parse_places
 from providers.value import Value
@@ -36,6 +37,7 @@ _KINDS = {
 }
 _SAMPLE_DAY, _SAMPLE_NUMBER = date(2026, 3, 31), 1234.5
 _MAX_LABELS = 8
+_LEAST_REPEAT_S = 600.0
 # TC260-PG-20252A, as far as it is known from public code of vendors (as of 2026-11-20): 00, two digits for the kind of
 # organisation, its code of 18 characters, and five characters for its own model (first 1 for generation, 2 for
 # distribution) or 00000.
@@ -49,6 +51,8 @@ class KnownLabel(Value, frozen=True):
     Attributes:
         aigc: Whether the law requires the `AIGC` object.
         must_contain: The text must contain one word of each group.
+        repeat_s: After how long it is shown again. None: it is not.
+        repeat_text: Its text where it is shown again. Empty: that of `text`.
     """
 
     name: str
@@ -56,6 +60,8 @@ class KnownLabel(Value, frozen=True):
     show: Show
     aigc: bool = False
     must_contain: tuple[tuple[str, ...], ...] = ()
+    repeat_s: float | None = None
+    repeat_text: Mapping[str, str] = {}
 
 
 @cache
@@ -74,6 +80,8 @@ def known_labels() -> dict[str, KnownLabel]:
             entry["show"],
             entry.get("aigc", False),
             tuple(tuple(group) for group in entry.get("must_contain", ())),
+            parse_age_s(entry["repeat"]) if "repeat" in entry else None,
+            entry.get("repeat_text", {}),
         )
         for name, entry in _table("labels").items()
         if isinstance(entry, dict)
@@ -224,6 +232,14 @@ class _LabelTexts(Value, frozen=True):
     show: Show
     producer: str | None
     present_and_former: frozenset[str]
+    repeat_s: float | None = None
+    repeat_texts: Mapping[str, str] = {}
+
+    def in_locale(self, locale: str) -> Label:
+        """Return the label in one locale."""
+        text = best_text(self.texts, locale)
+        repeat_text = best_text(self.repeat_texts, locale) if self.repeat_texts else text
+        return Label(self.name, text, self.show, self.producer, self.repeat_s, repeat_text)
 
 
 class RegionTextCompiler:
@@ -261,7 +277,7 @@ class RegionTextCompiler:
         by_locale = {
             locale: Locale(
                 locale,
-                tuple(Label(one.name, best_text(one.texts, locale), one.show, one.producer) for one in labels),
+                tuple(one.in_locale(locale) for one in labels),
                 profiles.get(locale),
                 {code: best_text(texts, locale) for code, texts in refusals.items()},
                 {
@@ -307,6 +323,10 @@ class RegionTextCompiler:
                 message = f"the label {quoted(section.name)} is listed twice"
                 self._findings.error(label_path, message, "remove one of them")
             elif (label := self._read_label(label_path, section)) is not None:
+                other = next((it.name for it in read if it.repeat_s is not None), None)
+                if label.repeat_s is not None and other is not None:
+                    message = f"a second label would be shown again, and {quoted(other)} is already"
+                    self._findings.error(label_path, message, "remove `repeat` of one of them, or write show: always")
                 read.append(label)
         return read
 
@@ -328,8 +348,15 @@ class RegionTextCompiler:
         if not known.aigc and section.producer is not None:
             self._findings.error((*path, "producer"), f"{section.name} has no `AIGC` object", "remove it")
         producer = (section.producer or "") if known.aigc else None
-        all_texts = {*known.text.values(), *texts.values(), *section.earlier}
-        return _LabelTexts(known.name, texts, section.show or known.show, producer, frozenset(all_texts))
+        show = section.show or known.show
+        # With the operator's own text, the built-in text of a repetition would be in other words.
+        repeat_texts = section.repeat_text or (known.repeat_text if section.text is None else {})
+        repeat_s = section.repeat if section.repeat is not None or show != "first_turn" else known.repeat_s
+        all_texts = {*known.text.values(), *known.repeat_text.values(), *texts.values(), *section.earlier}
+        self._check_repeat(path, section, show, repeat_s)
+        return _LabelTexts(
+            known.name, texts, show, producer, frozenset(all_texts | {*repeat_texts.values()}), repeat_s, repeat_texts
+        )
 
     def _read_own(self, path: KeyPath, section: LabelSection) -> _LabelTexts | None:
         if section.text is None:
@@ -338,8 +365,22 @@ class RegionTextCompiler:
             return None
         if section.producer is not None:
             self._findings.error((*path, "producer"), "a label of your own has no `AIGC` object", "remove it")
-        all_texts = frozenset({*section.text.values(), *section.earlier})
-        return _LabelTexts(section.name, section.text, section.show or "always", None, all_texts)
+        repeat_texts = section.repeat_text or {}
+        all_texts = frozenset({*section.text.values(), *section.earlier, *repeat_texts.values()})
+        show = section.show or "always"
+        self._check_repeat(path, section, show, section.repeat)
+        return _LabelTexts(section.name, section.text, show, None, all_texts, section.repeat, repeat_texts)
+
+    def _check_repeat(self, path: KeyPath, section: LabelSection, show: Show, repeat_s: float | None) -> None:
+        if section.repeat is not None and section.repeat < _LEAST_REPEAT_S:
+            self._findings.error((*path, "repeat"), "must be 10m or more", "write 10m")
+        if section.repeat is not None and show != "first_turn":
+            message = f"works only with `show: first_turn`, and this label has `show: {show}`"
+            self._findings.error((*path, "repeat"), message, "write show: first_turn, or remove it")
+        if section.repeat_text is not None and repeat_s is None:
+            self._findings.error(
+                (*path, "repeat_text"), "has no effect without `repeat`", "add repeat: 3h, or remove it"
+            )
 
     def _has_required_words(self, path: KeyPath, known: KnownLabel, texts: Mapping[str, str]) -> bool:
         """Return whether each text contains the words that the law requires. Report an error if not."""
@@ -372,6 +413,13 @@ def compile_messages(draft: Draft) -> dict[RefusalReason, Sentences]:
     for name, texts in draft.config.messages.items():
         compiled[RefusalReason(name)] = sentences_of(texts)
     return compiled
+
+
+def built_in_sentences(name: str) -> Sentences:
+    """Return a built-in sentence for end users that is not that of a reason: the name of its data file."""
+    tags = json.loads(resources.files("gateway.config").joinpath("data", "sentence_tags.json").read_text("utf-8"))
+    texts: dict[str, str] = _table(name)["text"]
+    return Sentences({"en": texts["en"], **texts}, tags)
 
 
 def sentences_of(texts: Mapping[str, str]) -> Sentences:

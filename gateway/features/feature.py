@@ -95,15 +95,34 @@ class KeptData:
 
 
 @dataclass(frozen=True, slots=True)
+class KeptOfUsers:
+    """The data that a feature keeps of end users by their pseudonyms. The functions raise StateError.
+
+    They get the pseudonyms of a person, and the client at which the person is asserted; None: everywhere.
+
+    Attributes:
+        member: Its name in exports and erasures of an end user.
+        export: Returns the data.
+        erase: Removes it. Returns the number of records.
+    """
+
+    member: str
+    export: Callable[[ConfigVersion, Path, Sequence[str], str | None], list[object]]
+    erase: Callable[[ConfigVersion, Path, Sequence[str], str | None], int]
+
+
+@dataclass(frozen=True, slots=True)
 class Feature:
     """One feature in a process.
 
     Attributes:
         name: The name of its folder.
-        kept: The data that it keeps, or None.
+        kept: The data that it keeps of requests, or None.
+        of_users: The data that it keeps of end users, or None.
         watcher: Returns its watcher in a process, or None if it has nothing to do there.
     """
 
     name: str
     kept: KeptData | None
+    of_users: KeptOfUsers | None
     watcher: Callable[[Process], Watcher | None] | None

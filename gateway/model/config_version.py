@@ -7,6 +7,7 @@ from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from gateway.features.duties.model import UseRules
 from gateway.features.minors.model import AgeRules
 from gateway.model.approval import Approval
 from gateway.model.assistant import Assistant
@@ -86,6 +87,7 @@ class Region:
         keeps_receipts: Whether this cell stands where the region's receipts may be stored.
         log_prompts: Whether the text of its requests is written to the log.
         ages: The rules for minors, or None.
+        use: The rules for the time of its users. None: it is not counted.
         is_gated: Its requests pass `ChatService._pass_gate` before they are decided.
         ages_at_gate: The hours and the tools of its age bands are judged at this gate, not before the body is read.
     """
@@ -100,6 +102,7 @@ class Region:
     keeps_receipts: bool = True
     log_prompts: bool = False
     ages: AgeRules | None = None
+    use: UseRules | None = None
     is_gated: bool = False
     ages_at_gate: bool = False
 
@@ -365,6 +368,9 @@ class ConfigVersion:
                 return f"a budget of clients.{client.name}"
             if client.spending.max_request is not None:
                 return f"clients.{client.name}.max_request"
+        for name, region in self.regions.items():
+            if region.use is not None:
+                return f"regions.{name}.{'use' if region.use.repeat_s is None else 'labels, with `repeat`,'}"
         return next((f"projects.{name}.budgets" for name, project in self.projects.items() if project.budgets), "")
 
     @property

@@ -13,6 +13,7 @@ from gateway.model.deployment import Deployment
 from gateway.model.hand_off import BarrierRule
 from gateway.model.permit import Permit
 from gateway.model.refusal_reason import REASON_BY_CODE, RefusalReason
+from gateway.model.region_text import Sentences
 from providers.failures import FailureKind
 from providers.value import Value
 
@@ -156,6 +157,8 @@ class Refusal(Value, frozen=True):
         home: The URL of the cell that serves the region.
         retry_after_s: When another request may succeed.
         log_message: The message for the log, if `message` has a name that the client made up. None: the same message.
+        age: The limit of time that refuses, for `error.age`. A repeated request is refused too.
+        sentences: The sentence for the end user, in place of that of the reason. None: that one.
         asks: The deployment that would be used if the user had agreed.
         param: The one field of the request that is the cause, if there is exactly one.
     """
@@ -167,6 +170,8 @@ class Refusal(Value, frozen=True):
     asks: Deployment | None = None
     param: str | None = None
     log_message: str | None = None
+    age: Mapping[str, object] | None = None
+    sentences: Sentences | None = None
 
     @property
     def reason(self) -> RefusalReason:

@@ -225,6 +225,8 @@ class Shown(msgspec.Struct):
         usage_is_estimated: A count was missing or could not be true, so the client gets an estimate, at least in part.
         labels: The labels on the answer.
         embedding_space: The model and the length of the vectors of an answer.
+        use: The time of the user and its limits, in seconds.
+        is_noticed: The answer shows the label that repeats.
     """
 
     status: int = 0
@@ -238,6 +240,8 @@ class Shown(msgspec.Struct):
     max_tokens: int | None = None
     charged: str | None = None
     usage_is_estimated: bool = False
+    use: str | None = None
+    is_noticed: bool = False
 
 
 Destinations = frozenset[tuple[str, ...]]

@@ -40,12 +40,16 @@ class Label(Value, frozen=True):
 
     Attributes:
         producer: The name of the service provider in the `AIGC` object. None for a label without such an object.
+        repeat_s: It is shown again in a session after so long. None: it is not.
+        repeat_text: Its text where it is shown again.
     """
 
     name: str
     text: str
     show: Show = "always"
     producer: str | None = None
+    repeat_s: float | None = None
+    repeat_text: str = ""
 
     def is_due(self, *, first_turn: bool) -> bool:
         """Return whether the user has to see the text with this answer, in the answer itself or elsewhere."""
@@ -54,6 +58,12 @@ class Label(Value, frozen=True):
     def prefix(self, *, first_turn: bool) -> str:
         """Return the text that the label puts before an answer, or an empty one."""
         return self.text + SEPARATOR if self.show != "never" and self.is_due(first_turn=first_turn) else ""
+
+    def noticed(self, *, is_repetition: bool) -> str:
+        """Return the text before a later answer in which the label that repeats is due."""
+        if self.repeat_s is None:
+            return self.prefix(first_turn=False)
+        return (self.repeat_text if is_repetition else self.text) + SEPARATOR
 
 
 class Preferences(Value, frozen=True):
@@ -93,6 +103,8 @@ class Locale:
     Attributes:
         first: The text before the first answer of a conversation. Empty if there is none.
         later: The text before every other answer. Empty if there is none.
+        noticed: That text with the one of the label that repeats, whose notice is due in the answer.
+        repeated: The same with its text for repetitions.
         refusals: The message for the client, by error code.
         sentences: The operator's own sentences for the end user, by error code.
     """
@@ -104,10 +116,14 @@ class Locale:
     sentences: Mapping[str, Sentence] = field(default_factory=dict)
     first: str = field(init=False)
     later: str = field(init=False)
+    noticed: str = field(init=False)
+    repeated: str = field(init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "first", "".join(label.prefix(first_turn=True) for label in self.labels))
         object.__setattr__(self, "later", "".join(label.prefix(first_turn=False) for label in self.labels))
+        object.__setattr__(self, "noticed", "".join(label.noticed(is_repetition=False) for label in self.labels))
+        object.__setattr__(self, "repeated", "".join(label.noticed(is_repetition=True) for label in self.labels))
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +136,7 @@ class RegionText:
         tags: The name of the locale for a language tag in lower case. Empty if none fits.
         known: All texts that a label of any region puts before an answer, or did formerly, the longest first.
         first: The region's own texts before the first answer of a conversation.
-        later: The region's own texts before any other answer.
+        later: The region's own texts before any other answer, the longest first.
     """
 
     default_locale: Locale
@@ -133,4 +149,5 @@ class RegionText:
     def __post_init__(self) -> None:
         locales = self.locales.values()
         object.__setattr__(self, "first", tuple(dict.fromkeys(one.first for one in locales if one.first)))
-        object.__setattr__(self, "later", tuple(dict.fromkeys(one.later for one in locales if one.later)))
+        later = {text for one in locales for text in (one.later, one.noticed, one.repeated) if text}
+        object.__setattr__(self, "later", tuple(sorted(later, key=lambda text: (-len(text), text))))

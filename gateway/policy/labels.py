@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TypeGuard
 
+from gateway.features.duties.model import Notice
 from gateway.model.region_text import Label, Locale, RegionText
 from providers.chat import (
     Annotation,
@@ -41,11 +42,13 @@ class Labelling:
     Attributes:
         due: The labels whose text the user has to see now, in the answer or elsewhere.
         prefix: The text before the text of each choice, or empty.
+        notice: How the label that repeats is shown. None: it is not, or no label does.
     """
 
     labels: tuple[Label, ...]
     due: frozenset[str] = frozenset()
     prefix: str = ""
+    notice: Notice | None = None
     names: tuple[str, ...] = field(init=False)
     has_integrity: bool = field(init=False)
 
@@ -63,14 +66,36 @@ def _has_text(message: AssistantMessage) -> bool:
     return bool(text_of(message.content))
 
 
-def labelling_of(locale: Locale, request: ChatRequest) -> Labelling | None:
-    """Return the labelling of the answer to this request, or None if the region has no labels."""
+def labelling_of(locale: Locale, request: ChatRequest, notice: Notice | None = None) -> Labelling | None:
+    """Return the labelling of the answer to this request, or None if the region has no labels.
+
+    Args:
+        locale: The texts of the region in the language of the user.
+        request: The request.
+        notice: How the label that repeats is due if this is not the first answer of the conversation.
+    """
     if not locale.labels:
         return None
     first = is_first_turn(request.messages)
     due = frozenset(label.name for label in locale.labels if label.is_due(first_turn=first))
+    prefix, repeating = locale.first if first else locale.later, locale.noticed != locale.later
+    if not repeating:
+        notice = None
+    elif first:
+        notice = "text"
+    elif notice is not None:
+        due |= {label.name for label in locale.labels if label.repeat_s is not None}
+        prefix = locale.noticed if notice == "text" else locale.repeated
     is_shown = request.response_format is None
-    return Labelling(locale.labels, due, (locale.first if first else locale.later) if is_shown else "")
+    return Labelling(locale.labels, due, prefix if is_shown else "", notice)
+
+
+def shows_notice(labelling: Labelling, events: Iterable[StreamEvent], *, in_content: bool) -> bool:
+    """Return whether the user sees the label that repeats with these events: as words, or by the app as data."""
+    if labelling.notice is None or in_content:
+        return in_content and labelling.notice is not None
+    has_text = any(isinstance(it, TextRun) or (isinstance(it, TextDelta) and it.text) for it in events)
+    return not labelling.prefix and has_text
 
 
 def label_completion(completion: ChatCompletion, labelling: Labelling) -> ChatCompletion:
@@ -166,7 +191,11 @@ def marks(labelling: Labelling, produce_id: str, integrity: str = "", *, in_cont
 def _mark(label: Label, labelling: Labelling, produce_id: str, integrity: str, in_content: bool) -> dict[str, object]:
     mark: dict[str, object] = {"name": label.name, "ai_generated": True}
     if label.name in labelling.due:
-        mark |= {"text": label.text, "in_content": in_content and label.show != "never"}
+        is_repeated = label.repeat_s is not None and labelling.notice == "repeated"
+        text = label.repeat_text if is_repeated else label.text
+        mark |= {"text": text, "in_content": in_content and label.show != "never"}
+        if is_repeated:
+            mark["repeated"] = True
     if label.producer is not None:
         # GB 45438-2025, appendix E: the first producer is also the propagator.
         mark["AIGC"] = {

@@ -41,7 +41,11 @@ def choose_locale(region_text: RegionText, accept_language: str | None, preferen
 
 
 def sentence_for(
-    config: ConfigVersion, location: Location | None, accept_language: str | None, code: str
+    config: ConfigVersion,
+    location: Location | None,
+    accept_language: str | None,
+    code: str,
+    built_in: Sentences | None = None,
 ) -> Sentence | None:
     """Return the sentence for the end user of a request that is not answered.
 
@@ -52,13 +56,14 @@ def sentence_for(
         location: The caller's location, or None if it is not known yet.
         accept_language: The header of the request.
         code: The error code.
+        built_in: The sentence in place of that of the reason, if the refusal has its own.
     """
     preferences = location.preferences if location is not None else NO_PREFERENCES
     texts = location.region.texts if location is not None and location.region is not None else None
     locale = choose_locale(texts, accept_language, preferences) if texts is not None else _NO_LOCALE
     if code in locale.sentences:
         return locale.sentences[code]
-    sentences = config.messages.get(REASON_BY_CODE[code])
+    sentences = built_in or config.messages.get(REASON_BY_CODE[code])
     return said(sentences, location, accept_language) if sentences is not None else None
 
 

@@ -23,6 +23,7 @@ from gateway.execution.resume import Resumption, resuming
 from gateway.execution.run import PlanExecutor, PlanExhausted, RunContext, recorded_attempt
 from gateway.execution.structured_output import EMULATED, HeldAnswer, StructuredOutput, WholeAnswer, held
 from gateway.execution.upstream_client import Answer, ConfigChanged, StillActive
+from gateway.features.duties.time_of_use import TimeOfUse
 from gateway.features.feature import WatchedChat, Watcher
 from gateway.model.config_version import ConfigVersion, Region
 from gateway.model.decision import Plan, RefusalCode, Refused
@@ -162,6 +163,7 @@ class ChatService:
         self._limits = limits
         self.shared_limits: SharedClientLimits | None = None
         self.watchers: tuple[Watcher, ...] = ()
+        self.time_of_use = TimeOfUse(None, b"")
         self._passed_texts = PassedTexts()
         self._log_prompt = log_prompt
 
@@ -312,6 +314,7 @@ class ChatService:
                     return answer
                 return await self.answer(exchange, calls)
             except ConfigChanged:
+                exchange.record.shown.use = None
                 await self.decider.decide_anew(exchange)
 
     async def _pass_gate(self, exchange: Exchange) -> Answer | None:
@@ -322,7 +325,12 @@ class ChatService:
 
         Raises:
             Refused: The request is not answered.
+            CallRefused: The time of its user cannot be read.
         """
+        if isinstance(exchange.request, ChatRequest):
+            exchange.chat_time = await self.time_of_use.admit(
+                exchange.config, exchange.location, exchange.caller, exchange.claim, exchange.record, exchange.chat_time
+            )
         self.decider.judge_age_at_gate(exchange)
         return None
 
@@ -609,7 +617,8 @@ class ChatService:
     def _styled(self, turn: Turn, answer: Answer) -> Answer:
         """Decide how the answer is shown, with its labels, which are recorded."""
         exchange, own, assistant = turn.exchange, turn.own, turn.exchange.assistant
-        labelling = labelling_of(exchange.locale, own) if exchange.locale is not None else None
+        notice = exchange.chat_time.notice if exchange.chat_time is not None else None
+        labelling = labelling_of(exchange.locale, own, notice) if exchange.locale is not None else None
         if labelling is not None:
             exchange.record.shown.labels = labelling.names
         shown_model = None if assistant.reveal_model else assistant.name

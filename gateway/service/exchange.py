@@ -8,6 +8,7 @@ import msgspec
 
 from gateway.execution.deadline import Deadline
 from gateway.execution.evidence import Asker
+from gateway.features.duties.time_of_use import ChatTime
 from gateway.model.assistant import Assistant
 from gateway.model.caller import Caller
 from gateway.model.config_version import ConfigVersion
@@ -64,6 +65,7 @@ class Exchange:
         asker: For whom a failure of the request shows something.
         within: Where the request may go by a former version under which it was sent. None: it was not sent.
         style: How its answer is shown.
+        chat_time: The time of its user, if the region counts it.
         turn: The chat that waits for a provider, for `ChatService.foresee`. None while none does.
     """
 
@@ -72,6 +74,7 @@ class Exchange:
         "asker",
         "assistant",
         "caller",
+        "chat_time",
         "claim",
         "config",
         "consent",
@@ -109,6 +112,7 @@ class Exchange:
         self.locale: Locale | None = None
         self.within: Destinations | None = None
         self.turn = None
+        self.chat_time: ChatTime | None = None
 
     def read_caller(self, config: ConfigVersion) -> Caller:
         """Return the caller as a config version reads it that has become active since the request began.

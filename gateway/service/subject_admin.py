@@ -10,7 +10,7 @@ import sys
 import time
 from contextlib import closing, suppress
 
-from gateway.features.running import KEPT
+from gateway.features.running import KEPT, OF_USERS
 from gateway.model.config_version import ConfigVersion
 from gateway.model.kept_metadata import StoredRequest
 from gateway.operator_errors import StateError
@@ -66,6 +66,7 @@ class SubjectAdmin:
             "usage": {"rows": [row_data(row) for row in rows], "totals": totals},
             "budgets": self._counters(user, client),
             **{kept.member: kept.export(self._directory, requests) for kept in KEPT},
+            **{it.member: it.export(self._config, self._directory, person.pseudonyms, client) for it in OF_USERS},
             "receipts": receipts_of(self._directory, requests),
             "elsewhere": self._elsewhere(person),
         }
@@ -81,6 +82,8 @@ class SubjectAdmin:
         receipts = len(receipts_of(self._directory, requests))
         # First, because the rows lead to it: a command that failed can be repeated.
         of_features = {kept.member: kept.erase(self._directory, requests) for kept in KEPT}
+        for it in OF_USERS:
+            of_features[it.member] = it.erase(self._config, self._directory, person.pseudonyms, client)
         with closing(ledger_of(self._config, self._directory)) as ledger:
             changed_rows, totals = ledger.erase(person, at_ns, requests)
             with closing(Journal.open(self._directory / FOLDER)) as journal:

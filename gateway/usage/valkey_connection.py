@@ -218,7 +218,7 @@ class ValkeyConnection:
             timer.cancel()
 
     async def run(
-        self, script: Script, keys: tuple[str, ...], *values: Word, deadline_s: float | None = None
+        self, script: Script, keys: tuple[str | bytes, ...], *values: Word, deadline_s: float | None = None
     ) -> object:
         """Run a script and return its answer. Raises ValkeyUnavailable."""
         words: tuple[Word, ...] = (len(keys), *keys, *values)

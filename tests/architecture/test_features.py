@@ -21,6 +21,7 @@ from gateway.config.check_report import render_matrix
 from gateway.config.feature_compiler import FeatureCompiler
 from gateway.config.schema.file import GatewaySection
 from gateway.features.config import COMPILERS
+from gateway.features.duties.views import UseNote
 from gateway.features.feature import Feature
 from gateway.features.running import FEATURES
 from gateway.features.shadow.views import ShadowNote
@@ -36,9 +37,15 @@ BANDS = {"child": {"tools": False}}
 EXAMPLES: Mapping[str, Config] = {
     "minors": BASE.merge({"regions": {"cn": {"age_bands": BANDS, "age_missing": "refuse"}}}),
     "shadow": BASE.merge({"assistants": {"assistant": {"shadow": {"cn": {"deployment": "qwen-cn"}}}}}),
+    "duties": BASE.merge(
+        {"regions": {"cn": {"use": {}, "age_bands": {"child": {"use": {"session": "1h"}}}, "age_missing": "child"}}}
+    ),
 }
 # A note of each class that a feature adds to records.
-NOTES: Mapping[str, tuple[FeatureNote, ...]] = {"shadow": (ShadowNote(AttemptRecord("d", "openai", "m", 0.0)),)}
+NOTES: Mapping[str, tuple[FeatureNote, ...]] = {
+    "shadow": (ShadowNote(AttemptRecord("d", "openai", "m", 0.0)),),
+    "duties": (UseNote("day"),),
+}
 
 
 @dataclass(frozen=True)
@@ -122,13 +129,15 @@ def test_a_feature_that_stores_something_exports_and_erases_it(name: str) -> Non
     is_storing = any(
         one.target in ("sqlite3", "gateway.state.database") for module in _modules_of(name) for one in module.imports
     )
-    kept = PARTS[name].feature.kept
-    assert (kept is not None) == is_storing
-    if kept is not None:
+    kept, of_users = PARTS[name].feature.kept, PARTS[name].feature.of_users
+    assert (kept is not None or of_users is not None) == is_storing
+    if is_storing:
         personal = page("prove/personal-data.md")
         assert f"operate/{name}.md" in personal
-        assert [place for place, _ in kept.elsewhere if place not in personal] == []
-        assert f'"{kept.member}"' in Path(ROOT / "tests/e2e/test_subject.py").read_text("utf-8")
+        assert [place for place, _ in (kept.elsewhere if kept is not None else ()) if place not in personal] == []
+        members = {it.member for it in (kept, of_users) if it is not None}
+        erased = Path(ROOT / "tests/e2e/test_subject.py").read_text("utf-8")
+        assert [member for member in members if f'"{member}"' not in erased] == []
 
 
 @pytest.mark.parametrize("name", FOLDERS)

@@ -39,6 +39,7 @@ INSTALLATION: tuple[Mapping[str, Any], ...] = (
     {"clients": {"app": CLIENT, "other": {**CLIENT, "keys": [key_hash(OTHER_KEY)]}}},
     {"receipts": {"keep": "30d"}, "cell": {"territory": "DE"}},
     SHADOW,
+    {"regions": {"default": {"use": {}}}},
 )
 EVERY_DAY = ("2000-01-01", "2100-01-01")
 
@@ -107,6 +108,8 @@ def test_an_erasure_leaves_no_marker_of_the_person_in_any_file_and_all_sums(oper
     assert sum(group["calls"] for group in exported["usage"]["totals"]) == 2
     assert WORDS[ANNA] in json.dumps(exported["shadow"])
     assert WORDS[BEN] not in json.dumps(exported)
+    assert [one["client"] for one in exported["use"]] == ["app", "other"]
+    assert {*exported["use"][0]} == {"client", "date", "began", "seen", "day_s", "noticed"}
     assert {one["id"] for one in exported["receipts"]} == {"request-elsewhere", IDS[ANNA]}
     assert {(one["client"], one["spent"] != "0") for one in exported["budgets"]} == {("app", True), ("other", True)}
     eventually(lambda: "audit.jsonl" in files_with(state, pseudonym))
@@ -114,7 +117,7 @@ def test_an_erasure_leaves_no_marker_of_the_person_in_any_file_and_all_sums(oper
     assert not files_with(state, ANNA), "no file has the name itself"
 
     done = json.loads(run(state, "subject", "erase", "--user", ANNA, "--yes", "--json"))
-    assert done["erased"] == {"usage_rows": 3, "daily_totals": 2, "budgets": 2, "shadow": 2}
+    assert done["erased"] == {"usage_rows": 3, "daily_totals": 2, "budgets": 2, "shadow": 2, "use": 2}
     places = {one["place"]: one["why"] for one in done["remains"]}
     assert places["audit trail"].startswith("1 lines"), "the top-up"
     assert places["receipts"].startswith("2:")
@@ -126,8 +129,9 @@ def test_an_erasure_leaves_no_marker_of_the_person_in_any_file_and_all_sums(oper
     assert sums(state) == before, "sums of money and tokens are exact"
     after = export(state, ANNA)
     assert (after["usage"], after["shadow"], after["receipts"]) == ({"rows": [], "totals": []}, [], [])
+    assert after["use"] == []
     assert {one["spent"] for one in after["budgets"]} == {"0"}
-    assert len(export(state, BEN)["usage"]["rows"]) == 1
+    assert len(export(state, BEN)["usage"]["rows"]) == len(export(state, BEN)["use"]) == 1
     trail = [json.loads(line)["event"] for line in (state / "audit.jsonl").read_text().splitlines()]
     eventually(lambda: trail.count("subject_exported") > 0)
     ask(operator, ANNA, APP_KEY, "request-later", "Hello")
@@ -137,10 +141,11 @@ def test_an_erasure_leaves_no_marker_of_the_person_in_any_file_and_all_sums(oper
 def test_an_erasure_with_one_client_leaves_the_other_client(operator: Operator, tmp_path: Path) -> None:
     answer = operator.admin.post("/v1/admin/subject/erase", json={"user": ANNA, "client": "app"})
     assert answer.status_code == 200, answer.text
-    assert answer.json()["erased"] == {"usage_rows": 1, "daily_totals": 1, "budgets": 1, "shadow": 1}
+    assert answer.json()["erased"] == {"usage_rows": 1, "daily_totals": 1, "budgets": 1, "shadow": 1, "use": 1}
     remote = in_this_process("subject", "export", "--user", ANNA, "--admin", operator.gateway.admin_url)
     left = json.loads(remote.stdout)
     assert [row["request"] for row in left["usage"]["rows"]] == ["request-elsewhere"]
+    assert [one["client"] for one in left["use"]] == ["other"]
     assert operator.admin.post("/v1/admin/subject/erase", json={"client": "app"}).status_code == 400
 
 
@@ -182,7 +187,8 @@ def test_an_erasure_reaches_both_stores_and_the_other_instances_of_a_cell(
     tmp_path: Path, postgres: RunningPostgres
 ) -> None:
     shadow = {"assistants": {"assistant": {"shadow": {"default": {**SHADOW_RULE, "deployment": "spare"}}}}}
-    more: list[Any] = [{"cell": {"territory": "DE"}}, {"secrets": {"identity": "i" * 40}}]
+    counted = {"regions": {"default": {"use": {}}}}
+    more: list[Any] = [{"cell": {"territory": "DE"}}, {"secrets": {"identity": "i" * 40}}, counted]
     with cell(tmp_path, postgres, {"clients": {"app": USER_BUDGET}}, *more, shadow, route="ok, spare") as both:
         for number, user in enumerate((ANNA, ANNA, BEN)):
             with client_of(both.instances[number % 2]) as client:
@@ -196,15 +202,17 @@ def test_an_erasure_reaches_both_stores_and_the_other_instances_of_a_cell(
         exported = json.loads(both.run("subject", "export", "--user", ANNA))
         [pseudonym, *_] = exported["subject"]["pseudonyms"]
         assert [row["request"] for row in exported["usage"]["rows"]] == ["request-0", "request-1"]
+        assert [one["client"] for one in exported["use"]] == ["app"]
         assert pseudonym in database_text(postgres)
         assert [one["spent"] != "0" for one in exported["budgets"]] == [True]
 
         erased = json.loads(both.run("subject", "erase", "--user", ANNA, "--yes", "--json"))
-        assert erased["erased"] == {"usage_rows": 2, "daily_totals": 1, "budgets": 1, "shadow": 1}
+        assert erased["erased"] == {"usage_rows": 2, "daily_totals": 1, "budgets": 1, "shadow": 1, "use": 1}
         assert pseudonym not in database_text(postgres)
         assert [row | {"user": None, "request": None, "territory": None} for row in both.rows()] == before
         after = json.loads(both.run("subject", "export", "--user", ANNA, number=1))
         assert (after["usage"]["rows"], [one["spent"] for one in after["budgets"]]) == ([], ["0"])
+        assert after["use"] == []
         eventually(lambda: not any(files_with(both.state(number), WORDS[ANNA]) for number in (0, 1)))
         assert files_with(both.state(0), WORDS[BEN])
         assert len(json.loads(both.run("subject", "export", "--user", BEN))["usage"]["rows"]) == 1

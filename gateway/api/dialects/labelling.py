@@ -8,9 +8,18 @@ answer, where the integrity value is known. The chunks of a chat have the parts 
 from __future__ import annotations
 
 from gateway.model.record import Record
-from gateway.policy.labels import Integrity, Prefixer, integrity_of, label_completion, marks
+from gateway.policy.labels import Integrity, Prefixer, integrity_of, label_completion, marks, shows_notice
 from gateway.service.exchange import AnswerStyle
-from providers.chat import ChatCompletion, ChoiceFinish, Finished, FinishReason, StreamEvent, TextDelta, TextRun
+from providers.chat import (
+    ChatCompletion,
+    ChoiceFinish,
+    Finished,
+    FinishReason,
+    StreamEvent,
+    TextDelta,
+    TextRun,
+    text_of,
+)
 from providers.reading.folding import text_of_run
 
 MEMBER = "x_gateway"
@@ -43,6 +52,9 @@ def label_answer(
         labelled = label_completion(completion, labelling)
         integrity = integrity_of(labelled) if labelling.has_integrity else ""
         in_content = labelled is not completion
+        if labelling.notice is not None:
+            has_text = any(text_of(choice.message.content) for choice in completion.choices)
+            record.shown.is_noticed = in_content or (not labelling.prefix and has_text)
         member["labels"] = marks(labelling, record.request_id, integrity, in_content=in_content)
         completion = labelled
     return completion, member
@@ -65,6 +77,7 @@ class StreamLabels:
         self._record = record
         self._prefixer = Prefixer(labelling.prefix) if labelling is not None else None
         self._integrity = Integrity() if labelling is not None and labelling.has_integrity else None
+        self._has_notice = labelling is not None and labelling.notice is not None
         self._raw: list[str] = []
         self._is_cost_shown = self.is_last_batch = False
 
@@ -72,6 +85,10 @@ class StreamLabels:
         """Return the events to encode in place of these, with one more before the first text of each choice."""
         if self._prefixer is not None:
             events = tuple(self._prefixer.add(events))
+        if self._has_notice and self._labelling is not None and self._prefixer is not None:
+            is_shown = shows_notice(self._labelling, events, in_content=self._prefixer.shown)
+            self._record.shown.is_noticed |= is_shown
+            self._has_notice = not is_shown
         self.is_last_batch = bool(events) and isinstance(events[-1], Finished)
         for event in events:
             match event:

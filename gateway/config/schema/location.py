@@ -20,11 +20,12 @@ from gateway.config.field_types import (
     Words,
 )
 from gateway.config.problems import choice_hint, quoted
+from gateway.features.duties.schema import UseSection
 from gateway.features.minors.schema import AgeBandSection
 from gateway.model.refusal_reason import REASON_BY_CODE, RefusalReason
 from gateway.model.region_text import Show
 from gateway.model.section import FileForm, Sensitive, UnitError
-from gateway.model.units import Line
+from gateway.model.units import LifetimeSeconds, Line
 from gateway.policy.location import SIGNALS
 
 _T = TypeVar("_T")
@@ -137,6 +138,14 @@ class LabelSection(Section):
     producer: ProducerCode | None = Field(
         None, description="For cn-gb45438: the code of the service provider, for the AIGC object."
     )
+    repeat: LifetimeSeconds | None = Field(
+        None,
+        description="With `show: first_turn`: in a session of a user, it is shown again after so long: 10m or more. "
+        "Default: never.",
+    )
+    repeat_text: Texts | None = Field(
+        None, description="Its text by language where it is shown again. Default: that of `text`."
+    )
 
 
 def _named(value: object) -> object:
@@ -227,6 +236,9 @@ class RegionSection(Section):
     )
     age_missing: Name | None = Field(
         None, description="If no claim names an age band: `adult` (no rules), `refuse`, or a band. Required."
+    )
+    use: UseSection | None = Field(
+        None, description="How the time of its users is counted, which age bands may limit. Default: not counted."
     )
     protected: bool = Field(
         False,

@@ -6,6 +6,7 @@ from gateway.config.feature_compiler import FeatureCompiler
 from gateway.config.problems import KeyPath, choice_hint, quoted
 from gateway.config.schema.location import RegionSection
 from gateway.config.validation import Draft, Findings
+from gateway.features.duties.config import limits_of, repeat_of
 from gateway.features.minors.model import UNKNOWN_AGE, AgeBand, AgeRules, Hours
 from gateway.features.minors.schema import AgeBandSection
 from gateway.model.config_version import ConfigVersion, Region
@@ -59,7 +60,16 @@ def _band(findings: Findings, path: tuple[str, ...], section: AgeBandSection) ->
         findings.error((*path, "instructions"), "is blank", "write the instructions, or remove it")
     instructions = (section.instructions or "").strip()
     return AgeBand(
-        path[-1], section.refuse, section.tools, section.choices, section.intent, instructions, hours, section.hand_off
+        path[-1],
+        section.refuse,
+        section.tools,
+        section.choices,
+        section.intent,
+        instructions,
+        hours,
+        section.hand_off,
+        limits_of(findings, (*path, "use"), section.use),
+        repeat_of(findings, (*path, "repeat"), section.repeat),
     )
 
 

@@ -4,4 +4,4 @@ from __future__ import annotations
 
 from gateway.features.feature import Feature
 
-MINORS = Feature("minors", kept=None, watcher=None)
+MINORS = Feature("minors", kept=None, of_users=None, watcher=None)

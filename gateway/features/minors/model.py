@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from zoneinfo import ZoneInfo
 
+from gateway.features.duties.model import UseLimits
 from providers.value import Value
 
 
@@ -60,6 +61,8 @@ class AgeBand:
         intent: The intent of each chat. None: that of the request.
         instructions: Instructions for the model, after the region's profile.
         hours: When requests are answered. None: always.
+        use: How long its users may chat. None: no limit.
+        repeat_s: Its users see the label with `repeat` again after so long. None: as all of the region.
     """
 
     name: str
@@ -70,6 +73,8 @@ class AgeBand:
     instructions: str = field(default="", repr=False)
     hours: Hours | None = None
     hand_off: bool = True
+    use: UseLimits | None = None
+    repeat_s: float | None = None
 
 
 UNKNOWN_AGE = AgeBand("", refuse=True)

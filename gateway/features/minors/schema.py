@@ -7,7 +7,8 @@ from typing import Annotated
 from pydantic import Field
 
 from gateway.config.field_types import Name, Section, TimeZone
-from gateway.model.units import DailyHours
+from gateway.features.duties.schema import UseLimitsSection
+from gateway.model.units import DailyHours, LifetimeSeconds
 
 
 class AgeBandSection(Section):
@@ -25,3 +26,7 @@ class AgeBandSection(Section):
         None, description="The daily hours in which requests are answered. They may go over midnight. Default: all."
     )
     timezone: TimeZone | None = Field(None, description="The time zone of `hours`.")
+    use: UseLimitsSection | None = Field(None, description="How long its users may chat. Default: no limit.")
+    repeat: LifetimeSeconds | None = Field(
+        None, description="Its users see the label with `repeat` again after so long: 10m or more. Default: as all."
+    )

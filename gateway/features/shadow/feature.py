@@ -86,5 +86,6 @@ SHADOW = Feature(
         forget=_forget,
         elsewhere=(("reports of `gateway evaluate --shadow`", "texts that were copied to the directory of the run"),),
     ),
+    of_users=None,
     watcher=_traffic,
 )

@@ -1,0 +1,85 @@
+"""Export and erase the time of a user, for requests of a person."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from gateway.features.duties.model import UseKey, UseRecord
+from gateway.features.feature import Feature, KeptOfUsers
+from gateway.model.budget import StoreServer
+from gateway.model.config_version import ConfigVersion
+from gateway.operator_errors import StateError
+from gateway.usage.installation import cell_name
+
+if TYPE_CHECKING:
+    from gateway.features.duties.shared_times import SharedTimes
+
+_DEADLINE_S = 2.0
+_T = TypeVar("_T")
+
+
+def _export(config: ConfigVersion, directory: Path, pseudonyms: Sequence[str], client: str | None) -> list[object]:
+    from gateway.features.duties.state import use_records_of
+
+    if (server := _valkey_of(config)) is None:
+        found = use_records_of(directory, pseudonyms, client)
+    else:
+        keys = _keys(config, pseudonyms, client)
+        found = _ask(server, config, lambda times: times.records_of(keys))
+    return [_data(key, record) for key, record in found]
+
+
+def _erase(config: ConfigVersion, directory: Path, pseudonyms: Sequence[str], client: str | None) -> int:
+    from gateway.features.duties.state import remove_use_records
+
+    # Records of the time before the cell had shared stores are here.
+    removed = remove_use_records(directory, pseudonyms, client)
+    if (server := _valkey_of(config)) is not None:
+        keys = _keys(config, pseudonyms, client)
+        removed += _ask(server, config, lambda times: times.remove(keys))
+    return removed
+
+
+def _keys(config: ConfigVersion, pseudonyms: Sequence[str], client: str | None) -> list[UseKey]:
+    names = {"", *(one.name for one in config.clients.values())} if client is None else {client}
+    return [UseKey(pseudonym, name) for pseudonym in pseudonyms for name in sorted(names)]
+
+
+def _valkey_of(config: ConfigVersion) -> StoreServer | None:
+    stores = config.stores
+    return stores.valkey if stores is not None and stores.database is not None else None
+
+
+def _ask(server: StoreServer, config: ConfigVersion, question: Callable[[SharedTimes], Awaitable[_T]]) -> _T:
+    """Ask the Valkey of the cell. Raises StateError."""
+    from gateway.features.duties.shared_times import SharedTimes
+    from gateway.usage.valkey_connection import ValkeyConnection, ValkeyUnavailable
+
+    async def asked() -> _T:
+        connection = ValkeyConnection(server, deadline_s=_DEADLINE_S)
+        await connection.start()
+        try:
+            return await question(SharedTimes(connection, cell_name(config)))
+        except ValkeyUnavailable as error:
+            raise StateError(f"the time of users in Valkey can't be read or changed: {error}") from error
+        finally:
+            await connection.close()
+
+    return asyncio.run(asked())
+
+
+def _data(key: UseKey, record: UseRecord) -> dict[str, object]:
+    noticed = _time(record.noticed_ms) if record.noticed_ms else None
+    times = {"date": record.date, "began": _time(record.began_ms), "seen": _time(record.seen_ms)}
+    return {"client": key.client or None, **times, "day_s": record.day_ms // 1000, "noticed": noticed}
+
+
+def _time(at_ms: int) -> str:
+    return datetime.fromtimestamp(at_ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+DUTIES = Feature("duties", kept=None, of_users=KeptOfUsers("use", _export, _erase), watcher=None)

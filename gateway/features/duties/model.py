@@ -1,0 +1,74 @@
+"""Time of use: the rules of a region and of its age bands, the record of a user, and the verdict on a chat.
+
+Times are whole milliseconds of Unix time, and lengths are milliseconds, because a store of floats would not be exact.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+from gateway.model.region_text import Sentences
+from providers.value import Value
+
+DEFAULT_GAP_S = 1800.0
+KEPT_MS = 48 * 3_600_000
+"""A record is deleted so long after the end of its user's time."""
+
+UseRule = Literal["session", "day", "user_unknown"]
+"""Why a chat is refused: the limit that its user has reached, or that the user is not known."""
+
+Notice = Literal["text", "repeated"]
+"""How the label with `repeat` is due in an answer: with its text, or with the text of a repetition."""
+
+
+class UseRules(Value, frozen=True):
+    """The rules of a region for the time of its users.
+
+    Attributes:
+        gap_s: A chat that arrives so long after the end of the user's time begins a new session.
+        timezone: The time zone of its days.
+        repeat_s: The label with `repeat` is shown again after so long. None: no label is.
+        pause: The sentence for a user who has reached a limit. None: the operator has one for the reason.
+    """
+
+    gap_s: float = DEFAULT_GAP_S
+    timezone: str = "UTC"
+    repeat_s: float | None = None
+    pause: Sentences | None = None
+
+
+class UseLimits(Value, frozen=True):
+    """The limits of an age band in seconds. None: no limit."""
+
+    session_s: int | None = None
+    day_s: int | None = None
+
+    def data(self) -> dict[str, int]:
+        """Return the limits as JSON data."""
+        named = {"session": self.session_s, "day": self.day_s}
+        return {name: limit for name, limit in named.items() if limit is not None}
+
+
+class UseRecord(NamedTuple):
+    """The time of one user.
+
+    Attributes:
+        date: The calendar day of `day_ms`.
+        began_ms: The beginning of the last session.
+        seen_ms: The end of the user's time.
+        day_ms: The lengths of the sessions on that day.
+        noticed_ms: When the label with `repeat` was last shown in this session. 0: it was not.
+    """
+
+    date: str
+    began_ms: int
+    seen_ms: int
+    day_ms: int
+    noticed_ms: int = 0
+
+
+class UseKey(NamedTuple):
+    """The key of a record: a user by the pseudonym, and the client that asserts the user. Empty: a claim names it."""
+
+    pseudonym: str
+    client: str = ""

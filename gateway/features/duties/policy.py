@@ -1,0 +1,175 @@
+"""Count the time of a user, and judge a chat by it. Pure.
+
+A session has no pause of `gap` or more. Its length is the time from its beginning to the end of the user's time, with
+the pauses. A record never runs backwards: an instant before the end of the user's time counts as that end.
+
+`EXTEND` in `shared_times.py` does what `extended` does, in Valkey.
+"""
+
+from __future__ import annotations
+
+import math
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+from typing import NamedTuple
+from zoneinfo import ZoneInfo
+
+from gateway.features.duties.model import Notice, UseLimits, UseRecord, UseRule, UseRules
+from gateway.features.minors.model import AgeBand
+from gateway.model.decision import Refusal, RefusalCode
+from providers.value import Value
+
+_HOUR_MS = 3_600_000
+_UNKNOWN = "the time of this age band is limited in this region, and the request names no end user: send a signed claim"
+_UNKNOWN_FIX = "with a subject, or `x-gateway-user` with a key that may assert it"
+
+
+class CalendarDay(NamedTuple):
+    """A day of a time zone, from its first instant to that of the next one."""
+
+    date: str
+    start_ms: int
+    end_ms: int
+
+    def part_of(self, began_ms: int, ended_ms: int) -> int:
+        """Return how long a time lies on this day."""
+        return max(0, min(ended_ms, self.end_ms) - max(began_ms, self.start_ms))
+
+
+def day_at(now_ms: int, timezone: str) -> CalendarDay:
+    """Return the calendar day of an instant."""
+    # Each zone in use differs from UTC by whole quarters of an hour, so a quarter lies on one day.
+    return _day_at(now_ms // (_HOUR_MS // 4), timezone)
+
+
+@lru_cache(maxsize=256)
+def _day_at(quarter: int, timezone: str) -> CalendarDay:
+    zone = ZoneInfo(timezone)
+    today = datetime.fromtimestamp(quarter * _HOUR_MS / 4000, UTC).astimezone(zone).date()
+    starts = [datetime(day.year, day.month, day.day, tzinfo=zone) for day in (today, today + timedelta(days=1))]
+    start_ms, end_ms = (round(start.timestamp() * 1000) for start in starts)
+    return CalendarDay(today.isoformat(), start_ms, end_ms)
+
+
+class Arrival(Value, frozen=True):
+    """A chat that arrives, with the time of its user at that moment.
+
+    Attributes:
+        at_ms: When it arrives, by the clock of the record.
+        record: The record, or None if its user has none.
+        is_new: It begins a session.
+        session_ms: How long the session has lasted.
+        day: The calendar day.
+        day_ms: The time of the day.
+        day_seen_ms: The same without the running pause.
+        gap_ms: The gap between sessions.
+    """
+
+    at_ms: int
+    record: UseRecord | None
+    is_new: bool
+    session_ms: int
+    day: CalendarDay
+    day_ms: int
+    day_seen_ms: int
+    gap_ms: int
+
+    @property
+    def noticed_ms(self) -> int:
+        """When the label with `repeat` was last shown in this session. 0: it was not."""
+        return 0 if self.is_new or self.record is None else self.record.noticed_ms
+
+
+def arrival(record: UseRecord | None, now_ms: int, rules: UseRules) -> Arrival:
+    """Return the time of a user whose chat arrives now."""
+    gap_ms = round(rules.gap_s * 1000)
+    if record is None:
+        return Arrival(now_ms, None, True, 0, day_at(now_ms, rules.timezone), 0, 0, gap_ms)
+    now_ms = max(now_ms, record.seen_ms)
+    day = day_at(now_ms, rules.timezone)
+    seen_ms = record.day_ms if record.date == day.date else 0
+    if now_ms - record.seen_ms >= gap_ms:
+        return Arrival(now_ms, record, True, 0, day, seen_ms, seen_ms, gap_ms)
+    pause_ms = day.part_of(record.seen_ms, now_ms)
+    day_ms = seen_ms + pause_ms if record.date == day.date else day.part_of(record.began_ms, now_ms)
+    return Arrival(now_ms, record, False, now_ms - record.began_ms, day, day_ms, seen_ms, gap_ms)
+
+
+def extended(
+    record: UseRecord | None, at_ms: int, until_ms: int, rules: UseRules, *, is_noticed: bool = False
+) -> UseRecord:
+    """Return the record with the time of a chat.
+
+    Args:
+        record: The present record, which other chats of the user may have changed since this one arrived.
+        at_ms: When the chat arrived (`Arrival.at_ms`).
+        until_ms: Until when its time counts.
+        rules: The rules of its region.
+        is_noticed: Its answer has shown the label with `repeat`.
+    """
+    until_ms = max(at_ms, until_ms)
+    if record is None or at_ms - record.seen_ms >= round(rules.gap_s * 1000):
+        day = day_at(until_ms, rules.timezone)
+        before_ms = record.day_ms if record is not None and record.date == day.date else 0
+        day_ms = before_ms + day.part_of(at_ms, until_ms)
+        return UseRecord(day.date, at_ms, until_ms, day_ms, until_ms if is_noticed else 0)
+    began_ms, seen_ms = min(record.began_ms, at_ms), max(record.seen_ms, until_ms)
+    day = day_at(seen_ms, rules.timezone)
+    before_ms = max(0, record.day_ms - day.part_of(record.began_ms, record.seen_ms)) if record.date == day.date else 0
+    noticed_ms = max(record.noticed_ms, until_ms) if is_noticed else record.noticed_ms
+    return UseRecord(day.date, began_ms, seen_ms, before_ms + day.part_of(began_ms, seen_ms), noticed_ms)
+
+
+class LimitHit(Value, frozen=True):
+    """A limit that a user has reached: its length in seconds, and when a chat is answered again."""
+
+    rule: UseRule
+    limit_s: int
+    allowed_ms: int
+
+
+def limit_reached(now: Arrival, limits: UseLimits) -> LimitHit | None:
+    """Return the limit that refuses a chat, or None. Of both limits, it is the one that refuses for longer."""
+    found: list[LimitHit] = []
+    after_gap_ms = (now.record.seen_ms if now.record is not None else now.at_ms) + now.gap_ms
+    if limits.session_s is not None and not now.is_new and now.session_ms >= limits.session_s * 1000:
+        found.append(LimitHit("session", limits.session_s, after_gap_ms))
+    if limits.day_s is not None and now.day_ms >= limits.day_s * 1000:
+        # A new session does not contain the running pause.
+        is_spent = now.day_seen_ms >= limits.day_s * 1000
+        allowed_ms = now.day.end_ms if is_spent else min(after_gap_ms, now.day.end_ms)
+        found.append(LimitHit("day", limits.day_s, allowed_ms))
+    return max(found, key=lambda hit: hit.allowed_ms, default=None)
+
+
+def notice_due(now: Arrival, repeat_s: float) -> Notice | None:
+    """Return how the label with `repeat` is due in an answer that is not the first one of its conversation."""
+    if not now.noticed_ms:
+        return "text"
+    return "repeated" if now.at_ms - now.noticed_ms >= repeat_s * 1000 else None
+
+
+def shown_use(now: Arrival, limits: UseLimits) -> str:
+    """Return the value of `x-gateway-use`."""
+    parts = []
+    if limits.session_s is not None:
+        parts.append(f"session={now.session_ms // 1000}; session-limit={limits.session_s}")
+    if limits.day_s is not None:
+        parts.append(f"day={now.day_ms // 1000}; day-limit={limits.day_s}")
+    return "; ".join(parts)
+
+
+def refuse_use(band: AgeBand, hit: LimitHit, now: Arrival, rules: UseRules) -> Refusal:
+    """Return the refusal of a chat whose user has reached a limit."""
+    at = datetime.fromtimestamp(hit.allowed_ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    span = "a session" if hit.rule == "session" else "a day"
+    message = f"the age band {band.name!r} may chat for {hit.limit_s} s {span} in this region: send the request at {at}"
+    age = {"rule": hit.rule, "limit_s": hit.limit_s, "allowed_at": at}
+    wait_s = math.ceil((hit.allowed_ms - now.at_ms) / 1000)
+    return Refusal(RefusalCode.AGE_RESTRICTED, message, retry_after_s=wait_s, age=age, sentences=rules.pause)
+
+
+def refuse_unknown() -> Refusal:
+    """Return the refusal of a chat whose user is not known, and whose age band has limits."""
+    age = {"rule": "user_unknown", "limit_s": None, "allowed_at": None}
+    return Refusal(RefusalCode.AGE_RESTRICTED, f"{_UNKNOWN} {_UNKNOWN_FIX}", age=age)

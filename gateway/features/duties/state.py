@@ -1,0 +1,98 @@
+"""Keep the time of users in the state directory: `use.db`, one row for each user, which all workers share."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import threading
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+
+from gateway.features.duties.model import UseKey, UseRecord
+from gateway.state.database import SqliteDatabase, open_database, open_to_read, sqlite_error
+
+_NAME = "use"
+_LAYOUT = """
+CREATE TABLE IF NOT EXISTS times (
+  user TEXT NOT NULL,
+  client TEXT NOT NULL,
+  date TEXT NOT NULL,
+  began INTEGER NOT NULL,
+  seen INTEGER NOT NULL,
+  day INTEGER NOT NULL,
+  noticed INTEGER NOT NULL,
+  PRIMARY KEY (user, client)
+) STRICT, WITHOUT ROWID;
+"""
+_OF_USER = "WHERE user = ? AND client = ?"
+_READ = f"SELECT date, began, seen, day, noticed FROM times {_OF_USER}"  # noqa: S608  # of constants
+_ADD = "INSERT INTO times VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
+_CHANGE = (
+    f"UPDATE times SET date = ?, began = ?, seen = ?, day = ?, noticed = ? {_OF_USER} "  # noqa: S608  # of constants
+    "AND date = ? AND began = ? AND seen = ? AND day = ? AND noticed = ?"
+)
+_OF_PERSON = "user IN (SELECT value FROM json_each(?)) AND coalesce(?, client) = client"
+
+
+class UseStore:
+    """The database of the time of users, opened when it is first used. Methods raise StateError."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._database: sqlite3.Connection | None = None
+        self._one_at_a_time = threading.Lock()
+
+    def _opened(self) -> sqlite3.Connection:
+        if self._database is None:
+            self._database = open_database(self._directory, _NAME, _LAYOUT)
+        return self._database
+
+    def read(self, key: UseKey) -> UseRecord | None:
+        """Return the record of a user, or None."""
+        with self._one_at_a_time, sqlite_error("use.db can't be read"):
+            row = self._opened().execute(_READ, key).fetchone()
+        return UseRecord(*row) if row is not None else None
+
+    def change(self, key: UseKey, before: UseRecord | None, after: UseRecord) -> bool:
+        """Keep a record if the present one is still `before`. Return whether it was."""
+        with self._one_at_a_time, sqlite_error("use.db can't be written"):
+            if before is None:
+                cursor = self._opened().execute(_ADD, (*key, *after))
+            else:
+                cursor = self._opened().execute(_CHANGE, (*after, *key, *before))
+        return cursor.rowcount == 1
+
+    def forget(self, before_ms: int) -> None:
+        """Delete the records whose user's time ended before this instant."""
+        with self._one_at_a_time, sqlite_error("use.db can't be written"):
+            self._opened().execute("DELETE FROM times WHERE seen < ?", (before_ms,))
+
+    def close(self) -> None:
+        """Close the file."""
+        with self._one_at_a_time:
+            if self._database is not None:
+                self._database.close()
+                self._database = None
+
+
+def use_records_of(directory: Path, pseudonyms: Sequence[str], client: str | None) -> list[tuple[UseKey, UseRecord]]:
+    """Return the records of a person, as one client asserts it, or None: all. Raises StateError."""
+    if not (directory / f"{_NAME}.db").exists():
+        return []
+    with sqlite_error("use.db can't be read"), closing(open_to_read(directory, _NAME)) as database:
+        rows = database.execute(f"SELECT * FROM times WHERE {_OF_PERSON}", (json.dumps([*pseudonyms]), client))  # noqa: S608  # of constants
+        return [(UseKey(user, by), UseRecord(*rest)) for user, by, *rest in rows]
+
+
+def remove_use_records(directory: Path, pseudonyms: Sequence[str], client: str | None) -> int:
+    """Delete these records, also from free space of the file, and return their number. Raises StateError."""
+    if not (directory / f"{_NAME}.db").exists():
+        return 0
+    with closing(SqliteDatabase.open(directory, _NAME, _LAYOUT)) as database:
+        with database.transaction() as statements:
+            values = (json.dumps([*pseudonyms]), client)
+            removed = statements.execute(f"DELETE FROM times WHERE {_OF_PERSON}", values).rowcount  # noqa: S608  # of constants
+        if removed:
+            database.compact()
+    return removed

@@ -1,0 +1,335 @@
+"""Count the time of the users of this process, and judge their chats by it.
+
+Theory of operation. `TimeOfUse` belongs to a process, `ChatTime` to a chat:
+
+    admit     the user's record is read, and the limits of the band are judged; or Refused, and nothing is kept
+    (wait)    a chat that is refused or fails leaves no trace
+    begin     the answer has begun: the record is extended from the arrival of the chat to now
+    (stream)  one task for all chats extends the records of those that run, once a minute
+    end       the record is extended to the last byte, before this byte is sent
+
+A record is extended by what a chat adds to the present record, which other chats may have changed meanwhile. So chats
+at the same time, of several processes and instances, make one session.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Protocol
+
+import msgspec
+
+from gateway.features.duties.model import KEPT_MS, Notice, UseKey, UseLimits, UseRecord, UseRules
+from gateway.features.duties.policy import (
+    Arrival,
+    arrival,
+    extended,
+    limit_reached,
+    notice_due,
+    refuse_unknown,
+    refuse_use,
+    shown_use,
+)
+from gateway.features.duties.views import UseNote
+from gateway.model.caller import Caller
+from gateway.model.config_version import ConfigVersion
+from gateway.model.decision import Refused
+from gateway.model.location import ClaimReport, Location
+from gateway.model.record import DutyKind, Record
+from gateway.operator_errors import StateError
+from gateway.policy.caller import asserted_user
+from gateway.telemetry.log import logger
+from gateway.usage.accounting import end_user_pseudonym
+from gateway.usage.refusals import CallRefused
+
+if TYPE_CHECKING:
+    from gateway.features.duties.state import UseStore
+
+EXTENDED_EACH_S = 60.0
+_FORGOTTEN_EACH_S = 3600.0
+_UPLOAD_S = 1.0
+_NOTED_KINDS = {"session": DutyKind.USE_SESSION, "day": DutyKind.USE_DAY, "user_unknown": DutyKind.USE_UNKNOWN}
+_NO_STORE = "there is no state directory"
+
+
+class UseUnavailable(Exception):
+    """The time of users cannot be read or kept now."""
+
+
+class UseTimes(Protocol):
+    """Where the time of users is kept. Methods raise UseUnavailable."""
+
+    async def arrive(self, key: UseKey, rules: UseRules, elapsed_s: float) -> Arrival:
+        """Return the time of a user whose chat has arrived so long ago."""
+        ...
+
+    async def extend(self, key: UseKey, now: Arrival, rules: UseRules, *, is_noticed: bool) -> None:
+        """Extend the time of a user from the arrival of a chat to now."""
+        ...
+
+    async def forget(self) -> None:
+        """Delete records whose time is over."""
+        ...
+
+
+class LocalTimes:
+    """The time of users in a state directory, which all workers of a machine share.
+
+    Args:
+        store: The database.
+        clock: Returns Unix time in seconds.
+    """
+
+    def __init__(self, store: UseStore, clock: Callable[[], float] = time.time) -> None:
+        self.clock = clock
+        self.store = store
+
+    async def arrive(self, key: UseKey, rules: UseRules, elapsed_s: float) -> Arrival:
+        """See `UseTimes`. An operation takes some microseconds, which is less than a thread would."""
+        try:
+            return arrival(self.store.read(key), round((self.clock() - elapsed_s) * 1000), rules)
+        except StateError as error:
+            raise UseUnavailable(str(error)) from error
+
+    async def extend(self, key: UseKey, now: Arrival, rules: UseRules, *, is_noticed: bool) -> None:
+        """See `UseTimes`."""
+        before: UseRecord | None = now.record
+        try:
+            while True:
+                after = extended(before, now.at_ms, round(self.clock() * 1000), rules, is_noticed=is_noticed)
+                if self.store.change(key, before, after):
+                    return
+                before = self.store.read(key)
+        except StateError as error:
+            raise UseUnavailable(str(error)) from error
+
+    async def forget(self) -> None:
+        """See `UseTimes`."""
+        try:
+            await asyncio.to_thread(self.store.forget, round(self.clock() * 1000) - KEPT_MS)
+        except StateError as error:
+            raise UseUnavailable(str(error)) from error
+
+
+class ChatTime(msgspec.Struct, eq=False):
+    """The time of one chat.
+
+    Attributes:
+        use: Counts the time of its process.
+        rules: The rules of its region.
+        note: Its part of the log line and the receipt.
+        key: Its user, or None: no time is counted.
+        now: Its arrival, or None.
+        notice: How the label with `repeat` is due, apart from the first answer of a conversation.
+        is_noticed: Its answer has shown this label.
+        has_begun: Its answer has begun, and has not ended.
+    """
+
+    use: TimeOfUse
+    rules: UseRules
+    note: UseNote
+    key: UseKey | None = None
+    now: Arrival | None = None
+    notice: Notice | None = None
+    is_noticed: bool = False
+    has_begun: bool = False
+
+    async def begin(self) -> None:
+        """Note that its answer has begun."""
+        if not self.has_begun and self.key is not None:
+            self.has_begun = True
+            self.use.running.add(self)
+            self.use.watch()
+            await self.extend()
+
+    def show_notice(self, record: Record, *, is_repeated: bool) -> None:
+        """Note that the answer shows the label with `repeat`."""
+        self.is_noticed = True
+        self.note.repeated |= is_repeated
+        record.note_duty(DutyKind.NOTICE)
+
+    async def extend(self) -> None:
+        """Extend the time of its user to now. A failure is logged once."""
+        if self.key is not None and self.now is not None:
+            await self.use.extend(self.key, self.now, self.rules, is_noticed=self.is_noticed)
+
+    async def end(self) -> None:
+        """Note that its answer is complete, before the last byte is sent."""
+        self.use.running.discard(self)
+        self.has_begun = False
+        await self.extend()
+
+    def broke_off(self) -> None:
+        """Note that its answer ends now, without waiting. An answer that has not begun leaves no trace."""
+        if self.has_begun:
+            self.use.later(self.end())
+
+    def extend_soon(self) -> None:
+        """Extend the time of its user to now, without waiting."""
+        self.use.later(self.extend())
+
+
+class TimeOfUse:
+    """Counts the time of the users of this process. Use it from one event loop.
+
+    Args:
+        times: Where it is kept. None: there is no state directory.
+        user_key: Makes the pseudonyms of users, if the configuration has no key for them.
+
+    Attributes:
+        running: The chats whose answers are being sent.
+    """
+
+    def __init__(self, times: UseTimes | None, user_key: bytes) -> None:
+        self.times = times
+        self.running: set[ChatTime] = set()
+        self._user_key = user_key
+        self._later: set[asyncio.Task[None]] = set()
+        self._watching: asyncio.Task[None] | None = None
+        self._is_lost = False
+
+    async def admit(
+        self,
+        config: ConfigVersion,
+        location: Location,
+        caller: Caller,
+        claim: ClaimReport | None,
+        record: Record,
+        known: ChatTime | None,
+    ) -> ChatTime | None:
+        """Judge a chat by the time of its user, and return its time. None: the region counts none.
+
+        Args:
+            config: The active version.
+            location: Where the chat comes from.
+            caller: Its sender.
+            claim: Its claim, or None.
+            record: Its record.
+            known: Its time as another version has judged it, or None.
+
+        Raises:
+            Refused: The user has reached a limit, or is not known and has limits.
+            CallRefused: The user has limits, and the time cannot be read.
+        """
+        record.shown.use = None
+        rules = location.region.use if location.region is not None else None
+        if rules is None:
+            return None
+        limits = location.age.use if location.age is not None else None
+        repeat_s = rules.repeat_s
+        if repeat_s is not None and location.age is not None and location.age.repeat_s is not None:
+            repeat_s = location.age.repeat_s
+        note = known.note if known is not None else UseNote()
+        if known is None:
+            record.notes += (note,)
+        note.use_limit = None
+        chat = ChatTime(self, rules, note)
+        key = self._key_of(config, location, caller, claim)
+        if key is None:
+            if limits is not None:
+                note.use_limit = "user_unknown"
+                record.note_duty(DutyKind.USE_UNKNOWN)
+                raise Refused(refuse_unknown())
+        else:
+            try:
+                chat.now = await self._arrival(key, rules, record, known)
+                chat.key = key
+            except UseUnavailable as error:
+                if limits is not None:
+                    raise _unavailable(error) from error
+        if chat.now is not None and limits is not None:
+            self._judge(chat.now, location, limits, rules, record, note)
+        if repeat_s is not None:
+            chat.notice = notice_due(chat.now, repeat_s) if chat.now is not None else "text"
+        return chat
+
+    def _judge(
+        self, now: Arrival, location: Location, limits: UseLimits, rules: UseRules, record: Record, note: UseNote
+    ) -> None:
+        record.shown.use = shown_use(now, limits)
+        hit = limit_reached(now, limits)
+        if hit is not None and location.age is not None:
+            note.use_limit = hit.rule
+            record.note_duty(_NOTED_KINDS[hit.rule])
+            raise Refused(refuse_use(location.age, hit, now, rules))
+
+    async def _arrival(self, key: UseKey, rules: UseRules, record: Record, known: ChatTime | None) -> Arrival:
+        if known is not None and known.key == key and known.now is not None:
+            return arrival(known.now.record, known.now.at_ms, rules)
+        if self.times is None:
+            raise UseUnavailable(_NO_STORE)
+        elapsed_s = time.monotonic() - record.started_at
+        # Limits are whole seconds. Only an upload takes so long.
+        return await self.times.arrive(key, rules, elapsed_s if elapsed_s >= _UPLOAD_S else 0.0)
+
+    def _key_of(
+        self, config: ConfigVersion, location: Location, caller: Caller, claim: ClaimReport | None
+    ) -> UseKey | None:
+        """Return the user of a chat, or None if no signal names one, or if it may not be kept here."""
+        if not location.may_be_kept:
+            return None
+        if claim is not None and claim.subject:
+            return UseKey(end_user_pseudonym(config, self._user_key, claim.subject))
+        name = asserted_user(caller) if caller.user else None
+        if name is None or caller.client is None:
+            return None
+        return UseKey(end_user_pseudonym(config, self._user_key, name), caller.client.name)
+
+    async def extend(self, key: UseKey, now: Arrival, rules: UseRules, *, is_noticed: bool) -> None:
+        """Extend the time of a user. A failure is logged once."""
+        if self.times is None:
+            return
+        try:
+            await self.times.extend(key, now, rules, is_noticed=is_noticed)
+        except UseUnavailable as error:
+            if not self._is_lost:
+                logger().error("use_not_kept", detail=f"the time of users can't be kept: {error}")
+            self._is_lost = True
+        else:
+            self._is_lost = False
+
+    async def extend_running(self) -> None:
+        """Extend the time of the users whose chats run."""
+        for chat in tuple(self.running):
+            await chat.extend()
+
+    def watch(self) -> None:
+        """Begin to extend the time of chats that run, once a minute."""
+        if self._watching is None:
+            self._watching = asyncio.get_running_loop().create_task(self._watch())
+
+    async def _watch(self) -> None:
+        forgotten_at = -_FORGOTTEN_EACH_S
+        while True:
+            await self.extend_running()
+            if self.times is not None and time.monotonic() - forgotten_at >= _FORGOTTEN_EACH_S:
+                forgotten_at = time.monotonic()
+                with suppress(UseUnavailable):
+                    await self.times.forget()
+            await asyncio.sleep(EXTENDED_EACH_S)
+
+    def later(self, step: Coroutine[Any, Any, None]) -> None:
+        """Run a step in the background."""
+        task = asyncio.get_running_loop().create_task(step)
+        self._later.add(task)
+        task.add_done_callback(self._later.discard)
+
+    async def aclose(self) -> None:
+        """End the work in the background, and keep the time of the chats that still run."""
+        if self._watching is not None:
+            self._watching.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._watching
+        await self.extend_running()
+        if self._later:
+            await asyncio.gather(*self._later)
+        if isinstance(self.times, LocalTimes):
+            self.times.store.close()
+
+
+def _unavailable(error: UseUnavailable) -> CallRefused:
+    message = f"the time of this user can't be read at the moment, and it is limited here: {error}"
+    return CallRefused("gate_unavailable", message, 1.0)

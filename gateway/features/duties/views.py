@@ -1,0 +1,74 @@
+"""Show the rules for the time of users, and what a request met of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+
+import msgspec
+
+from gateway.features.duties.model import UseRule
+from gateway.model.config_version import Region
+from gateway.model.location import Location
+from gateway.model.record import AttemptRecord
+from gateway.policy.feature_view import FeatureView, nothing
+
+
+def _span(seconds: float) -> str:
+    """Return a time as the file writes it: 90m, 2h."""
+    minutes = round(seconds / 60)
+    return f"{minutes // 60}h" if minutes % 60 == 0 else f"{minutes}m"
+
+
+def _report(region: Region) -> Iterator[tuple[str, str]]:
+    rules = region.use
+    if rules is None:
+        return
+    bands = region.ages.bands if region.ages is not None else ()
+    limits = [
+        f"{band.name} {' and '.join(f'{_span(limit)} a {name}' for name, limit in band.use.data().items())}"
+        for band in bands
+        if band.use is not None
+    ]
+    of_days = f", days of {rules.timezone}"
+    yield (
+        "time of use",
+        f"{'; '.join(limits) or 'no limits'} (a session ends after a pause of {_span(rules.gap_s)}{of_days})",
+    )
+    if rules.repeat_s is not None:
+        of_bands = [f"{band.name} each {_span(band.repeat_s)}" for band in bands if band.repeat_s is not None]
+        yield "notices", "; ".join([f"again each {_span(rules.repeat_s)} of a session", *of_bands])
+
+
+def _explain(location: Location) -> Iterator[tuple[str, object, str]]:
+    if location.age is not None and location.age.use is not None:
+        limits = location.age.use.data()
+        yield "use_limit", limits, ", ".join(f"{_span(limit)} a {name}" for name, limit in limits.items())
+
+
+class UseNote(msgspec.Struct):
+    """The limit that refused a chat, and whether its answer shows a label again."""
+
+    use_limit: UseRule | None = None
+    repeated: bool = False
+
+    def log_fields(self) -> Mapping[str, object]:
+        """See `FeatureNote`."""
+        return {"use_limit": self.use_limit, "repeated": self.repeated}
+
+    def receipt_members(self, _recipient: Callable[[AttemptRecord], Mapping[str, object]]) -> Mapping[str, object]:
+        """See `FeatureNote`."""
+        return {"use_limit": self.use_limit, "repeated": self.repeated}
+
+
+DUTIES_VIEW = FeatureView(
+    recipients=nothing,
+    report_region=_report,
+    report_route=nothing,
+    plan_names={"use": "time of use"},
+    plan_words=nothing,
+    compared=nothing,
+    off_without_state=nothing,
+    explain=_explain,
+    receipt=("use_limit", "repeated"),
+    receipt_recipients=(),
+)
