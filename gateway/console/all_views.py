@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
-from gateway.console import changes_view, clients_view, providers_view, requests_view, spend_view
+from gateway.console import changes_view, clients_view, duties_view, providers_view, requests_view, spend_view
 
-VIEWS = (requests_view.VIEW, changes_view.VIEW, clients_view.VIEW, spend_view.VIEW, providers_view.VIEW)
+VIEWS = (
+    requests_view.VIEW,
+    changes_view.VIEW,
+    clients_view.VIEW,
+    spend_view.VIEW,
+    duties_view.VIEW,
+    providers_view.VIEW,
+)

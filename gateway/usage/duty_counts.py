@@ -9,8 +9,9 @@ adds the sources up. In a cell, each instance has a journal, and so a source. Th
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime, tzinfo
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
+from zoneinfo import ZoneInfo
 
 import msgspec
 
@@ -81,16 +82,18 @@ encode_key = msgspec.msgpack.Encoder().encode
 _decode_key = msgspec.msgpack.Decoder(DutyKey).decode
 
 
-def keys_of(record: Record, kinds: Iterable[DutyKind], now_ns: int, zone: tzinfo = UTC) -> list[bytes]:
-    """Return what a request counts for these kinds, encoded. `zone` decides the month of this Unix time."""
+def keys_of(record: Record, kinds: Iterable[DutyKind], now_ns: int) -> list[bytes]:
+    """Return what a request counts for these kinds, encoded. The region's time zone decides the month of this time."""
     location = record.decided.location
-    region = location.region.name if location is not None and location.region is not None else ""
+    region = location.region if location is not None else None
+    zone = ZoneInfo(region.use.timezone) if region is not None and region.use is not None else UTC
     territory = age_band = ""
     if location is not None and location.may_be_kept:
         territory, age_band = location.territory or "", location.age_band or ""
     month = datetime.fromtimestamp(now_ns // NANO, zone).strftime("%Y-%m")
     assistant = record.decided.assistant or ""
-    return [encode_key(DutyKey(month, region, territory, assistant, age_band, kind.value)) for kind in kinds]
+    name = region.name if region is not None else ""
+    return [encode_key(DutyKey(month, name, territory, assistant, age_band, kind.value)) for kind in kinds]
 
 
 def keep_counts(statements: Statements, counts: SourceCounts) -> None:

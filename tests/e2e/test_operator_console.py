@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import json
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from html import unescape
 from pathlib import Path
 
 import pytest
 import yaml
 
+from gateway.usage.duty_counts import DutyKey, encode_key
+from gateway.usage.journal import FOLDER, Journal
 from providers.testkit.scenario import Scenario
 from providers.testkit.server import SimulatorThread
 from tests.e2e.conftest import KEYS, PATIENT, SITES, config_for
@@ -408,6 +411,23 @@ def test_a_viewer_changes_no_client(with_clients: Installation) -> None:
     operator = with_clients.visit("operator")
     for path in ("create", "change", "remove", "projects/create", "projects/change", "projects/remove"):
         assert operator.act("/clients", f"/clients/{path}", client="shop", project="apps").status_code == 403, path
+
+
+def test_duties_are_counted_by_region(installed: Installation) -> None:
+    client = installed.visit()
+    client.get("/duties?year=2027")
+    assert "Nothing was counted in this year." in client.words
+
+    async def count() -> None:
+        with closing(Journal.open(installed.state / FOLDER)) as journal:
+            for region, territory in (("us", "US-WA"), ("us", "US-CA"), ("eu", "DE")):
+                await journal.count([encode_key(DutyKey("2027-03", region, territory, "tutor", "", "crisis"))])
+
+    asyncio.run(count())
+    client.get("/duties?year=2027")
+    rows = re.findall(r'<tr><th scope="row">(.*?)</th><td class="number">(\d+)</td>', client.page)
+    assert rows == [("eu", "1"), ("us", "2")]
+    assert client.get("/duties?year=27").status_code == 400
 
 
 def test_spend_has_a_plot_a_table_and_a_file(installed: Installation) -> None:

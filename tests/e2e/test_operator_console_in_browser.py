@@ -19,7 +19,7 @@ from tests.kit.gateway_process import running_gateway
 from tests.kit.node_clients import installed_node, installed_packages
 
 pytestmark = pytest.mark.slow("a browser")
-VIEWS = ("World", "Requests", "Changes", "Clients", "Spend", "Providers")
+VIEWS = ("World", "Requests", "Changes", "Clients", "Spend", "Duties", "Providers")
 _EVERY = "CONSOLE_COMBINATIONS" in os.environ
 """Whether axe looks at each view in every combination, as `make prove` does. Otherwise it looks at two."""
 VISITORS = (("viewer", "operator", "admin"), ("en-US", "zh-CN")) if _EVERY else (("operator",), ("en-US",))

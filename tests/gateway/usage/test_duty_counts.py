@@ -6,15 +6,18 @@ import asyncio
 import os
 import sqlite3
 from contextlib import closing
+from dataclasses import replace
 from datetime import UTC
 from pathlib import Path
 from typing import Any
-from zoneinfo import ZoneInfo
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.features.duties.model import UseRules
+from gateway.features.minors.model import AgeBand
+from gateway.model.config_version import Region
 from gateway.model.location import Location
 from gateway.model.record import DutyKind
 from gateway.operator_errors import StateError
@@ -227,19 +230,18 @@ def test_any_order_of_counts_and_moves_gives_each_count_once(steps: list[tuple[i
 
 
 def test_key_has_the_month_of_the_zone_and_no_more_than_may_be_kept() -> None:
-    record = with_fields(answered(), location=Location(EU.region, "US-CA", "claim", ()), assistant="tutor")
+    assert EU.region is not None
+    in_california = replace(EU.region, use=UseRules(timezone="America/Los_Angeles"))
+    child = AgeBand("child")
 
-    def keys(kinds: set[DutyKind], zone: str = "UTC") -> list[bytes]:
-        return keys_of(record, kinds, NEW_YEAR_NS, ZoneInfo(zone))
+    def keys(region: Region, *, is_kept: bool = True) -> list[bytes]:
+        location = Location(region, "US-CA", "claim", (), age=child, may_be_kept=is_kept)
+        record = with_fields(answered(), location=location, assistant="tutor")
+        return keys_of(record, {DutyKind.CRISIS}, NEW_YEAR_NS)
 
-    assert keys({DutyKind.CRISIS}) == [encode_key(DutyKey("2027-01", "eu", "US-CA", "tutor", "", "crisis"))]
-    assert keys({DutyKind.NOTICE}, "America/Los_Angeles") == [
-        encode_key(DutyKey("2026-12", "eu", "US-CA", "tutor", "", "notice"))
-    ]
-    away = Location(EU.region, "US-CA", "claim", (), may_be_kept=False)
-    record = with_fields(answered(), location=away, assistant="tutor")
-    assert keys({DutyKind.CRISIS}) == [encode_key(DutyKey("2027-01", "eu", "", "tutor", "", "crisis"))]
-    assert keys(set()) == []
+    assert keys(EU.region) == [encode_key(DutyKey("2027-01", "eu", "US-CA", "tutor", "child", "crisis"))]
+    assert keys(in_california) == [encode_key(DutyKey("2026-12", "eu", "US-CA", "tutor", "child", "crisis"))]
+    assert keys(EU.region, is_kept=False) == [encode_key(DutyKey("2027-01", "eu", "", "tutor", "", "crisis"))]
 
 
 def test_rows_are_summed_by_year_and_small_counts_are_hidden_after_that() -> None:
