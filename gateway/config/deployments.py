@@ -35,7 +35,7 @@ from providers.adapter import (
 from providers.catalogue.models import UNKNOWN_MODEL, ModelFacts, model_facts
 from providers.catalogue.prices import Offers, Price, Retirement
 from providers.matching.capability_matching import parameters_of
-from providers.matching.requirements import FEATURES, IDENTITY, moves_data
+from providers.matching.requirements import CACHE_CONTROL, CACHE_SALT, FEATURES, IDENTITY, moves_data
 from providers.openai_json.decode_request import CANONICAL_FIELDS
 from providers.openai_json.read_answer import INLINE_THOUGHTS
 from providers.registry import Registry
@@ -181,6 +181,7 @@ class DeploymentCompiler:
         if known_price is not None and own.price is None:
             warn_of_fees(self.findings, (*path, "model"), (tool for tool, _ in known_price.tool_calls))
         credentials = CredentialReader(self.findings, path, section, adapter, endpoint, self.links.references).read()
+        _check_caches(self.findings, path, section, parts.capabilities)
         site = endpoint.facts
         allowed = site.allows if site is not None else frozenset[str]()
         way = self.links.way(path, section, endpoint)
@@ -219,6 +220,8 @@ class DeploymentCompiler:
             identity=section.identity,
             cache_key=_cache_key(section),
             cache_key_written=section.cache_key is not None,
+            cache=section.cache,
+            cache_isolation=section.cache_isolation,
             pseudonym_key=self.secrets.identity if section.identity == "hash" else None,
             concurrency=compile_concurrency(self.findings, (*path, "concurrency"), section.concurrency),
             guard=section.guard,
@@ -419,6 +422,16 @@ class DeploymentCompiler:
             if notice.warned_days is not None:
                 fix = f"such as {notice.instead}" if notice.instead else "or set another day in your own catalogue"
                 self.findings.warn((*path, "model"), str(notice), f"use another model, {fix}")
+
+
+def _check_caches(findings: Findings, path: KeyPath, section: DeploymentSection, capabilities: Capabilities) -> None:
+    if section.cache == "auto" and not ("claude" in section.model.lower() and CACHE_CONTROL in capabilities.parameters):
+        message = f"`auto` is for models of Claude at a provider with marks, not for {quoted(section.model)}"
+        findings.error((*path, "cache"), message, "remove it: other providers cache by themselves, or not at all")
+    if section.cache_isolation is not None and CACHE_SALT not in capabilities.parameters:
+        message = f"{section.provider} has no field that keeps clients apart in a cache"
+        hint = "remove it, and use separate accounts: a deployment with its own `api_key` for each group of clients"
+        findings.error((*path, "cache_isolation"), message, hint)
 
 
 def _cache_key(section: DeploymentSection) -> CacheKey:

@@ -10,11 +10,22 @@ from typing import Any
 import msgspec
 
 from gateway.model.deployment import Deployment
-from providers.chat import ChatRequest
-from providers.matching.requirements import CACHE_KEY
+from providers.chat import (
+    AssistantMessage,
+    AudioPart,
+    CacheTime,
+    ChatRequest,
+    Message,
+    Part,
+    TextPart,
+    ToolMessage,
+    UserMessage,
+)
+from providers.matching.requirements import CACHE_CONTROL, CACHE_KEY, CACHE_SALT, requirements_of
 from providers.value import replace
 
 _DIGITS = 32
+_TIME: CacheTime = "5m"
 
 
 class Conversation(msgspec.Struct, frozen=True):
@@ -39,16 +50,53 @@ class Conversation(msgspec.Struct, frozen=True):
         return value in (self.user, request.user, request.extra.get("safety_identifier"))
 
 
-def with_cache_key(
+def for_caches(
     request: ChatRequest, own: ChatRequest, deployment: Deployment, conversation: Conversation | None
 ) -> ChatRequest:
-    """Return the request with the cache key that the deployment may get, or without one.
+    """Return the request with the cache key that the deployment may get, with a salt and with a mark, as it needs them.
 
     Args:
         request: The request as it is sent, in which the client's key has been left if the deployment may get one.
         own: The request with all fields of the client.
         conversation: None for a call that is not the client's chat: it never has a cache key.
     """
+    request = _with_key(request, own, deployment, conversation)
+    if conversation is None:
+        return request
+    if deployment.cache_isolation is not None:
+        user = (conversation.user or own.user or "") if deployment.cache_isolation == "user" else ""
+        salt = pseudonym(conversation.key, "salt 1", deployment.provider, deployment.site, conversation.client, user)
+        request = replace(request, extra={**request.extra, CACHE_SALT: salt})
+    if deployment.cache == "auto" and CACHE_CONTROL not in requirements_of(request).parameters:
+        has_answer = any(isinstance(message, AssistantMessage) for message in request.messages)
+        if has_answer or conversation.session is not None:
+            request = replace(request, messages=_with_mark(request.messages))
+    return request
+
+
+def _with_mark(messages: tuple[Message, ...]) -> tuple[Message, ...]:
+    """Return the messages with a mark at the last block of the user that may have one: blank texts may not."""
+    for at in range(len(messages) - 1, -1, -1):
+        message = messages[at]
+        if isinstance(message, ToolMessage):
+            return (*messages[:at], replace(message, cache=_TIME), *messages[at + 1 :])
+        if isinstance(message, UserMessage) and (parts := _marked(message.content)) is not None:
+            return (*messages[:at], replace(message, content=parts), *messages[at + 1 :])
+    return messages
+
+
+def _marked(content: str | tuple[Part, ...]) -> tuple[Part, ...] | None:
+    parts = (TextPart(content),) if isinstance(content, str) else content
+    for at in range(len(parts) - 1, -1, -1):
+        part = parts[at]
+        if not isinstance(part, AudioPart) and not (isinstance(part, TextPart) and not part.text.strip()):
+            return (*parts[:at], replace(part, cache=_TIME), *parts[at + 1 :])
+    return None
+
+
+def _with_key(
+    request: ChatRequest, own: ChatRequest, deployment: Deployment, conversation: Conversation | None
+) -> ChatRequest:
     given = own.extra.get(CACHE_KEY)
     is_passed = CACHE_KEY in deployment.target.passthrough and not deployment.cache_key_written
     if given is not None and is_passed and conversation is not None:

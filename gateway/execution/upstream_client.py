@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 
 from gateway.execution.answer_stream import AnswerStream, LiveStream
-from gateway.execution.conversation import Conversation, with_cache_key
+from gateway.execution.conversation import Conversation, for_caches
 from gateway.execution.deadline import RESOLUTION_S, Deadline
 from gateway.execution.input_calls import read_input, write_input
 from gateway.execution.latency import RecentAnswers, first_token_timeout_s
@@ -487,8 +487,9 @@ def _write(
             sent = with_supported_choice(sent, deployment.capabilities)
         if type(sent.messages) is not Texts:
             sent = with_files_as_text(sent, deployment.capabilities)
-        if CACHE_KEY in request.extra or (conversation is not None and conversation.session is not None):
-            sent = with_cache_key(sent, request, deployment, conversation)
+        has_session = conversation is not None and conversation.session is not None
+        if has_session or CACHE_KEY in request.extra or deployment.shapes_caches:
+            sent = for_caches(sent, request, deployment, conversation)
         if deployment.pseudonym_key is not None:
             sent = pseudonymous(sent, deployment.provider, deployment.pseudonym_key, deployment.target.passthrough)
         wire = deployment.adapter.build_request(sent, deployment.target)

@@ -111,6 +111,8 @@ class Deployment:
         identity: The treatment of fields that identify the user, except the key of the prompt cache.
         cache_key: The treatment of that key (`prompt_cache_key`). `cache_key_in` applies the rule of protected regions.
         cache_key_written: Whether the file names this treatment.
+        cache: `auto`: the gateway marks the end of a prompt for the cache if the client set no mark.
+        cache_isolation: Those whose prompts share no part of the server's prefix cache.
         pseudonym_key: The key for pseudonyms, if these fields are hashed.
         price: The prices of the model's tokens at the site, the latest first, or None if none is known. `price_at`
             returns the one that holds at a moment.
@@ -152,6 +154,8 @@ class Deployment:
     identity: Literal["strip", "hash", "pass"] = "strip"
     cache_key: CacheKey = "pseudonym"
     cache_key_written: bool = False
+    cache: Literal["client", "auto"] = "client"
+    cache_isolation: Literal["client", "user"] | None = None
     pseudonym_key: Secret | None = None
     price: Price | None = None
     retirement: Retirement | None = None
@@ -170,6 +174,11 @@ class Deployment:
         object.__setattr__(self, "asked_at", (self.name, self.origin, self.model))
         has_proxy = self.proxy is not None and self.simulates is None
         object.__setattr__(self, "proxy_origin", self.proxy.origin if self.proxy is not None and has_proxy else "")
+
+    @property
+    def shapes_caches(self) -> bool:
+        """Whether the gateway adds something for its cache to each chat."""
+        return self.cache_isolation is not None or self.cache == "auto"
 
     @property
     def knows_cache_key(self) -> bool:

@@ -91,6 +91,10 @@ _HARMLESS_VALUES: tuple[object, ...] = (False, [], "")
 CACHE_CONTROL = "cache_control"
 # Requests with the same key and the same beginning may share a provider's cache.
 CACHE_KEY = "prompt_cache_key"
+# Requests with different values share no part of a server's prefix cache.
+CACHE_SALT = "cache_salt"
+# The line by which Claude Code identifies itself to Anthropic. It is not a part of the prompt.
+ATTRIBUTION = "system.attribution"
 # The reasoning of an earlier answer, as text. Reasoning that a call carries as a vendor's state is another thing.
 REASONING = "reasoning_content"
 _MARKS = _UNTHINKING, _SOLE_TOOL, _TOOLS_AND_JSON = "unthinking", "sole_tool", "tools_and_json"

@@ -265,6 +265,16 @@ class DeploymentSection(Section):
         "has this field: send a pseudonym, strip it, or pass it on. Default: `pseudonym`; `pass` with `identity: "
         "pass`; `strip` where the file has `identity: strip`, and for requests of protected regions.",
     )
+    cache: Literal["client", "auto"] = Field(
+        "client",
+        description="auto: mark the end of the prompt for the cache of a Claude model if the client set no mark, and "
+        "the conversation has an answer already or names its session. A first write costs 1.25 times the input.",
+    )
+    cache_isolation: Literal["client", "user"] | None = Field(
+        None,
+        description="Keep the prompts of clients, or of their end users, apart in the prefix cache of a server that "
+        "knows `cache_salt`: it gets a pseudonym. Default: all share one cache.",
+    )
     concurrency: _Concurrency = Field(
         None, description="Limit of its concurrent calls: a number, or a mapping. Default: no limit."
     )

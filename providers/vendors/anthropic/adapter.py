@@ -23,7 +23,7 @@ from providers.formats.claude_answer import MessageReader
 from providers.formats.fitting import fit
 from providers.formats.request_options import SAFETY_IDENTIFIER
 from providers.json_values import dumps, read_str, with_exact_integers
-from providers.matching.requirements import CACHE_CONTROL, FEATURES
+from providers.matching.requirements import ATTRIBUTION, CACHE_CONTROL, FEATURES
 from providers.reading.errors import IN_A_STREAM, error_object, failure, load_rules
 from providers.reading.errors import classify as classify_by_rules
 from providers.reading.event_stream import EventStreamParser
@@ -46,6 +46,7 @@ _PARAMETERS = frozenset(
         "max_tokens",
         "strict_tools",
         CACHE_CONTROL,
+        ATTRIBUTION,
     }
 )
 

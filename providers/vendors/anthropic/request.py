@@ -48,6 +48,7 @@ from providers.formats.tool_calls import (
 )
 from providers.formats.tool_results import FAILED_PREFIX
 from providers.json_values import as_map
+from providers.matching.requirements import ATTRIBUTION
 from providers.reading.json_object import with_json_instruction
 
 _IMAGE_TYPES = ("image/jpeg", "image/png", "image/gif", "image/webp")
@@ -56,7 +57,7 @@ _DEFAULT_MAX_TOKENS = 4096
 _MAX_NAME_CHARACTERS = 128
 _SAMPLING = ("temperature", "top_p", "top_k")
 _DERIVED = frozenset({"system", "stop_sequences"})
-_MERGED = frozenset({"output_config", "metadata", "thinking"})
+_NOT_AS_FIELDS = frozenset({"output_config", "metadata", "thinking", ATTRIBUTION})
 
 
 @dataclass(slots=True)
@@ -238,10 +239,12 @@ def encode_body(request: ChatRequest, target: Target) -> dict[str, object]:
     tools, choice = tools_of(request, _MAX_NAME_CHARACTERS)
     max_tokens = _max_tokens(request, target)
     messages = messages_of(request.messages, target.model)
-    body: dict[str, object] = {name: value for name, value in request.extra.items() if name not in _MERGED}
+    body: dict[str, object] = {name: value for name, value in request.extra.items() if name not in _NOT_AS_FIELDS}
     body["model"] = target.model
     body["max_tokens"] = max_tokens
-    if system := system_blocks(request.messages):
+    attribution = request.extra.get(ATTRIBUTION)
+    first = [_text(attribution)] if isinstance(attribution, str) and attribution.strip() else []
+    if system := [*first, *system_blocks(request.messages)]:
         body["system"] = system
     body["messages"] = messages
     if tools:

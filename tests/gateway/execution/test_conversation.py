@@ -7,12 +7,14 @@ from typing import Any
 
 import pytest
 
-from gateway.execution.conversation import Conversation, with_cache_key
+from gateway.config.problems import ConfigRejected
+from gateway.execution.conversation import Conversation, for_caches
 from gateway.model.deployment import Deployment
-from providers.chat import ChatRequest, UserMessage
+from providers.chat import AssistantMessage, ChatRequest, TextPart, ToolCall, ToolMessage, UserMessage
 from tests.kit.configs import Config, table_of
 
 KEY = b"k" * 32
+CALL = AssistantMessage(None, tool_calls=(ToolCall("c", "count", "{}"),))
 CONFIG = Config.parse("""
 version: 1
 assistants: {assistant: {routes: {all: [one]}}}
@@ -28,7 +30,7 @@ def deployed(**keys: Any) -> Deployment:
 
 def sent_key(deployment: Deployment, conversation: Conversation | None, user: str | None = None, **extra: Any) -> Any:
     request = ChatRequest("assistant", (UserMessage("Hi"),), user=user, extra=extra)
-    return with_cache_key(request, request, deployment, conversation).extra.get("prompt_cache_key")
+    return for_caches(request, request, deployment, conversation).extra.get("prompt_cache_key")
 
 
 def pseudonym_of(value: str, client: str = "app", provider: str = "openai", site: str = "us") -> str:
@@ -91,3 +93,67 @@ def test_key_goes_only_with_the_chat_of_a_client_and_where_the_field_is_known() 
     assert sent_key(deployed(), None, prompt_cache_key="thread-1") is None
     claude = deployed(provider="anthropic", model="claude-sonnet-5", endpoint="us")
     assert sent_key(claude, Conversation(KEY, "app", session="s-1")) is None
+
+
+CLAUDE = {"provider": "anthropic", "model": "claude-sonnet-5", "endpoint": "us", "cache": "auto"}
+
+
+@pytest.mark.parametrize(
+    ("messages", "session", "marked"),
+    [
+        ((UserMessage("Hi"),), None, ()),
+        ((UserMessage("Hi"),), "s-1", (0,)),
+        ((UserMessage("Hi"), AssistantMessage("Hello"), UserMessage("Go on")), None, (2,)),
+        ((UserMessage("Hi"), AssistantMessage("Hello"), UserMessage((TextPart("Go"), TextPart(" ")))), None, (2,)),
+        ((UserMessage((TextPart("Hi", "1h"),)), AssistantMessage("Hello"), UserMessage("Go on")), None, (0,)),
+        ((UserMessage("Hi"), CALL, ToolMessage("c", "12")), None, (2,)),
+    ],
+    ids=str,
+)
+def test_gateway_marks_the_end_of_a_prompt_that_is_likely_to_be_sent_again(
+    messages: tuple[Any, ...], session: str | None, marked: tuple[int, ...]
+) -> None:
+    request = ChatRequest("assistant", messages)
+    sent = for_caches(request, request, deployed(**CLAUDE), Conversation(KEY, "app", session=session))
+    assert tuple(at for at, message in enumerate(sent.messages) if has_mark(message)) == marked
+
+
+def has_mark(message: Any) -> bool:
+    parts = message.content if isinstance(message.content, tuple) else ()
+    return getattr(message, "cache", None) is not None or any(part.cache is not None for part in parts)
+
+
+def test_salt_keeps_clients_or_users_apart() -> None:
+    house = {
+        "provider": "vllm",
+        "model": "m",
+        "endpoint": "https://llm.example.com/v1",
+        "stores": "US",
+        "processes": "US",
+    }
+
+    def salt(isolation: str, client: str, user: str) -> Any:
+        request = ChatRequest("assistant", (UserMessage("Hi"),), user=user, extra={"cache_salt": "own"})
+        deployment = deployed(**house, cache_isolation=isolation)
+        return for_caches(request, request, deployment, Conversation(KEY, client)).extra["cache_salt"]
+
+    assert salt("client", "app", "anna") == salt("client", "app", "bert") != salt("client", "shop", "anna")
+    assert len({salt("user", "app", "anna"), salt("user", "app", "bert"), salt("user", "shop", "anna")}) == 3
+    assert salt("user", "app", "anna").startswith("p_")
+
+
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        ({"cache_isolation": "client"}, "separate accounts"),
+        ({"cache": "auto"}, "is for models of Claude"),
+        (
+            {"provider": "anthropic", "model": "MiniMax-M3", "endpoint": "us", "cache": "auto"},
+            "is for models of Claude",
+        ),
+    ],
+    ids=str,
+)
+def test_key_that_the_provider_cannot_fulfil_is_an_error(keys: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigRejected, match=said):
+        deployed(**keys)

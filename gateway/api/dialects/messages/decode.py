@@ -42,6 +42,7 @@ from providers.chat import (
 )
 from providers.failures import InvalidRequest, UnsupportedFeature
 from providers.json_values import as_list, as_map, dumps_text
+from providers.matching.requirements import ATTRIBUTION
 from providers.openai_json.decode_messages import sound_data_uri, unreachable_host
 from providers.openai_json.decode_request import MAX_MESSAGES
 from providers.openai_json.fields import describe
@@ -264,10 +265,12 @@ def decode_request(body: object, *, counts: bool = False) -> Decoded:
     effort, hides_thinking = _effort(asked, names)
     form = (asked.output_config and asked.output_config.format) or asked.output_format
     passed = {"top_k": asked.top_k, "cache_control": asked.cache_control, "inference_geo": asked.inference_geo}
-    extra = {name: value for name, value in passed.items() if value is not None}
+    extra: dict[str, Any] = {name: value for name, value in passed.items() if value is not None}
+    if (attribution := _attribution(asked.system)) is not None:
+        extra[ATTRIBUTION] = attribution
     request = ChatRequest(
         model=asked.model,
-        messages=texts if texts is not None else (*_system(asked.system, names), *_messages(asked.messages, names)),
+        messages=texts if texts is not None else (*_system(asked.system), *_messages(asked.messages, names)),
         stream=asked.stream or False,
         include_usage=True,
         max_tokens=asked.max_tokens,
@@ -402,13 +405,17 @@ def _effort(asked: _Request, names: set[str]) -> tuple[str | None, bool]:
 # --- messages -------------------------------------------------------------------------------------
 
 
-def _system(system: str | list[_TextBlock] | None, names: set[str]) -> Iterator[Message]:
+def _attribution(system: str | list[_TextBlock] | None) -> str | None:
+    """Return the block by which Claude Code identifies itself to Anthropic, or None. It differs by request."""
+    blocks = system if isinstance(system, list) else ()
+    return next((block.text for block in blocks if block.text.startswith(_BILLING)), None)
+
+
+def _system(system: str | list[_TextBlock] | None) -> Iterator[Message]:
     if system and isinstance(system, str):
         yield SystemMessage(system)
     for block in system if isinstance(system, list) else ():
         if block.text.startswith(_BILLING):
-            # Claude Code identifies itself to Anthropic with this block. It is not part of the prompt.
-            names.add("system.x-anthropic-billing-header")
             continue
         # One message for each block: many providers join the parts of one message without a separator.
         yield SystemMessage((TextPart(block.text, block.cache),) if block.cache else block.text)

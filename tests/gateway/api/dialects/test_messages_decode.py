@@ -108,7 +108,6 @@ def test_fields_have_their_canonical_meaning(fields: Any, expected: dict[str, ob
     [
         ({"service_tier": "auto"}, "service_tier"),
         ({"context_management": {"edits": [{"type": "clear_thinking_20251015", "keep": "all"}]}}, "context_management"),
-        ({"system": [text("x-anthropic-billing-header: cc_version=2")]}, "system.x-anthropic-billing-header"),
         ({"speed": "fast"}, "speed"),
         ({"user_profile_id": "u"}, "user_profile_id"),
         ({"metadata": {"user_id": "u", "device": "d"}}, "metadata.device"),
@@ -288,3 +287,10 @@ def test_count_needs_no_max_tokens() -> None:
     counting = TokenCount()
     assert counting.decode(json.dumps(body).encode()).messages == (UserMessage("Hi"),)
     assert json.loads(counting.encode_count(7)) == {"input_tokens": 7}
+
+
+def test_line_by_which_claude_code_identifies_itself_is_no_part_of_the_prompt() -> None:
+    line = "x-anthropic-billing-header: cc_version=2; cch=1"
+    request = decode(system=[text(line), text("Be brief.")])
+    assert request.extra == {"system.attribution": line}
+    assert [message.content for message in request.messages if isinstance(message, SystemMessage)] == ["Be brief."]
