@@ -410,7 +410,8 @@ class HttpExchange(Exchange):
 
     def end(self) -> None:
         """Release what the request holds. From now on nothing cancels it."""
-        self._stop_waiting()
+        if self.record.stream:
+            self._stop_waiting()
         if hasattr(self, "deadline"):
             self.deadline.close()
         if self.connection is not None:
@@ -485,9 +486,11 @@ class HttpExchange(Exchange):
         Otherwise return an awaitable that writes the rest. It does not hold a whole answer, for which a slow client may
         take minutes.
         """
-        self._stop_waiting()
         style = self.style
-        self._note_own_names()
+        if self.record.stream:
+            self._stop_waiting()
+        if self.record.shown.dropped or b"anthropic-beta" in self._headers.headers:
+            self._note_own_names()
         if answer.completion is not None:
             return self.respond_whole(answer.completion, style)
         if answer.result is not None:

@@ -11,6 +11,8 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Protocol
 
+import msgspec
+
 Clock = Callable[[], float]
 RESOLUTION_S = 0.001
 """uvloop's timers count milliseconds, so one may fire slightly early."""
@@ -208,7 +210,7 @@ class Deadline:
             self._watch(next_at, over_at)
 
 
-class TimeLimit:
+class TimeLimit(msgspec.Struct, eq=False):
     """A cheap `asyncio.timeout` that can be entered again with other `seconds`. See `Deadline.limit`.
 
     A cancellation from elsewhere stays a cancellation.
@@ -217,13 +219,14 @@ class TimeLimit:
         left_s: Called when the time is over. A block that is making progress may return further seconds.
     """
 
-    __slots__ = ("_before", "_deadline", "_task", "at", "expired", "left_s", "outer", "seconds")
-
-    def __init__(self, deadline: Deadline, seconds: float, task: asyncio.Task[object]) -> None:
-        self._deadline = deadline
-        self._task = task
-        self.seconds = seconds
-        self.left_s: Callable[[], float] | None = None
+    _deadline: Deadline
+    seconds: float
+    _task: asyncio.Task[Any]
+    left_s: Callable[[], float] | None = None
+    at: float = 0.0
+    expired: bool = False
+    outer: TimeLimit | None = None
+    _before: int = 0
 
     def __enter__(self) -> None:
         deadline = self._deadline

@@ -208,14 +208,12 @@ def why_spent(deployment: str, attempts: Iterable[AttemptRecord], per_deployment
 class RetryBudget:
     """Limits the retries of one process to a share of its recent requests. Times are the caller's monotonic seconds."""
 
-    __slots__ = ("_window",)
+    __slots__ = ("_window", "record_request")
 
     def __init__(self) -> None:
         self._window = SlidingWindow(WINDOW_S)
-
-    def record_request(self, now: float) -> None:
-        """Count a request that makes its first attempt."""
-        self._window.count(_REQUESTS, now)
+        self.record_request = partial(self._window.count, _REQUESTS)
+        """Count a request that makes its first attempt now."""
 
     def take(self, share: float | None, now: float) -> bool:
         """Return whether a retry may be made, and count it. There is no limit if `share` is None."""

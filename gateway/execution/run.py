@@ -207,13 +207,19 @@ class Run(msgspec.Struct):
             self.request, self.context.request_for = _NO_REQUEST, None
         raise PlanExhausted(self.failure)
 
-    async def attempt_next(self) -> Answer:
-        """Make the next attempt; raise AttemptFailed after choosing what follows from its failure."""
+    def attempt_next(self) -> Coroutine[Any, Any, Answer]:
+        """Return the wait for the next attempt. Both raise AttemptFailed, the wait after choosing what follows."""
         if self.wait_s:
             self._check_limit()
-        step, slot = self._find(is_new=self.wait_s == 0), None
-        if step is not None and step.deployment.concurrency is not None:
-            step, slot = await self._admitted(step)
+        step = self._find(is_new=self.wait_s == 0)
+        if step is None:
+            self.has_ended = True
+            raise AttemptFailed
+        return self._attempt(step) if step.deployment.concurrency is None else self._attempt_admitted(step)
+
+    async def _attempt_admitted(self, first: Step) -> Answer:
+        """Make the next attempt with a slot of its deployment: of this step, or of a later one."""
+        step, slot = await self._admitted(first)
         if step is None:
             self.has_ended = True
             raise AttemptFailed
@@ -320,7 +326,7 @@ class Run(msgspec.Struct):
 
     # --- attempting -------------------------------------------------------------------------------
 
-    async def _attempt(self, step: Step, slot: Slot | None, again: _Again | None = None) -> Answer:
+    async def _attempt(self, step: Step, slot: Slot | None = None, again: _Again | None = None) -> Answer:
         """Make one attempt, and record it. A stream takes over the slot, and the ticket of the breaker.
 
         Args:
@@ -345,11 +351,12 @@ class Run(msgspec.Struct):
             tickets = evidence.admit(context.asker, started_at) if evidence is not None else ()
         else:
             secret, tickets = again
-        options = options_for(request, step, context, executor.health, left_s, self.is_last)
+        is_last = self.is_last
+        options = options_for(request, step, context, executor.health, left_s, is_last)
         answers = options.answers = executor.health.latency.of(deployment)
         options.started_at, options.anew = started_at, again is not None
         self.used_keys += (secret,)
-        if self.is_last and self.plan.barrier is None:
+        if is_last and self.plan.barrier is None:
             context.awaited = step
         if not record.attempts:
             executor.budget.record_request(started_at)

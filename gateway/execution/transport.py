@@ -181,8 +181,9 @@ class PoolTransport:
         """See Transport."""
         head = request.head
         start = head.start + request.credential.lines
+        body, request.body = request.body, b""
         sent = request.pooled = PoolRequest(
-            head.origin, start, request.take_body(), request.connect_s, request.permit, request.recheck, request.link
+            head.origin, start, body, request.connect_s, request.permit, request.recheck, request.link
         )
         sent.anew = request.anew
         try:

@@ -283,7 +283,7 @@ class UpstreamClient:
         if not isinstance(deployment.adapter, CountsTokens):
             return None
         try:
-            sent, _ = _write(step, chat)
+            sent, _ = self._write(step, chat)
             wire = deployment.adapter.count_request(sent, deployment.target) if sent is not None else None
             if sent is None or wire is None:
                 return None
@@ -332,7 +332,7 @@ class UpstreamClient:
         upstream: UpstreamRequest,
         deadline: Deadline,
     ) -> Answer:
-        """Send a request, and read until its answer begins. `chat`: it, as it is sent; None if it is not a chat."""
+        """Send a request, and read until its answer begins. `chat`: the chat as it is sent, or None."""
         deployment = step.deployment
         is_large = options.is_large = len(upstream.body) > _LARGE_BYTES
         upstream.anew = options.anew
@@ -368,12 +368,34 @@ class UpstreamClient:
         return Answer(step, result=begun)
 
     def _write(
-        self, step: Step, request: ServedRequest, conversation: Conversation | None
+        self, step: Step, request: ServedRequest, conversation: Conversation | None = None
     ) -> tuple[ChatRequest | None, WireRequest]:
-        """Return what `_write` does, without the gateway's own fields that this server has refused."""
-        chat, wire = _write(step, request, conversation)
-        refused = self._refused and self._refused.get(_server_of(step.deployment))
-        if not refused or chat is None:
+        """Return the request in the wire format of its provider, and the same as a chat if it is one.
+
+        It lacks the gateway's own fields that this server has refused.
+        """
+        deployment = step.deployment
+        try:
+            if not isinstance(request, ChatRequest):
+                return None, write_input(step, request)
+            chat = without_parameters(request, step.dropped) if step.dropped else request
+            if request.tool_choice is not None:
+                chat = with_supported_choice(chat, deployment.capabilities)
+            if type(chat.messages) is not Texts:
+                chat = with_files_as_text(chat, deployment.capabilities)
+            has_session = conversation is not None and conversation.session is not None
+            if has_session or CACHE_KEY in request.extra or deployment.shapes_caches:
+                chat = for_caches(chat, request, deployment, conversation)
+            if deployment.pseudonym_key is not None:
+                chat = pseudonymous(chat, deployment.provider, deployment.pseudonym_key, deployment.target.passthrough)
+            wire = deployment.adapter.build_request(chat, deployment.target)
+            if CACHE_KEY in request.extra and CACHE_KEY not in chat.extra and CACHE_KEY not in step.dropped:
+                # It names the end user, or this is not the client's chat.
+                wire = replace(wire, changed=wire.changed | {CACHE_KEY})
+        except UnsupportedFeature as error:
+            raise ProviderFailed(_unsupported(error)) from error
+        refused = self._refused and self._refused.get(_server_of(deployment))
+        if not refused:
             return chat, wire
         now_s, of_client = self._clock(), requirements_of(chat).parameters
         left_out = {name for name, until_s in refused.items() if now_s < until_s} - of_client - {REASONING}
@@ -472,33 +494,6 @@ async def _check(exchange: Coroutine[Any, Any, Answer], check: Callable[[Answer]
 
 def _server_of(deployment: Deployment) -> tuple[str, str]:
     return deployment.origin, deployment.target.model
-
-
-def _write(
-    step: Step, request: ServedRequest, conversation: Conversation | None = None
-) -> tuple[ChatRequest | None, WireRequest]:
-    """Return the request for this deployment in its provider's wire format, and the same as a chat if it is one."""
-    deployment = step.deployment
-    try:
-        if not isinstance(request, ChatRequest):
-            return None, write_input(step, request)
-        sent = without_parameters(request, step.dropped) if step.dropped else request
-        if request.tool_choice is not None:
-            sent = with_supported_choice(sent, deployment.capabilities)
-        if type(sent.messages) is not Texts:
-            sent = with_files_as_text(sent, deployment.capabilities)
-        has_session = conversation is not None and conversation.session is not None
-        if has_session or CACHE_KEY in request.extra or deployment.shapes_caches:
-            sent = for_caches(sent, request, deployment, conversation)
-        if deployment.pseudonym_key is not None:
-            sent = pseudonymous(sent, deployment.provider, deployment.pseudonym_key, deployment.target.passthrough)
-        wire = deployment.adapter.build_request(sent, deployment.target)
-        if CACHE_KEY in request.extra and CACHE_KEY not in sent.extra and CACHE_KEY not in step.dropped:
-            # It names the end user, or this is not the client's chat.
-            return sent, replace(wire, changed=wire.changed | {CACHE_KEY})
-        return sent, wire
-    except UnsupportedFeature as error:
-        raise ProviderFailed(_unsupported(error)) from error
 
 
 async def _read_result(request: ServedRequest, response: UpstreamResponse, deployment: Deployment) -> InputAnswer:

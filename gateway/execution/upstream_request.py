@@ -65,7 +65,7 @@ class RequestHead:
 class UpstreamRequest(msgspec.Struct):
     """One checked request, given to `Transport.send`, which consumes it.
 
-    Sending takes the body out (`take_body`), so that no copy of a large prompt is held while the provider thinks.
+    Sending takes the body out, so that no copy of a large prompt is held while the provider thinks.
 
     Attributes:
         connect_s: Limit for DNS, TCP and TLS together.
@@ -95,11 +95,6 @@ class UpstreamRequest(msgspec.Struct):
     def __repr__(self) -> str:
         """Do not show the body, which holds a prompt."""
         return f"UpstreamRequest(permit={self.permit!r}, head={self.head!r}, connect_s={self.connect_s!r})"
-
-    def take_body(self) -> bytes:
-        """Return the body and forget it."""
-        body, self.body = self.body, b""
-        return body
 
 
 def upstream_request(

@@ -176,7 +176,8 @@ class ChatService:
             The block in which it runs.
         """
         client, decider = exchange.caller.client, self.decider
-        decider.note_caller(exchange)
+        if client is not None:
+            exchange.record.client, exchange.record.key_id = client.name, client.key_id
         admission: Admission | SharedAdmission | None = None
         if client is not None and (limits := client.limits) is not None:
             try:
@@ -568,8 +569,10 @@ class ChatService:
     def _note_answer(self, exchange: Exchange, answer: Answer, chat: ChatRequest | None = None) -> None:
         """Record who answers, and at which price."""
         record, deployment = exchange.record, answer.step.deployment
-        extra = without_parameters(chat, answer.step.dropped).extra if chat is not None and chat.extra else {}
-        price, tools = charged_by(deployment, extra, exchange.decided_s)
+        price, tools = deployment.price, None
+        if price is not None and (price.valid_from is not None or price.tool_calls):
+            extra = without_parameters(chat, answer.step.dropped).extra if chat is not None and chat.extra else {}
+            price, tools = charged_by(deployment, extra, exchange.decided_s)
         record.answered_by = AnsweredBy(
             deployment.name, deployment.provider, deployment.model, deployment.places, price, tools
         )

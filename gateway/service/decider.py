@@ -14,7 +14,7 @@ from functools import partial
 from types import MappingProxyType
 
 from gateway.execution.conversation import Conversation
-from gateway.execution.evidence import Asker, asker_of
+from gateway.execution.evidence import asker_of
 from gateway.execution.health import Health
 from gateway.execution.retry import rule_of, why_spent
 from gateway.execution.run import PlanExhausted
@@ -88,12 +88,8 @@ class Decider:
         if record.decided is not UNDECIDED:
             record.decided = change(record.decided, location=None)
         exchange.config, exchange.caller = config, exchange.read_caller(config)
-        self.note_caller(exchange)
-
-    def note_caller(self, exchange: Exchange) -> None:
-        """Record whose key a request has."""
         if (client := exchange.caller.client) is not None:
-            exchange.record.client, exchange.record.key_id = client.name, client.key_id
+            record.client, record.key_id = client.name, client.key_id
 
     async def look_up(self, exchange: Exchange) -> None:
         """Locate the caller, with the lookups that its location needs. See `place`."""
@@ -104,7 +100,9 @@ class Decider:
         record = exchange.record
         before = record.decided
         record.decided = Decided(located.location) if before is UNDECIDED else change(before, location=located.location)
-        location = exchange.location = located.check()
+        if located.refusal is not None:
+            raise Refused(located.refusal)
+        location = exchange.location = located.location
         exchange.claim = located.claim
         if location.age is not None and location.age.hours is not None and not _ages_at_gate(location):
             self._refuse_hours(exchange)
@@ -208,7 +206,7 @@ class Decider:
 
         Args:
             exchange: The request.
-            chat: It as providers get it. None: it is not a chat.
+            chat: The chat as providers get it. None: the request is not a chat.
             needs: Its requirements.
             profile: The version of the region's text in it.
             opened: The hand-off, if the steps after the barrier are asked.
@@ -217,7 +215,9 @@ class Decider:
         if opened is not None and location.region is not None:
             assistant = assistant.behind(location.region.name, opened)
         now_s = exchange.decided_s = self.clock()
-        exchange.asker = _asker_for(exchange)
+        request = exchange.request
+        user = exchange.user or (request.user if isinstance(request, ChatRequest) else None)
+        exchange.asker = asker_of(config, exchange.record.client, user)
         consenting, consents = None, NO_CONSENT
         if config.recipients and location.region is not None:
             keys = self.keys_of(config)
@@ -354,13 +354,6 @@ def _preference_behind(exchange: Exchange, before: Preference | None, behind: Pr
     if before is None and not behind.deployments.isdisjoint(private):
         return change(behind, reason=PreferenceReason.HAND_OFF)
     return before or behind
-
-
-def _asker_for(exchange: Exchange) -> Asker:
-    """Return who asks, for whom a failure of the request shows something."""
-    request = exchange.request
-    named = request.user if isinstance(request, ChatRequest) else None
-    return asker_of(exchange.config, exchange.record.client, exchange.user or named)
 
 
 def _remaining(decision: Decision, plan: Plan, exchange: Exchange) -> Plan:

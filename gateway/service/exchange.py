@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
@@ -45,6 +46,7 @@ class ClientChanged(Exception):
     """The key of a running request belongs to another client since a reload."""
 
 
+@dataclass(slots=True, weakref_slot=True, eq=False)
 class Exchange:
     """One request, filled in from top to bottom by the endpoint and `ChatService`, in the order of these attributes.
 
@@ -69,50 +71,25 @@ class Exchange:
         turn: The chat that waits for a provider, for `ChatService.foresee`. None while none does.
     """
 
-    __slots__ = (
-        "__weakref__",
-        "asker",
-        "assistant",
-        "caller",
-        "chat_time",
-        "claim",
-        "config",
-        "consent",
-        "deadline",
-        "decided_s",
-        "hides_model",
-        "locale",
-        "location",
-        "prefer",
-        "record",
-        "request",
-        "style",
-        "turn",
-        "user",
-        "within",
-    )
-    config: ConfigVersion
-    caller: Caller
-    location: Location
-    claim: ClaimReport | None
-    deadline: Deadline
-    request: ServedRequest
-    assistant: Assistant
-    user: str | None
-    consent: ConsentStatement
-    prefer: str | None
-    decided_s: float
-    asker: Asker
-    style: AnswerStyle
-    turn: Any
-
-    def __init__(self, record: Record) -> None:
-        self.record = record
-        self.hides_model = False
-        self.locale: Locale | None = None
-        self.within: Destinations | None = None
-        self.turn = None
-        self.chat_time: ChatTime | None = None
+    record: Record
+    config: ConfigVersion = field(init=False)
+    caller: Caller = field(init=False)
+    location: Location = field(init=False)
+    claim: ClaimReport | None = field(init=False)
+    deadline: Deadline = field(init=False)
+    request: ServedRequest = field(init=False)
+    assistant: Assistant = field(init=False)
+    hides_model: bool = field(default=False, init=False)
+    locale: Locale | None = field(default=None, init=False)
+    user: str | None = field(init=False)
+    consent: ConsentStatement = field(init=False)
+    prefer: str | None = field(init=False)
+    decided_s: float = field(init=False)
+    asker: Asker = field(init=False)
+    within: Destinations | None = field(default=None, init=False)
+    style: AnswerStyle = field(init=False)
+    turn: Any = field(default=None, init=False)
+    chat_time: ChatTime | None = field(default=None, init=False)
 
     def read_caller(self, config: ConfigVersion) -> Caller:
         """Return the caller as a config version reads it that has become active since the request began.

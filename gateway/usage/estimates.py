@@ -6,6 +6,8 @@ from collections import OrderedDict, deque
 from heapq import nsmallest
 from math import ceil, log
 
+import msgspec
+
 from gateway.usage.usage_row import MOST_TOKENS
 from gateway.usage.worst_cost import LEAST_CAP_SENT
 from providers.chat import (
@@ -44,7 +46,7 @@ _INSTANT_S = 0.05
 _ADDED_BY_VENDORS = 4_096
 
 
-class SeenOutput:
+class SeenOutput(msgspec.Struct, eq=False):
     """The part of an answer that was seen.
 
     Attributes:
@@ -52,10 +54,8 @@ class SeenOutput:
         size: Their bytes.
     """
 
-    __slots__ = ("deltas", "size")
-
-    def __init__(self) -> None:
-        self.deltas = self.size = 0
+    deltas: int = 0
+    size: int = 0
 
     def add(self, events: tuple[StreamEvent, ...]) -> None:
         """Count the pieces of a batch of events."""

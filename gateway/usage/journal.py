@@ -43,6 +43,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, suppress
 from functools import partial
+from itertools import starmap
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -435,7 +436,9 @@ class Journal:
         """Write the cells that were changed in this transaction, each once."""
         if self._changed:
             known = self._known
-            txn.cursor().putmulti([(key, _pack(*known[key])) for key in self._changed])
+            txn.cursor().putmulti(
+                zip(self._changed, starmap(_pack, map(known.__getitem__, self._changed)), strict=True)
+            )
             self._changed.clear()
 
     def _forget(self, txn: lmdb.Transaction, _: object) -> None:

@@ -17,6 +17,8 @@ from functools import partial
 from types import TracebackType
 from typing import Self
 
+import msgspec
+
 from gateway.model.config_version import ClientLimitRule
 
 MINUTE_NS = 60_000_000_000
@@ -206,7 +208,7 @@ class QuotaRow:
         return Admission(full_at_ns, 0, cells, own)
 
 
-class Admission:
+class Admission(msgspec.Struct, eq=False):
     """The result of asking to run one request.
 
     Attributes:
@@ -214,13 +216,10 @@ class Admission:
         wait_ns: The time to wait if the allowance is spent. 0 if the limit of concurrent requests is reached.
     """
 
-    __slots__ = ("_cells", "_own", "full_at_ns", "wait_ns")
-
-    def __init__(self, full_at_ns: int, wait_ns: int, cells: memoryview | None, own: int) -> None:
-        self.full_at_ns = full_at_ns
-        self.wait_ns = wait_ns
-        self._cells = cells
-        self._own = own
+    full_at_ns: int
+    wait_ns: int
+    _cells: memoryview | None
+    _own: int
 
     @property
     def is_granted(self) -> bool:

@@ -184,7 +184,7 @@ def input_bound(request: ChatRequest) -> int:
     messages = request.messages
     total = (_PER_REQUEST_WITH_TOOLS if request.tools else _PER_REQUEST) + _PER_MESSAGE * len(messages)
     if type(messages) is Texts:
-        total += sum([_bytes(entry["content"]) for entry in messages.entries])
+        total += _bytes("".join([entry["content"] for entry in messages.entries]))
         messages = ()
     for message in messages:
         content = message.content

@@ -58,7 +58,7 @@ class FactsAdapter:
     @property
     def takes(self) -> Takes:
         """The limits of what the API takes, by the facts file. The gateway reads it to name what was changed."""
-        return load_takes(self.facts)
+        return load_takes(FactsFile(self.facts_package, self.name))
 
     @property
     def known_as(self) -> tuple[str, ...]:

@@ -213,14 +213,15 @@ def _usage_of(counts: _Counts, cached: int, rule: Answers | None) -> Usage:
     if reasoning := of_completion.reasoning_tokens:
         is_apart = rule is not None and rule.separate_reasoning
         completion = count_completion(prompt, completion, reasoning, counts.total_tokens, is_apart)
-    if in_cache := cached + of_prompt.written:
+    written = of_prompt.written
+    if in_cache := cached + written:
         prompt = count_prompt(prompt, completion, in_cache, counts.total_tokens)
     return Usage(
         prompt,
         completion,
         cached,
         reasoning,
-        of_prompt.written,
+        written,
         of_prompt.audio_tokens,
         of_completion.accepted_prediction_tokens,
         of_completion.rejected_prediction_tokens,

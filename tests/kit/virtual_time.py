@@ -196,7 +196,7 @@ class GatewaySetup:
 
     async def send(self, request: UpstreamRequest) -> UpstreamResponse:
         """See Transport."""
-        body = json.loads(request.take_body())
+        body = json.loads(request.body)
         act = self.act_of(request.head.origin.removeprefix("https://")[0], body)
         self.open += 1
         try:

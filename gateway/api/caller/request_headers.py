@@ -117,7 +117,8 @@ def read_context(config: ConfigVersion, headers: RequestHeaders) -> RequestConte
     if trace is None and config.exporters:
         trace = begin_trace()
     timeout = headers.all(b"x-gateway-timeout-ms") if b"x-gateway-timeout-ms" in names else ()
-    return RequestContext(request_id_of(headers), trace, timeout)
+    given = _given_id(headers) if b"x-request-id" in names else None
+    return RequestContext(given or _PROCESS + str(next(_NUMBERS)), trace, timeout)
 
 
 def headers_of(scope: Any) -> RequestHeaders:
@@ -145,11 +146,12 @@ def _repeated(pairs: Collection[tuple[bytes, bytes]]) -> dict[bytes, tuple[bytes
 
 def request_id_of(headers: RequestHeaders) -> str:
     """Return the client's `x-request-id` if it is valid, else a new id."""
-    if b"x-request-id" in headers.headers:
-        given = headers.one(b"x-request-id")
-        if given and _VALID_ID.fullmatch(given):
-            return given
-    return _PROCESS + str(next(_NUMBERS))
+    return _given_id(headers) or _PROCESS + str(next(_NUMBERS))
+
+
+def _given_id(headers: RequestHeaders) -> str | None:
+    given = headers.one(b"x-request-id")
+    return given if given and _VALID_ID.fullmatch(given) else None
 
 
 def trace_of(headers: RequestHeaders) -> TraceContext | None:

@@ -40,7 +40,8 @@ def label_answer(
     """
     raw: list[str] = []
     for choice in completion.choices:
-        if word := own_word(choice.finish_reason, choice.raw_finish_reason):
+        own = choice.raw_finish_reason
+        if own is not None and (word := own_word(choice.finish_reason, own)):
             raw.append(word)
     member: dict[str, object] = {"finish_reason": ", ".join(sorted(raw))} if raw else {}
     if record.moderation is not None and (told := record.moderation.member()) is not None:

@@ -60,7 +60,9 @@ class OpenAIChat:
         """See Dialect."""
         if not completion.id or style.shown_model is not None:
             completion = replace(completion, id=f"chatcmpl-{record.request_id}")
-        return orjson.dumps(encode_answer(completion, style, record))
+        labelled, member = label_answer(completion, style, record)
+        body = encode_completion(labelled, style.shown_model)
+        return orjson.dumps({**body, MEMBER: member} if member else body)
 
     def encoder(self, style: AnswerStyle, record: Record) -> ChunkEncoder:
         """See Dialect."""
@@ -72,13 +74,6 @@ class OpenAIChat:
 
 
 OPENAI_CHAT = OpenAIChat()
-
-
-def encode_answer(completion: ChatCompletion, style: AnswerStyle, record: Record) -> dict[str, object]:
-    """Return the body of a whole answer. The gateway's own additions are in `x_gateway`."""
-    labelled, member = label_answer(completion, style, record)
-    body = encode_completion(labelled, style.shown_model)
-    return {**body, MEMBER: member} if member else body
 
 
 def encode_stream_error(error: ApiError) -> bytes:
