@@ -661,7 +661,7 @@ class HttpExchange(Exchange):
         shown = from_domain(error, record.attempts)
         self._note(shown, error)
         _forget_frames(error)
-        if self.hides_model:
+        if not self.reveal_model:
             shown = from_domain(error, record.attempts, quoting=False)
         if self._head_sent:
             record.shown.status = 200

@@ -25,7 +25,7 @@ from gateway.api.openapi import complete_document
 from gateway.api.path_hints import INPUT_PATHS, OWN_PATHS, hint_for
 from gateway.api.raw_responses import Probe, error_response, method_not_allowed
 from gateway.execution.evidence import asker_of
-from gateway.model.assistant import DEFAULT_INTENT, Assistant, Use
+from gateway.model.assistant import Assistant, Use
 from gateway.model.caller import Caller
 from gateway.model.config_version import Client, ConfigVersion, Region
 from gateway.model.decision import Refusal, RefusalCode, Refused
@@ -35,7 +35,7 @@ from gateway.model.version_names import version_headers
 from gateway.operator_errors import ReceiptDamaged
 from gateway.policy.caller import explain_user, read_consent, user_of
 from gateway.policy.location.resolution import resolve
-from gateway.policy.preference import intent_of, may_assert_intent, preferred_name
+from gateway.policy.preference import preferred_name, seen_by_intent
 from gateway.policy.refusals import not_offered, refuse_location
 from gateway.service.assistants import AssistantNotFound, assistants_of, find_assistant
 from gateway.service.capabilities import Offer, capabilities, offer_of
@@ -71,23 +71,6 @@ _AssistantName = Annotated[
     str | None, Query(description="The name of an assistant. May be left out if there is only one.")
 ]
 _Intent = Annotated[str | None, Query(description="The intent of the chat. Default: that of `x-gateway-intent`.")]
-
-
-def _for_intent(
-    assistant: Assistant, caller: Caller, named: str | None, location: Location
-) -> tuple[Assistant, dict[str, object]]:
-    """Return the assistant as chats of this intent see it, and a note if the named one has no effect."""
-    if named is not None and named != DEFAULT_INTENT and all(named != one.name for one in assistant.intents):
-        known = ", ".join([one.name for one in assistant.intents]) or "none"
-        raise ApiError("invalid_request", f"there is no intent with this name; the intents are: {known}", "intent")
-    note: dict[str, object] = {}
-    if caller.intent and not may_assert_intent(caller.client):
-        note = {"intent_note": "`x-gateway-intent` is ignored: this key may not assert an intent"}
-    if location.age is not None and location.age.intent is not None:
-        note = {"intent_note": "the age band of the user decides the intent"} if named or caller.intent else {}
-        named = None
-    intent = named or intent_of(assistant, caller.client, caller.intent, (), location.age)
-    return assistant.for_intent(intent), note
 
 
 class ReceiptSource(Protocol):
@@ -259,7 +242,7 @@ def _add_capabilities(app: FastAPI, service: ChatService, limiter: FailedKeyLimi
         headers = _add_location_headers(request, location)
         if location.problem is not None or location.region is None:
             raise Refused(refuse_location(config, location) or Refusal(RefusalCode.REGION_UNKNOWN, "no region"))
-        named, _ = _for_intent(named_assistant(config, caller.client, assistant), caller, intent, location)
+        named, _ = seen_by_intent(named_assistant(config, caller.client, assistant), caller, intent, location.age)
         user = user_of(caller, located.claim)
         document = capabilities(config, named, location, service.decider.clock(), caller.accept_language, user)
         return JSONResponse(document, headers=headers)
@@ -291,7 +274,7 @@ def _add_explain(app: FastAPI, service: ChatService, limiter: FailedKeyLimiter) 
         config, caller = _identify(request, service, limiter)
         located = await service.decider.locations.locate(config, caller)
         named, headers = _named_assistant_at(request, config, caller.client, located, assistant)
-        seen, intent_note = _for_intent(named, caller, intent, located.location)
+        seen, intent_note = seen_by_intent(named, caller, intent, located.location.age)
         if prefer is None and caller.prefer:
             prefer = preferred_name(caller.prefer)
         consent, (name, known) = read_consent(config, caller, located.claim), explain_user(caller, located.claim)
@@ -310,7 +293,7 @@ def _add_disclosure(app: FastAPI, service: ChatService, limiter: FailedKeyLimite
         config, caller = _identify(request, service, limiter)
         located = await service.decider.locations.locate(config, caller)
         named, headers = _named_assistant_at(request, config, caller.client, located, assistant)
-        named, _ = _for_intent(named, caller, intent, located.location)
+        named, _ = seen_by_intent(named, caller, intent, located.location.age)
         health = service.executor.health.snapshot(config)
         plain = PlainRequest(config, caller.client, located.reports, named, service.decider.clock(), health)
         document = disclose(plain, caller.accept_language)

@@ -10,6 +10,7 @@ from fnmatch import fnmatchcase
 
 from gateway.features.minors.model import AgeBand
 from gateway.model.assistant import DEFAULT_INTENT, Assistant, UserChoice
+from gateway.model.caller import Caller
 from gateway.model.config_version import Client
 from gateway.model.decision import Decision, Plan, SkipReason, Step
 from gateway.model.preference import Preference, PreferenceReason
@@ -76,6 +77,33 @@ def intent_of(
         if any(fnmatchcase(tool, pattern) for pattern in intent.tools for tool in named):
             return intent.name
     return DEFAULT_INTENT
+
+
+def seen_by_intent(
+    assistant: Assistant, caller: Caller, named: str | None, age: AgeBand | None
+) -> tuple[Assistant, dict[str, object]]:
+    """Return the assistant as chats of an intent see it, and a note if the stated one has no effect.
+
+    Args:
+        assistant: The assistant with its intents.
+        caller: The caller, who may assert an intent.
+        named: The intent that a question names. None: that of the caller.
+        age: The rules for the age of the user, which come first.
+
+    Raises:
+        InvalidRequest: There is no intent with this name.
+    """
+    if named is not None and named != DEFAULT_INTENT and all(named != one.name for one in assistant.intents):
+        known = ", ".join([one.name for one in assistant.intents]) or "none"
+        raise InvalidRequest(f"there is no intent with this name; the intents are: {known}", "intent")
+    note: dict[str, object] = {}
+    if caller.intent and not may_assert_intent(caller.client):
+        note = {"intent_note": "`x-gateway-intent` is ignored: this key may not assert an intent"}
+    if age is not None and age.intent is not None:
+        note = {"intent_note": "the age band of the user decides the intent"} if named or caller.intent else {}
+        named = None
+    intent = named or intent_of(assistant, caller.client, caller.intent, (), age)
+    return assistant.for_intent(intent), note
 
 
 def _known_intent(assistant: Assistant, name: str) -> str:

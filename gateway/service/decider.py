@@ -83,7 +83,7 @@ class Decider:
     def identify(self, exchange: Exchange, config: ConfigVersion) -> None:
         """Read the caller as another config version does. Nothing that the former one has decided stays."""
         record = exchange.record
-        exchange.locale, exchange.hides_model = None, False
+        exchange.locale, exchange.reveal_model = None, True
         record.config_version, record.client, record.key_id = config.version, None, ""
         if record.decided is not UNDECIDED:
             record.decided = change(record.decided, location=None)
@@ -175,7 +175,7 @@ class Decider:
                 assistant = self._prepare_chat(exchange, assistant, request)
         else:
             assistant = assistant.for_use(use_of(request))
-        exchange.assistant, exchange.hides_model = assistant, not assistant.reveal_model
+        exchange.assistant, exchange.reveal_model = assistant, assistant.reveal_model
 
     def _prepare_chat(self, exchange: Exchange, assistant: Assistant, request: ChatRequest) -> Assistant:
         """Apply the rules for minors, the intent and the choice of the user; return the assistant of the intent."""

@@ -40,7 +40,7 @@ def disclose(request: PlainRequest, accept_language: str | None = None) -> dict[
         "assistant": assistant.name,
         "region": region.name if region is not None else "",
         "labels": _labels(region, accept_language),
-        "data": [_deployment(item, region, days, reveal=assistant.reveal_model) for item in may_answer],
+        "data": [_deployment(item, region, days, reveal_model=assistant.reveal_model) for item in may_answer],
     }
 
 
@@ -55,12 +55,12 @@ def _may_answer(verdict: Verdict) -> bool:
     return isinstance(verdict, Step) or verdict[0] is SkipReason.CONSENT
 
 
-def _deployment(deployment: Deployment, region: Region | None, days: Days, *, reveal: bool) -> dict[str, object]:
+def _deployment(deployment: Deployment, region: Region | None, days: Days, *, reveal_model: bool) -> dict[str, object]:
     name = region.name if region is not None else ""
     valid = [approval for approval in deployment.approvals if approval.region == name and approval.counts_on(days)]
     return {
         "deployment": deployment.name,
-        "model": deployment.model if reveal else None,
+        "model": deployment.model if reveal_model else None,
         "model_name": valid[0].model_name if valid else None,
         "approvals": [_approval(approval) for approval in valid],
         "consent": consent_of(deployment),

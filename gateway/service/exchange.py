@@ -58,7 +58,7 @@ class Exchange:
         deadline: The deadline, from `start` on.
         request: The request as it was sent. None before it is decoded, and when nothing needs it any more.
         assistant: The requested assistant, as the use and the intent of the request see it.
-        hides_model: It does not reveal its models, so no error quotes a provider's words, which usually name one.
+        reveal_model: It reveals its models. If it does not, no error quotes a provider's words, which usually name one.
         locale: The region's labels, profile and refusals in the caller's language; None if the region has none.
         user: The end user that the headers name.
         consent: The consent that the headers state.
@@ -79,7 +79,7 @@ class Exchange:
     deadline: Deadline = field(init=False)
     request: ServedRequest = field(init=False)
     assistant: Assistant = field(init=False)
-    hides_model: bool = field(default=False, init=False)
+    reveal_model: bool = field(default=True, init=False)
     locale: Locale | None = field(default=None, init=False)
     user: str | None = field(init=False)
     consent: ConsentStatement = field(init=False)

@@ -124,27 +124,27 @@ def receipt_of(record: Record, ended_at_s: float, cell: str | None, share: float
 
 def _tried(record: Record) -> list[dict[str, object]]:
     """Return every deployment that was sent the prompt, completely or in part, in order."""
-    hidden = _hides_model(record)
-    tried = [_attempt(attempt, _outcome(attempt, record), hidden=hidden) for attempt in record.sent]
-    tried += [_attempt(attempt, _ABANDONED, hidden=hidden) for attempt in record.abandoned]
+    reveal_model = _reveals_model(record)
+    tried = [_attempt(attempt, _outcome(attempt, record), reveal_model=reveal_model) for attempt in record.sent]
+    tried += [_attempt(attempt, _ABANDONED, reveal_model=reveal_model) for attempt in record.abandoned]
     return tried
 
 
 def _judges(record: Record) -> list[dict[str, object]]:
     """Return each deployment that was sent a text of the request or of its answer for a verdict."""
-    return [_attempt(attempt, attempt.outcome, hidden=_hides_model(record)) for attempt in record.judges]
+    return [_attempt(attempt, attempt.outcome, reveal_model=_reveals_model(record)) for attempt in record.judges]
 
 
 def _notes(record: Record) -> dict[str, object]:
     """Return the members of features, null for those that did nothing."""
-    recipient = partial(_recipient, hidden=_hides_model(record))
+    recipient = partial(_recipient, reveal_model=_reveals_model(record))
     return NO_NOTES | {name: it for note in record.notes for name, it in note.receipt_members(recipient).items()}
 
 
-def _hides_model(record: Record) -> bool:
+def _reveals_model(record: Record) -> bool:
     decision = record.decided.decision
     outcome = decision.outcome if decision is not None else None
-    return isinstance(outcome, Plan) and not outcome.assistant.reveal_model
+    return not isinstance(outcome, Plan) or outcome.assistant.reveal_model
 
 
 def _outcome(attempt: AttemptRecord, record: Record) -> str:
@@ -157,16 +157,16 @@ def _outcome(attempt: AttemptRecord, record: Record) -> str:
     return _ABANDONED if record.outcome == "cancelled" and record.stream else "ok"
 
 
-def _attempt(attempt: AttemptRecord, outcome: str, *, hidden: bool) -> dict[str, object]:
-    return {**_recipient(attempt, hidden=hidden), "outcome": str(outcome), **attempt.decision_fields()}
+def _attempt(attempt: AttemptRecord, outcome: str, *, reveal_model: bool) -> dict[str, object]:
+    return {**_recipient(attempt, reveal_model=reveal_model), "outcome": str(outcome), **attempt.decision_fields()}
 
 
-def _recipient(attempt: AttemptRecord, *, hidden: bool) -> dict[str, object]:
+def _recipient(attempt: AttemptRecord, *, reveal_model: bool) -> dict[str, object]:
     stores, processes = attempt.places or (None, None)
     return {
         "deployment": attempt.deployment,
         "provider": attempt.provider,
-        "model": None if hidden else attempt.model,
+        "model": attempt.model if reveal_model else None,
         "stores": stores,
         "processes": processes,
         **({"proxy": attempt.proxy.facts()} if attempt.proxy is not None else {}),

@@ -241,9 +241,9 @@ class RequestUsage:
 
     def _call_of(self, deployment: Deployment, sent: ChatRequest) -> PlannedCall:
         """Return a call, whose hold is not sized yet."""
-        accounting, (_, limits, exchange, calendar) = self.accounting, self._terms
+        accounting, (_, limits, conversion, calendar) = self.accounting, self._terms
         now_ns, learned, most = accounting.clock(), accounting.learned, limits.max_request_nano
-        facts = facts_of(sent, deployment, exchange, now_ns // NANO)
+        facts = facts_of(sent, deployment, conversion, now_ns // NANO)
         counted_input = min(count_tokens(sent), facts.bound)
         about = min(learned.quick_input(deployment.name, counted_input), facts.bound)
         row = self._row(accounting.new_call(), now_ns, deployment, facts.price)
@@ -499,7 +499,7 @@ class CallUsage:
         usage, source = self._usage(outcome)
         facts = call.facts
         price, tools = facts.price, None if self.is_refused else facts.tools
-        amount = facts.exchange.cost(usage, price, tools) if price is not None else None
+        amount = facts.conversion.cost(usage, price, tools) if price is not None else None
         if source is _NONE and amount is None:
             amount = _NOTHING
         row = call.row

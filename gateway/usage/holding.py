@@ -152,7 +152,7 @@ def sized(call: PlannedCall, cap: int, room_calls: int = 1) -> Hold:
         row.charge(amount)
     room_nano = call.request_room_nano
     if room_nano is not None and amount_nano > room_nano:
-        raise too_expensive(limits.max_request_nano or 0, amount_nano, facts.exchange.currency or "")
+        raise too_expensive(limits.max_request_nano or 0, amount_nano, facts.conversion.currency or "")
     usual_tokens = None
     if limits.rates:
         learned = call.learned

@@ -51,13 +51,13 @@ class Terms(NamedTuple):
     Attributes:
         config: The config version.
         limits: The limits. Those of an end user are added for each request.
-        exchange: The exchange rates.
+        conversion: The exchange rates.
         calendar: The calendar of the windows of budgets.
     """
 
     config: ConfigVersion
     limits: SpendingLimits
-    exchange: ExchangeRates
+    conversion: ExchangeRates
     calendar: WindowCalendar
 
 

@@ -61,7 +61,7 @@ class CallFacts(msgspec.Struct, gc=False):
     Attributes:
         request: The request as it is sent.
         deployment: The deployment to which it is sent.
-        exchange: The exchange rates.
+        conversion: The exchange rates.
         price: The price that holds when the call is admitted, or None if it is unknown.
         tools: How many calls of each tool with a fee are held and charged, or None.
         bound: The most tokens of its input.
@@ -71,7 +71,7 @@ class CallFacts(msgspec.Struct, gc=False):
 
     request: ChatRequest
     deployment: Deployment
-    exchange: ExchangeRates
+    conversion: ExchangeRates
     price: Price | None
     tools: Mapping[str, int] | None
     bound: int
@@ -100,7 +100,7 @@ class CallFacts(msgspec.Struct, gc=False):
     @property
     def is_priced(self) -> bool:
         """Whether the cost is known in the operator's currency."""
-        return self.price is not None and self.exchange.knows(self.price.currency)
+        return self.price is not None and self.conversion.knows(self.price.currency)
 
 
 class WorstCost(NamedTuple):
@@ -115,11 +115,11 @@ class WorstCost(NamedTuple):
     amount: CallAmount | None
 
 
-def facts_of(request: ChatRequest, deployment: Deployment, exchange: ExchangeRates, now_s: float) -> CallFacts:
+def facts_of(request: ChatRequest, deployment: Deployment, conversion: ExchangeRates, now_s: float) -> CallFacts:
     """Return the facts of a call that is admitted now."""
     price, tools = charged_by(deployment, request.extra, now_s)
     return CallFacts(
-        request, deployment, exchange, price, tools,
+        request, deployment, conversion, price, tools,
         input_bound(request), request.n or 1, _thinking_apart(request, deployment),
     )  # fmt: skip
 
@@ -151,7 +151,7 @@ def worst_cost(facts: CallFacts, cap: int) -> WorstCost:
     pico = _most_pico(facts.bound, output, price)
     if facts.tools is not None:
         pico += tool_fees(price, facts.tools)
-    return WorstCost(output, facts.exchange.amount_of(pico, price.currency))
+    return WorstCost(output, facts.conversion.amount_of(pico, price.currency))
 
 
 def largest_cap(facts: CallFacts, *, tokens: int | None = None, nano: int = 0) -> int:
@@ -168,7 +168,7 @@ def largest_cap(facts: CallFacts, *, tokens: int | None = None, nano: int = 0) -
         price = facts.price
         if price is None or nano < 0:
             return -1
-        pico = facts.exchange.pico_of(nano, price.currency)
+        pico = facts.conversion.pico_of(nano, price.currency)
         if facts.tools is not None:
             pico -= tool_fees(price, facts.tools)
         per_output = max(map(_per_output, _reached(price, facts.bound)))

@@ -179,4 +179,4 @@ async def test_the_style_of_an_answer_follows_the_request_and_its_assistant(incl
     inbound = await Service(config_with()).ask(include_usage=include_usage)
     [style] = inbound.styles
     assert (style.include_usage, style.choices, style.shown_model) == (include_usage, 1, "assistant")
-    assert inbound.hides_model, "a hidden model is not named by its provider's words either"
+    assert not inbound.reveal_model, "a hidden model is not named by its provider's words either"
