@@ -24,6 +24,7 @@ def test_generate_writes_missing_and_outdated_files(
     current.write_text("now", "utf-8")
     monkeypatch.setattr(generate, "ROOT", tmp_path)
     monkeypatch.setattr(generate, "FILES", {path: lambda: "now" for path in (missing, outdated, current)})
+    monkeypatch.setattr(generate, "MARKED", {})
     generate.main()
     assert [path.read_text("utf-8") for path in (missing, outdated, current)] == ["now"] * 3
     assert capsys.readouterr().out.splitlines() == [f"wrote {Path('new', 'one.md')}", "wrote two.md"]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.kit.doc_pages import PAGES, ROOT, blocks_of, name_of
+from tests.kit.doc_pages import PAGES, ROOT, TRANSLATED, blocks_of, name_of
 
 _LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 _HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
@@ -27,7 +27,7 @@ def _anchors(page: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-@pytest.mark.parametrize("page", PAGES, ids=name_of)
+@pytest.mark.parametrize("page", PAGES + TRANSLATED, ids=name_of)
 def test_links_lead_to_existing_files_and_headings(page: Path) -> None:
     for link in _LINK.findall(_prose(page)):
         if link.startswith("https://"):

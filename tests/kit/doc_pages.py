@@ -32,6 +32,7 @@ from pathlib import Path
 __all__ = [
     "PAGES",
     "ROOT",
+    "TRANSLATED",
     "Block",
     "blocks_of",
     "docs_table",
@@ -43,7 +44,11 @@ __all__ = [
 ]
 
 ROOT = Path(__file__).parents[2]
-PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *ROOT.glob("docs/**/*.md")])
+TRANSLATED = [ROOT / "README.zh-Hans.md", *sorted(ROOT.glob("docs/zh-Hans/*.md"))]
+"""The translated pages. Their blocks are those of their originals, which are run."""
+PAGES = sorted(
+    {ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *ROOT.glob("docs/**/*.md")} - set(TRANSLATED)
+)
 _GOES_ON = re.compile(r"^<!-- goes on in the directory of (\S+) -->$", re.MULTILINE)
 _TEST = re.compile(r"^<!-- test: (.+) -->$")
 _FENCE = re.compile(r"^(`{3,}|~{3,})(.*)$")
