@@ -100,9 +100,9 @@ def _check(draft: Draft, findings: Findings, config: ConfigVersion) -> None:
     if config.clients_source == "database" or any("user" in it.may_assert for it in config.clients.values()):
         return
     for name, region in config.regions.items():
-        if region.use is None:
-            continue
         limited = any(band.use is not None for band in region.ages.bands) if region.ages is not None else False
+        if region.use is None or not (limited or region.use.repeat_s is not None):
+            continue
         effect = "chats of a band with limits are refused" if limited else "a notice is shown in each answer"
         at: KeyPath = ("regions", name, "use") if draft.config.regions[name].use is not None else ("regions", name)
         message = f"no signal can name a user, so {effect}"

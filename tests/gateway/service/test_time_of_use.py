@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
+import sqlite3
 import time
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,13 +17,20 @@ import jwt
 import pytest
 
 from gateway.app import Gateway
+from gateway.features.duties.model import UseKey, UseRecord
+from gateway.features.duties.state import UseStore, remove_use_records, use_records_of
 from gateway.features.duties.time_of_use import LocalTimes
-from tests.gateway.service.judged_chats import DIALECTS, World, ask
+from gateway.model.record import DutyKind, Record
+from gateway.operator_errors import StateError
+from gateway.state.receipts import receipt_of
+from gateway.telemetry.request_log import JsonLines
+from tests.gateway.service.judged_chats import DIALECTS, World, ask, events_of, text_of
 from tests.kit.configs import Config, key_hash, table_of
 from tests.kit.httpx_transport import HttpxTransport
 from tests.kit.input_gateway import InputGateway
 
 SECRET = "of-the-issuer-and-long-enough-for-hs256"
+MINUTE_MS = 60_000
 NOON = datetime(2027, 7, 1, 19, 0, tzinfo=UTC).timestamp()  # 12:00 in Los Angeles
 CONFIG = Config.parse(
     """
@@ -114,3 +125,324 @@ def test_session_ends_after_its_limit(tmp_path: Path, dialect: str, stream: bool
         200,
         "session=0; session-limit=3600; day=3540; day-limit=7200",
     )
+
+
+@STREAMS
+@APIS
+def test_day_ends_after_its_limit_and_the_next_one_begins_at_0(tmp_path: Path, dialect: str, stream: bool) -> None:
+    served = TimedGateway(tmp_path, World())
+
+    def chat() -> httpx.Response:
+        return ask(served, dialect, stream=stream, headers=headers("days"))
+
+    for minutes in range(0, 125, 25):
+        served.now_s = NOON + 60 * minutes
+        assert chat().headers["x-gateway-use"] == f"day={60 * minutes}; day-limit=7200"
+    served.now_s = NOON + 7200 + 60
+    response = chat()
+    assert (response.status_code, age_of(dialect, response)["rule"]) == (403, "day")
+    # 100 minutes without the running pause, so the next session may go on.
+    assert age_of(dialect, response)["allowed_at"] == "2027-07-01T21:10:00.000Z"
+    served.now_s = NOON + 130 * 60
+    assert chat().status_code == 200
+    served.wait(21)
+    assert age_of(dialect, chat())["allowed_at"] == "2027-07-01T21:40:00.000Z"
+    served.now_s = NOON + 12 * 3600
+    assert chat().headers["x-gateway-use"] == "day=0; day-limit=7200"
+
+
+@STREAMS
+@APIS
+@pytest.mark.parametrize("band", ["child", "adult", None])
+def test_unknown_user_is_refused_where_the_band_has_limits(
+    tmp_path: Path, dialect: str, stream: bool, band: str | None
+) -> None:
+    world = World()
+    served = TimedGateway(tmp_path, world)
+    # An asserted user counts at this client; a client that may not assert one names no user.
+    response = ask(served, dialect, stream=stream, headers=headers(band, sub=None))
+    if band != "child":
+        assert response.status_code == 200
+        assert "x-gateway-use" not in response.headers
+        assert "I am an AI." in text_of(response, stream=stream)
+        assert "I am an AI." in text_of(ask(served, dialect, headers=headers(band, sub=None)), stream=False)
+        return
+    assert (response.status_code, world.asked) == (403, [])
+    assert age_of(dialect, response) == {"rule": "user_unknown", "limit_s": None, "allowed_at": None}
+    assert ("retry-after" in response.headers, response.headers["x-should-retry"]) == (False, "false")
+    assert "Pause" not in response.text
+    assert (
+        ask(served, dialect, stream=stream, headers=headers(band, x_gateway_user="anna", sub=None)).status_code == 200
+    )
+
+
+def seconds_of(response: httpx.Response) -> int:
+    """Return how long the session has lasted."""
+    return int(response.headers["x-gateway-use"].partition("session=")[2].partition(";")[0])
+
+
+def test_user_is_the_subject_everywhere_or_the_asserted_user_at_one_client(tmp_path: Path) -> None:
+    served = TimedGateway(tmp_path, World())
+
+    def chat(**who: Any) -> int:
+        return seconds_of(ask(served, "chat", headers=headers("child", **who)))
+
+    assert [chat(), chat(sub=None, x_gateway_user="anna"), chat(sub=None, x_gateway_user="anna", key="gk-2")] == [0] * 3
+    served.wait(10)
+    assert chat(key="gk-2") == 600
+    assert chat(sub="anna", x_gateway_user="ben") == 600, "the claim comes first"
+    assert chat(sub="ben") == 0
+    served.wait(10)
+    assert chat(sub=None, x_gateway_user="anna") == 1200
+    assert chat(sub=None, x_gateway_user="anna", key="gk-2") == 1200
+    assert chat(sub=None, x_gateway_user="carl") == 0
+
+
+def test_refused_and_failed_chats_and_other_requests_leave_no_trace(tmp_path: Path) -> None:
+    world, is_failing = World(), [True]
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        return httpx.Response(400, json={"error": {"message": "no"}}) if is_failing[0] else world(request)
+
+    served = TimedGateway(tmp_path, World())
+    served._provider = answer
+    for _ in range(2):
+        response = ask(served, "chat", headers=headers("child"))
+        assert (response.status_code, seconds_of(response)) == (400, 0)
+        served.wait(10)
+    chat = {"model": "assistant", "messages": [{"role": "user", "content": "hi"}]}
+    assert served.post("/v1/messages/count_tokens", chat, headers("child")).status_code == 200
+    assert served.get("/v1/models", headers("child")).status_code == 200
+    served.wait(10)
+    is_failing[0] = False
+    assert seconds_of(ask(served, "chat", headers=headers("child"))) == 0
+
+
+def test_another_version_with_other_bands_keeps_the_time_and_judges_it_anew(tmp_path: Path) -> None:
+    served = TimedGateway(tmp_path, World())
+    ask(served, "chat", headers=headers("child"))
+    served.wait(20)
+    bands = {"child": None, "kid": {"use": {"session": "15m"}}}
+    merged = CONFIG.merge({"regions": {"us-ca": {"age_bands": bands}}})
+    served.gateway.activate(table_of(merged, {"CLAIM_SECRET": SECRET}))
+    response = ask(served, "chat", headers=headers("kid"))
+    assert response.status_code == 403
+    assert age_of("chat", response) == {"rule": "session", "limit_s": 900, "allowed_at": "2027-07-01T19:30:00.000Z"}
+    assert ask(served, "chat", headers=headers("sessions")).status_code == 200
+
+
+def test_time_survives_a_restart_and_an_erasure_ends_it(tmp_path: Path) -> None:
+    first = TimedGateway(tmp_path, World())
+    ask(first, "chat", headers=headers("child"))
+    second = TimedGateway(tmp_path, World())
+    second.wait(10)
+    assert seconds_of(ask(second, "chat", headers=headers("child"))) == 600
+    [(key, record)] = use_records_of(tmp_path, [user_of(tmp_path)], None)
+    assert (key.client, record.day_ms) == ("", 600_000)
+    assert remove_use_records(tmp_path, [key.pseudonym], "gk-1") == 0
+    assert remove_use_records(tmp_path, [key.pseudonym], None) == 1
+    assert seconds_of(ask(second, "chat", headers=headers("child"))) == 0
+
+
+def user_of(directory: Path) -> str:
+    with closing(sqlite3.connect(directory / "use.db")) as database:
+        [(user,)] = database.execute("SELECT user FROM times").fetchall()
+    return str(user)
+
+
+def test_records_are_deleted_48_hours_after_the_end_of_their_time(tmp_path: Path) -> None:
+    served = TimedGateway(tmp_path, World())
+    ask(served, "chat", headers=headers("child"))
+    use = served.gateway._time_of_use
+    assert use.times is not None
+    served.wait(48 * 60 - 1)
+    asyncio.run(use.times.forget())
+    user = user_of(tmp_path)
+    served.wait(2)
+    asyncio.run(use.times.forget())
+    assert use_records_of(tmp_path, [user], None) == []
+
+
+class Broken(UseStore):
+    def read(self, key: UseKey) -> UseRecord | None:
+        raise StateError("the disk is gone")
+
+
+@STREAMS
+@APIS
+def test_store_that_cannot_be_asked_stops_users_with_limits_only(tmp_path: Path, dialect: str, stream: bool) -> None:
+    served = TimedGateway(tmp_path, World())
+    times = served.gateway._time_of_use.times
+    assert isinstance(times, LocalTimes)
+    times.store = Broken(tmp_path)
+    response = ask(served, dialect, stream=stream, headers=headers("child"))
+    assert response.status_code == 503
+    assert "gate_unavailable" in response.text
+    response = ask(served, dialect, stream=stream, headers=headers("adult"))
+    assert response.status_code == 200
+    assert "I am an AI." in text_of(response, stream=stream)
+
+
+@pytest.mark.parametrize("ends", ["breaks off", "goes on", "is killed"])
+def test_stream_extends_the_time_while_it_runs(tmp_path: Path, ends: str) -> None:
+    served = TimedGateway(tmp_path, World())
+    use, seen = served.gateway._time_of_use, []
+
+    def chunk(text: str, reason: str | None = None) -> bytes:
+        choice = {"index": 0, "delta": {"content": text} if text else {}, "finish_reason": reason}
+        return b"data: " + json.dumps({"id": "x", "model": "c", "choices": [choice]}).encode() + b"\n\n"
+
+    async def chunks() -> AsyncIterator[bytes]:
+        yield chunk("One ")
+        await asyncio.sleep(0)
+        for _ in range(4):
+            if use.running:
+                break
+            await asyncio.sleep(0)
+        assert len(use.running) == 1
+        served.wait(5)
+        await use.extend_running()
+        seen.append(record())
+        served.wait(5)
+        if ends == "is killed":
+            for running in use.running:
+                running.key = None  # nothing is written after this
+        if ends != "goes on":
+            raise httpx.ReadError("reset")
+        yield chunk("two.") + chunk("", "stop") + b"data: [DONE]\n\n"
+
+    def record() -> int:
+        [(_, found)] = use_records_of(tmp_path, [user_of(tmp_path)], None)
+        return found.day_ms // MINUTE_MS
+
+    def answer(_: httpx.Request) -> httpx.Response:
+        return httpx.Response(200, content=chunks(), headers={"content-type": "text/event-stream"})
+
+    served._provider = answer
+    response = ask(served, "chat", stream=True, headers=headers("child"))
+    assert (response.status_code, seen) == (200, [5])
+    assert record() == (5 if ends == "is killed" else 10)
+    assert use.running == set()
+
+
+NOTICES = {"text": "I am an AI.", "repeated": "Still an AI.", None: ""}
+
+
+def shown_in(response: httpx.Response, *, stream: bool) -> str | None:
+    """Return the words of the label in an answer, and check that its data state them."""
+    assert response.status_code == 200, response.text
+    text = text_of(response, stream=stream)
+    found = next((how for how, words in NOTICES.items() if words and f"{words}\n\n" in text), None)
+    documents = events_of(response) if stream else [response.json()]
+    [*_, member] = [document["x_gateway"] for document in documents if "x_gateway" in document]
+    [label] = member["labels"]
+    assert label.get("text", "") == NOTICES[found], label
+    assert ("repeated" in label) == (found == "repeated")
+    return found
+
+
+HISTORY: dict[str, Any] = {
+    "chat": {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "Still an AI.\n\nb"}, {"role": "user", "content": "c"}]},
+    "messages": {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "Still an AI.\n\nb"}, {"role": "user", "content": "c"}]},
+    "responses": {"input": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "Still an AI.\n\nb"}, {"role": "user", "content": "c"}]},
+    "gemini": {"contents": [{"role": "user", "parts": [{"text": "a"}]}, {"role": "model", "parts": [{"text": "Still an AI.\n\nb"}]}, {"role": "user", "parts": [{"text": "c"}]}]},
+}  # fmt: skip
+
+
+@STREAMS
+@pytest.mark.parametrize("dialect", [*HISTORY])
+@pytest.mark.parametrize(("band", "repeat"), [("child", 60), ("adult", 180)])
+def test_notice_is_shown_in_each_session_and_repeats_in_it(
+    tmp_path: Path, dialect: str, stream: bool, band: str, repeat: int, records: list[Record]
+) -> None:
+    world = World()
+    # Without limits, so that sessions are long enough.
+    without = {"regions": {"us-ca": {"age_bands": {"child": {"use": None}}}}}
+    served = TimedGateway(tmp_path, world, without)
+
+    def chat() -> str | None:
+        response = ask(served, dialect, stream=stream, headers=headers(band), **HISTORY[dialect])
+        return shown_in(response, stream=stream)
+
+    assert chat() == "text", "the first answer of a session, in a conversation that goes on"
+    assert "AI" not in json.dumps(world.asked[-1]["messages"])
+    minutes = 0
+    while minutes + 20 < repeat:
+        minutes += 20
+        served.wait(20)
+        assert chat() is None, minutes
+    served.wait(20)
+    assert chat() == "repeated"
+    served.wait(1)
+    assert shown_in(ask(served, dialect, stream=stream, headers=headers(band)), stream=stream) == "text", (
+        "a new conversation"
+    )
+    assert chat() is None
+    served.wait(30)
+    assert chat() == "text", "a new session"
+    lines = [json.loads(JsonLines().of([(record, 0.0)])[0]) for record in records]
+    assert [line["repeated"] for line in lines].count(True) == 1
+    assert {line["use_limit"] for line in lines} == {None}
+    assert sum(DutyKind.NOTICE in record.duties for record in records) == 4
+    receipt = receipt_of(records[0], 0.0, None)
+    assert receipt is not None
+    assert (receipt["repeated"], receipt["use_limit"]) == (False, None)
+
+
+@STREAMS
+def test_tool_call_alone_shows_no_notice_and_content_for_programs_does(tmp_path: Path, stream: bool) -> None:
+    call = {"id": "c", "type": "function", "function": {"name": "find", "arguments": "{}"}}
+    world = World(answers=[""], message={"tool_calls": [call]}, finish="tool_calls")
+    served = TimedGateway(tmp_path, world)
+    tools = [{"type": "function", "function": {"name": "find"}}]
+    more = {**HISTORY["chat"], "tools": tools}
+    ask(served, "chat", stream=stream, headers=headers("adult"), **more)
+    world.answers, world.message, world.finish = ["{}"], {}, "stop"
+    more["response_format"] = {"type": "json_object"}
+    for expected in (True, False):
+        response = ask(served, "chat", stream=stream, headers=headers("adult"), **more)
+        documents = events_of(response) if stream else [response.json()]
+        [*_, member] = [document["x_gateway"] for document in documents if "x_gateway" in document]
+        assert ("text" in member["labels"][0]) == expected
+        assert member["labels"][0].get("in_content") is (False if expected else None)
+
+
+def test_refusals_are_counted_and_are_in_log_line_and_receipt(tmp_path: Path, records: list[Record]) -> None:
+    served = TimedGateway(tmp_path, World())
+    ask(served, "chat", headers=headers("child", sub=None))
+    for _ in range(4):
+        ask(served, "chat", headers=headers("child"))
+        served.wait(25)
+    ask(served, "chat", headers=headers("days"))
+    limits = [json.loads(JsonLines().of([(record, 0.0)])[0])["use_limit"] for record in records]
+    assert limits == ["user_unknown", None, None, None, "session", None]
+    refused = [receipt_of(record, 0.0, None) for record in records]
+    assert [it["use_limit"] for it in refused if it is not None] == limits
+    kinds = [kind for record in records for kind in record.duties if kind is not DutyKind.NOTICE]
+    assert kinds == [DutyKind.USE_UNKNOWN, DutyKind.USE_SESSION]
+    assert all("2027" not in json.dumps(it) for it in refused)
+
+
+def test_sentence_of_the_operator_comes_first(tmp_path: Path) -> None:
+    for number, own in enumerate(
+        [
+            {"messages": {"age": {"en": "Go out and play."}}},
+            {"regions": {"us-ca": {"refusals": {"age_restricted": {"en": "Go out and play."}}}}},
+        ]
+    ):
+        served = TimedGateway(tmp_path / str(number), World(), own)
+        ask(served, "chat", headers=headers("sessions"))
+        served.now_s = NOON + 1799
+        ask(served, "chat", headers=headers("sessions"))
+        served.now_s = NOON + 3590
+        ask(served, "chat", headers=headers("sessions"))
+        served.now_s = NOON + 3600
+        assert ask(served, "chat", headers=headers("sessions")).json()["error"]["user_message"] == "Go out and play."
+
+
+def test_explain_names_the_limits_of_the_band(tmp_path: Path) -> None:
+    served = TimedGateway(tmp_path, World())
+    explained = served.get("/v1/explain?assistant=assistant", headers("child")).json()
+    assert explained["use_limit"] == {"session": 3600, "day": 7200}
+    assert "use_limit" not in served.get("/v1/explain?assistant=assistant", headers("adult")).json()
+    assert not (tmp_path / "use.db").exists()

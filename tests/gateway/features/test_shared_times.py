@@ -1,0 +1,113 @@
+"""The time of users in a real Valkey: its script against the pure function, two instances, and a server that is away."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from gateway.features.duties.model import KEPT_MS, UseKey, UseRecord, UseRules
+from gateway.features.duties.policy import arrival, extended
+from gateway.features.duties.shared_times import CellTimes, SharedTimes
+from gateway.features.duties.time_of_use import UseUnavailable
+from gateway.usage.valkey_connection import ValkeyConnection
+from tests.kit.valkey_server import RunningValkey, running_valkey
+
+RULES = UseRules(1800.0, "America/Los_Angeles")
+START_MS = 1_814_500_000_000  # 2027-07-02
+ANNA, BEN = UseKey("u_" + "a" * 32), UseKey("u_" + "b" * 32, "app")
+MINUTE_MS = 60_000
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[RunningValkey]:
+    with running_valkey() as running:
+        yield running
+
+
+@asynccontextmanager
+async def times_of(server: RunningValkey, now_ms: Callable[[], int] | None = None) -> Any:
+    connection = ValkeyConnection(server.address, deadline_s=5.0)
+    await connection.start()
+    try:
+        yield SharedTimes(connection, "de", now_ms)
+    finally:
+        await connection.close()
+
+
+def run(coroutine: Coroutine[Any, Any, Any]) -> Any:
+    return asyncio.run(coroutine)
+
+
+CHATS = st.lists(
+    st.tuples(
+        st.integers(0, 100 * MINUTE_MS),  # the pause before it
+        st.integers(0, 100 * MINUTE_MS),  # how long ago it had arrived
+        st.booleans(),
+    ),
+    min_size=1,
+    max_size=20,
+)
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(CHATS)
+def test_script_does_what_the_pure_function_does(server: RunningValkey, chats: list[tuple[int, int, bool]]) -> None:
+    async def check() -> None:
+        record: UseRecord | None = None
+        now_ms = START_MS
+        async with times_of(server, lambda: now_ms) as times:
+            await times.remove([ANNA])
+            for pause, elapsed, is_noticed in chats:
+                now_ms += pause
+                stored, at_ms = await times.read(ANNA)
+                assert (stored, at_ms) == (record, now_ms)
+                at_ms = arrival(record, now_ms - elapsed, RULES).at_ms
+                await times.extend(ANNA, at_ms, RULES, is_noticed=is_noticed, about_ms=now_ms)
+                record = extended(record, at_ms, now_ms, RULES, is_noticed=is_noticed)
+            assert (await times.read(ANNA))[0] == record
+
+    run(check())
+
+
+def test_two_instances_share_a_record_by_the_clock_of_the_server(server: RunningValkey) -> None:
+    async def check() -> None:
+        server.command("FLUSHALL")
+        async with times_of(server) as shared, times_of(server) as other:
+            one, two = CellTimes(shared), CellTimes(other, clock=lambda: 0.0)
+            now = await one.arrive(ANNA, RULES, 0.0)
+            await one.extend(ANNA, now, RULES, is_noticed=True)
+            seen = await two.arrive(ANNA, RULES, 0.0)
+            assert (now.is_new, seen.is_new, seen.noticed_ms > 0) == (True, False, True)
+            assert (await two.arrive(BEN, RULES, 0.0)).is_new
+            [name] = await shared._connection.call("KEYS", "*")
+            assert await shared._connection.call("MEMORY", "USAGE", name) <= 150
+            left_ms = await shared._connection.call("PTTL", name)
+            assert KEPT_MS - 10_000 < left_ms <= KEPT_MS
+            assert [key for key, _ in await shared.records_of([ANNA, BEN])] == [ANNA]
+            assert await shared.remove([ANNA, BEN]) == 1
+            # A chat that runs during an erasure begins a new record; an emptied server begins anew.
+            await two.extend(ANNA, seen, RULES, is_noticed=False)
+            assert (await one.arrive(ANNA, RULES, 0.0)).noticed_ms == 0
+
+    run(check())
+
+
+def test_server_that_is_away_cannot_be_asked() -> None:
+    async def check() -> None:
+        with running_valkey() as server:
+            async with times_of(server) as shared:
+                times = CellTimes(shared)
+                now = await times.arrive(ANNA, RULES, 0.0)
+                server.kill()
+                with pytest.raises(UseUnavailable):
+                    await times.arrive(ANNA, RULES, 0.0)
+                with pytest.raises(UseUnavailable):
+                    await times.extend(ANNA, now, RULES, is_noticed=False)
+
+    run(check())
