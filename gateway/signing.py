@@ -56,6 +56,19 @@ class PublicKey(Value, frozen=True):
         """A short name of the key. A signature names its key by it."""
         return hashlib.sha256(self._raw).hexdigest()[:16]
 
+    @classmethod
+    def of_x(cls, x: str) -> PublicKey:
+        """Return the key with this `x` of a JSON Web Key (RFC 8037). Raises KeyUnusable if it is malformed."""
+        try:
+            return cls.parse(_PREFIX + base64.b64encode(_decode(x)).decode())
+        except ValueError:
+            raise KeyUnusable("`x` of a key is not base64url of 32 bytes") from None
+
+    @property
+    def x(self) -> str:
+        """The member `x` of the key as a JSON Web Key."""
+        return _encode(self._raw)
+
     @property
     def _raw(self) -> bytes:
         return base64.b64decode(self.text.removeprefix(_PREFIX))
@@ -98,18 +111,29 @@ class Signer:
         blocks = _PEM.findall(data) or [data]
         if len(blocks) > _MOST_VERSIONS:
             raise KeyUnusable(f"{path} contains more than {_MOST_VERSIONS} keys: the new one and the former one")
-        return tuple(cls._parsed(path, block) for block in blocks)
+        try:
+            return tuple(map(cls._parsed, blocks))
+        except KeyUnusable as error:
+            raise KeyUnusable(f"{path} {error}") from None
 
     @classmethod
-    def _parsed(cls, path: Path, block: bytes) -> Signer:
+    def of_pem(cls, text: str) -> Signer:
+        """Return the only key of a text in PEM, which may be on one line. Raises KeyUnusable without a name of it."""
+        blocks = _PEM.findall(text.encode())
+        if len(blocks) > 1:
+            raise KeyUnusable("contains more than one key")
+        # Between the two marks of PEM there is base64, and RFC 7468 wants each mark on a line of its own.
+        parts = (part.strip() for part in re.split(rb"(-----[A-Z0-9 ]+-----)", blocks[0] if blocks else b""))
+        return cls._parsed(b"\n".join(part.replace(b" ", b"\n") if b"-" not in part else part for part in parts))
+
+    @classmethod
+    def _parsed(cls, block: bytes) -> Signer:
         try:
             key = load_pem_private_key(block, None)
         except (ValueError, TypeError, UnsupportedAlgorithm):
-            raise KeyUnusable(f"{path} does not contain a private key in PEM without a passphrase") from None
+            raise KeyUnusable("does not contain a private key in PEM without a passphrase") from None
         if not isinstance(key, Ed25519PrivateKey):
-            raise KeyUnusable(
-                f"{path} contains a key that is not Ed25519: create one with `gateway key new --ed25519 PATH`"
-            )
+            raise KeyUnusable("contains a key that is not Ed25519: create one with `gateway key new --ed25519 PATH`")
         return cls(key)
 
     def derived_key(self, purpose: bytes) -> bytes:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, FastAPI, Query, Request, Security, params
 from fastapi.openapi.models import HTTPBearer
@@ -22,7 +22,7 @@ from gateway.api.admin_deployments import deployments_document
 from gateway.api.admin_explain import explain_document, explained_asker, territories_document
 from gateway.api.admin_guard import Guard, Identity
 from gateway.api.admin_status import status_document
-from gateway.api.body import parse_json
+from gateway.api.body import SMALL_OBJECT_BYTES, read_object
 from gateway.api.errors import ApiError
 from gateway.api.event_stream import EventStream
 from gateway.api.public_routes import NO_TELEMETRY, add_errors
@@ -35,8 +35,6 @@ from providers.value import Value
 
 _CONFLICT = 409
 _MAX_NAME_CHARACTERS = 120
-_MAX_BODY_BYTES = 64 * 1024
-_BODY_TIME_S = 10.0
 _MAX_FAULT_CHARACTERS = 200
 _PATHS = (
     "the paths are /healthz, /readyz, /metrics, /status, /explain, /territories, /requests, /events, /faults, /drain, "
@@ -217,35 +215,8 @@ def _status_of(done: Reload) -> int:
     return 503 if done.retriable else 422
 
 
-async def _read_body(request: Request, most_bytes: int = _MAX_BODY_BYTES) -> dict[str, object]:
+async def _read_body(request: Request, most_bytes: int = SMALL_OBJECT_BYTES) -> dict[str, object]:
     return await read_object(request.receive, most_bytes)
-
-
-async def read_object(receive: Callable[[], Awaitable[Any]], most_bytes: int = _MAX_BODY_BYTES) -> dict[str, object]:
-    """Return the JSON object in the body; an empty one if there is no body.
-
-    FastAPI would read a body of any size, at any speed, before the access check.
-    """
-    data = b""
-    try:
-        async with asyncio.timeout(_BODY_TIME_S):
-            is_whole = False
-            while not is_whole:
-                message = await receive()
-                if message["type"] == "http.disconnect":
-                    raise ApiError("invalid_request", "the connection was closed before the body was complete")
-                data += message.get("body", b"")
-                is_whole = not message.get("more_body", False)
-                if len(data) > most_bytes:
-                    raise ApiError("request_too_large", f"the body is larger than {most_bytes // 1024} KB")
-    except TimeoutError:
-        raise ApiError("request_timeout", f"the body did not arrive within {_BODY_TIME_S:g} seconds") from None
-    value = parse_json(data) if data else {}
-    if value is None:
-        return {}
-    if not isinstance(value, dict):
-        raise ApiError("invalid_request", "the body must be a JSON object, or empty")
-    return value
 
 
 def fault_request(given: Mapping[str, object]) -> tuple[str, str]:

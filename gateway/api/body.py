@@ -28,6 +28,8 @@ MAX_BODY_BYTES = 32 * 1024 * 1024
 MAX_STREAMS = 5_000
 MOST_REQUESTS = 10_000
 BODY_TIME_S = 60.0
+SMALL_OBJECT_BYTES = 64 * 1024
+_SMALL_OBJECT_TIME_S = 10.0
 MAX_DEPTH = 64
 MAX_BESIDE_TEXTS_BYTES = 1024 * 1024
 MAX_TOKENS_BYTES = 16 * 1024 * 1024
@@ -286,6 +288,34 @@ def parse_json(body: bytes) -> object:
     value = _parsed(body)
     _check_depth(body, value)
     check_names(body, value)
+    return value
+
+
+async def read_object(receive: Receive, most_bytes: int = SMALL_OBJECT_BYTES) -> dict[str, object]:
+    """Return the JSON object in the body; an empty one if there is no body. Raises ApiError.
+
+    FastAPI would read a body of any size, at any speed, before the access check.
+    """
+    data = bytearray()
+    try:
+        async with asyncio.timeout(_SMALL_OBJECT_TIME_S):
+            is_whole = False
+            while not is_whole:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise ApiError("invalid_request", "the connection was closed before the body was complete")
+                data += message.get("body", b"")
+                is_whole = not message.get("more_body", False)
+                if len(data) > most_bytes:
+                    raise ApiError("request_too_large", f"the body is larger than {most_bytes // 1024} KB")
+    except TimeoutError:
+        message = f"the body did not arrive within {_SMALL_OBJECT_TIME_S:g} seconds"
+        raise ApiError("request_timeout", message) from None
+    value = parse_json(bytes(data)) if data else {}
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise ApiError("invalid_request", "the body must be a JSON object, or empty")
     return value
 
 

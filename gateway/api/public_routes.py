@@ -21,6 +21,7 @@ from gateway.api.dialects.google_paths import METHODS, NOT_OFFERED, VERSIONS, pa
 from gateway.api.dialects.model_lists import encode_list, encode_model, form_of
 from gateway.api.dialects.paths import CHAT_PATH, counter_at, dialect_at
 from gateway.api.errors import ApiError
+from gateway.api.mark_routes import add_mark_routes
 from gateway.api.openapi import complete_document
 from gateway.api.path_hints import INPUT_PATHS, OWN_PATHS, hint_for
 from gateway.api.raw_responses import Probe, error_response, method_not_allowed
@@ -57,6 +58,7 @@ _TAGS = (
     "disclosure",
     "receipts",
     "usage",
+    "marks",
     "health",
 )
 _MONTH = re.compile(r"\d{4}-(0[1-9]|1[0-2])")
@@ -129,6 +131,7 @@ def build_routes(
     _add_disclosure(app, service, chat.limiter)
     _add_receipts(app, service, stored.receipts, chat.limiter)
     _add_usage(app, service, stored.usage, chat.limiter)
+    add_mark_routes(app, service.decider.current)
     add_errors(app, hint_for, service.decider.current)
     _extend_document(app, service.decider.current().demo)
     return app

@@ -46,6 +46,8 @@ def _changes_in(old: ConfigVersion, new: ConfigVersion, region: Region, plan: Ch
     reasons += [f"the deployment {name}" for name in sorted(_rewritten(asked, plan))]
     if _age_member(old) != _age_member(new):
         reasons.append("location.claim.age_band")
+    if _has_marks(region) and (old.marks != new.marks or _is_among("marks", plan.keys)):
+        reasons.append("marks")
     if _exporters_of(old, region.name) != _exporters_of(new, region.name):
         reasons.append("exporters")
     if region.keeps_receipts and old.receipts_sample != new.receipts_sample:
@@ -89,6 +91,11 @@ def _age_member(config: ConfigVersion) -> str | None:
     """Return the member of claims that names the age band of a user."""
     claim = config.location.rules.of(ClaimRules)
     return claim.age_band if claim is not None else None
+
+
+def _has_marks(region: Region) -> bool:
+    """Return whether answers of the region have a signed mark."""
+    return region.texts is not None and any(locale.is_marked for locale in region.texts.locales.values())
 
 
 def _territory_of(config: ConfigVersion) -> str | None:

@@ -49,7 +49,8 @@ def _new_pair(path: Path) -> int:
             # One key of a pair is of no use, and its file would block the next try.
             file.unlink(missing_ok=True)
         raise CommandError(f"{error.filename} can't be written ({error.strerror}); no file was overwritten") from None
-    print(f"private key  {path}\n             for the signer only: GATEWAY_RECEIPT_KEY, or gateway plan --sign\n")
+    signs = "GATEWAY_RECEIPT_KEY, `marks.key`, or gateway plan --sign"
+    print(f"private key  {path}\n             for the signer only: {signs}\n")
     print(f"public key   {public.text}\n             also in {public_path}; for `admin_keys`, or to verify receipts")
     return _OK
 

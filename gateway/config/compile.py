@@ -31,6 +31,7 @@ from gateway.config.stores import compile_stores
 from gateway.config.usage import SpendingCompiler, check_prices, compile_usage
 from gateway.config.validation import Draft, Findings, provisional, validate
 from gateway.features.config import COMPILERS
+from gateway.features.marks.config import compile_marks
 from gateway.model.approval import days_at
 from gateway.model.config_version import ConfigVersion
 from gateway.model.deployment import Deployment
@@ -158,6 +159,7 @@ def _compile(draft: Draft, findings: Findings, document: Document, options: _Opt
         stores=stores if not is_rehearsal else None,
         clients_source=draft.config.clients_source,
         keys=draft.config.keys,
+        marks=compile_marks(draft, findings, document.references),
     )
     check_barriers(draft, findings, assistants, moderation)
     for check in [feature.check for feature in COMPILERS if feature.check is not None]:

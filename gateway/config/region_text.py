@@ -231,6 +231,7 @@ class _LabelTexts(Value, frozen=True):
     texts: Mapping[str, str]
     show: Show
     producer: str | None
+    is_signed: bool
     present_and_former: frozenset[str]
     repeat_s: float | None = None
     repeat_texts: Mapping[str, str] = {}
@@ -239,7 +240,7 @@ class _LabelTexts(Value, frozen=True):
         """Return the label in one locale."""
         text = best_text(self.texts, locale)
         repeat_text = best_text(self.repeat_texts, locale) if self.repeat_texts else text
-        return Label(self.name, text, self.show, self.producer, self.repeat_s, repeat_text)
+        return Label(self.name, text, self.show, self.producer, self.repeat_s, repeat_text, self.is_signed)
 
 
 class RegionTextCompiler:
@@ -355,7 +356,14 @@ class RegionTextCompiler:
         all_texts = {*known.text.values(), *known.repeat_text.values(), *texts.values(), *section.earlier}
         self._check_repeat(path, section, show, repeat_s)
         return _LabelTexts(
-            known.name, texts, show, producer, frozenset(all_texts | {*repeat_texts.values()}), repeat_s, repeat_texts
+            known.name,
+            texts,
+            show,
+            producer,
+            section.mark is not None,
+            frozenset(all_texts | {*repeat_texts.values()}),
+            repeat_s,
+            repeat_texts,
         )
 
     def _read_own(self, path: KeyPath, section: LabelSection) -> _LabelTexts | None:
@@ -369,7 +377,8 @@ class RegionTextCompiler:
         all_texts = frozenset({*section.text.values(), *section.earlier, *repeat_texts.values()})
         show = section.show or "always"
         self._check_repeat(path, section, show, section.repeat)
-        return _LabelTexts(section.name, section.text, show, None, all_texts, section.repeat, repeat_texts)
+        is_signed = section.mark is not None
+        return _LabelTexts(section.name, section.text, show, None, is_signed, all_texts, section.repeat, repeat_texts)
 
     def _check_repeat(self, path: KeyPath, section: LabelSection, show: Show, repeat_s: float | None) -> None:
         if section.repeat is not None and section.repeat < _LEAST_REPEAT_S:

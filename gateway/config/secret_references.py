@@ -187,7 +187,12 @@ def _sendable(source: str, value: str) -> Resolution:
 
 
 def _on_one_line(value: str) -> str:
-    """Return a JSON object, such as the key file of a service account, on one line. Other values are unchanged."""
+    """Return a JSON object, such as the key file of a service account, or a key in PEM on one line.
+
+    Other values are unchanged.
+    """
+    if value.startswith("-----BEGIN "):
+        return " ".join(value.split())
     if not value.lstrip().startswith("{"):
         return value
     try:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from gateway.config.feature_compiler import FeatureCompiler
 from gateway.features.duties.config import DUTIES_COMPILER
+from gateway.features.marks.config import MARKS_COMPILER
 from gateway.features.minors.config import MINORS_COMPILER
 from gateway.features.shadow.config import SHADOW_COMPILER
 
-COMPILERS: tuple[FeatureCompiler, ...] = (MINORS_COMPILER, SHADOW_COMPILER, DUTIES_COMPILER)
+COMPILERS: tuple[FeatureCompiler, ...] = (MINORS_COMPILER, SHADOW_COMPILER, DUTIES_COMPILER, MARKS_COMPILER)

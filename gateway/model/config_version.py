@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from gateway.features.duties.model import UseRules
+from gateway.features.marks.model import MarkRules
 from gateway.features.minors.model import AgeRules
 from gateway.model.approval import Approval
 from gateway.model.assistant import Assistant
@@ -292,6 +293,7 @@ class ConfigVersion:
         messages: The sentences for end users, by the reason of a refusal.
         known_fields: Request fields that look like a misspelled standard field, but that an installed adapter knows or
             a deployment passes on.
+        marks: The issuer and the keys of signed marks, or None.
         recipients: The recipients for which some deployment needs the user's consent.
         has_one_client: Whether there is at most one client, by name.
         memo: Cached results of pure functions of this version, kept and bounded by `remember`. Not part of the value.
@@ -330,6 +332,7 @@ class ConfigVersion:
     keys_stale: bool = False
     revoked_keys: frozenset[str] = frozenset()
     blocked_keys: Mapping[str, float] = field(default_factory=dict)
+    marks: MarkRules | None = None
     recipients: frozenset[str] = field(init=False)
     has_one_client: bool = field(init=False)
     memo: dict[Hashable, Any] = field(default_factory=dict, init=False, repr=False)

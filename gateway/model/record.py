@@ -224,6 +224,7 @@ class Shown(msgspec.Struct):
         charged: The cost of all calls of the request so far, with the currency. None if the client may not see it.
         usage_is_estimated: A count was missing or could not be true, so the client gets an estimate, at least in part.
         labels: The labels on the answer.
+        marked: The answer has a signed mark.
         embedding_space: The model and the length of the vectors of an answer.
         use: The time of the user and its limits, in seconds.
         is_noticed: The answer shows the label that repeats.
@@ -234,6 +235,7 @@ class Shown(msgspec.Struct):
     dropped: frozenset[str] = frozenset()
     emulated: frozenset[str] = frozenset()
     labels: tuple[str, ...] = ()
+    marked: bool = False
     embedding_space: str | None = None
     allowance: Allowance | None = None
     token_allowance: Allowance | None = None

@@ -42,6 +42,7 @@ class Label(Value, frozen=True):
         producer: The name of the service provider in the `AIGC` object. None for a label without such an object.
         repeat_s: It is shown again in a session after so long. None: it is not.
         repeat_text: Its text where it is shown again.
+        is_signed: Whether its data have a signed mark of each text.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Label(Value, frozen=True):
     producer: str | None = None
     repeat_s: float | None = None
     repeat_text: str = ""
+    is_signed: bool = False
 
     def is_due(self, *, first_turn: bool) -> bool:
         """Return whether the user has to see the text with this answer, in the answer itself or elsewhere."""
@@ -105,6 +107,7 @@ class Locale:
         later: The text before every other answer. Empty if there is none.
         noticed: That text with the one of the label that repeats, whose notice is due in the answer.
         repeated: The same with its text for repetitions.
+        is_marked: Whether a label has a signed mark.
         refusals: The message for the client, by error code.
         sentences: The operator's own sentences for the end user, by error code.
     """
@@ -118,8 +121,10 @@ class Locale:
     later: str = field(init=False)
     noticed: str = field(init=False)
     repeated: str = field(init=False)
+    is_marked: bool = field(init=False)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "is_marked", any(label.is_signed for label in self.labels))
         object.__setattr__(self, "first", "".join(label.prefix(first_turn=True) for label in self.labels))
         object.__setattr__(self, "later", "".join(label.prefix(first_turn=False) for label in self.labels))
         object.__setattr__(self, "noticed", "".join(label.noticed(is_repetition=False) for label in self.labels))

@@ -34,7 +34,8 @@ class FeatureView:
         plan_words: Yields the words of a plan about a route.
         compared: Yields the values of a route that have to be equal, or else the route has changed.
         off_without_state: Yields the event and the text of the warning that it needs a state directory.
-        explain: Yields the members that `explain` shows for a location: the name, the value and the text.
+        explain: Yields the members that `explain` shows for a location: the name, the value and the text. An empty
+            text is not shown.
         receipt: Its members of a receipt. Each is null unless the record has a note of the feature.
         receipt_recipients: Those of them that name a deployment that was sent the prompt.
     """

@@ -6,12 +6,12 @@ lost if an answer breaks off. It is never put into content for programs: JSON, t
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TypeGuard
 
 from gateway.features.duties.model import Notice
+from gateway.features.marks.policy import MarkSigner, TextHash
 from gateway.model.region_text import Label, Locale, RegionText
 from providers.chat import (
     Annotation,
@@ -43,18 +43,21 @@ class Labelling:
         due: The labels whose text the user has to see now, in the answer or elsewhere.
         prefix: The text before the text of each choice, or empty.
         notice: How the label that repeats is shown. None: it is not, or no label does.
+        signer: Signs the marks, if a label has them.
     """
 
     labels: tuple[Label, ...]
     due: frozenset[str] = frozenset()
     prefix: str = ""
     notice: Notice | None = None
+    signer: MarkSigner | None = None
     names: tuple[str, ...] = field(init=False)
     has_integrity: bool = field(init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "names", tuple(label.name for label in self.labels))
-        object.__setattr__(self, "has_integrity", any(label.producer is not None for label in self.labels))
+        has_integrity = self.signer is not None or any(label.producer is not None for label in self.labels)
+        object.__setattr__(self, "has_integrity", has_integrity)
 
 
 def is_first_turn(messages: Sequence[Message]) -> bool:
@@ -66,13 +69,16 @@ def _has_text(message: AssistantMessage) -> bool:
     return bool(text_of(message.content))
 
 
-def labelling_of(locale: Locale, request: ChatRequest, notice: Notice | None = None) -> Labelling | None:
+def labelling_of(
+    locale: Locale, request: ChatRequest, notice: Notice | None = None, signer: MarkSigner | None = None
+) -> Labelling | None:
     """Return the labelling of the answer to this request, or None if the region has no labels.
 
     Args:
         locale: The texts of the region in the language of the user.
         request: The request.
         notice: How the label that repeats is due if this is not the first answer of the conversation.
+        signer: Signs the mark of the label that has one.
     """
     if not locale.labels:
         return None
@@ -87,7 +93,7 @@ def labelling_of(locale: Locale, request: ChatRequest, notice: Notice | None = N
         due |= {label.name for label in locale.labels if label.repeat_s is not None}
         prefix = locale.noticed if notice == "text" else locale.repeated
     is_shown = request.response_format is None
-    return Labelling(locale.labels, due, prefix if is_shown else "", notice)
+    return Labelling(locale.labels, due, prefix if is_shown else "", notice, signer)
 
 
 def shows_notice(labelling: Labelling, events: Iterable[StreamEvent], *, in_content: bool) -> bool:
@@ -157,38 +163,56 @@ class Prefixer:
 
 
 class Integrity:
-    """The integrity value of an answer: the SHA-256 of the text of each choice as the client receives it."""
+    """The integrity value and the signed marks of an answer: the SHA-256 of the text of each choice as it is sent."""
 
-    def __init__(self) -> None:
-        self._hashes: dict[int, hashlib._Hash] = {}
+    def __init__(self, signer: MarkSigner | None = None) -> None:
+        self._signer = signer
+        self._hashes: dict[int, TextHash] = {}
 
     def add(self, text: str, choice: int = 0) -> None:
         """Add text of a choice."""
         if choice not in self._hashes:
-            self._hashes[choice] = hashlib.sha256()
-        self._hashes[choice].update(text.encode("utf-8", "surrogatepass"))
+            if not text:
+                return
+            self._hashes[choice] = TextHash(folds=self._signer is not None)
+        self._hashes[choice].add(text)
 
     @property
     def value(self) -> str:
         """One value for each choice with text, in order. Empty if no choice has text."""
-        return ",".join(f"sha256:{one.hexdigest()}" for _, one in sorted(self._hashes.items()))
+        return ",".join(f"sha256:{one.exact}" for _, one in sorted(self._hashes.items()))
+
+    def marks(self) -> list[str]:
+        """Return the signed mark of each choice with text, in order."""
+        if self._signer is None:
+            return []
+        return [self._signer.mark(choice, one) for choice, one in sorted(self._hashes.items())]
 
 
-def integrity_of(completion: ChatCompletion) -> str:
-    """Return the integrity value of a whole answer."""
-    integrity = Integrity()
+def integrity_of(completion: ChatCompletion, labelling: Labelling) -> Integrity | None:
+    """Return the integrity of a whole answer, or None if no label needs it."""
+    if not labelling.has_integrity:
+        return None
+    integrity = Integrity(labelling.signer)
     for choice in completion.choices:
         if text := text_of(choice.message.content):
             integrity.add(text, choice.index)
-    return integrity.value
+    return integrity
 
 
-def marks(labelling: Labelling, produce_id: str, integrity: str = "", *, in_content: bool) -> list[dict[str, object]]:
-    """Return the labels in their form for programs: the value of `x_gateway.labels`."""
+def marks(
+    labelling: Labelling, produce_id: str, integrity: Integrity | None = None, *, in_content: bool
+) -> list[dict[str, object]]:
+    """Return the labels in their form for programs: the value of `x_gateway.labels`.
+
+    `integrity`: that of the whole answer. None before its end, and if no label needs it.
+    """
     return [_mark(label, labelling, produce_id, integrity, in_content) for label in labelling.labels]
 
 
-def _mark(label: Label, labelling: Labelling, produce_id: str, integrity: str, in_content: bool) -> dict[str, object]:
+def _mark(
+    label: Label, labelling: Labelling, produce_id: str, integrity: Integrity | None, in_content: bool
+) -> dict[str, object]:
     mark: dict[str, object] = {"name": label.name, "ai_generated": True}
     if label.name in labelling.due:
         is_repeated = label.repeat_s is not None and labelling.notice == "repeated"
@@ -202,11 +226,13 @@ def _mark(label: Label, labelling: Labelling, produce_id: str, integrity: str, i
             "Label": _GENERATED,
             "ContentProducer": label.producer,
             "ProduceID": produce_id,
-            "ReservedCode1": integrity,
+            "ReservedCode1": integrity.value if integrity is not None else "",
             "ContentPropagator": label.producer,
             "PropagateID": produce_id,
             "ReservedCode2": "",
         }
+    if label.is_signed and integrity is not None:
+        mark["marks"] = integrity.marks()
     return mark
 
 

@@ -25,6 +25,7 @@ from gateway.execution.structured_output import EMULATED, HeldAnswer, Structured
 from gateway.execution.upstream_client import Answer, ConfigChanged, StillActive
 from gateway.features.duties.time_of_use import TimeOfUse
 from gateway.features.feature import WatchedChat, Watcher
+from gateway.features.marks.policy import signer_of
 from gateway.model.config_version import ConfigVersion, Region
 from gateway.model.decision import Plan, RefusalCode, Refused
 from gateway.model.deployment import Deployment
@@ -620,8 +621,11 @@ class ChatService:
     def _styled(self, turn: Turn, answer: Answer) -> Answer:
         """Decide how the answer is shown, with its labels, which are recorded."""
         exchange, own, assistant = turn.exchange, turn.own, turn.exchange.assistant
-        notice = exchange.chat_time.notice if exchange.chat_time is not None else None
-        labelling = labelling_of(exchange.locale, own, notice) if exchange.locale is not None else None
+        locale, labelling = exchange.locale, None
+        if locale is not None:
+            signer = signer_of(exchange.config, self.decider.clock) if locale.is_marked else None
+            notice = exchange.chat_time.notice if exchange.chat_time is not None else None
+            labelling = labelling_of(locale, own, notice, signer)
         if labelling is not None:
             exchange.record.shown.labels = labelling.names
         shown_model = None if assistant.reveal_model else assistant.name

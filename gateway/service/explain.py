@@ -373,7 +373,8 @@ def explain_text(request: PlainRequest) -> str:
     use = f" ({assistant.use})" if assistant.use != "chat" else ""
     lines = [f"assistant    {assistant.name}{use}", f"region       {_region_text(location)}"]
     lines += [f"intent       {assistant.intent}"] if assistant.intents else []
-    lines += [f"{member.replace('_', ' '):13}{text}" for view in VIEWS for member, _, text in view.explain(location)]
+    shown = (each for view in VIEWS for each in view.explain(location))
+    lines += [f"{member.replace('_', ' '):13}{text}" for member, _, text in shown if text]
     if preference is not None:
         reason = preference.why_not_used(_first(decision))
         lines += _wrapped("preference   ", f"{request.prefer}: {f'not used ({reason})' if reason else 'used'}")

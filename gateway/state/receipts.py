@@ -110,6 +110,7 @@ def receipt_of(record: Record, ended_at_s: float, cell: str | None, share: float
         "dropped": record.named_dropped,
         "dropped_unknown": len(shown.dropped) - len(record.named_dropped),
         "labels": list(shown.labels),
+        "marked": shown.marked,
         "profile": decided.profile,
         "intent": decided.intent,
         "preference": decided.preference.fields(by.deployment) if decided.preference is not None else None,

@@ -131,7 +131,7 @@ def _add_rare_decisions(fields: dict[str, object], record: Record) -> None:
 
 _Word = str | None
 _Source = tuple[_Word, _Word, str]
-_Shared = tuple[str, int, _Word, _Word, _Word, _Word, _Word, bool, str, tuple[str, str] | None, _Source | None]
+_Shared = tuple[str, int, _Word, _Word, _Word, _Word, _Word, bool, bool, str, tuple[str, str] | None, _Source | None]
 
 
 def _shared_values(record: Record) -> _Shared:
@@ -150,6 +150,7 @@ def _shared_values(record: Record) -> _Shared:
         by.provider,
         by.model,
         record.stream,
+        record.shown.marked,
         record.config_version,
         by.places,
         source,
@@ -158,10 +159,10 @@ def _shared_values(record: Record) -> _Shared:
 
 def _shared_fields(shared: _Shared) -> dict[str, object]:
     """Return the fields that many requests share."""
-    outcome, status, client, assistant, deployment, provider, model, stream, config_version, places, source = shared
+    outcome, status, client, assistant, deployment, provider, model, stream, marked, version, places, source = shared
     fields: dict[str, object] = {"outcome": outcome, "status": status, "client": client, "assistant": assistant}
-    fields |= {"deployment": deployment, "provider": provider, "model": model, "stream": stream}
-    fields |= version_fields(config_version)
+    fields |= {"deployment": deployment, "provider": provider, "model": model, "stream": stream, "marked": marked}
+    fields |= version_fields(version)
     if places is not None:
         fields["stores"], fields["processes"] = places
     if source is not None:

@@ -33,8 +33,11 @@ from tests.kit.configs import BASE, Config, table_of
 
 FOLDERS = sorted(path.name for path in (ROOT / "gateway/features").iterdir() if (path / "__init__.py").exists())
 BANDS = {"child": {"tools": False}}
+KEY = json.loads((ROOT / "tests/fixtures/marks/vectors.json").read_text("utf-8"))["private_key"]
+MARKS = {"issuer": "https://assistant.example.com", "key": KEY}
 # The smallest configuration that uses each feature.
 EXAMPLES: Mapping[str, Config] = {
+    "marks": BASE.merge({"marks": MARKS, "regions": {"cn": {"labels": [{"name": "eu-art50", "mark": "signed"}]}}}),
     "minors": BASE.merge({"regions": {"cn": {"age_bands": BANDS, "age_missing": "refuse"}}}),
     "shadow": BASE.merge({"assistants": {"assistant": {"shadow": {"cn": {"deployment": "qwen-cn"}}}}}),
     "duties": BASE.merge(

@@ -60,8 +60,8 @@ def authenticate(config: ConfigVersion, headers: RequestHeaders) -> Client | Non
         name.lower() in _KEY_QUERY_NAMES for name, _ in parse_qsl(headers.query, keep_blank_values=True)
     ):
         raise _key_in_url(headers.is_google)
-    if config.demo or not config.requires_key:
-        _require_this_machine(config, headers)
+    if not serves_others(config):
+        require_this_machine(config, headers)
         return None
     key = _key_of(headers)
     client = _stored_client(config, key) or config.clients.get(_hash(key))
@@ -175,7 +175,12 @@ def is_loopback_host(host: str) -> bool:
         return False
 
 
-def _require_this_machine(config: ConfigVersion, headers: RequestHeaders) -> None:
+def serves_others(config: ConfigVersion) -> bool:
+    """Return whether other machines may call. Without client keys, and in a demo, the gateway serves its own only."""
+    return config.requires_key and not config.demo
+
+
+def require_this_machine(config: ConfigVersion, headers: RequestHeaders) -> None:
     """Raise ApiError for a request from another machine: without client keys the gateway serves its own only."""
     reason, remedy = "this gateway has no client keys, so it serves its own machine only", "add `clients` to the config"
     if config.demo:
@@ -224,19 +229,23 @@ class FailedKeyLimiter:
             return authenticate(config, headers)
         except ApiError as error:
             if error.code in _WRONG_KEY and _has_key(headers):
-                self.count(_address_of(config, headers))
+                self.count(caller_address(config, headers))
             raise
 
-    def count(self, address: str, what: str = "key") -> None:
-        """Count one wrong key, or another secret (`what`), from this address; raises ApiError beyond the bound."""
+    def count(self, address: str, what: str = "key", problem: str = "") -> None:
+        """Count one wrong key, or another secret (`what`), from this address; raises ApiError beyond the bound.
+
+        `problem`: the message about something that is not a secret.
+        """
         now = self._clock()
         since, count = self._wrong.get(address, (now, 0))
         remaining_s = since + _WINDOW_S - now
         if remaining_s <= 0:
             since, count = now, 0
         elif count >= MOST_FAILED_KEYS:
-            wait = f"wait {math.ceil(remaining_s)} s or send a valid {what}"
-            message = f"too many wrong {what}s came from this address: {wait}"
+            wait = f"wait {math.ceil(remaining_s)} s"
+            message = f"too many wrong {what}s came from this address: {wait} or send a valid {what}"
+            message = f"{problem}: {wait}" if problem else message
             raise ApiError("rate_limited", message, retry_after_s=remaining_s) from None
         if address not in self._wrong and len(self._wrong) >= _MOST_ADDRESSES:
             self._forget(now)
@@ -252,7 +261,7 @@ def _has_key(headers: RequestHeaders) -> bool:
     return b"authorization" in headers.headers or not headers.headers.keys().isdisjoint(_KEY_HEADERS)
 
 
-def _address_of(config: ConfigVersion, headers: RequestHeaders) -> str:
+def caller_address(config: ConfigVersion, headers: RequestHeaders) -> str:
     """Return the client's address where a trusted edge reports it, else the peer's."""
     address = address_of(config, headers)
     return source_of(headers.peer if isinstance(address, AddressReport) else str(address))

@@ -51,22 +51,29 @@ def label_answer(
     labelling = style.labelling
     if labelling is not None:
         labelled = label_completion(completion, labelling)
-        integrity = integrity_of(labelled) if labelling.has_integrity else ""
+        integrity = integrity_of(labelled, labelling)
         in_content = labelled is not completion
         if labelling.notice is not None:
             has_text = any(text_of(choice.message.content) for choice in completion.choices)
             record.shown.is_noticed = in_content or (not labelling.prefix and has_text)
-        member["labels"] = marks(labelling, record.request_id, integrity, in_content=in_content)
+        labels = marks(labelling, record.request_id, integrity, in_content=in_content)
+        _note_marks(record, labels)
+        member["labels"] = labels
         completion = labelled
     return completion, member
+
+
+def _note_marks(record: Record, labels: list[dict[str, object]]) -> None:
+    if any(label.get("marks") for label in labels):
+        record.shown.marked = True
 
 
 class StreamLabels:
     """Adds the words of labels to a stream, and collects the value of `x_gateway` for its last event.
 
     Attributes:
-        reads_texts: Each text must pass as an event, because words may be due before it or it counts for the integrity
-            value. Then `StreamEncoder.lone_text` must return nothing.
+        reads_texts: Each text must pass as an event, because words may be due before it, or it counts for the integrity
+            value and the signed marks. Then `StreamEncoder.lone_text` must return nothing.
         is_last_batch: The events that are being encoded end a whole answer.
     """
 
@@ -77,7 +84,8 @@ class StreamLabels:
         self._labelling = labelling
         self._record = record
         self._prefixer = Prefixer(labelling.prefix) if labelling is not None else None
-        self._integrity = Integrity() if labelling is not None and labelling.has_integrity else None
+        has_integrity = labelling is not None and labelling.has_integrity
+        self._integrity = Integrity(labelling.signer) if labelling is not None and has_integrity else None
         self._has_notice = labelling is not None and labelling.notice is not None
         self._raw: list[str] = []
         self._is_cost_shown = self.is_last_batch = False
@@ -103,13 +111,15 @@ class StreamLabels:
 
     def first_member(self) -> dict[str, object] | None:
         """Return the value of `x_gateway` at the start of the stream; None if there are no labels."""
-        return {"labels": self._marks("")} if self._labelling is not None else None
+        return {"labels": self._marks(None)} if self._labelling is not None else None
 
     def last_marks(self) -> dict[str, object]:
-        """Return the labels with the integrity value of all texts so far, as a member; empty without labels."""
+        """Return the labels with the integrity value and marks of all texts so far; empty without labels."""
         if self._labelling is None:
             return {}
-        return {"labels": self._marks(self._integrity.value if self._integrity is not None else "")}
+        labels = self._marks(self._integrity)
+        _note_marks(self._record, labels)
+        return {"labels": labels}
 
     def resumed(self) -> dict[str, object]:
         """Return the deployments of a resumed answer, as a member; empty for any other answer."""
@@ -138,7 +148,7 @@ class StreamLabels:
         self._is_cost_shown = True
         return {"cost": charged}
 
-    def _marks(self, integrity: str) -> list[dict[str, object]]:
+    def _marks(self, integrity: Integrity | None) -> list[dict[str, object]]:
         if self._labelling is None or self._prefixer is None:
             return []
         return marks(self._labelling, self._record.request_id, integrity, in_content=self._prefixer.shown)

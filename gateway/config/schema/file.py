@@ -32,6 +32,7 @@ from gateway.config.schema.usage import (
     StoresSection,
     UsageSection,
 )
+from gateway.features.marks.schema import MarksSection
 from gateway.model.budget import ClientsSource, KeyRules
 from gateway.model.config_version import ClientLimitRule, LogRules, ReceiptRules
 from gateway.model.resilience import Resilience
@@ -185,6 +186,7 @@ class GatewaySection(Section):
     resilience: Resilience = Field(Resilience(), description="Attempts and timeouts of one request.")
     admin_keys: list[AdminKey] = Field([], description="The public keys that may sign a change of a protected region.")
     receipts: ReceiptRules = Field(ReceiptRules(), description="The receipts of requests.")
+    marks: MarksSection | None = Field(None, description="The signed marks of answers. Default: none.")
     log: LogRules = Field(LogRules(), description="The log lines of requests.")
 
 

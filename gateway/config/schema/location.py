@@ -130,6 +130,11 @@ class LabelSection(Section):
     earlier: list[Line] = Field(
         [], description="Its former texts. They are also removed from the history of a request."
     )
+    mark: Literal["signed"] | None = Field(
+        None,
+        description="signed: each text of an answer has a mark in `x_gateway.labels[].marks` that anybody can check. "
+        "Needs `marks`.",
+    )
     show: Show | None = Field(
         None,
         description="Where its text appears: before the text of each answer, before the first answer of a "

@@ -516,7 +516,7 @@ class PartialRequest:
 
 @pytest.fixture
 def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gateway.api.admin_routes._BODY_TIME_S", 0.01)
+    monkeypatch.setattr("gateway.api.body._SMALL_OBJECT_TIME_S", 0.01)
     monkeypatch.setattr("gateway.api.body._DRAIN_TIME_S", 0.01)
 
 

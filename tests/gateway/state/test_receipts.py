@@ -120,6 +120,7 @@ def test_receipt_names_the_deployments_and_their_places() -> None:
         "dropped": [],
         "dropped_unknown": 0,
         "labels": ["cn-gb45438"],
+        "marked": False,
         "profile": "zh-Hans-CN",
         "intent": None,
         "preference": None,

@@ -1,0 +1,61 @@
+"""Compile `marks`, and check the labels that ask for a signed mark."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from gateway.config.feature_compiler import FeatureCompiler
+from gateway.config.secret_references import Resolution, secret_at
+from gateway.config.validation import Draft, Findings
+from gateway.features.marks.model import MarkRules
+from gateway.features.marks.schema import MarksSection
+from gateway.model.config_version import ConfigVersion
+
+_MAKE = "`gateway key new --ed25519 FILE` makes one"
+
+
+def compile_marks(draft: Draft, findings: Findings, references: Mapping[str, Resolution]) -> MarkRules | None:
+    """Return the keys of signed marks, or None if there are none or they are invalid."""
+    section: MarksSection | None = draft.config.marks
+    if section is None:
+        return None
+    path, former = ("marks", "key"), tuple(section.former)
+    if len(set(former)) < len(former):
+        findings.error(("marks", "former"), "lists a key twice", "remove one")
+    resolved = secret_at(findings, path, section.key, references, "MARKS_KEY", term="private key")
+    if problem := resolved.mistake or resolved.missing:
+        findings.error(path, f"{resolved.source or 'the private key'} {problem}", resolved.hint or _MAKE)
+        return None
+    if resolved.secret is None or resolved.is_stand_in:
+        return MarkRules(section.issuer, "", former)
+    from gateway.signing import KeyUnusable, Signer  # loads a large library that is not needed without marks
+
+    try:
+        public = Signer.of_pem(resolved.secret.reveal()).public.text
+    except KeyUnusable as error:
+        findings.error(path, f"{resolved.source or 'the private key'} {error}", _MAKE)
+        return None
+    if public in former:
+        findings.error(("marks", "former"), "has the public key of `marks.key` itself", "remove it there")
+    return MarkRules(section.issuer, public, former, resolved.secret)
+
+
+def _check(draft: Draft, findings: Findings, config: ConfigVersion) -> None:
+    """Report labels whose mark no key can sign, a second one in a region, and keys that sign nothing."""
+    is_used = False
+    for region, section in draft.config.regions.items():
+        signed = [index for index, label in enumerate(section.labels) if label.mark is not None]
+        is_used = is_used or bool(signed)
+        for index in signed[1:]:
+            message = f"region {region!r} has a label with a signed mark already"
+            findings.error(("regions", region, "labels", index, "mark"), message, "remove it here: one mark is enough")
+        if signed and draft.config.marks is None and not draft.is_broken("marks"):
+            path = ("regions", region, "labels", signed[0], "mark")
+            findings.error(
+                path, "needs `marks`, which names the issuer and the key", "write marks: {issuer: …, key: …}"
+            )
+    if config.marks is not None and not is_used and not draft.is_broken("regions"):
+        findings.warn(("marks",), "signs nothing: no label has `mark: signed`", "add it to a label of a region")
+
+
+MARKS_COMPILER = FeatureCompiler(keys=("marks",), of_region=None, of_assistant=None, check=_check)

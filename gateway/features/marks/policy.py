@@ -1,0 +1,206 @@
+"""Make and check signed marks. Pure: the clock is an argument.
+
+A mark is a compact JWS (RFC 7515, EdDSA of RFC 8037) over the hashes of one text. It proves that the issuer gave out
+this text at this time, and nothing else. A text is hashed as it passes: of it, only the two states of SHA-256 are kept.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC, datetime
+from functools import cached_property
+from typing import TYPE_CHECKING, Literal
+
+from gateway.features.marks.model import MarkRules
+from gateway.model.config_version import ConfigVersion, remember
+from providers.value import Value
+
+if TYPE_CHECKING:
+    from gateway.signing import PublicKey, Signer
+
+KIND = "ai-mark+jwt"
+MOST_MARK_BYTES = 64 * 1024
+# The Unicode property White_Space (PropList.txt of Unicode 17). `str.isspace` counts four control characters more.
+_ASCII_SPACE = b"\t\n\v\f\r "
+_WIDE_SPACE = re.compile("[\x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]+")
+_MEMBERS = frozenset({"iss", "iat", "ai_generated", "choice", "sha256", "sha256_folded"})
+_PART = re.compile(r"[A-Za-z0-9_-]+")
+_HASH = re.compile(r"[0-9a-f]{64}")
+_LATEST_S = 253_402_300_799
+"""The last second that ISO 8601 can write with four digits of the year."""
+
+
+class TextHash:
+    """The SHA-256 of a text that passes in pieces, and of the same without white space if `folds`."""
+
+    __slots__ = ("_exact", "_folded")
+
+    def __init__(self, *, folds: bool) -> None:
+        self._exact = hashlib.sha256()
+        self._folded = hashlib.sha256() if folds else None
+
+    def add(self, text: str) -> None:
+        """Add the next piece. Only whole characters are in a piece, so its borders change nothing."""
+        data = text.encode("utf-8", "surrogatepass")
+        self._exact.update(data)
+        if self._folded is not None:
+            if not text.isascii():
+                data = _WIDE_SPACE.sub("", text).encode("utf-8", "surrogatepass")
+            self._folded.update(data.translate(None, _ASCII_SPACE))
+
+    @property
+    def exact(self) -> str:
+        """The hash of the text, in hex."""
+        return self._exact.hexdigest()
+
+    @property
+    def folded(self) -> str:
+        """The hash without any character of the Unicode property White_Space, in hex. Empty if it is not computed."""
+        return self._folded.hexdigest() if self._folded is not None else ""
+
+
+class MarkSigner:
+    """Signs the marks of one config version. The private key is read with the first mark."""
+
+    def __init__(self, rules: MarkRules, clock: Callable[[], float]) -> None:
+        self._rules = rules
+        self._clock = clock
+
+    @cached_property
+    def _signer(self) -> Signer:
+        from gateway.signing import Signer  # loads a large library that is not needed without marks
+
+        if self._rules.key is None:
+            raise RuntimeError("a config whose secrets were not read cannot sign")
+        return Signer.of_pem(self._rules.key.reveal())
+
+    def mark(self, choice: int, text: TextHash) -> str:
+        """Return the mark of a choice's whole text."""
+        payload: dict[str, object] = {
+            "iss": self._rules.issuer,
+            "iat": int(self._clock()),
+            "ai_generated": True,
+            "choice": choice,
+            "sha256": text.exact,
+            "sha256_folded": text.folded,
+        }
+        return self._signer.sign(KIND, payload)
+
+
+def signer_of(config: ConfigVersion, clock: Callable[[], float]) -> MarkSigner | None:
+    """Return the signer of the marks of a config version, or None if it has none."""
+    rules = config.marks
+    return remember(config, ("mark_signer",), lambda: MarkSigner(rules, clock)) if rules is not None else None
+
+
+def key_set(keys: Iterable[str]) -> dict[str, object]:
+    """Return public keys (`ed25519:BASE64`) as a JSON Web Key Set (RFC 7517, RFC 8037)."""
+    from gateway.signing import PublicKey
+
+    return {
+        "keys": [
+            {"kty": "OKP", "crv": "Ed25519", "x": key.x, "kid": key.id, "use": "sig", "alg": "EdDSA"}
+            for key in map(PublicKey.parse, dict.fromkeys(keys))
+        ]
+    }
+
+
+class MarkCheck(Value, frozen=True):
+    """The result of a check of a mark. All that the signature does not prove is None.
+
+    Attributes:
+        signature: `unknown_key` if the mark names no published key.
+        text: Whether the text is the signed one, or differs in white space only.
+        issued_at_s: Unix time.
+    """
+
+    signature: Literal["valid", "invalid", "unknown_key"]
+    text: Literal["same", "same_folded", "different"] | None = None
+    issuer: str | None = None
+    issued_at_s: int | None = None
+
+    @property
+    def is_proven(self) -> bool:
+        """Whether the issuer gave out this text, except for its white space."""
+        return self.signature == "valid" and self.text in ("same", "same_folded")
+
+    def document(self) -> dict[str, object]:
+        """Return the result as JSON data."""
+        at = None if self.issued_at_s is None else datetime.fromtimestamp(self.issued_at_s, UTC)
+        return {
+            "object": "mark.verification",
+            "signature": self.signature,
+            "text": self.text,
+            "issuer": self.issuer,
+            "issued_at": f"{at:%Y-%m-%dT%H:%M:%SZ}" if at is not None else None,
+        }
+
+
+_INVALID = MarkCheck("invalid")
+
+
+def check_mark(mark: str, text: str, issuer: str, keys: Iterable[PublicKey]) -> MarkCheck:
+    """Return what the mark proves about the text. Only these keys count, never one that the mark brings along."""
+    parts = mark.split(".")
+    if len(mark) > MOST_MARK_BYTES or len(parts) != 3:
+        return _INVALID
+    data = [_decoded(part) for part in parts]
+    head, payload, signature = _object(data[0]), _object(data[1]), data[2]
+    if head is None or payload is None or signature is None or head.keys() != {"alg", "kid", "typ"}:
+        return _INVALID
+    if (head["alg"], head["typ"]) != ("EdDSA", KIND) or not isinstance(head["kid"], str):
+        return _INVALID
+    key = next((one for one in keys if one.id == head["kid"]), None)
+    if key is None:
+        return MarkCheck("unknown_key")
+    if not key.verifies(signature, f"{parts[0]}.{parts[1]}".encode()) or not _is_payload(payload, issuer):
+        return _INVALID
+    found = TextHash(folds=True)
+    found.add(text)
+    same: Literal["same", "same_folded", "different"] = "different"
+    if found.exact == payload["sha256"]:
+        same = "same"
+    elif found.folded == payload["sha256_folded"]:
+        same = "same_folded"
+    issued_at_s = payload["iat"]
+    return MarkCheck("valid", same, issuer, issued_at_s if isinstance(issued_at_s, int) else None)
+
+
+def _is_payload(payload: Mapping[str, object], issuer: str) -> bool:
+    """Return whether these are the members of a mark of this issuer. In Python, True is an int."""
+    numbers = [payload.get("iat"), payload.get("choice")]
+    hashes = [payload.get("sha256"), payload.get("sha256_folded")]
+    return (
+        payload.keys() == _MEMBERS
+        and payload["iss"] == issuer
+        and payload["ai_generated"] is True
+        and all(type(number) is int and 0 <= number <= _LATEST_S for number in numbers)
+        and all(isinstance(one, str) and _HASH.fullmatch(one) for one in hashes)
+    )
+
+
+def _decoded(part: str) -> bytes | None:
+    """Return the bytes of base64url without padding, or None if it is another text, or another form of these bytes."""
+    if _PART.fullmatch(part) is None or len(part) % 4 == 1:
+        return None
+    data = base64.urlsafe_b64decode(part + "=" * (-len(part) % 4))
+    return data if base64.urlsafe_b64encode(data).rstrip(b"=").decode() == part else None
+
+
+def _object(data: bytes | None) -> dict[str, object] | None:
+    try:
+        value = json.loads(data or b"", object_pairs_hook=_unique)
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def _unique(members: list[tuple[str, object]]) -> dict[str, object]:
+    values = dict(members)
+    if len(values) < len(members):
+        raise ValueError("a member is written twice")
+    return values
