@@ -163,8 +163,9 @@ class ChatEndpoint:
             record.total_s = time.monotonic() - started_at
             self.in_flight -= 1
             self._observe(record)
-            # The client left before it got what counts, or while it did.
-            await exchange.count_duties()
+            if record.duties:
+                # The client left before it got what counts, or while it did.
+                await exchange.count_duties()
 
     async def count_tokens(self, scope: Any, receive: Receive, send: Send, dialect: CountingDialect) -> None:
         """Answer how many tokens a prompt has: as a server of one's own counts, or by an estimate."""

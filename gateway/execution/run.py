@@ -92,7 +92,7 @@ class RunContext(msgspec.Struct):
         asker: The asker, for whom failures of the request show something.
         awaited: The step that is being asked, if no other one can answer: it is waited for until the end.
         least_context: About how many tokens the prompt has. A step with a smaller context is skipped. 0: none is.
-        conversation: The conversation of the client's chat. None: the calls belong to none.
+        conversation: The conversation of the client's chat, where a cache of a provider needs it.
         sticky: The sticky key of the conversation, by which it keeps a key of a deployment that has several. None: the
             keys are used in turn.
         attempts_before: How many attempts the steps on the other side of a barrier had. They have their own limit.

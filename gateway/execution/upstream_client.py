@@ -143,7 +143,7 @@ class AttemptOptions(msgspec.Struct):
         bounds: The times that the configuration gives a deployment.
         anew: It is sent on a new connection, because a kept one has ended under it.
         changed: Set when it is written: see `Answer`.
-        conversation: The conversation of the client's chat. None: it is another call.
+        conversation: The conversation of the client's chat, where a cache of a provider needs it.
     """
 
     request: ServedRequest
@@ -383,8 +383,7 @@ class UpstreamClient:
                 chat = with_supported_choice(chat, deployment.capabilities)
             if type(chat.messages) is not Texts:
                 chat = with_files_as_text(chat, deployment.capabilities)
-            has_session = conversation is not None and conversation.session is not None
-            if has_session or CACHE_KEY in request.extra or deployment.shapes_caches:
+            if conversation is not None or CACHE_KEY in request.extra:
                 chat = for_caches(chat, request, deployment, conversation)
             if deployment.pseudonym_key is not None:
                 chat = pseudonymous(chat, deployment.provider, deployment.pseudonym_key, deployment.target.passthrough)

@@ -176,11 +176,6 @@ class Deployment:
         object.__setattr__(self, "proxy_origin", self.proxy.origin if self.proxy is not None and has_proxy else "")
 
     @property
-    def shapes_caches(self) -> bool:
-        """Whether the gateway adds something for its cache to each chat."""
-        return self.cache_isolation is not None or self.cache == "auto"
-
-    @property
     def knows_cache_key(self) -> bool:
         """Whether its provider has the field `prompt_cache_key`, or the operator passes it on."""
         return CACHE_KEY in self.capabilities.parameters or CACHE_KEY in self.target.passthrough

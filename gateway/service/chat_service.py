@@ -58,7 +58,7 @@ from providers.embeddings import EmbeddingAnswer, EmbeddingRequest
 from providers.failures import Failure, FailureKind
 from providers.formats.fitting import changes_for
 from providers.matching.capability_matching import without_parameters
-from providers.matching.requirements import requirements_of
+from providers.matching.requirements import CACHE_KEY, requirements_of
 from providers.reading.json_object import emulated_fields
 from providers.value import change
 
@@ -540,12 +540,16 @@ class ChatService:
         still_allowed = StillActive(self.decider.current, config, plan.region, self.decider.clock)
         context = RunContext(config.resilience, exchange.deadline, record, still_allowed)
         context.asker = exchange.asker
-        if isinstance(exchange.request, ChatRequest):
-            context.conversation = self.decider.conversation(exchange, plan.region)
+        request, has_key = exchange.request, False
+        if isinstance(request, ChatRequest):
+            has_key = exchange.caller.session is not None or CACHE_KEY in request.extra
             for step in plan.steps:
-                if len(step.deployment.credentials) > 1:
-                    context.sticky = sticky_conversation(exchange, exchange.request)
-                    break
+                deployment = step.deployment
+                has_key = has_key or deployment.cache == "auto" or deployment.cache_isolation is not None
+                if len(deployment.credentials) > 1 and context.sticky is None:
+                    context.sticky = sticky_conversation(exchange, request)
+        if has_key:
+            context.conversation = self.decider.conversation(exchange, plan.region)
         if self.executor.accounting is not None:
             context.usage = self.executor.accounting.request(config, exchange.caller.client, exchange.user, record)
         return context
