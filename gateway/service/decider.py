@@ -176,6 +176,9 @@ class Decider:
         else:
             assistant = assistant.for_use(use_of(request))
         exchange.assistant, exchange.reveal_model = assistant, assistant.reveal_model
+        if location.region is not None and location.region.is_gated:
+            # A refusal at the gate counts for the assistant, in the log and in the report of duties.
+            exchange.record.decided = change(exchange.record.decided, assistant=assistant.name)
 
     def _prepare_chat(self, exchange: Exchange, assistant: Assistant, request: ChatRequest) -> Assistant:
         """Apply the rules for minors, the intent and the choice of the user; return the assistant of the intent."""

@@ -1,0 +1,70 @@
+"""Duties are counted in a real gateway: each once, before the last byte, and they survive its workers and itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from gateway.usage.installation import duty_sums
+from tests.kit.chat_http import CHAT, body
+from tests.kit.metered_gateway import client_of, of_client, serving
+
+pytestmark = pytest.mark.slow("starts gateways")
+NOTICE = {"name": "house", "text": {"en": "I am an AI."}, "show": "first_turn", "repeat": "3h"}
+REGION = {
+    "territories": ["*"],
+    "boundary": ["*"],
+    "use": {"timezone": "America/Los_Angeles"},
+    "labels": [NOTICE],
+    "age_bands": {"child": {"use": {"session": "1h"}}, "adult": {}},
+    "age_missing": "child",
+}
+
+
+def counted(folder: Path) -> dict[str, int]:
+    sums: dict[str, int] = {}
+    for key, number in duty_sums(None, folder / "state", ("2000-01", "2999-12")).items():
+        assert (key.region, key.assistant, key.age_band) == ("default", "assistant", "child")
+        sums[key.kind] = sums.get(key.kind, 0) + number
+    return sums
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_counts_are_exact_when_the_gateway_is_killed(tmp_path: Path, workers: int) -> None:
+    """Two devices, whole answers and streams, an answer within the session, and users that no signal names."""
+    patches: tuple[Any, ...] = ({"regions": {"default": REGION}}, of_client(may_assert=["user"]))
+    with serving(tmp_path, "ok", *patches, workers=workers) as (gateway, _):
+        with client_of(gateway) as client:
+
+            def ask(user: str | None, **more: Any) -> httpx.Response:
+                headers = {"x-gateway-user": user} if user is not None else {}
+                return client.post(CHAT, json=body(**more), headers=headers)
+
+            for number in range(3):
+                assert "I am an AI." in ask(f"user-{number}").text
+                assert "I am an AI." not in ask(f"user-{number}", messages=_going_on()).text
+                assert "I am an AI." in ask(f"streams-{number}", stream=True).text
+                refused = ask(None, stream=number == 1)
+                assert (refused.status_code, refused.json()["error"]["age"]["rule"]) == (403, "user_unknown")
+            # At once: each answer has reached its client.
+            gateway.process.kill()
+            gateway.process.wait(60)
+        assert counted(tmp_path) == {"notice": 6, "use_unknown": 3}
+    with serving(tmp_path, "ok", *patches) as (gateway, _), client_of(gateway) as client:
+        assert client.post(CHAT, json=body(), headers={"x-gateway-user": "another"}).status_code == 200
+        assert counted(tmp_path) == {"notice": 7, "use_unknown": 3}
+        metrics = httpx.get(f"{gateway.admin_url}/metrics", trust_env=False).text
+        assert 'gateway_duties_total{kind="notice",region="default"} 1.0' in metrics
+        assert gateway.stop() == 0
+    assert counted(tmp_path) == {"notice": 7, "use_unknown": 3}
+
+
+def _going_on() -> list[dict[str, str]]:
+    return [
+        {"role": "user", "content": "Hello!"},
+        {"role": "assistant", "content": "I am an AI.\n\nHello."},
+        {"role": "user", "content": "And now?"},
+    ]
