@@ -28,6 +28,7 @@ __all__ = [
     "CountsTokens",
     "EmulatesFeatures",
     "EndsBehindStop",
+    "HasModelsElsewhere",
     "KnownElsewhere",
     "KnowsBasePath",
     "KnowsModels",
@@ -77,6 +78,8 @@ class Target:
         facts: The facts of the model.
         pins: Top-level body fields that the site requires. Write them last, so that no request can change them.
         passthrough: Names of unknown request fields that the operator allows to be sent.
+        counts: Whether the server counts the tokens of a prompt (see `CountsTokens`), by the facts of its site or by
+            the operator. None: neither states it.
     """
 
     model: str
@@ -84,6 +87,7 @@ class Target:
     facts: ModelFacts
     pins: Mapping[str, object] = field(default_factory=dict)
     passthrough: frozenset[str] = frozenset()
+    counts: bool | None = None
 
 
 class StreamParser(Protocol):
@@ -116,8 +120,8 @@ class Adapter(Protocol):
     """A provider's wire format, as pure functions.
 
     Members are read-only, so that a frozen dataclass satisfies the protocol. Optional members have protocols of their
-    own: `KnowsModels`, `KnowsOffers`, `KnowsBasePath`, `KnownElsewhere`, `TakesHeaders`, `AsksForUsage`,
-    `EmulatesFeatures` and `EndsBehindStop`.
+    own: `KnowsModels`, `KnowsOffers`, `KnowsBasePath`, `KnownElsewhere`, `HasModelsElsewhere`, `TakesHeaders`,
+    `AsksForUsage`, `EmulatesFeatures`, `EndsBehindStop` and `CountsTokens`.
     """
 
     @property
@@ -204,6 +208,16 @@ class KnownElsewhere(Protocol):
 
 
 @runtime_checkable
+class HasModelsElsewhere(Protocol):
+    """An optional member of an adapter whose vendor serves some models in the wire format of another adapter."""
+
+    @property
+    def models_elsewhere(self) -> Mapping[str, str]:
+        """The provider to name in place of this one, by a glob pattern of models in lower case."""
+        ...
+
+
+@runtime_checkable
 class KnowsBasePath(Protocol):
     """An optional member of an adapter: the path of the vendor's API at an endpoint that is written without a path."""
 
@@ -283,7 +297,10 @@ class CountsTokens(Protocol):
     """An optional member of an adapter whose servers count the tokens of a prompt with the model's own tokenizer."""
 
     def count_request(self, request: ChatRequest, target: Target) -> WireRequest | None:
-        """Return the request for the count, which the answer has as `count` or `input_tokens`; None: there is none."""
+        """Return the request for the count, which the answer has as `count` or `input_tokens`; None: there is none.
+
+        It goes to the origin and the location of the chat: its path begins as that of `build_request` does.
+        """
         ...
 
 

@@ -111,6 +111,8 @@ class Site:
         pins: Body fields that are written last into every request.
         api_key_env: The environment variable that usually holds the key for this site.
         citation: The page that states these facts, a quotation, and the day on which it was read.
+        counts: The evidence that this site counts the tokens of a prompt, where not every site of the provider does.
+            None: there is none.
     """
 
     name: str
@@ -126,6 +128,7 @@ class Site:
     pins: Mapping[str, object] = field(default_factory=dict)
     api_key_env: str = ""
     citation: Citation = NO_CITATION
+    counts: Citation | None = None
 
     def residency_of(self, model: str) -> Residency:
         """Return where the content of a model is stored and processed.

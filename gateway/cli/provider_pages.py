@@ -65,6 +65,8 @@ def _source_rows(adapter: Adapter) -> Iterator[tuple[str, ...]]:
         for scope in site.scopes:
             if scope.citation is not None:
                 facts.setdefault(_cited(scope.citation), []).append(f"{_codes(scope.models)} at `{site.name}`")
+        if site.counts is not None:
+            facts.setdefault(_cited(site.counts), []).append(f"tokens are counted at `{site.name}`")
         if site.availability.citation is not None:
             lists[site.availability.listed_as] = site.availability.citation
     for name, citation in lists.items():

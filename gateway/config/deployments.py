@@ -14,7 +14,14 @@ from gateway.config.credentials import CredentialReader
 from gateway.config.endpoints import SIMULATOR, Endpoint, Endpoints
 from gateway.config.field_types import names_in
 from gateway.config.links import Links
-from gateway.config.operator_catalogue import OwnCatalogue, OwnModelSection, meant_provider, provider_hint, warn_of_fees
+from gateway.config.operator_catalogue import (
+    OwnCatalogue,
+    OwnModelSection,
+    meant_provider,
+    provider_hint,
+    provider_of_model,
+    warn_of_fees,
+)
 from gateway.config.problems import KeyPath, choice_hint, nearest, nearest_names, quoted
 from gateway.config.schema.routing import ConcurrencySection, DeploymentSection
 from gateway.config.territories import listed, read_territories
@@ -27,6 +34,7 @@ from providers.adapter import (
     Adapter,
     AsksForUsage,
     Capabilities,
+    CountsTokens,
     EmulatesFeatures,
     KnowsOffers,
     Target,
@@ -34,6 +42,7 @@ from providers.adapter import (
 )
 from providers.catalogue.models import UNKNOWN_MODEL, ModelFacts, model_facts
 from providers.catalogue.prices import Offers, Price, Retirement
+from providers.chat import ChatRequest, UserMessage
 from providers.matching.capability_matching import parameters_of
 from providers.matching.requirements import CACHE_CONTROL, CACHE_SALT, FEATURES, IDENTITY, moves_data
 from providers.openai_json.decode_request import CANONICAL_FIELDS
@@ -185,6 +194,7 @@ class DeploymentCompiler:
         site = endpoint.facts
         allowed = site.allows if site is not None else frozenset[str]()
         way = self.links.way(path, section, endpoint)
+        counts = self._counts(path, section, adapter, endpoint)
         return Deployment(
             name=name,
             provider=section.provider,
@@ -198,6 +208,7 @@ class DeploymentCompiler:
                 facts=parts.facts,
                 pins=site.pins if site is not None else {},
                 passthrough=self._shared(self._passthrough(path, section, endpoint, allowed)),
+                counts=counts,
             ),
             residency=self._shared(way.residency),
             available=self._shared(self._available(path, section, site)),
@@ -228,6 +239,7 @@ class DeploymentCompiler:
             tls=way.tls,
             proxy=way.proxy,
             link=way.link,
+            counts=counts,
             price=self._shared(own.prices_after(known_price)),
             retirement=own.retirement_of(section.model, vendor.retirement(section.model)),
         )
@@ -257,6 +269,7 @@ class DeploymentCompiler:
             section = section.model_copy(
                 update={"provider": meant_provider(section.provider, registry) or section.provider}
             )
+        section = self._with_provider_of_model(name, section)
         adapter = registry.adapters.get(section.provider)
         if adapter is None:
             return section
@@ -269,6 +282,15 @@ class DeploymentCompiler:
         if meant:
             self.endpoints.read(name, section, adapter)  # for its errors
         return section.model_copy(update=meant) if meant else section
+
+    def _with_provider_of_model(self, name: str, section: DeploymentSection) -> DeploymentSection:
+        """Report a model that its vendor serves in the wire format of another provider; return the section with it."""
+        other = provider_of_model(section.provider, section.model, self.endpoints.registry)
+        if other == section.provider:
+            return section
+        message = f"{section.provider} has no model {quoted(section.model)}: it is a model of {other}"
+        self.findings.error(("deployments", name, "provider"), message, f"write `provider: {other}`")
+        return section.model_copy(update={"provider": other})
 
     def _parts(self, path: KeyPath, name: str, section: DeploymentSection) -> _Parts | None:
         """Return the parts of a deployment, or None after all their errors have been reported."""
@@ -352,6 +374,19 @@ class DeploymentCompiler:
             context_tokens=facts.context_tokens or adapter.capabilities.context_tokens,
             limits_thinking=adapter.capabilities.limits_thinking,
         )
+
+    def _counts(self, path: KeyPath, section: DeploymentSection, adapter: Adapter, endpoint: Endpoint) -> bool | None:
+        """Return whether the server counts tokens, as the catalogue or the operator states. None: neither does."""
+        stated, path = section.counts, (*path, "counts")
+        if endpoint.facts is not None:
+            if stated is not None:
+                message = f"whether {endpoint.site} counts tokens is a known fact"
+                self.findings.error(path, message, "remove it; the facts of the site are used")
+            return True if endpoint.facts.counts is not None else None
+        if stated and not _can_count(adapter, section.model, endpoint):
+            message = f"{section.provider} has no request that counts tokens"
+            self.findings.error(path, message, "remove it; the gateway estimates the tokens of a prompt")
+        return stated
 
     def _available(self, path: KeyPath, section: DeploymentSection, site: Site | None) -> Places:
         """Return the territories whose users it may answer.
@@ -475,6 +510,13 @@ def warn_of_unknown_model(findings: Findings, path: KeyPath, provider: str, mode
     near = nearest_names(model, names)
     question = f"did you mean {' or '.join(map(quoted, near))}?" if near else "check its name."
     findings.warn(path, message, f"{question} If the name is right, add it to your own `catalogue`")
+
+
+def _can_count(adapter: Adapter, model: str, endpoint: Endpoint) -> bool:
+    """Return whether the wire format has a request that counts the tokens of a prompt."""
+    target = Target(model, endpoint.base_path, UNKNOWN_MODEL, counts=True)
+    probe = ChatRequest(model, (UserMessage("Hello"),))
+    return isinstance(adapter, CountsTokens) and adapter.count_request(probe, target) is not None
 
 
 def _without(places: Places, never: frozenset[str]) -> Places:

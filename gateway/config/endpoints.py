@@ -15,7 +15,7 @@ from gateway.config.schema.routing import DeploymentSection
 from gateway.config.service_permits import is_this_machine
 from gateway.config.territories import read_territories
 from gateway.config.validation import Findings
-from providers.adapter import Adapter, KnowsBasePath
+from providers.adapter import Adapter, HasModelsElsewhere, KnowsBasePath
 from providers.catalogue.sites import vendor_domain
 from providers.registry import Registry
 from providers.sites import PROJECT, OriginError, Residency, Site, parse_origin
@@ -243,7 +243,10 @@ class Endpoints:
 
     def _find_owner(self, provider: str, origin: str) -> Site | None:
         adapters = self.registry.adapters
-        for name in sorted(adapters, key=lambda name: (name != provider, name)):
+        # A provider for some models at the hosts of another one comes after it: a URL alone names no model.
+        some = [one.models_elsewhere for one in adapters.values() if isinstance(one, HasModelsElsewhere)]
+        of_some = {name for elsewhere in some for name in elsewhere.values()}
+        for name in sorted(adapters, key=lambda name: (name != provider, name in of_some, name)):
             owned = [site for site in adapters[name].sites.values() if site.owns(origin)]
             if owned:
                 # Several sites may share a host and differ in what they pin. A URL means the one with the weakest

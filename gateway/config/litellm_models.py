@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from gateway.config.litellm_files import LOGIN, Gap, SourceReading, Unique
-from gateway.config.operator_catalogue import is_name_of, meant_provider
+from gateway.config.operator_catalogue import is_name_of, meant_provider, provider_of_model
 from gateway.config.problems import KeyPath
 from gateway.config.service_permits import is_this_machine
 from providers.adapter import Adapter, KnowsOffers
@@ -199,6 +199,8 @@ class ModelReader:
     def _provider(self, prefix: str, model: str | None, paths: dict[str, KeyPath]) -> str | None:
         """Return the provider of the gateway. A server of one's own speaks OpenAI's API if LiteLLM uses it so."""
         provider = self._known(prefix)
+        if provider is not None and model is not None:
+            provider = provider_of_model(provider, model, self.registry)
         url = next((self.reading.at(*paths[key]) for key in _URLS if key in paths), None)
         if not isinstance(url, str):
             return provider

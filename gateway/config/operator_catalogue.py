@@ -18,7 +18,7 @@ from gateway.config.validation import Findings
 from gateway.config.yaml_document import Source
 from gateway.model.section import UnitError
 from gateway.model.units import Day, Line
-from providers.adapter import STREAM_OPTIONS, Adapter, AsksForUsage, KnownElsewhere, known_models
+from providers.adapter import STREAM_OPTIONS, Adapter, AsksForUsage, HasModelsElsewhere, KnownElsewhere, known_models
 from providers.catalogue.models import ModelFacts
 from providers.catalogue.names import plain_name
 from providers.catalogue.prices import NO_CURRENCY, Price, Rates, Retirement, free_price, micros_of, price_series
@@ -210,6 +210,13 @@ def meant_provider(word: str, registry: Registry) -> str | None:
 def is_name_of(word: str, provider: str, registry: Registry) -> bool:
     """Return whether the word is a name of the provider, here or elsewhere."""
     return _provider_named(word, registry) == provider
+
+
+def provider_of_model(provider: str, model: str, registry: Registry) -> str:
+    """Return the provider in whose wire format the vendor serves the model: the same one, for most models."""
+    adapter: object = registry.adapters.get(provider)
+    patterns = adapter.models_elsewhere.items() if isinstance(adapter, HasModelsElsewhere) else ()
+    return next((other for pattern, other in patterns if fnmatchcase(model.lower(), pattern)), provider)
 
 
 def _provider_named(word: str, registry: Registry) -> str | None:

@@ -70,6 +70,7 @@ _REMEDIES = {
 
 _COUNT_S = 2.0
 """Time for a count of tokens, which an estimate replaces."""
+_NOT_FOUND = 404
 _NEEDED = ("model", "messages", "max_tokens", "stream")
 _LEFT_OUT_S = 3600.0
 
@@ -184,6 +185,7 @@ class UpstreamClient:
         self._clock = clock
         self._refused: dict[tuple[str, str], dict[str, float]] = {}
         self._streams_only: dict[tuple[str, str], float] = {}
+        self._without_count: dict[tuple[str, str], float] = {}
 
     def send(
         self,
@@ -282,6 +284,8 @@ class UpstreamClient:
         deployment = step.deployment
         if not isinstance(deployment.adapter, CountsTokens):
             return None
+        if self._clock() < self._without_count.get(_server_of(deployment), 0.0):
+            return None
         try:
             sent, _ = self._write(step, chat)
             wire = deployment.adapter.count_request(sent, deployment.target) if sent is not None else None
@@ -298,9 +302,12 @@ class UpstreamClient:
             async with asyncio.timeout(_COUNT_S):
                 response = await self._transport.send(request)
                 try:
-                    body = as_map(loads((await response.read_whole()).body))
+                    whole = await response.read_whole()
                 finally:
                     await response.close()
+            if whole.status == _NOT_FOUND:
+                self._without_count[_server_of(deployment)] = self._clock() + _LEFT_OUT_S
+            body = as_map(loads(whole.body))
             tokens = read_count(body, "count") or read_count(body, "input_tokens")
         except (ProviderFailed, TimeoutError, JsonError, Withdrawn):
             tokens = 0

@@ -125,6 +125,7 @@ class Deployment:
         link: How connections are made, with the content of these files and the credentials of the proxy. None:
             directly, with the public authorities; or secrets are not resolved.
         proxy_origin: The origin of the proxy, or empty.
+        counts: See `Target.counts`.
     """
 
     name: str
@@ -165,6 +166,7 @@ class Deployment:
     tls: TlsFiles | None = None
     proxy: Proxy | None = None
     link: Link | None = field(default=None, repr=False)
+    counts: bool | None = None
     places: tuple[str, str] = field(init=False, repr=False)
     asked_at: tuple[str, str, str] = field(init=False, repr=False)
     proxy_origin: str = field(init=False, repr=False)

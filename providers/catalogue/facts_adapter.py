@@ -8,7 +8,7 @@ from typing import ClassVar
 from providers.catalogue import FactsFile
 from providers.catalogue.headers import FixedHeader, load_headers
 from providers.catalogue.models import ModelFacts, load_models
-from providers.catalogue.names import load_names
+from providers.catalogue.names import load_elsewhere, load_names
 from providers.catalogue.prices import Offers, load_offers
 from providers.catalogue.sites import load_sites
 from providers.catalogue.takes import Takes, load_takes
@@ -64,3 +64,8 @@ class FactsAdapter:
     def known_as(self) -> tuple[str, ...]:
         """The other names of the provider in the facts file. See `KnownElsewhere`."""
         return load_names(self.facts)
+
+    @property
+    def models_elsewhere(self) -> Mapping[str, str]:
+        """The providers of models in another wire format, in the facts file. See `HasModelsElsewhere`."""
+        return load_elsewhere(self.facts)

@@ -9,7 +9,7 @@ from typing import Any
 
 from providers.catalogue import FactsFile
 from providers.catalogue.toml_schema import NUMBER, TABLE, TEXT, TEXTS, WHOLE, Shape, check_table, check_tables
-from providers.value import Value
+from providers.value import Value, replace
 
 __all__ = ["UNKNOWN_MODEL", "ModelFacts", "load_models", "model_facts", "models_of"]
 _SHAPES: Mapping[str, Shape] = {
@@ -56,10 +56,19 @@ UNKNOWN_MODEL = ModelFacts(features=frozenset({"tools"}), known=False)
 def load_models(facts: FactsFile) -> Mapping[str, ModelFacts]:
     """Return the models of a provider's facts file, by name or glob pattern.
 
-    A file may refer to the models of another one: `models_of = "gemini"`, or `"package:name"` in another package.
+    A file may refer to the models of another one: `models_of = "gemini"`, or `"package:name"` in another package. Then
+    `models_lack` lists features that they do not have here, and `version_sign` is what separates a name from a version
+    that it may end in here.
     """
     data: Any = facts.read()
-    return load_models(facts.other(data["models_of"])) if "models_of" in data else models_of(data)
+    if "models_of" not in data:
+        return models_of(data)
+    models = load_models(facts.other(data["models_of"]))
+    if lacks := frozenset(data.get("models_lack", ())):
+        models = {name: replace(known, features=known.features - lacks) for name, known in models.items()}
+    if sign := data.get("version_sign"):
+        models = {**models, **{f"{name}{sign}*": known for name, known in models.items() if not name.endswith("*")}}
+    return models
 
 
 def models_of(data: Any) -> Mapping[str, ModelFacts]:

@@ -11,9 +11,9 @@ from functools import cache
 from typing import Any
 
 from providers.catalogue import CatalogueError, FactsFile
-from providers.catalogue.toml_schema import TEXTS
+from providers.catalogue.toml_schema import TEXT, TEXTS, check_tables
 
-__all__ = ["load_names", "names_of", "plain_name"]
+__all__ = ["load_elsewhere", "load_names", "names_of", "plain_name"]
 
 
 @cache
@@ -28,6 +28,12 @@ def names_of(data: Mapping[str, Any]) -> tuple[str, ...]:
     if not TEXTS.fits(names) or not isinstance(names, Iterable) or not all(map(plain_name, names)):
         raise CatalogueError(f"known_as: must be {TEXTS.words}, each with a letter or a digit")
     return tuple(names)
+
+
+@cache
+def load_elsewhere(facts: FactsFile) -> Mapping[str, str]:
+    """Return the provider of models that the vendor serves in another wire format, by pattern (`models_elsewhere`)."""
+    return check_tables("models_elsewhere", facts.read().get("models_elsewhere", {}), TEXT)
 
 
 def plain_name(name: str) -> str:

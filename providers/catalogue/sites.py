@@ -31,7 +31,7 @@ _LISTED = Shape(
 _SHAPES: Mapping[str, Shape] = {
     **{"origin": TEXT, "base_path": TEXT, "hosts": TEXTS, "stores": TEXTS, "processes": TEXTS, "scopes": TABLES},
     **{"available": _LISTED, "never": TEXTS, "except": TEXTS, "requires": TEXTS, "allows": TEXTS, "pins": TABLE},
-    **{"api_key_env": TEXT},
+    **{"api_key_env": TEXT, "counts": Shape("true", lambda value: value is True), "counts_source": TEXT},
     **CITATION_KEYS,
 }
 _SCOPE: Mapping[str, Shape] = {"models": TEXTS, "stores": TEXTS, "processes": TEXTS, **CITATION_KEYS}
@@ -93,7 +93,15 @@ def _site(path: str, name: str, table: Any, sources: Sources) -> Site:
         pins=table.get("pins", {}),
         api_key_env=table.get("api_key_env", ""),
         citation=sources.cite(path, table),
+        counts=_counts(path, table, sources),
     )
+
+
+def _counts(path: str, table: Any, sources: Sources) -> Citation | None:
+    """Return the evidence that a site counts tokens. A site with other facts of the vendor may lack it."""
+    if ("counts" in table) != ("counts_source" in table):
+        raise CatalogueError(f"{path}: `counts` and `counts_source`, the page that states it, belong together")
+    return sources.cite(f"{path}.counts", {"source": table["counts_source"]}) if "counts" in table else None
 
 
 def _origin(path: str, text: str) -> str:

@@ -138,7 +138,7 @@ class CompatibleAdapter:
 
     def count_request(self, request: ChatRequest, target: Target) -> WireRequest | None:
         """See `providers.adapter.CountsTokens`. The servers read the messages and tools of a chat."""
-        if not (path := self.dialect.requests.count_path):
+        if target.counts is False or not (path := self.dialect.requests.count_path):
             return None
         body, _ = encode_body(replace(request, stream=False, n=None), target, self.dialect)
         # This path replaces the version in the base path; it is not below it.

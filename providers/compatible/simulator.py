@@ -84,6 +84,20 @@ class CompatibleSimulator:
         """See `providers.testkit.simulator.Simulator`."""
         if not incoming.path.endswith(self.adapter.dialect.requests.paths):
             raise self._refused(404, FailureKind.MODEL_NOT_FOUND, f"unknown path: {incoming.path}")
+        return self._read_chat(incoming)
+
+    def read_count(self, incoming: IncomingRequest) -> ChatRequest | None:
+        """See `providers.testkit.simulator.SimulatesCounts`."""
+        path = self.adapter.dialect.requests.count_path
+        return self._read_chat(incoming) if path and incoming.path.endswith(path) else None
+
+    def write_count(self, tokens: int, incoming: IncomingRequest) -> WireResponse:
+        """See `providers.testkit.simulator.SimulatesCounts`. Servers with `/tokenize` also list the tokens."""
+        of_tokenizer = {"count": tokens, "max_model_len": 131_072, "tokens": []}
+        body = of_tokenizer if incoming.path.endswith("/tokenize") else {"input_tokens": tokens}
+        return WireResponse(200, _headers("simulated-count"), dumps(body), 0)
+
+    def _read_chat(self, incoming: IncomingRequest) -> ChatRequest:
         self._check_head(incoming)
         try:
             # Some official clients send every field that they know, with null for those that are not set.

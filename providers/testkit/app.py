@@ -21,7 +21,14 @@ from providers.testkit.capacity import Gate
 from providers.testkit.scenario import Fault, HttpError, Scenario
 from providers.testkit.simulated_inputs import DIMENSIONS, embed, moderate, with_verdict
 from providers.testkit.simulated_model import continued, respond
-from providers.testkit.simulator import IncomingRequest, RefusesTokens, RequestRejected, SimulatesInputs, Simulator
+from providers.testkit.simulator import (
+    IncomingRequest,
+    RefusesTokens,
+    RequestRejected,
+    SimulatesCounts,
+    SimulatesInputs,
+    Simulator,
+)
 from providers.testkit.wire_steps import Break, Head, Send, Step, Wait, stage, stage_whole, whole
 from providers.value import replace
 
@@ -146,6 +153,10 @@ class SimulatorApp:
                     )
                 else:
                     response = simulator.write_moderations(moderate(content), incoming)
+                return stage_whole(simulator, response, scenario, fault)
+            if isinstance(simulator, SimulatesCounts) and (counted := simulator.read_count(incoming)) is not None:
+                usage = respond(counted, self._persona).usage
+                response = simulator.write_count(usage.prompt_tokens if usage is not None else 0, incoming)
                 return stage_whole(simulator, response, scenario, fault)
             request = simulator.read_request(incoming)
         except RequestRejected as refusal:

@@ -22,6 +22,7 @@ __all__ = [
     "Refused",
     "RefusesTokens",
     "RequestRejected",
+    "SimulatesCounts",
     "SimulatesInputs",
     "Simulator",
     "Simulators",
@@ -198,6 +199,37 @@ class SimulatesInputs(Protocol):
 
         Args:
             answer: The verdicts.
+            incoming: The request that is answered.
+
+        Returns:
+            The response.
+        """
+        ...
+
+
+@runtime_checkable
+class SimulatesCounts(Protocol):
+    """An optional member of a simulator whose provider counts the tokens of a prompt. See `CountsTokens`."""
+
+    def read_count(self, incoming: IncomingRequest) -> ChatRequest | None:
+        """Read a request for a count.
+
+        Args:
+            incoming: The received request.
+
+        Returns:
+            The request whose prompt is counted, or None if the path is not that of counts.
+
+        Raises:
+            RequestRejected: The key is missing, or the body is not a valid request.
+        """
+        ...
+
+    def write_count(self, tokens: int, incoming: IncomingRequest) -> WireResponse:
+        """Write a count as the provider sends it.
+
+        Args:
+            tokens: The count.
             incoming: The request that is answered.
 
         Returns:

@@ -21,7 +21,7 @@ from providers.conformance.subject import Subject
 from providers.registry import load_registry
 
 _COMPATIBLE = {name for name, adapter in load_registry().adapters.items() if isinstance(adapter, CompatibleAdapter)}
-_LIKE_ANOTHER = {*_COMPATIBLE, "vertex", "openai-compatible"} - {"minimax"}
+_LIKE_ANOTHER = {*_COMPATIBLE, "vertex", "anthropic-vertex", "openai-compatible"} - {"minimax"}
 # The tests that check most of a compatible vendor's data at little cost. Recorded answers are tested for all adapters.
 _OF_DATA = (
     "test_provider_errors_are_classified",

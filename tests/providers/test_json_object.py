@@ -54,6 +54,7 @@ ADAPTERS = load_registry().adapters
 ASK = ChatRequest("a", (SystemMessage("Be brief."), UserMessage("A city")), response_format=JsonObjectFormat())
 EMULATING = {
     "anthropic": "claude-opus-5",
+    "anthropic-vertex": "claude-opus-5@default",
     "bedrock": "eu.anthropic.claude-opus-5",
     "hunyuan": "hunyuan-turbos-latest",
     "hunyuan-compatible": "hunyuan-turbos-latest",

@@ -222,6 +222,11 @@ class DeploymentSection(Section):
         description="emulate: where the model or its site has no JSON schemas (`response_format`), the gateway asks in "
         "words, checks the answer by the schema, and asks once more.",
     )
+    counts: bool | None = Field(
+        None,
+        description="With a URL: whether the server counts the tokens of a prompt. Default: false for Claude on "
+        "Vertex AI, true for other providers that can count. Elsewhere, tokens are estimated.",
+    )
     unsupported: Literal["drop", "refuse"] = Field(
         "drop",
         description="A parameter that it does not support: drop it and name it in a response header, or skip the "

@@ -1,18 +1,21 @@
-"""The simulator of Anthropic's Messages API.
+"""The simulators of Anthropic's Messages API, at Anthropic and at Google's Vertex AI.
 
 This module checks path, key and version, and writes answers and errors. `testkit.claude_messages` reads requests.
 
-Source of formats and refusals: anthropic 2.10.0, platform.claude.com and public captures; read 2026-11-20.
+Source of formats and refusals: anthropic 2.10.0, platform.claude.com and public captures; read 2026-11-20. For Vertex
+AI: anthropic 2.14.0 (`lib/vertex`), BerriAI/litellm#25798 and anthropics/claude-code#2569; read 2026-11-27.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from urllib.parse import unquote
 
 from providers.chat import ChatCompletion, ChatRequest, Choice, Usage, text_of
 from providers.failures import FailureKind, InvalidRequest
-from providers.json_values import JsonError, dumps, loads
+from providers.json_values import JsonError, as_list, as_map, dumps, loads
 from providers.openai_json.fields import mapping, present
 from providers.testkit.answer_pieces import arguments_of, cut, cut_in_two
 from providers.testkit.claude_messages import read_body, signature_of
@@ -34,6 +37,21 @@ _TYPES = {
 _TYPES_BY_STATUS = {403: "permission_error", 408: "timeout_error", 500: "api_error", 504: "timeout_error"}
 _TOO_LONG = "prompt is too long: 200001 tokens > 200000 maximum"
 _GEO_REFUSED = {"error": {"type": "forbidden", "message": "Request not allowed"}}
+_VERTEX_PATH = re.compile(
+    r"/v1/projects/[^/]+/locations/(?P<location>[^/]+)/publishers/anthropic/models/(?P<model>[^/?#]+)"
+    r":(?P<method>rawPredict|streamRawPredict)"
+)
+# Google's documents have the first one; Anthropic's own client has sent the second one since 2.14.0.
+_VERTEX_VERSIONS = ("vertex-2023-10-16", "2026-10-21")
+_COUNTER = "count-tokens"
+_GOOGLES_WORDS = {401: "UNAUTHENTICATED", 403: "PERMISSION_DENIED", 404: "NOT_FOUND", 429: "RESOURCE_EXHAUSTED"}
+_OF_GOOGLE = {
+    FailureKind.RATE_LIMITED: "Quota exceeded for aiplatform.googleapis.com/online_prediction_requests_per_base_model "
+    "with base model: anthropic-claude-sonnet. Please submit a quota increase request.",
+    FailureKind.MODEL_NOT_FOUND: "Publisher Model `projects/p/locations/l/publishers/anthropic/models/m` was not "
+    "found or your project does not have access to it.",
+    FailureKind.CREDENTIALS: "Request had invalid authentication credentials.",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +131,89 @@ class AnthropicSimulator:
             return b"event: error\ndata: " + dumps({"type": "error", **_GEO_REFUSED}) + b"\n\n"
         error = {"type": _error_type(kind, 529), "message": _error_text(kind)}
         return _event("error", error=error, request_id=_REQUEST_ID)
+
+
+@dataclass(frozen=True, slots=True)
+class VertexSimulator(AnthropicSimulator):
+    """See `AnthropicSimulator`. Google's errors come before Anthropic's, and some are in a list."""
+
+    name: str = "anthropic-vertex"
+
+    def read_request(self, incoming: IncomingRequest) -> ChatRequest:
+        """See `providers.testkit.simulator.Simulator`."""
+        path, body = _vertex_call(incoming)
+        if "model" in body:
+            raise _refused(400, "invalid_request_error", "model: Extra inputs are not permitted")
+        if (body.get("stream") is True) != (path["method"] == "streamRawPredict"):
+            raise _refused(400, "invalid_request_error", "stream: does not belong to this method")
+        if b'"type":"url"' in incoming.body.replace(b" ", b""):
+            raise _refused(400, "invalid_request_error", "sources by URL are not supported")
+        try:
+            present(body, "max_tokens", "max_tokens")
+            return read_body({**body, "model": unquote(path["model"])})
+        except InvalidRequest as error:
+            raise _refused(400, "invalid_request_error", str(error)) from None
+
+    def read_count(self, incoming: IncomingRequest) -> ChatRequest | None:
+        """See `providers.testkit.simulator.SimulatesCounts`. A model with a version, and marks, are refused."""
+        if not incoming.path.endswith(f"/{_COUNTER}:rawPredict"):
+            return None
+        _, body = _vertex_call(incoming)
+        model = body.get("model")
+        if not isinstance(model, str) or "@" in model:
+            raise _refused(400, "invalid_request_error", f"{model} is not supported for token counting")
+        known = {"model", "messages", "system", "tools", "tool_choice", "thinking", "output_config"}
+        if extra := sorted(body.keys() - known):
+            raise _refused(400, "invalid_request_error", f"{extra[0]}: Extra inputs are not permitted")
+        if any(_is_marked(block) for name in ("system", "messages", "tools") for block in as_list(body.get(name))):
+            raise _refused(400, "invalid_request_error", "cache_control: Extra inputs are not permitted")
+        try:
+            return read_body({**body, "max_tokens": 1})
+        except InvalidRequest as error:
+            raise _refused(400, "invalid_request_error", str(error)) from None
+
+    def write_count(self, tokens: int, incoming: IncomingRequest) -> WireResponse:
+        """See `providers.testkit.simulator.SimulatesCounts`."""
+        return WireResponse(200, _HEADERS, dumps({"input_tokens": tokens}), 0)
+
+    def write_error(self, kind: FailureKind, status: int, retry_after_s: float | None = None) -> WireResponse:
+        """See `providers.testkit.simulator.Simulator`."""
+        if kind in _OF_GOOGLE and status in _GOOGLES_WORDS:
+            headers = {"retry-after": f"{retry_after_s:g}"} if retry_after_s is not None else {}
+            response = _googles(status, _OF_GOOGLE[kind])
+            return WireResponse(status, {**response.headers, **headers}, response.body, 0)
+        return super(VertexSimulator, self).write_error(kind, status, retry_after_s)
+
+
+def _vertex_call(incoming: IncomingRequest) -> tuple[re.Match[str], dict[str, object]]:
+    """Return the parts of the path, and the body without its version. Raises RequestRejected."""
+    path = _VERTEX_PATH.fullmatch(incoming.path)
+    if incoming.method != "POST" or path is None:
+        raise _refused_by_google(404, f"Requested entity was not found: {incoming.method} {incoming.path[:200]}")
+    scheme, _, token = incoming.headers.get("authorization", "").partition(" ")
+    if not incoming.headers.get("x-goog-api-key") and not (scheme.lower() == "bearer" and token.strip()):
+        raise _refused_by_google(401, "Request is missing required authentication credential.")
+    try:
+        body = dict(mapping(loads(incoming.body), "request"))
+    except (JsonError, InvalidRequest):
+        raise _refused(400, "invalid_request_error", "The request body is not valid JSON") from None
+    if body.pop("anthropic_version", None) not in _VERTEX_VERSIONS:
+        raise _refused(400, "invalid_request_error", "anthropic_version: Field required")
+    return path, body
+
+
+def _is_marked(block: object) -> bool:
+    fields = as_map(block)
+    return "cache_control" in fields or any(map(_is_marked, as_list(fields.get("content"))))
+
+
+def _googles(status: int, message: str) -> WireResponse:
+    error = {"error": {"code": status, "message": message, "status": _GOOGLES_WORDS[status]}}
+    return WireResponse(status, {"content-type": "application/json; charset=UTF-8"}, dumps([error]), 0)
+
+
+def _refused_by_google(status: int, message: str) -> RequestRejected:
+    return RequestRejected(message, _googles(status, message))
 
 
 def _error_type(kind: FailureKind, status: int) -> str:
@@ -196,3 +297,4 @@ def _block_events(index: int, block: Mapping[str, object]) -> Iterator[bytes]:
 
 
 SIMULATOR = AnthropicSimulator()
+VERTEX = VertexSimulator()

@@ -18,6 +18,7 @@ MEANT = {
     "openai": "chatgpt",
     "azure": "azure_openai azure-openai AzureOpenAI azure_ai",
     "anthropic": "claude Claude",
+    "anthropic-vertex": "vertex_anthropic AnthropicVertex claude_on_vertex",
     "gemini": "google google-ai-studio google_genai",
     "vertex": "vertex_ai vertexai google-vertex",
     "bedrock": "aws_bedrock amazon-bedrock aws",
@@ -52,7 +53,7 @@ def test_every_known_foreign_name_suggests_its_provider(name: str) -> None:
 @pytest.mark.parametrize("word", ["acme", "bailiann", "", ".", "kim"])
 def test_name_similar_to_a_foreign_name_is_not_suggested(word: str) -> None:
     """It may be another vendor's."""
-    assert provider_hint(word, REGISTRY).startswith("there are anthropic, ark, azure, ")
+    assert provider_hint(word, REGISTRY).startswith("there are anthropic, anthropic-vertex, ark, azure, ")
 
 
 def test_a_provider_that_does_not_load_is_named_too() -> None:

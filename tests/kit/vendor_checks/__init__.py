@@ -7,7 +7,7 @@ requests in tests that run through a simulator.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from urllib.parse import unquote
 
 from providers.catalogue import FactsFile
@@ -20,11 +20,13 @@ from providers.moderations import ModerationAnswer, ModerationRequest
 from providers.testkit.simulator import (
     IncomingRequest,
     RequestRejected,
+    SimulatesCounts,
     SimulatesInputs,
     Simulator,
     load_simulators,
     stream_type_of,
 )
+from providers.value import replace
 from providers.wire import WireResponse
 from tests.kit.vendor_checks.anthropic import messages_errors
 from tests.kit.vendor_checks.bedrock import converse_errors
@@ -32,12 +34,14 @@ from tests.kit.vendor_checks.gemini import generate_errors
 from tests.kit.vendor_checks.openai import chat_errors, responses_errors
 from tests.kit.vendor_checks.schemas import as_gemini_reads, has_schema, schema_errors
 
-CHECKED_VENDORS = ("openai", "openai-compatible", "anthropic", "gemini", "vertex", "bedrock")
+CHECKED_VENDORS = ("openai", "openai-compatible", "anthropic", "anthropic-vertex", "gemini", "vertex", "bedrock")
 _ANY_REASON = b"Simulated failure: invalid_request."
 
 
 def request_errors(vendor: str, incoming: IncomingRequest) -> list[str]:
     """Return the errors for which the vendor would refuse a request. `vendor` is the name of a simulator."""
+    if vendor == "anthropic-vertex":
+        vendor, incoming = "anthropic", as_messages(incoming)
     body = loads(incoming.body)
     found = schema_errors(vendor, incoming, body) if has_schema(vendor) else []
     return [*found, *rule_errors(vendor, incoming)]
@@ -58,6 +62,14 @@ def rule_errors(vendor: str, incoming: IncomingRequest) -> Iterator[str]:
         yield from responses_errors(body)
     else:
         yield from chat_errors(body)
+
+
+def as_messages(incoming: IncomingRequest) -> IncomingRequest:
+    """Return a request to Claude on Vertex AI as one to Anthropic, whose API it is."""
+    body = {name: value for name, value in as_map(loads(incoming.body)).items() if name != "anthropic_version"}
+    model = unquote(incoming.path.rpartition("/")[2].rpartition(":")[0]).partition("@")[0]
+    headers = {**incoming.headers, "anthropic-version": "2023-06-01"}
+    return replace(incoming, path="/v1/messages", headers=headers, body=dumps({**body, "model": model}))
 
 
 def _facts(vendor: str, model: str) -> ModelFacts:
@@ -94,6 +106,13 @@ class CheckedSimulator:
         if request is not None and has_schema(self.name):
             self._refuse(schema_errors(self.name, incoming, loads(incoming.body)))
         return request
+
+    def read_count(self, incoming: IncomingRequest) -> ChatRequest | None:
+        return self.inner.read_count(incoming) if isinstance(self.inner, SimulatesCounts) else None
+
+    def write_count(self, tokens: int, incoming: IncomingRequest) -> WireResponse:
+        assert isinstance(self.inner, SimulatesCounts)
+        return self.inner.write_count(tokens, incoming)
 
     def write_embeddings(self, answer: EmbeddingAnswer, incoming: IncomingRequest) -> WireResponse:
         assert isinstance(self.inner, SimulatesInputs)

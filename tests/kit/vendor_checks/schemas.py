@@ -21,7 +21,11 @@ from pydantic_core import SchemaValidator
 from providers.json_values import as_map, dumps
 from providers.testkit.simulator import IncomingRequest
 
-_PACKAGES = {"openai": "openai", "anthropic": "anthropic", "gemini": "google.genai", "vertex": "google.genai"}
+_PACKAGES = {
+    "openai": "openai",
+    **dict.fromkeys(("anthropic", "anthropic-vertex"), "anthropic"),
+    **dict.fromkeys(("gemini", "vertex"), "google.genai"),
+}
 _STRICT = ConfigDict(extra="forbid", strict=True, arbitrary_types_allowed=True)
 
 

@@ -1,0 +1,133 @@
+"""A prompt is counted by the server that its chat would be sent to first, in the same place, or it is estimated."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+
+from tests.kit.configs import Config
+from tests.kit.input_gateway import InputGateway
+
+AT_PROJECT = "/v1/projects/my-project/locations/europe-west1"
+Keys = dict[str, Any]
+VERTEX: Keys = {"provider": "anthropic-vertex", "model": "claude-haiku-4-5@20251001", "api_key": "${KEY}"}
+GERMAN: Keys = {"stores": "DE", "processes": "DE"}
+OWN: Keys = {"model": "m", "endpoint": "https://one.inside.example/a/v1", **GERMAN}
+COUNTING: dict[str, Keys] = {
+    "anthropic-vertex": {**VERTEX, "endpoint": "europe-west1", "project": "my-project"},
+    **{provider: {"provider": provider, **OWN} for provider in ("llamacpp", "sglang", "vllm")},
+}
+CONFIG = Config.parse("""
+version: 1
+assistants: {assistant: {routes: {eu: [one, other]}}}
+regions: {eu: {territories: [DE], boundary: ["*"]}}
+deployments:
+  other: {provider: vllm, model: m, endpoint: "https://other.inside.example/v1", stores: DE, processes: DE}
+location: {unknown: eu}
+""")
+MARK = {"cache_control": {"type": "ephemeral"}}
+ASKED: dict[str, Any] = {
+    "model": "assistant",
+    "max_tokens": 9,
+    "system": [{"type": "text", "text": "Be brief.", **MARK}],
+    "messages": [{"role": "user", "content": [{"type": "text", "text": "Hello", **MARK}]}],
+    "tools": [{"name": "look", "input_schema": {"type": "object", "properties": {"cache_control": {}}}, **MARK}],
+}
+
+
+def gateway(deployment: Keys, respond: Callable[[httpx.Request], httpx.Response]) -> InputGateway:
+    return InputGateway(respond, CONFIG.merge({"deployments": {"one": deployment}}), {"KEY": "ya29.made-up"})
+
+
+class Server:
+    """Counts 41 tokens, or answers with another status."""
+
+    def __init__(self, status: int = 200) -> None:
+        self.status = status
+        self.received: list[httpx.Request] = []
+
+    def __call__(self, request: httpx.Request) -> httpx.Response:
+        self.received.append(request)
+        return httpx.Response(self.status, json={"input_tokens": 41, "count": 41} if self.status == 200 else {})
+
+
+def count(deployment: Keys, server: Server) -> httpx.Response:
+    return gateway(deployment, server).post("/v1/messages/count_tokens", ASKED, {})
+
+
+@pytest.mark.parametrize("provider", COUNTING)
+def test_count_goes_where_the_chat_goes(provider: str) -> None:
+    """LiteLLM sent the count of every Claude to us-central1 (BerriAI/litellm#23853)."""
+    server = Server()
+    running = gateway(COUNTING[provider], server)
+    counted = running.post("/v1/messages/count_tokens", ASKED, {})
+    assert (counted.json(), "x-gateway-estimated" in counted.headers) == ({"input_tokens": 41}, False)
+    server.status = 503
+    running.post("/v1/messages", ASKED, {})
+    asked, chat = (urlsplit(str(request.url)) for request in server.received[:2])
+    assert (asked.scheme, asked.netloc) == (chat.scheme, chat.netloc)
+    location = AT_PROJECT if provider == "anthropic-vertex" else "/a"
+    assert asked.path.startswith(f"{location}/")
+    assert chat.path.startswith(f"{location}/")
+
+
+def test_count_at_vertex_has_the_form_that_google_takes() -> None:
+    server = Server()
+    count(COUNTING["anthropic-vertex"], server)
+    (sent,) = server.received
+    assert str(sent.url) == (
+        f"https://europe-west1-aiplatform.googleapis.com{AT_PROJECT}/publishers/anthropic/models/count-tokens:rawPredict"
+    )
+    assert json.loads(sent.content) == {
+        "model": "claude-haiku-4-5",
+        "anthropic_version": "vertex-2023-10-16",
+        "system": [{"type": "text", "text": "Be brief."}],
+        "messages": [{"role": "user", "content": [{"type": "text", "text": "Hello"}]}],
+        "tools": [{"name": "look", "input_schema": {"type": "object", "properties": {"cache_control": {}}}}],
+    }
+
+
+URL: Keys = {**VERTEX, "endpoint": f"https://one.inside.example{AT_PROJECT}", **GERMAN}
+
+
+@pytest.mark.parametrize(
+    ("deployment", "asks"),
+    [
+        ({**VERTEX, "endpoint": "global", "project": "my-project"}, False),
+        ({**VERTEX, "endpoint": "eu", "project": "my-project"}, True),
+        (URL, False),
+        ({**URL, "counts": False}, False),
+        ({**URL, "counts": True}, True),
+        ({**COUNTING["vllm"], "counts": False}, False),
+        ({**COUNTING["vllm"], "counts": True}, True),
+    ],
+)
+def test_only_a_server_that_counts_is_asked(deployment: Keys, asks: bool) -> None:
+    server = Server()
+    answer = count(deployment, server)
+    assert (len(server.received), answer.headers.get("x-gateway-estimated")) == (asks, None if asks else "true")
+
+
+def test_server_without_a_count_is_not_asked_again_for_an_hour() -> None:
+    server, clock = Server(404), [0.0]
+    running = gateway(COUNTING["anthropic-vertex"], server)
+    running.gateway._executor.client._clock = lambda: clock[0]
+    asked = []
+    for clock[0] in (1_000_000.0, 1_003_599.0, 1_003_601.0):
+        answer = running.post("/v1/messages/count_tokens", ASKED, {})
+        assert answer.headers["x-gateway-estimated"] == "true"
+        asked.append(len(server.received))
+    assert asked == [1, 1, 2]
+
+
+def test_another_failure_of_a_count_is_forgotten() -> None:
+    server = Server(503)
+    running = gateway(COUNTING["anthropic-vertex"], server)
+    assert running.post("/v1/messages/count_tokens", ASKED, {}).headers["x-gateway-estimated"] == "true"
+    server.status = 200
+    assert running.post("/v1/messages/count_tokens", ASKED, {}).json() == {"input_tokens": 41}
