@@ -60,7 +60,7 @@ from gateway.api.response_headers import json_lines, pairs_of, response_lines
 from gateway.execution.answer_stream import AnswerStream
 from gateway.execution.deadline import Deadline, Sweep
 from gateway.execution.run import PlanExhausted
-from gateway.execution.upstream_client import Answer
+from gateway.execution.upstream_client import Answer, OwnAnswer
 from gateway.features.duties.time_of_use import ChatTime
 from gateway.model.caller import Caller, RequestContext, RequestHeaders
 from gateway.model.config_version import ConfigVersion
@@ -266,6 +266,7 @@ class HttpExchange(Exchange):
                     await self._respond_count(counting, *await service.count_tokens(self))
                     return
                 request = self.request
+                answer: Answer | OwnAnswer
                 if not isinstance(request, ChatRequest):
                     answer = await service.answer_input(self, request)
                     record.first_s = time.monotonic() - record.started_at
@@ -481,7 +482,7 @@ class HttpExchange(Exchange):
             values = ",".join(self._headers.all(b"anthropic-beta")).split(",")[:_MOST_BETAS]
             self.record.shown.dropped |= {f"anthropic-beta.{value.strip()}" for value in values if value.strip()}
 
-    def respond(self, answer: Answer) -> Awaitable[None] | None:
+    def respond(self, answer: Answer | OwnAnswer) -> Awaitable[None] | None:
         """Encode the answer in `style`, and write it now if the client takes it without a wait; then return None.
 
         Otherwise return an awaitable that writes the rest. It does not hold a whole answer, for which a slow client may
@@ -698,6 +699,9 @@ class HttpExchange(Exchange):
         language = self._headers.one(b"accept-language") if b"accept-language" in self._headers.headers else None
         sentence = sentence_for(self.config, self.record.decided.location, language, error.code, error.sentences)
         texts = self.locale.refusals if self.locale is not None else {}
+        if (crisis := self.record.shown.crisis) is not None:
+            self.record.note_duty(DutyKind.CRISIS)
+            error, sentence = replace(error, extra={**error.extra, "crisis": crisis.member()}), crisis.sentence
         return replace(error, message=texts.get(error.code, error.message), sentence=sentence)
 
     def _note(self, shown: ApiError, error: Exception) -> None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 from gateway.execution.retry import rule_of
 from gateway.execution.run import PlanExhausted
+from gateway.features.crisis.model import CrisisUnanswerable
 from gateway.model.consent import ConsentRequest
 from gateway.model.decision import Refused
 from gateway.model.moderation import Flagged, NoVerdict
@@ -201,6 +202,11 @@ def from_domain(error: Exception, attempts: list[AttemptRecord], *, quoting: boo
             found = {"direction": "input", "categories": list(error.categories)}
             message = "the request was refused by the moderation of this region"
             return ApiError("content_filter", message, extra={"moderation": found})
+        case CrisisUnanswerable():
+            message = (
+                f"the answer would be a text for the user, and `{error.param}` requires another: show `user_message`"
+            )
+            return ApiError("content_filter", message, error.param)
         case NoVerdict():
             message = "the moderation of this region does not answer, and no request is answered without it"
             return ApiError("moderation_unavailable", message, retry_after_s=_DEFAULT_RETRY_S)

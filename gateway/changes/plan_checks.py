@@ -43,6 +43,8 @@ def _changes_in(old: ConfigVersion, new: ConfigVersion, region: Region, plan: Ch
     for config in (old, new):
         judges = config.moderation.get(region.name)
         asked |= {judge.name for judge in (*judges.input, *judges.output)} if judges is not None else set()
+        here = config.regions.get(region.name)
+        asked |= set(here.crisis.judges) if here is not None and here.crisis is not None else set()
     reasons += [f"the deployment {name}" for name in sorted(_rewritten(asked, plan))]
     if _age_member(old) != _age_member(new):
         reasons.append("location.claim.age_band")

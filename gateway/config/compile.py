@@ -18,7 +18,7 @@ from gateway.config.fact_ages import warn_of_facts
 from gateway.config.links import Links
 from gateway.config.loading import Document
 from gateway.config.location import compile_location
-from gateway.config.moderation import compile_moderation
+from gateway.config.moderation import compile_moderation, judges_of_regions
 from gateway.config.operator_catalogue import compile_catalogues
 from gateway.config.problems import ConfigRejected, KeyPath, Problem
 from gateway.config.region_text import compile_messages
@@ -122,12 +122,13 @@ def _compile(draft: Draft, findings: Findings, document: Document, options: _Opt
     warn_of_facts(findings, deployments.values(), document.read_at_s)
     assistants = AssistantCompiler(draft, findings, regions, deployments, days).compiled()
     moderation = compile_moderation(draft, findings, regions, deployments)
+    judges = judges_of_regions(regions, moderation, deployments)
     usage = compile_usage(draft, findings, regions)
     spending = SpendingCompiler(draft, findings, usage)
     stores = compile_stores(draft, findings, regions, document.references)
     exporters = compile_exporters(draft, findings, regions, stated, registry, document.references)
     clients = compile_clients(draft, findings, regions, spending, demo=demo)
-    check_prices(draft, findings, usage, clients.values(), assistants, moderation, document.read_at_s)
+    check_prices(draft, findings, usage, clients.values(), assistants, judges, document.read_at_s)
     config = ConfigVersion(
         version=document.version,
         assistants=assistants,
@@ -161,7 +162,7 @@ def _compile(draft: Draft, findings: Findings, document: Document, options: _Opt
         keys=draft.config.keys,
         marks=compile_marks(draft, findings, document.references),
     )
-    check_barriers(draft, findings, assistants, moderation)
+    check_barriers(draft, findings, assistants, judges)
     for check in [feature.check for feature in COMPILERS if feature.check is not None]:
         check(draft, findings, config)
     _check_spaces(findings, config)

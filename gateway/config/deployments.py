@@ -500,7 +500,7 @@ def _in_other_lists(draft: Draft) -> frozenset[str]:
             steps = [step for route in by_intent.values() for step in route]
             routed.update(name for step in steps for name in names_in(step))
     for region in draft.config.regions.values():
-        listed.update((*region.moderation.input, *region.moderation.output) if region.moderation is not None else ())
+        listed.update(region.judges)
     return frozenset(listed - routed)
 
 

@@ -1,14 +1,19 @@
-"""Compile `regions.X.moderation`: judges inside the boundary."""
+"""Compile `regions.X.moderation`, and check judges: they classify content inside the boundary."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TypeAlias
 
 from gateway.config.problems import KeyPath, quoted
 from gateway.config.regions import Regions, boundary_fix, outside_boundary
 from gateway.config.validation import Draft, Findings, check_reference
+from gateway.model.config_version import Region
 from gateway.model.deployment import Deployment, moderations_of
 from gateway.model.moderation import Moderation
+
+RegionJudges: TypeAlias = Mapping[str, tuple[tuple[KeyPath, Deployment], ...]]
+"""All judges of each region that has some, each with the path of the key that names it."""
 
 
 def compile_moderation(
@@ -26,19 +31,8 @@ def compile_moderation(
             judges: list[Deployment] = []
             for index, judge in enumerate(names):
                 at = (*path, direction, index)
-                check_reference(draft, findings, at, "deployments", judge)
-                deployment = deployments.get(judge)
-                if deployment is None:
-                    continue
-                if moderations_of(deployment) is None:
-                    hint = "use OpenAI's moderation model, a server of your own with /moderations, or a guard model"
-                    findings.error(at, f"{quoted(judge)} classifies no content", hint)
-                    continue
-                compiled_region = regions.by_name.get(name)
-                if compiled_region is not None and not deployment.within(compiled_region.boundary):
-                    hint = boundary_fix(compiled_region, deployments)
-                    findings.error(at, outside_boundary(compiled_region, deployment), hint)
-                judges.append(deployment)
+                valid = check_judge(draft, findings, at, judge, regions.by_name.get(name), deployments)
+                judges += [valid] if valid is not None else []
             lists[direction] = tuple(judges)
         if not section.input and not section.output:
             findings.error(path, "names no deployment", "add `input`, `output` or both, or remove it")
@@ -55,3 +49,44 @@ def compile_moderation(
             section.media == "pass",
         )
     return compiled
+
+
+def check_judge(
+    draft: Draft,
+    findings: Findings,
+    at: KeyPath,
+    judge: str,
+    region: Region | None,
+    deployments: Mapping[str, Deployment],
+) -> Deployment | None:
+    """Return the deployment with this name if it classifies content. Report an error at `at` for one that may not."""
+    check_reference(draft, findings, at, "deployments", judge)
+    deployment = deployments.get(judge)
+    if deployment is None:
+        return None
+    if moderations_of(deployment) is None:
+        hint = "use OpenAI's moderation model, a server of your own with /moderations, or a guard model"
+        findings.error(at, f"{quoted(judge)} classifies no content", hint)
+        return None
+    if region is not None and not deployment.within(region.boundary):
+        findings.error(at, outside_boundary(region, deployment), boundary_fix(region, deployments))
+    return deployment
+
+
+def judges_of_regions(
+    regions: Regions, moderation: Mapping[str, Moderation], deployments: Mapping[str, Deployment]
+) -> RegionJudges:
+    """Return all judges of each region that has some."""
+    judges: dict[str, tuple[tuple[KeyPath, Deployment], ...]] = {}
+    for name in {**regions.by_name, **moderation}:
+        found: list[tuple[KeyPath, Deployment]] = []
+        if (policy := moderation.get(name)) is not None:
+            for direction, listed in (("input", policy.input), ("output", policy.output)):
+                found += [(("regions", name, "moderation", direction, at), it) for at, it in enumerate(listed)]
+        region = regions.by_name.get(name)
+        for at, judge in enumerate(region.crisis.judges if region is not None and region.crisis is not None else ()):
+            if judge in deployments:
+                found.append((("regions", name, "crisis", "judges", at), deployments[judge]))
+        if found:
+            judges[name] = tuple(found)
+    return judges

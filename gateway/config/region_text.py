@@ -410,11 +410,19 @@ def known_messages() -> dict[RefusalReason, dict[str, str]]:
     return {RefusalReason(name): texts for name, texts in _table("sentences").items() if isinstance(texts, dict)}
 
 
+@cache
+def sentence_tags() -> dict[str, str]:
+    """Return the language of the built-in sentences for each language tag, see `Sentences.tags`."""
+    # The tags are generated, because most compiles need no other data of Babel, which takes long to load.
+    file = resources.files("gateway.config").joinpath("data", "sentence_tags.json")
+    tags: dict[str, str] = json.loads(file.read_text("utf-8"))
+    return tags
+
+
 def compile_messages(draft: Draft) -> dict[RefusalReason, Sentences]:
     """Return the sentences for end users by reason: the ones in `messages`, else the built-in ones."""
     known = known_messages()
-    # The tags are generated, because most compiles need no other data of Babel, which takes long to load.
-    tags = json.loads(resources.files("gateway.config").joinpath("data", "sentence_tags.json").read_text("utf-8"))
+    tags = sentence_tags()
     compiled = {
         reason: Sentences({"en": texts["en"], **texts}, tags)  # English is for readers of other languages
         for reason, texts in known.items()

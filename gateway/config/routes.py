@@ -10,6 +10,7 @@ from gateway.config.approvals import warn_if_unapproved
 from gateway.config.deployments import warn_of_unknown_model
 from gateway.config.feature_compiler import AssistantScope
 from gateway.config.field_types import HAND_OFF, names_in
+from gateway.config.moderation import RegionJudges
 from gateway.config.problems import KeyPath, choice_hint, quoted
 from gateway.config.region_text import sentences_of
 from gateway.config.regions import boundary_fix, outside_boundary
@@ -22,7 +23,6 @@ from gateway.model.assistant import DEFAULT_INTENT, Assistant, Intent, Use, User
 from gateway.model.config_version import Region
 from gateway.model.deployment import Deployment, moderations_of
 from gateway.model.hand_off import BarrierRule, HandOffCause
-from gateway.model.moderation import Moderation
 from gateway.model.route import Barrier, Route, WeightedSet, deployments_of
 from gateway.model.schedule import Schedule
 from providers.embeddings import embeddings_of, load_embedding_facts
@@ -80,8 +80,7 @@ class AssistantCompiler(AssistantScope):
             self.findings.error(("deployments", HAND_OFF), f"`{HAND_OFF}` is reserved", hint, key=True)
         compiled = {name: self._assistant(name, section) for name, section in sections.items()}
         for region in self.draft.config.regions.values():
-            if region.moderation is not None:
-                self._used.update((*region.moderation.input, *region.moderation.output))
+            self._used.update(region.judges)
         for name, section in sections.items():
             self._add_aliases(name, section, compiled)
         self._report_unused()
@@ -407,9 +406,7 @@ class AssistantCompiler(AssistantScope):
                 self.findings.warn(("regions", name), message)
 
 
-def check_barriers(
-    draft: Draft, findings: Findings, assistants: Mapping[str, Assistant], moderation: Mapping[str, Moderation]
-) -> None:
+def check_barriers(draft: Draft, findings: Findings, assistants: Mapping[str, Assistant], judges: RegionJudges) -> None:
     """Report judges and recipients of features that would take prompts past the barrier of a route."""
     for name, section in draft.config.assistants.items():
         for view in assistants[name].views:
@@ -419,11 +416,7 @@ def check_barriers(
                 index = next(index for index, step in enumerate(steps) if isinstance(step, BarrierRule))
                 intent = view.intent if view.intent in section.routes[region] else DEFAULT_INTENT
                 barrier: KeyPath = ("assistants", name, "routes", region, intent, index)
-                others = [*further_recipients(view, region)]
-                if (judges := moderation.get(region)) is not None:
-                    for direction, listed in (("input", judges.input), ("output", judges.output)):
-                        path: KeyPath = ("regions", region, "moderation", direction)
-                        others += [((*path, number), judge) for number, judge in enumerate(listed)]
+                others = [*further_recipients(view, region), *judges.get(region, ())]
                 for path, deployment in others:
                     if deployment.name not in private and deployment.site != deployment.origin:
                         line, at = findings.line(path), findings.line(barrier)

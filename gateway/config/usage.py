@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from gateway.config.moderation import RegionJudges
 from gateway.config.problems import KeyPath, quoted
 from gateway.config.regions import Regions
 from gateway.config.schema.file import ClientSection
@@ -28,7 +29,6 @@ from gateway.model.budget import (
 )
 from gateway.model.config_version import Client
 from gateway.model.deployment import Deployment
-from gateway.model.moderation import Moderation
 from gateway.model.route import deployments_of
 from gateway.policy.location.claim import ClaimSection
 from providers.catalogue.prices import NO_CURRENCY
@@ -200,7 +200,7 @@ def check_prices(
     rules: UsageRules,
     clients: Iterable[Client],
     assistants: Mapping[str, Assistant],
-    moderation: Mapping[str, Moderation],
+    judges: RegionJudges,
     now_s: float,
 ) -> None:
     """Report the deployments whose calls cannot be priced, although a client with a limit of money reaches them.
@@ -211,10 +211,10 @@ def check_prices(
     for a price that applies from a later day on than `now_s` (Unix time).
     """
     if draft.config.clients_source == "database":
-        reached = {name: ["a client of the database"] for name in _reached(assistants, moderation, None, None)}
+        reached = {name: ["a client of the database"] for name in _reached(assistants, judges, None, None)}
     else:
-        reached = _reached_with_money_limit(clients, assistants, moderation)
-    deployments = _reached(assistants, moderation, None, None)
+        reached = _reached_with_money_limit(clients, assistants, judges)
+    deployments = _reached(assistants, judges, None, None)
     without_rate: dict[str, str] = {}
     for name, users in reached.items():
         price, coming = deployments[name].price_at(now_s), deployments[name].coming_prices(now_s)
@@ -239,7 +239,7 @@ def _some(users: Sequence[str]) -> str:
 
 
 def _reached_with_money_limit(
-    clients: Iterable[Client], assistants: Mapping[str, Assistant], moderation: Mapping[str, Moderation]
+    clients: Iterable[Client], assistants: Mapping[str, Assistant], judges: RegionJudges
 ) -> dict[str, list[str]]:
     """Return the clients with a limit of money that reach each deployment, by its name."""
     alike: dict[tuple[frozenset[str] | None, str | None], dict[str, None]] = {}
@@ -248,20 +248,17 @@ def _reached_with_money_limit(
             alike.setdefault((client.assistants, client.region), {})[f"the client {quoted(client.name)}"] = None
     reached: dict[str, list[str]] = {}
     for (names, region), users in alike.items():
-        for name in _reached(assistants, moderation, names, region):
+        for name in _reached(assistants, judges, names, region):
             reached.setdefault(name, []).extend(users)
     return reached
 
 
 def _reached(
-    assistants: Mapping[str, Assistant],
-    moderation: Mapping[str, Moderation],
-    names: frozenset[str] | None,
-    region: str | None,
+    assistants: Mapping[str, Assistant], judges: RegionJudges, names: frozenset[str] | None, region: str | None
 ) -> dict[str, Deployment]:
     """Return the enabled deployments that a client with these assistants, bound to this region, may reach."""
     own = [assistant for name, assistant in assistants.items() if names is None or name in names]
     routes = [(name, one.every_step(name)) for one in own for name in one.regions if region is None or name == region]
-    judges = [judge for name in dict(routes) if name in moderation for judge in moderation[name].judges]
+    asked = [judge for name in dict(routes) for _, judge in judges.get(name, ())]
     steps = [item for _, route in routes for item in deployments_of(route)]
-    return {item.name: item for item in (*steps, *judges) if item.enabled}
+    return {item.name: item for item in (*steps, *asked) if item.enabled}

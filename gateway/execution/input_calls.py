@@ -83,6 +83,9 @@ def _read_moderations(request: ModerationRequest, response: WireResponse, deploy
         kind = FailureKind.MALFORMED
         detail = f"{len(answer.results)} verdicts for {len(request.inputs)} inputs"
         raise AnswerRefused(Failure(kind, MESSAGES[kind], detail), answer.usage)
+    if not request.takes_contradictions and any(result.contradicts_itself for result in answer.results):
+        kind = FailureKind.MALFORMED
+        raise AnswerRefused(Failure(kind, MESSAGES[kind], "a verdict contradicts its categories"), answer.usage)
     return answer
 
 

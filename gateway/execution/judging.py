@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import hmac
 import re
 import secrets
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from gateway.execution.deadline import Deadline
 from gateway.execution.run import PlanExecutor, PlanExhausted, RunContext
 from gateway.execution.upstream_client import Answer
+from gateway.features.crisis.policy import counting
 from gateway.model.assistant import Assistant
 from gateway.model.config_version import Client, ConfigVersion, Region
 from gateway.model.decision import Plan, Step
@@ -23,7 +25,7 @@ from gateway.model.permit import Permit
 from gateway.model.record import Record
 from gateway.policy.fence import evaluation_permit, judge_still_permitted
 from providers.failures import Failure, FailureKind
-from providers.moderations import ModerationAnswer, ModerationRequest
+from providers.moderations import ModerationAnswer, ModerationRequest, ModerationResult
 from providers.moderations.values import ModerationInput
 from providers.value import replace
 
@@ -102,16 +104,23 @@ class Verdict:
     flagged: tuple[str, ...] | None
 
 
+Results = Sequence[tuple[ModerationInput, ModerationResult]]
+Verdicts = dict[tuple[str, bytes], ModerationResult | None]
+"""The answers of deployments about texts of a request. None: there was none, and it is not asked again."""
+
+
 @dataclass(slots=True)
-class Judge:
-    """The judges of one request.
+class Judging:
+    """Asks the judges of one request.
 
     Attributes:
         current: Returns the active config version: a judge that it disables gets no further text.
         context: The deadline, the record and the usage of the request, and who asks.
-        moderation: The policy of the region.
         client: The client of the request, which pays for the calls. `user`: its end user.
-        result: Collects what was decided.
+        verdicts: The verdicts on what the client sent, so that no deployment judges a text twice. None: each is asked.
+        by: The deployments that gave verdicts.
+        until: When all verdicts must be there, in monotonic seconds. None: each has `VERDICT_S`.
+        takes_contradictions: A verdict that contradicts its categories is one.
     """
 
     executor: PlanExecutor
@@ -120,24 +129,26 @@ class Judge:
     context: RunContext
     assistant: Assistant
     region: Region
-    moderation: Moderation
     client: Client | None
     user: str | None
-    result: ModerationRecord = field(default_factory=ModerationRecord)
+    verdicts: Verdicts | None = None
+    by: list[str] = field(default_factory=list)
+    until: float | None = None
+    takes_contradictions: bool = False
 
-    def policy_of(self, judges: Iterable[Deployment]) -> str:
-        """Return the judges and the policy as a text, under which passed texts are remembered."""
-        names = ",".join(f"{it.name}={it.origin}={it.model}" for it in judges)
-        return f"{names};{self.moderation.passes_controversial}"
-
-    async def verdict(
-        self, judges: Sequence[Deployment], inputs: Sequence[ModerationInput], prompt: str | None = None
-    ) -> Verdict:
-        """Return the verdict on these inputs.
+    async def find(
+        self,
+        judges: Sequence[Deployment],
+        inputs: Sequence[ModerationInput],
+        found_in: Callable[[ModerationInput, ModerationResult], frozenset[str] | None],
+        prompt: str | None = None,
+    ) -> list[frozenset[str]]:
+        """Return what is found in these inputs: the categories of each in which something is. No further one is asked.
 
         Args:
             judges: The deployments, asked in order if one fails.
             inputs: The contents, each of which is judged by itself.
+            found_in: Returns what a verdict finds in an input, or None.
             prompt: The user's text that they answer, for guard models.
 
         Raises:
@@ -146,31 +157,93 @@ class Judge:
         """
         able = [it for it in judges if it.enabled and it.has_credential]
         steps = tuple(Step(it, permit) for it in able if (permit := self._permit(it)) is not None)
-        formats = [found for step in steps if (found := moderations_of(step.deployment)) is not None]
+        formats = [one for step in steps if (one := moderations_of(step.deployment)) is not None]
         if not formats:
             raise NoVerdict
         most = min(it.most_inputs for it in formats) if all(isinstance(it, str) for it in inputs) else 1
-        plan = Plan(self.assistant, self.region, steps)
-        requests = [
-            ModerationRequest("", tuple(inputs[start : start + most]), prompt=prompt)
-            for start in range(0, len(inputs), most)
+        alike: dict[tuple[str, ...], tuple[tuple[Step, ...], list[ModerationInput]]] = {}
+        for content in inputs:
+            left = self._unasked(steps, content, prompt)
+            alike.setdefault(tuple([step.deployment.name for step in left]), (left, []))[1].append(content)
+        calls = [
+            (left, ModerationRequest("", tuple(some[start : start + most]), {}, prompt, self.takes_contradictions))
+            for left, some in alike.values()
+            for start in range(0, len(some), most)
         ]
-        if len(requests) == 1:
-            return await self._ask(plan, requests[0])
-        for start in range(0, len(requests), _CALLS_AT_ONCE):
-            asking = [self._ask(plan, request) for request in requests[start : start + _CALLS_AT_ONCE]]
-            verdicts = await asyncio.gather(*asking, return_exceptions=True)
-            for verdict in verdicts:
-                if isinstance(verdict, Verdict) and verdict.flagged is not None:
-                    return verdict
-            for failed in verdicts:
+        for start in range(0, len(calls), _CALLS_AT_ONCE):
+            asking = [self._results(steps, left, request) for left, request in calls[start : start + _CALLS_AT_ONCE]]
+            answers: list[Results | BaseException] = (
+                [await asking[0]] if len(calls) == 1 else await asyncio.gather(*asking, return_exceptions=True)
+            )
+            results = [pair for answer in answers if not isinstance(answer, BaseException) for pair in answer]
+            found = [names for content, result in results if (names := found_in(content, result)) is not None]
+            if found:
+                return found
+            for failed in answers:
                 if isinstance(failed, BaseException):
                     raise failed
-        return Verdict(None)
+        return []
 
-    async def _ask(self, plan: Plan, request: ModerationRequest) -> Verdict:
-        """Return the verdict of one call. Its attempts are not those of the client's request."""
+    # --- what is known already --------------------------------------------------------------------
+
+    def _unasked(self, steps: tuple[Step, ...], content: ModerationInput, prompt: str | None) -> tuple[Step, ...]:
+        """Return the judges to ask about a content: those before the one whose verdict is known."""
+        if not self.verdicts or prompt is not None or not isinstance(content, str):
+            return steps
+        left: list[Step] = []
+        for step in steps:
+            if self._known(step, content) is not None:
+                break
+            if _key(step.deployment.name, content) not in self.verdicts:
+                left.append(step)
+        return tuple(left)
+
+    def _known(self, step: Step, content: ModerationInput) -> ModerationResult | None:
+        """Return the verdict of a judge that this request has already."""
+        known = (self.verdicts or {}).get(_key(step.deployment.name, content)) if isinstance(content, str) else None
+        return None if known is not None and known.contradicts_itself and not self.takes_contradictions else known
+
+    async def _results(self, steps: tuple[Step, ...], left: tuple[Step, ...], request: ModerationRequest) -> Results:
+        """Return the verdicts of one call, or else those that are known. `left`: the judges to ask."""
+        if left:
+            try:
+                return await self._ask(Plan(self.assistant, self.region, left), request)
+            except NoVerdict:
+                if self.verdicts is None or request.prompt is not None:
+                    raise
+        known: list[tuple[ModerationInput, ModerationResult]] = []
+        for content in request.inputs:
+            results = ((step, self._known(step, content)) for step in steps)
+            found = next(((step.deployment.name, it) for step, it in results if it is not None), None)
+            if found is None:
+                raise NoVerdict
+            self._note(found[0])
+            known.append((content, found[1]))
+        return known
+
+    def _note(self, name: str) -> None:
+        if name not in self.by:
+            self.by.append(name)
+
+    def _remember(self, own: Record, request: ModerationRequest, results: Results = ()) -> None:
+        """Remember the verdicts of a call, and which judges gave none."""
+        if self.verdicts is None or request.prompt is not None:
+            return
+        failed = [attempt.deployment for attempt in own.attempts if attempt.failure is not None]
+        texts = [content for content in request.inputs if isinstance(content, str)]
+        self.verdicts.update(dict.fromkeys(_key(name, text) for name in failed for text in texts))
+        name = own.attempts[-1].deployment if own.attempts else ""
+        self.verdicts.update({_key(name, content): it for content, it in results if isinstance(content, str)})
+
+    # --- one call ---------------------------------------------------------------------------------
+
+    async def _ask(self, plan: Plan, request: ModerationRequest) -> Results:
+        """Return the verdicts of one call. Its attempts are not those of the client's request."""
         time_s = min(VERDICT_S, self._left_s())
+        if self.until is not None:
+            time_s = min(time_s, self.until - time.monotonic())
+            if time_s <= 0:
+                raise NoVerdict
         # A judge that hangs leaves time for the next one, and counts for its breaker.
         bounds = replace(self.config.resilience, total_s=time_s, first_token_s=time_s / len(plan.steps))
         record, accounting = self.context.record, self.executor.accounting
@@ -181,6 +254,9 @@ class Judge:
             context.usage = accounting.request(self.config, self.client, self.user, own)
         try:
             answer = await self._answer(plan, request, context)
+        except NoVerdict:
+            self._remember(own, request)
+            raise
         finally:
             deadline.close()
             record.note_judges(own)
@@ -188,13 +264,10 @@ class Judge:
                 self.context.usage.add(context.usage)
         if not isinstance(answer.result, ModerationAnswer) or len(answer.result.results) != len(request.inputs):
             raise NoVerdict
-        name = answer.step.deployment.name
-        if name not in self.result.by:
-            self.result.by.append(name)
-        for result in answer.result.results:
-            if result.flagged and not (result.controversial and self.moderation.passes_controversial):
-                return Verdict(tuple(sorted(name for name, applies in result.categories.items() if applies)))
-        return Verdict(None)
+        self._note(answer.step.deployment.name)
+        results = list(zip(request.inputs, answer.result.results, strict=True))
+        self._remember(own, request, results)
+        return results
 
     async def _answer(self, plan: Plan, request: ModerationRequest, context: RunContext) -> Answer:
         """Return the answer of the first judge that gives one. Raises NoVerdict.
@@ -233,3 +306,49 @@ class Judge:
         if current is self.config:
             return None
         return judge_still_permitted(step.permit, current, self.executor.clock())
+
+
+def _key(deployment: str, text: str) -> tuple[str, bytes]:
+    return deployment, hashlib.sha256(bytes_of(text)).digest()
+
+
+@dataclass(slots=True)
+class Judge(Judging):
+    """The judges of one request by the moderation of its region.
+
+    Attributes:
+        moderation: The policy of the region.
+        result: Collects what was decided.
+        excepted: The categories that do not count in a text, because its user gets or got the crisis text for them.
+    """
+
+    moderation: Moderation = field(kw_only=True)
+    result: ModerationRecord = field(default_factory=ModerationRecord, kw_only=True)
+    excepted: Mapping[str, frozenset[str]] = field(default_factory=dict, kw_only=True)
+
+    def __post_init__(self) -> None:
+        self.by = self.result.by
+
+    def policy_of(self, judges: Iterable[Deployment]) -> str:
+        """Return the judges and the policy as a text, under which passed texts are remembered."""
+        crisis = self.region.crisis
+        categories = f";{','.join(crisis.categories)}" if crisis is not None else ""
+        return f"{names_of(judges)};{self.moderation.passes_controversial}{categories}"
+
+    async def verdict(
+        self, judges: Sequence[Deployment], inputs: Sequence[ModerationInput], prompt: str | None = None
+    ) -> Verdict:
+        """Return the verdict on these inputs. See `Judging.find`."""
+        found = await self.find(judges, inputs, self._flagged, prompt)
+        return Verdict(tuple(sorted(found[0])) if found else None)
+
+    def _flagged(self, content: ModerationInput, result: ModerationResult) -> frozenset[str] | None:
+        if not result.flagged or (result.controversial and self.moderation.passes_controversial):
+            return None
+        excepted = self.excepted.get(content) if self.excepted and isinstance(content, str) else None
+        return counting(result, excepted or frozenset())
+
+
+def names_of(judges: Iterable[Deployment]) -> str:
+    """Return the judges as a text, under which passed texts are remembered."""
+    return ",".join(f"{it.name}={it.origin}={it.model}" for it in judges)

@@ -123,6 +123,14 @@ class Answer(Value, frozen=True):
     changed: frozenset[str] = frozenset()
 
 
+class OwnAnswer(Value, frozen=True):
+    """An answer of the gateway itself: no deployment was asked. It is whole, or a stream of it."""
+
+    completion: ChatCompletion | None = None
+    stream: AnswerStream | None = None
+    result: None = None
+
+
 class AttemptOptions(msgspec.Struct):
     """The request of an attempt, and the limits of its parts.
 

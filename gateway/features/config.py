@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 from gateway.config.feature_compiler import FeatureCompiler
+from gateway.features.crisis.config import CRISIS_COMPILER
 from gateway.features.duties.config import DUTIES_COMPILER
 from gateway.features.marks.config import MARKS_COMPILER
 from gateway.features.minors.config import MINORS_COMPILER
 from gateway.features.shadow.config import SHADOW_COMPILER
 
-COMPILERS: tuple[FeatureCompiler, ...] = (MINORS_COMPILER, SHADOW_COMPILER, DUTIES_COMPILER, MARKS_COMPILER)
+COMPILERS: tuple[FeatureCompiler, ...] = (
+    CRISIS_COMPILER,
+    MINORS_COMPILER,
+    SHADOW_COMPILER,
+    DUTIES_COMPILER,
+    MARKS_COMPILER,
+)

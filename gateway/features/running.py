@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from gateway.features.crisis.feature import CRISIS
 from gateway.features.duties.feature import DUTIES
 from gateway.features.feature import Feature, KeptData, KeptOfUsers, Process, Watcher
 from gateway.features.marks.feature import MARKS
 from gateway.features.minors.feature import MINORS
 from gateway.features.shadow.feature import SHADOW
 
-FEATURES: tuple[Feature, ...] = (MINORS, SHADOW, DUTIES, MARKS)
+FEATURES: tuple[Feature, ...] = (CRISIS, MINORS, SHADOW, DUTIES, MARKS)
 KEPT: tuple[KeptData, ...] = tuple(feature.kept for feature in FEATURES if feature.kept is not None)
 OF_USERS: tuple[KeptOfUsers, ...] = tuple(it.of_users for it in FEATURES if it.of_users is not None)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from gateway.features.crisis.views import CRISIS_VIEW
 from gateway.features.duties.views import DUTIES_VIEW
 from gateway.features.marks.views import MARKS_VIEW
 from gateway.features.minors.views import MINORS_VIEW
@@ -12,7 +13,7 @@ from gateway.model.assistant import Assistant
 from gateway.model.deployment import Deployment
 from gateway.policy.feature_view import FeatureView
 
-VIEWS: tuple[FeatureView, ...] = (MINORS_VIEW, SHADOW_VIEW, DUTIES_VIEW, MARKS_VIEW)
+VIEWS: tuple[FeatureView, ...] = (CRISIS_VIEW, MINORS_VIEW, SHADOW_VIEW, DUTIES_VIEW, MARKS_VIEW)
 PLAN_NAMES = {field: name for view in VIEWS for field, name in view.plan_names.items()}
 NO_NOTES = dict.fromkeys(member for view in VIEWS for member in view.receipt)
 """The members of the receipt of a request with which no feature did anything."""

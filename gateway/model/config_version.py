@@ -7,6 +7,7 @@ from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from gateway.features.crisis.model import CrisisRules
 from gateway.features.duties.model import UseRules
 from gateway.features.marks.model import MarkRules
 from gateway.features.minors.model import AgeRules
@@ -91,6 +92,7 @@ class Region:
         use: The rules for the time of its users. None: it is not counted.
         is_gated: Its requests pass `ChatService._pass_gate` before they are decided.
         ages_at_gate: The hours and the tools of its age bands are judged at this gate, not before the body is read.
+        crisis: The rules for a user who may be in a crisis, or None.
     """
 
     name: str
@@ -106,6 +108,7 @@ class Region:
     use: UseRules | None = None
     is_gated: bool = False
     ages_at_gate: bool = False
+    crisis: CrisisRules | None = None
 
     @property
     def is_default(self) -> bool:
@@ -374,7 +377,9 @@ class ConfigVersion:
         for name, region in self.regions.items():
             if region.use is not None:
                 return f"regions.{name}.{'use' if region.use.repeat_s is None else 'labels, with `repeat`,'}"
-        return next((f"projects.{name}.budgets" for name, project in self.projects.items() if project.budgets), "")
+        if name := next((name for name, project in self.projects.items() if project.budgets), ""):
+            return f"projects.{name}.budgets"
+        return next((f"regions.{name}.crisis" for name, region in self.regions.items() if region.crisis), "")
 
     @property
     def cell_territory(self) -> str | None:

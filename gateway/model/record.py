@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 import msgspec
 
+from gateway.features.crisis.model import Crisis
 from gateway.model.assistant import Use
 from gateway.model.caller import TraceContext
 from gateway.model.consent import ConsentKind
@@ -228,6 +229,8 @@ class Shown(msgspec.Struct):
         embedding_space: The model and the length of the vectors of an answer.
         use: The time of the user and its limits, in seconds.
         is_noticed: The answer shows the label that repeats.
+        crisis: The help for its user, who may be in a crisis.
+        is_crisis_unjudged: No judge of a crisis gave a verdict, and the request went on.
     """
 
     status: int = 0
@@ -244,6 +247,8 @@ class Shown(msgspec.Struct):
     usage_is_estimated: bool = False
     use: str | None = None
     is_noticed: bool = False
+    crisis: Crisis | None = None
+    is_crisis_unjudged: bool = False
 
 
 Destinations = frozenset[tuple[str, ...]]
@@ -315,6 +320,11 @@ class Record:
         return REASON_BY_CODE[code] if code is not None else None
 
     @property
+    def is_own_answer(self) -> bool:
+        """Whether the gateway answers by itself: no deployment does, and no token is counted."""
+        return self.shown.crisis is not None and self.shown.crisis.then == "stop"
+
+    @property
     def outcome_if_left(self) -> str:
         """The outcome when the client disconnects: `failed` if it had waited for a silent deployment."""
         last = self.attempts[-1] if self.attempts else None
@@ -374,7 +384,9 @@ class Record:
             )
             and not (self.skipped or self.shed or self.abandoned or self.retries_refused)
             and self.resumed is None
-            and (self.moderation is None or not (self.moderation.is_skipped or self.failed_judges))
+            and (self.moderation is None or not self.moderation.is_skipped)
+            and (not self.judges or not self.failed_judges)
+            and self.shown.crisis is None
             and not self.logs_prompt
         )
 

@@ -6,6 +6,7 @@ import hashlib
 import re
 from collections.abc import Mapping
 
+from gateway.features.crisis.model import Crisis
 from gateway.features.minors.model import AgeBand
 from gateway.model.config_version import ConfigVersion, remember
 from gateway.model.location import Location
@@ -132,12 +133,21 @@ class Block(Value, frozen=True):
 
 
 def compose(
-    profile: Profile | None, territory: str | None, preferences: Preferences, age: AgeBand | None = None
+    profile: Profile | None,
+    territory: str | None,
+    preferences: Preferences,
+    age: AgeBand | None = None,
+    in_crisis: str = "",
 ) -> Block:
-    """Return the block for a caller in this territory: the profile, and the instructions of the user's age band."""
+    """Return the block for a caller in this territory.
+
+    It is the profile, the instructions of the user's age band, and those for a user in a crisis (`in_crisis`).
+    """
     text, names = _profile_text(profile, territory, preferences) if profile is not None else ("", [])
     if age is not None and age.instructions:
         text, names = f"{text}\n\n{age.instructions}".strip(), [*names, age.name]
+    if in_crisis:
+        text, names = f"{text}\n\n{in_crisis}".strip(), [*names, "crisis"]
     version = hashlib.sha256(text.encode()).hexdigest()[:_VERSION_DIGITS]
     return Block("+".join([f"{names[0]}@{version}", *names[1:]]), SystemMessage(text))
 
@@ -175,9 +185,16 @@ def with_block(request: ChatRequest, block: Block) -> ChatRequest:
 
 
 def with_region_text(
-    config: ConfigVersion, location: Location, locale: Locale | None, request: ChatRequest
+    config: ConfigVersion, location: Location, locale: Locale | None, request: ChatRequest, crisis: Crisis | None = None
 ) -> tuple[ChatRequest, str | None]:
     """Return the request for a deployment: without our labels in its history, and with the region's system message.
+
+    Args:
+        config: The version that decides.
+        location: Where the caller is.
+        locale: The texts of the region in the caller's language.
+        request: The request of the client.
+        crisis: The help for its user, who may be in a crisis, with instructions for the model.
 
     Returns:
         The request, and the name of the version of its system message. None: it has none.
@@ -190,13 +207,14 @@ def with_region_text(
         if messages is not request.messages:
             request = replace(request, messages=messages)
     profile = locale.profile if locale is not None else None
-    if profile is None and (age is None or not age.instructions):
+    in_crisis = crisis.instructions if crisis is not None else ""
+    if profile is None and (age is None or not age.instructions) and not in_crisis:
         return request, None
     name = locale.locale if locale is not None else ""
     block = remember(
         config,
-        ("profile", region.name, name, location.territory, location.preferences, age),
-        lambda: compose(profile, location.territory, location.preferences, age),
+        ("profile", region.name, name, location.territory, location.preferences, age, in_crisis),
+        lambda: compose(profile, location.territory, location.preferences, age, in_crisis),
     )
     return with_block(request, block), block.name
 

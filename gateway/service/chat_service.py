@@ -22,7 +22,9 @@ from gateway.execution.judging import Judge, PassedTexts
 from gateway.execution.resume import Resumption, resuming
 from gateway.execution.run import PlanExecutor, PlanExhausted, RunContext, recorded_attempt
 from gateway.execution.structured_output import EMULATED, HeldAnswer, StructuredOutput, WholeAnswer, held
-from gateway.execution.upstream_client import Answer, ConfigChanged, StillActive
+from gateway.execution.upstream_client import Answer, ConfigChanged, OwnAnswer, StillActive
+from gateway.features.crisis.model import Crisis
+from gateway.features.crisis.policy import with_crisis_text
 from gateway.features.duties.time_of_use import TimeOfUse
 from gateway.features.feature import WatchedChat, Watcher
 from gateway.features.marks.policy import signer_of
@@ -42,6 +44,7 @@ from gateway.policy.refusals import not_offered
 from gateway.policy.region_text import with_region_text, without_profile_message
 from gateway.policy.transcript import MAX_CHARACTERS, transcript
 from gateway.service.assistants import find_assistant
+from gateway.service.crisis import crisis_answer, find_crisis
 from gateway.service.decider import Decider, sticky_conversation
 from gateway.service.exchange import AnswerStyle, Exchange
 from gateway.service.input_requests import EmbeddingSpace, InputCalls, calls_of, counted_anew, with_assistant
@@ -50,6 +53,7 @@ from gateway.service.moderation import judge_input, judge_of, moderated
 from gateway.usage.accounting import RequestUsage
 from gateway.usage.client_limits import ClientLimits, LimitReached
 from gateway.usage.quota_store import Admission
+from gateway.usage.refusals import CallRefused
 from gateway.usage.shared_limits import SharedAdmission, SharedClientLimits
 from gateway.usage.token_count import count_tokens
 from gateway.usage.worst_cost import charged_by
@@ -126,10 +130,11 @@ class ChatWatches(msgspec.Struct, frozen=True):
     location: Location
     locale: Locale | None
     request: ChatRequest
+    crisis: Crisis | None = None
 
     def ended(self, size_bytes: int) -> None:
         """Report that the client has its answer. `size_bytes`: the length of the request's body."""
-        sent, _ = with_region_text(self.config, self.location, self.locale, self.request)
+        sent, _ = with_region_text(self.config, self.location, self.locale, self.request, self.crisis)
         for watch in self.watches:
             watch.ended(sent, size_bytes)
 
@@ -201,23 +206,28 @@ class ChatService:
             raise
         return _UNLIMITED if admission is None else admission
 
-    def answer_chat(self, exchange: Exchange, request: ChatRequest) -> Awaitable[Answer]:
+    def answer_chat(self, exchange: Exchange, request: ChatRequest) -> Awaitable[Answer | OwnAnswer]:
         """Return the wait for the answer to a chat. See `_answer_decided`."""
         region = exchange.location.region
         if region is not None and region.log_prompts and region.name not in exchange.config.moderation:
             self._log(exchange.record, request)
         return self._answer_decided(exchange)
 
-    def watched(self, exchange: Exchange, request: ChatRequest, answer: Answer) -> tuple[Answer, ChatWatches | None]:
+    def watched(
+        self, exchange: Exchange, request: ChatRequest, answer: Answer | OwnAnswer
+    ) -> tuple[Answer | OwnAnswer, ChatWatches | None]:
         """Return the answer as it is written, and the chat if features watch it."""
         watches: list[WatchedChat] = []
+        if isinstance(answer, OwnAnswer):
+            return answer, None
         for watcher in self.watchers:
             if (watch := watcher.begin(exchange.config, exchange.location, exchange.record, answer)) is not None:
                 answer = watch.captured(answer)
                 watches.append(watch)
         if not watches:
             return answer, None
-        return answer, ChatWatches(tuple(watches), exchange.config, exchange.location, exchange.locale, request)
+        crisis = exchange.record.shown.crisis
+        return answer, ChatWatches(tuple(watches), exchange.config, exchange.location, exchange.locale, request, crisis)
 
     async def count_tokens(self, exchange: Exchange) -> tuple[int, bool]:
         """Return how many tokens the prompt of a request has, and whether that is an estimate.
@@ -242,8 +252,8 @@ class ChatService:
         It is not a chat, so that schedules and the record of the request have no decision of it, but the attempt.
         """
         config, region = exchange.config, exchange.location.region
-        if region is None or region.name in config.moderation:
-            return None
+        if region is None or region.name in config.moderation or region.crisis is not None:
+            return None  # a provider gets no text that was not judged
         record, decided = exchange.record, exchange.record.decided
         try:
             self.decider.prepare(exchange)
@@ -282,7 +292,7 @@ class ChatService:
         try:
             while not calls.is_answered:
                 with counted_anew(record):
-                    begun.append(await self._answer_decided(exchange, calls))
+                    begun.append(by_deployment(await self._answer_decided(exchange, calls)))
         except BaseException:
             if begun:
                 record.count(calls.result.usage)  # it is paid
@@ -301,7 +311,7 @@ class ChatService:
         exchange.style = AnswerStyle(shown_model=None if assistant.reveal_model else assistant.name)
         return change(begun[-1], result=result)
 
-    async def _answer_decided(self, exchange: Exchange, calls: InputCalls | None = None) -> Answer:
+    async def _answer_decided(self, exchange: Exchange, calls: InputCalls | None = None) -> Answer | OwnAnswer:
         """Decide, and wait until an answer has begun. `calls`: those of a request that is not a chat.
 
         Each attempt is decided by the version that is active when it begins. If another one has become active since the
@@ -318,8 +328,13 @@ class ChatService:
             except ConfigChanged:
                 exchange.record.shown.use = None
                 await self.decider.decide_anew(exchange)
+            except Refused:
+                crisis = exchange.record.shown.crisis
+                if crisis is None or exchange.record.attempts:
+                    raise
+                return crisis_answer(exchange, crisis, is_counted=False)
 
-    async def _pass_gate(self, exchange: Exchange) -> Answer | None:
+    async def _pass_gate(self, exchange: Exchange) -> OwnAnswer | None:
         """Judge what a region asks of a request before it is decided: before moderation, consent and routing.
 
         Under another version of the configuration, the request passes the gate again. Returns an answer that needs no
@@ -327,14 +342,44 @@ class ChatService:
 
         Raises:
             Refused: The request is not answered.
-            CallRefused: The time of its user cannot be read.
+            NoVerdict: There was no verdict for a crisis, and the region requires one.
+            CallRefused: A budget does not pay for such a verdict, or the time of the user cannot be read.
         """
+        crisis, region = None, exchange.location.region
+        if region is not None and region.crisis is not None:
+            self.decider.note_asker(exchange)
+            crisis = await find_crisis(self.executor, self.decider.current, exchange, region, self._passed_texts)
+        try:
+            await self._judge_use(exchange)
+        except (Refused, CallRefused):
+            if crisis is None:
+                raise
+            return crisis_answer(exchange, crisis, is_counted=False)
+        if crisis is None or crisis.then != "stop":
+            return None
+        return crisis_answer(exchange, crisis, is_counted=exchange.chat_time is None or self._may_be_answered(exchange))
+
+    async def _judge_use(self, exchange: Exchange) -> None:
+        """Judge a chat by the time of its user, and by the hours and tools of the age band. See `_pass_gate`."""
         if isinstance(exchange.request, ChatRequest):
             exchange.chat_time = await self.time_of_use.admit(
                 exchange.config, exchange.location, exchange.caller, exchange.claim, exchange.record, exchange.chat_time
             )
         self.decider.judge_age_at_gate(exchange)
-        return None
+
+    def _may_be_answered(self, exchange: Exchange) -> bool:
+        """Return whether some deployment may answer a chat. Nothing is recorded."""
+        record, request, before = exchange.record, exchange.request, exchange.record.decided
+        if not isinstance(request, ChatRequest):
+            return False
+        try:
+            chat, profile = with_region_text(exchange.config, exchange.location, exchange.locale, request)
+            self.decider.decide(exchange, chat, requirements_of(chat), profile)
+        except (Refused, PlanExhausted):
+            return False
+        finally:
+            record.decided = before
+        return True
 
     async def _renewed(self, exchange: Exchange, own: ChatRequest, broken: Resumption) -> Resumption:
         """Return how the active version continues an answer that broke off.
@@ -384,8 +429,9 @@ class ChatService:
         elif exchange.assistant.barriers and (barrier := _barrier_of(exchange)) is not None:
             return self._answer_by_tiers(exchange, own, barrier)
         chat, profile = own, None
-        if exchange.locale is not None or exchange.location.age is not None:
-            chat, profile = with_region_text(config, exchange.location, exchange.locale, own)
+        crisis = exchange.record.shown.crisis
+        if exchange.locale is not None or exchange.location.age is not None or crisis is not None:
+            chat, profile = with_region_text(config, exchange.location, exchange.locale, own, crisis)
         plan, consenting = self.decider.decide(exchange, chat, requirements_of(chat), profile, opened)
         context = self._context(exchange, plan)
         turn = Turn(exchange, own, chat, plan, context, profile is not None, consenting is not None)
@@ -419,7 +465,8 @@ class ChatService:
         sent = None if is_closed else shared(own, rule)
         if sent is None:
             return await self.answer(exchange, tier=Tier(own))
-        would_send = with_region_text(exchange.config, exchange.location, exchange.locale, sent)[0]
+        crisis = record.shown.crisis
+        would_send = with_region_text(exchange.config, exchange.location, exchange.locale, sent, crisis)[0]
         opened = self.decider.opened_by_token(exchange, barrier, would_send, requirements_of(would_send))
         result: Refused | PlanExhausted | None = None
         tier, is_judged = Tier(own, rule), False
@@ -480,7 +527,7 @@ class ChatService:
 
         async def anew() -> Answer:
             await self.decider.decide_anew(later)
-            return await self._answer_decided(later)
+            return by_deployment(await self._answer_decided(later))
 
         turn.is_held = True
         answer = await held(self._answer_turn(turn), turn.context, turn.plan.steps[0], anew)
@@ -552,6 +599,8 @@ class ChatService:
             context.conversation = self.decider.conversation(exchange, plan.region)
         if self.executor.accounting is not None:
             context.usage = self.executor.accounting.request(config, exchange.caller.client, exchange.user, record)
+            if exchange.judged is not None and exchange.judged.usage is not None:
+                context.usage.add(exchange.judged.usage)
         return context
 
     async def _judge_input(self, judge: Judge, request: ChatRequest, region: Region, record: Record) -> None:
@@ -560,7 +609,7 @@ class ChatService:
             messages = request.messages
             if region.texts is not None:
                 messages = without_labels(messages, region.texts)
-            await judge_input(judge, messages, self._passed_texts)
+            await judge_input(judge, messages, self._passed_texts, record.shown.crisis)
         if region.log_prompts:  # nothing that is flagged is in a log
             self._log(record, request)
 
@@ -630,6 +679,9 @@ class ChatService:
             signer = signer_of(exchange.config, self.decider.clock) if locale.is_marked else None
             notice = exchange.chat_time.notice if exchange.chat_time is not None else None
             labelling = labelling_of(locale, own, notice, signer)
+        if (crisis := exchange.record.shown.crisis) is not None:
+            labelling = with_crisis_text(labelling, crisis, own)
+            exchange.record.note_duty(DutyKind.CRISIS)
         if labelling is not None:
             exchange.record.shown.labels = labelling.names
         shown_model = None if assistant.reveal_model else assistant.name
@@ -655,6 +707,13 @@ def _barrier_of(exchange: Exchange) -> Barrier | None:
     """Return the barrier of the route of a chat."""
     region = exchange.location.region
     return exchange.assistant.barriers.get(region.name) if region is not None else None
+
+
+def by_deployment(answer: Answer | OwnAnswer) -> Answer:
+    """Return an answer that a deployment gave. Raises PlanExhausted for one of the gateway, which has no place here."""
+    if isinstance(answer, OwnAnswer):
+        raise PlanExhausted(Failure(FailureKind.UNAVAILABLE, _OTHER_MODEL))
+    return answer
 
 
 def _transcript(request: ServedRequest) -> str:

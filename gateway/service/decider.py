@@ -180,6 +180,12 @@ class Decider:
             # A refusal at the gate counts for the assistant, in the log and in the report of duties.
             exchange.record.decided = change(exchange.record.decided, assistant=assistant.name)
 
+    def note_asker(self, exchange: Exchange) -> None:
+        """Note for whom a failure of the request shows something."""
+        request = exchange.request
+        user = exchange.user or (request.user if isinstance(request, ChatRequest) else None)
+        exchange.asker = asker_of(exchange.config, exchange.record.client, user)
+
     def _prepare_chat(self, exchange: Exchange, assistant: Assistant, request: ChatRequest) -> Assistant:
         """Apply the rules for minors, the intent and the choice of the user; return the assistant of the intent."""
         caller, age, record = exchange.caller, exchange.location.age, exchange.record
@@ -218,9 +224,7 @@ class Decider:
         if opened is not None and location.region is not None:
             assistant = assistant.behind(location.region.name, opened)
         now_s = exchange.decided_s = self.clock()
-        request = exchange.request
-        user = exchange.user or (request.user if isinstance(request, ChatRequest) else None)
-        exchange.asker = asker_of(config, exchange.record.client, user)
+        self.note_asker(exchange)
         consenting, consents = None, NO_CONSENT
         if config.recipients and location.region is not None:
             keys = self.keys_of(config)

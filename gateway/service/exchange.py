@@ -9,6 +9,7 @@ import msgspec
 
 from gateway.execution.deadline import Deadline
 from gateway.execution.evidence import Asker
+from gateway.execution.judging import Verdicts
 from gateway.features.duties.time_of_use import ChatTime
 from gateway.model.assistant import Assistant
 from gateway.model.caller import Caller
@@ -20,6 +21,14 @@ from gateway.model.record import Destinations, Record
 from gateway.model.region_text import Locale
 from gateway.policy.labels import Labelling
 from gateway.policy.reasoning_seal import ReasoningSeal
+from gateway.usage.accounting import RequestUsage
+
+
+class Judged(msgspec.Struct):
+    """The verdicts on what a client sent so far, by texts, and what they cost. See `Judging.verdicts`."""
+
+    verdicts: Verdicts = msgspec.field(default_factory=dict)
+    usage: RequestUsage | None = None
 
 
 class AnswerStyle(msgspec.Struct, frozen=True):
@@ -68,6 +77,7 @@ class Exchange:
         within: Where the request may go by a former version under which it was sent. None: it was not sent.
         style: How its answer is shown.
         chat_time: The time of its user, if the region counts it.
+        judged: The verdicts for a crisis. None: nothing was judged for one.
         turn: The chat that waits for a provider, for `ChatService.foresee`. None while none does.
     """
 
@@ -88,6 +98,7 @@ class Exchange:
     asker: Asker = field(init=False)
     within: Destinations | None = field(default=None, init=False)
     style: AnswerStyle = field(init=False)
+    judged: Judged | None = field(default=None, init=False)
     turn: Any = field(default=None, init=False)
     chat_time: ChatTime | None = field(default=None, init=False)
 

@@ -9,6 +9,8 @@ from gateway.execution.moderated_stream import ModeratedStream
 from gateway.execution.run import PlanExecutor, RunContext
 from gateway.execution.structured_output import WholeAnswer
 from gateway.execution.upstream_client import Answer
+from gateway.features.crisis.model import Crisis
+from gateway.features.crisis.policy import excepted_texts, without_crisis_texts
 from gateway.model.config_version import ConfigVersion, Region
 from gateway.model.deployment import Deployment, moderations_of
 from gateway.model.moderation import Flagged, NoVerdict
@@ -33,11 +35,19 @@ from providers.value import replace
 _IMAGE = "image\0"
 
 
-async def judge_input(judge: Judge, messages: Sequence[Message], passed: PassedTexts) -> None:
+async def judge_input(
+    judge: Judge, messages: tuple[Message, ...], passed: PassedTexts, crisis: Crisis | None = None
+) -> None:
     """Judge what a client sends, before any provider gets it.
 
     System texts, and earlier messages, are judged unless they have passed already; the messages since the last answer
     are judged always.
+
+    Args:
+        judge: The judges of the request.
+        messages: Its messages, without the words of labels.
+        passed: Remembers the texts that passed.
+        crisis: The help for its user: the categories that were found do not count again.
 
     Raises:
         Flagged: Some content is not accepted.
@@ -45,7 +55,11 @@ async def judge_input(judge: Judge, messages: Sequence[Message], passed: PassedT
         UnsupportedFeature: There is media that no deployment can judge.
         CallRefused: A budget does not pay for a verdict.
     """
-    moderation, result = judge.moderation, judge.result
+    moderation, result, rules = judge.moderation, judge.result, judge.region.crisis
+    if rules is not None:
+        excepted = excepted_texts(messages, rules, crisis)
+        judge.excepted = {piece: names for text, names in excepted.items() for piece in pieces_of(text)}
+        messages = without_crisis_texts(messages, rules)
     policy = judge.policy_of(moderation.input)
     # An answer has passed the judges of answers. The same text of another role has not passed those of requests.
     of_answers = (policy, judge.policy_of(moderation.output))
@@ -153,6 +167,8 @@ def judge_of(
     if policy is None:
         return None
     assistant = exchange.assistant.for_use("moderations")
-    judge = Judge(executor, exchange.config, current, context, assistant, region, policy, caller.client, exchange.user)
+    verdicts = exchange.judged.verdicts if exchange.judged is not None else None
+    who = caller.client, exchange.user
+    judge = Judge(executor, exchange.config, current, context, assistant, region, *who, verdicts, moderation=policy)
     exchange.record.moderation = judge.result
     return judge

@@ -6,10 +6,11 @@ from typing import Protocol, runtime_checkable
 
 from providers.adapter import Adapter, Capabilities, Target
 from providers.moderations.guard_models import GuardKind, GuardModel, guard_kind_of
-from providers.moderations.values import ModerationAnswer, ModerationRequest
+from providers.moderations.openai_format import OpenAIModerations
+from providers.moderations.values import CATEGORIES, ModerationAnswer, ModerationRequest
 from providers.wire import WireRequest, WireResponse
 
-__all__ = ["Moderates", "ModerationFormat", "moderation_format"]
+__all__ = ["Moderates", "ModerationFormat", "known_categories", "moderation_format"]
 
 
 class ModerationFormat(Protocol):
@@ -87,3 +88,22 @@ def moderation_format(adapter: Adapter, model: str, guard: GuardKind | None) -> 
         return GuardModel(adapter, kind)
     own = adapter.moderations if isinstance(adapter, Moderates) else None
     return own if own is not None and own.accepts(model) else None
+
+
+def known_categories(moderations: ModerationFormat) -> frozenset[str] | None:
+    """Return the categories that a verdict can have, OpenAI's without the part after a slash.
+
+    Args:
+        moderations: How the model is asked for verdicts.
+
+    Returns:
+        The names, or None for a server of the operator's own, which may have any.
+    """
+    match moderations:
+        case GuardModel():
+            names = moderations.categories
+        case OpenAIModerations(is_own=False):
+            names = frozenset(CATEGORIES)
+        case _:
+            return None
+    return frozenset(name.partition("/")[0] for name in names)

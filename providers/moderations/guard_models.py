@@ -99,6 +99,17 @@ class GuardModel(Value, frozen=True):
         """See `providers.moderations.ModerationFormat`."""
         return Capabilities(frozenset(), frozenset())
 
+    @property
+    def categories(self) -> frozenset[str]:
+        """The categories that its verdicts can have."""
+        match self.kind:
+            case "llama-guard":
+                return frozenset(name for names in _HAZARDS.values() for name in names)
+            case "qwen3guard":
+                return frozenset(name for names in _QWEN_CATEGORIES.values() for name in names)
+            case _:
+                assert_never(self.kind)
+
     def accepts(self, model: str) -> bool:
         """See `providers.moderations.ModerationFormat`."""
         return bool(model)

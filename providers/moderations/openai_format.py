@@ -90,11 +90,13 @@ class OpenAIModerations(Value, frozen=True):
         models: Patterns of the names of models that classify content.
         takes_images: Whether images are classified too.
         most_inputs: The most inputs of one call.
+        is_own: It is a server of the operator's own, which may have any categories.
     """
 
     models: tuple[str, ...]
     takes_images: bool
     most_inputs: int = 32
+    is_own: bool = False
 
     @property
     def capabilities(self) -> Capabilities:
@@ -131,8 +133,6 @@ def _read_result(result: Mapping[str, object]) -> ModerationResult:
     named = read_map(result, "categories")
     if not isinstance(flagged, bool) or not all(value is None or isinstance(value, bool) for value in named.values()):
         raise unclear("a verdict is not true or false")
-    if not flagged and any(named.values()):
-        raise unclear("a verdict contradicts its categories")
     names = dict.fromkeys([*CATEGORIES, *named])
     categories = {name: named.get(name) is True for name in names}
     scores = read_map(result, "category_scores")

@@ -41,6 +41,7 @@ class ModerationRequest(Value, frozen=True):
         extra: Unknown top-level fields as parsed JSON.
         prompt: The user's text that the inputs answer; None if they are not answers. Guard models judge both as a pair.
         stream: Always false: the answer is one JSON body.
+        takes_contradictions: A verdict that contradicts its categories is an answer. Otherwise it is a failure.
         folded: Always false.
     """
 
@@ -51,6 +52,7 @@ class ModerationRequest(Value, frozen=True):
     inputs: tuple[ModerationInput, ...]
     extra: Mapping[str, object] = {}
     prompt: str | None = None
+    takes_contradictions: bool = False
 
 
 class ModerationResult(Value, frozen=True):
@@ -69,6 +71,11 @@ class ModerationResult(Value, frozen=True):
     scores: Mapping[str, float]
     applied_types: Mapping[str, tuple[str, ...]] = {}
     controversial: bool = False
+
+    @property
+    def contradicts_itself(self) -> bool:
+        """Whether it is not flagged although a category applies."""
+        return not self.flagged and any(self.categories.values())
 
 
 class ModerationAnswer(Value, frozen=True):

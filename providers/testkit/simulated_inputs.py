@@ -12,17 +12,24 @@ from providers.moderations import GuardKind, ModerationAnswer, ModerationRequest
 from providers.moderations.values import ModerationInput, verdict_of
 from providers.value import replace
 
-__all__ = ["HARMFUL", "embed", "moderate", "with_verdict"]
+__all__ = ["HARMFUL", "IN_CRISIS", "embed", "moderate", "with_verdict"]
 
 DIMENSIONS = 1536
 """The length of the vectors of a model whose own length is unknown."""
 HARMFUL = "simulated-harm"
 """A text with this word is flagged as violence."""
+IN_CRISIS = "simulated-crisis"
+"""A text with this word is flagged as self-harm."""
 _WORD_BYTES = 4
 _MOST = 2**31
-_VERDICTS: dict[GuardKind, tuple[str, str]] = {
-    "llama-guard": ("safe", "unsafe\nS1"),
-    "qwen3guard": ("Safety: Safe\nCategories: None", "Safety: Unsafe\nCategories: Violent"),
+_CATEGORIES = {HARMFUL: "violence", IN_CRISIS: "self-harm"}
+_VERDICTS: dict[GuardKind, dict[str, str]] = {
+    "llama-guard": {"": "safe", "violence": "unsafe\nS1", "self-harm": "unsafe\nS11"},
+    "qwen3guard": {
+        "": "Safety: Safe\nCategories: None",
+        "violence": "Safety: Unsafe\nCategories: Violent",
+        "self-harm": "Safety: Unsafe\nCategories: Suicide & Self-Harm",
+    },
 }
 
 
@@ -50,14 +57,19 @@ def _vector(model: str, item: str | Tokens, size: int) -> Vector:
 
 
 def moderate(request: ModerationRequest) -> ModerationAnswer:
-    """Return a verdict for each input. Only content with the word `HARMFUL` is flagged."""
+    """Return a verdict for each input. Only content with one of the words above is flagged."""
     return ModerationAnswer(tuple(map(_verdict, request.inputs)))
 
 
 def _verdict(content: ModerationInput) -> ModerationResult:
     text = content if isinstance(content, str) else " ".join(it.text for it in content if isinstance(it, TextPart))
-    is_harmful = HARMFUL in text.lower()
-    return verdict_of(frozenset({"violence"}) if is_harmful else frozenset(), flagged=is_harmful)
+    category = _category(text)
+    return verdict_of(frozenset({category}) if category else frozenset(), flagged=bool(category))
+
+
+def _category(text: str) -> str:
+    """Return the category of a text, or an empty text."""
+    return next((category for word, category in _CATEGORIES.items() if word in text.lower()), "")
 
 
 def with_verdict(completion: ChatCompletion, request: ChatRequest, kind: GuardKind) -> ChatCompletion:
@@ -65,7 +77,7 @@ def with_verdict(completion: ChatCompletion, request: ChatRequest, kind: GuardKi
     is_pair = bool(request.messages) and isinstance(request.messages[-1], AssistantMessage)
     judged = AssistantMessage if is_pair else UserMessage
     texts = [text_of(message.content) for message in request.messages if isinstance(message, judged)]
-    verdict = _VERDICTS[kind][HARMFUL in texts[-1].lower() if texts else False]
+    verdict = _VERDICTS[kind][_category(texts[-1]) if texts else ""]
     if is_pair and kind == "qwen3guard":
         verdict += "\nRefusal: No"
     choices = tuple(

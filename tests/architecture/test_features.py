@@ -21,6 +21,7 @@ from gateway.config.check_report import render_matrix
 from gateway.config.feature_compiler import FeatureCompiler
 from gateway.config.schema.file import GatewaySection
 from gateway.features.config import COMPILERS
+from gateway.features.crisis.views import CrisisNote
 from gateway.features.duties.views import UseNote
 from gateway.features.feature import Feature
 from gateway.features.running import FEATURES
@@ -32,12 +33,21 @@ from tests.architecture.source_tree import ROOT, modules
 from tests.kit.configs import BASE, Config, table_of
 
 FOLDERS = sorted(path.name for path in (ROOT / "gateway/features").iterdir() if (path / "__init__.py").exists())
+CRISIS = {"judges": ["guard"], "categories": ["self-harm"], "then": "stop", "on_failure": "open"}
+GUARD = {
+    "provider": "openai-compatible",
+    "model": "g",
+    "endpoint": "https://guard.example/v1",
+    "stores": "CN",
+    "processes": "CN",
+}
 BANDS = {"child": {"tools": False}}
 KEY = json.loads((ROOT / "tests/fixtures/marks/vectors.json").read_text("utf-8"))["private_key"]
 MARKS = {"issuer": "https://assistant.example.com", "key": KEY}
 # The smallest configuration that uses each feature.
 EXAMPLES: Mapping[str, Config] = {
     "marks": BASE.merge({"marks": MARKS, "regions": {"cn": {"labels": [{"name": "eu-art50", "mark": "signed"}]}}}),
+    "crisis": BASE.merge({"regions": {"cn": {"crisis": CRISIS}}, "deployments": {"guard": GUARD}}),
     "minors": BASE.merge({"regions": {"cn": {"age_bands": BANDS, "age_missing": "refuse"}}}),
     "shadow": BASE.merge({"assistants": {"assistant": {"shadow": {"cn": {"deployment": "qwen-cn"}}}}}),
     "duties": BASE.merge(
@@ -46,6 +56,7 @@ EXAMPLES: Mapping[str, Config] = {
 }
 # A note of each class that a feature adds to records.
 NOTES: Mapping[str, tuple[FeatureNote, ...]] = {
+    "crisis": (CrisisNote("stop"),),
     "shadow": (ShadowNote(AttemptRecord("d", "openai", "m", 0.0)),),
     "duties": (UseNote("day"),),
 }

@@ -156,6 +156,8 @@ class CompletionStreamEncoder(StreamEncoder):
         """See StreamEncoder."""
         super().__init__(style, record)
         self._include_usage = style.include_usage
+        # The first chunk has what belongs to a crisis.
+        self._is_crisis_due = record.shown.crisis is not None
         self._choices = max(style.choices, 1)
         self._ended = 0
         self._head = b""
@@ -214,8 +216,10 @@ class CompletionStreamEncoder(StreamEncoder):
         self._text_tail = b'"}]' + end
 
     def _chunk(self, choice: Mapping[str, object]) -> bytes:
-        """Return a chunk with one choice. The last finish has the member `x_gateway`."""
+        """Return a chunk with one choice. The last finish has `x_gateway`, in a crisis the first chunk too."""
         tail: dict[str, object] = {"usage": None} if self._include_usage else {}
+        if self._is_crisis_due and (member := self._labels.first_member()) is not None:
+            self._is_crisis_due, tail[MEMBER] = False, member
         if self._ended == self._choices and (member := self._labels.member(with_cost=not self._include_usage)):
             tail[MEMBER] = member
         rest = b"," + orjson.dumps(tail)[1:] if tail else b"}"

@@ -48,6 +48,8 @@ def label_answer(
         member["moderation"] = told
     if is_estimated or record.shown.usage_is_estimated:
         member["usage"] = "estimated"
+    if record.shown.crisis is not None:
+        member["crisis"] = record.shown.crisis.member()
     labelling = style.labelling
     if labelling is not None:
         labelled = label_completion(completion, labelling)
@@ -56,9 +58,10 @@ def label_answer(
         if labelling.notice is not None:
             has_text = any(text_of(choice.message.content) for choice in completion.choices)
             record.shown.is_noticed = in_content or (not labelling.prefix and has_text)
-        labels = marks(labelling, record.request_id, integrity, in_content=in_content)
-        _note_marks(record, labels)
-        member["labels"] = labels
+        if labelling.labels:
+            labels = marks(labelling, record.request_id, integrity, in_content=in_content)
+            _note_marks(record, labels)
+            member["labels"] = labels
         completion = labelled
     return completion, member
 
@@ -110,16 +113,14 @@ class StreamLabels:
         return events
 
     def first_member(self) -> dict[str, object] | None:
-        """Return the value of `x_gateway` at the start of the stream; None if there are no labels."""
-        return {"labels": self._marks(None)} if self._labelling is not None else None
+        """Return the value of `x_gateway` at the start of the stream; None if there are no labels and no crisis."""
+        return self._data(self._marks(None)) or None
 
     def last_marks(self) -> dict[str, object]:
-        """Return the labels with the integrity value and marks of all texts so far; empty without labels."""
-        if self._labelling is None:
-            return {}
+        """Return the labels with the integrity value and marks of all texts so far, and what belongs to a crisis."""
         labels = self._marks(self._integrity)
         _note_marks(self._record, labels)
-        return {"labels": labels}
+        return self._data(labels)
 
     def resumed(self) -> dict[str, object]:
         """Return the deployments of a resumed answer, as a member; empty for any other answer."""
@@ -152,3 +153,8 @@ class StreamLabels:
         if self._labelling is None or self._prefixer is None:
             return []
         return marks(self._labelling, self._record.request_id, integrity, in_content=self._prefixer.shown)
+
+    def _data(self, labels: list[dict[str, object]]) -> dict[str, object]:
+        crisis = self._record.shown.crisis
+        data: dict[str, object] = {"labels": labels} if labels else {}
+        return data if crisis is None else {**data, "crisis": crisis.member()}

@@ -20,6 +20,7 @@ from gateway.config.field_types import (
     Words,
 )
 from gateway.config.problems import choice_hint, quoted
+from gateway.features.crisis.schema import CrisisSection
 from gateway.features.duties.schema import UseSection
 from gateway.features.minors.schema import AgeBandSection
 from gateway.model.refusal_reason import REASON_BY_CODE, RefusalReason
@@ -236,6 +237,9 @@ class RegionSection(Section):
         None, description="The texts for users whose request is refused, by error code and language."
     )
     moderation: ModerationSection | None = Field(None, description="The judges of its chats. Default: no judge.")
+    crisis: CrisisSection | None = Field(
+        None, description="The help for a user who may be in a crisis. Default: no text is judged for it."
+    )
     age_bands: dict[Name, AgeBandSection] | None = Field(
         None, description="Its rules for minors: the age bands that a signed claim may name. Default: none."
     )
@@ -254,3 +258,9 @@ class RegionSection(Section):
         False,
         description="true: the text of its requests is written to the log. The gateway must run inside the boundary.",
     )
+
+    @property
+    def judges(self) -> list[str]:
+        """The names of all deployments that judge its chats."""
+        moderation = [*self.moderation.input, *self.moderation.output] if self.moderation is not None else []
+        return moderation + (self.crisis.judges if self.crisis is not None else [])

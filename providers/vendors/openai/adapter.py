@@ -53,7 +53,7 @@ _WHOLE_HEADERS = (("content-type", "application/json"), ("accept", "application/
 _STREAM_HEADERS = (("content-type", "application/json"), ("accept", "text/event-stream"))
 _OPENAI_MODERATIONS = OpenAIModerations(("omni-moderation-*", "text-moderation-*"), takes_images=True)
 # A server of one's own, such as a webhook, may give its model any name.
-_OWN_MODERATIONS = OpenAIModerations(("*",), takes_images=False)
+_OWN_MODERATIONS = OpenAIModerations(("*",), takes_images=False, is_own=True)
 _OWN_PARAMETERS = frozenset({"verbosity", "service_tier", "prediction", "prompt_cache_key", "safety_identifier"})
 
 

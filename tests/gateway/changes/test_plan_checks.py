@@ -21,6 +21,8 @@ SPARE = {
 JUDGE = {**SPARE["spare"], "model": "qwen3guard"}
 CLAIM = {"issuer": "i", "audience": "g", "algorithms": ["ES256"], "jwks": "https://i.example/jwks", "age_band": "age"}
 MODERATION = {"output": ["judge"], "on_failure": "closed"}
+CRISIS = {"judges": ["judge"], "categories": ["self-harm"], "then": "stop", "on_failure": "open"}
+IN_CRISIS = {"deployments": {"judge": JUDGE}, "regions": {"cn": {"crisis": CRISIS}}}
 JUDGED = {"deployments": {"judge": JUDGE}, "regions": {"cn": {"moderation": MODERATION}}}
 SPARED = PROTECTED.merge({"deployments": SPARE})
 SHADOWED = SPARED.merge(
@@ -51,6 +53,8 @@ CHANGES = {
     "a band": ({"regions": {"cn": {"age_bands": {"child": {}}, "age_missing": "refuse"}}}, "age bands"),
     "the age of a claim": ({"location": {"claim": CLAIM}}, "location.claim.age_band"),
     "a judge": (JUDGED, "the deployment judge"),
+    "help in a crisis": (IN_CRISIS, "crisis"),
+    "a judge of a crisis": (IN_CRISIS, "the deployment judge"),
 }  # fmt: skip
 ELSEWHERE = {
     "another region's boundary": "regions: {us: {boundary: [US, CA]}}",

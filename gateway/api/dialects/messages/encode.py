@@ -52,7 +52,7 @@ def encode_answer(completion: ChatCompletion, style: AnswerStyle, record: Record
         record: The record of the request.
         asked: The facts of the request.
     """
-    counted = counted_usage(completion.usage)
+    counted = completion.usage if record.is_own_answer else counted_usage(completion.usage)
     labelled, member = label_answer(completion, style, record, is_estimated=counted is None)
     choice = labelled.choices[0]
     message = choice.message

@@ -138,7 +138,7 @@ class MessageStreamEncoder(StreamEncoder):
             "content": [],
             "stop_reason": None,
             "stop_sequence": None,
-            "usage": encode_usage(Usage(self._asked.prompt_tokens, 1)),
+            "usage": encode_usage(Usage() if self._record.is_own_answer else Usage(self._asked.prompt_tokens, 1)),
         }
         if (member := self._labels.first_member()) is not None:
             message[MEMBER] = member
@@ -289,7 +289,7 @@ class MessageStreamEncoder(StreamEncoder):
             self._encode(event, written)
         self._close(written)
         reason = stop_reason(self._finish.reason, has_calls=bool(self._calls), is_refusal=self._is_refusal)
-        counted = counted_usage(self.usage)
+        counted = self.usage if self._record.is_own_answer else counted_usage(self.usage)
         usage = counted or estimated_usage(self.usage, self._asked.prompt_tokens, max(1, self._bytes // 4))
         last: dict[str, object] = {
             "delta": self._asked.end(reason, self._finish.stop_sequence),

@@ -1,0 +1,145 @@
+"""Compile the rules of a region for a crisis: `regions.X.crisis`."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Collection, Iterator, Mapping
+from functools import cache
+from importlib import resources
+
+from gateway.config.feature_compiler import FeatureCompiler
+from gateway.config.moderation import check_judge
+from gateway.config.problems import KeyPath, choice_hint, quoted
+from gateway.config.region_text import helplines, sentence_tags, sentences_of
+from gateway.config.schema.location import ProfileSection, RegionSection
+from gateway.config.validation import Draft, Findings
+from gateway.features.crisis.model import CrisisRules, Helpline
+from gateway.features.crisis.schema import CrisisSection
+from gateway.model.config_version import ConfigVersion, Region
+from gateway.model.deployment import Deployment, moderations_of
+from gateway.model.region_text import Sentences
+from providers.moderations import known_categories
+from providers.territories import Places, parent, territory_data, territory_name
+from providers.value import replace
+
+_KINDS = ("crisis", "emergency")
+"""The kinds of numbers, the better one first. Only one is named."""
+_MOST_NAMED = 10
+
+
+@cache
+def built_in_texts() -> dict[str, str]:
+    """Return our crisis text by language, with `NUMBER` in the place of the number."""
+    file = resources.files("gateway.features.crisis").joinpath("texts.toml")
+    texts: dict[str, str] = tomllib.loads(file.read_text("utf-8"))["texts"]
+    return texts
+
+
+def _with_crisis(draft: Draft, findings: Findings, section: RegionSection, region: Region) -> Region:
+    if section.crisis is None:
+        return region
+    rules = _rules(findings, region, section.crisis, section.profile)
+    return replace(region, crisis=rules, is_gated=True, ages_at_gate=True)
+
+
+def _rules(findings: Findings, region: Region, section: CrisisSection, profile: ProfileSection | None) -> CrisisRules:
+    path: KeyPath = ("regions", region.name, "crisis")
+    for key, names in (("judges", section.judges), ("categories", section.categories)):
+        for index, name in enumerate(names):
+            if name in names[:index]:
+                findings.error((*path, key, index), f"{quoted(name)} is listed twice", "remove one of them")
+    for language, text in (section.text or {}).items():
+        if not text.strip():
+            findings.error((*path, "text", language), "is blank", "write the text, or remove it")
+    if section.instructions is not None and not section.instructions.strip():
+        findings.error((*path, "instructions"), "is blank", "write the instructions, or remove it")
+    elif section.instructions is not None and section.then == "stop":
+        findings.warn((*path, "instructions"), "has no effect: no model answers", "write `then: answer`, or remove it")
+    own = (profile.helplines if profile is not None else None) or {}
+    numbers = own if any(kind in own for kind in _KINDS) else None
+    known, common = _helplines(region.territories, numbers)
+    if section.text is None:
+        _check_numbers(findings, path, region.territories, known, common)
+    return CrisisRules(
+        tuple(section.judges),
+        tuple(section.categories),
+        section.then,
+        section.on_failure == "open",
+        Sentences(built_in_texts(), sentence_tags()) if section.text is None else sentences_of(section.text),
+        known,
+        common,
+        (section.instructions or "").strip(),
+    )
+
+
+def _helplines(territories: Places, own: Mapping[str, str] | None) -> tuple[dict[str, Helpline], Helpline | None]:
+    """Return the number of each territory, and the one that is valid in the whole region.
+
+    Args:
+        territories: Those of the region.
+        own: The operator's numbers, which are those of the whole region. None: the built-in ones.
+    """
+    built_in = helplines()
+    if own is not None:
+        best = _best(own)
+        places = built_in if territories.included is None else territories.included
+        return (dict.fromkeys(places, best) if best is not None else {}), best
+    if territories.included is None:
+        return {code: best for code, numbers in built_in.items() if (best := _best(numbers)) is not None}, None
+    numbers = {code: built_in.get(code) or built_in.get(parent(code) or "") or {} for code in territories.included}
+    shared = set.intersection(*(set(some.items()) for some in numbers.values())) if numbers else set()
+    return {code: best for code, some in numbers.items() if (best := _best(some)) is not None}, _best(dict(shared))
+
+
+def _best(numbers: Mapping[str, str]) -> Helpline | None:
+    return next((Helpline(kind, numbers[kind]) for kind in _KINDS if kind in numbers), None)
+
+
+def _check_numbers(
+    findings: Findings, path: KeyPath, territories: Places, known: Collection[str], common: Helpline | None
+) -> None:
+    """Report territories whose users would get a text without a number."""
+    codes = territory_data().names if territories.included is None else territories.included
+    without = sorted(code for code in codes if code not in known)
+    hint = "write `crisis.text`, or the number in `profile.helplines`: {crisis: …}"
+    if without and not (common is not None and territories.included is None):
+        names = ", ".join(f"{territory_name(code)} ({code})" for code in without[:_MOST_NAMED])
+        more = f" and {len(without) - _MOST_NAMED} more" if len(without) > _MOST_NAMED else ""
+        findings.error(path, f"no number for a crisis or an emergency is known in {names}{more}", hint)
+    elif common is None:
+        message = "no number is valid in the whole region, for a user of whom only the region is known"
+        findings.error(path, message, hint)
+
+
+def _check(draft: Draft, findings: Findings, config: ConfigVersion) -> None:
+    """Check the judges, and whether they have the categories."""
+    for name, section in draft.config.regions.items():
+        region = config.regions.get(name)
+        if section.crisis is None:
+            continue
+        path: KeyPath = ("regions", name, "crisis")
+        judges: list[Deployment] = []
+        for index, judge in enumerate(section.crisis.judges):
+            at = (*path, "judges", index)
+            valid = check_judge(draft, findings, at, judge, region, config.deployments)
+            judges += [valid] if valid is not None else []
+        for index, category in enumerate(section.crisis.categories):
+            for judge_name, names in _known_to(judges):
+                if category not in names:
+                    message = f"the judge {quoted(judge_name)} has no category {quoted(category)}"
+                    covering = category.partition("/")[0]
+                    hint = f"did you mean {quoted(covering)}?" if covering in names else choice_hint(category, names)
+                    findings.error((*path, "categories", index), message, hint)
+                    break
+
+
+def _known_to(judges: Collection[Deployment]) -> Iterator[tuple[str, frozenset[str]]]:
+    """Yield each judge whose categories are known, with them."""
+    for judge in judges:
+        moderations = moderations_of(judge)
+        names = known_categories(moderations) if moderations is not None else None
+        if names is not None:
+            yield judge.name, names
+
+
+CRISIS_COMPILER = FeatureCompiler(keys=("regions.*.crisis",), of_region=_with_crisis, of_assistant=None, check=_check)

@@ -1,0 +1,94 @@
+"""The rules of a region for a crisis, and the help for the user of one request."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from gateway.model.region_text import Sentence, Sentences
+from providers.value import Value
+
+Then = Literal["stop", "answer"]
+CrisisOutcome = Literal["passed", "stop", "answer", "unjudged", "failed"]
+"""`unjudged`: no verdict was possible, and the request went on. `failed`: it did not."""
+NUMBER = "{number}"
+"""The place of the number in a built-in text."""
+
+
+class Helpline(Value, frozen=True):
+    """A number to call. `kind`: `crisis`, or `emergency` where no number for a crisis is known."""
+
+    kind: str
+    number: str
+
+
+@dataclass(frozen=True, slots=True)
+class CrisisRules:
+    """The rules of a region.
+
+    Attributes:
+        judges: The names of the deployments that judge, asked in order if one fails.
+        categories: The categories of verdicts that are a crisis.
+        is_open: Whether a request goes on without a verdict.
+        text: The crisis text. One of ours has `NUMBER` in it.
+        helplines: The number of each territory.
+        common: The number that is valid in the whole region, or None.
+        instructions: Instructions for the model of an answer.
+        texts: Each text that a user can get, the longest first.
+    """
+
+    judges: tuple[str, ...]
+    categories: tuple[str, ...]
+    then: Then
+    is_open: bool
+    text: Sentences = field(hash=False, repr=False)
+    helplines: Mapping[str, Helpline] = field(hash=False, repr=False)
+    common: Helpline | None
+    instructions: str = field(default="", repr=False)
+    texts: tuple[str, ...] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        known = {one.number for one in self.helplines.values()} | ({self.common.number} if self.common else set())
+        texts = {one.replace(NUMBER, number) for one in self.text.texts.values() for number in known or ("",)}
+        object.__setattr__(self, "texts", tuple(sorted(texts, key=lambda text: (-len(text), text))))
+
+    def __str__(self) -> str:
+        ending = "goes on" if self.is_open else "refused"
+        found = "the crisis text is the answer" if self.then == "stop" else "the crisis text and an answer"
+        judges = ", then ".join(self.judges)
+        return f"{', '.join(self.categories)} by {judges}: {found}; without a verdict: {ending}"
+
+
+@dataclass(frozen=True, slots=True)
+class Crisis:
+    """The help for the user of one request who may be in a crisis.
+
+    Attributes:
+        categories: Those of the region's categories that were found.
+        helpline: The number for the user, or None if none is known.
+        sentence: The crisis text in the user's language.
+        instructions: Instructions for the model.
+    """
+
+    then: Then
+    categories: tuple[str, ...]
+    helpline: Helpline | None
+    sentence: Sentence = field(repr=False)
+    instructions: str = field(default="", repr=False)
+
+    def member(self) -> dict[str, object]:
+        """Return the value of `x_gateway.crisis`, and of `error.crisis`."""
+        helplines = {self.helpline.kind: self.helpline.number} if self.helpline is not None else {}
+        return {"then": self.then, "categories": list(self.categories), "helplines": helplines}
+
+
+class CrisisUnanswerable(Exception):
+    """The crisis text cannot be the answer, because the request requires content for programs.
+
+    `param`: the field that requires it.
+    """
+
+    def __init__(self, param: str) -> None:
+        super().__init__(param)
+        self.param = param

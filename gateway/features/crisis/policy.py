@@ -1,0 +1,118 @@
+"""Decide whether a user is in a crisis, and the help for this user. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from gateway.features.crisis.model import NUMBER, Crisis, CrisisRules, Helpline
+from gateway.model.location import Location
+from gateway.model.region_text import SEPARATOR, Sentence
+from gateway.policy.labels import Labelling
+from providers.chat import AllowedTools, AssistantMessage, ChatRequest, Message, NamedTool, UserMessage, text_of
+from providers.moderations import CATEGORIES, ModerationResult
+from providers.territories import parent
+from providers.value import replace
+
+_STANDARD = frozenset(CATEGORIES)
+
+
+def applying(result: ModerationResult) -> list[str]:
+    """Return the categories that a verdict has as true, whatever else it states."""
+    return [name for name, applies in result.categories.items() if applies]
+
+
+def found_in(result: ModerationResult, categories: Iterable[str]) -> frozenset[str]:
+    """Return those of these categories that a verdict has. A name of OpenAI counts without the part after a slash."""
+    names = frozenset([covering for name in applying(result) for covering in (name, _without_slash(name))])
+    return names & frozenset(categories)
+
+
+def _without_slash(name: str) -> str:
+    return name.partition("/")[0] if name in _STANDARD else name
+
+
+def counting(result: ModerationResult, excepted: frozenset[str]) -> frozenset[str] | None:
+    """Return the categories of a flagged verdict for moderation. None: all that it has is in the excepted categories.
+
+    A verdict that names no category counts.
+    """
+    names = applying(result)
+    left = frozenset(name for name in names if not {name, _without_slash(name)} & excepted)
+    return left if left or not names else None
+
+
+def last_answered(messages: Sequence[Message]) -> int:
+    """Return the place of the last message of the assistant that has text, or -1."""
+    places = range(len(messages) - 1, -1, -1)
+    return next((place for place in places if _is_answer(messages[place])), -1)
+
+
+def _is_answer(message: Message) -> bool:
+    return isinstance(message, AssistantMessage) and bool(text_of(message.content))
+
+
+def texts_to_judge(messages: Sequence[Message]) -> list[str]:
+    """Return the texts of the user since the last answer with text, each once. Media are not judged."""
+    new = messages[last_answered(messages) + 1 :]
+    texts = [text_of(message.content) for message in new if isinstance(message, UserMessage)]
+    return [text for text in dict.fromkeys(texts) if text.strip()]
+
+
+def crisis_of(rules: CrisisRules, location: Location, sentence: Sentence, found: frozenset[str]) -> Crisis:
+    """Return the help for a user. `sentence`: the region's text in the user's language."""
+    helpline = helpline_at(rules, location.territory)
+    number = helpline.number if helpline is not None else ""
+    text = Sentence(sentence.language, sentence.text.replace(NUMBER, number))
+    categories = tuple(name for name in rules.categories if name in found)
+    return Crisis(rules.then, categories, helpline, text, rules.instructions if rules.then == "answer" else "")
+
+
+def helpline_at(rules: CrisisRules, territory: str | None) -> Helpline | None:
+    """Return the number of a territory, or that of the whole region if the territory is not known."""
+    if territory is None:
+        return rules.common
+    return rules.helplines.get(territory) or rules.helplines.get(parent(territory) or "")
+
+
+def program_param(request: ChatRequest) -> str | None:
+    """Return the field by which a request requires content for programs, or None."""
+    if request.response_format is not None:
+        return "response_format"
+    choice = request.tool_choice
+    is_forced = choice == "required" or isinstance(choice, NamedTool)
+    return "tool_choice" if is_forced or (isinstance(choice, AllowedTools) and choice.mode == "required") else None
+
+
+def with_crisis_text(labelling: Labelling | None, crisis: Crisis, request: ChatRequest) -> Labelling | None:
+    """Return the labelling of a model's answer that has the crisis text after the labels, before its own text."""
+    if request.response_format is not None:
+        return labelling
+    known = labelling or Labelling(())
+    return replace(known, prefix=known.prefix + crisis.sentence.text + SEPARATOR)
+
+
+def excepted_texts(messages: Sequence[Message], rules: CrisisRules, crisis: Crisis | None) -> dict[str, frozenset[str]]:
+    """Return the categories that do not count for moderation in each text of the user, because of the crisis text.
+
+    It is given now for what was found, and was given before the last answer: what a user wrote then must not end the
+    conversation.
+    """
+    answered, excepted = last_answered(messages), dict[str, frozenset[str]]()
+    found = frozenset(crisis.categories) if crisis is not None else frozenset[str]()
+    for place, message in enumerate(messages):
+        if isinstance(message, UserMessage):
+            excepted[text_of(message.content)] = frozenset(rules.categories) if place <= answered else found
+    return excepted
+
+
+def without_crisis_texts(messages: tuple[Message, ...], rules: CrisisRules) -> tuple[Message, ...]:
+    """Return a history without the crisis texts in it, as the judges of moderation see it."""
+    return tuple(_without(message, rules) if isinstance(message, AssistantMessage) else message for message in messages)
+
+
+def _without(message: AssistantMessage, rules: CrisisRules) -> AssistantMessage:
+    said = text_of(message.content)
+    text = next((text for text in rules.texts if said.startswith(text)), None)
+    if text is None:
+        return message
+    return replace(message, content=said[len(text) :].removeprefix(SEPARATOR))

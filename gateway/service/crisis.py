@@ -1,0 +1,150 @@
+"""Judge whether the user of a chat is in a crisis, before any provider gets the prompt, and give the crisis text."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from gateway.execution.judging import VERDICT_S, Judging, PassedTexts, names_of, pieces_of
+from gateway.execution.run import PlanExecutor, RunContext
+from gateway.execution.structured_output import WholeAnswer
+from gateway.execution.upstream_client import OwnAnswer
+from gateway.features.crisis.model import Crisis, CrisisOutcome, CrisisUnanswerable
+from gateway.features.crisis.policy import crisis_of, found_in, program_param, texts_to_judge
+from gateway.features.crisis.views import CrisisNote
+from gateway.features.duties.views import UseNote
+from gateway.model.config_version import ConfigVersion, Region
+from gateway.model.moderation import NoVerdict
+from gateway.model.record import Decided, DutyKind, Record
+from gateway.policy.labels import labelling_of, without_labels
+from gateway.policy.region_text import said
+from gateway.service.exchange import AnswerStyle, Exchange, Judged
+from providers.chat import AssistantMessage, ChatCompletion, ChatRequest, Choice, Usage
+from providers.value import replace
+
+_REFUSED = frozenset({DutyKind.USE_SESSION, DutyKind.USE_DAY, DutyKind.USE_UNKNOWN})
+"""The kinds of requests that the time of the user refuses."""
+
+
+async def find_crisis(
+    executor: PlanExecutor,
+    current: Callable[[], ConfigVersion],
+    exchange: Exchange,
+    region: Region,
+    passed: PassedTexts,
+) -> Crisis | None:
+    """Return the help for the user of a chat, or None if nothing is found. It is recorded.
+
+    Raises:
+        NoVerdict: There was no verdict, and the region requires one.
+        CallRefused: A budget does not pay for it.
+    """
+    rules, record, request = region.crisis, exchange.record, exchange.request
+    if record.shown.crisis is not None:
+        return record.shown.crisis
+    if rules is None or not isinstance(request, ChatRequest):
+        return None
+    messages = request.messages if region.texts is None else without_labels(request.messages, region.texts)
+    judges = [exchange.config.deployments[name] for name in rules.judges]
+    policy = f"crisis;{names_of(judges)};{','.join(rules.categories)}"
+    texts = [text for text in texts_to_judge(messages) if not passed.has(policy, text)]
+    if not texts:
+        note_outcome(record, "passed")
+        return None
+    judging = _judging(executor, current, exchange, region)
+    try:
+        pieces = [piece for text in texts for piece in pieces_of(text)]
+        found = await judging.find(judges, pieces, lambda _, result: found_in(result, rules.categories) or None)
+    except NoVerdict:
+        if not rules.is_open:
+            note_outcome(record, "failed")
+            raise
+        record.shown.is_crisis_unjudged = True
+        record.note_duty(DutyKind.CRISIS_UNJUDGED)
+        note_outcome(record, "unjudged")
+        return None
+    if not found:
+        for text in texts:
+            passed.add_text(policy, text)
+        record.shown.is_crisis_unjudged = False
+        note_outcome(record, "passed")
+        return None
+    sentence = said(rules.text, exchange.location, exchange.caller.accept_language)
+    crisis = crisis_of(rules, exchange.location, sentence, frozenset().union(*found))
+    note_crisis(record, crisis)
+    return crisis
+
+
+def _judging(
+    executor: PlanExecutor, current: Callable[[], ConfigVersion], exchange: Exchange, region: Region
+) -> Judging:
+    """Return how the judges are asked. Moderation asks none of them again about the same text."""
+    config, client, user, record = exchange.config, exchange.caller.client, exchange.user, exchange.record
+    context = RunContext(config.resilience, exchange.deadline, record, lambda _: None, asker=exchange.asker)
+    if executor.accounting is not None:
+        context.usage = executor.accounting.request(config, client, user, record)
+    if exchange.judged is None:
+        exchange.judged = Judged()
+    exchange.judged.usage = context.usage
+    assistant = exchange.assistant.for_use("moderations")
+    return Judging(
+        executor,
+        config,
+        current,
+        context,
+        assistant,
+        region,
+        client,
+        user,
+        exchange.judged.verdicts,
+        until=time.monotonic() + VERDICT_S,
+        takes_contradictions=True,
+    )
+
+
+def note_crisis(record: Record, crisis: Crisis) -> None:
+    """Record the help for the user."""
+    record.shown.crisis = crisis
+    note_outcome(record, crisis.then)
+
+
+def note_outcome(record: Record, outcome: CrisisOutcome) -> None:
+    """Record the outcome for the request."""
+    others = tuple([note for note in record.notes if not isinstance(note, CrisisNote)])
+    record.notes = (*others, CrisisNote(outcome))
+
+
+def crisis_answer(exchange: Exchange, crisis: Crisis, *, is_counted: bool) -> OwnAnswer:
+    """Return the answer that is the crisis text alone, and set how it is shown. No provider gets the prompt.
+
+    Args:
+        exchange: The request.
+        crisis: The help for its user.
+        is_counted: It counts in the time of its user. False: the request would have been refused.
+
+    Raises:
+        CrisisUnanswerable: The request requires content for programs.
+    """
+    request, record, assistant = exchange.request, exchange.record, exchange.assistant
+    if not isinstance(request, ChatRequest):
+        raise TypeError("only a chat has a crisis text")
+    note_crisis(record, replace(crisis, then="stop"))
+    record.decided = Decided(record.decided.location, assistant.name, record.decided.intent)
+    if not is_counted:
+        exchange.chat_time = None
+        record.notes = tuple([note for note in record.notes if not isinstance(note, UseNote)])
+        record.duties -= _REFUSED
+    if (param := program_param(request)) is not None:
+        raise CrisisUnanswerable(param)
+    record.note_duty(DutyKind.CRISIS)
+    notice = exchange.chat_time.notice if exchange.chat_time is not None else None
+    labelling = labelling_of(exchange.locale, request, notice) if exchange.locale is not None else None
+    if labelling is not None:
+        record.shown.labels = labelling.names
+    keep_alive_s, choices = exchange.config.resilience.keep_alive_s, request.n or 1
+    exchange.style = AnswerStyle(request.include_usage, choices, labelling, assistant.name, keep_alive_s)
+    message = AssistantMessage(crisis.sentence.text)
+    completion = ChatCompletion(
+        "", assistant.name, int(time.time()), tuple(Choice(message, "stop", at) for at in range(choices)), Usage()
+    )
+    return OwnAnswer(stream=WholeAnswer(completion)) if request.stream else OwnAnswer(completion)

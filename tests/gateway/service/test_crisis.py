@@ -1,0 +1,398 @@
+"""A user in a crisis, in each of the five chat APIs, whole and as a stream: the verdict, the text, the data, the errors."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+import pytest
+
+from gateway.execution.judging import VERDICT_S
+from gateway.model.record import DutyKind, Record
+from gateway.state.receipts import receipt_of
+from gateway.telemetry.request_log import JsonLines
+from tests.gateway.service.judged_chats import CONFIG, DIALECTS, World, ask, events_of
+from tests.kit.input_gateway import InputGateway
+
+US = "What you are going through sounds very hard, and your life matters. Please talk to somebody now, for example by calling 988."
+DE = "Was Sie gerade erleben, klingt sehr schwer, und Ihr Leben ist wichtig. Bitte sprechen Sie jetzt mit jemandem, zum Beispiel unter der Nummer 988."
+SAD = "I want to die."
+CRISIS = {"judges": ["judge"], "categories": ["self-harm"], "then": "stop", "on_failure": "open"}
+DATA = {"categories": ["self-harm"], "helplines": {"crisis": "988"}}
+STREAMS = pytest.mark.parametrize("stream", [False, True], ids=["json", "stream"])
+
+
+@dataclass
+class CrisisWorld(World):
+    """A model and webhooks that find `self-harm/intent` in texts with `die`, and violence in those with `hit`.
+
+    `asked_judges` has the host of each judge that got a text.
+    """
+
+    answers: Sequence[str] = ("A model's answer.",)
+    asked_judges: list[str] = field(default_factory=list)
+
+    def _verdict(self, request: httpx.Request, body: Any) -> httpx.Response:
+        self.asked_judges.append(request.url.host)
+        self.judged += body["input"]
+        found = [{"self-harm/intent": "die" in text, "violence": "hit" in text} for text in body["input"]]
+        results = [{"flagged": any(one.values()), "categories": one} for one in found]
+        return self.judge(request.url.host) or httpx.Response(200, json={"results": results})
+
+
+def served(world: World, *patches: Mapping[str, Any], **crisis: Any) -> InputGateway:
+    region = {"territories": ["US", "CA"], "moderation": None, "crisis": {**CRISIS, **crisis}}
+    return InputGateway(world, CONFIG.merge({"regions": {"default": region}}, *patches))
+
+
+def content_of(dialect: str, response: httpx.Response, *, stream: bool) -> str:
+    """Return the text of the first choice, as an app shows it."""
+    pick: dict[str, Callable[[Any], str]] = {
+        "chat": lambda it: "".join(
+            choice["delta" if stream else "message"].get("content") or ""
+            for choice in it["choices"]
+            if not choice["index"]
+        ),
+        "completions": lambda it: "".join(choice["text"] for choice in it["choices"] if not choice["index"]),
+        "messages": lambda it: it.get("delta", {}).get("text", "") if stream else it["content"][0]["text"],
+        "responses": lambda it: (
+            (it["delta"] if it["type"].endswith("text.delta") else "")
+            if stream
+            else it["output"][0]["content"][0]["text"]
+        ),
+        "gemini": lambda it: "".join(part["text"] for part in it["candidates"][0]["content"]["parts"]),
+    }
+    return "".join(map(pick[dialect], events_of(response) if stream else [response.json()]))
+
+
+def members_of(dialect: str, response: httpx.Response, *, stream: bool) -> list[Any]:
+    """Return `x_gateway.crisis` of the answer, or of the first and the last event that have it."""
+    found = []
+    for document in events_of(response) if stream else [response.json()]:
+        holders = [document, document.get("message"), document.get("response")]
+        found += [it["x_gateway"]["crisis"] for it in holders if it and "crisis" in it.get("x_gateway", ())][:1]
+    return found
+
+
+ENDS = {
+    "chat": '"finish_reason":"stop"',
+    "completions": '"finish_reason":"stop"',
+    "messages": '"stop_reason":"end_turn"',
+}
+ENDS |= {"responses": '"status":"completed"', "gemini": '"finishReason":"STOP"'}
+
+
+@STREAMS
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_stop_is_an_ordinary_answer_that_no_model_gave(dialect: str, stream: bool, records: list[Record]) -> None:
+    world = CrisisWorld()
+    response = ask(served(world), dialect, SAD, stream=stream)
+    assert (response.status_code, world.asked, world.judged) == (200, [], [SAD])
+    assert content_of(dialect, response, stream=stream) == US
+    headers = response.headers
+    assert (headers["x-gateway-crisis"], headers["x-gateway-attempts"]) == ("stop", "0")
+    assert "x-gateway-deployment" not in headers
+    members = members_of(dialect, response, stream=stream)
+    assert members[0] == members[-1] == {"then": "stop", **DATA}
+    assert len(members) > stream
+    assert ENDS[dialect] in response.text
+    assert '"estimated"' not in response.text
+    assert '"assistant"' in response.text
+    (record,) = records
+    assert (record.outcome, record.answered_by.deployment, record.duties) == ("ok", None, {DutyKind.CRISIS})
+    assert record.usage is not None
+    assert record.usage.total_tokens == 0
+    assert json.loads(JsonLines().of([(record, 0.0)])[0])["crisis"] == "stop"
+    receipt = receipt_of(record, 0.0, None)
+    assert receipt is not None
+    assert (receipt["crisis"], receipt["tried"], receipt["side"]) == ("stop", [], None)
+    assert "self-harm" not in json.dumps(receipt)
+
+
+@STREAMS
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_answer_has_the_text_before_that_of_the_model(dialect: str, stream: bool, records: list[Record]) -> None:
+    world = CrisisWorld()
+    response = ask(served(world, then="answer", instructions="Be kind."), dialect, SAD, stream=stream)
+    assert content_of(dialect, response, stream=stream) == f"{US}\n\nA model's answer."
+    assert response.headers["x-gateway-crisis"] == "answer"
+    members = members_of(dialect, response, stream=stream)
+    assert members[0] == members[-1] == {"then": "answer", **DATA}
+    assert world.asked[0]["messages"][0] == {"role": "system", "content": "Be kind."}
+    assert (records[0].duties, records[0].is_successful) == ({DutyKind.CRISIS}, False)
+
+
+@STREAMS
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_passed_chat_is_answered_as_ever(dialect: str, stream: bool, records: list[Record]) -> None:
+    world = CrisisWorld()
+    gateway = served(world)
+    for _ in range(2):
+        response = ask(gateway, dialect, "Hello.", stream=stream)
+        assert content_of(dialect, response, stream=stream) == "A model's answer."
+        assert "crisis" not in response.text
+        assert "x-gateway-crisis" not in response.headers
+    assert world.judged == ["Hello."], "a text that passed is remembered"
+    assert json.loads(JsonLines().of([(records[0], 0.0)])[0])["crisis"] == "passed"
+    assert records[0].duties == set()
+
+
+@STREAMS
+@pytest.mark.parametrize("dialect", DIALECTS)
+@pytest.mark.parametrize("on_failure", ["open", "closed"])
+def test_judge_that_answers_nonsense(dialect: str, stream: bool, on_failure: str, records: list[Record]) -> None:
+    world = CrisisWorld(judge=lambda _: httpx.Response(200, text="nonsense"))
+    response = ask(served(world, on_failure=on_failure), dialect, SAD, stream=stream)
+    if on_failure == "open":
+        assert (response.status_code, response.headers["x-gateway-crisis"]) == (200, "unjudged")
+        assert content_of(dialect, response, stream=stream) == "A model's answer."
+        assert (records[0].duties, records[0].is_successful) == ({DutyKind.CRISIS_UNJUDGED}, False)
+    else:
+        assert (response.status_code, world.asked) == (503, [])
+        assert "moderation_unavailable" in response.text
+        assert "x-gateway-crisis" not in response.headers
+    outcome = "unjudged" if on_failure == "open" else "failed"
+    assert json.loads(JsonLines().of([(records[0], 0.0)])[0])["crisis"] == outcome
+
+
+def forms_of(dialect: str) -> list[tuple[str, dict[str, Any]]]:
+    """Return what requires content for programs in one API, by the field that does."""
+    schema = {"type": "object", "properties": {}, "required": [], "additionalProperties": False}
+    function = {"name": "f", "parameters": schema}
+    gemini = {"tools": [{"functionDeclarations": [function]}], "toolConfig": {"functionCallingConfig": {"mode": "ANY"}}}
+    match dialect:
+        case "chat":
+            tools = [{"type": "function", "function": function}]
+            named = {"type": "function", "function": {"name": "f"}}
+            return [
+                ("response_format", {"response_format": {"type": "json_object"}}),
+                ("tool_choice", {"tools": tools, "tool_choice": "required"}),
+                ("tool_choice", {"tools": tools, "tool_choice": named}),
+            ]
+        case "messages":
+            tools = [{"name": "f", "input_schema": schema}]
+            return [("tool_choice", {"tools": tools, "tool_choice": {"type": "any"}})]
+        case "responses":
+            tools = [{"type": "function", **function}]
+            form = {"type": "json_schema", "name": "n", "schema": schema, "strict": True}
+            return [
+                ("response_format", {"text": {"format": form}}),
+                ("tool_choice", {"tools": tools, "tool_choice": "required"}),
+            ]
+        case "gemini":
+            json_form = {"generationConfig": {"responseMimeType": "application/json"}}
+            return [("response_format", json_form), ("tool_choice", gemini)]
+    return []
+
+
+FORMS = [(dialect, name, fields) for dialect in DIALECTS for name, fields in forms_of(dialect)]
+
+
+@STREAMS
+@pytest.mark.parametrize(("dialect", "name", "fields"), FORMS)
+def test_stop_cannot_be_content_for_programs(dialect: str, name: str, fields: Any, stream: bool) -> None:
+    world = CrisisWorld()
+    response = ask(served(world), dialect, SAD, stream=stream, **fields)
+    assert (response.status_code, response.headers["x-gateway-crisis"], world.asked) == (400, "stop", [])
+    error = response.json()["error"]
+    if dialect == "gemini":
+        details = {it["@type"].rpartition(".")[2]: it for it in error["details"]}
+        assert details["ErrorInfo"]["reason"] == "content_filter"
+        assert details["ErrorInfo"]["metadata"]["reason"] == "moderation"
+        assert details["LocalizedMessage"]["message"] == US
+        assert details["Struct"]["value"]["crisis"] == {"then": "stop", **DATA}
+    else:
+        own_name = "text.format" if (dialect, name) == ("responses", "response_format") else name
+        assert (error["code"], error["reason"], error["param"]) == ("content_filter", "moderation", own_name)
+        assert (error["user_message"], error["user_message_language"]) == (US, "en")
+        assert error["crisis"] == {"then": "stop", **DATA}
+
+
+def test_answer_for_programs_has_the_data_only() -> None:
+    world = CrisisWorld(answers=["{}"])
+    response = ask(served(world, then="answer"), "chat", SAD, response_format={"type": "json_object"})
+    assert response.json()["choices"][0]["message"]["content"] == "{}"
+    assert response.json()["x_gateway"]["crisis"] == {"then": "answer", **DATA}
+
+
+@STREAMS
+def test_each_choice_has_the_text_after_the_labels(stream: bool) -> None:
+    labels = {"regions": {"default": {"labels": [{"name": "house", "text": {"en": "I am an AI."}}]}}}
+    for then, rest in (("stop", ""), ("answer", "\n\nFirst.")):
+        world = CrisisWorld(answers=["First.", "Second."])
+        response = ask(served(world, labels, then=then), "chat", SAD, stream=stream, n=2)
+        assert content_of("chat", response, stream=stream) == f"I am an AI.\n\n{US}{rest}"
+        documents = events_of(response) if stream else [response.json()]
+        others = [it for one in documents for it in one["choices"] if it["index"] == 1]
+        texts = [it["delta" if stream else "message"].get("content") or "" for it in others]
+        assert "".join(texts).startswith(f"I am an AI.\n\n{US}")
+        last = [one["x_gateway"] for one in documents if "x_gateway" in one][-1]
+        assert last["labels"][0]["in_content"] is True
+        assert last["crisis"]["then"] == then
+
+
+def test_text_is_in_the_language_of_the_user_or_that_of_the_operator() -> None:
+    headers = {"accept-language": "de-AT"}
+    assert content_of("chat", ask(served(CrisisWorld()), "chat", SAD, headers=headers), stream=False) == DE
+    own = served(CrisisWorld(), text={"en": "Our text: 123.", "de": "Unser Text."})
+    assert content_of("chat", ask(own, "chat", SAD, headers=headers), stream=False) == "Unser Text."
+
+
+def chat(*messages: tuple[str, Any]) -> dict[str, Any]:
+    return {"model": "assistant", "messages": [{"role": role, "content": content} for role, content in messages]}
+
+
+def test_only_what_the_user_wrote_since_the_last_text_is_judged() -> None:
+    world = CrisisWorld()
+    call = {
+        "role": "assistant",
+        "tool_calls": [{"id": "1", "type": "function", "function": {"name": "f", "arguments": "{}"}}],
+    }
+    body = chat(("system", "die"), ("user", "die before"), ("assistant", "die said"), ("user", "Still here."))
+    body["messages"] += [call, {"role": "tool", "tool_call_id": "1", "content": "die found"}]
+    picture = {"type": "image_url", "image_url": {"url": "data:image/png;base64,ZGll"}}
+    body["messages"].append({"role": "user", "content": [{"type": "text", "text": "And now."}, picture]})
+    response = served(world).post("/v1/chat/completions", body)
+    assert response.status_code == 200, response.text
+    assert world.judged == ["Still here.", "And now."]
+    long = "a" * 9000 + "die"
+    assert ask(served(CrisisWorld()), "chat", long).headers["x-gateway-crisis"] == "stop"
+
+
+VERDICTS: list[tuple[str, dict[str, Any], bool]] = [
+    ("not flagged", {"flagged": False, "categories": {"self-harm": True}}, True),
+    ("flagged without a category", {"flagged": True}, False),
+    ("another category", {"flagged": True, "categories": {"violence": True, "self-harm": False}}, False),
+    ("a name of its own", {"flagged": True, "categories": {"suicide/plan": True}}, True),
+    ("a part of a name of its own", {"flagged": True, "categories": {"suicide": True}}, False),
+]
+
+
+@pytest.mark.parametrize(("_", "verdict", "is_found"), VERDICTS, ids=[it[0] for it in VERDICTS])
+def test_categories_of_a_webhook(_: str, verdict: dict[str, Any], is_found: bool) -> None:
+    world = CrisisWorld(judge=lambda _: httpx.Response(200, json={"results": [verdict]}))
+    response = ask(served(world, categories=["self-harm", "suicide/plan"]), "chat", SAD)
+    assert response.headers.get("x-gateway-crisis") == ("stop" if is_found else None)
+
+
+@pytest.mark.parametrize("verdict", ["Unsafe", "Controversial"])
+def test_verdict_of_a_guard_model_counts_if_it_is_controversial(verdict: str) -> None:
+    class Guarded(World):
+        def _verdict(self, request: httpx.Request, body: Any) -> httpx.Response:
+            message = {"role": "assistant", "content": f"Safety: {verdict}\nCategories: Suicide & Self-Harm"}
+            choice = {"index": 0, "message": message, "finish_reason": "stop"}
+            head = {"id": "v", "object": "chat.completion", "created": 1, "model": "j"}
+            return httpx.Response(200, json={**head, "choices": [choice]})
+
+    moderation = {"input": ["judge"], "on_failure": "closed", "controversial": "pass"}
+    guard = {
+        "deployments": {"judge": {"model": "Qwen3Guard-Gen-4B"}},
+        "regions": {"default": {"moderation": moderation}},
+    }
+    assert ask(served(Guarded(), guard), "chat", SAD).headers["x-gateway-crisis"] == "stop"
+
+
+MODERATION = {"regions": {"default": {"moderation": {"input": ["judge"], "on_failure": "closed"}}}}
+
+
+def test_one_judge_is_asked_once_for_both_and_what_was_found_does_not_count_again() -> None:
+    world = CrisisWorld()
+    gateway = served(world, MODERATION, then="answer")
+    response = ask(gateway, "chat", SAD)
+    assert (response.status_code, world.judged) == (200, [SAD])
+    response = ask(gateway, "chat", "I hit them and die.")
+    assert (response.status_code, world.judged[1:]) == (400, ["I hit them and die."])
+    error = response.json()["error"]
+    assert error["moderation"]["categories"] == ["violence"]
+    assert (error["user_message"], error["crisis"]["then"]) == (US, "answer")
+    assert response.headers["x-gateway-crisis"] == "answer"
+
+
+def test_judge_that_fails_is_not_asked_again_for_moderation() -> None:
+    world = CrisisWorld(judge=lambda host: httpx.Response(400, json={}) if host == "judge.example" else None)
+    both = {"regions": {"default": {"moderation": {"input": ["judge", "spare"], "on_failure": "closed"}}}}
+    response = ask(served(world, both), "chat", "Hello.")
+    assert (response.status_code, response.headers["x-gateway-crisis"]) == (200, "unjudged")
+    assert world.asked_judges == ["judge.example", "spare.example"]
+
+
+def test_history_with_a_crisis_does_not_end_the_conversation() -> None:
+    """Also in a process that has not seen it. The texts that were given are not judged."""
+    history = [("user", SAD), ("assistant", US), ("user", "I would die."), ("assistant", f"{US}\n\nA model's answer.")]
+    world = CrisisWorld()
+    response = served(world, MODERATION).post("/v1/chat/completions", chat(*history, ("user", "Thanks.")))
+    assert response.status_code == 200, response.text
+    assert set(world.judged) == {"Thanks.", SAD, "I would die.", "A model's answer."}
+    assert world.asked[0]["messages"][1]["content"] == US, "the model knows what was said"
+
+
+def test_next_judge_is_asked_if_one_fails() -> None:
+    world = CrisisWorld(judge=lambda host: httpx.Response(500) if host == "judge.example" else None)
+    response = ask(served(world, judges=["judge", "spare"]), "chat", SAD)
+    assert response.headers["x-gateway-crisis"] == "stop"
+    assert world.asked_judges[-1] == "spare.example"
+
+
+def test_refused_band_and_missing_deployment_give_the_text() -> None:
+    """With `answer`, no deployment may answer: the text is the answer. Without a crisis, each is refused."""
+    tools = [{"type": "function", "function": {"name": "f"}}]
+    cases: list[tuple[dict[str, Any], dict[str, Any], int]] = [
+        ({"age_bands": {"child": {"tools": False}}, "age_missing": "child"}, {"tools": tools}, 403),
+        ({"age_bands": {"child": {"hours": "03:00-03:01", "timezone": "UTC"}}, "age_missing": "child"}, {}, 403),
+        ({"approvals": "required"}, {}, 451),
+    ]
+    for region, fields, status in cases:
+        world = CrisisWorld()
+        gateway = served(world, {"regions": {"default": region}}, then="answer")
+        response = ask(gateway, "chat", SAD, **fields)
+        assert (response.status_code, response.headers["x-gateway-crisis"]) == (200, "stop"), region
+        assert content_of("chat", response, stream=False) == US
+        assert response.json()["x_gateway"]["crisis"]["then"] == "stop"
+        assert (ask(gateway, "chat", "Hello.", **fields).status_code, world.asked) == (status, [])
+
+
+def test_failure_of_every_model_has_the_text_for_the_user(records: list[Record]) -> None:
+    class Broken(CrisisWorld):
+        def _whole(self) -> httpx.Response:
+            return httpx.Response(500)
+
+    response = ask(served(Broken(), then="answer"), "chat", SAD)
+    assert (response.status_code, response.headers["x-gateway-crisis"]) == (502, "answer")
+    error = response.json()["error"]
+    assert (error["code"], error["user_message"]) == ("provider_error", US)
+    assert error["crisis"] == {"then": "answer", **DATA}
+    assert records[0].duties == {DutyKind.CRISIS}
+
+
+def test_tokens_are_not_counted_by_a_provider_and_embeddings_are_not_judged() -> None:
+    world = CrisisWorld()
+    body = {"model": "assistant", "messages": [{"role": "user", "content": SAD}]}
+    response = served(world).post("/v1/messages/count_tokens", body)
+    assert (response.status_code, response.headers["x-gateway-estimated"]) == (200, "true")
+    assert (world.judged, world.asked) == ([], [])
+
+
+def test_judges_that_hang_have_their_time_together(records: list[Record], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both are asked, one after the other."""
+
+    class Hanging(InputGateway):
+        async def _answer(self, request: httpx.Request) -> httpx.Response:  # type: ignore[override]
+            if request.url.host != "chat.example":
+                self.requests.append(request)
+                await asyncio.Event().wait()
+            return self._provider(request)
+
+    assert VERDICT_S == 5.0
+    for module in ("gateway.execution.judging", "gateway.service.crisis"):
+        monkeypatch.setattr(f"{module}.VERDICT_S", 0.8)
+    guards = {name: {"model": "Llama-Guard-3-8B"} for name in ("judge", "spare")}
+    region = {"territories": ["US"], "moderation": None, "crisis": {**CRISIS, "judges": ["judge", "spare"]}}
+    gateway = Hanging(CrisisWorld(), CONFIG.merge({"regions": {"default": region}, "deployments": guards}))
+    response = ask(gateway, "chat", SAD)
+    assert (response.status_code, response.headers["x-gateway-crisis"]) == (200, "unjudged")
+    assert [request.url.host for request in gateway.requests] == ["judge.example", "spare.example"]
+    assert {attempt.deployment for attempt in records[0].failed_judges} == {"judge", "spare"}
