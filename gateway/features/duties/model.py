@@ -5,6 +5,7 @@ Times are whole milliseconds of Unix time, and lengths are milliseconds, because
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 from gateway.model.region_text import Sentences
@@ -21,7 +22,8 @@ Notice = Literal["text", "repeated"]
 """How the label with `repeat` is due in an answer: with its text, or with the text of a repetition."""
 
 
-class UseRules(Value, frozen=True):
+@dataclass(frozen=True, slots=True)
+class UseRules:
     """The rules of a region for the time of its users.
 
     Attributes:
@@ -34,7 +36,7 @@ class UseRules(Value, frozen=True):
     gap_s: float = DEFAULT_GAP_S
     timezone: str = "UTC"
     repeat_s: float | None = None
-    pause: Sentences | None = None
+    pause: Sentences | None = field(default=None, repr=False, compare=False)
 
 
 class UseLimits(Value, frozen=True):

@@ -200,7 +200,7 @@ def test_only_compiling_region_text_imports_babel() -> None:
 
 
 def test_built_in_labels_contain_the_required_words() -> None:
-    assert set(known_labels()) == {"cn-gb45438", "eu-art50", "kr-ai-basic-act"}
+    assert set(known_labels()) == {"cn-gb45438", "eu-art50", "kr-ai-basic-act", "us-not-human", "vn-ai-law"}
     for label in known_labels().values():
         for language, text in label.text.items():
             assert full(language) is not None, language
