@@ -20,7 +20,7 @@ compile() {
 lock --output-file locks/installer.lock --group installer "$@"
 compile --output-file locks/runtime.lock "$@"
 # The image of the Dockerfile: with the extras that a production needs.
-compile --output-file locks/image.lock --extra google --extra otel --extra stores --extra zstd --constraint locks/runtime.lock "$@"
+compile --output-file locks/image.lock --extra google --extra otel --extra redaction --extra stores --extra zstd --constraint locks/runtime.lock "$@"
 compile --output-file locks/dev.lock --extra dev --constraint locks/runtime.lock "$@"
 # Without a constraint: an official client may need an older version of a library than the locked one.
 compile --output-file locks/sdks.lock --extra dev --extra sdks "$@"

@@ -37,6 +37,7 @@ MAY_READ = (
     b"x-gateway-dropped, x-gateway-embedding-space, x-gateway-emulated, x-gateway-estimated, x-gateway-labels, "
     b"x-gateway-intent, x-gateway-use, x-gateway-preference, x-gateway-hand-off, x-gateway-moderation, "
     b"x-gateway-crisis, "
+    b"x-gateway-redacted, "
     b"server-timing, retry-after, x-should-retry, "
     b"x-ratelimit-limit-requests, x-ratelimit-remaining-requests, x-ratelimit-reset-requests, openai-processing-ms, "
     b"x-ratelimit-limit-tokens, x-ratelimit-remaining-tokens, x-ratelimit-reset-tokens, x-gateway-max-tokens, "

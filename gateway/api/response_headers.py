@@ -71,6 +71,9 @@ def response_lines(record: Record) -> list[bytes]:
         lines.append(b"x-gateway-dropped: %b" % ", ".join(names)[:1024].encode())
     if shown.embedding_space is not None:
         lines.append(f"x-gateway-embedding-space: {shown.embedding_space}".encode())
+    if shown.redacted:
+        kinds = ", ".join([f"{kind}={count}" for kind, count in shown.redacted.items()])
+        lines.append(f"x-gateway-redacted: {kinds}".encode())
     if shown.emulated:
         lines.append(b"x-gateway-emulated: %b" % ", ".join(sorted(shown.emulated)).encode())
     if decided.intent is not None:

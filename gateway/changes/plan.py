@@ -10,6 +10,7 @@ from typing import Literal, TypeVar
 from gateway.changes.budget_changes import budget_changes, budget_notes
 from gateway.config.problems import KeyPath
 from gateway.config.sensitive_keys import without_secrets
+from gateway.features.redaction.model import RedactionRules
 from gateway.features.views import PLAN_NAMES, VIEWS, further_recipients
 from gateway.model.answer_change import AnswerChange
 from gateway.model.approval import Approval
@@ -205,7 +206,7 @@ def shown(value: object) -> str:
             return "yes" if value else "no"
         case Places() | str() | int() | float():
             return str(value)
-        case Proxy():
+        case Proxy() | RedactionRules():
             return str(value)
         case Residency(stores, processes):
             return f"stores {stores}, processes {processes}"
@@ -243,8 +244,22 @@ def plan_of(old: ConfigVersion, new: ConfigVersion, values: tuple[Change, ...] =
         values=values,
         keys=tuple(change.what for change in values),
         budgets=tuple(Change(*words) for words in budget_changes(old, new)),
-        notes=tuple(budget_notes(old, new)),
+        notes=(*_uncovered_barriers(old, new), *budget_notes(old, new)),
     )
+
+
+def _uncovered_barriers(old: ConfigVersion, new: ConfigVersion) -> Iterator[str]:
+    """Yield a note for each barrier after which something is no longer redacted."""
+    after = _own(new)
+    for name, assistant in _own(old).items():
+        for view in assistant.views:
+            for region, barrier in view.barriers.items():
+                will_be = after.get(name, assistant).for_intent(view.intent).barriers.get(region)
+                rules = barrier.redaction
+                if rules is None or will_be is None or name not in after or _within(will_be.redaction, rules):
+                    continue
+                change = f"{shown(rules)} -> {shown(will_be.redaction)} (WIDER)"
+                yield f"{name}/{region}: redaction after the barrier: {change}"
 
 
 def deployments_by_assistant(config: ConfigVersion, region: str) -> dict[str, tuple[Deployment, ...]]:
@@ -309,7 +324,8 @@ def _changes(old: Region | Deployment, new: Region | Deployment) -> Iterator[Cha
         before, after = getattr(old, each.name), getattr(new, each.name)
         if each.name in left_out or _compared_part(before) == _compared_part(after):
             continue
-        widens = each.name in ("boundary", "residency", "proxy") and not _within(after, before)
+        widens = each.name in ("boundary", "residency", "proxy", "redaction") and not _within(after, before)
+        widens = widens or (each.name == "in_clear" and bool(after))
         before_text, after_text = shown(before), shown(after)
         yield Change(
             _PLAN_NAMES.get(each.name, each.name.replace("_", " ")),
@@ -335,6 +351,10 @@ def _within(value: object, bound: object) -> bool:
             return value.stores.within(bound.stores) and value.processes.within(bound.processes)
         case Proxy(), None:
             return False
+        case None, RedactionRules():
+            return False
+        case RedactionRules(), RedactionRules():
+            return value.covers(bound)
         case Proxy(), Proxy():
             return value.territory.within(bound.territory) and bound.inspects >= value.inspects
     return True

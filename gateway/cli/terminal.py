@@ -18,6 +18,7 @@ from gateway.operator_errors import CommandError, expect_file
 
 if TYPE_CHECKING:
     from gateway.config.compile import Compiled
+    from gateway.config.loading import Document
     from gateway.settings import Settings
 
 
@@ -33,6 +34,19 @@ def compile_file(
     every_warning: bool = False,
 ) -> Compiled:
     """Compile a config file. Raises CommandError if the file is missing or the config has errors."""
+    return compile_document(path, simulators=simulators, resolve_secrets=resolve_secrets, every_warning=every_warning)[
+        1
+    ]
+
+
+def compile_document(
+    path: Path,
+    *,
+    simulators: Mapping[tuple[str, str], str] | None = None,
+    resolve_secrets: bool = False,
+    every_warning: bool = False,
+) -> tuple[Document, Compiled]:
+    """Return a config file as it was read and compiled. Raises what `compile_file` raises."""
     from gateway.config.compile import compile_config
     from gateway.config.loading import load_document
     from gateway.config.problems import ConfigRejected
@@ -41,7 +55,7 @@ def compile_file(
     expect_file(path)
     try:
         document = load_document(path, os.environ, secrets=resolve_secrets)
-        return compile_config(document, registry=load_registry(), simulators=simulators)
+        return document, compile_config(document, registry=load_registry(), simulators=simulators)
     except ConfigRejected as error:
         from gateway.config.check_report import rejected_config
 

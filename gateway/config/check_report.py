@@ -11,6 +11,7 @@ from gateway.config.fact_ages import dated, oldest_fact, unconfirmed_facts
 from gateway.config.limits_report import limit_lines
 from gateway.config.problems import Problem, dotted, visible
 from gateway.config.routes import ineligible_now
+from gateway.features.redaction.model import RedactionRules
 from gateway.features.views import VIEWS
 from gateway.model.answer_change import territory_list
 from gateway.model.approval import Days
@@ -20,6 +21,7 @@ from gateway.model.deployment import Deployment
 from gateway.model.route import Route, WeightedSet, deployments_of
 from gateway.model.schedule import Schedule
 from gateway.operator_errors import CommandError, RejectedConfig
+from gateway.policy.fence import rules_of_step
 from gateway.policy.location import SIGNALS, can_locate
 from gateway.policy.territory_answers import unanswered
 from providers.adapter import EmulatesFeatures
@@ -285,7 +287,7 @@ def _assistant(assistant: Assistant, config: ConfigVersion, days: Days | None, g
         yield from _steps(steps, 1, config.regions[name], days)
         if (barrier := assistant.barriers.get(name)) is not None:
             yield f"    barrier: {barrier.rule}"
-            yield from _steps(barrier.listed, len(steps) + 1, config.regions[name], days)
+            yield from _steps(barrier.listed, len(steps) + 1, config.regions[name], days, barrier.redaction)
         yield from gaps.get((name, "chat"), ())
         for view in assistant.views[1:]:
             if view.route_words(name) != assistant.route_words(name):
@@ -301,14 +303,16 @@ def _assistant(assistant: Assistant, config: ConfigVersion, days: Days | None, g
                 yield f"    {line}"
 
 
-def _steps(steps: Route, first: int, region: Region, days: Days | None) -> Iterator[str]:
+def _steps(
+    steps: Route, first: int, region: Region, days: Days | None, behind: RedactionRules | None = None
+) -> Iterator[str]:
     for number, step in enumerate(steps, first):
         if isinstance(step, WeightedSet):
             yield f"    {number}. by weight; each user stays with one of"
             for deployment, _ in step.members:
-                yield from _step(f"    - {_percent(step.shares[deployment.name])} ", deployment, region, days)
+                yield from _step(f"    - {_percent(step.shares[deployment.name])} ", deployment, region, days, behind)
         else:
-            yield from _step(f"    {number}. ", step, region, days)
+            yield from _step(f"    {number}. ", step, region, days, behind)
 
 
 def _other_uses(assistant: Assistant, region: Region, days: Days | None, gaps: _Gaps) -> Iterator[str]:
@@ -352,12 +356,18 @@ def _elsewhere(region: str, config: ConfigVersion) -> str:
     return " (not served by this cell: requests are refused, wrong_cell)"
 
 
-def _step(start: str, step: Deployment, region: Region, days: Days | None) -> Iterator[str]:
+def _step(
+    start: str, step: Deployment, region: Region, days: Days | None, behind: RedactionRules | None = None
+) -> Iterator[str]:
     simulated = ", simulated" if step.simulates is not None else ""
     yield from _wrapped(start, f"{step.name}: {step.provider} {step.model} at {step.site}{simulated}")
     yield from _wrapped("       ", _where(step.residency))
     if step.proxy is not None:
         yield from _wrapped("       through the proxy ", str(step.proxy))
+    if (rules := rules_of_step(region, step, behind)) is not None:
+        yield from _wrapped("       redacts: ", ", ".join(rules.shown_kinds))
+    elif region.redaction is not None:
+        yield "       not redacted"
     if step.emulates_schemas(bounded=not region.boundary.is_anywhere):
         yield "       JSON schemas: emulated"
     if served := _served(step, region):

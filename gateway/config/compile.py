@@ -32,6 +32,7 @@ from gateway.config.usage import SpendingCompiler, check_prices, compile_usage
 from gateway.config.validation import Draft, Findings, provisional, validate
 from gateway.features.config import COMPILERS
 from gateway.features.marks.config import compile_marks
+from gateway.features.redaction.model import RedactionRules
 from gateway.model.approval import days_at
 from gateway.model.config_version import ConfigVersion
 from gateway.model.deployment import Deployment
@@ -50,12 +51,13 @@ _NEEDED: Mapping[tuple[str | int, ...], tuple[str, ...]] = {
 
 @dataclass(frozen=True, slots=True)
 class Compiled:
-    """A compiled config version, with its warnings and the digests of the files that were read for it."""
+    """A compiled config version, with its warnings, the digests of the files that were read for it, and redactions."""
 
     config: ConfigVersion
     warnings: tuple[Problem, ...]
     files: Reading = field(default_factory=dict)
     written: SourceText | None = None
+    redactions: Mapping[str, RedactionRules] = field(default_factory=dict)
 
 
 def compile_config(
@@ -88,7 +90,7 @@ def compile_config(
     _check_broken_parts(draft, parts, findings, document, options)
     if findings.rejected:
         raise ConfigRejected(findings.problems)
-    return Compiled(config, findings.warnings, document.files, document.written)
+    return Compiled(config, findings.warnings, document.files, document.written, draft.redactions)
 
 
 class _Options(Value, frozen=True):
@@ -106,6 +108,8 @@ def _compile(draft: Draft, findings: Findings, document: Document, options: _Opt
     registry, demo = options.registry, options.demo
     is_rehearsal = options.simulated and not demo
     _check_sections(draft, findings)
+    for of_draft in [feature.of_draft for feature in COMPILERS if feature.of_draft is not None]:
+        of_draft(draft, findings, document)
     cell = compile_cell(draft, findings, demo=demo)
     of_regions = [feature.of_region for feature in COMPILERS if feature.of_region is not None]
     regions = compile_regions(draft, findings, cell, document.read_at_s, of_regions)
@@ -116,7 +120,8 @@ def _compile(draft: Draft, findings: Findings, document: Document, options: _Opt
     secrets = compile_secrets(draft, findings, document.references, document.secrets_file)
     findings.problems.extend(document.catalogues.problems(findings))
     catalogue = compile_catalogues(document.catalogues.sources, findings, registry)
-    deployments = DeploymentCompiler(draft, findings, endpoints, links, days, secrets, catalogue).compiled()
+    parts = [feature.of_deployment for feature in COMPILERS if feature.of_deployment is not None]
+    deployments = DeploymentCompiler(draft, findings, endpoints, links, days, secrets, catalogue).compiled(parts)
     if is_rehearsal:
         deployments = rehearsed(deployments)
     warn_of_facts(findings, deployments.values(), document.read_at_s)

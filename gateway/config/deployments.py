@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from functools import cache
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from gateway.config.approvals import compile_approvals, compile_consent
 from gateway.config.credentials import CredentialReader
@@ -57,6 +57,8 @@ _NUMBER, _DATE = re.compile("[0-9]+"), re.compile("[0-9]{4,}(-[0-9]{2}){0,2}")
 _USUAL_WORDS = frozenset({"latest", "preview", "instruct", "chat"})
 _TYPO = 0.75
 _T = TypeVar("_T", bound=Hashable)
+DeploymentPart: TypeAlias = Callable[[Draft, Findings, DeploymentSection, Deployment], Deployment]
+"""Returns a compiled deployment with the values that a feature has from its section."""
 
 
 class Vendor:
@@ -164,8 +166,8 @@ class DeploymentCompiler:
     def __post_init__(self) -> None:
         self._without_chats = _in_other_lists(self.draft)
 
-    def compiled(self) -> dict[str, Deployment]:
-        """Return the valid deployments."""
+    def compiled(self, features: Sequence[DeploymentPart] = ()) -> dict[str, Deployment]:
+        """Return the valid deployments. `features`: add the values of features to a deployment."""
         compiled: dict[str, Deployment] = {}
         for name, section in self.draft.config.deployments.items():
             path: KeyPath = ("deployments", name)
@@ -178,6 +180,8 @@ class DeploymentCompiler:
                 self.draft.broken.add(path)
                 continue
             compiled[name] = self._deployment(parts)
+            for feature in features:
+                compiled[name] = feature(self.draft, self.findings, section, compiled[name])
             self._warn_of_retirement(path, compiled[name])
         return compiled
 

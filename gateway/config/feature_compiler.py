@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from gateway.config.deployments import DeploymentPart
+from gateway.config.loading import Document
 from gateway.config.problems import KeyPath, quoted
 from gateway.config.regions import RegionPart, Regions
 from gateway.config.schema.routing import AssistantSection
@@ -43,12 +45,16 @@ class FeatureCompiler:
 
     Attributes:
         keys: Its keys, with `*` for a name.
+        of_draft: Compiles a section of the feature before all others, and keeps the result in the draft.
         of_region: Returns a compiled region with the values of the feature.
+        of_deployment: Returns a compiled deployment with the values of the feature.
         of_assistant: Returns a compiled assistant with the values of the feature.
         check: Reports mistakes that only the whole configuration shows.
     """
 
     keys: tuple[str, ...]
+    of_draft: Callable[[Draft, Findings, Document], None] | None
     of_region: RegionPart | None
+    of_deployment: DeploymentPart | None
     of_assistant: Callable[[AssistantScope, AssistantSection, Assistant], Assistant] | None
     check: Callable[[Draft, Findings, ConfigVersion], None] | None

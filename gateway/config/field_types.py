@@ -211,9 +211,11 @@ def _barrier(step: dict[str, object]) -> BarrierRule:
             f"`{HAND_OFF}` is a barrier: a mapping with `when` and `share`, and a step of its own", _BARRIER_HINT
         )
     for name in value:
-        if name not in ("when", "share"):
-            raise UnitError(f"a barrier has no key {name!r}", "it has `when` and `share`")
-    when, share = value.get("when"), value.get("share", "conversation")
+        if name not in ("when", "share", "redact"):
+            raise UnitError(f"a barrier has no key {name!r}", "it has `when`, `share` and `redact`")
+    when, share, redact = value.get("when"), value.get("share", "conversation"), value.get("redact")
+    if redact is not None and not isinstance(redact, str):
+        raise UnitError("`redact` of a barrier must be the name of a redaction", "leave it out to redact nothing there")
     when = [when] if isinstance(when, str) else when
     if not isinstance(when, list) or not when:
         raise UnitError("a barrier needs `when`: what opens it", f"a list of {', '.join(causes)}")
@@ -224,7 +226,7 @@ def _barrier(step: dict[str, object]) -> BarrierRule:
         raise UnitError(
             f"`share` of a barrier must be one of {', '.join(get_args(Sharing))}", "leave it out to share all"
         )
-    return BarrierRule(tuple([cause for cause in HandOffCause if cause in when]), share)
+    return BarrierRule(tuple([cause for cause in HandOffCause if cause in when]), share, redact)
 
 
 def names_in(step: str | Mapping[str, int] | BarrierRule) -> list[str]:
@@ -287,6 +289,9 @@ class BarrierSection(Section):
     share: Sharing = Field(
         "conversation",
         description="The content that is then sent: the conversation, or only the last message of the user.",
+    )
+    redact: str | None = Field(
+        None, description="The redaction of all that is sent after it, also to a deployment with `redact: false`."
     )
 
 

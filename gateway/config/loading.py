@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path as FilePath
 from typing import Literal
@@ -27,6 +27,7 @@ _MODELS: KeyPath = ("catalogue", "models")
 
 _MAX_FILES = 100
 _MAX_KEY_SET_BYTES = 256 * 1024
+_MAX_TERM_BYTES = 8 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +160,8 @@ class Document:
         files: The digest of every file that was read, by its path.
         read_at_s: When it was read (Unix time). Expiry dates are judged by it.
         written: The text and the values of the file.
+        term_files: The files of terms of `redactions`, by their reference.
+        reads_secrets: Whether references are resolved.
         folder: The absolute path of the directory of the file.
         real: The deployments that may be real although this is a demo (`gateway demo --with`).
     """
@@ -174,6 +177,8 @@ class Document:
     real: frozenset[str] = frozenset()
     secrets_file: SecretsFile | None = None
     tls_files: Mapping[str, FileContent] | None = None
+    term_files: Mapping[str, FileContent] = field(default_factory=dict)
+    reads_secrets: bool = True
     folder: str = "/"
 
 
@@ -253,14 +258,45 @@ def parse_document(
     files.update({each.path: each.digest for each in (tls_files or {}).values()})
     if secrets_file is not None:
         files[secrets_file.path] = secrets_file.digest
+    term_files = read_term_files(source.values)
+    files.update({each.path: each.digest for each in term_files.values()})
     has_catalogues = bool(catalogues.files or stored_catalogues)
     stored = _canonical(catalogues.values) if has_catalogues else ""
-    content = content_hash(source.values, catalogues.values if has_catalogues else None)
+    digests = sorted(each.digest for each in term_files.values() if not each.problem)
+    content = content_hash(source.values, catalogues.values if has_catalogues else None, digests)
     written = SourceText(data, content, source.values, stored)
     return Document(
         source, written.version, references, signal_files, catalogues, files, clock(), written,
-        secrets_file=secrets_file, tls_files=tls_files, folder=folder,
+        secrets_file=secrets_file, tls_files=tls_files, term_files=term_files, reads_secrets=secrets is True,
+        folder=folder,
     )  # fmt: skip
+
+
+def read_term_files(values: Mapping[str, object]) -> dict[str, FileContent]:
+    """Return the files of terms that `redactions` refers to, by their reference, each read once."""
+    sections = values.get("redactions")
+    terms = [
+        section.get("terms")
+        for section in (sections.values() if isinstance(sections, dict) else ())
+        if isinstance(section, dict)
+    ]
+    texts = {text for each in terms if isinstance(each, list) for text in each if isinstance(text, str)}
+    return {text: _read_terms(path) for text in sorted(texts) if (path := file_of(text)) is not None}
+
+
+def _read_terms(path: str) -> FileContent:
+    try:
+        with open_file(path) as file:
+            data = file.read(_MAX_TERM_BYTES + 1)
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "no file can have that name"
+        return FileContent(path, problem=f"the file {path} can't be read ({reason})")
+    if len(data) > _MAX_TERM_BYTES:
+        return FileContent(path, digest(data), problem=f"the file {path} is larger than 8 MB")
+    try:
+        return FileContent(path, digest(data), data.decode("utf-8-sig"))
+    except UnicodeDecodeError:
+        return FileContent(path, digest(data), problem=f"the file {path} is not UTF-8")
 
 
 def _secrets_file(values: Mapping[str, object], config: str) -> SecretsFile | None:
@@ -270,9 +306,16 @@ def _secrets_file(values: Mapping[str, object], config: str) -> SecretsFile | No
     return read_secrets_file(str(FilePath(config).parent / name)) if isinstance(name, str) and name else None
 
 
-def content_hash(values: object, catalogues: list[dict[str, object]] | None) -> str:
-    """Return the content hash of a configuration: of its values, and of the values of its catalogue files."""
+def content_hash(values: object, catalogues: list[dict[str, object]] | None, terms: Sequence[str] = ()) -> str:
+    """Return the content hash of a configuration: of its values, and of the files that are a part of it.
+
+    Args:
+        values: Its values.
+        catalogues: The values of its catalogue files.
+        terms: The digests of the files with terms of its redactions.
+    """
     hashed = values if catalogues is None else [values, catalogues]
+    hashed = [hashed, *terms] if terms else hashed
     return hashlib.sha256(_canonical(hashed).encode()).hexdigest()
 
 

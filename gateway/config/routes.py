@@ -156,7 +156,9 @@ class AssistantCompiler(AssistantScope):
                     rule, behind = steps[at], self._route(steps[at + 1 :])
                     target[region] = self._route(steps[:at])
                     if isinstance(rule, BarrierRule):
-                        barriers.setdefault(intent, {})[region] = Barrier(rule, behind)
+                        barriers.setdefault(intent, {})[region] = Barrier(
+                            rule, behind, self.draft.redactions.get(rule.redact or "")
+                        )
                         self._check_barrier((*route_path, at), rule, target[region], behind)
         return routes, own_routes, barriers
 

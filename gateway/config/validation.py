@@ -25,6 +25,8 @@ from gateway.config.shape import (
     valid_part,
 )
 from gateway.config.yaml_document import Source
+from gateway.features.redaction.model import RedactionRules
+from gateway.features.redaction.schema import RedactionSection
 
 _PASSWORD_IN_URL = re.compile(r"://[^/@\s]*:[^/@\s]*@")
 _NAMED: dict[str, type[BaseModel]] = {
@@ -34,9 +36,12 @@ _NAMED: dict[str, type[BaseModel]] = {
     "clients": ClientSection,
     "exporters": ExporterSection,
     "projects": ProjectSection,
+    "redactions": RedactionSection,
 }
 # Optional keys whose loss would lead to wrong messages about the rest of the entry.
-_ESSENTIAL = frozenset("endpoint simulates project stores processes transit regions approvals consent identity".split())
+_ESSENTIAL = frozenset(
+    "endpoint simulates project stores processes transit regions approvals consent identity redact".split()
+)
 # Values of required keys with which the rest of an entry can be read.
 _STAND_INS: Mapping[tuple[str, str], object] = {
     ("deployments", "provider"): "openai-compatible",
@@ -124,12 +129,14 @@ class Draft:
         broken: The paths that were removed: sections, entries and parts of entries. The compiler adds the entries that
             it finds invalid.
         wrong: The keys that have an error of shape.
+        redactions: The compiled redactions by name.
     """
 
     config: GatewaySection
     values: Mapping[str, object]
     broken: set[KeyPath]
     wrong: frozenset[KeyPath] = frozenset()
+    redactions: Mapping[str, RedactionRules] = field(default_factory=dict)
 
     def is_broken(self, *path: str) -> bool:
         """Whether the section or entry is present but invalid, so that references to it cannot be checked."""

@@ -22,8 +22,8 @@ _LARGE_BYTES = 256 * 1024
 """A larger answer is parsed in a thread, so that no other request waits for it."""
 
 
-def write_input(step: Step, request: InputRequest) -> WireRequest:
-    """Return the request in the wire format of the step's deployment, without the fields that are dropped."""
+def fitted_input(step: Step, request: InputRequest) -> InputRequest:
+    """Return the request without the fields that are dropped for the step's deployment, and with pseudonyms."""
     deployment, dropped = step.deployment, step.dropped
     if dropped and not dropped.isdisjoint(request.extra):
         extra = {name: value for name, value in request.extra.items() if name not in dropped}
@@ -33,11 +33,21 @@ def write_input(step: Step, request: InputRequest) -> WireRequest:
         case EmbeddingRequest():
             if "user" in dropped:
                 request = replace(request, user=None)
-            hidden = request if key is None else pseudonymous(request, provider, key, passthrough)
-            return _embeddings(deployment).build_request(hidden, deployment.target)
+            return request if key is None else pseudonymous(request, provider, key, passthrough)
         case ModerationRequest():
-            shown = request if key is None else pseudonymous(request, provider, key, passthrough)
-            return _moderations(deployment).build_request(shown, deployment.target)
+            return request if key is None else pseudonymous(request, provider, key, passthrough)
+        case _:
+            assert_never(request)
+
+
+def write_input(step: Step, request: InputRequest) -> WireRequest:
+    """Return a request of `fitted_input` in the wire format of the step's deployment."""
+    deployment = step.deployment
+    match request:
+        case EmbeddingRequest():
+            return _embeddings(deployment).build_request(request, deployment.target)
+        case ModerationRequest():
+            return _moderations(deployment).build_request(request, deployment.target)
         case _:
             assert_never(request)
 

@@ -39,12 +39,14 @@ from gateway.execution.upstream_client import (
     Answer,
     AttemptOptions,
     ConfigChanged,
+    RedactionRefused,
     StillAllowed,
     UpstreamClient,
     Withdrawn,
     as_stream,
     folds,
 )
+from gateway.features.redaction.model import RedactionNote
 from gateway.model.config_version import ConfigVersion
 from gateway.model.decision import FailureKinds, Plan, Step
 from gateway.model.deployment import Deployment
@@ -355,6 +357,8 @@ class Run(msgspec.Struct):
         options = options_for(request, step, context, executor.health, left_s, is_last)
         answers = options.answers = executor.health.latency.of(deployment)
         options.started_at, options.anew = started_at, again is not None
+        if step.permit.redaction is not None:
+            options.on_redacted = record.shown.note_redaction
         self.used_keys += (secret,)
         if is_last and self.plan.barrier is None:
             context.awaited = step
@@ -364,8 +368,8 @@ class Run(msgspec.Struct):
         try:
             answer = await executor.client.send(step, secret, options, context.deadline, context.still_allowed)
         except ProviderFailed as error:
-            failure, ended_at = redacted(error.failure, deployment, options.request), clock()
-            record.attempts.append(recorded_attempt(deployment, started_at, ended_at, failure))
+            failure, ended_at = redacted(error.failure, deployment, options.sent), clock()
+            record.attempts.append(recorded_attempt(deployment, started_at, ended_at, failure, options.note))
             if again is not None or not is_resent(failure, has_effects=self.plan.has_effects):
                 if slot is not None:
                     slot.release()
@@ -379,6 +383,10 @@ class Run(msgspec.Struct):
             if isinstance(error, Withdrawn):
                 self.wait_s = 0.0
                 self._skip(step, str(error), _NO_KINDS)
+                if isinstance(error, RedactionRefused):
+                    self.has_ended = error.is_final
+                    if error.is_final or self.failure is _NO_ATTEMPT:
+                        self.failure = error.failure
                 raise AttemptFailed from None
             raise
         if answer is None:
@@ -398,7 +406,7 @@ class Run(msgspec.Struct):
             slot.release()
         if executor.health.suspicions:
             executor.health.succeeded(deployment, secret)
-        record.attempts.append(recorded_attempt(deployment, started_at, ended_at))
+        record.attempts.append(recorded_attempt(deployment, started_at, ended_at, redacted=options.note))
         return answer
 
     def _note_stop(
@@ -409,12 +417,12 @@ class Run(msgspec.Struct):
         is_silent = isinstance(error, asyncio.CancelledError) and options.was_silent(step, ended_at)
         if is_silent:
             self._note_failure(step, secret, _LEFT, options, tickets)
-            record.attempts.append(recorded_attempt(step.deployment, started_at, ended_at, _LEFT))
+            record.attempts.append(recorded_attempt(step.deployment, started_at, ended_at, _LEFT, options.note))
             return
         if self.evidence is not None:
             self.evidence.released(tickets)
         if not isinstance(error, CallRefused | ConfigChanged | Withdrawn):
-            record.abandoned += (recorded_attempt(step.deployment, started_at, ended_at),)
+            record.abandoned += (recorded_attempt(step.deployment, started_at, ended_at, redacted=options.note),)
 
     def _had_time(self, failure: Failure, step: Step, options: AttemptOptions) -> bool:
         """Return whether a provider that counts as silent had the time to answer, and answered no other request."""
@@ -515,7 +523,11 @@ def _release(answers: RecentAnswers, slot: Slot) -> None:
 
 
 def recorded_attempt(
-    deployment: Deployment, started_at: float, ended_at: float, failure: Failure | None = None
+    deployment: Deployment,
+    started_at: float,
+    ended_at: float,
+    failure: Failure | None = None,
+    redacted: RedactionNote | None = None,
 ) -> AttemptRecord:
     """Return the record of an attempt that has ended. Times are monotonic seconds."""
     return AttemptRecord(
@@ -527,6 +539,7 @@ def recorded_attempt(
         started_at,
         deployment.places,
         proxy=deployment.proxy,
+        redacted=redacted,
     )
 
 

@@ -52,7 +52,7 @@ from providers.value import replace
 EMULATED = frozenset({"response_format"})
 _INSTRUCTION = (
     "Answer with exactly one JSON value that is valid against the following JSON Schema, and nothing else: no text "
-    "before or after it, and no code fence. This does not apply to tool calls.{}\n\n{}"
+    "before or after it, and no code fence. This does not apply to tool calls."
 )
 _AGAIN = (
     "This answer is not valid against the JSON Schema: {}. Answer the request again with exactly one valid JSON value "
@@ -104,7 +104,8 @@ class StructuredOutput:
         """Return the request as an emulating step gets it: one whole answer, with the schema in words."""
         wanted = self._format
         described = f" {wanted.description}" if isinstance(wanted, JsonSchemaFormat) and wanted.description else ""
-        instruction = SystemMessage(_INSTRUCTION.format(described, self._schema.text))
+        quoted = f"{described}\n\n{self._schema.text}"
+        instruction = SystemMessage(_INSTRUCTION + quoted, own=quoted)
         messages = request.messages
         systems = [position for position, message in enumerate(messages) if isinstance(message, SystemMessage)]
         after = systems[-1] + 1 if systems else 0

@@ -19,23 +19,36 @@ import msgspec
 from gateway.execution.answer_stream import AnswerStream, LiveStream
 from gateway.execution.conversation import Conversation, for_caches
 from gateway.execution.deadline import RESOLUTION_S, Deadline
-from gateway.execution.input_calls import read_input, write_input
+from gateway.execution.input_calls import fitted_input, read_input, write_input
 from gateway.execution.latency import RecentAnswers, first_token_timeout_s
 from gateway.execution.pseudonyms import pseudonymous
 from gateway.execution.redaction import redacted, redacting
 from gateway.execution.transport import TURN_BYTES, Transport, UpstreamResponse, sent_anew
 from gateway.execution.upstream_request import UpstreamRequest, upstream_request
+from gateway.features.redaction.model import RedactionNote, RedactionRules
+from gateway.features.redaction.policy.answers import AnswerRestorer
+from gateway.features.redaction.policy.finding import TooMuchToSearch
+from gateway.features.redaction.policy.requests import NotRedactable, Redacted, redact
 from gateway.model.config_version import ConfigVersion, Region
 from gateway.model.decision import Step
 from gateway.model.deployment import Deployment
-from gateway.model.input_requests import InputAnswer, ServedRequest, measured_as_chat
+from gateway.model.input_requests import InputAnswer, ServedRequest, measured_as_chat, texts_of
 from gateway.model.resilience import DEFAULT_RESILIENCE, Resilience
 from gateway.policy.fence import lacking_approval
 from gateway.usage.accounting import CallUsage, RequestUsage
 from gateway.usage.refusals import CallRefused
 from providers.adapter import STREAM_OPTIONS, CountsTokens, StreamParser
 from providers.auth import Secret, credential
-from providers.chat import AnswerRefused, ChatCompletion, ChatRequest, StreamEvent, Texts, change_request
+from providers.chat import (
+    AnswerRefused,
+    AssistantMessage,
+    ChatCompletion,
+    ChatRequest,
+    StreamEvent,
+    Texts,
+    change_request,
+    text_of,
+)
 from providers.failures import Failure, FailureKind, ProviderFailed, UnsupportedFeature
 from providers.formats.fitting import client_names, events_with_client_names, with_client_names
 from providers.json_values import JsonError, as_map, dumps, loads, read_count
@@ -61,6 +74,8 @@ StillAllowed = Callable[[Step], str | None]
 """Returns why a step of the plan may no longer be taken; None if it may."""
 
 _LARGE_BYTES = 64 * 1024
+_MOST_SEARCHED_AT_ONCE = 32 * 1024
+"""The characters of a request that are searched without a thread, which takes a few milliseconds."""
 _REFUSAL_S = 2.0
 """Time for the body of a refusal, whose status has arrived."""
 _REMEDIES = {
@@ -77,6 +92,20 @@ _LEFT_OUT_S = 3600.0
 
 class Withdrawn(Exception):
     """The step is no longer allowed, and nothing was sent. The message is the reason."""
+
+
+class RedactionRefused(Withdrawn):
+    """Nothing was sent, because the values of the request can't be replaced. The message is the reason.
+
+    Attributes:
+        failure: The failure to report if no other step answers.
+        is_final: No other step is tried.
+    """
+
+    def __init__(self, reason: str, failure: Failure, *, is_final: bool = False) -> None:
+        super().__init__(reason)
+        self.failure = failure
+        self.is_final = is_final
 
 
 class ConfigChanged(Exception):
@@ -113,6 +142,7 @@ class Answer(Value, frozen=True):
 
     Attributes:
         result: The answer of embeddings or moderations.
+        redacted: The request as the deployment got it, if values were replaced.
         changed: The names of what the model has learned in another way than the client sent it, or not at all.
     """
 
@@ -121,6 +151,7 @@ class Answer(Value, frozen=True):
     stream: AnswerStream | None = None
     result: InputAnswer | None = None
     changed: frozenset[str] = frozenset()
+    redacted: Redacted | None = None
 
 
 class OwnAnswer(Value, frozen=True):
@@ -153,6 +184,9 @@ class AttemptOptions(msgspec.Struct):
         anew: It is sent on a new connection, because a kept one has ended under it.
         changed: Set when it is written: see `Answer`.
         conversation: The conversation of the client's chat, where a cache of a provider needs it.
+        restores: Values are put back into the answer.
+        redacted: The request as it is sent, once values are replaced. `note`: what was replaced and restored.
+        on_redacted: Called with the note before anything is sent.
     """
 
     request: ServedRequest
@@ -172,6 +206,20 @@ class AttemptOptions(msgspec.Struct):
     anew: bool = False
     changed: frozenset[str] = frozenset()
     conversation: Conversation | None = None
+    restores: bool = True
+    redacted: Redacted | None = None
+    note: RedactionNote | None = None
+    on_redacted: Callable[[RedactionNote], None] | None = None
+
+    @property
+    def rewritten(self) -> ServedRequest | None:
+        """The request as the adapter gets it, if values were looked for."""
+        return self.redacted.request if self.redacted is not None else None
+
+    @property
+    def sent(self) -> ServedRequest:
+        """The request, with placeholders if values were replaced."""
+        return self.request if self.redacted is None else self.redacted.request
 
     def was_silent(self, step: Step, now: float) -> bool:
         """Return whether no byte came for the time to the first token, and the deployment answered no other request."""
@@ -218,11 +266,35 @@ class UpstreamClient:
             self._fold(step.deployment, options)
         if self._refused:
             step = self._without_reasoning(step, options.request)
+        if step.permit.redaction is not None:
+            return self._send_redacted(step, secret, options, deadline, recheck, step.permit.redaction)
         if options.usage is not None:
             return self._send_counted(step, secret, options, deadline, options.usage, recheck)
         chat, wire = self._write(step, options.request, options.conversation)
         exchange = self._exchange(step, options, chat, self._sign(step, secret, options, wire, recheck), deadline)
         return exchange if options.check is None else _check(exchange, options.check)
+
+    async def _send_redacted(
+        self,
+        step: Step,
+        secret: Secret | None,
+        options: AttemptOptions,
+        deadline: Deadline,
+        recheck: Callable[[], None] | None,
+        rules: RedactionRules,
+    ) -> Answer:
+        """Make a call whose request has placeholders in place of values. Raises RedactionRefused."""
+        note = options.note = RedactionNote.of(rules)
+        fitted = _fitted(step, options.request, options.conversation)
+        options.redacted = await redacted_request(step, fitted, rules)
+        note.kinds = dict(options.redacted.counts)
+        if options.on_redacted is not None:
+            options.on_redacted(note)
+        if options.usage is not None:
+            return await self._send_counted(step, secret, options, deadline, options.usage, recheck)
+        chat, wire = self._write(step, options.request, options.conversation, options.rewritten)
+        exchange = self._exchange(step, options, chat, self._sign(step, secret, options, wire, recheck), deadline)
+        return await (exchange if options.check is None else _check(exchange, options.check))
 
     async def _send_counted(
         self,
@@ -234,14 +306,19 @@ class UpstreamClient:
         recheck: Callable[[], None] | None,
     ) -> Answer:
         """Make a call whose cost is held before and recorded when it has ended. A stream records its own end."""
-        chat, wire = self._write(step, options.request, options.conversation)
+        chat, wire = self._write(step, options.request, options.conversation, options.rewritten)
         sent = chat or measured_as_chat(options.request)
+        if options.redacted is not None:
+            sent = longer(sent, measured_as_chat(options.request))
         call = options.call = await usage.begin(step, sent)
         del sent
         try:
             if call.held.sent_cap is not None and isinstance(options.request, ChatRequest):
                 capped = change_request(options.request, max_tokens=call.held.sent_cap)
-                chat, wire = self._write(step, capped, options.conversation)
+                if (redacted := options.redacted) is not None and isinstance(redacted.request, ChatRequest):
+                    shortened = change_request(redacted.request, max_tokens=call.held.sent_cap)
+                    options.redacted = msgspec.structs.replace(redacted, request=shortened)
+                chat, wire = self._write(step, capped, options.conversation, options.rewritten)
             request = call.transmission = self._sign(step, secret, options, wire, recheck)
             del wire
             answer = await self._exchange(step, options, chat, request, deadline)
@@ -295,13 +372,16 @@ class UpstreamClient:
         if self._clock() < self._without_count.get(_server_of(deployment), 0.0):
             return None
         try:
-            sent, _ = self._write(step, chat)
+            fitted = _fitted(step, chat)
+            if step.permit.redaction is not None:
+                fitted = (await redacted_request(step, fitted, step.permit.redaction)).request
+            sent, _ = self._write(step, chat, sent=fitted)
             wire = deployment.adapter.count_request(sent, deployment.target) if sent is not None else None
             if sent is None or wire is None:
                 return None
             options = AttemptOptions(sent, _COUNT_S, _COUNT_S, _COUNT_S)
             call = await usage.begin(step, change_request(sent, max_tokens=1)) if usage is not None else None
-        except (ProviderFailed, UnsupportedFeature, CallRefused):
+        except (ProviderFailed, UnsupportedFeature, CallRefused, RedactionRefused):
             return None
         try:
             request = self._sign(step, secret, options, wire, partial(_recheck, allowed, step))
@@ -334,6 +414,8 @@ class UpstreamClient:
     ) -> UpstreamRequest:
         """Return the request with its credential."""
         deployment, options.changed = step.deployment, wire.changed
+        if options.redacted is not None and options.redacted.dropped:
+            options.changed |= options.redacted.dropped
         headers = credential(deployment.adapter.auth, wire, deployment.origin, secret, self._clock())
         if deployment.headers:
             headers = (*headers, *((name.lower(), value.reveal()) for name, value in deployment.headers))
@@ -362,7 +444,7 @@ class UpstreamClient:
                         response = await sending
                 options.has_head = True
                 try:
-                    begun = await _begun(response, deployment, options, chat, deadline, is_large)
+                    begun = await _begun(response, step, options, chat, deadline, is_large)
                 except BaseException:
                     await response.close()
                     raise
@@ -373,35 +455,31 @@ class UpstreamClient:
             raise ProviderFailed(refusal if chat is None else self._as_operator_fault(refusal, deployment, chat))
         if isinstance(begun, LiveStream):
             if not options.request.folded:
-                return Answer(step, stream=begun, changed=options.changed)
+                return Answer(step, stream=begun, changed=options.changed, redacted=options.redacted)
             begun = await whole_of(begun, deadline)
         elif isinstance(begun, WireResponse):
             # The answer arrived in time, however long it takes to parse.
-            begun = await whole_of_body(_reader(deployment, begun, chat), begun.body)
+            begun = await whole_of_body(_reader(deployment, begun, chat, _restorer(step, options)), begun.body)
         if isinstance(begun, ChatCompletion):
-            return Answer(step, begun, changed=options.changed)
-        return Answer(step, result=begun)
+            return Answer(step, begun, changed=options.changed, redacted=options.redacted)
+        return Answer(step, result=begun, redacted=options.redacted)
 
     def _write(
-        self, step: Step, request: ServedRequest, conversation: Conversation | None = None
+        self,
+        step: Step,
+        request: ServedRequest,
+        conversation: Conversation | None = None,
+        sent: ServedRequest | None = None,
     ) -> tuple[ChatRequest | None, WireRequest]:
         """Return the request in the wire format of its provider, and the same as a chat if it is one.
 
-        It lacks the gateway's own fields that this server has refused.
+        It lacks the gateway's own fields that this server has refused. `sent`: the request with placeholders.
         """
         deployment = step.deployment
+        chat = _fitted(step, request, conversation) if sent is None else sent
         try:
-            if not isinstance(request, ChatRequest):
-                return None, write_input(step, request)
-            chat = without_parameters(request, step.dropped) if step.dropped else request
-            if request.tool_choice is not None:
-                chat = with_supported_choice(chat, deployment.capabilities)
-            if type(chat.messages) is not Texts:
-                chat = with_files_as_text(chat, deployment.capabilities)
-            if conversation is not None or CACHE_KEY in request.extra:
-                chat = for_caches(chat, request, deployment, conversation)
-            if deployment.pseudonym_key is not None:
-                chat = pseudonymous(chat, deployment.provider, deployment.pseudonym_key, deployment.target.passthrough)
+            if not isinstance(chat, ChatRequest):
+                return None, write_input(step, chat)
             wire = deployment.adapter.build_request(chat, deployment.target)
             if CACHE_KEY in request.extra and CACHE_KEY not in chat.extra and CACHE_KEY not in step.dropped:
                 # It names the end user, or this is not the client's chat.
@@ -475,14 +553,15 @@ class UpstreamClient:
 
 async def _begun(
     response: UpstreamResponse,
-    deployment: Deployment,
+    step: Step,
     options: AttemptOptions,
     chat: ChatRequest | None,
     deadline: Deadline,
     is_large: bool,
 ) -> ChatCompletion | InputAnswer | LiveStream | WireResponse | None:
     """Return a whole answer, a stream that has begun, or a large body that is not parsed yet; None for a refusal."""
-    request = options.request
+    request, deployment = options.request, step.deployment
+    restorer = _restorer(step, options)
     if response.is_refusal:
         if options.call is not None:
             options.call.is_refused = True
@@ -490,7 +569,7 @@ async def _begun(
     if chat is None:
         return await _read_result(request, response, deployment)
     if request.stream:
-        stream = _live_stream(deployment, response, options, chat, deadline, is_large)
+        stream = _live_stream(deployment, response, options, chat, deadline, is_large, restorer)
         await stream.begin()
         return stream
     whole = await response.read_whole()
@@ -499,7 +578,51 @@ async def _begun(
     start = json_start_of(deployment.adapter, chat, deployment.target) if chat.response_format is not None else None
     completion = read_answer(deployment.adapter, whole, deployment.target, chat.stop, start)
     names = client_names(deployment.adapter, chat) if chat.tools else None
-    return with_client_names(completion, names) if names else completion
+    completion = with_client_names(completion, names) if names else completion
+    return completion if restorer is None else restorer.completion(completion)
+
+
+def _restorer(step: Step, options: AttemptOptions) -> AnswerRestorer | None:
+    """Return what puts the values back into the answer, or None if there is no placeholder in the request."""
+    redacted, note, request = options.redacted, options.note, options.request
+    if redacted is None or redacted.placeholders is None or note is None or not options.restores:
+        return None
+    is_json = step.emulates or (isinstance(request, ChatRequest) and request.response_format is not None)
+    return AnswerRestorer(redacted.placeholders, is_json=is_json, note=note)
+
+
+async def redacted_request(step: Step, request: ServedRequest, rules: RedactionRules) -> Redacted:
+    """Return a request with placeholders, for the deployment of a step. Raises RedactionRefused.
+
+    A large one is searched in a thread, so that no other request waits for it.
+    """
+    deployment = step.deployment
+    try:
+        if characters_of(request) < _MOST_SEARCHED_AT_ONCE:
+            return redact(request, rules)
+        return await asyncio.to_thread(redact, request, rules)
+    except NotRedactable as error:
+        reason = f"redaction: {error}"
+        message = f"{deployment.name} gets placeholders in place of personal values, and not this request: {error}"
+        failure = Failure(FailureKind.UNSUPPORTED, message, code="redaction", unsent=True)
+        raise RedactionRefused(reason, failure) from None
+    except TooMuchToSearch:
+        message = "the request has too much text, or too many personal values, to be sent without them"
+        failure = Failure(FailureKind.INVALID_REQUEST, message, unsent=True)
+        raise RedactionRefused(f"redaction: {message}", failure, is_final=True) from None
+
+
+def characters_of(request: ServedRequest) -> int:
+    """Return about how many characters of a request are searched."""
+    if not isinstance(request, ChatRequest):
+        return sum(map(len, texts_of(request)))
+    calls = (call for it in request.messages if isinstance(it, AssistantMessage) for call in it.tool_calls)
+    return sum(len(text_of(it.content)) for it in request.messages) + sum(len(call.arguments) for call in calls)
+
+
+def longer(sent: ChatRequest, own: ChatRequest) -> ChatRequest:
+    """Return the longer of a request and the same with placeholders. Its cost is held."""
+    return own if characters_of(own) > characters_of(sent) else sent
 
 
 async def _check(exchange: Coroutine[Any, Any, Answer], check: Callable[[Answer], Awaitable[Answer]]) -> Answer:
@@ -508,6 +631,26 @@ async def _check(exchange: Coroutine[Any, Any, Answer], check: Callable[[Answer]
 
 def _server_of(deployment: Deployment) -> tuple[str, str]:
     return deployment.origin, deployment.target.model
+
+
+def _fitted(step: Step, request: ServedRequest, conversation: Conversation | None = None) -> ServedRequest:
+    """Return the request with all that this deployment gets of it, in the canonical form."""
+    deployment = step.deployment
+    try:
+        if not isinstance(request, ChatRequest):
+            return fitted_input(step, request)
+        sent = without_parameters(request, step.dropped) if step.dropped else request
+        if request.tool_choice is not None:
+            sent = with_supported_choice(sent, deployment.capabilities)
+        if type(sent.messages) is not Texts:
+            sent = with_files_as_text(sent, deployment.capabilities)
+        if conversation is not None or CACHE_KEY in request.extra:
+            sent = for_caches(sent, request, deployment, conversation)
+        if deployment.pseudonym_key is not None:
+            sent = pseudonymous(sent, deployment.provider, deployment.pseudonym_key, deployment.target.passthrough)
+        return sent
+    except UnsupportedFeature as error:
+        raise ProviderFailed(_unsupported(error)) from error
 
 
 async def _read_result(request: ServedRequest, response: UpstreamResponse, deployment: Deployment) -> InputAnswer:
@@ -523,28 +666,57 @@ def _live_stream(
     sent: ChatRequest,
     reading: Deadline,
     is_large: bool,
+    restorer: AnswerRestorer | None,
 ) -> LiveStream:
     """Return an answer that is read while it arrives; `reading` measures its silence."""
     request = options.request
     if not isinstance(request, ChatRequest):
         raise TypeError("only a chat is streamed")
-    reader = _reader(deployment, response.head, sent)
+    reader = _reader(deployment, response.head, sent, restorer)
     body = BoundedResponse(response) if request.folded else response
     # A stream may take minutes, and must not hold a large request for as long.
-    redact = redacting(deployment, request) if is_large else partial(redacted, deployment=deployment, request=request)
+    told = options.sent
+    redact = redacting(deployment, told) if is_large else partial(redacted, deployment=deployment, request=told)
     stream = LiveStream(body, reader, reading, options.idle_s, redact, sent.n or 1)
     stream.call = options.call
     return stream
 
 
-def _reader(deployment: Deployment, head: WireResponse, sent: ChatRequest | None) -> AnswerReader:
+def _reader(
+    deployment: Deployment, head: WireResponse, sent: ChatRequest | None, restorer: AnswerRestorer | None
+) -> StreamParser:
     if sent is None:
         raise TypeError("only the answer to a chat is read in pieces")
     start = json_start_of(deployment.adapter, sent, deployment.target)
     names = client_names(deployment.adapter, sent)
     if names:
-        return _NamingReader(names, deployment.adapter, head, deployment.target, sent.stop, start)
-    return AnswerReader(deployment.adapter, head, deployment.target, sent.stop, start)
+        reader: AnswerReader = _NamingReader(names, deployment.adapter, head, deployment.target, sent.stop, start)
+    else:
+        reader = AnswerReader(deployment.adapter, head, deployment.target, sent.stop, start)
+    return reader if restorer is None else _RestoringReader(reader, restorer)
+
+
+class _RestoringReader:
+    """Reads an answer with placeholders, and puts the values back. Every piece passes through it as events."""
+
+    def __init__(self, reader: AnswerReader, restorer: AnswerRestorer) -> None:
+        self._reader = reader
+        self._restorer = restorer
+
+    def feed(self, data: bytes) -> tuple[StreamEvent, ...]:
+        """See AnswerReader."""
+        return self._restorer.events(self._reader.feed(data))
+
+    def close(self) -> tuple[StreamEvent, ...]:
+        """See AnswerReader."""
+        return self._restorer.events(self._reader.close())
+
+    def text_reader(self) -> None:
+        """Return None: there is no fast path for plain text."""
+
+    def is_complete(self) -> bool:
+        """See StreamShortcuts."""
+        return self._reader.is_complete()
 
 
 class _NamingReader(AnswerReader):

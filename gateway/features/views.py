@@ -8,12 +8,13 @@ from gateway.features.crisis.views import CRISIS_VIEW
 from gateway.features.duties.views import DUTIES_VIEW
 from gateway.features.marks.views import MARKS_VIEW
 from gateway.features.minors.views import MINORS_VIEW
+from gateway.features.redaction.views import REDACTION_VIEW
 from gateway.features.shadow.views import SHADOW_VIEW
 from gateway.model.assistant import Assistant
 from gateway.model.deployment import Deployment
 from gateway.policy.feature_view import FeatureView
 
-VIEWS: tuple[FeatureView, ...] = (CRISIS_VIEW, MINORS_VIEW, SHADOW_VIEW, DUTIES_VIEW, MARKS_VIEW)
+VIEWS: tuple[FeatureView, ...] = (CRISIS_VIEW, MINORS_VIEW, REDACTION_VIEW, SHADOW_VIEW, DUTIES_VIEW, MARKS_VIEW)
 PLAN_NAMES = {field: name for view in VIEWS for field, name in view.plan_names.items()}
 NO_NOTES = dict.fromkeys(member for view in VIEWS for member in view.receipt)
 """The members of the receipt of a request with which no feature did anything."""

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias, get_args
 
+from gateway.features.redaction.model import RedactionRules
 from gateway.features.shadow.model import Shadow
 from gateway.model.hand_off import HandOff
 from gateway.model.region_text import Sentences
@@ -57,6 +58,7 @@ class Assistant:
         barriers: The barrier after the route, by region.
         is_watched: Whether features may read its answers, and act when the client has them.
         opened: The hand-off by which `routes` are those after a barrier. None: they are those before it.
+        redaction: The rules of all that is sent after an open barrier.
     """
 
     name: str
@@ -77,6 +79,7 @@ class Assistant:
     barriers: Mapping[str, Barrier] = field(default_factory=dict)
     opened: HandOff | None = None
     is_watched: bool = False
+    redaction: RedactionRules | None = None
 
     def with_routes(self, intent: str, own: Mapping[str, Route], barriers: Mapping[str, Barrier]) -> Assistant:
         """Return the assistant for an intent with routes of its own. Schedules and shadows are of the default route."""
@@ -101,8 +104,9 @@ class Assistant:
 
     def behind(self, region: str, opened: HandOff) -> Assistant:
         """Return the assistant with the steps after the barrier of a region, which is open for a request."""
-        routes = {region: self.barriers[region].listed}
-        return replace(self, routes=routes, schedules={}, shadows={}, barriers={}, opened=opened)
+        barrier = self.barriers[region]
+        behind = replace(self, routes={region: barrier.listed}, schedules={}, shadows={}, barriers={}, opened=opened)
+        return behind if barrier.redaction is None else replace(behind, redaction=barrier.redaction)
 
     def whole_route(self, region: str) -> Route:
         """Return the steps before and after the barrier of a region, for those who show or check a config."""

@@ -11,6 +11,7 @@ from gateway.features.crisis.model import CrisisRules
 from gateway.features.duties.model import UseRules
 from gateway.features.marks.model import MarkRules
 from gateway.features.minors.model import AgeRules
+from gateway.features.redaction.model import RedactionRules
 from gateway.model.approval import Approval
 from gateway.model.assistant import Assistant
 from gateway.model.budget import (
@@ -93,6 +94,7 @@ class Region:
         is_gated: Its requests pass `ChatService._pass_gate` before they are decided.
         ages_at_gate: The hours and the tools of its age bands are judged at this gate, not before the body is read.
         crisis: The rules for a user who may be in a crisis, or None.
+        redaction: The rules of what its requests send, or None.
     """
 
     name: str
@@ -109,6 +111,7 @@ class Region:
     is_gated: bool = False
     ages_at_gate: bool = False
     crisis: CrisisRules | None = None
+    redaction: RedactionRules | None = field(default=None, repr=False, hash=False)
 
     @property
     def is_default(self) -> bool:

@@ -33,6 +33,7 @@ class SkipReason(StrEnum):
     CREDENTIAL = "credential"  # no credential is set
     HEALTH = "health"  # it is in a cooldown, or its breaker is open
     WEIGHT = "weight"  # its weight is 0
+    REDACTION = "redaction"  # it gets placeholders, and the request has what they cannot stand for
     CONSENT = "consent"  # the user has not agreed that it gets this request
 
 

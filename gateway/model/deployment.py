@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import date
 from typing import TYPE_CHECKING, Literal
 
+from gateway.features.redaction.model import RedactionRules
 from gateway.model.approval import Approval, Days
 from gateway.model.consent import ConsentRule
 from gateway.model.section import PlainSection, key, section
@@ -33,6 +34,7 @@ _STANDARD_NAMES = (
     | IDENTITY
     | IMPLIED.keys()
     | {"stream_options.include_obfuscation", "reasoning_state", "cache_control"}
+    | {"pattern", "format", "minLength", "maxLength"}
 )
 RETIREMENT_WARNING_DAYS = (7, 30, 90)
 """The days before a retirement at which it is reported: from the last of them on, and again at each shorter one."""
@@ -126,6 +128,8 @@ class Deployment:
             directly, with the public authorities; or secrets are not resolved.
         proxy_origin: The origin of the proxy, or empty.
         counts: See `Target.counts`.
+        redaction: The rules of all that it is sent, or None.
+        in_clear: It gets the values, also in a region that redacts.
     """
 
     name: str
@@ -167,6 +171,8 @@ class Deployment:
     proxy: Proxy | None = None
     link: Link | None = field(default=None, repr=False)
     counts: bool | None = None
+    redaction: RedactionRules | None = field(default=None, repr=False, hash=False)
+    in_clear: bool = False
     places: tuple[str, str] = field(init=False, repr=False)
     asked_at: tuple[str, str, str] = field(init=False, repr=False)
     proxy_origin: str = field(init=False, repr=False)

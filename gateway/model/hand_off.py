@@ -37,10 +37,12 @@ class HandOff(Value, frozen=True):
 
 
 class BarrierRule(Value, frozen=True):
-    """A barrier as a config writes it: what opens it (`when`), and what is then sent (`share`)."""
+    """A barrier as a config writes it: what opens it (`when`), what is then sent (`share`), and its redaction."""
 
     when: tuple[HandOffCause, ...]
     share: Sharing = "conversation"
+    redact: str | None = None
 
     def __str__(self) -> str:
-        return f"hand_off ({', '.join(self.when)}; {self.share})"
+        redacted = f"; redact {self.redact}" if self.redact is not None else ""
+        return f"hand_off ({', '.join(self.when)}; {self.share}{redacted})"

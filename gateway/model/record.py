@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import msgspec
 
 from gateway.features.crisis.model import Crisis
+from gateway.features.redaction.model import RedactionNote
 from gateway.model.assistant import Use
 from gateway.model.caller import TraceContext
 from gateway.model.consent import ConsentKind
@@ -98,6 +99,7 @@ class AttemptRecord(Value, frozen=True):
         started_at: Monotonic seconds.
         places: Where the deployment stores and processes data, in words.
         proxy: The proxy through which it was called.
+        redacted: The values that were replaced in its prompt. None: nothing is configured for it.
         decision: The action after the failure. None for an answer, and for a failure that the client's disconnect
             followed.
     """
@@ -111,6 +113,7 @@ class AttemptRecord(Value, frozen=True):
     places: tuple[str, str] | None = None
     proxy: Proxy | None = None
     decision: AttemptDecision | None = None
+    redacted: RedactionNote | None = None
 
     @property
     def outcome(self) -> str:
@@ -231,6 +234,7 @@ class Shown(msgspec.Struct):
         is_noticed: The answer shows the label that repeats.
         crisis: The help for its user, who may be in a crisis.
         is_crisis_unjudged: No judge of a crisis gave a verdict, and the request went on.
+        redacted: The number of different values that the recipient did not get, by kind.
     """
 
     status: int = 0
@@ -249,6 +253,11 @@ class Shown(msgspec.Struct):
     is_noticed: bool = False
     crisis: Crisis | None = None
     is_crisis_unjudged: bool = False
+    redacted: Mapping[str, int] = {}
+
+    def note_redaction(self, note: RedactionNote) -> None:
+        """Show what the request lacks that is sent now."""
+        self.redacted = note.kinds
 
 
 Destinations = frozenset[tuple[str, ...]]
@@ -330,6 +339,12 @@ class Record:
         last = self.attempts[-1] if self.attempts else None
         is_silent = last is not None and last.outcome == FailureKind.SILENT and last.decision is None
         return "failed" if is_silent else "cancelled"
+
+    @property
+    def redaction(self) -> RedactionNote | None:
+        """The values that were replaced for the last deployment that was asked. None: nothing is configured for it."""
+        attempts = self.abandoned or self.attempts
+        return attempts[-1].redacted if attempts else None
 
     @property
     def sent(self) -> list[AttemptRecord]:

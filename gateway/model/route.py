@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, TypeAlias
 
+from gateway.features.redaction.model import RedactionRules
 from gateway.model.hand_off import BarrierRule
 from providers.value import Value
 
@@ -39,10 +40,12 @@ class Barrier(Value, frozen=True):
     Attributes:
         rule: The causes that open it.
         listed: The steps after it, for those who show or check a config. `Assistant.behind` gives them to routing.
+        redaction: The rules of all that is sent after it, or None.
     """
 
     rule: BarrierRule
     listed: Route
+    redaction: RedactionRules | None = None
 
 
 def deployments_of(route: Iterable[RouteStep]) -> tuple[Deployment, ...]:

@@ -7,22 +7,29 @@ connection, so every path to a provider passes this check.
 
 from __future__ import annotations
 
+from gateway.features.redaction.model import RedactionRules, union
 from gateway.model.approval import days_at, why_unapproved
-from gateway.model.config_version import ConfigVersion, Region
+from gateway.model.config_version import ConfigVersion, Region, remember
 from gateway.model.deployment import Deployment
 from gateway.model.permit import Permit
+from providers.value import replace
 
 
-def prompt_permit(config: ConfigVersion, region: Region, deployment: Deployment, now_s: float) -> Permit | None:
+def prompt_permit(
+    config: ConfigVersion, region: Region, deployment: Deployment, now_s: float, behind: RedactionRules | None = None
+) -> Permit | None:
     """Return the permit to send prompts of this region to the deployment at `now_s` (Unix time), or None.
 
     There is no permit if the deployment is outside the boundary, or lacks an approval that the region requires.
+    `behind`: the rules of the barrier that is open for them.
     """
-    permit = evaluation_permit(config, region, deployment, now_s)
+    permit = evaluation_permit(config, region, deployment, now_s, behind)
     return permit if permit is not None and permit.waives is None else None
 
 
-def evaluation_permit(config: ConfigVersion, region: Region, deployment: Deployment, now_s: float) -> Permit | None:
+def evaluation_permit(
+    config: ConfigVersion, region: Region, deployment: Deployment, now_s: float, behind: RedactionRules | None = None
+) -> Permit | None:
     """Return the permit for an evaluation or a judge, or None if the deployment is outside the boundary.
 
     A missing approval is waived and recorded in the permit: the questions of an evaluation are not a user's, and a
@@ -33,7 +40,33 @@ def evaluation_permit(config: ConfigVersion, region: Region, deployment: Deploym
     waives = lacking_approval(region, deployment, now_s)
     site, model = deployment.site, deployment.model
     proxy = deployment.proxy_origin
-    return Permit(deployment.origin, region.name, deployment.name, site, model, config.version, waives, proxy)
+    redaction = redaction_of(config, region, deployment, behind)
+    return Permit(
+        deployment.origin, region.name, deployment.name, site, model, config.version, waives, proxy, redaction
+    )
+
+
+def redaction_of(
+    config: ConfigVersion, region: Region, deployment: Deployment, behind: RedactionRules | None = None
+) -> RedactionRules | None:
+    """Return the rules of all that requests of the region send to the deployment, or None if it gets the values."""
+    if region.redaction is None and deployment.redaction is None:
+        return behind
+    key = ("redaction", region.name, deployment.name, behind.digest + behind.media.encode() if behind else b"")
+    return remember(config, key, lambda: rules_of_step(region, deployment, behind))
+
+
+def rules_of_step(
+    region: Region, deployment: Deployment, behind: RedactionRules | None = None
+) -> RedactionRules | None:
+    """Return the union of the rules of a region, of a deployment, and of the barrier before it."""
+    of_region = None if deployment.in_clear else region.redaction
+    return union(union(of_region, deployment.redaction), behind)
+
+
+def redacting_too(permit: Permit, rules: RedactionRules | None) -> Permit:
+    """Return the permit with further rules, of a version of the configuration that allowed the prompt before."""
+    return permit if rules is None else replace(permit, redaction=union(permit.redaction, rules))
 
 
 def is_inside(config: ConfigVersion, region: Region, deployment: Deployment) -> bool:

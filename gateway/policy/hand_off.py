@@ -32,6 +32,7 @@ _OF_SKIP: Mapping[SkipReason, HandOffCause | None] = {
     SkipReason.CREDENTIAL: None,
     SkipReason.HEALTH: None,  # the failures that caused it count in its place, see `outcomes_of_skip`
     SkipReason.WEIGHT: None,
+    SkipReason.REDACTION: None,
     SkipReason.CONSENT: None,
 }
 _OF_FAILURE: Mapping[FailureKind, HandOffCause | None] = {

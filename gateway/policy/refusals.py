@@ -28,7 +28,7 @@ _LEGAL = frozenset(
     {SkipReason.BOUNDARY, SkipReason.AVAILABILITY, SkipReason.REQUIREMENT, SkipReason.APPROVAL, SkipReason.EXCEPTED}
 )
 _UNCHECKED_RETRY_S = 10.0
-_CAPABILITY = frozenset({SkipReason.CAPABILITY, SkipReason.MOVES_DATA, SkipReason.PARAMETER})
+_CAPABILITY = frozenset({SkipReason.CAPABILITY, SkipReason.MOVES_DATA, SkipReason.PARAMETER, SkipReason.REDACTION})
 _MAX_NAMES_CHARACTERS = 300
 # Most clients that send such a request do not know the term "prefill".
 _PREFILL_HINT = ": the last message has the role `assistant`, and few models continue one; end with one of the user"
@@ -190,6 +190,8 @@ def _refuse_unsupported(
     missing: Set[str] = set()
     if reasons == {SkipReason.MOVES_DATA}:
         params = needs.moving
+    elif reasons == {SkipReason.REDACTION}:
+        params = {"messages" if needs.use == "chat" else "input"}
     elif reasons == {SkipReason.CAPABILITY}:
         # Only requested features that a deployment lacks count: a tool choice is never requested without tools.
         lacking = (deployment for deployment, verdict in judged if _reason(verdict) is SkipReason.CAPABILITY)

@@ -149,7 +149,7 @@ def compose(
     if in_crisis:
         text, names = f"{text}\n\n{in_crisis}".strip(), [*names, "crisis"]
     version = hashlib.sha256(text.encode()).hexdigest()[:_VERSION_DIGITS]
-    return Block("+".join([f"{names[0]}@{version}", *names[1:]]), SystemMessage(text))
+    return Block("+".join([f"{names[0]}@{version}", *names[1:]]), SystemMessage(text, own=""))
 
 
 def _profile_text(profile: Profile, territory: str | None, preferences: Preferences) -> tuple[str, list[str]]:

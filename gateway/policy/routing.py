@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterable, Mapping
 from functools import partial
 
+from gateway.features.redaction.model import RedactionRules
 from gateway.model.approval import days_at
 from gateway.model.assistant import Assistant
 from gateway.model.config_version import ConfigVersion, Region, remember
@@ -43,6 +44,8 @@ from providers.matching.capability_matching import CapabilityMatch
 from providers.matching.requirements import IDENTITY, PARAMETERS, Requirements, why_it_moves
 from providers.territories import territory_name
 from providers.value import Value, replace
+
+_MEDIA = frozenset({"vision", "image_url", "audio", "file"})
 
 
 def decide(
@@ -141,7 +144,10 @@ def _decide(
     location_verdicts = remember(
         config,
         ("route", *place),
-        lambda: [_location_verdict(config, region, location, it, now_s) for it in deployments_of(route)],
+        lambda: [
+            _location_verdict(config, region, location, it, now_s, behind=assistant.redaction)
+            for it in deployments_of(route)
+        ],
     )
     return _conclude(config, assistant, region, route, location_verdicts, criteria)
 
@@ -223,6 +229,7 @@ def _location_verdict(
     now_s: float,
     *,
     evaluating: bool = False,
+    behind: RedactionRules | None = None,
 ) -> _LocationVerdict:
     if not is_inside(config, region, deployment):
         outside = Exclusion(SkipReason.BOUNDARY, f"it would leave the boundary of the region {region.name!r}")
@@ -230,7 +237,7 @@ def _location_verdict(
     legal_exclusion = _legal_exclusion(region, location, deployment, now_s)
     if evaluating and legal_exclusion is not None and legal_exclusion[0] is SkipReason.APPROVAL:
         legal_exclusion = None
-    permit = (evaluation_permit if evaluating else prompt_permit)(config, region, deployment, now_s)
+    permit = (evaluation_permit if evaluating else prompt_permit)(config, region, deployment, now_s, behind)
     bounded = bool(deployment.excepts) and not region.bounds_of(location.territory).is_anywhere
     return _LocationVerdict(
         deployment, permit, legal_exclusion, config_exclusion(deployment), bounded, region.protected
@@ -285,6 +292,8 @@ def _judge(location_verdict: _LocationVerdict, criteria: _Criteria) -> Verdict:
     match = match_of(deployment, needs)
     dropped = match.unsupported | (needs.parameters & deployment.excepts) if bounded else match.unsupported
     asked = _exclusion_by_request(deployment, needs, match, dropped, criteria.others, bounded=bounded)
+    if asked is None and location_verdict.permit.redaction is not None:
+        asked = _media_refused(location_verdict.permit.redaction, needs)
     standing = location_verdict.config_exclusion
     if standing is None and deployment.name in health:
         standing = Exclusion(SkipReason.HEALTH, health[deployment.name].reason, kinds=health[deployment.name].kinds)
@@ -300,6 +309,14 @@ def _judge(location_verdict: _LocationVerdict, criteria: _Criteria) -> Verdict:
             return Exclusion(SkipReason.CONSENT, f"the user's consent to {deployment.consent.recipient} is missing")
     dropped |= _identity(deployment, needs, protected=location_verdict.protected)
     return Step(deployment, location_verdict.permit, dropped, consent, emulates)
+
+
+def _media_refused(rules: RedactionRules, needs: Requirements) -> Exclusion | None:
+    """Return the exclusion for media, in which nothing is found, or None if there are none, or they may pass."""
+    if rules.media == "pass" or needs.features.isdisjoint(_MEDIA):
+        return None
+    media = refusal_text(needs.features & _MEDIA)
+    return Exclusion(SkipReason.REDACTION, f"its redaction ({', '.join(rules.names)}) refuses media: {media}")
 
 
 def _exclusion_by_request(

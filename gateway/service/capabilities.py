@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from functools import partial
 
 from gateway.features.minors.model import AgeBand
+from gateway.features.redaction.model import kinds_of
 from gateway.model.assistant import USES, Assistant, Use, UserChoice
 from gateway.model.config_version import ConfigVersion
 from gateway.model.decision import Decision, Refusal, Refused, SkipReason, Step, Verdict
@@ -16,6 +17,7 @@ from gateway.model.deployment import Deployment
 from gateway.model.location import Location
 from gateway.model.preference import PreferenceReason
 from gateway.policy.canary_assignment import assign_variant, named_sticky_key
+from gateway.policy.fence import redaction_of
 from gateway.policy.hand_off import every_hand_off
 from gateway.policy.preference import availability, members_of
 from gateway.policy.region_text import said
@@ -92,6 +94,12 @@ def capabilities(
         | ({"json_schema"} if it.emulates_schemas(bounded=bounded) else frozenset())
         for it in steps
     ]
+    redactions = [
+        redaction_of(config, region, it, view.redaction)
+        for view, one in sides
+        for it, verdict in one.verdicts
+        if region is not None and _may(verdict)
+    ]
     texts = region.texts if region is not None else None
     route = assistant.whole_route(region.name) if region is not None else ()
     reasons = {it.name: None if isinstance(verdict, Step) else verdict[0] for it, verdict in verdicts}
@@ -138,6 +146,7 @@ def capabilities(
             "output": judges is not None and bool(judges.output),
         },
         "consent": [_recipient(it) for it in steps if it.consent is not None],
+        "redacts": list(dict.fromkeys(kind for rules in redactions for kind in kinds_of(rules))),
         "intents": [name for name in intents if age.intent in (None, name)],
         "choices": [choice_document(choice) for choice in assistant.choices.values()],
     }

@@ -502,7 +502,12 @@ class ChatService:
         if context.usage is not None:
             context.usage = await calls.account(context.usage)
         answer = await self.executor.run(plan, request, context)
+        before, shown = calls.redacted, exchange.record.shown
         self._note_answer(exchange, answer)
+        if before and calls.answers:
+            kinds = sorted({*before, *shown.redacted})
+            shown.redacted = {kind: before.get(kind, 0) + shown.redacted.get(kind, 0) for kind in kinds}
+        calls.redacted = shown.redacted
         return answer
 
     async def _answer_checked(self, turn: Turn, *, emulates: bool) -> Answer:
@@ -573,7 +578,9 @@ class ChatService:
         if turn is None or turn.context.awaited is None:
             return False
         step = turn.context.awaited
+        redacted = turn.exchange.record.shown.redacted
         self._styled(turn, self._noted(turn, Answer(step, changed=changes_for(step.deployment.adapter, turn.chat))))
+        turn.exchange.record.shown.redacted = redacted
         return True
 
     async def count_duties(self, record: Record, kinds: Iterable[DutyKind]) -> None:
@@ -631,6 +638,7 @@ class ChatService:
             deployment.name, deployment.provider, deployment.model, deployment.places, price, tools
         )
         record.shown.dropped = answer.step.dropped
+        record.shown.redacted = answer.redacted.counts if answer.redacted is not None else {}
 
     def _noted(self, turn: Turn, answer: Answer) -> Answer:
         """Record who answers a chat, and what the answer lacks of the request."""

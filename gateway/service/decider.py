@@ -19,6 +19,7 @@ from gateway.execution.health import Health
 from gateway.execution.retry import rule_of, why_spent
 from gateway.execution.run import PlanExhausted
 from gateway.features.minors.policy import refuse_hours, refuse_tools
+from gateway.features.redaction.model import union
 from gateway.model.assistant import DEFAULT_INTENT, Assistant
 from gateway.model.config_version import ConfigVersion, Region
 from gateway.model.consent import NO_CONSENT, NO_STATEMENT
@@ -32,6 +33,7 @@ from gateway.model.route import Barrier, RouteStep, deployments_of
 from gateway.policy.caller import read_consent, user_of
 from gateway.policy.canary_assignment import assign_variant, conversation_key_of, sticky_key_of
 from gateway.policy.consent import Consenting
+from gateway.policy.fence import redacting_too
 from gateway.policy.hand_off import Outcome, every_hand_off, hand_off_after, outcomes_of_kinds, outcomes_of_skip
 from gateway.policy.preference import decide_preferring, intent_of, member_of, preference_of_age, preferred_name
 from gateway.policy.region_text import choose_locale
@@ -144,6 +146,7 @@ class Decider:
         """
         record = exchange.record
         before, client, key_id = record.decided, record.client, record.key_id
+        _keep_redaction(exchange)
         exchange.within = record.decide_again(exchange.within)
         try:
             await self.begin_again(exchange)
@@ -377,13 +380,23 @@ def _remaining(decision: Decision, plan: Plan, exchange: Exchange) -> Plan:
             reason = _NOT_WITHIN
             spent.pop(step.deployment.name, None)
         if reason is None:
-            steps.append(step)
+            rules = exchange.redacted_before.get(step.deployment.name)
+            steps.append(step if rules is None else replace(step, permit=redacting_too(step.permit, rules)))
         else:
             reasons[step.deployment.name] = reason
     _skip_others(exchange, reasons, _NOT_ROUTED, steps, spent)
     if not steps:
         raise _exhausted(record)
     return replace(plan, steps=tuple(steps))
+
+
+def _keep_redaction(exchange: Exchange) -> None:
+    """Note the rules under which a prompt may have been sent. A further attempt obeys these too."""
+    decision = exchange.record.decided.decision
+    for deployment, verdict in decision.verdicts if decision is not None else ():
+        if isinstance(verdict, Step) and (rules := verdict.permit.redaction) is not None:
+            known = exchange.redacted_before.get(deployment.name)
+            exchange.redacted_before = {**exchange.redacted_before, deployment.name: union(known, rules) or rules}
 
 
 def _skip_others(

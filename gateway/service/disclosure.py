@@ -6,11 +6,13 @@ region's labels.
 
 from __future__ import annotations
 
+from gateway.features.redaction.model import kinds_of
 from gateway.model.approval import Approval, Days, days_at
 from gateway.model.config_version import Region
 from gateway.model.decision import Refusal, RefusalCode, Refused, SkipReason, Step, Verdict
 from gateway.model.deployment import Deployment
 from gateway.model.region_text import NO_PREFERENCES
+from gateway.policy.fence import redaction_of
 from gateway.policy.hand_off import every_hand_off
 from gateway.policy.location.resolution import resolve
 from gateway.policy.region_text import choose_locale
@@ -28,10 +30,18 @@ def disclose(request: PlainRequest, accept_language: str | None = None) -> dict[
     location = resolve(request.config, request.client, request.reports)
     decision = decide(request.config, assistant, location, NO_NEEDS, request.health, now_s)
     outcome, region, verdicts = decision.outcome, location.region, decision.verdicts
+    after, after_barrier = None, verdicts[:0]
     if region is not None and verdicts and (barrier := assistant.barriers.get(region.name)) is not None:
         after = assistant.behind(region.name, every_hand_off(barrier.rule)[0])
-        verdicts += decide(request.config, after, location, NO_NEEDS, request.health, now_s).verdicts
+        after_barrier = decide(request.config, after, location, NO_NEEDS, request.health, now_s).verdicts
+        verdicts += after_barrier
     may_answer = [item for item, verdict in verdicts if _may_answer(verdict)]
+    rules = {item.name: redaction_of(request.config, region, item) for item, _ in verdicts if region is not None}
+    if region is not None and after is not None:
+        behind = {item.name for item, _ in after_barrier}
+        rules |= {
+            it.name: redaction_of(request.config, region, it, after.redaction) for it in may_answer if it.name in behind
+        }
     if isinstance(outcome, Refusal) and outcome.code is not RefusalCode.CONSENT_REQUIRED and not may_answer:
         raise Refused(outcome)
     days = days_at(now_s)
@@ -40,7 +50,11 @@ def disclose(request: PlainRequest, accept_language: str | None = None) -> dict[
         "assistant": assistant.name,
         "region": region.name if region is not None else "",
         "labels": _labels(region, accept_language),
-        "data": [_deployment(item, region, days, reveal_model=assistant.reveal_model) for item in may_answer],
+        "data": [
+            _deployment(item, region, days, reveal_model=assistant.reveal_model)
+            | {"redacts": kinds_of(rules.get(item.name))}
+            for item in may_answer
+        ],
     }
 
 

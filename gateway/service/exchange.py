@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,6 +12,7 @@ from gateway.execution.deadline import Deadline
 from gateway.execution.evidence import Asker
 from gateway.execution.judging import Verdicts
 from gateway.features.duties.time_of_use import ChatTime
+from gateway.features.redaction.model import RedactionRules
 from gateway.model.assistant import Assistant
 from gateway.model.caller import Caller
 from gateway.model.config_version import ConfigVersion
@@ -75,6 +77,7 @@ class Exchange:
         decided_s: When the plan was decided, in Unix time. The prices of that time apply.
         asker: For whom a failure of the request shows something.
         within: Where the request may go by a former version under which it was sent. None: it was not sent.
+        redacted_before: The rules by deployment under which a former version sent it, or may have.
         style: How its answer is shown.
         chat_time: The time of its user, if the region counts it.
         judged: The verdicts for a crisis. None: nothing was judged for one.
@@ -97,6 +100,7 @@ class Exchange:
     decided_s: float = field(init=False)
     asker: Asker = field(init=False)
     within: Destinations | None = field(default=None, init=False)
+    redacted_before: Mapping[str, RedactionRules] = field(default_factory=dict, init=False)
     style: AnswerStyle = field(init=False)
     judged: Judged | None = field(default=None, init=False)
     turn: Any = field(default=None, init=False)

@@ -19,6 +19,7 @@ from gateway.model.decision import (
     Plan,
     Refusal,
     RefusalCode,
+    Step,
     Unavailable,
     client_detail,
 )
@@ -110,6 +111,7 @@ def explain(request: PlainRequest, *, reveal_model: bool = True, to_operator: bo
         **version_fields(config.version),
         "assistant": assistant.name,
         **selection,
+        "redacted": _redacted(first) if (first := _first_step(outcome)) is not None else None,
         "location": _location(location),
         "outcome": _outcome(outcome, reveal_model=reveal_model, to_operator=to_operator),
         "considered": considered,
@@ -186,6 +188,17 @@ def _first(decision: Decision) -> str | None:
     return plan.steps[0].deployment.name if isinstance(plan, Plan) else None
 
 
+def _first_step(decision: Decision) -> Step | None:
+    plan = decision.outcome
+    return plan.steps[0] if isinstance(plan, Plan) else None
+
+
+def _redacted(step: Step) -> dict[str, object] | None:
+    """Return the redactions that apply to what a step is sent. Only a request shows the values that they find."""
+    rules = step.permit.redaction
+    return {"by": list(rules.names)} if rules is not None else None
+
+
 def _emulated(config: ConfigVersion, location: Location, assistant: Assistant, first: str | None) -> list[str]:
     """Return the fields of a request that would be emulated by the deployment that is asked first."""
     region = location.region
@@ -254,6 +267,7 @@ def _outcome(decision: Decision, *, reveal_model: bool, to_operator: bool) -> di
                     "site": step.deployment.site if to_operator or _has_public_site(step.deployment) else None,
                     "stores": str(step.deployment.residency.stores),
                     "processes": str(step.deployment.residency.processes),
+                    "redacted": _redacted(step),
                     **_proxy(step.deployment, to_operator=to_operator),
                 }
                 for step in outcome.steps
@@ -428,6 +442,8 @@ def _outcome_text(outcome: Plan | Refusal) -> list[str]:
         model = f"{deployment.name}: {deployment.provider} {deployment.model} at {deployment.site}"
         lines += [*_wrapped(f"  {number}. ", model), *_wrapped("     ", where)]
         lines += _wrapped("     through the proxy ", str(deployment.proxy)) if deployment.proxy is not None else []
+        if (rules := step.permit.redaction) is not None:
+            lines += _wrapped("     ", f"redacts: {', '.join(rules.shown_kinds)}")
         if step.consent is not None:
             lines += _wrapped("     ", f"by the user's consent: {step.consent}")
     return lines

@@ -7,7 +7,7 @@ that a request takes one slot of its deployment at a time.
 from __future__ import annotations
 
 import hmac
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import assert_never
 
@@ -88,6 +88,7 @@ class InputCalls:
     Attributes:
         current: The call whose turn it is.
         answers: The answers of the calls before it.
+        redacted: The number of values by kind that their recipients did not get.
     """
 
     def __init__(self, calls: Sequence[InputRequest]) -> None:
@@ -95,6 +96,7 @@ class InputCalls:
         self._measured: tuple[ChatRequest, ...] = ()
         self._usage: RequestUsage | None = None
         self.answers: list[Answer] = []
+        self.redacted: Mapping[str, int] = {}
 
     @property
     def is_answered(self) -> bool:

@@ -116,6 +116,7 @@ def receipt_of(record: Record, ended_at_s: float, cell: str | None, share: float
         "preference": decided.preference.fields(by.deployment) if decided.preference is not None else None,
         "hand_off": decided.hand_off.fields() if decided.hand_off is not None else None,
         "emulated": sorted(shown.emulated),
+        "redacted": note.fields() if (note := record.redaction) is not None else None,
         "moderation": record.moderation.fields() if record.moderation is not None else None,
         "judges": _judges(record),
         "age_band": location.age_band,
@@ -172,6 +173,7 @@ def _recipient(attempt: AttemptRecord, *, reveal_model: bool) -> dict[str, objec
         "model": attempt.model if reveal_model else None,
         "stores": stores,
         "processes": processes,
+        "redacted": attempt.redacted.fields() if attempt.redacted is not None else None,
         **({"proxy": attempt.proxy.facts()} if attempt.proxy is not None else {}),
     }
 

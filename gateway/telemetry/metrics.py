@@ -143,6 +143,8 @@ class Metrics:
                 self._count_attempt(region, attempt)
         elif attempts:
             self._count_attempts(region, attempts)
+        if record.redaction is not None:
+            self._count_redactions(record)
         if record.first_s is not None:
             self._count_answer(region, row, record, record.first_s)
         if decided.hand_off is not None:
@@ -159,6 +161,17 @@ class Metrics:
         times.new.append(floor(attempt.duration_s * 1e6))
         if len(times.new) >= _MOST_NEW:
             times.settle()
+
+    def _count_redactions(self, record: Record) -> None:
+        for attempt in (*record.attempts, *record.abandoned):
+            note = attempt.redacted
+            if note is None:
+                continue
+            for kind, number in note.kinds.items():
+                self.count("gateway_redacted_values_total", (attempt.deployment, kind), number)
+            for result, number in (("restored", note.restored), ("unknown", note.unknown)):
+                if number:
+                    self.count("gateway_placeholders_total", (attempt.deployment, result), number)
 
     def _count_events(self, region: str, record: Record) -> None:
         if record.resumed is not None:

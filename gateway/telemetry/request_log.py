@@ -81,6 +81,8 @@ def _add_own_fields(fields: dict[str, object], record: Record, share: float) -> 
         fields["code"], fields["reason"], fields["detail"] = record.shown.code, record.reason, record.detail
     if not is_plain:
         fields["attempts"] = [_attempt(attempt) for attempt in record.attempts]
+    if (redaction := record.redaction) is not None:
+        fields["redacted"] = redaction.fields()
     if record.resumed is not None:
         fields["resumed_from"] = record.resumed.broken
     if record.queued_s:

@@ -110,11 +110,14 @@ class SystemMessage(Value, frozen=True):
         content: The text or its parts.
         role: `system`, or `developer`, which is OpenAI's newer word for it.
         name: The name of the participant.
+        own: Set in a message that no client wrote: the end of its text that is a client's, which is a sentence or
+            nothing, an empty line and a JSON Schema; or empty.
     """
 
     content: str | tuple[TextPart, ...]
     role: Literal["system", "developer"] = "system"
     name: str | None = None
+    own: str | None = None
 
 
 @final

@@ -15,7 +15,7 @@ DOCKERFILE = (ROOT / "Dockerfile").read_text("utf-8")
 IMAGE = "python:3.13-slim${PYTHON_DIGEST:+@$PYTHON_DIGEST}"
 
 
-EXTRAS = frozenset({"google", "otel", "stores", "zstd"})
+EXTRAS = frozenset({"google", "otel", "redaction", "stores", "zstd"})
 
 
 def needed_by(package: str, extras: Collection[str], found: set[str]) -> set[str]:

@@ -58,6 +58,7 @@ HOMES = {
     "maxminddb": ("gateway/geoip.py",),
     "lmdb": ("gateway/usage/journal.py",),
     "zstandard": ("gateway/api/compressed_body.py",),
+    "re2": ("gateway/features/redaction/policy/finding.py",),
     "asyncpg": ("gateway/usage/postgres.py",),
     "libvalkey": ("gateway/usage/valkey_connection.py",),
     "msgspec": (

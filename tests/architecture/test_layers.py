@@ -91,8 +91,8 @@ def lines_of(table: str) -> dict[str, int]:
     return {layer: number for number, layers in enumerate(lines) for layer in layers}
 
 
-# A feature is a folder of `gateway/features/`. Its modules with these names belong to lower layers, wherever they are in
-# `features`, because the layers there use what a feature adds: a section of the file, a compiled value, a stored result.
+# A feature is a folder of `gateway/features/`. Its modules and folders with these names belong to lower layers, because the
+# layers there use what a feature adds: a section of the file, a compiled value, a stored result.
 MODULES_BELOW = {
     "model": "model",
     "policy": "policy",
@@ -109,7 +109,8 @@ LINES = {"providers": lines_of(PROVIDERS), "gateway": lines_of(GATEWAY), "evalua
 def layer_of(name: str) -> str:
     """Return the layer of a module; "" for the package itself, which has only a docstring and the version."""
     layer = name.split(".")[1] if "." in name else ""
-    return MODULES_BELOW.get(name.rpartition(".")[2], layer) if name.startswith("gateway.features.") else layer
+    parts = name.split(".")[2:] if name.startswith("gateway.features.") else []
+    return next((MODULES_BELOW[part] for part in parts if part in MODULES_BELOW), layer)
 
 
 def test_every_module_is_in_a_layer() -> None:
@@ -154,6 +155,8 @@ def is_allowed(importer: str, imported: str) -> bool:
         ("gateway.model.assistant", "gateway.features.any.model", True),
         ("gateway.model.assistant", "gateway.features.any.config", False),
         ("gateway.features.any.state", "gateway.features.any.config", False),  # siblings, as their layers are
+        ("gateway.execution.run", "gateway.features.any.policy.part", True),
+        ("gateway.features.any.policy.part", "gateway.execution.run", False),
         ("gateway.api.chat", "providers.chat", True),
         ("providers.chat", "gateway.files", False),
         ("providers.chat", "evaluation.questions", False),

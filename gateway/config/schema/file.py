@@ -33,6 +33,7 @@ from gateway.config.schema.usage import (
     UsageSection,
 )
 from gateway.features.marks.schema import MarksSection
+from gateway.features.redaction.schema import RedactionSection
 from gateway.model.budget import ClientsSource, KeyRules
 from gateway.model.config_version import ClientLimitRule, LogRules, ReceiptRules
 from gateway.model.resilience import Resilience
@@ -160,6 +161,9 @@ class GatewaySection(Section):
         "built-in ones.",
     )
     deployments: dict[Name, DeploymentSection] = Field(description="Models at their sites, by name.")
+    redactions: dict[Name, RedactionSection] = Field(
+        {}, description="The rules by which deployments get placeholders in place of values, by name."
+    )
     clients: dict[Name, ClientSection] = Field(
         {}, description="The clients that may call, by name. Without clients, the gateway serves this machine only."
     )

@@ -23,6 +23,7 @@ from gateway.config.problems import choice_hint, quoted
 from gateway.features.crisis.schema import CrisisSection
 from gateway.features.duties.schema import UseSection
 from gateway.features.minors.schema import AgeBandSection
+from gateway.features.redaction.schema import Redact
 from gateway.model.refusal_reason import REASON_BY_CODE, RefusalReason
 from gateway.model.region_text import Show
 from gateway.model.section import FileForm, Sensitive, UnitError
@@ -248,6 +249,10 @@ class RegionSection(Section):
     )
     use: UseSection | None = Field(
         None, description="How the time of its users is counted, which age bands may limit. Default: not counted."
+    )
+    redact: Redact = Field(
+        None,
+        description="The redaction of all that its requests send to any deployment, but those with `redact: false`.",
     )
     protected: bool = Field(
         False,

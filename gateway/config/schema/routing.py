@@ -19,6 +19,7 @@ from gateway.config.field_types import (
     Words,
 )
 from gateway.config.schema.location import Texts
+from gateway.features.redaction.schema import Redact
 from gateway.features.shadow.schema import ShadowSection
 from gateway.model.approval import Approval
 from gateway.model.deployment import TlsFiles
@@ -293,6 +294,10 @@ class DeploymentSection(Section):
     )
     proxy: ProxySection | None = Field(
         None, description="The HTTP proxy through which it is called. Proxies of the environment are ignored."
+    )
+    redact: Redact = Field(
+        None,
+        description="The redaction of all that it is sent. `false`: it gets the values, also where the region has one.",
     )
     enabled: bool = Field(True, description="false removes it from every route.")
     insecure: bool = Field(

@@ -142,4 +142,11 @@ def _known_to(judges: Collection[Deployment]) -> Iterator[tuple[str, frozenset[s
             yield judge.name, names
 
 
-CRISIS_COMPILER = FeatureCompiler(keys=("regions.*.crisis",), of_region=_with_crisis, of_assistant=None, check=_check)
+CRISIS_COMPILER = FeatureCompiler(
+    keys=("regions.*.crisis",),
+    of_draft=None,
+    of_deployment=None,
+    of_region=_with_crisis,
+    of_assistant=None,
+    check=_check,
+)

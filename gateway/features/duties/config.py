@@ -110,5 +110,10 @@ def _check(draft: Draft, findings: Findings, config: ConfigVersion) -> None:
 
 
 DUTIES_COMPILER = FeatureCompiler(
-    keys=("regions.*.use", "regions.*.age_bands.*.use"), of_region=_with_use, of_assistant=None, check=_check
+    keys=("regions.*.use", "regions.*.age_bands.*.use"),
+    of_draft=None,
+    of_region=_with_use,
+    of_deployment=None,
+    of_assistant=None,
+    check=_check,
 )

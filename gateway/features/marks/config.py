@@ -58,4 +58,6 @@ def _check(draft: Draft, findings: Findings, config: ConfigVersion) -> None:
         findings.warn(("marks",), "signs nothing: no label has `mark: signed`", "add it to a label of a region")
 
 
-MARKS_COMPILER = FeatureCompiler(keys=("marks",), of_region=None, of_assistant=None, check=_check)
+MARKS_COMPILER = FeatureCompiler(
+    keys=("marks",), of_draft=None, of_deployment=None, of_region=None, of_assistant=None, check=_check
+)

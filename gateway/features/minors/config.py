@@ -100,5 +100,10 @@ def _check(draft: Draft, findings: Findings, config: ConfigVersion) -> None:
 
 
 MINORS_COMPILER = FeatureCompiler(
-    keys=("regions.*.age_bands", "regions.*.age_missing"), of_region=_with_ages, of_assistant=None, check=_check
+    keys=("regions.*.age_bands", "regions.*.age_missing"),
+    of_draft=None,
+    of_region=_with_ages,
+    of_deployment=None,
+    of_assistant=None,
+    check=_check,
 )

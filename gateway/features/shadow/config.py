@@ -51,4 +51,11 @@ def _shadow(scope: AssistantScope, path: KeyPath, name: str, section: ShadowSect
     return Shadow(deployment, section.share, section.keep_text)
 
 
-SHADOW_COMPILER = FeatureCompiler(keys=("assistants.*.shadow",), of_region=None, of_assistant=_with_shadows, check=None)
+SHADOW_COMPILER = FeatureCompiler(
+    keys=("assistants.*.shadow",),
+    of_draft=None,
+    of_region=None,
+    of_deployment=None,
+    of_assistant=_with_shadows,
+    check=None,
+)

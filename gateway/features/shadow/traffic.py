@@ -299,12 +299,14 @@ class ShadowTraffic:
         deadline = Deadline.start(config.resilience.total_s, config.resilience.commit_s)
         begun_s: float | None = None
         completion, failure, client_answer = None, None, None
+        options: AttemptOptions | None = None
         try:
             client_answer = turn.client_answer()
             limit_s = deadline.left_s(committed=not request.stream)
             secret = (self._health.usable_keys(step.deployment) or (None,))[0]
             bounds = config.resilience
-            options = AttemptOptions(request, limit_s, bounds.connect_s, bounds.idle_s)
+            # The texts that are kept of a shadow are those that it got and gave.
+            options = AttemptOptions(request, limit_s, bounds.connect_s, bounds.idle_s, restores=False)
             if self.accounting is not None:
                 options.usage = self.accounting.internal_request(config, _own_record(turn))
             answer = await self._client.send_alone(
@@ -320,13 +322,16 @@ class ShadowTraffic:
             self._sink.count((*labels, "passed_over"))
             return
         except ProviderFailed as error:
-            failure = redacted(error.failure, step.deployment, request)
+            failure = redacted(error.failure, step.deployment, options.sent if options is not None else request)
         except Exception:  # the top of a background task: nothing waits for it, and no request may suffer from it
             self._sink.count((*labels, "internal_error"))
             return
         finally:
             deadline.close()
         total_s = deadline.clock() - deadline.started_at
+        if options is not None and (found := options.redacted) is not None and found.placeholders is not None:
+            request = found.request if isinstance(found.request, ChatRequest) else request
+            client_answer = found.placeholders(client_answer) if client_answer else client_answer
         outcome = "ok" if failure is None else str(failure.kind)
         self._sink.count((*labels, outcome))
         if begun_s is not None and failure is None:

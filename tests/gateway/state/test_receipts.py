@@ -109,10 +109,14 @@ def test_receipt_names_the_deployments_and_their_places() -> None:
                 "model": "qwen3-max",
                 "stores": "CN",
                 "processes": "CN",
+                "redacted": None,
                 "outcome": "ok",
             }
         ],
         "shadow": None,
+        "use_limit": None,
+        "repeated": None,
+        "crisis": None,
         "passed_over": {},
         "resumed_after": "ernie-cn",
         "consent": None,
@@ -126,6 +130,7 @@ def test_receipt_names_the_deployments_and_their_places() -> None:
         "preference": None,
         "hand_off": None,
         "emulated": [],
+        "redacted": None,
         "moderation": None,
         "judges": [],
         "age_band": None,
@@ -149,6 +154,7 @@ def test_receipt_lists_a_shadow_separately() -> None:
         "model": "ernie-5.1",
         "stores": "CN-11",
         "processes": "CN",
+        "redacted": None,
     }
     assert [one["deployment"] for one in receipt["tried"]] == ["qwen-cn"]
 

@@ -1,0 +1,199 @@
+"""Compile `redactions`, and the key `redact` of regions, deployments and barriers."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from importlib.util import find_spec
+
+from gateway.config.feature_compiler import FeatureCompiler
+from gateway.config.loading import Document
+from gateway.config.problems import KeyPath, choice_hint, quoted
+from gateway.config.schema.location import RegionSection
+from gateway.config.schema.routing import DeploymentSection
+from gateway.config.secret_references import file_of
+from gateway.config.validation import Draft, Findings, check_reference
+from gateway.features.redaction.model import BUILT_IN, TERM, TEXT, RedactionRules, rules_of
+from gateway.features.redaction.policy.finding import PatternRefused, compiled
+from gateway.features.redaction.policy.forms import countries as known_countries
+from gateway.features.redaction.schema import RedactionSection
+from gateway.model.config_version import ConfigVersion, Region
+from gateway.model.deployment import Deployment
+from gateway.model.hand_off import BarrierRule
+from providers.value import replace
+
+_MOST_TERMS, _MOST_PATTERNS, _MOST_CHARACTERS = 10_000, 50, 1000
+_TERM_LENGTH = range(3, 201)
+_PATTERN_NAME = re.compile("[A-PR-Y]{2,12}")
+_RESERVED = frozenset({*(kind.upper() for kind in BUILT_IN), TERM, TEXT})
+_EXTRA = "the package `google-re2` is not installed"
+_INSTALL = "install the gateway with its extra `redaction`"
+
+
+def _compile_redactions(draft: Draft, findings: Findings, document: Document) -> None:
+    """Compile the section `redactions` into the draft, for all parts that name one."""
+    sections = draft.config.redactions
+    if sections and find_spec("re2") is None:
+        findings.error(("redactions",), f"needs RE2: {_EXTRA}", _INSTALL, key=True)
+        return
+    owners: dict[str, tuple[str, str]] = {}
+    draft.redactions = {
+        name: _redaction(findings, name, section, document, owners) for name, section in sections.items()
+    }
+
+
+def _redaction(
+    findings: Findings, name: str, section: RedactionSection, document: Document, owners: dict[str, tuple[str, str]]
+) -> RedactionRules:
+    path: KeyPath = ("redactions", name)
+    for index, kind in enumerate(section.kinds):
+        if kind not in BUILT_IN:
+            findings.error((*path, "kinds", index), f"unknown kind {quoted(kind)}", choice_hint(kind, BUILT_IN))
+    known = known_countries()
+    for index, code in enumerate(section.countries):
+        if code != "*" and code not in known:
+            message = f"no forms of numbers are known for the country {quoted(code)}"
+            findings.error((*path, "countries", index), message, choice_hint(code, known))
+    if "id" in section.kinds and not section.countries:
+        hint = 'add `countries`: ISO codes, or "*"'
+        findings.error((*path, "kinds"), "`id` needs `countries`, whose numbers it finds", hint)
+    if section.media == "pass":
+        message = "images, audio and files are sent as they are, with all that is in them"
+        findings.warn((*path, "media"), message, "leave it out to skip these steps")
+    places = known if "*" in section.countries else frozenset(section.countries) & known
+    terms = tuple(_terms(findings, path, section, document))
+    if len({*terms}) > _MOST_TERMS:
+        findings.error((*path, "terms"), f"has more than {_MOST_TERMS:,} terms", "keep those that matter most")
+    patterns = tuple(_patterns(findings, (*path, "patterns"), name, section.patterns, owners))
+    return rules_of(
+        [name], frozenset(section.kinds) & {*BUILT_IN}, places, terms[:_MOST_TERMS], patterns, section.media
+    )
+
+
+def _terms(findings: Findings, path: KeyPath, section: RedactionSection, document: Document) -> Iterator[str]:
+    """Yield the valid terms, also those of files."""
+    for index, text in enumerate(section.terms):
+        at = (*path, "terms", index)
+        if "${" not in text:
+            yield from _valid_term(findings, at, text, "the term")
+            continue
+        name = file_of(text)
+        if name is None:
+            hint = "write ${file:/path} with the absolute path of a file that has one term a line"
+            findings.error(at, "is not a reference to a file", hint)
+            continue
+        content = document.term_files.get(text)
+        if content is None or content.problem:
+            # Without secrets, as in a check elsewhere, the file need not be there.
+            if document.reads_secrets:
+                reason = content.problem if content is not None else f"the file {name} can't be read"
+                findings.error(at, reason, "write the file, or remove it here")
+            continue
+        for number, line in enumerate(content.text.splitlines(), 1):
+            if line.strip():
+                yield from _valid_term(findings, at, line.strip(), f"line {number} of the file")
+
+
+def _valid_term(findings: Findings, path: KeyPath, text: str, where: str) -> Iterator[str]:
+    term = " ".join(text.split())
+    if len(term) in _TERM_LENGTH:
+        yield term
+    else:
+        findings.error(path, f"{where} has {len(term)} characters", "a term has 3 to 200 characters")
+
+
+def _patterns(
+    findings: Findings, path: KeyPath, name: str, written: Mapping[str, str], owners: dict[str, tuple[str, str]]
+) -> Iterator[tuple[str, str]]:
+    """Yield the valid patterns by their kind. `owners`: the pattern and the redaction of each kind so far."""
+    if len(written) > _MOST_PATTERNS:
+        findings.error(path, f"has {len(written)} patterns", f"keep at most {_MOST_PATTERNS}")
+    for kind, text in written.items():
+        at = (*path, kind)
+        if kind in _RESERVED:
+            findings.error(at, f"{quoted(kind)} is a built-in kind", "use another name", key=True)
+            continue
+        if not _PATTERN_NAME.fullmatch(kind):
+            hint = "use 2 to 12 letters A to Y without Q, such as TICKET"
+            findings.error(at, f"{quoted(kind)} can't be the kind of a placeholder", hint, key=True)
+            continue
+        if len(text) > _MOST_CHARACTERS:
+            findings.error(at, f"has {len(text)} characters", f"write at most {_MOST_CHARACTERS}")
+            continue
+        try:
+            pattern = compiled(text)
+        except PatternRefused as error:
+            findings.error(at, f"RE2 refuses the pattern: {error}", "RE2 has no look-around and no back-references")
+            continue
+        if pattern.groups > 1:
+            hint = "write (?:…) for a group that is not the value"
+            findings.error(at, f"has {pattern.groups} groups, and the value is one", hint)
+            continue
+        if pattern.search("") is not None or _matches_empty(pattern):
+            findings.error(at, "matches the empty text", "require at least one character")
+            continue
+        other, owner = owners.setdefault(kind, (text, name))
+        if other != text:
+            hint = "give one of them another name"
+            findings.error(at, f"the redaction {quoted(owner)} has another pattern of this name", hint, key=True)
+            continue
+        yield kind, text
+
+
+def _matches_empty(pattern: object) -> bool:
+    """Return whether a pattern finds a value without characters in a few texts, as `x*` and `\\b` do."""
+    return any(
+        match.start() == match.end()
+        for text in ("a 0-b", "\n")
+        for match in pattern.finditer(text)  # type: ignore[attr-defined]
+    )
+
+
+def _rules_at(draft: Draft, findings: Findings, path: KeyPath, name: str | bool | None) -> RedactionRules | None:
+    """Return the rules that a key `redact` names, or None if it names none or an unknown one."""
+    if not isinstance(name, str):
+        return None
+    check_reference(draft, findings, path, "redactions", name)
+    return draft.redactions.get(name)
+
+
+def _of_region(draft: Draft, findings: Findings, section: RegionSection, region: Region) -> Region:
+    if section.redact is None:
+        return region
+    rules = _rules_at(draft, findings, ("regions", region.name, "redact"), section.redact)
+    return replace(region, redaction=rules)
+
+
+def _of_deployment(draft: Draft, findings: Findings, section: DeploymentSection, deployment: Deployment) -> Deployment:
+    if section.redact is None:
+        return deployment
+    rules = _rules_at(draft, findings, ("deployments", deployment.name, "redact"), section.redact)
+    return replace(deployment, redaction=rules, in_clear=section.redact is False)
+
+
+def _check(draft: Draft, findings: Findings, config: ConfigVersion) -> None:
+    """Report redactions that nothing uses, and keys of barriers that name none."""
+    used = {it.redact for it in draft.config.regions.values()} | {it.redact for it in draft.config.deployments.values()}
+    for name, section in draft.config.assistants.items():
+        for region, by_intent in section.routes.items():
+            for intent, steps in by_intent.items():
+                for index, step in enumerate(steps):
+                    if isinstance(step, BarrierRule) and step.redact is not None:
+                        used.add(step.redact)
+                        path = ("assistants", name, "routes", region, intent, index)
+                        check_reference(draft, findings, path, "redactions", step.redact)
+    is_whole = all(draft.is_whole(section) for section in ("assistants", "regions", "deployments"))
+    for name in draft.redactions:
+        if name not in used and is_whole:
+            message = "nothing uses this redaction"
+            findings.warn(("redactions", name), message, "name it with `redact` in a region or a deployment")
+
+
+REDACTION_COMPILER = FeatureCompiler(
+    keys=("redactions", "regions.*.redact", "deployments.*.redact"),
+    of_draft=_compile_redactions,
+    of_region=_of_region,
+    of_deployment=_of_deployment,
+    of_assistant=None,
+    check=_check,
+)

@@ -1,0 +1,123 @@
+"""The rules of a redaction as data. Everything that searches texts is made from them on first use."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from typing import Literal
+
+import msgspec
+
+from providers.value import Value
+
+BUILT_IN = ("email", "phone", "iban", "card", "id", "secret", "ip")
+"""The kinds that `redactions.X.kinds` may name."""
+DEFAULT_KINDS = ("email", "phone", "iban", "card", "secret")
+TERM, TEXT = "TERM", "TEXT"
+"""The kinds of the terms of a company, and of words that have the form of a placeholder."""
+Media = Literal["refuse", "pass"]
+
+
+class RedactionRules(Value, frozen=True):
+    """The rules of one redaction, or of several that apply together.
+
+    Attributes:
+        names: The names of the redactions, sorted.
+        kinds: Members of `BUILT_IN`.
+        countries: ISO codes, whose numbers are found.
+        terms: Words of the company.
+        patterns: Own patterns in RE2 syntax, by the kind of their placeholders, sorted.
+        media: `refuse`: nothing that has media is sent.
+        digest: Identifies everything that decides what is found.
+    """
+
+    names: tuple[str, ...]
+    kinds: frozenset[str]
+    countries: frozenset[str] = frozenset()
+    terms: tuple[str, ...] = ()
+    patterns: tuple[tuple[str, str], ...] = ()
+    media: Media = "refuse"
+    digest: bytes = b""
+
+    def __repr__(self) -> str:
+        """Do not show the terms, which may be names of customers."""
+        return f"RedactionRules({', '.join(self.names)})"
+
+    def __str__(self) -> str:
+        places = f"; {', '.join(sorted(self.countries))}" if self.countries else ""
+        return f"{' and '.join(self.names)} ({', '.join(self.shown_kinds)}{places}; media: {self.media})"
+
+    def covers(self, other: RedactionRules) -> bool:
+        """Return whether it finds all that the other rules find, and lets no media pass that they refuse."""
+        return (
+            self.kinds >= other.kinds
+            and self.countries >= other.countries
+            and {*self.terms} >= {*other.terms}
+            and {*self.patterns} >= {*other.patterns}
+            and (self.media == "refuse" or other.media == "pass")
+        )
+
+    @property
+    def shown_kinds(self) -> tuple[str, ...]:
+        """The kinds that it looks for in lower case, in the order in which they are shown."""
+        own = [name.lower() for name, _ in self.patterns]
+        return (*(kind for kind in BUILT_IN if kind in self.kinds), *(["term"] if self.terms else []), *own)
+
+
+def rules_of(
+    names: Iterable[str],
+    kinds: Iterable[str],
+    countries: Iterable[str] = (),
+    terms: Iterable[str] = (),
+    patterns: Iterable[tuple[str, str]] = (),
+    media: Media = "refuse",
+) -> RedactionRules:
+    """Return rules with their digest."""
+    kept_kinds, kept_countries = frozenset(kinds), frozenset(countries)
+    kept_terms, kept_patterns = tuple(sorted({*terms})), tuple(sorted({*patterns}))
+    parts = (*sorted(kept_kinds), "", *sorted(kept_countries), "", *kept_terms, "", *sum(kept_patterns, ()))
+    digest = hashlib.sha256("\0".join(parts).encode("utf-8", "surrogatepass")).digest()
+    return RedactionRules(tuple(sorted({*names})), kept_kinds, kept_countries, kept_terms, kept_patterns, media, digest)
+
+
+def union(first: RedactionRules | None, second: RedactionRules | None) -> RedactionRules | None:
+    """Return the rules that find what either finds, or None if there are none. `media: refuse` comes before `pass`."""
+    if first is None or second is None or first is second:
+        return first or second
+    return rules_of(
+        (*first.names, *second.names),
+        first.kinds | second.kinds,
+        first.countries | second.countries,
+        (*first.terms, *second.terms),
+        (*first.patterns, *second.patterns),
+        "refuse" if "refuse" in (first.media, second.media) else "pass",
+    )
+
+
+def kinds_of(rules: RedactionRules | None) -> list[str]:
+    """Return the kinds of values that a recipient does not get. None: it gets all."""
+    return list(rules.shown_kinds) if rules is not None else []
+
+
+class RedactionNote(msgspec.Struct):
+    """The effect of redaction on one attempt: for its record, and for metrics. It has no value.
+
+    Attributes:
+        by: The names of the redactions, sorted.
+        kinds: The number of different values by kind in lower case.
+        restored: How many placeholders of the answer were replaced. `unknown`: how many this request does not have.
+    """
+
+    by: tuple[str, ...]
+    kinds: dict[str, int]
+    restored: int = 0
+    unknown: int = 0
+
+    @classmethod
+    def of(cls, rules: RedactionRules) -> RedactionNote:
+        """Return the note of rules that have found nothing."""
+        return cls(rules.names, {})
+
+    def fields(self) -> dict[str, object]:
+        """Return it as log lines and receipts show it."""
+        return {"by": list(self.by), "kinds": dict(self.kinds)}

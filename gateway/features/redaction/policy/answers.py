@@ -1,0 +1,188 @@
+"""Put the values back into an answer, whole or while it arrives. Pure.
+
+Each choice is restored by itself, and in it the text, the reasoning, the refusal and each tool call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from gateway.features.redaction.model import RedactionNote
+from gateway.features.redaction.policy.placeholders import Placeholders, Restorer
+from providers.chat import (
+    Annotation,
+    AnnotationsDelta,
+    AssistantMessage,
+    ChatCompletion,
+    Choice,
+    ChoiceFinish,
+    Failed,
+    Finished,
+    ReasoningDelta,
+    RefusalDelta,
+    StreamEvent,
+    TextDelta,
+    TextPart,
+    ToolCall,
+    ToolCallDelta,
+    text_of,
+)
+from providers.reading.folding import expand
+from providers.value import replace
+
+_Place = tuple[int, str]
+"""A text of an answer: the number of its choice, and `text`, `reasoning`, `refusal` or the index of a tool call."""
+_TEXT, _REASONING, _REFUSAL = "text", "reasoning", "refusal"
+_OFFSETS = ("start_index", "end_index")
+
+
+class AnswerRestorer:
+    """Restores one answer.
+
+    Args:
+        placeholders: Those of the request.
+        is_json: The text is JSON, because the request asked for it.
+        note: Counts what was restored.
+    """
+
+    def __init__(self, placeholders: Placeholders, *, is_json: bool, note: RedactionNote) -> None:
+        self._placeholders = placeholders
+        self._is_json = is_json
+        self._note = note
+        self._texts: dict[_Place, Restorer] = {}
+
+    # --- a stream ---------------------------------------------------------------------------------
+
+    def events(self, events: Iterable[StreamEvent]) -> tuple[StreamEvent, ...]:
+        """Return the events of a stream as its client may see them, each with all text that is known to be whole."""
+        return tuple(self._events(events))
+
+    def _events(self, events: Iterable[StreamEvent]) -> Iterator[StreamEvent]:
+        for event in expand(events):
+            match event:
+                case TextDelta(text=text, choice=choice):
+                    yield from self._others(choice, _TEXT)
+                    if (shown := self._feed((choice, _TEXT), text)) or event.logprobs is not None:
+                        yield event if shown == text else replace(event, text=shown)
+                case ReasoningDelta(text=text, choice=choice):
+                    yield from self._others(choice, _REASONING)
+                    if shown := self._feed((choice, _REASONING), text):
+                        yield event if shown == text else replace(event, text=shown)
+                case RefusalDelta(text=text, choice=choice):
+                    yield from self._others(choice, _REFUSAL)
+                    if shown := self._feed((choice, _REFUSAL), text):
+                        yield event if shown == text else replace(event, text=shown)
+                case ToolCallDelta(index=index, arguments=arguments, choice=choice):
+                    # Another call may go on later: only one that begins ends what was before it.
+                    is_first = (choice, str(index)) not in self._texts
+                    yield from self._others(choice, str(index), calls=is_first)
+                    shown = self._feed((choice, str(index)), arguments)
+                    if shown or is_first or event.name is not None or event.id is not None or event.signature:
+                        yield event if shown == arguments else replace(event, arguments=shown)
+                case AnnotationsDelta(annotations=annotations, choice=choice):
+                    yield replace(event, annotations=self._annotations(annotations, self._at((choice, _TEXT))))
+                case ChoiceFinish(choice=choice, stop_sequence=stop):
+                    yield from self._others(choice, "")
+                    yield event if stop is None else replace(event, stop_sequence=self._whole(stop))
+                case Finished() | Failed():
+                    for choice in sorted({place[0] for place in self._texts}):
+                        yield from self._others(choice, "")
+                    yield event
+                case _:
+                    yield event
+
+    def _others(self, choice: int, kind: str, *, calls: bool = True) -> Iterator[StreamEvent]:
+        """Yield what is held of the other texts of a choice, which its dialect may close now."""
+        for (number, other), restorer in list(self._texts.items()):
+            is_other = number == choice and other != kind and (calls or not other.isdigit())
+            if is_other and (held := restorer.close()):
+                yield _event(choice, other, held)
+
+    def _feed(self, place: _Place, text: str) -> str:
+        restorer = self._at(place)
+        before = restorer.restored, restorer.unknown
+        shown = restorer.feed(text)
+        self._count(restorer, *before)
+        return shown
+
+    def _at(self, place: _Place) -> Restorer:
+        restorer = self._texts.get(place)
+        if restorer is None:
+            in_json = place[1].isdigit() or (self._is_json and place[1] == _TEXT)
+            restorer = self._texts[place] = Restorer(self._placeholders, in_json=in_json)
+        return restorer
+
+    def _count(self, restorer: Restorer, restored: int, unknown: int) -> None:
+        self._note.restored += restorer.restored - restored
+        self._note.unknown += restorer.unknown - unknown
+
+    # --- a whole answer ---------------------------------------------------------------------------
+
+    def completion(self, completion: ChatCompletion) -> ChatCompletion:
+        """Return a whole answer with the values."""
+        return replace(completion, choices=tuple([self._choice(choice) for choice in completion.choices]))
+
+    def _choice(self, choice: Choice) -> Choice:
+        stop = self._whole(choice.stop_sequence) if choice.stop_sequence is not None else None
+        return replace(choice, message=self._message(choice.message), stop_sequence=stop)
+
+    def _message(self, message: AssistantMessage) -> AssistantMessage:
+        text = Restorer(self._placeholders, in_json=self._is_json)
+        content: Any = message.content
+        if isinstance(content, str):
+            content = self._closed(text, content)
+        elif content is not None:
+            # The parts are one text, of which a placeholder may be cut.
+            whole = self._closed(text, text_of(content))
+            content = (TextPart(whole),) if content else content
+        return replace(
+            message,
+            content=content,
+            refusal=self._whole(message.refusal) if message.refusal else message.refusal,
+            reasoning=self._whole(message.reasoning) if message.reasoning else message.reasoning,
+            tool_calls=tuple([self._call(call) for call in message.tool_calls]),
+            annotations=self._annotations(message.annotations, text),
+        )
+
+    def _call(self, call: ToolCall) -> ToolCall:
+        return replace(call, arguments=self._whole(call.arguments, in_json=True))
+
+    def _whole(self, text: str, *, in_json: bool = False) -> str:
+        return self._closed(Restorer(self._placeholders, in_json=in_json), text)
+
+    def _closed(self, restorer: Restorer, text: str) -> str:
+        before = restorer.restored, restorer.unknown
+        shown = restorer.feed(text, is_end=True)
+        self._count(restorer, *before)
+        return shown
+
+    # --- annotations ------------------------------------------------------------------------------
+
+    def _annotations(self, annotations: Iterable[Annotation], text: Restorer) -> tuple[Annotation, ...]:
+        """Return annotations with values in their texts, and with offsets of the restored text."""
+        return tuple([self._annotation(annotation, text) for annotation in annotations])
+
+    def _annotation(self, value: Any, text: Restorer) -> Any:
+        if isinstance(value, str):
+            return self._whole(value)
+        if isinstance(value, list):
+            return [self._annotation(item, text) for item in value]
+        if isinstance(value, dict):
+            return {
+                name: text.shifted(item) if name in _OFFSETS and isinstance(item, int) else self._annotation(item, text)
+                for name, item in value.items()
+            }
+        return value
+
+
+def _event(choice: int, kind: str, text: str) -> StreamEvent:
+    match kind:
+        case "text":
+            return TextDelta(text, choice)
+        case "reasoning":
+            return ReasoningDelta(text, choice)
+        case "refusal":
+            return RefusalDelta(text, choice)
+        case _:
+            return ToolCallDelta(int(kind), text, choice=choice)

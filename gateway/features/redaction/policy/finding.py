@@ -1,0 +1,466 @@
+"""Find the values of a redaction's rules in a text. Pure: a finding depends on the rules and this text only.
+
+Two libraries share the work. RE2 scans a whole text in linear time for places where something may begin. `re` then
+looks at one place, with patterns that cannot backtrack far. A search at every number, and not only after the last
+finding, is what keeps one number from hiding the next.
+
+Texts are read as what they mean, at the same positions: a digit in full width is a digit, and an escape such as `%2B`
+is its character and fillers.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import secrets
+import string
+import time
+from bisect import bisect_right
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator
+from functools import lru_cache
+from hashlib import blake2b
+from typing import Any, TypeAlias
+
+from gateway.features.redaction.model import TERM, TEXT, RedactionRules
+from gateway.features.redaction.policy.forms import Form, any_of, forms, iban_lengths, luhn, mod_97, telephone_words
+
+Span: TypeAlias = tuple[int, int, str]
+"""Where a value begins and ends in a text, and its kind in upper case."""
+
+MOST_WORK_S = 2.0
+"""The time that one request may take."""
+_CONTEXT = 32
+"""How many characters before a number are searched for a word."""
+_LOOKS = 512
+"""How many places are looked at between two looks at the clock."""
+_REMEMBERED, _SHORT = 20_000, 64
+
+_WIDE = "０１２３４５６７８９＠＋－（）．　٠١٢٣٤٥٦٧٨٩۰۱۲۳۴۵۶۷۸۹"
+_AS_ASCII = dict(zip(map(ord, _WIDE), "0123456789@+-(). 01234567890123456789", strict=True))
+_FILLER, _NOTHING = "\x02", "\x00"
+_ESCAPED = {"2b": "+", "20": " ", "28": "(", "29": ")", "2d": "-", "2e": ".", "2f": "/"}
+_SEPARATOR = "[ .\\-/\u00a0\u202f]"
+_BETWEEN = f"\\)?\x02*{_SEPARATOR}?\x02*\\(?\x02*"
+_ESCAPE = re.compile(r'\\+(?:[nrtbf"/]|u[0-9A-Fa-f]{4})|\\{2,}|%[0-9A-Fa-f]{2}')
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_GROUP = re.compile(r"[0-9]+")
+_INTERNATIONAL = re.compile(f"[0-9](?:{_BETWEEN}[0-9]){{7,14}}(?![A-Za-z0-9])")
+_LOCAL = re.compile(f"[0-9](?:{_BETWEEN}[0-9]){{6,13}}(?![A-Za-z0-9])")
+_DATE = re.compile(
+    r"(?:19|20)[0-9]{2}[-./][0-9]{2}[-./][0-9]{2}|[0-9]{2}[-./][0-9]{2}[-./](?:19|20)[0-9]{2}|[0-9]{1,3}(?:\.[0-9]{1,3}){3}$"
+)
+_CARD_TEXTS = (
+    "[2-6][0-9]{13,18}",
+    f"[2-6][0-9]{{3}}({_SEPARATOR})[0-9]{{4}}\\1[0-9]{{4}}\\1[0-9]{{2,7}}",
+    f"[2-6][0-9]{{3}}({_SEPARATOR})[0-9]{{4}}\\1[0-9]{{4}}\\1[0-9]{{4}}\\1[0-9]{{1,3}}",
+    f"[2-6][0-9]{{3}}({_SEPARATOR})[0-9]{{6}}\\1[0-9]{{4,5}}",
+)
+_CARDS = tuple(re.compile(f"(?:{text})(?![A-Za-z0-9])") for text in _CARD_TEXTS)
+_RANK = {kind: rank for rank, kind in enumerate((TEXT, "ID", "CARD", "PHONE"))}
+"""Which kind a finding has if two of the same length are one value."""
+_SECRET_STARTS = tuple(
+    "sk- k_live_ k_test_ whsec_ gh gl AKIA ASIA AIza xox xapp- eyJ -----BEGIN :// aws_secret".split()
+)
+_SECRETS = (
+    r"(-----BEGIN [A-Z ]{0,30}PRIVATE KEY-----[A-Za-z0-9+/=\s\x00\x02\\:,-]*?-----END [A-Z ]{0,30}PRIVATE KEY-----"
+    r"|-----BEGIN [A-Z ]{0,30}PRIVATE KEY-----[A-Za-z0-9+/=\s\x00\x02\\]*)"
+    r"|(?:^|[^A-Za-z0-9])(sk-[A-Za-z0-9_-]{20,}|[srp]k_(?:live|test)_[A-Za-z0-9]{10,}|whsec_[A-Za-z0-9+/=]{20,}"
+    r"|gh[pousr]_[A-Za-z0-9]{36,}|github_pat_[A-Za-z0-9_]{22,}|gl[a-z]{1,6}-[A-Za-z0-9_.-]{20,}|(?:AKIA|ASIA)[A-Z0-9]{16}\b"
+    r"|AIza[A-Za-z0-9_-]{35}|xox[abeoprs]-[A-Za-z0-9-]{10,}|xapp-[A-Za-z0-9-]{10,}"
+    r"|eyJ[A-Za-z0-9_-]{10,}\.eyJ[A-Za-z0-9_-]{2,}\.[A-Za-z0-9_-]*)"
+    r"|aws_secret_access_key[\"'\s:=\x00\x02]{1,8}([A-Za-z0-9/+]{40})"
+    r"|://([^\s/@:?#\"'<>\x00]{0,64}:[^\s/@\"'<>\x00]{1,256})@"
+)
+_EMAIL = (
+    r"[A-Za-z0-9\x{c0}-\x{24f}_.+&'\x02-]{1,64}(?:@|%40)(?:[A-Za-z0-9\x{c0}-\x{24f}-]{1,63}\.){1,8}"
+    r"(?:xn--[A-Za-z0-9-]{2,59}|[A-Za-z]{2,24})"
+)
+_RUN = r"[0-9](?:\)?\x02*[ .\-/\x{a0}\x{202f}]?\x02*\(?\x02*[0-9]){6,}"
+_LETTERED = r"\b[A-Za-z]{1,2}[ \x{a0}\x{202f}-]?[0-9]"
+_STARTS = "(0123456789" + string.ascii_letters
+_IBAN_START = r"\b[A-Z]{2}[0-9]{2}[ A-Z0-9\x{a0}]"
+_V4 = r"\b(?:(?:25[0-5]|2[0-4][0-9]|1?[0-9]{1,2})\.){3}(?:25[0-5]|2[0-4][0-9]|1?[0-9]{1,2})\b"
+_V6 = r"[0-9A-Fa-f]{0,4}(?::[0-9A-Fa-f]{0,4}){2,7}(?:\.[0-9]{1,3}){0,3}"
+_SPACES = r"[\t\n\v\f\r \x{85}\x{a0}\x{1680}\x{2000}-\x{200a}\x{2028}\x{2029}\x{202f}\x{205f}\x{3000}]+"
+_MAX_MEMORY = 256 << 20
+
+
+class TooMuchToSearch(Exception):
+    """The texts of a request take too long to search, or have too many values."""
+
+
+class PatternRefused(ValueError):
+    """RE2 refuses a pattern. The message is RE2's."""
+
+
+def compiled(pattern: str) -> Any:
+    """Return a pattern that RE2 has compiled. Raises PatternRefused, and writes nothing to standard error."""
+    import re2  # type: ignore[import-untyped, unused-ignore]
+
+    options = re2.Options()
+    options.log_errors = False
+    options.max_mem = _MAX_MEMORY
+    try:
+        return re2.compile(pattern, options)
+    except re2.error as error:
+        detail = error.args[0] if error.args else ""
+        raise PatternRefused(detail.decode("utf-8", "replace") if isinstance(detail, bytes) else str(detail)) from None
+
+
+def _is_word(text: str, index: int) -> bool:
+    """Return whether an ASCII letter or digit stands at the index."""
+    return 0 <= index < len(text) and text[index].isascii() and text[index].isalnum()
+
+
+def _plain(text: str) -> str:
+    """Return the text with every character and escape as what it means, at the same positions."""
+    if not text.isascii() and _has_wide(text):
+        text = text.translate(_AS_ASCII)
+    if "\\" in text or "%" in text:
+        text = _ESCAPE.sub(_meant, text)
+    return text
+
+
+def _has_wide(text: str) -> bool:
+    return _scan("[０-９＠＋－（）．　٠-٩۰-۹]").search(text) is not None
+
+
+def _meant(match: re.Match[str]) -> str:
+    escape = match[0]
+    if escape[0] == "%":
+        if escape == "%40":
+            return "%40"
+        meant = _ESCAPED.get(escape[1:].lower())
+        return meant + _FILLER * 2 if meant is not None else _NOTHING * 3
+    if escape[-1] == "/" and escape[0] == "\\":
+        return "/" + _FILLER * (len(escape) - 1)
+    return _NOTHING * len(escape)
+
+
+@lru_cache(maxsize=64)
+def _scan(pattern: str) -> Any:
+    return compiled(pattern)
+
+
+class Clock:
+    """The time that the work on one request may take."""
+
+    def __init__(self, limit_s: float = MOST_WORK_S, now: Callable[[], float] = time.thread_time) -> None:
+        self._now = now
+        self._until = now() + limit_s
+
+    def check(self) -> None:
+        """Raise TooMuchToSearch if the time is over."""
+        if self._now() > self._until:
+            raise TooMuchToSearch
+
+
+class Finder:
+    """Finds the values of some rules. It remembers where they were in texts that it has seen, and never a text."""
+
+    def __init__(self, rules: RedactionRules) -> None:
+        self.kinds = frozenset(kind.upper() for kind in rules.kinds)
+        places = [form for form in forms() if form.country in rules.countries]
+        wanted = [form for form in places if form.kind in self.kinds]
+        self._by_start = {start: [it for it in wanted if start in it.begins] for start in _STARTS}
+        cards = _CARD_TEXTS if "CARD" in self.kinds else ()
+        # One match of all forms together is most often the only one.
+        self._any = {
+            start: any_of([*(it.text for it in known), *(cards if start in "23456" else ())])
+            for start, known in self._by_start.items()
+        }
+        self._has_letters = any(self._by_start[start] for start in _STARTS if start.isalpha())
+        self._scans_numbers = bool(wanted) or not self.kinds.isdisjoint({"PHONE", "CARD"})
+        self._terms = compiled(_terms_pattern(rules.terms)) if rules.terms else None
+        self._patterns = [(name, compiled(text)) for name, text in rules.patterns]
+        self._look_alike = compiled(f"(?i)Q(?:{'|'.join(self.placeholder_kinds(rules))})[1-9][0-9]{{0,5}}Z")
+        self._key = secrets.token_bytes(32)
+        self._known: OrderedDict[bytes, tuple[Span, ...]] = OrderedDict()
+
+    @staticmethod
+    def placeholder_kinds(rules: RedactionRules) -> tuple[str, ...]:
+        """Return the kinds that placeholders of these rules may have."""
+        own = [name for name, _ in rules.patterns]
+        return (*sorted(kind.upper() for kind in rules.kinds), *([TERM] if rules.terms else []), *own, TEXT)
+
+    def find(self, text: str, clock: Clock | None = None) -> tuple[Span, ...]:
+        """Return where the values of a text are, in order. Raises TooMuchToSearch."""
+        if len(text) < _SHORT:
+            return self._search(text, clock)
+        digest = blake2b(text.encode("utf-8", "surrogatepass"), key=self._key, digest_size=16).digest()
+        known = self._known.get(digest)
+        if known is None:
+            known = self._known[digest] = self._search(text, clock)
+            if len(self._known) > _REMEMBERED:
+                self._known.pop(next(iter(self._known)), None)
+        return known
+
+    def _search(self, text: str, clock: Clock | None) -> tuple[Span, ...]:
+        if not text.isascii():
+            try:
+                text.encode()
+            except UnicodeEncodeError:
+                # JSON may have lone surrogates, which RE2 does not read.
+                text = _SURROGATE.sub("\ufffd", text)
+        plain = _plain(text)
+        # In patterns of numbers and terms, an underscore is a boundary.
+        number = plain.replace("_", _NOTHING) if "_" in plain else plain
+        found: list[Span] = []
+        if "q" in text or "Q" in text:
+            found += [(*match.span(), TEXT) for match in self._look_alike.finditer(text)]
+        kinds = self.kinds
+        if "EMAIL" in kinds and ("@" in plain or "%40" in plain):
+            found += [(*match.span(), "EMAIL") for match in _scan(_EMAIL).finditer(plain)]
+        if "SECRET" in kinds and any(start in plain for start in _SECRET_STARTS):
+            found += _secrets_in(plain)
+        if "IBAN" in kinds:
+            found += _ibans_in(number)
+        if "IP" in kinds and ("." in plain or ":" in plain):
+            found += _addresses_in(plain)
+        if self._scans_numbers:
+            found += self._numbers_in(number, clock)
+        if self._has_letters:
+            found += self._lettered_in(number)
+        if self._terms is not None:
+            for readable in {number, text.replace("_", _NOTHING)}:
+                found += [(*match.span(), TERM) for match in self._terms.finditer(readable)]
+        for name, pattern in self._patterns:
+            group = 1 if pattern.groups else 0
+            for readable in {plain, text}:
+                found += [
+                    (*span, name)
+                    for match in pattern.finditer(readable)
+                    if (span := match.span(group))[0] >= 0 and span[1] > span[0]
+                ]
+        if clock is not None:
+            clock.check()
+        return tuple(merged(found)) if found else ()
+
+    def _numbers_in(self, text: str, clock: Clock | None) -> Iterator[Span]:
+        """Yield phone numbers, cards, and numbers of people that begin with a digit."""
+        phones, any_of_start = "PHONE" in self.kinds, self._any
+        words: list[int] | None = None
+        left = _LOOKS
+        for run in _scan(_RUN).finditer(text):
+            begin, end = run.span()
+            if phones and words is None:
+                words = _telephone_words_in(text)
+            after_word = 0
+            for group in _GROUP.finditer(text, begin, end):
+                start = group.start()
+                if not (left := left - 1):
+                    left = _LOOKS
+                    if clock is not None:
+                        clock.check()
+                before = text[start - 1] if start else ""
+                if before.isascii() and before.isalnum():
+                    continue
+                first = text[start]
+                if (any_form := any_of_start[first]) is not None and any_form.match(text, start) is not None:
+                    yield from self._forms_at(text, start)
+                bracketed = any_of_start["("] if before == "(" and not _is_word(text, start - 2) else None
+                if bracketed is not None and bracketed.match(text, start - 1) is not None:
+                    yield from self._forms_at(text, start - 1)
+                if not phones:
+                    continue
+                is_led = (before and before in "+(\x02") or (first == "0" and text.startswith("00", start))
+                if is_led and (span := _international(text, start)) is not None:
+                    yield span
+                if not words or start < after_word or not _is_near(words, start):
+                    continue
+                if (match := _LOCAL.match(text, start)) is not None and _is_local(match[0]):
+                    after_word = match.end()
+                    yield _with_bracket(text, start, after_word), after_word, "PHONE"
+
+    def _forms_at(self, text: str, start: int) -> Iterator[Span]:
+        """Yield each number of a form of a country, and each card, that begins at a place."""
+        for form in self._by_start[text[start]]:
+            if (span := _checked(form, text, start)) is not None:
+                yield span
+        if "CARD" in self.kinds and "2" <= text[start] <= "6":
+            for card in _CARDS:
+                if (match := card.match(text, start)) is not None:
+                    digits = "".join(_GROUP.findall(match[0]))
+                    if 14 <= len(digits) <= 19 and digits != digits[0] * len(digits) and luhn(digits):
+                        yield start, match.end(), "CARD"
+
+    def _lettered_in(self, text: str) -> Iterator[Span]:
+        """Yield numbers of people that begin with a letter."""
+        for match in _scan(_LETTERED).finditer(text):
+            start = match.start()
+            for form in self._by_start[text[start]]:
+                if (span := _checked(form, text, start)) is not None:
+                    yield span
+
+
+def _telephone_words_in(text: str) -> list[int]:
+    """Return where the words for a telephone end, in order."""
+    return [
+        match.end()
+        for match in _scan(telephone_words()).finditer(text)
+        if not (match.start() and "\u00c0" <= text[match.start() - 1] <= "\u024f" and match[0].isascii())
+    ]
+
+
+def _is_near(words: list[int], start: int) -> bool:
+    """Return whether one of the words ends in the characters before a place."""
+    index = bisect_right(words, start)
+    return index > 0 and start - words[index - 1] <= _CONTEXT
+
+
+def merged(found: Iterable[Span]) -> list[Span]:
+    """Return the findings in order, where those that overlap are one value, of the kind of the longest."""
+    spans: list[Span] = []
+    longest = 0
+    for start, end, kind in sorted(found, key=lambda it: (it[0], it[1], it[2])):
+        length = end - start
+        if not spans or start >= spans[-1][1]:
+            spans.append((start, end, kind))
+            longest = length
+            continue
+        first, last, other = spans[-1]
+        is_stronger = (length, -_RANK.get(kind, len(_RANK))) > (longest, -_RANK.get(other, len(_RANK)))
+        longest = max(length, longest)
+        spans[-1] = (first, max(last, end), kind if is_stronger else other)
+    return spans
+
+
+def _checked(form: Form, text: str, start: int) -> Span | None:
+    """Return the number of this form at a place, or None if there is none."""
+    match = form.pattern.match(text, start)
+    if match is None:
+        return None
+    if form.check is not None and not form.check("".join(filter(str.isalnum, match[0])).upper()):
+        return None
+    if form.context is not None and form.context.search(text, max(0, start - _CONTEXT), start) is None:
+        return None
+    return start, match.end(), form.kind
+
+
+def _international(text: str, start: int) -> Span | None:
+    """Return the phone number with `+` or `00` whose first digit is at a place, or None."""
+    before = start - 1
+    while before >= 0 and text[before] == _FILLER:
+        before -= 1
+    if before >= 0 and text[before] == "(" and before and text[before - 1] in "+" + _FILLER:
+        before -= 1
+        while before >= 0 and text[before] == _FILLER:
+            before -= 1
+    if before >= 0 and text[before] == "+":
+        if _is_word(text, before - 1):
+            return None
+        match = _INTERNATIONAL.match(text, start)
+        return _phone(text, before, start, match.end()) if match is not None else None
+    if text.startswith("00", start) and not (start > 1 and text[start - 1] == "." and text[start - 2].isdigit()):
+        after = start + 2
+        while after < len(text) and text[after] in " ()-./\u00a0\u202f" + _FILLER and after < start + 5:
+            after += 1
+        if after < len(text) and "1" <= text[after] <= "9":
+            match = _INTERNATIONAL.match(text, after)
+            return _phone(text, start, after, match.end()) if match is not None else None
+    return None
+
+
+def _phone(text: str, start: int, first_digit: int, end: int) -> Span | None:
+    """Return a phone number whose brackets are pairs, or the beginning of it with which they are."""
+    while True:
+        begin = _with_bracket(text, start, end)
+        inside = text[begin:end]
+        if inside.count("(") == inside.count(")"):
+            return begin, end, "PHONE"
+        cut = text.rfind("(", first_digit, end)
+        while cut > first_digit and not text[cut - 1].isdigit():
+            cut -= 1
+        if cut <= first_digit or sum(map(str.isdigit, text[first_digit:cut])) < 8:
+            return start, end, "PHONE"
+        end = cut
+
+
+def _with_bracket(text: str, start: int, end: int) -> int:
+    """Return where a number begins, whose first part may stand in brackets. Those around all are not part of it."""
+    inside = text[start:end]
+    return start - 1 if start and text[start - 1] == "(" and inside.count(")") > inside.count("(") else start
+
+
+def _is_local(number: str) -> bool:
+    """Return whether the digits after a word for a telephone are a number: no date, and no row of single digits."""
+    digits = sum(map(str.isdigit, number))
+    return digits > 2 * len(_GROUP.findall(number)) - 3 and not _DATE.match(number)
+
+
+def _secrets_in(text: str) -> Iterator[Span]:
+    for match in _scan(_SECRETS).finditer(text):
+        for group in range(1, 5):
+            if (span := match.span(group))[0] >= 0:
+                yield (*span, "SECRET")
+                break
+
+
+def _ibans_in(text: str) -> Iterator[Span]:
+    lengths = iban_lengths()
+    for match in _scan(_IBAN_START).finditer(text):
+        start = match.start()
+        length = lengths.get(text[start : start + 2], 0)
+        whole, grouped = start + length, start + length + (length - 1) // 4
+        if not length:
+            continue
+        end = whole if text[start + 4 : start + 5].isalnum() else grouped
+        number = text[start:end]
+        if end == grouped:
+            if number[4::5].strip(" \u00a0"):
+                continue
+            number = number.replace("\u00a0", " ").replace(" ", "")
+        is_whole = len(number) == length and number.isascii() and number.isalnum() and number.isupper()
+        if is_whole and not _is_word(text, end) and mod_97(number):
+            yield start, end, "IBAN"
+
+
+def _addresses_in(text: str) -> Iterator[Span]:
+    for pattern, is_right in ((_V4, _is_v4), (_V6, _is_v6)):
+        for match in _scan(pattern).finditer(text):
+            start, end = match.span()
+            is_apart = not _is_word(text, start - 1) and not _is_word(text, end)
+            longer = (start and text[start - 1] in ".:") or (
+                text[end : end + 1] in (".", ":") and _is_word(text, end + 1)
+            )
+            if is_apart and not longer and is_right(match[0]):
+                yield start, end, "IP"
+
+
+def _is_v4(text: str) -> bool:
+    return True
+
+
+def _is_v6(text: str) -> bool:
+    try:
+        return any(map(str.isalnum, text)) and bool(ipaddress.IPv6Address(text))
+    except ValueError:
+        return False
+
+
+def _terms_pattern(terms: Iterable[str]) -> str:
+    """Return a pattern for terms in any case, with any white space, and not inside a longer word."""
+    import re2
+
+    def one(term: str) -> str:
+        words = _SPACES.join(re2.escape(word.replace("_", _NOTHING)) for word in term.split())
+        ends = [
+            r"\b" if letter.isascii() and letter.isalnum() else "" for letter in (term.strip()[0], term.strip()[-1])
+        ]
+        return f"{ends[0]}{words}{ends[1]}"
+
+    return f"(?i)(?:{'|'.join(one(term) for term in sorted(terms, key=len, reverse=True))})"
+
+
+_FINDERS: dict[bytes, Finder] = {}
+
+
+def finder_of(rules: RedactionRules) -> Finder:
+    """Return the finder of these rules, which is made once."""
+    known = _FINDERS.get(rules.digest)
+    if known is None:
+        if len(_FINDERS) > 32:
+            _FINDERS.clear()
+        known = _FINDERS[rules.digest] = Finder(rules)
+    return known

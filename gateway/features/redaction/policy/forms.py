@@ -1,0 +1,173 @@
+"""The forms of numbers by country, from `forms.toml`, and their check digits. Pure: the file is read once."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+from providers.value import Value
+
+_SPACE = "[ \u00a0\u202f\u2009]"
+_END = "(?![A-Za-z0-9])"
+_EDGE = r"\b"
+
+
+class Form(Value, frozen=True):
+    """One way to write a number.
+
+    Attributes:
+        begins: The characters with which it may begin.
+        text: It, as a pattern of `re` with at most one group.
+        pattern: The same, with the boundary after it, for `match`.
+        check: Returns whether the number, without separators and in upper case, has the right check digits.
+        context: Matches a word that must stand before it. None: none has to.
+    """
+
+    country: str
+    kind: str
+    begins: str
+    text: str
+    pattern: re.Pattern[str]
+    check: Callable[[str], bool] | None
+    context: re.Pattern[str] | None
+
+
+@cache
+def _data() -> Mapping[str, Any]:
+    import tomllib  # no process loads it that finds nothing
+
+    return tomllib.loads(files("gateway.features.redaction").joinpath("forms.toml").read_text("utf-8"))
+
+
+@cache
+def forms() -> tuple[Form, ...]:
+    """Return all forms of the file."""
+    return tuple(map(_form, _data()["forms"]))
+
+
+def _form(entry: Mapping[str, Any]) -> Form:
+    # A space of the file is any space, and is the same one where the form refers back to it.
+    text = re.sub(r"\[([^\]]*) ([^\]]*)\]", lambda it: f"[{it[1]}{_SPACE[1:-1]}{it[2]}]", entry["form"])
+    context = re.compile(entry["context"], re.I) if "context" in entry else None
+    check = _CHECKS[entry["check"]] if "check" in entry else None
+    pattern = re.compile(f"(?:{text}){_END}", re.A)
+    return Form(entry["country"], entry["kind"].upper(), entry["begins"], text, pattern, check, context)
+
+
+@cache
+def countries() -> frozenset[str]:
+    """Return the countries of the file."""
+    return frozenset(form.country for form in forms())
+
+
+@cache
+def iban_lengths() -> Mapping[str, int]:
+    """Return the length of an IBAN by country."""
+    return {entry[:2]: int(entry[2:]) for entry in _data()["iban"]["lengths"].split()}
+
+
+def any_of(texts: Iterable[str]) -> re.Pattern[str] | None:
+    """Return one pattern that matches where one of these does, with the boundary after it. None: there are none."""
+    numbered, groups = [], 0
+    for text in texts:
+        numbered.append(text.replace("\\1", f"\\{groups + 1}"))
+        groups += re.compile(text).groups
+    return re.compile(f"(?:{'|'.join(numbered)}){_END}", re.ASCII) if numbered else None
+
+
+@cache
+def telephone_words() -> str:
+    """Return the pattern of words for a telephone in RE2's syntax. A word of ASCII letters stands by itself."""
+    words = _data()["telephone"]
+    # RE2 knows boundaries of ASCII words only.
+    latin = [
+        f"{_EDGE if word[0].isascii() else ''}{word}{_EDGE if word[-1].isascii() else ''}"
+        for word in sorted(words["latin"], key=len, reverse=True)
+    ]
+    return f"(?i)(?:{'|'.join([*latin, *words['other']])})"
+
+
+# --- check digits ---------------------------------------------------------------------------------
+
+
+def luhn(digits: str) -> bool:
+    """Return whether the digits have the check digit of payment cards."""
+    total = 0
+    for index, digit in enumerate(reversed(digits)):
+        value = ord(digit) - 48
+        total += value if index % 2 == 0 else value * 2 - 9 * (value > 4)
+    return total % 10 == 0
+
+
+def mod_97(text: str) -> bool:
+    """Return whether an IBAN has the right check digits."""
+    return int("".join(str(int(letter, 36)) for letter in text[4:] + text[:4])) % 97 == 1
+
+
+def _weighted(digits: str, weights: tuple[int, ...]) -> int:
+    return sum(weight * int(digit) for weight, digit in zip(weights, digits, strict=False))
+
+
+def _is_day(month: str, day: str) -> bool:
+    return 1 <= int(month) <= 12 and 1 <= int(day) <= 31
+
+
+def _cn_resident(text: str) -> bool:
+    weights = (7, 9, 10, 5, 8, 4, 2, 1, 6, 3, 7, 9, 10, 5, 8, 4, 2)
+    return _is_day(text[10:12], text[12:14]) and "10X98765432"[_weighted(text, weights) % 11] == text[17]
+
+
+def _iso7064_11_10(digits: str) -> bool:
+    product = 10
+    for digit in digits[:-1]:
+        product = (((int(digit) + product) % 10 or 10) * 2) % 11
+    return (11 - product) % 10 == int(digits[-1])
+
+
+def _de_insurance(text: str) -> bool:
+    weights = (2, 1, 2, 5, 7, 1, 2, 1, 2, 1, 2, 1)
+    digits = f"{text[:8]}{ord(text[8]) - 64:02}{text[9:11]}"
+    total = sum(sum(divmod(weight * int(digit), 10)) for weight, digit in zip(weights, digits, strict=True))
+    return _is_day(text[4:6], str(int(text[2:4]) % 50 or 1)) and total % 10 == int(text[11])
+
+
+def _fr_insurance(text: str) -> bool:
+    number = text[:13].replace("2A", "19").replace("2B", "18") if not text.isdigit() else text[:13]
+    return 97 - int(number) % 97 == int(text[13:])
+
+
+def _gb_nhs(digits: str) -> bool:
+    return (11 - _weighted(digits[:9], (10, 9, 8, 7, 6, 5, 4, 3, 2)) % 11) % 11 == int(digits[9])
+
+
+def _jp_individual(digits: str) -> bool:
+    rest = _weighted(digits[:11], (6, 5, 4, 3, 2, 7, 6, 5, 4, 3, 2)) % 11
+    return (0 if rest <= 1 else 11 - rest) == int(digits[11])
+
+
+def _kr_resident(digits: str) -> bool:
+    # Numbers that were issued since October 2020 have no check digit.
+    return _is_day(digits[2:4], digits[4:6]) and digits[6] in "012345678"
+
+
+def _sg_identity(text: str) -> bool:
+    first, rest = text[0], _weighted(text[1:8], (2, 7, 6, 5, 4, 3, 2))
+    if first == "M":
+        return "KLJNPQRTUWX"[10 - (rest + 3) % 11] == text[8]
+    letters = "JZIHGFEDCBA" if first in "ST" else "XWUTRQPNMLK"
+    return letters[(rest + (4 if first in "TG" else 0)) % 11] == text[8]
+
+
+_CHECKS: Mapping[str, Callable[[str], bool]] = {
+    "cn_resident": _cn_resident,
+    "iso7064_11_10": _iso7064_11_10,
+    "de_insurance": _de_insurance,
+    "fr_insurance": _fr_insurance,
+    "gb_nhs": _gb_nhs,
+    "jp_individual": _jp_individual,
+    "kr_resident": _kr_resident,
+    "sg_identity": _sg_identity,
+}

@@ -1,0 +1,233 @@
+"""Number placeholders in one request, and put the values back into texts, whole or in pieces. Pure.
+
+A placeholder is `Q`, a kind, a number from 1, and `Z`. No kind has these two letters, so no placeholder is the
+beginning of another, and two of them cannot overlap.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
+
+from gateway.features.redaction.policy.finding import Clock, Finder, Span, TooMuchToSearch, merged
+
+MOST_VALUES = 10_000
+"""The most different values of one request."""
+MOST_HELD = 19
+"""The most characters of a stream that wait for the end of a placeholder: `Q`, 12 letters and 6 digits."""
+_DIGITS = re.compile("[0-9]")
+_TOKEN = re.compile(r'"((?:[^"\\]|\\.)*)"(\s*:)?|-?[0-9][0-9.eE+-]*', re.DOTALL)
+_ESCAPE = re.compile(r"\\(?:u([0-9a-fA-F]{4})|(.))", re.DOTALL)
+_LEAST_DIGITS = 7
+
+
+@lru_cache(maxsize=64)
+def _words(kinds: tuple[str, ...]) -> tuple[re.Pattern[str], re.Pattern[str]]:
+    """Return the pattern of placeholders of these kinds, and that of a text that ends within one."""
+    either = "|".join(kinds)
+    starts = sorted({kind[:length] for kind in kinds for length in range(len(kind))}, key=len, reverse=True)
+    whole = f"Q(?:{either})[1-9][0-9]{{0,5}}Z"
+    started = rf"Q(?:(?:{either})(?:[1-9][0-9]{{0,5}})?|{'|'.join(starts)})\Z"
+    return re.compile(whole, re.IGNORECASE | re.ASCII), re.compile(started, re.IGNORECASE | re.ASCII)
+
+
+class Placeholders:
+    """The placeholders of one request to one recipient. Equal characters have the same one.
+
+    Args:
+        finder: Finds the values.
+        kinds: The kinds that a placeholder may have.
+    """
+
+    def __init__(self, finder: Finder, kinds: tuple[str, ...], clock: Clock | None = None) -> None:
+        self._finder = finder
+        self._clock = clock
+        self._by_value: dict[str, str] = {}
+        self._counts: dict[str, int] = {}
+        self.values: dict[str, str] = {}
+        """The values by their placeholder in lower case."""
+        self.kinds_of_values: dict[str, str] = {}
+        """The kind of each value, in the order of first occurrence."""
+        self.kinds = kinds
+
+    def __bool__(self) -> bool:
+        """Whether there is a placeholder."""
+        return bool(self._by_value)
+
+    def __repr__(self) -> str:
+        """Do not show the values."""
+        return f"Placeholders({self._counts})"
+
+    @property
+    def counts(self) -> Mapping[str, int]:
+        """The number of different values by kind in lower case, sorted by kind."""
+        return {kind.lower(): self._counts[kind] for kind in sorted(self._counts)}
+
+    def __call__(self, text: str) -> str:
+        """Return the text with placeholders. Raises TooMuchToSearch."""
+        spans = self._finder.find(text, self._clock)
+        return self._replaced(text, spans) if spans else text
+
+    def parts(self, texts: Sequence[str]) -> list[str]:
+        """Return neighbouring texts with placeholders, also for values that are cut between two of them."""
+        if len(texts) == 1:
+            return [self(texts[0])]
+        joined = "".join(texts)
+        found: list[Span] = list(self._finder.find(joined, self._clock))
+        at = 0
+        for text in texts:
+            found += [(at + start, at + end, kind) for start, end, kind in self._finder.find(text, self._clock)]
+            at += len(text)
+        spans, parts, at = merged(found), [], 0
+        for text in texts:
+            end = at + len(text)
+            # A value stands where it begins. The rest of it is left out of the next parts.
+            pieces: list[str] = []
+            position = at
+            for start, last, kind in spans:
+                if last <= position or start >= end:
+                    continue
+                if start >= at:
+                    pieces += (joined[position:start], self._of(joined[start:last], kind))
+                position = min(last, end)
+            parts.append("".join((*pieces, joined[position:end])))
+            at = end
+        return parts
+
+    def arguments(self, text: str) -> str:
+        """Return the arguments of a tool call with placeholders in strings and long numbers. All other bytes stay."""
+        try:
+            json.loads(text)
+        except ValueError:
+            return self(text)
+        return _TOKEN.sub(self._token, text)
+
+    def _token(self, match: re.Match[str]) -> str:
+        token = match[0]
+        if token[0] != '"':
+            if len(_DIGITS.findall(token)) < _LEAST_DIGITS or (changed := self(token)) == token:
+                return token
+            return f'"{changed}"'
+        raw = match[1]
+        if match[2] is not None:
+            return token
+        if "\\" not in raw:
+            return f'"{self(raw)}"'
+        text, offsets = _decoded(raw)
+        pieces: list[str] = []
+        at = 0
+        for start, end, kind in self._finder.find(text, self._clock):
+            pieces += (raw[at : offsets[start]], self._of(text[start:end], kind))
+            at = offsets[end]
+        return f'"{"".join(pieces)}{raw[at:]}"'
+
+    def strings(self, value: object) -> object:
+        """Return a value of parsed JSON with placeholders in its strings. Its keys and numbers stay."""
+        if isinstance(value, str):
+            return self(value)
+        if isinstance(value, Mapping):
+            changed = {key: self.strings(item) for key, item in value.items()}
+            return changed if any(changed[key] is not item for key, item in value.items()) else value
+        if isinstance(value, list | tuple):
+            items = [self.strings(item) for item in value]
+            if all(new is old for new, old in zip(items, value, strict=True)):
+                return value
+            return items if isinstance(value, list) else tuple(items)
+        return value
+
+    def _replaced(self, text: str, spans: Iterable[Span]) -> str:
+        pieces: list[str] = []
+        at = 0
+        for start, end, kind in spans:
+            pieces += (text[at:start], self._of(text[start:end], kind))
+            at = end
+        return "".join((*pieces, text[at:]))
+
+    def _of(self, value: str, kind: str) -> str:
+        known = self._by_value.get(value)
+        if known is None:
+            number = self._counts[kind] = self._counts.get(kind, 0) + 1
+            known = self._by_value[value] = f"Q{kind}{number}Z"
+            self.values[known.lower()] = value
+            self.kinds_of_values[value] = kind
+            if len(self._by_value) > MOST_VALUES:
+                raise TooMuchToSearch
+        return known
+
+
+def _decoded(raw: str) -> tuple[str, list[int]]:
+    """Return the text of the inside of a JSON string, and for each of its characters where it begins in `raw`."""
+    letters: list[str] = []
+    offsets: list[int] = []
+    at = 0
+    for match in _ESCAPE.finditer(raw):
+        letters += raw[at : match.start()]
+        offsets += range(at, match.start())
+        at = match.end()
+        letter = chr(int(match[1], 16)) if match[1] is not None else json.loads(f'"{match[0]}"')
+        if letters and "\udc00" <= letter <= "\udfff" and "\ud800" <= letters[-1] <= "\udbff":
+            letters[-1] = (letters[-1] + letter).encode("utf-16", "surrogatepass").decode("utf-16")
+            continue
+        letters.append(letter)
+        offsets.append(match.start())
+    letters += raw[at:]
+    return "".join(letters), [*offsets, *range(at, len(raw) + 1)]
+
+
+class Restorer:
+    """Puts values back into one text, which comes in pieces. How it is cut does not matter.
+
+    Args:
+        placeholders: Those of the request.
+        in_json: The text is JSON, so a value is escaped as within a string.
+
+    Attributes:
+        held: The characters that are kept back.
+        restored: How many placeholders were replaced. `unknown`: how many the request does not have.
+    """
+
+    def __init__(self, placeholders: Placeholders, *, in_json: bool = False) -> None:
+        self._values = placeholders.values
+        self._whole, self._started = _words(placeholders.kinds)
+        self._in_json = in_json
+        self.held = ""
+        self._taken = 0
+        self._shifts: list[tuple[int, int]] = []
+        self.restored = self.unknown = 0
+
+    def feed(self, piece: str, *, is_end: bool = False) -> str:
+        """Return what may be shown of the text so far. At most `MOST_HELD` characters are kept back."""
+        text = self.held + piece if self.held else piece
+        if "q" not in text and "Q" not in text:
+            self.held = ""
+            self._taken += len(text)
+            return text
+        pieces: list[str] = []
+        at = 0
+        for match in self._whole.finditer(text):
+            value = self._values.get(match[0].lower())
+            if value is None:
+                self.unknown += 1
+                continue
+            self.restored += 1
+            shown = json.dumps(value, ensure_ascii=False)[1:-1] if self._in_json else value
+            pieces += (text[at : match.start()], shown)
+            self._shifts.append((self._taken + match.end(), len(shown) - len(match[0])))
+            at = match.end()
+        end = len(text)
+        if not is_end and (started := self._started.search(text, max(at, end - MOST_HELD))) is not None:
+            end = started.start()
+        pieces.append(text[at:end])
+        self.held = text[end:]
+        self._taken += end
+        return "".join(pieces)
+
+    def shifted(self, offset: int) -> int:
+        """Return an offset of the text before it was restored as one of the restored text."""
+        return offset + sum(shift for end, shift in self._shifts if end <= offset)
+
+    def close(self) -> str:
+        """Return the characters that were kept back."""
+        return self.feed("", is_end=True) if self.held else ""

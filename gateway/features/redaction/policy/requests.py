@@ -1,0 +1,332 @@
+"""Replace the values of a request, just before an adapter writes it for its recipient. Pure.
+
+The order in which texts are read is part of the contract, because placeholders are numbered by it: fields, tools, the
+format of the answer, messages, stop sequences, predicted output.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from gateway.features.redaction.model import RedactionRules
+from gateway.features.redaction.policy.finding import Clock, finder_of
+from gateway.features.redaction.policy.placeholders import Placeholders
+from gateway.model.input_requests import ServedRequest
+from providers.chat import (
+    AssistantMessage,
+    ChatRequest,
+    JsonSchemaFormat,
+    Message,
+    Part,
+    SystemMessage,
+    TextPart,
+    Tool,
+    ToolCall,
+    ToolMessage,
+    UserMessage,
+)
+from providers.embeddings import EmbeddingRequest
+from providers.moderations import ModerationRequest
+from providers.value import Value, replace
+
+NOTICE = (
+    "Words such as QEMAIL1Z stand for real values that you are not shown. Use each one exactly as it is written, as if "
+    "it were the value. Do not explain, translate, split, change or invent such words."
+)
+"""The system message that a model gets with a request that has placeholders."""
+_PREDICTION = "prediction"
+_PSEUDONYM = re.compile("p_[0-9a-f]{32}")
+_TEXTS = frozenset({"description", "title", "default", "const", "enum", "examples"})
+"""The keys of a schema whose texts are read by the model."""
+_NAMED = frozenset({"properties", "patternProperties", "$defs", "definitions", "dependentSchemas"})
+_LEFT_OUT = frozenset({"pattern", "format", "minLength", "maxLength"})
+"""The keys of a schema that a placeholder need not fulfil."""
+
+
+class NotRedactable(Exception):
+    """A request has parts in which no value can be found or replaced. The message names them."""
+
+
+class Redacted(Value, frozen=True):
+    """A request as its recipient gets it.
+
+    Attributes:
+        request: The request.
+        placeholders: Those of a chat, by which its answer is restored. None: there are none.
+        counts: The number of different values by kind in lower case.
+        dropped: The keys that were left out of its schemas.
+        rules: The rules that were applied.
+    """
+
+    request: ServedRequest
+    placeholders: Placeholders | None
+    counts: Mapping[str, int]
+    dropped: frozenset[str]
+    rules: RedactionRules
+
+
+def redact(request: ServedRequest, rules: RedactionRules) -> Redacted:
+    """Return the request with placeholders.
+
+    Args:
+        request: It, as the adapter would get it.
+        rules: The rules of its recipient.
+
+    Raises:
+        NotRedactable: It has media or tokens, or asks for log probabilities of placeholders.
+        TooMuchToSearch: It is too large, or has too many values.
+    """
+    if rules.media == "refuse" and _has_media(request):
+        raise NotRedactable("it has media, in which no values are found")
+    match request:
+        case ChatRequest():
+            return _chat(request, rules)
+        case EmbeddingRequest():
+            return _embeddings(request, rules)
+        case ModerationRequest():
+            return _moderations(request, rules)
+
+
+def _placeholders(rules: RedactionRules, clock: Clock) -> Placeholders:
+    finder = finder_of(rules)
+    return Placeholders(finder, finder.placeholder_kinds(rules), clock)
+
+
+def _has_media(request: ServedRequest) -> bool:
+    if isinstance(request, EmbeddingRequest):
+        return False
+    contents: Iterable[object] = (
+        [message.content for message in request.messages] if isinstance(request, ChatRequest) else request.inputs
+    )
+    return any(not isinstance(part, TextPart) for it in contents if isinstance(it, tuple) for part in it)
+
+
+# --- chats ----------------------------------------------------------------------------------------
+
+
+def _chat(request: ChatRequest, rules: RedactionRules) -> Redacted:
+    named = _placeholders(rules, Clock())
+    changes: dict[str, Any] = {}
+    if request.user is not None:
+        changes["user"] = _field(named, request.user)
+    extra = {name: value for name, value in request.extra.items() if name != _PREDICTION}
+    fields = {name: _field(named, value) for name, value in extra.items()}
+    if request.tools:
+        changes["tools"] = tuple([_tool(named, tool) for tool in request.tools])
+    if isinstance(answer := request.response_format, JsonSchemaFormat):
+        description = named(answer.description) if answer.description is not None else None
+        schema: Any = _schema(named, answer.schema)
+        changes["response_format"] = replace(answer, schema=schema, description=description)
+    changes["messages"] = tuple([_message(named, message) for message in request.messages])
+    if request.stop:
+        changes["stop"] = tuple(map(named, request.stop))
+    if _PREDICTION in request.extra:
+        fields[_PREDICTION] = named.strings(request.extra[_PREDICTION])
+    if not named:
+        return Redacted(request, None, {}, frozenset(), rules)
+    if request.logprobs or request.top_logprobs:
+        raise NotRedactable("it asks for log probabilities, which would be those of placeholders")
+    if request.extra:
+        changes["extra"] = {name: fields[name] for name in request.extra}
+    dropped: set[str] = set()
+    for name in ("tools", "response_format"):
+        if name in changes:
+            changes[name] = _without_bounds(changes[name], dropped)
+    changes["messages"] = _noticed(tuple([_unbounded_message(it, dropped) for it in changes["messages"]]))
+    return Redacted(replace(request, **changes), named, named.counts, frozenset(dropped), rules)
+
+
+def _noticed(messages: tuple[Message, ...]) -> tuple[Message, ...]:
+    """Return the messages with the system message about placeholders, before the first message of another role."""
+    first = next((at for at, it in enumerate(messages) if not isinstance(it, SystemMessage)), len(messages))
+    return (*messages[:first], SystemMessage(NOTICE), *messages[first:])
+
+
+def _message(named: Placeholders, message: Message) -> Message:
+    match message:
+        case SystemMessage():
+            if message.own is not None:
+                return _own_message(named, message)
+            return replace(message, content=_content(named, message.content), name=_optional(named, message.name))
+        case UserMessage():
+            return replace(message, content=_content(named, message.content), name=_optional(named, message.name))
+        case ToolMessage():
+            return replace(message, content=_content(named, message.content))
+        case AssistantMessage():
+            return replace(
+                message,
+                content=_content(named, message.content) if message.content is not None else None,
+                refusal=_optional(named, message.refusal),
+                reasoning=_optional(named, message.reasoning),
+                tool_calls=tuple([_call(named, call) for call in message.tool_calls]),
+                name=_optional(named, message.name),
+            )
+
+
+def _own_message(named: Placeholders, message: SystemMessage) -> SystemMessage:
+    """Return a message of the gateway, of which only the client's text and schema at its end are searched."""
+    if not message.own or not isinstance(message.content, str):
+        return message
+    text, _, quoted = message.own.rpartition("\n\n")
+    schema = json.loads(quoted)
+    told, changed = _optional(named, text) or "", _schema(named, schema)
+    return message if (told, changed) == (text, schema) else _quoting(message, told, changed)
+
+
+def _unbounded_message(message: Message, dropped: set[str]) -> Message:
+    """Return a message of the gateway without the keys of a client's schema that a placeholder need not fulfil."""
+    if not isinstance(message, SystemMessage) or not message.own:
+        return message
+    text, _, quoted = message.own.rpartition("\n\n")
+    return _quoting(message, text, _unbounded(json.loads(quoted), dropped))
+
+
+def _quoting(message: SystemMessage, text: str, schema: object) -> SystemMessage:
+    content, own = message.content, message.own or ""
+    quoted = f"{text}\n\n{json.dumps(schema, ensure_ascii=False, separators=(',', ':'))}"
+    return replace(message, content=f"{str(content)[: -len(own)]}{quoted}", own=quoted)
+
+
+def _field(named: Placeholders, value: object) -> Any:
+    """Return a field of the request. A pseudonym of the gateway is not searched."""
+    return value if isinstance(value, str) and _PSEUDONYM.fullmatch(value) else named.strings(value)
+
+
+def _optional(named: Placeholders, text: str | None) -> str | None:
+    return named(text) if text else text
+
+
+def _call(named: Placeholders, call: ToolCall) -> ToolCall:
+    return replace(call, arguments=named.arguments(call.arguments)) if call.arguments else call
+
+
+def _content(named: Placeholders, content: str | tuple[Part, ...]) -> Any:
+    """Return the content of a message, whose neighbouring texts are also read as one."""
+    if isinstance(content, str):
+        return named(content)
+    parts: list[Part] = []
+    texts: list[TextPart] = []
+    for part in (*content, None):
+        if isinstance(part, TextPart):
+            texts.append(part)
+            continue
+        _add_texts(named, texts, parts)
+        texts = []
+        if part is not None:
+            parts.append(part)
+    return tuple(parts)  # of the kinds that the content had
+
+
+def _add_texts(named: Placeholders, texts: list[TextPart], parts: list[Part]) -> None:
+    """Add neighbouring texts. One that becomes empty is left out, and its cache mark moves to the part before."""
+    if not texts:
+        return
+    for before, after in zip(texts, named.parts([part.text for part in texts]), strict=True):
+        last = parts[-1] if parts else None
+        if after or not before.text:
+            parts.append(replace(before, text=after) if after != before.text else before)
+        elif before.cache is not None and isinstance(last, TextPart):
+            parts[-1] = replace(last, cache=before.cache)
+
+
+# --- tools and schemas ----------------------------------------------------------------------------
+
+
+def _tool(named: Placeholders, tool: Tool) -> Tool:
+    description = _optional(named, tool.description)
+    parameters: Any = _schema(named, tool.parameters) if tool.parameters is not None else None
+    return replace(tool, description=description, parameters=parameters)
+
+
+def _schema(named: Placeholders, schema: object) -> object:
+    """Return a schema whose texts have placeholders. Names of properties and patterns stay."""
+    if isinstance(schema, list | tuple):
+        return [_schema(named, item) for item in schema]
+    if not isinstance(schema, Mapping):
+        return schema
+    changed: dict[str, object] = {}
+    for name, value in schema.items():
+        if name in _TEXTS:
+            changed[name] = named.strings(value)
+        elif name in _NAMED and isinstance(value, Mapping):
+            changed[name] = {key: _schema(named, inner) for key, inner in value.items()}
+        else:
+            changed[name] = _schema(named, value)
+    return changed
+
+
+def _without_bounds(value: Any, dropped: set[str]) -> Any:
+    """Return tools or a format without the keys of schemas that a placeholder need not fulfil."""
+    if isinstance(value, tuple):
+        return tuple([_without_bounds(tool, dropped) for tool in value])
+    if isinstance(value, Tool):
+        return replace(value, parameters=_unbounded(value.parameters, dropped)) if value.parameters else value
+    return replace(value, schema=_unbounded(value.schema, dropped)) if isinstance(value, JsonSchemaFormat) else value
+
+
+def _unbounded(schema: Any, dropped: set[str]) -> Any:
+    if isinstance(schema, list | tuple):
+        return [_unbounded(item, dropped) for item in schema]
+    if not isinstance(schema, Mapping):
+        return schema
+    left_out = _LEFT_OUT & schema.keys()
+    dropped |= left_out
+    changed: dict[str, object] = {}
+    for name, value in schema.items():
+        if name in left_out:
+            continue
+        if name in _NAMED and isinstance(value, Mapping):
+            changed[name] = {key: _unbounded(inner, dropped) for key, inner in value.items()}
+        else:
+            changed[name] = value if name in _TEXTS else _unbounded(value, dropped)
+    return changed
+
+
+# --- embeddings and moderations -------------------------------------------------------------------
+
+
+class _Apart:
+    """Gives each input numbers of its own, and counts the different values of all."""
+
+    def __init__(self, rules: RedactionRules) -> None:
+        self._rules, self._clock = rules, Clock()
+        self._all: list[Placeholders] = []
+
+    def __call__(self) -> Placeholders:
+        self._all.append(_placeholders(self._rules, self._clock))
+        return self._all[-1]
+
+    @property
+    def counts(self) -> Mapping[str, int]:
+        kinds = {value: kind for named in self._all for value, kind in named.kinds_of_values.items()}
+        counted: dict[str, int] = {}
+        for kind in sorted(kinds.values()):
+            counted[kind.lower()] = counted.get(kind.lower(), 0) + 1
+        return counted
+
+
+def _embeddings(request: EmbeddingRequest, rules: RedactionRules) -> Redacted:
+    if request.takes_tokens:
+        raise NotRedactable("its input is tokens, in which no values are found")
+    apart = _Apart(rules)
+    named = apart()
+    user: Any = _field(named, request.user)
+    extra = {name: _field(named, value) for name, value in request.extra.items()}
+    inputs: Any = tuple([apart()(text) if isinstance(text, str) else text for text in request.inputs])
+    counts = apart.counts
+    changed = replace(request, user=user, extra=extra, inputs=inputs) if counts else request
+    return Redacted(changed, None, counts, frozenset(), rules)
+
+
+def _moderations(request: ModerationRequest, rules: RedactionRules) -> Redacted:
+    apart = _Apart(rules)
+    named = apart()
+    extra = {name: _field(named, value) for name, value in request.extra.items()}
+    inputs: Any = tuple([_content(apart(), content) for content in request.inputs])
+    prompt = _optional(apart(), request.prompt)
+    counts = apart.counts
+    changed = replace(request, extra=extra, inputs=inputs, prompt=prompt) if counts else request
+    return Redacted(changed, None, counts, frozenset(), rules)

@@ -1,0 +1,298 @@
+"""The text that a recipient gets, and the one that a client gets back, over HTTP: in each dialect, whole and streamed, and in each role."""
+
+from __future__ import annotations
+
+import json
+import random
+from typing import Any
+
+import httpx
+import pytest
+
+from gateway.features.redaction.policy.requests import NOTICE
+from tests.gateway.api.simple_requests import CHATS, streamed
+from tests.kit.configs import Config, table_of
+from tests.kit.input_gateway import CONFIG, EMBEDDINGS, MODERATIONS, InputGateway, vectors_of
+
+PERSONAL = {"kinds": ["email", "phone", "iban", "card", "id", "secret"], "countries": ["DE", "CN", "US"]}
+REDACTED = CONFIG.merge({"redactions": {"personal": PERSONAL}, "regions": {"default": {"redact": "personal"}}})
+MAIL, PHONE, CARD = "jane.doe@example.com", "+49 171 1234567", "4111 1111 1111 1111"
+VALUES = (MAIL, PHONE, CARD)
+PROMPT = f"Write to {MAIL}, call {PHONE} and pay with {CARD}. Again: {MAIL}"
+SENT = "Write to QEMAIL1Z, call QPHONE1Z and pay with QCARD1Z. Again: QEMAIL1Z"
+
+
+def asked_in(body: dict[str, Any]) -> str:
+    """Return the last text of a request to a provider."""
+    content = body["messages"][-1]["content"]
+    return content if isinstance(content, str) else "".join(part.get("text", "") for part in content)
+
+
+def chunks(*deltas: dict[str, Any]) -> httpx.Response:
+    head = {"id": "x", "object": "chat.completion.chunk", "created": 1, "model": "m"}
+    events = [{**head, "choices": [{"index": 0, "delta": delta, "finish_reason": None}]} for delta in deltas]
+    events.append({**head, "choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]})
+    data = "".join(f"data: {json.dumps(event)}\n\n" for event in events) + "data: [DONE]\n\n"
+    return httpx.Response(200, content=data.encode(), headers={"content-type": "text/event-stream"})
+
+
+def whole(message: dict[str, Any], finish: str = "stop") -> httpx.Response:
+    choice = {"index": 0, "message": {"role": "assistant", "content": None, **message}, "finish_reason": finish}
+    usage = {"prompt_tokens": 3, "completion_tokens": 3, "total_tokens": 6}
+    answer = {"id": "x", "object": "chat.completion", "created": 1, "model": "m", "choices": [choice], "usage": usage}
+    return httpx.Response(200, json=answer)
+
+
+def echo(request: httpx.Request) -> httpx.Response:
+    """Answer with the last text of the request, in a stream cut at random."""
+    body = json.loads(request.content)
+    text = asked_in(body)
+    if not body.get("stream"):
+        return whole({"content": text})
+    cut = random.Random(len(text))
+    pieces = []
+    while text:
+        size = cut.randrange(1, 5)
+        pieces.append(text[:size])
+        text = text[size:]
+    return chunks(*({"content": piece} for piece in pieces))
+
+
+def asking(name: str, text: str) -> tuple[str, Any]:
+    path, body = CHATS[name]
+    return path, json.loads(json.dumps(body).replace('"hello"', json.dumps(text)).replace('"a"', json.dumps(text)))
+
+
+def text_of(answer: httpx.Response) -> str:
+    """Return all texts of an answer or of a stream's pieces, whatever the dialect is."""
+    if not answer.headers["content-type"].startswith("text/event-stream"):
+        return answer.text
+    found: list[str] = []
+    done = ("message_stop", "response.output_text.done", "response.content_part.done", "response.output_item.done")
+    for line in answer.text.splitlines():
+        if line.startswith("data: {"):
+            event = json.loads(line[6:])
+            if event.get("type") not in (*done, "response.completed"):
+                _collect(event, found)
+    return "".join(found)
+
+
+def _collect(value: Any, found: list[str]) -> None:
+    if isinstance(value, dict):
+        for name, item in value.items():
+            if name in ("content", "text", "delta") and isinstance(item, str):
+                found.append(item)
+            else:
+                _collect(item, found)
+    elif isinstance(value, list):
+        for item in value:
+            _collect(item, found)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("name", CHATS)
+def test_a_recipient_gets_placeholders_and_the_client_its_values(name: str, stream: bool) -> None:
+    gateway = InputGateway(echo, REDACTED)
+    path, body = asking(name, PROMPT)
+    if stream:
+        path, body = streamed(path, body)
+    answer = gateway.post(path, body)
+    assert answer.status_code == 200
+    assert answer.headers["x-gateway-redacted"] == "card=1, email=1, phone=1"
+    (sent,) = gateway.bodies
+    assert asked_in(sent) == SENT
+    assert [message["content"] for message in sent["messages"] if message["role"] == "system"] == [NOTICE]
+    assert not any(value in gateway.requests[0].content.decode() for value in VALUES)
+    assert PROMPT in text_of(answer)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_request_without_a_value_is_sent_and_answered_as_without_the_feature(stream: bool) -> None:
+    sent = []
+    for config in (CONFIG, REDACTED):
+        gateway = InputGateway(echo, config)
+        answer = gateway.post(*asking("chat", "Nothing of anyone.")[:1], {**asking("chat", "x y")[1], "stream": stream})
+        assert "x-gateway-redacted" not in answer.headers
+        sent.append(gateway.requests[0].content)
+    assert sent[0] == sent[1]
+
+
+def test_the_members_of_each_kind_of_message_have_placeholders_and_numbers_in_order() -> None:
+    """Tools first, then messages, then stop: one numbering, and equal values are one placeholder."""
+    gateway = InputGateway(echo, REDACTED)
+    tool = {"name": "look_up", "description": "Ask b@x.org", "parameters": {
+        "type": "object", "description": "of c@x.org", "properties": {
+            "mail": {"type": "string", "format": "email", "pattern": "@", "enum": ["d@x.org"]},
+            "format": {"type": "string", "minLength": 1}}}}  # fmt: skip
+    call = {
+        "id": "c1",
+        "type": "function",
+        "function": {
+            "name": "look_up",
+            "arguments": '{"mail": "b@x.org",  "card": 4111111111111111, "b@x.org": "\\u00e9 e@x.org"}',
+        },
+    }
+    answer = gateway.post("/v1/chat/completions", {
+        "model": "assistant", "stop": ["g@x.org"], "tools": [{"type": "function", "function": tool}],
+        "messages": [
+            {"role": "system", "content": "I am a@x.org"},
+            {"role": "user", "content": [{"type": "text", "text": "f@x"}, {"type": "text", "text": ".org, "}]},
+            {"role": "assistant", "content": None, "tool_calls": [call]},
+            {"role": "tool", "tool_call_id": "c1", "content": "b@x.org and h@x.org"},
+        ],
+    })  # fmt: skip
+    assert answer.status_code == 200, answer.text
+    (sent,) = gateway.bodies
+    function = sent["tools"][0]["function"]
+    assert function["description"] == "Ask QEMAIL1Z"
+    assert function["parameters"]["description"] == "of QEMAIL2Z"
+    assert function["parameters"]["properties"] == {
+        "mail": {"type": "string", "enum": ["QEMAIL3Z"]},
+        "format": {"type": "string"},
+    }
+    assert answer.headers["x-gateway-dropped"].split(", ") == ["format", "minLength", "pattern"]
+    system, user, assistant, result = sent["messages"]
+    assert system["content"] == f"I am QEMAIL4Z\n\n{NOTICE}"
+    assert [part["text"] for part in user["content"]] == ["QEMAIL5Z", ", "]
+    arguments = assistant["tool_calls"][0]["function"]["arguments"]
+    assert arguments == '{"mail": "QEMAIL1Z",  "card": "QCARD1Z", "b@x.org": "\\u00e9 QEMAIL6Z"}'
+    assert result["content"] == "QEMAIL1Z and QEMAIL7Z"
+    assert sent["stop"] == ["QEMAIL8Z"]
+
+
+def test_calls_of_tools_are_restored_in_a_stream_also_where_calls_alternate() -> None:
+    def provider(request: httpx.Request) -> httpx.Response:
+        pieces = [
+            {"index": 0, "id": "a", "type": "function", "function": {"name": "f", "arguments": '{"to": "qcard1Z"'}},
+            {"index": 1, "id": "b", "type": "function", "function": {"name": "f", "arguments": ""}},
+            {"index": 1, "function": {"arguments": '{"to": "qphone1z'}},
+            {"index": 1, "function": {"arguments": '"}'}},
+            {"index": 0, "function": {"arguments": ', "by": "QIBAN1Z"}'}},
+        ]
+        first = {"reasoning_content": "about QEMAIL1Z and QEMAIL7"}
+        return chunks(first, {"content": "QEMA"}, {"content": "IL1Z!"}, *({"tool_calls": [piece]} for piece in pieces))
+
+    gateway = InputGateway(provider, REDACTED)
+    tool = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}
+    path, body = asking("chat", PROMPT)
+    answer = gateway.post(path, {**body, "stream": True, "tools": [tool]})
+    events = [json.loads(line[6:]) for line in answer.text.splitlines() if line.startswith("data: {")]
+    deltas = [event["choices"][0]["delta"] for event in events if event["choices"]]
+    assert "".join(delta.get("content") or "" for delta in deltas) == f"{MAIL}!"
+    assert "".join(delta.get("reasoning_content") or "" for delta in deltas) == f"about {MAIL} and QEMAIL7"
+    calls = [call for delta in deltas for call in delta.get("tool_calls", ())]
+    arguments = ["".join(it["function"]["arguments"] for it in calls if it["index"] == index) for index in (0, 1)]
+    assert arguments == [f'{{"to": "{CARD}", "by": "QIBAN1Z"}}', f'{{"to": "{PHONE}"}}']
+
+
+def test_each_input_of_embeddings_and_each_judged_text_has_numbers_of_its_own() -> None:
+    def provider(request: httpx.Request) -> httpx.Response:
+        if request.url.path.endswith("/embeddings"):
+            return httpx.Response(200, json=vectors_of(request))
+        results = [{"flagged": False, "categories": {}, "category_scores": {}}] * len(
+            json.loads(request.content)["input"]
+        )
+        return httpx.Response(200, json={"id": "x", "model": "j", "results": results})
+
+    for path in (EMBEDDINGS, MODERATIONS):
+        gateway = InputGateway(provider, REDACTED)
+        answer = gateway.post(path, {"model": "assistant", "input": ["a@x.org b@x.org", "b@x.org"]})
+        assert answer.status_code == 200, answer.text
+        assert gateway.bodies[0]["input"] == ["QEMAIL1Z QEMAIL2Z", "QEMAIL1Z"]
+        assert answer.headers["x-gateway-redacted"] == "email=2"
+
+
+@pytest.mark.parametrize(("more", "reason"), [
+    ({"messages": [{"role": "user", "content": [
+        {"type": "text", "text": "Hi"}, {"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORw0KGgo="}}]}]},
+     "media"),
+    ({"logprobs": True}, "log probabilities"),
+])  # fmt: skip
+def test_what_a_placeholder_cannot_stand_for_skips_the_step(more: dict[str, Any], reason: str) -> None:
+    able = {"capabilities": ["vision", "logprobs", "image_url"]}
+    gateway = InputGateway(echo, REDACTED.merge({"deployments": {"chat": able}}))
+    path, body = asking("chat", PROMPT)
+    answer = gateway.post(path, {**body, **more})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "unsupported_capability")
+    assert reason in answer.json()["error"]["message"]
+    assert gateway.requests == []
+    passing = REDACTED.merge({"deployments": {"chat": able}, "redactions": {"personal": {"media": "pass"}}})
+    gateway = InputGateway(echo, passing)
+    assert gateway.post(path, {**body, **more}).status_code == (200 if reason == "media" else 400)
+
+
+def test_too_many_values_are_an_error_of_the_request() -> None:
+    gateway = InputGateway(echo, REDACTED)
+    answer = gateway.post(*asking("chat", " ".join(f"u{number}@x.org" for number in range(10_001))))
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "invalid_request")
+    assert answer.json()["error"]["reason"] == "request"
+    assert gateway.requests == []
+
+
+def test_a_deployment_in_clear_gets_the_values_and_one_of_its_own_redaction_does_not() -> None:
+    clear = REDACTED.merge({"deployments": {"chat": {"redact": False}}})
+    gateway = InputGateway(echo, clear)
+    assert "x-gateway-redacted" not in gateway.post(*asking("chat", PROMPT)).headers
+    assert asked_in(gateway.bodies[0]) == PROMPT
+    own = CONFIG.merge({"redactions": {"mails": {"kinds": ["email"]}}, "deployments": {"chat": {"redact": "mails"}}})
+    gateway = InputGateway(echo, own)
+    assert gateway.post(*asking("chat", PROMPT)).headers["x-gateway-redacted"] == "email=1"
+    assert PHONE in asked_in(gateway.bodies[0])
+
+
+def test_a_json_answer_stays_json() -> None:
+    """A value with a quotation mark is escaped, one level, also where the stream cuts the placeholder."""
+    terms = {"redactions": {"personal": {"terms": ['the "Q" plan']}}}
+    quoting = REDACTED.merge(terms, {"deployments": {"chat": {"capabilities": ["json_object"]}}})
+
+    def provider(request: httpx.Request) -> httpx.Response:
+        text = '{"name": "QTERM1Z"}'
+        return (
+            chunks(*({"content": letter} for letter in text))
+            if b'"stream":true' in request.content
+            else whole({"content": text})
+        )
+
+    for stream in (False, True):
+        gateway = InputGateway(provider, quoting)
+        path, body = asking("chat", 'about The  "q" PLAN')
+        answer = gateway.post(path, {**body, "stream": stream, "response_format": {"type": "json_object"}})
+        found = text_of(answer) if stream else answer.json()["choices"][0]["message"]["content"]
+        assert json.loads(found) == {"name": 'The  "q" PLAN'}
+
+
+@pytest.mark.parametrize(("redaction", "message"), [
+    ({"kinds": ["emial"]}, "unknown kind 'emial'"),
+    ({"kinds": ["id"], "countries": []}, "`id` needs `countries`"),
+    ({"countries": ["XX"]}, "no forms of numbers are known for the country 'XX'"),
+    ({"patterns": {"TICKET": "(a"}}, "RE2 refuses the pattern: missing )"),
+    ({"patterns": {"TICKET": "a*"}}, "matches the empty text"),
+    ({"patterns": {"TICKET": "(a)(b)"}}, "has 2 groups"),
+    ({"patterns": {"QUIZ": "a"}}, "'QUIZ' can't be the kind of a placeholder"),
+    ({"patterns": {"EMAIL": "a"}}, "'EMAIL' is a built-in kind"),
+    ({"terms": ["ab"]}, "the term has 2 characters"),
+    ({"terms": ["${file:/nowhere/terms.txt}"]}, "the file /nowhere/terms.txt can't be read"),
+])  # fmt: skip
+def test_a_wrong_redaction_is_an_error(
+    redaction: dict[str, Any], message: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    from gateway.config.problems import ConfigRejected
+
+    with pytest.raises(ConfigRejected) as caught:
+        table_of(REDACTED.merge({"redactions": {"personal": redaction}}))
+    assert message in str(caught.value)
+    assert capfd.readouterr().err == ""
+
+
+def test_two_redactions_give_a_name_one_pattern_and_a_key_names_a_known_one() -> None:
+    from gateway.config.problems import ConfigRejected
+
+    def rejected(config: Config) -> str:
+        with pytest.raises(ConfigRejected) as caught:
+            table_of(config)
+        return str(caught.value)
+
+    two = {"one": {"patterns": {"AB": "x"}}, "two": {"patterns": {"AB": "y"}}}
+    assert "the redaction 'one' has another pattern of this name" in rejected(REDACTED.merge({"redactions": two}))
+    assert "unknown redaction 'persnal'" in rejected(REDACTED.merge({"regions": {"default": {"redact": "persnal"}}}))
+    assert "unknown redaction 'x'" in rejected(REDACTED.merge({"deployments": {"chat": {"redact": "x"}}}))
