@@ -25,6 +25,8 @@ from scripts.dialect_keys import PAGE as COMPATIBLE_PAGE
 from scripts.dialect_keys import compatible_page
 from scripts.fault_page import faults_page
 from scripts.licences import licences_page
+from scripts.outgoing_calls import PAGE as FENCE_PAGE
+from scripts.outgoing_calls import fence_page
 from scripts.sensitive_keys import sensitive_keys_json
 from scripts.translations import README as TRANSLATED_README
 from scripts.translations import readme as translated_readme
@@ -98,6 +100,7 @@ FILES: Mapping[Path, Callable[[], str]] = {
     SETTINGS_PAGE: _settings_page,
     ADMIN_PAGE: admin_page,
     COMPATIBLE_PAGE: compatible_page,
+    FENCE_PAGE: fence_page,
     SENSITIVE_KEYS: sensitive_keys_json,
     SENTENCE_TAGS: lambda: json.dumps(tags_of(next(iter(known_messages().values()))), indent=1, sort_keys=True) + "\n",
 }

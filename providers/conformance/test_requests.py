@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from copy import deepcopy
 
 import pytest
 
-from providers.adapter import STREAM_OPTIONS, AsksForUsage, EmulatesFeatures, Target
+from providers.adapter import STREAM_OPTIONS, AsksForUsage, CountsTokens, EmulatesFeatures, Target
 from providers.chat import ChatRequest
 from providers.conformance.cases import (
     ODD_CALLS,
@@ -22,14 +23,17 @@ from providers.conformance.cases import (
 from providers.conformance.checks import check_wire
 from providers.conformance.meaning import callable_tools, conversation, is_absent, parameters
 from providers.conformance.subject import Subject
+from providers.embeddings import EmbeddingRequest, embeddings_of
 from providers.failures import ProviderError, UnsupportedFeature
 from providers.json_values import as_map, dumps, loads
 from providers.matching.capability_matching import ANSWERS_ITSELF
 from providers.matching.requirements import FEATURES, PARAMETERS
+from providers.moderations import Moderates, ModerationRequest
 from providers.openai_json import encode_request
 from providers.reading.json_object import JSON_OBJECT
-from providers.testkit.simulator import RequestRejected
+from providers.testkit.simulator import RequestRejected, SimulatesCounts
 from providers.value import replace
+from providers.wire import WireRequest
 
 _TUNING = (
     "temperature",
@@ -47,6 +51,7 @@ _TUNING = (
 """Parameters for which the provider's own default must apply. Reasoning effort and parallel tool calls are left out:
 the defaults of vendors differ there, and an adapter may send a value to make the vendors alike."""
 
+_PLACE = re.compile("/(?:projects|locations|regions)/[^/]*")
 _QUOTED_CHARACTERS = 5
 """Shorter texts of a conversation, such as `{}`, also occur in messages that quote nothing."""
 
@@ -142,6 +147,48 @@ def test_folded_stream_request_differs_only_in_its_form(request_case: RequestCas
     streamed = request_case.subject.received(replace(json_body, stream=True))
     assert folded.stream == streamed.stream
     assert replace(folded, stream=whole.stream, include_usage=whole.include_usage) == whole
+
+
+def test_every_request_stays_at_the_location_of_its_site(subject: Subject) -> None:
+    """A chat, a count of its tokens, embeddings and moderations go to the place that the site's facts are about.
+
+    The caller adds the origin of the site, so an adapter can leave it only by the path.
+    """
+    base_paths = [site.base_path for site in subject.adapter.sites.values()] or [subject.target.base_path]
+    for base_path in {*base_paths, "/of/projects/p/locations/here/v1"}:
+        target = replace(subject.target, base_path=base_path, counts=True)
+        requests, wires = [question(), replace(question(), stream=True)], []
+        wires += [subject.adapter.build_request(request, target) for request in requests]
+        if (embeddings := embeddings_of(subject.adapter)) is not None:
+            wires.append(embeddings.build_request(EmbeddingRequest("assistant", ("one",)), target))
+        if isinstance(subject.adapter, Moderates) and (moderations := subject.adapter.moderations) is not None:
+            wires.append(moderations.build_request(ModerationRequest("assistant", ("one",)), target))
+        for wire in wires:
+            check_wire(wire, base_path)
+        if (counted := _count_request(subject, target)) is not None:
+            # The API of a count may have a version of its own, below the path of the server.
+            check_wire(counted, base_path.removesuffix("/v1"))
+            wires.append(counted)
+        for wire in wires:
+            assert _PLACE.findall(wire.path) == _PLACE.findall(base_path), (
+                f"path {wire.path!r}: leads to another project or location than {base_path!r}"
+            )
+
+
+def test_count_reaches_the_simulator(subject: Subject) -> None:
+    target, simulator = replace(subject.target, counts=True), subject.simulator
+    if (wire := _count_request(subject, target)) is None:
+        return
+    assert isinstance(simulator, SimulatesCounts), "add `read_count` and `write_count` to the simulator"
+    read = simulator.read_count(subject.incoming(wire))
+    assert read is not None, "the simulator does not know the path of counts"
+    assert conversation(read) == conversation(question())
+    assert simulator.read_count(subject.incoming(subject.adapter.build_request(question(), target))) is None
+
+
+def _count_request(subject: Subject, target: Target) -> WireRequest | None:
+    adapter = subject.adapter
+    return adapter.count_request(question(), target) if isinstance(adapter, CountsTokens) else None
 
 
 @pytest.mark.parametrize("model", _HOSTILE, ids=lambda name: ascii(name[:40]))

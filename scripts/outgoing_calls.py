@@ -1,0 +1,51 @@
+"""Write the table of outgoing calls in the page of the fence, from `outgoing_calls.toml` and the adapters."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from providers.adapter import CountsTokens, Target
+from providers.catalogue.models import UNKNOWN_MODEL
+from providers.chat import ChatRequest, UserMessage
+from providers.registry import load_registry
+
+PAGE = Path(__file__).parents[1] / "docs/prove/threat-model.md"
+_HEADING, _NEXT = "## Calls to other servers\n", "\n## "
+_INTRODUCTION = """\
+A call with a byte of a request has a `Permit`, and the origin, the proxy and the location of the chat that it belongs
+to, at a step that this caller may use now; else it is not made. A `ServicePermit` comes from the configuration alone,
+and its calls have no byte of a request. (`tests/architecture/test_outgoing_calls.py`,
+`providers/conformance/test_requests.py`)
+"""
+
+
+def outgoing_calls() -> dict[str, Any]:
+    """Return the data of the table."""
+    return tomllib.loads(Path(__file__).with_suffix(".toml").read_text("utf-8"))
+
+
+def counting_providers() -> list[str]:
+    """Return the providers whose servers may be asked to count the tokens of a prompt."""
+    request = ChatRequest("m", (UserMessage("Hello"),))
+    target = Target("m", "/v1", UNKNOWN_MODEL, counts=True)
+    return [
+        name
+        for name, adapter in sorted(load_registry().adapters.items())
+        if isinstance(adapter, CountsTokens) and adapter.count_request(request, target) is not None
+    ]
+
+
+def fence_page() -> str:
+    """Return docs/prove/threat-model.md with the current table of calls."""
+    before, _, rest = PAGE.read_text("utf-8").partition(_HEADING)
+    after = rest.partition(_NEXT)[2]
+    data = outgoing_calls()
+    counting = ", ".join(f"`{name}`" for name in counting_providers())
+    rows = [
+        f"| {call['what']} | {call['to'].replace('{counting}', counting)} | {data['permits'][call['permit']]} |"
+        for call in data["calls"]
+    ]
+    table = "\n".join(["| call | goes to | permit |", "|---|---|---|", *rows])
+    return f"{before}{_HEADING}\n{_INTRODUCTION}\n{table}\n{_NEXT}{after}"
