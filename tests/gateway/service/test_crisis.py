@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -16,6 +17,7 @@ from gateway.model.record import DutyKind, Record
 from gateway.state.receipts import receipt_of
 from gateway.telemetry.request_log import JsonLines
 from tests.gateway.service.judged_chats import CONFIG, DIALECTS, World, ask, events_of
+from tests.gateway.service.test_time_of_use import TimedGateway, headers
 from tests.kit.input_gateway import InputGateway
 
 US = "What you are going through sounds very hard, and your life matters. Please talk to somebody now, for example by calling 988."
@@ -396,3 +398,59 @@ def test_judges_that_hang_have_their_time_together(records: list[Record], monkey
     assert (response.status_code, response.headers["x-gateway-crisis"]) == (200, "unjudged")
     assert [request.url.host for request in gateway.requests] == ["judge.example", "spare.example"]
     assert {attempt.deployment for attempt in records[0].failed_judges} == {"judge", "spare"}
+
+
+class TimedCrisis(TimedGateway):
+    """A region that limits the time of children and helps in a crisis."""
+
+    def __init__(self, directory: Path, **crisis: Any) -> None:
+        judge = {**CONFIG.data["deployments"]["judge"]}
+        region = {"crisis": {**CRISIS, **crisis}}
+        super().__init__(directory, CrisisWorld(), {"regions": {"us-ca": region}, "deployments": {"judge": judge}})
+
+    def chat(self, text: str = SAD, **claim: Any) -> httpx.Response:
+        return ask(self, "chat", text, headers=headers(**{"band": "child", **claim}))
+
+
+def test_stop_counts_in_the_time_of_the_user_unless_a_limit_would_refuse(tmp_path: Path, records: list[Record]) -> None:
+    gateway = TimedCrisis(tmp_path)
+    for minutes in (0, 20, 20):
+        gateway.wait(minutes)
+        response = gateway.chat()
+        assert (response.status_code, response.headers["x-gateway-crisis"]) == (200, "stop")
+    assert response.headers["x-gateway-use"].startswith("session=2400;"), "each stop is an answered chat"
+    gateway.wait(20)
+    response = gateway.chat()
+    assert (response.status_code, response.headers["x-gateway-crisis"]) == (200, "stop")
+    gateway.wait(5)
+    refused = gateway.chat("Hello.")
+    assert refused.status_code == 403
+    assert refused.json()["error"]["age"]["allowed_at"] == "2027-07-01T20:10:00.000Z", "the last stop left no trace"
+    gateway.gateway.flush()
+    assert [record.duties for record in records][3:5] == [{DutyKind.CRISIS}, {DutyKind.USE_SESSION}]
+    assert json.loads(JsonLines().of([(records[3], 0.0)])[0]).get("use_limit") is None
+
+
+def test_unknown_user_and_a_store_that_is_gone_give_the_text(tmp_path: Path) -> None:
+    gateway = TimedCrisis(tmp_path, then="answer")
+    assert gateway.chat("Hello.", sub=None).status_code == 403
+    assert gateway.chat(sub=None).headers["x-gateway-crisis"] == "stop"
+    gateway.gateway._time_of_use.times = None
+    assert gateway.chat("Hello.").json()["error"]["code"] == "gate_unavailable"
+    assert (gateway.chat().status_code, gateway.chat().headers["x-gateway-crisis"]) == (200, "stop")
+
+
+def test_stop_of_a_chat_that_no_deployment_may_answer_leaves_no_trace(tmp_path: Path) -> None:
+    gateway = TimedCrisis(tmp_path)
+    picture = {"type": "image_url", "image_url": {"url": "data:image/png;base64,ZGll"}}
+    body = chat(("user", [{"type": "text", "text": SAD}, picture]))
+    for _ in range(2):
+        response = gateway.post("/v1/chat/completions", body, headers("child"))
+        assert (response.status_code, response.headers["x-gateway-crisis"]) == (200, "stop")
+        assert response.headers["x-gateway-use"].startswith("session=0;")
+        gateway.wait(10)
+
+
+def test_explain_names_the_judges(tmp_path: Path) -> None:
+    explained = served(CrisisWorld()).get("/v1/explain?model=assistant&territory=US")
+    assert explained.json()["crisis"] == {"judges": ["judge"], "then": "stop"}
