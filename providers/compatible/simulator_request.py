@@ -12,6 +12,7 @@ from typing import Any
 from providers.catalogue.models import ModelFacts
 from providers.compatible.dialect import CompatibleDialect, Thinking
 from providers.json_values import as_list, as_map, read_list, read_map, read_str
+from providers.matching.requirements import CACHE_CONTROL
 from providers.testkit.request_checks import find_alternation_error
 
 _MESSAGE_FIELDS = {
@@ -156,7 +157,7 @@ def _about_turns(messages: Sequence[Mapping[str, object]], continued: Mapping[st
 
 def _about_content(content: object, details: frozenset[str], able: frozenset[str], path: str) -> Iterator[str]:
     parts = [as_map(part) for part in as_list(content)]
-    if parts and all(part.get("type") == "text" for part in parts):
+    if parts and all(part.get("type") == "text" and CACHE_CONTROL not in part for part in parts):
         yield f"{path}.content: expected a string"
     for part in parts:
         kind = str(part.get("type"))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from providers.openai_json import decode_request
 from providers.testkit.answer_pieces import arguments_of, cut, cut_in_two, with_stop_left_in
+from providers.testkit.prefix_cache import CacheRead, PrefixCache
 from providers.testkit.scenario import Scenario, ScenarioError, parse_fault
 from providers.testkit.simulated_model import respond
 from providers.testkit.simulator import (
@@ -27,7 +28,9 @@ if TYPE_CHECKING:
     from providers.testkit.server import SimulatorServer, SimulatorThread
 
 __all__ = [
+    "CacheRead",
     "IncomingRequest",
+    "PrefixCache",
     "Refused",
     "RequestRejected",
     "Scenario",

@@ -13,11 +13,12 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any, assert_never
 
-from providers.chat import ChatCompletion, ChatRequest
+from providers.chat import ChatCompletion, ChatRequest, Usage
 from providers.embeddings import EmbeddingRequest, load_embedding_facts
 from providers.failures import FailureKind
 from providers.moderations import guard_kind_of
 from providers.testkit.capacity import Gate
+from providers.testkit.prefix_cache import PrefixCache
 from providers.testkit.scenario import Fault, HttpError, Scenario
 from providers.testkit.simulated_inputs import DIMENSIONS, embed, moderate, with_verdict
 from providers.testkit.simulated_model import continued, respond
@@ -54,8 +55,10 @@ class SimulatorApp:
         *,
         now: Callable[[], float] = time.time,
         accepts: Callable[[IncomingRequest], bool] | None = None,
+        cache: PrefixCache | None = None,
     ) -> None:
         self._simulator = simulator
+        self._cache = cache
         self._accepts = accepts
         self._persona = persona
         self._now = now
@@ -161,7 +164,12 @@ class SimulatorApp:
             request = simulator.read_request(incoming)
         except RequestRejected as refusal:
             return whole(refusal.response)
-        return stage(self._simulator, request, self._answer(request, scenario), scenario, fault)
+        answer = self._answer(request, scenario)
+        if self._cache is not None and fault is None:
+            read = self._cache.read(incoming, request.model)
+            usage = replace(answer.usage or Usage(), prompt_tokens=read.prompt_tokens, cached_tokens=read.cached_tokens)
+            answer = replace(answer, usage=usage)
+        return stage(self._simulator, request, answer, scenario, fault)
 
     def _answer(self, request: ChatRequest, scenario: Scenario) -> ChatCompletion:
         completion = scenario.completion or respond(request, self._persona)

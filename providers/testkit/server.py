@@ -14,6 +14,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from providers.testkit.app import TRANSPORT, SimulatorApp
+from providers.testkit.prefix_cache import PrefixCache
 from providers.testkit.scenario import Scenario
 from providers.testkit.simulator import IncomingRequest, Simulator
 
@@ -129,6 +130,7 @@ class SimulatorServer(LoopbackServer):
         port: The port, or 0 for a free one.
         accepts: Returns whether the credential of a request is known, such as `SimulatedIssuers.knows`. A request with
             another one is refused in the vendor's form. None: any credential is accepted.
+        cache: Its prompt cache, which answers then report. None: nothing is cached.
 
     Examples:
         `async with SimulatorServer(dialect, "a site") as server: ... server.origin`
@@ -143,8 +145,9 @@ class SimulatorServer(LoopbackServer):
         host: str = "127.0.0.1",
         port: int = 0,
         accepts: Callable[[IncomingRequest], bool] | None = None,
+        cache: PrefixCache | None = None,
     ) -> None:
-        self._app = SimulatorApp(dialect, persona, scenario, accepts=accepts)
+        self._app = SimulatorApp(dialect, persona, scenario, accepts=accepts, cache=cache)
         super().__init__(self._app, host, port)
 
     async def start(self) -> None:
