@@ -65,6 +65,12 @@ class PublicKey(Value, frozen=True):
             raise KeyUnusable("`x` of a key is not base64url of 32 bytes") from None
 
     @property
+    def pem(self) -> bytes:
+        """The key in PEM, as OpenSSL reads it."""
+        key = Ed25519PublicKey.from_public_bytes(self._raw)
+        return key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+
+    @property
     def x(self) -> str:
         """The member `x` of the key as a JSON Web Key."""
         return _encode(self._raw)
@@ -140,6 +146,10 @@ class Signer:
         """Return a secret for another purpose. Only the owner of the private key can compute it."""
         raw = self._key.private_bytes(Encoding.Raw, PrivateFormat.Raw, NoEncryption())
         return hmac.digest(raw, purpose, "sha256")
+
+    def sign_bytes(self, data: bytes) -> bytes:
+        """Return the bare signature of a file, as OpenSSL checks it."""
+        return self._key.sign(data)
 
     def sign(self, kind: str, payload: Mapping[str, object]) -> str:
         """Return the payload as a compact JWS of this type."""

@@ -117,7 +117,7 @@ def render_matrix(
         "regions",
     ]
     for region in config.regions.values():
-        lines += _region(region, config)
+        lines += region_lines(region, config)
     if config.blocked.included:
         lines += _wrapped("  blocked: ", str(config.blocked))
     if config.location.rules.country_only:
@@ -228,7 +228,8 @@ def _unplaced(config: ConfigVersion) -> Iterator[str]:
         yield from _wrapped("  none yet: ", f"{refused}; {fix}")
 
 
-def _region(region: Region, config: ConfigVersion) -> Iterator[str]:
+def region_lines(region: Region, config: ConfigVersion) -> Iterator[str]:
+    """Yield the lines of a region: its territories, its boundary, and what applies to its requests."""
     territories = "everywhere else" if region.is_default else str(region.territories)
     yield from _wrapped(f"  {region.name}: ", territories)
     yield from _wrapped("      boundary: ", str(region.boundary))

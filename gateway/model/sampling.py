@@ -30,6 +30,15 @@ def is_id_kept(request_id: str, share: float) -> bool:
 
     It does if the first eight bytes of the SHA-256 of the id, as a number, are below the share of all such numbers.
     """
+    return is_number_kept(number_of(request_id), share)
+
+
+def number_of(request_id: str) -> int:
+    """Return the number of a request by which samples decide."""
     digest = hashlib.sha256(request_id.encode("utf-8", "surrogatepass")).digest()
-    number = int.from_bytes(digest[:_BYTES])
+    return int.from_bytes(digest[:_BYTES])
+
+
+def is_number_kept(number: int, share: float) -> bool:
+    """Return the same as `is_id_kept` for the number of a request."""
     return number < share * _NUMBERS

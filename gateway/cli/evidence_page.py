@@ -1,0 +1,116 @@
+"""The evidence of a region as a page that prints well: one file without scripts, pictures or links to other files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
+from typing import Any
+
+_STYLE = """
+body { font: 11pt/1.4 system-ui, sans-serif; max-width: 60em; margin: 2em auto; padding: 0 1em; color: #111; }
+h2 { margin-top: 2em; border-bottom: 1px solid #999; }
+table { border-collapse: collapse; width: 100%; font-size: 10pt; }
+th, td { border: 1px solid #bbb; padding: .2em .5em; text-align: left; vertical-align: top; overflow-wrap: anywhere; }
+.missing { color: #b00020; font-weight: bold; }
+pre { white-space: pre-wrap; background: #f4f4f4; padding: .6em; }
+@media print { body { margin: 0; max-width: none; } tr, pre { break-inside: avoid; } }
+@media print { thead { display: table-header-group; } }
+"""
+_CHECK = """sha256sum -c SHA256SUMS
+openssl pkeyutl -verify -pubin -inkey key.pem -rawin -in SHA256SUMS -sigfile SHA256SUMS.sig
+openssl pkey -pubin -in key.pem -outform DER | tail -c 32 | base64"""
+
+
+def page_of(document: Mapping[str, Any], key: str | None) -> str:
+    """Return the page. `key`: the public key of the signature, or None if nothing is signed."""
+    names = document["names"]
+    title = f"Evidence of region {document['region']}, {document['from']} to {document['to']}"
+    receipts, audit = document["proof"]["receipts"], document["proof"]["audit"]
+    parts = [
+        f"<h1>{escape(title)}</h1>",
+        f"<p>Made at {escape(document['made_at'])} by the gateway {escape(document['gateway'])}. "
+        f"Months are those of the time zone {escape(document['timezone'])}.</p>",
+        f"<p>The region had several names in this time: {escape(', '.join(names))}.</p>" if len(names) > 1 else "",
+        *(
+            f'<p class="missing">{month}: missing. Records of this month were deleted (usage.retention).</p>'
+            for month in document["missing_months"]
+        ),
+        "<h2>Where prompts went</h2>",
+        "<p>Calls to deployments, as the ledger has them. An empty territory was not known, or may not be kept.</p>",
+        _table(("territory", "deployment", "site", "processes", "calls"), document["prompts"]),
+        "<h2>Configurations that were active</h2>",
+        *map(_configuration, document["configurations"]),
+        "<h2>Approvals</h2>",
+        _table(("deployment", "authority", "kind", "number", "valid_until"), document["approvals"]),
+        "<h2>Attestations of the operator</h2>",
+        _table(("deployment", "attests"), document["attestations"]),
+        "<h2>Consents</h2>",
+        _table(("deployment", "mode", "on_missing", "recipient"), document["consents"]),
+        "<h2>Requests that were not answered</h2>",
+        "<p>By reason, as the receipts have them.</p>",
+        _table(("reason", "requests"), document["refusals"]),
+        "<h2>Duties of time and crisis</h2>",
+        _table(("month", "territory", "assistant", "age_band", "kind", "count"), document["duties"]),
+        "<h2>Register of vendors</h2>",
+        _table(
+            ("provider", "deployment", "model", "site", "host", "stores", "processes", "source", "as_of", "proxy"),
+            document["vendors"],
+        ),
+        "<h2>Proof</h2>",
+        _receipts(receipts),
+        f"<p>The audit trail has {audit['lines']} lines, and its chain is whole.</p>"
+        if audit["ok"]
+        else f'<p class="missing">The audit trail is not proven: {escape(str(audit["problem"]))}.</p>',
+        "<h2>Check this folder</h2>",
+        _signature(key),
+    ]
+    head = f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
+    return f"{head}<style>{_STYLE}</style></head>\n<body>\n" + "\n".join(filter(None, parts)) + "\n</body></html>\n"
+
+
+def _table(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
+    lines = ["".join(f"<td>{escape(_cell(row.get(name)))}</td>" for name in columns) for row in rows]
+    if not lines:
+        return "<p>None.</p>"
+    head = "".join(f"<th>{escape(name.replace('_', ' '))}</th>" for name in columns)
+    body = "\n".join(f"<tr>{line}</tr>" for line in lines)
+    return f"<table><thead><tr>{head}</tr></thead><tbody>\n{body}\n</tbody></table>"
+
+
+def _cell(value: object) -> str:
+    match value:
+        case None:
+            return ""
+        case list():
+            return ", ".join(map(str, value))
+        case int() if not isinstance(value, bool):
+            return f"{value:,}"
+    return str(value)
+
+
+def _configuration(item: Mapping[str, Any]) -> str:
+    by = f" by {escape(item['who'])}" if item["who"] else ""
+    head = f"Version {escape(item['version'])}, active since {escape(item['at'])}{by} ({escape(item['cause'])})"
+    return f"<h3>{head}</h3>\n<pre>{escape(chr(10).join(item['lines']))}</pre>"
+
+
+def _receipts(receipts: Mapping[str, Any]) -> str:
+    if not receipts["kept"]:
+        return "<p>The gateway stands outside the boundary of the region (transit), so it keeps no receipts of it.</p>"
+    kind = ' class="missing"' if receipts["changed"] or receipts["requests_without_receipt"] else ""
+    return (
+        f"<p{kind}>{receipts['receipts']:,} receipts, whose seals were checked; {receipts['changed']:,} of all "
+        f"receipts of this time were changed. The oldest receipt is of {escape(str(receipts['oldest']))}. Of the "
+        f"requests since then, the sample ({receipts['sample'] * 100:g}% of the successful ones) left out "
+        f"{receipts['requests_left_out_by_the_sample']:,}, and {receipts['requests_without_receipt']:,} have no "
+        "receipt without this reason.</p>"
+    )
+
+
+def _signature(key: str | None) -> str:
+    if key is None:
+        return '<p class="missing">Nothing is signed: the gateway had no key for receipts.</p>'
+    return (
+        "<p>With coreutils and OpenSSL 3 alone. The last line must be the public key that the operator gave you in "
+        f"another way: {escape(key.removeprefix('ed25519:'))}</p>\n<pre>{escape(_CHECK)}</pre>"
+    )

@@ -1,0 +1,187 @@
+"""`gateway evidence`: the folder for an auditor, its numbers, its signature, and all that it must not contain."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import sqlite3
+from contextlib import closing
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway.config.loading import content_hash
+from gateway.signing import PublicKey, new_key
+from gateway.state.history import Activation, Version, open_history
+from gateway.state.receipts import Receipts
+from gateway.usage.ledger import DELETED_THROUGH, Ledger, ledger_file
+from tests.cli.conftest import Command
+from tests.kit.configs import BASE, Config, table_of
+from tests.kit.request_records import EU, record_with
+from tests.kit.usage_rows import NOON_NS, usage_row
+
+NOW_S = NOON_NS / 1e9 + 3600
+SAMPLE = 0.5
+BEFORE = BASE.merge({"regions": {"eu": None, "europe": BASE.data["regions"]["eu"]}}).merge(
+    {"assistants": {"assistant": {"routes": {"eu": None, "europe": ["chatgpt-eu"]}}}}
+)
+AFTER = BASE.merge(
+    {
+        "receipts": {"sample": SAMPLE},
+        "regions": {"eu": {"labels": ["eu-art50"]}},
+        "deployments": {"chatgpt-eu": {"approvals": [
+            {"region": "eu", "authority": "CAC", "kind": "registration", "number": "N-1", "model_name": "M",
+             "valid_until": "2027-03-01"}
+        ]}},
+    }
+)  # fmt: skip
+KEPT, LEFT_OUT = "request-1", "request-7"
+"""Two ids: one that a sample of a half keeps, and one that it does not."""
+
+
+def add_version(directory: Path, config: Config, at: str, who: str, previous: str) -> str:
+    content = content_hash(dict(config.data), None)
+    version = Version(content[:12], content, config.text.encode())
+    at_s = datetime.fromisoformat(at).replace(tzinfo=UTC).timestamp()
+    with closing(open_history(directory)) as history:
+        history.add(version, Activation(version.version, previous, "file", who, at_s, "~some"))
+    return version.version
+
+
+@pytest.fixture
+def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A state directory with a renamed region, three calls of it and one of another, and two receipts."""
+    monkeypatch.setattr("gateway.cli.evidence._now_s", lambda: NOW_S)
+    directory = tmp_path / "state"
+    directory.mkdir()
+    rows = [
+        usage_row("a", user="pseudonym-of-a-user", request=KEPT),
+        usage_row("b", region="europe", territory="FR", request=LEFT_OUT),
+        usage_row("c", request="request-without-receipt"),
+        usage_row("d", region="cn", territory="CN"),
+    ]
+    with closing(Ledger(ledger_file(directory), lambda: UTC)) as ledger:
+        ledger.insert(rows)
+    first = add_version(directory, BEFORE, "2026-09-01", "ada", "")
+    add_version(directory, AFTER, "2026-11-02", "grace", first)
+    table = table_of(AFTER)
+    with closing(Receipts(directory, lambda: table, clock=lambda: NOW_S)) as store:
+        place = {"location": replace(EU, territory="DE"), "client": "ios-app"}
+        store.take(record_with(KEPT, 0.0, table.version, status=200, **place))
+        store.take(record_with("refused", 0.0, table.version, outcome="refused", code="region_blocked", **place))
+    return directory
+
+
+def evidence(gateway: Command, state: Path, *more: str, first: str = "2026-10") -> Any:
+    out = state.parent / "out"
+    return gateway(
+        "evidence", "--state", state, "--region", "eu", "--from", first, "--to", "2026-11", "--out", out, *more
+    )
+
+
+def test_folder_has_the_numbers_and_the_rules_of_the_region(gateway: Command, state: Path) -> None:
+    shown = evidence(gateway, state)
+    assert (shown.status, shown.err) == (0, "gateway: GATEWAY_RECEIPT_KEY is not set, so SHA256SUMS is not signed\n")
+    made = json.loads((state.parent / "out/evidence.json").read_text("utf-8"))
+    assert made["names"] == ["eu", "europe"]
+    places = [(it["territory"], it["deployment"], it["processes"], it["calls"]) for it in made["prompts"]]
+    assert places == [("DE", "gpt-eu", "@EEA, CH", 2), ("FR", "gpt-eu", "@EEA, CH", 1)]
+    assert [(it["who"], it["at"]) for it in made["configurations"]] == [
+        ("ada", "2026-09-01T00:00:00Z"),
+        ("grace", "2026-11-02T00:00:00Z"),
+    ]
+    lines = made["configurations"][1]["lines"]
+    assert lines[:2] == ["eu: @EEA, CH", "boundary: @EEA, CH"]
+    assert "labels: eu-art50" in lines
+    assert lines[-1].startswith("prompts of assistant go to: chatgpt-eu (stores @EEA, CH")
+    assert made["approvals"][0]["valid_until"] == "2027-03-01"
+    assert made["attestations"] == [{"deployment": "chatgpt-eu", "attests": ["zdr"]}]
+    assert (made["vendors"][0]["provider"], made["vendors"][0]["as_of"] is not None) == ("openai", True)
+    assert made["refusals"] == [{"reason": "territory", "requests": 1}]
+    assert made["proof"]["receipts"] == {
+        "kept": True,
+        "oldest": "2026-11-24T12:00:00Z",
+        "receipts": 2,
+        "changed": 0,
+        "sample": SAMPLE,
+        "requests_left_out_by_the_sample": 0,
+        "requests_without_receipt": 0,
+    }
+    assert made["missing_months"] == []
+
+
+def test_receipts_that_the_sample_left_out_are_apart_from_missing_ones(gateway: Command, state: Path) -> None:
+    with closing(sqlite3.connect(state / "ledger.db")) as database, database:
+        database.execute("UPDATE usage_row SET time_ns = time_ns + ?", (2 * 3600 * 10**9,))
+    assert evidence(gateway, state).status == 0
+    proof = json.loads((state.parent / "out/evidence.json").read_text("utf-8"))["proof"]["receipts"]
+    assert (proof["requests_left_out_by_the_sample"], proof["requests_without_receipt"]) == (1, 1)
+
+
+def test_folder_contains_nothing_of_a_client_a_user_or_a_request(gateway: Command, state: Path) -> None:
+    assert evidence(gateway, state).status == 0
+    everything = b"".join(path.read_bytes() for path in (state.parent / "out").iterdir())
+    for word in ("ios-app", "pseudonym", KEPT, LEFT_OUT, "request-without", "gpt-5-mini", "shop"):
+        assert word.encode() not in everything, word
+    assert b"<script" not in everything
+
+
+def test_sums_are_signed_with_the_key_of_receipts(
+    gateway: Command, state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pem, public = new_key()
+    key = state.parent / "receipts.pem"
+    key.write_bytes(pem)
+    key.chmod(0o600)
+    monkeypatch.setenv("GATEWAY_RECEIPT_KEY", str(key))
+    assert evidence(gateway, state).err == ""
+    out = state.parent / "out"
+    sums = (out / "SHA256SUMS").read_bytes()
+    named = dict(line.split("  ")[::-1] for line in sums.decode().splitlines())
+    assert {*named} == {"evidence.json", "index.html", "key.pem"}
+    assert all(hashlib.sha256((out / name).read_bytes()).hexdigest() == digest for name, digest in named.items())
+    assert public.verifies((out / "SHA256SUMS.sig").read_bytes(), sums)
+    raw = base64.b64decode("".join((out / "key.pem").read_text().splitlines()[1:-1]))[-32:]
+    assert PublicKey.parse("ed25519:" + base64.b64encode(raw).decode()) == public
+    assert public.text.removeprefix("ed25519:") in (out / "index.html").read_text("utf-8")
+
+
+def test_months_with_deleted_rows_are_stated_in_red(gateway: Command, state: Path) -> None:
+    with closing(sqlite3.connect(state / "ledger.db")) as database, database:
+        database.execute("INSERT OR REPLACE INTO ledger_fact VALUES (?, ?)", (DELETED_THROUGH, "2026-10-15"))
+    shown = evidence(gateway, state)
+    assert "records of 2026-10 are missing" in shown.out
+    page = (state.parent / "out/index.html").read_text("utf-8")
+    assert '<p class="missing">2026-10: missing.' in page
+    assert "2026-11: missing" not in page
+
+
+def test_changed_receipt_and_broken_chain_are_stated(gateway: Command, state: Path) -> None:
+    with closing(sqlite3.connect(state / "receipts.db")) as database, database:
+        database.execute("UPDATE receipt SET content = replace(content, 'DE', 'FR') WHERE id = ?", (KEPT,))
+    (state / "audit.jsonl").write_text('{"number": 1}\n')
+    assert evidence(gateway, state).status == 0
+    proof = json.loads((state.parent / "out/evidence.json").read_text("utf-8"))["proof"]
+    assert (proof["receipts"]["changed"], proof["audit"]["ok"]) == (1, False)
+    assert "not proven" in (state.parent / "out/index.html").read_text("utf-8")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--region", "mars"], "--region: no configuration of these months has 'mars'; they have cn, default, eu"),
+        (["--to", "2027-01"], "--to 2027-01 is in the future: name a month that has begun"),
+        (["--to", "2026-09"], "--to 2026-09 is before --from 2026-10: exchange them"),
+        (["--out", "."], "--out: . exists already: name a new folder"),
+        (["--to", "2026-13"], "is not a month, such as 2026-11"),
+    ],
+)
+def test_bad_input_is_refused_and_writes_nothing(gateway: Command, state: Path, words: list[str], message: str) -> None:
+    shown = evidence(gateway, state, *words)
+    assert shown.status == 2
+    assert message in " ".join(shown.err.split())
+    assert not (state.parent / "out").exists()
