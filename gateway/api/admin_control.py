@@ -120,6 +120,14 @@ class Control(Protocol):
         """Remove the faults of all simulated sites. Raises ApiError outside a demo."""
         ...
 
+    async def clock(self, ahead_s: int | None = None) -> int:
+        """Move the clock by which a demo counts the time of users. None: leave it. Raises ApiError outside a demo.
+
+        Returns:
+            How many seconds it is ahead of the real time.
+        """
+        ...
+
 
 def no_faults() -> ApiError:
     """Return the error for a request about simulated faults outside a demo."""

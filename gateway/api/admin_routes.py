@@ -36,9 +36,10 @@ from providers.value import Value
 _CONFLICT = 409
 _MAX_NAME_CHARACTERS = 120
 _MAX_FAULT_CHARACTERS = 200
+_MOST_AHEAD_S = 30 * 86_400
 _PATHS = (
-    "the paths are /healthz, /readyz, /metrics, /status, /explain, /territories, /requests, /events, /faults, /drain, "
-    "/reload, /rollback, and those of the admin API, which GET /v1/admin/openapi.json lists"
+    "the paths are /healthz, /readyz, /metrics, /status, /explain, /territories, /requests, /events, /faults, /clock, "
+    "/drain, /reload, /rollback, and those of the admin API, which GET /v1/admin/openapi.json lists"
 )
 _ROLLBACK_FIELDS = {"version": 64, "signature": 16_384}
 """The fields of a rollback, and how many characters each may have."""
@@ -106,6 +107,8 @@ class _Endpoints:
             ("GET", "/faults", Role.VIEWER, self.faults),
             ("PUT", "/faults", Role.OPERATOR, self.set_fault),
             ("DELETE", "/faults", Role.OPERATOR, self.clear_faults),
+            ("GET", "/clock", Role.VIEWER, self.clock),
+            ("PUT", "/clock", Role.OPERATOR, self.move_clock),
         ):
             router.add_api_route(path, endpoint, methods=[method], dependencies=self._routes.requires(role))
         return router
@@ -199,6 +202,16 @@ class _Endpoints:
     async def clear_faults(self) -> JSONResponse:
         await self._control.clear_faults()
         return await self.faults()
+
+    async def clock(self) -> JSONResponse:
+        return JSONResponse({"ahead_s": await self._control.clock()})
+
+    async def move_clock(self, request: Request) -> JSONResponse:
+        match await read_object(request.receive):
+            case {"ahead_s": int(ahead_s), **others} if not others and 0 <= ahead_s <= _MOST_AHEAD_S:
+                return JSONResponse({"ahead_s": await self._control.clock(ahead_s)})
+        message = f"send `ahead_s`, and nothing else: whole seconds from 0 to {_MOST_AHEAD_S}"
+        raise ApiError("invalid_request", message, "ahead_s")
 
 
 def _pinned_error(version: str) -> dict[str, object]:

@@ -297,6 +297,10 @@ class Gateway:
         if self._usage is not None:
             self._usage.accounting.is_stopping = True
 
+    def move_clock(self, ahead_s: int) -> None:
+        """Count the time of users as if it were so many seconds later, in a demo."""
+        self._time_of_use.move_clock(ahead_s)
+
     def flush(self) -> None:
         """Write the logs and metrics of finished requests now instead of with the next batch."""
         self._telemetry.flush()

@@ -104,7 +104,7 @@ async def run_demo(
         keepers = stack.enter_context(keeping(settings.state_dir, ready, operators.admin, simulation.job))
         live = keepers.live
         worker = Worker(0, live.config, WorkerSettings.of(settings, secrets.token_bytes(32)), QuotaStore())
-        gateway, faults = worker.gateway, FaultSwitch(servers, lambda: worker.gateway.config)
+        gateway, faults = worker.gateway, FaultSwitch(servers, lambda: worker.gateway.config, worker.gateway.move_clock)
         workers = OwnWorker(worker, listener)
         host = Host(workers, keepers, operators.with_tokens(live.clients), settings, faults=faults)
         console = demo.build_console(gateway, host) if demo.build_console is not None else None

@@ -1,4 +1,4 @@
-"""Switch the faults of a demo's simulated providers while they run."""
+"""Switch the faults of a demo's simulated providers while they run, and move the clock of its users."""
 
 from __future__ import annotations
 
@@ -22,11 +22,19 @@ class FaultSwitch:
     Args:
         servers: The simulator of each site, by provider and site.
         current: Returns the active config version.
+        move_clock: Counts the time of users as if it were so many seconds later. None: it cannot.
     """
 
-    def __init__(self, servers: Mapping[Site, SimulatorServer], current: Callable[[], ConfigVersion]) -> None:
+    def __init__(
+        self,
+        servers: Mapping[Site, SimulatorServer],
+        current: Callable[[], ConfigVersion],
+        move_clock: Callable[[int], None] | None = None,
+    ) -> None:
         self._servers = servers
         self._current = current
+        self._move_clock = move_clock
+        self._ahead_s = 0
         self._words: dict[Site, str] = {}
 
     def sites(self) -> tuple[SimulatedSite, ...]:
@@ -57,6 +65,15 @@ class FaultSwitch:
         for site, server in self._servers.items():
             if server.scenario.faults:
                 self._apply(site, "", replace(server.scenario, faults=()))
+
+    def clock(self, ahead_s: int | None) -> int:
+        """Move the clock of users if a number is given, and return how many seconds it is ahead. Raises ApiError."""
+        if self._move_clock is None:
+            raise ApiError("not_found", "the clock of users can be moved in `gateway demo` and `simulate` only")
+        if ahead_s is not None:
+            self._move_clock(ahead_s)
+            self._ahead_s = ahead_s
+        return self._ahead_s
 
     def _apply(self, site: Site, words: str, scenario: Scenario) -> None:
         self._servers[site].scenario = scenario

@@ -332,6 +332,10 @@ class Host:
         self._switch().clear()
         self._publish_faults()
 
+    async def clock(self, ahead_s: int | None = None) -> int:
+        """See Control."""
+        return self._switch().clock(ahead_s)
+
     def _switch(self) -> FaultSwitch:
         if self._faults is None:
             raise no_faults()

@@ -291,6 +291,11 @@ class TimeOfUse:
         else:
             self._is_lost = False
 
+    def move_clock(self, ahead_s: int) -> None:
+        """Count as if it were so much later. A demo shows with it what happens after hours."""
+        if isinstance(self.times, LocalTimes):
+            self.times.clock = lambda: time.time() + ahead_s
+
     async def extend_running(self) -> None:
         """Extend the time of the users whose chats run."""
         for chat in tuple(self.running):
