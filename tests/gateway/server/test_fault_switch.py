@@ -69,3 +69,11 @@ def test_fault_reaches_only_simulated_deployments_and_must_be_known(name: str, w
         switch.set(name, words)
     assert message in refused.value.message
     assert all(server.scenario.faults == () for server in servers.values())
+
+
+def test_clock_of_users_is_moved_where_one_process_serves() -> None:
+    moved: list[int] = []
+    switch = FaultSwitch({}, demo_config, moved.append)
+    assert (switch.clock(None), switch.clock(3600), switch.clock(None), moved) == (0, 3600, 3600, [3600])
+    with pytest.raises(ApiError, match="in `gateway demo` and `simulate` only"):
+        FaultSwitch({}, demo_config).clock(3600)
