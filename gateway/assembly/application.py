@@ -414,6 +414,7 @@ class Gateway:
                 self._locations.prepare(self.config.location.rules)
                 if self._usage is not None:
                     await self._usage.start()
+                self._time_of_use.start()
                 await send({"type": "lifespan.startup.complete"})
             elif message["type"] == "lifespan.shutdown":
                 for watcher in self._watchers:

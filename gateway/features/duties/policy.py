@@ -161,7 +161,7 @@ def shown_use(now: Arrival, limits: UseLimits) -> str:
 
 def refuse_use(band: AgeBand, hit: LimitHit, now: Arrival, rules: UseRules) -> Refusal:
     """Return the refusal of a chat whose user has reached a limit."""
-    at = datetime.fromtimestamp(hit.allowed_ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    at = f"{datetime.fromtimestamp(math.ceil(hit.allowed_ms / 1000), UTC):%Y-%m-%dT%H:%M:%SZ}"
     span = "a session" if hit.rule == "session" else "a day"
     message = f"the age band {band.name!r} may chat for {hit.limit_s} s {span} in this region: send the request at {at}"
     age = {"rule": hit.rule, "limit_s": hit.limit_s, "allowed_at": at}

@@ -172,5 +172,5 @@ class CellTimes:
         except ValkeyUnavailable as error:
             raise UseUnavailable(str(error)) from error
 
-    async def forget(self) -> None:
+    async def tidy(self) -> None:
         """See `UseTimes`: the server deletes a record when its time is over."""

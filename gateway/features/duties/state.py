@@ -1,16 +1,20 @@
-"""Keep the time of users in the state directory: `use.db`, one row for each user, which all workers share."""
+"""Keep the time of users in the state directory: `use.db`, one row for each user, which all workers share.
+
+A commit writes to the log of the database and waits for no disk, so it survives the end of the process, and a power
+failure may undo the last ones. `tidy` moves the log into the file, in a thread, because that waits for the disk.
+"""
 
 from __future__ import annotations
 
 import json
 import sqlite3
-import threading
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
 from gateway.features.duties.model import UseKey, UseRecord
-from gateway.state.database import SqliteDatabase, open_database, open_to_read, sqlite_error
+from gateway.operator_errors import StateError
+from gateway.state.database import SqliteDatabase, describe_error, open_database, open_to_read, sqlite_error
 
 _NAME = "use"
 _LAYOUT = """
@@ -36,44 +40,57 @@ _OF_PERSON = "user IN (SELECT value FROM json_each(?)) AND coalesce(?, client) =
 
 
 class UseStore:
-    """The database of the time of users, opened when it is first used. Methods raise StateError."""
+    """The database of the time of users, opened when it is first used, for one thread. Methods raise StateError."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self._database: sqlite3.Connection | None = None
-        self._one_at_a_time = threading.Lock()
 
     def _opened(self) -> sqlite3.Connection:
         if self._database is None:
             self._database = open_database(self._directory, _NAME, _LAYOUT)
+            self._database.execute("PRAGMA wal_autocheckpoint = 0")
         return self._database
+
+    @property
+    def exists(self) -> bool:
+        """Whether any time was ever kept here."""
+        return (self._directory / f"{_NAME}.db").exists()
 
     def read(self, key: UseKey) -> UseRecord | None:
         """Return the record of a user, or None."""
-        with self._one_at_a_time, sqlite_error("use.db can't be read"):
-            row = self._opened().execute(_READ, key).fetchone()
+        try:
+            row = (self._database or self._opened()).execute(_READ, key).fetchone()
+        except sqlite3.Error as error:
+            raise StateError(f"use.db can't be read: {describe_error(error)}") from error
         return UseRecord(*row) if row is not None else None
 
     def change(self, key: UseKey, before: UseRecord | None, after: UseRecord) -> bool:
         """Keep a record if the present one is still `before`. Return whether it was."""
-        with self._one_at_a_time, sqlite_error("use.db can't be written"):
+        database = self._database or self._opened()
+        try:
             if before is None:
-                cursor = self._opened().execute(_ADD, (*key, *after))
+                cursor = database.execute(_ADD, (*key, *after))
             else:
-                cursor = self._opened().execute(_CHANGE, (*after, *key, *before))
+                cursor = database.execute(_CHANGE, (*after, *key, *before))
+        except sqlite3.Error as error:
+            raise StateError(f"use.db can't be written: {describe_error(error)}") from error
         return cursor.rowcount == 1
 
-    def forget(self, before_ms: int) -> None:
-        """Delete the records whose user's time ended before this instant."""
-        with self._one_at_a_time, sqlite_error("use.db can't be written"):
-            self._opened().execute("DELETE FROM times WHERE seen < ?", (before_ms,))
+    def tidy(self, before_ms: int) -> None:
+        """Delete the records whose user's time ended before this instant, and shorten the log. Runs in any thread."""
+        problem = "use.db can't be written"
+        with sqlite_error(problem), closing(open_database(self._directory, _NAME, _LAYOUT)) as database:
+            # Found without a lock on the file, which requests would wait for.
+            ended = database.execute("SELECT user, client, seen FROM times WHERE seen < ?", (before_ms,)).fetchall()
+            database.executemany(f"DELETE FROM times {_OF_USER} AND seen = ?", ended)  # noqa: S608  # of constants
+            database.execute("PRAGMA wal_checkpoint(PASSIVE)")
 
     def close(self) -> None:
         """Close the file."""
-        with self._one_at_a_time:
-            if self._database is not None:
-                self._database.close()
-                self._database = None
+        if self._database is not None:
+            self._database.close()
+            self._database = None
 
 
 def use_records_of(directory: Path, pseudonyms: Sequence[str], client: str | None) -> list[tuple[UseKey, UseRecord]]:

@@ -49,7 +49,6 @@ if TYPE_CHECKING:
     from gateway.features.duties.state import UseStore
 
 EXTENDED_EACH_S = 60.0
-_FORGOTTEN_EACH_S = 3600.0
 _UPLOAD_S = 1.0
 _NOTED_KINDS = {"session": DutyKind.USE_SESSION, "day": DutyKind.USE_DAY, "user_unknown": DutyKind.USE_UNKNOWN}
 _NO_STORE = "there is no state directory"
@@ -70,7 +69,7 @@ class UseTimes(Protocol):
         """Extend the time of a user from the arrival of a chat to now."""
         ...
 
-    async def forget(self) -> None:
+    async def tidy(self) -> None:
         """Delete records whose time is over."""
         ...
 
@@ -106,10 +105,10 @@ class LocalTimes:
         except StateError as error:
             raise UseUnavailable(str(error)) from error
 
-    async def forget(self) -> None:
+    async def tidy(self) -> None:
         """See `UseTimes`."""
         try:
-            await asyncio.to_thread(self.store.forget, round(self.clock() * 1000) - KEPT_MS)
+            await asyncio.to_thread(self.store.tidy, round(self.clock() * 1000) - KEPT_MS)
         except StateError as error:
             raise UseUnavailable(str(error)) from error
 
@@ -142,7 +141,6 @@ class ChatTime(msgspec.Struct, eq=False):
         if not self.has_begun and self.key is not None:
             self.has_begun = True
             self.use.running.add(self)
-            self.use.watch()
             await self.extend()
 
     def show_notice(self, record: Record, *, is_repeated: bool) -> None:
@@ -218,6 +216,7 @@ class TimeOfUse:
         rules = location.region.use if location.region is not None else None
         if rules is None:
             return None
+        self.watch()
         limits = location.age.use if location.age is not None else None
         repeat_s = rules.repeat_s
         if repeat_s is not None and location.age is not None and location.age.repeat_s is not None:
@@ -302,19 +301,22 @@ class TimeOfUse:
             await chat.extend()
 
     def watch(self) -> None:
-        """Begin to extend the time of chats that run, once a minute."""
-        if self._watching is None:
+        """Begin the work in the background, if it has not begun: once a minute."""
+        if self._watching is None or self._watching.done():
             self._watching = asyncio.get_running_loop().create_task(self._watch())
 
     async def _watch(self) -> None:
-        forgotten_at = -_FORGOTTEN_EACH_S
         while True:
             await self.extend_running()
-            if self.times is not None and time.monotonic() - forgotten_at >= _FORGOTTEN_EACH_S:
-                forgotten_at = time.monotonic()
+            if self.times is not None:
                 with suppress(UseUnavailable):
-                    await self.times.forget()
+                    await self.times.tidy()
             await asyncio.sleep(EXTENDED_EACH_S)
+
+    def start(self) -> None:
+        """Begin the work in the background if there are records, which have an end also if nothing counts any more."""
+        if isinstance(self.times, LocalTimes) and self.times.store.exists:
+            self.watch()
 
     def later(self, step: Coroutine[Any, Any, None]) -> None:
         """Run a step in the background."""
