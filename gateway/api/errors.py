@@ -253,6 +253,7 @@ def _encode_consent(consent: ConsentRequest) -> dict[str, object]:
         "recipient": consent.recipient,
         "place": {"stores": consent.stores, "processes": consent.processes},
         "would_send": list(consent.would_send),
+        **({"redacted": list(consent.redacted)} if consent.redacted else {}),
         "token": consent.token,
         "expires_at": consent.expires_at,
         **({"note": consent.note} if consent.note else {}),

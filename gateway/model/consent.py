@@ -84,6 +84,7 @@ class ConsentRequest(Value, frozen=True):
         expires_at: Unix time.
         note: Why the consent that was sent with this request is not valid, if one was sent.
         hand_off: Why the barrier before the deployment is open, if there is one.
+        redacted: The kinds of values that the recipient would not get.
     """
 
     recipient: str
@@ -94,3 +95,4 @@ class ConsentRequest(Value, frozen=True):
     expires_at: int
     note: str = ""
     hand_off: HandOffCause | None = None
+    redacted: tuple[str, ...] = ()

@@ -18,11 +18,15 @@ from base64 import urlsafe_b64encode
 from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass
 
+from gateway.features.redaction.model import RedactionRules
+from gateway.features.redaction.policy.finding import TooMuchToSearch
+from gateway.features.redaction.policy.requests import NotRedactable, Redacted, redact
 from gateway.model.config_version import ConfigVersion, Region
 from gateway.model.consent import NO_CONSENT, ConsentRequest, Consents, ConsentStatement
 from gateway.model.deployment import Deployment, capabilities_for
 from gateway.model.hand_off import HandOff
 from gateway.model.input_requests import InputRequest, ServedRequest, user_of_input
+from gateway.policy.fence import rules_of_step
 from providers.adapter import Capabilities
 from providers.chat import ChatRequest
 from providers.matching.requirements import CACHE_KEY, IDENTITY, Requirements
@@ -60,6 +64,7 @@ class Consenting:
         keys: The valid keys of tokens, the newer one first. The first signs new tokens.
         now_s: The Unix time at which the token is judged, for all attempts.
         opened: The assistant's name and the hand-off, if its barrier is open. `request` is then what would be sent.
+        barrier_rules: The rules of this barrier, by which values are replaced.
     """
 
     def __init__(
@@ -70,14 +75,17 @@ class Consenting:
         keys: tuple[bytes, ...],
         now_s: float,
         opened: tuple[str, HandOff] | None = None,
+        barrier_rules: RedactionRules | None = None,
     ) -> None:
         self._opened = opened
+        self._barrier_rules = barrier_rules
+        self._redacted: dict[bytes, Redacted | None] = {}
         self._statement = statement
         self._request = request
         self._needs = needs
         self._keys = keys
         self._now_s = now_s
-        self._digest: str | None = None
+        self._digests: dict[bytes, str] = {}
 
     def under(self, config: ConfigVersion, region: Region) -> Consents:
         """Return the consents under a config version.
@@ -110,7 +118,21 @@ class Consenting:
             expires_at,
             self._note(),
             self._opened[1].cause if self._opened is not None else None,
+            tuple(sent.counts) if (sent := self._sent(deployment, region)) is not None else (),
         )
+
+    def _sent(self, deployment: Deployment, region: Region) -> Redacted | None:
+        """Return the request as the deployment would get it, or None if it would get all values."""
+        rules = rules_of_step(region, deployment, self._barrier_rules)
+        if rules is None:
+            return None
+        key = rules.digest + rules.media.encode()
+        if key not in self._redacted:
+            try:
+                self._redacted[key] = redact(self._request, rules)
+            except (NotRedactable, TooMuchToSearch):
+                self._redacted[key] = None  # it is not sent there
+        return self._redacted[key]
 
     @property
     def _form(self) -> str:
@@ -143,12 +165,21 @@ class Consenting:
         parts += ["response_format"] if request.response_format is not None else []
         parts += ["stop"] if request.stop and "stop" in deployment.capabilities.parameters else []
         others = self._other_fields(deployment, region, deployment.capabilities, request.extra, request.user)
-        return (*parts, *others)
+        return self._shown((*parts, *others), deployment, region)
+
+    def _shown(self, parts: tuple[str, ...], deployment: Deployment, region: Region) -> tuple[str, ...]:
+        """Return the names of parts, those with placeholders marked."""
+        sent = self._sent(deployment, region)
+        if sent is None or not sent.counts:
+            return parts
+        own, other = self._request, sent.request
+        return tuple([f"{name} (with placeholders)" if _has_changed(name, own, other) else name for name in parts])
 
     def _would_send_input(self, request: InputRequest, deployment: Deployment, region: Region) -> tuple[str, ...]:
         parts = ["input", *(label for feature, label in _CONTENT if feature in self._needs.features)]
         known = capabilities_for(deployment, self._needs.use)
-        return (*parts, *self._other_fields(deployment, region, known, request.extra, user_of_input(request)))
+        others = self._other_fields(deployment, region, known, request.extra, user_of_input(request))
+        return self._shown((*parts, *others), deployment, region)
 
     def _other_fields(
         self,
@@ -186,20 +217,31 @@ class Consenting:
             str(deployment.residency.stores),
             str(deployment.residency.processes),
             self._would_send(deployment, region),
-            self._content(),
+            self._content(deployment, region),
         ]
         mac = hmac.digest(key, json.dumps(signed).encode(), "sha256")
         return urlsafe_b64encode(mac).rstrip(b"=").decode()
 
-    def _content(self) -> str:
-        if self._digest is None:
-            request = self._request
+    def _content(self, deployment: Deployment, region: Region) -> str:
+        """Return the digest of the request as it would be sent."""
+        sent = self._sent(deployment, region)
+        key = sent.rules.digest if sent is not None and sent.counts else b""
+        if key not in self._digests:
+            request = self._request if sent is None else sent.request
             content: object = request
             if isinstance(request, ChatRequest):
                 content = _covered(request)
             canonical = json.dumps(_plain(content), sort_keys=True, separators=(",", ":"))
-            self._digest = hashlib.sha256(canonical.encode()).hexdigest()
-        return self._digest
+            self._digests[key] = hashlib.sha256(canonical.encode()).hexdigest()
+        return self._digests[key]
+
+
+def _has_changed(name: str, own: ServedRequest, sent: ServedRequest) -> bool:
+    """Return whether a part of a request, by the name that a user is shown, has placeholders."""
+    field = {"input": "inputs"}.get(name, name)
+    if name in own.extra:
+        return own.extra[name] != sent.extra.get(name)
+    return bool(getattr(own, field, None) != getattr(sent, field, None))
 
 
 def _covered(request: ChatRequest) -> list[object]:

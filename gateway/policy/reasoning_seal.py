@@ -4,6 +4,10 @@ Clients keep the state (thoughts and signatures) between turns and return it wit
 vendor, site, model and state, with a key of the cell. While that key is replaced, seals of the former one are valid.
 State whose seal does not fit the deployment that is asked is left out and named in `x-gateway-dropped`: it is foreign,
 of another model, or of a site that is not asked. It is never an error.
+
+Thoughts that were written with placeholders have them inside the state. Their seal also covers the values of that
+request, in order. The state is returned only with a request that begins with the same values, so a placeholder in it
+never means another value.
 """
 
 from __future__ import annotations
@@ -21,6 +25,9 @@ from providers.value import replace
 REASONING_STATE = "reasoning_state"
 """The name of state that was left out, in `x-gateway-dropped`."""
 _SEPARATOR = "."
+_COUNTED = "~"
+_COUNTED_PARTS = 2
+_MOST_DIGITS = 7
 _MAC_BYTES = 16
 
 
@@ -29,19 +36,46 @@ class ReasoningSeal(msgspec.Struct, frozen=True):
 
     Attributes:
         keys: The valid keys, the newer one first. It seals; each of them unseals.
+        values: The values of the request that are replaced, in order. None: nothing is redacted for the deployment.
     """
 
     keys: tuple[bytes, ...]
+    values: tuple[str, ...] | None = None
 
     def seal(self, state: str) -> str:
         """Return the state with its seal."""
-        return f"{_mac(self.keys[0], state)}{_SEPARATOR}{state}"
+        if self.values is None:
+            return f"{_mac(self.keys[0], state)}{_SEPARATOR}{state}"
+        covered = f"{len(self.values)}{_COUNTED}{self._mac_of_values(self.keys[0], len(self.values))}"
+        return f"{_mac(self.keys[0], covered + _SEPARATOR + state)}{_COUNTED}{covered}{_SEPARATOR}{state}"
 
     def unseal(self, sealed: str) -> str | None:
         """Return the state, or None if the seal does not fit."""
-        mac, _, state = sealed.partition(_SEPARATOR)
-        fits = [hmac.compare_digest(mac.encode(), _mac(key, state).encode()) for key in self.keys]
-        return state if any(fits) else None
+        head, _, state = sealed.partition(_SEPARATOR)
+        mac, *counted = head.split(_COUNTED)
+        if self.values is None or len(counted) != _COUNTED_PARTS:
+            if self.values is not None or counted:
+                return None
+            fits = [hmac.compare_digest(mac.encode(), _mac(key, state).encode()) for key in self.keys]
+            return state if any(fits) else None
+        number, of_values = counted
+        count = (
+            int(number)
+            if number.isascii() and number.isdigit() and len(number) < _MOST_DIGITS
+            else len(self.values) + 1
+        )
+        if count > len(self.values):
+            return None
+        covered = f"{number}{_COUNTED}{of_values}{_SEPARATOR}{state}"
+        for key in self.keys:
+            is_same = hmac.compare_digest(of_values.encode(), self._mac_of_values(key, count).encode())
+            if hmac.compare_digest(mac.encode(), _mac(key, covered).encode()) and is_same:
+                return state
+        return None
+
+    def _mac_of_values(self, key: bytes, count: int) -> str:
+        """Return the MAC of the first values."""
+        return _mac(key, msgspec.json.encode(["values", *(self.values or ())[:count]]).decode())
 
     def seal_completion(self, completion: ChatCompletion) -> ChatCompletion:
         """Return a whole answer with sealed state."""
@@ -92,11 +126,19 @@ def _mac(key: bytes, state: str) -> str:
     return urlsafe_b64encode(mac[:_MAC_BYTES]).rstrip(b"=").decode()
 
 
-def seal_of(cell_keys: tuple[bytes, ...], deployment: Deployment) -> ReasoningSeal:
-    """Return the seal of a deployment. `cell_keys`: the valid secrets of this cell, the newer one first."""
+def seal_of(
+    cell_keys: tuple[bytes, ...], deployment: Deployment, values: tuple[str, ...] | None = None
+) -> ReasoningSeal:
+    """Return the seal of a deployment.
+
+    Args:
+        cell_keys: The valid secrets of this cell, the newer one first.
+        deployment: The deployment.
+        values: See `ReasoningSeal`.
+    """
     bound: tuple[Any, ...] = ("reasoning 1", deployment.provider, deployment.site, deployment.origin, deployment.model)
     data = msgspec.json.encode(bound)
-    return ReasoningSeal(tuple(hmac.digest(key, data, "sha256") for key in cell_keys))
+    return ReasoningSeal(tuple(hmac.digest(key, data, "sha256") for key in cell_keys), values)
 
 
 def has_state(request: ChatRequest) -> bool:

@@ -28,8 +28,10 @@ from gateway.features.crisis.policy import with_crisis_text
 from gateway.features.duties.time_of_use import TimeOfUse
 from gateway.features.feature import WatchedChat, Watcher
 from gateway.features.marks.policy import signer_of
+from gateway.features.redaction.policy.finding import TooMuchToSearch
+from gateway.features.redaction.policy.requests import NotRedactable, redact
 from gateway.model.config_version import ConfigVersion, Region
-from gateway.model.decision import Plan, RefusalCode, Refused
+from gateway.model.decision import Plan, RefusalCode, Refused, Step
 from gateway.model.deployment import Deployment
 from gateway.model.hand_off import BarrierRule, HandOff, HandOffCause
 from gateway.model.input_requests import InputRequest, ServedRequest, needs_of_input, texts_of, use_of
@@ -444,7 +446,7 @@ class ChatService:
             context.attempts_before = len(exchange.record.tries) if opened is not None else 0
         if type(chat.messages) is not Texts and has_state(chat):
             turn.returns_state = True
-            context.request_for = lambda step: self._seal_of(config, step.deployment).unseal_request(chat)
+            context.request_for = lambda step: self._unsealed(config, step, chat)
         if tier is not None and tier.rule is not None and HandOffCause.ASKED in tier.rule.when:
             turn.tool = tool_name(chat)
             if turn.tool is not None:
@@ -645,7 +647,8 @@ class ChatService:
         exchange, chat, step, emulated = turn.exchange, turn.chat, answer.step, turn.emulated
         self._note_answer(exchange, answer, chat)
         shown = exchange.record.shown
-        if turn.returns_state and not self._seal_of(exchange.config, step.deployment).unseals_all(chat):
+        values = answer.redacted.values if answer.redacted is not None else None
+        if turn.returns_state and not self._seal_of(exchange.config, step.deployment, values).unseals_all(chat):
             shown.dropped |= {REASONING_STATE}
         shown.dropped |= answer.changed
         if chat.response_format is not None:
@@ -656,7 +659,8 @@ class ChatService:
 
     def _sealed(self, turn: Turn, answer: Answer) -> Answer:
         """Seal the reasoning state of tool calls: of a whole answer now, of a stream while it is written."""
-        seal = self._seal_of(turn.exchange.config, answer.step.deployment)
+        values = answer.redacted.values if answer.redacted is not None else None
+        seal = self._seal_of(turn.exchange.config, answer.step.deployment, values)
         if answer.completion is not None:
             return change(answer, completion=seal.seal_completion(answer.completion))
         turn.seal = seal
@@ -706,9 +710,22 @@ class ChatService:
         key = secret.reveal().encode() if secret is not None else self.decider.consent_key
         return EmbeddingSpace(exchange.assistant, region, key)
 
-    def _seal_of(self, config: ConfigVersion, deployment: Deployment) -> ReasoningSeal:
+    def _unsealed(self, config: ConfigVersion, step: Step, chat: ChatRequest) -> ChatRequest:
+        """Return a chat with the reasoning state that the step may get, for the values that it does not get."""
+        values = None
+        if (rules := step.permit.redaction) is not None:
+            sent = without_parameters(chat, step.dropped) if step.dropped else chat
+            try:
+                values = redact(sent, rules).values
+            except (NotRedactable, TooMuchToSearch):
+                values = ()  # it is not sent there
+        return self._seal_of(config, step.deployment, values).unseal_request(chat)
+
+    def _seal_of(
+        self, config: ConfigVersion, deployment: Deployment, values: tuple[str, ...] | None = None
+    ) -> ReasoningSeal:
         """Return the seal for the reasoning state of a deployment's answers."""
-        return seal_of(self.decider.keys_of(config), deployment)
+        return seal_of(self.decider.keys_of(config), deployment, values)
 
 
 def _barrier_of(exchange: Exchange) -> Barrier | None:

@@ -234,7 +234,9 @@ class Decider:
             if opened is None or chat is None:
                 consenting = Consenting(exchange.consent, exchange.request, needs, keys, now_s)
             else:
-                consenting = Consenting(exchange.consent, chat, needs, keys, now_s, (assistant.name, opened))
+                consenting = Consenting(
+                    exchange.consent, chat, needs, keys, now_s, (assistant.name, opened), assistant.redaction
+                )
             consents = consenting.under(config, location.region)
         before, variant = exchange.record.decided, None
         preference, health = before.preference, self.health.snapshot(config, exchange.asker)
@@ -289,7 +291,9 @@ class Decider:
         names = {deployment.name for deployment in deployments_of(barrier.listed)}
         for opened in every_hand_off(barrier.rule):
             asked = exchange.assistant.name, opened
-            consenting = Consenting(exchange.consent, chat, needs, self.keys_of(config), self.clock(), asked)
+            consenting = Consenting(
+                exchange.consent, chat, needs, self.keys_of(config), self.clock(), asked, barrier.redaction
+            )
             if consenting.under(config, region).confirmed & names:
                 return opened
         return None

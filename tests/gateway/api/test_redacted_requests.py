@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from gateway.features.redaction.policy.requests import NOTICE
+from gateway.policy.reasoning_seal import seal_of
 from tests.gateway.api.simple_requests import CHATS, streamed
 from tests.kit.configs import Config, table_of
 from tests.kit.input_gateway import CONFIG, EMBEDDINGS, MODERATIONS, InputGateway, vectors_of
@@ -296,3 +297,37 @@ def test_two_redactions_give_a_name_one_pattern_and_a_key_names_a_known_one() ->
     assert "the redaction 'one' has another pattern of this name" in rejected(REDACTED.merge({"redactions": two}))
     assert "unknown redaction 'persnal'" in rejected(REDACTED.merge({"regions": {"default": {"redact": "persnal"}}}))
     assert "unknown redaction 'x'" in rejected(REDACTED.merge({"deployments": {"chat": {"redact": "x"}}}))
+
+
+def test_a_consent_covers_the_request_as_it_would_be_sent() -> None:
+    gateway = InputGateway(
+        echo, REDACTED.merge({"deployments": {"chat": {"consent": {"mode": "per_request", "recipient": "Example"}}}})
+    )
+    path, body = asking("chat", PROMPT)
+    consent = gateway.post(path, body).json()["error"]["consent"]
+    assert consent["redacted"] == ["card", "email", "phone"]
+    assert consent["would_send"] == ["messages (with placeholders)"]
+    assert MAIL not in json.dumps(consent)
+    agreed = {"x-gateway-consent": consent["token"]}
+    assert gateway.post(path, body, agreed).status_code == 200
+    # Another address is sent as the same bytes; another text is not.
+    assert gateway.post(*asking("chat", PROMPT.replace(MAIL, "john@example.org")), agreed).status_code == 200
+    assert gateway.post(*asking("chat", f"{PROMPT}!"), agreed).json()["error"]["code"] == "consent_required"
+
+
+def test_state_of_reasoning_returns_only_with_the_values_that_its_placeholders_mean() -> None:
+    deployment = table_of(REDACTED).deployments["chat"]
+    sealed = seal_of((b"k" * 32,), deployment, ("EMAIL:a@x.org", "PHONE:1")).seal("thought of QEMAIL1Z")
+
+    def returned(*values: str) -> str | None:
+        return seal_of((b"k" * 32,), deployment, values).unseal(sealed)
+
+    assert (
+        returned("EMAIL:a@x.org", "PHONE:1") == returned("EMAIL:a@x.org", "PHONE:1", "CARD:2") == "thought of QEMAIL1Z"
+    )
+    assert returned() is returned("EMAIL:a@x.org") is returned("PHONE:1", "EMAIL:a@x.org") is None
+    assert returned("EMAIL:b@x.org", "PHONE:1") is None
+    plain = seal_of((b"k" * 32,), deployment)
+    assert plain.unseal(sealed) is None
+    assert seal_of((b"k" * 32,), deployment, ()).unseal(plain.seal("thought")) is None
+    assert plain.unseal(plain.seal("thought")) == "thought"

@@ -67,6 +67,13 @@ class Redacted(Value, frozen=True):
     dropped: frozenset[str]
     rules: RedactionRules
 
+    @property
+    def values(self) -> tuple[str, ...]:
+        """The values of a chat with their kinds, in the order of their placeholders."""
+        if self.placeholders is None:
+            return ()
+        return tuple(f"{kind}:{value}" for value, kind in self.placeholders.kinds_of_values.items())
+
 
 def redact(request: ServedRequest, rules: RedactionRules) -> Redacted:
     """Return the request with placeholders.
