@@ -8,11 +8,12 @@ cd "$(dirname "$0")/.."
 
 # A Debian package and its commands. One of the commands is enough: the tool may be installed in another way.
 packages='chromium:chromium,chromium-browser,google-chrome curl:curl haproxy:haproxy,/usr/sbin/haproxy nginx:nginx,/usr/sbin/nginx openssl:openssl prometheus:promtool
-  systemd:systemd-analyze'
+  rsyslog:rsyslogd,/usr/sbin/rsyslogd rsyslog-openssl:/usr/lib/*/rsyslog/lmnsd_ossl.so systemd:systemd-analyze'
 
 is_installed() {
     for command in $(printf '%s' "$1" | tr ',' ' '); do
-        if command -v "$command" > /dev/null 2>&1; then return 0; fi
+        # A library is not a command: its file is enough.
+        if command -v "$command" > /dev/null 2>&1 || [ -f "$command" ]; then return 0; fi
     done
     return 1
 }
