@@ -200,10 +200,11 @@ async def command_accounting(state_dir: Path | None, config: ConfigVersion) -> A
 
 def time_of_use(state_dir: Path | None, config: Callable[[], ConfigVersion], usage: UsageWiring | None) -> TimeOfUse:
     """Return what counts the time of users in this process: in Valkey for a cell, else in the state directory."""
-    from gateway.features.duties.time_of_use import LocalTimes, TimeOfUse, UseTimes
+    from gateway.features.duties.time_of_use import LocalTimes, MemoryStore, TimeOfUse, UseTimes
 
     if state_dir is None:
-        return TimeOfUse(None, b"")
+        # A gateway with clients would not start. This is a demo, or one inside another program.
+        return TimeOfUse(LocalTimes(MemoryStore()), secrets.token_bytes(32))
     times: UseTimes
     if usage is not None and usage.stores is not None:
         from gateway.features.duties.shared_times import CellTimes, SharedTimes

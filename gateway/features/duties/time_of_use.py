@@ -18,7 +18,7 @@ import asyncio
 import time
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import msgspec
 
@@ -44,9 +44,6 @@ from gateway.policy.caller import asserted_user
 from gateway.telemetry.log import logger
 from gateway.usage.accounting import end_user_pseudonym
 from gateway.usage.refusals import CallRefused
-
-if TYPE_CHECKING:
-    from gateway.features.duties.state import UseStore
 
 EXTENDED_EACH_S = 60.0
 _UPLOAD_S = 1.0
@@ -74,15 +71,69 @@ class UseTimes(Protocol):
         ...
 
 
+class RecordStore(Protocol):
+    """The records of users of one machine, as `UseStore` keeps them. Methods raise StateError."""
+
+    @property
+    def exists(self) -> bool:
+        """Whether any time was ever kept here."""
+        ...
+
+    def read(self, key: UseKey) -> UseRecord | None:
+        """Return the record of a user, or None."""
+        ...
+
+    def change(self, key: UseKey, before: UseRecord | None, after: UseRecord) -> bool:
+        """Keep a record if the present one is still `before`. Return whether it was."""
+        ...
+
+    def tidy(self, before_ms: int) -> None:
+        """Delete the records whose user's time ended before this instant. Runs in any thread."""
+        ...
+
+    def close(self) -> None:
+        """Close the store."""
+        ...
+
+
+class MemoryStore:
+    """The records of one process without a state directory, such as a demo. They end with it."""
+
+    exists = True
+
+    def __init__(self) -> None:
+        self._records: dict[UseKey, UseRecord] = {}
+
+    def read(self, key: UseKey) -> UseRecord | None:
+        """See `RecordStore`."""
+        return self._records.get(key)
+
+    def change(self, key: UseKey, before: UseRecord | None, after: UseRecord) -> bool:
+        """See `RecordStore`."""
+        if self._records.get(key) != before:
+            return False
+        self._records[key] = after
+        return True
+
+    def tidy(self, before_ms: int) -> None:
+        """See `RecordStore`."""
+        for key, record in list(self._records.items()):
+            if record.seen_ms < before_ms:
+                self._records.pop(key, None)
+
+    def close(self) -> None:
+        """See `RecordStore`."""
+
+
 class LocalTimes:
     """The time of users in a state directory, which all workers of a machine share.
 
     Args:
-        store: The database.
+        store: The records.
         clock: Returns Unix time in seconds.
     """
 
-    def __init__(self, store: UseStore, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, store: RecordStore, clock: Callable[[], float] = time.time) -> None:
         self.clock = clock
         self.store = store
 
