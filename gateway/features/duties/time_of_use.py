@@ -45,7 +45,9 @@ from gateway.telemetry.log import logger
 from gateway.usage.accounting import end_user_pseudonym
 from gateway.usage.refusals import CallRefused
 
-EXTENDED_EACH_S = 60.0
+EXTENDED_EACH_S = 50.0
+"""A killed process loses less than a minute of a chat."""
+
 _UPLOAD_S = 1.0
 _NOTED_KINDS = {"session": DutyKind.USE_SESSION, "day": DutyKind.USE_DAY, "user_unknown": DutyKind.USE_UNKNOWN}
 _NO_STORE = "there is no state directory"
@@ -99,10 +101,13 @@ class RecordStore(Protocol):
 class MemoryStore:
     """The records of one process without a state directory, such as a demo. They end with it."""
 
-    exists = True
-
     def __init__(self) -> None:
         self._records: dict[UseKey, UseRecord] = {}
+
+    @property
+    def exists(self) -> bool:
+        """See `RecordStore`."""
+        return bool(self._records)
 
     def read(self, key: UseKey) -> UseRecord | None:
         """See `RecordStore`."""

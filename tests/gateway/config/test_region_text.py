@@ -12,9 +12,17 @@ import pytest
 
 from gateway.changes.pickling import pack, unpack
 from gateway.config.locales import best_text, canonical, display_name, full, locale_data
-from gateway.config.region_text import helplines, known_labels, known_refusals, offered_choices, units_of
+from gateway.config.region_text import (
+    built_in_sentences,
+    helplines,
+    known_labels,
+    known_messages,
+    known_refusals,
+    offered_choices,
+    units_of,
+)
 from gateway.model.config_version import ConfigVersion
-from gateway.model.refusal_reason import CODES_WITHOUT_A_REGION, REASON_BY_CODE
+from gateway.model.refusal_reason import CODES_WITHOUT_A_REGION, REASON_BY_CODE, RefusalReason
 from gateway.model.region_text import NO_PREFERENCES, SEPARATOR, RegionText
 from gateway.policy.region_text import compose
 from providers.territories import parse_territory
@@ -276,3 +284,7 @@ def test_best_text_for_a_locale(texts: str, tag: str, found: str) -> None:
 
 def test_the_units_of_a_place() -> None:
     assert [units_of(place) for place in ("US", "GB", "CN", "LR")] == ["us", "uk", "metric", "us"]
+
+
+def test_sentence_for_a_pause_is_in_every_language_of_the_sentences() -> None:
+    assert {*built_in_sentences("pauses").texts} == {*known_messages()[RefusalReason.AGE]}
