@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.gateway.service.test_crisis import SAD, US, CrisisWorld, served
+from tests.kit.crisis_gateway import SAD, US, CrisisWorld, served
 
 anthropic = pytest.importorskip("anthropic", reason="make install-sdks installs the official clients")
 openai = pytest.importorskip("openai", reason="make install-sdks installs the official clients")

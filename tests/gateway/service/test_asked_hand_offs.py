@@ -10,9 +10,9 @@ import httpx
 import pytest
 
 from gateway.execution.hand_off_tool import _MOST_HELD
-from tests.gateway.service.judged_chats import DIALECTS, ask
 from tests.kit.barriers import GRANTED, KEY, NEVER, STANDING, Providers, barrier, consent_of, served_by, whole
 from tests.kit.input_gateway import InputGateway
+from tests.kit.judged_chats import DIALECTS, ask
 
 ASKED = barrier("asked")
 NAME = "gateway_hand_off"

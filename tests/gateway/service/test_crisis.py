@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,39 +15,14 @@ from gateway.execution.judging import VERDICT_S
 from gateway.model.record import DutyKind, Record
 from gateway.state.receipts import receipt_of
 from gateway.telemetry.request_log import JsonLines
-from tests.gateway.service.judged_chats import CONFIG, DIALECTS, World, ask, events_of
-from tests.gateway.service.test_time_of_use import TimedGateway, headers
+from tests.gateway.service.timed_gateway import TimedGateway, headers
+from tests.kit.crisis_gateway import CRISIS, SAD, US, CrisisWorld, served
 from tests.kit.input_gateway import InputGateway
+from tests.kit.judged_chats import CONFIG, DIALECTS, World, ask, events_of
 
-US = "What you are going through sounds very hard, and your life matters. Please talk to somebody now, for example by calling 988."
 DE = "Was Sie gerade erleben, klingt sehr schwer, und Ihr Leben ist wichtig. Bitte sprechen Sie jetzt mit jemandem, zum Beispiel unter der Nummer 988."
-SAD = "I want to die."
-CRISIS = {"judges": ["judge"], "categories": ["self-harm"], "then": "stop", "on_failure": "open"}
 DATA = {"categories": ["self-harm"], "helplines": {"crisis": "988"}}
 STREAMS = pytest.mark.parametrize("stream", [False, True], ids=["json", "stream"])
-
-
-@dataclass
-class CrisisWorld(World):
-    """A model and webhooks that find `self-harm/intent` in texts with `die`, and violence in those with `hit`.
-
-    `asked_judges` has the host of each judge that got a text.
-    """
-
-    answers: Sequence[str] = ("A model's answer.",)
-    asked_judges: list[str] = field(default_factory=list)
-
-    def _verdict(self, request: httpx.Request, body: Any) -> httpx.Response:
-        self.asked_judges.append(request.url.host)
-        self.judged += body["input"]
-        found = [{"self-harm/intent": "die" in text, "violence": "hit" in text} for text in body["input"]]
-        results = [{"flagged": any(one.values()), "categories": one} for one in found]
-        return self.judge(request.url.host) or httpx.Response(200, json={"results": results})
-
-
-def served(world: World, *patches: Mapping[str, Any], **crisis: Any) -> InputGateway:
-    region = {"territories": ["US", "CA"], "moderation": None, "crisis": {**CRISIS, **crisis}}
-    return InputGateway(world, CONFIG.merge({"regions": {"default": region}}, *patches))
 
 
 def content_of(dialect: str, response: httpx.Response, *, stream: bool) -> str:
@@ -425,7 +399,7 @@ def test_stop_counts_in_the_time_of_the_user_unless_a_limit_would_refuse(tmp_pat
     gateway.wait(5)
     refused = gateway.chat("Hello.")
     assert refused.status_code == 403
-    assert refused.json()["error"]["age"]["allowed_at"] == "2027-07-01T20:10:00.000Z", "the last stop left no trace"
+    assert refused.json()["error"]["age"]["allowed_at"] == "2027-07-01T20:10:00Z", "the last stop left no trace"
     gateway.gateway.flush()
     assert [record.duties for record in records][3:5] == [{DutyKind.CRISIS}, {DutyKind.USE_SESSION}]
     assert json.loads(JsonLines().of([(records[3], 0.0)])[0]).get("use_limit") is None

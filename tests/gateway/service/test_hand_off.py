@@ -19,7 +19,6 @@ from gateway.telemetry.exposition import render
 from gateway.telemetry.request_log import JsonLines
 from gateway.usage.refusals import CallRefused
 from tests.gateway.admin_calls import LOADED
-from tests.gateway.service.judged_chats import DIALECTS, ask
 from tests.kit.barriers import (
     FREE,
     GRANTED,
@@ -36,6 +35,7 @@ from tests.kit.barriers import (
     whole,
 )
 from tests.kit.input_gateway import InputGateway
+from tests.kit.judged_chats import DIALECTS, ask
 
 STREAMS = pytest.mark.parametrize("stream", [False, True], ids=["json", "stream"])
 

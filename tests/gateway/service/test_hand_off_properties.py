@@ -9,9 +9,9 @@ import httpx
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.gateway.service.judged_chats import ask
 from tests.kit.barriers import GRANTED, KEY, NEVER, PICTURE, TOO_LONG, Providers, barrier, failing, served_by
 from tests.kit.example_counts import examples
+from tests.kit.judged_chats import ask
 
 SECRET = "the secret of the user"
 ANSWERS: dict[str, httpx.Response | None] = {

@@ -20,9 +20,9 @@ from gateway.service.explain import PlainRequest, explain, explain_text, reports
 from gateway.state.receipts import receipt_of
 from gateway.telemetry.exposition import render
 from gateway.telemetry.request_log import JsonLines
-from tests.gateway.service.judged_chats import DIALECTS, World, ask
 from tests.kit.configs import Config, key_hash
 from tests.kit.input_gateway import EMBEDDINGS, MODERATIONS, InputGateway, vectors_of
+from tests.kit.judged_chats import DIALECTS, World, ask
 
 SECRET = "of-the-issuer-and-long-enough-for-hs256"
 TOOLS: dict[str, Any] = {

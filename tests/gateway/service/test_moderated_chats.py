@@ -15,7 +15,10 @@ from gateway.assembly.receipts import ReceiptSettings
 from gateway.model.record import Record
 from gateway.state.receipts import receipt_of
 from gateway.telemetry.request_log import JsonLines
-from tests.gateway.service.judged_chats import (
+from tests.kit.configs import table_of
+from tests.kit.httpx_transport import HttpxTransport
+from tests.kit.input_gateway import InputGateway
+from tests.kit.judged_chats import (
     BEGINNING,
     CONFIG,
     DIALECTS,
@@ -32,9 +35,6 @@ from tests.gateway.service.judged_chats import (
     judged_by,
     text_of,
 )
-from tests.kit.configs import table_of
-from tests.kit.httpx_transport import HttpxTransport
-from tests.kit.input_gateway import InputGateway
 from tests.kit.waiting import eventually
 
 

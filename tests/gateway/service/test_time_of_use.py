@@ -5,18 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 import sqlite3
-import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import closing
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import httpx
-import jwt
 import pytest
 
-from gateway.app import Gateway
 from gateway.features.duties.model import UseKey, UseRecord
 from gateway.features.duties.state import UseStore, remove_use_records, use_records_of
 from gateway.features.duties.time_of_use import LocalTimes
@@ -24,66 +20,11 @@ from gateway.model.record import DutyKind, Record
 from gateway.operator_errors import StateError
 from gateway.state.receipts import receipt_of
 from gateway.telemetry.request_log import JsonLines
-from tests.gateway.service.judged_chats import DIALECTS, World, ask, events_of, text_of
-from tests.kit.configs import Config, key_hash, table_of
-from tests.kit.httpx_transport import HttpxTransport
-from tests.kit.input_gateway import InputGateway
+from tests.gateway.service.timed_gateway import CONFIG, NOON, SECRET, TimedGateway, headers
+from tests.kit.configs import table_of
+from tests.kit.judged_chats import DIALECTS, World, ask, events_of, text_of
 
-SECRET = "of-the-issuer-and-long-enough-for-hs256"
 MINUTE_MS = 60_000
-NOON = datetime(2027, 7, 1, 19, 0, tzinfo=UTC).timestamp()  # 12:00 in Los Angeles
-CONFIG = Config.parse(
-    """
-version: 1
-assistants: {assistant: {routes: {us-ca: [model]}}}
-regions:
-  us-ca:
-    territories: [US-CA]
-    boundary: ["*"]
-    use: {gap: 30m, timezone: America/Los_Angeles}
-    labels: [{name: house, text: {en: "I am an AI."}, show: first_turn, repeat: 3h, repeat_text: {en: "Still an AI."}}]
-    age_bands:
-      child: {use: {session: 1h, day: 2h}, repeat: 1h}
-      sessions: {use: {session: 1h}}
-      days: {use: {day: 2h}}
-      adult: {}
-    age_missing: adult
-deployments:
-  model: {provider: openai-compatible, model: c, endpoint: "https://chat.example/v1", stores: any, processes: any,
-          capabilities: [tools, json_object, n]}
-location:
-  unknown: us-ca
-  signals: [claim, api_key, assertion]
-  claim: {issuer: "https://i.example", audience: g, algorithms: [HS256], secret: "${CLAIM_SECRET}", age_band: age}
-"""
-).merge({"clients": {name: {"keys": [key_hash(name)], "may_assert": ["user"]} for name in ("gk-1", "gk-2")}})
-
-
-class TimedGateway(InputGateway):
-    """A gateway whose clock is moved by the test. `world` answers its chats."""
-
-    def __init__(self, directory: Path, world: World, *patches: str | Mapping[str, Any]) -> None:
-        self.requests = []
-        self._provider = world
-        self._transport = HttpxTransport(httpx.MockTransport(self._answer))
-        config = table_of(CONFIG.merge(*patches), {"CLAIM_SECRET": SECRET})
-        self.gateway = Gateway(config, self._transport, state_dir=directory)
-        self.now_s = NOON
-        times = self.gateway._time_of_use.times
-        assert isinstance(times, LocalTimes)
-        times.clock = lambda: self.now_s
-
-    def wait(self, minutes: float) -> None:
-        self.now_s += 60 * minutes
-
-
-def headers(band: str | None = None, sub: object = "anna", key: str = "gk-1", **more: str) -> dict[str, str]:
-    """Return the headers of a user whose claim names this band and this subject."""
-    sent = {"authorization": f"Bearer {key}", **{name.replace("_", "-"): value for name, value in more.items()}}
-    claim = {"iss": "https://i.example", "aud": "g", "exp": time.time() + 600}
-    claim |= {"age": band} if band is not None else {}
-    claim |= {"sub": sub} if sub is not None else {}
-    return {**sent, "x-gateway-claim": jwt.encode(claim, SECRET, "HS256")}
 
 
 def age_of(dialect: str, response: httpx.Response) -> Any:

@@ -1,0 +1,74 @@
+"""A gateway that counts the time of users, with a clock that the test moves, and the claims of its users."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import httpx
+import jwt
+
+from gateway.app import Gateway
+from gateway.features.duties.time_of_use import LocalTimes
+from tests.kit.configs import Config, key_hash, table_of
+from tests.kit.httpx_transport import HttpxTransport
+from tests.kit.input_gateway import InputGateway
+from tests.kit.judged_chats import World
+
+SECRET = "of-the-issuer-and-long-enough-for-hs256"
+NOON = datetime(2027, 7, 1, 19, 0, tzinfo=UTC).timestamp()  # 12:00 in Los Angeles
+CONFIG = Config.parse(
+    """
+version: 1
+assistants: {assistant: {routes: {us-ca: [model]}}}
+regions:
+  us-ca:
+    territories: [US-CA]
+    boundary: ["*"]
+    use: {gap: 30m, timezone: America/Los_Angeles}
+    labels: [{name: house, text: {en: "I am an AI."}, show: first_turn, repeat: 3h, repeat_text: {en: "Still an AI."}}]
+    age_bands:
+      child: {use: {session: 1h, day: 2h}, repeat: 1h}
+      sessions: {use: {session: 1h}}
+      days: {use: {day: 2h}}
+      adult: {}
+    age_missing: adult
+deployments:
+  model: {provider: openai-compatible, model: c, endpoint: "https://chat.example/v1", stores: any, processes: any,
+          capabilities: [tools, json_object, n]}
+location:
+  unknown: us-ca
+  signals: [claim, api_key, assertion]
+  claim: {issuer: "https://i.example", audience: g, algorithms: [HS256], secret: "${CLAIM_SECRET}", age_band: age}
+"""
+).merge({"clients": {name: {"keys": [key_hash(name)], "may_assert": ["user"]} for name in ("gk-1", "gk-2")}})
+
+
+class TimedGateway(InputGateway):
+    """A gateway whose clock is moved by the test. `world` answers its chats."""
+
+    def __init__(self, directory: Path, world: World, *patches: str | Mapping[str, Any]) -> None:
+        self.requests = []
+        self._provider = world
+        self._transport = HttpxTransport(httpx.MockTransport(self._answer))
+        config = table_of(CONFIG.merge(*patches), {"CLAIM_SECRET": SECRET})
+        self.gateway = Gateway(config, self._transport, state_dir=directory)
+        self.now_s = NOON
+        times = self.gateway._time_of_use.times
+        assert isinstance(times, LocalTimes)
+        times.clock = lambda: self.now_s
+
+    def wait(self, minutes: float) -> None:
+        self.now_s += 60 * minutes
+
+
+def headers(band: str | None = None, sub: object = "anna", key: str = "gk-1", **more: str) -> dict[str, str]:
+    """Return the headers of a user whose claim names this band and this subject."""
+    sent = {"authorization": f"Bearer {key}", **{name.replace("_", "-"): value for name, value in more.items()}}
+    claim = {"iss": "https://i.example", "aud": "g", "exp": time.time() + 600}
+    claim |= {"age": band} if band is not None else {}
+    claim |= {"sub": sub} if sub is not None else {}
+    return {**sent, "x-gateway-claim": jwt.encode(claim, SECRET, "HS256")}
