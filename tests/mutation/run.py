@@ -75,6 +75,8 @@ def _providers(*names: str) -> list[str]:
 MODULES: dict[str, list[str]] = {
     "gateway/policy/canary_schedule.py": [*_policy("fisher_exact"), *_policy("schedule")],
     "gateway/policy/consent.py": [*_policy("consent"), *_service("hand_off")],
+    "gateway/features/crisis/policy.py": _service("crisis"),
+    "gateway/features/crisis/config.py": [*_features("crisis"), _BROKEN],
     "gateway/features/minors/policy.py": [*_features("minors"), *_service("minors")],
     "gateway/features/minors/model.py": [*_features("minors"), *_service("minors")],
     "gateway/features/minors/config.py": [*_features("minors"), _BROKEN, *_service("minors")],

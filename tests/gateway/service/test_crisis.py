@@ -11,14 +11,18 @@ from typing import Any
 import httpx
 import pytest
 
+from gateway.assembly.application import Gateway
 from gateway.execution.judging import VERDICT_S
 from gateway.model.record import DutyKind, Record
 from gateway.state.receipts import receipt_of
 from gateway.telemetry.request_log import JsonLines
 from tests.gateway.service.timed_gateway import TimedGateway, headers
+from tests.kit.configs import key_hash, table_of
 from tests.kit.crisis_gateway import CRISIS, SAD, US, CrisisWorld, served
+from tests.kit.httpx_transport import HttpxTransport
 from tests.kit.input_gateway import InputGateway
 from tests.kit.judged_chats import CONFIG, DIALECTS, World, ask, events_of
+from tests.kit.usage_rows import kept_rows
 
 DE = "Was Sie gerade erleben, klingt sehr schwer, und Ihr Leben ist wichtig. Bitte sprechen Sie jetzt mit jemandem, zum Beispiel unter der Nummer 988."
 DATA = {"categories": ["self-harm"], "helplines": {"crisis": "988"}}
@@ -428,3 +432,30 @@ def test_stop_of_a_chat_that_no_deployment_may_answer_leaves_no_trace(tmp_path: 
 def test_explain_names_the_judges(tmp_path: Path) -> None:
     explained = served(CrisisWorld()).get("/v1/explain?model=assistant&territory=US")
     assert explained.json()["crisis"] == {"judges": ["judge"], "then": "stop"}
+
+
+class Spending(InputGateway):
+    """A gateway of one client whose budget pays for these tokens."""
+
+    def __init__(self, directory: Path, tokens: int) -> None:
+        client = {"keys": [key_hash("gk-1")], "budgets": [{"tokens": tokens, "per": "total"}]}
+        region = {"territories": ["US"], "moderation": None, "crisis": CRISIS}
+        self.requests, self._provider = [], CrisisWorld()
+        self._transport = HttpxTransport(httpx.MockTransport(self._answer))
+        table = table_of(CONFIG.merge({"regions": {"default": region}, "clients": {"app": client}}))
+        self.gateway = Gateway(table, self._transport, state_dir=directory)
+        self.directory = directory
+
+    def chat(self) -> httpx.Response:
+        return ask(self, "chat", SAD, headers={"authorization": "Bearer gk-1"})
+
+
+def test_budget_refuses_a_verdict_and_a_stop_has_its_row_only(tmp_path: Path) -> None:
+    poor = Spending(tmp_path / "poor", 1)
+    response = poor.chat()
+    assert (response.status_code, response.json()["error"]["reason"], poor.requests) == (429, "budget", [])
+    assert "x-gateway-crisis" not in response.headers
+    rich = Spending(tmp_path / "rich", 100_000)
+    assert rich.chat().headers["x-gateway-crisis"] == "stop"
+    rows = kept_rows(rich.directory)
+    assert [(row.deployment, row.assistant) for row in rows] == [("judge", "assistant")]
