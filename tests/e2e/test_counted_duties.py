@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,12 @@ import httpx
 import pytest
 
 from gateway.usage.installation import duty_sums
+from gateway.usage.postgres import upgrade
 from tests.kit.chat_http import CHAT, body
 from tests.kit.metered_gateway import client_of, of_client, serving
+from tests.kit.postgres_server import running_postgres
+from tests.kit.store_cell import Cell, cell, instance
+from tests.kit.waiting import eventually
 
 pytestmark = pytest.mark.slow("starts gateways")
 NOTICE = {"name": "house", "text": {"en": "I am an AI."}, "show": "first_turn", "repeat": "3h"}
@@ -60,6 +65,32 @@ def test_counts_are_exact_when_the_gateway_is_killed(tmp_path: Path, workers: in
         assert 'gateway_duties_total{kind="notice",region="default"} 1.0' in metrics
         assert gateway.stop() == 0
     assert counted(tmp_path) == {"notice": 7, "use_unknown": 3}
+
+
+def test_two_instances_of_a_cell_count_into_one_report(tmp_path: Path) -> None:
+    """One is killed, and its next start adds what it had counted. The Valkey is emptied meanwhile."""
+    patches: tuple[Any, ...] = ({"regions": {"default": REGION}}, of_client(may_assert=["user"]))
+
+    def reported(both: Cell) -> dict[str, int]:
+        words = ("duties", "report", "--from", "2000-01", "--to", "2999-12", "--by", "year", "--json")
+        return {row["kind"]: row["count"] for row in json.loads(both.run(*words))["rows"]}
+
+    with running_postgres() as postgres:
+        upgrade(postgres.address())
+        with cell(tmp_path, postgres, *patches) as both:
+            for number in (0, 1):
+                with client_of(both.instances[number]) as client:
+                    assert client.post(CHAT, json=body(), headers={"x-gateway-user": "anna"}).status_code == 200
+                    assert client.post(CHAT, json=body()).status_code == 403
+            # The same user at both: one notice for each new conversation.
+            eventually(lambda: reported(both) == {"notice": 2, "use_unknown": 2})
+            with client_of(both.instances[1]) as client:
+                assert client.post(CHAT, json=body()).status_code == 403
+                both.instances[1].process.kill()
+                both.instances[1].process.wait(60)
+            both.valkey.command("FLUSHALL")
+            with instance(both.path, 1, 1):
+                eventually(lambda: reported(both) == {"notice": 2, "use_unknown": 3})
 
 
 def _going_on() -> list[dict[str, str]]:
