@@ -78,6 +78,10 @@ class _Parser(argparse.ArgumentParser):
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[argparse.Namespace, list[str]]:  # type: ignore[override]  # an overload for each type of namespace
         """Parse, and report an unknown argument with the usage of its command, not with that of `gateway`."""
         parsed, unknown = super().parse_known_args(args, namespace)
+        # argparse gives an optional argument up at the first option, as in `redact NAME --config F FILE`.
+        late = [it for it in self._get_positional_actions() if it.nargs == "?" and getattr(parsed, it.dest) is None]
+        if late and len(unknown) == 1 and not unknown[0].startswith("-"):
+            setattr(parsed, late[0].dest, self._get_value(late[0], unknown.pop()))
         if unknown:
             self.error(f"unknown argument: {' '.join(unknown)}")
         return parsed, unknown

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import json
 import random
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
+from gateway.changes.plan import plan_of
+from gateway.cli import main
+from gateway.config.check_report import render_matrix
+from gateway.config.loading import parse_document
 from gateway.features.redaction.policy.requests import NOTICE
 from gateway.policy.reasoning_seal import seal_of
 from tests.gateway.api.simple_requests import CHATS, streamed
@@ -331,3 +336,42 @@ def test_state_of_reasoning_returns_only_with_the_values_that_its_placeholders_m
     assert plain.unseal(sealed) is None
     assert seal_of((b"k" * 32,), deployment, ()).unseal(plain.seal("thought")) is None
     assert plain.unseal(plain.seal("thought")) == "thought"
+
+
+def test_check_shows_below_each_step_what_it_does_not_get_and_plan_what_goes() -> None:
+    clear = REDACTED.merge({"deployments": {"house": {"redact": False}}})
+    report = render_matrix(table_of(clear))
+    assert "       redacts: email, phone, iban, card, id, secret\n" in report
+    assert "    embeddings: house:" in report
+    assert "\n       not redacted\n" in report
+    marked = [
+        clear,  # `redact: false`
+        REDACTED.merge({"regions": {"default": {"redact": None}}}),
+        REDACTED.merge({"redactions": {"personal": {"kinds": ["email"]}}}),
+        REDACTED.merge({"redactions": {"personal": {"countries": ["DE", "CN"]}}}),
+        REDACTED.merge({"redactions": {"personal": {"media": "pass"}}}),
+    ]
+    before = table_of(REDACTED)
+    for config in marked:
+        changed = plan_of(before, table_of(config))
+        assert [it for item in (*changed.regions, *changed.deployments) for it in item.changes if it.widens]
+        back = plan_of(table_of(config), before)
+        assert not [it for item in (*back.regions, *back.deployments) for it in item.changes if it.widens]
+
+
+def test_gateway_redact_prints_the_text_of_a_recipient(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    terms = tmp_path / "terms.txt"
+    terms.write_text("Muster Werke GmbH\n\nNordwind AG\n", "utf-8")
+    config = REDACTED.merge({"redactions": {"personal": {"terms": [f"${{file:{terms}}}"]}}})
+    file, text = config.write(tmp_path), tmp_path / "text.txt"
+    text.write_text(f"MUSTER  Werke GmbH, {MAIL}", "utf-8")
+    assert main(["redact", "personal", "--config", str(file), str(text)]) == 0
+    assert capsys.readouterr().out == "QTERM1Z, QEMAIL1Z"
+    before = parse_document(file.read_bytes(), str(file), {}).version
+    terms.write_text("Nordwind AG\n", "utf-8")
+    assert parse_document(file.read_bytes(), str(file), {}).version != before
+    assert main(["redact", "personl", "--config", str(file), str(text)]) == 2
+    assert "did you mean 'personal'?" in capsys.readouterr().err
+    terms.unlink()
+    assert main(["redact", "personal", "--config", str(file), str(text)]) == 2
+    assert "terms.txt can't be read" in capsys.readouterr().err
