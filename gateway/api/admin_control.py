@@ -172,6 +172,7 @@ def readiness(status: Status) -> dict[str, object]:
         "revocations_delayed": config.keys_stale,
         "stores": _stores(status),
         "traffic": traffic_report(status),
+        "sign_ins": {it.name: it.document() for it in status.sign_ins},
         "rollback_pinned": status.pinned or None,
         "answers": answers_report(status) if status.pinned else None,
         "last_failed_reload": reload_report(status.failed) if status.failed is not None else None,

@@ -115,6 +115,7 @@ def _document(
         "regions": regions,
         "traffic": traffic,
         "stores": _stores(status),
+        "sign_ins": {it.name: it.document() for it in status.sign_ins},
         "instances": instances,
         "state_directory": None,
         "approvals": [
@@ -224,6 +225,7 @@ def _problems(status: Status, regions: list[dict[str, object]]) -> Iterator[str]
     if status.failed is not None:
         yield "the configuration file has errors, and the version before stays active: gateway check lists them"
     yield from _problems_of_stores(status)
+    yield from _problems_of_sign_ins(status)
     if status.config.keys_stale:
         yield "the database of keys cannot be read, so changes of keys are delayed"
     for name, unavailable in sorted(unavailable_everywhere(status.workers).items()):
@@ -288,6 +290,15 @@ def _warnings(status: Status) -> Iterator[str]:
 
 def _has_schedules(config: ConfigVersion) -> bool:
     return any(assistant.schedules for assistant in config.assistants.values())
+
+
+def _problems_of_sign_ins(status: Status) -> Iterator[str]:
+    for each in status.sign_ins:
+        if each.state != "ok":
+            lack = "no token" if each.state == "none" else "no token for later"
+            reason = each.error or "its first exchange has not ended yet"
+            names = ", ".join(each.deployments)
+            yield f"the sign-in {each.name} has {lack}, for {names}: {reason}; gateway doctor --network tries it"
 
 
 def _problems_of_stores(status: Status) -> Iterator[str]:

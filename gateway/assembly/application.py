@@ -34,12 +34,14 @@ from gateway.execution.health import Health
 from gateway.execution.json_schemas import prepare as prepare_schemas
 from gateway.execution.run import PlanExecutor
 from gateway.execution.service_client import ServiceClient, ServiceFailed
+from gateway.execution.token_refresher import TokenRefresher
 from gateway.execution.transport import PoolTransport, SimulatorsOnly, Transport
 from gateway.features.feature import Process
 from gateway.features.running import watchers_of
 from gateway.model.config_version import ConfigVersion, Cors, Exporter
 from gateway.model.decision import Unavailable
 from gateway.model.record import Record
+from gateway.model.sign_in import SignInStatus
 from gateway.service.chat_service import ChatService
 from gateway.service.location import LocationService
 from gateway.state.generated_key import CACHE_KEY, generated_key
@@ -165,6 +167,8 @@ class Gateway:
 
     Attributes:
         config: The active config version.
+        sign_in_tokens: The tokens of sign-ins.
+        makes_exchanges: Whether this process gets these tokens itself, from its start on. If not, it is handed them.
         state_dir: The state directory, or None.
         is_draining: Whether the process is about to end. Then the readiness probe fails.
         events: The events of this process for operators.
@@ -199,6 +203,10 @@ class Gateway:
         self._telemetry = Telemetry(current, transport, take, key_uses)
         self._health = Health(on_breaker_change=self._on_breaker_change)
         self._locations = LocationService(ServiceClient(transport), _warn_of_location)
+        tokens = self.sign_in_tokens = self._health.tokens
+        self.makes_exchanges = True
+        self._refresher = TokenRefresher(ServiceClient(transport), tokens.take)
+        tokens.refused = self._refresher.force
         quota_store = quota_store or QuotaStore()
         limiters = ConcurrencyLimiters(*quota_store.share)
         self._executor = PlanExecutor(transport, self._health, limiters)
@@ -249,6 +257,8 @@ class Gateway:
         self.metrics.live_rows["gateway_breaker_state"] = self._health.breaker_states
         self.metrics.live_rows["gateway_breaker_callers"] = self._health.closed_callers
         self.metrics.live_rows["gateway_breaker_refusals_total"] = lambda: self._health.refusals
+        self.metrics.live_rows["gateway_sign_in_seconds_left"] = self._refresher.seconds_left
+        self.metrics.live_rows["gateway_sign_in_exchanges_total"] = lambda: self._refresher.exchanges
         for name, read in _OF_LIMITERS.items():
             self.metrics.live_rows[name] = partial(limiters.rows, read)
         if self._usage is not None:
@@ -266,6 +276,9 @@ class Gateway:
         self.config = config
         self._telemetry.recent.settle()
         self._executor.prune(config)
+        self.sign_in_tokens.keep(config.sign_ins)
+        if self.makes_exchanges:
+            self._refresher.apply(config)
         self._locations.prepare(config.location.rules)
         self._prepare_schemas()
 
@@ -313,6 +326,14 @@ class Gateway:
         """
         self._telemetry.flush()
         return self._telemetry.recent.documents()
+
+    def sign_ins(self) -> tuple[SignInStatus, ...]:
+        """Return the state of the sign-ins.
+
+        Returns:
+            The state of each sign-in that is used. Nothing if another process makes the exchanges.
+        """
+        return self._refresher.statuses()
 
     def store_problems(self) -> Mapping[str, str]:
         """Return why stores cannot be used now.
@@ -415,6 +436,9 @@ class Gateway:
                 if self._usage is not None:
                     await self._usage.start()
                 self._time_of_use.start()
+                if self.makes_exchanges:
+                    self._refresher.apply(self.config)
+                    await self._refresher.first()
                 await send({"type": "lifespan.startup.complete"})
             elif message["type"] == "lifespan.shutdown":
                 for watcher in self._watchers:
@@ -424,6 +448,7 @@ class Gateway:
                 if self._receipts is not None:
                     await self._receipts.aclose()
                 await self._locations.aclose()
+                await self._refresher.aclose()
                 await self._transport.aclose()
                 if self._usage is not None:
                     await self._usage.aclose()

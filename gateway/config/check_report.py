@@ -20,6 +20,7 @@ from gateway.model.config_version import ConfigVersion, Exporter, Region
 from gateway.model.deployment import Deployment
 from gateway.model.route import Route, WeightedSet, deployments_of
 from gateway.model.schedule import Schedule
+from gateway.model.sign_in import SignIn
 from gateway.operator_errors import CommandError, RejectedConfig
 from gateway.policy.fence import rules_of_step
 from gateway.policy.location import SIGNALS, can_locate
@@ -134,6 +135,10 @@ def render_matrix(
         if name == assistant.name:
             gaps = _gaps(assistant, config, now_s, None if every_territory else _LISTED_GAPS)
             lines += ["", *_assistant(assistant, config, days, gaps)]
+    if config.sign_ins:
+        lines += ["", "sign-ins"]
+    for start, text in map(_sign_in, config.sign_ins.values()):
+        lines += _wrapped(start, text)
     if config.exporters:
         lines += ["", "exporters"]
     for exporter in config.exporters:
@@ -143,6 +148,14 @@ def render_matrix(
     lines += _price_changes(config, now_s)
     lines += _facts(config, now_s)
     return "\n".join(lines)
+
+
+def _sign_in(sign_in: SignIn) -> tuple[str, str]:
+    """Return the line of a sign-in: its kind, its hosts and where they are, and the variables that it reads."""
+    hosts = [f"{it.host} ({it.places}{', accepted' if it.is_accepted else ''})" for it in sign_in.places]
+    variables = f"; values of {', '.join(sign_in.read_from)}" if sign_in.read_from else ""
+    at = ", ".join(hosts) or "the metadata server"
+    return f"  {sign_in.name}: ", f"{sign_in.kind} at {at}{variables}"
 
 
 def what_deployments_can(config: ConfigVersion) -> dict[str, dict[str, bool]]:

@@ -12,9 +12,10 @@ from gateway.config.secrets_file import LEAST_CHARACTERS, SecretsFile
 from gateway.config.sensitive_keys import secret_names
 from gateway.config.validation import Draft, Findings
 from gateway.model.config_version import Secrets
+from gateway.model.sign_in import SignIn
 from providers.adapter import Adapter, TakesHeaders
 from providers.auth import AuthScheme, NoAuth, Secret, TencentSignature, secret_problem
-from providers.value import Value
+from providers.value import Value, replace
 
 _PLACEHOLDER = "unresolved"
 
@@ -94,6 +95,14 @@ class Credentials(Value, frozen=True):
     are_needed: bool
 
 
+def with_sign_in(credentials: Credentials, sign_in: SignIn) -> Credentials:
+    """Return the credentials of a deployment that signs in. Without a value of the sign-in, they are missing."""
+    if sign_in.missing:
+        return Credentials((), credentials.headers, (*credentials.missing, *sign_in.missing), are_needed=True)
+    keys = credentials.keys if sign_in.header == "proxy-authorization" else (sign_in.key,)
+    return replace(credentials, keys=keys)
+
+
 class CredentialReader(Value, frozen=True):
     """Reads the keys and headers of one deployment. `references` are the resolved references by their text."""
 
@@ -159,7 +168,7 @@ class CredentialReader(Value, frozen=True):
             return (simulated_key(self.adapter.auth),), ()
         variable = (self.endpoint.facts.api_key_env if self.endpoint.facts is not None else "") or "API_KEY"
         if self.section.api_key is None:
-            if isinstance(self.adapter.auth, NoAuth):
+            if isinstance(self.adapter.auth, NoAuth) or self.section.sign_in is not None:
                 return (), ()
             hint = f"write api_key: ${{{variable}}}"
             self.findings.warn((*self.path, "api_key"), "is missing: the deployment is skipped", hint)

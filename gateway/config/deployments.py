@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from functools import cache
 from typing import Any, TypeAlias, TypeVar
 
 from gateway.config.approvals import compile_approvals, compile_consent
-from gateway.config.credentials import CredentialReader
+from gateway.config.credentials import CredentialReader, with_sign_in
 from gateway.config.endpoints import SIMULATOR, Endpoint, Endpoints
 from gateway.config.field_types import names_in
 from gateway.config.links import Links
@@ -24,11 +24,13 @@ from gateway.config.operator_catalogue import (
 )
 from gateway.config.problems import KeyPath, choice_hint, nearest, nearest_names, quoted
 from gateway.config.schema.routing import ConcurrencySection, DeploymentSection
+from gateway.config.sign_ins import sign_in_of
 from gateway.config.territories import listed, read_territories
 from gateway.config.validation import Draft, Findings
 from gateway.model.approval import Days
 from gateway.model.config_version import Secrets
 from gateway.model.deployment import CacheKey, Concurrency, Deployment, retirement_notices_of
+from gateway.model.sign_in import SignIn
 from providers.adapter import (
     STREAM_OPTIONS,
     Adapter,
@@ -159,6 +161,7 @@ class DeploymentCompiler:
     days: Days
     secrets: Secrets
     catalogue: OwnCatalogue
+    sign_ins: Mapping[str, SignIn]
     _vendors: dict[str, Vendor] = field(default_factory=dict)
     _shared: _Interned = field(default_factory=_Interned)
     _without_chats: frozenset[str] = field(init=False)
@@ -193,8 +196,11 @@ class DeploymentCompiler:
         known_price = vendor.price(section.model, endpoint.facts.name if endpoint.facts is not None else "")
         if known_price is not None and own.price is None:
             warn_of_fees(self.findings, (*path, "model"), (tool for tool, _ in known_price.tool_calls))
+        sign_in = sign_in_of(self.draft, self.findings, path, section, adapter, endpoint, self.sign_ins)
         credentials = CredentialReader(self.findings, path, section, adapter, endpoint, self.links.references).read()
         _check_caches(self.findings, path, section, parts.capabilities)
+        if sign_in is not None:
+            credentials = with_sign_in(credentials, sign_in)
         site = endpoint.facts
         allowed = site.allows if site is not None else frozenset[str]()
         way = self.links.way(path, section, endpoint)
@@ -221,6 +227,7 @@ class DeploymentCompiler:
             unmet=self._unmet(path, section, endpoint),
             allowed_moves=self._shared(allowed),
             credentials=credentials.keys if not way.missing else (),
+            sign_in=sign_in,
             headers=credentials.headers,
             needs_credential=credentials.are_needed or bool(way.missing),
             missing_credentials=(*credentials.missing, *way.missing),

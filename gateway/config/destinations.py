@@ -7,6 +7,7 @@ from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from urllib.parse import urlsplit
 
 from gateway.config.service_permits import is_this_machine
+from gateway.config.sign_ins import OTHER_METADATA, sign_ins_used
 from gateway.model.config_version import ConfigVersion
 from gateway.model.deployment import Deployment
 from gateway.model.permit import ServicePermit
@@ -83,6 +84,9 @@ def service_permits(config: ConfigVersion) -> Iterator[tuple[str, ServicePermit]
         yield "location.claim.jwks", claim.keys.permit
     if alerts is not None and alerts.webhook is not None:
         yield "usage.alerts.webhook", alerts.webhook.permit
+    for name in sign_ins_used(config.deployments.values()):
+        for permit in dict.fromkeys(config.sign_ins[name].permits.values()):
+            yield f"sign_ins.{name}", permit
 
 
 def _of_deployments(config: ConfigVersion) -> Iterator[tuple[str, Destination]]:
@@ -105,7 +109,11 @@ def _connected(deployment: Deployment) -> Destination:
 
 def _of_services(config: ConfigVersion) -> Iterator[tuple[str, Destination]]:
     for use, permit in service_permits(config):
-        yield use, _at(permit.origin)
+        yield use, _at(permit.proxy or permit.origin)
+    for name in sign_ins_used(config.deployments.values()):
+        sign_in = config.sign_ins[name]
+        if sign_in.kind in OTHER_METADATA and not any(is_this_machine(it.origin) for it in sign_in.permits.values()):
+            yield from ((f"sign_ins.{name}", _at(origin)) for origin in OTHER_METADATA[sign_in.kind])
 
 
 def _of_stores(config: ConfigVersion) -> Iterator[tuple[str, Destination]]:

@@ -10,11 +10,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from gateway.config.endpoints import Endpoint
 from gateway.config.problems import KeyPath
-from gateway.config.schema.routing import DeploymentSection, ProxySection
+from gateway.config.schema.routing import ProxySection
 from gateway.config.secret_references import Resolution
 from gateway.config.service_permits import is_this_machine
 from gateway.config.source_text import MISSING, digest
@@ -40,6 +40,25 @@ _PROXY_URL = re.compile(
 _URL_HINT = "write http://${PROXY_USER}:${PROXY_PASSWORD}@proxy.example.com:3128: only the credentials are references"
 
 
+class Linked(Protocol):
+    """A section with `tls` and `proxy`. `insecure` allows a connection in clear text."""
+
+    @property
+    def tls(self) -> TlsFiles | None:
+        """Its own authorities, if it has any."""
+        ...
+
+    @property
+    def proxy(self) -> ProxySection | None:
+        """The HTTP proxy, if there is one."""
+        ...
+
+    @property
+    def insecure(self) -> bool:
+        """Whether a connection in clear text is allowed."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class FileContent:
     """A file that `tls` names. `problem`: why it cannot be used, or empty."""
@@ -51,9 +70,9 @@ class FileContent:
 
 
 def read_tls_files(values: Mapping[str, object], config: str) -> dict[str, FileContent]:
-    """Return the files that `tls` of the deployments names, each read once. Paths are relative to the file `config`."""
-    deployments = values.get("deployments")
-    sections = deployments.values() if isinstance(deployments, dict) else ()
+    """Return the files that `tls` names, each read once. Paths are relative to the file `config`."""
+    named = [values.get("deployments"), values.get("sign_ins")]
+    sections = [section for entries in named if isinstance(entries, dict) for section in entries.values()]
     stated = [section.get("tls") for section in sections if isinstance(section, dict)]
     names = {one.get(key) for one in stated if isinstance(one, dict) for key in _FILE_KEYS}
     return {name: _read(str(Path(config).parent / name)) for name in names if isinstance(name, str) and name}
@@ -106,7 +125,7 @@ class Links:
     files: Mapping[str, FileContent] | None
     now_s: float
 
-    def way(self, path: KeyPath, section: DeploymentSection, endpoint: Endpoint) -> Way:
+    def way(self, path: KeyPath, section: Linked, endpoint: Endpoint) -> Way:
         """Return how a deployment is reached, after the errors of `tls` and `proxy` have been reported."""
         if section.tls is None and section.proxy is None:
             return Way(endpoint.residency)
@@ -129,9 +148,7 @@ class Links:
             residency = replace(residency, processes=_with(residency.processes, proxy.territory))
         return Way(residency, tls, proxy, link, missing)
 
-    def _read_proxy(
-        self, path: KeyPath, section: DeploymentSection, proxy: ProxySection, endpoint: Endpoint
-    ) -> Proxy | None:
+    def _read_proxy(self, path: KeyPath, section: Linked, proxy: ProxySection, endpoint: Endpoint) -> Proxy | None:
         territory = read_territory(self.findings, (*path, "territory"), proxy.territory)
         url = _PROXY_URL.fullmatch(proxy.url)
         if url is None:  # it may contain a password, so it is not shown
@@ -181,7 +198,7 @@ class Links:
         return f"Basic {b64encode(pair.encode('latin-1')).decode()}", tuple(missing)
 
     def _read_tls(
-        self, path: KeyPath, section: DeploymentSection, tls: TlsFiles, endpoint: Endpoint
+        self, path: KeyPath, section: Linked, tls: TlsFiles, endpoint: Endpoint
     ) -> tuple[TlsFiles | None, Link | None]:
         """Return the names of the files and the link with their content, after errors have been reported."""
         path = (*path, "tls")

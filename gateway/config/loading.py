@@ -15,6 +15,7 @@ from gateway.config.links import FileContent, read_tls_files
 from gateway.config.problems import ConfigRejected, KeyPath, Problem
 from gateway.config.secret_references import Resolution, file_of, references_in, resolve
 from gateway.config.secrets_file import SecretsFile, read_secrets_file
+from gateway.config.sign_ins import environment_of
 from gateway.config.simulation import UNREAD
 from gateway.config.source_text import MAX_BYTES, MISSING, Reading, SourceText, digest, read_files
 from gateway.config.validation import Findings
@@ -240,9 +241,10 @@ def parse_document(
     """
     source = parse_yaml(data, file)
     folder = os.path.dirname(os.path.abspath(relative_to or file))
-    texts = set(references_in(source.values))
+    texts = {*references_in(source.values), *environment_of(source.values)}
     unread = UNREAD if secrets == "own" else ()
-    read = set(references_in([it for name, it in source.values.items() if name not in unread])) if secrets else set()
+    named = {name: it for name, it in source.values.items() if name not in unread}
+    read = {*references_in([*named.values()]), *environment_of(named)} if secrets else set()
     # The digests are taken before the references are resolved, so that a change in between is seen as a change.
     secret_files = read_files(filter(None, map(file_of, read)))
     references = {text: resolve(text, environ if text in read else None) for text in texts}

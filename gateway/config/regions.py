@@ -174,6 +174,11 @@ def outside_boundary(region: Region, deployment: Deployment) -> str:
     fact = facts_outside(deployment.residency, region.boundary)
     if deployment.proxy is not None and not deployment.proxy.territory.within(region.boundary):
         fact += f"{' and ' if fact else ''}is called through a proxy in {deployment.proxy.territory}"
+    place = deployment.sign_in.outside(region.boundary) if deployment.sign_in is not None else None
+    if place is not None and deployment.sign_in is not None:
+        where = "which may be anywhere" if place.places.is_anywhere else f"in {place.places}"
+        fix = f" (in `sign_ins.{deployment.sign_in.name}`, {place.fix})" if place.fix else ""
+        fact += f"{' and ' if fact else ''}signs in at {place.host}, {where}{fix}"
     return f"{quoted(deployment.name)} {fact}, outside the boundary of region {quoted(region.name)} ({region.boundary})"
 
 

@@ -40,7 +40,12 @@ def read_service(
     if path is None:
         findings.error(key_path, "the URL has no path", "write the whole URL")
         return None
-    return ServiceUrl(ServicePermit(origin), path)
+    return ServiceUrl(permit_at(origin, ""), path)
+
+
+def permit_at(origin: str, proxy: str) -> ServicePermit:
+    """Return the permit to call a service at an origin, through a proxy (empty: directly)."""
+    return ServicePermit(origin, proxy)
 
 
 def is_this_machine(origin: str) -> bool:

@@ -12,6 +12,7 @@ from gateway.config.problems import KeyPath, Problem, Severity, choice_hint, quo
 from gateway.config.schema.file import ClientSection, ExporterSection, GatewaySection
 from gateway.config.schema.location import RegionSection
 from gateway.config.schema.routing import AssistantSection, DeploymentSection
+from gateway.config.schema.sign_in import SignInSection
 from gateway.config.schema.usage import ProjectSection
 from gateway.config.shape import (
     ShapeError,
@@ -37,6 +38,7 @@ _NAMED: dict[str, type[BaseModel]] = {
     "exporters": ExporterSection,
     "projects": ProjectSection,
     "redactions": RedactionSection,
+    "sign_ins": SignInSection,
 }
 # Optional keys whose loss would lead to wrong messages about the rest of the entry.
 _ESSENTIAL = frozenset(
@@ -50,6 +52,10 @@ _STAND_INS: Mapping[tuple[str, str], object] = {
     ("regions", "territories"): ["AQ"],
     ("regions", "boundary"): ["*"],
     ("clients", "keys"): [f"sha256:{'0' * 64}"],
+    ("sign_ins", "kind"): "aws_instance",
+    ("sign_ins", "role"): "unknown",
+    ("sign_ins", "url"): "https://unknown.invalid",
+    ("sign_ins", "territory"): "AQ",
     ("exporters", "endpoint"): "https://unknown.invalid",
     ("exporters", "stores"): ["any"],
     ("exporters", "processes"): ["any"],

@@ -42,6 +42,7 @@ _REASONS: Mapping[str, str] = {
     "retry_budget": _("the retry budget is spent"),
     "breaker": _("its breaker is open"),
     "kept_connection": _("a kept connection had ended"),
+    "other_token": _("the token of a sign-in was refused"),
     "effects": _("it may have had an effect already"),
     "resume": _("the next deployment continues the answer"),
 }

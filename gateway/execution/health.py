@@ -21,6 +21,7 @@ from gateway.execution.breaker import ALL, Breaker, BreakerState
 from gateway.execution.deadline import Clock
 from gateway.execution.evidence import EVERYBODY, Asker, FailureEvidence, client_of
 from gateway.execution.latency import LatencyTracker
+from gateway.execution.sign_in_tokens import SignInTokens
 from gateway.model.config_version import ConfigVersion
 from gateway.model.decision import Decision, Exclusion, FailureKinds, SkipReason, Unavailable
 from gateway.model.deployment import Deployment
@@ -37,6 +38,7 @@ _CONFIRMED = 3
 """This many different requests confirm a suspicion."""
 _NEVER = 2.0
 _MOST_SUSPICIONS = 1024
+_NO_TOKEN_S = 5.0
 _EARLY_S = 0.002
 """uvloop's timers count milliseconds: a request that waited for the end of a cooldown may come slightly before it."""
 
@@ -63,6 +65,7 @@ class Health:
     """The cooldowns, the breakers and the latencies of one process. Times are monotonic seconds.
 
     Attributes:
+        tokens: The tokens of sign-ins, without which their deployments are not used.
         refusals: By a deployment's name, the requests that it did not get because of their client or user alone.
     """
 
@@ -82,6 +85,8 @@ class Health:
         self.suspicions: dict[_SecretKey, FailureEvidence] = {}
         self._turns: dict[str, int] = {}
         self.latency = LatencyTracker()
+        self.tokens = SignInTokens()
+        self.tokens.renewed = self._forgive
         self.refusals = Counter[tuple[str, ...]]()
 
     def cool_down(self, deployment: Deployment, secret: Secret | None, for_s: float, failure: Failure) -> None:
@@ -109,6 +114,13 @@ class Health:
             rule = BreakerRule(_CONFIRMED, rate=_NEVER, open_s=for_s, max_open_s=for_s)
             evidence = self.suspicions[key] = FailureEvidence(rule, _longest, _unheard)
         evidence.failed((), asker, digest, self._clock(), why)
+
+    def _forgive(self, sign_in: str) -> None:
+        """End what a refused token has shown about a sign-in, which has another token now. A rate limit goes on."""
+        key = Secret(f"sign-in {sign_in}")
+        self.suspicions = {it: evidence for it, evidence in self.suspicions.items() if it[3] != key}
+        ended = frozenset({FailureKind.CREDENTIALS})
+        self._cooldowns = {it: cd for it, cd in self._cooldowns.items() if it[3] != key or cd.kinds != ended}
 
     def succeeded(self, deployment: Deployment, secret: Secret | None) -> None:
         """Record an answer: what was suspected of the key is wrong."""
@@ -216,7 +228,7 @@ class Health:
 
     def snapshot(self, config: ConfigVersion, asker: Asker = EVERYBODY) -> Mapping[str, Unavailable]:
         """Return the deployments of this config version that this asker cannot use now, by name; usually empty."""
-        if not self._cooldowns and not self._closed and not self.suspicions:
+        if not self._cooldowns and not self._closed and not self.suspicions and not config.sign_ins:
             return {}
         self._closed = {key: evidence for key, evidence in self._closed.items() if evidence.is_closed}
         unavailable: dict[str, Unavailable] = {}
@@ -224,12 +236,24 @@ class Health:
             deployment, rule = config.deployments.get(name), config.resilience.breaker
             if deployment is not None and (why := self.unavailable(deployment, rule, asker)) is not None:
                 unavailable[name] = why
+        for deployment in config.deployments.values() if config.sign_ins else ():
+            if (why := self._without_token(deployment)) is not None:
+                unavailable[deployment.name] = why
         return unavailable
+
+    def _without_token(self, deployment: Deployment) -> Unavailable | None:
+        """Return why a deployment that signs in cannot be called now, or None if it can, or has keys."""
+        sign_in = deployment.sign_in
+        if sign_in is None or sign_in.missing or self.tokens.current(sign_in.name) is not None:
+            return None
+        return Unavailable(self.tokens.why(sign_in.name), _NO_TOKEN_S, is_credential=True)
 
     def unavailable(
         self, deployment: Deployment, rule: BreakerRule | None = None, asker: Asker = EVERYBODY
     ) -> Unavailable | None:
         """Return why this asker cannot use the deployment now, None if it can: the longer of cooldown and breaker."""
+        if deployment.sign_in is not None and (lacking := self._without_token(deployment)) is not None:
+            return lacking
         cooling = self._cooling_down(deployment, asker)
         blocked = self._blocked(deployment, asker) if rule is not None else None
         if cooling is None or blocked is None:

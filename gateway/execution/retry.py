@@ -16,6 +16,7 @@ from functools import partial
 
 from gateway.model.record import AttemptAction, AttemptDecision, AttemptRecord, Bound, DecisionReason
 from gateway.model.resilience import Resilience
+from gateway.model.sign_in import SignIn
 from providers.failures import About, Failure, FailureKind
 from providers.value import Value, replace
 
@@ -35,6 +36,16 @@ _SLICES = 10
 
 RESENT = AttemptDecision(AttemptAction.RETRY, DecisionReason.KEPT_CONNECTION)
 """The decision if `is_resent`: immediately, outside all limits of attempts, because the failure shows nothing."""
+
+
+RENEWED = AttemptDecision(AttemptAction.RETRY, DecisionReason.OTHER_TOKEN)
+"""The decision if `is_token_refused` and there is another token: immediately, also with one attempt, and once."""
+_ENDED_AT_AWS = frozenset({"ExpiredTokenException", "UnrecognizedClientException"})
+
+
+def is_token_refused(failure: Failure, sign_in: SignIn) -> bool:
+    """Return whether a provider has refused the token of a sign-in, so that another one may be accepted."""
+    return failure.status == 401 or (sign_in.is_aws and failure.status == 403 and failure.code in _ENDED_AT_AWS)
 
 
 class FailureRule(Value, frozen=True):

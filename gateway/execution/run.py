@@ -33,7 +33,17 @@ from gateway.execution.evidence import EVERYBODY, Asker, FailureEvidence, digest
 from gateway.execution.health import Health, why_of
 from gateway.execution.latency import RecentAnswers, first_token_timeout_s
 from gateway.execution.redaction import redacted
-from gateway.execution.retry import RESENT, RetryBudget, cooldown_of, is_resent, leave, next_action, rule_of
+from gateway.execution.retry import (
+    RENEWED,
+    RESENT,
+    RetryBudget,
+    cooldown_of,
+    is_resent,
+    is_token_refused,
+    leave,
+    next_action,
+    rule_of,
+)
 from gateway.execution.transport import Transport
 from gateway.execution.upstream_client import (
     Answer,
@@ -116,10 +126,11 @@ class RunContext(msgspec.Struct):
 
 
 class _Again(NamedTuple):
-    """The parts that an attempt keeps if it is sent again because a kept connection ended under it."""
+    """The parts that an attempt keeps if it is sent again: on a new connection, or with another token."""
 
     secret: Secret | None
     tickets: Tickets
+    has_other_token: bool = False
 
 
 class PlanExecutor:
@@ -138,7 +149,7 @@ class PlanExecutor:
         self.health = health
         self.limiters = limiters or ConcurrencyLimiters()
         self.budget = RetryBudget()
-        self.client = UpstreamClient(transport, clock)
+        self.client = UpstreamClient(transport, clock, health.tokens)
         self.accounting: Accounting | None = None
         """Holds and records what calls cost. None: usage is not recorded, because there is no state directory."""
         self.sleep = sleep
@@ -352,11 +363,11 @@ class Run(msgspec.Struct):
             secret = executor.health.next_key(deployment, self.used_keys, context.asker, context.sticky)
             tickets = evidence.admit(context.asker, started_at) if evidence is not None else ()
         else:
-            secret, tickets = again
+            secret, tickets = again.secret, again.tickets
         is_last = self.is_last
         options = options_for(request, step, context, executor.health, left_s, is_last)
         answers = options.answers = executor.health.latency.of(deployment)
-        options.started_at, options.anew = started_at, again is not None
+        options.started_at, options.anew = started_at, again is not None and not again.has_other_token
         if step.permit.redaction is not None:
             options.on_redacted = record.shown.note_redaction
         self.used_keys += (secret,)
@@ -365,12 +376,15 @@ class Run(msgspec.Struct):
         if not record.attempts:
             executor.budget.record_request(started_at)
         answer: Answer | None = None
+        is_renewed = False
         try:
             answer = await executor.client.send(step, secret, options, context.deadline, context.still_allowed)
         except ProviderFailed as error:
-            failure, ended_at = redacted(error.failure, deployment, options.sent), clock()
-            record.attempts.append(recorded_attempt(deployment, started_at, ended_at, failure, options.note))
-            if again is not None or not is_resent(failure, has_effects=self.plan.has_effects):
+            failure = redacted(error.failure, options.secrets_of(deployment), options.sent)
+            record.attempts.append(recorded_attempt(deployment, started_at, clock(), failure, options.note))
+            if options.token is not None and again is None:
+                is_renewed = await self._has_other_token(step, slot, options, failure, tickets)
+            if not is_renewed and (again is not None or not is_resent(failure, has_effects=self.plan.has_effects)):
                 if slot is not None:
                     slot.release()
                 self._note_failure(step, secret, failure, options, tickets)
@@ -390,8 +404,8 @@ class Run(msgspec.Struct):
                 raise AttemptFailed from None
             raise
         if answer is None:
-            self._record_decision(RESENT)
-            return await self._attempt(step, slot, _Again(secret, tickets))
+            self._record_decision(RENEWED if is_renewed else RESENT)
+            return await self._attempt(step, slot, _Again(secret, tickets, is_renewed))
         ended_at, stream = clock(), answer.stream if isinstance(answer.stream, LiveStream) else None
         if evidence is not None:
             if stream is None:
@@ -408,6 +422,22 @@ class Run(msgspec.Struct):
             executor.health.succeeded(deployment, secret)
         record.attempts.append(recorded_attempt(deployment, started_at, ended_at, redacted=options.note))
         return answer
+
+    async def _has_other_token(
+        self, step: Step, slot: Slot | None, options: AttemptOptions, failure: Failure, tickets: Tickets
+    ) -> bool:
+        """Return whether a refused token of a sign-in was replaced by another one, for which the attempt waits."""
+        sign_in, sent = step.deployment.sign_in, options.token
+        if sign_in is None or sent is None or not is_token_refused(failure, sign_in):
+            return False
+        try:
+            return await self.executor.client.tokens.other(sign_in.name, sent, self.left_s()) is not None
+        except BaseException:  # the client has left
+            if slot is not None:
+                slot.release()
+            if self.evidence is not None:
+                self.evidence.released(tickets)
+            raise
 
     def _note_stop(
         self, error: BaseException, step: Step, secret: Secret | None, options: AttemptOptions, tickets: Tickets

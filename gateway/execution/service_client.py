@@ -9,6 +9,7 @@ from gateway.execution.transport import Transport, UpstreamResponse, sent_anew
 from gateway.execution.upstream_request import FenceBreach, upstream_request
 from gateway.model.permit import ServicePermit
 from providers.failures import ProviderFailed
+from providers.transport import Link
 from providers.value import Value
 from providers.wire import WireRequest
 
@@ -25,6 +26,10 @@ class ServiceFailed(Exception):
     """There is no complete answer: the service is unreachable, too slow, or its answer is too large or broken off."""
 
 
+class ServiceAnswerTooLarge(ServiceFailed):
+    """The answer is larger than accepted."""
+
+
 class ServiceClient:
     """Makes calls over the gateway's transport, which is closed elsewhere."""
 
@@ -32,7 +37,7 @@ class ServiceClient:
         self._transport = transport
 
     async def call(
-        self, permit: ServicePermit, wire: WireRequest, *, limit_s: float, most_bytes: int
+        self, permit: ServicePermit, wire: WireRequest, *, limit_s: float, most_bytes: int, link: Link | None = None
     ) -> ServiceResponse:
         """Return the answer to one request. A redirect (3xx) is an answer like any other: it is not followed.
 
@@ -44,7 +49,7 @@ class ServiceClient:
             raise FenceBreach("a call of a service needs a service permit")
 
         async def send(anew: bool) -> UpstreamResponse:
-            request = upstream_request(permit, wire, limit_s)
+            request = upstream_request(permit, wire, limit_s, link=link)
             request.anew = anew
             return await self._transport.send(request)
 
@@ -68,5 +73,5 @@ async def _read(response: UpstreamResponse, most_bytes: int) -> bytes:
         pieces.append(piece)
         size += len(piece)
         if size > most_bytes:
-            raise ServiceFailed(f"the answer is larger than {most_bytes} bytes")
+            raise ServiceAnswerTooLarge(f"the answer is larger than {most_bytes} bytes")
     return b"".join(pieces)

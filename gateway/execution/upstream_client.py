@@ -23,6 +23,7 @@ from gateway.execution.input_calls import fitted_input, read_input, write_input
 from gateway.execution.latency import RecentAnswers, first_token_timeout_s
 from gateway.execution.pseudonyms import pseudonymous
 from gateway.execution.redaction import redacted, redacting
+from gateway.execution.sign_in_tokens import SignInTokens
 from gateway.execution.transport import TURN_BYTES, Transport, UpstreamResponse, sent_anew
 from gateway.execution.upstream_request import UpstreamRequest, upstream_request
 from gateway.features.redaction.model import RedactionNote, RedactionRules
@@ -34,6 +35,7 @@ from gateway.model.decision import Step
 from gateway.model.deployment import Deployment
 from gateway.model.input_requests import InputAnswer, ServedRequest, measured_as_chat, texts_of
 from gateway.model.resilience import DEFAULT_RESILIENCE, Resilience
+from gateway.model.sign_in import SignIn
 from gateway.policy.fence import lacking_approval
 from gateway.usage.accounting import CallUsage, RequestUsage
 from gateway.usage.refusals import CallRefused
@@ -187,6 +189,7 @@ class AttemptOptions(msgspec.Struct):
         restores: Values are put back into the answer.
         redacted: The request as it is sent, once values are replaced. `note`: what was replaced and restored.
         on_redacted: Called with the note before anything is sent.
+        token: Set when it is signed with the token of a sign-in.
     """
 
     request: ServedRequest
@@ -221,6 +224,14 @@ class AttemptOptions(msgspec.Struct):
         """The request, with placeholders if values were replaced."""
         return self.request if self.redacted is None else self.redacted.request
 
+    token: Secret | None = None
+
+    def secrets_of(self, deployment: Deployment) -> Deployment:
+        """Return the deployment with the token that was sent among its credentials, for the redaction of errors."""
+        if self.token is None:
+            return deployment
+        return replace(deployment, credentials=(*deployment.credentials, self.token))
+
     def was_silent(self, step: Step, now: float) -> bool:
         """Return whether no byte came for the time to the first token, and the deployment answered no other request."""
         if self.has_head or self.answers is None or self.answers.since(self.started_at):
@@ -236,8 +247,11 @@ class AttemptOptions(msgspec.Struct):
 class UpstreamClient:
     """Makes attempts over one transport. `clock` is Unix time, for signatures."""
 
-    def __init__(self, transport: Transport, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, transport: Transport, clock: Callable[[], float] = time.time, tokens: SignInTokens | None = None
+    ) -> None:
         self._transport = transport
+        self.tokens = tokens or SignInTokens()
         self._clock = clock
         self._refused: dict[tuple[str, str], dict[str, float]] = {}
         self._streams_only: dict[tuple[str, str], float] = {}
@@ -416,10 +430,28 @@ class UpstreamClient:
         deployment, options.changed = step.deployment, wire.changed
         if options.redacted is not None and options.redacted.dropped:
             options.changed |= options.redacted.dropped
-        headers = credential(deployment.adapter.auth, wire, deployment.origin, secret, self._clock())
+        if deployment.sign_in is None:
+            headers = credential(deployment.adapter.auth, wire, deployment.origin, secret, self._clock())
+        else:
+            headers = self._signed_in(deployment, deployment.sign_in, secret, options, wire)
         if deployment.headers:
             headers = (*headers, *((name.lower(), value.reveal()) for name, value in deployment.headers))
         return upstream_request(step.permit, wire, options.connect_s, headers, recheck, deployment.link)
+
+    def _signed_in(
+        self, deployment: Deployment, sign_in: SignIn, secret: Secret | None, options: AttemptOptions, wire: WireRequest
+    ) -> tuple[tuple[str, str], ...]:
+        """Return the headers with the token of a sign-in, and of a key if it has one too. Raises ProviderFailed."""
+        token = options.token = self.tokens.current(sign_in.name)
+        if token is None:
+            raise ProviderFailed(Failure(FailureKind.CREDENTIALS, self.tokens.why(sign_in.name), unsent=True))
+        scheme, origin, now_s = deployment.adapter.auth, deployment.origin, self._clock()
+        if sign_in.is_aws:
+            return credential(scheme, wire, origin, token, now_s)
+        if sign_in.header == "authorization":
+            return token.bearer
+        proxied = tuple(("proxy-authorization", value) for _, value in token.bearer)
+        return (*credential(scheme, wire, origin, secret, now_s), *proxied)
 
     async def _exchange(
         self,
@@ -675,8 +707,8 @@ def _live_stream(
     reader = _reader(deployment, response.head, sent, restorer)
     body = BoundedResponse(response) if request.folded else response
     # A stream may take minutes, and must not hold a large request for as long.
-    told = options.sent
-    redact = redacting(deployment, told) if is_large else partial(redacted, deployment=deployment, request=told)
+    told, secret = options.sent, options.secrets_of(deployment)
+    redact = redacting(secret, told) if is_large else partial(redacted, deployment=secret, request=told)
     stream = LiveStream(body, reader, reading, options.idle_s, redact, sent.n or 1)
     stream.call = options.call
     return stream

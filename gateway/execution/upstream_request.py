@@ -14,7 +14,7 @@ from urllib.parse import urlencode
 
 import msgspec
 
-from gateway.model.permit import AnyPermit
+from gateway.model.permit import AnyPermit, Permit
 from providers.transport import Link, PoolRequest, Recheck, request_start
 from providers.wire import WireRequest
 
@@ -27,7 +27,10 @@ _FORBIDDEN_HEADERS = frozenset(
     "host content-length transfer-encoding connection keep-alive te trailer upgrade expect proxy-connection "
     "proxy-authorization forwarded via x-real-ip x-forwarded-for x-forwarded-host x-forwarded-proto cookie".split()
 )
+# A proxy in front of a server may take a token of its own. The server or its proxy gets it, no other host.
+_OF_CREDENTIALS = _FORBIDDEN_HEADERS - {"proxy-authorization"}
 _METHODS = frozenset({"GET", "POST"})
+_SERVICE_METHODS = _METHODS | {"PUT"}
 _OWN_HEADERS = [("user-agent", "assistant-gateway"), ("accept-encoding", "identity")]
 
 
@@ -113,6 +116,8 @@ def upstream_request(
     Raises:
         FenceBreach: The request or its credential could choose where it goes.
     """
+    if wire.method not in (_METHODS if isinstance(permit, Permit) else _SERVICE_METHODS):
+        raise FenceBreach("an adapter's method must be GET or POST")
     head = _request_head(permit.origin, wire.method, wire.path, wire.query, tuple(wire.headers))
     return UpstreamRequest(permit, head, _credential(credential), wire.body, connect_s, recheck, link)
 
@@ -125,8 +130,6 @@ def upstream_request(
 def _request_head(
     origin: str, method: str, path: str, query: tuple[tuple[str, str], ...], headers: tuple[tuple[str, str], ...]
 ) -> RequestHead:
-    if method not in _METHODS:
-        raise FenceBreach("an adapter's method must be GET or POST")
     # `/` alone names no segment; some vendors' APIs have no other path, which a base path precedes.
     if path != "/" and not _PATH.fullmatch(path):
         raise FenceBreach(
@@ -139,11 +142,11 @@ def _request_head(
 
 @lru_cache(maxsize=1024)
 def _credential(headers: tuple[tuple[str, str], ...]) -> Credential:
-    return Credential(headers, _checked_lines(headers).encode("latin-1"))
+    return Credential(headers, _checked_lines(headers, _OF_CREDENTIALS).encode("latin-1"))
 
 
-def _checked_lines(headers: Headers) -> str:
-    if not all(_HEADER_NAME.fullmatch(name) and name.lower() not in _FORBIDDEN_HEADERS for name, _ in headers):
+def _checked_lines(headers: Headers, forbidden: frozenset[str] = _FORBIDDEN_HEADERS) -> str:
+    if not all(_HEADER_NAME.fullmatch(name) and name.lower() not in forbidden for name, _ in headers):
         raise FenceBreach("an adapter's header has an invalid name, or it frames or routes the request")
     if not _HEADER_VALUES.fullmatch("".join([value for _, value in headers])):
         raise FenceBreach("an adapter's header has a value that is not a single line of text")

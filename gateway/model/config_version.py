@@ -33,6 +33,7 @@ from gateway.model.refusal_reason import RefusalReason
 from gateway.model.region_text import RegionText, Sentences
 from gateway.model.resilience import DEFAULT_RESILIENCE, Resilience
 from gateway.model.section import PlainSection, key, section
+from gateway.model.sign_in import SignIn
 from gateway.model.units import AgeSeconds, Sample
 from providers.auth import Secret
 from providers.sites import Residency
@@ -290,6 +291,7 @@ class ConfigVersion:
         stores: The servers that all instances of the cell share, or None.
         clients_source: Where clients, keys, projects and budgets are.
         keys: The API keys of clients while the key store cannot be asked.
+        sign_ins: How the gateway gets tokens, by name.
         keys_stale: Whether the database of clients cannot be read now, so that an unknown key may be a new one.
         revoked_keys: The digests of keys of the database that were revoked. The same key is refused also if it was
             imported by its hash.
@@ -335,6 +337,7 @@ class ConfigVersion:
     stores: Stores | None = None
     clients_source: ClientsSource = "file"
     keys: KeyRules = DEFAULT_KEY_RULES
+    sign_ins: Mapping[str, SignIn] = field(default_factory=dict, repr=False)
     keys_stale: bool = False
     revoked_keys: frozenset[str] = frozenset()
     blocked_keys: Mapping[str, float] = field(default_factory=dict)

@@ -30,7 +30,7 @@ class SkipReason(StrEnum):
     MOVES_DATA = "moves_data"  # a field of the request would move or store data
     PARAMETER = "parameter"  # it does not support a parameter, and is configured to refuse instead of dropping it
     DISABLED = "disabled"
-    CREDENTIAL = "credential"  # no credential is set
+    CREDENTIAL = "credential"  # no credential is set, or its sign-in has no token
     HEALTH = "health"  # it is in a cooldown, or its breaker is open
     WEIGHT = "weight"  # its weight is 0
     REDACTION = "redaction"  # it gets placeholders, and the request has what they cannot stand for
@@ -75,6 +75,7 @@ class Unavailable(Value, frozen=True):
         by_breaker: The reason is that it keeps failing, not that a provider refuses the credentials.
         is_callers: It is not used for the caller that asks, or its client, alone.
         kinds: The kinds of the failures that are the reason.
+        is_credential: Its sign-in has no token.
     """
 
     reason: str
@@ -83,6 +84,7 @@ class Unavailable(Value, frozen=True):
     by_breaker: bool = False
     is_callers: bool = False
     kinds: FailureKinds = frozenset()
+    is_credential: bool = False
 
 
 class RefusalCode(StrEnum):

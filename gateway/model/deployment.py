@@ -11,6 +11,7 @@ from gateway.features.redaction.model import RedactionRules
 from gateway.model.approval import Approval, Days
 from gateway.model.consent import ConsentRule
 from gateway.model.section import PlainSection, key, section
+from gateway.model.sign_in import SignIn
 from providers.adapter import Adapter, Capabilities, Target
 from providers.auth import Secret
 from providers.catalogue.prices import Price, Retirement
@@ -124,6 +125,7 @@ class Deployment:
         structured_output: `emulate`: where it has no JSON schemas, the gateway asks in words and checks the answer.
         tls: The files of its own authorities and of the client's certificate, if it has any.
         proxy: The proxy through which it is called, if there is one.
+        sign_in: How its tokens are got, if it has no key of its own.
         link: How connections are made, with the content of these files and the credentials of the proxy. None:
             directly, with the public authorities; or secrets are not resolved.
         proxy_origin: The origin of the proxy, or empty.
@@ -169,6 +171,7 @@ class Deployment:
     structured_output: Literal["native", "emulate"] = "native"
     tls: TlsFiles | None = None
     proxy: Proxy | None = None
+    sign_in: SignIn | None = field(default=None, repr=False)
     link: Link | None = field(default=None, repr=False)
     counts: bool | None = None
     redaction: RedactionRules | None = field(default=None, repr=False, hash=False)
@@ -208,8 +211,9 @@ class Deployment:
         return self.identity
 
     def within(self, places: Places) -> bool:
-        """Return whether content stays inside the places, and its proxy is there too."""
-        return self.residency.within(places) and (self.proxy is None or self.proxy.territory.within(places))
+        """Return whether content stays inside the places, and its proxy and its issuer of tokens are there too."""
+        is_inside = self.residency.within(places) and (self.proxy is None or self.proxy.territory.within(places))
+        return is_inside and (self.sign_in is None or self.sign_in.outside(places) is None)
 
     def price_at(self, time_s: float) -> Price | None:
         """Return the price that holds at a moment (Unix time), or None if it is unknown."""

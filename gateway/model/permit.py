@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from gateway.features.redaction.model import RedactionRules
 from providers.value import Value
@@ -41,13 +40,16 @@ class Permit(Value, frozen=True):
 class ServicePermit:
     """The permission to call a service that the config names, such as a collector or an issuer of tokens.
 
-    A call under it contains no byte of a request. Only `gateway.config.service_permits.read_service` creates it, from
+    A call under it contains no byte of a request. Only `gateway.config.service_permits` creates it, from
     the config alone (the architecture test checks this), and only `gateway.execution.service_client` uses it, so that
     no prompt can be sent under it.
+
+    Attributes:
+        proxy: The origin of the proxy through which the origin must be reached. Empty: directly.
     """
 
     origin: str
-    proxy: ClassVar[str] = ""
+    proxy: str = ""
 
 
 AnyPermit = Permit | ServicePermit

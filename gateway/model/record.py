@@ -48,6 +48,7 @@ class DecisionReason(StrEnum):
     ATTEMPTS_TOTAL = "attempts_total"  # the request has had all its attempts
     RETRY_BUDGET = "retry_budget"  # the retry budget of the process is spent
     BREAKER = "breaker"  # the deployment's breaker is open
+    OTHER_TOKEN = "other_token"  # noqa: S105  # that of a sign-in was refused: the request is sent again
     KEPT_CONNECTION = "kept_connection"  # a kept connection had ended, so the request is sent on a new one
     EFFECTS = "effects"  # the provider may have stored or done something, so the request is not sent again
     RESUME = "resume"  # the answer broke off, and the next step continues it

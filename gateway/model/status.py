@@ -12,6 +12,7 @@ from gateway.model.answer_change import AnswerChange
 from gateway.model.config_version import ConfigVersion
 from gateway.model.decision import Unavailable
 from gateway.model.schedule import ScheduleStatus
+from gateway.model.sign_in import SignInStatus
 from providers.value import Value
 
 OPERATOR_HEADER = "x-gateway-operator"
@@ -188,6 +189,7 @@ class Status:
         store_problems: Why a store cannot be used now, by its kind: `database`, `valkey`, `journal`, or `ledger`
             without a shared database; and `clock`, if the clock of this machine differs from that of a shared store.
         traffic: The traffic of all workers.
+        sign_ins: The state of each sign-in that is used.
         at_s: The time of this state (Unix time).
     """
 
@@ -206,6 +208,7 @@ class Status:
     pinned: str = ""
     store_problems: Mapping[str, str] = field(default_factory=dict)
     traffic: TrafficCounts = field(default_factory=TrafficCounts)
+    sign_ins: tuple[SignInStatus, ...] = ()
     at_s: float = field(kw_only=True)
 
 

@@ -159,6 +159,8 @@ def refuse_all(
         unavailable = [health[item.deployment] for item in considered if item.reason is SkipReason.HEALTH]
         rate_limited = bool(unavailable) and all(item.is_rate_limit for item in unavailable)
         cause = "their providers limit the request rate" if rate_limited else "they are failing or disabled"
+        if SkipReason.CREDENTIAL in reasons and not unavailable:
+            cause = "no credential"
         message = f"no deployment of {assistant.name!r} in the region {region.name!r} is available: {cause}"
         details = _by_detail((item.deployment, item.log_detail or item.detail) for item in considered)
         return Refusal(

@@ -296,7 +296,9 @@ def _judge(location_verdict: _LocationVerdict, criteria: _Criteria) -> Verdict:
         asked = _media_refused(location_verdict.permit.redaction, needs)
     standing = location_verdict.config_exclusion
     if standing is None and deployment.name in health:
-        standing = Exclusion(SkipReason.HEALTH, health[deployment.name].reason, kinds=health[deployment.name].kinds)
+        why = health[deployment.name]
+        reason = SkipReason.CREDENTIAL if why.is_credential else SkipReason.HEALTH
+        standing = Exclusion(reason, why.reason, kinds=why.kinds)
     if asked is not None:
         return asked._replace(standing=standing)
     if standing is not None:

@@ -233,6 +233,7 @@ class Host:
             pinned=live.pinned,
             store_problems=self._stores.problems(workers),
             traffic=self._traffic.counts(),
+            sign_ins=self._workers.sign_ins(),
             at_s=time.time(),
         )
 

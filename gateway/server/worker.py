@@ -22,6 +22,7 @@ from gateway.assembly.receipts import read_receipt_settings
 from gateway.changes.pickling import unpack
 from gateway.execution.evidence import EVERYBODY, Asker
 from gateway.model.config_version import ConfigVersion
+from gateway.model.sign_in import SignInNote, SignInStatus
 from gateway.model.status import WorkerStatus
 from gateway.server.channel import Channel
 from gateway.server.uvicorn_server import GatewayServer, duplicates_of, grace_s_of, run, server_config
@@ -40,6 +41,7 @@ class Worker:
 
     Args:
         lock: Its descriptor of the locked state directory.
+        makes_exchanges: Whether it gets the tokens of sign-ins itself. If not, its host hands them to it.
 
     Attributes:
         is_retired: Whether the next gateway serves, so that this worker may outlive its host.
@@ -48,7 +50,13 @@ class Worker:
     is_retired = False
 
     def __init__(
-        self, index: int, config: ConfigVersion, settings: WorkerSettings, quotas: QuotaStore, lock: int | None = None
+        self,
+        index: int,
+        config: ConfigVersion,
+        settings: WorkerSettings,
+        quotas: QuotaStore,
+        lock: int | None = None,
+        makes_exchanges: bool = True,
     ) -> None:
         receipts = read_receipt_settings(
             *(str(path) if path else None for path in (settings.state_dir, settings.receipt_key))
@@ -57,6 +65,7 @@ class Worker:
             config, None, quotas, settings.state_dir, receipts, settings.consent_key,
             settings.max_requests,
         )  # fmt: skip
+        gateway.makes_exchanges = makes_exchanges
         self._index, self._lock = index, lock
         self._setting_s = settings.grace_s
         self._server = GatewayServer(server_config(gateway), gateway.drain, gateway.cut, self.grace_s)
@@ -100,6 +109,10 @@ class Worker:
             unavailable_to=gateway.unavailable_to_clients(),
         )
         return status, gateway.metrics.snapshot() if has_metrics else b""
+
+    def take_token(self, name: str, note: SignInNote) -> None:
+        """Take the result of an exchange of a sign-in, which the host has made."""
+        self.gateway.sign_in_tokens.take(name, note)
 
     def retire(self) -> None:
         """Leave new connections to the next gateway, and end when the own ones have ended."""
@@ -147,6 +160,10 @@ class OwnWorker:
         """See Workers."""
         return self._worker.gateway.recent_requests()
 
+    def sign_ins(self) -> tuple[SignInStatus, ...]:
+        """See Workers."""
+        return self._worker.gateway.sign_ins()
+
     async def resume(self, deployment: str) -> bool:
         """See Workers."""
         return self._worker.gateway.resume(deployment)
@@ -175,9 +192,12 @@ async def _work(
     first = await channel.receive()
     if first is None:
         return
-    packed, settings = first[2]
+    packed, settings, notes = first[2]
     configure(settings.log_format, settings.log_level)
-    worker = Worker(index, unpack(packed), settings, quotas, lock)
+    worker = Worker(index, unpack(packed), settings, quotas, lock, makes_exchanges=False)
+    for name, note in notes.items():
+        worker.take_token(name, note)
+    worker.gateway.sign_in_tokens.refused = lambda name, secret: channel.tell("note_refused_token", name, secret)
     for number in (signal.SIGTERM, signal.SIGINT):  # a service manager may send them to every process
         asyncio.get_running_loop().add_signal_handler(number, worker.stop)
 
@@ -212,6 +232,7 @@ async def _follow(worker: Worker, channel: Channel) -> None:
         worker.stop,
         worker.cut,
         worker.retire,
+        worker.take_token,
     )
     async for _ in channel.calls({function.__name__: function for function in functions}):
         pass

@@ -16,7 +16,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from gateway.child_process import child_command, child_environment
 from gateway.execution.evidence import EVERYBODY, Asker
+from gateway.execution.service_client import ServiceClient
+from gateway.execution.token_refresher import TokenRefresher
+from gateway.execution.transport import PoolTransport
 from gateway.model.config_version import ConfigVersion
+from gateway.model.sign_in import SignInNote, SignInStatus
 from gateway.model.status import WorkerStatus
 from gateway.server.channel import Channel
 from gateway.server.uvicorn_server import grace_s_of
@@ -112,6 +116,10 @@ class Workers(Protocol):
 
     async def resume(self, deployment: str) -> bool:
         """End the cooldowns and breakers of a deployment. Return whether a worker did not use it."""
+        ...
+
+    def sign_ins(self) -> tuple[SignInStatus, ...]:
+        """Return the state of each sign-in that is used."""
         ...
 
     def drain(self) -> None:
@@ -236,6 +244,8 @@ class WorkerProcesses:
         self._failed_starts = 0
         self._on_started: Callable[[], Coroutine[Any, Any, None]] | None = None
         self._exit_status = _OK
+        self._transport = PoolTransport()
+        self._refresher = TokenRefresher(ServiceClient(self._transport), self._hand_out)
 
     def __iter__(self) -> Iterator[WorkerProcess]:
         return iter(sorted(self._workers, key=lambda worker: worker.seat))
@@ -249,6 +259,8 @@ class WorkerProcesses:
         """See Workers. The status is 0, or 1 if no worker could start or one did not exit by itself."""
         self._on_started = on_started
         background = [asyncio.create_task(self._count())]
+        self._refresher.apply(self._config)
+        await self._refresher.first()
         try:
             async with asyncio.TaskGroup() as group:
                 for seat in range(1, self.wanted + 1):
@@ -257,6 +269,8 @@ class WorkerProcesses:
             for task in background:
                 task.cancel()
             await asyncio.gather(*background, return_exceptions=True)
+            await self._refresher.aclose()
+            await self._transport.aclose()
         return self._exit_status
 
     # --- questions --------------------------------------------------------------------------------
@@ -265,6 +279,7 @@ class WorkerProcesses:
         """See Workers."""
         # Set this first, for workers that start later. One that is starting now gets it on its channel.
         self._config, self._packed = config, packed
+        self._refresher.apply(config)
         await self._ask_all(_ACTIVATE_S, _MOST_MISSED, self._note_version, "activate", packed)
         return tuple(each.seat for each in self if each.ready and each.state.config_version != config.version)
 
@@ -279,7 +294,13 @@ class WorkerProcesses:
     async def snapshots(self) -> list[bytes]:
         """See Workers."""
         await self._ask_all(_ASK_S, _MOST_MISSED, self._note_look, "look")
-        own = pack({"gateway_log_lines_dropped_total": {(): [dropped_lines()]}})
+        own = pack(
+            {
+                "gateway_log_lines_dropped_total": {(): [dropped_lines()]},
+                "gateway_sign_in_seconds_left": {key: [it] for key, it in self._refresher.seconds_left().items()},
+                "gateway_sign_in_exchanges_total": {key: [it] for key, it in self._refresher.exchanges.items()},
+            }
+        )
         return [own, self._ended_counts, *(worker.metrics for worker in self)]
 
     async def requests(self) -> list[dict[str, object]]:
@@ -292,6 +313,14 @@ class WorkerProcesses:
         """See Workers."""
         answers = await self._ask_all(_ASK_S, _MOST_MISSED_FOR_STATUS, lambda *_: None, "resume", deployment)
         return any(answers.values())
+
+    def sign_ins(self) -> tuple[SignInStatus, ...]:
+        """See Workers."""
+        return self._refresher.statuses()
+
+    def _hand_out(self, name: str, note: SignInNote) -> None:
+        for worker in self._workers:
+            worker.channel.tell("take_token", name, note)
 
     async def _ask_all(
         self, limit_s: float, most_missed: int, note: Callable[[WorkerProcess, Any], None], name: str, *given: object
@@ -371,7 +400,7 @@ class WorkerProcesses:
             theirs.close()
         worker = WorkerProcess(seat, process, await Channel.over(ours))
         self._workers.add(worker)
-        worker.channel.tell("serve", self._packed, self._settings)
+        worker.channel.tell("serve", self._packed, self._settings, self._refresher.notes())
         if self._is_draining:
             worker.channel.tell("drain")
         if self._stopping.is_set():
@@ -380,9 +409,10 @@ class WorkerProcesses:
 
     async def _watch(self, worker: WorkerProcess) -> None:
         """Carry out the calls of a worker until it has ended, then record how it ended."""
-        functions = {
+        functions: dict[str, Callable[..., Any]] = {
             "note_ready": lambda version: self._note_ready(worker, version),
             "note_look": lambda look: self._note_look(worker, look),
+            "note_refused_token": self._refresher.force,
         }
         async for _ in worker.channel.calls(functions):
             worker.missed = 0

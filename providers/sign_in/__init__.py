@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 from providers.sign_in.exchange import Exchange, ExchangeCall, ExchangeFailed, ExchangeResult, Issued, read_code
-from providers.sign_in.exchanges import ExchangeInput, SignInTerms, TokenHost, exchange_for, needs_sts
-from providers.sign_in.kinds import KINDS, SignInKind
+from providers.sign_in.exchanges import (
+    ENTRA_HOSTS,
+    SCOPES,
+    ExchangeInput,
+    SignInTerms,
+    TokenHost,
+    exchange_for,
+    needs_sts,
+    sts_host,
+)
+from providers.sign_in.kinds import KINDS, REGIONS, SignInKind
 
 __all__ = [
+    "ENTRA_HOSTS",
     "KINDS",
+    "REGIONS",
+    "SCOPES",
     "Exchange",
     "ExchangeCall",
     "ExchangeFailed",
@@ -20,4 +32,5 @@ __all__ = [
     "exchange_for",
     "needs_sts",
     "read_code",
+    "sts_host",
 ]

@@ -49,7 +49,7 @@ class ExchangeResult(StrEnum):
     OK = "ok"
     UNREACHABLE = "unreachable"  # no answer, or one that passes, such as 429 and 503
     REFUSED = "refused"  # the issuer does not give a token to this workload
-    MALFORMED = "malformed"  # an answer that is no token
+    MALFORMED = "malformed"  # an answer that is not a token
 
 
 class ExchangeFailed(Exception):
@@ -123,7 +123,7 @@ def checked(response: WireResponse, *, passing: frozenset[int] = frozenset(), re
     codes = _codes_of(response.body)
     words = f"status {status}" + (f" ({', '.join(codes)})" if codes else "")
     if status < 400:
-        message = f"{words}: the answer is no token, and a redirect is not followed"
+        message = f"{words}: the answer is not a token, and a redirect is not followed"
         raise ExchangeFailed(ExchangeResult.MALFORMED, message)
     passes = status >= 500 or status in _PASSING or status in passing or "IDPCommunicationError" in codes
     if not passes:

@@ -78,7 +78,7 @@ class TokenHost(Value, frozen=True):
 
 
 class SignInTerms(Value, frozen=True):
-    """What an exchange needs of the configuration.
+    """The values of the configuration that an exchange needs.
 
     Its `repr` does not show the texts, which may be secret.
 
@@ -105,7 +105,7 @@ class SignInTerms(Value, frozen=True):
 
 
 class ExchangeInput(Value, frozen=True):
-    """What an exchange is given at the moment of its start.
+    """The values that an exchange is given at the moment of its start.
 
     Its `repr` shows the time only.
 

@@ -1,14 +1,15 @@
-"""Read the kinds of sign-in from `kinds.toml`."""
+"""Read the kinds of sign-in from `kinds.toml`, and the places of regions from `regions.toml`."""
 
 from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
 from importlib import resources
+from typing import Any
 
 from providers.value import Value
 
-__all__ = ["KINDS", "SignInKind"]
+__all__ = ["KINDS", "REGIONS", "SignInKind"]
 
 
 class SignInKind(Value, frozen=True):
@@ -46,8 +47,11 @@ class SignInKind(Value, frozen=True):
         return not self.subject
 
 
+def _table(name: str) -> dict[str, Any]:
+    return tomllib.loads(resources.files("providers.sign_in").joinpath(name).read_text("utf-8"))
+
+
 def _read() -> dict[str, SignInKind]:
-    table = tomllib.loads(resources.files("providers.sign_in").joinpath("kinds.toml").read_text("utf-8"))
     return {
         name: SignInKind(
             name,
@@ -59,9 +63,12 @@ def _read() -> dict[str, SignInKind]:
             tuple(row.get("variables", ())),
             row.get("bearer_at_url", False),
         )
-        for name, row in table.items()
+        for name, row in _table("kinds.toml").items()
     }
 
 
 KINDS: Mapping[str, SignInKind] = _read()
 """The kinds by name."""
+
+REGIONS: Mapping[str, Mapping[str, str]] = _table("regions.toml")
+"""The country of each region, by `aws` or `google`."""

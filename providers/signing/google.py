@@ -80,9 +80,8 @@ def _account(key: str) -> Mapping[str, object]:
         raise KeyProblem("is not the JSON of a service account's key") from None
     if info.get("type") == "external_account":
         raise KeyProblem(
-            "is a configuration of workload identity federation, whose token issuer the gateway does not call; name a "
-            "file (${file:/path}) with an access token that another program renews. The gateway reads the file again "
-            "when it changes"
+            "is a configuration of workload identity federation: write a sign-in of the kind `google_federation` in "
+            "`sign_ins`, and name it in `sign_in` in place of the key"
         )
     if missing := [name for name in _NEEDED if not read_str(info, name)]:
         raise KeyProblem(f"is not a service account's key: it lacks {', '.join(missing)}")

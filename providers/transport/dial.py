@@ -12,6 +12,7 @@ import socket
 import threading
 from collections.abc import Sequence
 from contextlib import suppress
+from ipaddress import ip_address
 
 import aiohappyeyeballs
 
@@ -82,6 +83,14 @@ class Names:
 
 def _look_up(host: str, port: int, flags: int = 0) -> Addresses:
     return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP, flags=flags)
+
+
+def check_remote(addresses: Addresses) -> None:
+    """Raise ConnectFailed if an address is one of this machine or of its link, such as that of a metadata server."""
+    for *_, address in addresses:
+        ip = ip_address(str(address[0]).partition("%")[0])
+        if ip.is_loopback or ip.is_link_local or ip.is_unspecified:
+            raise ConnectFailed("its name has an address of this machine or of its link", is_refused=True)
 
 
 async def first_socket(addresses: Addresses) -> socket.socket:

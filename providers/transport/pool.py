@@ -20,7 +20,7 @@ from contextlib import suppress
 import msgspec
 
 from providers.transport.connection import Connection
-from providers.transport.dial import Names, first_socket
+from providers.transport.dial import Names, check_remote, first_socket
 from providers.transport.errors import ConnectFailed, ConnectionBroken, lacks_room, reason_of
 from providers.transport.tls import Key, Link, tls_context
 from providers.transport.tunnel import address_of, connect_through
@@ -243,7 +243,10 @@ class Pool:
         origin, link = (key, None) if isinstance(key, str) else key
         proxy = link.proxy if link is not None else ""
         context = self._context(link) if origin.startswith("https:") else None
-        sock = await first_socket(await self._names.addresses(*address_of(proxy or origin)))
+        addresses = await self._names.addresses(*address_of(proxy or origin))
+        if link is not None and link.is_remote and not proxy:
+            check_remote(addresses)
+        sock = await first_socket(addresses)
         connection = Connection(loop, key)
         try:
             if link is not None and proxy:

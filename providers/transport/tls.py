@@ -22,6 +22,7 @@ class Link:
         key: The private key of the certificate, as PEM without a passphrase.
         proxy: The origin of the HTTP proxy to which connections are made in place of the origin, or empty.
         authorization: The value of `proxy-authorization`, or empty.
+        is_remote: No connection is made to an address of this machine or of its link.
     """
 
     ca: str = field(default="", repr=False)
@@ -29,6 +30,7 @@ class Link:
     key: str = field(default="", repr=False)
     proxy: str = ""
     authorization: str = field(default="", repr=False)
+    is_remote: bool = False
 
     @property
     def tls(self) -> ssl.SSLContext | None:

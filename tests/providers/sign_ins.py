@@ -16,7 +16,7 @@ POOL = "//iam.googleapis.com/projects/1/locations/global/workloadIdentityPools/p
 
 
 def subject(expires_in_s: float = 600.0) -> str:
-    """Return a JSON Web Token that nobody has signed."""
+    """Return a JSON Web Token without a valid signature."""
     parts = ({"alg": "RS256"}, {"exp": time.time() + expires_in_s, "sub": "system:serviceaccount:default:gateway"})
     return ".".join([*(urlsafe_b64encode(json.dumps(each).encode()).rstrip(b"=").decode() for each in parts), "c2ln"])
 

@@ -24,6 +24,7 @@ from gateway.config.field_types import (
 )
 from gateway.config.schema.location import CellSection, LocationSection, Reason, RegionSection, Texts
 from gateway.config.schema.routing import AssistantSection, DeploymentSection
+from gateway.config.schema.sign_in import SignInSection
 from gateway.config.schema.usage import (
     Budgets,
     MaxRequestSection,
@@ -163,6 +164,9 @@ class GatewaySection(Section):
     deployments: dict[Name, DeploymentSection] = Field(description="Models at their sites, by name.")
     redactions: dict[Name, RedactionSection] = Field(
         {}, description="The rules by which deployments get placeholders in place of values, by name."
+    )
+    sign_ins: dict[Name, SignInSection] = Field(
+        {}, description="How the gateway gets tokens of clouds and OAuth servers as a workload, without keys, by name."
     )
     clients: dict[Name, ClientSection] = Field(
         {}, description="The clients that may call, by name. Without clients, the gateway serves this machine only."

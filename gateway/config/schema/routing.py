@@ -204,6 +204,9 @@ class DeploymentSection(Section):
         "conversation keeps one.",
         repr=False,
     )
+    sign_in: str | None = Field(
+        None, description="In place of `api_key`: the name of the sign-in (`sign_ins`) whose token is sent."
+    )
     headers: Annotated[dict[HeaderName, str], Sensitive("`headers`")] = Field(
         {},
         description="Headers to send with each call; only headers that the adapter knows are allowed. Each value is a "

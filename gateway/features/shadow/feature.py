@@ -50,7 +50,8 @@ def _traffic(process: Process) -> ShadowTraffic | None:
     count = partial(process.metrics.count, "gateway_shadow_requests_total")
     took = partial(process.metrics.time, "gateway_shadow_answer_seconds")
     sink = ShadowSink(_Keeper(store).keep, count, took, store.close)
-    traffic = ShadowTraffic(process.current, UpstreamClient(process.transport), process.health, sink, process.limiters)
+    client = UpstreamClient(process.transport, tokens=process.health.tokens)
+    traffic = ShadowTraffic(process.current, client, process.health, sink, process.limiters)
     traffic.accounting = process.accounting
     return traffic
 

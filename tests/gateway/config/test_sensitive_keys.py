@@ -25,8 +25,10 @@ from scripts.sensitive_keys import keys_of, sensitive_keys_of
 _SECRET_WORD = re.compile(r"key|secret|token|password|passphrase|credential|cookie|pepper|private|webhook|auth|headers")
 _PUBLIC: tuple[KeyPath, ...] = (
     ("admin_keys",),  # public keys
+    ("deployments", "*", "cache_key"),  # a word
     ("cors", "headers"),  # names without values
     ("deployments", "*", "tls", "client_key"),  # the name of a file
+    ("sign_ins", "*", "tls", "client_key"),
     ("stores", "database", "url"),  # without a password, and one that is written there is not shown
     ("stores", "valkey", "url"),
     ("deployments", "*", "approvals", "authority"),
@@ -105,5 +107,6 @@ def test_listed_secret_is_neither_shown_nor_stored_and_a_reference_is(key: Any) 
 def test_message_names_every_place_of_a_reference_once() -> None:
     assert (
         places_of_references()
-        == "`api_key`, `headers`, the `url` of a proxy, `password`, `secrets`, an edge's secret and a claim's keys"
+        == "`api_key`, `headers`, the `url` of a proxy, `terms`, `sign_ins`, `password`, `secrets`, an edge's secret, "
+        "a claim's keys and `marks.key`"
     )

@@ -1,0 +1,158 @@
+"""A sign-in: how the gateway gets tokens of an issuer for deployments, and the state of its token."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+from gateway.model.permit import ServicePermit
+from providers.auth import Secret
+from providers.sign_in import KINDS, SignInTerms
+from providers.territories import Places
+from providers.value import Value
+
+if TYPE_CHECKING:
+    from providers.transport import Link
+
+SignInState: TypeAlias = Literal["ok", "failing", "none"]
+"""Whether the last exchange succeeded, failed while the token before is valid, or there is no token."""
+TokenHeader: TypeAlias = Literal["authorization", "proxy-authorization"]
+_LEAST_LEFT_S = 30.0
+_SAME_S = 1.0
+
+
+class TokenPlace(Value, frozen=True):
+    """Where a host is that a sign-in calls.
+
+    Attributes:
+        host: The name of the host, or the metadata server.
+        places: Where it is.
+        fix: The other way to configure it, in words.
+        is_accepted: The operator accepts that it may be anywhere.
+    """
+
+    host: str
+    places: Places
+    fix: str = ""
+    is_accepted: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SignIn:
+    """How the gateway signs in as a workload.
+
+    Attributes:
+        terms: The values that an exchange needs.
+        permits: The permission to call each host of the terms.
+        links: How connections to each host are made.
+        places: Where the hosts are, with those of its source.
+        token_file: The file with the subject, or None.
+        authorization_file: The file that a container's credentials need, or None.
+        source: The name of the sign-in whose token is the subject, or None.
+        header: The header of the token.
+        missing: The sources of values that are not set.
+        read_from: The variables of the environment from which a value was read.
+        key: Stands for its token where keys are compared: it is one key, whatever its token.
+    """
+
+    name: str
+    terms: SignInTerms
+    permits: Mapping[str, ServicePermit]
+    links: Mapping[str, Link]
+    places: tuple[TokenPlace, ...]
+    token_file: str | None = None
+    authorization_file: str | None = None
+    source: str | None = None
+    header: TokenHeader = "authorization"
+    missing: tuple[str, ...] = ()
+    read_from: tuple[str, ...] = ()
+    key: Secret = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "key", Secret(f"sign-in {self.name}"))
+
+    @property
+    def kind(self) -> str:
+        """The kind."""
+        return self.terms.kind
+
+    @property
+    def is_aws(self) -> bool:
+        """Whether its token signs requests to AWS."""
+        return KINDS[self.terms.kind].is_aws
+
+    @property
+    def is_metadata(self) -> bool:
+        """Whether its token host is a metadata server."""
+        return KINDS[self.terms.kind].is_metadata
+
+    def outside(self, boundary: Places) -> TokenPlace | None:
+        """Return the first host that is not in the boundary, or None."""
+        return next((it for it in self.places if not it.is_accepted and not it.places.within(boundary)), None)
+
+
+class HeldToken(Value, frozen=True):
+    """A token that was issued.
+
+    Attributes:
+        secret: The token, or AWS credentials.
+        ends_at: Its end: monotonic seconds, or Unix seconds if `is_absolute`.
+        lifetime_s: Its lifetime when it arrived.
+    """
+
+    secret: Secret
+    ends_at: float
+    is_absolute: bool
+    lifetime_s: float
+
+    def left_s(self, monotonic_s: float, unix_s: float) -> float:
+        """Return how many seconds it is valid."""
+        return self.ends_at - (unix_s if self.is_absolute else monotonic_s)
+
+    def ends_with(self, other: HeldToken) -> bool:
+        """Return whether the other token has the same end, as one that a metadata server gives again."""
+        return self.is_absolute == other.is_absolute and abs(self.ends_at - other.ends_at) < _SAME_S
+
+    def is_usable(self, monotonic_s: float, unix_s: float) -> bool:
+        """Return whether enough of its lifetime is left for a request."""
+        return self.left_s(monotonic_s, unix_s) >= min(_LEAST_LEFT_S, self.lifetime_s / 4)
+
+
+class SignInNote(Value, frozen=True):
+    """The result of the last exchange of a sign-in.
+
+    Attributes:
+        token: The token, which may be that of an earlier exchange, or None.
+        error: Why the last exchange has failed, or empty.
+    """
+
+    token: HeldToken | None = None
+    error: str = ""
+
+
+NO_NOTE = SignInNote()
+
+
+class SignInStatus(Value, frozen=True):
+    """The state of a sign-in for operators.
+
+    Attributes:
+        seconds_left: How many seconds its token is valid, or None without one.
+        deployments: The deployments that use it.
+    """
+
+    name: str
+    state: SignInState
+    seconds_left: int | None
+    error: str
+    deployments: tuple[str, ...]
+
+    def document(self) -> dict[str, object]:
+        """Return it as JSON data."""
+        return {
+            "state": self.state,
+            "seconds_left": self.seconds_left,
+            "error": self.error or None,
+            "deployments": [*self.deployments],
+        }

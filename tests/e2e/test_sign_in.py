@@ -1,0 +1,220 @@
+"""Sign-in without keys, through real sockets: providers take only what the simulated issuers have issued."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from providers.testkit import SimulatedIssuers, SimulatorServer, SimulatorThread, load_simulators
+from tests.e2e.worker_processes import WORKERS
+from tests.kit.configs import Config
+from tests.kit.gateway_process import APP_KEY, GatewayProcess, config_of_one_region, running_gateway
+from tests.kit.waiting import eventually
+from tests.providers.sign_ins import POOL, ROLE, subject
+
+ENVIRON = {
+    "AZURE_TENANT_ID": "t-1",
+    "AZURE_CLIENT_ID": "c-1",
+    "AWS_ROLE_ARN": ROLE,
+    "IDP_SECRET": "s3cret-of-the-client",
+    "KEY": "sk-of-the-server",
+    "HTTPS_PROXY": "http://127.0.0.1:1",
+    "AZURE_AUTHORITY_HOST": "https://login.invalid",
+}
+KINDS: dict[str, tuple[str, dict[str, Any]]] = {
+    "azure_workload": ("azure", {"global_host": "accepted"}),
+    "azure_managed": ("azure", {}),
+    "aws_web_identity": ("bedrock", {"region": "eu-central-1"}),
+    "aws_container": ("bedrock", {}),
+    "aws_instance": ("bedrock", {"region": "eu-central-1", "assume": {"role": ROLE, "external_id": "x"}}),
+    "google_metadata": ("vertex", {}),
+    "google_federation": ("vertex", {"region": "europe-west3", "audience": POOL, "from": "aws_web_identity"}),
+    "oauth": (
+        "openai-compatible",
+        {"url": "https://id.example.de/token", "territory": "DE", "client": "a", "client_secret": "${IDP_SECRET}"},
+    ),
+}
+FAMILIES = {"azure": "azure", "aws": "aws", "google": "google", "oauth": "oauth"}
+MODELS = {"azure": "gpt-4o", "bedrock": "amazon.nova-lite-v1:0", "vertex": "gemini-2.5-flash", "openai-compatible": "m"}
+PATHS = {
+    "azure": "/openai/v1",
+    "bedrock": "",
+    "vertex": "/v1/projects/p/locations/europe-west3",
+    "openai-compatible": "/v1",
+}
+
+
+class World:
+    """The issuers, a provider for each kind of API, and the configuration of a gateway between them."""
+
+    def __init__(self, issuers: SimulatedIssuers, providers: dict[str, SimulatorServer], folder: Path) -> None:
+        self.issuers, self.providers, self.folder = issuers, providers, folder
+        self.environ = ENVIRON | {"AZURE_FEDERATED_TOKEN_FILE": str(folder / "token")}
+        self.environ |= {"AWS_WEB_IDENTITY_TOKEN_FILE": str(folder / "token")}
+        self.environ |= {"AWS_CONTAINER_CREDENTIALS_FULL_URI": f"{issuers.url}/aws/v1/credentials"}
+        self.environ |= {"AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE": str(folder / "token")}
+        (folder / "token").write_text(subject())
+
+    def config(self, *patches: Any, kinds: tuple[str, ...] = tuple(KINDS)) -> Config:
+        """Return a configuration with a deployment and a sign-in for each kind, all of the kind's name."""
+        origins = {name: server.origin for name, server in self.providers.items()}
+        names = {provider: {"provider": provider, "model": MODELS[provider]} for provider in PATHS}
+        deployments = {
+            kind: {
+                **names[KINDS[kind][0]],
+                "endpoint": origins[KINDS[kind][0]] + PATHS[KINDS[kind][0]],
+                "sign_in": kind,
+            }
+            for kind in kinds
+        }
+        sources = {KINDS[kind][1].get("from") for kind in kinds} - {None}
+        sign_ins = {
+            kind: {"kind": kind, "endpoint": f"{self.issuers.url}/{kind.partition('_')[0]}", **KINDS[kind][1]}
+            for kind in {*kinds, *sources}
+        }
+        config = config_of_one_region(deployments, {"sign_ins": sign_ins}, "resilience: {breaker: off}", *patches)
+        for kind in kinds:
+            config.data["deployments"][kind].pop("api_key", None)
+        return config
+
+    def calls(self, kind: str) -> int:
+        """Return how many calls an issuer got."""
+        return sum(call["kind"] == kind for call in self.issuers.calls)
+
+    @contextmanager
+    def serving(self, config: Config, workers: int = 1) -> Iterator[GatewayProcess]:
+        """Serve a configuration."""
+        path = self.folder / "gateway.yaml"
+        path.write_text(config.text)
+        environ = self.environ | {"GATEWAY_STATE_DIR": str(self.folder / "state"), "GATEWAY_WORKERS": str(workers)}
+        with running_gateway(path, environ) as gateway:
+            yield gateway
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    issuers = SimulatedIssuers(3600.0)
+    simulators = load_simulators().simulators
+    providers = {name: SimulatorServer(simulators[name], name, accepts=issuers.knows) for name in PATHS}
+    with SimulatorThread({"issuers": issuers, **providers}):  # type: ignore[dict-item]
+        yield World(issuers, providers, tmp_path)
+
+
+def ask(gateway: GatewayProcess, kind: str, **more: Any) -> httpx.Response:
+    """Ask the assistant of a kind."""
+    asked = {"model": kind, "messages": [{"role": "user", "content": "hello"}], **more}
+    return httpx.post(
+        f"{gateway.url}/v1/chat/completions", json=asked, headers={"authorization": f"Bearer {APP_KEY}"}, timeout=30
+    )
+
+
+def sign_ins(gateway: GatewayProcess) -> dict[str, Any]:
+    """Return the state of the sign-ins."""
+    states: dict[str, Any] = httpx.get(f"{gateway.admin_url}/readyz").json()["sign_ins"]
+    return states
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", WORKERS)
+def test_every_kind_signs_in_and_no_secret_is_shown(world: World, workers: int) -> None:
+    with world.serving(world.config(), workers) as gateway:
+        for kind in KINDS:
+            answer = ask(gateway, kind)
+            assert answer.status_code == 200, (kind, answer.text, gateway.lines)
+        states = sign_ins(gateway)
+        assert {name: it["state"] for name, it in states.items()} == dict.fromkeys(KINDS, "ok")
+        assert all(3500 < it["seconds_left"] <= 3600 for it in states.values())
+        assert states["aws_web_identity"]["deployments"] == ["aws_web_identity", "google_federation"]
+        # One exchange for each sign-in, whatever deployments name it and however many workers there are.
+        made = {kind: world.calls(kind) for kind in (*KINDS, "assume")}
+        assert made == dict.fromkeys((*KINDS, "assume"), 1) | {"aws_instance": 3}
+        world_config = world.folder / "gateway.yaml"
+        world_config.write_text(world_config.read_text() + "\nlog: {sample: 0.5}\n")
+        httpx.post(f"{gateway.admin_url}/reload").raise_for_status()
+        assert ask(gateway, "oauth").status_code == 200
+        assert world.calls("oauth") == 1
+        metrics = httpx.get(f"{gateway.admin_url}/metrics").text
+        counted = [line for line in metrics.splitlines() if "sign_in=" in line and "oauth" in line]
+        assert sorted(line.partition("{")[0] for line in counted) == [
+            "gateway_sign_in_exchanges_total",
+            "gateway_sign_in_seconds_left",
+        ]
+        shown = f"{gateway.lines}{metrics}{states}"
+    issued = [text for text in (*world.issuers._issued, *(it.secret for it in world.issuers._issued.values())) if text]
+    kept = "".join(path.read_bytes().decode("latin-1") for path in world.folder.rglob("state/**/*") if path.is_file())
+    for secret in (*issued, ENVIRON["IDP_SECRET"], (world.folder / "token").read_text()):
+        assert secret not in shown
+        assert secret not in kept
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", WORKERS)
+def test_a_refused_token_is_replaced_once(world: World, workers: int) -> None:
+    kinds = ("azure_managed", "aws_web_identity")
+    config = world.config("resilience: {attempts: {total: 1}}", kinds=kinds)
+    with world.serving(config, workers) as gateway:
+        assert [ask(gateway, kind).status_code for kind in kinds] == [200, 200]
+        world.issuers.revoke()
+        for kind in kinds:
+            assert ask(gateway, kind).status_code == 200, gateway.lines
+            assert world.calls(kind) == 2
+        # A provider that refuses every token: one forced exchange in 60 s.
+        world.issuers.revoke()
+        before = world.calls("azure_managed")
+        statuses = [ask(gateway, "azure_managed").status_code for _ in range(3)]
+        assert statuses[0] == 502
+        assert set(statuses) == {502, 503}  # each worker finds out for itself
+        assert world.calls("azure_managed") == before
+
+
+@pytest.mark.slow
+def test_an_outage_over_the_end_of_a_token_and_back(world: World) -> None:
+    world.issuers.lifetime_s = 4.0
+    world.issuers.faults["oauth"] = 500
+    with world.serving(world.config(kinds=("oauth",))) as gateway:
+        refused = ask(gateway, "oauth")
+        assert refused.status_code == 503
+        assert refused.json()["error"]["code"] == "no_healthy_deployment"
+        assert "no credential" in refused.json()["error"]["message"]
+        assert sign_ins(gateway)["oauth"]["state"] == "none"
+        assert "unreachable: status 500" in sign_ins(gateway)["oauth"]["error"]
+        failed = [line for line in gateway.lines if isinstance(line, dict) and line["event"] == "sign_in_failed"]
+        assert [line["deployments"] for line in failed] == [["oauth"]]
+        del world.issuers.faults["oauth"]
+        eventually(lambda: ask(gateway, "oauth").status_code == 200)
+        world.issuers.faults["oauth"] = "slow"
+        eventually(lambda: ask(gateway, "oauth").status_code == 503)
+        world.issuers.faults.clear()
+        eventually(lambda: ask(gateway, "oauth").status_code == 200)
+        assert sign_ins(gateway)["oauth"]["state"] == "ok"
+
+
+@pytest.mark.slow
+def test_a_step_without_a_token_is_skipped_and_the_next_one_answers(world: World) -> None:
+    world.issuers.faults["oauth"] = 400
+    config = world.config(kinds=("oauth", "azure_managed"))
+    config.data["assistants"]["oauth"]["routes"]["world"] = ["oauth", "azure_managed"]
+    with world.serving(config) as gateway:
+        answer = ask(gateway, "oauth")
+        assert answer.status_code == 200
+        assert answer.headers["x-gateway-deployment"] == "azure_managed"
+        assert sign_ins(gateway)["oauth"]["error"] == "refused: status 400 (invalid_request)"
+
+
+@pytest.mark.slow
+def test_a_refused_exchange_is_tried_again_when_the_subject_changes(world: World) -> None:
+    (world.folder / "token").write_text(subject(-1))
+    with world.serving(world.config(kinds=("azure_workload",))) as gateway:
+        assert ask(gateway, "azure_workload").status_code == 503
+        assert "AADSTS700024" in sign_ins(gateway)["azure_workload"]["error"]
+        started = time.monotonic()
+        (world.folder / "token").write_text(subject())
+        eventually(lambda: ask(gateway, "azure_workload").status_code == 200)
+        assert time.monotonic() - started < 20
+        assert world.calls("azure_workload") == 2
