@@ -1,4 +1,4 @@
-"""The stores of the time of users on one machine: each change is made once, whoever asks, and records end."""
+"""The stores of the time of users on one machine: one change at a time from the record that was read, and an end."""
 
 from __future__ import annotations
 
