@@ -29,6 +29,7 @@ _MOST_BYTES = 64 * 1024
 _MOST_VERSIONS = 2
 _PEM = re.compile(rb"-----BEGIN [^-]+-----.+?-----END [^-]+-----[\r\n]*", re.DOTALL)
 PLAN_KIND = "gateway-plan"
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
 
 class KeyUnusable(ValueError):
@@ -95,6 +96,8 @@ class Signer:
         self._key = key
         raw = key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
         self.public = PublicKey(_PREFIX + base64.b64encode(raw).decode())
+        # The first part of a JWS by its type, because each mark of an answer needs it.
+        self._heads: dict[str, str] = {}
 
     def __repr__(self) -> str:
         return f"Signer({self.public.id})"
@@ -153,8 +156,11 @@ class Signer:
 
     def sign(self, kind: str, payload: Mapping[str, object]) -> str:
         """Return the payload as a compact JWS of this type."""
-        head = {"alg": "EdDSA", "kid": self.public.id, "typ": kind}
-        signed = f"{_encode(_canonical(head))}.{_encode(_canonical(payload))}"
+        head = self._heads.get(kind)
+        if head is None:
+            head = _encode(_canonical({"alg": "EdDSA", "kid": self.public.id, "typ": kind}))
+            self._heads[kind] = head
+        signed = f"{head}.{_encode(_canonical(payload))}"
         return f"{signed}.{_encode(self._key.sign(signed.encode()))}"
 
 
@@ -188,7 +194,7 @@ def verify(jws: str, kind: str, keys: Iterable[PublicKey]) -> tuple[dict[str, ob
 
 
 def _canonical(value: Mapping[str, object]) -> bytes:
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+    return _CANONICAL.encode(value).encode()
 
 
 def _encode(data: bytes) -> str:

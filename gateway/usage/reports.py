@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, tzinfo
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 from zoneinfo import ZoneInfo
 
 from gateway.operator_errors import StateError
@@ -39,7 +40,7 @@ from gateway.usage.ledger import (
     lines_of,
     read_row,
 )
-from gateway.usage.usage_row import TOKENS, UsageRow, UsageSource
+from gateway.usage.usage_row import TOKENS, RowKind, UsageRow, UsageSource
 from providers.catalogue.prices import NO_CURRENCY
 from providers.value import Value
 
@@ -134,18 +135,19 @@ class UsageQuery(Value, frozen=True):
         )
         return text, values
 
-    def page(self, after: tuple[int, int], newest: int) -> tuple[str, list[object]]:
-        """Return the statement for the next `PAGE_ROWS` rows, which `read_row` reads, and its values.
+    def page(self, after: tuple[int, int], newest: int, columns: str = READ) -> tuple[str, list[object]]:
+        """Return the statement for the next `PAGE_ROWS` rows, and its values.
 
         Args:
             after: Time and number of the last row of the page before.
             newest: The number of the last row.
+            columns: Their columns, of which the second is the time. Default: those that `read_row` reads.
         """
         where, values = self._where()
         if self.request is not None:
             where, values = f"{where} AND request_id = ?", [*values, self.request]
         text = (
-            f"SELECT usage_row.number, {READ} FROM usage_row JOIN series ON series.number = usage_row.series "  # noqa: S608
+            f"SELECT usage_row.number, {columns} FROM usage_row JOIN series ON series.number = usage_row.series "  # noqa: S608
             f"WHERE (time_ns, usage_row.number) > (?, ?) AND usage_row.number <= ? AND {where} "
             f"ORDER BY time_ns, usage_row.number LIMIT {PAGE_ROWS}"
         )
@@ -374,17 +376,30 @@ class UsageReader:
     def rows(self, query: UsageQuery) -> Iterator[UsageRow]:
         """Yield all rows of the days of a query, oldest first. It ends the moment for which reports are made."""
         unmoved = sorted(self._unmoved_in(query, LocalTime(self.zone)), key=lambda row: row.time_ns)
-        return heapq.merge(self._moved(query), unmoved, key=lambda row: row.time_ns)
+        return heapq.merge((read_row(row) for row in self._moved(query)), unmoved, key=lambda row: row.time_ns)
 
-    def _moved(self, query: UsageQuery) -> Iterator[UsageRow]:
+    def requests(self, query: UsageQuery) -> Iterator[tuple[int, str | None, str | None]]:
+        """Yield time, request and region of all calls of the days of a query, in a third of the time of `rows`.
+
+        As `rows`, it ends the moment for which reports are made.
+        """
+        unmoved = [*self._unmoved_in(query, LocalTime(self.zone))]
+        for row in self._moved(query, "call_id, time_ns, request_id, region, kind"):
+            if row[5] == RowKind.USAGE:
+                yield row[2], row[3], row[4] or None
+        for one in unmoved:
+            if one.kind == RowKind.USAGE:
+                yield one.time_ns, one.request, one.region
+
+    def _moved(self, query: UsageQuery, columns: str = READ) -> Iterator[Sequence[Any]]:
         """Yield rows, a page at a time: a slow reader does not keep SQLite from reusing the space of its log."""
         after = (-1, 0)
         newest = self._statements.execute("SELECT COALESCE(MAX(number), 0) FROM usage_row").fetchone()[0]
         self._moment.close()
         while True:
             with self._database.transaction(reads_only=True) as statements:
-                page = statements.execute(*query.page(after, newest)).fetchall()
-            yield from map(read_row, page)
+                page = statements.execute(*query.page(after, newest, columns)).fetchall()
+            yield from page
             if len(page) < PAGE_ROWS:
                 return
             after = page[-1][2], page[-1][0]

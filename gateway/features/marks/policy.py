@@ -24,14 +24,24 @@ if TYPE_CHECKING:
 
 KIND = "ai-mark+jwt"
 MOST_MARK_BYTES = 64 * 1024
-# The Unicode property White_Space (PropList.txt of Unicode 17). `str.isspace` counts four control characters more.
+# The Unicode property White_Space (PropList.txt of Unicode 17). `str.split` counts four control characters more.
 _ASCII_SPACE = b"\t\n\v\f\r "
+_NO_SPACE = b"\x1c\x1d\x1e\x1f"
 _WIDE_SPACE = re.compile("[\x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]+")
 _MEMBERS = frozenset({"iss", "iat", "ai_generated", "choice", "sha256", "sha256_folded"})
 _PART = re.compile(r"[A-Za-z0-9_-]+")
 _HASH = re.compile(r"[0-9a-f]{64}")
 _LATEST_S = 253_402_300_799
 """The last second that ISO 8601 can write with four digits of the year."""
+
+
+def _folded(text: str, data: bytes) -> bytes:
+    """Return the text in UTF-8 without white space. `data`: with it. `split` is the fastest way for most texts."""
+    if text.isascii():
+        return data.translate(None, _ASCII_SPACE)
+    if len(data.translate(None, _NO_SPACE)) == len(data):
+        return "".join(text.split()).encode("utf-8", "surrogatepass")
+    return _WIDE_SPACE.sub("", text).encode("utf-8", "surrogatepass").translate(None, _ASCII_SPACE)
 
 
 class TextHash:
@@ -48,9 +58,7 @@ class TextHash:
         data = text.encode("utf-8", "surrogatepass")
         self._exact.update(data)
         if self._folded is not None:
-            if not text.isascii():
-                data = _WIDE_SPACE.sub("", text).encode("utf-8", "surrogatepass")
-            self._folded.update(data.translate(None, _ASCII_SPACE))
+            self._folded.update(_folded(text, data))
 
     @property
     def exact(self) -> str:

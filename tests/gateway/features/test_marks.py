@@ -138,6 +138,13 @@ def test_changed_mark_proves_nothing(at: int, character: str) -> None:
     assert changed == mark or (found.signature != "valid" and found.issuer is None and found.text is None)
 
 
+def test_white_space_is_the_property_of_unicode() -> None:
+    """`str.split` is a fast path: it counts four control characters as space that are not of the property."""
+    assert "".join(character for character in map(chr, range(0x110000)) if character.isspace()) == "".join(
+        sorted(f"{SPACES}\x1c\x1d\x1e\x1f")
+    )
+
+
 def test_text_of_a_megabyte_has_a_mark() -> None:
     text = "Ein Wort, 一个词 👩🏽‍🚀 " * 40_000
     assert result(mark_of(*(text[at : at + 1000] for at in range(0, len(text), 1000))), text) == ("valid", "same")
