@@ -90,7 +90,7 @@ class PrefixCache:
             body = {}
         account = next((incoming.headers[name] for name in _KEYS if name in incoming.headers), "")
         scope = dumps([account, model, body.get("cache_salt")])
-        blocks = list(_blocks_of(body))
+        blocks = list(blocks_of(body))
         prompt = b"".join([block for block, _ in blocks])
         if self._mode == "routed":
             scope += bytes([self._machine(scope, prompt[:_PLACED_BYTES], body.get("prompt_cache_key"))])
@@ -151,7 +151,7 @@ class PrefixCache:
         return was_kept
 
 
-def _blocks_of(body: Mapping[str, object]) -> Iterator[tuple[bytes, bool]]:
+def blocks_of(body: Mapping[str, object]) -> Iterator[tuple[bytes, bool]]:
     """Yield the blocks of content of a prompt, in the order in which providers read them, each with its mark."""
     for tool in [*as_list(body.get("tools")), *as_list(as_map(body.get("toolConfig")).get("tools"))]:
         yield _block(tool)

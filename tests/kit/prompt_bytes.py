@@ -1,0 +1,187 @@
+"""Print the requests that providers get in the turns of random conversations, one line of JSON for each request.
+
+    python -m tests.kit.prompt_bytes SEED CONVERSATIONS
+
+A line has the conversation, the dialect of the client, the deployment, the turn and the body. Nothing but the seed may
+change it: not the process, and not `PYTHONHASHSEED`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import random
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from hashlib import sha256
+from typing import Any
+from urllib.parse import urlencode
+
+import httpx
+
+from gateway.assembly.application import Gateway
+from gateway.execution.upstream_request import UpstreamRequest
+from gateway.telemetry.log import configure
+from providers.chat import (
+    AssistantMessage,
+    ChatRequest,
+    ImagePart,
+    Message,
+    SystemMessage,
+    TextPart,
+    Tool,
+    ToolCall,
+    ToolMessage,
+    UserMessage,
+    change_request,
+)
+from providers.failures import Failure, FailureKind, ProviderFailed, UnsupportedFeature
+from tests.kit.configs import Config, table_of
+from tests.kit.dialect_clients import DIALECT_CLIENTS
+
+DEPLOYMENTS = {
+    "openai": ("openai", "gpt-4.1", "/v1"),
+    "reasoning": ("openai", "gpt-6-luna", "/v1"),
+    "anthropic": ("anthropic", "claude-sonnet-5", "/v1"),
+    "bedrock": ("bedrock", "anthropic.claude-sonnet-5", ""),
+    "gemini": ("gemini", "gemini-3.8-flash", "/v1beta"),
+    "dashscope": ("dashscope", "qwen3-max", "/api/v1"),
+    "mistral": ("mistral", "mistral-medium-3", "/v1"),
+    "moonshot": ("moonshot", "kimi-k3", "/v1"),
+    "deepseek": ("deepseek", "deepseek-chat", "/v1"),
+    "openrouter": ("openrouter", "anthropic/claude-sonnet-5", "/api/v1"),
+    "vllm": ("vllm", "m", "/v1"),
+    "house": ("openai-compatible", "m", "/v1"),
+}
+"""The wire formats: by deployment the provider, its model and the base path."""
+_REGION = {
+    "territories": ["*"],
+    "boundary": ["*"],
+    "labels": [{"name": "house", "text": {"en": "Answers may be wrong."}}],
+    "profile": {"locale": "en", "timezone": "Europe/Oslo", "units": "metric", "tone": "Be brief."},
+}
+_PICTURE = "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+_WORDS = "the a look file test branch error names weather Oslo 你好 größe build reads fast slow".split()
+_MOST_TURNS = 4
+_KEY = "gk-prompt-bytes"
+
+
+class _Captured:
+    """A transport that keeps the bodies, and answers each request with a refusal that shows nothing about a provider."""
+
+    def __init__(self) -> None:
+        self.bodies: list[bytes] = []
+
+    async def send(self, request: UpstreamRequest) -> Any:
+        """See `Transport`."""
+        self.bodies.append(request.body)
+        raise ProviderFailed(Failure(FailureKind.INVALID_REQUEST, "kept"))
+
+    async def aclose(self) -> None:
+        """See `Transport`."""
+
+
+def _config() -> Config:
+    deployments = {
+        name: {
+            "provider": provider,
+            "model": model,
+            "endpoint": f"https://llm.example.com{path}",
+            "stores": "any",
+            "processes": "any",
+            "api_key": "${KEY}",
+            "capabilities": ["tools", "vision"],
+            "fold": False,
+        }
+        for name, (provider, model, path) in DEPLOYMENTS.items()
+    }
+    assistants = {name: {"routes": {"all": [name, "openai"][: 1 + (name == "house")]}} for name in DEPLOYMENTS}
+    assistants["house"]["resume"] = True
+    barrier = {"hand_off": {"when": ["asked"], "share": "conversation"}}
+    deployments["behind"] = {**deployments["openai"], "consent": {"recipient": "OpenAI", "mode": "per_request"}}
+    assistants["barrier"] = {"routes": {"all": ["house", barrier, "behind"]}}
+    return Config(
+        {
+            "version": 1,
+            "cell": {"territory": "US"},
+            "secrets": {"consent": "${SECRET}", "identity": "${SECRET}"},
+            "regions": {"all": _REGION},
+            "clients": {"app": {"keys": [f"sha256:{sha256(_KEY.encode()).hexdigest()}"], "region": "all"}},
+            "assistants": assistants,
+            "deployments": deployments,
+        }
+    )
+
+
+def _words(draw: random.Random, most: int = 12) -> str:
+    return " ".join(draw.choice(_WORDS) for _ in range(draw.randint(1, most)))
+
+
+def _schema(draw: random.Random) -> dict[str, Any]:
+    names = draw.sample(["path", "line", "text", "deep", "when"], draw.randint(1, 4))
+    properties = {name: {"type": draw.choice(["string", "integer", "boolean"])} for name in names}
+    return {"type": "object", "properties": properties, "required": sorted(draw.sample(names, 1))}
+
+
+def conversation(draw: random.Random) -> Iterator[ChatRequest]:
+    """Yield the turns of a random conversation, each with all before it."""
+    names = draw.sample(["look", "run", "write", "weather"], draw.randint(0, 3))
+    tools = tuple(Tool(name, _words(draw), _schema(draw)) for name in names)
+    messages: list[Message] = [SystemMessage(_words(draw)) for _ in range(draw.randint(0, 2))]
+    options: dict[str, Any] = {"max_tokens": 900} if draw.random() < 0.5 else {}
+    for turn in range(_MOST_TURNS):
+        said: Any = _words(draw)
+        if draw.random() < 0.25:
+            said = (TextPart(said), ImagePart(_PICTURE))
+        messages.append(UserMessage(said))
+        yield ChatRequest("assistant", tuple(messages), tools=tools, **options)
+        if tools and draw.random() < 0.6:
+            calls = tuple(
+                ToolCall(f"call_{turn}{at}", tool.name, json.dumps({"path": _words(draw, 2), "line": at}))
+                for at, tool in enumerate(draw.sample(tools, draw.randint(1, len(tools))))
+            )
+            messages.append(AssistantMessage(draw.choice([None, _words(draw)]), tool_calls=calls))
+            messages += [ToolMessage(call.id, _words(draw)) for call in calls]
+            yield ChatRequest("assistant", tuple(messages), tools=tools, **options)
+        label = draw.choice(["", "Answers may be wrong.\n\n"])
+        messages.append(AssistantMessage(f"{label}{_words(draw)}"))
+
+
+async def requests(seed: int, conversations: int) -> list[dict[str, Any]]:
+    """Return the requests that providers get."""
+    environ = {"KEY": "k:k", "SECRET": "s" * 40}
+    config, transport = table_of(_config(), environ), _Captured()
+    gateway, sent = Gateway(config, transport, consent_key=b"k" * 32), []
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(gateway), base_url="http://gateway") as client:
+        for number in range(conversations):
+            turns = list(conversation(random.Random(f"{seed} {number}")))
+            stream = number % 2 == 1
+            for dialect in DIALECT_CLIENTS.values():
+                for name in config.assistants:
+                    target = replace(dialect.target, model=name)
+                    speaker = replace(dialect, target=target)
+                    for turn, request in enumerate(turns):
+                        try:
+                            wire = speaker.request(change_request(request, model=name, stream=stream))
+                        except UnsupportedFeature:
+                            continue
+                        transport.bodies.clear()
+                        path = f"{wire.path}?{urlencode(wire.query)}" if wire.query else wire.path
+                        headers = {
+                            "content-type": "application/json",
+                            "authorization": f"Bearer {_KEY}",
+                            "x-session-id": "s-1",
+                        }
+                        await client.post(path, content=wire.body, headers=headers)
+                        for at, body in enumerate(transport.bodies):
+                            place = {"conversation": number, "dialect": dialect.name, "deployment": f"{name} {at}"}
+                            sent.append({**place, "turn": turn, "body": body.decode()})
+    return sent
+
+
+if __name__ == "__main__":
+    configure(level="error", stream=io.StringIO())
+    for one in asyncio.run(requests(int(sys.argv[1]), int(sys.argv[2]))):
+        print(json.dumps(one))
