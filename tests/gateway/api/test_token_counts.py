@@ -113,6 +113,19 @@ def test_only_a_server_that_counts_is_asked(deployment: Keys, asks: bool) -> Non
     assert (len(server.received), answer.headers.get("x-gateway-estimated")) == (asks, None if asks else "true")
 
 
+def test_no_prompt_is_counted_elsewhere_in_a_region_with_moderation() -> None:
+    """The judges have not seen it."""
+    judge = {"provider": "openai-compatible", "model": "j", "endpoint": "https://judge.inside.example/v1", **GERMAN}
+    moderated = {
+        "deployments": {"one": COUNTING["vllm"], "judge": judge},
+        "regions": {"eu": {"moderation": {"input": ["judge"], "on_failure": "closed"}}},
+    }
+    server = Server()
+    running = InputGateway(server, CONFIG.merge(moderated), {"KEY": "ya29.made-up"})
+    answer = running.post("/v1/messages/count_tokens", ASKED, {})
+    assert (server.received, answer.headers["x-gateway-estimated"]) == ([], "true")
+
+
 def test_server_without_a_count_is_not_asked_again_for_an_hour() -> None:
     server, clock = Server(404), [0.0]
     running = gateway(COUNTING["anthropic-vertex"], server)
