@@ -44,6 +44,7 @@ from gateway.policy.caller import asserted_user
 from gateway.telemetry.log import logger
 from gateway.usage.accounting import end_user_pseudonym
 from gateway.usage.refusals import CallRefused
+from providers.value import replace
 
 EXTENDED_EACH_S = 50.0
 """A killed process loses less than a minute of a chat."""
@@ -64,8 +65,8 @@ class UseTimes(Protocol):
         """Return the time of a user whose chat has arrived so long ago."""
         ...
 
-    async def extend(self, key: UseKey, now: Arrival, rules: UseRules, *, is_noticed: bool) -> None:
-        """Extend the time of a user from the arrival of a chat to now."""
+    async def extend(self, key: UseKey, now: Arrival, rules: UseRules, *, is_noticed: bool) -> UseRecord | None:
+        """Extend the time of a user from the arrival of a chat to now. Return the record, if it is known."""
         ...
 
     async def tidy(self) -> None:
@@ -149,14 +150,14 @@ class LocalTimes:
         except StateError as error:
             raise UseUnavailable(str(error)) from error
 
-    async def extend(self, key: UseKey, now: Arrival, rules: UseRules, *, is_noticed: bool) -> None:
-        """See `UseTimes`."""
+    async def extend(self, key: UseKey, now: Arrival, rules: UseRules, *, is_noticed: bool) -> UseRecord | None:
+        """See `UseTimes`. The record of the arrival is most often still the present one."""
         before: UseRecord | None = now.record
         try:
             while True:
                 after = extended(before, now.at_ms, round(self.clock() * 1000), rules, is_noticed=is_noticed)
                 if self.store.change(key, before, after):
-                    return
+                    return after
                 before = self.store.read(key)
         except StateError as error:
             raise UseUnavailable(str(error)) from error
@@ -208,7 +209,9 @@ class ChatTime(msgspec.Struct, eq=False):
     async def extend(self) -> None:
         """Extend the time of its user to now. A failure is logged once."""
         if self.key is not None and self.now is not None:
-            await self.use.extend(self.key, self.now, self.rules, is_noticed=self.is_noticed)
+            record = await self.use.extend(self.key, self.now, self.rules, is_noticed=self.is_noticed)
+            if record is not None:
+                self.now = replace(self.now, record=record)
 
     async def end(self) -> None:
         """Note that its answer is complete, before the last byte is sent."""
@@ -333,18 +336,20 @@ class TimeOfUse:
             return None
         return UseKey(end_user_pseudonym(config, self._user_key, name), caller.client.name)
 
-    async def extend(self, key: UseKey, now: Arrival, rules: UseRules, *, is_noticed: bool) -> None:
-        """Extend the time of a user. A failure is logged once."""
+    async def extend(self, key: UseKey, now: Arrival, rules: UseRules, *, is_noticed: bool) -> UseRecord | None:
+        """Extend the time of a user, and return the record, if it is known. A failure is logged once."""
+        record = None
         if self.times is None:
-            return
+            return None
         try:
-            await self.times.extend(key, now, rules, is_noticed=is_noticed)
+            record = await self.times.extend(key, now, rules, is_noticed=is_noticed)
         except UseUnavailable as error:
             if not self._is_lost:
                 logger().error("use_not_kept", detail=f"the time of users can't be kept: {error}")
             self._is_lost = True
         else:
             self._is_lost = False
+        return record
 
     def move_clock(self, ahead_s: int) -> None:
         """Count as if it were so much later. A demo shows with it what happens after hours."""
