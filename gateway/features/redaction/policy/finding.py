@@ -156,6 +156,32 @@ class Clock:
             raise TooMuchToSearch
 
 
+class _Index:
+    """Forms of numbers by the character with which they begin."""
+
+    def __init__(self, wanted: Iterable[Form], *, cards: bool) -> None:
+        forms_of = tuple(wanted)
+        self.cards = cards
+        self.forms = {start: [it for it in forms_of if start in it.begins] for start in _STARTS}
+        # One match of all forms together is most often the only one.
+        self.any = {
+            start: any_of([*(it.text for it in known), *(_CARD_TEXTS if cards and start in "23456" else ())])
+            for start, known in self.forms.items()
+        }
+
+    def at(self, text: str, start: int) -> Iterator[Span]:
+        """Yield each number of a form of a country, and each card, that begins at a place."""
+        for form in self.forms[text[start]]:
+            if (span := _checked(form, text, start)) is not None:
+                yield span
+        if self.cards and "2" <= text[start] <= "6":
+            for card in _CARDS:
+                if (match := card.match(text, start)) is not None:
+                    digits = "".join(_GROUP.findall(match[0]))
+                    if 14 <= len(digits) <= 19 and digits != digits[0] * len(digits) and luhn(digits):
+                        yield start, match.end(), "CARD"
+
+
 class Finder:
     """Finds the values of some rules. It remembers where they were in texts that it has seen, and never a text."""
 
@@ -163,14 +189,13 @@ class Finder:
         self.kinds = frozenset(kind.upper() for kind in rules.kinds)
         places = [form for form in forms() if form.country in rules.countries]
         wanted = [form for form in places if form.kind in self.kinds]
-        self._by_start = {start: [it for it in wanted if start in it.begins] for start in _STARTS}
-        cards = _CARD_TEXTS if "CARD" in self.kinds else ()
-        # One match of all forms together is most often the only one.
-        self._any = {
-            start: any_of([*(it.text for it in known), *(cards if start in "23456" else ())])
-            for start, known in self._by_start.items()
-        }
-        self._has_letters = any(self._by_start[start] for start in _STARTS if start.isalpha())
+        by_words = [form.context.pattern for form in wanted if form.context is not None]
+        self._words = compiled(f"(?i)(?:{'|'.join(by_words)})") if by_words else None
+        # Most texts have no word that some forms need, so that these forms need not be tried at each number.
+        everywhere = [form for form in wanted if form.context is None]
+        cards = "CARD" in self.kinds
+        self._plain, self._with_words = _Index(everywhere, cards=cards), _Index(wanted, cards=cards)
+        self._has_letters = any(self._with_words.forms[start] for start in _STARTS if start.isalpha())
         self._scans_numbers = bool(wanted) or not self.kinds.isdisjoint({"PHONE", "CARD"})
         self._terms = compiled(_terms_pattern(rules.terms)) if rules.terms else None
         self._patterns = [(name, compiled(text)) for name, text in rules.patterns]
@@ -221,7 +246,7 @@ class Finder:
         if self._scans_numbers:
             found += self._numbers_in(number, clock)
         if self._has_letters:
-            found += self._lettered_in(number)
+            found += _lettered_in(number, self._with_words)
         if self._terms is not None:
             for readable in {number, text.replace("_", _NOTHING)}:
                 found += [(*match.span(), TERM) for match in self._terms.finditer(readable)]
@@ -239,7 +264,10 @@ class Finder:
 
     def _numbers_in(self, text: str, clock: Clock | None) -> Iterator[Span]:
         """Yield phone numbers, cards, and numbers of people that begin with a digit."""
-        phones, any_of_start = "PHONE" in self.kinds, self._any
+        phones, index = "PHONE" in self.kinds, self._plain
+        if self._words is not None and self._words.search(text) is not None:
+            index = self._with_words
+        any_of_start = index.any
         words: list[int] | None = None
         left = _LOOKS
         for run in _scan(_RUN).finditer(text):
@@ -258,10 +286,10 @@ class Finder:
                     continue
                 first = text[start]
                 if (any_form := any_of_start[first]) is not None and any_form.match(text, start) is not None:
-                    yield from self._forms_at(text, start)
+                    yield from index.at(text, start)
                 bracketed = any_of_start["("] if before == "(" and not _is_word(text, start - 2) else None
                 if bracketed is not None and bracketed.match(text, start - 1) is not None:
-                    yield from self._forms_at(text, start - 1)
+                    yield from index.at(text, start - 1)
                 if not phones:
                     continue
                 is_led = (before and before in "+(\x02") or (first == "0" and text.startswith("00", start))
@@ -273,25 +301,14 @@ class Finder:
                     after_word = match.end()
                     yield _with_bracket(text, start, after_word), after_word, "PHONE"
 
-    def _forms_at(self, text: str, start: int) -> Iterator[Span]:
-        """Yield each number of a form of a country, and each card, that begins at a place."""
-        for form in self._by_start[text[start]]:
+
+def _lettered_in(text: str, index: _Index) -> Iterator[Span]:
+    """Yield numbers of people that begin with a letter."""
+    for match in _scan(_LETTERED).finditer(text):
+        start = match.start()
+        for form in index.forms[text[start]]:
             if (span := _checked(form, text, start)) is not None:
                 yield span
-        if "CARD" in self.kinds and "2" <= text[start] <= "6":
-            for card in _CARDS:
-                if (match := card.match(text, start)) is not None:
-                    digits = "".join(_GROUP.findall(match[0]))
-                    if 14 <= len(digits) <= 19 and digits != digits[0] * len(digits) and luhn(digits):
-                        yield start, match.end(), "CARD"
-
-    def _lettered_in(self, text: str) -> Iterator[Span]:
-        """Yield numbers of people that begin with a letter."""
-        for match in _scan(_LETTERED).finditer(text):
-            start = match.start()
-            for form in self._by_start[text[start]]:
-                if (span := _checked(form, text, start)) is not None:
-                    yield span
 
 
 def _telephone_words_in(text: str) -> list[int]:
