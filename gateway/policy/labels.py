@@ -12,7 +12,7 @@ from typing import TypeGuard
 
 from gateway.features.duties.model import Notice
 from gateway.features.marks.policy import MarkSigner, TextHash
-from gateway.model.region_text import Label, Locale, RegionText
+from gateway.model.region_text import SEPARATOR, Label, Locale, RegionText
 from providers.chat import (
     Annotation,
     AnnotationsDelta,
@@ -20,12 +20,15 @@ from providers.chat import (
     ChatCompletion,
     ChatRequest,
     Choice,
+    ChoiceFinish,
     ImageDelta,
     Message,
+    RefusalDelta,
     StreamEvent,
     TextDelta,
     TextPart,
     TextRun,
+    ToolCallDelta,
     text_of,
 )
 from providers.value import replace
@@ -44,6 +47,7 @@ class Labelling:
         prefix: The text before the text of each choice, or empty.
         notice: How the label that repeats is shown. None: it is not, or no label does.
         signer: Signs the marks, if a label has them.
+        is_needed: A choice without a text has the prefix as well, unless it has calls.
     """
 
     labels: tuple[Label, ...]
@@ -51,6 +55,7 @@ class Labelling:
     prefix: str = ""
     notice: Notice | None = None
     signer: MarkSigner | None = None
+    is_needed: bool = False
     names: tuple[str, ...] = field(init=False)
     has_integrity: bool = field(init=False)
 
@@ -106,17 +111,20 @@ def shows_notice(labelling: Labelling, events: Iterable[StreamEvent], *, in_cont
 
 def label_completion(completion: ChatCompletion, labelling: Labelling) -> ChatCompletion:
     """Return the whole answer with the prefix before each text or image. One with neither is returned unchanged."""
-    if not labelling.prefix or not any(
-        text_of(one.message.content) or one.message.images for one in completion.choices
+    if not labelling.prefix or not (
+        labelling.is_needed or any(text_of(one.message.content) or one.message.images for one in completion.choices)
     ):
         return completion
-    return replace(completion, choices=tuple(_labelled(choice, labelling.prefix) for choice in completion.choices))
+    choices = tuple(_labelled(choice, labelling.prefix, labelling.is_needed) for choice in completion.choices)
+    return replace(completion, choices=choices)
 
 
-def _labelled(choice: Choice, prefix: str) -> Choice:
+def _labelled(choice: Choice, prefix: str, is_needed: bool) -> Choice:
     text = text_of(choice.message.content)
     if not text and not choice.message.images:
-        return choice
+        if not is_needed or choice.message.tool_calls:
+            return choice
+        return replace(choice, message=replace(choice.message, content=prefix.removesuffix(SEPARATOR)))
     annotations = tuple(_shifted(one, len(prefix)) for one in choice.message.annotations)
     return replace(choice, message=replace(choice.message, content=prefix + text, annotations=annotations))
 
@@ -138,11 +146,13 @@ def _shifted(annotation: Annotation, by: int) -> Annotation:
 
 
 class Prefixer:
-    """Put the prefix before the first text or image of each choice of a stream."""
+    """Put the prefix before the first text or image of each choice of a stream. `is_needed`: see `Labelling`."""
 
-    def __init__(self, prefix: str) -> None:
+    def __init__(self, prefix: str, *, is_needed: bool = False) -> None:
         self._prefix = prefix
+        self._is_needed = is_needed and bool(prefix)
         self._started_choices: set[int] = set()
+        self._calling_choices: set[int] = set()
 
     @property
     def shown(self) -> bool:
@@ -159,7 +169,20 @@ class Prefixer:
                     yield TextDelta(self._prefix, choice)
             elif isinstance(event, AnnotationsDelta) and event.choice in self._started_choices:
                 event = replace(event, annotations=tuple(_shifted(one, len(self._prefix)) for one in event.annotations))
+            elif self._is_needed:
+                yield from self._before(event)
             yield event
+
+    def _before(self, event: StreamEvent) -> Iterator[StreamEvent]:
+        """Yield the prefix before a refusal, and before the end of a choice that had neither a text nor calls."""
+        if isinstance(event, ToolCallDelta):
+            self._calling_choices.add(event.choice)
+        elif isinstance(event, RefusalDelta | ChoiceFinish):
+            if event.choice in self._started_choices | self._calling_choices:
+                return
+            self._started_choices.add(event.choice)
+            is_end = isinstance(event, ChoiceFinish)
+            yield TextDelta(self._prefix.removesuffix(SEPARATOR) if is_end else self._prefix, event.choice)
 
 
 class Integrity:

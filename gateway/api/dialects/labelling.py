@@ -86,7 +86,7 @@ class StreamLabels:
         self.reads_texts = labelling is not None
         self._labelling = labelling
         self._record = record
-        self._prefixer = Prefixer(labelling.prefix) if labelling is not None else None
+        self._prefixer = Prefixer(labelling.prefix, is_needed=labelling.is_needed) if labelling is not None else None
         has_integrity = labelling is not None and labelling.has_integrity
         self._integrity = Integrity(labelling.signer) if labelling is not None and has_integrity else None
         self._has_notice = labelling is not None and labelling.notice is not None

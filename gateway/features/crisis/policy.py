@@ -88,7 +88,7 @@ def with_crisis_text(labelling: Labelling | None, crisis: Crisis, request: ChatR
     if request.response_format is not None:
         return labelling
     known = labelling or Labelling(())
-    return replace(known, prefix=known.prefix + crisis.sentence.text + SEPARATOR)
+    return replace(known, prefix=known.prefix + crisis.sentence.text + SEPARATOR, is_needed=True)
 
 
 def excepted_texts(messages: Sequence[Message], rules: CrisisRules, crisis: Crisis | None) -> dict[str, frozenset[str]]:

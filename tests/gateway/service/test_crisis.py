@@ -459,3 +459,26 @@ def test_budget_refuses_a_verdict_and_a_stop_has_its_row_only(tmp_path: Path) ->
     assert rich.chat().headers["x-gateway-crisis"] == "stop"
     rows = kept_rows(rich.directory)
     assert [(row.deployment, row.assistant) for row in rows] == [("judge", "assistant")]
+
+
+@STREAMS
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_answer_whose_text_moderation_takes_away_has_the_crisis_text(dialect: str, stream: bool) -> None:
+    moderation = {"output": ["judge"], "on_failure": "closed"}
+    world = CrisisWorld(answers=["I hit."])
+    response = ask(
+        served(world, {"regions": {"default": {"moderation": moderation}}}, then="answer"), dialect, SAD, stream=stream
+    )
+    assert response.status_code == 200
+    assert "I hit" not in response.text
+    assert content_of(dialect, response, stream=stream) == US
+
+
+@STREAMS
+def test_call_of_a_tool_alone_has_the_data_only(stream: bool) -> None:
+    call = {"id": "1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    world = CrisisWorld(answers=[""], message={"tool_calls": [call]}, finish="tool_calls")
+    tools = [{"type": "function", "function": {"name": "f"}}]
+    response = ask(served(world, then="answer"), "chat", SAD, stream=stream, tools=tools)
+    assert (response.status_code, US in response.text) == (200, False)
+    assert members_of("chat", response, stream=stream)[-1]["then"] == "answer"
