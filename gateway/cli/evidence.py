@@ -190,6 +190,7 @@ class _Configurations:
                     "host": it.origin,
                     **{part: fact for part, fact in facts_of(it).items() if part not in ("places", "proxy")},
                     "proxy": it.proxy.origin if it.proxy is not None else None,
+                    "sign_in_hosts": [place.host for place in it.sign_in.places] if it.sign_in is not None else [],
                 }
                 for it in asked.values()
             ],

@@ -101,6 +101,7 @@ def test_folder_has_the_numbers_and_the_rules_of_the_region(gateway: Command, st
     assert made["approvals"][0]["valid_until"] == "2027-03-01"
     assert made["attestations"] == [{"deployment": "chatgpt-eu", "attests": ["zdr"]}]
     assert (made["vendors"][0]["provider"], made["vendors"][0]["as_of"] is not None) == ("openai", True)
+    assert made["vendors"][0]["sign_in_hosts"] == []
     assert made["refusals"] == [{"reason": "territory", "requests": 1}]
     assert made["proof"]["receipts"] == {
         "kept": True,
