@@ -375,3 +375,50 @@ def test_gateway_redact_prints_the_text_of_a_recipient(tmp_path: Path, capsys: p
     terms.unlink()
     assert main(["redact", "personal", "--config", str(file), str(text)]) == 2
     assert "terms.txt can't be read" in capsys.readouterr().err
+
+
+BEHIND = Config.parse("""
+version: 1
+redactions: {mails: {kinds: [email]}, cards: {kinds: [card]}}
+assistants: {assistant: {routes: {default: [house, {hand_off: {when: [failure], redact: mails}}, abroad]}}}
+regions: {default: {territories: ["*"], boundary: ["*"], redact: cards}}
+deployments:
+  house: {provider: openai-compatible, model: c, endpoint: "https://house.example/v1", stores: any, processes: any, redact: false}
+  abroad: {provider: openai-compatible, model: c, endpoint: "https://abroad.example/v1", stores: any, processes: any, redact: false}
+location: {unknown: default}
+""")
+
+
+def test_what_passes_a_barrier_is_redacted_also_for_a_deployment_in_clear() -> None:
+    def provider(request: httpx.Request) -> httpx.Response:
+        return httpx.Response(500) if request.url.host == "house.example" else echo(request)
+
+    gateway = InputGateway(provider, BEHIND)
+    answer = gateway.post(*asking("chat", PROMPT))
+    assert answer.json()["choices"][0]["message"]["content"] == PROMPT
+    assert answer.headers["x-gateway-redacted"] == "email=1"
+    *private, last = [asked_in(body) for body in gateway.bodies]
+    assert set(private) == {PROMPT}
+    assert (MAIL in last, CARD in last) == (False, True)
+
+
+def test_a_judge_and_a_second_step_get_placeholders_of_their_own() -> None:
+    def provider(request: httpx.Request) -> httpx.Response:
+        if request.url.path.endswith("/moderations"):
+            result = {"flagged": False, "categories": {}, "category_scores": {}}
+            return httpx.Response(200, json={"id": "x", "model": "j", "results": [result]})
+        return httpx.Response(500) if request.url.host == "chat.example" else echo(request)
+
+    judged = {"input": ["judge"], "on_failure": "closed"}
+    config = REDACTED.merge({
+        "regions": {"default": {"moderation": judged}},
+        "assistants": {"assistant": {"routes": {"default": ["chat", "second"]}}},
+        "deployments": {"second": {**CONFIG.data["deployments"]["chat"], "endpoint": "https://second.example/v1"}},
+    })  # fmt: skip
+    gateway = InputGateway(provider, config)
+    answer = gateway.post(*asking("chat", PROMPT))
+    assert answer.json()["choices"][0]["message"]["content"] == PROMPT
+    assert {request.url.host for request in gateway.requests} == {"judge.example", "chat.example", "second.example"}
+    for request in gateway.requests:
+        assert not [value for value in VALUES if value in request.content.decode()]
+        assert b"QEMAIL1Z" in request.content

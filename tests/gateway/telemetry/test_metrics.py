@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
+from gateway.features.redaction.model import RedactionNote
 from gateway.model.hand_off import HandOff, HandOffCause
 from gateway.model.record import AttemptAction, DutyKind, Record, Resumed
 from gateway.telemetry import metrics as module
@@ -24,6 +25,7 @@ from gateway.telemetry.metrics import Metrics
 from providers.catalogue.prices import Price, Rates
 from providers.chat import Usage
 from providers.failures import FailureKind
+from providers.value import replace
 from tests.kit.request_records import (
     EU,
     NOWHERE_KNOWN,
@@ -330,6 +332,8 @@ def test_every_metric_follows_the_naming_rules_and_is_used() -> None:
     handed_off = with_fields(answered(attempt("b")), hand_off=HandOff(HandOffCause.FAILURE, "conversation"))
     referred = answered()
     referred.note_duty(DutyKind.CRISIS)
+    note = RedactionNote(("personal",), {"email": 2}, restored=1, unknown=1)
+    placeholders = answered(replace(attempt("b"), redacted=note))
     retried = failed_attempt(FailureKind.SILENT, action=AttemptAction.RETRY)
     failed_over = failed_attempt(FailureKind.SILENT, action=AttemptAction.FAILOVER)
     everything = counted(
@@ -342,6 +346,7 @@ def test_every_metric_follows_the_naming_rules_and_is_used() -> None:
             weighted,
             handed_off,
             referred,
+            placeholders,
         ]
     )
     configuration = {
