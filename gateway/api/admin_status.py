@@ -12,7 +12,7 @@ from typing import cast
 from gateway.api.admin_control import readiness_word, traffic_report, unavailable_everywhere, unavailable_to_clients
 from gateway.free_space import FreeSpace
 from gateway.model.approval import days_at, terms_of
-from gateway.model.assistant import Assistant
+from gateway.model.assistant import USES, Assistant
 from gateway.model.config_version import ConfigVersion, Region
 from gateway.model.consent import Consents
 from gateway.model.decision import Plan, Unavailable
@@ -167,7 +167,7 @@ def _regions(status: Status) -> Iterator[dict[str, object]]:
     clients = {client.name: client for client in config.clients.values() if client.name in by_client}
     for name, assistant in config.assistants.items():
         if name == assistant.name:
-            for use in ("chat", "embeddings", "moderations"):
+            for use in USES:
                 seen = assistant.for_use(use) if assistant.routes_for(use) else None
                 for region in seen.routes if seen is not None else ():
                     if seen is not None:

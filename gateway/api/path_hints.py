@@ -5,14 +5,14 @@ from __future__ import annotations
 import re
 
 from gateway.api.dialects.google_paths import METHODS, parse_path
-from gateway.api.dialects.paths import EMBEDDINGS_PATH, MODERATIONS_PATH
+from gateway.api.dialects.paths import EMBEDDINGS_PATH, MODERATIONS_PATH, RERANK_PATHS
 
 _CHAT = "POST /v1/chat/completions"
 _GEMINI = "POST /v1beta/models/ASSISTANT:generateContent"
 
 OWN_PATHS = ("/v1/responses", "/v1/messages", "/v1/messages/count_tokens", "/v1/completions")
 """The endpoints of chats in other dialects. A path of Gemini's API names its assistant, so it is not in a list."""
-INPUT_PATHS = (EMBEDDINGS_PATH, MODERATIONS_PATH)
+INPUT_PATHS = (EMBEDDINGS_PATH, MODERATIONS_PATH, *RERANK_PATHS)
 
 _PATHS = (
     ("/chat/completions", _CHAT),
@@ -45,8 +45,8 @@ _ADMIN = frozenset({"/metrics", "/reload", "/config/reload", "/rollback"})
 
 _ALL_CHATS = ", ".join((_CHAT, *OWN_PATHS, "/v1beta/models/ASSISTANT:generateContent"))
 _ALL_PATHS = (
-    f"the paths are {_ALL_CHATS}, POST /v1/embeddings and /v1/moderations, and GET /v1/models, /v1/capabilities, "
-    "/v1/explain, /v1/disclosure, /v1/receipts, /v1/usage and /docs"
+    f"the paths are {_ALL_CHATS}, POST /v1/embeddings, /v1/moderations and /v1/rerank, and GET /v1/models, "
+    "/v1/capabilities, /v1/explain, /v1/disclosure, /v1/receipts, /v1/usage and /docs"
 )
 
 # Other endpoints of OpenAI, Anthropic and other gateways.

@@ -501,11 +501,11 @@ def find_adapter(findings: Findings, path: KeyPath, provider: str, registry: Reg
 
 
 def _in_other_lists(draft: Draft) -> frozenset[str]:
-    """Return the deployments that are listed for embeddings or moderations, and in no route of chats."""
+    """Return the deployments that are listed for another use than chats, and in no route of chats."""
     listed: set[str] = set()
     routed: set[str] = set()
     for section in draft.config.assistants.values():
-        for names in (*section.embeddings.values(), *section.moderations.values()):
+        for names in (*section.embeddings.values(), *section.moderations.values(), *section.rerank.values()):
             listed.update(names)
         for by_intent in section.routes.values():
             steps = [step for route in by_intent.values() for step in route]

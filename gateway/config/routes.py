@@ -19,7 +19,7 @@ from gateway.config.validation import Draft, Findings, check_reference
 from gateway.features.config import COMPILERS
 from gateway.features.views import further_recipients
 from gateway.model.approval import Days, why_unapproved
-from gateway.model.assistant import DEFAULT_INTENT, Assistant, Intent, Use, UserChoice
+from gateway.model.assistant import DEFAULT_INTENT, USES, Assistant, Intent, Use, UserChoice
 from gateway.model.config_version import Region
 from gateway.model.deployment import Deployment, moderations_of
 from gateway.model.hand_off import BarrierRule, HandOffCause
@@ -27,6 +27,7 @@ from gateway.model.route import Barrier, Route, WeightedSet, deployments_of
 from gateway.model.schedule import Schedule
 from providers.embeddings import embeddings_of, load_embedding_facts
 from providers.moderations import GuardModel
+from providers.rerank import load_rerank_facts, rerank_of
 from providers.value import Value, replace
 
 _Steps = Sequence[str | Mapping[str, int] | BarrierRule]
@@ -109,6 +110,7 @@ class AssistantCompiler(AssistantScope):
             self.findings.warn((*path, "resume"), message, "add one, or remove it")
         embeddings = self._routes_of_use(path, "embeddings", section.embeddings)
         moderations = self._routes_of_use(path, "moderations", section.moderations)
+        rerank = self._routes_of_use(path, "rerank", section.rerank)
         schedules = self._schedules(name, section, routes)
         compiled = Assistant(
             name,
@@ -119,6 +121,7 @@ class AssistantCompiler(AssistantScope):
             schedules=schedules,
             embeddings=embeddings,
             moderations=moderations,
+            rerank=rerank,
             intents=tuple(Intent(intent, tuple(one.tools)) for intent, one in section.intents.items()),
             choices=self._choices(path, section),
             barriers=barriers[DEFAULT_INTENT],
@@ -222,6 +225,8 @@ class AssistantCompiler(AssistantScope):
             self._check_embeddings(path, entries)
         elif use == "moderations":
             self._check_moderations(entries)
+        elif use == "rerank":
+            self._check_rerank(path, entries)
         if region is not None:
             self._check_boundary(region, entries, use)
             routes[region_name] = self._route(steps)
@@ -286,11 +291,12 @@ class AssistantCompiler(AssistantScope):
 
     def _proposable(self, use: Use) -> Mapping[str, Deployment]:
         """Return the deployments that a hint may propose for a use: those that no route of another use names."""
-        named: dict[Use, set[str]] = {"chat": set(), "embeddings": set(), "moderations": set()}
+        named: dict[Use, set[str]] = {use: set() for use in USES}
         for section in self.draft.config.assistants.values():
             named["chat"] |= _chat_deployments(section)
             named["embeddings"].update(*section.embeddings.values())
             named["moderations"].update(*section.moderations.values())
+            named["rerank"].update(*section.rerank.values())
         elsewhere = set().union(*(names for other, names in named.items() if other != use)) - named[use]
         return {name: deployment for name, deployment in self.deployments.items() if name not in elsewhere}
 
@@ -305,10 +311,25 @@ class AssistantCompiler(AssistantScope):
             elif known is not None and known.models and not known.knows(deployment.model) and deployment.price is None:
                 warn_of_unknown_model(self.findings, entry.path, deployment.provider, deployment.model, known.models)
             self._check_pins(entry, "embeddings")
+        self._check_one_model(path, entries, "vector")
+
+    def _check_one_model(self, path: KeyPath, entries: list[_Entry], noun: str) -> None:
         models = dict.fromkeys(entry.deployment.model for entry in entries)
         if len(models) > 1:
-            message = f"the deployments have different models ({', '.join(models)}), whose vectors cannot be compared"
-            self.findings.error(path, message, "list deployments of one model, so that a failover changes no vector")
+            message = f"the deployments have different models ({', '.join(models)}), whose {noun}s cannot be compared"
+            self.findings.error(path, message, f"list deployments of one model, so that a failover changes no {noun}")
+
+    def _check_rerank(self, path: KeyPath, entries: list[_Entry]) -> None:
+        """Report deployments that score no documents, and a list of different models."""
+        for entry in entries:
+            deployment, known = entry.deployment, load_rerank_facts(entry.deployment.provider)
+            if rerank_of(deployment.adapter) is None:
+                message = f"{quoted(deployment.name)} scores no documents: {deployment.provider} has no rerank here"
+                self.findings.error(entry.path, message, "use a deployment of another provider")
+            elif known is not None and known.models and not known.knows(deployment.model) and deployment.price is None:
+                warn_of_unknown_model(self.findings, entry.path, deployment.provider, deployment.model, known.models)
+            self._check_pins(entry, "rerank")
+        self._check_one_model(path, entries, "score")
 
     def _check_moderations(self, entries: list[_Entry]) -> None:
         for entry in entries:

@@ -1,4 +1,4 @@
-"""Write a request for embeddings or moderations in its provider's wire format, and read and check the answer."""
+"""Write a request that is not a chat in its provider's wire format, and read and check the answer."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from providers.failures import Failure, FailureKind, ProviderFailed
 from providers.moderations import ModerationAnswer, ModerationFormat, ModerationRequest
 from providers.reading.errors import MESSAGES, error_object
 from providers.reading.response_reader import check_head
+from providers.rerank import RerankAnswer, RerankFormat, RerankRequest, rerank_of
 from providers.value import replace
 from providers.wire import WireRequest, WireResponse
 
@@ -36,6 +37,8 @@ def fitted_input(step: Step, request: InputRequest) -> InputRequest:
             return request if key is None else pseudonymous(request, provider, key, passthrough)
         case ModerationRequest():
             return request if key is None else pseudonymous(request, provider, key, passthrough)
+        case RerankRequest():
+            return replace(request, max_tokens_per_doc=None) if "max_tokens_per_doc" in dropped else request
         case _:
             assert_never(request)
 
@@ -48,6 +51,8 @@ def write_input(step: Step, request: InputRequest) -> WireRequest:
             return _embeddings(deployment).build_request(request, deployment.target)
         case ModerationRequest():
             return _moderations(deployment).build_request(request, deployment.target)
+        case RerankRequest():
+            return _rerank(deployment).build_request(request, deployment.target)
         case _:
             assert_never(request)
 
@@ -67,6 +72,8 @@ def _read(request: InputRequest, response: WireResponse, deployment: Deployment)
                 return _read_embeddings(request, response, deployment)
             case ModerationRequest():
                 return _read_moderations(request, response, deployment)
+            case RerankRequest():
+                return _read_rerank(request, response, deployment)
             case _:
                 assert_never(request)
     except ProviderFailed as error:
@@ -97,6 +104,22 @@ def _read_moderations(request: ModerationRequest, response: WireResponse, deploy
         kind = FailureKind.MALFORMED
         raise AnswerRefused(Failure(kind, MESSAGES[kind], "a verdict contradicts its categories"), answer.usage)
     return answer
+
+
+def _read_rerank(request: RerankRequest, response: WireResponse, deployment: Deployment) -> RerankAnswer:
+    answer = _rerank(deployment).parse_response(response, deployment.target)
+    if len(answer.scores) != len(request.documents):
+        kind = FailureKind.MALFORMED
+        detail = f"{len(answer.scores)} scores for {len(request.documents)} documents"
+        raise AnswerRefused(Failure(kind, MESSAGES[kind], detail), answer.usage)
+    return answer
+
+
+def _rerank(deployment: Deployment) -> RerankFormat:
+    rerank = rerank_of(deployment.adapter)
+    if rerank is None:
+        raise RuntimeError(f"the deployment {deployment.name!r} scores nothing, which the config check ensures")
+    return rerank
 
 
 def _embeddings(deployment: Deployment) -> EmbeddingFormat:

@@ -14,7 +14,7 @@ from gateway.model.route import Barrier, Route, step_text
 from gateway.model.schedule import Schedule
 from providers.value import Value, replace
 
-Use: TypeAlias = Literal["chat", "embeddings", "moderations"]
+Use: TypeAlias = Literal["chat", "embeddings", "moderations", "rerank"]
 """A kind of requests to an assistant. Each has routes of its own."""
 USES: tuple[Use, ...] = get_args(Use)
 DEFAULT_INTENT = "default"
@@ -49,6 +49,7 @@ class Assistant:
         shadows: The deployment that gets copies of requests, by region.
         embeddings: The deployments of embeddings, by the name of the region. All of a region have the same model.
         moderations: The deployments of moderations, by the name of the region.
+        rerank: The deployments that score documents, by the name of the region. All of a region have the same model.
         use: The kind of requests that `routes` are for.
         intents: The intents of chats, in the order in which they are looked at.
         by_intent: The assistant as chats of an intent see it. An intent without a route in a region has the default.
@@ -70,6 +71,7 @@ class Assistant:
     shadows: Mapping[str, Shadow] = field(default_factory=dict)
     embeddings: Mapping[str, Route] = field(default_factory=dict)
     moderations: Mapping[str, Route] = field(default_factory=dict)
+    rerank: Mapping[str, Route] = field(default_factory=dict)
     use: Use = "chat"
     intents: tuple[Intent, ...] = ()
     by_intent: Mapping[str, Assistant] = field(default_factory=dict)
@@ -133,6 +135,8 @@ class Assistant:
                 return self.embeddings
             case "moderations":
                 return self.moderations
+            case "rerank":
+                return self.rerank
 
     def for_use(self, use: Use) -> Assistant:
         """Return the assistant as one use sees it. Only chats have schedules, shadows and resumed answers."""

@@ -20,6 +20,7 @@ from providers.matching.capability_matching import CapabilityMatch, has_effects_
 from providers.matching.requirements import CACHE_KEY, FEATURES, IDENTITY, IMPLIED, PARAMETERS, Requirements, moves_data
 from providers.moderations import GuardKind, ModerationFormat, moderation_format
 from providers.openai_json.misspelled_fields import FIELDS
+from providers.rerank import rerank_capabilities, rerank_of
 from providers.sites import Residency
 from providers.territories import Places
 from providers.value import Value
@@ -290,6 +291,8 @@ def capabilities_for(deployment: Deployment, use: str) -> Capabilities:
     """Return what a deployment can do for requests of this use."""
     if use == "embeddings" and (embeddings := embeddings_of(deployment.adapter)) is not None:
         return capabilities_of(embeddings.facts(deployment.model))
+    if use == "rerank" and (rerank := rerank_of(deployment.adapter)) is not None:
+        return rerank_capabilities(rerank.facts(deployment.model))
     if use == "moderations" and (moderations := moderations_of(deployment)) is not None:
         return moderations.capabilities
     return deployment.capabilities if use == "chat" else _NOTHING

@@ -1,4 +1,4 @@
-"""Requests that are not chats: embeddings and moderations. Each has `input`, and its answer is one JSON body."""
+"""Requests that are not chats: embeddings, moderations and rerank. The answer of each is one JSON body."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from providers.chat import ChatRequest, ImagePart, TextPart, UserMessage
 from providers.embeddings import EmbeddingAnswer, EmbeddingRequest
 from providers.matching.requirements import Requirements, moving_fields
 from providers.moderations import ModerationAnswer, ModerationRequest
+from providers.rerank import RerankAnswer, RerankRequest
 
-InputRequest: TypeAlias = EmbeddingRequest | ModerationRequest
-InputAnswer: TypeAlias = EmbeddingAnswer | ModerationAnswer
+InputRequest: TypeAlias = EmbeddingRequest | ModerationRequest | RerankRequest
+InputAnswer: TypeAlias = EmbeddingAnswer | ModerationAnswer | RerankAnswer
 ServedRequest: TypeAlias = ChatRequest | InputRequest
 """Every request that the gateway sends to a deployment."""
 _MOST_VERDICT_TOKENS = 256
@@ -28,6 +29,8 @@ def use_of(request: ServedRequest) -> Use:
             return "embeddings"
         case ModerationRequest():
             return "moderations"
+        case RerankRequest():
+            return "rerank"
         case _:
             assert_never(request)
 
@@ -47,6 +50,9 @@ def needs_of_input(request: InputRequest) -> Requirements:
                 urls = [] if isinstance(content, str) else [it.url for it in content if isinstance(it, ImagePart)]
                 features |= {"vision"} if urls else set()
                 features |= {"image_url"} if any(url[:5].lower() != "data:" for url in urls) else set()
+        case RerankRequest():
+            parameters |= request.unread
+            parameters |= {"max_tokens_per_doc"} if request.max_tokens_per_doc is not None else set()
         case _:
             assert_never(request)
     moving = moving_fields(request.extra)
@@ -55,6 +61,10 @@ def needs_of_input(request: InputRequest) -> Requirements:
 
 def texts_of(request: InputRequest) -> Iterator[str]:
     """Yield every text of the request's input. Tokens are not text."""
+    if isinstance(request, RerankRequest):
+        yield request.query
+        yield from request.documents
+        return
     if isinstance(request, ModerationRequest) and request.prompt is not None:
         for _ in request.inputs:  # each is judged with it
             yield request.prompt
@@ -79,12 +89,16 @@ def measured_as_chat(request: ServedRequest) -> ChatRequest:
     match request:
         case ChatRequest():
             return request
-        case EmbeddingRequest():
+        case EmbeddingRequest() | RerankRequest():
             most = 1
         case ModerationRequest():
             most = _MOST_VERDICT_TOKENS * len(request.inputs)
         case _:
             assert_never(request)
+    if isinstance(request, RerankRequest):
+        # Some vendors count the query once for each document.
+        texts = [text for document in request.documents for text in (request.query, document)]
+        return ChatRequest(request.model, tuple(map(UserMessage, texts)), max_tokens=1, reasoning_effort="none")
     messages = [UserMessage(text) for text in texts_of(request)]
     tokens = sum(
         1 for content in request.inputs if not isinstance(content, str) for it in content if isinstance(it, int)

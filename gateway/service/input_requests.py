@@ -1,4 +1,4 @@
-"""Answer a request for embeddings or moderations: split it into calls, and join the answers.
+"""Answer a request that is not a chat: split it into calls, and join the answers.
 
 Each call is decided and executed as a chat is (`ChatService.answer`). The calls of one request follow each other, so
 that a request takes one slot of its deployment at a time.
@@ -24,6 +24,7 @@ from providers.chat import ChatRequest, Usage
 from providers.embeddings import EmbeddingAnswer, EmbeddingFacts, EmbeddingRequest, batches_of, embeddings_of, joined
 from providers.failures import InvalidRequest
 from providers.moderations import ModerationAnswer, ModerationRequest
+from providers.rerank import RerankAnswer, RerankRequest, rerank_batches, rerank_joined, rerank_of
 from providers.value import replace
 
 _MODEL_DIGITS = 8
@@ -46,6 +47,9 @@ def calls_of(request: InputRequest, assistant: Assistant, region: Region | None)
     match request:
         case EmbeddingRequest():
             return batches_of(request, _least([_facts(deployment) for deployment in deployments]))
+        case RerankRequest():
+            sizes = [form.facts(it.model).most_documents for it in deployments if (form := rerank_of(it.adapter))]
+            return rerank_batches(request, min(sizes, default=1))
         case ModerationRequest():
             formats = [found for it in deployments if (found := moderations_of(it)) is not None]
             size = min((one.most_inputs for one in formats), default=1)
@@ -73,6 +77,9 @@ def joined_answers(answers: Sequence[InputAnswer]) -> InputAnswer:
     embeddings = [answer for answer in answers if isinstance(answer, EmbeddingAnswer)]
     if embeddings:
         return joined(embeddings)
+    scores = [answer for answer in answers if isinstance(answer, RerankAnswer)]
+    if scores:
+        return rerank_joined(scores)
     verdicts = [answer for answer in answers if isinstance(answer, ModerationAnswer)]
     usages = [answer.usage for answer in verdicts if answer.usage is not None]
     usage = None

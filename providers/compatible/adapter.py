@@ -32,6 +32,7 @@ from providers.openai_json.read_answer import ChatReader, read_completion
 from providers.openai_json.stream_relay import RelayingParser
 from providers.reading.errors import classify, error_object, load_rules
 from providers.reading.event_stream import EventStreamParser
+from providers.rerank import VendorRerankFormat, load_rerank_facts
 from providers.sites import Site
 from providers.value import replace
 from providers.wire import WireRequest, WireResponse
@@ -128,6 +129,12 @@ class CompatibleAdapter:
         if vendor is None:
             return None
         return OpenAIEmbeddings(vendor, azure_path if self.dialect.requests.path_by == "azure" else None)
+
+    @property
+    def rerank(self) -> VendorRerankFormat | None:
+        """See `providers.rerank.Reranks`."""
+        vendor = load_rerank_facts(self.name)
+        return VendorRerankFormat(vendor) if vendor is not None else None
 
     def build_request(self, request: ChatRequest, target: Target) -> WireRequest:
         """See `providers.adapter.Adapter`. May request a stream although the client wants one JSON body."""

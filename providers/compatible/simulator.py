@@ -39,7 +39,9 @@ from providers.failures import FailureKind, InvalidRequest
 from providers.json_values import JsonError, as_map, dumps, loads, read_str
 from providers.moderations import ModerationAnswer
 from providers.openai_json import decode_request
+from providers.rerank import RerankAnswer, RerankRequest
 from providers.testkit.answer_pieces import with_stop_left_in
+from providers.testkit.simulated_rerank import read_sent_rerank, write_sent_rerank
 from providers.testkit.simulator import IncomingRequest, RequestRejected
 from providers.value import replace
 from providers.wire import WireResponse
@@ -155,6 +157,20 @@ class CompatibleSimulator:
     def write_moderations(self, answer: ModerationAnswer, incoming: IncomingRequest) -> WireResponse:
         """See `providers.testkit.simulator.SimulatesInputs`. No vendor of these has moderations."""
         raise self._refused(404, FailureKind.MODEL_NOT_FOUND, f"unknown path: {incoming.path}")
+
+    def read_rerank(self, incoming: IncomingRequest) -> RerankRequest | None:
+        """See `providers.testkit.simulator.SimulatesRerank`."""
+        try:
+            request = read_sent_rerank(self.name, incoming)
+        except InvalidRequest as error:
+            raise self._wrong(str(error)) from None
+        if request is not None:
+            self._check_head(incoming)
+        return request
+
+    def write_rerank(self, answer: RerankAnswer, incoming: IncomingRequest) -> WireResponse:
+        """See `providers.testkit.simulator.SimulatesRerank`."""
+        return write_sent_rerank(self.name, answer, incoming)
 
     def _check_head(self, incoming: IncomingRequest) -> None:
         if incoming.method != "POST":

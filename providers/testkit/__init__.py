@@ -19,6 +19,7 @@ from providers.testkit.simulator import (
     RequestRejected,
     SimulatesCounts,
     SimulatesInputs,
+    SimulatesRerank,
     Simulator,
     load_simulators,
 )
@@ -38,6 +39,7 @@ __all__ = [
     "SimulatedIssuers",
     "SimulatesCounts",
     "SimulatesInputs",
+    "SimulatesRerank",
     "Simulator",
     "SimulatorServer",
     "SimulatorThread",

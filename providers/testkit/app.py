@@ -22,12 +22,14 @@ from providers.testkit.prefix_cache import PrefixCache
 from providers.testkit.scenario import Fault, HttpError, Scenario
 from providers.testkit.simulated_inputs import DIMENSIONS, embed, moderate, with_verdict
 from providers.testkit.simulated_model import continued, respond
+from providers.testkit.simulated_rerank import score
 from providers.testkit.simulator import (
     IncomingRequest,
     RefusesTokens,
     RequestRejected,
     SimulatesCounts,
     SimulatesInputs,
+    SimulatesRerank,
     Simulator,
 )
 from providers.testkit.wire_steps import Break, Head, Send, Step, Wait, stage, stage_whole, whole
@@ -157,6 +159,8 @@ class SimulatorApp:
                 else:
                     response = simulator.write_moderations(moderate(content), incoming)
                 return stage_whole(simulator, response, scenario, fault)
+            if isinstance(simulator, SimulatesRerank) and (ranked := simulator.read_rerank(incoming)) is not None:
+                return stage_whole(simulator, simulator.write_rerank(score(ranked), incoming), scenario, fault)
             if isinstance(simulator, SimulatesCounts) and (counted := simulator.read_count(incoming)) is not None:
                 usage = respond(counted, self._persona).usage
                 response = simulator.write_count(usage.prompt_tokens if usage is not None else 0, incoming)

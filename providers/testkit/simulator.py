@@ -11,6 +11,7 @@ from providers.embeddings import EmbeddingAnswer, EmbeddingRequest
 from providers.failures import LACKABLE, FailureKind, ProviderError
 from providers.moderations import ModerationAnswer, ModerationRequest
 from providers.registry import check_members, load_group
+from providers.rerank import RerankAnswer, RerankRequest
 from providers.value import Value
 from providers.wire import WireResponse
 
@@ -199,6 +200,37 @@ class SimulatesInputs(Protocol):
 
         Args:
             answer: The verdicts.
+            incoming: The request that is answered.
+
+        Returns:
+            The response.
+        """
+        ...
+
+
+@runtime_checkable
+class SimulatesRerank(Protocol):
+    """An optional member of a simulator whose provider scores documents. See `Reranks`."""
+
+    def read_rerank(self, incoming: IncomingRequest) -> RerankRequest | None:
+        """Read a request for scores.
+
+        Args:
+            incoming: The received request.
+
+        Returns:
+            The canonical request, or None if the path is another one.
+
+        Raises:
+            RequestRejected: The key is missing, or the body is not a valid request.
+        """
+        ...
+
+    def write_rerank(self, answer: RerankAnswer, incoming: IncomingRequest) -> WireResponse:
+        """Write scores as the provider sends them.
+
+        Args:
+            answer: The scores.
             incoming: The request that is answered.
 
         Returns:

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import Literal
 
 from gateway.api.errors import ApiError
-from gateway.model.assistant import Use
+from gateway.model.assistant import USES, Use
 from gateway.service.capabilities import Offer
 
 ListForm = Literal["chat", "messages", "generate"]
@@ -18,6 +18,7 @@ _METHODS: Mapping[Use, tuple[str, ...]] = {
     "chat": ("generateContent", "streamGenerateContent", "countTokens"),
     "embeddings": ("embedContent", "batchEmbedContents"),
     "moderations": (),
+    "rerank": (),
 }
 """The methods of Gemini's API that work for each use."""
 _LIMITS: Mapping[ListForm, tuple[str, str]] = {
@@ -78,7 +79,9 @@ def encode_model(form: ListForm, name: str, offer: Offer) -> dict[str, object]:
     limits = {field: limit for field, limit in known if limit is not None}
     match form:
         case "chat":
-            return {"id": name, "object": "model", "created": _CREATED, "owned_by": "gateway"}
+            serves = [use for use in USES if use in offer.uses]
+            entry = {"id": name, "object": "model", "created": _CREATED, "owned_by": "gateway"}
+            return {**entry, "x_gateway": {"serves": serves}}
         case "messages":
             return {
                 "type": "model",

@@ -1,4 +1,4 @@
-"""OpenAI's embeddings and moderations."""
+"""OpenAI's embeddings and moderations, and rerank in the form of Cohere and Jina."""
 
 from __future__ import annotations
 
@@ -18,13 +18,14 @@ from providers.embeddings import (
     encode_embeddings,
 )
 from providers.moderations import ModerationAnswer, decode_moderation_request, encode_moderations
+from providers.rerank import RerankAnswer, ShownRerank, decode_rerank_request, encode_rerank
 from providers.value import replace
 
 _BYTES_PER_TOKEN = 4
 
 
 class InputDialect(OpenAIChat, ABC):
-    """One request for embeddings or moderations. Its errors are those of chats."""
+    """One request that is not a chat. Its errors are those of chats."""
 
     @abstractmethod
     def decode(self, body: bytes) -> InputRequest:
@@ -82,3 +83,30 @@ class OpenAIModerationsDialect(InputDialect):
         return encode_moderations(
             result, style.shown_model or record.answered_by.model or "", f"modr-{record.request_id}"
         )
+
+
+class RerankDialect(InputDialect):
+    """One request for scores of documents."""
+
+    route = "/v1/rerank"
+
+    def __init__(self) -> None:
+        self._shown = ShownRerank()
+
+    def decode(self, body: bytes) -> InputRequest:
+        """See Dialect."""
+        request, self._shown = decode_rerank_request(parse_input(body))
+        return request
+
+    def encode_result(self, result: InputAnswer, style: AnswerStyle, record: Record) -> bytes:
+        """See InputDialect."""
+        if not isinstance(result, RerankAnswer):
+            raise TypeError("an answer to a request for scores has none")
+        model = style.shown_model or record.answered_by.model or ""
+        return encode_rerank(result, self._shown, model, f"rerank-{record.request_id}")
+
+
+class SecondRerankDialect(RerankDialect):
+    """The same at the path of Cohere's second API."""
+
+    route = "/v2/rerank"

@@ -12,7 +12,12 @@ from gateway.api.dialects.dialect import CountingDialect, Dialect
 from gateway.api.dialects.google_paths import asks_for_events, is_gemini_path, parse_path
 from gateway.api.dialects.model_lists import ListForm, form_of
 from gateway.api.dialects.openai_chat import OPENAI_CHAT
-from gateway.api.dialects.openai_inputs import OpenAIEmbeddingsDialect, OpenAIModerationsDialect
+from gateway.api.dialects.openai_inputs import (
+    OpenAIEmbeddingsDialect,
+    OpenAIModerationsDialect,
+    RerankDialect,
+    SecondRerankDialect,
+)
 from gateway.api.dialects.responses import Responses
 from gateway.api.errors import ApiError, encode_error
 
@@ -24,6 +29,7 @@ RESPONSES_PATH = Responses.route
 COMPLETIONS_PATH = Completions.route
 EMBEDDINGS_PATH = OpenAIEmbeddingsDialect.route
 MODERATIONS_PATH = OpenAIModerationsDialect.route
+RERANK_PATHS = (RerankDialect.route, SecondRerankDialect.route)
 
 _AT_PATH: Mapping[str, Callable[[], Dialect]] = {
     MESSAGES_PATH: messages.Messages,
@@ -31,6 +37,8 @@ _AT_PATH: Mapping[str, Callable[[], Dialect]] = {
     COMPLETIONS_PATH: Completions,
     EMBEDDINGS_PATH: OpenAIEmbeddingsDialect,
     MODERATIONS_PATH: OpenAIModerationsDialect,
+    RerankDialect.route: RerankDialect,
+    SecondRerankDialect.route: SecondRerankDialect,
 }
 """Makes the dialect for one request, by path."""
 

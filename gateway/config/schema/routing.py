@@ -82,6 +82,11 @@ class AssistantSection(Section):
     moderations: dict[Name, list[str]] = Field(
         {}, description="For each region the deployments that classify content, in order."
     )
+    rerank: dict[Name, list[str]] = Field(
+        {},
+        description="For each region the deployments that score documents for a query, in order. All of a region have "
+        "the same model, because scores of two models cannot be compared.",
+    )
     schedules: dict[Name, ScheduleSection] = Field(
         {}, description="For each region, how the share of a candidate is raised, and when it is rolled back."
     )
@@ -105,7 +110,7 @@ class AssistantSection(Section):
     @property
     def regions(self) -> tuple[str, ...]:
         """The names of the regions in which it has a route of any use."""
-        return tuple(dict.fromkeys([*self.routes, *self.embeddings, *self.moderations]))
+        return tuple(dict.fromkeys([*self.routes, *self.embeddings, *self.moderations, *self.rerank]))
 
 
 class ConsentSection(Section):

@@ -20,6 +20,7 @@ from providers.json_values import dumps
 from providers.matching.requirements import FEATURES, PARAMETERS
 from providers.reading.errors import error_object
 from providers.reading.event_stream import EventStreamParser
+from providers.rerank import VendorRerankFormat, load_rerank_facts
 from providers.vendors.dashscope.answer import DashScopeReader, dashscope_failure, read_completion
 from providers.vendors.dashscope.embeddings import DashScopeEmbeddings
 from providers.vendors.dashscope.request import encode_body, is_multimodal
@@ -62,6 +63,12 @@ class DashScopeAdapter(FactsAdapter):
         """See `providers.embeddings.Embeds`."""
         vendor = load_embedding_facts(self.name)
         return DashScopeEmbeddings(vendor) if vendor is not None else None
+
+    @property
+    def rerank(self) -> VendorRerankFormat | None:
+        """See `providers.rerank.Reranks`."""
+        vendor = load_rerank_facts(self.name)
+        return VendorRerankFormat(vendor) if vendor is not None else None
 
     def build_request(self, request: ChatRequest, target: Target) -> WireRequest:
         """See `providers.adapter.Adapter`. May request a stream although the client wants one JSON body."""

@@ -17,7 +17,9 @@ from providers.failures import FailureKind, InvalidRequest, UnsupportedFeature
 from providers.json_values import JsonError, as_list, as_map, dumps, loads, read_int, read_map, read_str
 from providers.moderations import ModerationAnswer
 from providers.openai_json import decode_request
+from providers.rerank import RerankAnswer, RerankRequest
 from providers.testkit.answer_pieces import cut, cut_in_two
+from providers.testkit.simulated_rerank import read_sent_rerank, write_sent_rerank
 from providers.testkit.simulator import IncomingRequest, RequestRejected
 from providers.vendors.dashscope.simulator_request import NativeError, as_openai, objections
 from providers.wire import WireResponse
@@ -92,6 +94,20 @@ class DashScopeSimulator:
     def write_moderations(self, answer: ModerationAnswer, incoming: IncomingRequest) -> WireResponse:
         """See `providers.testkit.simulator.SimulatesInputs`. The vendor has no moderations."""
         raise _refused(NativeError("url error, please check url！"))
+
+    def read_rerank(self, incoming: IncomingRequest) -> RerankRequest | None:
+        """See `providers.testkit.simulator.SimulatesRerank`."""
+        try:
+            request = read_sent_rerank(self.name, incoming)
+        except InvalidRequest as error:
+            raise _refused(NativeError(str(error))) from None
+        if request is not None:
+            _read_head(incoming)
+        return request
+
+    def write_rerank(self, answer: RerankAnswer, incoming: IncomingRequest) -> WireResponse:
+        """See `providers.testkit.simulator.SimulatesRerank`."""
+        return write_sent_rerank(self.name, answer, incoming)
 
     def write_answer(self, completion: ChatCompletion, request: ChatRequest) -> WireResponse:
         """See `providers.testkit.simulator.Simulator`. A filtered answer is an error; it has no finish reason."""

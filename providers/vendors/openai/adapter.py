@@ -44,6 +44,7 @@ from providers.openai_json.read_answer import USUAL, ChatReader, read_completion
 from providers.openai_json.stream_relay import RelayingParser
 from providers.reading.errors import IN_A_STREAM, classify, error_object
 from providers.reading.event_stream import EventStreamParser
+from providers.rerank import VendorRerankFormat, load_rerank_facts
 from providers.value import replace
 from providers.vendors.openai.responses_answer import ResponseReader, is_event, is_response, read_response
 from providers.vendors.openai.responses_request import encode_body, uses_responses_api
@@ -91,6 +92,12 @@ class OpenAIAdapter(FactsAdapter):
         """See `providers.embeddings.Embeds`."""
         vendor = load_embedding_facts(self.name)
         return OpenAIEmbeddings(vendor) if vendor is not None else None
+
+    @property
+    def rerank(self) -> VendorRerankFormat | None:
+        """See `providers.rerank.Reranks`. OpenAI itself has none."""
+        vendor = load_rerank_facts(self.name)
+        return VendorRerankFormat(vendor) if vendor is not None else None
 
     @property
     def moderations(self) -> OpenAIModerations:

@@ -28,6 +28,8 @@ from providers.failures import FailureKind, InvalidRequest, UnsupportedFeature
 from providers.json_values import JsonError, as_map, dumps, loads, read_str
 from providers.moderations import ModerationAnswer, ModerationRequest, decode_moderation_request, encode_moderations
 from providers.openai_json import decode_request
+from providers.rerank import RerankAnswer, RerankRequest
+from providers.testkit.simulated_rerank import read_sent_rerank, write_sent_rerank
 from providers.testkit.simulator import IncomingRequest, RequestRejected
 from providers.value import replace
 from providers.vendors.openai.responses_simulator import read_body
@@ -100,6 +102,20 @@ class OpenAISimulator:
         """See `providers.testkit.simulator.SimulatesInputs`."""
         model = read_str(as_map(loads(incoming.body)), "model") or "omni-moderation-latest"
         return _sent(encode_moderations(answer, model, "modr-simulated"))
+
+    def read_rerank(self, incoming: IncomingRequest) -> RerankRequest | None:
+        """See `providers.testkit.simulator.SimulatesRerank`."""
+        try:
+            request = read_sent_rerank(self.name, incoming)
+        except InvalidRequest as error:
+            raise _refused(400, str(error)) from None
+        if request is not None:
+            _check_head(incoming)
+        return request
+
+    def write_rerank(self, answer: RerankAnswer, incoming: IncomingRequest) -> WireResponse:
+        """See `providers.testkit.simulator.SimulatesRerank`."""
+        return write_sent_rerank(self.name, answer, incoming)
 
     def write_answer(self, completion: ChatCompletion, request: ChatRequest) -> WireResponse:
         """See `providers.testkit.simulator.Simulator`."""

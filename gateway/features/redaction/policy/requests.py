@@ -30,6 +30,7 @@ from providers.chat import (
 )
 from providers.embeddings import EmbeddingRequest
 from providers.moderations import ModerationRequest
+from providers.rerank import RerankRequest
 from providers.value import Value, replace
 
 NOTICE = (
@@ -95,6 +96,8 @@ def redact(request: ServedRequest, rules: RedactionRules) -> Redacted:
             return _embeddings(request, rules)
         case ModerationRequest():
             return _moderations(request, rules)
+        case RerankRequest():
+            return _rerank(request, rules)
 
 
 def _placeholders(rules: RedactionRules, clock: Clock) -> Placeholders:
@@ -103,7 +106,7 @@ def _placeholders(rules: RedactionRules, clock: Clock) -> Placeholders:
 
 
 def _has_media(request: ServedRequest) -> bool:
-    if isinstance(request, EmbeddingRequest):
+    if isinstance(request, EmbeddingRequest | RerankRequest):
         return False
     contents: Iterable[object] = (
         [message.content for message in request.messages] if isinstance(request, ChatRequest) else request.inputs
@@ -336,4 +339,18 @@ def _moderations(request: ModerationRequest, rules: RedactionRules) -> Redacted:
     prompt = _optional(apart(), request.prompt)
     counts = apart.counts
     changed = replace(request, extra=extra, inputs=inputs, prompt=prompt) if counts else request
+    return Redacted(changed, None, counts, frozenset(), rules)
+
+
+def _rerank(request: RerankRequest, rules: RedactionRules) -> Redacted:
+    """Number query and documents together, also where they are sent in several calls."""
+    apart = _Apart(rules)
+    named = apart()
+    query = named(request.query)
+    for document in request.before:
+        named(document)
+    documents = tuple([named(document) for document in request.documents])
+    extra = {name: _field(named, value) for name, value in request.extra.items()}
+    counts = apart.counts
+    changed = replace(request, query=query, documents=documents, extra=extra) if counts else request
     return Redacted(changed, None, counts, frozenset(), rules)

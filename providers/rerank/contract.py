@@ -1,0 +1,86 @@
+"""The optional protocol of an adapter whose provider scores documents."""
+
+from __future__ import annotations
+
+from typing import Protocol, runtime_checkable
+
+from providers.adapter import Adapter, Capabilities, Target
+from providers.rerank.values import RerankAnswer, RerankRequest
+from providers.value import Value
+from providers.wire import WireRequest, WireResponse
+
+__all__ = ["RerankFacts", "RerankFormat", "Reranks", "rerank_capabilities", "rerank_of"]
+
+
+class RerankFacts(Value, frozen=True):
+    """The limits and abilities of one model at its provider.
+
+    Attributes:
+        most_documents: The most documents of one call. A longer request is split.
+        cuts_documents: Whether the request may name the tokens after which a document is cut.
+    """
+
+    most_documents: int = 100
+    cuts_documents: bool = False
+
+
+class RerankFormat(Protocol):
+    """A provider's wire format for scores of documents, as pure functions."""
+
+    def facts(self, model: str) -> RerankFacts:
+        """Return the limits and abilities of a model.
+
+        Args:
+            model: The provider's name of the model.
+
+        Returns:
+            The facts of the model, or those of a usual model of the provider if it is unknown.
+        """
+        ...
+
+    def build_request(self, request: RerankRequest, target: Target) -> WireRequest:
+        """Translate a request into this wire format. It asks for the score of every document.
+
+        Args:
+            request: A request that `facts` allows.
+            target: The model and the site.
+
+        Returns:
+            The request to send, without a host and without a credential.
+        """
+        ...
+
+    def parse_response(self, response: WireResponse, target: Target) -> RerankAnswer:
+        """Read the scores of a response with a 2xx status. The caller checks their number.
+
+        Args:
+            response: The complete response.
+            target: The model and the site that the request was built for.
+
+        Returns:
+            The scores in the order of the documents.
+
+        Raises:
+            ProviderFailed: The body is not a whole answer.
+        """
+        ...
+
+
+@runtime_checkable
+class Reranks(Protocol):
+    """An optional member of an adapter: the provider's scores. Errors are classified by the adapter itself."""
+
+    @property
+    def rerank(self) -> RerankFormat | None:
+        """The wire format, or None if the provider scores no documents."""
+        ...
+
+
+def rerank_of(adapter: Adapter) -> RerankFormat | None:
+    """Return the wire format of an adapter's scores, or None if its provider has none."""
+    return adapter.rerank if isinstance(adapter, Reranks) else None
+
+
+def rerank_capabilities(facts: RerankFacts) -> Capabilities:
+    """Return the facts in the form in which routing compares them with a request."""
+    return Capabilities(frozenset(), frozenset({"max_tokens_per_doc"} if facts.cuts_documents else ()))

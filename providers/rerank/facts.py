@@ -1,0 +1,89 @@
+"""Facts of the providers' rerank models, from `rerank.toml`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from functools import cache
+from typing import Any
+
+from providers.catalogue import FactsFile
+from providers.catalogue.toml_schema import FLAG, TABLE, TEXT, WHOLE, Shape, check_table
+from providers.rerank.contract import RerankFacts
+from providers.value import replace
+
+__all__ = ["RerankModel", "VendorRerank", "load_rerank_facts"]
+
+_OF_MODEL: Mapping[str, Shape] = {
+    "most_documents": WHOLE,
+    "cuts_documents": FLAG,
+    "path": TEXT,
+    "above": TEXT,
+    "form": TEXT,
+}
+_OF_VENDOR: Mapping[str, Shape] = {**_OF_MODEL, "models": TABLE}
+_FILE = FactsFile("providers.rerank", "rerank")
+
+
+@dataclass(frozen=True, slots=True)
+class RerankModel:
+    """How one model is asked.
+
+    Attributes:
+        facts: Its limits and abilities.
+        path: The path below the base path.
+        above: The end of the base path that `path` replaces. Empty: `path` is below it.
+        form: `flat`, as Cohere and Jina write it, or `native`, as DashScope does.
+    """
+
+    facts: RerankFacts = field(default_factory=RerankFacts)
+    path: str = "/rerank"
+    above: str = ""
+    form: str = "flat"
+
+
+@dataclass(frozen=True, slots=True)
+class VendorRerank:
+    """The rerank models of one provider.
+
+    Attributes:
+        usual: How a model is asked that is not listed.
+        models: The others by name or glob pattern.
+    """
+
+    usual: RerankModel
+    models: Mapping[str, RerankModel]
+
+    def of(self, model: str) -> RerankModel:
+        """Return how a model is asked: the first pattern that matches, or the usual way."""
+        return next((it for pattern, it in self.models.items() if fnmatchcase(model, pattern)), self.usual)
+
+    def knows(self, model: str) -> bool:
+        """Return whether a model is listed."""
+        return any(fnmatchcase(model, pattern) for pattern in self.models)
+
+
+def _model(before: RerankModel, table: Mapping[str, Any]) -> RerankModel:
+    names = {name: table[name] for name in ("most_documents", "cuts_documents") if name in table}
+    return RerankModel(
+        replace(before.facts, **names),
+        table.get("path", before.path),
+        table.get("above", before.above),
+        table.get("form", before.form),
+    )
+
+
+@cache
+def load_rerank_facts(provider: str) -> VendorRerank | None:
+    """Return the rerank models of a provider, or None if it has none."""
+    data: Any = _FILE.read().get(provider)
+    if data is None:
+        return None
+    check_table(provider, data, _OF_VENDOR)
+    usual = _model(RerankModel(), data)
+    models: dict[str, RerankModel] = {}
+    for name, table in data.get("models", {}).items():
+        check_table(f"{provider}.models.{name!r}", table, _OF_MODEL)
+        models[name] = _model(usual, table)
+    return VendorRerank(usual, models)

@@ -1,0 +1,152 @@
+"""The wire formats of scores: Cohere's and Jina's, which servers of one's own have too, and DashScope's native one.
+
+Source: docs.cohere.com/reference/rerank (v2); jina.ai/reranker; docs.vllm.ai, "Re-rank API"; llama.cpp,
+tools/server/README.md (`/rerank`); docs.siliconflow.cn, "create rerank"; alibabacloud.com/help/en/model-studio,
+"text-rerank-api"; read 2026-11-27.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from providers.adapter import Target
+from providers.chat import Usage
+from providers.failures import Failure, FailureKind, InvalidRequest, ProviderFailed
+from providers.json_values import as_list, as_map, dumps, read_count, read_map
+from providers.openai_json.fields import boolean, describe, integer, items, mapping, text
+from providers.reading.errors import MESSAGES, error_object
+from providers.rerank.contract import RerankFacts
+from providers.rerank.facts import VendorRerank
+from providers.rerank.values import MOST_DOCUMENTS, RerankAnswer, RerankRequest
+from providers.value import Value
+from providers.wire import WireRequest, WireResponse
+
+__all__ = ["ShownRerank", "VendorRerankFormat", "decode_rerank_request", "encode_rerank"]
+
+_HEADERS = (("content-type", "application/json"), ("accept", "application/json"))
+_KNOWN = frozenset({"model", "query", "documents", "top_n", "return_documents", "max_tokens_per_doc"})
+_MOST_TOKENS = 2**31 - 1
+
+
+class ShownRerank(NamedTuple):
+    """How an answer is shown to its client.
+
+    Attributes:
+        documents: The documents as the client wrote them, if the answer repeats them; else None.
+        top_n: The most results, or None for all.
+    """
+
+    documents: tuple[object, ...] | None = None
+    top_n: int | None = None
+
+
+def decode_rerank_request(value: object) -> tuple[RerankRequest, ShownRerank]:
+    """Read a client's request strictly, in the form of Cohere and Jina. Raises InvalidRequest."""
+    body = mapping(value, "body")
+    model, query = text(body, "model", "model"), text(body, "query", "query")
+    if model is None:
+        raise InvalidRequest("`model` is required: name an assistant", "model")
+    if not query:
+        raise InvalidRequest("`query` is required, and must not be empty", "query")
+    given = items(body.get("documents"), "documents")
+    if not given:
+        raise InvalidRequest("`documents` must not be empty", "documents")
+    if len(given) > MOST_DOCUMENTS:
+        message = f"`documents` has {len(given)} entries; at most {MOST_DOCUMENTS} are accepted"
+        raise InvalidRequest(message, "documents")
+    texts = tuple(_text_of(entry, f"documents[{position}]") for position, entry in enumerate(given))
+    top_n = integer(body, "top_n", "top_n", 1, _MOST_TOKENS)
+    cut = integer(body, "max_tokens_per_doc", "max_tokens_per_doc", 1, _MOST_TOKENS)
+    extra = {name: item for name, item in body.items() if name not in _KNOWN and item is not None}
+    shown = None
+    if boolean(body, "return_documents", "return_documents"):
+        shown = tuple({"text": entry} if isinstance(entry, str) else entry for entry in given)
+    request = RerankRequest(model, query, texts, max_tokens_per_doc=cut, extra=extra)
+    return request, ShownRerank(shown, top_n)
+
+
+def _text_of(entry: object, path: str) -> str:
+    if isinstance(entry, dict):
+        entry = text(entry, "text", f"{path}.text")
+    if not isinstance(entry, str):
+        raise InvalidRequest(f"`{path}` must be a string or an object with `text`, not {describe(entry)}", path)
+    return entry
+
+
+def encode_rerank(answer: RerankAnswer, shown: ShownRerank, model: str, answer_id: str) -> bytes:
+    """Return the body of an answer for a client: Cohere's members, and `usage` as Jina has it."""
+    results: list[dict[str, object]] = []
+    for index in answer.ranked(shown.top_n):
+        result: dict[str, object] = {"index": index, "relevance_score": answer.scores[index]}
+        if shown.documents is not None:
+            result["document"] = shown.documents[index]
+        results.append(result)
+    meta: dict[str, object] = {"api_version": {"version": "2"}}
+    body: dict[str, object] = {"id": answer_id, "model": model, "results": results, "meta": meta}
+    if answer.search_units is not None:
+        meta["billed_units"] = {"search_units": answer.search_units}
+    if answer.usage is not None:
+        tokens = answer.usage.prompt_tokens
+        meta["tokens"] = {"input_tokens": tokens}
+        body["usage"] = {"prompt_tokens": tokens, "total_tokens": tokens}
+    return dumps(body)
+
+
+class VendorRerankFormat(Value, frozen=True):
+    """The format of a vendor, by its facts. See `providers.rerank.RerankFormat`."""
+
+    vendor: VendorRerank
+
+    def facts(self, model: str) -> RerankFacts:
+        """See `providers.rerank.RerankFormat`."""
+        return self.vendor.of(model).facts
+
+    def build_request(self, request: RerankRequest, target: Target) -> WireRequest:
+        """See `providers.rerank.RerankFormat`. All scores are asked for: the caller joins and cuts them."""
+        how, documents = self.vendor.of(target.model), list(request.documents)
+        body: dict[str, object] = {"model": target.model}
+        if how.form == "native":
+            body |= {"input": {"query": request.query, "documents": documents}}
+            body["parameters"] = {"return_documents": False, **request.extra}
+        else:
+            body |= {"query": request.query, "documents": documents, **request.extra}
+            if request.max_tokens_per_doc is not None:
+                body["max_tokens_per_doc"] = request.max_tokens_per_doc
+        base = target.base_path.removesuffix(how.above) if how.above else target.base_path
+        return WireRequest("POST", base + how.path, _HEADERS, dumps(body))
+
+    def parse_response(self, response: WireResponse, target: Target) -> RerankAnswer:
+        """See `providers.rerank.RerankFormat`. Results come in the order of their scores, or of the documents."""
+        body = error_object(response.body)
+        source = read_map(body, "output") if self.vendor.of(target.model).form == "native" else body
+        results = [as_map(entry) for entry in as_list(source.get("results"))]
+        if not results:
+            raise _malformed("the answer has no results")
+        return RerankAnswer(_scores(results), *_counts(body))
+
+
+def _scores(results: Sequence[Mapping[str, object]]) -> tuple[float, ...]:
+    scores: dict[int, float] = {}
+    for entry in results:
+        index, score = entry.get("index"), entry.get("relevance_score")
+        if type(index) is not int or index in scores or not 0 <= index < len(results):
+            raise _malformed("a result has no index, or one that is wrong")
+        if not isinstance(score, int | float) or isinstance(score, bool) or not abs(score) < math.inf:
+            raise _malformed("a result has no score that is a number")
+        scores[index] = float(score)
+    return tuple(scores[index] for index in range(len(results)))
+
+
+def _counts(body: Mapping[str, object]) -> tuple[Usage | None, int | None]:
+    usage, meta = read_map(body, "usage"), read_map(body, "meta")
+    billed, used = read_map(meta, "billed_units"), read_map(meta, "tokens")
+    tokens = read_count(usage, "prompt_tokens") or read_count(usage, "total_tokens")
+    tokens = tokens or read_count(used, "input_tokens") or read_count(billed, "input_tokens")
+    return Usage(prompt_tokens=tokens) if tokens else None, read_count(billed, "search_units") or None
+
+
+def _malformed(detail: str) -> ProviderFailed:
+    kind = FailureKind.MALFORMED
+    return ProviderFailed(Failure(kind, MESSAGES[kind], detail))

@@ -1,0 +1,81 @@
+"""The canonical rerank request and its scores; long requests are split into calls, and their scores joined."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
+
+from providers.chat import Usage
+from providers.value import Value, replace
+
+MOST_DOCUMENTS = 1_000
+"""The most documents of a client's request, as at Cohere."""
+
+
+class RerankRequest(Value, frozen=True):
+    """A request for one score of each document: how well it answers the query.
+
+    Attributes:
+        model: The model that the client asked for. The provider's model is in the `Target`.
+        query: The question.
+        documents: The texts of the documents.
+        before: The documents of the calls before this one, if it is a part of a longer request. They are not sent.
+        max_tokens_per_doc: The tokens after which a document is cut, or None for the provider's own.
+        extra: Unknown top-level fields as parsed JSON.
+        unread: Names of fields that are not sent.
+        stream: Always false: the answer is one JSON body.
+        folded: Always false.
+    """
+
+    stream: ClassVar[bool] = False
+    folded: ClassVar[bool] = False
+
+    model: str
+    query: str
+    documents: tuple[str, ...]
+    before: tuple[str, ...] = ()
+    max_tokens_per_doc: int | None = None
+    extra: Mapping[str, object] = {}
+    unread: frozenset[str] = frozenset()
+
+
+class RerankAnswer(Value, frozen=True):
+    """The scores of one request, in the order of its documents.
+
+    Attributes:
+        scores: One number for each document. Scores of two models cannot be compared.
+        usage: Token counts, or None if the provider reported none.
+        search_units: The searches that the provider charges, or None if it counts tokens.
+    """
+
+    scores: tuple[float, ...]
+    usage: Usage | None = None
+    search_units: int | None = None
+
+    def ranked(self, top_n: int | None) -> list[int]:
+        """Return the indexes of the best documents, the best first. Equal scores keep the order of the documents."""
+        order = sorted(range(len(self.scores)), key=lambda index: -self.scores[index])
+        return order[:top_n]
+
+
+def rerank_batches(request: RerankRequest, most_documents: int) -> tuple[RerankRequest, ...]:
+    """Return the calls for a request, in the order of its documents. Each has at most `most_documents`."""
+    documents = request.documents
+    if len(documents) <= most_documents:
+        return (request,)
+    starts = range(0, len(documents), most_documents)
+    return tuple(
+        replace(request, documents=documents[start : start + most_documents], before=documents[:start])
+        for start in starts
+    )
+
+
+def rerank_joined(answers: Sequence[RerankAnswer]) -> RerankAnswer:
+    """Return one answer with all scores in order. A count is the sum, or None if one answer lacks it."""
+    if len(answers) == 1:
+        return answers[0]
+    usages = [answer.usage for answer in answers if answer.usage is not None]
+    units = [answer.search_units for answer in answers if answer.search_units is not None]
+    usage = Usage(prompt_tokens=sum(one.prompt_tokens for one in usages)) if len(usages) == len(answers) else None
+    searches = sum(units) if len(units) == len(answers) else None
+    return RerankAnswer(tuple(score for answer in answers for score in answer.scores), usage, searches)
