@@ -146,6 +146,7 @@ from providers.reading.folding import fold
 from providers.reading.json_object import with_json_instruction
 from providers.reading.rate_limits import LimitHeaders
 from providers.registry import check_adapter
+from providers.rerank import RerankAnswer, RerankFacts, RerankFormat, RerankRequest
 from providers.sites import Availability, OriginError, Residency, Scope, Site, parse_origin
 from providers.territories import ANYWHERE, EVERYWHERE, NOWHERE, Places, TerritoryError, parse_places
 from providers.wire import WireRequest, WireResponse
@@ -233,6 +234,10 @@ __all__ = [
     "ReasoningDelta",
     "RefusalDelta",
     "Requirements",
+    "RerankAnswer",
+    "RerankFacts",
+    "RerankFormat",
+    "RerankRequest",
     "Residency",
     "ResponseFormat",
     "Scope",
