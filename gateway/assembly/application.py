@@ -311,7 +311,11 @@ class Gateway:
             self._usage.accounting.is_stopping = True
 
     def move_clock(self, ahead_s: int) -> None:
-        """Count the time of users as if it were so many seconds later, in a demo."""
+        """Count the time of users as if it were later, in a demo.
+
+        Args:
+            ahead_s: The seconds.
+        """
         self._time_of_use.move_clock(ahead_s)
 
     def flush(self) -> None:

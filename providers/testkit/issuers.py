@@ -113,7 +113,14 @@ class SimulatedIssuers(LoopbackServer):
     # --- what providers ask -----------------------------------------------------------------------
 
     def knows(self, incoming: IncomingRequest) -> bool:
-        """Return whether the credential of a request was issued here, and is neither revoked nor ended."""
+        """Return whether the credential of a request was issued here, and is neither revoked nor ended.
+
+        Args:
+            incoming: The request.
+
+        Returns:
+            Whether a provider may answer it.
+        """
         for name in ("authorization", "proxy-authorization"):
             text = incoming.headers.get(name, "")
             if text.lower().startswith("bearer ") and self._is_valid(text[7:].strip()):

@@ -15,8 +15,8 @@ from providers.testkit import SimulatedIssuers, SimulatorServer, SimulatorThread
 from tests.e2e.worker_processes import WORKERS
 from tests.kit.configs import Config
 from tests.kit.gateway_process import APP_KEY, GatewayProcess, config_of_one_region, running_gateway
+from tests.kit.sign_ins import POOL, ROLE, subject
 from tests.kit.waiting import eventually
-from tests.providers.sign_ins import POOL, ROLE, subject
 
 ENVIRON = {
     "AZURE_TENANT_ID": "t-1",

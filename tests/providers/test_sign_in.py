@@ -18,7 +18,7 @@ from providers.sign_in import KINDS, ExchangeFailed, Issued, SignInTerms, read_c
 from providers.sign_in.exchange import checked, credentials_of, read_xml, token_of
 from providers.testkit import IncomingRequest, SimulatedIssuers
 from providers.wire import WireRequest, WireResponse
-from tests.providers.sign_ins import POOL, ROLE, run, subject, terms
+from tests.kit.sign_ins import POOL, ROLE, run, subject, terms
 
 AZURE = {"tenant": "t-1", "client": "c-1", "scope": "https://cognitiveservices.azure.com/.default"}
 AWS = {"role": ROLE, "session": "gateway", "region": "eu-central-1"}
