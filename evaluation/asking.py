@@ -14,6 +14,8 @@ from evaluation.questions import Item
 from gateway.execution.deadline import Deadline
 from gateway.execution.health import Health
 from gateway.execution.run import PlanExecutor, PlanExhausted, RunContext
+from gateway.execution.service_client import ServiceClient
+from gateway.execution.token_refresher import TokenRefresher
 from gateway.execution.transport import PoolTransport
 from gateway.execution.upstream_client import Answer as UpstreamAnswer
 from gateway.model.assistant import Assistant
@@ -116,7 +118,12 @@ class CandidateClient:
         self._of_people = of_people
         self._within = Location(region, None, "evaluation", ())
         self._transport = PoolTransport()
-        self._runner = PlanExecutor(self._transport, Health())
+        health = Health()
+        self._runner = PlanExecutor(self._transport, health)
+        self._refresher: TokenRefresher | None = None
+        if config.sign_ins:
+            self._refresher = TokenRefresher(ServiceClient(self._transport), health.tokens.take)
+            health.tokens.refused = self._refresher.force
         patient = replace(config.resilience, breaker=None, retry_budget=None)
         self._patient = replace(patient, attempts=Attempts(_RETRIES, _RETRIES))
         self._once = replace(patient, attempts=Attempts(1, 1))
@@ -163,6 +170,9 @@ class CandidateClient:
             NotPermitted: The decision refuses the candidate.
             CallRefused: A budget of `usage.internal_project` refuses the question.
         """
+        if self._refresher is not None and not self._refresher.statuses():
+            self._refresher.apply(self.config)
+            await self._refresher.first()
         step = self.step_for(deployment, request)
         if once and deployment.concurrency is not None:
             # A request that the gateway's own limit rejects or delays would count against the candidate.
@@ -191,6 +201,8 @@ class CandidateClient:
 
     async def aclose(self) -> None:
         """Close every connection."""
+        if self._refresher is not None:
+            await self._refresher.aclose()
         await self._transport.aclose()
 
 

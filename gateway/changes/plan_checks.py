@@ -46,6 +46,9 @@ def _changes_in(old: ConfigVersion, new: ConfigVersion, region: Region, plan: Ch
         here = config.regions.get(region.name)
         asked |= set(here.crisis.judges) if here is not None and here.crisis is not None else set()
     reasons += [f"the deployment {name}" for name in sorted(_rewritten(asked, plan))]
+    used = {it.sign_in for config in (old, new) for name in asked if (it := config.deployments.get(name)) is not None}
+    names = {name for it in used if it is not None for name in (it.name, it.source) if name is not None}
+    reasons += [f"the sign-in {name}" for name in sorted(names) if _is_among(f"sign_ins.{name}", plan.keys)]
     if _age_member(old) != _age_member(new):
         reasons.append("location.claim.age_band")
     if _has_marks(region) and (old.marks != new.marks or _is_among("marks", plan.keys)):

@@ -176,6 +176,7 @@ async def ask_capabilities(
     from gateway.assembly.usage import command_accounting
     from gateway.cli.providers import permit_of
     from gateway.execution.deadline import Deadline
+    from gateway.execution.token_refresher import tokens_for_command
     from gateway.execution.transport import PoolTransport
     from gateway.execution.upstream_client import AttemptOptions, UpstreamClient
     from gateway.model.decision import Step
@@ -191,7 +192,8 @@ async def ask_capabilities(
     emulated |= {"json_schema"} if deployment.emulates_schemas(bounded=False) else frozenset()
     secret = deployment.credentials[0] if deployment.credentials else None
     bounds, transport = config.resilience, PoolTransport()
-    client = UpstreamClient(transport)
+    tokens = await tokens_for_command(config, transport) if deployment.sign_in is not None else None
+    client = UpstreamClient(transport, tokens=tokens)
 
     async def failure_of(name: str) -> tuple[Failure | None, str]:
         question = QUESTIONS[name]

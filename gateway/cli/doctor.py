@@ -12,6 +12,7 @@ import sys
 import sysconfig
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path
@@ -22,6 +23,10 @@ from gateway.cli.cell import valkey_state
 from gateway.cli.terminal import compile_file, confirmed, settings_of
 from gateway.clock_skew import skew_problem, store_skew_problem
 from gateway.config.destinations import service_permits
+from gateway.execution.service_client import ServiceResponse
+from gateway.execution.sign_in_tokens import SignInTokens
+from gateway.execution.token_refresher import deployments_by_sign_in, tokens_for_command
+from gateway.execution.transport import PoolTransport
 from gateway.files import is_open_to_others
 from gateway.free_space import free_space_of
 from gateway.model.budget import Stores
@@ -317,8 +322,14 @@ def _of_config(settings: Settings, *, uses_network: bool) -> Iterator[CheckResul
     if config.stores is not None:
         yield from _of_stores(config.stores, config)
     if uses_network:
+        yield from _of_sign_ins(config)
         yield from _of_origins(config)
     else:
+        for sign_in, deployments in deployments_by_sign_in(config).items():
+            words = (
+                f"{config.sign_ins[sign_in].kind} for {', '.join(deployments)}, not tried: --network makes one exchange"
+            )
+            yield CheckResult("ok", f"sign_ins.{sign_in}", words)
         yield CheckResult("ok", "network", "not checked: --network resolves and calls each origin")
 
 
@@ -365,6 +376,34 @@ def origins_of(config: ConfigVersion) -> list[tuple[str, Link | None]]:
     """Return every origin that the configuration lets the gateway call, with each of its links once."""
     called = {(item.origin, item.link) for item in config.deployments.values() if config_exclusion(item) is None}
     return sorted({*called, *((permit.origin, None) for _, permit in service_permits(config))}, key=lambda one: one[0])
+
+
+def _of_sign_ins(config: ConfigVersion) -> Iterator[CheckResult]:
+    """Make one exchange for each sign-in, and compare the clock of the issuer with ours."""
+    skews_s: dict[str, float] = {}
+
+    def note(name: str, answer: ServiceResponse) -> None:
+        with suppress(ValueError):
+            skews_s[name] = time.time() - parsedate_to_datetime(answer.headers.get("date", "")).timestamp()
+
+    async def tried() -> SignInTokens:
+        transport = PoolTransport()
+        try:
+            return await tokens_for_command(config, transport, note)
+        finally:
+            await transport.aclose()
+
+    used = deployments_by_sign_in(config)
+    tokens = asyncio.run(tried()) if used else SignInTokens()
+    for name, deployments in used.items():
+        label, names = f"sign_ins.{name}", ", ".join(deployments)
+        if tokens.current(name) is not None:
+            yield CheckResult("ok", label, f"the issuer gives a token, for {names}")
+        else:
+            remedy = f"{names} are skipped: correct the sign-in, or its rights at the issuer"
+            yield CheckResult("error", label, tokens.why(name), remedy)
+        if (words := skew_problem(skews_s.get(name, 0.0), f"the issuer of {label}")) is not None:
+            yield CheckResult("error", "clock", f"it is {words}", "run NTP: the ends of tokens depend on the clock")
 
 
 def _of_origins(config: ConfigVersion) -> Iterator[CheckResult]:

@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 
 from gateway.execution.deadline import Clock
 from gateway.execution.service_client import ServiceAnswerTooLarge, ServiceClient, ServiceFailed, ServiceResponse
@@ -255,8 +256,18 @@ def deployments_by_sign_in(config: ConfigVersion) -> dict[str, tuple[str, ...]]:
     return used
 
 
-async def tokens_for_command(config: ConfigVersion, transport: Transport) -> SignInTokens:
-    """Return the tokens of a command, which makes one exchange for each sign-in. One that fails has no token."""
+async def tokens_for_command(
+    config: ConfigVersion,
+    transport: Transport,
+    seen: Callable[[str, ServiceResponse], None] = lambda name, answer: None,
+) -> SignInTokens:
+    """Return the tokens of a command, which makes one exchange for each sign-in. One that fails has no token.
+
+    Args:
+        config: The config version.
+        transport: The way to the issuers.
+        seen: Gets each answer with the name of the sign-in.
+    """
     tokens, services = SignInTokens(), ServiceClient(transport)
     for name in deployments_by_sign_in(config):
         sign_in = config.sign_ins[name]
@@ -264,7 +275,11 @@ async def tokens_for_command(config: ConfigVersion, transport: Transport) -> Sig
             continue
         source = tokens.current(sign_in.source) if sign_in.source is not None else None
         try:
-            token = await exchange(services, sign_in, source.reveal() if source is not None else "")
+            subject = source.reveal() if source is not None else ""
+            if sign_in.source is not None and source is None:
+                message = f"its source, the sign-in {sign_in.source}, has no token"
+                raise ExchangeFailed(ExchangeResult.UNREACHABLE, message)
+            token = await exchange(services, sign_in, subject, seen=partial(seen, name))
         except ExchangeFailed as error:
             tokens.take(name, SignInNote(None, f"{error.result}: {error}"))
         else:

@@ -1,0 +1,182 @@
+"""Sign-ins in the configuration: the keys of each kind, the boundary rule, and the hosts that may be called."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+import yaml
+
+from gateway.config.compile import Compiled, compile_config
+from gateway.config.destinations import destinations_of
+from gateway.config.loading import parse_document
+from gateway.config.problems import ConfigRejected
+from gateway.config.schema.sign_in import SignInSection
+from gateway.config.sign_ins import address_problem
+from providers.registry import load_registry
+from providers.sign_in import KINDS
+
+POOL = "//iam.googleapis.com/projects/1/locations/global/workloadIdentityPools/p/providers/x"
+AZURE = {
+    "provider": "azure",
+    "model": "gpt-4o",
+    "endpoint": "https://x.openai.azure.com",
+    "stores": "DE",
+    "processes": "DE",
+}
+BEDROCK = {
+    "provider": "bedrock",
+    "model": "amazon.nova-lite-v1:0",
+    "endpoint": "https://b.example.de",
+    "stores": "DE",
+    "processes": "DE",
+}
+VERTEX = {
+    "provider": "vertex",
+    "model": "gemini-2.5-flash",
+    "endpoint": "https://v.example.de/v1",
+    "stores": "DE",
+    "processes": "DE",
+}
+OWN = {
+    "provider": "openai-compatible",
+    "model": "m",
+    "endpoint": "https://llm.example.de/v1",
+    "stores": "DE",
+    "processes": "DE",
+}
+FILE = {"token_file": "/run/token"}
+ENTRA = {"kind": "azure_workload", "tenant": "t", "client": "c", **FILE}
+IRSA = {"kind": "aws_web_identity", "role": "arn:aws:iam::1:role/r", "region": "eu-central-1", **FILE}
+GCP = {"kind": "google_federation", "audience": POOL, **FILE}
+OAUTH = {
+    "kind": "oauth",
+    "url": "https://id.example.de/token",
+    "territory": "DE",
+    "client": "c",
+    "client_secret": "${S}",
+}
+SIGNED: Mapping[str, Mapping[str, Any]] = {
+    "azure_workload": AZURE, "azure_managed": AZURE, "google_metadata": VERTEX, "google_federation": VERTEX, "oauth": OWN,
+    "aws_web_identity": BEDROCK, "aws_container": BEDROCK, "aws_instance": BEDROCK,
+}  # fmt: skip
+
+
+def compiled(
+    sign_in: Mapping[str, Any], deployment: Mapping[str, Any] | None = None, environ: Mapping[str, str] | None = None,
+    boundary: str = "@EEA", cell: str = "DE", others: Mapping[str, Any] | None = None,
+) -> Compiled:  # fmt: skip
+    """Compile a configuration with one deployment and its sign-in."""
+    transit = {"transit": [cell]} if cell != "DE" else {}
+    values = {
+        "version": 1,
+        "cell": {"territory": cell},
+        "sign_ins": {"one": sign_in, **(others or {})},
+        "assistants": {"chat": {"routes": {"eu": ["d"]}}},
+        "regions": {"eu": {"territories": ["DE"], "boundary": [boundary], **transit}},
+        "deployments": {"d": {**(deployment or SIGNED[sign_in["kind"]]), "sign_in": "one"}},
+    }
+    document = parse_document(yaml.safe_dump(values).encode(), "gateway.yaml", {"S": "secret", **(environ or {})})
+    return compile_config(document, registry=load_registry())
+
+
+def errors(*given: Any, **more: Any) -> str:
+    """Return the errors of a configuration."""
+    with pytest.raises(ConfigRejected) as rejected:
+        compiled(*given, **more)
+    return "\n".join(str(it) for it in rejected.value.problems if it.severity == "error")
+
+
+def test_the_schema_has_the_kinds_of_the_table() -> None:
+    assert set(SignInSection.model_json_schema()["properties"]["kind"]["enum"]) == KINDS.keys()
+
+
+@pytest.mark.parametrize(
+    ("sign_in", "more", "words"),
+    [
+        (ENTRA, {}, "signs in at login.microsoftonline.com, which may be anywhere"),
+        (GCP, {}, "sts.europe-west3.rep.googleapis.com is called then"),
+        (GCP | {"global_host": "accepted"}, {}, "signs in at sts.googleapis.com, which may be anywhere"),
+        (GCP | {"region": "us-east1"}, {}, "sts.us-east1.rep.googleapis.com, in US"),
+        (GCP | {"region": "europe-west3", "impersonate": "a@b"}, {}, "signs in at iamcredentials.googleapis.com"),
+        (IRSA | {"region": "us-east-1"}, {}, "signs in at sts.us-east-1.amazonaws.com, in US"),
+        (OAUTH | {"territory": "US"}, {}, "signs in at id.example.de, in US"),
+        (ENTRA | {"cloud": "china"}, {}, "login.partner.microsoftonline.cn, in CN"),
+        ({"kind": "azure_managed"}, {"cell": "US"}, "the metadata server, in US"),
+        ({"kind": "aws_container"}, {"cell": "US"}, "the metadata server, in US"),
+        ({"kind": "aws_instance", "region": "us-east-1", "assume": {"role": "r"}}, {}, "sts.us-east-1.amazonaws.com"),
+        ({"kind": "google_metadata"}, {"cell": "US"}, "the metadata server, in US"),
+        (GCP | {"region": "europe-west3", "endpoint": "http://127.0.0.1:1/google", "impersonate": "a@b"}, {}, "iamcreden"),
+    ],
+)  # fmt: skip
+def test_a_token_host_outside_the_boundary_is_an_error(sign_in: Any, more: Any, words: str) -> None:
+    found = errors(sign_in, **more)
+    assert words in found
+    assert "gateway.yaml:" in found
+    compiled(sign_in, **more, boundary="*")
+
+
+@pytest.mark.parametrize(
+    "sign_in",
+    [
+        ENTRA | {"global_host": "accepted"}, {"kind": "azure_managed"}, IRSA, {"kind": "aws_container"}, {"kind": "aws_instance"},
+        {"kind": "google_metadata"}, GCP | {"region": "europe-west3"}, OAUTH,
+        GCP | {"region": "europe-west3", "impersonate": "a@b", "global_host": "accepted"},
+    ],
+)  # fmt: skip
+def test_every_kind_fits_inside(sign_in: Any) -> None:
+    version = compiled(sign_in).config
+    assert version.deployments["d"].sign_in is not None
+    assert all(one.uses for one in destinations_of(version))
+
+
+@pytest.mark.parametrize(
+    ("sign_in", "deployment", "words"),
+    [
+        (ENTRA | {"role": "r"}, None, "has no key `role`"),
+        (OAUTH | {"client_secret": "plain"}, None, "must be a reference"),
+        (OAUTH | {"url": "http://id.example.de/token"}, None, "use https://"),
+        (OAUTH | {"endpoint": "http://10.0.0.1:80"}, None, "is not on this machine"),
+        ({"kind": "aws_instance", "assume": {"role": "r"}}, None, "`assume` calls the STS of a region"),
+        (IRSA | {"region": "eu-central-9"}, None, "unknown region"),
+        (ENTRA | {"token_file": "token"}, None, "an absolute path"),
+        (IRSA, AZURE, "azure_workload, azure_managed"),
+        (OAUTH | {"from": "one"}, None, "stands in place of `client_secret`"),
+        ({"kind": "azure_managed"}, AZURE | {"api_key": "${S}"}, "stands in place of `api_key`"),
+    ],
+)  # fmt: skip
+def test_mistakes_are_named_with_their_fix(sign_in: Any, deployment: Any, words: str) -> None:
+    assert words in errors(sign_in, deployment)
+
+
+def test_variables_are_read_at_load_and_named_where_they_are_missing() -> None:
+    sign_in = {"kind": "azure_workload", "global_host": "accepted"}
+    environ = {"AZURE_TENANT_ID": "t", "AZURE_CLIENT_ID": "c", "AZURE_FEDERATED_TOKEN_FILE": "/run/token"}
+    found = compiled(sign_in, environ=environ).config.sign_ins["one"]
+    assert (found.terms.texts["tenant"], found.token_file, found.missing) == ("t", "/run/token", ())
+    assert set(found.read_from) == environ.keys()
+    lacking = compiled(sign_in).config.deployments["d"]
+    assert lacking.missing_credentials == ("AZURE_TENANT_ID", "AZURE_CLIENT_ID", "AZURE_FEDERATED_TOKEN_FILE")
+    assert not lacking.has_credential
+
+
+def test_an_address_of_the_environment_outside_of_the_machine_is_an_error() -> None:
+    environ = {"AWS_CONTAINER_CREDENTIALS_FULL_URI": "http://credentials.example.com/x"}
+    assert "AWS_CONTAINER_CREDENTIALS_FULL_URI is neither" in errors({"kind": "aws_container"}, environ=environ)
+    for url in (
+        "http://169.254.170.23/v1",
+        "http://[fd00:ec2::23]/v1",
+        "http://127.0.0.1:1/",
+        "http://localhost:42/msi",
+    ):
+        assert address_problem(url) is None
+    for url in ("http://10.0.0.1/", "https://169.254.170.2/", "http://[fd00::1]/"):
+        assert address_problem(url) is not None
+
+
+def test_an_unused_sign_in_is_a_warning() -> None:
+    found = compiled({"kind": "azure_managed"}, others={"two": {"kind": "aws_instance"}})
+    assert ["no deployment uses this sign-in" in str(it) for it in found.warnings if "sign_ins.two" in str(it)] == [
+        True
+    ]
