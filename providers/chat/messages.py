@@ -94,12 +94,14 @@ class ToolCall(Value, frozen=True):
         name: The name of the tool.
         arguments: JSON text as the model wrote it. It may be invalid.
         signature: An opaque token that some providers (Gemini 3) need back with the call in the next request.
+        cache: See `TextPart`.
     """
 
     id: str
     name: str
     arguments: str
     signature: str | None = None
+    cache: CacheTime | None = None
 
 
 @final

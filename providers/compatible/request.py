@@ -28,7 +28,7 @@ from providers.formats.fitting import fit
 from providers.formats.request_options import with_end_user_in_user
 from providers.formats.schemas import NO_ARGUMENTS
 from providers.matching.capability_matching import ANSWERS_ITSELF
-from providers.matching.requirements import requirements_of
+from providers.matching.requirements import CACHE_CONTROL, requirements_of
 from providers.openai_json.encode_request import encode_request, encode_tool, encode_tool_choice
 from providers.reading.json_object import JSON_OBJECT, with_json_instruction
 from providers.value import replace
@@ -178,6 +178,8 @@ def encode_body(
         body.update(rule.streaming)
         body.update(rule.streaming_tools if tools else {})
     body.update(target.pins)
+    if rule.cache_marks and any(call.cache for it in request.messages for call in getattr(it, "tool_calls", ())):
+        changed |= {CACHE_CONTROL}  # a call has no place for a mark here
     return body, changed
 
 

@@ -249,19 +249,22 @@ def _with_few_marks(request: ChatRequest) -> ChatRequest:
 def _marks(item: Any) -> int:
     content = getattr(item, "content", None)
     own = getattr(item, "cache", None) is not None
-    return own + (sum(map(_marks, content)) if isinstance(content, tuple) else 0)
+    inner = (*getattr(item, "tool_calls", ()), *(content if isinstance(content, tuple) else ()))
+    return own + sum(map(_marks, inner))
 
 
 def _few_marks(item: Any, left: int) -> tuple[Any, int]:
     """Return the item with the last of its marks, as many as are left, and how many are left then."""
     if getattr(item, "cache", None) is not None:
         item, left = (item, left - 1) if left else (replace(item, cache=None), 0)
-    if isinstance(content := getattr(item, "content", None), tuple):
-        parts: list[Any] = []
-        for part in reversed(content):
-            part, left = _few_marks(part, left)
-            parts.append(part)
-        item = replace(item, content=tuple(reversed(parts)))
+    # Calls come after the text of their message.
+    for name in ("tool_calls", "content"):
+        if isinstance(inner := getattr(item, name, None), tuple) and inner:
+            parts: list[Any] = []
+            for part in reversed(inner):
+                part, left = _few_marks(part, left)
+                parts.append(part)
+            item = replace(item, **{name: tuple(reversed(parts))})
     return item, left
 
 

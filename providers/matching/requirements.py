@@ -220,6 +220,8 @@ def _add_messages(request: ChatRequest, asked: dict[str, object]) -> None:
         if isinstance(message, AssistantMessage):
             if message.tool_calls:
                 asked["tools"] = True
+                if any(call.cache is not None for call in message.tool_calls):
+                    asked[CACHE_CONTROL] = True
             if message.reasoning and not any(call.signature for call in message.tool_calls):
                 asked[REASONING] = True
         if message.content is not None and not isinstance(message.content, str):

@@ -524,13 +524,13 @@ def test_pinned_values_are_written_last_and_extra_parameters_are_merged() -> Non
 
 
 def test_cache_marks_are_sent_where_they_stand() -> None:
-    call = ToolCall("c1", "look", "{}")
+    call = ToolCall("c1", "look", "{}", cache="5m")
     request = ChatRequest(
         "assistant",
         (
             SystemMessage((TextPart("Long rules."), TextPart("More rules.", cache="1h"))),
             UserMessage((TextPart("Look."),)),
-            AssistantMessage((TextPart("I look.", cache="5m"),), tool_calls=(call,)),
+            AssistantMessage((TextPart("I look."),), tool_calls=(call,)),
             ToolMessage("c1", "seen", cache="5m"),
         ),
         tools=(Tool("look", cache="1h"),),
@@ -540,7 +540,7 @@ def test_cache_marks_are_sent_where_they_stand() -> None:
     assert [block.get("cache_control") for block in body["system"]] == [None, hour]
     assert [[block.get("cache_control") for block in turn["content"]] for turn in body["messages"]] == [
         [None],
-        [five, None],
+        [None, five],
         [five],
     ]
     assert body["tools"][0]["cache_control"] == hour

@@ -199,7 +199,8 @@ def _thought(thought: Thought) -> dict[str, object]:
 
 
 def _call(call: ToolCall) -> dict[str, object]:
-    return {"type": "tool_use", "id": safe_call_id(call.id), "name": call.name, "input": arguments_of(call)}
+    block = {"type": "tool_use", "id": safe_call_id(call.id), "name": call.name, "input": arguments_of(call)}
+    return block if call.cache is None else {**block, "cache_control": _cache_control(call.cache)}
 
 
 def _result(call: ToolCall, result: ToolMessage) -> dict[str, object]:

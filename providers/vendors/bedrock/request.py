@@ -224,7 +224,8 @@ def _turns(messages: Sequence[Message], model: str, marks: _Marks) -> list[dict[
                 blocks = blocks_of(message, model, _text, _thought, _call)
                 times = [part.cache for part in content or () if isinstance(part, TextPart) and part.cache]
                 at = next((i + 1 for i, block in enumerate(blocks) if "text" in block), len(blocks))
-                append("assistant", [*blocks[:at], *marks.after(times[-1] if times and blocks else None), *blocks[at:]])
+                blocks[at:at] = marks.after(times[-1] if times and blocks else None)
+                append("assistant", [*_with_marked_calls(blocks, message.tool_calls, marks)])
                 for call, result in results:
                     append("user", [_result(call, result, numbers), *marks.after(result.cache)])
             case _:
@@ -239,6 +240,15 @@ def _turns(messages: Sequence[Message], model: str, marks: _Marks) -> list[dict[
             # A turn with a document must also contain a text.
             blocks.append({"text": FILLER_TEXT})
     return [{"role": role, "content": content} for role, content in turns]
+
+
+def _with_marked_calls(blocks: Sequence[_Block], calls: Sequence[ToolCall], marks: _Marks) -> Iterator[_Block]:
+    """Yield the blocks of an answer, each call with its mark after it."""
+    waiting = iter(calls)
+    for block in blocks:
+        yield block
+        if "toolUse" in block:
+            yield from marks.after(next(waiting).cache)
 
 
 def _lacks_thoughts(turns: Sequence[Mapping[str, object]]) -> bool:

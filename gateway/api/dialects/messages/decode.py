@@ -536,10 +536,8 @@ def _assistant(blocks: list[Any], position: int, names: set[str]) -> AssistantMe
             case _Redacted():
                 state = block.data or state
             case _Use():
-                if block.cache_control is not None:
-                    # Apps mark the last block of a user's turn. A mark on a call has no canonical form.
-                    names.add("messages.content.cache_control")
-                calls.append(ToolCall(block.id, block.name, dumps_text(block.input) if block.input else "{}", state))
+                arguments = dumps_text(block.input) if block.input else "{}"
+                calls.append(ToolCall(block.id, block.name, arguments, state, block.cache))
                 state = None
     if state is not None:
         # Only a call carries state to its model.
