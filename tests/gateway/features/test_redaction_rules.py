@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.features.redaction.model import BUILT_IN, RedactionRules, rules_of
-from gateway.features.redaction.policy.finding import finder_of
+from gateway.features.redaction.policy.finding import Clock, TooMuchToSearch, finder_of
 from gateway.features.redaction.policy.forms import countries, forms
 from gateway.features.redaction.policy.placeholders import MOST_HELD, Placeholders, Restorer
 
@@ -150,3 +151,10 @@ def test_source_code_locks_and_logs_have_few_false_positives() -> None:
         line.format(number % 60, 10_007 * number % 99_991 + 10_000, 1_795_805_000 + number) for number in range(1, 400)
     )
     assert [log[start:end] for start, end, _ in finder_of(RULES).find(log)] == []
+
+
+@pytest.mark.parametrize("text", ["1 ", "a@b.co ", "%20", "QEMAIL1Z ", "S1 ", "tel 1234567 ", "DE89 "])
+def test_a_text_that_takes_too_long_ends_while_it_is_searched(text: str) -> None:
+    looks = count()
+    with pytest.raises(TooMuchToSearch):
+        finder_of(RULES).find(text * 40_000, Clock(20, now=lambda: float(next(looks))))

@@ -34,7 +34,7 @@ _CONTEXT = 32
 """How many characters before a number are searched for a word."""
 _LOOKS = 512
 """How many places are looked at between two looks at the clock."""
-_REMEMBERED, _SHORT = 20_000, 64
+_REMEMBERED, _SHORT, _LARGE = 20_000, 64, 65_536
 
 _WIDE = "０１２３４５６７８９＠＋－（）．　٠١٢٣٤٥٦٧٨٩۰۱۲۳۴۵۶۷۸۹"
 _AS_ASCII = dict(zip(map(ord, _WIDE), "0123456789@+-(). 01234567890123456789", strict=True))
@@ -113,17 +113,40 @@ def _is_word(text: str, index: int) -> bool:
     return 0 <= index < len(text) and text[index].isascii() and text[index].isalnum()
 
 
-def _plain(text: str) -> str:
+def _matches(pattern: Any, text: str, clock: Clock | None) -> Iterator[Any]:
+    """Yield the matches of a pattern of RE2. Raises TooMuchToSearch."""
+    for number, match in enumerate(pattern.finditer(text), 1):
+        if clock is not None and not number % _LOOKS:
+            clock.check()
+        yield match
+
+
+def _plain(text: str, clock: Clock | None = None) -> str:
     """Return the text with every character and escape as what it means, at the same positions."""
     if not text.isascii() and _has_wide(text):
         text = text.translate(_AS_ASCII)
     if "\\" in text or "%" in text:
-        text = _ESCAPE.sub(_meant, text)
+        text = _ESCAPE.sub(_meant if clock is None or len(text) < _LARGE else _checking(clock), text)
     return text
 
 
 def _has_wide(text: str) -> bool:
     return _scan("[０-９＠＋－（）．　٠-٩۰-۹]").search(text) is not None
+
+
+def _checking(clock: Clock) -> Callable[[re.Match[str]], str]:
+    """Return `_meant`, which looks at the clock."""
+    left = _LOOKS
+
+    def meant(match: re.Match[str]) -> str:
+        nonlocal left
+        left -= 1
+        if not left:
+            left = _LOOKS
+            clock.check()
+        return _meant(match)
+
+    return meant
 
 
 def _meant(match: re.Match[str]) -> str:
@@ -228,34 +251,34 @@ class Finder:
             except UnicodeEncodeError:
                 # JSON may have lone surrogates, which RE2 does not read.
                 text = _SURROGATE.sub("\ufffd", text)
-        plain = _plain(text)
+        plain = _plain(text, clock)
         # In patterns of numbers and terms, an underscore is a boundary.
         number = plain.replace("_", _NOTHING) if "_" in plain else plain
         found: list[Span] = []
         if "q" in text or "Q" in text:
-            found += [(*match.span(), TEXT) for match in self._look_alike.finditer(text)]
+            found += [(*match.span(), TEXT) for match in _matches(self._look_alike, text, clock)]
         kinds = self.kinds
         if "EMAIL" in kinds and ("@" in plain or "%40" in plain):
-            found += [(*match.span(), "EMAIL") for match in _scan(_EMAIL).finditer(plain)]
+            found += [(*match.span(), "EMAIL") for match in _matches(_scan(_EMAIL), plain, clock)]
         if "SECRET" in kinds and any(start in plain for start in _SECRET_STARTS):
-            found += _secrets_in(plain)
+            found += _secrets_in(plain, clock)
         if "IBAN" in kinds:
-            found += _ibans_in(number)
+            found += _ibans_in(number, clock)
         if "IP" in kinds and ("." in plain or ":" in plain):
-            found += _addresses_in(plain)
+            found += _addresses_in(plain, clock)
         if self._scans_numbers:
             found += self._numbers_in(number, clock)
         if self._has_letters:
-            found += _lettered_in(number, self._with_words)
+            found += _lettered_in(number, self._with_words, clock)
         if self._terms is not None:
             for readable in {number, text.replace("_", _NOTHING)}:
-                found += [(*match.span(), TERM) for match in self._terms.finditer(readable)]
+                found += [(*match.span(), TERM) for match in _matches(self._terms, readable, clock)]
         for name, pattern in self._patterns:
             group = 1 if pattern.groups else 0
             for readable in {plain, text}:
                 found += [
                     (*span, name)
-                    for match in pattern.finditer(readable)
+                    for match in _matches(pattern, readable, clock)
                     if (span := match.span(group))[0] >= 0 and span[1] > span[0]
                 ]
         if clock is not None:
@@ -273,7 +296,7 @@ class Finder:
         for run in _scan(_RUN).finditer(text):
             begin, end = run.span()
             if phones and words is None:
-                words = _telephone_words_in(text)
+                words = _telephone_words_in(text, clock)
             after_word = 0
             for group in _GROUP.finditer(text, begin, end):
                 start = group.start()
@@ -302,20 +325,20 @@ class Finder:
                     yield _with_bracket(text, start, after_word), after_word, "PHONE"
 
 
-def _lettered_in(text: str, index: _Index) -> Iterator[Span]:
+def _lettered_in(text: str, index: _Index, clock: Clock | None) -> Iterator[Span]:
     """Yield numbers of people that begin with a letter."""
-    for match in _scan(_LETTERED).finditer(text):
+    for match in _matches(_scan(_LETTERED), text, clock):
         start = match.start()
         for form in index.forms[text[start]]:
             if (span := _checked(form, text, start)) is not None:
                 yield span
 
 
-def _telephone_words_in(text: str) -> list[int]:
+def _telephone_words_in(text: str, clock: Clock | None) -> list[int]:
     """Return where the words for a telephone end, in order."""
     return [
         match.end()
-        for match in _scan(telephone_words()).finditer(text)
+        for match in _matches(_scan(telephone_words()), text, clock)
         if not (match.start() and "\u00c0" <= text[match.start() - 1] <= "\u024f" and match[0].isascii())
     ]
 
@@ -406,17 +429,17 @@ def _is_local(number: str) -> bool:
     return digits > 2 * len(_GROUP.findall(number)) - 3 and not _DATE.match(number)
 
 
-def _secrets_in(text: str) -> Iterator[Span]:
-    for match in _scan(_SECRETS).finditer(text):
+def _secrets_in(text: str, clock: Clock | None) -> Iterator[Span]:
+    for match in _matches(_scan(_SECRETS), text, clock):
         for group in range(1, 5):
             if (span := match.span(group))[0] >= 0:
                 yield (*span, "SECRET")
                 break
 
 
-def _ibans_in(text: str) -> Iterator[Span]:
+def _ibans_in(text: str, clock: Clock | None) -> Iterator[Span]:
     lengths = iban_lengths()
-    for match in _scan(_IBAN_START).finditer(text):
+    for match in _matches(_scan(_IBAN_START), text, clock):
         start = match.start()
         length = lengths.get(text[start : start + 2], 0)
         whole, grouped = start + length, start + length + (length - 1) // 4
@@ -433,9 +456,9 @@ def _ibans_in(text: str) -> Iterator[Span]:
             yield start, end, "IBAN"
 
 
-def _addresses_in(text: str) -> Iterator[Span]:
+def _addresses_in(text: str, clock: Clock | None) -> Iterator[Span]:
     for pattern, is_right in ((_V4, _is_v4), (_V6, _is_v6)):
-        for match in _scan(pattern).finditer(text):
+        for match in _matches(_scan(pattern), text, clock):
             start, end = match.span()
             is_apart = not _is_word(text, start - 1) and not _is_word(text, end)
             longer = (start and text[start - 1] in ".:") or (
