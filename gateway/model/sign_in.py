@@ -72,6 +72,16 @@ class SignIn:
     def __post_init__(self) -> None:
         object.__setattr__(self, "key", Secret(f"sign-in {self.name}"))
 
+    def __str__(self) -> str:
+        """Return its name, and where its token hosts are. It shows no value that may be secret."""
+        hosts = [f"{it.host} in {it.places}{', accepted' if it.is_accepted else ''}" for it in self.places]
+        return f"{self.name} ({self.kind}{' at ' if hosts else ''}{'; '.join(hosts)})"
+
+    def facts(self) -> dict[str, object]:
+        """Return it as JSON data. `global_hosts`: those that may be anywhere, which the operator accepts."""
+        accepted = [it.host for it in self.places if it.is_accepted]
+        return {"name": self.name, "kind": self.kind, "global_hosts": accepted}
+
     @property
     def kind(self) -> str:
         """The kind."""

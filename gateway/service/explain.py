@@ -269,6 +269,7 @@ def _outcome(decision: Decision, *, reveal_model: bool, to_operator: bool) -> di
                     "processes": str(step.deployment.residency.processes),
                     "redacted": _redacted(step),
                     **_proxy(step.deployment, to_operator=to_operator),
+                    **(_sign_in(step.deployment) if to_operator else {}),
                 }
                 for step in outcome.steps
             ]
@@ -282,6 +283,11 @@ def _proxy(deployment: Deployment, *, to_operator: bool) -> dict[str, object]:
         return {}
     facts = deployment.proxy.facts()
     return {"proxy": facts if to_operator else {**facts, "origin": None}}
+
+
+def _sign_in(deployment: Deployment) -> dict[str, object]:
+    """Return the sign-in of a deployment under its key. Empty if there is none."""
+    return {"sign_in": deployment.sign_in.facts()} if deployment.sign_in is not None else {}
 
 
 def _has_public_site(deployment: Deployment) -> bool:
@@ -366,6 +372,7 @@ def facts_of(deployment: Deployment) -> dict[str, object]:
         **{name: str(each) for name, each in places.items()},
         "places": {name: each.data() for name, each in places.items()},
         **_proxy(deployment, to_operator=True),
+        **_sign_in(deployment),
         "source": citation.source or None,
         "as_of": citation.as_of.isoformat() if citation.as_of is not None else None,
         "unconfirmed": citation.unconfirmed or None,
@@ -441,6 +448,8 @@ def _outcome_text(outcome: Plan | Refusal) -> list[str]:
         where = f"stores and processes: {stores}" if same else f"stores: {stores}; processes: {processes}"
         model = f"{deployment.name}: {deployment.provider} {deployment.model} at {deployment.site}"
         lines += [*_wrapped(f"  {number}. ", model), *_wrapped("     ", where)]
+        if deployment.sign_in is not None:
+            lines += _wrapped("     signs in as ", str(deployment.sign_in))
         lines += _wrapped("     through the proxy ", str(deployment.proxy)) if deployment.proxy is not None else []
         if (rules := step.permit.redaction) is not None:
             lines += _wrapped("     ", f"redacts: {', '.join(rules.shown_kinds)}")
