@@ -16,8 +16,8 @@ import secrets
 import string
 import time
 from bisect import bisect_right
-from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from functools import lru_cache
 from hashlib import blake2b
 from typing import Any, TypeAlias
@@ -224,7 +224,7 @@ class Finder:
         self._patterns = [(name, compiled(text)) for name, text in rules.patterns]
         self._look_alike = compiled(f"(?i)Q(?:{'|'.join(self.placeholder_kinds(rules))})[1-9][0-9]{{0,5}}Z")
         self._key = secrets.token_bytes(32)
-        self._known: OrderedDict[bytes, tuple[Span, ...]] = OrderedDict()
+        self._known: dict[bytes, tuple[Span, ...]] = {}
 
     @staticmethod
     def placeholder_kinds(rules: RedactionRules) -> tuple[str, ...]:
@@ -241,7 +241,9 @@ class Finder:
         if known is None:
             known = self._known[digest] = self._search(text, clock)
             if len(self._known) > _REMEMBERED:
-                self._known.pop(next(iter(self._known)), None)
+                # Large requests are searched in threads, so the oldest entry may go meanwhile.
+                with suppress(RuntimeError, StopIteration):
+                    self._known.pop(next(iter(self._known)), None)
         return known
 
     def _search(self, text: str, clock: Clock | None) -> tuple[Span, ...]:
