@@ -36,7 +36,7 @@ def texts() -> Mapping[str, tuple[str, float]]:
         for _ in range(200)
     )
     prose = {
-        "prose": "The team keeps its handbook and its rules in front of every question that somebody asks. ",
+        "prose": "The team keeps its handbook and its rules in front of every question of a day. ",
         "German prose": "Die Gruppe hält ihr Handbuch über alle Regeln bei jeder Frage bereit, die jemand stellt. ",
         "Chinese prose": "今天天气很好，我们去公园散步，然后回家吃饭，晚上看电影。",
     }

@@ -139,7 +139,7 @@ def _as_texts(value: Any) -> Any:
 
 
 def test_source_code_locks_and_logs_have_few_false_positives() -> None:
-    """With every kind but `ip`, and all countries. What is found in our own code looks like a value there too."""
+    """With every kind but `ip`, and all countries. A few lines of our own code do look like values."""
     root = Path(__file__).parents[3]
     files = [*sorted((root / "gateway").rglob("*.py"))[::4], root / "locks/runtime.lock"]
     texts = [path.read_text("utf-8") for path in files]
