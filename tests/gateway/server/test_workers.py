@@ -53,8 +53,8 @@ class FakeWorker:
 
     async def begin(self) -> bytes:
         self.channel = await Channel.over(self._end)
-        _, name, (packed, settings) = await self.receive()
-        assert (name, settings) == ("serve", SETTINGS)
+        _, name, (packed, settings, notes) = await self.receive()
+        assert (name, settings, notes) == ("serve", SETTINGS, {})
         return bytes(packed)
 
     async def is_ready(self) -> None:
