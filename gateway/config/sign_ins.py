@@ -25,13 +25,13 @@ from providers.adapter import Adapter
 from providers.auth import Bearer, HeaderKey, NoAuth
 from providers.sign_in import (
     ENTRA_HOSTS,
-    KINDS,
-    REGIONS,
     SCOPES,
     SignInKind,
     SignInTerms,
     TokenHost,
     needs_sts,
+    sign_in_kinds,
+    sign_in_regions,
     sts_host,
 )
 from providers.sites import OriginError, Residency, parse_origin
@@ -64,7 +64,7 @@ def environment_of(values: Mapping[str, object]) -> Iterator[str]:
     """Yield a reference to each variable of the environment that stands in for a key of the sign-ins."""
     sections = values.get("sign_ins")
     for section in sections.values() if isinstance(sections, dict) else ():
-        kind = KINDS.get(str(section.get("kind"))) if isinstance(section, dict) else None
+        kind = sign_in_kinds().get(str(section.get("kind"))) if isinstance(section, dict) else None
         if kind is None:
             continue
         has_subject = isinstance(section, dict) and "from" in section
@@ -141,7 +141,7 @@ class _OneSignIn:
     @property
     def kind(self) -> SignInKind:
         """The facts of its kind."""
-        return KINDS[self.section.kind]
+        return sign_in_kinds()[self.section.kind]
 
     def compiled(self) -> SignIn | None:
         section, kind = self.section, self.kind
@@ -339,8 +339,8 @@ class _OneSignIn:
         cloud = "aws" if self.kind.is_aws else "google"
         if section.region is not None and "region" in self.kind.keys:
             region = texts.get("region", "")
-            if region not in REGIONS[cloud] and region not in ("", "unresolved"):
-                hint = choice_hint(region, REGIONS[cloud])
+            if region not in sign_in_regions()[cloud] and region not in ("", "unresolved"):
+                hint = choice_hint(region, sign_in_regions()[cloud])
                 self._error("region", f"unknown region {quoted(region)}", hint)
         audience = texts.get("audience", "")
         is_pool = audience in ("", "unresolved") or audience.startswith("//iam.googleapis.com/")
@@ -485,7 +485,7 @@ class _OneSignIn:
 
 
 def _place_of(cloud: str, region: str) -> Places:
-    code = REGIONS[cloud].get(region)
+    code = sign_in_regions()[cloud].get(region)
     return Places(frozenset({code})) if code is not None else ANYWHERE
 
 
@@ -523,9 +523,11 @@ def sign_in_of(
         findings.error(at, "stands in place of `api_key`", hint)
     is_at_url = endpoint.facts is None
     if not _serves(one, section.provider, adapter, is_at_url=is_at_url):
-        fitting = [kind.name for kind in KINDS.values() if section.provider in kind.providers]
+        fitting = [kind.name for kind in sign_in_kinds().values() if section.provider in kind.providers]
         if is_at_url and _takes_bearer(adapter):
-            fitting += [kind.name for kind in KINDS.values() if kind.bearer_at_url and kind.name not in fitting]
+            fitting += [
+                kind.name for kind in sign_in_kinds().values() if kind.bearer_at_url and kind.name not in fitting
+            ]
         hint = f"use a sign-in of the kind {', '.join(fitting)}" if fitting else "use `api_key`: no kind fits"
         findings.error(at, f"a sign-in of the kind `{one.kind}` does not serve {section.provider}", hint)
         return None
@@ -533,7 +535,7 @@ def sign_in_of(
 
 
 def _serves(one: SignIn, provider: str, adapter: Adapter, *, is_at_url: bool) -> bool:
-    kind = KINDS[one.kind]
+    kind = sign_in_kinds()[one.kind]
     if one.header == "proxy-authorization":
         return is_at_url
     is_id_token = one.kind == "google_metadata" and bool(one.terms.texts.get("audience"))

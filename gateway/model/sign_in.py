@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from gateway.model.permit import ServicePermit
 from providers.auth import Secret
-from providers.sign_in import KINDS, SignInTerms
+from providers.sign_in import SignInTerms, sign_in_kinds
 from providers.territories import Places
 from providers.value import Value
 
@@ -90,12 +90,12 @@ class SignIn:
     @property
     def is_aws(self) -> bool:
         """Whether its token signs requests to AWS."""
-        return KINDS[self.terms.kind].is_aws
+        return sign_in_kinds()[self.terms.kind].is_aws
 
     @property
     def is_metadata(self) -> bool:
         """Whether its token host is a metadata server."""
-        return KINDS[self.terms.kind].is_metadata
+        return sign_in_kinds()[self.terms.kind].is_metadata
 
     def outside(self, boundary: Places) -> TokenPlace | None:
         """Return the first host that is not in the boundary, or None."""

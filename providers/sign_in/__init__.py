@@ -13,12 +13,10 @@ from providers.sign_in.exchanges import (
     needs_sts,
     sts_host,
 )
-from providers.sign_in.kinds import KINDS, REGIONS, SignInKind
+from providers.sign_in.kinds import SignInKind, sign_in_kinds, sign_in_regions
 
 __all__ = [
     "ENTRA_HOSTS",
-    "KINDS",
-    "REGIONS",
     "SCOPES",
     "Exchange",
     "ExchangeCall",
@@ -32,5 +30,7 @@ __all__ = [
     "exchange_for",
     "needs_sts",
     "read_code",
+    "sign_in_kinds",
+    "sign_in_regions",
     "sts_host",
 ]

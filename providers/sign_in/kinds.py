@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
-from importlib import resources
+from functools import cache
 from typing import Any
 
+from providers.catalogue import FactsFile
 from providers.value import Value
 
-__all__ = ["KINDS", "REGIONS", "SignInKind"]
+__all__ = ["SignInKind", "sign_in_kinds", "sign_in_regions"]
 
 
 class SignInKind(Value, frozen=True):
@@ -47,11 +47,14 @@ class SignInKind(Value, frozen=True):
         return not self.subject
 
 
-def _table(name: str) -> dict[str, Any]:
-    return tomllib.loads(resources.files("providers.sign_in").joinpath(name).read_text("utf-8"))
+_KINDS = FactsFile("providers.sign_in", "kinds")
+_REGIONS = FactsFile("providers.sign_in", "regions")
 
 
-def _read() -> dict[str, SignInKind]:
+@cache
+def sign_in_kinds() -> Mapping[str, SignInKind]:
+    """Return the kinds by name."""
+    rows: Any = _KINDS.read()
     return {
         name: SignInKind(
             name,
@@ -63,12 +66,11 @@ def _read() -> dict[str, SignInKind]:
             tuple(row.get("variables", ())),
             row.get("bearer_at_url", False),
         )
-        for name, row in _table("kinds.toml").items()
+        for name, row in rows.items()
     }
 
 
-KINDS: Mapping[str, SignInKind] = _read()
-"""The kinds by name."""
-
-REGIONS: Mapping[str, Mapping[str, str]] = _table("regions.toml")
-"""The country of each region, by `aws` or `google`."""
+def sign_in_regions() -> Mapping[str, Mapping[str, str]]:
+    """Return the country of each region, by `aws` or `google`."""
+    regions: Any = _REGIONS.read()
+    return regions  # type: ignore[no-any-return]

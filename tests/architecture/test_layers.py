@@ -50,8 +50,9 @@ json_values failures                JSON in and out; failure kinds
 territories evidence chat           ISO territories; sources of facts; canonical requests, answers and events
 sites wire                          where a provider stores and processes; bytes to send and bytes received
 signing                             signatures that need a library
-auth sign_in                        credential schemes; exchanges with issuers of tokens
+auth                                credential schemes
 catalogue                           facts from TOML files: sites, models, prices
+sign_in                             exchanges with issuers of tokens
 adapter                             the contract of an adapter
 registry                            adapters from entry points
 reading matching                    bytes to events; what a request requires and a deployment can do

@@ -11,15 +11,15 @@ from typing import Any
 import pytest
 
 from providers.testkit.prefix_cache import blocks_of
+from tests.gateway.prompt_bytes import DEPLOYMENTS
 from tests.kit.dialect_clients import DIALECT_CLIENTS
-from tests.kit.prompt_bytes import DEPLOYMENTS
 
 _SEED, _CONVERSATIONS = "7", "2"
 
 
 @pytest.mark.slow("starts two processes with whole gateways")
 def test_prompt_of_a_turn_is_the_beginning_of_the_next_one_in_every_process() -> None:
-    command = [sys.executable, "-m", "tests.kit.prompt_bytes", _SEED, _CONVERSATIONS]
+    command = [sys.executable, "-m", "tests.gateway.prompt_bytes", _SEED, _CONVERSATIONS]
     started = [
         subprocess.Popen(
             command, env={**os.environ, "PYTHONHASHSEED": seed}, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL

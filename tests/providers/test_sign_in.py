@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from providers.auth import AwsSigV4, Bearer, Secret, apply
-from providers.sign_in import KINDS, ExchangeFailed, Issued, SignInTerms, read_code
+from providers.sign_in import ExchangeFailed, Issued, SignInTerms, read_code, sign_in_kinds
 from providers.sign_in.exchange import checked, credentials_of, read_xml, token_of
 from providers.testkit import IncomingRequest, SimulatedIssuers
 from providers.wire import WireRequest, WireResponse
@@ -66,7 +66,7 @@ async def test_every_kind_gets_what_a_provider_accepts_until_it_is_revoked(kind:
 
 
 def test_the_cases_cover_every_kind() -> None:
-    assert {kind for kind, _ in CASES} == KINDS.keys()
+    assert {kind for kind, _ in CASES} == sign_in_kinds().keys()
 
 
 async def test_a_sign_in_of_aws_is_the_subject_of_the_other_clouds() -> None:

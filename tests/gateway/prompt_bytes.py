@@ -1,6 +1,6 @@
 """Print the requests that providers get in the turns of random conversations, one line of JSON for each request.
 
-    python -m tests.kit.prompt_bytes SEED CONVERSATIONS
+    python -m tests.gateway.prompt_bytes SEED CONVERSATIONS
 
 A line has the conversation, the dialect of the client, the deployment, the turn and the body. Nothing but the seed may
 change it: not the process, and not `PYTHONHASHSEED`.
