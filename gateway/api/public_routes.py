@@ -52,6 +52,7 @@ _TAGS = (
     "chat",
     "embeddings",
     "moderations",
+    "rerank",
     "models",
     "capabilities",
     "explain",

@@ -40,6 +40,7 @@ _IN_WORDS: dict[DecisionReason, str] = {
     DecisionReason.NAMED_WAIT: "the wait that the provider named is within the bound",
     DecisionReason.BACKOFF: "the provider named no wait, so the wait is random",
     DecisionReason.OTHER_KEY: "another key of the deployment may be used at once",
+    DecisionReason.OTHER_TOKEN: "the sign-in of the deployment has another token now",
     DecisionReason.WAIT_TOO_LONG: "the wait is longer than the bound",
     DecisionReason.FAILURE_KIND: "failures of this kind are not retried on the same deployment",
     DecisionReason.PROVIDER_REFUSES_RETRY: "the provider sent x-should-retry: false",

@@ -185,6 +185,8 @@ class PoolTransport:
         sent = request.pooled = PoolRequest(
             head.origin, start, body, request.connect_s, request.permit, request.recheck, request.link
         )
+        # Only the pool holds the body from here on: no copy is kept while the provider thinks.
+        del body
         sent.anew = request.anew
         try:
             connection = await self._pool.open(sent)

@@ -117,7 +117,7 @@ def upstream_request(
         FenceBreach: The request or its credential could choose where it goes.
     """
     if wire.method not in (_METHODS if isinstance(permit, Permit) else _SERVICE_METHODS):
-        raise FenceBreach("an adapter's method must be GET or POST")
+        raise FenceBreach("a method must be GET or POST, or PUT at a service")
     head = _request_head(permit.origin, wire.method, wire.path, wire.query, tuple(wire.headers))
     return UpstreamRequest(permit, head, _credential(credential), wire.body, connect_s, recheck, link)
 

@@ -27,7 +27,7 @@ from providers.embeddings import EmbeddingRequest, embeddings_of
 from providers.failures import ProviderError, UnsupportedFeature
 from providers.json_values import as_map, dumps, loads
 from providers.matching.capability_matching import ANSWERS_ITSELF
-from providers.matching.requirements import FEATURES, PARAMETERS
+from providers.matching.requirements import ATTRIBUTION, FEATURES, PARAMETERS
 from providers.moderations import Moderates, ModerationRequest
 from providers.openai_json import encode_request
 from providers.reading.json_object import JSON_OBJECT
@@ -299,7 +299,7 @@ def test_passthrough_parameter_is_sent(subject: Subject) -> None:
 def test_claimed_vendor_parameters_are_sent(family: Subject) -> None:
     """A claimed parameter that is not canonical arrives in `request.extra` under its name."""
     plain = family.build(question())
-    for name in sorted(family.adapter.capabilities.parameters - PARAMETERS - family.facts.without):
+    for name in sorted(family.adapter.capabilities.parameters - PARAMETERS - {ATTRIBUTION} - family.facts.without):
         built = [family.build(replace(question(), extra={name: value})) for value in (7, True, False)]
         assert any(one != plain for one in built), f"the adapter claims `{name}`, but it does not change the request"
 

@@ -20,7 +20,10 @@ SHAPES = [pytest.param(form, stream, id=f"{form}-{stream}") for form in PROMPT_F
 ASKING = [pytest.param(form, stream, id=f"{form}-{stream}") for form in ASKING_FORMS for stream in form.shapes]
 ELSEWHERE = {
     "/v1/embeddings",
+    "/v1/marks/verify",
     "/v1/moderations",
+    "/v1/rerank",
+    "/v2/rerank",
     "/v1beta/models/{assistant}:embedContent",
     "/v1beta/models/{assistant}:batchEmbedContents",
 }

@@ -78,12 +78,16 @@ def test_only_the_failing_key_gets_a_cooldown(
     client: httpx.Client, provider: SimulatorThread, refusal: str, form: str
 ) -> None:
     name = f"{refusal}-{form}"
-    PICKY.refused[f"sk-secret-{name}-1"] = REFUSALS[refusal]
     asked = body(model=name, stream=form == "stream")
+    assert client.post(CHAT, json=asked).status_code == 200
+    # A conversation keeps its key until that is refused.
+    (kept,) = keys_used(provider, name)
+    other = 3 - kept
+    PICKY.refused[f"sk-secret-{name}-{kept}"] = REFUSALS[refusal]
     response = client.post(CHAT, json=asked)
     assert (response.status_code, response.headers["x-gateway-attempts"]) == (200, "2"), response.text
-    assert keys_used(provider, name) == [1, 2]
+    assert keys_used(provider, name) == [kept, kept, other]
     for _ in range(3):
         response = client.post(CHAT, json=asked)
         assert (response.status_code, response.headers["x-gateway-attempts"]) == (200, "1")
-    assert keys_used(provider, name) == [1, 2, 2, 2, 2]
+    assert keys_used(provider, name) == [kept, kept, other, other, other, other]

@@ -35,7 +35,19 @@ FILES = [
     for path in sorted(PACKAGE.rglob("*.toml"))
 ]
 NO_PROVIDERS = frozenset(
-    {"availability", "embeddings", "errors", "fields", "subdivisions", "territories", "vendor_domains", "words"}
+    {
+        "availability",
+        "embeddings",
+        "errors",
+        "fields",
+        "kinds",
+        "regions",
+        "rerank",
+        "subdivisions",
+        "territories",
+        "vendor_domains",
+        "words",
+    }
 )
 WITHOUT_MAXIMUM: Mapping[str, frozenset[str]] = {
     "ark": frozenset({"doubao-seed-1-*", "doubao-seed-1-6*", "seed-2*", "seed-1-*", "seed-1-6*", "deepseek-v*"})

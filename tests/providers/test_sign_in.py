@@ -190,4 +190,4 @@ def test_the_issuers_serve_as_a_program() -> None:
             issued = asyncio.run(run(terms("google_metadata", url)))
             assert issued.expires_in_s == 60
         finally:
-            process.terminate()
+            process.kill()  # a runner of tests may ignore SIGTERM, and its children inherit that

@@ -15,7 +15,7 @@ from gateway.config.problems import ConfigRejected
 from gateway.config.schema.sign_in import SignInSection
 from gateway.config.sign_ins import address_problem
 from providers.registry import load_registry
-from providers.sign_in import KINDS
+from providers.sign_in import sign_in_kinds
 
 POOL = "//iam.googleapis.com/projects/1/locations/global/workloadIdentityPools/p/providers/x"
 AZURE = {
@@ -89,7 +89,7 @@ def errors(*given: Any, **more: Any) -> str:
 
 
 def test_the_schema_has_the_kinds_of_the_table() -> None:
-    assert set(SignInSection.model_json_schema()["properties"]["kind"]["enum"]) == KINDS.keys()
+    assert set(SignInSection.model_json_schema()["properties"]["kind"]["enum"]) == sign_in_kinds().keys()
 
 
 @pytest.mark.parametrize(

@@ -99,7 +99,7 @@ async def test_closed_port_is_a_failure() -> None:
     "wire",
     [
         WireRequest("POST", "//elsewhere.example/x", (), b""),
-        WireRequest("PUT", "/v1", (), b""),
+        WireRequest("DELETE", "/v1", (), b""),
         WireRequest("POST", "/v1", (("host", "elsewhere.example"),), b""),
     ],
 )
