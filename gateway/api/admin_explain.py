@@ -49,7 +49,7 @@ def explain_document(
 def explained_asker(config: ConfigVersion, client: str | None, user: str | None) -> Asker:
     """Return who would ask, so that a deployment that is unavailable for them alone is skipped. Raises ApiError."""
     caller = _client(config, client)
-    return asker_of(config, caller.name if caller is not None else None, user)
+    return asker_of(config.has_one_client, caller.name if caller is not None else None, user)
 
 
 def _client(config: ConfigVersion, name: str | None) -> Client | None:

@@ -283,7 +283,7 @@ def _add_explain(app: FastAPI, service: ChatService, limiter: FailedKeyLimiter) 
             prefer = preferred_name(caller.prefer)
         consent, (name, known) = read_consent(config, caller, located.claim), explain_user(caller, located.claim)
         name = name or user
-        asking = asker_of(config, caller.client.name if caller.client is not None else None, name)
+        asking = asker_of(config.has_one_client, caller.client.name if caller.client is not None else None, name)
         health = service.executor.health.snapshot(config, asking)
         asked, now_s = seen.for_use(use), service.decider.clock()
         plain = PlainRequest(config, caller.client, located.reports, asked, now_s, health, name, consent, prefer)

@@ -27,7 +27,6 @@ from functools import lru_cache
 import msgspec
 
 from gateway.execution.breaker import ALL, CLOSED, Breaker, Tickets
-from gateway.model.config_version import ConfigVersion
 from gateway.model.input_requests import ServedRequest
 from gateway.model.resilience import BreakerRule
 from providers.chat import ChatRequest
@@ -44,13 +43,11 @@ _MOST_RECENT = 512
 _WHOLE, _FAILED, _CERTAIN = range(3)
 
 
-def asker_of(config: ConfigVersion, client: str | None, user: str | None) -> Asker:
-    """Return who asks. The only client of a configuration is everybody."""
-    return _asker(None if config.has_one_client else client, user)
-
-
 @lru_cache(maxsize=4096)
-def _asker(client: str | None, user: str | None) -> Asker:
+def asker_of(is_only_client: bool, client: str | None, user: str | None) -> Asker:
+    """Return who asks. The only client of a configuration is everybody."""
+    if is_only_client:
+        client = None
     return (*(() if client is None else (f"client {client}",)), *(() if user is None else (f"user {user}",)))
 
 

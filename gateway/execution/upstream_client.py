@@ -593,7 +593,7 @@ async def _begun(
 ) -> ChatCompletion | InputAnswer | LiveStream | WireResponse | None:
     """Return a whole answer, a stream that has begun, or a large body that is not parsed yet; None for a refusal."""
     request, deployment = options.request, step.deployment
-    restorer = _restorer(step, options)
+    restorer = _restorer(step, options) if options.redacted is not None else None
     if response.is_refusal:
         if options.call is not None:
             options.call.is_refused = True

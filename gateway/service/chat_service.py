@@ -349,7 +349,6 @@ class ChatService:
         """
         crisis, region = None, exchange.location.region
         if region is not None and region.crisis is not None:
-            self.decider.note_asker(exchange)
             crisis = await find_crisis(self.executor, self.decider.current, exchange, region, self._passed_texts)
         try:
             await self._judge_use(exchange)

@@ -171,6 +171,8 @@ class Decider:
         claim = exchange.claim
         exchange.consent = read_consent(config, caller, claim) if config.recipients else NO_STATEMENT
         exchange.user = user_of(caller, claim) if caller.user or claim is not None else None
+        named = exchange.user or (request.user if isinstance(request, ChatRequest) else None)
+        exchange.asker = asker_of(config.has_one_client, exchange.record.client, named)
         exchange.prefer = None
         assistant = find_assistant(config, caller.client, request.model)
         if isinstance(request, ChatRequest):
@@ -182,12 +184,6 @@ class Decider:
         if location.region is not None and location.region.is_gated:
             # A refusal at the gate counts for the assistant, in the log and in the report of duties.
             exchange.record.decided = change(exchange.record.decided, assistant=assistant.name)
-
-    def note_asker(self, exchange: Exchange) -> None:
-        """Note for whom a failure of the request shows something."""
-        request = exchange.request
-        user = exchange.user or (request.user if isinstance(request, ChatRequest) else None)
-        exchange.asker = asker_of(exchange.config, exchange.record.client, user)
 
     def _prepare_chat(self, exchange: Exchange, assistant: Assistant, request: ChatRequest) -> Assistant:
         """Apply the rules for minors, the intent and the choice of the user; return the assistant of the intent."""
@@ -227,7 +223,6 @@ class Decider:
         if opened is not None and location.region is not None:
             assistant = assistant.behind(location.region.name, opened)
         now_s = exchange.decided_s = self.clock()
-        self.note_asker(exchange)
         consenting, consents = None, NO_CONSENT
         if config.recipients and location.region is not None:
             keys = self.keys_of(config)
