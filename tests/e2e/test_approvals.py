@@ -63,6 +63,7 @@ def test_valid_approval_answers_and_is_in_the_disclosure(providers: SimulatorThr
                         }
                     ],
                     "consent": None,
+                    "redacts": [],
                 }
             ],
         }
