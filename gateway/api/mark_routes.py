@@ -24,6 +24,7 @@ from gateway.model.config_version import ConfigVersion, remember
 
 KEYS_PATH = "/.well-known/ai-marks.json"
 CHECK_PATH = "/v1/marks/verify"
+MARK_PATHS = frozenset({KEYS_PATH, CHECK_PATH})
 _MOST_BODY_BYTES = 1024 * 1024
 _MOST_AT_ONCE = 32
 """The checks whose bodies are read at once in this process: at most 32 MB."""

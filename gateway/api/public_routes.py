@@ -21,7 +21,7 @@ from gateway.api.dialects.google_paths import METHODS, NOT_OFFERED, VERSIONS, pa
 from gateway.api.dialects.model_lists import encode_list, encode_model, form_of
 from gateway.api.dialects.paths import CHAT_PATH, counter_at, dialect_at
 from gateway.api.errors import ApiError
-from gateway.api.mark_routes import add_mark_routes
+from gateway.api.mark_routes import MARK_PATHS, add_mark_routes
 from gateway.api.openapi import complete_document
 from gateway.api.path_hints import INPUT_PATHS, OWN_PATHS, hint_for
 from gateway.api.raw_responses import Probe, error_response, method_not_allowed
@@ -134,7 +134,7 @@ def build_routes(
     _add_usage(app, service, stored.usage, chat.limiter)
     add_mark_routes(app, service.decider.current)
     add_errors(app, hint_for, service.decider.current)
-    _extend_document(app, service.decider.current().demo)
+    _extend_document(app, service.decider.current().demo, service.decider.current)
     return app
 
 
@@ -449,14 +449,16 @@ def _validation_message(problem: Mapping[str, Any], param: str | None) -> str:
             return f"`{param}` has a value that is not allowed" if param else "the request is not valid"
 
 
-def _extend_document(app: FastAPI, is_demo: bool) -> None:
-    """Add to the OpenAPI document what FastAPI does not know."""
+def _extend_document(app: FastAPI, is_demo: bool, current: Callable[[], ConfigVersion]) -> None:
+    """Add to the OpenAPI document what FastAPI does not know. It has the paths of marks while there are any."""
     generate = app.openapi
 
     def openapi() -> dict[str, Any]:
         document = generate()
         if CHAT_PATH not in document["paths"]:
             complete_document(document, is_demo=is_demo)
-        return document
+        if current().marks is not None:
+            return document
+        return {**document, "paths": {path: it for path, it in document["paths"].items() if path not in MARK_PATHS}}
 
     app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's documented way to extend the document
