@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from gateway.execution.deadline import Deadline
+from gateway.execution.evidence import EVERYBODY
 from gateway.execution.upstream_client import Answer, ConfigChanged
 from gateway.model.caller import Caller
 from gateway.model.config_version import Client, ConfigVersion
@@ -30,7 +31,7 @@ def exchange_of(
     """Return a request that is prepared for its decision."""
     exchange = Exchange(record or Record("r", 0, config.version))
     assistant = find_assistant(config, client, request.model or "assistant").for_use(use_of(request))
-    usual = {"claim": None, "user": None, "consent": NO_STATEMENT, "prefer": None}
+    usual = {"claim": None, "user": None, "consent": NO_STATEMENT, "prefer": None, "asker": EVERYBODY}
     given = {"config": config, "location": location, "request": request, "deadline": deadline, "assistant": assistant}
     caller = Caller(client, "", (), 0, None, (), ())
     for name, value in {**usual, **given, "caller": caller, **known}.items():

@@ -35,6 +35,7 @@ from providers.chat import ChatRequest, UserMessage
 from providers.embeddings import EmbeddingRequest
 from providers.failures import Failure, FailureKind
 from providers.moderations import ModerationRequest
+from providers.rerank import RerankRequest
 from tests.gateway.deciding_anew import answer_of, exchange_of
 from tests.gateway.location_reports import reported
 from tests.gateway.random_configs import TERRITORIES, compiled, configs, fits
@@ -170,7 +171,8 @@ def _with_use(config: dict[str, Any], use: Use) -> dict[str, Any]:
     assistant = config["assistants"]["assistant"]
     lists = {region: list(dict.fromkeys(names_in(route))) for region, route in assistant["routes"].items()}
     model = "vectors" if use == "embeddings" else "llama-guard3"
-    deployments = {name: {**facts, "model": model} for name, facts in config["deployments"].items()}
+    changes = {"model": model, **({"provider": "openai-compatible"} if use == "rerank" else {})}
+    deployments = {name: {**facts, **changes} for name, facts in config["deployments"].items()}
     return {**config, "assistants": {"assistant": {use: lists}}, "deployments": deployments}
 
 
@@ -182,6 +184,8 @@ def _request(use: Use, stream: bool, user: str) -> ServedRequest:
             return EmbeddingRequest("assistant", ("secret",), user=user)
         case "moderations":
             return ModerationRequest("assistant", ("secret",))
+        case "rerank":
+            return RerankRequest("assistant", "secret", ("one", "two"))
 
 
 def _without(config: dict[str, Any], name: str) -> ConfigVersion:

@@ -287,7 +287,7 @@ def test_schema_of_an_earlier_build_is_named_and_upgraded_in_place(tmp_path: Pat
         with closing(opened(server)) as ledger:
             ledger.insert([usage_row("old")])
             server.sql("ALTER TABLE usage_row DROP COLUMN processes")
-            with pytest.raises(StateError, match="lacks a column of this release: run `gateway db upgrade"):
+            with pytest.raises(StateError, match="lacks a part of this release: run `gateway db upgrade"):
                 ledger.insert([usage_row("new")])
             assert upgrade(server.address()) == (SCHEMA, SCHEMA)
             ledger.insert([usage_row("new")])
