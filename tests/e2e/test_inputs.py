@@ -150,7 +150,7 @@ def test_sdk_gets_verdicts_of_each_region(sdk: openai.OpenAI, territory: str) ->
     assert harmful.category_scores.violence == 1.0
 
 
-@pytest.mark.parametrize("use", EXAMPLES["inputs"])
+@pytest.mark.parametrize("use", ["embeddings", "moderations"])
 def test_example_of_the_api_document_works(client: httpx.Client, use: str) -> None:
     example = EXAMPLES["inputs"][use]
     response = client.post(f"/v1/{use}", json=example["request"], headers={"cf-ipcountry": "US"})

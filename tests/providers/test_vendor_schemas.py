@@ -138,7 +138,8 @@ def test_schema_refuses_unknown_fields_and_wrong_types_at_any_depth(vendor: str)
     wire = subject.build(tools)
     assert not errors_of(subject, wire)
     body = loads(wire.body)
-    changed = list(_with_mistakes(body))
+    # The version at Vertex AI and Bedrock is written by their clients, so the schema of the SDK does not have it.
+    changed = [(place, it) for place, it in _with_mistakes(body) if place != ".anthropic_version"]
     assert len(changed) > 20
     for place, mistaken in changed:
         assert errors_of(subject, replace(wire, body=dumps(mistaken))), f"{place}: {mistaken}"

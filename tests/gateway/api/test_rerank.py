@@ -8,6 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
+from gateway.api.openapi import EXAMPLES
 from gateway.config.problems import ConfigRejected
 from providers.testkit.simulated_rerank import score
 from providers.testkit.simulator import IncomingRequest, SimulatesRerank, load_simulators
@@ -171,3 +172,14 @@ def test_a_wrong_list_is_refused(patch: str, message: str) -> None:
 def test_the_list_of_models_states_the_uses() -> None:
     (entry,) = InputGateway(scores_of, CONFIG).get("/v1/models").json()["data"]
     assert entry["x_gateway"] == {"serves": ["chat", "rerank"]}
+
+
+def test_the_example_of_the_document_has_the_members_of_an_answer() -> None:
+    example = EXAMPLES["inputs"]["rerank"]
+    answer = InputGateway(scores_of, CONFIG).post(RERANK, example["request"]).json()
+    assert (answer.keys(), answer["meta"].keys(), answer["usage"].keys(), answer["results"][0].keys()) == (
+        example["answer"].keys(),
+        example["answer"]["meta"].keys(),
+        example["answer"]["usage"].keys(),
+        example["answer"]["results"][0].keys(),
+    )
