@@ -11,9 +11,9 @@ from gateway.model.deployment import Deployment, moderations_of
 from gateway.model.input_requests import InputAnswer, InputRequest
 from providers.chat import AnswerRefused
 from providers.embeddings import EmbeddingAnswer, EmbeddingFormat, EmbeddingRequest, check_answer, embeddings_of
-from providers.failures import Failure, FailureKind, ProviderFailed
+from providers.failures import FailureKind, ProviderFailed
 from providers.moderations import ModerationAnswer, ModerationFormat, ModerationRequest
-from providers.reading.errors import MESSAGES, error_object
+from providers.reading.errors import error_object, malformed
 from providers.reading.response_reader import check_head
 from providers.rerank import RerankAnswer, RerankFormat, RerankRequest, rerank_of
 from providers.value import replace
@@ -97,21 +97,18 @@ def _read_embeddings(request: EmbeddingRequest, response: WireResponse, deployme
 def _read_moderations(request: ModerationRequest, response: WireResponse, deployment: Deployment) -> ModerationAnswer:
     answer = _moderations(deployment).parse_response(response, deployment.target)
     if len(answer.results) != len(request.inputs):
-        kind = FailureKind.MALFORMED
         detail = f"{len(answer.results)} verdicts for {len(request.inputs)} inputs"
-        raise AnswerRefused(Failure(kind, MESSAGES[kind], detail), answer.usage)
+        raise AnswerRefused(malformed(detail).failure, answer.usage)
     if not request.takes_contradictions and any(result.contradicts_itself for result in answer.results):
-        kind = FailureKind.MALFORMED
-        raise AnswerRefused(Failure(kind, MESSAGES[kind], "a verdict contradicts its categories"), answer.usage)
+        raise AnswerRefused(malformed("a verdict contradicts its categories").failure, answer.usage)
     return answer
 
 
 def _read_rerank(request: RerankRequest, response: WireResponse, deployment: Deployment) -> RerankAnswer:
     answer = _rerank(deployment).parse_response(response, deployment.target)
     if len(answer.scores) != len(request.documents):
-        kind = FailureKind.MALFORMED
         detail = f"{len(answer.scores)} scores for {len(request.documents)} documents"
-        raise AnswerRefused(Failure(kind, MESSAGES[kind], detail), answer.usage)
+        raise AnswerRefused(malformed(detail).failure, answer.usage)
     return answer
 
 

@@ -17,7 +17,6 @@ from providers.embeddings.values import (
     EmbeddingRequest,
     Tokens,
     Vector,
-    malformed,
     vector_from_base64,
     vector_from_json,
     vector_to_base64,
@@ -25,7 +24,7 @@ from providers.embeddings.values import (
 from providers.failures import InvalidRequest
 from providers.json_values import as_list, as_map, dumps, read_count, read_map
 from providers.openai_json.fields import choice, describe, integer, items, mapping, present, text
-from providers.reading.errors import error_object
+from providers.reading.errors import error_object, malformed
 from providers.value import Value
 from providers.wire import WireRequest, WireResponse
 

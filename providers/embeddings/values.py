@@ -11,8 +11,7 @@ from collections.abc import Mapping
 from typing import ClassVar, TypeAlias
 
 from providers.chat import Usage
-from providers.failures import Failure, FailureKind, ProviderFailed
-from providers.reading.errors import MESSAGES
+from providers.reading.errors import malformed
 from providers.value import Value
 
 __all__ = [
@@ -148,9 +147,3 @@ def check_answer(answer: EmbeddingAnswer, request: EmbeddingRequest, known_dimen
         wanted = "one length" if expected is None else f"{expected} dimensions"
         raise malformed(f"embeddings with {found} dimensions instead of {wanted}")
     return answer
-
-
-def malformed(detail: str) -> ProviderFailed:
-    """Return the failure for an answer that is not what the API documents. `detail` is for the log."""
-    kind = FailureKind.MALFORMED
-    return ProviderFailed(Failure(kind, MESSAGES[kind], detail))

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import ClassVar, TypeAlias
 
 from providers.chat import ImagePart, TextPart, Usage
-from providers.failures import Failure, FailureKind, ProviderFailed
-from providers.reading.errors import MESSAGES
+from providers.failures import ProviderFailed
+from providers.reading.errors import malformed
 from providers.value import Value
 
 __all__ = ["CATEGORIES", "ModerationAnswer", "ModerationInput", "ModerationRequest", "ModerationResult", "verdict_of"]
@@ -101,5 +101,4 @@ def verdict_of(found: frozenset[str], *, flagged: bool, controversial: bool = Fa
 
 def unclear(detail: str) -> ProviderFailed:
     """Return the failure for a verdict that is missing or unclear. It never counts as harmless."""
-    kind = FailureKind.MALFORMED
-    return ProviderFailed(Failure(kind, MESSAGES[kind], detail))
+    return malformed(detail)

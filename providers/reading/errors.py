@@ -35,7 +35,7 @@ from typing import Any, NamedTuple
 
 from providers.catalogue import CatalogueError, FactsFile
 from providers.catalogue.toml_schema import LISTS, TABLE, TEXT, TEXTS, Shape, check_table
-from providers.failures import About, Failure, FailureKind
+from providers.failures import About, Failure, FailureKind, ProviderFailed
 from providers.json_values import JsonError, as_list, as_map, loads, read_str, repair_surrogates
 from providers.reading.error_words import RULE_OF_A_REFUSAL, judged_by_words
 from providers.reading.rate_limits import LimitHeaders, moment_in, read_limits, reset_s, retry_after_s, wait_s
@@ -630,6 +630,12 @@ def _is_marked(body: Mapping[str, object], mark: str) -> bool:
     for name in outer:
         body = as_map(body.get(name))
     return bool(body.get(last))
+
+
+def malformed(detail: str) -> ProviderFailed:
+    """Return the failure for an answer that is not what the API documents. `detail` is for the log."""
+    kind = FailureKind.MALFORMED
+    return ProviderFailed(Failure(kind, MESSAGES[kind], detail))
 
 
 def failure(

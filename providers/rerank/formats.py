@@ -13,10 +13,10 @@ from typing import NamedTuple
 
 from providers.adapter import Target
 from providers.chat import Usage
-from providers.failures import Failure, FailureKind, InvalidRequest, ProviderFailed
+from providers.failures import InvalidRequest
 from providers.json_values import as_list, as_map, dumps, read_count, read_map
 from providers.openai_json.fields import boolean, describe, integer, items, mapping, text
-from providers.reading.errors import MESSAGES, error_object
+from providers.reading.errors import error_object, malformed
 from providers.rerank.contract import RerankFacts
 from providers.rerank.facts import VendorRerank
 from providers.rerank.values import MOST_DOCUMENTS, RerankAnswer, RerankRequest
@@ -123,7 +123,7 @@ class VendorRerankFormat(Value, frozen=True):
         source = read_map(body, "output") if self.vendor.of(target.model).form == "native" else body
         results = [as_map(entry) for entry in as_list(source.get("results"))]
         if not results:
-            raise _malformed("the answer has no results")
+            raise malformed("the answer has no results")
         return RerankAnswer(_scores(results), *_counts(body))
 
 
@@ -132,9 +132,9 @@ def _scores(results: Sequence[Mapping[str, object]]) -> tuple[float, ...]:
     for entry in results:
         index, score = entry.get("index"), entry.get("relevance_score")
         if type(index) is not int or index in scores or not 0 <= index < len(results):
-            raise _malformed("a result has no index, or one that is wrong")
+            raise malformed("a result has no index, or one that is wrong")
         if not isinstance(score, int | float) or isinstance(score, bool) or not abs(score) < math.inf:
-            raise _malformed("a result has no score that is a number")
+            raise malformed("a result has no score that is a number")
         scores[index] = float(score)
     return tuple(scores[index] for index in range(len(results)))
 
@@ -145,8 +145,3 @@ def _counts(body: Mapping[str, object]) -> tuple[Usage | None, int | None]:
     tokens = read_count(usage, "prompt_tokens") or read_count(usage, "total_tokens")
     tokens = tokens or read_count(used, "input_tokens") or read_count(billed, "input_tokens")
     return Usage(prompt_tokens=tokens) if tokens else None, read_count(billed, "search_units") or None
-
-
-def _malformed(detail: str) -> ProviderFailed:
-    kind = FailureKind.MALFORMED
-    return ProviderFailed(Failure(kind, MESSAGES[kind], detail))

@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from providers.adapter import Target
 from providers.chat import Usage
 from providers.embeddings import EmbeddingAnswer, EmbeddingFacts, EmbeddingRequest, Vector, VendorEmbeddings
-from providers.embeddings.values import malformed, vector_from_json
+from providers.embeddings.values import vector_from_json
 from providers.json_values import as_list, as_map, dumps, read_count, read_map
-from providers.reading.errors import error_object
+from providers.reading.errors import error_object, malformed
 from providers.value import Value
 from providers.wire import WireRequest, WireResponse
 
