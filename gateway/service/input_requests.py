@@ -20,7 +20,7 @@ from gateway.model.record import AttemptRecord, Record
 from gateway.model.route import deployments_of
 from gateway.service.assistants import assistants_of
 from gateway.usage.accounting import RequestUsage
-from providers.chat import ChatRequest, Usage
+from providers.chat import ChatRequest, summed
 from providers.embeddings import EmbeddingAnswer, EmbeddingFacts, EmbeddingRequest, batches_of, embeddings_of, joined
 from providers.failures import InvalidRequest
 from providers.moderations import ModerationAnswer, ModerationRequest
@@ -81,11 +81,7 @@ def joined_answers(answers: Sequence[InputAnswer]) -> InputAnswer:
     if scores:
         return rerank_joined(scores)
     verdicts = [answer for answer in answers if isinstance(answer, ModerationAnswer)]
-    usages = [answer.usage for answer in verdicts if answer.usage is not None]
-    usage = None
-    if usages and len(usages) == len(verdicts):
-        prompt, completion = (sum(one.prompt_tokens for one in usages), sum(one.completion_tokens for one in usages))
-        usage = Usage(prompt_tokens=prompt, completion_tokens=completion)
+    usage = summed([answer.usage for answer in verdicts])
     return ModerationAnswer(tuple(result for answer in verdicts for result in answer.results), usage)
 
 

@@ -8,7 +8,16 @@ converts the values to OpenAI's JSON and back.
 
 from __future__ import annotations
 
-from providers.chat.answers import AnswerRefused, ChatCompletion, Choice, FinishReason, Logprobs, ServiceTier, Usage
+from providers.chat.answers import (
+    AnswerRefused,
+    ChatCompletion,
+    Choice,
+    FinishReason,
+    Logprobs,
+    ServiceTier,
+    Usage,
+    summed,
+)
 from providers.chat.events import (
     AnnotationsDelta,
     ChoiceFinish,
@@ -103,5 +112,6 @@ __all__ = [
     "change_request",
     "prompt_text",
     "said_in",
+    "summed",
     "text_of",
 ]

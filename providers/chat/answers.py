@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from providers.chat.messages import AssistantMessage
@@ -50,6 +50,14 @@ class Usage(Value, frozen=True):
     def total_tokens(self) -> int:
         """The sum of prompt and completion tokens."""
         return self.prompt_tokens + self.completion_tokens
+
+
+def summed(usages: Sequence[Usage | None]) -> Usage | None:
+    """Return the prompt and the completion tokens of several answers together, or None if one reports none."""
+    known = [usage for usage in usages if usage is not None]
+    if not known or len(known) < len(usages):
+        return None
+    return Usage(sum(one.prompt_tokens for one in known), sum(one.completion_tokens for one in known))
 
 
 class AnswerRefused(ProviderFailed):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from providers.chat import Usage
+from providers.chat import summed
 from providers.embeddings.contract import EmbeddingFacts
 from providers.embeddings.values import EmbeddingAnswer, EmbeddingRequest, Tokens
 from providers.value import replace
@@ -46,7 +46,5 @@ def joined(answers: Sequence[EmbeddingAnswer]) -> EmbeddingAnswer:
     """Return one answer with all vectors in order. The usage is the sum, or None if one answer has no usage."""
     if len(answers) == 1:
         return answers[0]
-    usages = [answer.usage for answer in answers if answer.usage is not None]
-    prompt_tokens = sum(usage.prompt_tokens for usage in usages)
-    usage = Usage(prompt_tokens=prompt_tokens) if len(usages) == len(answers) else None
+    usage = summed([answer.usage for answer in answers])
     return EmbeddingAnswer(tuple(vector for answer in answers for vector in answer.vectors), usage)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
-from providers.chat import Usage
+from providers.chat import Usage, summed
 from providers.value import Value, replace
 
 MOST_DOCUMENTS = 1_000
@@ -81,8 +81,7 @@ def rerank_joined(answers: Sequence[RerankAnswer]) -> RerankAnswer:
     """Return one answer with all scores in order. A count is the sum, or None if one answer lacks it."""
     if len(answers) == 1:
         return answers[0]
-    usages = [answer.usage for answer in answers if answer.usage is not None]
     units = [answer.search_units for answer in answers if answer.search_units is not None]
-    usage = Usage(prompt_tokens=sum(one.prompt_tokens for one in usages)) if len(usages) == len(answers) else None
+    usage = summed([answer.usage for answer in answers])
     searches = sum(units) if len(units) == len(answers) else None
     return RerankAnswer(tuple(score for answer in answers for score in answer.scores), usage, searches)
