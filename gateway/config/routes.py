@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from gateway.config.approvals import warn_if_unapproved
 from gateway.config.deployments import warn_of_unknown_model
@@ -25,9 +26,10 @@ from gateway.model.deployment import Deployment, moderations_of
 from gateway.model.hand_off import BarrierRule, HandOffCause
 from gateway.model.route import Barrier, Route, WeightedSet, deployments_of
 from gateway.model.schedule import Schedule
-from providers.embeddings import embeddings_of, load_embedding_facts
+from providers.adapter import Adapter
+from providers.embeddings import VendorEmbeddings, embeddings_of, load_embedding_facts
 from providers.moderations import GuardModel
-from providers.rerank import load_rerank_facts, rerank_of
+from providers.rerank import VendorRerank, load_rerank_facts, rerank_of
 from providers.value import Value, replace
 
 _Steps = Sequence[str | Mapping[str, int] | BarrierRule]
@@ -61,6 +63,28 @@ class _Entry(Value, frozen=True):
     path: KeyPath
     deployment: Deployment
     at_key: bool
+
+
+class _Scored(NamedTuple):
+    """A use whose numbers are those of one model.
+
+    Attributes:
+        format_of: Returns the wire format of an adapter, or None if its provider lacks the use.
+        known_of: Returns the facts of a provider's models, or None.
+        lacks: The words about a deployment without it, with a place for the provider.
+        noun: One of the numbers.
+    """
+
+    format_of: Callable[[Adapter], object]
+    known_of: Callable[[str], VendorEmbeddings | VendorRerank | None]
+    lacks: str
+    noun: str
+
+
+_SCORED: Mapping[Use, _Scored] = {
+    "embeddings": _Scored(embeddings_of, load_embedding_facts, "has no embeddings: {} offers none here", "vector"),
+    "rerank": _Scored(rerank_of, load_rerank_facts, "scores no documents: {} has no rerank here", "score"),
+}
 
 
 @dataclass(slots=True)
@@ -221,12 +245,10 @@ class AssistantCompiler(AssistantScope):
         region = self.regions.by_name.get(region_name)
         entries = self._entries(path, steps)
         self._check_availability_now(path, steps, entries, region)
-        if use == "embeddings":
-            self._check_embeddings(path, entries)
+        if use in _SCORED:
+            self._check_scored(path, entries, use)
         elif use == "moderations":
             self._check_moderations(entries)
-        elif use == "rerank":
-            self._check_rerank(path, entries)
         if region is not None:
             self._check_boundary(region, entries, use)
             routes[region_name] = self._route(steps)
@@ -300,36 +322,24 @@ class AssistantCompiler(AssistantScope):
         elsewhere = set().union(*(names for other, names in named.items() if other != use)) - named[use]
         return {name: deployment for name, deployment in self.deployments.items() if name not in elsewhere}
 
-    def _check_embeddings(self, path: KeyPath, entries: list[_Entry]) -> None:
-        """Report deployments without embeddings, and a list of different models: their vectors cannot be compared."""
+    def _check_scored(self, path: KeyPath, entries: list[_Entry], use: Use) -> None:
+        """Report deployments that lack a use, and a list of different models: what they give cannot be compared."""
+        scored = _SCORED[use]
         for entry in entries:
-            deployment, known = entry.deployment, load_embedding_facts(entry.deployment.provider)
-            if embeddings_of(deployment.adapter) is None:
-                message = f"{quoted(deployment.name)} has no embeddings: {deployment.provider} offers none here"
+            deployment, known = entry.deployment, scored.known_of(entry.deployment.provider)
+            if scored.format_of(deployment.adapter) is None:
+                message = f"{quoted(deployment.name)} {scored.lacks.format(deployment.provider)}"
                 self.findings.error(entry.path, message, "use a deployment of another provider")
             # An own server has any model, and a price shows that the operator's own catalogue has this one.
             elif known is not None and known.models and not known.knows(deployment.model) and deployment.price is None:
                 warn_of_unknown_model(self.findings, entry.path, deployment.provider, deployment.model, known.models)
-            self._check_pins(entry, "embeddings")
-        self._check_one_model(path, entries, "vector")
-
-    def _check_one_model(self, path: KeyPath, entries: list[_Entry], noun: str) -> None:
+            self._check_pins(entry, use)
         models = dict.fromkeys(entry.deployment.model for entry in entries)
         if len(models) > 1:
-            message = f"the deployments have different models ({', '.join(models)}), whose {noun}s cannot be compared"
-            self.findings.error(path, message, f"list deployments of one model, so that a failover changes no {noun}")
-
-    def _check_rerank(self, path: KeyPath, entries: list[_Entry]) -> None:
-        """Report deployments that score no documents, and a list of different models."""
-        for entry in entries:
-            deployment, known = entry.deployment, load_rerank_facts(entry.deployment.provider)
-            if rerank_of(deployment.adapter) is None:
-                message = f"{quoted(deployment.name)} scores no documents: {deployment.provider} has no rerank here"
-                self.findings.error(entry.path, message, "use a deployment of another provider")
-            elif known is not None and known.models and not known.knows(deployment.model) and deployment.price is None:
-                warn_of_unknown_model(self.findings, entry.path, deployment.provider, deployment.model, known.models)
-            self._check_pins(entry, "rerank")
-        self._check_one_model(path, entries, "score")
+            names = ", ".join(models)
+            message = f"the deployments have different models ({names}), whose {scored.noun}s cannot be compared"
+            hint = f"list deployments of one model, so that a failover changes no {scored.noun}"
+            self.findings.error(path, message, hint)
 
     def _check_moderations(self, entries: list[_Entry]) -> None:
         for entry in entries:
