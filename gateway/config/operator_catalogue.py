@@ -19,7 +19,7 @@ from gateway.config.yaml_document import Source
 from gateway.model.section import UnitError
 from gateway.model.units import Day, Line
 from providers.adapter import STREAM_OPTIONS, Adapter, AsksForUsage, HasModelsElsewhere, KnownElsewhere, known_models
-from providers.catalogue.models import ModelFacts
+from providers.catalogue.models import ModelFacts, best_match
 from providers.catalogue.names import plain_name
 from providers.catalogue.prices import NO_CURRENCY, Price, Rates, Retirement, free_price, micros_of, price_series
 from providers.matching.requirements import FEATURES, IMPLIED, PARAMETERS, moves_data
@@ -245,10 +245,8 @@ class OwnCatalogue:
     def model(self, provider: str, model: str) -> OwnModelSection:
         """Return the entry of the model: by its name, else by the longest matching pattern, else an empty one."""
         entries = self.models.get(provider, {})
-        if model in entries:
-            return entries[model]
-        patterns = [pattern for pattern in entries if fnmatchcase(model, pattern)]
-        return entries[max(patterns, key=len)] if patterns else _NO_ENTRY
+        found = best_match(entries, model)
+        return entries[found] if found is not None else _NO_ENTRY
 
 
 def compile_catalogues(sources: Iterable[Source], findings: Findings, registry: Registry) -> OwnCatalogue:

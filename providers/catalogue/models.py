@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from fnmatch import fnmatchcase
 from functools import cache
 from typing import Any
@@ -80,10 +80,15 @@ def models_of(data: Any) -> Mapping[str, ModelFacts]:
 
 def model_facts(models: Mapping[str, ModelFacts], model: str) -> ModelFacts:
     """Return the facts of a model: by exact name, by the longest pattern that matches, or else UNKNOWN_MODEL."""
-    if model in models:
-        return models[model]
-    patterns = [pattern for pattern in models if fnmatchcase(model, pattern)]
-    return models[max(patterns, key=len)] if patterns else UNKNOWN_MODEL
+    found = best_match(models, model)
+    return models[found] if found is not None else UNKNOWN_MODEL
+
+
+def best_match(patterns: Collection[str], model: str) -> str | None:
+    """Return the pattern that is about a model: its exact name, or the longest one that matches; None if none does."""
+    if model in patterns:
+        return model
+    return max([pattern for pattern in patterns if fnmatchcase(model, pattern)], key=len, default=None)
 
 
 def _facts(name: str, table: Any, shared: Any) -> ModelFacts:

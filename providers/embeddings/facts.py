@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from fnmatch import fnmatchcase
 from functools import cache
 from typing import Any
 
 from providers.catalogue import FactsFile
+from providers.catalogue.models import best_match
 from providers.catalogue.toml_schema import FLAG, TABLE, TEXT, WHOLE, Shape, check_table
 from providers.embeddings.contract import TASK_FIELDS, EmbeddingFacts
 from providers.value import replace
@@ -78,7 +78,7 @@ class VendorEmbeddings:
         Returns:
             Whether there are facts about this model, and not only the usual ones.
         """
-        return any(fnmatchcase(model, pattern) for pattern in self.models)
+        return best_match(self.models, model) is not None
 
     def facts(self, model: str) -> EmbeddingFacts:
         """Return the facts of a model: by exact name, by the longest pattern that matches, or else the usual ones.
@@ -89,10 +89,8 @@ class VendorEmbeddings:
         Returns:
             The facts.
         """
-        if model in self.models:
-            return self.models[model]
-        patterns = [pattern for pattern in self.models if fnmatchcase(model, pattern)]
-        return self.models[max(patterns, key=len)] if patterns else self.usual
+        found = best_match(self.models, model)
+        return self.models[found] if found is not None else self.usual
 
 
 @cache

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
 from functools import cache
 from typing import Any
 
 from providers.catalogue import FactsFile
+from providers.catalogue.models import best_match
 from providers.catalogue.toml_schema import FLAG, TABLE, TEXT, WHOLE, Shape, check_table
 from providers.rerank.contract import RerankFacts
 from providers.value import replace
@@ -56,12 +56,13 @@ class VendorRerank:
     models: Mapping[str, RerankModel]
 
     def of(self, model: str) -> RerankModel:
-        """Return how a model is asked: the first pattern that matches, or the usual way."""
-        return next((it for pattern, it in self.models.items() if fnmatchcase(model, pattern)), self.usual)
+        """Return how a model is asked: by exact name, by the longest pattern that matches, or else the usual way."""
+        found = best_match(self.models, model)
+        return self.models[found] if found is not None else self.usual
 
     def knows(self, model: str) -> bool:
         """Return whether a model is listed."""
-        return any(fnmatchcase(model, pattern) for pattern in self.models)
+        return best_match(self.models, model) is not None
 
 
 def _model(before: RerankModel, table: Mapping[str, Any]) -> RerankModel:
