@@ -6,7 +6,7 @@ import re
 import ssl
 from base64 import b64encode
 from codecs import BOM_UTF8
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -61,7 +61,7 @@ class Linked(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class FileContent:
-    """A file that `tls` names. `problem`: why it cannot be used, or empty."""
+    """A file that the configuration names. `problem`: why it cannot be used, or empty."""
 
     path: str
     digest: str = MISSING
@@ -75,21 +75,39 @@ def read_tls_files(values: Mapping[str, object], config: str) -> dict[str, FileC
     sections = [section for entries in named if isinstance(entries, dict) for section in entries.values()]
     stated = [section.get("tls") for section in sections if isinstance(section, dict)]
     names = {one.get(key) for one in stated if isinstance(one, dict) for key in _FILE_KEYS}
-    return {name: _read(str(Path(config).parent / name)) for name in names if isinstance(name, str) and name}
+    return {
+        name: read_content(str(Path(config).parent / name), _MOST_BYTES, "a PEM file", _pem_text)
+        for name in names
+        if isinstance(name, str) and name
+    }
 
 
-def _read(path: str) -> FileContent:
+def read_content(path: str, most_bytes: int, most: str, decode: Callable[[bytes], str]) -> FileContent:
+    """Return a file of the configuration.
+
+    Args:
+        path: Its path.
+        most_bytes: Its largest size.
+        most: The same in words.
+        decode: Returns its text. Raises UnicodeDecodeError.
+    """
     try:
         with open_file(path) as file:
-            data = file.read(_MOST_BYTES + 1)
+            data = file.read(most_bytes + 1)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else "no file can have that name"
         return FileContent(path, problem=f"the file {path} can't be read ({reason})")
-    if len(data) > _MOST_BYTES:
-        return FileContent(path, digest(data), problem=f"the file {path} is larger than a PEM file")
+    if len(data) > most_bytes:
+        return FileContent(path, digest(data), problem=f"the file {path} is larger than {most}")
+    try:
+        return FileContent(path, digest(data), decode(data))
+    except UnicodeDecodeError:
+        return FileContent(path, digest(data), problem=f"the file {path} is not UTF-8")
+
+
+def _pem_text(data: bytes) -> str:
     # Comments between certificates may have any encoding, and editors of Windows begin a file with a mark.
-    text = data.removeprefix(BOM_UTF8).decode("ascii", "replace").replace("\ufffd", "?")
-    return FileContent(path, digest(data), text)
+    return data.removeprefix(BOM_UTF8).decode("ascii", "replace").replace("\ufffd", "?")
 
 
 class Way(Value, frozen=True):

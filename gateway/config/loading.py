@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path as FilePath
 from typing import Literal
 
-from gateway.config.links import FileContent, read_tls_files
+from gateway.config.links import FileContent, read_content, read_tls_files
 from gateway.config.problems import ConfigRejected, KeyPath, Problem
 from gateway.config.secret_references import Resolution, file_of, references_in, resolve
 from gateway.config.secrets_file import SecretsFile, read_secrets_file
@@ -283,22 +283,11 @@ def read_term_files(values: Mapping[str, object]) -> dict[str, FileContent]:
         if isinstance(section, dict)
     ]
     texts = {text for each in terms if isinstance(each, list) for text in each if isinstance(text, str)}
-    return {text: _read_terms(path) for text in sorted(texts) if (path := file_of(text)) is not None}
-
-
-def _read_terms(path: str) -> FileContent:
-    try:
-        with open_file(path) as file:
-            data = file.read(_MAX_TERM_BYTES + 1)
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "no file can have that name"
-        return FileContent(path, problem=f"the file {path} can't be read ({reason})")
-    if len(data) > _MAX_TERM_BYTES:
-        return FileContent(path, digest(data), problem=f"the file {path} is larger than 8 MB")
-    try:
-        return FileContent(path, digest(data), data.decode("utf-8-sig"))
-    except UnicodeDecodeError:
-        return FileContent(path, digest(data), problem=f"the file {path} is not UTF-8")
+    return {
+        text: read_content(path, _MAX_TERM_BYTES, "8 MB", lambda data: data.decode("utf-8-sig"))
+        for text in sorted(texts)
+        if (path := file_of(text)) is not None
+    }
 
 
 def _secrets_file(values: Mapping[str, object], config: str) -> SecretsFile | None:
