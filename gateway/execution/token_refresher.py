@@ -234,14 +234,10 @@ class TokenRefresher:
         logger().warning("sign_in_failed", sign_in=name, deployments=deployments, error=kept.note.error, detail=detail)
 
     async def _exchange(self, sign_in: SignIn) -> HeldToken:
-        subject = ""
-        if sign_in.source is not None:
-            source = self._kept.get(sign_in.source)
-            token = source.note.token if source is not None else None
-            if token is None or not token.is_usable(self._monotonic(), self._unix()):
-                message = f"its source, the sign-in {sign_in.source}, has no token"
-                raise ExchangeFailed(ExchangeResult.UNREACHABLE, message)
-            subject = token.secret.reveal()
+        source = self._kept.get(sign_in.source) if sign_in.source is not None else None
+        token = source.note.token if source is not None else None
+        is_usable = token is not None and token.is_usable(self._monotonic(), self._unix())
+        subject = _subject_of(sign_in, token.secret if token is not None and is_usable else None)
         return await exchange(self._services, sign_in, subject, monotonic=self._monotonic, unix=self._unix)
 
 
@@ -275,16 +271,22 @@ async def tokens_for_command(
             continue
         source = tokens.current(sign_in.source) if sign_in.source is not None else None
         try:
-            subject = source.reveal() if source is not None else ""
-            if sign_in.source is not None and source is None:
-                message = f"its source, the sign-in {sign_in.source}, has no token"
-                raise ExchangeFailed(ExchangeResult.UNREACHABLE, message)
-            token = await exchange(services, sign_in, subject, seen=partial(seen, name))
+            token = await exchange(services, sign_in, _subject_of(sign_in, source), seen=partial(seen, name))
         except ExchangeFailed as error:
             tokens.take(name, SignInNote(None, f"{error.result}: {error}"))
         else:
             tokens.take(name, SignInNote(token))
     return tokens
+
+
+def _subject_of(sign_in: SignIn, source: Secret | None) -> str:
+    """Return the token of a sign-in's source, or an empty text if it has no source. Raises ExchangeFailed."""
+    if sign_in.source is None:
+        return ""
+    if source is None:
+        message = f"its source, the sign-in {sign_in.source}, has no token"
+        raise ExchangeFailed(ExchangeResult.UNREACHABLE, message)
+    return source.reveal()
 
 
 # --- one exchange ---------------------------------------------------------------------------------

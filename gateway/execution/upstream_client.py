@@ -213,6 +213,7 @@ class AttemptOptions(msgspec.Struct):
     redacted: Redacted | None = None
     note: RedactionNote | None = None
     on_redacted: Callable[[RedactionNote], None] | None = None
+    token: Secret | None = None
 
     @property
     def rewritten(self) -> ServedRequest | None:
@@ -223,8 +224,6 @@ class AttemptOptions(msgspec.Struct):
     def sent(self) -> ServedRequest:
         """The request, with placeholders if values were replaced."""
         return self.request if self.redacted is None else self.redacted.request
-
-    token: Secret | None = None
 
     def secrets_of(self, deployment: Deployment) -> Deployment:
         """Return the deployment with the token that was sent among its credentials, for the redaction of errors."""
