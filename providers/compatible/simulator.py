@@ -160,13 +160,7 @@ class CompatibleSimulator:
 
     def read_rerank(self, incoming: IncomingRequest) -> RerankRequest | None:
         """See `providers.testkit.simulator.SimulatesRerank`."""
-        try:
-            request = read_sent_rerank(self.name, incoming)
-        except InvalidRequest as error:
-            raise self._wrong(str(error)) from None
-        if request is not None:
-            self._check_head(incoming)
-        return request
+        return read_sent_rerank(self.name, incoming, self._check_head, self._wrong)
 
     def write_rerank(self, answer: RerankAnswer, incoming: IncomingRequest) -> WireResponse:
         """See `providers.testkit.simulator.SimulatesRerank`."""

@@ -60,6 +60,11 @@ class VendorRerank:
         found = best_match(self.models, model)
         return self.models[found] if found is not None else self.usual
 
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """The paths at which its models are asked."""
+        return tuple({one.path for one in (self.usual, *self.models.values())})
+
     def knows(self, model: str) -> bool:
         """Return whether a model is listed."""
         return best_match(self.models, model) is not None

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from providers.chat import Usage
-from providers.failures import InvalidRequest
 from providers.json_values import JsonError, as_list, as_map, dumps, loads, read_map
 from providers.rerank import RerankAnswer, RerankRequest, load_rerank_facts
 from providers.testkit.simulator import IncomingRequest
@@ -22,10 +23,22 @@ def score(request: RerankRequest) -> RerankAnswer:
     return RerankAnswer(scores, Usage(prompt_tokens=tokens))
 
 
-def read_sent_rerank(provider: str, incoming: IncomingRequest) -> RerankRequest | None:
-    """Return a request for scores as this vendor reads it, or None at another path. Raises InvalidRequest."""
+def read_sent_rerank(
+    provider: str,
+    incoming: IncomingRequest,
+    check_head: Callable[[IncomingRequest], object],
+    refused: Callable[[str], Exception],
+) -> RerankRequest | None:
+    """Return a request for scores as this vendor reads it, or None at another path.
+
+    Args:
+        provider: The name of the provider.
+        incoming: The received request.
+        check_head: Raises the vendor's error if method, key or content type are wrong.
+        refused: Returns the vendor's error about a body.
+    """
     vendor = load_rerank_facts(provider)
-    if vendor is None:
+    if vendor is None or not incoming.path.endswith(vendor.paths):
         return None
     try:
         body = as_map(loads(incoming.body))
@@ -34,16 +47,17 @@ def read_sent_rerank(provider: str, incoming: IncomingRequest) -> RerankRequest 
     how = vendor.of(str(body.get("model")))
     if not incoming.path.endswith(how.path):
         return None
+    check_head(incoming)
     source = read_map(body, "input") if how.form == "native" else body
     documents = [one for one in as_list(source.get("documents")) if isinstance(one, str)]
     query = source.get("query")
     if not isinstance(query, str) or not documents:
-        raise InvalidRequest("query and documents are required")
+        raise refused("query and documents are required")
     if len(documents) > how.facts.most_documents:
-        raise InvalidRequest(f"too many documents: at most {how.facts.most_documents}")
+        raise refused(f"too many documents: at most {how.facts.most_documents}")
     cut = body.get("max_tokens_per_doc")
     if cut is not None and not how.facts.cuts_documents:
-        raise InvalidRequest("unknown parameter: max_tokens_per_doc")
+        raise refused("unknown parameter: max_tokens_per_doc")
     most = cut if isinstance(cut, int) else None
     return RerankRequest(str(body.get("model")), query, tuple(documents), max_tokens_per_doc=most)
 

@@ -97,13 +97,7 @@ class DashScopeSimulator:
 
     def read_rerank(self, incoming: IncomingRequest) -> RerankRequest | None:
         """See `providers.testkit.simulator.SimulatesRerank`."""
-        try:
-            request = read_sent_rerank(self.name, incoming)
-        except InvalidRequest as error:
-            raise _refused(NativeError(str(error))) from None
-        if request is not None:
-            _read_head(incoming)
-        return request
+        return read_sent_rerank(self.name, incoming, _read_head, lambda message: _refused(NativeError(message)))
 
     def write_rerank(self, answer: RerankAnswer, incoming: IncomingRequest) -> WireResponse:
         """See `providers.testkit.simulator.SimulatesRerank`."""

@@ -105,13 +105,7 @@ class OpenAISimulator:
 
     def read_rerank(self, incoming: IncomingRequest) -> RerankRequest | None:
         """See `providers.testkit.simulator.SimulatesRerank`."""
-        try:
-            request = read_sent_rerank(self.name, incoming)
-        except InvalidRequest as error:
-            raise _refused(400, str(error)) from None
-        if request is not None:
-            _check_head(incoming)
-        return request
+        return read_sent_rerank(self.name, incoming, _check_head, lambda message: _refused(400, message))
 
     def write_rerank(self, answer: RerankAnswer, incoming: IncomingRequest) -> WireResponse:
         """See `providers.testkit.simulator.SimulatesRerank`."""
