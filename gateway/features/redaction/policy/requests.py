@@ -14,7 +14,7 @@ from typing import Any
 from gateway.features.redaction.model import RedactionRules
 from gateway.features.redaction.policy.finding import Clock, finder_of
 from gateway.features.redaction.policy.placeholders import Placeholders
-from gateway.model.input_requests import ServedRequest
+from gateway.model.input_requests import InputRequest, ServedRequest
 from providers.chat import (
     AssistantMessage,
     ChatRequest,
@@ -318,6 +318,12 @@ class _Apart:
         return counted
 
 
+def _numbered_apart(request: InputRequest, rules: RedactionRules, apart: _Apart, **changes: Any) -> Redacted:
+    """Return a request with its changed members, or the request itself if no value was found."""
+    counts = apart.counts
+    return Redacted(replace(request, **changes) if counts else request, None, counts, frozenset(), rules)
+
+
 def _embeddings(request: EmbeddingRequest, rules: RedactionRules) -> Redacted:
     if request.takes_tokens:
         raise NotRedactable("its input is tokens, in which no values are found")
@@ -326,9 +332,7 @@ def _embeddings(request: EmbeddingRequest, rules: RedactionRules) -> Redacted:
     user: Any = _field(named, request.user)
     extra = {name: _field(named, value) for name, value in request.extra.items()}
     inputs: Any = tuple([apart()(text) if isinstance(text, str) else text for text in request.inputs])
-    counts = apart.counts
-    changed = replace(request, user=user, extra=extra, inputs=inputs) if counts else request
-    return Redacted(changed, None, counts, frozenset(), rules)
+    return _numbered_apart(request, rules, apart, user=user, extra=extra, inputs=inputs)
 
 
 def _moderations(request: ModerationRequest, rules: RedactionRules) -> Redacted:
@@ -337,9 +341,7 @@ def _moderations(request: ModerationRequest, rules: RedactionRules) -> Redacted:
     extra = {name: _field(named, value) for name, value in request.extra.items()}
     inputs: Any = tuple([_content(apart(), content) for content in request.inputs])
     prompt = _optional(apart(), request.prompt)
-    counts = apart.counts
-    changed = replace(request, extra=extra, inputs=inputs, prompt=prompt) if counts else request
-    return Redacted(changed, None, counts, frozenset(), rules)
+    return _numbered_apart(request, rules, apart, extra=extra, inputs=inputs, prompt=prompt)
 
 
 def _rerank(request: RerankRequest, rules: RedactionRules) -> Redacted:
@@ -351,6 +353,4 @@ def _rerank(request: RerankRequest, rules: RedactionRules) -> Redacted:
         named(document)
     documents = tuple([named(document) for document in request.documents])
     extra = {name: _field(named, value) for name, value in request.extra.items()}
-    counts = apart.counts
-    changed = replace(request, query=query, documents=documents, extra=extra) if counts else request
-    return Redacted(changed, None, counts, frozenset(), rules)
+    return _numbered_apart(request, rules, apart, query=query, documents=documents, extra=extra)
