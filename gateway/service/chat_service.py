@@ -59,13 +59,14 @@ from gateway.usage.refusals import CallRefused
 from gateway.usage.shared_limits import SharedAdmission, SharedClientLimits
 from gateway.usage.token_count import count_tokens
 from gateway.usage.worst_cost import charged_by
-from providers.chat import ChatRequest, Texts, change_request
+from providers.chat import ChatRequest, Message, Texts, UserMessage, change_request
 from providers.embeddings import EmbeddingAnswer, EmbeddingRequest
 from providers.failures import Failure, FailureKind
 from providers.formats.fitting import changes_for
 from providers.matching.capability_matching import without_parameters
 from providers.matching.requirements import CACHE_KEY, requirements_of
 from providers.reading.json_object import emulated_fields
+from providers.rerank import RerankRequest
 from providers.value import change
 
 _UNLIMITED = nullcontext()
@@ -282,11 +283,12 @@ class ChatService:
         return counted or None
 
     async def answer_input(self, exchange: Exchange, request: InputRequest) -> Answer:
-        """Return the answer to a request for embeddings or moderations, which is asked for call by call."""
+        """Return the answer to a request that is not a chat, which is asked for call by call."""
         record = exchange.record
         record.decided = change(record.decided, use=use_of(request))
         request = exchange.request = with_assistant(request, exchange.config, exchange.caller.client)
-        if exchange.location.region is not None and exchange.location.region.log_prompts:
+        region = exchange.location.region
+        if region is not None and region.log_prompts and not _is_judged(request, exchange.config, region):
             self._log(record, request)
         self.decider.prepare(exchange)
         calls = InputCalls(calls_of(request, exchange.assistant, exchange.location.region))
@@ -502,6 +504,9 @@ class ChatService:
         context = self._context(exchange, plan)
         if context.usage is not None:
             context.usage = await calls.account(context.usage)
+        if exchange.config.moderation and calls.judged_by is not exchange.config:
+            await self._judge_calls(exchange, context, plan.region)
+            calls.judged_by = exchange.config
         answer = await self.executor.run(plan, request, context)
         before, shown = calls.redacted, exchange.record.shown
         self._note_answer(exchange, answer)
@@ -611,10 +616,24 @@ class ChatService:
                 context.usage.add(exchange.judged.usage)
         return context
 
-    async def _judge_input(self, judge: Judge, request: ChatRequest, region: Region, record: Record) -> None:
-        """Judge the client's own messages, without our labels in them, before any provider gets them."""
+    async def _judge_calls(self, exchange: Exchange, context: RunContext, region: Region) -> None:
+        """Judge query and documents of a rerank as a whole, before any provider gets a part of them."""
+        request = exchange.request
+        if not isinstance(request, RerankRequest):
+            return
+        judge = judge_of(self.executor, self.decider.current, exchange, context, region)
+        if judge is not None:
+            await self._judge_input(judge, request, region, exchange.record)
+
+    async def _judge_input(
+        self, judge: Judge, request: ChatRequest | RerankRequest, region: Region, record: Record
+    ) -> None:
+        """Judge the client's own texts, without our labels in them, before any provider gets them."""
         if judge.moderation.input:
-            messages = request.messages
+            if isinstance(request, RerankRequest):
+                messages: tuple[Message, ...] = tuple(map(UserMessage, texts_of(request)))
+            else:
+                messages = request.messages
             if region.texts is not None:
                 messages = without_labels(messages, region.texts)
             await judge_input(judge, messages, self._passed_texts, record.shown.crisis)
@@ -731,6 +750,11 @@ def _barrier_of(exchange: Exchange) -> Barrier | None:
     """Return the barrier of the route of a chat."""
     region = exchange.location.region
     return exchange.assistant.barriers.get(region.name) if region is not None else None
+
+
+def _is_judged(request: InputRequest, config: ConfigVersion, region: Region) -> bool:
+    """Return whether the region's moderation judges a request, which is in no log before it has passed."""
+    return isinstance(request, RerankRequest) and region.name in config.moderation
 
 
 def by_deployment(answer: Answer | OwnAnswer) -> Answer:

@@ -26,6 +26,7 @@ from gateway.model.decision import (
 from gateway.model.deployment import Deployment
 from gateway.model.hand_off import BarrierRule, HandOff
 from gateway.model.location import Evidence, Location, Reports
+from gateway.model.moderation import Moderation
 from gateway.model.preference import Preference
 from gateway.model.region_text import Locale
 from gateway.model.route import deployments_of
@@ -102,8 +103,7 @@ def explain(request: PlainRequest, *, reveal_model: bool = True, to_operator: bo
         others = [_considered(config, item, to_operator=to_operator) for item in beyond.decision.considered]
         considered += [{**item, "after_barrier": True} for item in others]
     is_named = _user_name(request.reports, request.user) is not None
-    judges = config.moderation.get(location.region.name) if location.region is not None else None
-    if judges is not None and assistant.use == "chat":
+    if (judges := _judges(config, location, assistant)) is not None:
         # Nothing is judged here: `by` names those who would.
         names = [deployment.name for deployment in judges.judges]
         selection["moderation"] = {"input": None, "output": None, "by": names, "skipped": False}
@@ -384,6 +384,14 @@ def labels_of(locale: Locale) -> list[dict[str, object]]:
     return [{"name": label.name, "text": label.text, "show": label.show} for label in locale.labels]
 
 
+def _judges(config: ConfigVersion, location: Location, assistant: Assistant) -> Moderation | None:
+    """Return the moderation that holds for a request: no text of a model is in the answer to a rerank."""
+    judges = config.moderation.get(location.region.name) if location.region is not None else None
+    if judges is None or assistant.use not in ("chat", "rerank"):
+        return None
+    return judges if assistant.use == "chat" else replace(judges, output=())
+
+
 def explain_text(request: PlainRequest) -> str:
     """Return the same as text: the location and its evidence, the plan, and the skipped deployments."""
     config = request.config
@@ -399,8 +407,7 @@ def explain_text(request: PlainRequest) -> str:
     if preference is not None:
         reason = preference.why_not_used(_first(decision))
         lines += _wrapped("preference   ", f"{request.prefer}: {f'not used ({reason})' if reason else 'used'}")
-    judges = config.moderation.get(location.region.name) if location.region is not None else None
-    if judges is not None and assistant.use == "chat":
+    if (judges := _judges(config, location, assistant)) is not None:
         lines += _wrapped("moderation   ", str(judges))
     for item in location.evidence:
         lines += _wrapped("  * " if item.decided else "  - ", _evidence_text(item))

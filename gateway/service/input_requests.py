@@ -92,6 +92,7 @@ class InputCalls:
         current: The call whose turn it is.
         answers: The answers of the calls before it.
         redacted: The number of values by kind that their recipients did not get.
+        judged_by: The config version whose judges have passed the whole request, or None.
     """
 
     def __init__(self, calls: Sequence[InputRequest]) -> None:
@@ -100,6 +101,7 @@ class InputCalls:
         self._usage: RequestUsage | None = None
         self.answers: list[Answer] = []
         self.redacted: Mapping[str, int] = {}
+        self.judged_by: ConfigVersion | None = None
 
     @property
     def is_answered(self) -> bool:

@@ -1,4 +1,4 @@
-"""Judge a chat by its region's moderation: what the client sends, and what the model answers."""
+"""Judge a request by its region's moderation: what the client sends, and what the model answers."""
 
 from __future__ import annotations
 
@@ -162,7 +162,7 @@ def judge_of(
     context: RunContext,
     region: Region,
 ) -> Judge | None:
-    """Return the judges of a chat, or None if its region has no moderation."""
+    """Return the judges of a request, or None if its region has no moderation."""
     policy, caller = exchange.config.moderation.get(region.name), exchange.caller
     if policy is None:
         return None
