@@ -233,6 +233,7 @@ class Shown(msgspec.Struct):
         embedding_space: The model and the length of the vectors of an answer.
         use: The time of the user and its limits, in seconds.
         is_noticed: The answer shows the label that repeats.
+        repeated: It shows this label again in the session of the user.
         crisis: The help for its user, who may be in a crisis.
         is_crisis_unjudged: No judge of a crisis gave a verdict, and the request went on.
         redacted: The number of different values that the recipient did not get, by kind.
@@ -252,6 +253,7 @@ class Shown(msgspec.Struct):
     usage_is_estimated: bool = False
     use: str | None = None
     is_noticed: bool = False
+    repeated: bool = False
     crisis: Crisis | None = None
     is_crisis_unjudged: bool = False
     redacted: Mapping[str, int] = {}

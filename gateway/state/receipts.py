@@ -110,6 +110,7 @@ def receipt_of(record: Record, ended_at_s: float, cell: str | None, share: float
         "dropped": record.named_dropped,
         "dropped_unknown": len(shown.dropped) - len(record.named_dropped),
         "labels": list(shown.labels),
+        "repeated": shown.repeated,
         "marked": shown.marked,
         "profile": decided.profile,
         "intent": decided.intent,

@@ -133,7 +133,8 @@ def _add_rare_decisions(fields: dict[str, object], record: Record) -> None:
 
 _Word = str | None
 _Source = tuple[_Word, _Word, str]
-_Shared = tuple[str, int, _Word, _Word, _Word, _Word, _Word, bool, bool, str, tuple[str, str] | None, _Source | None]
+_Shows = tuple[bool, bool]
+_Shared = tuple[str, int, _Word, _Word, _Word, _Word, _Word, bool, _Shows, str, tuple[str, str] | None, _Source | None]
 
 
 def _shared_values(record: Record) -> _Shared:
@@ -152,7 +153,7 @@ def _shared_values(record: Record) -> _Shared:
         by.provider,
         by.model,
         record.stream,
-        record.shown.marked,
+        (record.shown.repeated, record.shown.marked),
         record.config_version,
         by.places,
         source,
@@ -161,9 +162,10 @@ def _shared_values(record: Record) -> _Shared:
 
 def _shared_fields(shared: _Shared) -> dict[str, object]:
     """Return the fields that many requests share."""
-    outcome, status, client, assistant, deployment, provider, model, stream, marked, version, places, source = shared
+    outcome, status, client, assistant, deployment, provider, model, stream, shows, version, places, source = shared
     fields: dict[str, object] = {"outcome": outcome, "status": status, "client": client, "assistant": assistant}
-    fields |= {"deployment": deployment, "provider": provider, "model": model, "stream": stream, "marked": marked}
+    fields |= {"deployment": deployment, "provider": provider, "model": model, "stream": stream}
+    fields["repeated"], fields["marked"] = shows
     fields |= version_fields(version)
     if places is not None:
         fields["stores"], fields["processes"] = places

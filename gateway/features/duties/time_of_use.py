@@ -203,7 +203,7 @@ class ChatTime(msgspec.Struct, eq=False):
     def show_notice(self, record: Record, *, is_repeated: bool) -> None:
         """Note that the answer shows the label with `repeat`."""
         self.is_noticed = True
-        self.note.repeated |= is_repeated
+        record.shown.repeated |= is_repeated
         record.note_duty(DutyKind.NOTICE)
 
     async def extend(self) -> None:

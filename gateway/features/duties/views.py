@@ -46,18 +46,17 @@ def _explain(location: Location) -> Iterator[tuple[str, object, str]]:
 
 
 class UseNote(msgspec.Struct):
-    """The limit that refused a chat, and whether its answer shows a label again."""
+    """The limit that refused a chat."""
 
     use_limit: UseRule | None = None
-    repeated: bool = False
 
     def log_fields(self) -> Mapping[str, object]:
         """See `FeatureNote`."""
-        return {"use_limit": self.use_limit, "repeated": self.repeated}
+        return {"use_limit": self.use_limit}
 
     def receipt_members(self, _recipient: Callable[[AttemptRecord], Mapping[str, object]]) -> Mapping[str, object]:
         """See `FeatureNote`."""
-        return {"use_limit": self.use_limit, "repeated": self.repeated}
+        return {"use_limit": self.use_limit}
 
 
 DUTIES_VIEW = FeatureView(
@@ -69,6 +68,6 @@ DUTIES_VIEW = FeatureView(
     compared=nothing,
     off_without_state=nothing,
     explain=_explain,
-    receipt=("use_limit", "repeated"),
+    receipt=("use_limit",),
     receipt_recipients=(),
 )
