@@ -57,7 +57,7 @@ class KeyUses:
 
     def write(self) -> None:
         """Write the uses that wait."""
-        # Not imported at the top: most gateways have no stored clients.
+        # Not imported at the top: a gateway without clients needs neither.
         from gateway.state.client_store import has_clients
         from gateway.usage.installation import client_store
 
@@ -66,8 +66,12 @@ class KeyUses:
             if not waiting or not has_clients(self._directory):
                 return
             try:
-                self._store = self._store or client_store(self._current(), self._directory)
-                self._store.note_uses(waiting)
+                config = self._current()
+                self._store = self._store or client_store(config, self._directory)
+                if config.clients_source == "database":
+                    self._store.note_uses(waiting)
+                elif of_file := {name: at_s for name, at_s in waiting.items() if name in config.clients}:
+                    self._store.note_file_uses(of_file)
             except StateError as error:
                 # They are written after the next request.
                 self._waiting = waiting | self._waiting

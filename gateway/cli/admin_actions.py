@@ -119,8 +119,8 @@ def _opened_directory(
             return
         # Nothing is created before this check.
         _expect_database(options, config.facts())
-    has_blocks = hasattr(options, "operation") and options.operation.blocks_keys
-    with closing(config.opened_store(has_blocks=has_blocks)) as store:
+    of_every_key = hasattr(options, "operation") and options.operation.is_of_every_key
+    with closing(config.opened_store(of_every_key=of_every_key)) as store:
         yield LocalActions(store, config, operator)
         config.remember(store)
         append_entries(store, directory)
@@ -198,9 +198,9 @@ class _Config:
                 return known
             raise
 
-    def opened_store(self, *, has_blocks: bool) -> ClientStore:
-        """Open the database of the clients, or of blocks. Raises CommandError if its password can't be read here."""
-        if self.facts().is_shared or (has_blocks and self._compiled().stores is not None):
+    def opened_store(self, *, of_every_key: bool) -> ClientStore:
+        """Open the database of the clients, or of every key. Raises CommandError if its password can't be read here."""
+        if self.facts().is_shared or (of_every_key and self._compiled().stores is not None):
             return client_store(self._resolved("`stores.database`"), self._directory)
         return ClientStore(self._directory)
 

@@ -137,6 +137,14 @@ def _key_text(key: Json) -> str:
     return f"Key: {key['key']}\n  {note}\n\nId: {key['id']}{old}"
 
 
+def _unused_text(found: Any) -> str:
+    table, since = _table(found["keys"], _OF_KEYS), found["recorded_since"]
+    if not any(key["last_used_at"] is None and "created_at" not in key for key in found["keys"]):
+        return table
+    recorded = f"recorded since {since}" if since else "not recorded yet"
+    return f"{table}\na key without a time was not used since then: uses of keys of the config file are {recorded}"
+
+
 def _key_of(key: Json) -> str:
     return f"the key {key['id']} {'of ' + str(key['client']) if key['client'] else 'that no client has'}"
 
@@ -154,6 +162,7 @@ def _tokens_text(found: Json) -> str:
 
 _TEXTS: Mapping[str, Callable[[Json], str]] = {
     "keys list": lambda found: _table(found["keys"], _OF_KEYS),
+    "keys used": _unused_text,
     "keys create": _key_text,
     "keys rotate": _key_text,
     "keys revoke": lambda key: f"the key {key['id']} is revoked",

@@ -43,7 +43,7 @@ def compile_clients(
             spending=spending.client(name, section) if spending is not None else NO_SPENDING_RULES,
         )
         for index, digest in enumerate(hashes):
-            holder = compiled.setdefault(digest, replace(client, key_hash=digest))
+            holder = compiled.setdefault(digest, replace(client, key_hash=digest, key_id=digest))
             if holder.name != name or digest in hashes[:index]:
                 message = f"this key belongs to the client {quoted(holder.name)} already"
                 findings.error((*path, "keys", index), message, "a key belongs to one client; remove one")

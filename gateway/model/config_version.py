@@ -167,7 +167,8 @@ class Client:
         spending: Its project, its budgets and what it is shown of costs.
         key_hash: The digest of the key that was sent, by which `ConfigVersion.clients` has the client. It is not part
             of the client's identity: limits and remembered locations hold for all keys of a client.
-        key_id: The id of the key that was sent, if it is stored in the database.
+        key_id: By which the last use of the key that was sent is recorded: its id if it is stored in the database, else
+            its digest.
     """
 
     name: str

@@ -69,7 +69,11 @@ class Operation(Value, frozen=True):
         """Return what `run` is called with: of the `ClientAdmin`, and of the config version if it `uses_config`."""
         if config is None:
             return admin
-        if self.blocks_keys:
+        if self.command == "keys used":
+            from gateway.service.unused_keys import UnusedKeys
+
+            return UnusedKeys(admin, config)
+        if self.group == "keys":
             from gateway.service.key_blocks import KeyBlocks
 
             return KeyBlocks(admin, config)
@@ -81,12 +85,12 @@ class Operation(Value, frozen=True):
     @property
     def uses_config(self) -> bool:
         """Whether it depends on the active config version, with the stored clients."""
-        return self.group in ("budgets", "subject") or self.blocks_keys
+        return self.group in ("budgets", "subject") or self.is_of_every_key
 
     @property
-    def blocks_keys(self) -> bool:
-        """Whether it blocks a key, or lifts a block: in the shared database, wherever the clients are."""
-        return self.command in ("keys block", "keys unblock")
+    def is_of_every_key(self) -> bool:
+        """Whether it needs what is stored of keys of the config file too: in the shared database, if there is one."""
+        return self.command in ("keys block", "keys unblock", "keys used")
 
     @property
     def shows_file(self) -> bool:
@@ -125,6 +129,7 @@ def _owner(given: Given, *, needed: bool = True) -> Any:
 _Run = Callable[[Any, Given], Json]
 _RUN: dict[str, _Run] = {
     "keys list": lambda admin, it: admin.list_keys(it.get("client")),
+    "keys used": lambda unused, it: unused.list_keys(it.get("client"), it.get("days")),
     "keys create": _create_key,
     "keys show": lambda admin, it: admin.show_key(it["id"]),
     "keys rotate": lambda admin, it: admin.rotate_key(it["id"], it.get("grace")),

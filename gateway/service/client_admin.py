@@ -130,7 +130,12 @@ class ClientAdmin:
         sha256 = _sha256(key) if imported is None else ""
         until_s = now_s + expires_s if expires_s is not None else None
         info = KeyInfo(key.id, client, _line("owner", owner), _line("note", note), now_s, until_s)
-        fields = {"key": info.id, "client": info.client, "expires_at": _time(info.expires_at_s), "owner": info.owner}
+        fields = {
+            "key": info.id,
+            "client": info.client,
+            "expires_at": time_text(info.expires_at_s),
+            "owner": info.owner,
+        }
         entry = self._entry("key_imported" if imported is not None else "key_created", fields)
         self._change(lambda: self._store.add_key(info, digest, entry, sha256))
         return {"id": key.id} if imported is not None else {"id": key.id, "key": key.text}
@@ -141,7 +146,9 @@ class ClientAdmin:
         grace_s = duration_s("grace", grace or _GRACE)
         now_s, info = self._clock(), self._valid_key(key_id)
         key = new_key(facts.cell, info.id)
-        entry = self._entry("key_rotated", {"key": info.id, "client": info.client, "old_until": _time(now_s + grace_s)})
+        entry = self._entry(
+            "key_rotated", {"key": info.id, "client": info.client, "old_until": time_text(now_s + grace_s)}
+        )
         digest, sha256 = self._digest(key), _sha256(key)
         self._change(lambda: self._store.rotate_key(info.id, digest, now_s, grace_s, entry, sha256=sha256))
         return {"id": key.id, "key": key.text}
@@ -171,6 +178,14 @@ class ClientAdmin:
     def id_of_hash(self, sha256: str) -> str | None:
         """Return the id of the stored key with this SHA-256 (hex), or None."""
         return self._store.id_of_hash(sha256, self._clock())
+
+    def file_uses(self) -> tuple[float | None, Mapping[str, float]]:
+        """Return since when uses of keys of the config file are recorded, and the last one by SHA-256 (Unix times)."""
+        return self._store.file_uses()
+
+    def before(self, days: int) -> str | None:
+        """Return the time this number of days ago, as times of keys are shown."""
+        return time_text(self._clock() - days * UNIT_S["d"])
 
     def blocked(self) -> Mapping[str, float]:
         """Return since when each key is blocked (Unix time), by its id or its SHA-256 (hex)."""
@@ -307,7 +322,7 @@ class ClientAdmin:
                     "id": it.id,
                     "role": str(it.role),
                     "note": it.note,
-                    "created_at": _time(it.created_at_s),
+                    "created_at": time_text(it.created_at_s),
                     **({"was": it.was} if it.was else {}),
                 }
                 for it in tokens
@@ -323,7 +338,7 @@ class ClientAdmin:
         return facts
 
     def _entry(self, event: str, fields: Mapping[str, object]) -> Entry:
-        return Entry(event, {**fields, "who": self._who, "changed_at": _time(self._clock())})
+        return Entry(event, {**fields, "who": self._who, "changed_at": time_text(self._clock())})
 
     def _change(self, change: Callable[[], None], conflict: str = "conflict") -> None:
         try:
@@ -402,7 +417,7 @@ def hashed_key(sha256: str, client: str | None, blocked: Mapping[str, float]) ->
     """Return a key that is known by its SHA-256 (hex) for the admin API, also if no client has it."""
     status = "blocked" if sha256 in blocked else "valid" if client is not None else "unknown"
     known = {"id": sha256[:_SHOWN_HASH], "client": client, "status": status, "hash": f"sha256:{sha256}"}
-    return {**known, "blocked_at": _time(blocked.get(sha256))}
+    return {**known, "blocked_at": time_text(blocked.get(sha256))}
 
 
 def is_sha256(name: str) -> bool:
@@ -448,12 +463,12 @@ def key_json(info: KeyInfo, now_s: float) -> Json:
         "status": key_status(info, now_s),
         "owner": info.owner,
         "note": info.note,
-        "created_at": _time(info.created_at_s),
-        "expires_at": _time(info.expires_at_s),
-        "revoked_at": _time(info.revoked_at_s),
-        "blocked_at": _time(info.blocked_at_s),
-        "last_used_at": _time(info.last_used_at_s),
-        "secrets": [{"created_at": _time(at_s), "valid_until": _time(until_s)} for at_s, until_s in valid],
+        "created_at": time_text(info.created_at_s),
+        "expires_at": time_text(info.expires_at_s),
+        "revoked_at": time_text(info.revoked_at_s),
+        "blocked_at": time_text(info.blocked_at_s),
+        "last_used_at": time_text(info.last_used_at_s),
+        "secrets": [{"created_at": time_text(at_s), "valid_until": time_text(until_s)} for at_s, until_s in valid],
     }
 
 
@@ -481,5 +496,6 @@ def _random(alphabet: Sequence[str], length: int) -> str:
     return "".join(secrets.choice(alphabet) for _ in range(length))
 
 
-def _time(at_s: float | None) -> str | None:
+def time_text(at_s: float | None) -> str | None:
+    """Return a Unix time for the admin API. Of two such texts, the later time is the greater one."""
     return datetime.fromtimestamp(at_s, UTC).isoformat(timespec="seconds") if at_s is not None else None

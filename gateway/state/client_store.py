@@ -73,6 +73,9 @@ _BLOCKED = "blocked_keys"
 """The setting with the blocked keys, as a JSON object. There are few, and each look reads all of them."""
 _KEY_OF_HASH = "key_of_hash:"
 """The beginning of the settings that have the stored digest of a key by a digest of its SHA-256."""
+_USED = "key_used:"
+"""The beginning of the settings that have the last use of a key of the config file by its SHA-256."""
+_USES_SINCE = "key_uses_since"
 _TAKEN_BY_OTHERS_S = 60.0
 _NOW_S = "extract(epoch FROM clock_timestamp())::double precision"
 """The time of the shared database."""
@@ -333,6 +336,25 @@ class ClientStore:
                     "UPDATE api_keys SET last_used_at = ? WHERE id = ? AND coalesce(last_used_at, 0) < ?",
                     (at_s, key_id, at_s),
                 )
+
+    def note_file_uses(self, used_at_s: Mapping[str, float]) -> None:
+        """Record when keys of the config file, named by their SHA-256 (hex), were used: for all instances of a cell."""
+        with self._writing(self._blocks) as database:
+            first = f"{min(used_at_s.values()):.0f}"
+            database.execute("INSERT INTO settings VALUES (?, ?) ON CONFLICT (name) DO NOTHING", (_USES_SINCE, first))
+            for sha256, at_s in sorted(used_at_s.items()):
+                # Both are whole seconds of ten digits, so the later one is the greater text.
+                sql = f"{_UPSERT_SETTING} excluded.value WHERE settings.value < excluded.value"
+                database.execute(sql, (_USED + sha256, f"{at_s:.0f}"))
+
+    def file_uses(self) -> tuple[float | None, Mapping[str, float]]:
+        """Return since when uses of keys of the config file are recorded, and the last one by SHA-256 (Unix times)."""
+        with self._reading(self._blocks) as database:
+            since = _setting(database, _USES_SINCE)
+            rows = database.execute("SELECT name, value FROM settings WHERE name LIKE ?", (f"{_USED}%",)).fetchall()
+        return float(since) if since is not None else None, {
+            name.removeprefix(_USED): float(value) for name, value in rows
+        }
 
     def store_facts(self, facts: ConfigFacts) -> None:
         """Store the facts of the active config, for commands on this machine."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sqlite3
+import time
 from contextlib import closing
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import pytest
 from gateway.config.stored_clients import InvalidDefinition, compile_stored_client
 from gateway.model.api_key import read_key
 from gateway.model.stored_client import facts_of
+from gateway.state.client_store import ClientStore
 from tests.cli.conftest import Command
 from tests.kit.configs import BASE, KEYS, Config, key_hash, table_of
 
@@ -203,6 +205,51 @@ def test_pepper_of_the_config_is_needed_to_make_a_key(gateway: Command, tmp_path
     assert refused.status == 2
     assert "PEPPER_OF_CELL is not set" in refused.err
     assert not (tmp_path / "state" / "pepper").exists()
+
+
+def test_keys_of_the_file_that_no_request_uses_are_shown(gateway: Command, tmp_path: Path) -> None:
+    place = ["--config", written(tmp_path), "--state", str(tmp_path / "state")]
+    unknown = gateway("keys", "used", *place)
+    assert (unknown.status, "uses of keys of the config file are not recorded yet" in unknown.out) == (0, True)
+    now_s = time.time()
+    with closing(ClientStore(tmp_path / "state")) as store:
+        store.note_file_uses({"a" * 64: now_s - 29 * 86_400, "b" * 64: now_s - 31 * 86_400})
+    found = json.loads(gateway("keys", "used", "--json", *place).out)
+    assert [(key["client"], key["last_used_at"] is None) for key in found["keys"]] == [
+        ("backend", False),
+        ("shop-cn", True),
+    ]
+    assert (found["days"], found["recorded_since"]) == (30, found["keys"][0]["last_used_at"])
+    shown = gateway("keys", "used", "--days", "29", *place).out
+    assert shown.splitlines()[0].split() == ["id", "client", "status", "last_used_at"]
+    assert f"are recorded since {found['recorded_since']}" in shown
+    assert gateway("keys", "block", "a" * 64, *place).status == 0
+    (blocked,) = json.loads(gateway("keys", "used", "--days", "0", "--client", "app", "--json", *place).out)["keys"]
+    assert blocked["status"] == "blocked"
+    assert gateway("keys", "used", "--client", "none", *place).status == 1
+    for days in ("-1", "3661", "1e3", "9" * 5000):
+        assert gateway("keys", "used", f"--days={days}", *place).status == 1
+    assert "--state" in gateway("keys", "used", "--config", place[1]).err
+
+
+def test_stored_keys_that_no_request_uses_are_shown(gateway: Command, tmp_path: Path) -> None:
+    place = ["--config", written(tmp_path, IN_DATABASE), "--state", str(tmp_path / "state")]
+    assert gateway("clients", "create", "app", *place).status == 0
+    made = [json.loads(gateway("keys", "create", "--client", "app", "--json", *place).out)["id"] for _ in range(5)]
+    old, used, new, revoked, stale = made
+    days = 86_400
+    with closing(sqlite3.connect(tmp_path / "state" / "clients.db")) as database, database:
+        database.execute("UPDATE api_keys SET created_at = ? WHERE id != ?", (time.time() - 31 * days, new))
+    assert gateway("keys", "revoke", revoked, *place).status == 0
+    assert gateway("keys", "block", key_hash("gk-leaked"), *place).status == 0
+    with closing(ClientStore(tmp_path / "state")) as store:
+        store.note_uses({used: time.time() - 29 * days, stale: time.time() - 30.5 * days})
+    found = json.loads(gateway("keys", "used", "--json", *place).out)
+    assert {key["id"]: key["last_used_at"] is None for key in found["keys"]} == {old: True, stale: False}
+    assert (found["days"], found["recorded_since"]) == (30, None)
+    assert "recorded" not in gateway("keys", "used", *place).out, "each use since the key was made is known"
+    everything = json.loads(gateway("keys", "used", "--days", "0", "--json", *place).out)["keys"]
+    assert {key["id"] for key in everything} == {old, used, new, stale}
 
 
 def test_commands_without_a_place_name_the_options(gateway: Command, tmp_path: Path) -> None:

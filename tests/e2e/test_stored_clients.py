@@ -158,6 +158,9 @@ def test_key_of_the_file_is_blocked_until_that_is_lifted(providers: SimulatorThr
             revoked = operator.call("POST", f"/v1/admin/keys/{key_hash('gk-app')[7:17]}/revoke")
             assert (revoked.status_code, revoked.json()["error"]["code"]) == (409, "clients_in_file")
             operator.run("keys", "block", key_hash("gk-web"))
+            by_api = operator.call("GET", "/v1/admin/keys/used?days=0").json()
+            assert (len(by_api["keys"]), operator.call("GET", "/v1/admin/keys/used").json()["keys"]) == (2, [])
+            assert operator.json("keys", "used", "--days", "0") == by_api, "each key was used, just now"
     with running_gateway(path, {**KEYS, "GATEWAY_STATE_DIR": str(state)}) as gateway:
         assert Operator(gateway, state).code("gk-web") == "invalid_api_key", "a start keeps the block"
 
@@ -189,6 +192,10 @@ def test_last_use_of_a_key_is_recorded(operator: Operator) -> None:
     assert operator.json("keys", "show", made["id"])["last_used_at"] is None
     operator.expect(made["key"], "")
     eventually(lambda: operator.json("keys", "show", made["id"])["last_used_at"] is not None)
+    listed = operator.call("GET", "/v1/admin/keys/used?days=0&client=app").json()["keys"]
+    assert made["id"] in [key["id"] for key in listed]
+    refused = operator.call("GET", "/v1/admin/keys/used?days=-1")
+    assert (refused.status_code, "from 0 to 3660" in refused.text) == (400, True)
 
 
 @pytest.mark.slow

@@ -30,6 +30,17 @@ def revoked_digest_stays(store: ClientStore) -> None:
     assert [(key.digest, key.client) for key in store.snapshot(300.0).keys] == [("digest-2", "web")]
 
 
+def uses_of_file_keys_are_kept(store: ClientStore, other: ClientStore) -> None:
+    """Check that the last use of each key of the file stays, whichever process wrote it last, and since when."""
+    assert store.file_uses() == (None, {})
+    before = store.generation()
+    store.note_file_uses({"a" * 64: 1_764_000_060.4, "b" * 64: 1_764_000_000.0})
+    other.note_file_uses({"a" * 64: 1_764_000_000.0, "b" * 64: 1_764_000_900.0})
+    uses = {"a" * 64: 1_764_000_060.0, "b" * 64: 1_764_000_900.0}
+    assert store.file_uses() == other.file_uses() == (1_764_000_000.0, uses)
+    assert store.generation() == before, "a use is no change that workers have to follow"
+
+
 def hash_of_a_made_key_is_known(store: ClientStore) -> None:
     """Check that a key of which the store has an HMAC is known by its SHA-256, while it is valid and afterwards."""
     store.add("clients", "app", {}, ENTRY)

@@ -18,6 +18,7 @@ from tests.gateway.client_store_checks import (
     last_token_stays_closed,
     replaced_digest_stays,
     revoked_digest_stays,
+    uses_of_file_keys_are_kept,
 )
 
 
@@ -37,6 +38,11 @@ def test_secret_that_was_replaced_cannot_be_added_again(store: ClientStore) -> N
 
 def test_made_key_is_known_by_its_hash(store: ClientStore) -> None:
     hash_of_a_made_key_is_known(store)
+
+
+def test_uses_of_keys_of_the_file_are_kept(store: ClientStore, tmp_path: Path) -> None:
+    with closing(ClientStore(tmp_path)) as other:
+        uses_of_file_keys_are_kept(store, other)
 
 
 def test_block_stays_until_it_is_lifted(store: ClientStore) -> None:

@@ -19,6 +19,7 @@ from tests.gateway.client_store_checks import (
     last_token_stays_closed,
     replaced_digest_stays,
     revoked_digest_stays,
+    uses_of_file_keys_are_kept,
 )
 from tests.kit.postgres_server import RunningPostgres, running_postgres
 
@@ -89,6 +90,10 @@ def test_uses_of_keys_and_admin_tokens_are_stored(store: ClientStore, other: Cli
     assert other.tokens() == {"token-digest": token}
     other.remove_token("t1", _ENTRY)
     assert store.tokens() == {}
+
+
+def test_uses_of_keys_of_the_file_are_kept_for_the_cell(store: ClientStore, other: ClientStore) -> None:
+    uses_of_file_keys_are_kept(store, other)
 
 
 def test_failed_change_changes_nothing(store: ClientStore) -> None:
