@@ -370,6 +370,7 @@ class Run(msgspec.Struct):
         options.started_at, options.anew = started_at, again is not None and not again.has_other_token
         if step.permit.redaction is not None:
             options.on_redacted = record.shown.note_redaction
+            options.least_context = context.least_context
         self.used_keys += (secret,)
         if is_last and self.plan.barrier is None:
             context.awaited = step

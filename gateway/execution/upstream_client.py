@@ -39,6 +39,7 @@ from gateway.model.sign_in import SignIn
 from gateway.policy.fence import lacking_approval
 from gateway.usage.accounting import CallUsage, RequestUsage
 from gateway.usage.refusals import CallRefused
+from gateway.usage.token_count import count_tokens
 from providers.adapter import STREAM_OPTIONS, CountsTokens, StreamParser
 from providers.auth import Secret, credential
 from providers.chat import (
@@ -189,6 +190,7 @@ class AttemptOptions(msgspec.Struct):
         restores: Values are put back into the answer.
         redacted: The request as it is sent, once values are replaced. `note`: what was replaced and restored.
         on_redacted: Called with the note before anything is sent.
+        least_context: About how many tokens the prompt has. 0: its length does not matter.
         token: Set when it is signed with the token of a sign-in.
     """
 
@@ -213,6 +215,7 @@ class AttemptOptions(msgspec.Struct):
     redacted: Redacted | None = None
     note: RedactionNote | None = None
     on_redacted: Callable[[RedactionNote], None] | None = None
+    least_context: int = 0
     token: Secret | None = None
 
     @property
@@ -303,6 +306,8 @@ class UpstreamClient:
         note.kinds = dict(options.redacted.counts)
         if options.on_redacted is not None:
             options.on_redacted(note)
+        if options.least_context and isinstance(options.redacted.request, ChatRequest):
+            _check_context(step.deployment, options.redacted.request)
         if options.usage is not None:
             return await self._send_counted(step, secret, options, deadline, options.usage, recheck)
         chat, wire = self._write(step, options.request, options.conversation, options.rewritten)
@@ -511,6 +516,8 @@ class UpstreamClient:
         try:
             if not isinstance(chat, ChatRequest):
                 return None, write_input(step, chat)
+            if sent is not None and type(chat.messages) is not Texts:
+                chat = with_files_as_text(chat, deployment.capabilities)
             wire = deployment.adapter.build_request(chat, deployment.target)
             if CACHE_KEY in request.extra and CACHE_KEY not in chat.extra and CACHE_KEY not in step.dropped:
                 # It names the end user, or this is not the client's chat.
@@ -651,6 +658,14 @@ def characters_of(request: ServedRequest) -> int:
     return sum(len(text_of(it.content)) for it in request.messages) + sum(len(call.arguments) for call in calls)
 
 
+def _check_context(deployment: Deployment, sent: ChatRequest) -> None:
+    """Raise ProviderFailed if a request with placeholders, which may be longer than its values, is too long."""
+    size = deployment.capabilities.context_tokens
+    if size is not None and (tokens := count_tokens(sent)) > size:
+        message = f"its context is too small for a prompt of about {tokens} tokens"
+        raise ProviderFailed(Failure(FailureKind.CONTEXT_LENGTH, message, unsent=True))
+
+
 def longer(sent: ChatRequest, own: ChatRequest) -> ChatRequest:
     """Return the longer of a request and the same with placeholders. Its cost is held."""
     return own if characters_of(own) > characters_of(sent) else sent
@@ -673,7 +688,8 @@ def _fitted(step: Step, request: ServedRequest, conversation: Conversation | Non
         sent = without_parameters(request, step.dropped) if step.dropped else request
         if request.tool_choice is not None:
             sent = with_supported_choice(sent, deployment.capabilities)
-        if type(sent.messages) is not Texts:
+        if type(sent.messages) is not Texts and step.permit.redaction is None:
+            # A redaction judges files before they are texts.
             sent = with_files_as_text(sent, deployment.capabilities)
         if conversation is not None or CACHE_KEY in request.extra:
             sent = for_caches(sent, request, deployment, conversation)

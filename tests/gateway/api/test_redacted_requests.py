@@ -212,6 +212,9 @@ def test_each_input_of_embeddings_and_each_judged_text_has_numbers_of_its_own() 
     ({"messages": [{"role": "user", "content": [
         {"type": "text", "text": "Hi"}, {"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORw0KGgo="}}]}]},
      "media"),
+    ({"messages": [{"role": "user", "content": [
+        {"type": "file", "file": {"filename": "jane.txt", "file_data": "data:text/plain;base64,amFuZUBleGFtcGxlLmNvbQ=="}}]}]},
+     "media"),
     ({"logprobs": True}, "log probabilities"),
 ])  # fmt: skip
 def test_what_a_placeholder_cannot_stand_for_skips_the_step(more: dict[str, Any], reason: str) -> None:
@@ -225,6 +228,8 @@ def test_what_a_placeholder_cannot_stand_for_skips_the_step(more: dict[str, Any]
     passing = REDACTED.merge({"deployments": {"chat": able}, "redactions": {"personal": {"media": "pass"}}})
     gateway = InputGateway(echo, passing)
     assert gateway.post(path, {**body, **more}).status_code == (200 if reason == "media" else 400)
+    # The text of a file is media too: it is sent as it is, where it is sent at all.
+    assert "jane.txt" not in str(more) or "jane@example.com" in str(gateway.bodies)
 
 
 def test_too_many_values_are_an_error_of_the_request() -> None:
@@ -400,6 +405,20 @@ def test_what_passes_a_barrier_is_redacted_also_for_a_deployment_in_clear() -> N
     *private, last = [asked_in(body) for body in gateway.bodies]
     assert set(private) == {PROMPT}
     assert (MAIL in last, CARD in last) == (False, True)
+
+
+def test_the_length_of_a_prompt_is_that_of_its_longer_text() -> None:
+    """`house` holds the words of the client, and not what it would get in their place."""
+    model = {"provider": "cohere", "model": "command-a-translate-08-2025", "redact": "mails", "api_key": "${KEY}"}
+    config = BEHIND.merge({
+        "redactions": {"mails": {"terms": ["owl"]}, "cards": {"terms": ["elk"]}},
+        "assistants": {"assistant": {"routes": {"default": ["house", {"hand_off": {"when": ["context"]}}, "abroad"]}}},
+        "deployments": {"house": model},
+    })  # fmt: skip
+    for text, host in (("owl " * 10, "house.example"), ("owl " * 6000, "abroad.example")):
+        gateway = InputGateway(echo, config, {"KEY": "k"})
+        assert gateway.post(*asking("chat", text)).status_code == 200
+        assert [request.url.host for request in gateway.requests] == [host]
 
 
 def test_a_judge_and_a_second_step_get_placeholders_of_their_own() -> None:

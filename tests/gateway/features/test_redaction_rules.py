@@ -47,6 +47,14 @@ def test_no_value_is_found(text: str) -> None:
     assert [text[start:end] for start, end, _ in finder_of(RULES).find(text)] == []
 
 
+def test_terms_that_overlap_are_one_value() -> None:
+    rules = rules_of(["t"], (), terms=["New York", "York Times", "Times", "夜鹰计划", "项目夜鹰", "y"])
+    for text in ("new  York Times", "项目夜鹰计划"):
+        assert named(rules)(f"{text}, {text}!") == "QTERM1Z, QTERM1Z!"
+    assert named(rules)("New York, Times") == "QTERM1Z, QTERM2Z"
+    assert named(rules)("New Yorks Times") == "New Yorks QTERM1Z"
+
+
 def test_each_country_has_an_identity_number_and_phone_numbers() -> None:
     kinds = {(form.country, form.kind) for form in forms()}
     assert kinds >= {
@@ -153,7 +161,7 @@ def test_source_code_locks_and_logs_have_few_false_positives() -> None:
     assert [log[start:end] for start, end, _ in finder_of(RULES).find(log)] == []
 
 
-@pytest.mark.parametrize("text", ["1 ", "a@b.co ", "%20", "QEMAIL1Z ", "S1 ", "tel 1234567 ", "DE89 "])
+@pytest.mark.parametrize("text", ["1 ", "a@b.co ", "%20", "QEMAIL1Z ", "S1234567 ", "tel 1234567 ", "DE89 "])
 def test_a_text_that_takes_too_long_ends_while_it_is_searched(text: str) -> None:
     looks = count()
     with pytest.raises(TooMuchToSearch):

@@ -33,6 +33,8 @@ MOST_WORK_S = 2.0
 _CONTEXT = 32
 """How many characters before a number are searched for a word."""
 _LOOKS = 512
+_MOST_OVERLAP = 400
+"""How many characters after a term are searched for the end of another one that overlaps it."""
 """How many places are looked at between two looks at the clock."""
 _REMEMBERED, _SHORT, _LARGE = 20_000, 64, 65_536
 
@@ -45,6 +47,7 @@ _BETWEEN = f"\\)?\x02*{_SEPARATOR}?\x02*\\(?\x02*"
 _ESCAPE = re.compile(r'\\+(?:[nrtbf"/]|u[0-9A-Fa-f]{4})|\\{2,}|%[0-9A-Fa-f]{2}')
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _GROUP = re.compile(r"[0-9]+")
+_BEGIN = re.compile(r"(?<![A-Za-z0-9])\(?(?<![A-Za-z0-9])[0-9]+")
 _INTERNATIONAL = re.compile(f"[0-9](?:{_BETWEEN}[0-9]){{7,14}}(?![A-Za-z0-9])")
 _LOCAL = re.compile(f"[0-9](?:{_BETWEEN}[0-9]){{6,13}}(?![A-Za-z0-9])")
 _DATE = re.compile(
@@ -59,9 +62,6 @@ _CARD_TEXTS = (
 _CARDS = tuple(re.compile(f"(?:{text})(?![A-Za-z0-9])") for text in _CARD_TEXTS)
 _RANK = {kind: rank for rank, kind in enumerate((TEXT, "ID", "CARD", "PHONE"))}
 """Which kind a finding has if two of the same length are one value."""
-_SECRET_STARTS = tuple(
-    "sk- k_live_ k_test_ whsec_ gh gl AKIA ASIA AIza xox xapp- eyJ -----BEGIN :// aws_secret".split()
-)
 _SECRETS = (
     r"(-----BEGIN [A-Z ]{0,30}PRIVATE KEY-----[A-Za-z0-9+/=\s\x00\x02\\:,-]*?-----END [A-Z ]{0,30}PRIVATE KEY-----"
     r"|-----BEGIN [A-Z ]{0,30}PRIVATE KEY-----[A-Za-z0-9+/=\s\x00\x02\\]*)"
@@ -77,7 +77,7 @@ _EMAIL = (
     r"(?:xn--[A-Za-z0-9-]{2,59}|[A-Za-z]{2,24})"
 )
 _RUN = r"[0-9](?:\)?\x02*[ .\-/\x{a0}\x{202f}]?\x02*\(?\x02*[0-9]){6,}"
-_LETTERED = r"\b[A-Za-z]{1,2}[ \x{a0}\x{202f}-]?[0-9]"
+_LETTERED = r"\b[A-Za-z]{1,2}(?:[ \x{a0}\x{2009}\x{202f}-]?[0-9]){6}"
 _STARTS = "(0123456789" + string.ascii_letters
 _IBAN_START = r"\b[A-Z]{2}[0-9]{2}[ A-Z0-9\x{a0}]"
 _V4 = r"\b(?:(?:25[0-5]|2[0-4][0-9]|1?[0-9]{1,2})\.){3}(?:25[0-5]|2[0-4][0-9]|1?[0-9]{1,2})\b"
@@ -113,12 +113,58 @@ def _is_word(text: str, index: int) -> bool:
     return 0 <= index < len(text) and text[index].isascii() and text[index].isalnum()
 
 
-def _matches(pattern: Any, text: str, clock: Clock | None) -> Iterator[Any]:
-    """Yield the matches of a pattern of RE2. Raises TooMuchToSearch."""
-    for number, match in enumerate(pattern.finditer(text), 1):
-        if clock is not None and not number % _LOOKS:
-            clock.check()
-        yield match
+class _Subject:
+    """A text with its bytes, which RE2 searches. Its package would encode a text for each search, and decode places."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self._bytes = text.encode()
+        self._is_ascii = len(self._bytes) == len(text)
+
+    def without_underscores(self) -> _Subject:
+        """Return the text in which an underscore is a boundary."""
+        return _Subject(self.text.replace("_", _NOTHING)) if "_" in self.text else self
+
+    def finds(self, pattern: Any) -> bool:
+        """Return whether the pattern matches anywhere."""
+        return pattern.search(self._bytes) is not None
+
+    def spans(self, pattern: Any, clock: Clock | None, groups: tuple[int, ...] = (0,)) -> Iterator[tuple[int, int]]:
+        """Yield where a pattern matches: the first of these groups that is part of it. Raises TooMuchToSearch."""
+        at = characters = 0
+        for number, match in enumerate(pattern.finditer(self._bytes), 1):
+            if clock is not None and not number % _LOOKS:
+                clock.check()
+            for group in groups:
+                start, end = match.span(group)
+                if start < end:
+                    break
+            else:
+                continue
+            if self._is_ascii:
+                yield start, end
+                continue
+            characters += self._length(at, start)
+            at = start
+            yield characters, characters + self._length(start, end)
+
+    def with_overlaps(self, pattern: Any, clock: Clock | None) -> Iterator[tuple[int, int]]:
+        """Yield where a pattern matches, also within and across the end of another match. Raises TooMuchToSearch."""
+        for start, end in self.spans(pattern, clock):
+            yield start, end
+            value = self.text[start:end]
+            if value.isascii() and value.isalnum():
+                continue  # nothing begins within a word
+            # The character before stays in view, because a match may need a boundary there.
+            base = max(0, start - 1)
+            around, at, last = self.text[base : end + _MOST_OVERLAP], start + 1 - base, end - base
+            while (inner := pattern.search(around, at)) is not None and inner.start() < last:
+                yield base + inner.start(), base + inner.end()
+                at = inner.start() + 1
+
+    def _length(self, start: int, end: int) -> int:
+        """Return how many characters a part of the bytes has."""
+        return len(self._bytes[start:end].decode("utf-8", "ignore"))
 
 
 def _plain(text: str, clock: Clock | None = None) -> str:
@@ -131,6 +177,9 @@ def _plain(text: str, clock: Clock | None = None) -> str:
 
 
 def _has_wide(text: str) -> bool:
+    with suppress(UnicodeEncodeError):
+        text.encode("latin-1")
+        return False  # fast for most texts of Latin letters
     return _scan("[０-９＠＋－（）．　٠-٩۰-۹]").search(text) is not None
 
 
@@ -220,6 +269,8 @@ class Finder:
         self._plain, self._with_words = _Index(everywhere, cards=cards), _Index(wanted, cards=cards)
         self._has_letters = any(self._with_words.forms[start] for start in _STARTS if start.isalpha())
         self._scans_numbers = bool(wanted) or not self.kinds.isdisjoint({"PHONE", "CARD"})
+        starts = [_RUN] * self._scans_numbers + [_LETTERED] * self._has_letters + [_IBAN_START] * ("IBAN" in self.kinds)
+        self._numeric = compiled("|".join(starts)) if starts else None
         self._terms = compiled(_terms_pattern(rules.terms)) if rules.terms else None
         self._patterns = [(name, compiled(text)) for name, text in rules.patterns]
         self._look_alike = compiled(f"(?i)Q(?:{'|'.join(self.placeholder_kinds(rules))})[1-9][0-9]{{0,5}}Z")
@@ -254,70 +305,68 @@ class Finder:
                 # JSON may have lone surrogates, which RE2 does not read.
                 text = _SURROGATE.sub("\ufffd", text)
         plain = _plain(text, clock)
+        as_written = _Subject(text)
+        read = as_written if plain is text else _Subject(plain)
         # In patterns of numbers and terms, an underscore is a boundary.
-        number = plain.replace("_", _NOTHING) if "_" in plain else plain
+        number = read.without_underscores()
         found: list[Span] = []
-        if "q" in text or "Q" in text:
-            found += [(*match.span(), TEXT) for match in _matches(self._look_alike, text, clock)]
         kinds = self.kinds
+        if "q" in text or "Q" in text:
+            found += [(*span, TEXT) for span in as_written.spans(self._look_alike, clock)]
         if "EMAIL" in kinds and ("@" in plain or "%40" in plain):
-            found += [(*match.span(), "EMAIL") for match in _matches(_scan(_EMAIL), plain, clock)]
-        if "SECRET" in kinds and any(start in plain for start in _SECRET_STARTS):
-            found += _secrets_in(plain, clock)
-        if "IBAN" in kinds:
-            found += _ibans_in(number, clock)
+            found += [(*span, "EMAIL") for span in read.spans(_scan(_EMAIL), clock)]
+        if "SECRET" in kinds:
+            found += _secrets_in(read, clock)
         if "IP" in kinds and ("." in plain or ":" in plain):
-            found += _addresses_in(plain, clock)
-        if self._scans_numbers:
-            found += self._numbers_in(number, clock)
-        if self._has_letters:
-            found += _lettered_in(number, self._with_words, clock)
+            found += _addresses_in(read, clock)
+        if self._numeric is not None and number.finds(self._numeric):
+            if "IBAN" in kinds:
+                found += _ibans_in(number, clock)
+            if self._scans_numbers:
+                found += self._numbers_in(number, clock)
+            if self._has_letters:
+                found += _lettered_in(number, self._with_words, clock)
         if self._terms is not None:
-            for readable in {number, text.replace("_", _NOTHING)}:
-                found += [(*match.span(), TERM) for match in _matches(self._terms, readable, clock)]
+            for readable in {number, as_written.without_underscores()} if read is not as_written else {number}:
+                found += [(*span, TERM) for span in readable.with_overlaps(self._terms, clock)]
         for name, pattern in self._patterns:
-            group = 1 if pattern.groups else 0
-            for readable in {plain, text}:
-                found += [
-                    (*span, name)
-                    for match in _matches(pattern, readable, clock)
-                    if (span := match.span(group))[0] >= 0 and span[1] > span[0]
-                ]
+            for readable in {read, as_written}:
+                found += [(*span, name) for span in readable.spans(pattern, clock, (1 if pattern.groups else 0,))]
         if clock is not None:
             clock.check()
         return tuple(merged(found)) if found else ()
 
-    def _numbers_in(self, text: str, clock: Clock | None) -> Iterator[Span]:
+    def _numbers_in(self, subject: _Subject, clock: Clock | None) -> Iterator[Span]:
         """Yield phone numbers, cards, and numbers of people that begin with a digit."""
-        phones, index = "PHONE" in self.kinds, self._plain
-        if self._words is not None and self._words.search(text) is not None:
+        phones, index, text = "PHONE" in self.kinds, self._plain, subject.text
+        if self._words is not None and subject.finds(self._words):
             index = self._with_words
-        any_of_start = index.any
+        any_of_start, bracketed = index.any, index.any["("]
         words: list[int] | None = None
         left = _LOOKS
-        for run in _scan(_RUN).finditer(text):
-            begin, end = run.span()
+        for begin, end in subject.spans(_scan(_RUN), clock):
             if phones and words is None:
-                words = _telephone_words_in(text, clock)
+                words = _telephone_words_in(subject, clock)
             after_word = 0
-            for group in _GROUP.finditer(text, begin, end):
+            for group in _BEGIN.finditer(text, max(0, begin - 1), end):
                 start = group.start()
                 if not (left := left - 1):
                     left = _LOOKS
                     if clock is not None:
                         clock.check()
-                before = text[start - 1] if start else ""
-                if before.isascii() and before.isalnum():
-                    continue
+                before = text[start - 1] if start else " "
+                if text[start] == "(":
+                    if bracketed is not None and bracketed.match(text, start) is not None:
+                        yield from index.at(text, start)
+                    start += 1
+                elif before == "(":  # after a word
+                    before = text[start - 2]
                 first = text[start]
                 if (any_form := any_of_start[first]) is not None and any_form.match(text, start) is not None:
                     yield from index.at(text, start)
-                bracketed = any_of_start["("] if before == "(" and not _is_word(text, start - 2) else None
-                if bracketed is not None and bracketed.match(text, start - 1) is not None:
-                    yield from index.at(text, start - 1)
                 if not phones:
                     continue
-                is_led = (before and before in "+(\x02") or (first == "0" and text.startswith("00", start))
+                is_led = before in "+\x02" or (first == "0" and text.startswith("00", start))
                 if is_led and (span := _international(text, start)) is not None:
                     yield span
                 if not words or start < after_word or not _is_near(words, start):
@@ -327,21 +376,21 @@ class Finder:
                     yield _with_bracket(text, start, after_word), after_word, "PHONE"
 
 
-def _lettered_in(text: str, index: _Index, clock: Clock | None) -> Iterator[Span]:
+def _lettered_in(subject: _Subject, index: _Index, clock: Clock | None) -> Iterator[Span]:
     """Yield numbers of people that begin with a letter."""
-    for match in _matches(_scan(_LETTERED), text, clock):
-        start = match.start()
-        for form in index.forms[text[start]]:
-            if (span := _checked(form, text, start)) is not None:
+    for start, _ in subject.spans(_scan(_LETTERED), clock):
+        for form in index.forms[subject.text[start]]:
+            if (span := _checked(form, subject.text, start)) is not None:
                 yield span
 
 
-def _telephone_words_in(text: str, clock: Clock | None) -> list[int]:
+def _telephone_words_in(subject: _Subject, clock: Clock | None) -> list[int]:
     """Return where the words for a telephone end, in order."""
+    text = subject.text
     return [
-        match.end()
-        for match in _matches(_scan(telephone_words()), text, clock)
-        if not (match.start() and "\u00c0" <= text[match.start() - 1] <= "\u024f" and match[0].isascii())
+        end
+        for start, end in subject.spans(_scan(telephone_words()), clock)
+        if not (start and "\u00c0" <= text[start - 1] <= "\u024f" and text[start:end].isascii())
     ]
 
 
@@ -371,8 +420,8 @@ def merged(found: Iterable[Span]) -> list[Span]:
 def _checked(form: Form, text: str, start: int) -> Span | None:
     """Return the number of this form at a place, or None if there is none."""
     match = form.pattern.match(text, start)
-    if match is None:
-        return None
+    if match is None or (text[start] == "(" and ")" not in match[0]):
+        return None  # a bracket around the whole number is not part of it
     if form.check is not None and not form.check("".join(filter(str.isalnum, match[0])).upper()):
         return None
     if form.context is not None and form.context.search(text, max(0, start - _CONTEXT), start) is None:
@@ -431,18 +480,14 @@ def _is_local(number: str) -> bool:
     return digits > 2 * len(_GROUP.findall(number)) - 3 and not _DATE.match(number)
 
 
-def _secrets_in(text: str, clock: Clock | None) -> Iterator[Span]:
-    for match in _matches(_scan(_SECRETS), text, clock):
-        for group in range(1, 5):
-            if (span := match.span(group))[0] >= 0:
-                yield (*span, "SECRET")
-                break
+def _secrets_in(subject: _Subject, clock: Clock | None) -> Iterator[Span]:
+    for span in subject.spans(_scan(_SECRETS), clock, (1, 2, 3, 4)):
+        yield (*span, "SECRET")
 
 
-def _ibans_in(text: str, clock: Clock | None) -> Iterator[Span]:
-    lengths = iban_lengths()
-    for match in _matches(_scan(_IBAN_START), text, clock):
-        start = match.start()
+def _ibans_in(subject: _Subject, clock: Clock | None) -> Iterator[Span]:
+    lengths, text = iban_lengths(), subject.text
+    for start, _ in subject.spans(_scan(_IBAN_START), clock):
         length = lengths.get(text[start : start + 2], 0)
         whole, grouped = start + length, start + length + (length - 1) // 4
         if not length:
@@ -458,15 +503,15 @@ def _ibans_in(text: str, clock: Clock | None) -> Iterator[Span]:
             yield start, end, "IBAN"
 
 
-def _addresses_in(text: str, clock: Clock | None) -> Iterator[Span]:
+def _addresses_in(subject: _Subject, clock: Clock | None) -> Iterator[Span]:
+    text = subject.text
     for pattern, is_right in ((_V4, _is_v4), (_V6, _is_v6)):
-        for match in _matches(_scan(pattern), text, clock):
-            start, end = match.span()
+        for start, end in subject.spans(_scan(pattern), clock):
             is_apart = not _is_word(text, start - 1) and not _is_word(text, end)
             longer = (start and text[start - 1] in ".:") or (
                 text[end : end + 1] in (".", ":") and _is_word(text, end + 1)
             )
-            if is_apart and not longer and is_right(match[0]):
+            if is_apart and not longer and is_right(text[start:end]):
                 yield start, end, "IP"
 
 

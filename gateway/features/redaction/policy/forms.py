@@ -93,13 +93,12 @@ def telephone_words() -> str:
 # --- check digits ---------------------------------------------------------------------------------
 
 
+_DOUBLED = str.maketrans("0123456789", "0246813579")
+
+
 def luhn(digits: str) -> bool:
     """Return whether the digits have the check digit of payment cards."""
-    total = 0
-    for index, digit in enumerate(reversed(digits)):
-        value = ord(digit) - 48
-        total += value if index % 2 == 0 else value * 2 - 9 * (value > 4)
-    return total % 10 == 0
+    return (sum(map(int, digits[::-2])) + sum(map(int, digits[-2::-2].translate(_DOUBLED)))) % 10 == 0
 
 
 def mod_97(text: str) -> bool:
