@@ -250,6 +250,8 @@ def _amounts(price: Price | None) -> _Row:
     if price.currency == NO_CURRENCY:
         return ("0", "0", "0", "0")
     input_rate, *rest = _rates(price.rates)
+    if price.search is not None:
+        rest[-1] += f" (search {shown_amount(price.search)})"
     return (f"{price.currency} {input_rate}", *rest)
 
 

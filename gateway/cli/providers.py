@@ -171,6 +171,7 @@ def _offers(adapter: Adapter) -> dict[str, Any]:
                 "currency": row.price.currency,
                 "input": shown_amount(row.price.rates.input),
                 "output": shown_amount(row.price.rates.output),
+                **({"search": shown_amount(row.price.search)} if row.price.search is not None else {}),
                 **({"valid_from": str(row.price.valid_from)} if row.price.valid_from is not None else {}),
                 **_cited(row.price.citation),
             }

@@ -446,7 +446,8 @@ def _begin(price: Price) -> str:
 def _price(price: Price | None) -> str:
     if price is None:
         return "no known price"
-    return f"{price.currency} {shown_amount(price.rates.input)} input, {shown_amount(price.rates.output)} output"
+    shown = f"{price.currency} {shown_amount(price.rates.input)} input, {shown_amount(price.rates.output)} output"
+    return shown if price.search is None else f"{shown}, {shown_amount(price.search)} a search"
 
 
 def _facts(config: ConfigVersion, now_s: float) -> Iterator[str]:

@@ -21,7 +21,16 @@ from gateway.model.units import Day, Line
 from providers.adapter import STREAM_OPTIONS, Adapter, AsksForUsage, HasModelsElsewhere, KnownElsewhere, known_models
 from providers.catalogue.models import ModelFacts, best_match
 from providers.catalogue.names import plain_name
-from providers.catalogue.prices import NO_CURRENCY, Price, Rates, Retirement, free_price, micros_of, price_series
+from providers.catalogue.prices import (
+    NO_CURRENCY,
+    SEARCH,
+    Price,
+    Rates,
+    Retirement,
+    free_price,
+    micros_of,
+    price_series,
+)
 from providers.matching.requirements import FEATURES, IMPLIED, PARAMETERS, moves_data
 from providers.registry import Registry
 from providers.value import replace
@@ -106,6 +115,11 @@ class PriceSection(_RatesSection):
         {},
         description="Price of one call of each tool that the provider runs, by the request field that switches it on, "
         "such as {web_search: 0.01}.",
+    )
+    search: _Fee | None = Field(
+        None,
+        description="Price of one search unit of a rerank, as Cohere charges: a query with at most 100 documents, of "
+        "which one above 500 tokens counts for each piece.",
     )
     valid_from: Day | None = Field(
         None,
@@ -323,7 +337,7 @@ def _check_words(findings: Findings, path: KeyPath, section: OwnModelSection, ad
 def warn_of_fees(findings: Findings, path: KeyPath, tools: Iterable[str]) -> None:
     """Warn of tools that no known field of a request switches on, because their fee is never charged."""
     for tool in tools:
-        if tool not in moves_data():
+        if tool not in moves_data() and tool != SEARCH:
             message = f"its fee for {quoted(tool)} is never charged, because no known request field has this name"
             near = nearest(tool, moves_data())
             hint = f"did you mean {quoted(near)}?" if near is not None else "such as web_search_options"
@@ -349,10 +363,15 @@ def _price(section: PriceSection) -> Price:
         section.as_of,
         section.source,
         tuple((dearer.prompt_tokens, _rates(dearer)) for dearer in section.above),
-        tool_calls=tuple(sorted(section.tool_calls.items())),
+        tool_calls=_fees(section),
         valid_from=section.valid_from,
         ahead_s=_ahead_s(section),
     )
+
+
+def _fees(section: PriceSection) -> tuple[tuple[str, int], ...]:
+    searches = {} if section.search is None else {SEARCH: section.search}
+    return tuple(sorted({**section.tool_calls, **searches}.items()))
 
 
 def _ahead_s(section: PriceSection) -> int:

@@ -69,6 +69,7 @@ from providers.reading.errors import MESSAGES
 from providers.reading.folding import Folding
 from providers.reading.json_object import json_start_of
 from providers.reading.response_reader import MAX_BODY_BYTES, TOO_LARGE, AnswerReader, is_event_stream, read_answer
+from providers.rerank import RerankAnswer
 from providers.transport import Tap
 from providers.value import Value
 from providers.wire import WireRequest, WireResponse
@@ -356,7 +357,8 @@ class UpstreamClient:
             if completion is not answer.completion:
                 return msgspec.structs.replace(answer, completion=completion)
         elif (result := answer.result) is not None:
-            judged = await call.counted(result.usage)
+            units = result.search_units if isinstance(result, RerankAnswer) else None
+            judged = await call.counted(result.usage, units)
             if judged is not result.usage:
                 return msgspec.structs.replace(answer, result=msgspec.structs.replace(result, usage=judged))
         return answer

@@ -84,6 +84,16 @@ def user_of_input(request: InputRequest) -> str | None:
     return request.user if isinstance(request, EmbeddingRequest) else None
 
 
+class MeasuredRerank(ChatRequest, frozen=True):
+    """A rerank as a chat whose cost bounds its own.
+
+    Attributes:
+        search_units: The most search units that a vendor counts for it.
+    """
+
+    search_units: int = 0
+
+
 def measured_as_chat(request: ServedRequest) -> ChatRequest:
     """Return a chat whose cost bounds that of the request: with the same texts, and one character for each token."""
     match request:
@@ -98,11 +108,12 @@ def measured_as_chat(request: ServedRequest) -> ChatRequest:
     if isinstance(request, RerankRequest):
         # Some vendors count the query once for each document.
         texts = [text for document in request.documents for text in (request.query, document)]
-        return ChatRequest(request.model, tuple(map(UserMessage, texts)), max_tokens=1, reasoning_effort="none")
-    messages = [UserMessage(text) for text in texts_of(request)]
+        messages, units = tuple(map(UserMessage, texts)), request.most_search_units
+        return MeasuredRerank(request.model, messages, max_tokens=1, reasoning_effort="none", search_units=units)
+    inputs = [UserMessage(text) for text in texts_of(request)]
     tokens = sum(
         1 for content in request.inputs if not isinstance(content, str) for it in content if isinstance(it, int)
     )
     if tokens:
-        messages.append(UserMessage("0" * tokens))
-    return ChatRequest(request.model or "", tuple(messages), max_tokens=most, reasoning_effort="none")
+        inputs.append(UserMessage("0" * tokens))
+    return ChatRequest(request.model or "", tuple(inputs), max_tokens=most, reasoning_effort="none")

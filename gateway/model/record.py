@@ -202,6 +202,9 @@ class FeatureNote(Protocol):
         ...
 
 
+_NO_TOKENS = Usage()
+
+
 class AnsweredBy(Value, frozen=True):
     """The deployment that answers a request. Nothing is set before an answer has begun.
 
@@ -471,5 +474,5 @@ class Record:
         """Record the usage that the provider counted, and its cost if a price is known."""
         self.usage = usage
         by = self.answered_by
-        if usage is not None and by.price is not None:
-            self.cost_micros = cost_of(usage, by.price, by.called_tools)
+        if by.price is not None and (usage is not None or by.called_tools):
+            self.cost_micros = cost_of(usage or _NO_TOKENS, by.price, by.called_tools)

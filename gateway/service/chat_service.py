@@ -34,7 +34,7 @@ from gateway.model.config_version import ConfigVersion, Region
 from gateway.model.decision import Plan, RefusalCode, Refused, Step
 from gateway.model.deployment import Deployment
 from gateway.model.hand_off import BarrierRule, HandOff, HandOffCause
-from gateway.model.input_requests import InputRequest, ServedRequest, needs_of_input, texts_of, use_of
+from gateway.model.input_requests import InputAnswer, InputRequest, ServedRequest, needs_of_input, texts_of, use_of
 from gateway.model.location import Location
 from gateway.model.record import AnsweredBy, DutyKind, Record
 from gateway.model.region_text import Locale
@@ -59,6 +59,7 @@ from gateway.usage.refusals import CallRefused
 from gateway.usage.shared_limits import SharedAdmission, SharedClientLimits
 from gateway.usage.token_count import count_tokens
 from gateway.usage.worst_cost import charged_by
+from providers.catalogue.prices import SEARCH
 from providers.chat import ChatRequest, Message, Texts, UserMessage, change_request
 from providers.embeddings import EmbeddingAnswer, EmbeddingRequest
 from providers.failures import Failure, FailureKind
@@ -66,7 +67,7 @@ from providers.formats.fitting import changes_for
 from providers.matching.capability_matching import without_parameters
 from providers.matching.requirements import CACHE_KEY, requirements_of
 from providers.reading.json_object import emulated_fields
-from providers.rerank import RerankRequest
+from providers.rerank import RerankAnswer, RerankRequest
 from providers.value import change
 
 _UNLIMITED = nullcontext()
@@ -299,6 +300,7 @@ class ChatService:
                     begun.append(by_deployment(await self._answer_decided(exchange, calls)))
         except BaseException:
             if begun:
+                _note_searches(record, calls.result)
                 record.count(calls.result.usage)  # it is paid
             raise
         finally:
@@ -311,6 +313,7 @@ class ChatService:
             space = self._space_of(exchange)
             space.check(exchange.caller.embedding_space, result.dimensions)
             record.shown.embedding_space = space.name(result.dimensions)
+        _note_searches(record, result)
         assistant = exchange.assistant
         exchange.style = AnswerStyle(shown_model=None if assistant.reveal_model else assistant.name)
         return change(begun[-1], result=result)
@@ -755,6 +758,12 @@ def _barrier_of(exchange: Exchange) -> Barrier | None:
 def _is_judged(request: InputRequest, config: ConfigVersion, region: Region) -> bool:
     """Return whether the region's moderation judges a request, which is in no log before it has passed."""
     return isinstance(request, RerankRequest) and region.name in config.moderation
+
+
+def _note_searches(record: Record, result: InputAnswer) -> None:
+    """Record the search units of a rerank, which have a price of their own."""
+    if isinstance(result, RerankAnswer) and result.search_units is not None:
+        record.answered_by = change(record.answered_by, called_tools={SEARCH: result.search_units})
 
 
 def by_deployment(answer: Answer | OwnAnswer) -> Answer:

@@ -37,7 +37,7 @@ from gateway.usage.token_count import count_tokens
 from gateway.usage.usage_counts import UsageCounts
 from gateway.usage.usage_row import CallOutcome, UsageRow, UsageSource, encode_row
 from gateway.usage.worst_cost import facts_of
-from providers.catalogue.prices import NO_CURRENCY, Price
+from providers.catalogue.prices import NO_CURRENCY, SEARCH, Price
 from providers.chat import ChatCompletion, ChatRequest, ChoiceFinish, Failed, Finished, StreamEvent, Usage, UsageReport
 from providers.failures import Failure, FailureKind
 
@@ -436,8 +436,13 @@ class CallUsage:
         await self._end(_ANSWERED)
         return completion
 
-    async def counted(self, usage: Usage | None) -> Usage | None:
+    async def counted(self, usage: Usage | None, search_units: int | None = None) -> Usage | None:
         """Record a whole answer without text, such as vectors, by the provider's count. None: it did not count.
+
+        Args:
+            usage: The tokens.
+            search_units: The search units of a rerank. None, or more than can be true: the most that it can have are
+                charged.
 
         Returns:
             The count, or an estimate if it cannot be true.
@@ -446,6 +451,9 @@ class CallUsage:
             return usage
         if usage is not None:
             usage = self._take_count(usage)
+        facts = self.held.call.facts
+        if search_units is not None and facts.tools is not None and search_units <= 2 * facts.tools.get(SEARCH, 0):
+            facts.tools = {**facts.tools, SEARCH: search_units}
         await self._end(_ANSWERED)
         return usage
 

@@ -12,9 +12,10 @@ from typing import NamedTuple
 import msgspec
 
 from gateway.model.deployment import Deployment
+from gateway.model.input_requests import MeasuredRerank
 from gateway.usage.amounts import CallAmount, ExchangeRates
 from gateway.usage.lost_call import RunningCost
-from providers.catalogue.prices import Price, Rates, tool_fees
+from providers.catalogue.prices import SEARCH, Price, Rates, tool_fees
 from providers.chat import (
     AssistantMessage,
     AudioPart,
@@ -117,7 +118,8 @@ class WorstCost(NamedTuple):
 
 def facts_of(request: ChatRequest, deployment: Deployment, conversion: ExchangeRates, now_s: float) -> CallFacts:
     """Return the facts of a call that is admitted now."""
-    price, tools = charged_by(deployment, request.extra, now_s)
+    searches = request.search_units if isinstance(request, MeasuredRerank) else 0
+    price, tools = charged_by(deployment, request.extra, now_s, searches)
     return CallFacts(
         request, deployment, conversion, price, tools,
         input_bound(request), request.n or 1, _thinking_apart(request, deployment),
@@ -125,22 +127,26 @@ def facts_of(request: ChatRequest, deployment: Deployment, conversion: ExchangeR
 
 
 def charged_by(
-    deployment: Deployment, extra: Mapping[str, object], now_s: float
+    deployment: Deployment, extra: Mapping[str, object], now_s: float, searches: int = 0
 ) -> tuple[Price | None, dict[str, int] | None]:
-    """Return the price of a deployment at a time, and the tools with a fee that a request lets the provider run.
+    """Return the price of a deployment at a time, and the calls with a fee: of tools that the provider may run.
 
     Args:
         deployment: The deployment.
         extra: The unknown fields of the request as it is sent.
         now_s: The time.
+        searches: The search units of a rerank.
     """
     price = deployment.price
     if price is not None and price.valid_from is not None:
         price = price.at(now_s)
-    if price is None or not price.tool_calls or not extra:
+    if price is None or not price.tool_calls or not (extra or searches):
         return price, None
-    switched_on = {name.rpartition(".")[2] for name in moving_fields(extra)}
-    return price, {tool: 1 for tool, _ in price.tool_calls if tool in switched_on} or None
+    switched_on = {name.rpartition(".")[2] for name in moving_fields(extra)} if extra else frozenset[str]()
+    calls = {tool: 1 for tool, _ in price.tool_calls if tool in switched_on}
+    if searches and price.search is not None:
+        calls[SEARCH] = searches
+    return price, calls or None
 
 
 def worst_cost(facts: CallFacts, cap: int) -> WorstCost:

@@ -24,9 +24,13 @@ _DAY_S = 86_400
 _UNIX_DAY = date(1970, 1, 1).toordinal()
 NO_CURRENCY = "XXX"
 """The ISO 4217 code for "no currency". The price of a model that costs nothing has it."""
+SEARCH = "search"
+"""The price of one search unit of a rerank, among the prices of calls of tools (`Price.tool_calls`)."""
 _RATES = frozenset({"input", "output", "cached_input", "cache_write", "cache_write_1h", "reasoning"})
 _PRICE_KEYS = (
-    _RATES | {"models", "sites", "currency", "above", "dearer", "tool_calls", "valid_from"} | CITATION_KEYS.keys()
+    _RATES
+    | {"models", "sites", "currency", "above", "dearer", "tool_calls", SEARCH, "valid_from"}
+    | CITATION_KEYS.keys()
 )
 _ABOVE_KEYS = _RATES | {"prompt_tokens"}
 _RETIREMENT_KEYS = frozenset({"models", "on", "instead"}) | CITATION_KEYS.keys()
@@ -81,7 +85,7 @@ class Price(Value, frozen=True):
         quote: The page's own words, in a few words.
         unconfirmed: The part that no page confirms, and why. Empty: the page confirms it.
         tool_calls: The price in micro-units of each call of a tool that the vendor runs, by the request field that
-            switches the tool on.
+            switches the tool on; for a rerank that of one search unit, as `SEARCH`.
         valid_from: The first day on which it holds, from 00:00 UTC. None: it has always held.
         ahead_s: By how many seconds the zone of that day is ahead of UTC at its beginning. It holds from 00:00 there.
         before: The price that holds until then, or None if that price is unknown. Its `valid_from` is earlier.
@@ -103,6 +107,11 @@ class Price(Value, frozen=True):
     def citation(self) -> Citation:
         """The evidence for the price."""
         return Citation(self.source, self.quote, self.as_of, self.unconfirmed)
+
+    @property
+    def search(self) -> int | None:
+        """The price of one search unit of a rerank in micro-units, or None if the vendor charges tokens only."""
+        return next((fee for tool, fee in self.tool_calls if tool == SEARCH), None)
 
     @property
     def begins_s(self) -> float:
@@ -417,15 +426,16 @@ def _tool_calls(row: Mapping[str, Any], path: str) -> tuple[tuple[str, int], ...
     fees: object = row.get("tool_calls", {})
     if not isinstance(fees, dict):
         raise CatalogueError(f"{path}.tool_calls: must be prices of a call by tool, such as {{ web_search = 0.01 }}")
+    named = {f"tool_calls.{tool}": (tool, amount) for tool, amount in fees.items()}
+    if SEARCH in row:
+        named[SEARCH] = SEARCH, row[SEARCH]
     priced: list[tuple[str, int]] = []
-    for tool, amount in sorted(fees.items()):
+    for key, (tool, amount) in sorted(named.items()):
         micros = micros_of(amount)
         if micros is None:
-            raise CatalogueError(
-                f"{path}.tool_calls.{tool}: must be an amount for one call: 0 or more, with at most six decimals"
-            )
+            raise CatalogueError(f"{path}.{key}: must be an amount for one call: 0 or more, with at most six decimals")
         priced.append((tool, micros))
-    return tuple(priced)
+    return tuple(sorted(priced))
 
 
 def _cited(row: Mapping[str, Any], path: str, sources: Sources) -> tuple[Citation, date]:

@@ -12,6 +12,12 @@ MOST_DOCUMENTS = 1_000
 """The most documents of a client's request, as at Cohere."""
 
 
+_DOCUMENTS_PER_SEARCH = 100
+_TOKENS_PER_DOCUMENT = 500
+"""A search unit is one query with at most 100 documents. A longer document counts as several, with the query in each.
+Source: cohere.com/pricing, "single search unit"; read 2026-11-27."""
+
+
 class RerankRequest(Value, frozen=True):
     """A request for one score of each document: how well it answers the query.
 
@@ -37,6 +43,13 @@ class RerankRequest(Value, frozen=True):
     max_tokens_per_doc: int | None = None
     extra: Mapping[str, object] = {}
     unread: frozenset[str] = frozenset()
+
+    @property
+    def most_search_units(self) -> int:
+        """The most search units that a vendor counts: no tokenizer makes more tokens than a text has bytes in UTF-8."""
+        query = len(self.query.encode("utf-8", "replace"))
+        sizes = [query + len(text.encode("utf-8", "replace")) for text in self.documents]
+        return -(-sum(-(-size // _TOKENS_PER_DOCUMENT) for size in sizes) // _DOCUMENTS_PER_SEARCH)
 
 
 class RerankAnswer(Value, frozen=True):

@@ -1,0 +1,112 @@
+"""Rerank at a vendor that charges search units: held before a call, and settled by the vendor's count."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from providers.adapter import KnowsOffers
+from providers.compatible.adapter import adapter_of
+from providers.registry import load_registry
+from providers.rerank import RerankRequest
+from tests.gateway.usage.priced_gateway import ACME, STREAMS, PricedGateway, codes
+
+CONFIG = """
+assistants: {assistant: {rerank: {no: [scores]}}}
+deployments:
+  scores: {provider: siliconflow, model: m, endpoint: "https://scores.test/v1", stores: NO, processes: NO, api_key: k}
+resilience: {attempts: {per_deployment: 1}}
+"""
+PRICES = """
+version: 1
+models:
+  siliconflow:
+    m: {price: {input: 0, output: 0, search: 0.002, currency: EUR, as_of: 2026-11-01, source: test}}
+"""
+SEARCH_NANO = 2_000_000
+DOCUMENTS = ["d" * 400] * 150
+"""Two calls, because this provider takes 100 documents; each is one search unit at most."""
+
+
+@pytest.fixture
+def scored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> PricedGateway:
+    body = {"model": "assistant", "query": "q" * 50, "documents": DOCUMENTS}
+    monkeypatch.setitem(STREAMS, "rerank", ("/v1/rerank", body))
+    (tmp_path / "models.yaml").write_text(PRICES, "utf-8")
+    return PricedGateway(tmp_path, provider=counting(1))
+
+
+def counting(units: int | None, most_calls: int = 10) -> Any:
+    """Return a provider that counts these units in each call, and fails after some calls."""
+    made: list[int] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        made.append(1)
+        if len(made) > most_calls:
+            return httpx.Response(500, json={})
+        results = [{"index": at, "relevance_score": 0.5} for at in range(len(json.loads(request.content)["documents"]))]
+        meta = {} if units is None else {"billed_units": {"search_units": units}}
+        return httpx.Response(200, json={"results": results, "meta": meta})
+
+    return answer
+
+
+async def ask(gateway: PricedGateway, **limits: Any) -> httpx.Response:
+    prices = {"catalogue": {"models": str(gateway.folder / "models.yaml")}}
+    (answer,) = await gateway.ask(CONFIG, prices, {"clients": {"app": limits}}, dialect="rerank")
+    return answer
+
+
+async def test_the_units_that_the_vendor_counts_are_charged(scored: PricedGateway) -> None:
+    answer = await ask(scored)
+    assert answer.json()["meta"]["billed_units"] == {"search_units": 2}
+    assert answer.headers["x-gateway-cost"] == "0.004 EUR"
+    assert [row.amount_nano for row in scored.written] == [SEARCH_NANO] * 2
+    assert scored.records[0].cost_micros == 4_000
+
+
+@pytest.mark.parametrize("units", [None, 1_000_000])
+async def test_without_a_count_that_can_be_true_the_most_is_charged(scored: PricedGateway, units: int | None) -> None:
+    scored.provider = counting(units)
+    assert (await ask(scored)).status_code == 200
+    assert [row.amount_nano for row in scored.written] == [SEARCH_NANO] * 2
+
+
+@pytest.mark.parametrize(("room", "code"), [("0.004", ""), ("0.003999", "insufficient_quota")])
+async def test_a_budget_pays_all_searches_before_the_first_call(scored: PricedGateway, room: str, code: str) -> None:
+    answer = await ask(scored, budgets=[{"amount": f"{room} EUR", "per": "total"}])
+    assert codes([answer]) == [code]
+    assert len(scored.bodies) == (0 if code else 2)
+
+
+async def test_searches_of_a_request_that_failed_halfway_are_paid(scored: PricedGateway) -> None:
+    scored.provider = counting(1, most_calls=1)
+    answer = await ask(scored)
+    assert (answer.status_code, answer.headers["x-gateway-cost"]) == (502, "0.002 EUR")
+    assert [row.amount_nano for row in scored.written] == [SEARCH_NANO, 0]
+    assert scored.records[0].cost_micros == 2_000
+
+
+@pytest.mark.parametrize(("documents", "units"), [(1, 1), (100, 1), (101, 2), (1000, 10)])
+def test_a_search_has_at_most_a_hundred_documents(documents: int, units: int) -> None:
+    assert RerankRequest("m", "query", ("short",) * documents).most_search_units == units
+
+
+def test_a_long_document_counts_for_each_piece() -> None:
+    assert RerankRequest("m", "q" * 100, ("d" * 401,) * 100).most_search_units == 2
+
+
+def test_the_catalogue_has_prices_of_searches() -> None:
+    toml = ACME.replace("tool_calls = {web_search_options = 0.01}", "search = 0.002")
+    price = adapter_of(toml).offers.price("m", "oslo")
+    assert price is not None
+    assert price.search == 2_000
+    cohere = load_registry().adapters["cohere"]
+    assert isinstance(cohere, KnowsOffers)
+    known = cohere.offers.price("rerank-v4.0-pro", "")
+    assert known is not None
+    assert known.search == 2_500
