@@ -19,6 +19,7 @@ from gateway.model.decision import Plan, Unavailable
 from gateway.model.deployment import retirement_notices_of
 from gateway.model.location import Location
 from gateway.model.schedule import Phase
+from gateway.model.sign_in import remedy_for
 from gateway.model.status import (
     CLOCK,
     AskedCounts,
@@ -298,7 +299,8 @@ def _problems_of_sign_ins(status: Status) -> Iterator[str]:
             lack = "no token" if each.state == "none" else "no token for later"
             reason = each.error or "its first exchange has not ended yet"
             names = ", ".join(each.deployments)
-            yield f"the sign-in {each.name} has {lack}, for {names}: {reason}; gateway doctor --network tries it"
+            todo = f"{remedy_for(each.error)}; gateway doctor --network makes one exchange"
+            yield f"the sign-in {each.name} has {lack}, for {names}: {reason}: {todo}"
 
 
 def _problems_of_stores(status: Status) -> Iterator[str]:

@@ -32,6 +32,7 @@ from gateway.free_space import free_space_of
 from gateway.model.budget import Stores
 from gateway.model.config_version import ConfigVersion
 from gateway.model.deployment import Deployment
+from gateway.model.sign_in import remedy_for
 from gateway.operator_errors import CommandError, StateError
 from gateway.policy.routing import config_exclusion
 from gateway.settings import Settings
@@ -396,12 +397,13 @@ def _of_sign_ins(config: ConfigVersion) -> Iterator[CheckResult]:
     used = deployments_by_sign_in(config)
     tokens = asyncio.run(tried()) if used else SignInTokens()
     for name, deployments in used.items():
+        sign_in = config.sign_ins[name]
         label, names = f"sign_ins.{name}", ", ".join(deployments)
-        if tokens.current(name) is not None:
+        if tokens.current(sign_in.id) is not None:
             yield CheckResult("ok", label, f"the issuer gives a token, for {names}")
         else:
-            remedy = f"{names} are skipped: correct the sign-in, or its rights at the issuer"
-            yield CheckResult("error", label, tokens.why(name), remedy)
+            remedy = f"{remedy_for(tokens.error(sign_in.id))}; until then requests skip {names}"
+            yield CheckResult("error", label, tokens.why(sign_in), remedy)
         if (words := skew_problem(skews_s.get(name, 0.0), f"the issuer of {label}")) is not None:
             yield CheckResult("error", "clock", f"it is {words}", "run NTP: the ends of tokens depend on the clock")
 

@@ -26,6 +26,7 @@ from gateway.model.config_version import ConfigVersion
 from gateway.model.decision import Decision, Exclusion, FailureKinds, SkipReason, Unavailable
 from gateway.model.deployment import Deployment
 from gateway.model.resilience import BreakerRule
+from gateway.model.sign_in import key_of
 from gateway.policy.canary_assignment import choose
 from providers.auth import Secret
 from providers.failures import Failure, FailureKind
@@ -117,7 +118,7 @@ class Health:
 
     def _forgive(self, sign_in: str) -> None:
         """End what a refused token has shown about a sign-in, which has another token now. A rate limit goes on."""
-        key = Secret(f"sign-in {sign_in}")
+        key = key_of(sign_in)
         self.suspicions = {it: evidence for it, evidence in self.suspicions.items() if it[3] != key}
         ended = frozenset({FailureKind.CREDENTIALS})
         self._cooldowns = {it: cd for it, cd in self._cooldowns.items() if it[3] != key or cd.kinds != ended}
@@ -244,9 +245,9 @@ class Health:
     def _without_token(self, deployment: Deployment) -> Unavailable | None:
         """Return why a deployment that signs in cannot be called now, or None if it can, or has keys."""
         sign_in = deployment.sign_in
-        if sign_in is None or sign_in.missing or self.tokens.current(sign_in.name) is not None:
+        if sign_in is None or sign_in.missing or self.tokens.current(sign_in.id) is not None:
             return None
-        return Unavailable(self.tokens.why(sign_in.name), _NO_TOKEN_S, is_credential=True)
+        return Unavailable(self.tokens.why(sign_in), _NO_TOKEN_S, is_credential=True)
 
     def unavailable(
         self, deployment: Deployment, rule: BreakerRule | None = None, asker: Asker = EVERYBODY

@@ -432,7 +432,7 @@ class Run(msgspec.Struct):
         if sign_in is None or sent is None or not is_token_refused(failure, sign_in):
             return False
         try:
-            return await self.executor.client.tokens.other(sign_in.name, sent, self.left_s()) is not None
+            return await self.executor.client.tokens.other(sign_in.id, sent, self.left_s()) is not None
         except BaseException:  # the client has left
             if slot is not None:
                 slot.release()

@@ -1,4 +1,7 @@
-"""The tokens of sign-ins in a process that serves requests. They come from the one process that makes exchanges."""
+"""The tokens of sign-ins in a process that serves requests. They come from the one process that makes exchanges.
+
+Each is kept by the `id` of its sign-in: after a reload, the token of a sign-in that was changed is not found.
+"""
 
 from __future__ import annotations
 
@@ -20,34 +23,35 @@ class SignInTokens:
     """The token of each sign-in, and the wait for another one after a provider has refused it.
 
     Attributes:
-        refused: Called with the name of a sign-in and the token that a provider has refused. A note follows.
-        renewed: Called with a sign-in that has another token.
+        refused: Called with the id of a sign-in and the token that a provider has refused. A note follows.
+        renewed: Called with the id of a sign-in that has another token.
     """
 
     def __init__(self, monotonic: Clock = time.monotonic, unix: Clock = time.time) -> None:
         """Take the clocks of relative and of absolute ends."""
-        self.refused: Callable[[str, Secret], None] = lambda name, secret: None
-        self.renewed: Callable[[str], None] = lambda name: None
+        self.refused: Callable[[str, Secret], None] = lambda sign_in, secret: None
+        self.renewed: Callable[[str], None] = lambda sign_in: None
         self._monotonic, self._unix = monotonic, unix
         self._notes: dict[str, SignInNote] = {}
         self._waiting: dict[str, asyncio.Future[None]] = {}
 
-    def take(self, name: str, note: SignInNote) -> None:
+    def take(self, sign_in: str, note: SignInNote) -> None:
         """Keep the result of the last exchange of a sign-in, and wake those that wait for it."""
-        before = self._notes.get(name)
-        self._notes[name] = note
+        before = self._notes.get(sign_in)
+        self._notes[sign_in] = note
         if note.token is not None and (before is None or before.token != note.token):
-            self.renewed(name)
-        if (waiting := self._waiting.pop(name, None)) is not None and not waiting.done():
+            self.renewed(sign_in)
+        if (waiting := self._waiting.pop(sign_in, None)) is not None and not waiting.done():
             waiting.set_result(None)
 
     def keep(self, sign_ins: Mapping[str, SignIn]) -> None:
         """Forget the sign-ins that a config version does not have."""
-        self._notes = {name: note for name, note in self._notes.items() if name in sign_ins}
+        ids = {it.id for it in sign_ins.values()}
+        self._notes = {sign_in: note for sign_in, note in self._notes.items() if sign_in in ids}
 
-    def current(self, name: str) -> Secret | None:
+    def current(self, sign_in: str) -> Secret | None:
         """Return the token that requests carry now, or None if there is none that is valid long enough."""
-        note = self._notes.get(name)
+        note = self._notes.get(sign_in)
         token = note.token if note is not None else None
         if token is None or not token.is_usable(self._monotonic(), self._unix()):
             return None
@@ -55,29 +59,34 @@ class SignInTokens:
 
     def lacks(self, deployment: Deployment) -> bool:
         """Return whether a deployment cannot be called now, because its sign-in has no token."""
-        return deployment.sign_in is not None and self.current(deployment.sign_in.name) is None
+        return deployment.sign_in is not None and self.current(deployment.sign_in.id) is None
 
-    def why(self, name: str) -> str:
+    def error(self, sign_in: str) -> str:
+        """Return why the last exchange of a sign-in has failed, or an empty text."""
+        note = self._notes.get(sign_in)
+        return note.error if note is not None else ""
+
+    def why(self, sign_in: SignIn) -> str:
         """Return why a sign-in has no token, in words."""
-        note = self._notes.get(name)
-        return f"{NO_CREDENTIAL}: the sign-in {name} has no token" + (f" ({note.error})" if note and note.error else "")
+        error = self.error(sign_in.id)
+        return f"{NO_CREDENTIAL}: the sign-in {sign_in.name} has no token" + (f" ({error})" if error else "")
 
-    async def other(self, name: str, sent: Secret, limit_s: float) -> Secret | None:
+    async def other(self, sign_in: str, sent: Secret, limit_s: float) -> Secret | None:
         """Return another token than the one that a provider has refused, or None if there is none.
 
         If the present one is already another, no exchange is asked for.
 
         Args:
-            name: The sign-in.
+            sign_in: The id of the sign-in.
             sent: The token that was refused.
             limit_s: How long to wait for an exchange.
         """
-        present = self.current(name)
+        present = self.current(sign_in)
         if present is None or present == sent:
-            waiting = self._waiting.get(name)
+            waiting = self._waiting.get(sign_in)
             if waiting is None:
-                waiting = self._waiting[name] = asyncio.get_running_loop().create_future()
-                self.refused(name, sent)
+                waiting = self._waiting[sign_in] = asyncio.get_running_loop().create_future()
+                self.refused(sign_in, sent)
             await asyncio.wait((waiting,), timeout=min(limit_s, _WAIT_S))
-            present = self.current(name)
+            present = self.current(sign_in)
         return present if present != sent else None

@@ -2,7 +2,7 @@
 
 With lifetime L a renewal starts at a moment that is drawn once between L − min(L/2, 900 s) and L − min(L/4, 300 s).
 After a failure it is tried again after 1, 2, 4 … 60 s. An issuer that refuses is asked again after a minute, or as soon
-as the file with the subject changes.
+as its subject changes: the file, or the token of the sign-in that is its source.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from gateway.execution.transport import Transport
 from gateway.execution.upstream_request import FenceBreach
 from gateway.files import open_file
 from gateway.model.config_version import ConfigVersion
-from gateway.model.sign_in import NO_NOTE, HeldToken, SignIn, SignInNote, SignInStatus
+from gateway.model.sign_in import NO_NOTE, HeldToken, SignIn, SignInNote, SignInStatus, remedy_for
 from gateway.telemetry.log import logger
 from providers.auth import Secret
 from providers.sign_in import ExchangeCall, ExchangeFailed, ExchangeInput, ExchangeResult, Issued, exchange_for
@@ -40,7 +40,8 @@ _EARLIEST_S, _LATEST_S = 900.0, 300.0
 _LONGEST_WAIT_S = 60.0
 _SPREAD = 0.2
 _FORCED_EACH_S = 60.0
-_LOOK_S = 1.0
+_LOOK_S, _CLOCK_S = 1.0, 30.0
+_LEAST_WAIT_S = 0.5
 _SOURCE_S = 10.0
 
 
@@ -71,7 +72,7 @@ class TokenRefresher:
 
     Args:
         services: Calls the issuers.
-        publish: Gets the result of each exchange by the name of its sign-in.
+        publish: Gets the result of each exchange by the id of its sign-in.
 
     Attributes:
         exchanges: How many exchanges have ended, by the sign-in and the result.
@@ -97,8 +98,9 @@ class TokenRefresher:
         """Keep the tokens of this version: the token of an unchanged sign-in stays, and others are asked for."""
         self._used = deployments_by_sign_in(config)
         for name, kept in [*self._kept.items()]:
-            if name not in self._used or config.sign_ins[name].terms != kept.sign_in.terms:
+            if name not in self._used or config.sign_ins[name].id != kept.sign_in.id:
                 self._end(name)
+                self._publish(kept.sign_in.id, kept.note)  # wakes those who wait for another token
         for name in self._used:
             sign_in = config.sign_ins[name]
             if (known := self._kept.get(name)) is not None:
@@ -115,21 +117,27 @@ class TokenRefresher:
             for each in tried:
                 each.cancel()
 
-    def force(self, name: str, sent: Secret) -> None:
-        """Make an exchange now, because a provider has refused a token: at most one in 60 s. A note is published."""
-        kept, now = self._kept.get(name), self._monotonic()
+    def force(self, sign_in: str, sent: Secret) -> None:
+        """Make an exchange now, because a provider has refused a token: at most one in 60 s. A note is published.
+
+        Args:
+            sign_in: The id of the sign-in.
+            sent: The token.
+        """
+        kept = next((it for it in self._kept.values() if it.sign_in.id == sign_in), None)
+        now = self._monotonic()
         if kept is not None and (kept.is_busy or kept.hurry.is_set()):
             return
         is_present = kept is not None and kept.note.token is not None and kept.note.token.secret == sent
         if kept is None or not is_present or now - kept.forced_at < _FORCED_EACH_S:
-            self._publish(name, kept.note if kept is not None else NO_NOTE)
+            self._publish(sign_in, kept.note if kept is not None else NO_NOTE)
             return
         kept.forced_at = now
         kept.hurry.set()
 
     def notes(self) -> dict[str, SignInNote]:
-        """Return the last result of each sign-in."""
-        return {name: kept.note for name, kept in self._kept.items()}
+        """Return the last result of each sign-in by its id."""
+        return {kept.sign_in.id: kept.note for kept in self._kept.values()}
 
     def statuses(self) -> tuple[SignInStatus, ...]:
         """Return the state of each sign-in that is used."""
@@ -174,38 +182,51 @@ class TokenRefresher:
                         await source.has_tried.wait()
             kept.is_busy = True
             try:
-                subject = await asyncio.to_thread(_state_of, kept.sign_in.token_file)
+                subject = await self._subject_state(kept)
                 wait_s, watched = await self._renew(kept)
             finally:
                 kept.is_busy = False
                 kept.hurry.clear()
-            self._publish(kept.sign_in.name, kept.note)
+            self._publish(kept.sign_in.id, kept.note)
             kept.has_tried.set()
             await self._pause(kept, wait_s, subject if watched else None)
 
     async def _pause(self, kept: _Kept, wait_s: float, subject: object) -> None:
-        """Wait, until an exchange is forced or the file with the subject has changed."""
-        ends_at = self._monotonic() + wait_s
-        while (left_s := ends_at - self._monotonic()) > 0:
+        """Wait until the time has passed by either clock, an exchange is forced, or the subject has changed.
+
+        The monotonic clock may stand still while a machine is suspended, and the wall clock may be set: by it, tokens
+        with an absolute end end.
+        """
+        due_s, due_unix_s = self._monotonic() + wait_s, self._unix() + wait_s
+        while (left_s := min(due_s - self._monotonic(), due_unix_s - self._unix())) > 0:
             with suppress(TimeoutError):
-                async with asyncio.timeout(min(left_s, _LOOK_S) if subject is not None else left_s):
+                async with asyncio.timeout(min(left_s, _LOOK_S if subject is not None else _CLOCK_S)):
                     await kept.hurry.wait()
                 return
-            if subject is not None and await asyncio.to_thread(_state_of, kept.sign_in.token_file) != subject:
+            if subject is not None and await self._subject_state(kept) != subject:
                 return
+
+    async def _subject_state(self, kept: _Kept) -> object:
+        """Return what changes when the subject of a sign-in does."""
+        path, source = kept.sign_in.token_file, self._kept.get(kept.sign_in.source or "")
+        file = await asyncio.to_thread(_state_of, path) if path else None
+        return file, source.note.token if source is not None else None
 
     async def _renew(self, kept: _Kept) -> tuple[float, bool]:
         """Make one exchange. Return when the next one is due, and whether a changed subject comes before that."""
         sign_in, name = kept.sign_in, kept.sign_in.name
         try:
             token = await self._exchange(sign_in)
-        except ExchangeFailed as error:
+        except Exception as raised:  # a fault in one exchange must not end the renewal of this sign-in for ever
+            words = f"the exchange has a fault ({type(raised).__name__})"
+            error = raised if isinstance(raised, ExchangeFailed) else ExchangeFailed(ExchangeResult.MALFORMED, words)
             kept.failures += 1
             self.exchanges[name, str(error.result)] += 1
             kept.note = SignInNote(kept.note.token, f"{error.result}: {error}")
             if kept.failures == 1:
                 self._log_failure(kept)
-            return self._wait_after(error, kept.failures), error.result is ExchangeResult.REFUSED
+            has_new_chance = error.result is ExchangeResult.REFUSED or sign_in.source is not None
+            return self._wait_after(error, kept.failures), has_new_chance
         self.exchanges[name, str(ExchangeResult.OK)] += 1
         if kept.failures:
             logger().info("sign_in_recovered", sign_in=name, deployments=[*self._used.get(name, ())])
@@ -215,13 +236,13 @@ class TokenRefresher:
             # A metadata server keeps its token until its last minutes.
             return max(1.0, min(60.0, left_s / 4)), False
         earliest_s, latest_s = left_s - min(left_s / 2, _EARLIEST_S), left_s - min(left_s / 4, _LATEST_S)
-        return max(0.0, earliest_s + (latest_s - earliest_s) * self._draw()), False
+        return max(_LEAST_WAIT_S, earliest_s + (latest_s - earliest_s) * self._draw()), False
 
     def _wait_after(self, error: ExchangeFailed, failures: int) -> float:
         if error.result is ExchangeResult.REFUSED:
             return _LONGEST_WAIT_S
         if error.retry_after_s is not None:
-            return min(error.retry_after_s, _LONGEST_WAIT_S)
+            return min(max(error.retry_after_s, 1.0), _LONGEST_WAIT_S)  # 0 s would flood the issuer
         wait_s = min(2.0 ** min(failures - 1, 10), _LONGEST_WAIT_S)
         return wait_s * (1 + _SPREAD * (2 * self._draw() - 1))
 
@@ -229,7 +250,7 @@ class TokenRefresher:
         name, token = kept.sign_in.name, kept.note.token
         has_token = token is not None and token.is_usable(self._monotonic(), self._unix())
         effect = "the token before is used until it ends" if has_token else "its deployments are skipped"
-        detail = f"{effect}: gateway doctor --network makes one exchange"
+        detail = f"{effect}: {remedy_for(kept.note.error)}; gateway doctor --network makes one exchange"
         deployments = [*self._used.get(name, ())]
         logger().warning("sign_in_failed", sign_in=name, deployments=deployments, error=kept.note.error, detail=detail)
 
@@ -269,13 +290,13 @@ async def tokens_for_command(
         sign_in = config.sign_ins[name]
         if sign_in.missing:
             continue
-        source = tokens.current(sign_in.source) if sign_in.source is not None else None
+        source = tokens.current(config.sign_ins[sign_in.source].id) if sign_in.source is not None else None
         try:
             token = await exchange(services, sign_in, _subject_of(sign_in, source), seen=partial(seen, name))
         except ExchangeFailed as error:
-            tokens.take(name, SignInNote(None, f"{error.result}: {error}"))
+            tokens.take(sign_in.id, SignInNote(None, f"{error.result}: {error}"))
         else:
-            tokens.take(name, SignInNote(token))
+            tokens.take(sign_in.id, SignInNote(token))
     return tokens
 
 

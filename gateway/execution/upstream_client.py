@@ -448,9 +448,9 @@ class UpstreamClient:
         self, deployment: Deployment, sign_in: SignIn, secret: Secret | None, options: AttemptOptions, wire: WireRequest
     ) -> tuple[tuple[str, str], ...]:
         """Return the headers with the token of a sign-in, and of a key if it has one too. Raises ProviderFailed."""
-        token = options.token = self.tokens.current(sign_in.name)
+        token = options.token = self.tokens.current(sign_in.id)
         if token is None:
-            raise ProviderFailed(Failure(FailureKind.CREDENTIALS, self.tokens.why(sign_in.name), unsent=True))
+            raise ProviderFailed(Failure(FailureKind.CREDENTIALS, self.tokens.why(sign_in), unsent=True))
         scheme, origin, now_s = deployment.adapter.auth, deployment.origin, self._clock()
         if sign_in.is_aws:
             return credential(scheme, wire, origin, token, now_s)

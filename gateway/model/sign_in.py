@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from gateway.model.permit import ServicePermit
 from providers.auth import Secret
-from providers.sign_in import SignInTerms, sign_in_kinds
+from providers.sign_in import ExchangeResult, SignInTerms, sign_in_kinds
 from providers.territories import Places
 from providers.value import Value
 
@@ -19,7 +20,7 @@ SignInState: TypeAlias = Literal["ok", "failing", "none"]
 """Whether the last exchange succeeded, failed while the token before is valid, or there is no token."""
 TokenHeader: TypeAlias = Literal["authorization", "proxy-authorization"]
 _LEAST_LEFT_S = 30.0
-_SAME_S = 1.0
+_SAME_S = 2.0
 
 
 class TokenPlace(Value, frozen=True):
@@ -54,6 +55,8 @@ class SignIn:
         missing: The sources of values that are not set.
         read_from: The variables of the environment from which a value was read.
         key: Stands for its token where keys are compared: it is one key, whatever its token.
+        id: Its name, and a digest of what determines its tokens. A token is kept for this id and not for the name, so
+            a sign-in that was changed never sends its previous token.
     """
 
     name: str
@@ -68,9 +71,12 @@ class SignIn:
     missing: tuple[str, ...] = ()
     read_from: tuple[str, ...] = ()
     key: Secret = field(init=False, repr=False)
+    id: str = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "key", Secret(f"sign-in {self.name}"))
+        determined_by = f"{self.terms.identity()!r} {self.token_file} {self.authorization_file} {self.source}"
+        object.__setattr__(self, "id", f"{self.name} {hashlib.sha256(determined_by.encode()).hexdigest()}")
+        object.__setattr__(self, "key", key_of(self.id))
 
     def __str__(self) -> str:
         """Return its name, and where its token hosts are. It shows no value that may be secret."""
@@ -102,6 +108,11 @@ class SignIn:
         return next((it for it in self.places if not it.is_accepted and not it.places.within(boundary)), None)
 
 
+def key_of(sign_in_id: str) -> Secret:
+    """Return what stands for the token of a sign-in where keys are compared."""
+    return Secret(f"sign-in {sign_in_id}")
+
+
 class HeldToken(Value, frozen=True):
     """A token that was issued.
 
@@ -121,8 +132,9 @@ class HeldToken(Value, frozen=True):
         return self.ends_at - (unix_s if self.is_absolute else monotonic_s)
 
     def ends_with(self, other: HeldToken) -> bool:
-        """Return whether the other token has the same end, as one that a metadata server gives again."""
-        return self.is_absolute == other.is_absolute and abs(self.ends_at - other.ends_at) < _SAME_S
+        """Return whether the other token is the same or has its end, as one that a metadata server gives again."""
+        has_its_end = self.is_absolute == other.is_absolute and abs(self.ends_at - other.ends_at) < _SAME_S
+        return has_its_end or self.secret == other.secret
 
     def is_usable(self, monotonic_s: float, unix_s: float) -> bool:
         """Return whether enough of its lifetime is left for a request."""
@@ -142,6 +154,19 @@ class SignInNote(Value, frozen=True):
 
 
 NO_NOTE = SignInNote()
+_REMEDIES = (
+    (
+        ExchangeResult.UNREACHABLE,
+        "check the state of the issuer, and the way to it: gateway network-policy lists its host",
+    ),
+    (ExchangeResult.REFUSED, "correct the sign-in, the file with its subject, or its rights at the issuer"),
+    (ExchangeResult.MALFORMED, "check that the host is the issuer, and the clock of this machine"),
+)
+
+
+def remedy_for(error: str) -> str:
+    """Return what to do about the error of a note, in words."""
+    return next((words for result, words in _REMEDIES if error.startswith(result)), "see gateway check")
 
 
 class SignInStatus(Value, frozen=True):

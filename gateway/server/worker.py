@@ -110,9 +110,9 @@ class Worker:
         )
         return status, gateway.metrics.snapshot() if has_metrics else b""
 
-    def take_token(self, name: str, note: SignInNote) -> None:
-        """Take the result of an exchange of a sign-in, which the host has made."""
-        self.gateway.sign_in_tokens.take(name, note)
+    def take_token(self, sign_in: str, note: SignInNote) -> None:
+        """Take the result of an exchange of a sign-in, by its id. The host has made it."""
+        self.gateway.sign_in_tokens.take(sign_in, note)
 
     def retire(self) -> None:
         """Leave new connections to the next gateway, and end when the own ones have ended."""
@@ -195,9 +195,9 @@ async def _work(
     packed, settings, notes = first[2]
     configure(settings.log_format, settings.log_level)
     worker = Worker(index, unpack(packed), settings, quotas, lock, makes_exchanges=False)
-    for name, note in notes.items():
-        worker.take_token(name, note)
-    worker.gateway.sign_in_tokens.refused = lambda name, secret: channel.tell("note_refused_token", name, secret)
+    for sign_in, note in notes.items():
+        worker.take_token(sign_in, note)
+    worker.gateway.sign_in_tokens.refused = lambda sign_in, secret: channel.tell("note_refused_token", sign_in, secret)
     for number in (signal.SIGTERM, signal.SIGINT):  # a service manager may send them to every process
         asyncio.get_running_loop().add_signal_handler(number, worker.stop)
 

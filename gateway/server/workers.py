@@ -318,9 +318,9 @@ class WorkerProcesses:
         """See Workers."""
         return self._refresher.statuses()
 
-    def _hand_out(self, name: str, note: SignInNote) -> None:
+    def _hand_out(self, sign_in: str, note: SignInNote) -> None:
         for worker in self._workers:
-            worker.channel.tell("take_token", name, note)
+            worker.channel.tell("take_token", sign_in, note)
 
     async def _ask_all(
         self, limit_s: float, most_missed: int, note: Callable[[WorkerProcess, Any], None], name: str, *given: object

@@ -98,6 +98,11 @@ class SignInTerms(Value, frozen=True):
         """Leave out the texts."""
         return f"SignInTerms(kind={self.kind!r}, hosts={self.hosts!r})"
 
+    def identity(self) -> object:
+        """Return all values, also secret ones, as one value with a stable `repr`."""
+        hosts = sorted((name, it.origin, it.prefix) for name, it in self.hosts.items())
+        return self.kind, hosts, sorted(self.texts.items()), self.source.identity() if self.source is not None else None
+
     @property
     def assumes(self) -> bool:
         """Whether its AWS credentials assume a role."""
