@@ -12,6 +12,7 @@ run() {
     case $1 in
         properties) .venv/bin/pytest -n 2 -m hypothesis --hypothesis-profile=prove ;;
         ledger) LEDGER_ROWS=1000000 .venv/bin/pytest -s tests/gateway/usage/test_ledger_volume.py ;;
+        evidence) EVIDENCE_ROWS=1000000 .venv/bin/pytest -s tests/cli/test_evidence_volume.py ;;
         accounts) USAGE_REQUESTS=100000 .venv/bin/pytest -s tests/e2e/test_accounts.py tests/e2e/test_shared_stores.py -k every_call ;;
         stores) STORE_ROUNDS=25 .venv/bin/pytest -s tests/e2e/test_shared_stores.py -k stores_that_are_killed ;;
         restarts)
@@ -39,7 +40,7 @@ run() {
     esac
 }
 
-all='properties ledger accounts stores restarts streams console full kit servers answers chaos soak fuzz evaluation mutation'
+all='properties ledger evidence accounts stores restarts streams console full kit servers answers chaos soak fuzz evaluation mutation'
 steps=${STEPS:-$all}
 # shellcheck disable=SC2086  # a list of words
 set -- $steps

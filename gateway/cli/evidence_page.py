@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from html import escape
 from typing import Any
 
@@ -35,13 +35,24 @@ def page_of(document: Mapping[str, Any], key: str | None) -> str:
             f'<p class="missing">{month}: missing. Records of this month were deleted (usage.retention).</p>'
             for month in document["missing_months"]
         ),
+        *(
+            f'<p class="missing">{month}: receipts are missing. It has requests from before the oldest receipt, so '
+            "requests that were not answered are not complete.</p>"
+            for month in document["months_with_missing_receipts"]
+        ),
         "<h2>Where prompts went</h2>",
         "<p>Calls to deployments, as the ledger has them. An empty territory was not known, or may not be kept.</p>",
         _table(("territory", "deployment", "site", "processes", "calls"), document["prompts"]),
         "<h2>Configurations that were active</h2>",
-        *map(_configuration, document["configurations"]),
+        *_configurations(document["configurations"]),
+        "<h2>Labels, moderation and duties</h2>",
+        "<p>Of the last of these configurations.</p>",
+        *_rules(document["rules"]),
         "<h2>Approvals</h2>",
-        _table(("deployment", "authority", "kind", "number", "valid_until"), document["approvals"]),
+        _table(
+            ("region", "deployment", "authority", "kind", "number", "model_name", "valid_from", "valid_until"),
+            document["approvals"],
+        ),
         "<h2>Attestations of the operator</h2>",
         _table(("deployment", "attests"), document["attestations"]),
         "<h2>Consents</h2>",
@@ -63,13 +74,14 @@ def page_of(document: Mapping[str, Any], key: str | None) -> str:
                 "processes",
                 "source",
                 "as_of",
+                "unconfirmed",
                 "proxy",
                 "sign_in_hosts",
             ),
             document["vendors"],
         ),
         "<h2>Proof</h2>",
-        _receipts(receipts),
+        *_receipts(receipts),
         f"<p>The audit trail has {audit['lines']} lines, and its chain is whole.</p>"
         if audit["ok"]
         else f'<p class="missing">The audit trail is not proven: {escape(str(audit["problem"]))}.</p>',
@@ -93,30 +105,54 @@ def _cell(value: object) -> str:
     match value:
         case None:
             return ""
+        case bool():
+            return "yes" if value else "no"
         case list():
             return ", ".join(map(str, value))
-        case int() if not isinstance(value, bool):
+        case int():
             return f"{value:,}"
     return str(value)
 
 
-def _configuration(item: Mapping[str, Any]) -> str:
-    by = f" by {escape(item['who'])}" if item["who"] else ""
-    head = f"Version {escape(item['version'])}, active since {escape(item['at'])}{by} ({escape(item['cause'])})"
-    return f"<h3>{head}</h3>\n<pre>{escape(chr(10).join(item['lines']))}</pre>"
+def _configurations(items: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Yield each configuration. One that was activated again has its text once."""
+    shown: set[str] = set()
+    for item in items:
+        by = f" by {escape(item['who'])}" if item["who"] else ""
+        at = f" at instance {escape(item['instance'])}" if item["instance"] else ""
+        until = f" until {escape(item['until'])}" if item["until"] else ""
+        period = f"active from {escape(item['at'])}{until}{at}{by} ({escape(item['cause'])})"
+        yield f"<h3>Version {escape(item['version'])}, {period}</h3>"
+        if item["version"] in shown:
+            yield "<p>The same version as above.</p>"
+        else:
+            yield f"<pre>{escape(chr(10).join(item['lines']))}</pre>"
+        shown.add(item["version"])
 
 
-def _receipts(receipts: Mapping[str, Any]) -> str:
+def _rules(rules: Mapping[str, Any]) -> Iterator[str]:
+    yield _table(("locale", "name", "text", "show", "signed"), rules["labels"])
+    yield f"<p>Moderation: {escape(rules['moderation'] or 'none')}.</p>"
+    yield from (f"<p>{escape(it['rule'].capitalize())}: {escape(it['text'])}.</p>" for it in rules["features"])
+
+
+def _receipts(receipts: Mapping[str, Any]) -> Iterator[str]:
     if not receipts["kept"]:
-        return "<p>The gateway stands outside the boundary of the region (transit), so it keeps no receipts of it.</p>"
+        yield "<p>The gateway stands outside the boundary of the region (transit), so it keeps no receipts of it.</p>"
+        return
+    if receipts["oldest"] is None:
+        yield '<p class="missing">There are no receipts in this state directory, so nothing was compared with them.</p>'
+        return
     kind = ' class="missing"' if receipts["changed"] or receipts["requests_without_receipt"] else ""
-    return (
-        f"<p{kind}>{receipts['receipts']:,} receipts, whose seals were checked; {receipts['changed']:,} of all "
-        f"receipts of this time were changed. The oldest receipt is of {escape(str(receipts['oldest']))}. Of the "
-        f"requests since then, the sample ({receipts['sample'] * 100:g}% of the successful ones) left out "
-        f"{receipts['requests_left_out_by_the_sample']:,}, and {receipts['requests_without_receipt']:,} have no "
-        "receipt without this reason.</p>"
+    yield (
+        f"<p{kind}>{receipts['receipts']:,} receipts of the region. The seals of all {receipts['seals_checked']:,} "
+        f"receipts of this time were checked, and {receipts['changed']:,} were changed. The oldest receipt is of "
+        f"{escape(receipts['oldest'])}. Of the requests since then, the sample ({receipts['sample'] * 100:g}% of the "
+        f"successful ones) left out {receipts['requests_left_out_by_the_sample']:,}, and "
+        f"{receipts['requests_without_receipt']:,} have no receipt without this reason.</p>"
     )
+    if by_day := receipts["without_receipt_by_day"]:
+        yield _table(("day", "requests"), [{"day": day, "requests": number} for day, number in by_day.items()])
 
 
 def _signature(key: str | None) -> str:

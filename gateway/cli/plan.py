@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from gateway.changes.plan import ChangePlan, Traffic
     from gateway.cli.admin_client import AdminClient
     from gateway.settings import Settings
-    from gateway.state.history import History
+    from gateway.state.history import History, Version
 
 
 _OK, _REFUSED, _CHANGES = 0, 1, 3
@@ -112,7 +112,6 @@ def named_state(name: str, settings: Settings, *, secrets: bool, beside: Path | 
         CommandError: there is no such file or version.
         ConfigRejected: the config has errors.
     """
-    from gateway.changes.stored_versions import verified
     from gateway.operator_errors import StateError
 
     if path_exists(name) and not os.path.isdir(name):
@@ -121,14 +120,26 @@ def named_state(name: str, settings: Settings, *, secrets: bool, beside: Path | 
         raise CommandError(f"there is no file {name!r}, and no state directory with versions (set --state)")
     try:
         with opened_history(settings) as versions:
-            version = verified(versions.find(name))
-        if version.text is None:
-            raise StateError(f"version {version.version} can't be compiled again: {version.why_not}")
+            version = versions.find(name)
+        return compiled_version(version, beside or settings.config, secrets=secrets)
     except StateError as error:
         raise CommandError(f"{error}; and there is no file {name!r}") from None
-    return _compile_text(
-        version.text, f"version {version.version}", beside or settings.config, version.catalogues, secrets=secrets
-    )
+
+
+def compiled_version(version: Version, config_path: Path, *, secrets: bool) -> CompiledState:
+    """Compile a recorded version. Its paths are relative to the config file.
+
+    Raises:
+        StateError: its text was changed, or is not stored.
+        ConfigRejected: the config has errors.
+    """
+    from gateway.changes.stored_versions import verified
+    from gateway.operator_errors import StateError
+
+    if verified(version).text is None:
+        raise StateError(f"version {version.version} can't be compiled again: {version.why_not}")
+    name = f"version {version.version}"
+    return _compile_text(version.text or b"", name, config_path, version.catalogues, secrets=secrets)
 
 
 def compiled_state(path: Path, *, secrets: bool) -> CompiledState:

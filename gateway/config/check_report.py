@@ -40,6 +40,7 @@ _PRICE_DAYS = 30
 _NAME = re.compile(r"'[^']*'|\b[A-Z][A-Z0-9]*_[A-Z0-9_]*\b|\d+")
 """A part of a message that may differ between similar warnings: a quoted name, an environment variable, a number."""
 _Gaps = Mapping[tuple[str, Use], list[str]]
+_NO_GAPS: _Gaps = {}
 
 
 def render_problems(problems: Iterable[Problem], *, every_warning: bool = False) -> str:
@@ -291,30 +292,37 @@ def _assistant(assistant: Assistant, config: ConfigVersion, days: Days | None, g
     for choice in assistant.choices.values():
         yield from _wrapped(f"  choice {choice.name}: ", ", ".join(sorted(choice.deployments)))
     for name in config.regions:
-        steps = assistant.routes.get(name)
-        if steps is None:
-            what = "no route; requests" if name not in assistant.regions else "no route of chats; those"
-            yield f"  {name}: {what} are refused (region_blocked)"
-            yield from _other_uses(assistant, config.regions[name], days, gaps)
-            continue
-        yield from _wrapped(f"  {name}", f"{_elsewhere(name, config)}:")
-        yield from _steps(steps, 1, config.regions[name], days)
-        if (barrier := assistant.barriers.get(name)) is not None:
-            yield f"    barrier: {barrier.rule}"
-            yield from _steps(barrier.listed, len(steps) + 1, config.regions[name], days, barrier.redaction)
-        yield from gaps.get((name, "chat"), ())
-        for view in assistant.views[1:]:
-            if view.route_words(name) != assistant.route_words(name):
-                for deployment in deployments_of(view.whole_route(name)):
-                    yield from _step(f"    intent {view.intent}: ", deployment, config.regions[name], days)
+        yield from route_lines(assistant, name, config, days, gaps)
+
+
+def route_lines(
+    assistant: Assistant, name: str, config: ConfigVersion, days: Days | None = None, gaps: _Gaps = _NO_GAPS
+) -> Iterator[str]:
+    """Yield the lines of an assistant's routes in a region: where its prompts go, in order, and when."""
+    steps = assistant.routes.get(name)
+    if steps is None:
+        what = "no route; requests" if name not in assistant.regions else "no route of chats; those"
+        yield f"  {name}: {what} are refused (region_blocked)"
         yield from _other_uses(assistant, config.regions[name], days, gaps)
-        if schedule := assistant.schedules.get(name):
-            yield from _wrapped("    schedule: ", _schedule(schedule))
-        for line in (line for view in VIEWS for line in view.report_route(assistant, name)):
-            if isinstance(line, Deployment):
-                yield from _step("    - ", line, config.regions[name], days)
-            else:
-                yield f"    {line}"
+        return
+    yield from _wrapped(f"  {name}", f"{_elsewhere(name, config)}:")
+    yield from _steps(steps, 1, config.regions[name], days)
+    if (barrier := assistant.barriers.get(name)) is not None:
+        yield f"    barrier: {barrier.rule}"
+        yield from _steps(barrier.listed, len(steps) + 1, config.regions[name], days, barrier.redaction)
+    yield from gaps.get((name, "chat"), ())
+    for view in assistant.views[1:]:
+        if view.route_words(name) != assistant.route_words(name):
+            for deployment in deployments_of(view.whole_route(name)):
+                yield from _step(f"    intent {view.intent}: ", deployment, config.regions[name], days)
+    yield from _other_uses(assistant, config.regions[name], days, gaps)
+    if schedule := assistant.schedules.get(name):
+        yield from _wrapped("    schedule: ", _schedule(schedule))
+    for line in (line for view in VIEWS for line in view.report_route(assistant, name)):
+        if isinstance(line, Deployment):
+            yield from _step("    - ", line, config.regions[name], days)
+        else:
+            yield f"    {line}"
 
 
 def _steps(

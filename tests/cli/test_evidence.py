@@ -14,21 +14,36 @@ from typing import Any
 
 import pytest
 
-from gateway.config.loading import content_hash
 from gateway.signing import PublicKey, new_key
-from gateway.state.history import Activation, Version, open_history
+from gateway.state.audit import BEGINNING, Audit, TrailReader
 from gateway.state.receipts import Receipts
+from gateway.usage.amounts import NANO
 from gateway.usage.ledger import DELETED_THROUGH, Ledger, ledger_file
+from gateway.usage.postgres import Postgres, upgrade
+from gateway.usage.postgres_cell import CellDatabase
+from gateway.usage.postgres_record import CellRecord
 from tests.cli.conftest import Command
-from tests.kit.configs import BASE, Config, table_of
+from tests.cli.recorded_versions import add_version, recorded
+from tests.kit.configs import BASE, KEYS, table_of
+from tests.kit.postgres_server import PASSWORD, running_postgres
 from tests.kit.request_records import EU, record_with
 from tests.kit.usage_rows import NOON_NS, usage_row
 
 NOW_S = NOON_NS / 1e9 + 3600
 SAMPLE = 0.5
 BEFORE = BASE.merge({"regions": {"eu": None, "europe": BASE.data["regions"]["eu"]}}).merge(
-    {"assistants": {"assistant": {"routes": {"eu": None, "europe": ["chatgpt-eu"]}}}}
-)
+    {
+        "assistants": {"assistant": {"routes": {"eu": None, "europe": ["chatgpt-eu", "claude-eu"]}}},
+        "sign_ins": {"irsa": {
+            "kind": "aws_web_identity", "region": "eu-central-1", "role": "arn:aws:iam::123456789012:role/gateway",
+            "token_file": "/run/token",
+        }},
+        "deployments": {"claude-eu": {
+            "provider": "bedrock", "endpoint": "eu-central-1", "sign_in": "irsa",
+            "model": "eu.anthropic.claude-sonnet-4-5-20250929-v1:0",
+        }},
+    }
+)  # fmt: skip
 AFTER = BASE.merge(
     {
         "receipts": {"sample": SAMPLE},
@@ -41,15 +56,6 @@ AFTER = BASE.merge(
 )  # fmt: skip
 KEPT, LEFT_OUT = "request-1", "request-7"
 """Two ids: one that a sample of a half keeps, and one that it does not."""
-
-
-def add_version(directory: Path, config: Config, at: str, who: str, previous: str) -> str:
-    content = content_hash(dict(config.data), None)
-    version = Version(content[:12], content, config.text.encode())
-    at_s = datetime.fromisoformat(at).replace(tzinfo=UTC).timestamp()
-    with closing(open_history(directory)) as history:
-        history.add(version, Activation(version.version, previous, "file", who, at_s, "~some"))
-    return version.version
 
 
 @pytest.fixture
@@ -97,20 +103,27 @@ def test_folder_has_the_numbers_and_the_rules_of_the_region(gateway: Command, st
     lines = made["configurations"][1]["lines"]
     assert lines[:2] == ["eu: @EEA, CH", "boundary: @EEA, CH"]
     assert "labels: eu-art50" in lines
-    assert lines[-1].startswith("prompts of assistant go to: chatgpt-eu (stores @EEA, CH")
+    assert lines[-4:-2] == ["prompts of assistant go to", "eu:"]
+    assert lines[-2].startswith("  1. chatgpt-eu: openai ")
     assert made["approvals"][0]["valid_until"] == "2027-03-01"
     assert made["attestations"] == [{"deployment": "chatgpt-eu", "attests": ["zdr"]}]
-    assert (made["vendors"][0]["provider"], made["vendors"][0]["as_of"] is not None) == ("openai", True)
-    assert made["vendors"][0]["sign_in_hosts"] == []
+    vendors = [(it["provider"], it["deployment"], it["sign_in_hosts"]) for it in made["vendors"]]
+    assert vendors == [("openai", "chatgpt-eu", []), ("bedrock", "claude-eu", ["sts.eu-central-1.amazonaws.com"])]
+    assert all(it["source"].startswith("https://") and it["as_of"] is not None for it in made["vendors"])
+    assert [(it["name"], it["show"]) for it in made["rules"]["labels"] if it["locale"] == "en"] == [
+        ("eu-art50", "first_turn")
+    ]
     assert made["refusals"] == [{"reason": "territory", "requests": 1}]
     assert made["proof"]["receipts"] == {
         "kept": True,
         "oldest": "2026-11-24T12:00:00Z",
         "receipts": 2,
+        "seals_checked": 2,
         "changed": 0,
         "sample": SAMPLE,
         "requests_left_out_by_the_sample": 0,
         "requests_without_receipt": 0,
+        "without_receipt_by_day": {},
     }
     assert made["missing_months"] == []
 
@@ -121,6 +134,17 @@ def test_receipts_that_the_sample_left_out_are_apart_from_missing_ones(gateway: 
     assert evidence(gateway, state).status == 0
     proof = json.loads((state.parent / "out/evidence.json").read_text("utf-8"))["proof"]["receipts"]
     assert (proof["requests_left_out_by_the_sample"], proof["requests_without_receipt"]) == (1, 1)
+    assert proof["without_receipt_by_day"] == {"2026-11-24": 1}
+
+
+def test_months_with_requests_before_the_oldest_receipt_are_stated_in_red(gateway: Command, state: Path) -> None:
+    with closing(Ledger(ledger_file(state), lambda: UTC)) as ledger:
+        ledger.insert([usage_row("e", request="e", time_ns=NOON_NS - 30 * 86_400 * NANO)])
+    assert evidence(gateway, state).status == 0
+    made = json.loads((state.parent / "out/evidence.json").read_text("utf-8"))
+    assert (made["months_with_missing_receipts"], made["missing_months"]) == (["2026-10"], [])
+    page = (state.parent / "out/index.html").read_text("utf-8")
+    assert '<p class="missing">2026-10: receipts are missing.' in page
 
 
 def test_folder_contains_nothing_of_a_client_a_user_or_a_request(gateway: Command, state: Path) -> None:
@@ -186,3 +210,48 @@ def test_bad_input_is_refused_and_writes_nothing(gateway: Command, state: Path, 
     assert shown.status == 2
     assert message in " ".join(shown.err.split())
     assert not (state.parent / "out").exists()
+
+
+@pytest.mark.slow("starts PostgreSQL")
+def test_record_of_a_cell_is_read_by_a_user_who_may_only_select(
+    gateway: Command, state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with closing(Audit(state, BEGINNING)) as audit:
+        audit.append("started", datetime.fromtimestamp(NOW_S, UTC), {})
+    lines = TrailReader(state).after(0, 10)
+    with running_postgres() as server:
+        upgrade(server.address())
+        with closing(Ledger(Postgres(server.address()), lambda: UTC, "one")) as ledger:
+            ledger.insert([usage_row("a", request=KEPT), usage_row("d", region="cn", territory="CN")])
+        for instance in ("one", "two"):
+            with closing(CellDatabase(server.address(), instance)) as database:
+                CellRecord(database).ship([(1, *recorded(BEFORE, "2026-09-01", "ada"))], [])
+                CellRecord(database).ship([(2, *recorded(AFTER, "2026-11-02", "grace"))], lines)
+        server.sql(f"CREATE ROLE auditor LOGIN PASSWORD '{PASSWORD}' IN ROLE pg_read_all_data")
+        url = server.url.replace("gateway@", "auditor@")
+        config = AFTER.merge(
+            {
+                "cell": {"territory": "DE", "serves": ["eu"]},
+                "secrets": {"pepper": "${PEPPER}"},
+                "stores": {"database": {"url": url, "password": "${DATABASE_PASSWORD}", "territory": "DE"}},
+            }
+        ).write(state.parent)
+        for name, value in {**KEYS, "DATABASE_PASSWORD": PASSWORD, "PEPPER": "p" * 32}.items():
+            monkeypatch.setenv(name, value)
+        out = state.parent / "out"
+        shown = gateway(
+            "evidence", "--config", config, "--region", "eu", "--from", "2026-10", "--to", "2026-11", "--out", out
+        )
+    assert shown.status == 0, shown.err
+    made = json.loads((out / "evidence.json").read_text("utf-8"))
+    assert [(it["deployment"], it["calls"]) for it in made["prompts"]] == [("gpt-eu", 1)]
+    activations = [(it["instance"], it["who"], it["until"]) for it in made["configurations"]]
+    assert sorted(activations, key=str) == [
+        ("one", "ada", "2026-11-02T00:00:00Z"),
+        ("one", "grace", None),
+        ("two", "ada", "2026-11-02T00:00:00Z"),
+        ("two", "grace", None),
+    ]
+    proof = made["proof"]["audit"]
+    assert (proof["lines"], proof["ok"], [it["instance"] for it in proof["trails"]]) == (2, True, ["one", "two"])
+    assert "There are no receipts in this state directory" in (out / "index.html").read_text("utf-8")

@@ -1,0 +1,298 @@
+"""The configurations of a region in some months, for `gateway evidence`: when each was active, by whom, with its rules.
+
+They come from the history and the audit trail of the state directory or, with `stores.database`, from the record of the
+cell in the shared database, which is only read: a user of PostgreSQL that may do nothing but SELECT is enough.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+from gateway.cli.cell import opened_cell
+from gateway.cli.plan import compiled_version, opened_history, state_directory
+from gateway.config.problems import ConfigRejected
+from gateway.operator_errors import CommandError, StateError
+
+if TYPE_CHECKING:
+    from gateway.changes.compile_job import CompiledState
+    from gateway.model.approval import Approval
+    from gateway.model.assistant import Assistant
+    from gateway.model.config_version import ConfigVersion
+    from gateway.model.deployment import Deployment
+    from gateway.settings import Settings
+    from gateway.state.audit import TrailVerdict
+    from gateway.state.history import Activation, Version
+    from gateway.usage.postgres_record import CellRecord
+
+_MOST_ACTIVATIONS = 10_000
+_Item = dict[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedChanges:
+    """What a state directory or a cell recorded about its configurations.
+
+    Attributes:
+        activations: Each with the id of its instance (None: this state directory), oldest first.
+        versions: The stored versions, by name.
+        trails: The result of checking each audit trail.
+    """
+
+    activations: Sequence[tuple[str | None, Activation]]
+    versions: Mapping[str, Version]
+    trails: list[_Item]
+
+    @classmethod
+    def read(cls, settings: Settings) -> RecordedChanges:
+        """Read the record of the cell or, without one, that of the state directory. Raises CommandError."""
+        try:
+            with opened_cell(settings) as database:
+                if database is not None:
+                    from gateway.usage.postgres_record import CellRecord
+
+                    return cls._of_cell(CellRecord(database))
+            return cls._of_directory(settings)
+        except StateError as error:
+            raise CommandError(f"{error}; without a history, it is not known which configuration was active") from None
+
+    @classmethod
+    def _of_cell(cls, record: CellRecord) -> RecordedChanges:
+        from gateway.state.audit import verify_lines
+
+        trails = [_trail(name, verify_lines(record.lines(name), {})) for name in record.trails()]
+        return cls(record.activations(_MOST_ACTIVATIONS)[::-1], {it.version: it for it in record.versions()}, trails)
+
+    @classmethod
+    def _of_directory(cls, settings: Settings) -> RecordedChanges:
+        from gateway.state.audit import verify_trail
+
+        with opened_history(settings) as history:
+            activations = [(None, item) for item in history.activations(_MOST_ACTIVATIONS)[::-1]]
+            versions = {it.version: it for it in history.versions()}
+            head = history.audit_head()
+        trail = verify_trail(state_directory(settings), {"history.db": head})
+        return cls(activations, versions, [_trail(None, trail)])
+
+    def audit(self) -> _Item:
+        """Return whether the chain of each audit trail is whole."""
+        problems = [f"{it['instance'] or ''} {it['problem']}".strip() for it in self.trails if it["problem"]]
+        lines = sum(int(str(it["lines"])) for it in self.trails)
+        return {"lines": lines, "ok": not problems, "problem": "; ".join(problems) or None, "trails": self.trails}
+
+
+def _trail(instance: str | None, verdict: TrailVerdict) -> _Item:
+    problem = f"line {verdict.fault.line} {verdict.fault.reason}" if verdict.fault is not None else None
+    return {"instance": instance, "lines": verdict.lines, "head": verdict.head.hash, "problem": problem}
+
+
+@dataclass(frozen=True, slots=True)
+class ActiveConfigs:
+    """The configurations that were active in a period, oldest first.
+
+    Attributes:
+        names: All names that the region had in them.
+        items: When each was active, by whom, and its rules in words.
+        states: Those that can be compiled, each with a name that the region had there, the last first.
+    """
+
+    names: set[str]
+    items: list[_Item]
+    states: list[tuple[CompiledState, str]]
+
+    @classmethod
+    def read(
+        cls, recorded: RecordedChanges, settings: Settings, region: str, since_s: float, until_s: float
+    ) -> ActiveConfigs:
+        """Compile each version once, without secrets. Raises CommandError if none has the region."""
+        ends_s = _ends(recorded.activations)
+        shown = [
+            (instance, item, end_s)
+            for (instance, item), end_s in zip(recorded.activations, ends_s, strict=True)
+            if item.at_s < until_s and (end_s is None or end_s > since_s)
+        ]
+        compiled = {
+            item.version: _compiled(recorded.versions.get(item.version.partition("+")[0]), settings)
+            for _, item, _ in shown
+        }
+        states = [state for _, item, _ in shown if not isinstance(state := compiled[item.version], str)]
+        if not states:
+            raise CommandError("no configuration of these months can be read: the history has none with its text")
+        names = _names_of(region, [state.config for state in states])
+        if not names:
+            known = sorted({name for state in states for name in state.config.regions})
+            raise CommandError(
+                f"--region: no configuration of these months has {region!r}; they have {', '.join(known)}"
+            )
+        items: list[_Item] = [
+            {
+                "version": item.version,
+                "instance": instance,
+                "at": iso(item.at_s),
+                "until": iso(end_s) if end_s is not None else None,
+                "who": item.who or None,
+                "cause": item.cause,
+                "summary": item.summary,
+                "lines": _lines(compiled[item.version], names),
+            }
+            for instance, item, end_s in shown
+        ]
+        last_first = list({id(state): state for state in states[::-1]}.values())
+        named = [(state, name) for state in last_first for name in state.config.regions if name in names]
+        return cls(names, items, named)
+
+    def document(self) -> dict[str, object]:
+        """Return what they state: rules of the last one; approvals, attestations, consents and vendors of all."""
+        asked = [(state, name, it) for state, name in self.states for it in _recipients(state.config, name)]
+        return {
+            "configurations": self.items,
+            "rules": _rules(*self.states[0]),
+            "approvals": _different(
+                _approval(it, one) for _, name, it in asked for one in it.approvals if one.region == name
+            ),
+            "attestations": _different(
+                {"deployment": it.name, "attests": words}
+                for state, _, it in asked
+                if (words := _attests(state, it.name))
+            ),
+            "consents": _different(
+                {"deployment": it.name, **rule} for _, _, it in asked if (rule := _consent(it)) is not None
+            ),
+            "vendors": _different((_vendor(it) for _, _, it in asked), ("source", "as_of", "unconfirmed")),
+        }
+
+
+def _ends(activations: Iterable[tuple[str | None, Activation]]) -> list[float | None]:
+    """Return when the next activation of the same instance ended each, or None."""
+    ends: list[float | None] = []
+    following: dict[str | None, float] = {}
+    for instance, item in [*activations][::-1]:
+        ends.append(following.get(instance))
+        following[instance] = item.at_s
+    return ends[::-1]
+
+
+def _compiled(version: Version | None, settings: Settings) -> CompiledState | str:
+    """Return a version, or why it cannot be compiled any more."""
+    try:
+        return compiled_version(version, settings.config, secrets=False) if version is not None else "it isn't stored"
+    except (StateError, ConfigRejected) as error:
+        return str(error)
+
+
+def _names_of(region: str, configs: Iterable[ConfigVersion]) -> set[str]:
+    """Return all names of the region: another name of the same territories in the next version is a new name of it."""
+    versions = [*configs]
+    names = {region} if any(region in config.regions for config in versions) else set()
+    is_growing = bool(names)
+    while is_growing:
+        before = len(names)
+        for one, other in (*pairwise(versions), *pairwise(versions[::-1])):
+            for name in names & one.regions.keys() - other.regions.keys():
+                places = one.regions[name].territories
+                new = other.regions.keys() - one.regions.keys()
+                names |= {it for it in new if other.regions[it].territories == places}
+        is_growing = len(names) > before
+    return names
+
+
+def _lines(state: CompiledState | str, names: set[str]) -> list[str]:
+    """Return the rules and the routes of the region in words."""
+    from gateway.config.check_report import region_lines, route_lines
+
+    if isinstance(state, str):
+        return [f"it can't be shown: {state}"]
+    config, lines = state.config, list[str]()
+    for name in (it for it in config.regions if it in names):
+        lines += [line.strip() for line in region_lines(config.regions[name], config)]
+        for assistant in _assistants(config):
+            if name in assistant.regions:
+                lines += [
+                    f"prompts of {assistant.name} go to",
+                    *(line[2:] for line in route_lines(assistant, name, config)),
+                ]
+    return lines or ["the region did not exist"]
+
+
+def _assistants(config: ConfigVersion) -> list[Assistant]:
+    """Return each assistant once, whatever other names it has."""
+    return [it for name, it in config.assistants.items() if name == it.name]
+
+
+def _recipients(config: ConfigVersion, region: str) -> Iterator[Deployment]:
+    """Yield each deployment that prompts of the region may reach, also judges."""
+    from gateway.changes.plan import deployments_prompted
+
+    crisis, judges = config.regions[region].crisis, config.moderation.get(region)
+    found = [it for assistant in _assistants(config) for it in deployments_prompted(assistant, region)]
+    found += judges.judges if judges is not None else ()
+    found += [config.deployments[name] for name in crisis.judges] if crisis is not None else []
+    yield from {it.name: it for it in found}.values()
+
+
+def _different(items: Iterable[_Item], besides: tuple[str, ...] = ()) -> list[_Item]:
+    """Return the first of the items that are equal, apart from these members."""
+    found: dict[str, _Item] = {}
+    for item in items:
+        found.setdefault(repr([it for name, it in item.items() if name not in besides]), item)
+    return [*found.values()]
+
+
+def _approval(deployment: Deployment, approval: Approval) -> _Item:
+    days = {name: getattr(approval, name) for name in ("valid_from", "valid_until")}
+    return {
+        "deployment": deployment.name,
+        **{name: getattr(approval, name) for name in ("region", "authority", "kind", "number", "model_name")},
+        **{name: str(day) if day is not None else None for name, day in days.items()},
+    }
+
+
+def _attests(state: CompiledState, deployment: str) -> list[str]:
+    sections = state.written.values.get("deployments") if state.written is not None else None
+    section = sections.get(deployment) if isinstance(sections, dict) else None
+    return list(section.get("attests") or ()) if isinstance(section, dict) else []
+
+
+def _consent(deployment: Deployment) -> _Item | None:
+    from gateway.service.explain import consent_of
+
+    return consent_of(deployment)
+
+
+def _vendor(deployment: Deployment) -> _Item:
+    from gateway.service.explain import facts_of
+
+    sign_in = deployment.sign_in
+    return {
+        "provider": deployment.provider,
+        "deployment": deployment.name,
+        "host": deployment.origin,
+        **{part: fact for part, fact in facts_of(deployment).items() if part not in ("places", "proxy", "sign_in")},
+        "proxy": deployment.proxy.origin if deployment.proxy is not None else None,
+        "sign_in_hosts": [place.host for place in sign_in.places] if sign_in is not None else [],
+    }
+
+
+def _rules(state: CompiledState, name: str) -> _Item:
+    """Return labels, moderation and the rules of features as they are configured."""
+    from gateway.features.views import VIEWS
+
+    region, judges = state.config.regions[name], state.config.moderation.get(name)
+    locales = region.texts.locales if region.texts is not None else {}
+    return {
+        "labels": [
+            {"locale": locale, "name": label.name, "text": label.text, "show": label.show, "signed": label.is_signed}
+            for locale, texts in locales.items()
+            for label in texts.labels
+        ],
+        "moderation": str(judges) if judges is not None else None,
+        "features": [{"rule": rule, "text": text} for view in VIEWS for rule, text in view.report_region(region)],
+    }
+
+
+def iso(at_s: float) -> str:
+    """Return a Unix time in UTC as ISO 8601."""
+    return f"{datetime.fromtimestamp(at_s, UTC):%Y-%m-%dT%H:%M:%SZ}"
