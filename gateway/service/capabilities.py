@@ -38,11 +38,15 @@ class Offer(Value, frozen=True):
         uses: The kinds of requests that a deployment may answer.
         prompt_tokens: The longest prompt of a chat in tokens, or None if it is unknown.
         answer_tokens: The longest answer of a chat in tokens, or None if it is unknown.
+        features: The features that a deployment has for chats.
+        parameters: The parameters that a deployment has for chats.
     """
 
     uses: frozenset[Use]
     prompt_tokens: int | None = None
     answer_tokens: int | None = None
+    features: frozenset[str] = frozenset()
+    parameters: frozenset[str] = frozenset()
 
 
 def offer_of(config: ConfigVersion, assistant: Assistant, location: Location, now_s: float) -> Offer | None:
@@ -60,6 +64,8 @@ def offer_of(config: ConfigVersion, assistant: Assistant, location: Location, no
         frozenset(use for use, deployments in able.items() if deployments),
         _longest(it.capabilities.context_tokens for it in steps),
         _longest(it.target.facts.output_tokens for it in steps),
+        frozenset[str]().union(*[it.capabilities.features for it in steps]),
+        frozenset[str]().union(*[it.capabilities.parameters for it in steps]),
     )
     return offer if offer.uses else None
 

@@ -1,6 +1,8 @@
 """The list of assistants, in the form of the API that asks: OpenAI's, Anthropic's or Gemini's.
 
-Source: openai 3.51 (Model), anthropic 2.12 (ModelInfo), google-genai 3.4 (Model, ListModelsResponse), read 2026-11-22.
+OpenAI's form has OpenRouter's members too, because its clients read there what a model takes and returns.
+Source: openai 3.51 (Model), anthropic 2.12 (ModelInfo), google-genai 3.4 (Model, ListModelsResponse), read 2026-11-22;
+openrouter.ai/docs/guides/overview/models (Architecture Object, Supported Parameters), read 2026-11-27.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from typing import Literal
 from gateway.api.errors import ApiError
 from gateway.model.assistant import USES, Use
 from gateway.service.capabilities import Offer
+from providers.matching.requirements import INNER_PARAMETERS, PARAMETERS
 
 ListForm = Literal["chat", "messages", "generate"]
 _METHODS: Mapping[Use, tuple[str, ...]] = {
@@ -21,6 +24,18 @@ _METHODS: Mapping[Use, tuple[str, ...]] = {
     "rerank": (),
 }
 """The methods of Gemini's API that work for each use."""
+_OUTPUTS: Mapping[Use, str] = {"chat": "text", "embeddings": "embeddings", "rerank": "rerank"}
+"""OpenRouter's name of what each use returns. It has none for verdicts."""
+_INPUTS = {"vision": "image", "file": "file", "audio": "audio"}
+_ALSO_SUPPORTED: Mapping[str, tuple[str, ...]] = {
+    "tools": ("tools",),
+    "tool_choice_required": ("tool_choice",),
+    "json_object": ("response_format",),
+    "json_schema": ("response_format", "structured_outputs"),
+    "logprobs": ("logprobs", "top_logprobs"),
+    "reasoning": ("reasoning", "include_reasoning"),
+}
+"""OpenRouter's names of parameters that are features here. Those of the other parameters are the same."""
 _LIMITS: Mapping[ListForm, tuple[str, str]] = {
     "messages": ("max_input_tokens", "max_tokens"),
     "generate": ("inputTokenLimit", "outputTokenLimit"),
@@ -81,7 +96,7 @@ def encode_model(form: ListForm, name: str, offer: Offer) -> dict[str, object]:
         case "chat":
             serves = [use for use in USES if use in offer.uses]
             entry = {"id": name, "object": "model", "created": _CREATED, "owned_by": "gateway"}
-            return {**entry, "x_gateway": {"serves": serves}}
+            return {**entry, **_openrouter_members(offer), "x_gateway": {"serves": serves}}
         case "messages":
             return {
                 "type": "model",
@@ -101,6 +116,19 @@ def encode_model(form: ListForm, name: str, offer: Offer) -> dict[str, object]:
                 "supportedGenerationMethods": methods,
                 **limits,
             }
+
+
+def _openrouter_members(offer: Offer) -> dict[str, object]:
+    """Return what an assistant takes and returns, as OpenRouter's list states it."""
+    inputs = [name for feature, name in _INPUTS.items() if feature in offer.features]
+    names = [name for feature in offer.features for name in _ALSO_SUPPORTED.get(feature, ())]
+    return {
+        "architecture": {
+            "input_modalities": ["text", *inputs],
+            "output_modalities": [name for use, name in _OUTPUTS.items() if use in offer.uses],
+        },
+        "supported_parameters": sorted({*((offer.parameters & PARAMETERS) - INNER_PARAMETERS), *names}),
+    }
 
 
 def _anthropic_page(names: Sequence[str], query: Mapping[str, str]) -> tuple[int, int]:

@@ -172,6 +172,7 @@ def test_a_wrong_list_is_refused(patch: str, message: str) -> None:
 def test_the_list_of_models_states_the_uses() -> None:
     (entry,) = InputGateway(scores_of, CONFIG).get("/v1/models").json()["data"]
     assert entry["x_gateway"] == {"serves": ["chat", "rerank"]}
+    assert entry["architecture"]["output_modalities"] == ["text", "rerank"]
 
 
 def test_the_example_of_the_document_has_the_members_of_an_answer() -> None:

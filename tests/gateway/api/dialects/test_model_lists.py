@@ -41,6 +41,19 @@ def test_gemini_entry_names_the_methods_that_work(uses: set[Use], methods: list[
     assert encode_model("generate", "a", Offer(frozenset(uses)))["supportedGenerationMethods"] == methods
 
 
+def test_entry_has_the_members_of_openrouter() -> None:
+    features, parameters = (
+        frozenset({"vision", "tools", "json_schema"}),
+        frozenset({"temperature", "strict_tools", "x"}),
+    )
+    offer = Offer(frozenset({"chat", "rerank", "moderations"}), features=features, parameters=parameters)
+    entry = encode_model("chat", "a", offer)
+    assert entry["architecture"] == {"input_modalities": ["text", "image"], "output_modalities": ["text", "rerank"]}
+    assert entry["supported_parameters"] == ["response_format", "structured_outputs", "temperature", "tools"]
+    embeds = encode_model("chat", "a", Offer(frozenset({"embeddings"})))
+    assert embeds["architecture"] == {"input_modalities": ["text"], "output_modalities": ["embeddings"]}
+
+
 @pytest.mark.parametrize(
     ("path", "headers", "form"),
     [
