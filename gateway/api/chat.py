@@ -40,7 +40,7 @@ from gateway.api.body import (
     read_body,
 )
 from gateway.api.body_room import SMALL_BODY_BYTES, BodyLimits, BodyRoom
-from gateway.api.caller.authentication import FailedKeyLimiter
+from gateway.api.caller.authentication import FailedKeyLimiter, TokenUnverified, token_error, verify_token
 from gateway.api.caller.request_headers import (
     KnownCaller,
     headers_of,
@@ -63,13 +63,14 @@ from gateway.execution.run import PlanExhausted
 from gateway.execution.upstream_client import Answer, OwnAnswer
 from gateway.features.duties.time_of_use import ChatTime
 from gateway.model.caller import Caller, RequestContext, RequestHeaders
-from gateway.model.config_version import ConfigVersion
+from gateway.model.config_version import Client, ConfigVersion
 from gateway.model.input_requests import InputAnswer
 from gateway.model.moderation import NoVerdict
 from gateway.model.record import UNANSWERED, DutyKind, Record
 from gateway.policy.caller import timeout_s
 from gateway.policy.region_text import sentence_for
 from gateway.service.chat_service import ChatService
+from gateway.service.client_tokens import TokenRefused
 from gateway.service.exchange import AnswerStyle, Exchange
 from gateway.undo import undone_on_failure
 from gateway.usage.client_limits import LimitReached
@@ -119,7 +120,7 @@ class ChatEndpoint:
         """
         self.service = service
         self.in_flight = 0
-        self.limiter = FailedKeyLimiter()
+        self.limiter = FailedKeyLimiter(tokens=service.tokens)
         self.body_limits = BodyLimits()
         self.large_bodies = LargeBodyTurns()
         self.streams = StreamLimit()
@@ -255,7 +256,10 @@ class HttpExchange(Exchange):
         Client and location are checked by the headers alone, before any byte of the body is read.
         """
         record = self.record
-        self.identify(service.decider.current())
+        try:
+            self.identify(service.decider.current())
+        except TokenUnverified as token:
+            self.identify(self.config, await self._endpoint.limiter.verify(self.config, self._headers, token))
         with await service.admitted(self):
             self.start()
             with await self.body() as body:
@@ -293,18 +297,29 @@ class HttpExchange(Exchange):
 
     # --- reading ----------------------------------------------------------------------------------
 
-    def read_caller(self, config: ConfigVersion) -> Caller:
-        """See Exchange. A failed key is counted, and the request gets its id, only once."""
-        return read_caller(config, self._headers)
+    async def read_caller(self, config: ConfigVersion) -> Caller:
+        """See Exchange. A failed key is counted, and the request gets its id, only once.
 
-    def identify(self, config: ConfigVersion) -> None:
+        A token must have been valid when the request arrived.
+        """
+        try:
+            return read_caller(config, self._headers)
+        except TokenUnverified as token:
+            arrived_s = time.time() - (time.monotonic() - self.record.started_at)
+            try:
+                client = await verify_token(config, self._endpoint.limiter.tokens, token, arrived_s)
+            except TokenRefused as refused:
+                raise token_error(refused.problem) from None
+            return read_caller(config, self._headers, verified=client)
+
+    def identify(self, config: ConfigVersion, verified: Client | None = None) -> None:
         """Set `caller` from the headers. The caller of a head that came before on this connection is known already.
 
-        Raises ApiError.
+        Raises ApiError, or TokenUnverified. `verified`: the client of its token, which has just been verified.
         """
         self.config = config
         self.record.config_version = config.version
-        known = known_caller(self._head, config)
+        known = known_caller(self._head, config, self._endpoint.limiter.tokens)
         # Only with the body at hand: the known headers have the length of another body.
         if known is not None and (body := self._take_received_body()) is not None:
             self._received_body = body
@@ -313,7 +328,7 @@ class HttpExchange(Exchange):
         else:
             self._body_begun = False
             self._note_context(headers_of(self._scope))
-            self.caller = read_caller(config, self._headers, self._endpoint.limiter)
+            self.caller = read_caller(config, self._headers, self._endpoint.limiter, verified)
             self._to_remember = KnownCaller(config, self._headers, self.caller)
         client = self.caller.client
         if client is not None and client.limits is not None:

@@ -15,7 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Route
 
 from gateway.api.caller.authentication import FailedKeyLimiter
-from gateway.api.caller.request_headers import headers_of, read_caller, request_id_of
+from gateway.api.caller.request_headers import headers_of, read_verified_caller, request_id_of
 from gateway.api.chat import ChatEndpoint
 from gateway.api.dialects.google_paths import METHODS, NOT_OFFERED, VERSIONS, parse_path
 from gateway.api.dialects.model_lists import encode_list, encode_model, form_of
@@ -34,7 +34,7 @@ from gateway.model.location import ClaimReport, Location
 from gateway.model.sampling import is_id_kept
 from gateway.model.version_names import version_headers
 from gateway.operator_errors import ReceiptDamaged
-from gateway.policy.caller import explain_user, read_consent, user_of
+from gateway.policy.caller import explain_token, explain_user, read_consent, user_of
 from gateway.policy.location.resolution import resolve
 from gateway.policy.preference import preferred_name, seen_by_intent
 from gateway.policy.refusals import not_offered, refuse_location
@@ -159,12 +159,12 @@ class _DialectRoute:
             raise ApiError("not_implemented", message)
 
 
-def _identify(request: Request, service: ChatService, limiter: FailedKeyLimiter) -> tuple[ConfigVersion, Caller]:
+async def _identify(request: Request, service: ChatService, limiter: FailedKeyLimiter) -> tuple[ConfigVersion, Caller]:
     """Return the config version and the authenticated caller. From now on every response has the request's id."""
     config = service.decider.current()
     headers = headers_of(request.scope)
     request.state.response_headers = {"x-request-id": request_id_of(headers), **version_headers(config.version)}
-    return config, read_caller(config, headers, limiter)
+    return config, await read_verified_caller(config, headers, limiter)
 
 
 def _add_location_headers(request: Request, location: Location) -> dict[str, str]:
@@ -180,7 +180,7 @@ def _add_location_headers(request: Request, location: Location) -> dict[str, str
 def _add_models(app: FastAPI, service: ChatService, limiter: FailedKeyLimiter) -> None:
     async def identified(request: Request) -> tuple[ConfigVersion, Client | None, Location, dict[str, str]]:
         """Return the config version, the caller's client and location, and the response headers."""
-        config, caller = _identify(request, service, limiter)
+        config, caller = await _identify(request, service, limiter)
         located = await service.decider.locations.locate(config, caller)
         headers = _add_location_headers(request, located.location)
         return config, caller.client, located.check(), headers
@@ -238,7 +238,7 @@ def _add_capabilities(app: FastAPI, service: ChatService, limiter: FailedKeyLimi
             str | None, Query(description="Another territory, for a key that may assert one, and in a demo.")
         ] = None,
     ) -> JSONResponse:
-        config, caller = _identify(request, service, limiter)
+        config, caller = await _identify(request, service, limiter)
         located = await service.decider.locations.locate(config, caller)
         location = located.location
         if territory is not None:
@@ -275,7 +275,7 @@ def _add_explain(app: FastAPI, service: ChatService, limiter: FailedKeyLimiter) 
         intent: _Intent = None,
         prefer: Annotated[str | None, Query(description="The choice that the user would prefer.")] = None,
     ) -> JSONResponse:
-        config, caller = _identify(request, service, limiter)
+        config, caller = await _identify(request, service, limiter)
         located = await service.decider.locations.locate(config, caller)
         named, headers = _named_assistant_at(request, config, caller.client, located, assistant)
         seen, intent_note = seen_by_intent(named, caller, intent, located.location.age)
@@ -288,13 +288,13 @@ def _add_explain(app: FastAPI, service: ChatService, limiter: FailedKeyLimiter) 
         asked, now_s = seen.for_use(use), service.decider.clock()
         plain = PlainRequest(config, caller.client, located.reports, asked, now_s, health, name, consent, prefer)
         explained = explain(plain, reveal_model=named.reveal_model, to_operator=False)
-        return JSONResponse({**explained, **known, **intent_note}, headers=headers)
+        return JSONResponse({**explained, **explain_token(caller), **known, **intent_note}, headers=headers)
 
 
 def _add_disclosure(app: FastAPI, service: ChatService, limiter: FailedKeyLimiter) -> None:
     @app.get("/v1/disclosure", tags=["disclosure"], summary="Get the public names and approvals that an app must show")
     async def disclosure(request: Request, assistant: _AssistantName = None, intent: _Intent = None) -> JSONResponse:
-        config, caller = _identify(request, service, limiter)
+        config, caller = await _identify(request, service, limiter)
         located = await service.decider.locations.locate(config, caller)
         named, headers = _named_assistant_at(request, config, caller.client, located, assistant)
         named, _ = seen_by_intent(named, caller, intent, located.location.age)
@@ -311,7 +311,7 @@ def _add_usage(app: FastAPI, service: ChatService, source: UsageReportSource | N
         month: Annotated[str | None, Query(description="A month, such as 2026-11. Default: the current one.")] = None,
         by: Annotated[str | None, Query(description="Groups: `day`, `region`, or both with a comma.")] = None,
     ) -> JSONResponse:
-        _, caller = _identify(request, service, limiter)
+        _, caller = await _identify(request, service, limiter)
         if source is None:
             raise ApiError("not_found", "this gateway records no usage (GATEWAY_STATE_DIR is not set)")
         if month is not None and _MONTH.fullmatch(month) is None:
@@ -340,7 +340,7 @@ def _add_receipts(
 ) -> None:
     @app.get("/v1/receipts/{id}", tags=["receipts"], summary="Get the signed receipt of a request of this caller")
     async def receipt(request: Request, id: str) -> JSONResponse:
-        config, caller = _identify(request, service, limiter)
+        config, caller = await _identify(request, service, limiter)
         if receipts is None:
             raise ApiError("not_found", "this gateway keeps no receipts (GATEWAY_STATE_DIR is not set)")
         try:

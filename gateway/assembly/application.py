@@ -43,6 +43,7 @@ from gateway.model.decision import Unavailable
 from gateway.model.record import Record
 from gateway.model.sign_in import SignInStatus
 from gateway.service.chat_service import ChatService
+from gateway.service.client_tokens import ClientTokens
 from gateway.service.location import LocationService
 from gateway.state.generated_key import CACHE_KEY, generated_key
 from gateway.telemetry.batching import Batcher, Ended
@@ -150,6 +151,10 @@ def _warn_of_location(detail: str) -> None:
     logger().warning("location", detail=detail)
 
 
+def _warn_of_tokens(detail: str) -> None:
+    logger().warning("client_tokens", detail=detail)
+
+
 class Gateway:
     """The gateway as an ASGI application.
 
@@ -214,6 +219,7 @@ class Gateway:
         self._usage = UsageWiring(state_dir, current, self._count_overshoot) if state_dir else None
         if self._usage is not None:
             self._executor.accounting = self._usage.accounting
+        self._tokens = ClientTokens(ServiceClient(transport), _warn_of_tokens)
         service = ChatService(
             current,
             self._executor,
@@ -222,6 +228,7 @@ class Gateway:
             consent_key=consent_key,
             log_prompt=log_prompt,
         )
+        service.tokens = self._tokens
         if state_dir is not None:
             service.decider.cache_key = generated_key(state_dir, CACHE_KEY)
         self._time_of_use = service.time_of_use = time_of_use(state_dir, current, self._usage)
@@ -280,6 +287,7 @@ class Gateway:
         if self.makes_exchanges:
             self._refresher.apply(config)
         self._locations.prepare(config.location.rules)
+        self._tokens.prepare(config.token_issuers)
         self._prepare_schemas()
 
     def _prepare_schemas(self) -> None:
@@ -437,6 +445,7 @@ class Gateway:
             message = await receive()
             if message["type"] == "lifespan.startup":
                 self._locations.prepare(self.config.location.rules)
+                self._tokens.prepare(self.config.token_issuers)
                 if self._usage is not None:
                     await self._usage.start()
                 self._time_of_use.start()
@@ -452,6 +461,7 @@ class Gateway:
                 if self._receipts is not None:
                     await self._receipts.aclose()
                 await self._locations.aclose()
+                await self._tokens.aclose()
                 await self._refresher.aclose()
                 await self._transport.aclose()
                 if self._usage is not None:

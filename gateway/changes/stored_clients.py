@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from gateway.files import path_exists
 from gateway.model.budget import Project
+from gateway.model.client_token import token_key
 from gateway.model.config_version import Client, ConfigVersion
 from gateway.model.stored_client import AdminToken, ConfigFacts, StoredClients, facts_of
 from gateway.operator_errors import DatabaseUnreachable, StateError
@@ -44,6 +45,7 @@ class _Loaded:
 
     Attributes:
         until_s: When the first key expires (Unix time). Then the content must be loaded again.
+        by_name: The usable clients, also those without a key.
     """
 
     generation: int
@@ -53,6 +55,7 @@ class _Loaded:
     until_s: float = _NEVER_S
     revoked_keys: frozenset[str] = frozenset()
     blocked_keys: Mapping[str, float] = field(default_factory=dict)
+    by_name: Mapping[str, Client] = field(default_factory=dict)
 
 
 class ClientDatabase:
@@ -80,6 +83,7 @@ class ClientDatabase:
         self._config_path = config_path
         self._clock = clock
         self._loaded: _Loaded | None = None
+        self._by_token: tuple[_Loaded, frozenset[str], Mapping[str, Client]] | None = None
         self._facts: ConfigFacts | None = None
         self._peppers: tuple[Secret, ...] = ()
         self._tokens: Mapping[str, AdminToken] | None = None
@@ -155,13 +159,23 @@ class ClientDatabase:
             return replace(config, keys_stale=is_stale, blocked_keys=loaded.blocked_keys)
         return replace(
             config,
-            clients=_NO_CLIENTS if self._is_too_old() else loaded.clients,
+            clients=_NO_CLIENTS if self._is_too_old() else self._with_tokens(loaded, config),
             projects=loaded.projects,
             secrets=replace(config.secrets, pepper=self._peppers),
             keys_stale=is_stale,
             revoked_keys=loaded.revoked_keys,
             blocked_keys=loaded.blocked_keys,
         )
+
+    def _with_tokens(self, loaded: _Loaded, config: ConfigVersion) -> Mapping[str, Client]:
+        """Return the clients with those that rules of issuers name. The same content gives the same object."""
+        names = frozenset(rule.client for issuer in config.token_issuers.values() for rule in issuer.clients)
+        if not names:
+            return loaded.clients
+        if self._by_token is None or self._by_token[0] is not loaded or self._by_token[1] != names:
+            named = {token_key(name): loaded.by_name[name] for name in sorted(names) if name in loaded.by_name}
+            self._by_token = loaded, names, {**loaded.clients, **named}
+        return self._by_token[2]
 
     def _valid_peppers(self, config: ConfigVersion) -> tuple[Secret, ...]:
         """Return the valid peppers. Keys that were made before the config had one stay valid."""
@@ -287,4 +301,4 @@ def _compiled(stored: StoredClients, facts: ConfigFacts) -> _Loaded:
             by_digest[key.digest] = replace(client, key_hash=key.digest, key_id=key.id)
     of_ids = {key.digest: stored.blocked[key.id] for key in stored.keys if key.id in stored.blocked}
     blocked = {**stored.blocked, **of_ids}
-    return _Loaded(stored.generation, facts, by_digest, projects, until_s, stored.revoked_keys, blocked)
+    return _Loaded(stored.generation, facts, by_digest, projects, until_s, stored.revoked_keys, blocked, clients)

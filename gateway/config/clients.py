@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from gateway.config.client_tokens import named_clients
 from gateway.config.problems import KeyPath, choice_hint, quoted
 from gateway.config.regions import Regions
 from gateway.config.schema.file import ClientSection
 from gateway.config.usage import SpendingCompiler
 from gateway.config.validation import Draft, Findings, check_reference
 from gateway.model.budget import NO_SPENDING_RULES
+from gateway.model.client_token import token_key
 from gateway.model.config_version import Client, ClientLimitRule, Cors
 from gateway.policy.location import SIGNALS
 from providers.value import replace
@@ -26,6 +28,7 @@ def compile_clients(
         message = "in demo mode any key or none is accepted, so keys and budgets of the database have no effect"
         findings.error(("clients_source",), message, "remove `clients_source`, or `demo`")
     compiled: dict[str, Client] = {}
+    by_token = named_clients(draft)
     for name, section in sections.items():
         path: KeyPath = ("clients", name)
         _check_references(draft, findings, regions, path, section)
@@ -33,7 +36,10 @@ def compile_clients(
             findings.error(
                 (*path, "limits"), "sets no limit", "give it `rpm`, `concurrent` or `body_bytes`, or remove it"
             )
-        hashes = [key.removeprefix(_PREFIX) for key in section.keys]
+        hashes = [key.removeprefix(_PREFIX) for key in section.keys or ()]
+        if section.keys is None and name not in by_token and draft.is_whole("token_issuers"):
+            hint = "add the hash of a key (`gateway key new`), or a rule of `token_issuers` that names this client"
+            findings.error((*path, "keys"), "is missing", hint)
         client = Client(
             name=name,
             assistants=frozenset(section.assistants) if section.assistants is not None else None,
@@ -47,6 +53,8 @@ def compile_clients(
             if holder.name != name or digest in hashes[:index]:
                 message = f"this key belongs to the client {quoted(holder.name)} already"
                 findings.error((*path, "keys", index), message, "a key belongs to one client; remove one")
+        if name in by_token:
+            compiled[token_key(name)] = client
     return compiled
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from gateway.config.client_tokens import compile_token_issuers
 from gateway.config.clients import compile_clients, compile_cors
 from gateway.config.credentials import compile_secrets
 from gateway.config.deployments import DeploymentCompiler
@@ -170,6 +171,7 @@ def _compile(draft: Draft, findings: Findings, document: Document, options: _Opt
         stores=stores if not is_rehearsal else None,
         clients_source=draft.config.clients_source,
         keys=draft.config.keys,
+        token_issuers=compile_token_issuers(draft, findings, document),
         marks=compile_marks(draft, findings, document.references),
         sign_ins=sign_ins if not is_rehearsal else {},
     )

@@ -8,11 +8,12 @@ from urllib.parse import urlsplit
 
 from gateway.config.service_permits import is_this_machine
 from gateway.config.sign_ins import OTHER_METADATA, sign_ins_used
+from gateway.model.client_token import KeyUrl
 from gateway.model.config_version import ConfigVersion
 from gateway.model.deployment import Deployment
 from gateway.model.permit import ServicePermit
 from gateway.policy.fence import is_inside
-from gateway.policy.location.claim import ClaimRules, KeyUrl
+from gateway.policy.location.claim import ClaimRules
 from providers.value import Value
 
 _PRIVATE_ENDINGS = (".internal", ".local", ".localdomain", ".lan", ".corp", ".private", ".intranet", ".home.arpa")
@@ -82,6 +83,9 @@ def service_permits(config: ConfigVersion) -> Iterator[tuple[str, ServicePermit]
     claim, alerts = config.location.rules.of(ClaimRules), config.usage.alerts
     if claim is not None and isinstance(claim.keys, KeyUrl):
         yield "location.claim.jwks", claim.keys.permit
+    for issuer in config.token_issuers.values():
+        if isinstance(issuer.keys, KeyUrl):
+            yield f"token_issuers.{issuer.name}.jwks", issuer.keys.permit
     if alerts is not None and alerts.webhook is not None:
         yield "usage.alerts.webhook", alerts.webhook.permit
     for name in sign_ins_used(config.deployments.values()):

@@ -105,7 +105,7 @@ def _catalogue_names(values: dict[str, object]) -> Iterator[tuple[KeyPath, str]]
 
 
 def check_files(values: Mapping[str, object], folder: str) -> dict[str, FileState]:
-    """Check the files of location signals, so that their problems are reported with the others.
+    """Check the files of location signals and of issuers' keys, so that their problems are reported with the others.
 
     Returns:
         The state of each file by its path.
@@ -119,6 +119,11 @@ def check_files(values: Mapping[str, object], folder: str) -> dict[str, FileStat
         is_relative = signal.settings is not None and signal.settings.is_relative
         if isinstance(text, str) and (path := absolute_path(text, folder if is_relative else "")):
             checked[path] = FILE_CHECKS[signal.name](path)
+    issuers = values.get("token_issuers")
+    for issuer in issuers.values() if isinstance(issuers, dict) else ():
+        text = issuer.get("jwks") if isinstance(issuer, dict) else None
+        if isinstance(text, str) and (path := absolute_path(text)):
+            checked[path] = _check_keys(path)
     return checked
 
 
@@ -154,7 +159,8 @@ class Document:
     Attributes:
         version: The first 12 hex digits of the content hash, which includes the catalogue files.
         references: The resolution of every `${…}` by its text.
-        signal_files: The state of the files of location signals by path. Empty if secrets are not resolved.
+        signal_files: The state of the files of location signals and of issuers' keys by path. Empty if secrets are not
+            resolved.
         secrets_file: The file that `secrets.file` names. None if there is none, or if secrets are not resolved.
         tls_files: The files of `tls` of deployments by their name there. None if secrets are not resolved.
         catalogues: The operator's own catalogue files.

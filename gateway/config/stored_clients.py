@@ -19,7 +19,6 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", re.ASCII)
 _BUDGET = re.compile(
     r"(?:(?P<amount>\S+ [A-Z]{3})|(?P<tokens>[0-9]{1,16}) tokens)(?: per |/| in )(?P<per>[a-z]+)", re.ASCII
 )
-_NO_KEY = f"sha256:{'0' * 64}"
 _T = TypeVar("_T", bound=Section)
 
 
@@ -69,7 +68,7 @@ def compile_stored_client(
     """Return a stored client, without its keys. Raises InvalidDefinition."""
     if "keys" in definition:
         raise InvalidDefinition(["keys: `gateway keys create` creates the keys of a stored client"])
-    section = _read(ClientSection, {**definition, "keys": [_NO_KEY]})
+    section = _read(ClientSection, definition)
     problems: list[str] = []
     for assistant in section.assistants or ():
         _expect(assistant, facts.assistants, "assistants", "assistant", problems)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pydantic import BaseModel
 
 from gateway.config.problems import KeyPath, Problem, Severity, choice_hint, quoted
+from gateway.config.schema.client_token import TokenIssuerSection
 from gateway.config.schema.file import ClientSection, ExporterSection, GatewaySection
 from gateway.config.schema.location import RegionSection
 from gateway.config.schema.routing import AssistantSection, DeploymentSection
@@ -39,6 +40,7 @@ _NAMED: dict[str, type[BaseModel]] = {
     "projects": ProjectSection,
     "redactions": RedactionSection,
     "sign_ins": SignInSection,
+    "token_issuers": TokenIssuerSection,
 }
 # Optional keys whose loss would lead to wrong messages about the rest of the entry.
 _ESSENTIAL = frozenset(
@@ -51,11 +53,17 @@ _STAND_INS: Mapping[tuple[str, str], object] = {
     ("deployments", "endpoint"): "unknown",
     ("regions", "territories"): ["AQ"],
     ("regions", "boundary"): ["*"],
-    ("clients", "keys"): [f"sha256:{'0' * 64}"],
     ("sign_ins", "kind"): "aws_instance",
     ("sign_ins", "role"): "unknown",
     ("sign_ins", "url"): "https://unknown.invalid",
     ("sign_ins", "territory"): "AQ",
+    ("token_issuers", "issuer"): "unknown",
+    ("token_issuers", "audience"): "unknown",
+    ("token_issuers", "algorithms"): ["RS256"],
+    ("token_issuers", "jwks"): "https://unknown.invalid/jwks",
+    ("token_issuers", "client"): "unknown",
+    ("token_issuers", "role"): "viewer",
+    ("token_issuers", "where"): {"unknown": "unknown"},
     ("exporters", "endpoint"): "https://unknown.invalid",
     ("exporters", "stores"): ["any"],
     ("exporters", "processes"): ["any"],

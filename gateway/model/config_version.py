@@ -25,6 +25,7 @@ from gateway.model.budget import (
     Stores,
     UsageRules,
 )
+from gateway.model.client_token import TokenHolder, TokenIssuer
 from gateway.model.deployment import Deployment
 from gateway.model.location_rules import Locator
 from gateway.model.moderation import Moderation
@@ -169,6 +170,7 @@ class Client:
             of the client's identity: limits and remembered locations hold for all keys of a client.
         key_id: By which the last use of the key that was sent is recorded: its id if it is stored in the database, else
             its digest.
+        token: The verified token that was sent in place of a key. `key_hash` is then its SHA-256.
     """
 
     name: str
@@ -179,6 +181,7 @@ class Client:
     spending: SpendingRules = NO_SPENDING_RULES
     key_hash: str = field(default="", compare=False, repr=False)
     key_id: str = field(default="", compare=False)
+    token: TokenHolder | None = field(default=None, compare=False)
 
     def may_ask(self, assistant: str) -> bool:
         """Return whether this client may use the assistant."""
@@ -278,7 +281,9 @@ class ConfigVersion:
     Attributes:
         version: The first 12 hex digits of the SHA-256 of the document. The header `x-gateway-config` shows it.
         assistants: By name and by alias. An alias may end with `*`.
-        clients: By the digest of each key: its hex SHA-256 or, for a key of the database, its HMAC with the pepper.
+        clients: By the digest of each key: its hex SHA-256 or, for a key of the database, its HMAC with the pepper. A
+            client that a rule of `token_issuers` names is there by its `token_key` too.
+        token_issuers: The issuers of tokens that stand in place of API keys, by name.
         region_by_territory: Every territory that a region lists. Others are in `default_region`, or in none.
         demo: Only simulated providers, except `real`; every peer is a trusted edge, and no key is required.
         simulated: A real config with only simulated providers (`gateway serve --simulated`).
@@ -339,6 +344,7 @@ class ConfigVersion:
     clients_source: ClientsSource = "file"
     keys: KeyRules = DEFAULT_KEY_RULES
     sign_ins: Mapping[str, SignIn] = field(default_factory=dict, repr=False)
+    token_issuers: Mapping[str, TokenIssuer] = field(default_factory=dict)
     keys_stale: bool = False
     revoked_keys: frozenset[str] = frozenset()
     blocked_keys: Mapping[str, float] = field(default_factory=dict)

@@ -88,6 +88,9 @@ class ClaimProblem(StrEnum):
     NOT_YET = "not_yet_valid"
     LONG = "lives_too_long"
     AGE_BAND = "age_band"
+    SUBJECT = "other_subject"
+    DENIED = "denied"
+    EARLY = "issued_too_early"
     UNCHECKED = "unchecked"
     """The issuer's keys cannot be read right now. The client did nothing wrong."""
 
@@ -105,6 +108,9 @@ CLAIM_PROBLEMS = {
     ClaimProblem.NOT_YET: "it is not valid yet",
     ClaimProblem.LONG: "it is valid for longer than is accepted here",
     ClaimProblem.AGE_BAND: "its age band is not one of this region",
+    ClaimProblem.SUBJECT: "its user is not that of the token with which the client signs in",
+    ClaimProblem.DENIED: "it is denied here",
+    ClaimProblem.EARLY: "it was issued before the time from which tokens are accepted",
     ClaimProblem.UNCHECKED: "the issuer's keys cannot be read at the moment",
 }
 """Why a claim is rejected, for people."""

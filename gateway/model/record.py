@@ -294,6 +294,7 @@ class Record:
         moderation: The verdicts of the region's moderation, if it has one.
         judges: The calls that sent a text to a judge, the first one of each deployment and outcome.
         route: The path of the API, with `{model}` in place of a name.
+        token_issuer: The name of the issuer of the client's token. Empty if it sent a key.
         duties: The kinds that count in the report of duties. Use `note_duty` before the last byte of the answer.
     """
 
@@ -305,6 +306,7 @@ class Record:
     trace: TraceContext | None = None
     client: str | None = None
     key_id: str = ""
+    token_issuer: str = ""
     stream: bool = False
     outcome: str = "ok"
     detail: str | None = None

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import re
-from datetime import date
+from datetime import date, datetime
 from math import isfinite
 from typing import Annotated
 
@@ -29,6 +29,7 @@ _SHARE = r"^(100|[0-9]{1,2})%$"
 _SHARE_ABOVE_ZERO = r"^(100|[1-9][0-9]?)%$"
 _RISE = r"^\+([1-9][0-9]{0,3})%$"
 _DAY = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}$"
+_INSTANT = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(Z|[+-][0-9]{2}:[0-9]{2})$"
 _LINE = r"^\S(.{0,254}\S)?$"
 _LONGEST_S = 86_400.0
 _HOURS = r"^([01][0-9]|2[0-3]):[0-5][0-9]-(([01][0-9]|2[0-3]):[0-5][0-9]|24:00)$"
@@ -112,6 +113,18 @@ def parse_day(value: object) -> date:
     raise UnitError("must be a day", "write year-month-day, such as 2027-03-01")
 
 
+def parse_instant(value: object) -> float:
+    """Return the Unix time of an instant such as `2026-11-27T10:00:00Z`."""
+    if isinstance(value, str) and re.fullmatch(_INSTANT, value, re.ASCII):
+        try:
+            return datetime.fromisoformat(value).timestamp()
+        except ValueError:
+            raise UnitError("there is no such time", "write it such as 2026-11-27T10:00:00Z") from None
+    raise UnitError(
+        "must be a time with its zone", "write it such as 2026-11-27T10:00:00Z or 2026-11-27T11:00:00+01:00"
+    )
+
+
 def parse_line(value: object) -> str:
     """Return the text, which must be one printable line."""
     if isinstance(value, str) and 0 < len(value) <= _LONGEST_LINE and value.isprintable() and value.strip() == value:
@@ -161,6 +174,7 @@ Share = Annotated[float, FileForm(parse_share, _text(_SHARE_ABOVE_ZERO, "50%"))]
 ShareOrOff = Annotated[float | None, FileForm(parse_share_or_off, {"anyOf": [_text(_SHARE, "20%"), _OFF]})]
 RiseOrOff = Annotated[float | None, FileForm(parse_rise_or_off, {"anyOf": [_text(_RISE, "+50%"), _OFF]})]
 Day = Annotated[date, FileForm(parse_day, _text(_DAY, "2027-03-01"))]
+Instant = Annotated[float, FileForm(parse_instant, _text(_INSTANT, "2026-11-27T10:00:00Z"))]
 Visible = Annotated[str, FileForm(str, _text(VISIBLE), has_pattern_error=True)]
 Line = Annotated[str, FileForm(parse_line, _text(_LINE))]
 DailyHours = Annotated[tuple[int, int], FileForm(parse_hours, _text(_HOURS, "06:00-22:00"))]

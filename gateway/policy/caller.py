@@ -12,6 +12,7 @@ from gateway.model.caller import Caller
 from gateway.model.config_version import ConfigVersion
 from gateway.model.consent import NO_STATEMENT, ConsentStatement
 from gateway.model.location import ClaimReport
+from gateway.policy.client_users import token_user
 from providers.failures import InvalidRequest
 from providers.value import replace
 
@@ -36,11 +37,13 @@ def timeout_s(values: tuple[str, ...]) -> float:
 
 
 def user_of(caller: Caller, claim: ClaimReport | None) -> str | None:
-    """Return the user: the subject of the claim, else the user that a backend asserts, else None.
+    """Return the user: that of the client's token, else the subject of the claim, else the one that a backend asserts.
 
     Raises:
         InvalidRequest: The backend asserts two users.
     """
+    if (named := token_user(caller.client)) is not None:
+        return named
     if claim is not None and claim.subject:
         return claim.subject
     return asserted_user(caller) if caller.user else None
@@ -66,10 +69,19 @@ def explain_user(caller: Caller, claim: ClaimReport | None) -> tuple[str | None,
     name = user_of(caller, claim)
     if name is not None:
         signal = "claim" if claim is not None and claim.subject else "assertion"
+        signal = "token" if token_user(caller.client) is not None else signal
         return name, {"user": {"signal": signal, "note": ""}}
     if caller.user and (caller.client is None or "user" not in caller.client.may_assert):
         return None, {"user": {"signal": None, "note": _USER_IGNORED}}
     return None, {}
+
+
+def explain_token(caller: Caller) -> dict[str, object]:
+    """Return what the client's token is in an explanation: its client, its issuer, and the number of the rule."""
+    client = caller.client
+    if client is None or client.token is None:
+        return {}
+    return {"client": client.name, "token_issuer": client.token.issuer, "token_rule": client.token.rule}
 
 
 def read_consent(config: ConfigVersion, caller: Caller, claim: ClaimReport | None) -> ConsentStatement:
@@ -94,8 +106,11 @@ def read_consent(config: ConfigVersion, caller: Caller, claim: ClaimReport | Non
 
 
 def _caller_identity(caller: Caller, subject: str | None) -> str:
-    """Return a digest of the caller's key, and of the user if there is one, because many users may share a key."""
-    user = subject or asserted_user(caller)
+    """Return a digest of the caller's key, and of the user if there is one, because many users may share a key.
+
+    Of a token it is that of its issuer, client and user, so that a consent survives a new token.
+    """
+    user = token_user(caller.client) or subject or asserted_user(caller)
     if not user:
         return caller.key_digest
     return hashlib.sha256(f"{caller.key_digest} {user}".encode("utf-8", "surrogatepass")).hexdigest()

@@ -46,6 +46,7 @@ from gateway.policy.refusals import not_offered
 from gateway.policy.region_text import with_region_text, without_profile_message
 from gateway.policy.transcript import MAX_CHARACTERS, transcript
 from gateway.service.assistants import find_assistant
+from gateway.service.client_tokens import ClientTokens
 from gateway.service.crisis import crisis_answer, find_crisis
 from gateway.service.decider import Decider, sticky_conversation
 from gateway.service.exchange import AnswerStyle, Exchange
@@ -172,6 +173,7 @@ class ChatService:
         self.executor = executor
         self._limits = limits
         self.shared_limits: SharedClientLimits | None = None
+        self.tokens: ClientTokens | None = None
         self.watchers: tuple[Watcher, ...] = ()
         self.time_of_use = TimeOfUse(None, b"")
         self._passed_texts = PassedTexts()
@@ -188,6 +190,8 @@ class ChatService:
         client, decider = exchange.caller.client, self.decider
         if client is not None:
             exchange.record.client, exchange.record.key_id = client.name, client.key_id
+            if client.token is not None:
+                exchange.record.token_issuer = client.token.issuer
         admission: Admission | SharedAdmission | None = None
         if client is not None and (limits := client.limits) is not None:
             try:

@@ -387,7 +387,7 @@ class FileClients:
 
     def _keys(self) -> list[Json]:
         blocked = self._config.blocked_keys
-        clients = {digest: client.name for digest, client in self._config.clients.items()}
+        clients = {digest: client.name for digest, client in self._config.clients.items() if client.key_hash}
         foreign = [name for name in blocked if is_sha256(name) and name not in clients]
         return [hashed_key(digest, clients.get(digest), blocked) for digest in (*clients, *foreign)]
 

@@ -82,16 +82,18 @@ class Decider:
         # All workers of a start share the consent key, so they share this one.
         self.cache_key = hmac.digest(consent_key, b"keys of prompt caches", "sha256")
 
-    def identify(self, exchange: Exchange, config: ConfigVersion) -> None:
+    async def identify(self, exchange: Exchange, config: ConfigVersion) -> None:
         """Read the caller as another config version does. Nothing that the former one has decided stays."""
         record = exchange.record
         exchange.locale, exchange.reveal_model = None, True
         record.config_version, record.client, record.key_id = config.version, None, ""
         if record.decided is not UNDECIDED:
             record.decided = change(record.decided, location=None)
-        exchange.config, exchange.caller = config, exchange.read_caller(config)
+        exchange.config = config
+        exchange.caller = await exchange.read_caller(config)
         if (client := exchange.caller.client) is not None:
             record.client, record.key_id = client.name, client.key_id
+            record.token_issuer = client.token.issuer if client.token is not None else ""
 
     async def look_up(self, exchange: Exchange) -> None:
         """Locate the caller, with the lookups that its location needs. See `place`."""
@@ -135,7 +137,7 @@ class Decider:
         Only the limits of the client were counted by the old version.
         """
         while (active := self.current()) is not exchange.config:
-            self.identify(exchange, active)
+            await self.identify(exchange, active)
             await self.look_up(exchange)
 
     async def decide_anew(self, exchange: Exchange) -> None:
@@ -170,7 +172,8 @@ class Decider:
             exchange.locale = choose_locale(location.region.texts, caller.accept_language, location.preferences)
         claim = exchange.claim
         exchange.consent = read_consent(config, caller, claim) if config.recipients else NO_STATEMENT
-        exchange.user = user_of(caller, claim) if caller.user or claim is not None else None
+        is_named = caller.user or claim is not None or (caller.client is not None and caller.client.token is not None)
+        exchange.user = user_of(caller, claim) if is_named else None
         named = exchange.user or (request.user if isinstance(request, ChatRequest) else None)
         exchange.asker = asker_of(config.has_one_client, exchange.record.client, named)
         exchange.prefer = None
@@ -333,8 +336,13 @@ class Decider:
         # The oldest one, so that conversations stay in the caches while the secret is replaced.
         secret = secrets.former_identity or secrets.identity
         key = secret.reveal().encode() if secret is not None else self.cache_key
-        client = caller.client.name if caller.client is not None else ""
-        return Conversation(key, client, exchange.user, caller.session, region.protected)
+        client, user = "", exchange.user
+        if caller.client is not None:
+            client = caller.client.name
+            if caller.client.token is not None and caller.client.token.user is not None:
+                # As the fields of a request would name the user.
+                user = caller.client.token.user
+        return Conversation(key, client, user, caller.session, region.protected)
 
 
 def _ages_at_gate(location: Location) -> bool:

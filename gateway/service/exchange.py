@@ -106,7 +106,7 @@ class Exchange:
     turn: Any = field(default=None, init=False)
     chat_time: ChatTime | None = field(default=None, init=False)
 
-    def read_caller(self, config: ConfigVersion) -> Caller:
+    async def read_caller(self, config: ConfigVersion) -> Caller:
         """Return the caller as a config version reads it that has become active since the request began.
 
         Raises the error of the API.

@@ -13,11 +13,12 @@ import msgspec
 
 from gateway.execution.service_client import ServiceClient
 from gateway.model.caller import Caller
+from gateway.model.client_token import TokenHolder
 from gateway.model.config_version import Client, ConfigVersion, remember
 from gateway.model.decision import Refusal, Refused
-from gateway.model.location import ClaimReport, Location, Question, Reports
+from gateway.model.location import ClaimProblem, ClaimReport, Location, Question, Reports
 from gateway.model.location_rules import LocationRules
-from gateway.policy.location.claim import claim_of
+from gateway.policy.location.claim import ClaimRules, claim_of
 from gateway.policy.location.resolution import key_bytes, locator_of, resolve
 from gateway.policy.location.signals import SIGNALS
 from gateway.policy.refusals import refuse_location
@@ -62,6 +63,19 @@ def locate(config: ConfigVersion, caller: Caller) -> Located:
 def _located(config: ConfigVersion, client: Client | None, reports: Reports) -> Located:
     location = resolve(config, client, reports)
     return Located(reports, location, refuse_location(config, location), claim_of(reports))
+
+
+def _beside_token(rules: LocationRules, reports: Reports, token: TokenHolder) -> Reports:
+    """Return the reports with a claim that does not name the user, because the token of the client names one.
+
+    A claim of the token's own issuer must be about the same subject.
+    """
+    claim, own = claim_of(reports), rules.of(ClaimRules)
+    if claim is None or own is None or claim.problem is not None or token.user is None:
+        return reports
+    if own.issuer == token.iss and claim.subject != token.subject:
+        return reports.with_report("claim", ClaimReport(problem=ClaimProblem.SUBJECT))
+    return reports.with_report("claim", replace(claim, subject=None))
 
 
 class Lookup(Protocol):
@@ -132,6 +146,8 @@ class LocationService:
             return locate(config, caller)
         key, locator = caller.location_key, locator_of(config)
         reports = await self.answer(locator.rules, locator.report(key))
+        if caller.client is not None and caller.client.token is not None:
+            reports = _beside_token(locator.rules, reports, caller.client.token)
         if locator.stated_bytes(key) > _MOST_REMEMBERED_BYTES:
             located = _located(config, caller.client, reports)
         else:

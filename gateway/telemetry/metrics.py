@@ -152,6 +152,8 @@ class Metrics:
             self.count("gateway_hand_offs_total", labels)
         for kind in record.duties:
             self.count("gateway_duties_total", (region, kind))
+        if record.token_issuer:
+            self.count("gateway_token_requests_total", (record.client or "", record.token_issuer))
         if record.resumed is not None or decided.variant is not None or record.retries_refused or record.shed:
             self._count_events(region, record)
 

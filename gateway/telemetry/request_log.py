@@ -76,6 +76,8 @@ def _add_own_fields(fields: dict[str, object], record: Record, share: float) -> 
         fields["trace_id"] = record.trace.trace_id
     if record.cost_micros is not None and price is not None:
         fields["cost_micros"], fields["currency"] = record.cost_micros, price.currency
+    if record.token_issuer:
+        fields["token_issuer"] = record.token_issuer
     _add_rare_decisions(fields, record)
     if record.shown.code is not None:
         fields["code"], fields["reason"], fields["detail"] = record.shown.code, record.reason, record.detail

@@ -1,4 +1,4 @@
-"""Authenticate a request by its API key, and limit failed attempts by the address from which they come.
+"""Authenticate a request by its API key or a signed token, and limit failed attempts by the address of their sender.
 
 A valid key is accepted even while wrong ones are limited: a client that sends wrong keys through an edge, or from a
 shared address, must not lock out the others there. Keys are too long to be guessed.
@@ -18,9 +18,10 @@ from gateway.api.errors import ApiError
 from gateway.model.api_key import KEY_START, NO_CELL, digest_of, read_key
 from gateway.model.caller import RequestHeaders
 from gateway.model.config_version import Client, ConfigVersion
-from gateway.model.location import AddressReport
+from gateway.model.location import CLAIM_PROBLEMS, AddressReport, ClaimProblem
 from gateway.policy.location.resolution import address_of
 from gateway.policy.location.trusted_edge import parse_peer
+from gateway.service.client_tokens import ClientTokens, TokenRefused, TokenWithoutClient
 
 _MAX_HEADER_BYTES = 64 * 1024
 _KEYS_RETRY_S = 5.0
@@ -49,10 +50,41 @@ _WRONG_KEY = frozenset({"invalid_api_key", "key_of_another_cell"})
 _MOST_ADDRESSES = 10_000
 # A household or a server has a /64 (RFC 6177), and could send each guess from another address of it.
 _IPV6_PREFIX = 64
+_TOKEN_START = b"eyJ"
+_VERIFIED_A_SECOND = 20
+"""Tokens of one address that are verified in a second, once it has sent too many wrong ones."""
+# The signature of such a token is right: it is not a guess.
+_SIGNED = frozenset(
+    {ClaimProblem.EXPIRED, ClaimProblem.NOT_YET, ClaimProblem.LONG, ClaimProblem.DENIED, ClaimProblem.EARLY}
+)
+_NO_CLIENT = {
+    "client": "no rule of `token_issuers` gives this token a client: ask the operator of this gateway for a rule",
+    "groups": "the issuer left the groups out of this token, because there are too many: ask the operator to use app "
+    "roles, or `groups assigned to the application`, at the issuer",
+}
 
 
-def authenticate(config: ConfigVersion, headers: RequestHeaders) -> Client | None:
-    """Return the client to which the key belongs, or None where the config asks for no keys; raises ApiError."""
+class TokenUnverified(Exception):
+    """The request has a token that must be verified first. `FailedKeyLimiter.verify` does it."""
+
+    def __init__(self, text: str, digest: str) -> None:
+        super().__init__("a token is not verified")
+        self.text = text
+        self.digest = digest
+
+
+def authenticate(config: ConfigVersion, headers: RequestHeaders, tokens: ClientTokens | None = None) -> Client | None:
+    """Return the client to which the key belongs, or None where the config asks for no keys.
+
+    Args:
+        config: The config version.
+        headers: The headers of the request.
+        tokens: The verified tokens.
+
+    Raises:
+        ApiError: There is no valid key.
+        TokenUnverified: There is a token that is not among the verified ones.
+    """
     if headers.header_bytes > _MAX_HEADER_BYTES:
         message = f"the headers are larger than {_MAX_HEADER_BYTES} bytes: send fewer or shorter ones"
         raise ApiError("headers_too_large", message)
@@ -69,10 +101,54 @@ def authenticate(config: ConfigVersion, headers: RequestHeaders) -> Client | Non
         # Programs send header values in UTF-8, browsers in Latin-1.
         client = config.clients.get(_hash(key.decode("latin-1").encode("utf-8")))
     if client is None:
-        raise _unknown_key(config, key)
+        if not (config.token_issuers and _is_token(key)):
+            raise _unknown_key(config, key)
+        digest = _hash(key)
+        client = tokens.known(config, digest) if tokens is not None else None
+        if client is None:
+            raise TokenUnverified(key.decode("latin-1"), digest)
     if config.blocked_keys and not config.blocked_keys.keys().isdisjoint((client.key_hash, _hash(key))):
-        raise _no_key("the API key is blocked: ask the operator of this gateway for another key")
+        raise _blocked()
     return client
+
+
+def _blocked() -> ApiError:
+    return _no_key("the API key is blocked: ask the operator of this gateway for another key")
+
+
+def _is_token(key: bytes) -> bool:
+    """Return whether a text has the form of a signed token: three parts, the first one a JSON object in base64url."""
+    return key.startswith(_TOKEN_START) and key.count(b".") == 2
+
+
+async def verify_token(
+    config: ConfigVersion, tokens: ClientTokens | None, token: TokenUnverified, now_s: float | None = None
+) -> Client:
+    """Verify a token, and return its client. `now_s`: the Unix time at which it must be valid; None for now.
+
+    Raises:
+        TokenRefused: The token is not valid.
+        ApiError: No rule names a client for it, or it is blocked, or there are no keys.
+    """
+    if tokens is None:
+        raise TypeError("tokens can't be verified here")
+    if token.digest in config.blocked_keys:
+        raise _blocked()
+    try:
+        return await tokens.verify(config, token.text, token.digest, now_s)
+    except TokenWithoutClient as refused:
+        message, extra = _NO_CLIENT[refused.lacks], {"token": refused.lacks}
+        raise ApiError("permission_denied", message, extra=extra) from None
+
+
+def token_error(problem: ClaimProblem) -> ApiError:
+    """Return the error for a token that is not valid. It quotes no part of the token."""
+    if problem is ClaimProblem.UNCHECKED:
+        message = f"the token cannot be verified: {CLAIM_PROBLEMS[problem]}; try again later"
+        return ApiError("keys_unavailable", message, retry_after_s=_KEYS_RETRY_S)
+    message = f"the token is not accepted: {CLAIM_PROBLEMS[problem]}; send a new token, or an API key"
+    headers = {"www-authenticate": 'Bearer error="invalid_token"'}
+    return ApiError("invalid_api_key", message, headers=headers, extra={"token": str(problem)})
 
 
 def _stored_client(config: ConfigVersion, key: bytes) -> Client | None:
@@ -106,8 +182,13 @@ def _unknown_key(config: ConfigVersion, key: bytes) -> ApiError:
     return _no_key("the API key is unknown: send a key from the operator of this gateway, not a provider's key")
 
 
-def key_digest(config: ConfigVersion, headers: RequestHeaders) -> str:
-    """Return the digest of the caller's key; empty where the config asks for no keys. Raises ApiError as above."""
+def key_digest(config: ConfigVersion, headers: RequestHeaders, client: Client | None = None) -> str:
+    """Return the digest of the caller's key; empty where the config asks for no keys. Raises ApiError as above.
+
+    In place of a token, which is replaced often, it is that of its issuer and client.
+    """
+    if client is not None and client.token is not None:
+        return _hash(f"token\0{client.token.issuer}\0{client.name}".encode())
     return _hash(_key_of(headers)) if config.requires_key and not config.demo else ""
 
 
@@ -216,21 +297,57 @@ def _refuse_proxies(config: ConfigVersion, headers: RequestHeaders, reason: str,
 
 
 class FailedKeyLimiter:
-    """Counts the wrong keys of the last minute in this process."""
+    """Counts the wrong keys of the last minute in this process.
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    Attributes:
+        tokens: Verifies tokens of clients. None: this process has none.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic, tokens: ClientTokens | None = None) -> None:
         """Create a limiter without counts. `clock` returns monotonic seconds."""
+        self.tokens = tokens
         self._clock = clock
         self._wrong: dict[str, tuple[float, int]] = {}
+        self._verified: dict[str, tuple[float, int]] = {}
 
     def authenticate(self, config: ConfigVersion, headers: RequestHeaders) -> Client | None:
         """Authenticate as `authenticate` does; raises ApiError (rate_limited) for one wrong key too many."""
         try:
-            return authenticate(config, headers)
+            return authenticate(config, headers, self.tokens)
         except ApiError as error:
             if error.code in _WRONG_KEY and _has_key(headers):
                 self.count(caller_address(config, headers))
             raise
+
+    async def verify(self, config: ConfigVersion, headers: RequestHeaders, token: TokenUnverified) -> Client:
+        """Verify a token, and return its client. Raises ApiError."""
+        address = caller_address(config, headers)
+        self._pace(address)
+        try:
+            return await verify_token(config, self.tokens, token)
+        except TokenRefused as refused:
+            if refused.problem not in _SIGNED and refused.problem is not ClaimProblem.UNCHECKED:
+                self.count(address, "key")
+            raise token_error(refused.problem) from None
+
+    def _pace(self, address: str) -> None:
+        """Count a verification for an address with too many wrong keys; raises ApiError for one too many in a second.
+
+        Each address has its own count, and known keys and tokens are not verified, so others are not slowed down.
+        """
+        now = self._clock()
+        since, count = self._wrong.get(address, (now, 0))
+        if count < MOST_FAILED_KEYS or now - since >= _WINDOW_S:
+            return
+        second, verified = self._verified.get(address, (now, 0))
+        if now - second >= 1.0:
+            second, verified = now, 0
+        if verified >= _VERIFIED_A_SECOND:
+            message = "too many wrong keys came from this address: wait 1 s or send a valid key"
+            raise ApiError("rate_limited", message, retry_after_s=1.0)
+        if len(self._verified) >= _MOST_ADDRESSES:
+            self._verified.clear()
+        self._verified[address] = second, verified + 1
 
     def count(self, address: str, what: str = "key", problem: str = "") -> None:
         """Count one wrong key, or another secret (`what`), from this address; raises ApiError beyond the bound.

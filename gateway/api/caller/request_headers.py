@@ -17,12 +17,13 @@ from typing import Any
 
 import msgspec
 
-from gateway.api.caller.authentication import FailedKeyLimiter, authenticate, key_digest
+from gateway.api.caller.authentication import FailedKeyLimiter, TokenUnverified, authenticate, key_digest
 from gateway.api.connection import SameHead
 from gateway.api.dialects.google_paths import is_gemini_path
 from gateway.model.caller import NONE_REPEATED, Caller, RequestContext, RequestHeaders, TraceContext
-from gateway.model.config_version import ConfigVersion
+from gateway.model.config_version import Client, ConfigVersion
 from gateway.policy.location.resolution import location_key
+from gateway.service.client_tokens import ClientTokens
 
 _VALID_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 # Unique over processes and time. It is drawn once, because random bytes from the system cost more than the rest of an
@@ -54,10 +55,20 @@ class KnownCaller(msgspec.Struct, frozen=True):
     caller: Caller
 
 
-def known_caller(head: SameHead | None, config: ConfigVersion) -> KnownCaller | None:
-    """Return the remembered caller of this head, if this config version has read it; else None."""
+def known_caller(
+    head: SameHead | None, config: ConfigVersion, tokens: ClientTokens | None = None
+) -> KnownCaller | None:
+    """Return the remembered caller of this head, if this config version has read it; else None.
+
+    A caller with a token is known as long as its token.
+    """
     known: KnownCaller | None = head.made if head is not None else None
-    return known if known is not None and known.config is config else None
+    if known is None or known.config is not config:
+        return None
+    client = known.caller.client
+    if client is None or client.token is None:
+        return known
+    return known if tokens is not None and tokens.known(config, client.key_hash) is not None else None
 
 
 def remember_caller(head: SameHead | None, known: KnownCaller) -> None:
@@ -70,21 +81,31 @@ def remember_caller(head: SameHead | None, known: KnownCaller) -> None:
         head.made = known
 
 
-def read_caller(config: ConfigVersion, headers: RequestHeaders, limiter: FailedKeyLimiter | None = None) -> Caller:
+def read_caller(
+    config: ConfigVersion,
+    headers: RequestHeaders,
+    limiter: FailedKeyLimiter | None = None,
+    verified: Client | None = None,
+) -> Caller:
     """Authenticate a request and read everything about the caller from its headers.
 
     Args:
+        config: The config version.
+        headers: The headers of the request.
         limiter: Counts failed keys; None for a request that it has counted already.
+        verified: The client of the request's token, which has just been verified.
 
     Raises:
         ApiError: There is no valid key, or too many failed ones came from this address.
+        TokenUnverified: There is a token that must be verified first.
     """
-    client = authenticate(config, headers) if limiter is None else limiter.authenticate(config, headers)
+    if (client := verified) is None:
+        client = authenticate(config, headers) if limiter is None else limiter.authenticate(config, headers)
     # Most requests have none of these headers, and a lookup costs less than a call.
     names = headers.headers
     return Caller(
         client,
-        key_digest(config, headers) if config.recipients else "",
+        key_digest(config, headers, client) if config.recipients else "",
         location_key(config, client, headers),
         headers.header_bytes,
         headers.one(b"accept-language") if b"accept-language" in names else None,
@@ -96,6 +117,14 @@ def read_caller(config: ConfigVersion, headers: RequestHeaders, limiter: FailedK
         headers.all(b"x-gateway-hand-off") if b"x-gateway-hand-off" in names else (),
         None if _ANY_SESSION.isdisjoint(names) else session_of(headers),
     )
+
+
+async def read_verified_caller(config: ConfigVersion, headers: RequestHeaders, limiter: FailedKeyLimiter) -> Caller:
+    """Read the caller as `read_caller` does, and verify its token, if it has one. Raises ApiError."""
+    try:
+        return read_caller(config, headers, limiter)
+    except TokenUnverified as token:
+        return read_caller(config, headers, verified=await limiter.verify(config, headers, token))
 
 
 def session_of(headers: RequestHeaders) -> str | None:

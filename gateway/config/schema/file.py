@@ -22,6 +22,7 @@ from gateway.config.field_types import (
     Visible,
     Words,
 )
+from gateway.config.schema.client_token import TokenIssuerSection
 from gateway.config.schema.location import CellSection, LocationSection, Reason, RegionSection, Texts
 from gateway.config.schema.routing import AssistantSection, DeploymentSection
 from gateway.config.schema.sign_in import SignInSection
@@ -46,8 +47,10 @@ _GatewayKey = Annotated[OneOrTwo | None, Sensitive("`secrets`")]
 class ClientSection(Section):
     """A client that may call the gateway."""
 
-    keys: Annotated[list[KeyHash], Field(min_length=1), Sensitive(is_secret=False)] = Field(
-        description="The SHA-256 hash of each of its keys (sha256:…). `gateway key new` creates a key and its hash."
+    keys: Annotated[Annotated[list[KeyHash], Field(min_length=1)] | None, Sensitive(is_secret=False)] = Field(
+        None,
+        description="The SHA-256 hash of each of its keys (sha256:…). `gateway key new` creates a key and its hash. "
+        "Optional for a client that a rule of `token_issuers` names.",
     )
     assistants: Words | None = Field(None, description="The assistants that it may use. Default: all.")
     region: str | None = Field(None, description="Every request with one of its keys belongs to this region.")
@@ -170,6 +173,9 @@ class GatewaySection(Section):
     )
     clients: dict[Name, ClientSection] = Field(
         {}, description="The clients that may call, by name. Without clients, the gateway serves this machine only."
+    )
+    token_issuers: dict[Name, TokenIssuerSection] = Field(
+        {}, description="The issuers of signed tokens that clients send in place of API keys, by name."
     )
     clients_source: ClientsSource = Field(
         "file",

@@ -41,6 +41,7 @@ from gateway.model.location import ClaimReport, Location
 from gateway.model.record import DutyKind, Record
 from gateway.operator_errors import StateError
 from gateway.policy.caller import asserted_user
+from gateway.policy.client_users import token_user
 from gateway.telemetry.log import logger
 from gateway.usage.accounting import end_user_pseudonym
 from gateway.usage.refusals import CallRefused
@@ -329,6 +330,8 @@ class TimeOfUse:
         """Return the user of a chat, or None if no signal names one, or if it may not be kept here."""
         if not location.may_be_kept:
             return None
+        if (of_token := token_user(caller.client)) is not None:
+            return UseKey(end_user_pseudonym(config, self._user_key, of_token))
         if claim is not None and claim.subject:
             return UseKey(end_user_pseudonym(config, self._user_key, claim.subject))
         name = asserted_user(caller) if caller.user else None

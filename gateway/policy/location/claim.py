@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
+from gateway.model.client_token import KeyFile, KeySource, KeyUrl, SharedKey
 from gateway.model.config_version import Client, ConfigVersion
 from gateway.model.location import (
     CLAIM_PROBLEMS,
@@ -17,12 +18,10 @@ from gateway.model.location import (
     Reports,
 )
 from gateway.model.location_rules import LocationRules
-from gateway.model.permit import ServicePermit
 from gateway.model.section import ONE_OR_TWO, PlainSection, Sensitive, key, section
 from gateway.model.units import LifetimeSeconds, Visible
 from gateway.policy.location.signal import OwnSection, Reading, SectionReader, Signal, absolute_path, read_territory
 from gateway.policy.location.trusted_edge import SignalInput
-from providers.auth import Secret
 from providers.value import Value
 
 _HEADER = "x-gateway-claim"
@@ -31,28 +30,6 @@ Algorithm = Literal[
     "ES256", "ES384", "ES512", "EdDSA", "PS256", "PS384", "PS512", "RS256", "RS384", "RS512", "HS256", "HS384", "HS512",
 ]
 # fmt: on
-
-
-class KeyUrl(Value, frozen=True):
-    """An issuer's key set at a URL of the config: the permit for the request, and the path."""
-
-    permit: ServicePermit
-    path: str
-
-
-class KeyFile(Value, frozen=True):
-    """An issuer's key set in a file."""
-
-    path: str
-
-
-class SharedKey(Value, frozen=True):
-    """A secret with which the issuer signs claims and the gateway verifies them: one or two versions."""
-
-    secrets: tuple[Secret, ...]
-
-
-KeySource = KeyUrl | KeyFile | SharedKey
 
 
 class ClaimRules(Value, frozen=True):
@@ -138,7 +115,7 @@ def _compiled(section: ClaimSection, reader: SectionReader) -> ClaimRules | None
         return None
     keys = _shared_key(section.secret, max(shared, default="HS256"), reader) if section.secret is not None else None
     if section.jwks is not None:
-        keys = _key_set(section.jwks, reader)
+        keys = read_key_set(section.jwks, reader, "every claim")
     if keys is None:
         return None
     if section.longest is None:
@@ -148,10 +125,11 @@ def _compiled(section: ClaimSection, reader: SectionReader) -> ClaimRules | None
     return ClaimRules(section.issuer, section.audience, frozenset(section.algorithms), keys, *members)
 
 
-def _key_set(jwks: str, reader: SectionReader) -> KeySource | None:
+def read_key_set(jwks: str, reader: SectionReader, refused: str) -> KeySource | None:
+    """Return the source of an issuer's public keys, or None after an error. `refused`: what is refused without it."""
     if path := absolute_path(jwks):
         if (state := reader.file(path)) is not None and state.problem:
-            reader.warn("jwks", f"the file {state.problem}", "every claim is refused until it can be read")
+            reader.warn("jwks", f"the file {state.problem}", f"{refused} is refused until it can be read")
         return KeyFile(path)
     if "://" not in jwks:
         message = "is neither a URL nor the absolute path of a file"

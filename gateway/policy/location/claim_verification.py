@@ -1,4 +1,4 @@
-"""Verify signed claims with the issuer's keys. Pure: nothing is fetched here, and the time is a parameter.
+"""Verify signed claims and tokens of clients with the issuer's keys. Pure: nothing is fetched, the time is a parameter.
 
 The token does not choose how it is verified. The algorithms come from the configuration, the keys from the issuer's key
 set, and each key is used only with the algorithms of its own type, so that a key of one type cannot be used as another
@@ -8,21 +8,26 @@ rejected, because no extension is supported.
 
 from __future__ import annotations
 
+import base64
+import binascii
 import json
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import jwt
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 
+from gateway.model.client_token import SharedKey
 from gateway.model.location import ClaimProblem, ClaimReport
 from gateway.model.region_text import Preferences
-from gateway.policy.location.claim import ClaimRules, SharedKey
+from gateway.policy.location.claim import ClaimRules
 from providers.value import Value
 
 MAX_TOKEN_BYTES = 8 * 1024
+MAX_CLIENT_TOKEN_BYTES = 16 * 1024
 _MAX_KEYS = 100
 _MAX_KID = 256
 _LEEWAY_S = 30.0
@@ -143,21 +148,88 @@ def _read_key(jwk: dict[str, object]) -> tuple[jwt.algorithms.AllowedPublicKeys,
     return None
 
 
+class SignedRules(Protocol):
+    """How a token must be signed, and for whom. See `ClaimRules` and `TokenIssuer`."""
+
+    @property
+    def issuer(self) -> str:
+        """The required value of `iss`."""
+        ...
+
+    @property
+    def audience(self) -> str:
+        """The required value of `aud`."""
+        ...
+
+    @property
+    def algorithms(self) -> Set[str]:
+        """The accepted algorithms."""
+        ...
+
+    @property
+    def longest_s(self) -> float | None:
+        """The longest lifetime. None: no bound."""
+        ...
+
+
+class SignedMembers(Value, frozen=True):
+    """The members of a verified token, the Unix time until which it is valid, and for how long it is valid in all."""
+
+    members: dict[str, object]
+    until: float
+    lifetime_s: float
+
+
 def verify(rules: ClaimRules, keys: KeySet, token: str, now: float) -> Verified:
-    """Verify a token at `now` (Unix time), and return its claims.
+    """Verify a claim at `now` (Unix time), and return its content.
+
+    Raises:
+        ClaimRefused: The claim is not valid.
+    """
+    signed = _verified(rules, keys, token, now, MAX_TOKEN_BYTES, is_strict=False)
+    return Verified(_report(rules, signed.members), signed.until, signed.lifetime_s)
+
+
+def verify_client_token(rules: SignedRules, keys: KeySet, token: str, now: float) -> SignedMembers:
+    """Verify the token of a client at `now` (Unix time): it has an `iat`, and no other audience.
 
     Raises:
         ClaimRefused: The token is not valid.
     """
-    algorithm, kid = _read_header(rules, token)
+    return _verified(rules, keys, token, now, MAX_CLIENT_TOKEN_BYTES, is_strict=True)
+
+
+def read_unverified(token: str) -> dict[str, object]:
+    """Return the members of a client's token, to choose the issuer that may have signed it. Nothing is verified.
+
+    Raises:
+        ClaimRefused: The text is not a token.
+    """
+    if len(token) > MAX_CLIENT_TOKEN_BYTES:
+        raise ClaimRefused(ClaimProblem.TOO_LARGE)
+    if not _TOKEN.fullmatch(token):
+        raise ClaimRefused(ClaimProblem.MALFORMED)
+    part = token.split(".")[1]
+    try:
+        return _read_members(base64.urlsafe_b64decode(part + "=" * (-len(part) % 4)))
+    except binascii.Error:
+        raise ClaimRefused(ClaimProblem.MALFORMED) from None
+
+
+def _verified(
+    rules: SignedRules, keys: KeySet, token: str, now: float, most_bytes: int, *, is_strict: bool
+) -> SignedMembers:
+    algorithm, kid = _read_header(rules, token, most_bytes)
     fitting = keys.fitting(kid, algorithm)
     if not fitting:
         raise ClaimRefused(ClaimProblem.KEY)
-    return _read_claims(rules, _signed(token, algorithm, fitting), now)
+    members = _read_members(_signed(token, algorithm, fitting))
+    until, lifetime_s = _check_members(rules, members, now, is_strict=is_strict)
+    return SignedMembers(members, until, lifetime_s)
 
 
-def _read_header(rules: ClaimRules, token: str) -> tuple[str, str | None]:
-    if len(token) > MAX_TOKEN_BYTES:
+def _read_header(rules: SignedRules, token: str, most_bytes: int) -> tuple[str, str | None]:
+    if len(token) > most_bytes:
         raise ClaimRefused(ClaimProblem.TOO_LARGE)
     if not _TOKEN.fullmatch(token):
         raise ClaimRefused(ClaimProblem.MALFORMED)
@@ -184,29 +256,45 @@ def _signed(token: str, algorithm: str, keys: Iterable[IssuerKey]) -> bytes:
     raise ClaimRefused(ClaimProblem.SIGNATURE)
 
 
-def _read_claims(rules: ClaimRules, payload: bytes, now: float) -> Verified:
+def _read_members(payload: bytes) -> dict[str, object]:
     try:
         # `json.loads` would also accept bytes in UTF-16 or UTF-32, which RFC 7519 does not allow.
         text = payload.decode("utf-8")
-        claims = json.loads(text, object_pairs_hook=_reject_duplicates, parse_constant=_reject_constant)
+        members = json.loads(text, object_pairs_hook=_reject_duplicates, parse_constant=_reject_constant)
     except (ValueError, RecursionError):
         raise ClaimRefused(ClaimProblem.MALFORMED) from None
-    if not isinstance(claims, dict):
+    if not isinstance(members, dict):
         raise ClaimRefused(ClaimProblem.MALFORMED)
-    audience = claims.get("aud")
+    return members
+
+
+def is_for(audience: object, name: str, *, is_strict: bool) -> bool:
+    """Return whether the value of `aud` has this name. `is_strict`: it has no other one."""
+    audiences = audience if isinstance(audience, list) else [audience]
+    return name in audiences and not (is_strict and len(audiences) > 1)
+
+
+def _check_members(
+    rules: SignedRules, claims: dict[str, object], now: float, *, is_strict: bool
+) -> tuple[float, float]:
+    """Return until when a token is valid, and for how long in all."""
     if claims.get("iss") != rules.issuer:
         raise ClaimRefused(ClaimProblem.ISSUER)
-    if rules.audience not in (audience if isinstance(audience, list) else [audience]):
+    if not is_for(claims.get("aud"), rules.audience, is_strict=is_strict):
         raise ClaimRefused(ClaimProblem.AUDIENCE)
     until = _time(claims, "exp", required=True)
     if now >= until:
         raise ClaimRefused(ClaimProblem.EXPIRED)
-    issued_at, valid_from = _time(claims, "iat"), _time(claims, "nbf")
+    issued_at, valid_from = _time(claims, "iat", required=is_strict), _time(claims, "nbf")
     if max(valid_from, issued_at) > now + _LEEWAY_S:
         raise ClaimRefused(ClaimProblem.NOT_YET)
     begins_at = next((at for at in (issued_at, valid_from) if at > -math.inf), now)
     if rules.longest_s is not None and until - begins_at > rules.longest_s:
         raise ClaimRefused(ClaimProblem.LONG)
+    return until, until - begins_at
+
+
+def _report(rules: ClaimRules, claims: dict[str, object]) -> ClaimReport:
     territory = claims.get(rules.territory)
     subject = claims.get("sub")
     if not isinstance(territory, str | None) or not isinstance(subject, str | None):
@@ -216,7 +304,7 @@ def _read_claims(rules: ClaimRules, payload: bytes, now: float) -> Verified:
     if not isinstance(age_band, str | None):
         raise ClaimRefused(ClaimProblem.MALFORMED)
     preferences = _preferences(rules, claims)
-    return Verified(ClaimReport(territory, None, subject, preferences, consents, age_band), until, until - begins_at)
+    return ClaimReport(territory, None, subject, preferences, consents, age_band)
 
 
 def _preferences(rules: ClaimRules, claims: dict[str, object]) -> Preferences | None:

@@ -14,10 +14,11 @@ from gateway.config.check_report import render_matrix
 from gateway.config.compile import compile_config
 from gateway.config.loading import load_document, parse_document
 from gateway.config.problems import dotted
+from gateway.model.client_token import KeyFile, KeyUrl, SharedKey
 from gateway.model.location_rules import LocationRules
 from gateway.model.permit import ServicePermit
 from gateway.policy.location import SIGNALS, SignalLocator
-from gateway.policy.location.claim import ClaimRules, KeyFile, KeyUrl, SharedKey
+from gateway.policy.location.claim import ClaimRules
 from gateway.policy.location.geoip import GeoIpRules
 from providers.auth import Secret
 from providers.registry import load_registry

@@ -107,6 +107,6 @@ def test_listed_secret_is_neither_shown_nor_stored_and_a_reference_is(key: Any) 
 def test_message_names_every_place_of_a_reference_once() -> None:
     assert (
         places_of_references()
-        == "`api_key`, `headers`, the `url` of a proxy, `terms`, `sign_ins`, `password`, `secrets`, an edge's secret, "
+        == "`api_key`, `headers`, the `url` of a proxy, `terms`, `sign_ins`, an issuer's keys, `password`, `secrets`, an edge's secret, "
         "a claim's keys and `marks.key`"
     )

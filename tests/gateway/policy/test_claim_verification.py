@@ -17,10 +17,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 
+from gateway.model.client_token import KeyUrl, SharedKey
 from gateway.model.location import ClaimProblem, ClaimReport
 from gateway.model.permit import ServicePermit
 from gateway.model.region_text import Preferences
-from gateway.policy.location.claim import ClaimRules, KeyUrl, SharedKey
+from gateway.policy.location.claim import ClaimRules
 from gateway.policy.location.claim_verification import (
     MAX_TOKEN_BYTES,
     ClaimRefused,

@@ -69,7 +69,7 @@ class Scripted(HttpExchange):
         self.config, self.record.config_version = config, config.version
         self.caller = self.read_caller(config)
 
-    def read_caller(self, config: ConfigVersion) -> Caller:
+    async def read_caller(self, config: ConfigVersion) -> Caller:
         self.calls.append("identify")
         # Each version has another key of the client.
         client = replace(LIMITED, key_id=f"key of {config.version}")

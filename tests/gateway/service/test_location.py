@@ -14,11 +14,12 @@ import jwt
 import pytest
 
 from gateway.execution.service_client import ServiceClient
+from gateway.model.client_token import KeyFile, KeyUrl, SharedKey
 from gateway.model.location import AddressReport, ClaimProblem, ClaimReport, reports_of
 from gateway.model.location_rules import LocationRules
 from gateway.model.permit import ServicePermit
 from gateway.policy.location import SignalLocator
-from gateway.policy.location.claim import ClaimRules, KeyFile, KeyUrl, SharedKey, claim_of
+from gateway.policy.location.claim import ClaimRules, claim_of
 from gateway.policy.location.geoip import AddressQuestion, GeoIpRules
 from gateway.service.location import LocationService
 from providers.auth import Secret

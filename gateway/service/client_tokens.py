@@ -1,0 +1,202 @@
+"""Verify the tokens of clients with their issuers' keys, and remember those that were valid."""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from gateway.execution.service_client import ServiceClient
+from gateway.model.client_token import KeySource, TokenIssuer, token_key
+from gateway.model.config_version import Client, ConfigVersion
+from gateway.model.location import ClaimProblem
+from providers.value import replace
+
+if TYPE_CHECKING:
+    from gateway.policy.location.claim_verification import KeySet, SignedMembers
+    from gateway.service.issuer_keys import IssuerKeys
+
+_MOST_VERIFIED = 10_000
+
+
+class TokenRefused(Exception):
+    """A token is not valid. `problem` is the kind of reason. It contains nothing of the token."""
+
+    def __init__(self, problem: ClaimProblem) -> None:
+        super().__init__(problem)
+        self.problem = problem
+
+
+class TokenWithoutClient(Exception):
+    """A valid token belongs to no client.
+
+    `lacks` is `groups` if the issuer left out a member that a rule looks at, else `client`.
+    """
+
+    def __init__(self, lacks: str, issuer: str) -> None:
+        super().__init__(lacks)
+        self.lacks = lacks
+        self.issuer = issuer
+
+
+class CheckedToken(msgspec.Struct, frozen=True):
+    """A token that its issuer signed, that is valid now and that is not denied.
+
+    Attributes:
+        issuer: Its issuer.
+        user: The user that it names, in the member `user` of the issuer.
+        signed: All its members, and until when it is valid.
+    """
+
+    issuer: TokenIssuer
+    user: str
+    signed: SignedMembers
+
+
+class _Verified(msgspec.Struct, frozen=True):
+    """A verified token: the rules and the keys by which it was verified, the client of its rule, and the caller."""
+
+    issuer: TokenIssuer
+    keys: KeySet
+    client: Client
+    caller: Client
+
+
+class ClientTokens:
+    """Verifies the tokens of clients, and keeps the keys of their issuers. It belongs to one event loop.
+
+    Args:
+        services: Calls the URLs of the keys.
+        note: Writes a line to the log.
+        clock: Unix time in seconds.
+        ticks: Monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        services: ServiceClient,
+        note: Callable[[str], None],
+        clock: Callable[[], float] = time.time,
+        ticks: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._services, self._note, self.clock, self._ticks = services, note, clock, ticks
+        self._keys: dict[KeySource, IssuerKeys] = {}
+        self._verified: OrderedDict[str, _Verified] = OrderedDict()
+
+    def prepare(self, issuers: Mapping[str, TokenIssuer]) -> None:
+        """Begin to load the keys of these issuers, and forget those of others."""
+        used = {issuer.keys for issuer in issuers.values()}
+        for source in self._keys.keys() - used:
+            del self._keys[source]
+        if not issuers:
+            self._verified.clear()
+        for issuer in issuers.values():
+            self._keys_of(issuer).kept.now()
+
+    def known(self, config: ConfigVersion, digest: str) -> Client | None:
+        """Return the client of a token that was verified before by the rules of this version, or None.
+
+        The token must still be valid, and the issuer's keys and the client must be the same as then.
+        """
+        entry = self._verified.get(digest)
+        if entry is None or entry.caller.token is None:
+            return None
+        issuer, token = config.token_issuers.get(entry.issuer.name), entry.caller.token
+        if issuer is None or (issuer is not entry.issuer and issuer != entry.issuer) or self.clock() >= token.until:
+            return None
+        if self._keys_of(issuer).kept.now() is not entry.keys:
+            return None
+        client = config.clients.get(token_key(entry.client.name))
+        if client is not entry.client:
+            if client is None:
+                return None
+            caller = replace(client, key_hash=digest, token=token)
+            entry = self._verified[digest] = _Verified(issuer, entry.keys, client, caller)
+        self._verified.move_to_end(digest)
+        return entry.caller
+
+    async def check(
+        self, issuers: Mapping[str, TokenIssuer], text: str, now_s: float | None = None
+    ) -> tuple[CheckedToken, KeySet]:
+        """Verify a token by the issuer that it names, and return it with the keys. It may wait for the issuer.
+
+        Args:
+            issuers: The issuers whose tokens are accepted.
+            text: The token.
+            now_s: The Unix time at which the token must be valid. None: now.
+
+        Raises:
+            TokenRefused: The token is not valid, or it is denied.
+            TokenWithoutClient: An issuer left out a member by which tokens are denied.
+        """
+        # Imported late, because most gateways have no issuers.
+        from gateway.policy.client_tokens import GroupsMissing, check_denied, issuer_of, user_in
+        from gateway.policy.location.claim_verification import ClaimRefused, verify_client_token
+
+        try:
+            issuer = issuer_of(issuers, text)
+            kept = self._keys_of(issuer).kept
+            keys: KeySet | None = kept.now() or await kept.wait()
+            if keys is None:
+                raise TokenRefused(ClaimProblem.UNCHECKED)
+            try:
+                signed = verify_client_token(issuer, keys, text, self.clock() if now_s is None else now_s)
+            except ClaimRefused as refused:
+                if refused.problem is not ClaimProblem.KEY:
+                    raise
+                # The issuer may have a new key.
+                newer = await kept.newer(keys)
+                if newer is None:
+                    raise TokenRefused(ClaimProblem.UNCHECKED) from None
+                if newer is keys:
+                    raise
+                keys = newer
+                signed = verify_client_token(issuer, keys, text, self.clock() if now_s is None else now_s)
+            try:
+                check_denied(issuer, signed.members)
+            except GroupsMissing:
+                raise TokenWithoutClient("groups", issuer.name) from None
+            return CheckedToken(issuer, user_in(issuer, signed.members), signed), keys
+        except ClaimRefused as refused:
+            raise TokenRefused(refused.problem) from None
+
+    async def verify(self, config: ConfigVersion, text: str, digest: str, now_s: float | None = None) -> Client:
+        """Verify a token, remember it, and return its client. See `check`.
+
+        Raises:
+            TokenRefused: The token is not valid, or it is denied.
+            TokenWithoutClient: No rule names a client for it.
+        """
+        from gateway.policy.client_tokens import GroupsMissing, holder_of
+
+        checked, keys = await self.check(config.token_issuers, text, now_s)
+        issuer = checked.issuer
+        try:
+            found = holder_of(issuer, checked.signed)
+        except GroupsMissing:
+            raise TokenWithoutClient("groups", issuer.name) from None
+        client = config.clients.get(token_key(found[0].client)) if found is not None else None
+        if found is None or client is None:
+            raise TokenWithoutClient("client", issuer.name)
+        caller = replace(client, key_hash=digest, token=found[1])
+        self._verified[digest] = _Verified(issuer, keys, client, caller)
+        if len(self._verified) > _MOST_VERIFIED:
+            self._verified.popitem(last=False)
+        return caller
+
+    async def aclose(self) -> None:
+        """Stop loading."""
+        for keys in self._keys.values():
+            await keys.kept.aclose()
+
+    def _keys_of(self, issuer: TokenIssuer) -> IssuerKeys:
+        known = self._keys.get(issuer.keys)
+        if known is None:
+            from gateway.service.issuer_keys import IssuerKeys
+
+            named = f"token_issuers.{issuer.name}"
+            known = self._keys[issuer.keys] = IssuerKeys(issuer.keys, self._services, self._note, self._ticks, named)
+        return known

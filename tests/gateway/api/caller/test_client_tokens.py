@@ -1,0 +1,240 @@
+"""Clients by a signed token, over HTTP: rules, refusals, what is remembered, the end user, and attacks."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import jwt
+import pytest
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+from gateway.api.caller.authentication import MOST_FAILED_KEYS
+from tests.gateway.token_gateway import BATCH, CONFIG, RESEARCH, TENANT, TokenGateway, signed
+from tests.kit.claim_tokens import jwks, private, public, unsigned
+
+RULE: dict[str, Any] = {"where": {"roles": "Batch"}}
+INVALID = 'Bearer error="invalid_token"'
+
+
+@pytest.fixture
+def gateway() -> Iterator[TokenGateway]:
+    with TokenGateway() as started:
+        yield started
+
+
+def refused(answer: Any) -> tuple[int, str, str | None]:
+    error = answer.json()["error"]
+    assert error["reason"] == "access"
+    return answer.status_code, error["code"], error.get("token")
+
+
+@pytest.mark.parametrize("header", ["authorization", "x-api-key", "api-key", "x-goog-api-key"])
+def test_first_rule_that_holds_names_the_client(gateway: TokenGateway, header: str) -> None:
+    for members, client in ((RESEARCH, "research"), (BATCH, "batch"), ({**BATCH, **RESEARCH}, "research")):
+        assert gateway.ask(signed(**members), header=header).status_code == 200
+        assert gateway.last()["client"] == client
+    assert gateway.ask("app-key").status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("members", "lacks"),
+    [
+        ({}, "client"),
+        ({"groups": ["g-lab"]}, "client"),  # one entry of two
+        ({"groups": "g-lab,g-research", "realm_access": {"roles": "beta"}}, "client"),
+        ({"scp": "gateway.chat", "verified": 1}, "client"),  # 1 is not true
+        ({"scp": "chat.use.more", "verified": True}, "client"),
+        ({"_claim_names": {"groups": "src1"}, **BATCH}, "groups"),
+        ({"hasgroups": True}, "groups"),
+    ],
+)
+def test_token_without_a_client_is_refused(gateway: TokenGateway, members: dict[str, Any], lacks: str) -> None:
+    assert refused(gateway.ask(signed(**members))) == (403, "permission_denied", lacks)
+
+
+def test_groups_as_a_text_and_words_of_a_scope_hold(gateway: TokenGateway) -> None:
+    assert gateway.ask(signed(groups="g-lab", realm_access={"roles": "beta"})).status_code == 200
+    assert gateway.ask(signed(scp="openid chat.use", verified=True)).status_code == 200
+
+
+def test_left_out_groups_end_the_search_only_at_a_rule_that_looks_at_them(gateway: TokenGateway) -> None:
+    rules = [{"client": "batch", "where": {"roles": "Batch"}}, {"client": "research", "where": {"groups": "g-lab"}}]
+    gateway.reload(CONFIG.merge({"token_issuers": {"entra": {"clients": rules}}}))
+    assert gateway.ask(signed(hasgroups=True, **BATCH)).status_code == 200
+    assert refused(gateway.ask(signed(hasgroups=True))) == (403, "permission_denied", "groups")
+
+
+@pytest.mark.parametrize(
+    ("changes", "kind"),
+    [
+        ({"exp": 10, "iat": 5}, "expired"),
+        ({"iat": None}, "malformed"),
+        ({"exp": None}, "malformed"),
+        ({"oid": None}, "malformed"),
+        ({"oid": 7}, "malformed"),
+        ({"iss": "https://other.example"}, "issuer"),
+        ({"iss": TENANT + "/"}, "issuer"),
+        ({"aud": "another-app"}, "audience"),
+        ({"aud": ["api://gateway", "another-app"]}, "audience"),
+        ({"exp": 4_000_000_000}, "lives_too_long"),
+        ({"nbf": 4_000_000_000}, "not_yet_valid"),
+        ({"kid": "k1", "padding": "x" * 17_000}, "too_large"),
+    ],
+)
+def test_invalid_token_is_refused_with_the_kind_of_reason(
+    gateway: TokenGateway, changes: dict[str, Any], kind: str
+) -> None:
+    changes = {key: value for key, value in changes.items() if key != "kid"}
+    answer = gateway.ask(signed(**{**RESEARCH, **changes}))
+    assert refused(answer) == (401, "invalid_api_key", kind)
+    assert answer.headers["www-authenticate"] == INVALID
+
+
+def test_algorithm_confusion_and_injected_keys_are_refused(gateway: TokenGateway) -> None:
+    pem = private("k1").public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    members = jwt.decode(signed(**RESEARCH), options={"verify_signature": False})
+
+    def as_hmac() -> str:
+        head, body = (
+            base64.urlsafe_b64encode(json.dumps(part).encode()).rstrip(b"=")
+            for part in ({"alg": "HS256", "kid": "k1", "typ": "JWT"}, members)
+        )
+        return b".".join(
+            (
+                head,
+                body,
+                base64.urlsafe_b64encode(
+                    jwt.algorithms.HMACAlgorithm(jwt.algorithms.HMACAlgorithm.SHA256).sign(head + b"." + body, pem)
+                ).rstrip(b"="),
+            )
+        ).decode()
+
+    own = public("attacker")
+    attacks = {
+        as_hmac(): "algorithm",
+        unsigned({"alg": "none", "kid": "k1"}, members): "algorithm",
+        signed("attacker", header={"jwk": own, "kid": "k1"}, **RESEARCH): "signature",
+        signed("attacker", header={"jku": "https://evil.example/keys"}, **RESEARCH): "unknown_key",
+        signed("k1", header={"kid": "../../dev/null"}, **RESEARCH): "unknown_key",
+        signed("k1", header={"kid": "x' OR 1=1 --"}, **RESEARCH): "unknown_key",
+        signed("k1", header={"crit": ["exp"]}, **RESEARCH): "malformed",
+        unsigned({"alg": "ES256", "kid": "k1"}, b'{"iss":"a","iss":"b"}'): "malformed",
+        signed(**RESEARCH)[:-8] + "AAAAAAAA": "signature",
+        "eyJ.e30.x": "issuer",
+    }
+    for attack, kind in attacks.items():
+        answer = gateway.ask(attack)
+        assert refused(answer) == (401, "invalid_api_key", kind)
+        assert answer.headers["www-authenticate"] == INVALID
+        assert not any(part in answer.text for part in attack.split(".") if len(part) > 10)
+    assert gateway.ask("eyJ-not-a-token").headers["www-authenticate"] == "Bearer"
+
+
+def test_two_different_credentials_and_a_token_in_the_url_are_refused(gateway: TokenGateway) -> None:
+    one, other = signed(**RESEARCH), signed(**BATCH)
+    assert gateway.ask(one, headers={"x-api-key": one}).status_code == 200
+    assert gateway.ask(one, headers={"x-api-key": other}).status_code == 401
+    assert gateway.send("POST", f"/v1/chat/completions?access_token={one}", {}, {}).status_code == 401
+
+
+def test_outage_of_the_issuer_and_a_new_key(gateway: TokenGateway) -> None:
+    gateway.keys = 503
+    answer = gateway.ask(signed(**RESEARCH))
+    assert (answer.status_code, answer.json()["error"]["code"]) == (503, "keys_unavailable")
+    assert answer.headers["retry-after"]
+    gateway.keys, gateway.ahead_s = jwks(public("k1")), 11
+    assert gateway.ask(signed(**RESEARCH)).status_code == 200
+    gateway.keys = jwks(public("k1"), public("k2"))
+    assert gateway.ask(signed("k2", **RESEARCH)).status_code == 401, "the last load was less than 10 s ago"
+    gateway.ahead_s = 22
+    assert gateway.ask(signed("k2", **RESEARCH)).status_code == 200
+    long = {**RESEARCH, "exp": jwt.decode(signed(), options={"verify_signature": False})["iat"] + 86_400}
+    gateway.keys, token = 503, signed(**long)
+    gateway.ahead_s = 80_000
+    assert gateway.ask(token).status_code == 200, "the last keys are valid for 24 hours"
+    gateway.ahead_s = 22 + 86_401
+    assert gateway.ask(signed(iat=long["exp"], **{**long, "exp": long["exp"] + 600})).status_code == 503
+
+
+def test_known_token_is_not_verified_again_until_it_expires(
+    gateway: TokenGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from gateway.policy.location import claim_verification
+
+    verified: list[str] = []
+    really = claim_verification.verify_client_token
+    monkeypatch.setattr(
+        claim_verification, "verify_client_token", lambda *given: (verified.append(given[2]), really(*given))[1]
+    )
+    token = signed(**RESEARCH)
+    assert [gateway.ask(token).status_code for _ in range(3)] == [200] * 3
+    assert len(verified) == 1
+    gateway.keys, gateway.ahead_s = jwks(public("k1"), public("k2")), 301
+    gateway.ask(token)  # begins the next load
+    assert gateway.ask(token).status_code == 200
+    assert len(verified) == 2, "the key set is another one"
+    gateway.ahead_s = 601
+    assert refused(gateway.ask(token)) == (401, "invalid_api_key", "expired")
+
+
+def test_reload_revokes_by_member_time_and_rule(gateway: TokenGateway) -> None:
+    token = signed(**RESEARCH)
+    assert gateway.ask(token).status_code == 200
+    for change, kind in (
+        ({"denied": {"oid": ["u-9", "u-1"]}}, (401, "invalid_api_key", "denied")),
+        ({"denied": {"x": True, "/realm_access/roles": "alpha"}}, (401, "invalid_api_key", "denied")),
+        ({"issued_after": "2096-01-01T00:00:00Z"}, (401, "invalid_api_key", "issued_too_early")),
+        (
+            {"clients": [RULE | {"client": "batch"}, RULE | {"client": "research"}]},
+            (403, "permission_denied", "client"),
+        ),
+    ):
+        gateway.reload(CONFIG.merge({"token_issuers": {"entra": change}}))
+        assert refused(gateway.ask(token)) == kind
+    gateway.reload(CONFIG.merge({"token_issuers": {"entra": {"issued_after": "2026-01-01T00:00:00+01:00"}}}))
+    assert gateway.ask(token).status_code == 200
+
+
+def test_bad_signatures_count_as_wrong_keys_and_expired_tokens_do_not(gateway: TokenGateway) -> None:
+    known = signed(**RESEARCH)
+    assert gateway.ask(known).status_code == 200
+    limiter, now = gateway.gateway._chat.limiter, 1000.0
+    limiter._clock = lambda: now
+    expired = [gateway.ask(signed(exp=10 + number, iat=1)) for number in range(MOST_FAILED_KEYS + 5)]
+    assert {answer.status_code for answer in expired} == {401}
+    bad = signed(**RESEARCH)[:-8] + "AAAAAAAA"
+    assert [gateway.ask(bad).status_code for _ in range(MOST_FAILED_KEYS)] == [401] * MOST_FAILED_KEYS
+    assert gateway.ask(bad).status_code == 429
+    assert gateway.ask(known).status_code == 200
+    assert gateway.ask("app-key").status_code == 200
+    fresh = [gateway.ask(signed(jti=str(number), **RESEARCH)).status_code for number in range(25)]
+    assert fresh == [200] * 19 + [429] * 6, "one of the 20 verifications of this second was that of the bad token"
+    now += 1.0
+    assert gateway.ask(signed(jti="later", **RESEARCH)).status_code == 200
+
+
+def test_two_issuers_with_one_audience_verify_with_their_own_keys(gateway: TokenGateway) -> None:
+    other = {
+        "issuer": "https://other.example",
+        "audience": "api://gateway",
+        "algorithms": ["ES256"],
+        "jwks": "https://login.example/other",
+        "clients": [{"client": "batch", "where": {"roles": "Batch"}}],
+    }
+    gateway.reload(CONFIG.merge({"token_issuers": {"other": other}}))
+    assert gateway.ask(signed(iss="https://other.example", **BATCH)).status_code == 200
+    assert gateway.last()["client"] == "batch"
+    # A token of one issuer that claims to be of the other is verified with the keys of the other.
+    gateway.keys = jwks(public("k1"))
+    assert refused(gateway.ask(signed("k2", iss="https://other.example", **BATCH)))[2] == "unknown_key"
+
+
+def test_explanation_has_client_issuer_and_rule(gateway: TokenGateway) -> None:
+    explained = gateway.get("/v1/explain", signed(**BATCH)).json()
+    assert (explained["client"], explained["token_issuer"], explained["token_rule"]) == ("batch", "entra", 2)
+    assert "token_issuer" not in gateway.get("/v1/explain", "app-key").json()
+    assert gateway.get("/v1/models", signed(**RESEARCH)).status_code == 200
+    assert refused(gateway.get("/v1/models", signed(exp=10, iat=5)))[2] == "expired"
