@@ -86,6 +86,7 @@ def convert_litellm(data: bytes, file: str, registry: Registry, today: str) -> C
                 "approvals": "none",
             }
         },
+        **({"sign_ins": reader.sign_ins.sections} if reader.sign_ins.sections else {}),
         "deployments": {model.name: model.deployment for model in models} or Gap(f"the models at their sites{missing}"),
         **clients,
         **conversion.attempts(assistants),

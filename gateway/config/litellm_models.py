@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from gateway.config.litellm_files import LOGIN, Gap, SourceReading, Unique
+from gateway.config.litellm_sign_ins import SignInReader
 from gateway.config.operator_catalogue import is_name_of, meant_provider, provider_of_model
 from gateway.config.problems import KeyPath
 from gateway.config.service_permits import is_this_machine
@@ -27,6 +28,7 @@ NOWHERE: KeyPath = ("?",)
 WEIGHTS = ("weight", "rpm", "tpm")
 _COMPATIBLE = "openai-compatible"
 _CREDENTIALS = ("api_key", "azure_ad_token", "vertex_credentials", "aws_access_key_id")
+_FILE = re.compile(r"/[A-Za-z0-9._/-]{1,255}")
 _URLS = ("api_base", "base_url")
 _STATED = "a territory code, a list of them, or any if unknown"
 
@@ -77,8 +79,10 @@ class ModelReader:
     names: Unique = field(default_factory=Unique)
     _variables: Unique = field(default_factory=lambda: Unique(mark="_"))
     _secrets: dict[str, str] = field(default_factory=dict)
+    sign_ins: SignInReader = field(init=False)
 
     def __post_init__(self) -> None:
+        self.sign_ins = SignInReader(self.reading, self._reference)
         # A secret in clear gets a variable that the source does not use for another one.
         self._variables.taken |= self.reading.variables()
 
@@ -110,7 +114,7 @@ class ModelReader:
             "model": model
             or Gap("LiteLLM passes on the name that a client sends, or reads it elsewhere; name one model"),
             **self._endpoint(provider, adapter, paths),
-            **self._key(provider, adapter, paths),
+            **self._credential(provider, adapter, paths),
         }
         if adapter is not None and not _is_possible(use, adapter, model or ""):
             read.note(*entry, note=f"not converted: {provider} has no {use} here")
@@ -272,6 +276,10 @@ class ModelReader:
                 read.use(*paths["vertex_project"])
         return result
 
+    def _credential(self, provider: str | None, adapter: Adapter | None, paths: dict[str, KeyPath]) -> dict[str, str]:
+        sign_in = self.sign_ins.read(provider, paths)
+        return {"sign_in": sign_in} if sign_in is not None else self._key(provider, adapter, paths)
+
     def _key(self, provider: str | None, adapter: Adapter | None, paths: dict[str, KeyPath]) -> dict[str, str]:
         """Return the reference to the key. A key in clear is replaced by one."""
         read = self.reading
@@ -284,7 +292,7 @@ class ModelReader:
             return {"api_key": self._reference(name)} if needed else {}
         path = paths[found]
         value = read.at(*path)
-        if isinstance(value, dict | list):
+        if isinstance(value, list) or (isinstance(value, dict) and found != "vertex_credentials"):
             return {}
         variable = read.variable(*path)
         if found == "aws_access_key_id":
@@ -296,6 +304,9 @@ class ModelReader:
         if variable is not None:
             read.use(*path)
             return {"api_key": self._reference(variable)}
+        if found == "vertex_credentials" and isinstance(value, str) and _FILE.fullmatch(value):
+            read.use(*path)
+            return {"api_key": f"${{file:{value}}}"}
         plain = re.sub(r"[^a-z0-9/]", "", str(value).lower())
         if not needed and plain in facts()["keys"]["placeholders"]:
             read.use(*path, note="left out: the server needs no key")

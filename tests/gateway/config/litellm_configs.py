@@ -153,6 +153,38 @@ model_list:
   - {model_name: gem2, litellm_params: {model: gemini-2.5-pro}}
   - {model_name: nova, litellm_params: {model: bedrock/converse/amazon.nova-pro-v1, aws_access_key_id: AKIACLEAR, aws_secret_access_key: clear-aws-secret, aws_region_name: eu-central-1}}
 """,
+    "sign-ins": """
+model_list:
+  - {model_name: aks, litellm_params: {model: azure/gpt, api_base: "https://a.openai.azure.com", azure_ad_token: oidc/azure/}}
+  - {model_name: aks, litellm_params: {model: azure/gpt, api_base: "https://b.openai.azure.com", azure_ad_token: oidc/azure/}}
+  - {model_name: app, litellm_params: {model: azure/gpt, api_base: "https://a.openai.azure.com", tenant_id: os.environ/TENANT, client_id: 6b1c-app, client_secret: sk-clear-entra, azure_scope: "https://ai.azure.com/.default"}}
+  - {model_name: run, litellm_params: {model: azure/gpt, api_base: "https://a.openai.azure.com", azure_ad_token: "oidc/google/https://example.com"}}
+  - {model_name: built, litellm_params: {model: azure/gpt, api_base: "https://a.openai.azure.com", tenant_id: t-1, client_id: c-1, azure_ad_token: oidc/circleci_v2/}}
+  - {model_name: static, litellm_params: {model: azure/gpt, api_base: "https://a.openai.azure.com", azure_ad_token: os.environ/AZURE_AD_TOKEN}}
+  - {model_name: irsa, litellm_params: {model: bedrock/anthropic.claude-sonnet-5, aws_region_name: eu-central-1, aws_role_name: "arn:aws:iam::123456789012:role/gateway", aws_session_name: litellm, aws_web_identity_token: oidc/env_path/AWS_WEB_IDENTITY_TOKEN_FILE}}
+  - {model_name: mounted, litellm_params: {model: bedrock/anthropic.claude-sonnet-5, aws_region_name: os.environ/AWS_REGION, aws_role_name: os.environ/ROLE, aws_web_identity_token: oidc/file/var/run/secrets/token}}
+  - {model_name: entra, litellm_params: {model: bedrock/anthropic.claude-sonnet-5, aws_region_name: eu-central-1, aws_role_name: "arn:aws:iam::123456789012:role/gateway", aws_web_identity_token: "oidc/azure/api://123"}}
+  - {model_name: role, litellm_params: {model: bedrock/anthropic.claude-sonnet-5, aws_region_name: eu-central-1, aws_role_name: "arn:aws:iam::123456789012:role/other", aws_external_id: tenant-7}}
+  - {model_name: keys, litellm_params: {model: bedrock/anthropic.claude-sonnet-5, aws_region_name: eu-central-1, aws_role_name: "arn:aws:iam::123456789012:role/other", aws_access_key_id: AKIACLEAR, aws_secret_access_key: clear-aws-secret}}
+  - {model_name: env, litellm_params: {model: bedrock/anthropic.claude-sonnet-5, aws_region_name: eu-central-1, aws_role_name: "arn:aws:iam::123456789012:role/other", aws_web_identity_token: os.environ/TOKEN}}
+  - {model_name: file, litellm_params: {model: vertex_ai/gemini-3-pro, vertex_project: acme-1, vertex_location: europe-west3, vertex_credentials: /etc/google/key.json}}
+  - model_name: pool
+    litellm_params:
+      model: vertex_ai/gemini-3-pro
+      vertex_project: acme-1
+      vertex_location: europe-west3
+      vertex_credentials:
+        type: external_account
+        audience: //iam.googleapis.com/projects/1/locations/global/workloadIdentityPools/p/providers/k8s
+        subject_token_type: "urn:ietf:params:oauth:token-type:jwt"
+        token_url: https://sts.googleapis.com/v1/token
+        credential_source: {file: /var/run/service-account/token}
+        service_account_impersonation_url: "https://iamcredentials.googleapis.com/v1/projects/-/serviceAccounts/gw@acme-1.iam.gserviceaccount.com:generateAccessToken"
+  - {model_name: text, litellm_params: {model: vertex_ai/gemini-3-pro, vertex_project: acme-1, vertex_credentials: '{"type": "external_account", "audience": "//iam.googleapis.com/x", "credential_source": {"file": "/token"}}'}}
+  - {model_name: other, litellm_params: {model: vertex_ai/gemini-3-pro, vertex_project: acme-1, vertex_credentials: {type: external_account, audience: //iam.googleapis.com/x, credential_source: {environment_id: aws1}}}}
+  - {model_name: account, litellm_params: {model: vertex_ai/gemini-3-pro, vertex_project: acme-1, vertex_credentials: {type: service_account, private_key: sk-clear-google}}}
+general_settings: {enable_jwt_auth: true, litellm_jwtauth: {team_ids_jwt_field: groups, user_id_jwt_field: sub}}
+""",
     "order and weights": """
 model_list:
   - {model_name: m, litellm_params: {model: azure/primary, api_base: "https://a.openai.azure.com", api_key: os.environ/A, order: 1, weight: 0.7}}

@@ -67,7 +67,10 @@ def filled(result: Converted) -> dict[str, Any]:
             while not isinstance(target, list) and part not in target:
                 part += f".{names.pop(0)}"
             target = target[int(part)] if isinstance(target, list) else target[part]
-        if key == "assistants" and parents:  # of a client
+        if parents[:1] == ["sign_ins"]:
+            region = "europe-west3" if "google" in target.get("kind", "") else "eu-central-1"
+            target[key] = {"kind": "aws_instance", "region": region, "global_host": "accepted"}[key]
+        elif key == "assistants" and parents:  # of a client
             target[key] = list(config["assistants"])
         elif key == "endpoint":
             sites = list(REGISTRY.adapters[target["provider"]].sites)
@@ -199,6 +202,72 @@ def test_routes_weights_and_fallbacks() -> None:
         ["cloud"],
     ]
     assert local["deployments"]["smart"]["endpoint"] == "http://ollama:11434"
+
+
+def test_sign_ins() -> None:
+    result = converted(CONFIGS["sign-ins"])
+    values = values_of(result)
+    role = "arn:aws:iam::123456789012:role/"
+    audience = "//iam.googleapis.com/projects/1/locations/global/workloadIdentityPools/p/providers/k8s"
+    assert values["sign_ins"] == {
+        "azure": {"kind": "azure_workload"},
+        "azure-2": {
+            "kind": "azure_workload",
+            "tenant": "${TENANT}",
+            "client": "6b1c-app",
+            "scope": "https://ai.azure.com/.default",
+        },
+        "google": {"kind": "google_metadata", "audience": "https://example.com"},
+        "azure-3": {"kind": "azure_workload", "from": "google"},
+        "azure-4": {"kind": "azure_workload", "tenant": "t-1", "client": "c-1"},
+        "bedrock": {
+            "kind": "aws_web_identity",
+            "region": "eu-central-1",
+            "role": f"{role}gateway",
+            "session": "litellm",
+            "token_file": "${AWS_WEB_IDENTITY_TOKEN_FILE}",
+        },
+        "bedrock-2": {"kind": "aws_web_identity", "role": "${ROLE}", "token_file": "/var/run/secrets/token"},
+        "bedrock-3": {
+            "kind": "aws_web_identity",
+            "region": "eu-central-1",
+            "role": f"{role}gateway",
+            "token_file": "${AZURE_FEDERATED_TOKEN_FILE}",
+        },
+        "bedrock-4": {"region": "eu-central-1", "assume": {"role": f"{role}other", "external_id": "tenant-7"}},
+        "vertex": {
+            "kind": "google_federation",
+            "audience": audience,
+            "token_file": "/var/run/service-account/token",
+            "region": "europe-west3",
+            "impersonate": "gw@acme-1.iam.gserviceaccount.com",
+        },
+        "vertex-2": {"kind": "google_federation", "audience": "//iam.googleapis.com/x", "token_file": "/token"},
+    }
+    deployments = values["deployments"]
+    of_keys = {name: one["api_key"] for name, one in deployments.items() if "sign_in" not in one and "api_key" in one}
+    assert of_keys == {
+        "static": "${AZURE_AD_TOKEN}",
+        "keys": "${BEDROCK_API_KEY}",
+        "env": "${BEDROCK_API_KEY}",
+        "file": "${file:/etc/google/key.json}",
+        "other": "${LITELLM_VERTEX_API_KEY}",
+        "account": "${LITELLM_VERTEX_API_KEY_2}",
+    }
+    assert deployments["aks"]["sign_in"] == deployments["aks-2"]["sign_in"] == "azure"
+    gaps = {gap for gap in result.gaps if gap.startswith("sign_ins")}
+    assert {"sign_ins.azure.global_host", "sign_ins.bedrock-2.region", "sign_ins.bedrock-4.kind"} <= gaps
+    lost = {
+        remark.split(": ", 2)[1].partition("litellm_params.")[2] or remark.split(": ", 2)[1] for remark in result.lost
+    }
+    assert lost >= {
+        "client_secret",
+        "azure_ad_token",
+        "aws_role_name",
+        "aws_web_identity_token",
+        "general_settings.enable_jwt_auth",
+        "general_settings.litellm_jwtauth.team_ids_jwt_field",
+    }
 
 
 def test_keys_and_budgets() -> None:

@@ -1,0 +1,198 @@
+"""Convert what LiteLLM signs in to a cloud with, in place of a key, into sign-ins.
+
+Nothing is guessed: a sign-in whose kind or region the source does not state gets a gap, and a credential that no kind
+of sign-in replaces is reported as lost.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from gateway.config.litellm_files import Gap, SourceReading, Unique
+from gateway.config.problems import KeyPath
+from providers.sign_in import SCOPES, sign_in_regions
+
+_NOWHERE: KeyPath = ("?",)
+# source: docs.litellm.ai (oidc, providers/azure, providers/bedrock, providers/vertex); litellm
+# `llms/azure/common_utils.py` and `secret_managers/main.py`; as_of 2026-11-27
+_OIDC = re.compile(r"oidc/([a-z0-9_]+)(?:/([!-~]*))?")
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_IMPERSONATION = re.compile(
+    r"https://iamcredentials\.googleapis\.com/[^:]*/serviceAccounts/([^/:]+):generateAccessToken"
+)
+_ACCEPTED = "accepted, if {} may answer from anywhere"
+_ENTRA = Gap(_ACCEPTED.format("login.microsoftonline.com"))
+_UNKEPT = (
+    "not converted: a sign-in keeps no secret; give this application a federated credential, whose token "
+    "AZURE_FEDERATED_TOKEN_FILE names, or `token_file`"
+)
+_STATIC = "no sign-in: a token ends, so it is the `api_key` until then; use `sign_in` (azure_workload or azure_managed)"
+_AMBIENT = Gap(
+    "aws_web_identity on EKS with IRSA, aws_container on EKS with pod identity or on ECS, aws_instance on EC2"
+)
+
+
+@dataclass(slots=True)
+class SignInReader:
+    """Converts the credentials of entries of `model_list`.
+
+    Attributes:
+        reference: Returns the reference to a variable, and lists the variable.
+        sections: The sign-ins by their names. Entries with the same credentials share one.
+    """
+
+    reading: SourceReading
+    reference: Callable[[str], str]
+    sections: dict[str, dict[str, Any]] = field(default_factory=dict)
+    _names: Unique = field(default_factory=Unique)
+
+    def read(self, provider: str | None, paths: Mapping[str, KeyPath]) -> str | None:
+        """Return the name of the sign-in of an entry, or None if it has none.
+
+        Args:
+            provider: The provider of the gateway.
+            paths: The path of each parameter of the entry.
+        """
+        if self.reading.at(*paths.get("api_key", _NOWHERE)) not in (None, ""):
+            return None
+        match provider:
+            case "azure":
+                section = self._azure(paths)
+            case "bedrock":
+                section = self._aws(paths)
+            case "vertex" | "anthropic-vertex":
+                section = self._google(paths)
+            case _:
+                section = None
+        return self._named(str(provider), section) if section is not None else None
+
+    def _named(self, wanted: str, section: dict[str, Any]) -> str:
+        known = next((name for name, one in self.sections.items() if one == section), None)
+        if known is None:
+            self.sections[known := self._names.unique(wanted)] = section
+        return known
+
+    def _azure(self, paths: Mapping[str, KeyPath]) -> dict[str, Any] | None:
+        read = self.reading
+        subject = self._subject("azure", token := paths.get("azure_ad_token", _NOWHERE))
+        if subject is None:
+            read.note(*token, note=_STATIC)
+            if not {"tenant_id", "client_id"} <= paths.keys():
+                return None
+        names = {"tenant": "tenant_id", "client": "client_id"}
+        texts = {ours: self._text(paths[theirs]) for ours, theirs in names.items() if theirs in paths}
+        scope = read.text(*paths.get("azure_scope", _NOWHERE))
+        if scope in SCOPES:
+            read.use(*paths["azure_scope"])
+            texts["scope"] = scope
+        read.note(*paths.get("client_secret", _NOWHERE), note=_UNKEPT)
+        values = {ours: text or Gap(f"the {ours} in Entra ID") for ours, text in texts.items()}
+        return {"kind": "azure_workload", **values, **(subject or {}), "global_host": _ENTRA}
+
+    def _aws(self, paths: Mapping[str, KeyPath]) -> dict[str, Any] | None:
+        read = self.reading
+        role, token = (paths.get(name, _NOWHERE) for name in ("aws_role_name", "aws_web_identity_token"))
+        if read.at(*role) is None and read.at(*token) is None:
+            return None
+        subject = self._subject("bedrock", token)
+        has_keys = "aws_access_key_id" in paths
+        if read.at(*token) is not None and subject is None:
+            read.note(*role, note="not converted: its token of a web identity is not")
+            return None
+        if read.at(*token) is None and has_keys:
+            note = "not converted: keys assume no role here; a sign-in with `assume` does, such as aws_instance"
+            read.note(*role, note=note)
+            return None
+        stated = read.text(*paths.get("aws_region_name", _NOWHERE))
+        region = stated if stated in sign_in_regions()["aws"] else Gap("the region whose STS is called")
+        names = {"role": "aws_role_name", "session": "aws_session_name"}
+        names |= {"external_id": "aws_external_id"} if subject is None else {}
+        texts = {ours: text for ours, theirs in names.items() if (text := self._text(paths.get(theirs, _NOWHERE)))}
+        if subject is not None:
+            return {"kind": "aws_web_identity", "region": region, **texts, **subject}
+        if "role" not in texts:
+            return None
+        return {"kind": _AMBIENT, "region": region, "assume": texts}
+
+    def _google(self, paths: Mapping[str, KeyPath]) -> dict[str, Any] | None:
+        """Return the federation of an external account. The key of a service account is not a sign-in."""
+        read = self.reading
+        path = paths.get("vertex_credentials", _NOWHERE)
+        value = read.at(*path)
+        account = _json_object(value) if isinstance(value, str) else value
+        if not isinstance(account, dict) or account.get("type") != "external_account":
+            return None
+        audience, source = account.get("audience"), account.get("credential_source")
+        file = source.get("file") if isinstance(source, dict) and "format" not in source else None
+        is_pool = isinstance(audience, str) and audience.startswith("//iam.googleapis.com/") and "${" not in audience
+        if not is_pool or not isinstance(file, str) or not file.startswith("/") or "${" in file:
+            note = "not converted: `google_federation` takes a `token_file` or the token of another sign-in (`from`)"
+            read.note(*path, note=note)
+            return None
+        keys = ["type", "audience", ("credential_source", "file")]
+        location = read.text(*paths.get("vertex_location", _NOWHERE))
+        without = "without it sts.googleapis.com is called, which may answer from anywhere"
+        section: dict[str, Any] = {
+            "kind": "google_federation",
+            "audience": audience,
+            "token_file": file,
+            "region": location if location in sign_in_regions()["google"] else Gap(f"that of Google's STS; {without}"),
+        }
+        impersonation = _IMPERSONATION.fullmatch(str(account.get("service_account_impersonation_url")))
+        if impersonation is not None:
+            keys.append("service_account_impersonation_url")
+            section["impersonate"] = impersonation[1]
+            section["global_host"] = Gap(_ACCEPTED.format("iamcredentials.googleapis.com"))
+        if isinstance(value, str):
+            read.use(*path)
+        for key in keys if isinstance(value, dict) else ():
+            read.use(*path, *(key if isinstance(key, tuple) else (key,)))
+        return section
+
+    def _subject(self, provider: str, path: KeyPath) -> dict[str, str] | None:
+        """Return what gives an issuer the workload's own token, after LiteLLM's `oidc/SOURCE/AUDIENCE`, or None."""
+        value = self.reading.at(*path)
+        match = _OIDC.fullmatch(value) if isinstance(value, str) else None
+        if match is None or "${" in value:
+            note = "not converted: a token of a web identity ends; write `token_file` of a sign-in aws_web_identity"
+            if provider == "bedrock":
+                self.reading.note(*path, note=note)
+            return None
+        rest = match[2] or ""
+        subject: dict[str, str]
+        match match[1]:
+            case "azure" if provider == "azure":
+                subject = {}  # the kind reads the variable itself
+            case "azure":
+                subject = {"token_file": self.reference("AZURE_FEDERATED_TOKEN_FILE")}
+            case "file" if rest.strip("/"):
+                subject = {"token_file": f"/{rest.lstrip('/')}"}
+            case "env_path" if _VARIABLE.fullmatch(rest):
+                subject = {"token_file": self.reference(rest)}
+            case "google" if rest:
+                subject = {"from": self._named("google", {"kind": "google_metadata", "audience": rest})}
+            case source:
+                note = f"not converted: no sign-in has `oidc/{source}`; write `token_file` with a file that rotates"
+                self.reading.note(*path, note=note)
+                return None
+        self.reading.use(*path)
+        return subject
+
+    def _text(self, path: KeyPath) -> str | None:
+        """Return a text, or the reference to its variable."""
+        variable = self.reading.variable(*path)
+        text = self.reference(variable) if variable is not None else self.reading.text(*path)
+        if text is not None:
+            self.reading.use(*path)
+        return text
+
+
+def _json_object(text: str) -> object:
+    try:
+        return json.loads(text) if text.lstrip().startswith("{") else None
+    except ValueError:
+        return None
