@@ -15,6 +15,8 @@ import yaml
 
 from gateway.settings import Settings
 from scripts.release import stated_version
+from tests.kit.expected_files import expected_text
+from tests.kit.gateway_command import in_this_process
 from tests.kit.postgres_server import running_postgres
 
 ROOT = Path(__file__).parents[2]
@@ -90,6 +92,8 @@ VARIANTS = {
     "ingress": {"ingress": {"enabled": True, "hosts": ["a.example.com"]}},
     "policy": {"networkPolicy": {"enabled": True}},
 }
+SIGN_INS = {path.stem: path for path in sorted((ROOT / "deploy/helm/sign-in").glob("*.yaml"))}
+VARIANTS |= {name: yaml.safe_load(path.read_text("utf-8")) for name, path in SIGN_INS.items()}
 NOT_KUBERNETES = ("monitoring.coreos.com/", "gateway.networking.k8s.io/")
 
 
@@ -143,6 +147,61 @@ def test_objects_are_valid_for_kubernetes(which: str, version: str) -> None:
     for one in objects:
         kubernetes_validate.validate(one, version, strict=True)
     assert len({(one["kind"], one["metadata"]["name"]) for one in objects}) == len(objects)
+
+
+IDENTITIES: dict[str, tuple[dict[str, str], dict[str, str], tuple[str, ...]]] = {
+    "aks": (
+        {"azure.workload.identity/client-id": "00000000-0000-0000-0000-000000000000"},
+        {"azure.workload.identity/use": "true"},
+        ("login.microsoftonline.com:443",),
+    ),
+    "any-cluster": ({}, {}, ("login.microsoftonline.com:443",)),
+    "eks": (
+        {"eks.amazonaws.com/role-arn": "arn:aws:iam::123456789012:role/gateway"},
+        {},
+        ("sts.eu-central-1.amazonaws.com:443",),
+    ),
+    "gke": ({}, {}, ("169.254.169.252/32", "169.254.169.254/32")),
+}
+"""By the file of values: annotations of the service account, labels of the pods, and the token hosts."""
+
+
+@pytest.mark.parametrize("name", SIGN_INS)
+def test_values_for_a_sign_in_make_the_manifest_with_its_token_hosts(name: str, tmp_path: Path) -> None:
+    """The manifest is what the values and `gateway network-policy` give, so that it needs no Helm."""
+    import kubernetes_validate
+
+    config = tmp_path / "gateway.yaml"
+    config.write_text(VARIANTS[name]["config"], "utf-8")
+    assert in_this_process("check", "--no-secrets", "--config", str(config)).returncode == 0
+    policy = in_this_process("network-policy", "--config", str(config), "--format", "kubernetes").stdout
+    texts = chart().render(VARIANTS[name], name="assistant-gateway", namespace="default")
+    rendered = [text.strip() for path, text in sorted(texts.items()) if path.endswith(".yaml") and text.strip()]
+    head = f"# `helm template` with deploy/helm/sign-in/{name}.yaml, and `gateway network-policy`. It is generated.\n"
+    text = head + "\n---\n".join((*rendered, policy))
+    path = ROOT / f"deploy/kubernetes/{name}.yaml"
+    assert text == expected_text(path, text)
+    objects = [one for one in yaml.safe_load_all(text) if one is not None]
+    for one in objects:
+        kubernetes_validate.validate(one, "1.37", strict=True)
+    annotations, labels, hosts = IDENTITIES[name]
+    (account,) = (one for one in objects if one["kind"] == "ServiceAccount")
+    template = workload(objects)["spec"]["template"]
+    assert account["metadata"].get("annotations", {}) == annotations
+    assert template["spec"]["serviceAccountName"] == account["metadata"]["name"]
+    assert labels.items() <= template["metadata"]["labels"].items()
+    (egress,) = (one for one in objects if one["metadata"]["name"] == "assistant-gateway-egress")
+    assert egress["spec"]["podSelector"]["matchLabels"].items() <= template["metadata"]["labels"].items()
+    assert all(host in policy for host in hosts)
+
+
+def test_projected_token_is_where_the_sign_in_reads_it() -> None:
+    sign_in = yaml.safe_load(VARIANTS["any-cluster"]["config"])["sign_ins"]["pod"]
+    (source,) = next(one for one in pod("any-cluster")["volumes"] if one["name"] == "sign-in")["projected"]["sources"]
+    (gateway,) = pod("any-cluster")["containers"]
+    mount = next(one["mountPath"] for one in gateway["volumeMounts"] if one["name"] == "sign-in")
+    assert sign_in["token_file"] == f"{mount}/{source['serviceAccountToken']['path']}"
+    assert source["serviceAccountToken"]["audience"] == "api://AzureADTokenExchange"
 
 
 def test_without_stores_one_pod_has_a_volume() -> None:
