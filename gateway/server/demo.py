@@ -1,6 +1,6 @@
 """Run the demo: the gateway on simulated providers, without keys and without a network.
 
-Three requests from three places show how the gateway routes.
+Requests from five places show how the gateway routes. A provider does not serve one of them, and one is blocked.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import socket
 import time
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
+from itertools import takewhile
 from pathlib import Path
 from textwrap import wrap
 from typing import TYPE_CHECKING, Any, Protocol
@@ -49,11 +50,13 @@ _PLACES: tuple[tuple[str, str, str], ...] = (
     ("China", "CN", "你好！你是谁？"),
     ("Germany", "DE", "Hello! Who are you?"),
     ("United States", "US", "Hello! Who are you?"),
+    ("Hong Kong", "HK", "Hello! Who are you?"),
+    ("Cuba", "CU", "Hello! Who are you?"),
 )
 _QUESTION = "Hello! Who are you?"
 _LIKELY = ("JP", "GB", "SG", "IN", "CA", "BR")  # an example of a caller that a real deployment answers
 _COLUMNS = ("from", "region", "why", "deployment", "provider", "answer", "ms")
-_ANSWER_WIDTH = 34
+_ANSWER_WIDTH = 38
 _INTERNAL_ERROR = 500
 
 
@@ -82,7 +85,7 @@ class Demo(Value, frozen=True):
     """How a demo is shown.
 
     Attributes:
-        is_rehearsal: Print the injected faults in place of the answers to three requests, which may fail.
+        is_rehearsal: Print the injected faults in place of the answers to the example requests, which may fail.
         territory: The territory of callers whom no signal locates, or None.
         real: The real deployment of the demo, or None.
         build_console: Returns the application with the console in front of it. None: there is no console.
@@ -131,7 +134,7 @@ async def run_demo(
                 return
             example = (places[-1] if demo.real is not None else places[0])[1]
             _print_help(demo, (url, url_of(operators.admin)), assistant, settings.config, example)
-            # Flush first: the log begins now, without the three requests of the demo itself.
+            # Flush first: the log begins now, without the example requests of the demo itself.
             gateway.flush()
             configure(settings.log_format, settings.log_level)
             if console is not None:
@@ -220,6 +223,8 @@ async def _answers(
             return None
         raise
     table = _text_table([_COLUMNS, *(row.cells() for row in rows)])
+    if skipped := [f"{row.place}: {row.skipped}, so {row.deployment} answers." for row in rows if row.skipped]:
+        table += "\n\n" + "\n".join(skipped)
     if expected and rows[-1].deployment != expected:
         table += f"\n\n{expected} did not answer the last request. The log line of the next one has the reason."
     return table
@@ -266,6 +271,7 @@ class _Row(Value, frozen=True):
     provider: str
     answer: str
     elapsed_ms: float
+    skipped: str
 
     def cells(self) -> tuple[str, ...]:
         answer = _first_words(self.answer)
@@ -286,14 +292,18 @@ async def _ask(client: httpx.AsyncClient, assistant: str, place: str, territory:
     explained: Any = explanation.json()
     answer: Any = response.json()
     deployment = response.headers.get("x-gateway-deployment", "-")
+    considered = explained["considered"]
+    # As the page: the deployments before the one that answered, with the reasons why they were skipped.
+    passed = takewhile(lambda item: item["deployment"] != deployment, considered)
     return _Row(
         place,
         response.headers.get("x-gateway-region", "-"),
         response.headers.get("x-gateway-why", "-"),
         deployment,
-        next((item["provider"] for item in explained["considered"] if item["deployment"] == deployment), "-"),
+        next((item["provider"] for item in considered if item["deployment"] == deployment), "-"),
         answer["choices"][0]["message"]["content"] if response.is_success else answer["error"]["message"],
         elapsed_ms,
+        "; ".join(item["detail"] for item in passed if not item["eligible"]) if response.is_success else "",
     )
 
 

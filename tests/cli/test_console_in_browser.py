@@ -171,6 +171,10 @@ def test_decision_and_attempts_are_in_view_on_a_small_screen(read_page: Callable
     page.keyboard.press("Enter")
     page.wait_for_selector("#attempts li")
     until(page, is_in_view, "#total")
+    order = """() => ["#find", ".verdict", "#question", "#answer", "#why", "#map", "#legend"].map(
+        (selector) => document.querySelector(selector).getBoundingClientRect().top)"""
+    tops = page.evaluate(order)
+    assert tops == sorted(tops), "question and answer are above legend and map"
 
 
 def test_question_is_answered_as_a_stream_with_headers_and_attempts(open_page: Callable[..., Any]) -> None:
@@ -217,9 +221,9 @@ def test_failure_shows_retry_failover_and_the_open_breaker(open_page: Callable[.
     assert "I am dashscope intl" in page.inner_text("#answer")
     for number in range(4):
         ask(page, f"Question {number}")
-    page.wait_for_selector("#decision .countdown")
-    assert "5 different requests failed" in page.inner_text("#decision")
-    page.wait_for_function("() => /probe in \\d+ s/.test(document.querySelector('#decision').innerText)")
+    page.wait_for_selector("#why .countdown")
+    assert "5 different requests failed" in page.inner_text("#why")
+    page.wait_for_function("() => /probe in \\d+ s/.test(document.querySelector('#why').innerText)")
     assert "qwen-intl answers" in page.inner_text("#decision .verdict")
 
 
@@ -300,7 +304,7 @@ def test_mistake_in_the_file_is_shown_and_the_last_version_answers(open_page: Ca
 def test_page_is_readable_without_javascript(read_page: Callable[..., Any]) -> None:
     page = read_page("/?territory=CN", java_script_enabled=False)
     assert "qwen-cn answers" in page.inner_text("#decision .verdict")
-    assert "prompts are stored and processed only in China" in page.inner_text("#decision")
+    assert "prompts are stored and processed only in China" in page.inner_text("#why")
     assert page.locator("#ask").is_hidden()
     page.click("text=Oceania")
     assert page.get_attribute("#map", "viewBox") != "0 0 100000 43737"

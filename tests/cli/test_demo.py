@@ -38,17 +38,21 @@ def width(text: str) -> int:
     return sum(2 if unicodedata.east_asian_width(character) in "WF" else 1 for character in text)
 
 
-def test_demo_prints_answers_for_three_territories(untouched_demo: Running) -> None:
+def test_demo_prints_who_answers_in_five_territories(untouched_demo: Running) -> None:
     lines = untouched_demo.out.splitlines()
     head = next(number for number, line in enumerate(lines) if line.startswith("from "))
     assert lines[head].split() == COLUMNS
     rules = [len(rule) for rule in lines[head + 1].split()]
-    rows = [re.split(r"  +", line) for line in lines[head + 2 : head + 5]]
+    rows = [re.split(r"  +", line) for line in lines[head + 2 : head + 7]]
     assert [row[:5] for row in rows] == [
         ["China", "cn", "edge_header", "qwen-cn", "dashscope"],
         ["Germany", "eu", "edge_header", "chatgpt-eu", "openai"],
         ["United States", "us", "edge_header", "chatgpt-us", "openai"],
+        ["Hong Kong", "default", "edge_header", "qwen-hk", "dashscope"],
+        ["Cuba", "-", "edge_header", "-", "-"],
     ]
+    assert rows[-1][5] == "the assistant is not available in Cuba"
+    assert lines[head + 8] == "Hong Kong: gemini does not serve Hong Kong, so qwen-hk answers."
     for row in rows:
         assert float(row[6]) > 0
         assert all(width(cell) <= rule for cell, rule in zip(row, rules, strict=True))

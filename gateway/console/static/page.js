@@ -78,14 +78,13 @@ async function choose(territory) {
   if (code) {
     history.pushState(null, "", address(code));
     byId("territory").value = byId("decision-title").textContent;
-    const verdict = byId("decision").querySelector(".verdict");
-    announce(verdict?.textContent.trim() ?? "");
-    show(verdict ?? byId("decision"));
+    announce(byId("decision").querySelector(".verdict")?.textContent.trim() ?? "");
+    show(byId("decision"));
   }
 }
 
 const announce = (text) => { byId("announce").textContent = text; };
-const show = (part) => part.scrollIntoView({ block: "nearest" }); // on a small screen it may be below the map
+const show = (part) => part.scrollIntoView({ block: "nearest" }); // on a small screen it may be above the map
 const setOffline = (isOffline) => { byId("offline").hidden = !isOffline; };
 
 document.addEventListener("click", (event) => {

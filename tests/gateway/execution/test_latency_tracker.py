@@ -12,9 +12,20 @@ from gateway.execution.latency import SLOW_ANSWER_REMEMBERED_S, LatencyTracker
 from gateway.model.deployment import Deployment
 from gateway.model.record import Record
 from providers.failures import FailureKind
+from providers.value import replace
 from tests.gateway.execution.conftest import CONFIG, FIRST, SECOND, Bench, answer_json
+from tests.kit.config_cases import compiled
 from tests.kit.configs import table_of
 
+DEMO = """
+version: 1
+demo: true
+assistants: {assistant: {routes: {default: [first, second]}}}
+regions: {default: {territories: ["*"], boundary: ["*"]}}
+deployments:
+  first: {provider: openai, model: gpt-6-luna, endpoint: simulator, simulates: eu, attests: [zdr]}
+  second: {provider: openai, model: gpt-6-luna, endpoint: simulator, simulates: us}
+"""
 ENVIRON = {"FIRST": "sk-first-secret", "SECOND": "sk-second-secret"}
 
 
@@ -68,6 +79,19 @@ def test_started_answer_does_not_count_as_a_complete_one(deployments: dict[str, 
     )
 
 
+def test_simulator_is_quick_from_its_first_answer_on_unless_it_was_slow_or_failed(
+    deployments: dict[str, Deployment],
+) -> None:
+    latency, simulated = LatencyTracker(), replace(deployments["first"], simulates="eu")
+    assert latency.answers_quickly(simulated, 10, now=0)
+    latency.of(simulated).record(0, 0.1)
+    assert latency.answers_quickly(simulated, 10, now=2 * SLOW_ANSWER_REMEMBERED_S), "a pause changes nothing"
+    latency.record_failure(simulated)
+    assert not latency.answers_quickly(simulated, 10, now=2 * SLOW_ANSWER_REMEMBERED_S)
+    latency.of(simulated).record(2 * SLOW_ANSWER_REMEMBERED_S, 6)
+    assert not latency.answers_quickly(simulated, 10, now=1 + 2 * SLOW_ANSWER_REMEMBERED_S)
+
+
 def test_latencies_of_removed_deployments_are_pruned(deployments: dict[str, Deployment]) -> None:
     latency = LatencyTracker()
     for deployment in deployments.values():
@@ -89,6 +113,23 @@ async def test_stream_that_has_just_begun_does_not_make_a_deployment_quick(bench
     bench.record = Record("req", 0.0, "t")
     await bench.ask()
     assert asked_for == [True, True], "asked for one JSON, a long answer would be taken for silence"
+
+
+async def test_json_of_a_simulator_is_not_folded_after_a_pause(bench: Bench) -> None:
+    asked_for: list[bool] = []
+
+    def first(request: httpx.Request) -> httpx.Response:
+        asked_for.append(b'"stream":true' in request.content)
+        return httpx.Response(200, json=answer_json())
+
+    origins = {("openai", "eu"): "https://first.example", ("openai", "us"): "https://second.example"}
+    bench.table = compiled(DEMO, simulators=origins, demo=True).config
+    bench.router.post(FIRST).mock(side_effect=first)
+    for _ in range(2):
+        bench.record, bench.deadline = Record("req", 0.0, "t"), Deadline.start(600, 55, bench.clock)
+        await bench.ask()
+        bench.time += 61
+    assert asked_for == [False, False], "its stream has the pace of a reader, which a client of JSON would wait for"
 
 
 @pytest.mark.parametrize("others_are_answered", [True, False])

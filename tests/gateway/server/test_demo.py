@@ -65,7 +65,7 @@ async def test_error_that_the_gateway_returns_on_purpose_is_a_row(respx_mock: re
     respx_mock.post("/v1/chat/completions").respond(503, json={"error": {"message": "No deployment is available."}})
     respx_mock.get("/v1/explain").respond(200, json={"considered": []})
     shown = await _answers("http://gateway.test", "assistant", lambda: False)
-    assert str(shown).count("No deployment is available.") == 3
+    assert str(shown).count("No deployment is available.") == 5
 
 
 @pytest.mark.parametrize(
