@@ -27,6 +27,9 @@ run() {
         answers) $python -m tests.evaluation.answers ;;
         chaos) $python -m tests.chaos.run ;;
         soak) $python -m tests.soak.run ;;
+        redaction)
+            REDACTION_ROUNDS=50 REDACTION_PARTS=4 .venv/bin/pytest -s tests/sdks/test_redaction_harnesses.py
+            ;;
         fuzz) sh tests/fuzz/run.sh ;;
         evaluation)
             $python -m tests.evaluation.run &&
@@ -40,7 +43,7 @@ run() {
     esac
 }
 
-all='properties ledger evidence accounts stores restarts streams console full kit servers answers chaos soak fuzz evaluation mutation'
+all='properties ledger evidence accounts stores restarts streams console full kit servers answers chaos soak redaction fuzz evaluation mutation'
 steps=${STEPS:-$all}
 # shellcheck disable=SC2086  # a list of words
 set -- $steps
