@@ -22,7 +22,8 @@ import os
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from pathlib import Path
 from types import FrameType
 
@@ -30,7 +31,7 @@ from bench.inprocess import CASES, InProcess, accounting_gateway, bench_table, p
 from gateway.server.uvicorn_server import run
 from gateway.telemetry.log import configure
 
-__all__ = ["BUDGET", "count", "judge", "recorded_for"]
+__all__ = ["BUDGET", "calls_of", "count", "judge", "recorded_for"]
 
 _FILE = Path(__file__).with_name("guard.json")
 _BASELINE = Path(__file__).with_name("guard_baseline.json")
@@ -76,7 +77,11 @@ async def _least_calls(gateway: InProcess, case: str, *, capped: bool = True) ->
 
 
 async def _calls_of(gateway: InProcess, case: str, *, capped: bool) -> Counter[str]:
-    request, answer = request_bytes(case, capped=capped), provider_answers(case)
+    return await calls_of(gateway, partial(gateway.ask, request_bytes(case, capped=capped), provider_answers(case)))
+
+
+async def calls_of(gateway: InProcess, ask: Callable[[], Awaitable[object]]) -> Counter[str]:
+    """Return the calls that a request and its receipt make, by file."""
     calls: Counter[str] = Counter()
 
     def note(frame: FrameType, event: str, argument: object) -> None:
@@ -89,7 +94,7 @@ async def _calls_of(gateway: InProcess, case: str, *, capped: bool) -> Counter[s
     gc.disable()
     sys.setprofile(note)
     try:
-        await gateway.ask(request, answer)
+        await ask()
         gateway.write_receipts()
     finally:
         sys.setprofile(None)

@@ -68,7 +68,9 @@ def bench_table(text: str | None = None) -> ConfigVersion:
     return compile_config(document, registry=load_registry()).config
 
 
-def accounting_gateway(state_dir: Path, *, limited: bool = True) -> InProcess:
+def accounting_gateway(
+    state_dir: Path, *, limited: bool = True, changed: Callable[[str], str] = lambda text: text
+) -> InProcess:
     """Return a gateway with the default stores in this directory, and with receipts.
 
     The thread of its receipts does nothing: `write_receipts` does its work, where it can be measured.
@@ -76,9 +78,10 @@ def accounting_gateway(state_dir: Path, *, limited: bool = True) -> InProcess:
     Args:
         state_dir: The directory, which is created.
         limited: Whether the clients have limits and four budgets. Without them, calls are only recorded.
+        changed: Changes the text of the config.
     """
     state_dir.mkdir(parents=True, exist_ok=True)
-    config = bench_table(production_config(PORTS, accounts=limited))
+    config = bench_table(changed(production_config(PORTS, accounts=limited)))
     gateways: list[Gateway] = []
 
     def app(transport: Any) -> Gateway:

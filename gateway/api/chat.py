@@ -520,17 +520,24 @@ class HttpExchange(Exchange):
         record.shown.status = 200
         record.count(completion.usage)
         body = self._dialect.encode_answer(completion, style, record)
-        if self.chat_time is not None:
-            return self._write_within(self.config.resilience.total_s, self._write_timed(body, self.chat_time))
-        if self._direct is not None and not record.duties and self._direct.respond(json_lines(record), body):
+        time_of_chat = self.chat_time
+        if time_of_chat is not None:
+            self._note_notice(time_of_chat)
+        is_due = time_of_chat is not None and not time_of_chat.end_now()
+        direct = self._direct if not record.duties and not is_due else None
+        if direct is not None and direct.respond(json_lines(record), body):
             self._head_sent = True
             return None
+        if time_of_chat is not None:
+            return self._write_within(
+                self.config.resilience.total_s, self._write_timed(body, time_of_chat, is_due=is_due)
+            )
         return self._write_within(self.config.resilience.total_s, self._write_response(200, body))
 
-    async def _write_timed(self, body: bytes, time_of_chat: ChatTime) -> None:
-        """Write a whole answer whose time counts until the client has it."""
-        self._note_notice(time_of_chat)
-        await time_of_chat.end()
+    async def _write_timed(self, body: bytes, time_of_chat: ChatTime, *, is_due: bool) -> None:
+        """Write a whole answer whose time counts until the client has it. `is_due`: its end is not noted yet."""
+        if is_due:
+            await time_of_chat.end()
         began_at = time.monotonic()
         try:
             await self._write_response(200, body)
@@ -558,15 +565,22 @@ class HttpExchange(Exchange):
         """Write a stream, at once if all of it is here. The client may read until the deadline."""
         tap = stream.text_tap()
         events = tap.whole_events() if tap is not None else ()
-        if events and self._direct is not None and not self._head_sent and self.chat_time is None:
+        if events and self._direct is not None and not self._head_sent:
             encoder = self._dialect.encoder(style, self.record)
             data = encoder.encode(events if style.seal is None else style.seal.seal_events(events))
             self.record.shown.status = 200
-            if not self.record.duties and self._direct.respond_stream(self._stream_lines(), data):
+            if self._is_counted_now() and self._direct.respond_stream(self._stream_lines(), data):
                 self._head_sent = True
                 self.record.count(encoder.usage)
                 return None
         return self._write_within(self.deadline.left_s(committed=True), self._write_stream(stream, style))
+
+    def _is_counted_now(self) -> bool:
+        """Return whether nothing has to be waited for that counts before the last byte: no duty, and no time."""
+        time_of_chat = self.chat_time
+        if time_of_chat is not None and self.record.shown.is_noticed and not time_of_chat.is_noticed:
+            self._note_notice(time_of_chat)
+        return not self.record.duties and (time_of_chat is None or time_of_chat.end_now())
 
     async def _respond_count(self, dialect: CountingDialect, tokens: int, is_estimated: bool) -> None:
         """Write how many tokens a prompt has."""

@@ -31,7 +31,7 @@ _one_creates = threading.Lock()
 
 
 def open_database(
-    directory: Path, name: str, layout: str, *, version: int = 1, durable: bool = False
+    directory: Path, name: str, layout: str, *, version: int = 1, durable: bool = False, page_bytes: int | None = None
 ) -> sqlite3.Connection:
     """Open the database `name`.db of the directory, and create it if it does not exist.
 
@@ -44,6 +44,7 @@ def open_database(
         version: The version of the layout. A file with a later version is refused, so that an older gateway does not
             misread it.
         durable: Whether a commit survives a power failure, and not only the end of the process.
+        page_bytes: The size of the pages of a new file. Each change writes whole pages. None: that of SQLite.
 
     Raises:
         StateError: The database cannot be used.
@@ -54,6 +55,8 @@ def open_database(
         _create(path)
         connection = sqlite3.connect(path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
         with undone_on_failure(connection.close):
+            if page_bytes is not None:
+                connection.execute(f"PRAGMA page_size = {page_bytes}")
             _set_up(connection, path, layout, version)
             if durable:
                 connection.execute("PRAGMA synchronous = FULL")

@@ -33,7 +33,10 @@ class CalendarDay(NamedTuple):
 
     def part_of(self, began_ms: int, ended_ms: int) -> int:
         """Return how long a time lies on this day."""
-        return max(0, min(ended_ms, self.end_ms) - max(began_ms, self.start_ms))
+        # Comparisons, because calls of `min` and `max` would be a third of those that count the time of a chat.
+        start_ms = began_ms if began_ms > self.start_ms else self.start_ms
+        end_ms = ended_ms if ended_ms < self.end_ms else self.end_ms
+        return end_ms - start_ms if end_ms > start_ms else 0
 
 
 def day_at(now_ms: int, timezone: str) -> CalendarDay:

