@@ -17,7 +17,8 @@ from providers.json_values import as_list, as_map, dumps_text
 _Schema = Mapping[str, Any]
 NO_ARGUMENTS: _Schema = {"type": "object", "properties": {}}
 _DEEPEST = 64
-_MOST_PASSES = 4
+_MOST_RESOLVED = 4
+"""References that are replaced inside each other. A recursive schema is told by a reference below that."""
 _MAPS = frozenset({"properties", "$defs", "definitions", "patternProperties"})
 _COMBINED = ("anyOf", "oneOf", "allOf")
 _INSIDE = frozenset({*_MAPS, *_COMBINED, "items", "additionalProperties", "prefixItems", "not"})
@@ -69,14 +70,19 @@ def _without_bounds(schema: _Schema) -> _Schema:
 def _for_vendor(schema: _Schema, rules: Set[str]) -> _Schema:
     if "kimi" not in rules or not schema or _is_plain(schema):
         return schema
-    fits = schema
-    for _ in range(_MOST_PASSES):
-        # The schema in the place of a reference has to fit too.
-        before = fits
-        fits = _walked(before, lambda inner: _for_kimi(inner, before))  # noqa: B023
-        if fits is before:
-            break
-    return _walked(fits, _with_type)
+    return _walked(_normal(schema, schema), _with_type)
+
+
+def _normal(schema: _Schema, root: _Schema, depth: int = 0, resolved: int = 0) -> _Schema:
+    """Return the schema in Kimi's normal form: a reference, `anyOf` or one type, each by itself, on every level.
+
+    An outer schema comes before its inner ones, because what replaces a reference has to be in this form too.
+    """
+    if depth >= _DEEPEST:
+        return schema
+    form = _for_kimi(schema, root if resolved < _MOST_RESOLVED else {})
+    deeper = resolved + any(name in schema for name in _COMBINED)
+    return _inside(form, lambda inner: _normal(inner, root, depth + 1, deeper))
 
 
 def allows_strict(schema: object) -> bool:
@@ -118,20 +124,25 @@ def _walked(schema: _Schema, mend: Callable[[_Schema], _Schema], depth: int = 0)
     """Return the schema with each schema inside it made to fit, the inner ones first."""
     if depth >= _DEEPEST:
         return schema
+    return mend(_inside(schema, lambda inner: _walked(inner, mend, depth + 1)))
+
+
+def _inside(schema: _Schema, mend: Callable[[_Schema], _Schema]) -> _Schema:
+    """Return the schema with the schemas directly inside it made to fit. `true` is the empty schema."""
     changes: dict[str, object] = {}
     for name in _INSIDE & schema.keys():
         value = schema[name]
         if isinstance(value, list) or name in _MAPS:
             pairs = list(enumerate(value) if isinstance(value, list) else as_map(value).items())
             mended = {
-                key: _walked(one, mend, depth + 1) if isinstance(one, dict) else mend({}) if one is True else one
+                key: mend({} if one is True else one) if one is True or isinstance(one, dict) else one
                 for key, one in pairs
             }
             if any(mended[key] is not one for key, one in pairs):
                 changes[name] = list(mended.values()) if isinstance(value, list) else mended
-        elif isinstance(value, dict) and (new := _walked(value, mend, depth + 1)) is not value:
+        elif isinstance(value, dict) and (new := mend(value)) is not value:
             changes[name] = new
-    return mend({**schema, **changes} if changes else schema)
+    return {**schema, **changes} if changes else schema
 
 
 def _is_plain(schema: _Schema) -> bool:
@@ -192,8 +203,8 @@ def _names(schema: _Schema) -> tuple[str, ...]:
 
 
 def _resolved(schema: _Schema, root: _Schema) -> _Schema:
-    """Return the schema that a reference inside its document means, or the schema itself."""
-    if not isinstance(reference := schema.get("$ref"), str):
+    """Return the schema that a reference inside its document means, or the schema itself, also without a document."""
+    if not root or not isinstance(reference := schema.get("$ref"), str):
         return schema
     meant: Any = root
     for step in reference.removeprefix("#/").split("/"):

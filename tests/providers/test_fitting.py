@@ -208,6 +208,21 @@ def test_deep_schema_is_survived() -> None:
     tool_schema({"type": "object", "properties": {"a": {"type": "object", "items": [True]}}}, {"members"})
 
 
+def test_schema_that_contains_itself_fits_kimi_on_every_level() -> None:
+    node = {"type": "object", "properties": {}}
+    again = {"allOf": [{"$ref": "#/$defs/node"}, {"description": "a part"}]}
+    node["properties"] = {
+        "left": again,
+        "right": again,
+        "label": {"anyOf": [{"type": ["string", "null"], "enum": ["a"]}]},
+    }
+    schema = {"type": "object", "properties": {"tree": again}, "$defs": {"node": node}}
+    written, _ = tool_schema(schema, {"kimi"})
+    check_schema(written, Takes(schemas=frozenset({"kimi"})), of_a_tool=True)
+    assert len(json.dumps(written)) < 20_000
+    assert '{"$ref": "#/$defs/node"}' in json.dumps(written)
+
+
 KIMI: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({"type": "string"}, {"type": "string"}),
     ({"enum": ["text", "raw"]}, {"enum": ["text", "raw"], "type": "string"}),
