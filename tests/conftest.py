@@ -61,7 +61,7 @@ _MAY_FAIL_ON_A_BUSY_MACHINE = {
     "tests/gateway/usage/test_ledger_volume.py": "the CPU time of a report is compared while others run",
     "tests/soak/": "the use of memory settles with time",
 }
-"""The tests that run once more after a failure, because real processes meet time limits in them; and the reason."""
+"""The slow tests that run once more after a failure, because real processes meet time limits in them; and the reason."""
 
 
 def _may_fail_on_a_busy_machine(item: pytest.Item) -> bool:
@@ -73,12 +73,12 @@ _LEFT_TO_CI = Path(__file__).parent / "selection" / "left_to_ci.txt"
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests that `python -m tests.selection.run` leaves to `make ci`, and those that may run twice."""
+    """Mark the tests that `python -m tests.selection.run` leaves to `make ci`, and the slow ones that may run twice."""
     left = set() if "SELECTION_FOLDER" in os.environ else set(_LEFT_TO_CI.read_text("utf-8").splitlines())
     for item in items:
         if item.nodeid in left or item.get_closest_marker("full"):
             item.add_marker(pytest.mark.slow)
-        if _may_fail_on_a_busy_machine(item):
+        if item.get_closest_marker("slow") and _may_fail_on_a_busy_machine(item):
             item.add_marker(pytest.mark.flaky(reruns=1, reruns_delay=2))
 
 
