@@ -1,4 +1,4 @@
-"""Duties are counted in a real gateway: each once, before the last byte, and they survive its workers and itself."""
+"""Duties and the time of users in a real gateway: each counts once, and they survive its workers and itself."""
 
 from __future__ import annotations
 
@@ -60,6 +60,9 @@ def test_counts_are_exact_when_the_gateway_is_killed(tmp_path: Path, workers: in
         assert counted(tmp_path) == {"notice": 6, "use_unknown": 3}
     with serving(tmp_path, "ok", *patches) as (gateway, _), client_of(gateway) as client:
         assert client.post(CHAT, json=body(), headers={"x-gateway-user": "another"}).status_code == 200
+        answer = client.post(CHAT, json=body(messages=_going_on()), headers={"x-gateway-user": "user-0"})
+        assert (answer.status_code, "I am an AI." in answer.text) == (200, False), "the session goes on"
+        assert int(answer.headers["x-gateway-use"].split(";")[0].removeprefix("session=")) >= 1
         assert counted(tmp_path) == {"notice": 7, "use_unknown": 3}
         metrics = httpx.get(f"{gateway.admin_url}/metrics", trust_env=False).text
         assert 'gateway_duties_total{kind="notice",region="default"} 1.0' in metrics
@@ -68,7 +71,7 @@ def test_counts_are_exact_when_the_gateway_is_killed(tmp_path: Path, workers: in
 
 
 def test_two_instances_of_a_cell_count_into_one_report(tmp_path: Path) -> None:
-    """One is killed, and its next start adds what it had counted. The Valkey is emptied meanwhile."""
+    """One is killed, and its next start adds what it had counted. The Valkey is away and emptied meanwhile."""
     patches: tuple[Any, ...] = ({"regions": {"default": REGION}}, of_client(may_assert=["user"]))
 
     def reported(both: Cell) -> dict[str, int]:
@@ -84,13 +87,31 @@ def test_two_instances_of_a_cell_count_into_one_report(tmp_path: Path) -> None:
                     assert client.post(CHAT, json=body()).status_code == 403
             # The same user at both: one notice for each new conversation.
             eventually(lambda: reported(both) == {"notice": 2, "use_unknown": 2})
+            anna = {"json": body(messages=_going_on()), "headers": {"x-gateway-user": "anna"}}
+            with client_of(both.instances[1]) as client:
+                assert "I am an AI." not in client.post(CHAT, **anna).text, "a session of both instances"
             with client_of(both.instances[1]) as client:
                 assert client.post(CHAT, json=body()).status_code == 403
                 both.instances[1].process.kill()
                 both.instances[1].process.wait(60)
-            both.valkey.command("FLUSHALL")
+            both.valkey.kill()
+            with client_of(both.instances[0]) as client:
+                answer = client.post(CHAT, **anna)
+                assert (answer.status_code, answer.json()["error"]["code"]) == (503, "gate_unavailable")
+                assert "the time of this user can't be read" in answer.json()["error"]["message"]
+                both.valkey.restart()
+                answers: list[httpx.Response] = []
+
+                def is_answered() -> bool:
+                    answers.append(client.post(CHAT, **anna))
+                    return answers[-1].status_code == 200
+
+                eventually(is_answered)
+                # It is emptied, so the user's time begins anew.
+                assert answers[-1].headers["x-gateway-use"] == "session=0; session-limit=3600"
+                assert "I am an AI." in answers[-1].text
             with instance(both.path, 1, 1):
-                eventually(lambda: reported(both) == {"notice": 2, "use_unknown": 3})
+                eventually(lambda: reported(both) == {"notice": 3, "use_unknown": 3})
 
 
 def _going_on() -> list[dict[str, str]]:

@@ -179,6 +179,40 @@ def test_no_order_of_chats_and_clocks_gives_a_user_more_than_the_limit_and_one_c
         assert record.day_ms <= 7200 * 1000 + longest_ms
 
 
+CHATS = st.lists(
+    st.tuples(
+        st.integers(-30 * MINUTE_MS, 60 * MINUTE_MS),  # how far the clock of the instance is from the last arrival
+        st.integers(0, 10 * MINUTE_MS),  # the length of the chat
+        st.booleans(),  # the chats in progress extend the record before the chat arrives
+    ),
+    max_size=40,
+)
+
+
+@given(CHATS)
+def test_chats_in_progress_of_several_instances_add_at_most_the_longest_of_them(
+    steps: list[tuple[int, int, bool]],
+) -> None:
+    record: UseRecord | None = None
+    running: list[tuple[int, int]] = []
+    longest_ms, now_ms = 10 * MINUTE_MS, at("2027-11-06T18:00")
+    for jump, length, is_extended in steps:
+        now_ms += jump
+        for one in running:
+            if is_extended or one[1] <= now_ms:
+                record = extended(record, one[0], min(one[1], max(now_ms, one[0])), RULES)
+        running = [one for one in running if one[1] > now_ms]
+        now = arrival(record, now_ms, RULES)
+        if limit_reached(now, BOTH) is None:
+            running.append((now.at_ms, now.at_ms + length))
+            record = extended(record, now.at_ms, now.at_ms, RULES)
+    for one in running:
+        record = extended(record, *one, RULES)
+    if record is not None:
+        assert record.seen_ms - record.began_ms <= 3600 * 1000 + longest_ms
+        assert record.day_ms <= 7200 * 1000 + longest_ms
+
+
 @given(STEPS)
 def test_refused_chat_is_answered_when_the_refusal_states_it(steps: list[tuple[int, int]]) -> None:
     record: UseRecord | None = None

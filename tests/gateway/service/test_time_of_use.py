@@ -7,6 +7,7 @@ import json
 import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import closing
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -224,7 +225,7 @@ def test_store_that_cannot_be_asked_stops_users_with_limits_only(tmp_path: Path,
     assert "I am an AI." in text_of(response, stream=stream)
 
 
-@pytest.mark.parametrize("ends", ["breaks off", "goes on", "is killed"])
+@pytest.mark.parametrize("ends", ["breaks off", "goes on", "is killed", "is erased"])
 def test_stream_extends_the_time_while_it_runs(tmp_path: Path, ends: str) -> None:
     served = TimedGateway(tmp_path, World())
     use, seen = served.gateway._time_of_use, []
@@ -248,7 +249,9 @@ def test_stream_extends_the_time_while_it_runs(tmp_path: Path, ends: str) -> Non
         if ends == "is killed":
             for running in use.running:
                 running.key = None  # nothing is written after this
-        if ends != "goes on":
+        if ends == "is erased":
+            assert remove_use_records(tmp_path, [user_of(tmp_path)], None) == 1
+        elif ends != "goes on":
             raise httpx.ReadError("reset")
         yield chunk("two.") + chunk("", "stop") + b"data: [DONE]\n\n"
 
@@ -264,6 +267,80 @@ def test_stream_extends_the_time_while_it_runs(tmp_path: Path, ends: str) -> Non
     assert (response.status_code, seen) == (200, [5])
     assert record() == (5 if ends == "is killed" else 10)
     assert use.running == set()
+
+
+def test_two_devices_at_once_make_one_session(tmp_path: Path) -> None:
+    """Both begin together, and one runs for ten minutes, the other for five of them. None counts twice."""
+    served = TimedGateway(tmp_path, World())
+    number, both_run, first_ends = 0, asyncio.Event(), asyncio.Event()
+
+    async def chunks(*, is_first: bool) -> AsyncIterator[bytes]:
+        await (both_run if is_first else first_ends).wait()
+        served.wait(5)
+        first_ends.set()
+        document = {
+            "id": "x",
+            "model": "c",
+            "choices": [{"index": 0, "delta": {"content": "Hi."}, "finish_reason": "stop"}],
+        }
+        yield b"data: " + json.dumps(document).encode() + b"\n\ndata: [DONE]\n\n"
+
+    def answer(_: httpx.Request) -> httpx.Response:
+        nonlocal number
+        number += 1
+        if number == 2:
+            both_run.set()
+        stream = {"content-type": "text/event-stream"}
+        return httpx.Response(200, content=chunks(is_first=number == 1), headers=stream)
+
+    served._provider = answer
+    body = {"model": "assistant", "messages": [{"role": "user", "content": "Hello."}], "stream": True}
+
+    async def both() -> list[httpx.Response]:
+        chat = [
+            served._send("POST", "/v1/chat/completions", body, headers("child", key=key)) for key in ("gk-1", "gk-2")
+        ]
+        return await asyncio.gather(*chat)
+
+    responses = asyncio.run(both())
+    assert [response.status_code for response in responses] == [200, 200]
+    [(_, record)] = use_records_of(tmp_path, [user_of(tmp_path)], None)
+    assert (record.seen_ms - record.began_ms, record.day_ms) == (10 * MINUTE_MS, 10 * MINUTE_MS)
+
+
+@pytest.mark.parametrize(
+    ("noon", "midnight"),
+    [("2027-03-14T19:00", "2027-03-15T07:00:00Z"), ("2027-11-07T20:00", "2027-11-08T08:00:00Z")],
+    ids=["23 hours", "25 hours"],
+)
+def test_spent_day_ends_at_midnight_also_when_clocks_change(tmp_path: Path, noon: str, midnight: str) -> None:
+    served = TimedGateway(tmp_path, World())
+    start_s = datetime.fromisoformat(noon).replace(tzinfo=UTC).timestamp()
+    world = World()
+
+    def slow(request: httpx.Request) -> httpx.Response:
+        served.wait(2)
+        return world(request)
+
+    for minutes in (0, 25, 50, 75, 100, 119):
+        served.now_s = start_s + 60 * minutes
+        served._provider = slow if minutes == 119 else world
+        assert ask(served, "chat", headers=headers("days")).status_code == 200
+    response = ask(served, "chat", headers=headers("days"))
+    assert (response.status_code, age_of("chat", response)["allowed_at"]) == (403, midnight)
+
+
+def test_claim_without_a_name_names_no_user(tmp_path: Path) -> None:
+    served = TimedGateway(tmp_path, World())
+    for sub in (None, ""):
+        response = ask(served, "chat", headers=headers("child", sub=sub))
+        assert (response.status_code, age_of("chat", response)["rule"]) == (403, "user_unknown")
+    subjects: tuple[object, ...] = ({"name": "anna"}, 7, ["anna"])
+    for sub in subjects:
+        response = ask(served, "chat", headers=headers("child", sub=sub))
+        assert (response.status_code, response.json()["error"]["code"]) == (403, "permission_denied")
+        assert "x-gateway-claim" in response.json()["error"]["message"]
+    assert ask(served, "chat", headers=headers("child", sub="a" * 10_000_000)).status_code == 431
 
 
 NOTICES = {"text": "I am an AI.", "repeated": "Still an AI.", None: ""}
