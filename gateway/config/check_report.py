@@ -16,6 +16,7 @@ from gateway.features.views import VIEWS
 from gateway.model.answer_change import territory_list
 from gateway.model.approval import Days
 from gateway.model.assistant import USES, Assistant, Use
+from gateway.model.client_token import KeyUrl, TokenIssuer
 from gateway.model.config_version import ConfigVersion, Exporter, Region
 from gateway.model.deployment import Deployment
 from gateway.model.route import Route, WeightedSet, deployments_of
@@ -140,6 +141,10 @@ def render_matrix(
         lines += ["", "sign-ins"]
     for start, text in map(_sign_in, config.sign_ins.values()):
         lines += _wrapped(start, text)
+    if config.token_issuers:
+        lines += ["", "issuers of clients' tokens"]
+    for start, text in map(_token_issuer, config.token_issuers.values()):
+        lines += _wrapped(start, text)
     if config.exporters:
         lines += ["", "exporters"]
     for exporter in config.exporters:
@@ -149,6 +154,15 @@ def render_matrix(
     lines += _price_changes(config, now_s)
     lines += _facts(config, now_s)
     return "\n".join(lines)
+
+
+def _token_issuer(issuer: TokenIssuer) -> tuple[str, str]:
+    """Return the line of an issuer: its rules in order, the server of its keys, and what is revoked."""
+    rules = [f"rule {number} gives {rule.client}" for number, rule in enumerate(issuer.clients, 1)]
+    rules += [f"role {number} gives {rule.role}" for number, rule in enumerate(issuer.roles, 1)]
+    keys = issuer.keys.permit.origin if isinstance(issuer.keys, KeyUrl) else "a file"
+    revoked = [f"{sum(len(values) for _, values in issuer.denied)} values are denied"] if issuer.denied else []
+    return f"  {issuer.name}: ", "; ".join((", ".join(rules), f"keys of {keys}", *revoked))
 
 
 def _sign_in(sign_in: SignIn) -> tuple[str, str]:

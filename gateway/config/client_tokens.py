@@ -76,7 +76,7 @@ def _check_names(findings: Findings, path: KeyPath, section: TokenIssuerSection)
         findings.error((*path, "issuer"), message, "write the id of your tenant in its place")
     if _APP.fullmatch(section.audience):
         message = "is the id of an app, or of a vendor's API: tokens with which users sign in there are valid here too"
-        hint = "register the gateway as an API of its own that no app signs in to, and write its audience"
+        hint = "register the gateway as an API of its own, to which no user signs in; then ignore this"
         findings.warn((*path, "audience"), message, hint)
     if not section.clients and not section.roles:
         findings.error(path, "needs `clients` or `roles`, or its tokens give nothing", "add a rule")

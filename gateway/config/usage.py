@@ -113,12 +113,15 @@ class SpendingCompiler:
     rules: UsageRules
     projects: Mapping[str, Project] = field(init=False)
     _names_user: bool = field(init=False)
+    _named_by_tokens: frozenset[str] = field(init=False)
     _reported: set[str] = field(default_factory=set)
     _seen: dict[SpendingRules, SpendingRules] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         location = self.draft.config.location
         self._names_user = location.of(ClaimSection) is not None and "claim" in location.signals
+        rules = [rule for issuer in self.draft.config.token_issuers.values() for rule in issuer.clients]
+        self._named_by_tokens = frozenset(rule.client for rule in rules if rule.user)
         self.projects = {
             name: Project(name, self._budgets(("projects", name, "budgets"), section.budgets))
             for name, section in self.draft.config.projects.items()
@@ -144,7 +147,8 @@ class SpendingCompiler:
             max_request=maximum,
             show_cost=section.show_cost,
         )
-        if rules.user_budgets and not self._names_user and "user" not in section.may_assert:
+        names_user = self._names_user or "user" in section.may_assert or name in self._named_by_tokens
+        if rules.user_budgets and not names_user:
             message = "its requests cannot name an end user, so all are refused (`user_required`)"
             hint = "add `may_assert: [user]` for a trusted backend, or set up `location.claim`"
             self.findings.warn((*path, "user_budget"), message, hint)

@@ -14,6 +14,7 @@ from gateway.features.running import KEPT, OF_USERS
 from gateway.model.config_version import ConfigVersion
 from gateway.model.kept_metadata import StoredRequest
 from gateway.operator_errors import StateError
+from gateway.policy.client_users import qualified_user
 from gateway.service.budget_admin import PSEUDONYM, BudgetAdmin, BudgetOwner
 from gateway.service.client_admin import AdminRefused, ClientAdmin, Json
 from gateway.state.audit import path_of
@@ -55,28 +56,28 @@ class SubjectAdmin:
         self._directory = admin.directory
         self._budgets = BudgetAdmin(admin, config)
 
-    def export(self, user: str, client: str | None) -> Json:
+    def export(self, user: str, client: str | None, issuer: str | None = None) -> Json:
         """Return all that is stored of an end user, with the places that are not read."""
-        person = self._person(user, client)
+        person = self._person(user, client, issuer)
         rows, totals = self._usage(person)
         requests = _requests(rows)
         self._admin.note("subject_exported", {"client": client or "", "rows": len(rows)})
         return {
-            "subject": {"user": user, "client": client, "pseudonyms": person.pseudonyms},
+            "subject": {"user": user, "client": client, "issuer": issuer, "pseudonyms": person.pseudonyms},
             "usage": {"rows": [row_data(row) for row in rows], "totals": totals},
-            "budgets": self._counters(user, client),
+            "budgets": self._counters(self._name(user, issuer), client),
             **{kept.member: kept.export(self._directory, requests) for kept in KEPT},
             **{it.member: it.export(self._config, self._directory, person.pseudonyms, client) for it in OF_USERS},
             "receipts": receipts_of(self._directory, requests),
             "elsewhere": self._elsewhere(person),
         }
 
-    def erase(self, user: str, client: str | None) -> Json:
+    def erase(self, user: str, client: str | None, issuer: str | None = None) -> Json:
         """Remove an end user from all stores. Rows and sums stay, without the person. Return what remains, and why.
 
         The rows of calls that run now, and those that wait on other instances, lose the person when they arrive.
         """
-        person, at_ns = self._person(user, client), time.time_ns()
+        person, at_ns = self._person(user, client, issuer), time.time_ns()
         rows, _ = self._usage(person)
         requests = _requests(rows)
         receipts = len(receipts_of(self._directory, requests))
@@ -108,12 +109,20 @@ class SubjectAdmin:
         subject = {"client": client, "pseudonyms": person.pseudonyms}
         return {"subject": subject, "erased": erased, "remains": self._elsewhere(person, *kept)}
 
-    def _person(self, user: str, client: str | None) -> Person:
+    @staticmethod
+    def _name(user: str, issuer: str | None) -> str:
+        """Return the end user as requests name it. A pseudonym needs no issuer."""
+        return user if not issuer or PSEUDONYM.fullmatch(user) else qualified_user(issuer, user)
+
+    def _person(self, user: str, client: str | None, issuer: str | None) -> Person:
         if not user:
             raise AdminRefused(400, "invalid_request", "`user` must name the end user")
         if PSEUDONYM.fullmatch(user):
             return Person((user,), client)
-        return Person(known_pseudonyms(self._config, pseudonym_keys(self._config, self._directory), user), client)
+        return Person(
+            known_pseudonyms(self._config, pseudonym_keys(self._config, self._directory), self._name(user, issuer)),
+            client,
+        )
 
     def _usage(self, person: Person) -> tuple[list[UsageRow], object]:
         """Return the rows and the daily sums of a person."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Mapping
-from typing import Any, Self
+from collections.abc import Coroutine, Mapping
+from typing import Any, Self, TypeVar
 
 import httpx
 
@@ -16,6 +16,7 @@ from tests.kit.claim_tokens import jwks, public, token
 from tests.kit.configs import Config, key_hash, table_of
 from tests.kit.httpx_transport import HttpxTransport
 
+T = TypeVar("T")
 CHAT = "/v1/chat/completions"
 TENANT = "https://login.example/tenant/v2.0"
 AUDIENCE = "api://gateway"
@@ -89,6 +90,10 @@ class TokenGateway:
             self.gateway.activate(self.compiled(config))
 
         self._runner.run(activate())
+
+    def run(self, waiting: Coroutine[Any, Any, T]) -> T:
+        """Wait in the event loop of the gateway."""
+        return self._runner.run(waiting)
 
     def __enter__(self) -> Self:
         return self

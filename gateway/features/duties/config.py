@@ -97,6 +97,8 @@ def _check(draft: Draft, findings: Findings, config: ConfigVersion) -> None:
     rules = config.location.rules
     if rules.of(ClaimRules) is not None and "claim" in rules.signals:
         return
+    if any(rule.names_user for issuer in config.token_issuers.values() for rule in issuer.clients):
+        return
     if config.clients_source == "database" or any("user" in it.may_assert for it in config.clients.values()):
         return
     for name, region in config.regions.items():
