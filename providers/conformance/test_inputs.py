@@ -24,7 +24,7 @@ from providers.wire import WireResponse
 
 _MODEL = "some-embedding-model"
 _VECTORS = (array("f", [0.5, -0.25, 1.0]), array("f", [0.0, 3.5, -1.0]))
-_thorough = settings(
+thorough = settings(
     max_examples=60,
     deadline=None,
     derandomize=True,
@@ -32,7 +32,7 @@ _thorough = settings(
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
     phases=[Phase.explicit, Phase.generate],
 )
-_json = st.recursive(
+any_json = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats() | st.text(max_size=8),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
     max_leaves=12,
@@ -121,20 +121,20 @@ def test_request_is_written_without_change_of_its_input(subject: Subject, embedd
     assert ORIGIN not in first.path
 
 
-@given(body=_json)
-@_thorough
+@given(body=any_json)
+@thorough
 def test_any_json_is_an_answer_or_a_failure(subject: Subject, embeddings: EmbeddingFormat, body: object) -> None:
-    _parse(embeddings, subject, _dumped({"data": body, "output": {"embeddings": body}, "embeddings": body}))
-    _parse(embeddings, subject, _dumped(body))
+    _parse(embeddings, subject, dumped({"data": body, "output": {"embeddings": body}, "embeddings": body}))
+    _parse(embeddings, subject, dumped(body))
 
 
 @given(body=st.binary(max_size=64))
-@_thorough
+@thorough
 def test_any_bytes_are_an_answer_or_a_failure(subject: Subject, embeddings: EmbeddingFormat, body: bytes) -> None:
     _parse(embeddings, subject, body)
 
 
-def _dumped(value: object) -> bytes:
+def dumped(value: object) -> bytes:
     try:
         return dumps(value)
     except TypeError:  # integers above 64 bits
@@ -184,10 +184,10 @@ def test_verdicts_return_in_order(subject: Subject, moderations: ModerationForma
     assert [one.flagged for one in moderations.parse_response(response, target).results] == [False, True]
 
 
-@given(body=_json)
-@_thorough
+@given(body=any_json)
+@thorough
 def test_any_json_is_a_verdict_or_a_failure(subject: Subject, moderations: ModerationFormat, body: object) -> None:
-    data = _dumped({"results": body})
+    data = dumped({"results": body})
     try:
         parsed = loads(data)
         answer = moderations.parse_response(WireResponse(200, {}, data, 0), subject.target)

@@ -104,12 +104,12 @@ class OpenAISimulator:
         return _sent(encode_moderations(answer, model, "modr-simulated"))
 
     def read_rerank(self, incoming: IncomingRequest) -> RerankRequest | None:
-        """See `providers.testkit.simulator.SimulatesRerank`."""
-        return read_sent_rerank(self.name, incoming, _check_head, lambda message: _refused(400, message))
+        """See `providers.testkit.simulator.SimulatesRerank`. OpenAI has none: this is a server of one's own."""
+        return read_sent_rerank("openai-compatible", incoming, _check_head, lambda message: _refused(400, message))
 
     def write_rerank(self, answer: RerankAnswer, incoming: IncomingRequest) -> WireResponse:
         """See `providers.testkit.simulator.SimulatesRerank`."""
-        return write_sent_rerank(self.name, answer, incoming)
+        return write_sent_rerank("openai-compatible", answer, incoming)
 
     def write_answer(self, completion: ChatCompletion, request: ChatRequest) -> WireResponse:
         """See `providers.testkit.simulator.Simulator`."""

@@ -1,0 +1,132 @@
+"""Rerank of every provider: recorded requests and answers, as the page that `rerank.toml` names has them."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from providers.adapter import Target
+from providers.catalogue.models import UNKNOWN_MODEL
+from providers.chat import Usage
+from providers.registry import load_registry
+from providers.rerank import RerankAnswer, RerankRequest, rerank_of
+from providers.wire import WireResponse
+
+REQUEST = RerankRequest("assistant", "上海天气", ("北京美食", "上海气候"))
+SENT = {"query": "上海天气", "documents": ["北京美食", "上海气候"]}
+RESULTS = [{"index": 1, "relevance_score": 0.9375}, {"index": 0, "relevance_score": 0.25}]
+WITH_DOCUMENTS = [{**one, "document": {"text": SENT["documents"][int(one["index"])]}} for one in RESULTS]
+TOKENS = Usage(prompt_tokens=22)
+JINA = {"model": "m", "results": RESULTS, "usage": {"prompt_tokens": 22, "total_tokens": 22}}
+NATIVE = {
+    "output": {"results": WITH_DOCUMENTS},
+    "usage": {"total_tokens": 22},
+    "request_id": "85ba5752-1900-47d2-8896-23f99b13f6e1",
+}
+
+RECORDED: list[tuple[str, str, str, str, dict[str, Any], dict[str, Any], Usage | None, int | None]] = [
+    (
+        "cohere",
+        "rerank-v4.0-pro",
+        "/compatibility/v1",
+        "/v2/rerank",
+        SENT,
+        {
+            "id": "07734bd2-2473-4f07-94e1-0d9f0e6843cf",
+            "results": RESULTS,
+            "meta": {"api_version": {"version": "2", "is_experimental": False}, "billed_units": {"search_units": 1}},
+        },
+        None,
+        1,
+    ),
+    (
+        "dashscope",
+        "qwen3-rerank",
+        "/api/v1",
+        "/compatible-api/v1/reranks",
+        SENT,
+        {"object": "list", "results": RESULTS, "model": "qwen3-rerank", "id": "x", "usage": {"total_tokens": 22}},
+        TOKENS,
+        None,
+    ),
+    (
+        "dashscope",
+        "gte-rerank-v2",
+        "/api/v1",
+        "/api/v1/services/rerank/text-rerank/text-rerank",
+        {"input": SENT, "parameters": {"return_documents": False}},
+        NATIVE,
+        TOKENS,
+        None,
+    ),
+    (
+        "siliconflow",
+        "BAAI/bge-reranker-v2-m3",
+        "/v1",
+        "/v1/rerank",
+        SENT,
+        {"id": "x", "results": WITH_DOCUMENTS, "meta": {"tokens": {"input_tokens": 22, "output_tokens": 0}}},
+        TOKENS,
+        None,
+    ),
+    (
+        "huawei",
+        "bge-reranker-v2-m3",
+        "/v2",
+        "/v1/rerank",
+        SENT,
+        {"id": "rerank-1", "model": "bge-reranker-v2-m3", "usage": {"total_tokens": 22}, "results": WITH_DOCUMENTS},
+        TOKENS,
+        None,
+    ),
+    (
+        "qianfan",
+        "bce-reranker-base",
+        "/v2",
+        "/v2/rerank",
+        SENT,
+        {
+            "id": "as-hkck49jsue",
+            "object": "reranker_list",
+            "created": 1715067228,
+            "results": [{**one, "document": SENT["documents"][int(one["index"])]} for one in RESULTS],
+            "usage": {"prompt_tokens": 22, "total_tokens": 22},
+        },
+        TOKENS,
+        None,
+    ),
+    ("vllm", "m", "/v1", "/v1/rerank", SENT, {"id": "score-1", **JINA}, TOKENS, None),
+    ("llamacpp", "m", "/v1", "/v1/rerank", SENT, {"object": "list", **JINA}, TOKENS, None),
+    ("openai-compatible", "m", "/v1", "/v1/rerank", SENT, JINA, TOKENS, None),
+]
+
+
+def test_every_provider_with_rerank_has_a_recording() -> None:
+    having = {name for name, adapter in load_registry().adapters.items() if rerank_of(adapter) is not None}
+    assert having == {one[0] for one in RECORDED}
+
+
+@pytest.mark.parametrize(
+    ("provider", "model", "base", "path", "body", "answer", "usage", "units"),
+    RECORDED,
+    ids=[f"{one[0]} {one[1]}" for one in RECORDED],
+)
+def test_recorded_request_and_answer(
+    provider: str,
+    model: str,
+    base: str,
+    path: str,
+    body: dict[str, Any],
+    answer: dict[str, Any],
+    usage: Usage | None,
+    units: int | None,
+) -> None:
+    rerank = rerank_of(load_registry().adapters[provider])
+    assert rerank is not None
+    target = Target(model, base, UNKNOWN_MODEL)
+    sent = rerank.build_request(REQUEST, target)
+    assert (sent.method, sent.path, json.loads(sent.body)) == ("POST", path, {"model": model, **body})
+    response = WireResponse(200, {"content-type": "application/json"}, json.dumps(answer).encode(), 0)
+    assert rerank.parse_response(response, target) == RerankAnswer((0.25, 0.9375), usage, units)
