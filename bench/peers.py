@@ -14,7 +14,7 @@ from bench.config import chat_body, client_headers
 from bench.processes import Cores, Process, free_port
 from bench.subjects import CHAT, ROOT, Request, Running, ask, chats, python_environ, versions
 
-__all__ = ["Floor", "Lean", "LiteLLM", "Naive", "Nginx"]
+__all__ = ["Floor", "Lean", "LiteLLM", "Naive", "Nginx", "Smg"]
 
 
 def _by_uvicorn(python: str, name: str, folder: Path, cores: Cores, **environ: str) -> Running:
@@ -201,3 +201,44 @@ class LiteLLM:
         environ |= python_environ(folder / "cache")
         process = Process(command, cores.subject, folder / "litellm.log", environ)
         return Running(process, port, process.wait_until_healthy(port, "/health/liveliness"))
+
+
+@dataclass(frozen=True, slots=True)
+class Smg:
+    """Shepherd Model Gateway, a router in Rust, in front of one provider: that of answers at once, or of paced events.
+
+    Attributes:
+        provider: The stub's port that it forwards to. It chooses by the models of its providers, and each of the
+            stub's ports has the same.
+    """
+
+    python: str
+    provider: str = "fast"
+    name: str = "smg"
+
+    @classmethod
+    def installed(cls, python: str, provider: str) -> Smg | None:
+        """Return smg if that interpreter has it."""
+        if ask(python, "-c", "import importlib.util as u; print(bool(u.find_spec('smg')))") != "True":
+            return None
+        return cls(python, provider, "smg" if provider == "fast" else f"smg, {provider}")
+
+    @property
+    def requests(self) -> Mapping[str, Request]:
+        """The scenarios of its provider that need no translation."""
+        scenarios = ("json", "burst") if self.provider == "fast" else (self.provider,)
+        return chats(dict.fromkeys(scenarios, "gpt-4o"))
+
+    def version(self) -> str:
+        """Return the versions of the package and the interpreter."""
+        return versions(self.python, "smg")
+
+    def start(self, folder: Path, ports: Mapping[str, int], cores: Cores) -> Running:
+        """See `Subject`. Probes of the provider are off, because the stub answers none."""
+        port, metrics = free_port(), free_port()
+        command = [self.python, "-m", "smg.launch_router", "--host", "127.0.0.1", "--port", str(port)]
+        command += ["--worker-urls", f"http://127.0.0.1:{ports[self.provider]}", "--backend", "openai"]
+        command += ["--prometheus-host", "127.0.0.1", "--prometheus-port", str(metrics)]
+        command += ["--disable-health-check", "--log-level", "warn"]
+        process = Process(command, cores.subject, folder / "smg.log", python_environ(folder / "cache"))
+        return Running(process, port, process.wait_until_healthy(port, "/readiness"))

@@ -1,6 +1,6 @@
 """`make bench`: measure what a request costs through the gateway and through alternatives.
 python -m bench.run [--quick | --turns N] [--only ours,nginx] [--python PATH] [--litellm-python PATH]
-                    [--json FILE] [--write]
+                    [--smg-python PATH] [--json FILE] [--write]
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from datetime import date
 from pathlib import Path
 
 from bench.measure import FULL, QUICK, Bench, Result
-from bench.peers import Floor, Lean, LiteLLM, Naive, Nginx
+from bench.peers import Floor, Lean, LiteLLM, Naive, Nginx, Smg
 from bench.processes import Cores, Process, Tools, build_tools, machine, most_streams, raise_file_limit
 from bench.report import growth_table, main_table
 from bench.stores import Stores, running_stores
 from bench.subjects import Ours, Subject, python_environ
 from bench.turns import EXTENT, take_turns, turns_table
 
-_NAMES = ("ours", "budgets", "stores", "floor", "lean", "naive", "nginx", "litellm")
+_NAMES = ("ours", "budgets", "stores", "floor", "lean", "naive", "nginx", "smg", "smg-paced", "litellm")
 _RESULTS = Path(__file__).parent / "RESULTS.md"
 _STUB_EVENTS = 64
 _PACED_EVENTS = 100
@@ -121,6 +121,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "--litellm-python", default=None, metavar="PATH", help="a Python interpreter with litellm[proxy] installed"
     )
+    parser.add_argument("--smg-python", default=None, metavar="PATH", help="a Python interpreter with smg installed")
     parser.add_argument("--events", type=int, default=_STUB_EVENTS, metavar="N", help="events of a burst (default: 64)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures as JSON")
     parser.add_argument("--write", action="store_true", help="append the tables to bench/RESULTS.md")
@@ -176,6 +177,8 @@ def _subject(name: str, options: argparse.Namespace, stores: Stores | None) -> S
             return Naive(options.python)
         case "nginx":
             return Nginx.installed()
+        case "smg" | "smg-paced":
+            return Smg.installed(options.smg_python or options.python, "paced" if name == "smg-paced" else "fast")
         case _:
             return LiteLLM.installed(options.litellm_python or options.python)
 
