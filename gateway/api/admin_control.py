@@ -120,6 +120,10 @@ class Control(Protocol):
         """Remove the faults of all simulated sites. Raises ApiError outside a demo."""
         ...
 
+    async def arrived(self, deployment: str) -> str | None:
+        """Return the body of the last request that reached a simulated deployment, or None. Raises ApiError."""
+        ...
+
     async def clock(self, ahead_s: int | None = None) -> int:
         """Move the clock by which a demo counts the time of users. None: leave it. Raises ApiError outside a demo.
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import time
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 from urllib.parse import parse_qsl
@@ -23,6 +24,7 @@ from gateway.api.front_page import accepts_html
 from gateway.api.raw_responses import Application, RawResponse, Send, json_response, method_not_allowed
 from gateway.console.access import HEADERS, check_access
 from gateway.console.all_views import VIEWS
+from gateway.console.demo_users import claim_of
 from gateway.console.forms import read_form, read_query
 from gateway.console.own_config import OwnConfig
 from gateway.console.page import PageSettings, Request
@@ -35,6 +37,7 @@ from gateway.model.stored_client import Role
 
 _Receive = Callable[[], Any]
 _REQUEST = re.compile(r"/console/requests/([!-~]{1,200})")
+_MOST_LATER_S = 86_400
 _FOUND_WITHIN_S, _LOOK_EVERY_S = 2.0, 0.05
 
 _DEMO_VISITOR = Visitor(Identity(Role.VIEWER, who="the demo"), "demo", "")
@@ -86,6 +89,16 @@ class Console:
             return await self._switch_faults(scope, receive)
         if self._views.has(path):
             return await self._view(scope, path, receive)
+        if path == "/console/arrived":
+            _expect(scope, "GET")
+            deployment = read_query(scope).get("deployment", [""])[-1]
+            return json_response({"body": await self._control.arrived(deployment)})
+        if path == "/console/claim":
+            _expect(scope, "POST")
+            return await self._claim(receive)
+        if path == "/console/clock":
+            _expect(scope, "POST")
+            return await self._move_clock(receive)
         if path == "/console/configuration":
             try:
                 return await self._edit(scope, receive)
@@ -127,6 +140,17 @@ class Console:
         else:
             raise method_not_allowed(scope["method"], "PUT, DELETE")
         return RawResponse(b"", 204)
+
+    async def _claim(self, receive: _Receive) -> RawResponse:
+        body = await read_object(receive)
+        config = (await self._control.status()).config
+        return json_response({"claim": claim_of(config, str(body.get("region")), str(body.get("band")), time.time())})
+
+    async def _move_clock(self, receive: _Receive) -> RawResponse:
+        later_s = (await read_object(receive)).get("later_s")
+        if not isinstance(later_s, int) or not 0 < later_s <= _MOST_LATER_S:
+            raise ApiError("invalid_request", f"send `later_s`: whole seconds from 1 to {_MOST_LATER_S}", "later_s")
+        return json_response({"ahead_s": await self._control.clock(await self._control.clock() + later_s)})
 
     async def _edit(self, scope: Any, receive: _Receive) -> RawResponse:
         if scope["method"] == "PUT":

@@ -16,6 +16,7 @@ from gateway.api.admin_explain import explain_document
 from gateway.api.errors import ApiError
 from gateway.console.all_views import VIEWS
 from gateway.console.areas import Move, areas, labels, legend, moves
+from gateway.console.demo_users import users_of
 from gateway.console.own_config import OwnConfig, candidates, movable_routes
 from gateway.console.snippets import QUESTION, TERRITORY_HEADER, curl_command, python_program
 from gateway.console.texts import LANGUAGES, ViewTexts, _, language_of, texts_in
@@ -70,6 +71,12 @@ SCRIPT_TEXTS = (
     _("in total"),
     _("No deployment was asked."),
     _("Copied"),
+    _("Arrived at"),
+    _("Time left in this session"),
+    _("Time left today"),
+    _("minutes"),
+    _("Allowed again at"),
+    _("Referral"),
     _("a moment"),
     _("active"),
     _("active since"),
@@ -199,6 +206,8 @@ class Pages:
             candidates=candidates(config.assistants[assistant]),
             written=self._own_config.lines() if self._own_config is not None else [],
             is_demo=self._own_config is not None,
+            users=users_of(config) if self._own_config is not None else [],
+            has_crisis=any(region.crisis is not None for region in config.regions.values()),
             navigation=navigation,
             sites=_sites(sites, decision),
             faults=FAULTS,

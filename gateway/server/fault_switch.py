@@ -1,4 +1,4 @@
-"""Switch the faults of a demo's simulated providers while they run, and move the clock of its users."""
+"""Switch the faults of a demo's simulated providers while they run, show what they got, and move its clock."""
 
 from __future__ import annotations
 
@@ -65,6 +65,15 @@ class FaultSwitch:
         for site, server in self._servers.items():
             if server.scenario.faults:
                 self._apply(site, "", replace(server.scenario, faults=()))
+
+    def arrived(self, name: str) -> str | None:
+        """Return the body of the last request that this deployment got, as text, or None. Raises ApiError."""
+        server, model = self._servers[self._site_of(name)], self._current().deployments[name].model
+        # Several deployments may be at one site. Their models are named in the path or in the body.
+        for request in reversed(server.requests):
+            if model in request.path or model.encode() in request.body:
+                return request.body.decode("utf-8", "replace")
+        return None
 
     def clock(self, ahead_s: int | None) -> int:
         """Move the clock of users if a number is given, and return how many seconds it is ahead. Raises ApiError."""

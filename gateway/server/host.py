@@ -333,6 +333,10 @@ class Host:
         self._switch().clear()
         self._publish_faults()
 
+    async def arrived(self, deployment: str) -> str | None:
+        """See Control."""
+        return self._switch().arrived(deployment)
+
     async def clock(self, ahead_s: int | None = None) -> int:
         """See Control."""
         return self._switch().clock(ahead_s)

@@ -26,6 +26,9 @@ pytestmark = pytest.mark.slow("a browser and a demo for each test")
 
 # A busy machine may need longer for an answer than the defaults allow.
 _PATIENCE = "connect: 1m, first_token: 2m, commit: 3m, idle: 10m, total: 20m"
+DUTIES = re.findall(
+    r"^```yaml .*\n([^`]*)", (ROOT / "docs" / "operate" / "duties.md").read_text("utf-8"), re.MULTILINE
+)[0]
 _DEMO = (ROOT / "config" / "demo.yaml").read_text("utf-8") + f"resilience: {{{_PATIENCE}}}\n"
 
 
@@ -80,7 +83,7 @@ def ask(page: Any, question: str = "") -> None:
     page.evaluate("refreshing")
 
 
-def until(page: Any, condition: str, argument: str = "") -> None:
+def until(page: Any, condition: str, argument: object = "") -> None:
     """Wait until an expression is true. Playwright's own wait evaluates a string, which the page's policy forbids."""
     deadline_s = time.monotonic() + LIMIT_MS / 1000
     while not page.evaluate(condition, argument):
@@ -195,6 +198,43 @@ def test_question_is_answered_as_a_stream_with_headers_and_attempts(open_page: C
     assert re.search(r"x-gateway-region\s+default", headers)
     assert "qwen-hk answered: first token after" in page.inner_text("#attempts")
     assert page.locator("#attempts .bar i").count() == 2
+    assert "Hello! Who are you?" in page.inner_text("#arrived"), "the request as the simulator got it"
+
+
+def test_visitor_is_a_child_whose_session_ends_and_is_helped_in_a_crisis(
+    start: Callable[..., Running], browser: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GATEWAY_STATE_DIR", "state")
+    Path("duties.yaml").write_text(DUTIES, "utf-8")
+    running = start("demo", "--config", "duties.yaml", "--port", "0")
+    running.wait_for("Ctrl-C")
+    url = running.wait_for(r"listens on (\S+)\.")[1]
+    with watched_pages(browser, url, 1000, allowed=("data:",), with_error_status=True) as begin:
+        page = begin("/?territory=US", locale="es-ES")
+        page.select_option("#person", label="child, US-CA")
+        page.click("#ask > button")
+        until(page, "!asking && document.getElementById('use').textContent !== ''")
+        assert page.inner_text("#answer").startswith("You are chatting with an AI.")
+        assert page.inner_text("#use") == "Time left in this session: 60 minutes · Time left today: 120 minutes"
+        # The session ends after an hour without a pause of half an hour.
+        for left in (40, 20, 0):
+            with page.expect_response("**/console/clock"):
+                page.click("#later")
+            page.click("#ask > button")
+            until(
+                page,
+                "left => !asking && document.getElementById('use').textContent.match(/session: (\\d+)/)?.[1] <= left",
+                left,
+            )
+        assert "age_restricted" in page.inner_text("#refusal")
+        assert "Es hora de descansar." in page.inner_text("#referral")
+        page.select_option("#person", label="a user of unknown age, US-CA")
+        page.click("#ask > button")
+        until(page, "!asking && document.getElementById('referral').textContent.includes('menores')")
+        page.select_option("#person", label="child, US-CA")
+        page.click("#crisis")
+        until(page, "!asking && document.getElementById('referral').textContent.includes('988')")
+        assert "self-harm" in page.inner_text("#referral")
 
 
 def test_copied_commands_send_the_same_request(read_page: Callable[..., Any]) -> None:

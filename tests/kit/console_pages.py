@@ -48,6 +48,8 @@ class StatedControl:
     sites: list[SimulatedSite] = field(default_factory=list)
     documents: list[dict[str, object]] = field(default_factory=list)
     feed: EventFeed = field(default_factory=EventFeed)
+    bodies: dict[str, str] = field(default_factory=dict)
+    ahead_s: int = 0
 
     def activate(self, config: ConfigVersion) -> None:
         """Change the active version."""
@@ -73,8 +75,12 @@ class StatedControl:
     async def clear_faults(self) -> None:
         self.sites = [replace(one, fault="", description="") for one in self.sites]
 
+    async def arrived(self, deployment: str) -> str | None:
+        return self.bodies.get(deployment)
+
     async def clock(self, ahead_s: int | None = None) -> int:
-        return ahead_s or 0
+        self.ahead_s = self.ahead_s if ahead_s is None else ahead_s
+        return self.ahead_s
 
 
 def control_of(config: ConfigVersion) -> StatedControl:

@@ -118,13 +118,14 @@ let asking = false;
 
 byId("ask").addEventListener("submit", async (event) => {
   event.preventDefault();
-  if (asking || !decision().territory) return;
+  if (asking || byId("ask").querySelector("button").disabled) return;
   asking = true;
   const button = byId("ask").querySelector("button");
   button.setAttribute("aria-disabled", "true"); // a disabled button would lose the focus
   byId("result").hidden = false;
   byId("answer").textContent = "";
-  byId("refusal").hidden = true;
+  for (const id of ["referral", "use"]) byId(id).textContent = "";
+  for (const id of ["refusal", "arrived-box"]) byId(id).hidden = true;
   byId("headers").replaceChildren();
   byId("attempts").replaceChildren();
   show(byId("result"));
@@ -158,16 +159,24 @@ function showRefusal(text) {
 // Send the question as every client does, and show the answer as it arrives. Return the id of the request.
 async function ask(question) {
   const { territory, assistant, header } = decision();
+  const person = byId("person")?.selectedOptions[0];
+  const place = person?.value ? { "x-gateway-claim": await claimOf(person.dataset) } : { [header]: territory };
+  // A user of the choice goes on with a conversation, so that the notice at its beginning is not due again.
+  const before = person?.value ? [{ role: "user", content: "Hello!" }, { role: "assistant", content: "Hello." }] : [];
   const response = await fetch("/v1/chat/completions", {
     method: "POST",
-    headers: { "content-type": "application/json", [header]: territory },
-    body: JSON.stringify({ model: assistant, stream: true, messages: [{ role: "user", content: question }] }),
+    headers: { "content-type": "application/json", ...place },
+    body: JSON.stringify({ model: assistant, stream: true, messages: [...before, { role: "user", content: question }] }),
   });
   showHeaders(response.headers);
+  showUse(response.headers.get("x-gateway-use"));
   const requestId = response.headers.get("x-request-id");
   if (!response.ok) {
     const { error } = await response.json();
     showRefusal(`${response.status} ${error.code}: ${words(error)}${error.reason ? ` (${say("reason")}: ${texts[`reason.${error.reason}`] ?? error.reason})` : ""}`);
+    showReferral(error.crisis);
+    const allowed = error.age?.allowed_at ? `${say("Allowed again at")} ${error.age.allowed_at}` : "";
+    byId("referral").append([error.user_message, allowed].filter(Boolean).join("\n"));
     return requestId;
   }
   const answer = byId("answer");
@@ -176,9 +185,43 @@ async function ask(question) {
     if (data === "[DONE]") break;
     const event = JSON.parse(data);
     if (event.error) showRefusal(`${say("The answer broke off.")} ${event.error.code}: ${words(event.error)}`);
+    showReferral(event.x_gateway?.crisis);
     for (const choice of event.choices ?? []) answer.append(choice.delta?.content ?? "");
   }
+  await showArrived(response.headers.get("x-gateway-deployment"));
   return requestId;
+}
+
+// The demo signs a claim of a user, as the login of an operator does.
+async function claimOf({ region, band }) {
+  const response = await post("/console/claim", { region, band });
+  const { claim, error } = await response.json();
+  if (error) throw new Error(error.message);
+  return claim;
+}
+
+const post = (path, body) => fetch(path, { method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify(body) });
+
+function showUse(header) {
+  const use = Object.fromEntries((header ?? "").split("; ").map((part) => part.split("=")));
+  const left = (rule, text) => use[`${rule}-limit`] && `${say(text)}: ${Math.max(0, Math.floor((use[`${rule}-limit`] - use[rule]) / 60))} ${say("minutes")}`;
+  byId("use").textContent = [left("session", "Time left in this session"), left("day", "Time left today")].filter(Boolean).join(" · ");
+}
+
+function showReferral(crisis) {
+  if (!crisis) return;
+  const numbers = Object.entries(crisis.helplines).map(([kind, number]) => `${kind} ${number}`);
+  byId("referral").textContent = `${say("Referral")}: ${[...crisis.categories, ...numbers].join(", ")}`;
+}
+
+// Show the request as the simulator of the provider got it.
+async function showArrived(deployment) {
+  const response = deployment && await fetch(`/console/arrived?${new URLSearchParams({ deployment })}`);
+  const { body } = response?.ok ? await response.json() : {};
+  if (!body) return;
+  byId("arrived-title").textContent = `${say("Arrived at")} ${deployment}`;
+  byId("arrived").textContent = body;
+  byId("arrived-box").hidden = false;
 }
 
 async function* eventsOf(body) {
@@ -260,6 +303,11 @@ document.addEventListener("change", (event) => {
 });
 document.addEventListener("click", (event) => {
   if (event.target.id === "heal") switchFaults("DELETE");
+  if (event.target.id === "later") post("/console/clock", { later_s: 1200 }).then(() => announce(event.target.textContent));
+  if (event.target.id === "crisis") {
+    byId("question").value = "This is a simulated-crisis.";
+    byId("ask").requestSubmit();
+  }
   const { copy } = event.target.dataset;
   if (copy) navigator.clipboard.writeText(byId(copy).textContent).then(() => { event.target.textContent = say("Copied"); });
 });

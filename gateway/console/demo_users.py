@@ -1,0 +1,81 @@
+"""The users whom a visitor of the demo's page can be: of each age band, or of unknown age.
+
+The demo stands in for the login of the operator: it signs their claims with the shared secret of the configuration.
+"""
+
+from __future__ import annotations
+
+import base64
+import hmac
+import json
+from collections.abc import Mapping
+
+from gateway.api.errors import ApiError
+from gateway.model.client_token import SharedKey
+from gateway.model.config_version import ConfigVersion
+from gateway.policy.location.claim import ClaimRules
+from providers.value import Value
+
+_VALID_S = 300
+_ALGORITHM = "HS256"
+
+
+class DemoUser(Value, frozen=True):
+    """A user of a region.
+
+    Attributes:
+        territory: The first territory of the region, with its subdivision.
+        band: The age band. Empty: the claim names neither the user nor an age.
+    """
+
+    region: str
+    territory: str
+    band: str
+
+
+def users_of(config: ConfigVersion) -> list[DemoUser]:
+    """Return the users of the regions with rules for minors or for a crisis; none if the demo cannot sign claims."""
+    if _signing(config) is None:
+        return []
+    users: list[DemoUser] = []
+    for region in config.regions.values():
+        if region.territories.included and (region.ages is not None or region.crisis is not None):
+            bands = [band.name for band in region.ages.bands] if region.ages is not None else []
+            territory = min(region.territories.included)
+            users += [DemoUser(region.name, territory, band) for band in (*bands, "")]
+    return users
+
+
+def claim_of(config: ConfigVersion, region: str, band: str, now_s: float) -> str:
+    """Return a signed claim of the user of this region and age band. Raises ApiError if there is none.
+
+    Args:
+        now_s: Unix time.
+    """
+    signing = _signing(config)
+    user = next((user for user in users_of(config) if (user.region, user.band) == (region, band)), None)
+    if signing is None or user is None:
+        raise ApiError("not_found", "the configuration has no such region and age band, or no secret that signs claims")
+    rules, secret = signing
+    members: dict[str, object] = {"iss": rules.issuer, "aud": rules.audience, rules.territory: user.territory}
+    if band and rules.age_band is not None:
+        members |= {"sub": f"{band} in {user.territory}", rules.age_band: band}
+    parts: tuple[dict[str, object], ...] = {"alg": _ALGORITHM}, members | {"exp": int(now_s) + _VALID_S}
+    text = b".".join(map(_encoded, parts))
+    return b".".join((text, _base64(hmac.digest(secret.encode(), text, "sha256")))).decode()
+
+
+def _encoded(members: Mapping[str, object]) -> bytes:
+    return _base64(json.dumps(members).encode())
+
+
+def _base64(data: bytes) -> bytes:
+    return base64.urlsafe_b64encode(data).rstrip(b"=")
+
+
+def _signing(config: ConfigVersion) -> tuple[ClaimRules, str] | None:
+    """Return the rules of claims, and the secret with which the demo can sign them."""
+    rules = config.location.rules.of(ClaimRules)
+    if rules is None or _ALGORITHM not in rules.algorithms or not isinstance(rules.keys, SharedKey):
+        return None
+    return rules, rules.keys.secrets[-1].reveal()
