@@ -3,7 +3,8 @@
 Each request carries a unique mark. Providers fail in every way that the simulators know, the config is reloaded
 continuously, clients disconnect, and headers are forged. Afterwards: the gateway connected only to the sites of the
 config; no site received a mark of a region whose boundary excludes it, or of a user who had not consented to it; no
-mark of a refused request reached any site; and no mark is in the log.
+mark of a refused request reached any site; and no mark is in the log. Each request also has an address, which no site
+received of a region that redacts.
 """
 
 from __future__ import annotations
@@ -175,7 +176,8 @@ def _region_of_both(place: str, asserted: str) -> str | None:
 
 def _request(mark: bytes, chance: random.Random) -> tuple[str, dict[str, Any]]:
     """Return the path and the body of a request: usually of a chat, else at any other path that accepts a prompt."""
-    text = f"{mark.decode()} {TRAPS[0]}/fetch-me"
+    number = mark.decode().split("-")[1]
+    text = f"{mark.decode()} {TRAPS[0]}/fetch-me for user{number}@{PLANTED}"
     kind = chance.random()
     if kind < 0.7:
         return CHAT, _chat_body(mark, text, chance)
@@ -219,6 +221,9 @@ def _chat_body(mark: bytes, text: str, chance: random.Random) -> dict[str, Any]:
 
 
 TRAPS = [""]
+PLANTED = "planted.example"
+REDACTING = "default"
+"""The region whose requests are sent without addresses."""
 
 
 def _faults(trap: str) -> list[Any]:
@@ -305,10 +310,13 @@ def _write_config(folder: Path, providers: SimulatorThread, proxy: ConnectProxy,
     # Fallbacks to which a caller of the default region has not consented either, and one that needs no consent.
     route = "assistants: {assistant: {routes: {default: [gemini, qwen-intl, chatgpt-us, chatgpt-eu-2]}}}"
     secret = "secrets: {consent: '${CONSENT_SECRET}'}"
+    redaction = {"redactions": {"mails": {"kinds": ["email"]}}, "regions": {REDACTING: {"redact": "mails"}}}
     # The simulators have no TLS, so the proxy must be one that may read prompts.
     way = {"url": proxy.origin, "territory": "FR", "inspects": True}
     through = {"deployments": {"chatgpt-eu-2": {"proxy": way}}}
-    return config_with_inputs(providers, _RESILIENCE, consent, route, secret, through, *patches).write(folder)
+    return config_with_inputs(providers, _RESILIENCE, consent, route, secret, through, redaction, *patches).write(
+        folder
+    )
 
 
 @pytest.mark.slow("rare sequences need many requests")
@@ -344,6 +352,7 @@ def test_faults_reloads_and_forged_headers_never_connect_outside_the_boundary(
         _check_what_the_proxy_saw(proxy, load)
     assert trap.requests == []
     assert "mark-" not in lines
+    assert PLANTED not in lines
     assert load.is_varied()
 
 
@@ -389,11 +398,13 @@ def _check_what_was_seen(providers: SimulatorThread, load: LoadRecord, *, is_mod
         for request in providers[site].requests:
             marks = set(MARK.findall(request.body)) | set(MARK.findall(repr(request.headers).encode()))
             if is_moderated and not marks:
-                continue  # a verdict on an answer, which has no mark
+                continue  # a verdict on an answer, which has no mark, and which no judge of another region gets
             assert len(marks) == 1, request
             [mark] = marks
             region = load.regions[mark]
             assert region in regions, f"{site} has seen {mark!r}"
+            assert (PLANTED.encode() in request.body) is (region != REDACTING), request
+            assert PLANTED not in f"{request.path} {request.headers}"
             if site == "us" and not request.path.endswith(_WITHOUT_CONSENT):
                 assert mark in load.agreed, f"{site} has seen {mark!r}, whose client_loop has not agreed"
             # The user's name contains the mark too, and must not be sent.

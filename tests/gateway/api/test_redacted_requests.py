@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import random
 from pathlib import Path
@@ -14,8 +15,10 @@ from gateway.changes.plan import plan_of
 from gateway.cli import main
 from gateway.config.check_report import render_matrix
 from gateway.config.loading import parse_document
+from gateway.features.redaction.policy import finding
 from gateway.features.redaction.policy.requests import NOTICE
 from gateway.policy.reasoning_seal import seal_of
+from providers.testkit import IncomingRequest, PrefixCache
 from tests.gateway.api.simple_requests import CHATS, streamed
 from tests.kit.configs import Config, table_of
 from tests.kit.input_gateway import CONFIG, EMBEDDINGS, MODERATIONS, InputGateway, vectors_of
@@ -380,6 +383,39 @@ def test_gateway_redact_prints_the_text_of_a_recipient(tmp_path: Path, capsys: p
     terms.unlink()
     assert main(["redact", "personal", "--config", str(file), str(text)]) == 2
     assert "terms.txt can't be read" in capsys.readouterr().err
+
+
+@pytest.mark.slow("many long requests")
+def test_each_turn_of_a_conversation_is_read_from_the_cache_of_its_provider() -> None:
+    """Also with tools, after restarts, and with new values in every turn: all that was sent before is sent again."""
+    cache, reads = PrefixCache(clock=lambda: 0.0), []
+
+    def provider(request: httpx.Request) -> httpx.Response:
+        reads.append(cache.read(IncomingRequest("POST", "/", "", {"authorization": "k"}, request.content), "m"))
+        return echo(request)
+
+    messages: list[dict[str, Any]] = [{"role": "system", "content": "I am a@x.org. " + "A rule. " * 600}]
+    sent: list[list[Any]] = []
+    for turn in range(24):
+        if turn % 8 == 0:
+            finding._FINDERS.clear()
+            gateway = InputGateway(provider, REDACTED)
+        arguments = json.dumps({"to": f"u{turn}@x.org", "phone": 491710000000 + turn})
+        call = {"id": f"c{turn}", "type": "function", "function": {"name": "f", "arguments": arguments}}
+        messages += [
+            {"role": "user", "content": f"Write to u{turn}@x.org and u{turn // 2}@x.org, {PHONE}."},
+            {"role": "assistant", "content": None, "tool_calls": [call]},
+            {"role": "tool", "tool_call_id": f"c{turn}", "content": f"sent to u{turn}@x.org by v{turn}@x.org"},
+        ]
+        answer = gateway.post("/v1/chat/completions", {"model": "assistant", "messages": messages}).json()
+        messages.append({"role": "assistant", "content": answer["choices"][0]["message"]["content"]})
+        assert f"v{turn}@x.org" in messages[-1]["content"]
+        sent.append(gateway.bodies[-1]["messages"])
+        assert sent[-1][: len(sent[-2])] == sent[-2] if turn else True
+    assert "x.org" not in json.dumps(sent)
+    # A block of the cache has 16 tokens, and the one at the end of a prompt is not whole.
+    behind = [before.prompt_tokens - now.cached_tokens for before, now in itertools.pairwise(reads)]
+    assert max(behind) <= 16, behind
 
 
 BEHIND = Config.parse("""
