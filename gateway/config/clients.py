@@ -37,7 +37,8 @@ def compile_clients(
                 (*path, "limits"), "sets no limit", "give it `rpm`, `concurrent` or `body_bytes`, or remove it"
             )
         hashes = [key.removeprefix(_PREFIX) for key in section.keys or ()]
-        if section.keys is None and name not in by_token and draft.is_whole("token_issuers"):
+        is_given = section.keys is not None or findings.source.has((*path, "keys"))
+        if not is_given and name not in by_token and draft.is_whole("token_issuers"):
             hint = "add the hash of a key (`gateway key new`), or a rule of `token_issuers` that names this client"
             findings.error((*path, "keys"), "is missing", hint)
         client = Client(
