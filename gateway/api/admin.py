@@ -36,14 +36,14 @@ def build_admin(control: Control, guard: Guard) -> Application:
 
 def _probes(control: Control, guard: Guard) -> dict[str, Probe]:
     async def ready(scope: Any) -> RawResponse:
-        guard.check(scope)
+        await guard.check(scope)
         status = await control.status()
         # After a rollback, the document names who answers, which takes too long for the event loop.
         document = await asyncio.to_thread(readiness, status) if status.pinned else readiness(status)
         return json_response(document, 200 if is_ready(status) else 503)
 
     async def metrics(scope: Any) -> RawResponse:
-        guard.check(scope)
+        await guard.check(scope)
         accept = next((value for name, value in scope["headers"] if name == b"accept"), b"")
         body, kind = await control.metrics(accept.decode("latin-1"))
         return RawResponse(body, kind=kind)

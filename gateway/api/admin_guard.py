@@ -8,15 +8,33 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from gateway.api.caller.authentication import FailedKeyLimiter, source_of
+from gateway.api.caller.authentication import FailedKeyLimiter, is_guess, is_token, source_of, token_error
 from gateway.api.errors import ApiError
 from gateway.model.stored_client import LISTENER_CLOSED, AdminToken, Role, may_act
 from gateway.operator_errors import StateError
+from gateway.service.client_tokens import TokenRefused
+from gateway.service.operator_tokens import OperatorTokens, TokenWithoutRole
 from gateway.telemetry.log import logger
 from providers.value import Value
 
 IDENTITY = "gateway.identity"
 """The member of an ASGI scope with the identity that the console has checked. No request can contain it."""
+
+
+_NO_ROLE = {
+    "role": "no rule of `token_issuers.*.roles` gives this token a role: ask for a group or a rule that does",
+    "groups": "the issuer left the groups out of this token, because there are too many: use app roles, or `groups "
+    "assigned to the application`, at the issuer",
+}
+
+
+class _TokenSent(Exception):
+    """A request has a token of an issuer, which `issued` must verify."""
+
+    def __init__(self, issued: OperatorTokens, text: str) -> None:
+        super().__init__("a token is not verified")
+        self.issued = issued
+        self.text = text
 
 
 class Identity(Value, frozen=True):
@@ -31,6 +49,13 @@ class Identity(Value, frozen=True):
     token_id: str = ""
     who: str = ""
 
+    def expect(self, needed: Role) -> None:
+        """Raise ApiError if the role of the sender ranks below this one."""
+        if not may_act(self.role, needed):
+            has = "the admin token has" if self.token_id else "you have"
+            message = f"{has} the role `{self.role}`, and this needs the role `{needed}`"
+            raise ApiError("permission_denied", message)
+
 
 @dataclass(frozen=True, slots=True)
 class Guard:
@@ -42,6 +67,7 @@ class Guard:
         tokens: Returns the admin tokens that were created, by the SHA-256 of each. May raise StateError.
         is_closed: Returns whether a token is needed although there is none. May raise StateError.
         failures: Counts wrong tokens.
+        issued: Verifies tokens of `token_issuers`, if the gateway has a configuration that may name them.
     """
 
     own: tuple[tuple[str, Role], ...] = field(default=(), repr=False)
@@ -49,8 +75,9 @@ class Guard:
     tokens: Callable[[], Mapping[str, AdminToken]] = field(default=dict, repr=False)
     is_closed: Callable[[], bool] = field(default=bool, repr=False)
     failures: FailedKeyLimiter = field(default_factory=FailedKeyLimiter, repr=False)
+    issued: OperatorTokens | None = field(default=None, repr=False)
 
-    def check(self, scope: Mapping[str, Any], needed: Role = Role.VIEWER) -> Identity:
+    async def check(self, scope: Mapping[str, Any], needed: Role = Role.VIEWER) -> Identity:
         """Return the sender of a request; raise ApiError if it is not allowed.
 
         Args:
@@ -61,14 +88,13 @@ class Guard:
         if identity is None:
             try:
                 identity = self._identify(scope["headers"])
+            except _TokenSent as sent:
+                identity = await self._holder_of(sent, (scope.get("client") or ("",))[0])
             except ApiError as error:
                 if error.code == "invalid_api_key" and any(name == b"authorization" for name, _ in scope["headers"]):
                     raise self.failed((scope.get("client") or ("",))[0], error) from None
                 raise
-        if not may_act(identity.role, needed):
-            has = "the admin token has" if identity.token_id else "you have"
-            message = f"{has} the role `{identity.role}`, and this needs the role `{needed}`"
-            raise ApiError("permission_denied", message)
+        identity.expect(needed)
         return identity
 
     def failed(self, peer: str, error: ApiError) -> ApiError:
@@ -85,8 +111,25 @@ class Guard:
         logger().warning("admin_refused", address=address, **fields)
         return error
 
+    async def _holder_of(self, sent: _TokenSent, peer: str) -> Identity:
+        """Return the holder of an issuer's token. Raises ApiError."""
+        self.failures.pace(source_of(peer))
+        try:
+            role, user = await sent.issued.holder(sent.text)
+        except TokenRefused as refused:
+            error = token_error(refused.problem, "an admin token")
+            raise (self.failed(peer, error) if is_guess(refused.problem) else error) from None
+        except TokenWithoutRole as refused:
+            raise ApiError("permission_denied", _NO_ROLE[refused.lacks], extra={"token": refused.lacks}) from None
+        return Identity(role, who=user if user.isprintable() else ascii(user))
+
     def _identify(self, pairs: Iterable[tuple[bytes, bytes]]) -> Identity:
-        """Return the sender of a request with these headers. The first value of a repeated header counts."""
+        """Return the sender of a request with these headers. The first value of a repeated header counts.
+
+        Raises:
+            ApiError: The sender is not known.
+            _TokenSent: An issuer's token is sent.
+        """
         headers: dict[str, str] = {}
         for key, value in pairs:
             headers.setdefault(key.decode("latin-1"), value.decode("latin-1"))
@@ -98,9 +141,10 @@ class Guard:
             message = "the content type is not supported: send `content-type: application/json`, or no body"
             raise ApiError("unsupported_media_type", message)
         tokens, is_closed = self._stored_tokens()
-        if not self.own and is_closed:
+        issued = self.issued if self.issued is not None and self.issued.has_roles else None
+        if not self.own and is_closed and issued is None:
             raise ApiError("invalid_api_key", LISTENER_CLOSED)
-        if not self.own and not tokens:
+        if not self.own and not tokens and issued is None:
             host = headers.get("host", "").lower()
             name = host if host.endswith("]") else host.rpartition(":")[0] or host
             if name not in self.hosts:
@@ -114,6 +158,8 @@ class Guard:
         values = [given.strip(" \t").encode(charset, "replace") for charset in ("latin-1", "utf-8")]
         found = [self._find(hashlib.sha256(value).hexdigest(), tokens) for value in values]
         identity = found[0] or found[1]
+        if issued is not None and identity is None and scheme.lower() == "bearer" and is_token(values[0]):
+            raise _TokenSent(issued, given.strip(" \t"))
         if scheme.lower() != "bearer" or identity is None:
             message = (
                 "the admin token is missing or wrong: send `authorization: Bearer TOKEN`, for commands in "

@@ -81,7 +81,7 @@ class _Access(SecurityBase):
         self._guard = guard
 
     async def __call__(self, request: Request, needed: SecurityScopes) -> None:
-        request.state.identity = self._guard.check(request.scope, Role(needed.scopes[0]))
+        request.state.identity = await self._guard.check(request.scope, Role(needed.scopes[0]))
 
 
 class _Endpoints:

@@ -32,7 +32,7 @@ class EventStream:
     async def __call__(self, scope: Any, receive: _Receive, send: Send) -> None:
         """Send events until the client leaves or the process ends."""
         try:
-            self._guard.check(scope)
+            await self._guard.check(scope)
             if scope["method"] != "GET":
                 raise method_not_allowed(scope["method"], "GET")
             await stream_events(self._control, scope, receive, send)

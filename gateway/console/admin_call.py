@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 from urllib.parse import quote, urlencode
 
-from gateway.api.admin_guard import IDENTITY, Guard, Identity
+from gateway.api.admin_guard import IDENTITY, Identity
 from gateway.api.errors import ApiError
 from gateway.api.raw_responses import Application
 from gateway.console.texts import ViewTexts, _
@@ -51,7 +51,7 @@ class AdminCall(Value, frozen=True):
         An action that asks for a confirmation or reads a definition does so before it calls the admin API.
         """
         try:
-            Guard().check({IDENTITY: self.identity}, needed)
+            self.identity.expect(needed)
         except ApiError as error:
             message = self.texts.code("error", error.code, error.message)
             raise AdminFailed(403, error.code, message) from None

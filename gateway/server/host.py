@@ -16,6 +16,7 @@ from gateway.api.admin_guard import Guard
 from gateway.api.raw_responses import Application
 from gateway.assembly.budget_watch import BudgetWatch
 from gateway.execution.evidence import EVERYBODY, Asker
+from gateway.execution.transport import PoolTransport, SimulatorsOnly, Transport
 from gateway.model.status import Overview, Reload, SimulatedSite, Status
 from gateway.operator_errors import StateError
 from gateway.server.keepers import Keepers
@@ -24,6 +25,7 @@ from gateway.server.service_manager import ServiceManager
 from gateway.server.store_watch import LOOK_S, StoreWatch
 from gateway.server.uvicorn_server import DrainDelay, serving_in_background
 from gateway.server.workers import Workers
+from gateway.service.operator_tokens import OperatorTokens
 from gateway.settings import Settings
 from gateway.telemetry.event_feed import Subscription
 from gateway.telemetry.exposition import expose
@@ -96,6 +98,9 @@ class Host:
         self._delay = DrainDelay(settings.drain_delay_s)
         self._service = service or ServiceManager({})
         self._handover, self._faults = handover, faults
+        self._tokens = OperatorTokens(
+            lambda: keepers.live.config.token_issuers, self._issuers_transport, _warn_of_tokens
+        )
         self._budgets = BudgetWatch(settings.state_dir, lambda: keepers.live.config)
         self._stores = StoreWatch(settings.state_dir, keepers, lambda: self._budgets.valkey)
         self._traffic = TrafficWindow()
@@ -122,6 +127,7 @@ class Host:
         if self._faults is not None:
             live.is_followed = lambda: self._workers.events.has_subscribers("config")
         live.start(self._workers.activate)
+        self._tokens.prepare()
         self._scheduler.start(self._workers.snapshots, live.restage)
         alerting = asyncio.create_task(self._budgets.run())
         works = (
@@ -149,12 +155,14 @@ class Host:
             await asyncio.gather(*background, return_exceptions=True)
             await self._scheduler.stop()
             await live.stop()
+            await self._tokens.aclose()
 
     def _operator_listeners(self) -> list[Any]:
-        admin, console = build_admin(self, self._operators.guard), self._operators.console
+        guard, console = replace(self._operators.guard, issued=self._tokens), self._operators.console
+        admin = build_admin(self, guard)
         served = [serving_in_background(admin, self._operators.admin)]
         if console is not None:
-            served.append(serving_in_background(console.build(admin, self._operators.guard, self), console.listener))
+            served.append(serving_in_background(console.build(admin, guard, self), console.listener))
         return served
 
     async def _sample(self) -> None:
@@ -314,8 +322,13 @@ class Host:
 
     def _note_change(self) -> None:
         live = self._live
+        self._tokens.prepare()
         self._service.note_change(live.config.version)
         self._workers.events.publish("config", change_report(live.config.version, live.loaded, live.failed))
+
+    def _issuers_transport(self) -> Transport:
+        transport = PoolTransport()
+        return SimulatorsOnly(transport, lambda: self._live.config) if self._live.config.simulated else transport
 
     # --- the faults of a demo ---------------------------------------------------------------------
 
@@ -348,6 +361,10 @@ class Host:
 
     def _publish_faults(self) -> None:
         self._workers.events.publish("faults", {"sites": [*map(fault_report, self._switch().sites())]})
+
+
+def _warn_of_tokens(detail: str) -> None:
+    logger().warning("client_tokens", detail=detail)
 
 
 async def _ended(task: asyncio.Task[int]) -> None:

@@ -22,6 +22,7 @@ PASS_ON = {
     "gateway/service/crisis.py",
     "gateway/service/location.py",
     "gateway/service/moderation.py",
+    "gateway/service/operator_tokens.py",
 }
 _METHODS = {
     "run": ("executor", "runner"),

@@ -101,7 +101,7 @@ def authenticate(config: ConfigVersion, headers: RequestHeaders, tokens: ClientT
         # Programs send header values in UTF-8, browsers in Latin-1.
         client = config.clients.get(_hash(key.decode("latin-1").encode("utf-8")))
     if client is None:
-        if not (config.token_issuers and _is_token(key)):
+        if not (config.token_issuers and is_token(key)):
             raise _unknown_key(config, key)
         digest = _hash(key)
         client = tokens.known(config, digest) if tokens is not None else None
@@ -116,7 +116,7 @@ def _blocked() -> ApiError:
     return _no_key("the API key is blocked: ask the operator of this gateway for another key")
 
 
-def _is_token(key: bytes) -> bool:
+def is_token(key: bytes) -> bool:
     """Return whether a text has the form of a signed token: three parts, the first one a JSON object in base64url."""
     return key.startswith(_TOKEN_START) and key.count(b".") == 2
 
@@ -141,12 +141,17 @@ async def verify_token(
         raise ApiError("permission_denied", message, extra=extra) from None
 
 
-def token_error(problem: ClaimProblem) -> ApiError:
-    """Return the error for a token that is not valid. It quotes no part of the token."""
+def is_guess(problem: ClaimProblem) -> bool:
+    """Return whether a token that is not valid counts as a wrong key, because no issuer signed it."""
+    return problem not in _SIGNED and problem is not ClaimProblem.UNCHECKED
+
+
+def token_error(problem: ClaimProblem, other: str = "an API key") -> ApiError:
+    """Return the error for a token that is not valid, with what may be sent in its place. It quotes no part of it."""
     if problem is ClaimProblem.UNCHECKED:
         message = f"the token cannot be verified: {CLAIM_PROBLEMS[problem]}; try again later"
         return ApiError("keys_unavailable", message, retry_after_s=_KEYS_RETRY_S)
-    message = f"the token is not accepted: {CLAIM_PROBLEMS[problem]}; send a new token, or an API key"
+    message = f"the token is not accepted: {CLAIM_PROBLEMS[problem]}; send a new token, or {other}"
     headers = {"www-authenticate": 'Bearer error="invalid_token"'}
     return ApiError("invalid_api_key", message, headers=headers, extra={"token": str(problem)})
 
@@ -322,15 +327,15 @@ class FailedKeyLimiter:
     async def verify(self, config: ConfigVersion, headers: RequestHeaders, token: TokenUnverified) -> Client:
         """Verify a token, and return its client. Raises ApiError."""
         address = caller_address(config, headers)
-        self._pace(address)
+        self.pace(address)
         try:
             return await verify_token(config, self.tokens, token)
         except TokenRefused as refused:
-            if refused.problem not in _SIGNED and refused.problem is not ClaimProblem.UNCHECKED:
+            if is_guess(refused.problem):
                 self.count(address, "key")
             raise token_error(refused.problem) from None
 
-    def _pace(self, address: str) -> None:
+    def pace(self, address: str) -> None:
         """Count a verification for an address with too many wrong keys; raises ApiError for one too many in a second.
 
         Each address has its own count, and known keys and tokens are not verified, so others are not slowed down.

@@ -1,0 +1,93 @@
+"""Verify the tokens of operators: a rule of `token_issuers.X.roles` gives them a role at the admin listener."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+from gateway.execution.service_client import ServiceClient
+from gateway.execution.transport import Transport
+from gateway.model.client_token import TokenIssuer
+from gateway.model.stored_client import Role
+
+if TYPE_CHECKING:
+    from gateway.service.client_tokens import ClientTokens
+
+
+class TokenWithoutRole(Exception):
+    """A valid token has no role.
+
+    `lacks` is `groups` if the issuer left out a member that a rule looks at, else `role`.
+    """
+
+    def __init__(self, lacks: str) -> None:
+        super().__init__(lacks)
+        self.lacks = lacks
+
+
+class OperatorTokens:
+    """Verifies the tokens of operators, each time anew, and keeps the keys of their issuers.
+
+    It belongs to one event loop.
+
+    Args:
+        issuers: Returns the issuers of the active config version.
+        transport: Makes the transport over which key sets are fetched, with the first issuer that has roles.
+        note: Writes a line to the log.
+    """
+
+    def __init__(
+        self,
+        issuers: Callable[[], Mapping[str, TokenIssuer]],
+        transport: Callable[[], Transport],
+        note: Callable[[str], None],
+    ) -> None:
+        self._issuers, self._make, self._note = issuers, transport, note
+        self._transport: Transport | None = None
+        self._tokens: ClientTokens | None = None
+
+    @property
+    def has_roles(self) -> bool:
+        """Whether an issuer gives roles."""
+        return any(issuer.roles for issuer in self._issuers().values())
+
+    def prepare(self) -> None:
+        """Begin to load the keys of the issuers, so that they are known when an issuer is down later."""
+        if self.has_roles:
+            self._verifier().prepare(self._issuers())
+
+    async def holder(self, text: str) -> tuple[Role, str]:
+        """Return the role of a token's holder, and the user that it names. It may wait for the issuer.
+
+        Raises:
+            TokenRefused: The token is not valid, or there are no keys.
+            TokenWithoutRole: No rule gives it a role.
+        """
+        # Imported late, because most gateways have no issuers.
+        from gateway.policy.client_tokens import GroupsMissing, first_rule
+        from gateway.service.client_tokens import TokenWithoutClient
+
+        self.prepare()
+        try:
+            checked, _ = await self._verifier().check(self._issuers(), text)
+            index = first_rule(checked.issuer.roles, checked.signed.members)
+        except (GroupsMissing, TokenWithoutClient):
+            raise TokenWithoutRole("groups") from None
+        if index is None:
+            raise TokenWithoutRole("role")
+        return Role(checked.issuer.roles[index].role), checked.user
+
+    def _verifier(self) -> ClientTokens:
+        from gateway.service.client_tokens import ClientTokens
+
+        if self._tokens is None:
+            self._transport = self._make()
+            self._tokens = ClientTokens(ServiceClient(self._transport), self._note)
+        return self._tokens
+
+    async def aclose(self) -> None:
+        """Stop loading."""
+        if self._tokens is not None:
+            await self._tokens.aclose()
+        if self._transport is not None:
+            await self._transport.aclose()
