@@ -48,8 +48,10 @@ def calls_of(request: InputRequest, assistant: Assistant, region: Region | None)
         case EmbeddingRequest():
             return batches_of(request, _least([_facts(deployment) for deployment in deployments]))
         case RerankRequest():
-            sizes = [form.facts(it.model).most_documents for it in deployments if (form := rerank_of(it.adapter))]
-            return rerank_batches(request, min(sizes, default=1))
+            known = [form.facts(it.model) for it in deployments if (form := rerank_of(it.adapter))]
+            tokens = [one.most_tokens for one in known if one.most_tokens is not None]
+            most_documents = min((one.most_documents for one in known), default=1)
+            return rerank_batches(request, most_documents, min(tokens, default=None))
         case ModerationRequest():
             formats = [found for it in deployments if (found := moderations_of(it)) is not None]
             size = min((one.most_inputs for one in formats), default=1)

@@ -17,10 +17,12 @@ class RerankFacts(Value, frozen=True):
 
     Attributes:
         most_documents: The most documents of one call. A longer request is split.
+        most_tokens: The most tokens of one call, where the query counts with each document. None: any number.
         cuts_documents: Whether the request may name the tokens after which a document is cut.
     """
 
     most_documents: int = 100
+    most_tokens: int | None = None
     cuts_documents: bool = False
 
 

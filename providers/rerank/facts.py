@@ -17,6 +17,7 @@ __all__ = ["RerankModel", "VendorRerank", "load_rerank_facts"]
 
 _OF_MODEL: Mapping[str, Shape] = {
     "most_documents": WHOLE,
+    "most_tokens": WHOLE,
     "cuts_documents": FLAG,
     "path": TEXT,
     "above": TEXT,
@@ -71,7 +72,7 @@ class VendorRerank:
 
 
 def _model(before: RerankModel, table: Mapping[str, Any]) -> RerankModel:
-    names = {name: table[name] for name in ("most_documents", "cuts_documents") if name in table}
+    names = {name: table[name] for name in ("most_documents", "most_tokens", "cuts_documents") if name in table}
     return RerankModel(
         replace(before.facts, **names),
         table.get("path", before.path),

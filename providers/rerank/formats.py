@@ -144,4 +144,11 @@ def _counts(body: Mapping[str, object]) -> tuple[Usage | None, int | None]:
     billed, used = read_map(meta, "billed_units"), read_map(meta, "tokens")
     tokens = read_count(usage, "prompt_tokens") or read_count(usage, "total_tokens")
     tokens = tokens or read_count(used, "input_tokens") or read_count(billed, "input_tokens")
-    return Usage(prompt_tokens=tokens) if tokens else None, read_count(billed, "search_units") or None
+    return Usage(prompt_tokens=tokens) if tokens else None, _units(billed.get("search_units"))
+
+
+def _units(value: object) -> int | None:
+    """Return a number of search units, which Cohere's schema has as a floating-point number."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 2**53:
+        return None
+    return math.ceil(value)

@@ -11,7 +11,7 @@ from providers.adapter import Target
 from providers.catalogue.models import UNKNOWN_MODEL
 from providers.chat import Usage
 from providers.registry import load_registry
-from providers.rerank import RerankAnswer, RerankRequest, rerank_of
+from providers.rerank import RerankAnswer, RerankRequest, rerank_batches, rerank_of
 from providers.wire import WireResponse
 
 REQUEST = RerankRequest("assistant", "上海天气", ("北京美食", "上海气候"))
@@ -101,6 +101,36 @@ RECORDED: list[tuple[str, str, str, str, dict[str, Any], dict[str, Any], Usage |
     ("llamacpp", "m", "/v1", "/v1/rerank", SENT, {"object": "list", **JINA}, TOKENS, None),
     ("openai-compatible", "m", "/v1", "/v1/rerank", SENT, JINA, TOKENS, None),
 ]
+
+
+@pytest.mark.parametrize(
+    ("most_documents", "most_tokens", "sizes"),
+    [
+        (10, None, [6]),
+        (4, None, [4, 2]),
+        (10, 60, [2, 2, 2]),
+        (10, 59, [1, 1, 1, 1, 1, 1]),
+        (10, 1, [1] * 6),
+        (6, 180, [6]),
+    ],
+)
+def test_calls_keep_both_limits_and_the_order(most_documents: int, most_tokens: int | None, sizes: list[int]) -> None:
+    documents = tuple(f"{number}".ljust(40, "d") for number in range(6))
+    calls = rerank_batches(RerankRequest("m", "q" * 20, documents), most_documents, most_tokens)
+    assert [len(call.documents) for call in calls] == sizes
+    assert tuple(text for call in calls for text in call.documents) == documents
+    assert all(call.before + call.documents == documents[: len(call.before) + len(call.documents)] for call in calls)
+
+
+@pytest.mark.parametrize(
+    ("units", "read"), [(1, 1), (2.0, 2), (1.5, 2), (0, None), (-1, None), ("1", None), (True, None)]
+)
+def test_search_units_are_a_number(units: object, read: int | None) -> None:
+    rerank = rerank_of(load_registry().adapters["cohere"])
+    assert rerank is not None
+    body = {"results": RESULTS, "meta": {"billed_units": {"search_units": units}}}
+    response = WireResponse(200, {"content-type": "application/json"}, json.dumps(body).encode(), 0)
+    assert rerank.parse_response(response, Target("m", "/compatibility/v1", UNKNOWN_MODEL)).search_units == read
 
 
 def test_every_provider_with_rerank_has_a_recording() -> None:
