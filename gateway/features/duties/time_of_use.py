@@ -190,6 +190,7 @@ class ChatTime(msgspec.Struct, eq=False):
         now: Its arrival, or None.
         notice: How the label with `repeat` is due, apart from the first answer of a conversation.
         is_noticed: Its answer has shown this label.
+        is_notice_kept: The record has the time at which it did.
         has_begun: Its answer has begun, and has not ended.
     """
 
@@ -200,6 +201,7 @@ class ChatTime(msgspec.Struct, eq=False):
     now: Arrival | None = None
     notice: Notice | None = None
     is_noticed: bool = False
+    is_notice_kept: bool = False
     has_begun: bool = False
 
     async def begin(self) -> None:
@@ -214,17 +216,16 @@ class ChatTime(msgspec.Struct, eq=False):
         self.is_noticed = True
         record.shown.repeated |= is_repeated
         record.note_duty(DutyKind.NOTICE)
+        if self.has_begun:
+            self.extend_soon()
 
     async def extend(self) -> None:
         """Extend the time of its user to now. A failure is logged once."""
-        if self.key is not None and self.now is not None:
-            record = await self.use.extend(self.key, self.now, self.rules, is_noticed=self.is_noticed)
-            if record is not None:
-                self.now = replace(self.now, record=record)
+        await self.use.extend(self)
 
     def end_now(self) -> bool:
         """Note that its answer is complete, if that needs no wait. Return whether it is noted."""
-        if self.key is None or self.now is None or self.use.extend_now(self):
+        if self.use.extend_now(self):
             self.use.running.discard(self)
             self.has_begun = False
             return True
@@ -355,31 +356,37 @@ class TimeOfUse:
             return None
         return UseKey(end_user_pseudonym(config, self._user_key, name), caller.client.name)
 
-    async def extend(self, key: UseKey, now: Arrival, rules: UseRules, *, is_noticed: bool) -> UseRecord | None:
-        """Extend the time of a user, and return the record, if it is known. A failure is logged once."""
-        record = None
-        if self.times is None:
-            return None
+    async def extend(self, chat: ChatTime) -> None:
+        """Extend the time of a chat's user to now. A failure is logged once."""
+        if self.times is None or chat.key is None or chat.now is None:
+            return
+        is_new = chat.is_noticed and not chat.is_notice_kept
         try:
-            record = await self.times.extend(key, now, rules, is_noticed=is_noticed)
+            record = await self.times.extend(chat.key, chat.now, chat.rules, is_noticed=is_new)
         except UseUnavailable as error:
             self._note_loss(error)
         else:
             self._is_lost = False
-        return record
+            # The label counts from the moment when it was shown, so a long answer does not put off the next one.
+            chat.is_notice_kept |= is_new
+            if record is not None:
+                chat.now = replace(chat.now, record=record)
 
     def extend_now(self, chat: ChatTime) -> bool:
-        """Extend the time of a chat's user, if that needs no wait. Return whether it is done. See `extend`."""
+        """Do the same without waiting, for the last time. Return whether it is done: not if the store needs a wait."""
         if self.times is None or chat.key is None or chat.now is None:
             return True
+        is_new = chat.is_noticed and not chat.is_notice_kept
         try:
-            record = self.times.extend_now(chat.key, chat.now, chat.rules, is_noticed=chat.is_noticed)
+            record = self.times.extend_now(chat.key, chat.now, chat.rules, is_noticed=is_new)
         except UseUnavailable as error:
             self._note_loss(error)
             return True
-        if record is not None:
-            self._is_lost = False
-        return record is not None
+        if record is None:
+            return False
+        self._is_lost = False
+        chat.is_notice_kept |= is_new
+        return True
 
     def _note_loss(self, error: UseUnavailable) -> None:
         if not self._is_lost:

@@ -352,9 +352,10 @@ def shown_in(response: httpx.Response, *, stream: bool) -> str | None:
     text = text_of(response, stream=stream)
     found = next((how for how, words in NOTICES.items() if words and f"{words}\n\n" in text), None)
     documents = events_of(response) if stream else [response.json()]
-    [*_, member] = [document["x_gateway"] for document in documents if "x_gateway" in document]
-    [label] = member["labels"]
+    members = [document["x_gateway"] for document in documents if "x_gateway" in document]
+    [label] = members[-1]["labels"]
     assert label.get("text", "") == NOTICES[found], label
+    assert members[0]["labels"] == [label], "the first data are those of the end"
     assert ("repeated" in label) == (found == "repeated")
     return found
 
@@ -405,6 +406,38 @@ def test_notice_is_shown_in_each_session_and_repeats_in_it(
     receipt = receipt_of(records[0], 0.0, None)
     assert receipt is not None
     assert (receipt["repeated"], receipt["use_limit"]) == (False, None)
+
+
+def test_long_answer_does_not_put_off_the_next_notice(tmp_path: Path) -> None:
+    """The label is shown at the beginning of an answer of nine minutes, and again an hour after that."""
+    world = World()
+    served = TimedGateway(tmp_path, world, {"regions": {"us-ca": {"age_bands": {"child": {"use": None}}}}})
+
+    async def chunks() -> AsyncIterator[bytes]:
+        for text, reason in (("One", None), (" two.", "stop")):
+            choice = {"index": 0, "delta": {"content": text}, "finish_reason": reason}
+            yield b"data: " + json.dumps({"id": "x", "model": "c", "choices": [choice]}).encode() + b"\n\n"
+            for _ in range(20):
+                await asyncio.sleep(0)
+            if reason is None:
+                served.wait(9)
+        yield b"data: [DONE]\n\n"
+
+    def slow(_: httpx.Request) -> httpx.Response:
+        return httpx.Response(200, content=chunks(), headers={"content-type": "text/event-stream"})
+
+    def chat(*, stream: bool = False) -> str | None:
+        response = ask(served, "chat", stream=stream, headers=headers("child"), **HISTORY["chat"])
+        return shown_in(response, stream=stream)
+
+    served._provider = slow
+    assert chat(stream=True) == "text"
+    served._provider = world
+    found = []
+    for minutes in (30, 55, 60, 85):
+        served.now_s = NOON + 60 * minutes
+        found.append(chat())
+    assert found == [None, None, "repeated", None]
 
 
 @STREAMS

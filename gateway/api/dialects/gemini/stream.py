@@ -119,7 +119,7 @@ class GeminiEncoder(StreamEncoder):
         self._shows_thoughts = shows_thoughts
         self._seen_tokens = 0
         self._candidates: dict[int, _Candidate] = {}
-        self._first_member = self._labels.first_member()
+        self._is_begun = False
         # The end of the stream's latest object, which is written before the next one.
         self._separator = form.first
         self._tail = b"}"
@@ -224,9 +224,11 @@ class GeminiEncoder(StreamEncoder):
         self._candidate(choice)
         candidate = {"content": {"parts": [part], "role": "model"}, "index": choice, **(extras or {})}
         data = b'{"candidates":[%b]%b' % (orjson.dumps(candidate), self._tail)
-        if self._first_member is not None:
-            data = b'%b,"%b":%b}' % (data[:-1], MEMBER.encode(), orjson.dumps(self._first_member))
-            self._first_member = None
+        if not self._is_begun:
+            # Not before, because it states whether the words of labels are in this text.
+            self._is_begun, member = True, self._labels.first_member()
+            if member is not None:
+                data = b'%b,"%b":%b}' % (data[:-1], MEMBER.encode(), orjson.dumps(member))
         written = self._write(data)
         if not self._text_head and not self._labels.reads_texts:
             self._expect_texts()
