@@ -7,7 +7,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from gateway.changes.compile_job import CompiledState
     from gateway.changes.plan import ChangePlan, Traffic
     from gateway.cli.admin_client import AdminClient
+    from gateway.model.config_version import ConfigVersion
     from gateway.settings import Settings
     from gateway.state.history import History, Version
 
@@ -45,6 +46,8 @@ def plan(options: argparse.Namespace) -> int:
         _print_plan(options, ChangePlan(version, "", checks=(compiles(errors),)))
         return _REFUSED
     changes = plan_between(before, after, strict=options.strict, accepted=options.accept_loss, intent=options.intent)
+    if options.since is None and before is not None:
+        changes = replace(changes, notes=(*changes.notes, *_new_defaults(after.config, settings)))
     if options.admin is not None:
         changes = _add_traffic(changes, options.admin, settings)
     changes = _add_signature_check(changes, before, after, path, options)
@@ -52,6 +55,29 @@ def plan(options: argparse.Namespace) -> int:
     if not changes.ok:
         return _REFUSED
     return _CHANGES if options.exit_code and not changes.is_empty else _OK
+
+
+def _new_defaults(config: ConfigVersion, settings: Settings) -> Iterator[str]:
+    """Yield a note on each default that the release changes for an unchanged file, before its first start.
+
+    A state directory of release 0.2.0 has no key of cache keys, which the first start of this one makes.
+    """
+    from gateway.state.generated_key import CACHE_KEY
+    from gateway.state.history import has_history
+
+    directory = settings.state_dir
+    if directory is None or not has_history(directory) or path_exists(directory / CACHE_KEY):
+        return
+    names = [
+        name
+        for name, it in config.deployments.items()
+        if it.knows_cache_key and it.cache_key == "pseudonym" and not it.cache_key_written
+    ]
+    if names:
+        yield (
+            f"with this release, {', '.join(names)} will get a pseudonym of `prompt_cache_key`, which 0.2.0 removed; "
+            "`cache_key: strip` keeps it from a deployment"
+        )
 
 
 def _active_state(options: argparse.Namespace, settings: Settings) -> CompiledState | None:
