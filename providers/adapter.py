@@ -24,6 +24,7 @@ __all__ = [
     "STREAM_OPTIONS",
     "Adapter",
     "AsksForUsage",
+    "BudgetsThinking",
     "Capabilities",
     "CountsTokens",
     "EmulatesFeatures",
@@ -121,7 +122,7 @@ class Adapter(Protocol):
 
     Members are read-only, so that a frozen dataclass satisfies the protocol. Optional members have protocols of their
     own: `KnowsModels`, `KnowsOffers`, `KnowsBasePath`, `KnownElsewhere`, `HasModelsElsewhere`, `TakesHeaders`,
-    `AsksForUsage`, `EmulatesFeatures`, `EndsBehindStop` and `CountsTokens`.
+    `AsksForUsage`, `EmulatesFeatures`, `EndsBehindStop`, `BudgetsThinking` and `CountsTokens`.
     """
 
     @property
@@ -279,6 +280,18 @@ class EndsBehindStop(Protocol):
     @property
     def ends_behind_stop(self) -> bool:
         """Whether the caller must remove the stop sequence (see `providers.reading.stop_sequences`)."""
+        ...
+
+
+@runtime_checkable
+class BudgetsThinking(Protocol):
+    """An optional member of an adapter that writes how many tokens a model may think, which its limit has to exceed."""
+
+    def thinking_tokens(self, request: ChatRequest, target: Target) -> int:
+        """Return the tokens of thinking that the request gets if its limit allows them, or 0.
+
+        A smaller limit changes this number, and so the prompt leaves the cache of the provider.
+        """
         ...
 
 

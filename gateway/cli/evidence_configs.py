@@ -34,7 +34,7 @@ _Item = dict[str, object]
 
 @dataclass(frozen=True, slots=True)
 class RecordedChanges:
-    """What a state directory or a cell recorded about its configurations.
+    """The record of a state directory or of a cell about its configurations.
 
     Attributes:
         activations: Each with the id of its instance (None: this state directory), oldest first.

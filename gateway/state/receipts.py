@@ -35,7 +35,7 @@ from gateway.state.database import (
 )
 from gateway.state.generated_key import RECEIPT_KEY, generated_key
 from providers.failures import FailureKind
-from providers.json_values import dumps_text, repair_escapes, repair_surrogates
+from providers.json_values import JsonError, dumps_text, loads, repair_escapes, repair_surrogates
 from providers.territories import territory_data
 
 _VERSION = 1
@@ -282,11 +282,17 @@ def receipts_between(directory: Path, since_s: float, until_s: float) -> Iterato
 
 
 def _unchanged(seals: ReceiptSeals | None, row: tuple[str, str, float, object, object]) -> dict[str, object] | None:
-    """Return a stored receipt, or None if it is not the one that was stored."""
+    """Return a stored receipt, or None if it is not the one that was stored.
+
+    Its numbers have less than 64 bits, so it is read by the faster parser: a month may have a million receipts.
+    """
     try:
-        return _parsed(row[3]) if seals is None else _checked(seals, row)[0]
-    except ReceiptDamaged:
+        if seals is not None:
+            seals.check(row[:4], row[4])
+        receipt = loads(row[3]) if isinstance(row[3], str) else None
+    except (ReceiptDamaged, JsonError):
         return None
+    return receipt if isinstance(receipt, dict) else None
 
 
 def receipts_of(directory: Path, requests: Iterable[StoredRequest]) -> list[dict[str, object]]:

@@ -36,6 +36,7 @@ from gateway.usage.worst_cost import (
     CallFacts,
     largest_cap,
     longest_answer,
+    thinking_cap,
     thinks,
     worst_cost,
 )
@@ -96,6 +97,11 @@ class PlannedCall(msgspec.Struct, gc=False):
     def usual_cap(self) -> int:
         """A cap below which nearly all answers to this client end."""
         return self.learned.usual_cap(self.owner, thinks=thinks(self.facts.request, self.facts.deployment))
+
+    @property
+    def thinking_cap(self) -> int:
+        """See `thinking_cap` of `gateway.usage.worst_cost`."""
+        return thinking_cap(self.facts.request, self.facts.deployment)
 
     @property
     def paid_by_request(self) -> int:
@@ -284,7 +290,7 @@ async def hold_call(gate: UsageGate, call: PlannedCall, together: Sequence[Hold]
     room_calls = 1
     if chooses:
         most = call.most_cap
-        cap = min(most, max(call.paid_by_request, LEAST_CAP))
+        cap = min(most, max(call.paid_by_request, LEAST_CAP, call.thinking_cap))
         is_sent = cap < most or not call.is_bounded
         room_calls = _CALLS_AT_ONCE
     else:
@@ -313,10 +319,13 @@ def _chosen_cap(
       running calls hold what this one needs, and the gate refuses it.
     - If the room pays fewer than `LEAST_CAP` tokens, it is these, so that the gate names the limit that refuses them.
 
+    No cap is so small that the request asks for less thinking (`thinking_cap`).
+
     `max_request` pays one call with its whole amount.
     """
     most = call.most_cap
-    usual, least = min(call.usual_cap, most), min(LEAST_CAP, most)
+    thinking = call.thinking_cap
+    usual, least = min(max(call.usual_cap, thinking), most), min(max(LEAST_CAP, thinking), most)
     room = tenth = free = min(most, call.paid_by_request)
     for limit, state in zip(budgets, states, strict=True):
         room_amount = state.room(limit.limit)

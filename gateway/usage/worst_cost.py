@@ -15,6 +15,7 @@ from gateway.model.deployment import Deployment
 from gateway.model.input_requests import MeasuredRerank
 from gateway.usage.amounts import CallAmount, ExchangeRates
 from gateway.usage.lost_call import RunningCost
+from providers.adapter import BudgetsThinking
 from providers.catalogue.prices import SEARCH, Price, Rates, tool_fees
 from providers.chat import (
     AssistantMessage,
@@ -256,6 +257,18 @@ def _thinking_apart(request: ChatRequest, deployment: Deployment) -> int:
     facts = deployment.target.facts
     thinks = _asks_to_think(request) or not facts.known or not facts.flags.isdisjoint(_THINKS_BY_DEFAULT)
     return longest_answer(deployment) if thinks else 0
+
+
+def thinking_cap(request: ChatRequest, deployment: Deployment) -> int:
+    """Return the least cap with which the request asks for as much thinking as without one, or 0 if none changes it.
+
+    Another number of tokens of thinking would be another prompt for the provider's cache.
+    """
+    adapter = deployment.adapter
+    if request.reasoning_effort is None or not isinstance(adapter, BudgetsThinking):
+        return 0
+    tokens = adapter.thinking_tokens(request, deployment.target)
+    return tokens + LEAST_CAP if tokens else 0
 
 
 def thinks(request: ChatRequest, deployment: Deployment) -> bool:

@@ -139,6 +139,14 @@ def thinking_of(
     return {"type": "enabled", "budget_tokens": budget} if budget and not lacks_thoughts else {}
 
 
+def thinking_tokens(request: ChatRequest, target: Target) -> int:
+    """See `providers.adapter.BudgetsThinking`."""
+    if request.reasoning_effort is None or "thinking_budget" not in target.facts.flags:
+        return 0
+    effort = nearest_effort(request.reasoning_effort, target.facts.efforts or ANY_EFFORT, request.reasoning_budget)
+    return 0 if effort == "none" else max(request.reasoning_budget or _BUDGETS[effort], _MIN_BUDGET_TOKENS)
+
+
 def _budget_tokens(wanted: int, max_tokens: int) -> int:
     """Return a thinking budget at or above the minimum and below `max_tokens`, or 0 if there is none."""
     budget = min(max(wanted, _MIN_BUDGET_TOKENS), max_tokens - 1)

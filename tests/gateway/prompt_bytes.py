@@ -65,7 +65,9 @@ _REGION = {
 _PICTURE = "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 _WORDS = "the a look file test branch error names weather Oslo 你好 größe build reads fast slow".split()
 _MOST_TURNS = 4
-_KEY = "gk-prompt-bytes"
+_KEYS = {"all": "gk-prompt-bytes", "private": "gk-private-bytes"}
+"""The key of the client of each region."""
+_REDACTED = "redacted-"
 
 
 class _Captured:
@@ -102,13 +104,19 @@ def _config() -> Config:
     barrier = {"hand_off": {"when": ["asked"], "share": "conversation"}}
     deployments["behind"] = {**deployments["openai"], "consent": {"recipient": "OpenAI", "mode": "per_request"}}
     assistants["barrier"] = {"routes": {"all": ["house", barrier, "behind"]}}
+    for name in ("openai", "anthropic", "gemini"):
+        assistants[f"{_REDACTED}{name}"] = {"routes": {"private": [name]}}
     return Config(
         {
             "version": 1,
             "cell": {"territory": "US"},
             "secrets": {"consent": "${SECRET}", "identity": "${SECRET}"},
-            "regions": {"all": _REGION},
-            "clients": {"app": {"keys": [f"sha256:{sha256(_KEY.encode()).hexdigest()}"], "region": "all"}},
+            "redactions": {"personal": {"kinds": ["email"], "terms": ["Oslo"], "media": "pass"}},
+            "regions": {"all": _REGION, "private": {**_REGION, "territories": ["NO"], "redact": "personal"}},
+            "clients": {
+                name: {"keys": [f"sha256:{sha256(key.encode()).hexdigest()}"], "region": name}
+                for name, key in _KEYS.items()
+            },
             "assistants": assistants,
             "deployments": deployments,
         }
@@ -132,7 +140,8 @@ def conversation(draw: random.Random) -> Iterator[ChatRequest]:
     messages: list[Message] = [SystemMessage(_words(draw)) for _ in range(draw.randint(0, 2))]
     options: dict[str, Any] = {"max_tokens": 900} if draw.random() < 0.5 else {}
     for turn in range(_MOST_TURNS):
-        said: Any = _words(draw)
+        # The first value that a redaction finds adds a system message, so it is in the first turn.
+        said: Any = _words(draw) if turn else f"{_words(draw)} ada@example.com"
         if draw.random() < 0.25:
             said = (TextPart(said), ImagePart(_PICTURE))
         messages.append(UserMessage(said))
@@ -171,7 +180,7 @@ async def requests(seed: int, conversations: int) -> list[dict[str, Any]]:
                         path = f"{wire.path}?{urlencode(wire.query)}" if wire.query else wire.path
                         headers = {
                             "content-type": "application/json",
-                            "authorization": f"Bearer {_KEY}",
+                            "authorization": f"Bearer {_KEYS['private' if name.startswith(_REDACTED) else 'all']}",
                             "x-session-id": "s-1",
                         }
                         await client.post(path, content=wire.body, headers=headers)

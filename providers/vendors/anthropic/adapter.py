@@ -25,6 +25,7 @@ from providers.catalogue.facts_adapter import FactsAdapter
 from providers.chat import ChatCompletion, ChatRequest, ImagePart, Tool
 from providers.chat.messages import is_data_uri
 from providers.failures import Failure, FailureKind, ProviderFailed, UnsupportedFeature
+from providers.formats.claude import thinking_tokens
 from providers.formats.claude_answer import MessageReader
 from providers.formats.fitting import fit
 from providers.formats.request_options import SAFETY_IDENTIFIER
@@ -120,6 +121,10 @@ class AnthropicAdapter(FactsAdapter):
             *_beta_headers(request),
         )
         return WireRequest("POST", f"{target.base_path}/messages", headers, dumps(body), changed=changed)
+
+    def thinking_tokens(self, request: ChatRequest, target: Target) -> int:
+        """See `providers.adapter.BudgetsThinking`."""
+        return thinking_tokens(request, target)
 
     def parse_response(self, response: WireResponse, target: Target) -> ChatCompletion:
         """See `providers.adapter.Adapter`."""

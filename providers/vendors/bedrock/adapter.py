@@ -17,6 +17,7 @@ from providers.auth import AuthScheme, AwsSigV4
 from providers.catalogue.facts_adapter import FactsAdapter
 from providers.chat import ChatCompletion, ChatRequest
 from providers.failures import Failure, UnsupportedFeature
+from providers.formats.claude import thinking_tokens
 from providers.formats.fitting import fit
 from providers.json_values import dumps, read_str
 from providers.matching.requirements import CACHE_CONTROL, FEATURES
@@ -71,6 +72,10 @@ class BedrockAdapter(FactsAdapter):
             body=dumps(encode_body(request, target)),
             changed=changed,
         )
+
+    def thinking_tokens(self, request: ChatRequest, target: Target) -> int:
+        """See `providers.adapter.BudgetsThinking`."""
+        return thinking_tokens(request, target)
 
     def parse_response(self, response: WireResponse, target: Target) -> ChatCompletion:
         """See `providers.adapter.Adapter`."""

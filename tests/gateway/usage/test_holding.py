@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -26,7 +27,8 @@ from gateway.usage.usage_row import UsageRow
 from gateway.usage.windows import SECOND_NS
 from gateway.usage.worst_cost import CallFacts
 from providers.catalogue.prices import Price, Rates
-from providers.chat import ChatRequest, UserMessage
+from providers.chat import ChatRequest, UserMessage, change_request
+from providers.value import replace as change
 from tests.gateway.usage.reference_gate import ReferenceGate, at_once, budget, rate, windows_at
 from tests.kit.configs import BASE, table_of
 
@@ -415,3 +417,36 @@ async def test_calls_of_a_cancelled_request_are_not_held() -> None:
     with pytest.raises(asyncio.CancelledError):
         await holding
     assert gate.model.open == {}
+
+
+CLAUDE = BASE.merge(
+    {
+        "deployments": {
+            "claude": {"provider": "anthropic", "model": "claude-haiku-4-5", "endpoint": "global", "api_key": "k:k"},
+            "bedrock": {
+                "provider": "bedrock", "model": "anthropic.claude-haiku-4-5-20251001-v1:0", "endpoint": "us-east-1",
+                "api_key": "k:k",
+            },
+        }
+    }
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["claude", "bedrock"])
+def test_cap_of_a_budget_changes_no_thinking(name: str) -> None:
+    deployment = table_of(CLAUDE).deployments[name]
+    request = ChatRequest("m", (UserMessage("a"),), reasoning_effort="high")
+    bodies, ask = [request], Ask()
+    for room_tokens in (17_000, 40_000, 90_000):
+        ask = Ask(budgets=(BudgetLimit(TOKENS, room_tokens),))
+        facts = CallFacts(request, deployment, RATES, FLAT, None, ask.bound, 1, 0)
+        held = at_once(hold_call(Gate(), change(ask.as_call(), facts=facts)))  # type: ignore[arg-type]
+        assert held.sent_cap is not None
+        bodies.append(change_request(request, max_tokens=held.sent_cap))
+    texts = [deployment.adapter.build_request(one, deployment.target).body for one in bodies]
+    thinking = [re.findall(rb'"thinking":\{[^}]*\}', text) for text in texts]
+    assert b'"budget_tokens":16384' in thinking[0][0]
+    assert thinking == thinking[:1] * 4
+    ask = replace(ask, budgets=(BudgetLimit(TOKENS, 16_000),))
+    with pytest.raises(CallRefused, match="budget"):
+        at_once(hold_call(Gate(), change(ask.as_call(), facts=facts)))  # type: ignore[arg-type]
