@@ -5,12 +5,18 @@ The first bytes of an input select where it is cut, its HTTP status, and the rea
 
 from __future__ import annotations
 
+import json
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 
 import atheris
 
-with atheris.instrument_imports(include=["providers"]):
+with atheris.instrument_imports(include=["providers", "gateway.features.redaction"]):
+    from gateway.features.redaction.model import BUILT_IN, rules_of
+    from gateway.features.redaction.policy.finding import Clock, finder_of
+    from gateway.features.redaction.policy.forms import countries
+    from gateway.features.redaction.policy.placeholders import MOST_HELD, Placeholders, Restorer
     from providers.chat import ChatCompletion, Failed, Finished, StreamEvent
     from providers.compatible.adapter import CompatibleAdapter
     from providers.conformance.cases import request_cases, rich_answer
@@ -238,6 +244,47 @@ def request_seeds(subjects: Sequence[Subject]) -> Iterator[bytes]:
     yield b'\x01{"model":"m","messages":[{"role":"user","content":[' + image + b']}],"response_format":' + schema + b"}"
 
 
+# --- redaction ------------------------------------------------------------------------------------
+
+
+def redaction(data: bytes) -> None:
+    """Check that a text comes back as it was however its answer is cut, also in arguments, and takes no long time.
+
+    The text is repeated, so that a form whose search is slow takes long.
+    """
+    cut, text = data[0] if data else 0, data[1:].decode("utf-8", "ignore")
+    for once in (text, text * 20):
+        # A hundred times what the slowest known text takes: only a search that is not linear takes so long.
+        named = _placeholders(Clock(0.5 + len(once) * 1e-4, time.thread_time))
+        sent = named(once)
+        at = cut % (len(sent) + 1)
+        for pieces in ([sent], [sent[:at], sent[at:]]):
+            restorer = Restorer(named)
+            shown = ""
+            for piece in pieces:
+                shown += restorer.feed(piece)
+                assert len(restorer.held) <= MOST_HELD, "too much of a stream is held"
+            assert shown + restorer.close() == once, "a text does not come back as it was"
+    named = _placeholders(Clock())
+    arguments = json.dumps({"text": text})
+    restored = Restorer(named, in_json=True).feed(named.arguments(arguments), is_end=True)
+    assert json.loads(restored) == json.loads(arguments), "arguments do not come back as they were"
+
+
+def _placeholders(clock: Clock) -> Placeholders:
+    finder = finder_of(_RULES)
+    return Placeholders(finder, finder.placeholder_kinds(_RULES), clock)
+
+
+_RULES = rules_of(["all"], BUILT_IN, countries(), ["Project Nightjar", "Nightjar Team"], [("TICKET", "ACME-[0-9]{6}")])
+_REDACTION_SEEDS = (
+    "john@example.com, +49 (0)171 1234567, 4111 1111 1111 1111, DE89 3704 0044 0532 0130 00",
+    "身份证号11010519491231002X, 078-05-1120, 电话：12345678, ＋４９ １７１ １２３４５６７, 10.0.0.1",
+    "-----BEGIN PRIVATE KEY-----\\nabc\\n-----END PRIVATE KEY-----sk-abcdefghijklmnopqrstuvwxyz://u:p@h",
+    "Project  Nightjar Team ACME-123456 QEMAIL1Z qtext2zQQTERM1ZZ %2B49%20171%201234567 \\n0171 1234567",
+)
+
+
 # --- selection ------------------------------------------------------------------------------------
 
 
@@ -254,6 +301,8 @@ def target_named(name: str) -> tuple[Target, list[bytes]]:
                 b"7\x00250\x00Fri, 20 Nov 2026 06:29:30 GMT\x005000\x000\x006m0s",
                 b"\0\0\0-1\x000\x001795156200",
             ]
+        case "redaction":
+            return redaction, [b"\x07" + seed.encode() for seed in _REDACTION_SEEDS]
         case "requests":
             subjects = _subjects(list(load_registry().adapters))
             return requests(subjects), list(request_seeds(subjects))

@@ -8,7 +8,7 @@ mkdir -p tests/fuzz/finds
 # One adapter reads all compatible vendors: the target `compatible` selects one by a byte of the input. TARGETS can also name a vendor.
 native='from providers.compatible.adapter import CompatibleAdapter; from providers.registry import load_registry
 print(*sorted(name for name, one in load_registry().adapters.items() if not isinstance(one, CompatibleAdapter)))'
-targets=${TARGETS:-"sse event_stream converse headers requests compatible $(.venv/bin/python -c "$native")"}
+targets=${TARGETS:-"sse event_stream converse headers requests redaction compatible $(.venv/bin/python -c "$native")"}
 for target in $targets; do
     echo "== $target, $seconds s"
     .venv/bin/python tests/fuzz/fuzz.py "$target" -max_total_time="$seconds" -timeout=20 -rss_limit_mb=2048 \

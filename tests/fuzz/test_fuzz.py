@@ -13,7 +13,7 @@ import pytest
 from providers.registry import load_registry
 
 _MUTATIONS = 200
-_PARSERS = ("sse", "event_stream", "headers", "requests", "converse", "compatible")
+_PARSERS = ("sse", "event_stream", "headers", "requests", "redaction", "converse", "compatible")
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.features.redaction.model import BUILT_IN, RedactionRules, rules_of
-from gateway.features.redaction.policy.finding import Clock, TooMuchToSearch, finder_of
+from gateway.features.redaction.policy.finding import Clock, Finder, TooMuchToSearch, finder_of
 from gateway.features.redaction.policy.forms import countries, forms
 from gateway.features.redaction.policy.placeholders import MOST_HELD, Placeholders, Restorer
 
@@ -166,3 +167,20 @@ def test_a_text_that_takes_too_long_ends_while_it_is_searched(text: str) -> None
     looks = count()
     with pytest.raises(TooMuchToSearch):
         finder_of(RULES).find(text * 40_000, Clock(20, now=lambda: float(next(looks))))
+
+
+@pytest.mark.slow("searches large texts")
+@pytest.mark.parametrize("text", [
+    "-----BEGIN PRIVATE KEY-----", "4111 1111 1111 1111 ", "(0", "1.", "://a:", "１ ", "tel 1234567 ", "Project Nightjar "
+])  # fmt: skip
+def test_a_text_of_four_times_the_size_takes_about_four_times_as_long(text: str) -> None:
+    """It is 16 times where each place is searched to the end of the text."""
+
+    def took_ns(size: int) -> int:
+        whole = (text * (size // len(text) + 1))[:size]
+        began = time.thread_time_ns()
+        Finder(RULES).find(whole, Clock(1000))
+        return time.thread_time_ns() - began
+
+    small, large = (min(took_ns(size) for _ in range(3)) for size in (50_000, 200_000))
+    assert large < 9 * small

@@ -63,7 +63,8 @@ _CARDS = tuple(re.compile(f"(?:{text})(?![A-Za-z0-9])") for text in _CARD_TEXTS)
 _RANK = {kind: rank for rank, kind in enumerate((TEXT, "ID", "CARD", "PHONE"))}
 """Which kind a finding has if two of the same length are one value."""
 _SECRETS = (
-    r"(-----BEGIN [A-Z ]{0,30}PRIVATE KEY-----[A-Za-z0-9+/=\s\x00\x02\\:,-]*?-----END [A-Z ]{0,30}PRIVATE KEY-----"
+    # Two hyphens end the inside of a key, so that the search for its end does not pass the next key.
+    r"(-----BEGIN [A-Z ]{0,30}PRIVATE KEY-----(?:-?[A-Za-z0-9+/=\s\x00\x02\\:,])*-----END [A-Z ]{0,30}PRIVATE KEY-----"
     r"|-----BEGIN [A-Z ]{0,30}PRIVATE KEY-----[A-Za-z0-9+/=\s\x00\x02\\]*)"
     r"|(?:^|[^A-Za-z0-9])(sk-[A-Za-z0-9_-]{20,}|[srp]k_(?:live|test)_[A-Za-z0-9]{10,}|whsec_[A-Za-z0-9+/=]{20,}"
     r"|gh[pousr]_[A-Za-z0-9]{36,}|github_pat_[A-Za-z0-9_]{22,}|gl[a-z]{1,6}-[A-Za-z0-9_.-]{20,}|(?:AKIA|ASIA)[A-Z0-9]{16}\b"
@@ -132,8 +133,10 @@ class _Subject:
     def spans(self, pattern: Any, clock: Clock | None, groups: tuple[int, ...] = (0,)) -> Iterator[tuple[int, int]]:
         """Yield where a pattern matches: the first of these groups that is part of it. Raises TooMuchToSearch."""
         at = characters = 0
+        # In a large text, one match may take long.
+        looks = _LOOKS if len(self._bytes) < _LARGE else 1
         for number, match in enumerate(pattern.finditer(self._bytes), 1):
-            if clock is not None and not number % _LOOKS:
+            if clock is not None and not number % looks:
                 clock.check()
             for group in groups:
                 start, end = match.span(group)
