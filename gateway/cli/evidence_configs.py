@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from gateway.changes.compile_job import CompiledState
     from gateway.model.approval import Approval
     from gateway.model.assistant import Assistant
+    from gateway.model.client_token import TokenIssuer
     from gateway.model.config_version import ConfigVersion
     from gateway.model.deployment import Deployment
     from gateway.settings import Settings
@@ -161,6 +162,9 @@ class ActiveConfigs:
             "consents": _different(
                 {"deployment": it.name, **rule} for _, _, it in asked if (rule := _consent(it)) is not None
             ),
+            "token_issuers": _different(
+                _token_issuer(one) for state, _ in self.states for one in state.config.token_issuers.values()
+            ),
             "vendors": _different((_vendor(it) for _, _, it in asked), ("source", "as_of", "unconfirmed")),
         }
 
@@ -260,6 +264,14 @@ def _consent(deployment: Deployment) -> _Item | None:
     from gateway.service.explain import consent_of
 
     return consent_of(deployment)
+
+
+def _token_issuer(issuer: TokenIssuer) -> _Item:
+    """Return the issuer, without the clients and values of its rules."""
+    from gateway.model.client_token import KeyUrl
+
+    keys = issuer.keys.permit.origin if isinstance(issuer.keys, KeyUrl) else "a file"
+    return {"name": issuer.name, "issuer": issuer.issuer, "keys_from": keys, "rules": len(issuer.clients)}
 
 
 def _vendor(deployment: Deployment) -> _Item:

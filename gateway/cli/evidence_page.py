@@ -80,6 +80,8 @@ def page_of(document: Mapping[str, Any], key: str | None) -> str:
             ),
             document["vendors"],
         ),
+        "<h2>Issuers of clients' tokens</h2>",
+        _table(("name", "issuer", "keys_from", "rules"), document["token_issuers"]),
         "<h2>Proof</h2>",
         *_receipts(receipts),
         f"<p>The audit trail has {audit['lines']} lines, and its chain is whole.</p>"

@@ -46,6 +46,10 @@ BEFORE = BASE.merge({"regions": {"eu": None, "europe": BASE.data["regions"]["eu"
 )  # fmt: skip
 AFTER = BASE.merge(
     {
+        "token_issuers": {"entra": {
+            "issuer": "https://login.example.com/v2.0", "audience": "api://gateway", "algorithms": ["RS256"],
+            "jwks": "https://keys.example.com/keys", "clients": [{"client": "app", "where": {"groups": "secret-group"}}],
+        }},
         "receipts": {"sample": SAMPLE},
         "regions": {"eu": {"labels": ["eu-art50"]}},
         "deployments": {"chatgpt-eu": {"approvals": [
@@ -113,6 +117,14 @@ def test_folder_has_the_numbers_and_the_rules_of_the_region(gateway: Command, st
     assert [(it["name"], it["show"]) for it in made["rules"]["labels"] if it["locale"] == "en"] == [
         ("eu-art50", "first_turn")
     ]
+    assert made["token_issuers"] == [
+        {
+            "name": "entra",
+            "issuer": "https://login.example.com/v2.0",
+            "keys_from": "https://keys.example.com",
+            "rules": 1,
+        }
+    ]
     assert made["refusals"] == [{"reason": "territory", "requests": 1}]
     assert made["proof"]["receipts"] == {
         "kept": True,
@@ -150,7 +162,7 @@ def test_months_with_requests_before_the_oldest_receipt_are_stated_in_red(gatewa
 def test_folder_contains_nothing_of_a_client_a_user_or_a_request(gateway: Command, state: Path) -> None:
     assert evidence(gateway, state).status == 0
     everything = b"".join(path.read_bytes() for path in (state.parent / "out").iterdir())
-    for word in ("ios-app", "pseudonym", KEPT, LEFT_OUT, "request-without", "gpt-5-mini", "shop"):
+    for word in ("ios-app", "pseudonym", KEPT, LEFT_OUT, "request-without", "gpt-5-mini", "shop", "secret-group"):
         assert word.encode() not in everything, word
     assert b"<script" not in everything
 
