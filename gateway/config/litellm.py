@@ -15,6 +15,7 @@ from typing import Any
 from gateway.config.examples import schema_file
 from gateway.config.litellm_clients import ClientReader
 from gateway.config.litellm_files import LOGIN, Gap, SourceReading, Unique, gaps_of, yaml_lines
+from gateway.config.litellm_issuers import token_issuers
 from gateway.config.litellm_models import WEIGHTS, Model, ModelReader, facts
 from gateway.config.problems import ConfigRejected, KeyPath, dotted, visible
 from gateway.config.yaml_document import parse_yaml
@@ -89,6 +90,7 @@ def convert_litellm(data: bytes, file: str, registry: Registry, today: str) -> C
         **({"sign_ins": reader.sign_ins.sections} if reader.sign_ins.sections else {}),
         "deployments": {model.name: model.deployment for model in models} or Gap(f"the models at their sites{missing}"),
         **clients,
+        **({"token_issuers": issuers} if (issuers := token_issuers(reading)) else {}),
         **conversion.attempts(assistants),
         **({"catalogue": {"models": "models.yaml"}} if reader.prices else {}),
     }

@@ -183,7 +183,21 @@ model_list:
   - {model_name: text, litellm_params: {model: vertex_ai/gemini-3-pro, vertex_project: acme-1, vertex_credentials: '{"type": "external_account", "audience": "//iam.googleapis.com/x", "credential_source": {"file": "/token"}}'}}
   - {model_name: other, litellm_params: {model: vertex_ai/gemini-3-pro, vertex_project: acme-1, vertex_credentials: {type: external_account, audience: //iam.googleapis.com/x, credential_source: {environment_id: aws1}}}}
   - {model_name: account, litellm_params: {model: vertex_ai/gemini-3-pro, vertex_project: acme-1, vertex_credentials: {type: service_account, private_key: sk-clear-google}}}
-general_settings: {enable_jwt_auth: true, litellm_jwtauth: {team_ids_jwt_field: groups, user_id_jwt_field: sub}}
+general_settings:
+  master_key: os.environ/LITELLM_MASTER_KEY
+  enable_jwt_auth: true
+  litellm_jwtauth:
+    admin_jwt_scope: litellm_proxy_admin
+    user_id_upsert: true
+    issuers:
+      - {issuer: "https://keycloak.example.com/realms/r", audience: litellm-proxy, user_id_jwt_field: sub, user_email_jwt_field: email, team_ids_jwt_field: realm_access.roles}
+      - {issuer: "https://workloads.example.com", jwks_url: "https://workloads.example.com/.well-known/jwks.json", audience: litellm-proxy, team_id_jwt_field: sub}
+""",
+    "tokens by the environment": """
+model_list:
+  - {model_name: gpt-4o, litellm_params: {model: openai/gpt-4o, api_key: os.environ/OPENAI_API_KEY}}
+general_settings: {master_key: os.environ/LITELLM_MASTER_KEY, enable_jwt_auth: true, litellm_jwtauth: {team_ids_jwt_field: groups, user_id_jwt_field: oid, user_allowed_email_domain: example.com}}
+environment_variables: {JWT_PUBLIC_KEY_URL: "https://id.example.com/jwks", JWT_AUDIENCE: os.environ/AUDIENCE}
 """,
     "order and weights": """
 model_list:

@@ -67,7 +67,10 @@ def filled(result: Converted) -> dict[str, Any]:
             while not isinstance(target, list) and part not in target:
                 part += f".{names.pop(0)}"
             target = target[int(part)] if isinstance(target, list) else target[part]
-        if parents[:1] == ["sign_ins"]:
+        if parents[:1] == ["token_issuers"]:
+            rule = {"client": next(iter(config["clients"])), "where": {"groups": "team"}}
+            target[key] = [rule] if key == "clients" else f"https://{key}.example.com/jwks"
+        elif parents[:1] == ["sign_ins"]:
             region = "europe-west3" if "google" in target.get("kind", "") else "eu-central-1"
             target[key] = {"kind": "aws_instance", "region": region, "global_host": "accepted"}[key]
         elif key == "assistants" and parents:  # of a client
@@ -265,9 +268,36 @@ def test_sign_ins() -> None:
         "azure_ad_token",
         "aws_role_name",
         "aws_web_identity_token",
-        "general_settings.enable_jwt_auth",
-        "general_settings.litellm_jwtauth.team_ids_jwt_field",
+        "general_settings.litellm_jwtauth.user_id_upsert",
+        "general_settings.litellm_jwtauth.issuers[0].user_email_jwt_field",
     }
+
+
+def test_issuers_of_tokens() -> None:
+    result = converted(CONFIGS["sign-ins"])
+    issuers = values_of(result)["token_issuers"]
+    roles = [{"role": "admin", "where": {"scope": "litellm_proxy_admin"}}]
+    algorithms = issuers["issuer"].pop("algorithms")
+    assert algorithms[0] == "RS256"
+    assert "HS256" not in algorithms
+    assert issuers["issuer"] == {
+        "issuer": "https://keycloak.example.com/realms/r",
+        "audience": "litellm-proxy",
+        "user": "sub",
+        "roles": roles,
+    }
+    assert issuers["issuer-2"]["jwks"] == "https://workloads.example.com/.well-known/jwks.json"
+    gaps = {gap for gap in result.gaps if gap.startswith("token_issuers")}
+    assert gaps == {"token_issuers.issuer.jwks", "token_issuers.issuer.clients", "token_issuers.issuer-2.clients"}
+    assert (
+        "clients: a rule for each team, as a list: [{client: NAME, where: {/realm_access/roles: TEAM_ID}}]"
+        in (result.files["gateway.yaml"])
+    )
+    of_environment = converted(CONFIGS["tokens by the environment"])
+    (issuer,) = values_of(of_environment)["token_issuers"].values()
+    assert (issuer["jwks"], issuer["user"], "audience" in issuer) == ("https://id.example.com/jwks", "oid", False)
+    assert any("user_allowed_email_domain" in remark for remark in of_environment.lost)
+    assert "token_issuers" not in values_of(converted(CONFIGS["tokens by the environment"].replace("true", "false")))
 
 
 def test_keys_and_budgets() -> None:
