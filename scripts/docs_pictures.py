@@ -65,7 +65,7 @@ def take(browser: Any, url: str, folder: Path) -> None:
     text = (folder / "demo.yaml").read_text("utf-8")
     edit = text.replace(_ROUTE, "default: [chatgpt-us, gemini, qwen-hk, qwen-intl]")
     (folder / "demo.yaml").write_text(edit, "utf-8")
-    page.wait_for_selector(".changes li")
+    page.wait_for_selector(".changes h4")
     (folder / "demo.yaml").write_text(text.replace("cn: [qwen-cn]", "cn: [qwen-cm]"), "utf-8")
     page.wait_for_selector(".config .problem")
     page.wait_for_timeout(3000)  # the end of the animation of the outlines
