@@ -7,7 +7,7 @@ from typing import Any
 
 from gateway.model.client_token import RoleRule, TokenHolder, TokenIssuer, TokenPath, TokenRule, Where
 from gateway.model.location import ClaimProblem
-from gateway.policy.location.claim_verification import ClaimRefused, SignedMembers, is_for, read_unverified
+from gateway.policy.location.claim_verification import ClaimRefused, SignedMembers, UnverifiedToken, is_for
 
 _WORDS = frozenset({"scope", "scp"})
 _MISSING: Any = object()
@@ -17,13 +17,13 @@ class GroupsMissing(Exception):
     """A rule looks at a member that the issuer left out of the token, because it has too many values."""
 
 
-def issuer_of(issuers: Mapping[str, TokenIssuer], token: str) -> TokenIssuer:
+def issuer_of(issuers: Mapping[str, TokenIssuer], token: UnverifiedToken) -> TokenIssuer:
     """Return the issuer that the token names. Nothing of the token is verified.
 
     Raises:
-        ClaimRefused: It is not a token, or not one of these issuers.
+        ClaimRefused: It is not one of these issuers.
     """
-    members = read_unverified(token)
+    members = token.members
     of_issuer = [issuer for issuer in issuers.values() if issuer.issuer == members.get("iss")]
     if not of_issuer:
         raise ClaimRefused(ClaimProblem.ISSUER)

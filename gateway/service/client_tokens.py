@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from gateway.service.issuer_keys import IssuerKeys
 
 _MOST_VERIFIED = 10_000
+_COMPARED_EACH_S = 1.0
 
 
 class TokenRefused(Exception):
@@ -57,12 +58,17 @@ class CheckedToken(msgspec.Struct, frozen=True):
 
 
 class _Verified(msgspec.Struct, frozen=True):
-    """A verified token: the rules and the keys by which it was verified, the client of its rule, and the caller."""
+    """A verified token: the rules and the keys by which it was verified, the client of its rule, and the caller.
+
+    `config` is the version whose rules and client these are, and `until` when the token expires.
+    """
 
     issuer: TokenIssuer
     keys: KeySet
     client: Client
     caller: Client
+    config: ConfigVersion
+    until: float
 
 
 class ClientTokens:
@@ -85,6 +91,8 @@ class ClientTokens:
         self._services, self._note, self.clock, self._ticks = services, note, clock, ticks
         self._keys: dict[KeySource, IssuerKeys] = {}
         self._verified: OrderedDict[str, _Verified] = OrderedDict()
+        self._compare_at = 0.0
+        self._current: dict[str, KeySet | None] = {}
 
     def prepare(self, issuers: Mapping[str, TokenIssuer]) -> None:
         """Begin to load the keys of these issuers, and forget those of others."""
@@ -102,21 +110,35 @@ class ClientTokens:
         The token must still be valid, and the issuer's keys and the client must be the same as then.
         """
         entry = self._verified.get(digest)
-        if entry is None or entry.caller.token is None:
+        if entry is None:
             return None
-        issuer, token = config.token_issuers.get(entry.issuer.name), entry.caller.token
-        if issuer is None or (issuer is not entry.issuer and issuer != entry.issuer) or self.clock() >= token.until:
+        # The common case makes no further call. Key sets are compared once a second.
+        if entry.config is config and (now_s := self.clock()) < entry.until and now_s < self._compare_at:
+            return entry.caller
+        return self._still_known(config, digest, entry)
+
+    def _still_known(self, config: ConfigVersion, digest: str, entry: _Verified) -> Client | None:
+        """See `known`. Drop every token whose issuer has other keys."""
+        now_s = self.clock()
+        issuer = config.token_issuers.get(entry.issuer.name)
+        if issuer is None or issuer != entry.issuer or now_s >= entry.until:
             return None
-        if self._keys_of(issuer).kept.now() is not entry.keys:
-            return None
+        if now_s >= self._compare_at:
+            self._compare_at = now_s + _COMPARED_EACH_S
+            current = {name: self._keys_of(it).kept.now() for name, it in config.token_issuers.items()}
+            if current != self._current:
+                self._current = current
+                for key in [key for key, it in self._verified.items() if current.get(it.issuer.name) is not it.keys]:
+                    del self._verified[key]
         client = config.clients.get(token_key(entry.client.name))
+        if client is None or digest not in self._verified:
+            return None
+        caller = entry.caller
         if client is not entry.client:
-            if client is None:
-                return None
-            caller = replace(client, key_hash=digest, token=token)
-            entry = self._verified[digest] = _Verified(issuer, entry.keys, client, caller)
+            caller = replace(client, key_hash=digest, token=caller.token)
+        self._verified[digest] = _Verified(issuer, entry.keys, client, caller, config, entry.until)
         self._verified.move_to_end(digest)
-        return entry.caller
+        return caller
 
     async def check(
         self, issuers: Mapping[str, TokenIssuer], text: str, now_s: float | None = None
@@ -134,16 +156,17 @@ class ClientTokens:
         """
         # Imported late, because most gateways have no issuers.
         from gateway.policy.client_tokens import GroupsMissing, check_denied, issuer_of, user_in
-        from gateway.policy.location.claim_verification import ClaimRefused, verify_client_token
+        from gateway.policy.location.claim_verification import ClaimRefused, read_unverified, verify_client_token
 
         try:
-            issuer = issuer_of(issuers, text)
+            token = read_unverified(text)
+            issuer = issuer_of(issuers, token)
             kept = self._keys_of(issuer).kept
             keys: KeySet | None = kept.now() or await kept.wait()
             if keys is None:
                 raise TokenRefused(ClaimProblem.UNCHECKED)
             try:
-                signed = verify_client_token(issuer, keys, text, self.clock() if now_s is None else now_s)
+                signed = verify_client_token(issuer, keys, token, self.clock() if now_s is None else now_s)
             except ClaimRefused as refused:
                 if refused.problem is not ClaimProblem.KEY:
                     raise
@@ -154,7 +177,7 @@ class ClientTokens:
                 if newer is keys:
                     raise
                 keys = newer
-                signed = verify_client_token(issuer, keys, text, self.clock() if now_s is None else now_s)
+                signed = verify_client_token(issuer, keys, token, self.clock() if now_s is None else now_s)
             try:
                 check_denied(issuer, signed.members)
             except GroupsMissing:
@@ -182,7 +205,7 @@ class ClientTokens:
         if found is None or client is None:
             raise TokenWithoutClient("client", issuer.name)
         caller = replace(client, key_hash=digest, token=found[1])
-        self._verified[digest] = _Verified(issuer, keys, client, caller)
+        self._verified[digest] = _Verified(issuer, keys, client, caller, config, found[1].until)
         if len(self._verified) > _MOST_VERIFIED:
             self._verified.popitem(last=False)
         return caller

@@ -96,18 +96,18 @@ def authenticate(config: ConfigVersion, headers: RequestHeaders, tokens: ClientT
         require_this_machine(config, headers)
         return None
     key = _key_of(headers)
-    client = _stored_client(config, key) or config.clients.get(_hash(key))
+    digest = _hash(key)
+    client = _stored_client(config, key) or config.clients.get(digest)
+    if client is None and tokens is not None and config.token_issuers:
+        client = tokens.known(config, digest)
     if client is None and not key.isascii():
         # Programs send header values in UTF-8, browsers in Latin-1.
         client = config.clients.get(_hash(key.decode("latin-1").encode("utf-8")))
     if client is None:
         if not (config.token_issuers and is_token(key)):
             raise _unknown_key(config, key)
-        digest = _hash(key)
-        client = tokens.known(config, digest) if tokens is not None else None
-        if client is None:
-            raise TokenUnverified(key.decode("latin-1"), digest)
-    if config.blocked_keys and not config.blocked_keys.keys().isdisjoint((client.key_hash, _hash(key))):
+        raise TokenUnverified(key.decode("latin-1"), digest)
+    if config.blocked_keys and not config.blocked_keys.keys().isdisjoint((client.key_hash, digest)):
         raise _blocked()
     return client
 
