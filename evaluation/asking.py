@@ -170,9 +170,10 @@ class CandidateClient:
             NotPermitted: The decision refuses the candidate.
             CallRefused: A budget of `usage.internal_project` refuses the question.
         """
-        if self._refresher is not None and not self._refresher.statuses():
-            self._refresher.apply(self.config)
-            await self._refresher.first()
+        if self._refresher is not None:
+            if not self._refresher.statuses():
+                self._refresher.apply(self.config)
+            await self._refresher.first()  # questions are asked at the same time: each waits
         step = self.step_for(deployment, request)
         if once and deployment.concurrency is not None:
             # A request that the gateway's own limit rejects or delays would count against the candidate.

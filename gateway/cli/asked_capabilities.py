@@ -192,7 +192,9 @@ async def ask_capabilities(
     emulated |= {"json_schema"} if deployment.emulates_schemas(bounded=False) else frozenset()
     secret = deployment.credentials[0] if deployment.credentials else None
     bounds, transport = config.resilience, PoolTransport()
-    tokens = await tokens_for_command(config, transport) if deployment.sign_in is not None else None
+    tokens = (
+        await tokens_for_command(config, transport, deployment=deployment) if deployment.sign_in is not None else None
+    )
     client = UpstreamClient(transport, tokens=tokens)
 
     async def failure_of(name: str) -> tuple[Failure | None, str]:

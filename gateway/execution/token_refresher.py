@@ -12,7 +12,7 @@ import os
 import random
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -24,6 +24,7 @@ from gateway.execution.transport import Transport
 from gateway.execution.upstream_request import FenceBreach
 from gateway.files import open_file
 from gateway.model.config_version import ConfigVersion
+from gateway.model.deployment import Deployment
 from gateway.model.sign_in import NO_NOTE, HeldToken, SignIn, SignInNote, SignInStatus, remedy_for
 from gateway.telemetry.log import logger
 from providers.auth import Secret
@@ -267,16 +268,22 @@ def deployments_by_sign_in(config: ConfigVersion) -> dict[str, tuple[str, ...]]:
     used: dict[str, tuple[str, ...]] = {}
     for deployment in config.deployments.values():
         if deployment.sign_in is not None and deployment.enabled and deployment.sign_in.name in config.sign_ins:
-            names: Iterable[str] = filter(None, (deployment.sign_in.source, deployment.sign_in.name))
-            for name in names:
+            for name in _needed_by(deployment):
                 used[name] = (*used.get(name, ()), deployment.name)
     return used
+
+
+def _needed_by(deployment: Deployment) -> list[str]:
+    """Return the sign-ins of a deployment, a source first."""
+    sign_in = deployment.sign_in
+    return [name for name in (sign_in.source, sign_in.name) if name] if sign_in is not None else []
 
 
 async def tokens_for_command(
     config: ConfigVersion,
     transport: Transport,
     seen: Callable[[str, ServiceResponse], None] = lambda name, answer: None,
+    deployment: Deployment | None = None,
 ) -> SignInTokens:
     """Return the tokens of a command, which makes one exchange for each sign-in. One that fails has no token.
 
@@ -284,9 +291,10 @@ async def tokens_for_command(
         config: The config version.
         transport: The way to the issuers.
         seen: Gets each answer with the name of the sign-in.
+        deployment: The only deployment that the command calls. None: tokens for all.
     """
     tokens, services = SignInTokens(), ServiceClient(transport)
-    for name in deployments_by_sign_in(config):
+    for name in _needed_by(deployment) if deployment is not None else deployments_by_sign_in(config):
         sign_in = config.sign_ins[name]
         if sign_in.missing:
             continue

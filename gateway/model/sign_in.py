@@ -74,7 +74,9 @@ class SignIn:
     id: str = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        determined_by = f"{self.terms.identity()!r} {self.token_file} {self.authorization_file} {self.source}"
+        determined_by = (
+            f"{self.name} {self.terms.identity()!r} {self.token_file} {self.authorization_file} {self.source}"
+        )
         object.__setattr__(self, "id", f"{self.name} {hashlib.sha256(determined_by.encode()).hexdigest()}")
         object.__setattr__(self, "key", key_of(self.id))
 
@@ -109,8 +111,8 @@ class SignIn:
 
 
 def key_of(sign_in_id: str) -> Secret:
-    """Return what stands for the token of a sign-in where keys are compared."""
-    return Secret(f"sign-in {sign_in_id}")
+    """Return what stands for the token of a sign-in where keys are compared. Texts are searched for keys: no words."""
+    return Secret(sign_in_id.rpartition(" ")[2])
 
 
 class HeldToken(Value, frozen=True):

@@ -19,6 +19,7 @@ from base64 import urlsafe_b64encode
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from email.utils import formatdate
 from typing import Any
 from urllib.parse import parse_qsl, unquote
 from xml.sax.saxutils import escape
@@ -89,6 +90,7 @@ class SimulatedIssuers(LoopbackServer):
 
     Attributes:
         lifetime_s: The argument of this name. It may be changed at any time.
+        ahead_s: How far the clock of the issuers is ahead of this machine's, in seconds.
         calls: The calls as JSON data: `kind`, `method`, `path`, `fields`, `headers`, `status` and `at`.
         faults: The faults by kind.
 
@@ -99,6 +101,7 @@ class SimulatedIssuers(LoopbackServer):
     def __init__(self, lifetime_s: float = 3600.0, *, host: str = "127.0.0.1", port: int = 0) -> None:
         super().__init__(self._serve, host, port)
         self.lifetime_s = lifetime_s
+        self.ahead_s = 0.0
         self.calls: list[dict[str, object]] = []
         self.faults: dict[str, int | str] = {}
         self._issued: dict[str, _Issue] = {}
@@ -138,9 +141,12 @@ class SimulatedIssuers(LoopbackServer):
                 issue.is_revoked = True
         self._last.clear()
 
+    def _now_s(self) -> float:
+        return time.time() + self.ahead_s
+
     def _is_valid(self, key: str) -> bool:
         issue = self._issued.get(key)
-        return issue is not None and not issue.is_revoked and issue.ends_at_s > time.time()
+        return issue is not None and not issue.is_revoked and issue.ends_at_s > self._now_s()
 
     def _is_signed(self, incoming: IncomingRequest) -> bool:
         """Return whether the request has AWS's signature with credentials that were issued here."""
@@ -162,7 +168,7 @@ class SimulatedIssuers(LoopbackServer):
             again = aws_headers(match["service"], wire, origin, key, signed_at.timestamp(), match["region"])
         except (ValueError, KeyProblem):
             return False
-        return abs(signed_at.timestamp() - time.time()) < _SKEW_S and dict(again)["authorization"] == authorization
+        return abs(signed_at.timestamp() - self._now_s()) < _SKEW_S and dict(again)["authorization"] == authorization
 
     # --- the server -------------------------------------------------------------------------------
 
@@ -217,11 +223,11 @@ class SimulatedIssuers(LoopbackServer):
             "fields": dict(fields),
             "headers": dict(incoming.headers),
             "status": answer.status,
-            "at": time.time(),
+            "at": self._now_s(),
         }
         self.calls.append(call)
         del self.calls[:-_MOST_CALLS]
-        answer.headers.setdefault("date", datetime.now(UTC).strftime("%a, %d %b %Y %H:%M:%S GMT"))
+        answer.headers.setdefault("date", formatdate(self._now_s(), usegmt=True))
         return answer
 
     async def _with_fault(
@@ -262,7 +268,7 @@ class SimulatedIssuers(LoopbackServer):
                 _need(method == "POST", 405, "invalid_request")
                 _need(fields.get("grant_type") == "client_credentials", 400, "unsupported_grant_type")
                 _need(fields.get("scope", "").endswith("/.default"), 400, "invalid_scope")
-                _check_subject(fields.get("client_assertion", ""), "invalid_client", 700024)
+                self._check_subject(fields.get("client_assertion", ""), "invalid_client", 700024)
                 return self._bearer(kind)
             case "azure_managed":
                 is_metadata = "/metadata/" in incoming.path
@@ -277,7 +283,7 @@ class SimulatedIssuers(LoopbackServer):
                 return _json(200, body | {"resource": fields["resource"]})
             case "aws_web_identity":
                 _need(bool(fields.get("RoleArn")) and bool(fields.get("RoleSessionName")), 400, "ValidationError")
-                _check_subject(fields.get("WebIdentityToken", ""), "ExpiredTokenException")
+                self._check_subject(fields.get("WebIdentityToken", ""), "ExpiredTokenException")
                 return self._sts("AssumeRoleWithWebIdentity", self._keys(kind))
             case "assume":
                 _need(self._is_signed(incoming), 403, "InvalidClientTokenId")
@@ -305,7 +311,7 @@ class SimulatedIssuers(LoopbackServer):
                 _need(method == "POST", 405, "invalid_request")
                 _need(fields.get("grant_type") == "client_credentials", 400, "unsupported_grant_type")
                 if not headers.get("authorization", "").startswith("Basic "):
-                    _check_subject(fields.get("client_assertion", ""), "invalid_client")
+                    self._check_subject(fields.get("client_assertion", ""), "invalid_client")
                 return self._bearer(kind)
         raise _Refusal(404, "not_found")
 
@@ -344,7 +350,7 @@ class SimulatedIssuers(LoopbackServer):
         if fields.get("subject_token_type", "").endswith(":aws4_request"):
             self._check_caller(subject, fields["audience"])
         else:
-            _check_subject(subject, "invalid_grant")
+            self._check_subject(subject, "invalid_grant")
         return self._bearer("google_federation")
 
     def _check_caller(self, subject: str, audience: str) -> None:
@@ -361,10 +367,17 @@ class SimulatedIssuers(LoopbackServer):
         match = _SIGNATURE.fullmatch(headers.get("authorization", ""))
         _need(match is not None and self._is_valid(match["id"]) and self._is_signed(incoming), 400, "invalid_grant")
 
+    def _check_subject(self, subject: str, code: str, number: int = 0) -> None:
+        """Refuse a subject that is missing or has expired."""
+        _need(subject, 400, "invalid_request")
+        end_s = end_of_jwt(subject)
+        if end_s is not None and end_s <= self._now_s():
+            raise _Refusal(401 if number else 400, code, number)
+
     # --- what is issued ---------------------------------------------------------------------------
 
     def _token(self, kind: str, **claims: str) -> tuple[str, float]:
-        ends_at_s = time.time() + self.lifetime_s
+        ends_at_s = self._now_s() + self.lifetime_s
         head = {"alg": "RS256", "typ": "JWT"}
         payload = {"iss": "https://issuer.invalid", "sub": "workload", "exp": ends_at_s, "jti": secrets.token_hex(8)}
         parts = [
@@ -379,7 +392,7 @@ class SimulatedIssuers(LoopbackServer):
         return _json(200, {"access_token": token, "expires_in": int(self.lifetime_s), "token_type": "Bearer"})
 
     def _keys(self, kind: str) -> dict[str, str]:
-        ends_at_s = time.time() + self.lifetime_s
+        ends_at_s = self._now_s() + self.lifetime_s
         key_id, key, session = (
             f"ASIA{secrets.token_hex(8).upper()}",
             secrets.token_urlsafe(30),
@@ -431,14 +444,6 @@ def _kind_of(incoming: IncomingRequest, fields: _Fields) -> str:
 def _need(is_met: object, status: int, code: str) -> None:
     if not is_met:
         raise _Refusal(status, code)
-
-
-def _check_subject(subject: str, code: str, number: int = 0) -> None:
-    """Refuse a subject that is missing or has expired."""
-    _need(subject, 400, "invalid_request")
-    end_s = end_of_jwt(subject)
-    if end_s is not None and end_s <= time.time():
-        raise _Refusal(401 if number else 400, code, number)
 
 
 def _refused(family: str, refusal: _Refusal) -> _Answer:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ import pytest
 from providers.testkit import SimulatedIssuers, SimulatorServer, SimulatorThread, load_simulators
 from tests.e2e.worker_processes import WORKERS
 from tests.kit.configs import Config
+from tests.kit.gateway_command import as_a_process
 from tests.kit.gateway_process import APP_KEY, GatewayProcess, config_of_one_region, running_gateway
 from tests.kit.sign_ins import POOL, ROLE, subject
 from tests.kit.waiting import eventually
@@ -177,15 +179,28 @@ def test_a_refused_token_is_replaced_once(world: World, workers: int) -> None:
 def test_an_outage_over_the_end_of_a_token_and_back(world: World) -> None:
     world.issuers.lifetime_s = 4.0
     world.issuers.faults["oauth"] = 500
-    with world.serving(world.config(kinds=("oauth",))) as gateway:
+    with world.serving(world.config(kinds=("oauth",)), workers=2) as gateway:
         refused = ask(gateway, "oauth")
         assert refused.status_code == 503
         assert refused.json()["error"]["code"] == "no_healthy_deployment"
         assert "no credential" in refused.json()["error"]["message"]
         assert sign_ins(gateway)["oauth"]["state"] == "none"
         assert "unreachable: status 500" in sign_ins(gateway)["oauth"]["error"]
-        failed = [line for line in gateway.lines if isinstance(line, dict) and line["event"] == "sign_in_failed"]
-        assert [line["deployments"] for line in failed] == [["oauth"]]
+        remedy = "check the state of the issuer, and the way to it: gateway network-policy lists its host"
+        [failed] = [line for line in gateway.lines if isinstance(line, dict) and line["event"] == "sign_in_failed"]
+        assert (failed["sign_in"], failed["deployments"], failed["error"]) == (
+            "oauth",
+            ["oauth"],
+            "unreachable: status 500 (temporarily_unavailable)",
+        )
+        assert failed["detail"].startswith(f"its deployments are skipped: {remedy}")
+        problems = httpx.get(f"{gateway.admin_url}/status").json()["problems"]
+        assert any(
+            it.startswith(f"the sign-in oauth has no token, for oauth: {failed['error']}: {remedy}") for it in problems
+        )
+        metrics = httpx.get(f"{gateway.admin_url}/metrics").text
+        assert 'gateway_sign_in_seconds_left{sign_in="oauth"} 0' in metrics
+        assert 'gateway_sign_in_exchanges_total{result="unreachable",sign_in="oauth"}' in metrics
         del world.issuers.faults["oauth"]
         eventually(lambda: ask(gateway, "oauth").status_code == 200)
         world.issuers.faults["oauth"] = "slow"
@@ -218,3 +233,92 @@ def test_a_refused_exchange_is_tried_again_when_the_subject_changes(world: World
         eventually(lambda: ask(gateway, "azure_workload").status_code == 200)
         assert time.monotonic() - started < 20
         assert world.calls("azure_workload") == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ahead_s", [40.0, -40.0])
+def test_a_clock_that_is_40_s_off_stops_no_kind_and_commands_name_it(world: World, ahead_s: float) -> None:
+    world.issuers.ahead_s = ahead_s
+    (world.folder / "token").write_text(subject(600))
+    with world.serving(world.config()) as gateway:
+        assert [ask(gateway, kind).status_code for kind in KINDS] == [200] * len(KINDS), gateway.lines
+    path = str(world.folder / "gateway.yaml")
+    doctor = as_a_process("doctor", "--network", "--config", path, environ=world.environ)
+    assert "the issuer of sign_ins.azure_managed" in doctor.stdout
+    assert "run NTP: the ends of tokens depend on the clock" in doctor.stdout
+    # A token with an absolute end that is over by this machine's clock is not used, and the error names the clock.
+    world.issuers.ahead_s, world.issuers.lifetime_s = -40.0, 30.0
+    doctor = as_a_process("doctor", "--network", "--config", path, environ=world.environ)
+    assert "the token has already ended: compare the clock of this machine with that of the issuer" in doctor.stdout
+    assert "check that the host is the issuer, and the clock of this machine; until then requests skip" in doctor.stdout
+
+
+@pytest.mark.slow
+def test_one_of_two_deployments_refuses_the_token_that_both_use(world: World) -> None:
+    azure = load_simulators().simulators["azure"]
+    refusing = SimulatorServer(azure, "azure", accepts=lambda incoming: False)
+    config = world.config(kinds=("azure_managed",))
+    with SimulatorThread({"refusing": refusing}):
+        other = {**config.data["deployments"]["azure_managed"], "endpoint": f"{refusing.origin}/openai/v1"}
+        assistants = {
+            "refusing": {"routes": {"world": ["refusing"]}},
+            "both": {"routes": {"world": ["refusing", "azure_managed"]}},
+        }
+        config = config.merge({"deployments": {"refusing": other}, "assistants": assistants})
+        with world.serving(config) as gateway:
+            assert ask(gateway, "azure_managed").status_code == 200
+            answer = ask(gateway, "both")
+            assert (answer.status_code, answer.headers["x-gateway-deployment"]) == (200, "azure_managed")
+            for _ in range(3):
+                assert ask(gateway, "refusing").status_code in (502, 503)
+                assert ask(gateway, "azure_managed").status_code == 200
+            assert world.calls("azure_managed") == 2  # one forced exchange, for all deployments
+            state = sign_ins(gateway)["azure_managed"]
+            assert (state["state"], state["deployments"]) == ("ok", ["azure_managed", "refusing"])
+            log = [line for line in gateway.lines if isinstance(line, dict)]
+            assert "sign_in_failed" not in {line["event"] for line in log}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", WORKERS)
+def test_a_reload_during_an_exchange(world: World, workers: int) -> None:
+    config = world.config(kinds=("oauth", "azure_managed"))
+    path = world.folder / "gateway.yaml"
+    with world.serving(config, workers) as gateway:
+        assert [ask(gateway, kind).status_code for kind in ("oauth", "azure_managed")] == [200, 200]
+        # The exchange of a changed sign-in is running: its previous token, which is still valid, is not sent.
+        world.issuers.faults["oauth"] = "slow"
+        changed = config.merge({"sign_ins": {"oauth": {"audience": "another"}}})
+        path.write_text(changed.text)
+        httpx.post(f"{gateway.admin_url}/reload").raise_for_status()
+        answer = ask(gateway, "oauth")
+        assert (answer.status_code, "no credential" in answer.text) == (503, True)
+        # Another reload leaves that exchange alone, and the token of the other sign-in.
+        path.write_text(changed.merge({"log": {"sample": 0.5}}).text)
+        httpx.post(f"{gateway.admin_url}/reload").raise_for_status()
+        assert ask(gateway, "azure_managed").status_code == 200
+        world.issuers.faults.clear()
+        eventually(lambda: ask(gateway, "oauth").status_code == 200)
+        assert world.calls("azure_managed") == 1
+        assert world.issuers.calls[-1]["fields"]["audience"] == "another"  # type: ignore[index]
+
+
+@pytest.mark.slow
+def test_commands_sign_in_by_themselves(world: World) -> None:
+    kinds = ("azure_managed", "google_federation")
+    path, suite = world.folder / "gateway.yaml", world.folder / "suite.yaml"
+    path.write_text(world.config(kinds=kinds).text)
+    for kind in kinds:
+        asked = as_a_process("doctor", "--ask", kind, "--config", str(path), "--yes", environ=world.environ)
+        assert f"{kind}, text" in asked.stdout, asked
+        assert "no credential" not in asked.stdout + asked.stderr
+    sums = {"version": 1, "language": "en", "items": {"sums": [{"ask": "1 + 1?", "number": 2}]}}
+    (world.folder / "sums.yaml").write_text(json.dumps(sums))
+    suite.write_text("{version: 1, name: keyless, performance: {sets: [{name: sums, file: sums.yaml}]}}")
+    command = ("evaluate", "--config", str(path), "--suite", str(suite), "--candidates", ",".join(kinds))
+    more = ("--assistant", kinds[0], "--region", "world", "--out", str(world.folder / "out"))
+    evaluated = as_a_process(*command, *more, environ=world.environ)
+    assert evaluated.returncode == 0, evaluated
+    assert "no credential" not in (world.folder / "out" / "report.json").read_text()
+    # Each command makes one exchange, and only at the issuers that it needs.
+    assert world.calls("azure_managed") == 2

@@ -348,7 +348,7 @@ def test_a_reload_keeps_an_unchanged_token_and_never_that_of_a_changed_sign_in()
             assert changed.sign_ins["b"].id == first.sign_ins["b"].id
             world.refresher.apply(changed)
             await world.until(6)
-            # Until its first exchange has ended, there is no token: the one before is of another workload.
+            # Until its first exchange has ended, there is no token: the previous one is of another workload.
             assert world.states == {"a": "none", "b": "ok"}
             assert changed.sign_ins["a"].id not in {key for key, note in world.refresher.notes().items() if note.token}
             await world.until(15)
