@@ -280,6 +280,7 @@ class SimulatedIssuers(LoopbackServer):
                 _need(bool(fields.get("resource")) and bool(fields.get("api-version")), 400, "invalid_request")
                 token, ends_at_s = self._token(kind)
                 body = {"access_token": token, "expires_on": str(int(ends_at_s)), "token_type": "Bearer"}
+                body |= {"expires_in": str(int(self.lifetime_s))} if is_metadata else {}
                 return _json(200, body | {"resource": fields["resource"]})
             case "aws_web_identity":
                 _need(bool(fields.get("RoleArn")) and bool(fields.get("RoleSessionName")), 400, "ValidationError")
@@ -470,7 +471,7 @@ def _xml(action: str, result: str) -> _Answer:
 
 
 def _moment(time_s: float) -> str:
-    return datetime.fromtimestamp(time_s, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return datetime.fromtimestamp(time_s, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
 async def _run(port: int, lifetime_s: float) -> None:
