@@ -41,6 +41,7 @@ def texts() -> Mapping[str, tuple[str, float]]:
         "Chinese prose": "今天天气很好，我们去公园散步，然后回家吃饭，晚上看电影。",
     }
     worst = {"digits one by one": "1 ", "brackets": "(0", "cards": "4111 1111 1111 1111 ", "escapes": "\\n"}
+    worst |= {"beginnings of keys": "-----BEGIN PRIVATE KEY-----", "names in addresses": "://a:"}
     return {
         **{name: (text * 200, 20.0) for name, text in prose.items()},
         "ten numbers a KB": (numbers, 150.0),

@@ -170,9 +170,7 @@ def test_a_text_that_takes_too_long_ends_while_it_is_searched(text: str) -> None
 
 
 @pytest.mark.slow("searches large texts")
-@pytest.mark.parametrize("text", [
-    "-----BEGIN PRIVATE KEY-----", "4111 1111 1111 1111 ", "(0", "1.", "://a:", "１ ", "tel 1234567 ", "Project Nightjar "
-])  # fmt: skip
+@pytest.mark.parametrize("text", ["-----BEGIN PRIVATE KEY-----", "(0", "1.", "://a:", "Project Nightjar "])
 def test_a_text_of_four_times_the_size_takes_about_four_times_as_long(text: str) -> None:
     """It is 16 times where each place is searched to the end of the text."""
 
@@ -182,5 +180,5 @@ def test_a_text_of_four_times_the_size_takes_about_four_times_as_long(text: str)
         Finder(RULES).find(whole, Clock(1000))
         return time.thread_time_ns() - began
 
-    small, large = (min(took_ns(size) for _ in range(3)) for size in (50_000, 200_000))
+    small, large = (min(took_ns(size) for _ in range(3)) for size in (30_000, 120_000))
     assert large < 9 * small
