@@ -290,6 +290,18 @@ def _sign_in(deployment: Deployment) -> dict[str, object]:
     return {"sign_in": deployment.sign_in.facts()} if deployment.sign_in is not None else {}
 
 
+def _prompt_cache(deployment: Deployment, region: Region | None) -> dict[str, object]:
+    """Return what a deployment gets for its prompt cache with a chat of the region. Empty if it gets nothing."""
+    facts: dict[str, object] = {}
+    if deployment.knows_cache_key:
+        facts["cache_key"] = deployment.cache_key_in(protected=region is not None and region.protected)
+    if deployment.cache == "auto":
+        facts["cache"] = deployment.cache
+    if deployment.cache_isolation is not None:
+        facts["cache_isolation"] = deployment.cache_isolation
+    return facts
+
+
 def _has_public_site(deployment: Deployment) -> bool:
     """Return whether the site is a name of the catalogue, not the address of an operator's own server."""
     return deployment.site != deployment.origin
@@ -327,13 +339,17 @@ def explain_with_facts(request: PlainRequest) -> dict[str, object]:
     region = location.region
     boundary = region.bounds_of(location.territory) if region is not None else None
     considered: Any = explained["considered"]
+
+    def facts(deployment: Deployment) -> dict[str, object]:
+        return {**facts_of(deployment), **_prompt_cache(deployment, region)}
+
     return {
         **explained,
         "barrier": _causes(request.assistant, region),
         "boundary": str(boundary) if boundary is not None else None,
         "boundary_places": boundary.data() if boundary is not None else None,
         "labels": labels_of(region.texts.default_locale) if region is not None and region.texts is not None else [],
-        "considered": [{**item, "facts": facts_of(config.deployments[item["deployment"]])} for item in considered],
+        "considered": [{**item, "facts": facts(config.deployments[item["deployment"]])} for item in considered],
         "not_on_route": sorted(
             config.deployments.keys()
             - {item["deployment"] for item in considered}

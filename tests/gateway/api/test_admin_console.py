@@ -14,6 +14,8 @@ from gateway.api.admin import build_admin
 from gateway.api.admin_control import no_faults
 from gateway.api.admin_guard import Guard
 from gateway.model.stored_client import Role
+from gateway.signing import new_key
+from tests.kit.configs import BASE, table_of
 from tests.kit.console_pages import StatedControl, control_of, demo_config
 
 
@@ -59,6 +61,31 @@ async def test_explain_has_boundary_labels_and_facts_with_their_source(control: 
     assert document["not_on_route"] == ["chatgpt-eu", "chatgpt-us", "qwen-cn"]
     china: Any = (await client_of(control).get("/explain", params={"territory": "CN"})).json()
     assert china["boundary"] == "CN"
+
+
+@pytest.mark.parametrize(("protected", "gets"), [(False, "pseudonym"), (True, "strip")])
+async def test_explain_has_what_a_deployment_gets_for_its_prompt_cache(*, protected: bool, gets: str) -> None:
+    control = control_of(
+        table_of(
+            BASE.merge(
+                {
+                    "admin_keys": [new_key()[1].text],
+                    "regions": {"us": {"protected": protected, "boundary": ["*"]}},
+                    "deployments": {
+                        "claude": {
+                            "provider": "anthropic", "model": "claude-sonnet-5", "endpoint": "global",
+                            "api_key": "${OPENAI_US_API_KEY}", "cache": "auto",
+                        }
+                    },
+                    "assistants": {"assistant": {"routes": {"us": ["chatgpt-us", "claude"]}}},
+                }
+            )
+        )
+    )  # fmt: skip
+    document: Any = (await client_of(control).get("/explain", params={"territory": "US"})).json()
+    found = {it["deployment"]: it["facts"] for it in document["considered"]}
+    assert found["chatgpt-us"]["cache_key"] == gets
+    assert ("cache_key" in found["claude"], found["claude"]["cache"]) == (False, "auto")
 
 
 async def test_requests_can_be_selected_by_id(control: StatedControl) -> None:
