@@ -202,6 +202,9 @@ class ClientTokens:
         except GroupsMissing:
             raise TokenWithoutClient("groups", issuer.name) from None
         client = config.clients.get(token_key(found[0].client)) if found is not None else None
+        if found is not None and client is None and config.keys_stale and config.clients_source == "database":
+            # The client may be there: the database cannot be read now.
+            raise TokenRefused(ClaimProblem.UNCHECKED)
         if found is None or client is None:
             raise TokenWithoutClient("client", issuer.name)
         caller = replace(client, key_hash=digest, token=found[1])

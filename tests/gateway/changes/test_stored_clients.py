@@ -20,6 +20,7 @@ from gateway.api.errors import ApiError
 from gateway.changes.stored_clients import ClientDatabase
 from gateway.model.budget import KeyRules
 from gateway.model.caller import RequestHeaders
+from gateway.model.client_token import KeyFile, TokenIssuer, TokenRule, token_key
 from gateway.model.config_version import ConfigVersion
 from gateway.model.stored_client import StoredClients
 from gateway.operator_errors import DatabaseUnreachable, StateError
@@ -90,6 +91,17 @@ def test_version_gets_the_stored_clients_once_they_have_changed(database: Client
     assert (code_of(before, key), code_of(after, key)) == ("invalid_api_key", "app")
     assert not database.refresh()
     assert database.stage(TABLE).clients is after.clients, "nothing has changed, so no worker is told"
+
+
+def test_client_without_a_key_is_found_by_the_rule_of_an_issuer(database: ClientDatabase) -> None:
+    rules = tuple(TokenRule(name, ((("groups",), ("x",)),)) for name in ("app", "unknown"))
+    issuer = TokenIssuer("i", "https://i.example", "a", frozenset({"ES256"}), KeyFile("/keys"), clients=rules)
+    config = replace(TABLE, token_issuers={"i": issuer})
+    staged(database, config)
+    database.admin("ines").create("clients", "app", {"region": "eu"})
+    with_client = staged(database, config)
+    assert {name: client.region for name, client in with_client.clients.items()} == {token_key("app"): "eu"}
+    assert database.stage(config).clients is with_client.clients, "the same content is the same object"
 
 
 def test_clients_of_the_file_are_unchanged(database: ClientDatabase) -> None:
