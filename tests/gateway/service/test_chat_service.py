@@ -65,11 +65,14 @@ class Scripted(HttpExchange):
         self._service = service
         self._request = request
 
-    def identify(self, config: ConfigVersion) -> None:
+    def identify(self, config: ConfigVersion, verified: Client | None = None) -> None:
         self.config, self.record.config_version = config, config.version
-        self.caller = self.read_caller(config)
+        self.caller = self.caller_under(config)
 
     async def read_caller(self, config: ConfigVersion) -> Caller:
+        return self.caller_under(config)
+
+    def caller_under(self, config: ConfigVersion) -> Caller:
         self.calls.append("identify")
         # Each version has another key of the client.
         client = replace(LIMITED, key_id=f"key of {config.version}")
