@@ -18,7 +18,7 @@ _Schema = Mapping[str, Any]
 NO_ARGUMENTS: _Schema = {"type": "object", "properties": {}}
 _DEEPEST = 64
 _MOST_RESOLVED = 4
-"""References that are replaced inside each other. A recursive schema is told by a reference below that."""
+"""References that are replaced inside each other. A reference below that shows a recursive schema."""
 _MAPS = frozenset({"properties", "$defs", "definitions", "patternProperties"})
 _COMBINED = ("anyOf", "oneOf", "allOf")
 _INSIDE = frozenset({*_MAPS, *_COMBINED, "items", "additionalProperties", "prefixItems", "not"})
