@@ -159,17 +159,17 @@ class _OneSignIn:
         way = self._way()
         if way.proxy is not None:
             places.append(TokenPlace(f"the proxy {way.proxy.origin}", way.proxy.territory))
-        names = dict(hosts)
-        if source is not None and "sts" in source.terms.hosts:
-            names["source"] = source.terms.hosts["sts"]
-        permits, links = {}, {}
-        for host, at in names.items():
-            is_own = host != "source"
+        names, permits, links = dict(hosts), {}, {}
+        for host, at in hosts.items():
             is_local = at.origin.startswith("http://")
-            proxy = way.proxy.origin if way.proxy is not None and is_own and not is_local else ""
+            proxy = way.proxy.origin if way.proxy is not None and not is_local else ""
             permits[host] = permit_at(at.origin, proxy)
             if not is_local:
-                links[host] = _remote(way.link if is_own else None)
+                links[host] = _remote(way.link)
+        if source is not None and "sts" in source.terms.hosts:
+            # The STS of the source is reached as the source reaches it.
+            names["source"], permits["source"] = source.terms.hosts["sts"], source.permits["sts"]
+            links |= {"source": source.links["sts"]} if "sts" in source.links else {}
         terms = SignInTerms(section.kind, names, self.texts, source.terms if source is not None else None)
         return SignIn(
             name=self.name,

@@ -12,7 +12,7 @@ import socket
 import threading
 from collections.abc import Sequence
 from contextlib import suppress
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 
 import aiohappyeyeballs
 
@@ -21,6 +21,7 @@ from providers.transport.errors import ConnectFailed
 Addresses = Sequence[aiohappyeyeballs.AddrInfoType]
 _Answer = asyncio.Future[Addresses]
 _DELAY_S = 0.25
+_METADATA_OF_AWS = ip_network("fd00:ec2::/32")
 _NO_WAY = frozenset({errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EAFNOSUPPORT})
 
 
@@ -89,7 +90,8 @@ def check_remote(addresses: Addresses) -> None:
     """Raise ConnectFailed if an address is one of this machine or of its link, such as that of a metadata server."""
     for *_, address in addresses:
         ip = ip_address(str(address[0]).partition("%")[0])
-        if ip.is_loopback or ip.is_link_local or ip.is_unspecified:
+        ip = getattr(ip, "ipv4_mapped", None) or ip
+        if ip in _METADATA_OF_AWS or ip.is_loopback or ip.is_link_local or ip.is_unspecified:
             raise ConnectFailed("its name has an address of this machine or of its link", is_refused=True)
 
 

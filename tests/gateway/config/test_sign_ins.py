@@ -180,3 +180,38 @@ def test_an_unused_sign_in_is_a_warning() -> None:
     assert ["no deployment uses this sign-in" in str(it) for it in found.warnings if "sign_ins.two" in str(it)] == [
         True
     ]
+
+
+def test_a_proxy_is_for_token_hosts_and_never_for_a_metadata_server() -> None:
+    proxy = {"url": "http://${USER}:${S}@127.0.0.1:3128", "territory": "DE"}
+    environ = {"USER": "u"}
+    found = compiled({**OAUTH, "proxy": proxy}, environ=environ).config.sign_ins["one"]
+    assert found.permits["token"].proxy == found.links["token"].proxy == "http://127.0.0.1:3128"
+    assert found.links["token"].is_remote
+    assert "secret" not in repr(found)
+    metadata = {"kind": "aws_instance", "region": "eu-central-1", "assume": {"role": IRSA["role"]}, "proxy": proxy}
+    found = compiled(metadata, environ=environ).config.sign_ins["one"]
+    assert (found.permits["token"].proxy, "token" in found.links) == ("", False)
+    assert found.permits["sts"].proxy == found.links["sts"].proxy == "http://127.0.0.1:3128"
+    # The proxy learns which workload asks: its place is judged too.
+    far = {**OAUTH, "proxy": {**proxy, "territory": "US"}}
+    assert "the proxy http://127.0.0.1:3128" in errors(far, environ=environ)
+
+
+def test_the_sts_of_a_source_is_reached_as_the_source_reaches_it() -> None:
+    proxy = {"url": "http://127.0.0.1:3128", "territory": "DE"}
+    own = {key: value for key, value in GCP.items() if key != "token_file"} | {"region": "europe-west3", "from": "irsa"}
+    config = compiled(own, others={"irsa": {**IRSA, "proxy": proxy}}).config
+    source, one = config.sign_ins["irsa"], config.sign_ins["one"]
+    assert one.permits["source"] == source.permits["sts"]
+    assert one.links["source"] == source.links["sts"]
+    assert (one.permits["source"].proxy, one.permits["token"].proxy) == ("http://127.0.0.1:3128", "")
+
+
+def test_every_token_host_but_a_metadata_server_must_be_remote() -> None:
+    for sign_in in ({**ENTRA, "global_host": "accepted"}, IRSA, {**GCP, "region": "europe-west3"}, OAUTH):
+        assert all(link.is_remote for link in compiled(sign_in).config.sign_ins["one"].links.values())
+        assert compiled(sign_in).config.sign_ins["one"].links.keys() == {
+            *compiled(sign_in).config.sign_ins["one"].permits
+        }
+    assert not compiled({"kind": "azure_managed"}).config.sign_ins["one"].links
