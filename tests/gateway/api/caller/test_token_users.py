@@ -6,7 +6,8 @@ import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from hypothesis import given
@@ -21,10 +22,14 @@ from gateway.api.caller.request_headers import (
     remember_caller,
 )
 from gateway.api.connection import SameHead
+from gateway.features.duties.time_of_use import TimeOfUse
 from gateway.model.client_token import TokenRule
 from gateway.policy.caller import read_consent, user_of
 from gateway.policy.client_tokens import GroupsMissing, first_rule
 from gateway.policy.client_users import qualified_user
+from gateway.service.location import locate
+from gateway.service.subject_admin import SubjectAdmin
+from gateway.usage.accounting import end_user_pseudonym
 from tests.gateway.token_gateway import BATCH, CONFIG, RESEARCH, TENANT, TokenGateway, signed
 from tests.kit.claim_tokens import ISSUER, jwks, public
 from tests.kit.claim_tokens import token as claim
@@ -189,3 +194,25 @@ def test_reading_a_caller_needs_a_verified_token(gateway: TokenGateway) -> None:
     visitor = headers_of({"headers": [(b"x-api-key", signed().encode())], "client": ("10.0.0.1", 1)})
     with pytest.raises(TokenUnverified):
         read_caller(gateway.gateway.config, visitor)
+
+
+def test_duties_and_an_export_find_the_user_by_the_issuer_whichever_client_asks(
+    gateway: TokenGateway, tmp_path: Path
+) -> None:
+    rules = [{"client": name, "where": {"groups": name}} for name in ("research", "batch", "app")]
+    gateway.reload(CONFIG.merge({"token_issuers": {"entra": {"clients": rules}}}))
+    config, key = gateway.gateway.config, b"k" * 32
+    times = TimeOfUse(None, key)
+
+    def counted(token: str, **headers: str) -> str | None:
+        caller = caller_of(gateway, token, **headers)
+        found = times._key_of(config, locate(config, caller).location, caller, None)
+        return None if found is None else f"{found.pseudonym} {found.client}"
+
+    anna = counted(signed(groups="research"))
+    assert anna is not None
+    assert anna == counted(signed(groups="batch"), x_gateway_user="ben")
+    assert anna != counted(signed(groups="research", oid="u-2"))
+    subjects = SubjectAdmin(cast("Any", SimpleNamespace(directory=tmp_path)), config)
+    named = [subjects._name("u-1", "entra"), subjects._name("u-1", None), subjects._name("u-1", "other")]
+    assert [f"{end_user_pseudonym(config, key, name)} " == anna for name in named] == [True, False, False]
