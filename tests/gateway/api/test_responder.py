@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -84,7 +85,7 @@ class Passing:
 
 
 def exchange_with(scope: dict[str, Any], send: Any) -> HttpExchange:
-    service: Any = None
+    service: Any = SimpleNamespace(tokens=None)
     endpoint = ChatEndpoint(service, lambda _: None)
     exchange = HttpExchange(endpoint, scope, lambda: None, send, Record("r", 0, "t"), OPENAI_CHAT)
     exchange.deadline, exchange.config = Deadline.start(60, 60), table_of(BASE)
