@@ -332,6 +332,7 @@ def test_every_metric_follows_the_naming_rules_and_is_used() -> None:
     handed_off = with_fields(answered(attempt("b")), hand_off=HandOff(HandOffCause.FAILURE, "conversation"))
     referred = answered()
     referred.note_duty(DutyKind.CRISIS)
+    referred.token_issuer = "entra"
     note = RedactionNote(("personal",), {"email": 2}, restored=1, unknown=1)
     placeholders = answered(replace(attempt("b"), redacted=note))
     retried = failed_attempt(FailureKind.SILENT, action=AttemptAction.RETRY)
