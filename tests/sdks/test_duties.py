@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
-from tests.gateway.service.timed_gateway import NOON, TimedGateway, headers
 from tests.kit.crisis_gateway import SAD, US, CrisisWorld, served
 from tests.kit.judged_chats import World
 from tests.kit.judged_chats import ask as ask_once
+from tests.kit.timed_gateway import NOON, TimedGateway, headers
 
 anthropic = pytest.importorskip("anthropic", reason="make install-sdks installs the official clients")
 genai = pytest.importorskip("google.genai", reason="make install-sdks installs the official clients")

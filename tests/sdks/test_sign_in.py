@@ -18,15 +18,15 @@ from providers.testkit import SimulatedIssuers, SimulatorThread
 from tests.kit.sign_ins import POOL, ROLE, run, subject, terms
 
 azure_identity = pytest.importorskip("azure.identity")
+azure_transport = pytest.importorskip("azure.core.pipeline.transport")
 oauth = pytest.importorskip("requests_oauthlib")
+oauth_clients = pytest.importorskip("oauthlib.oauth2")
 pytest.importorskip("botocore")
 import botocore.session  # noqa: E402
 import google.auth.aws  # noqa: E402
 import google.auth.compute_engine  # noqa: E402
 import google.auth.identity_pool  # noqa: E402
 import google.auth.transport.requests  # noqa: E402
-import oauthlib.oauth2  # noqa: E402
-from azure.core.pipeline.transport import RequestsTransport  # noqa: E402
 from botocore.utils import InstanceMetadataFetcher  # noqa: E402
 
 pytestmark = [
@@ -53,7 +53,7 @@ def local(url: str, issuers: SimulatedIssuers) -> str:
     return f"{issuers.url}/{'google' if is_google else 'azure'}/{path}"
 
 
-class AzureTransport(RequestsTransport):
+class AzureTransport(azure_transport.RequestsTransport):
     """Sends the requests of azure-identity to the simulated issuers."""
 
     def __init__(self, issuers: SimulatedIssuers) -> None:
@@ -260,7 +260,7 @@ def test_google_federation_with_a_role_of_aws(issuers: SimulatedIssuers) -> None
 
 def test_oauth_client_credentials(issuers: SimulatedIssuers, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OAUTHLIB_INSECURE_TRANSPORT", "1")
-    session = oauth.OAuth2Session(client=oauthlib.oauth2.BackendApplicationClient("app", scope="chat"))
+    session = oauth.OAuth2Session(client=oauth_clients.BackendApplicationClient("app", scope="chat"))
     session.trust_env = False
 
     def theirs() -> None:

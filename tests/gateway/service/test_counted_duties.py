@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from gateway.usage.installation import duty_sums
-from tests.gateway.service.timed_gateway import TimedGateway, headers
 from tests.kit.crisis_gateway import CRISIS, SAD, US, CrisisWorld
 from tests.kit.judged_chats import CONFIG as JUDGED
 from tests.kit.judged_chats import DIALECTS, ask
+from tests.kit.timed_gateway import TimedGateway, headers
 
 
 def counted(directory: Path) -> dict[tuple[str, str, str, str], int]:

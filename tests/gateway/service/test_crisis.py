@@ -16,12 +16,12 @@ from gateway.execution.judging import VERDICT_S
 from gateway.model.record import DutyKind, Record
 from gateway.state.receipts import receipt_of
 from gateway.telemetry.request_log import JsonLines
-from tests.gateway.service.timed_gateway import TimedGateway, headers
 from tests.kit.configs import key_hash, table_of
 from tests.kit.crisis_gateway import CRISIS, SAD, US, CrisisWorld, served
 from tests.kit.httpx_transport import HttpxTransport
 from tests.kit.input_gateway import InputGateway
 from tests.kit.judged_chats import CONFIG, DIALECTS, World, ask, events_of
+from tests.kit.timed_gateway import TimedGateway, headers
 from tests.kit.usage_rows import kept_rows
 
 DE = "Was Sie gerade erleben, klingt sehr schwer, und Ihr Leben ist wichtig. Bitte sprechen Sie jetzt mit jemandem, zum Beispiel unter der Nummer 988."

@@ -21,9 +21,9 @@ from gateway.model.record import DutyKind, Record
 from gateway.operator_errors import StateError
 from gateway.state.receipts import receipt_of
 from gateway.telemetry.request_log import JsonLines
-from tests.gateway.service.timed_gateway import CONFIG, NOON, SECRET, TimedGateway, headers
 from tests.kit.configs import table_of
 from tests.kit.judged_chats import DIALECTS, World, ask, events_of, text_of
+from tests.kit.timed_gateway import CONFIG, NOON, SECRET, TimedGateway, headers
 
 MINUTE_MS = 60_000
 
