@@ -10,11 +10,11 @@ import pytest
 
 from providers.testkit.server import SimulatorThread
 from tests.e2e.conftest import KEYS, PATIENT, config_for
-from tests.gateway.token_gateway import AUDIENCE, TENANT, signed
 from tests.kit.claim_tokens import jwks, public
 from tests.kit.configs import key_hash
 from tests.kit.gateway_command import in_this_process
 from tests.kit.gateway_process import running_gateway
+from tests.kit.token_gateway import AUDIENCE, TENANT, signed
 from tests.kit.waiting import eventually
 
 ANNA = "anna@example.com"

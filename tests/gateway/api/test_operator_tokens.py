@@ -16,10 +16,10 @@ from gateway.api.caller.authentication import MOST_FAILED_KEYS
 from gateway.model.stored_client import AdminToken, Role
 from gateway.service.operator_tokens import OperatorTokens
 from tests.gateway.admin_calls import AdminCallbacks
-from tests.gateway.token_gateway import CONFIG, TENANT, signed
 from tests.kit.claim_tokens import jwks, public, unsigned
 from tests.kit.configs import Config, table_of
 from tests.kit.httpx_transport import HttpxTransport
+from tests.kit.token_gateway import CONFIG, TENANT, signed
 
 ROLES = [
     {"role": "operator", "where": {"groups": ["g-ops"], "mfa": True}},

@@ -12,7 +12,7 @@ from gateway.config.loading import parse_document
 from gateway.config.problems import ConfigRejected
 from gateway.model.client_token import token_key
 from providers.registry import load_registry
-from tests.gateway.token_gateway import CONFIG
+from tests.kit.token_gateway import CONFIG
 
 
 def compiled(change: dict[str, Any], **more: Any) -> Compiled:

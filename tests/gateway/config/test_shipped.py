@@ -69,6 +69,7 @@ NO_EDITOR_CAN_SEE = [
     "assistants.no-weight.routes.cn[0]",
     "assistants.stages-that-fall.schedules.cn.steps",
     "clients.without-keys.assistants[0]",
+    "clients.without-keys.keys",
     "clients.without-keys.region",
     "deployments",
     "deployments.a-deployment-without-a-model-of-no-provider.provider",

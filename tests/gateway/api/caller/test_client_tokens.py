@@ -15,8 +15,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from gateway.api.caller.authentication import MOST_FAILED_KEYS
 from gateway.api.caller.request_headers import headers_of, read_caller
-from tests.gateway.token_gateway import BATCH, CONFIG, RESEARCH, TENANT, TokenGateway, signed
 from tests.kit.claim_tokens import jwks, private, public, unsigned
+from tests.kit.token_gateway import BATCH, CONFIG, RESEARCH, TENANT, TokenGateway, signed
 
 RULE: dict[str, Any] = {"where": {"roles": "Batch"}}
 INVALID = 'Bearer error="invalid_token"'

@@ -30,9 +30,9 @@ from gateway.policy.client_users import qualified_user
 from gateway.service.location import locate
 from gateway.service.subject_admin import SubjectAdmin
 from gateway.usage.accounting import end_user_pseudonym
-from tests.gateway.token_gateway import BATCH, CONFIG, RESEARCH, TENANT, TokenGateway, signed
 from tests.kit.claim_tokens import ISSUER, jwks, public
 from tests.kit.claim_tokens import token as claim
+from tests.kit.token_gateway import BATCH, CONFIG, RESEARCH, TENANT, TokenGateway, signed
 
 FORMS = json.loads(Path(__file__).with_name("token_forms.json").read_text())
 CLAIM = {"audience": "claims", "algorithms": ["ES256"], "jwks": "https://login.example/claims"}
