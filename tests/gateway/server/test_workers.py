@@ -27,7 +27,7 @@ from tests.kit.scripted_server import turns, until
 
 GRACE_S = 5.0
 SETTINGS = WorkerSettings(GRACE_S, "json", "info", 0, bytes(1))
-FIRST: Any = SimpleNamespace(version="v1", deployments={}, sign_ins={})
+FIRST: Any = SimpleNamespace(version="v1", deployments={}, sign_ins={}, token_issuers={})
 OVERTIME_S = 3.0
 LIMIT_S = 30
 KILL = signal.SIGKILL
@@ -96,6 +96,8 @@ class FakeWorker:
 
 class RecordingStub:
     """A replacement for the live config and the scheduler. It records the calls."""
+
+    config: Any = FIRST
 
     def __init__(self) -> None:
         self.calls: dict[str, tuple[Any, ...]] = {}
@@ -231,13 +233,13 @@ async def test_worker_that_starts_during_a_change_serves_the_new_version(build: 
     # How many turns of the loop its channel takes is Python's matter.
     await until(lambda: len(list(running.workers)) == 1)
     (activate,) = running.live.calls["start"]
-    assert await activate(b"second", SimpleNamespace(version="v2", deployments={}, sign_ins={})) == ()
+    assert await activate(b"second", SimpleNamespace(version="v2", deployments={}, sign_ins={}, token_issuers={})) == ()
     assert await fake.begin() == b"first"
     assert (await fake.receive())[1:] == ("activate", (b"second",))
     running.starting.clear()
     fake.end(1)
     fake = await running.next()
-    assert await activate(b"third", SimpleNamespace(version="v3", deployments={}, sign_ins={})) == ()
+    assert await activate(b"third", SimpleNamespace(version="v3", deployments={}, sign_ins={}, token_issuers={})) == ()
     running.starting.set()
     assert await fake.begin() == b"third"
     fake.end(1)
