@@ -141,7 +141,7 @@ async def test_first_process_of_a_container_does_not_hand_over(tmp_path: Path, m
 
 
 async def test_second_command_waits_for_no_answer_of_the_first(tmp_path: Path) -> None:
-    async with serving(tmp_path, Live(), 1.0):
+    async with serving(tmp_path, Live(), 3.0):
         first = asyncio.create_task(asked(tmp_path, script(tmp_path, "#!/bin/sh\nexec sleep 1000\n")))
         await until((tmp_path / "restart.json").exists)
         with pytest.raises(RestartBusy):
