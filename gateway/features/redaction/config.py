@@ -14,7 +14,7 @@ from gateway.config.schema.routing import DeploymentSection
 from gateway.config.secret_references import file_of
 from gateway.config.validation import Draft, Findings, check_reference
 from gateway.features.redaction.model import BUILT_IN, TERM, TEXT, RedactionRules, rules_of
-from gateway.features.redaction.policy.finding import PatternRefused, compiled
+from gateway.features.redaction.policy.finding import PatternRefused, compiled_own
 from gateway.features.redaction.policy.forms import countries as known_countries
 from gateway.features.redaction.schema import RedactionSection
 from gateway.model.config_version import ConfigVersion, Region
@@ -121,9 +121,13 @@ def _patterns(
             findings.error(at, f"has {len(text)} characters", f"write at most {_MOST_CHARACTERS}")
             continue
         try:
-            pattern = compiled(text)
+            pattern = compiled_own(text)
         except PatternRefused as error:
-            findings.error(at, f"RE2 refuses the pattern: {error}", "RE2 has no look-around and no back-references")
+            findings.error(
+                at,
+                f"RE2 refuses the pattern: {error}",
+                "RE2 has no look-around, no back-references and few large repetitions",
+            )
             continue
         if pattern.groups > 1:
             hint = "write (?:…) for a group that is not the value"

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from itertools import count
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 import yaml
@@ -14,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.features.redaction.model import BUILT_IN, RedactionRules, rules_of
-from gateway.features.redaction.policy.finding import Clock, Finder, TooMuchToSearch, finder_of
+from gateway.features.redaction.policy.finding import Clock, Finder, TooMuchToSearch, _Subject, compiled_own, finder_of
 from gateway.features.redaction.policy.forms import countries, forms
 from gateway.features.redaction.policy.placeholders import MOST_HELD, Placeholders, Restorer
 
@@ -68,6 +70,19 @@ PIECES = st.sampled_from(
     "|QEMAIL1|Z|1| |, |\n|\\n|é|身份证|_|%20|(|text".split("|")
 )
 TEXTS = st.lists(PIECES, max_size=12).map("".join)
+PLACEHOLDER = re.compile(f"Q(?:{'|'.join(Finder.placeholder_kinds(RULES))})[1-9][0-9]{{0,5}}Z", re.I)
+WAYS = (
+    str, quote, lambda it: json.dumps(it)[1:-1], lambda it: "".join(f"{letter}\u200b" for letter in it),
+    lambda it: it.replace(" ", "\u00a0").replace("-", "\u2011"), lambda it: it.replace(" ", "\\u00a0"),
+    lambda it: "".join(chr(ord(letter) + 0xFEE0) if letter.isdigit() or letter in "@+-()" else letter for letter in it),
+    lambda it: re.sub("[^A-Za-z0-9]", lambda letter: f"\\u{ord(letter[0]):04X}", it),
+)  # fmt: skip
+"""Ways in which a value is written: as it is, in a URL, in JSON, with characters that no reader sees, in full width."""
+SAMPLES = {
+    "email": "jane.doe@example.com", "phone": "+49 171 1234567", "card": "4111 1111 1111 1111", "term": "Project Nightjar",
+    "iban": "DE89 3704 0044 0532 0130 00", "id": "123-45-6789", "secret": "sk-ant-api03-abcdefghijklmnopqrst",
+    "ticket": "ACME-123456",
+}  # fmt: skip
 
 
 def restored(found: Placeholders, pieces: list[str], *, in_json: bool = False) -> str:
@@ -114,10 +129,34 @@ def test_requests_that_differ_in_values_only_are_sent_as_the_same_bytes(parts: l
 @given(TEXTS, st.lists(st.integers(0, 500), max_size=5))
 def test_a_value_that_is_cut_between_parts_is_found(text: str, at: list[int]) -> None:
     sent = "".join(named().parts(cut(text, at)))
-    # Two addresses without anything between them are one and the host of the other.
-    assert [
-        sent[start:end] for start, end, _ in finder_of(RULES).find(sent) if "Q" not in sent[start:end].upper()
-    ] == []
+    assert all(PLACEHOLDER.fullmatch(sent[start:end]) for start, end, _ in finder_of(RULES).find(sent)), sent
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(list(SAMPLES.values())), st.sampled_from(WAYS))
+        | st.sampled_from(
+            ["@", "@c.de", ".", "-", ":", "://", "/", "%40", "(", " tel ", "\\", "项目夜鹰", "a", "1", "+"]
+        ),
+        max_size=6,
+    )
+)
+def test_nothing_but_placeholders_is_found_in_what_is_sent(pieces: list[Any]) -> None:
+    text = "".join(it if isinstance(it, str) else it[1](it[0]) for it in pieces)
+    found = named()
+    sent = found(text)
+    assert all(PLACEHOLDER.fullmatch(sent[start:end]) for start, end, _ in finder_of(RULES).find(sent)), sent
+    assert restored(found, [sent]) == text
+
+
+@pytest.mark.parametrize("kind", SAMPLES)
+def test_a_value_is_found_in_each_way_in_which_it_is_written(kind: str) -> None:
+    """Also in a path, in a query, in JSON, and next to Chinese text."""
+    for way in WAYS:
+        for text in ("{}", "/x/{}/y", "https://x.org/?a={}&b=2", '{{"a": "{}"}}', "到{}。"):
+            value = way(SAMPLES[kind])
+            spans = finder_of(RULES).find(text.format(value))
+            assert [it for _, _, it in spans] == [kind.upper()], (text.format(value), spans)
 
 
 @given(
@@ -167,6 +206,39 @@ def test_a_text_that_takes_too_long_ends_while_it_is_searched(text: str) -> None
     looks = count()
     with pytest.raises(TooMuchToSearch):
         finder_of(RULES).find(text * 40_000, Clock(20, now=lambda: float(next(looks))))
+
+
+@pytest.mark.parametrize(
+    "pattern", ["a[ab]{400}x", r"((?:\d{1,30}){1,30})x", "[01]{1,999}[01]{1,999}x", "(a+)+$", ".{1,900}x", r"(\d+)"]
+)
+@pytest.mark.parametrize("text", ["1", "1234567890", "ab", "abbaababbab"])
+def test_one_search_for_an_own_pattern_looks_at_a_part_of_a_large_text(pattern: str, text: str) -> None:
+    """RE2 looks at no more bytes than the steps of the pattern allow, and the clock is looked at in between."""
+    own = compiled_own(pattern)
+    looked: list[int] = []
+
+    class Watched:
+        programsize, groups = own.programsize, own.groups
+
+        def search(self, data: bytes, start: int, end: int) -> Any:
+            looked.append(end - start)
+            return own.search(data, start, min(end, start + 100))
+
+    subject, looks = _Subject(text * (400_000 // len(text))), count()
+    try:
+        list(subject.spans_of_own(Watched(), Clock(20, now=lambda: float(next(looks)))))
+    except TooMuchToSearch:
+        assert len(looked) == 21
+    assert max(looked) <= max(8192, 10_000_000 // own.programsize)
+
+
+def test_a_value_is_found_wherever_windows_end() -> None:
+    own, long = compiled_own("BEGIN x{1,900}( [a-z]{3} )+END"), "BEGIN " + "x" * 900 + " abc  def " * 300 + "END"
+    assert len(long) < 4096 < 10_000_000 // own.programsize
+    for before in range(0, 24_000, 911):
+        text = f"{'夜 ' * (before // 4)}{long} {'BEGIN x ' * 20_000}"
+        start = text.index(long)
+        assert [*_Subject(text).spans_of_own(own, None)] == [(start, start + len(long))]
 
 
 @pytest.mark.slow("searches large texts")

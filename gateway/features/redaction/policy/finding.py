@@ -4,8 +4,11 @@ Two libraries share the work. RE2 scans a whole text in linear time for places w
 looks at one place, with patterns that cannot backtrack far. A search at every number, and not only after the last
 finding, is what keeps one number from hiding the next.
 
-Texts are read as what they mean, at the same positions: a digit in full width is a digit, and an escape such as `%2B`
-is its character and fillers.
+Texts are read as what they mean: a digit in full width is a digit, an escape such as `%2B` is its character, and
+characters without width are left out. Findings are places of the text as it is written, so an escape is replaced whole.
+
+Two rules hold for all kinds. In what is sent, nothing is found but placeholders: what a placeholder makes with its
+neighbours, as in `a@b.co@c.de`, belongs to the value. And no search runs long without a look at the clock.
 """
 
 from __future__ import annotations
@@ -33,18 +36,24 @@ MOST_WORK_S = 2.0
 _CONTEXT = 32
 """How many characters before a number are searched for a word."""
 _LOOKS = 512
+"""How many places are looked at between two looks at the clock."""
 _MOST_OVERLAP = 400
 """How many characters after a term are searched for the end of another one that overlaps it."""
-"""How many places are looked at between two looks at the clock."""
+_MOST_STEPS = 10_000
+"""The most steps of the program that RE2 makes of an own pattern."""
+_STEPS_OF_A_SEARCH, _LEAST_WINDOW = 10_000_000, 8192
+"""How many steps one search of an own pattern or of terms may take, which limits its bytes; and the least of them."""
 _REMEMBERED, _SHORT, _LARGE = 20_000, 64, 65_536
 
-_WIDE = "０１２３４５６７８９＠＋－（）．　٠١٢٣٤٥٦٧٨٩۰۱۲۳۴۵۶۷۸۹"
-_AS_ASCII = dict(zip(map(ord, _WIDE), "0123456789@+-(). 01234567890123456789", strict=True))
-_FILLER, _NOTHING = "\x02", "\x00"
-_ESCAPED = {"2b": "+", "20": " ", "28": "(", "29": ")", "2d": "-", "2e": ".", "2f": "/"}
+_WIDE = "０１２３４５６７８９＠＋－（）．　‐‑٠١٢٣٤٥٦٧٨٩۰۱۲۳۴۵۶۷۸۹"
+_AS_ASCII = dict(zip(map(ord, _WIDE), "0123456789@+-(). --01234567890123456789", strict=True))
+_INVISIBLE = "\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2064\u2066-\u2069\ufeff"
+_NOTHING = "\x00"
+_ESCAPED = {"n": "\n", "r": "\r", "t": "\t", '"': '"', "/": "/"}
+_IN_URLS = frozenset("+ ()-./@")
 _SEPARATOR = "[ .\\-/\u00a0\u202f]"
-_BETWEEN = f"\\)?\x02*{_SEPARATOR}?\x02*\\(?\x02*"
-_ESCAPE = re.compile(r'\\+(?:[nrtbf"/]|u[0-9A-Fa-f]{4})|\\{2,}|%[0-9A-Fa-f]{2}')
+_BETWEEN = f"\\)?{_SEPARATOR}?\\(?"
+_ESCAPE = re.compile(rf'\\+(?:[nrtbf"/]|u[0-9A-Fa-f]{{4}})|\\{{2,}}|%[cC]2%[aA]0|%[0-9A-Fa-f]{{2}}|[{_INVISIBLE}]+')
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _GROUP = re.compile(r"[0-9]+")
 _BEGIN = re.compile(r"(?<![A-Za-z0-9])\(?(?<![A-Za-z0-9])[0-9]+")
@@ -64,27 +73,27 @@ _RANK = {kind: rank for rank, kind in enumerate((TEXT, "ID", "CARD", "PHONE"))}
 """Which kind a finding has if two of the same length are one value."""
 _SECRETS = (
     # Two hyphens end the inside of a key, so that the search for its end does not pass the next key.
-    r"(-----BEGIN [A-Z ]{0,30}PRIVATE KEY-----(?:-?[A-Za-z0-9+/=\s\x00\x02\\:,])*-----END [A-Z ]{0,30}PRIVATE KEY-----"
-    r"|-----BEGIN [A-Z ]{0,30}PRIVATE KEY-----[A-Za-z0-9+/=\s\x00\x02\\]*)"
+    r"(-----BEGIN [A-Z ]{0,30}PRIVATE KEY-----(?:-?[A-Za-z0-9+/=\s\x00\\:,])*-----END [A-Z ]{0,30}PRIVATE KEY-----"
+    r"|-----BEGIN [A-Z ]{0,30}PRIVATE KEY-----[A-Za-z0-9+/=\s\x00\\]*)"
     r"|(?:^|[^A-Za-z0-9])(sk-[A-Za-z0-9_-]{20,}|[srp]k_(?:live|test)_[A-Za-z0-9]{10,}|whsec_[A-Za-z0-9+/=]{20,}"
     r"|gh[pousr]_[A-Za-z0-9]{36,}|github_pat_[A-Za-z0-9_]{22,}|gl[a-z]{1,6}-[A-Za-z0-9_.-]{20,}|(?:AKIA|ASIA)[A-Z0-9]{16}\b"
     r"|AIza[A-Za-z0-9_-]{35}|xox[abeoprs]-[A-Za-z0-9-]{10,}|xapp-[A-Za-z0-9-]{10,}"
     r"|eyJ[A-Za-z0-9_-]{10,}\.eyJ[A-Za-z0-9_-]{2,}\.[A-Za-z0-9_-]*)"
-    r"|aws_secret_access_key[\"'\s:=\x00\x02]{1,8}([A-Za-z0-9/+]{40})"
+    r"|aws_secret_access_key[\"'\s:=\x00]{1,8}([A-Za-z0-9/+]{40})"
     r"|://([^\s/@:?#\"'<>\x00]{0,64}:[^\s/@\"'<>\x00]{1,256})@"
 )
 _EMAIL = (
-    r"[A-Za-z0-9\x{c0}-\x{24f}_.+&'\x02-]{1,64}(?:@|%40)(?:[A-Za-z0-9\x{c0}-\x{24f}-]{1,63}\.){1,8}"
+    r"[A-Za-z0-9\x{c0}-\x{24f}_.+&'-]{1,64}@(?:[A-Za-z0-9\x{c0}-\x{24f}-]{1,63}\.){1,8}"
     r"(?:xn--[A-Za-z0-9-]{2,59}|[A-Za-z]{2,24})"
 )
-_RUN = r"[0-9](?:\)?\x02*[ .\-/\x{a0}\x{202f}]?\x02*\(?\x02*[0-9]){6,}"
+_RUN = r"[0-9](?:\)?[ .\-/\x{a0}\x{202f}]?\(?[0-9]){6,}"
 _LETTERED = r"\b[A-Za-z]{1,2}(?:[ \x{a0}\x{2009}\x{202f}-]?[0-9]){6}"
 _STARTS = "(0123456789" + string.ascii_letters
 _IBAN_START = r"\b[A-Z]{2}[0-9]{2}[ A-Z0-9\x{a0}]"
 _V4 = r"\b(?:(?:25[0-5]|2[0-4][0-9]|1?[0-9]{1,2})\.){3}(?:25[0-5]|2[0-4][0-9]|1?[0-9]{1,2})\b"
 _V6 = r"[0-9A-Fa-f]{0,4}(?::[0-9A-Fa-f]{0,4}){2,7}(?:\.[0-9]{1,3}){0,3}"
 _SPACES = r"[\t\n\v\f\r \x{85}\x{a0}\x{1680}\x{2000}-\x{200a}\x{2028}\x{2029}\x{202f}\x{205f}\x{3000}]+"
-_MAX_MEMORY = 256 << 20
+_MAX_MEMORY, _MAX_MEMORY_OF_OWN = 256 << 20, 8 << 20
 
 
 class TooMuchToSearch(Exception):
@@ -95,18 +104,26 @@ class PatternRefused(ValueError):
     """RE2 refuses a pattern. The message is RE2's."""
 
 
-def compiled(pattern: str) -> Any:
+def compiled(pattern: str, max_memory: int = _MAX_MEMORY) -> Any:
     """Return a pattern that RE2 has compiled. Raises PatternRefused, and writes nothing to standard error."""
     import re2  # type: ignore[import-untyped, unused-ignore]
 
     options = re2.Options()
     options.log_errors = False
-    options.max_mem = _MAX_MEMORY
+    options.max_mem = max_memory
     try:
         return re2.compile(pattern, options)
     except re2.error as error:
         detail = error.args[0] if error.args else ""
         raise PatternRefused(detail.decode("utf-8", "replace") if isinstance(detail, bytes) else str(detail)) from None
+
+
+def compiled_own(text: str) -> Any:
+    """Return an own pattern of a company that RE2 has compiled. Raises PatternRefused, also if it is too large."""
+    pattern = compiled(text, _MAX_MEMORY_OF_OWN)
+    if pattern.programsize > _MOST_STEPS:
+        raise PatternRefused(f"its program has {pattern.programsize:,} steps, and {_MOST_STEPS:,} are the most")
+    return pattern
 
 
 def _is_word(text: str, index: int) -> bool:
@@ -132,10 +149,40 @@ class _Subject:
 
     def spans(self, pattern: Any, clock: Clock | None, groups: tuple[int, ...] = (0,)) -> Iterator[tuple[int, int]]:
         """Yield where a pattern matches: the first of these groups that is part of it. Raises TooMuchToSearch."""
+        return self._spans(pattern.finditer(self._bytes), clock, groups)
+
+    def spans_of_own(self, pattern: Any, clock: Clock | None, group: int = 0) -> Iterator[tuple[int, int]]:
+        """Yield what `spans` does, for a pattern whose search may be slow. Raises TooMuchToSearch."""
+        return self._spans(self._in_windows(pattern, clock), clock, (group,))
+
+    def _in_windows(self, pattern: Any, clock: Clock | None) -> Iterator[Any]:
+        """Yield the matches of a pattern. RE2 cannot be stopped, so one search looks at some bytes only.
+
+        Windows overlap by a half: a match of up to that many bytes is found wherever it is. The size depends on the
+        pattern only, as the findings do.
+        """
+        window = max(_LEAST_WINDOW, _STEPS_OF_A_SEARCH // pattern.programsize)
+        at, size = 0, len(self._bytes)
+        while at < size:
+            end = min(at + window, size)
+            match = pattern.search(self._bytes, at, end)
+            if clock is not None and size > window:
+                clock.check()
+            if end < size and (match is None or match.start() >= end - window // 2):
+                at = end - window // 2
+            elif match is None:
+                return
+            elif match.end() == end < size and match.start() > at:
+                at = match.start()  # it may go on
+            else:
+                yield match
+                at = max(match.end(), at + 1)
+
+    def _spans(self, matches: Iterable[Any], clock: Clock | None, groups: tuple[int, ...]) -> Iterator[tuple[int, int]]:
         at = characters = 0
         # In a large text, one match may take long.
         looks = _LOOKS if len(self._bytes) < _LARGE else 1
-        for number, match in enumerate(pattern.finditer(self._bytes), 1):
+        for number, match in enumerate(matches, 1):
             if clock is not None and not number % looks:
                 clock.check()
             for group in groups:
@@ -153,7 +200,7 @@ class _Subject:
 
     def with_overlaps(self, pattern: Any, clock: Clock | None) -> Iterator[tuple[int, int]]:
         """Yield where a pattern matches, also within and across the end of another match. Raises TooMuchToSearch."""
-        for start, end in self.spans(pattern, clock):
+        for start, end in self.spans_of_own(pattern, clock):
             yield start, end
             value = self.text[start:end]
             if value.isascii() and value.isalnum():
@@ -170,47 +217,60 @@ class _Subject:
         return len(self._bytes[start:end].decode("utf-8", "ignore"))
 
 
-def _plain(text: str, clock: Clock | None = None) -> str:
-    """Return the text with every character and escape as what it means, at the same positions."""
-    if not text.isascii() and _has_wide(text):
-        text = text.translate(_AS_ASCII)
-    if "\\" in text or "%" in text:
-        text = _ESCAPE.sub(_meant if clock is None or len(text) < _LARGE else _checking(clock), text)
-    return text
+class _Replaced:
+    """A text in which parts are replaced, and where its characters were before.
+
+    Attributes:
+        text: The text with the replaced parts.
+    """
+
+    def __init__(self, text: str, parts: Iterable[tuple[int, int, str]]) -> None:
+        # From a place of `text` on: the place before, and for a part that was replaced its end before. 0: it was kept.
+        self._at, self._begins, self._ends = [0], [0], [0]
+        pieces: list[str] = []
+        done = at = 0
+        for start, end, new in parts:
+            pieces += (text[done:start], new)
+            at += start - done
+            if new:
+                self._add(at, start, end)
+                at += len(new)
+            self._add(at, end, 0)
+            done = end
+        self.text = "".join((*pieces, text[done:]))
+
+    def _add(self, at: int, begin: int, end: int) -> None:
+        self._at.append(at)
+        self._begins.append(begin)
+        self._ends.append(end)
+
+    def before(self, found: Iterable[Span]) -> Iterator[Span]:
+        """Yield findings as ones of the text before. They have all of a part that was replaced."""
+        for start, end, kind in found:
+            first, last = (bisect_right(self._at, place) - 1 for place in (start, end - 1))
+            begin = self._begins[first] + (0 if self._ends[first] else start - self._at[first])
+            yield begin, self._ends[last] or self._begins[last] + end - self._at[last], kind
 
 
-def _has_wide(text: str) -> bool:
-    with suppress(UnicodeEncodeError):
-        text.encode("latin-1")
-        return False  # fast for most texts of Latin letters
-    return _scan("[０-９＠＋－（）．　٠-٩۰-۹]").search(text) is not None
-
-
-def _checking(clock: Clock) -> Callable[[re.Match[str]], str]:
-    """Return `_meant`, which looks at the clock."""
-    left = _LOOKS
-
-    def meant(match: re.Match[str]) -> str:
-        nonlocal left
-        left -= 1
-        if not left:
-            left = _LOOKS
+def _escapes(text: str, clock: Clock | None) -> Iterator[tuple[int, int, str]]:
+    """Yield each escape with what it means."""
+    for number, match in enumerate(_ESCAPE.finditer(text), 1):
+        if clock is not None and not number % _LOOKS:
             clock.check()
-        return _meant(match)
-
-    return meant
+        yield *match.span(), _meant(match[0])
 
 
-def _meant(match: re.Match[str]) -> str:
-    escape = match[0]
+def _meant(escape: str) -> str:
+    """Return the character that an escape means: none for those without width, and a boundary for an unknown one."""
     if escape[0] == "%":
-        if escape == "%40":
-            return "%40"
-        meant = _ESCAPED.get(escape[1:].lower())
-        return meant + _FILLER * 2 if meant is not None else _NOTHING * 3
-    if escape[-1] == "/" and escape[0] == "\\":
-        return "/" + _FILLER * (len(escape) - 1)
-    return _NOTHING * len(escape)
+        meant = chr(int(escape[1:3], 16)) if len(escape) == 3 else "\u00a0"
+        return meant if meant in _IN_URLS or meant == "\u00a0" else _NOTHING
+    if escape[0] != "\\":
+        return ""
+    if escape[-5:-4] != "u":
+        return _ESCAPED.get(escape[-1], _NOTHING)
+    meant = chr(int(escape[-4:], 16)).translate(_AS_ASCII)
+    return _NOTHING if "\ud800" <= meant <= "\udfff" else meant
 
 
 @lru_cache(maxsize=64)
@@ -275,7 +335,7 @@ class Finder:
         starts = [_RUN] * self._scans_numbers + [_LETTERED] * self._has_letters + [_IBAN_START] * ("IBAN" in self.kinds)
         self._numeric = compiled("|".join(starts)) if starts else None
         self._terms = compiled(_terms_pattern(rules.terms)) if rules.terms else None
-        self._patterns = [(name, compiled(text)) for name, text in rules.patterns]
+        self._patterns = [(name, compiled_own(text)) for name, text in rules.patterns]
         self._look_alike = compiled(f"(?i)Q(?:{'|'.join(self.placeholder_kinds(rules))})[1-9][0-9]{{0,5}}Z")
         self._key = secrets.token_bytes(32)
         self._known: dict[bytes, tuple[Span, ...]] = {}
@@ -289,55 +349,82 @@ class Finder:
     def find(self, text: str, clock: Clock | None = None) -> tuple[Span, ...]:
         """Return where the values of a text are, in order. Raises TooMuchToSearch."""
         if len(text) < _SHORT:
-            return self._search(text, clock)
+            return self._settled(text, clock)
         digest = blake2b(text.encode("utf-8", "surrogatepass"), key=self._key, digest_size=16).digest()
         known = self._known.get(digest)
         if known is None:
-            known = self._known[digest] = self._search(text, clock)
+            known = self._known[digest] = self._settled(text, clock)
             if len(self._known) > _REMEMBERED:
                 # Large requests are searched in threads, so the oldest entry may go meanwhile.
                 with suppress(RuntimeError, StopIteration):
                     self._known.pop(next(iter(self._known)), None)
         return known
 
-    def _search(self, text: str, clock: Clock | None) -> tuple[Span, ...]:
+    def _settled(self, text: str, clock: Clock | None) -> tuple[Span, ...]:
+        """Return the findings of a text, with all that is found where placeholders stand in their place."""
+        spans = self._search(text, clock)
+        while spans:
+            sent = _Replaced(text, ((start, end, f"Q{kind}1Z") for start, end, kind in spans))
+            known = {span[:2] for span in spans}
+            more = [span for span in sent.before(self._search(sent.text, clock, is_sent=True)) if span[:2] not in known]
+            if not more:
+                break
+            spans = tuple(merged([*spans, *more]))
+        return spans
+
+    def _search(self, text: str, clock: Clock | None, *, is_sent: bool = False) -> tuple[Span, ...]:
+        is_odd = False
         if not text.isascii():
             try:
-                text.encode()
+                encoded = text.encode()
             except UnicodeEncodeError:
                 # JSON may have lone surrogates, which RE2 does not read.
                 text = _SURROGATE.sub("\ufffd", text)
-        plain = _plain(text, clock)
-        as_written = _Subject(text)
-        read = as_written if plain is text else _Subject(plain)
+                encoded = text.encode()
+            is_odd = _scan(f"[{_WIDE}{_INVISIBLE}]").search(encoded) is not None
+        as_written = read = _Subject(text)
+        reading: _Replaced | None = None
+        if is_odd or "\\" in text or "%" in text:
+            plain = text.translate(_AS_ASCII) if is_odd else text
+            reading = _Replaced(plain, _escapes(plain, clock))
+            read = _Subject(reading.text)
+        plain = read.text
         # In patterns of numbers and terms, an underscore is a boundary.
         number = read.without_underscores()
         found: list[Span] = []
         kinds = self.kinds
-        if "q" in text or "Q" in text:
-            found += [(*span, TEXT) for span in as_written.spans(self._look_alike, clock)]
-        if "EMAIL" in kinds and ("@" in plain or "%40" in plain):
+        if "EMAIL" in kinds and "@" in plain:
             found += [(*span, "EMAIL") for span in read.spans(_scan(_EMAIL), clock)]
         if "SECRET" in kinds:
             found += _secrets_in(read, clock)
         if "IP" in kinds and ("." in plain or ":" in plain):
             found += _addresses_in(read, clock)
-        if self._numeric is not None and number.finds(self._numeric):
+        # The letters of a placeholder make no number.
+        if not is_sent and self._numeric is not None and number.finds(self._numeric):
             if "IBAN" in kinds:
                 found += _ibans_in(number, clock)
             if self._scans_numbers:
                 found += self._numbers_in(number, clock)
             if self._has_letters:
                 found += _lettered_in(number, self._with_words, clock)
-        if self._terms is not None:
-            for readable in {number, as_written.without_underscores()} if read is not as_written else {number}:
-                found += [(*span, TERM) for span in readable.with_overlaps(self._terms, clock)]
-        for name, pattern in self._patterns:
-            for readable in {read, as_written}:
-                found += [(*span, name) for span in readable.spans(pattern, clock, (1 if pattern.groups else 0,))]
+        found += self._own_in(read, number, clock)
+        if reading is not None:
+            found = [*reading.before(found)]
+            if "SECRET" in kinds:
+                found += _secrets_in(as_written, clock)
+            found += self._own_in(as_written, as_written.without_underscores(), clock)
+        if not is_sent and ("q" in text or "Q" in text):
+            found += [(*span, TEXT) for span in as_written.spans(self._look_alike, clock)]
         if clock is not None:
             clock.check()
         return tuple(merged(found)) if found else ()
+
+    def _own_in(self, read: _Subject, number: _Subject, clock: Clock | None) -> Iterator[Span]:
+        """Yield the terms and the values of own patterns."""
+        if self._terms is not None:
+            yield from ((*span, TERM) for span in number.with_overlaps(self._terms, clock))
+        for name, pattern in self._patterns:
+            yield from ((*span, name) for span in read.spans_of_own(pattern, clock, 1 if pattern.groups else 0))
 
     def _numbers_in(self, subject: _Subject, clock: Clock | None) -> Iterator[Span]:
         """Yield phone numbers, cards, and numbers of people that begin with a digit."""
@@ -369,7 +456,7 @@ class Finder:
                     yield from index.at(text, start)
                 if not phones:
                     continue
-                is_led = before in "+\x02" or (first == "0" and text.startswith("00", start))
+                is_led = before == "+" or (first == "0" and text.startswith("00", start))
                 if is_led and (span := _international(text, start)) is not None:
                     yield span
                 if not words or start < after_word or not _is_near(words, start):
@@ -435,12 +522,8 @@ def _checked(form: Form, text: str, start: int) -> Span | None:
 def _international(text: str, start: int) -> Span | None:
     """Return the phone number with `+` or `00` whose first digit is at a place, or None."""
     before = start - 1
-    while before >= 0 and text[before] == _FILLER:
+    if before > 0 and text[before] == "(" and text[before - 1] == "+":
         before -= 1
-    if before >= 0 and text[before] == "(" and before and text[before - 1] in "+" + _FILLER:
-        before -= 1
-        while before >= 0 and text[before] == _FILLER:
-            before -= 1
     if before >= 0 and text[before] == "+":
         if _is_word(text, before - 1):
             return None
@@ -448,7 +531,7 @@ def _international(text: str, start: int) -> Span | None:
         return _phone(text, before, start, match.end()) if match is not None else None
     if text.startswith("00", start) and not (start > 1 and text[start - 1] == "." and text[start - 2].isdigit()):
         after = start + 2
-        while after < len(text) and text[after] in " ()-./\u00a0\u202f" + _FILLER and after < start + 5:
+        while after < len(text) and text[after] in " ()-./\u00a0\u202f" and after < start + 5:
             after += 1
         if after < len(text) and "1" <= text[after] <= "9":
             match = _INTERNATIONAL.match(text, after)
