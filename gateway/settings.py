@@ -84,7 +84,8 @@ class Settings(BaseSettings):
     console_roles: str | None = Field(
         None,
         pattern=_ROLES,
-        description="The roles of groups: `GROUP=ROLE`, separated by commas. Roles are viewer, operator and admin.",
+        description="The roles of groups: `GROUP=ROLE`, separated by commas. Roles are viewer, operator and admin. "
+        "Without it, the proxy sends the company's token, and `roles` of its issuer decides.",
     )
     workers: int = Field(1, ge=1, le=256, description="The number of processes that share the port.")
     log_format: Literal["auto", "json", "text"] = Field(

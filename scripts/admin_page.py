@@ -24,9 +24,14 @@ that is needed at least. A client and a project have the members of `clients.NAM
 """
 
 
+def admin_document() -> dict[str, Any]:
+    """Return the document of the admin API."""
+    return build_admin_routes(cast("Control", control_of(demo_config())), Guard(), {}).openapi()
+
+
 def admin_page() -> str:
     """Return docs/reference/admin-api.md."""
-    paths = build_admin_routes(cast("Control", control_of(demo_config())), Guard(), {}).openapi()["paths"]
+    paths = admin_document()["paths"]
     return _HEAD + "".join(
         f"| `{method.upper()} {path.removeprefix(PATH)}` | {about.get('description', about['summary'])} | "
         f"{', '.join(_members(about))} | {about['security'][0]['token'][0]} |\n"

@@ -27,6 +27,7 @@ from scripts.fault_page import faults_page
 from scripts.licences import licences_page
 from scripts.outgoing_calls import PAGE as FENCE_PAGE
 from scripts.outgoing_calls import fence_page
+from scripts.rights_page import rights_page
 from scripts.sensitive_keys import sensitive_keys_json
 from scripts.translations import README as TRANSLATED_README
 from scripts.translations import readme as translated_readme
@@ -43,6 +44,7 @@ METRICS_PAGE = ROOT / "docs/reference/metrics.md"
 LICENCES_PAGE = ROOT / "docs/reference/licences.md"
 SETTINGS_PAGE = ROOT / "docs/reference/settings.md"
 ADMIN_PAGE = ROOT / "docs/reference/admin-api.md"
+RIGHTS_PAGE = ROOT / "docs/reference/rights.md"
 
 SENSITIVE_KEYS = ROOT / "gateway/config/data/sensitive_keys.json"
 SENTENCE_TAGS = ROOT / "gateway/config/data/sentence_tags.json"
@@ -99,6 +101,7 @@ FILES: Mapping[Path, Callable[[], str]] = {
     LICENCES_PAGE: licences_page,
     SETTINGS_PAGE: _settings_page,
     ADMIN_PAGE: admin_page,
+    RIGHTS_PAGE: rights_page,
     COMPATIBLE_PAGE: compatible_page,
     FENCE_PAGE: fence_page,
     SENSITIVE_KEYS: sensitive_keys_json,

@@ -114,20 +114,24 @@ class _Endpoints:
         return router
 
     async def status_of_all(self) -> JSONResponse:
+        """Show the document of `gateway status --json`"""
         overview, status = await self._control.overview(), await self._control.status()
         # This decides for every region, which takes too long for the event loop.
         return JSONResponse(await asyncio.to_thread(status_document, status, overview))
 
     async def drain(self) -> JSONResponse:
+        """Begin the end of traffic"""
         return JSONResponse({"status": "draining", "delay_s": self._control.drain()})
 
     async def reload(self, request: Request) -> JSONResponse:
+        """Reload the config file"""
         done = await self._control.reload(_operator(request))
         if done.is_pinned:
             return JSONResponse({**_pinned_error(done.pinned), **reload_report(done)}, _CONFLICT)
         return JSONResponse({**reload_report(done), "scope": done.scope}, _status_of(done))
 
     async def rollback(self, request: Request) -> JSONResponse:
+        """Activate and pin a version of the history, or release it"""
         wanted = _rollback_request(await read_object(request.receive))
         if wanted.release:
             done = await self._control.release(_operator(request), wanted.signature)
@@ -154,12 +158,14 @@ class _Endpoints:
         prefer: Annotated[str | None, Query()] = None,
         age_band: Annotated[str | None, Query()] = None,
     ) -> JSONResponse:
+        """Explain which deployments would answer a request, and why"""
         status = await self._control.status()
         if asker := explained_asker(status.config, client, user):
             status = await self._control.status(asker)
         return JSONResponse(explain_document(status, assistant, territory, client, user, (intent, prefer, age_band)))
 
     async def territories(self, assistant: Annotated[str | None, Query()] = None) -> JSONResponse:
+        """Show for each territory which deployments answer, or the refusal"""
         status = await self._control.status()
         # This decides for every territory, which takes too long for the event loop.
         return JSONResponse(await asyncio.to_thread(territories_document, status.config, assistant, status.at_s))
@@ -172,6 +178,7 @@ class _Endpoints:
         client: Annotated[str | None, Query()] = None,
         outcome: Annotated[str | None, Query()] = None,
     ) -> JSONResponse:
+        """Show the last finished requests, without prompts and answers"""
         wanted = {"request_id": id, "region": region, "deployment": deployment, "client": client, "outcome": outcome}
         expected = {name: value for name, value in wanted.items() if value is not None}
         documents = await self._control.requests()
@@ -193,20 +200,25 @@ class _Endpoints:
         return JSONResponse(await asyncio.to_thread(deployments_document, status, snapshots))
 
     async def faults(self) -> JSONResponse:
+        """Show the faults of simulated providers"""
         return JSONResponse({"sites": [*map(fault_report, await self._control.faults())]})
 
     async def set_fault(self, request: Request) -> JSONResponse:
+        """Set or remove a fault of a simulated provider"""
         await self._control.set_fault(*fault_request(await read_object(request.receive)))
         return await self.faults()
 
     async def clear_faults(self) -> JSONResponse:
+        """Remove all faults of simulated providers"""
         await self._control.clear_faults()
         return await self.faults()
 
     async def clock(self) -> JSONResponse:
+        """Show the clock of a demo"""
         return JSONResponse({"ahead_s": await self._control.clock()})
 
     async def move_clock(self, request: Request) -> JSONResponse:
+        """Move the clock of a demo"""
         match await read_object(request.receive):
             case {"ahead_s": int(ahead_s), **others} if not others and 0 <= ahead_s <= _MOST_AHEAD_S:
                 return JSONResponse({"ahead_s": await self._control.clock(ahead_s)})

@@ -99,12 +99,14 @@ class ConsoleView:
         title: Its title and heading.
         show: Answers GET.
         actions: The role that each action needs, and what answers POST, by the path.
+        in_footer: Whether the end of each page links to it, in place of the navigation.
     """
 
     path: str
     title: str
     show: Handler
     actions: Mapping[str, tuple[Role, Handler]] = field(default_factory=dict)
+    in_footer: bool = False
 
 
 class Views:
@@ -217,6 +219,7 @@ def environment_of(texts: ViewTexts) -> Environment:
     environment.globals.update(
         asset=asset_url, _=texts.gettext, money=texts.money, code=texts.code, code_words=texts.code, name_of=name_in
     )
+    environment.globals["may_act"] = may_act
     for words in (failure_words, answer_words, first_words, why_words, value_words, summary_words):
         environment.globals[words.__name__] = partial(words, texts)
     return environment

@@ -15,7 +15,10 @@ from gateway.api.caller.authentication import is_loopback_host
 from gateway.api.errors import ApiError
 from gateway.console.sessions import FailureLimit, Sessions, csrf_of
 from gateway.console.texts import ViewTexts, _
+from gateway.model.location import ClaimProblem
 from gateway.model.stored_client import Role
+from gateway.service.client_tokens import TokenRefused
+from gateway.service.operator_tokens import TokenWithoutRole
 from gateway.settings import Settings, versions_of
 
 PROXY_HEADER = "x-gateway-proxy-secret"
@@ -25,6 +28,13 @@ _MOST_NAME = 120
 _FRAMES = frozenset({"iframe", "frame", "embed", "object", "fencedframe"})
 _STRONGEST = (Role.ADMIN, Role.OPERATOR, Role.VIEWER)
 
+_NO_ROLE = {
+    "role": _("no rule of `token_issuers.*.roles` gives your token a role here: ask for one of their groups"),
+    "groups": _(
+        "your issuer left the groups out of your token, because there are too many: use app roles, or `groups assigned "
+        "to the application`, at the issuer"
+    ),
+}
 _ONLY_HERE = _("this is not the address of the console: open it as http://127.0.0.1 or http://localhost, with its port")
 
 
@@ -70,7 +80,7 @@ class ConsoleAccess:
     Attributes:
         url: The public origin, such as `https://console.example.com`, or None: this machine only.
         proxy_secrets: The secret of an authenticating proxy in its valid versions. Empty without a proxy.
-        roles: The role of each group.
+        roles: The role of each group. Empty: the proxy sends the company's token, whose issuer's rules give the role.
     """
 
     url: str | None = None
@@ -157,7 +167,7 @@ class Visitors:
     async def visitor(self, headers: Mapping[str, list[str]], *, is_use: bool = True) -> Visitor | None:
         """Return the visitor with these headers, or None: a sign-in is needed. Raises NotShown, ApiError."""
         if self.access.proxy_secrets:
-            return self._user_of_proxy(headers)
+            return await self._user_of_proxy(headers)
         for cookie in cookies_of(headers, self.access.cookie):
             token = self._sessions.token_of(cookie, is_use=is_use)
             holder = self._guard.holder(token) if token is not None else None
@@ -167,29 +177,54 @@ class Visitors:
                 return Visitor(identity, name, csrf_of(cookie), can_sign_out=True)
         return None
 
-    def _user_of_proxy(self, headers: Mapping[str, list[str]]) -> Visitor:
-        access = self.access
-        values: dict[str, str] = {}
-        for name in (PROXY_HEADER, access.user_header, access.groups_header):
-            given = headers.get(name, [])
-            if len(given) > 1:
-                text = _("the header `{name}` is sent twice: the proxy must remove the one of the client")
-                raise NotShown(text, name=name)
-            values[name] = _decoded(given[0]) if given else ""
-        sent = values[PROXY_HEADER].encode()
-        if not any(hmac.compare_digest(sent, secret.encode()) for secret in access.proxy_secrets):
+    async def _user_of_proxy(self, headers: Mapping[str, list[str]]) -> Visitor:
+        sent = _only(headers, PROXY_HEADER).encode()
+        if not any(hmac.compare_digest(sent, secret.encode()) for secret in self.access.proxy_secrets):
             text = _("this request did not come through the proxy: its `{name}` is missing or wrong")
             raise NotShown(text, name=PROXY_HEADER)
-        user = values[access.user_header]
+        role, user = self._role_of_groups(headers) if self.access.roles else await self._role_of_token(headers)
+        csrf = csrf_of(f"{self.access.proxy_secrets[-1]}\0{user}")
+        return Visitor(Identity(role, who=f"{user} (console)"), user, csrf)
+
+    def _role_of_groups(self, headers: Mapping[str, list[str]]) -> tuple[Role, str]:
+        """Return the role and the name of the user whom the proxy names. Raises NotShown."""
+        access = self.access
+        user, sent = _only(headers, access.user_header), _only(headers, access.groups_header)
         if not user or len(user) > _MOST_NAME or not user.isprintable():
             raise NotShown(_("the proxy must send the name of the user in `{name}`"), name=access.user_header)
-        groups = {group.strip() for group in values[access.groups_header].split(",")}
+        groups = {group.strip() for group in sent.split(",")}
         roles = {role for group, role in access.roles.items() if group in groups}
         role = next((one for one in _STRONGEST if one in roles), None)
         if role is None:
             text = _("none of the groups in `{name}` has a role here: GATEWAY_CONSOLE_ROLES gives roles to groups")
             raise NotShown(text, name=access.groups_header)
-        return Visitor(Identity(role, who=f"{user} (console)"), user, csrf_of(f"{access.proxy_secrets[-1]}\0{user}"))
+        return role, user
+
+    async def _role_of_token(self, headers: Mapping[str, list[str]]) -> tuple[Role, str]:
+        """Return the role and the user of the company's token that the proxy sends, as the admin listener does.
+
+        Raises:
+            NotShown: It has no role, or there is no valid token.
+        """
+        issued = self._guard.issued
+        if issued is None or not issued.has_roles:
+            text = _("no group has a role: set GATEWAY_CONSOLE_ROLES, or write `roles` of an issuer in `token_issuers`")
+            raise NotShown(text)
+        scheme, __, text = _only(headers, "authorization").partition(" ")
+        if scheme.lower() != "bearer":
+            raise NotShown(_("the proxy must send your company's token in `authorization`, as `Bearer TOKEN`"))
+        try:
+            role, user = await issued.holder(text.strip())
+        except TokenWithoutRole as refused:
+            raise NotShown(_NO_ROLE[refused.lacks]) from None
+        except TokenRefused as refused:
+            if refused.problem is ClaimProblem.UNCHECKED:
+                raise NotShown(
+                    _("your company's token cannot be verified now: its issuer does not answer"), 503
+                ) from None
+            message = _("your company's token is not accepted ({problem}): sign in at the proxy again")
+            raise NotShown(message, problem=str(refused.problem)) from None
+        return role, user if user.isprintable() else ascii(user)
 
     async def sign_in(self, token: str, address: str) -> str | None:
         """Return the cookie of a new session for the holder of a token; None if there is no such token.
@@ -233,6 +268,14 @@ def cookies_of(headers: Mapping[str, list[str]], name: str) -> list[str]:
     """Return the values of a cookie."""
     pairs = [pair.partition("=") for header in headers.get("cookie", []) for pair in header.split(";")]
     return [value.strip() for key, __, value in pairs if key.strip() == name]
+
+
+def _only(headers: Mapping[str, list[str]], name: str) -> str:
+    """Return the value of a header of the proxy, or an empty text. Raises NotShown if it is sent twice."""
+    given = headers.get(name, [])
+    if len(given) > 1:
+        raise NotShown(_("the header `{name}` is sent twice: the proxy must remove the one of the client"), name=name)
+    return _decoded(given[0]) if given else ""
 
 
 def _decoded(value: str) -> str:

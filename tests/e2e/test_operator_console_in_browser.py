@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,9 +16,11 @@ from providers.testkit.scenario import Scenario
 from providers.testkit.server import SimulatorThread
 from tests.e2e.conftest import KEYS, PATIENT, SITES, config_for
 from tests.kit.browsers import chromium, watched_pages
+from tests.kit.claim_tokens import jwks, public
 from tests.kit.console_installation import PORT, Installation
 from tests.kit.gateway_process import running_gateway
 from tests.kit.node_clients import installed_node, installed_packages
+from tests.kit.token_gateway import AUDIENCE, TENANT, signed
 
 pytestmark = pytest.mark.slow("a browser")
 VIEWS = ("World", "Requests", "Changes", "Clients", "Spend", "Duties", "Providers")
@@ -195,3 +199,62 @@ def test_map_opens_a_territory_and_leads_to_the_views(
     assert page.evaluate("document.documentElement.scrollWidth") <= 1280
     page.get_by_role("link", name="Providers", exact=True).click()
     assert page.title() == "Providers"
+
+
+def test_proxy_passes_the_token_of_the_company_and_its_group_decides(
+    browser: Any, providers: SimulatorThread, tmp_path: Path
+) -> None:
+    """The headers of a browser context stand for those that a proxy adds to each request of a signed-in user."""
+    keys, state = tmp_path / "keys.json", tmp_path / "state"
+    keys.write_bytes(jwks(public("k1")))
+    roles = [{"role": "operator", "where": {"groups": "g-ops"}}, {"role": "viewer", "where": {"groups": "g-audit"}}]
+    issuer = {"issuer": TENANT, "audience": AUDIENCE, "algorithms": ["ES256"], "jwks": str(keys), "user": "oid"}
+    path = (
+        config_for(providers, PATIENT).merge({"token_issuers": {"entra": {**issuer, "roles": roles}}}).write(tmp_path)
+    )
+    settings = {
+        **KEYS,
+        **PORT,
+        "GATEWAY_STATE_DIR": str(state),
+        "GATEWAY_CONSOLE_PROXY_SECRET": "the secret of the proxy",
+    }
+    with (
+        running_gateway(path, settings) as gateway,
+        watched_pages(browser, gateway.console_url, 900, with_error_status=True) as begin,
+    ):
+
+        def page_of(user: str, group: str) -> Any:
+            token = signed(oid=user, groups=[group])
+            sent = {"x-gateway-proxy-secret": "the secret of the proxy", "authorization": f"Bearer {token}"}
+            return begin("/changes", extra_http_headers=sent)
+
+        viewer = page_of("bert", "g-audit")
+        viewer.get_by_text("bert (viewer)").wait_for()
+        assert viewer.get_by_role("button", name="Reload").count() == 0
+        viewer.get_by_label("Text of the config file").fill("regions: {")
+        viewer.evaluate("document.querySelector('textarea').form.action = '/changes/reload'")
+        viewer.get_by_role("button", name="Plan", exact=True).click()
+        viewer.get_by_text("Your role does not permit this.").wait_for()
+        viewer.get_by_role("main").get_by_role("link", name="Rights by role").click()
+        viewer.get_by_role("row", name="Reload the config file POST /reload – yes yes").wait_for()
+
+        operator = page_of("anna", "g-ops")
+        operator.get_by_role("button", name="Reload").click()
+        operator.get_by_text("The config file is loaded, on this instance only").wait_for()
+        operator.goto(f"{gateway.console_url}/clients?client=app")
+        operator.get_by_role("button", name="Block").first.click()
+        operator.get_by_role("button", name="Block").click()
+        operator.get_by_text("The key is blocked.").wait_for()
+        done = [json.loads(line) for line in (state / "audit.jsonl").read_text().splitlines()]
+        assert [line["who"] for line in done if line["event"] == "key_blocked"] == ["anna (console)"]
+
+        stranger = page_of("carl", "g-other")
+        stranger.get_by_text("no rule of `token_issuers.*.roles` gives your token a role here").wait_for()
+        assert stranger.get_by_role("navigation").count() == 0
+        assert "not accepted (expired)" in begin(
+            "/",
+            extra_http_headers={
+                "x-gateway-proxy-secret": "the secret of the proxy",
+                "authorization": f"Bearer {signed(groups=['g-ops'], iat=1_700_000_000, exp=1_700_000_600)}",
+            },
+        ).inner_text("main")
