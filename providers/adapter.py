@@ -34,6 +34,7 @@ __all__ = [
     "KnowsBasePath",
     "KnowsModels",
     "KnowsOffers",
+    "StatesChats",
     "StreamParser",
     "TakesHeaders",
     "Target",
@@ -270,6 +271,16 @@ class EmulatesFeatures(Protocol):
 
         The adapter sends `with_json_instruction(request)`. The caller checks the answer.
         """
+        ...
+
+
+@runtime_checkable
+class StatesChats(Protocol):
+    """An optional member of an adapter whose provider may have other uses only."""
+
+    @property
+    def chats(self) -> bool:
+        """Whether the provider answers chats."""
         ...
 
 

@@ -26,7 +26,7 @@ from gateway.model.deployment import Deployment, moderations_of
 from gateway.model.hand_off import BarrierRule, HandOffCause
 from gateway.model.route import Barrier, Route, WeightedSet, deployments_of
 from gateway.model.schedule import Schedule
-from providers.adapter import Adapter
+from providers.adapter import Adapter, StatesChats
 from providers.embeddings import VendorEmbeddings, embeddings_of, load_embedding_facts
 from providers.moderations import GuardModel
 from providers.rerank import VendorRerank, load_rerank_facts, rerank_of
@@ -249,6 +249,8 @@ class AssistantCompiler(AssistantScope):
             self._check_scored(path, entries, use)
         elif use == "moderations":
             self._check_moderations(entries)
+        else:
+            self._check_chats(entries)
         if region is not None:
             self._check_boundary(region, entries, use)
             routes[region_name] = self._route(steps)
@@ -340,6 +342,13 @@ class AssistantCompiler(AssistantScope):
             message = f"the deployments have different models ({names}), whose {scored.noun}s cannot be compared"
             hint = f"list deployments of one model, so that a failover changes no {scored.noun}"
             self.findings.error(path, message, hint)
+
+    def _check_chats(self, entries: list[_Entry]) -> None:
+        for entry in entries:
+            adapter = entry.deployment.adapter
+            if isinstance(adapter, StatesChats) and not adapter.chats:
+                message = f"{quoted(entry.deployment.name)} answers no chats: {adapter.name} has other uses only"
+                self.findings.error(entry.path, message, "name it in `embeddings` or `rerank`", key=entry.at_key)
 
     def _check_moderations(self, entries: list[_Entry]) -> None:
         for entry in entries:

@@ -123,6 +123,11 @@ class CompatibleAdapter:
         return self.dialect.requests.base_path
 
     @property
+    def chats(self) -> bool:
+        """See `providers.adapter.StatesChats`."""
+        return self.dialect.chats
+
+    @property
     def embeddings(self) -> OpenAIEmbeddings | None:
         """See `providers.embeddings.Embeds`."""
         vendor = load_embedding_facts(self.name)

@@ -42,6 +42,7 @@ DIALECT: Mapping[str, Shape] = {
     "lacks": TEXTS,
     "by_model": TEXTS,
     "unconfirmed": FLAG,
+    "chats": FLAG,
     **{"request": TABLE, "thinking": TABLE, "answer": TABLE, "errors": TABLE},
 }
 _BY_TYPE: Mapping[str, Shape] = {
@@ -262,6 +263,7 @@ class CompatibleDialect(Value, frozen=True):
             for them.
         unconfirmed: Whether there are no two recordings from the vendor's documentation or a real call.
         server_features: The features of a server of one's own with every model: all features but those of `by_model`.
+        chats: Whether it answers chats.
     """
 
     auth: AuthScheme
@@ -275,6 +277,7 @@ class CompatibleDialect(Value, frozen=True):
     lacks: frozenset[str] = frozenset()
     unconfirmed: bool = False
     server_features: frozenset[str] = frozenset()
+    chats: bool = True
 
     @property
     def native(self) -> frozenset[str]:
@@ -308,6 +311,7 @@ def read_dialect(data: Mapping[str, Any]) -> CompatibleDialect:
         lacks=_lacks(data),
         unconfirmed=data.get("unconfirmed", False),
         server_features=features - frozenset(data["by_model"]) if "by_model" in data else frozenset(),
+        chats=data.get("chats", True),
     )
 
 

@@ -35,7 +35,7 @@ class RerankModel:
         facts: Its limits and abilities.
         path: The path below the base path.
         above: The end of the base path that `path` replaces. Empty: `path` is below it.
-        form: `flat`, as Cohere and Jina write it, or `native`, as DashScope does.
+        form: `flat`, as Cohere and Jina write it, `native`, as DashScope does, or `tei`.
     """
 
     facts: RerankFacts = field(default_factory=RerankFacts)

@@ -1,20 +1,21 @@
-"""The wire formats of scores: Cohere's and Jina's, which servers of one's own have too, and DashScope's native one.
+"""The wire formats of scores: Cohere's and Jina's, which servers of one's own have too; DashScope's native one; TEI's.
 
 Source: docs.cohere.com/reference/rerank (v2); jina.ai/reranker; docs.vllm.ai, "Re-rank API"; llama.cpp,
 tools/server/README.md (`/rerank`); docs.siliconflow.cn, "create rerank"; alibabacloud.com/help/en/model-studio,
-"text-rerank-api"; read 2026-11-27.
+"text-rerank-api"; read 2026-11-27. huggingface/text-embeddings-inference, router/src/http/types.rs; read 2026-11-28.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from providers.adapter import Target
 from providers.chat import Usage
 from providers.failures import InvalidRequest
-from providers.json_values import as_list, as_map, dumps, read_count, read_map
+from providers.json_values import JsonError, as_list, as_map, dumps, loads, read_count, read_map
 from providers.openai_json.fields import boolean, describe, integer, items, mapping, text
 from providers.reading.errors import error_object, malformed
 from providers.rerank.contract import RerankFacts
@@ -28,6 +29,7 @@ __all__ = ["ShownRerank", "VendorRerankFormat", "decode_rerank_request", "encode
 _HEADERS = (("content-type", "application/json"), ("accept", "application/json"))
 _KNOWN = frozenset({"model", "query", "documents", "top_n", "return_documents", "max_tokens_per_doc"})
 _MOST_TOKENS = 2**31 - 1
+_COUNT = re.compile(r"[1-9][0-9]{0,14}")
 
 
 class ShownRerank(NamedTuple):
@@ -107,7 +109,9 @@ class VendorRerankFormat(Value, frozen=True):
         """See `providers.rerank.RerankFormat`. All scores are asked for: the caller joins and cuts them."""
         how, documents = self.vendor.of(target.model), list(request.documents)
         body: dict[str, object] = {"model": target.model}
-        if how.form == "native":
+        if how.form == "tei":
+            body = {"query": request.query, "texts": documents, **request.extra}  # the server has one model
+        elif how.form == "native":
             body |= {"input": {"query": request.query, "documents": documents}}
             body["parameters"] = {"return_documents": False, **request.extra}
         else:
@@ -119,18 +123,30 @@ class VendorRerankFormat(Value, frozen=True):
 
     def parse_response(self, response: WireResponse, target: Target) -> RerankAnswer:
         """See `providers.rerank.RerankFormat`. Results come in the order of their scores, or of the documents."""
+        form = self.vendor.of(target.model).form
+        if form == "tei":
+            tokens = response.headers.get("x-compute-tokens", "")
+            usage = Usage(prompt_tokens=int(tokens)) if _COUNT.fullmatch(tokens) else None
+            return RerankAnswer(_scores(_array(response.body), "score"), usage)
         body = error_object(response.body)
-        source = read_map(body, "output") if self.vendor.of(target.model).form == "native" else body
-        results = [as_map(entry) for entry in as_list(source.get("results"))]
-        if not results:
-            raise malformed("the answer has no results")
-        return RerankAnswer(_scores(results), *_counts(body))
+        source = read_map(body, "output") if form == "native" else body
+        return RerankAnswer(_scores(source.get("results"), "relevance_score"), *_counts(body))
 
 
-def _scores(results: Sequence[Mapping[str, object]]) -> tuple[float, ...]:
+def _array(body: bytes) -> object:
+    try:
+        return loads(body)
+    except JsonError:
+        raise malformed("the answer is not JSON") from None
+
+
+def _scores(value: object, name: str) -> tuple[float, ...]:
+    results = [as_map(entry) for entry in as_list(value)]
+    if not results:
+        raise malformed("the answer has no results")
     scores: dict[int, float] = {}
     for entry in results:
-        index, score = entry.get("index"), entry.get("relevance_score")
+        index, score = entry.get("index"), entry.get(name)
         if type(index) is not int or index in scores or not 0 <= index < len(results):
             raise malformed("a result has no index, or one that is wrong")
         if not isinstance(score, int | float) or isinstance(score, bool) or not abs(score) < math.inf:

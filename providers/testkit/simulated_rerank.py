@@ -12,6 +12,7 @@ from providers.wire import WireResponse
 
 __all__ = ["read_sent_rerank", "score", "write_sent_rerank"]
 
+_DOCUMENTS = {"tei": "texts"}
 _JSON = {"content-type": "application/json"}
 
 
@@ -49,7 +50,7 @@ def read_sent_rerank(
         return None
     check_head(incoming)
     source = read_map(body, "input") if how.form == "native" else body
-    documents = [one for one in as_list(source.get("documents")) if isinstance(one, str)]
+    documents = [one for one in as_list(source.get(_DOCUMENTS.get(how.form, "documents"))) if isinstance(one, str)]
     query = source.get("query")
     if not isinstance(query, str) or not documents:
         raise refused("query and documents are required")
@@ -71,6 +72,9 @@ def write_sent_rerank(provider: str, answer: RerankAnswer, incoming: IncomingReq
     if vendor is not None and vendor.of(model).form == "native":
         native = {"output": {"results": results}, "usage": {"total_tokens": tokens}, "request_id": "simulated"}
         return WireResponse(200, _JSON, dumps(native), 0)
+    if vendor is not None and vendor.of(model).form == "tei":
+        ranks = [{"index": index, "score": answer.scores[index]} for index in answer.ranked(None)]
+        return WireResponse(200, {**_JSON, "x-compute-tokens": str(tokens)}, dumps(ranks), 0)
     body: dict[str, object] = {"id": "simulated", "results": results}
     if provider == "cohere":
         body["meta"] = {"api_version": {"version": "2"}, "billed_units": {"search_units": -(-len(results) // 100)}}

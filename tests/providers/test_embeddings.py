@@ -104,6 +104,7 @@ RECORDED: dict[str, tuple[str, str, dict[str, Any], dict[str, Any]]] = {
         {**BASE64, "id": "embd-1", "created": 1},
     ),
     "sglang": ("gte", "/v1/embeddings", {"model": "gte", "input": ["天很蓝", "海很深"], "dimensions": 2}, NUMBERS),
+    "tei": ("bge-m3", "/v1/embeddings", {"model": "bge-m3", "input": ["天很蓝", "海很深"]}, NUMBERS),
     "llamacpp": (
         "bge-m3",
         "/v1/embeddings",

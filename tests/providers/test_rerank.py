@@ -26,7 +26,7 @@ NATIVE = {
     "request_id": "85ba5752-1900-47d2-8896-23f99b13f6e1",
 }
 
-RECORDED: list[tuple[str, str, str, str, dict[str, Any], dict[str, Any], Usage | None, int | None]] = [
+RECORDED: list[tuple[str, str, str, str, dict[str, Any], Any, Usage | None, int | None]] = [
     (
         "cohere",
         "rerank-v4.0-pro",
@@ -97,6 +97,16 @@ RECORDED: list[tuple[str, str, str, str, dict[str, Any], dict[str, Any], Usage |
         TOKENS,
         None,
     ),
+    (
+        "tei",
+        "m",
+        "/v1",
+        "/rerank",
+        {"query": SENT["query"], "texts": SENT["documents"]},
+        [{"index": one["index"], "score": one["relevance_score"]} for one in RESULTS],
+        TOKENS,
+        None,
+    ),
     ("vllm", "m", "/v1", "/v1/rerank", SENT, {"id": "score-1", **JINA}, TOKENS, None),
     ("llamacpp", "m", "/v1", "/v1/rerank", SENT, {"object": "list", **JINA}, TOKENS, None),
     ("openai-compatible", "m", "/v1", "/v1/rerank", SENT, JINA, TOKENS, None),
@@ -149,7 +159,7 @@ def test_recorded_request_and_answer(
     base: str,
     path: str,
     body: dict[str, Any],
-    answer: dict[str, Any],
+    answer: Any,
     usage: Usage | None,
     units: int | None,
 ) -> None:
@@ -157,6 +167,8 @@ def test_recorded_request_and_answer(
     assert rerank is not None
     target = Target(model, base, UNKNOWN_MODEL)
     sent = rerank.build_request(REQUEST, target)
-    assert (sent.method, sent.path, json.loads(sent.body)) == ("POST", path, {"model": model, **body})
-    response = WireResponse(200, {"content-type": "application/json"}, json.dumps(answer).encode(), 0)
+    named = {} if provider == "tei" else {"model": model}
+    assert (sent.method, sent.path, json.loads(sent.body)) == ("POST", path, named | body)
+    headers = {"content-type": "application/json", **({"x-compute-tokens": "22"} if provider == "tei" else {})}
+    response = WireResponse(200, headers, json.dumps(answer).encode(), 0)
     assert rerank.parse_response(response, target) == RerankAnswer((0.25, 0.9375), usage, units)

@@ -43,7 +43,7 @@ def test_recorded_usage_adds_up_to_the_total_of_the_vendor(vendor: str) -> None:
 def test_most_vendors_have_a_recording_with_a_total() -> None:
     without = [vendor for vendor in VENDORS if not usage_and_totals(vendor)]
     # Claude's API states no total. The others accept any model of the operator.
-    own = {"openai-compatible", "llamacpp", "lmstudio", "ollama", "sglang", "tgi", "vllm"}
+    own = {"openai-compatible", "llamacpp", "lmstudio", "ollama", "sglang", "tei", "tgi", "vllm"}
     assert set(without) <= {"anthropic", "anthropic-vertex"} | own
 
 

@@ -97,6 +97,8 @@ VENDORS = [
     ("siliconflow", "BAAI/bge-reranker-v2-m3", "/v1", "/v1/rerank", 100),
     ("vllm", "m", "/v1", "/v1/rerank", 1000),
     ("llamacpp", "m", "/v1", "/v1/rerank", 1000),
+    ("tei", "m", "/v1", "/rerank", 32),
+    ("tei", "m", "", "/rerank", 32),
 ]
 
 
@@ -162,6 +164,7 @@ def test_an_answer_without_a_score_for_each_document_is_an_error(results: Any) -
     [
         ("deployments: {spare: {model: other}}", "whose scores cannot be compared"),
         ("deployments: {spare: {provider: ollama}}", "scores no documents"),
+        ("deployments: {chat: {provider: tei}}", "answers no chats"),
     ],
 )
 def test_a_wrong_list_is_refused(patch: str, message: str) -> None:
