@@ -98,11 +98,13 @@ class ActiveConfigs:
         names: All names that the region had in them.
         items: When each was active, by whom, and its rules in words.
         states: Those that can be compiled, each with a name that the region had there, the last first.
+        recorded_since: When the record begins, if it begins after the period does.
     """
 
     names: set[str]
     items: list[_Item]
     states: list[tuple[CompiledState, str]]
+    recorded_since: str | None
 
     @classmethod
     def read(
@@ -143,12 +145,14 @@ class ActiveConfigs:
         ]
         last_first = list({id(state): state for state in states[::-1]}.values())
         named = [(state, name) for state in last_first for name in state.config.regions if name in names]
-        return cls(names, items, named)
+        first_s = min(item.at_s for _, item in recorded.activations)
+        return cls(names, items, named, iso(first_s) if first_s > since_s else None)
 
     def document(self) -> dict[str, object]:
         """Return what they state: rules of the last one; approvals, attestations, consents and vendors of all."""
         asked = [(state, name, it) for state, name in self.states for it in _recipients(state.config, name)]
         return {
+            "recorded_since": self.recorded_since,
             "configurations": self.items,
             "rules": _rules(*self.states[0]),
             "approvals": _different(

@@ -7,14 +7,17 @@ from html import escape
 from typing import Any
 
 _STYLE = """
+@page { size: A4; margin: 15mm; }
 body { font: 11pt/1.4 system-ui, sans-serif; max-width: 60em; margin: 2em auto; padding: 0 1em; color: #111; }
-h2 { margin-top: 2em; border-bottom: 1px solid #999; }
-table { border-collapse: collapse; width: 100%; font-size: 10pt; }
+h1 { font-size: 18pt; }
+h2 { margin-top: 1.5em; border-bottom: 1px solid #999; }
+h2, h3 { break-after: avoid; }
+table { border-collapse: collapse; width: 100%; font-size: 9pt; }
 th, td { border: 1px solid #bbb; padding: .2em .5em; text-align: left; vertical-align: top; overflow-wrap: anywhere; }
+th { overflow-wrap: normal; }
 .missing { color: #b00020; font-weight: bold; }
-pre { white-space: pre-wrap; background: #f4f4f4; padding: .6em; }
-@media print { body { margin: 0; max-width: none; } tr, pre { break-inside: avoid; } }
-@media print { thead { display: table-header-group; } }
+pre { white-space: pre-wrap; background: #f4f4f4; padding: .6em; font-size: 9pt; }
+@media print { body { margin: 0; padding: 0; max-width: none; } tr { break-inside: avoid; } }
 """
 _CHECK = """sha256sum -c SHA256SUMS
 openssl pkeyutl -verify -pubin -inkey key.pem -rawin -in SHA256SUMS -sigfile SHA256SUMS.sig
@@ -44,7 +47,7 @@ def page_of(document: Mapping[str, Any], key: str | None) -> str:
         "<p>Calls to deployments, as the ledger has them. An empty territory was not known, or may not be kept.</p>",
         _table(("territory", "deployment", "site", "processes", "calls"), document["prompts"]),
         "<h2>Configurations that were active</h2>",
-        *_configurations(document["configurations"]),
+        *_configurations(document["configurations"], document["recorded_since"]),
         "<h2>Labels, moderation and duties</h2>",
         "<p>Of the last of these configurations.</p>",
         *_rules(document["rules"]),
@@ -64,21 +67,8 @@ def page_of(document: Mapping[str, Any], key: str | None) -> str:
         _table(("month", "territory", "assistant", "age_band", "kind", "count"), document["duties"]),
         "<h2>Register of vendors</h2>",
         _table(
-            (
-                "provider",
-                "deployment",
-                "model",
-                "site",
-                "host",
-                "stores",
-                "processes",
-                "source",
-                "as_of",
-                "unconfirmed",
-                "proxy",
-                "sign_in_hosts",
-            ),
-            document["vendors"],
+            ("provider", "deployment", "site", "stores", "processes", "facts", "other_hosts"),
+            map(_vendor, document["vendors"]),
         ),
         "<h2>Issuers of clients' tokens</h2>",
         _table(("name", "issuer", "keys_from", "rules"), document["token_issuers"]),
@@ -116,15 +106,17 @@ def _cell(value: object) -> str:
     return str(value)
 
 
-def _configurations(items: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+def _configurations(items: Sequence[Mapping[str, Any]], recorded_since: str | None) -> Iterator[str]:
     """Yield each configuration. One that was activated again has its text once."""
+    if recorded_since is not None:
+        yield f'<p class="missing">No configuration is recorded before {escape(recorded_since)}.</p>'
     shown: set[str] = set()
     for item in items:
-        by = f" by {escape(item['who'])}" if item["who"] else ""
+        by = f", by {escape(item['who'])}" if item["who"] else ""
         at = f" at instance {escape(item['instance'])}" if item["instance"] else ""
         until = f" until {escape(item['until'])}" if item["until"] else ""
-        period = f"active from {escape(item['at'])}{until}{at}{by} ({escape(item['cause'])})"
-        yield f"<h3>Version {escape(item['version'])}, {period}</h3>"
+        yield f"<h3>Version {escape(item['version'])}</h3>"
+        yield f"<p>Active from {escape(item['at'])}{until}{at}{by} ({escape(item['cause'])}).</p>"
         if item["version"] in shown:
             yield "<p>The same version as above.</p>"
         else:
@@ -132,8 +124,27 @@ def _configurations(items: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         shown.add(item["version"])
 
 
+def _vendor(vendor: Mapping[str, Any]) -> dict[str, str]:
+    """Return what the page has of a vendor, in few columns, because paper is narrow."""
+    source = f"{vendor['source']}, {vendor['as_of']}" if vendor["source"] else "stated by the operator"
+    unconfirmed = f"; unconfirmed: {_cell(vendor['unconfirmed'])}" if vendor["unconfirmed"] else ""
+    hosts = [f"proxy {vendor['proxy']}"] if vendor["proxy"] else []
+    hosts += [f"sign-in {host}" for host in vendor["sign_in_hosts"]]
+    return {
+        **{name: vendor[name] for name in ("provider", "stores", "processes")},
+        "deployment": f"{vendor['deployment']}: {vendor['model']}",
+        "site": vendor["host"] if vendor["site"] == vendor["host"] else f"{vendor['site']}: {vendor['host']}",
+        "facts": source + unconfirmed,
+        "other_hosts": "; ".join(hosts),
+    }
+
+
 def _rules(rules: Mapping[str, Any]) -> Iterator[str]:
-    yield _table(("locale", "name", "text", "show", "signed"), rules["labels"])
+    yield (
+        _table(("locale", "name", "text", "show", "signed"), rules["labels"])
+        if rules["labels"]
+        else "<p>Labels: none.</p>"
+    )
     yield f"<p>Moderation: {escape(rules['moderation'] or 'none')}.</p>"
     yield from (f"<p>{escape(it['rule'].capitalize())}: {escape(it['text'])}.</p>" for it in rules["features"])
 
@@ -145,13 +156,14 @@ def _receipts(receipts: Mapping[str, Any]) -> Iterator[str]:
     if receipts["oldest"] is None:
         yield '<p class="missing">There are no receipts in this state directory, so nothing was compared with them.</p>'
         return
-    kind = ' class="missing"' if receipts["changed"] or receipts["requests_without_receipt"] else ""
+    left_out, missing = receipts["requests_left_out_by_the_sample"], receipts["requests_without_receipt"]
+    kind = ' class="missing"' if receipts["changed"] or missing else ""
     yield (
         f"<p{kind}>{receipts['receipts']:,} receipts of the region. The seals of all {receipts['seals_checked']:,} "
         f"receipts of this time were checked, and {receipts['changed']:,} were changed. The oldest receipt is of "
-        f"{escape(receipts['oldest'])}. Of the requests since then, the sample ({receipts['sample'] * 100:g}% of the "
-        f"successful ones) left out {receipts['requests_left_out_by_the_sample']:,}, and "
-        f"{receipts['requests_without_receipt']:,} have no receipt without this reason.</p>"
+        f"{escape(receipts['oldest'])}. Of the requests since then, {left_out:,} have no "
+        f"receipt because of the sample ({receipts['sample'] * 100:g}% of the successful ones are kept), and "
+        f"{missing:,} for no such reason.</p>"
     )
     if by_day := receipts["without_receipt_by_day"]:
         yield _table(("day", "requests"), [{"day": day, "requests": number} for day, number in by_day.items()])

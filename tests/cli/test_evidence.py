@@ -137,7 +137,7 @@ def test_folder_has_the_numbers_and_the_rules_of_the_region(gateway: Command, st
         "requests_without_receipt": 0,
         "without_receipt_by_day": {},
     }
-    assert made["missing_months"] == []
+    assert (made["missing_months"], made["recorded_since"]) == ([], None)
 
 
 def test_receipts_that_the_sample_left_out_are_apart_from_missing_ones(gateway: Command, state: Path) -> None:
@@ -157,6 +157,15 @@ def test_months_with_requests_before_the_oldest_receipt_are_stated_in_red(gatewa
     assert (made["months_with_missing_receipts"], made["missing_months"]) == (["2026-10"], [])
     page = (state.parent / "out/index.html").read_text("utf-8")
     assert '<p class="missing">2026-10: receipts are missing.' in page
+
+
+def test_page_states_when_the_record_begins_and_has_the_vendors(gateway: Command, state: Path) -> None:
+    assert evidence(gateway, state, first="2026-08").status == 0
+    page = (state.parent / "out/index.html").read_text("utf-8")
+    assert '<p class="missing">No configuration is recorded before 2026-09-01T00:00:00Z.</p>' in page
+    (made,) = [line for line in page.splitlines() if line.startswith("<tr><td>bedrock</td>")]
+    assert "sign-in sts.eu-central-1.amazonaws.com" in made
+    assert "<p>Active from 2026-09-01T00:00:00Z until 2026-11-02T00:00:00Z, by ada (" in page
 
 
 def test_folder_contains_nothing_of_a_client_a_user_or_a_request(gateway: Command, state: Path) -> None:
