@@ -44,13 +44,14 @@ class GatewayProcess:
     def _read(self) -> None:
         assert self.process.stderr is not None
         for text in self.process.stderr:
+            if not self.keep_lines:
+                continue
             try:
                 line: dict[str, Any] | str = json.loads(text)
             except ValueError:
                 line = text
-            if self.keep_lines:
-                self.lines.append(line)
-                self._arrived.put(line)
+            self.lines.append(line)
+            self._arrived.put(line)
         self._arrived.put(None)
 
     def wait_for(self, event: str, **fields: Any) -> dict[str, Any]:
