@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import hmac
-from collections.abc import Mapping
 from functools import lru_cache
-from typing import Any
 
 import msgspec
 
@@ -47,7 +45,7 @@ class Conversation(msgspec.Struct, frozen=True):
 
     def is_identity(self, value: str, request: ChatRequest) -> bool:
         """Return whether a value identifies the end user, because the request or its headers name the user by it."""
-        return value in (self.user, request.user, request.extra.get("safety_identifier"))
+        return value == self.user or value == request.user or value == request.extra.get("safety_identifier")
 
 
 def for_caches(
@@ -97,33 +95,31 @@ def _marked(content: str | tuple[Part, ...]) -> tuple[Part, ...] | None:
 def _with_key(
     request: ChatRequest, own: ChatRequest, deployment: Deployment, conversation: Conversation | None
 ) -> ChatRequest:
-    given = own.extra.get(CACHE_KEY)
-    is_passed = CACHE_KEY in deployment.target.passthrough and not deployment.cache_key_written
-    if given is not None and is_passed and conversation is not None:
-        return request
-    value = given if given is not None or conversation is None else conversation.session
     key = None
-    if isinstance(value, str) and conversation is not None and _takes_key(deployment, conversation):
-        key = _key_of(value, own, deployment, conversation)
-    if key is not None:
-        return replace(request, extra={**request.extra, CACHE_KEY: key})
-    if CACHE_KEY not in request.extra:
+    if conversation is not None:
+        value = own.extra.get(CACHE_KEY)
+        if value is None:
+            value = conversation.session
+        elif CACHE_KEY in deployment.target.passthrough and not deployment.cache_key_written:
+            return request
+        if isinstance(value, str):
+            key = _key_of(value, own, deployment, conversation)
+    if key is None and CACHE_KEY not in request.extra:
         return request
-    extra: Mapping[str, Any] = {name: it for name, it in request.extra.items() if name != CACHE_KEY}
-    return replace(request, extra=extra)
-
-
-def _takes_key(deployment: Deployment, conversation: Conversation) -> bool:
-    if deployment.cache_key_in(protected=conversation.is_protected) == "strip":
-        return False
-    return deployment.knows_cache_key
+    extra = dict(request.extra)
+    if key is not None:
+        extra[CACHE_KEY] = key
+    else:
+        del extra[CACHE_KEY]
+    return msgspec.structs.replace(request, extra=extra)
 
 
 def _key_of(value: str, own: ChatRequest, deployment: Deployment, conversation: Conversation) -> str | None:
-    """Return the key that is sent for a value, or None for one that identifies the end user."""
-    if deployment.identity != "pass" and conversation.is_identity(value, own):
+    """Return the key that is sent for a value, or None if there is none or the value identifies the end user."""
+    treatment = deployment.cache_keys[conversation.is_protected]
+    if treatment == "strip" or (deployment.identity != "pass" and conversation.is_identity(value, own)):
         return None
-    if deployment.cache_key_in(protected=conversation.is_protected) == "pass":
+    if treatment == "pass":
         return value
     return pseudonym(conversation.key, "cache 1", deployment.provider, deployment.site, conversation.client, value)
 

@@ -180,12 +180,15 @@ class Deployment:
     places: tuple[str, str] = field(init=False, repr=False)
     asked_at: tuple[str, str, str] = field(init=False, repr=False)
     proxy_origin: str = field(init=False, repr=False)
+    cache_keys: tuple[CacheKey, CacheKey] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "places", (str(self.residency.stores), str(self.residency.processes)))
         object.__setattr__(self, "asked_at", (self.name, self.origin, self.model))
         has_proxy = self.proxy is not None and self.simulates is None
         object.__setattr__(self, "proxy_origin", self.proxy.origin if self.proxy is not None and has_proxy else "")
+        keys = [self.cache_key_in(protected=it) if self.knows_cache_key else "strip" for it in (False, True)]
+        object.__setattr__(self, "cache_keys", tuple(keys))
 
     @property
     def knows_cache_key(self) -> bool:
