@@ -16,12 +16,15 @@ import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from hashlib import sha256
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 from urllib.parse import urlencode
 
 import httpx
 
 from gateway.assembly.application import Gateway
+from gateway.execution.transport import UpstreamResponse
 from gateway.execution.upstream_request import UpstreamRequest
 from gateway.telemetry.log import configure
 from providers.chat import (
@@ -64,21 +67,48 @@ _REGION = {
 }
 _PICTURE = "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 _WORDS = "the a look file test branch error names weather Oslo 你好 größe build reads fast slow".split()
-_MOST_TURNS = 4
-_KEYS = {"all": "gk-prompt-bytes", "private": "gk-private-bytes"}
-"""The key of the client of each region."""
-_REDACTED = "redacted-"
+_MOST_TURNS, _BUDGET = 4, 9000
+_KEYS = {"all": "gk-prompt-bytes", "private": "gk-private-bytes", "capped": "gk-capped-bytes"}
+"""The key of each client: of two regions, and of a budget."""
+_REDACTED, CAPPED = "redacted-", "capped-"
+RESUMED = "resumed"
+"""The assistant whose first deployment breaks its answer off."""
+BROKEN = "The answer that breaks off"
+
+
+class _Broken(UpstreamResponse):
+    """A stream that breaks off after its first words."""
+
+    def __init__(self) -> None:
+        self.status, self.headers, self.received_at = 200, {"content-type": "text/event-stream"}, 0.0
+        chunk = {"id": "a", "created": 1, "model": "m", "choices": [{"index": 0, "delta": {"content": BROKEN}}]}
+        self._pieces = [f"data: {json.dumps(chunk)}\n\n".encode()]
+
+    async def read(self, _: object = None) -> bytes:
+        if self._pieces:
+            return self._pieces.pop()
+        raise ProviderFailed(Failure(FailureKind.INTERRUPTED, "the connection broke"))
+
+    async def close(self) -> None:
+        pass
 
 
 class _Captured:
-    """A transport that keeps the bodies, and answers each request with a refusal that shows nothing about a provider."""
+    """A transport that keeps the bodies, and answers each request with a refusal that shows nothing about a provider.
+
+    Attributes:
+        breaks: The first request of a turn gets an answer that breaks off.
+    """
 
     def __init__(self) -> None:
         self.bodies: list[bytes] = []
+        self.breaks = False
 
     async def send(self, request: UpstreamRequest) -> Any:
         """See `Transport`."""
         self.bodies.append(request.body)
+        if self.breaks and len(self.bodies) == 1:
+            return _Broken()
         raise ProviderFailed(Failure(FailureKind.INVALID_REQUEST, "kept"))
 
     async def aclose(self) -> None:
@@ -100,12 +130,18 @@ def _config() -> Config:
         for name, (provider, model, path) in DEPLOYMENTS.items()
     }
     assistants = {name: {"routes": {"all": [name, "openai"][: 1 + (name == "house")]}} for name in DEPLOYMENTS}
-    assistants["house"]["resume"] = True
+    assistants[RESUMED] = {"routes": {"all": ["house", "mistral"]}, "resume": True}
     barrier = {"hand_off": {"when": ["asked"], "share": "conversation"}}
     deployments["behind"] = {**deployments["openai"], "consent": {"recipient": "OpenAI", "mode": "per_request"}}
     assistants["barrier"] = {"routes": {"all": ["house", barrier, "behind"]}}
     for name in ("openai", "anthropic", "gemini"):
         assistants[f"{_REDACTED}{name}"] = {"routes": {"private": [name]}}
+        assistants[f"{CAPPED}{name}"] = {"routes": {"all": [name]}}
+    clients: dict[str, Any] = {
+        name: {"keys": [f"sha256:{sha256(key.encode()).hexdigest()}"], "region": "all"} for name, key in _KEYS.items()
+    }
+    clients["private"]["region"] = "private"
+    clients["capped"]["budgets"] = [{"tokens": _BUDGET, "per": "month"}]
     return Config(
         {
             "version": 1,
@@ -113,10 +149,8 @@ def _config() -> Config:
             "secrets": {"consent": "${SECRET}", "identity": "${SECRET}"},
             "redactions": {"personal": {"kinds": ["email"], "terms": ["Oslo"], "media": "pass"}},
             "regions": {"all": _REGION, "private": {**_REGION, "territories": ["NO"], "redact": "personal"}},
-            "clients": {
-                name: {"keys": [f"sha256:{sha256(key.encode()).hexdigest()}"], "region": name}
-                for name, key in _KEYS.items()
-            },
+            "clients": clients,
+            "resilience": {"breaker": "off"},
             "assistants": assistants,
             "deployments": deployments,
         }
@@ -158,11 +192,24 @@ def conversation(draw: random.Random) -> Iterator[ChatRequest]:
         messages.append(AssistantMessage(f"{label}{_words(draw)}"))
 
 
-async def requests(seed: int, conversations: int) -> list[dict[str, Any]]:
-    """Return the requests that providers get."""
+def _talk(messages: tuple[Message, ...]) -> tuple[Message, ...]:
+    """Return the messages without calls of tools, because such an answer is not continued."""
+    return tuple(
+        it
+        for it in messages
+        if not isinstance(it, ToolMessage) and not (isinstance(it, AssistantMessage) and it.tool_calls)
+    )
+
+
+def _client_of(assistant: str) -> str:
+    return "private" if assistant.startswith(_REDACTED) else "capped" if assistant.startswith(CAPPED) else "all"
+
+
+async def requests(seed: int, conversations: int, state_dir: Path) -> list[dict[str, Any]]:
+    """Return the requests that providers get. `state_dir` gets the accounts of the budget."""
     environ = {"KEY": "k:k", "SECRET": "s" * 40}
     config, transport = table_of(_config(), environ), _Captured()
-    gateway, sent = Gateway(config, transport, consent_key=b"k" * 32), []
+    gateway, sent = Gateway(config, transport, state_dir=state_dir, consent_key=b"k" * 32), []
     async with httpx.AsyncClient(transport=httpx.ASGITransport(gateway), base_url="http://gateway") as client:
         for number in range(conversations):
             turns = list(conversation(random.Random(f"{seed} {number}")))
@@ -172,15 +219,21 @@ async def requests(seed: int, conversations: int) -> list[dict[str, Any]]:
                     target = replace(dialect.target, model=name)
                     speaker = replace(dialect, target=target)
                     for turn, request in enumerate(turns):
+                        transport.breaks = name == RESUMED
+                        options: dict[str, Any] = {"model": name, "stream": stream}
+                        if name.startswith(CAPPED):
+                            options["reasoning_effort"] = "low"
+                        if transport.breaks:
+                            options = {"model": name, "stream": True, "tools": (), "messages": _talk(request.messages)}
                         try:
-                            wire = speaker.request(change_request(request, model=name, stream=stream))
+                            wire = speaker.request(change_request(request, **options))
                         except UnsupportedFeature:
                             continue
                         transport.bodies.clear()
                         path = f"{wire.path}?{urlencode(wire.query)}" if wire.query else wire.path
                         headers = {
                             "content-type": "application/json",
-                            "authorization": f"Bearer {_KEYS['private' if name.startswith(_REDACTED) else 'all']}",
+                            "authorization": f"Bearer {_KEYS[_client_of(name)]}",
                             "x-session-id": "s-1",
                         }
                         await client.post(path, content=wire.body, headers=headers)
@@ -192,5 +245,7 @@ async def requests(seed: int, conversations: int) -> list[dict[str, Any]]:
 
 if __name__ == "__main__":
     configure(level="error", stream=io.StringIO())
-    for one in asyncio.run(requests(int(sys.argv[1]), int(sys.argv[2]))):
+    with TemporaryDirectory() as folder:
+        found = asyncio.run(requests(int(sys.argv[1]), int(sys.argv[2]), Path(folder)))
+    for one in found:
         print(json.dumps(one))

@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 
 from providers.testkit.prefix_cache import blocks_of
-from tests.gateway.prompt_bytes import DEPLOYMENTS
+from tests.gateway.prompt_bytes import BROKEN, CAPPED, DEPLOYMENTS
 from tests.kit.dialect_clients import DIALECT_CLIENTS
 
 _SEED, _CONVERSATIONS = "7", "2"
+_THINKING = ("thinking", "reasoning", "reasoning_effort", "output_config")
 
 
 @pytest.mark.slow("starts two processes with whole gateways")
@@ -29,11 +30,22 @@ def test_prompt_of_a_turn_is_the_beginning_of_the_next_one_in_every_process() ->
     first, second = (process.communicate()[0] for process in started)
     assert first == second, "another PYTHONHASHSEED gives other bytes"
     before: dict[tuple[Any, ...], list[bytes]] = {}
-    compared = 0
+    thinking: dict[tuple[Any, ...], list[object]] = {}
+    compared = resumed = 0
+    caps = set()
     for line in first.decode().splitlines():
         sent = json.loads(line)
         place = sent["conversation"], sent["dialect"], sent["deployment"]
-        blocks = [block for block, _ in blocks_of(json.loads(sent["body"]))]
+        body = json.loads(sent["body"])
+        blocks = [block for block, _ in blocks_of(body)]
+        if broken := [at for at, block in enumerate(blocks) if BROKEN.encode() in block]:
+            # A continuation begins as the turn does, and goes on with the answer's message, whose head is one block.
+            blocks, resumed = blocks[: broken[0] - 1], resumed + 1
+        settings = [value for name, value in sorted(body.items()) if name in _THINKING]
+        settings.append(body.get("generationConfig", {}).get("thinkingConfig"))
+        assert thinking.setdefault(place, settings) == settings, "another setting of thinking"
+        if sent["deployment"].startswith(CAPPED):
+            caps.add(body.get("max_tokens") or body.get("generationConfig", {}).get("maxOutputTokens"))
         if (earlier := before.get(place)) is not None:
             assert blocks[: len(earlier)] == earlier, (place, sent["turn"])
             compared += 1
@@ -41,3 +53,5 @@ def test_prompt_of_a_turn_is_the_beginning_of_the_next_one_in_every_process() ->
     asked = {(dialect, deployment.partition(" ")[0]) for _, dialect, deployment in before}
     assert {(dialect, name) for dialect in DIALECT_CLIENTS for name in DEPLOYMENTS} <= asked
     assert compared > len(asked)
+    assert resumed > len(DIALECT_CLIENTS)
+    assert len(caps - {None}) > 2, "no budget capped an answer"
