@@ -245,7 +245,7 @@ def _check_signature(rules: SignedRules, keys: KeySet, token: str, most_bytes: i
 
 def _is_signed(verifier: jwt.algorithms.Algorithm, key: IssuerKey, text: bytes, signature: bytes) -> bool:
     try:
-        # A public key in the form of a text is no shared secret: `prepare_key` refuses it.
+        # `prepare_key` refuses a public key in the form of a text as a shared secret.
         return verifier.verify(text, verifier.prepare_key(key.key), signature)
     except jwt.PyJWTError:
         return False
