@@ -301,7 +301,7 @@ class ChatService:
         try:
             while not calls.is_answered:
                 with counted_anew(record):
-                    begun.append(by_deployment(await self._answer_decided(exchange, calls)))
+                    calls.take(by_deployment(await self._answer_decided(exchange, calls)))
         except BaseException:
             if begun:
                 _note_searches(record, calls.result)
@@ -506,6 +506,9 @@ class ChatService:
     async def _answer_of_input(self, exchange: Exchange, calls: InputCalls) -> Answer:
         request = calls.current
         plan, _ = self.decider.decide(exchange, None, needs_of_input(request), None)
+        if not (steps := calls.steps_of(plan.steps)):
+            raise PlanExhausted(Failure(FailureKind.UNAVAILABLE, _OTHER_MODEL))
+        plan = change(plan, steps=steps)
         if exchange.caller.embedding_space and isinstance(request, EmbeddingRequest):
             self._space_of(exchange).check(exchange.caller.embedding_space, request.dimensions)
         context = self._context(exchange, plan)

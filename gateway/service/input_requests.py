@@ -14,6 +14,7 @@ from typing import assert_never
 from gateway.execution.upstream_client import Answer
 from gateway.model.assistant import Assistant
 from gateway.model.config_version import Client, ConfigVersion, Region
+from gateway.model.decision import Step
 from gateway.model.deployment import Deployment, moderations_of
 from gateway.model.input_requests import InputAnswer, InputRequest, measured_as_chat
 from gateway.model.record import AttemptRecord, Record
@@ -95,6 +96,8 @@ class InputCalls:
         answers: The answers of the calls before it.
         redacted: The number of values by kind that their recipients did not get.
         judged_by: The config version whose judges have passed the whole request, or None.
+
+    The scores of one request come from one deployment: it stays the first choice, and one that takes over answers all.
     """
 
     def __init__(self, calls: Sequence[InputRequest]) -> None:
@@ -104,6 +107,27 @@ class InputCalls:
         self.answers: list[Answer] = []
         self.redacted: Mapping[str, int] = {}
         self.judged_by: ConfigVersion | None = None
+        self._scores_by: str | None = None
+        self._has_moved = False
+
+    def steps_of(self, steps: tuple[Step, ...]) -> tuple[Step, ...]:
+        """Return the steps that may answer the current call, in order. They may be none."""
+        if self._has_moved:
+            return tuple(step for step in steps if step.deployment.name == self._scores_by)
+        if self._scores_by is None or len(steps) == 1:
+            return steps
+        return tuple(sorted(steps, key=lambda step: step.deployment.name != self._scores_by))
+
+    def take(self, answer: Answer) -> None:
+        """Note the answer of the current call. If another deployment than before has scored it, all are asked again."""
+        self.answers.append(answer)
+        if not isinstance(answer.result, RerankAnswer):
+            return
+        name = answer.step.deployment.name
+        if self._scores_by not in (None, name):
+            self.answers.clear()
+            self._has_moved = True
+        self._scores_by = name
 
     @property
     def is_answered(self) -> bool:

@@ -70,11 +70,11 @@ def decode_rerank_request(value: object) -> tuple[RerankRequest, ShownRerank]:
 
 
 def _text_of(entry: object, path: str) -> str:
-    if isinstance(entry, dict):
-        entry = text(entry, "text", f"{path}.text")
-    if not isinstance(entry, str):
-        raise InvalidRequest(f"`{path}` must be a string or an object with `text`, not {describe(entry)}", path)
-    return entry
+    found = text(entry, "text", f"{path}.text") if isinstance(entry, dict) else entry
+    if not isinstance(found, str):
+        missing = "one without it" if isinstance(entry, dict) else describe(entry)
+        raise InvalidRequest(f"`{path}` must be a string or an object with `text`, not {missing}", path)
+    return found
 
 
 def encode_rerank(answer: RerankAnswer, shown: ShownRerank, model: str, answer_id: str) -> bytes:

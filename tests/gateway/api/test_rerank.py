@@ -140,6 +140,28 @@ def test_failover_answers_whole_and_a_wrong_number_of_scores_is_none() -> None:
     assert (response.headers["x-gateway-deployment"], len(response.json()["results"])) == ("spare", 3)
 
 
+def test_a_failover_between_two_calls_asks_the_other_deployment_for_all_scores() -> None:
+    scores, broken_from = {"house": 0.5, "spare": 0.25}, 1
+
+    def answered(request: httpx.Request) -> httpx.Response:
+        name = request.url.host.partition(".")[0]
+        texts = json.loads(request.content)["texts"]
+        if name == "house" and len(asked) >= broken_from:
+            return httpx.Response(500, json={"error": "down", "error_type": "backend"})
+        asked.append((name, len(texts)))
+        return httpx.Response(200, json=[{"index": index, "score": scores[name]} for index in range(len(texts))])
+
+    asked: list[tuple[str, int]] = []
+    own = {name: {"provider": "tei", "endpoint": f"https://{name}.example/v1"} for name in scores}
+    response = InputGateway(answered, CONFIG.merge({"deployments": own})).post(
+        RERANK, {**ASKED, "documents": [f"{number}" for number in range(70)]}
+    )
+    results = response.json()["results"]
+    assert [(one["index"], one["relevance_score"]) for one in results] == [(index, 0.25) for index in range(70)]
+    assert response.headers["x-gateway-deployment"] == "spare"
+    assert asked == [("house", 32), ("spare", 32), ("spare", 32), ("spare", 32), ("spare", 6)]
+
+
 @pytest.mark.parametrize(
     "results",
     [
