@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
+from typing import TYPE_CHECKING, Literal, NamedTuple
 from zoneinfo import ZoneInfo
 
 import msgspec
@@ -44,7 +44,6 @@ _OF_MONTHS = f"{_READ} WHERE month BETWEEN ? AND ?"
 
 
 Period = Literal["month", "year"]
-PERIODS: tuple[Period, ...] = get_args(Period)
 
 
 class DutyKey(NamedTuple):

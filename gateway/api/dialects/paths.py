@@ -24,7 +24,6 @@ from gateway.api.errors import ApiError, encode_error
 CHAT_PATH = OPENAI_CHAT.route
 MESSAGES_PATH = messages.Messages.route
 COUNT_PATH = messages.TokenCount.route
-MODELS_PATH = "/v1/models"
 RESPONSES_PATH = Responses.route
 COMPLETIONS_PATH = Completions.route
 EMBEDDINGS_PATH = OpenAIEmbeddingsDialect.route
