@@ -55,6 +55,14 @@ OTHER_METADATA: Mapping[str, tuple[str, ...]] = {
 """Further origins of metadata servers by kind: of GKE's nodes, and of ECS and EKS, whose addresses are variables."""
 _IMPERSONATION = "iamcredentials.googleapis.com"
 _GLOBAL_STS = "sts.googleapis.com"
+_VENDORS: Mapping[str, Places] = {
+    **dict.fromkeys((ENTRA_HOSTS["public"], "login.microsoft.com", "login.windows.net", "sts.windows.net"), ANYWHERE),
+    ENTRA_HOSTS["us"]: _ENTRA[False],
+    **dict.fromkeys((ENTRA_HOSTS["china"], "login.chinacloudapi.cn"), _ENTRA[True]),
+    **dict.fromkeys((_GLOBAL_STS, _IMPERSONATION, "oauth2.googleapis.com", "accounts.google.com"), ANYWHERE),
+    **dict.fromkeys(("auth.openai.com", "sts.amazonaws.com"), ANYWHERE),
+}
+"""Where the vendors' own token hosts are, and the hosts below them. No `territory` of an operator changes that."""
 _ACCEPT = "write `global_host: accepted`"
 _SHARED = frozenset({"proxy", "tls"})
 _DEFAULTS: Mapping[str, object] = {"cloud": "public", "grant": "client_credentials", "header": "authorization"}
@@ -393,7 +401,7 @@ class _OneSignIn:
             if origin is None or code is None:
                 return None, places
             origins["token"] = origin
-            places.append(TokenPlace(urlsplit(origin).hostname or "", Places(frozenset({code}))))
+            places.append(_oauth_place((urlsplit(origin).hostname or "").rstrip("."), Places(frozenset({code}))))
         elif kind == "aws_web_identity":
             pass
         else:
@@ -487,6 +495,14 @@ class _OneSignIn:
 def _place_of(cloud: str, region: str) -> Places:
     code = sign_in_regions()[cloud].get(region)
     return Places(frozenset({code})) if code is not None else ANYWHERE
+
+
+def _oauth_place(host: str, stated: Places) -> TokenPlace:
+    """Return where an OAuth server is: in the stated territory, unless it is a vendor's host that is known."""
+    known = next((at for name, at in _VENDORS.items() if host == name or host.endswith(f".{name}")), None)
+    if known is None:
+        return TokenPlace(host, stated)
+    return TokenPlace(host, known, "`territory` does not move a vendor's host: use the kind of the vendor")
 
 
 def _remote(link: Link | None) -> Link:
