@@ -259,3 +259,12 @@ def test_page_of_the_admin_listener_names_every_route_of_its_own() -> None:
     ends = [path for path in routes if not path.startswith("/v1/admin")]
     assert len(ends) >= 8
     assert [end for end in ends if re.search(rf"{re.escape(end)}[`?]", page) is None] == []
+
+
+def test_each_line_of_the_laws_has_a_source_and_its_day() -> None:
+    lines = (ROOT / "docs/prove/laws.md").read_text("utf-8").splitlines()
+    sources = [
+        line.strip("| ").split(" | ")[-1] for line in lines if line.startswith("| ") and "| source |" not in line
+    ]
+    assert len(sources) > 10
+    assert [source for source in sources if re.search(r"\S, 20\d\d-\d\d-\d\d$", source) is None] == []
