@@ -2,7 +2,7 @@
 
 Answers of random weights are ASCII. A model that recites has texts: the chat template ends a prompt with the token of the
 text whose number is that of the results of tools so far, and the weights let each token follow one other. So llama.cpp's
-own template and parser make real tool calls of a text.
+own template and parser make real tool calls of a text. A model that reranks is a BERT with random weights.
 
 Run as a module with the path of a model, this file is the server: it prints its address and serves until it is killed.
 """
@@ -63,18 +63,22 @@ For each function call, return a json object within <tool_call></tool_call> XML 
 
 
 @contextmanager
-def running_llamacpp(folder: Path, texts: Sequence[str] = ()) -> Iterator[str]:
+def running_llamacpp(folder: Path, texts: Sequence[str] = (), *, reranks: bool = False) -> Iterator[str]:
     """Start the server and yield its URL. Skips the test if llama.cpp is not installed.
 
     Args:
         folder: Gets the model.
         texts: The model recites the one whose number is that of the results of tools in the conversation.
+        reranks: The server scores documents, as with `--reranking`, and does nothing else.
     """
     for name in ("xllamacpp", "gguf"):
         pytest.importorskip(name, reason="llama.cpp is not installed: make install-sdks")
     path = folder / "tiny.gguf"
-    _write_model(path, texts)
-    command = [sys.executable, "-m", "tests.servers.llamacpp_server", str(path)]
+    if reranks:
+        _write_reranker(path)
+    else:
+        _write_model(path, texts)
+    command = [sys.executable, "-m", "tests.servers.llamacpp_server", str(path), *["rerank"] * reranks]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
         assert process.stdout is not None
         try:
@@ -143,6 +147,57 @@ def _write_model(path: Path, texts: Sequence[str]) -> None:
     file.close()
 
 
+def _write_reranker(path: Path) -> None:
+    """Write a BERT whose tokens are characters, with a head for one score."""
+    import gguf
+    import numpy
+
+    control, normal = gguf.TokenType.CONTROL, gguf.TokenType.NORMAL
+    characters = "abcdefghijklmnopqrstuvwxyz0123456789"
+    tokens = ["[PAD]", "[CLS]", "[SEP]", "[UNK]", *(f"\u2581{one}" for one in characters), *characters]
+    file = gguf.GGUFWriter(path, "bert")
+    file.add_context_length(CONTEXT_TOKENS)
+    file.add_embedding_length(_WIDTH)
+    file.add_block_count(1)
+    file.add_feed_forward_length(_FEED_FORWARD)
+    file.add_head_count(4)
+    file.add_layer_norm_eps(1e-5)
+    file.add_causal_attention(False)
+    file.add_pooling_type(gguf.PoolingType.RANK)
+    file.add_tokenizer_model("bert")
+    file.add_token_list(tokens)
+    file.add_token_scores([0.0] * len(tokens))
+    file.add_token_types([control] * 4 + [normal] * (len(tokens) - 4))
+    file.add_token_type_count(2)
+    for place, name in enumerate(("pad", "bos", "eos", "unk")):
+        getattr(file, f"add_{name}_token_id")(place)
+    file.add_sep_token_id(2)
+    random = numpy.random.default_rng(1)
+
+    def add(name: str, rows: int, columns: int, *, has_bias: bool = True) -> None:
+        weights = random.standard_normal((rows, columns)) * 0.4
+        file.add_tensor(f"{name}.weight", weights.astype(numpy.float32))
+        if has_bias:
+            file.add_tensor(f"{name}.bias", numpy.zeros(rows, numpy.float32))
+
+    add("token_embd", len(tokens), _WIDTH, has_bias=False)
+    add("token_types", 2, _WIDTH, has_bias=False)
+    add("position_embd", CONTEXT_TOKENS, _WIDTH, has_bias=False)
+    for name in ("attn_q", "attn_k", "attn_v", "attn_output"):
+        add(f"blk.0.{name}", _WIDTH, _WIDTH)
+    add("blk.0.ffn_up", _FEED_FORWARD, _WIDTH)
+    add("blk.0.ffn_down", _WIDTH, _FEED_FORWARD)
+    add("cls", _WIDTH, _WIDTH)
+    add("cls.output", 1, _WIDTH)
+    for name in ("token_embd_norm", "blk.0.attn_output_norm", "blk.0.layer_output_norm"):
+        file.add_tensor(f"{name}.weight", numpy.ones(_WIDTH, numpy.float32))
+        file.add_tensor(f"{name}.bias", numpy.zeros(_WIDTH, numpy.float32))
+    file.write_header_to_file()
+    file.write_kv_data_to_file()
+    file.write_tensors_to_file()
+    file.close()
+
+
 def _add_texts(texts: Sequence[str], tokens: list[str], types: list[Any], end: int) -> dict[int, int]:
     """Add a token for the begin of each text, and its pieces, and return the follower of each.
 
@@ -174,7 +229,7 @@ def _add_texts(texts: Sequence[str], tokens: list[str], types: list[Any], end: i
     return follows
 
 
-def _serve(path: str) -> None:
+def _serve(path: str, reranks: bool) -> None:
     import xllamacpp
 
     parameters = xllamacpp.CommonParams()
@@ -184,10 +239,13 @@ def _serve(path: str) -> None:
     parameters.n_parallel = 1
     parameters.cpuparams.n_threads = 1
     parameters.warmup = False
+    if reranks:
+        parameters.embedding = True
+        parameters.pooling_type = xllamacpp.llama_pooling_type.LLAMA_POOLING_TYPE_RANK
     server = xllamacpp.Server(parameters)
     print(server.listening_address, flush=True)
     threading.Event().wait()
 
 
 if __name__ == "__main__":
-    _serve(sys.argv[1])
+    _serve(sys.argv[1], "rerank" in sys.argv[2:])
