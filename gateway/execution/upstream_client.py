@@ -28,7 +28,7 @@ from gateway.execution.transport import TURN_BYTES, Transport, UpstreamResponse,
 from gateway.execution.upstream_request import UpstreamRequest, upstream_request
 from gateway.features.redaction.model import RedactionNote, RedactionRules
 from gateway.features.redaction.policy.answers import AnswerRestorer
-from gateway.features.redaction.policy.finding import TooMuchToSearch
+from gateway.features.redaction.policy.finding import TooMuchToSearch, finder_of
 from gateway.features.redaction.policy.requests import NotRedactable, Redacted, redact
 from gateway.model.config_version import ConfigVersion, Region
 from gateway.model.decision import Step
@@ -78,8 +78,6 @@ StillAllowed = Callable[[Step], str | None]
 """Returns why a step of the plan may no longer be taken; None if it may."""
 
 _LARGE_BYTES = 64 * 1024
-_MOST_SEARCHED_AT_ONCE = 32 * 1024
-"""The characters of a request that are searched without a thread, which takes a few milliseconds."""
 _REFUSAL_S = 2.0
 """Time for the body of a refusal, whose status has arrived."""
 _REMEDIES = {
@@ -380,11 +378,18 @@ class UpstreamClient:
         return await sent_anew(send)
 
     async def count(
-        self, step: Step, secret: Secret | None, chat: ChatRequest, usage: RequestUsage | None, allowed: StillAllowed
+        self,
+        step: Step,
+        secret: Secret | None,
+        chat: ChatRequest,
+        usage: RequestUsage | None,
+        allowed: StillAllowed,
+        note: RedactionNote | None = None,
     ) -> int | None:
         """Return how many tokens the server of a step counts in a prompt: 0 if it was asked and gives no count.
 
         None: it was not asked. The call has a row of usage as any other, without tokens: nothing is generated.
+        `note` gets the values that were replaced.
         """
         deployment = step.deployment
         if not isinstance(deployment.adapter, CountsTokens):
@@ -394,7 +399,10 @@ class UpstreamClient:
         try:
             fitted = _fitted(step, chat)
             if step.permit.redaction is not None:
-                fitted = (await redacted_request(step, fitted, step.permit.redaction)).request
+                found = await redacted_request(step, fitted, step.permit.redaction)
+                fitted = found.request
+                if note is not None:
+                    note.kinds = dict(found.counts)
             sent, _ = self._write(step, chat, sent=fitted)
             wire = deployment.adapter.count_request(sent, deployment.target) if sent is not None else None
             if sent is None or wire is None:
@@ -638,7 +646,7 @@ async def redacted_request(step: Step, request: ServedRequest, rules: RedactionR
     """
     deployment = step.deployment
     try:
-        if characters_of(request) < _MOST_SEARCHED_AT_ONCE:
+        if characters_of(request) < finder_of(rules).most_at_once:
             return redact(request, rules)
         return await asyncio.to_thread(redact, request, rules)
     except NotRedactable as error:

@@ -28,6 +28,7 @@ from gateway.features.crisis.policy import with_crisis_text
 from gateway.features.duties.time_of_use import TimeOfUse
 from gateway.features.feature import WatchedChat, Watcher
 from gateway.features.marks.policy import signer_of
+from gateway.features.redaction.model import RedactionNote
 from gateway.features.redaction.policy.finding import TooMuchToSearch
 from gateway.features.redaction.policy.requests import NotRedactable, redact
 from gateway.model.config_version import ConfigVersion, Region
@@ -275,16 +276,19 @@ class ChatService:
         keys = self.executor.health.usable_keys(step.deployment, exchange.asker)
         if not keys:
             return None
+        note = RedactionNote.of(rules) if (rules := step.permit.redaction) is not None else None
         started_at, counted = time.monotonic(), None
         try:
-            counted = await self.executor.client.count(step, keys[0], chat, context.usage, context.still_allowed)
+            counted = await self.executor.client.count(step, keys[0], chat, context.usage, context.still_allowed, note)
         except asyncio.CancelledError:
             counted = 0  # the prompt may have been sent
             raise
         finally:
             if counted is not None:
                 failure = None if counted else Failure(FailureKind.UNAVAILABLE, "the deployment gave no count")
-                record.attempts.append(recorded_attempt(step.deployment, started_at, time.monotonic(), failure))
+                record.attempts.append(recorded_attempt(step.deployment, started_at, time.monotonic(), failure, note))
+                if note is not None:
+                    record.shown.note_redaction(note)
         return counted or None
 
     async def answer_input(self, exchange: Exchange, request: InputRequest) -> Answer:

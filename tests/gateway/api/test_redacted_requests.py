@@ -480,3 +480,30 @@ def test_a_judge_and_a_second_step_get_placeholders_of_their_own() -> None:
     for request in gateway.requests:
         assert not [value for value in VALUES if value in request.content.decode()]
         assert b"QEMAIL1Z" in request.content
+
+
+def test_an_answer_that_breaks_off_is_continued_by_a_step_that_gets_placeholders_too() -> None:
+    """The text so far has values, because the client has seen them: it is redacted like any."""
+    head = {"id": "x", "object": "chat.completion.chunk", "created": 1, "model": "m"}
+
+    def provider(request: httpx.Request) -> httpx.Response:
+        if request.url.host == "second.example":
+            return chunks({"content": "Write to QEMAIL1Z, call QPHONE1Z and pay."})
+        deltas = [{"content": piece} for piece in ("Write to QEMA", "IL1Z, call", " QPHON")]
+        events = [{**head, "choices": [{"index": 0, "delta": delta, "finish_reason": None}]} for delta in deltas]
+        data = "".join(f"data: {json.dumps(event)}\n\n" for event in events)
+        return httpx.Response(200, content=data.encode(), headers={"content-type": "text/event-stream"})
+
+    config = REDACTED.merge({
+        "assistants": {"assistant": {"routes": {"default": ["chat", "second"]}, "resume": True}},
+        "deployments": {"second": {**CONFIG.data["deployments"]["chat"], "endpoint": "https://second.example/v1"}},
+    })  # fmt: skip
+    gateway = InputGateway(provider, config)
+    path, body = asking("chat", PROMPT)
+    answer = gateway.post(path, {**body, "stream": True})
+    assert [request.url.host for request in gateway.requests] == ["chat.example", "second.example"]
+    continued = gateway.requests[1].content.decode()
+    assert "Write to QEMAIL1Z, call" in continued
+    assert not [value for value in VALUES if value in continued]
+    assert text_of(answer).startswith(f"Write to {MAIL}, call ")
+    assert text_of(answer).endswith(f"{PHONE} and pay.")

@@ -76,6 +76,20 @@ def test_count_goes_where_the_chat_goes(provider: str) -> None:
     assert chat.path.startswith(f"{location}/")
 
 
+@pytest.mark.parametrize("provider", COUNTING)
+def test_count_has_placeholders_where_the_chat_has_them(provider: str) -> None:
+    server = Server()
+    redact = {"redactions": {"mails": {"kinds": ["email"]}}, "regions": {"eu": {"redact": "mails"}}}
+    config = CONFIG.merge(redact, {"deployments": {"one": COUNTING[provider]}})
+    told = {"role": "user", "content": "Write to jane@planted.example"}
+    body = {**ASKED, "system": "I am jane@planted.example", "messages": [told]}
+    answer = InputGateway(server, config, {"KEY": "ya29.made-up"}).post("/v1/messages/count_tokens", body)
+    assert (answer.status_code, answer.headers["x-gateway-redacted"]) == (200, "email=1")
+    (sent,) = server.received
+    assert b"planted" not in sent.content
+    assert b"QEMAIL1Z" in sent.content
+
+
 def test_count_at_vertex_has_the_form_that_google_takes() -> None:
     server = Server()
     count(COUNTING["anthropic-vertex"], server)

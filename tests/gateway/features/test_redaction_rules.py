@@ -232,6 +232,15 @@ def test_one_search_for_an_own_pattern_looks_at_a_part_of_a_large_text(pattern: 
     assert max(looked) <= max(8192, 10_000_000 // own.programsize)
 
 
+def test_a_slow_pattern_is_searched_next_to_other_requests_and_not_before_them() -> None:
+    sizes = [
+        finder_of(rules_of(["one"], (), patterns=[("TICKET", it)])).most_at_once
+        for it in ("[0-9]", "ACME-[0-9]{6}", "a[ab]{400}x", ".{1,900}x")
+    ]
+    assert sizes[0] > sizes[1] > 5_000 > 500 > sizes[2] > sizes[3] > 0
+    assert finder_of(RULES).most_at_once > 2_000
+
+
 def test_a_value_is_found_wherever_windows_end() -> None:
     own, long = compiled_own("BEGIN x{1,900}( [a-z]{3} )+END"), "BEGIN " + "x" * 900 + " abc  def " * 300 + "END"
     assert len(long) < 4096 < 10_000_000 // own.programsize

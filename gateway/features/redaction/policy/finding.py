@@ -41,6 +41,8 @@ _MOST_OVERLAP = 400
 """How many characters after a term are searched for the end of another one that overlaps it."""
 _MOST_STEPS = 10_000
 """The most steps of the program that RE2 makes of an own pattern."""
+_MOST_AT_ONCE, _STEPS_AT_ONCE = 32 * 1024, 100_000
+"""How many characters are searched in a few milliseconds, and how many steps of own patterns."""
 _STEPS_OF_A_SEARCH, _LEAST_WINDOW = 10_000_000, 8192
 """How many steps one search of an own pattern or of terms may take, which limits its bytes; and the least of them."""
 _REMEMBERED, _SHORT, _LARGE = 20_000, 64, 65_536
@@ -318,7 +320,11 @@ class _Index:
 
 
 class Finder:
-    """Finds the values of some rules. It remembers where they were in texts that it has seen, and never a text."""
+    """Finds the values of some rules. It remembers where they were in texts that it has seen, and never a text.
+
+    Attributes:
+        most_at_once: With more characters, other requests would wait too long while a request is searched.
+    """
 
     def __init__(self, rules: RedactionRules) -> None:
         self.kinds = frozenset(kind.upper() for kind in rules.kinds)
@@ -337,6 +343,8 @@ class Finder:
         self._terms = compiled(_terms_pattern(rules.terms)) if rules.terms else None
         self._patterns = [(name, compiled_own(text)) for name, text in rules.patterns]
         self._look_alike = compiled(f"(?i)Q(?:{'|'.join(self.placeholder_kinds(rules))})[1-9][0-9]{{0,5}}Z")
+        steps = sum(pattern.programsize for _, pattern in self._patterns)
+        self.most_at_once = min(_MOST_AT_ONCE, _STEPS_AT_ONCE // steps) if steps else _MOST_AT_ONCE
         self._key = secrets.token_bytes(32)
         self._known: dict[bytes, tuple[Span, ...]] = {}
 
