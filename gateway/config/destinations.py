@@ -116,8 +116,10 @@ def _of_services(config: ConfigVersion) -> Iterator[tuple[str, Destination]]:
         yield use, _at(permit.proxy or permit.origin)
     for name in sign_ins_used(config.deployments.values()):
         sign_in = config.sign_ins[name]
-        if sign_in.kind in OTHER_METADATA and not any(is_this_machine(it.origin) for it in sign_in.permits.values()):
-            yield from ((f"sign_ins.{name}", _at(origin)) for origin in OTHER_METADATA[sign_in.kind])
+        origins = {it.origin for it in sign_in.permits.values()}
+        if sign_in.kind in OTHER_METADATA and not any(map(is_this_machine, origins)):
+            others = (origin for origin in OTHER_METADATA[sign_in.kind] if origin not in origins)
+            yield from ((f"sign_ins.{name}", _at(origin)) for origin in others)
 
 
 def _of_stores(config: ConfigVersion) -> Iterator[tuple[str, Destination]]:

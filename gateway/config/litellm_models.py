@@ -276,7 +276,7 @@ class ModelReader:
                 read.use(*paths["vertex_project"])
         return result
 
-    def _credential(self, provider: str | None, adapter: Adapter | None, paths: dict[str, KeyPath]) -> dict[str, str]:
+    def _credential(self, provider: str | None, adapter: Adapter | None, paths: dict[str, KeyPath]) -> dict[str, Any]:
         sign_in = self.sign_ins.read(provider, paths)
         return {"sign_in": sign_in} if sign_in is not None else self._key(provider, adapter, paths)
 

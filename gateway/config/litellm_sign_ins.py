@@ -30,6 +30,11 @@ _UNKEPT = (
     "not converted: a sign-in keeps no secret; give this application a federated credential, whose token "
     "AZURE_FEDERATED_TOKEN_FILE names, or `token_file`"
 )
+_OF_AWS = {
+    "aws_profile_name": "not converted: no file of profiles is read; write a sign-in such as aws_instance, or keys",
+    "aws_sts_endpoint": "not converted: the STS of the sign-in's `region` is called",
+}
+_FEDERATION = Gap("a google_federation with `token_file`, or `from` a sign-in of AWS or Azure")
 _STATIC = "no sign-in: a token ends, so it is the `api_key` until then; use `sign_in` (azure_workload or azure_managed)"
 _AMBIENT = Gap(
     "aws_web_identity on EKS with IRSA, aws_container on EKS with pod identity or on ECS, aws_instance on EC2"
@@ -50,8 +55,8 @@ class SignInReader:
     sections: dict[str, dict[str, Any]] = field(default_factory=dict)
     _names: Unique = field(default_factory=Unique)
 
-    def read(self, provider: str | None, paths: Mapping[str, KeyPath]) -> str | None:
-        """Return the name of the sign-in of an entry, or None if it has none.
+    def read(self, provider: str | None, paths: Mapping[str, KeyPath]) -> str | Gap | None:
+        """Return the name of the sign-in of an entry, a gap if it needs one that is not converted, or None.
 
         Args:
             provider: The provider of the gateway.
@@ -59,6 +64,7 @@ class SignInReader:
         """
         if self.reading.at(*paths.get("api_key", _NOWHERE)) not in (None, ""):
             return None
+        section: dict[str, Any] | Gap | None
         match provider:
             case "azure":
                 section = self._azure(paths)
@@ -68,7 +74,7 @@ class SignInReader:
                 section = self._google(paths)
             case _:
                 section = None
-        return self._named(str(provider), section) if section is not None else None
+        return self._named(str(provider), section) if isinstance(section, dict) else section
 
     def _named(self, wanted: str, section: dict[str, Any]) -> str:
         known = next((name for name, one in self.sections.items() if one == section), None)
@@ -81,7 +87,10 @@ class SignInReader:
         subject = self._subject("azure", token := paths.get("azure_ad_token", _NOWHERE))
         if subject is None:
             read.note(*token, note=_STATIC)
-            if not {"tenant_id", "client_id"} <= paths.keys():
+            ids = [paths[name] for name in ("tenant_id", "client_id") if name in paths]
+            if len(ids) < 2:
+                for path in ids:
+                    read.note(*path, note="not converted: a sign-in needs both, `tenant_id` and `client_id`")
                 return None
         names = {"tenant": "tenant_id", "client": "client_id"}
         texts = {ours: self._text(paths[theirs]) for ours, theirs in names.items() if theirs in paths}
@@ -96,6 +105,8 @@ class SignInReader:
     def _aws(self, paths: Mapping[str, KeyPath]) -> dict[str, Any] | None:
         read = self.reading
         role, token = (paths.get(name, _NOWHERE) for name in ("aws_role_name", "aws_web_identity_token"))
+        for name, note in _OF_AWS.items():
+            read.note(*paths.get(name, _NOWHERE), note=note)
         if read.at(*role) is None and read.at(*token) is None:
             return None
         subject = self._subject("bedrock", token)
@@ -118,7 +129,7 @@ class SignInReader:
             return None
         return {"kind": _AMBIENT, "region": region, "assume": texts}
 
-    def _google(self, paths: Mapping[str, KeyPath]) -> dict[str, Any] | None:
+    def _google(self, paths: Mapping[str, KeyPath]) -> dict[str, Any] | Gap | None:
         """Return the federation of an external account. The key of a service account is not a sign-in."""
         read = self.reading
         path = paths.get("vertex_credentials", _NOWHERE)
@@ -132,7 +143,7 @@ class SignInReader:
         if not is_pool or not isinstance(file, str) or not file.startswith("/") or "${" in file:
             note = "not converted: `google_federation` takes a `token_file` or the token of another sign-in (`from`)"
             read.note(*path, note=note)
-            return None
+            return _FEDERATION
         keys = ["type", "audience", ("credential_source", "file")]
         location = read.text(*paths.get("vertex_location", _NOWHERE))
         without = "without it sts.googleapis.com is called, which may answer from anywhere"

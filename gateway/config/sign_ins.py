@@ -50,9 +50,12 @@ _CONTAINER = "http://169.254.170.2"
 _POD_IDENTITY = "http://169.254.170.23"
 OTHER_METADATA: Mapping[str, tuple[str, ...]] = {
     "google_metadata": ("http://169.254.169.252:988",),
-    "aws_container": (_CONTAINER, _POD_IDENTITY),
+    "aws_container": (_CONTAINER, _POD_IDENTITY, "http://[fd00:ec2::23]"),
 }
-"""Further origins of metadata servers by kind: of GKE's nodes, and of ECS and EKS, whose addresses are variables."""
+"""Further origins of metadata servers by kind: of GKE's nodes, and of ECS and EKS, whose addresses are variables.
+
+source: docs.aws.amazon.com/eks/latest/userguide/pod-id-agent-setup.html (its IPv6 address); as_of 2026-11-28
+"""
 _IMPERSONATION = "iamcredentials.googleapis.com"
 _GLOBAL_STS = "sts.googleapis.com"
 _VENDORS: Mapping[str, Places] = {

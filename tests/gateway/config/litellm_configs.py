@@ -181,6 +181,7 @@ model_list:
         credential_source: {file: /var/run/service-account/token}
         service_account_impersonation_url: "https://iamcredentials.googleapis.com/v1/projects/-/serviceAccounts/gw@acme-1.iam.gserviceaccount.com:generateAccessToken"
   - {model_name: text, litellm_params: {model: vertex_ai/gemini-3-pro, vertex_project: acme-1, vertex_credentials: '{"type": "external_account", "audience": "//iam.googleapis.com/x", "credential_source": {"file": "/token"}}'}}
+  - {model_name: half, litellm_params: {model: azure/gpt, api_base: "https://c.openai.azure.com", tenant_id: t-1}}
   - {model_name: other, litellm_params: {model: vertex_ai/gemini-3-pro, vertex_project: acme-1, vertex_credentials: {type: external_account, audience: //iam.googleapis.com/x, credential_source: {environment_id: aws1}}}}
   - {model_name: account, litellm_params: {model: vertex_ai/gemini-3-pro, vertex_project: acme-1, vertex_credentials: {type: service_account, private_key: sk-clear-google}}}
 general_settings:

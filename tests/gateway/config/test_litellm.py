@@ -73,6 +73,9 @@ def filled(result: Converted) -> dict[str, Any]:
         elif parents[:1] == ["sign_ins"]:
             region = "europe-west3" if "google" in target.get("kind", "") else "eu-central-1"
             target[key] = {"kind": "aws_instance", "region": region, "global_host": "accepted"}[key]
+        elif key == "sign_in":
+            kinds = {name: one["kind"] for name, one in config["sign_ins"].items() if "kind" in one}
+            target[key] = next(name for name, kind in kinds.items() if kind == "google_federation")
         elif key == "assistants" and parents:  # of a client
             target[key] = list(config["assistants"])
         elif key == "endpoint":
@@ -254,9 +257,10 @@ def test_sign_ins() -> None:
         "keys": "${BEDROCK_API_KEY}",
         "env": "${BEDROCK_API_KEY}",
         "file": "${file:/etc/google/key.json}",
-        "other": "${LITELLM_VERTEX_API_KEY}",
-        "account": "${LITELLM_VERTEX_API_KEY_2}",
+        "half": "${AZURE_API_KEY}",
+        "account": "${LITELLM_VERTEX_API_KEY}",
     }
+    assert "deployments.other.sign_in" in result.gaps
     assert deployments["aks"]["sign_in"] == deployments["aks-2"]["sign_in"] == "azure"
     gaps = {gap for gap in result.gaps if gap.startswith("sign_ins")}
     assert {"sign_ins.azure.global_host", "sign_ins.bedrock-2.region", "sign_ins.bedrock-4.kind"} <= gaps
@@ -268,6 +272,8 @@ def test_sign_ins() -> None:
         "azure_ad_token",
         "aws_role_name",
         "aws_web_identity_token",
+        "tenant_id",
+        "vertex_credentials",
         "general_settings.litellm_jwtauth.user_id_upsert",
         "general_settings.litellm_jwtauth.issuers[0].user_email_jwt_field",
     }

@@ -180,6 +180,12 @@ def test_an_address_of_the_environment_outside_of_the_machine_is_an_error() -> N
         assert address_problem(url) is not None
 
 
+def test_a_container_may_call_each_address_of_the_agents_once() -> None:
+    found = destinations_of(compiled({"kind": "aws_container"}).config)
+    agents = [one.host for one in found if one.uses == ("sign_ins.one",)]
+    assert agents == ["169.254.170.2", "169.254.170.23", "fd00:ec2::23"]
+
+
 def test_an_unused_sign_in_is_a_warning() -> None:
     found = compiled({"kind": "azure_managed"}, others={"two": {"kind": "aws_instance"}})
     assert ["no deployment uses this sign-in" in str(it) for it in found.warnings if "sign_ins.two" in str(it)] == [
