@@ -133,6 +133,7 @@ def render_matrix(
         lines += _wrapped(f"  {name} can: ", ", ".join(words))
         if (cache_key := _cache_key(config.deployments[name])) is not None:
             lines += _wrapped(f"  {name} gets as a cache key: ", cache_key)
+        lines += [f"  {name} {words}" for words in _cache_settings(config.deployments[name])]
     for name, assistant in config.assistants.items():
         if name == assistant.name:
             gaps = _gaps(assistant, config, now_s, None if every_territory else _LISTED_GAPS)
@@ -208,6 +209,13 @@ def _cache_key(deployment: Deployment) -> str | None:
     return words
 
 
+def _cache_settings(deployment: Deployment) -> Iterator[str]:
+    if deployment.cache == "auto":
+        yield "gets the mark of a prompt cache from the gateway (`cache: auto`)"
+    if deployment.cache_isolation is not None:
+        yield f"gets a salt for its cache by {deployment.cache_isolation} (`cache_isolation`)"
+
+
 def check_document(config: ConfigVersion, warnings: Iterable[Problem]) -> dict[str, object]:
     """Return what `gateway check --json` prints of a valid config: what each deployment can, and the warnings."""
     abilities = what_deployments_can(config)
@@ -219,6 +227,8 @@ def check_document(config: ConfigVersion, warnings: Iterable[Problem]) -> dict[s
                 "model": it.model,
                 "can": [*abilities[name]],
                 "cache_key": it.cache_key if it.knows_cache_key else None,
+                "cache": it.cache,
+                "cache_isolation": it.cache_isolation,
                 "emulated": [word for word, is_emulated in abilities[name].items() if is_emulated],
             }
             for name, it in config.deployments.items()

@@ -130,6 +130,7 @@ class Deployment:
         link: How connections are made, with the content of these files and the credentials of the proxy. None:
             directly, with the public authorities; or secrets are not resolved.
         proxy_origin: The origin of the proxy, or empty.
+        cache_keys: The treatment of `prompt_cache_key` outside and inside of protected regions.
         counts: See `Target.counts`.
         redaction: The rules of all that it is sent, or None.
         in_clear: It gets the values, also in a region that redacts.

@@ -225,3 +225,21 @@ def test_plan_states_the_new_default_of_cache_keys_before_the_first_start(gatewa
     assert "with this release, chatgpt-eu will get a pseudonym of `prompt_cache_key`, which 0.2.0 removed" in shown
     Path(CACHE_KEY).touch()
     assert "prompt_cache_key" not in gateway("plan", file, "--state", ".", "--no-secrets").out
+
+
+def test_plan_and_check_name_each_key_of_prompt_caches(gateway: Command) -> None:
+    house = {"provider": "vllm", "model": "m", "endpoint": "https://llm.example.com/v1", "stores": "US"}
+    claude = {"provider": "anthropic", "model": "claude-sonnet-5", "endpoint": "global", "api_key": "k"}
+    house |= {"processes": "US", "api_key": "k"}
+    before = BASE.merge({"deployments": {"claude": claude, "house": house}})
+    changed = {"chatgpt-us": {"cache_key": "strip"}, "claude": {"cache": "auto"}, "house": {"cache_isolation": "user"}}
+    files = before.write(Path(), "before.yaml"), before.merge({"deployments": changed}).write(Path(), "after.yaml")
+    shown = " ".join(gateway("plan", "--from", files[0], files[1], "--no-secrets").out.split())
+    for words in ("cache key: pseudonym -> strip", "cache: client -> auto", "cache isolation: none -> user"):
+        assert words in shown
+    assert "cache keys" not in shown
+    shown = " ".join(gateway("check", files[1], "--no-secrets").out.split())
+    for words in ("chatgpt-us gets as a cache key: nothing", "`cache: auto`", "salt for its cache by user"):
+        assert words in shown
+    found = json.loads(gateway("check", "--json", files[1], "--no-secrets").out)["deployments"]
+    assert [found[name][key] for name in changed for key in changed[name]] == ["strip", "auto", "user"]
