@@ -432,8 +432,11 @@ class Run(msgspec.Struct):
         if sign_in is None or sent is None or not is_token_refused(failure, sign_in):
             return False
         try:
-            return await self.executor.client.tokens.other(sign_in.id, sent, self.left_s()) is not None
-        except BaseException:  # the client has left
+            has_other = await self.executor.client.tokens.other(sign_in.id, sent, self.left_s()) is not None
+            # A reload may have changed the sign-in meanwhile. Then the version that is active now decides.
+            self.context.still_allowed(step)
+            return has_other
+        except BaseException:  # the client has left, or another version is active
             if slot is not None:
                 slot.release()
             if self.evidence is not None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from statistics import median
 from urllib.parse import urlsplit
 
+import httpx
 import pytest
 
 from gateway.api.caller.authentication import MOST_FAILED_KEYS
@@ -33,40 +34,46 @@ MOST_SLOWER = 1.5
 
 
 @pytest.fixture
-def port(tmp_path: Path) -> Iterator[int]:
+def providers() -> Iterator[SimulatorThread]:
+    dialect = load_simulators().simulators["openai"]
+    with SimulatorThread({"provider": SimulatorServer(dialect, "provider")}) as thread:
+        thread["provider"].scenario = Scenario(text="hello")
+        yield thread
+
+
+@pytest.fixture
+def port(tmp_path: Path, providers: SimulatorThread) -> Iterator[int]:
     keys = tmp_path / "keys.json"
     keys.write_bytes(jwks(public("r1", "RS256")))
-    dialect = load_simulators().simulators["openai"]
-    with SimulatorThread({"provider": SimulatorServer(dialect, "provider")}) as providers:
-        providers["provider"].scenario = Scenario(text="hello")
-        issuer = {
-            "issuer": "https://login.example",
-            "audience": "api://gateway",
-            "algorithms": ["RS256"],
-            "jwks": str(keys),
-            "clients": [{"client": "app", "where": {"groups": "lab"}}],
-        }
-        deployment = {"provider": "openai", "model": "gpt-4o", "endpoint": f"{providers['provider'].origin}/v1"}
-        config = config_of_one_region({"assistant": deployment}, {"token_issuers": {"example": issuer}})
-        path = tmp_path / "gateway.yaml"
-        path.write_text(config.text)
-        log = tmp_path / "log"
-        # A thread that read a thousand lines a second would slow down what is measured here.
-        with log.open("w") as file:
-            command = [sys.executable, "-m", "gateway.cli", "serve", "--config", str(path), "--port", "0"]
-            environ = {**os.environ, "GATEWAY_LOG_FORMAT": "json", "KEY": "sk-1"}
-            with subprocess.Popen(command, env=environ, stderr=file) as process:
-                try:
-                    eventually(lambda: '"listening"' in log.read_text())
-                    lines = map(json.loads, log.read_text().splitlines())
-                    yield next(urlsplit(line["url"]).port for line in lines if line["event"] == "listening")
-                finally:
-                    process.terminate()
+    issuer = {
+        "issuer": "https://login.example",
+        "audience": "api://gateway",
+        "algorithms": ["RS256"],
+        "jwks": str(keys),
+        "clients": [{"client": "app", "where": {"groups": "lab"}}],
+    }
+    deployment = {"provider": "openai", "model": "gpt-4o", "endpoint": f"{providers['provider'].origin}/v1"}
+    config = config_of_one_region({"assistant": deployment}, {"token_issuers": {"example": issuer}})
+    path = tmp_path / "gateway.yaml"
+    path.write_text(config.text)
+    log = tmp_path / "log"
+    # A thread that read a thousand lines a second would slow down what is measured here.
+    with log.open("w") as file:
+        command = [sys.executable, "-m", "gateway.cli", "serve", "--config", str(path), "--port", "0"]
+        environ = {**os.environ, "GATEWAY_LOG_FORMAT": "json", "KEY": "sk-1"}
+        with subprocess.Popen(command, env=environ, stderr=file) as process:
+            try:
+                eventually(lambda: '"listening"' in log.read_text())
+                lines = map(json.loads, log.read_text().splitlines())
+                yield next(urlsplit(line["url"]).port for line in lines if line["event"] == "listening")
+            finally:
+                process.terminate()
+    assert "eyJ" not in log.read_text(), "no part of a token is in the log"
 
 
-def good_token(user: str) -> str:
+def good_token(user: str, for_s: float = 3000) -> str:
     now = time.time()
-    members = {"iss": "https://login.example", "aud": "api://gateway", "iat": now, "exp": now + 3000, "sub": user}
+    members = {"iss": "https://login.example", "aud": "api://gateway", "iat": now, "exp": now + for_s, "sub": user}
     return token("r1", "RS256", territory=None, groups=["lab"], **members)
 
 
@@ -105,6 +112,31 @@ def counts(attack: subprocess.Popen[str]) -> dict[str, int]:
     assert attack.returncode == 0
     found: dict[str, int] = json.loads(output)
     return found
+
+
+@pytest.mark.slow("a token expires in a stream")
+def test_a_stream_goes_on_after_the_end_of_its_token(port: int, providers: SimulatorThread) -> None:
+    providers["provider"].scenario = Scenario(text="one two three four five six", between_events_s=1.0)
+    url, headers = f"http://127.0.0.1:{port}/v1/chat/completions", {"authorization": f"Bearer {good_token('anna', 4)}"}
+    ends_at = time.time() + 4
+    asked = {"model": "assistant", "messages": [{"role": "user", "content": "hello"}], "stream": True}
+    with (
+        httpx.Client(trust_env=False, timeout=60) as client,
+        client.stream("POST", url, json=asked, headers=headers) as answer,
+    ):
+        assert answer.status_code == 200
+        lines = answer.iter_lines()
+        first = next(lines)
+        eventually(lambda: time.time() > ends_at)
+        for _ in range(2):  # the second one comes on a connection that is known
+            refused = client.post(url, json=asked, headers=headers)
+            assert (refused.status_code, refused.json()["error"]["code"]) == (401, "invalid_api_key")
+            assert refused.json()["error"]["token"] == "expired"
+            assert refused.headers["www-authenticate"] == 'Bearer error="invalid_token"'
+        rest = list(lines)
+    assert first.startswith("data: {")
+    assert rest[-2] == "data: [DONE]"
+    assert sum("content" in line for line in (first, *rest)) >= 6
 
 
 @pytest.mark.slow("sends for two seconds")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -301,6 +302,23 @@ def test_a_reload_during_an_exchange(world: World, workers: int) -> None:
         eventually(lambda: ask(gateway, "oauth").status_code == 200)
         assert world.calls("azure_managed") == 1
         assert world.issuers.calls[-1]["fields"]["audience"] == "another"  # type: ignore[index]
+
+
+@pytest.mark.slow
+def test_a_request_that_waits_for_a_token_takes_the_sign_in_of_a_reload(world: World) -> None:
+    config = world.config(kinds=("azure_workload", "azure_managed"))
+    with world.serving(config) as gateway, ThreadPoolExecutor() as pool:
+        assert [ask(gateway, kind).status_code for kind in ("azure_workload", "azure_managed")] == [200, 200]
+        world.issuers.faults["azure_workload"] = "slow"  # it is waited for during 5 s
+        world.issuers.revoke()
+        asked = world.providers["azure"].received
+        waiting = pool.submit(ask, gateway, "azure_workload")
+        eventually(lambda: world.providers["azure"].received > asked)
+        changed = config.merge({"deployments": {"azure_workload": {"sign_in": "azure_managed"}}})
+        (world.folder / "gateway.yaml").write_text(changed.text)
+        httpx.post(f"{gateway.admin_url}/reload").raise_for_status()
+        answer = waiting.result(60)
+        assert (answer.status_code, answer.headers.get("x-gateway-deployment")) == (200, "azure_workload"), answer.text
 
 
 @pytest.mark.slow
