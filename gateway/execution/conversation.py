@@ -111,7 +111,7 @@ def _with_key(
         extra[CACHE_KEY] = key
     else:
         del extra[CACHE_KEY]
-    return msgspec.structs.replace(request, extra=extra)
+    return replace(request, extra=extra)
 
 
 def _key_of(value: str, own: ChatRequest, deployment: Deployment, conversation: Conversation) -> str | None:
