@@ -377,7 +377,13 @@ class ChatService:
         """Judge a chat by the time of its user, and by the hours and tools of the age band. See `_pass_gate`."""
         if isinstance(exchange.request, ChatRequest):
             exchange.chat_time = await self.time_of_use.admit(
-                exchange.config, exchange.location, exchange.caller, exchange.claim, exchange.record, exchange.chat_time
+                exchange.config,
+                exchange.location,
+                exchange.caller,
+                exchange.user,
+                exchange.claim,
+                exchange.record,
+                exchange.chat_time,
             )
         self.decider.judge_age_at_gate(exchange)
 

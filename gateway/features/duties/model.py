@@ -31,12 +31,17 @@ class UseRules:
         timezone: The time zone of its days.
         repeat_s: The label with `repeat` is shown again after so long. None: no label is.
         pause: The sentence for a user who has reached a limit. None: the operator has one for the reason.
+        gap_ms: The gap in milliseconds.
     """
 
     gap_s: float = DEFAULT_GAP_S
     timezone: str = "UTC"
     repeat_s: float | None = None
     pause: Sentences | None = field(default=None, repr=False, compare=False)
+    gap_ms: int = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "gap_ms", round(self.gap_s * 1000))
 
 
 class UseLimits(Value, frozen=True):

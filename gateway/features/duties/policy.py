@@ -85,10 +85,11 @@ class Arrival(Value, frozen=True):
 
 def arrival(record: UseRecord | None, now_ms: int, rules: UseRules) -> Arrival:
     """Return the time of a user whose chat arrives now."""
-    gap_ms = round(rules.gap_s * 1000)
+    gap_ms = rules.gap_ms
     if record is None:
         return Arrival(now_ms, None, True, 0, day_at(now_ms, rules.timezone), 0, 0, gap_ms)
-    now_ms = max(now_ms, record.seen_ms)
+    if now_ms < record.seen_ms:
+        now_ms = record.seen_ms
     day = day_at(now_ms, rules.timezone)
     seen_ms = record.day_ms if record.date == day.date else 0
     if now_ms - record.seen_ms >= gap_ms:
@@ -110,15 +111,20 @@ def extended(
         rules: The rules of its region.
         is_noticed: Its answer has shown the label with `repeat`.
     """
-    until_ms = max(at_ms, until_ms)
-    if record is None or at_ms - record.seen_ms >= round(rules.gap_s * 1000):
+    # Comparisons, as in `part_of`.
+    if until_ms < at_ms:
+        until_ms = at_ms
+    if record is None or at_ms - record.seen_ms >= rules.gap_ms:
         day = day_at(until_ms, rules.timezone)
         before_ms = record.day_ms if record is not None and record.date == day.date else 0
         day_ms = before_ms + day.part_of(at_ms, until_ms)
         return UseRecord(day.date, at_ms, until_ms, day_ms, until_ms if is_noticed else 0)
-    began_ms, seen_ms = min(record.began_ms, at_ms), max(record.seen_ms, until_ms)
+    began_ms = record.began_ms if record.began_ms < at_ms else at_ms
+    seen_ms = record.seen_ms if record.seen_ms > until_ms else until_ms
     day = day_at(seen_ms, rules.timezone)
-    before_ms = max(0, record.day_ms - day.part_of(record.began_ms, record.seen_ms)) if record.date == day.date else 0
+    before_ms = record.day_ms - day.part_of(record.began_ms, record.seen_ms) if record.date == day.date else 0
+    if before_ms < 0:
+        before_ms = 0
     noticed_ms = max(record.noticed_ms, until_ms) if is_noticed else record.noticed_ms
     return UseRecord(day.date, began_ms, seen_ms, before_ms + day.part_of(began_ms, seen_ms), noticed_ms)
 

@@ -109,7 +109,7 @@ class SharedTimes:
         """
         days = [day_at(about_ms + shift * _DAY_MS, rules.timezone) for shift in (-1, 0, 1)]
         bounds = [(_number_of(day.date), day.start_ms, day.end_ms) for day in days]
-        packed = _pack((at_ms, round(rules.gap_s * 1000), is_noticed, bounds, KEPT_MS))
+        packed = _pack((at_ms, rules.gap_ms, is_noticed, bounds, KEPT_MS))
         await self._connection.run(EXTEND, (self._key(key),), self._now, packed)
 
     async def records_of(self, keys: Iterable[UseKey]) -> list[tuple[UseKey, UseRecord]]:

@@ -40,8 +40,6 @@ from gateway.model.decision import Refused
 from gateway.model.location import ClaimReport, Location
 from gateway.model.record import DutyKind, Record
 from gateway.operator_errors import StateError
-from gateway.policy.caller import asserted_user
-from gateway.policy.client_users import token_user
 from gateway.telemetry.log import logger
 from gateway.usage.accounting import end_user_pseudonym
 from gateway.usage.refusals import CallRefused
@@ -271,6 +269,7 @@ class TimeOfUse:
         config: ConfigVersion,
         location: Location,
         caller: Caller,
+        user: str | None,
         claim: ClaimReport | None,
         record: Record,
         known: ChatTime | None,
@@ -281,6 +280,7 @@ class TimeOfUse:
             config: The active version.
             location: Where the chat comes from.
             caller: Its sender.
+            user: Its user, as `user_of` returns it.
             claim: Its claim, or None.
             record: Its record.
             known: Its time as another version has judged it, or None.
@@ -303,7 +303,7 @@ class TimeOfUse:
             record.notes += (note,)
         note.use_limit = None
         chat = ChatTime(self, rules, note)
-        key = self._key_of(config, location, caller, claim)
+        key = self._key_of(config, location, caller, claim, user) if user is not None else None
         if key is None:
             if limits is not None:
                 note.use_limit = "user_unknown"
@@ -342,19 +342,18 @@ class TimeOfUse:
         return await self.times.arrive(key, rules, elapsed_s if elapsed_s >= _UPLOAD_S else 0.0)
 
     def _key_of(
-        self, config: ConfigVersion, location: Location, caller: Caller, claim: ClaimReport | None
+        self, config: ConfigVersion, location: Location, caller: Caller, claim: ClaimReport | None, user: str
     ) -> UseKey | None:
-        """Return the user of a chat, or None if no signal names one, or if it may not be kept here."""
+        """Return the key of a user, or None if the user may not be kept here. An asserted user is one of its client."""
         if not location.may_be_kept:
             return None
-        if (of_token := token_user(caller.client)) is not None:
-            return UseKey(end_user_pseudonym(config, self._user_key, of_token))
-        if claim is not None and claim.subject:
-            return UseKey(end_user_pseudonym(config, self._user_key, claim.subject))
-        name = asserted_user(caller) if caller.user else None
-        if name is None or caller.client is None:
-            return None
-        return UseKey(end_user_pseudonym(config, self._user_key, name), caller.client.name)
+        client = caller.client
+        is_named = claim is not None and bool(claim.subject)
+        if client is None or is_named or (client.token is not None and client.token.user is not None):
+            asserted_by = ""
+        else:
+            asserted_by = client.name
+        return UseKey(end_user_pseudonym(config, self._user_key, user), asserted_by)
 
     async def extend(self, chat: ChatTime) -> None:
         """Extend the time of a chat's user to now. A failure is logged once."""

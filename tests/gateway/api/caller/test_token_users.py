@@ -206,7 +206,8 @@ def test_duties_and_an_export_find_the_user_by_the_issuer_whichever_client_asks(
 
     def counted(token: str, **headers: str) -> str | None:
         caller = caller_of(gateway, token, **headers)
-        found = times._key_of(config, locate(config, caller).location, caller, None)
+        user = user_of(caller, None)
+        found = None if user is None else times._key_of(config, locate(config, caller).location, caller, None, user)
         return None if found is None else f"{found.pseudonym} {found.client}"
 
     anna = counted(signed(groups="research"))
