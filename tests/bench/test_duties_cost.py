@@ -9,7 +9,7 @@ import pytest
 
 from bench.duties import CASES, measured
 
-MOST_CALLS = 90
+MOST_CALLS = 66
 
 
 @pytest.mark.parametrize("case", CASES)
