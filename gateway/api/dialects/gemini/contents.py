@@ -179,15 +179,23 @@ class ContentReader:
         self._responses, self._user = [], []
 
     def _match_responses(self) -> None:
-        """Pair each response with its call: by id, else by name and order."""
+        """Pair each response with its call: by id, else by name and order.
+
+        Gemini CLI repeats the response of a resumed session: a copy with the same id adds nothing, so it is left out.
+        """
         matched: dict[int, _Call] = {}
+        given: dict[str | None, _Response] = {}
         for position, response in enumerate(self._responses):
             call = next((one for one in self._open if response.id is not None and response.id == one.given), None)
             if call is not None:
                 self._open.remove(call)
                 matched[position] = call
+                given[response.id] = response
         for position, response in enumerate(self._responses):
             if position not in matched:
+                if (first := given.get(response.id)) is not None and first.content == response.content:
+                    self._dropped.add("contents.parts.functionResponse")
+                    continue
                 call = next((one for one in self._open if response.name == one.name), None)
                 if call is not None:
                     self._open.remove(call)
@@ -198,7 +206,8 @@ class ContentReader:
                     raise InvalidRequest(f"`{place}` answers no function call of the model's turn before it", place)
                 matched[position] = call
         for position, response in enumerate(self._responses):
-            self.messages.append(ToolMessage(matched[position].id, response.content, response.is_error))
+            if position in matched:
+                self.messages.append(ToolMessage(matched[position].id, response.content, response.is_error))
 
     def _user_parts(self, parts: list[object], path: str) -> None:
         read: list[Part] = []

@@ -164,6 +164,18 @@ def test_result_may_have_an_image() -> None:
     assert messages[2].content == (TextPart("ok"), ImagePart(f"data:image/png;base64,{PIXEL}"))
 
 
+def test_repeated_response_is_left_out_by_name() -> None:
+    """Gemini CLI sends the last response of a resumed session twice. Another call of the same function stays open."""
+    calls = model(call("a", id="1"), call("a", id="2"))
+    one, two = response("a", "one", id="1"), response("a", "two", id="2")
+    for turns in ([user(one, two, one)], [user(one), user(one, two)], [user(one, one), user(two)]):
+        request = decoded(contents=[*HELLO, calls, *turns])
+        assert request.messages[2:] == (ToolMessage("1", "one"), ToolMessage("2", "two"))
+        assert request.unread == {"contents.parts.functionResponse"}
+    with pytest.raises(InvalidRequest, match="answers no function call"):
+        decoded(contents=[*HELLO, calls, user(one, two, response("a", "other", id="1"))])
+
+
 @pytest.mark.parametrize("encode", [base64.b64encode, base64.urlsafe_b64encode])
 def test_own_signature_returns_in_both_alphabets(encode: Any) -> None:
     state = "0123abcd.a+/b?~>"
