@@ -23,7 +23,9 @@ from tests.e2e.conftest import openai_client
 from tests.kit.gateway_process import GatewayProcess, config_of_one_region, running_gateway
 
 ADAPTERS = load_registry().adapters
-VENDORS = sorted([name for name, one in ADAPTERS.items() if isinstance(one, CompatibleAdapter)] + ["hunyuan"])
+VENDORS = sorted(
+    [name for name, one in ADAPTERS.items() if isinstance(one, CompatibleAdapter) and one.chats] + ["hunyuan"]
+)
 MODELS = {
     "ark": "doubao-seed-2-1-pro-260915",
     "dashscope-compatible": "qwen-plus",

@@ -60,7 +60,9 @@ from providers.testkit.simulator import IncomingRequest, RequestRejected, load_s
 from providers.vendors.openai.adapter import COMPATIBLE
 from providers.wire import WireResponse
 
-VENDORS = sorted(name for name, one in load_registry().adapters.items() if isinstance(one, CompatibleAdapter))
+VENDORS = sorted(
+    name for name, one in load_registry().adapters.items() if isinstance(one, CompatibleAdapter) and one.chats
+)
 ASK = ChatRequest("assistant", (UserMessage("Hi"),))
 TOOLS = replace(ASK, tools=(Tool("get_time"), Tool("get_weather")))
 ACME = """
