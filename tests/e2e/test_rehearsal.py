@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
+from providers.adapter import StatesChats
 from providers.auth import NoAuth
 from providers.conformance.subject import subjects_of
 from providers.registry import load_registry
@@ -137,13 +138,15 @@ def test_deployment_without_a_key_in_the_config_is_skipped_as_in_production(tmp_
 
 
 def _every_site() -> dict[str, dict[str, Any]]:
-    """Return a deployment at every site of every provider, and for each provider without sites one at an own server.
+    """Return a deployment at every site of every provider that answers chats, and for each provider without sites one at an own server.
 
     Another one has no key, where the server needs none.
     """
     deployments: dict[str, dict[str, Any]] = {}
     simulators = load_simulators().simulators
     for name, adapter in sorted(load_registry().adapters.items()):
+        if isinstance(adapter, StatesChats) and not adapter.chats:
+            continue
         own = {"provider": name, "model": subjects_of(adapter, simulators[name])[0].model}
         for site in adapter.sites.values():
             needs: dict[str, Any] = (
