@@ -381,16 +381,13 @@ class Finder:
         return spans
 
     def _search(self, text: str, clock: Clock | None, *, is_sent: bool = False) -> tuple[Span, ...]:
-        is_odd = False
-        if not text.isascii():
-            try:
-                encoded = text.encode()
-            except UnicodeEncodeError:
-                # JSON may have lone surrogates, which RE2 does not read.
-                text = _SURROGATE.sub("\ufffd", text)
-                encoded = text.encode()
-            is_odd = _scan(f"[{_WIDE}{_INVISIBLE}]").search(encoded) is not None
-        as_written = read = _Subject(text)
+        try:
+            as_written = read = _Subject(text)
+        except UnicodeEncodeError:
+            # JSON may have lone surrogates, which RE2 does not read.
+            as_written = read = _Subject(_SURROGATE.sub("\ufffd", text))
+            text = read.text
+        is_odd = not text.isascii() and read.finds(_scan(f"[{_WIDE}{_INVISIBLE}]"))
         reading: _Replaced | None = None
         if is_odd or "\\" in text or "%" in text:
             plain = text.translate(_AS_ASCII) if is_odd else text
