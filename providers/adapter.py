@@ -40,6 +40,7 @@ __all__ = [
     "Target",
     "WireRequest",
     "WireResponse",
+    "answers_chats",
     "known_models",
 ]
 
@@ -237,6 +238,18 @@ class KnowsModels(Protocol):
     def models(self) -> Mapping[str, ModelFacts]:
         """Facts by name or glob pattern. The exact name wins, then the longest pattern that matches."""
         ...
+
+
+def answers_chats(adapter: Adapter) -> bool:
+    """Return whether an adapter's provider answers chats.
+
+    Args:
+        adapter: Any adapter, with or without the member `chats`.
+
+    Returns:
+        The member `chats`. True if the adapter has none.
+    """
+    return not isinstance(adapter, StatesChats) or adapter.chats
 
 
 def known_models(adapter: Adapter) -> Mapping[str, ModelFacts]:

@@ -26,7 +26,7 @@ from gateway.model.deployment import Deployment, moderations_of
 from gateway.model.hand_off import BarrierRule, HandOffCause
 from gateway.model.route import Barrier, Route, WeightedSet, deployments_of
 from gateway.model.schedule import Schedule
-from providers.adapter import Adapter, StatesChats
+from providers.adapter import Adapter, answers_chats
 from providers.embeddings import VendorEmbeddings, embeddings_of, load_embedding_facts
 from providers.moderations import GuardModel
 from providers.rerank import VendorRerank, load_rerank_facts, rerank_of
@@ -346,7 +346,7 @@ class AssistantCompiler(AssistantScope):
     def _check_chats(self, entries: list[_Entry]) -> None:
         for entry in entries:
             adapter = entry.deployment.adapter
-            if isinstance(adapter, StatesChats) and not adapter.chats:
+            if not answers_chats(adapter):
                 message = f"{quoted(entry.deployment.name)} answers no chats: {adapter.name} has other uses only"
                 self.findings.error(entry.path, message, "name it in `embeddings` or `rerank`", key=entry.at_key)
 

@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from providers.adapter import StatesChats
+from providers.adapter import answers_chats
 from providers.auth import NoAuth
 from providers.conformance.subject import subjects_of
 from providers.registry import load_registry
@@ -145,7 +145,7 @@ def _every_site() -> dict[str, dict[str, Any]]:
     deployments: dict[str, dict[str, Any]] = {}
     simulators = load_simulators().simulators
     for name, adapter in sorted(load_registry().adapters.items()):
-        if isinstance(adapter, StatesChats) and not adapter.chats:
+        if not answers_chats(adapter):
             continue
         own = {"provider": name, "model": subjects_of(adapter, simulators[name])[0].model}
         for site in adapter.sites.values():

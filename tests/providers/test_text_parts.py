@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from providers.adapter import StatesChats, Target, known_models
+from providers.adapter import Target, answers_chats, known_models
 from providers.catalogue.models import model_facts
 from providers.chat import (
     AssistantMessage,
@@ -23,7 +23,7 @@ from providers.chat import (
 from providers.contract import prompt_text
 from providers.registry import load_registry
 
-CHATS = sorted(n for n, one in load_registry().adapters.items() if not isinstance(one, StatesChats) or one.chats)
+CHATS = sorted(name for name, one in load_registry().adapters.items() if answers_chats(one))
 PARTS = (TextPart("brief"), TextPart("TWO"))
 MESSAGES: tuple[Message, ...] = (
     SystemMessage(PARTS),

@@ -15,7 +15,7 @@ import pytest
 
 from gateway.model.record import Record
 from gateway.service.exchange import AnswerStyle
-from providers.adapter import StatesChats
+from providers.adapter import answers_chats
 from providers.chat import ChatCompletion, ChatRequest, Heartbeat, Opened, StreamEvent, text_of
 from providers.conformance.cases import answer_cases, request_cases
 from providers.conformance.meaning import arguments_value, callable_tools, conversation, parameters
@@ -44,7 +44,7 @@ def subjects() -> dict[str, Subject]:
     simulators = checked_simulators()
     found: dict[str, Subject] = {}
     for name, adapter in sorted(load_registry().adapters.items()):
-        if name in simulators and (not isinstance(adapter, StatesChats) or adapter.chats):
+        if name in simulators and answers_chats(adapter):
             known = subjects_of(adapter, simulators[name])
             found[name] = max(known, key=lambda one: (not one.is_invented, len(one.features | one.parameters)))
     return found
