@@ -204,9 +204,7 @@ def shown(value: object) -> str:
             return "none"
         case bool():
             return "yes" if value else "no"
-        case Places() | str() | int() | float():
-            return str(value)
-        case Proxy() | RedactionRules():
+        case str() | int() | float():
             return str(value)
         case Residency(stores, processes):
             return f"stores {stores}, processes {processes}"
@@ -221,7 +219,8 @@ def shown(value: object) -> str:
             return ", ".join(sorted(map(shown, value))) or "none"
         case tuple() | list():
             return ", ".join(map(shown, value))
-    if is_dataclass(value):
+    # A text of its own leaves out what may be secret.
+    if is_dataclass(value) and type(value).__str__ is object.__str__:
         return ", ".join(f"{each.name} {shown(getattr(value, each.name))}" for each in fields(value) if each.repr)
     return str(value)
 

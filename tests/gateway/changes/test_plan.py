@@ -12,6 +12,7 @@ import pytest
 from gateway.changes.plan import NO_CONFIG_VERSION, Change, ChangePlan, changed_values, plan_of, with_traffic
 from gateway.changes.plan_checks import checks_of
 from gateway.changes.plan_text import plan_data, plan_markdown, plan_summary, plan_text
+from gateway.model.config_version import ConfigVersion
 from tests.kit.config_cases import edited
 from tests.kit.configs import BASE, Config, table_of
 
@@ -193,6 +194,29 @@ def test_plan_contains_no_secret() -> None:
         repr(plan) + plan_text(plan_of(NO_CONFIG_VERSION, other)) + str(plan_data(plan_of(NO_CONFIG_VERSION, other)))
     )
     assert "sk-after-2" not in shown
+
+
+def test_plan_shows_where_a_sign_in_asks_and_no_value_of_it() -> None:
+    sign_in = {"kind": "oauth", "url": "https://id.example.de/token", "client": "c", "client_secret": "${MARKED}"}
+    deployment = {"provider": "openai-compatible", "model": "m", "endpoint": "https://llm.example.de/v1"}
+    own = {**deployment, "stores": "DE", "processes": "DE", "sign_in": "idp"}
+
+    def version(territory: str, secret: str) -> ConfigVersion:
+        patch = {"sign_ins": {"idp": {**sign_in, "territory": territory}}, "deployments": {"own": own}}
+        return table_of(BASE.merge(patch), {"MARKED": secret})
+
+    plan = plan_of(version("DE", "marked-1"), version("FR", "marked-2"))
+    change = plan.deployments[0].changes[0]
+    asked = "idp (oauth at id.example.de in"
+    assert (change.what, change.before, change.after) == ("sign in", f"{asked} DE)", f"{asked} FR)")
+    texts = repr(plan) + plan_text(plan) + plan_markdown(plan) + str(plan_data(plan))
+    assert "marked" not in texts
+    assert (
+        plan_of(version("DE", "marked-1"), version("DE", "marked-2"))
+        .deployments[0]
+        .changes[0]
+        .after.endswith("(different)")
+    )
 
 
 def test_no_name_ends_the_block_of_a_plan_in_markdown() -> None:
