@@ -356,9 +356,13 @@ class UpstreamClient:
                 return msgspec.structs.replace(answer, completion=completion)
         elif (result := answer.result) is not None:
             units = result.search_units if isinstance(result, RerankAnswer) else None
-            judged = await call.counted(result.usage, units)
+            judged, charged = await call.counted(result.usage, units)
             if judged is not result.usage:
-                return msgspec.structs.replace(answer, result=msgspec.structs.replace(result, usage=judged))
+                result = msgspec.structs.replace(result, usage=judged)
+            if isinstance(result, RerankAnswer) and charged != units:
+                result = msgspec.structs.replace(result, search_units=charged)
+            if result is not answer.result:
+                return msgspec.structs.replace(answer, result=result)
         return answer
 
     async def send_alone(

@@ -307,9 +307,9 @@ class ChatService:
                 with counted_anew(record):
                     calls.take(by_deployment(await self._answer_decided(exchange, calls)))
         except BaseException:
-            if begun:
-                _note_searches(record, calls.result)
-                record.count(calls.result.usage)  # it is paid
+            if (paid := calls.paid) is not None:
+                _note_searches(record, paid)
+                record.count(paid.usage)
             raise
         finally:
             await calls.end()
@@ -528,12 +528,9 @@ class ChatService:
             await self._judge_calls(exchange, context, plan.region)
             calls.judged_by = exchange.config
         answer = await self.executor.run(plan, request, context)
-        before, shown = calls.redacted, exchange.record.shown
         self._note_answer(exchange, answer)
-        if before and calls.answers:
-            kinds = sorted({*before, *shown.redacted})
-            shown.redacted = {kind: before.get(kind, 0) + shown.redacted.get(kind, 0) for kind in kinds}
-        calls.redacted = shown.redacted
+        shown = exchange.record.shown
+        shown.redacted = calls.note_redacted(shown.redacted)
         return answer
 
     async def _answer_checked(self, turn: Turn, *, emulates: bool) -> Answer:

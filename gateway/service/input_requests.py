@@ -94,6 +94,7 @@ class InputCalls:
     Attributes:
         current: The call whose turn it is.
         answers: The answers of the calls before it.
+        paid: These, and the answers that were given up for those of another deployment, as one. None: there are none.
         redacted: The number of values by kind that their recipients did not get.
         judged_by: The config version whose judges have passed the whole request, or None.
 
@@ -105,6 +106,7 @@ class InputCalls:
         self._measured: tuple[ChatRequest, ...] = ()
         self._usage: RequestUsage | None = None
         self.answers: list[Answer] = []
+        self._given_up: list[Answer] = []
         self.redacted: Mapping[str, int] = {}
         self.judged_by: ConfigVersion | None = None
         self._scores_by: str | None = None
@@ -125,6 +127,7 @@ class InputCalls:
             return
         name = answer.step.deployment.name
         if self._scores_by not in (None, name):
+            self._given_up += self.answers
             self.answers.clear()
             self._has_moved = True
         self._scores_by = name
@@ -138,10 +141,28 @@ class InputCalls:
     def current(self) -> InputRequest:
         return self._calls[len(self.answers)]
 
+    def note_redacted(self, counts: Mapping[str, int]) -> Mapping[str, int]:
+        """Return the number of values by kind for all calls so far, with these of the last one."""
+        # The numbers of a rerank go on from call to call, so that its last call has counted all.
+        if self.answers and not isinstance(self.current, RerankRequest):
+            kinds = sorted({*self.redacted, *counts})
+            counts = {kind: self.redacted.get(kind, 0) + counts.get(kind, 0) for kind in kinds}
+        self.redacted = counts
+        return counts
+
+    @property
+    def paid(self) -> InputAnswer | None:
+        answers = [it.result for it in (*self._given_up, *self.answers) if it.result is not None]
+        return joined_answers(answers) if answers else None
+
     @property
     def result(self) -> InputAnswer:
-        """The answers so far as one. There is at least one."""
-        return joined_answers([answer.result for answer in self.answers if answer.result is not None])
+        """The answers of all calls as one, with the counts of everything that is paid."""
+        result = joined_answers([it.result for it in self.answers if it.result is not None])
+        paid = self.paid if self._given_up else None
+        if isinstance(result, RerankAnswer) and isinstance(paid, RerankAnswer):
+            return replace(result, usage=paid.usage, search_units=paid.search_units)
+        return result
 
     async def account(self, usage: RequestUsage) -> RequestUsage:
         """Return the account of the current call. `usage`: a new one, as the present config version limits it."""

@@ -13,6 +13,7 @@ from gateway.model.record import AttemptRecord, Record
 from gateway.model.sampling import is_sampled
 from gateway.model.version_names import version_fields
 from gateway.telemetry.batching import Ended
+from providers.catalogue.prices import SEARCH
 
 WARNING_OUTCOMES = frozenset({"internal_error", "failed", "interrupted"})
 """The outcomes that are logged as warnings."""
@@ -76,6 +77,8 @@ def _add_own_fields(fields: dict[str, object], record: Record, share: float) -> 
         fields["trace_id"] = record.trace.trace_id
     if record.cost_micros is not None and price is not None:
         fields["cost_micros"], fields["currency"] = record.cost_micros, price.currency
+    if (tools := record.answered_by.called_tools) is not None and SEARCH in tools:
+        fields["search_units"] = tools[SEARCH]
     if record.token_issuer:
         fields["token_issuer"] = record.token_issuer
     _add_rare_decisions(fields, record)

@@ -438,26 +438,28 @@ class CallUsage:
         await self._end(_ANSWERED)
         return completion
 
-    async def counted(self, usage: Usage | None, search_units: int | None = None) -> Usage | None:
-        """Record a whole answer without text, such as vectors, by the provider's count. None: it did not count.
+    async def counted(self, usage: Usage | None, search_units: int | None = None) -> tuple[Usage | None, int | None]:
+        """Record a whole answer without text, such as vectors, by the provider's counts. None: it did not count.
 
         Args:
             usage: The tokens.
-            search_units: The search units of a rerank. None, or more than can be true: the most that it can have are
-                charged.
+            search_units: The search units of a rerank.
 
         Returns:
-            The count, or an estimate if it cannot be true.
+            Both counts as they are charged: an estimate of tokens if theirs cannot be true, and where searches have a
+            price the most units that the request can have if theirs is missing or cannot be true.
         """
         if self.is_ended:
-            return usage
+            return usage, search_units
         if usage is not None:
             usage = self._take_count(usage)
         facts = self.held.call.facts
-        if search_units is not None and facts.tools is not None and search_units <= 2 * facts.tools.get(SEARCH, 0):
+        if facts.tools is not None and (most := facts.tools.get(SEARCH)) is not None:
+            if search_units is None or search_units > 2 * most:
+                search_units = most
             facts.tools = {**facts.tools, SEARCH: search_units}
         await self._end(_ANSWERED)
-        return usage
+        return usage, search_units
 
     async def ended(self, failure: Failure | None) -> None:
         """Record a stream that has ended: completely, or with a failure."""

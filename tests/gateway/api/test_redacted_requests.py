@@ -211,6 +211,23 @@ def test_each_input_of_embeddings_and_each_judged_text_has_numbers_of_its_own() 
         assert answer.headers["x-gateway-redacted"] == "email=2"
 
 
+def test_query_and_documents_of_a_split_rerank_have_one_numbering_and_each_value_counts_once() -> None:
+    def provider(request: httpx.Request) -> httpx.Response:
+        texts = json.loads(request.content)["texts"]
+        return httpx.Response(200, json=[{"index": index, "score": 0.5} for index in range(len(texts))])
+
+    scores = {"provider": "tei", "model": "m", "endpoint": "https://scores.example/v1"}
+    own = {"deployments": {"scores": {**scores, "stores": "any", "processes": "any"}}}
+    gateway = InputGateway(provider, REDACTED.merge(own, "assistants: {assistant: {rerank: {default: [scores]}}}"))
+    documents = ["a@x.org", *["none"] * 31, "b@x.org a@x.org", *["none"] * 31, "q@x.org b@x.org"]
+    answer = gateway.post("/v1/rerank", {"model": "assistant", "query": "q@x.org?", "documents": documents})
+    assert answer.status_code == 200, answer.text
+    assert {body["query"] for body in gateway.bodies} == {"QEMAIL1Z?"}
+    sent = ["QEMAIL2Z", "QEMAIL3Z QEMAIL2Z", "QEMAIL1Z QEMAIL3Z"]
+    assert [body["texts"][0] for body in gateway.bodies] == sent
+    assert answer.headers["x-gateway-redacted"] == "email=3"
+
+
 @pytest.mark.parametrize(("more", "reason"), [
     ({"messages": [{"role": "user", "content": [
         {"type": "text", "text": "Hi"}, {"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORw0KGgo="}}]}]},

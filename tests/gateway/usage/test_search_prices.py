@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
+from gateway.telemetry.request_log import JsonLines
 from providers.adapter import KnowsOffers
 from providers.compatible.adapter import adapter_of
 from providers.registry import load_registry
@@ -55,9 +56,9 @@ def counting(units: int | None, most_calls: int = 10) -> Any:
     return answer
 
 
-async def ask(gateway: PricedGateway, **limits: Any) -> httpx.Response:
+async def ask(gateway: PricedGateway, *patches: dict[str, Any], **limits: Any) -> httpx.Response:
     prices = {"catalogue": {"models": str(gateway.folder / "models.yaml")}}
-    (answer,) = await gateway.ask(CONFIG, prices, {"clients": {"app": limits}}, dialect="rerank")
+    (answer,) = await gateway.ask(CONFIG, prices, *patches, {"clients": {"app": limits}}, dialect="rerank")
     return answer
 
 
@@ -72,8 +73,11 @@ async def test_the_units_that_the_vendor_counts_are_charged(scored: PricedGatewa
 @pytest.mark.parametrize("units", [None, 1_000_000])
 async def test_without_a_count_that_can_be_true_the_most_is_charged(scored: PricedGateway, units: int | None) -> None:
     scored.provider = counting(units)
-    assert (await ask(scored)).status_code == 200
+    answer = await ask(scored)
+    assert answer.json()["meta"]["billed_units"] == {"search_units": 2}
     assert [row.amount_nano for row in scored.written] == [SEARCH_NANO] * 2
+    assert scored.records[0].cost_micros == 4_000
+    assert json.loads(JsonLines().of([(scored.records[0], 0.0)])[0])["search_units"] == 2
 
 
 @pytest.mark.parametrize(("room", "code"), [("0.004", ""), ("0.003999", "insufficient_quota")])
@@ -89,6 +93,31 @@ async def test_searches_of_a_request_that_failed_halfway_are_paid(scored: Priced
     assert (answer.status_code, answer.headers["x-gateway-cost"]) == (502, "0.002 EUR")
     assert [row.amount_nano for row in scored.written] == [SEARCH_NANO, 0]
     assert scored.records[0].cost_micros == 2_000
+
+
+@pytest.mark.parametrize(("budget", "status", "units"), [("0.01", 200, 4), ("0.0065", 429, 2)])
+async def test_what_a_failover_replaced_is_counted_and_its_repetition_has_to_be_paid(
+    scored: PricedGateway, budget: str, status: int, units: int
+) -> None:
+    made, count = [0], counting(1)
+
+    def house_ends_after_one_call(request: httpx.Request) -> httpx.Response:
+        made[0] += 1
+        return httpx.Response(500, json={}) if made[0] == 2 else count(request)
+
+    scored.provider = house_ends_after_one_call
+    spare = {"provider": "siliconflow", "model": "m", "endpoint": "https://spare.test/v1", "api_key": "k"}
+    two = {
+        "assistants": {"assistant": {"rerank": {"no": ["scores", "spare"]}}},
+        "deployments": {"spare": {**spare, "stores": "NO", "processes": "NO"}},
+    }
+    answer = await ask(scored, two, budgets=[{"amount": f"{budget} EUR", "per": "total"}])
+    assert (answer.status_code, answer.headers["x-gateway-cost"]) == (status, f"{units * 0.002:.3f} EUR")
+    assert sum(row.amount_nano for row in scored.written) == units * SEARCH_NANO
+    assert scored.records[0].cost_micros == units * 2_000
+    if status == 200:
+        assert answer.json()["meta"]["billed_units"] == {"search_units": units}
+        assert len(answer.json()["results"]) == len(DOCUMENTS)
 
 
 @pytest.mark.parametrize(("documents", "units"), [(1, 1), (100, 1), (101, 2), (1000, 10)])
