@@ -22,7 +22,7 @@ from gateway.model.location import Location, LocationProblem
 from gateway.model.route import Route, deployments_of
 from gateway.policy.canary_assignment import Verdicts
 from providers.matching.requirements import FEATURE_PARAMS, Requirements
-from providers.territories import Places, territory_name
+from providers.territories import Places, parent, territory_name
 
 _LEGAL = frozenset(
     {SkipReason.BOUNDARY, SkipReason.AVAILABILITY, SkipReason.REQUIREMENT, SkipReason.APPROVAL, SkipReason.EXCEPTED}
@@ -48,13 +48,10 @@ def refuse_location(config: ConfigVersion, location: Location) -> Refusal | None
         case LocationProblem.BLOCKED:
             return Refusal(RefusalCode.REGION_BLOCKED, f"the assistant is not available in {place or 'this territory'}")
         case LocationProblem.UNKNOWN:
-            fix = (
-                "in this demo, send the header `cf-ipcountry: DE` (or CN, US, JP, HK)"
-                if config.demo
-                else "send the request through the edge that sets the country header, or use a key that is bound to a "
-                "region"
+            return Refusal(
+                RefusalCode.REGION_UNKNOWN,
+                f"the location of this request is unknown: {_how_to_locate(config, location)}",
             )
-            return Refusal(RefusalCode.REGION_UNKNOWN, f"the location of this request is unknown: {fix}")
         case LocationProblem.CONFLICT:
             items = [item for item in location.evidence if item.region]
             same_region = len({item.region for item in items}) == 1
@@ -72,6 +69,17 @@ def refuse_location(config: ConfigVersion, location: Location) -> Refusal | None
                 f"`x-gateway-claim` is {reason}",
                 retry_after_s=_UNCHECKED_RETRY_S if is_unchecked else None,
             )
+
+
+def _how_to_locate(config: ConfigVersion, location: Location) -> str:
+    countries = {item.territory for item in location.evidence if item.territory and item.region is None}
+    part = next((code for code in config.region_by_territory if parent(code) in countries), None)
+    if part is not None:
+        fix = f"in this demo, send `cf-ipcountry: {part}`" if config.demo else "the edge must report it"
+        return f"the region depends on the part of {territory_name(part[:2])}, such as {part}; {fix}"
+    if config.demo:
+        return "in this demo, send the header `cf-ipcountry: DE` (or CN, US, JP, HK)"
+    return "send the request through the edge that sets the country header, or use a key that is bound to a region"
 
 
 def not_offered(assistant: Assistant, region: Region) -> Refusal:

@@ -116,7 +116,7 @@ async def run_demo(
 
         async def show() -> None:
             url, assistant = url_of(listener), next(iter(live.config.assistants))
-            places, expected = _PLACES, ""
+            places, expected = _places_of(live.config), ""
             if demo.real is None:
                 note = "Its providers are simulated: no key, no network, no model."
             else:
@@ -132,8 +132,8 @@ async def run_demo(
                 _print(answers)
             else:
                 return
-            example = (places[-1] if demo.real is not None else places[0])[1]
-            _print_help(demo, (url, url_of(operators.admin)), assistant, settings.config, example)
+            codes = [code for _, code, _ in places]
+            _print_help(demo, (url, url_of(operators.admin)), assistant, settings.config, codes)
             # Flush first: the log begins now, without the example requests of the demo itself.
             gateway.flush()
             configure(settings.log_format, settings.log_level)
@@ -177,6 +177,14 @@ def territories_of(config: ConfigVersion, assistant: str, deployment: str, now_s
         if isinstance(decision.outcome, Plan) and decision.outcome.steps[0].deployment.name == deployment:
             answered.setdefault(decision.outcome.region.name, []).append(territory)
     return answered
+
+
+def _places_of(config: ConfigVersion) -> Sequence[tuple[str, str, str]]:
+    """Return the usual places, or one of each region if no usual place is in a region."""
+    if any(config.region_of(code) for _, code, _ in _PLACES):
+        return _PLACES
+    listed = {region.name: code for code, region in config.region_by_territory.items()}
+    return [(territory_name(code), code, _QUESTION) for code in listed.values()][: len(_PLACES)]
 
 
 def _places_with(own: str | None, answered: Mapping[str, Sequence[str]]) -> tuple[tuple[str, str, str], ...]:
@@ -239,8 +247,9 @@ def _faults(servers: Mapping[Site, SimulatorServer]) -> str:
     return _text_table([("provider", "site", "share", "fault"), *rows])
 
 
-def _print_help(demo: Demo, urls: tuple[str, str], assistant: str, config: Path, example: str) -> None:
+def _print_help(demo: Demo, urls: tuple[str, str], assistant: str, config: Path, codes: Sequence[str]) -> None:
     url, admin_url = urls
+    example = codes[0] if demo.real is None else codes[-1]
     if demo.build_console is not None:
         _print(f"\nOpen {url}/ in a browser: a map shows who answers where, and why. Or send a request:")
     else:
@@ -250,7 +259,7 @@ def _print_help(demo: Demo, urls: tuple[str, str], assistant: str, config: Path,
         f"    -H 'content-type: application/json' -H 'cf-ipcountry: {example}' \\\n"
         f'    -d \'{{"model": "{assistant}", "messages": [{{"role": "user", "content": "Hello! Who are you?"}}]}}\'\n'
     )
-    _print("An edge would set the header with your territory. Try DE, US, JP, HK or CU.")
+    _print(f"An edge would set the header with your territory. Try {', '.join(codes)}.")
     if demo.territory is not None:
         place = territory_name(demo.territory)
         _print(f"Without the header: your territory is {place}; choose another with --territory")

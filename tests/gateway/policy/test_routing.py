@@ -520,6 +520,24 @@ def test_demo_refusal_names_the_header_for_the_location() -> None:
     assert "`cf-ipcountry: DE`" in refusal.message
 
 
+@pytest.mark.parametrize(
+    ("demo", "fix"), [(True, "in this demo, send `cf-ipcountry: US-CA`"), (False, "the edge must report it")]
+)
+def test_country_of_several_regions_is_refused_with_the_part_that_is_missing(demo: bool, fix: str) -> None:
+    routes = {"eu": None, "default": None, "us": ["chatgpt-us"]}
+    config = BASE.merge(
+        {"regions": {"us": {"territories": ["US-CA"]}, "default": None}, "clients": None},
+        {"assistants": {"assistant": {"routes": routes}}},
+    )
+    table = replace(table_of(config), demo=demo)
+    refusal = refuse_location(table, resolve(table, None, reported(EdgeReport(("US",)))))
+    assert refusal is not None
+    assert refusal.message == (
+        "the location of this request is unknown: the region depends on the part of United States, such as US-CA; "
+        + fix
+    )
+
+
 PROBLEMS = {
     "unknown": (
         reported(),

@@ -8,8 +8,9 @@ import httpx
 import pytest
 import respx
 
-from gateway.server.demo import ExampleRequestFailed, _answers, fault_text
+from gateway.server.demo import ExampleRequestFailed, _answers, _places_of, fault_text
 from providers.testkit.scenario import Fault, HttpError, Slow
+from tests.kit.configs import BASE, table_of
 
 
 @pytest.fixture
@@ -94,3 +95,15 @@ async def test_answer_of_another_deployment_than_the_real_one_is_noted(
     places = (("Japan", "JP", "Hello!"),)
     shown = await _answers("http://gateway.test", "assistant", lambda: False, places, "real-openai")
     assert ("real-openai did not answer the last request" in str(shown)) == is_noted
+
+
+@pytest.mark.parametrize(
+    ("listed", "asked"),
+    [(["US"], ["CN", "DE", "US", "HK", "CU"]), (["US-CA", "US-WA"], ["US-WA"]), (["JP", "KR"], ["KR"])],
+)
+def test_places_of_a_demo_are_in_its_regions(listed: list[str], asked: list[str]) -> None:
+    config = BASE.merge(
+        {"regions": {"us": {"territories": listed, "boundary": ["*"]}, "cn": None, "eu": None, "default": None}},
+        {"assistants": {"assistant": {"routes": {"cn": None, "eu": None, "default": None}}}, "clients": None},
+    )
+    assert [code for _, code, _ in _places_of(table_of(config))] == asked
