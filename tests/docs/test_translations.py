@@ -12,7 +12,10 @@ from scripts import translations
 from scripts.translations import OUTDATED, on_page_markdown, original_of, readme, translated_pages
 from tests.kit.doc_pages import ROOT, TRANSLATED, blocks_of, name_of
 
+CONSOLE = ROOT / "gateway" / "console" / "locale" / "zh-Hans.po"
 _MOST_CHARACTERS = 8_000
+_SEVERAL_MEANINGS = {"key", "site", "attempt"}
+"""Terms that are also everyday words: a key of the keyboard, a website, an attempt to sign in."""
 
 
 @pytest.mark.parametrize("page", TRANSLATED, ids=name_of)
@@ -27,6 +30,22 @@ def test_translated_page_has_blocks_of_its_original_and_is_linked_there(page: Pa
 def test_translated_pages_are_short() -> None:
     prose = [re.sub(r"```.*?```|\s", "", page.read_text("utf-8"), flags=re.DOTALL) for page in translated_pages()]
     assert sum(map(len, prose)) <= _MOST_CHARACTERS
+
+
+def test_the_console_uses_the_chinese_terms_of_the_glossary() -> None:
+    section = (ROOT / "docs" / "glossary.md").read_text("utf-8").partition("## Chinese terms")[2]
+    rows = re.findall(r"^\| ([a-z, ]+?)(?: \(.*\))? \| (\S+?)(?:（.*）)? \|$", section, re.MULTILINE)
+    terms = {en: zh for both in rows for en, zh in zip(both[0].split(", "), both[1].split("，"), strict=True)}
+    assert len(terms) > 20
+    other = []
+    texts = re.findall(r'^msgid "(.+)"\nmsgstr "(.+)"$', CONSOLE.read_text("utf-8"), re.MULTILINE)
+    for english, chinese in texts:
+        spoken = re.sub(r"\{\w+\}|gateway [a-z]+ --[a-z]+", "", english)
+        words = [word.lower() for word in re.findall(r"\b[A-Za-z][a-z]+\b", spoken)]
+        for term in terms.keys() - _SEVERAL_MEANINGS:
+            if not {term, f"{term}s", f"{term[:-1]}ies"}.isdisjoint(words) and terms[term] not in chinese:
+                other.append(f"{english!r} has {chinese!r} without {terms[term]!r}")
+    assert other == []
 
 
 def test_an_outdated_page_states_it_at_its_top(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
