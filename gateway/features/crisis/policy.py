@@ -42,9 +42,14 @@ def counting(result: ModerationResult, excepted: frozenset[str]) -> frozenset[st
 
 
 def last_answered(messages: Sequence[Message]) -> int:
-    """Return the place of the last message of the assistant that has text, or -1."""
-    places = range(len(messages) - 1, -1, -1)
-    return next((place for place in places if _is_answer(messages[place])), -1)
+    """Return the place of the last answer that has text, or -1. One at the end is not an answer yet.
+
+    The client has begun it for the model, so what the user wrote before it has not been judged.
+    """
+    end = len(messages)
+    while end and isinstance(messages[end - 1], AssistantMessage):
+        end -= 1
+    return next((place for place in range(end - 1, -1, -1) if _is_answer(messages[place])), -1)
 
 
 def _is_answer(message: Message) -> bool:

@@ -239,6 +239,9 @@ def test_only_what_the_user_wrote_since_the_last_text_is_judged() -> None:
     response = served(world).post("/v1/chat/completions", body)
     assert response.status_code == 200, response.text
     assert world.judged == ["Still here.", "And now."]
+    begun = served(world, {"deployments": {"model": {"capabilities": ["prefill"]}}})
+    response = begun.post("/v1/chat/completions", chat(("user", SAD), ("assistant", "Sure")))
+    assert response.headers["x-gateway-crisis"] == "stop", "the client has begun the answer for the model"
     long = "a" * 9000 + "die"
     assert ask(served(CrisisWorld()), "chat", long).headers["x-gateway-crisis"] == "stop"
 
