@@ -9,6 +9,7 @@ value stays in use for a limited time.
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Awaitable, Callable
 from typing import Generic, TypeVar
@@ -30,12 +31,15 @@ class RefreshInterval(Value, frozen=True):
         pause_s: The least time between the beginnings of two loads.
         keep_s: How long the value may be used after the last load that succeeded.
         stale_s: From this age on, a use waits for the running load, unless the load before it failed.
+        most_waiting: The most requests that wait for one load. Further ones are answered as if it had failed, so that
+            requests which miss something in the value on purpose do not pile up at a slow source.
     """
 
     refresh_s: float
     pause_s: float
     keep_s: float
     stale_s: float
+    most_waiting: float = math.inf
 
 
 class RefreshingCache(Generic[_T]):
@@ -61,6 +65,7 @@ class RefreshingCache(Generic[_T]):
         self._loaded_at = self._tried_at = float("-inf")
         self._problem = ""
         self._loading: asyncio.Task[None] | None = None
+        self._waiting = 0
 
     def now(self) -> _T | None:
         """Return the value without waiting; None if there is none, or it is stale."""
@@ -72,23 +77,33 @@ class RefreshingCache(Generic[_T]):
         return self._held if age_s < self._pace.keep_s else None
 
     async def wait(self) -> _T | None:
-        """Return the value. If there is none, wait for the load that runs or may start now."""
+        """Return the value. If there is none, wait for the load that runs or may start now. None: too many wait."""
         held = self.now()
-        if held is None and self._loading is not None:
-            await asyncio.shield(self._loading)
+        if held is None and await self._loaded():
             held = self.now()
         return held
 
     async def newer(self, than: _T) -> _T | None:
         """Return the value after another load, for a caller that misses something in `than`.
 
-        It is the same value if it was loaded just now, and None if it cannot be loaded.
+        It is the same value if it was loaded just now, and None if it cannot be loaded or too many wait for it.
         """
         if self._held is than:
             self._start()
-            if self._loading is not None:
-                await asyncio.shield(self._loading)
+            if self._loading is not None and not await self._loaded():
+                return None
         return None if self._problem else self.now()
+
+    async def _loaded(self) -> bool:
+        """Wait for the running load. Return whether there was one, and not too many wait for it already."""
+        if self._loading is None or self._waiting >= self._pace.most_waiting:
+            return False
+        self._waiting += 1
+        try:
+            await asyncio.shield(self._loading)
+        finally:
+            self._waiting -= 1
+        return True
 
     async def aclose(self) -> None:
         """Stop loading."""

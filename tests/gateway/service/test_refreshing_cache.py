@@ -131,6 +131,23 @@ async def test_newer_returns_none_if_the_load_fails(source: Source) -> None:
     assert source.kept.now() is first
 
 
+async def test_a_bounded_number_waits_for_a_slow_load(source: Source) -> None:
+    pace = RefreshInterval(100, 10, 1000, 200, most_waiting=2)
+    kept = RefreshingCache("the thing", source.load, pace, source.noted.append, lambda: source.at)
+    first = await kept.wait()
+    assert first is not None
+    source.at += 10
+    source.open.clear()
+    waiting = [asyncio.ensure_future(kept.newer(first)) for _ in range(2)]
+    await source.settle()
+    assert await kept.newer(first) is None
+    assert kept.now() is first, "who misses nothing is not affected"
+    source.open.set()
+    assert await asyncio.gather(*waiting) == ["load 2 after load 1 after None"] * 2
+    source.at += 10
+    assert await kept.newer("load 2 after load 1 after None") is not None
+
+
 async def test_cancelled_waiter_does_not_cancel_the_load(source: Source) -> None:
     source.open.clear()
     waiter = asyncio.ensure_future(source.kept.wait())
