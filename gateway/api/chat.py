@@ -736,6 +736,7 @@ class HttpExchange(Exchange):
     def _note(self, shown: ApiError, error: Exception) -> None:
         record = self.record
         record.shown.status, record.shown.code = shown.status, shown.code
+        record.token_issuer = record.token_issuer or shown.token_issuer
         if shown.code == "internal_error":
             record.outcome, record.detail = "internal_error", _origin_of(error)
         else:

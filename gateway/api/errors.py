@@ -117,6 +117,7 @@ class ApiError(Exception):
         sentence: The sentence for the end user. None if no version of the config is known.
         sentences: It in all languages, if it is not that of the reason.
         log_message: The message for the log, if `message` has a name that the client made up. None: the same message.
+        token_issuer: The name of the issuer whose valid token has no client, for the log.
     """
 
     code: str
@@ -128,6 +129,7 @@ class ApiError(Exception):
     log_message: str | None = None
     sentence: Sentence | None = None
     sentences: Sentences | None = None
+    token_issuer: str = ""
 
     @property
     def status(self) -> int:

@@ -64,6 +64,7 @@ class TokenGateway:
     Attributes:
         keys: The key set that the issuer serves, or the status of its refusal.
         fetched: How often its keys were fetched.
+        traces: The bodies that the exporter `https://traces.example` got.
         ahead_s: How much later it is for tokens than now.
     """
 
@@ -72,6 +73,7 @@ class TokenGateway:
         self.fetched = 0
         self.ahead_s = 0.0
         self.sent: list[dict[str, Any]] = []
+        self.traces: list[bytes] = []
         self._runner = asyncio.Runner()
         self._environ = environ or {}
         self.gateway = Gateway(self.compiled(config), HttpxTransport(httpx.MockTransport(self._answer)))
@@ -108,6 +110,9 @@ class TokenGateway:
             if isinstance(self.keys, int):
                 return httpx.Response(self.keys)
             return httpx.Response(200, content=self.keys)
+        if request.url.host == "traces.example":
+            self.traces.append(request.content)
+            return httpx.Response(200)
         self.sent.append(json.loads(request.content))
         message = {"role": "assistant", "content": "hello"}
         choice = {"index": 0, "message": message, "finish_reason": "stop"}
@@ -132,11 +137,11 @@ class TokenGateway:
         async def sending() -> httpx.Response:
             asgi = httpx.ASGITransport(app=self.gateway)
             async with httpx.AsyncClient(transport=asgi, base_url="http://gateway") as client:
-                return await client.request(method, path, json=body, headers=headers)
+                answer = await client.request(method, path, json=body, headers=headers)
+            self.gateway.flush()
+            return answer
 
-        answer = self._runner.run(sending())
-        self.gateway.flush()
-        return answer
+        return self._runner.run(sending())
 
     def last(self) -> dict[str, object]:
         """Return the last request as operators see it."""

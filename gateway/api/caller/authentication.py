@@ -138,7 +138,7 @@ async def verify_token(
         return await tokens.verify(config, token.text, token.digest, now_s)
     except TokenWithoutClient as refused:
         message, extra = _NO_CLIENT[refused.lacks], {"token": refused.lacks}
-        raise ApiError("permission_denied", message, extra=extra) from None
+        raise ApiError("permission_denied", message, extra=extra, token_issuer=refused.issuer) from None
 
 
 def is_guess(problem: ClaimProblem) -> bool:

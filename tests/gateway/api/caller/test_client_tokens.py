@@ -56,6 +56,8 @@ def test_first_rule_that_holds_names_the_client(gateway: TokenGateway, header: s
 )
 def test_token_without_a_client_is_refused(gateway: TokenGateway, members: dict[str, Any], lacks: str) -> None:
     assert refused(gateway.ask(signed(**members))) == (403, "permission_denied", lacks)
+    counted = gateway.gateway.metrics._counts
+    assert counted["gateway_token_requests_total", ("", "entra")] == 1, "its issuer is in the record of the request"
 
 
 def test_groups_as_a_text_and_words_of_a_scope_hold(gateway: TokenGateway) -> None:
@@ -160,6 +162,31 @@ def test_outage_of_the_issuer_and_a_new_key(gateway: TokenGateway) -> None:
     assert gateway.ask(token).status_code == 200, "the last keys are valid for 24 hours"
     gateway.ahead_s = 22 + 86_401
     assert gateway.ask(signed(iat=long["exp"], **{**long, "exp": long["exp"] + 600})).status_code == 503
+
+
+def test_keys_of_a_wrong_type_are_passed_over_and_a_huge_key_set_is_not_read(gateway: TokenGateway) -> None:
+    good = public("k1")
+    wrong: list[Any] = [
+        7,
+        None,
+        [],
+        {},
+        {**good, "kid": 7},
+        {**good, "x": 7},
+        {**good, "x": "AA"},
+        {**good, "crv": ["P-256"]},
+    ]
+    wrong += [{**good, "kty": kind} for kind in ("RSA", "oct", "OKP", 7)] + [
+        {"kty": "oct", "k": "c2VjcmV0", "kid": "k1"}
+    ]
+    wrong += [{**good, "use": "enc"}, {**good, "key_ops": ["sign"]}, {**good, "key_ops": "verify"}, {**good, "alg": 7}]
+    gateway.keys = jwks(*wrong, good)
+    assert gateway.ask(signed(**RESEARCH)).status_code == 200
+    gateway.keys, gateway.ahead_s = jwks(*({**good, "kid": str(number)} for number in range(10_000))), 11
+    assert gateway.ask(signed("7", **RESEARCH)).json()["error"]["code"] == "keys_unavailable"
+    assert gateway.ask(signed(jti="new", **RESEARCH)).status_code == 200, "the keys before are used"
+    gateway.keys, gateway.ahead_s = jwks(*wrong), 22
+    assert gateway.ask(signed("7", **RESEARCH)).json()["error"]["code"] == "keys_unavailable"
 
 
 def test_known_token_is_not_verified_again_until_it_expires(

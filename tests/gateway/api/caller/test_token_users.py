@@ -143,18 +143,35 @@ def test_request_that_began_before_the_end_of_its_token_goes_on_after_a_reload(g
 
 
 def test_marked_token_is_shown_nowhere(gateway: TokenGateway, capsys: pytest.CaptureFixture[str]) -> None:
+    exporter = {
+        "endpoint": "https://traces.example/v1/traces",
+        "stores": "any",
+        "processes": "any",
+        "regions": ["default"],
+    }
+    gateway.reload(CONFIG.merge({"exporters": {"traces": exporter}}))
     marked = {"oid": "MARK-user", "groups": ["g-lab", "MARK-group"], "sub": "MARK-subject", "other": "MARK-member"}
     tokens = [signed(**{**RESEARCH, **marked}), signed(**{**marked, "groups": ["MARK-group"]})]
     tokens += [signed(**{**RESEARCH, **marked, "exp": 10, "iat": 5}), signed("k2", **marked)]
     answers = [gateway.ask(token, stream=stream) for token in tokens for stream in (False, True)]
     answers += [gateway.get(path, token) for token in tokens for path in ("/v1/explain", "/v1/models")]
-    gateway.gateway.flush()
+    gateway.run(gateway.gateway._telemetry.aclose())
+    traces = b"".join(gateway.traces).decode("latin-1")
+    assert traces.count("gateway.client") == 2, "one for each answer"
     shown = capsys.readouterr()
     metrics = gateway.gateway.metrics
     state = repr(gateway.gateway.recent_requests()) + repr(metrics._counts)
     # A crash dump has the values of frames.
     frames = repr(vars(gateway.tokens)) + repr([caller_of(gateway, tokens[0])])
-    places = (shown.out, shown.err, state, frames, *(f"{it.headers} {it.text}" for it in answers), repr(gateway.sent))
+    places = (
+        traces,
+        shown.out,
+        shown.err,
+        state,
+        frames,
+        *(f"{it.headers} {it.text}" for it in answers),
+        repr(gateway.sent),
+    )
     assert {answer.status_code for answer in answers} == {200, 401, 403}
     for place in places:
         assert "MARK" not in place
