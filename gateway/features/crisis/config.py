@@ -66,6 +66,7 @@ def _rules(findings: Findings, region: Region, section: CrisisSection, profile: 
         section.then,
         section.on_failure == "open",
         Sentences(built_in_texts(), sentence_tags()) if section.text is None else sentences_of(section.text),
+        section.text is None,
         known,
         common,
         (section.instructions or "").strip(),

@@ -31,7 +31,8 @@ class CrisisRules:
         judges: The names of the deployments that judge, asked in order if one fails.
         categories: The categories of verdicts that are a crisis.
         is_open: Whether a request goes on without a verdict.
-        text: The crisis text. One of ours has `NUMBER` in it.
+        text: The crisis text.
+        has_number: It is ours, with `NUMBER` in the place of the number. The operator's is used as it is.
         helplines: The number of each territory.
         common: The number that is valid in the whole region, or None.
         instructions: Instructions for the model of an answer.
@@ -43,15 +44,20 @@ class CrisisRules:
     then: Then
     is_open: bool
     text: Sentences = field(hash=False, repr=False)
+    has_number: bool
     helplines: Mapping[str, Helpline] = field(hash=False, repr=False)
     common: Helpline | None
     instructions: str = field(default="", repr=False)
     texts: tuple[str, ...] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        known = {one.number for one in self.helplines.values()} | ({self.common.number} if self.common else set())
-        texts = {one.replace(NUMBER, number) for one in self.text.texts.values() for number in known or ("",)}
+        known = {*self.helplines.values(), self.common}
+        texts = {self.with_number(one, helpline) for one in self.text.texts.values() for helpline in known}
         object.__setattr__(self, "texts", tuple(sorted(texts, key=lambda text: (-len(text), text))))
+
+    def with_number(self, text: str, helpline: Helpline | None) -> str:
+        """Return a crisis text as users get it. `helpline`: the number for them, or None if none is known."""
+        return text.replace(NUMBER, helpline.number if helpline is not None else "") if self.has_number else text
 
     def __str__(self) -> str:
         ending = "goes on" if self.is_open else "refused"

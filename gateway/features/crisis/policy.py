@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from gateway.features.crisis.model import NUMBER, Crisis, CrisisRules, Helpline
+from gateway.features.crisis.model import Crisis, CrisisRules, Helpline
 from gateway.model.location import Location
 from gateway.model.region_text import SEPARATOR, Sentence
 from gateway.policy.labels import Labelling
@@ -66,8 +66,7 @@ def texts_to_judge(messages: Sequence[Message]) -> list[str]:
 def crisis_of(rules: CrisisRules, location: Location, sentence: Sentence, found: frozenset[str]) -> Crisis:
     """Return the help for a user. `sentence`: the region's text in the user's language."""
     helpline = helpline_at(rules, location.territory)
-    number = helpline.number if helpline is not None else ""
-    text = Sentence(sentence.language, sentence.text.replace(NUMBER, number))
+    text = Sentence(sentence.language, rules.with_number(sentence.text, helpline))
     categories = tuple(name for name in rules.categories if name in found)
     return Crisis(rules.then, categories, helpline, text, rules.instructions if rules.then == "answer" else "")
 

@@ -218,8 +218,8 @@ def test_each_choice_has_the_text_after_the_labels(stream: bool) -> None:
 def test_text_is_in_the_language_of_the_user_or_that_of_the_operator() -> None:
     headers = {"accept-language": "de-AT"}
     assert content_of("chat", ask(served(CrisisWorld()), "chat", SAD, headers=headers), stream=False) == DE
-    own = served(CrisisWorld(), text={"en": "Our text: 123.", "de": "Unser Text."})
-    assert content_of("chat", ask(own, "chat", SAD, headers=headers), stream=False) == "Unser Text."
+    own = served(CrisisWorld(), text={"en": "Our text: 123.", "de": "Unser Text mit {number}."})
+    assert content_of("chat", ask(own, "chat", SAD, headers=headers), stream=False) == "Unser Text mit {number}."
 
 
 def chat(*messages: tuple[str, Any]) -> dict[str, Any]:
