@@ -182,7 +182,7 @@ def check_body_size(size: int, client_bytes: int | None) -> None:
         problem = f"the body is larger than {MAX_BODY_BYTES // 2**20} MB ({MAX_BODY_BYTES} bytes)"
     else:
         return
-    raise ApiError("request_too_large", f"{problem}: send fewer messages or smaller images")
+    raise ApiError("request_too_large", f"{problem}: send fewer messages or documents, or smaller images")
 
 
 async def read_body(receive: Receive, room: BodyRoom, deadline: Deadline, client_bytes: int | None = None) -> bytes:

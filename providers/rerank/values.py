@@ -6,14 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 from providers.chat import Usage, summed
+from providers.formats.batches import parts_of, tokens_in
 from providers.value import Value, replace
 
 MOST_DOCUMENTS = 1_000
 """The most documents of a client's request, as at Cohere."""
 
-
-_BYTES_PER_TOKEN = 2
-"""Texts have more bytes than this for each token, in any script, so that an estimate is too high and not too low."""
 _DOCUMENTS_PER_SEARCH = 100
 _TOKENS_PER_DOCUMENT = 500
 """A search unit is one query with at most 100 documents. A longer document counts as several, with the query in each.
@@ -88,26 +86,14 @@ def rerank_batches(
     Args:
         request: The request.
         most_documents: The most documents of a call.
-        most_tokens: The most tokens of a call by an estimate, in which the query counts with each document. A document
-            that is too long by itself is a call of its own. None: any number.
+        most_tokens: The most tokens of a call by an estimate, in which the query counts with each document. None: any
+            number.
     """
-    documents = request.documents
-    query = len(request.query.encode("utf-8", "replace"))
-    starts, tokens = [0], 0
-    for place, text in enumerate(documents):
-        size = 0 if most_tokens is None else (query + len(text.encode("utf-8", "replace"))) // _BYTES_PER_TOKEN
-        is_over = most_tokens is not None and tokens + size > most_tokens
-        if place > starts[-1] and (place - starts[-1] >= most_documents or is_over):
-            starts.append(place)
-            tokens = 0
-        tokens += size
-    if len(starts) == 1:
+    documents, query = request.documents, request.query
+    parts = list(parts_of(documents, lambda text: tokens_in(query, text), most_documents, most_tokens))
+    if len(parts) == 1:
         return (request,)
-    ends = [*starts[1:], len(documents)]
-    return tuple(
-        replace(request, documents=documents[start:end], before=documents[:start])
-        for start, end in zip(starts, ends, strict=True)
-    )
+    return tuple(replace(request, documents=documents[part], before=documents[: part.start]) for part in parts)
 
 
 def rerank_joined(answers: Sequence[RerankAnswer]) -> RerankAnswer:
