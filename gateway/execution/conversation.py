@@ -43,7 +43,7 @@ class Conversation(msgspec.Struct, frozen=True):
     session: str | None = None
     is_protected: bool = False
 
-    def is_identity(self, value: str, request: ChatRequest) -> bool:
+    def is_identity(self, value: object, request: ChatRequest) -> bool:
         """Return whether a value identifies the end user, because the request or its headers name the user by it."""
         return value == self.user or value == request.user or value == request.extra.get("safety_identifier")
 
@@ -95,15 +95,7 @@ def _marked(content: str | tuple[Part, ...]) -> tuple[Part, ...] | None:
 def _with_key(
     request: ChatRequest, own: ChatRequest, deployment: Deployment, conversation: Conversation | None
 ) -> ChatRequest:
-    key = None
-    if conversation is not None:
-        value = own.extra.get(CACHE_KEY)
-        if value is None:
-            value = conversation.session
-        elif CACHE_KEY in deployment.target.passthrough and not deployment.cache_key_written:
-            return request
-        if isinstance(value, str):
-            key = _key_of(value, own, deployment, conversation)
+    key = _key_of(own, deployment, conversation) if conversation is not None else None
     if key is None and CACHE_KEY not in request.extra:
         return request
     extra = dict(request.extra)
@@ -114,13 +106,21 @@ def _with_key(
     return replace(request, extra=extra)
 
 
-def _key_of(value: str, own: ChatRequest, deployment: Deployment, conversation: Conversation) -> str | None:
-    """Return the key that is sent for a value, or None if there is none or the value identifies the end user."""
+def _key_of(own: ChatRequest, deployment: Deployment, conversation: Conversation) -> object:
+    """Return the key that is sent, or None if there is none. A value that identifies the end user is never one."""
+    value = own.extra.get(CACHE_KEY)
+    is_passed_through = CACHE_KEY in deployment.target.passthrough and not deployment.cache_key_written
     treatment = deployment.cache_keys[conversation.is_protected]
-    if treatment == "strip" or (deployment.identity != "pass" and conversation.is_identity(value, own)):
+    if value is None:
+        value = conversation.session
+    elif is_passed_through:
+        treatment = "pass"
+    if value is None or treatment == "strip" or conversation.is_identity(value, own):
         return None
     if treatment == "pass":
         return value
+    if not isinstance(value, str):
+        return None
     return pseudonym(conversation.key, "cache 1", deployment.provider, deployment.site, conversation.client, value)
 
 

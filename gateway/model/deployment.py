@@ -199,9 +199,10 @@ class Deployment:
     def cache_key_in(self, *, protected: bool) -> CacheKey:
         """Return the treatment of `prompt_cache_key` for requests of a region.
 
-        A vendor of a protected region gets new data only with a signature, so the default does not apply there.
+        A vendor of a protected region gets new data only with a signature, so neither the default nor `identity: pass`
+        applies there.
         """
-        return "strip" if protected and not self.cache_key_written and self.identity != "pass" else self.cache_key
+        return "strip" if protected and not self.cache_key_written else self.cache_key
 
     def treatment_of(self, name: str, use: str, *, protected: bool) -> CacheKey:
         """Return what becomes of a field of `IDENTITY` in requests of a region. `passthrough` keeps it as it is."""

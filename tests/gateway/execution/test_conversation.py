@@ -58,7 +58,7 @@ def test_session_of_an_agent_is_the_key_of_a_request_without_one() -> None:
     [
         ({}, "pseudonym", "strip"),
         ({"identity": "strip"}, "strip", "strip"),
-        ({"identity": "pass"}, "pass", "pass"),
+        ({"identity": "pass"}, "pass", "strip"),
         ({"cache_key": "pseudonym"}, "pseudonym", "pseudonym"),
         ({"cache_key": "strip"}, "strip", "strip"),
         ({"identity": "strip", "cache_key": "pass"}, "pass", "pass"),
@@ -84,8 +84,13 @@ def test_value_that_names_the_end_user_is_removed() -> None:
         (Conversation(KEY, "app"), {"user": "anna"}),
         (Conversation(KEY, "app"), {"safety_identifier": "anna"}),
     ):
-        for mode in ("pseudonym", "pass"):
-            assert sent_key(deployed(cache_key=mode), conversation, prompt_cache_key="anna", **said) is None
+        for keys in (
+            {"cache_key": "pseudonym"},
+            {"cache_key": "pass"},
+            {"identity": "pass"},
+            {"passthrough": ["prompt_cache_key"]},
+        ):
+            assert sent_key(deployed(**keys), conversation, prompt_cache_key="anna", **said) is None
     assert sent_key(deployed(), Conversation(KEY, "app", user="s-1", session="s-1")) is None
 
 
