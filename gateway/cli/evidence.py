@@ -9,12 +9,13 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import math
 import os
 import sys
 import time
 from array import array
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from pathlib import Path
@@ -32,6 +33,7 @@ from gateway.operator_errors import CommandError
 
 if TYPE_CHECKING:
     from gateway.settings import Settings
+    from gateway.signing import Signer
     from gateway.usage.reports import UsageReader
 
 _now_s = time.time
@@ -50,7 +52,7 @@ def write_evidence(options: argparse.Namespace) -> int:
         raise CommandError(f"--out: {out} exists already: name a new folder")
     if options.last < options.first:
         raise CommandError(f"--to {options.last} is before --from {options.first}: exchange them")
-    place = ledger_place(options)
+    signer, place = _signer(settings), ledger_place(options)
     with usage_reader(*place) as reader:
         if options.last > reader.month(_now_s()):
             raise CommandError(f"--to {options.last} is in the future: name a month that has begun")
@@ -77,7 +79,7 @@ def write_evidence(options: argparse.Namespace) -> int:
         "duties": _duties(place, options, configs.names),
         "proof": {"receipts": receipts.document(), "audit": recorded.audit()},
     }
-    _write(out, document, settings)
+    _write(out, document, signer)
     missing = f"; records of {', '.join(counted.missing_months)} are missing" if counted.missing_months else ""
     print(f"wrote {out} with the evidence of region {options.region}, {options.first} to {options.last}{missing}")
     return 0
@@ -95,6 +97,10 @@ class _Period:
         self.since_s, self.until_s = (
             datetime.fromisoformat(f"{month}-01").replace(tzinfo=self.zone).timestamp() for month in (first, after)
         )
+
+    def share_until(self, at_s: float) -> float:
+        """Return the share of the period that ended at this Unix time."""
+        return (at_s - self.since_s) / (min(self.until_s, _now_s()) - self.since_s)
 
 
 def _months(first: str, last: str) -> Iterator[str]:
@@ -134,11 +140,11 @@ class _Counted:
         for number, (time_ns, request, region) in enumerate(reader.requests(UsageQuery((), *days)), 1):
             at_s = time_ns / 1e9
             if number % _SHOWN_EVERY == 0:
-                _show("the ledger", (at_s - self.period.since_s) / (self.period.until_s - self.period.since_s))
+                _show("the ledger", self.period.share_until(at_s))
             if request is not None and region in self.names:
                 self.requests.append(number_of(request))
                 self.times_s.append(at_s)
-        _show("the ledger", 1.0)
+        _show("the ledger", 1.0, end="\n")
 
     def of_requests(self) -> Iterator[tuple[int, float]]:
         """Yield number and Unix time of the request of each call. A request may have several."""
@@ -157,9 +163,8 @@ class _Receipts:
     """The receipts of the region, compared with the rows of the ledger.
 
     Attributes:
-        keeps: Whether receipts of the region are kept here.
-        share: The share of the successful requests whose receipts are kept.
-        oldest_s: The Unix time of the oldest receipt of any region. None: there are no receipts here.
+        configs: The configurations by whose rules receipts were kept.
+        oldest_s: The Unix time of the oldest receipt of any region. Infinite: there are no receipts here.
         count: The receipts of the region.
         checked: The receipts of all regions whose seals were checked.
         changed: Those of them that were changed.
@@ -168,9 +173,8 @@ class _Receipts:
         missing_months: The months with requests more than a day before the oldest receipt.
     """
 
-    keeps: bool
-    share: float
-    oldest_s: float | None = None
+    configs: ActiveConfigs
+    oldest_s: float = math.inf
     count: int = 0
     checked: int = 0
     changed: int = 0
@@ -184,42 +188,45 @@ class _Receipts:
         """Read all receipts of the period once, and check the seal of each. Raises StateError."""
         from gateway.state.receipts import oldest_receipt_s, receipts_between
 
-        state, name = configs.states[0]
-        found = cls(state.config.regions[name].keeps_receipts, state.config.receipts_sample)
-        directory = settings.state_dir
-        if directory is None or not path_exists(directory / "receipts.db"):
-            return found
-        found.oldest_s = oldest_s = oldest_receipt_s(directory)
-        if oldest_s is None:
-            return found
-        wanted = {number for number, at_s in counted.of_requests() if at_s >= oldest_s}
-        # The receipt of a request is written when it ends, maybe in the next month.
-        pairs, until = receipts_between(directory, period.since_s, period.until_s + _DAY_S), iso(period.until_s)
-        for number, (request, receipt) in enumerate(pairs, 1):
-            if number % _SHOWN_EVERY == 0:
-                _show("the receipts", min(1.0, number / max(1, len(counted.requests))))
-            wanted.discard(number_of(request))
-            found.checked += 1
-            if receipt is None:
-                found.changed += 1
-            elif receipt.get("region") in configs.names and str(receipt.get("at")) < until:
-                found.count += 1
-                if (code := receipt.get("code")) is not None:
-                    found.reasons[str(REASON_BY_CODE.get(str(code), code))] += 1
-        _show("the receipts", 1.0)
-        found._compare(wanted, oldest_s, period, counted)
+        found, directory = cls(configs), settings.state_dir
+        if directory is not None and path_exists(directory / "receipts.db"):
+            found.oldest_s = oldest_receipt_s(directory) or math.inf
+        wanted = {number for number, at_s in counted.of_requests() if at_s >= found.oldest_s}
+        if directory is not None and found.oldest_s < math.inf:
+            # The receipt of a request is written when it ends, maybe in the next month.
+            found._read(receipts_between(directory, period.since_s, period.until_s + _DAY_S), wanted, period)
+        found._compare(wanted, period, counted)
         return found
 
-    def _compare(self, wanted: set[int], oldest_s: float, period: _Period, counted: _Counted) -> None:
+    def _read(
+        self, pairs: Iterable[tuple[str, Mapping[str, object] | None]], wanted: set[int], period: _Period
+    ) -> None:
+        """Count the receipts, and remove the numbers of their requests from `wanted`."""
+        until = iso(period.until_s)
+        for request, receipt in pairs:
+            wanted.discard(number_of(request))
+            self.checked += 1
+            if receipt is None:
+                self.changed += 1
+                continue
+            at = str(receipt.get("at"))
+            if self.checked % _SHOWN_EVERY == 0:
+                _show("the receipts", period.share_until(datetime.fromisoformat(at).timestamp()))
+            if receipt.get("region") in self.configs.names and at < until:
+                self.count += 1
+                if (code := receipt.get("code")) is not None:
+                    self.reasons[str(REASON_BY_CODE.get(str(code), code))] += 1
+        _show("the receipts", 1.0, end="\n")
+
+    def _compare(self, wanted: set[int], period: _Period, counted: _Counted) -> None:
         """Note the requests without a receipt: by the sample's rule, before the oldest one, and for no such reason."""
         # Receipts are deleted by age. On the day before the oldest one, a request may have been running.
-        deleted = (at_s for at_s in counted.times_s if at_s < oldest_s - _DAY_S)
-        months = {f"{datetime.fromtimestamp(at_s, period.zone):%Y-%m}" for at_s in deleted}
-        self.missing_months = sorted(months) if self.keeps else []
+        deleted = (at_s for at_s in counted.times_s if at_s < self.oldest_s - _DAY_S)
+        self.missing_months = sorted({f"{datetime.fromtimestamp(at_s, period.zone):%Y-%m}" for at_s in deleted})
         for number, at_s in counted.of_requests() if wanted else ():
             if number in wanted:
                 wanted.discard(number)
-                if is_number_kept(number, self.share):
+                if is_number_kept(number, self.configs.least_sample(at_s)):
                     self.missing_by_day[f"{datetime.fromtimestamp(at_s, period.zone):%Y-%m-%d}"] += 1
                 else:
                     self.left_out += 1
@@ -230,13 +237,16 @@ class _Receipts:
 
     def document(self) -> dict[str, object]:
         """Return what the receipts prove."""
+        kept = [state.config.regions[name].keeps_receipts for state, name in self.configs.states]
         return {
-            "kept": self.keeps,
-            "oldest": iso(self.oldest_s) if self.oldest_s is not None else None,
+            "kept": any(kept),
+            "transit": not all(kept),
+            "instances": self.configs.instances,
+            "oldest": iso(self.oldest_s) if self.oldest_s < math.inf else None,
             "receipts": self.count,
             "seals_checked": self.checked,
             "changed": self.changed,
-            "sample": self.share,
+            "samples": sorted({share for _, _, share in self.configs.samples}),
             "requests_left_out_by_the_sample": self.left_out,
             "requests_without_receipt": self.missing_by_day.total(),
             "without_receipt_by_day": dict(sorted(self.missing_by_day.items())),
@@ -252,14 +262,21 @@ def _duties(place: tuple[Any, Path], options: argparse.Namespace, names: set[str
     return [row for name in sorted(names) for row in report_rows(sums, "month", name, 5)]
 
 
-def _write(out: Path, document: Mapping[str, object], settings: Settings) -> None:
-    """Write the files, their sums and the signature of the sums. Raises CommandError."""
+def _signer(settings: Settings) -> Signer | None:
+    """Return the key of receipts, before anything is read. Raises CommandError."""
     from gateway.signing import KeyUnusable, Signer
 
+    if settings.receipt_key is None:
+        print("gateway: GATEWAY_RECEIPT_KEY is not set, so SHA256SUMS is not signed", file=sys.stderr)
+        return None
     try:
-        signer = Signer.read(settings.receipt_key) if settings.receipt_key is not None else None
+        return Signer.read(settings.receipt_key)
     except KeyUnusable as error:
         raise CommandError(f"GATEWAY_RECEIPT_KEY: {error}") from None
+
+
+def _write(out: Path, document: Mapping[str, object], signer: Signer | None) -> None:
+    """Write the files, their sums and the signature of the sums. Raises CommandError."""
     key = signer.public.text if signer is not None else None
     files = {
         "evidence.json": json.dumps(document, indent=1, ensure_ascii=False).encode() + b"\n",
@@ -271,8 +288,6 @@ def _write(out: Path, document: Mapping[str, object], settings: Settings) -> Non
     files["SHA256SUMS"] = sums
     if signer is not None:
         files["SHA256SUMS.sig"] = signer.sign_bytes(sums)
-    else:
-        print("gateway: GATEWAY_RECEIPT_KEY is not set, so SHA256SUMS is not signed", file=sys.stderr)
     try:
         out.mkdir(parents=True)
         for name, data in files.items():
@@ -281,9 +296,8 @@ def _write(out: Path, document: Mapping[str, object], settings: Settings) -> Non
         raise CommandError(f"--out: {out} can't be written ({os.strerror(error.errno or 0)})") from None
 
 
-def _show(what: str, share: float) -> None:
+def _show(what: str, share: float, end: str = "") -> None:
     """Show how much was read, on a terminal only."""
     if sys.stderr.isatty():
         done = round(_BAR * max(0.0, min(1.0, share)))
-        end = "\n" if share >= 1 else ""
         print(f"\rreading {what:14}[{'#' * done}{' ' * (_BAR - done)}]", end=end, file=sys.stderr, flush=True)

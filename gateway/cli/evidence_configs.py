@@ -6,6 +6,7 @@ cell in the shared database, which is only read: a user of PostgreSQL that may d
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from gateway.usage.postgres_record import CellRecord
 
 _MOST_ACTIVATIONS = 10_000
+_RUNS_S = 3600.0
+"""A request that runs for longer, while the sample is changed, counts by the former sample."""
 _Item = dict[str, object]
 
 
@@ -99,12 +102,16 @@ class ActiveConfigs:
         items: When each was active, by whom, and its rules in words.
         states: Those that can be compiled, each with a name that the region had there, the last first.
         recorded_since: When the record begins, if it begins after the period does.
+        samples: The share of successful requests whose receipts were kept, from a Unix time to another.
+        instances: How many instances activated them. A state directory has the receipts of one.
     """
 
     names: set[str]
     items: list[_Item]
     states: list[tuple[CompiledState, str]]
     recorded_since: str | None
+    samples: list[tuple[float, float, float]]
+    instances: int
 
     @classmethod
     def read(
@@ -138,7 +145,6 @@ class ActiveConfigs:
                 "until": iso(end_s) if end_s is not None else None,
                 "who": item.who or None,
                 "cause": item.cause,
-                "summary": item.summary,
                 "lines": _lines(compiled[item.version], names),
             }
             for instance, item, end_s in shown
@@ -146,7 +152,26 @@ class ActiveConfigs:
         last_first = list({id(state): state for state in states[::-1]}.values())
         named = [(state, name) for state in last_first for name in state.config.regions if name in names]
         first_s = min(item.at_s for _, item in recorded.activations)
-        return cls(names, items, named, iso(first_s) if first_s > since_s else None)
+        samples = [
+            (item.at_s, end_s if end_s is not None else math.inf, state.config.receipts_sample)
+            for _, item, end_s in shown
+            if not isinstance(state := compiled[item.version], str)
+        ]
+        instances = len({instance for instance, _, _ in shown})
+        return cls(names, items, named, iso(first_s) if first_s > since_s else None, samples, instances)
+
+    def least_sample(self, at_s: float) -> float:
+        """Return the smallest share by which the receipt of a request of this time may have been left out.
+
+        The configuration decides that is active when the request ends.
+        """
+        shares = {share for _, _, share in self.samples}
+        if len(shares) == 1:  # most regions: a month may have a million requests
+            return shares.pop()
+        ended_s = at_s + _RUNS_S
+        return min(
+            (share for since_s, until_s, share in self.samples if since_s < ended_s and at_s < until_s), default=1.0
+        )
 
     def document(self) -> dict[str, object]:
         """Return what they state: rules of the last one; approvals, attestations, consents and vendors of all."""

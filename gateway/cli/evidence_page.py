@@ -61,8 +61,11 @@ def page_of(document: Mapping[str, Any], key: str | None) -> str:
         "<h2>Consents</h2>",
         _table(("deployment", "mode", "on_missing", "recipient"), document["consents"]),
         "<h2>Requests that were not answered</h2>",
-        "<p>By reason, as the receipts have them.</p>",
-        _table(("reason", "requests"), document["refusals"]),
+        *(
+            ["<p>By reason, as the receipts have them.</p>", _table(("reason", "requests"), document["refusals"])]
+            if receipts["oldest"]
+            else ["<p>Not known, because there are no receipts here.</p>"]
+        ),
         "<h2>Duties of time and crisis</h2>",
         _table(("month", "territory", "assistant", "age_band", "kind", "count"), document["duties"]),
         "<h2>Register of vendors</h2>",
@@ -74,9 +77,10 @@ def page_of(document: Mapping[str, Any], key: str | None) -> str:
         _table(("name", "issuer", "keys_from", "rules"), document["token_issuers"]),
         "<h2>Proof</h2>",
         *_receipts(receipts),
-        f"<p>The audit trail has {audit['lines']} lines, and its chain is whole.</p>"
+        f"<p>The audit trail has {audit['lines']:,} lines, and its chain is whole.</p>"
         if audit["ok"]
         else f'<p class="missing">The audit trail is not proven: {escape(str(audit["problem"]))}.</p>',
+        _table(("instance", "lines", "head", "problem"), audit["trails"]),
         "<h2>Check this folder</h2>",
         _signature(key),
     ]
@@ -150,19 +154,27 @@ def _rules(rules: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _receipts(receipts: Mapping[str, Any]) -> Iterator[str]:
+    if receipts["transit"]:
+        when = "in a part of this time" if receipts["kept"] else "in this time"
+        yield f"<p>The gateway was outside the boundary of the region {when} (transit), and kept no receipts of it.</p>"
     if not receipts["kept"]:
-        yield "<p>The gateway stands outside the boundary of the region (transit), so it keeps no receipts of it.</p>"
         return
     if receipts["oldest"] is None:
         yield '<p class="missing">There are no receipts in this state directory, so nothing was compared with them.</p>'
         return
+    if receipts["instances"] > 1:
+        yield (
+            f"<p>The ledger is of {receipts['instances']} instances, and these receipts are of one of them: a receipt "
+            "that is missing here may be in the state directory of another one.</p>"
+        )
     left_out, missing = receipts["requests_left_out_by_the_sample"], receipts["requests_without_receipt"]
     kind = ' class="missing"' if receipts["changed"] or missing else ""
+    samples = " or ".join(f"{share * 100:g}%" for share in receipts["samples"])
     yield (
         f"<p{kind}>{receipts['receipts']:,} receipts of the region. The seals of all {receipts['seals_checked']:,} "
         f"receipts of this time were checked, and {receipts['changed']:,} were changed. The oldest receipt is of "
         f"{escape(receipts['oldest'])}. Of the requests since then, {left_out:,} have no "
-        f"receipt because of the sample ({receipts['sample'] * 100:g}% of the successful ones are kept), and "
+        f"receipt because of the sample ({samples} of the successful ones are kept), and "
         f"{missing:,} for no such reason.</p>"
     )
     if by_day := receipts["without_receipt_by_day"]:

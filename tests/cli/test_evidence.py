@@ -128,11 +128,13 @@ def test_folder_has_the_numbers_and_the_rules_of_the_region(gateway: Command, st
     assert made["refusals"] == [{"reason": "territory", "requests": 1}]
     assert made["proof"]["receipts"] == {
         "kept": True,
+        "transit": False,
+        "instances": 1,
         "oldest": "2026-11-24T12:00:00Z",
         "receipts": 2,
         "seals_checked": 2,
         "changed": 0,
-        "sample": SAMPLE,
+        "samples": [SAMPLE, 1.0],
         "requests_left_out_by_the_sample": 0,
         "requests_without_receipt": 0,
         "without_receipt_by_day": {},
@@ -147,6 +149,57 @@ def test_receipts_that_the_sample_left_out_are_apart_from_missing_ones(gateway: 
     proof = json.loads((state.parent / "out/evidence.json").read_text("utf-8"))["proof"]["receipts"]
     assert (proof["requests_left_out_by_the_sample"], proof["requests_without_receipt"]) == (1, 1)
     assert proof["without_receipt_by_day"] == {"2026-11-24": 1}
+
+
+def test_sample_counts_as_it_was_when_the_request_ended(gateway: Command, state: Path) -> None:
+    """The rule of the last configuration would call the request lost that the former one left out, and the reverse."""
+    with closing(sqlite3.connect(state / "receipts.db")) as database, database:
+        database.execute("UPDATE receipt SET at_s = ? WHERE id = ?", (NOON_NS / NANO - 60 * 86_400, KEPT))
+    add_version(state, AFTER.merge({"receipts": {"sample": 1.0}}), "2026-11-24", "grace", "")
+    with closing(Ledger(ledger_file(state), lambda: UTC)) as ledger:
+        ledger.insert([usage_row("e", request="left-out-11", time_ns=NOON_NS - 5 * 86_400 * NANO)])
+    assert evidence(gateway, state).status == 0
+    proof = json.loads((state.parent / "out/evidence.json").read_text("utf-8"))["proof"]["receipts"]
+    assert proof["requests_left_out_by_the_sample"] == 1
+    assert proof["without_receipt_by_day"] == {"2026-11-24": 3}
+
+
+@pytest.mark.parametrize("has_store", [True, False])
+def test_without_receipts_nothing_is_stated_as_none(gateway: Command, state: Path, has_store: bool) -> None:
+    if has_store:
+        with closing(sqlite3.connect(state / "receipts.db")) as database, database:
+            database.execute("DELETE FROM receipt")
+    else:
+        (state / "receipts.db").unlink()
+    assert evidence(gateway, state).status == 0
+    page = (state.parent / "out/index.html").read_text("utf-8")
+    assert '<p class="missing">2026-11: receipts are missing.' in page
+    assert '<p class="missing">There are no receipts in this state directory' in page
+    assert "<p>Not known, because there are no receipts here.</p>" in page
+
+
+def test_progress_is_one_line_for_each_store(gateway: Command, state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The receipts of other regions are read too, so that their number may be a multiple of this region's requests."""
+    monkeypatch.setattr("gateway.cli.evidence._SHOWN_EVERY", 1)
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    shown = evidence(gateway, state)
+    bars = [line.rpartition("\r")[2] for line in shown.err.split("\n") if "reading" in line]
+    assert bars == [f"reading the ledger    [{'#' * 30}]", f"reading the receipts  [{'#' * 30}]"]
+
+
+def test_key_that_cannot_sign_is_found_before_anything_is_read(
+    gateway: Command, state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = state.parent / "receipts.pem"
+    key.write_bytes(new_key()[0])
+    key.chmod(0o644)
+    monkeypatch.setenv("GATEWAY_RECEIPT_KEY", str(key))
+    (state / "ledger.db").unlink()
+    shown = evidence(gateway, state)
+    assert (shown.status, shown.err) == (
+        2,
+        f"gateway: GATEWAY_RECEIPT_KEY: {key} is readable by other users: run `chmod 600 {key}`\n",
+    )
 
 
 def test_months_with_requests_before_the_oldest_receipt_are_stated_in_red(gateway: Command, state: Path) -> None:
@@ -169,6 +222,8 @@ def test_page_states_when_the_record_begins_and_has_the_vendors(gateway: Command
 
 
 def test_folder_contains_nothing_of_a_client_a_user_or_a_request(gateway: Command, state: Path) -> None:
+    with closing(sqlite3.connect(state / "history.db")) as database, database:
+        database.execute("UPDATE activation SET summary = '~clients.ios-app.keys'")
     assert evidence(gateway, state).status == 0
     everything = b"".join(path.read_bytes() for path in (state.parent / "out").iterdir())
     for word in ("ios-app", "pseudonym", KEPT, LEFT_OUT, "request-without", "gpt-5-mini", "shop", "secret-group"):
@@ -275,4 +330,5 @@ def test_record_of_a_cell_is_read_by_a_user_who_may_only_select(
     ]
     proof = made["proof"]["audit"]
     assert (proof["lines"], proof["ok"], [it["instance"] for it in proof["trails"]]) == (2, True, ["one", "two"])
+    assert made["proof"]["receipts"]["instances"] == 2
     assert "There are no receipts in this state directory" in (out / "index.html").read_text("utf-8")
