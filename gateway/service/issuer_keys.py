@@ -16,7 +16,7 @@ from providers.wire import WireRequest
 _MAX_KEY_SET_BYTES = 256 * 1024
 _FETCH_S = 5.0
 MOST_WAITING = 100
-"""The most requests that wait for the keys of one source."""
+"""The most requests that wait for a key that a source did not have before."""
 _URL_PACE = RefreshInterval(refresh_s=300.0, pause_s=10.0, keep_s=86_400.0, stale_s=600.0, most_waiting=MOST_WAITING)
 _FILE_PACE = RefreshInterval(refresh_s=1.0, pause_s=1.0, keep_s=86_400.0, stale_s=2.0, most_waiting=MOST_WAITING)
 _ACCEPT = (("accept", "application/jwk-set+json, application/json"),)

@@ -31,8 +31,8 @@ class RefreshInterval(Value, frozen=True):
         pause_s: The least time between the beginnings of two loads.
         keep_s: How long the value may be used after the last load that succeeded.
         stale_s: From this age on, a use waits for the running load, unless the load before it failed.
-        most_waiting: The most requests that wait for one load. Further ones are answered as if it had failed, so that
-            requests which miss something in the value on purpose do not pile up at a slow source.
+        most_waiting: The most callers that wait because they miss something in the value. Further ones are answered as
+            if the load had failed, so that requests which do so on purpose do not pile up at a slow source.
     """
 
     refresh_s: float
@@ -77,9 +77,10 @@ class RefreshingCache(Generic[_T]):
         return self._held if age_s < self._pace.keep_s else None
 
     async def wait(self) -> _T | None:
-        """Return the value. If there is none, wait for the load that runs or may start now. None: too many wait."""
+        """Return the value. If there is none, wait for the load that runs or may start now."""
         held = self.now()
-        if held is None and await self._loaded():
+        if held is None and self._loading is not None:
+            await asyncio.shield(self._loading)
             held = self.now()
         return held
 
@@ -90,20 +91,15 @@ class RefreshingCache(Generic[_T]):
         """
         if self._held is than:
             self._start()
-            if self._loading is not None and not await self._loaded():
-                return None
+            if self._loading is not None:
+                if self._waiting >= self._pace.most_waiting:
+                    return None
+                self._waiting += 1
+                try:
+                    await asyncio.shield(self._loading)
+                finally:
+                    self._waiting -= 1
         return None if self._problem else self.now()
-
-    async def _loaded(self) -> bool:
-        """Wait for the running load. Return whether there was one, and not too many wait for it already."""
-        if self._loading is None or self._waiting >= self._pace.most_waiting:
-            return False
-        self._waiting += 1
-        try:
-            await asyncio.shield(self._loading)
-        finally:
-            self._waiting -= 1
-        return True
 
     async def aclose(self) -> None:
         """Stop loading."""

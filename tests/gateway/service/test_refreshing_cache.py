@@ -148,6 +148,12 @@ async def test_a_bounded_number_waits_for_a_slow_load(source: Source) -> None:
     assert await kept.newer("load 2 after load 1 after None") is not None
 
 
+async def test_every_caller_waits_for_the_first_load(source: Source) -> None:
+    pace = RefreshInterval(100, 10, 1000, 200, most_waiting=2)
+    kept = RefreshingCache("the thing", source.load, pace, source.noted.append, lambda: source.at)
+    assert await asyncio.gather(*(kept.wait() for _ in range(5))) == ["load 1 after None"] * 5
+
+
 async def test_cancelled_waiter_does_not_cancel_the_load(source: Source) -> None:
     source.open.clear()
     waiter = asyncio.ensure_future(source.kept.wait())
