@@ -99,6 +99,8 @@ class RunContext(msgspec.Struct):
         record: Gets every attempt and every skipped step.
         still_allowed: Called before each attempt, and again when its connection is established. Raises ConfigChanged.
         request_for: Returns the request for a step, if it differs from the client's request.
+        unseal: Returns a chat with the reasoning state that a step may get for the values that were replaced. None: the
+            chat has no state.
         usage: Holds and records the calls. None: usage is not recorded.
         check: Checks the whole answers of steps that emulate a feature. None: there is no such step.
         asker: The asker, for whom failures of the request show something.
@@ -115,6 +117,7 @@ class RunContext(msgspec.Struct):
     record: Record
     still_allowed: StillAllowed
     request_for: Callable[[Step], ChatRequest] | None = None
+    unseal: Callable[[Step, ChatRequest, tuple[str, ...]], ChatRequest] | None = None
     usage: RequestUsage | None = None
     check: Callable[[Step, Answer], Awaitable[Answer]] | None = None
     asker: Asker = EVERYBODY
@@ -371,6 +374,7 @@ class Run(msgspec.Struct):
         if step.permit.redaction is not None:
             options.on_redacted = record.shown.note_redaction
             options.least_context = context.least_context
+            options.unseal = partial(context.unseal, step) if context.unseal is not None else None
         self.used_keys += (secret,)
         if is_last and self.plan.barrier is None:
             context.awaited = step

@@ -47,6 +47,7 @@ from providers.chat import (
     AssistantMessage,
     ChatCompletion,
     ChatRequest,
+    JsonSchemaFormat,
     StreamEvent,
     Texts,
     change_request,
@@ -189,6 +190,8 @@ class AttemptOptions(msgspec.Struct):
         restores: Values are put back into the answer.
         redacted: The request as it is sent, once values are replaced. `note`: what was replaced and restored.
         on_redacted: Called with the note before anything is sent.
+        unseal: Returns a chat with the reasoning state that its deployment may get, for the values that were replaced.
+            None: the chat has no state.
         least_context: About how many tokens the prompt has. 0: its length does not matter.
         token: Set when it is signed with the token of a sign-in.
     """
@@ -214,6 +217,7 @@ class AttemptOptions(msgspec.Struct):
     redacted: Redacted | None = None
     note: RedactionNote | None = None
     on_redacted: Callable[[RedactionNote], None] | None = None
+    unseal: Callable[[ChatRequest, tuple[str, ...]], ChatRequest] | None = None
     least_context: int = 0
     token: Secret | None = None
 
@@ -301,8 +305,11 @@ class UpstreamClient:
         """Make a call whose request has placeholders in place of values. Raises RedactionRefused."""
         note = options.note = RedactionNote.of(rules)
         fitted = _fitted(step, options.request, options.conversation)
-        options.redacted = await redacted_request(step, fitted, rules)
-        note.kinds = dict(options.redacted.counts)
+        found = options.redacted = await redacted_request(step, fitted, rules)
+        note.kinds = dict(found.counts)
+        if options.unseal is not None and isinstance(found.request, ChatRequest):
+            returned = options.unseal(found.request, found.values)
+            options.redacted = msgspec.structs.replace(found, request=returned)
         if options.on_redacted is not None:
             options.on_redacted(note)
         if options.least_context and isinstance(options.redacted.request, ChatRequest):
@@ -667,9 +674,27 @@ async def redacted_request(step: Step, request: ServedRequest, rules: RedactionR
 def characters_of(request: ServedRequest) -> int:
     """Return about how many characters of a request are searched."""
     if not isinstance(request, ChatRequest):
-        return sum(map(len, texts_of(request)))
-    calls = (call for it in request.messages if isinstance(it, AssistantMessage) for call in it.tool_calls)
-    return sum(len(text_of(it.content)) for it in request.messages) + sum(len(call.arguments) for call in calls)
+        return sum(map(len, texts_of(request))) + _characters_in(request.extra)
+    count = _characters_in(request.extra) + sum(map(len, request.stop))
+    for message in request.messages:
+        count += len(text_of(message.content))
+        if isinstance(message, AssistantMessage):
+            count += len(message.reasoning or "") + len(message.refusal or "")
+            count += sum(len(call.arguments) for call in message.tool_calls)
+    for tool in request.tools:
+        count += len(tool.description or "") + _characters_in(tool.parameters)
+    if isinstance(request.response_format, JsonSchemaFormat):
+        count += _characters_in(request.response_format.schema)
+    return count
+
+
+def _characters_in(value: object) -> int:
+    """Return how many characters the texts in a JSON value have."""
+    if isinstance(value, str):
+        return len(value)
+    if isinstance(value, Mapping):
+        return sum(map(_characters_in, value.values()))
+    return sum(map(_characters_in, value)) if isinstance(value, list | tuple) else 0
 
 
 def _check_context(deployment: Deployment, sent: ChatRequest) -> None:

@@ -16,10 +16,11 @@ import json
 import re
 from base64 import urlsafe_b64encode
 from collections.abc import Iterator, Mapping
+from copy import copy
 from dataclasses import fields, is_dataclass
 
 from gateway.features.redaction.model import RedactionRules
-from gateway.features.redaction.policy.finding import TooMuchToSearch
+from gateway.features.redaction.policy.finding import TooMuchToSearch, finder_of
 from gateway.features.redaction.policy.requests import NotRedactable, Redacted, redact
 from gateway.model.config_version import ConfigVersion, Region
 from gateway.model.consent import NO_CONSENT, ConsentRequest, Consents, ConsentStatement
@@ -57,6 +58,8 @@ def standing_consents(config: ConfigVersion, statement: ConsentStatement) -> Con
 class Consenting:
     """The consents of one request. The digest of its content is computed once, and only if it is needed.
 
+    Of a large request that is redacted, `prepare` takes long: call it in a thread before the other methods.
+
     Args:
         statement: The consent in the headers.
         request: The request.
@@ -87,6 +90,22 @@ class Consenting:
         self._now_s = now_s
         self._digests: dict[bytes, str] = {}
 
+    def most_at_once(self, config: ConfigVersion, region: Region) -> int | None:
+        """Return from how many characters on a request has to be prepared in a thread. None: it is not redacted."""
+        rules = [rules_of_step(region, deployment, self._barrier_rules) for deployment in _asking(config)]
+        return min((finder_of(each).most_at_once for each in rules if each is not None), default=None)
+
+    def prepare(self, config: ConfigVersion, region: Region) -> None:
+        """Do the work that grows with the request."""
+        for deployment in _asking(config):
+            self._content(deployment, region)
+
+    def opened_by(self, opened: tuple[str, HandOff]) -> Consenting:
+        """Return the consents to what this hand-off sends. See `Consenting`."""
+        other = copy(self)
+        other._opened = opened
+        return other
+
     def under(self, config: ConfigVersion, region: Region) -> Consents:
         """Return the consents under a config version.
 
@@ -96,10 +115,9 @@ class Consenting:
         token = _TOKEN.fullmatch(self._statement.token or "")
         if token is None or token[1] != self._form or int(token[2]) <= self._now_s:
             return standing
-        asking = (deployment for deployment in config.deployments.values() if deployment.consent is not None)
         confirmed = frozenset(
             deployment.name
-            for deployment in asking
+            for deployment in _asking(config)
             if any(
                 hmac.compare_digest(token[3], self._mac(deployment, region, int(token[2]), key)) for key in self._keys
             )
@@ -234,6 +252,11 @@ class Consenting:
             canonical = json.dumps(_plain(content), sort_keys=True, separators=(",", ":"))
             self._digests[key] = hashlib.sha256(canonical.encode()).hexdigest()
         return self._digests[key]
+
+
+def _asking(config: ConfigVersion) -> Iterator[Deployment]:
+    """Yield the deployments that need a consent."""
+    return (deployment for deployment in config.deployments.values() if deployment.consent is not None)
 
 
 def _has_changed(name: str, own: ServedRequest, sent: ServedRequest) -> bool:

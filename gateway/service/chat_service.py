@@ -29,8 +29,6 @@ from gateway.features.duties.time_of_use import TimeOfUse
 from gateway.features.feature import WatchedChat, Watcher
 from gateway.features.marks.policy import signer_of
 from gateway.features.redaction.model import RedactionNote
-from gateway.features.redaction.policy.finding import TooMuchToSearch
-from gateway.features.redaction.policy.requests import NotRedactable, redact
 from gateway.model.config_version import ConfigVersion, Region
 from gateway.model.decision import Plan, RefusalCode, Refused, Step
 from gateway.model.deployment import Deployment
@@ -40,6 +38,7 @@ from gateway.model.location import Location
 from gateway.model.record import AnsweredBy, DutyKind, Record
 from gateway.model.region_text import Locale
 from gateway.model.route import Barrier
+from gateway.policy.consent import Consenting
 from gateway.policy.hand_off import declines, hand_off_asked, shared
 from gateway.policy.labels import labelling_of, without_labels
 from gateway.policy.reasoning_seal import REASONING_STATE, ReasoningSeal, has_state, seal_of
@@ -67,7 +66,7 @@ from providers.embeddings import EmbeddingAnswer, EmbeddingRequest
 from providers.failures import Failure, FailureKind
 from providers.formats.fitting import changes_for
 from providers.matching.capability_matching import without_parameters
-from providers.matching.requirements import CACHE_KEY, requirements_of
+from providers.matching.requirements import CACHE_KEY, Requirements, requirements_of
 from providers.reading.json_object import emulated_fields
 from providers.rerank import RerankAnswer, RerankRequest
 from providers.value import change
@@ -267,7 +266,10 @@ class ChatService:
         try:
             self.decider.prepare(exchange)
             chat, profile = with_region_text(config, exchange.location, exchange.locale, request)
-            plan, _ = self.decider.decide(exchange, chat, requirements_of(chat), profile)
+            needs = requirements_of(chat)
+            consenting = self.decider.consenting(exchange, chat, needs)
+            await self.decider.prepared(exchange, consenting, request)
+            plan = self.decider.decide(exchange, chat, needs, profile, consenting)
         except (Refused, PlanExhausted):
             return None
         finally:
@@ -371,7 +373,8 @@ class ChatService:
             return crisis_answer(exchange, crisis, is_counted=False)
         if crisis is None or crisis.then != "stop":
             return None
-        return crisis_answer(exchange, crisis, is_counted=exchange.chat_time is None or self._may_be_answered(exchange))
+        is_counted = exchange.chat_time is None or await self._may_be_answered(exchange)
+        return crisis_answer(exchange, crisis, is_counted=is_counted)
 
     async def _judge_use(self, exchange: Exchange) -> None:
         """Judge a chat by the time of its user, and by the hours and tools of the age band. See `_pass_gate`."""
@@ -387,14 +390,17 @@ class ChatService:
             )
         self.decider.judge_age_at_gate(exchange)
 
-    def _may_be_answered(self, exchange: Exchange) -> bool:
+    async def _may_be_answered(self, exchange: Exchange) -> bool:
         """Return whether some deployment may answer a chat. Nothing is recorded."""
         record, request, before = exchange.record, exchange.request, exchange.record.decided
         if not isinstance(request, ChatRequest):
             return False
         try:
             chat, profile = with_region_text(exchange.config, exchange.location, exchange.locale, request)
-            self.decider.decide(exchange, chat, requirements_of(chat), profile)
+            needs = requirements_of(chat)
+            consenting = self.decider.consenting(exchange, chat, needs)
+            await self.decider.prepared(exchange, consenting, request)
+            self.decider.decide(exchange, chat, needs, profile, consenting)
         except (Refused, PlanExhausted):
             return False
         finally:
@@ -413,7 +419,10 @@ class ChatService:
         try:
             await self.decider.decide_anew(further)
             self.decider.prepare(further)
-            plan, _ = self.decider.decide(further, broken.request, requirements_of(broken.request), before.profile)
+            needs = requirements_of(broken.request)
+            consenting = self.decider.consenting(further, broken.request, needs)
+            await self.decider.prepared(further, consenting, own)
+            plan = self.decider.decide(further, broken.request, needs, before.profile, consenting)
             context = self._context(further, plan)
         except BaseException:
             record.decided = before
@@ -443,16 +452,43 @@ class ChatService:
         own = exchange.request
         if not isinstance(own, ChatRequest):
             return self._answer_of_input(exchange, calls or InputCalls((own,)))
-        config, opened = exchange.config, None
+        config = exchange.config
         if tier is not None:
-            own, opened = tier.request, tier.opened
+            own = tier.request
         elif exchange.assistant.barriers and (barrier := _barrier_of(exchange)) is not None:
             return self._answer_by_tiers(exchange, own, barrier)
         chat, profile = own, None
         crisis = exchange.record.shown.crisis
         if exchange.locale is not None or exchange.location.age is not None or crisis is not None:
             chat, profile = with_region_text(config, exchange.location, exchange.locale, own, crisis)
-        plan, consenting = self.decider.decide(exchange, chat, requirements_of(chat), profile, opened)
+        needs = requirements_of(chat)
+        consenting = self.decider.consenting(exchange, chat, needs, tier.opened if tier is not None else None)
+        answered = partial(self._answer_chat, exchange, own, chat, needs, profile, consenting, tier)
+        return answered() if consenting is None else self._prepared(exchange, consenting, chat, answered)
+
+    async def _prepared(
+        self,
+        exchange: Exchange,
+        consenting: Consenting,
+        chat: ChatRequest,
+        answered: Callable[[], Coroutine[Any, Any, Answer]],
+    ) -> Answer:
+        await self.decider.prepared(exchange, consenting, chat)
+        return await answered()
+
+    def _answer_chat(
+        self,
+        exchange: Exchange,
+        own: ChatRequest,
+        chat: ChatRequest,
+        needs: Requirements,
+        profile: str | None,
+        consenting: Consenting | None,
+        tier: Tier | None,
+    ) -> Coroutine[Any, Any, Answer]:
+        """Decide a chat, as providers get it, and return a coroutine that executes the plan. See `answer`."""
+        config, opened = exchange.config, tier.opened if tier is not None else None
+        plan = self.decider.decide(exchange, chat, needs, profile, consenting, opened)
         context = self._context(exchange, plan)
         turn = Turn(exchange, own, chat, plan, context, profile is not None, consenting is not None)
         if tier is not None:
@@ -465,6 +501,9 @@ class ChatService:
         if type(chat.messages) is not Texts and has_state(chat):
             turn.returns_state = True
             context.request_for = lambda step: self._unsealed(config, step, chat)
+            context.unseal = lambda step, sent, values: self._seal_of(config, step.deployment, values).unseal_request(
+                sent
+            )
         if tier is not None and tier.rule is not None and HandOffCause.ASKED in tier.rule.when:
             turn.tool = tool_name(chat)
             if turn.tool is not None:
@@ -487,7 +526,7 @@ class ChatService:
             return await self.answer(exchange, tier=Tier(own))
         crisis = record.shown.crisis
         would_send = with_region_text(exchange.config, exchange.location, exchange.locale, sent, crisis)[0]
-        opened = self.decider.opened_by_token(exchange, barrier, would_send, requirements_of(would_send))
+        opened = await self.decider.opened_by_token(exchange, barrier, would_send, requirements_of(would_send))
         result: Refused | PlanExhausted | None = None
         tier, is_judged = Tier(own, rule), False
         if opened is None:
@@ -515,7 +554,10 @@ class ChatService:
 
     async def _answer_of_input(self, exchange: Exchange, calls: InputCalls) -> Answer:
         request = calls.current
-        plan, _ = self.decider.decide(exchange, None, needs_of_input(request), None)
+        needs = needs_of_input(request)
+        consenting = self.decider.consenting(exchange, None, needs)
+        await self.decider.prepared(exchange, consenting, exchange.request)
+        plan = self.decider.decide(exchange, None, needs, None, consenting)
         if not (steps := calls.steps_of(plan.steps)):
             raise PlanExhausted(Failure(FailureKind.UNAVAILABLE, _OTHER_MODEL))
         plan = change(plan, steps=steps)
@@ -746,15 +788,10 @@ class ChatService:
         return EmbeddingSpace(exchange.assistant, region, key)
 
     def _unsealed(self, config: ConfigVersion, step: Step, chat: ChatRequest) -> ChatRequest:
-        """Return a chat with the reasoning state that the step may get, for the values that it does not get."""
-        values = None
-        if (rules := step.permit.redaction) is not None:
-            sent = without_parameters(chat, step.dropped) if step.dropped else chat
-            try:
-                values = redact(sent, rules).values
-            except (NotRedactable, TooMuchToSearch):
-                values = ()  # it is not sent there
-        return self._seal_of(config, step.deployment, values).unseal_request(chat)
+        """Return a chat with the reasoning state that the step may get. If it redacts, that is known once it has."""
+        if step.permit.redaction is not None:
+            return chat
+        return self._seal_of(config, step.deployment).unseal_request(chat)
 
     def _seal_of(
         self, config: ConfigVersion, deployment: Deployment, values: tuple[str, ...] | None = None

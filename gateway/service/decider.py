@@ -6,6 +6,7 @@ request runs decides it anew: about the caller, its location and the plan.
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -18,6 +19,7 @@ from gateway.execution.evidence import asker_of
 from gateway.execution.health import Health
 from gateway.execution.retry import rule_of, why_spent
 from gateway.execution.run import PlanExhausted
+from gateway.execution.upstream_client import characters_of
 from gateway.features.minors.policy import refuse_hours, refuse_tools
 from gateway.features.redaction.model import union
 from gateway.model.assistant import DEFAULT_INTENT, Assistant
@@ -25,7 +27,7 @@ from gateway.model.config_version import ConfigVersion, Region
 from gateway.model.consent import NO_CONSENT, NO_STATEMENT
 from gateway.model.decision import Decision, FailureKinds, Plan, Refusal, Refused, SkipReason, Step
 from gateway.model.hand_off import BarrierRule, HandOff, HandOffCause
-from gateway.model.input_requests import use_of
+from gateway.model.input_requests import ServedRequest, use_of
 from gateway.model.location import Location
 from gateway.model.preference import Preference, PreferenceReason
 from gateway.model.record import UNDECIDED, Decided, DecisionReason, Record, Skipped
@@ -205,36 +207,53 @@ class Decider:
                 record.decided = change(record.decided, preference=preference)
         return assistant
 
+    def consenting(
+        self, exchange: Exchange, chat: ChatRequest | None, needs: Requirements, opened: HandOff | None = None
+    ) -> Consenting | None:
+        """Return the consents of a request, or None if no deployment needs one. See `decide`."""
+        config, region, assistant = exchange.config, exchange.location.region, exchange.assistant
+        if not config.recipients or region is None:
+            return None
+        keys, now_s = self.keys_of(config), self.clock()
+        if opened is None or chat is None:
+            return Consenting(exchange.consent, exchange.request, needs, keys, now_s)
+        rules = assistant.behind(region.name, opened).redaction
+        return Consenting(exchange.consent, chat, needs, keys, now_s, (assistant.name, opened), rules)
+
+    async def prepared(self, exchange: Exchange, consenting: Consenting | None, request: ServedRequest) -> None:
+        """Search a large request in a thread for what its recipients do not get, before its consents are read."""
+        config, region = exchange.config, exchange.location.region
+        if consenting is None or region is None:
+            return
+        most = consenting.most_at_once(config, region)
+        if most is not None and characters_of(request) >= most:
+            await asyncio.to_thread(consenting.prepare, config, region)
+
     def decide(
         self,
         exchange: Exchange,
         chat: ChatRequest | None,
         needs: Requirements,
         profile: str | None,
+        consenting: Consenting | None,
         opened: HandOff | None = None,
-    ) -> tuple[Plan, Consenting | None]:
-        """Return who may answer, and the user's consents. The decision is recorded. Raises Refused or PlanExhausted.
+    ) -> Plan:
+        """Return who may answer. The decision is recorded. Raises Refused or PlanExhausted.
 
         Args:
             exchange: The request.
             chat: The chat as providers get it. None: the request is not a chat.
             needs: Its requirements.
             profile: The version of the region's text in it.
+            consenting: The user's consents.
             opened: The hand-off, if the steps after the barrier are asked.
         """
         config, location, assistant = exchange.config, exchange.location, exchange.assistant
         if opened is not None and location.region is not None:
             assistant = assistant.behind(location.region.name, opened)
         now_s = exchange.decided_s = self.clock()
-        consenting, consents = None, NO_CONSENT
-        if config.recipients and location.region is not None:
-            keys = self.keys_of(config)
-            if opened is None or chat is None:
-                consenting = Consenting(exchange.consent, exchange.request, needs, keys, now_s)
-            else:
-                consenting = Consenting(
-                    exchange.consent, chat, needs, keys, now_s, (assistant.name, opened), assistant.redaction
-                )
+        consents = NO_CONSENT
+        if consenting is not None and location.region is not None:
             consents = consenting.under(config, location.region)
         before, variant = exchange.record.decided, None
         preference, health = before.preference, self.health.snapshot(config, exchange.asker)
@@ -270,9 +289,9 @@ class Decider:
         )
         if not isinstance(plan, Plan):
             raise _refused(plan, exchange, consenting)
-        return (plan if exchange.within is None else _remaining(decision, plan, exchange)), consenting
+        return plan if exchange.within is None else _remaining(decision, plan, exchange)
 
-    def opened_by_token(
+    async def opened_by_token(
         self, exchange: Exchange, barrier: Barrier, chat: ChatRequest, needs: Requirements
     ) -> HandOff | None:
         """Return the hand-off to which the user has agreed for this content, or None.
@@ -287,12 +306,12 @@ class Decider:
         if region is None or token is None or not token.startswith("c2."):
             return None
         names = {deployment.name for deployment in deployments_of(barrier.listed)}
+        keys = self.keys_of(config)
+        consenting = Consenting(exchange.consent, chat, needs, keys, self.clock(), None, barrier.redaction)
+        await self.prepared(exchange, consenting, chat)
         for opened in every_hand_off(barrier.rule):
             asked = exchange.assistant.name, opened
-            consenting = Consenting(
-                exchange.consent, chat, needs, self.keys_of(config), self.clock(), asked, barrier.redaction
-            )
-            if consenting.under(config, region).confirmed & names:
+            if consenting.opened_by(asked).under(config, region).confirmed & names:
                 return opened
         return None
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import itertools
 import json
 import random
+import threading
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import httpx
 import pytest
@@ -15,10 +17,13 @@ from gateway.changes.plan import plan_of
 from gateway.cli import main
 from gateway.config.check_report import render_matrix
 from gateway.config.loading import parse_document
+from gateway.execution.upstream_client import characters_of
 from gateway.features.redaction.policy import finding
 from gateway.features.redaction.policy.requests import NOTICE
 from gateway.policy.reasoning_seal import seal_of
+from providers.chat import AssistantMessage, ChatRequest, JsonSchemaFormat, Tool, UserMessage
 from providers.testkit import IncomingRequest, PrefixCache
+from providers.value import replace
 from tests.gateway.api.simple_requests import CHATS, streamed
 from tests.kit.configs import Config, table_of
 from tests.kit.input_gateway import CONFIG, EMBEDDINGS, MODERATIONS, InputGateway, vectors_of
@@ -364,6 +369,73 @@ def test_state_of_reasoning_returns_only_with_the_values_that_its_placeholders_m
     assert plain.unseal(sealed) is None
     assert seal_of((b"k" * 32,), deployment, ()).unseal(plain.seal("thought")) is None
     assert plain.unseal(plain.seal("thought")) == "thought"
+
+
+@pytest.mark.parametrize("path", [None, "/v1/embeddings"])
+def test_a_large_request_is_searched_in_a_thread_before_its_consent_is_read(path: str | None) -> None:
+    """The question, a token and the attempt are as those of a small request, and none searches in the event loop."""
+    rule = {"consent": {"mode": "per_request", "recipient": "Example"}}
+    gateway = InputGateway(
+        echo if path is None else (lambda request: httpx.Response(200, json=vectors_of(request))),
+        REDACTED.merge({"deployments": dict.fromkeys(("chat", "house", "spare"), rule)}),
+    )
+    text = f"{PROMPT}. " * 2000
+    path, body = asking("chat", text) if path is None else (path, {"model": "assistant", "input": text})
+    found, where = finding.Finder.find, set()
+
+    def find(self: finding.Finder, text: str, clock: Any = None) -> Any:
+        if len(text) > 10_000:
+            where.add(threading.current_thread() is threading.main_thread())
+        return found(self, text, clock)
+
+    with mock.patch.object(finding.Finder, "find", find):
+        consent = gateway.post(path, body).json()["error"]["consent"]
+        answer = gateway.post(path, body, {"x-gateway-consent": consent["token"]})
+    assert (answer.status_code, where) == (200, {False})
+    assert consent["redacted"] == ["card", "email", "phone"]
+
+
+def test_texts_of_tools_schemas_and_fields_count_as_searched() -> None:
+    """A request that is large by these only is searched in a thread, too."""
+    large, schema = "x" * 50_000, {"properties": {"a": {"enum": ["x" * 50_000]}}}
+    asked = ChatRequest("m", (UserMessage("hi"),))
+    for more in (
+        {"extra": {"metadata": {"a": [large]}}},
+        {"stop": (large,)},
+        {"tools": (Tool("f", large),)},
+        {"tools": (Tool("f", None, schema),)},
+        {"response_format": JsonSchemaFormat("n", schema)},
+        {"messages": (AssistantMessage(None, reasoning=large),)},
+    ):
+        assert characters_of(replace(asked, **more)) > 50_000 - 1, more
+
+
+def test_state_of_reasoning_returns_for_the_values_in_the_order_in_which_they_are_sent() -> None:
+    """An emulated schema stands after the system message, and its values are numbered there."""
+    thought = {"type": "reasoning.text", "text": "about QEMAIL1Z", "signature": "c2lnbmF0dXJl"}
+    call = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": '{"to": "QEMAIL3Z"}'}}
+
+    def provider(request: httpx.Request) -> httpx.Response:
+        return whole({"reasoning_details": [thought], "tool_calls": [call]}, "tool_calls")
+
+    gateway = InputGateway(provider, REDACTED.merge({"deployments": {"chat": {"structured_output": "emulate"}}}))
+    schema = {"type": "object", "description": "of a@x.org"}
+    body: dict[str, Any] = {
+        "model": "assistant",
+        "tools": [{"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}],
+        "response_format": {"type": "json_schema", "json_schema": {"name": "n", "schema": schema}},
+        "messages": [{"role": "system", "content": "I am b@x.org"}, {"role": "user", "content": "I am c@x.org"}],
+    }
+    said = gateway.post("/v1/chat/completions", body).json()["choices"][0]["message"]
+    (made,) = said["tool_calls"]
+    assert made["function"]["arguments"] == '{"to": "c@x.org"}'
+    body["messages"] += [said, {"role": "tool", "tool_call_id": made["id"], "content": "done"}]
+    for system, returns in (("I am b@x.org", True), ("I am d@x.org", False)):
+        body["messages"][0]["content"] = system
+        answer = gateway.post("/v1/chat/completions", body)
+        assert ("reasoning_state" in answer.headers.get("x-gateway-dropped", "")) is not returns
+        assert ("c2lnbmF0dXJl" in json.dumps(gateway.bodies[-1])) is returns
+        assert "x.org" not in json.dumps(gateway.bodies[-1])
 
 
 def test_check_shows_below_each_step_what_it_does_not_get_and_plan_what_goes() -> None:
