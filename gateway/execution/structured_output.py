@@ -183,7 +183,7 @@ async def _stop(answering: asyncio.Future[Answer]) -> None:
 
 
 def events_of(completion: ChatCompletion) -> tuple[StreamEvent, ...]:
-    """Return a whole answer as the events of a stream."""
+    """Return a whole answer as the events of a stream, in which choices end after the texts of all of them."""
     opened = completion.service_tier, completion.system_fingerprint
     events: list[StreamEvent] = [Opened(completion.id, completion.model, completion.created, *opened)]
     for choice in completion.choices:
@@ -199,7 +199,10 @@ def events_of(completion: ChatCompletion) -> tuple[StreamEvent, ...]:
             events.append(ToolCallDelta(number, call.arguments, call.id, call.name, call.signature, index))
         if message.annotations:
             events.append(AnnotationsDelta(message.annotations, index))
-        events.append(ChoiceFinish(choice.finish_reason, index, choice.raw_finish_reason, choice.stop_sequence))
+    events += [
+        ChoiceFinish(one.finish_reason, one.index, one.raw_finish_reason, one.stop_sequence)
+        for one in completion.choices
+    ]
     if completion.usage is not None:
         events.append(UsageReport(completion.usage))
     return (*events, Finished())

@@ -210,6 +210,7 @@ def test_each_choice_has_the_text_after_the_labels(stream: bool) -> None:
         others = [it for one in documents for it in one["choices"] if it["index"] == 1]
         texts = [it["delta" if stream else "message"].get("content") or "" for it in others]
         assert "".join(texts).startswith(f"I am an AI.\n\n{US}")
+        assert not stream or [at for at, one in enumerate(documents) if "x_gateway" in one] == [0, len(documents) - 1]
         last = [one["x_gateway"] for one in documents if "x_gateway" in one][-1]
         assert last["labels"][0]["in_content"] is True
         assert last["crisis"]["then"] == then
