@@ -74,6 +74,8 @@ _REDACTED, CAPPED = "redacted-", "capped-"
 RESUMED = "resumed"
 """The assistant whose first deployment breaks its answer off."""
 BROKEN = "The answer that breaks off"
+PREFILLED = "The answer that the client begins"
+"""The last message of some turns. In the next turn, the answer of the model stands in its place."""
 
 
 class _Broken(UpstreamResponse):
@@ -188,6 +190,8 @@ def conversation(draw: random.Random) -> Iterator[ChatRequest]:
             messages.append(AssistantMessage(draw.choice([None, _words(draw)]), tool_calls=calls))
             messages += [ToolMessage(call.id, _words(draw)) for call in calls]
             yield ChatRequest("assistant", tuple(messages), tools=tools, **options)
+        if turn % 2:
+            yield ChatRequest("assistant", (*messages, AssistantMessage(PREFILLED)), tools=tools, **options)
         label = draw.choice(["", "Answers may be wrong.\n\n"])
         messages.append(AssistantMessage(f"{label}{_words(draw)}"))
 
