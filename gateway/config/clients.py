@@ -40,7 +40,11 @@ def compile_clients(
         is_given = section.keys is not None or findings.source.has((*path, "keys"))
         if not is_given and name not in by_token and draft.is_whole("token_issuers"):
             hint = "add the hash of a key (`gateway key new`), or a rule of `token_issuers` that names this client"
-            findings.error((*path, "keys"), "is missing", hint)
+            if draft.config.token_issuers:
+                # The removal of a rule revokes, so it must not be refused.
+                findings.warn(path, "has neither keys nor a rule, so no request is answered for it", hint)
+            else:
+                findings.error((*path, "keys"), "is missing", hint)
         client = Client(
             name=name,
             assistants=frozenset(section.assistants) if section.assistants is not None else None,

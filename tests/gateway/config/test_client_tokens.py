@@ -76,9 +76,11 @@ def test_two_issuers_with_one_issuer_and_audience_are_an_error() -> None:
     compiled({}, token_issuers={"entra": twin, "twin": {**twin, "audience": "api://other"}})
 
 
-def test_keys_are_required_of_a_client_that_no_rule_names() -> None:
-    with pytest.raises(ConfigRejected, match=r"clients\.lonely\.keys: is missing"):
-        compiled({}, clients={"lonely": {}})
+def test_a_client_without_keys_is_a_warning_once_no_rule_names_it() -> None:
+    left = [one for one in CONFIG.data["token_issuers"]["entra"]["clients"] if one["client"] != "batch"]
+    found = compiled({"clients": left})
+    assert token_key("batch") not in found.config.clients
+    assert [it for it in found.warnings if "clients.batch: has neither keys nor a rule" in str(it)]
 
 
 @pytest.mark.parametrize(
