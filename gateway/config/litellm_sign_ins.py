@@ -39,6 +39,7 @@ _STATIC = "no sign-in: a token ends, so it is the `api_key` until then; use `sig
 _AMBIENT = Gap(
     "aws_web_identity on EKS with IRSA, aws_container on EKS with pod identity or on ECS, aws_instance on EC2"
 )
+_AMBIENT_GOOGLE = Gap("google_metadata on GKE or Compute Engine, google_federation elsewhere")
 
 
 @dataclass(slots=True)
@@ -70,11 +71,23 @@ class SignInReader:
                 section = self._azure(paths)
             case "bedrock":
                 section = self._aws(paths)
+                if section is None and not self._has(paths, "aws_access_key_id"):
+                    section = {"kind": _AMBIENT, **self._region(paths)}
             case "vertex" | "anthropic-vertex":
                 section = self._google(paths)
+                if section is None and not self._has(paths, "vertex_credentials"):
+                    section = {"kind": _AMBIENT_GOOGLE}
             case _:
                 section = None
         return self._named(str(provider), section) if isinstance(section, dict) else section
+
+    def _has(self, paths: Mapping[str, KeyPath], credential: str) -> bool:
+        """Return whether an entry has a credential. Without one, LiteLLM takes that of the machine."""
+        return self.reading.at(*paths.get(credential, _NOWHERE)) not in (None, "")
+
+    def _region(self, paths: Mapping[str, KeyPath]) -> dict[str, str]:
+        stated = self.reading.text(*paths.get("aws_region_name", _NOWHERE))
+        return {"region": stated} if stated in sign_in_regions()["aws"] and stated is not None else {}
 
     def _named(self, wanted: str, section: dict[str, Any]) -> str:
         known = next((name for name, one in self.sections.items() if one == section), None)
@@ -118,16 +131,15 @@ class SignInReader:
             note = "not converted: keys assume no role here; a sign-in with `assume` does, such as aws_instance"
             read.note(*role, note=note)
             return None
-        stated = read.text(*paths.get("aws_region_name", _NOWHERE))
-        region = stated if stated in sign_in_regions()["aws"] else Gap("the region whose STS is called")
+        region = {"region": Gap("the region whose STS is called"), **self._region(paths)}
         names = {"role": "aws_role_name", "session": "aws_session_name"}
         names |= {"external_id": "aws_external_id"} if subject is None else {}
         texts = {ours: text for ours, theirs in names.items() if (text := self._text(paths.get(theirs, _NOWHERE)))}
         if subject is not None:
-            return {"kind": "aws_web_identity", "region": region, **texts, **subject}
+            return {"kind": "aws_web_identity", **region, **texts, **subject}
         if "role" not in texts:
             return None
-        return {"kind": _AMBIENT, "region": region, "assume": texts}
+        return {"kind": _AMBIENT, **region, "assume": texts}
 
     def _google(self, paths: Mapping[str, KeyPath]) -> dict[str, Any] | Gap | None:
         """Return the federation of an external account. The key of a service account is not a sign-in."""

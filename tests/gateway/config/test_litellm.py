@@ -66,13 +66,16 @@ def filled(result: Converted) -> dict[str, Any]:
             part = names.pop(0)
             while not isinstance(target, list) and part not in target:
                 part += f".{names.pop(0)}"
+            if not isinstance(target, list) and target[part] is None:
+                target[part] = {}  # each of its values is a gap
             target = target[int(part)] if isinstance(target, list) else target[part]
         if parents[:1] == ["token_issuers"]:
             rule = {"client": next(iter(config["clients"])), "where": {"groups": "team"}}
             target[key] = [rule] if key == "clients" else f"https://{key}.example.com/jwks"
         elif parents[:1] == ["sign_ins"]:
             region = "europe-west3" if "google" in target.get("kind", "") else "eu-central-1"
-            target[key] = {"kind": "aws_instance", "region": region, "global_host": "accepted"}[key]
+            kind = "google_metadata" if parents[1].startswith("vertex") else "aws_instance"
+            target[key] = {"kind": kind, "region": region, "global_host": "accepted"}[key]
         elif key == "sign_in":
             kinds = {name: one["kind"] for name, one in config["sign_ins"].items() if "kind" in one}
             target[key] = next(name for name, kind in kinds.items() if kind == "google_federation")
@@ -233,6 +236,7 @@ def test_sign_ins() -> None:
             "session": "litellm",
             "token_file": "${AWS_WEB_IDENTITY_TOKEN_FILE}",
         },
+        "bedrock-5": {"region": "eu-central-1"},
         "bedrock-2": {"kind": "aws_web_identity", "role": "${ROLE}", "token_file": "/var/run/secrets/token"},
         "bedrock-3": {
             "kind": "aws_web_identity",
@@ -255,7 +259,6 @@ def test_sign_ins() -> None:
     assert of_keys == {
         "static": "${AZURE_AD_TOKEN}",
         "keys": "${BEDROCK_API_KEY}",
-        "env": "${BEDROCK_API_KEY}",
         "file": "${file:/etc/google/key.json}",
         "half": "${AZURE_API_KEY}",
         "account": "${LITELLM_VERTEX_API_KEY}",
@@ -263,7 +266,12 @@ def test_sign_ins() -> None:
     assert "deployments.other.sign_in" in result.gaps
     assert deployments["aks"]["sign_in"] == deployments["aks-2"]["sign_in"] == "azure"
     gaps = {gap for gap in result.gaps if gap.startswith("sign_ins")}
-    assert {"sign_ins.azure.global_host", "sign_ins.bedrock-2.region", "sign_ins.bedrock-4.kind"} <= gaps
+    assert {
+        "sign_ins.azure.global_host",
+        "sign_ins.bedrock-2.region",
+        "sign_ins.bedrock-4.kind",
+        "sign_ins.bedrock-5.kind",
+    } <= gaps
     lost = {
         remark.split(": ", 2)[1].partition("litellm_params.")[2] or remark.split(": ", 2)[1] for remark in result.lost
     }
