@@ -379,7 +379,7 @@ class ChatService:
     async def _judge_use(self, exchange: Exchange) -> None:
         """Judge a chat by the time of its user, and by the hours and tools of the age band. See `_pass_gate`."""
         if isinstance(exchange.request, ChatRequest):
-            exchange.chat_time = await self.time_of_use.admit(
+            chat_time = exchange.chat_time = await self.time_of_use.admit(
                 exchange.config,
                 exchange.location,
                 exchange.caller,
@@ -388,6 +388,8 @@ class ChatService:
                 exchange.record,
                 exchange.chat_time,
             )
+            if chat_time is not None and chat_time.refusal is not None:
+                raise chat_time.refusal
         self.decider.judge_age_at_gate(exchange)
 
     async def _may_be_answered(self, exchange: Exchange) -> bool:

@@ -12,7 +12,6 @@ from gateway.execution.upstream_client import OwnAnswer
 from gateway.features.crisis.model import Crisis, CrisisOutcome, CrisisUnanswerable
 from gateway.features.crisis.policy import crisis_of, found_in, program_param, texts_to_judge
 from gateway.features.crisis.views import CrisisNote
-from gateway.features.duties.views import UseNote
 from gateway.model.config_version import ConfigVersion, Region
 from gateway.model.moderation import NoVerdict
 from gateway.model.record import Decided, DutyKind, Record
@@ -130,9 +129,8 @@ def crisis_answer(exchange: Exchange, crisis: Crisis, *, is_counted: bool) -> Ow
         raise TypeError("only a chat has a crisis text")
     note_crisis(record, replace(crisis, then="stop"))
     record.decided = Decided(record.decided.location, assistant.name, record.decided.intent)
-    if not is_counted:
-        exchange.chat_time = None
-        record.notes = tuple([note for note in record.notes if not isinstance(note, UseNote)])
+    if not is_counted and exchange.chat_time is not None:
+        exchange.chat_time.leave_no_trace()
         record.duties -= _REFUSED
     if (param := program_param(request)) is not None:
         raise CrisisUnanswerable(param)

@@ -2,7 +2,7 @@
 
 Theory of operation. `TimeOfUse` belongs to a process, `ChatTime` to a chat:
 
-    admit     the user's record is read, and the limits of the band are judged; or Refused, and nothing is kept
+    admit     the user's record is read, and the limits of the band are judged: a chat with a `refusal` is refused
     (wait)    a chat that is refused or fails leaves no trace
     begin     the answer has begun: the record is extended from the arrival of the chat to now
     (stream)  one task for all chats extends the records of those that run, once a minute
@@ -190,6 +190,7 @@ class ChatTime(msgspec.Struct, eq=False):
         is_noticed: Its answer has shown this label.
         is_notice_kept: The record has the time at which it did.
         has_begun: Its answer has begun, and has not ended.
+        refusal: Why it is refused, or None.
     """
 
     use: TimeOfUse
@@ -201,6 +202,11 @@ class ChatTime(msgspec.Struct, eq=False):
     is_noticed: bool = False
     is_notice_kept: bool = False
     has_begun: bool = False
+    refusal: Refused | CallRefused | None = None
+
+    def leave_no_trace(self) -> None:
+        """Note that it is answered in place of a refusal: its time does not count."""
+        self.key, self.note.use_limit = None, None
 
     async def begin(self) -> None:
         """Note that its answer has begun."""
@@ -276,6 +282,8 @@ class TimeOfUse:
     ) -> ChatTime | None:
         """Judge a chat by the time of its user, and return its time. None: the region counts none.
 
+        Its `refusal` is set if the user has reached a limit, or has limits and is not known or cannot be read.
+
         Args:
             config: The active version.
             location: Where the chat comes from.
@@ -284,10 +292,6 @@ class TimeOfUse:
             claim: Its claim, or None.
             record: Its record.
             known: Its time as another version has judged it, or None.
-
-        Raises:
-            Refused: The user has reached a limit, or is not known and has limits.
-            CallRefused: The user has limits, and the time cannot be read.
         """
         record.shown.use = None
         rules = location.region.use if location.region is not None else None
@@ -308,29 +312,30 @@ class TimeOfUse:
             if limits is not None:
                 note.use_limit = "user_unknown"
                 record.note_duty(DutyKind.USE_UNKNOWN)
-                raise Refused(refuse_unknown())
+                chat.refusal = Refused(refuse_unknown())
         else:
             try:
                 chat.now = await self._arrival(key, rules, record, known)
                 chat.key = key
             except UseUnavailable as error:
                 if limits is not None:
-                    raise _unavailable(error) from error
+                    chat.refusal = _unavailable(error)
         if chat.now is not None and limits is not None:
-            self._judge(chat.now, location, limits, rules, record, note)
+            chat.refusal = self._judge(chat.now, location, limits, rules, record, note)
         if repeat_s is not None:
             chat.notice = notice_due(chat.now, repeat_s) if chat.now is not None else "text"
         return chat
 
     def _judge(
         self, now: Arrival, location: Location, limits: UseLimits, rules: UseRules, record: Record, note: UseNote
-    ) -> None:
+    ) -> Refused | None:
         record.shown.use = shown_use(now, limits)
         hit = limit_reached(now, limits)
-        if hit is not None and location.age is not None:
-            note.use_limit = hit.rule
-            record.note_duty(_NOTED_KINDS[hit.rule])
-            raise Refused(refuse_use(location.age, hit, now, rules))
+        if hit is None or location.age is None:
+            return None
+        note.use_limit = hit.rule
+        record.note_duty(_NOTED_KINDS[hit.rule])
+        return Refused(refuse_use(location.age, hit, now, rules))
 
     async def _arrival(self, key: UseKey, rules: UseRules, record: Record, known: ChatTime | None) -> Arrival:
         if known is not None and known.key == key and known.now is not None:

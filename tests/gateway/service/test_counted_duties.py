@@ -38,6 +38,6 @@ def test_each_kind_is_counted_once_a_request(tmp_path: Path, dialect: str, strea
     served.wait(20)
     assert [chat("And now?"), chat(SAD), chat("Hello, I am unknown.", None)] == [403, 200, 403]
     found = {kind: number for (*_, kind), number in counted(tmp_path).items()}
-    # The help beyond the limit shows the label as in a region without `use`.
-    assert found == {"crisis": 2, "use_session": 1, "use_unknown": 1, "notice": 4}
+    # The help beyond the limit shows the label too.
+    assert found == {"crisis": 2, "use_session": 1, "use_unknown": 1, "notice": 5}
     assert set(counted(tmp_path)) == {("us-ca", "assistant", "child", kind) for kind in found}

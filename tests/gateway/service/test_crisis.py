@@ -409,7 +409,7 @@ def test_stop_counts_in_the_time_of_the_user_unless_a_limit_would_refuse(tmp_pat
     assert refused.status_code == 403
     assert refused.json()["error"]["age"]["allowed_at"] == "2027-07-01T20:10:00Z", "the last stop left no trace"
     gateway.gateway.flush()
-    assert [record.duties for record in records][3:5] == [{DutyKind.CRISIS}, {DutyKind.USE_SESSION}]
+    assert [record.duties for record in records][3:5] == [{DutyKind.CRISIS, DutyKind.NOTICE}, {DutyKind.USE_SESSION}]
     assert json.loads(JsonLines().of([(records[3], 0.0)])[0]).get("use_limit") is None
 
 
@@ -420,6 +420,24 @@ def test_unknown_user_and_a_store_that_is_gone_give_the_text(tmp_path: Path) -> 
     gateway.gateway._time_of_use.times = None
     assert gateway.chat("Hello.").json()["error"]["code"] == "gate_unavailable"
     assert (gateway.chat().status_code, gateway.chat().headers["x-gateway-crisis"]) == (200, "stop")
+
+
+@STREAMS
+def test_stop_in_place_of_a_refusal_shows_the_label_that_is_due(tmp_path: Path, stream: bool) -> None:
+    gateway = TimedCrisis(tmp_path)
+    history = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+    later = {"messages": [*history, {"role": "user", "content": SAD}], "stream": stream}
+
+    def help_of(sub: str | None) -> str:
+        return content_of("chat", ask(gateway, "chat", headers=headers("child", sub), **later), stream=stream)
+
+    assert [help_of(None), help_of(None)] == [f"I am an AI.\n\n{US}"] * 2, "a user who is not known sees it always"
+    texts = []
+    for minutes in (0, 20, 20, 19, 1, 1):
+        gateway.wait(minutes)
+        texts.append(help_of("anna"))
+    # Beyond the limit of an hour nothing is kept, so it stays due.
+    assert texts == [f"I am an AI.\n\n{US}", US, US, US, f"Still an AI.\n\n{US}", f"Still an AI.\n\n{US}"]
 
 
 def test_stop_of_a_chat_that_no_deployment_may_answer_leaves_no_trace(tmp_path: Path) -> None:
