@@ -12,11 +12,13 @@ from gateway.features.marks.policy import check_mark
 from gateway.files import read_file_or_pipe
 from gateway.operator_errors import CommandError
 from gateway.signing import KeyUnusable, PublicKey
+from providers.sites import parse_origin
 
 _PROVEN, _NOT_PROVEN = 0, 1
 _MOST_KEY_BYTES = 64 * 1024
 _MOST_TEXT_BYTES = 16 * 1024 * 1024
 _LIMIT_S = 30.0
+_EXAMPLE = "https://assistant.example.com/.well-known/ai-marks.json"
 
 
 class _NotChecked(CommandError):
@@ -52,13 +54,15 @@ def _fetched(url: str) -> str:
     """Return the document at an https URL, or at an http URL of this machine. No proxy and no redirect is followed."""
     try:
         parts = urlsplit(url)
+        if parts.scheme != "https" and not (parts.scheme == "http" and is_loopback_host(parts.netloc)):
+            raise _NotChecked("--keys: the URL must be https, or http to this machine")
+        origin = f"{parts.scheme}://{parts.netloc}"
+        parse_origin(origin)
     except ValueError:
-        raise _NotChecked("--keys: the URL is malformed") from None
-    if parts.scheme != "https" and not (parts.scheme == "http" and is_loopback_host(parts.netloc)):
-        raise _NotChecked("--keys: the URL must be https, or http to this machine")
+        raise _NotChecked(f"--keys: the URL must have a host and no user name, such as {_EXAMPLE}") from None
     path = f"{parts.path or '/'}{f'?{parts.query}' if parts.query else ''}"
     try:
-        return AdminClient(f"{parts.scheme}://{parts.netloc}", limit_s=_LIMIT_S).get(path)
+        return AdminClient(origin, limit_s=_LIMIT_S).get(path)
     except NotReached as error:
         raise _NotChecked(f"--keys: {error}") from None
 

@@ -13,6 +13,7 @@ from pathlib import Path as FilePath
 
 from gateway.config.problems import KeyPath
 from gateway.config.validation import Findings
+from gateway.files import is_open_to_others
 from providers.auth import Secret
 from providers.value import Value
 
@@ -45,6 +46,7 @@ class Resolution(Value, frozen=True):
         missing: Why there is no value, such as `is not set`.
         mistake: Why the value cannot be used, or the reference is invalid.
         hint: How to fix the mistake.
+        is_open: Whether other users of this machine may read the file. The secrets of containers often have such files.
     """
 
     source: str = ""
@@ -52,6 +54,7 @@ class Resolution(Value, frozen=True):
     missing: str = ""
     mistake: str = ""
     hint: str = ""
+    is_open: bool = False
 
     @property
     def is_stand_in(self) -> bool:
@@ -166,7 +169,8 @@ def check_lengths(findings: Findings, path: KeyPath, versions: Sequence[Secret],
 
 def _from_file(path: str) -> Resolution:
     try:
-        if not stat.S_ISREG(FilePath(path).stat().st_mode):
+        status = FilePath(path).stat()
+        if not stat.S_ISREG(status.st_mode):
             return Resolution(path, missing="is not a regular file")
         with FilePath(path).open("rb") as file:
             data = file.read(_MAX_SECRET_BYTES + 1)
@@ -175,13 +179,14 @@ def _from_file(path: str) -> Resolution:
     if len(data) > _MAX_SECRET_BYTES:
         return Resolution(path, mistake="is too large for a secret")
     value = data.decode("latin-1").removesuffix("\n").removesuffix("\r")
-    return _sendable(path, value) if value else Resolution(path, missing="is empty")
+    is_open = is_open_to_others(status)
+    return _sendable(path, value, is_open=is_open) if value else Resolution(path, missing="is empty")
 
 
-def _sendable(source: str, value: str) -> Resolution:
+def _sendable(source: str, value: str, *, is_open: bool = False) -> Resolution:
     value = _on_one_line(value)
     if _SENDABLE.fullmatch(value):
-        return Resolution(source, Secret(value))
+        return Resolution(source, Secret(value), is_open=is_open)
     hint = "it must be one line of visible ASCII, without spaces at the start or end"
     return Resolution(source, mistake="can't be sent in a header", hint=hint)
 

@@ -26,6 +26,8 @@ def compile_marks(draft: Draft, findings: Findings, references: Mapping[str, Res
     if problem := resolved.mistake or resolved.missing:
         findings.error(path, f"{resolved.source or 'the private key'} {problem}", resolved.hint or _MAKE)
         return None
+    if resolved.is_open:
+        findings.warn(path, f"{resolved.source} is readable by other users", f"run `chmod 600 {resolved.source}`")
     if resolved.secret is None or resolved.is_stand_in:
         return MarkRules(section.issuer, "", former)
     from gateway.signing import KeyUnusable, Signer  # loads a large library that is not needed without marks

@@ -376,6 +376,18 @@ def test_key_may_be_in_several_lines_or_in_one() -> None:
     assert PEM.split("\n")[1] not in repr(table_of(SIGNED, ENVIRON).marks)
 
 
+@pytest.mark.parametrize(("mode", "warned"), [(0o600, False), (0o644, True)])
+def test_check_warns_of_a_key_that_other_users_may_read(tmp_path: Path, mode: int, warned: bool) -> None:
+    key = tmp_path / "marks.pem"
+    key.write_text(PEM)
+    key.chmod(mode)
+    config = SIGNED.merge({"marks": {"key": f"${{file:{key}}}"}}).write(tmp_path)
+    found = in_this_process("check", "--config", str(config), environ=ENVIRON)
+    shown = " ".join((found.stdout + found.stderr).split())
+    assert (f"{key} is readable by other users; run `chmod 600 {key}`" in shown) is warned
+    assert found.returncode == 0
+
+
 def test_command_checks_a_mark_without_a_gateway(tmp_path: Path) -> None:
     files = {"mark": mark_of("Hello, 你好") + "\n", "text": "Hello, 你好", "keys": json.dumps(VECTORS["keys"])}
     for name, content in files.items():
@@ -392,6 +404,9 @@ def test_command_checks_a_mark_without_a_gateway(tmp_path: Path) -> None:
     assert checked("https://other.example.com")[0] == 1
     for url in ("http://keys.example.com/k", "ftp://keys.example.com/k", "http://127.0.0.1.example.com/k"):
         assert checked(keys=url) == (1, "gateway: --keys: the URL must be https, or http to this machine\n")
+    for url in ("https://", "https://name:word@keys.example.com/k", "https://keys.example.com:x/k"):
+        message = "--keys: the URL must have a host and no user name, such as https://assistant.example.com/"
+        assert checked(keys=url) == (1, f"gateway: {message}.well-known/ai-marks.json\n")
     (tmp_path / "text").write_text("Hello,\n你好\n", "utf-8")
     assert checked()[0] == 0
     (tmp_path / "text").write_text("Hello, 你好!", "utf-8")
