@@ -3,8 +3,15 @@
 Adapters that have embeddings satisfy `Embeds`.
 """
 
-from providers.embeddings.batches import batches_of, joined
-from providers.embeddings.contract import EmbeddingFacts, EmbeddingFormat, Embeds, capabilities_of, embeddings_of
+from providers.embeddings.contract import (
+    EmbeddingFacts,
+    EmbeddingFormat,
+    Embeds,
+    batches_of,
+    capabilities_of,
+    embeddings_of,
+    joined,
+)
 from providers.embeddings.facts import VendorEmbeddings, load_embedding_facts
 from providers.embeddings.openai_format import Encoding, OpenAIEmbeddings, decode_embedding_request, encode_embeddings
 from providers.embeddings.values import EmbeddingAnswer, EmbeddingRequest, Tokens, Vector, check_answer

@@ -1,15 +1,18 @@
-"""The optional protocol of an adapter whose provider has embeddings."""
+"""The optional protocol of an adapter whose provider has embeddings, and the calls of which a request consists."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
 from providers.adapter import Adapter, Capabilities, Target
-from providers.embeddings.values import EmbeddingAnswer, EmbeddingRequest
-from providers.value import Value
+from providers.chat import summed
+from providers.embeddings.values import EmbeddingAnswer, EmbeddingRequest, Tokens
+from providers.formats.batches import parts_of, tokens_in
+from providers.value import Value, replace
 from providers.wire import WireRequest, WireResponse
 
-__all__ = ["EmbeddingFacts", "EmbeddingFormat", "Embeds", "capabilities_of", "embeddings_of"]
+__all__ = ["EmbeddingFacts", "EmbeddingFormat", "Embeds", "batches_of", "capabilities_of", "embeddings_of", "joined"]
 
 TASK_FIELDS = frozenset({"input_type", "task_type", "taskType"})
 """The names under which clients send the purpose of the vectors: Cohere's and Voyage's, LiteLLM's, Google's."""
@@ -104,3 +107,22 @@ def capabilities_of(facts: EmbeddingFacts) -> Capabilities:
         features=frozenset(name for name, has in features.items() if has),
         parameters=frozenset(name for name, has in parameters.items() if has),
     )
+
+
+def batches_of(request: EmbeddingRequest, facts: EmbeddingFacts) -> tuple[EmbeddingRequest, ...]:
+    """Return the calls for a request, in the order of its inputs."""
+    inputs: Sequence[str | Tokens] = request.inputs
+    parts = list(parts_of(inputs, _tokens_of, facts.most_inputs, facts.most_tokens))
+    return (request,) if len(parts) == 1 else tuple(replace(request, inputs=request.inputs[part]) for part in parts)
+
+
+def _tokens_of(item: str | Tokens) -> int:
+    return tokens_in(item) if isinstance(item, str) else len(item)
+
+
+def joined(answers: Sequence[EmbeddingAnswer]) -> EmbeddingAnswer:
+    """Return one answer with all vectors in order. The usage is the sum, or None if one answer has no usage."""
+    if len(answers) == 1:
+        return answers[0]
+    usage = summed([answer.usage for answer in answers])
+    return EmbeddingAnswer(tuple(vector for answer in answers for vector in answer.vectors), usage)
