@@ -166,21 +166,18 @@ def _regions(status: Status) -> Iterator[dict[str, object]]:
     config, everybody = status.config, unavailable_everywhere(status.workers)
     by_client = unavailable_to_clients(status.workers)
     clients = {client.name: client for client in config.clients.values() if client.name in by_client}
-    for name, assistant in config.assistants.items():
-        if name == assistant.name:
-            for use in USES:
-                seen = assistant.for_use(use) if assistant.routes_for(use) else None
-                for region in seen.routes if seen is not None else ():
-                    if seen is not None:
-                        entry = _answers(status, seen, config.regions[region], everybody)
-                        asking = [it for it in clients.values() if it.may_ask(name) and it.region in (None, region)]
-                        entry["unanswered_clients"] = sorted(
-                            it.name
-                            for it in asking
-                            if entry["answers"] is not None
-                            and _answers(status, seen, config.regions[region], by_client[it.name])["answers"] is None
-                        )
-                        yield entry
+    for name, assistant in config.own_assistants.items():
+        for seen in (assistant.for_use(use) for use in USES if assistant.routes_for(use)):
+            for region in seen.routes:
+                entry = _answers(status, seen, config.regions[region], everybody)
+                asking = [it for it in clients.values() if it.may_ask(name) and it.region in (None, region)]
+                entry["unanswered_clients"] = sorted(
+                    it.name
+                    for it in asking
+                    if entry["answers"] is not None
+                    and _answers(status, seen, config.regions[region], by_client[it.name])["answers"] is None
+                )
+                yield entry
 
 
 def _answers(

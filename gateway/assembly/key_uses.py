@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,15 +26,11 @@ class KeyUses:
     Args:
         directory: The state directory.
         current: Returns the active config version.
-        clock: Returns the Unix time.
     """
 
-    def __init__(
-        self, directory: Path, current: Callable[[], ConfigVersion], clock: Callable[[], float] = time.time
-    ) -> None:
+    def __init__(self, directory: Path, current: Callable[[], ConfigVersion]) -> None:
         self._directory = directory
         self._current = current
-        self._clock = clock
         self._written_at_s: dict[str, float] = {}
         self._waiting: dict[str, float] = {}
         self._store: ClientStore | None = None

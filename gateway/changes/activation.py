@@ -77,8 +77,7 @@ def _steps(config: ConfigVersion) -> Mapping[str, tuple[object, ...]]:
             *(value for view in VIEWS for value in view.compared(assistant, region)),
             *_of_other_kinds(assistant, region),
         )
-        for name, assistant in config.assistants.items()
-        if name == assistant.name
+        for assistant in config.own_assistants.values()
         for region in assistant.regions
     }
 

@@ -249,8 +249,8 @@ def plan_of(old: ConfigVersion, new: ConfigVersion, values: tuple[Change, ...] =
 
 def _uncovered_barriers(old: ConfigVersion, new: ConfigVersion) -> Iterator[str]:
     """Yield a note for each barrier after which something is no longer redacted."""
-    after = _own(new)
-    for name, assistant in _own(old).items():
+    after = new.own_assistants
+    for name, assistant in old.own_assistants.items():
         for view in assistant.views:
             for region, barrier in view.barriers.items():
                 will_be = after.get(name, assistant).for_intent(view.intent).barriers.get(region)
@@ -265,7 +265,7 @@ def deployments_by_assistant(config: ConfigVersion, region: str) -> dict[str, tu
     """Return the deployments of each assistant's route in the region, by the name of the assistant."""
     routes = {
         name: tuple(step for view in item.views for step in view.whole_route(region))
-        for name, item in _own(config).items()
+        for name, item in config.own_assistants.items()
         if region in item.routes
     }
     return {name: deployments_of(route) for name, route in routes.items()}
@@ -301,10 +301,6 @@ def _written(path: KeyPath, value: object) -> str:
 
 
 _Item = TypeVar("_Item", Region, Deployment)
-
-
-def _own(config: ConfigVersion) -> dict[str, Assistant]:
-    return {name: assistant for name, assistant in config.assistants.items() if name == assistant.name}
 
 
 def _items(old: Mapping[str, _Item], new: Mapping[str, _Item]) -> Iterator[PlanItem]:
@@ -362,7 +358,7 @@ def _within(value: object, bound: object) -> bool:
 def _asked_by(deployment: str, old: ConfigVersion, new: ConfigVersion) -> tuple[str, ...]:
     routes: dict[str, None] = {}
     for config in (old, new):
-        for name, assistant in _own(config).items():
+        for name, assistant in config.own_assistants.items():
             for region in assistant.regions:
                 if any(asked.name == deployment for asked in deployments_prompted(assistant, region)):
                     routes[f"{name}/{region}"] = None
@@ -370,7 +366,7 @@ def _asked_by(deployment: str, old: ConfigVersion, new: ConfigVersion) -> tuple[
 
 
 def _routes(old: ConfigVersion, new: ConfigVersion, touched: set[str], moved: set[str]) -> Iterator[RouteChange]:
-    before, after = _own(old), _own(new)
+    before, after = old.own_assistants, new.own_assistants
     for name in dict.fromkeys([*before, *after]):
         olds = before[name].regions if name in before else ()
         news = after[name].regions if name in after else ()

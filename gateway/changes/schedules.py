@@ -288,8 +288,7 @@ class Scheduler:
 def _schedules_of(config: ConfigVersion) -> dict[_RouteKey, Schedule]:
     return {
         (assistant.name, region): schedule
-        for name, assistant in config.assistants.items()
-        if name == assistant.name  # an alias names the same assistant
+        for assistant in config.own_assistants.values()
         for region, schedule in assistant.schedules.items()
     }
 

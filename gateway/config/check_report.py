@@ -134,10 +134,9 @@ def render_matrix(
         if (cache_key := _cache_key(config.deployments[name])) is not None:
             lines += _wrapped(f"  {name} gets as a cache key: ", cache_key)
         lines += [f"  {name} {words}" for words in _cache_settings(config.deployments[name])]
-    for name, assistant in config.assistants.items():
-        if name == assistant.name:
-            gaps = _gaps(assistant, config, now_s, None if every_territory else _LISTED_GAPS)
-            lines += ["", *_assistant(assistant, config, days, gaps)]
+    for assistant in config.own_assistants.values():
+        gaps = _gaps(assistant, config, now_s, None if every_territory else _LISTED_GAPS)
+        lines += ["", *_assistant(assistant, config, days, gaps)]
     if config.sign_ins:
         lines += ["", "sign-ins"]
     for start, text in map(_sign_in, config.sign_ins.values()):

@@ -232,8 +232,8 @@ def _check_spaces(findings: Findings, config: ConfigVersion) -> None:
     """Warn about hidden models of embeddings: without a key, the name of their space is of one start only."""
     if config.secrets.identity is not None or config.secrets.consent is not None:
         return
-    for name, assistant in config.assistants.items():
-        if name == assistant.name and assistant.embeddings and not assistant.reveal_model:
+    for name, assistant in config.own_assistants.items():
+        if assistant.embeddings and not assistant.reveal_model:
             message = "hides the model in the name of the embedding space, which changes at each start"
             findings.warn(("assistants", name, "reveal_model"), message, "set `secrets.identity`")
 

@@ -359,6 +359,11 @@ class ConfigVersion:
         object.__setattr__(self, "has_one_client", len({client.name for client in self.clients.values()}) < 2)
 
     @property
+    def own_assistants(self) -> dict[str, Assistant]:
+        """Each assistant once, by its own name. An alias names the same assistant."""
+        return {name: assistant for name, assistant in self.assistants.items() if name == assistant.name}
+
+    @property
     def file_version(self) -> str:
         """The version as the file, the history and a cell have it: without the digits of a schedule's shares."""
         return self.version.partition("+")[0]

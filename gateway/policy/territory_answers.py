@@ -153,7 +153,7 @@ def region_answers(config: ConfigVersion, now_s: float) -> tuple[RegionAnswer, .
 
 def _region_answers(config: ConfigVersion, now_s: float) -> Iterator[RegionAnswer]:
     locations = {code: locate(config, code) for code in territories_of(config)}
-    for assistant in _own(config).values():
+    for assistant in config.own_assistants.values():
         # One without chats answers another use.
         seen = assistant.for_use(next((use for use in USES if assistant.routes_for(use)), "chat"))
         answers = _answers_at(config, seen, now_s, locations)
@@ -207,7 +207,7 @@ def answer_changes(old: ConfigVersion, new: ConfigVersion, now_s: float) -> tupl
     """
     if old.version == new.version:
         return ()
-    before, after = _own(old), _own(new)
+    before, after = old.own_assistants, new.own_assistants
     is_shared_equal = all(getattr(old, name) == getattr(new, name) for name in _SHARED)
     pairs = [
         (shown, use, was, will_be)
@@ -240,10 +240,6 @@ def _table(
     return {(code, False): answer for code, answer in located.items()} | {
         (name, True): answer for name, answer in unlocated.items()
     }
-
-
-def _own(config: ConfigVersion) -> dict[str, Assistant]:
-    return {name: assistant for name, assistant in config.assistants.items() if name == assistant.name}
 
 
 def _for_use(assistant: Assistant | None, use: Use) -> Assistant | None:
