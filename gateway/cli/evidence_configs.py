@@ -85,6 +85,8 @@ class RecordedChanges:
         """Return whether the chain of each audit trail is whole."""
         problems = [f"{it['instance'] or ''} {it['problem']}".strip() for it in self.trails if it["problem"]]
         lines = sum(int(str(it["lines"])) for it in self.trails)
+        if not lines and not problems:  # a gateway writes a line when it starts
+            problems = ["it has no lines"]
         return {"lines": lines, "ok": not problems, "problem": "; ".join(problems) or None, "trails": self.trails}
 
 
@@ -175,6 +177,8 @@ class ActiveConfigs:
 
     def document(self) -> dict[str, object]:
         """Return what they state: rules of the last one; approvals, attestations, consents and vendors of all."""
+        from gateway.service.explain import consent_of
+
         asked = [(state, name, it) for state, name in self.states for it in _recipients(state.config, name)]
         return {
             "recorded_since": self.recorded_since,
@@ -189,7 +193,7 @@ class ActiveConfigs:
                 if (words := _attests(state, it.name))
             ),
             "consents": _different(
-                {"deployment": it.name, **rule} for _, _, it in asked if (rule := _consent(it)) is not None
+                {"deployment": it.name, **rule} for _, _, it in asked if (rule := consent_of(it)) is not None
             ),
             "token_issuers": _different(
                 _token_issuer(one) for state, _ in self.states for one in state.config.token_issuers.values()
@@ -287,12 +291,6 @@ def _attests(state: CompiledState, deployment: str) -> list[str]:
     sections = state.written.values.get("deployments") if state.written is not None else None
     section = sections.get(deployment) if isinstance(sections, dict) else None
     return list(section.get("attests") or ()) if isinstance(section, dict) else []
-
-
-def _consent(deployment: Deployment) -> _Item | None:
-    from gateway.service.explain import consent_of
-
-    return consent_of(deployment)
 
 
 def _token_issuer(issuer: TokenIssuer) -> _Item:

@@ -271,6 +271,13 @@ def test_changed_receipt_and_broken_chain_are_stated(gateway: Command, state: Pa
     assert "not proven" in (state.parent / "out/index.html").read_text("utf-8")
 
 
+def test_audit_trail_without_lines_proves_nothing(gateway: Command, state: Path) -> None:
+    """A trail that was removed together with its head is not whole."""
+    assert evidence(gateway, state).status == 0
+    page = (state.parent / "out/index.html").read_text("utf-8")
+    assert '<p class="missing">The audit trail is not proven: it has no lines.</p>' in page
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
