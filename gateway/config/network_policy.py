@@ -38,6 +38,10 @@ _CONNECTION_S = 300.0
 """The largest age at which `providers.transport.pool` sends a further request on a connection."""
 _FULL = ".svc.cluster.local"
 _OUTSIDE_IS_MEANT = "outside"
+# Name servers on the node, which no selector of pods matches: NodeLocal DNSCache (the default of GKE), and Cloud DNS.
+# sources: docs.cloud.google.com/kubernetes-engine/docs/how-to/nodelocal-dns-cache; the page of the add-on in
+# kubernetes/cluster/addons/dns/nodelocaldns; tektoncd/operator#4000 (2026-08-30); as_of 2026-11-28
+_NODE_RESOLVERS = ("169.254.20.10/32", "169.254.169.254/32")
 _ISTIO_COMMENTS = [
     "The sidecar resolves each host itself, so a connection reaches an address of that host. Code that gets around the",
     "sidecar is not bound: apply a NetworkPolicy too. Two hosts without TLS on one port need ISTIO_META_DNS_CAPTURE.",
@@ -164,8 +168,10 @@ def _cilium(destinations: Sequence[Destination], cluster: Cluster) -> Document:
 def _kubernetes(destinations: Sequence[Destination], cluster: Cluster) -> Document:
     rules: list[Document] = []
     if cluster.looked_up(destinations):
-        server = {**_namespace("kube-system"), "podSelector": {"matchLabels": {"k8s-app": "kube-dns"}}}
-        rules.append({"to": [server], "ports": [{"protocol": "UDP", "port": 53}, {"protocol": "TCP", "port": 53}]})
+        names = {"key": "k8s-app", "operator": "In", "values": ["kube-dns", "node-local-dns"]}
+        servers = [{**_namespace("kube-system"), "podSelector": {"matchExpressions": [names]}}]
+        servers += [{"ipBlock": {"cidr": network}} for network in _NODE_RESOLVERS]
+        rules.append({"to": servers, "ports": [{"protocol": "UDP", "port": 53}, {"protocol": "TCP", "port": 53}]})
     ports_by_place: dict[str, set[int]] = {}
     for one in destinations:
         service = cluster.service_of(one)

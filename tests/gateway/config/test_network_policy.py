@@ -225,6 +225,14 @@ def test_kubernetes_policy_begins_with_what_it_does_not_enforce() -> None:
     assert networks["10.0.0.0/8"] == [8443]
 
 
+def test_kubernetes_policy_allows_name_servers_on_the_node() -> None:
+    dns = yaml.safe_load(write_policy(CONFIG, destinations_of(CONFIG), "kubernetes", CLUSTER))["spec"]["egress"][0]
+    assert {port["port"] for port in dns["ports"]} == {53}
+    pods, *networks = dns["to"]
+    assert pods["podSelector"]["matchExpressions"][0]["values"] == ["kube-dns", "node-local-dns"]
+    assert [one["ipBlock"]["cidr"] for one in networks] == ["169.254.20.10/32", "169.254.169.254/32"]
+
+
 def test_istio_policy_has_an_entry_for_each_host_and_forbids_others() -> None:
     config = config_of()
     *entries, sidecar = yaml.safe_load_all(written("istio", config))
