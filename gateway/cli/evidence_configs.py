@@ -21,7 +21,6 @@ from gateway.operator_errors import CommandError, StateError
 if TYPE_CHECKING:
     from gateway.changes.compile_job import CompiledState
     from gateway.model.approval import Approval
-    from gateway.model.assistant import Assistant
     from gateway.model.client_token import TokenIssuer
     from gateway.model.config_version import ConfigVersion
     from gateway.model.deployment import Deployment
@@ -245,7 +244,7 @@ def _lines(state: CompiledState | str, names: set[str]) -> list[str]:
     config, lines = state.config, list[str]()
     for name in (it for it in config.regions if it in names):
         lines += [line.strip() for line in region_lines(config.regions[name], config)]
-        for assistant in _assistants(config):
+        for assistant in config.own_assistants.values():
             if name in assistant.regions:
                 lines += [
                     f"prompts of {assistant.name} go to",
@@ -254,17 +253,12 @@ def _lines(state: CompiledState | str, names: set[str]) -> list[str]:
     return lines or ["the region did not exist"]
 
 
-def _assistants(config: ConfigVersion) -> list[Assistant]:
-    """Return each assistant once, whatever other names it has."""
-    return [it for name, it in config.assistants.items() if name == it.name]
-
-
 def _recipients(config: ConfigVersion, region: str) -> Iterator[Deployment]:
     """Yield each deployment that prompts of the region may reach, also judges."""
     from gateway.changes.plan import deployments_prompted
 
     crisis, judges = config.regions[region].crisis, config.moderation.get(region)
-    found = [it for assistant in _assistants(config) for it in deployments_prompted(assistant, region)]
+    found = [it for assistant in config.own_assistants.values() for it in deployments_prompted(assistant, region)]
     found += judges.judges if judges is not None else ()
     found += [config.deployments[name] for name in crisis.judges] if crisis is not None else []
     yield from {it.name: it for it in found}.values()

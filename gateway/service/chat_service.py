@@ -438,7 +438,11 @@ class ChatService:
     # --- one call under one decision --------------------------------------------------------------
 
     def answer(
-        self, exchange: Exchange, calls: InputCalls | None = None, tier: Tier | None = None
+        self,
+        exchange: Exchange,
+        calls: InputCalls | None = None,
+        tier: Tier | None = None,
+        consenting: Consenting | None = None,
     ) -> Coroutine[Any, Any, Answer]:
         """Decide, and return a coroutine that executes the plan until an answer has begun.
 
@@ -446,6 +450,7 @@ class ChatService:
             exchange: The request.
             calls: The calls of a request that is not a chat. The current one is answered. None: the request is one.
             tier: The side of a barrier. None: of the whole route.
+            consenting: The user's consents to a chat, prepared.
 
         Raises:
             Refused, PlanExhausted, OtherEmbeddingSpace: There is no answer.
@@ -464,32 +469,9 @@ class ChatService:
         if exchange.locale is not None or exchange.location.age is not None or crisis is not None:
             chat, profile = with_region_text(config, exchange.location, exchange.locale, own, crisis)
         needs = requirements_of(chat)
-        consenting = self.decider.consenting(exchange, chat, needs, tier.opened if tier is not None else None)
-        answered = partial(self._answer_chat, exchange, own, chat, needs, profile, consenting, tier)
-        return answered() if consenting is None else self._prepared(exchange, consenting, chat, answered)
-
-    async def _prepared(
-        self,
-        exchange: Exchange,
-        consenting: Consenting,
-        chat: ChatRequest,
-        answered: Callable[[], Coroutine[Any, Any, Answer]],
-    ) -> Answer:
-        await self.decider.prepared(exchange, consenting, chat)
-        return await answered()
-
-    def _answer_chat(
-        self,
-        exchange: Exchange,
-        own: ChatRequest,
-        chat: ChatRequest,
-        needs: Requirements,
-        profile: str | None,
-        consenting: Consenting | None,
-        tier: Tier | None,
-    ) -> Coroutine[Any, Any, Answer]:
-        """Decide a chat, as providers get it, and return a coroutine that executes the plan. See `answer`."""
-        config, opened = exchange.config, tier.opened if tier is not None else None
+        if config.recipients and consenting is None and exchange.location.region is not None:
+            return self._answer_prepared(exchange, chat, needs, tier)
+        opened = tier.opened if tier is not None else None
         plan = self.decider.decide(exchange, chat, needs, profile, consenting, opened)
         context = self._context(exchange, plan)
         turn = Turn(exchange, own, chat, plan, context, profile is not None, consenting is not None)
@@ -514,6 +496,14 @@ class ChatService:
         if emulates or config.moderation:
             return self._answer_checked(turn, emulates=emulates)
         return self._answer_turn(turn)
+
+    async def _answer_prepared(
+        self, exchange: Exchange, chat: ChatRequest, needs: Requirements, tier: Tier | None
+    ) -> Answer:
+        """Answer a chat whose recipients may need a consent. See `answer`."""
+        consenting = self.decider.consenting(exchange, chat, needs, tier.opened if tier is not None else None)
+        await self.decider.prepared(exchange, consenting, chat)
+        return await self.answer(exchange, None, tier, consenting)
 
     async def _answer_by_tiers(self, exchange: Exchange, own: ChatRequest, barrier: Barrier) -> Answer:
         """Ask the private steps of a route; if its barrier opens, ask those after it.
