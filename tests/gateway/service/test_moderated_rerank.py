@@ -8,6 +8,7 @@ from typing import Any
 
 import httpx
 import pytest
+from structlog.testing import capture_logs
 
 from gateway.model.record import Record
 from gateway.service.explain import PlainRequest, explain, explain_text
@@ -68,14 +69,15 @@ def test_a_flagged_text_reaches_no_provider_and_no_log(
     assert HARM not in "".join(capfd.readouterr())
 
 
-def test_each_text_is_judged_once_before_the_calls_of_a_split_request(capfd: pytest.CaptureFixture[str]) -> None:
+def test_each_text_is_judged_once_before_the_calls_of_a_split_request() -> None:
     world = Ranked()
-    response = ask(world, "a question", [*DOCUMENTS, DOCUMENTS[0]])
+    with capture_logs() as lines:
+        response = ask(world, "a question", [*DOCUMENTS, DOCUMENTS[0]])
     assert response.status_code == 200, response.text
     assert [len(body["documents"]) for body in world.asked] == [100, 31]
     assert world.judged == ["a question", *DOCUMENTS]
     assert "x-gateway-moderation" not in response.headers
-    assert "".join(capfd.readouterr()).count(" prompt=") == 1
+    assert [line["event"] for line in lines].count("prompt") == 1
 
 
 @pytest.mark.parametrize("on_failure", ["closed", "open"])
