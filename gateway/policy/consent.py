@@ -68,6 +68,9 @@ class Consenting:
         now_s: The Unix time at which the token is judged, for all attempts.
         opened: The assistant's name and the hand-off, if its barrier is open. `request` is then what would be sent.
         barrier_rules: The rules of this barrier, by which values are replaced.
+
+    Attributes:
+        request: The request.
     """
 
     def __init__(
@@ -84,7 +87,7 @@ class Consenting:
         self._barrier_rules = barrier_rules
         self._redacted: dict[bytes, Redacted | None] = {}
         self._statement = statement
-        self._request = request
+        self.request = request
         self._needs = needs
         self._keys = keys
         self._now_s = now_s
@@ -147,7 +150,7 @@ class Consenting:
         key = rules.digest + rules.media.encode()
         if key not in self._redacted:
             try:
-                self._redacted[key] = redact(self._request, rules)
+                self._redacted[key] = redact(self.request, rules)
             except (NotRedactable, TooMuchToSearch):
                 self._redacted[key] = None  # it is not sent there
         return self._redacted[key]
@@ -175,7 +178,7 @@ class Consenting:
 
     def _would_send(self, deployment: Deployment, region: Region) -> tuple[str, ...]:
         """Return the parts of the request that the deployment would receive, with the names that a user is shown."""
-        request, needs = self._request, self._needs
+        request, needs = self.request, self._needs
         if not isinstance(request, ChatRequest):
             return self._would_send_input(request, deployment, region)
         parts = ["messages", *(label for feature, label in _CONTENT if feature in needs.features)]
@@ -190,7 +193,7 @@ class Consenting:
         sent = self._sent(deployment, region)
         if sent is None or not sent.counts:
             return parts
-        own, other = self._request, sent.request
+        own, other = self.request, sent.request
         return tuple([f"{name} (with placeholders)" if _has_changed(name, own, other) else name for name in parts])
 
     def _would_send_input(self, request: InputRequest, deployment: Deployment, region: Region) -> tuple[str, ...]:
@@ -245,7 +248,7 @@ class Consenting:
         sent = self._sent(deployment, region)
         key = sent.rules.digest if sent is not None and sent.counts else b""
         if key not in self._digests:
-            request = self._request if sent is None else sent.request
+            request = self.request if sent is None else sent.request
             content: object = request
             if isinstance(request, ChatRequest):
                 content = _covered(request)

@@ -267,8 +267,7 @@ class ChatService:
             self.decider.prepare(exchange)
             chat, profile = with_region_text(config, exchange.location, exchange.locale, request)
             needs = requirements_of(chat)
-            consenting = self.decider.consenting(exchange, chat, needs)
-            await self.decider.prepared(exchange, consenting, request)
+            consenting = await self.decider.consenting(exchange, chat, needs)
             plan = self.decider.decide(exchange, chat, needs, profile, consenting)
         except (Refused, PlanExhausted):
             return None
@@ -400,8 +399,7 @@ class ChatService:
         try:
             chat, profile = with_region_text(exchange.config, exchange.location, exchange.locale, request)
             needs = requirements_of(chat)
-            consenting = self.decider.consenting(exchange, chat, needs)
-            await self.decider.prepared(exchange, consenting, request)
+            consenting = await self.decider.consenting(exchange, chat, needs)
             self.decider.decide(exchange, chat, needs, profile, consenting)
         except (Refused, PlanExhausted):
             return False
@@ -422,8 +420,7 @@ class ChatService:
             await self.decider.decide_anew(further)
             self.decider.prepare(further)
             needs = requirements_of(broken.request)
-            consenting = self.decider.consenting(further, broken.request, needs)
-            await self.decider.prepared(further, consenting, own)
+            consenting = await self.decider.consenting(further, broken.request, needs)
             plan = self.decider.decide(further, broken.request, needs, before.profile, consenting)
             context = self._context(further, plan)
         except BaseException:
@@ -501,8 +498,7 @@ class ChatService:
         self, exchange: Exchange, chat: ChatRequest, needs: Requirements, tier: Tier | None
     ) -> Answer:
         """Answer a chat whose recipients may need a consent. See `answer`."""
-        consenting = self.decider.consenting(exchange, chat, needs, tier.opened if tier is not None else None)
-        await self.decider.prepared(exchange, consenting, chat)
+        consenting = await self.decider.consenting(exchange, chat, needs, tier.opened if tier is not None else None)
         return await self.answer(exchange, None, tier, consenting)
 
     async def _answer_by_tiers(self, exchange: Exchange, own: ChatRequest, barrier: Barrier) -> Answer:
@@ -547,8 +543,7 @@ class ChatService:
     async def _answer_of_input(self, exchange: Exchange, calls: InputCalls) -> Answer:
         request = calls.current
         needs = needs_of_input(request)
-        consenting = self.decider.consenting(exchange, None, needs)
-        await self.decider.prepared(exchange, consenting, exchange.request)
+        consenting = await self.decider.consenting(exchange, None, needs)
         plan = self.decider.decide(exchange, None, needs, None, consenting)
         if not (steps := calls.steps_of(plan.steps)):
             raise PlanExhausted(Failure(FailureKind.UNAVAILABLE, _OTHER_MODEL))

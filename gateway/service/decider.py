@@ -27,7 +27,7 @@ from gateway.model.config_version import ConfigVersion, Region
 from gateway.model.consent import NO_CONSENT, NO_STATEMENT
 from gateway.model.decision import Decision, FailureKinds, Plan, Refusal, Refused, SkipReason, Step
 from gateway.model.hand_off import BarrierRule, HandOff, HandOffCause
-from gateway.model.input_requests import ServedRequest, use_of
+from gateway.model.input_requests import use_of
 from gateway.model.location import Location
 from gateway.model.preference import Preference, PreferenceReason
 from gateway.model.record import UNDECIDED, Decided, DecisionReason, Record, Skipped
@@ -207,7 +207,7 @@ class Decider:
                 record.decided = change(record.decided, preference=preference)
         return assistant
 
-    def consenting(
+    async def consenting(
         self, exchange: Exchange, chat: ChatRequest | None, needs: Requirements, opened: HandOff | None = None
     ) -> Consenting | None:
         """Return the consents of a request, or None if no deployment needs one. See `decide`."""
@@ -216,18 +216,10 @@ class Decider:
             return None
         keys, now_s = self.keys_of(config), self.clock()
         if opened is None or chat is None:
-            return Consenting(exchange.consent, exchange.request, needs, keys, now_s)
+            return await _prepared(Consenting(exchange.consent, exchange.request, needs, keys, now_s), config, region)
         rules = assistant.behind(region.name, opened).redaction
-        return Consenting(exchange.consent, chat, needs, keys, now_s, (assistant.name, opened), rules)
-
-    async def prepared(self, exchange: Exchange, consenting: Consenting | None, request: ServedRequest) -> None:
-        """Search a large request in a thread for what its recipients do not get, before its consents are read."""
-        config, region = exchange.config, exchange.location.region
-        if consenting is None or region is None:
-            return
-        most = consenting.most_at_once(config, region)
-        if most is not None and characters_of(request) >= most:
-            await asyncio.to_thread(consenting.prepare, config, region)
+        consenting = Consenting(exchange.consent, chat, needs, keys, now_s, (assistant.name, opened), rules)
+        return await _prepared(consenting, config, region)
 
     def decide(
         self,
@@ -308,7 +300,7 @@ class Decider:
         names = {deployment.name for deployment in deployments_of(barrier.listed)}
         keys = self.keys_of(config)
         consenting = Consenting(exchange.consent, chat, needs, keys, self.clock(), None, barrier.redaction)
-        await self.prepared(exchange, consenting, chat)
+        await _prepared(consenting, config, region)
         for opened in every_hand_off(barrier.rule):
             asked = exchange.assistant.name, opened
             if consenting.opened_by(asked).under(config, region).confirmed & names:
@@ -450,6 +442,14 @@ def _region_of(decided: Decided) -> str | None:
     """Return the name of the region that was decided."""
     region = decided.location.region if decided.location is not None else None
     return region.name if region is not None else None
+
+
+async def _prepared(consenting: Consenting, config: ConfigVersion, region: Region) -> Consenting:
+    """Return the consents to a request. A large one is searched in a thread for what its recipients do not get."""
+    most = consenting.most_at_once(config, region)
+    if most is not None and characters_of(consenting.request) >= most:
+        await asyncio.to_thread(consenting.prepare, config, region)
+    return consenting
 
 
 def _refused(refusal: Refusal, exchange: Exchange, consenting: Consenting | None) -> Refused:
