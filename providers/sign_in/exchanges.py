@@ -164,6 +164,18 @@ def _azure_workload(terms: SignInTerms, given: ExchangeInput) -> Exchange:
     return token_of(read_json(checked(response)))
 
 
+_NOT_MANAGED = {
+    400: "this machine has no such identity",
+    401: "the metadata server does not know the address that was called: compare IDENTITY_ENDPOINT, if it is set",
+    403: "a proxy, such as that of a container, has probably answered in place of the metadata server",
+}
+"""What a refusal of a managed identity means, by its status.
+
+source: learn.microsoft.com/entra/identity/managed-identities-azure-resources/how-to-use-vm-token (401: unknown_source);
+azure-identity 1.27.0 `_credentials/imds.py` (400, 403); as_of 2026-11-28
+"""
+
+
 def _azure_managed(terms: SignInTerms, given: ExchangeInput) -> Exchange:
     texts = terms.texts
     is_service = "identity_header" in texts
@@ -173,7 +185,7 @@ def _azure_managed(terms: SignInTerms, given: ExchangeInput) -> Exchange:
     header = ("x-identity-header", texts["identity_header"]) if is_service else ("metadata", "true")
     path = texts["path"] if is_service else "/metadata/identity/oauth2/token"
     response = yield _get(terms, path, (header,), query)
-    body = checked(response, passing=frozenset({404, 410}), refusal="this machine has no such identity")
+    body = checked(response, passing=frozenset({404, 410}), refusal=_NOT_MANAGED.get(response.status, ""))
     return token_of(read_json(body), at="expires_on")
 
 

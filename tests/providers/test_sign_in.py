@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from providers.auth import AwsSigV4, Bearer, Secret, apply
-from providers.sign_in import ExchangeFailed, Issued, SignInTerms, read_code, sign_in_kinds
+from providers.sign_in import ExchangeFailed, ExchangeInput, Issued, SignInTerms, exchange_for, read_code, sign_in_kinds
 from providers.sign_in.exchange import checked, credentials_of, read_xml, token_of
 from providers.testkit import IncomingRequest, SimulatedIssuers
 from providers.wire import WireRequest, WireResponse
@@ -123,6 +123,24 @@ async def test_every_fault_has_its_result_and_no_text_of_the_issuer(fault: int |
         calls = (await client.get(f"{issuers.url}/_calls")).json()
         assert [call["kind"] for call in calls] == ["azure_managed"] * 3
         assert not accepted(issuers, same, "azure_managed")
+
+
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [
+        (400, "status 400: this machine has no such identity"),
+        (401, "IDENTITY_ENDPOINT"),
+        (403, "a proxy"),
+        (405, "405$"),
+    ],
+)
+def test_each_refusal_of_a_managed_identity_has_its_own_words(status: int, words: str) -> None:
+    exchange = exchange_for(terms("azure_managed", "http://127.0.0.1:1", **AZURE), ExchangeInput(0))
+    next(exchange)
+    with pytest.raises(ExchangeFailed, match=words) as failed:
+        exchange.send(WireResponse(status, {}, b"", 0))
+    assert failed.value.result == "refused"
+    assert status == 400 or "identity" not in str(failed.value)
 
 
 @pytest.mark.parametrize(
