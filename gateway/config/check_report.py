@@ -216,7 +216,10 @@ def _cache_settings(deployment: Deployment) -> Iterator[str]:
 
 
 def check_document(config: ConfigVersion, warnings: Iterable[Problem]) -> dict[str, object]:
-    """Return what `gateway check --json` prints of a valid config: what each deployment can, and the warnings."""
+    """Return what `gateway check --json` prints of a valid config.
+
+    It is what each deployment can, where each sign-in gets its tokens, and the warnings.
+    """
     abilities = what_deployments_can(config)
     return {
         "config": config.version,
@@ -231,6 +234,16 @@ def check_document(config: ConfigVersion, warnings: Iterable[Problem]) -> dict[s
                 "emulated": [word for word, is_emulated in abilities[name].items() if is_emulated],
             }
             for name, it in config.deployments.items()
+        },
+        "sign_ins": {
+            name: {
+                "kind": it.kind,
+                "hosts": [
+                    {"host": at.host, "territory": str(at.places), "accepted": at.is_accepted} for at in it.places
+                ],
+                "read_from": [*it.read_from],
+            }
+            for name, it in config.sign_ins.items()
         },
         "warnings": [{"path": dotted(it.path), "message": it.message, "hint": it.hint} for it in warnings],
     }

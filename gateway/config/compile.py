@@ -26,7 +26,7 @@ from gateway.config.region_text import compile_messages
 from gateway.config.regions import compile_cell, compile_regions
 from gateway.config.routes import AssistantCompiler, check_barriers
 from gateway.config.sensitive_keys import secrets_in_clear
-from gateway.config.sign_ins import SignInCompiler, sign_ins_used
+from gateway.config.sign_ins import SignInCompiler
 from gateway.config.simulation import rehearsed, without_calls
 from gateway.config.source_text import Reading, SourceText
 from gateway.config.stores import compile_stores
@@ -122,12 +122,10 @@ def _compile(draft: Draft, findings: Findings, document: Document, options: _Opt
     secrets = compile_secrets(draft, findings, document.references, document.secrets_file)
     findings.problems.extend(document.catalogues.problems(findings))
     catalogue = compile_catalogues(document.catalogues.sources, findings, registry)
-    signing_in = SignInCompiler(draft, findings, document.references, links, cell)
-    sign_ins = signing_in.compiled()
+    sign_ins = SignInCompiler(draft, findings, document.references, links, cell).compiled()
     parts = [feature.of_deployment for feature in COMPILERS if feature.of_deployment is not None]
     compiler = DeploymentCompiler(draft, findings, endpoints, links, days, secrets, catalogue, sign_ins)
     deployments = compiler.compiled(parts)
-    signing_in.warn_of_unused(sign_ins_used(deployments.values()))
     if is_rehearsal:
         deployments = rehearsed(deployments)
     warn_of_facts(findings, deployments.values(), document.read_at_s)

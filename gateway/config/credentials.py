@@ -95,8 +95,13 @@ class Credentials(Value, frozen=True):
     are_needed: bool
 
 
-def with_sign_in(credentials: Credentials, sign_in: SignIn) -> Credentials:
-    """Return the credentials of a deployment that signs in. Without a value of the sign-in, they are missing."""
+def with_sign_in(credentials: Credentials, sign_in: SignIn | None) -> Credentials:
+    """Return the credentials of a deployment that signs in. Without a value of the sign-in, they are missing.
+
+    With None the sign-in has an error, which is reported where it is: the deployment lacks no credential as well.
+    """
+    if sign_in is None:
+        return replace(credentials, are_needed=bool(credentials.missing))
     if sign_in.missing:
         return Credentials((), credentials.headers, (*credentials.missing, *sign_in.missing), are_needed=True)
     keys = credentials.keys if sign_in.header == "proxy-authorization" else (sign_in.key,)

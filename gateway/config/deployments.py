@@ -199,7 +199,7 @@ class DeploymentCompiler:
         sign_in = sign_in_of(self.draft, self.findings, path, section, adapter, endpoint, self.sign_ins)
         credentials = CredentialReader(self.findings, path, section, adapter, endpoint, self.links.references).read()
         _check_caches(self.findings, path, section, parts.capabilities)
-        if sign_in is not None:
+        if section.sign_in is not None and endpoint.simulates is None:
             credentials = with_sign_in(credentials, sign_in)
         site = endpoint.facts
         allowed = site.allows if site is not None else frozenset[str]()

@@ -123,13 +123,16 @@ class SignInCompiler:
                 self._compiled[name] = one
             else:
                 self.draft.broken.add(("sign_ins", name))
+        self._warn_of_unused()
         return {name: self._compiled[name] for name in sections if name in self._compiled}
 
-    def warn_of_unused(self, used: Iterable[str]) -> None:
-        """Warn of sign-ins that no deployment and no other sign-in uses."""
-        sources = {section.source for section in self.draft.config.sign_ins.values()}
-        for name in self._compiled.keys() - {*used} - sources:
-            if self.draft.is_whole("deployments"):
+    def _warn_of_unused(self) -> None:
+        """Warn of sign-ins that no deployment and no other sign-in names."""
+        config = self.draft.config
+        named = {it.source for it in config.sign_ins.values()} | {it.sign_in for it in config.deployments.values()}
+        is_known = named - {None} <= self.draft.names("sign_ins")  # else an unknown name may stand for one of these
+        if is_known and self.draft.is_whole("deployments"):
+            for name in self._compiled.keys() - named:
                 self.findings.warn(("sign_ins", name), "no deployment uses this sign-in", "remove it")
 
 

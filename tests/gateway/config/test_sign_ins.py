@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
+from gateway.config.check_report import check_document, render_matrix
 from gateway.config.compile import Compiled, compile_config
 from gateway.config.destinations import destinations_of
 from gateway.config.loading import parse_document
@@ -75,7 +76,7 @@ def compiled(
         "sign_ins": {"one": sign_in, **(others or {})},
         "assistants": {"chat": {"routes": {"eu": ["d"]}}},
         "regions": {"eu": {"territories": ["DE"], "boundary": [boundary], **transit}},
-        "deployments": {"d": {**(deployment or SIGNED[sign_in["kind"]]), "sign_in": "one"}},
+        "deployments": {"d": {"sign_in": "one", **(deployment or SIGNED[sign_in["kind"]])}},
     }
     document = parse_document(yaml.safe_dump(values).encode(), "gateway.yaml", {"S": "secret", **(environ or {})})
     return compile_config(document, registry=load_registry())
@@ -180,6 +181,16 @@ def test_an_address_of_the_environment_outside_of_the_machine_is_an_error() -> N
         assert address_problem(url) is not None
 
 
+def test_check_shows_each_sign_in_as_text_and_as_json() -> None:
+    sign_in = {key: value for key, value in ENTRA.items() if key != "tenant"} | {"global_host": "accepted"}
+    config = compiled(sign_in, environ={"AZURE_TENANT_ID": "t"}).config
+    host = {"host": "login.microsoftonline.com", "territory": "any", "accepted": True}
+    one = {"kind": "azure_workload", "hosts": [host], "read_from": ["AZURE_TENANT_ID"]}
+    assert check_document(config, ())["sign_ins"] == {"one": one}
+    line = "  one: azure_workload at login.microsoftonline.com (any, accepted); values of AZURE_TENANT_ID"
+    assert line in render_matrix(config)
+
+
 def test_a_container_may_call_each_address_of_the_agents_once() -> None:
     found = destinations_of(compiled({"kind": "aws_container"}).config)
     agents = [one.host for one in found if one.uses == ("sign_ins.one",)]
@@ -191,6 +202,23 @@ def test_an_unused_sign_in_is_a_warning() -> None:
     assert ["no deployment uses this sign-in" in str(it) for it in found.warnings if "sign_ins.two" in str(it)] == [
         True
     ]
+
+
+@pytest.mark.parametrize(
+    ("sign_in", "deployment"),
+    [(ENTRA | {"token_file": "token", "global_host": "accepted"}, None), (IRSA, AZURE), ({**ENTRA, "rol": "x"}, None)],
+)
+def test_an_error_of_a_sign_in_is_no_missing_credential(sign_in: Any, deployment: Any) -> None:
+    with pytest.raises(ConfigRejected) as rejected:
+        compiled(sign_in, deployment)
+    assert [str(it) for it in rejected.value.problems if it.severity == "warning"] == []
+
+
+def test_a_misspelt_sign_in_does_not_make_the_other_one_unused() -> None:
+    values = {"kind": "azure_managed"}
+    with pytest.raises(ConfigRejected) as rejected:
+        compiled(values, {**AZURE, "sign_in": "ohne"})
+    assert [it.severity for it in rejected.value.problems] == ["error"]
 
 
 def test_a_proxy_is_for_token_hosts_and_never_for_a_metadata_server() -> None:
