@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
+from typing import Protocol, TypeVar, runtime_checkable
 
 from providers.auth import AuthScheme
 from providers.catalogue.headers import FixedHeader
@@ -30,6 +30,7 @@ __all__ = [
     "EmulatesFeatures",
     "EndsBehindStop",
     "HasModelsElsewhere",
+    "InputFormat",
     "KnownElsewhere",
     "KnowsBasePath",
     "KnowsModels",
@@ -196,6 +197,41 @@ class Adapter(Protocol):
 
         Returns:
             The failure. Its kind decides whether the gateway retries or fails over.
+        """
+        ...
+
+
+_RequestT = TypeVar("_RequestT", contravariant=True)
+_AnswerT = TypeVar("_AnswerT", covariant=True)
+
+
+class InputFormat(Protocol[_RequestT, _AnswerT]):
+    """A provider's wire format for requests that are not chats, as pure functions."""
+
+    def build_request(self, request: _RequestT, target: Target) -> WireRequest:
+        """Translate a request into this wire format.
+
+        Args:
+            request: A request within the limits that the format states for the model.
+            target: The model and the site.
+
+        Returns:
+            The request to send, without a host and without a credential.
+        """
+        ...
+
+    def parse_response(self, response: WireResponse, target: Target) -> _AnswerT:
+        """Read the answer of a response with a 2xx status.
+
+        Args:
+            response: The complete response.
+            target: The model and the site that the request was built for.
+
+        Returns:
+            The results, in the order of the inputs. The caller compares their number with that of the inputs.
+
+        Raises:
+            ProviderFailed: The body is not a whole answer, or it is not clear.
         """
         ...
 

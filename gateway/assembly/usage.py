@@ -16,6 +16,7 @@ from gateway.model.budget import Stores, StoreServer, UsageRules
 from gateway.model.config_version import ConfigVersion
 from gateway.model.kept_metadata import regions_without_callers
 from gateway.operator_errors import DatabaseUnreachable, StateError
+from gateway.tasks import stopped
 from gateway.telemetry.log import logger
 from gateway.undo import undone_on_failure
 from gateway.usage.installation import (
@@ -154,10 +155,7 @@ class SharedStores:
 
     async def aclose(self) -> None:
         """Finish what is pending if the stores answer."""
-        if self._recovering is not None:
-            self._recovering.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._recovering
+        await stopped(self._recovering)
         await self._valkey.close()
         await self._keeper.close()
 

@@ -23,6 +23,7 @@ from gateway.model.status import Cause, CellState, Reload
 from gateway.operator_errors import NotStored, StateError
 from gateway.release import release_name
 from gateway.state.history import Version
+from gateway.tasks import stopped
 from gateway.telemetry.log import logger
 from gateway.usage.installation import instance_name
 from gateway.usage.journal import backlog
@@ -154,10 +155,7 @@ class CellMember:
 
     async def stop(self) -> None:
         """Stop. `close` does the rest."""
-        if self._task is not None:
-            self._task.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._task
+        await stopped(self._task)
         self._shipped = None
 
     async def _keep(self, live: Followed, is_draining: Callable[[], bool]) -> None:

@@ -13,7 +13,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from gateway.features.views import VIEWS
@@ -21,6 +20,7 @@ from gateway.model.config_version import ConfigVersion
 from gateway.model.schedule import NO_TALLY, Phase, Schedule, ScheduleProgress, ScheduleStatus, Tally
 from gateway.operator_errors import StateError
 from gateway.policy.canary_schedule import advance, begin, share_at, waits_for, with_shares
+from gateway.tasks import stopped
 from gateway.telemetry.log import logger
 from gateway.telemetry.metric_snapshots import tallies
 from providers.value import replace
@@ -208,10 +208,7 @@ class Scheduler:
 
     async def stop(self) -> None:
         """Stop the checks, and save the progress."""
-        if self._task is not None:
-            self._task.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._task
+        await stopped(self._task)
         await self._save()
 
     async def _watch(self, counts: Callable[[], Awaitable[list[bytes]]], restage: _Restage) -> None:

@@ -24,6 +24,7 @@ from gateway.model.stored_client import AdminToken, ConfigFacts, StoredClients, 
 from gateway.operator_errors import DatabaseUnreachable, StateError
 from gateway.state.client_store import ClientStore
 from gateway.state.generated_key import PEPPER, generated_key
+from gateway.tasks import stopped
 from gateway.telemetry.log import logger
 from providers.auth import Secret
 from providers.value import replace
@@ -215,10 +216,7 @@ class ClientDatabase:
 
     async def stop(self) -> None:
         """Stop to follow the database, and append the last entries to the audit trail."""
-        if self._task is not None:
-            self._task.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._task
+        await stopped(self._task)
         with suppress(StateError):
             await asyncio.to_thread(self._append_entries)
 

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from typing import assert_never
+from typing import Any, assert_never
 
 from gateway.execution.pseudonyms import pseudonymous
 from gateway.model.decision import Step
 from gateway.model.deployment import Deployment, moderations_of
 from gateway.model.input_requests import InputAnswer, InputRequest
+from providers.adapter import InputFormat
 from providers.chat import AnswerRefused
-from providers.embeddings import EmbeddingAnswer, EmbeddingFormat, EmbeddingRequest, check_answer, embeddings_of
+from providers.embeddings import EmbeddingAnswer, EmbeddingRequest, check_answer, embeddings_of
 from providers.failures import FailureKind, ProviderFailed
-from providers.moderations import ModerationAnswer, ModerationFormat, ModerationRequest
+from providers.moderations import ModerationAnswer, ModerationRequest
 from providers.reading.errors import error_object, malformed
 from providers.reading.response_reader import check_head
-from providers.rerank import RerankAnswer, RerankFormat, RerankRequest, rerank_of
+from providers.rerank import RerankAnswer, RerankRequest, rerank_of
 from providers.value import replace
 from providers.wire import WireRequest, WireResponse
 
@@ -45,16 +46,24 @@ def fitted_input(step: Step, request: InputRequest) -> InputRequest:
 
 def write_input(step: Step, request: InputRequest) -> WireRequest:
     """Return a request of `fitted_input` in the wire format of the step's deployment."""
-    deployment = step.deployment
+    return _format_of(request, step.deployment).build_request(request, step.deployment.target)
+
+
+def _format_of(request: InputRequest, deployment: Deployment) -> InputFormat[Any, InputAnswer]:
+    """Return the wire format of a deployment for a request of this kind, which the config check ensures."""
+    found: InputFormat[Any, InputAnswer] | None
     match request:
         case EmbeddingRequest():
-            return _embeddings(deployment).build_request(request, deployment.target)
+            found = embeddings_of(deployment.adapter)
         case ModerationRequest():
-            return _moderations(deployment).build_request(request, deployment.target)
+            found = moderations_of(deployment)
         case RerankRequest():
-            return _rerank(deployment).build_request(request, deployment.target)
+            found = rerank_of(deployment.adapter)
         case _:
             assert_never(request)
+    if found is None:
+        raise RuntimeError(f"{deployment.name!r} does not answer a {type(request).__name__}")
+    return found
 
 
 async def read_input(request: InputRequest, response: WireResponse, deployment: Deployment) -> InputAnswer:
@@ -67,15 +76,12 @@ async def read_input(request: InputRequest, response: WireResponse, deployment: 
 def _read(request: InputRequest, response: WireResponse, deployment: Deployment) -> InputAnswer:
     check_head(deployment.adapter, response)
     try:
-        match request:
-            case EmbeddingRequest():
-                return _read_embeddings(request, response, deployment)
-            case ModerationRequest():
-                return _read_moderations(request, response, deployment)
-            case RerankRequest():
-                return _read_rerank(request, response, deployment)
-            case _:
-                assert_never(request)
+        answer = _format_of(request, deployment).parse_response(response, deployment.target)
+        try:
+            _expect_results(answer, request, deployment)
+        except ProviderFailed as error:
+            raise AnswerRefused(error.failure, answer.usage) from None
+        return answer
     except ProviderFailed as error:
         # Some providers send errors with the status 200.
         body = error_object(response.body)
@@ -85,49 +91,20 @@ def _read(request: InputRequest, response: WireResponse, deployment: Deployment)
         raise (error if failure.kind is FailureKind.MALFORMED else ProviderFailed(failure)) from None
 
 
-def _read_embeddings(request: EmbeddingRequest, response: WireResponse, deployment: Deployment) -> EmbeddingAnswer:
-    embeddings = _embeddings(deployment)
-    answer = embeddings.parse_response(response, deployment.target)
-    try:
-        return check_answer(answer, request, embeddings.facts(deployment.model).dimensions)
-    except ProviderFailed as error:
-        raise AnswerRefused(error.failure, answer.usage) from None
-
-
-def _read_moderations(request: ModerationRequest, response: WireResponse, deployment: Deployment) -> ModerationAnswer:
-    answer = _moderations(deployment).parse_response(response, deployment.target)
-    if len(answer.results) != len(request.inputs):
-        detail = f"{len(answer.results)} verdicts for {len(request.inputs)} inputs"
-        raise AnswerRefused(malformed(detail).failure, answer.usage)
-    if not request.takes_contradictions and any(result.contradicts_itself for result in answer.results):
-        raise AnswerRefused(malformed("a verdict contradicts its categories").failure, answer.usage)
-    return answer
-
-
-def _read_rerank(request: RerankRequest, response: WireResponse, deployment: Deployment) -> RerankAnswer:
-    answer = _rerank(deployment).parse_response(response, deployment.target)
-    if len(answer.scores) != len(request.documents):
-        detail = f"{len(answer.scores)} scores for {len(request.documents)} documents"
-        raise AnswerRefused(malformed(detail).failure, answer.usage)
-    return answer
-
-
-def _rerank(deployment: Deployment) -> RerankFormat:
-    rerank = rerank_of(deployment.adapter)
-    if rerank is None:
-        raise RuntimeError(f"the deployment {deployment.name!r} scores nothing, which the config check ensures")
-    return rerank
-
-
-def _embeddings(deployment: Deployment) -> EmbeddingFormat:
-    embeddings = embeddings_of(deployment.adapter)
-    if embeddings is None:
-        raise RuntimeError(f"the deployment {deployment.name!r} has no embeddings, which the config check ensures")
-    return embeddings
-
-
-def _moderations(deployment: Deployment) -> ModerationFormat:
-    moderations = moderations_of(deployment)
-    if moderations is None:
-        raise RuntimeError(f"the deployment {deployment.name!r} classifies nothing, which the config check ensures")
-    return moderations
+def _expect_results(answer: InputAnswer, request: InputRequest, deployment: Deployment) -> None:
+    """Raise ProviderFailed unless the answer has a usable result for each input of the request."""
+    match request, answer:
+        case EmbeddingRequest(), EmbeddingAnswer():
+            embeddings = embeddings_of(deployment.adapter)
+            known = embeddings.facts(deployment.model).dimensions if embeddings is not None else None
+            check_answer(answer, request, known)
+        case ModerationRequest(), ModerationAnswer():
+            if len(answer.results) != len(request.inputs):
+                raise malformed(f"{len(answer.results)} verdicts for {len(request.inputs)} inputs")
+            if not request.takes_contradictions and any(result.contradicts_itself for result in answer.results):
+                raise malformed("a verdict contradicts its categories")
+        case RerankRequest(), RerankAnswer():
+            if len(answer.scores) != len(request.documents):
+                raise malformed(f"{len(answer.scores)} scores for {len(request.documents)} documents")
+        case _:
+            raise TypeError(f"{type(answer).__name__} is not the answer to {type(request).__name__}")

@@ -262,17 +262,9 @@ class ChatService:
         config, region = exchange.config, exchange.location.region
         if region is None or region.name in config.moderation or region.crisis is not None:
             return None  # a provider gets no text that was not judged
-        record, decided = exchange.record, exchange.record.decided
-        try:
-            self.decider.prepare(exchange)
-            chat, profile = with_region_text(config, exchange.location, exchange.locale, request)
-            needs = requirements_of(chat)
-            consenting = await self.decider.consenting(exchange, chat, needs)
-            plan = self.decider.decide(exchange, chat, needs, profile, consenting)
-        except (Refused, PlanExhausted):
+        if (planned := await self._unrecorded_plan(exchange, request)) is None:
             return None
-        finally:
-            record.decided = decided
+        (chat, plan), record = planned, exchange.record
         step, context = plan.steps[0], self._context(exchange, plan)
         keys = self.executor.health.usable_keys(step.deployment, exchange.asker)
         if not keys:
@@ -372,7 +364,9 @@ class ChatService:
             return crisis_answer(exchange, crisis, is_counted=False)
         if crisis is None or crisis.then != "stop":
             return None
-        is_counted = exchange.chat_time is None or await self._may_be_answered(exchange)
+        request, is_counted = exchange.request, exchange.chat_time is None
+        if not is_counted and isinstance(request, ChatRequest):
+            is_counted = await self._unrecorded_plan(exchange, request) is not None
         return crisis_answer(exchange, crisis, is_counted=is_counted)
 
     async def _judge_use(self, exchange: Exchange) -> None:
@@ -391,21 +385,19 @@ class ChatService:
                 raise chat_time.refusal
         self.decider.judge_age_at_gate(exchange)
 
-    async def _may_be_answered(self, exchange: Exchange) -> bool:
-        """Return whether some deployment may answer a chat. Nothing is recorded."""
-        record, request, before = exchange.record, exchange.request, exchange.record.decided
-        if not isinstance(request, ChatRequest):
-            return False
+    async def _unrecorded_plan(self, exchange: Exchange, request: ChatRequest) -> tuple[ChatRequest, Plan] | None:
+        """Return a chat with the text of its region, and its plan; None if no deployment may answer. Record nothing."""
+        record, before = exchange.record, exchange.record.decided
         try:
+            self.decider.prepare(exchange)
             chat, profile = with_region_text(exchange.config, exchange.location, exchange.locale, request)
             needs = requirements_of(chat)
             consenting = await self.decider.consenting(exchange, chat, needs)
-            self.decider.decide(exchange, chat, needs, profile, consenting)
+            return chat, self.decider.decide(exchange, chat, needs, profile, consenting)
         except (Refused, PlanExhausted):
-            return False
+            return None
         finally:
             record.decided = before
-        return True
 
     async def _renewed(self, exchange: Exchange, own: ChatRequest, broken: Resumption) -> Resumption:
         """Return how the active version continues an answer that broke off.

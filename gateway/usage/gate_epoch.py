@@ -22,6 +22,7 @@ from datetime import tzinfo
 
 from gateway.model.budget import StoreServer, Window
 from gateway.operator_errors import StateError
+from gateway.tasks import stopped
 from gateway.usage.gate import GateUnavailable
 from gateway.usage.gate_valkey import SILENT_S, ValkeyGate
 from gateway.usage.ledger import Ledger
@@ -81,10 +82,7 @@ class EpochKeeper:
 
     async def close(self) -> None:
         """Stop. The process is not waited for any more, unless it leaves open calls."""
-        if self._task is not None:
-            self._task.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._task
+        await stopped(self._task)
         if self._connection is not None and not self._gate.open_calls:
             with suppress(StateError):
                 await self._execute("DELETE FROM gate_owner WHERE owner = $1", self._gate.owner)

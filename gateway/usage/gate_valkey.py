@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from gateway.model.budget import StoreServer
+from gateway.tasks import stopped
 from gateway.usage.gate import (
     REQUESTS,
     Counter,
@@ -187,10 +188,7 @@ class ValkeyGate:
 
     async def close(self) -> None:
         """Finish what is pending if Valkey answers, and close the connection. Open calls become lost calls."""
-        if self._task is not None:
-            self._task.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._task
+        await stopped(self._task)
         with suppress(GateUnavailable, TimeoutError):
             async with asyncio.timeout(_SLOW_S):
                 await self._finish_pending()

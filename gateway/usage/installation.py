@@ -18,6 +18,7 @@ from gateway.model.budget import Stores
 from gateway.model.config_version import ConfigVersion
 from gateway.operator_errors import StateError
 from gateway.state.generated_key import USER_KEY, generated_key
+from gateway.tasks import stopped
 
 if TYPE_CHECKING:
     from gateway.state.client_store import ClientStore
@@ -113,9 +114,7 @@ async def operator_gate(config: Callable[[], ConfigVersion], state_dir: Path) ->
     try:
         yield gate
     finally:
-        following.cancel()
-        with suppress(asyncio.CancelledError):
-            await following
+        await stopped(following)
         await gate.connection.close()
 
 

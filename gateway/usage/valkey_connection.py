@@ -25,6 +25,7 @@ from typing import cast
 import libvalkey
 
 from gateway.model.budget import StoreServer
+from gateway.tasks import stopped
 
 DEADLINE_S = 0.05
 """The time in which a command must be answered."""
@@ -194,10 +195,7 @@ class ValkeyConnection:
 
     async def close(self) -> None:
         """Close the connection."""
-        if self._task is not None:
-            self._task.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._task
+        await stopped(self._task)
         self._drop("it is closed")
 
     async def call(self, *words: Word, deadline_s: float | None = None) -> object:

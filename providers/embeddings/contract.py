@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
-from providers.adapter import Adapter, Capabilities, Target
+from providers.adapter import Adapter, Capabilities, InputFormat
 from providers.chat import summed
 from providers.embeddings.values import EmbeddingAnswer, EmbeddingRequest, Tokens
 from providers.formats.batches import parts_of, tokens_in
 from providers.value import Value, replace
-from providers.wire import WireRequest, WireResponse
 
 __all__ = ["EmbeddingFacts", "EmbeddingFormat", "Embeds", "batches_of", "capabilities_of", "embeddings_of", "joined"]
 
@@ -42,8 +41,8 @@ class EmbeddingFacts(Value, frozen=True):
     dimensions: int | None = None
 
 
-class EmbeddingFormat(Protocol):
-    """A provider's wire format for embeddings, as pure functions."""
+class EmbeddingFormat(InputFormat[EmbeddingRequest, EmbeddingAnswer], Protocol):
+    """A provider's wire format for embeddings. The caller checks the length of the vectors."""
 
     def facts(self, model: str) -> EmbeddingFacts:
         """Return the limits and abilities of a model.
@@ -53,33 +52,6 @@ class EmbeddingFormat(Protocol):
 
         Returns:
             The facts of the model, or those of a usual model of the provider if it is unknown.
-        """
-        ...
-
-    def build_request(self, request: EmbeddingRequest, target: Target) -> WireRequest:
-        """Translate a request into this wire format.
-
-        Args:
-            request: A request that `facts` allows.
-            target: The model and the site.
-
-        Returns:
-            The request to send, without a host and without a credential.
-        """
-        ...
-
-    def parse_response(self, response: WireResponse, target: Target) -> EmbeddingAnswer:
-        """Read the vectors of a response with a 2xx status. The caller checks their number and their length.
-
-        Args:
-            response: The complete response.
-            target: The model and the site that the request was built for.
-
-        Returns:
-            The vectors in the order of the inputs.
-
-        Raises:
-            ProviderFailed: The body is not a whole answer.
         """
         ...
 

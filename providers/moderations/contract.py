@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from typing import Protocol, runtime_checkable
 
-from providers.adapter import Adapter, Capabilities, Target
+from providers.adapter import Adapter, Capabilities, InputFormat
 from providers.moderations.guard_models import GuardKind, GuardModel, guard_kind_of
 from providers.moderations.openai_format import OpenAIModerations
 from providers.moderations.values import CATEGORIES, ModerationAnswer, ModerationRequest
-from providers.wire import WireRequest, WireResponse
 
 __all__ = ["Moderates", "ModerationFormat", "known_categories", "moderation_format"]
 
 
-class ModerationFormat(Protocol):
-    """A way to ask for verdicts, as pure functions."""
+class ModerationFormat(InputFormat[ModerationRequest, ModerationAnswer], Protocol):
+    """A way to ask for verdicts. An answer has one for each input. No clear verdict is a failure."""
 
     @property
     def most_inputs(self) -> int:
@@ -34,33 +33,6 @@ class ModerationFormat(Protocol):
 
         Returns:
             Whether it does.
-        """
-        ...
-
-    def build_request(self, request: ModerationRequest, target: Target) -> WireRequest:
-        """Translate a request into this wire format.
-
-        Args:
-            request: A request that `capabilities` allow, with at most `most_inputs` inputs.
-            target: The model and the site.
-
-        Returns:
-            The request to send, without a host and without a credential.
-        """
-        ...
-
-    def parse_response(self, response: WireResponse, target: Target) -> ModerationAnswer:
-        """Read the verdicts of a response with a 2xx status.
-
-        Args:
-            response: The complete response.
-            target: The model and the site that the request was built for.
-
-        Returns:
-            One verdict for each input, in order.
-
-        Raises:
-            ProviderFailed: There is no clear verdict.
         """
         ...
 

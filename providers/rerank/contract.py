@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Protocol, runtime_checkable
 
-from providers.adapter import Adapter, Capabilities, Target
+from providers.adapter import Adapter, Capabilities, InputFormat
 from providers.rerank.values import RerankAnswer, RerankRequest
 from providers.value import Value
-from providers.wire import WireRequest, WireResponse
 
 __all__ = ["RerankFacts", "RerankFormat", "Reranks", "rerank_capabilities", "rerank_of"]
 
@@ -26,8 +25,8 @@ class RerankFacts(Value, frozen=True):
     cuts_documents: bool = False
 
 
-class RerankFormat(Protocol):
-    """A provider's wire format for scores of documents, as pure functions."""
+class RerankFormat(InputFormat[RerankRequest, RerankAnswer], Protocol):
+    """A provider's wire format for scores of documents. A request asks for the score of every document."""
 
     def facts(self, model: str) -> RerankFacts:
         """Return the limits and abilities of a model.
@@ -37,33 +36,6 @@ class RerankFormat(Protocol):
 
         Returns:
             The facts of the model, or those of a usual model of the provider if it is unknown.
-        """
-        ...
-
-    def build_request(self, request: RerankRequest, target: Target) -> WireRequest:
-        """Translate a request into this wire format. It asks for the score of every document.
-
-        Args:
-            request: A request that `facts` allows.
-            target: The model and the site.
-
-        Returns:
-            The request to send, without a host and without a credential.
-        """
-        ...
-
-    def parse_response(self, response: WireResponse, target: Target) -> RerankAnswer:
-        """Read the scores of a response with a 2xx status. The caller checks their number.
-
-        Args:
-            response: The complete response.
-            target: The model and the site that the request was built for.
-
-        Returns:
-            The scores in the order of the documents.
-
-        Raises:
-            ProviderFailed: The body is not a whole answer.
         """
         ...
 

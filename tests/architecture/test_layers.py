@@ -24,6 +24,7 @@ child_process                       the command and the environment of child pro
 free_space                          the free space of the state directory, and who may use it
 clock_skew                          how much the clock differs from that of a server
 occasional_count                               the count of frequent events, for a log that names them once in a while
+tasks                               the end of a background task
 undo                                the undo of a step whose follow-up fails
 release                             the version and the commit of this gateway
 signing                             Ed25519 keys and signatures
