@@ -8,6 +8,7 @@ from functools import lru_cache
 import msgspec
 
 from gateway.model.deployment import Deployment
+from gateway.policy.canary_assignment import user_of_chat
 from providers.chat import (
     AssistantMessage,
     AudioPart,
@@ -62,7 +63,7 @@ def for_caches(
     if conversation is None:
         return request
     if deployment.cache_isolation is not None:
-        user = (conversation.user or own.user or "") if deployment.cache_isolation == "user" else ""
+        user = user_of_chat(own, conversation.user) if deployment.cache_isolation == "user" else ""
         salt = pseudonym(conversation.key, "salt 1", deployment.provider, deployment.site, conversation.client, user)
         request = replace(request, extra={**request.extra, CACHE_SALT: salt})
     if deployment.cache == "auto" and CACHE_CONTROL not in requirements_of(request).parameters:

@@ -44,18 +44,21 @@ def _draw(sticky: bytes, name: str) -> float:
     return -math.log(((int.from_bytes(digest, "big") >> (64 - _BITS)) + 0.5) / 2.0**_BITS)
 
 
+def user_of_chat(request: ChatRequest, subject: str | None) -> str:
+    """Return the end user of a chat, or an empty text: the one that headers name, else the one of its fields."""
+    identifier = request.extra.get("safety_identifier")
+    return subject or (identifier if isinstance(identifier, str) else "") or request.user or ""
+
+
 def sticky_key_of(
     client: Client | None, subject: str | None, request: ChatRequest, session: str | None = None
 ) -> bytes:
     """Return the sticky key of the user of a request.
 
-    The user is the subject of the signed claim or of a backend's assertion, else the user in the request's fields. If
-    there is none, the key depends on the session that an agent names, else on the client and the first user message,
+    Without a user the key depends on the session that an agent names, else on the client and the first user message,
     which is repeated in every turn.
     """
-    identifier = request.extra.get("safety_identifier")
-    name = subject or (identifier if isinstance(identifier, str) else "") or request.user
-    if name:
+    if name := user_of_chat(request, subject):
         return named_sticky_key(name)
     if session is not None:
         return sticky_key("session", session)
@@ -64,7 +67,7 @@ def sticky_key_of(
 
 
 def conversation_key_of(
-    client: Client | None, user: str | None, request: ChatRequest, session: str | None = None
+    client: Client | None, subject: str | None, request: ChatRequest, session: str | None = None
 ) -> bytes:
     """Return the sticky key of a conversation, which its turns repeat: the session that an agent names.
 
@@ -79,7 +82,7 @@ def conversation_key_of(
             texts.append(text_of(message.content))
         if isinstance(message, UserMessage):
             break
-    return sticky_key("turns", client.name if client is not None else "", user or "", *texts)
+    return sticky_key("turns", client.name if client is not None else "", user_of_chat(request, subject), *texts)
 
 
 def named_sticky_key(name: str) -> bytes:

@@ -11,6 +11,7 @@ from gateway.config.problems import ConfigRejected
 from gateway.execution.conversation import Conversation, for_caches
 from gateway.model.deployment import Deployment
 from providers.chat import AssistantMessage, ChatRequest, TextPart, ToolCall, ToolMessage, UserMessage
+from providers.value import replace
 from tests.kit.configs import Config, table_of
 
 KEY = b"k" * 32
@@ -137,14 +138,17 @@ def test_salt_keeps_clients_or_users_apart() -> None:
         "processes": "US",
     }
 
-    def salt(isolation: str, client: str, user: str) -> Any:
-        request = ChatRequest("assistant", (UserMessage("Hi"),), user=user, extra={"cache_salt": "own"})
+    def salt(isolation: str, client: str, user: str, field: str = "user") -> Any:
+        request = ChatRequest("assistant", (UserMessage("Hi"),), extra={"cache_salt": "own"})
+        named = {"user": user} if field == "user" else {"extra": {**request.extra, field: user}}
+        request = replace(request, **named)
         deployment = deployed(**house, cache_isolation=isolation)
         return for_caches(request, request, deployment, Conversation(KEY, client)).extra["cache_salt"]
 
     assert salt("client", "app", "anna") == salt("client", "app", "bert") != salt("client", "shop", "anna")
     assert len({salt("user", "app", "anna"), salt("user", "app", "bert"), salt("user", "shop", "anna")}) == 3
     assert salt("user", "app", "anna").startswith("p_")
+    assert salt("user", "app", "anna", "safety_identifier") == salt("user", "app", "anna")
 
 
 @pytest.mark.parametrize(

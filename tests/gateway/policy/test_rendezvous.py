@@ -107,12 +107,15 @@ def test_conversation_is_the_session_else_the_turns_that_repeat() -> None:
     assert conversation_key_of(client, "anna", asked("Hello", "Hi!", "Fine", prompt_cache_key="k")) == first
     others = [
         conversation_key_of(Client("shop"), "anna", asked("Hello")),
-        conversation_key_of(client, "bert", asked("Hello")),
+        conversation_key_of(client, None, asked("Hello", user="bert")),
+        conversation_key_of(client, None, asked("Hello")),
         conversation_key_of(client, "anna", asked("Hello!")),
         conversation_key_of(client, "anna", with_system(asked("Hello"), "Be brief.")),
         conversation_key_of(client, "anna", asked("Hello"), "s-1"),
     ]
-    assert len({first, *others}) == 6
+    assert len({first, *others}) == 7
+    by_field = conversation_key_of(client, None, asked("Hello", safety_identifier="bert"))
+    assert by_field == conversation_key_of(client, "bert", asked("Hello")) == others[1]
     assert conversation_key_of(client, "bert", asked("Bye"), "s-1") == others[-1]
     assert sticky_key_of(client, None, asked("Bye"), "s-1") == sticky_key_of(client, None, asked("Hello"), "s-1")
     assert sticky_key_of(client, "anna", asked("Bye"), "s-1") == named_sticky_key("anna")

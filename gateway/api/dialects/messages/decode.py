@@ -244,7 +244,8 @@ def decode_request(body: object, *, counts: bool = False) -> Decoded:
         body = {**body, "tools": [as_function(tool, position) for position, tool in enumerate(tools)]}
     system, entries = body.get("system"), body.get("messages")
     texts = None
-    if (system is None or isinstance(system, str)) and isinstance(entries, list) and entries:
+    is_text = system is None or (isinstance(system, str) and not system.startswith(_BILLING))
+    if is_text and isinstance(entries, list) and entries:
         # The usual form of simple clients: texts only.
         begun: list[object] = [{"role": "system", "content": system}] if system else []
         if (texts := plain_messages([*begun, *entries], len(entries) + 1)) is not None:
@@ -266,11 +267,12 @@ def decode_request(body: object, *, counts: bool = False) -> Decoded:
     form = (asked.output_config and asked.output_config.format) or asked.output_format
     passed = {"top_k": asked.top_k, "cache_control": asked.cache_control, "inference_geo": asked.inference_geo}
     extra: dict[str, Any] = {name: value for name, value in passed.items() if value is not None}
-    if (attribution := _attribution(asked.system)) is not None:
+    attribution, rules = _system(asked.system)
+    if attribution:
         extra[ATTRIBUTION] = attribution
     request = ChatRequest(
         model=asked.model,
-        messages=texts if texts is not None else (*_system(asked.system), *_messages(asked.messages, names)),
+        messages=texts if texts is not None else (*rules, *_messages(asked.messages, names)),
         stream=asked.stream or False,
         include_usage=True,
         max_tokens=asked.max_tokens,
@@ -405,20 +407,22 @@ def _effort(asked: _Request, names: set[str]) -> tuple[str | None, bool]:
 # --- messages -------------------------------------------------------------------------------------
 
 
-def _attribution(system: str | list[_TextBlock] | None) -> str | None:
-    """Return the block by which Claude Code identifies itself to Anthropic, or None. It differs by request."""
-    blocks = system if isinstance(system, list) else ()
-    return next((block.text for block in blocks if block.text.startswith(_BILLING)), None)
+def _system(system: str | list[_TextBlock] | None) -> tuple[str, list[Message]]:
+    """Return the line by which Claude Code identifies itself to Anthropic, if a block begins with it, and the rest.
 
-
-def _system(system: str | list[_TextBlock] | None) -> Iterator[Message]:
-    if system and isinstance(system, str):
-        yield SystemMessage(system)
-    for block in system if isinstance(system, list) else ():
-        if block.text.startswith(_BILLING):
-            continue
+    The line differs by request. It ends with its line break if text of the same block follows.
+    """
+    attribution, messages = "", list[Message]()
+    for block in _blocks(system or []):
+        text = block.text
+        if text.startswith(_BILLING):
+            line, end, text = text.partition("\n")
+            attribution = attribution or line + (end if text else "")
+            if not text:
+                continue
         # One message for each block: many providers join the parts of one message without a separator.
-        yield SystemMessage((TextPart(block.text, block.cache),) if block.cache else block.text)
+        messages.append(SystemMessage((TextPart(text, block.cache),) if block.cache else text))
+    return attribution, messages
 
 
 def _messages(turns: Sequence[_User | _Assistant | _System], names: set[str]) -> Iterator[Message]:

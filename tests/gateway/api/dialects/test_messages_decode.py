@@ -289,8 +289,22 @@ def test_count_needs_no_max_tokens() -> None:
     assert json.loads(counting.encode_count(7)) == {"input_tokens": 7}
 
 
-def test_line_by_which_claude_code_identifies_itself_is_no_part_of_the_prompt() -> None:
-    line = "x-anthropic-billing-header: cc_version=2; cch=1"
-    request = decode(system=[text(line), text("Be brief.")])
-    assert request.extra == {"system.attribution": line}
-    assert [message.content for message in request.messages if isinstance(message, SystemMessage)] == ["Be brief."]
+LINE = "x-anthropic-billing-header: cc_version=2; cch=1;"
+
+
+@pytest.mark.parametrize(
+    ("system", "attribution", "rest"),
+    [
+        ([text(LINE), text("Be brief.")], LINE, ["Be brief."]),
+        ([text(f"{LINE}\nBe brief."), text("Be kind.")], f"{LINE}\n", ["Be brief.", "Be kind."]),
+        (f"{LINE}\nBe brief.\n", f"{LINE}\n", ["Be brief.\n"]),
+        (LINE, LINE, []),
+        (f"Quote: {LINE}", None, [f"Quote: {LINE}"]),
+    ],
+)
+def test_line_by_which_claude_code_identifies_itself_is_no_part_of_the_prompt(
+    system: Any, attribution: str | None, rest: list[str]
+) -> None:
+    request = decode(system=system)
+    assert request.extra.get("system.attribution") == attribution
+    assert [message.content for message in request.messages if isinstance(message, SystemMessage)] == rest
