@@ -174,6 +174,47 @@ def test_the_members_of_each_kind_of_message_have_placeholders_and_numbers_in_or
     assert sent["stop"] == ["QEMAIL8Z"]
 
 
+FIRST, REST = "I am jane.doe@exam", "ple.com indeed"
+CUT: dict[str, tuple[str, dict[str, Any]]] = {
+    "system of Messages": ("messages", {"system": [
+        {"type": "text", "text": FIRST}, {"type": "text", "text": REST, "cache_control": {"type": "ephemeral"}}]}),
+    "system of Gemini": ("gemini", {"systemInstruction": {"parts": [{"text": FIRST}, {"text": REST}]}}),
+    "instructions": ("responses", {"instructions": FIRST, "input": [
+        {"role": "system", "content": REST}, {"role": "user", "content": "hello"}]}),
+    "text and refusal": ("chat", {"messages": [
+        {"role": "user", "content": "hello"}, {"role": "assistant", "content": FIRST, "refusal": REST},
+        {"role": "user", "content": "why?"}]}),
+}  # fmt: skip
+"""Where a client cuts a text in two that a provider may get as one."""
+
+
+@pytest.mark.parametrize("where", CUT)
+def test_a_value_that_is_cut_between_neighbouring_texts_is_one_value(where: str) -> None:
+    gateway = InputGateway(echo, REDACTED)
+    name, more = CUT[where]
+    path, body = asking(name, "hello")
+    answer = gateway.post(path, {**body, **more})
+    assert answer.headers["x-gateway-redacted"] == "email=1"
+    (sent,) = gateway.bodies
+    assert "jane" not in json.dumps(sent)
+    assert "ple.com" not in json.dumps(sent)
+    assert "I am QEMAIL1Z" in json.dumps(sent)
+    assert " indeed" in json.dumps(sent)
+
+
+def test_a_system_text_that_becomes_empty_is_left_out_and_its_cache_mark_moves() -> None:
+    marked = {"type": "ephemeral"}
+    system = [{"type": "text", "text": "jane.doe@exam"}, {"type": "text", "text": "ple.com", "cache_control": marked}]
+    claude = {"provider": "anthropic", "model": "claude-opus-4-8", "endpoint": "global", "api_key": "${KEY}"}
+    config = REDACTED.merge("deployments: {chat: null}").merge({"deployments": {"chat": claude}})
+    gateway = InputGateway(lambda request: httpx.Response(400), config, {"KEY": "k"})
+    path, body = asking("messages", "hello")
+    gateway.post(path, {**body, "system": system})
+    (first, notice) = gateway.bodies[0]["system"]
+    assert first == {"type": "text", "text": "QEMAIL1Z", "cache_control": marked}
+    assert notice["text"] == NOTICE
+
+
 def test_calls_of_tools_are_restored_in_a_stream_also_where_calls_alternate() -> None:
     def provider(request: httpx.Request) -> httpx.Response:
         pieces = [

@@ -25,7 +25,7 @@ RULES = rules_of(
     ["all"],
     set(BUILT_IN) - {"ip"},
     countries(),
-    ["Project Nightjar", "ACME_X", "项目夜鹰"],
+    ["Project Nightjar", "ACME_X", "项目夜鹰", "Cafe\u0301 Noir"],
     [("TICKET", "ACME-[0-9]{6}"), ("MEMBER", r"member no\. ([0-9]{5})")],
 )
 
@@ -175,6 +175,12 @@ def test_arguments_stay_json_and_come_back(value: Any) -> None:
             assert sent == text
         back = json.loads(restored(found, [sent], in_json=True))
         assert _as_texts(back) == _as_texts(value)
+
+
+def test_arguments_that_no_parser_reads_are_searched_as_text() -> None:
+    for opened, closed in (("[", "]"), ('{"a":', "}"), (f"[{'9' * 5000}, ", "]")):
+        text = f'{opened * 20_000}"jane@example.com"{closed * 20_000}'
+        assert named().arguments(text) == text.replace("jane@example.com", "QEMAIL1Z")
 
 
 def _as_texts(value: Any) -> Any:

@@ -24,6 +24,7 @@ from contextlib import suppress
 from functools import lru_cache
 from hashlib import blake2b
 from typing import Any, TypeAlias
+from unicodedata import normalize
 
 from gateway.features.redaction.model import TERM, TEXT, RedactionRules
 from gateway.features.redaction.policy.forms import Form, any_of, forms, iban_lengths, luhn, mod_97, telephone_words
@@ -49,13 +50,20 @@ _REMEMBERED, _SHORT, _LARGE = 20_000, 64, 65_536
 
 _WIDE = "０１２３４５６７８９＠＋－（）．　‐‑٠١٢٣٤٥٦٧٨٩۰۱۲۳۴۵۶۷۸۹"
 _AS_ASCII = dict(zip(map(ord, _WIDE), "0123456789@+-(). --01234567890123456789", strict=True))
-_INVISIBLE = "\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2064\u2066-\u2069\ufeff"
+_INVISIBLE = (
+    "\u00ad\u034f\u061c\u180e\u200b-\u200f\u202a-\u202e\u2060-\u2064\u2066-\u2069\ufe00-\ufe0f\ufeff"
+    "\U000e0000-\U000e007f"
+)
+_MARKS = "\u0300-\u034e\u0350-\u036f"
+"""Marks that combine with the letter before: files of macOS have `ü` as `u` and a mark."""
 _NOTHING = "\x00"
 _ESCAPED = {"n": "\n", "r": "\r", "t": "\t", '"': '"', "/": "/"}
 _IN_URLS = frozenset("+ ()-./@")
 _SEPARATOR = "[ .\\-/\u00a0\u202f]"
 _BETWEEN = f"\\)?{_SEPARATOR}?\\(?"
-_ESCAPE = re.compile(rf'\\+(?:[nrtbf"/]|u[0-9A-Fa-f]{{4}})|\\{{2,}}|%[cC]2%[aA]0|%[0-9A-Fa-f]{{2}}|[{_INVISIBLE}]+')
+_ESCAPE = re.compile(
+    rf'\\+(?:[nrtbf"/]|u[0-9A-Fa-f]{{4}})|\\{{2,}}|%[cC]2%[aA]0|%[0-9A-Fa-f]{{2}}|[{_INVISIBLE}]+|[^\W_][{_MARKS}]+'
+)
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _GROUP = re.compile(r"[0-9]+")
 _BEGIN = re.compile(r"(?<![A-Za-z0-9])\(?(?<![A-Za-z0-9])[0-9]+")
@@ -268,7 +276,7 @@ def _meant(escape: str) -> str:
         meant = chr(int(escape[1:3], 16)) if len(escape) == 3 else "\u00a0"
         return meant if meant in _IN_URLS or meant == "\u00a0" else _NOTHING
     if escape[0] != "\\":
-        return ""
+        return normalize("NFC", escape)[0] if escape[0].isalnum() else ""
     if escape[-5:-4] != "u":
         return _ESCAPED.get(escape[-1], _NOTHING)
     meant = chr(int(escape[-4:], 16)).translate(_AS_ASCII)
@@ -387,7 +395,7 @@ class Finder:
             # JSON may have lone surrogates, which RE2 does not read.
             as_written = read = _Subject(_SURROGATE.sub("\ufffd", text))
             text = read.text
-        is_odd = not text.isascii() and read.finds(_scan(f"[{_WIDE}{_INVISIBLE}]"))
+        is_odd = not text.isascii() and read.finds(_scan(f"[{_WIDE}{_INVISIBLE}{_MARKS}]"))
         reading: _Replaced | None = None
         if is_odd or "\\" in text or "%" in text:
             plain = text.translate(_AS_ASCII) if is_odd else text
@@ -622,7 +630,7 @@ def _terms_pattern(terms: Iterable[str]) -> str:
     import re2
 
     def one(term: str) -> str:
-        words = _SPACES.join(re2.escape(word.replace("_", _NOTHING)) for word in term.split())
+        words = _SPACES.join(re2.escape(normalize("NFC", word).replace("_", _NOTHING)) for word in term.split())
         ends = [
             r"\b" if letter.isascii() and letter.isalnum() else "" for letter in (term.strip()[0], term.strip()[-1])
         ]

@@ -100,7 +100,7 @@ class Placeholders:
         """Return the arguments of a tool call with placeholders in strings and long numbers. All other bytes stay."""
         try:
             json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             return self(text)
         return _TOKEN.sub(self._token, text)
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import groupby
 from typing import Any
 
 from gateway.features.redaction.model import RedactionRules
@@ -130,7 +131,7 @@ def _chat(request: ChatRequest, rules: RedactionRules) -> Redacted:
         description = named(answer.description) if answer.description is not None else None
         schema: Any = _schema(named, answer.schema)
         changes["response_format"] = replace(answer, schema=schema, description=description)
-    changes["messages"] = tuple([_message(named, message) for message in request.messages])
+    changes["messages"] = _messages(named, request.messages)
     if request.stop:
         changes["stop"] = tuple(map(named, request.stop))
     if _PREDICTION in request.extra:
@@ -155,6 +156,26 @@ def _noticed(messages: tuple[Message, ...]) -> tuple[Message, ...]:
     return (*messages[:first], SystemMessage(NOTICE), *messages[first:])
 
 
+def _messages(named: Placeholders, messages: tuple[Message, ...]) -> tuple[Message, ...]:
+    """Return messages with placeholders.
+
+    The client's system messages at the beginning are read as one text, too: Messages and Gemini make one of each part.
+    """
+    first = next((at for at, it in enumerate(messages) if not isinstance(it, SystemMessage)), len(messages))
+    leading = [it for it in messages[:first] if isinstance(it, SystemMessage) and it.own is None]
+    if len(leading) < 2:
+        return tuple([_message(named, message) for message in messages])
+    contents = dict(zip(map(id, leading), _as_one(named, [it.content for it in leading]), strict=True))
+    changed: list[Message] = []
+    for message in messages:
+        content = contents.get(id(message))
+        if content is None or not isinstance(message, SystemMessage):
+            changed.append(_message(named, message))
+        elif content or not message.content:
+            changed.append(replace(message, content=content, name=_optional(named, message.name)))
+    return tuple(changed)
+
+
 def _message(named: Placeholders, message: Message) -> Message:
     match message:
         case SystemMessage():
@@ -166,10 +187,13 @@ def _message(named: Placeholders, message: Message) -> Message:
         case ToolMessage():
             return replace(message, content=_content(named, message.content))
         case AssistantMessage():
+            # Many adapters write the refusal after the text as one.
+            said = [it for it in (message.content, message.refusal) if it is not None]
+            *content, refusal = _as_one(named, said if message.refusal is not None else [*said, ""])
             return replace(
                 message,
-                content=_content(named, message.content) if message.content is not None else None,
-                refusal=_optional(named, message.refusal),
+                content=content[0] if content else None,
+                refusal=str(refusal or "") if message.refusal is not None else None,
                 reasoning=_optional(named, message.reasoning),
                 tool_calls=tuple([_call(named, call) for call in message.tool_calls]),
                 name=_optional(named, message.name),
@@ -218,28 +242,31 @@ def _content(named: Placeholders, content: str | tuple[Part, ...]) -> Any:
     if isinstance(content, str):
         return named(content)
     parts: list[Part] = []
-    texts: list[TextPart] = []
-    for part in (*content, None):
-        if isinstance(part, TextPart):
-            texts.append(part)
-            continue
-        _add_texts(named, texts, parts)
-        texts = []
-        if part is not None:
-            parts.append(part)
+    for are_texts, neighbours in groupby(content, lambda part: isinstance(part, TextPart)):
+        group: Any = tuple(neighbours)
+        parts += _as_one(named, [group])[0] if are_texts else group
     return tuple(parts)  # of the kinds that the content had
 
 
-def _add_texts(named: Placeholders, texts: list[TextPart], parts: list[Part]) -> None:
-    """Add neighbouring texts. One that becomes empty is left out, and its cache mark moves to the part before."""
-    if not texts:
-        return
-    for before, after in zip(texts, named.parts([part.text for part in texts]), strict=True):
-        last = parts[-1] if parts else None
+def _as_one(named: Placeholders, contents: Sequence[str | tuple[TextPart, ...]]) -> list[Any]:
+    """Return contents of the same kinds, whose texts are also read as one text.
+
+    A part that becomes empty is left out, and its cache mark moves to the part before.
+    """
+    parts = [(at, part) for at, it in enumerate(contents) for part in ((TextPart(it),) if isinstance(it, str) else it)]
+    kept: list[tuple[int, TextPart]] = []
+    for (at, before), after in zip(parts, named.parts([part.text for _, part in parts]), strict=True):
         if after or not before.text:
-            parts.append(replace(before, text=after) if after != before.text else before)
-        elif before.cache is not None and isinstance(last, TextPart):
-            parts[-1] = replace(last, cache=before.cache)
+            kept.append((at, replace(before, text=after) if after != before.text else before))
+        elif before.cache is not None:
+            place, last = kept[-1]  # the one in which the value begins
+            kept[-1] = place, replace(last, cache=before.cache)
+    found: list[Any] = []
+    for at, content in enumerate(contents):
+        mine = tuple([part for place, part in kept if place == at])
+        is_text = isinstance(content, str) and all(part.cache is None for part in mine)
+        found.append("".join([part.text for part in mine]) if is_text else mine)
+    return found
 
 
 # --- tools and schemas ----------------------------------------------------------------------------
