@@ -98,7 +98,8 @@ class KeptData:
 class KeptOfUsers:
     """The data that a feature keeps of end users by their pseudonyms. The functions raise StateError.
 
-    They get the pseudonyms of a person, and the client at which the person is asserted; None: everywhere.
+    They get the pseudonyms of a person, the client at which the person is asserted (None: everywhere), and the clients
+    of the person's usage rows, which the configuration may have no more.
 
     Attributes:
         member: Its name in exports and erasures of an end user.
@@ -107,8 +108,8 @@ class KeptOfUsers:
     """
 
     member: str
-    export: Callable[[ConfigVersion, Path, Sequence[str], str | None], list[object]]
-    erase: Callable[[ConfigVersion, Path, Sequence[str], str | None], int]
+    export: Callable[[ConfigVersion, Path, Sequence[str], str | None, frozenset[str]], list[object]]
+    erase: Callable[[ConfigVersion, Path, Sequence[str], str | None, frozenset[str]], int]
 
 
 @dataclass(frozen=True, slots=True)

@@ -60,14 +60,17 @@ class SubjectAdmin:
         """Return all that is stored of an end user, with the places that are not read."""
         person = self._person(user, client, issuer)
         rows, totals = self._usage(person)
-        requests = _requests(rows)
+        requests, clients = _requests(rows), _clients(rows)
         self._admin.note("subject_exported", {"client": client or "", "rows": len(rows)})
         return {
             "subject": {"user": user, "client": client, "issuer": issuer, "pseudonyms": person.pseudonyms},
             "usage": {"rows": [row_data(row) for row in rows], "totals": totals},
             "budgets": self._counters(self._name(user, issuer), client),
             **{kept.member: kept.export(self._directory, requests) for kept in KEPT},
-            **{it.member: it.export(self._config, self._directory, person.pseudonyms, client) for it in OF_USERS},
+            **{
+                it.member: it.export(self._config, self._directory, person.pseudonyms, client, clients)
+                for it in OF_USERS
+            },
             "receipts": receipts_of(self._directory, requests),
             "elsewhere": self._elsewhere(person),
         }
@@ -79,12 +82,12 @@ class SubjectAdmin:
         """
         person, at_ns = self._person(user, client, issuer), time.time_ns()
         rows, _ = self._usage(person)
-        requests = _requests(rows)
+        requests, clients = _requests(rows), _clients(rows)
         receipts = len(receipts_of(self._directory, requests))
         # First, because the rows lead to it: a command that failed can be repeated.
         of_features = {kept.member: kept.erase(self._directory, requests) for kept in KEPT}
         for it in OF_USERS:
-            of_features[it.member] = it.erase(self._config, self._directory, person.pseudonyms, client)
+            of_features[it.member] = it.erase(self._config, self._directory, person.pseudonyms, client, clients)
         with closing(ledger_of(self._config, self._directory)) as ledger:
             changed_rows, totals = ledger.erase(person, at_ns, requests)
             with closing(Journal.open(self._directory / FOLDER)) as journal:
@@ -95,11 +98,11 @@ class SubjectAdmin:
                     journal.remove(waiting)
                 except (GateUnavailable, ValueError) as error:
                     raise StateError(f"the rows that wait for the ledger can't be changed: {error}") from error
-        clients = {row.client for row in rows if row.client} | ({client} if client is not None else set())
+        owners = clients | ({client} if client is not None else frozenset())
         erased = {
             "usage_rows": changed_rows + len(waiting),
             "daily_totals": totals,
-            "budgets": self._budgets.drop_user(person.pseudonyms, clients, every=client is None),
+            "budgets": self._budgets.drop_user(person.pseudonyms, owners, every=client is None),
             **of_features,
         }
         self._admin.note("subject_erased", {"client": client or "", **erased})
@@ -147,6 +150,11 @@ class SubjectAdmin:
         if count := sum(any(name.encode() in line for name in person.pseudonyms) for line in lines):
             found.append(("audit trail", f"{count} lines on budgets have the pseudonym: {_CHAINED}"))
         return [{"place": place, "why": why} for place, why in (*found, *_ELSEWHERE)]
+
+
+def _clients(rows: list[UsageRow]) -> frozenset[str]:
+    """Return the names of the clients of rows."""
+    return frozenset([row.client for row in rows if row.client])
 
 
 def _requests(rows: list[UsageRow]) -> list[StoredRequest]:

@@ -22,30 +22,37 @@ _DEADLINE_S = 2.0
 _T = TypeVar("_T")
 
 
-def _export(config: ConfigVersion, directory: Path, pseudonyms: Sequence[str], client: str | None) -> list[object]:
+def _export(
+    config: ConfigVersion, directory: Path, pseudonyms: Sequence[str], client: str | None, of_rows: frozenset[str]
+) -> list[object]:
     from gateway.features.duties.state import use_records_of
 
     if (server := _valkey_of(config)) is None:
         found = use_records_of(directory, pseudonyms, client)
     else:
-        keys = _keys(config, pseudonyms, client)
+        keys = _keys(config, pseudonyms, client, of_rows)
         found = _ask(server, config, lambda times: times.records_of(keys))
     return [_data(key, record) for key, record in found]
 
 
-def _erase(config: ConfigVersion, directory: Path, pseudonyms: Sequence[str], client: str | None) -> int:
+def _erase(
+    config: ConfigVersion, directory: Path, pseudonyms: Sequence[str], client: str | None, of_rows: frozenset[str]
+) -> int:
     from gateway.features.duties.state import remove_use_records
 
     # Records of the time before the cell had shared stores are here.
     removed = remove_use_records(directory, pseudonyms, client)
     if (server := _valkey_of(config)) is not None:
-        keys = _keys(config, pseudonyms, client)
+        keys = _keys(config, pseudonyms, client, of_rows)
         removed += _ask(server, config, lambda times: times.remove(keys))
     return removed
 
 
-def _keys(config: ConfigVersion, pseudonyms: Sequence[str], client: str | None) -> list[UseKey]:
-    names = {"", *(one.name for one in config.clients.values())} if client is None else {client}
+def _keys(
+    config: ConfigVersion, pseudonyms: Sequence[str], client: str | None, of_rows: frozenset[str]
+) -> list[UseKey]:
+    """Return the keys of a person. Valkey has digests of them, so the names of clients have to be known."""
+    names = {"", *of_rows, *(one.name for one in config.clients.values())} if client is None else {client}
     return [UseKey(pseudonym, name) for pseudonym in pseudonyms for name in sorted(names)]
 
 

@@ -5,17 +5,22 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from gateway.features.duties.feature import DUTIES
 from gateway.features.duties.model import KEPT_MS, UseKey, UseRecord, UseRules
 from gateway.features.duties.policy import arrival, extended
 from gateway.features.duties.shared_times import CellTimes, SharedTimes
 from gateway.features.duties.time_of_use import UseUnavailable
+from gateway.usage.installation import cell_name
 from gateway.usage.valkey_connection import ValkeyConnection
+from tests.kit.configs import table_of
+from tests.kit.timed_gateway import CONFIG, SECRET
 from tests.kit.valkey_server import RunningValkey, running_valkey
 
 RULES = UseRules(1800.0, "America/Los_Angeles")
@@ -111,3 +116,32 @@ def test_server_that_is_away_cannot_be_asked() -> None:
                     await times.extend(ANNA, now, RULES, is_noticed=False)
 
     run(check())
+
+
+def test_person_is_found_also_at_a_client_that_the_configuration_has_no_more(
+    server: RunningValkey, tmp_path: Path
+) -> None:
+    server.command("FLUSHALL")
+    stores = {
+        "database": {"url": "postgresql://gateway@127.0.0.1:1/gateway", "password": "none", "territory": "US"},
+        "valkey": {"url": f"redis://127.0.0.1:{server.port}", "territory": "US"},
+    }
+    config = table_of(CONFIG.merge({"stores": stores, "secrets": {"pepper": "p" * 40}}), {"CLAIM_SECRET": SECRET})
+    key = UseKey(ANNA.pseudonym, "removed")
+
+    async def begin() -> None:
+        connection = ValkeyConnection(server.address, deadline_s=5.0)
+        await connection.start()
+        times = CellTimes(SharedTimes(connection, cell_name(config)))
+        await times.extend(key, await times.arrive(key, RULES, 0.0), RULES, is_noticed=False)
+        await connection.close()
+
+    run(begin())
+    kept = DUTIES.of_users
+    assert kept is not None
+    person = (config, tmp_path, [ANNA.pseudonym], None)
+    assert kept.export(*person, frozenset()) == []
+    [exported] = kept.export(*person, frozenset({"removed"}))
+    assert isinstance(exported, dict)
+    assert exported["client"] == "removed"
+    assert (kept.erase(*person, frozenset({"removed"})), kept.erase(*person, frozenset({"removed"}))) == (1, 0)
