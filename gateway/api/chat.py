@@ -730,7 +730,8 @@ class HttpExchange(Exchange):
         texts = self.locale.refusals if self.locale is not None else {}
         if (crisis := self.record.shown.crisis) is not None:
             self.record.note_duty(DutyKind.CRISIS)
-            error, sentence = replace(error, extra={**error.extra, "crisis": crisis.member()}), crisis.sentence
+            # The user reads the crisis text, so the message is for developers, and has no words of the region.
+            return replace(error, extra={**error.extra, "crisis": crisis.member()}, sentence=crisis.sentence)
         return replace(error, message=texts.get(error.code, error.message), sentence=sentence)
 
     def _note(self, shown: ApiError, error: Exception) -> None:

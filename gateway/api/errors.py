@@ -221,7 +221,9 @@ def from_domain(error: Exception, attempts: list[AttemptRecord], *, quoting: boo
 def _from_call_refused(error: CallRefused) -> ApiError:
     headers = {} if error.should_retry is None else {"x-should-retry": "true" if error.should_retry else "false"}
     extra = {"budget": error.budget} if error.budget is not None else {}
-    return ApiError(error.code, error.message, None, error.retry_after_s, headers, extra)
+    shown = ApiError(error.code, error.message, None, error.retry_after_s, headers, extra)
+    shown.sentences = error.sentences
+    return shown
 
 
 def _from_not_found(error: AssistantNotFound) -> ApiError:

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import Literal
 
 from gateway.model.budget import Window
+from gateway.model.region_text import Sentences
 from gateway.usage.amounts import NANO, shown_nano
 from gateway.usage.gate import BudgetLimit, CounterKind, CounterState, HoldRefused, HoldRequest, RateState, shown_in
 from gateway.usage.windows import FOREVER_NS
@@ -38,6 +39,7 @@ class CallRefused(Exception):
         should_retry: Whether the client should repeat the request. None: no statement.
         budget: The budget that refused, as the API shows it, or None.
         rates: The state of each rate of the client, if the gate was asked.
+        sentences: The sentence for the end user, in place of that of the reason. None: that one.
     """
 
     code: RefusedCode
@@ -46,6 +48,7 @@ class CallRefused(Exception):
     should_retry: bool | None = None
     budget: Mapping[str, object] | None = None
     rates: tuple[RateState, ...] = ()
+    sentences: Sentences | None = None
 
     def __str__(self) -> str:
         return f"{self.code}: {self.message}"

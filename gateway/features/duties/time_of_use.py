@@ -39,6 +39,7 @@ from gateway.model.config_version import ConfigVersion
 from gateway.model.decision import Refused
 from gateway.model.location import ClaimReport, Location
 from gateway.model.record import DutyKind, Record
+from gateway.model.refusal_reason import RefusalReason
 from gateway.operator_errors import StateError
 from gateway.telemetry.log import logger
 from gateway.usage.accounting import end_user_pseudonym
@@ -319,7 +320,7 @@ class TimeOfUse:
                 chat.key = key
             except UseUnavailable as error:
                 if limits is not None:
-                    chat.refusal = _unavailable(error)
+                    chat.refusal = _unavailable(config, error)
         if chat.now is not None and limits is not None:
             chat.refusal = self._judge(chat.now, location, limits, rules, record, note)
         if repeat_s is not None:
@@ -444,6 +445,8 @@ class TimeOfUse:
             self.times.store.close()
 
 
-def _unavailable(error: UseUnavailable) -> CallRefused:
+def _unavailable(config: ConfigVersion, error: UseUnavailable) -> CallRefused:
+    """Return the refusal of a user whose time cannot be read. No budget is the cause, so the sentence names none."""
     message = f"the time of this user can't be read at the moment, and it is limited here: {error}"
-    return CallRefused("gate_unavailable", message, 1.0)
+    sentences = config.messages.get(RefusalReason.OUTAGE)
+    return CallRefused("gate_unavailable", message, 1.0, sentences=sentences)

@@ -192,6 +192,17 @@ def test_stop_cannot_be_content_for_programs(dialect: str, name: str, fields: An
         assert error["crisis"] == {"then": "stop", **DATA}
 
 
+def test_message_of_an_error_is_for_developers_also_in_a_region_with_words_of_its_own() -> None:
+    label = {"name": "house", "text": {"en": "I am an AI."}, "show": "first_turn"}
+    gateway = served(CrisisWorld(), {"regions": {"default": {"labels": [label]}}})
+    error = ask(gateway, "chat", SAD, response_format={"type": "json_object"}).json()["error"]
+    assert (
+        error["message"]
+        == "the answer would be a text for the user, and `response_format` requires another: show `user_message`"
+    )
+    assert error["user_message"] == US
+
+
 def test_answer_for_programs_has_the_data_only() -> None:
     world = CrisisWorld(answers=["{}"])
     response = ask(served(world, then="answer"), "chat", SAD, response_format={"type": "json_object"})

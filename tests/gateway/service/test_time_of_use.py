@@ -220,6 +220,7 @@ def test_store_that_cannot_be_asked_stops_users_with_limits_only(tmp_path: Path,
     response = ask(served, dialect, stream=stream, headers=headers("child"))
     assert response.status_code == 503
     assert "gate_unavailable" in response.text
+    assert "The assistant could not respond: please try again later." in response.text, "no budget is the cause"
     response = ask(served, dialect, stream=stream, headers=headers("adult"))
     assert response.status_code == 200
     assert "I am an AI." in text_of(response, stream=stream)
