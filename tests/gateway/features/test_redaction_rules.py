@@ -8,6 +8,7 @@ import time
 from itertools import count
 from pathlib import Path
 from typing import Any
+from unittest import mock
 from urllib.parse import quote
 
 import pytest
@@ -16,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.features.redaction.model import BUILT_IN, RedactionRules, rules_of
+from gateway.features.redaction.policy import finding
 from gateway.features.redaction.policy.finding import Clock, Finder, TooMuchToSearch, _Subject, compiled_own, finder_of
 from gateway.features.redaction.policy.forms import countries, forms
 from gateway.features.redaction.policy.placeholders import MOST_HELD, Placeholders, Restorer
@@ -254,6 +256,22 @@ def test_a_value_is_found_wherever_windows_end() -> None:
         text = f"{'夜 ' * (before // 4)}{long} {'BEGIN x ' * 20_000}"
         start = text.index(long)
         assert [*_Subject(text).spans_of_own(own, None)] == [(start, start + len(long))]
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(list(SAMPLES.values())), st.sampled_from(WAYS))
+        | st.sampled_from(
+            ["\\\\", "\\", "%C2%A0", "%", "u00", "\u200b", "é", "\ud800", "(", " 0171 2345678", "１2", " tel "]
+        ),
+        max_size=12,
+    )
+)
+def test_a_large_text_is_read_in_slices_as_if_it_were_whole(pieces: list[Any]) -> None:
+    text = "".join(it if isinstance(it, str) else it[1](it[0]) for it in pieces)
+    whole = Finder(RULES).find(text)
+    with mock.patch.object(finding, "_LARGE", 16):
+        assert Finder(RULES).find(text) == whole
 
 
 @pytest.mark.slow("searches large texts")

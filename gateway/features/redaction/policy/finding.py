@@ -47,9 +47,13 @@ _MOST_AT_ONCE, _STEPS_AT_ONCE = 32 * 1024, 100_000
 _STEPS_OF_A_SEARCH, _LEAST_WINDOW = 10_000_000, 8192
 """How many steps one search of an own pattern or of terms may take, which limits its bytes; and the least of them."""
 _REMEMBERED, _SHORT, _LARGE = 20_000, 64, 65_536
+"""Texts that are remembered; from how many characters on; and from how many on a text is large.
+
+A large text is read in slices of that size, because no other thread runs during one call of `re` or `str`.
+"""
 
 _WIDE = "０１２３４５６７８９＠＋－（）．　‐‑٠١٢٣٤٥٦٧٨٩۰۱۲۳۴۵۶۷۸۹"
-_AS_ASCII = dict(zip(map(ord, _WIDE), "0123456789@+-(). --01234567890123456789", strict=True))
+_AS_ASCII = dict(zip(_WIDE, "0123456789@+-(). --01234567890123456789", strict=True))
 _INVISIBLE = (
     "\u00ad\u034f\u061c\u180e\u200b-\u200f\u202a-\u202e\u2060-\u2064\u2066-\u2069\ufe00-\ufe0f\ufeff"
     "\U000e0000-\U000e007f"
@@ -62,11 +66,15 @@ _IN_URLS = frozenset("+ ()-./@")
 _SEPARATOR = "[ .\\-/\u00a0\u202f]"
 _BETWEEN = f"\\)?{_SEPARATOR}?\\(?"
 _ESCAPE = re.compile(
-    rf'\\+(?:[nrtbf"/]|u[0-9A-Fa-f]{{4}})|\\{{2,}}|%[cC]2%[aA]0|%[0-9A-Fa-f]{{2}}|[{_INVISIBLE}]+|[^\W_][{_MARKS}]+'
+    # It begins with a set of characters, by which `re` skips all others quickly.
+    rf"[\\%{_INVISIBLE}{_MARKS}](?:(?<=\\)(?:\\*+(?:[nrtbf\"/]|u[0-9A-Fa-f]{{4}})|\\+)"
+    rf"|(?<=%)(?:[cC]2%[aA]0|[0-9A-Fa-f]{{2}})|(?<=[{_INVISIBLE}])[{_INVISIBLE}]*|(?<=[^\W_][{_MARKS}])([{_MARKS}]*))"
 )
+_LONGEST_ESCAPE = 12
+"""How many characters an escape has, but for repeated ones."""
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _GROUP = re.compile(r"[0-9]+")
-_BEGIN = re.compile(r"(?<![A-Za-z0-9])\(?(?<![A-Za-z0-9])[0-9]+")
+_BEGIN = re.compile(r"(?<![A-Za-z0-9])[0-9]+")
 _INTERNATIONAL = re.compile(f"[0-9](?:{_BETWEEN}[0-9]){{7,14}}(?![A-Za-z0-9])")
 _LOCAL = re.compile(f"[0-9](?:{_BETWEEN}[0-9]){{6,13}}(?![A-Za-z0-9])")
 _DATE = re.compile(
@@ -98,7 +106,8 @@ _EMAIL = (
 )
 _RUN = r"[0-9](?:\)?[ .\-/\x{a0}\x{202f}]?\(?[0-9]){6,}"
 _LETTERED = r"\b[A-Za-z]{1,2}(?:[ \x{a0}\x{2009}\x{202f}-]?[0-9]){6}"
-_STARTS = "(0123456789" + string.ascii_letters
+_WORD = string.digits + string.ascii_letters
+_STARTS = "(" + _WORD
 _IBAN_START = r"\b[A-Z]{2}[0-9]{2}[ A-Z0-9\x{a0}]"
 _V4 = r"\b(?:(?:25[0-5]|2[0-4][0-9]|1?[0-9]{1,2})\.){3}(?:25[0-5]|2[0-4][0-9]|1?[0-9]{1,2})\b"
 _V6 = r"[0-9A-Fa-f]{0,4}(?::[0-9A-Fa-f]{0,4}){2,7}(?:\.[0-9]{1,3}){0,3}"
@@ -141,13 +150,24 @@ def _is_word(text: str, index: int) -> bool:
     return 0 <= index < len(text) and text[index].isascii() and text[index].isalnum()
 
 
+def _encoded(text: str) -> bytes:
+    if len(text) <= _LARGE:
+        return text.encode()
+    return b"".join([text[at : at + _LARGE].encode() for at in range(0, len(text), _LARGE)])
+
+
 class _Subject:
     """A text with its bytes, which RE2 searches. Its package would encode a text for each search, and decode places."""
 
     def __init__(self, text: str) -> None:
+        try:
+            self.bytes = _encoded(text)
+        except UnicodeEncodeError:
+            # JSON may have lone surrogates, which RE2 does not read.
+            text = _SURROGATE.sub("\ufffd", text)
+            self.bytes = _encoded(text)
         self.text = text
-        self._bytes = text.encode()
-        self._is_ascii = len(self._bytes) == len(text)
+        self._is_ascii = len(self.bytes) == len(text)
 
     def without_underscores(self) -> _Subject:
         """Return the text in which an underscore is a boundary."""
@@ -155,11 +175,11 @@ class _Subject:
 
     def finds(self, pattern: Any) -> bool:
         """Return whether the pattern matches anywhere."""
-        return pattern.search(self._bytes) is not None
+        return pattern.search(self.bytes) is not None
 
     def spans(self, pattern: Any, clock: Clock | None, groups: tuple[int, ...] = (0,)) -> Iterator[tuple[int, int]]:
         """Yield where a pattern matches: the first of these groups that is part of it. Raises TooMuchToSearch."""
-        return self._spans(pattern.finditer(self._bytes), clock, groups)
+        return self._spans(pattern.finditer(self.bytes), clock, groups)
 
     def spans_of_own(self, pattern: Any, clock: Clock | None, group: int = 0) -> Iterator[tuple[int, int]]:
         """Yield what `spans` does, for a pattern whose search may be slow. Raises TooMuchToSearch."""
@@ -172,10 +192,10 @@ class _Subject:
         pattern only, as the findings do.
         """
         window = max(_LEAST_WINDOW, _STEPS_OF_A_SEARCH // pattern.programsize)
-        at, size = 0, len(self._bytes)
+        at, size = 0, len(self.bytes)
         while at < size:
             end = min(at + window, size)
-            match = pattern.search(self._bytes, at, end)
+            match = pattern.search(self.bytes, at, end)
             if clock is not None and size > window:
                 clock.check()
             if end < size and (match is None or match.start() >= end - window // 2):
@@ -191,7 +211,7 @@ class _Subject:
     def _spans(self, matches: Iterable[Any], clock: Clock | None, groups: tuple[int, ...]) -> Iterator[tuple[int, int]]:
         at = characters = 0
         # In a large text, one match may take long.
-        looks = _LOOKS if len(self._bytes) < _LARGE else 1
+        looks = _LOOKS if len(self.bytes) < _LARGE else 1
         for number, match in enumerate(matches, 1):
             if clock is not None and not number % looks:
                 clock.check()
@@ -224,7 +244,7 @@ class _Subject:
 
     def _length(self, start: int, end: int) -> int:
         """Return how many characters a part of the bytes has."""
-        return len(self._bytes[start:end].decode("utf-8", "ignore"))
+        return len(self.bytes[start:end].decode("utf-8", "ignore"))
 
 
 class _Replaced:
@@ -264,10 +284,22 @@ class _Replaced:
 
 def _escapes(text: str, clock: Clock | None) -> Iterator[tuple[int, int, str]]:
     """Yield each escape with what it means."""
-    for number, match in enumerate(_ESCAPE.finditer(text), 1):
-        if clock is not None and not number % _LOOKS:
-            clock.check()
-        yield *match.span(), _meant(match[0])
+    at = number = done = 0
+    while at < len(text):
+        end = at + _LARGE
+        matches = _ESCAPE.finditer(text, at, end)
+        at = settled = end - _LONGEST_ESCAPE
+        for match in matches:
+            number += 1
+            if clock is not None and not number % _LOOKS:
+                clock.check()
+            if match.end() > settled:
+                match = _ESCAPE.match(text, match.start()) or match  # it may go on
+                at = match.end()
+            start = match.start() - (match.lastindex or 0)  # marks have the letter before them
+            if start >= done:
+                done = match.end()
+                yield start, done, _meant(text[start:done])
 
 
 def _meant(escape: str) -> str:
@@ -279,8 +311,8 @@ def _meant(escape: str) -> str:
         return normalize("NFC", escape)[0] if escape[0].isalnum() else ""
     if escape[-5:-4] != "u":
         return _ESCAPED.get(escape[-1], _NOTHING)
-    meant = chr(int(escape[-4:], 16)).translate(_AS_ASCII)
-    return _NOTHING if "\ud800" <= meant <= "\udfff" else meant
+    meant = chr(int(escape[-4:], 16))
+    return _NOTHING if "\ud800" <= meant <= "\udfff" else _AS_ASCII.get(meant, meant)
 
 
 @lru_cache(maxsize=64)
@@ -364,41 +396,41 @@ class Finder:
 
     def find(self, text: str, clock: Clock | None = None) -> tuple[Span, ...]:
         """Return where the values of a text are, in order. Raises TooMuchToSearch."""
+        subject = _Subject(text)
         if len(text) < _SHORT:
-            return self._settled(text, clock)
-        digest = blake2b(text.encode("utf-8", "surrogatepass"), key=self._key, digest_size=16).digest()
+            return self._settled(subject, clock)
+        digest = blake2b(subject.bytes, key=self._key, digest_size=16).digest()
         known = self._known.get(digest)
         if known is None:
-            known = self._known[digest] = self._settled(text, clock)
+            known = self._known[digest] = self._settled(subject, clock)
             if len(self._known) > _REMEMBERED:
                 # Large requests are searched in threads, so the oldest entry may go meanwhile.
                 with suppress(RuntimeError, StopIteration):
                     self._known.pop(next(iter(self._known)), None)
         return known
 
-    def _settled(self, text: str, clock: Clock | None) -> tuple[Span, ...]:
+    def _settled(self, subject: _Subject, clock: Clock | None) -> tuple[Span, ...]:
         """Return the findings of a text, with all that is found where placeholders stand in their place."""
-        spans = self._search(text, clock)
+        spans = self._search(subject, clock)
         while spans:
-            sent = _Replaced(text, ((start, end, f"Q{kind}1Z") for start, end, kind in spans))
+            sent = _Replaced(subject.text, ((start, end, f"Q{kind}1Z") for start, end, kind in spans))
             known = {span[:2] for span in spans}
-            more = [span for span in sent.before(self._search(sent.text, clock, is_sent=True)) if span[:2] not in known]
+            found = self._search(_Subject(sent.text), clock, is_sent=True)
+            more = [span for span in sent.before(found) if span[:2] not in known]
             if not more:
                 break
             spans = tuple(merged([*spans, *more]))
         return spans
 
-    def _search(self, text: str, clock: Clock | None, *, is_sent: bool = False) -> tuple[Span, ...]:
-        try:
-            as_written = read = _Subject(text)
-        except UnicodeEncodeError:
-            # JSON may have lone surrogates, which RE2 does not read.
-            as_written = read = _Subject(_SURROGATE.sub("\ufffd", text))
-            text = read.text
+    def _search(self, as_written: _Subject, clock: Clock | None, *, is_sent: bool = False) -> tuple[Span, ...]:
+        read, text = as_written, as_written.text
         is_odd = not text.isascii() and read.finds(_scan(f"[{_WIDE}{_INVISIBLE}{_MARKS}]"))
         reading: _Replaced | None = None
         if is_odd or "\\" in text or "%" in text:
-            plain = text.translate(_AS_ASCII) if is_odd else text
+            plain = text
+            if is_odd:
+                for wide, narrow in _AS_ASCII.items():  # `str.translate` takes ten times as long
+                    plain = plain.replace(wide, narrow)
             reading = _Replaced(plain, _escapes(plain, clock))
             read = _Subject(reading.text)
         plain = read.text
@@ -446,37 +478,41 @@ class Finder:
             index = self._with_words
         any_of_start, bracketed = index.any, index.any["("]
         words: list[int] | None = None
-        left = _LOOKS
-        for begin, end in subject.spans(_scan(_RUN), clock):
-            if phones and words is None:
+        after_word = 0
+        for start in _digits_in(subject, clock):
+            before = text[start - 1] if start else " "
+            if before == "(":
+                before = text[start - 2] if start > 1 else " "
+                if bracketed is not None and before not in _WORD and bracketed.match(text, start - 1) is not None:
+                    yield from index.at(text, start - 1)
+            first = text[start]
+            if (any_form := any_of_start[first]) is not None and any_form.match(text, start) is not None:
+                yield from index.at(text, start)
+            if not phones:
+                continue
+            if words is None:
                 words = _telephone_words_in(subject, clock)
-            after_word = 0
-            for group in _BEGIN.finditer(text, max(0, begin - 1), end):
-                start = group.start()
+            is_led = before == "+" or (first == "0" and text.startswith("00", start))
+            if is_led and (span := _international(text, start)) is not None:
+                yield span
+            if not words or start < after_word or not _is_near(words, start):
+                continue
+            if (match := _LOCAL.match(text, start)) is not None and _is_local(match[0]):
+                after_word = match.end()
+                yield _with_bracket(text, start, after_word), after_word, "PHONE"
+
+
+def _digits_in(subject: _Subject, clock: Clock | None) -> Iterator[int]:
+    """Yield where digits begin, in each run that has enough of them for a number."""
+    text, left = subject.text, _LOOKS
+    for begin, end in subject.spans(_scan(_RUN), clock):
+        for at in range(begin, end, _LARGE):
+            for group in _BEGIN.finditer(text, at, min(at + _LARGE, end)):
                 if not (left := left - 1):
                     left = _LOOKS
                     if clock is not None:
                         clock.check()
-                before = text[start - 1] if start else " "
-                if text[start] == "(":
-                    if bracketed is not None and bracketed.match(text, start) is not None:
-                        yield from index.at(text, start)
-                    start += 1
-                elif before == "(":  # after a word
-                    before = text[start - 2]
-                first = text[start]
-                if (any_form := any_of_start[first]) is not None and any_form.match(text, start) is not None:
-                    yield from index.at(text, start)
-                if not phones:
-                    continue
-                is_led = before == "+" or (first == "0" and text.startswith("00", start))
-                if is_led and (span := _international(text, start)) is not None:
-                    yield span
-                if not words or start < after_word or not _is_near(words, start):
-                    continue
-                if (match := _LOCAL.match(text, start)) is not None and _is_local(match[0]):
-                    after_word = match.end()
-                    yield _with_bracket(text, start, after_word), after_word, "PHONE"
+                yield group.start()
 
 
 def _lettered_in(subject: _Subject, index: _Index, clock: Clock | None) -> Iterator[Span]:

@@ -18,7 +18,7 @@ MOST_VALUES = 10_000
 MOST_HELD = 19
 """The most characters of a stream that wait for the end of a placeholder: `Q`, 12 letters and 6 digits."""
 _DIGITS = re.compile("[0-9]")
-_TOKEN = re.compile(r'"((?:[^"\\]|\\.)*)"(\s*:)?|-?[0-9][0-9.eE+-]*', re.DOTALL)
+_TOKEN = re.compile(r'"([^"\\]*(?:\\.[^"\\]*)*)"(\s*:)?|-?[0-9][0-9.eE+-]*', re.DOTALL)
 _ESCAPE = re.compile(r"\\(?:u([0-9a-fA-F]{4})|(.))", re.DOTALL)
 _LEAST_DIGITS = 7
 
