@@ -25,7 +25,7 @@ from gateway.clock_skew import skew_problem, store_skew_problem
 from gateway.config.destinations import service_permits
 from gateway.execution.service_client import ServiceResponse
 from gateway.execution.sign_in_tokens import SignInTokens
-from gateway.execution.token_refresher import deployments_by_sign_in, tokens_for_command
+from gateway.execution.token_refresher import tokens_for_command
 from gateway.execution.transport import PoolTransport
 from gateway.files import is_open_to_others
 from gateway.free_space import free_space_of
@@ -326,7 +326,7 @@ def _of_config(settings: Settings, *, uses_network: bool) -> Iterator[CheckResul
         yield from _of_sign_ins(config)
         yield from _of_origins(config)
     else:
-        for sign_in, deployments in deployments_by_sign_in(config).items():
+        for sign_in, deployments in config.deployments_by_sign_in.items():
             words = (
                 f"{config.sign_ins[sign_in].kind} for {', '.join(deployments)}, not tried: --network makes one exchange"
             )
@@ -394,7 +394,7 @@ def _of_sign_ins(config: ConfigVersion) -> Iterator[CheckResult]:
         finally:
             await transport.aclose()
 
-    used = deployments_by_sign_in(config)
+    used = config.deployments_by_sign_in
     tokens = asyncio.run(tried()) if used else SignInTokens()
     for name, deployments in used.items():
         sign_in = config.sign_ins[name]

@@ -7,7 +7,7 @@ from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from urllib.parse import urlsplit
 
 from gateway.config.service_permits import is_this_machine
-from gateway.config.sign_ins import OTHER_METADATA, sign_ins_used
+from gateway.config.sign_ins import OTHER_METADATA
 from gateway.model.client_token import KeyUrl
 from gateway.model.config_version import ConfigVersion
 from gateway.model.deployment import Deployment
@@ -88,7 +88,7 @@ def service_permits(config: ConfigVersion) -> Iterator[tuple[str, ServicePermit]
             yield f"token_issuers.{issuer.name}.jwks", issuer.keys.permit
     if alerts is not None and alerts.webhook is not None:
         yield "usage.alerts.webhook", alerts.webhook.permit
-    for name in sign_ins_used(config.deployments.values()):
+    for name in config.deployments_by_sign_in:
         for permit in dict.fromkeys(config.sign_ins[name].permits.values()):
             yield f"sign_ins.{name}", permit
 
@@ -114,7 +114,7 @@ def _connected(deployment: Deployment) -> Destination:
 def _of_services(config: ConfigVersion) -> Iterator[tuple[str, Destination]]:
     for use, permit in service_permits(config):
         yield use, _at(permit.proxy or permit.origin)
-    for name in sign_ins_used(config.deployments.values()):
+    for name in config.deployments_by_sign_in:
         sign_in = config.sign_ins[name]
         origins = {it.origin for it in sign_in.permits.values()}
         if sign_in.kind in OTHER_METADATA and not any(map(is_this_machine, origins)):

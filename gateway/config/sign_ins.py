@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from ipaddress import ip_address, ip_network
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, assert_never
 from urllib.parse import urlsplit
 
 from gateway.config.endpoints import Endpoint
@@ -19,7 +19,6 @@ from gateway.config.service_permits import is_this_machine, permit_at
 from gateway.config.territories import read_territory
 from gateway.config.validation import Draft, Findings, check_reference
 from gateway.model.config_version import Cell
-from gateway.model.deployment import Deployment
 from gateway.model.sign_in import SignIn, TokenPlace
 from providers.adapter import Adapter
 from providers.auth import Bearer, HeaderKey, NoAuth
@@ -29,7 +28,6 @@ from providers.sign_in import (
     SignInKind,
     SignInTerms,
     TokenHost,
-    needs_sts,
     sign_in_kinds,
     sign_in_regions,
     sts_host,
@@ -41,9 +39,8 @@ from providers.value import replace
 if TYPE_CHECKING:
     from providers.transport import Link
 
-_ABSOLUTE = "an absolute path"
 _TENANT = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]{0,127}")
-_ENTRA = Places(frozenset({"US"})), Places(frozenset({"CN"}))
+_POOL = "//iam.googleapis.com/"
 _LOCAL = tuple(map(ip_network, ("169.254.0.0/16", "fd00:ec2::/32")))
 _METADATA = "http://169.254.169.254"
 _CONTAINER = "http://169.254.170.2"
@@ -58,17 +55,32 @@ source: docs.aws.amazon.com/eks/latest/userguide/pod-id-agent-setup.html (its IP
 """
 _IMPERSONATION = "iamcredentials.googleapis.com"
 _GLOBAL_STS = "sts.googleapis.com"
+_US, _CHINA = Places(frozenset({"US"})), Places(frozenset({"CN"}))
 _VENDORS: Mapping[str, Places] = {
     **dict.fromkeys((ENTRA_HOSTS["public"], "login.microsoft.com", "login.windows.net", "sts.windows.net"), ANYWHERE),
-    ENTRA_HOSTS["us"]: _ENTRA[False],
-    **dict.fromkeys((ENTRA_HOSTS["china"], "login.chinacloudapi.cn"), _ENTRA[True]),
+    ENTRA_HOSTS["us"]: _US,
+    **dict.fromkeys((ENTRA_HOSTS["china"], "login.chinacloudapi.cn"), _CHINA),
     **dict.fromkeys((_GLOBAL_STS, _IMPERSONATION, "oauth2.googleapis.com", "accounts.google.com"), ANYWHERE),
     **dict.fromkeys(("auth.openai.com", "sts.amazonaws.com"), ANYWHERE),
 }
 """Where the vendors' own token hosts are, and the hosts below them. No `territory` of an operator changes that."""
 _ACCEPT = "write `global_host: accepted`"
-_SHARED = frozenset({"proxy", "tls"})
-_DEFAULTS: Mapping[str, object] = {"cloud": "public", "grant": "client_credentials", "header": "authorization"}
+_LIFTED: Mapping[str, str] = {
+    ENTRA_HOSTS["public"]: f"{_ACCEPT}, or use `azure_managed`, which calls no global host from here",
+    _IMPERSONATION: f"{_ACCEPT}, or give the federated principal itself the rights, without `impersonate`",
+}
+"""The hosts that `global_host` accepts, because there is none in a region, with what else to do."""
+_FIXES: Mapping[str, str] = {
+    **_LIFTED,
+    _GLOBAL_STS: "write `region`, such as europe-west3: sts.europe-west3.rep.googleapis.com is called then",
+}
+_NOT_TEXTS = frozenset({"assume", "cloud", "global_host", "grant", "header", "proxy", "tls"})
+"""The keys that have no text of the operator as their value."""
+_NOT_MOVED = "`territory` does not move a vendor's host: use the kind of the vendor"
+_FULL_URI, _RELATIVE_URI = "AWS_CONTAINER_CREDENTIALS_FULL_URI", "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI"
+_AUTHORIZATION = "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE"
+_UNREAD = "unresolved"
+"""Stands for a text that is not set, or not read (`--no-secrets`)."""
 
 
 def environment_of(values: Mapping[str, object]) -> Iterator[str]:
@@ -78,9 +90,8 @@ def environment_of(values: Mapping[str, object]) -> Iterator[str]:
         kind = sign_in_kinds().get(str(section.get("kind"))) if isinstance(section, dict) else None
         if kind is None:
             continue
-        has_subject = isinstance(section, dict) and "from" in section
         for key, name in kind.environment.items():
-            if key not in section and not (key == "token_file" and has_subject):
+            if key not in section and not (key == "token_file" and "from" in section):
                 yield f"${{{name}}}"
         yield from (f"${{{name}}}" for name in kind.variables)
 
@@ -138,7 +149,13 @@ class SignInCompiler:
 
 @dataclass(slots=True)
 class _OneSignIn:
-    """One sign-in that is being compiled."""
+    """One sign-in that is being compiled.
+
+    Attributes:
+        texts: The values by key, with a placeholder for each that is not set.
+        missing: The sources of the values that are not set.
+        read_from: The variables of the environment from which values were read.
+    """
 
     all: SignInCompiler
     name: str
@@ -158,48 +175,45 @@ class _OneSignIn:
         return sign_in_kinds()[self.section.kind]
 
     def compiled(self) -> SignIn | None:
-        section, kind = self.section, self.kind
+        section = self.section
         self._check_keys()
-        for key in (*kind.required, *kind.optional):
-            self._read(key)
+        self._read_texts()
         source = self._source()
-        token_file = self._subject() if section.source is None else None
-        self._check_values(source)
-        hosts, places = self._hosts()
-        if hosts is None:
+        self._check_values()
+        origins, simulated = self._origins(), self._simulated()
+        if origins is None or simulated is None:
             return None
+        hosts = {name: TokenHost(simulated[0] or origin, simulated[1]) for name, origin in origins.items()}
+        places = [place for origin in origins.values() if (place := self._place(origin)) is not None]
         if source is not None:
             places += source.places
         way = self._way()
         if way.proxy is not None:
             places.append(TokenPlace(f"the proxy {way.proxy.origin}", way.proxy.territory))
-        names, permits, links = dict(hosts), {}, {}
-        for host, at in hosts.items():
-            is_local = at.origin.startswith("http://")
-            proxy = way.proxy.origin if way.proxy is not None and not is_local else ""
-            permits[host] = permit_at(at.origin, proxy)
+        permits, links = {}, {}
+        for name, host in hosts.items():
+            is_local = host.origin.startswith("http://")
+            permits[name] = permit_at(host.origin, way.proxy.origin if way.proxy is not None and not is_local else "")
             if not is_local:
-                links[host] = _remote(way.link)
+                links[name] = _remote(way.link)
         if source is not None and "sts" in source.terms.hosts:
             # The STS of the source is reached as the source reaches it.
-            names["source"], permits["source"] = source.terms.hosts["sts"], source.permits["sts"]
+            hosts["source"], permits["source"] = source.terms.hosts["sts"], source.permits["sts"]
             links |= {"source": source.links["sts"]} if "sts" in source.links else {}
-        terms = SignInTerms(section.kind, names, self.texts, source.terms if source is not None else None)
+        token_file = self.texts.pop("token_file", None)
         return SignIn(
             name=self.name,
-            terms=terms,
+            terms=SignInTerms(section.kind, hosts, self.texts, source.terms if source is not None else None),
             permits=permits,
             links=links,
             places=tuple(places),
             token_file=token_file,
-            authorization_file=self._authorization_file(),
+            authorization_file=self._variable(_AUTHORIZATION) or None if section.kind == "aws_container" else None,
             source=section.source,
             header=section.header,
             missing=(*self.missing, *way.missing, *(source.missing if source is not None else ())),
             read_from=tuple(self.read_from),
         )
-
-    # --- values -----------------------------------------------------------------------------------
 
     def _error(self, key: str, message: str, hint: str = "", *, at_key: bool = False) -> None:
         self.all.findings.error((*self.path, key), message, hint, key=at_key)
@@ -216,74 +230,73 @@ class _OneSignIn:
             hint = f"its keys are: {', '.join(sorted(kind.keys))}"
             self._error(key, f"`{kind.name}` has no key `{key}`", hint, at_key=True)
 
-    def _read(self, key: str) -> None:
-        """Read the text of a key, from the configuration or from its variable of the environment."""
-        if key in _SHARED or key in ("assume", "global_host", "grant", "header", "cloud"):
-            if key == "assume" and self.section.assume is not None:
-                for part in ("role", "session", "external_id"):
-                    text = getattr(self.section.assume, part)
-                    if text is not None:
-                        self._take(f"assume_{part}", ("assume", part), text)
-            return
-        text = getattr(self.section, key)
-        if key == "client_secret" and text is not None and "${" not in text:
-            self._error(key, "must be a reference", "write ${NAME} or ${file:/path}")
-            return
-        if text is not None:
-            self._take(key, (key,), text)
-            return
-        variable = self.kind.environment.get(key)
-        resolved = self.all.references.get(f"${{{variable}}}") if variable is not None else None
-        if resolved is not None and resolved.secret is not None:
-            self.texts[key] = resolved.secret.reveal()
-            self.read_from.append(str(variable))
-        elif resolved is not None and resolved.mistake:
-            self.all.findings.error(self.path, f"{variable} {resolved.mistake}", resolved.hint)
-        elif key in self.kind.required:
-            if variable is None:
-                self._error(key, f"is missing: `{self.kind.name}` needs it", f"write `{key}`")
-            else:
-                message = f"{variable} is not set: the deployments that use it are skipped"
-                self.all.findings.warn(self.path, message, f"set it, or write `{key}`")
-                self.missing.append(variable)
-                self.texts[key] = ""
+    # --- values -----------------------------------------------------------------------------------
 
-    def _take(self, name: str, key: tuple[str, ...], text: str) -> None:
-        resolved = self.all.references[text] if "${" in text else read_literal(text)
-        source = resolved.source or "the value"
+    def _read_texts(self) -> None:
+        """Read the text of each key. Report those that are needed and not there."""
+        section, kind = self.section, self.kind
+        for key in (*kind.required, *kind.optional):
+            if key not in _NOT_TEXTS:
+                self._read(key, f"write `{key}`" if key in kind.required else "")
+        if section.assume is not None:
+            for part, text in section.assume.model_dump(exclude_none=True).items():
+                self.texts[f"assume_{part}"] = self._taken(("assume", part), self._resolution(text))
+        if kind.subject and section.source is None and section.client_secret is None:
+            others = " or `from`" if "client_secret" not in kind.keys else ", `from` or `client_secret`"
+            self._read("token_file", f"write `token_file`{others}")
+
+    def _read(self, key: str, fix: str) -> None:
+        """Read a text, from the configuration or a variable of the environment. `fix`: how to write a needed one."""
+        text, variable = getattr(self.section, key), self.kind.environment.get(key)
+        if text is not None:
+            if key == "client_secret" and "${" not in text:
+                self._error(key, "must be a reference", "write ${NAME} or ${file:/path}")
+            self.texts[key] = self._taken((key,), self._resolution(text))
+        elif variable is not None:
+            resolved = self._resolution(f"${{{variable}}}")
+            if resolved.secret is not None:
+                self.read_from.append(variable)
+            if fix or not resolved.missing:
+                self.texts[key] = self._taken((), resolved, f"set it, or {fix}")
+        elif fix:
+            self._error(key, f"is missing: `{self.kind.name}` needs it", fix)
+
+    def _resolution(self, text: str) -> Resolution:
+        if "${" not in text:
+            return read_literal(text)
+        return self.all.references.get(text, Resolution(text[2:-1], missing="is not set"))
+
+    def _taken(self, key: tuple[str, ...], resolved: Resolution, hint: str = "") -> str:
+        """Return a value, or a placeholder after it has been reported why there is none."""
+        path, source = (*self.path, *key), resolved.source or "the value"
         if resolved.mistake:
-            self.all.findings.error((*self.path, *key), f"{source} {resolved.mistake}", resolved.hint)
+            self.all.findings.error(path, f"{source} {resolved.mistake}", resolved.hint)
         elif resolved.secret is None:
             message = f"{source} {resolved.missing}: the deployments that use it are skipped"
-            self.all.findings.warn((*self.path, *key), message)
+            self.all.findings.warn(path, message, hint)
             self.missing.append(resolved.source or ".".join(key))
-            self.texts[name] = ""
-        else:
-            self.texts[name] = resolved.secret.reveal()
+        return resolved.secret.reveal() if resolved.secret is not None else _UNREAD
 
     def _variable(self, name: str) -> str:
-        resolved = self.all.references.get(f"${{{name}}}")
-        if resolved is None or resolved.secret is None or resolved.is_stand_in:
+        """Return the value of a variable that describes where the gateway runs, or an empty text."""
+        resolved = self._resolution(f"${{{name}}}")
+        if resolved.secret is None or resolved.is_stand_in:
             return ""
         self.read_from.append(name)
         return resolved.secret.reveal()
 
-    @property
-    def _is_unread(self) -> bool:
-        """Whether the environment is not read, so that each variable is taken as set."""
-        names = (f"${{{name}}}" for name in (*self.kind.environment.values(), *self.kind.variables))
-        return any(it.is_stand_in for name in names if (it := self.all.references.get(name)) is not None)
-
     def _source(self) -> SignIn | None:
-        """Return the sign-in whose token is the subject, after errors have been reported."""
+        """Return the sign-in whose token is the subject, after errors of the subject have been reported."""
         section, all_ = self.section, self.all
-        if section.source is None or not self.kind.subject:
+        if not self.kind.subject:
+            return None
+        given = {"from": section.source, "token_file": section.token_file, "client_secret": section.client_secret}
+        written = [key for key, value in given.items() if value is not None]
+        for key in written[1:]:
+            self._error(written[0], f"stands in place of `{key}`", "remove one of them")
+        if section.source is None:
             return None
         check_reference(all_.draft, all_.findings, (*self.path, "from"), "sign_ins", section.source)
-        if section.token_file is not None:
-            self._error("from", "stands in place of `token_file`", "remove one of them")
-        if section.client_secret is not None:
-            self._error("from", "stands in place of `client_secret`", "remove one of them")
         other = all_.draft.config.sign_ins.get(section.source)
         if other is None:
             return None
@@ -298,161 +311,109 @@ class _OneSignIn:
             self._error("from", message, "write it there")
         return all_._compiled.get(section.source)
 
-    def _subject(self) -> str | None:
-        """Return the file with the subject."""
-        section, kind = self.section, self.kind
-        if not kind.subject:
-            return None
-        if section.client_secret is not None:
-            if section.token_file is not None:
-                self._error("token_file", "stands in place of `client_secret`", "remove one of them")
-            return None
-        self._read_file("token_file")
-        if "token_file" not in self.texts:
-            keys = "`token_file` or `from`" + (", or `client_secret`" if "client_secret" in kind.keys else "")
-            if "token_file" not in kind.environment:
-                self.all.findings.error(self.path, f"`{kind.name}` needs {keys}", "write one of them")
-            return None
-        path = self.texts.pop("token_file")
-        if path and not path.startswith("/") and not self._is_unread:
-            key = ("token_file",) if section.token_file is not None else ()
-            self.all.findings.error((*self.path, *key), f"must be {_ABSOLUTE}", "begin it with /")
-        return path
-
-    def _read_file(self, key: str) -> None:
-        self._read(key)
-        variable = self.kind.environment.get(key)
-        if key not in self.texts and variable is not None:
-            message = f"{variable} is not set: the deployments that use it are skipped"
-            self.all.findings.warn(self.path, message, "set it, or write `token_file` or `from`")
-            self.missing.append(variable)
-
-    def _authorization_file(self) -> str | None:
-        if self.section.kind != "aws_container":
-            return None
-        return self._variable("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE") or None
-
-    def _check_values(self, source: SignIn | None) -> None:
-        """Complete the values by the defaults of the kind, and check them."""
+    def _check_values(self) -> None:
+        """Complete the values by the defaults of the kind, and check them. A placeholder is not judged."""
         section, texts, kind = self.section, self.texts, self.section.kind
-        is_source = any(it.source == self.name for it in self.all.draft.config.sign_ins.values())
         if kind.startswith("azure_"):
             scope = texts.setdefault("scope", SCOPES[0])
-            if scope not in SCOPES and not is_source and scope != "unresolved":
-                self._error(
-                    "scope", f"is not a scope of Azure's models: {quoted(scope)}", f"write {' or '.join(SCOPES)}"
-                )
-        if texts.get("tenant") and not _TENANT.fullmatch(texts["tenant"]):
+            is_source = any(it.source == self.name for it in self.all.draft.config.sign_ins.values())
+            if scope not in (*SCOPES, _UNREAD) and not is_source:
+                message = f"is not a scope of Azure's models: {quoted(scope)}"
+                self._error("scope", message, f"write {' or '.join(SCOPES)}")
+        if not _TENANT.fullmatch(texts.get("tenant", _UNREAD)):
             self._error("tenant", "is not the id or the domain of a tenant", "write the id, such as 72f988bf-…")
         if kind == "aws_web_identity":
             texts.setdefault("session", "gateway")
-        if needs_sts(kind, texts) and section.region is None and kind != "aws_web_identity":
-            self._error(
-                "region", "is missing: `assume` calls the STS of a region", "write `region`, such as eu-central-1"
-            )
-        cloud = "aws" if self.kind.is_aws else "google"
-        if section.region is not None and "region" in self.kind.keys:
-            region = texts.get("region", "")
-            if region not in sign_in_regions()[cloud] and region not in ("", "unresolved"):
-                hint = choice_hint(region, sign_in_regions()[cloud])
-                self._error("region", f"unknown region {quoted(region)}", hint)
-        audience = texts.get("audience", "")
-        is_pool = audience in ("", "unresolved") or audience.startswith("//iam.googleapis.com/")
-        if kind == "google_federation" and not is_pool:
-            hint = "write //iam.googleapis.com/projects/NUMBER/locations/global/workloadIdentityPools/…"
+        if "assume_role" in texts and section.region is None and "region" in self.kind.optional:
+            hint = "write `region`, such as eu-central-1"
+            self._error("region", "is missing: `assume` calls the STS of a region", hint)
+        region, known = texts.get("region", _UNREAD), self._regions
+        if region not in known and region != _UNREAD:
+            self._error("region", f"unknown region {quoted(region)}", choice_hint(region, known))
+        if kind == "google_federation" and not texts.get("audience", _UNREAD).startswith((_POOL, _UNREAD)):
+            hint = f"write {_POOL}projects/NUMBER/locations/global/workloadIdentityPools/…"
             self._error("audience", "is not the name of a provider of a workload identity pool", hint)
         if kind == "google_metadata" and section.header != "authorization" and section.audience is None:
             self._error("header", "needs `audience`: an access token is for Google's APIs only", "add `audience`")
+        if not texts.get("token_file", _UNREAD).startswith(("/", _UNREAD)):
+            key = ("token_file",) if section.token_file is not None else ()
+            self.all.findings.error((*self.path, *key), "must be an absolute path", "begin it with /")
         if section.global_host is not None and kind == "azure_workload" and section.cloud != "public":
-            self.all.findings.warn(
-                (*self.path, "global_host"), "has no effect: the host is in its country", "remove it"
-            )
+            message = "has no effect: the host is in its country"
+            self.all.findings.warn((*self.path, "global_host"), message, "remove it")
         if section.endpoint is not None:
             message = "is for simulated issuers on this machine: no real token is asked for"
             self.all.findings.warn((*self.path, "endpoint"), message, "remove it in production")
 
     # --- hosts ------------------------------------------------------------------------------------
 
-    def _hosts(self) -> tuple[dict[str, TokenHost] | None, list[TokenPlace]]:
-        """Return the hosts by their name in the terms, and where they really are."""
-        section, texts, kind = self.section, self.texts, self.section.kind
-        accepted = section.global_host is not None
-        origins: dict[str, str] = {}
-        places: list[TokenPlace] = []
-        if kind == "azure_workload":
-            host = ENTRA_HOSTS[section.cloud]
-            origins["token"] = f"https://{host}"
-            if section.cloud == "public":
-                fix = f"{_ACCEPT}, or use `azure_managed`, which calls no global host from here"
-                places.append(TokenPlace(host, ANYWHERE, fix, accepted))
-            else:
-                places.append(TokenPlace(host, _ENTRA[section.cloud == "china"]))
-        elif kind == "google_federation":
-            region = texts.get("region")
-            host = f"sts.{region}.rep.googleapis.com" if region else _GLOBAL_STS
-            origins["token"] = f"https://{host}"
-            if region:
-                places.append(TokenPlace(host, _place_of("google", region)))
-            else:
-                fix = "write `region`, such as europe-west3: sts.europe-west3.rep.googleapis.com is called then"
-                places.append(TokenPlace(host, ANYWHERE, fix))
-            if section.impersonate is not None:
-                origins["impersonate"] = f"https://{_IMPERSONATION}"
-                fix = f"{_ACCEPT}, or give the federated principal itself the rights, without `impersonate`"
-                places.append(TokenPlace(_IMPERSONATION, ANYWHERE, fix, accepted))
-        elif kind == "oauth":
-            origin = self._of_url()
-            territory = section.territory
-            code = read_territory(self.all.findings, (*self.path, "territory"), territory) if territory else None
-            if origin is None or code is None:
-                return None, places
-            origins["token"] = origin
-            places.append(_oauth_place((urlsplit(origin).hostname or "").rstrip("."), Places(frozenset({code}))))
-        elif kind == "aws_web_identity":
-            pass
+    @property
+    def _regions(self) -> Mapping[str, str]:
+        """The country of each region of its cloud."""
+        return sign_in_regions()["aws" if self.kind.is_aws else "google"]
+
+    def _origins(self) -> dict[str, str] | None:
+        """Return the real origin of each host by its name in the terms, or None after an error has been reported."""
+        section, region = self.section, self.texts.get("region")
+        token: str | None
+        match section.kind:
+            case "azure_workload":
+                token = f"https://{ENTRA_HOSTS[section.cloud]}"
+            case "google_federation":
+                token = f"https://sts.{region}.rep.googleapis.com" if region else f"https://{_GLOBAL_STS}"
+            case "oauth":
+                token = self._of_url()
+            case "aws_web_identity":
+                token = ""
+            case "azure_managed" | "aws_container" | "aws_instance" | "google_metadata":
+                token = self._metadata()
+            case _:
+                assert_never(section.kind)
+        if token is None:
+            return None
+        sts = sts_host(region) if self.kind.is_aws and region else ""
+        impersonate = f"https://{_IMPERSONATION}" if section.impersonate is not None else ""
+        named = {"token": token, "impersonate": impersonate, "sts": sts}
+        return {name: origin for name, origin in named.items() if origin}
+
+    def _place(self, origin: str) -> TokenPlace | None:
+        """Return where a host is: where the vendor has it, in its region or in the stated territory.
+
+        None: it is not known, because the cell or the region is not.
+        """
+        section = self.section
+        if origin.startswith("http://"):
+            cell = self.all.cell
+            return TokenPlace("the metadata server", Places(frozenset({cell.territory}))) if cell is not None else None
+        host = (urlsplit(origin).hostname or "").rstrip(".")
+        known = next((at for name, at in _VENDORS.items() if host == name or host.endswith(f".{name}")), None)
+        if known is not None:
+            fix = _FIXES.get(host, "") if section.kind != "oauth" else _NOT_MOVED
+            return TokenPlace(host, known, fix, host in _LIFTED and section.global_host is not None)
+        if section.kind == "oauth":
+            path = (*self.path, "territory")
+            code = read_territory(self.all.findings, path, section.territory) if section.territory else None
         else:
-            origin = self._metadata()
-            if origin is None:
-                return None, places
-            origins["token"] = origin
-            if self.all.cell is not None:
-                places.append(TokenPlace("the metadata server", Places(frozenset({self.all.cell.territory}))))
-        if self.kind.is_aws and texts.get("region"):
-            origins["sts"] = sts_host(texts["region"])
-            host = origins["sts"].removeprefix("https://")
-            places.append(TokenPlace(host, _place_of("aws", texts["region"])))
-        prefix = ""
-        if section.endpoint is not None:
-            at = self._of_endpoint(section.endpoint)
-            if at is None:
-                return None, places
-            origin, prefix = at
-            origins = dict.fromkeys(origins, origin)
-        return {name: TokenHost(origin, prefix) for name, origin in origins.items()}, places
+            code = self._regions.get(self.texts["region"])
+        return TokenPlace(host, Places(frozenset({code}))) if code is not None else None
 
     def _metadata(self) -> str | None:
         """Return the origin of the metadata server, and read the path that the environment names."""
-        kind = self.section.kind
-        if kind == "azure_managed":
-            url, header = self._variable("IDENTITY_ENDPOINT"), self._variable("IDENTITY_HEADER")
-            if not (url and header):
-                return _METADATA
-            self.texts["identity_header"] = header
-            return self._at("IDENTITY_ENDPOINT", url)
-        if kind == "aws_container":
-            if url := self._variable("AWS_CONTAINER_CREDENTIALS_FULL_URI"):
-                return self._at("AWS_CONTAINER_CREDENTIALS_FULL_URI", url)
-            if path := self._variable("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI"):
-                return self._at("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", f"{_CONTAINER}{path}")
-            self.texts["path"] = "/v1/credentials"
-            if not self._is_unread and self.section.endpoint is None:
-                name = "AWS_CONTAINER_CREDENTIALS_FULL_URI"
-                message = f"{name} is not set: the deployments that use it are skipped"
-                self.all.findings.warn(
-                    self.path, message, "associate a role with the pod's service account, or the task"
-                )
-                self.missing.append(name)
-            return _POD_IDENTITY
+        match self.section.kind:
+            case "azure_managed":
+                url, header = self._variable("IDENTITY_ENDPOINT"), self._variable("IDENTITY_HEADER")
+                if url and header:
+                    self.texts["identity_header"] = header
+                    return self._at("IDENTITY_ENDPOINT", url)
+            case "aws_container":
+                for name, start in ((_FULL_URI, ""), (_RELATIVE_URI, _CONTAINER)):
+                    if text := self._variable(name):
+                        return self._at(name, f"{start}{text}")
+                self.texts["path"] = "/v1/credentials"
+                if self.section.endpoint is None:
+                    hint = "associate a role with the pod's service account, or the task"
+                    self._taken((), self._resolution(f"${{{_FULL_URI}}}"), hint)
+                return _POD_IDENTITY
         return _METADATA
 
     def _at(self, variable: str, url: str) -> str | None:
@@ -464,30 +425,38 @@ class _OneSignIn:
         return f"{parts.scheme}://{parts.netloc}"
 
     def _of_url(self) -> str | None:
-        url = self.texts.get("url", "")
-        if url in ("", "unresolved"):
-            self.texts["path"] = "/"
-            return "https://unresolved.invalid" if url or self.missing else None
+        """Return the origin of the operator's OAuth server, and read the path."""
+        url = self.texts.get("url")
+        if url is None:
+            return None
+        if url == _UNREAD:
+            url = f"https://{_UNREAD}.invalid"
+        split = self._split("url", url, "write the whole URL, such as https://id.example.de/oauth2/token")
+        if split is None:
+            return None
+        if not split[0].startswith("https://"):
+            self._error("url", "http:// can be read and changed on the way", "use https://")
+            return None
+        self.texts["path"] = split[1] or "/"
+        return split[0]
+
+    def _simulated(self) -> tuple[str, str] | None:
+        """Return the origin and the path of the simulated issuers (empty: none), or None after an error."""
+        if self.section.endpoint is None:
+            return "", ""
+        split = self._split("endpoint", self.section.endpoint, "write http://127.0.0.1:PORT, with an optional path")
+        if split is not None and not is_this_machine(split[0]):
+            hint = "write http://127.0.0.1:PORT, or remove it to call the real issuer"
+            self._error("endpoint", "is not on this machine", hint)
+            return None
+        return split
+
+    def _split(self, key: str, url: str, hint: str) -> tuple[str, str] | None:
+        """Return the origin and the path of a URL, or None after its error has been reported."""
         try:
             origin, path = parse_origin(url)
         except OriginError as error:
-            self._error("url", f"the URL {error}", "write the whole URL, such as https://id.example.de/oauth2/token")
-            return None
-        if not origin.startswith("https://"):
-            self._error("url", "http:// can be read and changed on the way", "use https://")
-            return None
-        self.texts["path"] = path or "/"
-        return origin
-
-    def _of_endpoint(self, text: str) -> tuple[str, str] | None:
-        try:
-            origin, path = parse_origin(text)
-        except OriginError as error:
-            self._error("endpoint", f"the URL {error}", "write http://127.0.0.1:PORT, with an optional path")
-            return None
-        if not is_this_machine(origin):
-            hint = "write http://127.0.0.1:PORT, or remove it to call the real issuer"
-            self._error("endpoint", "is not on this machine", hint)
+            self._error(key, f"the URL {error}", hint)
             return None
         return origin, (path or "").rstrip("/")
 
@@ -496,19 +465,6 @@ class _OneSignIn:
         is_local = self.section.endpoint is not None or (self.kind.is_metadata and not self.texts.get("region"))
         endpoint = Endpoint("https://issuer.invalid", "", Residency(ANYWHERE, ANYWHERE), None)
         return Way(endpoint.residency) if is_local else self.all.links.way(self.path, self.section, endpoint)
-
-
-def _place_of(cloud: str, region: str) -> Places:
-    code = sign_in_regions()[cloud].get(region)
-    return Places(frozenset({code})) if code is not None else ANYWHERE
-
-
-def _oauth_place(host: str, stated: Places) -> TokenPlace:
-    """Return where an OAuth server is: in the stated territory, unless it is a vendor's host that is known."""
-    known = next((at for name, at in _VENDORS.items() if host == name or host.endswith(f".{name}")), None)
-    if known is None:
-        return TokenPlace(host, stated)
-    return TokenPlace(host, known, "`territory` does not move a vendor's host: use the kind of the vendor")
 
 
 def _remote(link: Link | None) -> Link:
@@ -543,41 +499,22 @@ def sign_in_of(
     if section.api_key is not None and one.header == "authorization":
         hint = "remove one of them; only a sign-in with `header: proxy-authorization` stands next to a key"
         findings.error(at, "stands in place of `api_key`", hint)
-    is_at_url = endpoint.facts is None
-    if not _serves(one, section.provider, adapter, is_at_url=is_at_url):
-        fitting = [kind.name for kind in sign_in_kinds().values() if section.provider in kind.providers]
-        if is_at_url and _takes_bearer(adapter):
-            fitting += [
-                kind.name for kind in sign_in_kinds().values() if kind.bearer_at_url and kind.name not in fitting
-            ]
+    is_at_url, auth = endpoint.facts is None, adapter.auth
+    takes_bearer = isinstance(auth, Bearer | NoAuth) or (isinstance(auth, HeaderKey) and auth.or_token)
+    is_for_url = one.kind == "oauth" or (one.kind == "google_metadata" and "audience" in one.terms.texts)
+    if one.header == "proxy-authorization":
+        serves = is_at_url
+    elif is_for_url:
+        serves = is_at_url and takes_bearer
+    else:
+        serves = section.provider in sign_in_kinds()[one.kind].providers
+    if not serves:
+        fitting = [
+            kind.name
+            for kind in sign_in_kinds().values()
+            if section.provider in kind.providers or (kind.bearer_at_url and is_at_url and takes_bearer)
+        ]
         hint = f"use a sign-in of the kind {', '.join(fitting)}" if fitting else "use `api_key`: no kind fits"
         findings.error(at, f"a sign-in of the kind `{one.kind}` does not serve {section.provider}", hint)
         return None
     return one
-
-
-def _serves(one: SignIn, provider: str, adapter: Adapter, *, is_at_url: bool) -> bool:
-    kind = sign_in_kinds()[one.kind]
-    if one.header == "proxy-authorization":
-        return is_at_url
-    is_id_token = one.kind == "google_metadata" and bool(one.terms.texts.get("audience"))
-    if provider in kind.providers:
-        return not is_id_token
-    return (
-        kind.bearer_at_url and is_at_url and _takes_bearer(adapter) and (is_id_token or one.kind != "google_metadata")
-    )
-
-
-def _takes_bearer(adapter: Adapter) -> bool:
-    auth = adapter.auth
-    return isinstance(auth, Bearer | NoAuth) or (isinstance(auth, HeaderKey) and auth.or_token)
-
-
-def sign_ins_used(deployments: Iterable[Deployment]) -> dict[str, list[str]]:
-    """Return the names of the deployments by the sign-in that they use, also as the source of another one."""
-    used: dict[str, list[str]] = {}
-    for deployment in deployments:
-        if deployment.sign_in is not None:
-            for name in filter(None, (deployment.sign_in.source, deployment.sign_in.name)):
-                used.setdefault(name, []).append(deployment.name)
-    return used

@@ -97,7 +97,7 @@ class TokenRefresher:
 
     def apply(self, config: ConfigVersion) -> None:
         """Keep the tokens of this version: the token of an unchanged sign-in stays, and others are asked for."""
-        self._used = deployments_by_sign_in(config)
+        self._used = config.deployments_by_sign_in
         for name, kept in [*self._kept.items()]:
             if name not in self._used or config.sign_ins[name].id != kept.sign_in.id:
                 self._end(name)
@@ -263,22 +263,6 @@ class TokenRefresher:
         return await exchange(self._services, sign_in, subject, monotonic=self._monotonic, unix=self._unix)
 
 
-def deployments_by_sign_in(config: ConfigVersion) -> dict[str, tuple[str, ...]]:
-    """Return the deployments that use each sign-in, directly or as the source of another one."""
-    used: dict[str, tuple[str, ...]] = {}
-    for deployment in config.deployments.values():
-        if deployment.sign_in is not None and deployment.enabled and deployment.sign_in.name in config.sign_ins:
-            for name in _needed_by(deployment):
-                used[name] = (*used.get(name, ()), deployment.name)
-    return used
-
-
-def _needed_by(deployment: Deployment) -> list[str]:
-    """Return the sign-ins of a deployment, a source first."""
-    sign_in = deployment.sign_in
-    return [name for name in (sign_in.source, sign_in.name) if name] if sign_in is not None else []
-
-
 async def tokens_for_command(
     config: ConfigVersion,
     transport: Transport,
@@ -294,7 +278,8 @@ async def tokens_for_command(
         deployment: The only deployment that the command calls. None: tokens for all.
     """
     tokens, services = SignInTokens(), ServiceClient(transport)
-    for name in _needed_by(deployment) if deployment is not None else deployments_by_sign_in(config):
+    of_one = deployment.sign_in.needed if deployment is not None and deployment.sign_in is not None else ()
+    for name in of_one if deployment is not None else config.deployments_by_sign_in:
         sign_in = config.sign_ins[name]
         if sign_in.missing:
             continue

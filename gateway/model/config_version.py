@@ -409,6 +409,15 @@ class ConfigVersion:
         """The approvals of each deployment, by its name."""
         return {name: deployment.approvals for name, deployment in self.deployments.items()}
 
+    @property
+    def deployments_by_sign_in(self) -> dict[str, tuple[str, ...]]:
+        """The enabled deployments that use each sign-in, directly or as the source of another one."""
+        used: dict[str, tuple[str, ...]] = {}
+        for deployment in self.deployments.values():
+            if (sign_in := deployment.sign_in) is not None and deployment.enabled and sign_in.name in self.sign_ins:
+                used |= {name: (*used.get(name, ()), deployment.name) for name in sign_in.needed}
+        return used
+
     def region_of(self, territory: str) -> Region | None:
         """Return the region of a territory: its own entry, its country's entry, the default region, or None."""
         region = self.region_by_territory.get(territory)

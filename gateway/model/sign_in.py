@@ -91,6 +91,11 @@ class SignIn:
         return {"name": self.name, "kind": self.kind, "global_hosts": accepted}
 
     @property
+    def needed(self) -> tuple[str, ...]:
+        """The names of the sign-ins whose tokens it takes to get one: its source, and itself."""
+        return (self.source, self.name) if self.source is not None else (self.name,)
+
+    @property
     def kind(self) -> str:
         """The kind."""
         return self.terms.kind

@@ -67,6 +67,7 @@ SIGNED: Mapping[str, Mapping[str, Any]] = {
 def compiled(
     sign_in: Mapping[str, Any], deployment: Mapping[str, Any] | None = None, environ: Mapping[str, str] | None = None,
     boundary: str = "@EEA", cell: str = "DE", others: Mapping[str, Any] | None = None,
+    *, reads: bool = True,
 ) -> Compiled:  # fmt: skip
     """Compile a configuration with one deployment and its sign-in."""
     transit = {"transit": [cell]} if cell != "DE" else {}
@@ -78,7 +79,8 @@ def compiled(
         "regions": {"eu": {"territories": ["DE"], "boundary": [boundary], **transit}},
         "deployments": {"d": {"sign_in": "one", **(deployment or SIGNED[sign_in["kind"]])}},
     }
-    document = parse_document(yaml.safe_dump(values).encode(), "gateway.yaml", {"S": "secret", **(environ or {})})
+    variables = {"S": "secret", **(environ or {})} if reads else None
+    document = parse_document(yaml.safe_dump(values).encode(), "gateway.yaml", variables)
     return compile_config(document, registry=load_registry())
 
 
@@ -165,6 +167,20 @@ def test_variables_are_read_at_load_and_named_where_they_are_missing() -> None:
     lacking = compiled(sign_in).config.deployments["d"]
     assert lacking.missing_credentials == ("AZURE_TENANT_ID", "AZURE_CLIENT_ID", "AZURE_FEDERATED_TOKEN_FILE")
     assert not lacking.has_credential
+
+
+@pytest.mark.parametrize(
+    "sign_in",
+    [{"kind": "oauth", "url": "${U}", "territory": "DE", "client": "c", "token_file": "${F}"}, IRSA | {"region": "${R}"},
+     GCP | {"region": "${R}", "token_file": "${F}", "audience": "${A}"}],
+)  # fmt: skip
+def test_values_that_are_not_read_are_not_judged(sign_in: Any) -> None:
+    unread = compiled(sign_in, reads=False)
+    assert unread.config.deployments["d"].has_credential
+    assert not any("sign_ins" in str(it) for it in unread.warnings)
+    unset = compiled(sign_in).config
+    assert len(unset.sign_ins["one"].missing) == str(sign_in).count("${")
+    assert not unset.deployments["d"].has_credential
 
 
 def test_an_address_of_the_environment_outside_of_the_machine_is_an_error() -> None:
