@@ -20,31 +20,6 @@ from providers.failures import Failure
 from providers.sites import Site
 from providers.wire import WireRequest, WireResponse
 
-__all__ = [
-    "STREAM_OPTIONS",
-    "Adapter",
-    "AsksForUsage",
-    "BudgetsThinking",
-    "Capabilities",
-    "CountsTokens",
-    "EmulatesFeatures",
-    "EndsBehindStop",
-    "HasModelsElsewhere",
-    "InputFormat",
-    "KnownElsewhere",
-    "KnowsBasePath",
-    "KnowsModels",
-    "KnowsOffers",
-    "StatesChats",
-    "StreamParser",
-    "TakesHeaders",
-    "Target",
-    "WireRequest",
-    "WireResponse",
-    "answers_chats",
-    "known_models",
-]
-
 STREAM_OPTIONS = "stream_options"
 """The request field that asks for a stream's usage. It is not sent to a model whose `ModelFacts.without` has it."""
 

@@ -26,8 +26,6 @@ from providers.sites import PROJECT, parse_origin
 from providers.value import replace
 from providers.wire import WireResponse
 
-__all__ = ["Client"]
-
 
 class Client:
     """A client for one model at one site.

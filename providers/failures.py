@@ -16,16 +16,6 @@ from enum import StrEnum
 
 from providers.value import Value
 
-__all__ = [
-    "ABOUT",
-    "About",
-    "Failure",
-    "FailureKind",
-    "InvalidRequest",
-    "ProviderError",
-    "ProviderFailed",
-    "UnsupportedFeature",
-]
 LACKABLE = frozenset({"content_filter", "context_length", "geo_refused", "model_not_found", "quota", "rate_limited"})
 """The failure kinds that a vendor may lack. Every vendor has the others."""
 

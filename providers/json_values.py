@@ -12,31 +12,6 @@ from collections.abc import Mapping, Sequence
 
 import orjson
 
-__all__ = [
-    "JsonError",
-    "as_list",
-    "as_map",
-    "dumps",
-    "dumps_text",
-    "dumps_texts",
-    "embed_object",
-    "exceeds_outside_strings",
-    "is_json_object",
-    "loads",
-    "loads_strictly",
-    "loads_text",
-    "parent_object",
-    "read_count",
-    "read_float",
-    "read_int",
-    "read_list",
-    "read_map",
-    "read_str",
-    "repair_surrogates",
-    "split_high_surrogate",
-    "with_exact_integers",
-]
-
 _EMPTY: Mapping[str, object] = {}
 # Large enough for the log probabilities of a long answer.
 _MAX_BYTES_OUTSIDE_STRINGS = 16 * 1024 * 1024

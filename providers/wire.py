@@ -6,8 +6,6 @@ from collections.abc import Mapping
 
 from providers.value import Value
 
-__all__ = ["WireRequest", "WireResponse"]
-
 
 class WireRequest(Value, frozen=True):
     """A request to send: without host, framing headers and credentials.

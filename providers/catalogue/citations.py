@@ -25,7 +25,6 @@ from providers.catalogue.toml_schema import TABLE, TEXT, Shape, check_table, che
 from providers.evidence import Citation
 from providers.value import Value, replace
 
-__all__ = ["CITATION_KEYS", "Sources"]
 _DAY = Shape(
     "a day, without quotes, such as 2026-11-20",
     lambda value: isinstance(value, date) and not isinstance(value, datetime),

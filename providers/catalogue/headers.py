@@ -15,8 +15,6 @@ from providers.catalogue import CatalogueError, FactsFile
 from providers.catalogue.toml_schema import DAY, TABLE, TEXT, check_table, check_tables
 from providers.value import Value
 
-__all__ = ["FixedHeader", "headers_of", "load_headers"]
-
 _NAME = re.compile(r"[A-Za-z0-9-]+")
 # These headers belong to the adapter, the credential or the connection.
 _NEVER = frozenset(

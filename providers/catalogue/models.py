@@ -11,7 +11,6 @@ from providers.catalogue import FactsFile
 from providers.catalogue.toml_schema import NUMBER, TABLE, TEXT, TEXTS, WHOLE, Shape, check_table, check_tables
 from providers.value import Value, replace
 
-__all__ = ["UNKNOWN_MODEL", "ModelFacts", "load_models", "model_facts", "models_of"]
 _SHAPES: Mapping[str, Shape] = {
     **{"features": TEXTS, "without": TEXTS, "efforts": TEXTS, "flags": TEXTS},
     **{"context_tokens": WHOLE, "output_tokens": WHOLE, "first_token_factor": NUMBER},

@@ -13,8 +13,6 @@ from typing import Any
 from providers.catalogue import CatalogueError, FactsFile
 from providers.catalogue.toml_schema import TEXT, TEXTS, check_tables
 
-__all__ = ["load_elsewhere", "load_names", "names_of", "plain_name"]
-
 
 @cache
 def load_names(facts: FactsFile) -> tuple[str, ...]:

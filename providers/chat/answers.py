@@ -9,8 +9,6 @@ from providers.chat.messages import AssistantMessage
 from providers.failures import Failure, ProviderFailed
 from providers.value import Value
 
-__all__ = ["AnswerRefused", "ChatCompletion", "Choice", "FinishReason", "Logprobs", "ServiceTier", "Usage"]
-
 Logprobs = Mapping[str, object]
 """Log probabilities in OpenAI's shape (`content` and `refusal` are lists of tokens). They are passed through unread."""
 

@@ -7,23 +7,6 @@ from providers.chat.messages import Annotation
 from providers.failures import Failure
 from providers.value import Value
 
-__all__ = [
-    "AnnotationsDelta",
-    "ChoiceFinish",
-    "Failed",
-    "Finished",
-    "Heartbeat",
-    "ImageDelta",
-    "Opened",
-    "ReasoningDelta",
-    "RefusalDelta",
-    "StreamEvent",
-    "TextDelta",
-    "TextRun",
-    "ToolCallDelta",
-    "UsageReport",
-]
-
 
 class Opened(Value, frozen=True):
     """The start of an answer: once, before all other events that a client sees.

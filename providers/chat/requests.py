@@ -8,18 +8,6 @@ from typing import Literal
 from providers.chat.messages import CacheTime, Message
 from providers.value import Value, replace
 
-__all__ = [
-    "AllowedTools",
-    "ChatRequest",
-    "JsonObjectFormat",
-    "JsonSchemaFormat",
-    "NamedTool",
-    "ResponseFormat",
-    "Tool",
-    "ToolChoice",
-    "change_request",
-]
-
 
 class Tool(Value, frozen=True):
     """A function that the model may call.

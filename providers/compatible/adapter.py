@@ -37,8 +37,6 @@ from providers.sites import Site
 from providers.value import replace
 from providers.wire import WireRequest, WireResponse
 
-__all__ = ["CompatibleAdapter", "DialectError", "adapter_named", "adapter_of"]
-
 _SECTIONS = frozenset(
     {
         "name",

@@ -46,8 +46,6 @@ from providers.testkit.simulator import IncomingRequest, RequestRejected
 from providers.value import replace
 from providers.wire import WireResponse
 
-__all__ = ["CompatibleSimulator", "simulator_named", "simulator_of"]
-
 _PAYMENT_REQUIRED = 402
 _PLACEHOLDER = re.compile(r"\{[a-z]+\}")
 _SENTENCES = {

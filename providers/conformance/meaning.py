@@ -34,8 +34,6 @@ from providers.formats.fitting import LATE_SYSTEM
 from providers.formats.tool_results import results_as_text
 from providers.json_values import JsonError, loads_text
 
-__all__ = ["arguments_value", "callable_tools", "conversation", "is_absent", "parameters"]
-
 _Atom = tuple[object, ...]
 _RESULT = "result of call"
 _EMPTY_SCHEMA: Mapping[str, object] = {"type": "object", "properties": {}}

@@ -18,8 +18,6 @@ from providers.conformance.subject import Subject, subjects_of
 from providers.registry import check_adapter, load_registry
 from providers.testkit.simulator import Simulator, check_simulator, load_simulators
 
-__all__ = ["Selection", "select"]
-
 _WIRE_ARGUMENTS = {"wire_request": "request.json", "wire_answer": "response.json", "wire_stream": "stream.txt"}
 
 

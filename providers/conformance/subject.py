@@ -25,8 +25,6 @@ from providers.testkit.simulator import (
 from providers.value import Value, replace
 from providers.wire import WireRequest, WireResponse
 
-__all__ = ["ORIGIN", "Subject", "incoming_of", "parse_stream", "subjects_of"]
-
 ORIGIN = "https://provider.test"
 _SECRET = auth.Secret("conformance:secret")
 _RECEIVED_AT = 1_795_000_000.0

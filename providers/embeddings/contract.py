@@ -11,8 +11,6 @@ from providers.embeddings.values import EmbeddingAnswer, EmbeddingRequest, Token
 from providers.formats.batches import parts_of, tokens_in
 from providers.value import Value, replace
 
-__all__ = ["EmbeddingFacts", "EmbeddingFormat", "Embeds", "batches_of", "capabilities_of", "embeddings_of", "joined"]
-
 TASK_FIELDS = frozenset({"input_type", "task_type", "taskType"})
 """The names under which clients send the purpose of the vectors: Cohere's and Voyage's, LiteLLM's, Google's."""
 

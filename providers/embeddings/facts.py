@@ -13,8 +13,6 @@ from providers.catalogue.toml_schema import FLAG, TABLE, TEXT, WHOLE, Shape, che
 from providers.embeddings.contract import TASK_FIELDS, EmbeddingFacts
 from providers.value import replace
 
-__all__ = ["VendorEmbeddings", "load_embedding_facts"]
-
 _OF_MODEL: Mapping[str, Shape] = {
     "most_inputs": WHOLE,
     "most_tokens": WHOLE,

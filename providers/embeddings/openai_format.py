@@ -28,8 +28,6 @@ from providers.reading.errors import error_object, malformed
 from providers.value import Value
 from providers.wire import WireRequest, WireResponse
 
-__all__ = ["Encoding", "OpenAIEmbeddings", "decode_embedding_request", "encode_embeddings"]
-
 Encoding: TypeAlias = Literal["float", "base64"]
 MOST_INPUTS = 2048
 """The most inputs of a client's request, as at OpenAI."""

@@ -14,17 +14,6 @@ from providers.chat import Usage
 from providers.reading.errors import malformed
 from providers.value import Value
 
-__all__ = [
-    "EmbeddingAnswer",
-    "EmbeddingRequest",
-    "Tokens",
-    "Vector",
-    "check_answer",
-    "vector_from_base64",
-    "vector_from_json",
-    "vector_to_base64",
-]
-
 Tokens: TypeAlias = "tuple[int, ...]"
 """One input as tokens of the model's own tokenizer."""
 Vector: TypeAlias = "array[float]"

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
-__all__ = ["parts_of", "tokens_in"]
-
 _Input = TypeVar("_Input")
 _BYTES_PER_TOKEN = 2
 """Texts have more bytes than this for each token, in any script, so that an estimate is too high and not too low."""

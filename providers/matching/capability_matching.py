@@ -26,43 +26,8 @@ from providers.chat import (
     ToolMessage,
     UserMessage,
 )
-from providers.matching.requirements import (
-    FEATURE_PARAMS,
-    FEATURES,
-    IDENTITY,
-    IMPLIED,
-    INNER_PARAMETERS,
-    PARAMETERS,
-    REASONING,
-    Requirements,
-    has_effects,
-    moves_data,
-    requirements_of,
-    why_it_moves,
-)
+from providers.matching.requirements import IMPLIED, INNER_PARAMETERS, PARAMETERS, REASONING, Requirements
 from providers.value import Value, replace
-
-__all__ = [
-    "ANSWERS_ITSELF",
-    "FEATURES",
-    "FEATURE_PARAMS",
-    "IDENTITY",
-    "IMPLIED",
-    "PARAMETERS",
-    "THINKS_BY_RESPONSES",
-    "CapabilityMatch",
-    "Requirements",
-    "has_effects",
-    "has_effects_there",
-    "match_capabilities",
-    "moves_data",
-    "parameters_of",
-    "reasons_unseen",
-    "requirements_of",
-    "why_it_moves",
-    "with_supported_choice",
-    "without_parameters",
-]
 
 _CHOICES = frozenset({"tool_choice_named", "tool_choice_required"})
 _NO_REASONING_BESIDE: dict[str, frozenset[str]] = {

@@ -9,8 +9,6 @@ from providers.moderations.guard_models import GuardKind, GuardModel, guard_kind
 from providers.moderations.openai_format import OpenAIModerations
 from providers.moderations.values import CATEGORIES, ModerationAnswer, ModerationRequest
 
-__all__ = ["Moderates", "ModerationFormat", "known_categories", "moderation_format"]
-
 
 class ModerationFormat(InputFormat[ModerationRequest, ModerationAnswer], Protocol):
     """A way to ask for verdicts. An answer has one for each input. No clear verdict is a failure."""

@@ -29,8 +29,6 @@ from providers.reading.response_reader import read_answer
 from providers.value import Value, replace
 from providers.wire import WireRequest, WireResponse
 
-__all__ = ["GUARD_KINDS", "GuardKind", "GuardModel", "guard_kind_of"]
-
 GuardKind: TypeAlias = Literal["llama-guard", "qwen3guard"]
 GUARD_KINDS: tuple[GuardKind, ...] = get_args(GuardKind)
 _MOST_TOKENS = 256

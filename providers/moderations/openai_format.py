@@ -26,8 +26,6 @@ from providers.reading.errors import error_object
 from providers.value import Value
 from providers.wire import WireRequest, WireResponse
 
-__all__ = ["OpenAIModerations", "decode_moderation_request", "encode_moderations"]
-
 _HEADERS = (("content-type", "application/json"), ("accept", "application/json"))
 _KNOWN = frozenset({"model", "input"})
 _MOST_INPUTS = 2048

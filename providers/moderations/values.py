@@ -10,8 +10,6 @@ from providers.failures import ProviderFailed
 from providers.reading.errors import malformed
 from providers.value import Value
 
-__all__ = ["CATEGORIES", "ModerationAnswer", "ModerationInput", "ModerationRequest", "ModerationResult", "verdict_of"]
-
 CATEGORIES = (
     "harassment",
     "harassment/threatening",

@@ -56,19 +56,6 @@ from providers.reading.token_counts import count_completion, count_prompt
 from providers.value import replace
 from providers.wire import WireResponse
 
-__all__ = [
-    "INLINE_THOUGHTS",
-    "USUAL",
-    "Answers",
-    "ChatReader",
-    "Ending",
-    "Growth",
-    "ThinkTags",
-    "read_completion",
-    "read_text",
-    "read_usage",
-]
-
 _WHOLE = ("stop", "length", "tool_calls")
 _NOTHING: Mapping[str, object] = {}
 _OF_TEXT = frozenset({"role", "content"})

@@ -71,8 +71,6 @@ from providers.reading.finishes import failed_by
 from providers.reading.token_counts import merged
 from providers.value import replace
 
-__all__ = ["LAST_SECOND", "MAX_CHOICES", "Assembler", "Content", "made_call_id", "named_by_moment", "with_named_calls"]
-
 Content = Literal["text", "reasoning", "refusal", "annotations", "images", "tool_calls"]
 MAX_CHOICES = 128
 _MAX_CALL_CHARACTERS = 8 * 1024 * 1024

@@ -19,8 +19,6 @@ from typing import Any, cast
 from providers.catalogue import FactsFile
 from providers.failures import FailureKind
 
-__all__ = ["RULE_OF_A_REFUSAL", "WORDS", "judged_by_words", "phrases"]
-
 WORDS = FactsFile("providers.reading", "words")
 """The file of the words."""
 RULE_OF_A_REFUSAL = "words of a refusal"

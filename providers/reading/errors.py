@@ -42,30 +42,6 @@ from providers.reading.rate_limits import LimitHeaders, moment_in, read_limits, 
 from providers.value import replace
 from providers.wire import WireResponse
 
-__all__ = [
-    "CERTAIN",
-    "IN_A_STREAM",
-    "MESSAGES",
-    "ErrorRules",
-    "Phrases",
-    "blames_itself",
-    "by_code",
-    "by_status",
-    "classify",
-    "error_object",
-    "failure",
-    "has_message",
-    "holds_error",
-    "is_certain",
-    "is_html",
-    "load_rules",
-    "mistakes_in",
-    "plain_text",
-    "request_id_of",
-    "rules_of",
-    "shared_rules",
-]
-
 Kinds = Mapping[str, FailureKind]
 _NO_KINDS: Kinds = {}
 _GAP = re.compile(r"\{[a-z]+\}")

@@ -17,8 +17,6 @@ from providers.reading.assembler import Assembler
 from providers.reading.errors import holds_error, shared_rules
 from providers.reading.sse import MAX_LINE_BYTES, SseComment, SseParser
 
-__all__ = ["EventStreamParser", "ReadChunk", "ReadComment", "ReadRun", "StreamShortcuts", "TextReader", "has_shortcuts"]
-
 _MOST_AT_ONCE = 256 * 1024
 """The number of bytes that are split into items at once. A whole body of comments may arrive in one piece."""
 

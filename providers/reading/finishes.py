@@ -14,8 +14,6 @@ from providers.failures import Failure, FailureKind
 from providers.json_values import repair_surrogates
 from providers.reading.errors import MESSAGES
 
-__all__ = ["FINISH", "Ending", "ending_of", "failed_by", "is_exact"]
-
 Ending = FinishReason | FailureKind
 """The meaning of a vendor's finish reason: a finish reason of ours, or a failure."""
 

@@ -37,8 +37,6 @@ from providers.chat import (
 from providers.failures import Failure, FailureKind, ProviderFailed
 from providers.json_values import loads
 
-__all__ = ["Folding", "expand", "fold", "text_of_run", "unfold"]
-
 
 @dataclass(slots=True)
 class _Call:

@@ -42,8 +42,6 @@ from providers.json_values import is_json_object
 from providers.reading.folding import expand
 from providers.value import replace
 
-__all__ = ["JSON_OBJECT", "JsonObjectCheck", "checked", "emulated_fields", "json_start_of", "with_json_instruction"]
-
 JSON_OBJECT = "json_object"
 """The feature. It is the only one that can be emulated."""
 _INSTRUCTION = (

@@ -10,20 +10,6 @@ from email.utils import parsedate_to_datetime
 
 from providers.value import Value
 
-__all__ = [
-    "MOST_WAIT_S",
-    "LimitHeaders",
-    "RateLimit",
-    "moment_in",
-    "moment_of",
-    "now_of",
-    "parse_duration_s",
-    "positive",
-    "read_limits",
-    "reset_s",
-    "retry_after_s",
-    "wait_s",
-]
 _MOST_S = 31 * 86_400.0
 """A longer wait is ignored: rate limits apply to a minute, a day or a month."""
 _BETWEEN_VALUES = re.compile(r",(?!\s*\d\d[ -])")

@@ -26,8 +26,6 @@ from providers.chat import (
 from providers.reading.folding import expand
 from providers.value import replace
 
-__all__ = ["StopTrimmer", "stops_left_in", "trimmed"]
-
 
 def stops_left_in(adapter: Adapter, stops: Sequence[str]) -> tuple[str, ...]:
     """Return the stop sequences of a request that its answer may end with. Most providers: none."""

@@ -8,8 +8,6 @@ from providers.adapter import Adapter, Capabilities, InputFormat
 from providers.rerank.values import RerankAnswer, RerankRequest
 from providers.value import Value
 
-__all__ = ["RerankFacts", "RerankFormat", "Reranks", "rerank_capabilities", "rerank_of"]
-
 
 class RerankFacts(Value, frozen=True):
     """The limits and abilities of one model at its provider.

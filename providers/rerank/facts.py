@@ -13,8 +13,6 @@ from providers.catalogue.toml_schema import FLAG, TABLE, TEXT, WHOLE, Shape, che
 from providers.rerank.contract import RerankFacts
 from providers.value import replace
 
-__all__ = ["RerankModel", "VendorRerank", "load_rerank_facts"]
-
 _OF_MODEL: Mapping[str, Shape] = {
     "most_documents": WHOLE,
     "most_tokens": WHOLE,

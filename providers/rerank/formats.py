@@ -24,8 +24,6 @@ from providers.rerank.values import MOST_DOCUMENTS, RerankAnswer, RerankRequest
 from providers.value import Value
 from providers.wire import WireRequest, WireResponse
 
-__all__ = ["ShownRerank", "VendorRerankFormat", "decode_rerank_request", "encode_rerank"]
-
 _HEADERS = (("content-type", "application/json"), ("accept", "application/json"))
 _KNOWN = frozenset({"model", "query", "documents", "top_n", "return_documents", "max_tokens_per_doc"})
 _MOST_TOKENS = 2**31 - 1

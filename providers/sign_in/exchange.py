@@ -20,21 +20,6 @@ from providers.json_values import JsonError, as_map, loads, read_float, read_lis
 from providers.value import Value
 from providers.wire import WireRequest, WireResponse
 
-__all__ = [
-    "Exchange",
-    "ExchangeCall",
-    "ExchangeFailed",
-    "ExchangeResult",
-    "Issued",
-    "checked",
-    "credentials_of",
-    "end_of_jwt",
-    "read_code",
-    "read_json",
-    "read_xml",
-    "token_of",
-]
-
 _CODE = re.compile(r"[A-Za-z0-9_.-]{1,64}", re.ASCII)
 _TOKEN = re.compile(r"[!-~]{1,32768}")
 _KEY_PART = re.compile(r"[!-9;-~]{1,256}")

@@ -29,17 +29,6 @@ from providers.signing.sigv4 import aws_headers
 from providers.value import Value
 from providers.wire import WireRequest, WireResponse
 
-__all__ = [
-    "ENTRA_HOSTS",
-    "SCOPES",
-    "ExchangeInput",
-    "SignInTerms",
-    "TokenHost",
-    "exchange_for",
-    "needs_sts",
-    "sts_host",
-]
-
 ENTRA_HOSTS = {
     "public": "login.microsoftonline.com",
     "us": "login.microsoftonline.us",

@@ -9,8 +9,6 @@ from typing import Any
 from providers.catalogue import FactsFile
 from providers.value import Value
 
-__all__ = ["SignInKind", "sign_in_kinds", "sign_in_regions"]
-
 
 class SignInKind(Value, frozen=True):
     """The facts of one kind of sign-in. `kinds.toml` explains its fields.

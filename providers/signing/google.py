@@ -18,8 +18,6 @@ from functools import lru_cache
 from providers.json_values import JsonError, as_map, loads_text, read_str
 from providers.signing import KeyProblem
 
-__all__ = ["google_bearer", "google_headers", "google_key_problem"]
-
 _SCOPE = "https://www.googleapis.com/auth/cloud-platform"
 _LIFETIME_S = 3600
 # A token is renewed after half of its lifetime.

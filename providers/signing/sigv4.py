@@ -16,8 +16,6 @@ from providers.json_values import JsonError, as_map, loads_text, read_map, read_
 from providers.signing import KeyProblem
 from providers.wire import WireRequest
 
-__all__ = ["aws_headers", "aws_key_problem"]
-
 _REGION = re.compile(r"(?:^|\.)bedrock-runtime(?:-fips)?\.(?P<region>[a-z]{2,4}(?:-[a-z]+)+-\d)\.")
 _ANY_REGION = "us-east-1"
 _PLAIN = re.compile(r"(?P<id>[!-9;-~]+):(?P<secret>[!-9;-~]+)(?::(?P<session>[!-~]+))?")

@@ -9,8 +9,6 @@ from providers.chat import ChatCompletion, ChatRequest, Choice, ToolCall
 from providers.json_values import JsonError, as_map, loads
 from providers.value import replace
 
-__all__ = ["arguments_of", "cut", "cut_in_two", "with_stop_left_in"]
-
 # A word with the space before it, one ideograph or kana, or a run of anything else.
 _PIECE = re.compile(
     r"\s*(?:[\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]|[^\W\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]+|[^\w\s]+)|\s+"

@@ -32,8 +32,6 @@ from providers.testkit.server import LoopbackServer
 from providers.testkit.simulator import IncomingRequest
 from providers.wire import WireRequest
 
-__all__ = ["SimulatedIssuers"]
-
 _Fields = Mapping[str, str]
 _Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 _Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]

@@ -12,8 +12,6 @@ from providers.json_values import JsonError, as_list, as_map, dumps, loads
 from providers.testkit.simulator import IncomingRequest
 from providers.value import Value
 
-__all__ = ["CacheRead", "PrefixCache"]
-
 _BLOCK_BYTES = 64
 _TOKEN_BYTES = 4
 _LEAST_TOKENS = 1024

@@ -18,8 +18,6 @@ from providers.testkit.prefix_cache import PrefixCache
 from providers.testkit.scenario import Scenario
 from providers.testkit.simulator import IncomingRequest, Simulator
 
-__all__ = ["LoopbackServer", "SimulatorServer", "SimulatorThread"]
-
 _STARTUP_LIMIT_S = 30.0
 
 

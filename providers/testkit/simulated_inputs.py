@@ -12,8 +12,6 @@ from providers.moderations import GuardKind, ModerationAnswer, ModerationRequest
 from providers.moderations.values import ModerationInput, verdict_of
 from providers.value import replace
 
-__all__ = ["HARMFUL", "IN_CRISIS", "embed", "moderate", "with_verdict"]
-
 DIMENSIONS = 1536
 """The length of the vectors of a model whose own length is unknown."""
 HARMFUL = "simulated-harm"

@@ -10,8 +10,6 @@ from providers.rerank import RerankAnswer, RerankRequest, load_rerank_facts
 from providers.testkit.simulator import IncomingRequest
 from providers.wire import WireResponse
 
-__all__ = ["read_sent_rerank", "score", "write_sent_rerank"]
-
 _DOCUMENTS = {"tei": "texts"}
 _JSON = {"content-type": "application/json"}
 

@@ -15,24 +15,6 @@ from providers.rerank import RerankAnswer, RerankRequest
 from providers.value import Value
 from providers.wire import WireResponse
 
-__all__ = [
-    "GROUP",
-    "SERVER_SENT_EVENTS",
-    "IncomingRequest",
-    "NoSimulator",
-    "Refused",
-    "RefusesTokens",
-    "RequestRejected",
-    "SimulatesCounts",
-    "SimulatesInputs",
-    "Simulator",
-    "Simulators",
-    "check_simulator",
-    "lacked_by",
-    "load_simulators",
-    "stream_type_of",
-    "uncounted_by",
-]
 # No charset: some official clients compare the whole value.
 SERVER_SENT_EVENTS = "text/event-stream"
 GROUP = "providers.simulators"

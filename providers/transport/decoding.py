@@ -6,8 +6,6 @@ import zlib
 
 from providers.transport.errors import BadResponse
 
-__all__ = ["Decoder", "decoder_for"]
-
 _MOST_MEMBERS = 1000
 """The limit of consecutive compressed members in a body (RFC 1952, section 2.2). Empty ones cost time."""
 

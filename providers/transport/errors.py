@@ -14,8 +14,6 @@ import os
 import socket
 import ssl
 
-__all__ = ["BadResponse", "ConnectFailed", "ConnectionBroken", "NotAllowed", "TransportError", "lacks_room"]
-
 _NO_MORE_FILES = frozenset({errno.EMFILE, errno.ENFILE})
 # A connection takes a port of this machine, and memory of its system.
 _NO_ROOM = _NO_MORE_FILES | {errno.EADDRNOTAVAIL, errno.ENOBUFS, errno.ENOMEM}

@@ -16,6 +16,8 @@ FEATURE_LISTS = {f"gateway.features.{name}" for name in ("config", "running", "v
 # On the path of a request, an attribute that is read by its name is an undeclared protocol.
 HOT = ("gateway.api", "gateway.service", "gateway.execution", "gateway.server")
 
+PUBLIC_FACES = ("providers.contract", "gateway.app")
+
 
 @shrinking
 def test_no_function_has_more_than_seven_parameters() -> Iterator[str]:
@@ -39,6 +41,16 @@ def test_no_two_classes_share_a_name() -> Iterator[str]:
     for name, found in sorted(places.items()):
         if len(found) > 1:
             yield f"{name}: {', '.join(sorted(found))}"
+
+
+@shrinking
+def test_only_public_faces_list_their_names() -> Iterator[str]:
+    """Elsewhere a name without an underscore is public, and a list of them would repeat the module by memory."""
+    for module in modules().values():
+        if module.path.name == "__init__.py" or module.name in PUBLIC_FACES:
+            continue
+        if any(isinstance(node, ast.Name) and node.id == "__all__" for node in module.nodes):
+            yield module.name
 
 
 @shrinking

@@ -23,8 +23,6 @@ from providers.reading.folding import fold
 from providers.vendors.bedrock.event_stream import EventMessage, EventStreamDecoder
 from providers.wire import WireResponse
 
-__all__ = ["ConverseStreamParser", "exception_failure", "read_completion"]
-
 _FACTS = FactsFile("providers.vendors.bedrock", "bedrock")
 _COUNTS = {
     "inputTokens": "input_tokens",

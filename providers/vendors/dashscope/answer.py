@@ -17,8 +17,6 @@ from providers.reading.token_counts import merged
 from providers.value import replace
 from providers.wire import WireResponse
 
-__all__ = ["DashScopeReader", "dashscope_failure", "read_completion"]
-
 _FACTS = FactsFile("providers.vendors.dashscope", "dashscope")
 _RULE = Answers(message_is_delta=True, may_repeat=True)
 _STATUS_COMMENT = "HTTP_STATUS/"

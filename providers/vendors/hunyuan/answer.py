@@ -16,8 +16,6 @@ from providers.reading.errors import classify, error_object, load_rules
 from providers.vendors.hunyuan.request import FACTS, dialect
 from providers.wire import WireResponse
 
-__all__ = ["HunyuanReader", "hunyuan_failure", "read_completion"]
-
 _SITES = ("international", "mainland")
 _WORD = re.compile("(?<=[a-z])(?=[A-Z])")
 _MOST_DEEP = 12
