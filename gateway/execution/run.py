@@ -30,6 +30,7 @@ from gateway.execution.concurrency_limiter import ConcurrencyLimiters, Shed, Slo
 from gateway.execution.conversation import Conversation
 from gateway.execution.deadline import RESOLUTION_S, Deadline
 from gateway.execution.evidence import EVERYBODY, Asker, FailureEvidence, digest_of
+from gateway.execution.folded_answers import as_stream, folds
 from gateway.execution.health import Health, why_of
 from gateway.execution.latency import RecentAnswers, first_token_timeout_s
 from gateway.execution.redaction import redacted
@@ -53,8 +54,6 @@ from gateway.execution.upstream_client import (
     StillAllowed,
     UpstreamClient,
     Withdrawn,
-    as_stream,
-    folds,
 )
 from gateway.features.redaction.model import RedactionNote
 from gateway.model.config_version import ConfigVersion

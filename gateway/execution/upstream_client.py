@@ -1,9 +1,4 @@
-"""Call one deployment: build the request, sign it, send it, and read until the answer begins.
-
-A request for one JSON answer may be sent as a stream and folded. A JSON answer arrives only when it is complete, so
-until then a working provider and a dead one look the same, whereas a stream begins at once. If a folded stream breaks
-off, no byte of it was shown to the client: the failure is an ordinary one, which is retried and failed over.
-"""
+"""Call one deployment: build the request, sign it, send it, and read until the answer begins."""
 
 from __future__ import annotations
 
@@ -19,6 +14,7 @@ import msgspec
 from gateway.execution.answer_stream import AnswerStream, LiveStream
 from gateway.execution.conversation import Conversation, for_caches
 from gateway.execution.deadline import RESOLUTION_S, Deadline
+from gateway.execution.folded_answers import BoundedResponse, as_stream, folds, whole_of, whole_of_body
 from gateway.execution.input_calls import fitted_input, read_input, write_input
 from gateway.execution.latency import RecentAnswers, first_token_timeout_s
 from gateway.execution.pseudonyms import pseudonymous
@@ -58,20 +54,11 @@ from providers.formats.fitting import client_names, events_with_client_names, wi
 from providers.json_values import JsonError, as_map, dumps, loads, read_count
 from providers.matching.capability_matching import with_files_as_text, with_supported_choice, without_parameters
 from providers.matching.refused_fields import has_reasoning, own_field, refuses_reasoning
-from providers.matching.requirements import (
-    CACHE_KEY,
-    FEATURE_PARAMS,
-    REASONING,
-    has_effects,
-    moves_data,
-    requirements_of,
-)
+from providers.matching.requirements import CACHE_KEY, FEATURE_PARAMS, REASONING, moves_data, requirements_of
 from providers.reading.errors import MESSAGES
-from providers.reading.folding import Folding
 from providers.reading.json_object import json_start_of
-from providers.reading.response_reader import MAX_BODY_BYTES, TOO_LARGE, AnswerReader, is_event_stream, read_answer
+from providers.reading.response_reader import AnswerReader, is_event_stream, read_answer
 from providers.rerank import RerankAnswer
-from providers.transport import Tap
 from providers.value import Value
 from providers.wire import WireRequest, WireResponse
 
@@ -249,6 +236,16 @@ class AttemptOptions(msgspec.Struct):
         return f"AttemptOptions(limit_s={self.limit_s!r}, head_s={self.head_s!r}, is_quick={self.is_quick!r})"
 
 
+class _Attempt(msgspec.Struct, frozen=True):
+    """One attempt. `recheck` raises Withdrawn if the step is no longer allowed."""
+
+    step: Step
+    secret: Secret | None
+    options: AttemptOptions
+    deadline: Deadline
+    recheck: Callable[[], None] | None
+
+
 class UpstreamClient:
     """Makes attempts over one transport. `clock` is Unix time, for signatures."""
 
@@ -285,24 +282,18 @@ class UpstreamClient:
             self._fold(step.deployment, options)
         if self._refused:
             step = self._without_reasoning(step, options.request)
+        attempt = _Attempt(step, secret, options, deadline, recheck)
         if step.permit.redaction is not None:
-            return self._send_redacted(step, secret, options, deadline, recheck, step.permit.redaction)
+            return self._send_redacted(attempt, step.permit.redaction)
         if options.usage is not None:
-            return self._send_counted(step, secret, options, deadline, options.usage, recheck)
+            return self._send_counted(attempt, options.usage)
         chat, wire = self._write(step, options.request, options.conversation)
-        exchange = self._exchange(step, options, chat, self._sign(step, secret, options, wire, recheck), deadline)
+        exchange = self._exchange(attempt, chat, self._sign(attempt, wire))
         return exchange if options.check is None else _check(exchange, options.check)
 
-    async def _send_redacted(
-        self,
-        step: Step,
-        secret: Secret | None,
-        options: AttemptOptions,
-        deadline: Deadline,
-        recheck: Callable[[], None] | None,
-        rules: RedactionRules,
-    ) -> Answer:
+    async def _send_redacted(self, attempt: _Attempt, rules: RedactionRules) -> Answer:
         """Make a call whose request has placeholders in place of values. Raises RedactionRefused."""
+        step, options = attempt.step, attempt.options
         note = options.note = RedactionNote.of(rules)
         fitted = _fitted(step, options.request, options.conversation)
         found = options.redacted = await redacted_request(step, fitted, rules)
@@ -315,21 +306,14 @@ class UpstreamClient:
         if options.least_context and isinstance(options.redacted.request, ChatRequest):
             _check_context(step.deployment, options.redacted.request)
         if options.usage is not None:
-            return await self._send_counted(step, secret, options, deadline, options.usage, recheck)
+            return await self._send_counted(attempt, options.usage)
         chat, wire = self._write(step, options.request, options.conversation, options.rewritten)
-        exchange = self._exchange(step, options, chat, self._sign(step, secret, options, wire, recheck), deadline)
+        exchange = self._exchange(attempt, chat, self._sign(attempt, wire))
         return await (exchange if options.check is None else _check(exchange, options.check))
 
-    async def _send_counted(
-        self,
-        step: Step,
-        secret: Secret | None,
-        options: AttemptOptions,
-        deadline: Deadline,
-        usage: RequestUsage,
-        recheck: Callable[[], None] | None,
-    ) -> Answer:
+    async def _send_counted(self, attempt: _Attempt, usage: RequestUsage) -> Answer:
         """Make a call whose cost is held before and recorded when it has ended. A stream records its own end."""
+        step, options, clock = attempt.step, attempt.options, attempt.deadline.clock
         chat, wire = self._write(step, options.request, options.conversation, options.rewritten)
         sent = chat or measured_as_chat(options.request)
         if options.redacted is not None:
@@ -343,18 +327,18 @@ class UpstreamClient:
                     shortened = change_request(redacted.request, max_tokens=call.held.sent_cap)
                     options.redacted = msgspec.structs.replace(redacted, request=shortened)
                 chat, wire = self._write(step, capped, options.conversation, options.rewritten)
-            request = call.transmission = self._sign(step, secret, options, wire, recheck)
+            request = call.transmission = self._sign(attempt, wire)
             del wire
-            answer = await self._exchange(step, options, chat, request, deadline)
+            answer = await self._exchange(attempt, chat, request)
             if options.check is not None:
                 answer = await options.check(answer)
         except ProviderFailed as error:
-            is_silent = error.failure.kind is FailureKind.SILENT and options.was_silent(step, deadline.clock())
+            is_silent = error.failure.kind is FailureKind.SILENT and options.was_silent(step, clock())
             call.is_silent = is_silent or error.failure.was_kept
             await call.failed(error.failure, error.usage if isinstance(error, AnswerRefused) else None)
             raise
         except BaseException:
-            call.is_silent = options.was_silent(step, deadline.clock())
+            call.is_silent = options.was_silent(step, clock())
             await call.stopped()
             raise
         if answer.completion is not None:
@@ -423,7 +407,9 @@ class UpstreamClient:
         except (ProviderFailed, UnsupportedFeature, CallRefused, RedactionRefused):
             return None
         try:
-            request = self._sign(step, secret, options, wire, partial(_recheck, allowed, step))
+            deadline = Deadline.start(_COUNT_S, _COUNT_S)
+            attempt = _Attempt(step, secret, options, deadline, partial(_recheck, allowed, step))
+            request = self._sign(attempt, wire)
             if call is not None:
                 call.transmission, call.is_refused = request, True
             async with asyncio.timeout(_COUNT_S):
@@ -443,31 +429,24 @@ class UpstreamClient:
                 await call.counted(None)
         return tokens
 
-    def _sign(
-        self,
-        step: Step,
-        secret: Secret | None,
-        options: AttemptOptions,
-        wire: WireRequest,
-        recheck: Callable[[], None] | None,
-    ) -> UpstreamRequest:
+    def _sign(self, attempt: _Attempt, wire: WireRequest) -> UpstreamRequest:
         """Return the request with its credential."""
+        step, options = attempt.step, attempt.options
         deployment, options.changed = step.deployment, wire.changed
         if options.redacted is not None and options.redacted.dropped:
             options.changed |= options.redacted.dropped
         if deployment.sign_in is None:
-            headers = credential(deployment.adapter.auth, wire, deployment.origin, secret, self._clock())
+            headers = credential(deployment.adapter.auth, wire, deployment.origin, attempt.secret, self._clock())
         else:
-            headers = self._signed_in(deployment, deployment.sign_in, secret, options, wire)
+            headers = self._signed_in(attempt, deployment.sign_in, wire)
         if deployment.headers:
             headers = (*headers, *((name.lower(), value.reveal()) for name, value in deployment.headers))
-        return upstream_request(step.permit, wire, options.connect_s, headers, recheck, deployment.link)
+        return upstream_request(step.permit, wire, options.connect_s, headers, attempt.recheck, deployment.link)
 
-    def _signed_in(
-        self, deployment: Deployment, sign_in: SignIn, secret: Secret | None, options: AttemptOptions, wire: WireRequest
-    ) -> tuple[tuple[str, str], ...]:
+    def _signed_in(self, attempt: _Attempt, sign_in: SignIn, wire: WireRequest) -> tuple[tuple[str, str], ...]:
         """Return the headers with the token of a sign-in, and of a key if it has one too. Raises ProviderFailed."""
-        token = options.token = self.tokens.current(sign_in.id)
+        deployment, token = attempt.step.deployment, self.tokens.current(sign_in.id)
+        attempt.options.token = token
         if token is None:
             raise ProviderFailed(Failure(FailureKind.CREDENTIALS, self.tokens.why(sign_in), unsent=True))
         scheme, origin, now_s = deployment.adapter.auth, deployment.origin, self._clock()
@@ -476,19 +455,12 @@ class UpstreamClient:
         if sign_in.header == "authorization":
             return token.bearer
         proxied = tuple(("proxy-authorization", value) for _, value in token.bearer)
-        return (*credential(scheme, wire, origin, secret, now_s), *proxied)
+        return (*credential(scheme, wire, origin, attempt.secret, now_s), *proxied)
 
-    async def _exchange(
-        self,
-        step: Step,
-        options: AttemptOptions,
-        chat: ChatRequest | None,
-        upstream: UpstreamRequest,
-        deadline: Deadline,
-    ) -> Answer:
+    async def _exchange(self, attempt: _Attempt, chat: ChatRequest | None, upstream: UpstreamRequest) -> Answer:
         """Send a request, and read until its answer begins. `chat`: the chat as it is sent, or None."""
-        deployment = step.deployment
-        is_large = options.is_large = len(upstream.body) > _LARGE_BYTES
+        step, options, deadline = attempt.step, attempt.options, attempt.deadline
+        deployment, options.is_large = step.deployment, len(upstream.body) > _LARGE_BYTES
         upstream.anew = options.anew
         try:
             with deadline.limit(options.limit_s):
@@ -501,14 +473,14 @@ class UpstreamClient:
                         response = await sending
                 options.has_head = True
                 try:
-                    begun = await _begun(response, step, options, chat, deadline, is_large)
+                    begun = await _begun(response, attempt, chat)
                 except BaseException:
                     await response.close()
                     raise
         except TimeoutError:
             raise ProviderFailed(Failure(FailureKind.SILENT, "the provider did not answer in time")) from None
         if begun is None:
-            refusal = await _read_refusal(deployment, response, options, deadline)
+            refusal = await _read_refusal(response, attempt)
             raise ProviderFailed(refusal if chat is None else self._as_operator_fault(refusal, deployment, chat))
         if isinstance(begun, LiveStream):
             if not options.request.folded:
@@ -611,14 +583,10 @@ class UpstreamClient:
 
 
 async def _begun(
-    response: UpstreamResponse,
-    step: Step,
-    options: AttemptOptions,
-    chat: ChatRequest | None,
-    deadline: Deadline,
-    is_large: bool,
+    response: UpstreamResponse, attempt: _Attempt, chat: ChatRequest | None
 ) -> ChatCompletion | InputAnswer | LiveStream | WireResponse | None:
     """Return a whole answer, a stream that has begun, or a large body that is not parsed yet; None for a refusal."""
+    step, options = attempt.step, attempt.options
     request, deployment = options.request, step.deployment
     restorer = _restorer(step, options) if options.redacted is not None else None
     if response.is_refusal:
@@ -628,7 +596,7 @@ async def _begun(
     if chat is None:
         return await _read_result(request, response, deployment)
     if request.stream:
-        stream = _live_stream(deployment, response, options, chat, deadline, is_large, restorer)
+        stream = _live_stream(response, attempt, chat, restorer)
         await stream.begin()
         return stream
     whole = await response.read_whole()
@@ -746,15 +714,10 @@ async def _read_result(request: ServedRequest, response: UpstreamResponse, deplo
 
 
 def _live_stream(
-    deployment: Deployment,
-    response: UpstreamResponse,
-    options: AttemptOptions,
-    sent: ChatRequest,
-    reading: Deadline,
-    is_large: bool,
-    restorer: AnswerRestorer | None,
+    response: UpstreamResponse, attempt: _Attempt, sent: ChatRequest, restorer: AnswerRestorer | None
 ) -> LiveStream:
-    """Return an answer that is read while it arrives; `reading` measures its silence."""
+    """Return an answer that is read while it arrives. The deadline measures its silence."""
+    deployment, options = attempt.step.deployment, attempt.options
     request = options.request
     if not isinstance(request, ChatRequest):
         raise TypeError("only a chat is streamed")
@@ -762,8 +725,8 @@ def _live_stream(
     body = BoundedResponse(response) if request.folded else response
     # A stream may take minutes, and must not hold a large request for as long.
     told, secret = options.sent, options.secrets_of(deployment)
-    redact = redacting(secret, told) if is_large else partial(redacted, deployment=secret, request=told)
-    stream = LiveStream(body, reader, reading, options.idle_s, redact, sent.n or 1)
+    redact = redacting(secret, told) if options.is_large else partial(redacted, deployment=secret, request=told)
+    stream = LiveStream(body, reader, attempt.deadline, options.idle_s, redact, sent.n or 1)
     stream.call = options.call
     return stream
 
@@ -833,10 +796,9 @@ def _unsupported(error: UnsupportedFeature) -> Failure:
     return Failure(FailureKind.UNSUPPORTED, str(error), code=error.feature, param=param, unsent=True)
 
 
-async def _read_refusal(
-    deployment: Deployment, response: UpstreamResponse, options: AttemptOptions, deadline: Deadline
-) -> Failure:
+async def _read_refusal(response: UpstreamResponse, attempt: _Attempt) -> Failure:
     """Classify an error by its status, and by its body if that arrives soon."""
+    deployment, options, deadline = attempt.step.deployment, attempt.options, attempt.deadline
     is_whole = options.request.folded or not options.request.stream
     limit_s = min(_REFUSAL_S, options.idle_s, deadline.left_s(committed=is_whole))
     try:
@@ -847,74 +809,3 @@ async def _read_refusal(
     finally:
         await response.close()
     raise AssertionError("a response with an error status was read as an answer")
-
-
-# --- folding --------------------------------------------------------------------------------------
-
-
-def folds(request: ChatRequest, deployment: Deployment, *, is_last_step: bool) -> bool:
-    """Return whether the deployment is asked for a stream although the client wants one JSON answer.
-
-    Not for several choices, which not every wire format streams, and not where asking again could do something twice.
-    """
-    wanted = deployment.fold if deployment.fold is not None else not is_last_step
-    has_one_choice = request.n is None or request.n == 1
-    # Most requests have no further fields, and a look costs less than a call.
-    return wanted and has_one_choice and not (request.extra and has_effects(request))
-
-
-def as_stream(request: ChatRequest) -> ChatRequest:
-    """Return the request as it is sent if its answer is folded."""
-    return change_request(request, stream=True, folded=True)
-
-
-class BoundedResponse:
-    """A response of which no more is read than a whole answer may have, because all of it is kept."""
-
-    def __init__(self, response: UpstreamResponse) -> None:
-        self._response = response
-        self._left_bytes = MAX_BODY_BYTES
-
-    @property
-    def is_read(self) -> bool:
-        """See UpstreamResponse."""
-        return self._response.is_read
-
-    async def read(self, _: Tap | None = None) -> bytes:
-        """See UpstreamResponse; raise ProviderFailed if it is larger than accepted."""
-        data = await self._response.read()
-        self._left_bytes -= len(data)
-        if self._left_bytes < 0:
-            raise ProviderFailed(TOO_LARGE)
-        return data
-
-    async def close(self) -> None:
-        """See UpstreamResponse."""
-        await self._response.close()
-
-
-async def whole_of(stream: LiveStream, deadline: Deadline) -> ChatCompletion:
-    """Return the whole answer of a stream that has begun; raise ProviderFailed if it does not become whole."""
-    folding = Folding()
-    async for batch in stream:
-        folding.add(batch)
-    try:
-        return folding.whole()
-    except ProviderFailed as error:
-        if not deadline.is_over(committed=True):
-            raise
-        # The provider was still working when the client's time was over.
-        raise ProviderFailed(Failure(FailureKind.DEADLINE, "the request's time is over")) from error
-
-
-async def whole_of_body(parser: StreamParser, body: bytes) -> ChatCompletion:
-    """Return the answer of a large body of events that arrived where one JSON was asked for; raise ProviderFailed.
-
-    It is parsed in pieces: parsed at once, its many events would keep all other requests waiting for seconds.
-    """
-    folding = Folding()
-    for start in range(0, len(body), TURN_BYTES):
-        folding.add(parser.feed(body[start : start + TURN_BYTES]))
-        await asyncio.sleep(0)
-    folding.add(parser.close())
-    return folding.whole()

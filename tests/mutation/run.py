@@ -163,6 +163,7 @@ MODULES: dict[str, list[str]] = {
     "gateway/execution/retry.py": _execution("retry", "retry_budget", "plan_execution"),
     "gateway/execution/transport.py": _execution("transports", "error_bodies", "upstream_client", "exchange_log"),
     "gateway/execution/upstream_client.py": _execution("plan_execution", "answer_stream", "fast_paths", "pseudonyms"),
+    "gateway/execution/folded_answers.py": _execution("plan_execution", "fold"),
     "gateway/execution/upstream_request.py": _execution("upstream_client", "fixed_headers"),
     "gateway/api/cors.py": _api("cors"),
     "gateway/api/admin_control.py": _api("admin"),

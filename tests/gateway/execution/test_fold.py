@@ -10,8 +10,8 @@ import pytest
 
 from gateway.execution.answer_stream import LiveStream
 from gateway.execution.deadline import Deadline
+from gateway.execution.folded_answers import whole_of, whole_of_body
 from gateway.execution.run import PlanExhausted
-from gateway.execution.upstream_client import whole_of, whole_of_body
 from providers.adapter import StreamParser
 from providers.chat import ChatCompletion, ChoiceFinish, Finished, ReasoningDelta, StreamEvent
 from providers.failures import FailureKind, ProviderFailed

@@ -362,7 +362,7 @@ async def test_unsupported_feature_is_reported_with_its_param(
 async def test_only_of_a_stream_that_is_put_together_no_more_is_read_than_of_a_whole_answer(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, stream: bool
 ) -> None:
-    monkeypatch.setattr("gateway.execution.upstream_client.MAX_BODY_BYTES", 200)
+    monkeypatch.setattr("gateway.execution.folded_answers.MAX_BODY_BYTES", 200)
     bench.table = table_of(CONFIG.merge("deployments: {first: {fold: true}}"), {"FIRST": "k1", "SECOND": "k2"})
     content = chunk("hi") + chunk("there") + chunk(finish="stop") + b"data: [DONE]\n\n"
     bench.router.post(FIRST).respond(content=content, headers=SSE)
