@@ -15,7 +15,7 @@ def redact(options: argparse.Namespace) -> int:
     """Print a text as a deployment with this redaction would get it (`gateway redact`)."""
     from gateway.cli.terminal import compile_document
     from gateway.config.problems import choice_hint
-    from gateway.features.redaction.policy.finding import Clock, TooMuchToSearch, finder_of
+    from gateway.features.redaction.policy.finding import Clock, TooMuchToSearch
     from gateway.features.redaction.policy.placeholders import Placeholders
 
     settings = settings_of(options)
@@ -35,9 +35,8 @@ def redact(options: argparse.Namespace) -> int:
         raise CommandError(f"the file {options.file} can't be read ({error.strerror})") from None
     except UnicodeDecodeError:
         raise CommandError("the text is not UTF-8") from None
-    finder = finder_of(rules)
     try:
-        print(Placeholders(finder, finder.placeholder_kinds(rules), Clock())(text), end="")
+        print(Placeholders(rules, Clock())(text), end="")
     except TooMuchToSearch:
         raise CommandError("the text is too long, or has too many values, for one request") from None
     return _OK

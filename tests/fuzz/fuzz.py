@@ -14,7 +14,7 @@ import atheris
 
 with atheris.instrument_imports(include=["providers", "gateway.features.redaction"]):
     from gateway.features.redaction.model import BUILT_IN, rules_of
-    from gateway.features.redaction.policy.finding import Clock, finder_of
+    from gateway.features.redaction.policy.finding import Clock
     from gateway.features.redaction.policy.forms import countries
     from gateway.features.redaction.policy.placeholders import MOST_HELD, Placeholders, Restorer
     from providers.chat import ChatCompletion, Failed, Finished, StreamEvent
@@ -272,8 +272,7 @@ def redaction(data: bytes) -> None:
 
 
 def _placeholders(clock: Clock) -> Placeholders:
-    finder = finder_of(_RULES)
-    return Placeholders(finder, finder.placeholder_kinds(_RULES), clock)
+    return Placeholders(_RULES, clock)
 
 
 _RULES = rules_of(["all"], BUILT_IN, countries(), ["Project Nightjar", "Nightjar Team"], [("TICKET", "ACME-[0-9]{6}")])

@@ -20,7 +20,6 @@ import pytest
 
 from gateway.features.redaction.model import DEFAULT_KINDS, RedactionNote, rules_of
 from gateway.features.redaction.policy.answers import AnswerRestorer
-from gateway.features.redaction.policy.finding import finder_of
 from gateway.features.redaction.policy.placeholders import Placeholders
 from providers.chat import AssistantMessage, ChatCompletion, Choice, Finished, StreamEvent, TextDelta, ToolCallDelta
 from tests.kit.gateway_process import APP_KEY, GatewayProcess, config_of_one_region, running_gateway
@@ -141,8 +140,7 @@ def test_the_second_profile_gets_each_value_of_a_prompt_back(tmp_path: Path) -> 
 
 def restorer() -> AnswerRestorer:
     """Return what restores an answer to a request with an address and two numbers."""
-    finder = finder_of(RULES)
-    named = Placeholders(finder, finder.placeholder_kinds(RULES))
+    named = Placeholders(RULES)
     named("jane@example.com +49 171 1234567 4111 1111 1111 1111")
     return AnswerRestorer(named, is_json=False, note=RedactionNote.of(RULES))
 

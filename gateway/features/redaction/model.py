@@ -63,6 +63,11 @@ class RedactionRules(Value, frozen=True):
         own = [name.lower() for name, _ in self.patterns]
         return (*(kind for kind in BUILT_IN if kind in self.kinds), *(["term"] if self.terms else []), *own)
 
+    @property
+    def placeholder_kinds(self) -> tuple[str, ...]:
+        """The kinds that placeholders may have."""
+        return (*(kind.upper() for kind in self.shown_kinds), TEXT)
+
 
 def rules_of(
     names: Iterable[str],

@@ -382,17 +382,11 @@ class Finder:
         self._numeric = compiled("|".join(starts)) if starts else None
         self._terms = compiled(_terms_pattern(rules.terms)) if rules.terms else None
         self._patterns = [(name, compiled_own(text)) for name, text in rules.patterns]
-        self._look_alike = compiled(f"(?i)Q(?:{'|'.join(self.placeholder_kinds(rules))})[1-9][0-9]{{0,5}}Z")
+        self._look_alike = compiled(f"(?i)Q(?:{'|'.join(rules.placeholder_kinds)})[1-9][0-9]{{0,5}}Z")
         steps = sum(pattern.programsize for _, pattern in self._patterns)
         self.most_at_once = min(_MOST_AT_ONCE, _STEPS_AT_ONCE // steps) if steps else _MOST_AT_ONCE
         self._key = secrets.token_bytes(32)
         self._known: dict[bytes, tuple[Span, ...]] = {}
-
-    @staticmethod
-    def placeholder_kinds(rules: RedactionRules) -> tuple[str, ...]:
-        """Return the kinds that placeholders of these rules may have."""
-        own = [name for name, _ in rules.patterns]
-        return (*sorted(kind.upper() for kind in rules.kinds), *([TERM] if rules.terms else []), *own, TEXT)
 
     def find(self, text: str, clock: Clock | None = None) -> tuple[Span, ...]:
         """Return where the values of a text are, in order. Raises TooMuchToSearch."""

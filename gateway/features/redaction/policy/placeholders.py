@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
+from typing import Any
 
-from gateway.features.redaction.policy.finding import Clock, Finder, Span, TooMuchToSearch, merged
+from gateway.features.redaction.model import RedactionRules
+from gateway.features.redaction.policy.finding import Clock, Span, TooMuchToSearch, finder_of, merged
 
 MOST_VALUES = 10_000
 """The most different values of one request."""
@@ -37,38 +40,49 @@ class Placeholders:
     """The placeholders of one request to one recipient. Equal characters have the same one.
 
     Args:
-        finder: Finds the values.
+        rules: They find the values.
+        clock: The time that the work on the request may take. None: any.
+
+    Attributes:
         kinds: The kinds that a placeholder may have.
+        values: The values by their placeholder in lower case.
+        kinds_of_values: The kind of each value, in the order of first occurrence, also of those numbered apart.
     """
 
-    def __init__(self, finder: Finder, kinds: tuple[str, ...], clock: Clock | None = None) -> None:
-        self._finder = finder
+    def __init__(self, rules: RedactionRules, clock: Clock | None = None) -> None:
+        self._rules = rules
+        self._finder = finder_of(rules)
         self._clock = clock
         self._by_value: dict[str, str] = {}
-        self._counts: dict[str, int] = {}
+        self._numbers: Counter[str] = Counter()
+        self.kinds = rules.placeholder_kinds
         self.values: dict[str, str] = {}
-        """The values by their placeholder in lower case."""
         self.kinds_of_values: dict[str, str] = {}
-        """The kind of each value, in the order of first occurrence."""
-        self.kinds = kinds
 
     def __bool__(self) -> bool:
         """Whether there is a placeholder."""
-        return bool(self._by_value)
+        return bool(self.kinds_of_values)
 
     def __repr__(self) -> str:
         """Do not show the values."""
-        return f"Placeholders({self._counts})"
+        return f"Placeholders({self.counts})"
 
     @property
     def counts(self) -> Mapping[str, int]:
         """The number of different values by kind in lower case, sorted by kind."""
-        return {kind.lower(): self._counts[kind] for kind in sorted(self._counts)}
+        counted = Counter(map(str.lower, self.kinds_of_values.values()))
+        return {kind: counted[kind] for kind in sorted(counted)}
+
+    def apart(self) -> Placeholders:
+        """Return placeholders of the same request with numbers of their own."""
+        other = Placeholders(self._rules, self._clock)
+        other.kinds_of_values = self.kinds_of_values
+        return other
 
     def __call__(self, text: str) -> str:
         """Return the text with placeholders. Raises TooMuchToSearch."""
         spans = self._finder.find(text, self._clock)
-        return self._replaced(text, spans) if spans else text
+        return _replaced(text, [(*span[:2], self._of(text, span)) for span in spans]) if spans else text
 
     def parts(self, texts: Sequence[str]) -> list[str]:
         """Return neighbouring texts with placeholders, also for values that are cut between two of them."""
@@ -84,15 +98,12 @@ class Placeholders:
         for text in texts:
             end = at + len(text)
             # A value stands where it begins. The rest of it is left out of the next parts.
-            pieces: list[str] = []
-            position = at
-            for start, last, kind in spans:
-                if last <= position or start >= end:
-                    continue
-                if start >= at:
-                    pieces += (joined[position:start], self._of(joined[start:last], kind))
-                position = min(last, end)
-            parts.append("".join((*pieces, joined[position:end])))
+            mine = [
+                (max(span[0], at) - at, min(span[1], end) - at, self._of(joined, span) if span[0] >= at else "")
+                for span in spans
+                if span[0] < end and span[1] > at
+            ]
+            parts.append(_replaced(text, mine))
             at = end
         return parts
 
@@ -116,14 +127,11 @@ class Placeholders:
         if "\\" not in raw:
             return f'"{self(raw)}"'
         text, offsets = _decoded(raw)
-        pieces: list[str] = []
-        at = 0
-        for start, end, kind in self._finder.find(text, self._clock):
-            pieces += (raw[at : offsets[start]], self._of(text[start:end], kind))
-            at = offsets[end]
-        return f'"{"".join(pieces)}{raw[at:]}"'
+        spans = self._finder.find(text, self._clock)
+        inside = _replaced(raw, [(offsets[span[0]], offsets[span[1]], self._of(text, span)) for span in spans])
+        return f'"{inside}"'
 
-    def strings(self, value: object) -> object:
+    def strings(self, value: object) -> Any:
         """Return a value of parsed JSON with placeholders in its strings. Its keys and numbers stay."""
         if isinstance(value, str):
             return self(value)
@@ -137,24 +145,29 @@ class Placeholders:
             return items if isinstance(value, list) else tuple(items)
         return value
 
-    def _replaced(self, text: str, spans: Iterable[Span]) -> str:
-        pieces: list[str] = []
-        at = 0
-        for start, end, kind in spans:
-            pieces += (text[at:start], self._of(text[start:end], kind))
-            at = end
-        return "".join((*pieces, text[at:]))
-
-    def _of(self, value: str, kind: str) -> str:
+    def _of(self, text: str, span: Span) -> str:
+        """Return the placeholder of a value of the text."""
+        start, end, kind = span
+        value = text[start:end]
         known = self._by_value.get(value)
         if known is None:
-            number = self._counts[kind] = self._counts.get(kind, 0) + 1
-            known = self._by_value[value] = f"Q{kind}{number}Z"
+            self._numbers[kind] += 1
+            known = self._by_value[value] = f"Q{kind}{self._numbers[kind]}Z"
             self.values[known.lower()] = value
             self.kinds_of_values[value] = kind
             if len(self._by_value) > MOST_VALUES:
                 raise TooMuchToSearch
         return known
+
+
+def _replaced(text: str, parts: Iterable[tuple[int, int, str]]) -> str:
+    """Return a text in which the parts, which are in order, are replaced."""
+    pieces: list[str] = []
+    at = 0
+    for start, end, new in parts:
+        pieces += (text[at:start], new)
+        at = end
+    return "".join((*pieces, text[at:]))
 
 
 def _decoded(raw: str) -> tuple[str, list[int]]:

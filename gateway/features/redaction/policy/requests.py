@@ -13,7 +13,7 @@ from itertools import groupby
 from typing import Any
 
 from gateway.features.redaction.model import RedactionRules
-from gateway.features.redaction.policy.finding import Clock, finder_of
+from gateway.features.redaction.policy.finding import Clock
 from gateway.features.redaction.policy.placeholders import Placeholders
 from gateway.model.input_requests import InputRequest, ServedRequest
 from providers.chat import (
@@ -101,11 +101,6 @@ def redact(request: ServedRequest, rules: RedactionRules) -> Redacted:
             return _rerank(request, rules)
 
 
-def _placeholders(rules: RedactionRules, clock: Clock) -> Placeholders:
-    finder = finder_of(rules)
-    return Placeholders(finder, finder.placeholder_kinds(rules), clock)
-
-
 def _has_media(request: ServedRequest) -> bool:
     if isinstance(request, EmbeddingRequest | RerankRequest):
         return False
@@ -119,34 +114,23 @@ def _has_media(request: ServedRequest) -> bool:
 
 
 def _chat(request: ChatRequest, rules: RedactionRules) -> Redacted:
-    named = _placeholders(rules, Clock())
-    changes: dict[str, Any] = {}
-    if request.user is not None:
-        changes["user"] = _field(named, request.user)
-    extra = {name: value for name, value in request.extra.items() if name != _PREDICTION}
-    fields = {name: _field(named, value) for name, value in extra.items()}
-    if request.tools:
-        changes["tools"] = tuple([_tool(named, tool) for tool in request.tools])
+    named, dropped = Placeholders(rules, Clock()), set[str]()
+    changes: dict[str, Any] = {"user": _field(named, request.user)}
+    extra = _fields(named, {name: value for name, value in request.extra.items() if name != _PREDICTION})
+    changes["tools"] = tuple([_tool(named, tool, dropped) for tool in request.tools])
     if isinstance(answer := request.response_format, JsonSchemaFormat):
-        description = named(answer.description) if answer.description is not None else None
-        schema: Any = _schema(named, answer.schema)
+        description = named.strings(answer.description)
+        schema: Any = _schema(named, answer.schema, dropped)
         changes["response_format"] = replace(answer, schema=schema, description=description)
-    changes["messages"] = _messages(named, request.messages)
-    if request.stop:
-        changes["stop"] = tuple(map(named, request.stop))
+    changes["messages"] = _noticed(_messages(named, request.messages, dropped))
+    changes["stop"] = named.strings(request.stop)
     if _PREDICTION in request.extra:
-        fields[_PREDICTION] = named.strings(request.extra[_PREDICTION])
+        extra[_PREDICTION] = named.strings(request.extra[_PREDICTION])
     if not named:
         return Redacted(request, None, {}, frozenset(), rules)
     if request.logprobs or request.top_logprobs:
         raise NotRedactable("it asks for log probabilities, which would be those of placeholders")
-    if request.extra:
-        changes["extra"] = {name: fields[name] for name in request.extra}
-    dropped: set[str] = set()
-    for name in ("tools", "response_format"):
-        if name in changes:
-            changes[name] = _without_bounds(changes[name], dropped)
-    changes["messages"] = _noticed(tuple([_unbounded_message(it, dropped) for it in changes["messages"]]))
+    changes["extra"] = {name: extra[name] for name in request.extra}
     return Redacted(replace(request, **changes), named, named.counts, frozenset(dropped), rules)
 
 
@@ -156,7 +140,7 @@ def _noticed(messages: tuple[Message, ...]) -> tuple[Message, ...]:
     return (*messages[:first], SystemMessage(NOTICE), *messages[first:])
 
 
-def _messages(named: Placeholders, messages: tuple[Message, ...]) -> tuple[Message, ...]:
+def _messages(named: Placeholders, messages: tuple[Message, ...], dropped: set[str]) -> tuple[Message, ...]:
     """Return messages with placeholders.
 
     The client's system messages at the beginning are read as one text, too: Messages and Gemini make one of each part.
@@ -164,26 +148,26 @@ def _messages(named: Placeholders, messages: tuple[Message, ...]) -> tuple[Messa
     first = next((at for at, it in enumerate(messages) if not isinstance(it, SystemMessage)), len(messages))
     leading = [it for it in messages[:first] if isinstance(it, SystemMessage) and it.own is None]
     if len(leading) < 2:
-        return tuple([_message(named, message) for message in messages])
+        return tuple([_message(named, message, dropped) for message in messages])
     contents = dict(zip(map(id, leading), _as_one(named, [it.content for it in leading]), strict=True))
     changed: list[Message] = []
     for message in messages:
         content = contents.get(id(message))
         if content is None or not isinstance(message, SystemMessage):
-            changed.append(_message(named, message))
+            changed.append(_message(named, message, dropped))
         elif content or not message.content:
-            changed.append(replace(message, content=content, name=_optional(named, message.name)))
+            changed.append(replace(message, content=content, name=named.strings(message.name)))
     return tuple(changed)
 
 
-def _message(named: Placeholders, message: Message) -> Message:
+def _message(named: Placeholders, message: Message, dropped: set[str]) -> Message:
     match message:
         case SystemMessage():
             if message.own is not None:
-                return _own_message(named, message)
-            return replace(message, content=_content(named, message.content), name=_optional(named, message.name))
+                return _own_message(named, message, dropped)
+            return replace(message, content=_content(named, message.content), name=named.strings(message.name))
         case UserMessage():
-            return replace(message, content=_content(named, message.content), name=_optional(named, message.name))
+            return replace(message, content=_content(named, message.content), name=named.strings(message.name))
         case ToolMessage():
             return replace(message, content=_content(named, message.content))
         case AssistantMessage():
@@ -194,34 +178,21 @@ def _message(named: Placeholders, message: Message) -> Message:
                 message,
                 content=content[0] if content else None,
                 refusal=str(refusal or "") if message.refusal is not None else None,
-                reasoning=_optional(named, message.reasoning),
+                reasoning=named.strings(message.reasoning),
                 tool_calls=tuple([_call(named, call) for call in message.tool_calls]),
-                name=_optional(named, message.name),
+                name=named.strings(message.name),
             )
 
 
-def _own_message(named: Placeholders, message: SystemMessage) -> SystemMessage:
+def _own_message(named: Placeholders, message: SystemMessage, dropped: set[str]) -> SystemMessage:
     """Return a message of the gateway, of which only the client's text and schema at its end are searched."""
-    if not message.own or not isinstance(message.content, str):
+    content, own = message.content, message.own
+    if not own or not isinstance(content, str):
         return message
-    text, _, quoted = message.own.rpartition("\n\n")
-    schema = json.loads(quoted)
-    told, changed = _optional(named, text) or "", _schema(named, schema)
-    return message if (told, changed) == (text, schema) else _quoting(message, told, changed)
-
-
-def _unbounded_message(message: Message, dropped: set[str]) -> Message:
-    """Return a message of the gateway without the keys of a client's schema that a placeholder need not fulfil."""
-    if not isinstance(message, SystemMessage) or not message.own:
-        return message
-    text, _, quoted = message.own.rpartition("\n\n")
-    return _quoting(message, text, _unbounded(json.loads(quoted), dropped))
-
-
-def _quoting(message: SystemMessage, text: str, schema: object) -> SystemMessage:
-    content, own = message.content, message.own or ""
-    quoted = f"{text}\n\n{json.dumps(schema, ensure_ascii=False, separators=(',', ':'))}"
-    return replace(message, content=f"{str(content)[: -len(own)]}{quoted}", own=quoted)
+    text, _, schema = own.rpartition("\n\n")
+    changed = _schema(named, json.loads(schema), dropped)
+    quoted = f"{named(text)}\n\n{json.dumps(changed, ensure_ascii=False, separators=(',', ':'))}"
+    return replace(message, content=f"{content[: -len(own)]}{quoted}", own=quoted)
 
 
 def _field(named: Placeholders, value: object) -> Any:
@@ -229,8 +200,8 @@ def _field(named: Placeholders, value: object) -> Any:
     return value if isinstance(value, str) and _PSEUDONYM.fullmatch(value) else named.strings(value)
 
 
-def _optional(named: Placeholders, text: str | None) -> str | None:
-    return named(text) if text else text
+def _fields(named: Placeholders, extra: Mapping[str, object]) -> dict[str, Any]:
+    return {name: _field(named, value) for name, value in extra.items()}
 
 
 def _call(named: Placeholders, call: ToolCall) -> ToolCall:
@@ -272,112 +243,60 @@ def _as_one(named: Placeholders, contents: Sequence[str | tuple[TextPart, ...]])
 # --- tools and schemas ----------------------------------------------------------------------------
 
 
-def _tool(named: Placeholders, tool: Tool) -> Tool:
-    description = _optional(named, tool.description)
-    parameters: Any = _schema(named, tool.parameters) if tool.parameters is not None else None
+def _tool(named: Placeholders, tool: Tool, dropped: set[str]) -> Tool:
+    description, parameters = named.strings(tool.description), _schema(named, tool.parameters, dropped)
     return replace(tool, description=description, parameters=parameters)
 
 
-def _schema(named: Placeholders, schema: object) -> object:
-    """Return a schema whose texts have placeholders. Names of properties and patterns stay."""
+def _schema(named: Placeholders, schema: object, dropped: set[str]) -> Any:
+    """Return a schema whose texts have placeholders, without the keys that a placeholder need not fulfil.
+
+    Names of properties and patterns stay. `dropped` gets the keys that were left out.
+    """
     if isinstance(schema, list | tuple):
-        return [_schema(named, item) for item in schema]
+        return [_schema(named, item, dropped) for item in schema]
     if not isinstance(schema, Mapping):
         return schema
     changed: dict[str, object] = {}
     for name, value in schema.items():
-        if name in _TEXTS:
+        if name in _LEFT_OUT:
+            dropped.add(name)
+        elif name in _TEXTS:
             changed[name] = named.strings(value)
         elif name in _NAMED and isinstance(value, Mapping):
-            changed[name] = {key: _schema(named, inner) for key, inner in value.items()}
+            changed[name] = {key: _schema(named, inner, dropped) for key, inner in value.items()}
         else:
-            changed[name] = _schema(named, value)
-    return changed
-
-
-def _without_bounds(value: Any, dropped: set[str]) -> Any:
-    """Return tools or a format without the keys of schemas that a placeholder need not fulfil."""
-    if isinstance(value, tuple):
-        return tuple([_without_bounds(tool, dropped) for tool in value])
-    if isinstance(value, Tool):
-        return replace(value, parameters=_unbounded(value.parameters, dropped)) if value.parameters else value
-    return replace(value, schema=_unbounded(value.schema, dropped)) if isinstance(value, JsonSchemaFormat) else value
-
-
-def _unbounded(schema: Any, dropped: set[str]) -> Any:
-    if isinstance(schema, list | tuple):
-        return [_unbounded(item, dropped) for item in schema]
-    if not isinstance(schema, Mapping):
-        return schema
-    left_out = _LEFT_OUT & schema.keys()
-    dropped |= left_out
-    changed: dict[str, object] = {}
-    for name, value in schema.items():
-        if name in left_out:
-            continue
-        if name in _NAMED and isinstance(value, Mapping):
-            changed[name] = {key: _unbounded(inner, dropped) for key, inner in value.items()}
-        else:
-            changed[name] = value if name in _TEXTS else _unbounded(value, dropped)
+            changed[name] = _schema(named, value, dropped)
     return changed
 
 
 # --- embeddings and moderations -------------------------------------------------------------------
 
 
-class _Apart:
-    """Gives each input numbers of its own, and counts the different values of all."""
-
-    def __init__(self, rules: RedactionRules) -> None:
-        self._rules, self._clock = rules, Clock()
-        self._all: list[Placeholders] = []
-
-    def __call__(self) -> Placeholders:
-        self._all.append(_placeholders(self._rules, self._clock))
-        return self._all[-1]
-
-    @property
-    def counts(self) -> Mapping[str, int]:
-        kinds = {value: kind for named in self._all for value, kind in named.kinds_of_values.items()}
-        counted: dict[str, int] = {}
-        for kind in sorted(kinds.values()):
-            counted[kind.lower()] = counted.get(kind.lower(), 0) + 1
-        return counted
-
-
-def _numbered_apart(request: InputRequest, rules: RedactionRules, apart: _Apart, **changes: Any) -> Redacted:
+def _input(request: InputRequest, named: Placeholders, rules: RedactionRules, **changes: Any) -> Redacted:
     """Return a request with its changed members, or the request itself if no value was found."""
-    counts = apart.counts
-    return Redacted(replace(request, **changes) if counts else request, None, counts, frozenset(), rules)
+    return Redacted(replace(request, **changes) if named else request, None, named.counts, frozenset(), rules)
 
 
 def _embeddings(request: EmbeddingRequest, rules: RedactionRules) -> Redacted:
     if request.takes_tokens:
         raise NotRedactable("its input is tokens, in which no values are found")
-    apart = _Apart(rules)
-    named = apart()
-    user: Any = _field(named, request.user)
-    extra = {name: _field(named, value) for name, value in request.extra.items()}
-    inputs: Any = tuple([apart()(text) if isinstance(text, str) else text for text in request.inputs])
-    return _numbered_apart(request, rules, apart, user=user, extra=extra, inputs=inputs)
+    named = Placeholders(rules, Clock())
+    user, extra = _field(named, request.user), _fields(named, request.extra)
+    inputs = tuple([named.apart().strings(text) for text in request.inputs])
+    return _input(request, named, rules, user=user, extra=extra, inputs=inputs)
 
 
 def _moderations(request: ModerationRequest, rules: RedactionRules) -> Redacted:
-    apart = _Apart(rules)
-    named = apart()
-    extra = {name: _field(named, value) for name, value in request.extra.items()}
-    inputs: Any = tuple([_content(apart(), content) for content in request.inputs])
-    prompt = _optional(apart(), request.prompt)
-    return _numbered_apart(request, rules, apart, extra=extra, inputs=inputs, prompt=prompt)
+    named = Placeholders(rules, Clock())
+    extra = _fields(named, request.extra)
+    inputs = tuple([_content(named.apart(), content) for content in request.inputs])
+    prompt = named.apart().strings(request.prompt)
+    return _input(request, named, rules, extra=extra, inputs=inputs, prompt=prompt)
 
 
 def _rerank(request: RerankRequest, rules: RedactionRules) -> Redacted:
     """Number query and documents together, also where they are sent in several calls."""
-    apart = _Apart(rules)
-    named = apart()
-    query = named(request.query)
-    for document in request.before:
-        named(document)
-    documents = tuple([named(document) for document in request.documents])
-    extra = {name: _field(named, value) for name, value in request.extra.items()}
-    return _numbered_apart(request, rules, apart, query=query, documents=documents, extra=extra)
+    named = Placeholders(rules, Clock())
+    query, _, documents = named(request.query), named.strings(request.before), named.strings(request.documents)
+    return _input(request, named, rules, query=query, documents=documents, extra=_fields(named, request.extra))
