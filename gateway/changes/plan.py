@@ -37,7 +37,7 @@ _NOT_COMPARED = {
     Deployment: frozenset(
         (
             "name adapter target credentials headers needs_credential missing_credentials places asked_at price "
-            "retirement link proxy_origin cache_keys"
+            "retirement link proxy_origin"
         ).split()
     ),
     Region: frozenset({"name", "is_gated", "ages_at_gate"}),

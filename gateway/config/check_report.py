@@ -28,7 +28,7 @@ from gateway.policy.location import SIGNALS, can_locate
 from gateway.policy.territory_answers import unanswered
 from providers.adapter import EmulatesFeatures
 from providers.catalogue.prices import Price, shown_amount
-from providers.matching.requirements import FEATURES, TOOL_FEATURES
+from providers.matching.requirements import CACHE_KEY, FEATURES, TOOL_FEATURES
 from providers.sites import Residency
 from providers.territories import Places, territory_data
 
@@ -202,8 +202,9 @@ def _cache_key(deployment: Deployment) -> str | None:
     """Return what a deployment gets in place of `prompt_cache_key`, or None if its provider does not have the field."""
     if not deployment.knows_cache_key:
         return None
-    words = {"pseudonym": "a pseudonym", "strip": "nothing", "pass": "the client's own"}[deployment.cache_key]
-    if deployment.cache_key != deployment.cache_key_in(protected=True):
+    everywhere, protected = (deployment.treatment_of(CACHE_KEY, "chat", protected=it) for it in (False, True))
+    words = {"pseudonym": "a pseudonym", "strip": "nothing", "pass": "the client's own"}[everywhere]
+    if everywhere != protected:
         words += "; nothing of protected regions, until `cache_key` is written"
     return words
 
@@ -228,7 +229,7 @@ def check_document(config: ConfigVersion, warnings: Iterable[Problem]) -> dict[s
                 "provider": it.provider,
                 "model": it.model,
                 "can": [*abilities[name]],
-                "cache_key": it.cache_key if it.knows_cache_key else None,
+                "cache_key": it.treatment_of(CACHE_KEY, "chat", protected=False) if it.knows_cache_key else None,
                 "cache": it.cache,
                 "cache_isolation": it.cache_isolation,
                 "emulated": [word for word, is_emulated in abilities[name].items() if is_emulated],

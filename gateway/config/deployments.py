@@ -46,7 +46,7 @@ from providers.catalogue.models import UNKNOWN_MODEL, ModelFacts, model_facts
 from providers.catalogue.prices import Offers, Price, Retirement
 from providers.chat import ChatRequest, UserMessage
 from providers.matching.capability_matching import parameters_of
-from providers.matching.requirements import CACHE_CONTROL, CACHE_SALT, FEATURES, IDENTITY, moves_data
+from providers.matching.requirements import CACHE_CONTROL, CACHE_KEY, CACHE_SALT, FEATURES, IDENTITY, moves_data
 from providers.openai_json.decode_request import CANONICAL_FIELDS
 from providers.openai_json.read_answer import INLINE_THOUGHTS
 from providers.registry import Registry
@@ -474,6 +474,9 @@ def _check_caches(findings: Findings, path: KeyPath, section: DeploymentSection,
     if section.cache == "auto" and not ("claude" in section.model.lower() and CACHE_CONTROL in capabilities.parameters):
         message = f"`auto` is for models of Claude at a provider with marks, not for {quoted(section.model)}"
         findings.error((*path, "cache"), message, "remove it: other providers cache by themselves, or not at all")
+    if section.cache_key in ("pseudonym", "pass") and CACHE_KEY not in {*capabilities.parameters, *section.passthrough}:
+        message = f"it has no effect: {section.provider} has no field `prompt_cache_key`"
+        findings.warn((*path, "cache_key"), message, "remove it")
     if section.cache_isolation is not None and CACHE_SALT not in capabilities.parameters:
         message = f"{section.provider} has no field that keeps clients apart in a cache"
         hint = "remove it, and use separate accounts: a deployment with its own `api_key` for each group of clients"

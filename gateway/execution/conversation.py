@@ -15,7 +15,6 @@ from providers.chat import (
     CacheTime,
     ChatRequest,
     Message,
-    Part,
     TextPart,
     ToolMessage,
     UserMessage,
@@ -59,63 +58,53 @@ def for_caches(
         own: The request with all fields of the client.
         conversation: None for a call that is not the client's chat: it never has a cache key.
     """
-    request = _with_key(request, own, deployment, conversation)
-    if conversation is None:
+    key = _key_of(own, deployment, conversation) if conversation is not None else None
+    added: dict[str, object] = {} if key is None else {CACHE_KEY: key}
+    messages = request.messages
+    if conversation is not None:
+        if deployment.cache_isolation is not None:
+            added[CACHE_SALT] = _salt_of(own, deployment, conversation)
+        if deployment.cache == "auto" and CACHE_CONTROL not in requirements_of(request).parameters:
+            is_repeated = conversation.session is not None or any(isinstance(it, AssistantMessage) for it in messages)
+            messages = _with_mark(messages) if is_repeated else messages
+    if not added and messages is request.messages and CACHE_KEY not in request.extra:
         return request
-    if deployment.cache_isolation is not None:
-        user = user_of_chat(own, conversation.user) if deployment.cache_isolation == "user" else ""
-        salt = pseudonym(conversation.key, "salt 1", deployment.provider, deployment.site, conversation.client, user)
-        request = replace(request, extra={**request.extra, CACHE_SALT: salt})
-    if deployment.cache == "auto" and CACHE_CONTROL not in requirements_of(request).parameters:
-        has_answer = any(isinstance(message, AssistantMessage) for message in request.messages)
-        if has_answer or conversation.session is not None:
-            request = replace(request, messages=_with_mark(request.messages))
-    return request
+    extra = {**request.extra, **added}
+    if key is None:
+        extra.pop(CACHE_KEY, None)
+    return replace(request, extra=extra, messages=messages)
 
 
 def _with_mark(messages: tuple[Message, ...]) -> tuple[Message, ...]:
     """Return the messages with a mark at the last block of the user that may have one: blank texts may not."""
     for at in range(len(messages) - 1, -1, -1):
         message = messages[at]
-        if isinstance(message, ToolMessage):
-            return (*messages[:at], replace(message, cache=_TIME), *messages[at + 1 :])
-        if isinstance(message, UserMessage) and (parts := _marked(message.content)) is not None:
-            return (*messages[:at], replace(message, content=parts), *messages[at + 1 :])
+        if isinstance(message, UserMessage | ToolMessage) and (marked := _marked(message)) is not None:
+            return (*messages[:at], marked, *messages[at + 1 :])
     return messages
 
 
-def _marked(content: str | tuple[Part, ...]) -> tuple[Part, ...] | None:
+def _marked(message: UserMessage | ToolMessage) -> Message | None:
+    content = message.content
+    if isinstance(message, ToolMessage):
+        return replace(message, cache=_TIME) if not isinstance(content, str) or content.strip() else None
     parts = (TextPart(content),) if isinstance(content, str) else content
     for at in range(len(parts) - 1, -1, -1):
         part = parts[at]
         if not isinstance(part, AudioPart) and not (isinstance(part, TextPart) and not part.text.strip()):
-            return (*parts[:at], replace(part, cache=_TIME), *parts[at + 1 :])
+            return replace(message, content=(*parts[:at], replace(part, cache=_TIME), *parts[at + 1 :]))
     return None
-
-
-def _with_key(
-    request: ChatRequest, own: ChatRequest, deployment: Deployment, conversation: Conversation | None
-) -> ChatRequest:
-    key = _key_of(own, deployment, conversation) if conversation is not None else None
-    if key is None and CACHE_KEY not in request.extra:
-        return request
-    extra = dict(request.extra)
-    if key is not None:
-        extra[CACHE_KEY] = key
-    else:
-        del extra[CACHE_KEY]
-    return replace(request, extra=extra)
 
 
 def _key_of(own: ChatRequest, deployment: Deployment, conversation: Conversation) -> object:
     """Return the key that is sent, or None if there is none. A value that identifies the end user is never one."""
-    value = own.extra.get(CACHE_KEY)
-    is_passed_through = CACHE_KEY in deployment.target.passthrough and not deployment.cache_key_written
-    treatment = deployment.cache_keys[conversation.is_protected]
-    if value is None:
-        value = conversation.session
-    elif is_passed_through:
-        treatment = "pass"
+    if not deployment.knows_cache_key:
+        return None
+    value, protected = own.extra.get(CACHE_KEY), conversation.is_protected
+    if value is not None:
+        treatment = deployment.treatment_of(CACHE_KEY, "chat", protected=protected)
+    else:
+        value, treatment = conversation.session, deployment.cache_key_in(protected=protected)
     if value is None or treatment == "strip" or conversation.is_identity(value, own):
         return None
     if treatment == "pass":
@@ -123,6 +112,11 @@ def _key_of(own: ChatRequest, deployment: Deployment, conversation: Conversation
     if not isinstance(value, str):
         return None
     return pseudonym(conversation.key, "cache 1", deployment.provider, deployment.site, conversation.client, value)
+
+
+def _salt_of(own: ChatRequest, deployment: Deployment, conversation: Conversation) -> str:
+    user = user_of_chat(own, conversation.user) if deployment.cache_isolation == "user" else ""
+    return pseudonym(conversation.key, "salt 1", deployment.provider, deployment.site, conversation.client, user)
 
 
 @lru_cache(maxsize=4096)

@@ -130,7 +130,6 @@ class Deployment:
         link: How connections are made, with the content of these files and the credentials of the proxy. None:
             directly, with the public authorities; or secrets are not resolved.
         proxy_origin: The origin of the proxy, or empty.
-        cache_keys: The treatment of `prompt_cache_key` outside and inside of protected regions.
         counts: See `Target.counts`.
         redaction: The rules of all that it is sent, or None.
         in_clear: It gets the values, also in a region that redacts.
@@ -181,15 +180,12 @@ class Deployment:
     places: tuple[str, str] = field(init=False, repr=False)
     asked_at: tuple[str, str, str] = field(init=False, repr=False)
     proxy_origin: str = field(init=False, repr=False)
-    cache_keys: tuple[CacheKey, CacheKey] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "places", (str(self.residency.stores), str(self.residency.processes)))
         object.__setattr__(self, "asked_at", (self.name, self.origin, self.model))
         has_proxy = self.proxy is not None and self.simulates is None
         object.__setattr__(self, "proxy_origin", self.proxy.origin if self.proxy is not None and has_proxy else "")
-        keys = [self.cache_key_in(protected=it) if self.knows_cache_key else "strip" for it in (False, True)]
-        object.__setattr__(self, "cache_keys", tuple(keys))
 
     @property
     def knows_cache_key(self) -> bool:
@@ -197,7 +193,7 @@ class Deployment:
         return CACHE_KEY in self.capabilities.parameters or CACHE_KEY in self.target.passthrough
 
     def cache_key_in(self, *, protected: bool) -> CacheKey:
-        """Return the treatment of `prompt_cache_key` for requests of a region.
+        """Return the treatment of an agent's session as the key of the prompt cache, for requests of a region.
 
         A vendor of a protected region gets new data only with a signature, so neither the default nor `identity: pass`
         applies there.
@@ -206,12 +202,12 @@ class Deployment:
 
     def treatment_of(self, name: str, use: str, *, protected: bool) -> CacheKey:
         """Return what becomes of a field of `IDENTITY` in requests of a region. `passthrough` keeps it as it is."""
-        if name == CACHE_KEY and (use != "chat" or self.cache_key_written):
-            return self.cache_key if use == "chat" else "strip"
+        if name == CACHE_KEY and use != "chat":
+            return "strip"
+        if name == CACHE_KEY and (self.cache_key_written or name not in self.target.passthrough):
+            return self.cache_key_in(protected=protected)
         if name in self.target.passthrough:
             return "pass"
-        if name == CACHE_KEY:
-            return self.cache_key_in(protected=protected)
         if self.identity == "hash":
             return "strip" if name == "metadata" else "pseudonym"
         return self.identity

@@ -41,6 +41,7 @@ from gateway.policy.preference import decide_preferring, member_of, preference_o
 from gateway.policy.routing import decide
 from gateway.policy.territory_answers import plain_needs
 from providers.evidence import NO_CITATION
+from providers.matching.requirements import CACHE_KEY
 from providers.territories import parse_territory, territory_data, territory_name
 from providers.value import Value, replace
 
@@ -294,7 +295,8 @@ def _prompt_cache(deployment: Deployment, region: Region | None) -> dict[str, ob
     """Return what a deployment gets for its prompt cache with a chat of the region. Empty if it gets nothing."""
     facts: dict[str, object] = {}
     if deployment.knows_cache_key:
-        facts["cache_key"] = deployment.cache_key_in(protected=region is not None and region.protected)
+        is_protected = region is not None and region.protected
+        facts["cache_key"] = deployment.treatment_of(CACHE_KEY, "chat", protected=is_protected)
     if deployment.cache == "auto":
         facts["cache"] = deployment.cache
     if deployment.cache_isolation is not None:

@@ -243,3 +243,13 @@ def test_plan_and_check_name_each_key_of_prompt_caches(gateway: Command) -> None
         assert words in shown
     found = json.loads(gateway("check", "--json", files[1], "--no-secrets").out)["deployments"]
     assert [found[name][key] for name in changed for key in changed[name]] == ["strip", "auto", "user"]
+
+
+def test_check_shows_a_cache_key_that_is_passed_on_and_one_without_effect(gateway: Command) -> None:
+    claude = {"provider": "anthropic", "model": "claude-sonnet-5", "endpoint": "global", "api_key": "k"}
+    claude["cache_key"] = "pass"
+    passed_on = {"passthrough": ["prompt_cache_key"]}
+    file = BASE.merge({"deployments": {"claude": claude, "chatgpt-us": passed_on}}).write(Path(), "passed.yaml")
+    shown = gateway("check", file, "--no-secrets")
+    assert "chatgpt-us gets as a cache key: the client's own\n" in shown.out
+    assert "deployments.claude.cache_key: it has no effect: anthropic has no field `prompt_cache_key`" in shown.err

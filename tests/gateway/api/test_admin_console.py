@@ -63,8 +63,13 @@ async def test_explain_has_boundary_labels_and_facts_with_their_source(control: 
     assert china["boundary"] == "CN"
 
 
-@pytest.mark.parametrize(("protected", "gets"), [(False, "pseudonym"), (True, "strip")])
-async def test_explain_has_what_a_deployment_gets_for_its_prompt_cache(*, protected: bool, gets: str) -> None:
+@pytest.mark.parametrize(
+    ("passed_on", "protected", "gets"),
+    [([], False, "pseudonym"), ([], True, "strip"), (["prompt_cache_key"], True, "pass")],
+)
+async def test_explain_has_what_a_deployment_gets_for_its_prompt_cache(
+    passed_on: list[str], *, protected: bool, gets: str
+) -> None:
     control = control_of(
         table_of(
             BASE.merge(
@@ -72,6 +77,7 @@ async def test_explain_has_what_a_deployment_gets_for_its_prompt_cache(*, protec
                     "admin_keys": [new_key()[1].text],
                     "regions": {"us": {"protected": protected, "boundary": ["*"]}},
                     "deployments": {
+                        "chatgpt-us": {"passthrough": passed_on},
                         "claude": {
                             "provider": "anthropic", "model": "claude-sonnet-5", "endpoint": "global",
                             "api_key": "${OPENAI_US_API_KEY}", "cache": "auto",

@@ -113,6 +113,7 @@ CLAUDE = {"provider": "anthropic", "model": "claude-sonnet-5", "endpoint": "us",
         ((UserMessage("Hi"), AssistantMessage("Hello"), UserMessage((TextPart("Go"), TextPart(" ")))), None, (2,)),
         ((UserMessage((TextPart("Hi", "1h"),)), AssistantMessage("Hello"), UserMessage("Go on")), None, (0,)),
         ((UserMessage("Hi"), CALL, ToolMessage("c", "12")), None, (2,)),
+        ((UserMessage("Hi"), CALL, ToolMessage("c", " ")), None, (0,)),
     ],
     ids=str,
 )
