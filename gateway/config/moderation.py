@@ -69,7 +69,8 @@ def check_judge(
         findings.error(at, f"{quoted(judge)} classifies no content", hint)
         return None
     if region is not None and not deployment.within(region.boundary):
-        findings.error(at, outside_boundary(region, deployment), boundary_fix(region, deployments))
+        judges = {name: one for name, one in deployments.items() if moderations_of(one) is not None}
+        findings.error(at, outside_boundary(region, deployment), boundary_fix(region, judges))
     return deployment
 
 
