@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gateway.changes.compile_job import CompiledState, CompileJob, Outcome, state_of
-from gateway.config.problems import Problem, dotted
+from gateway.config.problems import Problem, dotted, quoted
 from gateway.features.views import VIEWS
 from gateway.model.answer_change import AnswerChange
 from gateway.model.assistant import USES, Assistant
@@ -97,6 +98,22 @@ def _sections(old: ConfigVersion, new: ConfigVersion) -> list[str]:
     return changed if aliases[0] == aliases[1] else [*changed, "aliases"]
 
 
+def emptied_credential(old: ConfigVersion, new: ConfigVersion) -> str | None:
+    """Return why a version must not replace another one: a deployment would lose its key to an empty file. Else None.
+
+    Some programs empty a file before they write a new secret. A file that is gone takes its key away.
+    """
+    for name, deployment in new.deployments.items():
+        before = old.deployments.get(name)
+        if before is None or not (deployment.enabled and before.credentials) or deployment.credentials:
+            continue
+        for source in deployment.missing_credentials:
+            if source.startswith("/") and os.path.exists(source):
+                remedy = "write the key, or remove the file"
+                return f"the deployment {quoted(name)} would have no credential any more: {source} has none; {remedy}"
+    return None
+
+
 def finding_of(problem: Problem) -> Finding:
     """Return the problem as it is shown to operators."""
     position = (problem.file, problem.line, problem.column, dotted(problem.path))
@@ -163,6 +180,8 @@ class VersionActivator(Value, frozen=True):
             answers = answer_changes(active.config, state.config, time.time())
             changes = replace(changes_between(active.config, state.config), answers=answers)
             reason = self.serving_problem(state.config)
+            if reason is None and change_request.cause != "rollback":
+                reason = emptied_credential(active.config, state.config)
             if reason is None and self.change_log is not None:
                 try:
                     reason = self._record(self.change_log, change_request, active, pinned, state, answers)

@@ -202,6 +202,27 @@ async def test_config_that_may_not_be_served_is_rejected(files: Files) -> None:
     assert done.findings[-1].message == "not on this address"
 
 
+async def test_an_emptied_key_file_is_a_mistake_and_a_removed_one_takes_its_key_away(files: Files) -> None:
+    key = files.path.with_name("key")
+    key.write_text("sk-0123456789", "utf-8")
+    files.path.write_text(BASE.merge({"deployments": {"gemini": {"api_key": f"${{file:{key}}}"}}}).text, "utf-8")
+    files.live.start(files.activate)
+    assert (await files.live.reload("admin")).activated
+    before = files.live.config
+    assert [secret.reveal() for secret in before.deployments["gemini"].credentials] == ["sk-0123456789"]
+    key.write_text("", "utf-8")
+    for cause in ("file", "sighup", "admin"):
+        done = await files.live.reload(cause)
+        assert (done.activated, files.live.config) == (False, before)
+        assert f"'gemini' would have no credential any more: {key} has none" in done.findings[-1].message
+    key.write_text("sk-9876543210", "utf-8")
+    assert (await files.live.reload("sighup")).activated
+    assert [secret.reveal() for secret in files.live.config.deployments["gemini"].credentials] == ["sk-9876543210"]
+    key.unlink()
+    assert (await files.live.reload("sighup")).activated
+    assert files.live.config.deployments["gemini"].credentials == ()
+
+
 async def test_failed_compiler_rejects_the_change(files: Files) -> None:
     files.error = CompileFailed("the process that compiles it ended with status -9")
     done = await files.live.reload("sighup")
