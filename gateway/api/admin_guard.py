@@ -10,10 +10,11 @@ from typing import Any
 
 from gateway.api.caller.authentication import FailedKeyLimiter, is_guess, is_token, source_of, token_error
 from gateway.api.errors import ApiError
+from gateway.model.client_token import TokenGivesNothing
+from gateway.model.location import ClaimRefused
 from gateway.model.stored_client import LISTENER_CLOSED, AdminToken, Role, may_act
 from gateway.operator_errors import StateError
-from gateway.service.client_tokens import TokenRefused
-from gateway.service.operator_tokens import OperatorTokens, TokenWithoutRole
+from gateway.service.operator_tokens import OperatorTokens
 from gateway.telemetry.log import logger
 from providers.value import Value
 
@@ -116,12 +117,12 @@ class Guard:
         self.failures.pace(source_of(peer))
         try:
             role, user = await sent.issued.holder(sent.text)
-        except TokenRefused as refused:
+        except ClaimRefused as refused:
             error = token_error(refused.problem, "an admin token")
             raise (self.failed(peer, error) if is_guess(refused.problem) else error) from None
-        except TokenWithoutRole as refused:
+        except TokenGivesNothing as refused:
             raise ApiError("permission_denied", _NO_ROLE[refused.lacks], extra={"token": refused.lacks}) from None
-        return Identity(role, who=user if user.isprintable() else ascii(user))
+        return Identity(role, who=user)
 
     def _identify(self, pairs: Iterable[tuple[bytes, bytes]]) -> Identity:
         """Return the sender of a request with these headers. The first value of a repeated header counts.

@@ -65,12 +65,12 @@ from gateway.features.duties.time_of_use import ChatTime
 from gateway.model.caller import Caller, RequestContext, RequestHeaders
 from gateway.model.config_version import Client, ConfigVersion
 from gateway.model.input_requests import InputAnswer
+from gateway.model.location import ClaimRefused
 from gateway.model.moderation import NoVerdict
 from gateway.model.record import UNANSWERED, DutyKind, Record
 from gateway.policy.caller import timeout_s
 from gateway.policy.region_text import sentence_for
 from gateway.service.chat_service import ChatService
-from gateway.service.client_tokens import TokenRefused
 from gateway.service.exchange import AnswerStyle, Exchange
 from gateway.undo import undone_on_failure
 from gateway.usage.client_limits import LimitReached
@@ -308,7 +308,7 @@ class HttpExchange(Exchange):
             arrived_s = time.time() - (time.monotonic() - self.record.started_at)
             try:
                 client = await verify_token(config, self._endpoint.limiter.tokens, token, arrived_s)
-            except TokenRefused as refused:
+            except ClaimRefused as refused:
                 raise token_error(refused.problem) from None
             return read_caller(config, self._headers, verified=client)
 

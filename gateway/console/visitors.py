@@ -15,10 +15,9 @@ from gateway.api.caller.authentication import is_loopback_host
 from gateway.api.errors import ApiError
 from gateway.console.sessions import FailureLimit, Sessions, csrf_of
 from gateway.console.texts import ViewTexts, _
-from gateway.model.location import ClaimProblem
+from gateway.model.client_token import TokenGivesNothing
+from gateway.model.location import ClaimProblem, ClaimRefused
 from gateway.model.stored_client import Role
-from gateway.service.client_tokens import TokenRefused
-from gateway.service.operator_tokens import TokenWithoutRole
 from gateway.settings import Settings, versions_of
 
 PROXY_HEADER = "x-gateway-proxy-secret"
@@ -214,17 +213,16 @@ class Visitors:
         if scheme.lower() != "bearer":
             raise NotShown(_("the proxy must send your company's token in `authorization`, as `Bearer TOKEN`"))
         try:
-            role, user = await issued.holder(text.strip())
-        except TokenWithoutRole as refused:
+            return await issued.holder(text.strip())
+        except TokenGivesNothing as refused:
             raise NotShown(_NO_ROLE[refused.lacks]) from None
-        except TokenRefused as refused:
+        except ClaimRefused as refused:
             if refused.problem is ClaimProblem.UNCHECKED:
                 raise NotShown(
                     _("your company's token cannot be verified now: its issuer does not answer"), 503
                 ) from None
             message = _("your company's token is not accepted ({problem}): sign in at the proxy again")
             raise NotShown(message, problem=str(refused.problem)) from None
-        return role, user if user.isprintable() else ascii(user)
 
     async def sign_in(self, token: str, address: str) -> str | None:
         """Return the cookie of a new session for the holder of a token; None if there is no such token.

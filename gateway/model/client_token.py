@@ -22,6 +22,21 @@ def token_key(client: str) -> str:
     return _BY_RULE + client
 
 
+class TokenGivesNothing(Exception):
+    """A valid token gives its holder nothing.
+
+    Attributes:
+        lacks: The part that is not there: `groups` if the issuer left out a member that a rule looks at, else `client`
+            or `role`, which no rule gives.
+        issuer: The name of its issuer in the configuration.
+    """
+
+    def __init__(self, lacks: Literal["groups", "client", "role"], issuer: str) -> None:
+        super().__init__(lacks)
+        self.lacks = lacks
+        self.issuer = issuer
+
+
 class KeyUrl(Value, frozen=True):
     """An issuer's key set at a URL of the config: the permit for the request, and the path."""
 

@@ -95,6 +95,14 @@ class ClaimProblem(StrEnum):
     """The issuer's keys cannot be read right now. The client did nothing wrong."""
 
 
+class ClaimRefused(Exception):
+    """A claim or a token is not valid. `problem` is the kind of reason. It contains nothing of the token."""
+
+    def __init__(self, problem: ClaimProblem) -> None:
+        super().__init__(problem)
+        self.problem = problem
+
+
 CLAIM_PROBLEMS = {
     ClaimProblem.REPEATED: "it was sent more than once",
     ClaimProblem.TOO_LARGE: "it is too long",

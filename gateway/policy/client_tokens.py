@@ -5,16 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from gateway.model.client_token import RoleRule, TokenHolder, TokenIssuer, TokenPath, TokenRule, Where
-from gateway.model.location import ClaimProblem
-from gateway.policy.location.claim_verification import ClaimRefused, SignedMembers, UnverifiedToken, is_for
+from gateway.model.client_token import (
+    RoleRule,
+    TokenGivesNothing,
+    TokenHolder,
+    TokenIssuer,
+    TokenPath,
+    TokenRule,
+    Where,
+)
+from gateway.model.location import ClaimProblem, ClaimRefused
+from gateway.policy.location.claim_verification import SignedMembers, UnverifiedToken, is_for
 
 _WORDS = frozenset({"scope", "scp"})
 _MISSING: Any = object()
-
-
-class GroupsMissing(Exception):
-    """A rule looks at a member that the issuer left out of the token, because it has too many values."""
 
 
 def issuer_of(issuers: Mapping[str, TokenIssuer], token: UnverifiedToken) -> TokenIssuer:
@@ -34,12 +38,12 @@ def issuer_of(issuers: Mapping[str, TokenIssuer], token: UnverifiedToken) -> Tok
 
 
 def check_denied(issuer: TokenIssuer, members: Mapping[str, object]) -> None:
-    """Raise ClaimRefused if the issuer's rules deny a verified token, or GroupsMissing if that cannot be judged."""
+    """Raise ClaimRefused if the issuer's rules deny a verified token, or TokenGivesNothing if that cannot be judged."""
     issued_at = members.get("iat")
     if issuer.issued_after is not None and not (isinstance(issued_at, int | float) and issued_at > issuer.issued_after):
         raise ClaimRefused(ClaimProblem.EARLY)
     for entry in issuer.denied:
-        _look_at((entry,), members)
+        _look_at(issuer.name, (entry,), members)
         if _holds(entry, members):
             raise ClaimRefused(ClaimProblem.DENIED)
 
@@ -52,37 +56,37 @@ def user_in(issuer: TokenIssuer, members: Mapping[str, object]) -> str:
     return user
 
 
-def first_rule(rules: Sequence[TokenRule | RoleRule], members: Mapping[str, object]) -> int | None:
-    """Return the index of the first rule that holds for a verified token, or None.
+def first_rule(issuer: str, rules: Sequence[TokenRule | RoleRule], members: Mapping[str, object]) -> int | None:
+    """Return the index of the first rule that holds for a verified token of an issuer, or None.
 
     Raises:
-        GroupsMissing: A rule looks at a member that the issuer left out.
+        TokenGivesNothing: A rule looks at a member that the issuer left out.
     """
     for index, rule in enumerate(rules):
-        _look_at(rule.where, members)
+        _look_at(issuer, rule.where, members)
         if all(_holds(entry, members) for entry in rule.where):
             return index
     return None
 
 
-def holder_of(issuer: TokenIssuer, signed: SignedMembers) -> tuple[TokenRule, TokenHolder] | None:
-    """Return the rule that holds for a verified token, and what is kept of the token; None if no rule holds.
+def holder_of(issuer: TokenIssuer, signed: SignedMembers) -> tuple[str, TokenHolder]:
+    """Return the client of the rule that holds for a verified token, and what is kept of the token.
 
     Raises:
-        GroupsMissing: A rule looks at a member that the issuer left out.
+        TokenGivesNothing: No rule holds, or one looks at a member that the issuer left out.
     """
     members = signed.members
-    index = first_rule(issuer.clients, members)
+    index = first_rule(issuer.name, issuer.clients, members)
     if index is None:
-        return None
+        raise TokenGivesNothing("client", issuer.name)
     rule, subject = issuer.clients[index], members.get("sub")
     user = user_in(issuer, members) if rule.names_user else None
     subject = subject if isinstance(subject, str) else None
-    return rule, TokenHolder(issuer.name, issuer.issuer, index + 1, signed.until, subject, user)
+    return rule.client, TokenHolder(issuer.name, issuer.issuer, index + 1, signed.until, subject, user)
 
 
-def _look_at(where: Where, members: Mapping[str, object]) -> None:
-    """Raise GroupsMissing if a member is not in the token because it has too many values.
+def _look_at(issuer: str, where: Where, members: Mapping[str, object]) -> None:
+    """Raise TokenGivesNothing if the issuer left a member out of the token because it has too many values.
 
     sources: https://learn.microsoft.com/en-us/entra/identity-platform/access-token-claims-reference
     (`_claim_names`, `hasgroups`).
@@ -92,7 +96,7 @@ def _look_at(where: Where, members: Mapping[str, object]) -> None:
     if "hasgroups" in members:
         left_out.add("groups")
     if left_out and any(path[0] in left_out for path, _ in where):
-        raise GroupsMissing
+        raise TokenGivesNothing("groups", issuer)
 
 
 def _holds(entry: tuple[TokenPath, tuple[str | bool, ...]], members: Mapping[str, object]) -> bool:

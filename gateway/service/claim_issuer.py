@@ -7,10 +7,10 @@ from collections import OrderedDict
 from collections.abc import Callable
 
 from gateway.execution.service_client import ServiceClient
-from gateway.model.location import ClaimProblem, ClaimReport
+from gateway.model.location import ClaimRefused, ClaimReport
 from gateway.occasional_count import OccasionalCount
 from gateway.policy.location.claim import ClaimQuestion, ClaimRules
-from gateway.policy.location.claim_verification import ClaimRefused, KeySet, Verified, verify
+from gateway.policy.location.claim_verification import KeySet, Verified, verify
 from gateway.service.issuer_keys import IssuerKeys
 
 _MAX_VERIFIED = 4096
@@ -51,34 +51,17 @@ class Issuer:
 
     async def answer(self, question: ClaimQuestion) -> ClaimReport:
         """Return the content of the claim, or the problem because of which it is rejected."""
-        token, clock = question.token, self._clock
-        keys = self.kept.now() or await self.kept.wait()
-        if keys is None:
-            return ClaimReport(problem=ClaimProblem.UNCHECKED)
+        token = question.token
         digest = hashlib.sha256(token.encode("latin-1")).digest()
         known = self._verified.get(digest)
-        if known is not None and known[0] is keys and clock() < known[1].until:
+        if known is not None and known[0] is self.kept.now() and self._clock() < known[1].until:
             self._verified.move_to_end(digest)
             return known[1].report
         try:
-            verified = verify(self.rules, keys, token, clock())
-        except ClaimRefused as refused:
-            if refused.problem is not ClaimProblem.KEY:
-                return ClaimReport(problem=refused.problem)
-            return await self._check_with_newer(token, keys, digest)
-        return self._remember(digest, keys, verified)
-
-    async def _check_with_newer(self, token: str, keys: KeySet, digest: bytes) -> ClaimReport:
-        """Check a claim that is signed by an unknown key. The issuer may have a new key, so load its keys."""
-        newer = await self.kept.newer(keys)
-        if newer is None:
-            return ClaimReport(problem=ClaimProblem.UNCHECKED)
-        if newer is keys:
-            return ClaimReport(problem=ClaimProblem.KEY)
-        try:
-            return self._remember(digest, newer, verify(self.rules, newer, token, self._clock()))
+            verified, keys = await self.keys.verified(lambda keys: verify(self.rules, keys, token, self._clock()))
         except ClaimRefused as refused:
             return ClaimReport(problem=refused.problem)
+        return self._remember(digest, keys, verified)
 
     def _remember(self, digest: bytes, keys: KeySet, verified: Verified) -> ClaimReport:
         self._verified[digest] = (keys, verified)

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from gateway.execution.service_client import ServiceClient
-from gateway.model.client_token import KeySource, TokenIssuer, token_key
+from gateway.model.client_token import KeySource, TokenGivesNothing, TokenIssuer, token_key
 from gateway.model.config_version import Client, ConfigVersion
-from gateway.model.location import ClaimProblem
+from gateway.model.location import ClaimProblem, ClaimRefused
 from providers.value import replace
 
 if TYPE_CHECKING:
@@ -21,26 +21,6 @@ if TYPE_CHECKING:
 
 _MOST_VERIFIED = 10_000
 _COMPARED_EACH_S = 1.0
-
-
-class TokenRefused(Exception):
-    """A token is not valid. `problem` is the kind of reason. It contains nothing of the token."""
-
-    def __init__(self, problem: ClaimProblem) -> None:
-        super().__init__(problem)
-        self.problem = problem
-
-
-class TokenWithoutClient(Exception):
-    """A valid token belongs to no client.
-
-    `lacks` is `groups` if the issuer left out a member that a rule looks at, else `client`.
-    """
-
-    def __init__(self, lacks: str, issuer: str) -> None:
-        super().__init__(lacks)
-        self.lacks = lacks
-        self.issuer = issuer
 
 
 class CheckedToken(msgspec.Struct, frozen=True):
@@ -151,64 +131,41 @@ class ClientTokens:
             now_s: The Unix time at which the token must be valid. None: now.
 
         Raises:
-            TokenRefused: The token is not valid, or it is denied.
-            TokenWithoutClient: An issuer left out a member by which tokens are denied.
+            ClaimRefused: The token is not valid, or it is denied, or there are no keys.
+            TokenGivesNothing: An issuer left out a member by which tokens are denied.
         """
         # Imported late, because most gateways have no issuers.
-        from gateway.policy.client_tokens import GroupsMissing, check_denied, issuer_of, user_in
-        from gateway.policy.location.claim_verification import ClaimRefused, read_unverified, verify_client_token
+        from gateway.policy.client_tokens import check_denied, issuer_of, user_in
+        from gateway.policy.location.claim_verification import read_unverified, verify_client_token
 
-        try:
-            token = read_unverified(text)
-            issuer = issuer_of(issuers, token)
-            kept = self._keys_of(issuer).kept
-            keys: KeySet | None = kept.now() or await kept.wait()
-            if keys is None:
-                raise TokenRefused(ClaimProblem.UNCHECKED)
-            try:
-                signed = verify_client_token(issuer, keys, token, self.clock() if now_s is None else now_s)
-            except ClaimRefused as refused:
-                if refused.problem is not ClaimProblem.KEY:
-                    raise
-                # The issuer may have a new key.
-                newer = await kept.newer(keys)
-                if newer is None:
-                    raise TokenRefused(ClaimProblem.UNCHECKED) from None
-                if newer is keys:
-                    raise
-                keys = newer
-                signed = verify_client_token(issuer, keys, token, self.clock() if now_s is None else now_s)
-            try:
-                check_denied(issuer, signed.members)
-            except GroupsMissing:
-                raise TokenWithoutClient("groups", issuer.name) from None
-            return CheckedToken(issuer, user_in(issuer, signed.members), signed), keys
-        except ClaimRefused as refused:
-            raise TokenRefused(refused.problem) from None
+        token = read_unverified(text)
+        issuer = issuer_of(issuers, token)
+        signed, keys = await self._keys_of(issuer).verified(
+            lambda keys: verify_client_token(issuer, keys, token, self.clock() if now_s is None else now_s)
+        )
+        check_denied(issuer, signed.members)
+        return CheckedToken(issuer, user_in(issuer, signed.members), signed), keys
 
     async def verify(self, config: ConfigVersion, text: str, digest: str, now_s: float | None = None) -> Client:
         """Verify a token, remember it, and return its client. See `check`.
 
         Raises:
-            TokenRefused: The token is not valid, or it is denied.
-            TokenWithoutClient: No rule names a client for it.
+            ClaimRefused: The token is not valid, or it is denied, or there are no keys.
+            TokenGivesNothing: No rule gives it a client.
         """
-        from gateway.policy.client_tokens import GroupsMissing, holder_of
+        from gateway.policy.client_tokens import holder_of
 
         checked, keys = await self.check(config.token_issuers, text, now_s)
         issuer = checked.issuer
-        try:
-            found = holder_of(issuer, checked.signed)
-        except GroupsMissing:
-            raise TokenWithoutClient("groups", issuer.name) from None
-        client = config.clients.get(token_key(found[0].client)) if found is not None else None
-        if found is not None and client is None and config.keys_stale and config.clients_source == "database":
+        name, holder = holder_of(issuer, checked.signed)
+        client = config.clients.get(token_key(name))
+        if client is None and config.keys_stale and config.clients_source == "database":
             # The client may be there: the database cannot be read now.
-            raise TokenRefused(ClaimProblem.UNCHECKED)
-        if found is None or client is None:
-            raise TokenWithoutClient("client", issuer.name)
-        caller = replace(client, key_hash=digest, token=found[1])
-        self._verified[digest] = _Verified(issuer, keys, client, caller, config, found[1].until)
+            raise ClaimRefused(ClaimProblem.UNCHECKED)
+        if client is None:
+            raise TokenGivesNothing("client", issuer.name)
+        caller = replace(client, key_hash=digest, token=holder)
+        self._verified[digest] = _Verified(issuer, keys, client, caller, config, holder.until)
         if len(self._verified) > _MOST_VERIFIED:
             self._verified.popitem(last=False)
         return caller

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import assert_never
+from typing import TypeVar, assert_never
 
 from gateway.execution.service_client import ServiceClient, ServiceFailed
 from gateway.files import open_file
 from gateway.model.client_token import KeyFile, KeySource, KeyUrl, SharedKey
+from gateway.model.location import ClaimProblem, ClaimRefused
 from gateway.policy.location.claim_verification import KeySet, KeySetError, parse_keys
 from gateway.service.refreshing_cache import LoadFailed, RefreshingCache, RefreshInterval
 from providers.wire import WireRequest
@@ -19,6 +20,7 @@ MOST_WAITING = 100
 """The most requests that wait for a key that a source did not have before."""
 _URL_PACE = RefreshInterval(refresh_s=300.0, pause_s=10.0, keep_s=86_400.0, stale_s=600.0, most_waiting=MOST_WAITING)
 _FILE_PACE = RefreshInterval(refresh_s=1.0, pause_s=1.0, keep_s=86_400.0, stale_s=2.0, most_waiting=MOST_WAITING)
+_Verified = TypeVar("_Verified")
 _ACCEPT = (("accept", "application/jwk-set+json, application/json"),)
 
 
@@ -47,6 +49,27 @@ class IssuerKeys:
         self._read: tuple[bytes, KeySet] | None = None
         pace = _URL_PACE if isinstance(source, KeyUrl) else _FILE_PACE
         self.kept = RefreshingCache(f"the key set of {named}", self._load, pace, note, ticks)
+
+    async def verified(self, verify: Callable[[KeySet], _Verified]) -> tuple[_Verified, KeySet]:
+        """Return what `verify` returns for the keys, and the keys. It may wait for the issuer.
+
+        For a token of an unknown key the keys are loaded again, because the issuer may have a new one.
+
+        Raises:
+            ClaimRefused: The token is not valid, or there are no keys.
+        """
+        keys = self.kept.now() or await self.kept.wait()
+        if keys is None:
+            raise ClaimRefused(ClaimProblem.UNCHECKED)
+        try:
+            return verify(keys), keys
+        except ClaimRefused as refused:
+            if refused.problem is not ClaimProblem.KEY:
+                raise
+        newer = await self.kept.newer(keys)
+        if newer is None or newer is keys:
+            raise ClaimRefused(ClaimProblem.UNCHECKED if newer is None else ClaimProblem.KEY)
+        return verify(newer), newer
 
     async def _load(self, held: KeySet | None) -> KeySet:
         source = self.source

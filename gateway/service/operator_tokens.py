@@ -7,22 +7,11 @@ from typing import TYPE_CHECKING
 
 from gateway.execution.service_client import ServiceClient
 from gateway.execution.transport import Transport
-from gateway.model.client_token import TokenIssuer
+from gateway.model.client_token import TokenGivesNothing, TokenIssuer
 from gateway.model.stored_client import Role
 
 if TYPE_CHECKING:
     from gateway.service.client_tokens import ClientTokens
-
-
-class TokenWithoutRole(Exception):
-    """A valid token has no role.
-
-    `lacks` is `groups` if the issuer left out a member that a rule looks at, else `role`.
-    """
-
-    def __init__(self, lacks: str) -> None:
-        super().__init__(lacks)
-        self.lacks = lacks
 
 
 class OperatorTokens:
@@ -57,25 +46,22 @@ class OperatorTokens:
             self._verifier().prepare(self._issuers())
 
     async def holder(self, text: str) -> tuple[Role, str]:
-        """Return the role of a token's holder, and the user that it names. It may wait for the issuer.
+        """Return the role of a token's holder, and the user that it names, as it is shown. It may wait for the issuer.
 
         Raises:
-            TokenRefused: The token is not valid, or there are no keys.
-            TokenWithoutRole: No rule gives it a role.
+            ClaimRefused: The token is not valid, or there are no keys.
+            TokenGivesNothing: No rule gives it a role.
         """
         # Imported late, because most gateways have no issuers.
-        from gateway.policy.client_tokens import GroupsMissing, first_rule
-        from gateway.service.client_tokens import TokenWithoutClient
+        from gateway.policy.client_tokens import first_rule
 
         self.prepare()
-        try:
-            checked, _ = await self._verifier().check(self._issuers(), text)
-            index = first_rule(checked.issuer.roles, checked.signed.members)
-        except (GroupsMissing, TokenWithoutClient):
-            raise TokenWithoutRole("groups") from None
+        checked, _ = await self._verifier().check(self._issuers(), text)
+        issuer, user = checked.issuer, checked.user
+        index = first_rule(issuer.name, issuer.roles, checked.signed.members)
         if index is None:
-            raise TokenWithoutRole("role")
-        return Role(checked.issuer.roles[index].role), checked.user
+            raise TokenGivesNothing("role", issuer.name)
+        return Role(issuer.roles[index].role), user if user.isprintable() else ascii(user)
 
     def _verifier(self) -> ClientTokens:
         from gateway.service.client_tokens import ClientTokens

@@ -17,11 +17,12 @@ from urllib.parse import parse_qsl
 from gateway.api.errors import ApiError
 from gateway.model.api_key import KEY_START, NO_CELL, digest_of, read_key
 from gateway.model.caller import RequestHeaders
+from gateway.model.client_token import TokenGivesNothing
 from gateway.model.config_version import Client, ConfigVersion
-from gateway.model.location import CLAIM_PROBLEMS, AddressReport, ClaimProblem
+from gateway.model.location import CLAIM_PROBLEMS, AddressReport, ClaimProblem, ClaimRefused
 from gateway.policy.location.resolution import address_of
 from gateway.policy.location.trusted_edge import parse_peer
-from gateway.service.client_tokens import ClientTokens, TokenRefused, TokenWithoutClient
+from gateway.service.client_tokens import ClientTokens
 
 _MAX_HEADER_BYTES = 64 * 1024
 _KEYS_RETRY_S = 5.0
@@ -127,7 +128,7 @@ async def verify_token(
     """Verify a token, and return its client. `now_s`: the Unix time at which it must be valid; None for now.
 
     Raises:
-        TokenRefused: The token is not valid.
+        ClaimRefused: The token is not valid.
         ApiError: No rule names a client for it, or it is blocked, or there are no keys.
     """
     if tokens is None:
@@ -136,7 +137,7 @@ async def verify_token(
         raise _blocked()
     try:
         return await tokens.verify(config, token.text, token.digest, now_s)
-    except TokenWithoutClient as refused:
+    except TokenGivesNothing as refused:
         message, extra = _NO_CLIENT[refused.lacks], {"token": refused.lacks}
         raise ApiError("permission_denied", message, extra=extra, token_issuer=refused.issuer) from None
 
@@ -330,7 +331,7 @@ class FailedKeyLimiter:
         self.pace(address)
         try:
             return await verify_token(config, self.tokens, token)
-        except TokenRefused as refused:
+        except ClaimRefused as refused:
             if is_guess(refused.problem):
                 self.count(address, "key")
             raise token_error(refused.problem) from None

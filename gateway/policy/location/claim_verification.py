@@ -21,7 +21,7 @@ import jwt
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 
 from gateway.model.client_token import SharedKey
-from gateway.model.location import ClaimProblem, ClaimReport
+from gateway.model.location import ClaimProblem, ClaimRefused, ClaimReport
 from gateway.model.region_text import Preferences
 from gateway.policy.location.claim import ClaimRules
 from providers.value import Value
@@ -43,14 +43,6 @@ _ALGORITHMS = {
     name: jwt.PyJWS().get_algorithm_by_name(name)
     for name in sorted({*_RSA, *_SHARED, *frozenset().union(*_EC.values()), "EdDSA"})
 }
-
-
-class ClaimRefused(Exception):
-    """The claim was rejected. `problem` is the kind of reason. It contains nothing of the token."""
-
-    def __init__(self, problem: ClaimProblem) -> None:
-        super().__init__(problem)
-        self.problem = problem
 
 
 class KeySetError(ValueError):

@@ -23,9 +23,9 @@ from gateway.api.caller.request_headers import (
 )
 from gateway.api.connection import SameHead
 from gateway.features.duties.time_of_use import TimeOfUse
-from gateway.model.client_token import TokenRule
+from gateway.model.client_token import TokenGivesNothing, TokenRule
 from gateway.policy.caller import read_consent, user_of
-from gateway.policy.client_tokens import GroupsMissing, first_rule
+from gateway.policy.client_tokens import first_rule
 from gateway.policy.client_users import qualified_user
 from gateway.service.location import locate
 from gateway.service.subject_admin import SubjectAdmin
@@ -192,8 +192,8 @@ MEMBERS = st.dictionaries(
 def test_rule_holds_exactly_for_equal_values(members: dict[str, Any], values: set[Any], left_out: bool) -> None:
     rules = [TokenRule("one", ((("a",), tuple(values)), (("groups",), ("x",)))), TokenRule("two", ((("b",), ("y",)),))]
     if left_out:
-        with pytest.raises(GroupsMissing):
-            first_rule(rules, {**members, "_claim_names": {"groups": "src1"}})
+        with pytest.raises(TokenGivesNothing, match="groups"):
+            first_rule("entra", rules, {**members, "_claim_names": {"groups": "src1"}})
         return
 
     def has(name: str, accepted: Any) -> bool:
@@ -202,7 +202,7 @@ def test_rule_holds_exactly_for_equal_values(members: dict[str, Any], values: se
         return any((type(one), one) in {(type(it), it) for it in accepted} for one in listed)
 
     expected = 0 if has("a", values) and has("groups", ["x"]) else 1 if has("b", ["y"]) else None
-    assert first_rule(rules, members) == expected
+    assert first_rule("entra", rules, members) == expected
 
 
 def test_reading_a_caller_needs_a_verified_token(gateway: TokenGateway) -> None:
