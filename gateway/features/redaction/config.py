@@ -109,48 +109,44 @@ def _patterns(
     if len(written) > _MOST_PATTERNS:
         findings.error(path, f"has {len(written)} patterns", f"keep at most {_MOST_PATTERNS}")
     for kind, text in written.items():
-        at = (*path, kind)
-        if kind in _RESERVED:
-            findings.error(at, f"{quoted(kind)} is a built-in kind", "use another name", key=True)
-            continue
-        if not _PATTERN_NAME.fullmatch(kind):
-            hint = "use 2 to 12 letters A to Y without Q, such as TICKET"
-            findings.error(at, f"{quoted(kind)} can't be the kind of a placeholder", hint, key=True)
-            continue
-        if len(text) > _MOST_CHARACTERS:
-            findings.error(at, f"has {len(text)} characters", f"write at most {_MOST_CHARACTERS}")
-            continue
-        try:
-            pattern = compiled_own(text)
-        except PatternRefused as error:
-            findings.error(
-                at,
-                f"RE2 refuses the pattern: {error}",
-                "RE2 has no look-around, no back-references and few large repetitions",
-            )
-            continue
-        if pattern.groups > 1:
-            hint = "write (?:…) for a group that is not the value"
-            findings.error(at, f"has {pattern.groups} groups, and the value is one", hint)
-            continue
-        if pattern.search("") is not None or _matches_empty(pattern):
-            findings.error(at, "matches the empty text", "require at least one character")
-            continue
-        other, owner = owners.setdefault(kind, (text, name))
-        if other != text:
-            hint = "give one of them another name"
-            findings.error(at, f"the redaction {quoted(owner)} has another pattern of this name", hint, key=True)
-            continue
-        yield kind, text
+        if (problem := _problem_of_name(kind)) is not None:
+            findings.error((*path, kind), *problem, key=True)
+        elif (problem := _problem_of_pattern(text)) is not None:
+            findings.error((*path, kind), *problem)
+        elif (owner := owners.setdefault(kind, (text, name)))[0] != text:
+            message = f"the redaction {quoted(owner[1])} has another pattern of this name"
+            findings.error((*path, kind), message, "give one of them another name", key=True)
+        else:
+            yield kind, text
 
 
-def _matches_empty(pattern: object) -> bool:
-    """Return whether a pattern finds a value without characters in a few texts, as `x*` and `\\b` do."""
-    return any(
-        match.start() == match.end()
-        for text in ("a 0-b", "\n")
-        for match in pattern.finditer(text)  # type: ignore[attr-defined]
-    )
+def _problem_of_name(kind: str) -> tuple[str, str] | None:
+    """Return why a name can't be the kind of a placeholder, with a hint, or None if it can."""
+    if kind in _RESERVED:
+        return f"{quoted(kind)} is a built-in kind", "use another name"
+    if not _PATTERN_NAME.fullmatch(kind):
+        return (
+            f"{quoted(kind)} can't be the kind of a placeholder",
+            "use 2 to 12 letters A to Y without Q, such as TICKET",
+        )
+    return None
+
+
+def _problem_of_pattern(text: str) -> tuple[str, str] | None:
+    """Return why a pattern can't be used, with a hint, or None if it can."""
+    if len(text) > _MOST_CHARACTERS:
+        return f"has {len(text)} characters", f"write at most {_MOST_CHARACTERS}"
+    try:
+        pattern = compiled_own(text)
+    except PatternRefused as error:
+        hint = "RE2 has no look-around, no back-references and few large repetitions"
+        return f"RE2 refuses the pattern: {error}", hint
+    if pattern.groups > 1:
+        return f"has {pattern.groups} groups, and the value is one", "write (?:…) for a group that is not the value"
+    # `x*` and `\b` match there, too.
+    if any(match.start() == match.end() for text in ("", "a 0-b", "\n") for match in pattern.finditer(text)):
+        return "matches the empty text", "require at least one character"
+    return None
 
 
 def _rules_at(draft: Draft, findings: Findings, path: KeyPath, name: str | bool | None) -> RedactionRules | None:

@@ -33,7 +33,10 @@ from providers.value import replace
 
 _Place = tuple[int, str]
 """A text of an answer: the number of its choice, and `text`, `reasoning`, `refusal` or the index of a tool call."""
-_TEXT, _REASONING, _REFUSAL = "text", "reasoning", "refusal"
+_TEXT = "text"
+_DELTAS = {_TEXT: TextDelta, "reasoning": ReasoningDelta, "refusal": RefusalDelta}
+"""The events of a stream by the text of which they are a piece."""
+_NAMES = {delta: name for name, delta in _DELTAS.items()}
 _OFFSETS = ("start_index", "end_index")
 
 
@@ -61,23 +64,17 @@ class AnswerRestorer:
     def _events(self, events: Iterable[StreamEvent]) -> Iterator[StreamEvent]:
         for event in expand(events):
             match event:
-                case TextDelta(text=text, choice=choice):
-                    yield from self._others(choice, _TEXT)
-                    if (shown := self._feed((choice, _TEXT), text)) or event.logprobs is not None:
-                        yield event if shown == text else replace(event, text=shown)
-                case ReasoningDelta(text=text, choice=choice):
-                    yield from self._others(choice, _REASONING)
-                    if shown := self._feed((choice, _REASONING), text):
-                        yield event if shown == text else replace(event, text=shown)
-                case RefusalDelta(text=text, choice=choice):
-                    yield from self._others(choice, _REFUSAL)
-                    if shown := self._feed((choice, _REFUSAL), text):
-                        yield event if shown == text else replace(event, text=shown)
+                case TextDelta() | ReasoningDelta() | RefusalDelta():
+                    name, choice = _NAMES[type(event)], event.choice
+                    yield from self._others(choice, name)
+                    shown = self._at((choice, name)).feed(event.text)
+                    if shown or (isinstance(event, TextDelta) and event.logprobs is not None):
+                        yield event if shown == event.text else replace(event, text=shown)
                 case ToolCallDelta(index=index, arguments=arguments, choice=choice):
                     # Another call may go on later: only one that begins ends what was before it.
                     is_first = (choice, str(index)) not in self._texts
                     yield from self._others(choice, str(index), calls=is_first)
-                    shown = self._feed((choice, str(index)), arguments)
+                    shown = self._at((choice, str(index))).feed(arguments)
                     if shown or is_first or event.name is not None or event.id is not None or event.signature:
                         yield event if shown == arguments else replace(event, arguments=shown)
                 case AnnotationsDelta(annotations=annotations, choice=choice):
@@ -97,25 +94,18 @@ class AnswerRestorer:
         for (number, other), restorer in list(self._texts.items()):
             is_other = number == choice and other != kind and (calls or not other.isdigit())
             if is_other and (held := restorer.close()):
-                yield _event(choice, other, held)
-
-    def _feed(self, place: _Place, text: str) -> str:
-        restorer = self._at(place)
-        before = restorer.restored, restorer.unknown
-        shown = restorer.feed(text)
-        self._count(restorer, *before)
-        return shown
+                delta = _DELTAS.get(other)
+                yield delta(held, choice) if delta is not None else ToolCallDelta(int(other), held, choice=choice)
 
     def _at(self, place: _Place) -> Restorer:
         restorer = self._texts.get(place)
         if restorer is None:
             in_json = place[1].isdigit() or (self._is_json and place[1] == _TEXT)
-            restorer = self._texts[place] = Restorer(self._placeholders, in_json=in_json)
+            restorer = self._texts[place] = self._restorer(in_json=in_json)
         return restorer
 
-    def _count(self, restorer: Restorer, restored: int, unknown: int) -> None:
-        self._note.restored += restorer.restored - restored
-        self._note.unknown += restorer.unknown - unknown
+    def _restorer(self, *, in_json: bool = False) -> Restorer:
+        return Restorer(self._placeholders, in_json=in_json, note=self._note)
 
     # --- a whole answer ---------------------------------------------------------------------------
 
@@ -124,23 +114,21 @@ class AnswerRestorer:
         return replace(completion, choices=tuple([self._choice(choice) for choice in completion.choices]))
 
     def _choice(self, choice: Choice) -> Choice:
-        stop = self._whole(choice.stop_sequence) if choice.stop_sequence is not None else None
-        return replace(choice, message=self._message(choice.message), stop_sequence=stop)
+        return replace(choice, message=self._message(choice.message), stop_sequence=self._whole(choice.stop_sequence))
 
     def _message(self, message: AssistantMessage) -> AssistantMessage:
-        text = Restorer(self._placeholders, in_json=self._is_json)
+        text = self._restorer(in_json=self._is_json)
         content: Any = message.content
         if isinstance(content, str):
-            content = self._closed(text, content)
-        elif content is not None:
+            content = text.feed(content, is_end=True)
+        elif content:
             # The parts are one text, of which a placeholder may be cut.
-            whole = self._closed(text, text_of(content))
-            content = (TextPart(whole),) if content else content
+            content = (TextPart(text.feed(text_of(content), is_end=True)),)
         return replace(
             message,
             content=content,
-            refusal=self._whole(message.refusal) if message.refusal else message.refusal,
-            reasoning=self._whole(message.reasoning) if message.reasoning else message.reasoning,
+            refusal=self._whole(message.refusal),
+            reasoning=self._whole(message.reasoning),
             tool_calls=tuple([self._call(call) for call in message.tool_calls]),
             annotations=self._annotations(message.annotations, text),
         )
@@ -148,14 +136,8 @@ class AnswerRestorer:
     def _call(self, call: ToolCall) -> ToolCall:
         return replace(call, arguments=self._whole(call.arguments, in_json=True))
 
-    def _whole(self, text: str, *, in_json: bool = False) -> str:
-        return self._closed(Restorer(self._placeholders, in_json=in_json), text)
-
-    def _closed(self, restorer: Restorer, text: str) -> str:
-        before = restorer.restored, restorer.unknown
-        shown = restorer.feed(text, is_end=True)
-        self._count(restorer, *before)
-        return shown
+    def _whole(self, text: str | None, *, in_json: bool = False) -> Any:
+        return self._restorer(in_json=in_json).feed(text, is_end=True) if text else text
 
     # --- annotations ------------------------------------------------------------------------------
 
@@ -174,15 +156,3 @@ class AnswerRestorer:
                 for name, item in value.items()
             }
         return value
-
-
-def _event(choice: int, kind: str, text: str) -> StreamEvent:
-    match kind:
-        case "text":
-            return TextDelta(text, choice)
-        case "reasoning":
-            return ReasoningDelta(text, choice)
-        case "refusal":
-            return RefusalDelta(text, choice)
-        case _:
-            return ToolCallDelta(int(kind), text, choice=choice)

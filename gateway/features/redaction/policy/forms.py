@@ -45,22 +45,27 @@ def _data() -> Mapping[str, Any]:
 @cache
 def forms() -> tuple[Form, ...]:
     """Return all forms of the file."""
-    return tuple(map(_form, _data()["forms"]))
+    return tuple(
+        _form(country, kind.upper(), entry)
+        for country, kinds in _data()["forms"].items()
+        for kind, entries in kinds.items()
+        for entry in entries
+    )
 
 
-def _form(entry: Mapping[str, Any]) -> Form:
+def _form(country: str, kind: str, entry: Mapping[str, Any]) -> Form:
     # A space of the file is any space, and is the same one where the form refers back to it.
     text = re.sub(r"\[([^\]]*) ([^\]]*)\]", lambda it: f"[{it[1]}{_SPACE[1:-1]}{it[2]}]", entry["form"])
     context = re.compile(entry["context"], re.I) if "context" in entry else None
     check = _CHECKS[entry["check"]] if "check" in entry else None
     pattern = re.compile(f"(?:{text}){_END}", re.A)
-    return Form(entry["country"], entry["kind"].upper(), entry["begins"], text, pattern, check, context)
+    return Form(country, kind, entry["begins"], text, pattern, check, context)
 
 
 @cache
 def countries() -> frozenset[str]:
     """Return the countries of the file."""
-    return frozenset(form.country for form in forms())
+    return frozenset(_data()["forms"])
 
 
 @cache
@@ -161,12 +166,15 @@ def _sg_identity(text: str) -> bool:
 
 
 _CHECKS: Mapping[str, Callable[[str], bool]] = {
-    "cn_resident": _cn_resident,
-    "iso7064_11_10": _iso7064_11_10,
-    "de_insurance": _de_insurance,
-    "fr_insurance": _fr_insurance,
-    "gb_nhs": _gb_nhs,
-    "jp_individual": _jp_individual,
-    "kr_resident": _kr_resident,
-    "sg_identity": _sg_identity,
+    check.__name__[1:]: check
+    for check in (
+        _cn_resident,
+        _iso7064_11_10,
+        _de_insurance,
+        _fr_insurance,
+        _gb_nhs,
+        _jp_individual,
+        _kr_resident,
+        _sg_identity,
+    )
 }

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
-from gateway.features.redaction.model import RedactionRules
+from gateway.features.redaction.model import RedactionNote, RedactionRules
 from gateway.features.redaction.policy.finding import Clock, Span, TooMuchToSearch, finder_of, merged
 
 MOST_VALUES = 10_000
@@ -195,20 +195,20 @@ class Restorer:
     Args:
         placeholders: Those of the request.
         in_json: The text is JSON, so a value is escaped as within a string.
+        note: Counts the placeholders that were replaced, and those that the request does not have.
 
     Attributes:
         held: The characters that are kept back.
-        restored: How many placeholders were replaced. `unknown`: how many the request does not have.
     """
 
-    def __init__(self, placeholders: Placeholders, *, in_json: bool = False) -> None:
+    def __init__(self, placeholders: Placeholders, *, in_json: bool = False, note: RedactionNote | None = None) -> None:
         self._values = placeholders.values
         self._whole, self._started = _words(placeholders.kinds)
         self._in_json = in_json
+        self._note = note or RedactionNote((), {})
         self.held = ""
         self._taken = 0
         self._shifts: list[tuple[int, int]] = []
-        self.restored = self.unknown = 0
 
     def feed(self, piece: str, *, is_end: bool = False) -> str:
         """Return what may be shown of the text so far. At most `MOST_HELD` characters are kept back."""
@@ -222,9 +222,9 @@ class Restorer:
         for match in self._whole.finditer(text):
             value = self._values.get(match[0].lower())
             if value is None:
-                self.unknown += 1
+                self._note.unknown += 1
                 continue
-            self.restored += 1
+            self._note.restored += 1
             shown = json.dumps(value, ensure_ascii=False)[1:-1] if self._in_json else value
             pieces += (text[at : match.start()], shown)
             self._shifts.append((self._taken + match.end(), len(shown) - len(match[0])))
