@@ -16,6 +16,7 @@ import io
 import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any, Literal
@@ -106,27 +107,36 @@ SCENES: Mapping[str, Scene] = {
 
 
 @dataclass(frozen=True)
-class Result:
-    """The tokens of the prompts of a scene that were read from caches, and the others, of the gateway and directly."""
+class Tokens:
+    """The tokens of some prompts: those that were read from caches, and the others."""
 
-    scene: str
-    form: Form
     cached: int
     uncached: int
-    direct_cached: int
-    direct_uncached: int
 
     @property
     def share(self) -> float:
-        """The cached tokens, as a share of those of the direct client, each of its own prompts."""
-        ours = self.cached / (self.cached + self.uncached)
-        return ours / (self.direct_cached / (self.direct_cached + self.direct_uncached))
+        """The share of cached tokens."""
+        return self.cached / (self.cached + self.uncached)
+
+
+@dataclass(frozen=True)
+class Result:
+    """The tokens of a scene, of the gateway and of a direct client."""
+
+    scene: str
+    form: Form
+    ours: Tokens
+    direct: Tokens
+
+    @property
+    def share(self) -> float:
+        """The gateway's share of cached tokens, as a share of the direct client's."""
+        return self.ours.share / self.direct.share
 
     @property
     def uncached_ratio(self) -> float:
-        """The uncached tokens of the gateway's prompts, as a multiple of those of the direct client."""
-        ours = self.uncached / (self.cached + self.uncached)
-        return ours / (self.direct_uncached / (self.direct_cached + self.direct_uncached))
+        """The gateway's share of uncached tokens, as a multiple of the direct client's."""
+        return (1 - self.ours.share) / (1 - self.direct.share)
 
     @property
     def is_good(self) -> bool:
@@ -136,8 +146,8 @@ class Result:
     def fields(self) -> dict[str, object]:
         """Return it as JSON data."""
         form = {"dialect": self.form.dialect, "provider": self.form.provider, "mode": self.form.mode}
-        counts = {"cached": self.cached, "uncached": self.uncached}
-        direct = {"direct_cached": self.direct_cached, "direct_uncached": self.direct_uncached}
+        counts = {"cached": self.ours.cached, "uncached": self.ours.uncached}
+        direct = {"direct_cached": self.direct.cached, "direct_uncached": self.direct.uncached}
         figures = {"share": round(self.share, 5), "uncached_ratio": round(self.uncached_ratio, 5), "ok": self.is_good}
         return {"scene": self.scene, **form, **counts, **direct, **figures}
 
@@ -197,11 +207,11 @@ def _marked(text: str) -> list[dict[str, Any]]:
 
 
 class _Outages:
-    """A simulator of which one key, or each, is refused for some time. `read_request` stands in front of its own."""
+    """A simulator that refuses the keys in `down`, or each. `read_request` stands in front of its own."""
 
     def __init__(self, simulator: Any) -> None:
         self._simulator = simulator
-        self.down: frozenset[str] | None = frozenset()
+        self.down: Sequence[str] | None = ()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._simulator, name)
@@ -213,14 +223,6 @@ class _Outages:
         if any(key in value for key in self.down for value in incoming.headers.values()):
             raise RequestRejected("limited", self._simulator.write_error(FailureKind.RATE_LIMITED, 429, 1.0))
         return self._simulator.read_request(incoming)
-
-
-class _Clock:
-    def __init__(self) -> None:
-        self.now_s = 0.0
-
-    def __call__(self) -> float:
-        return self.now_s
 
 
 _CONFIG = """
@@ -253,91 +255,67 @@ def _config(form: Form, scene: Scene, origins: Sequence[str], sample: float) -> 
     return compile_config(parse_document(text.encode(), "caches.yaml", environ), registry=load_registry()).config
 
 
-class _Direct:
-    """Clients that call the providers themselves: each keeps key and step, leaves one that is down, and returns."""
-
-    def __init__(self, form: Form, scene: Scene, caches: Sequence[PrefixCache]) -> None:
-        self._form, self._scene, self._caches = form, scene, caches
-
-    def ask(self, conversation: int, turn: int, *, stream: bool) -> None:
-        """Send a turn."""
-        path, headers, body = request_of(self._form, conversation, turn, stream=stream)
-        is_down = self._scene.outage is not None and turn in _DOWN
-        key, server = conversation % self._scene.keys, conversation % 2 if self._scene.is_weighted else 0
-        if self._scene.outage == "key" and is_down and key == 0:
-            key = 1
-        if self._scene.outage == "step" and is_down:
-            server = 1
-        sent = {"authorization": f"Bearer {_KEYS[key]}", **headers}
-        incoming = IncomingRequest("POST", path, "", sent, json.dumps(body).encode())
-        self._caches[server].read(incoming, self._form.model)
+def _direct_place(scene: Scene, conversation: int, turn: int) -> tuple[int, int]:
+    """Return the step and the key of a client that keeps both, leaves one that is down, and returns."""
+    step, key = conversation % 2 if scene.is_weighted else 0, conversation % scene.keys
+    is_down = turn in _DOWN
+    return 1 if is_down and scene.outage == "step" else step, 1 if is_down and scene.outage == "key" else key
 
 
 async def _measured(name: str, form: Form, *, turns: int) -> Result:
-    scene, clock = SCENES[name], _Clock()
-    steps = 2 if scene.is_weighted or scene.outage == "step" else 1
-    outages = [_Outages(load_simulators().named(form.provider)) for _ in range(steps)]
-    ours, theirs = ([PrefixCache(form.mode, _TTL_S, clock=clock) for _ in range(steps)] for _ in range(2))
-    servers = [SimulatorServer(it, "a site", cache=cache) for it, cache in zip(outages, ours, strict=True)]
-    for server in servers:
-        await server.start()
-    try:
-        origins = [server.origin for server in servers]
-        config = _config(form, scene, origins, 1)
-        keys = [bytes([at if scene.are_instances else 0]) * 32 for at in range(scene.gateways)]
-        transports = [PoolTransport() for _ in keys]
-        gateways = [Gateway(config, it, consent_key=key) for it, key in zip(transports, keys, strict=True)]
-        clients = [
-            httpx.AsyncClient(
-                transport=httpx.ASGITransport(gateway), base_url="http://gateway", timeout=60, trust_env=False
-            )
-            for gateway in gateways
-        ]
-        direct = _Direct(form, scene, theirs)
+    scene, now_s = SCENES[name], 0.0
+    steps = range(2 if scene.is_weighted or scene.outage == "step" else 1)
+    outages = [_Outages(load_simulators().named(form.provider)) for _ in steps]
+    ours, theirs = ([PrefixCache(form.mode, _TTL_S, clock=lambda: now_s) for _ in steps] for _ in range(2))
+    async with AsyncExitStack() as stack:
+        servers = [SimulatorServer(it, "a site", cache=cache) for it, cache in zip(outages, ours, strict=True)]
+        origins = [(await stack.enter_async_context(server)).origin for server in servers]
+        gateways, clients = list[Gateway](), list[httpx.AsyncClient]()
+        for number in range(scene.gateways):
+            transport = PoolTransport()
+            stack.push_async_callback(transport.aclose)
+            key = bytes([number if scene.are_instances else 0]) * 32
+            gateways.append(Gateway(_config(form, scene, origins, 1), transport, consent_key=key))
+            app = httpx.ASGITransport(gateways[-1])
+            client = httpx.AsyncClient(transport=app, base_url="http://gateway", timeout=60, trust_env=False)
+            clients.append(await stack.enter_async_context(client))
         for turn in range(turns):
             if turn in scene.reloads:
                 for gateway in gateways:
                     gateway.activate(_config(form, scene, origins, 1 - turn / 1000))
-            await _change(scene, outages, turn)
+            await _change(scene, outages[0], turn)
             for conversation in _CONVERSATIONS:
-                stream = conversation % 2 == 1
-                path, headers, body = request_of(form, conversation, turn, stream=stream)
-                if "model" in body:
-                    body["model"] = "assistant"
+                path, headers, body = request_of(form, conversation, turn, stream=conversation % 2 == 1)
                 sent = {"authorization": f"Bearer {_KEY}", **headers}
+                asked = {**body, "model": "assistant"} if "model" in body else body
                 client = clients[(turn + conversation) % len(clients)]
-                answer = await client.post(path.replace("MODEL", "assistant"), json=body, headers=sent)
-                if answer.status_code != 200 or (stream and b'"error":{' in answer.content):
+                answer = await client.post(path.replace("MODEL", "assistant"), json=asked, headers=sent)
+                if answer.status_code != 200 or b'"error":{' in answer.content:
                     raise RuntimeError(f"{name}, {form}: {answer.status_code} {answer.text[:500]}")
-                direct.ask(conversation, turn, stream=stream)
-                clock.now_s += _TURN_S / len(_CONVERSATIONS)
-        for client in clients:
-            await client.aclose()
-        for transport in transports:
-            await transport.aclose()
-    finally:
-        for server in servers:
-            await server.close()
+                step, account = _direct_place(scene, conversation, turn)
+                sent = {"authorization": f"Bearer {_KEYS[account]}", **headers}
+                theirs[step].read(IncomingRequest("POST", path, "", sent, json.dumps(body).encode()), form.model)
+                now_s += _TURN_S / len(_CONVERSATIONS)
     accounts = {read.account for cache in ours for read in cache.reads}
     is_complete = len(accounts) >= scene.keys and all(cache.reads for cache in ours)
     if not is_complete and (scene.outage is None or turns > _DOWN.start):
         raise RuntimeError(f"{name}, {form}: a key or a step has answered no conversation")
-    return Result(name, form, *_sums(ours), *_sums(theirs))
+    return Result(name, form, _tokens_of(ours), _tokens_of(theirs))
 
 
-async def _change(scene: Scene, outages: Sequence[_Outages], turn: int) -> None:
+async def _change(scene: Scene, simulator: _Outages, turn: int) -> None:
     """Begin or end the outage of a scene."""
     if scene.outage is not None and turn == _DOWN.start:
-        outages[0].down = None if scene.outage == "step" else frozenset(_KEYS[:1])
+        simulator.down = None if scene.outage == "step" else _KEYS[:1]
     elif scene.outage is not None and turn == _DOWN.stop:
-        outages[0].down = frozenset()
+        simulator.down = ()
         await asyncio.sleep(_REST_S)
 
 
-def _sums(caches: Sequence[PrefixCache]) -> tuple[int, int]:
+def _tokens_of(caches: Sequence[PrefixCache]) -> Tokens:
     reads = [read for cache in caches for read in cache.reads]
     cached = sum(read.cached_tokens for read in reads)
-    return cached, sum(read.prompt_tokens for read in reads) - cached
+    return Tokens(cached, sum(read.prompt_tokens for read in reads) - cached)
 
 
 def measure(scene: str, form: Form, *, turns: int = 100) -> Result:

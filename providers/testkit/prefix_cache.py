@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from hashlib import blake2b
 from typing import Literal
 
@@ -92,7 +92,7 @@ class PrefixCache:
         prompt = b"".join([block for block, _ in blocks])
         if self._mode == "routed":
             scope += bytes([self._machine(scope, prompt[:_PLACED_BYTES], body.get("prompt_cache_key"))])
-        cached = self._marked(scope, blocks) if self._mode == "marked" else self._blocks(scope, prompt)
+        cached = self._marked(scope, blocks) if self._mode == "marked" else self._pieces(scope, prompt)
         cached_tokens = cached // _TOKEN_BYTES if cached >= _LEAST_TOKENS * _TOKEN_BYTES else 0
         read = CacheRead(account, len(prompt) // _TOKEN_BYTES, cached_tokens)
         self.reads.append(read)
@@ -112,31 +112,20 @@ class PrefixCache:
                 return machine
         return first % _MACHINES
 
-    def _blocks(self, scope: bytes, prompt: bytes) -> int:
+    def _pieces(self, scope: bytes, prompt: bytes) -> int:
         """Return how many bytes of a prompt are kept, and keep all of it."""
-        digest, cached, is_kept = blake2b(scope).digest(), 0, True
-        for end in range(_BLOCK_BYTES, len(prompt) + 1, _BLOCK_BYTES):
-            digest = blake2b(prompt[end - _BLOCK_BYTES : end], key=digest).digest()
-            is_kept = self._keep(digest) and is_kept
-            cached = end if is_kept else cached
-        return cached
+        pieces = [prompt[at : at + _BLOCK_BYTES] for at in range(0, len(prompt) - _BLOCK_BYTES + 1, _BLOCK_BYTES)]
+        were_kept = [self._keep(digest) for digest, _ in _chain(scope, pieces)]
+        return (*were_kept, False).index(False) * _BLOCK_BYTES
 
-    def _marked(self, scope: bytes, blocks: list[tuple[bytes, bool]]) -> int:
+    def _marked(self, scope: bytes, blocks: Sequence[tuple[bytes, bool]]) -> int:
         """Return how many bytes of a prompt are kept up to one of its marks, and keep it up to each of them."""
-        digests: list[tuple[bytes, int]] = []
-        digest, size = blake2b(scope).digest(), 0
-        for block, _ in blocks:
-            digest, size = blake2b(block, key=digest).digest(), size + len(block)
-            digests.append((digest, size))
+        chain = _chain(scope, [block for block, _ in blocks])
         marks = [at for at, (_, is_marked) in enumerate(blocks) if is_marked][-_MOST_MARKS:]
-        cached = 0
+        near = [it for mark in marks for it in chain[max(0, mark - _MOST_BLOCKS_BACK) : mark + 1]]
+        cached = max((end for digest, end in near if self._is_kept(digest)), default=0)
         for mark in marks:
-            for digest, end in reversed(digests[max(0, mark - _MOST_BLOCKS_BACK) : mark + 1]):
-                if self._is_kept(digest):
-                    cached = max(cached, end)
-                    break
-        for mark in marks:
-            self._keep(digests[mark][0])
+            self._keep(chain[mark][0])
         return cached // _BLOCK_BYTES * _BLOCK_BYTES
 
     def _is_kept(self, digest: bytes) -> bool:
@@ -147,6 +136,15 @@ class PrefixCache:
         was_kept = self._is_kept(digest)
         self._kept[digest] = self._clock() + self._ttl_s
         return was_kept
+
+
+def _chain(scope: bytes, pieces: Sequence[bytes]) -> list[tuple[bytes, int]]:
+    """Return a digest of the prompt up to the end of each piece, and how many bytes that is."""
+    chain, digest, size = list[tuple[bytes, int]](), blake2b(scope).digest(), 0
+    for piece in pieces:
+        digest, size = blake2b(piece, key=digest).digest(), size + len(piece)
+        chain.append((digest, size))
+    return chain
 
 
 def blocks_of(body: Mapping[str, object]) -> Iterator[tuple[bytes, bool]]:

@@ -75,9 +75,12 @@ def _classify(body: Mapping[str, object], response: WireResponse, facts: FactsFi
     return classify_by_rules(body, response, load_rules(_OF_ALIBABA if is_native else facts))
 
 
-def _beta_headers(request: ChatRequest) -> list[tuple[str, str]]:
-    """Return the headers that switch on what the request uses."""
-    return [_WITH_MEMORY] if any(map(_is_memory, request.tools)) else []
+def _call(path: str, request: ChatRequest, body: Mapping[str, object], *headers: tuple[str, str]) -> WireRequest:
+    """Return the request with this body, and with the headers that switch on what it uses."""
+    accept = "text/event-stream" if request.stream else "application/json"
+    betas = [_WITH_MEMORY] if any(map(_is_memory, request.tools)) else []
+    sent = (("content-type", "application/json"), ("accept", accept), *headers, *betas)
+    return WireRequest("POST", path, sent, dumps(body))
 
 
 def _is_memory(tool: Tool) -> bool:
@@ -114,13 +117,8 @@ class AnthropicAdapter(FactsAdapter):
         """See `providers.adapter.Adapter`."""
         request, changed = fit(request, self.takes)
         body = encode_body(request, target)
-        headers = (
-            ("content-type", "application/json"),
-            ("accept", "text/event-stream" if request.stream else "application/json"),
-            ("anthropic-version", version_of(body)),
-            *_beta_headers(request),
-        )
-        return WireRequest("POST", f"{target.base_path}/messages", headers, dumps(body), changed=changed)
+        version = ("anthropic-version", version_of(body))
+        return replace(_call(f"{target.base_path}/messages", request, body, version), changed=changed)
 
     def thinking_tokens(self, request: ChatRequest, target: Target) -> int:
         """See `providers.adapter.BudgetsThinking`."""
@@ -173,10 +171,8 @@ class AnthropicVertexAdapter(AnthropicAdapter):
             body.pop(name, None)
         body["anthropic_version"] = _VERTEX_VERSION
         method = "streamRawPredict" if request.stream else "rawPredict"
-        accept = "text/event-stream" if request.stream else "application/json"
-        headers = (("content-type", "application/json"), ("accept", accept), *_beta_headers(request))
         path = _path(target, f"{quote(target.model, safe=_VERSIONED)}:{method}")
-        return WireRequest("POST", path, headers, dumps(body), changed=changed)
+        return replace(_call(path, request, body), changed=changed)
 
     def count_request(self, request: ChatRequest, target: Target) -> WireRequest | None:
         """See `providers.adapter.CountsTokens`. Few locations count; the server of an operator only if it is stated.
@@ -191,8 +187,7 @@ class AnthropicVertexAdapter(AnthropicAdapter):
         body: dict[str, object] = {name: _unmarked(whole[name]) for name in _COUNTED if name in whole}
         body["model"] = target.model.partition(_VERSIONED)[0]
         body["anthropic_version"] = _VERTEX_VERSION
-        headers = (("content-type", "application/json"), ("accept", "application/json"), *_beta_headers(request))
-        return WireRequest("POST", _path(target, "count-tokens:rawPredict"), headers, dumps(body))
+        return _call(_path(target, "count-tokens:rawPredict"), request, body)
 
 
 def _encoded(request: ChatRequest, target: Target) -> dict[str, object]:

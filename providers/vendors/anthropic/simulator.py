@@ -70,14 +70,7 @@ class AnthropicSimulator:
         version = incoming.headers.get("anthropic-version")
         if version not in _VERSIONS:
             raise _refused(400, "invalid_request_error", "anthropic-version: header is required")
-        try:
-            body = mapping(loads(incoming.body), "request")
-            present(body, "max_tokens", "max_tokens")
-            return read_body(body)
-        except JsonError:
-            raise _refused(400, "invalid_request_error", "The request body is not valid JSON") from None
-        except InvalidRequest as error:
-            raise _refused(400, "invalid_request_error", str(error)) from None
+        return _read(_json(incoming))
 
     def write_answer(self, completion: ChatCompletion, request: ChatRequest) -> WireResponse:
         """See `providers.testkit.simulator.Simulator`."""
@@ -148,11 +141,7 @@ class VertexSimulator(AnthropicSimulator):
             raise _refused(400, "invalid_request_error", "stream: does not belong to this method")
         if b'"type":"url"' in incoming.body.replace(b" ", b""):
             raise _refused(400, "invalid_request_error", "sources by URL are not supported")
-        try:
-            present(body, "max_tokens", "max_tokens")
-            return read_body({**body, "model": unquote(path["model"])})
-        except InvalidRequest as error:
-            raise _refused(400, "invalid_request_error", str(error)) from None
+        return _read({**body, "model": unquote(path["model"])})
 
     def read_count(self, incoming: IncomingRequest) -> ChatRequest | None:
         """See `providers.testkit.simulator.SimulatesCounts`. A model with a version, and marks, are refused."""
@@ -167,10 +156,7 @@ class VertexSimulator(AnthropicSimulator):
             raise _refused(400, "invalid_request_error", f"{extra[0]}: Extra inputs are not permitted")
         if any(_is_marked(block) for name in ("system", "messages", "tools") for block in as_list(body.get(name))):
             raise _refused(400, "invalid_request_error", "cache_control: Extra inputs are not permitted")
-        try:
-            return read_body({**body, "max_tokens": 1})
-        except InvalidRequest as error:
-            raise _refused(400, "invalid_request_error", str(error)) from None
+        return _read({**body, "max_tokens": 1})
 
     def write_count(self, tokens: int, incoming: IncomingRequest) -> WireResponse:
         """See `providers.testkit.simulator.SimulatesCounts`."""
@@ -193,13 +179,27 @@ def _vertex_call(incoming: IncomingRequest) -> tuple[re.Match[str], dict[str, ob
     scheme, _, token = incoming.headers.get("authorization", "").partition(" ")
     if not incoming.headers.get("x-goog-api-key") and not (scheme.lower() == "bearer" and token.strip()):
         raise _refused_by_google(401, "Request is missing required authentication credential.")
-    try:
-        body = dict(mapping(loads(incoming.body), "request"))
-    except (JsonError, InvalidRequest):
-        raise _refused(400, "invalid_request_error", "The request body is not valid JSON") from None
+    body = dict(_json(incoming))
     if body.pop("anthropic_version", None) not in _VERTEX_VERSIONS:
         raise _refused(400, "invalid_request_error", "anthropic_version: Field required")
     return path, body
+
+
+def _json(incoming: IncomingRequest) -> Mapping[str, object]:
+    try:
+        return mapping(loads(incoming.body), "request")
+    except JsonError:
+        raise _refused(400, "invalid_request_error", "The request body is not valid JSON") from None
+    except InvalidRequest as error:
+        raise _refused(400, "invalid_request_error", str(error)) from None
+
+
+def _read(body: Mapping[str, object]) -> ChatRequest:
+    try:
+        present(body, "max_tokens", "max_tokens")
+        return read_body(body)
+    except InvalidRequest as error:
+        raise _refused(400, "invalid_request_error", str(error)) from None
 
 
 def _is_marked(block: object) -> bool:
