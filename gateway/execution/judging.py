@@ -20,7 +20,7 @@ from gateway.model.assistant import Assistant
 from gateway.model.config_version import Client, ConfigVersion, Region
 from gateway.model.decision import Plan, Step
 from gateway.model.deployment import Deployment, moderations_of
-from gateway.model.moderation import Moderation, ModerationRecord, NoVerdict
+from gateway.model.moderation import Moderation, ModerationRecord, NoVerdict, excerpt
 from gateway.model.permit import Permit
 from gateway.model.record import Record
 from gateway.policy.fence import evaluation_permit, judge_still_permitted
@@ -40,16 +40,23 @@ _MOST_REMEMBERED = 100_000
 _REMEMBERED_S = 3600.0
 
 
-def pieces_of(text: str) -> Iterator[str]:
+def pieces_of(text: str, before: str = "", after: str = "") -> Iterator[str]:
     r"""Yield a text in pieces of at most 8,000 characters, which overlap by 200, so that no sentence hides between.
 
     Escapes of JSON (`\u4f60`), as in arguments of tools, become their characters: few judges read them.
+
+    Args:
+        text: The text.
+        before: The text before it, which is not judged now. `after`: the text after it.
     """
     if "\\u" in text:
         text = _ESCAPES.sub(_unescaped, text)
-    yield text[:MOST_CHARACTERS]
-    for start in range(MOST_CHARACTERS - _OVERLAP, max(len(text) - _OVERLAP, 0), MOST_CHARACTERS - _OVERLAP):
-        yield text[start : start + MOST_CHARACTERS]
+    whole, begin = f"{before}{text}{after}", len(before)
+    end = begin + len(text)
+    yield excerpt(whole, begin, min(begin + MOST_CHARACTERS, end))
+    step = MOST_CHARACTERS - _OVERLAP
+    for start in range(begin + step, max(end - _OVERLAP, 0), step):
+        yield excerpt(whole, start, min(start + MOST_CHARACTERS, end))
 
 
 def _unescaped(escapes: re.Match[str]) -> str:

@@ -18,7 +18,7 @@ from gateway.execution.answer_stream import AnswerStream
 from gateway.execution.judging import Judge, PassedTexts, bytes_of, pieces_of
 from gateway.execution.resume import ResumingStream
 from gateway.execution.resume_request import SentAnswer
-from gateway.model.moderation import NoVerdict
+from gateway.model.moderation import AROUND, NoVerdict
 from providers.chat import (
     AnnotationsDelta,
     ChoiceFinish,
@@ -75,7 +75,7 @@ class _Choice:
         held: The events that wait for a verdict.
         new: Their text that waits, of a choice that is judged in pieces.
         size: The characters that wait.
-        tail: The end of the text that was released.
+        tail: The end of the text that was released: what is judged again, and what stands before that.
         digests: Those of the texts that a client sends back in its history, by their kind.
         is_known: All that was released has a verdict.
         is_over: Nothing more of it is shown.
@@ -283,7 +283,9 @@ class ModeratedStream(AnswerStream):
             if is_end:
                 return self._known[index]
         try:
-            texts = list(pieces_of(choice.tail + text))
+            begin = max(0, len(choice.tail) - judge.moderation.window_chars)
+            after = "" if choice.is_whole else choice.new[len(text) : len(text) + AROUND]
+            texts = list(pieces_of(choice.tail[begin:] + text, choice.tail[:begin], after))
             return (await judge.verdict(judge.moderation.output, texts, self._prompt)).flagged
         except NoVerdict:
             if self._known is not None:
@@ -313,7 +315,7 @@ class ModeratedStream(AnswerStream):
                 self._note(choice, event, event.text)
             left -= size
             released.append(choice.held.popleft())
-        choice.tail = (choice.tail + text)[-self._judge.moderation.window_chars :]
+        choice.tail = (choice.tail + text)[-self._judge.moderation.window_chars - AROUND :]
         choice.new, choice.size = choice.new[len(text) :], choice.size - len(text)
         return released
 

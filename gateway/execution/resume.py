@@ -25,6 +25,7 @@ from gateway.execution.resume_request import (
 from gateway.execution.retry import rule_of, why_spent
 from gateway.execution.run import PlanExecutor, PlanExhausted, RunContext
 from gateway.execution.upstream_client import Answer, ConfigChanged
+from gateway.features.redaction.policy.placeholders import MOST_HELD
 from gateway.model.decision import Plan, Step
 from gateway.model.record import AnsweredBy, AttemptAction, AttemptDecision, DecisionReason, Record, Resumed, Skipped
 from providers.chat import (
@@ -181,6 +182,7 @@ class ResumingStream(AnswerStream):
         self._left = _MOST_KEPT
         self._is_plain = True
         self._broken: Failed | None = None
+        self._begun: tuple[StreamEvent, ...] = ()
         self._next: ContinuationStream | None = None
         self.take_back: Callable[[], SentAnswer | None] | None = None
         """Forgets what a moderation holds, and returns what the client has. None without moderation."""
@@ -213,13 +215,27 @@ class ResumingStream(AnswerStream):
         if self._broken is not None:
             return await self._resume(self._broken)
         events = await anext(self._stream)
-        for event in events:
-            self._keep(event)
         last = events[-1]
-        if not isinstance(last, Failed) or not self._is_plain:
+        self._begun = self._begun_placeholder(events)
+        for event in events[: len(events) - len(self._begun) - 1]:
+            self._keep(event)
+        if not isinstance(last, Failed):
+            self._keep(last)
+            return events
+        if not self._is_plain:
             return events
         self._broken = last
-        return events[:-1] or await self._resume(last)
+        return events[: -1 - len(self._begun)] or await self._resume(last)
+
+    def _begun_placeholder(self, events: tuple[StreamEvent, ...]) -> tuple[StreamEvent, ...]:
+        """Return the text before a failure that may be the beginning of a placeholder.
+
+        The client does not get it if another step goes on: that one writes the whole placeholder.
+        """
+        match events:
+            case (*_, TextDelta(text, 0, None) as begun, Failed()) if len(text) <= MOST_HELD and text[:1] in ("q", "Q"):
+                return (begun,) if self._step.permit.redaction is not None else ()
+        return ()
 
     def _keep(self, event: StreamEvent) -> None:
         """Keep what the client gets. An answer with anything but text cannot be continued."""
@@ -251,7 +267,7 @@ class ResumingStream(AnswerStream):
         self._is_plain, self._broken = False, None
         self._next = await self._resumption.resume(self._step, sent, broken) if sent is not None else None
         if self._next is None:
-            return (broken,)
+            return (*self._begun, broken)
         return await self._next.batch()
 
     async def close(self) -> None:

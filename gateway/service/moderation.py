@@ -13,7 +13,7 @@ from gateway.features.crisis.model import Crisis
 from gateway.features.crisis.policy import excepted_texts, without_crisis_texts
 from gateway.model.config_version import ConfigVersion, Region
 from gateway.model.deployment import Deployment, moderations_of
-from gateway.model.moderation import Flagged, NoVerdict
+from gateway.model.moderation import Flagged, NoVerdict, excerpt
 from gateway.service.exchange import Exchange
 from providers.chat import (
     AssistantMessage,
@@ -131,7 +131,8 @@ def _media_of(message: Message) -> Iterator[Part]:
 async def moderated(judge: Judge, answer: Answer, request: ChatRequest, passed: PassedTexts) -> Answer:
     """Return the answer, of which only what passes is shown. Raises NoVerdict for a whole answer without one."""
     users = [text_of(one.content) for one in request.messages if isinstance(one, UserMessage)]
-    prompt, is_whole = users[-1][-MOST_CHARACTERS:] if users else "", request.response_format is not None
+    asked, is_whole = users[-1] if users else "", request.response_format is not None
+    prompt = excerpt(asked, max(0, len(asked) - MOST_CHARACTERS), len(asked))
     if answer.stream is not None:
         stream = ModeratedStream(answer.stream, judge, prompt, passed, is_whole=is_whole)
         return replace(answer, stream=stream)

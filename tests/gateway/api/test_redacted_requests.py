@@ -218,11 +218,11 @@ def test_a_system_text_that_becomes_empty_is_left_out_and_its_cache_mark_moves()
 def test_calls_of_tools_are_restored_in_a_stream_also_where_calls_alternate() -> None:
     def provider(request: httpx.Request) -> httpx.Response:
         pieces = [
-            {"index": 0, "id": "a", "type": "function", "function": {"name": "f", "arguments": '{"to": "qcard1Z"'}},
+            {"index": 0, "id": "a", "type": "function", "function": {"name": "f", "arguments": '{"to": "qcar'}},
             {"index": 1, "id": "b", "type": "function", "function": {"name": "f", "arguments": ""}},
             {"index": 1, "function": {"arguments": '{"to": "qphone1z'}},
             {"index": 1, "function": {"arguments": '"}'}},
-            {"index": 0, "function": {"arguments": ', "by": "QIBAN1Z"}'}},
+            {"index": 0, "function": {"arguments": 'd1Z", "by": "QIBAN1Z"}'}},
         ]
         first = {"reasoning_content": "about QEMAIL1Z and QEMAIL7"}
         return chunks(first, {"content": "QEMA"}, {"content": "IL1Z!"}, *({"tool_calls": [piece]} for piece in pieces))
@@ -612,13 +612,40 @@ def test_a_judge_and_a_second_step_get_placeholders_of_their_own() -> None:
         assert b"QEMAIL1Z" in request.content
 
 
-def test_an_answer_that_breaks_off_is_continued_by_a_step_that_gets_placeholders_too() -> None:
+JUDGED = {"input": ["judge"], "output": ["judge"], "on_failure": "closed", "window_chars": 20, "hold_chars": 60}
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_no_part_of_a_value_reaches_a_judge_that_gets_a_text_in_pieces(stream: bool) -> None:
+    """Pieces of long texts, and windows of streamed answers, begin and end within values."""
+
+    def provider(request: httpx.Request) -> httpx.Response:
+        if not request.url.path.endswith("/moderations"):
+            return echo(request)
+        results = [{"flagged": False, "categories": {}, "category_scores": {}}] * len(
+            json.loads(request.content)["input"]
+        )
+        return httpx.Response(200, json={"id": "x", "model": "j", "results": results})
+
+    gateway = InputGateway(provider, REDACTED.merge({"regions": {"default": {"moderation": JUDGED}}}))
+    for shift in range(0, 42, 6):
+        text = f"{'x' * shift} of {MAIL}, {PHONE}" + f" and {CARD}. {MAIL} or {PHONE}" * (5 if stream else 170)
+        answer = gateway.post("/v1/chat/completions", {**asking("chat", text)[1], "stream": stream})
+        assert text in text_of(answer)
+    judged = [text for body in gateway.bodies if "input" in body for text in body["input"]]
+    assert len(judged) > 20
+    for part in ("jane", ".doe", "doe@", "example", ".com", "+49", "171", "4567", "4111", "1111"):
+        assert not [text for text in judged if part in text], part
+
+
+@pytest.mark.parametrize("is_up", [True, False])
+def test_an_answer_that_breaks_off_is_continued_by_a_step_that_gets_placeholders_too(is_up: bool) -> None:
     """The text so far has values, because the client has seen them: it is redacted like any."""
     head = {"id": "x", "object": "chat.completion.chunk", "created": 1, "model": "m"}
 
     def provider(request: httpx.Request) -> httpx.Response:
         if request.url.host == "second.example":
-            return chunks({"content": "Write to QEMAIL1Z, call QPHONE1Z and pay."})
+            return chunks({"content": "Write to QEMAIL1Z, call QPHONE1Z and pay."}) if is_up else httpx.Response(500)
         deltas = [{"content": piece} for piece in ("Write to QEMA", "IL1Z, call", " QPHON")]
         events = [{**head, "choices": [{"index": 0, "delta": delta, "finish_reason": None}]} for delta in deltas]
         data = "".join(f"data: {json.dumps(event)}\n\n" for event in events)
@@ -631,9 +658,9 @@ def test_an_answer_that_breaks_off_is_continued_by_a_step_that_gets_placeholders
     gateway = InputGateway(provider, config)
     path, body = asking("chat", PROMPT)
     answer = gateway.post(path, {**body, "stream": True})
-    assert [request.url.host for request in gateway.requests] == ["chat.example", "second.example"]
+    assert {request.url.host for request in gateway.requests} == {"chat.example", "second.example"}
     continued = gateway.requests[1].content.decode()
     assert "Write to QEMAIL1Z, call" in continued
     assert not [value for value in VALUES if value in continued]
-    assert text_of(answer).startswith(f"Write to {MAIL}, call ")
-    assert text_of(answer).endswith(f"{PHONE} and pay.")
+    shown = f"Write to {MAIL}, call {PHONE} and pay." if is_up else f"Write to {MAIL}, call QPHON"
+    assert text_of(answer) == shown

@@ -71,26 +71,28 @@ class AnswerRestorer:
                     if shown or (isinstance(event, TextDelta) and event.logprobs is not None):
                         yield event if shown == event.text else replace(event, text=shown)
                 case ToolCallDelta(index=index, arguments=arguments, choice=choice):
-                    # Another call may go on later: only one that begins ends what was before it.
                     is_first = (choice, str(index)) not in self._texts
-                    yield from self._others(choice, str(index), calls=is_first)
+                    yield from self._others(choice, str(index))
                     shown = self._at((choice, str(index))).feed(arguments)
                     if shown or is_first or event.name is not None or event.id is not None or event.signature:
                         yield event if shown == arguments else replace(event, arguments=shown)
                 case AnnotationsDelta(annotations=annotations, choice=choice):
                     yield replace(event, annotations=self._annotations(annotations, self._at((choice, _TEXT))))
                 case ChoiceFinish(choice=choice, stop_sequence=stop):
-                    yield from self._others(choice, "")
+                    yield from self._others(choice, "", calls=True)
                     yield event if stop is None else replace(event, stop_sequence=self._whole(stop))
                 case Finished() | Failed():
                     for choice in sorted({place[0] for place in self._texts}):
-                        yield from self._others(choice, "")
+                        yield from self._others(choice, "", calls=True)
                     yield event
                 case _:
                     yield event
 
-    def _others(self, choice: int, kind: str, *, calls: bool = True) -> Iterator[StreamEvent]:
-        """Yield what is held of the other texts of a choice, which its dialect may close now."""
+    def _others(self, choice: int, kind: str, *, calls: bool = False) -> Iterator[StreamEvent]:
+        """Yield what is held of the other texts of a choice, which its dialect may close now.
+
+        No dialect closes a call whose arguments are not whole, and another call may begin within a placeholder.
+        """
         for (number, other), restorer in list(self._texts.items()):
             is_other = number == choice and other != kind and (calls or not other.isdigit())
             if is_other and (held := restorer.close()):

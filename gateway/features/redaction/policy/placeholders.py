@@ -107,6 +107,17 @@ class Placeholders:
             at = end
         return parts
 
+    def within(self, before: str, text: str, after: str) -> str:
+        """Return a part of a text with placeholders, also for the part of a value that began before or ends after."""
+        joined, begin = f"{before}{text}{after}", len(before)
+        own = [(begin + start, begin + end, kind) for start, end, kind in self._finder.find(text, self._clock)]
+        mine = [
+            (max(span[0] - begin, 0), min(span[1] - begin, len(text)), self._of(joined, span))
+            for span in merged([*self._finder.find(joined, self._clock), *own])
+            if span[0] - begin < len(text) and span[1] > begin
+        ]
+        return _replaced(text, mine)
+
     def arguments(self, text: str) -> str:
         """Return the arguments of a tool call with placeholders in strings and long numbers. All other bytes stay."""
         try:

@@ -16,6 +16,7 @@ from gateway.features.redaction.model import RedactionRules
 from gateway.features.redaction.policy.finding import Clock
 from gateway.features.redaction.policy.placeholders import Placeholders
 from gateway.model.input_requests import InputRequest, ServedRequest
+from gateway.model.moderation import Excerpt
 from providers.chat import (
     AssistantMessage,
     ChatRequest,
@@ -290,9 +291,15 @@ def _embeddings(request: EmbeddingRequest, rules: RedactionRules) -> Redacted:
 def _moderations(request: ModerationRequest, rules: RedactionRules) -> Redacted:
     named = Placeholders(rules, Clock())
     extra = _fields(named, request.extra)
-    inputs = tuple([_content(named.apart(), content) for content in request.inputs])
-    prompt = named.apart().strings(request.prompt)
+    inputs = tuple([_judged(named.apart(), content) for content in request.inputs])
+    prompt = _judged(named.apart(), request.prompt) if request.prompt is not None else None
     return _input(request, named, rules, extra=extra, inputs=inputs, prompt=prompt)
+
+
+def _judged(named: Placeholders, content: str | tuple[Part, ...]) -> Any:
+    if isinstance(content, Excerpt):
+        return named.within(content.before, str(content), content.after)
+    return _content(named, content)
 
 
 def _rerank(request: RerankRequest, rules: RedactionRules) -> Redacted:
