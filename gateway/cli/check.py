@@ -6,7 +6,6 @@ Large imports are inside the functions, so that a command imports only what it n
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 import time
@@ -14,7 +13,7 @@ from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING
 
-from gateway.cli.terminal import compile_file, print_pinned_version, settings_of, write_new
+from gateway.cli.terminal import compile_file, json_text, print_pinned_version, settings_of, write_new
 from gateway.files import path_exists
 from gateway.operator_errors import CommandError
 
@@ -112,7 +111,7 @@ def check(options: argparse.Namespace) -> int:
         print(f"gateway: {reason}", file=sys.stderr)
     now_s = time.time()
     if options.json:
-        print(json.dumps(check_document(compiled.config, compiled.warnings), indent=2, ensure_ascii=False))
+        print(json_text(check_document(compiled.config, compiled.warnings)))
     else:
         print(render_matrix(compiled.config, days_at(now_s), now_s, every_territory=options.all))
     return _REFUSED if refused or missing_simulators else _OK
@@ -175,10 +174,7 @@ def explain(options: argparse.Namespace) -> int:
     if options.ip is not None:
         reports = reports.with_report("geoip", _address_report(config, options.ip))
     request = PlainRequest(config, client, reports, assistant, time.time(), user=options.user, prefer=options.prefer)
-    if options.json:
-        print(json.dumps(explanation_of(request), indent=2, ensure_ascii=False))
-    else:
-        print(explain_text(request))
+    print(json_text(explanation_of(request)) if options.json else explain_text(request))
     return _OK
 
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import argparse
 import csv
-import json
 import sys
 from typing import Any
 from urllib.parse import urlencode
 
 from gateway.cli.plan import admin_client
-from gateway.cli.terminal import aligned, settings_of
+from gateway.cli.terminal import aligned, json_text, settings_of
 from gateway.cli.usage import ledger_place
 from gateway.config.problems import visible
 from gateway.operator_errors import CommandError
@@ -25,7 +24,7 @@ def report(options: argparse.Namespace) -> int:
     rows = _remote_rows(options) if options.admin is not None else _rows(options)
     columns = (options.by, "region", "territory", "assistant", "age_band", "kind", "count")
     if options.json:
-        print(json.dumps({"object": "duties.report", "rows": rows}, indent=2, ensure_ascii=False))
+        print(json_text({"object": "duties.report", "rows": rows}))
     elif options.csv:
         writer = csv.DictWriter(sys.stdout, columns, lineterminator="\n")
         writer.writeheader()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 from collections.abc import Iterable, Mapping
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from gateway.cli.cell import cell_activations, opened_cell, verify_cell
 from gateway.cli.plan import admin_client, named_state, opened_history, plan_between, state_directory
-from gateway.cli.terminal import operator_of, settings_of
+from gateway.cli.terminal import json_text, operator_of, settings_of
 from gateway.files import read_file_or_pipe
 from gateway.operator_errors import CommandError, expect_file
 from providers.value import Value, replace
@@ -130,7 +129,7 @@ def _print_activations(
     if options.json:
         items = activations_data(activations, active)
         details = {"file_active": pinned is None, "pinned": pinned, "activations": items}
-        print(json.dumps(details, indent=2, ensure_ascii=False))
+        print(json_text(details))
         return
     for instance, item in activations:
         mark, operator = "*" if item is active else " ", f" by {item.who}" if item.who else ""
@@ -161,7 +160,7 @@ def _show_one(versions: History | CellRecord, options: argparse.Namespace) -> in
         "content": version.content,
         "plan": last.plan if last else None,
     }
-    print(json.dumps(details, indent=2, ensure_ascii=False))
+    print(json_text(details))
     return _OK
 
 
@@ -184,7 +183,7 @@ def diff(options: argparse.Namespace) -> int:
         sys.stdout.writelines(_lines_between(old, new))
         return _OK
     changes = replace(plan_between(old, new), checks=())
-    print(json.dumps(plan_data(changes), indent=2, ensure_ascii=False) if options.json else plan_text(changes))
+    print(json_text(plan_data(changes)) if options.json else plan_text(changes))
     return _OK
 
 

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from gateway.cli.terminal import json_text
 from gateway.files import read_file_or_pipe
 from gateway.operator_errors import CommandError
 
@@ -75,7 +76,7 @@ def verify(options: argparse.Namespace) -> int:
     except BadSignature as error:
         print(f"gateway: the receipt is not valid: {error}", file=sys.stderr)
         return _REFUSED
-    print(json.dumps(receipt, indent=2, ensure_ascii=False))
+    print(json_text(receipt))
     print(f"gateway: signed by the key {signer.id}", file=sys.stderr)
     return _OK
 

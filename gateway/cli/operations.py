@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 import time
@@ -14,7 +13,7 @@ from typing import Any
 
 from gateway.cli.admin_client import AdminClient, NotReached, error_message
 from gateway.cli.plan import admin_client, state_directory
-from gateway.cli.terminal import operator_of, settings_of
+from gateway.cli.terminal import json_text, operator_of, settings_of
 from gateway.clock_skew import store_skew_problem
 from gateway.config.problems import visible
 from gateway.free_space import FreeSpace
@@ -166,10 +165,7 @@ def status(options: argparse.Namespace) -> int:
         ) from None
     if document is None:
         document = _status_of_instance(_client_of(options))
-    if options.json:
-        print(json.dumps(document, indent=2, ensure_ascii=False))
-    else:
-        print("\n".join(status_lines(document)))
+    print(json_text(document) if options.json else "\n".join(status_lines(document)))
     return _PROBLEMS if document["problems"] else _OK
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from textwrap import wrap
 from typing import Any
 
-from gateway.cli.terminal import settings_of
+from gateway.cli.terminal import json_text, settings_of
 from gateway.config.problems import visible
 from gateway.model.record import DecisionReason
 from gateway.model.refusal_reason import REASON_BY_CODE
@@ -77,10 +77,7 @@ def explain_past(options: argparse.Namespace) -> int:
             f"there is no request {options.request!r} in {source}; the id is in the header `x-request-id` of the answer"
             + (_NO_LINE if options.log is not None else _NO_RECEIPT)
         )
-    if options.json:
-        print(json.dumps(found, indent=2, ensure_ascii=False))
-    else:
-        print("\n\n".join(_text(past) for past in found))
+    print(json_text(found) if options.json else "\n\n".join(_text(past) for past in found))
     return _OK
 
 

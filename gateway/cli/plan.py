@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 import time
@@ -12,7 +11,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gateway.cli.terminal import settings_of
+from gateway.cli.terminal import json_text, settings_of
 from gateway.files import path_exists
 from gateway.operator_errors import CommandError, expect_file
 from providers.value import replace
@@ -311,10 +310,8 @@ def _sign(
 def _print_plan(options: argparse.Namespace, changes: ChangePlan) -> None:
     from gateway.changes.plan_text import plan_data, plan_markdown, plan_text
 
-    if options.json:
-        print(json.dumps(plan_data(changes), indent=2, ensure_ascii=False))
-    else:
-        print(plan_markdown(changes) if options.markdown else plan_text(changes))
+    text_of = plan_markdown if options.markdown else plan_text
+    print(json_text(plan_data(changes)) if options.json else text_of(changes))
 
 
 # --- shared with `gateway.cli.history` ------------------------------------------------------------

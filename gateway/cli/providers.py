@@ -6,7 +6,6 @@ Large imports are inside the functions, so that a command imports only what it n
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import re
 import sys
@@ -18,7 +17,7 @@ from pathlib import Path
 from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
-from gateway.cli.terminal import compile_file, settings_of, write_new
+from gateway.cli.terminal import aligned, compile_file, json_text, settings_of, write_new
 from gateway.operator_errors import CommandError
 
 if TYPE_CHECKING:
@@ -63,22 +62,15 @@ def listing(options: argparse.Namespace) -> int:
     from providers.registry import load_registry
 
     registry = load_registry()
-    unknown = [name for name in options.names if name not in registry.adapters and name not in registry.broken]
-    if unknown:
-        raise CommandError(
-            f"there is no provider {unknown[0]!r}; the providers are: {', '.join(sorted(registry.adapters))}"
-        )
+    known = _chosen([name for name in options.names if name not in registry.broken])
     if options.markdown:
         from gateway.cli.provider_pages import providers_page
 
-        chosen = {name: one for name, one in registry.adapters.items() if not options.names or name in options.names}
+        chosen = {name: one for name, one in known.items() if not options.names or name in options.names}
         print(providers_page(chosen), end="")
         return _OK
     facts = _facts(registry, options.names)
-    if options.json:
-        print(json.dumps(facts, indent=2, ensure_ascii=False))
-    else:
-        print("\n\n".join(_block(name, fact) for name, fact in facts.items()))
+    print(json_text(facts) if options.json else "\n\n".join(_block(name, fact) for name, fact in facts.items()))
     return _OK
 
 
@@ -204,19 +196,16 @@ def _block(name: str, fact: dict[str, Any]) -> str:
         return "\n".join([*lines, "  sites   none: set a URL as `endpoint`"])
     rows = [
         (
+            "" if number else "  sites ",
             site,
             facts["origin"],
             f"stores {facts['stores']}, processes {facts['processes']}",
             _day_and_mark(facts),
             f"{facts['api_key_env']} {'(set)' if facts['credential'] else '(not set)'}",
         )
-        for site, facts in fact["sites"].items()
+        for number, (site, facts) in enumerate(fact["sites"].items())
     ]
-    widths = [max(len(row[column]) for row in rows) for column in range(4)]
-    for number, row in enumerate(rows):
-        cells = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=False))
-        lines.append(f"  {'sites' if number == 0 else '':<6}  {cells}  {row[4]}".rstrip())
-    return "\n".join(lines)
+    return "\n".join([*lines, aligned(rows)])
 
 
 def _day_and_mark(facts: Mapping[str, Any]) -> str:

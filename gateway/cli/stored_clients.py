@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from gateway.cli.admin_actions import Actions, LocalActions, opened
-from gateway.cli.terminal import aligned, confirmed
+from gateway.cli.terminal import aligned, confirmed, json_text
 from gateway.config.stored_clients import InvalidDefinition, read_budget
 from gateway.operator_errors import CommandError
 from gateway.service.admin_operations import OPERATIONS, Json, Operation
@@ -49,10 +49,8 @@ def run(options: argparse.Namespace) -> int:
         return _REFUSED
     except InvalidFields as error:
         raise CommandError(str(error)) from None
-    if options.json:
-        print(json.dumps(answer, indent=2, ensure_ascii=False))
-    else:
-        print(_TEXTS.get(operation.command, _members)(answer | {"grace": given.get("grace")}))
+    text_of = _TEXTS.get(operation.command, _members)
+    print(json_text(answer) if options.json else text_of(answer | {"grace": given.get("grace")}))
     if operation.command == "admin-token create":
         print(f"gateway: {_TOKENS_NEEDED}", file=sys.stderr)
     if operation.definition:
@@ -184,7 +182,7 @@ _TEXTS: Mapping[str, Callable[[Json], str]] = {
     "budgets show": lambda found: _budget_table(found),
     "budgets reset": lambda found: _budget_table(found),
     "budgets top-up": lambda found: _budget_table(found),
-    "subject export": lambda found: json.dumps(found, indent=2, ensure_ascii=False),
+    "subject export": json_text,
     "subject erase": _erased_text,
     "admin-token list": _tokens_text,
     "admin-token create": lambda made: str(made["token"]),

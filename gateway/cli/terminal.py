@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import getpass
+import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -138,6 +139,11 @@ def expect_days(first: date | None, last: date | None, today: date) -> None:
             raise CommandError(f"{name} {day} is in the future: today is {today}")
     if first is not None and last is not None and first > last:
         raise CommandError(f"--from {first} is after --to {last}: exchange them")
+
+
+def json_text(document: object) -> str:
+    """Return a document as the JSON that commands print with `--json`."""
+    return json.dumps(document, indent=2, ensure_ascii=False)
 
 
 def aligned(lines: Sequence[Sequence[str]], labels: int | None = None) -> str:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
 from gateway.cli.plan import admin_client, state_directory
-from gateway.cli.terminal import aligned, compile_file, expect_days, settings_of
+from gateway.cli.terminal import aligned, compile_file, expect_days, json_text, settings_of
 from gateway.config.problems import visible
 from gateway.files import path_exists
 from gateway.operator_errors import CommandError
@@ -91,7 +91,7 @@ def usage(options: argparse.Namespace) -> int:
                 return _OK
             report = {**reader.report_data(query), **period}
     if options.json:
-        print(json.dumps({name: report[name] for name in ("groups", "total")}, indent=2, ensure_ascii=False))
+        print(json_text({name: report[name] for name in ("groups", "total")}))
     elif options.csv:
         _print_csv(report, by)
     else:

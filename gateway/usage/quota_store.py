@@ -14,7 +14,6 @@ import tempfile
 import time
 from collections.abc import Callable
 from functools import partial
-from types import TracebackType
 from typing import Self
 
 import msgspec
@@ -98,10 +97,8 @@ class _Lock:
                 continue
             return
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        lock, _, unlock = self._call
+    def __exit__(self, *_: object) -> None:
+        lock, unlock = self._call[0], self._call[2]
         lock(self._descriptor, unlock, _CELL_BYTES, self._offset)
 
 
