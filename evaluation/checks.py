@@ -67,12 +67,10 @@ class AnswerCheck(Protocol):
 
     def wrong(self, answer: RecordedAnswer) -> str | None:
         """Return what is wrong with the answer, or None if it is right."""
-        ...
 
     @property
     def right(self) -> RecordedAnswer | None:
         """A right answer, if one follows from the check."""
-        ...
 
 
 class _TextCheck:

@@ -25,11 +25,9 @@ class Progress(Protocol):
 
     def begin(self, part: str, total: int, done: int) -> None:
         """Start or go on with a part."""
-        ...
 
     def advance(self, part: str, by: int = 1) -> None:
         """Report completed work of a part."""
-        ...
 
 
 @dataclass(slots=True)

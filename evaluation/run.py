@@ -98,17 +98,14 @@ class RunOptions(Protocol):
     @property
     def out(self) -> Path:
         """The directory of the run."""
-        ...
 
     @property
     def fresh(self) -> bool:
         """Whether to begin anew."""
-        ...
 
     @property
     def usage(self) -> OpenAccounting:
         """Opens the accounting of the calls."""
-        ...
 
 
 class MeasuredRun(Protocol):
@@ -116,11 +113,9 @@ class MeasuredRun(Protocol):
 
     async def ask(self, evaluation: Evaluation) -> None:
         """Get the answers and the verdicts that the store does not have yet. Raises SpendReached."""
-        ...
 
     def report(self, evaluation: Evaluation, stopped: str | None) -> int:
         """Write the report, and return the exit status. `stopped` states the limit of spending that ended the run."""
-        ...
 
 
 class TerminalProgress:

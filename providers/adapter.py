@@ -84,7 +84,6 @@ class StreamParser(Protocol):
         Returns:
             The completed events, or none after a terminal event.
         """
-        ...
 
     def close(self) -> tuple[StreamEvent, ...]:
         """Return the remaining events at the end of the body.
@@ -92,7 +91,6 @@ class StreamParser(Protocol):
         Returns:
             The events. The last one is the terminal event, unless `feed` has already returned it.
         """
-        ...
 
 
 class Adapter(Protocol):
@@ -106,22 +104,18 @@ class Adapter(Protocol):
     @property
     def name(self) -> str:
         """The provider's name in configurations, logs and metrics, such as `dashscope`."""
-        ...
 
     @property
     def capabilities(self) -> Capabilities:
         """Everything that this wire format can express. A model may support less."""
-        ...
 
     @property
     def sites(self) -> Mapping[str, Site]:
         """The provider's hosts with their facts, by name. Empty if operators name their own hosts only."""
-        ...
 
     @property
     def auth(self) -> AuthScheme:
         """The scheme by which a credential is added to a request. The caller applies it: an adapter has no secret."""
-        ...
 
     def build_request(self, request: ChatRequest, target: Target) -> WireRequest:
         """Translate a request into this wire format.
@@ -136,7 +130,6 @@ class Adapter(Protocol):
         Raises:
             UnsupportedFeature: The wire format cannot express a part of the request.
         """
-        ...
 
     def parse_response(self, response: WireResponse, target: Target) -> ChatCompletion:
         """Read the answer of a response with a 2xx status.
@@ -151,7 +144,6 @@ class Adapter(Protocol):
         Raises:
             ProviderFailed: The body is not a whole answer, for example an error with status 200.
         """
-        ...
 
     def stream_parser(self, target: Target) -> StreamParser:
         """Create a parser for one streamed answer.
@@ -162,7 +154,6 @@ class Adapter(Protocol):
         Returns:
             A new parser.
         """
-        ...
 
     def classify_error(self, response: WireResponse) -> Failure:
         """Classify a response with a status of 400 or more. It never raises, whatever the body is.
@@ -173,7 +164,6 @@ class Adapter(Protocol):
         Returns:
             The failure. Its kind decides whether the gateway retries or fails over.
         """
-        ...
 
 
 _RequestT = TypeVar("_RequestT", contravariant=True)
@@ -193,7 +183,6 @@ class InputFormat(Protocol[_RequestT, _AnswerT]):
         Returns:
             The request to send, without a host and without a credential.
         """
-        ...
 
     def parse_response(self, response: WireResponse, target: Target) -> _AnswerT:
         """Read the answer of a response with a 2xx status.
@@ -208,7 +197,6 @@ class InputFormat(Protocol[_RequestT, _AnswerT]):
         Raises:
             ProviderFailed: The body is not a whole answer, or it is not clear.
         """
-        ...
 
 
 @runtime_checkable
@@ -218,7 +206,6 @@ class KnownElsewhere(Protocol):
     @property
     def known_as(self) -> Sequence[str]:
         """Other names, such as `qwen` and `alibaba`. A name of another provider is not allowed."""
-        ...
 
 
 @runtime_checkable
@@ -228,7 +215,6 @@ class HasModelsElsewhere(Protocol):
     @property
     def models_elsewhere(self) -> Mapping[str, str]:
         """The provider to name in place of this one, by a glob pattern of models in lower case."""
-        ...
 
 
 @runtime_checkable
@@ -238,7 +224,6 @@ class KnowsBasePath(Protocol):
     @property
     def usual_base_path(self) -> str:
         """The path, such as `/openai/v1`. Empty means that of the vendor's first site, or `/v1` if it has no site."""
-        ...
 
 
 @runtime_checkable
@@ -248,7 +233,6 @@ class KnowsModels(Protocol):
     @property
     def models(self) -> Mapping[str, ModelFacts]:
         """Facts by name or glob pattern. The exact name wins, then the longest pattern that matches."""
-        ...
 
 
 def answers_chats(adapter: Adapter) -> bool:
@@ -282,7 +266,6 @@ class KnowsOffers(Protocol):
     @property
     def offers(self) -> Offers:
         """The known prices and retirement dates, possibly none."""
-        ...
 
 
 @runtime_checkable
@@ -295,7 +278,6 @@ class EmulatesFeatures(Protocol):
 
         The adapter sends `with_json_instruction(request)`. The caller checks the answer.
         """
-        ...
 
 
 @runtime_checkable
@@ -305,7 +287,6 @@ class StatesChats(Protocol):
     @property
     def chats(self) -> bool:
         """Whether the provider answers chats."""
-        ...
 
 
 @runtime_checkable
@@ -315,7 +296,6 @@ class EndsBehindStop(Protocol):
     @property
     def ends_behind_stop(self) -> bool:
         """Whether the caller must remove the stop sequence (see `providers.reading.stop_sequences`)."""
-        ...
 
 
 @runtime_checkable
@@ -327,7 +307,6 @@ class BudgetsThinking(Protocol):
 
         A smaller limit changes this number, and so the prompt leaves the cache of the provider.
         """
-        ...
 
 
 @runtime_checkable
@@ -337,7 +316,6 @@ class AsksForUsage(Protocol):
     @property
     def asks_for_usage(self) -> bool:
         """Whether a stream's request has `stream_options`, unless the model's facts have it in `without`."""
-        ...
 
 
 @runtime_checkable
@@ -349,7 +327,6 @@ class CountsTokens(Protocol):
 
         It goes to the origin and the location of the chat: its path begins as that of `build_request` does.
         """
-        ...
 
 
 @runtime_checkable
@@ -359,7 +336,6 @@ class StatesConfirmation(Protocol):
     @property
     def unconfirmed(self) -> bool:
         """Whether no two answers from the vendor's documentation or a real call are recorded."""
-        ...
 
 
 @runtime_checkable
@@ -369,4 +345,3 @@ class TakesHeaders(Protocol):
     @property
     def headers(self) -> Mapping[str, FixedHeader]:
         """All headers that an operator may set, by name. The caller adds them to the request after the credential."""
-        ...

@@ -39,7 +39,6 @@ class ReadBody(Protocol):
 
     def __call__(self, request: Request, most_bytes: int = ...) -> Awaitable[dict[str, object]]:
         """Return the object in the body. Raises ApiError."""
-        ...
 
 
 class AdminRoutes(Value, frozen=True):

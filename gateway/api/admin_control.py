@@ -34,19 +34,15 @@ class Review(Protocol):
 
     async def history(self, limit: int) -> dict[str, object]:
         """Return the latest activations, the newest first."""
-        ...
 
     async def version(self, name: str) -> dict[str, object]:
         """Return a version with its last activation, its plan and its text."""
-        ...
 
     async def differences(self, before: str, after: str) -> dict[str, object]:
         """Return the plan from one version to another, and the lines of the file that differ."""
-        ...
 
     async def plan(self, text: bytes, traffic: Mapping[tuple[str, str], float]) -> dict[str, object]:
         """Return the plan of a text, with the shares of this traffic by assistant and region."""
-        ...
 
 
 class Control(Protocol):
@@ -54,75 +50,57 @@ class Control(Protocol):
 
     async def status(self, asker: Asker = EVERYBODY) -> Status:
         """Return the present status. `asker` is the client and its user for whom deployments are unavailable."""
-        ...
 
     async def metrics(self, accept: str) -> tuple[bytes, str]:
         """Return all metrics: the body and its content type, which the Accept header chooses."""
-        ...
 
     async def overview(self) -> Overview:
         """Count the traffic until now, and return the parts of the status that need a look at the disk."""
-        ...
 
     async def snapshots(self) -> list[bytes]:
         """Return the counts of all processes as snapshots of metrics."""
-        ...
 
     def review(self) -> Review:
         """Return the history, differences and plans."""
-        ...
 
     async def resume(self, deployment: str, who: str) -> bool:
         """End the cooldowns and breakers of a deployment in all workers. Return whether one did not use it."""
-        ...
 
     async def stop_schedule(self, assistant: str, region: str, who: str) -> bool:
         """Stop a canary schedule. Return whether one was running. Raises StateError."""
-        ...
 
     def drain(self) -> float:
         """Begin to drain, and return how many seconds connections are accepted before a stop."""
-        ...
 
     async def reload(self, who: str) -> Reload:
         """Load the config now and return the result."""
-        ...
 
     async def rollback(self, version: str | None, who: str, signature: str | None) -> Reload:
         """Make a version of the history active, pin it, and return the result."""
-        ...
 
     async def release(self, who: str, signature: str | None) -> Reload:
         """Make the config file active in place of the pinned version, and return the result."""
-        ...
 
     def client_admin(self, who: str) -> ClientAdmin | None:
         """Return the actions on stored clients, or None without a state directory."""
-        ...
 
     async def requests(self) -> list[dict[str, object]]:
         """Return the last finished requests with their attempts, as JSON data, the latest first."""
-        ...
 
     def events(self) -> Subscription:
         """Return a subscription to events; raises TooManySubscribers. It must be closed."""
-        ...
 
     async def faults(self) -> tuple[SimulatedSite, ...]:
         """Return the simulated sites of a demo with their faults. Raises ApiError outside a demo."""
-        ...
 
     async def set_fault(self, deployment: str, fault: str) -> None:
         """Set the fault of a simulated deployment's site, or remove it with an empty text. Raises ApiError."""
-        ...
 
     async def clear_faults(self) -> None:
         """Remove the faults of all simulated sites. Raises ApiError outside a demo."""
-        ...
 
     async def arrived(self, deployment: str) -> str | None:
         """Return the body of the last request that reached a simulated deployment, or None. Raises ApiError."""
-        ...
 
     async def clock(self, ahead_s: int | None = None) -> int:
         """Move the clock by which a demo counts the time of users. None: leave it. Raises ApiError outside a demo.
@@ -130,7 +108,6 @@ class Control(Protocol):
         Returns:
             How many seconds it is ahead of the real time.
         """
-        ...
 
 
 def no_faults() -> ApiError:

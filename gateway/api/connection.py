@@ -29,27 +29,21 @@ class Cycle(Protocol):
     @property
     def task(self) -> asyncio.Task[None] | None:
         """The task that runs the request."""
-        ...
 
     async def send(self, message: Any) -> None:
         """ASGI's `send`, which may wait."""
-        ...
 
     def whole_body(self) -> bytes | None:
         """Return the request's body if all of it has arrived, which then counts as received; else None."""
-        ...
 
     def respond(self, lines: list[bytes], body: bytes) -> bool:
         """Write a complete answer with status 200."""
-        ...
 
     def respond_stream(self, lines: list[bytes], data: bytes) -> bool:
         """Write a complete stream with status 200."""
-        ...
 
     def write(self, data: bytes) -> bool:
         """Write more of the body of a response that `send` has started. Its head leaves with the first bytes."""
-        ...
 
 
 class SameHead:

@@ -81,7 +81,6 @@ class ReceiptSource(Protocol):
 
     async def find(self, request_id: str, client: str | None) -> dict[str, object] | None:
         """Return the receipt of a request of this client, signed if there is a key; None if there is no receipt."""
-        ...
 
 
 class UsageReportSource(Protocol):
@@ -89,7 +88,6 @@ class UsageReportSource(Protocol):
 
     async def report(self, client: str | None, month: str | None, by: tuple[str, ...]) -> dict[str, object]:
         """Return the usage of a client in a month, grouped. None: all usage; the current month."""
-        ...
 
 
 class StoredSources(Value, frozen=True):

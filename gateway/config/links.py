@@ -46,17 +46,14 @@ class Linked(Protocol):
     @property
     def tls(self) -> TlsFiles | None:
         """Its own authorities, if it has any."""
-        ...
 
     @property
     def proxy(self) -> ProxySection | None:
         """The HTTP proxy, if there is one."""
-        ...
 
     @property
     def insecure(self) -> bool:
         """Whether a connection in clear text is allowed."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)

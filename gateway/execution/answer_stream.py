@@ -55,14 +55,12 @@ class TextTap(Protocol):
 
     def pass_texts_to(self, take_text: TakeText) -> None:
         """From now on, offer each text that arrives by itself to `take_text`. A text that it takes is not an event."""
-        ...
 
     def whole_events(self) -> tuple[StreamEvent, ...]:
         """Return all events of a stream that arrived at once and has given its connection back, or an empty tuple.
 
         The reader of such a stream need not iterate over it.
         """
-        ...
 
 
 class AnswerStream:

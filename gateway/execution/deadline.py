@@ -27,7 +27,6 @@ class Watched(Protocol):
 
     def watch_itself(self) -> None:
         """Look from now on. The sweep has forgotten this."""
-        ...
 
 
 class Sweep:

@@ -54,11 +54,9 @@ class Transport(Protocol):
             ProviderFailed: No head arrived.
             FenceBreach: The permit is not for the origin of the request.
         """
-        ...
 
     async def aclose(self) -> None:
         """Close every connection."""
-        ...
 
 
 class Body(Protocol):
@@ -67,15 +65,12 @@ class Body(Protocol):
     @property
     def is_read(self) -> bool:
         """Whether it is known that nothing is left to read."""
-        ...
 
     async def read(self, tap: Tap | None = None, /) -> bytes:
         """Return the next bytes, none at the end; raise ProviderFailed. See UpstreamResponse."""
-        ...
 
     async def close(self) -> None:
         """Return the connection to the pool, or drop it."""
-        ...
 
 
 class UpstreamResponse(ABC):

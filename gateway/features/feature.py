@@ -29,7 +29,6 @@ class WatchedChat(Protocol):
 
     def captured(self, answer: Answer) -> Answer:
         """Return the answer to send, whose stream the feature may read."""
-        ...
 
     def ended(self, request: ChatRequest, body_bytes: int) -> None:
         """Act on the chat, because the client has its answer.
@@ -38,7 +37,6 @@ class WatchedChat(Protocol):
             request: The request as the deployment got it.
             body_bytes: The length of its body.
         """
-        ...
 
 
 class Watcher(Protocol):
@@ -46,11 +44,9 @@ class Watcher(Protocol):
 
     def begin(self, config: ConfigVersion, location: Location, record: Record, answer: Answer) -> WatchedChat | None:
         """Decide whether this chat is watched, before its answer is sent."""
-        ...
 
     async def aclose(self) -> None:
         """End all that runs."""
-        ...
 
 
 class Process(Value, frozen=True):

@@ -66,19 +66,15 @@ class Locator(Protocol):
     @property
     def rules(self) -> LocationRules:
         """The rules of the config version."""
-        ...
 
     @property
     def headers(self) -> tuple[bytes, ...]:
         """Every header that a signal of these rules reads, in lower case."""
-        ...
 
     @property
     def edge_headers(self) -> frozenset[str]:
         """Every header that only a proxy adds, in lower case."""
-        ...
 
     @property
     def needs_lookup(self) -> bool:
         """Whether a signal needs more than headers: a claim to verify, or an address to look up."""
-        ...

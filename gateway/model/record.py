@@ -195,11 +195,9 @@ class FeatureNote(Protocol):
 
     def log_fields(self) -> Mapping[str, object]:
         """Return the fields of the log line."""
-        ...
 
     def receipt_members(self, recipient: Callable[[AttemptRecord], Mapping[str, object]]) -> Mapping[str, object]:
         """Return the members of the receipt. `recipient` returns a deployment that was sent the prompt as JSON data."""
-        ...
 
 
 _NO_TOKENS = Usage()

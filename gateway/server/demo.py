@@ -71,11 +71,9 @@ class PreparedApplication(Protocol):
 
     async def __call__(self, scope: Any, receive: Callable[[], Any], send: Callable[[Any], Any]) -> None:
         """Handle one ASGI connection."""
-        ...
 
     async def prepare(self) -> None:
         """Compute in advance what the first page needs."""
-        ...
 
 
 BuildConsole = Callable[[Application, Control], PreparedApplication]

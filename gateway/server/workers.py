@@ -92,11 +92,9 @@ class Workers(Protocol):
 
     async def run(self, on_started: Callable[[], Coroutine[Any, Any, None]]) -> int:
         """Serve until all workers have ended; return the exit status. `on_started` runs once all accept connections."""
-        ...
 
     async def activate(self, packed: bytes, config: ConfigVersion) -> tuple[int, ...]:
         """Activate a version. Return the workers that have not confirmed it in time."""
-        ...
 
     async def status(self, asker: Asker = EVERYBODY) -> tuple[WorkerStatus, ...]:
         """Return the state of each worker; a worker that does not answer is shown by its last report.
@@ -104,43 +102,33 @@ class Workers(Protocol):
         `asker` is the client and its user for whom deployments are unavailable. Workers that do not answer for them
         are left out.
         """
-        ...
 
     async def snapshots(self) -> list[bytes]:
         """Return the metrics of all workers, and ended ones; a worker that does not answer by its last snapshot."""
-        ...
 
     async def requests(self) -> list[dict[str, object]]:
         """Return the last finished requests, the latest first."""
-        ...
 
     async def resume(self, deployment: str) -> bool:
         """End the cooldowns and breakers of a deployment. Return whether a worker did not use it."""
-        ...
 
     def sign_ins(self) -> tuple[SignInStatus, ...]:
         """Return the state of each sign-in that is used."""
-        ...
 
     def drain(self) -> None:
         """Close each connection after its next answer, and go on accepting connections."""
-        ...
 
     def stop(self) -> None:
         """Accept no new connections, finish the running requests, then end."""
-        ...
 
     def retire(self) -> None:
         """Leave new connections to the next gateway, and end when the own ones have ended."""
-        ...
 
     def leave(self) -> bool:
         """End at once if the running requests are in other processes, which finish them. Return whether they are."""
-        ...
 
     def cut(self) -> None:
         """End without waiting for the running requests, after `stop`."""
-        ...
 
 
 @dataclass(slots=True, eq=False)

@@ -86,11 +86,9 @@ class Lookup(Protocol):
     @property
     def kept(self) -> RefreshingCache[Any] | None:
         """The loaded data. None if it loads nothing."""
-        ...
 
     async def answer(self, question: Any) -> Hashable:
         """Return the report of the signal."""
-        ...
 
 
 def _claims(*given: Any) -> Lookup:

@@ -123,15 +123,12 @@ class Result(Protocol):
     @property
     def rowcount(self) -> int:
         """The number of changed rows."""
-        ...
 
     def fetchone(self) -> Any:
         """Return the next row, or None."""
-        ...
 
     def fetchall(self) -> list[Any]:
         """Return all rows."""
-        ...
 
 
 class Statements(Protocol):
@@ -139,11 +136,9 @@ class Statements(Protocol):
 
     def execute(self, sql: str, values: Sequence[object] = (), /) -> Result:
         """Run a statement."""
-        ...
 
     def executemany(self, sql: str, values: Sequence[Sequence[object]], /) -> object:
         """Run a statement for each of several lists of values."""
-        ...
 
 
 class Database(Protocol):
@@ -159,11 +154,9 @@ class Database(Protocol):
             lock: The lock that excludes other transactions of its kind.
             reads_only: All statements see the same state.
         """
-        ...
 
     def close(self) -> None:
         """Close it."""
-        ...
 
 
 class SqliteDatabase:

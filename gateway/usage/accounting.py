@@ -353,7 +353,6 @@ class Transmission(Protocol):
     @property
     def is_sent(self) -> bool:
         """Whether a part of it may have been sent."""
-        ...
 
 
 class CallUsage:

@@ -51,7 +51,6 @@ class EmbeddingFormat(InputFormat[EmbeddingRequest, EmbeddingAnswer], Protocol):
         Returns:
             The facts of the model, or those of a usual model of the provider if it is unknown.
         """
-        ...
 
 
 @runtime_checkable
@@ -61,7 +60,6 @@ class Embeds(Protocol):
     @property
     def embeddings(self) -> EmbeddingFormat | None:
         """The wire format, or None if the provider has no embeddings."""
-        ...
 
 
 def embeddings_of(adapter: Adapter) -> EmbeddingFormat | None:

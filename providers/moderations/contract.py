@@ -16,12 +16,10 @@ class ModerationFormat(InputFormat[ModerationRequest, ModerationAnswer], Protoco
     @property
     def most_inputs(self) -> int:
         """The most inputs of one call. A longer request is split."""
-        ...
 
     @property
     def capabilities(self) -> Capabilities:
         """The features: `vision` and `image_url` if it classifies images too."""
-        ...
 
     def accepts(self, model: str) -> bool:
         """Return whether a model classifies content.
@@ -32,7 +30,6 @@ class ModerationFormat(InputFormat[ModerationRequest, ModerationAnswer], Protoco
         Returns:
             Whether it does.
         """
-        ...
 
 
 @runtime_checkable
@@ -42,7 +39,6 @@ class Moderates(Protocol):
     @property
     def moderations(self) -> ModerationFormat | None:
         """The wire format, or None if the provider classifies no content."""
-        ...
 
 
 def moderation_format(adapter: Adapter, model: str, guard: GuardKind | None) -> ModerationFormat | None:

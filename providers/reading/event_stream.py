@@ -48,11 +48,9 @@ class StreamShortcuts(Protocol):
 
     def text_reader(self) -> TextReader | None:
         """Return the function that reads a piece with one text, or None if every piece must be fed."""
-        ...
 
     def is_complete(self) -> bool:
         """Return whether every choice has finished, so that only the usage and the end mark are missing."""
-        ...
 
 
 def has_shortcuts(parser: StreamParser | None) -> TypeGuard[StreamShortcuts]:

@@ -35,7 +35,6 @@ class RerankFormat(InputFormat[RerankRequest, RerankAnswer], Protocol):
         Returns:
             The facts of the model, or those of a usual model of the provider if it is unknown.
         """
-        ...
 
 
 @runtime_checkable
@@ -45,7 +44,6 @@ class Reranks(Protocol):
     @property
     def rerank(self) -> RerankFormat | None:
         """The wire format, or None if the provider scores no documents."""
-        ...
 
 
 def rerank_of(adapter: Adapter) -> RerankFormat | None:

@@ -65,7 +65,6 @@ class Simulator(Protocol):
     @property
     def name(self) -> str:
         """The name of the adapter."""
-        ...
 
     def read_request(self, incoming: IncomingRequest) -> ChatRequest:
         """Read a request.
@@ -82,7 +81,6 @@ class Simulator(Protocol):
         Raises:
             RequestRejected: The path is wrong, the key is missing, or the body is not a valid request.
         """
-        ...
 
     def write_answer(self, completion: ChatCompletion, request: ChatRequest) -> WireResponse:
         """Write a whole answer as the provider sends it.
@@ -94,7 +92,6 @@ class Simulator(Protocol):
         Returns:
             The response.
         """
-        ...
 
     def write_stream(self, completion: ChatCompletion, request: ChatRequest) -> tuple[bytes, ...]:
         """Write an answer as a stream.
@@ -106,7 +103,6 @@ class Simulator(Protocol):
         Returns:
             The bytes of each event, with the text cut into pieces. The end mark, if the provider has one, is last.
         """
-        ...
 
     def write_error(self, kind: FailureKind, status: int, retry_after_s: float | None = None) -> WireResponse:
         """Write an HTTP error as the provider sends it.
@@ -120,7 +116,6 @@ class Simulator(Protocol):
         Returns:
             The response.
         """
-        ...
 
     def write_error_event(self, kind: FailureKind) -> bytes:
         """Write an error inside a stream that began with status 200.
@@ -131,7 +126,6 @@ class Simulator(Protocol):
         Returns:
             The bytes of the event.
         """
-        ...
 
 
 @runtime_checkable
@@ -144,7 +138,6 @@ class RefusesTokens(Protocol):
         Returns:
             The response.
         """
-        ...
 
 
 @runtime_checkable
@@ -163,7 +156,6 @@ class SimulatesInputs(Protocol):
         Raises:
             RequestRejected: The key is missing, or the body is not a valid request.
         """
-        ...
 
     def write_embeddings(self, answer: EmbeddingAnswer, incoming: IncomingRequest) -> WireResponse:
         """Write vectors as the provider sends them.
@@ -175,7 +167,6 @@ class SimulatesInputs(Protocol):
         Returns:
             The response.
         """
-        ...
 
     def write_moderations(self, answer: ModerationAnswer, incoming: IncomingRequest) -> WireResponse:
         """Write verdicts as the provider sends them.
@@ -187,7 +178,6 @@ class SimulatesInputs(Protocol):
         Returns:
             The response.
         """
-        ...
 
 
 @runtime_checkable
@@ -206,7 +196,6 @@ class SimulatesRerank(Protocol):
         Raises:
             RequestRejected: The key is missing, or the body is not a valid request.
         """
-        ...
 
     def write_rerank(self, answer: RerankAnswer, incoming: IncomingRequest) -> WireResponse:
         """Write scores as the provider sends them.
@@ -218,7 +207,6 @@ class SimulatesRerank(Protocol):
         Returns:
             The response.
         """
-        ...
 
 
 @runtime_checkable
@@ -237,7 +225,6 @@ class SimulatesCounts(Protocol):
         Raises:
             RequestRejected: The key is missing, or the body is not a valid request.
         """
-        ...
 
     def write_count(self, tokens: int, incoming: IncomingRequest) -> WireResponse:
         """Write a count as the provider sends it.
@@ -249,7 +236,6 @@ class SimulatesCounts(Protocol):
         Returns:
             The response.
         """
-        ...
 
 
 def lacked_by(simulator: Simulator) -> frozenset[str]:

@@ -114,19 +114,15 @@ class Dialect(Protocol):
 
         Names of fields that are dropped are in `ChatRequest.unread`.
         """
-        ...
 
     def encode_answer(self, completion: ChatCompletion, style: AnswerStyle, record: Record) -> bytes:
         """Return the body of a whole answer."""
-        ...
 
     def encoder(self, style: AnswerStyle, record: Record) -> StreamEncoder:
         """Return the encoder of a stream."""
-        ...
 
     def encode_error(self, error: ApiError, request_id: str) -> bytes:
         """Return the body of an error. It may be called before `decode`."""
-        ...
 
 
 class CountingDialect(Dialect, Protocol):
@@ -134,4 +130,3 @@ class CountingDialect(Dialect, Protocol):
 
     def encode_count(self, tokens: int) -> bytes:
         """Return the body of the answer."""
-        ...

@@ -63,19 +63,15 @@ class UseTimes(Protocol):
 
     async def arrive(self, key: UseKey, rules: UseRules, elapsed_s: float) -> Arrival:
         """Return the time of a user whose chat has arrived so long ago."""
-        ...
 
     async def extend(self, key: UseKey, now: Arrival, rules: UseRules, *, is_noticed: bool) -> UseRecord | None:
         """Extend the time of a user from the arrival of a chat to now. Return the record, if it is known."""
-        ...
 
     def extend_now(self, key: UseKey, now: Arrival, rules: UseRules, *, is_noticed: bool) -> UseRecord | None:
         """Do the same without waiting. None: the store has to be waited for, so nothing is done."""
-        ...
 
     async def tidy(self) -> None:
         """Delete records whose time is over."""
-        ...
 
 
 class RecordStore(Protocol):
@@ -84,23 +80,18 @@ class RecordStore(Protocol):
     @property
     def exists(self) -> bool:
         """Whether any time was ever kept here."""
-        ...
 
     def read(self, key: UseKey) -> UseRecord | None:
         """Return the record of a user, or None."""
-        ...
 
     def change(self, key: UseKey, before: UseRecord | None, after: UseRecord) -> bool:
         """Keep a record if the present one is still `before`. Return whether it was."""
-        ...
 
     def tidy(self, before_ms: int) -> None:
         """Delete the records whose user's time ended before this instant. Runs in any thread."""
-        ...
 
     def close(self) -> None:
         """Close the store."""
-        ...
 
 
 class MemoryStore:

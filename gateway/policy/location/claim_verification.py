@@ -150,22 +150,18 @@ class SignedRules(Protocol):
     @property
     def issuer(self) -> str:
         """The required value of `iss`."""
-        ...
 
     @property
     def audience(self) -> str:
         """The required value of `aud`."""
-        ...
 
     @property
     def algorithms(self) -> Set[str]:
         """The accepted algorithms."""
-        ...
 
     @property
     def longest_s(self) -> float | None:
         """The longest lifetime. None: no bound."""
-        ...
 
 
 class SignedMembers(Value, frozen=True):

@@ -82,11 +82,9 @@ class SectionReader(Protocol):
 
     def error(self, key: str, message: str, hint: str = "") -> None:
         """Report a mistake. An empty key is the section as a whole."""
-        ...
 
     def warn(self, key: str, message: str, hint: str = "") -> None:
         """Report what does not prevent the use of the section."""
-        ...
 
     def secret(self, key: str, texts: Sequence[str], variable: str, *, least: int) -> tuple[Secret, ...]:
         """Return the versions of a secret, the newer one first. Empty after an error.
@@ -97,20 +95,16 @@ class SectionReader(Protocol):
             variable: The variable of the environment that a hint suggests.
             least: The fewest characters of a version.
         """
-        ...
 
     def service(self, key: str, url: str) -> tuple[ServicePermit, str] | None:
         """Return the permit for the origin of a URL and the path, or None after an error."""
-        ...
 
     @property
     def folder(self) -> str:
         """The absolute path of the directory of the config file."""
-        ...
 
     def file(self, path: str) -> FileState | None:
         """Return the state of a file, or None if files are not read."""
-        ...
 
 
 def absolute_path(text: str, folder: str = "") -> str | None:
