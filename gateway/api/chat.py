@@ -55,7 +55,7 @@ from gateway.api.dialects.dialect import CountingDialect, Dialect, StreamEncoder
 from gateway.api.dialects.messages.dialect import USER_FIELD, Messages
 from gateway.api.dialects.openai_chat import OPENAI_CHAT
 from gateway.api.dialects.openai_inputs import InputDialect
-from gateway.api.errors import STATUS, ApiError, blocking_link, from_domain, whole_seconds
+from gateway.api.errors import ApiError, blocking_link, from_domain, whole_seconds
 from gateway.api.response_headers import json_lines, pairs_of, response_lines
 from gateway.execution.answer_stream import AnswerStream
 from gateway.execution.deadline import Deadline, Sweep
@@ -68,6 +68,7 @@ from gateway.model.input_requests import InputAnswer
 from gateway.model.location import ClaimRefused
 from gateway.model.moderation import NoVerdict
 from gateway.model.record import UNANSWERED, DutyKind, Record
+from gateway.model.refusal_reason import STATUS
 from gateway.policy.caller import timeout_s
 from gateway.policy.region_text import sentence_for
 from gateway.service.chat_service import ChatService

@@ -18,7 +18,7 @@ from gateway.model.consent import ConsentRequest
 from gateway.model.decision import Refused
 from gateway.model.moderation import Flagged, NoVerdict
 from gateway.model.record import AttemptRecord
-from gateway.model.refusal_reason import REASON_BY_CODE, RefusalReason
+from gateway.model.refusal_reason import REASON_BY_CODE, STATUS, RefusalReason
 from gateway.model.region_text import Sentence, Sentences
 from gateway.service.assistants import AssistantNotFound
 from gateway.service.exchange import ClientChanged
@@ -27,48 +27,6 @@ from gateway.usage.client_limits import LimitReached
 from gateway.usage.refusals import CallRefused
 from providers.failures import FailureKind, InvalidRequest, UnsupportedFeature
 
-STATUS: dict[str, int] = {
-    "invalid_request": 400,
-    "context_length_exceeded": 400,
-    "unsupported_capability": 400,
-    "content_filter": 400,
-    "invalid_api_key": 401,
-    "key_of_another_cell": 401,
-    "permission_denied": 403,
-    "consent_required": 403,
-    "age_restricted": 403,
-    "model_not_found": 404,
-    "not_found": 404,
-    "method_not_allowed": 405,
-    "request_timeout": 408,
-    "other_embedding_space": 409,
-    "request_too_large": 413,
-    "unsupported_media_type": 415,
-    "websocket_not_offered": 426,
-    "wrong_cell": 421,
-    "rate_limited": 429,
-    "headers_too_large": 431,
-    "region_blocked": 451,
-    "region_unknown": 451,
-    "region_conflict": 451,
-    "no_approved_deployment": 451,
-    "no_eligible_deployment": 451,
-    "internal_error": 500,
-    "receipt_damaged": 500,
-    "not_implemented": 501,
-    "provider_error": 502,
-    "no_healthy_deployment": 503,
-    "overloaded": 503,
-    "keys_unavailable": 503,
-    "moderation_unavailable": 503,
-    "deadline_exceeded": 504,
-    "stream_interrupted": 502,
-    "insufficient_quota": 429,
-    "price_unknown": 400,
-    "request_too_expensive": 400,
-    "user_required": 400,
-    "gate_unavailable": 503,
-}
 _TYPE_BY_STATUS = {
     401: "authentication_error",
     403: "permission_error",

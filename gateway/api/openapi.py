@@ -13,9 +13,9 @@ from typing import Any, get_args
 import orjson
 
 from gateway.api.dialects.paths import encode_error_at
-from gateway.api.errors import STATUS, ApiError
+from gateway.api.errors import ApiError
 from gateway.model.approval import ApprovalKind
-from gateway.model.refusal_reason import RefusalReason
+from gateway.model.refusal_reason import STATUS, RefusalReason
 from gateway.model.region_text import Show
 
 _DEMO_LOCATION = {

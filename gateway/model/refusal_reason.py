@@ -1,4 +1,4 @@
-"""The closed set of reasons for which a request is not answered, and the reason of each error code.
+"""The closed set of reasons for which a request is not answered, and the error codes with their reason and HTTP status.
 
 An error code names the exact cause and belongs to the API. A reason is coarser: it decides the sentence that a user
 reads, in every language and in every dialect. Each code has exactly one reason.
@@ -8,23 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import StrEnum
-
-CODES_WITHOUT_A_REGION = frozenset(
-    {
-        "invalid_api_key",
-        "key_of_another_cell",
-        "keys_unavailable",
-        "headers_too_large",
-        "not_found",
-        "method_not_allowed",
-        "websocket_not_offered",
-        "not_implemented",
-        "receipt_damaged",
-        "region_unknown",
-        "region_conflict",
-    }
-)
-"""The codes of errors that arise where the region of the request is not known."""
+from typing import NamedTuple
 
 
 class RefusalReason(StrEnum):
@@ -49,45 +33,61 @@ RESERVED = frozenset({RefusalReason.LANGUAGE})
 """The reasons that no code has yet. They belong to later versions and are named now, so that the set stays closed."""
 
 
-REASON_BY_CODE: Mapping[str, RefusalReason] = {
-    "invalid_request": RefusalReason.REQUEST,
-    "context_length_exceeded": RefusalReason.CAPABILITY,
-    "unsupported_capability": RefusalReason.CAPABILITY,
-    "content_filter": RefusalReason.MODERATION,
-    "invalid_api_key": RefusalReason.ACCESS,
-    "key_of_another_cell": RefusalReason.ACCESS,
-    "permission_denied": RefusalReason.ACCESS,
-    "consent_required": RefusalReason.CONSENT,
-    "age_restricted": RefusalReason.AGE,
-    "model_not_found": RefusalReason.REQUEST,
-    "not_found": RefusalReason.REQUEST,
-    "method_not_allowed": RefusalReason.REQUEST,
-    "websocket_not_offered": RefusalReason.REQUEST,
-    "not_implemented": RefusalReason.REQUEST,
-    "request_timeout": RefusalReason.REQUEST,
-    "request_too_large": RefusalReason.REQUEST,
-    "unsupported_media_type": RefusalReason.REQUEST,
-    "other_embedding_space": RefusalReason.REQUEST,
-    "wrong_cell": RefusalReason.TERRITORY,
-    "rate_limited": RefusalReason.CAPACITY,
-    "headers_too_large": RefusalReason.REQUEST,
-    "region_blocked": RefusalReason.TERRITORY,
-    "region_unknown": RefusalReason.TERRITORY,
-    "region_conflict": RefusalReason.TERRITORY,
-    "no_approved_deployment": RefusalReason.APPROVAL,
-    "no_eligible_deployment": RefusalReason.TERRITORY,
-    "internal_error": RefusalReason.INTERNAL,
-    "receipt_damaged": RefusalReason.INTERNAL,
-    "provider_error": RefusalReason.OUTAGE,
-    "no_healthy_deployment": RefusalReason.OUTAGE,
-    "overloaded": RefusalReason.CAPACITY,
-    "keys_unavailable": RefusalReason.OUTAGE,
-    "moderation_unavailable": RefusalReason.OUTAGE,
-    "deadline_exceeded": RefusalReason.OUTAGE,
-    "stream_interrupted": RefusalReason.OUTAGE,
-    "insufficient_quota": RefusalReason.BUDGET,
-    "price_unknown": RefusalReason.BUDGET,
-    "request_too_expensive": RefusalReason.BUDGET,
-    "user_required": RefusalReason.REQUEST,
-    "gate_unavailable": RefusalReason.BUDGET,
+class ErrorCode(NamedTuple):
+    """An error code of the API.
+
+    Attributes:
+        status: The HTTP status of its response.
+        has_region: Whether the region of the request is known where it arises.
+    """
+
+    status: int
+    reason: RefusalReason
+    has_region: bool = True
+
+
+ERROR_CODES: Mapping[str, ErrorCode] = {
+    "invalid_request": ErrorCode(400, RefusalReason.REQUEST),
+    "context_length_exceeded": ErrorCode(400, RefusalReason.CAPABILITY),
+    "unsupported_capability": ErrorCode(400, RefusalReason.CAPABILITY),
+    "content_filter": ErrorCode(400, RefusalReason.MODERATION),
+    "invalid_api_key": ErrorCode(401, RefusalReason.ACCESS, has_region=False),
+    "key_of_another_cell": ErrorCode(401, RefusalReason.ACCESS, has_region=False),
+    "permission_denied": ErrorCode(403, RefusalReason.ACCESS),
+    "consent_required": ErrorCode(403, RefusalReason.CONSENT),
+    "age_restricted": ErrorCode(403, RefusalReason.AGE),
+    "model_not_found": ErrorCode(404, RefusalReason.REQUEST),
+    "not_found": ErrorCode(404, RefusalReason.REQUEST, has_region=False),
+    "method_not_allowed": ErrorCode(405, RefusalReason.REQUEST, has_region=False),
+    "websocket_not_offered": ErrorCode(426, RefusalReason.REQUEST, has_region=False),
+    "not_implemented": ErrorCode(501, RefusalReason.REQUEST, has_region=False),
+    "request_timeout": ErrorCode(408, RefusalReason.REQUEST),
+    "request_too_large": ErrorCode(413, RefusalReason.REQUEST),
+    "unsupported_media_type": ErrorCode(415, RefusalReason.REQUEST),
+    "other_embedding_space": ErrorCode(409, RefusalReason.REQUEST),
+    "wrong_cell": ErrorCode(421, RefusalReason.TERRITORY),
+    "rate_limited": ErrorCode(429, RefusalReason.CAPACITY),
+    "headers_too_large": ErrorCode(431, RefusalReason.REQUEST, has_region=False),
+    "region_blocked": ErrorCode(451, RefusalReason.TERRITORY),
+    "region_unknown": ErrorCode(451, RefusalReason.TERRITORY, has_region=False),
+    "region_conflict": ErrorCode(451, RefusalReason.TERRITORY, has_region=False),
+    "no_approved_deployment": ErrorCode(451, RefusalReason.APPROVAL),
+    "no_eligible_deployment": ErrorCode(451, RefusalReason.TERRITORY),
+    "internal_error": ErrorCode(500, RefusalReason.INTERNAL),
+    "receipt_damaged": ErrorCode(500, RefusalReason.INTERNAL, has_region=False),
+    "provider_error": ErrorCode(502, RefusalReason.OUTAGE),
+    "no_healthy_deployment": ErrorCode(503, RefusalReason.OUTAGE),
+    "overloaded": ErrorCode(503, RefusalReason.CAPACITY),
+    "keys_unavailable": ErrorCode(503, RefusalReason.OUTAGE, has_region=False),
+    "moderation_unavailable": ErrorCode(503, RefusalReason.OUTAGE),
+    "deadline_exceeded": ErrorCode(504, RefusalReason.OUTAGE),
+    "stream_interrupted": ErrorCode(502, RefusalReason.OUTAGE),
+    "insufficient_quota": ErrorCode(429, RefusalReason.BUDGET),
+    "price_unknown": ErrorCode(400, RefusalReason.BUDGET),
+    "request_too_expensive": ErrorCode(400, RefusalReason.BUDGET),
+    "user_required": ErrorCode(400, RefusalReason.REQUEST),
+    "gate_unavailable": ErrorCode(503, RefusalReason.BUDGET),
 }
+STATUS = {code: it.status for code, it in ERROR_CODES.items()}
+REASON_BY_CODE = {code: it.reason for code, it in ERROR_CODES.items()}
+CODES_WITHOUT_A_REGION = frozenset(code for code, it in ERROR_CODES.items() if not it.has_region)

@@ -32,7 +32,6 @@ from evaluation.load import Load, LoadStep
 from evaluation.statistics import Comparison, Estimate
 from evaluation.store import RunStore
 from gateway.api.admin_control import readiness
-from gateway.api.errors import STATUS
 from gateway.changes.activation import changes_between
 from gateway.changes.plan import NO_CONFIG_VERSION, ChangePlan, changed_values, plan_of, with_traffic
 from gateway.changes.plan_checks import checks_of
@@ -57,7 +56,7 @@ from gateway.model.record import (
     Resumed,
     Skipped,
 )
-from gateway.model.refusal_reason import REASON_BY_CODE, RefusalReason
+from gateway.model.refusal_reason import REASON_BY_CODE, STATUS, RefusalReason
 from gateway.model.schedule import Phase, Schedule, ScheduleProgress, ScheduleStatus, Stage, StopRule, Tally
 from gateway.model.status import Changes, Finding, Reload, Status, WorkerStatus
 from gateway.policy.consent import Consenting

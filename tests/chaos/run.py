@@ -24,7 +24,7 @@ from typing import Any
 
 import httpx
 
-from gateway.api.errors import STATUS
+from gateway.model.refusal_reason import STATUS
 from tests.chaos.world import KEY, PLACES, REGIONS, Site, config_of, site_at, words_of
 from tests.kit.gateway_process import GatewayProcess, running_gateway
 

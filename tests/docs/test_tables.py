@@ -16,7 +16,7 @@ from openai.types.chat.completion_create_params import CompletionCreateParamsStr
 from gateway.api import cors
 from gateway.api.admin_guard import Guard
 from gateway.api.admin_routes import build_admin_routes
-from gateway.api.errors import STATUS, from_domain
+from gateway.api.errors import from_domain
 from gateway.config.examples import example_names
 from gateway.config.schema.file import GatewaySection
 from gateway.config.shape import UNSUPPORTED_KEYS
@@ -26,7 +26,7 @@ from gateway.features.views import NO_NOTES
 from gateway.model.decision import SkipReason
 from gateway.model.location_rules import LocationRules
 from gateway.model.record import AttemptAction, AttemptDecision, AttemptRecord, Bound, DecisionReason
-from gateway.model.refusal_reason import REASON_BY_CODE, RESERVED, RefusalReason
+from gateway.model.refusal_reason import REASON_BY_CODE, RESERVED, STATUS, RefusalReason
 from gateway.model.resilience import DEFAULT_MAX_OPEN, Resilience
 from gateway.model.section import default_as_written
 from gateway.model.version_names import VERSION_HEADERS, VERSION_NAMES

@@ -17,9 +17,10 @@ import httpx
 import openai
 import pytest
 
-from gateway.api.errors import STATUS, ApiError
+from gateway.api.errors import ApiError
 from gateway.api.openapi import EXAMPLES
 from gateway.api.raw_responses import error_response
+from gateway.model.refusal_reason import STATUS
 from providers.failures import FailureKind
 from providers.reading.errors import MESSAGES
 from providers.testkit.scenario import HttpError, Scenario

@@ -9,9 +9,9 @@ import httpx
 import pytest
 from jsonschema import Draft202012Validator
 
-from gateway.api.errors import STATUS
 from gateway.api.openapi import EXAMPLES
 from gateway.model.location_rules import LocationRules
+from gateway.model.refusal_reason import STATUS
 from gateway.policy.location import SIGNALS
 from tests.kit.chat_http import CHAT, events_of
 

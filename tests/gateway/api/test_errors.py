@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.api.errors import STATUS, ApiError, blocking_link, encode_error, from_domain, whole_seconds
+from gateway.api.errors import ApiError, blocking_link, encode_error, from_domain, whole_seconds
 from gateway.execution.retry import rule_of
 from gateway.execution.run import PlanExhausted
 from gateway.model.decision import Refusal, RefusalCode, Refused
 from gateway.model.record import AttemptRecord
-from gateway.model.refusal_reason import REASON_BY_CODE
+from gateway.model.refusal_reason import REASON_BY_CODE, STATUS
 from gateway.service.assistants import AssistantNotFound
 from providers.failures import Failure, FailureKind, InvalidRequest, UnsupportedFeature
 
