@@ -203,14 +203,14 @@ def time_of_use(state_dir: Path | None, config: Callable[[], ConfigVersion], usa
     if state_dir is None:
         # A gateway with clients would not start. This is a demo, or one inside another program.
         return TimeOfUse(LocalTimes(MemoryStore()), secrets.token_bytes(32))
+    from gateway.features.duties.state import UseStore
+
     times: UseTimes
     if usage is not None and usage.stores is not None:
         from gateway.features.duties.shared_times import CellTimes, SharedTimes
 
-        times = CellTimes(SharedTimes(usage.stores.connection, cell_name(config())))
+        times = CellTimes(SharedTimes(usage.stores.connection, cell_name(config())), UseStore(state_dir))
     else:
-        from gateway.features.duties.state import UseStore
-
         times = LocalTimes(UseStore(state_dir))
     return TimeOfUse(times, pseudonym_key(config(), state_dir))
 

@@ -27,11 +27,11 @@ def _export(
 ) -> list[object]:
     from gateway.features.duties.state import use_records_of
 
-    if (server := _valkey_of(config)) is None:
-        found = use_records_of(directory, pseudonyms, client)
-    else:
+    # In a cell, these are of the time before it had shared stores.
+    found = use_records_of(directory, pseudonyms, client)
+    if (server := _valkey_of(config)) is not None:
         keys = _keys(config, pseudonyms, client, of_rows)
-        found = _ask(server, config, lambda times: times.records_of(keys))
+        found += _ask(server, config, lambda times: times.records_of(keys))
     return [_data(key, record) for key, record in found]
 
 
@@ -40,7 +40,6 @@ def _erase(
 ) -> int:
     from gateway.features.duties.state import remove_use_records
 
-    # Records of the time before the cell had shared stores are here.
     removed = remove_use_records(directory, pseudonyms, client)
     if (server := _valkey_of(config)) is not None:
         keys = _keys(config, pseudonyms, client, of_rows)

@@ -18,7 +18,8 @@ import msgspec
 
 from gateway.features.duties.model import KEPT_MS, UseKey, UseRecord, UseRules
 from gateway.features.duties.policy import Arrival, arrival, day_at
-from gateway.features.duties.time_of_use import UseUnavailable
+from gateway.features.duties.time_of_use import RecordStore, UseUnavailable
+from gateway.operator_errors import StateError
 from gateway.usage.valkey_connection import Script, ValkeyConnection, ValkeyUnavailable
 
 _DAY_MS = 86_400_000
@@ -149,12 +150,19 @@ class CellTimes:
 
     Args:
         shared: The store.
+        former: The records of the time before the cell had shared stores.
         clock: Returns Unix time in seconds, about which days are computed.
     """
 
-    def __init__(self, shared: SharedTimes, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, shared: SharedTimes, former: RecordStore, clock: Callable[[], float] = time.time) -> None:
         self.shared = shared
         self.clock = clock
+        self._former = former
+
+    @property
+    def has_records_here(self) -> bool:
+        """See `UseTimes`."""
+        return self._former.exists
 
     async def arrive(self, key: UseKey, rules: UseRules, elapsed_s: float) -> Arrival:
         """See `UseTimes`."""
@@ -176,4 +184,9 @@ class CellTimes:
         """See `UseTimes`: the server has to be waited for."""
 
     async def tidy(self) -> None:
-        """See `UseTimes`: the server deletes a record when its time is over."""
+        """See `UseTimes`: the server deletes a record when its time is over, but not those of before."""
+        if self._former.exists:
+            try:
+                await asyncio.to_thread(self._former.tidy, round(self.clock() * 1000) - KEPT_MS)
+            except StateError as error:
+                raise UseUnavailable(str(error)) from error

@@ -61,6 +61,11 @@ class UseUnavailable(Exception):
 class UseTimes(Protocol):
     """Where the time of users is kept. Methods raise UseUnavailable."""
 
+    @property
+    def has_records_here(self) -> bool:
+        """Whether records are on this machine. `tidy` deletes them when their time is over."""
+        ...
+
     async def arrive(self, key: UseKey, rules: UseRules, elapsed_s: float) -> Arrival:
         """Return the time of a user whose chat has arrived so long ago."""
 
@@ -137,6 +142,11 @@ class LocalTimes:
     def __init__(self, store: RecordStore, clock: Callable[[], float] = time.time) -> None:
         self.clock = clock
         self.store = store
+
+    @property
+    def has_records_here(self) -> bool:
+        """See `UseTimes`."""
+        return self.store.exists
 
     async def arrive(self, key: UseKey, rules: UseRules, elapsed_s: float) -> Arrival:
         """See `UseTimes`. An operation takes some microseconds, which is less than a thread would."""
@@ -414,7 +424,7 @@ class TimeOfUse:
 
     def start(self) -> None:
         """Begin the work in the background if there are records, which have an end also if nothing counts any more."""
-        if isinstance(self.times, LocalTimes) and self.times.store.exists:
+        if self.times is not None and self.times.has_records_here:
             self.watch()
 
     def later(self, step: Coroutine[Any, Any, None]) -> None:

@@ -16,7 +16,9 @@ from gateway.features.duties.feature import DUTIES
 from gateway.features.duties.model import KEPT_MS, UseKey, UseRecord, UseRules
 from gateway.features.duties.policy import arrival, extended
 from gateway.features.duties.shared_times import CellTimes, SharedTimes
-from gateway.features.duties.time_of_use import UseUnavailable
+from gateway.features.duties.state import UseStore, use_records_of
+from gateway.features.duties.time_of_use import MemoryStore, TimeOfUse, UseUnavailable
+from gateway.model.config_version import ConfigVersion
 from gateway.usage.installation import cell_name
 from gateway.usage.valkey_connection import ValkeyConnection
 from tests.kit.configs import table_of
@@ -84,7 +86,7 @@ def test_two_instances_share_a_record_by_the_clock_of_the_server(server: Running
     async def check() -> None:
         server.command("FLUSHALL")
         async with times_of(server) as shared, times_of(server) as other:
-            one, two = CellTimes(shared), CellTimes(other, clock=lambda: 0.0)
+            one, two = CellTimes(shared, MemoryStore()), CellTimes(other, MemoryStore(), clock=lambda: 0.0)
             now = await one.arrive(ANNA, RULES, 0.0)
             await one.extend(ANNA, now, RULES, is_noticed=True)
             seen = await two.arrive(ANNA, RULES, 0.0)
@@ -107,7 +109,7 @@ def test_server_that_is_away_cannot_be_asked() -> None:
     async def check() -> None:
         with running_valkey() as server:
             async with times_of(server) as shared:
-                times = CellTimes(shared)
+                times = CellTimes(shared, MemoryStore())
                 now = await times.arrive(ANNA, RULES, 0.0)
                 server.kill()
                 with pytest.raises(UseUnavailable):
@@ -118,21 +120,25 @@ def test_server_that_is_away_cannot_be_asked() -> None:
     run(check())
 
 
-def test_person_is_found_also_at_a_client_that_the_configuration_has_no_more(
-    server: RunningValkey, tmp_path: Path
-) -> None:
-    server.command("FLUSHALL")
+def config_of(server: RunningValkey) -> ConfigVersion:
     stores = {
         "database": {"url": "postgresql://gateway@127.0.0.1:1/gateway", "password": "none", "territory": "US"},
         "valkey": {"url": f"redis://127.0.0.1:{server.port}", "territory": "US"},
     }
-    config = table_of(CONFIG.merge({"stores": stores, "secrets": {"pepper": "p" * 40}}), {"CLAIM_SECRET": SECRET})
+    return table_of(CONFIG.merge({"stores": stores, "secrets": {"pepper": "p" * 40}}), {"CLAIM_SECRET": SECRET})
+
+
+def test_person_is_found_also_at_a_client_that_the_configuration_has_no_more(
+    server: RunningValkey, tmp_path: Path
+) -> None:
+    server.command("FLUSHALL")
+    config = config_of(server)
     key = UseKey(ANNA.pseudonym, "removed")
 
     async def begin() -> None:
         connection = ValkeyConnection(server.address, deadline_s=5.0)
         await connection.start()
-        times = CellTimes(SharedTimes(connection, cell_name(config)))
+        times = CellTimes(SharedTimes(connection, cell_name(config)), MemoryStore())
         await times.extend(key, await times.arrive(key, RULES, 0.0), RULES, is_noticed=False)
         await connection.close()
 
@@ -145,3 +151,34 @@ def test_person_is_found_also_at_a_client_that_the_configuration_has_no_more(
     assert isinstance(exported, dict)
     assert exported["client"] == "removed"
     assert (kept.erase(*person, frozenset({"removed"})), kept.erase(*person, frozenset({"removed"}))) == (1, 0)
+
+
+def test_records_of_the_time_before_the_cell_are_exported_and_end_after_48_hours(
+    server: RunningValkey, tmp_path: Path
+) -> None:
+    former = UseStore(tmp_path)
+    assert former.change(ANNA, None, UseRecord("2027-07-02", START_MS, START_MS, 0))
+    former.close()
+
+    kept = DUTIES.of_users
+    assert kept is not None
+    config = config_of(server)
+    [exported] = kept.export(config, tmp_path, [ANNA.pseudonym], None, frozenset())
+    assert isinstance(exported, dict)
+    assert exported["seen"] == "2027-07-02T03:46:40.000Z"
+
+    async def left_at(now_ms: int) -> int:
+        async with times_of(server) as shared:
+            times = CellTimes(shared, UseStore(tmp_path), clock=lambda: now_ms / 1000)
+            use = TimeOfUse(times, b"")
+            use.start()
+            assert use._watching is not None, "no chat has to arrive"
+            await times.tidy()
+            await use.aclose()
+        return len(use_records_of(tmp_path, [ANNA.pseudonym], None))
+
+    assert run(left_at(START_MS + KEPT_MS - 1000)) == 1
+    assert run(left_at(START_MS + KEPT_MS + 1000)) == 0
+    assert not CellTimes(
+        SharedTimes(ValkeyConnection(server.address, deadline_s=5.0), "de"), MemoryStore()
+    ).has_records_here
