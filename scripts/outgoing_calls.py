@@ -6,9 +6,7 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-from providers.adapter import CountsTokens, Target
-from providers.catalogue.models import UNKNOWN_MODEL
-from providers.chat import ChatRequest, UserMessage
+from gateway.config.deployments import can_count
 from providers.registry import load_registry
 
 PAGE = Path(__file__).parents[1] / "docs/prove/threat-model.md"
@@ -28,13 +26,7 @@ def outgoing_calls() -> dict[str, Any]:
 
 def counting_providers() -> list[str]:
     """Return the providers whose servers may be asked to count the tokens of a prompt."""
-    request = ChatRequest("m", (UserMessage("Hello"),))
-    target = Target("m", "/v1", UNKNOWN_MODEL, counts=True)
-    return [
-        name
-        for name, adapter in sorted(load_registry().adapters.items())
-        if isinstance(adapter, CountsTokens) and adapter.count_request(request, target) is not None
-    ]
+    return [name for name, adapter in sorted(load_registry().adapters.items()) if can_count(adapter, "m", "/v1")]
 
 
 def fence_page() -> str:

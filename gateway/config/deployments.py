@@ -394,7 +394,7 @@ class DeploymentCompiler:
                 message = f"whether {endpoint.site} counts tokens is a known fact"
                 self.findings.error(path, message, "remove it; the facts of the site are used")
             return True if endpoint.facts.counts is not None else None
-        if stated and not _can_count(adapter, section.model, endpoint):
+        if stated and not can_count(adapter, section.model, endpoint.base_path):
             message = f"{section.provider} has no request that counts tokens"
             self.findings.error(path, message, "remove it; the gateway estimates the tokens of a prompt")
         return stated
@@ -526,9 +526,9 @@ def warn_of_unknown_model(findings: Findings, path: KeyPath, provider: str, mode
     findings.warn(path, message, f"{question} If the name is right, add it to your own `catalogue`")
 
 
-def _can_count(adapter: Adapter, model: str, endpoint: Endpoint) -> bool:
+def can_count(adapter: Adapter, model: str, base_path: str) -> bool:
     """Return whether the wire format has a request that counts the tokens of a prompt."""
-    target = Target(model, endpoint.base_path, UNKNOWN_MODEL, counts=True)
+    target = Target(model, base_path, UNKNOWN_MODEL, counts=True)
     probe = ChatRequest(model, (UserMessage("Hello"),))
     return isinstance(adapter, CountsTokens) and adapter.count_request(probe, target) is not None
 

@@ -167,7 +167,7 @@ class CompatibleSimulator:
     def _check_head(self, incoming: IncomingRequest) -> None:
         if incoming.method != "POST":
             raise self._refused(405, FailureKind.INVALID_REQUEST, "only POST is allowed")
-        if not self._has_key(incoming.headers):
+        if not self._has_key(incoming):
             raise self._refused(401, FailureKind.CREDENTIALS, "the API key is missing")
         if incoming.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
             raise self._wrong("the content type must be application/json")
@@ -223,14 +223,14 @@ class CompatibleSimulator:
         """Return whether a site's `pins` have this field with this value, so that it needs no further check."""
         return any(name in site.pins and site.pins[name] == value for site in self.adapter.sites.values())
 
-    def _has_key(self, headers: Mapping[str, str]) -> bool:
+    def _has_key(self, incoming: IncomingRequest) -> bool:
         match self.adapter.auth:
             case NoAuth():
                 return True
             case HeaderKey(name, or_token):
-                return bool(headers.get(name)) or (or_token and _bears_key(headers))
+                return bool(incoming.headers.get(name)) or (or_token and bool(incoming.bearer))
             case _:
-                return _bears_key(headers)
+                return bool(incoming.bearer)
 
     def _facts(self, model: str) -> ModelFacts:
         """Return the model's facts. An unknown model has all features of the API."""
@@ -246,11 +246,6 @@ class CompatibleSimulator:
         code, error_type, status = self.format.refused
         body = dumps(filled_error(self.format, code, error_type, message))
         return RequestRejected(message, WireResponse(status, _headers("simulated-refused"), body, 0))
-
-
-def _bears_key(headers: Mapping[str, str]) -> bool:
-    scheme, _, key = headers.get("authorization", "").partition(" ")
-    return scheme.lower() == "bearer" and bool(key.strip())
 
 
 def _headers(request_id: str) -> dict[str, str]:

@@ -38,6 +38,12 @@ class IncomingRequest(Value, frozen=True):
     headers: Mapping[str, str]
     body: bytes
 
+    @property
+    def bearer(self) -> str:
+        """The credential of the scheme Bearer (RFC 6750), or empty."""
+        scheme, _, credential = self.headers.get("authorization", "").partition(" ")
+        return credential.strip() if scheme.lower() == "bearer" else ""
+
 
 class RequestRejected(ProviderError):
     """The provider would reject this request.

@@ -64,8 +64,7 @@ class AnthropicSimulator:
         """See `providers.testkit.simulator.Simulator`."""
         if incoming.method != "POST" or not incoming.path.endswith("/messages"):
             raise _refused(404, "not_found_error", f"Not found: {incoming.method} {incoming.path[:200]}")
-        scheme, _, bearer = incoming.headers.get("authorization", "").partition(" ")
-        if not incoming.headers.get("x-api-key") and not (scheme.lower() == "bearer" and bearer.strip()):
+        if not incoming.headers.get("x-api-key") and not incoming.bearer:
             raise _refused(401, "authentication_error", "x-api-key header is required")
         version = incoming.headers.get("anthropic-version")
         if version not in _VERSIONS:
@@ -176,8 +175,7 @@ def _vertex_call(incoming: IncomingRequest) -> tuple[re.Match[str], dict[str, ob
     path = _VERTEX_PATH.fullmatch(incoming.path)
     if incoming.method != "POST" or path is None:
         raise _refused_by_google(404, f"Requested entity was not found: {incoming.method} {incoming.path[:200]}")
-    scheme, _, token = incoming.headers.get("authorization", "").partition(" ")
-    if not incoming.headers.get("x-goog-api-key") and not (scheme.lower() == "bearer" and token.strip()):
+    if not incoming.headers.get("x-goog-api-key") and not incoming.bearer:
         raise _refused_by_google(401, "Request is missing required authentication credential.")
     body = dict(_json(incoming))
     if body.pop("anthropic_version", None) not in _VERTEX_VERSIONS:

@@ -64,9 +64,8 @@ class BedrockSimulator:
         path = _PATH.fullmatch(incoming.path)
         if incoming.method != "POST" or path is None:
             raise _refused(404, "UnknownOperationException", f"no operation at {incoming.path[:200]}")
-        authorization = incoming.headers.get("authorization", "")
-        is_signed = _SIGNED.fullmatch(authorization) and incoming.headers.get("x-amz-date")
-        if not is_signed and not (authorization.lower().startswith("bearer ") and authorization[7:].strip()):
+        is_signed = _SIGNED.fullmatch(incoming.headers.get("authorization", "")) and incoming.headers.get("x-amz-date")
+        if not is_signed and not incoming.bearer:
             raise _refused(403, "MissingAuthenticationTokenException", "Missing Authentication Token")
         try:
             body = loads(incoming.body)

@@ -151,8 +151,7 @@ class DashScopeSimulator:
 
 def _read_head(incoming: IncomingRequest) -> tuple[Mapping[str, object], str]:
     """Return the body of a request and its model. Raises RequestRejected."""
-    scheme, _, key = incoming.headers.get("authorization", "").partition(" ")
-    if scheme.lower() != "bearer" or not key.strip():
+    if not incoming.bearer:
         raise _refused(NativeError("Invalid API-key provided.", "InvalidApiKey"), 401)
     if incoming.method != "POST":
         raise _refused(NativeError(f"Request method '{incoming.method}' is not supported."), 405)

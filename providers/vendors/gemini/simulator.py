@@ -296,8 +296,7 @@ def _token(token: Mapping[str, object]) -> dict[str, object]:
 
 def _bears_token(incoming: IncomingRequest) -> bool:
     """Return whether the request has a bearer token that is not an API key."""
-    scheme, _, token = incoming.headers.get("authorization", "").partition(" ")
-    return scheme.lower() == "bearer" and bool(token.strip()) and not token.startswith(("AIza", "AQ."))
+    return bool(incoming.bearer) and not incoming.bearer.startswith(("AIza", "AQ."))
 
 
 SIMULATOR = GeminiSimulator()

@@ -147,8 +147,7 @@ def _check_head(incoming: IncomingRequest) -> None:
     """Check method, key and content type of a request. Raises RequestRejected."""
     if incoming.method != "POST":
         raise _refused(405, f"Not allowed to {incoming.method} on {incoming.path}")
-    scheme, _, key = incoming.headers.get("authorization", "").partition(" ")
-    if scheme.lower() != "bearer" or not key.strip():
+    if not incoming.bearer:
         raise _refused(401, "You didn't provide an API key.", "invalid_api_key")
     if incoming.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
         raise _refused(400, "The content type must be 'application/json'.")
