@@ -185,13 +185,26 @@ def is_json_object(text: str) -> bool:
         return isinstance(orjson.loads(text), dict)
     except orjson.JSONDecodeError:
         try:
-            return isinstance(json.loads(text, parse_constant=_refuse_constant), dict)
+            return isinstance(json.loads(text, parse_constant=refuse_constant), dict)
         except (ValueError, RecursionError):
             return False
 
 
-def _refuse_constant(word: str) -> None:
+def refuse_constant(word: str) -> None:
+    """Raise ValueError. For `json.loads`, which would accept NaN and Infinity."""
     raise ValueError(word)
+
+
+def unique_members(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """Return the members of an object. For `json.loads`, whose callers sign or verify what they read.
+
+    Raises:
+        ValueError: A member occurs twice, so that two readers may take different values.
+    """
+    members = dict(pairs)
+    if len(members) < len(pairs):
+        raise ValueError("a member occurs twice")
+    return members
 
 
 def as_map(value: object) -> Mapping[str, object]:

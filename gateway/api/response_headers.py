@@ -14,21 +14,12 @@ from gateway.model.version_names import version_headers
 _UNSAFE = re.compile(r"[^A-Za-z0-9_.-]")
 
 
-def allowance_lines(allowance: Allowance) -> tuple[bytes, bytes, bytes]:
-    """Return OpenAI's headers of a limit (its guide to rate limits, "Rate limits in headers", November 2026)."""
+def allowance_lines(allowance: Allowance, unit: bytes) -> tuple[bytes, bytes, bytes]:
+    """Return OpenAI's headers of a limit of `requests` or `tokens` (its guide to rate limits, November 2026)."""
     return (
-        b"x-ratelimit-limit-requests: %d" % allowance.limit,
-        b"x-ratelimit-remaining-requests: %d" % allowance.remaining,
-        b"x-ratelimit-reset-requests: %b" % _duration(allowance.full_s).encode(),
-    )
-
-
-def token_allowance_lines(allowance: Allowance) -> tuple[bytes, bytes, bytes]:
-    """Return OpenAI's headers of a limit of tokens."""
-    return (
-        b"x-ratelimit-limit-tokens: %d" % allowance.limit,
-        b"x-ratelimit-remaining-tokens: %d" % allowance.remaining,
-        b"x-ratelimit-reset-tokens: %b" % _duration(allowance.full_s).encode(),
+        b"x-ratelimit-limit-%b: %d" % (unit, allowance.limit),
+        b"x-ratelimit-remaining-%b: %d" % (unit, allowance.remaining),
+        b"x-ratelimit-reset-%b: %b" % (unit, _duration(allowance.full_s).encode()),
     )
 
 
@@ -61,9 +52,9 @@ def response_lines(record: Record) -> list[bytes]:
         *_source_headers(record.config_version, why, region, deployment, len(record.attempts)),
     ]
     if shown.allowance is not None:
-        lines += allowance_lines(shown.allowance)
+        lines += allowance_lines(shown.allowance, b"requests")
     if shown.token_allowance is not None:
-        lines += token_allowance_lines(shown.token_allowance)
+        lines += allowance_lines(shown.token_allowance, b"tokens")
     if shown.max_tokens is not None:
         lines.append(b"x-gateway-max-tokens: %d" % shown.max_tokens)
     if shown.dropped:

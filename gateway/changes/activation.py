@@ -32,16 +32,7 @@ if TYPE_CHECKING:
 _compared = attrgetter(*(field.name for field in fields(Deployment) if field.name != "adapter"))
 
 # Fields that follow from other keys, and fields whose changes are listed by name.
-_NO_SECTIONS = {
-    "version",
-    "assistants",
-    "deployments",
-    "region_by_territory",
-    "default_region",
-    "demo",
-    "memo",
-    "recipients",
-}
+_NO_SECTIONS = set("version assistants deployments region_by_territory default_region demo memo recipients".split())
 
 _SECTIONS = tuple(field.name for field in fields(ConfigVersion) if field.name not in _NO_SECTIONS)
 

@@ -8,12 +8,13 @@ import json
 import os
 import secrets
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 from gateway.cli.terminal import json_text
 from gateway.files import read_file_or_pipe
 from gateway.operator_errors import CommandError
+from providers.json_values import unique_members
 
 _OK, _REFUSED = 0, 1
 _MAX_FILE_BYTES = 64 * 1024
@@ -96,14 +97,6 @@ def _exactly(receipt: Mapping[str, object]) -> str:
     return json.dumps(receipt, sort_keys=True)
 
 
-def _unique_members(members: Sequence[tuple[str, object]]) -> dict[str, object]:
-    """Return a JSON object's members. Raises ValueError for a duplicate key, whose two values readers may mix up."""
-    values = dict(members)
-    if len(values) < len(members):
-        raise ValueError("duplicate key")
-    return values
-
-
 def _read(path: Path) -> tuple[str | None, Mapping[str, object] | None, object]:
     """Return the JWS, the receipt and the public key of a file.
 
@@ -116,7 +109,7 @@ def _read(path: Path) -> tuple[str | None, Mapping[str, object] | None, object]:
     if not text.startswith("{"):
         return text, None, None
     try:
-        answer = json.loads(text, object_pairs_hook=_unique_members)
+        answer = json.loads(text, object_pairs_hook=unique_members)
     except (ValueError, RecursionError):
         raise CommandError(f"{path} is not valid JSON, or has a duplicate key") from None
     jws, receipt = answer.get("jws"), answer.get("receipt")

@@ -23,18 +23,7 @@ from gateway.telemetry.request_log import WARNING_OUTCOMES, JsonLines, add_field
 LogFormat = Literal["auto", "json", "text"]
 
 # The fields that a person at a terminal needs first, in this order.
-_READ_FIRST = (
-    "status",
-    "outcome",
-    "code",
-    "detail",
-    "region",
-    "why",
-    "assistant",
-    "deployment",
-    "total_ms",
-    "attempts",
-)
+_READ_FIRST = tuple("status outcome code detail region why assistant deployment total_ms attempts".split())
 
 _STANDARD_ERROR = 2
 

@@ -38,19 +38,7 @@ from providers.value import replace
 from providers.wire import WireRequest, WireResponse
 
 _SECTIONS = frozenset(
-    {
-        "name",
-        "known_as",
-        "dialect",
-        "simulator",
-        "sites",
-        "models",
-        "feature_sets",
-        "headers",
-        "prices",
-        "retirements",
-        "sources",
-    }
+    "name known_as dialect simulator sites models feature_sets headers prices retirements sources".split()
 )
 _REFERENCES = frozenset({"models_of", "errors_of"})
 """Keys that refer to another file. Only a file of this repository can have them."""

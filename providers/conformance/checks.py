@@ -42,25 +42,8 @@ _VALUE = re.compile(r"[!-~]([ -~]*[!-~])?")
 _SEGMENT = re.compile(r"[A-Za-z0-9._~!$&'()*+,;=:@%-]+")
 _BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _RESERVED_HEADERS = frozenset(
-    {
-        "host",
-        "content-length",
-        "connection",
-        "keep-alive",
-        "transfer-encoding",
-        "te",
-        "trailer",
-        "upgrade",
-        "expect",
-        "forwarded",
-        "via",
-        "authorization",
-        "proxy-authorization",
-        "cookie",
-        "x-api-key",
-        "x-goog-api-key",
-        "accept-encoding",
-    }
+    "host content-length connection keep-alive transfer-encoding te trailer upgrade expect forwarded via "
+    "authorization proxy-authorization cookie x-api-key x-goog-api-key accept-encoding".split()
 )
 """Headers for framing, routing and credentials. The HTTP client writes them, never an adapter."""
 _COMPARED_FIELDS = "index, text, refusal, tool calls, finish reason and log probabilities"

@@ -42,20 +42,9 @@ _FILLER_TEXTS = ("", " ", ".")
 # The note in place of an image or a file of a tool result where the format has no place for it.
 _NOTE = re.compile(r"\n?\[(in the next message: )?(image|file) \d+ of the tool results\]\n?")
 _LATE = re.compile(re.escape(LATE_SYSTEM.partition("{}")[0]) + r"(.*?)(?:\n\n|\Z)", re.DOTALL)
-_COMPARED = (
-    "temperature",
-    "top_p",
-    "presence_penalty",
-    "frequency_penalty",
-    "seed",
-    "stop",
-    "logit_bias",
-    "user",
-    "max_tokens",
-    "n",
-    "logprobs",
-    "top_logprobs",
-    "parallel_tool_calls",
+_COMPARED = tuple(
+    "temperature top_p presence_penalty frequency_penalty seed stop logit_bias user max_tokens n logprobs "
+    "top_logprobs parallel_tool_calls".split()
 )
 
 

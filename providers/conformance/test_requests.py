@@ -35,18 +35,9 @@ from providers.testkit.simulator import RequestRejected, SimulatesCounts
 from providers.value import replace
 from providers.wire import WireRequest
 
-_TUNING = (
-    "temperature",
-    "top_p",
-    "presence_penalty",
-    "frequency_penalty",
-    "seed",
-    "stop",
-    "logit_bias",
-    "user",
-    "logprobs",
-    "top_logprobs",
-    "response_format",
+_TUNING = tuple(
+    "temperature top_p presence_penalty frequency_penalty seed stop logit_bias user logprobs top_logprobs "
+    "response_format".split()
 )
 """Parameters for which the provider's own default must apply. Reasoning effort and parallel tool calls are left out:
 the defaults of vendors differ there, and an adapter may send a value to make the vendors alike."""

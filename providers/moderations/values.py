@@ -10,20 +10,9 @@ from providers.failures import ProviderFailed
 from providers.reading.errors import malformed
 from providers.value import Value
 
-CATEGORIES = (
-    "harassment",
-    "harassment/threatening",
-    "hate",
-    "hate/threatening",
-    "illicit",
-    "illicit/violent",
-    "self-harm",
-    "self-harm/instructions",
-    "self-harm/intent",
-    "sexual",
-    "sexual/minors",
-    "violence",
-    "violence/graphic",
+CATEGORIES = tuple(
+    "harassment harassment/threatening hate hate/threatening illicit illicit/violent self-harm "
+    "self-harm/instructions self-harm/intent sexual sexual/minors violence violence/graphic".split()
 )
 """OpenAI's categories. Every verdict has all of them, and those of its own that a model adds."""
 ModerationInput: TypeAlias = "str | tuple[TextPart | ImagePart, ...]"

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Literal
 
 from gateway.features.marks.model import MarkRules
 from gateway.model.config_version import ConfigVersion, remember
+from providers.json_values import unique_members
 from providers.value import Value
 
 if TYPE_CHECKING:
@@ -199,14 +200,7 @@ def _decoded(part: str) -> bytes | None:
 
 def _object(data: bytes | None) -> dict[str, object] | None:
     try:
-        value = json.loads(data or b"", object_pairs_hook=_unique)
+        value = json.loads(data or b"", object_pairs_hook=unique_members)
     except (ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None
-
-
-def _unique(members: list[tuple[str, object]]) -> dict[str, object]:
-    values = dict(members)
-    if len(values) < len(members):
-        raise ValueError("a member is written twice")
-    return values

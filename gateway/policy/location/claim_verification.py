@@ -24,6 +24,7 @@ from gateway.model.client_token import SharedKey
 from gateway.model.location import ClaimProblem, ClaimRefused, ClaimReport
 from gateway.model.region_text import Preferences
 from gateway.policy.location.claim import ClaimRules
+from providers.json_values import refuse_constant, unique_members
 from providers.value import Value
 
 MAX_TOKEN_BYTES = 8 * 1024
@@ -268,7 +269,8 @@ def _read_members(payload: bytes) -> dict[str, object]:
     try:
         # `json.loads` would also accept bytes in UTF-16 or UTF-32, which RFC 7519 does not allow.
         text = payload.decode("utf-8")
-        members = json.loads(text, object_pairs_hook=_reject_duplicates, parse_constant=_reject_constant)
+        # RFC 7519, section 4, forbids a member that occurs twice.
+        members = json.loads(text, object_pairs_hook=unique_members, parse_constant=refuse_constant)
     except (ValueError, RecursionError):
         raise ClaimRefused(ClaimProblem.MALFORMED) from None
     if not isinstance(members, dict):
@@ -342,14 +344,3 @@ def _time(claims: dict[str, object], name: str, *, required: bool = False) -> fl
     if not isinstance(value, int | float) or isinstance(value, bool) or not abs(value) < _LATEST:
         raise ClaimRefused(ClaimProblem.MALFORMED)
     return float(value)
-
-
-def _reject_duplicates(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    members = dict(pairs)
-    if len(members) < len(pairs):
-        raise ValueError("a member occurs twice")  # RFC 7519, section 4
-    return members
-
-
-def _reject_constant(_: str) -> object:
-    raise ValueError("NaN and Infinity are not valid JSON")

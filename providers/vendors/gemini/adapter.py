@@ -34,17 +34,7 @@ from providers.vendors.gemini.request import encode_body
 from providers.wire import WireRequest, WireResponse
 
 _PARAMETERS = frozenset(
-    {
-        "temperature",
-        "top_p",
-        "top_k",
-        "presence_penalty",
-        "frequency_penalty",
-        "seed",
-        "stop",
-        "max_tokens",
-        "reasoning_effort",
-    }
+    "temperature top_p top_k presence_penalty frequency_penalty seed stop max_tokens reasoning_effort".split()
 )
 _BYPASS = base64.b64encode(b"skip_thought_signature_validator").decode()
 

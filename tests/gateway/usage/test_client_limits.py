@@ -104,7 +104,7 @@ def test_names_without_end_are_forgotten_and_their_counts_are_not() -> None:
     ],
 )
 def test_times_are_written_as_openai_writes_them(seconds: float, text: str) -> None:
-    assert allowance_lines(Allowance(60, 59, seconds)) == (
+    assert allowance_lines(Allowance(60, 59, seconds), b"requests") == (
         b"x-ratelimit-limit-requests: 60",
         b"x-ratelimit-remaining-requests: 59",
         b"x-ratelimit-reset-requests: " + text.encode(),
