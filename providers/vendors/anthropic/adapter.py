@@ -42,22 +42,8 @@ from providers.wire import WireRequest, WireResponse
 
 _FEATURES = FEATURES - {"audio", "n", "logprobs"}
 _PARAMETERS = frozenset(
-    {
-        "temperature",
-        "top_p",
-        "top_k",
-        "stop",
-        "parallel_tool_calls",
-        "reasoning_effort",
-        "user",
-        SAFETY_IDENTIFIER,
-        "max_tokens",
-        "strict_tools",
-        CACHE_CONTROL,
-        ATTRIBUTION,
-    }
-)
-
+    "temperature top_p top_k stop parallel_tool_calls reasoning_effort user max_tokens strict_tools".split()
+) | {SAFETY_IDENTIFIER, CACHE_CONTROL, ATTRIBUTION}
 
 _WITH_MEMORY = ("anthropic-beta", "context-management-2025-06-27")
 """Claude's memory tool is a part of this beta. Source: platform.claude.com, memory tool (2026-11-20)."""
