@@ -231,9 +231,10 @@ def test_one_search_for_an_own_pattern_looks_at_a_part_of_a_large_text(pattern: 
             looked.append(end - start)
             return own.search(data, start, min(end, start + 100))
 
-    subject, looks = _Subject(text * (400_000 // len(text))), count()
+    looks = count()
+    subject = _Subject(text * (400_000 // len(text)), Clock(20, now=lambda: float(next(looks))))
     try:
-        list(subject.spans_of_own(Watched(), Clock(20, now=lambda: float(next(looks)))))
+        list(subject.found_own(Watched(), "OWN"))
     except TooMuchToSearch:
         assert len(looked) == 21
     assert max(looked) <= max(8192, 10_000_000 // own.programsize)
@@ -249,12 +250,12 @@ def test_a_slow_pattern_is_searched_next_to_other_requests_and_not_before_them()
 
 
 def test_a_value_is_found_wherever_windows_end() -> None:
-    own, long = compiled_own("BEGIN x{1,900}( [a-z]{3} )+END"), "BEGIN " + "x" * 900 + " abc  def " * 300 + "END"
+    own, long = compiled_own("BEGIN x{1,900}(?: [a-z]{3} )+END"), "BEGIN " + "x" * 900 + " abc  def " * 300 + "END"
     assert len(long) < 4096 < 10_000_000 // own.programsize
     for before in range(0, 24_000, 911):
         text = f"{'夜 ' * (before // 4)}{long} {'BEGIN x ' * 20_000}"
         start = text.index(long)
-        assert [*_Subject(text).spans_of_own(own, None)] == [(start, start + len(long))]
+        assert [*_Subject(text, Clock(1000)).found_own(own, "OWN")] == [(start, start + len(long), "OWN")]
 
 
 @given(

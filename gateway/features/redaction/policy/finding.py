@@ -14,21 +14,33 @@ neighbours, as in `a@b.co@c.de`, belongs to the value. And no search runs long w
 from __future__ import annotations
 
 import ipaddress
+import math
 import re
 import secrets
 import string
 import time
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from functools import lru_cache
 from hashlib import blake2b
-from typing import Any, TypeAlias
+from operator import itemgetter
+from typing import Any, TypeAlias, TypeVar
 from unicodedata import normalize
 
 from gateway.features.redaction.model import TERM, TEXT, RedactionRules
-from gateway.features.redaction.policy.forms import Form, any_of, forms, iban_lengths, luhn, mod_97, telephone_words
+from gateway.features.redaction.policy.forms import (
+    CARDS,
+    SEPARATOR,
+    Form,
+    any_of,
+    forms,
+    iban_lengths,
+    mod_97,
+    telephone_words,
+)
 
+T = TypeVar("T")
 Span: TypeAlias = tuple[int, int, str]
 """Where a value begins and ends in a text, and its kind in upper case."""
 
@@ -63,8 +75,7 @@ _MARKS = "\u0300-\u034e\u0350-\u036f"
 _NOTHING = "\x00"
 _ESCAPED = {"n": "\n", "r": "\r", "t": "\t", '"': '"', "/": "/"}
 _IN_URLS = frozenset("+ ()-./@")
-_SEPARATOR = "[ .\\-/\u00a0\u202f]"
-_BETWEEN = f"\\)?{_SEPARATOR}?\\(?"
+_BETWEEN = f"\\)?{SEPARATOR}?\\(?"
 _ESCAPE = re.compile(
     # It begins with a set of characters, by which `re` skips all others quickly.
     rf"[\\%{_INVISIBLE}{_MARKS}](?:(?<=\\)(?:\\*+(?:[nrtbf\"/]|u[0-9A-Fa-f]{{4}})|\\+)"
@@ -73,20 +84,13 @@ _ESCAPE = re.compile(
 _LONGEST_ESCAPE = 12
 """How many characters an escape has, but for repeated ones."""
 _SURROGATE = re.compile("[\ud800-\udfff]")
-_GROUP = re.compile(r"[0-9]+")
+_GROUP, _WORDS = re.compile("[0-9]+"), re.compile("[A-Za-z0-9]+")
 _BEGIN = re.compile(r"(?<![A-Za-z0-9])[0-9]+")
 _INTERNATIONAL = re.compile(f"[0-9](?:{_BETWEEN}[0-9]){{7,14}}(?![A-Za-z0-9])")
 _LOCAL = re.compile(f"[0-9](?:{_BETWEEN}[0-9]){{6,13}}(?![A-Za-z0-9])")
 _DATE = re.compile(
     r"(?:19|20)[0-9]{2}[-./][0-9]{2}[-./][0-9]{2}|[0-9]{2}[-./][0-9]{2}[-./](?:19|20)[0-9]{2}|[0-9]{1,3}(?:\.[0-9]{1,3}){3}$"
 )
-_CARD_TEXTS = (
-    "[2-6][0-9]{13,18}",
-    f"[2-6][0-9]{{3}}({_SEPARATOR})[0-9]{{4}}\\1[0-9]{{4}}\\1[0-9]{{2,7}}",
-    f"[2-6][0-9]{{3}}({_SEPARATOR})[0-9]{{4}}\\1[0-9]{{4}}\\1[0-9]{{4}}\\1[0-9]{{1,3}}",
-    f"[2-6][0-9]{{3}}({_SEPARATOR})[0-9]{{6}}\\1[0-9]{{4,5}}",
-)
-_CARDS = tuple(re.compile(f"(?:{text})(?![A-Za-z0-9])") for text in _CARD_TEXTS)
 _RANK = {kind: rank for rank, kind in enumerate((TEXT, "ID", "CARD", "PHONE"))}
 """Which kind a finding has if two of the same length are one value."""
 _SECRETS = (
@@ -123,6 +127,29 @@ class PatternRefused(ValueError):
     """RE2 refuses a pattern. The message is RE2's."""
 
 
+class Clock:
+    """The time that the work on one request may take."""
+
+    def __init__(self, limit_s: float = MOST_WORK_S, now: Callable[[], float] = time.thread_time) -> None:
+        self._now = now
+        self._until = now() + limit_s
+
+    def check(self) -> None:
+        """Raise TooMuchToSearch if the time is over."""
+        if self._now() > self._until:
+            raise TooMuchToSearch
+
+    def watch(self, items: Iterable[T], looks: int = _LOOKS) -> Iterator[T]:
+        """Yield the items with a look at the clock after each few of them. Raises TooMuchToSearch."""
+        for number, item in enumerate(items, 1):
+            if not number % looks:
+                self.check()
+            yield item
+
+
+UNLIMITED = Clock(math.inf)
+
+
 def compiled(pattern: str, max_memory: int = _MAX_MEMORY) -> Any:
     """Return a pattern that RE2 has compiled. Raises PatternRefused, and writes nothing to standard error."""
     import re2  # type: ignore[import-untyped, unused-ignore]
@@ -157,9 +184,12 @@ def _encoded(text: str) -> bytes:
 
 
 class _Subject:
-    """A text with its bytes, which RE2 searches. Its package would encode a text for each search, and decode places."""
+    """A text with its bytes, which RE2 searches. Its package would encode a text for each search, and decode places.
 
-    def __init__(self, text: str) -> None:
+    Each search raises TooMuchToSearch if the time of the clock is over.
+    """
+
+    def __init__(self, text: str, clock: Clock) -> None:
         try:
             self.bytes = _encoded(text)
         except UnicodeEncodeError:
@@ -167,25 +197,30 @@ class _Subject:
             text = _SURROGATE.sub("\ufffd", text)
             self.bytes = _encoded(text)
         self.text = text
+        self.clock = clock
         self._is_ascii = len(self.bytes) == len(text)
 
     def without_underscores(self) -> _Subject:
         """Return the text in which an underscore is a boundary."""
-        return _Subject(self.text.replace("_", _NOTHING)) if "_" in self.text else self
+        return _Subject(self.text.replace("_", _NOTHING), self.clock) if "_" in self.text else self
 
     def finds(self, pattern: Any) -> bool:
         """Return whether the pattern matches anywhere."""
         return pattern.search(self.bytes) is not None
 
-    def spans(self, pattern: Any, clock: Clock | None, groups: tuple[int, ...] = (0,)) -> Iterator[tuple[int, int]]:
-        """Yield where a pattern matches: the first of these groups that is part of it. Raises TooMuchToSearch."""
-        return self._spans(pattern.finditer(self.bytes), clock, groups)
+    def found(self, pattern: Any, kind: str) -> Iterator[Span]:
+        """Yield the values of a kind that a pattern matches: its group that is part of the match, if it has groups."""
+        return ((start, end, kind) for start, end in self.spans(pattern))
 
-    def spans_of_own(self, pattern: Any, clock: Clock | None, group: int = 0) -> Iterator[tuple[int, int]]:
-        """Yield what `spans` does, for a pattern whose search may be slow. Raises TooMuchToSearch."""
-        return self._spans(self._in_windows(pattern, clock), clock, (group,))
+    def found_own(self, pattern: Any, kind: str) -> Iterator[Span]:
+        """Yield what `found` does, for a pattern whose search may be slow."""
+        return ((start, end, kind) for start, end in self._spans(self._in_windows(pattern), pattern.groups))
 
-    def _in_windows(self, pattern: Any, clock: Clock | None) -> Iterator[Any]:
+    def spans(self, pattern: Any) -> Iterator[tuple[int, int]]:
+        """Yield where `found` finds a value."""
+        return self._spans(pattern.finditer(self.bytes), pattern.groups)
+
+    def _in_windows(self, pattern: Any) -> Iterator[Any]:
         """Yield the matches of a pattern. RE2 cannot be stopped, so one search looks at some bytes only.
 
         Windows overlap by a half: a match of up to that many bytes is found wherever it is. The size depends on the
@@ -196,8 +231,8 @@ class _Subject:
         while at < size:
             end = min(at + window, size)
             match = pattern.search(self.bytes, at, end)
-            if clock is not None and size > window:
-                clock.check()
+            if size > window:
+                self.clock.check()
             if end < size and (match is None or match.start() >= end - window // 2):
                 at = end - window // 2
             elif match is None:
@@ -208,18 +243,12 @@ class _Subject:
                 yield match
                 at = max(match.end(), at + 1)
 
-    def _spans(self, matches: Iterable[Any], clock: Clock | None, groups: tuple[int, ...]) -> Iterator[tuple[int, int]]:
+    def _spans(self, matches: Iterable[Any], groups: int) -> Iterator[tuple[int, int]]:
         at = characters = 0
         # In a large text, one match may take long.
-        looks = _LOOKS if len(self.bytes) < _LARGE else 1
-        for number, match in enumerate(matches, 1):
-            if clock is not None and not number % looks:
-                clock.check()
-            for group in groups:
-                start, end = match.span(group)
-                if start < end:
-                    break
-            else:
+        for match in self.clock.watch(matches, _LOOKS if len(self.bytes) < _LARGE else 1):
+            start, end = match.span(match.lastindex or 0 if groups else 0)
+            if start == end or (groups and match.lastindex is None):
                 continue
             if self._is_ascii:
                 yield start, end
@@ -228,10 +257,10 @@ class _Subject:
             at = start
             yield characters, characters + self._length(start, end)
 
-    def with_overlaps(self, pattern: Any, clock: Clock | None) -> Iterator[tuple[int, int]]:
-        """Yield where a pattern matches, also within and across the end of another match. Raises TooMuchToSearch."""
-        for start, end in self.spans_of_own(pattern, clock):
-            yield start, end
+    def with_overlaps(self, pattern: Any, kind: str) -> Iterator[Span]:
+        """Yield what `found_own` does, also within and across the end of another match."""
+        for start, end, _ in self.found_own(pattern, kind):
+            yield start, end, kind
             value = self.text[start:end]
             if value.isascii() and value.isalnum():
                 continue  # nothing begins within a word
@@ -239,7 +268,7 @@ class _Subject:
             base = max(0, start - 1)
             around, at, last = self.text[base : end + _MOST_OVERLAP], start + 1 - base, end - base
             while (inner := pattern.search(around, at)) is not None and inner.start() < last:
-                yield base + inner.start(), base + inner.end()
+                yield base + inner.start(), base + inner.end(), kind
                 at = inner.start() + 1
 
     def _length(self, start: int, end: int) -> int:
@@ -256,43 +285,37 @@ class _Replaced:
 
     def __init__(self, text: str, parts: Iterable[tuple[int, int, str]]) -> None:
         # From a place of `text` on: the place before, and for a part that was replaced its end before. 0: it was kept.
-        self._at, self._begins, self._ends = [0], [0], [0]
+        self._places = [(0, 0, 0)]
         pieces: list[str] = []
         done = at = 0
         for start, end, new in parts:
             pieces += (text[done:start], new)
             at += start - done
             if new:
-                self._add(at, start, end)
+                self._places.append((at, start, end))
                 at += len(new)
-            self._add(at, end, 0)
+            self._places.append((at, end, 0))
             done = end
         self.text = "".join((*pieces, text[done:]))
-
-    def _add(self, at: int, begin: int, end: int) -> None:
-        self._at.append(at)
-        self._begins.append(begin)
-        self._ends.append(end)
 
     def before(self, found: Iterable[Span]) -> Iterator[Span]:
         """Yield findings as ones of the text before. They have all of a part that was replaced."""
         for start, end, kind in found:
-            first, last = (bisect_right(self._at, place) - 1 for place in (start, end - 1))
-            begin = self._begins[first] + (0 if self._ends[first] else start - self._at[first])
-            yield begin, self._ends[last] or self._begins[last] + end - self._at[last], kind
+            (first, begin, is_whole), (last, from_, until) = map(self._place, (start, end - 1))
+            yield begin if is_whole else begin + start - first, until or from_ + end - last, kind
+
+    def _place(self, at: int) -> tuple[int, int, int]:
+        return self._places[bisect_right(self._places, at, key=itemgetter(0)) - 1]
 
 
-def _escapes(text: str, clock: Clock | None) -> Iterator[tuple[int, int, str]]:
+def _escapes(text: str, clock: Clock) -> Iterator[tuple[int, int, str]]:
     """Yield each escape with what it means."""
-    at = number = done = 0
+    at = done = 0
     while at < len(text):
         end = at + _LARGE
         matches = _ESCAPE.finditer(text, at, end)
         at = settled = end - _LONGEST_ESCAPE
-        for match in matches:
-            number += 1
-            if clock is not None and not number % _LOOKS:
-                clock.check()
+        for match in clock.watch(matches):
             if match.end() > settled:
                 match = _ESCAPE.match(text, match.start()) or match  # it may go on
                 at = match.end()
@@ -320,43 +343,24 @@ def _scan(pattern: str) -> Any:
     return compiled(pattern)
 
 
-class Clock:
-    """The time that the work on one request may take."""
-
-    def __init__(self, limit_s: float = MOST_WORK_S, now: Callable[[], float] = time.thread_time) -> None:
-        self._now = now
-        self._until = now() + limit_s
-
-    def check(self) -> None:
-        """Raise TooMuchToSearch if the time is over."""
-        if self._now() > self._until:
-            raise TooMuchToSearch
-
-
 class _Index:
     """Forms of numbers by the character with which they begin."""
 
-    def __init__(self, wanted: Iterable[Form], *, cards: bool) -> None:
-        forms_of = tuple(wanted)
-        self.cards = cards
-        self.forms = {start: [it for it in forms_of if start in it.begins] for start in _STARTS}
+    def __init__(self, wanted: Sequence[Form]) -> None:
+        self.forms = {start: [form for form in wanted if start in form.begins] for start in _STARTS}
         # One match of all forms together is most often the only one.
-        self.any = {
-            start: any_of([*(it.text for it in known), *(_CARD_TEXTS if cards and start in "23456" else ())])
-            for start, known in self.forms.items()
-        }
+        self.any = {start: any_of([form.text for form in known]) for start, known in self.forms.items()}
 
     def at(self, text: str, start: int) -> Iterator[Span]:
-        """Yield each number of a form of a country, and each card, that begins at a place."""
+        """Yield each number of a form that begins at a place."""
         for form in self.forms[text[start]]:
-            if (span := _checked(form, text, start)) is not None:
-                yield span
-        if self.cards and "2" <= text[start] <= "6":
-            for card in _CARDS:
-                if (match := card.match(text, start)) is not None:
-                    digits = "".join(_GROUP.findall(match[0]))
-                    if 14 <= len(digits) <= 19 and digits != digits[0] * len(digits) and luhn(digits):
-                        yield start, match.end(), "CARD"
+            match = form.pattern.match(text, start)
+            if match is None or (text[start] == "(" and ")" not in match[0]):
+                continue  # a bracket around the whole number is not part of it
+            if form.check is not None and not form.check("".join(_WORDS.findall(match[0])).upper()):
+                continue
+            if form.context is None or form.context.search(text, max(0, start - _CONTEXT), start) is not None:
+                yield start, match.end(), form.kind
 
 
 class Finder:
@@ -368,16 +372,15 @@ class Finder:
 
     def __init__(self, rules: RedactionRules) -> None:
         self.kinds = frozenset(kind.upper() for kind in rules.kinds)
-        places = [form for form in forms() if form.country in rules.countries]
-        wanted = [form for form in places if form.kind in self.kinds]
+        wanted = [form for form in forms() if form.country in rules.countries and form.kind in self.kinds]
+        if "CARD" in self.kinds:
+            wanted += CARDS
         by_words = [form.context.pattern for form in wanted if form.context is not None]
         self._words = compiled(f"(?i)(?:{'|'.join(by_words)})") if by_words else None
         # Most texts have no word that some forms need, so that these forms need not be tried at each number.
-        everywhere = [form for form in wanted if form.context is None]
-        cards = "CARD" in self.kinds
-        self._plain, self._with_words = _Index(everywhere, cards=cards), _Index(wanted, cards=cards)
-        self._has_letters = any(self._with_words.forms[start] for start in _STARTS if start.isalpha())
-        self._scans_numbers = bool(wanted) or not self.kinds.isdisjoint({"PHONE", "CARD"})
+        self._plain, self._with_words = _Index([form for form in wanted if form.context is None]), _Index(wanted)
+        self._has_letters = any(start.isalpha() for form in wanted for start in form.begins)
+        self._scans_numbers = bool(wanted) or "PHONE" in self.kinds
         starts = [_RUN] * self._scans_numbers + [_LETTERED] * self._has_letters + [_IBAN_START] * ("IBAN" in self.kinds)
         self._numeric = compiled("|".join(starts)) if starts else None
         self._terms = compiled(_terms_pattern(rules.terms)) if rules.terms else None
@@ -388,36 +391,36 @@ class Finder:
         self._key = secrets.token_bytes(32)
         self._known: dict[bytes, tuple[Span, ...]] = {}
 
-    def find(self, text: str, clock: Clock | None = None) -> tuple[Span, ...]:
+    def find(self, text: str, clock: Clock = UNLIMITED) -> tuple[Span, ...]:
         """Return where the values of a text are, in order. Raises TooMuchToSearch."""
-        subject = _Subject(text)
+        subject = _Subject(text, clock)
         if len(text) < _SHORT:
-            return self._settled(subject, clock)
+            return self._settled(subject)
         digest = blake2b(subject.bytes, key=self._key, digest_size=16).digest()
         known = self._known.get(digest)
         if known is None:
-            known = self._known[digest] = self._settled(subject, clock)
+            known = self._known[digest] = self._settled(subject)
             if len(self._known) > _REMEMBERED:
                 # Large requests are searched in threads, so the oldest entry may go meanwhile.
                 with suppress(RuntimeError, StopIteration):
                     self._known.pop(next(iter(self._known)), None)
         return known
 
-    def _settled(self, subject: _Subject, clock: Clock | None) -> tuple[Span, ...]:
+    def _settled(self, subject: _Subject) -> tuple[Span, ...]:
         """Return the findings of a text, with all that is found where placeholders stand in their place."""
-        spans = self._search(subject, clock)
+        spans = self._search(subject)
         while spans:
             sent = _Replaced(subject.text, ((start, end, f"Q{kind}1Z") for start, end, kind in spans))
             known = {span[:2] for span in spans}
-            found = self._search(_Subject(sent.text), clock, is_sent=True)
+            found = self._search(_Subject(sent.text, subject.clock), is_sent=True)
             more = [span for span in sent.before(found) if span[:2] not in known]
             if not more:
                 break
             spans = tuple(merged([*spans, *more]))
         return spans
 
-    def _search(self, as_written: _Subject, clock: Clock | None, *, is_sent: bool = False) -> tuple[Span, ...]:
-        read, text = as_written, as_written.text
+    def _search(self, as_written: _Subject, *, is_sent: bool = False) -> tuple[Span, ...]:
+        read, text, clock = as_written, as_written.text, as_written.clock
         is_odd = not text.isascii() and read.finds(_scan(f"[{_WIDE}{_INVISIBLE}{_MARKS}]"))
         reading: _Replaced | None = None
         if is_odd or "\\" in text or "%" in text:
@@ -426,46 +429,46 @@ class Finder:
                 for wide, narrow in _AS_ASCII.items():  # `str.translate` takes ten times as long
                     plain = plain.replace(wide, narrow)
             reading = _Replaced(plain, _escapes(plain, clock))
-            read = _Subject(reading.text)
+            read = _Subject(reading.text, clock)
         plain = read.text
         # In patterns of numbers and terms, an underscore is a boundary.
         number = read.without_underscores()
         found: list[Span] = []
         kinds = self.kinds
         if "EMAIL" in kinds and "@" in plain:
-            found += [(*span, "EMAIL") for span in read.spans(_scan(_EMAIL), clock)]
+            found += read.found(_scan(_EMAIL), "EMAIL")
         if "SECRET" in kinds:
-            found += _secrets_in(read, clock)
+            found += read.found(_scan(_SECRETS), "SECRET")
         if "IP" in kinds and ("." in plain or ":" in plain):
-            found += _addresses_in(read, clock)
+            found += _addresses_in(read)
         # The letters of a placeholder make no number.
         if not is_sent and self._numeric is not None and number.finds(self._numeric):
             if "IBAN" in kinds:
-                found += _ibans_in(number, clock)
+                found += _ibans_in(number)
             if self._scans_numbers:
-                found += self._numbers_in(number, clock)
+                found += self._numbers_in(number)
             if self._has_letters:
-                found += _lettered_in(number, self._with_words, clock)
-        found += self._own_in(read, number, clock)
+                for start, _ in number.spans(_scan(_LETTERED)):
+                    found += self._with_words.at(number.text, start)
+        found += self._own_in(read, number)
         if reading is not None:
             found = [*reading.before(found)]
             if "SECRET" in kinds:
-                found += _secrets_in(as_written, clock)
-            found += self._own_in(as_written, as_written.without_underscores(), clock)
+                found += as_written.found(_scan(_SECRETS), "SECRET")
+            found += self._own_in(as_written, as_written.without_underscores())
         if not is_sent and ("q" in text or "Q" in text):
-            found += [(*span, TEXT) for span in as_written.spans(self._look_alike, clock)]
-        if clock is not None:
-            clock.check()
+            found += as_written.found(self._look_alike, TEXT)
+        clock.check()
         return tuple(merged(found)) if found else ()
 
-    def _own_in(self, read: _Subject, number: _Subject, clock: Clock | None) -> Iterator[Span]:
+    def _own_in(self, read: _Subject, number: _Subject) -> Iterator[Span]:
         """Yield the terms and the values of own patterns."""
         if self._terms is not None:
-            yield from ((*span, TERM) for span in number.with_overlaps(self._terms, clock))
+            yield from number.with_overlaps(self._terms, TERM)
         for name, pattern in self._patterns:
-            yield from ((*span, name) for span in read.spans_of_own(pattern, clock, 1 if pattern.groups else 0))
+            yield from read.found_own(pattern, name)
 
-    def _numbers_in(self, subject: _Subject, clock: Clock | None) -> Iterator[Span]:
+    def _numbers_in(self, subject: _Subject) -> Iterator[Span]:
         """Yield phone numbers, cards, and numbers of people that begin with a digit."""
         phones, index, text = "PHONE" in self.kinds, self._plain, subject.text
         if self._words is not None and subject.finds(self._words):
@@ -473,7 +476,7 @@ class Finder:
         any_of_start, bracketed = index.any, index.any["("]
         words: list[int] | None = None
         after_word = 0
-        for start in _digits_in(subject, clock):
+        for start in _digits_in(subject):
             before = text[start - 1] if start else " "
             if before == "(":
                 before = text[start - 2] if start > 1 else " "
@@ -485,7 +488,7 @@ class Finder:
             if not phones:
                 continue
             if words is None:
-                words = _telephone_words_in(subject, clock)
+                words = _telephone_words_in(subject)
             is_led = before == "+" or (first == "0" and text.startswith("00", start))
             if is_led and (span := _international(text, start)) is not None:
                 yield span
@@ -496,33 +499,22 @@ class Finder:
                 yield _with_bracket(text, start, after_word), after_word, "PHONE"
 
 
-def _digits_in(subject: _Subject, clock: Clock | None) -> Iterator[int]:
+def _digits_in(subject: _Subject) -> Iterator[int]:
     """Yield where digits begin, in each run that has enough of them for a number."""
-    text, left = subject.text, _LOOKS
-    for begin, end in subject.spans(_scan(_RUN), clock):
-        for at in range(begin, end, _LARGE):
-            for group in _BEGIN.finditer(text, at, min(at + _LARGE, end)):
-                if not (left := left - 1):
-                    left = _LOOKS
-                    if clock is not None:
-                        clock.check()
+    for begin, end in subject.spans(_scan(_RUN)):
+        for at in range(begin, end, _LOOKS):
+            if at > begin:
+                subject.clock.check()
+            for group in _BEGIN.finditer(subject.text, at, min(at + _LOOKS, end)):
                 yield group.start()
 
 
-def _lettered_in(subject: _Subject, index: _Index, clock: Clock | None) -> Iterator[Span]:
-    """Yield numbers of people that begin with a letter."""
-    for start, _ in subject.spans(_scan(_LETTERED), clock):
-        for form in index.forms[subject.text[start]]:
-            if (span := _checked(form, subject.text, start)) is not None:
-                yield span
-
-
-def _telephone_words_in(subject: _Subject, clock: Clock | None) -> list[int]:
+def _telephone_words_in(subject: _Subject) -> list[int]:
     """Return where the words for a telephone end, in order."""
     text = subject.text
     return [
         end
-        for start, end in subject.spans(_scan(telephone_words()), clock)
+        for start, end in subject.spans(_scan(telephone_words()))
         if not (start and "\u00c0" <= text[start - 1] <= "\u024f" and text[start:end].isascii())
     ]
 
@@ -537,7 +529,7 @@ def merged(found: Iterable[Span]) -> list[Span]:
     """Return the findings in order, where those that overlap are one value, of the kind of the longest."""
     spans: list[Span] = []
     longest = 0
-    for start, end, kind in sorted(found, key=lambda it: (it[0], it[1], it[2])):
+    for start, end, kind in sorted(found):
         length = end - start
         if not spans or start >= spans[-1][1]:
             spans.append((start, end, kind))
@@ -548,18 +540,6 @@ def merged(found: Iterable[Span]) -> list[Span]:
         longest = max(length, longest)
         spans[-1] = (first, max(last, end), kind if is_stronger else other)
     return spans
-
-
-def _checked(form: Form, text: str, start: int) -> Span | None:
-    """Return the number of this form at a place, or None if there is none."""
-    match = form.pattern.match(text, start)
-    if match is None or (text[start] == "(" and ")" not in match[0]):
-        return None  # a bracket around the whole number is not part of it
-    if form.check is not None and not form.check("".join(filter(str.isalnum, match[0])).upper()):
-        return None
-    if form.context is not None and form.context.search(text, max(0, start - _CONTEXT), start) is None:
-        return None
-    return start, match.end(), form.kind
 
 
 def _international(text: str, start: int) -> Span | None:
@@ -609,14 +589,9 @@ def _is_local(number: str) -> bool:
     return digits > 2 * len(_GROUP.findall(number)) - 3 and not _DATE.match(number)
 
 
-def _secrets_in(subject: _Subject, clock: Clock | None) -> Iterator[Span]:
-    for span in subject.spans(_scan(_SECRETS), clock, (1, 2, 3, 4)):
-        yield (*span, "SECRET")
-
-
-def _ibans_in(subject: _Subject, clock: Clock | None) -> Iterator[Span]:
+def _ibans_in(subject: _Subject) -> Iterator[Span]:
     lengths, text = iban_lengths(), subject.text
-    for start, _ in subject.spans(_scan(_IBAN_START), clock):
+    for start, _ in subject.spans(_scan(_IBAN_START)):
         length = lengths.get(text[start : start + 2], 0)
         whole, grouped = start + length, start + length + (length - 1) // 4
         if not length:
@@ -632,20 +607,13 @@ def _ibans_in(subject: _Subject, clock: Clock | None) -> Iterator[Span]:
             yield start, end, "IBAN"
 
 
-def _addresses_in(subject: _Subject, clock: Clock | None) -> Iterator[Span]:
+def _addresses_in(subject: _Subject) -> Iterator[Span]:
     text = subject.text
-    for pattern, is_right in ((_V4, _is_v4), (_V6, _is_v6)):
-        for start, end in subject.spans(_scan(pattern), clock):
-            is_apart = not _is_word(text, start - 1) and not _is_word(text, end)
-            longer = (start and text[start - 1] in ".:") or (
-                text[end : end + 1] in (".", ":") and _is_word(text, end + 1)
-            )
-            if is_apart and not longer and is_right(text[start:end]):
-                yield start, end, "IP"
-
-
-def _is_v4(text: str) -> bool:
-    return True
+    for start, end in (*subject.spans(_scan(_V4)), *subject.spans(_scan(_V6))):
+        is_apart = not _is_word(text, start - 1) and not _is_word(text, end)
+        longer = (start and text[start - 1] in ".:") or (text[end : end + 1] in (".", ":") and _is_word(text, end + 1))
+        if is_apart and not longer and (":" not in text[start:end] or _is_v6(text[start:end])):
+            yield start, end, "IP"
 
 
 def _is_v6(text: str) -> bool:

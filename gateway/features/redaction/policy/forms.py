@@ -10,6 +10,8 @@ from typing import Any
 
 from providers.value import Value
 
+SEPARATOR = "[ .\\-/\u00a0\u202f]"
+"""A character between the groups of a number, as `re` writes it."""
 _SPACE = "[ \u00a0\u202f\u2009]"
 _END = "(?![A-Za-z0-9])"
 _EDGE = r"\b"
@@ -93,6 +95,25 @@ def telephone_words() -> str:
         for word in sorted(words["latin"], key=len, reverse=True)
     ]
     return f"(?i)(?:{'|'.join([*latin, *words['other']])})"
+
+
+# --- cards -----------------------------------------------------------------------------------------
+
+
+def _is_card(digits: str) -> bool:
+    return 14 <= len(digits) <= 19 and digits != digits[0] * len(digits) and luhn(digits)
+
+
+CARDS = tuple(
+    Form("", "CARD", "23456", text, re.compile(f"(?:{text}){_END}"), _is_card, None)
+    for text in (
+        "[2-6][0-9]{13,18}",
+        f"[2-6][0-9]{{3}}({SEPARATOR})[0-9]{{4}}\\1[0-9]{{4}}\\1[0-9]{{2,7}}",
+        f"[2-6][0-9]{{3}}({SEPARATOR})[0-9]{{4}}\\1[0-9]{{4}}\\1[0-9]{{4}}\\1[0-9]{{1,3}}",
+        f"[2-6][0-9]{{3}}({SEPARATOR})[0-9]{{6}}\\1[0-9]{{4,5}}",
+    )
+)
+"""The ways to write the number of a payment card, with one and the same separator. They are those of any country."""
 
 
 # --- check digits ---------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from functools import lru_cache
 from typing import Any
 
 from gateway.features.redaction.model import RedactionNote, RedactionRules
-from gateway.features.redaction.policy.finding import Clock, Span, TooMuchToSearch, finder_of, merged
+from gateway.features.redaction.policy.finding import UNLIMITED, Clock, Span, TooMuchToSearch, finder_of, merged
 
 MOST_VALUES = 10_000
 """The most different values of one request."""
@@ -41,7 +41,7 @@ class Placeholders:
 
     Args:
         rules: They find the values.
-        clock: The time that the work on the request may take. None: any.
+        clock: The time that the work on the request may take.
 
     Attributes:
         kinds: The kinds that a placeholder may have.
@@ -49,7 +49,7 @@ class Placeholders:
         kinds_of_values: The kind of each value, in the order of first occurrence, also of those numbered apart.
     """
 
-    def __init__(self, rules: RedactionRules, clock: Clock | None = None) -> None:
+    def __init__(self, rules: RedactionRules, clock: Clock = UNLIMITED) -> None:
         self._rules = rules
         self._finder = finder_of(rules)
         self._clock = clock
