@@ -377,6 +377,8 @@ class Finder:
             wanted += CARDS
         by_words = [form.context.pattern for form in wanted if form.context is not None]
         self._words = compiled(f"(?i)(?:{'|'.join(by_words)})") if by_words else None
+        before = [*by_words, *([telephone_words()] if "PHONE" in self.kinds else [])]
+        self._before_numbers = compiled(f"(?i)(?:{'|'.join(before)})") if before else None
         # Most texts have no word that some forms need, so that these forms need not be tried at each number.
         self._plain, self._with_words = _Index([form for form in wanted if form.context is None]), _Index(wanted)
         self._has_letters = any(start.isalpha() for form in wanted for start in form.begins)
@@ -441,8 +443,9 @@ class Finder:
             found += read.found(_scan(_SECRETS), "SECRET")
         if "IP" in kinds and ("." in plain or ":" in plain):
             found += _addresses_in(read)
-        # The letters of a placeholder make no number.
-        if not is_sent and self._numeric is not None and number.finds(self._numeric):
+        # The letters of a placeholder make no number, but in its place a word may be nearer to one.
+        may_have_more = not is_sent or (self._before_numbers is not None and number.finds(self._before_numbers))
+        if may_have_more and self._numeric is not None and number.finds(self._numeric):
             if "IBAN" in kinds:
                 found += _ibans_in(number)
             if self._scans_numbers:
