@@ -20,7 +20,8 @@ from gateway.model.assistant import Assistant
 from gateway.model.config_version import Client, ConfigVersion, Region
 from gateway.model.decision import Plan, Step
 from gateway.model.deployment import Deployment, moderations_of
-from gateway.model.moderation import Moderation, ModerationRecord, NoVerdict, excerpt
+from gateway.model.excerpt import excerpt
+from gateway.model.moderation import Moderation, ModerationRecord, NoVerdict
 from gateway.model.permit import Permit
 from gateway.model.record import Record
 from gateway.policy.fence import evaluation_permit, judge_still_permitted

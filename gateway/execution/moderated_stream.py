@@ -18,7 +18,8 @@ from gateway.execution.answer_stream import AnswerStream
 from gateway.execution.judging import Judge, PassedTexts, bytes_of, pieces_of
 from gateway.execution.resume import ResumingStream
 from gateway.execution.resume_request import SentAnswer
-from gateway.model.moderation import AROUND, NoVerdict
+from gateway.model.excerpt import AROUND
+from gateway.model.moderation import NoVerdict
 from providers.chat import (
     AnnotationsDelta,
     ChoiceFinish,

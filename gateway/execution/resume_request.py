@@ -11,6 +11,7 @@ import math
 from operator import add, attrgetter
 
 from gateway.model.decision import Step
+from gateway.model.excerpt import excerpt, quoting
 from providers.chat import AssistantMessage, ChatRequest, Message, Usage, UserMessage, text_of
 from providers.matching.requirements import has_effects
 from providers.value import Value, replace
@@ -23,7 +24,7 @@ _SPOKEN = frozenset({"modalities", "audio"})
 _INSTRUCTION = (
     "Your answer above broke off. Begin with its last words once more, exactly as they stand between the two lines of "
     "dashes, and go straight on from there to the end of the answer. Write nothing before them, no apology and no "
-    "comment, and repeat nothing else.\n---\n{words}\n---"
+    "comment, and repeat nothing else.\n---\n"
 )
 
 
@@ -81,14 +82,15 @@ def added_tokens(sent: SentAnswer, *, prefilled: bool) -> int:
 
 
 def _instruction(sent: SentAnswer) -> str:
-    return _INSTRUCTION.format(words=_last_words(sent.text))
+    return quoting(_INSTRUCTION, _last_words(sent.text), "\n---")
 
 
 def _last_words(text: str) -> str:
     """Return the end of the text, from the beginning of a word if the text has words."""
     text = text.strip()
     end = text[-_REPEATED_CHARACTERS:]
-    return end.partition(" ")[2].strip() or end if len(end) < len(text) else end
+    words = end.partition(" ")[2].strip() or end if len(end) < len(text) else end
+    return excerpt(text, len(text) - len(words), len(text))
 
 
 def why_too_long(request: ChatRequest, step: Step) -> str | None:

@@ -13,32 +13,7 @@ if TYPE_CHECKING:
 Judged = Literal["passed", "flagged", "skipped", "failed"]
 """`skipped`: no verdict was possible, and the policy lets the request go on. `failed`: it does not."""
 
-AROUND = 400
-"""How many characters around an excerpt are kept."""
 _WORSE: tuple[Judged, ...] = ("passed", "skipped", "flagged", "failed")
-
-
-class Excerpt(str):
-    """A part of a longer text that is judged by itself. Without its surroundings, a redaction would not find a value
-    that the part cuts.
-
-    Attributes:
-        before: The end of the text before it.
-        after: The beginning of the text after it.
-    """
-
-    __slots__ = ("after", "before")
-    before: str
-    after: str
-
-
-def excerpt(text: str, start: int, end: int) -> str:
-    """Return a part of a text with what stands around it."""
-    if start <= 0 and end >= len(text):
-        return text
-    part = Excerpt(text[start:end])
-    part.before, part.after = text[max(0, start - AROUND) : start], text[end : end + AROUND]
-    return part
 
 
 class Moderation(Value, frozen=True):

@@ -13,7 +13,8 @@ from gateway.features.crisis.model import Crisis
 from gateway.features.crisis.policy import excepted_texts, without_crisis_texts
 from gateway.model.config_version import ConfigVersion, Region
 from gateway.model.deployment import Deployment, moderations_of
-from gateway.model.moderation import Flagged, NoVerdict, excerpt
+from gateway.model.excerpt import excerpt
+from gateway.model.moderation import Flagged, NoVerdict
 from gateway.service.exchange import Exchange
 from providers.chat import (
     AssistantMessage,

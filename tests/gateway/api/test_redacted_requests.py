@@ -664,3 +664,29 @@ def test_an_answer_that_breaks_off_is_continued_by_a_step_that_gets_placeholders
     assert not [value for value in VALUES if value in continued]
     shown = f"Write to {MAIL}, call {PHONE} and pay." if is_up else f"Write to {MAIL}, call QPHON"
     assert text_of(answer) == shown
+
+
+def test_the_last_words_that_a_step_shall_repeat_have_no_part_of_a_value() -> None:
+    """They begin at a word, and a number has several."""
+
+    def provider(request: httpx.Request) -> httpx.Response:
+        if request.url.host == "second.example":
+            return chunks({"content": "and so on."})
+        whole = chunks({"content": f"Call QPHONE1Z, pay QCARD1Z {'x' * size} end"}).content
+        return httpx.Response(
+            200, content=whole[: whole.index(b"\n\n") + 2], headers={"content-type": "text/event-stream"}
+        )
+
+    config = REDACTED.merge({
+        "assistants": {"assistant": {"routes": {"default": ["chat", "second"]}, "resume": True}},
+        "deployments": {"second": {**CONFIG.data["deployments"]["chat"], "endpoint": "https://second.example/v1"}},
+    })  # fmt: skip
+    gateway, parts = InputGateway(provider, config), set()
+    for size in range(30, 75, 4):
+        path, body = asking("chat", PROMPT)
+        gateway.post(path, {**body, "stream": True})
+        sent = gateway.requests[-1]
+        assert sent.url.host == "second.example"
+        assert not [part for part in ("+49", "171", "4567", "4111", "1111") if part in sent.content.decode()], size
+        parts.add(json.loads(sent.content)["messages"][-1]["content"].partition("---")[2].split()[0])
+    assert parts >= {"QPHONE1Z,", "pay", "QCARD1Z"}

@@ -15,8 +15,8 @@ from typing import Any
 from gateway.features.redaction.model import RedactionRules
 from gateway.features.redaction.policy.finding import Clock
 from gateway.features.redaction.policy.placeholders import Placeholders
+from gateway.model.excerpt import Excerpt, Quoting
 from gateway.model.input_requests import InputRequest, ServedRequest
-from gateway.model.moderation import Excerpt
 from providers.chat import (
     AssistantMessage,
     ChatRequest,
@@ -211,6 +211,10 @@ def _call(named: Placeholders, call: ToolCall) -> ToolCall:
 
 def _content(named: Placeholders, content: str | tuple[Part, ...]) -> Any:
     """Return the content of a message, whose neighbouring texts are also read as one."""
+    if isinstance(content, Quoting):
+        return f"{content.head}{_content(named, content.quoted)}{content.tail}"
+    if isinstance(content, Excerpt):
+        return named.within(content.before, str(content), content.after)
     if isinstance(content, str):
         return named(content)
     parts: list[Part] = []
@@ -291,15 +295,9 @@ def _embeddings(request: EmbeddingRequest, rules: RedactionRules) -> Redacted:
 def _moderations(request: ModerationRequest, rules: RedactionRules) -> Redacted:
     named = Placeholders(rules, Clock())
     extra = _fields(named, request.extra)
-    inputs = tuple([_judged(named.apart(), content) for content in request.inputs])
-    prompt = _judged(named.apart(), request.prompt) if request.prompt is not None else None
+    inputs = tuple([_content(named.apart(), content) for content in request.inputs])
+    prompt = _content(named.apart(), request.prompt) if request.prompt is not None else None
     return _input(request, named, rules, extra=extra, inputs=inputs, prompt=prompt)
-
-
-def _judged(named: Placeholders, content: str | tuple[Part, ...]) -> Any:
-    if isinstance(content, Excerpt):
-        return named.within(content.before, str(content), content.after)
-    return _content(named, content)
 
 
 def _rerank(request: RerankRequest, rules: RedactionRules) -> Redacted:
