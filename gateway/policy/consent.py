@@ -214,10 +214,15 @@ class Consenting:
         use, protected = self._needs.use, region.protected
         session = [CACHE_KEY] if self._statement.has_session and use == "chat" else []
         other_fields = {*extra, *(["user"] if user is not None else []), *session} & known
-        for name in sorted(other_fields):
-            treatment = deployment.treatment_of(name, use, protected=protected) if name in IDENTITY else "pass"
-            if name == CACHE_KEY and name not in extra:
-                treatment = deployment.cache_key_in(protected=protected)
+        treatments = {
+            name: deployment.treatment_of(name, use, protected=protected) if name in IDENTITY else "pass"
+            for name in other_fields
+        }
+        if CACHE_KEY in other_fields - extra.keys():
+            treatments[CACHE_KEY] = deployment.cache_key_in(protected=protected)
+        if deployment.cache_isolation == "user" and use == "chat" and treatments.get("user", "strip") == "strip":
+            treatments["user"] = "pseudonym"  # as the salt of its cache
+        for name, treatment in sorted(treatments.items()):
             if treatment == "pass":
                 yield name
             elif treatment == "pseudonym":

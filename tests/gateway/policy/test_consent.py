@@ -449,6 +449,14 @@ def test_identity_fields_are_named_as_they_would_be_sent(identity: Any, named: t
     assert consenting(request).ask(deployment, ASKED.regions["de"]).would_send == named
 
 
+def test_salt_of_a_cache_is_named_as_a_pseudonym_of_the_user() -> None:
+    salted = replace(ASKED.deployments["d0"], cache_isolation="user")
+    shown = consenting(REQUEST).ask(salted, ASKED.regions["de"]).would_send
+    assert shown == ("messages", "user (a pseudonym of it)")
+    shared = replace(salted, cache_isolation="client")
+    assert consenting(REQUEST).ask(shared, ASKED.regions["de"]).would_send == ("messages",)
+
+
 def test_consent_token_ignores_the_order_of_members() -> None:
     one, other = ({"documents": [{"a": 1, "b": 2}]}, {"documents": [{"b": 2, "a": 1}]})
     statement = replace(SAID, token=token(request=replace(REQUEST, extra=one)))
