@@ -87,7 +87,7 @@ class Resumption(Value, frozen=True):
         """Return the rest of the answer by the first step that gives it. `broken_at`: the index of its attempt."""
         context, record, prefills = self.context, self.context.record, True
         attempts, most = record.attempts, context.bounds.attempts.total
-        while len(record.tries) < most and (steps := self._able(steps, sent, prefills=prefills)):
+        while len(record.tries) < most and (steps := self._able(steps, broken, sent, prefills=prefills)):
             attempts[broken_at] = replace(attempts[broken_at], decision=_CONTINUED)
             try:
                 answer = await self._ask(steps, sent, prefills=prefills)
@@ -133,13 +133,13 @@ class Resumption(Value, frozen=True):
     def _request(self, sent: SentAnswer, *, prefilled: bool) -> ChatRequest:
         return resume_request(self.request, sent, prefilled=prefilled)
 
-    def _able(self, steps: tuple[Step, ...], sent: SentAnswer, *, prefills: bool) -> tuple[Step, ...]:
+    def _able(self, steps: tuple[Step, ...], broken: Step, sent: SentAnswer, *, prefills: bool) -> tuple[Step, ...]:
         """Return the steps that can continue the answer; record why the others cannot."""
         able: list[Step] = []
         record, most = self.context.record, self.context.bounds.attempts.per_deployment
         attempts = tuple(record.tries) if prefills else ()
         for step in steps:
-            reason = why_spent(step.deployment.name, attempts, most)
+            reason = why_spent(step.deployment.name, attempts, most) or _why_in_clear(broken, step, sent)
             reason = reason or why_too_long(self._request(sent, prefilled=prefills and is_prefilled(step, sent)), step)
             if reason is None:
                 able.append(step)
@@ -161,6 +161,14 @@ class Resumption(Value, frozen=True):
         price = price if price == record.answered_by.price else None
         names = deployment.name, deployment.provider, deployment.model
         record.answered_by = AnsweredBy(*names, deployment.places, price, tools)
+
+
+def _why_in_clear(broken: Step, step: Step, sent: SentAnswer) -> str | None:
+    """Return why a step that redacts must not continue an answer whose end may be a part of a value; None if it may."""
+    rules, former = step.permit.redaction, broken.permit.redaction
+    if rules is None or not sent.text.strip() or (former is not None and former.covers(rules)):
+        return None
+    return "it gets no values, and the answer broke off where one may have begun"
 
 
 def resuming(answer: Answer, resumption: Resumption) -> Answer:

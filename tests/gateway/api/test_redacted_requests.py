@@ -690,3 +690,25 @@ def test_the_last_words_that_a_step_shall_repeat_have_no_part_of_a_value() -> No
         assert not [part for part in ("+49", "171", "4567", "4111", "1111") if part in sent.content.decode()], size
         parts.add(json.loads(sent.content)["messages"][-1]["content"].partition("---")[2].split()[0])
     assert parts >= {"QPHONE1Z,", "pay", "QCARD1Z"}
+
+
+def test_no_step_that_redacts_continues_an_answer_of_a_deployment_in_clear() -> None:
+    """It may have broken off inside a value, whose beginning no rule finds."""
+
+    def provider(_: httpx.Request) -> httpx.Response:
+        data = chunks({"content": "Write to jane.do"}).content
+        return httpx.Response(
+            200, content=data[: data.index(b"\n\n") + 2], headers={"content-type": "text/event-stream"}
+        )
+
+    second = {**CONFIG.data["deployments"]["chat"], "endpoint": "https://second.example/v1"}
+    config = REDACTED.merge({
+        "assistants": {"assistant": {"routes": {"default": ["chat", "second"]}, "resume": True}},
+        "deployments": {"chat": {"redact": False}, "second": second},
+    })  # fmt: skip
+    gateway = InputGateway(provider, config)
+    path, body = asking("chat", PROMPT)
+    answer = gateway.post(path, {**body, "stream": True})
+    assert {request.url.host for request in gateway.requests} == {"chat.example"}
+    assert text_of(answer) == "Write to jane.do"
+    assert "stream_interrupted" in answer.text
