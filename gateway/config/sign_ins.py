@@ -143,7 +143,7 @@ class SignInCompiler:
         named = {it.source for it in config.sign_ins.values()} | {it.sign_in for it in config.deployments.values()}
         is_known = named - {None} <= self.draft.names("sign_ins")  # else an unknown name may stand for one of these
         if is_known and self.draft.is_whole("deployments"):
-            for name in self._compiled.keys() - named:
+            for name in (it for it in self._compiled if it not in named):
                 self.findings.warn(("sign_ins", name), "no deployment uses this sign-in", "remove it")
 
 

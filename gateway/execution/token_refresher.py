@@ -256,10 +256,10 @@ class TokenRefresher:
         logger().warning("sign_in_failed", sign_in=name, deployments=deployments, error=kept.note.error, detail=detail)
 
     async def _exchange(self, sign_in: SignIn) -> HeldToken:
-        source = self._kept.get(sign_in.source) if sign_in.source is not None else None
+        source = self._kept.get(sign_in.source or "")
         token = source.note.token if source is not None else None
         is_usable = token is not None and token.is_usable(self._monotonic(), self._unix())
-        subject = _subject_of(sign_in, token.secret if token is not None and is_usable else None)
+        subject = token.secret if token is not None and is_usable else None
         return await exchange(self._services, sign_in, subject, monotonic=self._monotonic, unix=self._unix)
 
 
@@ -285,22 +285,12 @@ async def tokens_for_command(
             continue
         source = tokens.current(config.sign_ins[sign_in.source].id) if sign_in.source is not None else None
         try:
-            token = await exchange(services, sign_in, _subject_of(sign_in, source), seen=partial(seen, name))
+            token = await exchange(services, sign_in, source, seen=partial(seen, name))
         except ExchangeFailed as error:
             tokens.take(sign_in.id, SignInNote(None, f"{error.result}: {error}"))
         else:
             tokens.take(sign_in.id, SignInNote(token))
     return tokens
-
-
-def _subject_of(sign_in: SignIn, source: Secret | None) -> str:
-    """Return the token of a sign-in's source, or an empty text if it has no source. Raises ExchangeFailed."""
-    if sign_in.source is None:
-        return ""
-    if source is None:
-        message = f"its source, the sign-in {sign_in.source}, has no token"
-        raise ExchangeFailed(ExchangeResult.UNREACHABLE, message)
-    return source.reveal()
 
 
 # --- one exchange ---------------------------------------------------------------------------------
@@ -309,7 +299,7 @@ def _subject_of(sign_in: SignIn, source: Secret | None) -> str:
 async def exchange(
     services: ServiceClient,
     sign_in: SignIn,
-    subject: str = "",
+    source: Secret | None = None,
     *,
     monotonic: Clock = time.monotonic,
     unix: Clock = time.time,
@@ -320,15 +310,20 @@ async def exchange(
     Args:
         services: Calls the issuer.
         sign_in: The sign-in.
-        subject: The token or credentials of its source.
+        source: The token or credentials of its source, if it has one.
         monotonic: The clock of relative ends.
         unix: The clock of absolute ends.
         seen: Gets each answer.
     """
-    texts = []
-    for path in (sign_in.token_file, sign_in.authorization_file):
-        texts.append(await asyncio.to_thread(_read, path) if path else "")
-    steps = exchange_for(sign_in.terms, ExchangeInput(unix(), subject or texts[0], texts[1]))
+    if sign_in.source is not None and source is None:
+        message = f"its source, the sign-in {sign_in.source}, has no token"
+        raise ExchangeFailed(ExchangeResult.UNREACHABLE, message)
+    content, authorization = [
+        await asyncio.to_thread(_read, path) if path is not None else ""
+        for path in (sign_in.token_file, sign_in.authorization_file)
+    ]
+    subject = source.reveal() if source is not None else content
+    steps = exchange_for(sign_in.terms, ExchangeInput(unix(), subject, authorization))
     call = next(steps)
     while True:
         sent_at = monotonic()
@@ -389,10 +384,8 @@ def _read(path: str) -> str:
     return text
 
 
-def _state_of(path: str | None) -> object:
+def _state_of(path: str) -> object:
     """Return what changes when a file is replaced. Links are followed: a kubelet changes a link."""
-    if path is None:
-        return None
     try:
         found = os.stat(path)
     except OSError:

@@ -10,7 +10,6 @@ from providers.sign_in.exchanges import (
     SignInTerms,
     TokenHost,
     exchange_for,
-    needs_sts,
     sts_host,
 )
 from providers.sign_in.kinds import SignInKind, sign_in_kinds, sign_in_regions
@@ -28,7 +27,6 @@ __all__ = [
     "SignInTerms",
     "TokenHost",
     "exchange_for",
-    "needs_sts",
     "read_code",
     "sign_in_kinds",
     "sign_in_regions",

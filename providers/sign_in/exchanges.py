@@ -92,11 +92,6 @@ class SignInTerms(Value, frozen=True):
         hosts = sorted((name, it.origin, it.prefix) for name, it in self.hosts.items())
         return self.kind, hosts, sorted(self.texts.items()), self.source.identity() if self.source is not None else None
 
-    @property
-    def assumes(self) -> bool:
-        """Whether its AWS credentials assume a role."""
-        return "assume_role" in self.texts
-
 
 class ExchangeInput(Value, frozen=True):
     """The values that an exchange is given at the moment of its start.
@@ -123,15 +118,10 @@ def sts_host(region: str) -> str:
     return f"https://sts.{region}.amazonaws.com{'.cn' if region.startswith('cn-') else ''}"
 
 
-def needs_sts(kind: str, texts: Mapping[str, str]) -> bool:
-    """Return whether an exchange of AWS calls STS, whose region must be known."""
-    return kind == "aws_web_identity" or "assume_role" in texts
-
-
 def exchange_for(terms: SignInTerms, given: ExchangeInput) -> Exchange:
     """Return the exchange of a sign-in. It raises ExchangeFailed."""
     issued = yield from _EXCHANGES[terms.kind](terms, given)
-    if terms.assumes:
+    if "assume_role" in terms.texts:
         return (yield from _assumed(terms, given, issued))
     return issued
 
@@ -142,13 +132,7 @@ def exchange_for(terms: SignInTerms, given: ExchangeInput) -> Exchange:
 def _azure_workload(terms: SignInTerms, given: ExchangeInput) -> Exchange:
     texts = terms.texts
     assertion = yield from _jwt_subject(terms, given, _ENTRA_AUDIENCE)
-    form = {
-        "client_id": texts["client"],
-        "scope": texts["scope"],
-        "grant_type": "client_credentials",
-        "client_assertion_type": _JWT_BEARER,
-        "client_assertion": assertion,
-    }
+    form = {"scope": texts["scope"], "grant_type": "client_credentials", **_asserted(texts["client"], assertion)}
     response = yield _post(terms, "token", f"/{quote(texts['tenant'], safe='')}/oauth2/v2.0/token", form)
     return token_of(read_json(checked(response)))
 
@@ -184,14 +168,8 @@ def _azure_managed(terms: SignInTerms, given: ExchangeInput) -> Exchange:
 def _aws_web_identity(terms: SignInTerms, given: ExchangeInput) -> Exchange:
     texts = terms.texts
     token = yield from _jwt_subject(terms, given, "sts.amazonaws.com")
-    form = {
-        "Action": "AssumeRoleWithWebIdentity",
-        "Version": _STS_VERSION,
-        "RoleArn": texts["role"],
-        "RoleSessionName": texts["session"],
-        "WebIdentityToken": token,
-    }
-    response = yield _post(terms, "sts", "/", form)
+    named = {"RoleArn": texts["role"], "RoleSessionName": texts["session"], "WebIdentityToken": token}
+    response = yield _post(terms, "sts", "/", _action("AssumeRoleWithWebIdentity", named))
     return credentials_of(read_xml(checked(response)), "SessionToken")
 
 
@@ -221,16 +199,14 @@ def _aws_instance(terms: SignInTerms, given: ExchangeInput) -> Exchange:
 
 def _assumed(terms: SignInTerms, given: ExchangeInput, issued: Issued) -> Exchange:
     texts = terms.texts
-    form = {
-        "Action": "AssumeRole",
-        "Version": _STS_VERSION,
-        "RoleArn": texts["assume_role"],
-        "RoleSessionName": texts["assume_session"],
-    }
-    if texts.get("assume_external_id"):
-        form["ExternalId"] = texts["assume_external_id"]
-    response = yield _signed(terms, given, issued.text, form)
+    named = {"RoleArn": texts["assume_role"], "RoleSessionName": texts["assume_session"]}
+    named |= {"ExternalId": texts["assume_external_id"]} if "assume_external_id" in texts else {}
+    response = yield _signed(terms, given, issued.text, _action("AssumeRole", named))
     return credentials_of(read_xml(checked(response)), "SessionToken")
+
+
+def _action(name: str, fields: Mapping[str, str]) -> dict[str, str]:
+    return {"Action": name, "Version": _STS_VERSION, **fields}
 
 
 def _signed(terms: SignInTerms, given: ExchangeInput, credentials: str, form: Mapping[str, str]) -> ExchangeCall:
@@ -304,7 +280,7 @@ def _google_federation(terms: SignInTerms, given: ExchangeInput) -> Exchange:
 
 def _caller_identity(source: SignInTerms, given: ExchangeInput, audience: str) -> str:
     """Return a signed request of AWS, which Google sends to find out who has signed it."""
-    wire = WireRequest("POST", "/", (), b"", (("Action", "GetCallerIdentity"), ("Version", _STS_VERSION)))
+    wire = WireRequest("POST", "/", (), b"", tuple(_action("GetCallerIdentity", {}).items()))
     origin = sts_host(source.texts["region"])
     signed = dict(_aws_signature(source, origin, wire, given.subject, given.now_s))
     headers = {
@@ -333,7 +309,7 @@ def _oauth(terms: SignInTerms, given: ExchangeInput) -> Exchange:
         headers = (*headers, ("authorization", f"Basic {b64encode(pair.encode()).decode()}"))
     else:
         assertion = yield from _jwt_subject(terms, given, texts["url"])
-        form |= {"client_id": texts["client"], "client_assertion_type": _JWT_BEARER, "client_assertion": assertion}
+        form |= _asserted(texts["client"], assertion)
     form |= {name: texts[name] for name in ("audience", "scope", "resource") if texts.get(name)}
     response = yield _post(terms, "token", texts["path"], form, headers)
     return token_of(read_json(checked(response)))
@@ -342,19 +318,18 @@ def _oauth(terms: SignInTerms, given: ExchangeInput) -> Exchange:
 # --- subjects and requests ------------------------------------------------------------------------
 
 
+def _asserted(client: str, assertion: str) -> dict[str, str]:
+    """Return the fields by which a client proves who it is with a token of another issuer (RFC 7523, 2.2)."""
+    return {"client_id": client, "client_assertion_type": _JWT_BEARER, "client_assertion": assertion}
+
+
 def _jwt_subject(terms: SignInTerms, given: ExchangeInput, audience: str) -> Generator[ExchangeCall, WireResponse, str]:
     """Return the subject as a JWT. AWS's STS issues one for credentials, by the source's own host."""
     source = terms.source
     if source is None or not source.kind.startswith("aws_"):
         return given.subject
-    form = {
-        "Action": "GetWebIdentityToken",
-        "Version": _STS_VERSION,
-        "Audience.member.1": audience,
-        "SigningAlgorithm": "RS256",
-        "DurationSeconds": "300",
-    }
-    call = _signed(source, given, given.subject, form)
+    wanted = {"Audience.member.1": audience, "SigningAlgorithm": "RS256", "DurationSeconds": "300"}
+    call = _signed(source, given, given.subject, _action("GetWebIdentityToken", wanted))
     response = yield ExchangeCall("source", call.wire)
     token = read_str(read_xml(checked(response)), "WebIdentityToken")
     if not token:

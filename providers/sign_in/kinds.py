@@ -20,13 +20,13 @@ class SignInKind(Value, frozen=True):
     """
 
     name: str
-    providers: tuple[str, ...]
-    required: tuple[str, ...]
-    optional: tuple[str, ...]
-    subject: bool
-    environment: Mapping[str, str]
-    variables: tuple[str, ...]
-    bearer_at_url: bool
+    providers: tuple[str, ...] = ()
+    required: tuple[str, ...] = ()
+    optional: tuple[str, ...] = ()
+    subject: bool = False
+    environment: Mapping[str, str] = {}
+    variables: tuple[str, ...] = ()
+    bearer_at_url: bool = False
 
     @property
     def keys(self) -> frozenset[str]:
@@ -53,19 +53,11 @@ _REGIONS = FactsFile("providers.sign_in", "regions")
 def sign_in_kinds() -> Mapping[str, SignInKind]:
     """Return the kinds by name."""
     rows: Any = _KINDS.read()
-    return {
-        name: SignInKind(
-            name,
-            tuple(row.get("providers", ())),
-            tuple(row.get("required", ())),
-            tuple(row.get("optional", ())),
-            row.get("subject", False),
-            row.get("environment", {}),
-            tuple(row.get("variables", ())),
-            row.get("bearer_at_url", False),
-        )
-        for name, row in rows.items()
-    }
+    kinds: dict[str, SignInKind] = {}
+    for name, row in rows.items():
+        facts: Any = {key: tuple(value) if isinstance(value, list) else value for key, value in row.items()}
+        kinds[name] = SignInKind(name, **facts)
+    return kinds
 
 
 def sign_in_regions() -> Mapping[str, Mapping[str, str]]:
