@@ -1,7 +1,8 @@
 """Send bad tokens to a gateway from many addresses of this machine, at a steady rate, and count the statuses.
 
 Run as a process of its own, so that it does not share an interpreter with what is measured:
-`python -m tests.e2e.bad_token_senders PORT RATE SECONDS` prints the counts as JSON.
+`python -m tests.e2e.bad_token_senders PORT RATE SECONDS` prints the counts as JSON. With port 0 the tokens go to a server
+of this process, which refuses them without a look: this machine has the work of sending, and the gateway has none.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import os
 import sys
 import time
 from collections import Counter
+from contextlib import suppress
 
 ADDRESSES = 50
 _FIRST = 10
@@ -55,8 +57,21 @@ async def _send(port: int, number: int, rate: float, until: float, start: str, s
     writer.close()
 
 
+async def _refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Answer every request of a connection with 401."""
+    with suppress(asyncio.IncompleteReadError, ConnectionError):
+        while True:
+            head = await reader.readuntil(b"\r\n\r\n")
+            await reader.readexactly(int(head.split(b"content-length:")[1].split(b"\r\n")[0]))
+            writer.write(b"HTTP/1.1 401 Unauthorized\r\ncontent-length: 2\r\n\r\n{}")
+    writer.close()
+
+
 async def _send_all(port: int, rate: float, seconds: float) -> Counter[int]:
     statuses: Counter[int] = Counter()
+    if port == 0:
+        server = await asyncio.start_server(_refuse, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
     start, until = _start(), time.monotonic() + seconds
     await asyncio.gather(
         *(_send(port, number, rate / ADDRESSES, until, start, statuses) for number in range(ADDRESSES))

@@ -9,6 +9,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
 from urllib.parse import urlsplit
@@ -27,7 +29,7 @@ from tests.kit.waiting import eventually
 
 BODY = b'{"model": "assistant", "messages": [{"role": "user", "content": "hello"}]}'
 RATE = 1000
-ROUNDS = 6
+ROUNDS = 7
 ROUND_S = 15.0
 GOOD_EACH_S = 60
 MOST_SLOWER = 1.5
@@ -77,20 +79,20 @@ def good_token(user: str, for_s: float = 3000) -> str:
     return token("r1", "RS256", territory=None, groups=["lab"], **members)
 
 
-async def good(port: int, rate: float, seconds: float) -> list[float]:
-    """Send chats of four users by their tokens at a steady rate, and return how long each took, in seconds."""
+async def good(port: int, tokens: list[str], rate: float, seconds: float) -> list[float]:
+    """Send chats of users by their tokens at a steady rate, and return how long each took, in seconds."""
     took: list[float] = []
     until = time.monotonic() + seconds
 
     async def user(number: int) -> None:
-        head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: gateway\r\nauthorization: Bearer {good_token(f'u{number}')}\r\n"
+        head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: gateway\r\nauthorization: Bearer {tokens[number]}\r\n"
         head += f"content-type: application/json\r\ncontent-length: {len(BODY)}\r\n\r\n"
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         due = time.monotonic() + number / rate
         while due < until:
             await asyncio.sleep(max(0.0, due - time.monotonic()))
             began = time.monotonic()
-            due += 4 / rate
+            due += len(tokens) / rate
             writer.write(head.encode() + BODY)
             answer = (await reader.readuntil(b"\r\n\r\n")).lower()
             assert answer.startswith(b"http/1.1 200 "), answer
@@ -98,8 +100,13 @@ async def good(port: int, rate: float, seconds: float) -> list[float]:
             took.append(time.monotonic() - began)
         writer.close()
 
-    await asyncio.gather(*map(user, range(4)))
+    await asyncio.gather(*map(user, range(len(tokens))))
     return took
+
+
+def chats_for(port: int, tokens: list[str], rate: float, seconds: float) -> list[float]:
+    """See `good`, for another process, which has other keys. The first second, in which it connects, is left out."""
+    return asyncio.run(good(port, tokens, rate, seconds))[int(rate) :]
 
 
 def attacked(port: int, rate: float, seconds: float) -> subprocess.Popen[str]:
@@ -142,26 +149,37 @@ def test_a_stream_goes_on_after_the_end_of_its_token(port: int, providers: Simul
 @pytest.mark.slow("sends for two seconds")
 def test_good_tokens_pass_next_to_bad_ones(port: int) -> None:
     attack = attacked(port, 300, 4.0)
-    took = asyncio.run(good(port, GOOD_EACH_S, 2.0))
+    took = asyncio.run(good(port, [good_token("anna"), good_token("ben")], GOOD_EACH_S, 2.0))
     statuses = counts(attack)
     assert len(took) >= 4, "each was answered with 200"
     assert statuses.keys() <= {"401", "429"}
     assert statuses["401"] <= ADDRESSES * MOST_FAILED_KEYS
 
 
+def ratio(attacked_too: list[float], without: list[float], share: float) -> float:
+    """Return how many times a quantile is longer, and print both."""
+    after, before = (sorted(took)[int(len(took) * share)] * 1000 for took in (attacked_too, without))
+    print(f"p{share * 100:g}: {before:.1f} ms without bad tokens, {after:.1f} ms next to them")
+    return after / before
+
+
 @pytest.mark.full
 def test_good_tokens_are_not_slower_next_to_a_thousand_bad_ones_a_second(port: int) -> None:
-    asyncio.run(good(port, GOOD_EACH_S, 2.0))
-    without: list[float] = []
-    attacked_too: list[float] = []
-    for _ in range(ROUNDS):
-        without += asyncio.run(good(port, GOOD_EACH_S, ROUND_S))
-        attack = attacked(port, RATE, ROUND_S + 3)
-        attacked_too += asyncio.run(good(port, GOOD_EACH_S, ROUND_S))
-        bad = counts(attack)
-        assert bad.keys() <= {"401", "429"}
-    for share in (0.5, 0.9, 0.99):
-        before, after = (sorted(took)[int(len(took) * share)] * 1000 for took in (without, attacked_too))
-        print(f"p{share * 100:g}: {before:.1f} ms without bad tokens, {after:.1f} ms next to them")
-    # The tail depends on what else the machine does, so it is printed, and the middle is judged.
-    assert median(attacked_too) <= MOST_SLOWER * median(without)
+    """Compare the p99 in pairs of rounds that differ only in the server that gets the bad tokens.
+
+    The senders are busy in both, or the p99 would have their share of the processors too. The client has a process of
+    its own: in that of the simulated provider it would wait for the provider. A burst of other work falls into few
+    rounds, so the median of the pairs is judged. On a machine that is busy, the tail is the wait for a processor:
+    there the middle is judged.
+    """
+    share = 0.99 if os.getloadavg()[0] < (os.cpu_count() or 1) else 0.5
+    slower, tokens = list[float](), [good_token(f"u{number}") for number in range(4)]
+    with ProcessPoolExecutor(1, get_context("spawn")) as client:
+        for round_number in range(ROUNDS):
+            took: dict[int, list[float]] = {}
+            for target in (0, port) if round_number % 2 else (port, 0):
+                attack = attacked(target, RATE, ROUND_S + 3)
+                took[target] = client.submit(chats_for, port, tokens, GOOD_EACH_S, ROUND_S).result()
+                assert counts(attack).keys() <= ({"401", "429"} if target else {"401"})
+            slower.append(ratio(took[port], took[0], share))
+    assert median(slower) <= MOST_SLOWER, slower
