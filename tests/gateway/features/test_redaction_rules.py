@@ -180,8 +180,8 @@ def test_arguments_stay_json_and_come_back(value: Any) -> None:
 
 
 def test_arguments_that_no_parser_reads_are_searched_as_text() -> None:
-    for opened, closed in (("[", "]"), ('{"a":', "}"), (f"[{'9' * 5000}, ", "]")):
-        text = f'{opened * 20_000}"jane@example.com"{closed * 20_000}'
+    for opened, closed, times in (("[", "]", 20_000), ('{"a":', "}", 20_000), (f"[{'9' * 5000}, ", "]", 1)):
+        text = f'{opened * times}"jane@example.com"{closed * times}'
         assert named().arguments(text) == text.replace("jane@example.com", "QEMAIL1Z")
 
 
