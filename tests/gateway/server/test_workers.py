@@ -10,12 +10,12 @@ import subprocess
 import threading
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Future
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import structlog
 
+from gateway.changes.plan import NO_CONFIG_VERSION
 from gateway.model.status import WorkerStatus
 from gateway.server import workers as module
 from gateway.server.channel import Channel
@@ -23,11 +23,12 @@ from gateway.server.host import Host, Operators
 from gateway.server.keepers import Keepers
 from gateway.server.workers import WorkerProcesses, WorkerSettings, next_wait_s
 from gateway.settings import Settings
+from providers.value import replace
 from tests.kit.scripted_server import turns, until
 
 GRACE_S = 5.0
 SETTINGS = WorkerSettings(GRACE_S, "json", "info", 0, bytes(1))
-FIRST: Any = SimpleNamespace(version="v1", deployments={}, sign_ins={}, token_issuers={})
+FIRST = replace(NO_CONFIG_VERSION, version="v1")
 OVERTIME_S = 3.0
 LIMIT_S = 30
 KILL = signal.SIGKILL
@@ -233,13 +234,13 @@ async def test_worker_that_starts_during_a_change_serves_the_new_version(build: 
     # How many turns of the loop its channel takes is Python's matter.
     await until(lambda: len(list(running.workers)) == 1)
     (activate,) = running.live.calls["start"]
-    assert await activate(b"second", SimpleNamespace(version="v2", deployments={}, sign_ins={}, token_issuers={})) == ()
+    assert await activate(b"second", replace(NO_CONFIG_VERSION, version="v2")) == ()
     assert await fake.begin() == b"first"
     assert (await fake.receive())[1:] == ("activate", (b"second",))
     running.starting.clear()
     fake.end(1)
     fake = await running.next()
-    assert await activate(b"third", SimpleNamespace(version="v3", deployments={}, sign_ins={}, token_issuers={})) == ()
+    assert await activate(b"third", replace(NO_CONFIG_VERSION, version="v3")) == ()
     running.starting.set()
     assert await fake.begin() == b"third"
     fake.end(1)
