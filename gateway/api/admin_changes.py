@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
 from typing import Annotated
 
 from fastapi import APIRouter, FastAPI, Query, Request
 from fastapi.responses import JSONResponse, Response
 
-from gateway.api.admin_clients import PATH, AdminRoutes, json_body, refusal_response, texts_of
+from gateway.api.admin_clients import PATH, AdminRoutes, json_body, texts_of
 from gateway.api.errors import ApiError
 from gateway.model.stored_client import Role
-from gateway.operator_errors import NotStored, StateError
-from gateway.service.client_admin import AdminRefused, Json
+from gateway.service.client_admin import AdminRefused
 from gateway.telemetry.metric_snapshots import requests_by_route
 
 _MOST_ACTIVATIONS = 500
@@ -27,17 +25,17 @@ def add_change_routes(app: FastAPI, routes: AdminRoutes) -> None:
 
     @router.get("/history", summary="List the activations, newest first", dependencies=routes.requires(Role.VIEWER))
     async def history(limit: Annotated[int, Query(ge=1, le=_MOST_ACTIVATIONS)] = 50) -> Response:
-        return await _answer(control.review().history(limit))
+        return JSONResponse(await control.review().history(limit))
 
     @router.get("/history/{name}", summary="Show a version", dependencies=routes.requires(Role.VIEWER))
     async def version(name: str) -> Response:
-        return await _answer(control.review().version(name))
+        return JSONResponse(await control.review().version(name))
 
     @router.get("/diff", summary="Compare two versions of the history", dependencies=routes.requires(Role.VIEWER))
     async def differences(
         before: Annotated[str, Query(max_length=_MOST_NAME)], after: Annotated[str, Query(max_length=_MOST_NAME)]
     ) -> Response:
-        return await _answer(control.review().differences(before, after))
+        return JSONResponse(await control.review().differences(before, after))
 
     @router.post(
         "/plan",
@@ -50,7 +48,7 @@ def add_change_routes(app: FastAPI, routes: AdminRoutes) -> None:
         if not given.get("text", "").strip():
             raise ApiError("invalid_request", "`text` is missing: the text of the whole config file", "text")
         traffic = requests_by_route(await control.snapshots())
-        return await _answer(control.review().plan(given["text"].encode("utf-8", "replace"), traffic))
+        return JSONResponse(await control.review().plan(given["text"].encode("utf-8", "replace"), traffic))
 
     @router.post(
         "/schedules/stop",
@@ -61,14 +59,10 @@ def add_change_routes(app: FastAPI, routes: AdminRoutes) -> None:
     async def stop_schedule(request: Request) -> Response:
         given = texts_of(await routes.read_body(request), "assistant", "region")
         assistant, region = given.get("assistant", ""), given.get("region", "")
-
-        async def stop() -> Json:
-            if not await control.stop_schedule(assistant, region, routes.operator(request)):
-                message = f"no schedule of {assistant[:80]!r} runs in the region {region[:80]!r}"
-                raise AdminRefused(404, "schedule_not_found", message)
-            return {"assistant": assistant, "region": region, "phase": "rolled_back"}
-
-        return await _answer(stop())
+        if not await control.stop_schedule(assistant, region, routes.operator(request)):
+            message = f"no schedule of {assistant[:80]!r} runs in the region {region[:80]!r}"
+            raise AdminRefused(404, "schedule_not_found", message)
+        return JSONResponse({"assistant": assistant, "region": region, "phase": "rolled_back"})
 
     @router.post(
         "/deployments/resume",
@@ -78,23 +72,8 @@ def add_change_routes(app: FastAPI, routes: AdminRoutes) -> None:
     )
     async def resume(request: Request) -> Response:
         name = texts_of(await routes.read_body(request), "deployment").get("deployment", "")
-
-        async def done() -> Json:
-            if not await control.resume(name, routes.operator(request)):
-                raise AdminRefused(404, "deployment_in_use", f"no deployment {name[:80]!r} is out of use here")
-            return {"deployment": name}
-
-        return await _answer(done())
+        if not await control.resume(name, routes.operator(request)):
+            raise AdminRefused(404, "deployment_in_use", f"no deployment {name[:80]!r} is out of use here")
+        return JSONResponse({"deployment": name})
 
     app.include_router(router)
-
-
-async def _answer(work: Awaitable[Json]) -> Response:
-    try:
-        return JSONResponse(await work)
-    except AdminRefused as refused:
-        return refusal_response(refused)
-    except NotStored as error:
-        return refusal_response(AdminRefused(404, "version_not_found", str(error)))
-    except StateError as error:
-        return refusal_response(AdminRefused(503, "state_unavailable", str(error)))

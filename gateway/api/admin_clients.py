@@ -15,7 +15,7 @@ from gateway.api.admin_control import Control
 from gateway.api.errors import ApiError
 from gateway.model.status import ROWS_DELETED_HEADER
 from gateway.model.stored_client import Role, facts_of
-from gateway.operator_errors import StateError
+from gateway.operator_errors import NotStored
 from gateway.service.admin_operations import OPERATIONS, Operation
 from gateway.service.client_admin import AdminRefused, ClientAdmin, FileClients, InvalidFields, Json, clients_in_file
 from gateway.usage.duty_counts import Period, report_rows
@@ -58,37 +58,37 @@ class AdminRoutes(Value, frozen=True):
     async def run(self, request: Request, action: str, work: Callable[[ClientAdmin], Json | Response]) -> Response:
         """Run an action in a thread, and answer with its result."""
         admin = self.control.client_admin(self.operator(request))
+        if admin is None:
+            config = (await self.control.status()).config
+            if config.clients_source == "file" and action in _IN_DATABASE:
+                raise clients_in_file(action, "NAME", facts_of(config))
+            raise AdminRefused(409, "no_state_directory", "there is no state directory: set GATEWAY_STATE_DIR")
         try:
-            if admin is None:
-                config = (await self.control.status()).config
-                if config.clients_source == "file" and action in _IN_DATABASE:
-                    raise clients_in_file(action, "NAME", facts_of(config))
-                raise AdminRefused(409, "no_state_directory", "there is no state directory: set GATEWAY_STATE_DIR")
             result = await asyncio.to_thread(work, admin)
-            return result if isinstance(result, Response) else JSONResponse(result)
         except InvalidFields as error:
             raise ApiError("invalid_request", str(error)) from None
-        except AdminRefused as refused:
-            return refusal_response(refused)
-        except StateError as error:
-            return refusal_response(AdminRefused(503, "state_unavailable", str(error)))
+        return result if isinstance(result, Response) else JSONResponse(result)
 
     async def show(self, request: Request, action: str, work: Callable[[ClientAdmin | FileClients], Json]) -> Response:
         """Answer with stored clients, or with the clients of the config file."""
         config = (await self.control.status()).config
         if config.clients_source != "file":
             return await self.run(request, action, work)
-        try:
-            return JSONResponse(work(FileClients(config)))
-        except AdminRefused as refused:
-            return refusal_response(refused)
+        return JSONResponse(work(FileClients(config)))
 
 
-def refusal_response(refused: AdminRefused) -> JSONResponse:
-    """Return the error in the envelope of all errors. Its codes are of the admin API alone."""
+async def refusal_response(_: Request, error: Exception) -> JSONResponse:
+    """Return a refusal in the envelope of all errors. Its codes are of the admin API alone."""
+    match error:
+        case AdminRefused():
+            refused = error
+        case NotStored():
+            refused = AdminRefused(404, "version_not_found", str(error))
+        case _:
+            refused = AdminRefused(503, "state_unavailable", str(error))
     kind = "api_error" if refused.status >= 500 else "invalid_request_error"
-    error = {"message": str(refused), "type": kind, "param": None, "code": refused.code, **refused.details}
-    return JSONResponse({"error": error}, refused.status)
+    shown = {"message": str(refused), "type": kind, "param": None, "code": refused.code, **refused.details}
+    return JSONResponse({"error": shown}, refused.status)
 
 
 def add_client_routes(app: FastAPI, routes: AdminRoutes) -> None:

@@ -16,7 +16,7 @@ from starlette.routing import Route
 
 from gateway import __version__
 from gateway.api.admin_changes import add_change_routes
-from gateway.api.admin_clients import AdminRoutes, add_client_routes
+from gateway.api.admin_clients import AdminRoutes, add_client_routes, refusal_response
 from gateway.api.admin_control import Control, answers_report, fault_report, reload_report
 from gateway.api.admin_deployments import deployments_document
 from gateway.api.admin_explain import explain_document, explained_asker, territories_document
@@ -29,7 +29,8 @@ from gateway.api.public_routes import NO_TELEMETRY, add_errors
 from gateway.api.raw_responses import Probe
 from gateway.model.status import OPERATOR_HEADER, Reload
 from gateway.model.stored_client import Role
-from gateway.service.client_admin import ClientAdmin, Json
+from gateway.operator_errors import StateError
+from gateway.service.client_admin import AdminRefused, ClientAdmin, Json
 from gateway.state.receipts import find_receipts
 from providers.value import Value
 
@@ -63,6 +64,8 @@ def build_admin_routes(control: Control, guard: Guard, probes: Mapping[str, Prob
         telemetry=NO_TELEMETRY,
     )
     add_errors(app, lambda _: _PATHS)
+    for refusal in (AdminRefused, StateError):
+        app.add_exception_handler(refusal, refusal_response)
     app.router.routes += [Route(path, probe) for path, probe in probes.items()]
     app.router.routes.append(Route("/events", EventStream(control, guard)))
     routes = AdminRoutes(control, requires, _read_body, _operator)

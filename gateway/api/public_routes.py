@@ -414,13 +414,10 @@ def add_errors(
         param = ".".join(str(part) for part in first.get("loc", ())[1:]) or None
         return respond(request, ApiError("invalid_request", _validation_message(first, param), param))
 
-    app.add_exception_handler(ApiError, on_domain)
-    app.add_exception_handler(AssistantNotFound, on_domain)
-    app.add_exception_handler(Refused, on_domain)
-    app.add_exception_handler(InvalidRequest, on_domain)
+    for known in (ApiError, AssistantNotFound, Refused, InvalidRequest, Exception):
+        app.add_exception_handler(known, on_domain)
     app.add_exception_handler(HTTPException, on_http)
     app.add_exception_handler(RequestValidationError, on_validation)
-    app.add_exception_handler(Exception, on_domain)
 
 
 def _validation_message(problem: Mapping[str, Any], param: str | None) -> str:

@@ -545,8 +545,12 @@ class ChatService:
         context = self._context(exchange, plan)
         if context.usage is not None:
             context.usage = await calls.account(context.usage)
-        if exchange.config.moderation and calls.judged_by is not exchange.config:
-            await self._judge_calls(exchange, context, plan.region)
+        whole = exchange.request
+        if exchange.config.moderation and isinstance(whole, RerankRequest) and calls.judged_by is not exchange.config:
+            # Query and documents are judged as a whole, before any provider gets a part of them.
+            judge = judge_of(self.executor, self.decider.current, exchange, context, plan.region)
+            if judge is not None:
+                await self._judge_input(judge, whole, plan.region, exchange.record)
             calls.judged_by = exchange.config
         answer = await self.executor.run(plan, request, context)
         self._note_answer(exchange, answer)
@@ -609,11 +613,13 @@ class ChatService:
         if turn.own.tools:
             answer = self._sealed(turn, answer)
         if turn.emulated is not None:
-            answer = self._streamed(turn, answer)
+            if answer.completion is not None and turn.chat.stream:
+                # It is whole, because it was checked.
+                answer = change(answer, completion=None, stream=WholeAnswer(answer.completion))
         elif exchange.assistant.resume:
             answer = self._continued(turn, answer)
-        if turn.judge is not None:
-            answer = await self._moderated(turn, answer)
+        if turn.judge is not None and turn.judge.moderation.output:
+            answer = await moderated(turn.judge, answer, turn.chat, self._passed_texts)
         return answer if turn.is_held else self._styled(turn, answer)
 
     def foresee(self, exchange: Exchange) -> bool:
@@ -654,15 +660,6 @@ class ChatService:
                 context.usage.add(exchange.judged.usage)
         return context
 
-    async def _judge_calls(self, exchange: Exchange, context: RunContext, region: Region) -> None:
-        """Judge query and documents of a rerank as a whole, before any provider gets a part of them."""
-        request = exchange.request
-        if not isinstance(request, RerankRequest):
-            return
-        judge = judge_of(self.executor, self.decider.current, exchange, context, region)
-        if judge is not None:
-            await self._judge_input(judge, request, region, exchange.record)
-
     async def _judge_input(
         self, judge: Judge, request: ChatRequest | RerankRequest, region: Region, record: Record
     ) -> None:
@@ -681,7 +678,10 @@ class ChatService:
     def _log(self, record: Record, request: ServedRequest) -> None:
         """Log the prompt of a request."""
         if self._log_prompt is not None:
-            self._log_prompt(record, _transcript(request))
+            if isinstance(request, ChatRequest):
+                self._log_prompt(record, transcript(request))
+            else:
+                self._log_prompt(record, "\n".join(texts_of(request))[-MAX_CHARACTERS:])
 
     # --- the stages of `_answer_turn` --------------------------------------------------------------
 
@@ -722,22 +722,10 @@ class ChatService:
         turn.seal = seal
         return answer
 
-    def _streamed(self, turn: Turn, answer: Answer) -> Answer:
-        """Return a whole answer that was checked as the stream that the client asked for."""
-        if answer.completion is None or not turn.chat.stream:
-            return answer
-        return change(answer, completion=None, stream=WholeAnswer(answer.completion))
-
     def _continued(self, turn: Turn, answer: Answer) -> Answer:
         """Let another deployment continue the stream if it breaks off."""
         renew = partial(self._renewed, turn.exchange, turn.own)
         return resuming(answer, Resumption(self.executor, turn.plan, turn.chat, turn.context, renew))
-
-    async def _moderated(self, turn: Turn, answer: Answer) -> Answer:
-        """Release only what passes the judges of the region."""
-        if turn.judge is None or not turn.judge.moderation.output:
-            return answer
-        return await moderated(turn.judge, answer, turn.chat, self._passed_texts)
 
     def _styled(self, turn: Turn, answer: Answer) -> Answer:
         """Decide how the answer is shown, with its labels, which are recorded."""
@@ -801,9 +789,3 @@ def by_deployment(answer: Answer | OwnAnswer) -> Answer:
     if isinstance(answer, OwnAnswer):
         raise PlanExhausted(Failure(FailureKind.UNAVAILABLE, _OTHER_MODEL))
     return answer
-
-
-def _transcript(request: ServedRequest) -> str:
-    if isinstance(request, ChatRequest):
-        return transcript(request)
-    return "\n".join(texts_of(request))[-MAX_CHARACTERS:]
