@@ -6,6 +6,7 @@ shared address, must not lock out the others there. Keys are too long to be gues
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import ipaddress
 import math
@@ -315,6 +316,7 @@ class FailedKeyLimiter:
         self._clock = clock
         self._wrong: dict[str, tuple[float, int]] = {}
         self._verified: dict[str, tuple[float, int]] = {}
+        self._turns = asyncio.Lock()
 
     def authenticate(self, config: ConfigVersion, headers: RequestHeaders) -> Client | None:
         """Authenticate as `authenticate` does; raises ApiError (rate_limited) for one wrong key too many."""
@@ -328,7 +330,10 @@ class FailedKeyLimiter:
     async def verify(self, config: ConfigVersion, headers: RequestHeaders, token: TokenUnverified) -> Client:
         """Verify a token, and return its client. Raises ApiError."""
         address = caller_address(config, headers)
-        self.pace(address)
+        if self.pace(address):
+            # Wrong tokens come in bursts: between two of them, other requests have their turn.
+            async with self._turns:
+                await asyncio.sleep(0)
         try:
             return await verify_token(config, self.tokens, token)
         except ClaimRefused as refused:
@@ -336,15 +341,15 @@ class FailedKeyLimiter:
                 self.count(address, "key")
             raise token_error(refused.problem) from None
 
-    def pace(self, address: str) -> None:
-        """Count a verification for an address with too many wrong keys; raises ApiError for one too many in a second.
+    def pace(self, address: str) -> bool:
+        """Return whether an address has sent too many wrong keys; raises ApiError for one too many in a second then.
 
         Each address has its own count, and known keys and tokens are not verified, so others are not slowed down.
         """
         now = self._clock()
         since, count = self._wrong.get(address, (now, 0))
         if count < MOST_FAILED_KEYS or now - since >= _WINDOW_S:
-            return
+            return False
         second, verified = self._verified.get(address, (now, 0))
         if now - second >= 1.0:
             second, verified = now, 0
@@ -354,6 +359,7 @@ class FailedKeyLimiter:
         if len(self._verified) >= _MOST_ADDRESSES:
             self._verified.clear()
         self._verified[address] = second, verified + 1
+        return True
 
     def count(self, address: str, what: str = "key", problem: str = "") -> None:
         """Count one wrong key, or another secret (`what`), from this address; raises ApiError beyond the bound.

@@ -15,6 +15,7 @@ import math
 import re
 from collections.abc import Set
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Protocol
 
 import jwt
@@ -245,13 +246,20 @@ def _read_header(rules: SignedRules, token: str, most_bytes: int) -> tuple[str, 
         raise ClaimRefused(ClaimProblem.TOO_LARGE)
     if not _TOKEN.fullmatch(token):
         raise ClaimRefused(ClaimProblem.MALFORMED)
-    header = _read_members(_decoded(token.partition(".")[0]))
-    algorithm, kid = header.get("alg"), header.get("kid")
-    if "crit" in header or "b64" in header or not isinstance(kid, str | None) or len(kid or "") > _MAX_KID:
-        raise ClaimRefused(ClaimProblem.MALFORMED)
+    algorithm, kid = _header(token.partition(".")[0])
     if not isinstance(algorithm, str) or algorithm not in rules.algorithms:
         raise ClaimRefused(ClaimProblem.ALGORITHM)
     return algorithm, kid
+
+
+@lru_cache(maxsize=64)
+def _header(part: str) -> tuple[object, str | None]:
+    """Return the algorithm and the name of the key in the first part of a token. All tokens of a key have the same."""
+    header = _read_members(_decoded(part))
+    kid = header.get("kid")
+    if "crit" in header or "b64" in header or not isinstance(kid, str | None) or len(kid or "") > _MAX_KID:
+        raise ClaimRefused(ClaimProblem.MALFORMED)
+    return header.get("alg"), kid
 
 
 def _decoded(part: str) -> bytes:

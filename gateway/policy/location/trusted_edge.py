@@ -9,6 +9,7 @@ import hmac
 import re
 from collections.abc import Mapping
 from enum import StrEnum
+from functools import lru_cache
 from ipaddress import ip_address
 
 from gateway.model.location import Address
@@ -18,6 +19,7 @@ PORT_PATTERN = r"(?::(?:[0-9]{1,5}|_[A-Za-z0-9._-]+))?"
 _SPACE = b" \t"
 _V4 = re.compile(rf"([0-9.]+){PORT_PATTERN}")
 _V6 = re.compile(rf"\[([0-9A-Fa-f:.]+)\]{PORT_PATTERN}")
+_SHORT = 64
 
 
 class EdgeNote(StrEnum):
@@ -95,6 +97,10 @@ def parse_peer(peer: str | None) -> Address | None:
 
 def parse_address(text: str) -> Address | None:
     """Parse an address with or without brackets and port. An IPv4 address may be mapped into IPv6."""
+    return _short_address(text) if len(text) <= _SHORT else _address(text)
+
+
+def _address(text: str) -> Address | None:
     match = _V4.fullmatch(text) or _V6.fullmatch(text)
     try:
         address = ip_address(match[1] if match else "" if "%" in text else text)
@@ -103,3 +109,6 @@ def parse_address(text: str) -> Address | None:
     if match is not None and (address.version == 6) != (match.re is _V6):
         return None
     return (address.ipv4_mapped or address) if address.version == 6 else address
+
+
+_short_address = lru_cache(maxsize=4096)(_address)

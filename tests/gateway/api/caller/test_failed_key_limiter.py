@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+from typing import cast
+
 import pytest
 
-from gateway.api.caller.authentication import MOST_FAILED_KEYS, FailedKeyLimiter
+from gateway.api.caller.authentication import MOST_FAILED_KEYS, FailedKeyLimiter, TokenUnverified
 from gateway.api.caller.request_headers import headers_of
 from gateway.api.errors import ApiError
 from gateway.model.caller import RequestHeaders
+from gateway.model.config_version import Client
+from gateway.model.location import ClaimProblem, ClaimRefused
+from gateway.service.client_tokens import ClientTokens
 from tests.kit.configs import BASE, key_hash, table_of
 
 RIGHT, OTHER = "gk-right", "gk-other"
@@ -82,3 +88,37 @@ def test_memory_for_failed_addresses_is_limited(monkeypatch: pytest.MonkeyPatch)
     for _ in range(MOST_FAILED_KEYS):
         checker.code("gk-x", "10.0.199.1")
     assert checker.code("gk-x", "10.0.199.1") == "rate_limited"
+
+
+class WrongTokens:
+    """Refuse each token, and note in which turn of the loop it was looked at."""
+
+    def __init__(self) -> None:
+        self.turn = 0
+        self.seen: list[int] = []
+
+    async def verify(self, config: object, text: str, digest: str, now_s: float | None = None) -> Client:
+        self.seen.append(self.turn)
+        raise ClaimRefused(ClaimProblem.SIGNATURE)
+
+    async def count_turns(self) -> None:
+        while True:
+            await asyncio.sleep(0)
+            self.turn += 1
+
+
+async def test_other_requests_have_their_turn_between_wrong_tokens_of_a_limited_address() -> None:
+    tokens = WrongTokens()
+    limiter = FailedKeyLimiter(lambda: 1000.0, tokens=cast(ClientTokens, tokens))
+
+    async def burst(number: int) -> None:
+        sent = [limiter.verify(TABLE, visit(None), TokenUnverified("eyJ.e.s", "d")) for _ in range(number)]
+        assert all(isinstance(error, ApiError) for error in await asyncio.gather(*sent, return_exceptions=True))
+
+    counting = asyncio.create_task(tokens.count_turns())
+    await burst(MOST_FAILED_KEYS)
+    assert len(set(tokens.seen)) == 1, "a few wrong tokens do not wait"
+    tokens.seen.clear()
+    await burst(10)
+    counting.cancel()
+    assert len(set(tokens.seen)) == len(tokens.seen) == 10
