@@ -13,13 +13,14 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 
 from gateway.api.admin_control import Control
 from gateway.api.errors import ApiError
+from gateway.config.problems import choice_hint, quoted
 from gateway.model.status import ROWS_DELETED_HEADER
 from gateway.model.stored_client import Role, facts_of
 from gateway.operator_errors import NotStored
 from gateway.service.admin_operations import OPERATIONS, Operation
 from gateway.service.client_admin import AdminRefused, ClientAdmin, FileClients, InvalidFields, Json, clients_in_file
 from gateway.usage.duty_counts import Period, report_rows
-from gateway.usage.installation import duty_sums, usage_reader
+from gateway.usage.installation import counted_regions, duty_sums, usage_reader
 from gateway.usage.reports import DIMENSIONS, UsageQuery, UsageReader
 from gateway.usage.usage_row import json_line
 from providers.value import Value
@@ -270,11 +271,17 @@ def _add_duties(router: APIRouter, routes: AdminRoutes) -> None:
     ) -> Response:
         if last < first:
             raise ApiError("invalid_request", "`to` is before `from`: name the first month in `from`", "to")
-        stores = (await routes.control.status()).config.stores
+        config = (await routes.control.status()).config
 
         def report(admin: ClientAdmin) -> Json:
-            sums = duty_sums(stores, admin.directory, (first, last))
-            return {"object": "duties.report", "rows": report_rows(sums, by, region, least)}
+            sums = duty_sums(config.stores, admin.directory, (first, last))
+            rows = report_rows(sums, by, region, least)
+            if region is not None and not rows and region not in config.regions:
+                known = config.regions.keys() | counted_regions(config.stores, admin.directory)
+                if region not in known:
+                    message = f"unknown region {quoted(region)}; {choice_hint(region, known)}"
+                    raise ApiError("invalid_request", message, "region")
+            return {"object": "duties.report", "rows": rows}
 
         return await routes.run(request, "duties", report)
 

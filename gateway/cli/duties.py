@@ -8,10 +8,10 @@ import sys
 from typing import Any
 from urllib.parse import urlencode
 
-from gateway.cli.plan import admin_client
+from gateway.cli.plan import admin_client, opened_history, state_directory
 from gateway.cli.terminal import aligned, json_text, settings_of
 from gateway.cli.usage import ledger_place
-from gateway.config.problems import visible
+from gateway.config.problems import choice_hint, quoted, visible
 from gateway.operator_errors import CommandError
 
 _NO_VALUE = "-"
@@ -38,10 +38,34 @@ def report(options: argparse.Namespace) -> int:
 
 def _rows(options: argparse.Namespace) -> list[dict[str, Any]]:
     from gateway.usage.duty_counts import report_rows
-    from gateway.usage.installation import duty_sums
+    from gateway.usage.installation import counted_regions, duty_sums
 
-    sums = duty_sums(*ledger_place(options), (options.first, options.last))
-    return report_rows(sums, options.by, options.region, options.least)
+    place = ledger_place(options)
+    sums = duty_sums(*place, (options.first, options.last))
+    rows = report_rows(sums, options.by, options.region, options.least)
+    if options.region is not None and not rows:
+        known = _configured_regions(options) | counted_regions(*place)
+        if options.region not in known:
+            hint = choice_hint(options.region, known)
+            raise CommandError(f"--region: unknown region {quoted(options.region)}; {hint}")
+    return rows
+
+
+def _configured_regions(options: argparse.Namespace) -> set[str]:
+    """Return the regions of `--config`, else those of the active version of the state directory, if it has one."""
+    from gateway.config.loading import read_config
+    from gateway.config.yaml_document import parse_yaml
+    from gateway.state.history import has_history
+
+    settings, text = settings_of(options), None
+    if options.config is not None:
+        text = read_config(options.config)
+    elif has_history(state_directory(settings)):
+        with opened_history(settings) as history:
+            pointer = history.pointer()
+            text = history.find(pointer.version).text if pointer is not None else None
+    regions = parse_yaml(text, "the config").values.get("regions") if text is not None else None
+    return set(regions) if isinstance(regions, dict) else set()
 
 
 def _remote_rows(options: argparse.Namespace) -> list[dict[str, Any]]:

@@ -16,6 +16,7 @@ from gateway.config.schema.routing import DeploymentSection
 from gateway.config.schema.sign_in import SignInSection
 from gateway.config.secret_references import Resolution, read_literal
 from gateway.config.service_permits import is_this_machine, permit_at
+from gateway.config.shape import keys_of
 from gateway.config.territories import read_territory
 from gateway.config.validation import Draft, Findings, check_reference
 from gateway.model.config_version import Cell
@@ -221,14 +222,22 @@ class _OneSignIn:
     def _check_keys(self) -> None:
         """Report keys that the kind does not have."""
         kind = self.kind
-        for name, info in type(self.section).model_fields.items():
-            key = info.alias or name
-            if key == "kind" or name not in self.section.model_fields_set or key in kind.keys:
-                continue
-            if getattr(self.section, name) is None:
-                continue
-            hint = f"its keys are: {', '.join(sorted(kind.keys))}"
-            self._error(key, f"`{kind.name}` has no key `{key}`", hint, at_key=True)
+        for key in keys_of(SignInSection).keys() - kind.keys - {"kind"}:
+            if self._is_written(key):
+                hint = f"its keys are: {', '.join(sorted(kind.keys))}"
+                self._error(key, f"`{kind.name}` has no key `{key}`", hint, at_key=True)
+
+    def _is_written(self, key: str) -> bool:
+        """Return whether the file has the key itself with a valid value, and not a misspelt one that was read as it."""
+        path = (*self.path, key)
+        return self.all.findings.source.has(path) and path not in self.all.draft.broken
+
+    def _missing(self, key: str, message: str, hint: str) -> None:
+        """Report a key that is missing, unless an unknown key of the section may stand for it."""
+        sections = self.all.findings.source.values["sign_ins"]
+        written = sections[self.name] if isinstance(sections, dict) else {}
+        if written.keys() <= keys_of(SignInSection).keys():
+            self._error(key, f"is missing: {message}", hint)
 
     # --- values -----------------------------------------------------------------------------------
 
@@ -251,7 +260,7 @@ class _OneSignIn:
         if text is not None:
             if key == "client_secret" and "${" not in text:
                 self._error(key, "must be a reference", "write ${NAME} or ${file:/path}")
-            self.texts[key] = self._taken((key,), self._resolution(text))
+            self.texts[key] = self._taken((key,), self._resolution(text)) if self._is_written(key) else _UNREAD
         elif variable is not None:
             resolved = self._resolution(f"${{{variable}}}")
             if resolved.secret is not None:
@@ -259,7 +268,7 @@ class _OneSignIn:
             if fix or not resolved.missing:
                 self.texts[key] = self._taken((), resolved, f"set it, or {fix}")
         elif fix:
-            self._error(key, f"is missing: `{self.kind.name}` needs it", fix)
+            self._missing(key, f"`{self.kind.name}` needs it", fix)
 
     def _resolution(self, text: str) -> Resolution:
         if "${" not in text:
@@ -290,8 +299,7 @@ class _OneSignIn:
         section, all_ = self.section, self.all
         if not self.kind.subject:
             return None
-        given = {"from": section.source, "token_file": section.token_file, "client_secret": section.client_secret}
-        written = [key for key, value in given.items() if value is not None]
+        written = [key for key in ("from", "token_file", "client_secret") if self._is_written(key)]
         for key in written[1:]:
             self._error(written[0], f"stands in place of `{key}`", "remove one of them")
         if section.source is None:
@@ -326,7 +334,7 @@ class _OneSignIn:
             texts.setdefault("session", "gateway")
         if "assume_role" in texts and section.region is None and "region" in self.kind.optional:
             hint = "write `region`, such as eu-central-1"
-            self._error("region", "is missing: `assume` calls the STS of a region", hint)
+            self._missing("region", "`assume` calls the STS of a region", hint)
         region, known = texts.get("region", _UNREAD), self._regions
         if region not in known and region != _UNREAD:
             self._error("region", f"unknown region {quoted(region)}", choice_hint(region, known))

@@ -53,7 +53,6 @@ _STAND_INS: Mapping[tuple[str, str], object] = {
     ("deployments", "endpoint"): "unknown",
     ("regions", "territories"): ["AQ"],
     ("regions", "boundary"): ["*"],
-    ("sign_ins", "kind"): "aws_instance",
     ("sign_ins", "role"): "unknown",
     ("sign_ins", "url"): "https://unknown.invalid",
     ("sign_ins", "territory"): "AQ",

@@ -169,6 +169,11 @@ def duty_sums(stores: Stores | None, state_dir: Path, months: tuple[str, str]) -
         return add_up(statements, waiting, months)
 
 
+def counted_regions(stores: Stores | None, state_dir: Path) -> set[str]:
+    """Return the regions for which a duty was counted in any month. Raises StateError."""
+    return {key.region for key in duty_sums(stores, state_dir, ("0000-01", "9999-12"))}
+
+
 def cell_name(config: ConfigVersion) -> str:
     """Return the name of the cell in the keys of the shared store."""
     return config.cell.key_name if config.cell is not None else "local"

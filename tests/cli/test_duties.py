@@ -14,6 +14,8 @@ import pytest
 from gateway.usage.duty_counts import DutyKey, SourceCounts, encode_key
 from gateway.usage.ledger import Ledger, ledger_file
 from tests.cli.conftest import Command
+from tests.cli.recorded_versions import add_version
+from tests.kit.configs import BASE
 
 KEY = DutyKey("2027-03", "us-wa", "US-WA", "tutor", "child", "crisis")
 YEAR = ("--from", "2027-01", "--to", "2027-12")
@@ -54,6 +56,19 @@ def test_wrong_options_end_with_status_2(gateway: Command, state: Path, tmp_path
     backwards = gateway("duties", "report", "--from", "2027-12", "--to", "2027-01", "--state", state)
     assert backwards.status == 2
     assert "--to 2027-01 is before --from 2027-12" in backwards.err
+    misspelt = gateway("duties", "report", *YEAR, "--state", state, "--region", "us-va")
+    assert misspelt.status == 2
+    assert "--region: unknown region 'us-va'; did you mean 'us-wa'?" in misspelt.err
     nowhere = gateway("duties", "report", *YEAR, "--state", tmp_path / "none")
     assert nowhere.status == 2
     assert "none" in nowhere.err
+
+
+def test_a_region_without_counts_is_known_from_the_configuration(gateway: Command, state: Path, tmp_path: Path) -> None:
+    add_version(state, BASE, "2027-01-01", "ada", "")
+    (tmp_path / "gateway.yaml").write_text(BASE.text)
+    for options in (), ("--config", tmp_path / "gateway.yaml"):
+        shown = gateway("duties", "report", *YEAR, "--state", state, "--region", "cn", *options)
+        assert (shown.status, shown.out.splitlines()[-1]) == (0, "nothing was counted"), shown.err
+    other_year = gateway("duties", "report", "--from", "2020-01", "--to", "2020-12", "--state", state, "--region", "eu")
+    assert (other_year.status, other_year.out.splitlines()[-1]) == (0, "nothing was counted")

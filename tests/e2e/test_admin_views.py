@@ -166,6 +166,7 @@ def test_duties_have_the_form_of_the_command(admin: Admin) -> None:
         "from=2027-13&to=2027-12",
         "from=2027-01",
         "from=2027-01&to=2027-02&by=day",
+        "from=2027-01&to=2027-02&region=uss",
     ):
         assert admin.call(f"/v1/admin/duties?{wrong}").status_code == 400
     shown = in_this_process(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -156,6 +157,21 @@ def test_every_kind_fits_inside(sign_in: Any) -> None:
 )  # fmt: skip
 def test_mistakes_are_named_with_their_fix(sign_in: Any, deployment: Any, words: str) -> None:
     assert words in errors(sign_in, deployment)
+
+
+@pytest.mark.parametrize(
+    ("sign_in", "key"),
+    [
+        (OAUTH | {"token_url": OAUTH["url"], "url": None}, "token_url"),  # near to `token_file`, which this kind lacks
+        (ENTRA | {"directory": "t", "tenant": None}, "directory"),
+        (ENTRA | {"audienc": "a"}, "audienc"),
+        (IRSA | {"kind": "aws_web_identities"}, "kind"),
+        ({"kind": "aws_instance", "assume": {"role": "r"}, "location": "eu-central-1"}, "location"),
+    ],
+)
+def test_a_misspelt_key_is_reported_once(sign_in: Any, key: str) -> None:
+    found = errors({name: value for name, value in sign_in.items() if value is not None}, OWN)
+    assert re.findall(r" (sign_ins\.\S+):", found) == [f"sign_ins.one.{key}"]
 
 
 def test_variables_are_read_at_load_and_named_where_they_are_missing() -> None:
