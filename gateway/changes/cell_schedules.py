@@ -14,7 +14,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
 
-from gateway.changes.schedules import LONGEST_S, Scheduler, log_stage
+from gateway.changes.schedules import LONGEST_S, Scheduler, log_stage, restaged
 from gateway.model.schedule import NO_TALLY, Phase, Schedule, ScheduleProgress, Tally
 from gateway.operator_errors import StateError
 from gateway.policy.canary_schedule import advance, begin
@@ -81,7 +81,9 @@ class CellScheduler(Scheduler):
 
     # --- the shares -------------------------------------------------------------------------------
 
-    def _known_progress(self, schedules: Mapping[_RouteKey, Schedule]) -> dict[_RouteKey, tuple[str, ScheduleProgress]]:
+    def _progress_in(
+        self, version: str, schedules: Mapping[_RouteKey, Schedule]
+    ) -> dict[_RouteKey, tuple[str, ScheduleProgress]]:
         known = {}
         for route, schedule in schedules.items():
             key = ScheduleKey(*route, schedule.identity)
@@ -97,14 +99,6 @@ class CellScheduler(Scheduler):
         if identity == schedule.identity and progress.phase is not Phase.HELD:
             return progress
         return begin(schedule) if self._looked_at else _UNKNOWN
-
-    def _go_on(self, version: str, schedules: Mapping[_RouteKey, Schedule]) -> None:
-        before, self._frozen, self._frozen_version = self._progress, None, ""
-        self._progress = self._known_progress(schedules)
-        if self._version not in ("", version):
-            self._ended[self._version] = before
-        self._has_news = self._has_news or self._progress != before or self._version != version
-        self._version = version
 
     def _ended_progress(self, version: str) -> dict[_RouteKey, tuple[str, ScheduleProgress]]:
         ended = super()._ended_progress(version)
@@ -134,12 +128,10 @@ class CellScheduler(Scheduler):
             self._adopt(rows, now_s)
         if self._frozen is None and version == self._version:
             before = {key: self._share(key) for key in self._running}
-            self._progress, last = self._known_progress(self._running), self._progress
+            self._progress, last = self._progress_in(version, self._running), self._progress
             self._has_news = self._has_news or self._progress != last
             if before != {key: self._share(key) for key in self._running}:
-                unconfirmed = await restage()
-                if unconfirmed:
-                    logger().warning("schedules_behind", workers_behind=list(unconfirmed))
+                await restaged(restage)
         await self._save()
 
     def _judged_here(self) -> dict[ScheduleKey, tuple[Schedule, ScheduleProgress]]:
@@ -160,16 +152,8 @@ class CellScheduler(Scheduler):
             # It is unknown at which weights the earlier requests were counted.
             return
         for key, own in self._own.items():
-            route = key[:2]
-            candidate = self._running[route].candidate
-            sides = [
-                sum(
-                    (now.get((*route, name), NO_TALLY).since(before.get((*route, name), NO_TALLY)) for name in names),
-                    NO_TALLY,
-                )
-                for names in ((candidate,), self._baselines[route])
-            ]
-            self._own[key] = replace(own, candidate=own.candidate + sides[0], baseline=own.baseline + sides[1])
+            candidate, baseline = self._counted(key[:2], before, now)
+            self._own[key] = replace(own, candidate=own.candidate + candidate, baseline=own.baseline + baseline)
 
     def _look(self, order: _Order) -> tuple[list[ScheduleRow], float]:
         """Deliver the counts, judge if this process is the judge, and return the changed rows and the time."""

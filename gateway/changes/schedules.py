@@ -37,6 +37,7 @@ _Progress = dict[_RouteKey, tuple[str, ScheduleProgress]]
 """By route: the identity of the schedule, and its progress."""
 _HELD = "", ScheduleProgress(Phase.HELD, reason="it is not known at which share the version ended")
 _Restage = Callable[[], Awaitable[tuple[int, ...]]]
+_Tallies = Mapping[tuple[str, str, str], Tally]
 
 
 class Scheduler:
@@ -65,7 +66,7 @@ class Scheduler:
         """The progress with which versions ended, until it is saved."""
         self._running: dict[_RouteKey, Schedule] = {}
         self._baselines: dict[_RouteKey, tuple[str, ...]] = {}
-        self._seen: dict[tuple[str, str, str], Tally] | None = None
+        self._seen: _Tallies | None = None
         self._fresh: set[_RouteKey] = set()
         self._judged_at = clock()
         self._has_news = False
@@ -129,19 +130,22 @@ class Scheduler:
 
     def _go_on(self, version: str, schedules: Mapping[_RouteKey, Schedule]) -> None:
         """Continue the schedules that are known, and begin the others."""
-        before, frozen = self._progress, self._frozen or {}
-        is_same = version == self._frozen_version
-        self._frozen, self._frozen_version, self._progress = None, "", {}
-        for key, schedule in schedules.items():
-            known = _known([frozen, before] if is_same else [before, frozen], key, schedule)
-            if not known:
-                known = [(schedule.identity, begin(schedule))]
-                self._fresh.add(key)
-            self._progress[key] = known[0]
+        before, self._progress = self._progress, self._progress_in(version, schedules)
+        self._frozen, self._frozen_version = None, ""
         if self._version not in ("", version):
             self._ended[self._version] = before
         self._has_news = self._has_news or self._progress != before or self._version != version
         self._version = version
+
+    def _progress_in(self, version: str, schedules: Mapping[_RouteKey, Schedule]) -> _Progress:
+        """Return the progress of the schedules of a version, which may be the one that was frozen."""
+        sources, progress = [self._progress, self._frozen or {}], {}
+        for key, schedule in schedules.items():
+            known = _known(sources[::-1] if version == self._frozen_version else sources, key, schedule)
+            if not known:
+                self._fresh.add(key)
+            progress[key] = known[0] if known else (schedule.identity, begin(schedule))
+        return progress
 
     def _shown(self, key: _RouteKey) -> ScheduleProgress:
         return (self._progress if self._frozen is None else self._frozen)[key][1]
@@ -225,15 +229,13 @@ class Scheduler:
         if is_running and self._frozen is None:
             snapshots = await counts()
             if self._judge(await asyncio.to_thread(tallies, snapshots)):
-                unconfirmed = await restage()
-                if unconfirmed:
-                    logger().warning("schedules_behind", workers_behind=list(unconfirmed))
+                await restaged(restage)
         else:
             # No schedule runs, so nothing is counted. A schedule that begins later counts from then on.
             self._seen, self._judged_at = None, self._clock()
         await self._save()
 
-    def _judge(self, now: dict[tuple[str, str, str], Tally]) -> bool:
+    def _judge(self, now: _Tallies) -> bool:
         """Advance each schedule. Return whether a weight has changed."""
         if self._frozen is not None:  # since the counts were requested
             return False
@@ -249,12 +251,7 @@ class Scheduler:
             identity, progress = self._progress[key]
             if key in fresh or progress.phase is not Phase.RUNNING:
                 continue
-            counted = {
-                name: now.get((*key, name), NO_TALLY).since(before.get((*key, name), NO_TALLY))
-                for name in (schedule.candidate, *self._baselines[key])
-            }
-            candidate = counted.pop(schedule.candidate)
-            advanced = advance(schedule, progress, elapsed_s, candidate, sum(counted.values(), NO_TALLY))
+            advanced = advance(schedule, progress, elapsed_s, *self._counted(key, before, now))
             if advanced != progress:
                 self._has_news = True
             self._progress[key] = identity, advanced
@@ -262,6 +259,14 @@ class Scheduler:
                 moved = True
                 log_stage(key, schedule, advanced)
         return moved
+
+    def _counted(self, key: _RouteKey, before: _Tallies, now: _Tallies) -> tuple[Tally, Tally]:
+        """Return the requests of the candidate of a route and of the others, between two looks."""
+        candidate, baseline = (
+            sum((now.get((*key, it), NO_TALLY).since(before.get((*key, it), NO_TALLY)) for it in names), NO_TALLY)
+            for names in ((self._running[key].candidate,), self._baselines[key])
+        )
+        return candidate, baseline
 
     async def _save(self) -> None:
         if self._store is None or not self._has_news:
@@ -280,6 +285,12 @@ class Scheduler:
         else:
             self._is_lost = False
             self._ended = {name: it for name, it in self._ended.items() if it is not ended.get(name)}
+
+
+async def restaged(restage: _Restage) -> None:
+    """Stage the active version again, and log the workers that have not confirmed it."""
+    if unconfirmed := await restage():
+        logger().warning("schedules_behind", workers_behind=list(unconfirmed))
 
 
 def _schedules_of(config: ConfigVersion) -> dict[_RouteKey, Schedule]:

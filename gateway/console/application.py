@@ -103,12 +103,11 @@ class Console:
             try:
                 return await self._edit(scope, receive)
             except ApiError as error:
-                texts = texts_in(language_of(_chosen_language(scope), _accepted(scope)))
-                raise ApiError(error.code, texts.gettext(error.message), error.param) from None
+                message = texts_in(_language(scope)).gettext(error.message)
+                raise ApiError(error.code, message, error.param) from None
         if (named := _REQUEST.fullmatch(path)) is not None:
             _expect(scope, "GET")
-            texts = texts_in(language_of(_chosen_language(scope), _accepted(scope)))
-            return json_response(timeline(await self._find_request(named[1]), texts))
+            return json_response(timeline(await self._find_request(named[1]), texts_in(_language(scope))))
         raise ApiError("not_found", "there is nothing at this path of the console: its page is at /")
 
     async def _page(self, scope: Any) -> RawResponse:
@@ -127,9 +126,7 @@ class Console:
             raise method_not_allowed(method, ", ".join(allowed))
         query = read_query(scope)
         form = await read_form((headers.get("content-type") or [""])[0], receive) if method == "POST" else {}
-        language = language_of(_chosen_language(scope), _accepted(scope))
-        known = {name: values[-1] for name, values in query.items()}
-        visit = self._views.visit(_DEMO_VISITOR, language, query=known, lists=query, form=form)
+        visit = self._views.visit(_DEMO_VISITOR, _language(scope), query, form)
         return await self._views.respond(method, path, visit)
 
     async def _switch_faults(self, scope: Any, receive: _Receive) -> RawResponse:
@@ -177,12 +174,9 @@ class Console:
         raise ApiError("not_found", message)
 
 
-def _chosen_language(scope: Any) -> str:
-    return read_query(scope).get("lang", [""])[-1]
-
-
-def _accepted(scope: Any) -> str:
-    return ",".join(headers_by_name(scope).get("accept-language", []))
+def _language(scope: Any) -> str:
+    accepted = ",".join(headers_by_name(scope).get("accept-language", []))
+    return language_of(read_query(scope).get("lang", [""])[-1], accepted)
 
 
 def _is_ours(scope: Any) -> bool:

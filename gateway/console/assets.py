@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 
-from providers.value import Value
+from gateway.api.raw_responses import RawResponse
 
 _FOLDER = Path(__file__).parent / "static"
 _KINDS: Mapping[str, str] = {
@@ -16,20 +16,14 @@ _KINDS: Mapping[str, str] = {
     ".svg": "image/svg+xml",
 }
 STATIC = "/console/static/"
-
-
-class Asset(Value, frozen=True):
-    """A static file with its content type."""
-
-    body: bytes
-    kind: str
+_KEPT = {"cache-control": "public, max-age=31536000, immutable"}
 
 
 @cache
-def assets() -> Mapping[str, Asset]:
-    """Return every static file by its name. They are read once, so a request reads no file."""
+def assets() -> Mapping[str, RawResponse]:
+    """Return the response with each static file, by its name. They are read once, so a request reads no file."""
     return {
-        path.name: Asset(path.read_bytes(), _KINDS[path.suffix])
+        path.name: RawResponse(path.read_bytes(), headers=_KEPT, kind=_KINDS[path.suffix])
         for path in sorted(_FOLDER.iterdir())
         if path.suffix in _KINDS
     }

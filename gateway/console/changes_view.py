@@ -82,9 +82,7 @@ async def roll_back(visit: Visit) -> ViewAnswer:
     if visit.form.get("confirmed") != "yes":
         confirmation = _confirm(visit, question.format(version=version), _("Roll back"), "rollback", version=version)
         return replace(confirmation, values=confirmation.values | {"plan": await _effect(visit, version)})
-    signature = visit.form.get("signature", "").strip()
-    wanted = {"version": version, **({"signature": signature} if signature else {})}
-    return await _switched(visit, "/rollback", wanted, "rollback")
+    return await _switched(visit, "/rollback", {"version": version}, "rollback")
 
 
 async def _effect(visit: Visit, version: str) -> Any:
@@ -101,10 +99,7 @@ async def release(visit: Visit) -> ViewAnswer:
     question = visit.texts.gettext(_("Release the pinned version? The config file becomes active."))
     if visit.form.get("confirmed") != "yes":
         return _confirm(visit, question, _("Release"), "release")
-    signature = visit.form.get("signature", "").strip()
-    return await _switched(
-        visit, "/rollback", {"release": True, **({"signature": signature} if signature else {})}, "release"
-    )
+    return await _switched(visit, "/rollback", {"release": True}, "release")
 
 
 async def reload(visit: Visit) -> ViewAnswer:
@@ -129,8 +124,9 @@ def _confirm(visit: Visit, question: str, button: str, action: str, **fields: st
 
 
 async def _switched(visit: Visit, path: str, wanted: Mapping[str, object], word: str) -> ViewAnswer:
-    """Do an action on the version, and show its notice or its problems."""
-    done = await visit.admin.call("POST", path, wanted)
+    """Do an action on the version, with the signature if one was typed. Show its notice or its problems."""
+    signature = visit.form.get("signature", "").strip()
+    done = await visit.admin.call("POST", path, {**wanted, **({"signature": signature} if signature else {})})
     if done["result"] != "activated":
         problems = [finding["message"] for finding in done["findings"] if finding["severity"] == "error"]
         own = "; ".join(problems) or visit.texts.gettext(_("Nothing was changed."))

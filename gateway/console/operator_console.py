@@ -153,8 +153,7 @@ class OperatorConsole:
     ) -> Visit:
         chosen = (query.get("lang") or cookies_of(headers, _LANGUAGE) or [""])[-1]
         language = language_of(chosen, ",".join(headers.get("accept-language", [])))
-        known = {name: values[-1] for name, values in query.items()}
-        return self._views.visit(visitor or NOBODY, language, query=known, lists=query, form=form)
+        return self._views.visit(visitor or NOBODY, language, query, form)
 
     async def _stream(self, headers: _Headers, scope: Any, receive: Callable[[], Any], send: Send) -> None:
         """Send events until the visitor leaves or the session has ended."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -119,24 +118,6 @@ class Request(Value, frozen=True):
     lang: str = ""
 
 
-class Effect(Value, frozen=True):
-    """The effect of the last edit, until the reader dismisses it.
-
-    Attributes:
-        moves: The territories whose first deployment changed.
-    """
-
-    moves: Sequence[Move]
-
-
-@dataclass(slots=True)
-class _Shown:
-    """The version that pages show, and the previous one."""
-
-    current: ConfigVersion | None = None
-    previous: ConfigVersion | None = None
-
-
 class Pages:
     """Renders pages. One object serves all pages of a demo, and may be used by several threads."""
 
@@ -144,7 +125,9 @@ class Pages:
         self._settings = settings
         self._own_config = own_config
         self._tables: dict[tuple[str, str, int], Answers] = {}
-        self._shown = _Shown()
+        # The version that pages show, and the previous version.
+        self._current: ConfigVersion | None = None
+        self._previous: ConfigVersion | None = None
         self._templates = {name: environment_of(texts_in(name)).get_template("page.html") for name in LANGUAGES}
 
     def render(
@@ -167,8 +150,8 @@ class Pages:
         code = find_territory(wanted) if wanted else None
         views = world().views()
         view = views.get(request.view, views[""])
-        effect = self._effect(status, assistant, answers, request.dismissed, texts)
-        changed = {member for move in effect.moves for member, _ in move.members} if effect is not None else set()
+        moved = self._moved(status, assistant, answers, request.dismissed, texts)
+        changed = {member for move in moved or () for member, _ in move.members}
         question = request.question[:_MOST_CHARACTERS] or QUESTION
         decision = _decision(status, assistant, code) if code is not None else None
         html = self._templates[language].render(
@@ -183,7 +166,7 @@ class Pages:
             config_path=_shown_path(self._settings.config),
             loaded=reload_report(status.loaded),
             failed=reload_report(status.failed) if status.failed is not None else None,
-            effect=effect,
+            moved=moved,
             assistants=assistants,
             assistant=assistant,
             areas=areas(config, answers, code, changed, texts),
@@ -228,17 +211,18 @@ class Pages:
             self._tables[key] = answers_of(config, config.assistants[assistant], now_s, territory_names())
         return self._tables[key]
 
-    def _effect(
+    def _moved(
         self, status: Status, assistant: str, answers: Answers, dismissed: str, texts: ViewTexts
-    ) -> Effect | None:
-        """Return the difference to the version before this one; None if there was none, or the reader has seen it."""
-        shown, config = self._shown, status.config
-        if shown.current is None or shown.current.version != config.version:
-            shown.previous, shown.current = shown.current, config
-        if shown.previous is None or dismissed == config.version or assistant not in shown.previous.assistants:
+    ) -> list[Move] | None:
+        """Return what the last edit has changed; None if there was no edit, or the reader has dismissed it."""
+        config = status.config
+        if self._current is None or self._current.version != config.version:
+            self._previous, self._current = self._current, config
+        previous = self._previous
+        if previous is None or dismissed == config.version or assistant not in previous.assistants:
             return None
-        before = self._answers(shown.previous, assistant, status.at_s)
-        return Effect(moves(shown.previous, before, config, answers, texts.language))
+        before = self._answers(previous, assistant, status.at_s)
+        return moves(previous, before, config, answers, texts.language)
 
     def prepare(self, status: Status) -> None:
         """Compute what the first page needs."""

@@ -17,7 +17,6 @@ from gateway.console.page import Pages, PageSettings, Request
 from gateway.model.status import SimulatedSite
 from providers.value import replace
 
-_KEPT = {"cache-control": "public, max-age=31536000, immutable"}
 _NOT_KEPT = {"cache-control": "no-store"}
 
 
@@ -37,8 +36,7 @@ async def send_answer(scope: Any, answer: Awaitable[RawResponse | None], send: S
 
 def static_file(path: str) -> RawResponse | None:
     """Return the static file at a path, or None if there is none."""
-    asset = assets().get(path.removeprefix(STATIC)) if path.startswith(STATIC) else None
-    return RawResponse(asset.body, headers=_KEPT, kind=asset.kind) if asset is not None else None
+    return assets().get(path.removeprefix(STATIC)) if path.startswith(STATIC) else None
 
 
 def _with_headers(response: RawResponse) -> RawResponse:

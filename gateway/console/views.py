@@ -139,10 +139,13 @@ class Views:
         """Return the methods of a path that `has` knows."""
         return (*(("GET", "HEAD") if path in self._shown else ()), *(("POST",) if path in self._actions else ()))
 
-    def visit(self, visitor: Visitor, language: str, **given: Any) -> Visit:
-        """Return the visit of a visitor."""
-        texts = texts_in(language)
-        return Visit(visitor, AdminCall(self._admin, visitor.identity, texts), texts, self._prefix, **given)
+    def visit(
+        self, visitor: Visitor, language: str, lists: Mapping[str, Sequence[str]], form: Mapping[str, str]
+    ) -> Visit:
+        """Return the visit of a visitor, with all values of each parameter of the address, and a form."""
+        texts, query = texts_in(language), {name: values[-1] for name, values in lists.items()}
+        admin = AdminCall(self._admin, visitor.identity, texts)
+        return Visit(visitor, admin, texts, self._prefix, query=query, lists=lists, form=form)
 
     async def respond(self, method: str, path: str, visit: Visit) -> RawResponse:
         """Return the page of a view, or the result of an action."""
