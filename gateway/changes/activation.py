@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gateway.changes.compile_job import CompiledState, CompileJob, Outcome, state_of
+from gateway.changes.plan import route_steps, sections_between
 from gateway.config.problems import Problem, dotted, quoted
-from gateway.features.views import VIEWS
 from gateway.model.answer_change import AnswerChange
-from gateway.model.assistant import USES, Assistant
+from gateway.model.assistant import USES
 from gateway.model.config_version import ConfigVersion
 from gateway.model.deployment import Deployment
-from gateway.model.route import step_text
 from gateway.model.status import Cause, Changes, Finding
 from gateway.operator_errors import StateError
 from gateway.policy.territory_answers import answer_changes
@@ -31,62 +30,28 @@ if TYPE_CHECKING:
 # Adapters are code and are not compared. The other fields of a deployment show whether it changed.
 _compared = attrgetter(*(field.name for field in fields(Deployment) if field.name != "adapter"))
 
-# Fields that follow from other keys, and fields whose changes are listed by name.
-_NO_SECTIONS = set("version assistants deployments region_by_territory default_region demo memo recipients".split())
-
-_SECTIONS = tuple(field.name for field in fields(ConfigVersion) if field.name not in _NO_SECTIONS)
-
 
 def changes_between(old: ConfigVersion, new: ConfigVersion) -> Changes:
     """Return the differences between two config versions."""
     before, after = old.deployments, new.deployments
-    common = [name for name in after if name in before]
+    old_routes, new_routes = _routes(old), _routes(new)
+    names = old_routes.keys() | new_routes.keys()
     return Changes(
         added=tuple(name for name in after if name not in before),
         removed=tuple(name for name in before if name not in after),
-        changed=tuple(name for name in common if not _is_same(before[name], after[name])),
-        routes=tuple(_routes(old, new)),
-        sections=tuple(_sections(old, new)),
+        changed=tuple(name for name in after if name in before and _compared(before[name]) != _compared(after[name])),
+        routes=tuple(sorted(name for name in names if old_routes.get(name) != new_routes.get(name))),
+        sections=sections_between(old, new),
     )
 
 
-def _is_same(one: Deployment, other: Deployment) -> bool:
-    same: bool = _compared(one) == _compared(other)
-    return same
-
-
-def _routes(old: ConfigVersion, new: ConfigVersion) -> list[str]:
-    before, after = _steps(old), _steps(new)
-    return sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
-
-
-def _steps(config: ConfigVersion) -> Mapping[str, tuple[object, ...]]:
-    """Return each route's steps, its schedule and what features add, by `assistant/region`."""
+def _routes(config: ConfigVersion) -> Mapping[str, tuple[str, ...]]:
+    """Return each route as a plan shows it, by `assistant/region`."""
     return {
-        f"{assistant.name}/{region}": (
-            *assistant.route_words(region),
-            assistant.schedules.get(region),
-            *(value for view in VIEWS for value in view.compared(assistant, region)),
-            *_of_other_kinds(assistant, region),
-        )
+        f"{assistant.name}/{region}": route_steps(assistant, region, USES[1:])
         for assistant in config.own_assistants.values()
         for region in assistant.regions
     }
-
-
-def _of_other_kinds(assistant: Assistant, region: str) -> Iterator[str]:
-    """Yield the steps of embeddings, moderations and intents."""
-    for use in USES[1:]:
-        yield from (f"{use}: {step_text(step)}" for step in assistant.routes_for(use).get(region, ()))
-    for view in assistant.views[1:]:
-        yield from (f"{view.intent}: {step}" for step in view.route_words(region))
-
-
-def _sections(old: ConfigVersion, new: ConfigVersion) -> list[str]:
-    """Return the other keys of the file whose values differ."""
-    changed = [name for name in _SECTIONS if getattr(old, name) != getattr(new, name)]
-    aliases = [{name: item.name for name, item in config.assistants.items()} for config in (old, new)]
-    return changed if aliases[0] == aliases[1] else [*changed, "aliases"]
 
 
 def emptied_credential(old: ConfigVersion, new: ConfigVersion) -> str | None:

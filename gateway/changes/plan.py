@@ -42,10 +42,8 @@ _NOT_COMPARED = {
     ),
     Region: frozenset({"name", "is_gated", "ages_at_gate"}),
 }
-# Fields whose changes are listed by name, and fields that follow from them.
-_NO_SECTIONS = frozenset(
-    "version assistants deployments regions region_by_territory default_region blocked memo".split()
-)
+# Fields whose changes are listed by name, and fields that follow from other keys.
+_NO_SECTIONS = frozenset("version assistants deployments region_by_territory default_region".split())
 _NOT_SET = object()
 _SHOWN_CHARACTERS = 160
 _PLAN_NAMES = {"texts": "speech", **PLAN_NAMES}
@@ -239,7 +237,8 @@ def plan_of(old: ConfigVersion, new: ConfigVersion, values: tuple[Change, ...] =
         regions=regions,
         routes=tuple(_routes(old, new, set(touched), moved)),
         deployments=deployments,
-        sections=tuple(_sections(old, new)),
+        # Regions are listed by name.
+        sections=tuple(name for name in sections_between(old, new) if name != "regions"),
         values=values,
         keys=tuple(change.what for change in values),
         budgets=tuple(Change(*words) for words in budget_changes(old, new)),
@@ -374,7 +373,7 @@ def _routes(old: ConfigVersion, new: ConfigVersion, touched: set[str], moved: se
             was, will_be = before.get(name), after.get(name)
             # A route of another use is shown only if it changes.
             uses = [use for use in USES[1:] if _steps_for(was, region, use) != _steps_for(will_be, region, use)]
-            old_steps, new_steps = _steps(was, region, uses), _steps(will_be, region, uses)
+            old_steps, new_steps = route_steps(was, region, uses), route_steps(will_be, region, uses)
             asked = deployments_prompted(after[name], region) if name in after else ()
             reached = tuple(deployment.name for deployment in asked if deployment.name in touched)
             because = (f"region {region}",) * (region in moved) + reached
@@ -390,8 +389,8 @@ def _steps_for(assistant: Assistant | None, region: str, use: Use) -> tuple[str,
     return assistant.for_use(use).route_words(region)
 
 
-def _steps(assistant: Assistant | None, region: str, uses: Iterable[Use]) -> tuple[str, ...]:
-    """Return the steps of a route as text, with its schedule, what features add, and the deployments of other uses."""
+def route_steps(assistant: Assistant | None, region: str, uses: Iterable[Use]) -> tuple[str, ...]:
+    """Return the steps of a route as text, with its schedule, what features add, and the deployments of these uses."""
     if assistant is None:
         return ()
     words = [*_steps_for(assistant, region, "chat")]
@@ -445,17 +444,14 @@ def _answered_in(territory: str, config: ConfigVersion) -> str:
     return region.name if region is not None else ""
 
 
-def _sections(old: ConfigVersion, new: ConfigVersion) -> Iterator[str]:
-    changed = (
-        each.name
+def sections_between(old: ConfigVersion, new: ConfigVersion) -> tuple[str, ...]:
+    """Return the other keys of the file whose values differ."""
+    changed = [
+        _SECTION_OF_FIELD.get(each.name, each.name)
         for each in fields(ConfigVersion)
         if each.name not in _NO_SECTIONS and each.init and getattr(old, each.name) != getattr(new, each.name)
-    )
-    yield from dict.fromkeys(_SECTION_OF_FIELD.get(name, name) for name in changed)
-    if old.blocked != new.blocked:
-        yield "blocked"
-    if _aliases(old) != _aliases(new):
-        yield "aliases"
+    ]
+    return tuple(dict.fromkeys(changed if _aliases(old) == _aliases(new) else [*changed, "aliases"]))
 
 
 def _aliases(config: ConfigVersion) -> dict[str, str]:

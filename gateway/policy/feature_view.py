@@ -31,8 +31,7 @@ class FeatureView:
         report_region: Yields the lines of `check` about a region: a heading, and the text.
         report_route: Yields the lines of `check` about a route: a text, or a deployment.
         plan_names: The names in a plan of the fields of a region that it sets.
-        plan_words: Yields the words of a plan about a route.
-        compared: Yields the values of a route that have to be equal, or else the route has changed.
+        plan_words: Yields the words of a plan about a route. Other words are a change of the route.
         off_without_state: Yields the event and the text of the warning that it needs a state directory.
         explain: Yields the members that `explain` shows for a location: the name, the value and the text. An empty
             text is not shown.
@@ -45,7 +44,6 @@ class FeatureView:
     report_route: Callable[[Assistant, str], Iterator[str | Deployment]]
     plan_names: Mapping[str, str]
     plan_words: Callable[[Assistant, str], Iterator[str]]
-    compared: Callable[[Assistant, str], Iterator[object]]
     off_without_state: Callable[[ConfigVersion], Iterator[tuple[str, str]]]
     explain: Callable[[Location], Iterator[tuple[str, object, str]]]
     receipt: tuple[str, ...]

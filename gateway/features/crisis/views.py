@@ -43,7 +43,6 @@ CRISIS_VIEW = FeatureView(
     report_route=nothing,
     plan_names={},
     plan_words=nothing,
-    compared=nothing,
     off_without_state=nothing,
     explain=_explain,
     receipt=("crisis",),

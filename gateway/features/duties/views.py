@@ -65,7 +65,6 @@ DUTIES_VIEW = FeatureView(
     report_route=nothing,
     plan_names={"use": "time of use"},
     plan_words=nothing,
-    compared=nothing,
     off_without_state=nothing,
     explain=_explain,
     receipt=("use_limit",),

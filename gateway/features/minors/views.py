@@ -28,7 +28,6 @@ MINORS_VIEW = FeatureView(
     report_route=nothing,
     plan_names={"ages": "age bands"},
     plan_words=nothing,
-    compared=nothing,
     off_without_state=nothing,
     explain=_explain,
     receipt=(),

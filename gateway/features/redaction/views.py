@@ -27,18 +27,12 @@ def _plan_words(assistant: Assistant, region: str) -> Iterator[str]:
         yield f"redaction after the barrier ({intent}): {rules} [{rules.digest.hex()[:6]}]"
 
 
-def _compared(assistant: Assistant, region: str) -> Iterator[object]:
-    for intent, rules in _barriers(assistant, region):
-        yield intent, rules.names, rules.digest, rules.media
-
-
 REDACTION_VIEW = FeatureView(
     recipients=nothing,
     report_region=_report,
     report_route=nothing,
     plan_names={"redaction": "redaction", "in_clear": "redact: false"},
     plan_words=_plan_words,
-    compared=_compared,
     off_without_state=nothing,
     explain=nothing,
     receipt=(),

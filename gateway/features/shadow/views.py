@@ -26,12 +26,7 @@ def _report(assistant: Assistant, region: str) -> Iterator[str | Deployment]:
 
 def _plan_words(assistant: Assistant, region: str) -> Iterator[str]:
     if (shadow := assistant.shadows.get(region)) is not None:
-        yield f"shadow {shadow.deployment.name}: {shadow.share:.1%}{', texts kept' if shadow.keep_text else ''}"
-
-
-def _compared(assistant: Assistant, region: str) -> Iterator[tuple[str, float, bool]]:
-    if (shadow := assistant.shadows.get(region)) is not None:
-        yield shadow.deployment.name, shadow.share, shadow.keep_text
+        yield f"shadow {shadow.deployment.name}: {shadow.share * 100:.6g}%{', texts kept' if shadow.keep_text else ''}"
 
 
 def _off_without_state(config: ConfigVersion) -> Iterator[tuple[str, str]]:
@@ -59,7 +54,6 @@ SHADOW_VIEW = FeatureView(
     report_route=_report,
     plan_names={},
     plan_words=_plan_words,
-    compared=_compared,
     off_without_state=_off_without_state,
     explain=nothing,
     receipt=("shadow",),
