@@ -14,7 +14,7 @@ from typing import Any
 
 from gateway.config.litellm_files import Gap, SourceReading, Unique
 from gateway.config.problems import KeyPath
-from providers.sign_in import SCOPES, sign_in_regions
+from providers.sign_in.kinds import SCOPES, sign_in_regions
 
 _NOWHERE: KeyPath = ("?",)
 # source: docs.litellm.ai (oidc, providers/azure, providers/bedrock, providers/vertex); litellm

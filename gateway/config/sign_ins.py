@@ -23,16 +23,8 @@ from gateway.model.config_version import Cell
 from gateway.model.sign_in import SignIn, TokenPlace
 from providers.adapter import Adapter
 from providers.auth import Bearer, HeaderKey, NoAuth
-from providers.sign_in import (
-    ENTRA_HOSTS,
-    SCOPES,
-    SignInKind,
-    SignInTerms,
-    TokenHost,
-    sign_in_kinds,
-    sign_in_regions,
-    sts_host,
-)
+from providers.sign_in.exchanges import SignInTerms, TokenHost, sts_host
+from providers.sign_in.kinds import SCOPES, SignInKind, sign_in_kinds, sign_in_regions, vendor_hosts
 from providers.sites import OriginError, Residency, parse_origin
 from providers.territories import ANYWHERE, Places
 from providers.value import replace
@@ -43,38 +35,8 @@ if TYPE_CHECKING:
 _TENANT = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]{0,127}")
 _POOL = "//iam.googleapis.com/"
 _LOCAL = tuple(map(ip_network, ("169.254.0.0/16", "fd00:ec2::/32")))
-_METADATA = "http://169.254.169.254"
 _CONTAINER = "http://169.254.170.2"
-_POD_IDENTITY = "http://169.254.170.23"
-OTHER_METADATA: Mapping[str, tuple[str, ...]] = {
-    "google_metadata": ("http://169.254.169.252:988",),
-    "aws_container": (_CONTAINER, _POD_IDENTITY, "http://[fd00:ec2::23]"),
-}
-"""Further origins of metadata servers by kind: of GKE's nodes, and of ECS and EKS, whose addresses are variables.
-
-source: docs.aws.amazon.com/eks/latest/userguide/pod-id-agent-setup.html (its IPv6 address); as_of 2026-11-28
-"""
 _IMPERSONATION = "iamcredentials.googleapis.com"
-_GLOBAL_STS = "sts.googleapis.com"
-_US, _CHINA = Places(frozenset({"US"})), Places(frozenset({"CN"}))
-_VENDORS: Mapping[str, Places] = {
-    **dict.fromkeys((ENTRA_HOSTS["public"], "login.microsoft.com", "login.windows.net", "sts.windows.net"), ANYWHERE),
-    ENTRA_HOSTS["us"]: _US,
-    **dict.fromkeys((ENTRA_HOSTS["china"], "login.chinacloudapi.cn"), _CHINA),
-    **dict.fromkeys((_GLOBAL_STS, _IMPERSONATION, "oauth2.googleapis.com", "accounts.google.com"), ANYWHERE),
-    **dict.fromkeys(("auth.openai.com", "sts.amazonaws.com"), ANYWHERE),
-}
-"""Where the vendors' own token hosts are, and the hosts below them. No `territory` of an operator changes that."""
-_ACCEPT = "write `global_host: accepted`"
-_LIFTED: Mapping[str, str] = {
-    ENTRA_HOSTS["public"]: f"{_ACCEPT}, or use `azure_managed`, which calls no global host from here",
-    _IMPERSONATION: f"{_ACCEPT}, or give the federated principal itself the rights, without `impersonate`",
-}
-"""The hosts that `global_host` accepts, because there is none in a region, with what else to do."""
-_FIXES: Mapping[str, str] = {
-    **_LIFTED,
-    _GLOBAL_STS: "write `region`, such as europe-west3: sts.europe-west3.rep.googleapis.com is called then",
-}
 _NOT_TEXTS = frozenset({"assume", "cloud", "global_host", "grant", "header", "proxy", "tls"})
 """The keys that have no text of the operator as their value."""
 _NOT_MOVED = "`territory` does not move a vendor's host: use the kind of the vendor"
@@ -366,9 +328,9 @@ class _OneSignIn:
         token: str | None
         match section.kind:
             case "azure_workload":
-                token = f"https://{ENTRA_HOSTS[section.cloud]}"
+                token = f"https://{next(name for name, it in vendor_hosts().items() if it.cloud == section.cloud)}"
             case "google_federation":
-                token = f"https://sts.{region}.rep.googleapis.com" if region else f"https://{_GLOBAL_STS}"
+                token = f"https://sts.{region}.rep.googleapis.com" if region else "https://sts.googleapis.com"
             case "oauth":
                 token = self._of_url()
             case "aws_web_identity":
@@ -394,10 +356,11 @@ class _OneSignIn:
             cell = self.all.cell
             return TokenPlace("the metadata server", Places(frozenset({cell.territory}))) if cell is not None else None
         host = (urlsplit(origin).hostname or "").rstrip(".")
-        known = next((at for name, at in _VENDORS.items() if host == name or host.endswith(f".{name}")), None)
+        known = next((it for name, it in vendor_hosts().items() if host == name or host.endswith(f".{name}")), None)
         if known is not None:
-            fix = _FIXES.get(host, "") if section.kind != "oauth" else _NOT_MOVED
-            return TokenPlace(host, known, fix, host in _LIFTED and section.global_host is not None)
+            places = Places(frozenset({known.territory})) if known.territory else ANYWHERE
+            fix = known.fix if section.kind != "oauth" else _NOT_MOVED
+            return TokenPlace(host, places, fix, known.accepted and section.global_host is not None)
         if section.kind == "oauth":
             path = (*self.path, "territory")
             code = read_territory(self.all.findings, path, section.territory) if section.territory else None
@@ -421,8 +384,7 @@ class _OneSignIn:
                 if self.section.endpoint is None:
                     hint = "associate a role with the pod's service account, or the task"
                     self._taken((), self._resolution(f"${{{_FULL_URI}}}"), hint)
-                return _POD_IDENTITY
-        return _METADATA
+        return self.kind.metadata
 
     def _at(self, variable: str, url: str) -> str | None:
         if (problem := address_problem(url)) is not None:

@@ -28,7 +28,8 @@ from gateway.model.deployment import Deployment
 from gateway.model.sign_in import NO_NOTE, HeldToken, SignIn, SignInNote, SignInStatus, remedy_for
 from gateway.telemetry.log import logger
 from providers.auth import Secret
-from providers.sign_in import ExchangeCall, ExchangeFailed, ExchangeInput, ExchangeResult, Issued, exchange_for
+from providers.sign_in.exchange import ExchangeCall, ExchangeFailed, ExchangeResult, Issued
+from providers.sign_in.exchanges import ExchangeInput, exchange_for
 from providers.wire import WireResponse
 
 FIRST_S = 5.0

@@ -7,9 +7,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
+import msgspec
+
 from gateway.model.permit import ServicePermit
 from providers.auth import Secret
-from providers.sign_in import ExchangeResult, SignInTerms, sign_in_kinds
+from providers.sign_in.exchange import ExchangeResult
+from providers.sign_in.exchanges import SignInTerms
+from providers.sign_in.kinds import sign_in_kinds
 from providers.territories import Places
 from providers.value import Value
 
@@ -74,10 +78,9 @@ class SignIn:
     id: str = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        determined_by = (
-            f"{self.name} {self.terms.identity()!r} {self.token_file} {self.authorization_file} {self.source}"
-        )
-        object.__setattr__(self, "id", f"{self.name} {hashlib.sha256(determined_by.encode()).hexdigest()}")
+        files = self.token_file, self.authorization_file
+        determined_by = msgspec.json.encode((self.name, self.terms, files, self.source), order="deterministic")
+        object.__setattr__(self, "id", f"{self.name} {hashlib.sha256(determined_by).hexdigest()}")
         object.__setattr__(self, "key", key_of(self.id))
 
     def __str__(self) -> str:

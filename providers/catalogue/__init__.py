@@ -5,12 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import cache
 from importlib.resources import files
+from typing import TypeVar
+
+import msgspec
 
 from providers.value import Value
 
 
 class CatalogueError(ValueError):
     """A catalogue file is invalid. The message names the entry and what was expected."""
+
+
+_Form = TypeVar("_Form")
 
 
 class FactsFile(Value, frozen=True):
@@ -43,6 +49,14 @@ class FactsFile(Value, frozen=True):
             FileNotFoundError: The package has no such file.
         """
         return _parsed(self.package, self.name)
+
+    def read_as(self, form: type[_Form]) -> _Form:
+        """Return the parsed file as a value of this type, such as `dict[str, Site]`.
+
+        Raises:
+            msgspec.ValidationError: The file has another form.
+        """
+        return msgspec.convert(self.read(), form)
 
     def other(self, reference: str) -> FactsFile:
         """Return the file that a fact of this one refers to.

@@ -160,6 +160,13 @@ def read_xml(body: bytes) -> Mapping[str, object]:
     return {element.tag.rpartition("}")[2]: (element.text or "").strip() for element in root.iter() if not len(element)}
 
 
+def read_text(body: bytes) -> Mapping[str, object]:
+    """Return an answer that is a token, and its end if it is a JSON Web Token, as members of an answer."""
+    token = body.decode("ascii", "replace").strip()
+    end_s = end_of_jwt(token)
+    return {"token": token} | ({"end": end_s} if end_s is not None else {})
+
+
 def token_of(
     members: Mapping[str, object], name: str = "access_token", *, seconds: str = "expires_in", at: str = ""
 ) -> Issued:

@@ -1,13 +1,15 @@
-"""Read the kinds of sign-in from `kinds.toml`, and the places of regions from `regions.toml`."""
+"""Read the facts of sign-ins from the TOML files next to this module: kinds, hosts of the vendors, and regions."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cache
-from typing import Any
 
 from providers.catalogue import FactsFile
-from providers.value import Value
+from providers.value import Value, replace
+
+SCOPES = ("https://cognitiveservices.azure.com/.default", "https://ai.azure.com/.default")
+"""The scopes of Azure's models, the default first."""
 
 
 class SignInKind(Value, frozen=True):
@@ -19,7 +21,7 @@ class SignInKind(Value, frozen=True):
         bearer_at_url: Whether it serves providers that take a bearer token at a URL.
     """
 
-    name: str
+    name: str = ""
     providers: tuple[str, ...] = ()
     required: tuple[str, ...] = ()
     optional: tuple[str, ...] = ()
@@ -27,6 +29,9 @@ class SignInKind(Value, frozen=True):
     environment: Mapping[str, str] = {}
     variables: tuple[str, ...] = ()
     bearer_at_url: bool = False
+    subject_audience: str = ""
+    metadata: str = ""
+    other_metadata: tuple[str, ...] = ()
 
     @property
     def keys(self) -> frozenset[str]:
@@ -42,25 +47,36 @@ class SignInKind(Value, frozen=True):
     @property
     def is_metadata(self) -> bool:
         """Whether its token host is a metadata server, which is where the gateway runs."""
-        return not self.subject
+        return bool(self.metadata)
+
+
+class VendorHost(Value, frozen=True):
+    """A vendor's own token host. `hosts.toml` explains its fields."""
+
+    territory: str = ""
+    cloud: str = ""
+    accepted: bool = False
+    fix: str = ""
 
 
 _KINDS = FactsFile("providers.sign_in", "kinds")
+_HOSTS = FactsFile("providers.sign_in", "hosts")
 _REGIONS = FactsFile("providers.sign_in", "regions")
 
 
 @cache
 def sign_in_kinds() -> Mapping[str, SignInKind]:
     """Return the kinds by name."""
-    rows: Any = _KINDS.read()
-    kinds: dict[str, SignInKind] = {}
-    for name, row in rows.items():
-        facts: Any = {key: tuple(value) if isinstance(value, list) else value for key, value in row.items()}
-        kinds[name] = SignInKind(name, **facts)
-    return kinds
+    return {name: replace(kind, name=name) for name, kind in _KINDS.read_as(dict[str, SignInKind]).items()}
 
 
+@cache
+def vendor_hosts() -> Mapping[str, VendorHost]:
+    """Return the vendors' own token hosts by name."""
+    return _HOSTS.read_as(dict[str, VendorHost])
+
+
+@cache
 def sign_in_regions() -> Mapping[str, Mapping[str, str]]:
     """Return the country of each region, by `aws` or `google`."""
-    regions: Any = _REGIONS.read()
-    return regions  # type: ignore[no-any-return]
+    return _REGIONS.read_as(dict[str, dict[str, str]])

@@ -70,6 +70,7 @@ HOMES = {
         "gateway/api/caller",
         "gateway/api/dialects",
         "gateway/usage",
+        "providers/catalogue/__init__.py",
         "providers/transport/pool.py",
         "providers/openai_json/read_answer.py",
         "providers/reading/assembler.py",

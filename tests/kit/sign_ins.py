@@ -8,7 +8,8 @@ from base64 import urlsafe_b64encode
 
 import httpx
 
-from providers.sign_in import ExchangeInput, Issued, SignInTerms, TokenHost, exchange_for
+from providers.sign_in.exchange import Issued
+from providers.sign_in.exchanges import ExchangeInput, SignInTerms, TokenHost, exchange_for
 from providers.wire import WireResponse
 
 ROLE = "arn:aws:iam::123456789012:role/gateway"

@@ -14,8 +14,9 @@ import httpx
 import pytest
 
 from providers.auth import AwsSigV4, Bearer, Secret, apply
-from providers.sign_in import ExchangeFailed, ExchangeInput, Issued, SignInTerms, exchange_for, read_code, sign_in_kinds
-from providers.sign_in.exchange import checked, credentials_of, read_xml, token_of
+from providers.sign_in.exchange import ExchangeFailed, Issued, checked, credentials_of, read_code, read_xml, token_of
+from providers.sign_in.exchanges import ExchangeInput, SignInTerms, exchange_for
+from providers.sign_in.kinds import sign_in_kinds
 from providers.testkit import IncomingRequest, SimulatedIssuers
 from providers.wire import WireRequest, WireResponse
 from tests.kit.sign_ins import POOL, ROLE, run, subject, terms
@@ -61,6 +62,7 @@ async def test_every_kind_gets_what_a_provider_accepts_until_it_is_revoked(kind:
         end_s = issued.expires_at_s or time.time() + (issued.expires_in_s or 0)
         assert end_s == pytest.approx(time.time() + 1200, abs=5)
         assert accepted(issuers, issued, kind)
+        assert (issuers.calls[-1]["kind"] == "assume") == ("assume_role" in texts)
         issuers.revoke()
         assert not accepted(issuers, issued, kind)
 

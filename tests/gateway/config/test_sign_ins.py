@@ -17,7 +17,7 @@ from gateway.config.problems import ConfigRejected
 from gateway.config.schema.sign_in import SignInSection
 from gateway.config.sign_ins import address_problem
 from providers.registry import load_registry
-from providers.sign_in import sign_in_kinds
+from providers.sign_in.kinds import sign_in_kinds
 
 POOL = "//iam.googleapis.com/projects/1/locations/global/workloadIdentityPools/p/providers/x"
 AZURE = {
