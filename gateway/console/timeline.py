@@ -29,6 +29,7 @@ _WORDS: Mapping[str, str] = {
     "too_large": _("its answer was too large"),
     "deadline": _("the time of the request was over"),
     "overloaded": _("its limit of concurrent calls is reached"),
+    "abandoned": _("the client left"),
 }
 _REASONS: Mapping[str, str] = {
     "named_wait": _("the provider named the wait"),

@@ -269,6 +269,9 @@ Destinations = frozenset[tuple[str, ...]]
 UNDECIDED = Decided()
 UNANSWERED = AnsweredBy()
 
+ABANDONED = "abandoned"
+"""The outcome, in logs, traces and receipts, of an attempt that was running when the client disconnected."""
+
 
 @dataclass(slots=True)
 class Record:

@@ -20,7 +20,7 @@ from gateway.free_space import RESERVED, Measure, free_space_of, is_reserved
 from gateway.model.config_version import ConfigVersion
 from gateway.model.decision import Plan
 from gateway.model.kept_metadata import StoredRequest, may_keep
-from gateway.model.record import AttemptRecord, Record
+from gateway.model.record import ABANDONED, AttemptRecord, Record
 from gateway.model.sampling import is_kept, is_sampled
 from gateway.model.version_names import version_fields
 from gateway.operator_errors import ReceiptDamaged
@@ -59,8 +59,6 @@ _SWEEP_S = 600.0
 _SWEPT_AT_ONCE = 5_000
 _PAGE = 1_000
 _NO_CLIENT = ""
-
-_ABANDONED = "abandoned"
 
 
 def receipt_of(record: Record, ended_at_s: float, cell: str | None, share: float = 1.0) -> dict[str, object] | None:
@@ -129,7 +127,7 @@ def _tried(record: Record) -> list[dict[str, object]]:
     """Return every deployment that was sent the prompt, completely or in part, in order."""
     reveal_model = _reveals_model(record)
     tried = [_attempt(attempt, _outcome(attempt, record), reveal_model=reveal_model) for attempt in record.sent]
-    tried += [_attempt(attempt, _ABANDONED, reveal_model=reveal_model) for attempt in record.abandoned]
+    tried += [_attempt(attempt, ABANDONED, reveal_model=reveal_model) for attempt in record.abandoned]
     return tried
 
 
@@ -159,7 +157,7 @@ def _outcome(attempt: AttemptRecord, record: Record) -> str:
     if record.outcome == "interrupted":
         return FailureKind.INTERRUPTED
     # A JSON answer had arrived completely before any of it was sent to the client.
-    return _ABANDONED if record.outcome == "cancelled" and record.stream else "ok"
+    return ABANDONED if record.outcome == "cancelled" and record.stream else "ok"
 
 
 def _attempt(attempt: AttemptRecord, outcome: str, *, reveal_model: bool) -> dict[str, object]:

@@ -9,7 +9,7 @@ from math import floor
 
 import orjson
 
-from gateway.model.record import AttemptRecord, Record
+from gateway.model.record import ABANDONED, AttemptRecord, Record
 from gateway.model.sampling import is_sampled
 from gateway.model.version_names import version_fields
 from gateway.telemetry.batching import Ended
@@ -64,9 +64,12 @@ def _add_own_fields(fields: dict[str, object], record: Record, share: float) -> 
         provider_s += attempt.duration_s
         if attempt.failure is not None:
             is_plain = False
+    for attempt in record.abandoned:
+        provider_s += attempt.duration_s
+        is_plain = False
     fields["request_id"] = record.request_id
     fields["first_ms"], fields["total_ms"] = _milliseconds(record.first_s), _milliseconds(record.total_s)
-    if record.attempts:
+    if record.attempts or record.abandoned:
         fields["provider_ms"] = _milliseconds(provider_s)
     if usage is not None:
         fields["prompt_tokens"], fields["completion_tokens"] = usage.prompt_tokens, usage.completion_tokens
@@ -85,7 +88,8 @@ def _add_own_fields(fields: dict[str, object], record: Record, share: float) -> 
     if record.shown.code is not None:
         fields["code"], fields["reason"], fields["detail"] = record.shown.code, record.reason, record.detail
     if not is_plain:
-        fields["attempts"] = [_attempt(attempt) for attempt in record.attempts]
+        abandoned = [{**_attempt(attempt), "kind": ABANDONED} for attempt in record.abandoned]
+        fields["attempts"] = [_attempt(attempt) for attempt in record.attempts] + abandoned
     if (redaction := record.redaction) is not None:
         fields["redacted"] = redaction.fields()
     if record.resumed is not None:

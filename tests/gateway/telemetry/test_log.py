@@ -99,6 +99,17 @@ def test_line_of_an_answer_after_a_failover_with_a_trace() -> None:
     }
 
 
+def test_line_names_the_deployment_for_which_a_client_did_not_wait() -> None:
+    record = answered()
+    record.attempts[:], record.abandoned = [], (attempt("house", 0.2),)
+    line = line_of(record)
+    assert line is not None
+    assert (line["attempts"], line["provider_ms"]) == (
+        [{"deployment": "house", "ms": 200.0, "kind": "abandoned"}],
+        200.0,
+    )
+
+
 def test_cost_is_logged_if_a_price_is_known() -> None:
     record = answered()
     record = with_fields(record, price=Price(Rates(2_500_000, 10_000_000), "USD", date(2026, 11, 20), "a page"))

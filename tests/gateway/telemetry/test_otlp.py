@@ -129,6 +129,13 @@ def test_broken_stream_is_an_error_of_both_spans() -> None:
     assert attributes_of(call)["error.type"] == "interrupted"
 
 
+def test_attempt_for_which_the_client_did_not_wait_has_its_span() -> None:
+    record = answered()
+    record.attempts, record.abandoned, record.outcome = [], (attempt("house", 0.2, 100.1),), "cancelled"
+    _, call = spans(record)
+    assert (attributes_of(call)["gateway.deployment"], attributes_of(call)["error.type"]) == ("house", "abandoned")
+
+
 def test_refusal_is_not_a_server_error_and_a_new_trace_has_no_parent() -> None:
     refused = record_with(
         "r", 0, "t", location=NOWHERE_KNOWN, outcome="refused", status=451, code="region_unknown", total_s=0.1

@@ -15,6 +15,7 @@ def test_last_requests_are_kept_with_their_attempts() -> None:
     recent = RecentRequests()
     record = answered()
     record.attempts[:] = [failed_attempt("house"), attempt("spare", 0.3, record.started_at + 0.5)]
+    record.abandoned = (attempt("last", 0.1, record.started_at + 0.9),)
     recent.add([(record, 1_795_132_800.0)] * (MOST_REQUESTS + 5))
     documents = recent.documents()
     assert len(documents) == MOST_REQUESTS
@@ -22,8 +23,9 @@ def test_last_requests_are_kept_with_their_attempts() -> None:
     assert (shown["request_id"], shown["at"]) == (record.request_id, "2026-11-20T00:00:00.000+00:00")
     attempts = shown["attempts"]
     assert isinstance(attempts, list)
-    assert [one["deployment"] for one in attempts] == ["house", "spare"]
+    assert [one["deployment"] for one in attempts] == ["house", "spare", "last"]
     assert (attempts[1]["start_ms"], attempts[1]["ms"], attempts[1]["outcome"]) == (500.0, 300.0, "ok")
+    assert attempts[2]["outcome"] == "abandoned"
 
 
 def test_latest_request_is_first_also_after_they_were_described() -> None:
