@@ -13,7 +13,6 @@ from typing import Protocol, Self
 from gateway.execution.deadline import Deadline, TimeLimit
 from gateway.execution.transport import Body
 from gateway.usage.accounting import CallUsage
-from providers.adapter import StreamParser
 from providers.chat import (
     ChoiceFinish,
     Failed,
@@ -28,7 +27,7 @@ from providers.chat import (
     ToolCallDelta,
 )
 from providers.failures import Failure, FailureKind, ProviderFailed
-from providers.reading.event_stream import has_shortcuts
+from providers.reading.event_stream import StreamShortcuts
 from providers.transport import Tap
 
 TakeText = Callable[[bytes], bool]
@@ -88,7 +87,7 @@ class LiveStream(AnswerStream):
     def __init__(
         self,
         reply: Body,
-        parser: StreamParser,
+        parser: StreamShortcuts,
         deadline: Deadline,
         idle_s: float,
         redact: Callable[[Failure], Failure],
@@ -97,7 +96,6 @@ class LiveStream(AnswerStream):
         """Create the stream. `choices`: how many were requested; after the finish of one, others may still follow."""
         self._reply = reply
         self._parser = parser
-        self._shortcuts = parser if has_shortcuts(parser) else None
         self._deadline = deadline
         self._idle_s = self._silence_s = idle_s
         self._redact = redact
@@ -121,7 +119,7 @@ class LiveStream(AnswerStream):
 
     def pass_texts_to(self, take_text: TakeText) -> None:
         """See TextTap. A parser that cannot recognise such a text gets every piece."""
-        read_text = self._shortcuts.text_reader() if self._shortcuts is not None else None
+        read_text = self._parser.text_reader()
         if read_text is None:
             return
         clock, seen = self._deadline.clock, self.call.seen if self.call is not None else None
@@ -141,10 +139,6 @@ class LiveStream(AnswerStream):
     def whole_events(self) -> tuple[StreamEvent, ...]:
         """See TextTap."""
         return self._first if self._closed else ()
-
-    def _is_complete(self) -> bool:
-        """Return whether the parser knows that only the end of the answer is missing."""
-        return self._shortcuts is not None and self._shortcuts.is_complete()
 
     def _expect_the_end(self) -> None:
         """Only the end mark and the usage are missing. Comments must not extend the wait for them."""
@@ -187,7 +181,7 @@ class LiveStream(AnswerStream):
                 events = tuple([event for event in events if not isinstance(event, Heartbeat)])
             self._first += events
             # The parser holds a finish back until the end mark. It is a real event, so do not wait for the mark.
-            is_complete = self._is_complete()
+            is_complete = not self._ended and self._parser.is_complete()
             if is_complete or not _REAL.isdisjoint(kinds):
                 break
         if is_complete and self._is_single:
@@ -269,7 +263,7 @@ class LiveStream(AnswerStream):
                 if events and events[-1].__class__ is not Heartbeat:
                     self._idle_reads = 0
                     self._silence_s = self._idle_s
-                elif self._is_single and self._is_complete():
+                elif self._is_single and self._parser.is_complete():
                     self._expect_the_end()
                 if events:
                     return await self._counted(self._shown(events)) if self._ended else events

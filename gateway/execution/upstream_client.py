@@ -36,7 +36,7 @@ from gateway.policy.fence import lacking_approval
 from gateway.usage.accounting import CallUsage, RequestUsage
 from gateway.usage.refusals import CallRefused
 from gateway.usage.token_count import count_tokens
-from providers.adapter import STREAM_OPTIONS, CountsTokens, StreamParser
+from providers.adapter import STREAM_OPTIONS, CountsTokens
 from providers.auth import Secret, credential
 from providers.chat import (
     AnswerRefused,
@@ -56,6 +56,7 @@ from providers.matching.capability_matching import with_files_as_text, with_supp
 from providers.matching.refused_fields import has_reasoning, own_field, refuses_reasoning
 from providers.matching.requirements import CACHE_KEY, FEATURE_PARAMS, REASONING, moves_data, requirements_of
 from providers.reading.errors import MESSAGES
+from providers.reading.event_stream import StreamShortcuts
 from providers.reading.json_object import json_start_of
 from providers.reading.response_reader import AnswerReader, is_event_stream, read_answer
 from providers.rerank import RerankAnswer
@@ -733,11 +734,11 @@ def _live_stream(
 
 def _reader(
     deployment: Deployment, head: WireResponse, sent: ChatRequest | None, restorer: AnswerRestorer | None
-) -> StreamParser:
+) -> StreamShortcuts:
     if sent is None:
         raise TypeError("only the answer to a chat is read in pieces")
-    start = json_start_of(deployment.adapter, sent, deployment.target)
-    names = client_names(deployment.adapter, sent)
+    start = json_start_of(deployment.adapter, sent, deployment.target) if sent.response_format is not None else None
+    names = client_names(deployment.adapter, sent) if sent.tools else None
     if names:
         reader: AnswerReader = _NamingReader(names, deployment.adapter, head, deployment.target, sent.stop, start)
     else:

@@ -58,8 +58,8 @@ from providers.wire import WireResponse
 
 _WHOLE = ("stop", "length", "tool_calls")
 _NOTHING: Mapping[str, object] = {}
-_OF_TEXT = frozenset({"role", "content"})
-"""The members of most deltas."""
+_OF_TEXT = frozenset({"role", "content", "refusal"})
+"""The members of most deltas. The first one of OpenAI has an empty refusal."""
 _OF_CALL = frozenset({"index", "id", "type", "function", "custom", "name", "arguments", "object", "status"})
 """Members next to `function` that every call may have, or that repeat it. Others are state of the model."""
 _CONTENTS: Mapping[str, Content] = {
@@ -174,7 +174,7 @@ def read_usage(source: Mapping[str, object], rule: Answers | None = None) -> Usa
     paths = rule.cached if rule is not None else ()
     try:
         counts = msgspec.convert(source, _Counts)
-        return _usage_of(counts, counts.cached or _first_count(source, paths), rule)
+        return _usage_of(counts, counts.cached or (_first_count(source, paths) if paths else 0), rule)
     except (msgspec.ValidationError, UnicodeEncodeError):  # the second: a name has half a surrogate pair
         pass
     of_prompt, of_completion = read_map(source, "prompt_tokens_details"), read_map(source, "completion_tokens_details")
@@ -445,7 +445,7 @@ class ChatReader:
         has_ended = bool(word) and type(word) is str and word != "null"
         logprobs = (read_map(source, "logprobs") or None) if take("logprobs") else None
         content = delta.get("content")
-        if self._is_usual and type(content) is not list and delta.keys() <= _OF_TEXT:
+        if self._is_usual and type(content) is not list and delta.keys() <= _OF_TEXT and not delta.get("refusal"):
             text = content if type(content) is str else ""
             if text or logprobs:
                 assembler.text(text, index, logprobs)

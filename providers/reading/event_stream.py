@@ -43,7 +43,7 @@ A piece whose text is used must not be fed to the parser. It would not change th
 
 
 @runtime_checkable
-class StreamShortcuts(Protocol):
+class StreamShortcuts(StreamParser, Protocol):
     """Optional methods of a `StreamParser` that save its caller work. A parser without them gets every piece."""
 
     def text_reader(self) -> TextReader | None:

@@ -9,9 +9,10 @@ from typing import cast
 from gateway.execution.answer_stream import LiveStream
 from gateway.execution.deadline import Deadline
 from gateway.execution.transport import UpstreamResponse
-from providers.adapter import StreamParser, Target
+from providers.adapter import Adapter, Target
 from providers.catalogue.models import UNKNOWN_MODEL
 from providers.failures import Failure
+from providers.reading.event_stream import StreamShortcuts
 from providers.transport import Tap
 from providers.vendors.openai.adapter import COMPATIBLE
 
@@ -59,6 +60,10 @@ class Pieces:
         self.closed += 1
 
 
+def new_parser(adapter: Adapter = COMPATIBLE) -> StreamShortcuts:
+    return cast(StreamShortcuts, adapter.stream_parser(TARGET))
+
+
 def redact(failure: Failure) -> Failure:
     return replace(failure, detail=failure.detail.replace("sk-secret", "[redacted]"))
 
@@ -67,13 +72,13 @@ def live(
     *script: object,
     idle_s: float = LONG_S,
     total_s: float = LONG_S,
-    parser: StreamParser | None = None,
+    parser: StreamShortcuts | None = None,
     pieces: Pieces | None = None,
     deadline: Deadline | None = None,
     choices: int = 1,
 ) -> tuple[LiveStream, Pieces]:
     pieces = pieces or Pieces(*script)
-    parser = parser or COMPATIBLE.stream_parser(TARGET)
+    parser = parser or new_parser()
     deadline = deadline or Deadline.start(total_s, total_s)
     return LiveStream(cast(UpstreamResponse, pieces), parser, deadline, idle_s, redact, choices), pieces
 

@@ -18,10 +18,9 @@ from providers.failures import Failure, FailureKind, ProviderFailed
 from providers.reading.folding import expand
 from providers.registry import load_registry
 from providers.transport import Pool, Tap
-from providers.vendors.openai.adapter import COMPATIBLE
 from providers.wire import WireRequest
 from tests.gateway.clocks import SetClock
-from tests.gateway.execution.live_streams import DONE, HANGS, LONG_S, TARGET, WHOLE, Pieces, chunk, live, redact
+from tests.gateway.execution.live_streams import DONE, HANGS, LONG_S, WHOLE, Pieces, chunk, live, new_parser, redact
 from tests.kit.scripted_server import GOOD, Peer, hold, say, scripted, until
 
 Event = StreamEvent
@@ -117,7 +116,7 @@ async def test_content_filter_after_text_is_an_end_for_any_chunking(script: tupl
 async def test_filtered_stream_that_breaks_before_any_text_causes_no_failover() -> None:
     adapter = load_registry().adapters["qianfan"]
     flagged = chunk().replace(b'"index":0', b'"index":0,"flag":2')
-    *_, finish, last = await all_of(live(flagged, BROKEN, parser=adapter.stream_parser(TARGET))[0])
+    *_, finish, last = await all_of(live(flagged, BROKEN, parser=new_parser(adapter))[0])
     assert (finish, last) == (ChoiceFinish("content_filter"), Finished())
 
 
@@ -197,7 +196,7 @@ async def test_total_deadline_ends_a_stream_that_is_never_silent() -> None:
             return chunk("a")
 
     pieces = Endless()
-    parser = COMPATIBLE.stream_parser(TARGET)
+    parser = new_parser()
     stream = LiveStream(cast(UpstreamResponse, pieces), parser, Deadline.start(0.05, 0.05), LONG_S, redact)
     events = await all_of(stream)
     assert ending(events) is FailureKind.INTERRUPTED
@@ -281,7 +280,7 @@ async def test_only_texts_are_offered_to_the_tap() -> None:
     assert seen == []
 
 
-async def test_parser_of_a_plug_in_gets_every_piece() -> None:
+async def test_parser_without_a_text_reader_gets_every_piece() -> None:
     pieces = Offered(b"a", b"b")
     stream, _ = live(parser=Forgetful(Finished()), pieces=pieces)
     stream.pass_texts_to(lambda _: True)
@@ -451,6 +450,11 @@ class Forgetful:
     def close(self) -> tuple[Event, ...]:
         return self.last
 
+    def text_reader(self) -> None: ...
+
+    def is_complete(self) -> bool:
+        return False
+
 
 @pytest.mark.parametrize("last", [(), (Heartbeat(),), (ChoiceFinish("stop"),)], ids=repr)
 @pytest.mark.parametrize("script", [(b"a",), (b"a", HANGS), (b"a", BROKEN)], ids=["end", "silence", "break"])
@@ -484,7 +488,7 @@ def framed(data: bytes) -> bytes:
 async def stream_from(way: PoolTransport, origin: str, deadline: Deadline) -> LiveStream:
     permit = Permit(origin, "eu", "house", "site", "m", "t")
     reply = await way.send(upstream_request(permit, WireRequest("POST", "/", (), b"{}"), 5))
-    return LiveStream(reply, COMPATIBLE.stream_parser(TARGET), deadline, LONG_S, redact)
+    return LiveStream(reply, new_parser(), deadline, LONG_S, redact)
 
 
 async def test_connection_of_a_complete_stream_is_reused_after_a_late_end() -> None:
