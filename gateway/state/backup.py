@@ -32,8 +32,8 @@ from providers.value import Value
 _MANIFEST = "manifest.json"
 _FORMAT = 1
 _KEYS = frozenset({CACHE_KEY, PEPPER, RECEIPT_KEY, USER_KEY})
-_NOT_COPIED = frozenset({"gateway.lock", "simulated"})
-"""The lock belongs to a running process, and the folder to rehearsals."""
+_NOT_COPIED = frozenset({"gateway.lock", "use.lock", "simulated"})
+"""The locks belong to running processes, and the folder to rehearsals."""
 _JOURNAL, _HISTORY, _AUDIT = "journal", "history.db", "audit.jsonl"
 _TRIES = 5
 _MOST_KEY_BYTES = 65_536

@@ -50,4 +50,10 @@ def test_workers_share_the_time_of_a_user_which_survives_a_kill(tmp_path: Path, 
     assert (first["client"], last["began"], last["seen"] > first["seen"]) == ("app", first["began"], True)
     with operated(path, GATEWAY_STATE_DIR=str(state)) as operator:
         chat(operator, stream=False)
-    assert exported(state)["began"] == first["began"]
+        chat(operator, stream=True)
+        # This process may have them only in memory.
+        again = exported(state)
+        assert (again["began"], again["seen"] > last["seen"]) == (first["began"], True)
+        assert in_this_process("subject", "erase", "--yes", "--user", "anna", "--state", str(state)).returncode == 0
+        chat(operator, stream=False)
+    assert exported(state)["began"] > again["seen"]

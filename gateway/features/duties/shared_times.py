@@ -164,6 +164,12 @@ class CellTimes:
         """See `UseTimes`."""
         return self._former.exists
 
+    async def open(self) -> None:
+        """See `UseTimes`: the connection opens itself."""
+
+    async def write(self) -> None:
+        """See `UseTimes`: all is in the server."""
+
     async def arrive(self, key: UseKey, rules: UseRules, elapsed_s: float) -> Arrival:
         """See `UseTimes`."""
         try:

@@ -7,6 +7,7 @@ Theory of operation. `TimeOfUse` belongs to a process, `ChatTime` to a chat:
     begin     the answer has begun: the record is extended from the arrival of the chat to now
     (stream)  one task for all chats extends the records of those that run, once a minute
     end       the record is extended to the last byte, before this byte is sent
+    (later)   the store writes what it has only in memory
 
 A record is extended by what a chat adds to the present record, which other chats may have changed meanwhile. So chats
 at the same time, of several processes and instances, make one session.
@@ -16,8 +17,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine
-from contextlib import suppress
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any, Protocol
 
 import msgspec
@@ -49,6 +50,11 @@ from providers.value import replace
 EXTENDED_EACH_S = 50.0
 """A killed process loses less than a minute of a chat."""
 
+WRITTEN_EACH_S = 0.5
+
+_SILENT_MS = 3_600_000
+"""Records of users who are silent for so long leave the memory."""
+
 _UPLOAD_S = 1.0
 _NOTED_KINDS = {"session": DutyKind.USE_SESSION, "day": DutyKind.USE_DAY, "user_unknown": DutyKind.USE_UNKNOWN}
 _NO_STORE = "there is no state directory"
@@ -64,7 +70,9 @@ class UseTimes(Protocol):
     @property
     def has_records_here(self) -> bool:
         """Whether records are on this machine. `tidy` deletes them when their time is over."""
-        ...
+
+    async def open(self) -> None:
+        """Make it ready, which `arrive` does too."""
 
     async def arrive(self, key: UseKey, rules: UseRules, elapsed_s: float) -> Arrival:
         """Return the time of a user whose chat has arrived so long ago."""
@@ -74,6 +82,9 @@ class UseTimes(Protocol):
 
     def extend_now(self, key: UseKey, now: Arrival, rules: UseRules, *, is_noticed: bool) -> UseRecord | None:
         """Do the same without waiting. None: the store has to be waited for, so nothing is done."""
+
+    async def write(self) -> None:
+        """Write what is only in memory, if no request has to wait for it."""
 
     async def tidy(self) -> None:
         """Delete records whose time is over."""
@@ -86,11 +97,27 @@ class RecordStore(Protocol):
     def exists(self) -> bool:
         """Whether any time was ever kept here."""
 
+    @property
+    def is_open(self) -> bool:
+        """Whether it can be used. If not, `open` opens it."""
+
+    def open(self) -> None:
+        """Open it, when no other process has records only in memory. Runs in any thread."""
+
     def read(self, key: UseKey) -> UseRecord | None:
         """Return the record of a user, or None."""
 
     def change(self, key: UseKey, before: UseRecord | None, after: UseRecord) -> bool:
         """Keep a record if the present one is still `before`. Return whether it was."""
+
+    def look(self) -> bool:
+        """Become the only process, or make way for another one. Return whether there is something to write."""
+
+    def write(self) -> None:
+        """Write the changes that are only in memory. Runs in any thread."""
+
+    def forget(self, before_ms: int) -> None:
+        """Leave records only in the file whose user's time ended before this instant. Not while `write` runs."""
 
     def tidy(self, before_ms: int) -> None:
         """Delete the records whose user's time ended before this instant. Runs in any thread."""
@@ -101,6 +128,8 @@ class RecordStore(Protocol):
 
 class MemoryStore:
     """The records of one process without a state directory, such as a demo. They end with it."""
+
+    is_open = True
 
     def __init__(self) -> None:
         self._records: dict[UseKey, UseRecord] = {}
@@ -120,6 +149,19 @@ class MemoryStore:
             return False
         self._records[key] = after
         return True
+
+    def open(self) -> None:
+        """See `RecordStore`."""
+
+    def look(self) -> bool:
+        """See `RecordStore`."""
+        return False
+
+    def write(self) -> None:
+        """See `RecordStore`."""
+
+    def forget(self, before_ms: int) -> None:
+        """See `RecordStore`: there is no file."""
 
     def tidy(self, before_ms: int) -> None:
         """See `RecordStore`."""
@@ -148,8 +190,15 @@ class LocalTimes:
         """See `UseTimes`."""
         return self.store.exists
 
+    async def open(self) -> None:
+        """See `UseTimes`. The store may have to wait for another process."""
+        with _of_store():
+            await asyncio.to_thread(self.store.open)
+
     async def arrive(self, key: UseKey, rules: UseRules, elapsed_s: float) -> Arrival:
         """See `UseTimes`. An operation takes some microseconds, which is less than a thread would."""
+        if not self.store.is_open:
+            await self.open()
         try:
             return arrival(self.store.read(key), round((self.clock() - elapsed_s) * 1000), rules)
         except StateError as error:
@@ -157,10 +206,14 @@ class LocalTimes:
 
     async def extend(self, key: UseKey, now: Arrival, rules: UseRules, *, is_noticed: bool) -> UseRecord | None:
         """See `UseTimes`."""
+        if not self.store.is_open:
+            await self.open()
         return self.extend_now(key, now, rules, is_noticed=is_noticed)
 
-    def extend_now(self, key: UseKey, now: Arrival, rules: UseRules, *, is_noticed: bool) -> UseRecord:
+    def extend_now(self, key: UseKey, now: Arrival, rules: UseRules, *, is_noticed: bool) -> UseRecord | None:
         """See `UseTimes`. The record of the arrival is most often still the present one."""
+        if not self.store.is_open:
+            return None
         before: UseRecord | None = now.record
         try:
             while True:
@@ -171,12 +224,27 @@ class LocalTimes:
         except StateError as error:
             raise UseUnavailable(str(error)) from error
 
+    async def write(self) -> None:
+        """See `UseTimes`."""
+        with _of_store():
+            if self.store.look():
+                await asyncio.to_thread(self.store.write)
+
     async def tidy(self) -> None:
         """See `UseTimes`."""
-        try:
-            await asyncio.to_thread(self.store.tidy, round(self.clock() * 1000) - KEPT_MS)
-        except StateError as error:
-            raise UseUnavailable(str(error)) from error
+        now_ms = round(self.clock() * 1000)
+        self.store.forget(now_ms - _SILENT_MS)
+        with _of_store():
+            await asyncio.to_thread(self.store.tidy, now_ms - KEPT_MS)
+
+
+@contextmanager
+def _of_store() -> Iterator[None]:
+    """Raise UseUnavailable if the store fails in the block."""
+    try:
+        yield
+    except StateError as error:
+        raise UseUnavailable(str(error)) from error
 
 
 class ChatTime(msgspec.Struct, eq=False):
@@ -394,7 +462,7 @@ class TimeOfUse:
         chat.is_notice_kept |= is_new
         return True
 
-    def _note_loss(self, error: UseUnavailable) -> None:
+    def _note_loss(self, error: Exception) -> None:
         if not self._is_lost:
             logger().error("use_not_kept", detail=f"the time of users can't be kept: {error}")
         self._is_lost = True
@@ -415,12 +483,18 @@ class TimeOfUse:
             self._watching = asyncio.get_running_loop().create_task(self._watch())
 
     async def _watch(self) -> None:
-        while True:
+        times = self.times
+        while times is not None:
             await self.extend_running()
-            if self.times is not None:
-                with suppress(UseUnavailable):
-                    await self.times.tidy()
-            await asyncio.sleep(EXTENDED_EACH_S)
+            with suppress(UseUnavailable):
+                await times.open()
+                await times.tidy()
+            for _ in range(round(EXTENDED_EACH_S / WRITTEN_EACH_S)):
+                await asyncio.sleep(WRITTEN_EACH_S)
+                try:
+                    await times.write()
+                except UseUnavailable as error:
+                    self._note_loss(error)
 
     def start(self) -> None:
         """Begin the work in the background if there are records, which have an end also if nothing counts any more."""
@@ -443,7 +517,10 @@ class TimeOfUse:
         if self._later:
             await asyncio.gather(*self._later)
         if isinstance(self.times, LocalTimes):
-            self.times.store.close()
+            try:
+                self.times.store.close()
+            except StateError as error:
+                self._note_loss(error)
 
 
 def _unavailable(config: ConfigVersion, error: UseUnavailable) -> CallRefused:

@@ -37,7 +37,7 @@ from gateway.usage.installation import duty_sums
 from gateway.usage.journal import FOLDER, Journal, former_files
 from gateway.usage.ledger import Ledger, Person, ledger_file
 from gateway.usage.ledger_writer import LedgerRules, LedgerWriter
-from tests.gateway.usage.killed_process import killed_at_the_end
+from tests.gateway.killed_process import killed_at_the_end
 from tests.kit.request_records import EU, answered, with_fields
 
 YEAR = ("2027-01", "2027-12")

@@ -12,7 +12,7 @@ import pytest
 
 from gateway.usage.ledger_writer import LedgerRules, LedgerWriter
 from gateway.usage.reports import UsageQuery, UsageReader
-from tests.gateway.usage.killed_process import killed_at_the_end
+from tests.gateway.killed_process import killed_at_the_end
 from tests.kit.usage_rows import kept_rows
 
 EVERY_DAY = UsageQuery((), "2000-01-01", "2100-01-01")
