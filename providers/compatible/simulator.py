@@ -37,7 +37,6 @@ from providers.embeddings import (
 )
 from providers.failures import FailureKind, InvalidRequest
 from providers.json_values import JsonError, as_map, dumps, loads, read_str
-from providers.moderations import ModerationAnswer
 from providers.openai_json import decode_request
 from providers.rerank import RerankAnswer, RerankRequest
 from providers.testkit.answer_pieces import with_stop_left_in
@@ -151,10 +150,6 @@ class CompatibleSimulator:
         shown = as_map(loads(encode_embeddings(answer, read_str(body, "model") or "", encoding)))
         sent = dumps({"id": "simulated-embeddings", "created": 1_795_000_000, **shown})
         return WireResponse(200, _headers("simulated-embeddings"), sent, 0)
-
-    def write_moderations(self, answer: ModerationAnswer, incoming: IncomingRequest) -> WireResponse:
-        """See `providers.testkit.simulator.SimulatesInputs`. No vendor of these has moderations."""
-        raise self._refused(404, FailureKind.MODEL_NOT_FOUND, f"unknown path: {incoming.path}")
 
     def read_rerank(self, incoming: IncomingRequest) -> RerankRequest | None:
         """See `providers.testkit.simulator.SimulatesRerank`."""

@@ -199,7 +199,7 @@ def encode_chunks(
         yield {**frame, "choices": [], "usage": usage}
 
 
-def encode_event(value: Mapping[str, object], wire_format: SimulatorFormat) -> bytes:
+def encode_event(value: object, wire_format: SimulatorFormat) -> bytes:
     """Return one event of a stream."""
     return (b"data: " if wire_format.space else b"data:") + dumps(value) + b"\n\n"
 

@@ -18,7 +18,7 @@ from providers.failures import ProviderFailed
 from providers.json_values import JsonError, dumps, loads
 from providers.moderations import Moderates, ModerationAnswer, ModerationFormat, ModerationRequest
 from providers.moderations.values import verdict_of
-from providers.testkit.simulator import RequestRejected, SimulatesInputs
+from providers.testkit.simulator import RequestRejected, SimulatesInputs, SimulatesModerations
 from providers.value import replace
 from providers.wire import WireResponse
 
@@ -175,6 +175,7 @@ def moderations(subject: Subject) -> ModerationFormat:
 
 
 def test_verdicts_return_in_order(subject: Subject, moderations: ModerationFormat, simulator: SimulatesInputs) -> None:
+    assert isinstance(simulator, SimulatesModerations), "add `write_moderations` to the simulator"
     request = ModerationRequest("assistant", ("one", "two"))
     target = change_model(subject.target, "omni-moderation-latest")
     incoming = subject.incoming(moderations.build_request(request, target))

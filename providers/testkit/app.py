@@ -29,6 +29,7 @@ from providers.testkit.simulator import (
     RequestRejected,
     SimulatesCounts,
     SimulatesInputs,
+    SimulatesModerations,
     SimulatesRerank,
     Simulator,
 )
@@ -156,8 +157,10 @@ class SimulatorApp:
                     response = simulator.write_embeddings(
                         embed(content, _dimensions(simulator.name, content)), incoming
                     )
-                else:
+                elif isinstance(simulator, SimulatesModerations):
                     response = simulator.write_moderations(moderate(content), incoming)
+                else:
+                    raise TypeError(f"the simulator {simulator.name} reads moderations, but writes none")
                 return stage_whole(simulator, response, scenario, fault)
             if isinstance(simulator, SimulatesRerank) and (ranked := simulator.read_rerank(incoming)) is not None:
                 return stage_whole(simulator, simulator.write_rerank(score(ranked), incoming), scenario, fault)

@@ -21,6 +21,11 @@ GROUP = "providers.simulators"
 _METHODS = ("read_request", "write_answer", "write_stream", "write_error", "write_error_event")
 
 
+def failure_text(kind: FailureKind, too_long: str) -> str:
+    """Return the message of a simulated failure: `too_long` for a request that is longer than the model's context."""
+    return too_long if kind is FailureKind.CONTEXT_LENGTH else f"Simulated failure: {kind.value}."
+
+
 class IncomingRequest(Value, frozen=True):
     """A request that a simulator received.
 
@@ -148,7 +153,7 @@ class RefusesTokens(Protocol):
 
 @runtime_checkable
 class SimulatesInputs(Protocol):
-    """An optional member of a simulator whose provider has embeddings or moderations."""
+    """An optional member of a simulator whose provider has embeddings. See `SimulatesModerations`."""
 
     def read_input(self, incoming: IncomingRequest) -> EmbeddingRequest | ModerationRequest | None:
         """Read a request for embeddings or moderations.
@@ -173,6 +178,11 @@ class SimulatesInputs(Protocol):
         Returns:
             The response.
         """
+
+
+@runtime_checkable
+class SimulatesModerations(Protocol):
+    """An optional member of a simulator whose provider has moderations too."""
 
     def write_moderations(self, answer: ModerationAnswer, incoming: IncomingRequest) -> WireResponse:
         """Write verdicts as the provider sends them.

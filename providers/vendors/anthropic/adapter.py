@@ -83,21 +83,11 @@ class AnthropicAdapter(FactsAdapter):
 
     facts_package: ClassVar[str] = "providers.vendors.anthropic"
     name: str = "anthropic"
-
-    @property
-    def capabilities(self) -> Capabilities:
-        """The features and parameters that the format can express. No model supports all of them."""
-        return Capabilities(_FEATURES, _PARAMETERS)
-
-    @property
-    def emulated(self) -> frozenset[str]:
-        """See `providers.adapter.EmulatesFeatures`. The API has no JSON mode without a schema."""
-        return frozenset({JSON_OBJECT})
-
-    @property
-    def auth(self) -> AuthScheme:
-        """See `providers.adapter.Adapter`."""
-        return HeaderKey("x-api-key")
+    # The features and parameters that the format can express. No model supports all of them.
+    capabilities: ClassVar[Capabilities] = Capabilities(_FEATURES, _PARAMETERS)
+    # The API has no JSON mode without a schema.
+    emulated: ClassVar[frozenset[str]] = frozenset({JSON_OBJECT})
+    auth: ClassVar[AuthScheme] = HeaderKey("x-api-key")
 
     def build_request(self, request: ChatRequest, target: Target) -> WireRequest:
         """See `providers.adapter.Adapter`."""
@@ -137,17 +127,8 @@ class AnthropicVertexAdapter(AnthropicAdapter):
     """See `AnthropicAdapter`. No page of Google's or Anthropic's confirms that sources by URL are fetched here."""
 
     name: str = "anthropic-vertex"
-
-    @property
-    def capabilities(self) -> Capabilities:
-        """See `AnthropicAdapter`."""
-        known = super(AnthropicVertexAdapter, self).capabilities
-        return Capabilities(known.features - {"image_url"}, known.parameters - {ATTRIBUTION})
-
-    @property
-    def auth(self) -> AuthScheme:
-        """See `providers.adapter.Adapter`."""
-        return GoogleAccount()
+    capabilities: ClassVar[Capabilities] = Capabilities(_FEATURES - {"image_url"}, _PARAMETERS - {ATTRIBUTION})
+    auth: ClassVar[AuthScheme] = GoogleAccount()
 
     def build_request(self, request: ChatRequest, target: Target) -> WireRequest:
         """See `providers.adapter.Adapter`."""

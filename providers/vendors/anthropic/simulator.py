@@ -19,7 +19,7 @@ from providers.json_values import JsonError, as_list, as_map, dumps, loads
 from providers.openai_json.fields import mapping, present
 from providers.testkit.answer_pieces import arguments_of, cut, cut_in_two
 from providers.testkit.claude_messages import read_body, signature_of
-from providers.testkit.simulator import IncomingRequest, RequestRejected
+from providers.testkit.simulator import IncomingRequest, RequestRejected, failure_text
 from providers.wire import WireResponse
 
 _VERSIONS = ("2023-06-01", "2026-10-21")
@@ -108,7 +108,7 @@ class AnthropicSimulator:
             return WireResponse(200, _HEADERS, dumps({**refused, **end}), 0)
         if kind is FailureKind.GEO_REFUSED:
             return WireResponse(403, _HEADERS, dumps(_GEO_REFUSED), 0)
-        response = _error(status, _error_type(kind, status), _error_text(kind))
+        response = _error(status, _error_type(kind, status), failure_text(kind, _TOO_LONG))
         if retry_after_s is None:
             return response
         headers = {**_HEADERS, "retry-after": f"{retry_after_s:g}"}
@@ -121,7 +121,7 @@ class AnthropicSimulator:
             return _event("message_delta", delta=end, usage={"output_tokens": 1}) + _event("message_stop")
         if kind is FailureKind.GEO_REFUSED:
             return b"event: error\ndata: " + dumps({"type": "error", **_GEO_REFUSED}) + b"\n\n"
-        error = {"type": _error_type(kind, 529), "message": _error_text(kind)}
+        error = {"type": _error_type(kind, 529), "message": failure_text(kind, _TOO_LONG)}
         return _event("error", error=error, request_id=_REQUEST_ID)
 
 
@@ -216,10 +216,6 @@ def _refused_by_google(status: int, message: str) -> RequestRejected:
 
 def _error_type(kind: FailureKind, status: int) -> str:
     return _TYPES.get(kind) or _TYPES_BY_STATUS.get(status, "overloaded_error")
-
-
-def _error_text(kind: FailureKind) -> str:
-    return _TOO_LONG if kind is FailureKind.CONTEXT_LENGTH else f"Simulated failure: {kind.value}."
 
 
 def _refused(status: int, error_type: str, message: str) -> RequestRejected:

@@ -40,21 +40,11 @@ class BedrockAdapter(FactsAdapter):
 
     facts_package: ClassVar[str] = "providers.vendors.bedrock"
     name: str = "bedrock"
-
-    @property
-    def capabilities(self) -> Capabilities:
-        """The features and parameters that the format can express. No model supports all of them."""
-        return Capabilities(_FEATURES, _PARAMETERS)
-
-    @property
-    def emulated(self) -> frozenset[str]:
-        """See `providers.adapter.EmulatesFeatures`. The API has no JSON mode without a schema."""
-        return frozenset({JSON_OBJECT})
-
-    @property
-    def auth(self) -> AuthScheme:
-        """See `providers.adapter.Adapter`."""
-        return AwsSigV4("bedrock")
+    # The features and parameters that the format can express. No model supports all of them.
+    capabilities: ClassVar[Capabilities] = Capabilities(_FEATURES, _PARAMETERS)
+    # The API has no JSON mode without a schema.
+    emulated: ClassVar[frozenset[str]] = frozenset({JSON_OBJECT})
+    auth: ClassVar[AuthScheme] = AwsSigV4("bedrock")
 
     def build_request(self, request: ChatRequest, target: Target) -> WireRequest:
         """See `providers.adapter.Adapter`."""

@@ -19,7 +19,7 @@ from providers.chat import ChatCompletion, ChatRequest, Choice, Usage, text_of
 from providers.failures import FailureKind, InvalidRequest
 from providers.json_values import JsonError, as_map, dumps, loads
 from providers.testkit.answer_pieces import arguments_of, cut, cut_in_two
-from providers.testkit.simulator import IncomingRequest, RequestRejected
+from providers.testkit.simulator import IncomingRequest, RequestRejected, failure_text
 from providers.vendors.bedrock.event_stream import CONTENT_TYPE, encode_message
 from providers.vendors.bedrock.simulator_request import read_body
 from providers.wire import WireResponse
@@ -106,14 +106,14 @@ class BedrockSimulator:
             usage = _usage(None)
             body = {"output": {"message": {"role": "assistant", "content": []}}, "stopReason": "content_filtered"}
             return WireResponse(200, _HEADERS, dumps({**body, "usage": usage}), 0)
-        return _error(status, _name(kind, status), _error_text(kind))
+        return _error(status, _name(kind, status), failure_text(kind, _TOO_LONG))
 
     def write_error_event(self, kind: FailureKind) -> bytes:
         """See `providers.testkit.simulator.Simulator`. A filtered answer ends with `content_filtered`."""
         if kind is FailureKind.CONTENT_FILTER:
             return _event("messageStop", {"stopReason": "content_filtered"})
         name = _name(kind, 503)
-        message = _error_text(kind)
+        message = failure_text(kind, _TOO_LONG)
         if name not in _IN_A_STREAM:
             return encode_message({":message-type": "error", ":error-code": name, ":error-message": message}, b"")
         headers = {":exception-type": name[0].lower() + name[1:], ":content-type": "application/json"}
@@ -122,10 +122,6 @@ class BedrockSimulator:
 
 def _name(kind: FailureKind, status: int) -> str:
     return _NAMES.get(kind) or _NAMES_BY_STATUS.get(status, "ServiceUnavailableException")
-
-
-def _error_text(kind: FailureKind) -> str:
-    return _TOO_LONG if kind is FailureKind.CONTEXT_LENGTH else f"Simulated failure: {kind.value}."
 
 
 def _refused(status: int, name: str, message: str) -> RequestRejected:

@@ -47,16 +47,9 @@ class DashScopeAdapter(FactsAdapter):
 
     facts_package: ClassVar[str] = "providers.vendors.dashscope"
     name: str = "dashscope"
-
-    @property
-    def capabilities(self) -> Capabilities:
-        """The features and parameters that the two paths can express together."""
-        return Capabilities(_FEATURES, _PARAMETERS, limits_thinking=False)
-
-    @property
-    def auth(self) -> AuthScheme:
-        """See `providers.adapter.Adapter`."""
-        return Bearer()
+    # The features and parameters that the two paths can express together.
+    capabilities: ClassVar[Capabilities] = Capabilities(_FEATURES, _PARAMETERS, limits_thinking=False)
+    auth: ClassVar[AuthScheme] = Bearer()
 
     @property
     def embeddings(self) -> DashScopeEmbeddings | None:

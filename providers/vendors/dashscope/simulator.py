@@ -15,12 +15,11 @@ from providers.chat import ChatCompletion, ChatRequest, Choice, ToolCall, Usage,
 from providers.embeddings import EmbeddingAnswer, EmbeddingRequest, load_embedding_facts
 from providers.failures import FailureKind, InvalidRequest, UnsupportedFeature
 from providers.json_values import JsonError, as_list, as_map, dumps, loads, read_int, read_map, read_str
-from providers.moderations import ModerationAnswer
 from providers.openai_json import decode_request
 from providers.rerank import RerankAnswer, RerankRequest
 from providers.testkit.answer_pieces import cut, cut_in_two
 from providers.testkit.simulated_rerank import read_sent_rerank, write_sent_rerank
-from providers.testkit.simulator import IncomingRequest, RequestRejected
+from providers.testkit.simulator import IncomingRequest, RequestRejected, failure_text
 from providers.vendors.dashscope.simulator_request import NativeError, as_openai, objections
 from providers.wire import WireResponse
 
@@ -91,10 +90,6 @@ class DashScopeSimulator:
         body = {"output": {"embeddings": data}, "usage": {"total_tokens": tokens}, "request_id": "simulated"}
         return WireResponse(200, _JSON, dumps(body), 0)
 
-    def write_moderations(self, answer: ModerationAnswer, incoming: IncomingRequest) -> WireResponse:
-        """See `providers.testkit.simulator.SimulatesInputs`. The vendor has no moderations."""
-        raise _refused(NativeError("url error, please check url！"))
-
     def read_rerank(self, incoming: IncomingRequest) -> RerankRequest | None:
         """See `providers.testkit.simulator.SimulatesRerank`."""
         return read_sent_rerank(self.name, incoming, _read_head, lambda message: _refused(NativeError(message)))
@@ -141,12 +136,12 @@ class DashScopeSimulator:
 
     def write_error(self, kind: FailureKind, status: int, retry_after_s: float | None = None) -> WireResponse:
         """See `providers.testkit.simulator.Simulator`."""
-        return _error(_ERRORS.get(kind, _SERVER_ERROR)[0], _error_text(kind), status)
+        return _error(_ERRORS.get(kind, _SERVER_ERROR)[0], failure_text(kind, _TOO_LONG), status)
 
     def write_error_event(self, kind: FailureKind) -> bytes:
         """See `providers.testkit.simulator.Simulator`."""
         code, status = _ERRORS.get(kind, _SERVER_ERROR)
-        return _event(1, "error", status, _error_body(code, _error_text(kind)))
+        return _event(1, "error", status, _error_body(code, failure_text(kind, _TOO_LONG)))
 
 
 def _read_head(incoming: IncomingRequest) -> tuple[Mapping[str, object], str]:
@@ -165,10 +160,6 @@ def _read_head(incoming: IncomingRequest) -> tuple[Mapping[str, object], str]:
     if not model:
         raise _refused(NativeError("Model not exist.", "ModelNotFound"), 404)
     return body, model
-
-
-def _error_text(kind: FailureKind) -> str:
-    return _TOO_LONG if kind is FailureKind.CONTEXT_LENGTH else f"Simulated failure: {kind.value}."
 
 
 def _uses_lists(request: ChatRequest) -> bool:

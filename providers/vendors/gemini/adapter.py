@@ -53,15 +53,12 @@ class GeminiAdapter(FactsAdapter):
     """
 
     facts_package: ClassVar[str] = "providers.vendors.gemini"
+    # All features, and the parameters that the format has. No model supports all of them.
+    capabilities: ClassVar[Capabilities] = Capabilities(FEATURES, _PARAMETERS)
     name: str
     auth: AuthScheme
     bypass_signature: str
     publisher: str = ""
-
-    @property
-    def capabilities(self) -> Capabilities:
-        """All features, and the parameters that the format has. No model supports all of them."""
-        return Capabilities(FEATURES, _PARAMETERS)
 
     @property
     def embeddings(self) -> GeminiEmbeddings | None:

@@ -18,9 +18,8 @@ from providers.chat import ChatCompletion, ChatRequest, Choice, Logprobs, ToolCa
 from providers.embeddings import EmbeddingAnswer, EmbeddingRequest, load_embedding_facts
 from providers.failures import FailureKind, InvalidRequest
 from providers.json_values import JsonError, as_map, dumps, loads, read_int, read_list, read_map, read_str
-from providers.moderations import ModerationAnswer
 from providers.testkit.answer_pieces import arguments_of, cut
-from providers.testkit.simulator import IncomingRequest, RequestRejected
+from providers.testkit.simulator import IncomingRequest, RequestRejected, failure_text
 from providers.vendors.gemini.simulator_request import read_body, signature_of
 from providers.wire import WireResponse
 
@@ -121,10 +120,6 @@ class GeminiSimulator:
         body = {"embeddings": [{"values": vector.tolist()} for vector in answer.vectors]}
         return WireResponse(200, _HEADERS, dumps(body), 0)
 
-    def write_moderations(self, answer: ModerationAnswer, incoming: IncomingRequest) -> WireResponse:
-        """See `providers.testkit.simulator.SimulatesInputs`. The vendor has no moderations."""
-        raise _refused(404, "NOT_FOUND", "Requested entity was not found.")
-
     def _check_key(self, incoming: IncomingRequest) -> None:
         if not (incoming.headers.get("x-goog-api-key") or (self.bearer and _bears_token(incoming))):
             if self.bearer:
@@ -160,8 +155,7 @@ class GeminiSimulator:
             delay = f"{retry_after_s:.9f}".rstrip("0").rstrip(".")
             details.append({"@type": f"{_TYPE}RetryInfo", "retryDelay": f"{delay}s"})
         status_word = _STATUS_WORDS.get(kind) or _WORDS_BY_STATUS.get(status, "UNAVAILABLE")
-        message = _TOO_LONG if kind is FailureKind.CONTEXT_LENGTH else f"Simulated failure: {kind.value}."
-        return _error(status, status_word, message, details)
+        return _error(status, status_word, failure_text(kind, _TOO_LONG), details)
 
     def write_error_event(self, kind: FailureKind) -> bytes:
         """See `providers.testkit.simulator.Simulator`. A filtered answer ends with the finish reason `SAFETY`."""

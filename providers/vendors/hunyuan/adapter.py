@@ -36,6 +36,8 @@ class HunyuanAdapter(FactsAdapter):
 
     facts_package: ClassVar[str] = "providers.vendors.hunyuan"
     name: str = "hunyuan"
+    ends_behind_stop: ClassVar[bool] = True  # according to the vendor, this may change
+    auth: ClassVar[AuthScheme] = TencentSignature("hunyuan")
 
     @property
     def capabilities(self) -> Capabilities:
@@ -46,16 +48,6 @@ class HunyuanAdapter(FactsAdapter):
     def emulated(self) -> frozenset[str]:
         """See `providers.adapter.EmulatesFeatures`. The API has no JSON mode."""
         return dialect().emulated
-
-    @property
-    def ends_behind_stop(self) -> bool:
-        """See `providers.adapter.EndsBehindStop`. According to the vendor, this may change."""
-        return True
-
-    @property
-    def auth(self) -> AuthScheme:
-        """See `providers.adapter.Adapter`."""
-        return TencentSignature("hunyuan")
 
     def build_request(self, request: ChatRequest, target: Target) -> WireRequest:
         """See `providers.adapter.Adapter`. The signature covers the path `/`, the only one of the API."""

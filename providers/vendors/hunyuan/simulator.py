@@ -21,13 +21,13 @@ from providers.catalogue.models import UNKNOWN_MODEL, ModelFacts, load_models, m
 from providers.chat import ChatCompletion, ChatRequest
 from providers.compatible.dialect import CompatibleDialect, read_dialect
 from providers.compatible.simulator import simulator_named
-from providers.compatible.simulator_answer import SimulatorFormat, encode_answer, encode_chunks
+from providers.compatible.simulator_answer import SimulatorFormat, encode_answer, encode_chunks, encode_event
 from providers.compatible.simulator_request import as_openai, objections
 from providers.failures import FailureKind, InvalidRequest
 from providers.json_values import JsonError, as_map, dumps, loads, loads_text, read_list, read_map, read_str
 from providers.openai_json import decode_request
 from providers.testkit.answer_pieces import with_stop_left_in
-from providers.testkit.simulator import IncomingRequest, RequestRejected
+from providers.testkit.simulator import IncomingRequest, RequestRejected, failure_text
 from providers.value import replace
 from providers.wire import WireResponse
 
@@ -92,17 +92,17 @@ class HunyuanSimulator:
     def write_stream(self, completion: ChatCompletion, request: ChatRequest) -> tuple[bytes, ...]:
         """See `providers.testkit.simulator.Simulator`. There is no end mark."""
         chunks = encode_chunks(with_stop_left_in(completion, request), self.format)
-        return tuple(_event(_native(_with_texts(as_map(chunk)))) for chunk in chunks)
+        return tuple(encode_event(_native(_with_texts(as_map(chunk))), self.format) for chunk in chunks)
 
     def write_error(self, kind: FailureKind, status: int, retry_after_s: float | None = None) -> WireResponse:
         """See `providers.testkit.simulator.Simulator`."""
         code = self.format.errors.get(kind) or self.format.errors[FailureKind.UNAVAILABLE]
-        return WireResponse(status, _headers("simulated"), dumps(_error(code[0], _error_text(kind))), 0)
+        return WireResponse(status, _headers("simulated"), dumps(_error(code[0], failure_text(kind, _TOO_LONG))), 0)
 
     def write_error_event(self, kind: FailureKind) -> bytes:
         """See `providers.testkit.simulator.Simulator`."""
         code, _ = self.format.errors[kind] if kind is not FailureKind.UNAVAILABLE else (_SERVER_ERROR_IN_A_STREAM, "")
-        return _event({"ErrorMsg": {"Msg": _error_text(kind), "Code": code}})
+        return encode_event({"ErrorMsg": {"Msg": failure_text(kind, _TOO_LONG), "Code": code}}, self.format)
 
 
 def _with_texts(chunk: Mapping[str, object]) -> dict[str, object]:
@@ -192,10 +192,6 @@ def _schema(function: Mapping[str, object]) -> object:
     return schema if isinstance(schema, dict) else None
 
 
-def _error_text(kind: FailureKind) -> str:
-    return _TOO_LONG if kind is FailureKind.CONTEXT_LENGTH else f"Simulated failure: {kind.value}."
-
-
 def _refused(code: str, message: str) -> RequestRejected:
     return RequestRejected(message, WireResponse(200, _headers("simulated"), dumps(_error(code, message)), 0))
 
@@ -206,10 +202,6 @@ def _error(code: str, message: str) -> dict[str, object]:
 
 def _headers(request_id: str) -> dict[str, str]:
     return {"content-type": "application/json", "x-tc-requestid": request_id}
-
-
-def _event(value: object) -> bytes:
-    return b"data: " + dumps(value) + b"\n\n"
 
 
 SIMULATOR = HunyuanSimulator()

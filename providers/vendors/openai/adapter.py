@@ -71,6 +71,7 @@ class OpenAIAdapter(FactsAdapter):
     """
 
     facts_package: ClassVar[str] = "providers.vendors.openai"
+    asks_for_usage: ClassVar[bool] = True
     name: str
     auth: AuthScheme
     max_tokens_field: str
@@ -81,11 +82,6 @@ class OpenAIAdapter(FactsAdapter):
     def capabilities(self) -> Capabilities:
         """All features and parameters: the canonical request is modelled on this API."""
         return Capabilities(FEATURES, PARAMETERS | self.own_parameters)
-
-    @property
-    def asks_for_usage(self) -> bool:
-        """See `providers.adapter.AsksForUsage`."""
-        return True
 
     @property
     def embeddings(self) -> OpenAIEmbeddings | None:

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from providers.chat import ChatCompletion, ChatRequest
-from providers.compatible.simulator_answer import END, SimulatorFormat, encode_answer, encode_chunks
+from providers.compatible.simulator_answer import END, SimulatorFormat, encode_answer, encode_chunks, encode_event
 from providers.embeddings import (
     EmbeddingAnswer,
     EmbeddingRequest,
@@ -99,7 +99,7 @@ class OpenAISimulator:
         return _sent(encode_embeddings(answer, read_str(body, "model") or "", encoding))
 
     def write_moderations(self, answer: ModerationAnswer, incoming: IncomingRequest) -> WireResponse:
-        """See `providers.testkit.simulator.SimulatesInputs`."""
+        """See `providers.testkit.simulator.SimulatesModerations`."""
         model = read_str(as_map(loads(incoming.body)), "model") or "omni-moderation-latest"
         return _sent(encode_moderations(answer, model, "modr-simulated"))
 
@@ -126,7 +126,8 @@ class OpenAISimulator:
             if chunk["choices"]:
                 # The vendor pads a chunk, so that its length does not reveal the length of the text.
                 chunk["obfuscation"] = hashlib.sha256(f"{completion.id}{len(events)}".encode()).hexdigest()[:8]
-            events.append(_event({**({"usage": None} if request.include_usage else {}), **chunk}))
+            without_usage = {"usage": None} if request.include_usage else {}
+            events.append(encode_event({**without_usage, **chunk}, _FORMAT))
         return (*events, END)
 
     def write_error(self, kind: FailureKind, status: int, retry_after_s: float | None = None) -> WireResponse:
@@ -140,7 +141,7 @@ class OpenAISimulator:
 
     def write_error_event(self, kind: FailureKind) -> bytes:
         """See `providers.testkit.simulator.Simulator`."""
-        return _event(_error(kind))
+        return encode_event(_error(kind), _FORMAT)
 
 
 def _check_head(incoming: IncomingRequest) -> None:
@@ -169,10 +170,6 @@ def _response(status: int, body: Mapping[str, object], request_id: str) -> WireR
 def _error(kind: FailureKind) -> dict[str, object]:
     error_type, code = _ERRORS.get(kind, _SERVER_ERROR)
     return {"error": {"message": f"Simulated failure: {kind.value}.", "type": error_type, "param": None, "code": code}}
-
-
-def _event(value: Mapping[str, object]) -> bytes:
-    return b"data: " + dumps(value) + b"\n\n"
 
 
 def _shown(completion: ChatCompletion) -> ChatCompletion:

@@ -22,6 +22,7 @@ from providers.testkit.simulator import (
     RequestRejected,
     SimulatesCounts,
     SimulatesInputs,
+    SimulatesModerations,
     Simulator,
     load_simulators,
     stream_type_of,
@@ -119,7 +120,7 @@ class CheckedSimulator:
         return self.inner.write_embeddings(answer, incoming)
 
     def write_moderations(self, answer: ModerationAnswer, incoming: IncomingRequest) -> WireResponse:
-        assert isinstance(self.inner, SimulatesInputs)
+        assert isinstance(self.inner, SimulatesModerations)
         return self.inner.write_moderations(answer, incoming)
 
     def _refuse(self, errors: list[str]) -> None:
