@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from datetime import UTC, datetime
 from functools import partial
+from itertools import repeat
 from pathlib import Path
 
 from gateway.features.views import NO_NOTES
@@ -80,6 +81,7 @@ def receipt_of(record: Record, ended_at_s: float, cell: str | None, share: float
     if location is None or region is None or not may_keep(location, cell):
         return None
     stores, processes = by.places or (None, None)
+    dropped = record.named_dropped
     return {
         "version": _VERSION,
         "id": record.request_id,
@@ -105,8 +107,8 @@ def receipt_of(record: Record, ended_at_s: float, cell: str | None, share: float
         "resumed_after": record.resumed.broken if record.resumed is not None else None,
         "consent": str(record.consent) if record.consent is not None else None,
         "side": decided.variant,
-        "dropped": record.named_dropped,
-        "dropped_unknown": len(shown.dropped) - len(record.named_dropped),
+        "dropped": dropped,
+        "dropped_unknown": len(shown.dropped) - len(dropped),
         "labels": list(shown.labels),
         "repeated": shown.repeated,
         "marked": shown.marked,
@@ -117,7 +119,7 @@ def receipt_of(record: Record, ended_at_s: float, cell: str | None, share: float
         "emulated": sorted(shown.emulated),
         "redacted": note.fields() if (note := record.redaction) is not None else None,
         "moderation": record.moderation.fields() if record.moderation is not None else None,
-        "judges": _judges(record),
+        "judges": _judges(record) if record.judges else [],
         "age_band": location.age_band,
         "sample": share if is_sampled(record, share) else 1.0,
     }
@@ -192,7 +194,7 @@ class ReceiptSeals:
     def seal(self, row: tuple[str, str, float, object], *, is_old: bool = False) -> str:
         """Return the seal of a row. `is_old`: it had none, so it must not be signed."""
         text, keys = _sealed(row), (self._directory_key, *self._signing_keys[: 0 if is_old else 1])
-        return ".".join((_SEAL_FORM, *(_hash(key, text) for key in keys)))
+        return ".".join((_SEAL_FORM, *map(_hash, keys, repeat(text))))
 
     def check(self, row: tuple[str, str, float, object], seal: object) -> bool:
         """Return whether the receipt may be signed. Raises ReceiptDamaged if it does not match its seal."""

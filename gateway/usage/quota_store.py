@@ -11,8 +11,10 @@ import hashlib
 import mmap
 import os
 import tempfile
+import threading
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from functools import partial
 from typing import Self
 
@@ -64,16 +66,6 @@ def open_shared_memory(processes: int) -> int:
     return descriptor
 
 
-class _NoLock:
-    """The lock of rows that only one process uses. It does nothing, because the process has one thread."""
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-
 class _Lock:
     """The lock of a row between processes. The kernel releases it when its holder exits or is killed."""
 
@@ -102,7 +94,8 @@ class _Lock:
         lock(self._descriptor, unlock, _CELL_BYTES, self._offset)
 
 
-_AnyLock = _Lock | _NoLock
+_AnyLock = AbstractContextManager[object]
+"""A `_Lock`; or a lock of threads for rows that only one process uses, because its steps run in C."""
 
 
 class QuotaStore:
@@ -115,7 +108,7 @@ class QuotaStore:
     def __init__(
         self,
         cells: memoryview | None = None,
-        lock: Callable[[int], _AnyLock] = lambda _: _NoLock(),
+        lock: Callable[[int], _AnyLock] = lambda _: threading.Lock(),
         *,
         rows: int = ROWS,
         share: tuple[int, int] = (0, 1),
@@ -149,7 +142,7 @@ class QuotaStore:
         with self._lock(len(self._cells)):
             start = self._search(tag, now_ns)
             if start is None:
-                return memoryview(bytearray(self.width * _CELL_BYTES)).cast("q"), 0, _NoLock()
+                return memoryview(bytearray(self.width * _CELL_BYTES)).cast("q"), 0, threading.Lock()
             self._cells[start + _TAG] = tag
         return self._cells, start, self._lock(start)
 
