@@ -455,7 +455,7 @@ class ChatReader:
             assembler.report(usage, self._usage_of)
         if has_ended and type(word) is str:
             ending = ending_of(word, self._rule.finish)
-            native = read_str(source, "native_finish_reason")
+            native = read_str(source, "native_finish_reason") if take("native_finish_reason") else None
             if native is not None and ending in _WHOLE:
                 # A relay shows the word of the vendor that it calls, which may contradict its own.
                 meant = ending_of(native, self._rule.finish)

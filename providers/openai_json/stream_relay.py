@@ -8,7 +8,7 @@ from itertools import repeat
 from operator import itemgetter
 
 from providers.chat import StreamEvent, TextRun
-from providers.json_values import as_list, as_map, loads_strictly
+from providers.json_values import loads_strictly
 from providers.reading.assembler import Assembler
 from providers.reading.event_stream import EventStreamParser, ReadChunk, TextReader
 from providers.reading.sse import MAX_LINE_BYTES
@@ -35,17 +35,22 @@ class Template(Value, frozen=True):
         tail: The bytes from the text to the end of the event.
         seam: The bytes between the texts of two consecutive chunks.
         around: The number of bytes of a chunk without its text.
+        inside: Where the text of a chunk is.
     """
 
     head: bytes
     tail: bytes
     seam: bytes
     around: int
+    inside: slice
 
     def only(self, data: bytes) -> bytes | None:
         """Return the escaped text of a piece that is exactly one chunk, or None."""
-        text = data.removeprefix(self.head).removesuffix(self.tail)
-        return text if len(text) == len(data) - self.around and _is_text(text) else None
+        if not (data.startswith(self.head) and data.endswith(self.tail)):
+            return None
+        # Where head and tail overlap, this is empty, and no text.
+        text = data[self.inside]
+        return text if _is_text(text) else None
 
     def split(self, data: bytes, start: int) -> tuple[list[bytes], int]:
         """Return the texts of all chunks from `start` to the last one in the data, and their end.
@@ -203,7 +208,7 @@ def find_template(body: bytes, chunk: Mapping[str, object]) -> Template | Padded
         return None
     padding = _PADDING.search(tail)
     if padding is None:
-        return Template(head, tail, tail + head, len(head) + len(tail))
+        return Template(head, tail, tail + head, len(head) + len(tail), slice(len(head), -len(tail)))
     if tail.count(b'"obfuscation"') != 1:
         # No known provider does this.
         return None
@@ -215,10 +220,12 @@ def find_template(body: bytes, chunk: Mapping[str, object]) -> Template | Padded
 
 def _is_plain(chunk: Mapping[str, object]) -> bool:
     """Return whether a chunk contains text of choice 0 and nothing else."""
-    choices = as_list(chunk.get("choices"))
-    choice = as_map(choices[0]) if len(choices) == 1 else {}
+    choices = chunk.get("choices")
+    choice = choices[0] if type(choices) is list and len(choices) == 1 else None
+    if type(choice) is not dict or type(delta := choice.get("delta")) is not dict:
+        return False
     return (
-        as_map(choice.get("delta")).keys() == {"content"}
+        delta.keys() == {"content"}
         and choice.get("index") == 0
         and choice.get("finish_reason") is None
         and not choice.get("logprobs")

@@ -31,6 +31,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Literal, get_args
 
 import msgspec
@@ -300,13 +301,18 @@ class Assembler:
     @property
     def whole(self) -> bool:
         """Whether there is at least one choice, and all of them have finished."""
-        return bool(self._choices) and None not in [choice.end for choice in self._choices.values()]
+        for choice in self._choices.values():
+            if choice.finish is None and not choice.filtered:
+                return False
+        return bool(self._choices)
 
     @property
     def certain(self) -> bool:
         """Whether the answer is whole, and no content is missing: an empty answer is one only if it ends so."""
+        if not self.whole:
+            return False
         has_something = self.opened or (self._usage or self._read_usage) is not None or not self._may_be_empty()
-        return self.whole and has_something and not any(one.is_unexplained for one in self._choices.values())
+        return has_something and not any(one.is_unexplained for one in self._choices.values())
 
     def _may_be_empty(self) -> bool:
         """Return whether every choice is marked as complete, without a reason why it would be empty."""
@@ -651,7 +657,7 @@ class Assembler:
             read: Reads all reports, merged into one, at the end.
         """
         self._report = report = merged(self._report, report)
-        self._read_usage = lambda: read(report)
+        self._read_usage = partial(read, report)
 
     def heartbeat(self) -> None:
         """Add a sign of life without content."""
@@ -684,9 +690,10 @@ class Assembler:
         if not self.opened and not (usage and usage.total_tokens) and self._may_be_empty():
             self.fail(_EMPTY)
             return
-        if (unexplained := next((one.raw for _, one in choices if one.is_unexplained), None)) is not None:
-            self.fail(failed_by(unexplained))
-            return
+        for _, state in choices:
+            if state.raw is not None and state.is_unexplained:
+                self.fail(failed_by(state.raw))
+                return
         for number, state in choices:
             reason: FinishReason = state.end or "other"
             if state.calls and (reason == "stop" or (reason == "other" and not state.raw)):

@@ -146,14 +146,14 @@ class EventStreamParser:
             The JSON object, or None if the event has none.
         """
         if not data.startswith(b"{"):
+            if data.startswith(b"[DONE]") and event != "ping":
+                self._read_unframed(self._sse.unframed)
+                self._assembler.complete()
+                return None
             # Text with a name of its own is an event that no format has, such as `keepalive`.
             is_text = not data.lstrip().startswith((b"{", b"["))
             if not data.strip() or event == "ping" or (event not in ("message", "error") and is_text):
                 self._assembler.heartbeat()
-                return None
-            if data.startswith(b"[DONE]"):
-                self._read_unframed(self._sse.unframed)
-                self._assembler.complete()
                 return None
             if event == "error" and is_text:
                 self._read_chunk({"error": {"message": data.decode("utf-8", "replace")}}, event)

@@ -118,8 +118,8 @@ class StreamLabels:
 
     def last_marks(self) -> dict[str, object]:
         """Return the labels with the integrity value and marks of all texts so far, and what belongs to a crisis."""
-        labels = self._marks(self._integrity)
-        _note_marks(self._record, labels)
+        if labels := self._marks(self._integrity):
+            _note_marks(self._record, labels)
         return self._data(labels)
 
     def resumed(self) -> dict[str, object]:

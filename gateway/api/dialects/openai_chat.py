@@ -16,6 +16,7 @@ from gateway.api.dialects.dialect import StreamEncoder
 from gateway.api.dialects.labelling import MEMBER, label_answer, own_word
 from gateway.api.errors import ApiError, encode_error
 from gateway.model.input_requests import ServedRequest
+from gateway.model.moderation import ModerationRecord
 from gateway.model.record import Record
 from gateway.service.exchange import AnswerStyle
 from providers.chat import (
@@ -264,10 +265,11 @@ class ChunkEncoder(StreamEncoder):
         reason = OUTWARD_FINISH[event.reason].encode()
         body = b'{"index":%d,"delta":{%b},"logprobs":null,"finish_reason":"%b"}' % (event.choice, role, reason)
         extras: dict[str, object] = {}
-        if word := own_word(event.reason, event.raw):
+        if event.raw is not None and (word := own_word(event.reason, event.raw)):
             extras["finish_reason"] = word
         extras |= self._labels.resumed()
-        extras |= self._unshown_moderation()
+        if self._record.moderation is not None:
+            extras |= self._unshown_moderation(self._record.moderation)
         if not self._include_usage and self._choices == 1:
             extras |= self._labels.cost()
         self._ended.add(event.choice)
@@ -279,10 +281,9 @@ class ChunkEncoder(StreamEncoder):
         extras: dict[str, object] = {"usage": "estimated"} if self._record.shown.usage_is_estimated else {}
         return self._chunk(b"", extras | self._labels.cost() or None, usage)
 
-    def _unshown_moderation(self) -> dict[str, object]:
+    def _unshown_moderation(self, moderation: ModerationRecord) -> dict[str, object]:
         """Return the verdict that the client learns, at the end of each choice that has changed it."""
-        moderation = self._record.moderation
-        told = moderation.member() if moderation is not None else None
+        told = moderation.member()
         if told is None or told == self._shown_moderation:
             return {}
         self._shown_moderation = told
