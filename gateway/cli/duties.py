@@ -13,6 +13,7 @@ from gateway.cli.terminal import aligned, json_text, settings_of
 from gateway.cli.usage import ledger_place
 from gateway.config.problems import choice_hint, quoted, visible
 from gateway.operator_errors import CommandError
+from providers.json_values import read_map
 
 _NO_VALUE = "-"
 
@@ -64,8 +65,7 @@ def _configured_regions(options: argparse.Namespace) -> set[str]:
         with opened_history(settings) as history:
             pointer = history.pointer()
             text = history.find(pointer.version).text if pointer is not None else None
-    regions = parse_yaml(text, "the config").values.get("regions") if text is not None else None
-    return set(regions) if isinstance(regions, dict) else set()
+    return set(read_map(parse_yaml(text, "the config").values, "regions")) if text is not None else set()
 
 
 def _remote_rows(options: argparse.Namespace) -> list[dict[str, Any]]:

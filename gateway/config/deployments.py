@@ -12,7 +12,6 @@ from typing import Any, TypeAlias, TypeVar
 from gateway.config.approvals import compile_approvals, compile_consent
 from gateway.config.credentials import CredentialReader, with_sign_in
 from gateway.config.endpoints import SIMULATOR, Endpoint, Endpoints
-from gateway.config.field_types import names_in
 from gateway.config.links import Links
 from gateway.config.operator_catalogue import (
     OwnCatalogue,
@@ -28,6 +27,7 @@ from gateway.config.sign_ins import sign_in_of
 from gateway.config.territories import listed, read_territories
 from gateway.config.validation import Draft, Findings
 from gateway.model.approval import Days
+from gateway.model.assistant import USES
 from gateway.model.config_version import Secrets
 from gateway.model.deployment import CacheKey, Concurrency, Deployment, retirement_notices_of
 from gateway.model.sign_in import SignIn
@@ -505,17 +505,10 @@ def find_adapter(findings: Findings, path: KeyPath, provider: str, registry: Reg
 
 def _in_other_lists(draft: Draft) -> frozenset[str]:
     """Return the deployments that are listed for another use than chats, and in no route of chats."""
-    listed: set[str] = set()
-    routed: set[str] = set()
-    for section in draft.config.assistants.values():
-        for names in (*section.embeddings.values(), *section.moderations.values(), *section.rerank.values()):
-            listed.update(names)
-        for by_intent in section.routes.values():
-            steps = [step for route in by_intent.values() for step in route]
-            routed.update(name for step in steps for name in names_in(step))
-    for region in draft.config.regions.values():
-        listed.update(region.judges)
-    return frozenset(listed - routed)
+    assistants = draft.config.assistants.values()
+    listed = {name for section in assistants for use in USES[1:] for name in section.deployments_of(use)}
+    judges = {name for region in draft.config.regions.values() for name in region.judges}
+    return frozenset((listed | judges).difference(*(section.deployments_of("chat") for section in assistants)))
 
 
 def warn_of_unknown_model(findings: Findings, path: KeyPath, provider: str, model: str, names: Iterable[str]) -> None:

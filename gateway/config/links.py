@@ -23,6 +23,7 @@ from gateway.config.validation import Findings
 from gateway.files import open_file
 from gateway.model.deployment import Proxy, TlsFiles
 from providers.auth import Secret
+from providers.json_values import as_map, read_map
 from providers.sites import OriginError, Residency, parse_origin
 from providers.territories import Places
 from providers.value import Value, replace
@@ -68,10 +69,8 @@ class FileContent:
 
 def read_tls_files(values: Mapping[str, object], config: str) -> dict[str, FileContent]:
     """Return the files that `tls` names, each read once. Paths are relative to the file `config`."""
-    named = [values.get("deployments"), values.get("sign_ins")]
-    sections = [section for entries in named if isinstance(entries, dict) for section in entries.values()]
-    stated = [section.get("tls") for section in sections if isinstance(section, dict)]
-    names = {one.get(key) for one in stated if isinstance(one, dict) for key in _FILE_KEYS}
+    sections = [*read_map(values, "deployments").values(), *read_map(values, "sign_ins").values()]
+    names = {read_map(as_map(section), "tls").get(key) for section in sections for key in _FILE_KEYS}
     return {
         name: read_content(str(Path(config).parent / name), _MOST_BYTES, "a PEM file", _pem_text)
         for name in names

@@ -23,6 +23,7 @@ from gateway.config.yaml_document import Source, parse_yaml
 from gateway.files import open_file, read_file_or_pipe
 from gateway.policy.location import SIGNALS
 from gateway.policy.location.signal import FileState, absolute_path
+from providers.json_values import as_map, read_list, read_map
 
 _MODELS: KeyPath = ("catalogue", "models")
 
@@ -96,8 +97,7 @@ def read_catalogues(values: dict[str, object], config: str) -> Catalogues:
 
 def _catalogue_names(values: dict[str, object]) -> Iterator[tuple[KeyPath, str]]:
     """Yield the names that are texts. Validation reports the others."""
-    section = values.get("catalogue")
-    models = section.get("models") if isinstance(section, dict) else None
+    models = read_map(values, "catalogue").get("models")
     names = models[:_MAX_FILES] if isinstance(models, list) else [models]
     for index, name in enumerate(names):
         if isinstance(name, str) and name:
@@ -110,18 +110,17 @@ def check_files(values: Mapping[str, object], folder: str) -> dict[str, FileStat
     Returns:
         The state of each file by its path.
     """
-    location = values.get("location")
+    location = read_map(values, "location")
     checked: dict[str, FileState] = {}
     for signal in SIGNALS.values():
-        key = signal.settings.file_key if signal.settings is not None else None
-        section = location.get(signal.section) if isinstance(location, dict) and key is not None else None
-        text = section.get(key) if isinstance(section, dict) else None
-        is_relative = signal.settings is not None and signal.settings.is_relative
-        if isinstance(text, str) and (path := absolute_path(text, folder if is_relative else "")):
+        settings = signal.settings
+        if settings is None or signal.section is None or settings.file_key is None:
+            continue
+        text = read_map(location, signal.section).get(settings.file_key)
+        if isinstance(text, str) and (path := absolute_path(text, folder if settings.is_relative else "")):
             checked[path] = FILE_CHECKS[signal.name](path)
-    issuers = values.get("token_issuers")
-    for issuer in issuers.values() if isinstance(issuers, dict) else ():
-        text = issuer.get("jwks") if isinstance(issuer, dict) else None
+    for issuer in read_map(values, "token_issuers").values():
+        text = as_map(issuer).get("jwks")
         if isinstance(text, str) and (path := absolute_path(text)):
             checked[path] = _check_keys(path)
     return checked
@@ -282,13 +281,8 @@ def parse_document(
 
 def read_term_files(values: Mapping[str, object]) -> dict[str, FileContent]:
     """Return the files of terms that `redactions` refers to, by their reference, each read once."""
-    sections = values.get("redactions")
-    terms = [
-        section.get("terms")
-        for section in (sections.values() if isinstance(sections, dict) else ())
-        if isinstance(section, dict)
-    ]
-    texts = {text for each in terms if isinstance(each, list) for text in each if isinstance(text, str)}
+    sections = map(as_map, read_map(values, "redactions").values())
+    texts = {text for section in sections for text in read_list(section, "terms") if isinstance(text, str)}
     return {
         text: read_content(path, _MAX_TERM_BYTES, "8 MB", lambda data: data.decode("utf-8-sig"))
         for text in sorted(texts)
@@ -298,8 +292,7 @@ def read_term_files(values: Mapping[str, object]) -> dict[str, FileContent]:
 
 def _secrets_file(values: Mapping[str, object], config: str) -> SecretsFile | None:
     """Read the file that `secrets.file` names. Its path is relative to the file `config`."""
-    section = values.get("secrets")
-    name = section.get("file") if isinstance(section, dict) else None
+    name = read_map(values, "secrets").get("file")
     return read_secrets_file(str(FilePath(config).parent / name)) if isinstance(name, str) and name else None
 
 

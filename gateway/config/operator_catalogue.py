@@ -31,6 +31,7 @@ from providers.catalogue.prices import (
     micros_of,
     price_series,
 )
+from providers.json_values import read_map
 from providers.matching.requirements import FEATURES, IMPLIED, PARAMETERS, moves_data
 from providers.registry import Registry
 from providers.value import replace
@@ -302,8 +303,7 @@ def _take_out_fact(values: dict[str, object], path: KeyPath) -> None:
 
 
 def _check_providers(findings: Findings, registry: Registry) -> None:
-    models = findings.source.values.get("models")
-    for provider in models if isinstance(models, dict) else ():
+    for provider in read_map(findings.source.values, "models"):
         if provider not in registry.adapters and provider not in registry.broken:
             hint = provider_hint(provider, registry)
             findings.error(("models", provider), f"unknown provider {quoted(provider)}", hint, key=True)

@@ -14,6 +14,7 @@ from gateway.config.loading import Document
 from gateway.config.operator_catalogue import is_name_of, meant_provider, provider_hint
 from gateway.config.problems import ConfigRejected, Problem, choice_hint, quoted
 from gateway.config.secret_references import resolve
+from providers.json_values import as_map, read_map, read_str
 from providers.registry import Registry
 from providers.sites import Residency
 from providers.territories import TerritoryError, parse_places
@@ -99,9 +100,9 @@ def add_real_deployment(
 
 
 def _model(deployments: Mapping[str, Any], provider: str) -> str | None:
-    sections = [section for section in deployments.values() if isinstance(section, dict)]
-    models = [section.get("model") for section in sections if section.get("provider") == provider]
-    return next((model for model in models if isinstance(model, str)), None)
+    sections = map(as_map, deployments.values())
+    models = (read_str(section, "model") for section in sections if section.get("provider") == provider)
+    return next((model for model in models if model is not None), None)
 
 
 def _approvals(deployments: Mapping[str, Any], real: RealDeployment) -> dict[str, Any]:
@@ -109,10 +110,9 @@ def _approvals(deployments: Mapping[str, Any], real: RealDeployment) -> dict[str
 
     The demo invents them, for itself only: it is reachable from this machine alone.
     """
-    for section in deployments.values():
-        if not isinstance(section, dict) or "approvals" not in section:
-            continue
-        if (section.get("provider"), section.get("simulates")) == (real.provider, real.site):
+    for section in map(as_map, deployments.values()):
+        is_same = (section.get("provider"), section.get("simulates")) == (real.provider, real.site)
+        if is_same and "approvals" in section:
             return {"approvals": section["approvals"]}
     return {}
 
@@ -123,21 +123,18 @@ def _routes_inside(values: Mapping[str, Any], residency: Residency) -> list[list
     A route with a schedule must begin with its weighted step, so it is left out. Values of a wrong type are left out
     too; the compiler reports them.
     """
-    regions, assistants = values.get("regions"), values.get("assistants")
-    if not isinstance(regions, dict) or not isinstance(assistants, dict):
-        return []
+    regions = read_map(values, "regions")
     found: list[list[Any]] = []
-    for assistant in assistants.values():
-        routes = assistant.get("routes") if isinstance(assistant, dict) else None
-        scheduled = assistant.get("schedules") or {} if isinstance(assistant, dict) else {}
-        for name, route in routes.items() if isinstance(routes, dict) else ():
-            if isinstance(route, list) and name not in scheduled and _is_inside(residency, regions.get(name)):
+    for assistant in map(as_map, read_map(values, "assistants").values()):
+        scheduled = read_map(assistant, "schedules")
+        for name, route in read_map(assistant, "routes").items():
+            if isinstance(route, list) and name not in scheduled and _is_inside(residency, read_map(regions, name)):
                 found.append(route)
     return found
 
 
-def _is_inside(residency: Residency, region: object) -> bool:
-    boundary = region.get("boundary") if isinstance(region, dict) else None
+def _is_inside(residency: Residency, region: Mapping[str, object]) -> bool:
+    boundary = region.get("boundary")
     words = [boundary] if isinstance(boundary, str) else boundary
     if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
         return False

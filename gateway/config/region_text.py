@@ -333,8 +333,11 @@ class RegionTextCompiler:
 
     def _read_label(self, path: KeyPath, section: LabelSection) -> _LabelTexts | None:
         known = known_labels().get(section.name)
-        if known is None:
-            return self._read_own(path, section)
+        if known is None and section.text is None:
+            message = f"unknown label {quoted(section.name)}, and a label of your own needs `text`"
+            self._findings.error(path, message, choice_hint(section.name, known_labels()))
+            return None
+        known = known or KnownLabel(section.name, section.text or {}, "always")  # one of the operator's own
         texts = section.text or known.text
         if section.text is not None and not self._has_required_words(path, known, section.text):
             return None
@@ -347,7 +350,8 @@ class RegionTextCompiler:
             hint = f"27 characters, such as {_EXAMPLE_CODE}: 00, 11 for an organisation, its code of 18, and 00000"
             self._findings.warn((*path, "producer"), message, hint)
         if not known.aigc and section.producer is not None:
-            self._findings.error((*path, "producer"), f"{section.name} has no `AIGC` object", "remove it")
+            which = section.name if section.name in known_labels() else "a label of your own"
+            self._findings.error((*path, "producer"), f"{which} has no `AIGC` object", "remove it")
         producer = (section.producer or "") if known.aigc else None
         show = section.show or known.show
         # With the operator's own text, the built-in text of a repetition would be in other words.
@@ -365,20 +369,6 @@ class RegionTextCompiler:
             repeat_s,
             repeat_texts,
         )
-
-    def _read_own(self, path: KeyPath, section: LabelSection) -> _LabelTexts | None:
-        if section.text is None:
-            message = f"unknown label {quoted(section.name)}, and a label of your own needs `text`"
-            self._findings.error(path, message, choice_hint(section.name, known_labels()))
-            return None
-        if section.producer is not None:
-            self._findings.error((*path, "producer"), "a label of your own has no `AIGC` object", "remove it")
-        repeat_texts = section.repeat_text or {}
-        all_texts = frozenset({*section.text.values(), *section.earlier, *repeat_texts.values()})
-        show = section.show or "always"
-        self._check_repeat(path, section, show, section.repeat)
-        is_signed = section.mark is not None
-        return _LabelTexts(section.name, section.text, show, None, is_signed, all_texts, section.repeat, repeat_texts)
 
     def _check_repeat(self, path: KeyPath, section: LabelSection, show: Show, repeat_s: float | None) -> None:
         if section.repeat is not None and section.repeat < _LEAST_REPEAT_S:
@@ -434,9 +424,8 @@ def compile_messages(draft: Draft) -> dict[RefusalReason, Sentences]:
 
 def built_in_sentences(name: str) -> Sentences:
     """Return a built-in sentence for end users that is not that of a reason: the name of its data file."""
-    tags = json.loads(resources.files("gateway.config").joinpath("data", "sentence_tags.json").read_text("utf-8"))
     texts: dict[str, str] = _table(name)["text"]
-    return Sentences({"en": texts["en"], **texts}, tags)
+    return Sentences({"en": texts["en"], **texts}, sentence_tags())
 
 
 def sentences_of(texts: Mapping[str, str]) -> Sentences:

@@ -118,7 +118,7 @@ class AssistantCompiler(AssistantScope):
             self.findings.error((*path, "routes"), "the assistant has no route", "give it one: region: [deployment]")
         routes, own_routes, barriers = self._chat_routes(path, section)
         self._routed.update(section.routes)
-        self._used.update(_chat_deployments(section))
+        self._used.update(section.deployments_of("chat"))
         if DEFAULT_INTENT in section.intents:
             message = "`default` is the route of chats without an intent, and not an intent itself"
             self.findings.error((*path, "intents", DEFAULT_INTENT), message, "use another name", key=True)
@@ -315,13 +315,9 @@ class AssistantCompiler(AssistantScope):
 
     def _proposable(self, use: Use) -> Mapping[str, Deployment]:
         """Return the deployments that a hint may propose for a use: those that no route of another use names."""
-        named: dict[Use, set[str]] = {use: set() for use in USES}
-        for section in self.draft.config.assistants.values():
-            named["chat"] |= _chat_deployments(section)
-            named["embeddings"].update(*section.embeddings.values())
-            named["moderations"].update(*section.moderations.values())
-            named["rerank"].update(*section.rerank.values())
-        elsewhere = set().union(*(names for other, names in named.items() if other != use)) - named[use]
+        assistants = self.draft.config.assistants.values()
+        named = {it: set[str]().union(*(section.deployments_of(it) for section in assistants)) for it in USES}
+        elsewhere = set[str]().union(*(names for other, names in named.items() if other != use)) - named[use]
         return {name: deployment for name, deployment in self.deployments.items() if name not in elsewhere}
 
     def _check_scored(self, path: KeyPath, entries: list[_Entry], use: Use) -> None:
@@ -409,7 +405,7 @@ class AssistantCompiler(AssistantScope):
 
     def _choices(self, path: KeyPath, section: AssistantSection) -> Mapping[str, UserChoice]:
         """Return the choices of an assistant. Report deployments that it never routes to."""
-        routed = _chat_deployments(section)
+        routed = section.deployments_of("chat")
         for choice, one in section.choices.items():
             for index, name in enumerate(one.deployments):
                 at: KeyPath = (*path, "choices", choice, "deployments", index)
@@ -483,9 +479,3 @@ def _with_intents(
         for it in assistant.intents
     }
     return replace(assistant, by_intent=views)
-
-
-def _chat_deployments(section: AssistantSection) -> set[str]:
-    """Return the names in the routes of chats."""
-    routes = [steps for by_intent in section.routes.values() for steps in by_intent.values()]
-    return {name for steps in routes for step in steps for name in names_in(step)}

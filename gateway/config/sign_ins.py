@@ -23,6 +23,7 @@ from gateway.model.config_version import Cell
 from gateway.model.sign_in import SignIn, TokenPlace
 from providers.adapter import Adapter
 from providers.auth import Bearer, HeaderKey, NoAuth
+from providers.json_values import as_map, read_map
 from providers.sign_in.exchanges import SignInTerms, TokenHost, sts_host
 from providers.sign_in.kinds import SCOPES, SignInKind, sign_in_kinds, sign_in_regions, vendor_hosts
 from providers.sites import OriginError, Residency, parse_origin
@@ -48,9 +49,8 @@ _UNREAD = "unresolved"
 
 def environment_of(values: Mapping[str, object]) -> Iterator[str]:
     """Yield a reference to each variable of the environment that stands in for a key of the sign-ins."""
-    sections = values.get("sign_ins")
-    for section in sections.values() if isinstance(sections, dict) else ():
-        kind = sign_in_kinds().get(str(section.get("kind"))) if isinstance(section, dict) else None
+    for section in map(as_map, read_map(values, "sign_ins").values()):
+        kind = sign_in_kinds().get(str(section.get("kind")))
         if kind is None:
             continue
         for key, name in kind.environment.items():
@@ -196,8 +196,7 @@ class _OneSignIn:
 
     def _missing(self, key: str, message: str, hint: str) -> None:
         """Report a key that is missing, unless an unknown key of the section may stand for it."""
-        sections = self.all.findings.source.values["sign_ins"]
-        written = sections[self.name] if isinstance(sections, dict) else {}
+        written = read_map(read_map(self.all.findings.source.values, "sign_ins"), self.name)
         if written.keys() <= keys_of(SignInSection).keys():
             self._error(key, f"is missing: {message}", hint)
 

@@ -29,6 +29,7 @@ from gateway.config.shape import (
 from gateway.config.yaml_document import Source
 from gateway.features.redaction.model import RedactionRules
 from gateway.features.redaction.schema import RedactionSection
+from providers.json_values import read_map
 
 _PASSWORD_IN_URL = re.compile(r"://[^/@\s]*:[^/@\s]*@")
 _NAMED: dict[str, type[BaseModel]] = {
@@ -161,8 +162,7 @@ class Draft:
 
     def keys_of(self, section: str) -> set[str]:
         """Return the keys that are written in a section."""
-        written = self.values.get(section)
-        return set(written) if isinstance(written, dict) else set()
+        return set(read_map(self.values, section))
 
     def names(self, section: str) -> set[str]:
         """Return every name that a section defines, including invalid entries."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
@@ -17,11 +18,13 @@ from gateway.config.field_types import (
     Stages,
     Visible,
     Words,
+    names_in,
 )
 from gateway.config.schema.location import Texts
 from gateway.features.redaction.schema import Redact
 from gateway.features.shadow.schema import ShadowSection
 from gateway.model.approval import Approval
+from gateway.model.assistant import Use
 from gateway.model.deployment import TlsFiles
 from gateway.model.schedule import StopRule
 from gateway.model.section import Sensitive, UnitError
@@ -111,6 +114,14 @@ class AssistantSection(Section):
     def regions(self) -> tuple[str, ...]:
         """The names of the regions in which it has a route of any use."""
         return tuple(dict.fromkeys([*self.routes, *self.embeddings, *self.moderations, *self.rerank]))
+
+    def deployments_of(self, use: Use) -> set[str]:
+        """Return the names in its routes of a use."""
+        if use == "chat":
+            routes = [steps for by_intent in self.routes.values() for steps in by_intent.values()]
+            return {name for steps in routes for step in steps for name in names_in(step)}
+        lists: Mapping[str, list[str]] = getattr(self, use)
+        return set().union(*lists.values())
 
 
 class ConsentSection(Section):
