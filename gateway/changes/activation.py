@@ -97,21 +97,18 @@ class Prepared(Value, frozen=True):
     """The result of a compile, checked and ready to be activated.
 
     Attributes:
+        findings: The problems as they are shown to operators. A thread makes them: there may be thousands.
         state: The state to activate. None if it must not become active.
         is_unsigned: Whether its signature is missing.
         is_judged: Whether the config is the cause of the result, and not a failure of the gateway.
     """
 
     problems: tuple[Problem, ...]
+    findings: tuple[Finding, ...]
     state: CompiledState | None = None
     changes: Changes = Changes()
     is_unsigned: bool = False
     is_judged: bool = True
-
-    @property
-    def findings(self) -> tuple[Finding, ...]:
-        """The problems as they are shown to operators."""
-        return tuple(map(finding_of, self.problems))
 
 
 class VersionActivator(Value, frozen=True):
@@ -147,7 +144,7 @@ class VersionActivator(Value, frozen=True):
             if reason is not None:
                 job = pinned.instead_of(self.job) if pinned is not None else self.job
                 problems, state = (*problems, job.problem(reason)), None
-        return Prepared(problems, state, changes, is_unsigned, is_judged)
+        return Prepared(problems, tuple(map(finding_of, problems)), state, changes, is_unsigned, is_judged)
 
     def _record(
         self,
@@ -176,6 +173,14 @@ class VersionActivator(Value, frozen=True):
         except NotSigned as error:
             return str(error)
         return None
+
+    def reject(
+        self, change_request: ChangeRequest, active: str, problems: tuple[Problem, ...], *, is_judged: bool
+    ) -> Prepared:
+        """Record an attempt that is rejected whatever its result, and return it. `active` is the version that stays."""
+        prepared = Prepared(problems, tuple(map(finding_of, problems)), is_judged=is_judged)
+        self.record_rejected(change_request, active, prepared)
+        return prepared
 
     def record_rejected(self, change_request: ChangeRequest, active: str, prepared: Prepared) -> None:
         """Record a rejected attempt. `active` is the version that stays active."""

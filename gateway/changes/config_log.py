@@ -35,8 +35,8 @@ def log_reload(done: Reload, problems: Sequence[Problem], previous: str, *, file
     )
     log = log.bind(who=done.who) if done.who else log
     if not done.activated:
-        errors = [str(problem) for problem in problems if problem.severity == "error"]
-        reported = {"errors": len(errors), "findings": errors[:_SHOWN]}
+        errors = [problem for problem in problems if problem.severity == "error"]
+        reported = {"errors": len(errors), "findings": list(map(str, errors[:_SHOWN]))}
         if done.is_pinned:
             log.warning("rollback_pinned", detail=_pinned_detail(done.pinned), **reported)
             return

@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gateway.changes.activation import ChangeRequest, Prepared, VersionActivator, finding_of
+from gateway.changes.activation import ChangeRequest, VersionActivator, finding_of
 from gateway.changes.compile_job import CompileJob, Outcome
 from gateway.changes.compile_process import CompileFailed
 from gateway.changes.compiler import Compiler
@@ -291,8 +291,9 @@ class LiveConfig:
         message = f"version {pinned.version.version} is pinned by a rollback, so this file is not activated"
         hint = "`gateway rollback --release` activates it"
         problems = (*outcome.problems, Problem(self._job.path, 0, 0, (), message, hint))
-        prepared = Prepared(problems, is_judged=outcome.is_judged)
-        await asyncio.to_thread(self._activator.record_rejected, request, self.config.version, prepared)
+        prepared = await asyncio.to_thread(
+            self._activator.reject, request, self.config.version, problems, is_judged=outcome.is_judged
+        )
         if outcome.at_rest:
             file = outcome.files[self._job.path]
             self._pinned = replace(pinned, file=file)

@@ -6,6 +6,7 @@ import asyncio
 import gc
 import os
 import sys
+import threading
 import time
 import tracemalloc
 from collections.abc import AsyncIterator, Iterator
@@ -17,6 +18,7 @@ import pytest
 import structlog
 
 from gateway.assembly.application import Gateway
+from gateway.changes.activation import finding_of as activation_finding_of
 from gateway.changes.compile_job import CompileJob, Outcome, compile_here
 from gateway.changes.compile_process import CompileFailed
 from gateway.changes.compiler import Compiler
@@ -25,9 +27,11 @@ from gateway.changes.live_config import LiveConfig
 from gateway.changes.pickling import unpack
 from gateway.config.compile import compile_config
 from gateway.config.loading import load_document
+from gateway.config.problems import Problem
 from gateway.config.source_text import MAX_BYTES, read_files
 from gateway.model.config_version import ConfigVersion
 from gateway.model.deployment import Deployment
+from gateway.model.status import Finding
 from gateway.server.uvicorn_server import settle
 from providers.registry import load_registry
 from tests.kit.configs import BASE, KEYS, Config
@@ -525,6 +529,24 @@ async def test_reload_of_many_deployments_never_blocks_the_loop_for_ten_millisec
     assert len(longest) > 20
     assert max(longest) < 0.010
     assert gateway.config.deployments["d7"].model == f"m7{marks[-1]}"
+
+
+async def test_findings_are_made_in_a_thread(files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A config may have thousands of warnings."""
+    made_in: list[int] = []
+
+    def finding_of(problem: Problem) -> Finding:
+        made_in.append(threading.get_ident())
+        return activation_finding_of(problem)
+
+    monkeypatch.setattr("gateway.changes.activation.finding_of", finding_of)
+    files.live.start(files.activate)
+    files.path.write_text(BASE.merge("deployments: {gemini: {api_key: k}}").text, "utf-8")
+    done = await files.live.reload("admin")
+    assert done.activated
+    assert any("a key is written in the config" in finding.message for finding in done.findings)
+    assert made_in
+    assert threading.get_ident() not in made_in
 
 
 @pytest.mark.slow("each reload is traced")
