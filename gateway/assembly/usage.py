@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import random
 import secrets
-import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
@@ -227,10 +226,8 @@ class UsageReports:
         return await asyncio.to_thread(self._report, client, month, by)
 
     def _report(self, client: str | None, month: str | None, by: tuple[str, ...]) -> dict[str, object]:
-        from gateway.usage.reports import UsageQuery
-
         with usage_reader(self._stores, self._state_dir) as reader:
-            return reader.report(UsageQuery.of_month(month or reader.month(time.time()), by, client)).data()
+            return reader.report(reader.period_query(month, None, by, client)[0]).data()
 
 
 def report_problem(detail: str) -> None:

@@ -57,19 +57,17 @@ class Followed(Protocol):
         """Load the config file on this instance."""
 
 
-def open_cell(server: StoreServer, change_log: ChangeLog, state_dir: Path, name: str | None) -> CellMember:
-    """Return this instance as a member of the cell with this database. It connects later. Raises StateError."""
-    return CellMember(CellDatabase(server, instance_name(state_dir)), change_log, state_dir, name)
-
-
 class CellMember:
     """One instance of a cell. `start` needs a running event loop.
 
     Args:
-        database: The shared database.
+        server: The shared database. It is connected when it is first used.
         change_log: The record of this instance.
         state_dir: Its state directory.
         name: The setting `GATEWAY_INSTANCE`, or None.
+
+    Raises:
+        StateError: The state directory cannot be used.
 
     Attributes:
         database_problem: Why the database could not be used last, or an empty text.
@@ -77,9 +75,9 @@ class CellMember:
         skew_s: The own time minus that of the database at that sign, in seconds. None: unknown.
     """
 
-    def __init__(self, database: CellDatabase, change_log: ChangeLog, state_dir: Path, name: str | None) -> None:
-        self.database = database
-        self.record = CellRecord(database)
+    def __init__(self, server: StoreServer, change_log: ChangeLog, state_dir: Path, name: str | None) -> None:
+        self.database = CellDatabase(server, instance_name(state_dir))
+        self.record = CellRecord(self.database)
         self._change_log = change_log
         self._state_dir = state_dir
         self._name = name or socket.gethostname()

@@ -131,12 +131,12 @@ class InitialConfigLoader:
         if stores is None or stores.database is None or change_log is None or self._settings.state_dir is None:
             return initial
         try:
-            from gateway.changes.cell import open_cell
+            from gateway.changes.cell import CellMember
         except ImportError:
             from gateway.usage.installation import MISSING_PACKAGES
 
             raise StateError(MISSING_PACKAGES) from None
-        member = open_cell(stores.database, change_log, self._settings.state_dir, self._settings.instance)
+        member = CellMember(stores.database, change_log, self._settings.state_dir, self._settings.instance)
         with undone_on_failure(member.close):
             try:
                 member.adopt_predecessor()

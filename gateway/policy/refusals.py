@@ -142,8 +142,7 @@ def consent_required(deployment: Deployment) -> Refusal:
     return Refusal(
         RefusalCode.CONSENT_REQUIRED,
         f"the user has not agreed to send this request to {recipient} (stores data in: {residency.stores}; processes "
-        f"it "
-        f"in: {residency.processes}). Ask the user, then repeat the request with the consent token in "
+        f"it in: {residency.processes}). Ask the user, then repeat the request with the consent token in "
         "`x-gateway-consent`",
         asks=deployment,
     )

@@ -29,15 +29,22 @@ def unpack(snapshot: bytes) -> Series:
     return series
 
 
+def add(series: Series, name: str, labels: tuple[str, ...], value: list[int]) -> None:
+    """Add the numbers of one combination of labels to a metric."""
+    held = series[name].get(labels)
+    series[name][labels] = (
+        list(value) if held is None else [mine + more for mine, more in zip(held, value, strict=True)]
+    )
+
+
 def merge(snapshots: Iterable[bytes]) -> bytes:
     """Return the sum of several processes' snapshots. Without any, it is an empty snapshot."""
     total: Series = {}
     for snapshot in snapshots:
         for name, rows in unpack(snapshot).items():
-            sums = total.setdefault(name, {})
+            total.setdefault(name, {})
             for labels, value in rows.items():
-                held = sums.get(labels)
-                sums[labels] = value if held is None else [mine + more for mine, more in zip(held, value, strict=True)]
+                add(total, name, labels, value)
     return pack(total)
 
 

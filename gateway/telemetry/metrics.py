@@ -20,7 +20,7 @@ from gateway.telemetry.metric_definitions import (
     OVERHEAD_BOUNDS_S,
     REQUEST_BOUNDS_S,
 )
-from gateway.telemetry.metric_snapshots import ANSWER_TIMES, REQUESTS, Series, pack
+from gateway.telemetry.metric_snapshots import ANSWER_TIMES, REQUESTS, Series, add, pack
 from providers.chat import Usage
 
 _OTHER = "other"
@@ -260,14 +260,14 @@ class Metrics:
             times.settle()
             _add_attempts(series, attempts, times.held)
         for (name, labels), held in self._times.items():
-            _add(series, name, labels, held)
+            add(series, name, labels, held)
         for (name, labels), count in self._counts.items():
-            _add(series, name, labels, [count])
+            add(series, name, labels, [count])
         for name, read in self.live.items():
-            _add(series, name, (), [read()])
+            add(series, name, (), [read()])
         for name, rows in self.live_rows.items():
             for labels, value in rows().items():
-                _add(series, name, labels, [value])
+                add(series, name, labels, [value])
         return pack(series)
 
 
@@ -289,28 +289,21 @@ def _add_row(series: Series, key: _Key, row: _Row) -> None:
     durations, attempts = row.duration.held, row.attempt.held
     reason = REASON_BY_CODE[code] if code else ""
     labels = (region, assistant, outcome, str(status) if status else "", code, reason)
-    _add(series, "gateway_requests_total", labels, [sum(durations[:-1])])
-    _add(series, "gateway_request_duration_seconds", (region, assistant, outcome, streamed), durations)
+    add(series, "gateway_requests_total", labels, [sum(durations[:-1])])
+    add(series, "gateway_request_duration_seconds", (region, assistant, outcome, streamed), durations)
     if any(attempts):
         _add_attempts(series, (region, deployment, provider, "ok"), attempts)
     if any(row.first_token.held):
-        _add(series, "gateway_time_to_first_token_seconds", (region, assistant, deployment), row.first_token.held)
+        add(series, "gateway_time_to_first_token_seconds", (region, assistant, deployment), row.first_token.held)
     if any(row.overhead.held):
-        _add(series, "gateway_overhead_seconds", (deployment, streamed), row.overhead.held)
+        add(series, "gateway_overhead_seconds", (deployment, streamed), row.overhead.held)
     if row.answers_without_usage:
-        _add(series, "gateway_answers_without_usage_total", (deployment, provider), [row.answers_without_usage])
+        add(series, "gateway_answers_without_usage_total", (deployment, provider), [row.answers_without_usage])
     if row.has_usage:
         for kind, count in zip(_TOKEN_TYPES, row.tokens, strict=True):
-            _add(series, "gateway_tokens_total", (region, assistant, deployment, provider, kind), [count])
+            add(series, "gateway_tokens_total", (region, assistant, deployment, provider, kind), [count])
 
 
 def _add_attempts(series: Series, key: _AttemptKey, held: list[int]) -> None:
-    _add(series, "gateway_attempts_total", key, [sum(held[:-1])])
-    _add(series, "gateway_attempt_duration_seconds", key[1:], held)
-
-
-def _add(series: Series, name: str, labels: tuple[str, ...], value: list[int]) -> None:
-    held = series[name].get(labels)
-    series[name][labels] = (
-        list(value) if held is None else [mine + more for mine, more in zip(held, value, strict=True)]
-    )
+    add(series, "gateway_attempts_total", key, [sum(held[:-1])])
+    add(series, "gateway_attempt_duration_seconds", key[1:], held)

@@ -164,11 +164,9 @@ class _Sender:
         """Wait for more requests, to send them together."""
         self._enough.clear()
         if len(self._queue) < _MOST_IN_BATCH:
-            try:
+            with suppress(TimeoutError):
                 async with asyncio.timeout(self._gather_s):
                     await self._enough.wait()
-            except TimeoutError:
-                return
 
     async def _deliver(self, requests: list[otlp.Ended]) -> str:
         pieces: list[bytes] = []

@@ -330,16 +330,10 @@ class HoldRefused(Value, frozen=True):
 
 
 class Counters(Protocol):
-    """The counters of budgets. Every method raises GateUnavailable."""
+    """The counters of budgets. A gate for operators can also change them."""
 
     async def read(self, counters: Iterable[Counter], windows: AllBounds) -> list[CounterState]:
-        """Return the numbers of counters in their current windows."""
-
-    async def top_up(self, counter: Counter, windows: AllBounds, amount: int) -> CounterState:
-        """Add an amount to what the counter's budget admits in its current window."""
-
-    async def reset(self, counter: Counter, windows: AllBounds, spent: int = 0) -> CounterState:
-        """Set what was spent in the current window. Holds stay."""
+        """Return the numbers of counters in their current windows. Raises GateUnavailable."""
 
 
 class UsageGate(Counters, Protocol):

@@ -100,14 +100,6 @@ class OutageGate:
         """Return the numbers of counters in their current windows."""
         return await self.shared.read(counters, windows)
 
-    async def top_up(self, counter: Counter, windows: AllBounds, amount: int) -> CounterState:
-        """Add an amount to what the counter's budget admits in its current window."""
-        return await self.shared.top_up(counter, windows, amount)
-
-    async def reset(self, counter: Counter, windows: AllBounds, spent: int = 0) -> CounterState:
-        """Set what was spent in the current window. Holds stay."""
-        return await self.shared.reset(counter, windows, spent)
-
     async def recover(self) -> None:
         """Settle the calls of processes of the cell that have ended, and keep their rows."""
         with suppress(GateUnavailable):

@@ -95,13 +95,6 @@ class UsageQuery(Value, frozen=True):
     person: Person | None = None
 
     @classmethod
-    def of_month(
-        cls, month: str, by: Sequence[str] = (), client: str | None = None, assistant: str | None = None
-    ) -> UsageQuery:
-        """Return the query for a month (`2026-11`)."""
-        return cls(tuple(by), f"{month}-01", f"{month}-31", client, assistant)
-
-    @classmethod
     def of_request(cls, request: str) -> UsageQuery:
         """Return the query for the rows of a request, of any day."""
         return cls((), *_ANY_DAY, request=request)
@@ -338,16 +331,19 @@ class UsageReader:
         client: str | None = None,
         assistant: str | None = None,
     ) -> tuple[UsageQuery, dict[str, str]]:
-        """Return the query for these days or this month, and the period as reports name it. Without: this month."""
+        """Return the query for these days or this month (`2026-11`), and the period as reports name it.
+
+        Without both: for the current month.
+        """
         if days is not None:
             first, last = (day.isoformat() for day in days)
             return UsageQuery(tuple(by), first, last, client, assistant), {"from": first, "to": last}
         shown = month or self.month(time.time())
-        return UsageQuery.of_month(shown, by, client, assistant), {"month": shown}
+        return UsageQuery(tuple(by), f"{shown}-01", f"{shown}-31", client, assistant), {"month": shown}
 
     def month(self, now_s: float) -> str:
         """Return the month of a Unix time, in the time zone of the ledger: `2026-11`."""
-        return month_of(now_s, self.zone)
+        return datetime.fromtimestamp(now_s, self.zone).strftime("%Y-%m")
 
     def report(self, query: UsageQuery) -> GroupedUsage:
         """Return the report of a query."""
@@ -405,11 +401,6 @@ class UsageReader:
         for row in self._unmoved:
             if query.includes(row, local_time.hour_and_day(row.time_ns)[1]):
                 yield row
-
-
-def month_of(now_s: float, zone: tzinfo) -> str:
-    """Return the month of a Unix time in a time zone: `2026-11`."""
-    return datetime.fromtimestamp(now_s, zone).strftime("%Y-%m")
 
 
 def zone_of(name: str) -> tzinfo:

@@ -174,17 +174,14 @@ def resolve(config: ConfigVersion, client: Client | None, reports: Reports) -> L
     return with_age(location, ages, claim_of(reports)) if ages is not None else location
 
 
-def _kept(config: ConfigVersion, location: Location) -> Location:
-    return location if may_keep(location, config.cell_territory) else replace(location, may_be_kept=False)
-
-
 def locate(config: ConfigVersion, territory: str) -> Location:
     """Return the location of an adult of whom one signal reports this territory, and who sends nothing else."""
     return _conclude(config, None, [read_territory(config, "edge_header", (territory,))])
 
 
 def _conclude(config: ConfigVersion, client: Client | None, readings: list[Reading]) -> Location:
-    return _kept(config, _concluded(config, client, readings))
+    location = _concluded(config, client, readings)
+    return location if may_keep(location, config.cell_territory) else replace(location, may_be_kept=False)
 
 
 def _concluded(config: ConfigVersion, client: Client | None, readings: list[Reading]) -> Location:
