@@ -170,7 +170,7 @@ class ClientDatabase:
 
     def _with_tokens(self, loaded: _Loaded, config: ConfigVersion) -> Mapping[str, Client]:
         """Return the clients with those that rules of issuers name. The same content gives the same object."""
-        names = frozenset(rule.client for issuer in config.token_issuers.values() for rule in issuer.clients)
+        names = frozenset(rule.gives for issuer in config.token_issuers.values() for rule in issuer.clients)
         if not names:
             return loaded.clients
         if self._by_token is None or self._by_token[0] is not loaded or self._by_token[1] != names:

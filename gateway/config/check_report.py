@@ -158,8 +158,8 @@ def render_matrix(
 
 def _token_issuer(issuer: TokenIssuer) -> tuple[str, str]:
     """Return the line of an issuer: its rules in order, the server of its keys, and what is revoked."""
-    rules = [f"rule {number} gives {rule.client}" for number, rule in enumerate(issuer.clients, 1)]
-    rules += [f"role {number} gives {rule.role}" for number, rule in enumerate(issuer.roles, 1)]
+    rules = [f"rule {number} gives {rule.gives}" for number, rule in enumerate(issuer.clients, 1)]
+    rules += [f"role {number} gives {rule.gives}" for number, rule in enumerate(issuer.roles, 1)]
     keys = issuer.keys.permit.origin if isinstance(issuer.keys, KeyUrl) else "a file"
     revoked = [f"{sum(len(values) for _, values in issuer.denied)} values are denied"] if issuer.denied else []
     return f"  {issuer.name}: ", "; ".join((", ".join(rules), f"keys of {keys}", *revoked))

@@ -10,7 +10,7 @@ from gateway.config.location import SectionProblems
 from gateway.config.problems import KeyPath, quoted
 from gateway.config.schema.client_token import TokenIssuerSection
 from gateway.config.validation import Draft, Findings, check_reference
-from gateway.model.client_token import RoleRule, TokenIssuer, TokenPath, TokenRule, Where
+from gateway.model.client_token import TokenIssuer, TokenPath, TokenRule, Where
 from gateway.policy.location.claim import read_key_set
 
 _ANY_TENANT = frozenset({"common", "organizations"})
@@ -44,7 +44,17 @@ def compile_token_issuers(draft: Draft, findings: Findings, document: Document) 
             findings.error(path, message, "join their rules in one of them")
         _check_names(findings, path, section)
         keys = read_key_set(section.jwks, SectionProblems(findings, path, document), "every new token")
-        rules = _rules(draft, findings, path, section)
+        if draft.config.clients_source == "file":
+            for index, rule in enumerate(section.clients):
+                check_reference(draft, findings, (*path, "clients", index, "client"), "clients", rule.client)
+        clients = tuple(
+            TokenRule(rule.client, _where(findings, (*path, "clients", index, "where"), rule.where), rule.user)
+            for index, rule in enumerate(section.clients)
+        )
+        roles = tuple(
+            TokenRule(rule.role, _where(findings, (*path, "roles", index, "where"), rule.where))
+            for index, rule in enumerate(section.roles)
+        )
         if keys is None:
             continue
         compiled[name] = TokenIssuer(
@@ -54,11 +64,8 @@ def compile_token_issuers(draft: Draft, findings: Findings, document: Document) 
             algorithms=frozenset(section.algorithms),
             keys=keys,
             user=_path(findings, (*path, "user"), section.user),
-            clients=rules,
-            roles=tuple(
-                RoleRule(rule.role, _where(findings, (*path, "roles", index, "where"), rule.where))
-                for index, rule in enumerate(section.roles)
-            ),
+            clients=clients,
+            roles=roles,
             longest_s=section.longest,
             denied=_where(findings, (*path, "denied"), section.denied, warns=False),
             issued_after=section.issued_after,
@@ -80,16 +87,6 @@ def _check_names(findings: Findings, path: KeyPath, section: TokenIssuerSection)
         findings.warn((*path, "audience"), message, hint)
     if not section.clients and not section.roles:
         findings.error(path, "needs `clients` or `roles`, or its tokens give nothing", "add a rule")
-
-
-def _rules(draft: Draft, findings: Findings, path: KeyPath, section: TokenIssuerSection) -> tuple[TokenRule, ...]:
-    rules: list[TokenRule] = []
-    for index, rule in enumerate(section.clients):
-        at: KeyPath = (*path, "clients", index)
-        if draft.config.clients_source == "file":
-            check_reference(draft, findings, (*at, "client"), "clients", rule.client)
-        rules.append(TokenRule(rule.client, _where(findings, (*at, "where"), rule.where), rule.user))
-    return tuple(rules)
 
 
 def _where(

@@ -26,7 +26,7 @@ from gateway.config.region_text import compile_messages
 from gateway.config.regions import compile_cell, compile_regions
 from gateway.config.routes import AssistantCompiler, check_barriers
 from gateway.config.sensitive_keys import secrets_in_clear
-from gateway.config.sign_ins import SignInCompiler
+from gateway.config.sign_ins import compile_sign_ins
 from gateway.config.simulation import rehearsed, without_calls
 from gateway.config.source_text import Reading, SourceText
 from gateway.config.stores import compile_stores
@@ -122,7 +122,7 @@ def _compile(draft: Draft, findings: Findings, document: Document, options: _Opt
     secrets = compile_secrets(draft, findings, document.references, document.secrets_file)
     findings.problems.extend(document.catalogues.problems(findings))
     catalogue = compile_catalogues(document.catalogues.sources, findings, registry)
-    sign_ins = SignInCompiler(draft, findings, document.references, links, cell).compiled()
+    sign_ins = compile_sign_ins(draft, findings, document.references, links, cell)
     parts = [feature.of_deployment for feature in COMPILERS if feature.of_deployment is not None]
     compiler = DeploymentCompiler(draft, findings, endpoints, links, days, secrets, catalogue, sign_ins)
     deployments = compiler.compiled(parts)

@@ -74,55 +74,47 @@ def address_problem(url: str) -> str | None:
     return None if is_local else "is neither on this machine nor in 169.254.0.0/16 nor in fd00:ec2::/32"
 
 
+def compile_sign_ins(
+    draft: Draft, findings: Findings, references: Mapping[str, Resolution], links: Links, cell: Cell | None
+) -> dict[str, SignIn]:
+    """Return the valid sign-ins of a draft. Invalid ones are marked in the draft."""
+    sections, compiled = draft.config.sign_ins, dict[str, SignIn]()
+    # A sign-in with `from` needs that of its source.
+    for name, section in sorted(sections.items(), key=lambda item: item[1].source is not None):
+        before = len(findings.problems)
+        one = _SignInCompiler(draft, findings, references, links, cell, name, section, compiled).compiled()
+        is_valid = all(it.severity != "error" for it in findings.problems[before:])
+        if one is not None and is_valid:
+            compiled[name] = one
+        else:
+            draft.broken.add(("sign_ins", name))
+    named = {it.source for it in sections.values()} | {it.sign_in for it in draft.config.deployments.values()}
+    is_known = named - {None} <= draft.names("sign_ins")  # else an unknown name may stand for one of these
+    if is_known and draft.is_whole("deployments"):
+        for name in compiled.keys() - named:
+            findings.warn(("sign_ins", name), "no deployment uses this sign-in", "remove it")
+    return {name: compiled[name] for name in sections if name in compiled}
+
+
 @dataclass(slots=True)
-class SignInCompiler:
-    """Compiles the sign-ins of a draft."""
+class _SignInCompiler:
+    """One sign-in that is being compiled.
+
+    Attributes:
+        others: The sign-ins that were compiled before.
+        texts: The values by key, with a placeholder for each that is not set.
+        missing: The sources of the values that are not set.
+        read_from: The variables of the environment from which values were read.
+    """
 
     draft: Draft
     findings: Findings
     references: Mapping[str, Resolution]
     links: Links
     cell: Cell | None
-    _compiled: dict[str, SignIn] = field(default_factory=dict)
-
-    def compiled(self) -> dict[str, SignIn]:
-        """Return the valid sign-ins. Invalid ones are marked in the draft."""
-        sections = self.draft.config.sign_ins
-        # A sign-in with `from` needs that of its source.
-        for name, section in sorted(sections.items(), key=lambda item: item[1].source is not None):
-            before = len(self.findings.problems)
-            one = _OneSignIn(self, name, section).compiled()
-            is_valid = all(it.severity != "error" for it in self.findings.problems[before:])
-            if one is not None and is_valid:
-                self._compiled[name] = one
-            else:
-                self.draft.broken.add(("sign_ins", name))
-        self._warn_of_unused()
-        return {name: self._compiled[name] for name in sections if name in self._compiled}
-
-    def _warn_of_unused(self) -> None:
-        """Warn of sign-ins that no deployment and no other sign-in names."""
-        config = self.draft.config
-        named = {it.source for it in config.sign_ins.values()} | {it.sign_in for it in config.deployments.values()}
-        is_known = named - {None} <= self.draft.names("sign_ins")  # else an unknown name may stand for one of these
-        if is_known and self.draft.is_whole("deployments"):
-            for name in (it for it in self._compiled if it not in named):
-                self.findings.warn(("sign_ins", name), "no deployment uses this sign-in", "remove it")
-
-
-@dataclass(slots=True)
-class _OneSignIn:
-    """One sign-in that is being compiled.
-
-    Attributes:
-        texts: The values by key, with a placeholder for each that is not set.
-        missing: The sources of the values that are not set.
-        read_from: The variables of the environment from which values were read.
-    """
-
-    all: SignInCompiler
     name: str
     section: SignInSection
+    others: Mapping[str, SignIn]
     texts: dict[str, str] = field(default_factory=dict)
     missing: list[str] = field(default_factory=list)
     read_from: list[str] = field(default_factory=list)
@@ -179,7 +171,7 @@ class _OneSignIn:
         )
 
     def _error(self, key: str, message: str, hint: str = "", *, at_key: bool = False) -> None:
-        self.all.findings.error((*self.path, key), message, hint, key=at_key)
+        self.findings.error((*self.path, key), message, hint, key=at_key)
 
     def _check_keys(self) -> None:
         """Report keys that the kind does not have."""
@@ -192,11 +184,11 @@ class _OneSignIn:
     def _is_written(self, key: str) -> bool:
         """Return whether the file has the key itself with a valid value, and not a misspelt one that was read as it."""
         path = (*self.path, key)
-        return self.all.findings.source.has(path) and path not in self.all.draft.broken
+        return self.findings.source.has(path) and path not in self.draft.broken
 
     def _missing(self, key: str, message: str, hint: str) -> None:
         """Report a key that is missing, unless an unknown key of the section may stand for it."""
-        written = read_map(read_map(self.all.findings.source.values, "sign_ins"), self.name)
+        written = read_map(read_map(self.findings.source.values, "sign_ins"), self.name)
         if written.keys() <= keys_of(SignInSection).keys():
             self._error(key, f"is missing: {message}", hint)
 
@@ -234,16 +226,16 @@ class _OneSignIn:
     def _resolution(self, text: str) -> Resolution:
         if "${" not in text:
             return read_literal(text)
-        return self.all.references.get(text, Resolution(text[2:-1], missing="is not set"))
+        return self.references.get(text, Resolution(text[2:-1], missing="is not set"))
 
     def _taken(self, key: tuple[str, ...], resolved: Resolution, hint: str = "") -> str:
         """Return a value, or a placeholder after it has been reported why there is none."""
         path, source = (*self.path, *key), resolved.source or "the value"
         if resolved.mistake:
-            self.all.findings.error(path, f"{source} {resolved.mistake}", resolved.hint)
+            self.findings.error(path, f"{source} {resolved.mistake}", resolved.hint)
         elif resolved.secret is None:
             message = f"{source} {resolved.missing}: the deployments that use it are skipped"
-            self.all.findings.warn(path, message, hint)
+            self.findings.warn(path, message, hint)
             self.missing.append(resolved.source or ".".join(key))
         return resolved.secret.reveal() if resolved.secret is not None else _UNREAD
 
@@ -257,7 +249,7 @@ class _OneSignIn:
 
     def _source(self) -> SignIn | None:
         """Return the sign-in whose token is the subject, after errors of the subject have been reported."""
-        section, all_ = self.section, self.all
+        section = self.section
         if not self.kind.subject:
             return None
         written = [key for key in ("from", "token_file", "client_secret") if self._is_written(key)]
@@ -265,8 +257,8 @@ class _OneSignIn:
             self._error(written[0], f"stands in place of `{key}`", "remove one of them")
         if section.source is None:
             return None
-        check_reference(all_.draft, all_.findings, (*self.path, "from"), "sign_ins", section.source)
-        other = all_.draft.config.sign_ins.get(section.source)
+        check_reference(self.draft, self.findings, (*self.path, "from"), "sign_ins", section.source)
+        other = self.draft.config.sign_ins.get(section.source)
         if other is None:
             return None
         is_id_token = other.kind == "google_metadata" and other.audience is not None
@@ -278,14 +270,14 @@ class _OneSignIn:
         elif other.kind.startswith("aws_") and other.region is None:
             message = f"needs `region` of {quoted(section.source)}, whose STS makes the subject"
             self._error("from", message, "write it there")
-        return all_._compiled.get(section.source)
+        return self.others.get(section.source)
 
     def _check_values(self) -> None:
         """Complete the values by the defaults of the kind, and check them. A placeholder is not judged."""
         section, texts, kind = self.section, self.texts, self.section.kind
         if kind.startswith("azure_"):
             scope = texts.setdefault("scope", SCOPES[0])
-            is_source = any(it.source == self.name for it in self.all.draft.config.sign_ins.values())
+            is_source = any(it.source == self.name for it in self.draft.config.sign_ins.values())
             if scope not in (*SCOPES, _UNREAD) and not is_source:
                 message = f"is not a scope of Azure's models: {quoted(scope)}"
                 self._error("scope", message, f"write {' or '.join(SCOPES)}")
@@ -306,13 +298,13 @@ class _OneSignIn:
             self._error("header", "needs `audience`: an access token is for Google's APIs only", "add `audience`")
         if not texts.get("token_file", _UNREAD).startswith(("/", _UNREAD)):
             key = ("token_file",) if section.token_file is not None else ()
-            self.all.findings.error((*self.path, *key), "must be an absolute path", "begin it with /")
+            self.findings.error((*self.path, *key), "must be an absolute path", "begin it with /")
         if section.global_host is not None and kind == "azure_workload" and section.cloud != "public":
             message = "has no effect: the host is in its country"
-            self.all.findings.warn((*self.path, "global_host"), message, "remove it")
+            self.findings.warn((*self.path, "global_host"), message, "remove it")
         if section.endpoint is not None:
             message = "is for simulated issuers on this machine: no real token is asked for"
-            self.all.findings.warn((*self.path, "endpoint"), message, "remove it in production")
+            self.findings.warn((*self.path, "endpoint"), message, "remove it in production")
 
     # --- hosts ------------------------------------------------------------------------------------
 
@@ -352,7 +344,7 @@ class _OneSignIn:
         """
         section = self.section
         if origin.startswith("http://"):
-            cell = self.all.cell
+            cell = self.cell
             return TokenPlace("the metadata server", Places(frozenset({cell.territory}))) if cell is not None else None
         host = (urlsplit(origin).hostname or "").rstrip(".")
         known = next((it for name, it in vendor_hosts().items() if host == name or host.endswith(f".{name}")), None)
@@ -362,7 +354,7 @@ class _OneSignIn:
             return TokenPlace(host, places, fix, known.accepted and section.global_host is not None)
         if section.kind == "oauth":
             path = (*self.path, "territory")
-            code = read_territory(self.all.findings, path, section.territory) if section.territory else None
+            code = read_territory(self.findings, path, section.territory) if section.territory else None
         else:
             code = self._regions.get(self.texts["region"])
         return TokenPlace(host, Places(frozenset({code}))) if code is not None else None
@@ -387,7 +379,7 @@ class _OneSignIn:
 
     def _at(self, variable: str, url: str) -> str | None:
         if (problem := address_problem(url)) is not None:
-            self.all.findings.error(self.path, f"{variable} {problem}", "a metadata server is where the gateway runs")
+            self.findings.error(self.path, f"{variable} {problem}", "a metadata server is where the gateway runs")
             return None
         parts = urlsplit(url)
         self.texts["path"] = parts.path or "/"
@@ -433,7 +425,7 @@ class _OneSignIn:
         """Return how the issuer is reached. Neither a metadata server nor a simulated issuer has a proxy."""
         is_local = self.section.endpoint is not None or (self.kind.is_metadata and not self.texts.get("region"))
         endpoint = Endpoint("https://issuer.invalid", "", Residency(ANYWHERE, ANYWHERE), None)
-        return Way(endpoint.residency) if is_local else self.all.links.way(self.path, self.section, endpoint)
+        return Way(endpoint.residency) if is_local else self.links.way(self.path, self.section, endpoint)
 
 
 def _remote(link: Link | None) -> Link:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 
 from gateway.execution.deadline import Clock
 from gateway.model.deployment import Deployment
-from gateway.model.sign_in import SignIn, SignInNote
+from gateway.model.sign_in import NO_NOTE, SignIn, SignInNote
 from providers.auth import Secret
 
 _WAIT_S = 10.0
@@ -37,9 +37,9 @@ class SignInTokens:
 
     def take(self, sign_in: str, note: SignInNote) -> None:
         """Keep the result of the last exchange of a sign-in, and wake those that wait for it."""
-        before = self._notes.get(sign_in)
+        before = self._notes.get(sign_in, NO_NOTE)
         self._notes[sign_in] = note
-        if note.token is not None and (before is None or before.token != note.token):
+        if note.token is not None and before.token != note.token:
             self.renewed(sign_in)
         if (waiting := self._waiting.pop(sign_in, None)) is not None and not waiting.done():
             waiting.set_result(None)
@@ -51,11 +51,8 @@ class SignInTokens:
 
     def current(self, sign_in: str) -> Secret | None:
         """Return the token that requests carry now, or None if there is none that is valid long enough."""
-        note = self._notes.get(sign_in)
-        token = note.token if note is not None else None
-        if token is None or not token.is_usable(self._monotonic(), self._unix()):
-            return None
-        return token.secret
+        token = self._notes.get(sign_in, NO_NOTE).usable(self._monotonic(), self._unix())
+        return token.secret if token is not None else None
 
     def lacks(self, deployment: Deployment) -> bool:
         """Return whether a deployment cannot be called now, because its sign-in has no token."""
@@ -63,8 +60,7 @@ class SignInTokens:
 
     def error(self, sign_in: str) -> str:
         """Return why the last exchange of a sign-in has failed, or an empty text."""
-        note = self._notes.get(sign_in)
-        return note.error if note is not None else ""
+        return self._notes.get(sign_in, NO_NOTE).error
 
     def why(self, sign_in: SignIn) -> str:
         """Return why a sign-in has no token, in words."""

@@ -25,7 +25,7 @@ from gateway.execution.upstream_request import FenceBreach
 from gateway.files import open_file
 from gateway.model.config_version import ConfigVersion
 from gateway.model.deployment import Deployment
-from gateway.model.sign_in import NO_NOTE, HeldToken, SignIn, SignInNote, SignInStatus, remedy_for
+from gateway.model.sign_in import NO_NOTE, HeldToken, SignIn, SignInNote, SignInState, SignInStatus, remedy_for
 from gateway.telemetry.log import logger
 from providers.auth import Secret
 from providers.sign_in.exchange import ExchangeCall, ExchangeFailed, ExchangeResult, Issued
@@ -149,12 +149,10 @@ class TokenRefresher:
         kept = self._kept.get(name)
         if kept is None:
             return SignInStatus(name, "none", None, "a value of it is not set: gateway check names it", deployments)
-        token, error = kept.note.token, kept.note.error
-        now = self._monotonic(), self._unix()
+        token, error, now = kept.note.token, kept.note.error, (self._monotonic(), self._unix())
         left_s = token.left_s(*now) if token is not None else 0.0
-        if token is None or not token.is_usable(*now):
-            return SignInStatus(name, "none", None if left_s <= 0 else int(left_s), error, deployments)
-        return SignInStatus(name, "failing" if error else "ok", int(left_s), error, deployments)
+        state: SignInState = "none" if kept.note.usable(*now) is None else "failing" if error else "ok"
+        return SignInStatus(name, state, int(left_s) if left_s > 0 else None, error, deployments)
 
     def seconds_left(self) -> dict[tuple[str, ...], int]:
         """Return how many seconds the token of each sign-in is valid: 0 without one."""
@@ -218,7 +216,10 @@ class TokenRefresher:
         """Make one exchange. Return when the next one is due, and whether a changed subject comes before that."""
         sign_in, name = kept.sign_in, kept.sign_in.name
         try:
-            token = await self._exchange(sign_in)
+            source = self._kept.get(sign_in.source or "")
+            of_source = source.note.usable(self._monotonic(), self._unix()) if source is not None else None
+            subject = of_source.secret if of_source is not None else None
+            token = await exchange(self._services, sign_in, subject, monotonic=self._monotonic, unix=self._unix)
         except Exception as raised:  # a fault in one exchange must not end the renewal of this sign-in for ever
             words = f"the exchange has a fault ({type(raised).__name__})"
             error = raised if isinstance(raised, ExchangeFailed) else ExchangeFailed(ExchangeResult.MALFORMED, words)
@@ -249,19 +250,11 @@ class TokenRefresher:
         return wait_s * (1 + _SPREAD * (2 * self._draw() - 1))
 
     def _log_failure(self, kept: _Kept) -> None:
-        name, token = kept.sign_in.name, kept.note.token
-        has_token = token is not None and token.is_usable(self._monotonic(), self._unix())
+        name, has_token = kept.sign_in.name, kept.note.usable(self._monotonic(), self._unix()) is not None
         effect = "the token before is used until it ends" if has_token else "its deployments are skipped"
         detail = f"{effect}: {remedy_for(kept.note.error)}; gateway doctor --network makes one exchange"
         deployments = [*self._used.get(name, ())]
         logger().warning("sign_in_failed", sign_in=name, deployments=deployments, error=kept.note.error, detail=detail)
-
-    async def _exchange(self, sign_in: SignIn) -> HeldToken:
-        source = self._kept.get(sign_in.source or "")
-        token = source.note.token if source is not None else None
-        is_usable = token is not None and token.is_usable(self._monotonic(), self._unix())
-        subject = token.secret if token is not None and is_usable else None
-        return await exchange(self._services, sign_in, subject, monotonic=self._monotonic, unix=self._unix)
 
 
 async def tokens_for_command(

@@ -60,29 +60,17 @@ KeySource = KeyUrl | KeyFile | SharedKey
 
 
 class TokenRule(Value, frozen=True):
-    """A rule that gives a client to a token.
+    """A rule that gives a client to a token, or a role at the admin listener.
 
     Attributes:
-        client: The name of the client.
+        gives: The name of the client, or the role.
         where: The values that the token must have. All entries must hold.
         names_user: The token names the end user.
     """
 
-    client: str
+    gives: str
     where: Where
     names_user: bool = True
-
-
-class RoleRule(Value, frozen=True):
-    """A rule that gives a token a role at the admin listener.
-
-    Attributes:
-        role: The role.
-        where: The values that the token must have. All entries must hold.
-    """
-
-    role: AdminRole
-    where: Where
 
 
 class TokenIssuer(Value, frozen=True):
@@ -109,7 +97,7 @@ class TokenIssuer(Value, frozen=True):
     keys: KeySource
     user: TokenPath = ("sub",)
     clients: tuple[TokenRule, ...] = ()
-    roles: tuple[RoleRule, ...] = ()
+    roles: tuple[TokenRule, ...] = ()
     longest_s: float | None = 86_400.0
     denied: Where = ()
     issued_after: float | None = None

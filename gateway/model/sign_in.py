@@ -162,6 +162,10 @@ class SignInNote(Value, frozen=True):
     token: HeldToken | None = None
     error: str = ""
 
+    def usable(self, monotonic_s: float, unix_s: float) -> HeldToken | None:
+        """Return the token if enough of its lifetime is left for a request."""
+        return self.token if self.token is not None and self.token.is_usable(monotonic_s, unix_s) else None
+
 
 NO_NOTE = SignInNote()
 _REMEDIES = (

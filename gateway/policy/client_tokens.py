@@ -5,15 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from gateway.model.client_token import (
-    RoleRule,
-    TokenGivesNothing,
-    TokenHolder,
-    TokenIssuer,
-    TokenPath,
-    TokenRule,
-    Where,
-)
+from gateway.model.client_token import TokenGivesNothing, TokenHolder, TokenIssuer, TokenPath, TokenRule, Where
 from gateway.model.location import ClaimProblem, ClaimRefused
 from gateway.policy.location.claim_verification import SignedMembers, UnverifiedToken, is_for
 
@@ -56,7 +48,7 @@ def user_in(issuer: TokenIssuer, members: Mapping[str, object]) -> str:
     return user
 
 
-def first_rule(issuer: str, rules: Sequence[TokenRule | RoleRule], members: Mapping[str, object]) -> int | None:
+def first_rule(issuer: str, rules: Sequence[TokenRule], members: Mapping[str, object]) -> int | None:
     """Return the index of the first rule that holds for a verified token of an issuer, or None.
 
     Raises:
@@ -82,7 +74,7 @@ def holder_of(issuer: TokenIssuer, signed: SignedMembers) -> tuple[str, TokenHol
     rule, subject = issuer.clients[index], members.get("sub")
     user = user_in(issuer, members) if rule.names_user else None
     subject = subject if isinstance(subject, str) else None
-    return rule.client, TokenHolder(issuer.name, issuer.issuer, index + 1, signed.until, subject, user)
+    return rule.gives, TokenHolder(issuer.name, issuer.issuer, index + 1, signed.until, subject, user)
 
 
 def _look_at(issuer: str, where: Where, members: Mapping[str, object]) -> None:

@@ -99,7 +99,7 @@ class Host:
         self._service = service or ServiceManager({})
         self._handover, self._faults = handover, faults
         self._tokens = OperatorTokens(
-            lambda: keepers.live.config.token_issuers, self._issuers_transport, _warn_of_tokens
+            lambda: keepers.live.config.token_issuers, self._issuers_transport(), _warn_of_tokens
         )
         self._budgets = BudgetWatch(settings.state_dir, lambda: keepers.live.config)
         self._stores = StoreWatch(settings.state_dir, keepers, lambda: self._budgets.valkey)

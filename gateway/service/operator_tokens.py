@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
 
 from gateway.execution.service_client import ServiceClient
 from gateway.execution.transport import Transport
 from gateway.model.client_token import TokenGivesNothing, TokenIssuer
 from gateway.model.stored_client import Role
-
-if TYPE_CHECKING:
-    from gateway.service.client_tokens import ClientTokens
+from gateway.service.client_tokens import ClientTokens
 
 
 class OperatorTokens:
@@ -21,19 +18,15 @@ class OperatorTokens:
 
     Args:
         issuers: Returns the issuers of the active config version.
-        transport: Makes the transport over which key sets are fetched, with the first issuer that has roles.
+        transport: Fetches key sets.
         note: Writes a line to the log.
     """
 
     def __init__(
-        self,
-        issuers: Callable[[], Mapping[str, TokenIssuer]],
-        transport: Callable[[], Transport],
-        note: Callable[[str], None],
+        self, issuers: Callable[[], Mapping[str, TokenIssuer]], transport: Transport, note: Callable[[str], None]
     ) -> None:
-        self._issuers, self._make, self._note = issuers, transport, note
-        self._transport: Transport | None = None
-        self._tokens: ClientTokens | None = None
+        self._issuers, self._transport = issuers, transport
+        self._tokens = ClientTokens(ServiceClient(transport), note)
 
     @property
     def has_roles(self) -> bool:
@@ -43,7 +36,7 @@ class OperatorTokens:
     def prepare(self) -> None:
         """Begin to load the keys of the issuers, so that they are known when an issuer is down later."""
         if self.has_roles:
-            self._verifier().prepare(self._issuers())
+            self._tokens.prepare(self._issuers())
 
     async def holder(self, text: str) -> tuple[Role, str]:
         """Return the role of a token's holder, and the user that it names, as it is shown. It may wait for the issuer.
@@ -56,24 +49,14 @@ class OperatorTokens:
         from gateway.policy.client_tokens import first_rule
 
         self.prepare()
-        checked, _ = await self._verifier().check(self._issuers(), text)
+        checked, _ = await self._tokens.check(self._issuers(), text)
         issuer, user = checked.issuer, checked.user
         index = first_rule(issuer.name, issuer.roles, checked.signed.members)
         if index is None:
             raise TokenGivesNothing("role", issuer.name)
-        return Role(issuer.roles[index].role), user if user.isprintable() else ascii(user)
-
-    def _verifier(self) -> ClientTokens:
-        from gateway.service.client_tokens import ClientTokens
-
-        if self._tokens is None:
-            self._transport = self._make()
-            self._tokens = ClientTokens(ServiceClient(self._transport), self._note)
-        return self._tokens
+        return Role(issuer.roles[index].gives), user if user.isprintable() else ascii(user)
 
     async def aclose(self) -> None:
         """Stop loading."""
-        if self._tokens is not None:
-            await self._tokens.aclose()
-        if self._transport is not None:
-            await self._transport.aclose()
+        await self._tokens.aclose()
+        await self._transport.aclose()

@@ -31,16 +31,20 @@ def _values(value: object) -> tuple[str | bool, ...]:
 
 MemberValues = Annotated[tuple[str | bool, ...], FileForm(_values, _VALUES)]
 _MEMBERS = "by member. A name is a member at the top level; a name that begins with `/` is a JSON Pointer."
-Members = Annotated[dict[str, MemberValues], Field(min_length=1)]
+Where = Annotated[
+    dict[str, MemberValues],
+    Field(
+        min_length=1,
+        description=f"The values that the token must have, {_MEMBERS} All must hold; of a list, one value.",
+    ),
+]
 
 
 class TokenRuleSection(Section):
     """A rule that gives a client to a token."""
 
     client: str = Field(description="The name of the client.")
-    where: Members = Field(
-        description=f"The values that the token must have, {_MEMBERS} All must hold; of a list, one value."
-    )
+    where: Where
     user: bool = Field(True, description="false: the token names no end user, as for a program.")
 
 
@@ -48,9 +52,7 @@ class RoleRuleSection(Section):
     """A rule that gives a token a role at the admin listener."""
 
     role: AdminRole = Field(description="The rights of its holder.")
-    where: Members = Field(
-        description=f"The values that the token must have, {_MEMBERS} All must hold; of a list, one value."
-    )
+    where: Where
 
 
 class TokenIssuerSection(Section):

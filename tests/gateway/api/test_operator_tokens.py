@@ -43,7 +43,7 @@ class Listener:
         self.callbacks = AdminCallbacks()
         self.log: list[str] = []
         self.config = table_of(config, {})
-        self.issued = OperatorTokens(lambda: self.config.token_issuers, self._transport, self.log.append)
+        self.issued = OperatorTokens(lambda: self.config.token_issuers, self._transport(), self.log.append)
 
     def _transport(self) -> HttpxTransport:
         return HttpxTransport(httpx.MockTransport(self._answer))
