@@ -29,15 +29,6 @@ _NO_ROLE = {
 }
 
 
-class _TokenSent(Exception):
-    """A request has a token of an issuer, which `issued` must verify."""
-
-    def __init__(self, issued: OperatorTokens, text: str) -> None:
-        super().__init__("a token is not verified")
-        self.issued = issued
-        self.text = text
-
-
 class Identity(Value, frozen=True):
     """The sender of an admin request.
 
@@ -87,14 +78,7 @@ class Guard:
         """
         identity: Identity | None = scope.get(IDENTITY)
         if identity is None:
-            try:
-                identity = self._identify(scope["headers"])
-            except _TokenSent as sent:
-                identity = await self._holder_of(sent, (scope.get("client") or ("",))[0])
-            except ApiError as error:
-                if error.code == "invalid_api_key" and any(name == b"authorization" for name, _ in scope["headers"]):
-                    raise self.failed((scope.get("client") or ("",))[0], error) from None
-                raise
+            identity = await self._identify(scope["headers"], (scope.get("client") or ("",))[0])
         identity.expect(needed)
         return identity
 
@@ -112,11 +96,11 @@ class Guard:
         logger().warning("admin_refused", address=address, **fields)
         return error
 
-    async def _holder_of(self, sent: _TokenSent, peer: str) -> Identity:
+    async def _holder_of(self, issued: OperatorTokens, text: str, peer: str) -> Identity:
         """Return the holder of an issuer's token. Raises ApiError."""
         self.failures.pace(source_of(peer))
         try:
-            role, user = await sent.issued.holder(sent.text)
+            role, user = await issued.holder(text)
         except ClaimRefused as refused:
             error = token_error(refused.problem, "an admin token")
             raise (self.failed(peer, error) if is_guess(refused.problem) else error) from None
@@ -124,12 +108,10 @@ class Guard:
             raise ApiError("permission_denied", _NO_ROLE[refused.lacks], extra={"token": refused.lacks}) from None
         return Identity(role, who=user)
 
-    def _identify(self, pairs: Iterable[tuple[bytes, bytes]]) -> Identity:
+    async def _identify(self, pairs: Iterable[tuple[bytes, bytes]], peer: str) -> Identity:
         """Return the sender of a request with these headers. The first value of a repeated header counts.
 
-        Raises:
-            ApiError: The sender is not known.
-            _TokenSent: An issuer's token is sent.
+        Raises ApiError for a sender that is not known.
         """
         headers: dict[str, str] = {}
         for key, value in pairs:
@@ -144,7 +126,7 @@ class Guard:
         tokens, is_closed = self._stored_tokens()
         issued = self.issued if self.issued is not None and self.issued.has_roles else None
         if not self.own and is_closed and issued is None:
-            raise ApiError("invalid_api_key", LISTENER_CLOSED)
+            raise self._unknown(headers, peer, LISTENER_CLOSED)
         if not self.own and not tokens and issued is None:
             host = headers.get("host", "").lower()
             name = host if host.endswith("]") else host.rpartition(":")[0] or host
@@ -160,14 +142,19 @@ class Guard:
         found = [self._find(hashlib.sha256(value).hexdigest(), tokens) for value in values]
         identity = found[0] or found[1]
         if issued is not None and identity is None and scheme.lower() == "bearer" and is_token(values[0]):
-            raise _TokenSent(issued, given.strip(" \t"))
+            return await self._holder_of(issued, given.strip(" \t"), peer)
         if scheme.lower() != "bearer" or identity is None:
             message = (
                 "the admin token is missing or wrong: send `authorization: Bearer TOKEN`, for commands in "
                 "GATEWAY_ADMIN_TOKEN"
             )
-            raise ApiError("invalid_api_key", message)
+            raise self._unknown(headers, peer, message)
         return identity
+
+    def _unknown(self, headers: Mapping[str, str], peer: str, message: str) -> ApiError:
+        """Return the error for a sender that is not known. A token that it sent counts as a wrong one."""
+        error = ApiError("invalid_api_key", message)
+        return self.failed(peer, error) if "authorization" in headers else error
 
     @property
     def has_tokens(self) -> bool:

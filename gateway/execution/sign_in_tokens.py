@@ -10,13 +10,10 @@ import time
 from collections.abc import Callable, Mapping
 
 from gateway.execution.deadline import Clock
-from gateway.model.deployment import Deployment
 from gateway.model.sign_in import NO_NOTE, SignIn, SignInNote
 from providers.auth import Secret
 
 _WAIT_S = 10.0
-NO_CREDENTIAL = "no credential"
-"""Why a deployment whose sign-in has no token is not used, in words."""
 
 
 class SignInTokens:
@@ -54,10 +51,6 @@ class SignInTokens:
         token = self._notes.get(sign_in, NO_NOTE).usable(self._monotonic(), self._unix())
         return token.secret if token is not None else None
 
-    def lacks(self, deployment: Deployment) -> bool:
-        """Return whether a deployment cannot be called now, because its sign-in has no token."""
-        return deployment.sign_in is not None and self.current(deployment.sign_in.id) is None
-
     def error(self, sign_in: str) -> str:
         """Return why the last exchange of a sign-in has failed, or an empty text."""
         return self._notes.get(sign_in, NO_NOTE).error
@@ -65,7 +58,7 @@ class SignInTokens:
     def why(self, sign_in: SignIn) -> str:
         """Return why a sign-in has no token, in words."""
         error = self.error(sign_in.id)
-        return f"{NO_CREDENTIAL}: the sign-in {sign_in.name} has no token" + (f" ({error})" if error else "")
+        return f"no credential: the sign-in {sign_in.name} has no token" + (f" ({error})" if error else "")
 
     async def other(self, sign_in: str, sent: Secret, limit_s: float) -> Secret | None:
         """Return another token than the one that a provider has refused, or None if there is none.
