@@ -71,12 +71,14 @@ class ExchangeRates:
 
     def amount_of(self, exact_pico: int, currency: str) -> CallAmount:
         """Return the amount of an exact cost, rounded up once for each currency. `MOST_NANO` is the largest amount."""
-        vendor_nano = min(-(-exact_pico // PICO_PER_NANO), MOST_NANO)
+        # Comparisons, because a call of `min` costs more than the rest.
+        vendor_nano = -(-exact_pico // PICO_PER_NANO)
+        vendor_nano = vendor_nano if vendor_nano < MOST_NANO else MOST_NANO
         known = self._known.get(currency)
         if known is not None:
             numerator, denominator, text = known
             own_nano = -(-exact_pico * numerator // (PICO_PER_NANO * denominator))
-            return CallAmount(currency, vendor_nano, min(own_nano, MOST_NANO), text)
+            return CallAmount(currency, vendor_nano, own_nano if own_nano < MOST_NANO else MOST_NANO, text)
         if self.currency is not None and exact_pico == 0 and currency == NO_CURRENCY:
             return CallAmount(currency, 0, 0, None)
         return CallAmount(currency, vendor_nano, None, None)

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
 import msgspec
 
@@ -41,7 +40,7 @@ from gateway.usage.worst_cost import (
     worst_cost,
 )
 from providers.chat import ChatRequest
-from providers.value import change
+from providers.value import Value, change
 
 _CALLS_AT_ONCE = 10
 """The room of a budget is for at least so many calls at once."""
@@ -127,7 +126,7 @@ class Hold(HoldRequest, kw_only=True, frozen=True, gc=False):
     cap: int
 
 
-class Held(NamedTuple):
+class Held(Value, frozen=True):
     """A hold that was granted.
 
     Attributes:

@@ -398,7 +398,9 @@ class Journal:
                 left_ns = min(max(0, _missing_ns(cells, now_ns) + more_ns), LARGEST_AMOUNT - now_ns)
                 known[key] = 0, now_ns, now_ns + left_ns, 0, 0, 0
             elif current == generation:
-                known[key] = current, start, end, min(spent + used[measure], LARGEST_AMOUNT), held - amount, credit
+                spent += used[measure]
+                spent = spent if spent < LARGEST_AMOUNT else LARGEST_AMOUNT
+                known[key] = current, start, end, spent, held - amount, credit
             else:  # the window in which the call was admitted has ended
                 continue
             changed.add(key)
@@ -695,7 +697,8 @@ def _state_of(cells: _Cells) -> CounterState:
 
 def _missing_ns(cells: _Cells, now_ns: int) -> int:
     """Return the time until a rate is full. If the clock was set back, as much is missing as at the last change."""
-    return max(0, cells[2] - max(now_ns, cells[1]))
+    left_ns = cells[2] - (now_ns if now_ns > cells[1] else cells[1])
+    return left_ns if left_ns > 0 else 0
 
 
 def _bounded(amount: int) -> int:

@@ -117,13 +117,14 @@ class Answers:
 
     def of_server(self, flags: frozenset[str]) -> Answers:
         """Return the rule of a deployment with these flags of its model."""
-        if flags.isdisjoint(INLINE_THOUGHTS.values()):
+        if flags.isdisjoint(_INLINE):
             return self
         return replace(self, inline_thoughts=True, thinks_at_once=INLINE_THOUGHTS["end_tag"] in flags)
 
 
 INLINE_THOUGHTS: Mapping[str, str] = {"tags": "inline_thoughts", "end_tag": "thinks_at_once"}
 """The flag of a model for each value of `inline_thoughts` of a deployment."""
+_INLINE = frozenset(INLINE_THOUGHTS.values())
 
 _Count = Annotated[int, msgspec.Meta(ge=0, lt=2**53)]
 
