@@ -88,6 +88,7 @@ class PaddedTemplate(Value, frozen=True):
         seam: The bytes between the padding of a chunk and the text of the next one.
         between: The tail without its last quote, after which the padding begins.
         around: The number of bytes of a chunk without text and padding.
+        inside: Where they are in a chunk.
     """
 
     head: bytes
@@ -96,13 +97,16 @@ class PaddedTemplate(Value, frozen=True):
     seam: bytes
     between: bytes
     around: int
+    inside: slice
 
     def only(self, data: bytes) -> bytes | None:
         """See `Template.only`."""
-        front, _, padding = data.removeprefix(self.head).removesuffix(self.rest).rpartition(_QUOTE)
-        text = front.removesuffix(self.between)
-        if len(text) + len(padding) != len(data) - self.around or not _is_padding(padding):
+        if not (data.startswith(self.head) and data.endswith(self.rest)):
             return None
+        front, _, padding = data[self.inside].rpartition(_QUOTE)
+        if not front.endswith(self.between) or not _is_padding(padding):
+            return None
+        text = front[: -len(self.between)]
         return text if _is_text(text) else None
 
     def split(self, data: bytes, start: int) -> tuple[list[bytes], int]:
@@ -215,7 +219,8 @@ def find_template(body: bytes, chunk: Mapping[str, object]) -> Template | Padded
     rest = tail[padding.end(1) :]
     tail = tail[: padding.start(1)]
     around = len(head) + len(tail) + len(rest)
-    return PaddedTemplate(head, tail, rest, rest + head, tail.removesuffix(_QUOTE), around)
+    inside = slice(len(head), -len(rest))
+    return PaddedTemplate(head, tail, rest, rest + head, tail.removesuffix(_QUOTE), around, inside)
 
 
 def _is_plain(chunk: Mapping[str, object]) -> bool:
