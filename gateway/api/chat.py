@@ -522,7 +522,7 @@ class HttpExchange(Exchange):
         record.count(completion.usage)
         body = self._dialect.encode_answer(completion, style, record)
         time_of_chat = self.chat_time
-        if time_of_chat is not None:
+        if time_of_chat is not None and self.record.shown.is_noticed:
             self._note_notice(time_of_chat)
         is_due = time_of_chat is not None and not time_of_chat.end_now()
         direct = self._direct if not record.duties and not is_due else None

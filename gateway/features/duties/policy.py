@@ -139,33 +139,34 @@ class LimitHit(Value, frozen=True):
 
 def limit_reached(now: Arrival, limits: UseLimits) -> LimitHit | None:
     """Return the limit that refuses a chat, or None. Of both limits, it is the one that refuses for longer."""
-    found: list[LimitHit] = []
+    hit = None
     after_gap_ms = (now.record.seen_ms if now.record is not None else now.at_ms) + now.gap_ms
     if limits.session_s is not None and not now.is_new and now.session_ms >= limits.session_s * 1000:
-        found.append(LimitHit("session", limits.session_s, after_gap_ms))
+        hit = LimitHit("session", limits.session_s, after_gap_ms)
     if limits.day_s is not None and now.day_ms >= limits.day_s * 1000:
         # A new session does not contain the running pause.
         is_spent = now.day_seen_ms >= limits.day_s * 1000
         allowed_ms = now.day.end_ms if is_spent else min(after_gap_ms, now.day.end_ms)
-        found.append(LimitHit("day", limits.day_s, allowed_ms))
-    return max(found, key=lambda hit: hit.allowed_ms, default=None)
+        if hit is None or hit.allowed_ms < allowed_ms:
+            hit = LimitHit("day", limits.day_s, allowed_ms)
+    return hit
 
 
 def notice_due(now: Arrival, repeat_s: float) -> Notice | None:
     """Return how the label with `repeat` is due in an answer that is not the first one of its conversation."""
-    if not now.noticed_ms:
+    noticed_ms = now.noticed_ms
+    if not noticed_ms:
         return "text"
-    return "repeated" if now.at_ms - now.noticed_ms >= repeat_s * 1000 else None
+    return "repeated" if now.at_ms - noticed_ms >= repeat_s * 1000 else None
 
 
 def shown_use(now: Arrival, limits: UseLimits) -> str:
     """Return the value of `x-gateway-use`."""
-    parts = []
-    if limits.session_s is not None:
-        parts.append(f"session={now.session_ms // 1000}; session-limit={limits.session_s}")
-    if limits.day_s is not None:
-        parts.append(f"day={now.day_ms // 1000}; day-limit={limits.day_s}")
-    return "; ".join(parts)
+    session = f"session={now.session_ms // 1000}; session-limit={limits.session_s}"
+    day = f"day={now.day_ms // 1000}; day-limit={limits.day_s}"
+    if limits.session_s is None:
+        return day if limits.day_s is not None else ""
+    return session if limits.day_s is None else f"{session}; {day}"
 
 
 def refuse_use(band: AgeBand, hit: LimitHit, now: Arrival, rules: UseRules) -> Refusal:
