@@ -423,7 +423,7 @@ class _SignInCompiler:
 
     def _way(self) -> Way:
         """Return how the issuer is reached. Neither a metadata server nor a simulated issuer has a proxy."""
-        is_local = self.section.endpoint is not None or (self.kind.is_metadata and not self.texts.get("region"))
+        is_local = self.section.endpoint is not None or (bool(self.kind.metadata) and not self.texts.get("region"))
         endpoint = Endpoint("https://issuer.invalid", "", Residency(ANYWHERE, ANYWHERE), None)
         return Way(endpoint.residency) if is_local else self.links.way(self.path, self.section, endpoint)
 

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 SignInState: TypeAlias = Literal["ok", "failing", "none"]
 """Whether the last exchange succeeded, failed while the token before is valid, or there is no token."""
-TokenHeader: TypeAlias = Literal["authorization", "proxy-authorization"]
 _LEAST_LEFT_S = 30.0
 _SAME_S = 2.0
 
@@ -71,7 +70,7 @@ class SignIn:
     token_file: str | None = None
     authorization_file: str | None = None
     source: str | None = None
-    header: TokenHeader = "authorization"
+    header: Literal["authorization", "proxy-authorization"] = "authorization"
     missing: tuple[str, ...] = ()
     read_from: tuple[str, ...] = ()
     key: Secret = field(init=False, repr=False)
@@ -111,7 +110,7 @@ class SignIn:
     @property
     def is_metadata(self) -> bool:
         """Whether its token host is a metadata server."""
-        return sign_in_kinds()[self.terms.kind].is_metadata
+        return bool(sign_in_kinds()[self.terms.kind].metadata)
 
     def outside(self, boundary: Places) -> TokenPlace | None:
         """Return the first host that is not in the boundary, or None."""
@@ -168,19 +167,17 @@ class SignInNote(Value, frozen=True):
 
 
 NO_NOTE = SignInNote()
-_REMEDIES = (
-    (
-        ExchangeResult.UNREACHABLE,
-        "check the state of the issuer, and the way to it: gateway network-policy lists its host",
-    ),
-    (ExchangeResult.REFUSED, "correct the sign-in, the file with its subject, or its rights at the issuer"),
-    (ExchangeResult.MALFORMED, "check that the host is the issuer, and the clock of this machine"),
-)
+_REMEDIES: Mapping[str, str] = {
+    ExchangeResult.UNREACHABLE: "check the state of the issuer, and the way to it: gateway network-policy lists its "
+    "host",
+    ExchangeResult.REFUSED: "correct the sign-in, the file with its subject, or its rights at the issuer",
+    ExchangeResult.MALFORMED: "check that the host is the issuer, and the clock of this machine",
+}
 
 
 def remedy_for(error: str) -> str:
-    """Return what to do about the error of a note, in words."""
-    return next((words for result, words in _REMEDIES if error.startswith(result)), "see gateway check")
+    """Return what to do about the error of a note, which begins with the result, in words."""
+    return _REMEDIES.get(error.partition(":")[0], "see gateway check")
 
 
 class SignInStatus(Value, frozen=True):

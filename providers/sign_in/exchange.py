@@ -114,13 +114,7 @@ def checked(response: WireResponse, *, passing: frozenset[int] = frozenset(), re
     if not passes:
         meaning = "the subject has expired" if _EXPIRED & {*codes} else refusal
         raise ExchangeFailed(ExchangeResult.REFUSED, f"{words}{f': {meaning}' if meaning else ''}")
-    retry_after = response.headers.get("retry-after", "")
-    wait_s = float(retry_after) if _is_count(retry_after) else None
-    raise ExchangeFailed(ExchangeResult.UNREACHABLE, words, wait_s)
-
-
-def _is_count(text: str) -> bool:
-    return text.isascii() and text.isdigit() and len(text) < 10
+    raise ExchangeFailed(ExchangeResult.UNREACHABLE, words, _number(response.headers.get("retry-after")))
 
 
 def _codes_of(body: bytes) -> tuple[str, ...]:
@@ -167,24 +161,20 @@ def read_text(body: bytes) -> Mapping[str, object]:
     return {"token": token} | ({"end": end_s} if end_s is not None else {})
 
 
-def token_of(
-    members: Mapping[str, object], name: str = "access_token", *, seconds: str = "expires_in", at: str = ""
-) -> Issued:
+def token_of(members: Mapping[str, object], name: str = "access_token", *, at: str = "") -> Issued:
     """Return the token of an answer. Raises ExchangeFailed.
 
     Args:
         members: The members of the answer.
         name: The member with the token.
-        seconds: The member with its lifetime in seconds.
-        at: The member with its end, as Unix seconds in a text or as a time. It comes first if it is there.
+        at: The member with its end, as Unix seconds in a text or as a time. It comes before `expires_in`.
     """
     token = read_str(members, name) or ""
     if not _TOKEN.fullmatch(token):
         raise ExchangeFailed(ExchangeResult.MALFORMED, f"the answer has no `{name}` that can be sent")
     if at and (ends_at_s := _moment(members.get(at))) is not None:
         return Issued(token, expires_at_s=ends_at_s)
-    stated = members.get(seconds)
-    lifetime_s = float(stated) if isinstance(stated, str) and _is_count(stated) else read_float(members, seconds)
+    lifetime_s = _number(members.get("expires_in"))
     return Issued(token, expires_in_s=lifetime_s if lifetime_s is not None else _DEFAULT_S)
 
 
@@ -211,14 +201,17 @@ def end_of_jwt(token: str) -> float | None:
 
 def _moment(value: object) -> float | None:
     """Return a time in Unix seconds: of a number, also in a text, or of a time in ISO 8601."""
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value)
-    if not isinstance(value, str):
-        return None
-    if value.isascii() and value.isdigit() and len(value) < 12:
-        return float(value)
+    if (number := _number(value)) is not None or not isinstance(value, str):
+        return number
     try:
         moment = datetime.fromisoformat(value)
     except ValueError:
         return None
     return moment.timestamp() if moment.tzinfo is not None else None
+
+
+def _number(value: object) -> float | None:
+    """Return a number of seconds, also of one in digits, or None."""
+    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 12:
+        return float(value)
+    return read_float({"value": value}, "value")

@@ -152,7 +152,7 @@ def _subject(terms: SignInTerms, given: ExchangeInput) -> Generator[ExchangeCall
     source = terms.source
     if source is None or not sign_in_kinds()[source.kind].is_aws:
         return {"subject": given.subject, "subject_type": _JWT} if given.subject else {}
-    audience = sign_in_kinds()[terms.kind].subject_audience.format_map(terms.texts)
+    audience = sign_in_kinds()[terms.kind].subject.format_map(terms.texts)
     if terms.kind == "google_federation":
         return {"subject": _caller_identity(source, given, audience), "subject_type": _AWS_REQUEST}
     texts = {"audience": audience, "region": source.texts["region"]}

@@ -25,11 +25,10 @@ class SignInKind(Value, frozen=True):
     providers: tuple[str, ...] = ()
     required: tuple[str, ...] = ()
     optional: tuple[str, ...] = ()
-    subject: bool = False
+    subject: str = ""
     environment: Mapping[str, str] = {}
     variables: tuple[str, ...] = ()
     bearer_at_url: bool = False
-    subject_audience: str = ""
     metadata: str = ""
     other_metadata: tuple[str, ...] = ()
 
@@ -43,11 +42,6 @@ class SignInKind(Value, frozen=True):
     def is_aws(self) -> bool:
         """Whether it gives AWS credentials, with which requests are signed."""
         return self.name.startswith("aws_")
-
-    @property
-    def is_metadata(self) -> bool:
-        """Whether its token host is a metadata server, which is where the gateway runs."""
-        return bool(self.metadata)
 
 
 class VendorHost(Value, frozen=True):
