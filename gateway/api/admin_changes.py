@@ -7,8 +7,9 @@ from typing import Annotated
 from fastapi import APIRouter, FastAPI, Query, Request
 from fastapi.responses import JSONResponse, Response
 
-from gateway.api.admin_clients import PATH, AdminRoutes, json_body, texts_of
+from gateway.api.admin_clients import PATH, AdminRoutes, texts_of
 from gateway.api.errors import ApiError
+from gateway.api.openapi import json_body
 from gateway.model.stored_client import Role
 from gateway.service.client_admin import AdminRefused
 from gateway.telemetry.metric_snapshots import requests_by_route

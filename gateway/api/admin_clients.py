@@ -13,6 +13,7 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 
 from gateway.api.admin_control import Control
 from gateway.api.errors import ApiError
+from gateway.api.openapi import json_body
 from gateway.config.problems import choice_hint, quoted
 from gateway.model.status import ROWS_DELETED_HEADER
 from gateway.model.stored_client import Role, facts_of
@@ -317,14 +318,3 @@ def texts_of(given: Mapping[str, object], *allowed: str) -> dict[str, str]:
             raise ApiError("invalid_request", f"`{name}` must be a string", name)
         texts[name] = value
     return texts
-
-
-def json_body(fields: Mapping[str, str], *required: str) -> dict[str, Any]:
-    """Return the request body in the OpenAPI document. The routes read bodies themselves, after the access check."""
-    schema: dict[str, Any] = {
-        "type": "object",
-        "properties": {name: {"type": "string", "description": text} for name, text in fields.items()},
-    }
-    if required:
-        schema["required"] = list(required)
-    return {"requestBody": {"required": bool(required), "content": {"application/json": {"schema": schema}}}}

@@ -17,9 +17,9 @@ from gateway.api.body import read_object
 from gateway.api.caller.authentication import FailedKeyLimiter, caller_address, require_this_machine, serves_others
 from gateway.api.caller.request_headers import headers_of, request_id_of
 from gateway.api.errors import ApiError
+from gateway.api.openapi import json_body
 from gateway.features.marks.model import MarkRules
 from gateway.features.marks.policy import MOST_MARK_BYTES, check_mark, key_set
-from gateway.model.caller import RequestHeaders
 from gateway.model.config_version import ConfigVersion, remember
 
 KEYS_PATH = "/.well-known/ai-marks.json"
@@ -29,18 +29,7 @@ _MOST_BODY_BYTES = 1024 * 1024
 _MOST_AT_ONCE = 32
 """The checks whose bodies are read at once in this process: at most 32 MB."""
 _TOO_MANY = "too many marks were checked from this address"
-_BODY = {
-    "required": True,
-    "content": {
-        "application/json": {
-            "schema": {
-                "type": "object",
-                "required": ["mark", "text"],
-                "properties": {"mark": {"type": "string"}, "text": {"type": "string"}},
-            }
-        }
-    },
-}
+_FIELDS = {"mark": "an entry of `x_gateway.labels[].marks`", "text": "the answer as the client got it"}
 
 
 def add_mark_routes(app: FastAPI, current: Callable[[], ConfigVersion]) -> None:
@@ -63,7 +52,7 @@ def add_mark_routes(app: FastAPI, current: Callable[[], ConfigVersion]) -> None:
         from gateway.signing import PublicKey
 
         config, rules, headers = opened(request)
-        checks.count(caller_address(config, _headers(request)), problem=_TOO_MANY)
+        checks.count(caller_address(config, headers_of(request.scope)), problem=_TOO_MANY)
         if reading >= _MOST_AT_ONCE:
             message = "too many marks are being checked: repeat the request later"
             raise ApiError("overloaded", message, retry_after_s=1)
@@ -77,7 +66,7 @@ def add_mark_routes(app: FastAPI, current: Callable[[], ConfigVersion]) -> None:
 
     def opened(request: Request) -> tuple[ConfigVersion, MarkRules, dict[str, str]]:
         """Return the config version, its marks and the headers of each answer. Raises ApiError."""
-        config, headers = current(), _headers(request)
+        config, headers = current(), headers_of(request.scope)
         request.state.response_headers = answered = {"x-request-id": request_id_of(headers)}
         if config.marks is None:
             raise ApiError("not_found", "this gateway signs no marks")
@@ -93,13 +82,9 @@ def add_mark_routes(app: FastAPI, current: Callable[[], ConfigVersion]) -> None:
         check,
         methods=["POST"],
         summary="Check the signed mark of a text",
-        openapi_extra={"requestBody": _BODY},
+        openapi_extra=json_body(_FIELDS, *_FIELDS),
         **about,
     )
-
-
-def _headers(request: Request) -> RequestHeaders:
-    return headers_of(request.scope)
 
 
 def _read(body: dict[str, object]) -> tuple[str, str]:

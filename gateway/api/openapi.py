@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from functools import reduce
 from importlib import resources
 from typing import Any, get_args
@@ -17,16 +18,6 @@ from gateway.api.errors import ApiError
 from gateway.model.approval import ApprovalKind
 from gateway.model.refusal_reason import STATUS, RefusalReason
 from gateway.model.region_text import Show
-
-_DEMO_LOCATION = {
-    "name": "cf-ipcountry",
-    "in": "header",
-    "required": False,
-    "description": "In the demo: your territory, as an edge would send it, such as DE, US, CN, JP, HK or CU. The "
-    "default is that of `gateway demo --territory`.",
-    "schema": {"type": "string", "default": "DE"},
-}
-"""The header that locates the caller in a demo, where every client is trusted as the edge."""
 
 
 def _read(name: str) -> dict[str, Any]:
@@ -59,7 +50,7 @@ def complete_document(document: dict[str, Any], *, is_demo: bool) -> None:
             if path.startswith("/v1"):
                 operation["security"] = [{"key": []}]
                 if is_demo:
-                    operation["parameters"] = [_DEMO_LOCATION, *operation.get("parameters", ())]
+                    operation["parameters"] = [data["header_of_demo"], *operation.get("parameters", ())]
 
 
 def _read_operations() -> dict[str, Any]:
@@ -111,6 +102,17 @@ def _operation(data: dict[str, Any], path: str) -> dict[str, Any]:
             **_failures(data, path, entry),
         },
     }
+
+
+def json_body(fields: Mapping[str, str], *required: str) -> dict[str, Any]:
+    """Return the request body of a route that reads its body itself. `fields`: the meaning of each, by name."""
+    schema: dict[str, Any] = {
+        "type": "object",
+        "properties": {name: {"type": "string", "description": text} for name, text in fields.items()},
+    }
+    if required:
+        schema["required"] = list(required)
+    return {"requestBody": {"required": bool(required), "content": {"application/json": {"schema": schema}}}}
 
 
 def _header(name: str, description: str) -> dict[str, Any]:

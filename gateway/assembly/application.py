@@ -142,17 +142,7 @@ def _resource() -> dict[str, str]:
 
 
 _Receive = Callable[[], Any]
-
-
 _Send = Callable[[Any], Any]
-
-
-def _warn_of_location(detail: str) -> None:
-    logger().warning("location", detail=detail)
-
-
-def _warn_of_tokens(detail: str) -> None:
-    logger().warning("client_tokens", detail=detail)
 
 
 class Gateway:
@@ -207,7 +197,7 @@ class Gateway:
         key_uses = KeyUses(state_dir, current) if state_dir is not None else None
         self._telemetry = Telemetry(current, transport, take, key_uses)
         self._health = Health(on_breaker_change=self._on_breaker_change)
-        self._locations = LocationService(ServiceClient(transport), _warn_of_location)
+        self._locations = LocationService(ServiceClient(transport), lambda it: logger().warning("location", detail=it))
         tokens = self.sign_in_tokens = self._health.tokens
         self.makes_exchanges = True
         self._refresher = TokenRefresher(ServiceClient(transport), tokens.take)
@@ -216,10 +206,11 @@ class Gateway:
         limiters = ConcurrencyLimiters(*quota_store.share)
         self._executor = PlanExecutor(transport, self._health, limiters)
         self.metrics = self._telemetry.metrics
-        self._usage = UsageWiring(state_dir, current, self._count_overshoot) if state_dir else None
+        count_overshoot = partial(self.metrics.count, "gateway_overshoot_total", ())
+        self._usage = UsageWiring(state_dir, current, count_overshoot) if state_dir else None
         if self._usage is not None:
             self._executor.accounting = self._usage.accounting
-        self._tokens = ClientTokens(ServiceClient(transport), _warn_of_tokens)
+        self._tokens = ClientTokens(ServiceClient(transport), lambda it: logger().warning("client_tokens", detail=it))
         service = ChatService(
             current,
             self._executor,
@@ -304,9 +295,6 @@ class Gateway:
         self.events.publish("health", {"deployment": deployment, "breaker": str(breaker.state)})
         if breaker.state is BreakerState.CLOSED:
             logger().warning("breaker_closed", deployment=deployment)
-
-    def _count_overshoot(self) -> None:
-        self.metrics.count("gateway_overshoot_total", ())
 
     def drain(self) -> None:
         """Prepare for the end of the process: the readiness probe fails, and running requests are finished."""

@@ -9,6 +9,7 @@ from gateway.execution.transport import Transport, UpstreamResponse, sent_anew
 from gateway.execution.upstream_request import FenceBreach, upstream_request
 from gateway.model.permit import ServicePermit
 from providers.failures import ProviderFailed
+from providers.reading.response_reader import TOO_LARGE
 from providers.transport import Link
 from providers.value import Value
 from providers.wire import WireRequest
@@ -57,21 +58,13 @@ class ServiceClient:
             async with asyncio.timeout(limit_s):
                 response = await sent_anew(send)
                 try:
-                    return ServiceResponse(response.status, response.headers, await _read(response, most_bytes))
+                    whole = await response.read_whole(most_bytes)
+                    return ServiceResponse(whole.status, whole.headers, whole.body)
                 finally:
                     await response.close()
         except ProviderFailed as error:
+            if error.failure is TOO_LARGE:
+                raise ServiceAnswerTooLarge(f"the answer is larger than {most_bytes} bytes") from None
             raise ServiceFailed(error.failure.detail or error.failure.message) from error
         except TimeoutError:
             raise ServiceFailed(f"no answer within {limit_s:g} s") from None
-
-
-async def _read(response: UpstreamResponse, most_bytes: int) -> bytes:
-    pieces: list[bytes] = []
-    size = 0
-    while piece := await response.read():
-        pieces.append(piece)
-        size += len(piece)
-        if size > most_bytes:
-            raise ServiceAnswerTooLarge(f"the answer is larger than {most_bytes} bytes")
-    return b"".join(pieces)

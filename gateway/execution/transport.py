@@ -126,14 +126,17 @@ class UpstreamResponse(ABC):
                 body += piece
         return WireResponse(self.status, self.headers, body, self.received_at)
 
-    async def read_whole(self) -> WireResponse:
-        """Return the whole response and close it; raise ProviderFailed if it breaks off or is too large."""
+    async def read_whole(self, most_bytes: int | None = None) -> WireResponse:
+        """Return the whole response and close it; raise ProviderFailed if it breaks off or is too large.
+
+        `most_bytes`: the bound of its body. None: that of any answer of a provider.
+        """
         pieces: list[bytes] = []
         size = 0
         while piece := await self.read():
             pieces.append(piece)
             size += len(piece)
-            if size > MAX_BODY_BYTES:
+            if size > (most_bytes or MAX_BODY_BYTES):
                 raise ProviderFailed(TOO_LARGE)
         await self.close()
         body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
@@ -274,13 +277,13 @@ class _PoolResponse(UpstreamResponse):
                 return decoded
         return b""
 
-    async def read_whole(self) -> WireResponse:
+    async def read_whole(self, most_bytes: int | None = None) -> WireResponse:
         connection = self._connection
         if connection is None or connection.end < 0 or self._decoder is not None:
-            return await super().read_whole()
+            return await super().read_whole(most_bytes)
         # Most JSON answers arrive at once.
         body = connection.take() or b""
-        if len(body) > MAX_BODY_BYTES:
+        if len(body) > (most_bytes or MAX_BODY_BYTES):
             raise ProviderFailed(TOO_LARGE)
         self._connection = None
         self._pool.take_back(connection)

@@ -17,7 +17,7 @@ from gateway.api.raw_responses import Application
 from gateway.assembly.budget_watch import BudgetWatch
 from gateway.execution.evidence import EVERYBODY, Asker
 from gateway.execution.transport import PoolTransport, SimulatorsOnly, Transport
-from gateway.model.status import Overview, Reload, SimulatedSite, Status
+from gateway.model.status import Overview, SimulatedSite, Status
 from gateway.operator_errors import StateError
 from gateway.server.keepers import Keepers
 from gateway.server.request_feed import publish_requests
@@ -27,7 +27,6 @@ from gateway.server.uvicorn_server import DrainDelay, serving_in_background
 from gateway.server.workers import Workers
 from gateway.service.operator_tokens import OperatorTokens
 from gateway.settings import Settings
-from gateway.telemetry.event_feed import Subscription
 from gateway.telemetry.exposition import expose
 from gateway.telemetry.log import logger
 from gateway.telemetry.metric_snapshots import Series, pack
@@ -95,11 +94,16 @@ class Host:
         self._workers, self._operators = workers, operators
         self._live, self._scheduler = keepers.live, keepers.scheduler
         self._state_dir, self._name = settings.state_dir, settings.instance or socket.gethostname()
+        # What the workers and the live config do for operators as it is.
+        self.snapshots, self.requests, self.events = workers.snapshots, workers.requests, workers.events.subscribe
+        self.reload, self.rollback, self.release = self._live.reload_for_all, self._live.rollback, self._live.release
         self._delay = DrainDelay(settings.drain_delay_s)
         self._service = service or ServiceManager({})
         self._handover, self._faults = handover, faults
         self._tokens = OperatorTokens(
-            lambda: keepers.live.config.token_issuers, self._issuers_transport(), _warn_of_tokens
+            lambda: keepers.live.config.token_issuers,
+            self._issuers_transport(),
+            lambda it: logger().warning("client_tokens", detail=it),
         )
         self._budgets = BudgetWatch(settings.state_dir, lambda: keepers.live.config)
         self._stores = StoreWatch(settings.state_dir, keepers, lambda: self._budgets.valkey)
@@ -257,14 +261,6 @@ class Host:
         # Rendering takes too long for the loop, so a thread does it.
         return await asyncio.to_thread(expose, status, snapshots, accept)
 
-    async def snapshots(self) -> list[bytes]:
-        """See Control."""
-        return await self._workers.snapshots()
-
-    async def requests(self) -> list[dict[str, object]]:
-        """See Control."""
-        return await self._workers.requests()
-
     async def overview(self) -> Overview:
         """See Control. The disk and the shared database are read in a thread."""
         await self._sampled()
@@ -283,10 +279,6 @@ class Host:
         except StateError:
             return None
 
-    def events(self) -> Subscription:
-        """See Control."""
-        return self._workers.events.subscribe()
-
     def review(self) -> Review:
         """See Control."""
         return self._live.review
@@ -303,18 +295,6 @@ class Host:
     async def stop_schedule(self, assistant: str, region: str, who: str) -> bool:
         """See Control."""
         return await self._scheduler.stop_schedule(assistant, region, who, self._live.restage)
-
-    async def reload(self, who: str) -> Reload:
-        """See Control."""
-        return await self._live.reload_for_all(who)
-
-    async def rollback(self, version: str | None, who: str, signature: str | None) -> Reload:
-        """See Control."""
-        return await self._live.rollback(version, who, signature)
-
-    async def release(self, who: str, signature: str | None) -> Reload:
-        """See Control."""
-        return await self._live.release(who, signature)
 
     def client_admin(self, who: str) -> ClientAdmin | None:
         """See Control."""
@@ -361,10 +341,6 @@ class Host:
 
     def _publish_faults(self) -> None:
         self._workers.events.publish("faults", {"sites": [*map(fault_report, self._switch().sites())]})
-
-
-def _warn_of_tokens(detail: str) -> None:
-    logger().warning("client_tokens", detail=detail)
 
 
 async def _ended(task: asyncio.Task[int]) -> None:

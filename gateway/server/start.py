@@ -230,7 +230,7 @@ def _listeners(
     given: Sockets that systemd has opened, by name. They are used instead of new ones.
     """
     given = given or {}
-    listener = given.get("public") or _bind(settings.host, settings.port)
+    listener = given.get("public") or bind(settings.host, settings.port)
     try:
         return listener, Operators(*_admin(settings, or_a_free_port=or_a_free_port, given=given.get("admin")))
     except CommandError:
@@ -250,14 +250,7 @@ def _console_listener(
             f"the console on {host} is open to others: set GATEWAY_CONSOLE_URL to its public address, which must begin "
             "with https://, or bind it to 127.0.0.1 (GATEWAY_CONSOLE_HOST)"
         )
-    return ConsoleListener(given or _bind(host, settings.console_port, "console"), build)
-
-
-def _bind(host: str, port: int, name: str = "public") -> socket.socket:
-    try:
-        return bind(host, port, name)
-    except BindError as error:
-        raise CommandError(str(error)) from None
+    return ConsoleListener(given or bind(host, settings.console_port, "console"), build)
 
 
 def _at_addresses_of(given: Mapping[str, socket.socket], settings: Settings) -> Settings:
@@ -297,7 +290,7 @@ def _admin(
             return bind(host, port, "admin"), Guard(own, names)
         except BindError:
             port = 0
-    return _bind(host, port, "admin"), Guard(own, names)
+    return bind(host, port, "admin"), Guard(own, names)
 
 
 def _is_loopback(host: str) -> bool:

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import uvicorn
 
 from gateway.model.config_version import ConfigVersion
+from gateway.operator_errors import CommandError
 from gateway.server.descriptors import DescriptorWatch
 from gateway.server.free_memory import HeapTrimmer, release_large_blocks
 from gateway.server.http_protocol import ConnectionProtocol, DrainingState
@@ -37,7 +38,7 @@ _PORTS = {
 """How to choose the port of each listener."""
 
 
-class BindError(OSError):
+class BindError(CommandError):
     """The address cannot be bound. The message contains the fix."""
 
 

@@ -22,7 +22,7 @@ from gateway.assembly.receipts import read_receipt_settings
 from gateway.changes.pickling import unpack
 from gateway.execution.evidence import EVERYBODY, Asker
 from gateway.model.config_version import ConfigVersion
-from gateway.model.sign_in import SignInNote, SignInStatus
+from gateway.model.sign_in import SignInNote
 from gateway.model.status import WorkerStatus
 from gateway.server.channel import Channel
 from gateway.server.uvicorn_server import GatewayServer, duplicates_of, grace_s_of, run, server_config
@@ -129,7 +129,7 @@ class OwnWorker:
     wanted, restarts = 1, 0
 
     def __init__(self, worker: Worker, listener: socket.socket) -> None:
-        self.events = worker.gateway.events
+        self.events, self.sign_ins = worker.gateway.events, worker.gateway.sign_ins
         self._worker = worker
         self._listener = listener
         self.drain, self.stop, self.retire, self.cut = worker.drain, worker.stop, worker.retire, worker.cut
@@ -159,10 +159,6 @@ class OwnWorker:
     async def requests(self) -> list[dict[str, object]]:
         """See Workers."""
         return self._worker.gateway.recent_requests()
-
-    def sign_ins(self) -> tuple[SignInStatus, ...]:
-        """See Workers."""
-        return self._worker.gateway.sign_ins()
 
     async def resume(self, deployment: str) -> bool:
         """See Workers."""

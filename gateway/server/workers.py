@@ -234,6 +234,7 @@ class WorkerProcesses:
         self._exit_status = _OK
         self._transport = PoolTransport()
         self._refresher = TokenRefresher(ServiceClient(self._transport), self._hand_out)
+        self.sign_ins = self._refresher.statuses
 
     def __iter__(self) -> Iterator[WorkerProcess]:
         return iter(sorted(self._workers, key=lambda worker: worker.seat))
@@ -301,10 +302,6 @@ class WorkerProcesses:
         """See Workers."""
         answers = await self._ask_all(_ASK_S, _MOST_MISSED_FOR_STATUS, lambda *_: None, "resume", deployment)
         return any(answers.values())
-
-    def sign_ins(self) -> tuple[SignInStatus, ...]:
-        """See Workers."""
-        return self._refresher.statuses()
 
     def _hand_out(self, sign_in: str, note: SignInNote) -> None:
         for worker in self._workers:

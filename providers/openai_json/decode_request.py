@@ -21,18 +21,7 @@ from providers.chat import (
 )
 from providers.failures import InvalidRequest, UnsupportedFeature
 from providers.openai_json.decode_messages import USE_A_FUNCTION, decode_messages
-from providers.openai_json.fields import (
-    boolean,
-    cache_mark,
-    choice,
-    describe,
-    integer,
-    items,
-    mapping,
-    number,
-    present,
-    text,
-)
+from providers.openai_json.fields import boolean, cache_mark, choice, integer, items, mapping, number, present, text
 from providers.openai_json.misspelled_fields import refuse_misspelled
 from providers.openai_json.plain_request import plain_request
 from providers.openai_json.unread_fields import unread_fields
@@ -134,9 +123,7 @@ def decode_request(body: object) -> ChatRequest:
 
 def decode_any_request(body: object) -> ChatRequest:
     """Decode a request of any form."""
-    if not isinstance(body, dict):
-        raise InvalidRequest(f"the body must be a JSON object, not {describe(body)}")
-    source: Mapping[str, object] = body
+    source = mapping(body, "")
     for old, new in (("functions", "tools"), ("function_call", "tool_choice")):
         if source.get(old) is not None:
             raise InvalidRequest(f"`{old}` is no longer supported; use `{new}`", old)

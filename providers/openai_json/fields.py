@@ -23,6 +23,8 @@ def describe(value: object) -> str:
 
 
 def _wrong(path: str, expected: str, value: object) -> InvalidRequest:
+    if not path:
+        return InvalidRequest(f"the body must be a JSON object, not {describe(value)}")
     return InvalidRequest(f"`{path}` must be {expected}, not {describe(value)}", path)
 
 
@@ -45,7 +47,7 @@ def present(source: Mapping[str, object], key: str, path: str) -> object:
 
 
 def mapping(value: object, path: str) -> Mapping[str, object]:
-    """Return the value if it is an object. Raises InvalidRequest."""
+    """Return the value if it is an object. Raises InvalidRequest. Without a path it is the whole body."""
     if not isinstance(value, dict):
         raise _wrong(path, "an object", value)
     return value

@@ -43,7 +43,7 @@ from providers.chat import (
 from providers.failures import InvalidRequest, UnsupportedFeature
 from providers.openai_json.decode_request import decode_any_request
 from providers.openai_json.encode_answer import OUTWARD_FINISH, encode_usage
-from providers.openai_json.fields import boolean, describe, integer, present
+from providers.openai_json.fields import boolean, integer, mapping, present
 from providers.value import replace
 
 _MESSAGE = re.compile(r"messages(?:\[\d+\][\w.\[\]]*)?")
@@ -97,9 +97,7 @@ class Completions:
 
 def decode_completion(body: object) -> ChatRequest:
     """Return the request in a parsed body as a chat. Raises InvalidRequest or UnsupportedFeature."""
-    if not isinstance(body, dict):
-        raise InvalidRequest(f"the body must be a JSON object, not {describe(body)}")
-    source: Mapping[str, object] = body
+    source = mapping(body, "")
     for name in _OF_CHAT:
         if source.get(name) is not None:
             raise InvalidRequest(f"`{name}` is a field of chat completions: {_USE_CHAT}", name)

@@ -100,14 +100,9 @@ class Dialect(Protocol):
         route: The path of the API, with `{model}` in place of a name. It is shown in traces.
     """
 
-    @property
-    def keep_alive(self) -> bytes: ...
-
-    @property
-    def stream_type(self) -> bytes: ...
-
-    @property
-    def route(self) -> str: ...
+    keep_alive: bytes
+    stream_type: bytes
+    route: str
 
     def decode(self, body: bytes) -> ServedRequest:
         """Parse and decode the body. Raises ApiError, InvalidRequest or UnsupportedFeature.

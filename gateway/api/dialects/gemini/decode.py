@@ -20,7 +20,7 @@ from providers.chat import (
 )
 from providers.failures import InvalidRequest, UnsupportedFeature
 from providers.openai_json.decode_request import check_unknown
-from providers.openai_json.fields import boolean, choice, describe, integer, items, mapping, number, present, text
+from providers.openai_json.fields import boolean, choice, integer, items, mapping, number, present, text
 from providers.value import Value
 
 _BODY = frozenset({"contents", "systemInstruction", "tools", "toolConfig", "generationConfig", "model"})
@@ -58,15 +58,11 @@ class GeminiRequest(Value, frozen=True):
 
 def decode_generate(body: object, assistant: str, *, stream: bool) -> GeminiRequest:
     """Return the request in the parsed body of `generateContent`. Raises InvalidRequest or UnsupportedFeature."""
-    if not isinstance(body, dict):
-        raise InvalidRequest(f"the body must be a JSON object, not {describe(body)}")
     return _decode(read_object(body, ""), assistant, "", stream=stream, is_partial=False)
 
 
 def decode_count(body: object, assistant: str) -> ChatRequest:
     """Return the request in the parsed body of `countTokens`, which may be a part of a conversation."""
-    if not isinstance(body, dict):
-        raise InvalidRequest(f"the body must be a JSON object, not {describe(body)}")
     source, path = read_object(body, ""), ""
     if (inner := source.get("generateContentRequest")) is not None:
         source, path = read_object(inner, "generateContentRequest"), "generateContentRequest."

@@ -28,24 +28,11 @@ class Gemini:
         """
         self._assistant = assistant
         self._is_stream = stream
-        self._form = EVENTS if events else ARRAY
+        self._form = form = EVENTS if events else ARRAY
+        self.keep_alive, self.stream_type = form.keep_alive, form.content_type
+        self.route = f"/v1beta/models/{{model}}:{'streamGenerateContent' if stream else 'generateContent'}"
         self._shows_thoughts = False
         self._prompt_tokens = 1
-
-    @property
-    def keep_alive(self) -> bytes:
-        """See Dialect."""
-        return self._form.keep_alive
-
-    @property
-    def stream_type(self) -> bytes:
-        """See Dialect."""
-        return self._form.content_type
-
-    @property
-    def route(self) -> str:
-        """See Dialect."""
-        return f"/v1beta/models/{{model}}:{'streamGenerateContent' if self._is_stream else 'generateContent'}"
 
     def decode(self, body: bytes) -> ChatRequest:
         """See Dialect."""
@@ -71,10 +58,9 @@ class Gemini:
 class GeminiCount(Gemini):
     """One request for `countTokens`. See `gateway.api.dialects.dialect.CountingDialect`."""
 
-    @property
-    def route(self) -> str:
-        """See Dialect."""
-        return "/v1beta/models/{model}:countTokens"
+    def __init__(self, assistant: str) -> None:
+        super().__init__(assistant)
+        self.route = "/v1beta/models/{model}:countTokens"
 
     def decode(self, body: bytes) -> ChatRequest:
         """See Dialect."""

@@ -18,7 +18,7 @@ from gateway.service.exchange import AnswerStyle
 from providers.embeddings import EmbeddingAnswer, EmbeddingRequest
 from providers.failures import InvalidRequest, UnsupportedFeature
 from providers.openai_json.decode_request import check_unknown
-from providers.openai_json.fields import describe, integer, present, text
+from providers.openai_json.fields import integer, present, text
 
 _TASK = "taskType"
 _CONFIG = "embedContentConfig"
@@ -71,8 +71,6 @@ def decode_embed(body: object, assistant: str, *, is_batch: bool) -> EmbeddingRe
 
     All requests of a batch share one length and one task, because the gateway sends them together.
     """
-    if not isinstance(body, dict):
-        raise InvalidRequest(f"the body must be a JSON object, not {describe(body)}")
     dropped = DroppedFields()
     source = read_object(body, "")
     if is_batch:

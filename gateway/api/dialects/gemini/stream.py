@@ -149,12 +149,10 @@ class GeminiEncoder(StreamEncoder):
                 return self._text_run(event.pieces)
             case Opened():
                 self._open(event)
-                return b""
             case ReasoningDelta():
                 self._seen_tokens += tokens_of(event.text)
-                if not self._shows_thoughts:
-                    return b""
-                return self._parts(event.choice, {"text": event.text, "thought": True})
+                if self._shows_thoughts:
+                    return self._parts(event.choice, {"text": event.text, "thought": True})
             case RefusalDelta():
                 self._candidate(event.choice).has_refused = True
                 self._seen_tokens += tokens_of(event.text)
@@ -163,25 +161,22 @@ class GeminiEncoder(StreamEncoder):
                 return self._parts(event.choice, image_part(event.url))
             case AnnotationsDelta():
                 self._candidate(event.choice).annotations += event.annotations
-                return b""
             case ToolCallDelta():
                 self._collect(event)
-                return b""
             case ChoiceFinish():
                 self._candidate(event.choice).finish = event
-                return b""
             case UsageReport():
                 self.usage = event.usage
-                return b""
             case Finished():
                 self.finished = True
                 return self._finish()
             case Failed():
                 return self._broken(event)
             case Heartbeat():
-                return b""
+                pass
             case _:
                 assert_never(event)
+        return b""
 
     def _candidate(self, choice: int) -> _Candidate:
         return self._candidates.setdefault(choice, _Candidate())

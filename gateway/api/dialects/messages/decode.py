@@ -45,7 +45,7 @@ from providers.json_values import as_list, as_map, dumps_text
 from providers.matching.requirements import ATTRIBUTION
 from providers.openai_json.decode_messages import sound_data_uri, unreachable_host
 from providers.openai_json.decode_request import MAX_MESSAGES
-from providers.openai_json.fields import describe
+from providers.openai_json.fields import mapping
 from providers.openai_json.plain_request import plain_messages
 from providers.value import Value
 
@@ -234,8 +234,7 @@ def decode_request(body: object, *, counts: bool = False) -> Decoded:
         body: The parsed JSON.
         counts: The request only counts tokens, so it needs no `max_tokens`.
     """
-    if not isinstance(body, dict):
-        raise InvalidRequest(f"the body must be a JSON object, not {describe(body)}")
+    body = mapping(body, "")
     keeps_context = _keeps_all(body.get("context_management"))
     for name, why in _REFUSED.items():
         if body.get(name) is not None and not (name == "context_management" and keeps_context):

@@ -21,7 +21,7 @@ from providers.openai_json.decode_request import (
     check_unknown,
     decode_schema_format,
 )
-from providers.openai_json.fields import boolean, choice, describe, integer, items, mapping, number, present, text
+from providers.openai_json.fields import boolean, choice, integer, items, mapping, number, present, text
 from providers.openai_json.plain_request import plain_messages
 from providers.value import Value
 
@@ -135,9 +135,7 @@ def decode_request(body: object) -> DecodedResponse:
         InvalidRequest: The body breaks a rule of the API, or asks for state at a provider; the message names the field.
         UnsupportedFeature: A field is valid at OpenAI, but has no form in a chat.
     """
-    if not isinstance(body, dict):
-        raise InvalidRequest(f"the body must be a JSON object, not {describe(body)}")
-    source: Mapping[str, object] = body
+    source = mapping(body, "")
     if source.get("model") is None or source.get("input") is None:
         _refuse_fields_of_chat(source)
     model = text(source, "model", "model")
