@@ -16,7 +16,7 @@ from starlette.routing import Route
 
 from gateway import __version__
 from gateway.api.admin_changes import add_change_routes
-from gateway.api.admin_clients import AdminRoutes, add_client_routes, refusal_response
+from gateway.api.admin_clients import AdminRoutes, add_client_routes, refusal_response, texts_of
 from gateway.api.admin_control import Control, answers_report, fault_report, reload_report
 from gateway.api.admin_deployments import deployments_document
 from gateway.api.admin_explain import explain_document, explained_asker, territories_document
@@ -249,16 +249,14 @@ async def _read_body(request: Request, most_bytes: int = SMALL_OBJECT_BYTES) -> 
 
 def fault_request(given: Mapping[str, object]) -> tuple[str, str]:
     """Return the deployment and the fault of a request that sets a fault; no fault is an empty text."""
-    if unknown := given.keys() - {"deployment", "fault"}:
-        message = f"unknown field {min(unknown)[:40]!r}: send `deployment` and `fault`, such as 429=2; null removes it"
-        raise ApiError("invalid_request", message)
-    deployment, fault = given.get("deployment"), given.get("fault")
-    if not isinstance(deployment, str):
+    texts = texts_of(given, "deployment", "fault")
+    if "deployment" not in texts:
         raise ApiError("invalid_request", "`deployment` must be the name of a simulated deployment", "deployment")
-    if fault is not None and (not isinstance(fault, str) or len(fault) > _MAX_FAULT_CHARACTERS):
+    fault = texts.get("fault", "")
+    if len(fault) > _MAX_FAULT_CHARACTERS:
         message = f"`fault` must be a text of at most {_MAX_FAULT_CHARACTERS} characters, such as 429=2, or null"
         raise ApiError("invalid_request", message, "fault")
-    return deployment, fault or ""
+    return texts["deployment"], fault
 
 
 class _RollbackRequest(Value, frozen=True):
@@ -272,24 +270,17 @@ def _rollback_request(given: Mapping[str, object]) -> _RollbackRequest:
 
     An unknown field is refused: a typing error in `version` would otherwise activate another version than was meant.
     """
-    fields: dict[str, str | None] = dict.fromkeys(_ROLLBACK_FIELDS)
     release = given.get("release", False)
     if not isinstance(release, bool):
         raise ApiError("invalid_request", "`release` must be true or false", "release")
     if release and given.get("version") is not None:
         raise ApiError("invalid_request", "`release` activates the config file: leave out `version`", "version")
-    for name, value in given.items():
-        if name == "release":
-            continue
-        max_characters = _ROLLBACK_FIELDS.get(name)
-        if max_characters is None:
-            raise ApiError("invalid_request", "unknown field: a rollback has only `version`, `signature` and `release`")
-        if value is not None and not isinstance(value, str):
-            raise ApiError("invalid_request", f"`{name}` must be a string", name)
-        if len(value or "") > max_characters:
+    others = {name: value for name, value in given.items() if name != "release"}
+    texts = texts_of(others, *_ROLLBACK_FIELDS, "release")
+    for name, text in texts.items():
+        if len(text) > (max_characters := _ROLLBACK_FIELDS[name]):
             raise ApiError("invalid_request", f"`{name}` must have at most {max_characters} characters", name)
-        fields[name] = value
-    return _RollbackRequest(fields["version"], fields["signature"], release)
+    return _RollbackRequest(texts.get("version"), texts.get("signature"), release)
 
 
 def _operator(request: Request) -> str:

@@ -530,10 +530,10 @@ class HttpExchange(Exchange):
             self._head_sent = True
             return None
         if time_of_chat is not None:
-            return self._write_within(
-                self.config.resilience.total_s, self._write_timed(body, time_of_chat, is_due=is_due)
-            )
-        return self._write_within(self.config.resilience.total_s, self._write_response(200, body))
+            writing = self._write_timed(body, time_of_chat, is_due=is_due)
+        else:
+            writing = self._write_response(200, body)
+        return self._write_within(self.config.resilience.total_s, writing)
 
     async def _write_timed(self, body: bytes, time_of_chat: ChatTime, *, is_due: bool) -> None:
         """Write a whole answer whose time counts until the client has it. `is_due`: its end is not noted yet."""
@@ -715,10 +715,8 @@ class HttpExchange(Exchange):
         shown = self._worded(shown)
         body = self._dialect.encode_error(shown, record.request_id)
         # A client at the wrong cell must not send the rest of its prompt here.
-        if self._can_continue() and shown.status != STATUS["wrong_cell"]:
-            await self._write_response(shown.status, body, headers)
-        else:
-            await self._write_last_response(shown.status, body, headers)
+        is_last = not self._can_continue() or shown.status == STATUS["wrong_cell"]
+        await self._write_response(shown.status, body, headers, is_last=is_last)
 
     def _interrupted(self, message: str) -> ApiError:
         """Return the error of a stream that breaks off. See `StreamEncoder`."""
@@ -745,23 +743,23 @@ class HttpExchange(Exchange):
             record.outcome = "failed" if _is_failure(shown, error) else "refused"
             record.detail = shown.log_message if shown.log_message is not None else shown.message
 
-    async def _write_response(self, status: int, body: bytes, more: Mapping[str, str] | None = None) -> None:
-        """Write a response after which the connection stays open. The end of a large one waits for the client."""
+    async def _write_response(
+        self, status: int, body: bytes, more: Mapping[str, str] | None = None, *, is_last: bool = False
+    ) -> None:
+        """Write a response. The end of a large one waits for the client.
+
+        `is_last`: then the connection closes, on which an unread body may still arrive.
+        """
         await self.count_duties()
-        await self._start(status, self._json_headers(body, more))
-        if len(body) > _AT_ONCE_BYTES:
+        headers = self._json_headers(body, more)
+        await self._start(status, [*headers, (b"connection", b"close")] if is_last else headers)
+        if is_last or len(body) > _AT_ONCE_BYTES:
             await self._send({"type": "http.response.body", "body": body, "more_body": True})
             body = b""
+        if is_last:
+            # The response has left. Now the rest of the body is read, so that no reset overtakes the response.
+            await drain(self._receive)
         await self._send({"type": "http.response.body", "body": body, "more_body": False})
-
-    async def _write_last_response(self, status: int, body: bytes, more: Mapping[str, str]) -> None:
-        """Write a response and close the connection, on which an unread body may still arrive."""
-        await self.count_duties()
-        await self._start(status, [*self._json_headers(body, more), (b"connection", b"close")])
-        await self._send({"type": "http.response.body", "body": body, "more_body": True})
-        # The response leaves first. Then the rest of the body is read, so that no reset overtakes the response.
-        await drain(self._receive)
-        await self._send({"type": "http.response.body", "body": b"", "more_body": False})
 
     def _json_headers(self, body: bytes, more: Mapping[str, str] | None) -> list[tuple[bytes, bytes]]:
         headers = pairs_of([*json_lines(self.record), b"content-length: %d" % len(body)])

@@ -179,9 +179,7 @@ def from_domain(error: Exception, attempts: list[AttemptRecord], *, quoting: boo
 def _from_call_refused(error: CallRefused) -> ApiError:
     headers = {} if error.should_retry is None else {"x-should-retry": "true" if error.should_retry else "false"}
     extra = {"budget": error.budget} if error.budget is not None else {}
-    shown = ApiError(error.code, error.message, None, error.retry_after_s, headers, extra)
-    shown.sentences = error.sentences
-    return shown
+    return ApiError(error.code, error.message, None, error.retry_after_s, headers, extra, sentences=error.sentences)
 
 
 def _from_not_found(error: AssistantNotFound) -> ApiError:
@@ -204,9 +202,8 @@ def _from_refusal(error: Refused) -> ApiError:
     if error.consent is not None:
         extra["consent"] = _encode_consent(error.consent)
     retry_after_s = refusal.retry_after_s or (_DEFAULT_RETRY_S if refusal.code in _RETRYABLE else None)
-    shown = ApiError(refusal.code, refusal.message, refusal.param, retry_after_s, headers, extra, refusal.log_message)
-    shown.sentences = refusal.sentences
-    return shown
+    shown = refusal.code, refusal.message, refusal.param, retry_after_s, headers, extra, refusal.log_message
+    return ApiError(*shown, sentences=refusal.sentences)
 
 
 def _encode_consent(consent: ConsentRequest) -> dict[str, object]:

@@ -48,7 +48,9 @@ class ReceiptService:
 
         self._signer = next(iter(settings.signers), None)
         signing_keys = [signer.derived_key(b"seals of receipts 1") for signer in settings.signers]
-        self._receipts = Receipts(settings.directory, current, _warn, signing_keys=signing_keys)
+        self._receipts = Receipts(
+            settings.directory, current, lambda it: logger().error("receipts", detail=it), signing_keys=signing_keys
+        )
         self.take: Callable[[Record], None] = self._receipts.take
 
     def lost(self) -> int:
@@ -76,7 +78,3 @@ class ReceiptService:
     async def aclose(self) -> None:
         """Write the receipts that are waiting."""
         await asyncio.to_thread(self._receipts.close)
-
-
-def _warn(detail: str) -> None:
-    logger().error("receipts", detail=detail)

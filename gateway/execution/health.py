@@ -44,10 +44,6 @@ _EARLY_S = 0.002
 """uvloop's timers count milliseconds: a request that waited for the end of a cooldown may come slightly before it."""
 
 
-def _ignore(deployment: str, breaker: Breaker, for_s: float) -> None:
-    pass
-
-
 @lru_cache(maxsize=1024)
 def digest_of_key(key: Secret) -> str:
     """Return the digest by which conversations are assigned to a key, wherever it is listed."""
@@ -74,7 +70,7 @@ class Health:
         self,
         clock: Clock = time.monotonic,
         draw: Callable[[], float] = random.random,
-        on_breaker_change: Callable[[str, Breaker, float], None] = _ignore,
+        on_breaker_change: Callable[[str, Breaker, float], None] = lambda deployment, breaker, for_s: None,
     ) -> None:
         """`on_breaker_change` gets the deployment's name, its breaker, and for how long it admits no attempt."""
         self._clock = clock
@@ -113,7 +109,7 @@ class Health:
             if len(self.suspicions) >= _MOST_SUSPICIONS:
                 del self.suspicions[next(iter(self.suspicions))]
             rule = BreakerRule(_CONFIRMED, rate=_NEVER, open_s=for_s, max_open_s=for_s)
-            evidence = self.suspicions[key] = FailureEvidence(rule, _longest, _unheard)
+            evidence = self.suspicions[key] = FailureEvidence(rule, lambda: 1.0, lambda breaker: None)
         evidence.failed((), asker, digest, self._clock(), why)
 
     def _forgive(self, sign_in: str) -> None:
@@ -321,11 +317,3 @@ def why_of(failure: Failure) -> str:
 
 def _key(deployment: Deployment, secret: Secret | None) -> _SecretKey:
     return *deployment.asked_at, secret
-
-
-def _longest() -> float:
-    return 1.0
-
-
-def _unheard(_: Breaker) -> None:
-    pass

@@ -109,7 +109,8 @@ class Resumption(Value, frozen=True):
                 others = [step for step in renewed.plan.steps if step.deployment.name != broken.deployment.name]
                 return await renewed._try_steps(tuple(others), broken, sent, failed, broken_at)
             finally:
-                self._record_consent()
+                if record.consent is None:  # a step that was sent the prompt only now may rest on one, too
+                    record.note_consent(self.plan.steps)
             self._record(broken, answer.step)
             return self._continue(answer, sent, failed, prefilled=prefills and is_prefilled(answer.step, sent))
         return None
@@ -146,11 +147,6 @@ class Resumption(Value, frozen=True):
             else:
                 record.skipped.append(Skipped(step.deployment.name, reason))
         return tuple(able)
-
-    def _record_consent(self) -> None:
-        """A step that was sent the prompt only now may rest on a consent, too."""
-        if self.context.record.consent is None:
-            self.context.record.note_consent(self.plan.steps)
 
     def _record(self, broken: Step, by: Step) -> None:
         record, deployment = self.context.record, by.deployment
@@ -282,7 +278,7 @@ class ResumingStream(AnswerStream):
         """Release the providers' connections."""
         await self._stream.close()
         if self._next is not None:
-            await self._next.close()
+            await self._next.stream.close()
 
 
 @dataclass(slots=True)
@@ -351,7 +347,3 @@ class ContinuationStream:
             return (Failed(_NOT_CONTINUED),)
         shown = (TextDelta(text),) if text else ()
         return (*shown, ChoiceFinish("stop"), Finished()) if trimmer.stopped else shown
-
-    async def close(self) -> None:
-        """Release the provider's connection."""
-        await self.stream.close()

@@ -56,7 +56,7 @@ from providers.matching.capability_matching import with_files_as_text, with_supp
 from providers.matching.refused_fields import has_reasoning, own_field, refuses_reasoning
 from providers.matching.requirements import CACHE_KEY, FEATURE_PARAMS, REASONING, moves_data, requirements_of
 from providers.reading.errors import MESSAGES
-from providers.reading.event_stream import StreamShortcuts
+from providers.reading.event_stream import StreamShortcuts, TextReader
 from providers.reading.json_object import json_start_of
 from providers.reading.response_reader import AnswerReader, is_event_stream, read_answer
 from providers.rerank import RerankAnswer
@@ -66,6 +66,7 @@ from providers.wire import WireRequest, WireResponse
 StillAllowed = Callable[[Step], str | None]
 """Returns why a step of the plan may no longer be taken; None if it may."""
 
+_Change = Callable[[tuple[StreamEvent, ...]], tuple[StreamEvent, ...]]
 _LARGE_BYTES = 64 * 1024
 _REFUSAL_S = 2.0
 """Time for the body of a refusal, whose status has arrived."""
@@ -738,51 +739,36 @@ def _reader(
     if sent is None:
         raise TypeError("only the answer to a chat is read in pieces")
     start = json_start_of(deployment.adapter, sent, deployment.target) if sent.response_format is not None else None
-    names = client_names(deployment.adapter, sent) if sent.tools else None
-    if names:
-        reader: AnswerReader = _NamingReader(names, deployment.adapter, head, deployment.target, sent.stop, start)
-    else:
-        reader = AnswerReader(deployment.adapter, head, deployment.target, sent.stop, start)
-    return reader if restorer is None else _RestoringReader(reader, restorer)
+    reader: AnswerReader | _ChangingReader = AnswerReader(deployment.adapter, head, deployment.target, sent.stop, start)
+    if sent.tools and (names := client_names(deployment.adapter, sent)):
+        reader = _ChangingReader(reader, lambda events: events_with_client_names(events, names), keeps_texts=True)
+    return reader if restorer is None else _ChangingReader(reader, restorer.events, keeps_texts=False)
 
 
-class _RestoringReader:
-    """Reads an answer with placeholders, and puts the values back. Every piece passes through it as events."""
+class _ChangingReader:
+    """Reads an answer, and changes its events: to the client's names of tools, or to values in place of placeholders.
 
-    def __init__(self, reader: AnswerReader, restorer: AnswerRestorer) -> None:
-        self._reader = reader
-        self._restorer = restorer
+    `keeps_texts`: it changes no text, so that plain text may take the fast path.
+    """
+
+    def __init__(self, reader: AnswerReader | _ChangingReader, change: _Change, *, keeps_texts: bool) -> None:
+        self._reader, self._change, self._keeps_texts = reader, change, keeps_texts
 
     def feed(self, data: bytes) -> tuple[StreamEvent, ...]:
         """See AnswerReader."""
-        return self._restorer.events(self._reader.feed(data))
+        return self._change(self._reader.feed(data))
 
     def close(self) -> tuple[StreamEvent, ...]:
         """See AnswerReader."""
-        return self._restorer.events(self._reader.close())
+        return self._change(self._reader.close())
 
-    def text_reader(self) -> None:
-        """Return None: there is no fast path for plain text."""
+    def text_reader(self) -> TextReader | None:
+        """See AnswerReader."""
+        return self._reader.text_reader() if self._keeps_texts else None
 
     def is_complete(self) -> bool:
-        """See StreamShortcuts."""
+        """See AnswerReader."""
         return self._reader.is_complete()
-
-
-class _NamingReader(AnswerReader):
-    """Reads an answer whose calls have names of tools that were changed, and gives them the client's names."""
-
-    def __init__(self, names: Mapping[str, str], *reader: Any) -> None:
-        super().__init__(*reader)
-        self._names = names
-
-    def feed(self, data: bytes) -> tuple[StreamEvent, ...]:
-        """See AnswerReader."""
-        return events_with_client_names(super().feed(data), self._names)
-
-    def close(self) -> tuple[StreamEvent, ...]:
-        """See AnswerReader."""
-        return events_with_client_names(super().close(), self._names)
 
 
 def _recheck(still_allowed: StillAllowed, step: Step) -> None:

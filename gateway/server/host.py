@@ -94,7 +94,7 @@ class Host:
         self._workers, self._operators = workers, operators
         self._live, self._scheduler = keepers.live, keepers.scheduler
         self._state_dir, self._name = settings.state_dir, settings.instance or socket.gethostname()
-        # What the workers and the live config do for operators as it is.
+        # These operations are those of the workers and of the live config, as they are.
         self.snapshots, self.requests, self.events = workers.snapshots, workers.requests, workers.events.subscribe
         self.reload, self.rollback, self.release = self._live.reload_for_all, self._live.rollback, self._live.release
         self._delay = DrainDelay(settings.drain_delay_s)
