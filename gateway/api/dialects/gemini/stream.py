@@ -6,10 +6,12 @@ provider's answer is known to be whole: to Google's clients a stream that only e
 like an end may come before a failure. A failure is one last object with `error` as its only member.
 
 In the form of events, only `data:` lines and blank lines may occur: google-genai for Python fails at any other line.
+To it a line also ends at U+0085, U+2028 and U+2029 (`str.splitlines`), which a JSON text may have: they are escaped.
 """
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import assert_never
 
@@ -54,6 +56,7 @@ from providers.value import Value
 
 _FIRST_TEXT = b'{"candidates":[{"content":{"parts":[{"text":"'
 _AFTER_TEXT = b'"}],"role":"model"},"index":0}]'
+_LINE_ENDS = re.compile(rb"\xc2\x85|\xe2\x80[\xa8\xa9]")
 
 
 class StreamForm(Value, frozen=True):
@@ -128,14 +131,14 @@ class GeminiEncoder(StreamEncoder):
 
     def encode(self, events: tuple[StreamEvent, ...]) -> bytes:
         """See StreamEncoder."""
-        return b"".join([self._encode(event) for event in self._labels.add(events)])
+        return _in_one_line(b"".join([self._encode(event) for event in self._labels.add(events)]))
 
     def lone_text(self, text: bytes) -> bytes:
         """See StreamEncoder. The text counts for the estimate of the usage."""
         if not self._text_head:
             return b""
         self._seen_tokens += 1
-        return self._text_head + text + self._text_tail
+        return _in_one_line(self._text_head + text + self._text_tail)
 
     def encode_failure(self, error: ApiError) -> bytes:
         """See StreamEncoder."""
@@ -269,3 +272,12 @@ class GeminiEncoder(StreamEncoder):
             return form.first + data + form.last
         separator, self._separator = self._separator, form.between
         return separator + data + (form.last if is_last else b"")
+
+
+def _in_one_line(written: bytes) -> bytes:
+    """Escape the characters of JSON texts at which some readers end a line."""
+    return written if written.isascii() else _LINE_ENDS.sub(_escaped, written)
+
+
+def _escaped(found: re.Match[bytes]) -> bytes:
+    return b"\\u%04x" % ord(found[0].decode())

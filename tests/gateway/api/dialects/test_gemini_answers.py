@@ -102,6 +102,18 @@ def test_lone_texts_are_written_like_events(form: Form) -> None:
     assert fast.encode(END) == general.encode(END)
 
 
+def test_no_text_ends_a_line_of_pythons_readers() -> None:
+    text, writer = "é\u0085b\u2028c\u2029\u2027", encoder()
+    raw = text.encode()
+    call = ToolCallDelta(0, f'{{"city":"{text}"}}', "call-1", "get_weather")
+    events = (TextRun((raw,)), ReasoningDelta(text), RefusalDelta(text), call, *END)
+    data = writer.encode((OPENED, TextDelta(text))) + writer.lone_text(raw) + writer.encode(events)
+    assert all(not line or line.startswith("data: ") for line in data.decode().splitlines())
+    assert data.count(b"\\u2028") == 6
+    seen = read_stream(data, "events")
+    assert (seen.text[0], seen.calls[0][0]["args"]) == (text * 4, {"city": text})
+
+
 def test_call_arrives_whole_with_the_end_and_its_signature() -> None:
     stream = streamed(CALL, REST, ChoiceFinish("tool_calls"), USAGE, Finished())
     assert stream.calls[0] == [{"id": "call-1", "name": "get_weather", "args": {"city": "Oslo"}}]
