@@ -91,7 +91,7 @@ class ExchangeInput(Value, frozen=True):
         return f"ExchangeInput(now_s={self.now_s!r})"
 
 
-class _Row(Value, frozen=True):
+class _Row(Value, frozen=True, forbid_unknown_fields=True):
     """One call of an exchange. `exchanges.toml` explains its fields."""
 
     method: str

@@ -12,7 +12,7 @@ SCOPES = ("https://cognitiveservices.azure.com/.default", "https://ai.azure.com/
 """The scopes of Azure's models, the default first."""
 
 
-class SignInKind(Value, frozen=True):
+class SignInKind(Value, frozen=True, forbid_unknown_fields=True):
     """The facts of one kind of sign-in. `kinds.toml` explains its fields.
 
     Attributes:
@@ -44,7 +44,7 @@ class SignInKind(Value, frozen=True):
         return self.name.startswith("aws_")
 
 
-class VendorHost(Value, frozen=True):
+class VendorHost(Value, frozen=True, forbid_unknown_fields=True):
     """A vendor's own token host. `hosts.toml` explains its fields."""
 
     territory: str = ""
