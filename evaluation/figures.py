@@ -22,7 +22,6 @@ from evaluation.statistics import Estimate, Groups, Weights, estimate
 from evaluation.store import RunStore
 from evaluation.suite import BoundsSection, Expectation
 from evaluation.texts import words_of
-from gateway.config.locales import official_languages
 from gateway.model.config_version import Region
 from providers.failures import FailureKind
 from providers.value import replace
@@ -302,8 +301,12 @@ def requirements_of(results: Results, suite: Suite, region: Region) -> list[Requ
 
 def own_languages(region: Region) -> frozenset[str]:
     """Return the languages of a region: of its locales, and the official ones of its territories (CLDR)."""
+    from babel.languages import get_official_languages
+
     locales = region.texts.locales if region.texts is not None else ()
-    codes = [code for territory in region.territories.included or () for code in official_languages(territory)]
+    countries = {territory.partition("-")[0] for territory in region.territories.included or ()}
+    # Also those without a law: `zh_Hant` and `en` for HK.
+    codes = [code for country in countries for code in get_official_languages(country, de_facto=True)]
     return frozenset(code.replace("-", "_").partition("_")[0].lower() for code in (*locales, *codes))
 
 

@@ -10,7 +10,6 @@ import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from gateway.cli.error_tables import errors_page
 from gateway.cli.provider_pages import models_page, providers_page
 from gateway.config.locales import tags_of
 from gateway.config.operator_catalogue import catalogue_schema_json
@@ -23,6 +22,7 @@ from providers.registry import load_registry
 from scripts.admin_page import admin_page
 from scripts.dialect_keys import PAGE as COMPATIBLE_PAGE
 from scripts.dialect_keys import compatible_page
+from scripts.error_page import errors_page
 from scripts.fault_page import faults_page
 from scripts.licences import licences_page
 from scripts.outgoing_calls import PAGE as FENCE_PAGE

@@ -1,11 +1,9 @@
-"""Tables of the meaning of errors, as a Markdown page or as text, for `gateway providers show NAME --errors`."""
+"""Tables of the meaning of errors, for `gateway providers show NAME --errors` and for the page of all tables."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from fnmatch import fnmatchcase
-from itertools import groupby
-from pathlib import Path
 from typing import NamedTuple
 
 from gateway.cli.terminal import aligned
@@ -18,7 +16,6 @@ from providers.reading.errors import CERTAIN, ErrorRules, by_status, is_certain,
 
 ANY = "any"
 """The name of the rules that count at every provider."""
-_PAGE = Path(__file__).with_name("templates") / "provider_errors.md.txt"
 _OF_HTTP = "RFC 9110; the habits of vendors (2026-11-20)"
 _STATUSES = (302, 400, 401, 402, 403, 404, 405, 408, 409, 410, 413, 415, 422, 424, 425, 429, 451, 500, 503)
 
@@ -90,26 +87,3 @@ def errors_text(adapters: Mapping[str, Adapter]) -> str:
         for name, rows in {**tables, ANY: list(rows_of_any())}.items()
     )
     return "\n\n".join(texts) + "\n"
-
-
-def errors_page(adapters: Mapping[str, Adapter]) -> str:
-    """Return the Markdown page of all tables. Providers that share a table have it once."""
-    named = ((name, rules_of(name, adapter)) for name, adapter in sorted(adapters.items()))
-    tables = [(name, list(rows_of(rules))) for name, rules in named if rules.vendor == name]
-    return _PAGE.read_text("utf-8") + "".join(
-        f"\n## {title}\n\n| {' | '.join(Row._fields)} |\n|---|---|---|---|---|---|\n" + "".join(_lines(rows))
-        for title, rows in (("Any provider", list(rows_of_any())), *tables)
-        if rows
-    )
-
-
-def _lines(rows: Iterable[Row]) -> Iterator[str]:
-    """Yield a line for all successive rows that differ in their words alone."""
-    for (what, *rest), group in groupby(rows, lambda row: row._replace(word="")):
-        _, kind, about, stated, source = rest
-        words = ", ".join(_code(row.word.replace("\n", " ").replace("|", "\\|")) for row in group)
-        yield f"| {what} | {words} | `{kind}` | {about} | {stated} | {source} |\n"
-
-
-def _code(word: str) -> str:
-    return f"`` {word} ``" if "`" in word else f"`{word}`"

@@ -157,11 +157,3 @@ def tags_of(locales: Iterable[str]) -> dict[str, str]:
         same_territory = [locale for locale, meant in matches if meant.territory == target.territory]
         tags[tag.lower()] = (same_territory or [locale for locale, _ in matches] or [""])[0]
     return tags
-
-
-def official_languages(territory: str) -> tuple[str, ...]:
-    """Return the official languages of a territory, also those without a law (CLDR): `zh_Hant` and `en` for HK."""
-    from babel.languages import get_official_languages
-
-    codes: tuple[str, ...] = get_official_languages(territory.partition("-")[0], de_facto=True)
-    return codes

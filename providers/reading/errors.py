@@ -301,9 +301,9 @@ def rules_of(data: object, place: str, vendor: str = "") -> ErrorRules:
 
 
 @cache
-def load_rules(facts: FactsFile, table: str = "errors") -> ErrorRules:
-    """Return the rules in a table of a facts file."""
-    return rules_of(facts.read().get(table, {}), table, facts.name)
+def load_rules(facts: FactsFile) -> ErrorRules:
+    """Return the rules in the table `errors` of a facts file."""
+    return rules_of(facts.read().get("errors", {}), "errors", facts.name)
 
 
 @cache
