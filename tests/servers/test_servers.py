@@ -66,7 +66,7 @@ _FOR_TEMPLATES = "the gateway fits messages to what the strictest templates take
 _UNABLE = "the server ignores it or fails, and the gateway refuses what a deployment cannot do"
 _INTENDED = {
     ".*/(two system messages|a late system message)/.*: [45] -> answer": _FOR_TEMPLATES,
-    "(.*/two user messages|transformers/a developer message)/.*: answer -> answer": _FOR_TEMPLATES,
+    "(.*/(two user messages|an empty answer)|transformers/a developer message)/.*: answer -> answer": _FOR_TEMPLATES,
     ".*/arguments that are cut/.*: .* -> answer": "templates read arguments, so they get those that are not JSON as an object",
     ".*/(no message|an unknown role)/.*: .* -> 4": _BY_OPENAI,
     ".*/(no token|30 logprobs|a hot sample|five stops)/.*: .* -> 4": _BY_OPENAI,
