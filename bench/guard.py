@@ -9,7 +9,7 @@ speed.
 Calls of Python functions and of C functions from Python are counted alike, from the client's bytes to the answer's
 bytes, and for a gateway with a state directory those that store the receipt. `--update` hides slow drift, so the
 baseline stays: the numbers of 22 November 2026 (with those of a receipt), and for a later case its first ones. The
-plain request has a budget as well: a feature that adds calls to it makes another part of it cheaper.
+plain request and stream have budgets as well: a feature that adds calls to them makes another part of them cheaper.
 """
 
 from __future__ import annotations
