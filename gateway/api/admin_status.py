@@ -10,7 +10,6 @@ from datetime import UTC, datetime
 from typing import cast
 
 from gateway.api.admin_control import readiness_word, traffic_report, unavailable_everywhere, unavailable_to_clients
-from gateway.free_space import FreeSpace
 from gateway.model.approval import days_at, terms_of
 from gateway.model.assistant import USES, Assistant
 from gateway.model.config_version import ConfigVersion, Region
@@ -51,15 +50,12 @@ def status_document(status: Status, overview: Overview) -> dict[str, object]:
     problems = [*_problems(status, regions), *failing, *_problems_of_cell(overview.cell, instances)]
     warnings = [*_warnings(status), *failed]
     if (space := overview.space) is not None and space.is_little:
-        (problems if space.is_reserved else warnings).append(_words_of(space))
+        effect = ": receipts wait, and the rest is for usage rows, without which no call is sent"
+        text = f"the state directory has {space}{effect if space.is_reserved else ''}"
+        (problems if space.is_reserved else warnings).append(text)
     document = _document(status, since, regions, traffic_report(status), instances, problems, warnings)
     free = {"free_bytes": space.free, "size_bytes": space.total} if space is not None else None
     return {**document, "state_directory": free}
-
-
-def _words_of(space: FreeSpace) -> str:
-    effect = ": receipts wait, and the rest is for usage rows, without which no call is sent"
-    return f"the state directory has {space}{effect if space.is_reserved else ''}"
 
 
 def cell_document(

@@ -346,7 +346,8 @@ def _parsed(body: bytes, most_bytes: int = MAX_BESIDE_TEXTS_BYTES) -> object:
             raise ApiError("invalid_request", "the body is empty; send a JSON object") from None
         if error.msg in _NESTING_ERRORS:
             raise _too_deep() from None
-        raise ApiError("invalid_request", _no_utf8(body) or _no_json(error)) from None
+        problem = f"the body is not valid JSON: {error.msg} (line {error.lineno}, column {error.colno})"
+        raise ApiError("invalid_request", _no_utf8(body) or problem) from None
     return value
 
 
@@ -358,10 +359,6 @@ def _check_depth(body: bytes, value: object) -> None:
 
 def _too_deep() -> ApiError:
     return ApiError("invalid_request", f"the body is nested deeper than {MAX_DEPTH} levels")
-
-
-def _no_json(error: orjson.JSONDecodeError) -> str:
-    return f"the body is not valid JSON: {error.msg} (line {error.lineno}, column {error.colno})"
 
 
 def _no_utf8(body: bytes) -> str | None:

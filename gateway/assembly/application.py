@@ -41,7 +41,6 @@ from gateway.features.running import watchers_of
 from gateway.model.config_version import ConfigVersion, Cors, Exporter
 from gateway.model.decision import Unavailable
 from gateway.model.record import Record
-from gateway.model.sign_in import SignInStatus
 from gateway.service.chat_service import ChatService
 from gateway.service.client_tokens import ClientTokens
 from gateway.service.location import LocationService
@@ -164,6 +163,8 @@ class Gateway:
         config: The active config version.
         sign_in_tokens: The tokens of sign-ins.
         makes_exchanges: Whether this process gets these tokens itself, from its start on. If not, it is handed them.
+        sign_ins: Returns the state of each sign-in that is used: none if another process makes the exchanges.
+        move_clock: Counts the time of users as if it were so many seconds later, in a demo.
         state_dir: The state directory, or None.
         is_draining: Whether the process is about to end. Then the readiness probe fails.
         events: The events of this process for operators.
@@ -201,7 +202,7 @@ class Gateway:
         tokens = self.sign_in_tokens = self._health.tokens
         self.makes_exchanges = True
         self._refresher = TokenRefresher(ServiceClient(transport), tokens.take)
-        tokens.refused = self._refresher.force
+        tokens.refused, self.sign_ins = self._refresher.force, self._refresher.statuses
         quota_store = quota_store or QuotaStore()
         limiters = ConcurrencyLimiters(*quota_store.share)
         self._executor = PlanExecutor(transport, self._health, limiters)
@@ -223,6 +224,7 @@ class Gateway:
         if state_dir is not None:
             service.decider.cache_key = generated_key(state_dir, CACHE_KEY)
         self._time_of_use = service.time_of_use = time_of_use(state_dir, current, self._usage)
+        self.move_clock = self._time_of_use.move_clock
         accounting = self._executor.accounting
         process = Process(current, transport, self._health, limiters, self.metrics, state_dir, accounting)
         self._watchers = service.watchers = watchers_of(process)
@@ -306,14 +308,6 @@ class Gateway:
         if self._usage is not None:
             self._usage.accounting.is_stopping = True
 
-    def move_clock(self, ahead_s: int) -> None:
-        """Count the time of users as if it were later, in a demo.
-
-        Args:
-            ahead_s: The seconds.
-        """
-        self._time_of_use.move_clock(ahead_s)
-
     def flush(self) -> None:
         """Write the logs and metrics of finished requests now instead of with the next batch."""
         self._telemetry.flush()
@@ -326,14 +320,6 @@ class Gateway:
         """
         self._telemetry.flush()
         return self._telemetry.recent.documents()
-
-    def sign_ins(self) -> tuple[SignInStatus, ...]:
-        """Return the state of the sign-ins.
-
-        Returns:
-            The state of each sign-in that is used. Nothing if another process makes the exchanges.
-        """
-        return self._refresher.statuses()
 
     def store_problems(self) -> Mapping[str, str]:
         """Return why stores cannot be used now.

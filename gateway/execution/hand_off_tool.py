@@ -14,7 +14,6 @@ from gateway.model.decision import Step
 from gateway.model.deployment import match_of
 from providers.chat import (
     AssistantMessage,
-    ChatCompletion,
     ChatRequest,
     Choice,
     ChoiceFinish,
@@ -72,19 +71,16 @@ def offer_tool(context: RunContext, request: ChatRequest, name: str) -> None:
 
 async def without_calls(answer: Answer, name: str, deadline: Deadline) -> Answer:
     """Return an answer without calls of the tool. Raises HandOffAsked if one comes before any text."""
-    if answer.completion is not None:
-        return replace(answer, completion=_without_calls(answer.completion, name))
+    if (completion := answer.completion) is not None:
+        if all(call.name != name for choice in completion.choices for call in choice.message.tool_calls):
+            return answer
+        choices = tuple([_without_call(choice, name) for choice in completion.choices])
+        return replace(answer, completion=replace(completion, choices=choices))
     if answer.stream is None:
         return answer
     stream = HeldStream(answer.stream, name)
     await stream.begin(deadline)
     return replace(answer, stream=stream)
-
-
-def _without_calls(completion: ChatCompletion, name: str) -> ChatCompletion:
-    if all(call.name != name for choice in completion.choices for call in choice.message.tool_calls):
-        return completion
-    return replace(completion, choices=tuple([_without_call(choice, name) for choice in completion.choices]))
 
 
 def _without_call(choice: Choice, name: str) -> Choice:

@@ -211,7 +211,9 @@ class GatewayServer(_QuietServer):
 
     def stop(self) -> None:
         """Accept no more connections, finish the running requests, and exit."""
-        self._begin_to_stop()
+        self._on_draining()
+        if self._grace_s is not None:
+            self.config.timeout_graceful_shutdown = max(1, round(self._grace_s()))
         self.should_exit = True
 
     def retire(self) -> None:
@@ -235,11 +237,6 @@ class GatewayServer(_QuietServer):
             await asyncio.sleep(_CONNECTIONS_S)
         self._grace_s = lambda: ends_at - loop.time()
         self.stop()
-
-    def _begin_to_stop(self) -> None:
-        self._on_draining()
-        if self._grace_s is not None:
-            self.config.timeout_graceful_shutdown = max(1, round(self._grace_s()))
 
     def cut(self) -> None:
         """Stop without waiting for the running requests, as after a second SIGINT."""

@@ -209,12 +209,12 @@ class BudgetAdmin:
 
     def _project_names(self) -> list[str]:
         if self._config.clients_source == "database":
-            return self._admin.stored_names("projects")
+            return self._admin.store.names("projects")
         return [*self._config.projects]
 
     def _client_names(self) -> list[str]:
         if self._config.clients_source == "database":
-            return self._admin.stored_names("clients")
+            return self._admin.store.names("clients")
         return list(dict.fromkeys(client.name for client in self._config.clients.values()))
 
     def _spending(self, name: str) -> SpendingRules:

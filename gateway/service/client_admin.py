@@ -72,7 +72,7 @@ class ClientAdmin:
         who: str = "",
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._store = store
+        self.store = store
         self._facts = facts
         self._pepper = pepper
         self._who = who
@@ -81,11 +81,7 @@ class ClientAdmin:
     @property
     def directory(self) -> Path:
         """The state directory."""
-        return self._store.directory
-
-    def stored_names(self, section: Section) -> list[str]:
-        """Return the names of all stored clients or projects."""
-        return self._store.names(section)
+        return self.store.directory
 
     def stored_client(self, name: str, projects: Mapping[str, Project]) -> Client:
         """Return a stored client, without its keys."""
@@ -103,11 +99,7 @@ class ClientAdmin:
 
     def note(self, event: str, fields: Mapping[str, object]) -> None:
         """Record an action for the audit trail."""
-        self._store.note([self._entry(event, fields)])
-
-    def compact(self) -> None:
-        """Remove deleted data from free space of the file of the clients. Raises StateError."""
-        self._store.compact()
+        self.store.note([self._entry(event, fields)])
 
     # --- keys -------------------------------------------------------------------------------------
 
@@ -137,7 +129,7 @@ class ClientAdmin:
             "owner": info.owner,
         }
         entry = self._entry("key_imported" if imported is not None else "key_created", fields)
-        self._change(lambda: self._store.add_key(info, digest, entry, sha256))
+        self._change(lambda: self.store.add_key(info, digest, entry, sha256))
         return {"id": key.id} if imported is not None else {"id": key.id, "key": key.text}
 
     def rotate_key(self, key_id: str, grace: str | None) -> Json:
@@ -150,7 +142,7 @@ class ClientAdmin:
             "key_rotated", {"key": info.id, "client": info.client, "old_until": time_text(now_s + grace_s)}
         )
         digest, sha256 = self._digest(key), _sha256(key)
-        self._change(lambda: self._store.rotate_key(info.id, digest, now_s, grace_s, entry, sha256=sha256))
+        self._change(lambda: self.store.rotate_key(info.id, digest, now_s, grace_s, entry, sha256=sha256))
         return {"id": key.id, "key": key.text}
 
     def revoke_key(self, key_id: str) -> Json:
@@ -159,7 +151,7 @@ class ClientAdmin:
         info = self._found_key(key_id)
         entry = self._entry("key_revoked", {"key": info.id, "client": info.client})
         if info.revoked_at_s is None:
-            self._change(lambda: self._store.revoke_key(info.id, self._clock(), entry))
+            self._change(lambda: self.store.revoke_key(info.id, self._clock(), entry))
         return self.show_key(key_id)
 
     def show_key(self, key_id: str) -> Json:
@@ -172,16 +164,12 @@ class ClientAdmin:
         if client is not None:
             self._found("clients", client)
         now_s = self._clock()
-        keys = [key_json(info, now_s) for info in self._store.keys(client)]
+        keys = [key_json(info, now_s) for info in self.store.keys(client)]
         return {"keys": keys if client is not None else [*keys, *self._foreign_keys()]}
 
     def id_of_hash(self, sha256: str) -> str | None:
         """Return the id of the stored key with this SHA-256 (hex), or None."""
-        return self._store.id_of_hash(sha256, self._clock())
-
-    def file_uses(self) -> tuple[float | None, Mapping[str, float]]:
-        """Return since when uses of keys of the config file are recorded, and the last one by SHA-256 (Unix times)."""
-        return self._store.file_uses()
+        return self.store.id_of_hash(sha256, self._clock())
 
     def before(self, days: int) -> str | None:
         """Return the time this number of days ago, as times of keys are shown."""
@@ -189,13 +177,13 @@ class ClientAdmin:
 
     def blocked(self) -> Mapping[str, float]:
         """Return since when each key is blocked (Unix time), by its id or its SHA-256 (hex)."""
-        return self._store.blocked()[1]
+        return self.store.blocked()[1]
 
     def set_blocked(self, name: str, key: Json, *, is_blocked: bool) -> None:
         """Block a key by its id or its SHA-256 (hex), or lift its block. `key` is as `show_key` returns it."""
         fields = {"key": key["id"], **{member: key[member] for member in ("client", "hash") if key.get(member)}}
         entry = self._entry("key_blocked" if is_blocked else "key_unblocked", fields)
-        self._store.set_blocked(name, self._clock() if is_blocked else None, entry)
+        self.store.set_blocked(name, self._clock() if is_blocked else None, entry)
 
     def _foreign_keys(self) -> list[Json]:
         """Return the blocked keys that are not stored."""
@@ -204,7 +192,7 @@ class ClientAdmin:
 
     def _found_key(self, key_id: str) -> KeyInfo:
         try:
-            return self._store.key(key_id)
+            return self.store.key(key_id)
         except NotStored as error:
             raise AdminRefused(404, "key_not_found", str(error)) from None
 
@@ -227,7 +215,7 @@ class ClientAdmin:
         self._expect_database(f"{section} create", name)
         self._checked(section, name, definition)
         entry = self._entry(f"{word}_created", {word: name, "definition": dict(definition)})
-        self._change(lambda: self._store.add(section, name, definition, entry), conflict=f"{word}_exists")
+        self._change(lambda: self.store.add(section, name, definition, entry), conflict=f"{word}_exists")
         return {"name": name, **definition}
 
     def update(self, section: Section, name: str, changes: Definition) -> Json:
@@ -238,7 +226,7 @@ class ClientAdmin:
         definition = {key: value for key, value in {**before, **changes}.items() if value is not None}
         self._checked(section, name, definition)
         entry = self._entry(f"{word}_changed", {word: name, "before": dict(before), "definition": definition})
-        self._change(lambda: self._store.replace(section, name, definition, entry))
+        self._change(lambda: self.store.replace(section, name, definition, entry))
         return {"name": name, **definition}
 
     def remove(self, section: Section, name: str) -> Json:
@@ -247,13 +235,13 @@ class ClientAdmin:
         self._expect_database(f"{section} remove", name)
         definition = self._found(section, name)
         if section == "projects":
-            clients = self._store.snapshot(self._clock()).clients
+            clients = self.store.snapshot(self._clock()).clients
             users = [client for client, its in clients.items() if its.get("project") == name]
             if users:
                 message = f"the project {name!r} has clients ({', '.join(users[:3])}): give them another project first"
                 raise AdminRefused(409, "project_in_use", message)
         entry = self._entry(f"{word}_removed", {word: name, "definition": dict(definition)})
-        self._change(lambda: self._store.remove(section, name, entry))
+        self._change(lambda: self.store.remove(section, name, entry))
         return {"name": name, **definition}
 
     def show(self, section: Section, name: str) -> Json:
@@ -264,14 +252,14 @@ class ClientAdmin:
 
     def list_all(self, section: Section) -> Json:
         """Return all clients or projects."""
-        stored = self._store.snapshot(self._clock())
+        stored = self.store.snapshot(self._clock())
         found = stored.clients if section == "clients" else stored.projects
         listed = [{"name": name, **definition} for name, definition in sorted(found.items())]
         return {section: listed, "source": "database"}
 
     def _found(self, section: Section, name: str) -> Definition:
         try:
-            return self._store.definition(section, name)
+            return self.store.definition(section, name)
         except NotStored as error:
             raise AdminRefused(404, f"{section.removesuffix('s')}_not_found", str(error)) from None
 
@@ -283,7 +271,7 @@ class ClientAdmin:
                 compile_stored_project(name, definition, facts)
                 return
             # Budgets of projects were checked when they were stored. Only their names matter here.
-            projects = {project: Project(project) for project in self._store.names("projects")}
+            projects = {project: Project(project) for project in self.store.names("projects")}
             compile_stored_client(name, definition, facts, projects)
         except InvalidDefinition as error:
             raise AdminRefused(400, "invalid_request", f"{section.removesuffix('s')} {name}: {error}") from None
@@ -296,26 +284,26 @@ class ClientAdmin:
         text = f"{_TOKEN_START}_{token_id}_{_random(ALPHABET, SECRET_LENGTH)}"
         token = AdminToken(token_id, role, _line("note", note), self._clock())
         entry = self._entry("admin_token_created", {"token": token_id, "role": str(role)})
-        self._change(lambda: self._store.add_token(token, token_digest(text), entry))
+        self._change(lambda: self.store.add_token(token, token_digest(text), entry))
         return {"id": token_id, "role": str(role), "token": text}
 
     def revoke_token(self, token_id: str) -> Json:
         """End an admin token. After the last one, the listener stays closed."""
         entry = self._entry("admin_token_revoked", {"token": token_id})
         try:
-            is_last = self._store.remove_token(token_id, entry)
+            is_last = self.store.remove_token(token_id, entry)
         except NotStored as error:
             raise AdminRefused(404, "token_not_found", str(error)) from None
         return {"id": token_id, **({"closed": LISTENER_CLOSED} if is_last else {})}
 
     def open_listener(self) -> Json:
         """Let programs on this machine call the admin listener without a token again, while there is none."""
-        self._store.open_listener(self._entry("admin_listener_opened", {}))
-        return {"tokens": len(self._store.tokens())}
+        self.store.open_listener(self._entry("admin_listener_opened", {}))
+        return {"tokens": len(self.store.tokens())}
 
     def list_tokens(self) -> Json:
         """Return all admin tokens, without their secrets."""
-        tokens = self._store.tokens().values()
+        tokens = self.store.tokens().values()
         return {
             "tokens": [
                 {

@@ -26,22 +26,19 @@ def disclose(request: PlainRequest, accept_language: str | None = None) -> dict[
 
     Deployments that need the user's consent are included: an app must show them before it asks for consent.
     """
-    assistant, now_s = request.assistant, request.now_s
-    location = resolve(request.config, request.client, request.reports)
-    decision = decide(request.config, assistant, location, NO_NEEDS, request.health, now_s)
-    outcome, region, verdicts = decision.outcome, location.region, decision.verdicts
-    after, after_barrier = None, verdicts[:0]
-    if region is not None and verdicts and (barrier := assistant.barriers.get(region.name)) is not None:
+    config, assistant, now_s = request.config, request.assistant, request.now_s
+    location = resolve(config, request.client, request.reports)
+    decision = decide(config, assistant, location, NO_NEEDS, request.health, now_s)
+    outcome, region, sides = decision.outcome, location.region, [(assistant, decision)]
+    if region is not None and decision.verdicts and (barrier := assistant.barriers.get(region.name)) is not None:
         after = assistant.behind(region.name, every_hand_off(barrier.rule)[0])
-        after_barrier = decide(request.config, after, location, NO_NEEDS, request.health, now_s).verdicts
-        verdicts += after_barrier
-    may_answer = [item for item, verdict in verdicts if _may_answer(verdict)]
-    rules = {item.name: redaction_of(request.config, region, item) for item, _ in verdicts if region is not None}
-    if region is not None and after is not None:
-        behind = {item.name for item, _ in after_barrier}
-        rules |= {
-            it.name: redaction_of(request.config, region, it, after.redaction) for it in may_answer if it.name in behind
-        }
+        sides.append((after, decide(config, after, location, NO_NEEDS, request.health, now_s)))
+    may_answer = [
+        (item, redaction_of(config, region, item, view.redaction) if region is not None else None)
+        for view, one in sides
+        for item, verdict in one.verdicts
+        if _may_answer(verdict)
+    ]
     if isinstance(outcome, Refusal) and outcome.code is not RefusalCode.CONSENT_REQUIRED and not may_answer:
         raise Refused(outcome)
     days = days_at(now_s)
@@ -51,9 +48,8 @@ def disclose(request: PlainRequest, accept_language: str | None = None) -> dict[
         "region": region.name if region is not None else "",
         "labels": _labels(region, accept_language),
         "data": [
-            _deployment(item, region, days, reveal_model=assistant.reveal_model)
-            | {"redacts": kinds_of(rules.get(item.name))}
-            for item in may_answer
+            _deployment(item, region, days, reveal_model=assistant.reveal_model) | {"redacts": kinds_of(rules)}
+            for item, rules in may_answer
         ],
     }
 

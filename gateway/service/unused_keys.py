@@ -43,7 +43,7 @@ class UnusedKeys:
 
     def _of_file(self, client: str | None) -> tuple[str | None, list[Json]]:
         """Return since when uses are recorded, and the keys of the file with their last uses."""
-        since_s, uses = self._admin.file_uses()
+        since_s, uses = self._admin.store.file_uses()
         config = replace(self._config, blocked_keys=self._admin.blocked())
         listed = FileClients(config).list_keys(client)["keys"]
         keys: list[Json] = listed if isinstance(listed, list) else []

@@ -24,7 +24,16 @@ from providers.chat import (
 from providers.failures import InvalidRequest, UnsupportedFeature
 from providers.formats.reasoning_state import split_call_id
 from providers.json_values import as_map
-from providers.openai_json.fields import arguments_text, cache_mark, describe, items, mapping, present, text
+from providers.openai_json.fields import (
+    arguments_text,
+    cache_mark,
+    describe,
+    items,
+    mapping,
+    needed_text,
+    present,
+    text,
+)
 from providers.openai_json.plain_request import plain_message, plain_messages
 from providers.openai_json.unread_fields import PARTS, THOUGHTS
 from providers.sites import split_url
@@ -153,9 +162,7 @@ def decode_any_message(value: object, path: str) -> Message:
     if role in ("system", "developer"):
         return SystemMessage(_marked(_content(source, path, _text_part), source, path), role, name)
     if role == "tool":
-        call_id = text(source, "tool_call_id", f"{path}.tool_call_id")
-        if not call_id:
-            raise InvalidRequest(f"`{path}.tool_call_id` is required", f"{path}.tool_call_id")
+        call_id = needed_text(source, "tool_call_id", f"{path}.tool_call_id")
         content = _content(source, path, _text_part)
         return ToolMessage(split_call_id(call_id)[0], content, cache=cache_mark(source, path))
     if role == "function":
@@ -260,10 +267,8 @@ def _file(source: Mapping[str, object], path: str) -> FilePart:
 
 def file_part(source: Mapping[str, object], path: str) -> FilePart:
     """Return the file of an object with `file_data` and `filename`. Raises InvalidRequest."""
-    data = text(source, "file_data", f"{path}.file_data")
     place = f"{path}.file_data"
-    if not data:
-        raise InvalidRequest(f"`{place}` is required", place)
+    data = needed_text(source, "file_data", place)
     return FilePart(
         _data_uri(data, place, "data:application/pdf;base64,…"), text(source, "filename", f"{path}.filename")
     )
@@ -332,13 +337,9 @@ def _tool_call(value: object, path: str) -> ToolCall:
         raise UnsupportedFeature("custom_tools", f"`{path}` calls a custom tool; {USE_A_FUNCTION}", f"{path}.type")
     if kind != "function":
         raise InvalidRequest(f"`{path}.type` must be 'function'", f"{path}.type")
-    outward = text(source, "id", f"{path}.id")
-    if not outward:
-        raise InvalidRequest(f"`{path}.id` is required", f"{path}.id")
+    outward = needed_text(source, "id", f"{path}.id")
     function = mapping(present(source, "function", f"{path}.function"), f"{path}.function")
-    name = text(function, "name", f"{path}.function.name")
-    if not name:
-        raise InvalidRequest(f"`{path}.function.name` is required", f"{path}.function.name")
+    name = needed_text(function, "name", f"{path}.function.name")
     arguments = arguments_text(function, "arguments", f"{path}.function.arguments")
     call_id, signature = split_call_id(outward)
     return ToolCall(call_id, name, arguments, signature)

@@ -70,6 +70,14 @@ def text(source: Mapping[str, object], key: str, path: str) -> str | None:
     raise _wrong(path, "a string", value)
 
 
+def needed_text(source: Mapping[str, object], key: str, path: str) -> str:
+    """Return the string at `key`. Raises InvalidRequest, also if it is absent, null or empty."""
+    value = source.get(key)
+    if value and isinstance(value, str):
+        return value
+    raise InvalidRequest(f"`{path}` is required", path) if value in (None, "") else _wrong(path, "a string", value)
+
+
 def cache_mark(source: Mapping[str, object], path: str) -> CacheTime | None:
     """Return how long the prompt up to here may be cached (`cache_control`), as Anthropic and OpenRouter define it."""
     if source.get("cache_control") is None:

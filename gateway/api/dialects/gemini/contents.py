@@ -31,7 +31,7 @@ from providers.failures import InvalidRequest, UnsupportedFeature
 from providers.json_values import dumps_text
 from providers.openai_json.decode_messages import sound_data_uri, unreachable_host
 from providers.openai_json.decode_request import MAX_MESSAGES
-from providers.openai_json.fields import boolean, mapping, text
+from providers.openai_json.fields import boolean, mapping, needed_text, text
 
 _CONTENT = frozenset({"role", "parts"})
 _PART = frozenset(
@@ -273,9 +273,7 @@ class ContentReader:
         source = read_object(value, place)
         self._dropped.add_unknown(source, _FILE, "contents.parts.fileData")
         path = f"{place}.fileUri"
-        uri = text(source, "fileUri", path)
-        if not uri:
-            raise InvalidRequest(f"`{path}` is required", path)
+        uri = needed_text(source, "fileUri", path)
         kind = text(source, "mimeType", f"{place}.mimeType") or ""
         if _FILES.match(uri) or "://" not in uri:
             message = f"`{path}` refers to content kept at Google: send the content itself as `inlineData`"
@@ -309,9 +307,7 @@ class ContentReader:
         path = f"{place}.functionCall"
         call = read_object(part["functionCall"], path)
         self._dropped.add_unknown(call, _CALL, "contents.parts.functionCall")
-        name = text(call, "name", f"{path}.name")
-        if not name:
-            raise InvalidRequest(f"`{path}.name` is required", f"{path}.name")
+        name = needed_text(call, "name", f"{path}.name")
         if count >= _MAX_CALLS:
             raise InvalidRequest(f"`{path}`: at most {_MAX_CALLS} calls in one turn are accepted", path)
         arguments = mapping(call.get("args", {}), f"{path}.args")

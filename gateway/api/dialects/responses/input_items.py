@@ -27,7 +27,7 @@ from providers.chat import (
 from providers.failures import InvalidRequest
 from providers.formats.reasoning_state import split_call_id
 from providers.openai_json.decode_messages import DETAILS, file_part, image_url
-from providers.openai_json.fields import arguments_text, choice, items, mapping, present, text
+from providers.openai_json.fields import arguments_text, choice, items, mapping, needed_text, present, text
 
 _ROLES = ("user", "assistant", "system", "developer")
 _PARAGRAPH_BREAK = "\n\n"
@@ -182,14 +182,9 @@ class InputReader:
 
     def _read_call(self, item: Mapping[str, object], path: str) -> None:
         self._note_unknown(item, _CALL, "input")
-        name, client_id = text(item, "name", f"{path}.name"), text(item, "call_id", f"{path}.call_id")
         kind = item.get("type")
-        if kind == "tool_search_call":
-            name = TOOL_SEARCH
-        if not name:
-            raise InvalidRequest(f"`{path}.name` is required", f"{path}.name")
-        if not client_id:
-            raise InvalidRequest(f"`{path}.call_id` is required", f"{path}.call_id")
+        name = TOOL_SEARCH if kind == "tool_search_call" else needed_text(item, "name", f"{path}.name")
+        client_id = needed_text(item, "call_id", f"{path}.call_id")
         if namespace := text(item, "namespace", f"{path}.namespace"):
             name = self._names.flatten(namespace, name)
         turn = self._turn
