@@ -311,7 +311,7 @@ def texts_of(given: Mapping[str, object], *allowed: str) -> dict[str, str]:
     texts: dict[str, str] = {}
     for name, value in given.items():
         if name not in allowed:
-            raise ApiError("invalid_request", f"unknown field: the fields are {', '.join(allowed)}")
+            raise ApiError("invalid_request", f"unknown field {name[:40]!r}: the fields are {', '.join(allowed)}")
         if value is None:
             continue
         if not isinstance(value, str):

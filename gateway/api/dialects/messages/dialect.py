@@ -81,4 +81,4 @@ class TokenCount(Messages):
 def _parse(body: bytes) -> object:
     value = parse_json(body)
     # The arguments of earlier calls are part of the body. Their numbers must not be rounded.
-    return with_exact_integers(value, body) if isinstance(value, dict) and b'"tool_use"' in body else value
+    return with_exact_integers(value, body) if b'"tool_use"' in body and isinstance(value, dict) else value
