@@ -66,7 +66,7 @@ class ReceiptService:
 
         A receipt that no version of the key has sealed when it was stored is not signed. The newer version signs.
         """
-        found = await asyncio.to_thread(self._receipts.find_sealed, request_id, client)
+        found = await asyncio.to_thread(self._receipts.find, request_id, client)
         if found is None:
             return None
         receipt, may_sign = found

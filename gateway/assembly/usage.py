@@ -15,6 +15,7 @@ from gateway.model.budget import Stores, StoreServer, UsageRules
 from gateway.model.config_version import ConfigVersion
 from gateway.model.kept_metadata import regions_without_callers
 from gateway.operator_errors import DatabaseUnreachable, StateError
+from gateway.state.generated_key import USER_KEY, generated_key
 from gateway.tasks import stopped
 from gateway.telemetry.log import logger
 from gateway.undo import undone_on_failure
@@ -25,7 +26,6 @@ from gateway.usage.installation import (
     pseudonym_key,
     shared_database,
     usage_reader,
-    user_key,
 )
 
 if TYPE_CHECKING:
@@ -264,7 +264,7 @@ def keeping_ledger(
     except StateError as error:
         report_problem(f"results of regions with `transit` can't be deleted: {error}")
     # Before there are workers, so that all of them find the same key.
-    user_key(state_dir)
+    generated_key(state_dir, USER_KEY)
     writer = LedgerWriter(
         state_dir,
         lambda: ledger_rules(config()),

@@ -412,13 +412,13 @@ class Receipts:
             return
         self._waiting.append((record, self._clock()))
 
-    def find(self, request_id: str, client: str | None) -> dict[str, object] | None:
-        """Return the client's latest receipt with this id, or None. Blocks. Raises StateError, ReceiptDamaged."""
-        found = self.find_sealed(request_id, client)
-        return None if found is None else found[0]
+    def find(self, request_id: str, client: str | None) -> tuple[dict[str, object], bool] | None:
+        """Return the client's latest receipt with this id, and whether it may be signed; None without one. Blocks.
 
-    def find_sealed(self, request_id: str, client: str | None) -> tuple[dict[str, object], bool] | None:
-        """Return the client's latest receipt with this id, and whether it may be signed. Raises as `find` does."""
+        Raises:
+            StateError: The database cannot be read.
+            ReceiptDamaged: It is not the receipt that was stored.
+        """
         with self._reading, sqlite_error("receipts.db can't be read"):
             row = self._reader.execute(
                 "SELECT id, client, at_s, content, seal FROM receipt WHERE id = ? AND client = ? "

@@ -69,21 +69,12 @@ def pseudonym_keys(config: ConfigVersion, state_dir: Path) -> list[bytes]:
     """Return each key that may have made pseudonyms, the one in use first. Raises StateError."""
     peppers = config.secrets.pepper[::-1] if config.stores is not None else ()
     shared = [hmac.digest(one.reveal().encode(), b"pseudonyms of end users", "sha256") for one in peppers]
-    return [*shared, user_key(state_dir)]
-
-
-def user_key(state_dir: Path) -> bytes:
-    """Return the key of this state directory for the pseudonyms of end users. The first call makes it.
-
-    Raises:
-        StateError: The file can't be used, or was changed.
-    """
-    return generated_key(state_dir, USER_KEY)
+    return [*shared, generated_key(state_dir, USER_KEY)]
 
 
 def instance_name(state_dir: Path) -> str:
     """Return the name of the instance with this state directory. Raises StateError."""
-    return hashlib.sha256(b"instance\0" + user_key(state_dir)).hexdigest()[:16]
+    return hashlib.sha256(b"instance\0" + generated_key(state_dir, USER_KEY)).hexdigest()[:16]
 
 
 @asynccontextmanager
