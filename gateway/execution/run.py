@@ -459,7 +459,8 @@ class Run(msgspec.Struct):
         if self.evidence is not None:
             self.evidence.released(tickets)
         if not isinstance(error, CallRefused | ConfigChanged | Withdrawn):
-            record.abandoned += (recorded_attempt(step.deployment, started_at, ended_at, redacted=options.note),)
+            stopped = recorded_attempt(step.deployment, started_at, ended_at, redacted=options.note)
+            record.abandoned += (replace(stopped, is_abandoned=True),)
 
     def _had_time(self, failure: Failure, step: Step, options: AttemptOptions) -> bool:
         """Return whether a provider that counts as silent had the time to answer, and answered no other request."""

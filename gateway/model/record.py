@@ -77,6 +77,10 @@ class Bound(Value, frozen=True):
     value: float
 
 
+ABANDONED = "abandoned"
+"""The outcome of an attempt that was running when the client disconnected."""
+
+
 class AttemptDecision(Value, frozen=True):
     """The action of the gateway after a failed attempt, with its reason.
 
@@ -103,6 +107,7 @@ class AttemptRecord(Value, frozen=True):
         redacted: The values that were replaced in its prompt. None: nothing is configured for it.
         decision: The action after the failure. None for an answer, and for a failure that the client's disconnect
             followed.
+        is_abandoned: It was running when the client disconnected.
     """
 
     deployment: str
@@ -115,10 +120,13 @@ class AttemptRecord(Value, frozen=True):
     proxy: Proxy | None = None
     decision: AttemptDecision | None = None
     redacted: RedactionNote | None = None
+    is_abandoned: bool = False
 
     @property
     def outcome(self) -> str:
-        """`ok`, or the failure kind."""
+        """`ok`, the failure kind, or `ABANDONED`."""
+        if self.is_abandoned:
+            return ABANDONED
         return "ok" if self.failure is None else self.failure.kind
 
     @property
@@ -269,9 +277,6 @@ Destinations = frozenset[tuple[str, ...]]
 UNDECIDED = Decided()
 UNANSWERED = AnsweredBy()
 
-ABANDONED = "abandoned"
-"""The outcome, in logs, traces and receipts, of an attempt that was running when the client disconnected."""
-
 
 @dataclass(slots=True)
 class Record:
@@ -416,8 +421,8 @@ class Record:
 
     @property
     def failed_judges(self) -> tuple[AttemptRecord, ...]:
-        """The calls of judges that gave no verdict."""
-        return tuple(attempt for attempt in self.judges if attempt.failure is not None)
+        """The calls of judges that gave no verdict, also because the client left."""
+        return tuple(attempt for attempt in self.judges if attempt.outcome != "ok")
 
     @property
     def logs_prompt(self) -> bool:

@@ -128,9 +128,8 @@ def receipt_of(record: Record, ended_at_s: float, cell: str | None, share: float
 def _tried(record: Record) -> list[dict[str, object]]:
     """Return every deployment that was sent the prompt, completely or in part, in order."""
     reveal_model = _reveals_model(record)
-    tried = [_attempt(attempt, _outcome(attempt, record), reveal_model=reveal_model) for attempt in record.sent]
-    tried += [_attempt(attempt, ABANDONED, reveal_model=reveal_model) for attempt in record.abandoned]
-    return tried
+    sent = (*record.sent, *record.abandoned)
+    return [_attempt(attempt, _outcome(attempt, record), reveal_model=reveal_model) for attempt in sent]
 
 
 def _judges(record: Record) -> list[dict[str, object]]:

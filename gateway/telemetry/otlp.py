@@ -16,7 +16,7 @@ from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Span, Status
 
 from gateway.model.caller import TraceContext
-from gateway.model.record import ABANDONED, AttemptRecord, Record
+from gateway.model.record import AttemptRecord, Record
 from gateway.model.version_names import VERSION_ATTRIBUTES
 from providers.value import Value
 
@@ -126,8 +126,8 @@ def _of_attempt(attempt: AttemptRecord, record: Record) -> dict[str, _Value | No
     if failure is not None:
         decided = {_DECISION_NAMES[name]: value for name, value in attempt.decision_fields().items()}
         return attributes | {"error.type": str(failure.kind), "http.response.status_code": failure.status} | decided
-    if attempt in record.abandoned:
-        return attributes | {"error.type": ABANDONED}
+    if attempt.is_abandoned:
+        return attributes | {"error.type": attempt.outcome}
     if record.outcome == "interrupted":
         attributes["error.type"] = "interrupted"
     if record.stream:

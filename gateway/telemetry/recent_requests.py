@@ -12,7 +12,7 @@ from decimal import Decimal
 
 from gateway.model.decision import Step
 from gateway.model.kept_metadata import may_keep
-from gateway.model.record import ABANDONED, AttemptRecord, Record
+from gateway.model.record import AttemptRecord, Record
 from gateway.model.version_names import version_fields
 from gateway.telemetry.batching import Ended
 from providers.catalogue.prices import MICROS
@@ -70,10 +70,7 @@ def describe_request(record: Record, ended_at_s: float) -> dict[str, object]:
         "first_ms": _milliseconds(record.first_s),
         "total_ms": _milliseconds(record.total_s),
         "resumed_from": record.resumed.broken if record.resumed is not None else None,
-        "attempts": [
-            *(_attempt(attempt, record.started_at) for attempt in record.attempts),
-            *({**_attempt(attempt, record.started_at), "outcome": ABANDONED} for attempt in record.abandoned),
-        ],
+        "attempts": [_attempt(attempt, record.started_at) for attempt in (*record.attempts, *record.abandoned)],
         "skipped": {skipped.deployment: skipped.reason for skipped in record.skipped},
         "passed_over": record.passed_over,
         "passed_over_codes": _codes(record),

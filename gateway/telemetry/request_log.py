@@ -9,7 +9,7 @@ from math import floor
 
 import orjson
 
-from gateway.model.record import ABANDONED, AttemptRecord, Record
+from gateway.model.record import AttemptRecord, Record
 from gateway.model.sampling import is_sampled
 from gateway.model.version_names import version_fields
 from gateway.telemetry.batching import Ended
@@ -88,8 +88,7 @@ def _add_own_fields(fields: dict[str, object], record: Record, share: float) -> 
     if record.shown.code is not None:
         fields["code"], fields["reason"], fields["detail"] = record.shown.code, record.reason, record.detail
     if not is_plain:
-        abandoned = [{**_attempt(attempt), "kind": ABANDONED} for attempt in record.abandoned]
-        fields["attempts"] = [_attempt(attempt) for attempt in record.attempts] + abandoned
+        fields["attempts"] = [_attempt(attempt) for attempt in (*record.attempts, *record.abandoned)]
     if (redaction := record.redaction) is not None:
         fields["redacted"] = redaction.fields()
     if record.resumed is not None:
@@ -203,6 +202,8 @@ def _attempt(attempt: AttemptRecord) -> dict[str, object]:
         }
         fields |= {name: value for name, value in details.items() if value}
         fields |= attempt.decision_fields()
+    elif attempt.is_abandoned:
+        fields["kind"] = attempt.outcome
     return fields
 
 

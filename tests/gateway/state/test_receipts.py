@@ -230,7 +230,7 @@ def test_deployment_whose_format_cannot_express_the_request_was_sent_nothing() -
 def test_hidden_model_is_not_in_the_receipt() -> None:
     table = table_of(BASE.merge("assistants: {assistant: {reveal_model: false}}"))
     decision = decide(table, table.assistants["assistant"], CN, NO_NEEDS, {}, AT_S)
-    abandoned = AttemptRecord("qwen-cn", "dashscope", "qwen3-max", 0.1, None, 0.0, BEIJING)
+    abandoned = AttemptRecord("qwen-cn", "dashscope", "qwen3-max", 0.1, None, 0.0, BEIJING, is_abandoned=True)
     tried = receipt_data(record_of(decision=decision, abandoned=(abandoned,)))["tried"]
     assert [(one["deployment"], one["model"]) for one in tried] == [("qwen-cn", None)] * 2
 
@@ -246,7 +246,7 @@ def test_receipt_of_a_refusal_names_no_deployment() -> None:
 
 def test_receipt_names_every_deployment_that_was_sent_the_prompt() -> None:
     first = AttemptRecord("ernie-cn", "qianfan", "ernie", 0.1, FAILED, 0.0, BEIJING)
-    second = AttemptRecord("qwen-cn", "dashscope", "qwen3-max", 0.1, None, 0.0, BEIJING)
+    second = AttemptRecord("qwen-cn", "dashscope", "qwen3-max", 0.1, None, 0.0, BEIJING, is_abandoned=True)
     record = record_of(
         attempts=[first], abandoned=(second,), skipped=[Skipped("third", "benched")], outcome="cancelled"
     )
@@ -256,6 +256,9 @@ def test_receipt_names_every_deployment_that_was_sent_the_prompt() -> None:
         ("qwen-cn", "abandoned"),
     ]
     assert receipt["passed_over"] == {"third": "benched"}
+    judged = record_of()
+    judged.note_judges(record)
+    assert [judge["outcome"] for judge in receipt_data(judged)["judges"]] == ["unavailable", "abandoned"]
     assert "secret word" not in json.dumps(receipt)
 
 

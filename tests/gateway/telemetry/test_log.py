@@ -101,7 +101,7 @@ def test_line_of_an_answer_after_a_failover_with_a_trace() -> None:
 
 def test_line_names_the_deployment_for_which_a_client_did_not_wait() -> None:
     record = answered()
-    record.attempts[:], record.abandoned = [], (attempt("house", 0.2),)
+    record.attempts[:], record.abandoned = [], (replace(attempt("house", 0.2), is_abandoned=True),)
     line = line_of(record)
     assert line is not None
     assert (line["attempts"], line["provider_ms"]) == (

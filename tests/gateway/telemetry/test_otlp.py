@@ -131,7 +131,8 @@ def test_broken_stream_is_an_error_of_both_spans() -> None:
 
 def test_attempt_for_which_the_client_did_not_wait_has_its_span() -> None:
     record = answered()
-    record.attempts, record.abandoned, record.outcome = [], (attempt("house", 0.2, 100.1),), "cancelled"
+    left = replace(attempt("house", 0.2, 100.1), is_abandoned=True)
+    record.attempts, record.abandoned, record.outcome = [], (left,), "cancelled"
     _, call = spans(record)
     assert (attributes_of(call)["gateway.deployment"], attributes_of(call)["error.type"]) == ("house", "abandoned")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
@@ -15,7 +16,7 @@ def test_last_requests_are_kept_with_their_attempts() -> None:
     recent = RecentRequests()
     record = answered()
     record.attempts[:] = [failed_attempt("house"), attempt("spare", 0.3, record.started_at + 0.5)]
-    record.abandoned = (attempt("last", 0.1, record.started_at + 0.9),)
+    record.abandoned = (replace(attempt("last", 0.1, record.started_at + 0.9), is_abandoned=True),)
     recent.add([(record, 1_795_132_800.0)] * (MOST_REQUESTS + 5))
     documents = recent.documents()
     assert len(documents) == MOST_REQUESTS
