@@ -12,15 +12,18 @@ import hashlib
 import time
 from collections.abc import Callable, Iterable
 from datetime import date
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from gateway.features.duties.model import KEPT_MS, UseKey, UseRecord, UseRules
 from gateway.features.duties.policy import Arrival, arrival, day_at
-from gateway.features.duties.time_of_use import RecordStore, UseUnavailable
+from gateway.features.duties.time_of_use import MemoryStore, UseUnavailable
 from gateway.operator_errors import StateError
 from gateway.usage.valkey_connection import Script, ValkeyConnection, ValkeyUnavailable
+
+if TYPE_CHECKING:
+    from gateway.features.duties.state import UseStore
 
 _DAY_MS = 86_400_000
 _DIGEST_BYTES = 12
@@ -154,7 +157,9 @@ class CellTimes:
         clock: Returns Unix time in seconds, about which days are computed.
     """
 
-    def __init__(self, shared: SharedTimes, former: RecordStore, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, shared: SharedTimes, former: UseStore | MemoryStore, clock: Callable[[], float] = time.time
+    ) -> None:
         self.shared = shared
         self.clock = clock
         self._former = former

@@ -103,9 +103,14 @@ class _Presence:
 
 
 class UseStore:
-    """The database of the time of users, for one thread. Methods raise StateError."""
+    """The database of the time of users, for one thread. Methods raise StateError.
+
+    Attributes:
+        is_open: Whether it can be used without a wait. If not, `open` opens it.
+    """
 
     def __init__(self, directory: Path) -> None:
+        self.is_open = False
         self._directory = directory
         self._database: sqlite3.Connection | None = None
         # The only process writes with a connection of its own, because a transaction belongs to its connection.
@@ -124,11 +129,6 @@ class UseStore:
         """Whether any time was ever kept here."""
         return (self._directory / f"{_NAME}.db").exists()
 
-    @property
-    def is_open(self) -> bool:
-        """Whether it can be used. If not, `open` opens it."""
-        return self._database is not None
-
     def open(self) -> None:
         """Open it, when no other process has records in memory only. Runs in any thread."""
         self._opened()
@@ -140,7 +140,7 @@ class UseStore:
                 with undone_on_failure(presence.close):
                     self._writer = _open(self._directory)
                     self._database = _open(self._directory)
-                self._presence = presence
+                self._presence, self.is_open = presence, True
             return self._database
 
     def read(self, key: UseKey) -> UseRecord | None:
@@ -246,6 +246,7 @@ class UseStore:
             self.write()
         finally:
             with self._one_writes:
+                self.is_open = False
                 self._records.clear()
                 self._mark = None
                 self._database.close()

@@ -19,7 +19,7 @@ import asyncio
 import time
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager, suppress
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
@@ -46,6 +46,10 @@ from gateway.telemetry.log import logger
 from gateway.usage.accounting import end_user_pseudonym
 from gateway.usage.refusals import CallRefused
 from providers.value import replace
+
+if TYPE_CHECKING:
+    # SQLite is imported where there is a file.
+    from gateway.features.duties.state import UseStore
 
 EXTENDED_EACH_S = 50.0
 """A killed process loses less than a minute of a chat."""
@@ -90,42 +94,6 @@ class UseTimes(Protocol):
         """Delete records whose time is over."""
 
 
-class RecordStore(Protocol):
-    """The records of users of one machine, as `UseStore` keeps them. Methods raise StateError."""
-
-    @property
-    def exists(self) -> bool:
-        """Whether any time was ever kept here."""
-
-    @property
-    def is_open(self) -> bool:
-        """Whether it can be used. If not, `open` opens it."""
-
-    def open(self) -> None:
-        """Open it, when no other process has records only in memory. Runs in any thread."""
-
-    def read(self, key: UseKey) -> UseRecord | None:
-        """Return the record of a user, or None."""
-
-    def change(self, key: UseKey, before: UseRecord | None, after: UseRecord) -> bool:
-        """Keep a record if the present one is still `before`. Return whether it was."""
-
-    def look(self) -> bool:
-        """Become the only process, or make way for another one. Return whether there is something to write."""
-
-    def write(self) -> None:
-        """Write the changes that are only in memory. Runs in any thread."""
-
-    def forget(self, before_ms: int) -> None:
-        """Leave records only in the file whose user's time ended before this instant. Not while `write` runs."""
-
-    def tidy(self, before_ms: int) -> None:
-        """Delete the records whose user's time ended before this instant. Runs in any thread."""
-
-    def close(self) -> None:
-        """Close the store."""
-
-
 class MemoryStore:
     """The records of one process without a state directory, such as a demo. They end with it."""
 
@@ -136,52 +104,52 @@ class MemoryStore:
 
     @property
     def exists(self) -> bool:
-        """See `RecordStore`."""
+        """See `UseStore`."""
         return bool(self._records)
 
     def read(self, key: UseKey) -> UseRecord | None:
-        """See `RecordStore`."""
+        """See `UseStore`."""
         return self._records.get(key)
 
     def change(self, key: UseKey, before: UseRecord | None, after: UseRecord) -> bool:
-        """See `RecordStore`."""
+        """See `UseStore`."""
         if self._records.get(key) != before:
             return False
         self._records[key] = after
         return True
 
     def open(self) -> None:
-        """See `RecordStore`."""
+        """See `UseStore`."""
 
     def look(self) -> bool:
-        """See `RecordStore`."""
+        """See `UseStore`."""
         return False
 
     def write(self) -> None:
-        """See `RecordStore`."""
+        """See `UseStore`."""
 
     def forget(self, before_ms: int) -> None:
-        """See `RecordStore`: there is no file."""
+        """See `UseStore`: there is no file."""
 
     def tidy(self, before_ms: int) -> None:
-        """See `RecordStore`."""
+        """See `UseStore`."""
         for key, record in list(self._records.items()):
             if record.seen_ms < before_ms:
                 self._records.pop(key, None)
 
     def close(self) -> None:
-        """See `RecordStore`."""
+        """See `UseStore`."""
 
 
 class LocalTimes:
     """The time of users in a state directory, which all workers of a machine share.
 
     Args:
-        store: The records.
+        store: The records. Its methods raise StateError.
         clock: Returns Unix time in seconds.
     """
 
-    def __init__(self, store: RecordStore, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, store: UseStore | MemoryStore, clock: Callable[[], float] = time.time) -> None:
         self.clock = clock
         self.store = store
 

@@ -21,7 +21,7 @@ from gateway.features.duties import time_of_use
 from gateway.features.duties.model import UseKey, UseLimits, UseRecord, UseRules
 from gateway.features.duties.policy import arrival, extended, limit_reached
 from gateway.features.duties.state import UseStore, remove_use_records, use_records_of
-from gateway.features.duties.time_of_use import LocalTimes, MemoryStore, RecordStore, TimeOfUse
+from gateway.features.duties.time_of_use import LocalTimes, MemoryStore, TimeOfUse
 from gateway.operator_errors import StateError
 from tests.gateway.killed_process import killed_at_the_end
 from tests.kit.chat_exchange import until
@@ -42,7 +42,7 @@ def only_process(directory: Path) -> UseStore:
     "opened", [UseStore, only_process, lambda _: MemoryStore()], ids=["file", "file and memory", "memory"]
 )
 def test_record_is_changed_only_from_the_one_that_was_read(
-    tmp_path: Path, opened: Callable[[Path], RecordStore]
+    tmp_path: Path, opened: Callable[[Path], UseStore | MemoryStore]
 ) -> None:
     store = opened(tmp_path)
     assert store.read(ANNA) is None
