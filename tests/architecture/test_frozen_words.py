@@ -298,7 +298,7 @@ def _eventful_record() -> Record:
         retries_refused=("second",),
         resumed=Resumed("second", "first"),
         notes=(ShadowNote(AttemptRecord("sixth", "openai", "m-6", 0.0, None, 100.0, ("US", "US"))),),
-        abandoned=(AttemptRecord("seventh", "openai", "m-7", 0.0, None, 100.0, ("US", "US")),),
+        abandoned=(AttemptRecord("seventh", "openai", "m-7", 0.0, None, 100.0, ("US", "US"), is_abandoned=True),),
     )
 
 
