@@ -128,7 +128,8 @@ class ClientStore:
 
     def compact(self) -> None:
         """Remove deleted data, such as entries for the audit trail, from free space of the file. Raises StateError."""
-        self._file.compact()
+        with self._one_at_a_time:
+            self._file.compact()
 
     def close(self) -> None:
         """Close the database."""
