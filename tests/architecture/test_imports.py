@@ -27,6 +27,7 @@ HOMES = {
     "httptools": ("providers/transport", "gateway/server/request_head.py", "gateway/server/http_protocol.py"),
     "aiohappyeyeballs": ("providers/transport",),
     "babel": (
+        "evaluation/figures.py",
         "gateway/console/world.py",
         "gateway/console/texts.py",
         "gateway/config/locales.py",
