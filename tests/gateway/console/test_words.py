@@ -86,10 +86,10 @@ def test_timeline_names_an_answer_that_broke_off() -> None:
 
 def test_every_failure_kind_and_decision_has_words() -> None:
     from gateway.console import timeline as module
-    from gateway.model.record import DecisionReason
+    from gateway.model.record import ABANDONED, DecisionReason
     from providers.failures import FailureKind
 
-    assert {*module._WORDS} == {str(kind) for kind in FailureKind}
+    assert {*module._WORDS} == {*map(str, FailureKind), ABANDONED}
     assert {*module._REASONS} == {str(reason) for reason in DecisionReason}
 
 
