@@ -173,7 +173,7 @@ ledger = PostgresLedger(server, "old", lambda: UTC) if int(port) else Ledger(Pat
 assert ledger.insert([decode_row(row.encode()) for row in rows]) == len(rows)
 ledger.close()
 with PostgresUsageReader(server) if int(port) else UsageReader(Path(folder)) as reader:
-    query = UsageQuery.of_month("2026-11", ("client",))
+    query = UsageQuery(("client",), "2026-11-01", "2026-11-30")
     print(reader.report(query).total.all.calls, len(list(reader.rows(query))))
 """
 """Inserts rows and reads the ledger, with the code of a release."""
@@ -206,8 +206,8 @@ def test_ledger_of_this_release_counts_what_release_0_2_writes(store: str, tmp_p
 
         def calls_by_assistant(*names: str) -> dict[tuple[str | None, ...], int]:
             with UsageReader(state, Postgres(server.address()) if server else None) as reader:
-                report = reader.report(UsageQuery.of_month("2026-11", ("assistant", *names)))
-                assert report.total.all.calls == len([*reader.rows(UsageQuery.of_month("2026-11"))])
+                report = reader.report(UsageQuery(("assistant", *names), "2026-11-01", "2026-11-30"))
+                assert report.total.all.calls == len([*reader.rows(UsageQuery((), "2026-11-01", "2026-11-30"))])
             return {group.key: group.all.calls for group in report.groups}
 
         if server is None:
