@@ -51,7 +51,13 @@ class FactsFile(Value, frozen=True):
         return _parsed(self.package, self.name)
 
     def read_as(self, form: type[_Form]) -> _Form:
-        """Return the parsed file as a value of this type, such as `dict[str, Site]`.
+        """Return the parsed file as a value of a type.
+
+        Args:
+            form: The type, such as `dict[str, Site]`.
+
+        Returns:
+            The value.
 
         Raises:
             msgspec.ValidationError: The file has another form.
