@@ -98,7 +98,7 @@ class Guard:
 
     async def _holder_of(self, issued: OperatorTokens, text: str, peer: str) -> Identity:
         """Return the holder of an issuer's token. Raises ApiError."""
-        self.failures.pace(source_of(peer))
+        await self.failures.pace(source_of(peer))
         try:
             role, user = await issued.holder(text)
         except ClaimRefused as refused:

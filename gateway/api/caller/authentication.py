@@ -330,10 +330,7 @@ class FailedKeyLimiter:
     async def verify(self, config: ConfigVersion, headers: RequestHeaders, token: TokenUnverified) -> Client:
         """Verify a token, and return its client. Raises ApiError."""
         address = caller_address(config, headers)
-        if self.pace(address):
-            # Wrong tokens come in bursts: between two of them, other requests have their turn.
-            async with self._turns:
-                await asyncio.sleep(0)
+        await self.pace(address)
         try:
             return await verify_token(config, self.tokens, token)
         except ClaimRefused as refused:
@@ -341,15 +338,15 @@ class FailedKeyLimiter:
                 self.count(address, "key")
             raise token_error(refused.problem) from None
 
-    def pace(self, address: str) -> bool:
-        """Return whether an address has sent too many wrong keys; raises ApiError for one too many in a second then.
+    async def pace(self, address: str) -> None:
+        """Count a verification for an address with too many wrong keys; raises ApiError for one too many in a second.
 
         Each address has its own count, and known keys and tokens are not verified, so others are not slowed down.
         """
         now = self._clock()
         since, count = self._wrong.get(address, (now, 0))
         if count < MOST_FAILED_KEYS or now - since >= _WINDOW_S:
-            return False
+            return
         second, verified = self._verified.get(address, (now, 0))
         if now - second >= 1.0:
             second, verified = now, 0
@@ -359,7 +356,9 @@ class FailedKeyLimiter:
         if len(self._verified) >= _MOST_ADDRESSES:
             self._verified.clear()
         self._verified[address] = second, verified + 1
-        return True
+        # Wrong tokens come in bursts: between two of them, other requests have their turn.
+        async with self._turns:
+            await asyncio.sleep(0)
 
     def count(self, address: str, what: str = "key", problem: str = "") -> None:
         """Count one wrong key, or another secret (`what`), from this address; raises ApiError beyond the bound.
