@@ -335,8 +335,7 @@ class TimeOfUse:
         rules = location.region.use if location.region is not None else None
         if rules is None:
             return None
-        if self._watching is None or self._watching.done():
-            self.watch()
+        self.watch()
         limits = location.age.use if location.age is not None else None
         repeat_s = rules.repeat_s
         if repeat_s is not None and location.age is not None and location.age.repeat_s is not None:
