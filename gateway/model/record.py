@@ -14,7 +14,7 @@ from gateway.features.redaction.model import RedactionNote
 from gateway.model.assistant import Use
 from gateway.model.caller import TraceContext
 from gateway.model.consent import ConsentKind
-from gateway.model.decision import Decision, FailureKinds, Step, client_detail
+from gateway.model.decision import Decision, Exclusion, FailureKinds, SkipReason, Step, client_detail
 from gateway.model.deployment import Proxy, known_names
 from gateway.model.hand_off import HandOff
 from gateway.model.location import Location
@@ -209,6 +209,8 @@ class FeatureNote(Protocol):
 
 
 _NO_TOKENS = Usage()
+_MAY_COME_BACK = frozenset({SkipReason.CREDENTIAL, SkipReason.HEALTH})
+"""The reasons of routing that are a state of the deployment, and no rule of the configuration."""
 
 
 class AnsweredBy(Value, frozen=True):
@@ -375,30 +377,34 @@ class Record:
 
     @property
     def passed_over(self) -> dict[str, str]:
-        """The deployments that were not sent the prompt, with the reasons.
+        """The deployments of the route that were not sent the prompt, each with the reason in words.
 
-        These are the ones that routing skipped, the ones whose wire format cannot express the request, and skipped
-        steps.
+        It is the one list of them for the log line, the receipt and the last requests: those that routing excluded,
+        those whose wire format cannot express the request, and the steps that were skipped on the way.
         """
+        decision, found = self.decided.decision, dict[str, str]()
+        for deployment, verdict in decision.verdicts if decision is not None else ():
+            if type(verdict) is Exclusion:
+                found[deployment.name] = verdict.log_detail or client_detail(verdict.reason, verdict.detail)
+        for attempt in self.attempts:
+            if attempt.failure is not None and attempt.failure.kind is FailureKind.UNSUPPORTED:
+                found[attempt.deployment] = f"does not support {attempt.failure.code}"
+        for skipped in self.skipped:
+            found[skipped.deployment] = skipped.reason
+        return found
+
+    @property
+    def misses_a_step(self) -> bool:
+        """Whether a deployment was passed over that the route has for this request: what it lacks can come back."""
         decision = self.decided.decision
         verdicts = decision.verdicts if decision is not None else ()
-        excluded = {
-            deployment.name: verdict.log_detail or client_detail(verdict.reason, verdict.detail)
-            for deployment, verdict in verdicts
-            if not isinstance(verdict, Step)
-        }
-        unsupported = {
-            attempt.deployment: f"does not support {attempt.failure.code}"
-            for attempt in self.attempts
-            if attempt.failure is not None and attempt.failure.kind is FailureKind.UNSUPPORTED
-        }
-        return excluded | unsupported | {skipped.deployment: skipped.reason for skipped in self.skipped}
+        return bool(self.skipped) or any(type(it) is Exclusion and it.reason in _MAY_COME_BACK for _, it in verdicts)
 
     @property
     def is_successful(self) -> bool:
         """Whether the first attempt answered the request completely, or each call of embeddings or moderations.
 
-        A request with a retry, a failover, a continued answer, a skipped step, a full queue, or a judge without a
+        A request with a retry, a failover, a continued answer, a missed step, a full queue, or a judge without a
         verdict is not successful in this sense: its log line and its receipt are always kept. The same holds if its
         prompt is logged.
         """
@@ -411,7 +417,7 @@ class Record:
                 len(attempts) == 1
                 or (self.decided.use != "chat" and all(attempt.outcome == "ok" for attempt in attempts))
             )
-            and not (self.skipped or self.shed or self.abandoned or self.retries_refused)
+            and not (self.shed or self.abandoned or self.retries_refused or self.misses_a_step)
             and self.resumed is None
             and (self.moderation is None or not self.moderation.is_skipped)
             and (not self.judges or not self.failed_judges)

@@ -97,8 +97,8 @@ def _add_own_fields(fields: dict[str, object], record: Record, share: float) -> 
         fields["queued_ms"] = _milliseconds(record.queued_s)
     for note in record.notes:
         fields.update(note.log_fields())
-    if record.skipped:
-        fields["skipped"] = {skipped.deployment: str(skipped.reason) for skipped in record.skipped}
+    if skipped := record.passed_over:
+        fields["skipped"] = skipped
     if is_sampled(record, share):
         fields["sample"] = share
 

@@ -11,15 +11,21 @@ from itertools import pairwise
 import pytest
 
 from gateway.model.config_version import Region
+from gateway.model.decision import Decision, Exclusion, Refusal, RefusalCode, SkipReason
 from gateway.model.location import Location
 from gateway.model.record import Record, Resumed, Skipped
 from gateway.model.sampling import is_id_kept, is_kept
+from gateway.state.receipts import receipt_of
 from gateway.telemetry import log
+from gateway.telemetry.recent_requests import describe_request
+from gateway.telemetry.request_log import add_fields
 from providers.failures import FailureKind
 from providers.territories import ANYWHERE, Places
 from tests.kit.request_records import EU, answered, attempt, failed_attempt, with_fields
+from tests.kit.virtual_time import table_for
 
 SMALLEST = 0.000001
+DEPLOYMENT = table_for("a").deployments["a"]
 IDS = [f"req_{number}" for number in range(10_000)]
 
 
@@ -32,6 +38,11 @@ def in_region_with_prompts() -> Record:
     return with_fields(answered(), location=Location(region, "DE", "edge_header", ()))
 
 
+def with_exclusion(reason: SkipReason) -> Record:
+    verdicts = ((DEPLOYMENT, Exclusion(reason, "why")),)
+    return with_fields(answered(), decision=Decision(Refusal(RefusalCode.NO_ELIGIBLE_DEPLOYMENT, ""), verdicts))
+
+
 ALWAYS_KEPT: dict[str, Callable[[], Record]] = {
     "refused": lambda: replace(with_outcome("refused"), attempts=[]),
     "failed": lambda: with_outcome("failed"),
@@ -42,6 +53,8 @@ ALWAYS_KEPT: dict[str, Callable[[], Record]] = {
     "failed over": lambda: answered(failed_attempt(FailureKind.RATE_LIMITED, "first"), attempt("second")),
     "continued by another deployment": lambda: with_fields(answered(), resumed=Resumed("house", "other")),
     "a step was skipped": lambda: with_fields(answered(), skipped=[Skipped("first", "its breaker is open")]),
+    "routing missed a credential": lambda: with_exclusion(SkipReason.CREDENTIAL),
+    "routing missed a healthy deployment": lambda: with_exclusion(SkipReason.HEALTH),
     "a queue was full": lambda: with_fields(answered(), shed=(("first", "queue_full"),)),
     "its prompt is logged": in_region_with_prompts,
     "no attempt": lambda: with_fields(answered(), attempts=[]),
@@ -103,6 +116,23 @@ def test_line_without_a_sample_does_not_name_one() -> None:
     log.configure("json", "info", stream)
     log.log_requests([(answered(), 0.0)])
     assert "sample" not in json.loads(stream.getvalue())
+
+
+@pytest.mark.parametrize("reason", sorted(set(SkipReason) - {SkipReason.CREDENTIAL, SkipReason.HEALTH}))
+def test_rule_of_the_configuration_that_excludes_a_deployment_keeps_no_line(reason: SkipReason) -> None:
+    assert with_exclusion(reason).is_successful
+
+
+@pytest.mark.parametrize("reason", sorted(SkipReason))
+def test_what_routing_and_execution_passed_over_is_one_list_everywhere(reason: SkipReason) -> None:
+    record = with_fields(with_exclusion(reason), location=EU, skipped=[Skipped("second", "its breaker is open")])
+    receipt, described = receipt_of(record, 0.0, "DE"), describe_request(record, 0.0)
+    line: dict[str, object] = {}
+    add_fields(line, record)
+    assert receipt is not None
+    words = "no credential" if reason is SkipReason.CREDENTIAL else "why"
+    assert line["skipped"] == {DEPLOYMENT.name: words, "second": "its breaker is open"}
+    assert line["skipped"] == receipt["passed_over"] == described["skipped"] == described["passed_over"]
 
 
 def test_attempt_whose_answer_broke_off_is_not_successful() -> None:
