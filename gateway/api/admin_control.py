@@ -20,7 +20,7 @@ from gateway.model.version_names import version_fields
 from gateway.policy.routing import config_exclusion
 from gateway.policy.territory_answers import region_answers
 from gateway.telemetry.event_feed import Subscription
-from gateway.telemetry.traffic import RECENT_S, WINDOW_S
+from gateway.telemetry.traffic import LAST, RECENT_S, WINDOW_S
 
 if TYPE_CHECKING:
     from gateway.service.client_admin import ClientAdmin
@@ -177,7 +177,7 @@ def readiness(status: Status) -> dict[str, object]:
 
 
 def traffic_report(status: Status) -> dict[str, object]:
-    """Return the requests by region: of the last five minutes, and of the last 30 s."""
+    """Return the requests by region: of the last five minutes, the last 30 s and the last twenty, and answer times."""
 
     def counted(regions: Mapping[str, Traffic]) -> dict[str, object]:
         return {name: {"requests": it.requests, "errors": it.errors} for name, it in sorted(regions.items())}
@@ -188,6 +188,19 @@ def traffic_report(status: Status) -> dict[str, object]:
         "running": sum(worker.running for worker in status.workers),
         "regions": counted(traffic.regions),
         "recent": {"seconds": int(RECENT_S), "regions": counted(traffic.recent)},
+        "last": {"requests": LAST, "regions": counted(traffic.last)},
+        "times": {
+            name: {"answers": it.answers, **_p95(it.first_s, it.end_s), "hour_ago": _p95(it.first_ago_s, it.end_ago_s)}
+            for name, it in sorted(traffic.times.items())
+        },
+    }
+
+
+def _p95(first_s: float | None, end_s: float | None) -> dict[str, object]:
+    """Return the times within which 95 % of the answers began (streams) and ended, in seconds."""
+    return {
+        "first_p95_s": round(first_s, 3) if first_s is not None else None,
+        "end_p95_s": round(end_s, 3) if end_s is not None else None,
     }
 
 

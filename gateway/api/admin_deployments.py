@@ -13,8 +13,7 @@ from gateway.model.route import deployments_of
 from gateway.model.status import Status
 from gateway.policy.routing import config_exclusion
 from gateway.service.explain import facts_of
-from gateway.telemetry.metric_definitions import METRIC_DEFINITIONS
-from gateway.telemetry.metric_snapshots import Series, merge, unpack
+from gateway.telemetry.metric_snapshots import Series, merge, quantile_s, unpack
 
 _ATTEMPTS, _DURATIONS = "gateway_attempts_total", "gateway_attempt_duration_seconds"
 _BREAKERS = "gateway_breaker_state"
@@ -106,19 +105,10 @@ def _breaker(states: Mapping[str, int], *, is_open: bool) -> str:
 
 
 def _latency(value: list[int] | None) -> dict[str, float | None]:
-    """Return upper bounds of the median and of the 95th percentile until an answer began, in milliseconds."""
+    """Return the median and the 95th percentile until an answer began, in milliseconds: see `quantile_s`."""
     counts = value[:-1] if value is not None else []
-    return {name: _percentile_ms(counts, share) for name, share in (("p50_ms", 0.5), ("p95_ms", 0.95))}
-
-
-def _percentile_ms(counts: list[int], share: float) -> float | None:
-    rank, seen = share * sum(counts), 0
-    bounds = METRIC_DEFINITIONS[_DURATIONS].bounds_s
-    for bound_s, count in zip(bounds, counts, strict=False):
-        seen += count
-        if seen and seen >= rank:
-            return round(bound_s * 1000, 1)
-    return round(bounds[-1] * 1000, 1) if any(counts) else None
+    seconds = {name: quantile_s(_DURATIONS, counts, share) for name, share in (("p50_ms", 0.5), ("p95_ms", 0.95))}
+    return {name: round(it * 1000, 1) if it is not None else None for name, it in seconds.items()}
 
 
 def _routes_by_deployment(config: ConfigVersion) -> dict[str, list[str]]:

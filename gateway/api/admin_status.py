@@ -21,6 +21,7 @@ from gateway.model.schedule import Phase
 from gateway.model.sign_in import remedy_for
 from gateway.model.status import (
     CLOCK,
+    AnswerTimes,
     AskedCounts,
     CellInstance,
     CellState,
@@ -39,6 +40,7 @@ from gateway.telemetry.traffic import RECENT_S, WINDOW_S
 _SOON_DAYS = 60
 _FEWEST = 5
 """Of fewer requests, all must have failed."""
+_SLOW_S, _SLOW_ALONE_S = 5.0, 20.0
 
 
 def status_document(status: Status, overview: Overview) -> dict[str, object]:
@@ -235,21 +237,52 @@ def _problems(status: Status, regions: list[dict[str, object]]) -> Iterator[str]
 
 
 def _problems_of_traffic(traffic: TrafficCounts) -> tuple[list[str], list[str]]:
-    """Return the regions whose requests fail now as problems, and as warnings those where that is over."""
+    """Return the regions whose requests fail or wait now as problems, and as warnings those where that is over."""
     failing: list[str] = []
     failed: list[str] = []
     for region, counts in sorted(traffic.regions.items()):
-        recent = traffic.recent.get(region, Traffic())
+        recent, last = traffic.recent.get(region, Traffic()), traffic.last.get(region, Traffic())
         name, minutes = region or "no region", int(WINDOW_S) // 60
+        is_over = recent.answered > 0 and not recent.errors
         if _is_outage(recent):
             failing.append(f"{name}: {recent.errors} of {recent.requests} requests failed in the last {RECENT_S:g} s")
-        is_over = recent.answered > 0 and not recent.errors
+        elif not is_over and last != counts and _is_outage(last):
+            failing.append(f"{name}: {last.errors} of the last {last.requests} requests failed")
         if _is_outage(counts):
             text = f"{name}: {counts.errors} of {counts.requests} requests failed in the last {minutes} minutes"
             (failed if is_over else failing).append(text)
         elif not counts.answered and (without := counts.errors + counts.cancelled) >= _FEWEST:  # clients left first
             failing.append(f"{name}: none of {without} requests got an answer in the last {minutes} minutes")
+    for region, times in sorted(traffic.times.items()):
+        if is_slow(times):
+            failing.append(f"{region or 'no region'}: the answers are slow: {times_in_words(times)}")
     return failing, failed
+
+
+def is_slow(times: AnswerTimes) -> bool:
+    """Return whether answers begin or end more than twice as late as an hour ago, and more than 5 s late.
+
+    Where the hour before has too few answers, 20 s are slow.
+    """
+    if times.answers < _FEWEST:
+        return False
+    pairs = ((times.first_s, times.first_ago_s), (times.end_s, times.end_ago_s))
+    if times.answers_ago < _FEWEST:
+        return any(now_s is not None and now_s >= _SLOW_ALONE_S for now_s, _ in pairs)
+    return any(
+        now_s is not None and ago_s is not None and now_s >= _SLOW_S and now_s > 2 * ago_s for now_s, ago_s in pairs
+    )
+
+
+def times_in_words(times: AnswerTimes) -> str:
+    """Return how long answers take, with the times of an hour ago if there were answers."""
+
+    def words(first_s: float | None, end_s: float | None) -> str:
+        begin = f"begin within {first_s:.1f} s and " if first_s is not None else ""
+        return f"{begin}end within {end_s:.1f} s"
+
+    ago = f", an hour ago {words(times.first_ago_s, times.end_ago_s)}" if times.answers_ago else ""
+    return f"95 % {words(times.first_s, times.end_s)}{ago}"
 
 
 def _is_outage(counts: Traffic) -> bool:

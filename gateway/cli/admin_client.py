@@ -9,6 +9,7 @@ from concurrent.futures import Future
 from contextlib import closing
 from dataclasses import dataclass, field
 from threading import Thread
+from typing import Any
 from urllib.parse import urlsplit
 
 from gateway.config.problems import visible
@@ -24,6 +25,13 @@ _MAX_SHOWN_CHARACTERS = 300
 
 class NotReached(CommandError):
     """No gateway answered, or the answer is not one of a gateway. The message states the reason."""
+
+
+class Answer(dict[str, Any]):
+    """A JSON object of a gateway, perhaps of another release: a member that it does not have is None."""
+
+    def __missing__(self, name: str) -> None:
+        return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,10 +148,10 @@ class AdminClient:
 
 def _json_object(body: bytes) -> Mapping[str, object]:
     try:
-        answer = json.loads(body)
+        answer = json.loads(body, object_hook=Answer)
     except (ValueError, RecursionError):
         return {}
-    return answer if isinstance(answer, dict) else {}
+    return answer if isinstance(answer, Answer) else {}
 
 
 def error_message(answer: Mapping[str, object]) -> str:

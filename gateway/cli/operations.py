@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Any
 
-from gateway.cli.admin_client import AdminClient, NotReached, error_message
+from gateway.cli.admin_client import AdminClient, Answer, NotReached, error_message
 from gateway.cli.plan import admin_client, state_directory
 from gateway.cli.terminal import json_text, operator_of, settings_of
 from gateway.clock_skew import store_skew_problem
@@ -84,7 +84,7 @@ def reload(options: argparse.Namespace) -> int:
     if "result" not in answer:
         raise CommandError(f"{client.url} answers {code}: {error_message(answer)}")
     is_done = answer["result"] == "activated"
-    for finding in answer["findings"]:
+    for finding in answer["findings"] or ():
         if is_done or finding["severity"] == "error":
             place = f"{finding['file']}:{finding['line']}: {finding['path']}"
             hint = f"; {finding['hint']}" if finding["hint"] else ""
@@ -94,7 +94,7 @@ def reload(options: argparse.Namespace) -> int:
         reason = f": {error_message(answer)}" if "error" in answer else ""
         print(f"gateway: nothing has changed, {answer['config_version']} stays active{reason}", file=sys.stderr)
         return _REFUSED
-    changes: dict[str, Any] = {**answer["changes"]}
+    changes: dict[str, Any] = {**(answer["changes"] or {})}
     answers = changes.pop("answers", [])
     print(f"{answer['config_version']} is active" + ("" if changes or answers else ", and nothing has changed"))
     for kind, names in changes.items():
@@ -165,6 +165,7 @@ def status(options: argparse.Namespace) -> int:
         ) from None
     if document is None:
         document = _status_of_instance(_client_of(options))
+    document = Answer(document)
     print(json_text(document) if options.json else "\n".join(status_lines(document)))
     return _PROBLEMS if document["problems"] else _OK
 
@@ -218,44 +219,60 @@ def _status_of_cell(settings: Settings) -> Mapping[str, Any] | None:
 
 
 def status_lines(document: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the lines of a status document."""
-    traffic, instances = document["traffic"], document["instances"]
-    yield f"config {document['version']} since {document['since']}, release {document['release']}"
-    if document.get("simulated"):
+    """Yield the lines of a status document. A gateway of another release may lack any member of it: see `Answer`."""
+    release = f", release {document['release']}" if document["release"] else ""
+    yield f"config {document['version']} since {document['since']}{release}"
+    if document["simulated"]:
         yield "simulated: no answer is of a model, and no request leaves the machine"
-    if traffic is not None:
-        none = "" if traffic["regions"] else " none"
-        yield f"{traffic['running']} running; in the last {traffic['seconds'] // 60} minutes:{none}"
-        recent = traffic["recent"]
-        for region, counts in traffic["regions"].items():
-            now = recent["regions"].get(region)
-            last = f"; last {recent['seconds']} s: {now['requests']}, {now['errors']} errors" if now else ""
-            yield f"  {region or 'no region':12} {counts['requests']} requests, {counts['errors']} errors{last}"
+    if (traffic := document["traffic"]) is not None:
+        yield from _traffic_lines(traffic)
     yield "who answers:"
-    for entry in document["regions"]:
-        use = "" if entry["use"] == "chat" else f" ({entry['use']})"
+    for entry in document["regions"] or ():
+        use = "" if entry["use"] in ("chat", None) else f" ({entry['use']})"
         then = f", then {', '.join(entry['then'])}" if entry["then"] else ""
         asked = ", if the user agrees" if entry["consent"] else ""
-        yield f"  {entry['region']:12} {entry['assistant']}{use}: {entry['answers'] or 'no deployment'}{then}{asked}"
-        for off in entry["off"]:
+        who = f"{entry['answers'] or 'no deployment'}{then}{asked}"
+        yield f"  {entry['region'] or '':12} {entry['assistant']}{use}: {who}"
+        for off in entry["off"] or ():
             yield f"  {'':12} off: {off['deployment']}: {off['reason']}"
     for kind, text in (document["stores"] or {}).items():
         yield f"store {kind}: {text}"
+    instances = document["instances"] or ()
     for instance in instances:
         when = "waited at its last sign" if instance["state"] == "silent" else "wait for the ledger"
         rows = "" if instance["rows_waiting"] is None else f", {instance['rows_waiting']} rows {when}"
         serves = "" if len(instances) == 1 else f", config {instance['version']} since {instance['since']}"
         yield f"instance {instance['name']}: {instance['state']}{serves}{rows}"
     if space := document["state_directory"]:
-        yield f"state directory: {FreeSpace(space['free_bytes'], space['size_bytes'])}"
-    for approval in document["approvals"]:
+        yield f"state directory: {FreeSpace(space['free_bytes'] or 0, space['size_bytes'] or 0)}"
+    for approval in document["approvals"] or ():
         yield f"approval of {approval['deployment']} for {approval['region']} until {approval['until']}"
-    for retirement in document["retirements"]:
+    for retirement in document["retirements"] or ():
         yield f"the model of {retirement['deployment']} is retired on {retirement['on']}"
-    for problem in document["problems"]:
+    for problem in document["problems"] or ():
         yield f"problem: {problem}"
-    for warning in document["warnings"]:
+    for warning in document["warnings"] or ():
         yield f"warning: {warning}"
+
+
+def _traffic_lines(traffic: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the requests of each region. `!` stands before a region of whose last requests half failed, or more."""
+    regions, recent, times = traffic["regions"] or {}, traffic["recent"] or {}, traffic["times"] or {}
+    recent_regions, last = recent.get("regions") or {}, (traffic["last"] or {}).get("regions") or {}
+    minutes = f" in the last {traffic['seconds'] // 60} minutes" if traffic["seconds"] else ""
+    yield f"{traffic['running'] or 0} running;{minutes}:{'' if regions else ' none'}"
+    for region, counts in regions.items():
+        words = [f"{counts['requests'] or 0} requests, {counts['errors'] or 0} errors"]
+        if now := recent_regions.get(region):
+            words.append(f"last {recent.get('seconds')} s: {now['requests'] or 0}, {now['errors'] or 0} errors")
+        if (taken := times.get(region)) and taken["end_p95_s"] is not None:
+            begin = f"begin within {taken['first_p95_s']:.1f} s, " if taken["first_p95_s"] is not None else ""
+            ago_s = (taken["hour_ago"] or {}).get("end_p95_s")
+            ago = f" ({ago_s:.1f} s an hour ago)" if ago_s is not None else ""
+            words.append(f"95 % {begin}end within {taken['end_p95_s']:.1f} s{ago}")
+        failed = last.get(region) or {}
+        is_failing = bool(failed.get("errors")) and 2 * failed["errors"] >= (failed.get("requests") or 0)
+        yield f"{'!' if is_failing else ' '} {region or 'no region':12} {'; '.join(words)}"
 
 
 def backup(options: argparse.Namespace) -> int:

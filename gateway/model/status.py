@@ -160,18 +160,40 @@ class AskedCounts(NamedTuple):
     refused: int = 0
 
 
+class AnswerTimes(NamedTuple):
+    """How long the complete answers of a region took: 95 % of them, in the last five minutes and in five an hour ago.
+
+    Attributes:
+        answers: The number of answers.
+        first_s: Until the first byte of a stream. None without a stream.
+        end_s: Until the end of an answer, streamed or not.
+        answers_ago, first_ago_s, end_ago_s: The same an hour ago.
+    """
+
+    answers: int = 0
+    first_s: float | None = None
+    end_s: float | None = None
+    answers_ago: int = 0
+    first_ago_s: float | None = None
+    end_ago_s: float | None = None
+
+
 class TrafficCounts(Value, frozen=True):
-    """The traffic of the last five minutes, and of the last 30 s, in which an outage that has just begun is seen.
+    """The traffic of the last five minutes, and of shorter times, in which an outage that has just begun is seen.
 
     Attributes:
         regions: By region. The empty name stands for requests without a region.
         recent: The same of the last 30 s.
         deployments: By deployment, of the last 30 s.
+        last: The last requests of each region, twenty or a few more.
+        times: How long the answers of each region took.
     """
 
     regions: Mapping[str, Traffic] = {}
     recent: Mapping[str, Traffic] = {}
     deployments: Mapping[str, AskedCounts] = {}
+    last: Mapping[str, Traffic] = {}
+    times: Mapping[str, AnswerTimes] = {}
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import orjson
 
@@ -51,6 +51,24 @@ def merge(snapshots: Iterable[bytes]) -> bytes:
 def without_gauges(snapshot: bytes) -> bytes:
     """Return the snapshot of an ended process without its gauges, which describe only running processes."""
     return pack({name: rows for name, rows in unpack(snapshot).items() if METRIC_DEFINITIONS[name].kind != "gauge"})
+
+
+def quantile_s(metric: str, counts: Sequence[int], share: float) -> float | None:
+    """Return the time in seconds within which this share (0 to 1) of the values of a histogram lies.
+
+    It is interpolated within the bucket, as PromQL's `histogram_quantile` does. Above the last bound, it is that bound.
+
+    Args:
+        metric: The name of the histogram.
+        counts: The number of values in each bucket, the one above the last bound included.
+    """
+    rank, seen, lower_s = share * sum(counts), 0, 0.0
+    bounds_s = METRIC_DEFINITIONS[metric].bounds_s
+    for bound_s, count in zip(bounds_s, counts, strict=False):
+        if count and seen + count >= rank:
+            return lower_s + (bound_s - lower_s) * (rank - seen) / count
+        seen, lower_s = seen + count, bound_s
+    return bounds_s[-1] if any(counts) else None
 
 
 EMPTY = merge(())

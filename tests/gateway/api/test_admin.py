@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -16,11 +16,13 @@ from gateway.api.admin import build_admin
 from gateway.api.admin_guard import Guard
 from gateway.api.admin_status import status_document
 from gateway.api.caller.authentication import MOST_FAILED_KEYS
+from gateway.cli.admin_client import Answer
 from gateway.cli.operations import status_lines
+from gateway.cli.terminal import json_text
 from gateway.free_space import FreeSpace
 from gateway.model.budget import Money, Stores, StoreServer
 from gateway.model.decision import Unavailable
-from gateway.model.status import AskedCounts, Finding, Overview, Status, Traffic, TrafficCounts
+from gateway.model.status import AnswerTimes, AskedCounts, Finding, Overview, Status, Traffic, TrafficCounts
 from gateway.model.stored_client import Role
 from tests.gateway.admin_calls import LOADED, TABLE, AdminCallbacks
 from tests.kit.configs import KEYS
@@ -102,6 +104,80 @@ def test_outage_that_is_over_is_a_warning(callbacks: AdminCallbacks) -> None:
         assert (text in said_of(now), text in said_of(now, "warnings")) == (True, False)
 
 
+def test_outage_of_the_last_requests_is_a_problem_until_the_last_30_s_are_good(callbacks: AdminCallbacks) -> None:
+    good, last = Traffic(900, 20, 880), Traffic(22, 20, 2)
+    text = "eu: 20 of the last 22 requests failed"
+    for recent, is_problem in ((Traffic(60, 20, 40), True), (Traffic(3, 0, 3), False), (Traffic(), True)):
+        traffic = TrafficCounts({"eu": good}, {"eu": recent}, last={"eu": last})
+        assert (text in said_of(replace(callbacks.now, traffic=traffic))) is is_problem
+
+
+@pytest.mark.parametrize(
+    ("times", "is_problem"),
+    [
+        (AnswerTimes(16, None, 34.0), True),  # nothing to compare with
+        (AnswerTimes(16, None, 19.9), False),
+        (AnswerTimes(16, 20.0, 21.0), True),
+        (AnswerTimes(4, None, 34.0), False),  # too few
+        (AnswerTimes(16, None, 34.0, 50, None, 16.9), True),
+        (AnswerTimes(16, None, 34.0, 50, None, 17.0), False),  # a model that thinks
+        (AnswerTimes(16, None, 4.9, 50, None, 0.1), False),
+        (AnswerTimes(16, 5.0, 20.0, 50, 2.4, 19.0), True),  # the first byte alone
+        (AnswerTimes(16, 5.0, 9.0, 4, 0.1, 0.1), False),
+    ],
+)
+def test_answers_that_are_slow_beside_an_hour_ago_are_a_problem(
+    callbacks: AdminCallbacks, times: AnswerTimes, is_problem: bool
+) -> None:
+    document: Any = status_document(
+        replace(callbacks.now, traffic=TrafficCounts({"eu": Traffic(16, 0, 16)}, times={"eu": times})),
+        Overview("berlin-1", "1", 0),
+    )
+    slow = [text for text in document["problems"] if text.startswith("eu: the answers are slow: 95 % ")]
+    assert bool(slow) is is_problem
+    assert document["traffic"]["times"]["eu"]["end_p95_s"] == times.end_s
+    assert any(f"end within {times.end_s:.1f} s" in line for line in status_lines(Answer(document)))
+
+
+def test_line_of_a_region_whose_last_requests_failed_is_marked(callbacks: AdminCallbacks) -> None:
+    counts = {"eu": Traffic(900, 20, 880), "us": Traffic(5, 1, 4)}
+    traffic = TrafficCounts(counts, last={"eu": Traffic(20, 10, 10), "us": Traffic(5, 1, 4)})
+    document = status_document(replace(callbacks.now, traffic=traffic), Overview("berlin-1", "1", 0))
+    lines = [*status_lines(Answer(document))]
+    assert [line[:4] for line in lines if "requests, " in line] == ["! eu", "  us"]
+
+
+def paths_of(value: Any, *path: str | int) -> Iterator[tuple[str | int, ...]]:
+    """Yield the path of each member of a document."""
+    children = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for name, child in children:
+        if isinstance(value, dict):
+            yield (*path, name)
+        yield from paths_of(child, *path, name)
+
+
+def test_status_of_another_release_that_lacks_any_member_is_shown(callbacks: AdminCallbacks) -> None:
+    slow = {"eu": AnswerTimes(16, 5.0, 20.0, 50, 2.4, 19.0)}
+    traffic = {"eu": Traffic(16, 8, 8)}
+    now = replace(callbacks.now, traffic=TrafficCounts(traffic, traffic, last=traffic, times=slow))
+    space = FreeSpace(10**9, 10**10)
+    whole = {**status_document(now, Overview("berlin-1", "1", 0, space=space)), "unknown": {"a": [1]}}
+    whole |= {"stores": {"valkey": "ok"}, "retirements": [{"deployment": "d", "on": "2027-01-01"}]}
+    whole["approvals"] = [{"deployment": "d", "region": "eu", "until": "2027-01-01"}]
+    expected = [*status_lines(Answer(whole))]
+    assert any("begin within 5.0 s, end within 20.0 s (19.0 s an hour ago)" in line for line in expected)
+    for path in paths_of(json.loads(json_text(whole))):
+        document = json.loads(json_text(whole), object_hook=Answer)
+        parent: Any = document
+        for name in path[:-1]:
+            parent = parent[name]
+        del parent[path[-1]]
+        lines = [*status_lines(document)]
+        assert lines
+        if path[-1] == "unknown":
+            assert lines == expected
+
+
 def test_breaker_of_callers_is_a_problem_with_the_share_that_it_refuses(callbacks: AdminCallbacks) -> None:
     workers = tuple(replace(one, closed_callers={"gemini": one.seat}) for one in callbacks.now.workers)
     now = replace(callbacks.now, workers=workers, traffic=TrafficCounts(deployments={"gemini": AskedCounts(5, 95)}))
@@ -128,7 +204,7 @@ def test_little_space_in_the_state_directory_is_a_warning_and_then_a_problem(
     text = f"the state directory has {free_mb} MB of 1.0 GB free"
     said = {name for name in ("problems", "warnings") if any(line.startswith(text) for line in document[name])}
     assert said == ({word} if word else set())
-    assert f"state directory: {free_mb} MB of 1.0 GB free" in status_lines(document)
+    assert f"state directory: {free_mb} MB of 1.0 GB free" in status_lines(Answer(document))
 
 
 async def test_unavailable_deployments_are_reported(callbacks: AdminCallbacks) -> None:
