@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from typing import cast
 
@@ -46,6 +46,8 @@ _SLOW_S, _SLOW_ALONE_S = 5.0, 20.0
 def status_document(status: Status, overview: Overview) -> dict[str, object]:
     """Return the state of a gateway for its operators. It decides for every region, so call it in a thread."""
     since = status.loaded.at.isoformat(timespec="seconds")
+    if overview.cell is not None and overview.cell.unseen:
+        status = replace(status, store_problems={"database": overview.cell.unseen, **status.store_problems})
     regions = [*_regions(status)]
     instances = [*_instances(status, overview, since)]
     failing, failed = _problems_of_traffic(status.traffic)
@@ -222,7 +224,7 @@ def _problems(status: Status, regions: list[dict[str, object]]) -> Iterator[str]
         yield "the configuration file has errors, and the version before stays active: gateway check lists them"
     yield from _problems_of_stores(status)
     yield from _problems_of_sign_ins(status)
-    if status.config.keys_stale:
+    if status.config.keys_stale and "database" not in status.store_problems:
         yield "the database of keys cannot be read, so changes of keys are delayed"
     for name, unavailable in sorted(unavailable_everywhere(status.workers).items()):
         yield f"{name} is skipped for {max(1, math.ceil(unavailable.for_s))} s: {unavailable.reason}"
@@ -337,6 +339,11 @@ def _problems_of_stores(status: Status) -> Iterator[str]:
             yield text
         elif kind == "ledger":
             yield f"usage rows cannot be written to the ledger, and wait in the state directory: {text}"
+        elif kind == "database":
+            # One cause is one problem: all that follows from it stands here.
+            keys = ", changes of clients and keys are delayed" if status.config.keys_stale else ""
+            effects = f"usage rows wait{keys}, and the other instances are not seen"
+            yield f"the shared store `database` cannot be used: {text}; {effects}"
         else:
             yield f"the shared store `{kind}` cannot be used: {text}"
 

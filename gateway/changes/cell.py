@@ -31,6 +31,7 @@ from gateway.usage.postgres_cell import CellCommand, CellDatabase, Sign
 from gateway.usage.postgres_record import CellRecord
 from providers.value import replace
 
+_STATE_S = 1.0
 FOLLOW_S = 0.5
 _SIGN_LOOKS = 6
 """A sign of life is given at every sixth look."""
@@ -188,21 +189,22 @@ class CellMember:
         """Return the number of usage rows that are not in the ledger yet. It reads files, so call it in a thread."""
         return backlog(self._state_dir).rows
 
-    def state(self) -> CellState:
-        """Return the state of the cell now. It reads the database, so call it in a thread."""
-        problem = self.database_problem
-        try:
-            self._state = CellState(self.database.instances())
-        except StateError as error:
-            problem = str(error)
-            # The numbers of the last look are old: rows may wait by now.
-            self._state = CellState(tuple(replace(one, rows_waiting=None) for one in self._state.instances))
-        problems = (
-            f"the cell cannot be seen: {problem}" if problem else "",
-            self._command_problem,
-            self._trail_problem,
-        )
-        return CellState(self._state.instances, tuple(filter(None, problems)))
+    async def state(self) -> CellState:
+        """Return the state of the cell now, or the last known one if its database does not answer at once."""
+        unseen = self.database_problem
+        if not unseen:
+            try:
+                async with asyncio.timeout(_STATE_S):
+                    self._state = CellState(await asyncio.to_thread(self.database.instances))
+            except StateError as error:
+                unseen = str(error)
+            except TimeoutError:
+                unseen = f"the database did not answer within {_STATE_S:g} s"
+        instances = self._state.instances
+        if unseen:  # the numbers of the last look are old: rows may wait by now
+            instances = tuple(replace(one, rows_waiting=None) for one in instances)
+        problems = filter(None, (self._command_problem, self._trail_problem))
+        return CellState(instances, tuple(problems), unseen)
 
     def counts(self) -> Mapping[tuple[str, ...], int]:
         """Return the number of instances by their state, as they were read last. None while nothing can be read."""

@@ -271,10 +271,12 @@ class CellState(Value, frozen=True):
     Attributes:
         instances: All instances, as the database had them last.
         problems: The reasons that keep this instance from following the cell.
+        unseen: Why the shared database cannot be asked now. Empty if it can.
     """
 
     instances: tuple[CellInstance, ...]
     problems: tuple[str, ...] = ()
+    unseen: str = ""
 
 
 class Overview(Value, frozen=True):

@@ -266,7 +266,7 @@ class Host:
         await self._sampled()
         identity, waiting = await asyncio.to_thread(self._identity), await self._stores.backlog()
         rows = waiting.rows if waiting is not None else None
-        cell = await asyncio.to_thread(self._live.cell.state) if self._live.cell is not None else None
+        cell = await self._live.cell.state() if self._live.cell is not None else None
         return Overview(self._name, identity, rows, cell, await asyncio.to_thread(self._stores.space))
 
     def _identity(self) -> str | None:

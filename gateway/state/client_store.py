@@ -98,7 +98,7 @@ class AlreadyStored(StateError):
 
 
 class ClientStore:
-    """The database of clients. Any thread may use it, one at a time. Methods raise StateError.
+    """The database of clients. Any thread may use it, one at a time each of its files. Methods raise StateError.
 
     Args:
         directory: The state directory.
@@ -115,7 +115,8 @@ class ClientStore:
         self._blocks: Database = shared if shared is not None else self._file
         self._database: Database = self._blocks if shares_clients else self._file
         self._instance = instance
-        self._one_at_a_time = threading.Lock()
+        # One for each database: who asks the file of this machine does not wait for the network.
+        self._locks = {id(where): threading.Lock() for where in (self._file, self._blocks)}
 
     @property
     def is_shared(self) -> bool:
@@ -128,14 +129,14 @@ class ClientStore:
 
     def compact(self) -> None:
         """Remove deleted data, such as entries for the audit trail, from free space of the file. Raises StateError."""
-        with self._one_at_a_time:
+        with self._locks[id(self._file)]:
             self._file.compact()
 
     def close(self) -> None:
         """Close the database."""
-        with self._one_at_a_time:
-            self._blocks.close()
-            self._file.close()
+        for where in {id(it): it for it in (self._blocks, self._file)}.values():
+            with self._locks[id(where)]:
+                where.close()
 
     # --- reading ----------------------------------------------------------------------------------
 
@@ -463,13 +464,15 @@ class ClientStore:
 
     @contextmanager
     def _writing(self, where: Database | None = None) -> Iterator[Statements]:
-        with self._one_at_a_time, (where or self._database).transaction() as statements:
+        where = where or self._database
+        with self._locks[id(where)], where.transaction() as statements:
             yield statements
 
     @contextmanager
     def _reading(self, where: Database | None = None) -> Iterator[Statements]:
         # One transaction, so that all parts are of one generation.
-        with self._one_at_a_time, (where or self._database).transaction(reads_only=True) as statements:
+        where = where or self._database
+        with self._locks[id(where)], where.transaction(reads_only=True) as statements:
             yield statements
 
 

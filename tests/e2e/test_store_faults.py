@@ -117,6 +117,8 @@ def test_lost_stores_delay_no_request_and_pin_no_core(tmp_path: Path, own_postgr
                 status, text = run_command({}, "status", "--admin", one.instances[0].admin_url)
                 assert (status, f"problem: the shared store `{kind}` cannot be used: " in text) == (3, True), text
                 assert ("7 rows wait" in text) == (kind == "valkey"), "what the database had last is old"
+                problems = [it for it in text.splitlines() if it.startswith("problem: ") and "failed in" not in it]
+                assert len(problems) == 1, f"one cause is one problem: {text}"
                 status, text = run_command(environ_of(one.path, 0), "status", "--config", str(one.path))
                 assert (status, f"problem: the shared store `{kind}` cannot be used: " in text) == (3, True), text
                 if kind == "database":
