@@ -51,8 +51,9 @@ _MOST_ESCAPED = 2
 _JOINED = re.compile(r"[-_.]")
 _ESCAPE = re.compile(r"\\(u([0-9A-Fa-f]{4})|.)", re.DOTALL)
 _ESCAPED = {"n": "\n", "r": "\r", "t": "\t", "b": "\b", "f": "\f"}
-# The keys of a schema with prose. Other keys hold names and types, which help to find a mistake.
-_PROSE = frozenset("description title default const enum examples".split())
+# The keys of a schema that hold names and types, which help to find a mistake. All others have prose.
+_STRUCTURE = frozenset("type required $ref $id $schema $anchor format pattern".split())
+_INSTANCES = frozenset("default const enum examples example".split())
 _KEY = "[redacted]"
 _SHORTEST = 8
 """A shorter part of a credential is a common word, such as `id`."""
@@ -181,18 +182,18 @@ def _personal_texts(texts: Iterable[str]) -> Iterator[str]:
 
 
 def _prose_in(schema: object) -> list[str]:
-    """Return the descriptions and the named values of a JSON Schema."""
+    """Return the texts of a JSON Schema but those that name types, properties and other schemas."""
     prose: list[str] = []
-    left: list[tuple[object, bool]] = [(schema, False)]
+    left: list[tuple[object, str, bool]] = [(schema, "", False)]
     while left:
-        value, is_prose = left.pop()
+        value, key, is_data = left.pop()
         if isinstance(value, str):
-            if is_prose:
+            if is_data or key not in _STRUCTURE:
                 prose.append(value)
         elif type(value) is dict or isinstance(value, Mapping):
-            left += [(each, is_prose or name in _PROSE) for name, each in value.items()]
+            left += [(each, name, is_data or name in _INSTANCES) for name, each in value.items()]
         elif isinstance(value, list | tuple):
-            left += [(each, is_prose) for each in value]
+            left += [(each, key, is_data) for each in value]
     return prose
 
 

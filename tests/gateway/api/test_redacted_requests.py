@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import random
+import re
 import threading
 from pathlib import Path
 from typing import Any
@@ -172,6 +173,66 @@ def test_the_members_of_each_kind_of_message_have_placeholders_and_numbers_in_or
     assert arguments == '{"mail": "QEMAIL1Z",  "card": "QCARD1Z", "b@x.org": "\\u00e9 QEMAIL6Z"}'
     assert result["content"] == "QEMAIL1Z and QEMAIL7Z"
     assert sent["stop"] == ["QEMAIL8Z"]
+
+
+SCHEMA = {"type": "object", "title": "-", "properties": {"a": {"type": "string", "example": "-", "x-note": {"b": ["-"]},
+          "pattern": "-", "format": "-"}}, "$comment": "-", "$id": "-", "examples": [{"required": ["-"]}]}  # fmt: skip
+CLAUSE = {"type": "function", "function": {"name": "look_up", "description": "-", "parameters": SCHEMA}}
+CALL = {"id": "c1", "type": "function", "function": {"name": "look_up", "arguments": '{"a": "-"}'}}
+WHOLE: dict[str, dict[str, Any]] = {
+    "chat": {
+        "messages": [
+            {"role": "system", "content": "-", "name": "-"}, {"role": "user", "content": [{"type": "text", "text": "-"}]},
+            {"role": "assistant", "content": "-", "refusal": "-", "reasoning_content": "-", "tool_calls": [CALL]},
+            {"role": "tool", "tool_call_id": "c1", "content": "-"}, {"role": "user", "content": "-", "name": "-"}],
+        "tools": [CLAUSE], "stop": ["-"], "user": "-", "metadata": {"a": "-"}, "prediction": {"type": "content", "content": "-"},
+        "response_format": {"type": "json_schema", "json_schema": {"name": "pay_4111111111111111", "description": "-", "schema": SCHEMA}}},
+    "completions": {"prompt": "-", "stop": "-", "user": "-"},
+    "responses": {
+        "instructions": "-", "user": "-", "metadata": {"a": "-"},
+        "input": [{"role": "user", "content": [{"type": "input_text", "text": "-"}]},
+                  {"type": "function_call", "call_id": "c1", "name": "look_up", "arguments": '{"a": "-"}'},
+                  {"type": "function_call_output", "call_id": "c1", "output": "-"}],
+        "tools": [{"type": "function", "name": "look_up", "description": "-", "parameters": SCHEMA}],
+        "text": {"format": {"type": "json_schema", "name": "pay_4111111111111111", "description": "-", "schema": SCHEMA}}},
+    "messages": {
+        "system": [{"type": "text", "text": "-"}], "stop_sequences": ["-"], "metadata": {"user_id": "-"},
+        "messages": [{"role": "user", "content": [{"type": "text", "text": "-"}]},
+                     {"role": "assistant", "content": [{"type": "tool_use", "id": "c1", "name": "look_up", "input": {"a": "-"}}]},
+                     {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "c1", "content": "-"}]}],
+        "tools": [{"name": "look_up", "description": "-", "input_schema": SCHEMA}]},
+    "gemini": {
+        "systemInstruction": {"parts": [{"text": "-"}]},
+        "contents": [{"role": "user", "parts": [{"text": "-"}]},
+                     {"role": "model", "parts": [{"functionCall": {"name": "look_up", "args": {"a": "-"}}}]},
+                     {"role": "user", "parts": [{"functionResponse": {"name": "look_up", "response": {"a": "-"}}}]}],
+        "tools": [{"functionDeclarations": [{"name": "look_up", "description": "-", "parametersJsonSchema": SCHEMA}]}],
+        "generationConfig": {"stopSequences": ["-"]}},
+}  # fmt: skip
+"""A request of each dialect with all of its members. `-` is a text."""
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_a_value_in_any_member_of_a_dialect_arrives_nowhere(name: str) -> None:
+    """Also in unknown members, which are added to each object but Gemini's tools, where an unknown one is refused."""
+
+    def with_unknown(value: Any) -> Any:
+        if isinstance(value, dict):
+            known = {key: with_unknown(item) for key, item in value.items()}
+            return known if "functionDeclarations" in value else {**known, "x_unknown": {"c": ["-"]}}
+        return [with_unknown(item) for item in value] if isinstance(value, list) else value
+
+    able = {"passthrough": ["x_unknown", "metadata", "prediction", "user"], "capabilities": ["json_schema", "tools"]}
+    gateway = InputGateway(echo, REDACTED.merge({"deployments": {"chat": able}}))
+    path, body = asking(name, "hello")
+    plain = json.dumps({**body, **WHOLE[name]})
+    for text in (plain, json.dumps(with_unknown(json.loads(plain)))):
+        numbers = itertools.count(1)
+        marked = re.sub(r'(?<=")-(?=\\?")', lambda _: f"mark{next(numbers)}@planted.example", text)  # noqa: B023
+        answer = gateway.post(path, json.loads(marked))
+        assert answer.status_code == 200, answer.text
+        assert not [value for value in (b"planted", b"4111") if value in gateway.requests[-1].content]
+        assert b"QEMAIL1Z" in gateway.requests[-1].content
 
 
 FIRST, REST = "I am jane.doe@exam", "ple.com indeed"

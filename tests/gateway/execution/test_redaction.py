@@ -257,7 +257,9 @@ WITH_TOOLS = ChatRequest(
         ),
     ),
     response_format=JsonSchemaFormat(
-        "answer_to_the_patient", {"type": "object", "title": "Of Anna"}, "What Anna Sommer is told"
+        "answer_to_the_patient",
+        {"type": "object", "title": "Of Anna", "$comment": "Room 12 of Anna", "x-of": {"a": ["Bed 3 of Anna"]}},
+        "What Anna Sommer is told",
     ),
     stop=("Yours, Dr. Winter",),
     extra={
@@ -277,6 +279,8 @@ WITH_TOOLS = ChatRequest(
         "糖尿病",
         "of the 3rd of May",
         "Of Anna",
+        "Room 12 of Anna",
+        "Bed 3 of Anna",
         "What Anna Sommer is told",
         "Yours, Dr. Winter",
         "Anna Sommer has diabetes.",

@@ -83,6 +83,8 @@ _ESCAPE = re.compile(
 )
 _LONGEST_ESCAPE = 12
 """How many characters an escape has, but for repeated ones."""
+_PLAIN = re.compile(r"[A-Za-z ,.;_/-]{0,12}")
+"""Texts in which no built-in kind has a value. Most words of a schema are such, and need no search."""
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _GROUP, _WORDS = re.compile("[0-9]+"), re.compile("[A-Za-z0-9]+")
 _BEGIN = re.compile(r"(?<![A-Za-z0-9])[0-9]+")
@@ -387,6 +389,7 @@ class Finder:
         self._numeric = compiled("|".join(starts)) if starts else None
         self._terms = compiled(_terms_pattern(rules.terms)) if rules.terms else None
         self._patterns = [(name, compiled_own(text)) for name, text in rules.patterns]
+        self._has_own = bool(rules.terms or rules.patterns)
         self._look_alike = compiled(f"(?i)Q(?:{'|'.join(rules.placeholder_kinds)})[1-9][0-9]{{0,5}}Z")
         steps = sum(pattern.programsize for _, pattern in self._patterns)
         self.most_at_once = min(_MOST_AT_ONCE, _STEPS_AT_ONCE // steps) if steps else _MOST_AT_ONCE
@@ -395,6 +398,8 @@ class Finder:
 
     def find(self, text: str, clock: Clock = UNLIMITED) -> tuple[Span, ...]:
         """Return where the values of a text are, in order. Raises TooMuchToSearch."""
+        if not self._has_own and _PLAIN.fullmatch(text) is not None:
+            return ()
         subject = _Subject(text, clock)
         if len(text) < _SHORT:
             return self._settled(subject)

@@ -84,6 +84,10 @@ class Placeholders:
         spans = self._finder.find(text, self._clock)
         return _replaced(text, [(*span[:2], self._of(text, span)) for span in spans]) if spans else text
 
+    def finds(self, text: str) -> bool:
+        """Return whether a value is in a text, without a placeholder for it. Raises TooMuchToSearch."""
+        return bool(self._finder.find(text, self._clock))
+
     def parts(self, texts: Sequence[str]) -> list[str]:
         """Return neighbouring texts with placeholders, also for values that are cut between two of them."""
         if len(texts) == 1:

@@ -42,11 +42,23 @@ NOTICE = (
 """The system message that a model gets with a request that has placeholders."""
 _PREDICTION = "prediction"
 _PSEUDONYM = re.compile("p_[0-9a-f]{32}")
-_TEXTS = frozenset({"description", "title", "default", "const", "enum", "examples"})
-"""The keys of a schema whose texts are read by the model."""
+_AS_IS = frozenset({"type", "required", "$ref"})
+"""The keys of a schema whose values stay: they name types, properties and schemas."""
+_INSTANCES = frozenset({"default", "const", "enum", "examples", "example"})
+"""The keys of a schema that have values of the described kind, which have no schema in them."""
 _NAMED = frozenset({"properties", "patternProperties", "$defs", "definitions", "dependentSchemas"})
+"""The keys of a schema that have schemas by name."""
+_SCHEMAS = frozenset({
+    "additionalItems", "additionalProperties", "allOf", "anyOf", "contains", "contentSchema", "else", "if", "items",
+    "not", "oneOf", "prefixItems", "propertyNames", "then", "unevaluatedItems", "unevaluatedProperties",
+})  # fmt: skip
+"""The keys of a schema that have a schema, or a list of them."""
 _LEFT_OUT = frozenset({"pattern", "format", "minLength", "maxLength"})
 """The keys of a schema that a placeholder need not fulfil."""
+_BROKEN = frozenset({"$id", "$anchor", "$dynamicAnchor", "$dynamicRef", "$schema"})
+"""Further keys of a schema in whose values a placeholder would break it."""
+_ESCAPED = re.compile(r"\\([^A-Za-z0-9])|\[([^\]])\]")
+"""A character that stands for itself in a regular expression."""
 
 
 class NotRedactable(Exception):
@@ -115,24 +127,37 @@ def _has_media(request: ServedRequest) -> bool:
 
 
 def _chat(request: ChatRequest, rules: RedactionRules) -> Redacted:
-    named, dropped = Placeholders(rules, Clock()), set[str]()
+    named = Placeholders(rules, Clock())
+    schemas = _Schemas(named)
+    changes = _changes(request, named, schemas)
+    if not named:
+        if not schemas.break_by_values():
+            return Redacted(request, None, {}, frozenset(), rules)
+        schemas = _Schemas(named, keeps_others=True)
+        changed = replace(request, **_changes(request, named, schemas))
+        return Redacted(changed, None, {}, frozenset(schemas.dropped), rules)
+    if request.logprobs or request.top_logprobs:
+        raise NotRedactable("it asks for log probabilities, which would be those of placeholders")
+    changes["messages"] = _noticed(changes["messages"])
+    return Redacted(replace(request, **changes), named, named.counts, frozenset(schemas.dropped), rules)
+
+
+def _changes(request: ChatRequest, named: Placeholders, schemas: _Schemas) -> dict[str, Any]:
+    """Return the members of a chat with placeholders."""
     changes: dict[str, Any] = {"user": _field(named, request.user)}
     extra = _fields(named, {name: value for name, value in request.extra.items() if name != _PREDICTION})
-    changes["tools"] = tuple([_tool(named, tool, dropped) for tool in request.tools])
+    changes["tools"] = tuple([schemas.tool(tool) for tool in request.tools])
     if isinstance(answer := request.response_format, JsonSchemaFormat):
-        description = named.strings(answer.description)
-        schema: Any = _schema(named, answer.schema, dropped)
-        changes["response_format"] = replace(answer, schema=schema, description=description)
-    changes["messages"] = _noticed(_messages(named, request.messages, dropped))
+        name, description = named(answer.name), named.strings(answer.description)
+        changes["response_format"] = replace(
+            answer, name=name, schema=schemas.changed(answer.schema), description=description
+        )
+    changes["messages"] = _messages(named, request.messages, schemas)
     changes["stop"] = named.strings(request.stop)
     if _PREDICTION in request.extra:
         extra[_PREDICTION] = named.strings(request.extra[_PREDICTION])
-    if not named:
-        return Redacted(request, None, {}, frozenset(), rules)
-    if request.logprobs or request.top_logprobs:
-        raise NotRedactable("it asks for log probabilities, which would be those of placeholders")
     changes["extra"] = {name: extra[name] for name in request.extra}
-    return Redacted(replace(request, **changes), named, named.counts, frozenset(dropped), rules)
+    return changes
 
 
 def _noticed(messages: tuple[Message, ...]) -> tuple[Message, ...]:
@@ -141,7 +166,7 @@ def _noticed(messages: tuple[Message, ...]) -> tuple[Message, ...]:
     return (*messages[:first], SystemMessage(NOTICE), *messages[first:])
 
 
-def _messages(named: Placeholders, messages: tuple[Message, ...], dropped: set[str]) -> tuple[Message, ...]:
+def _messages(named: Placeholders, messages: tuple[Message, ...], schemas: _Schemas) -> tuple[Message, ...]:
     """Return messages with placeholders.
 
     The client's system messages at the beginning are read as one text, too: Messages and Gemini make one of each part.
@@ -149,23 +174,23 @@ def _messages(named: Placeholders, messages: tuple[Message, ...], dropped: set[s
     first = next((at for at, it in enumerate(messages) if not isinstance(it, SystemMessage)), len(messages))
     leading = [it for it in messages[:first] if isinstance(it, SystemMessage) and it.own is None]
     if len(leading) < 2:
-        return tuple([_message(named, message, dropped) for message in messages])
+        return tuple([_message(named, message, schemas) for message in messages])
     contents = dict(zip(map(id, leading), _as_one(named, [it.content for it in leading]), strict=True))
     changed: list[Message] = []
     for message in messages:
         content = contents.get(id(message))
         if content is None or not isinstance(message, SystemMessage):
-            changed.append(_message(named, message, dropped))
+            changed.append(_message(named, message, schemas))
         elif content or not message.content:
             changed.append(replace(message, content=content, name=named.strings(message.name)))
     return tuple(changed)
 
 
-def _message(named: Placeholders, message: Message, dropped: set[str]) -> Message:
+def _message(named: Placeholders, message: Message, schemas: _Schemas) -> Message:
     match message:
         case SystemMessage():
             if message.own is not None:
-                return _own_message(named, message, dropped)
+                return _own_message(named, message, schemas)
             return replace(message, content=_content(named, message.content), name=named.strings(message.name))
         case UserMessage():
             return replace(message, content=_content(named, message.content), name=named.strings(message.name))
@@ -185,13 +210,13 @@ def _message(named: Placeholders, message: Message, dropped: set[str]) -> Messag
             )
 
 
-def _own_message(named: Placeholders, message: SystemMessage, dropped: set[str]) -> SystemMessage:
+def _own_message(named: Placeholders, message: SystemMessage, schemas: _Schemas) -> SystemMessage:
     """Return a message of the gateway, of which only the client's text and schema at its end are searched."""
     content, own = message.content, message.own
     if not own or not isinstance(content, str):
         return message
     text, _, schema = own.rpartition("\n\n")
-    changed = _schema(named, json.loads(schema), dropped)
+    changed = schemas.changed(json.loads(schema))
     quoted = f"{named(text)}\n\n{json.dumps(changed, ensure_ascii=False, separators=(',', ':'))}"
     return replace(message, content=f"{content[: -len(own)]}{quoted}", own=quoted)
 
@@ -248,31 +273,80 @@ def _as_one(named: Placeholders, contents: Sequence[str | tuple[TextPart, ...]])
 # --- tools and schemas ----------------------------------------------------------------------------
 
 
-def _tool(named: Placeholders, tool: Tool, dropped: set[str]) -> Tool:
-    description, parameters = named.strings(tool.description), _schema(named, tool.parameters, dropped)
-    return replace(tool, description=description, parameters=parameters)
+class _Schemas:
+    """Replaces the values of schemas: every string, but those that name types, properties and other schemas.
 
+    A placeholder in a schema that is not fulfilled by it would be an error, so some members are left out: those of
+    `_LEFT_OUT` in any request with a placeholder, and those in whose value a placeholder would break the schema.
 
-def _schema(named: Placeholders, schema: object, dropped: set[str]) -> Any:
-    """Return a schema whose texts have placeholders, without the keys that a placeholder need not fulfil.
+    Args:
+        named: The placeholders of the request.
+        keeps_others: Of `_LEFT_OUT`, only members with a value in them are left out, because the request has no other.
 
-    Names of properties and patterns stay. `dropped` gets the keys that were left out.
+    Attributes:
+        dropped: The keys that were left out.
     """
-    if isinstance(schema, list | tuple):
-        return [_schema(named, item, dropped) for item in schema]
-    if not isinstance(schema, Mapping):
-        return schema
-    changed: dict[str, object] = {}
-    for name, value in schema.items():
-        if name in _LEFT_OUT:
-            dropped.add(name)
-        elif name in _TEXTS:
-            changed[name] = named.strings(value)
-        elif name in _NAMED and isinstance(value, Mapping):
-            changed[name] = {key: _schema(named, inner, dropped) for key, inner in value.items()}
-        else:
-            changed[name] = _schema(named, value, dropped)
-    return changed
+
+    def __init__(self, named: Placeholders, *, keeps_others: bool = False) -> None:
+        self._named = named
+        self._keeps_others = keeps_others
+        self._unread: list[object] = []
+        self._broken = False
+        self.dropped: set[str] = set()
+
+    def break_by_values(self) -> bool:
+        """Return whether a member was left out in whose value a placeholder would stand."""
+        return self._broken or any(map(self._has_value, self._unread))
+
+    def tool(self, tool: Tool) -> Tool:
+        """Return a tool with placeholders. Its name stays."""
+        description, parameters = self._named.strings(tool.description), self.changed(tool.parameters)
+        return replace(tool, description=description, parameters=parameters, own=self.changed(tool.own))
+
+    def changed(self, schema: object) -> Any:
+        """Return a schema with placeholders. The names of its properties stay."""
+        return self._changed(schema, is_schema=True)
+
+    def _changed(self, value: object, *, is_schema: bool) -> Any:
+        """Return a schema, or an unknown member, of which every string is searched, with placeholders."""
+        if isinstance(value, str):
+            return self._named(value)
+        if isinstance(value, list | tuple):
+            return [self._changed(item, is_schema=is_schema) for item in value]
+        if not isinstance(value, Mapping):
+            return value
+        changed: dict[str, object] = {}
+        for name, inner in value.items():
+            if self._is_left_out(name, inner):
+                self.dropped.add(name)
+            elif is_schema and name in _AS_IS:
+                changed[name] = inner
+            elif name in _INSTANCES:
+                changed[name] = self._named.strings(inner)
+            elif name in _NAMED and isinstance(inner, Mapping):
+                changed[name] = {key: self._changed(item, is_schema=is_schema) for key, item in inner.items()}
+            else:
+                changed[name] = self._changed(inner, is_schema=is_schema and name in _SCHEMAS)
+        return changed
+
+    def _is_left_out(self, name: str, value: object) -> bool:
+        if name in _LEFT_OUT and not self._keeps_others:
+            # Whether it has a value counts only if the rest of the request has none.
+            self._unread.append(value)
+            return True
+        if name not in _BROKEN and name not in _LEFT_OUT:
+            return False
+        is_broken = self._has_value(value)
+        self._broken = self._broken or is_broken
+        return is_broken
+
+    def _has_value(self, value: object) -> bool:
+        """Return whether a value is in a member, also as a regular expression writes it."""
+        if isinstance(value, str):
+            plain = _ESCAPED.sub(r"\1\2", value)
+            return self._named.finds(value) or (plain != value and self._named.finds(plain))
+        inner = value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else ()
+        return any(map(self._has_value, inner))
 
 
 # --- embeddings and moderations -------------------------------------------------------------------
