@@ -128,9 +128,54 @@ def test_requests_that_differ_in_values_only_are_sent_as_the_same_bytes(parts: l
 
 
 @given(TEXTS, st.lists(st.integers(0, 500), max_size=5))
-def test_a_value_that_is_cut_between_parts_is_found(text: str, at: list[int]) -> None:
-    sent = "".join(named().parts(cut(text, at)))
-    assert all(PLACEHOLDER.fullmatch(sent[start:end]) for start, end, _ in finder_of(RULES).find(sent)), sent
+def test_each_part_has_placeholders_for_its_values_and_all_parts_come_back(text: str, at: list[int]) -> None:
+    found = named()
+    parts = found.parts(cut(text, at))
+    for part in parts:
+        assert all(PLACEHOLDER.fullmatch(part[start:end]) for start, end, _ in finder_of(RULES).find(part)), parts
+    assert restored(found, ["".join(parts)]) == text
+
+
+PEM = "-----BEGIN PRIVATE KEY-----\nMIIEvQIBADANBgkq\n-----END PRIVATE KEY-----"
+
+
+@pytest.mark.parametrize("value", [*SAMPLES.values(), PEM])
+def test_a_value_takes_no_word_of_the_part_before_or_after_it(value: str) -> None:
+    (kind,) = {kind for _, _, kind in finder_of(RULES).find(value)}
+    placeholder = f"Q{kind}1Z"
+    for first, last in (
+        ("Please answer", "Please answer"),
+        ("in 2026", "x007 is next"),
+        ("Q", "1Z"),
+        ("-", "-"),
+        ("的", "的"),
+    ):
+        assert named().parts([first, value, last]) == [first, placeholder, last]
+        assert named().parts([f"{first} {value}", last]) == [f"{first} {placeholder}", last]
+        assert named().parts([first, f"{value} {last}"]) == [first, f"{placeholder} {last}"]
+
+
+@pytest.mark.parametrize("value", [*SAMPLES.values(), PEM])
+def test_a_value_that_is_cut_between_parts_is_one_value_where_no_part_contains_one(value: str) -> None:
+    rules = rules_of(["two"], RULES.kinds, ["DE", "US"], RULES.terms, RULES.patterns)
+    finder, cuts = finder_of(rules), 0
+    (kind,) = {kind for _, _, kind in finder.find(value)}
+    for at in range(1, len(value)):
+        first, last = f"of {value[:at]}", f"{value[at:]} and more"
+        if finder.find(first) or finder.find(last):
+            continue
+        cuts += 1
+        assert named(rules).parts([first, last]) == [f"of Q{kind}1Z", " and more"], at
+        assert named(rules).parts([first, "", last]) == [f"of Q{kind}1Z", "", " and more"]
+    assert cuts > 3
+
+
+def test_of_a_value_that_is_cut_into_a_value_and_a_rest_the_rest_stays() -> None:
+    assert named().parts(["jane.d", "oe@x.example"]) == ["jane.d", "QEMAIL1Z"]
+    # The rest of a private key goes, because its end shows that it is one.
+    begun = "-----BEGIN PRIVATE KEY-----\nMIIE"
+    assert named().parts([f"of {begun}", "vQIBADAN\n-----END PRIVATE KEY----- and"]) == ["of QSECRET1Z", " and"]
+    assert named().parts([f"of {begun}", "Please answer"]) == ["of QSECRET1Z", "Please answer"]
 
 
 @given(

@@ -106,6 +106,7 @@ _SECRETS = (
     r"|aws_secret_access_key[\"'\s:=\x00]{1,8}([A-Za-z0-9/+]{40})"
     r"|://([^\s/@:?#\"'<>\x00]{0,64}:[^\s/@\"'<>\x00]{1,256})@"
 )
+_BEGIN_OF_KEY, _END_OF_KEY = "-----BEGIN ", "-----END "
 _EMAIL = (
     r"[A-Za-z0-9\x{c0}-\x{24f}_.+&'-]{1,64}@(?:[A-Za-z0-9\x{c0}-\x{24f}-]{1,63}\.){1,8}"
     r"(?:xn--[A-Za-z0-9-]{2,59}|[A-Za-z]{2,24})"
@@ -412,6 +413,37 @@ class Finder:
                 with suppress(RuntimeError, StopIteration):
                     self._known.pop(next(iter(self._known)), None)
         return known
+
+    def find_parts(self, texts: Sequence[str], clock: Clock = UNLIMITED) -> list[Span]:
+        """Return where the values of neighbouring texts are in the joined text, in order.
+
+        What a text contains by itself is found first. The joined text is searched only for values that none contains,
+        so that no value takes words of the text before it or after it.
+        """
+        joined, at = "".join(texts), 0
+        ends: list[int] = []
+        own: list[Span] = []
+        begun: list[Span] = []
+        for text in texts:
+            for start, end, kind in self.find(text, clock):
+                is_begun = end == len(text) and _END_OF_KEY not in text[start:] and _BEGIN_OF_KEY in text[start:]
+                (begun if is_begun else own).append((at + start, at + end, kind))
+            at += len(text)
+            ends.append(at)
+        rest = _Replaced(joined, [(start, end, _NOTHING) for start, end, _ in own])
+        split = [it for it in self.find(rest.text, clock) if _NOTHING not in rest.text[slice(*it[:2])]]
+        across = [*rest.before(split)]
+        for key in begun:
+            # A private key without its end has all that follows, so it goes on only if its end does follow.
+            whole = next((it for it in across if it[0] <= key[0] < it[1]), None)
+            if whole is not None and _END_OF_KEY not in joined[slice(*whole[:2])]:
+                across[across.index(whole)] = key
+        for start, end, _ in tuple(across):
+            if bisect_right(ends, start) != (part := bisect_right(ends, end - 1)):
+                # The last text is sent without its part of the value, and so begins after it.
+                left = self.find(joined[end : ends[part]], clock)
+                across += [(end + begin, end + until, kind) for begin, until, kind in left]
+        return merged([*own, *across])
 
     def _settled(self, subject: _Subject) -> tuple[Span, ...]:
         """Return the findings of a text, with all that is found where placeholders stand in their place."""

@@ -92,13 +92,9 @@ class Placeholders:
         """Return neighbouring texts with placeholders, also for values that are cut between two of them."""
         if len(texts) == 1:
             return [self(texts[0])]
-        joined = "".join(texts)
-        found: list[Span] = list(self._finder.find(joined, self._clock))
+        joined, spans = "".join(texts), self._finder.find_parts(texts, self._clock)
+        parts: list[str] = []
         at = 0
-        for text in texts:
-            found += [(at + start, at + end, kind) for start, end, kind in self._finder.find(text, self._clock)]
-            at += len(text)
-        spans, parts, at = merged(found), [], 0
         for text in texts:
             end = at + len(text)
             # A value stands where it begins. The rest of it is left out of the next parts.
