@@ -26,7 +26,7 @@ from gateway.api.raw_responses import (
 )
 from gateway.assembly.key_uses import KeyUses
 from gateway.assembly.receipts import ReceiptService, ReceiptSettings
-from gateway.assembly.usage import UsageReports, UsageWiring, time_of_use
+from gateway.assembly.usage import UsageReports, UsageWiring, given_texts, time_of_use
 from gateway.execution.breaker import ALL, Breaker, BreakerState
 from gateway.execution.concurrency_limiter import ConcurrencyLimiter, ConcurrencyLimiters
 from gateway.execution.evidence import EVERYBODY, Asker
@@ -224,6 +224,7 @@ class Gateway:
         if state_dir is not None:
             service.decider.cache_key = generated_key(state_dir, CACHE_KEY)
         self._time_of_use = service.time_of_use = time_of_use(state_dir, current, self._usage)
+        service.given_texts = given_texts(state_dir, current, self._usage)
         self.move_clock = self._time_of_use.move_clock
         accounting = self._executor.accounting
         process = Process(current, transport, self._health, limiters, self.metrics, state_dir, accounting)

@@ -29,6 +29,7 @@ from gateway.usage.installation import (
 )
 
 if TYPE_CHECKING:
+    from gateway.features.crisis.given_texts import GivenTexts
     from gateway.features.duties.time_of_use import TimeOfUse
     from gateway.usage.accounting import Accounting
     from gateway.usage.journal import Journal
@@ -212,6 +213,15 @@ def time_of_use(state_dir: Path | None, config: Callable[[], ConfigVersion], usa
     else:
         times = LocalTimes(UseStore(state_dir))
     return TimeOfUse(times, pseudonym_key(config(), state_dir))
+
+
+def given_texts(state_dir: Path | None, config: Callable[[], ConfigVersion], usage: UsageWiring | None) -> GivenTexts:
+    """Return what remembers for which texts a crisis text was given: in the gate of the state directory, if any."""
+    from gateway.features.crisis.given_texts import GivenTexts
+
+    if state_dir is None or usage is None:
+        return GivenTexts(secrets.token_bytes(32), None)
+    return GivenTexts(pseudonym_key(config(), state_dir), usage.accounting.gate)
 
 
 class UsageReports:

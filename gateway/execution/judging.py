@@ -113,6 +113,7 @@ class Verdict:
 
 
 Results = Sequence[tuple[ModerationInput, ModerationResult]]
+NOTHING_EXCEPTED: Mapping[ModerationInput, frozenset[str]] = {}
 Verdicts = dict[tuple[str, bytes], ModerationResult | None]
 """The answers of deployments about texts of a request. None: there was none, and it is not asked again."""
 
@@ -327,34 +328,36 @@ class Judge(Judging):
     Attributes:
         moderation: The policy of the region.
         result: Collects what was decided.
-        excepted: The categories that do not count in a text, because its user gets or got the crisis text for them.
     """
 
     moderation: Moderation = field(kw_only=True)
     result: ModerationRecord = field(default_factory=ModerationRecord, kw_only=True)
-    excepted: Mapping[str, frozenset[str]] = field(default_factory=dict, kw_only=True)
 
     def __post_init__(self) -> None:
         self.by = self.result.by
 
-    def policy_of(self, judges: Iterable[Deployment]) -> str:
-        """Return the judges and the policy as a text, under which passed texts are remembered."""
-        crisis = self.region.crisis
-        categories = f";{','.join(crisis.categories)}" if crisis is not None else ""
-        return f"{names_of(judges)};{self.moderation.passes_controversial}{categories}"
-
     async def verdict(
-        self, judges: Sequence[Deployment], inputs: Sequence[ModerationInput], prompt: str | None = None
+        self,
+        judges: Sequence[Deployment],
+        inputs: Sequence[ModerationInput],
+        prompt: str | None = None,
+        excepted: Mapping[ModerationInput, frozenset[str]] = NOTHING_EXCEPTED,
     ) -> Verdict:
-        """Return the verdict on these inputs. See `Judging.find`."""
-        found = await self.find(judges, inputs, self._flagged, prompt)
+        """Return the verdict on these inputs. See `Judging.find`.
+
+        `excepted`: the categories that do not count in an input, because its user gets or got the crisis text for them.
+        """
+
+        def flagged(content: ModerationInput, result: ModerationResult) -> frozenset[str] | None:
+            return counting(result, excepted.get(content, frozenset())) if self.moderation.flags(result) else None
+
+        found = await self.find(judges, inputs, flagged, prompt)
         return Verdict(tuple(sorted(found[0])) if found else None)
 
-    def _flagged(self, content: ModerationInput, result: ModerationResult) -> frozenset[str] | None:
-        if not result.flagged or (result.controversial and self.moderation.passes_controversial):
-            return None
-        excepted = self.excepted.get(content) if self.excepted and isinstance(content, str) else None
-        return counting(result, excepted or frozenset())
+
+def policy_of(moderation: Moderation, judges: Iterable[Deployment]) -> str:
+    """Return the judges and the policy of a region as a text, under which passed texts are remembered."""
+    return f"{names_of(judges)};{moderation.passes_controversial}"
 
 
 def names_of(judges: Iterable[Deployment]) -> str:

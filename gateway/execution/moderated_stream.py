@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import assert_never
 
 from gateway.execution.answer_stream import AnswerStream
-from gateway.execution.judging import Judge, PassedTexts, bytes_of, pieces_of
+from gateway.execution.judging import Judge, PassedTexts, bytes_of, pieces_of, policy_of
 from gateway.execution.resume import ResumingStream
 from gateway.execution.resume_request import SentAnswer
 from gateway.model.excerpt import AROUND
@@ -145,7 +145,7 @@ class ModeratedStream(AnswerStream):
         self._judge = judge
         self._prompt = prompt
         self._passed = passed
-        self._policy = judge.policy_of(judge.moderation.output)
+        self._policy = policy_of(judge.moderation, judge.moderation.output)
         self._is_whole = is_whole
         self._choices: dict[int, _Choice] = {}
         self._opening: tuple[StreamEvent, ...] = ()

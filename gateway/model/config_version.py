@@ -224,6 +224,11 @@ class Secrets(Value, frozen=True):
     former_consent: Secret | None = None
     former_identity: Secret | None = None
 
+    @property
+    def oldest_identity(self) -> Secret | None:
+        """The key that makes pseudonyms now: the older one, so that they stay the same while a key is replaced."""
+        return self.former_identity or self.identity
+
 
 NO_SECRETS = Secrets()
 

@@ -9,6 +9,7 @@ from providers.value import Value
 
 if TYPE_CHECKING:
     from gateway.model.deployment import Deployment
+    from providers.moderations import ModerationResult
 
 Judged = Literal["passed", "flagged", "skipped", "failed"]
 """`skipped`: no verdict was possible, and the policy lets the request go on. `failed`: it does not."""
@@ -41,6 +42,10 @@ class Moderation(Value, frozen=True):
     def judges(self) -> tuple[Deployment, ...]:
         """All deployments that judge."""
         return tuple({it.name: it for it in (*self.input, *self.output)}.values())
+
+    def flags(self, result: ModerationResult) -> bool:
+        """Return whether a verdict is against a text."""
+        return result.flagged and not (result.controversial and self.passes_controversial)
 
     def __str__(self) -> str:
         directions = (("requests", self.input), ("answers", self.output))

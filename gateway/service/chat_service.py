@@ -23,6 +23,7 @@ from gateway.execution.resume import Resumption, resuming
 from gateway.execution.run import PlanExecutor, PlanExhausted, RunContext, recorded_attempt
 from gateway.execution.structured_output import EMULATED, HeldAnswer, StructuredOutput, WholeAnswer, held
 from gateway.execution.upstream_client import Answer, ConfigChanged, OwnAnswer, StillActive
+from gateway.features.crisis.given_texts import GivenTexts
 from gateway.features.crisis.model import Crisis
 from gateway.features.crisis.policy import with_crisis_text
 from gateway.features.duties.time_of_use import TimeOfUse
@@ -176,6 +177,7 @@ class ChatService:
         self.tokens: ClientTokens | None = None
         self.watchers: tuple[Watcher, ...] = ()
         self.time_of_use = TimeOfUse(None, b"")
+        self.given_texts = GivenTexts(b"", None)
         self._passed_texts = PassedTexts()
         self._log_prompt = log_prompt
 
@@ -355,7 +357,9 @@ class ChatService:
         """
         crisis, region = None, exchange.location.region
         if region is not None and region.crisis is not None:
-            crisis = await find_crisis(self.executor, self.decider.current, exchange, region, self._passed_texts)
+            crisis = await find_crisis(
+                self.executor, self.decider.current, exchange, region, self._passed_texts, self.given_texts
+            )
         try:
             await self._judge_use(exchange)
         except (Refused, CallRefused):
@@ -550,7 +554,7 @@ class ChatService:
             # Query and documents are judged as a whole, before any provider gets a part of them.
             judge = judge_of(self.executor, self.decider.current, exchange, context, plan.region)
             if judge is not None:
-                await self._judge_input(judge, whole, plan.region, exchange.record)
+                await self._judge_input(judge, whole, exchange)
             calls.judged_by = exchange.config
         answer = await self.executor.run(plan, request, context)
         self._note_answer(exchange, answer)
@@ -564,7 +568,7 @@ class ChatService:
         if exchange.config.moderation:
             turn.judge = judge_of(self.executor, self.decider.current, exchange, context, plan.region)
         if turn.judge is not None and not turn.is_judged:
-            await self._judge_input(turn.judge, turn.own, plan.region, exchange.record)
+            await self._judge_input(turn.judge, turn.own, exchange)
         if emulates and (emulated := await StructuredOutput.of(turn.chat)) is not None:
             turn.emulated = emulated
             emulated.apply(plan, turn.chat, context)
@@ -660,10 +664,9 @@ class ChatService:
                 context.usage.add(exchange.judged.usage)
         return context
 
-    async def _judge_input(
-        self, judge: Judge, request: ChatRequest | RerankRequest, region: Region, record: Record
-    ) -> None:
+    async def _judge_input(self, judge: Judge, request: ChatRequest | RerankRequest, exchange: Exchange) -> None:
         """Judge the client's own texts, without our labels in them, before any provider gets them."""
+        region = judge.region
         if judge.moderation.input:
             if isinstance(request, RerankRequest):
                 messages: tuple[Message, ...] = tuple(map(UserMessage, texts_of(request)))
@@ -671,9 +674,10 @@ class ChatService:
                 messages = request.messages
             if region.texts is not None:
                 messages = without_labels(messages, region.texts)
-            await judge_input(judge, messages, self._passed_texts, record.shown.crisis)
+            given = exchange.judged.given if exchange.judged is not None else ()
+            await judge_input(judge, messages, self._passed_texts, given)
         if region.log_prompts:  # nothing that is flagged is in a log
-            self._log(record, request)
+            self._log(exchange.record, request)
 
     def _log(self, record: Record, request: ServedRequest) -> None:
         """Log the prompt of a request."""

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
-from gateway.execution.judging import VERDICT_S, Judging, PassedTexts, names_of, pieces_of
-from gateway.execution.run import PlanExecutor, RunContext
+from gateway.execution.judging import VERDICT_S, Judging, PassedTexts, names_of, pieces_of, policy_of
+from gateway.execution.run import PlanExecutor, PlanExhausted, RunContext
 from gateway.execution.structured_output import WholeAnswer
 from gateway.execution.upstream_client import OwnAnswer
+from gateway.features.crisis.given_texts import GivenTexts
 from gateway.features.crisis.model import Crisis, CrisisOutcome, CrisisUnanswerable
 from gateway.features.crisis.policy import crisis_of, found_in, program_param, texts_to_judge
 from gateway.features.crisis.views import CrisisNote
 from gateway.model.config_version import ConfigVersion, Region
+from gateway.model.deployment import Deployment
 from gateway.model.moderation import NoVerdict
 from gateway.model.record import Decided, DutyKind, Record
 from gateway.policy.labels import labelling_of, without_labels
 from gateway.policy.region_text import said
 from gateway.service.exchange import AnswerStyle, Exchange, Judged
+from gateway.usage.refusals import CallRefused
 from providers.chat import AssistantMessage, ChatCompletion, ChatRequest, Choice, Usage
+from providers.moderations import ModerationResult
+from providers.moderations.values import ModerationInput
 from providers.value import replace
 
 _REFUSED = frozenset({DutyKind.USE_SESSION, DutyKind.USE_DAY, DutyKind.USE_UNKNOWN})
@@ -31,8 +36,13 @@ async def find_crisis(
     exchange: Exchange,
     region: Region,
     passed: PassedTexts,
+    given: GivenTexts,
 ) -> Crisis | None:
     """Return the help for the user of a chat, or None if nothing is found. It is recorded.
+
+    Judged are what the user wrote since the last answer, by the judges of a crisis, and what stands before it, by those
+    of moderation: a text that they flag is found as if it had just been written, unless the crisis text was given for
+    it. So moderation, which follows, finds no category of a crisis in the history.
 
     Raises:
         NoVerdict: There was no verdict, and the region requires one.
@@ -46,32 +56,77 @@ async def find_crisis(
     messages = request.messages if region.texts is None else without_labels(request.messages, region.texts)
     judges = [exchange.config.deployments[name] for name in rules.judges]
     policy = f"crisis;{names_of(judges)};{','.join(rules.categories)}"
-    texts = [text for text in texts_to_judge(messages) if not passed.has(policy, text)]
-    if not texts:
-        note_outcome(record, "passed")
-        return None
-    judging = _judging(executor, current, exchange, region)
-    try:
-        pieces = [piece for text in texts for piece in pieces_of(text)]
-        found = await judging.find(judges, pieces, lambda _, result: found_in(result, rules.categories) or None)
-    except NoVerdict:
-        if not rules.is_open:
-            note_outcome(record, "failed")
-            raise
-        record.shown.is_crisis_unjudged = True
+    new, former = texts_to_judge(messages)
+    new = [text for text in new if not passed.has(policy, text)]
+    moderation = exchange.config.moderation.get(region.name)
+    if moderation is None or not moderation.input:
+        moderation, former = None, []
+    elif former:
+        its_policy = policy_of(moderation, moderation.input)
+        former = [text for text in former if not passed.has(its_policy, text)]
+        exchange.judged = exchange.judged or Judged()
+        exchange.judged.given = await given.known(exchange.config, exchange.location, former)
+        former = [text for text in former if text not in exchange.judged.given]
+    found: dict[str, frozenset[str]] = {}
+    failure: Exception | None = None
+    if new or former:
+        judging = _judging(executor, current, exchange, region)
+        failure = await _find(judging, judges, new, lambda it: found_in(it, rules.categories), found)
+    if former and moderation is not None:
+
+        def of_moderation(verdict: ModerationResult) -> frozenset[str]:
+            return found_in(verdict, rules.categories) if moderation.flags(verdict) else frozenset()
+
+        judging = replace(judging, until=time.monotonic() + VERDICT_S, takes_contradictions=False)
+        failed = await _find(judging, moderation.input, former, of_moderation, found)
+        # Without a verdict on the history, moderation decides by its own rules.
+        failure = failure or (failed if not isinstance(failed, NoVerdict) else None)
+    if found:
+        sentence = said(rules.text, exchange.location, exchange.caller.accept_language)
+        crisis = crisis_of(rules, exchange.location, sentence, frozenset().union(*found.values()))
+        note_crisis(record, crisis)
+        if moderation is not None and exchange.judged is not None:
+            # Nothing else asks for them.
+            exchange.judged.given |= found.keys()
+            await given.add(exchange.config, exchange.location, found)
+        return crisis
+    record.shown.is_crisis_unjudged = isinstance(failure, NoVerdict) and rules.is_open
+    if record.shown.is_crisis_unjudged:
         record.note_duty(DutyKind.CRISIS_UNJUDGED)
         note_outcome(record, "unjudged")
-        return None
-    if not found:
-        for text in texts:
+    elif failure is not None:
+        if isinstance(failure, NoVerdict):
+            note_outcome(record, "failed")
+        raise failure
+    else:
+        for text in new:
             passed.add_text(policy, text)
-        record.shown.is_crisis_unjudged = False
         note_outcome(record, "passed")
-        return None
-    sentence = said(rules.text, exchange.location, exchange.caller.accept_language)
-    crisis = crisis_of(rules, exchange.location, sentence, frozenset().union(*found))
-    note_crisis(record, crisis)
-    return crisis
+    return None
+
+
+async def _find(
+    judging: Judging,
+    judges: Sequence[Deployment],
+    texts: Sequence[str],
+    finds: Callable[[ModerationResult], frozenset[str]],
+    found: dict[str, frozenset[str]],
+) -> NoVerdict | CallRefused | PlanExhausted | None:
+    """Add each text in which something is found, with what it is. Return why not all of them are judged, or None."""
+    of_pieces: dict[ModerationInput, frozenset[str]] = {}
+
+    def collect(content: ModerationInput, result: ModerationResult) -> None:
+        of_pieces[content] = finds(result)
+
+    failure = None
+    try:
+        await judging.find(judges, [piece for text in texts for piece in pieces_of(text)], collect)
+    except (NoVerdict, CallRefused, PlanExhausted) as error:
+        failure = error
+    for text in texts:
+        if names := frozenset().union(*[of_pieces.get(piece, frozenset()) for piece in pieces_of(text)]):
+            found[text] = found.get(text, frozenset()) | names
+    return failure
 
 
 def _judging(

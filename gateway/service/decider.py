@@ -343,9 +343,7 @@ class Decider:
 
     def conversation(self, exchange: Exchange, region: Region) -> Conversation:
         """Return the conversation of a chat, as far as the caches of providers need it."""
-        secrets, caller = exchange.config.secrets, exchange.caller
-        # The oldest one, so that conversations stay in the caches while the secret is replaced.
-        secret = secrets.former_identity or secrets.identity
+        secret, caller = exchange.config.secrets.oldest_identity, exchange.caller
         key = secret.reveal().encode() if secret is not None else self.cache_key
         client, user = "", exchange.user
         if caller.client is not None:

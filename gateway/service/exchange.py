@@ -27,10 +27,14 @@ from gateway.usage.accounting import RequestUsage
 
 
 class Judged(msgspec.Struct):
-    """The verdicts on what a client sent so far, by texts, and what they cost. See `Judging.verdicts`."""
+    """The verdicts on what a client sent so far, by texts, and what they cost. See `Judging.verdicts`.
+
+    `given`: the texts of the user for which the crisis text is given now, or was given.
+    """
 
     verdicts: Verdicts = msgspec.field(default_factory=dict)
     usage: RequestUsage | None = None
+    given: set[str] = msgspec.field(default_factory=set)
 
 
 class AnswerStyle(msgspec.Struct, frozen=True):

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
-from gateway.execution.judging import MOST_CHARACTERS, Judge, PassedTexts, pieces_of
+from gateway.execution.judging import MOST_CHARACTERS, Judge, PassedTexts, pieces_of, policy_of
 from gateway.execution.moderated_stream import ModeratedStream
 from gateway.execution.run import PlanExecutor, RunContext
 from gateway.execution.structured_output import WholeAnswer
 from gateway.execution.upstream_client import Answer
-from gateway.features.crisis.model import Crisis
-from gateway.features.crisis.policy import excepted_texts, without_crisis_texts
+from gateway.features.crisis.policy import without_crisis_texts
 from gateway.model.config_version import ConfigVersion, Region
 from gateway.model.deployment import Deployment, moderations_of
 from gateway.model.excerpt import excerpt
@@ -30,6 +29,7 @@ from providers.chat import (
     text_of,
 )
 from providers.failures import UnsupportedFeature
+from providers.moderations.values import ModerationInput
 from providers.reading.folding import Folding
 from providers.value import replace
 
@@ -37,7 +37,7 @@ _IMAGE = "image\0"
 
 
 async def judge_input(
-    judge: Judge, messages: tuple[Message, ...], passed: PassedTexts, crisis: Crisis | None = None
+    judge: Judge, messages: tuple[Message, ...], passed: PassedTexts, given: Collection[str] = ()
 ) -> None:
     """Judge what a client sends, before any provider gets it.
 
@@ -48,7 +48,8 @@ async def judge_input(
         judge: The judges of the request.
         messages: Its messages, without the words of labels.
         passed: Remembers the texts that passed.
-        crisis: The help for its user: the categories that were found do not count again.
+        given: The texts of the user for which the crisis text is or was given. The categories of a crisis do not count
+            in them.
 
     Raises:
         Flagged: Some content is not accepted.
@@ -57,13 +58,15 @@ async def judge_input(
         CallRefused: A budget does not pay for a verdict.
     """
     moderation, result, rules = judge.moderation, judge.result, judge.region.crisis
+    excepted: dict[ModerationInput, frozenset[str]] = {}
     if rules is not None:
-        excepted = excepted_texts(messages, rules, crisis)
-        judge.excepted = {piece: names for text, names in excepted.items() for piece in pieces_of(text)}
+        excepted = {piece: frozenset(rules.categories) for text in given for piece in pieces_of(text)}
         messages = without_crisis_texts(messages, rules)
-    policy = judge.policy_of(moderation.input)
+    policy = policy_of(moderation, moderation.input)
     # An answer has passed the judges of answers. The same text of another role has not passed those of requests.
-    of_answers = (policy, judge.policy_of(moderation.output))
+    of_answers = (policy, policy_of(moderation, moderation.output))
+    # A text that passed with an exception has not passed without it.
+    of_given = f"{policy};{','.join(rules.categories)}" if rules is not None else policy
     since = max((place for place, one in enumerate(messages) if isinstance(one, AssistantMessage)), default=-1)
     texts: dict[str, None] = {}
     pictures: dict[str, tuple[TextPart | ImagePart, ...]] = {}
@@ -72,7 +75,8 @@ async def judge_input(
         is_new = place > since and not isinstance(message, SystemMessage)
         policies = of_answers if isinstance(message, AssistantMessage) else (policy,)
         for text in _texts_of(message):
-            if text.strip() and (is_new or not any(passed.has(one, text) for one in policies)):
+            known_as = (of_given,) if text in given else policies
+            if text.strip() and (is_new or not any(passed.has(one, text) for one in known_as)):
                 texts[text] = None
         for part in _media_of(message):
             if not isinstance(part, ImagePart):
@@ -84,10 +88,11 @@ async def judge_input(
         raise UnsupportedFeature(
             "vision", "the moderation of this region cannot judge images or other media", "messages"
         )
+    pieces = [piece for text in texts for piece in pieces_of(text)]
     try:
-        await _expect_passed(judge, moderation.input, [piece for text in texts for piece in pieces_of(text)])
+        await _expect_passed(judge, moderation.input, pieces, excepted)
         if seeing:
-            await _expect_passed(judge, seeing, [*pictures.values()])
+            await _expect_passed(judge, seeing, [*pictures.values()], {})
     except NoVerdict:
         if moderation.on_failure == "closed":
             result.input = "failed"
@@ -99,15 +104,18 @@ async def judge_input(
         raise
     result.input = "passed"
     for text in texts:
-        passed.add_text(policy, text)
+        passed.add_text(of_given if text in given else policy, text)
     for url in pictures if seeing else ():
         passed.add_text(policy, _IMAGE + url)
 
 
 async def _expect_passed(
-    judge: Judge, judges: Sequence[Deployment], inputs: Sequence[str | tuple[TextPart | ImagePart, ...]]
+    judge: Judge,
+    judges: Sequence[Deployment],
+    inputs: Sequence[ModerationInput],
+    excepted: Mapping[ModerationInput, frozenset[str]],
 ) -> None:
-    if inputs and (verdict := await judge.verdict(judges, inputs)).flagged is not None:
+    if inputs and (verdict := await judge.verdict(judges, inputs, excepted=excepted)).flagged is not None:
         raise Flagged(verdict.flagged)
 
 

@@ -135,8 +135,7 @@ class Accounting:
 
 def end_user_pseudonym(config: ConfigVersion, user_key: bytes, user: str) -> str:
     """Return the pseudonym of an end user. `user_key` makes it if the config has no `secrets.identity`."""
-    # The older key, so that open windows go on while a key is replaced.
-    secret = config.secrets.former_identity or config.secrets.identity
+    secret = config.secrets.oldest_identity
     return _pseudonym(secret.reveal().encode() if secret is not None else user_key, user)
 
 

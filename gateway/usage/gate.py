@@ -357,6 +357,12 @@ class UsageGate(Counters, Protocol):
     async def count(self, keys: Sequence[bytes]) -> None:
         """Add 1 to these counts of duties (`duty_counts`). Like a settlement, it is not lost if it has to wait."""
 
+    async def remember(self, keys: Sequence[bytes], kept_s: int) -> None:
+        """Remember these keys for so long, for all processes that share the gate."""
+
+    async def remembers(self, keys: Sequence[bytes]) -> list[bool]:
+        """Return which of these keys are remembered."""
+
     def check(self) -> None:
         """Raise GateUnavailable if rows can't be written, so that no call may be sent."""
 

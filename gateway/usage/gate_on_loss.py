@@ -96,6 +96,20 @@ class OutageGate:
         """Add 1 to these counts of duties. See `UsageGate.count`."""
         await self._local.count(keys)
 
+    async def remember(self, keys: Sequence[bytes], kept_s: int) -> None:
+        """Keep these keys: in an outage, for this instance. See `UsageGate.remember`."""
+        try:
+            await self.shared.remember(keys, kept_s)
+        except GateUnavailable:
+            await self._local.remember(keys, kept_s)
+
+    async def remembers(self, keys: Sequence[bytes]) -> list[bool]:
+        """Return which of these keys are kept. See `UsageGate.remembers`."""
+        try:
+            return await self.shared.remembers(keys)
+        except GateUnavailable:
+            return await self._local.remembers(keys)
+
     async def read(self, counters: Iterable[Counter], windows: AllBounds) -> list[CounterState]:
         """Return the numbers of counters in their current windows."""
         return await self.shared.read(counters, windows)

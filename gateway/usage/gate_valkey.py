@@ -283,6 +283,16 @@ class ValkeyGate:
         found = await self._call("DEL", *(self._counter_key(one.tag) for one in counters), deadline_s=_SLOW_S)
         return found if isinstance(found, int) else 0
 
+    async def remember(self, keys: Sequence[bytes], kept_s: int) -> None:
+        """Keep these keys, whatever the epoch. See `UsageGate.remember`."""
+        for key in self._remembered_keys(keys):
+            await self._call("SET", key, "", "EX", kept_s)
+
+    async def remembers(self, keys: Sequence[bytes]) -> list[bool]:
+        """Return which of these keys are kept. See `UsageGate.remembers`."""
+        found = await self._call("MGET", *self._remembered_keys(keys))
+        return [one is not None for one in found] if isinstance(found, list) else []
+
     async def lost_calls(self) -> list[LostCall]:
         """Return open calls of processes that were silent for 30 seconds. If there are many, it is a part of them."""
         lost = []
@@ -477,6 +487,9 @@ class ValkeyGate:
 
     def _counter_key(self, tag: Sequence[int]) -> str:
         return f"{self._prefix}{self.epoch}:c:{tag[0]:x}.{tag[1]:x}"
+
+    def _remembered_keys(self, keys: Iterable[bytes]) -> list[str]:
+        return [f"{self._prefix}remembered:{key.hex()}" for key in keys]
 
     def _keys_of(self, one: OpenCall) -> Iterator[str]:
         yield from map(self._counter_key, one.counters)

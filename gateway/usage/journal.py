@@ -23,8 +23,8 @@ Theory of operation:
 - Counts of duties only grow, so they stay, and the ledger gets their present numbers (`duty_counts`).
 
 Keys: `c` with the digest of a counter or a rate; `d` with the digest of a count of duties; `o` with a run and a call;
-`w` with a call whose row waits; `built`; `last`, the object that wrote last; `source`, the name of the counts and the
-number of their changes.
+`w` with a call whose row waits; `r` with a key that is remembered, for its end; `built`; `last`, the object that wrote
+last; `source`, the name of the counts and the number of their changes.
 """
 
 from __future__ import annotations
@@ -256,6 +256,17 @@ class Journal:
         """Add 1 to these counts of duties. See `UsageGate.count`."""
         await self._do(_count, keys, is_sure=True)
 
+    async def remember(self, keys: Sequence[bytes], kept_s: int) -> None:
+        """Keep these keys for so long. See `UsageGate.remember`."""
+        end = _NUMBER.pack(self._clock() + kept_s * 1_000_000_000)
+        await self._do(_put_all, [(b"r" + key, end) for key in keys], is_sure=True)
+
+    async def remembers(self, keys: Sequence[bytes]) -> list[bool]:
+        """Return which of these keys are kept. See `UsageGate.remembers`."""
+        ends: list[Any] = await self._do(_get_all, [b"r" + key for key in keys])
+        now_ns = self._clock()
+        return [end is not None and _NUMBER.unpack(end)[0] > now_ns for end in ends]
+
     @property
     def problem(self) -> str:
         """Why rows can't be written, or could not a moment ago; empty if they can."""
@@ -326,7 +337,7 @@ class Journal:
         return self.do_now(_duties, known)
 
     def forget(self) -> None:
-        """Remove counters whose window has ended, and that no running call holds."""
+        """Remove keys whose time has ended, and counters whose window has and that no running call holds."""
         self.do_now(self._forget)
 
     # Operations.
@@ -449,6 +460,9 @@ class Journal:
         for key, value in list(_items(txn, b"c", sys.maxsize)):
             _, _, end, _, held, _ = _unpack(value)
             if end < ended_ns and not held:
+                txn.delete(key)
+        for key, value in list(_items(txn, b"r", sys.maxsize)):
+            if _NUMBER.unpack(value)[0] < ended_ns:
                 txn.delete(key)
         self._known.clear()
 
@@ -656,6 +670,14 @@ class Journal:
 
 def _keep(txn: lmdb.Transaction, item: tuple[bytes, bytes]) -> None:
     txn.put(*item)
+
+
+def _put_all(txn: lmdb.Transaction, items: Sequence[tuple[bytes, bytes]]) -> None:
+    txn.cursor().putmulti(items)
+
+
+def _get_all(txn: lmdb.Transaction, keys: Sequence[bytes]) -> list[Any]:
+    return [txn.get(key) for key in keys]
 
 
 def _count(txn: lmdb.Transaction, keys: Sequence[bytes]) -> None:

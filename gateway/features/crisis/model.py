@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
@@ -37,6 +39,7 @@ class CrisisRules:
         common: The number that is valid in the whole region, or None.
         instructions: Instructions for the model of an answer.
         texts: Each text that a user can get, the longest first.
+        digest: Names what is given for which categories: other texts or categories are other rules.
     """
 
     judges: tuple[str, ...]
@@ -49,11 +52,14 @@ class CrisisRules:
     common: Helpline | None
     instructions: str = field(default="", repr=False)
     texts: tuple[str, ...] = field(init=False, repr=False)
+    digest: bytes = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         known = {*self.helplines.values(), self.common}
         texts = {self.with_number(one, helpline) for one in self.text.texts.values() for helpline in known}
         object.__setattr__(self, "texts", tuple(sorted(texts, key=lambda text: (-len(text), text))))
+        named = json.dumps([self.categories, self.texts]).encode()
+        object.__setattr__(self, "digest", hashlib.sha256(named).digest())
 
     def with_number(self, text: str, helpline: Helpline | None) -> str:
         """Return a crisis text as users get it. `helpline`: the number for them, or None if none is known."""

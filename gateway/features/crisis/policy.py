@@ -56,10 +56,14 @@ def _is_answer(message: Message) -> bool:
     return isinstance(message, AssistantMessage) and bool(text_of(message.content))
 
 
-def texts_to_judge(messages: Sequence[Message]) -> list[str]:
-    """Return the texts of the user since the last answer with text, each once. Media are not judged."""
-    new = messages[last_answered(messages) + 1 :]
-    texts = [text_of(message.content) for message in new if isinstance(message, UserMessage)]
+def texts_to_judge(messages: Sequence[Message]) -> tuple[list[str], list[str]]:
+    """Return the texts of the user since the last answer with text, and those before it. Media are not judged."""
+    new = last_answered(messages) + 1
+    return _texts_of_user(messages[new:]), _texts_of_user(messages[:new])
+
+
+def _texts_of_user(messages: Sequence[Message]) -> list[str]:
+    texts = [text_of(message.content) for message in messages if isinstance(message, UserMessage)]
     return [text for text in dict.fromkeys(texts) if text.strip()]
 
 
@@ -93,20 +97,6 @@ def with_crisis_text(labelling: Labelling | None, crisis: Crisis, request: ChatR
         return labelling
     known = labelling or Labelling(())
     return replace(known, prefix=known.prefix + crisis.sentence.text + SEPARATOR, is_needed=True)
-
-
-def excepted_texts(messages: Sequence[Message], rules: CrisisRules, crisis: Crisis | None) -> dict[str, frozenset[str]]:
-    """Return the categories that do not count for moderation in each text of the user, because of the crisis text.
-
-    It is given now for what was found, and was given before the last answer: what a user wrote then must not end the
-    conversation.
-    """
-    answered, excepted = last_answered(messages), dict[str, frozenset[str]]()
-    found = frozenset(crisis.categories) if crisis is not None else frozenset[str]()
-    for place, message in enumerate(messages):
-        if isinstance(message, UserMessage):
-            excepted[text_of(message.content)] = frozenset(rules.categories) if place <= answered else found
-    return excepted
 
 
 def without_crisis_texts(messages: tuple[Message, ...], rules: CrisisRules) -> tuple[Message, ...]:

@@ -315,16 +315,6 @@ def test_judge_that_fails_is_not_asked_again_for_moderation() -> None:
     assert world.asked_judges == ["judge.example", "spare.example"]
 
 
-def test_history_with_a_crisis_does_not_end_the_conversation() -> None:
-    """Also in a process that has not seen it. The texts that were given are not judged."""
-    history = [("user", SAD), ("assistant", US), ("user", "I would die."), ("assistant", f"{US}\n\nA model's answer.")]
-    world = CrisisWorld()
-    response = served(world, MODERATION).post("/v1/chat/completions", chat(*history, ("user", "Thanks.")))
-    assert response.status_code == 200, response.text
-    assert set(world.judged) == {"Thanks.", SAD, "I would die.", "A model's answer."}
-    assert world.asked[0]["messages"][1]["content"] == US, "the model knows what was said"
-
-
 def test_next_judge_is_asked_if_one_fails() -> None:
     world = CrisisWorld(judge=lambda host: httpx.Response(500) if host == "judge.example" else None)
     response = ask(served(world, judges=["judge", "spare"]), "chat", SAD)
