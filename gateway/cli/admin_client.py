@@ -68,6 +68,8 @@ class AdminClient:
         answer = _json_object(body)
         if not answer:
             raise NotReached(f"{self.url}{path} answers {status}, and not in JSON")
+        if error_message(answer).startswith("there is no endpoint at this path"):
+            raise NotReached(f"the gateway at {self.url} has no {path.partition('?')[0]}: is it of an earlier release?")
         return status, answer
 
     def lines(self, path: str, rows_deleted: Callable[[str], None]) -> Iterator[str]:

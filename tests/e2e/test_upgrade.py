@@ -19,6 +19,7 @@ import httpx
 import msgspec
 import pytest
 
+from gateway.service.admin_operations import OPERATIONS, Operation
 from gateway.usage.ledger import Ledger, ledger_file
 from gateway.usage.postgres import Postgres, upgrade
 from gateway.usage.reports import UsageQuery, UsageReader
@@ -36,6 +37,7 @@ from tests.e2e.release_state import (
     unpacked,
 )
 from tests.kit.chat_http import CHAT, body
+from tests.kit.gateway_command import as_a_process
 from tests.kit.gateway_process import running_gateway
 from tests.kit.metered_provider import APP_KEY, metered_config, metered_provider
 from tests.kit.postgres_server import PASSWORD, running_postgres
@@ -161,6 +163,7 @@ from gateway.model.budget import StoreServer
 from unittest.mock import MagicMock
 for name in ("sqlalchemy", "sqlalchemy.dialects.postgresql"):
     sys.modules[name] = MagicMock()  # only its migrations need it
+from gateway.service.admin_operations import OPERATIONS, Operation
 from gateway.usage.ledger import Ledger
 from gateway.usage.postgres_ledger import PostgresLedger
 from gateway.usage.postgres_reader import PostgresUsageReader
@@ -285,3 +288,58 @@ def test_running_0_2_0_does_not_hand_over_to_this_release(tmp_path: Path) -> Non
             assert "counts budgets in another place than this release: stop and start" in done.stdout + done.stderr
             answer = httpx.post(f"{old.url}{CHAT}", json=body(), trust_env=False, timeout=90)
             assert answer.status_code == 200
+
+
+# Words of each command that asks a running gateway, its exit status and words of its output at a gateway of the former
+# release, which has no report of duties and no deployment that could be used again by a command.
+_ASKING = {
+    "status": ("", 0, "config "),
+    "reload": ("", 0, "nothing has changed"),
+    "deployments resume": ("qwen-cn", 2, "is it of an earlier release?"),
+    "schedules stop": ("assistant cn", 1, "no schedule of"),
+    "rollback": ("", 2, "there is no earlier version"),
+    "plan": ("CONFIG", None, "plan "),
+    "usage": ("", 0, "usage of "),
+    "duties report": ("--from 2026-11 --to 2026-11", 2, "is it of an earlier release?"),
+    "drain": ("", 0, "no request runs"),
+}
+
+
+def _commands_that_ask() -> list[str]:
+    commands = json.loads((ROOT / "gateway" / "cli" / "commands.json").read_text("utf-8"))["commands"]
+    return [
+        name
+        for name, command in commands.items()
+        if any(isinstance(it, dict) and it.get("name") == "--admin" for it in command.get("arguments", ()))
+    ]
+
+
+def test_each_command_can_ask_a_gateway_of_the_former_release(tmp_path: Path) -> None:
+    assert set(_ASKING) == set(_commands_that_ask()), "state what a new command shows there"
+    config, former = ROOT / "config" / "demo.yaml", source_of("0.2.0")
+    with serving(former, former / "config" / "demo.yaml", tmp_path / "state") as gateway:
+        ask_from_everywhere(gateway.url, 1)
+        reads = [operation for operation in OPERATIONS if operation.method == "GET"]
+        asked = [
+            *((name, (*name.split(), *words.replace("CONFIG", str(config)).split())) for name, (words, *_) in _ASKING.items() if name != "drain"),
+            *((operation.command, (*operation.command.split(), *_words_of(operation))) for operation in reads),
+            ("drain", ("drain",)),
+        ]  # fmt: skip
+        for name, words in asked:
+            ended = as_a_process(*words, "--admin", gateway.admin_url, environ={"GATEWAY_STATE_DIR": ""})
+            said = ended.stdout + ended.stderr
+            assert "Traceback" not in said, said
+            assert "None" not in said, said
+            if name in _ASKING:
+                _, status, part = _ASKING[name]
+                assert part in said, said
+                assert status in (None, ended.returncode), said
+
+
+def _words_of(operation: Operation) -> list[str]:
+    """Return arguments for the fields that an operation needs."""
+    return [
+        word
+        for it in operation.fields
+        for word in (["x"] if not it.option else [it.option, "x"] if it.required else [])
+    ]
