@@ -13,11 +13,12 @@ from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING
 
-from gateway.cli.terminal import compile_file, json_text, print_pinned_version, settings_of, write_new
+from gateway.cli.terminal import compile_document, compile_file, json_text, print_pinned_version, settings_of, write_new
 from gateway.files import path_exists
 from gateway.operator_errors import CommandError
 
 if TYPE_CHECKING:
+    from gateway.config.loading import Document
     from gateway.model.assistant import Assistant
     from gateway.model.config_version import Client, ConfigVersion
     from gateway.model.location import AddressReport, Reports
@@ -91,7 +92,8 @@ def check(options: argparse.Namespace) -> int:
     settings = settings_of(options)
     path = options.file or settings.config
     print_pinned_version(settings)
-    compiled = compile_file(path, resolve_secrets=not options.no_secrets, every_warning=options.all)
+    document, compiled = compile_document(path, resolve_secrets=not options.no_secrets, every_warning=options.all)
+    _print_unkept(document)
     is_unknown = _print_unknown_predecessor(settings, compiled.config)
     needs = compiled.config.needs_state_dir if settings.state_dir is None else ""
     if needs:
@@ -115,6 +117,18 @@ def check(options: argparse.Namespace) -> int:
     else:
         print(render_matrix(compiled.config, days_at(now_s), now_s, every_territory=options.all))
     return _REFUSED if refused or missing_simulators else _OK
+
+
+def _print_unkept(document: Document) -> None:
+    """Print a warning if the history will not keep the text of this config."""
+    from gateway.config.sensitive_keys import secrets_in_clear
+
+    if keys := secrets_in_clear(document.source.values):
+        print(
+            f"gateway: warning: this configuration will not be in the history, because a secret is written in it "
+            f"({', '.join(keys[:3])}): `gateway rollback` cannot return to it, and `gateway evidence` cannot show it",
+            file=sys.stderr,
+        )
 
 
 def _print_unknown_predecessor(settings: Settings, config: ConfigVersion) -> bool:

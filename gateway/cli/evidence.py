@@ -61,6 +61,7 @@ def write_evidence(options: argparse.Namespace) -> int:
         configs = ActiveConfigs.read(recorded, settings, options.region, period.since_s, period.until_s)
         counted = _Counted(period, configs.names)
         counted.read_rows(reader)
+    _tell_unreadable(options.region, configs, counted)
     receipts = _Receipts.read(settings, period, configs, counted)
     document = {
         "object": "evidence",
@@ -83,6 +84,17 @@ def write_evidence(options: argparse.Namespace) -> int:
     missing = f"; records of {', '.join(counted.missing_months)} are missing" if counted.missing_months else ""
     print(f"wrote {out} with the evidence of region {options.region}, {options.first} to {options.last}{missing}")
     return 0
+
+
+def _tell_unreadable(region: str, configs: ActiveConfigs, counted: _Counted) -> None:
+    """Name the versions whose rules are not in the evidence. Raises CommandError if nothing is known of the region."""
+    told = [f"the rules of version {version} are not in it: {why}" for version, why in configs.unreadable.items()]
+    for line in told:
+        print(f"gateway: {line}; write a secret as ${{NAME}} or ${{file:…}}, and the next is kept", file=sys.stderr)
+    if not configs.states and not counted.calls:
+        raise CommandError(
+            f"--region: the ledger has no call of {region!r} in these months, and no configuration of them can be read"
+        )
 
 
 class _Period:
@@ -239,7 +251,7 @@ class _Receipts:
         """Return what the receipts prove."""
         kept = [state.config.regions[name].keeps_receipts for state, name in self.configs.states]
         return {
-            "kept": any(kept),
+            "kept": any(kept) if kept else self.count > 0,
             "transit": not all(kept),
             "instances": self.configs.instances,
             "oldest": iso(self.oldest_s) if self.oldest_s < math.inf else None,

@@ -105,6 +105,7 @@ class ActiveConfigs:
         recorded_since: When the record begins, if it begins after the period does.
         samples: The share of successful requests whose receipts were kept, from a Unix time to another.
         instances: How many instances activated them. A state directory has the receipts of one.
+        unreadable: Why the rules of a version cannot be shown, by its name.
     """
 
     names: set[str]
@@ -113,12 +114,19 @@ class ActiveConfigs:
     recorded_since: str | None
     samples: list[tuple[float, float, float]]
     instances: int
+    unreadable: Mapping[str, str]
 
     @classmethod
     def read(
         cls, recorded: RecordedChanges, settings: Settings, region: str, since_s: float, until_s: float
     ) -> ActiveConfigs:
-        """Compile each version once, without secrets. Raises CommandError if none has the region."""
+        """Compile each version once, without secrets.
+
+        Where no version can be compiled, the ledger alone knows whether there was such a region.
+
+        Raises:
+            CommandError: A version can be compiled, and none has the region.
+        """
         ends_s = _ends(recorded.activations)
         shown = [
             (instance, item, end_s)
@@ -130,9 +138,7 @@ class ActiveConfigs:
             for _, item, _ in shown
         }
         states = [state for _, item, _ in shown if not isinstance(state := compiled[item.version], str)]
-        if not states:
-            raise CommandError("no configuration of these months can be read: the history has none with its text")
-        names = _names_of(region, [state.config for state in states])
+        names = _names_of(region, [state.config for state in states]) if states else {region}
         if not names:
             known = sorted({name for state in states for name in state.config.regions})
             raise CommandError(
@@ -159,7 +165,9 @@ class ActiveConfigs:
             if not isinstance(state := compiled[item.version], str)
         ]
         instances = len({instance for instance, _, _ in shown})
-        return cls(names, items, named, iso(first_s) if first_s > since_s else None, samples, instances)
+        since = iso(first_s) if first_s > since_s else None
+        unreadable = {version: state for version, state in compiled.items() if isinstance(state, str)}
+        return cls(names, items, named, since, samples, instances, unreadable)
 
     def least_sample(self, at_s: float) -> float:
         """Return the smallest share by which the receipt of a request of this time may have been left out.
@@ -182,7 +190,7 @@ class ActiveConfigs:
         return {
             "recorded_since": self.recorded_since,
             "configurations": self.items,
-            "rules": _rules(*self.states[0]),
+            "rules": _rules(*self.states[0]) if self.states else None,
             "approvals": _different(
                 _approval(it, one) for _, name, it in asked for one in it.approvals if one.region == name
             ),

@@ -50,7 +50,7 @@ def page_of(document: Mapping[str, Any], key: str | None) -> str:
         *_configurations(document["configurations"], document["recorded_since"]),
         "<h2>Labels, moderation and duties</h2>",
         "<p>Of the last of these configurations.</p>",
-        *_rules(document["rules"]),
+        *(_rules(document["rules"]) if document["rules"] else ["<p>Not known: no configuration can be read.</p>"]),
         "<h2>Approvals</h2>",
         _table(
             ("region", "deployment", "authority", "kind", "number", "model_name", "valid_from", "valid_until"),

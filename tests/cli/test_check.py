@@ -104,3 +104,16 @@ def test_check_compiles_a_demo_config_as_a_demo(gateway: Command) -> None:
     shown = gateway("check", ROOT / "config" / "demo.yaml")
     assert (shown.status, shown.err) == (0, "")
     assert "    1. qwen-cn: dashscope qwen3-max at cn-beijing, simulated" in shown.out
+
+
+@pytest.mark.parametrize(("key", "is_kept"), [("${SOME_KEY}", True), ("sk-in-clear-0123456789", False)])
+def test_config_with_a_secret_in_clear_will_not_be_in_the_history(
+    gateway: Command, tmp_path: Path, key: str, *, is_kept: bool
+) -> None:
+    path = tmp_path / "gateway.yaml"
+    path.write_text(BROKEN.replace("endpoint: us", "endpoint: eu").replace("${SOME_KEY}", key), "utf-8")
+    shown = gateway("check", path)
+    said = (
+        "this configuration will not be in the history, because a secret is written in it (deployments.chatgpt.api_key)"
+    )
+    assert (shown.status, said in shown.err, key in shown.err) == (0, not is_kept, False)

@@ -58,6 +58,7 @@ AFTER = BASE.merge(
         ]}},
     }
 )  # fmt: skip
+WHY_NOT = "a secret is written in it (location.claim.secret)"
 KEPT, LEFT_OUT = "request-1", "request-7"
 """Two ids: one that a sample of a half keeps, and one that it does not."""
 
@@ -339,3 +340,31 @@ def test_record_of_a_cell_is_read_by_a_user_who_may_only_select(
     assert (proof["lines"], proof["ok"], [it["instance"] for it in proof["trails"]]) == (2, True, ["one", "two"])
     assert made["proof"]["receipts"]["instances"] == 2
     assert "There are no receipts in this state directory" in (out / "index.html").read_text("utf-8")
+
+
+def forget_texts(state: Path) -> None:
+    """Leave the versions as a gateway records them if a secret is written in them."""
+    with closing(sqlite3.connect(state / "history.db")) as database, database:
+        database.execute("UPDATE version SET text = NULL, why_not = ?", (WHY_NOT,))
+
+
+def test_version_with_a_secret_in_clear_is_named_and_the_rest_is_written(gateway: Command, state: Path) -> None:
+    forget_texts(state)
+    shown = evidence(gateway, state)
+    assert shown.status == 0
+    assert shown.err.count(WHY_NOT) == 2, "the key, of each version"
+    assert "write a secret as ${NAME}" in shown.err
+    made = json.loads((state.parent / "out/evidence.json").read_text("utf-8"))
+    assert [it["calls"] for it in made["prompts"]] == [2]
+    assert made["rules"] is None
+    assert WHY_NOT in made["configurations"][0]["lines"][0]
+    assert WHY_NOT in (state.parent / "out/index.html").read_text("utf-8")
+
+
+def test_region_that_neither_ledger_nor_history_knows_is_refused(gateway: Command, state: Path) -> None:
+    forget_texts(state)
+    words = ("--region", "eeu", "--from", "2026-10", "--to", "2026-11", "--out", state.parent / "out")
+    shown = gateway("evidence", "--state", state, *words)
+    assert shown.status == 2
+    assert "the ledger has no call of 'eeu' in these months" in shown.err
+    assert not (state.parent / "out").exists()
