@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -57,7 +58,8 @@ class Guard:
         own: The tokens of the settings, each with its role. Without one, only this machine can reach the listener.
         hosts: The host names under which a request without a token may call the listener.
         tokens: Returns the admin tokens that were created, by the SHA-256 of each. May raise StateError.
-        is_closed: Returns whether a token is needed although there is none. May raise StateError.
+        is_closed: Returns whether a token was ever needed here, so that one is needed although there is none. May
+            raise StateError.
         failures: Counts wrong tokens.
         issued: Verifies tokens of `token_issuers`, if the gateway has a configuration that may name them.
     """
@@ -81,6 +83,17 @@ class Guard:
             identity = await self._identify(scope["headers"], (scope.get("client") or ("",))[0])
         identity.expect(needed)
         return identity
+
+    def note_closed(self) -> None:
+        """Log that nobody can call the listener, because a token is needed and there is none."""
+        with suppress(ApiError):
+            tokens, is_closed = self._stored_tokens()
+            if is_closed and not (self.own or tokens or self._has_roles):
+                logger().warning("admin_closed", detail=LISTENER_CLOSED)
+
+    @property
+    def _has_roles(self) -> bool:
+        return self.issued is not None and self.issued.has_roles
 
     def failed(self, peer: str, error: ApiError) -> ApiError:
         """Count and log a wrong token; return the error for its sender, which is another one after too many of them.
@@ -124,7 +137,7 @@ class Guard:
             message = "the content type is not supported: send `content-type: application/json`, or no body"
             raise ApiError("unsupported_media_type", message)
         tokens, is_closed = self._stored_tokens()
-        issued = self.issued if self.issued is not None and self.issued.has_roles else None
+        issued = self.issued if self._has_roles else None
         if not self.own and is_closed and issued is None:
             raise self._unknown(headers, peer, LISTENER_CLOSED)
         if not self.own and not tokens and issued is None:
@@ -173,7 +186,7 @@ class Guard:
         return Identity(token.role, token.id) if token is not None else None
 
     def _stored_tokens(self) -> tuple[Mapping[str, AdminToken], bool]:
-        """Return the tokens, and whether the last one was revoked."""
+        """Return the tokens, and whether one is needed although there is none."""
         try:
             tokens = self.tokens()
             return tokens, not tokens and self.is_closed()

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gateway.changes.compile_job import CompiledState, CompileJob, Outcome, state_of
-from gateway.changes.plan import route_steps, sections_between
+from gateway.changes.plan import listener_notes, route_steps, sections_between
 from gateway.config.problems import Problem, dotted, quoted
 from gateway.model.answer_change import AnswerChange
 from gateway.model.assistant import USES
@@ -132,6 +132,8 @@ class VersionActivator(Value, frozen=True):
         if (state := state_of(outcome)) is not None:
             answers = answer_changes(active.config, state.config, time.time())
             changes = replace(changes_between(active.config, state.config), answers=answers)
+            notes = listener_notes(active.config, state.config) if active.config.gives_roles else ()
+            problems = (*problems, *(Problem("", 0, 0, ("token_issuers",), it, severity="warning") for it in notes))
             reason = self.serving_problem(state.config)
             if reason is None and change_request.cause != "rollback":
                 reason = emptied_credential(active.config, state.config)

@@ -21,6 +21,7 @@ from gateway.changes.plan import ChangePlan, changed_values, plan_of
 from gateway.changes.plan_checks import checks_of, protected_changes
 from gateway.changes.plan_text import plan_data, plan_summary
 from gateway.changes.stored_versions import verified
+from gateway.config.problems import ConfigRejected
 from gateway.config.sensitive_keys import secrets_in_clear
 from gateway.config.source_text import SourceText, digest, read_files
 from gateway.files import open_file
@@ -357,6 +358,22 @@ class ChangeLog:
     def pointer(self) -> Pointer | None:
         """Return which version was active last."""
         return self.history.pointer()
+
+    def ever_gave_roles(self) -> bool:
+        """Return whether a version of the history gives roles at the admin listener, as far as its text is stored."""
+        return any(map(_gives_roles, self.history.versions()))
+
+
+def _gives_roles(version: Version) -> bool:
+    from gateway.config.yaml_document import parse_yaml
+
+    if version.text is None or b"token_issuers" not in version.text:
+        return False
+    try:
+        issuers = parse_yaml(version.text, version.version).values.get("token_issuers")
+    except ConfigRejected:
+        return True  # somebody has changed the stored text
+    return isinstance(issuers, dict) and any(isinstance(it, dict) and it.get("roles") for it in issuers.values())
 
 
 def _lines_of(reviewed: ReviewedChange, details: Mapping[str, object]) -> Iterator[_Line]:

@@ -81,6 +81,7 @@ class LiveConfig:
         self.clients = clients
         self.cell = initial.cell
         self._stage_schedules = stage
+        self._has_own_tokens = self._was_closed = False
         self._pinned = initial.pinned
         self.config = self._stage(initial.config)
         self.failed: Reload | None = None
@@ -108,11 +109,30 @@ class LiveConfig:
 
     def _stage(self, config: ConfigVersion) -> ConfigVersion:
         """Return the version with its stored clients and the shares of its schedules."""
+        self._close_listener(config)
         if self.clients is not None:
             config = self.clients.stage(config)
         if self._stage_schedules is None:
             return config
         return self._stage_schedules(config, is_pinned=self._pinned is not None)
+
+    def _close_listener(self, config: ConfigVersion) -> None:
+        closes = self._has_own_tokens or config.gives_roles
+        if self.clients is not None:
+            self.clients.note_listener(closes=closes)
+        self._was_closed = self._was_closed or closes
+
+    def note_own_tokens(self) -> None:
+        """Keep the admin listener closed because the settings of this process have a token."""
+        self._has_own_tokens = True
+        self._close_listener(self.config)
+
+    def listener_is_closed(self) -> bool:
+        """Return whether the admin listener refuses requests without a token although there is none any more.
+
+        The state directory knows that, and without one this process. Raises StateError.
+        """
+        return self.clients.is_closed() if self.clients is not None else self._was_closed
 
     def start(self, activate: Activate) -> None:
         """Start to watch the files. Needs a running event loop."""

@@ -242,8 +242,22 @@ def plan_of(old: ConfigVersion, new: ConfigVersion, values: tuple[Change, ...] =
         values=values,
         keys=tuple(change.what for change in values),
         budgets=tuple(Change(*words) for words in budget_changes(old, new)),
-        notes=(*_uncovered_barriers(old, new), *budget_notes(old, new)),
+        notes=(*_uncovered_barriers(old, new), *budget_notes(old, new), *listener_notes(old, new)),
     )
+
+
+def listener_notes(old: ConfigVersion, new: ConfigVersion) -> Iterator[str]:
+    """Yield a note if the first rule that gives a role at the admin listener is added, or the last one removed."""
+    if old.gives_roles and not new.gives_roles:
+        yield (
+            "no rule of `token_issuers` gives a role any more, and the admin listener stays closed to everyone without "
+            "a token: `gateway admin-token create --state DIR` on the gateway's machine makes one"
+        )
+    if new.gives_roles and not old.gives_roles:
+        yield (
+            "`roles` of `token_issuers` close the admin listener to everyone without a token, also after they are "
+            "removed: only `gateway admin-token open --state DIR` on the gateway's machine opens it again"
+        )
 
 
 def _uncovered_barriers(old: ConfigVersion, new: ConfigVersion) -> Iterator[str]:

@@ -88,7 +88,8 @@ class ClientDatabase:
         self._facts: ConfigFacts | None = None
         self._peppers: tuple[Secret, ...] = ()
         self._tokens: Mapping[str, AdminToken] | None = None
-        self._is_closed = True
+        self._is_closed: bool | None = None
+        self._closes = self._must_close = False
         self._max_stale_s = 0.0
         self._failing_since: float | None = None
         self._was_too_old = False
@@ -124,8 +125,30 @@ class ClientDatabase:
         return self._tokens
 
     def is_closed(self) -> bool:
-        """Return whether requests without a token are refused although there is no token. Raises StateError."""
-        return self._is_closed if self.store.is_shared else self.store.is_closed()
+        """Return whether requests without a token are refused although there is no token. Raises StateError.
+
+        What was ever closed stays closed: a restart, a rollback, a restored backup and a lost database of a cell open
+        nothing. Only `gateway admin-token open` does.
+        """
+        if self._must_close or not self.store.is_remote:
+            return self._must_close or self.store.is_closed()
+        if self._is_closed is None:
+            raise StateError(self._last_error or "the gateway is starting")
+        return self._is_closed
+
+    def note_listener(self, *, closes: bool) -> None:
+        """Keep the admin listener closed from now on if a rule of the active version or a setting closes it."""
+        self._closes, self._must_close = closes, self._must_close or closes
+        try:
+            self._settle_listener()
+        except StateError as error:  # the listener is closed all the same, and the next look tries again
+            self._fail(error)
+
+    def _settle_listener(self) -> None:
+        closes = self._must_close
+        self._is_closed = self.store.settle_listener(closes=closes)
+        if closes:
+            self._must_close = self._closes
 
     # --- the version ------------------------------------------------------------------------------
 
@@ -192,7 +215,7 @@ class ClientDatabase:
             return _Loaded(generation, facts, blocked_keys=blocked)
         stored = self.store.snapshot(self._clock())
         if self.store.is_shared:
-            self._tokens, self._is_closed = self.store.tokens(), self.store.is_closed()
+            self._tokens = self.store.tokens()
         return _compiled(stored, facts)
 
     def _is_too_old(self) -> bool:
@@ -246,6 +269,7 @@ class ClientDatabase:
             generation = self.store.generation()
             if facts is not None and self._is_outdated(generation, facts):
                 self._loaded = self._load(facts)
+            self._settle_listener()
         except StateError as error:
             self._fail(error)
         else:

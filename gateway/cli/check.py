@@ -9,6 +9,7 @@ import argparse
 import os
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING
@@ -95,6 +96,7 @@ def check(options: argparse.Namespace) -> int:
     document, compiled = compile_document(path, resolve_secrets=not options.no_secrets, every_warning=options.all)
     _print_unkept(document)
     is_unknown = _print_unknown_predecessor(settings, compiled.config)
+    _print_closed_listener(settings, compiled.config)
     needs = compiled.config.needs_state_dir if settings.state_dir is None else ""
     if needs:
         word = "warning: " if options.no_secrets else ""
@@ -148,6 +150,24 @@ def _print_unknown_predecessor(settings: Settings, config: ConfigVersion) -> boo
         file=sys.stderr,
     )
     return True
+
+
+def _print_closed_listener(settings: Settings, config: ConfigVersion) -> None:
+    """Print a note if a gateway with this config and state directory would have an admin listener for nobody."""
+    from gateway.model.stored_client import LISTENER_CLOSED
+    from gateway.operator_errors import StateError
+    from gateway.state.client_store import ClientStore, has_clients
+
+    if settings.state_dir is None or settings.admin_token or config.gives_roles or not has_clients(settings.state_dir):
+        return
+    try:
+        with closing(ClientStore(settings.state_dir)) as store:
+            is_closed = store.is_closed() and not store.tokens()
+    except StateError as error:
+        print(f"gateway: {error}", file=sys.stderr)
+        return
+    if is_closed:
+        print(f"gateway: {LISTENER_CLOSED}", file=sys.stderr)
 
 
 def _missing_simulators(config: ConfigVersion) -> list[str]:

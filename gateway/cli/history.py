@@ -368,6 +368,8 @@ def _record_at_rest(change_log: ChangeLog, wanted: _Wanted, settings: Settings, 
         print(f"gateway: {error}", file=sys.stderr)
         return None
     change_log.record_switch(reviewed, new, cause, wanted.operator, overrides)
+    for note in reviewed.plan.notes:
+        print(f"gateway: {note}", file=sys.stderr)
     return new.config
 
 

@@ -59,13 +59,14 @@ def run(options: argparse.Namespace) -> int:
 
 
 def open_listener(options: argparse.Namespace) -> int:
-    """Open the admin listener after the last token was revoked (`gateway admin-token open`)."""
+    """Open the admin listener after the last token or rule is gone (`gateway admin-token open`)."""
     if options.admin is not None:
         raise CommandError("a closed listener opens only on its own machine: use --state in place of --admin")
     with opened(options) as actions:
         done = actions.open_listener() if isinstance(actions, LocalActions) else {}
     opened_text = (
-        "programs on this machine can call the admin listener without a token, unless GATEWAY_ADMIN_TOKEN is set"
+        "programs on this machine can call the admin listener without a token, unless GATEWAY_ADMIN_TOKEN is set or a "
+        "rule of `token_issuers` gives a role"
     )
     if options.json:
         print(json.dumps(done, indent=2))

@@ -162,7 +162,8 @@ def _token_issuer(issuer: TokenIssuer) -> tuple[str, str]:
     rules += [f"role {number} gives {rule.gives}" for number, rule in enumerate(issuer.roles, 1)]
     keys = issuer.keys.permit.origin if isinstance(issuer.keys, KeyUrl) else "a file"
     revoked = [f"{sum(len(values) for _, values in issuer.denied)} values are denied"] if issuer.denied else []
-    return f"  {issuer.name}: ", "; ".join((", ".join(rules), f"keys of {keys}", *revoked))
+    closes = ["roles close the admin listener for good"] if issuer.roles else []
+    return f"  {issuer.name}: ", "; ".join((", ".join(rules), f"keys of {keys}", *revoked, *closes))
 
 
 def _sign_in(sign_in: SignIn) -> tuple[str, str]:

@@ -379,6 +379,11 @@ class ConfigVersion:
         return bool(self.clients) or self.clients_source == "database"
 
     @property
+    def gives_roles(self) -> bool:
+        """Whether a rule of an issuer gives a role at the admin listener, which then needs a token."""
+        return any(issuer.roles for issuer in self.token_issuers.values())
+
+    @property
     def has_shared_clients(self) -> bool:
         """Whether clients, keys, projects and budgets are in `stores.database`."""
         return self.clients_source == "database" and self.stores is not None and self.stores.database is not None

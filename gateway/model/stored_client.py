@@ -17,7 +17,7 @@ Definition = Mapping[str, object]
 
 PepperSource = Literal["state", "config"]
 LISTENER_CLOSED = (
-    "the last admin token was revoked, so the admin listener stays closed to everyone without a token: "
+    "a token was needed before, so the admin listener stays closed to everyone without one: "
     "`gateway admin-token create --state DIR` on the gateway's machine makes one, GATEWAY_ADMIN_TOKEN sets one, and "
     "`gateway admin-token open --state DIR` opens the listener without one"
 )

@@ -61,7 +61,7 @@ class Operators(Value, frozen=True):
         """Return the listeners with the console, which also accept the stored admin tokens."""
         guard = self.guard
         if clients is not None:
-            guard = replace(guard, tokens=clients.tokens, is_closed=clients.is_closed)
+            guard = replace(guard, tokens=clients.tokens)
         return Operators(self.admin, guard, console)
 
 
@@ -162,7 +162,11 @@ class Host:
             await self._tokens.aclose()
 
     def _operator_listeners(self) -> list[Any]:
-        guard, console = replace(self._operators.guard, issued=self._tokens), self._operators.console
+        guard, console = self._operators.guard, self._operators.console
+        if guard.own:
+            self._live.note_own_tokens()
+        guard = replace(guard, issued=self._tokens, is_closed=self._live.listener_is_closed)
+        guard.note_closed()
         admin = build_admin(self, guard)
         served = [serving_in_background(admin, self._operators.admin)]
         if console is not None:

@@ -108,6 +108,8 @@ def keeping(
                 scheduler = Scheduler(schedules) if initial.cell is None else _cell_scheduler(schedules, initial.cell)
                 stored = stack.enter_context(closing(client_store(config, directory)))
                 clients = ClientDatabase(directory, initial.change_log, path, stored)
+                if initial.change_log is not None and not stored.knows_listener():
+                    clients.note_listener(closes=initial.change_log.ever_gave_roles())
             except StateError as error:
                 raise CommandError(str(error)) from None
         if initial.change_log is not None:

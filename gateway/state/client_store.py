@@ -68,7 +68,13 @@ Section = Literal["clients", "projects"]
 _MOST_SECRETS = 2
 """The secrets of a key that can work at the same time. The others stay, so that they are never accepted again."""
 _INSERT_DIGEST = "INSERT INTO key_secrets (digest, key_id, created_at) VALUES (?, ?, ?)"
-_CLOSED = "admin_listener_closed"
+_CLOSED, _OPENED = "admin_listener_closed", "admin_listener_opened"
+"""The settings with the number of the last closing of the admin listener, and of the last one that was opened.
+
+They only grow, so the larger number of two databases is the later one. Release 0.2.0 asks only if the first exists.
+"""
+_NEVER = -1
+_UNKNOWN = _NEVER, _NEVER
 _BLOCKED = "blocked_keys"
 """The setting with the blocked keys, as a JSON object. There are few, and each look reads all of them."""
 _KEY_OF_HASH = "key_of_hash:"
@@ -122,6 +128,11 @@ class ClientStore:
     def is_shared(self) -> bool:
         """Whether other machines use the database of the clients too."""
         return self._database.is_shared
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether a part is in the database of a cell, which a request must not wait for."""
+        return self._blocks.is_shared
 
     @property
     def _databases(self) -> tuple[Database, ...]:
@@ -380,18 +391,52 @@ class ClientStore:
                 raise NotStored("there is no admin token with this id; `gateway admin-token list` lists them")
             is_last = database.execute("SELECT 1 FROM admin_tokens").fetchone() is None
             if is_last:
-                _store_setting(database, _CLOSED, "1")
+                _, opened = _marks_of(database)
+                _store_marks(database, max(opened, 0) + 1, opened)
         return is_last
 
     def is_closed(self) -> bool:
-        """Return whether the last admin token was revoked, and the listener was not opened since then."""
-        with self._reading() as database:
-            return _setting(database, _CLOSED) is not None
+        """Return whether the admin listener was closed, and was not opened since then."""
+        return _is_closed(*_latest(self._marks()))
+
+    def knows_listener(self) -> bool:
+        """Return whether the state directory knows if its listener was closed: release 0.2.0 did not note every way."""
+        with self._reading(self._file) as database:
+            return _marks_of(database) != _UNKNOWN
+
+    def settle_listener(self, *, closes: bool) -> bool:
+        """Return `is_closed`, after each database has learned what another one knows.
+
+        A stored token closes the listener, and so does `closes`, which stands for causes outside of the store.
+        """
+        known = self._marks()
+        closed, opened = _latest(known)
+        if not _is_closed(closed, opened) and (closes or self.tokens()):
+            closed = max(opened, 0) + 1
+        settled = closed if _is_closed(closed, opened) else _NEVER, max(opened, 0)
+        for where, marks in known.items():
+            if marks != settled:
+                with self._writing(where) as database:
+                    _store_marks(database, *settled)
+        return _is_closed(*settled)
 
     def open_listener(self, entry: Entry) -> None:
         """Note that the admin listener needs no token while there is none."""
+        known = self._marks()
+        closed, _ = _latest(known)
         with self._changing(entry) as database:
-            database.execute("DELETE FROM settings WHERE name = ?", (_CLOSED,))
+            _store_marks(database, closed, closed)
+        for where in known.keys() - {self._database}:
+            with self._writing(where) as database:
+                _store_marks(database, closed, closed)
+
+    def _marks(self) -> dict[Database, tuple[int, int]]:
+        """Return what each database knows of the listener: the state directory, and that of a cell."""
+        known = {}
+        for where in dict.fromkeys((self._file, self._blocks)):
+            with self._reading(where) as database:
+                known[where] = _marks_of(database)
+        return known
 
     def tokens(self) -> dict[str, AdminToken]:
         """Return all admin tokens by the SHA-256 (hex) of each."""
@@ -488,6 +533,31 @@ def _setting(database: Statements, name: str) -> str | None:
 
 def _store_setting(database: Statements, name: str, value: str) -> None:
     database.execute(f"{_UPSERT_SETTING} excluded.value", (name, value))
+
+
+def _marks_of(database: Statements) -> tuple[int, int]:
+    """Return the number of the last closing of the listener, and of the last one that was opened."""
+    closed, opened = (int(_setting(database, name) or _NEVER) for name in (_CLOSED, _OPENED))
+    return closed, opened
+
+
+def _latest(known: Mapping[Database, tuple[int, int]]) -> tuple[int, int]:
+    closed, opened = zip(*known.values(), strict=True)
+    return max(closed), max(opened)
+
+
+def _is_closed(closed: int, opened: int) -> bool:
+    return closed > opened
+
+
+def _store_marks(database: Statements, closed: int, opened: int) -> None:
+    """Store these numbers where they are larger. A closing that was opened leaves nothing, as release 0.2.0 expects."""
+    for name, number in ((_CLOSED, closed), (_OPENED, opened)):
+        if number != _NEVER:
+            larger = "CAST(settings.value AS INTEGER) < CAST(excluded.value AS INTEGER)"
+            database.execute(f"{_UPSERT_SETTING} excluded.value WHERE {larger}", (name, str(number)))
+    settled = "DELETE FROM settings WHERE name = ? AND CAST(value AS INTEGER) <= ?"
+    database.execute(settled, (_CLOSED, _marks_of(database)[1]))
 
 
 def _blocked(database: Statements) -> dict[str, float]:

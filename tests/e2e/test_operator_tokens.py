@@ -66,3 +66,12 @@ def test_operator_acts_by_the_token_of_the_company_and_is_named_in_the_audit_tra
         lines = [json.loads(line) for line in trail.read_text().splitlines()]
         assert [line["who"] for line in lines if line["event"] == "key_blocked"] == [ANNA]
         assert operator not in trail.read_text()
+        config_for(providers, PATIENT).write(tmp_path)
+        reloaded = call("POST", "/reload", operator).json()
+        assert (reloaded["result"], reloaded["findings"][-1]["path"]) == ("activated", "token_issuers")
+        made = client.post(f"{gateway.admin_url}/v1/admin/tokens", json={"role": "admin"})
+        assert made.status_code == 401, "the last rule is gone, and the listener stays closed"
+        said = in_this_process("check", str(path), environ={"GATEWAY_STATE_DIR": str(state), **KEYS})
+        assert "the admin listener stays closed" in said.stderr
+        in_this_process("admin-token", "open", "--state", str(state))
+        assert call("GET", "/readyz", None).status_code == 200
