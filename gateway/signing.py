@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
+from gateway.compact_jws import JwsRefused, read_jws
 from gateway.files import is_open_to_others, read_file_or_pipe
 from providers.value import Value
 
@@ -29,6 +30,11 @@ _MOST_BYTES = 64 * 1024
 _MOST_VERSIONS = 2
 _PEM = re.compile(rb"-----BEGIN [^-]+-----.+?-----END [^-]+-----[\r\n]*", re.DOTALL)
 PLAN_KIND = "gateway-plan"
+_NOT_READ = {
+    "size": f"it is longer than {_MOST_BYTES} bytes",
+    "form": "it is not a compact JWS: three parts of base64url, with dots between them, the first two of JSON objects",
+    "algorithm": "its algorithm is not EdDSA",
+}
 _CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
 
@@ -173,20 +179,15 @@ def new_key() -> tuple[bytes, PublicKey]:
 
 def verify(jws: str, kind: str, keys: Iterable[PublicKey]) -> tuple[dict[str, object], PublicKey]:
     """Return the payload of a JWS of this type, and the key that signed it. Raises BadSignature."""
-    parts = jws.strip().split(".")
-    if len(parts) != 3 or len(jws) > _MOST_BYTES:
-        raise BadSignature("it is not a compact JWS: three parts, with dots between them")
     try:
-        head, payload = (json.loads(_decode(part)) for part in parts[:2])
-        signature = _decode(parts[2])
-    except (ValueError, RecursionError):
-        raise BadSignature("its parts are not base64url of JSON") from None
-    if not isinstance(head, dict) or not isinstance(payload, dict):
-        raise BadSignature("its parts are not JSON objects")
-    # The algorithm is fixed. If the document could choose it, a forger would choose the weakest.
-    if head.get("alg") != "EdDSA" or head.get("typ") != kind or "crit" in head:
-        raise BadSignature(f"its type is not {kind}, or its algorithm is not EdDSA")
-    signed = f"{parts[0]}.{parts[1]}".encode()
+        read = read_jws(jws.strip(), _MOST_BYTES)
+        # The algorithm is fixed. If the document could choose it, a forger would choose the weakest.
+        read.algorithm_of({"EdDSA"})
+        payload, signature, signed = read.members, read.signature, read.signed
+    except JwsRefused as refused:
+        raise BadSignature(_NOT_READ[refused.reason]) from None
+    if read.header.get("typ") != kind:
+        raise BadSignature(f"its type is not {kind}")
     for key in keys:
         if key.verifies(signature, signed):
             return payload, key

@@ -112,6 +112,7 @@ class TokenHolder:
         iss: The value of its `iss`.
         rule: The number of the rule that names the client. The first one is 1.
         until: When it expires (Unix time).
+        digests: The SHA-256 (hex) of each form in which it is valid.
         subject: Its `sub`, or None.
         user: The end user that it names, or None if the rule has `user: false`.
     """
@@ -120,5 +121,6 @@ class TokenHolder:
     iss: str
     rule: int
     until: float
+    digests: tuple[str, ...] = field(default=(), repr=False)
     subject: str | None = field(default=None, repr=False)
     user: str | None = field(default=None, repr=False)

@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from gateway.compact_jws import CompactJws
 from gateway.model.client_token import TokenGivesNothing, TokenHolder, TokenIssuer, TokenPath, TokenRule, Where
 from gateway.model.location import ClaimProblem, ClaimRefused
-from gateway.policy.location.claim_verification import SignedMembers, UnverifiedToken, is_for
+from gateway.policy.location.claim_verification import SignedMembers, is_for
 
 _WORDS = frozenset({"scope", "scp"})
 _MISSING: Any = object()
 
 
-def issuer_of(issuers: Mapping[str, TokenIssuer], token: UnverifiedToken) -> TokenIssuer:
+def issuer_of(issuers: Mapping[str, TokenIssuer], token: CompactJws) -> TokenIssuer:
     """Return the issuer that the token names. Nothing of the token is verified.
 
     Raises:
@@ -74,7 +75,8 @@ def holder_of(issuer: TokenIssuer, signed: SignedMembers) -> tuple[str, TokenHol
     rule, subject = issuer.clients[index], members.get("sub")
     user = user_in(issuer, members) if rule.names_user else None
     subject = subject if isinstance(subject, str) else None
-    return rule.gives, TokenHolder(issuer.name, issuer.issuer, index + 1, signed.until, subject, user)
+    holder = TokenHolder(issuer.name, issuer.issuer, index + 1, signed.until, signed.digests, subject, user)
+    return rule.gives, holder
 
 
 def _look_at(issuer: str, where: Where, members: Mapping[str, object]) -> None:

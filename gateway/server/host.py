@@ -104,6 +104,7 @@ class Host:
             lambda: keepers.live.config.token_issuers,
             self._issuers_transport(),
             lambda it: logger().warning("client_tokens", detail=it),
+            lambda: keepers.live.config.blocked_keys,
         )
         self._budgets = BudgetWatch(settings.state_dir, lambda: keepers.live.config)
         self._stores = StoreWatch(settings.state_dir, keepers, lambda: self._budgets.valkey)

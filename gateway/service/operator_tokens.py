@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from gateway.execution.service_client import ServiceClient
 from gateway.execution.transport import Transport
 from gateway.model.client_token import TokenGivesNothing, TokenIssuer
+from gateway.model.location import ClaimProblem, ClaimRefused
 from gateway.model.stored_client import Role
 from gateway.service.client_tokens import ClientTokens
 
@@ -20,12 +21,17 @@ class OperatorTokens:
         issuers: Returns the issuers of the active config version.
         transport: Fetches key sets.
         note: Writes a line to the log.
+        blocked: Returns the blocked keys and tokens, by their SHA-256 (hex).
     """
 
     def __init__(
-        self, issuers: Callable[[], Mapping[str, TokenIssuer]], transport: Transport, note: Callable[[str], None]
+        self,
+        issuers: Callable[[], Mapping[str, TokenIssuer]],
+        transport: Transport,
+        note: Callable[[str], None],
+        blocked: Callable[[], Mapping[str, object]] = dict,
     ) -> None:
-        self._issuers, self._transport = issuers, transport
+        self._issuers, self._transport, self._blocked = issuers, transport, blocked
         self._tokens = ClientTokens(ServiceClient(transport), note)
 
     @property
@@ -42,7 +48,7 @@ class OperatorTokens:
         """Return the role of a token's holder, and the user that it names, as it is shown. It may wait for the issuer.
 
         Raises:
-            ClaimRefused: The token is not valid, or there are no keys.
+            ClaimRefused: The token is not valid, or it is blocked, or there are no keys.
             TokenGivesNothing: No rule gives it a role.
         """
         # Imported late, because most gateways have no issuers.
@@ -51,6 +57,8 @@ class OperatorTokens:
         self.prepare()
         checked, _ = await self._tokens.check(self._issuers(), text)
         issuer, user = checked.issuer, checked.user
+        if not self._blocked().keys().isdisjoint(checked.signed.digests):
+            raise ClaimRefused(ClaimProblem.DENIED)
         index = first_rule(issuer.name, issuer.roles, checked.signed.members)
         if index is None:
             raise TokenGivesNothing("role", issuer.name)

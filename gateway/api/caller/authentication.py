@@ -109,9 +109,16 @@ def authenticate(config: ConfigVersion, headers: RequestHeaders, tokens: ClientT
         if not (config.token_issuers and is_token(key)):
             raise _unknown_key(config, key)
         raise TokenUnverified(key.decode("latin-1"), digest)
-    if config.blocked_keys and not config.blocked_keys.keys().isdisjoint((client.key_hash, digest)):
-        raise _blocked()
+    if config.blocked_keys:
+        _expect_no_block(config, client, digest)
     return client
+
+
+def _expect_no_block(config: ConfigVersion, client: Client, digest: str) -> None:
+    """Raise ApiError if a key is blocked: by its stored digest, by its SHA-256, or by that of a token's other form."""
+    forms = client.token.digests if client.token is not None else ()
+    if not config.blocked_keys.keys().isdisjoint((client.key_hash, digest, *forms)):
+        raise _blocked()
 
 
 def _blocked() -> ApiError:
@@ -137,10 +144,12 @@ async def verify_token(
     if token.digest in config.blocked_keys:
         raise _blocked()
     try:
-        return await tokens.verify(config, token.text, token.digest, now_s)
+        client = await tokens.verify(config, token.text, token.digest, now_s)
     except TokenGivesNothing as refused:
         message, extra = _NO_CLIENT[refused.lacks], {"token": refused.lacks}
         raise ApiError("permission_denied", message, extra=extra, token_issuer=refused.issuer) from None
+    _expect_no_block(config, client, token.digest)
+    return client
 
 
 def is_guess(problem: ClaimProblem) -> bool:

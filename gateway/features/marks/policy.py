@@ -6,18 +6,16 @@ this text at this time, and nothing else. A text is hashed as it passes: of it, 
 
 from __future__ import annotations
 
-import base64
 import hashlib
-import json
 import re
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
+from gateway.compact_jws import JwsRefused, read_jws
 from gateway.features.marks.model import MarkRules
 from gateway.model.config_version import ConfigVersion, remember
-from providers.json_values import unique_members
 from providers.value import Value
 
 if TYPE_CHECKING:
@@ -29,7 +27,6 @@ MOST_MARK_BYTES = 64 * 1024
 _ASCII_SPACE = b"\t\n\v\f\r "
 _WIDE_SPACE = re.compile(rb"\xc2[\x85\xa0]|\xe1\x9a\x80|\xe2\x80[\x80-\x8a\xa8\xa9\xaf]|\xe2\x81\x9f|\xe3\x80\x80")
 _MEMBERS = frozenset({"iss", "iat", "ai_generated", "choice", "sha256", "sha256_folded"})
-_PART = re.compile(r"[A-Za-z0-9_-]+")
 _HASH = re.compile(r"[0-9a-f]{64}")
 _LATEST_S = 253_402_300_799
 """The last second that ISO 8601 can write with four digits of the year."""
@@ -152,19 +149,18 @@ _INVALID = MarkCheck("invalid")
 
 def check_mark(mark: str, text: str, issuer: str, keys: Iterable[PublicKey]) -> MarkCheck:
     """Return what the mark proves about the text. Only these keys count, never one that the mark brings along."""
-    parts = mark.split(".")
-    if len(mark) > MOST_MARK_BYTES or len(parts) != 3:
+    try:
+        read = read_jws(mark, MOST_MARK_BYTES)
+        read.algorithm_of({"EdDSA"})
+        head, payload, signature = read.header, read.members, read.signature
+    except JwsRefused:
         return _INVALID
-    data = [_decoded(part) for part in parts]
-    head, payload, signature = _object(data[0]), _object(data[1]), data[2]
-    if head is None or payload is None or signature is None or head.keys() != {"alg", "kid", "typ"}:
+    if head.keys() != {"alg", "kid", "typ"} or head["typ"] != KIND:
         return _INVALID
-    if (head["alg"], head["typ"]) != ("EdDSA", KIND) or not isinstance(head["kid"], str):
-        return _INVALID
-    key = next((one for one in keys if one.id == head["kid"]), None)
+    key = next((one for one in keys if one.id == read.kid), None)
     if key is None:
         return MarkCheck("unknown_key")
-    if not key.verifies(signature, f"{parts[0]}.{parts[1]}".encode()) or not _is_payload(payload, issuer):
+    if not key.verifies(signature, read.signed) or not _is_payload(payload, issuer):
         return _INVALID
     found = TextHash(folds=True)
     found.add(text)
@@ -188,19 +184,3 @@ def _is_payload(payload: Mapping[str, object], issuer: str) -> bool:
         and all(type(number) is int and 0 <= number <= _LATEST_S for number in numbers)
         and all(isinstance(one, str) and _HASH.fullmatch(one) for one in hashes)
     )
-
-
-def _decoded(part: str) -> bytes | None:
-    """Return the bytes of base64url without padding, or None if it is another text, or another form of these bytes."""
-    if _PART.fullmatch(part) is None or len(part) % 4 == 1:
-        return None
-    data = base64.urlsafe_b64decode(part + "=" * (-len(part) % 4))
-    return data if base64.urlsafe_b64encode(data).rstrip(b"=").decode() == part else None
-
-
-def _object(data: bytes | None) -> dict[str, object] | None:
-    try:
-        value = json.loads(data or b"", object_pairs_hook=unique_members)
-    except (ValueError, RecursionError):
-        return None
-    return value if isinstance(value, dict) else None

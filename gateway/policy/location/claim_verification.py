@@ -2,41 +2,36 @@
 
 The token does not choose how it is verified. The algorithms come from the configuration, the keys from the issuer's key
 set, and each key is used only with the algorithms of its own type, so that a key of one type cannot be used as another
-(RFC 8725, sections 2.1 and 3.1). `jku`, `x5u`, `jwk` and `x5c` in a header are ignored. A token with `crit` is
-rejected, because no extension is supported.
+(RFC 8725, sections 2.1 and 3.1). `jku`, `x5u`, `jwk` and `x5c` in a header are ignored.
 """
 
 from __future__ import annotations
 
-import base64
-import binascii
 import json
 import math
 import re
-from collections.abc import Set
+from collections.abc import Iterator, Set
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import Protocol
 
 import jwt
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 
+from gateway.compact_jws import CompactJws, JwsRefused, read_jws
 from gateway.model.client_token import SharedKey
 from gateway.model.location import ClaimProblem, ClaimRefused, ClaimReport
 from gateway.model.region_text import Preferences
 from gateway.policy.location.claim import ClaimRules
-from providers.json_values import refuse_constant, unique_members
 from providers.value import Value
 
 MAX_TOKEN_BYTES = 8 * 1024
 MAX_CLIENT_TOKEN_BYTES = 16 * 1024
 _MAX_KEYS = 100
-_MAX_KID = 256
 _LEEWAY_S = 30.0
 _LATEST = 2.0**53
 _MIN_RSA_BITS = 2048
 _MAX_RSA_BITS = 16_384  # OpenSSL verifies with no longer one
-_TOKEN = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
 _PREFERENCE = re.compile(r"[A-Za-z0-9_+/-]{1,64}")
 _RSA = frozenset({"RS256", "RS384", "RS512", "PS256", "PS384", "PS512"})
 _EC = {"P-256": frozenset({"ES256"}), "P-384": frozenset({"ES384"}), "P-521": frozenset({"ES512"})}
@@ -45,6 +40,8 @@ _ALGORITHMS = {
     name: jwt.PyJWS().get_algorithm_by_name(name)
     for name in sorted({*_RSA, *_SHARED, *frozenset().union(*_EC.values()), "EdDSA"})
 }
+
+_NOT_READ = {"size": ClaimProblem.TOO_LARGE, "form": ClaimProblem.MALFORMED, "algorithm": ClaimProblem.ALGORITHM}
 
 
 class KeySetError(ValueError):
@@ -167,11 +164,19 @@ class SignedRules(Protocol):
 
 
 class SignedMembers(Value, frozen=True):
-    """The members of a verified token, the Unix time until which it is valid, and for how long it is valid in all."""
+    """A verified token of a client.
+
+    Attributes:
+        members: Its members.
+        until: Until when it is valid (Unix time).
+        lifetime_s: For how long it is valid in all.
+        digests: The SHA-256 (hex) of each form in which it is valid.
+    """
 
     members: dict[str, object]
     until: float
     lifetime_s: float
+    digests: tuple[str, ...]
 
 
 def verify(rules: ClaimRules, keys: KeySet, token: str, now: float) -> Verified:
@@ -180,55 +185,57 @@ def verify(rules: ClaimRules, keys: KeySet, token: str, now: float) -> Verified:
     Raises:
         ClaimRefused: The claim is not valid.
     """
-    _check_signature(rules, keys, token, MAX_TOKEN_BYTES)
-    members = _read_members(_decoded(token.split(".")[1]))
+    with _reading():
+        jws = read_jws(token, MAX_TOKEN_BYTES)
+        _check_signature(rules, keys, jws)
+        members = jws.members
     until, lifetime_s = _check_members(rules, members, now, is_strict=False)
     return Verified(_report(rules, members), until, lifetime_s)
 
 
-class UnverifiedToken(Value, frozen=True):
-    """A token of a client of which nothing is verified: its text, and the members of its payload."""
-
-    text: str
-    members: dict[str, object]
-
-
-def verify_client_token(rules: SignedRules, keys: KeySet, token: UnverifiedToken, now: float) -> SignedMembers:
+def verify_client_token(rules: SignedRules, keys: KeySet, token: CompactJws, now: float) -> SignedMembers:
     """Verify the token of a client at `now` (Unix time): it has an `iat`, and no other audience.
 
     Raises:
         ClaimRefused: The token is not valid.
     """
-    _check_signature(rules, keys, token.text, MAX_CLIENT_TOKEN_BYTES)
-    # They are read once, because a token may have hundreds of groups.
-    return SignedMembers(token.members, *_check_members(rules, token.members, now, is_strict=True))
+    with _reading():
+        _check_signature(rules, keys, token)
+        until, lifetime_s = _check_members(rules, token.members, now, is_strict=True)
+        return SignedMembers(token.members, until, lifetime_s, token.digests())
 
 
-def read_unverified(token: str) -> UnverifiedToken:
+def read_unverified(token: str) -> CompactJws:
     """Read a client's token, to choose the issuer that may have signed it. Nothing is verified.
 
     Raises:
         ClaimRefused: The text is not a token.
     """
-    if len(token) > MAX_CLIENT_TOKEN_BYTES:
-        raise ClaimRefused(ClaimProblem.TOO_LARGE)
-    if not _TOKEN.fullmatch(token):
-        raise ClaimRefused(ClaimProblem.MALFORMED)
-    return UnverifiedToken(token, _read_members(_decoded(token.split(".")[1])))
+    with _reading():
+        jws = read_jws(token, MAX_CLIENT_TOKEN_BYTES)
+        _ = jws.members
+        return jws
 
 
-def _check_signature(rules: SignedRules, keys: KeySet, token: str, most_bytes: int) -> None:
-    """Raise ClaimRefused if no key has signed the token.
+@contextmanager
+def _reading() -> Iterator[None]:
+    try:
+        yield
+    except JwsRefused as refused:
+        raise ClaimRefused(_NOT_READ[refused.reason]) from None
+
+
+def _check_signature(rules: SignedRules, keys: KeySet, token: CompactJws) -> None:
+    """Raise ClaimRefused or JwsRefused if no key has signed the token.
 
     PyJWT's algorithms verify the signature. Its reading of a token takes five times as long as that, because it checks
     each character in Python, and an address that sends bad tokens is answered at that cost.
     """
-    algorithm, kid = _read_header(rules, token, most_bytes)
-    fitting = keys.fitting(kid, algorithm)
+    algorithm = token.algorithm_of(rules.algorithms)
+    fitting = keys.fitting(token.kid, algorithm)
     if not fitting:
         raise ClaimRefused(ClaimProblem.KEY)
-    signed, _, signature = token.rpartition(".")
-    text, seal, verifier = signed.encode("ascii"), _decoded(signature), _ALGORITHMS[algorithm]
+    text, seal, verifier = token.signed, token.signature, _ALGORITHMS[algorithm]
     if not any(_is_signed(verifier, key, text, seal) for key in fitting):
         raise ClaimRefused(ClaimProblem.SIGNATURE)
 
@@ -239,51 +246,6 @@ def _is_signed(verifier: jwt.algorithms.Algorithm, key: IssuerKey, text: bytes, 
         return verifier.verify(text, verifier.prepare_key(key.key), signature)
     except jwt.PyJWTError:
         return False
-
-
-def _read_header(rules: SignedRules, token: str, most_bytes: int) -> tuple[str, str | None]:
-    if len(token) > most_bytes:
-        raise ClaimRefused(ClaimProblem.TOO_LARGE)
-    if not _TOKEN.fullmatch(token):
-        raise ClaimRefused(ClaimProblem.MALFORMED)
-    algorithm, kid = _header(token.partition(".")[0])
-    if not isinstance(algorithm, str) or algorithm not in rules.algorithms:
-        raise ClaimRefused(ClaimProblem.ALGORITHM)
-    return algorithm, kid
-
-
-@lru_cache(maxsize=64)
-def _header(part: str) -> tuple[object, str | None]:
-    """Return the algorithm and the name of the key in the first part of a token. All tokens of a key have the same."""
-    header = _read_members(_decoded(part))
-    kid = header.get("kid")
-    if "crit" in header or "b64" in header or not isinstance(kid, str | None) or len(kid or "") > _MAX_KID:
-        raise ClaimRefused(ClaimProblem.MALFORMED)
-    return header.get("alg"), kid
-
-
-def _decoded(part: str) -> bytes:
-    """Return the bytes of a part of a token. Raises ClaimRefused if another text has the same bytes."""
-    try:
-        data = base64.urlsafe_b64decode(part + "=" * (-len(part) % 4))
-    except binascii.Error:
-        raise ClaimRefused(ClaimProblem.MALFORMED) from None
-    if base64.urlsafe_b64encode(data).rstrip(b"=") != part.encode("ascii"):
-        raise ClaimRefused(ClaimProblem.MALFORMED)
-    return data
-
-
-def _read_members(payload: bytes) -> dict[str, object]:
-    try:
-        # `json.loads` would also accept bytes in UTF-16 or UTF-32, which RFC 7519 does not allow.
-        text = payload.decode("utf-8")
-        # RFC 7519, section 4, forbids a member that occurs twice.
-        members = json.loads(text, object_pairs_hook=unique_members, parse_constant=refuse_constant)
-    except (ValueError, RecursionError):
-        raise ClaimRefused(ClaimProblem.MALFORMED) from None
-    if not isinstance(members, dict):
-        raise ClaimRefused(ClaimProblem.MALFORMED)
-    return members
 
 
 def is_for(audience: object, name: str, *, is_strict: bool) -> bool:

@@ -13,6 +13,7 @@ import structlog
 from gateway.api.admin import build_admin
 from gateway.api.admin_guard import Guard
 from gateway.api.caller.authentication import MOST_FAILED_KEYS
+from gateway.compact_jws import read_jws
 from gateway.model.stored_client import AdminToken, Role
 from gateway.service.operator_tokens import OperatorTokens
 from tests.gateway.admin_calls import AdminCallbacks
@@ -168,6 +169,15 @@ async def test_a_revoked_rule_ends_the_role_and_a_closed_listener_takes_tokens(l
     assert refused(await listener.call("GET", "/readyz", signed(groups=["g-audit"]), closed))[0] == 403
     listener.config = table_of(WITH_ROLES.merge({"token_issuers": {"entra": {"denied": {"oid": ["u-1"]}}}}), {})
     assert refused(await listener.call("GET", "/readyz", signed(**OPERATOR), closed))[2] == "denied"
+
+
+async def test_blocked_token_is_refused(listener: Listener) -> None:
+    token = signed(**OPERATOR)
+    blocked: dict[str, object] = {}
+    listener.issued._blocked = lambda: blocked
+    assert (await listener.call("GET", "/readyz", token)).status_code == 200
+    blocked[read_jws(token, 16_384).digests()[-1]] = 1.0
+    assert refused(await listener.call("GET", "/readyz", token)) == (401, "invalid_api_key", "denied")
 
 
 async def test_audit_name_is_the_user_of_the_token(listener: Listener) -> None:

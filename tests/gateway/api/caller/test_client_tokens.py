@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import sys
 import time
@@ -15,6 +16,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from gateway.api.caller.authentication import MOST_FAILED_KEYS
 from gateway.api.caller.request_headers import headers_of, read_caller
+from gateway.compact_jws import read_jws
+from providers.value import replace
 from tests.kit.claim_tokens import jwks, private, public, unsigned
 from tests.kit.token_gateway import BATCH, CONFIG, RESEARCH, TENANT, TokenGateway, signed
 
@@ -254,6 +257,41 @@ def test_reload_revokes_by_member_time_and_rule(gateway: TokenGateway) -> None:
         assert refused(gateway.ask(token)) == kind
     gateway.reload(CONFIG.merge({"token_issuers": {"entra": {"issued_after": "2026-01-01T00:00:00+01:00"}}}))
     assert gateway.ask(token).status_code == 200
+
+
+def blocking(gateway: TokenGateway, digest: str) -> None:
+    """Block a key by its SHA-256, as the stored blocks do at the next look at them."""
+
+    async def activate() -> None:
+        gateway.gateway.activate(replace(gateway.compiled(CONFIG), blocked_keys={digest: 1.0}))
+
+    gateway.run(activate())
+
+
+@pytest.mark.parametrize("is_known", [True, False])
+def test_block_of_a_token_holds_for_its_other_signature(gateway: TokenGateway, is_known: bool) -> None:
+    token = signed(**RESEARCH)
+    digests = read_jws(token, 16_384).digests()
+    other = twin_of(token)
+    assert digests == tuple(hashlib.sha256(text.encode()).hexdigest() for text in (token, other))
+    for digest in digests:
+        if is_known:
+            gateway.reload(CONFIG)
+            assert [gateway.ask(text).status_code for text in (token, other)] == [200, 200]
+        blocking(gateway, digest)
+        for text in (token, other):
+            answer = gateway.ask(text)
+            assert (answer.status_code, answer.json()["error"]["code"]) == (401, "invalid_api_key")
+            assert "blocked" in answer.json()["error"]["message"]
+        assert gateway.ask(signed(jti="another", **RESEARCH)).status_code == 200
+
+
+def twin_of(token: str) -> str:
+    """Return a token with the other signature of ECDSA: (r, n - s) in place of (r, s)."""
+    signed_part, _, signature = token.rpartition(".")
+    raw = base64.urlsafe_b64decode(signature + "==")
+    s = private("k1").curve.group_order - int.from_bytes(raw[32:])
+    return f"{signed_part}.{base64.urlsafe_b64encode(raw[:32] + s.to_bytes(32)).rstrip(b'=').decode()}"
 
 
 def test_bad_signatures_count_as_wrong_keys_and_expired_tokens_do_not(gateway: TokenGateway) -> None:
