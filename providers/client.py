@@ -88,7 +88,8 @@ class Client:
         finally:
             await response.aclose()
         start = json_start_of(self._adapter, request, self._target)
-        return read_answer(self._adapter, replace(head, body=bytes(body)), self._target, request.stop, start)
+        whole = replace(head, body=bytes(body))
+        return read_answer(self._adapter, whole, self._target, request.stop, start, request.max_tokens)
 
     async def stream(self, request: ChatRequest) -> AsyncIterator[StreamEvent]:
         """Yield the events as they arrive. The last one is `Finished` or `Failed`. Raises UnsupportedFeature."""
@@ -98,7 +99,8 @@ class Client:
             yield Failed(error.failure)
             return
         start = json_start_of(self._adapter, request, self._target)
-        reader = AnswerReader(self._adapter, self._head(response), self._target, request.stop, start)
+        expected = request.stop, start, request.max_tokens
+        reader = AnswerReader(self._adapter, self._head(response), self._target, *expected)
         try:
             async for chunk in response.aiter_bytes():
                 for event in reader.feed(chunk):

@@ -605,7 +605,7 @@ async def _begun(
     if len(whole.body) > TURN_BYTES and is_event_stream(whole):
         return whole
     start = json_start_of(deployment.adapter, chat, deployment.target) if chat.response_format is not None else None
-    completion = read_answer(deployment.adapter, whole, deployment.target, chat.stop, start)
+    completion = read_answer(deployment.adapter, whole, deployment.target, chat.stop, start, chat.max_tokens)
     names = client_names(deployment.adapter, chat) if chat.tools else None
     completion = with_client_names(completion, names) if names else completion
     return completion if restorer is None else restorer.completion(completion)
@@ -739,7 +739,8 @@ def _reader(
     if sent is None:
         raise TypeError("only the answer to a chat is read in pieces")
     start = json_start_of(deployment.adapter, sent, deployment.target) if sent.response_format is not None else None
-    reader: AnswerReader | _ChangingReader = AnswerReader(deployment.adapter, head, deployment.target, sent.stop, start)
+    expected = sent.stop, start, sent.max_tokens
+    reader: AnswerReader | _ChangingReader = AnswerReader(deployment.adapter, head, deployment.target, *expected)
     if sent.tools and (names := client_names(deployment.adapter, sent)):
         reader = _ChangingReader(reader, lambda events: events_with_client_names(events, names), keeps_texts=True)
     return reader if restorer is None else _ChangingReader(reader, restorer.events, keeps_texts=False)

@@ -157,7 +157,8 @@ class CompatibleAdapter:
         rule = self.dialect.answers.of_server(target.facts.flags)
         reader = ChatReader(target.model, rule, self.dialect.errors, self.sites)
         must_read = rule.inline_thoughts or rule.may_repeat
-        return (EventStreamParser if must_read else RelayingParser)(reader.assembler, reader.read_chunk)
+        end = reader.end if self.server_features else None
+        return (EventStreamParser if must_read else RelayingParser)(reader.assembler, reader.read_chunk, end=end)
 
     def classify_error(self, response: WireResponse) -> Failure:
         """See `providers.adapter.Adapter`."""

@@ -75,7 +75,7 @@ class MessageReader:
             self._stop_block(index)
         self._finish(message)
         self._count(message)
-        self.assembler.complete()
+        self.assembler.complete(is_whole=True)
 
     def read_event(self, event: Mapping[str, object], name: str) -> None:
         """Read one event of a stream. An unknown event is a heartbeat."""

@@ -110,7 +110,7 @@ class JsonAdapter:
             raise ProviderFailed(self.failure_of(body, response))
         assembler = Assembler(target.model)
         self.read(assembler, body)
-        assembler.complete()
+        assembler.complete(is_whole=True)
         return fold(assembler.take())
 
     def stream_parser(self, target: Target) -> StreamParser:

@@ -333,7 +333,7 @@ def read_body(body: Mapping[str, object], response: WireResponse, reader: ChatRe
     if not reader.is_flagged(body):
         _check_choices(body, response)
     reader.read_chunk(body)
-    reader.assembler.complete()
+    reader.end()
     return fold(reader.assembler.take())
 
 
@@ -412,13 +412,22 @@ class ChatReader:
     def _usage_of(self, report: Mapping[str, object]) -> Usage:
         return read_usage(report, self._rule)
 
+    def end(self) -> None:
+        """End an answer of which nothing can be cut off: a whole body, or a stream with its end mark."""
+        if self._grown or self._tags:
+            self._release()
+        self.assembler.complete(is_whole=True)
+
     def fail(self, failed: Failure) -> None:
         """End the answer with a failure. A filtered answer keeps the text that is still held back."""
         if failed.kind is FailureKind.CONTENT_FILTER:
-            for (index, kind), grown in self._grown.items():
-                if held := grown.new("", last=True):
-                    (self.assembler.text if kind == "text" else self.assembler.reasoning)(held, index)
+            self._release()
         self.assembler.fail(failed)
+
+    def _release(self) -> None:
+        """Pass on the text that is held back, as a finish does."""
+        for index in {*self._tags, *(index for index, _ in self._grown)}:
+            self._read_delta(_NOTHING, index, None, is_whole=False, has_ended=True)
 
     def is_flagged(self, source: Mapping[str, object]) -> bool:
         """Return whether this choice, or this answer, is marked as blocked by the vendor's safety system."""

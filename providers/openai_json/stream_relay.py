@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from itertools import repeat
 from operator import itemgetter
 
@@ -249,9 +249,9 @@ _LEAD_BYTES, _END_BYTES = len(DATA), len(END)
 class RelayingParser:
     """A `StreamParser` that uses `EventStreamParser`, with a shortcut for text chunks."""
 
-    def __init__(self, assembler: Assembler, read_chunk: ReadChunk) -> None:
+    def __init__(self, assembler: Assembler, read_chunk: ReadChunk, end: Callable[[], None] | None = None) -> None:
         self._assembler = assembler
-        self._general_parser = EventStreamParser(assembler, read_chunk)
+        self._general_parser = EventStreamParser(assembler, read_chunk, end=end)
         self._template: Template | PaddedTemplate | None = None
         # The template while one more text would change no other state. Only `feed` and `close` set it.
         self._awaited: Template | PaddedTemplate | None = None

@@ -17,7 +17,8 @@ stream and a JSON answer are read by the same calls, so both have the same resul
 - **Finish.** Finishes come after all other events of all choices, one for each choice, the most specific one that was
   reported. Content after a reported finish belongs to the answer. `stop` is only what the provider sent; with tool
   calls it is `tool_calls`, and `tool_calls` without any is `stop`. A choice that was seen and did not finish is a
-  failure, and so are an error after a finish, and an empty answer of which nothing was counted. A reason that is not
+  failure, and so are an error after a finish, and an empty answer of which nothing was counted. Of what is known to be
+  whole, one with text, a refusal, an image or whole calls ends as `stop`, with the word `missing`. A reason that is not
   known ends an answer with text, calls or images as `other`, with the provider's word; without them it is a failure.
   A choice that the safety system filtered ends as filtered, whatever else was reported.
 - **Images.** Each is whole and passed on once, in its place.
@@ -68,7 +69,7 @@ from providers.json_values import (
     repair_surrogates,
     split_high_surrogate,
 )
-from providers.reading.finishes import failed_by
+from providers.reading.finishes import MISSING, failed_by
 from providers.reading.token_counts import merged
 from providers.value import replace
 
@@ -197,6 +198,11 @@ class _Choice:
     def is_unexplained(self) -> bool:
         """Whether it has no answer, and ended with a word that is not known."""
         return self.end == "other" and bool(self.raw) and not self.kinds & _ANSWERS
+
+    @property
+    def is_answered(self) -> bool:
+        """Whether it has an answer, in which no call is cut off."""
+        return bool(self.kinds & _ANSWERS) and all(call.is_whole or call.is_empty for call in self.calls)
 
     def joined(self, kind: Content, text: str) -> str:
         """Return the text with surrogate pairs joined that were split over two pieces."""
@@ -664,10 +670,18 @@ class Assembler:
         if not self.done:
             self._events.append(_HEARTBEAT)
 
-    def complete(self) -> None:
-        """End the answer: return what was held back, or a failure if the answer is not whole."""
+    def complete(self, *, is_whole: bool = False) -> None:
+        """End the answer: return what was held back, or a failure if the answer is not whole.
+
+        Args:
+            is_whole: Whether nothing can be cut off, as in a body of JSON, so that a choice needs no finish.
+        """
         if self.done:
             return
+        if is_whole:
+            for state in self._choices.values():
+                if state.end is None and state.is_answered:
+                    state.finish, state.raw = "stop", MISSING
         if not self.whole:
             self.fail(Failure(FailureKind.INTERRUPTED, "the provider's answer ended before it was complete"))
             return

@@ -67,6 +67,7 @@ class EventStreamParser:
         max_line_bytes: The limit of a line, and of the data of an event.
         read_comment: Reads a comment. It must not raise on any text.
         read_run: Reads consecutive events that are plain text. Only for speed.
+        end: Ends the answer at `[DONE]`. Without it, an answer without a finish was cut off there.
 
     Examples:
         >>> from providers.contract import Assembler, EventStreamParser, read_str
@@ -83,8 +84,10 @@ class EventStreamParser:
         max_line_bytes: int = MAX_LINE_BYTES,
         read_comment: ReadComment | None = None,
         read_run: ReadRun | None = None,
+        end: Callable[[], None] | None = None,
     ) -> None:
         self._assembler = assembler
+        self._end = end or assembler.complete
         self._read_chunk = read_chunk
         self._read_comment = read_comment
         self._read_run = read_run
@@ -148,7 +151,7 @@ class EventStreamParser:
         if not data.startswith(b"{"):
             if data.startswith(b"[DONE]") and event != "ping":
                 self._read_unframed(self._sse.unframed)
-                self._assembler.complete()
+                self._end()
                 return None
             # Text with a name of its own is an event that no format has, such as `keepalive`.
             is_text = not data.lstrip().startswith((b"{", b"["))
@@ -180,9 +183,9 @@ class EventStreamParser:
         if self._assembler.done:
             return ()
         self._take(self._sse.close(), at_end=True)
-        if not self._assembler.done:
-            self._read_unframed(self._sse.unframed)
-        self._assembler.complete()
+        was_opened = self._assembler.opened
+        is_body = not self._assembler.done and self._read_unframed(self._sse.unframed)
+        self._assembler.complete(is_whole=is_body and not was_opened)
         return self._assembler.take()
 
     def _take(self, items: list[Any], *, at_end: bool) -> None:
@@ -216,13 +219,16 @@ class EventStreamParser:
             self._read_object((brace + rest).encode(), only_error=True)
         self._assembler.heartbeat()
 
-    def _read_unframed(self, rest: bytes) -> None:
-        """Read JSON outside the framing: an error, or the whole answer."""
-        if not rest.strip() or self._read_object(rest):
-            return
+    def _read_unframed(self, rest: bytes) -> bool:
+        """Read JSON outside the framing: an error, or the whole answer. Return whether all of it is one object."""
+        if not rest.strip():
+            return False
+        if self._read_object(rest):
+            return True
         for line in rest.splitlines():
             if line.lstrip().startswith((b"{", b"[")) and self._read_object(line) and self._assembler.done:
-                return
+                break
+        return False
 
     def _read_object(self, data: bytes, *, only_error: bool = False) -> bool:
         """Read a JSON object outside of an event. Return whether it is one."""

@@ -38,6 +38,8 @@ FINISH: Mapping[str, Ending] = {
 Sources: the API references of OpenAI and Anthropic, Google's `FinishReason`, Bedrock's `StopReason` (2026-11-20). The
 others are words of small servers and relays (`tests/field`).
 """
+MISSING = "missing"
+"""The word for the end of a whole answer in which the provider stated none. As a provider's word it names a failure."""
 _NAMES_A_FAILURE: Mapping[FailureKind, re.Pattern[str]] = {
     FailureKind.UNAVAILABLE: re.compile(
         "error|abort|cancel|crash|disconnect|fail|exception|timeout|unavailable|overload|insufficient"

@@ -12,11 +12,24 @@ from functools import lru_cache
 from typing import Literal
 
 from providers.adapter import Adapter, StreamParser, Target
-from providers.chat import AnswerRefused, ChatCompletion, Failed, Heartbeat, Opened, StreamEvent, ToolCallDelta
+from providers.chat import (
+    AnswerRefused,
+    ChatCompletion,
+    ChoiceFinish,
+    Failed,
+    Finished,
+    Heartbeat,
+    Opened,
+    StreamEvent,
+    ToolCallDelta,
+    Usage,
+    UsageReport,
+)
 from providers.failures import Failure, FailureKind, ProviderFailed
 from providers.reading.assembler import named_by_moment, with_named_calls
 from providers.reading.errors import failure, is_html, request_id_of
 from providers.reading.event_stream import TextReader, has_shortcuts
+from providers.reading.finishes import MISSING
 from providers.reading.folding import fold, unfold
 from providers.reading.json_object import JsonObjectCheck, checked
 from providers.reading.stop_sequences import StopTrimmer, stops_left_in, trimmed
@@ -41,7 +54,12 @@ _CR, _LF = b"\r\n"
 
 
 def read_answer(
-    adapter: Adapter, response: WireResponse, target: Target, stop: tuple[str, ...] = (), json_start: str | None = None
+    adapter: Adapter,
+    response: WireResponse,
+    target: Target,
+    stop: tuple[str, ...] = (),
+    json_start: str | None = None,
+    max_tokens: int | None = None,
 ) -> ChatCompletion:
     """Return the whole answer of a response. Raises ProviderFailed if the response is not an answer.
 
@@ -51,6 +69,7 @@ def read_answer(
         target: The target of the request.
         stop: The stop sequences of the request.
         json_start: See `providers.reading.json_object.json_start_of`.
+        max_tokens: The limit of the answer's tokens in the request.
     """
     form = check_head(adapter, response)
     if form == "events":
@@ -58,6 +77,10 @@ def read_answer(
         completion = fold(_identified((*parser.feed(response.body), *parser.close()), response))
     else:
         completion = adapter.parse_response(response, target)
+    for choice in completion.choices:
+        if choice.raw_finish_reason == MISSING:
+            completion = _with_cuts(completion, adapter, target, max_tokens)
+            break
     if stop and (left_in := stops_left_in(adapter, stop)):
         completion = trimmed(completion, left_in)
     if json_start is not None:
@@ -65,6 +88,23 @@ def read_answer(
     if not completion.id:
         completion = with_named_calls(completion, response.received_at)
     return completion if completion.created else replace(completion, created=int(response.received_at))
+
+
+def _with_cuts(completion: ChatCompletion, adapter: Adapter, target: Target, max_tokens: int | None) -> ChatCompletion:
+    """Return an answer whose choices without a finish end by their length if the limit of tokens is reached."""
+    choices = completion.choices
+    if not _is_at_limit(completion.usage, len(choices), adapter, target, max_tokens):
+        return completion
+    cut = (replace(one, finish_reason="length") if one.raw_finish_reason == MISSING else one for one in choices)
+    return replace(completion, choices=tuple(cut))
+
+
+def _is_at_limit(usage: Usage | None, choices: int, adapter: Adapter, target: Target, max_tokens: int | None) -> bool:
+    limits = [limit for limit in (max_tokens, target.facts.output_tokens) if limit]
+    if usage is None or not limits:
+        return False
+    thoughts = 0 if adapter.capabilities.limits_thinking else usage.reasoning_tokens
+    return usage.completion_tokens - thoughts >= min(limits) * choices
 
 
 def check_head(adapter: Adapter, response: WireResponse) -> Literal["events", "json", "other"]:
@@ -114,7 +154,7 @@ def _form_of(content_type: str) -> Literal["html", "events", "json", "other"]:
 class AnswerReader:
     """A `StreamParser` for the body of any response. A stream is parsed as it arrives, another body at its end.
 
-    `stop` and `json_start`: see `read_answer`.
+    `stop`, `json_start` and `max_tokens`: see `read_answer`.
     """
 
     def __init__(
@@ -124,6 +164,7 @@ class AnswerReader:
         target: Target,
         stop: tuple[str, ...] = (),
         json_start: str | None = None,
+        max_tokens: int | None = None,
     ) -> None:
         self._adapter = adapter
         self._head = head
@@ -137,6 +178,7 @@ class AnswerReader:
         left_in = stops_left_in(adapter, stop) if stop else ()
         self._trimmer = StopTrimmer(left_in) if left_in else None
         self._json_start = json_start
+        self._max_tokens = max_tokens
         self._check = JsonObjectCheck(json_start, may_stop=bool(stop)) if json_start is not None else None
         self._body = bytearray()
         self._done = False
@@ -158,6 +200,8 @@ class AnswerReader:
                     return (Failed(_ENDLESS),)
             elif self._idle_bytes:
                 self._idle_bytes = 0
+            if events and events[-1].__class__ is Finished:
+                events = self._with_cuts(events)
             if self._trimmer is not None:
                 events = self._trimmer.take(events)
             if self._check is not None:
@@ -175,6 +219,19 @@ class AnswerReader:
             return (Failed(TOO_LARGE),)
         # A provider may send blank lines to keep the connection of a JSON body alive. They count as a sign of life.
         return (Heartbeat(),)
+
+    def _with_cuts(self, events: tuple[StreamEvent, ...]) -> tuple[StreamEvent, ...]:
+        """Return the last events of a stream, as `_with_cuts` returns a whole answer."""
+        ends = [event for event in events if isinstance(event, ChoiceFinish)]
+        if all(end.raw != MISSING for end in ends):
+            return events
+        usage = next((event.usage for event in events if isinstance(event, UsageReport)), None)
+        if not _is_at_limit(usage, len(ends), self._adapter, self._target, self._max_tokens):
+            return events
+        return tuple(
+            replace(one, reason="length") if isinstance(one, ChoiceFinish) and one.raw == MISSING else one
+            for one in events
+        )
 
     def _checked(self, check: JsonObjectCheck, events: tuple[StreamEvent, ...]) -> tuple[StreamEvent, ...]:
         """Return the events after the check for a JSON object. Nothing is read after it has failed."""
@@ -213,7 +270,7 @@ class AnswerReader:
         if self._done:
             return ()
         if self._parser is not None:
-            events = _identified(self._parser.close(), self._head)
+            events = self._with_cuts(_identified(self._parser.close(), self._head))
             if self._trimmer is not None:
                 events = self._trimmer.take(events)
             if self._check is not None:
@@ -221,8 +278,9 @@ class AnswerReader:
             return events if self._is_named else self._filled_in(events)
         self._done = True
         whole = replace(self._head, body=bytes(self._body))
+        expected = self._stop, self._json_start, self._max_tokens
         try:
-            return tuple(unfold(read_answer(self._adapter, whole, self._target, self._stop, self._json_start)))
+            return tuple(unfold(read_answer(self._adapter, whole, self._target, *expected)))
         except AnswerRefused as error:
             return (Failed(error.failure, error.usage),)
         except ProviderFailed as error:

@@ -301,7 +301,14 @@ async def _only_usage(call: Call) -> None:
     await call.send("0\r\n\r\n")
 
 
-async def _mark_too_soon(call: Call) -> None:
+async def _no_finish(call: Call) -> None:
+    if not call.stream:
+        choice = {"index": 0, "message": {"role": "assistant", "content": ANSWER}}
+        await call.respond(200, {"id": "chatcmpl-p", "created": 1, "model": "m", "choices": [choice]})
+        return
+    await call.head(transfer_encoding="chunked")
+    for word in WORDS:
+        await call.event(chunk_of({"content": word}))
     await call.event("[DONE]")
     await call.send("0\r\n\r\n")
 
@@ -445,8 +452,6 @@ FAULTS = (
           (PROVIDER, INTERRUPTED), moves_on=False, json=False),
     Fault("midway-cut", "an orderly end after three words, without a finish", midway(_cut), K.INTERRUPTED, 1,
           (PROVIDER, INTERRUPTED), moves_on=False, json=False),
-    Fault("midway-mark", "`[DONE]` after three words, without a finish", midway(_mark_too_soon), K.INTERRUPTED, 1,
-          (PROVIDER, INTERRUPTED), moves_on=False, json=False),
     Fault("midway-framing", "a malformed chunk after three words", midway(_broken_framing), K.INTERRUPTED, 1,
           (PROVIDER, INTERRUPTED), moves_on=False, json=False),
     Fault("midway-endless", "an endless answer", midway(_endless_text), K.INTERRUPTED, 1, (PROVIDER, INTERRUPTED),
@@ -455,6 +460,7 @@ FAULTS = (
           (WHOLE, WHOLE), json=False),
     # Unusual but complete answers.
     Fault("no-done", "a complete answer without `[DONE]`", midway(_no_mark), None, 1, (WHOLE, WHOLE), json=False),
+    Fault("no-finish", "a complete answer without a finish", _no_finish, None, 1, (WHOLE, WHOLE)),
     Fault("two-dones", "a complete answer with two `[DONE]`", midway(_two_marks), None, 1, (WHOLE, WHOLE), json=False),
     Fault("after-the-mark", "a complete answer, and text after its `[DONE]`", midway(_text_after_the_mark), None, 1,
           (WHOLE, WHOLE), json=False),

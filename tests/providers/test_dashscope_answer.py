@@ -151,7 +151,9 @@ def test_finish_reasons_are_converted(word: str, reason: str, raw: str | None) -
 @pytest.mark.parametrize("word", ["null", None, ""])
 def test_null_is_not_a_finish_reason(word: object) -> None:
     """Case 26: both the string and the value."""
-    assert fails(answer_body({"content": "a"}, word)) is FailureKind.INTERRUPTED
+    choice = read(answer_body({"content": "a"}, word)).choices[0]
+    assert (choice.finish_reason, choice.raw_finish_reason) == ("stop", "missing")
+    assert fails(answer_body({"content": ""}, word)) is FailureKind.INTERRUPTED
 
 
 @pytest.mark.parametrize(

@@ -161,12 +161,14 @@ def test_filtered_answer_keeps_its_text() -> None:
         {"candidates": []},
         {"candidates": None, "usageMetadata": {"promptTokenCount": 1}},
         {"promptFeedback": {"safetyRatings": []}},
-        answer_body({"text": "unfinished"}, finish=None),
-        {"candidates": [candidate({"text": "a"}), {"index": 1}]},
     ],
 )
-def test_answer_without_a_finished_candidate_is_malformed(body: object) -> None:
+def test_answer_without_a_candidate_is_malformed(body: object) -> None:
     assert failure_of(body).kind is FailureKind.MALFORMED
+
+
+def test_candidate_without_a_finish_and_without_an_answer_fails() -> None:
+    assert failure_of({"candidates": [candidate({"text": "a"}), {"index": 1}]}).kind is FailureKind.INTERRUPTED
 
 
 # --- parts ----------------------------------------------------------------------------------------

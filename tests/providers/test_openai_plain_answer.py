@@ -92,7 +92,7 @@ def plain_completion(body: dict[str, Any]) -> ChatCompletion | None:
 def long_way(body: dict[str, Any]) -> ChatCompletion | None:
     reader = ChatReader("asked")
     reader.read_chunk(body)
-    reader.assembler.complete()
+    reader.end()
     try:
         return fold(reader.assembler.take())
     except ProviderFailed:

@@ -20,6 +20,7 @@ from providers.chat import (
     TextRun,
     text_of,
 )
+from providers.reading.finishes import MISSING
 from providers.reading.folding import text_of_run
 
 MEMBER = "x_gateway"
@@ -27,8 +28,8 @@ MEMBER = "x_gateway"
 
 
 def own_word(reason: FinishReason, raw: str | None) -> str | None:
-    """Return the provider's own word for an end that may not be one: a reason that is not known, or a pause."""
-    return raw if reason in ("other", "stop") and raw != reason else None
+    """Return the provider's word for an end that may not be one: an unknown reason, a pause, or none at all."""
+    return raw if (reason in ("other", "stop") or raw == MISSING) and raw != reason else None
 
 
 def label_answer(

@@ -85,7 +85,7 @@ def read_completion(response: WireResponse, model: str) -> ChatCompletion:
     The body is one object, or an array of chunks, which Gemini sends if a proxy removed `alt=sse`.
 
     Raises:
-        ProviderFailed: The body is an error, or has no finished candidate.
+        ProviderFailed: The body is an error, or has no candidate with an answer.
     """
     try:
         body = loads(response.body)
@@ -98,9 +98,9 @@ def read_completion(response: WireResponse, model: str) -> ChatCompletion:
         if chunk.get("error"):
             raise ProviderFailed(gemini_failure(chunk, response))
         reader.read(chunk)
-    if not assembler.done and not assembler.whole:
-        raise ProviderFailed(failure(response, FailureKind.MALFORMED, detail="no finished candidate in the answer"))
-    assembler.complete()
+    if not (assembler.done or assembler.whole or assembler.opened):
+        raise ProviderFailed(failure(response, FailureKind.MALFORMED, detail="no candidate in the answer"))
+    assembler.complete(is_whole=True)
     return fold(assembler.take())
 
 

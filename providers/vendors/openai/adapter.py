@@ -143,10 +143,11 @@ class OpenAIAdapter(FactsAdapter):
         """See `providers.adapter.Adapter`."""
         rule = USUAL.of_server(target.facts.flags)
         chat = ChatReader(target.model, rule)
+        end = None if self.is_openai else chat.end
         if rule.inline_thoughts:
-            return EventStreamParser(chat.assembler, chat.read_chunk)
+            return EventStreamParser(chat.assembler, chat.read_chunk, end=end)
         if THINKS_BY_RESPONSES not in target.facts.flags:
-            return RelayingParser(chat.assembler, chat.read_chunk)
+            return RelayingParser(chat.assembler, chat.read_chunk, end)
         reader = ResponseReader(chat.assembler, target.model)
 
         def read(chunk: Mapping[str, object], event: str) -> None:

@@ -105,11 +105,14 @@ class ResponseReader:
         if body.get("error") or status in ("failed", "cancelled"):
             self.assembler.fail(_failure(read_map(body, "error"), response))
             return
-        if status not in ("completed", "incomplete"):
+        if status not in ("completed", "incomplete") and (status or response is IN_A_STREAM):
             return
         self._read_output(body, is_streamed=self.assembler.opened)
         if usage := read_map(body, "usage"):
             self.assembler.report(usage, _usage)
+        if not status:
+            self.assembler.complete(is_whole=True)
+            return
         reason = read_str(read_map(body, "incomplete_details"), "reason") or ""
         reason = "stop" if status == "completed" else reason or "incomplete"
         if isinstance(ending := ending_of(reason, {}), FailureKind):
