@@ -1,9 +1,12 @@
-"""Words that decide what an error is about, at any provider: of an account, a content policy, and of a refusal.
+"""Words that decide what an error is about, at any provider: an account, a content policy, a refusal, the operator.
 
 `words.toml` next to this module has them. A message may repeat a part of the prompt. Words of an account take the key
 from everybody, so what a message quotes does not count for them: all from its first quotation mark to its last one, or
 to the end, because the prompt may contain others. Words of a refusal count only for a request that is refused as
 invalid or with 403 alone, of which they name the cause; those of the server's state also where the model is not known.
+
+Words of the operator's side are about models, deployments, accounts, plans and versions of the API, in a sentence about
+nothing that a request has. They count last, and only if a request is refused as invalid without another reason.
 
 A phrase is a list of words in their order. Vendors write the same in many orders, so that the words of a subject, a
 state and a bound also count wherever they stand in one sentence (`sentences`).
@@ -22,35 +25,53 @@ from providers.failures import FailureKind
 WORDS = FactsFile("providers.reading", "words")
 """The file of the words."""
 RULE_OF_A_REFUSAL = "words of a refusal"
-_RULES = {"account": "words of an account", "content": "words of a content policy", "refusal": RULE_OF_A_REFUSAL}
+RULE_OF_THE_OPERATOR = "words of the operator's side"
+_RULES = {
+    "account": "words of an account",
+    "content": "words of a content policy",
+    "refusal": RULE_OF_A_REFUSAL,
+    "operator": RULE_OF_THE_OPERATOR,
+}
+_NO_PHRASES: Mapping[str, list[str]] = {}
 _MOST_TEXT = 2000
 _GAP = r"[^.!?;。！？；\n]{0,80}?"
 _OPENING = r"""(?<![^\s(\[{:=,，：])["'`“‘«「『《{\[].*"""
 _QUOTED = re.compile(rf"""{_OPENING}["'`”’»」』》}}\]](?!\w)|{_OPENING}""", re.DOTALL)
+_SPANS = re.compile(r"""(?<!\w)["'`“‘「『《][^"'`”’」』》\n]{0,120}["'`”’」』》](?!\w)""")
 _CASES = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 _SEPARATORS = re.compile(r"[\s._/:-]+")
+_NAMES = re.compile(r"(?=[!-~]*[0-9])(?=[!-~]*-)[!-~]+")
+"""Names such as those of models, whose words do not describe a request: `deepseek-v4-flash-vision-exp`."""
 _SPACES = re.compile(r"[ \t]+")
 _ENDS = re.compile(r"[.!?;](?:\s|$)|[。！？；\n]")
 
 
-def judged_by_words(words: Iterable[str], message: str, *, is_invalid: bool = False) -> tuple[FailureKind, str] | None:
+def judged_by_words(
+    words: Iterable[str], message: str, *, is_invalid: bool = False, is_unexplained: bool = False
+) -> tuple[FailureKind, str] | None:
     """Return the kind by the words of an error, and the rule; None if no word decides.
 
     Args:
         words: The codes and types of the error.
         message: Its message.
         is_invalid: Whether the request is refused, and not for another known reason, so that words of a refusal count.
+        is_unexplained: Whether nothing else shows why, so that words of the operator's side count.
     """
     codes = ". ".join(_SEPARATORS.sub(" ", _CASES.sub(" ", word[:200])) for word in words)
     message = message[:_MOST_TEXT]
     told = _SPACES.sub(" ", _QUOTED.sub(" ", message, count=1))
-    sentences = [*filter(None, _ENDS.split(f"{codes}. {told}".lower()))]
-    for name, text in (("account", told), ("content", message), *((("refusal", told),) if is_invalid else ())):
+    texts = [("account", told, told), ("content", message, told)]
+    if is_invalid:
+        texts.append(("refusal", told, told))
+    if is_unexplained:
+        rest = _NAMES.sub(" ", _QUOTED.sub(" ", _SPANS.sub(" ", message)))
+        texts.append(("operator", rest, rest))
+    for name, text, spoken in texts:
         whole = f"{codes}. {text}".lower()
         for kind, pattern in _patterns(name).items():
             if pattern.search(whole):
                 return kind, _RULES[name]
-        for sentence in sentences:
+        for sentence in filter(None, _ENDS.split(f"{codes}. {spoken}".lower())):
             for kind, words_of, unless in _sentences(name):
                 if all(pattern.search(sentence) for pattern in words_of) and not unless.search(sentence):
                     return kind, _RULES[name]
@@ -60,7 +81,7 @@ def judged_by_words(words: Iterable[str], message: str, *, is_invalid: bool = Fa
 def phrases() -> Iterator[tuple[str, FailureKind]]:
     """Yield each phrase and its kind, in the order in which they count."""
     for name in _RULES:
-        table = cast("Mapping[str, list[str]]", WORDS.read()[name])
+        table = cast("Mapping[str, list[str]]", WORDS.read().get(name, _NO_PHRASES))
         yield from ((words, FailureKind(kind)) for kind, listed in table.items() for words in listed)
         for rule in _rules_of_sentences(name):
             yield " + ".join("/".join(listed) for listed in rule["words"]), FailureKind(rule["kind"])
@@ -68,16 +89,21 @@ def phrases() -> Iterator[tuple[str, FailureKind]]:
 
 @cache
 def _patterns(name: str) -> Mapping[FailureKind, re.Pattern[str]]:
-    table = cast("Mapping[str, list[str]]", WORDS.read()[name])
+    table = cast("Mapping[str, list[str]]", WORDS.read().get(name, _NO_PHRASES))
     return {FailureKind(kind): _any_of(words) for kind, words in table.items()}
 
 
 @cache
 def _sentences(name: str) -> tuple[tuple[FailureKind, tuple[re.Pattern[str], ...], re.Pattern[str]], ...]:
     return tuple(
-        (FailureKind(rule["kind"]), tuple(map(_any_of, rule["words"])), _any_of(rule["unless"]))
+        (FailureKind(rule["kind"]), tuple(map(_any_of, rule["words"])), _any_of(_unless(rule["unless"])))
         for rule in _rules_of_sentences(name)
     )
+
+
+def _unless(words: list[str] | str) -> list[str]:
+    """Return the words of a rule, or the list that it names."""
+    return cast("list[str]", WORDS.read()[words]) if isinstance(words, str) else words
 
 
 def _rules_of_sentences(name: str) -> list[dict[str, Any]]:

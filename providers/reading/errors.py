@@ -37,7 +37,7 @@ from providers.catalogue import CatalogueError, FactsFile
 from providers.catalogue.toml_schema import LISTS, TABLE, TEXT, TEXTS, Shape, check_table
 from providers.failures import About, Failure, FailureKind, ProviderFailed
 from providers.json_values import JsonError, as_list, as_map, loads, read_str, repair_surrogates
-from providers.reading.error_words import RULE_OF_A_REFUSAL, judged_by_words
+from providers.reading.error_words import RULE_OF_A_REFUSAL, RULE_OF_THE_OPERATOR, judged_by_words
 from providers.reading.rate_limits import LimitHeaders, moment_in, read_limits, reset_s, retry_after_s, wait_s
 from providers.value import replace
 from providers.wire import WireResponse
@@ -133,7 +133,7 @@ _PARAM = re.compile(r"\S{1,200}")
 _LENGTH_OF_THE_PROMPT = "input_tokens"
 _MOST_SHOWN = 60
 _USUALLY_AT = ("error.code", "error.type", "code", "type")
-_USUALLY_SAID = ("error.message", "error", "message", "detail.message", "detail.error", "error.message.message")
+_USUALLY_SAID = ("error.message", "error", "message", "detail.message", "detail.error", "error.message.message", "msg")
 _REQUEST_IDS = (
     *("x-request-id", "request-id", "x-tc-requestid", "apim-request-id", "x-ds-trace-id", "x-siliconcloud-trace-id"),
     "x-amzn-requestid",
@@ -421,16 +421,20 @@ def classify(
     words = dict.fromkeys(one for one in (*codes, error_type, *islice(usual, _MOST_CODES)) if one != judged.word)
     is_guessed_key = judged.kind is FailureKind.CREDENTIALS and not judged.is_stated
     is_unexplained = is_guessed_key or judged.kind in (FailureKind.INVALID_REQUEST, FailureKind.MODEL_NOT_FOUND)
+    param = next((param for layer in layers if _PARAM.fullmatch(param := _param_in(layer))), None)
+    # A member that is named, other than the model, is what the client sent.
+    is_open = judged.kind is FailureKind.INVALID_REQUEST and param in (None, "model")
     if judged.kind in _INEXACT and (said := _by_sentence(rules, detail, response.status)):
         judged = said
-    elif by_words := judged_by_words(words, detail, is_invalid=is_unexplained):
+    elif by_words := judged_by_words(words, detail, is_invalid=is_unexplained, is_unexplained=is_open):
         kind, rule = by_words
         is_known = judged.is_stated and {kind, judged.kind} <= _OF_AN_ACCOUNT
         is_exact = judged.word and judged.kind not in _VAGUE and response.status < 400
         # A model may be missing because the server could not load it. No other refusal is more exact.
         is_missing = judged.kind is FailureKind.MODEL_NOT_FOUND and rule == RULE_OF_A_REFUSAL
         is_exact = is_exact or (is_missing and kind is not FailureKind.UNAVAILABLE)
-        judged = judged if is_known or is_exact else _Judged(kind, rule, "", kind is not FailureKind.MODEL_NOT_FOUND)
+        is_stated = kind is not FailureKind.MODEL_NOT_FOUND and rule != RULE_OF_THE_OPERATOR
+        judged = judged if is_known or is_exact else _Judged(kind, rule, "", is_stated)
     for text in islice((text for path in rules.quoted_at for text in _texts_at(body, path)), 1):
         # Another server's error about its key does not concern the key of this one.
         quoted = classify(
@@ -443,14 +447,14 @@ def classify(
         detail = f"this key may belong to another site (each of {', '.join(names)} has its own keys): {detail}"
     headers = (response.headers.get(name) for name in rules.request_id_headers)
     # A refusal may repeat a part of the prompt, whose words must not choose how long a key rests.
-    may_name = judged.rule != RULE_OF_A_REFUSAL
+    may_name = judged.rule not in (RULE_OF_A_REFUSAL, RULE_OF_THE_OPERATOR)
     failed = failure(
         response,
         judged.kind,
         code=code or (error_type if error_type != in_body else None),
         detail=detail,
         request_id=_first(body, rules.request_id_at) or next(filter(None, headers), None),
-        param=next((param for layer in layers if _PARAM.fullmatch(param := _param_in(layer))), None),
+        param=param,
         retry_after=_named_wait_s(body, response, rules, detail, judged.kind) if may_name else None,
         limits=rules.limits,
     )
@@ -458,6 +462,19 @@ def classify(
     # With any words, this error is about the model.
     is_stated = is_stated or (failed.kind is FailureKind.MODEL_NOT_FOUND and failed.param == "model")
     return replace(failed, is_stated=is_stated, rule=judged.rule, about=rules.about.get(judged.word))
+
+
+def with_own_model(failed: Failure, model: str) -> Failure:
+    """Return a failure in which the name of the deployment's own model counts as the words "the model"."""
+    is_open = failed.kind is FailureKind.INVALID_REQUEST and failed.param in (None, "model")
+    if not is_open or not model or model not in failed.detail:
+        return failed
+    named = re.compile(rf"""["'`]?(?<![\w.-]){re.escape(model)}(?![\w-])["'`]?""")
+    judged = judged_by_words((), named.sub(" the model ", failed.detail), is_unexplained=True)
+    if judged is None:
+        return failed
+    kind, rule = judged
+    return replace(failed, kind=kind, message=MESSAGES[kind], is_stated=False, rule=rule)
 
 
 def _layers_of(body: Mapping[str, object], rules: ErrorRules) -> list[Mapping[str, object]]:

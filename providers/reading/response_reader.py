@@ -27,7 +27,7 @@ from providers.chat import (
 )
 from providers.failures import Failure, FailureKind, ProviderFailed
 from providers.reading.assembler import named_by_moment, with_named_calls
-from providers.reading.errors import failure, is_html, request_id_of
+from providers.reading.errors import failure, is_html, request_id_of, with_own_model
 from providers.reading.event_stream import TextReader, has_shortcuts
 from providers.reading.finishes import MISSING
 from providers.reading.folding import fold, unfold
@@ -71,7 +71,7 @@ def read_answer(
         json_start: See `providers.reading.json_object.json_start_of`.
         max_tokens: The limit of the answer's tokens in the request.
     """
-    form = check_head(adapter, response)
+    form = check_head(adapter, response, target.model)
     if form == "events":
         parser = adapter.stream_parser(target)
         completion = fold(_identified((*parser.feed(response.body), *parser.close()), response))
@@ -107,10 +107,10 @@ def _is_at_limit(usage: Usage | None, choices: int, adapter: Adapter, target: Ta
     return usage.completion_tokens - thoughts >= min(limits) * choices
 
 
-def check_head(adapter: Adapter, response: WireResponse) -> Literal["events", "json", "other"]:
+def check_head(adapter: Adapter, response: WireResponse, model: str = "") -> Literal["events", "json", "other"]:
     """Return the form of an answer's body. Raises ProviderFailed if the response is an error or a page of HTML."""
     if response.status >= 400:
-        raise ProviderFailed(adapter.classify_error(response))
+        raise ProviderFailed(with_own_model(adapter.classify_error(response), model))
     if not 200 <= response.status < 300:
         # Following a redirect would send the prompt to a host that is not permitted.
         raise ProviderFailed(failure(response, FailureKind.MALFORMED, detail=f"status {response.status}"))
