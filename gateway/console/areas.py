@@ -70,7 +70,7 @@ def areas(
     config: ConfigVersion, answers: Answers, chosen: str | None, changed: Collection[str], texts: ViewTexts
 ) -> list[Area]:
     """Return the areas, the largest first, so that a small one is painted over the one around it."""
-    language = texts.language
+    language, comma, colon = texts.language, texts.gettext(_(", ")), texts.gettext(_(": "))
     selected = chosen[:2] if chosen is not None else None
     shown = []
     for code, place in world().places.items():
@@ -78,14 +78,14 @@ def areas(
         product = product_of_answer(config, answer)
         region = texts.gettext(_("blocked") if config.blocked.contains(code) else answer.region or _("in no region"))
         who = (
-            f"{product.title(language)}, {answer.first}"
+            f"{product.title(language)}{comma}{answer.first}"
             if product
-            else f"{texts.gettext(_('refused'))} ({texts.code('error', answer.refusal)})"
+            else texts.with_note(texts.gettext(_("refused")), texts.code("error", answer.refusal))
         )
         look = product.look if product else REFUSED
         small, pinned = place.size < _LARGEST_MARK, code in PINS
         # The mark of a pinned territory shows its code, so its name has it too.
-        label = f"{name_of(code, language)}{f', {code}' if pinned else ''}: {region}, {who}"
+        label = f"{name_of(code, language)}{comma + code if pinned else ''}{colon}{region}{comma}{who}"
         shown.append(Area(code, place, look, answer.first, label, code == selected, code in changed, small, pinned))
     return shown
 

@@ -77,11 +77,13 @@ SCRIPT_TEXTS = (
     _("Allowed again at"),
     _("Referral"),
     _("a moment"),
-    _("active"),
-    _("active since"),
-    _("s ago"),
-    _("min ago"),
-    _("h ago"),
+    _("active {n} s ago"),
+    _("active {n} min ago"),
+    _("active {n} h ago"),
+    _(": "),
+    _(", "),
+    _(" ("),
+    _(")"),
 )
 """The texts of the script `page.js`."""
 

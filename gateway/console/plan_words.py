@@ -24,7 +24,8 @@ def answer_words(texts: ViewTexts, kind: AnswerChangeKind) -> str:
 def first_words(texts: ViewTexts, change: Mapping[str, Any], side: str) -> str:
     """Return who answers first `before` or `after` a change. A plan that 0.2.0 stored has no code of a refusal."""
     refusal = change.get(f"{side}_refusal")
-    return f"{texts.gettext(_('refused'))} ({texts.code('error', refusal)})" if refusal else str(change[side])
+    refused = texts.gettext(_("refused"))
+    return texts.with_note(refused, texts.code("error", refusal)) if refusal else str(change[side])
 
 
 def why_words(texts: ViewTexts, change: Mapping[str, Any]) -> str:

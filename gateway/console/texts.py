@@ -54,6 +54,15 @@ class ViewTexts(Value, frozen=True):
         """Return a text in this language."""
         return _catalogue(self.language).get(message) or message
 
+    @property
+    def comma(self) -> str:
+        """The separator of the members of a list."""
+        return "、" if self.locale.language == "zh" else ", "
+
+    def with_note(self, text: str, note: str) -> str:
+        """Return a text with a note in brackets."""
+        return f"{text}{self.gettext(_(' ('))}{note}{self.gettext(_(')'))}"
+
     def code(self, kind: str, code: object, own: str = "") -> str:
         """Return the words for a code of the gateway, whose own texts are English.
 

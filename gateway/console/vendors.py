@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from gateway.console.texts import LANGUAGES
+from gateway.console.texts import LANGUAGES, texts_in
 from gateway.model.deployment import Deployment
 from providers.value import Value
 
@@ -41,7 +41,7 @@ class Product(Value, frozen=True):
     def title(self, language: str) -> str:
         """Return the product with its vendor, such as `Qwen (Alibaba)`."""
         product, vendor = self.names[language]
-        return f"{product} ({vendor})" if product != vendor else product
+        return texts_in(language).with_note(product, vendor) if product != vendor else product
 
 
 @cache

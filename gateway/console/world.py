@@ -109,11 +109,16 @@ def world() -> World:
     return World(data["width"], data["height"], {code: Place(*values) for code, values in data["places"].items()})
 
 
+_OF_CHINA = {"CN": "中国内地", "HK": "中国香港", "MO": "中国澳门", "TW": "中国台湾"}
+"""The usual names in Chinese texts. CLDR has the country's name for its mainland, and the other three in two forms."""
+
+
 @cache
 def territory_names(language: str = "en") -> Mapping[str, str]:
     """Return the name of each territory, as Unicode CLDR has it."""
     cldr = Locale.parse(language.replace("-", "_")).territories
-    return {code: str(cldr.get(code, name)) for code, name in territory_data().names.items()}
+    names = {code: str(cldr.get(code, name)) for code, name in territory_data().names.items()}
+    return names | _OF_CHINA if language.startswith("zh") else names
 
 
 def name_of(code: str, language: str = "en") -> str:
@@ -128,7 +133,7 @@ def places_in(texts: ViewTexts, places: Mapping[str, Any]) -> str:
     is_long = len([0] if included is None else included) + len(excluded) > _MOST_NAMED
 
     def listed(codes: Sequence[str]) -> str:
-        return ", ".join(codes if is_long else [_place_name(texts, code) for code in codes])
+        return texts.comma.join(codes if is_long else [_place_name(texts, code) for code in codes])
 
     if included is None:
         shown, but = texts.gettext(_("any") if is_long else _("anywhere")), _(" but ")

@@ -205,6 +205,7 @@ def test_visitor_is_a_child_whose_session_ends_and_is_helped_in_a_crisis(
     start: Callable[..., Running], browser: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("GATEWAY_STATE_DIR", "state")
+    monkeypatch.setenv("CLAIM_SECRET", "a secret of the demo, of 32 bytes")
     Path("duties.yaml").write_text(DUTIES, "utf-8")
     running = start("demo", "--config", "duties.yaml", "--port", "0")
     running.wait_for("Ctrl-C")
@@ -536,7 +537,7 @@ def test_page_speaks_chinese_to_a_chinese_browser_and_english_on_request(read_pa
     assert (page.title(), page.inner_text("h1")) == ("世界", "世界")
     assert "通义千问 (阿里巴巴)" in page.inner_text("#legend")
     page.get_by_role("button", name="提问").click()
-    page.wait_for_selector("#attempts li >> text=已应答")
+    page.wait_for_selector("#attempts li >> text=已回答")
     page.click("footer >> text=English")
     page.wait_for_selector("h1 >> text=World")
     page.fill("#territory", "日本")

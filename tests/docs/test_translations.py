@@ -27,6 +27,17 @@ def test_translated_page_has_blocks_of_its_original_and_is_linked_there(page: Pa
     assert f"[简体中文]({'../' * (len(original.relative_to(ROOT).parts) - 2)}" in original.read_text("utf-8")
 
 
+def test_messages_of_the_chinese_page_are_those_of_the_gateway() -> None:
+    source = "".join(path.read_text("utf-8") for path in (ROOT / "gateway").rglob("*.py"))
+    words = re.sub(r"\{[^{}]*\}", "…", re.sub(r'"\s*\n\s*f?"', "", source)).replace(
+        "a … is written", "a secret is written"
+    )
+    page = (ROOT / "docs" / "zh-Hans" / "messages.md").read_text("utf-8")
+    messages = re.findall(r"^\| `([^`]+)` \|", page, re.MULTILINE)
+    assert len(messages) == 10
+    assert [it for it in messages if any(part.strip(" ,") not in words for part in it.split("…"))] == []
+
+
 def test_translated_pages_are_short() -> None:
     prose = [re.sub(r"```.*?```|\s", "", page.read_text("utf-8"), flags=re.DOTALL) for page in translated_pages()]
     assert sum(map(len, prose)) <= _MOST_CHARACTERS

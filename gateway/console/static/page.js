@@ -173,7 +173,7 @@ async function ask(question) {
   const requestId = response.headers.get("x-request-id");
   if (!response.ok) {
     const { error } = await response.json();
-    showRefusal(`${response.status} ${error.code}: ${words(error)}${error.reason ? ` (${say("reason")}: ${texts[`reason.${error.reason}`] ?? error.reason})` : ""}`);
+    showRefusal(`${response.status} ${error.code}${say(": ")}${words(error)}${error.reason ? `${say(" (")}${say("reason")}${say(": ")}${texts[`reason.${error.reason}`] ?? error.reason}${say(")")}` : ""}`);
     showReferral(error.crisis);
     const allowed = error.age?.allowed_at ? `${say("Allowed again at")} ${error.age.allowed_at}` : "";
     byId("referral").append([error.user_message, allowed].filter(Boolean).join("\n"));
@@ -211,7 +211,7 @@ function showUse(header) {
 function showReferral(crisis) {
   if (!crisis) return;
   const numbers = Object.entries(crisis.helplines).map(([kind, number]) => `${kind} ${number}`);
-  byId("referral").textContent = `${say("Referral")}: ${[...crisis.categories, ...numbers].join(", ")}`;
+  byId("referral").textContent = `${say("Referral")}${say(": ")}${[...crisis.categories, ...numbers].join(say(", "))}`;
 }
 
 // Show the request as the simulator of the provider got it.
@@ -341,10 +341,8 @@ function showAges() {
   const since = document.querySelector("[data-age]");
   const age = Math.max(0, Math.round((Date.now() - Date.parse(since.dateTime)) / 1000));
   since.title = since.dateTime;
-  since.textContent = age < 60 ? `${age} ${say("s ago")}` : age < 3600 ? `${Math.floor(age / 60)} ${say("min ago")}` : `${Math.floor(age / 3600)} ${say("h ago")}`;
-  since.parentElement.childNodes.forEach((node) => {
-    if (node.nodeType === Node.TEXT_NODE) node.data = node.data.replace(say("active since"), say("active"));
-  });
+  const [words, n] = age < 60 ? ["active {n} s ago", age] : age < 3600 ? ["active {n} min ago", Math.floor(age / 60)] : ["active {n} h ago", Math.floor(age / 3600)];
+  since.textContent = say(words).replace("{n}", n);
 }
 
 setInterval(() => {

@@ -126,7 +126,7 @@ def test_outage_of_the_last_requests_is_a_problem_until_the_last_30_s_are_good(c
         (AnswerTimes(16, 5.0, 9.0, 4, 0.1, 0.1), False),
     ],
 )
-def test_answers_that_are_slow_beside_an_hour_ago_are_a_problem(
+def test_answers_that_are_slower_than_an_hour_ago_are_a_problem(
     callbacks: AdminCallbacks, times: AnswerTimes, is_problem: bool
 ) -> None:
     document: Any = status_document(

@@ -187,11 +187,11 @@ async def test_chinese_page_has_the_reasons_of_the_gateway_in_chinese(console: C
     worker = replace(control.now.workers[0], unavailable={"qwen-hk": Unavailable("its words", 9.0, by_breaker=True)})
     control.now = replace(control.now, workers=(worker,))
     words = words_of((await ask_console(console, "/?territory=HK&lang=zh-Hans")).text)
-    assert "gemini : 供应商不服务该地区 availability" in words
-    assert "qwen-hk : 反复失败或处于冷却期，暂不使用 health" in words
+    assert "gemini ：供应商不服务该地区 availability" in words
+    assert "qwen-hk ：反复失败或处于冷却期，暂不使用 health" in words
     assert "熔断器断开，因为它反复失败" in words
     words = words_of((await ask_console(console, "/?territory=CU&lang=zh-Hans")).text)
-    assert "没有部署应答 : 助手在此地区不可用 region_blocked (原因: 地区)" in words
+    assert "没有部署回答 ：助手在此地区不可用 region_blocked （原因：地区）" in words
 
 
 async def test_deployment_that_is_asked_first_is_marked_among_those_to_break(console: Console) -> None:
@@ -443,3 +443,29 @@ async def test_page_and_assets_are_small_and_fast(console: Console) -> None:
     for url in re.findall(r'(?:href|src)="(/console/static/[^"#]+)', shown.text):
         asset = await ask_console(console, url, headers=OWN)
         assert (asset.status, "immutable" in asset.headers["cache-control"]) == (200, True)
+
+
+_TAG = re.compile(r"<[^>]*>")
+_CHINESE = "[\u4e00-\u9fff）”]"
+
+
+@pytest.mark.parametrize("territory", ["HK", "CU", "DE", ""])
+async def test_chinese_page_has_full_width_punctuation_between_its_words(console: Console, territory: str) -> None:
+    page = (await ask_console(console, f"/?territory={territory}&lang=zh-Hans")).text
+    text = re.sub(r"<(script|style|pre|option)[^>]*>.*?</\1>", "", page[page.index("<main>") :], flags=re.DOTALL)
+    text = _TAG.sub("", text)
+    assert re.findall(rf"{_CHINESE}\s*(?:[,;:] | ?\(|\.(?:\s|$)).{{0,20}}", text) == []
+    assert "应答" not in text, "one word for one thing"
+
+
+async def test_chinese_page_names_the_four_territories_alike(console: Console) -> None:
+    page = (await ask_console(console, "/?lang=zh-Hans")).text
+    assert all(f"中国{part}" in page for part in ("内地", "香港", "澳门", "台湾"))
+    assert "特别行政区" not in page
+
+
+async def test_language_is_chosen_in_the_header(console: Console) -> None:
+    page = (await ask_console(console, "/")).text
+    header, footer = page[page.index("<header>") : page.index("</header>")], page[page.index("<footer>") :]
+    assert 'hreflang="zh-Hans"' in header
+    assert "hreflang" not in footer

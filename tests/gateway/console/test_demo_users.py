@@ -18,8 +18,8 @@ from tests.kit.console_pages import BROWSER, ask_console, console_of, demo_confi
 
 PAGE = (Path(__file__).parents[3] / "docs" / "operate" / "duties.md").read_text("utf-8")
 EXAMPLE = re.findall(r"^```yaml .*\n([^`]*)", PAGE, re.MULTILINE)[0]
-ORIGINS = {("bedrock", "us-east-1"): "http://127.0.0.1:9001", ("openai", "us"): "http://127.0.0.1:9002"}
-DUTIES = compiled(EXAMPLE, simulators=ORIGINS, demo=True).config
+ORIGINS = {("openai", "us"): "http://127.0.0.1:9002"}
+DUTIES = compiled(EXAMPLE, {"CLAIM_SECRET": "a secret of the demo, of 32 bytes"}, simulators=ORIGINS, demo=True).config
 JSON = {**BROWSER, "content-type": "application/json", "sec-fetch-site": "same-origin", "sec-fetch-mode": "cors"}
 
 

@@ -38,7 +38,7 @@ def test_lost_answer_is_the_own_sentence_in_english_and_has_chinese_reasons() ->
     assert first_words(ENGLISH, lost, "after") == lost["after"] == "refused (no_eligible_deployment)"
     assert why_words(ENGLISH, lost) == lost["why"]
     reason = CHINESE.code("skip", lost["skipped"][0]["reason"], lost["skipped"][0]["detail"])
-    assert first_words(CHINESE, lost, "after") == f"拒绝 ({CHINESE.code('error', 'no_eligible_deployment')})"
+    assert first_words(CHINESE, lost, "after") == f"拒绝（{CHINESE.code('error', 'no_eligible_deployment')}）"
     assert why_words(CHINESE, lost) == f"gemini: {reason}"
     assert reason != lost["skipped"][0]["detail"]
 

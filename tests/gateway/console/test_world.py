@@ -141,19 +141,19 @@ SIX = "CH DE ES FR GB IT".split()
     [
         (["*"], "anywhere", "任何地方"),
         ([], "nowhere", "没有任何地方"),
-        (["*", "!CN"], "anywhere but China", "任何地方，除了中国"),
-        (["@EEA", "CH"], "the European Economic Area, Switzerland", "欧洲经济区, 瑞士"),
+        (["*", "!CN"], "anywhere but China", "任何地方，除了中国内地"),
+        (["@EEA", "CH"], "the European Economic Area, Switzerland", "欧洲经济区、瑞士"),
         (["US", "!US-CA"], "United States but not United States (US-CA)", "美国，但不包括美国 (US-CA)"),
-        (SIX, "Switzerland, Germany, Spain, France, United Kingdom, Italy", "瑞士, 德国, 西班牙, 法国, 英国, 意大利"),
+        (SIX, "Switzerland, Germany, Spain, France, United Kingdom, Italy", "瑞士、德国、西班牙、法国、英国、意大利"),
         (
             [*SIX, "!US-CA", "US"],
             "CH, DE, ES, FR, GB, IT, US but not US-CA",
-            "CH, DE, ES, FR, GB, IT, US，但不包括US-CA",
+            "CH、DE、ES、FR、GB、IT、US，但不包括US-CA",
         ),
         (
             ["*", *(f"!{code}" for code in SIX)],
             "any but CH, DE, ES, FR, GB, IT",
-            "任何地方，除了CH, DE, ES, FR, GB, IT",
+            "任何地方，除了CH、DE、ES、FR、GB、IT",
         ),
     ],
 )

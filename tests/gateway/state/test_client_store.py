@@ -66,7 +66,7 @@ def test_token_of_a_former_role_is_that_of_a_viewer_and_keeps_its_row(store: Cli
 
 
 class SilentDatabase(SqliteDatabase):
-    """A shared database that does not answer until it is told to. `is_asked` says that somebody waits for it."""
+    """A shared database that does not answer before `answers` is set. `is_asked`: a thread waits for it."""
 
     def __init__(self, is_asked: threading.Event, answers: threading.Event) -> None:
         self._is_asked, self._answers = is_asked, answers
