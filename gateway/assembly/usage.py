@@ -26,6 +26,7 @@ from gateway.usage.installation import (
     pseudonym_key,
     shared_database,
     usage_reader,
+    users_renamed_ns,
 )
 
 if TYPE_CHECKING:
@@ -69,6 +70,7 @@ class UsageWiring:
             pseudonym_key(config(), state_dir),
             overshot,
             implausible=_log_implausible,
+            renamed_ns=users_renamed_ns(state_dir),
         )
 
     def problems(self) -> dict[str, str]:

@@ -12,6 +12,7 @@ from gateway.config.schema.client_token import TokenIssuerSection
 from gateway.config.validation import Draft, Findings, check_reference
 from gateway.model.client_token import TokenIssuer, TokenPath, TokenRule, Where
 from gateway.policy.location.claim import read_key_set
+from providers.value import replace
 
 _ANY_TENANT = frozenset({"common", "organizations"})
 _CHANGEABLE = frozenset({"email", "preferred_username", "upn", "name"})
@@ -70,7 +71,13 @@ def compile_token_issuers(draft: Draft, findings: Findings, document: Document) 
             denied=_where(findings, (*path, "denied"), section.denied, warns=False),
             issued_after=section.issued_after,
         )
-    return compiled
+    return {name: replace(it, same_users=_same_users(it, compiled)) for name, it in compiled.items()}
+
+
+def _same_users(issuer: TokenIssuer, issuers: Mapping[str, TokenIssuer]) -> str:
+    """Return the first issuer that names the same users as this one, or an empty text if that is this one."""
+    first = next(it for it in issuers.values() if (it.issuer, it.user) == (issuer.issuer, issuer.user))
+    return first.name if first is not issuer else ""
 
 
 def _check_names(findings: Findings, path: KeyPath, section: TokenIssuerSection) -> None:

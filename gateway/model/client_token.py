@@ -88,6 +88,7 @@ class TokenIssuer(Value, frozen=True):
         longest_s: The longest lifetime of a token.
         denied: Members and their values that no accepted token has.
         issued_after: A token of this Unix time or earlier is refused. None: there is no such bound.
+        same_users: The first issuer with the same `iss` and `user`. Both name the same users. Empty: it is this one.
     """
 
     name: str
@@ -101,6 +102,12 @@ class TokenIssuer(Value, frozen=True):
     longest_s: float | None = 86_400.0
     denied: Where = ()
     issued_after: float | None = None
+    same_users: str = ""
+
+    @property
+    def users_of(self) -> str:
+        """The name of the issuer in the names of its users."""
+        return self.same_users or self.name
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +117,7 @@ class TokenHolder:
     Attributes:
         issuer: The name of its issuer in the configuration.
         iss: The value of its `iss`.
+        users_of: The name of the issuer in the name of the end user.
         rule: The number of the rule that names the client. The first one is 1.
         until: When it expires (Unix time).
         digests: The SHA-256 (hex) of each form in which it is valid.
@@ -119,6 +127,7 @@ class TokenHolder:
 
     issuer: str
     iss: str
+    users_of: str
     rule: int
     until: float
     digests: tuple[str, ...] = field(default=(), repr=False)

@@ -135,6 +135,7 @@ class ClaimReport:
         preferences: The user's preferences, as far as they are valid.
         consents: The recipients to which the user has agreed.
         age_band: The age band of the user. None if the claim names none, or if it is not read.
+        issuer: The name of the issuer in the name of the user (`gateway.policy.client_users`).
     """
 
     territory: str | None = None
@@ -143,6 +144,7 @@ class ClaimReport:
     preferences: Preferences | None = field(default=None, repr=False)
     consents: frozenset[str] = frozenset()
     age_band: str | None = None
+    issuer: str = field(default="", compare=False, repr=False)
 
 
 class AddressReport(Value, frozen=True):

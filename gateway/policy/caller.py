@@ -12,7 +12,7 @@ from gateway.model.caller import Caller
 from gateway.model.config_version import ConfigVersion
 from gateway.model.consent import NO_STATEMENT, ConsentStatement
 from gateway.model.location import ClaimReport
-from gateway.policy.client_users import token_user
+from gateway.policy.client_users import claim_user, token_user
 from providers.failures import InvalidRequest
 from providers.value import replace
 
@@ -45,7 +45,7 @@ def user_of(caller: Caller, claim: ClaimReport | None) -> str | None:
     if (named := token_user(caller.client)) is not None:
         return named
     if claim is not None and claim.subject:
-        return claim.subject
+        return claim_user(claim.issuer, claim.subject)
     return asserted_user(caller) if caller.user else None
 
 

@@ -75,7 +75,9 @@ def holder_of(issuer: TokenIssuer, signed: SignedMembers) -> tuple[str, TokenHol
     rule, subject = issuer.clients[index], members.get("sub")
     user = user_in(issuer, members) if rule.names_user else None
     subject = subject if isinstance(subject, str) else None
-    holder = TokenHolder(issuer.name, issuer.issuer, index + 1, signed.until, signed.digests, subject, user)
+    holder = TokenHolder(
+        issuer.name, issuer.issuer, issuer.users_of, index + 1, signed.until, signed.digests, subject, user
+    )
     return rule.gives, holder
 
 

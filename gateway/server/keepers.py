@@ -101,9 +101,10 @@ def keeping(
         if directory is not None:
             from gateway.changes.stored_clients import ClientDatabase
             from gateway.state.schedules import ScheduleStore
-            from gateway.usage.installation import client_store
+            from gateway.usage.installation import client_store, note_named_users
 
             try:
+                note_named_users(directory)
                 schedules = stack.enter_context(closing(ScheduleStore(directory)))
                 scheduler = Scheduler(schedules) if initial.cell is None else _cell_scheduler(schedules, initial.cell)
                 stored = stack.enter_context(closing(client_store(config, directory)))

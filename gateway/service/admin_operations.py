@@ -120,7 +120,8 @@ def _owner(given: Given, *, needed: bool = True) -> Any:
     from gateway.service.budget_admin import owner_of
     from gateway.service.client_admin import InvalidFields
 
-    owner = owner_of({name: given[name] for name in ("client", "project", "user") if given.get(name) is not None})
+    names = ("client", "project", "user", "issuer")
+    owner = owner_of({name: given[name] for name in names if given.get(name) is not None})
     if owner is None and needed:
         raise InvalidFields("name the owner of the budget: `client`, `project` or `user`")
     return owner

@@ -13,12 +13,14 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import closing
 from decimal import Decimal
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar
 
 from gateway.model.budget import Project, SpendingRules, Window
 from gateway.model.config_version import ConfigVersion
 from gateway.operator_errors import StateError
+from gateway.policy.client_users import has_issuer, people_named
 from gateway.service.client_admin import AdminRefused, ClientAdmin, InvalidFields, Json
 from gateway.usage.accounting import end_user_pseudonym
 from gateway.usage.amounts import NANO
@@ -32,7 +34,7 @@ from gateway.usage.gate import (
     MayBeDone,
     shown_in,
 )
-from gateway.usage.installation import operator_gate, pseudonym_key
+from gateway.usage.installation import operator_gate, pseudonym_key, users_renamed_ns
 from gateway.usage.journal import FOLDER, Journal
 from gateway.usage.refusals import shown_budget
 from gateway.usage.spending_limits import calendar_of, limits_from, user_limits
@@ -60,19 +62,22 @@ class BudgetOwner(Value, frozen=True):
     """The owner of budgets: a client, a project or an end user.
 
     Attributes:
-        name: The name of the client or project; the end user as the client names it, or its pseudonym.
+        name: The name of the client or project; the end user as its issuer or client names it, or its pseudonym.
         client: The client to which the budgets of an end user belong. None: all clients with budgets of end users.
+        issuer: The issuer that names an end user. None: whoever does.
     """
 
     kind: CounterKind
     name: str
     client: str | None = None
+    issuer: str | None = None
 
 
 def owner_of(given: Mapping[str, str]) -> BudgetOwner | None:
     """Return the owner that these fields name, or None. Raises InvalidFields if they name more than one."""
     if CounterKind.USER in given and CounterKind.PROJECT not in given:
-        return BudgetOwner(CounterKind.USER, given[CounterKind.USER], given.get(CounterKind.CLIENT))
+        client, issuer = given.get(CounterKind.CLIENT), given.get("issuer")
+        return BudgetOwner(CounterKind.USER, given[CounterKind.USER], client, issuer)
     owners = [BudgetOwner(kind, given[kind]) for kind in CounterKind if kind in given]
     if len(owners) > 1:
         raise InvalidFields("name one owner: `client`, `project`, or `user` with its `client`")
@@ -148,12 +153,14 @@ class BudgetAdmin:
         limits = [limit for limit in self._of_window(owner, per) if limit.counter.unit == unit]
         if not limits:
             raise self._no_budget(owner, f"in {unit} per {per}")
-        (limit,) = limits[:1]
-        counter = limit.counter
+        # Of an end user, there is one for each name under which it counts.
+        return {"budgets": [self._topped_up(limit, number) for limit in limits]}
+
+    def _topped_up(self, limit: BudgetLimit, number: int) -> Json:
         windows = calendar_of(self._config).at(self._clock_ns())
-        state = self._in_gate(lambda gate: gate.top_up(counter, windows, number))
-        self._record(RowKind.TOP_UP, counter, number)
-        return {"budgets": [_shown(limit, state)]}
+        state = self._in_gate(lambda gate: gate.top_up(limit.counter, windows, number))
+        self._record(RowKind.TOP_UP, limit.counter, number)
+        return _shown(limit, state)
 
     def drop_user(self, pseudonyms: Iterable[str], clients: Iterable[str], *, every: bool) -> int:
         """Delete the counters of an end user with these clients, or with every client too. Return their number."""
@@ -170,23 +177,53 @@ class BudgetAdmin:
 
     # --- the owners -------------------------------------------------------------------------------
 
-    def _limits(self, owner: BudgetOwner) -> tuple[BudgetLimit, ...]:
+    def _limits(self, owner: BudgetOwner, *, every_name: bool = False) -> tuple[BudgetLimit, ...]:
         match owner.kind:
             case CounterKind.CLIENT:
                 return limits_from(owner.kind, owner.name, self._spending(owner.name).budgets)
             case CounterKind.PROJECT:
                 return limits_from(owner.kind, owner.name, self._project(owner.name).budgets)
             case CounterKind.USER:
-                user = self._pseudonym(owner.name)
-                clients = self._client_names() if owner.client is None else [owner.client]
-                return tuple(
-                    limit for name in clients for limit in user_limits(name, user, self._spending(name).user_budgets)
-                )
+                return self._of_user(owner, every_name=every_name)
+
+    def _of_user(self, owner: BudgetOwner, *, every_name: bool) -> tuple[BudgetLimit, ...]:
+        """Return the budgets of each person of this name who has spent anything, or of each who could.
+
+        A person may count under several names: of its counters the one that refuses first, or with `every_name` all.
+
+        Raises:
+            AdminRefused: Two issuers have named users so.
+        """
+        clients = self._client_names() if owner.client is None else [owner.client]
+        rules = {name: self._spending(name).user_budgets for name in clients}
+        people: dict[str, tuple[str, ...]] = {"": (owner.name,)}
+        if not PSEUDONYM.fullmatch(owner.name):
+            people = people_of(self._config, self._directory, owner.name, owner.issuer)
+        names = dict.fromkeys(name for of in people.values() for name in of)
+        limits = {
+            name: [it for client in clients for it in user_limits(client, self._pseudonym(name), rules[client])]
+            for name in names
+        }
+        if len(names) == 1:
+            return tuple(*limits.values())
+        every = [limit for it in limits.values() for limit in it]
+        states = self._in_gate(lambda gate: self._states(gate, every))
+        found = dict(zip(every, states, strict=True))
+        used = {name for name, of in limits.items() if any(sum(found[it][:3]) for it in of)}
+        expect_one_issuer(owner.name, [issuer for issuer, of in people.items() if of[0] in used])
+        chosen: list[BudgetLimit] = []
+        for of in people.values():
+            mine = [limits[name] for name in of if name in used] if used else [limits[of[0]]]
+            by_rule = zip(*mine, strict=True)
+            chosen += (
+                chain(*by_rule) if every_name else [min(it, key=lambda it: found[it].free(it.limit)) for it in by_rule]
+            )
+        return tuple(chosen)
 
     def _of_window(self, owner: BudgetOwner, per: str) -> list[BudgetLimit]:
         if per not in set(Window):
             raise AdminRefused(400, "invalid_request", f"`per` must be one of {', '.join(Window)}")
-        limits = [limit for limit in self._limits(owner) if limit.counter.window == per]
+        limits = [limit for limit in self._limits(owner, every_name=True) if limit.counter.window == per]
         if not limits:
             raise self._no_budget(owner, f"per {per}")
         clients = {limit.counter.client for limit in limits}
@@ -284,6 +321,23 @@ class BudgetAdmin:
         self._admin.note("budget_topped_up" if kind is RowKind.TOP_UP else "budget_reset", fields)
         if problem is not None:
             raise StateError(f"the budget is changed, but its row is not in the ledger: {problem}")
+
+
+def people_of(config: ConfigVersion, directory: Path, user: str, issuer: str | None) -> dict[str, tuple[str, ...]]:
+    """Return the names of each person whom this name may mean, by the issuer (`gateway.policy.client_users`)."""
+    people = people_named(config, user, issuer)
+    if users_renamed_ns(directory):
+        return people
+    # Here a subject of a claim never had a name without its issuer: that is another person.
+    return {of: tuple(it for it in names if not of or has_issuer(it)) for of, names in people.items()}
+
+
+def expect_one_issuer(user: str, issuers: Iterable[str]) -> None:
+    """Raise AdminRefused if several issuers have named an end user so."""
+    named = [issuer for issuer in issuers if issuer]
+    if len(named) > 1:
+        message = f"{len(named)} issuers name a user {user!r}: name one as `issuer` (--issuer): {', '.join(named)}"
+        raise AdminRefused(400, "invalid_request", message)
 
 
 def _shown(limit: BudgetLimit, state: CounterState) -> Json:

@@ -34,6 +34,7 @@ from gateway.model.record import UNDECIDED, Decided, DecisionReason, Record, Ski
 from gateway.model.route import Barrier, RouteStep, deployments_of
 from gateway.policy.caller import read_consent, user_of
 from gateway.policy.canary_assignment import assign_variant, conversation_key_of, sticky_key_of
+from gateway.policy.client_users import plain_user
 from gateway.policy.consent import Consenting
 from gateway.policy.fence import redacting_too
 from gateway.policy.hand_off import Outcome, every_hand_off, hand_off_after, outcomes_of_kinds, outcomes_of_skip
@@ -345,12 +346,9 @@ class Decider:
         """Return the conversation of a chat, as far as the caches of providers need it."""
         secret, caller = exchange.config.secrets.oldest_identity, exchange.caller
         key = secret.reveal().encode() if secret is not None else self.cache_key
-        client, user = "", exchange.user
-        if caller.client is not None:
-            client = caller.client.name
-            if caller.client.token is not None and caller.client.token.user is not None:
-                # As the fields of a request would name the user.
-                user = caller.client.token.user
+        client = caller.client.name if caller.client is not None else ""
+        # As the fields of a request would name the user.
+        user = plain_user(exchange.user) if exchange.user is not None else None
         return Conversation(key, client, user, caller.session, region.protected)
 
 

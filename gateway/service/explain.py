@@ -32,6 +32,7 @@ from gateway.model.region_text import Locale
 from gateway.model.route import deployments_of
 from gateway.model.version_names import version_fields
 from gateway.policy.canary_assignment import assign_variant, named_sticky_key
+from gateway.policy.client_users import claim_issuer, claim_user
 from gateway.policy.consent import standing_consents
 from gateway.policy.hand_off import every_hand_off, hand_off_after, outcomes_of_skip
 from gateway.policy.location.claim import claim_of
@@ -103,7 +104,7 @@ def explain(request: PlainRequest, *, reveal_model: bool = True, to_operator: bo
         selection["hand_off"] = {"cause": opened.cause if opened is not None else None, "share": beyond.rule.share}
         others = [_considered(config, item, to_operator=to_operator) for item in beyond.decision.considered]
         considered += [{**item, "after_barrier": True} for item in others]
-    is_named = _user_name(request.reports, request.user) is not None
+    is_named = _user_name(request) is not None
     if (judges := _judges(config, location, assistant)) is not None:
         # Nothing is judged here: `by` names those who would.
         names = [deployment.name for deployment in judges.judges]
@@ -129,7 +130,7 @@ def _assistant_at(request: PlainRequest, location: Location) -> Assistant:
 def _decide(request: PlainRequest, location: Location, assistant: Assistant) -> tuple[Decision, Preference | None]:
     """Return the decision, and what becomes of the user's preference; None if there is none."""
     config, age, prefer = request.config, location.age, request.prefer
-    consents, key = standing_consents(config, request.consent), _key_of(_user_name(request.reports, request.user))
+    consents, key = standing_consents(config, request.consent), _key_of(_user_name(request))
     needs = plain_needs(assistant)
 
     def decision_for(view: Assistant) -> Decision:
@@ -171,7 +172,7 @@ def _beyond(request: PlainRequest, location: Location, assistant: Assistant, dec
     barrier = assistant.barriers.get(region.name) if region is not None else None
     if region is None or barrier is None or not decision.verdicts:
         return None
-    key, opened = _key_of(_user_name(request.reports, request.user)), None
+    key, opened = _key_of(_user_name(request)), None
     if isinstance(decision.outcome, Refusal) and (age is None or age.hand_off):
         verdicts = {deployment.name: verdict for deployment, verdict in decision.verdicts}
         members = [verdicts.get(member_of(step, decision, key) or "") for step in assistant.routes[region.name]]
@@ -209,10 +210,10 @@ def _emulated(config: ConfigVersion, location: Location, assistant: Assistant, f
     return ["response_format"] if config.deployments[first].emulates_schemas(bounded=is_bounded) else []
 
 
-def _user_name(reports: Reports, user: str | None) -> str | None:
-    claim = claim_of(reports)
+def _user_name(request: PlainRequest) -> str | None:
+    claim = claim_of(request.reports)
     subject = claim.subject if claim is not None else None
-    return subject or user or None
+    return claim_user(claim_issuer(request.config), subject) if subject else request.user or None
 
 
 def _key_of(name: str | None) -> Callable[[], bytes] | None:
@@ -415,7 +416,7 @@ def explain_text(request: PlainRequest) -> str:
     config = request.config
     location = resolve(config, request.client, request.reports)
     assistant = _assistant_at(request, location)
-    name = _user_name(request.reports, request.user)
+    name = _user_name(request)
     decision, preference = _decide(request, location, assistant)
     use = f" ({assistant.use})" if assistant.use != "chat" else ""
     lines = [f"assistant    {assistant.name}{use}", f"region       {_region_text(location)}"]

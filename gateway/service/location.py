@@ -18,6 +18,7 @@ from gateway.model.config_version import Client, ConfigVersion, remember
 from gateway.model.decision import Refusal, Refused
 from gateway.model.location import ClaimProblem, ClaimReport, Location, Question, Reports
 from gateway.model.location_rules import LocationRules
+from gateway.policy.client_users import claim_issuer
 from gateway.policy.location.claim import ClaimRules, claim_of
 from gateway.policy.location.resolution import key_bytes, locator_of, resolve
 from gateway.policy.location.signals import SIGNALS
@@ -156,6 +157,8 @@ class LocationService:
             return located
         # Several users share the remembered location: take the subject and the preferences from this claim.
         location = located.location
+        if claim.subject:
+            claim = replace(claim, issuer=remember(config, ("claim_issuer",), lambda: claim_issuer(config)))
         if claim.preferences is not None:
             location = replace(location, preferences=claim.preferences)
         return Located(reports, location, located.refusal, claim)

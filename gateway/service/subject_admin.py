@@ -14,8 +14,7 @@ from gateway.features.running import KEPT, OF_USERS
 from gateway.model.config_version import ConfigVersion
 from gateway.model.kept_metadata import StoredRequest
 from gateway.operator_errors import StateError
-from gateway.policy.client_users import qualified_user
-from gateway.service.budget_admin import PSEUDONYM, BudgetAdmin, BudgetOwner
+from gateway.service.budget_admin import PSEUDONYM, BudgetAdmin, BudgetOwner, expect_one_issuer, people_of
 from gateway.service.client_admin import AdminRefused, ClientAdmin, Json
 from gateway.state.audit import path_of
 from gateway.state.receipts import receipts_of
@@ -65,7 +64,7 @@ class SubjectAdmin:
         return {
             "subject": {"user": user, "client": client, "issuer": issuer, "pseudonyms": person.pseudonyms},
             "usage": {"rows": [row_data(row) for row in rows], "totals": totals},
-            "budgets": self._counters(self._name(user, issuer), client),
+            "budgets": self._counters(user, client, issuer),
             **{kept.member: kept.export(self._directory, requests) for kept in KEPT},
             **{
                 it.member: it.export(self._config, self._directory, person.pseudonyms, client, clients)
@@ -112,20 +111,25 @@ class SubjectAdmin:
         subject = {"client": client, "pseudonyms": person.pseudonyms}
         return {"subject": subject, "erased": erased, "remains": self._elsewhere(person, *kept)}
 
-    @staticmethod
-    def _name(user: str, issuer: str | None) -> str:
-        """Return the end user as requests name it. A pseudonym needs no issuer."""
-        return user if not issuer or PSEUDONYM.fullmatch(user) else qualified_user(issuer, user)
-
     def _person(self, user: str, client: str | None, issuer: str | None) -> Person:
         if not user:
             raise AdminRefused(400, "invalid_request", "`user` must name the end user")
         if PSEUDONYM.fullmatch(user):
             return Person((user,), client)
-        return Person(
-            known_pseudonyms(self._config, pseudonym_keys(self._config, self._directory), self._name(user, issuer)),
-            client,
-        )
+        keys = pseudonym_keys(self._config, self._directory)
+        people = people_of(self._config, self._directory, user, issuer)
+        found = {
+            of: Person(tuple(it for name in names for it in known_pseudonyms(self._config, keys, name)), client)
+            for of, names in people.items()
+        }
+        if issuer is None and len(people) > 2:
+            expect_one_issuer(user, [of for of, person in found.items() if of and self._is_known(person)])
+        return Person(tuple(dict.fromkeys(it for person in found.values() for it in person.pseudonyms)), client)
+
+    def _is_known(self, person: Person) -> bool:
+        rows, totals = self._usage(person)
+        given = self._config, self._directory, person.pseudonyms, person.client, _clients(rows)
+        return bool(rows or totals or any(it.export(*given) for it in OF_USERS))
 
     def _usage(self, person: Person) -> tuple[list[UsageRow], object]:
         """Return the rows and the daily sums of a person."""
@@ -134,9 +138,9 @@ class SubjectAdmin:
             totals = reader.report(query).data()["groups"]
             return [*reader.rows(query)], totals
 
-    def _counters(self, user: str, client: str | None) -> object:
+    def _counters(self, user: str, client: str | None, issuer: str | None) -> object:
         with suppress(AdminRefused):  # the client was removed
-            return self._budgets.show(BudgetOwner(CounterKind.USER, user, client))["budgets"]
+            return self._budgets.show(BudgetOwner(CounterKind.USER, user, client, issuer))["budgets"]
         return []
 
     def _elsewhere(self, person: Person, *more: tuple[str, str]) -> list[Json]:

@@ -26,6 +26,7 @@ from gateway.model.config_version import Client, ConfigVersion
 from gateway.model.decision import Step
 from gateway.model.deployment import Deployment
 from gateway.model.record import Allowance, DutyKind, Record
+from gateway.policy.client_users import former_names, has_issuer
 from gateway.usage.amounts import NANO, CallAmount, price_version, shown_nano
 from gateway.usage.duty_counts import keys_of
 from gateway.usage.estimates import LearnedUsage, SeenOutput, is_plausible, most_input
@@ -72,6 +73,7 @@ class Accounting:
         overshot: Called when a call has cost more than its hold.
         clock: Returns Unix nanoseconds.
         implausible: Called with the deployment and its provider's count if the count cannot be true.
+        renamed_ns: When this installation began to name users with their issuers (Unix nanoseconds). 0: it always did.
 
     Attributes:
         is_stopping: Whether the process is ending, so that the gateway stops the calls that end early from now on.
@@ -87,8 +89,10 @@ class Accounting:
         overshot: Callable[[], None] = lambda: None,
         clock: Callable[[], int] = time.time_ns,
         implausible: Callable[[str, Usage], None] = lambda _deployment, _usage: None,
+        renamed_ns: int = 0,
     ) -> None:
         self.implausible = implausible
+        self._renamed_ns = renamed_ns
         self.gate = gate
         self.overshot = overshot
         self.clock = clock
@@ -110,8 +114,24 @@ class Accounting:
         pseudonym = end_user_pseudonym(config, self._user_key, user) if user is not None else None
         if terms.limits.user_budgets:
             limits = _with_user(terms.limits, pseudonym, keeps_caller=_keeps_caller(record))
+            if user is not None and has_issuer(user) and limits.budgets:
+                limits = self._with_former(terms, limits, user)
             terms = terms._replace(limits=limits)
         return RequestUsage(self, terms, record, pseudonym)
+
+    def _with_former(self, terms: Terms, limits: SpendingLimits, user: str) -> SpendingLimits:
+        """Return the limits with the budgets of the user under former names, while their windows last.
+
+        What was spent under such a name counts in its own counter, which refuses as that of the present name does.
+        """
+        bounds, more = terms.calendar.at(self.clock()), list[BudgetLimit]()
+        for name in former_names(terms.config, user):
+            rules = terms.limits.user_budgets
+            if not has_issuer(name):  # only what was spent before: now it is the user that a client asserts
+                rules = tuple(it for it in rules if bounds[it.per].start_ns < self._renamed_ns)
+            former = end_user_pseudonym(terms.config, self._user_key, name)
+            more += user_limits(limits.client or "", former, rules)
+        return msgspec.structs.replace(limits, budgets=(*limits.budgets, *more)) if more else limits
 
     def internal_request(self, config: ConfigVersion, record: Record) -> RequestUsage:
         """Return the accounting of calls that no client asked for, such as shadow traffic."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import hmac
+import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, closing, suppress
 from pathlib import Path
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from gateway.usage.reports import UsageReader
 
 MISSING_PACKAGES = "`stores` needs more packages: pip install asyncpg libvalkey"
+_NAMED_USERS = "named-users"
 _FOLLOWED_S = 1.0
 _CLIENTS_S = 3.0
 _REPORT_S = 120.0
@@ -70,6 +72,27 @@ def pseudonym_keys(config: ConfigVersion, state_dir: Path) -> list[bytes]:
     peppers = config.secrets.pepper[::-1] if config.stores is not None else ()
     shared = [hmac.digest(one.reveal().encode(), b"pseudonyms of end users", "sha256") for one in peppers]
     return [*shared, generated_key(state_dir, USER_KEY)]
+
+
+def note_named_users(state_dir: Path) -> None:
+    """Note, before the first start with this directory makes its keys, whether an earlier release named users here.
+
+    Up to release 0.2, the subject of a claim had no issuer in its name. Raises StateError.
+    """
+    path = state_dir / _NAMED_USERS
+    try:
+        state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with suppress(FileExistsError), path.open("x", encoding="ascii") as file:
+            file.write(f"{time.time_ns() if (state_dir / USER_KEY).exists() else 0}\n")
+    except OSError as error:
+        raise StateError(f"{path} can't be used: {error.strerror}") from error
+
+
+def users_renamed_ns(state_dir: Path) -> int:
+    """Return when this installation began to name users with their issuers, or 0 if it always did."""
+    with suppress(FileNotFoundError, ValueError):
+        return int((state_dir / _NAMED_USERS).read_text("ascii"))
+    return 0
 
 
 def instance_name(state_dir: Path) -> str:

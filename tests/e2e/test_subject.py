@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 from datetime import UTC
@@ -17,6 +18,8 @@ from gateway.usage.reports import UsageQuery, UsageReader
 from providers.testkit.scenario import Scenario
 from providers.testkit.server import SimulatorThread
 from tests.kit.chat_http import CHAT, body
+from tests.kit.claim_tokens import ISSUER, jwks, public
+from tests.kit.claim_tokens import token as signed_token
 from tests.kit.configs import key_hash
 from tests.kit.gateway_command import in_this_process
 from tests.kit.metered_gateway import CAP, client_of
@@ -94,6 +97,52 @@ def files_with(folder: Path, marker: str) -> set[str]:
 def sums(state: Path) -> Any:
     with UsageReader(state) as reader:
         return reader.report(UsageQuery(("client", "deployment"), *EVERY_DAY)).data()
+
+
+@pytest.mark.slow("starts a gateway and asks it by commands")
+def test_commands_mean_the_user_of_an_issuer_by_the_bare_subject(tmp_path: Path, pair: SimulatorThread) -> None:
+    (tmp_path / "keys.json").write_bytes(jwks(public("k1")))
+    signed = {"algorithms": ["ES256"], "jwks": str(tmp_path / "keys.json")}
+    issuer = {"issuer": ISSUER, "audience": "api", **signed, "clients": [{"client": "app", "where": {"app": True}}]}
+    claims = {"signals": ["claim"], "claim": {"issuer": ISSUER, "audience": "claims", **signed}}
+    budget = {**CLIENT, "user_budget": {"tokens": 10_000_000, "per": "day"}}
+    more = {"token_issuers": {"login": issuer, "other": {**issuer, "issuer": "https://o"}}, "location": claims}
+    path = config(pair, "a", 0, {"clients": {"app": budget}}, more).write(tmp_path)
+    state, now = tmp_path / "state", time.time()
+
+    def ask(iss: str = ISSUER, **headers: str) -> None:
+        valid = {"iss": iss, "iat": now, "exp": now + 600, "sub": ANNA}
+        token = headers.pop("token", "") and signed_token("k1", aud="api", app=True, territory=None, **valid)
+        sent = {"authorization": f"Bearer {token or APP_KEY}", **headers}
+        if headers.pop("claim", ""):
+            sent["x-gateway-claim"] = signed_token("k1", aud="claims", **valid)
+        answer = operator.client.post(CHAT, json=body(), headers=sent)
+        assert answer.status_code == 200, answer.text
+
+    def shown(*more: str) -> list[str]:
+        found = json.loads(run(state, "budgets", "show", "--user", ANNA, "--client", "app", "--json", *more))
+        return [one["spent"] for one in found["budgets"]]
+
+    def calls(*more: str) -> int:
+        return sum(row["kind"] == "usage" for row in export(state, ANNA, *more)["usage"]["rows"])
+
+    with operated(path, GATEWAY_STATE_DIR=str(state)) as operator:
+        ask(claim="1")
+        [once] = shown()
+        ask(token="1")  # no secret
+        assert shown() == [str(2 * int(once))]
+        run(state, "budgets", "reset", "--user", ANNA, "--client", "app", "--per", "day")
+        assert shown("--issuer", "login") == shown("--issuer", ISSUER) == ["0"]
+        ask(**{"x-gateway-user": ANNA})
+        assert shown() == [once], "it was reset, and the client's own user counts apart"
+        eventually(lambda: calls() == 3)
+        assert calls("--issuer", "login") == 2
+        ask(token="1")  # no secret
+        ask("https://o", token="1")  # no secret
+        for command in (("budgets", "show"), ("subject", "export")):
+            refused = in_this_process(*command, "--user", ANNA, "--state", str(state))
+            assert "2 issuers name a user" in refused.stderr
+        assert shown("--issuer", "other") == [once]
 
 
 @pytest.mark.slow("uses every file of a state directory")

@@ -42,6 +42,7 @@ from gateway.model.location import ClaimReport, Location
 from gateway.model.record import DutyKind, Record
 from gateway.model.refusal_reason import RefusalReason
 from gateway.operator_errors import StateError
+from gateway.policy.client_users import former_names
 from gateway.telemetry.log import logger
 from gateway.usage.accounting import end_user_pseudonym
 from gateway.usage.refusals import CallRefused
@@ -353,8 +354,7 @@ class TimeOfUse:
                 chat.refusal = Refused(refuse_unknown())
         else:
             try:
-                chat.now = await self._arrival(key, rules, record, known)
-                chat.key = key
+                chat.key, chat.now = await self._found(key, config, user or "", rules, record, known)
             except UseUnavailable as error:
                 if limits is not None:
                     chat.refusal = _unavailable(config, error)
@@ -374,6 +374,19 @@ class TimeOfUse:
         note.use_limit = hit.rule
         record.note_duty(_NOTED_KINDS[hit.rule])
         return Refused(refuse_use(location.age, hit, now, rules))
+
+    async def _found(
+        self, key: UseKey, config: ConfigVersion, user: str, rules: UseRules, record: Record, known: ChatTime | None
+    ) -> tuple[UseKey, Arrival]:
+        """Return the key with the record of a user, and the time: a record under a former name goes on under it."""
+        now = await self._arrival(key, rules, record, known)
+        names = former_names(config, user) if now.record is None else ()
+        for name in names:
+            former = UseKey(end_user_pseudonym(config, self._user_key, name))
+            found = await self._arrival(former, rules, record, known)
+            if found.record is not None:
+                return former, found
+        return key, now
 
     async def _arrival(self, key: UseKey, rules: UseRules, record: Record, known: ChatTime | None) -> Arrival:
         if known is not None and known.key == key and known.now is not None:

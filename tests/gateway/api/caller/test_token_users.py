@@ -6,8 +6,7 @@ import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -26,9 +25,8 @@ from gateway.features.duties.time_of_use import TimeOfUse
 from gateway.model.client_token import TokenGivesNothing, TokenRule
 from gateway.policy.caller import read_consent, user_of
 from gateway.policy.client_tokens import first_rule
-from gateway.policy.client_users import qualified_user
+from gateway.policy.client_users import people_named, qualified_user
 from gateway.service.location import locate
-from gateway.service.subject_admin import SubjectAdmin
 from gateway.usage.accounting import end_user_pseudonym
 from tests.kit.claim_tokens import ISSUER, jwks, public
 from tests.kit.claim_tokens import token as claim
@@ -213,9 +211,7 @@ def test_reading_a_caller_needs_a_verified_token(gateway: TokenGateway) -> None:
         read_caller(gateway.gateway.config, visitor)
 
 
-def test_duties_and_an_export_find_the_user_by_the_issuer_whichever_client_asks(
-    gateway: TokenGateway, tmp_path: Path
-) -> None:
+def test_duties_and_an_export_find_the_user_by_the_issuer_whichever_client_asks(gateway: TokenGateway) -> None:
     rules = [{"client": name, "where": {"groups": name}} for name in ("research", "batch", "app")]
     gateway.reload(CONFIG.merge({"token_issuers": {"entra": {"clients": rules}}}))
     config, key = gateway.gateway.config, b"k" * 32
@@ -231,6 +227,6 @@ def test_duties_and_an_export_find_the_user_by_the_issuer_whichever_client_asks(
     assert anna is not None
     assert anna == counted(signed(groups="batch"), x_gateway_user="ben")
     assert anna != counted(signed(groups="research", oid="u-2"))
-    subjects = SubjectAdmin(cast("Any", SimpleNamespace(directory=tmp_path)), config)
-    named = [subjects._name("u-1", "entra"), subjects._name("u-1", None), subjects._name("u-1", "other")]
-    assert [f"{end_user_pseudonym(config, key, name)} " == anna for name in named] == [True, False, False]
+    names = [people_named(config, "u-1", issuer) for issuer in ("entra", TENANT, "other")]
+    found = [end_user_pseudonym(config, key, *of) for it in names for of in it.values()]
+    assert [f"{it} " == anna for it in found] == [True, True, False]

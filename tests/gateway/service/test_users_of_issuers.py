@@ -1,0 +1,151 @@
+"""The users of tokens and of claims: one person of one issuer is one user, for names, time and budgets."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from gateway.features.duties.model import UseKey
+from gateway.features.duties.state import use_records_of
+from gateway.model.record import Record
+from gateway.policy.client_users import claim_issuer, former_names, names_of, people_named, plain_user, qualified_user
+from gateway.service import location
+from gateway.usage.accounting import Accounting, end_user_pseudonym
+from gateway.usage.installation import note_named_users, pseudonym_key, users_renamed_ns
+from tests.kit.claim_tokens import jwks, public
+from tests.kit.claim_tokens import token as signed_claim
+from tests.kit.configs import Config, table_of
+from tests.kit.judged_chats import World, ask
+from tests.kit.timed_gateway import CONFIG, SECRET, TimedGateway, headers
+
+ISS = "https://i.example"
+KEY = b"k" * 32
+
+
+def with_tokens(folder: Path, **issuers: dict[str, Any]) -> dict[str, Any]:
+    """Return a patch with these issuers of tokens, whose keys are in a file."""
+    (folder / "keys.json").write_bytes(jwks(public("k1")))
+    common = {"issuer": ISS, "audience": "api", "algorithms": ["ES256"], "jwks": str(folder / "keys.json")}
+    rules = [{"client": "gk-1", "where": {"app": True}}]
+    return {"token_issuers": {name: {**common, "clients": rules, **more} for name, more in issuers.items()}}
+
+
+def config_of(folder: Path, *patches: Any, claims: bool = True) -> Any:
+    config: Config = CONFIG if claims else CONFIG.merge({"location": {"claim": None, "signals": ["api_key"]}})
+    return table_of(config.merge(*patches), {"CLAIM_SECRET": SECRET})
+
+
+@pytest.mark.parametrize(
+    ("issuers", "claims", "names"),
+    [
+        ({}, True, {ISS: [(ISS, "7"), "7"]}),
+        ({"login": {}}, True, {"login": [("login", "7"), (ISS, "7"), "7"]}),
+        ({"login": {}}, False, {"login": [("login", "7")]}),
+        ({"login": {"issuer": "https://other"}}, True, {"login": [("login", "7")], ISS: [(ISS, "7"), "7"]}),
+        # Two apps of one issuer.
+        ({"web": {}, "cli": {"audience": "cli"}}, True, {"web": [("web", "7"), ("cli", "7"), (ISS, "7"), "7"]}),
+        # Another member names the users of tokens, so nothing says that a subject is the same person.
+        ({"login": {"user": "oid"}}, True, {"login": [("login", "7")], ISS: [(ISS, "7"), "7"]}),
+    ],
+)
+def test_a_user_is_named_by_the_issuer(
+    tmp_path: Path, issuers: dict[str, Any], claims: bool, names: dict[str, list[Any]]
+) -> None:
+    config = config_of(tmp_path, with_tokens(tmp_path, **issuers), claims=claims)
+    expected = {
+        of: tuple(qualified_user(*it) if isinstance(it, tuple) else it for it in its) for of, its in names.items()
+    }
+    assert names_of(config, "7") == expected
+    assert people_named(config, "7", None) == {**expected, "": ("7",)}
+    for of, its in expected.items():
+        assert former_names(config, its[0]) == its[1:]
+        assert people_named(config, "7", of) == {of: its}
+        assert {plain_user(name) for name in its} == {"7"}
+    assert former_names(config, "7") == ()
+
+
+def token_of(sub: str) -> dict[str, str]:
+    now = time.time()
+    text = signed_claim("k1", iss=ISS, aud="api", iat=now, exp=now + 600, sub=sub, app=True, territory=None)
+    return {"authorization": f"Bearer {text}"}
+
+
+def used(served: TimedGateway, sent: dict[str, str]) -> str:
+    response = ask(served, "chat", headers=sent)
+    assert response.status_code == 200, response.text
+    return str(response.headers.get("x-gateway-use"))
+
+
+def test_time_by_a_token_and_by_a_claim_of_its_issuer_is_time_of_one_user(tmp_path: Path) -> None:
+    patch = {"regions": {"us-ca": {"age_missing": "days"}}}
+    served = TimedGateway(tmp_path / "state", World(), with_tokens(tmp_path, login={}), patch)
+    for minutes, sent in enumerate((token_of("anna"), headers(), token_of("anna"), headers(key="gk-2"))):
+        assert used(served, sent) == f"day={1200 * minutes}; day-limit=7200"
+        served.wait(20)
+    assert used(served, token_of("ben")).startswith("day=0;")
+    asserted = {"authorization": "Bearer gk-1", "x-gateway-user": "anna"}
+    assert used(served, asserted).startswith("day=0;"), "a user that a client asserts is one of its own"
+
+
+def test_time_under_the_former_name_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    patch = {"regions": {"us-ca": {"age_missing": "days"}}}
+    served = TimedGateway(tmp_path / "state", World(), with_tokens(tmp_path, login={}), patch)
+    with monkeypatch.context() as earlier:
+        earlier.setattr(location, "claim_issuer", lambda _: "")
+        served.gateway.config.memo.clear()
+        used(served, headers())
+        served.wait(20)
+        used(served, headers())
+    served.gateway.config.memo.clear()
+    for minutes, sent in enumerate((headers(), token_of("anna")), 1):
+        assert used(served, sent) == f"day={1200 * minutes}; day-limit=7200"
+        served.wait(20)
+
+
+@pytest.mark.parametrize(
+    ("has_key", "per", "counts"), [(True, "total", True), (True, "day", True), (False, "day", False)]
+)
+def test_budget_under_the_former_name_goes_on_while_its_window_lasts(
+    tmp_path: Path, has_key: bool, per: str, counts: bool
+) -> None:
+    """Where an earlier release has named users, and not in a directory that is new."""
+    budget = {"clients": {"gk-1": {"user_budget": {"tokens": 10, "per": per}}}}
+    config = config_of(tmp_path, with_tokens(tmp_path, login={}), budget)
+    state = tmp_path / "state"
+    if has_key:
+        pseudonym_key(config, state)
+    note_named_users(state)
+    note_named_users(state)
+    renamed_ns = users_renamed_ns(state)
+    assert bool(renamed_ns) is has_key
+    now_ns = [renamed_ns or time.time_ns()]
+    accounting = Accounting(cast("Any", SimpleNamespace()), KEY, clock=lambda: now_ns[0], renamed_ns=renamed_ns)
+    client = next(it for it in config.clients.values() if it.name == "gk-1")
+    user = qualified_user(claim_issuer(config), "7")
+
+    def counters(user: str) -> set[str]:
+        request = accounting.request(config, client, user, Record("", 0.0, ""))
+        return {it.counter.name for it in request._terms.limits.budgets}
+
+    present = {end_user_pseudonym(config, KEY, qualified_user(of, "7")) for of in ("login", ISS)}
+    bare = end_user_pseudonym(config, KEY, "7")
+    assert counters(user) == (present | {bare} if counts else present)
+    assert counters("7") == {bare}, "a user that a client asserts is one of its own"
+    now_ns[0] += 86_400 * 10**9
+    assert counters(user) == (present | {bare} if counts and per == "total" else present)
+
+
+def test_erasure_of_a_person_knows_every_name(tmp_path: Path) -> None:
+    served = TimedGateway(tmp_path / "state", World(), with_tokens(tmp_path, login={}))
+    used(served, headers())
+    served.gateway.flush()
+    config = served.gateway.config
+    key = pseudonym_key(config, tmp_path / "state")
+    names = [end_user_pseudonym(config, key, it) for of in people_named(config, "anna", None).values() for it in of]
+    served.gateway._time_of_use.times.store.close()  # type: ignore[union-attr]
+    records = use_records_of(tmp_path / "state", names, None)
+    assert [it for it, _ in records] == [UseKey(end_user_pseudonym(config, key, qualified_user("login", "anna")))]
