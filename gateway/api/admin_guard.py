@@ -36,11 +36,13 @@ class Identity(Value, frozen=True):
     Attributes:
         token_id: The id of its admin token. Empty for `GATEWAY_ADMIN_TOKEN`, and without any token.
         who: A verified name for the audit trail in place of the name that the sender gives itself, or an empty text.
+        how: How the sender came in (`Who`).
     """
 
     role: Role
     token_id: str = ""
     who: str = ""
+    how: str = ""
 
     def expect(self, needed: Role) -> None:
         """Raise ApiError if the role of the sender ranks below this one."""
@@ -113,13 +115,13 @@ class Guard:
         """Return the holder of an issuer's token. Raises ApiError."""
         await self.failures.pace(source_of(peer))
         try:
-            role, user = await issued.holder(text)
+            role, user, issuer = await issued.holder(text)
         except ClaimRefused as refused:
             error = token_error(refused.problem, "an admin token")
             raise (self.failed(peer, error) if is_guess(refused.problem) else error) from None
         except TokenGivesNothing as refused:
             raise ApiError("permission_denied", _NO_ROLE[refused.lacks], extra={"token": refused.lacks}) from None
-        return Identity(role, who=user)
+        return Identity(role, who=user, how=f"issuer:{issuer}")
 
     async def _identify(self, pairs: Iterable[tuple[bytes, bytes]], peer: str) -> Identity:
         """Return the sender of a request with these headers. The first value of a repeated header counts.
@@ -181,9 +183,9 @@ class Guard:
     def _find(self, digest: str, tokens: Mapping[str, AdminToken]) -> Identity | None:
         for own, role in self.own:
             if hmac.compare_digest(digest, hashlib.sha256(own.encode("utf-8")).hexdigest()):
-                return Identity(role)
+                return Identity(role, how="built-in")
         token = tokens.get(digest)
-        return Identity(token.role, token.id) if token is not None else None
+        return Identity(token.role, token.id, how="token") if token is not None else None
 
     def _stored_tokens(self) -> tuple[Mapping[str, AdminToken], bool]:
         """Return the tokens, and whether one is needed although there is none."""

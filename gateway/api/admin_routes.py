@@ -27,7 +27,7 @@ from gateway.api.errors import ApiError
 from gateway.api.event_stream import EventStream
 from gateway.api.public_routes import NO_TELEMETRY, add_errors
 from gateway.api.raw_responses import Probe
-from gateway.model.status import OPERATOR_HEADER, Reload
+from gateway.model.status import OPERATOR_HEADER, Reload, Who
 from gateway.model.stored_client import Role
 from gateway.operator_errors import StateError
 from gateway.service.client_admin import AdminRefused, ClientAdmin, Json
@@ -283,7 +283,7 @@ def _rollback_request(given: Mapping[str, object]) -> _RollbackRequest:
     return _RollbackRequest(texts.get("version"), texts.get("signature"), release)
 
 
-def _operator(request: Request) -> str:
+def _operator(request: Request) -> Who:
     """Return the name that the caller gives itself, and the id of its admin token, for the audit trail.
 
     The name is not verified and gives no access. The id is verified.
@@ -296,6 +296,5 @@ def _operator(request: Request) -> str:
         message = f"`{OPERATOR_HEADER}` must be at most {_MAX_NAME_CHARACTERS} printable characters"
         raise ApiError("invalid_request", message)
     identity: Identity = request.state.identity
-    if identity.who:
-        return identity.who
-    return " ".join(filter(None, [name, f"(token {identity.token_id})" if identity.token_id else ""]))
+    by_token = f"(token {identity.token_id})" if identity.token_id else ""
+    return Who(identity.who or " ".join(filter(None, [name, by_token])), identity.how)

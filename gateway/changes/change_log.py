@@ -26,6 +26,7 @@ from gateway.config.sensitive_keys import secrets_in_clear
 from gateway.config.source_text import SourceText, digest, read_files
 from gateway.files import open_file
 from gateway.model.answer_change import AnswerChange
+from gateway.model.status import audited
 from gateway.model.version_names import version_fields
 from gateway.operator_errors import NotStored, StateError
 from gateway.policy.territory_answers import answer_changes
@@ -282,7 +283,7 @@ class ChangeLog:
             "content": written.content,
             "before": plan.before,
             "cause": cause,
-            "who": who,
+            **audited(who),
         }
         if plan.before == plan.after:
             with self._switching([("reloaded", details)], plan.before):
@@ -305,7 +306,7 @@ class ChangeLog:
         """Record an attempt that changed nothing. Raises StateError."""
         event = "signature_refused" if unsigned else "rejected"
         shown = {"errors": len(errors), "findings": errors[:_MOST_FINDINGS]}
-        self.note(event, {"cause": cause, "who": who, **version_fields(active), **shown})
+        self.note(event, {"cause": cause, **audited(who), **version_fields(active), **shown})
 
     def rollback_target(self, word: str | None, active: str, config: Path) -> PinnedRollback:
         """Return the version to roll back to. Raises NotStored if it or its text is not stored.
@@ -387,8 +388,6 @@ def _lines_of(reviewed: ReviewedChange, details: Mapping[str, object]) -> Iterat
     changes = {"changes": plan_summary(plan), "keys": list(plan.keys[:_MOST_NAMED])}
     unsigned = {"unsigned_regions": list(reviewed.protected)} if reviewed.protected and not reviewed.signer else {}
     yield "rolled_back" if details["cause"] == "rollback" else "activated", {**details, **changes, **unsigned}
+    by = {member: details[member] for member in ("cause", "who", "how") if member in details}
     for name in plan.switched_off:
-        yield (
-            "kill_switch",
-            {"deployment": name, **version_fields(plan.after), "cause": details["cause"], "who": details["who"]},
-        )
+        yield "kill_switch", {"deployment": name, **version_fields(plan.after), **by}

@@ -172,7 +172,7 @@ class Visitors:
             holder = self._guard.holder(token) if token is not None else None
             if holder is not None:
                 name = f"token {holder.token_id}" if holder.token_id else "GATEWAY_ADMIN_TOKEN"
-                identity = Identity(holder.role, holder.token_id, f"console ({name})")
+                identity = Identity(holder.role, holder.token_id, f"console ({name})", holder.how)
                 return Visitor(identity, name, csrf_of(cookie), can_sign_out=True)
         return None
 
@@ -181,9 +181,13 @@ class Visitors:
         if not any(hmac.compare_digest(sent, secret.encode()) for secret in self.access.proxy_secrets):
             text = _("this request did not come through the proxy: its `{name}` is missing or wrong")
             raise NotShown(text, name=PROXY_HEADER)
-        role, user = self._role_of_groups(headers) if self.access.roles else await self._role_of_token(headers)
+        if self.access.roles:
+            (role, user), how = self._role_of_groups(headers), "proxy"
+        else:
+            role, user, issuer = await self._role_of_token(headers)
+            how = f"issuer:{issuer}"
         csrf = csrf_of(f"{self.access.proxy_secrets[-1]}\0{user}")
-        return Visitor(Identity(role, who=f"{user} (console)"), user, csrf)
+        return Visitor(Identity(role, who=f"{user} (console)", how=how), user, csrf)
 
     def _role_of_groups(self, headers: Mapping[str, list[str]]) -> tuple[Role, str]:
         """Return the role and the name of the user whom the proxy names. Raises NotShown."""
@@ -199,8 +203,8 @@ class Visitors:
             raise NotShown(text, name=access.groups_header)
         return role, user
 
-    async def _role_of_token(self, headers: Mapping[str, list[str]]) -> tuple[Role, str]:
-        """Return the role and the user of the company's token that the proxy sends, as the admin listener does.
+    async def _role_of_token(self, headers: Mapping[str, list[str]]) -> tuple[Role, str, str]:
+        """Return the role, the user and the issuer of the company's token that the proxy sends, as the listener does.
 
         Raises:
             NotShown: It has no role, or there is no valid token.

@@ -18,6 +18,30 @@ from providers.value import Value
 OPERATOR_HEADER = "x-gateway-operator"
 """The header of an admin request that names its sender. The name is not verified."""
 
+
+class Who(str):
+    """The name of an operator, for the audit trail. In all else it is a text.
+
+    Attributes:
+        how: By what the operator came in: `token` (a stored one), `issuer:NAME`, `built-in` (of the settings) or
+            `proxy`. It is verified; the name may be anybody's choice. Empty: no token, or a command on the machine.
+    """
+
+    how: str
+
+    def __new__(cls, name: str, how: str = "") -> Who:
+        """Return the name with how its bearer came in."""
+        who = super().__new__(cls, name)
+        who.how = how
+        return who
+
+
+def audited(who: str) -> dict[str, str]:
+    """Return the members of a line of the audit trail that say who made a change."""
+    how = who.how if isinstance(who, Who) else ""
+    return {"who": str(who), **({"how": how} if how else {})}
+
+
 ROWS_DELETED_HEADER = "x-gateway-rows-deleted-through"
 """The header of sent usage rows with the last day whose rows were deleted, if it is one of the asked days."""
 

@@ -18,6 +18,7 @@ from gateway.config.stored_clients import InvalidDefinition, check_name, compile
 from gateway.model.api_key import ALPHABET, ID_ALPHABET, ID_LENGTH, SECRET_LENGTH, CellKey, compose_key, digest_of
 from gateway.model.budget import Project
 from gateway.model.config_version import Client, ClientLimitRule, ConfigVersion
+from gateway.model.status import audited
 from gateway.model.stored_client import LISTENER_CLOSED, AdminToken, ConfigFacts, Definition, KeyInfo, Role
 from gateway.model.units import UNIT_S
 from gateway.operator_errors import NotStored
@@ -326,7 +327,7 @@ class ClientAdmin:
         return facts
 
     def _entry(self, event: str, fields: Mapping[str, object]) -> Entry:
-        return Entry(event, {**fields, "who": self._who, "changed_at": time_text(self._clock())})
+        return Entry(event, {**fields, **audited(self._who), "changed_at": time_text(self._clock())})
 
     def _change(self, change: Callable[[], None], conflict: str = "conflict") -> None:
         try:

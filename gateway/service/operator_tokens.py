@@ -44,8 +44,8 @@ class OperatorTokens:
         if self.has_roles:
             self._tokens.prepare(self._issuers())
 
-    async def holder(self, text: str) -> tuple[Role, str]:
-        """Return the role of a token's holder, and the user that it names, as it is shown. It may wait for the issuer.
+    async def holder(self, text: str) -> tuple[Role, str, str]:
+        """Return the role of a token's holder, the user that it names, as it is shown, and the issuer. It may wait.
 
         Raises:
             ClaimRefused: The token is not valid, or it is blocked, or there are no keys.
@@ -62,7 +62,7 @@ class OperatorTokens:
         index = first_rule(issuer.name, issuer.roles, checked.signed.members)
         if index is None:
             raise TokenGivesNothing("role", issuer.name)
-        return Role(issuer.roles[index].gives), user if user.isprintable() else ascii(user)
+        return Role(issuer.roles[index].gives), user if user.isprintable() else ascii(user), issuer.name
 
     async def aclose(self) -> None:
         """Stop loading."""

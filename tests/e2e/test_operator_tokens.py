@@ -64,11 +64,14 @@ def test_operator_acts_by_the_token_of_the_company_and_is_named_in_the_audit_tra
         trail = state / "audit.jsonl"
         eventually(lambda: trail.exists() and "key_blocked" in trail.read_text())
         lines = [json.loads(line) for line in trail.read_text().splitlines()]
-        assert [line["who"] for line in lines if line["event"] == "key_blocked"] == [ANNA]
+        blocked = [line for line in lines if line["event"] == "key_blocked"]
+        assert [(line["who"], line["how"]) for line in blocked] == [(ANNA, "issuer:entra")]
         assert operator not in trail.read_text()
         config_for(providers, PATIENT).write(tmp_path)
         reloaded = call("POST", "/reload", operator).json()
         assert (reloaded["result"], reloaded["findings"][-1]["path"]) == ("activated", "token_issuers")
+        last = json.loads(trail.read_text().splitlines()[-1])
+        assert (last["event"], last["who"], last["how"]) == ("activated", ANNA, "issuer:entra")
         made = client.post(f"{gateway.admin_url}/v1/admin/tokens", json={"role": "admin"})
         assert made.status_code == 401, "the last rule is gone, and the listener stays closed"
         said = in_this_process("check", str(path), environ={"GATEWAY_STATE_DIR": str(state), **KEYS})

@@ -266,7 +266,7 @@ def _check_members(
     if now >= until:
         raise ClaimRefused(ClaimProblem.EXPIRED)
     issued_at, valid_from = _time(claims, "iat", required=is_strict), _time(claims, "nbf")
-    if max(valid_from, issued_at) > now + _LEEWAY_S:
+    if max(valid_from, issued_at) > now + _LEEWAY_S or issued_at > until:
         raise ClaimRefused(ClaimProblem.NOT_YET)
     begins_at = next((at for at in (issued_at, valid_from) if at > -math.inf), now)
     if rules.longest_s is not None and until - begins_at > rules.longest_s:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import AsyncIterator
 from typing import Any
@@ -14,6 +15,7 @@ from gateway.api.admin import build_admin
 from gateway.api.admin_guard import Guard
 from gateway.api.caller.authentication import MOST_FAILED_KEYS
 from gateway.compact_jws import read_jws
+from gateway.model.status import audited
 from gateway.model.stored_client import AdminToken, Role
 from gateway.service.operator_tokens import OperatorTokens
 from tests.gateway.admin_calls import AdminCallbacks
@@ -112,6 +114,7 @@ async def test_roles_count_as_a_token_that_exists(listener: Listener, path: str)
     ("changes", "expected"),
     [
         ({"exp": 10, "iat": 5}, (401, "invalid_api_key", "expired")),
+        ({"iat": time.time() + 20, "exp": time.time() + 10}, (401, "invalid_api_key", "not_yet_valid")),
         ({"aud": "api://another"}, (401, "invalid_api_key", "audience")),
         ({"aud": ["api://gateway", "api://another"]}, (401, "invalid_api_key", "audience")),
         ({"iss": "https://other.example"}, (401, "invalid_api_key", "issuer")),
@@ -187,3 +190,23 @@ async def test_audit_name_is_the_user_of_the_token(listener: Listener) -> None:
         scope = {"headers": [(b"authorization", f"Bearer {signed(oid=user, **OPERATOR)}".encode())]}
         identity = await guard.check(scope, Role.OPERATOR)
         assert (identity.role, identity.who, identity.token_id) == (Role.OPERATOR, shown, "")
+        assert identity.how == "issuer:entra"
+
+
+async def test_audit_trail_tells_a_user_from_the_token_of_the_settings_of_the_same_name(listener: Listener) -> None:
+    stored = "a-stored-token"
+    tokens = {hashlib.sha256(stored.encode()).hexdigest(): AdminToken("id1", Role.ADMIN, "", 1.0)}
+    guard = Guard(((WAY_IN, Role.ADMIN),), tokens=lambda: tokens, issued=listener.issued)
+    found = []
+    for token in (WAY_IN, stored, signed(oid="GATEWAY_ADMIN_TOKEN", **OPERATOR)):
+        callbacks = listener.callbacks = AdminCallbacks()
+        asked: list[str] = []
+        callbacks.reload = lambda who, asked=asked: asked.append(who) or AdminCallbacks().reload(who)  # type: ignore[method-assign, misc]
+        await listener.call("POST", "/reload", token, guard)
+        found.append(audited(asked[0]))
+    assert found == [
+        {"who": "", "how": "built-in"},
+        {"who": "(token id1)", "how": "token"},
+        {"who": "GATEWAY_ADMIN_TOKEN", "how": "issuer:entra"},
+    ]
+    assert audited("ines") == {"who": "ines"}

@@ -156,6 +156,7 @@ def test_standard_members_of_a_claim_must_match(members: dict[str, Any], problem
 
 def test_an_issuers_clock_may_be_30_seconds_ahead() -> None:
     assert verify(RULES, KEYS, token(nbf=NOW + 30, iat=NOW + 30), NOW).report == ClaimReport("DE")
+    assert problem_of(token(iat=NOW + 20, exp=NOW + 10)) is ClaimProblem.NOT_YET
 
 
 def unsigned_but_signed(payload: Any, header: dict[str, Any] | None = None) -> str:
