@@ -129,6 +129,7 @@ def _document(
             for notice in retirement_notices_of(config.deployments.values(), days)
             if notice.days_left <= _SOON_DAYS
         ],
+        "usage_implausible": _implausible(status),
         "problems": problems,
         "warnings": warnings,
         **({"simulated": True} if config.demo or config.simulated else {}),
@@ -306,8 +307,25 @@ def _problems_of_callers(status: Status) -> Iterator[str]:
         yield f"{name} is skipped for {whom} alone: {share} of its requests in the last {RECENT_S:g} s"
 
 
+def _implausible(status: Status) -> dict[str, int]:
+    """Return how many counts of each deployment's provider could not be true."""
+    counts = Counter[str]()
+    for (name, _), count in sorted(status.traffic.implausible.items()):
+        counts[name] += count
+    return dict(counts)
+
+
 def _warnings(status: Status) -> Iterator[str]:
     """Yield what is not a problem yet."""
+    for (name, why), count in sorted(status.traffic.implausible.items()):
+        times = f"usage_implausible: {count} counts" if count > 1 else "usage_implausible: 1 count"
+        text = (
+            f"{times} of the provider of {name} since the start can't be true, so these calls are booked as estimates"
+        )
+        todo = (
+            "; if it adds prompts of its own, write `counts_hidden: true` at the deployment" if why == "input" else ""
+        )
+        yield text + todo
     everywhere, skipping = unavailable_everywhere(status.workers), Counter[str]()
     for worker in status.workers:
         skipping.update(worker.unavailable.keys() - everywhere.keys())

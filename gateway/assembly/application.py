@@ -208,7 +208,8 @@ class Gateway:
         self._executor = PlanExecutor(transport, self._health, limiters)
         self.metrics = self._telemetry.metrics
         count_overshoot = partial(self.metrics.count, "gateway_overshoot_total", ())
-        self._usage = UsageWiring(state_dir, current, count_overshoot) if state_dir else None
+        count_implausible = partial(self.metrics.count, "gateway_usage_implausible_total")
+        self._usage = UsageWiring(state_dir, current, count_overshoot, count_implausible) if state_dir else None
         if self._usage is not None:
             self._executor.accounting = self._usage.accounting
         self._tokens = ClientTokens(ServiceClient(transport), lambda it: logger().warning("client_tokens", detail=it))

@@ -7,6 +7,7 @@ import random
 import secrets
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
@@ -51,6 +52,7 @@ class UsageWiring:
         state_dir: The state directory.
         config: Returns the present config.
         overshot: Called when a call has cost more than its hold.
+        count_implausible: Called with the deployment, and `input` or `other`, for each count that cannot be true.
 
     Attributes:
         accounting: The accounting of this process.
@@ -58,7 +60,11 @@ class UsageWiring:
     """
 
     def __init__(
-        self, state_dir: Path, config: Callable[[], ConfigVersion], overshot: Callable[[], None] = lambda: None
+        self,
+        state_dir: Path,
+        config: Callable[[], ConfigVersion],
+        overshot: Callable[[], None] = lambda: None,
+        count_implausible: Callable[[tuple[str, str]], None] = lambda _labels: None,
     ) -> None:
         from gateway.usage.accounting import Accounting
         from gateway.usage.journal import FOLDER, Journal
@@ -69,7 +75,7 @@ class UsageWiring:
             self._journal if self.stores is None else self.stores.gate,
             pseudonym_key(config(), state_dir),
             overshot,
-            implausible=_log_implausible,
+            implausible=partial(_report_implausible, count_implausible),
             renamed_ns=users_renamed_ns(state_dir),
         )
 
@@ -308,8 +314,13 @@ def _rebuild_new_counters(config: ConfigVersion, writer: LedgerWriter) -> None:
         logger().warning("counters_rebuilt", counters=rebuilt, detail=detail)
 
 
-def _log_implausible(deployment: str, usage: Usage) -> None:
+def _report_implausible(
+    count: Callable[[tuple[str, str]], None], deployment: str, usage: Usage, is_input: bool
+) -> None:
+    count((deployment, "input" if is_input else "other"))
     detail = "the provider states a count of tokens that cannot be true, so the usage row has an estimate"
+    if is_input:
+        detail += "; if it adds prompts of its own, write `counts_hidden: true` at the deployment"
     counts = {"input_tokens": usage.prompt_tokens, "output_tokens": usage.completion_tokens}
     logger().warning("usage_implausible", deployment=deployment, **counts, detail=detail)
 

@@ -91,7 +91,7 @@ def usage(options: argparse.Namespace) -> int:
                 return _OK
             report = {**reader.report_data(query), **period}
     if options.json:
-        print(json_text({name: report[name] for name in ("groups", "total")}))
+        print(json_text({name: report[name] for name in ("groups", "total", "implausible") if name in report}))
     elif options.csv:
         _print_csv(report, by)
     else:
@@ -295,6 +295,12 @@ def _notes(report: Mapping[str, Any]) -> str:
         notes.append(
             f"the provider did not report the usage of {total['estimated']['calls']:,} of these calls: it is estimated"
         )
+    notes += [
+        f"of {one['calls']:,} of them, the provider of {visible(str(one['deployment']))} counted "
+        f"{one['reported_input_tokens']:,} input tokens, which cannot be true for what was sent: if it adds prompts of "
+        "its own, write `counts_hidden: true` at the deployment"
+        for one in report.get("implausible", ())
+    ]
     if unpriced := total.get("unpriced_calls"):
         notes.append(f"the amounts do not contain {unpriced:,} calls whose price is unknown")
     if (unconverted := total.get("unconverted_calls")) and total["currency"] is not None:

@@ -251,6 +251,7 @@ class DeploymentCompiler:
             proxy=way.proxy,
             link=way.link,
             counts=counts,
+            counts_hidden=section.counts_hidden,
             price=self._shared(own.prices_after(known_price)),
             retirement=own.retirement_of(section.model, vendor.retirement(section.model)),
         )

@@ -209,16 +209,24 @@ def check_prices(
 ) -> None:
     """Report the deployments whose calls cannot be priced, although a client with a limit of money reaches them.
 
-    It reaches the steps of all routes of its regions, of every use, and the judges of these regions.
+    It reaches the steps of all routes of its regions, of every use, and the judges of these regions. A deployment whose
+    counts are hidden may cost more than is held, which is reported where any budget applies.
 
     A missing price is a warning: the deployment is skipped or the request refused. A missing rate is an error, also
     for a price that applies from a later day on than `now_s` (Unix time).
     """
     if draft.config.clients_source == "database":
         reached = {name: ["a client of the database"] for name in _reached(assistants, judges, None, None)}
+        bounded = reached
     else:
-        reached = _reached_with_money_limit(clients, assistants, judges)
+        clients = tuple(clients)
+        reached = _reached_by((one for one in clients if one.spending.limits_money), assistants, judges)
+        bounded = _reached_by((one for one in clients if one.spending.is_bounded), assistants, judges)
     deployments = _reached(assistants, judges, None, None)
+    for name in [name for name in bounded if deployments[name].counts_hidden]:
+        message = "each call may cost more than is held for it, because the provider adds prompts of its own"
+        hint = f"leave room in the budgets of {_some(bounded[name])}; gateway_overshoot_total counts such calls"
+        findings.warn(("deployments", name, "counts_hidden"), message, hint)
     without_rate: dict[str, str] = {}
     for name, users in reached.items():
         price, coming = deployments[name].price_at(now_s), deployments[name].coming_prices(now_s)
@@ -242,14 +250,13 @@ def _some(users: Sequence[str]) -> str:
     return ", ".join(users[:_SHOWN_CLIENTS]) + (f" and {rest} more" if rest > 0 else "")
 
 
-def _reached_with_money_limit(
+def _reached_by(
     clients: Iterable[Client], assistants: Mapping[str, Assistant], judges: RegionJudges
 ) -> dict[str, list[str]]:
-    """Return the clients with a limit of money that reach each deployment, by its name."""
+    """Return the clients that reach each deployment, by its name."""
     alike: dict[tuple[frozenset[str] | None, str | None], dict[str, None]] = {}
     for client in clients:
-        if client.spending.limits_money:
-            alike.setdefault((client.assistants, client.region), {})[f"the client {quoted(client.name)}"] = None
+        alike.setdefault((client.assistants, client.region), {})[f"the client {quoted(client.name)}"] = None
     reached: dict[str, list[str]] = {}
     for (names, region), users in alike.items():
         for name in _reached(assistants, judges, names, region):

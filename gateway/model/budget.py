@@ -113,6 +113,11 @@ class SpendingRules(Value, frozen=True):
         return (*self.budgets, *shared, *self.user_budgets)
 
     @property
+    def is_bounded(self) -> bool:
+        """Whether any budget or limit of a request applies."""
+        return self.max_request is not None or bool(self.all_budgets)
+
+    @property
     def limits_money(self) -> bool:
         """Whether a limit of money applies, so that the price of each model must be known."""
         return self.max_request is not None or any(budget.is_money for budget in self.all_budgets)

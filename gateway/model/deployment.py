@@ -131,6 +131,7 @@ class Deployment:
             directly, with the public authorities; or secrets are not resolved.
         proxy_origin: The origin of the proxy, or empty.
         counts: See `Target.counts`.
+        counts_hidden: The provider's count of an input is believed, however high it is.
         redaction: The rules of all that it is sent, or None.
         in_clear: It gets the values, also in a region that redacts.
     """
@@ -175,6 +176,7 @@ class Deployment:
     sign_in: SignIn | None = field(default=None, repr=False)
     link: Link | None = field(default=None, repr=False)
     counts: bool | None = None
+    counts_hidden: bool = False
     redaction: RedactionRules | None = field(default=None, repr=False, hash=False)
     in_clear: bool = False
     places: tuple[str, str] = field(init=False, repr=False)

@@ -211,6 +211,7 @@ class TrafficCounts(Value, frozen=True):
         deployments: By deployment, of the last 30 s.
         last: The last requests of each region, twenty or a few more.
         times: How long the answers of each region took.
+        implausible: The counts of a deployment's provider since the start that can't be true, by `input` and `other`.
     """
 
     regions: Mapping[str, Traffic] = {}
@@ -218,6 +219,7 @@ class TrafficCounts(Value, frozen=True):
     deployments: Mapping[str, AskedCounts] = {}
     last: Mapping[str, Traffic] = {}
     times: Mapping[str, AnswerTimes] = {}
+    implausible: Mapping[tuple[str, str], int] = {}
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ _KEPT_EVERY_S = 60.0
 _SHARE = 0.95
 _ERRORS = frozenset({"failed", "interrupted", "internal_error"})
 _Counts = TypeVar("_Counts", Traffic, AskedCounts)
+_IMPLAUSIBLE = "gateway_usage_implausible_total"
 _FIRST, _END = "gateway_time_to_first_token_seconds", "gateway_request_duration_seconds"
 _Times = dict[tuple[str, str], list[int]]
 """The buckets of a histogram, by its metric and the region."""
@@ -28,6 +29,7 @@ class _Totals(NamedTuple):
     regions: dict[str, Traffic]
     deployments: dict[str, AskedCounts]
     times: _Times
+    implausible: dict[tuple[str, str], int]
 
 
 class TrafficWindow:
@@ -45,7 +47,8 @@ class TrafficWindow:
             snapshots: The snapshots of all processes, ended ones included.
         """
         series = unpack(merge(snapshots))
-        totals = _Totals(_by_region(series), _by_deployment(series), _times(series))
+        implausible = {(name, why): count for (name, why), [count] in series.get(_IMPLAUSIBLE, {}).items()}
+        totals = _Totals(_by_region(series), _by_deployment(series), _times(series), implausible)
         self._samples.append((at_s, totals))
         while self._samples[0][0] < at_s - WINDOW_S:
             self._samples.popleft()
@@ -68,6 +71,7 @@ class TrafficWindow:
             _grown(recent.deployments, now.deployments),
             {name: self._last(name, now.regions[name]) for name in regions},
             self._answer_times(at_s, now.times, first.times),
+            now.implausible,
         )
 
     def _last(self, region: str, now: Traffic) -> Traffic:

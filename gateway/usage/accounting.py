@@ -36,7 +36,7 @@ from gateway.usage.refusals import USER_REQUIRED, CallRefused, unavailable
 from gateway.usage.spending_limits import SpendingLimits, Terms, internal_terms, terms_of, user_limits
 from gateway.usage.token_count import count_tokens
 from gateway.usage.usage_counts import UsageCounts
-from gateway.usage.usage_row import CallOutcome, UsageRow, UsageSource, encode_row
+from gateway.usage.usage_row import MOST_TOKENS, CallOutcome, UsageRow, UsageSource, encode_row
 from gateway.usage.worst_cost import facts_of
 from providers.catalogue.prices import NO_CURRENCY, SEARCH, Price
 from providers.chat import ChatCompletion, ChatRequest, ChoiceFinish, Failed, Finished, StreamEvent, Usage, UsageReport
@@ -72,7 +72,8 @@ class Accounting:
         user_key: Makes the pseudonyms of end users, if the configuration has no key for them.
         overshot: Called when a call has cost more than its hold.
         clock: Returns Unix nanoseconds.
-        implausible: Called with the deployment and its provider's count if the count cannot be true.
+        implausible: Called with the deployment and its provider's count if the count cannot be true, and whether that
+            is because of a high input.
         renamed_ns: When this installation began to name users with their issuers (Unix nanoseconds). 0: it always did.
 
     Attributes:
@@ -88,7 +89,7 @@ class Accounting:
         user_key: bytes,
         overshot: Callable[[], None] = lambda: None,
         clock: Callable[[], int] = time.time_ns,
-        implausible: Callable[[str, Usage], None] = lambda _deployment, _usage: None,
+        implausible: Callable[[str, Usage, bool], None] = lambda _deployment, _usage, _is_input: None,
         renamed_ns: int = 0,
     ) -> None:
         self.implausible = implausible
@@ -410,7 +411,8 @@ class CallUsage:
         self._request = request
         facts = held.call.facts
         is_capped = facts.request.max_tokens is not None or held.sent_cap is not None
-        self._most_stated = most_input(facts.request, facts.bound), 2 * held.hold.output if is_capped else None
+        most = None if facts.deployment.counts_hidden else most_input(facts.request, facts.bound)
+        self._most_stated = most, 2 * held.hold.output if is_capped else None
         # The request holds a prompt, and the answer may take minutes.
         facts.request = _NO_REQUEST
         # The provider's last count, whether it is the final one, and whether it can be true.
@@ -556,7 +558,10 @@ class CallUsage:
         duration_s = (self._request.accounting.clock() - call.row.time_ns) / NANO
         reported, is_final, can_be_true = self._reported or (None, False, False)
         if reported is not None and not can_be_true:
-            self._request.accounting.implausible(name, reported)
+            most, stated = self._most_stated[0], reported.prompt_tokens
+            is_input = most is not None and type(stated) is int and most < stated <= MOST_TOKENS
+            self._request.accounting.implausible(name, reported, is_input)
+            call.row.reported_input_tokens = stated if is_input else None
             reported = None
         if reported is not None:
             # A count before the end may be one from the beginning of the answer.

@@ -91,7 +91,8 @@ ROW = (
     "processes", "config_version", "price_version", *TOKENS, "vendor_amount_nano", "amount_nano", "rate", "outcome",
     "budget_of", "budget_per", "budget_unit", "budget_amount",
 )  # fmt: skip
-"""The columns of `usage_row`, except its number."""
+"""The columns of `usage_row`, except its number. `budget_amount` of a call is its `reported_input_tokens`: a call
+changes no budget, and a release that does not know this reads the row all the same."""
 
 _LACKED_BY_0_2 = ("assistant", "processes")
 """The columns of rows that release 0.2.0 does not have."""
@@ -589,7 +590,8 @@ def _row_values(row: UsageRow, hour: str, day: str, series: int) -> tuple[object
         row.processes, row.config_version, row.price_version, row.input_tokens, row.cached_tokens,
         row.cache_write_tokens, row.output_tokens, row.reasoning_tokens, row.vendor_amount_nano, row.amount_nano,
         row.rate, _TEXTS[row.outcome],
-        *((change.of, change.per, change.unit, change.amount) if change is not None else (None,) * 4),
+        *((change.of, change.per, change.unit, change.amount) if change is not None else (None,) * 3),
+        *(() if change is not None else (row.reported_input_tokens,)),
     )  # fmt: skip
 
 
@@ -661,5 +663,5 @@ def read_row(values: Sequence[Any]) -> UsageRow:
         **dict(zip(TOKENS, tokens, strict=True)), **series,
         usage_source=UsageSource(source) if source else None, vendor_amount_nano=vendor_amount, amount_nano=amount,
         rate=rate, outcome=CallOutcome(outcome) if outcome else None,
-        budget=BudgetChange(of, per, unit, changed) if of else None,
+        budget=BudgetChange(of, per, unit, changed) if of else None, reported_input_tokens=None if of else changed,
     )  # fmt: skip

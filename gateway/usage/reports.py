@@ -127,6 +127,16 @@ class UsageQuery(Value, frozen=True):
         )
         return text, values
 
+    def implausible(self) -> tuple[str, list[object]]:
+        """Return the statement for the calls of each deployment whose counted input cannot be true, and its values."""
+        where, values = self._where()
+        text = (
+            "SELECT deployment, COUNT(*), CAST(SUM(budget_amount) AS BIGINT) FROM usage_row "  # noqa: S608
+            "JOIN series ON series.number = usage_row.series "
+            f"WHERE kind = 'usage' AND budget_amount IS NOT NULL AND {where} GROUP BY deployment"
+        )
+        return text, values
+
     def page(self, after: tuple[int, int], newest: int, columns: str = READ) -> tuple[str, list[object]]:
         """Return the statement for the next `PAGE_ROWS` rows, and its values.
 
@@ -362,9 +372,26 @@ class UsageReader:
 
         `rows_deleted_through` is the last day of which it lacks calls, because it reads rows, and rows were deleted.
         """
-        data = {**self.report(query).data(), "timezone": str(self.zone)}
+        report = self.report(query)
+        data = {**report.data(), "timezone": str(self.zone)}
+        if report.total.estimated.calls and (implausible := self._implausible(query)):
+            data["implausible"] = implausible
         deleted = self.deleted_through_in(query) if query.totals == LINES_OF_ROWS else None
         return data if deleted is None else {**data, "rows_deleted_through": deleted}
+
+    def _implausible(self, query: UsageQuery) -> list[dict[str, object]]:
+        """Return by deployment how many calls have a counted input that cannot be true, and the sum of these counts."""
+        found = {
+            name: [calls, tokens] for name, calls, tokens in self._statements.execute(*query.implausible()).fetchall()
+        }
+        for row in self._unmoved_in(query, LocalTime(self.zone)):
+            if row.reported_input_tokens is not None:
+                sums = found.setdefault(row.deployment or "", [0, 0])
+                found[row.deployment or ""] = [sums[0] + 1, sums[1] + row.reported_input_tokens]
+        return [
+            {"deployment": name, "calls": calls, "reported_input_tokens": tokens}
+            for name, (calls, tokens) in sorted(found.items())
+        ]
 
     def rows(self, query: UsageQuery) -> Iterator[UsageRow]:
         """Yield all rows of the days of a query, oldest first. It ends the moment for which reports are made."""

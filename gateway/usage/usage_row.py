@@ -27,7 +27,8 @@ TOKENS = ("input_tokens", "cached_tokens", "cache_write_tokens", "output_tokens"
 
 _SHOWN = (
     "call", "request", "client", "project", "user", "assistant", "region", "territory", "provider", "site",
-    "deployment", "processes", "model", "config_version", "price_version", "usage_source", "rate", "outcome", *TOKENS,
+    "deployment", "processes", "model", "config_version", "price_version", "usage_source", "rate", "outcome",
+    "reported_input_tokens", *TOKENS,
 )  # fmt: skip
 
 
@@ -108,6 +109,8 @@ class UsageRow(msgspec.Struct, kw_only=True, array_like=True, gc=False):
         budget: The changed budget. None in rows that do not record a change.
         processes: Where the deployment processes data, in words, as the configuration of the call had it. None: release
             0.2.0 wrote the row, or it does not record a call.
+        reported_input_tokens: The input that the provider counted, if it is too high to be true. Then the numbers of
+            the row are estimates.
     """
 
     call: _Id
@@ -140,6 +143,7 @@ class UsageRow(msgspec.Struct, kw_only=True, array_like=True, gc=False):
     outcome: CallOutcome | None = None
     budget: BudgetChange | None = None
     processes: str | None = None
+    reported_input_tokens: _Tokens | None = None
 
     @property
     def total_tokens(self) -> int:

@@ -247,6 +247,11 @@ class DeploymentSection(Section):
         description="With a URL: whether the server counts the tokens of a prompt. Default: false for Claude on "
         "Vertex AI, true for other providers that can count. Elsewhere, tokens are estimated.",
     )
+    counts_hidden: bool = Field(
+        False,
+        description="Whether the provider adds prompts of its own (an agent, a search model), so that its count of the "
+        "input is believed however much higher than the request it is. A call may then cost more than its hold.",
+    )
     unsupported: Literal["drop", "refuse"] = Field(
         "drop",
         description="A parameter that it does not support: drop it and name it in a response header, or skip the "

@@ -94,6 +94,19 @@ def test_region_whose_requests_fail_is_a_problem(
         assert (f"{text} {when}" in said_of(replace(callbacks.now, traffic=traffic))) is is_problem
 
 
+def test_counts_that_cannot_be_true_name_the_key_that_believes_them(callbacks: AdminCallbacks) -> None:
+    counts = {("agent", "input"): 12, ("agent", "other"): 1}
+    now = replace(callbacks.now, traffic=TrafficCounts(implausible=counts))
+    high, other = said_of(now, "warnings")
+    assert high == (
+        "usage_implausible: 12 counts of the provider of agent since the start can't be true, so these calls are booked as "
+        "estimates; if it adds prompts of its own, write `counts_hidden: true` at the deployment"
+    )
+    assert other.startswith("usage_implausible: 1 count of")
+    assert "counts_hidden" not in other
+    assert said_of(now, "usage_implausible") == {"agent": 13}
+
+
 def test_outage_that_is_over_is_a_warning(callbacks: AdminCallbacks) -> None:
     failed = {"eu": Traffic(100, 60, 40)}
     over = replace(callbacks.now, traffic=TrafficCounts(failed, {"eu": Traffic(5, 0, 5)}))

@@ -113,6 +113,16 @@ def test_rates_without_a_currency_are_refused() -> None:
     assert messages(config) == ["usage.rates: needs `usage.currency`; write your own currency, such as currency: EUR"]
 
 
+def test_hidden_counts_are_a_warning_if_a_client_with_a_budget_reaches_them() -> None:
+    hidden = BASE.merge("deployments: {chatgpt-us: {counts_hidden: true}}")
+    (found,) = [text for text in messages(hidden, "warning") if "counts_hidden" in text]
+    assert found.startswith("deployments.chatgpt-us.counts_hidden: each call may cost more than is held for it")
+    assert "the client 'ios-app'; gateway_overshoot_total" in found
+    free = hidden.merge({"projects": {"shop": {"budgets": None}}})
+    free = free.merge({"clients": {"ios-app": {"budgets": None, "user_budget": None, "max_request": None}}})
+    assert not [text for text in messages(free, "warning") if "counts_hidden" in text]
+
+
 def test_model_without_a_price_is_a_warning_if_a_client_with_a_budget_of_money_reaches_it() -> None:
     unpriced = BASE.merge("deployments: {chatgpt-us: {model: gpt-99-unknown}}")
     (found,) = [text for text in messages(unpriced, "warning") if "price" in text]

@@ -370,6 +370,7 @@ def test_every_metric_follows_the_naming_rules_and_is_used() -> None:
         "gateway_client_tokens_total",
         "gateway_client_cost_total",
         "gateway_overshoot_total",
+        "gateway_usage_implausible_total",
         "gateway_sign_in_exchanges_total",
         "gateway_sign_in_seconds_left",
         "gateway_recent_p95_seconds",

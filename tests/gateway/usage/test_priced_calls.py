@@ -13,6 +13,8 @@ import pytest
 import structlog.testing
 
 from gateway.usage.amounts import NANO
+from gateway.usage.reports import UsageQuery, UsageReader
+from gateway.usage.usage_row import json_line
 from gateway.usage.worst_cost import charged_by
 from providers.catalogue.prices import Price, Rates
 from tests.gateway.usage.priced_gateway import ACME, CAP, MIDNIGHT_S, STREAMS, PricedGateway, answer, codes
@@ -266,6 +268,38 @@ async def test_count_that_cannot_be_true_is_estimated_and_reported(
         assert {answer.json()["usage"]["prompt_tokens"] for answer in answers} <= {
             record.usage.prompt_tokens for record in acme.records if record.usage is not None
         }
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("dialect", ["chat", "messages"])
+async def test_high_input_is_believed_only_where_the_provider_has_prompts_of_its_own(
+    acme: PricedGateway, dialect: str, stream: bool
+) -> None:
+    acme.provider = stating(9_520, 5)
+    patch = "{deployments: {acme: {counts_hidden: true}}}"
+    more = streaming(dialect) if stream else {"dialect": dialect}
+    await acme.ask(budget(10 * HELD), **more)
+    await acme.ask(budget(10 * HELD), patch, **more)
+    estimate, believed = acme.written
+    assert (estimate.usage_source, estimate.reported_input_tokens) == ("estimated", 9_520)
+    assert 0 < estimate.input_tokens <= INPUT_BOUND, "the row keeps the estimate"
+    assert (believed.usage_source, believed.input_tokens, believed.reported_input_tokens) == ("provider", 9_520, None)
+    assert acme.gateway is not None
+    counted = [(name, count) for name, count in acme.gateway.metrics._counts.items() if "oversh" in name[0]]
+    assert counted == [(("gateway_overshoot_total", ()), 1)], "the call cost more than its hold"
+    with UsageReader(acme.folder / "state") as reader:
+        report: Any = reader.report_data(UsageQuery(("client",), "2000-01-01", "2100-01-01"))
+        rows = [json.loads(json_line(row)) for row in reader.rows(UsageQuery((), "2000-01-01", "2100-01-01"))]
+    assert report["implausible"] == [{"deployment": "acme", "calls": 1, "reported_input_tokens": 9_520}]
+    assert {row["usage_source"]: row["reported_input_tokens"] for row in rows} == {"estimated": 9_520, "provider": None}
+
+
+async def test_high_output_is_not_believed_by_the_key_of_hidden_counts(acme: PricedGateway) -> None:
+    acme.provider = stating(10, MOST_OUTPUT + 1)
+    await acme.ask(budget(10 * HELD), "{deployments: {acme: {counts_hidden: true}}}")
+    assert [(row.usage_source, row.reported_input_tokens) for row in acme.written] == [("estimated", None)]
+    assert acme.gateway is not None
+    assert acme.gateway.metrics._counts["gateway_usage_implausible_total", ("acme", "other")] == 1
 
 
 VECTORS = """

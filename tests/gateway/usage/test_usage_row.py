@@ -12,8 +12,8 @@ from tests.kit.usage_rows import NOON_NS, usage_row, usage_rows
 # The contract of `gateway usage --rows --json`.
 MEMBERS = (
     "kind time call request client project user assistant region territory provider site deployment processes model "
-    "config_version price_version usage_source rate outcome input_tokens cached_tokens cache_write_tokens output_tokens "
-    "reasoning_tokens total_tokens amount currency vendor"
+    "config_version price_version usage_source rate outcome reported_input_tokens input_tokens cached_tokens "
+    "cache_write_tokens output_tokens reasoning_tokens total_tokens amount currency vendor"
 ).split()
 
 
