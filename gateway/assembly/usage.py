@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import secrets
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -11,6 +12,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
+
+import msgspec
 
 from gateway.model.budget import Stores, StoreServer, UsageRules
 from gateway.model.config_version import ConfigVersion
@@ -34,6 +37,7 @@ if TYPE_CHECKING:
     from gateway.features.crisis.given_texts import GivenTexts
     from gateway.features.duties.time_of_use import TimeOfUse
     from gateway.usage.accounting import Accounting
+    from gateway.usage.estimates import KeptUsage, LearnedUsage
     from gateway.usage.journal import Journal
     from gateway.usage.ledger import Ledger
     from gateway.usage.ledger_writer import LedgerWriter
@@ -42,6 +46,8 @@ if TYPE_CHECKING:
 
 
 _RECOVERED_S = 5.0
+_KEPT_EVERY_S = 60.0
+_LEARNED = "learned_usage.json"
 _READY_S = 3.0
 
 
@@ -78,6 +84,9 @@ class UsageWiring:
             implausible=partial(_report_implausible, count_implausible),
             renamed_ns=users_renamed_ns(state_dir),
         )
+        self._learned_file = state_dir / _LEARNED
+        self._keeping: asyncio.Task[None] | None = None
+        self.accounting.learned = _learned_before(self._learned_file)
 
     def problems(self) -> dict[str, str]:
         """Return why a store cannot be used now, by its kind."""
@@ -86,13 +95,21 @@ class UsageWiring:
         return {**found, "journal": journal} if journal else found
 
     async def start(self) -> None:
-        """Connect to the shared stores, if there are any."""
+        """Connect to the shared stores, if there are any, and keep what is learned of usage from now on."""
         if self.stores is not None:
             await self.stores.start()
+        self._keeping = asyncio.create_task(self._keep_learned())
+
+    async def _keep_learned(self) -> None:
+        while True:
+            await asyncio.sleep(_KEPT_EVERY_S)
+            await asyncio.to_thread(_keep, self._learned_file, self.accounting.learned.to_keep())
 
     async def aclose(self) -> None:
-        """Record the calls that are still open, and finish late settlements."""
+        """Record the calls that are still open, finish late settlements, and keep what was learned."""
+        await stopped(self._keeping)
         await self.accounting.aclose()
+        _keep(self._learned_file, self.accounting.learned.to_keep())
         if self.stores is not None:
             await self.stores.aclose()
         self._journal.close()
@@ -312,6 +329,27 @@ def _rebuild_new_counters(config: ConfigVersion, writer: LedgerWriter) -> None:
         reason = "the journal was missing or new, or 0.2.0 ran last"
         detail = f"{reason}, so the budgets of open windows are counted again from the ledger"
         logger().warning("counters_rebuilt", counters=rebuilt, detail=detail)
+
+
+def _learned_before(file: Path) -> LearnedUsage:
+    """Return what processes learned of usage before this start; nothing without a file that can be read."""
+    from gateway.usage.estimates import KeptUsage, LearnedUsage
+
+    try:
+        return LearnedUsage(msgspec.json.decode(file.read_bytes(), type=KeptUsage))
+    except (OSError, msgspec.DecodeError):
+        return LearnedUsage()
+
+
+def _keep(file: Path, learned: KeptUsage) -> None:
+    """Write what a process has learned. Of several processes, the last one writes: all see about the same calls."""
+    if not learned.inputs:
+        return
+    draft = file.with_name(f".{file.name}.{os.getpid()}")
+    with suppress(OSError):
+        draft.touch(mode=0o600)
+        draft.write_bytes(msgspec.json.encode(learned))
+        draft.replace(file)
 
 
 def _report_implausible(

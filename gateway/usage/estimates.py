@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections import OrderedDict, deque
+from collections.abc import Iterable
 from heapq import nsmallest
+from itertools import islice
 from math import ceil, log
 
 import msgspec
@@ -22,6 +24,7 @@ from providers.chat import (
     Texts,
     ToolCallDelta,
     Usage,
+    text_of,
 )
 from providers.chat.messages import Part
 from providers.matching.requirements import moving_fields
@@ -41,6 +44,8 @@ _FEWEST_RATIOS = 20
 _MARGIN = 1.3
 _NEAREST = 20
 _MOST_KNOWN = 4_096
+_MOST_KEPT = 512
+"""How many clients and deployments are kept for the next start, those that were met last."""
 _WEIGHT = 0.1
 _INSTANT_S = 0.05
 _ADDED_BY_VENDORS = 4_096
@@ -134,6 +139,34 @@ def is_plausible(usage: Usage | None, most_input: int | None = None, most_output
     return 0 < prompt >= cached and reasoning <= completion
 
 
+def unlearned_input(request: ChatRequest, bound: int) -> int:
+    """Return the usual tokens of an input at a deployment of which nothing is known: a third of the bytes.
+
+    Half of them where most of the text is not ASCII, of which a token has fewer bytes.
+    """
+    texts = (
+        [entry["content"] for entry in request.messages.entries]
+        if type(request.messages) is Texts
+        else [text_of(message.content) for message in request.messages]
+    )
+    foreign = sum(len(text) - len(text.encode("ascii", "ignore")) for text in texts if not text.isascii())
+    return -(-bound // (2 if 2 * foreign > sum(map(len, texts)) else 3))
+
+
+class KeptUsage(msgspec.Struct):
+    """The usage that was learned, as it is kept for the next start.
+
+    Attributes:
+        answers: The lengths of answers by client and model.
+        speeds: The tokens in a second by deployment.
+        inputs: Of each deployment the ratios, the counts and the factors of its inputs.
+    """
+
+    answers: list[tuple[tuple[str, str], list[float]]] = []
+    speeds: dict[str, float] = {}
+    inputs: dict[str, tuple[list[float], list[tuple[int, int]], list[float]]] = {}
+
+
 class _Latest:
     """The latest samples, and the largest of them, which is read for every request.
 
@@ -144,9 +177,9 @@ class _Latest:
 
     __slots__ = ("largest", "values")
 
-    def __init__(self) -> None:
-        self.values: deque[float] = deque(maxlen=_SAMPLES)
-        self.largest = 0.0
+    def __init__(self, values: Iterable[float] = ()) -> None:
+        self.values: deque[float] = deque(values, maxlen=_SAMPLES)
+        self.largest = max(self.values, default=0.0)
 
     @property
     def is_full(self) -> bool:
@@ -165,13 +198,29 @@ class _Latest:
 
 
 class LearnedUsage:
-    """The usage of earlier calls of this process: lengths and speeds of answers, and tokens of inputs."""
+    """The usage of earlier calls of this process, and of those before its start: lengths and speeds of answers, inputs.
 
-    def __init__(self) -> None:
-        self._answers: OrderedDict[tuple[str, str], _Latest] = OrderedDict()
-        self._speeds: dict[str, float] = {}
+    `kept`: what `to_keep` returned before the start.
+    """
+
+    def __init__(self, kept: KeptUsage | None = None) -> None:
+        kept = kept or KeptUsage()
+        self._answers = OrderedDict((owner, _Latest(lengths)) for owner, lengths in kept.answers)
+        self._speeds = kept.speeds
         # Of each deployment: the provider's count by our bound, both counts, and the provider's by our own count.
-        self._inputs: dict[str, tuple[_Latest, deque[tuple[int, int]], _Latest]] = {}
+        self._inputs: dict[str, tuple[_Latest, deque[tuple[int, int]], _Latest]] = {
+            name: (_Latest(ratios), deque(counts, maxlen=_SAMPLES), _Latest(factors))
+            for name, (ratios, counts, factors) in kept.inputs.items()
+        }
+
+    def to_keep(self) -> KeptUsage:
+        """Return what the next start needs."""
+        answers = [(owner, list(one.values)) for owner, one in islice(reversed(self._answers.items()), _MOST_KEPT)]
+        inputs = {
+            name: (list(ratios.values), list(counts), list(factors.values))
+            for name, (ratios, counts, factors) in islice(reversed(self._inputs.items()), _MOST_KEPT)
+        }
+        return KeptUsage(answers[::-1], dict(islice(reversed(self._speeds.items()), _MOST_KEPT)), inputs)
 
     def learn(
         self,
@@ -247,11 +296,11 @@ class LearnedUsage:
         # Of a hundred samples, the largest is the 99th percentile or above it.
         return int(answers.largest) if answers is not None and answers.is_full else None
 
-    def input_tokens(self, deployment: str, bound: int) -> int:
-        """Return an estimate of the input, which is not below the real number."""
+    def input_tokens(self, deployment: str, bound: int) -> int | None:
+        """Return an estimate of the input, which is not below the real number. None: too little is learned."""
         inputs = self._inputs.get(deployment)
         if inputs is None or len(inputs[0].values) < _FEWEST_RATIOS:
-            return bound
+            return None
         return min(bound, max(1, round(bound * inputs[0].largest * _MARGIN)))
 
     def uncounted_input(self, deployment: str, own_count: int) -> int:

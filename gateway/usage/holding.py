@@ -21,7 +21,7 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
-from gateway.usage.estimates import LearnedUsage
+from gateway.usage.estimates import LearnedUsage, unlearned_input
 from gateway.usage.gate import BudgetLimit, CounterState, HoldRefused, HoldRequest, Measure, RateState, UsageGate
 from gateway.usage.lost_call import RunningCost
 from gateway.usage.refusals import CallRefused, price_unknown, refusal_error, too_expensive
@@ -162,6 +162,8 @@ def sized(call: PlannedCall, cap: int, room_calls: int = 1) -> Hold:
     if limits.rates:
         learned = call.learned
         usual_tokens = learned.input_tokens(facts.deployment.name, facts.bound)
+        if usual_tokens is None:
+            usual_tokens = unlearned_input(facts.request, facts.bound)
         usual_tokens += facts.choices * min(cap, learned.usual_most(call.owner))
         if facts.request.max_tokens is None:
             # No rate refuses for ever what the client cannot make smaller.

@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.usage.estimates import LearnedUsage, SeenOutput, _Latest, is_plausible, most_input
+from gateway.usage.estimates import (
+    KeptUsage,
+    LearnedUsage,
+    SeenOutput,
+    _Latest,
+    is_plausible,
+    most_input,
+    unlearned_input,
+)
 from gateway.usage.token_count import count_tokens
+from gateway.usage.worst_cost import input_bound
 from providers.chat import (
     ChatRequest,
     ImagePart,
     ReasoningDelta,
+    SystemMessage,
     TextDelta,
     TextPart,
     TextRun,
@@ -19,6 +30,7 @@ from providers.chat import (
     Usage,
     UserMessage,
 )
+from providers.value import replace
 
 OWNER = ("app", "gpt")
 
@@ -84,7 +96,7 @@ def test_seen_output_counts_pieces_and_bytes() -> None:
 def test_values_are_learned_from_counted_calls() -> None:
     learned = LearnedUsage()
     assert learned.usual_most(OWNER) == 4096
-    assert learned.input_tokens("gpt", 1000) == 1000
+    assert learned.input_tokens("gpt", 1000) is None
     assert learned.unseen_output("gpt", 2) == 101
     for number in range(100):
         learned.learn(OWNER, "gpt", Usage(250, 10 + number), 1, 1.0)
@@ -93,6 +105,39 @@ def test_values_are_learned_from_counted_calls() -> None:
     assert learned.usual_most(("other", "gpt")) == 4096
     assert learned.input_tokens("gpt", 1000) == 325
     assert 50 < learned.unseen_output("gpt", 1) < 111
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        ("Hello! Who are you?", 3),
+        ("你好，你是谁？" * 9, 2),
+        ("한국어로 답해 주세요" * 9, 2),
+        ("Ответь по-русски" * 9, 2),
+        ("A 中 word", 3),
+        ("", 3),
+    ],
+)
+def test_input_is_a_part_of_its_bytes_until_it_is_learned(text: str, part: int) -> None:
+    for request in (ask(text), replace(ask(text), messages=(SystemMessage(text), UserMessage((TextPart(text),))))):
+        bound = input_bound(request)
+        assert unlearned_input(request, bound) == -(-bound // part)
+
+
+def test_what_is_learned_is_the_same_after_a_restart() -> None:
+    learned = LearnedUsage()
+    for number in range(120):
+        learned.learn(OWNER, "gpt", Usage(250, 10 + number), 1, 1.0)
+        learned.learn_input("gpt", 250 + number, 1000, 200)
+    kept = msgspec.json.decode(msgspec.json.encode(learned.to_keep()), type=KeptUsage)
+    again = LearnedUsage(kept)
+    for one in (learned, again):
+        one.learn(OWNER, "gpt", Usage(250, 7), 1, 1.0)
+        one.learn_input("gpt", 251, 1000, 200)
+    assert again.to_keep() == learned.to_keep()
+    assert again.input_tokens("gpt", 1000) == learned.input_tokens("gpt", 1000) == 480
+    assert again.usual_most(OWNER) == learned.usual_most(OWNER) == 129
+    assert again.unseen_output("gpt", 1) == learned.unseen_output("gpt", 1)
 
 
 def test_own_count_has_what_a_template_adds() -> None:

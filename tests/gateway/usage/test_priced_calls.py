@@ -302,6 +302,18 @@ async def test_high_output_is_not_believed_by_the_key_of_hidden_counts(acme: Pri
     assert acme.gateway.metrics._counts["gateway_usage_implausible_total", ("acme", "other")] == 1
 
 
+async def test_rate_of_tokens_takes_a_usual_size_until_it_is_learned_and_after_a_restart(acme: PricedGateway) -> None:
+    prompt = [{"role": "user", "content": "a" * 600}]
+    tpm = "{clients: {app: {limits: {tpm: 500}}}}"
+    assert codes(await acme.ask(tpm, number=2, messages=prompt, max_tokens=9)) == ["", ""], "the second equal call"
+    await acme.ask(number=20, messages=prompt, max_tokens=9)
+    assert codes(await acme.ask(tpm, number=9, messages=prompt, max_tokens=9)) == [""] * 9
+    assert acme.gateway is not None
+    accounting = acme.gateway._executor.accounting
+    assert accounting is not None
+    assert accounting.learned.input_tokens("acme", 680) == 13, "10 tokens for 680 bytes, and a margin"
+
+
 VECTORS = """
 assistants: {assistant: {embeddings: {no: [vectors]}}}
 deployments:
