@@ -32,6 +32,7 @@ from tests.kit.metered_gateway import (
     HELD_TOKENS,
     INPUT_BOUND,
     LIMIT_S,
+    USUAL_TOKENS,
     ask_together,
     client_of,
     in_money,
@@ -134,7 +135,7 @@ def _codes(answers: list[tuple[int, Any]]) -> Counter[str]:
 def test_two_instances_share_tokens_per_minute_and_requests_per_minute(
     tmp_path: Path, postgres: RunningPostgres
 ) -> None:
-    limits = of_client(limits={"tpm": HELD_TOKENS * 10, "rpm": 1000})
+    limits = of_client(limits={"tpm": USUAL_TOKENS * 10, "rpm": 1000})
     with cell(tmp_path, postgres, limits) as both:
         began_s = time.monotonic()
         answers = asyncio.run(ask_together(both.instances, both.meter, 60))

@@ -25,6 +25,7 @@ from tests.kit.metered_gateway import (
     HELD_EUR,
     HELD_TOKENS,
     INPUT_BOUND,
+    USUAL_TOKENS,
     ask_together,
     client_of,
     in_money,
@@ -42,7 +43,7 @@ _LIMITS = {
     "tokens": with_budget(tokens=HELD_TOKENS * 10)["clients"]["app"],
     "concurrent": {"limits": {"concurrent": 10}},
     "project": {"project": "shop"},
-    "tpm": {"limits": {"tpm": HELD_TOKENS * 10}},
+    "tpm": {"limits": {"tpm": USUAL_TOKENS * 10}},
 }
 
 
@@ -114,17 +115,17 @@ def test_tokens_per_minute_admit_ten_of_200_parallel_requests(limited: LimitedGa
 
 
 def test_request_above_all_tokens_of_a_minute_is_never_admitted(tmp_path: Path) -> None:
-    limit = of_client(limits={"tpm": HELD_TOKENS})
+    limit = of_client(limits={"tpm": USUAL_TOKENS})
     with serving(tmp_path, "ok", limit) as (gateway, _), client_of(gateway) as client:
         answer = client.post(CHAT, json=body(max_tokens=CAP + 1))
         assert (answer.status_code, answer.json()["error"]["code"]) == (429, "rate_limited")
         assert (answer.headers["x-should-retry"], answer.headers.get("retry-after")) == ("false", None)
         answer = client.post(CHAT, json=body(max_tokens=CAP))
-        assert (answer.status_code, answer.headers["x-ratelimit-limit-tokens"]) == (200, str(HELD_TOKENS))
+        assert (answer.status_code, answer.headers["x-ratelimit-limit-tokens"]) == (200, str(USUAL_TOKENS))
         answer = client.post(CHAT, json=body(max_tokens=CAP))
         assert (answer.status_code, answer.headers["x-should-retry"]) == (429, "true")
         assert int(answer.headers["retry-after"]) >= 1
-        assert int(answer.headers["x-ratelimit-remaining-tokens"]) < HELD_TOKENS
+        assert int(answer.headers["x-ratelimit-remaining-tokens"]) < USUAL_TOKENS
 
 
 @LIMITED

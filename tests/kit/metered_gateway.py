@@ -28,6 +28,9 @@ OWN_COUNT = 5 + 4 + 3
 HELD_TOKENS = INPUT_BOUND + CAP
 """The hold of a request with this cap: the bound of the input, and the cap."""
 
+USUAL_TOKENS = -(-INPUT_BOUND // 3) + CAP
+"""What a rate of tokens holds for it, until inputs are learned."""
+
 HELD_EUR = (INPUT_BOUND + 2 * CAP) / 1_000_000
 
 
