@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib.util import find_spec
 
 from gateway.config.endpoints import StatedFacts
+from gateway.config.extras import check_extra
 from gateway.config.problems import KeyPath, quoted
 from gateway.config.regions import Regions, facts_outside
 from gateway.config.schema.file import ExporterSection
@@ -39,9 +39,7 @@ def compile_exporters(
     compiled: list[Exporter] = []
     for name, section in draft.config.exporters.items():
         path: KeyPath = ("exporters", name)
-        if not _can_export():
-            hint = "pip install opentelemetry-proto"
-            findings.error(path, "needs the extra `otel`, which is not installed", hint)
+        check_extra(findings, path, "an exporter")
         service = read_service(
             findings, (*path, "endpoint"), section.endpoint, usual_path=_USUAL_PATH, insecure=section.insecure
         )
@@ -68,13 +66,6 @@ def compile_exporters(
             )
         )
     return tuple(compiled)
-
-
-def _can_export() -> bool:
-    try:
-        return find_spec("opentelemetry.proto.collector.trace.v1") is not None
-    except ModuleNotFoundError:
-        return False
 
 
 def _residency(findings: Findings, path: KeyPath, section: ExporterSection) -> Residency | None:

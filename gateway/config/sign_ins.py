@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, assert_never
 from urllib.parse import urlsplit
 
 from gateway.config.endpoints import Endpoint
+from gateway.config.extras import check_extra
 from gateway.config.links import Links, Way
 from gateway.config.problems import KeyPath, choice_hint, quoted
 from gateway.config.schema.routing import DeploymentSection
@@ -131,6 +132,8 @@ class _SignInCompiler:
 
     def compiled(self) -> SignIn | None:
         section = self.section
+        if self.kind.is_aws:
+            check_extra(self.findings, self.path, "an AWS sign-in")
         self._check_keys()
         self._read_texts()
         source = self._source()

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
+from gateway.config.extras import check_extra
 from gateway.config.problems import KeyPath, quoted
 from gateway.config.regions import Regions
 from gateway.config.schema.usage import StoreSection
@@ -83,6 +84,9 @@ def compile_stores(
     )
     if section.database is not None:
         _check_secrets(draft, findings)
+        check_extra(findings, ("stores", "database"), "a database")
+    if section.valkey is not None:
+        check_extra(findings, ("stores", "valkey"), "Valkey")
     return stores
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from importlib.util import find_spec
 
+from gateway.config.extras import check_extra
 from gateway.config.feature_compiler import FeatureCompiler
 from gateway.config.loading import Document
 from gateway.config.problems import KeyPath, choice_hint, quoted
@@ -26,15 +26,12 @@ _MOST_TERMS, _MOST_PATTERNS, _MOST_CHARACTERS = 10_000, 50, 1000
 _TERM_LENGTH = range(3, 201)
 _PATTERN_NAME = re.compile("[A-PR-Y]{2,12}")
 _RESERVED = frozenset({*(kind.upper() for kind in BUILT_IN), TERM, TEXT})
-_EXTRA = "the package `google-re2` is not installed"
-_INSTALL = "install the gateway with its extra `redaction`"
 
 
 def _compile_redactions(draft: Draft, findings: Findings, document: Document) -> None:
     """Compile the section `redactions` into the draft, for all parts that name one."""
     sections = draft.config.redactions
-    if sections and find_spec("re2") is None:
-        findings.error(("redactions",), f"needs RE2: {_EXTRA}", _INSTALL, key=True)
+    if sections and not check_extra(findings, ("redactions",), "a redaction"):
         return
     owners: dict[str, tuple[str, str]] = {}
     draft.redactions = {

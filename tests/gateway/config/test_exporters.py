@@ -8,14 +8,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.config import exporters as module
 from gateway.config.check_report import render_matrix
 from gateway.model.config_version import Exporter
 from providers.sites import Residency
 from providers.territories import parse_places
 from tests.gateway.random_configs import compiled as table_or_none
 from tests.gateway.random_configs import configs
-from tests.kit.config_cases import compiled, marked, problems_of, rejected, sections
+from tests.kit.config_cases import compiled, problems_of, sections
 from tests.kit.example_counts import examples
 
 DE = "stores: DE, processes: DE"
@@ -133,19 +132,6 @@ def test_plain_text_secret_is_a_warning(header: str) -> None:
     (message,) = messages_of(written(f"t: {{{URL}, {DE}, regions: [eu], headers: {{{header}: Bearer-abc}}}}"))
     assert message.startswith("a secret is written in the config")
     assert "abc" not in message
-
-
-def test_missing_extra_is_an_error_with_the_install_command(monkeypatch: pytest.MonkeyPatch) -> None:
-    def missing(_: str) -> None:
-        raise ModuleNotFoundError
-
-    monkeypatch.setattr(module, "find_spec", missing)
-    text, places = marked(written(f"▸t: {{{URL}, {DE}, regions: [eu]}}"))
-    (error,) = rejected(text)
-    assert error.message == "needs the extra `otel`, which is not installed"
-    assert error.hint == "pip install opentelemetry-proto"
-    assert [(error.line, error.column)] == places
-    compiled(sections())
 
 
 def test_empty_header_is_reported_as_missing() -> None:
