@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import cast
 
@@ -36,6 +36,7 @@ from gateway.policy.routing import decide
 from gateway.policy.territory_answers import plain_needs
 from gateway.release import release_name
 from gateway.telemetry.traffic import RECENT_S, WINDOW_S
+from providers.value import replace
 
 _SOON_DAYS = 60
 _FEWEST = 5

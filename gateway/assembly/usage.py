@@ -13,8 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
-import msgspec
-
 from gateway.model.budget import Stores, StoreServer, UsageRules
 from gateway.model.config_version import ConfigVersion
 from gateway.model.kept_metadata import regions_without_callers
@@ -336,8 +334,8 @@ def _learned_before(file: Path) -> LearnedUsage:
     from gateway.usage.estimates import KeptUsage, LearnedUsage
 
     try:
-        return LearnedUsage(msgspec.json.decode(file.read_bytes(), type=KeptUsage))
-    except (OSError, msgspec.DecodeError):
+        return LearnedUsage(KeptUsage.read(file.read_bytes()))
+    except OSError:
         return LearnedUsage()
 
 
@@ -348,7 +346,7 @@ def _keep(file: Path, learned: KeptUsage) -> None:
     draft = file.with_name(f".{file.name}.{os.getpid()}")
     with suppress(OSError):
         draft.touch(mode=0o600)
-        draft.write_bytes(msgspec.json.encode(learned))
+        draft.write_bytes(learned.packed())
         draft.replace(file)
 
 

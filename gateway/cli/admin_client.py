@@ -27,7 +27,7 @@ class NotReached(CommandError):
     """No gateway answered, or the answer is not one of a gateway. The message states the reason."""
 
 
-class Answer(dict[str, Any]):
+class AdminAnswer(dict[str, Any]):
     """A JSON object of a gateway, perhaps of another release: a member that it does not have is None."""
 
     def __missing__(self, name: str) -> None:
@@ -150,10 +150,10 @@ class AdminClient:
 
 def _json_object(body: bytes) -> Mapping[str, object]:
     try:
-        answer = json.loads(body, object_hook=Answer)
+        answer = json.loads(body, object_hook=AdminAnswer)
     except (ValueError, RecursionError):
         return {}
-    return answer if isinstance(answer, Answer) else {}
+    return answer if isinstance(answer, AdminAnswer) else {}
 
 
 def error_message(answer: Mapping[str, object]) -> str:

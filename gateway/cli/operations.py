@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Any
 
-from gateway.cli.admin_client import AdminClient, Answer, NotReached, error_message
+from gateway.cli.admin_client import AdminAnswer, AdminClient, NotReached, error_message
 from gateway.cli.plan import admin_client, state_directory
 from gateway.cli.terminal import json_text, operator_of, settings_of
 from gateway.clock_skew import store_skew_problem
@@ -165,7 +165,7 @@ def status(options: argparse.Namespace) -> int:
         ) from None
     if document is None:
         document = _status_of_instance(_client_of(options))
-    document = Answer(document)
+    document = AdminAnswer(document)
     print(json_text(document) if options.json else "\n".join(status_lines(document)))
     return _PROBLEMS if document["problems"] else _OK
 
@@ -219,7 +219,7 @@ def _status_of_cell(settings: Settings) -> Mapping[str, Any] | None:
 
 
 def status_lines(document: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the lines of a status document. A gateway of another release may lack any member of it: see `Answer`."""
+    """Yield the lines of a status document, which may lack any member: see `AdminAnswer`."""
     release = f", release {document['release']}" if document["release"] else ""
     yield f"config {document['version']} since {document['since']}{release}"
     if document["simulated"]:

@@ -127,7 +127,7 @@ def _gateway_series(status: Status) -> Series:
             for it in status.schedules
         },
         "gateway_approval_days_left": {(term.deployment, term.region): [term.days_left] for term in terms},
-        "gateway_recent_p95_seconds": {
+        "gateway_recent_answer_seconds": {
             (region, part): [round(seconds * 1_000_000)]
             for region, times in status.traffic.times.items()
             for part, seconds in (("first", times.first_s), ("end", times.end_s))

@@ -166,6 +166,18 @@ class KeptUsage(msgspec.Struct):
     speeds: dict[str, float] = {}
     inputs: dict[str, tuple[list[float], list[tuple[int, int]], list[float]]] = {}
 
+    @classmethod
+    def read(cls, data: bytes) -> KeptUsage:
+        """Read what `packed` returned. Of another form, nothing was learned."""
+        try:
+            return msgspec.json.decode(data, type=cls)
+        except msgspec.DecodeError:
+            return cls()
+
+    def packed(self) -> bytes:
+        """Return it as JSON."""
+        return msgspec.json.encode(self)
+
 
 class _Latest:
     """The latest samples, and the largest of them, which is read for every request.

@@ -16,7 +16,7 @@ from gateway.api.admin import build_admin
 from gateway.api.admin_guard import Guard
 from gateway.api.admin_status import status_document
 from gateway.api.caller.authentication import MOST_FAILED_KEYS
-from gateway.cli.admin_client import Answer
+from gateway.cli.admin_client import AdminAnswer
 from gateway.cli.operations import status_lines
 from gateway.cli.terminal import json_text
 from gateway.free_space import FreeSpace
@@ -149,14 +149,14 @@ def test_answers_that_are_slower_than_an_hour_ago_are_a_problem(
     slow = [text for text in document["problems"] if text.startswith("eu: the answers are slow: 95 % ")]
     assert bool(slow) is is_problem
     assert document["traffic"]["times"]["eu"]["end_p95_s"] == times.end_s
-    assert any(f"end within {times.end_s:.1f} s" in line for line in status_lines(Answer(document)))
+    assert any(f"end within {times.end_s:.1f} s" in line for line in status_lines(AdminAnswer(document)))
 
 
 def test_line_of_a_region_whose_last_requests_failed_is_marked(callbacks: AdminCallbacks) -> None:
     counts = {"eu": Traffic(900, 20, 880), "us": Traffic(5, 1, 4)}
     traffic = TrafficCounts(counts, last={"eu": Traffic(20, 10, 10), "us": Traffic(5, 1, 4)})
     document = status_document(replace(callbacks.now, traffic=traffic), Overview("berlin-1", "1", 0))
-    lines = [*status_lines(Answer(document))]
+    lines = [*status_lines(AdminAnswer(document))]
     assert [line[:4] for line in lines if "requests, " in line] == ["! eu", "  us"]
 
 
@@ -177,10 +177,10 @@ def test_status_of_another_release_that_lacks_any_member_is_shown(callbacks: Adm
     whole = {**status_document(now, Overview("berlin-1", "1", 0, space=space)), "unknown": {"a": [1]}}
     whole |= {"stores": {"valkey": "ok"}, "retirements": [{"deployment": "d", "on": "2027-01-01"}]}
     whole["approvals"] = [{"deployment": "d", "region": "eu", "until": "2027-01-01"}]
-    expected = [*status_lines(Answer(whole))]
+    expected = [*status_lines(AdminAnswer(whole))]
     assert any("begin within 5.0 s, end within 20.0 s (19.0 s an hour ago)" in line for line in expected)
     for path in paths_of(json.loads(json_text(whole))):
-        document = json.loads(json_text(whole), object_hook=Answer)
+        document = json.loads(json_text(whole), object_hook=AdminAnswer)
         parent: Any = document
         for name in path[:-1]:
             parent = parent[name]
@@ -217,7 +217,7 @@ def test_little_space_in_the_state_directory_is_a_warning_and_then_a_problem(
     text = f"the state directory has {free_mb} MB of 1.0 GB free"
     said = {name for name in ("problems", "warnings") if any(line.startswith(text) for line in document[name])}
     assert said == ({word} if word else set())
-    assert f"state directory: {free_mb} MB of 1.0 GB free" in status_lines(Answer(document))
+    assert f"state directory: {free_mb} MB of 1.0 GB free" in status_lines(AdminAnswer(document))
 
 
 async def test_unavailable_deployments_are_reported(callbacks: AdminCallbacks) -> None:

@@ -373,7 +373,7 @@ def test_every_metric_follows_the_naming_rules_and_is_used() -> None:
         "gateway_usage_implausible_total",
         "gateway_sign_in_exchanges_total",
         "gateway_sign_in_seconds_left",
-        "gateway_recent_p95_seconds",
+        "gateway_recent_answer_seconds",
         "gateway_recent_requests",
         "gateway_cell_instances",
         "gateway_store_up",
