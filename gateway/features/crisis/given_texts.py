@@ -1,8 +1,8 @@
 """Remember for which texts of users the crisis text of a region was given.
 
-Only such a text is excepted from moderation. An answer in a history shows nothing, because the client writes it. What
-is kept is an HMAC of the text, with the region and its rules, and nothing else. It is kept for all processes that share
-the gate; in this process alone where there is no gate, and of a region whose metadata may not be kept.
+Only such a text is excepted from moderation. An answer in a history shows nothing, because the client writes it. The
+gateway keeps an HMAC of the text, with the region and its rules, and nothing else: for all processes that share the
+gate; in this process alone where there is no gate, and of a region whose metadata may not be kept.
 """
 
 from __future__ import annotations

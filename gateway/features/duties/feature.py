@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from gateway.features.duties.model import UseKey, UseRecord
+from gateway.features.duties.model import UsedDay, UseKey
 from gateway.features.feature import Feature, KeptOfUsers
 from gateway.model.budget import StoreServer
 from gateway.model.config_version import ConfigVersion
@@ -32,7 +32,7 @@ def _export(
     if (server := _valkey_of(config)) is not None:
         keys = _keys(config, pseudonyms, client, of_rows)
         found += _ask(server, config, lambda times: times.records_of(keys))
-    return [_data(key, record) for key, record in found]
+    return [_data(key, day) for key, day in found]
 
 
 def _erase(
@@ -78,10 +78,10 @@ def _ask(server: StoreServer, config: ConfigVersion, question: Callable[[SharedT
     return asyncio.run(asked())
 
 
-def _data(key: UseKey, record: UseRecord) -> dict[str, object]:
-    noticed = _time(record.noticed_ms) if record.noticed_ms else None
-    times = {"date": record.date, "began": _time(record.began_ms), "seen": _time(record.seen_ms)}
-    return {"client": key.client or None, **times, "day_s": record.day_ms // 1000, "noticed": noticed}
+def _data(key: UseKey, day: UsedDay) -> dict[str, object]:
+    noticed = _time(day.noticed_ms) if day.noticed_ms else None
+    times = {"date": day.date, "began": _time(day.began_ms), "seen": _time(day.seen_ms)}
+    return {"client": key.client or None, **times, "day_s": day.day_ms // 1000, "noticed": noticed}
 
 
 def _time(at_ms: int) -> str:

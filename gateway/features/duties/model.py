@@ -57,10 +57,36 @@ class UseLimits(Value, frozen=True):
 
 
 class UseRecord(NamedTuple):
-    """The time of one user.
+    """When one user used the time of the last 48 hours. Stores keep it as an array in MessagePack.
 
     Attributes:
-        date: The calendar day of `day_ms`.
+        timezone: That of the region of the last chat.
+        gap_ms: The longest gap of the regions in which the last session ran. 0: unknown.
+        noticed_ms: When the label with `repeat` was last shown in this session. 0: it was not.
+        pieces: The beginning and the end of each session, the last one at the end. They do not overlap.
+    """
+
+    timezone: str
+    gap_ms: int
+    noticed_ms: int
+    pieces: tuple[int, ...]
+
+    @property
+    def began_ms(self) -> int:
+        """The beginning of the last session."""
+        return self.pieces[-2]
+
+    @property
+    def seen_ms(self) -> int:
+        """The end of the user's time."""
+        return self.pieces[-1]
+
+
+class UsedDay(NamedTuple):
+    """The time of one user on one day: what an export shows, and what releases up to 0.2 stored.
+
+    Attributes:
+        date: The calendar day of the end of the user's time.
         began_ms: The beginning of the last session.
         seen_ms: The end of the user's time.
         day_ms: The lengths of the sessions on that day.

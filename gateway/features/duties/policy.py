@@ -1,7 +1,9 @@
 """Count the time of a user, and judge a chat by it. Pure.
 
 A session has no pause of `gap` or more. Its length is the time from its beginning to the end of the user's time, with
-the pauses. A record never runs backwards: an instant before the end of the user's time counts as that end.
+the pauses. A session ends by the longest gap of the regions in which it ran, that of the chat that arrives included. A
+day is what was used since its own midnight, whatever region it was used in. A record never runs backwards: an instant
+before the end of the user's time counts as that end.
 
 `EXTEND` in `shared_times.py` does what `extended` does, in Valkey.
 """
@@ -11,10 +13,11 @@ from __future__ import annotations
 import math
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
+from itertools import chain
 from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
-from gateway.features.duties.model import Notice, UseLimits, UseRecord, UseRule, UseRules
+from gateway.features.duties.model import KEPT_MS, Notice, UsedDay, UseLimits, UseRecord, UseRule, UseRules
 from gateway.features.minors.model import AgeBand
 from gateway.model.decision import Refusal, RefusalCode
 from providers.value import Value
@@ -37,6 +40,14 @@ class CalendarDay(NamedTuple):
         start_ms = began_ms if began_ms > self.start_ms else self.start_ms
         end_ms = ended_ms if ended_ms < self.end_ms else self.end_ms
         return end_ms - start_ms if end_ms > start_ms else 0
+
+    def used_of(self, pieces: tuple[int, ...]) -> int:
+        """Return how long the pieces of a record lie on this day."""
+        # The last piece alone is the common case.
+        used_ms = self.part_of(pieces[-2], pieces[-1])
+        if len(pieces) > 2:
+            used_ms += sum(map(self.part_of, pieces[:-2:2], pieces[1:-2:2]))
+        return used_ms
 
 
 def day_at(now_ms: int, timezone: str) -> CalendarDay:
@@ -65,7 +76,7 @@ class Arrival(Value, frozen=True):
         day: The calendar day.
         day_ms: The time of the day.
         day_seen_ms: The same without the running pause.
-        gap_ms: The gap between sessions.
+        gap_ms: The gap after which this session ends.
     """
 
     at_ms: int
@@ -88,15 +99,18 @@ def arrival(record: UseRecord | None, now_ms: int, rules: UseRules) -> Arrival:
     gap_ms = rules.gap_ms
     if record is None:
         return Arrival(now_ms, None, True, 0, day_at(now_ms, rules.timezone), 0, 0, gap_ms)
-    if now_ms < record.seen_ms:
-        now_ms = record.seen_ms
+    _, longest_ms, _, pieces = record
+    began_ms, seen_ms = pieces[-2:]
+    if now_ms < seen_ms:
+        now_ms = seen_ms
+    if gap_ms < longest_ms:
+        gap_ms = longest_ms
     day = day_at(now_ms, rules.timezone)
-    seen_ms = record.day_ms if record.date == day.date else 0
-    if now_ms - record.seen_ms >= gap_ms:
-        return Arrival(now_ms, record, True, 0, day, seen_ms, seen_ms, gap_ms)
-    pause_ms = day.part_of(record.seen_ms, now_ms)
-    day_ms = seen_ms + pause_ms if record.date == day.date else day.part_of(record.began_ms, now_ms)
-    return Arrival(now_ms, record, False, now_ms - record.began_ms, day, day_ms, seen_ms, gap_ms)
+    used_ms = day.used_of(pieces)
+    if now_ms - seen_ms >= gap_ms:
+        return Arrival(now_ms, record, True, 0, day, used_ms, used_ms, gap_ms)
+    day_ms = used_ms + day.part_of(seen_ms, now_ms)
+    return Arrival(now_ms, record, False, now_ms - began_ms, day, day_ms, used_ms, gap_ms)
 
 
 def extended(
@@ -114,19 +128,55 @@ def extended(
     # Comparisons, as in `part_of`.
     if until_ms < at_ms:
         until_ms = at_ms
-    if record is None or at_ms - record.seen_ms >= rules.gap_ms:
-        day = day_at(until_ms, rules.timezone)
-        before_ms = record.day_ms if record is not None and record.date == day.date else 0
-        day_ms = before_ms + day.part_of(at_ms, until_ms)
-        return UseRecord(day.date, at_ms, until_ms, day_ms, until_ms if is_noticed else 0)
-    began_ms = record.began_ms if record.began_ms < at_ms else at_ms
-    seen_ms = record.seen_ms if record.seen_ms > until_ms else until_ms
-    day = day_at(seen_ms, rules.timezone)
-    before_ms = record.day_ms - day.part_of(record.began_ms, record.seen_ms) if record.date == day.date else 0
-    if before_ms < 0:
-        before_ms = 0
-    noticed_ms = max(record.noticed_ms, until_ms) if is_noticed else record.noticed_ms
-    return UseRecord(day.date, began_ms, seen_ms, before_ms + day.part_of(began_ms, seen_ms), noticed_ms)
+    if record is None:
+        return UseRecord(rules.timezone, rules.gap_ms, until_ms if is_noticed else 0, (at_ms, until_ms))
+    _, gap_ms, noticed_ms, earlier = record
+    if gap_ms < rules.gap_ms:
+        gap_ms = rules.gap_ms
+    is_new = at_ms - earlier[-1] >= gap_ms
+    if is_new:
+        gap_ms, noticed_ms = rules.gap_ms, 0
+    if is_noticed and noticed_ms < until_ms:
+        noticed_ms = until_ms
+    if not is_new:
+        began_ms, seen_ms = earlier[-2:]
+        earlier = earlier[:-2]
+        if began_ms < at_ms:
+            at_ms = began_ms
+        if until_ms < seen_ms:
+            until_ms = seen_ms
+    while earlier and earlier[-1] > at_ms:  # a chat of a session that had ended still runs
+        at_ms = min(at_ms, earlier[-2])
+        earlier = earlier[:-2]
+    while earlier and earlier[1] <= until_ms - KEPT_MS:
+        earlier = earlier[2:]
+    return UseRecord(rules.timezone, gap_ms, noticed_ms, (*earlier, at_ms, until_ms))
+
+
+def with_former(record: UseRecord | None, former: UsedDay) -> UseRecord:
+    """Return the record with what a process of an earlier release has stored about the user.
+
+    When the other sessions of its day were is not known, so they count as if they had just been before the last one.
+    Neither the gap nor the time zone of its region is known: those of the next chat count.
+    """
+    others_ms = max(0, former.day_ms - (former.seen_ms - former.began_ms))
+    pairs = [(former.began_ms - others_ms, former.began_ms)] if others_ms else []
+    pairs.append((former.began_ms, former.seen_ms))
+    if record is None:
+        return UseRecord("UTC", 0, former.noticed_ms, tuple(chain.from_iterable(pairs)))
+    pieces: list[int] = []
+    for began_ms, seen_ms in sorted([*pairs, *zip(record.pieces[::2], record.pieces[1::2], strict=True)]):
+        if pieces and began_ms < pieces[-1]:
+            pieces[-1] = max(pieces[-1], seen_ms)
+        else:
+            pieces += (began_ms, seen_ms)
+    return UseRecord(record.timezone, record.gap_ms, max(record.noticed_ms, former.noticed_ms), tuple(pieces))
+
+
+def used_day(record: UseRecord) -> UsedDay:
+    """Return the time of a user on the last day, in the time zone of the last chat."""
+    day = day_at(record.seen_ms, record.timezone)
+    return UsedDay(day.date, record.began_ms, record.seen_ms, day.used_of(record.pieces), record.noticed_ms)
 
 
 class LimitHit(Value, frozen=True):
@@ -140,7 +190,7 @@ class LimitHit(Value, frozen=True):
 def limit_reached(now: Arrival, limits: UseLimits) -> LimitHit | None:
     """Return the limit that refuses a chat, or None. Of both limits, it is the one that refuses for longer."""
     hit = None
-    after_gap_ms = (now.record.seen_ms if now.record is not None else now.at_ms) + now.gap_ms
+    after_gap_ms = (now.record.pieces[-1] if now.record is not None else now.at_ms) + now.gap_ms
     if limits.session_s is not None and not now.is_new and now.session_ms >= limits.session_s * 1000:
         hit = LimitHit("session", limits.session_s, after_gap_ms)
     if limits.day_s is not None and now.day_ms >= limits.day_s * 1000:

@@ -1,8 +1,8 @@
 """Keep the time of users in Valkey, which all instances of a cell share. Its `TIME` is the clock.
 
-A record is `{date, began, seen, day, noticed}` in MessagePack. The times are milliseconds after `began`, but `began`
-itself. It is below the hash tag of the cell, as the keys of the gate, but not in its epoch: an emptied server begins
-anew.
+A record is a `UseRecord` in MessagePack. It is below the hash tag of the cell, as the keys of the gate, but not in its
+epoch: an emptied server begins anew. An instance of an earlier release, which may run as well at an upgrade, has
+a key of its own for a user. Its content is moved when the user is read.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from gateway.features.duties.model import KEPT_MS, UseKey, UseRecord, UseRules
-from gateway.features.duties.policy import Arrival, arrival, day_at
+from gateway.features.duties.model import KEPT_MS, UsedDay, UseKey, UseRecord, UseRules
+from gateway.features.duties.policy import Arrival, arrival, used_day, with_former
 from gateway.features.duties.time_of_use import MemoryStore, UseUnavailable
 from gateway.operator_errors import StateError
 from gateway.usage.valkey_connection import Script, ValkeyConnection, ValkeyUnavailable
@@ -25,7 +25,6 @@ from gateway.usage.valkey_connection import Script, ValkeyConnection, ValkeyUnav
 if TYPE_CHECKING:
     from gateway.features.duties.state import UseStore
 
-_DAY_MS = 86_400_000
 _DIGEST_BYTES = 12
 _pack, _unpack = msgspec.msgpack.encode, msgspec.msgpack.decode
 
@@ -36,43 +35,55 @@ local function now_ms()
   return time[1] * 1000 + math.floor(time[2] / 1000)
 end
 """
-READ = Script(_NOW + "return {redis.call('GET', KEYS[1]), now_ms()}")
+READ = Script(_NOW + "return {redis.call('GET', KEYS[1]), redis.call('GET', KEYS[2]), now_ms()}")
+_SET = """
+local function set(packed, seen, kept)
+  redis.call('SET', KEYS[1], packed, 'PX', string.format('%.0f', math.max(1, kept + seen - now_ms())))
+end
+"""
 EXTEND = Script(
     _NOW
+    + _SET
     + """
--- KEYS: the record. ARGV: time, and the arrival, the gap, whether a notice was shown, and three days with their bounds.
-local at, gap, is_noticed, days, kept = unpack(cmsgpack.unpack(ARGV[2]))
+-- KEYS: the record. ARGV: time, and the arrival, the gap, whether a notice was shown, the time zone, the time kept.
+local at, gap, is_noticed, timezone, kept = unpack(cmsgpack.unpack(ARGV[2]))
 local now = now_ms()
-local function day_at(instant)
-  local found = days[1]
-  for _, day in ipairs(days) do if day[2] <= instant then found = day end end
-  return found
-end
-local function part(day, began, ended)
-  return math.max(0, math.min(ended, day[3]) - math.max(began, day[2]))
-end
+local pieces, seen, noticed = {}, math.max(at, now), 0
+local shown = is_noticed and seen or 0
 local raw = redis.call('GET', KEYS[1])
-local began, seen, before, noticed = at, math.max(at, now), 0, 0
-local date, old_began, old_seen, old_day, old_noticed
 if raw then
-  date, old_began, old_seen, old_day, old_noticed = unpack(cmsgpack.unpack(raw))
-  old_seen = old_began + old_seen
-  if at - old_seen < gap then
-    began, seen = math.min(old_began, at), math.max(old_seen, seen)
-    if old_noticed >= 0 then noticed = old_began + old_noticed end
-  else
-    old_began = nil
+  local _, old_gap, old_noticed
+  _, old_gap, old_noticed, pieces = unpack(cmsgpack.unpack(raw))
+  local longest = math.max(gap, old_gap)
+  if at - pieces[#pieces] < longest then
+    gap, noticed = longest, old_noticed
+    seen = math.max(seen, table.remove(pieces))
+    at = math.min(at, table.remove(pieces))
   end
 end
-local day = day_at(seen)
-if raw and date == day[1] then
-  before = old_day
-  if old_began then before = math.max(0, before - part(day, old_began, old_seen)) end
+noticed = math.max(noticed, shown)
+while #pieces > 0 and pieces[#pieces] > at do
+  table.remove(pieces)
+  at = math.min(at, table.remove(pieces))
 end
-if is_noticed then noticed = math.max(noticed, at, now) end
-local record = {day[1], began, seen - began, before + part(day, began, seen), noticed == 0 and -1 or noticed - began}
-redis.call('SET', KEYS[1], cmsgpack.pack(record), 'PX', string.format('%.0f', math.max(1, kept + seen - now)))
+while #pieces > 0 and pieces[2] <= seen - kept do
+  table.remove(pieces, 1)
+  table.remove(pieces, 1)
+end
+table.insert(pieces, at)
+table.insert(pieces, seen)
+set(cmsgpack.pack({timezone, gap, noticed, pieces}), seen, kept)
 return 1
+"""
+)
+MOVE = Script(
+    _NOW
+    + _SET
+    + """
+-- KEYS: the record, and that of an earlier release. ARGV: time, both as they were read, the new record, its end, kept.
+if (redis.call('GET', KEYS[1]) or '') ~= ARGV[2] or redis.call('GET', KEYS[2]) ~= ARGV[3] then return 0 end
+set(ARGV[4], tonumber(ARGV[5]), tonumber(ARGV[6]))
+return redis.call('DEL', KEYS[2])
 """
 )
 
@@ -89,7 +100,7 @@ class SharedTimes:
     def __init__(self, connection: ValkeyConnection, cell: str, now_ms: Callable[[], int] | None = None) -> None:
         self.now_ms = now_ms
         self._connection = connection
-        self._prefix = f"{{gateway:{cell}}}:use:".encode()
+        self._prefix = f"{{gateway:{cell}}}:".encode()
 
     @property
     def _now(self) -> str:
@@ -97,11 +108,20 @@ class SharedTimes:
 
     async def read(self, key: UseKey) -> tuple[UseRecord | None, int]:
         """Return the record of a user, or None, and the time. Raises ValkeyUnavailable."""
-        found: Any = await self._connection.run(READ, (self._key(key),), self._now)
-        raw, now_ms = found
-        return (record_of(raw) if raw is not None else None), int(now_ms)
+        raw, former, now_ms = await self._stored(key)
+        record = _unpack(raw, type=UseRecord) if raw is not None else None
+        if former is not None:
+            record = with_former(record, former_of(former))
+            # If another process has changed one of them, the next read moves what is there.
+            values = (raw or b"", former, _pack(record), record.seen_ms, KEPT_MS)
+            await self._connection.run(MOVE, self._keys(key), self._now, *values)
+        return record, now_ms
 
-    async def extend(self, key: UseKey, at_ms: int, rules: UseRules, *, is_noticed: bool, about_ms: int) -> None:
+    async def _stored(self, key: UseKey) -> tuple[bytes | None, bytes | None, int]:
+        found: Any = await self._connection.run(READ, self._keys(key), self._now)
+        return found[0], found[1], int(found[2])
+
+    async def extend(self, key: UseKey, at_ms: int, rules: UseRules, *, is_noticed: bool) -> None:
         """Extend the time of a user to now. See `extended`. Raises ValkeyUnavailable.
 
         Args:
@@ -109,43 +129,36 @@ class SharedTimes:
             at_ms: When the chat arrived.
             rules: The rules of its region.
             is_noticed: Its answer has shown the label with `repeat`.
-            about_ms: The time, less than a day wrong.
         """
-        days = [day_at(about_ms + shift * _DAY_MS, rules.timezone) for shift in (-1, 0, 1)]
-        bounds = [(_number_of(day.date), day.start_ms, day.end_ms) for day in days]
-        packed = _pack((at_ms, rules.gap_ms, is_noticed, bounds, KEPT_MS))
-        await self._connection.run(EXTEND, (self._key(key),), self._now, packed)
+        packed = _pack((at_ms, rules.gap_ms, is_noticed, rules.timezone, KEPT_MS))
+        await self._connection.run(EXTEND, self._keys(key)[:1], self._now, packed)
 
-    async def records_of(self, keys: Iterable[UseKey]) -> list[tuple[UseKey, UseRecord]]:
+    async def records_of(self, keys: Iterable[UseKey]) -> list[tuple[UseKey, UsedDay]]:
         """Return the records of these users. Raises ValkeyUnavailable."""
         listed = [*keys]
-        answers = await asyncio.gather(*map(self.read, listed))
-        return [(key, record) for key, (record, _) in zip(listed, answers, strict=True) if record is not None]
+        found: list[tuple[UseKey, UsedDay]] = []
+        for key, (raw, former, _) in zip(listed, await asyncio.gather(*map(self._stored, listed)), strict=True):
+            found += [(key, used_day(_unpack(raw, type=UseRecord)))] if raw is not None else []
+            found += [(key, former_of(former))] if former is not None else []
+        return found
 
     async def remove(self, keys: Iterable[UseKey]) -> int:
         """Delete the records of these users, and return their number. Raises ValkeyUnavailable."""
-        names = [self._key(key) for key in keys]
+        names = [name for key in keys for name in self._keys(key)]
         removed: Any = await self._connection.call("DEL", *names) if names else 0
         return int(removed)
 
-    def _key(self, key: UseKey) -> bytes:
+    def _keys(self, key: UseKey) -> tuple[bytes, bytes]:
+        """Return the key of the record, and that of an earlier release."""
         digest = hashlib.blake2b("\0".join(key).encode("utf-8", "surrogatepass"), digest_size=_DIGEST_BYTES).digest()
-        return self._prefix + digest
+        return self._prefix + b"used:" + digest, self._prefix + b"use:" + digest
 
 
-def record_of(raw: bytes) -> UseRecord:
-    """Return a stored record."""
+def former_of(raw: bytes) -> UsedDay:
+    """Return what an instance of an earlier release has stored: its times are milliseconds after the beginning."""
     number, began_ms, seen, day_ms, noticed = _unpack(raw, type=tuple[int, int, int, int, int])
     noticed_ms = 0 if noticed < 0 else began_ms + noticed
-    return UseRecord(_date_of(number), began_ms, began_ms + seen, day_ms, noticed_ms)
-
-
-def _number_of(day: str) -> int:
-    return date.fromisoformat(day).toordinal()
-
-
-def _date_of(number: int) -> str:
-    return date.fromordinal(number).isoformat()
+    return UsedDay(date.fromordinal(number).isoformat(), began_ms, began_ms + seen, day_ms, noticed_ms)
 
 
 class CellTimes:
@@ -154,7 +167,7 @@ class CellTimes:
     Args:
         shared: The store.
         former: The records of the time before the cell had shared stores.
-        clock: Returns Unix time in seconds, about which days are computed.
+        clock: Returns Unix time in seconds.
     """
 
     def __init__(
@@ -185,9 +198,8 @@ class CellTimes:
 
     async def extend(self, key: UseKey, now: Arrival, rules: UseRules, *, is_noticed: bool) -> None:
         """See `UseTimes`."""
-        about_ms = max(now.at_ms, round(self.clock() * 1000))
         try:
-            await self.shared.extend(key, now.at_ms, rules, is_noticed=is_noticed, about_ms=about_ms)
+            await self.shared.extend(key, now.at_ms, rules, is_noticed=is_noticed)
         except ValkeyUnavailable as error:
             raise UseUnavailable(str(error)) from error
 

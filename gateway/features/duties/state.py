@@ -1,4 +1,4 @@
-"""Keep the time of users in the state directory: `use.db`, one row for each user, which all processes share.
+"""Keep the time of users in the state directory: `use.db`, one row of `used` for each user, which all processes share.
 
 Theory of operation:
 
@@ -9,6 +9,8 @@ Theory of operation:
   before each operation, and twice a second. It then writes all, forgets its memory, and shares the lock.
 - A commit writes to the log of the database and waits for no disk, so it survives the end of the process, and a power
   failure may undo the last ones. `tidy` moves the log into the file, in a thread, because that waits for the disk.
+- A process of an earlier release, which may run as well at an upgrade, uses the table `times`. A row there is
+  moved when its user is read.
 """
 
 from __future__ import annotations
@@ -24,7 +26,10 @@ from collections.abc import Sequence
 from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 
-from gateway.features.duties.model import UseKey, UseRecord
+import msgspec
+
+from gateway.features.duties.model import UsedDay, UseKey, UseRecord
+from gateway.features.duties.policy import used_day, with_former
 from gateway.operator_errors import StateError
 from gateway.state.database import (
     SqliteDatabase,
@@ -38,6 +43,13 @@ from gateway.undo import undone_on_failure
 
 _NAME = "use"
 _LAYOUT = """
+CREATE TABLE IF NOT EXISTS used (
+  user TEXT NOT NULL,
+  client TEXT NOT NULL,
+  seen INTEGER NOT NULL,
+  record BLOB NOT NULL,
+  PRIMARY KEY (user, client)
+) STRICT, WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS times (
   user TEXT NOT NULL,
   client TEXT NOT NULL,
@@ -52,13 +64,16 @@ CREATE TABLE IF NOT EXISTS times (
 _PAGE_BYTES = 512
 """A change of a record takes two thirds of the time that it takes with SQLite's pages of 4096 bytes."""
 _OF_USER = "WHERE user = ? AND client = ?"
-_READ = f"SELECT date, began, seen, day, noticed FROM times {_OF_USER}"  # noqa: S608  # of constants
-_ADD = "INSERT INTO times VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
-_WRITE = f"UPDATE times SET date = ?, began = ?, seen = ?, day = ?, noticed = ? {_OF_USER}"  # noqa: S608  # of constants
-_CHANGE = f"{_WRITE} AND date = ? AND began = ? AND seen = ? AND day = ? AND noticed = ?"
+_READ = f"SELECT record FROM used {_OF_USER}"  # noqa: S608  # of constants
+_READ_FORMER = f"SELECT date, began, seen, day, noticed FROM times {_OF_USER}"  # noqa: S608  # of constants
+_ADD = "INSERT INTO used VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING"
+_WRITE = f"UPDATE used SET seen = ?, record = ? {_OF_USER}"  # noqa: S608  # of constants
+_CHANGE = f"{_WRITE} AND record = ?"
+_TABLES = ("used", "times")
 _OF_PERSON = "user IN (SELECT value FROM json_each(?)) AND coalesce(?, client) = client"
 
 _LOCK = "use.lock"
+_pack, _unpack = msgspec.msgpack.Encoder().encode, msgspec.msgpack.Decoder(UseRecord).decode
 _MARK_BYTES = 8
 _WAIT_S, _PAUSE_S = 5.0, 0.01
 _MOST = 20_000
@@ -150,9 +165,11 @@ class UseStore:
         database = self._database or self._opened()
         try:
             row = database.execute(_READ, key).fetchone()
+            if database.execute(_READ_FORMER, key).fetchone() is not None:
+                return _moved(database, key)
         except sqlite3.Error as error:
             raise StateError(f"use.db can't be read: {describe_error(error)}") from error
-        return UseRecord(*row) if row is not None else None
+        return _unpack(row[0]) if row is not None else None
 
     def change(self, key: UseKey, before: UseRecord | None, after: UseRecord) -> bool:
         """Keep a record if the present one is still `before`. Return whether it was."""
@@ -167,9 +184,9 @@ class UseStore:
         database = self._database or self._opened()
         try:
             if before is None:
-                cursor = database.execute(_ADD, (*key, *after))
+                cursor = database.execute(_ADD, (*key, after.seen_ms, _pack(after)))
             else:
-                cursor = database.execute(_CHANGE, (*after, *key, *before))
+                cursor = database.execute(_CHANGE, (after.seen_ms, _pack(after), *key, _pack(before)))
         except sqlite3.Error as error:
             raise StateError(f"use.db can't be written: {describe_error(error)}") from error
         is_kept = cursor.rowcount == 1
@@ -215,7 +232,7 @@ class UseStore:
             rows = [self._changed.popitem() for _ in range(len(self._changed))]
             try:
                 with sqlite_error("use.db can't be written"), transaction(self._writer):
-                    self._writer.executemany(_WRITE, [(*record, *key) for key, record in rows])
+                    self._writer.executemany(_WRITE, [(it.seen_ms, _pack(it), *key) for key, it in rows])
             except StateError as error:
                 for key, record in rows:
                     self._changed.setdefault(key, record)
@@ -234,8 +251,9 @@ class UseStore:
         problem = "use.db can't be written"
         with sqlite_error(problem), closing(_open(self._directory)) as database:
             # Found without a lock on the file, which requests would wait for.
-            ended = database.execute("SELECT user, client, seen FROM times WHERE seen < ?", (before_ms,)).fetchall()
-            database.executemany(f"DELETE FROM times {_OF_USER} AND seen = ?", ended)  # noqa: S608  # of constants
+            for name in _TABLES:
+                found = database.execute(f"SELECT user, client, seen FROM {name} WHERE seen < ?", (before_ms,))  # noqa: S608  # of constants
+                database.executemany(f"DELETE FROM {name} {_OF_USER} AND seen = ?", found.fetchall())  # noqa: S608  # of constants
             database.execute("PRAGMA wal_checkpoint(PASSIVE)")
 
     def close(self) -> None:
@@ -261,7 +279,20 @@ def _open(directory: Path) -> sqlite3.Connection:
     return database
 
 
-def use_records_of(directory: Path, pseudonyms: Sequence[str], client: str | None) -> list[tuple[UseKey, UseRecord]]:
+def _moved(database: sqlite3.Connection, key: UseKey) -> UseRecord | None:
+    """Return the record of a user with what a process of an earlier release stored, which is moved into it."""
+    with transaction(database):
+        row, former = (database.execute(sql, key).fetchone() for sql in (_READ, _READ_FORMER))
+        record = _unpack(row[0]) if row is not None else None
+        if former is None:  # another process has moved it
+            return record
+        record = with_former(record, UsedDay(*former))
+        database.execute("INSERT OR REPLACE INTO used VALUES (?, ?, ?, ?)", (*key, record.seen_ms, _pack(record)))
+        database.execute(f"DELETE FROM times {_OF_USER}", key)  # noqa: S608  # of constants
+    return record
+
+
+def use_records_of(directory: Path, pseudonyms: Sequence[str], client: str | None) -> list[tuple[UseKey, UsedDay]]:
     """Return the records of a person, as one client asserts it, or None: all. Raises StateError.
 
     Without permission to write, those that a running gateway has written up to a second ago.
@@ -273,8 +304,15 @@ def use_records_of(directory: Path, pseudonyms: Sequence[str], client: str | Non
         if os.access(directory / _LOCK, os.R_OK | os.W_OK):
             stack.enter_context(closing(_Presence(directory)))
         database = stack.enter_context(closing(open_to_read(directory, _NAME)))
-        rows = database.execute(f"SELECT * FROM times WHERE {_OF_PERSON}", (json.dumps([*pseudonyms]), client))  # noqa: S608  # of constants
-        return [(UseKey(user, by), UseRecord(*rest)) for user, by, *rest in rows]
+        values = (json.dumps([*pseudonyms]), client)
+        # No gateway of this release may have opened the file yet.
+        names = {name for (name,) in database.execute("SELECT name FROM sqlite_master")}
+        rows, former = (
+            database.execute(f"SELECT * FROM {name} WHERE {_OF_PERSON}", values).fetchall() if name in names else []  # noqa: S608  # of constants
+            for name in _TABLES
+        )
+        found = [(UseKey(user, by), used_day(_unpack(raw))) for user, by, _, raw in rows]
+        return [*found, *((UseKey(user, by), UsedDay(*rest)) for user, by, *rest in former)]
 
 
 def remove_use_records(directory: Path, pseudonyms: Sequence[str], client: str | None) -> int:
@@ -284,7 +322,8 @@ def remove_use_records(directory: Path, pseudonyms: Sequence[str], client: str |
     with closing(_Presence(directory)), closing(SqliteDatabase.open(directory, _NAME, _LAYOUT)) as database:
         with database.transaction() as statements:
             values = (json.dumps([*pseudonyms]), client)
-            removed = statements.execute(f"DELETE FROM times WHERE {_OF_PERSON}", values).rowcount  # noqa: S608  # of constants
+            deleted = [statements.execute(f"DELETE FROM {name} WHERE {_OF_PERSON}", values) for name in _TABLES]  # noqa: S608  # of constants
+            removed = sum(one.rowcount for one in deleted)
         if removed:
             database.compact()
     return removed

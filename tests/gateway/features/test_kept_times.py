@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from unittest.mock import Mock, patch
@@ -18,17 +19,18 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gateway.features.duties import time_of_use
-from gateway.features.duties.model import UseKey, UseLimits, UseRecord, UseRules
-from gateway.features.duties.policy import arrival, extended, limit_reached
+from gateway.features.duties.model import UsedDay, UseKey, UseLimits, UseRecord, UseRules
+from gateway.features.duties.policy import arrival, extended, limit_reached, used_day, with_former
 from gateway.features.duties.state import UseStore, remove_use_records, use_records_of
 from gateway.features.duties.time_of_use import LocalTimes, MemoryStore, TimeOfUse
 from gateway.operator_errors import StateError
+from gateway.state.database import open_database
 from tests.gateway.killed_process import killed_at_the_end
 from tests.kit.chat_exchange import until
 
 ANNA, BEN = UseKey("u_1"), UseKey("u_1", "app")
-FIRST, SECOND = UseRecord("2027-07-01", 1, 2, 1), UseRecord("2027-07-01", 1, 9, 8, 9)
-THIRD = UseRecord("2027-07-01", 1, 12, 11, 9)
+ZONE = "UTC"
+FIRST, SECOND, THIRD = (UseRecord(ZONE, 300_000, noticed, (1, seen)) for noticed, seen in ((0, 2), (9, 9), (9, 12)))
 
 
 def only_process(directory: Path) -> UseStore:
@@ -130,16 +132,40 @@ def test_no_order_of_chats_processes_and_erasures_gives_a_user_more_than_the_lim
                 model[key] = after
         for store in stores:
             store.close()
-        assert dict(use_records_of(directory, [ANNA.pseudonym], None)) == model
+        assert dict(use_records_of(directory, [ANNA.pseudonym], None)) == {k: used_day(it) for k, it in model.items()}
+
+
+FORMER = UsedDay("2027-07-01", 4_000_000, 5_000_000, 3_000_000, 4_500_000)
+FORMER_LAYOUT = """
+CREATE TABLE times (user TEXT NOT NULL, client TEXT NOT NULL, date TEXT NOT NULL, began INTEGER NOT NULL,
+  seen INTEGER NOT NULL, day INTEGER NOT NULL, noticed INTEGER NOT NULL, PRIMARY KEY (user, client)) STRICT, WITHOUT ROWID;
+"""
+
+
+def test_record_of_an_earlier_release_is_exported_moved_and_erased(tmp_path: Path) -> None:
+    with closing(open_database(tmp_path, "use", FORMER_LAYOUT)) as database:
+        for key in (ANNA, BEN):
+            database.execute("INSERT INTO times VALUES (?, ?, ?, ?, ?, ?, ?)", (*key, *FORMER))
+    assert use_records_of(tmp_path, [ANNA.pseudonym], None) == [(ANNA, FORMER), (BEN, FORMER)]
+    store = only_process(tmp_path)
+    store.look()
+    record = store.read(ANNA)
+    assert record == with_former(None, FORMER)
+    assert store.read(ANNA) == record
+    assert store.change(ANNA, record, THIRD)
+    store.close()
+    assert use_records_of(tmp_path, [ANNA.pseudonym], None) == [(ANNA, used_day(THIRD)), (BEN, FORMER)]
+    assert remove_use_records(tmp_path, [ANNA.pseudonym], None) == 2
+    assert use_records_of(tmp_path, [ANNA.pseudonym], None) == []
 
 
 def test_export_of_another_process_has_what_was_only_in_memory(tmp_path: Path) -> None:
     store = only_process(tmp_path)
     store.change(ANNA, None, FIRST)
     store.change(ANNA, FIRST, SECOND)
-    found: list[tuple[UseKey, UseRecord]] = []
+    found: list[tuple[UseKey, UsedDay]] = []
     meanwhile([store], lambda: found.extend(use_records_of(tmp_path, [ANNA.pseudonym], None)))
-    assert found == [(ANNA, SECOND)]
+    assert found == [(ANNA, used_day(SECOND))]
     store.close()
 
 
@@ -158,7 +184,7 @@ def test_change_that_cannot_be_written_stays_in_memory_until_it_can(tmp_path: Pa
     store.write()
     assert not store.look()
     store.close()
-    assert use_records_of(tmp_path, [ANNA.pseudonym], None) == [(ANNA, THIRD)]
+    assert use_records_of(tmp_path, [ANNA.pseudonym], None) == [(ANNA, used_day(THIRD))]
 
 
 def test_watch_writes_changes_and_logs_once_that_they_are_not_kept(
@@ -188,7 +214,7 @@ def test_watch_writes_changes_and_logs_once_that_they_are_not_kept(
     asyncio.run(scenario())
     [event] = log.error.call_args_list
     assert event.args == ("use_not_kept",)
-    assert use_records_of(tmp_path, [ANNA.pseudonym], None) == [(ANNA, THIRD)]
+    assert use_records_of(tmp_path, [ANNA.pseudonym], None) == [(ANNA, used_day(THIRD))]
 
 
 @pytest.mark.slow("starts a process")
@@ -206,4 +232,4 @@ def test_kill_loses_the_changes_that_were_not_written(tmp_path: Path) -> None:
     with killed_at_the_end(code, tmp_path) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
-    assert use_records_of(tmp_path, [ANNA.pseudonym], None) == [(ANNA, SECOND)]
+    assert use_records_of(tmp_path, [ANNA.pseudonym], None) == [(ANNA, used_day(SECOND))]

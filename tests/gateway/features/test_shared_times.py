@@ -5,16 +5,18 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager
+from datetime import date
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gateway.features.duties.feature import DUTIES
-from gateway.features.duties.model import KEPT_MS, UseKey, UseRecord, UseRules
-from gateway.features.duties.policy import arrival, extended
+from gateway.features.duties.model import KEPT_MS, UsedDay, UseKey, UseRecord, UseRules
+from gateway.features.duties.policy import arrival, extended, used_day, with_former
 from gateway.features.duties.shared_times import CellTimes, SharedTimes
 from gateway.features.duties.state import UseStore, use_records_of
 from gateway.features.duties.time_of_use import MemoryStore, TimeOfUse, UseUnavailable
@@ -25,7 +27,9 @@ from tests.kit.configs import table_of
 from tests.kit.timed_gateway import CONFIG, SECRET
 from tests.kit.valkey_server import RunningValkey, running_valkey
 
-RULES = UseRules(1800.0, "America/Los_Angeles")
+ZONE = "America/Los_Angeles"
+RULES = UseRules(1800.0, ZONE)
+OTHERS = (RULES, UseRules(300.0, "Pacific/Auckland"), UseRules(7200.0, "America/New_York"))
 START_MS = 1_814_500_000_000  # 2027-07-02
 ANNA, BEN = UseKey("u_" + "a" * 32), UseKey("u_" + "b" * 32, "app")
 MINUTE_MS = 60_000
@@ -56,6 +60,7 @@ CHATS = st.lists(
         st.integers(0, 100 * MINUTE_MS),  # the pause before it
         st.integers(0, 100 * MINUTE_MS),  # how long ago it had arrived
         st.booleans(),
+        st.sampled_from(OTHERS),
     ),
     min_size=1,
     max_size=20,
@@ -64,19 +69,21 @@ CHATS = st.lists(
 
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(CHATS)
-def test_script_does_what_the_pure_function_does(server: RunningValkey, chats: list[tuple[int, int, bool]]) -> None:
+def test_script_does_what_the_pure_function_does(
+    server: RunningValkey, chats: list[tuple[int, int, bool, UseRules]]
+) -> None:
     async def check() -> None:
         record: UseRecord | None = None
         now_ms = START_MS
         async with times_of(server, lambda: now_ms) as times:
             await times.remove([ANNA])
-            for pause, elapsed, is_noticed in chats:
+            for pause, elapsed, is_noticed, rules in chats:
                 now_ms += pause
                 stored, at_ms = await times.read(ANNA)
                 assert (stored, at_ms) == (record, now_ms)
-                at_ms = arrival(record, now_ms - elapsed, RULES).at_ms
-                await times.extend(ANNA, at_ms, RULES, is_noticed=is_noticed, about_ms=now_ms)
-                record = extended(record, at_ms, now_ms, RULES, is_noticed=is_noticed)
+                at_ms = arrival(record, now_ms - elapsed, rules).at_ms
+                await times.extend(ANNA, at_ms, rules, is_noticed=is_noticed)
+                record = extended(record, at_ms, now_ms, rules, is_noticed=is_noticed)
             assert (await times.read(ANNA))[0] == record
 
     run(check())
@@ -101,6 +108,28 @@ def test_two_instances_share_a_record_by_the_clock_of_the_server(server: Running
             # A chat that runs during an erasure begins a new record; an emptied server begins anew.
             await two.extend(ANNA, seen, RULES, is_noticed=False)
             assert (await one.arrive(ANNA, RULES, 0.0)).noticed_ms == 0
+
+    run(check())
+
+
+def test_record_of_an_instance_of_an_earlier_release_is_exported_moved_and_erased(server: RunningValkey) -> None:
+    former = UsedDay("2027-07-02", START_MS, START_MS + 600_000, 3_600_000, START_MS)
+    stored = msgspec.msgpack.encode((date(2027, 7, 2).toordinal(), START_MS, 600_000, 3_600_000, 0))
+
+    async def check() -> None:
+        server.command("FLUSHALL")
+        async with times_of(server, lambda: START_MS + 700_000) as times:
+            for key in (ANNA, BEN):
+                await times._connection.call("SET", times._keys(key)[1], stored)
+            assert await times.records_of([ANNA, BEN]) == [(ANNA, former), (BEN, former)]
+            moved = with_former(None, former)
+            assert [await times.read(ANNA) for _ in range(2)] == [(moved, START_MS + 700_000)] * 2
+            await times.extend(ANNA, START_MS + 700_000, RULES, is_noticed=False)
+            assert (await times.read(ANNA))[0] == extended(moved, START_MS + 700_000, START_MS + 700_000, RULES)
+            # That instance still runs.
+            await times._connection.call("SET", times._keys(ANNA)[1], stored)
+            assert used_day((await times.read(ANNA))[0]).day_ms == 3_700_000
+            assert await times.remove([ANNA, BEN]) == 2
 
     run(check())
 
@@ -157,7 +186,7 @@ def test_records_of_the_time_before_the_cell_are_exported_and_end_after_48_hours
     server: RunningValkey, tmp_path: Path
 ) -> None:
     former = UseStore(tmp_path)
-    assert former.change(ANNA, None, UseRecord("2027-07-02", START_MS, START_MS, 0))
+    assert former.change(ANNA, None, UseRecord(ZONE, 0, 0, (START_MS, START_MS)))
     former.close()
 
     kept = DUTIES.of_users

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.features.duties.model import UseLimits, UseRecord, UseRules
-from gateway.features.duties.policy import arrival, day_at, extended, limit_reached, notice_due
+from gateway.features.duties.model import KEPT_MS, UsedDay, UseLimits, UseRecord, UseRules
+from gateway.features.duties.policy import arrival, day_at, extended, limit_reached, notice_due, used_day, with_former
 
 ZONE = "America/Los_Angeles"
 RULES = UseRules(1800.0, ZONE)
@@ -35,12 +35,14 @@ def chats(*texts: str, rules: UseRules = RULES) -> UseRecord:
 
 def test_pause_below_the_gap_counts_and_a_longer_one_does_not() -> None:
     record = chats("2027-07-01T12:00", "2027-07-01T12:29", "2027-07-01T13:00")
-    assert record == UseRecord("2027-07-01", at("2027-07-01T13:00"), at("2027-07-01T13:00"), 29 * MINUTE_MS)
+    noon, one = at("2027-07-01T12:00"), at("2027-07-01T13:00")
+    assert record == UseRecord(ZONE, 1_800_000, 0, (noon, noon + 29 * MINUTE_MS, one, one))
+    assert used_day(record) == UsedDay("2027-07-01", one, one, 29 * MINUTE_MS)
 
 
 def test_session_goes_on_over_midnight_and_its_day_is_cut() -> None:
     record = chats("2027-07-01T23:40", "2027-07-01T23:59", "2027-07-02T00:10")
-    assert (record.date, record.day_ms) == ("2027-07-02", 10 * MINUTE_MS)
+    assert (used_day(record).date, used_day(record).day_ms) == ("2027-07-02", 10 * MINUTE_MS)
     now = arrival(record, at("2027-07-02T00:20"), RULES)
     assert (now.is_new, now.session_ms, now.day_ms) == (False, 40 * MINUTE_MS, 20 * MINUTE_MS)
     assert arrival(chats("2027-07-01T12:00"), at("2027-07-03T12:00"), RULES).day_ms == 0
@@ -53,7 +55,7 @@ def test_days_of_23_and_25_hours_are_days(day: str, hours: int) -> None:
     found = day_at(at(f"{day}T12:00"), ZONE)
     assert (found.date, found.end_ms - found.start_ms) == (day, hours * 3_600_000)
     record = extended(None, found.start_ms, found.end_ms - 1, RULES)
-    assert (record.date, record.day_ms) == (day, hours * 3_600_000 - 1)
+    assert (used_day(record).date, used_day(record).day_ms) == (day, hours * 3_600_000 - 1)
 
 
 def test_day_whose_midnight_is_left_out_begins_with_its_first_instant() -> None:
@@ -147,7 +149,7 @@ def test_chats_at_the_same_time_give_one_record_in_any_order_of_their_ends(
             sessions[-1][1] = max(sessions[-1][1], ended)
     day = day_at(sessions[-1][1], ZONE)
     assert (record.began_ms, record.seen_ms) == tuple(sessions[-1])
-    assert record.day_ms == sum(day.part_of(*session) for session in sessions)
+    assert used_day(record).day_ms == sum(day.part_of(*session) for session in sessions)
     assert start <= record.began_ms
 
 
@@ -176,7 +178,7 @@ def test_no_order_of_chats_and_clocks_gives_a_user_more_than_the_limit_and_one_c
             continue
         record = extended(record, now.at_ms, now.at_ms + length, RULES)
         assert record.seen_ms - record.began_ms <= 3600 * 1000 + longest_ms
-        assert record.day_ms <= 7200 * 1000 + longest_ms
+        assert used_day(record).day_ms <= 7200 * 1000 + longest_ms
 
 
 CHATS = st.lists(
@@ -210,7 +212,7 @@ def test_chats_in_progress_of_several_instances_add_at_most_the_longest_of_them(
         record = extended(record, *one, RULES)
     if record is not None:
         assert record.seen_ms - record.began_ms <= 3600 * 1000 + longest_ms
-        assert record.day_ms <= 7200 * 1000 + longest_ms
+        assert used_day(record).day_ms <= 7200 * 1000 + longest_ms
 
 
 @given(STEPS)
@@ -233,3 +235,96 @@ def test_days_follow_each_other_in_zones_that_change_their_clocks() -> None:
         noon = datetime(2024, 1, 1, 12, tzinfo=ZoneInfo(zone))
         days = [day_at(round((noon + timedelta(days=n)).timestamp() * 1000), zone) for n in range(366)]
         assert all(one.end_ms == other.start_ms for one, other in pairwise(days)), zone
+
+
+ZONES = (ZONE, "America/New_York", "Pacific/Auckland", "Pacific/Kiritimati", "Etc/GMT+12", "Asia/Kathmandu", "UTC")
+REGIONS = [UseRules(float(gap_s), zone) for zone in ZONES for gap_s in (300, 1800, 43_200)]
+SOMEWHERE = st.lists(
+    st.tuples(
+        st.one_of(st.integers(0, 90 * MINUTE_MS), st.integers(0, 30 * 60 * MINUTE_MS)),  # the pause before it
+        st.integers(0, 90 * MINUTE_MS),  # its length
+        st.sampled_from(REGIONS),
+    ),
+    max_size=25,
+)
+
+
+@given(
+    SOMEWHERE, st.sampled_from(["2027-03-13T09:00", "2027-11-06T20:00", "2027-07-01T23:00"]), st.sampled_from(REGIONS)
+)
+def test_day_is_what_was_used_since_its_midnight_wherever_it_was_used(
+    steps: list[tuple[int, int, UseRules]], start: str, last: UseRules
+) -> None:
+    """The reference keeps each session for ever, with the longest gap of the regions in which it ran."""
+    record: UseRecord | None = None
+    sessions: list[tuple[int, int, int]] = []
+    now_ms = at(start)
+    for pause, length, rules in [*steps, (20 * MINUTE_MS, 0, last)]:
+        now_ms += pause
+        now = arrival(record, now_ms, rules)
+        began, ended, gap = sessions[-1] if sessions else (now_ms, now_ms, 0)
+        goes_on = bool(sessions) and now_ms - ended < max(gap, rules.gap_ms)
+        zone = ZoneInfo(rules.timezone)
+        midnight = datetime.fromtimestamp(now_ms / 1000, zone).replace(hour=0, minute=0, second=0, microsecond=0)
+        used = [*sessions, (ended, now_ms, 0)] if goes_on else sessions
+        start_ms = round(midnight.timestamp() * 1000)
+        assert now.day_ms == sum(max(0, one[1] - max(one[0], start_ms)) for one in used)
+        assert (now.is_new, now.session_ms) == (not goes_on, now_ms - began if goes_on else 0)
+        if goes_on:
+            sessions.pop()
+        sessions.append(
+            (began if goes_on else now_ms, now_ms + length, max(gap, rules.gap_ms) if goes_on else rules.gap_ms)
+        )
+        record = extended(record, now.at_ms, now_ms + length, rules)
+        assert record.pieces[1] > record.seen_ms - KEPT_MS or len(record.pieces) == 2
+        assert len(record.pieces) <= 2 * (KEPT_MS // (5 * MINUTE_MS) + 1)
+        now_ms += length
+    assert record is not None
+    day = used_day(record)
+    assert day.date == datetime.fromtimestamp(now_ms / 1000, ZoneInfo(last.timezone)).date().isoformat()
+
+
+CALIFORNIA, NEW_YORK = UseRules(1800.0, ZONE), UseRules(1800.0, "America/New_York")
+AUCKLAND, SHORT = UseRules(1800.0, "Pacific/Auckland"), UseRules(300.0, ZONE)
+Detour = tuple[UseRules, int, int]
+"""A chat in a region: how many minutes after the end of the last one it arrives, and how long it is."""
+ATTACKS: list[tuple[str, str, list[Detour], tuple[int, int]]] = [
+    # the chats, then the minutes of the session and of the day for a chat in California at the end of the last one
+    ("a region of another date", "10:00", [(CALIFORNIA, 0, 60), (AUCKLAND, 31, 0), (CALIFORNIA, 31, 50)], (50, 110)),
+    ("and again", "10:00", [(CALIFORNIA, 0, 60), *[(AUCKLAND, 31, 0), (CALIFORNIA, 31, 20)] * 3], (20, 120)),
+    ("east and west in the evening", "20:00", [(CALIFORNIA, 0, 60), (NEW_YORK, 100, 0), (CALIFORNIA, 1, 1)], (2, 62)),
+    ("a shorter gap", "10:00", [(CALIFORNIA, 0, 50), (SHORT, 6, 0), (CALIFORNIA, 6, 0)], (62, 62)),
+    ("a shorter gap first", "10:00", [(SHORT, 0, 50), (CALIFORNIA, 6, 0)], (56, 56)),
+    ("a shorter gap alone ends earlier", "10:00", [(SHORT, 0, 50), (SHORT, 6, 1), (CALIFORNIA, 1, 0)], (2, 52)),
+    # Equal dates are not one day: the time of the evening is over when its midnight has passed.
+    ("an hour before midnight", "22:00", [(CALIFORNIA, 0, 60), (NEW_YORK, 31, 1), (CALIFORNIA, 33, 0)], (0, 0)),
+    ("over midnight", "23:30", [(CALIFORNIA, 0, 40), (NEW_YORK, 5, 5)], (50, 20)),
+]
+
+
+@pytest.mark.parametrize(("_", "start", "detours", "expected"), ATTACKS, ids=[it[0] for it in ATTACKS])
+def test_detour_resets_nothing(_: str, start: str, detours: list[Detour], expected: tuple[int, int]) -> None:
+    record: UseRecord | None = None
+    now_ms = at(f"2027-07-01T{start}")
+    for rules, pause, length in detours:
+        now_ms += pause * MINUTE_MS
+        record = extended(record, arrival(record, now_ms, rules).at_ms, now_ms + length * MINUTE_MS, rules)
+        now_ms += length * MINUTE_MS
+    now = arrival(record, now_ms, CALIFORNIA)
+    assert (now.session_ms // MINUTE_MS, now.day_ms // MINUTE_MS) == expected
+
+
+def test_record_of_an_earlier_release_counts_its_day_as_if_it_had_just_been_used() -> None:
+    began, seen = at("2027-07-01T12:00"), at("2027-07-01T12:20")
+    record = with_former(None, UsedDay("2027-07-01", began, seen, 110 * MINUTE_MS, began))
+    now = arrival(record, seen + 10 * MINUTE_MS, RULES)
+    assert (now.session_ms, now.day_ms, now.noticed_ms) == (30 * MINUTE_MS, 120 * MINUTE_MS, began)
+    assert limit_reached(now, BOTH) is not None
+    assert arrival(record, at("2027-07-02T09:00"), RULES).day_ms == 0
+    crossed = UsedDay("2027-07-02", at("2027-07-01T23:40"), at("2027-07-02T00:10"), 10 * MINUTE_MS)
+    assert with_former(None, crossed).pieces == (crossed.began_ms, crossed.seen_ms)
+    # A process of that release, which runs as well, began anew: nothing counts twice.
+    merged = with_former(
+        chats("2027-07-01T10:00", "2027-07-01T10:20", "2027-07-01T12:05"), UsedDay("", began, seen, 20 * MINUTE_MS)
+    )
+    assert used_day(merged) == UsedDay("2027-07-01", began, seen, 40 * MINUTE_MS)

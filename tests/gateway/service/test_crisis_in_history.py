@@ -1,4 +1,4 @@
-"""What a client puts into its history: only a text for which the crisis text was given is excepted from moderation."""
+"""Histories that a client writes: only a text for which the crisis text was given is excepted from moderation."""
 
 from __future__ import annotations
 

@@ -186,9 +186,29 @@ def test_time_survives_a_restart_and_an_erasure_ends_it(tmp_path: Path) -> None:
     assert seconds_of(ask(second, "chat", headers=headers("child"))) == 0
 
 
+def test_detour_through_another_region_resets_nothing(tmp_path: Path) -> None:
+    bands = {"child": {"use": {"session": "1h", "day": "2h"}}, "adult": {}}
+    auckland = {"gap": "5m", "timezone": "Pacific/Auckland"}
+    nz = {"territories": ["NZ"], "boundary": ["*"], "use": auckland, "age_bands": bands, "age_missing": "adult"}
+    patch: dict[str, Any] = {
+        "regions": {"nz": nz},
+        "assistants": {"assistant": {"routes": {"nz": ["model"]}}},
+        "clients": {"gk-1": {"may_assert": ["user", "territory"]}},
+    }
+    served = TimedGateway(tmp_path, World(), patch)
+
+    def chat_from(territory: str) -> int:
+        sent = headers("child", x_gateway_territory=territory)
+        return seconds_of(ask(served, "chat", headers=sent))
+
+    assert [chat_from("US-CA"), served.wait(20), chat_from("US-CA")] == [0, None, 1200]
+    served.wait(6)
+    assert [chat_from("NZ"), served.wait(6), chat_from("US-CA")] == [1560, None, 1920]
+
+
 def user_of(directory: Path) -> str:
     with closing(sqlite3.connect(directory / "use.db")) as database:
-        [(user,)] = database.execute("SELECT user FROM times").fetchall()
+        [(user,)] = database.execute("SELECT user FROM used").fetchall()
     return str(user)
 
 
