@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import random
 import secrets
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -35,7 +34,6 @@ if TYPE_CHECKING:
     from gateway.features.crisis.given_texts import GivenTexts
     from gateway.features.duties.time_of_use import TimeOfUse
     from gateway.usage.accounting import Accounting
-    from gateway.usage.estimates import KeptUsage, LearnedUsage
     from gateway.usage.journal import Journal
     from gateway.usage.ledger import Ledger
     from gateway.usage.ledger_writer import LedgerWriter
@@ -71,6 +69,7 @@ class UsageWiring:
         count_implausible: Callable[[tuple[str, str]], None] = lambda _labels: None,
     ) -> None:
         from gateway.usage.accounting import Accounting
+        from gateway.usage.estimates import KeptUsage, LearnedUsage
         from gateway.usage.journal import FOLDER, Journal
 
         self._journal = Journal.open(state_dir / FOLDER)
@@ -84,7 +83,7 @@ class UsageWiring:
         )
         self._learned_file = state_dir / _LEARNED
         self._keeping: asyncio.Task[None] | None = None
-        self.accounting.learned = _learned_before(self._learned_file)
+        self.accounting.learned = LearnedUsage(KeptUsage.read(self._learned_file))
 
     def problems(self) -> dict[str, str]:
         """Return why a store cannot be used now, by its kind."""
@@ -101,13 +100,13 @@ class UsageWiring:
     async def _keep_learned(self) -> None:
         while True:
             await asyncio.sleep(_KEPT_EVERY_S)
-            await asyncio.to_thread(_keep, self._learned_file, self.accounting.learned.to_keep())
+            await asyncio.to_thread(self.accounting.learned.to_keep().write, self._learned_file)
 
     async def aclose(self) -> None:
         """Record the calls that are still open, finish late settlements, and keep what was learned."""
         await stopped(self._keeping)
         await self.accounting.aclose()
-        _keep(self._learned_file, self.accounting.learned.to_keep())
+        self.accounting.learned.to_keep().write(self._learned_file)
         if self.stores is not None:
             await self.stores.aclose()
         self._journal.close()
@@ -327,27 +326,6 @@ def _rebuild_new_counters(config: ConfigVersion, writer: LedgerWriter) -> None:
         reason = "the journal was missing or new, or 0.2.0 ran last"
         detail = f"{reason}, so the budgets of open windows are counted again from the ledger"
         logger().warning("counters_rebuilt", counters=rebuilt, detail=detail)
-
-
-def _learned_before(file: Path) -> LearnedUsage:
-    """Return what processes learned of usage before this start; nothing without a file that can be read."""
-    from gateway.usage.estimates import KeptUsage, LearnedUsage
-
-    try:
-        return LearnedUsage(KeptUsage.read(file.read_bytes()))
-    except OSError:
-        return LearnedUsage()
-
-
-def _keep(file: Path, learned: KeptUsage) -> None:
-    """Write what a process has learned. Of several processes, the last one writes: all see about the same calls."""
-    if not learned.inputs:
-        return
-    draft = file.with_name(f".{file.name}.{os.getpid()}")
-    with suppress(OSError):
-        draft.touch(mode=0o600)
-        draft.write_bytes(learned.packed())
-        draft.replace(file)
 
 
 def _report_implausible(

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections import OrderedDict, deque
 from collections.abc import Iterable
+from contextlib import suppress
 from heapq import nsmallest
 from itertools import islice
 from math import ceil, log
+from pathlib import Path
 
 import msgspec
 
@@ -167,16 +170,22 @@ class KeptUsage(msgspec.Struct):
     inputs: dict[str, tuple[list[float], list[tuple[int, int]], list[float]]] = {}
 
     @classmethod
-    def read(cls, data: bytes) -> KeptUsage:
-        """Read what `packed` returned. Of another form, nothing was learned."""
+    def read(cls, file: Path) -> KeptUsage:
+        """Return what the file has; nothing if it can't be read."""
         try:
-            return msgspec.json.decode(data, type=cls)
-        except msgspec.DecodeError:
+            return msgspec.json.decode(file.read_bytes(), type=cls)
+        except (OSError, msgspec.DecodeError):
             return cls()
 
-    def packed(self) -> bytes:
-        """Return it as JSON."""
-        return msgspec.json.encode(self)
+    def write(self, file: Path) -> None:
+        """Write the file, if anything is known. Of several processes the last one counts: they see about equal calls."""
+        if not self.inputs:
+            return
+        draft = file.with_name(f".{file.name}.{os.getpid()}")
+        with suppress(OSError):
+            draft.touch(mode=0o600)
+            draft.write_bytes(msgspec.json.encode(self))
+            draft.replace(file)
 
 
 class _Latest:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.conftest import ROOT, Command
+from tests.kit.configs import BASE
 
 EXAMPLE = ROOT / "config" / "gateway.yaml"
 KEYS = (
@@ -111,10 +112,7 @@ def test_config_with_a_secret_in_clear_will_not_be_in_the_history(
     gateway: Command, tmp_path: Path, key: str, *, is_kept: bool
 ) -> None:
     path = tmp_path / "gateway.yaml"
-    text = BROKEN.replace("endpoint: us", "endpoint: eu, attests: [zdr]").replace("boundary: [DE]", 'boundary: ["*"]')
-    path.write_text(text.replace("${SOME_KEY}", key), "utf-8")
+    path.write_text(BASE.merge({"deployments": {"chatgpt-eu": {"api_key": key}}}).text, "utf-8")
     shown = gateway("check", path)
-    said = (
-        "this configuration will not be in the history, because a secret is written in it (deployments.chatgpt.api_key)"
-    )
+    said = "this configuration will not be in the history, because a secret is written in it (deployments.chatgpt-eu.api_key)"
     assert (shown.status, said in shown.err, key in shown.err) == (0, not is_kept, False)
