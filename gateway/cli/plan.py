@@ -96,9 +96,13 @@ def _active_state(options: argparse.Namespace, settings: Settings) -> CompiledSt
         if (version := _active_version(settings)) is not None:
             return named_state(version, settings, secrets=secrets, beside=beside)
         if options.state_dir is not None and "config" not in settings.model_fields_set:
+            from gateway.state.history import has_history
+
+            rehearsal = options.state_dir / "simulated"
+            used = f" but in a rehearsal (--state {rehearsal})" if has_history(rehearsal) else ""
             raise CommandError(
-                f"no gateway has used the state directory {options.state_dir} yet: name the config to compare with by "
-                "--from FILE or --config FILE"
+                f"no gateway has used the state directory {options.state_dir} yet{used}: name the config to compare "
+                "with by --from FILE or --config FILE"
             )
         # A file named with --config must exist. Otherwise a typing error would show the whole config as new.
         is_expected = options.config is not None or path_exists(settings.config)

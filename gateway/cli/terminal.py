@@ -114,11 +114,17 @@ def settings_of(options: argparse.Namespace) -> Settings:
 
 
 def print_pinned_version(settings: Settings) -> None:
-    """Print a note if a rollback pinned a version in the state directory: an edit of the file has no effect then."""
+    """Print a note if a rollback pinned a version in the state directory: an edit of the file has no effect then.
+
+    A state directory of a gateway that serves another file has nothing to do with this one.
+    """
     from gateway.operator_errors import StateError
     from gateway.state.history import has_history, open_history
+    from gateway.state.lock import last_config
 
     if settings.state_dir is None or not has_history(settings.state_dir):
+        return
+    if last_config(settings.state_dir) not in ("", os.path.abspath(settings.config)):
         return
     try:
         with closing(open_history(settings.state_dir, make=False)) as history:

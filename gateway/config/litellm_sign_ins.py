@@ -125,7 +125,7 @@ class SignInReader:
         subject = self._subject("bedrock", token)
         has_keys = "aws_access_key_id" in paths
         if read.at(*token) is not None and subject is None:
-            read.note(*role, note="not converted: its token of a web identity is not")
+            read.note(*role, note="not converted, because `aws_web_identity_token` is not: write the sign-in by hand")
             return None
         if read.at(*token) is None and has_keys:
             note = "not converted: keys assume no role here; a sign-in with `assume` does, such as aws_instance"

@@ -179,7 +179,24 @@ def outside_boundary(region: Region, deployment: Deployment) -> str:
         where = "which may be anywhere" if place.places.is_anywhere else f"in {place.places}"
         fix = f" (in `sign_ins.{deployment.sign_in.name}`, {place.fix})" if place.fix else ""
         fact += f"{' and ' if fact else ''}signs in at {place.host}, {where}{fix}"
-    return f"{quoted(deployment.name)} {fact}, outside the boundary of region {quoted(region.name)} ({region.boundary})"
+    outside = f"outside the boundary of region {quoted(region.name)} ({region.boundary})"
+    return f"{quoted(deployment.name)} {fact}, {outside}{_cause_at_site(region, deployment)}"
+
+
+def _cause_at_site(region: Region, deployment: Deployment) -> str:
+    """Return whether the site or the model is the cause, at a vendor that keeps some models in narrower places."""
+    sites = deployment.adapter.sites.values()
+    if not any(site.scopes for site in sites) or not facts_outside(deployment.residency, region.boundary):
+        return ""
+    if fitting := [it.name for it in sites if it.residency_of(deployment.model).within(region.boundary)]:
+        return f"; the site is the cause: this model stays inside at {', '.join(fitting)}"
+    inside = [
+        f"{', '.join(scope.models)} at {site.name}"
+        for site in sites
+        for scope in site.scopes
+        if scope.residency.within(region.boundary)
+    ]
+    return f"; the model is the cause: {'; '.join(inside)} stay inside" if inside else ""
 
 
 def boundary_fix(region: Region, deployments: Mapping[str, Deployment]) -> str:

@@ -131,7 +131,15 @@ class Findings:
         # A message may quote a value that stands at the wrong place.
         message = _PASSWORD_IN_URL.sub("://…@", message)
         line, column = self.source.position(path, key=key)
-        self.problems.append(Problem(self.source.file, line, column, path, message, hint, severity))
+        if not self._is_gap(path, message, line, column):
+            self.problems.append(Problem(self.source.file, line, column, path, message, hint, severity))
+
+    def _is_gap(self, path: KeyPath, message: str, line: int, column: int) -> bool:
+        """Return whether a gap that was not filled is what this message is about: one gap is one error."""
+        below = [gap for gap in self.source.gaps if gap.line > line and gap.column > column]
+        if message == "is empty":
+            return any(gap.line == line + 1 for gap in below)
+        return message == "is missing" and any(gap.message.startswith(f"the value of `{path[-1]}`") for gap in below)
 
 
 @dataclass(slots=True)

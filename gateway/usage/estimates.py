@@ -178,7 +178,7 @@ class KeptUsage(msgspec.Struct):
             return cls()
 
     def write(self, file: Path) -> None:
-        """Write the file, if anything is known. Of several processes the last one counts: they see about equal calls."""
+        """Write the file, if anything is known. Of several processes the last one writes: they see similar calls."""
         if not self.inputs:
             return
         draft = file.with_name(f".{file.name}.{os.getpid()}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import stat
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from gateway.changes.plan import ChangePlan
 from gateway.cli.plan import compiled_state
 from gateway.config.examples import example_path
 from gateway.state.generated_key import CACHE_KEY
+from gateway.state.history import open_history
 from tests.cli.conftest import Command
 from tests.cli.recorded_versions import add_version
 from tests.kit.config_cases import edited
@@ -58,6 +60,13 @@ def test_plan_with_an_unused_state_directory_reads_no_config_of_the_folder(gatew
         True,
     )
     assert gateway("plan", "new.yaml", "--state", "state", "--config", "gateway.yaml").status == 0
+
+
+def test_plan_after_a_rehearsal_names_its_state_directory(gateway: Command) -> None:
+    with closing(open_history(Path("state") / "simulated")):
+        pass
+    shown = gateway("plan", "new.yaml", "--state", "state")
+    assert "has used the state directory state yet but in a rehearsal (--state state/simulated)" in shown.err
 
 
 def test_plan_fails_for_a_config_with_errors(gateway: Command) -> None:

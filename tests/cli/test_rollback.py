@@ -249,6 +249,17 @@ def test_check_and_history_report_the_pinned_version(gateway: Command, served: t
     assert json.loads(gateway("history", "--json").out)["pinned"] == served[0]
 
 
+def test_explanation_of_another_file_has_no_pin_of_this_gateway(gateway: Command, served: tuple[str, str]) -> None:
+    lock = Lock(Path("state"))
+    lock.write_info({"config": str(Path("gateway.yaml").absolute())})
+    lock.release()
+    assert gateway("rollback").status == 0
+    Path("other.yaml").write_bytes(Path("gateway.yaml").read_bytes())
+    assert "is pinned by a rollback" in gateway("check", "gateway.yaml").err
+    for words in (("explain", "--config", "other.yaml", "--from", "DE"), ("check", "--config", "other.yaml")):
+        assert "pinned" not in gateway(*words).err
+
+
 def test_release_of_a_running_gateway_asks_its_admin_listener(
     gateway: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:

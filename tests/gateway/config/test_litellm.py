@@ -453,6 +453,8 @@ def test_a_gap_that_was_not_filled_is_an_error_where_its_absence_would_allow_mor
     with pytest.raises(ConfigRejected) as error:
         compile_config(document, registry=REGISTRY)
     gaps = [problem for problem in error.value.problems if "still missing" in problem.message]
+    others = [problem for problem in error.value.problems if problem.path[:1] == ("clients",) and problem not in gaps]
+    assert others == [], "one gap is one error"
     assert [problem.path for problem in gaps] == [("clients",)] * 3  # not those of regions and deployments
     line = result.files["gateway.yaml"].splitlines()[gaps[0].line - 1]
     assert line[gaps[0].column - 1 :].startswith("# GAP: region")
