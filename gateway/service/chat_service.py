@@ -53,7 +53,7 @@ from gateway.service.decider import Decider, sticky_conversation
 from gateway.service.exchange import AnswerStyle, Exchange
 from gateway.service.input_requests import EmbeddingSpace, InputCalls, calls_of, counted_anew, with_assistant
 from gateway.service.location import LocationService, locate
-from gateway.service.moderation import judge_input, judge_of, moderated
+from gateway.service.moderation import judge_input, judge_of, moderated, other_texts
 from gateway.usage.accounting import RequestUsage
 from gateway.usage.client_limits import ClientLimits, LimitReached
 from gateway.usage.quota_store import Admission
@@ -668,14 +668,15 @@ class ChatService:
         """Judge the client's own texts, without our labels in them, before any provider gets them."""
         region = judge.region
         if judge.moderation.input:
+            others: tuple[str, ...] = ()
             if isinstance(request, RerankRequest):
                 messages: tuple[Message, ...] = tuple(map(UserMessage, texts_of(request)))
             else:
-                messages = request.messages
+                messages, others = request.messages, tuple(other_texts(request, judge.moderation))
             if region.texts is not None:
                 messages = without_labels(messages, region.texts)
             given = exchange.judged.given if exchange.judged is not None else ()
-            await judge_input(judge, messages, self._passed_texts, given)
+            await judge_input(judge, messages, others, self._passed_texts, given)
         if region.log_prompts:  # nothing that is flagged is in a log
             self._log(exchange.record, request)
 

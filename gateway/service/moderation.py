@@ -13,22 +13,25 @@ from gateway.features.crisis.policy import without_crisis_texts
 from gateway.model.config_version import ConfigVersion, Region
 from gateway.model.deployment import Deployment, moderations_of
 from gateway.model.excerpt import excerpt
-from gateway.model.moderation import Flagged, NoVerdict
+from gateway.model.moderation import Flagged, Moderation, NoVerdict
 from gateway.service.exchange import Exchange
 from providers.chat import (
     AssistantMessage,
     ChatCompletion,
     ChatRequest,
     ImagePart,
+    JsonSchemaFormat,
     Message,
     Part,
     SystemMessage,
     TextPart,
+    Texts,
     ToolMessage,
     UserMessage,
     text_of,
 )
 from providers.failures import UnsupportedFeature
+from providers.json_values import as_map, dumps_text
 from providers.moderations.values import ModerationInput
 from providers.reading.folding import Folding
 from providers.value import replace
@@ -37,16 +40,21 @@ _IMAGE = "image\0"
 
 
 async def judge_input(
-    judge: Judge, messages: tuple[Message, ...], passed: PassedTexts, given: Collection[str] = ()
+    judge: Judge,
+    messages: tuple[Message, ...],
+    others: Collection[str],
+    passed: PassedTexts,
+    given: Collection[str] = (),
 ) -> None:
     """Judge what a client sends, before any provider gets it.
 
-    System texts, and earlier messages, are judged unless they have passed already; the messages since the last answer
-    are judged always.
+    System texts, earlier messages and the other texts are judged unless they have passed already; the messages since
+    the last answer are judged always.
 
     Args:
         judge: The judges of the request.
         messages: Its messages, without the words of labels.
+        others: Its other texts, see `other_texts`.
         passed: Remembers the texts that passed.
         given: The texts of the user for which the crisis text is or was given. The categories of a crisis do not count
             in them.
@@ -71,6 +79,9 @@ async def judge_input(
     texts: dict[str, None] = {}
     pictures: dict[str, tuple[TextPart | ImagePart, ...]] = {}
     is_unclear = False
+    for text in others:
+        if text.strip() and not passed.has(policy, text):
+            texts[text] = None
     for place, message in enumerate(messages):
         is_new = place > since and not isinstance(message, SystemMessage)
         policies = of_answers if isinstance(message, AssistantMessage) else (policy,)
@@ -122,6 +133,29 @@ async def _expect_passed(
 def _sees(deployment: Deployment) -> bool:
     judging = moderations_of(deployment)
     return judging is not None and "vision" in judging.capabilities.features
+
+
+def other_texts(request: ChatRequest, moderation: Moderation) -> Iterator[str]:
+    """Yield the texts of a chat that a model gets with its messages.
+
+    Tools and schemas are whole, because a model also reads the names of their properties. They are many, so they are
+    judged only where nothing may pass without a verdict.
+    """
+    if type(request.messages) is not Texts:
+        yield from dict.fromkeys(
+            message.name for message in request.messages if not isinstance(message, ToolMessage) and message.name
+        )
+    if request.stop:
+        yield "\n".join(request.stop)
+    if (prediction := request.extra.get("prediction")) is not None:
+        content = as_map(prediction).get("content")
+        yield content if isinstance(content, str) else dumps_text(prediction)
+    if moderation.on_failure == "closed":
+        for tool in request.tools:
+            schemas = (dumps_text(schema) for schema in (tool.parameters, tool.own) if schema)
+            yield "\n".join([tool.name, tool.description or "", *schemas])
+        if isinstance(form := request.response_format, JsonSchemaFormat):
+            yield "\n".join([form.name, form.description or "", dumps_text(form.schema)])
 
 
 def _texts_of(message: Message) -> Iterator[str]:

@@ -133,6 +133,11 @@ def test_words_that_are_not_the_users_are_not_a_crisis(role: str) -> None:
     )
 
 
+@pytest.mark.parametrize("fields", [{"stop": "die"}, {"prediction": {"type": "content", "content": "They die."}}])
+def test_other_texts_of_a_request_are_not_the_words_of_a_user(fields: dict[str, Any]) -> None:
+    assert outcome(Crises().say(("user", "Hello."), **fields)) == (400, None)
+
+
 def test_model_that_repeats_a_known_text_is_judged_by_all_categories() -> None:
     output = {"regions": {"default": {"moderation": {**MODERATION, "output": ["judge"]}}}}
     gateway = Crises(output, then="answer")

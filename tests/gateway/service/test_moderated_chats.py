@@ -461,3 +461,112 @@ async def test_nothing_that_is_held_or_flagged_is_kept(
 
 def _files_of(folder: Path) -> bytes:
     return b"".join(path.read_bytes() for path in folder.rglob("*") if path.is_file())
+
+
+HARMFUL_TOOL = {"name": "f", "description": "Finds.", "parameters": {"type": "object", "properties": {}}}
+PLACES: list[tuple[str, dict[str, Any], bool]] = [
+    # the place, the fields, and whether it is judged also where a missing verdict lets a request pass
+    ("name of the user", {"messages": [{"role": "user", "content": "Hi.", "name": HARM}]}, True),
+    (
+        "name of an answer",
+        {
+            "messages": [
+                {"role": "user", "content": "Hi."},
+                {"role": "assistant", "content": "Yes.", "name": HARM},
+                {"role": "user", "content": "And?"},
+            ]
+        },
+        True,
+    ),
+    (
+        "name of the system",
+        {"messages": [{"role": "system", "content": "Be kind.", "name": HARM}, {"role": "user", "content": "Hi."}]},
+        True,
+    ),
+    ("stop", {"stop": ["end", f"the {HARM}"]}, True),
+    ("prediction", {"prediction": {"type": "content", "content": f"The {HARM}."}}, True),
+    ("parts of a prediction", {"prediction": {"type": "content", "content": [{"type": "text", "text": HARM}]}}, True),
+    ("description of a tool", {"tools": [{**HARMFUL_TOOL, "description": f"The {HARM}."}]}, False),
+    (
+        "description in a schema",
+        {
+            "tools": [
+                {
+                    **HARMFUL_TOOL,
+                    "parameters": {"type": "object", "properties": {"a": {"type": "string", "description": HARM}}},
+                }
+            ]
+        },
+        False,
+    ),
+    (
+        "name of a property",
+        {"tools": [{**HARMFUL_TOOL, "parameters": {"type": "object", "properties": {HARM: {"type": "string"}}}}]},
+        False,
+    ),
+    (
+        "value of a list",
+        {"tools": [{**HARMFUL_TOOL, "parameters": {"type": "object", "properties": {"a": {"enum": ["b", HARM]}}}}]},
+        False,
+    ),
+    (
+        "schema of the answer",
+        {
+            "response_format": {
+                "type": "json_schema",
+                "json_schema": {"name": "n", "schema": {"type": "object", "title": HARM}},
+            }
+        },
+        False,
+    ),
+]
+
+
+@pytest.mark.parametrize("on_failure", ["closed", "open"])
+@pytest.mark.parametrize(("_", "fields", "is_always"), PLACES, ids=[it[0] for it in PLACES])
+def test_texts_beyond_the_messages_are_judged(_: str, fields: dict[str, Any], is_always: bool, on_failure: str) -> None:
+    world = World(["{}"])
+    served = gateway(world, {"regions": {"default": {"moderation": {"output": [], "on_failure": on_failure}}}})
+    tools = [{"type": "function", "function": tool} for tool in fields.get("tools", ())]
+    body = {"model": "assistant", "messages": [{"role": "user", "content": "Hi."}], **fields}
+    response = served.post("/v1/chat/completions", body | ({"tools": tools} if tools else {}))
+    if is_always or on_failure == "closed":
+        assert (response.status_code, world.asked) == (400, []), response.text
+        assert response.json()["error"]["moderation"]["direction"] == "input"
+    else:
+        assert response.status_code == 200, response.text
+
+
+def schema_of(text: str) -> dict[str, Any]:
+    return {"type": "object", "properties": {"a": {"type": "string", "description": text}}}
+
+
+NATIVE: list[tuple[str, dict[str, Any]]] = [
+    ("messages", {"stop_sequences": [HARM]}),
+    ("messages", {"tools": [{"name": "f", "input_schema": schema_of(HARM)}]}),
+    ("responses", {"tools": [{"type": "function", "name": "f", "parameters": schema_of(HARM)}]}),
+    ("responses", {"text": {"format": {"type": "json_schema", "name": "n", "schema": schema_of(HARM)}}}),
+    ("gemini", {"generationConfig": {"stopSequences": [HARM]}}),
+    ("gemini", {"tools": [{"functionDeclarations": [{"name": "f", "description": HARM}]}]}),
+    ("completions", {"stop": HARM}),
+]
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["json", "stream"])
+@pytest.mark.parametrize(("dialect", "fields"), NATIVE)
+def test_texts_beyond_the_messages_are_judged_in_each_api(dialect: str, fields: dict[str, Any], stream: bool) -> None:
+    world = World()
+    response = ask(gateway(world), dialect, stream=stream, **fields)
+    assert (response.status_code, world.asked) == (400, []), response.text
+
+
+def test_tools_of_an_agent_cost_verdicts_once() -> None:
+    world = World()
+    served = gateway(world, {"regions": {"default": {"moderation": {"output": []}}}})
+    functions = [{"name": f"f{number}", "description": f"Does {number}."} for number in range(40)]
+    body = {"model": "assistant", "tools": [{"type": "function", "function": one} for one in functions], "stop": "end"}
+    for turn in range(3):
+        before = len(world.judged)
+        messages = [{"role": "user", "content": f"Question {turn}?", "name": "anna"}]
+        assert served.post("/v1/chat/completions", {**body, "messages": messages}).status_code == 200
+        assert len(world.judged[before:]) == (43 if not turn else 1)
