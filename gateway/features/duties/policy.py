@@ -221,12 +221,17 @@ def shown_use(now: Arrival, limits: UseLimits) -> str:
 
 def refuse_use(band: AgeBand, hit: LimitHit, now: Arrival, rules: UseRules) -> Refusal:
     """Return the refusal of a chat whose user has reached a limit."""
-    at = f"{datetime.fromtimestamp(math.ceil(hit.allowed_ms / 1000), UTC):%Y-%m-%dT%H:%M:%SZ}"
+    at = at_second(math.ceil(hit.allowed_ms / 1000))
     span = "a session" if hit.rule == "session" else "a day"
     message = f"the age band {band.name!r} may chat for {hit.limit_s} s {span} in this region: send the request at {at}"
     age = {"rule": hit.rule, "limit_s": hit.limit_s, "allowed_at": at}
     wait_s = math.ceil((hit.allowed_ms - now.at_ms) / 1000)
     return Refusal(RefusalCode.AGE_RESTRICTED, message, retry_after_s=wait_s, age=age, sentences=rules.pause)
+
+
+def at_second(time_s: int) -> str:
+    """Return a Unix time as `allowed_at` has it."""
+    return f"{datetime.fromtimestamp(time_s, UTC):%Y-%m-%dT%H:%M:%SZ}"
 
 
 def refuse_unknown() -> Refusal:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from gateway.config.feature_compiler import FeatureCompiler
 from gateway.config.problems import KeyPath, choice_hint, quoted
+from gateway.config.region_text import built_in_sentences
 from gateway.config.schema.location import RegionSection
 from gateway.config.validation import Draft, Findings
 from gateway.features.duties.config import limits_of, repeat_of
 from gateway.features.minors.model import UNKNOWN_AGE, AgeBand, AgeRules, Hours
 from gateway.features.minors.schema import AgeBandSection
 from gateway.model.config_version import ConfigVersion, Region
+from gateway.model.refusal_reason import RefusalReason
+from gateway.model.region_text import Sentences
 from gateway.policy.location.claim import ClaimRules
 from providers.value import replace
 
@@ -31,7 +34,9 @@ def _ages(draft: Draft, findings: Findings, name: str, section: RegionSection) -
         elif section.age_bands is not None:
             findings.error((*path, "age_bands"), "names no band", "add one, or remove it")
         return None
-    bands = tuple(_band(findings, (*path, "age_bands", band), each) for band, each in section.age_bands.items())
+    # The operator's sentence for the reason comes first.
+    later = None if RefusalReason.AGE in draft.config.messages else built_in_sentences("hours")
+    bands = tuple(_band(findings, (*path, "age_bands", band), each, later) for band, each in section.age_bands.items())
     if _REFUSE in section.age_bands:
         hint = "it is a value of `age_missing`"
         findings.error((*path, "age_bands", _REFUSE), f"`{_REFUSE}` can't be the name of a band", hint, key=True)
@@ -48,7 +53,7 @@ def _ages(draft: Draft, findings: Findings, name: str, section: RegionSection) -
     return AgeRules(bands, UNKNOWN_AGE if missing in (None, _REFUSE) else rules.band(missing))
 
 
-def _band(findings: Findings, path: tuple[str, ...], section: AgeBandSection) -> AgeBand:
+def _band(findings: Findings, path: tuple[str, ...], section: AgeBandSection, later: Sentences | None) -> AgeBand:
     hours = None
     if section.hours is not None and section.timezone is None:
         findings.error((*path, "hours"), "needs `timezone`", "write a name such as Asia/Shanghai")
@@ -70,6 +75,7 @@ def _band(findings: Findings, path: tuple[str, ...], section: AgeBandSection) ->
         section.hand_off,
         limits_of(findings, (*path, "use"), section.use),
         repeat_of(findings, (*path, "repeat"), section.repeat),
+        later,
     )
 
 

@@ -7,7 +7,11 @@ from datetime import datetime, timedelta
 from zoneinfo import ZoneInfo
 
 from gateway.features.duties.model import UseLimits
+from gateway.model.region_text import Sentences
 from providers.value import Value
+
+TIME = "{time}"
+"""The place of the time in a sentence."""
 
 
 class Hours(Value, frozen=True):
@@ -61,6 +65,7 @@ class AgeBand:
         intent: The intent of each chat. None: that of the request.
         instructions: Instructions for the model, after the region's profile.
         hours: When requests are answered. None: always.
+        later: The sentence for a user outside of them, with `TIME`. None: the operator has one for the reason.
         use: How long its users may chat. None: no limit.
         repeat_s: Its users see the label with `repeat` again after so long. None: as all of the region.
     """
@@ -75,6 +80,7 @@ class AgeBand:
     hand_off: bool = True
     use: UseLimits | None = None
     repeat_s: float | None = None
+    later: Sentences | None = field(default=None, repr=False, compare=False)
 
 
 UNKNOWN_AGE = AgeBand("", refuse=True)

@@ -6,7 +6,11 @@ where those of other requests are.
 
 from __future__ import annotations
 
-from gateway.features.minors.model import AgeBand, AgeRules
+from datetime import datetime
+from zoneinfo import ZoneInfo
+
+from gateway.features.duties.policy import at_second
+from gateway.features.minors.model import TIME, AgeBand, AgeRules
 from gateway.model.decision import Refusal, RefusalCode
 from gateway.model.location import CLAIM_PROBLEMS, ClaimProblem, ClaimReport, Location, LocationProblem
 from providers.chat import ChatRequest
@@ -40,8 +44,15 @@ def refuse_hours(band: AgeBand | None, now_s: float) -> Refusal | None:
     """Return the refusal of a request that arrives outside the hours of its band, or None."""
     if band is None or band.hours is None or not (wait_s := band.hours.wait_s(now_s)):
         return None
-    message = f"the age band {band.name!r} has hours in this region, {band.hours}: send the request then"
-    return Refusal(RefusalCode.AGE_RESTRICTED, message, retry_after_s=wait_s)
+    begin_s = round(now_s + wait_s)  # hours begin with a minute
+    at = at_second(begin_s)
+    message = f"the age band {band.name!r} has hours in this region, {band.hours}: send the request at {at}"
+    age = {"rule": "hours", "limit_s": None, "allowed_at": at}
+    later = band.later
+    if later is not None:
+        time = f"{datetime.fromtimestamp(begin_s, ZoneInfo(band.hours.timezone)):%H:%M}"
+        later = replace(later, texts={tag: text.replace(TIME, time) for tag, text in later.texts.items()})
+    return Refusal(RefusalCode.AGE_RESTRICTED, message, retry_after_s=wait_s, age=age, sentences=later)
 
 
 def refuse_tools(band: AgeBand, request: ChatRequest) -> Refusal | None:

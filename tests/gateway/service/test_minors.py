@@ -364,6 +364,36 @@ def test_gate_judges_hours_and_tools_after_the_name_of_the_assistant(world: Worl
     assert ask(served, dialect, stream=stream, headers=headers("toolless")).status_code == 200
 
 
+@STREAMS
+@APIS
+@pytest.mark.parametrize("is_at_gate", [False, True], ids=["by the headers", "at the gate"])
+def test_refusal_outside_of_the_hours_has_the_time(world: World, dialect: str, stream: bool, is_at_gate: bool) -> None:
+    served = at_gate(served_by(world)) if is_at_gate else served_by(world)
+    response = ask(served, dialect, stream=stream, headers=headers("tired", accept_language="de"))
+    begin, error = NOW + timedelta(hours=2), response.json()["error"]
+    sentence = f"Die Regeln für Minderjährige erlauben diese Anfrage nicht. Sie können den Assistenten ab {begin:%H:%M} Uhr wieder nutzen."
+    age = {"rule": "hours", "limit_s": None, "allowed_at": f"{begin:%Y-%m-%dT%H:%M:00Z}"}
+    if dialect == "gemini":
+        details = {it["@type"].rpartition(".")[2]: it for it in error["details"]}
+        assert (details["LocalizedMessage"]["message"], details["Struct"]["value"]["age"]) == (sentence, age)
+    else:
+        assert (error["user_message"], error["age"]) == (sentence, age)
+    assert age["allowed_at"] in error["message"]
+    assert response.headers["x-should-retry"] == "false"
+
+
+@pytest.mark.parametrize(
+    "patch",
+    [
+        {"messages": {"age": {"en": "Ours."}}},
+        {"regions": {"default": {"refusals": {"age_restricted": {"en": "Ours."}}}}},
+    ],
+)
+def test_operators_sentence_comes_before_that_of_the_hours(world: World, patch: dict[str, Any]) -> None:
+    error = ask(served_by(world, patch), "chat", headers=headers("tired")).json()["error"]
+    assert (error["user_message"], error["age"]["rule"]) == ("Ours.", "hours")
+
+
 @pytest.mark.parametrize("path", ["/v1/embeddings", "/v1/moderations", "/v1/messages/count_tokens"])
 def test_gate_judges_hours_of_requests_that_are_no_chats(world: World, path: str) -> None:
     chat = {"messages": [{"role": "user", "content": "hi"}]} if "count" in path else {"input": "hi"}
