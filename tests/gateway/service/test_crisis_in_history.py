@@ -193,3 +193,27 @@ def test_several_texts_of_a_turn_are_known_each_by_itself() -> None:
         200,
         "answer",
     )
+
+
+def test_region_with_transit_keeps_nothing(tmp_path: Path) -> None:
+    transit = {"cell": {"territory": "DE"}, "regions": {"default": {"boundary": ["US", "CA"], "transit": ["DE"]}}}
+    places = {"stores": "US", "processes": "US"}
+    patch = {**transit, "deployments": dict.fromkeys(("model", "judge", "spare"), places)}
+    first = Crises(patch, directory=tmp_path)
+    assert outcome(first.say(("user", SAD))) == (200, "stop")
+    assert outcome(first.say(*conversation(SAD))) == (200, None)
+    assert outcome(Crises(patch, directory=tmp_path).say(*conversation(SAD))) == (200, "stop")
+
+
+@pytest.mark.parametrize("share", ["conversation", "last_turn"])
+def test_history_is_judged_before_any_tier_of_a_hand_off(share: str) -> None:
+    away = {**CONFIG.data["deployments"]["model"], "consent": {"mode": "standing", "recipient": "Away"}}
+    route = ["spare_model", {"hand_off": {"when": ["failure"], "share": share}}, "model"]
+    patch = {
+        "deployments": {"spare_model": CONFIG.data["deployments"]["model"], "model": away},
+        "assistants": {"assistant": {"routes": {"default": route}}},
+    }
+    gateway = Crises(patch)
+    assert outcome(gateway.say(*conversation(SAD, " "))) == (200, "stop")
+    assert gateway.world.asked == []
+    assert outcome(gateway.say(*conversation(SAD, " "))) == (200, None)
