@@ -57,7 +57,7 @@ from gateway.api.dialects.openai_chat import OPENAI_CHAT
 from gateway.api.dialects.openai_inputs import InputDialect
 from gateway.api.errors import ApiError, blocking_link, from_domain, whole_seconds
 from gateway.api.response_headers import json_lines, pairs_of, response_lines
-from gateway.execution.answer_stream import AnswerStream
+from gateway.execution.answer_stream import AnswerStream, LargeEvents
 from gateway.execution.deadline import Deadline, Sweep
 from gateway.execution.run import PlanExhausted
 from gateway.execution.upstream_client import Answer, OwnAnswer
@@ -76,7 +76,7 @@ from gateway.service.exchange import AnswerStyle, Exchange
 from gateway.undo import undone_on_failure
 from gateway.usage.client_limits import LimitReached
 from gateway.usage.refusals import CallRefused
-from providers.chat import ChatCompletion, ChatRequest
+from providers.chat import ChatCompletion, ChatRequest, StreamEvent, Usage
 
 Receive = Callable[[], Any]
 Send = Callable[[Any], Any]
@@ -510,17 +510,33 @@ class HttpExchange(Exchange):
         if self.record.shown.dropped or b"anthropic-beta" in self._headers.headers:
             self._note_own_names()
         if answer.completion is not None:
+            if answer.is_large:
+                writing = self._respond_large([answer.completion], style)
+                return self._write_within(self.config.resilience.total_s, writing)
             return self.respond_whole(answer.completion, style)
         if answer.result is not None:
             return self._respond_result(answer.result, style)
         return self.respond_stream(answer.stream, style) if answer.stream else None
 
+    async def _respond_large(self, held: list[ChatCompletion], style: AnswerStyle) -> None:
+        """Write the one answer of a list, which is large. No other request waits while it is encoded and then freed."""
+        usage = held[0].usage
+
+        def encoded() -> bytes:
+            return self._dialect.encode_answer(held.pop(), style, self.record)
+
+        if (writing := self._respond_body(await asyncio.to_thread(encoded), usage)) is not None:
+            await writing
+
     def respond_whole(self, completion: ChatCompletion, style: AnswerStyle) -> Awaitable[None] | None:
         """Write a whole answer. The awaitable does not hold it. From now on the client has the whole time again."""
+        return self._respond_body(self._dialect.encode_answer(completion, style, self.record), completion.usage)
+
+    def _respond_body(self, body: bytes, usage: Usage | None) -> Awaitable[None] | None:
+        """Write a whole answer that is encoded."""
         record = self.record
         record.shown.status = 200
-        record.count(completion.usage)
-        body = self._dialect.encode_answer(completion, style, record)
+        record.count(usage)
         time_of_chat = self.chat_time
         if time_of_chat is not None and self.record.shown.is_noticed:
             self._note_notice(time_of_chat)
@@ -566,7 +582,8 @@ class HttpExchange(Exchange):
         """Write a stream, at once if all of it is here. The client may read until the deadline."""
         tap = stream.text_tap()
         events = tap.whole_events() if tap is not None else ()
-        if events and self._direct is not None and not self._head_sent:
+        is_small = events and events.__class__ is not LargeEvents
+        if is_small and self._direct is not None and not self._head_sent:
             encoder = self._dialect.encoder(style, self.record)
             data = encoder.encode(events if style.seal is None else style.seal.seal_events(events))
             self.record.shown.status = 200
@@ -611,7 +628,10 @@ class HttpExchange(Exchange):
                 # An answer that is held has a status when its first text is released, or when silence must be filled.
                 keep_alive = KeepAlive(style.keep_alive_s, self._send_begun, self._dialect.keep_alive)
             async for events in stream:
-                data = encoder.encode(events if style.seal is None else style.seal.seal_events(events))
+                if events.__class__ is LargeEvents:
+                    data = await asyncio.to_thread(_encoded, encoder, events, style)
+                else:
+                    data = encoder.encode(events if style.seal is None else style.seal.seal_events(events))
                 if record.shown.is_noticed and self.chat_time is not None and not self.chat_time.is_noticed:
                     self._note_notice(self.chat_time)
                 if encoder.finished or encoder.failed is not None:
@@ -780,6 +800,11 @@ class HttpExchange(Exchange):
     async def _start(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
         self._head_sent = True
         await self._send({"type": "http.response.start", "status": status, "headers": headers})
+
+
+def _encoded(encoder: StreamEncoder, events: tuple[StreamEvent, ...], style: AnswerStyle) -> bytes:
+    """Return events of a stream as the client gets them."""
+    return encoder.encode(events if style.seal is None else style.seal.seal_events(events))
 
 
 class KeepAlive:

@@ -6,12 +6,13 @@ to the client, so every ending is an event: `Finished` for a whole answer, `Fail
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Protocol, Self
 
 from gateway.execution.deadline import Deadline, TimeLimit
-from gateway.execution.transport import Body
+from gateway.execution.transport import TURN_BYTES, Body
 from gateway.usage.accounting import CallUsage
 from providers.chat import (
     ChoiceFinish,
@@ -44,6 +45,13 @@ _REAL = frozenset(
 _STALLED = Failure(FailureKind.INTERRUPTED, "the provider's stream stalled", "stalled")
 _ENDLESS = Failure(FailureKind.INTERRUPTED, "the provider's stream ended before the answer did", "no terminal event")
 _OVER_TIME = Failure(FailureKind.INTERRUPTED, "the request's time was over before the answer was complete", "deadline")
+
+
+class LargeEvents(tuple[StreamEvent, ...]):
+    """A batch with an event that is larger than `TURN_BYTES`, which is read and written in a thread.
+
+    It is equal to any other tuple of its events. No other request waits while it is read or written.
+    """
 
 
 class TextTap(Protocol):
@@ -82,7 +90,11 @@ class AnswerStream:
 
 
 class LiveStream(AnswerStream):
-    """One provider's stream, and its own `TextTap`. Iterating to the end and `close` both release the connection."""
+    """One provider's stream, and its own `TextTap`. Iterating to the end and `close` both release the connection.
+
+    Attributes:
+        received_bytes: How many bytes of it have arrived.
+    """
 
     def __init__(
         self,
@@ -100,6 +112,7 @@ class LiveStream(AnswerStream):
         self._idle_s = self._silence_s = idle_s
         self._redact = redact
         self._is_single = choices == 1
+        self.received_bytes = self._read_bytes = 0
         self._limit: TimeLimit | None = None
         self._received_at = 0.0
         # Reads in a row that brought no more of an answer whose only choice has ended, with the read of the finish.
@@ -169,9 +182,15 @@ class LiveStream(AnswerStream):
 
     async def begin(self) -> None:
         """Wait for the first real event; raises ProviderFailed if the stream fails before it."""
+        is_large = False
         while True:
             try:
-                events = self._take(await self._reply.read())
+                chunk = await self._reply.read()
+                self.received_bytes += len(chunk)
+                if self.received_bytes - self._read_bytes > TURN_BYTES:
+                    events, is_large = await self._take_large(chunk), True
+                else:
+                    events = self._take(chunk)
             except ProviderFailed:
                 if not self._ends_well():
                     raise
@@ -187,6 +206,8 @@ class LiveStream(AnswerStream):
         if is_complete and self._is_single:
             self._expect_the_end()
         # Look at all events together: a burst may bring the whole answer.
+        if is_large:
+            self._first = LargeEvents(self._first)
         if Failed in kinds:
             # The client has seen nothing yet, so the events before the failure in the same bytes are dropped.
             raise ProviderFailed(next(event.failure for event in self._first if isinstance(event, Failed)))
@@ -197,10 +218,16 @@ class LiveStream(AnswerStream):
             await self._reply.close()
             self._closed = True
 
+    async def _take_large(self, chunk: bytes) -> tuple[StreamEvent, ...]:
+        """Return what `_take` does, in a thread, for a large event or body that may end in these bytes."""
+        return LargeEvents(await asyncio.to_thread(self._take, chunk))
+
     def _take(self, chunk: bytes) -> tuple[StreamEvent, ...]:
         if not chunk:
             return self._finish()
         events = self._parser.feed(chunk)
+        if events and events[-1].__class__ is not Heartbeat:
+            self._read_bytes = self.received_bytes
         if self.call is not None:
             events = self.call.see(events)
         if events and isinstance(events[-1], _TERMINAL):
@@ -259,7 +286,11 @@ class LiveStream(AnswerStream):
                     return await self._counted(self._cut(_STALLED if is_stalled else _OVER_TIME))
                 except ProviderFailed as error:
                     return await self._counted(self._cut(error.failure))
-                events = self._take(chunk)
+                self.received_bytes += len(chunk)
+                if self.received_bytes - self._read_bytes > TURN_BYTES:
+                    events = await self._take_large(chunk)
+                else:
+                    events = self._take(chunk)
                 if events and events[-1].__class__ is not Heartbeat:
                     self._idle_reads = 0
                     self._silence_s = self._idle_s

@@ -14,7 +14,7 @@ from gateway.execution.deadline import Deadline
 from gateway.execution.transport import TURN_BYTES, UpstreamResponse
 from gateway.model.deployment import Deployment
 from providers.adapter import StreamParser
-from providers.chat import ChatCompletion, ChatRequest, change_request
+from providers.chat import ChatCompletion, ChatRequest, Heartbeat, change_request
 from providers.failures import Failure, FailureKind, ProviderFailed
 from providers.matching.requirements import has_effects
 from providers.reading.folding import Folding
@@ -69,7 +69,7 @@ async def whole_of(stream: LiveStream, deadline: Deadline) -> ChatCompletion:
     async for batch in stream:
         folding.add(batch)
     try:
-        return folding.whole()
+        return await asyncio.to_thread(folding.whole) if stream.received_bytes > TURN_BYTES else folding.whole()
     except ProviderFailed as error:
         if not deadline.is_over(committed=True):
             raise
@@ -83,8 +83,14 @@ async def whole_of_body(parser: StreamParser, body: bytes) -> ChatCompletion:
     It is parsed in pieces: parsed at once, its many events would keep all other requests waiting for seconds.
     """
     folding = Folding()
+    read = 0
     for start in range(0, len(body), TURN_BYTES):
-        folding.add(parser.feed(body[start : start + TURN_BYTES]))
+        piece = body[start : start + TURN_BYTES]
+        is_large = start + len(piece) - read > TURN_BYTES
+        events = await asyncio.to_thread(parser.feed, piece) if is_large else parser.feed(piece)
+        if events and events[-1].__class__ is not Heartbeat:
+            read = start + len(piece)
+        folding.add(events)
         await asyncio.sleep(0)
     folding.add(parser.close())
-    return folding.whole()
+    return await asyncio.to_thread(folding.whole)

@@ -7,6 +7,7 @@ verdicts allow, and no more of released text is kept than its digest, so memory 
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import re
 from collections import deque
@@ -56,8 +57,10 @@ def cut_of(text: str, window: int, hold: int) -> int | None:
     """
     if len(text) <= window:
         return None
-    ends = [match.end() for match in (_PLAIN_END.search(text, max(window - 1, 0)),) if match is not None]
-    wide = _WIDE_END.search(text, max(window - 1, 0))
+    # A later end does not count, and one event may have megabytes.
+    place = max(window - 1, 0), hold + 1
+    ends = [match.end() for match in (_PLAIN_END.search(text, *place),) if match is not None]
+    wide = _WIDE_END.search(text, *place)
     if wide is not None and (wide.end() < len(text) or wide[0] == "\n"):
         ends.append(wide.end())
     if ends and min(ends) <= hold:
@@ -195,6 +198,7 @@ class ModeratedStream(AnswerStream):
                         return
                     async for shown in self._judged(choice, choice.new[:cut], event.choice):
                         yield shown
+                    await asyncio.sleep(0)  # one event may have many pieces
                 if choice.size > _MOST_HELD:
                     raise self._no_verdict()
             case ChoiceFinish():

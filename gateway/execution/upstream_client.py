@@ -135,6 +135,7 @@ class Answer(Value, frozen=True):
     Attributes:
         result: The answer of embeddings or moderations.
         redacted: The request as the deployment got it, if values were replaced.
+        is_large: It is whole and larger than `TURN_BYTES`, so that it is changed and written in threads.
         changed: The names of what the model has learned in another way than the client sent it, or not at all.
     """
 
@@ -144,6 +145,7 @@ class Answer(Value, frozen=True):
     result: InputAnswer | None = None
     changed: frozenset[str] = frozenset()
     redacted: Redacted | None = None
+    is_large: bool = False
 
 
 class OwnAnswer(Value, frozen=True):
@@ -152,6 +154,7 @@ class OwnAnswer(Value, frozen=True):
     completion: ChatCompletion | None = None
     stream: AnswerStream | None = None
     result: None = None
+    is_large: bool = False
 
 
 class AttemptOptions(msgspec.Struct):
@@ -169,6 +172,7 @@ class AttemptOptions(msgspec.Struct):
         call: The call, once its cost is held.
         check: Checks a whole answer, and returns it as it is shown. None: every answer is accepted.
         is_large: Set when it is sent: the request is too large to be held while its answer is streamed.
+        is_large_answer: Set when it has arrived: the whole answer is larger than `TURN_BYTES`.
         has_head: Set when the head of a response has arrived.
         started_at: When the attempt began, in monotonic seconds.
         answers: The answers of the deployment to anybody. None: silence shows nothing.
@@ -195,6 +199,7 @@ class AttemptOptions(msgspec.Struct):
     call: CallUsage | None = None
     check: Callable[[Answer], Awaitable[Answer]] | None = None
     is_large: bool = False
+    is_large_answer: bool = False
     has_head: bool = False
     started_at: float = 0.0
     answers: RecentAnswers | None = None
@@ -487,12 +492,15 @@ class UpstreamClient:
         if isinstance(begun, LiveStream):
             if not options.request.folded:
                 return Answer(step, stream=begun, changed=options.changed, redacted=options.redacted)
-            begun = await whole_of(begun, deadline)
+            stream = begun
+            begun = await whole_of(stream, deadline)
+            options.is_large_answer = stream.received_bytes > TURN_BYTES
         elif isinstance(begun, WireResponse):
             # The answer arrived in time, however long it takes to parse.
             begun = await whole_of_body(_reader(deployment, begun, chat, _restorer(step, options)), begun.body)
         if isinstance(begun, ChatCompletion):
-            return Answer(step, begun, changed=options.changed, redacted=options.redacted)
+            large = options.is_large_answer
+            return Answer(step, begun, changed=options.changed, redacted=options.redacted, is_large=large)
         return Answer(step, result=begun, redacted=options.redacted)
 
     def _write(
@@ -602,13 +610,20 @@ async def _begun(
         await stream.begin()
         return stream
     whole = await response.read_whole()
-    if len(whole.body) > TURN_BYTES and is_event_stream(whole):
+    options.is_large_answer = len(whole.body) > TURN_BYTES
+    if options.is_large_answer and is_event_stream(whole):
         return whole
     start = json_start_of(deployment.adapter, chat, deployment.target) if chat.response_format is not None else None
     completion = read_answer(deployment.adapter, whole, deployment.target, chat.stop, start, chat.max_tokens)
     names = client_names(deployment.adapter, chat) if chat.tools else None
-    completion = with_client_names(completion, names) if names else completion
-    return completion if restorer is None else restorer.completion(completion)
+    if restorer is None and not names:
+        return completion
+
+    def changed() -> ChatCompletion:
+        named = with_client_names(completion, names) if names else completion
+        return named if restorer is None else restorer.completion(named)
+
+    return await asyncio.to_thread(changed) if options.is_large_answer else changed()
 
 
 def _restorer(step: Step, options: AttemptOptions) -> AnswerRestorer | None:

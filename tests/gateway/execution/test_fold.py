@@ -101,6 +101,8 @@ async def test_folded_stream_without_an_end_is_a_failure(bench: Bench) -> None:
 class Watched:
     """A stream of reasoning, which looks at each of its events once the next one is asked for."""
 
+    received_bytes = 0
+
     def __init__(self, count: int) -> None:
         self._events = [ReasoningDelta(f"{number} ") for number in range(count)]
         self._at = -1

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import re
+from array import array
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
@@ -218,8 +220,10 @@ class Restorer:
         self._in_json = in_json
         self._note = note or RedactionNote((), {})
         self.held = ""
-        self._taken = 0
-        self._shifts: list[tuple[int, int]] = []
+        self._taken = self._shift = 0
+        # Where each placeholder ended, and how much longer all values up to it are: offsets come in any order.
+        self._ends = array("q")
+        self._shifts = array("q")
 
     def feed(self, piece: str, *, is_end: bool = False) -> str:
         """Return what may be shown of the text so far. At most `MOST_HELD` characters are kept back."""
@@ -238,7 +242,9 @@ class Restorer:
             self._note.restored += 1
             shown = json.dumps(value, ensure_ascii=False)[1:-1] if self._in_json else value
             pieces += (text[at : match.start()], shown)
-            self._shifts.append((self._taken + match.end(), len(shown) - len(match[0])))
+            self._shift += len(shown) - len(match[0])
+            self._ends.append(self._taken + match.end())
+            self._shifts.append(self._shift)
             at = match.end()
         end = len(text)
         if not is_end and (started := self._started.search(text, max(at, end - MOST_HELD))) is not None:
@@ -250,7 +256,8 @@ class Restorer:
 
     def shifted(self, offset: int) -> int:
         """Return an offset of the text before it was restored as one of the restored text."""
-        return offset + sum(shift for end, shift in self._shifts if end <= offset)
+        place = bisect_right(self._ends, offset)
+        return offset + self._shifts[place - 1] if place else offset
 
     def close(self) -> str:
         """Return the characters that were kept back."""
