@@ -62,9 +62,8 @@ def _redaction(
     if len({*terms}) > _MOST_TERMS:
         findings.error((*path, "terms"), f"has more than {_MOST_TERMS:,} terms", "keep those that matter most")
     patterns = tuple(_patterns(findings, (*path, "patterns"), name, section.patterns, owners))
-    return rules_of(
-        [name], frozenset(section.kinds) & {*BUILT_IN}, places, terms[:_MOST_TERMS], patterns, section.media
-    )
+    kinds = frozenset(section.kinds) & {*BUILT_IN}
+    return rules_of([name], kinds, places, terms[:_MOST_TERMS], patterns, section.media, section.arguments)
 
 
 def _terms(findings: Findings, path: KeyPath, section: RedactionSection, document: Document) -> Iterator[str]:

@@ -16,6 +16,7 @@ DEFAULT_KINDS = ("email", "phone", "iban", "card", "secret")
 TERM, TEXT = "TERM", "TEXT"
 """The kinds of the terms of a company, and of words that have the form of a placeholder."""
 Media = Literal["refuse", "pass"]
+Arguments = Literal["restore", "keep"]
 
 
 class RedactionRules(Value, frozen=True):
@@ -28,6 +29,7 @@ class RedactionRules(Value, frozen=True):
         terms: Words of the company.
         patterns: Own patterns in RE2 syntax, by the kind of their placeholders, sorted.
         media: `refuse`: nothing that has media is sent.
+        arguments: `keep`: the arguments of tool calls keep their placeholders.
         digest: Identifies everything that decides what is found.
     """
 
@@ -37,6 +39,7 @@ class RedactionRules(Value, frozen=True):
     terms: tuple[str, ...] = ()
     patterns: tuple[tuple[str, str], ...] = ()
     media: Media = "refuse"
+    arguments: Arguments = "restore"
     digest: bytes = b""
 
     def __repr__(self) -> str:
@@ -45,7 +48,8 @@ class RedactionRules(Value, frozen=True):
 
     def __str__(self) -> str:
         places = f"; {', '.join(sorted(self.countries))}" if self.countries else ""
-        return f"{' and '.join(self.names)} ({', '.join(self.shown_kinds)}{places}; media: {self.media})"
+        kept = "; arguments: keep" if self.arguments == "keep" else ""
+        return f"{' and '.join(self.names)} ({', '.join(self.shown_kinds)}{places}; media: {self.media}{kept})"
 
     def covers(self, other: RedactionRules) -> bool:
         """Return whether it finds all that the other rules find, and lets no media pass that they refuse."""
@@ -76,17 +80,19 @@ def rules_of(
     terms: Iterable[str] = (),
     patterns: Iterable[tuple[str, str]] = (),
     media: Media = "refuse",
+    arguments: Arguments = "restore",
 ) -> RedactionRules:
     """Return rules with their digest."""
     kept_kinds, kept_countries = frozenset(kinds), frozenset(countries)
     kept_terms, kept_patterns = tuple(sorted({*terms})), tuple(sorted({*patterns}))
     parts = (*sorted(kept_kinds), "", *sorted(kept_countries), "", *kept_terms, "", *sum(kept_patterns, ()))
     digest = hashlib.sha256("\0".join(parts).encode("utf-8", "surrogatepass")).digest()
-    return RedactionRules(tuple(sorted({*names})), kept_kinds, kept_countries, kept_terms, kept_patterns, media, digest)
+    sorted_names = tuple(sorted({*names}))
+    return RedactionRules(sorted_names, kept_kinds, kept_countries, kept_terms, kept_patterns, media, arguments, digest)
 
 
 def union(first: RedactionRules | None, second: RedactionRules | None) -> RedactionRules | None:
-    """Return the rules that find what either finds, or None if there are none. `media: refuse` comes before `pass`."""
+    """Return the rules that find what either finds, or None if there are none. `refuse` and `keep` come first."""
     if first is None or second is None or first is second:
         return first or second
     return rules_of(
@@ -96,6 +102,7 @@ def union(first: RedactionRules | None, second: RedactionRules | None) -> Redact
         (*first.terms, *second.terms),
         (*first.patterns, *second.patterns),
         "refuse" if "refuse" in (first.media, second.media) else "pass",
+        "keep" if "keep" in (first.arguments, second.arguments) else "restore",
     )
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field
 
 from gateway.config.field_types import Name, Section
-from gateway.features.redaction.model import BUILT_IN, DEFAULT_KINDS, Media
+from gateway.features.redaction.model import BUILT_IN, DEFAULT_KINDS, Arguments, Media
 from gateway.model.section import Sensitive, UnitError
 
 
@@ -43,4 +43,9 @@ class RedactionSection(Section):
     media: Media = Field(
         "refuse",
         description="Images, audio, files and URLs of them: `refuse` skips the step, `pass` sends them as they are.",
+    )
+    arguments: Arguments = Field(
+        "restore",
+        description="Arguments of tool calls in answers: `restore` puts the values back, `keep` leaves placeholders "
+        "for tools that look values up themselves.",
     )

@@ -16,11 +16,13 @@ import yaml
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from gateway.features.redaction.model import BUILT_IN, RedactionRules, rules_of
+from gateway.features.redaction.model import BUILT_IN, RedactionNote, RedactionRules, rules_of, union
 from gateway.features.redaction.policy import finding
+from gateway.features.redaction.policy.answers import AnswerRestorer
 from gateway.features.redaction.policy.finding import Clock, Finder, TooMuchToSearch, _Subject, compiled_own, finder_of
 from gateway.features.redaction.policy.forms import countries, forms
 from gateway.features.redaction.policy.placeholders import MOST_HELD, Placeholders, Restorer
+from providers.chat import AssistantMessage, ChatCompletion, Choice, Finished, ToolCall, ToolCallDelta
 
 CASES: dict[str, Any] = yaml.safe_load((Path(__file__).parent / "redaction_cases.yaml").read_text("utf-8"))
 RULES = rules_of(
@@ -222,6 +224,52 @@ def test_arguments_stay_json_and_come_back(value: Any) -> None:
             assert sent == text
         back = json.loads(restored(found, [sent], in_json=True))
         assert _as_texts(back) == _as_texts(value)
+
+
+NESTED = rules_of(["nested"], (), patterns=[("NOTE", r"x<[^>]*>")])
+NOTES = st.text("ab\"\\\n\t'é{[", max_size=6).map(lambda text: f"x<{text}>")
+
+
+@given(
+    NOTES, st.lists(st.sampled_from(["list", "text", "object", "pair"]), max_size=4), st.integers(1, 9), st.booleans()
+)
+def test_a_value_stays_within_its_quotes_at_any_depth_and_in_any_cut(
+    note: str, around: list[str], size: int, is_spaced: bool
+) -> None:
+    """Each level of JSON in JSON gives the value as it was, whatever is in it."""
+    found = Placeholders(NESTED)
+    assert found(note) == "QNOTE1Z"
+
+    def sent_and_meant(value: str) -> Any:
+        wrapped: Any = value
+        for kind in around:
+            text = json.dumps(wrapped, ensure_ascii=False, indent=1 if is_spaced else None)
+            pair = {"of": 'He said "hi" and \\', "it": text}
+            wrapped = {"list": [1, text], "text": text, "object": {"a": text, 'b"': None}, "pair": pair}[kind]
+        return wrapped
+
+    text = json.dumps({"a": sent_and_meant("to QNOTE1Z!"), "b": "QNOTE1Z", "c": 'so "QNOTE1Z"'})
+    pieces = [text[at : at + size] for at in range(0, len(text), size)]
+    shown = restored(found, pieces, in_json=True)
+    assert json.loads(shown) == {"a": sent_and_meant(f"to {note}!"), "b": note, "c": f'so "{note}"'}
+
+
+@pytest.mark.parametrize("keep", [False, True])
+def test_arguments_that_keep_placeholders_are_not_changed_and_mean_the_same_in_the_history(keep: bool) -> None:
+    rules = rules_of(["all"], ["email"], arguments="keep" if keep else "restore")
+    found = Placeholders(rules)
+    found("jane@example.com")
+    call, note = ToolCall("c", "f", '{"a": "QEMAIL1Z"}'), RedactionNote.of(rules)
+    restorer = AnswerRestorer(found, is_json=False, note=note)
+    message = AssistantMessage("QEMAIL1Z", tool_calls=(call,))
+    choice = restorer.completion(ChatCompletion("x", "m", 0, (Choice(message, "stop"),))).choices[0].message
+    assert choice.content == "jane@example.com"
+    events = restorer.events((ToolCallDelta(0, call.arguments, "c", "f"), Finished()))
+    shown = '{"a": "QEMAIL1Z"}' if keep else '{"a": "jane@example.com"}'
+    assert [choice.tool_calls[0].arguments, events[0].arguments] == [shown, shown]  # type: ignore[union-attr]
+    assert found.arguments(shown) == '{"a": "QEMAIL1Z"}'
+    assert found.arguments('{"a": "QEMAIL7Z"}') == '{"a": "QTEXT1Z"}'
+    assert union(rules, rules_of(["b"], ["card"])).arguments == rules.arguments  # type: ignore[union-attr]
 
 
 def test_arguments_that_no_parser_reads_are_searched_as_text() -> None:

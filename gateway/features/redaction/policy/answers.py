@@ -73,6 +73,9 @@ class AnswerRestorer:
                 case ToolCallDelta(index=index, arguments=arguments, choice=choice):
                     is_first = (choice, str(index)) not in self._texts
                     yield from self._others(choice, str(index))
+                    if self._placeholders.keeps_arguments:
+                        yield event
+                        continue
                     shown = self._at((choice, str(index))).feed(arguments)
                     if shown or is_first or event.name is not None or event.id is not None or event.signature:
                         yield event if shown == arguments else replace(event, arguments=shown)
@@ -136,6 +139,8 @@ class AnswerRestorer:
         )
 
     def _call(self, call: ToolCall) -> ToolCall:
+        if self._placeholders.keeps_arguments:
+            return call
         return replace(call, arguments=self._whole(call.arguments, in_json=True))
 
     def _whole(self, text: str | None, *, in_json: bool = False) -> Any:

@@ -47,6 +47,7 @@ class Placeholders:
 
     Attributes:
         kinds: The kinds that a placeholder may have.
+        keeps_arguments: Placeholders in arguments of tool calls are not for the gateway to read.
         values: The values by their placeholder in lower case.
         kinds_of_values: The kind of each value, in the order of first occurrence, also of those numbered apart.
     """
@@ -58,6 +59,8 @@ class Placeholders:
         self._by_value: dict[str, str] = {}
         self._numbers: Counter[str] = Counter()
         self.kinds = rules.placeholder_kinds
+        self.keeps_arguments = rules.arguments == "keep"
+        self._in_arguments = False
         self.values: dict[str, str] = {}
         self.kinds_of_values: dict[str, str] = {}
 
@@ -121,7 +124,17 @@ class Placeholders:
         return _replaced(text, mine)
 
     def arguments(self, text: str) -> str:
-        """Return the arguments of a tool call with placeholders in strings and long numbers. All other bytes stay."""
+        """Return the arguments of a tool call with placeholders in strings and long numbers. All other bytes stay.
+
+        Where a former answer kept placeholders, those of this request stay.
+        """
+        self._in_arguments = self.keeps_arguments
+        try:
+            return self._arguments(text)
+        finally:
+            self._in_arguments = False
+
+    def _arguments(self, text: str) -> str:
         try:
             json.loads(text)
         except (ValueError, RecursionError):
@@ -162,6 +175,8 @@ class Placeholders:
         """Return the placeholder of a value of the text."""
         start, end, kind = span
         value = text[start:end]
+        if self._in_arguments and value.lower() in self.values:
+            return value
         known = self._by_value.get(value)
         if known is None:
             self._numbers[kind] += 1
@@ -183,6 +198,11 @@ def _replaced(text: str, parts: Iterable[tuple[int, int, str]]) -> str:
     return "".join((*pieces, text[at:]))
 
 
+def _is_escaped(value: str) -> bool:
+    """Return whether JSON writes a value in another way."""
+    return len(json.dumps(value, ensure_ascii=False)) > len(value) + 2
+
+
 def _decoded(raw: str) -> tuple[str, list[int]]:
     """Return the text of the inside of a JSON string, and for each of its characters where it begins in `raw`."""
     letters: list[str] = []
@@ -202,12 +222,55 @@ def _decoded(raw: str) -> tuple[str, list[int]]:
     return "".join(letters), [*offsets, *range(at, len(raw) + 1)]
 
 
+_PIECES = re.compile(r'(\\*)"|\\+[nrt]?|\s+|[^"\\\s]+')
+"""Quotes with the backslashes before them, white space as JSON writes it, and all between."""
+
+
+class _JsonDepth:
+    """In how many JSON strings, each within the other, the end of a text is that comes in pieces.
+
+    The text of a string is JSON if it begins as an object, an array or a string. A quote with 0, 1, 3 or 7 backslashes
+    before it, and an even number of further ones for each level above, begins or ends a string of the level 1 to 4.
+    """
+
+    def __init__(self) -> None:
+        self._backslashes = ""
+        # For each string that is open: whether its text is JSON. None: it has not begun.
+        self._are_json: list[bool | None] = []
+
+    def __len__(self) -> int:
+        return len(self._are_json)
+
+    def feed(self, text: str) -> None:
+        """Read on."""
+        text = self._backslashes + text
+        end = len(text.rstrip("\\"))
+        self._backslashes = text[end:]  # what they mean depends on what follows
+        for match in _PIECES.finditer(text, 0, end):
+            if match[1] is not None:
+                self._quote(len(match[1]))
+            elif self._are_json and self._are_json[-1] is None and not match[0].isspace() and match[0][0] != "\\":
+                self._are_json[-1] = match[0][0] in "{["
+
+    def _quote(self, backslashes: int) -> None:
+        level = 1
+        while backslashes % 2:
+            backslashes, level = backslashes // 2, level + 1
+        if level <= len(self._are_json):
+            del self._are_json[level - 1 :]
+        elif level == len(self._are_json) + 1 and (level == 1 or self._are_json[-1] is not False):
+            if level > 1:
+                self._are_json[-1] = True
+            self._are_json.append(None)
+
+
 class Restorer:
     """Puts values back into one text, which comes in pieces. How it is cut does not matter.
 
     Args:
         placeholders: Those of the request.
-        in_json: The text is JSON, so a value is escaped as within a string.
+        in_json: The text is JSON, so a value is escaped as within a string, and once more for each string around it
+            whose text is JSON.
         note: Counts the placeholders that were replaced, and those that the request does not have.
 
     Attributes:
@@ -217,7 +280,9 @@ class Restorer:
     def __init__(self, placeholders: Placeholders, *, in_json: bool = False, note: RedactionNote | None = None) -> None:
         self._values = placeholders.values
         self._whole, self._started = _words(placeholders.kinds)
-        self._in_json = in_json
+        # Most values are written in JSON as they are.
+        self._depth = _JsonDepth() if in_json and any(map(_is_escaped, self._values.values())) else None
+        self._shown: dict[tuple[str, int], str] = {}
         self._note = note or RedactionNote((), {})
         self.held = ""
         self._taken = self._shift = 0
@@ -231,16 +296,22 @@ class Restorer:
         if "q" not in text and "Q" not in text:
             self.held = ""
             self._taken += len(text)
+            if self._depth is not None:
+                self._depth.feed(text)
             return text
         pieces: list[str] = []
-        at = 0
+        at = scanned = 0
         for match in self._whole.finditer(text):
             value = self._values.get(match[0].lower())
             if value is None:
                 self._note.unknown += 1
                 continue
             self._note.restored += 1
-            shown = json.dumps(value, ensure_ascii=False)[1:-1] if self._in_json else value
+            shown = value
+            if self._depth is not None:
+                self._depth.feed(text[scanned : match.start()])
+                scanned = match.start()
+                shown = self._escaped(value, len(self._depth))
             pieces += (text[at : match.start()], shown)
             self._shift += len(shown) - len(match[0])
             self._ends.append(self._taken + match.end())
@@ -250,9 +321,21 @@ class Restorer:
         if not is_end and (started := self._started.search(text, max(at, end - MOST_HELD))) is not None:
             end = started.start()
         pieces.append(text[at:end])
+        if self._depth is not None:
+            self._depth.feed(text[scanned:end])
         self.held = text[end:]
         self._taken += end
         return "".join(pieces)
+
+    def _escaped(self, value: str, depth: int) -> str:
+        """Return a value as it is written within so many JSON strings, at least one."""
+        shown = self._shown.get((value, depth))
+        if shown is None:
+            shown = value
+            for _ in range(max(depth, 1)):
+                shown = json.dumps(shown, ensure_ascii=False)[1:-1]
+            self._shown[value, depth] = shown
+        return shown
 
     def shifted(self, offset: int) -> int:
         """Return an offset of the text before it was restored as one of the restored text."""
