@@ -11,7 +11,7 @@ from ipaddress import IPv4Address, IPv6Address
 from urllib.parse import SplitResult, urlsplit
 
 from providers.evidence import NO_CITATION, Citation
-from providers.territories import Places
+from providers.territories import ANYWHERE, Places
 from providers.value import Value
 
 _BRACKETED = re.compile(r"\[[^][]*\](?::.*)?")
@@ -57,6 +57,9 @@ class Residency(Value, frozen=True):
             Whether storage and processing are both inside.
         """
         return self.stores.within(boundary) and self.processes.within(boundary)
+
+
+_NO_PROMISE = Residency(ANYWHERE, ANYWHERE)
 
 
 class Availability(Value, frozen=True):
@@ -194,6 +197,18 @@ class Site:
         """
         host = _hostname(origin)
         return host == _hostname(self.origin) or any(fnmatchcase(host, pattern) for pattern in self.hosts)
+
+    def covers(self, origin: str) -> bool:
+        """Return whether an origin that no site owns has the facts of this one, because the vendor promises nothing.
+
+        Args:
+            origin: An origin, such as `https://eu-west-1.api.x.ai`, which the vendor's pages do not name.
+
+        Returns:
+            Whether its host is below the site's, and the site has no promise. Below a whole domain are other services.
+        """
+        own = _hostname(self.origin)
+        return self.residency == _NO_PROMISE and own.count(".") > 1 and _hostname(origin).endswith(f".{own}")
 
 
 @lru_cache(maxsize=512)

@@ -18,6 +18,7 @@ from gateway.config.validation import Findings
 from providers.adapter import Adapter, HasModelsElsewhere, KnowsBasePath
 from providers.catalogue.sites import vendor_domain
 from providers.registry import Registry
+from providers.sign_in.kinds import sign_in_regions
 from providers.sites import PROJECT, OriginError, Residency, Site, parse_origin
 from providers.territories import Places
 from providers.value import Value
@@ -253,7 +254,8 @@ class Endpoints:
                 # promise.
                 host = urlsplit(origin).hostname
                 return min(owned, key=lambda site: (urlsplit(site.origin).hostname != host, bool(site.scopes)))
-        return None
+        sites = (site for name in sorted(adapters) for site in adapters[name].sites.values())
+        return next((site for site in sites if site.covers(origin)), None)
 
     def _at(
         self, path: KeyPath, section: DeploymentSection, site: Site, origin: str, base_path: str | None = None
@@ -305,14 +307,34 @@ class Endpoints:
             return None
         return base_path.replace(f"/{PROJECT}/", f"/{section.project}/")
 
+    def _vendor(self, host: str, provider: str = "") -> str:
+        """Return the known vendor's domain that a host is below, or "". See `vendor_domain`."""
+        sites = (site for adapter in self.registry.adapters.values() for site in adapter.sites.values())
+        return vendor_domain(host, provider, (site.origin for site in sites))
+
     def _warn_of_vendor(self, path: KeyPath, provider: str, host: str) -> None:
         """Warn of a host below a known vendor's domain that the catalogue does not know."""
-        sites = (site for adapter in self.registry.adapters.values() for site in adapter.sites.values())
-        domain = vendor_domain(host, provider, (site.origin for site in sites))
-        if domain:
+        if domain := self._vendor(host, provider):
             message = f"{host} is below {domain}, a vendor's domain, but no site in the catalogue has this host"
             hint = "check in the vendor's documents where it stores and processes: only your statement counts"
             self.findings.warn(path, message, hint)
+
+    def _is_where_its_name_says(self, path: KeyPath, host: str, stated: Mapping[str, Places]) -> bool:
+        """Return whether the stated facts of a vendor's host have the country of the region in its name. Report others.
+
+        The catalogue knows only some regions of a cloud as sites.
+        """
+        names = {label.partition("-aiplatform")[0] for label in host.split(".")} if self._vendor(host) else set()
+        for regions in sign_in_regions().values():
+            for region in sorted(names & regions.keys()):
+                country = regions[region]
+                for key, places in stated.items():
+                    is_part = any(code.startswith(f"{country}-") for code in places.included or ())
+                    if not (places.contains(country) or is_part):
+                        message = f"contradicts the name of the host: {host} is in {region}, and so in {country}"
+                        self.findings.error((*path, key), message, f"write {key}: {country}")
+                        return False
+        return True
 
     def _own_server(self, name: str, section: DeploymentSection, origin: str, base_path: str) -> Endpoint | None:
         """Return the endpoint of a host outside the catalogue, with the facts that the operator states."""
@@ -333,6 +355,8 @@ class Endpoints:
         if len(territories) < 2 or in_project is None:
             return None
         residency = Residency(territories["stores"], territories["processes"])
+        if not self._is_where_its_name_says(path, urlsplit(origin).hostname or "", territories):
+            return None
         if not self.stated.agree(path, origin, residency):
             return None
         return Endpoint(origin, in_project, residency, None)

@@ -40,17 +40,23 @@ _SCOPE: Mapping[str, Shape] = {"models": TEXTS, "stores": TEXTS, "processes": TE
 @cache
 def load_sites(facts: FactsFile) -> Mapping[str, Site]:
     """Return the sites of a provider's facts file, by name."""
-    return sites_of(facts.read(), required=facts.is_own)
+    forms: Any = _DOMAINS.read()
+    return sites_of(facts.read(), required=facts.is_own, forms=forms["hosts"].get(facts.name, ()))
 
 
-def sites_of(data: Any, *, required: bool = False) -> Mapping[str, Site]:
+def sites_of(data: Any, *, required: bool = False, forms: Iterable[str] = ()) -> Mapping[str, Site]:
     """Return the sites of a parsed catalogue file (`[sites.NAME]`). Raises CatalogueError.
 
-    With `required`, a site without a complete citation is an error.
+    With `required`, a site without a complete citation is an error. `forms`: those of further hosts of each site.
     """
     sources = Sources.of(data, required=required)
     return {
-        name: _site(f"sites.{name}", name, table, sources)
+        name: _site(
+            f"sites.{name}",
+            name,
+            {**table, "hosts": [*table.get("hosts", ()), *(form.format(site=name) for form in forms)]},
+            sources,
+        )
         for name, table in check_tables("sites", data.get("sites", {}), TABLE).items()
     }
 
@@ -68,7 +74,7 @@ def vendor_domain(host: str, provider: str, origins: Iterable[str]) -> str:
     data: Any = _DOMAINS.read()
     domains: set[str] = {".".join((split_url(origin).hostname or "").split(".")[-2:]) for origin in origins}
     customers: Mapping[str, str] = data["customers"]
-    domains.update(customers)
+    domains.update(customers, data["services"])
     for domain in sorted(domains, key=len, reverse=True):
         words = data["services"].get(domain, [""])
         if (host == domain or host.endswith(f".{domain}")) and any(word in host for word in words):
