@@ -8,14 +8,11 @@ from __future__ import annotations
 
 import json
 import os
-import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
 from gateway.features.redaction.model import DEFAULT_KINDS, RedactionNote, rules_of
@@ -37,56 +34,16 @@ KINDS = ("AWS_ACCESS_KEY_ID", "CREDIT_CARD", "EMAIL", "GITHUB_TOKEN", "SLACK_TOK
 RULES = rules_of(["personal"], {*DEFAULT_KINDS, "id"}, ["US", "DE"])
 
 
-class Relay(BaseHTTPRequestHandler):
-    """Passes requests to the benchmark's provider, whose streams have no finish reason, and adds it to the answers.
-
-    Without one, an answer has broken off. All else is passed as it is.
-    """
-
-    target = ""
-
-    def do_POST(self) -> None:
-        content = self.rfile.read(int(self.headers["content-length"]))
-        headers = {name: value for name, value in self.headers.items() if name.lower() not in ("host", "connection")}
-        with httpx.stream(
-            "POST", f"{self.target}{self.path}", content=content, headers=headers, trust_env=False
-        ) as answer:
-            self.send_response(answer.status_code)
-            self.send_header("content-type", answer.headers.get("content-type", "text/plain"))
-            self.end_headers()
-            has_ended = False
-            for line in answer.iter_lines():
-                has_ended = has_ended or '"finish_reason":"' in line.replace(" ", "")
-                if line == "data: [DONE]" and not has_ended:
-                    self.wfile.write(b'data: {"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}\n\n')
-                self.wfile.write(f"{line}\n".encode())
-
-    def log_message(self, *_: object) -> None:
-        """Write nothing."""
-
-
 @contextmanager
 def gateway_before(origin: str, folder: Path) -> Iterator[GatewayProcess]:
-    """Run a gateway whose one provider is at an origin, after a relay, and gets placeholders."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), type("RelayTo", (Relay,), {"target": origin}))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    """Run a gateway whose one provider is at an origin, and gets placeholders. Its streams have no finish reason."""
     config = config_of_one_region(
-        {
-            "assistant": {
-                "provider": "openai-compatible",
-                "model": "m",
-                "endpoint": f"http://127.0.0.1:{server.server_port}/v1",
-            }
-        },
+        {"assistant": {"provider": "openai-compatible", "model": "m", "endpoint": f"{origin}/v1"}},
         {"redactions": {"personal": {"kinds": [*DEFAULT_KINDS, "id"], "countries": ["US"]}}},
         {"regions": {"world": {"redact": "personal"}}},
     )
-    try:
-        with running_gateway(config.write(folder), {"KEY": "k"}) as gateway:
-            yield gateway
-    finally:
-        server.shutdown()
-        server.server_close()
+    with running_gateway(config.write(folder), {"KEY": "k"}) as gateway:
+        yield gateway
 
 
 def test_the_benchmark_finds_no_value_at_the_provider_and_all_of_them_at_the_client(tmp_path: Path) -> None:
