@@ -132,6 +132,8 @@ _PARAM = re.compile(r"\S{1,200}")
 """A path has no spaces. A prompt usually has."""
 _LENGTH_OF_THE_PROMPT = "input_tokens"
 _MOST_SHOWN = 60
+_SHORTEST_NAME = 3
+"""A shorter name of a model may be a part of any sentence."""
 _USUALLY_AT = ("error.code", "error.type", "code", "type")
 _USUALLY_SAID = ("error.message", "error", "message", "detail.message", "detail.error", "error.message.message", "msg")
 _REQUEST_IDS = (
@@ -467,7 +469,7 @@ def classify(
 def with_own_model(failed: Failure, model: str) -> Failure:
     """Return a failure in which the name of the deployment's own model counts as the words "the model"."""
     is_open = failed.kind is FailureKind.INVALID_REQUEST and failed.param in (None, "model")
-    if not is_open or not model or model not in failed.detail:
+    if not is_open or len(model) < _SHORTEST_NAME or model not in failed.detail:
         return failed
     named = re.compile(rf"""["'`]?(?<![\w.-]){re.escape(model)}(?![\w-])["'`]?""")
     judged = judged_by_words((), named.sub(" the model ", failed.detail), is_unexplained=True)
