@@ -79,8 +79,8 @@ class CompactJws:
     def digests(self) -> tuple[str, ...]:
         """Return the SHA-256 (hex) of each text with this content and a signature of the same key: first of this one.
 
-        Who has an ECDSA signature (r, s) can write the other valid one, (r, n - s), without the key. Half of the tokens
-        that issuers sign have a high s, so both forms are accepted, and a block of one must hold for the other.
+        A holder of an ECDSA signature (r, s) can write the other valid one, (r, n - s), without the key. Half of the
+        tokens that issuers sign have a high s, so both forms are accepted, and a block of one must hold for the other.
         """
         texts = [self.text]
         order, signature = _ORDERS.get(str(self.header.get("alg"))), self.signature

@@ -87,7 +87,7 @@ class Guard:
         return identity
 
     def note_closed(self) -> None:
-        """Log that nobody can call the listener, because a token is needed and there is none."""
+        """Log that no operator can call the listener, because a token is needed and there is none."""
         with suppress(ApiError):
             tokens, is_closed = self._stored_tokens()
             if is_closed and not (self.own or tokens or self._has_roles):

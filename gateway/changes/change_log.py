@@ -373,7 +373,7 @@ def _gives_roles(version: Version) -> bool:
     try:
         issuers = parse_yaml(version.text, version.version).values.get("token_issuers")
     except ConfigRejected:
-        return True  # somebody has changed the stored text
+        return True  # the stored text was changed
     return isinstance(issuers, dict) and any(isinstance(it, dict) and it.get("roles") for it in issuers.values())
 
 

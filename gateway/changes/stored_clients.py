@@ -127,8 +127,8 @@ class ClientDatabase:
     def is_closed(self) -> bool:
         """Return whether requests without a token are refused although there is no token. Raises StateError.
 
-        What was ever closed stays closed: a restart, a rollback, a restored backup and a lost database of a cell open
-        nothing. Only `gateway admin-token open` does.
+        A listener that was ever closed stays closed: a restart, a rollback, a restored backup and a lost database of a
+        cell open nothing. Only `gateway admin-token open` does.
         """
         if self._must_close or not self.store.is_remote:
             return self._must_close or self.store.is_closed()

@@ -153,7 +153,7 @@ def _print_unknown_predecessor(settings: Settings, config: ConfigVersion) -> boo
 
 
 def _print_closed_listener(settings: Settings, config: ConfigVersion) -> None:
-    """Print a note if a gateway with this config and state directory would have an admin listener for nobody."""
+    """Print a note if a gateway with this config and state directory would have a closed admin listener."""
     from gateway.model.stored_client import LISTENER_CLOSED
     from gateway.operator_errors import StateError
     from gateway.state.client_store import ClientStore, has_clients

@@ -37,7 +37,7 @@ class Who(str):
 
 
 def audited(who: str) -> dict[str, str]:
-    """Return the members of a line of the audit trail that say who made a change."""
+    """Return the members of a line of the audit trail that name the operator of a change."""
     how = who.how if isinstance(who, Who) else ""
     return {"who": str(who), **({"how": how} if how else {})}
 

@@ -123,7 +123,8 @@ class Accounting:
     def _with_former(self, terms: Terms, limits: SpendingLimits, user: str) -> SpendingLimits:
         """Return the limits with the budgets of the user under former names, while their windows last.
 
-        What was spent under such a name counts in its own counter, which refuses as that of the present name does.
+        The amount that was spent under such a name counts in its own counter, which refuses as that of the present name
+        does.
         """
         bounds, more = terms.calendar.at(self.clock()), list[BudgetLimit]()
         for name in former_names(terms.config, user):

@@ -1,5 +1,5 @@
-"""What every reader of a signed text refuses, although its signature is right: one table for claims, tokens, marks,
-receipts and plans. And both forms of a signature by ECDSA."""
+"""Texts that every reader of a signed text refuses, although the signature is right: one table for claims, tokens,
+marks, receipts and plans. And both forms of a signature by ECDSA."""
 
 from __future__ import annotations
 

@@ -354,7 +354,9 @@ class TimeOfUse:
                 chat.refusal = Refused(refuse_unknown())
         else:
             try:
-                chat.key, chat.now = await self._found(key, config, user or "", rules, record, known)
+                chat.key, chat.now = key, await self._arrival(key, rules, record, known)
+                if chat.now.record is None:
+                    chat.key, chat.now = await self._under_former_name(chat, config, user or "", record, known)
             except UseUnavailable as error:
                 if limits is not None:
                     chat.refusal = _unavailable(config, error)
@@ -375,18 +377,16 @@ class TimeOfUse:
         record.note_duty(_NOTED_KINDS[hit.rule])
         return Refused(refuse_use(location.age, hit, now, rules))
 
-    async def _found(
-        self, key: UseKey, config: ConfigVersion, user: str, rules: UseRules, record: Record, known: ChatTime | None
-    ) -> tuple[UseKey, Arrival]:
-        """Return the key with the record of a user, and the time: a record under a former name goes on under it."""
-        now = await self._arrival(key, rules, record, known)
-        names = former_names(config, user) if now.record is None else ()
-        for name in names:
+    async def _under_former_name(
+        self, chat: ChatTime, config: ConfigVersion, user: str, record: Record, known: ChatTime | None
+    ) -> tuple[UseKey | None, Arrival | None]:
+        """Return the key and the time of a user under a former name, under which a record goes on, or those of now."""
+        for name in former_names(config, user):
             former = UseKey(end_user_pseudonym(config, self._user_key, name))
-            found = await self._arrival(former, rules, record, known)
+            found = await self._arrival(former, chat.rules, record, known)
             if found.record is not None:
                 return former, found
-        return key, now
+        return chat.key, chat.now
 
     async def _arrival(self, key: UseKey, rules: UseRules, record: Record, known: ChatTime | None) -> Arrival:
         if known is not None and known.key == key and known.now is not None:

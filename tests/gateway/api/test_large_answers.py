@@ -1,6 +1,6 @@
 """No turn of the loop takes long while a large answer of any kind is read, changed and written.
 
-The rule is 5 ms beside the parse of the body. A busy machine takes a few times as long, and a mistake takes hundreds.
+The rule is 5 ms without the parse of the body. A busy machine takes a few times as long, and a mistake takes hundreds.
 """
 
 from __future__ import annotations
@@ -121,7 +121,7 @@ async def ask(gateway: InputGateway, path: str, body: bytes) -> int:
 
 
 def largest_turn_s(gateway: InputGateway, path: str, body: dict[str, Any]) -> float:
-    """Return the most CPU that one turn of the loop took beside the parse of the body, with small requests next to it."""
+    """Return the most CPU that one turn of the loop took without the parse of the body, with small requests next to it."""
     turns, parsed = [0.0], [0.0]
     run, read, encoded, small = (
         asyncio.Handle._run,

@@ -193,7 +193,9 @@ async def test_audit_name_is_the_user_of_the_token(listener: Listener) -> None:
         assert identity.how == "issuer:entra"
 
 
-async def test_audit_trail_tells_a_user_from_the_token_of_the_settings_of_the_same_name(listener: Listener) -> None:
+async def test_user_named_as_the_token_of_the_settings_has_another_way_in_in_the_audit_trail(
+    listener: Listener,
+) -> None:
     stored = "a-stored-token"
     tokens = {hashlib.sha256(stored.encode()).hexdigest(): AdminToken("id1", Role.ADMIN, "", 1.0)}
     guard = Guard(((WAY_IN, Role.ADMIN),), tokens=lambda: tokens, issued=listener.issued)

@@ -1,4 +1,4 @@
-"""What ever closed the admin listener keeps it closed, in every way in which an opening could appear."""
+"""An admin listener that was closed once stays closed, in every way in which an opening could appear."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class Machine:
         self._undo = ExitStack()
 
     def start(self, text: str, *own: tuple[str, Role], state: bool = True) -> None:
-        """Start a gateway with a config and tokens of the settings, in place of the one before."""
+        """Start a gateway with a config and tokens of the settings, in place of the previous one."""
         self.stop()
         self.path.write_text(text, "utf-8")
         job = CompileJob(str(self.path), written=state)

@@ -1,4 +1,4 @@
-"""What a configuration needs and an installation lacks is an error of `gateway check` and of the start."""
+"""An extra that a configuration needs and an installation lacks is an error of `gateway check` and of the start."""
 
 from __future__ import annotations
 

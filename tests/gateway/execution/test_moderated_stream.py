@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.execution.answer_stream import AnswerStream
-from gateway.execution.judging import Judge, PassedTexts, Verdict, pieces_of
+from gateway.execution.judging import Judge, PassedTexts, Verdict, pieces_of, policy_of
 from gateway.execution.moderated_stream import ModeratedStream, cut_of
 from gateway.model.moderation import Moderation, ModerationRecord, NoVerdict
 from providers.chat import (
@@ -42,9 +42,6 @@ class FakeJudge:
         self.result = ModerationRecord()
         self.asked: list[str] = []
         self.running = 0
-
-    def policy_of(self, _: object) -> str:
-        return "policy"
 
     async def verdict(self, _: object, inputs: Sequence[str], prompt: str | None = None) -> Verdict:
         assert prompt == "the question"
@@ -245,10 +242,12 @@ def test_provider_is_read_no_faster_than_verdicts_allow() -> None:
 
 def test_whole_answer_that_was_released_is_remembered() -> None:
     passed = PassedTexts()
-    released([(TextDelta("An answer. "),), (TextDelta("Its end."),), (ChoiceFinish("stop"),)], FakeJudge(), passed)
-    assert passed.has("policy", "An answer. Its end.")
+    judge = FakeJudge()
+    policy = policy_of(judge.moderation, judge.moderation.output)
+    released([(TextDelta("An answer. "),), (TextDelta("Its end."),), (ChoiceFinish("stop"),)], judge, passed)
+    assert passed.has(policy, "An answer. Its end.")
     released([(TextDelta("Some BAD text"),), (ChoiceFinish("stop"),)], FakeJudge(), passed)
-    assert not passed.has("policy", "Some BAD text")
+    assert not passed.has(policy, "Some BAD text")
 
 
 @pytest.mark.parametrize(

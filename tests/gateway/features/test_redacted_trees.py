@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from collections.abc import Iterator, Mapping
 from itertools import count
 from typing import Any
@@ -87,7 +88,7 @@ def test_the_names_in_a_schema_stay_and_a_member_that_would_break_goes() -> None
 @pytest.mark.parametrize("name", ["pattern", "format", "$id", "$anchor", "$schema"])
 def test_a_member_that_a_placeholder_would_break_is_left_out_also_where_nothing_else_was_found(name: str) -> None:
     others = {"pattern": "^[a-z]+$", "format": "uri", "minLength": 1, "$id": "https://schemas.test/a"}
-    for value in (mail(), mail().replace(".", r"\."), mail().replace(".", "[.]")):
+    for value in (mail(), re.escape(mail()), "[.]".join(mail().split("."))):
         if value != mail() and name != "pattern":
             continue
         schema = {"type": "object", "properties": {"a": {**others, name: value}}}

@@ -48,7 +48,7 @@ def config_of(folder: Path, *patches: Any, claims: bool = True) -> Any:
         ({"login": {"issuer": "https://other"}}, True, {"login": [("login", "7")], ISS: [(ISS, "7"), "7"]}),
         # Two apps of one issuer.
         ({"web": {}, "cli": {"audience": "cli"}}, True, {"web": [("web", "7"), ("cli", "7"), (ISS, "7"), "7"]}),
-        # Another member names the users of tokens, so nothing says that a subject is the same person.
+        # Another member names the users of tokens, so it is not known that a subject is the same person.
         ({"login": {"user": "oid"}}, True, {"login": [("login", "7")], ISS: [(ISS, "7"), "7"]}),
     ],
 )

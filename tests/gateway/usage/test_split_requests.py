@@ -35,6 +35,8 @@ PRICE_NANO = 20
 
 HELD = 64 + 16 + 100 + 16
 """The hold of a call: the bound of its input, and the least cap."""
+USUAL = -(-(HELD - 16) // 3) + 1
+"""What a call holds of `tpm` before sizes are learned: a third of the bound of its input, and one token."""
 
 
 @pytest.fixture
@@ -86,8 +88,8 @@ def money(nano: int) -> dict[str, Any]:
         (tokens(3 * HELD - 1), "insufficient_quota"),
         (money(3 * PRICE_NANO * (HELD - 16)), ""),
         (money(3 * PRICE_NANO * (HELD - 16) - 1), "insufficient_quota"),
-        ({"limits": {"tpm": 3 * (HELD - 15)}}, ""),
-        ({"limits": {"tpm": 3 * (HELD - 15) - 1}}, "rate_limited"),
+        ({"limits": {"tpm": 3 * USUAL}}, ""),
+        ({"limits": {"tpm": 3 * USUAL - 1}}, "rate_limited"),
         ({"max_request": {"amount": eur(3 * PRICE_NANO * (HELD - 16))}}, ""),
         ({"max_request": {"amount": eur(3 * PRICE_NANO * (HELD - 16) - 1)}}, "request_too_expensive"),
     ],

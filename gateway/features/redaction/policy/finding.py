@@ -417,8 +417,8 @@ class Finder:
     def find_parts(self, texts: Sequence[str], clock: Clock = UNLIMITED) -> list[Span]:
         """Return where the values of neighbouring texts are in the joined text, in order.
 
-        What a text contains by itself is found first. The joined text is searched only for values that none contains,
-        so that no value takes words of the text before it or after it.
+        The values that one text contains by itself are found first. The joined text is searched only for values that
+        none contains, so that no value takes words of the text before it or after it.
         """
         joined, at = "".join(texts), 0
         ends: list[int] = []
