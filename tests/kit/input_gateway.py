@@ -32,6 +32,10 @@ location: {unknown: default}
 """Two deployments of one embedding model, and a server that answers moderations."""
 
 Provider = Callable[[httpx.Request], httpx.Response]
+PERSONAL = {"kinds": ["email", "phone", "iban", "card", "id", "secret"], "countries": ["DE", "CN", "US"]}
+REDACTED = CONFIG.merge({"redactions": {"personal": PERSONAL}, "regions": {"default": {"redact": "personal"}}})
+JUDGED = {"input": ["judge"], "output": ["judge"], "on_failure": "closed", "window_chars": 20, "hold_chars": 60}
+"""The moderation of a region."""
 
 
 def vectors_of(request: httpx.Request, dimensions: int = 3) -> dict[str, Any]:

@@ -20,9 +20,8 @@ import pytest
 from gateway.execution import upstream_client
 from gateway.execution.transport import TURN_BYTES
 from tests.gateway.api.simple_requests import CHATS, streamed
-from tests.gateway.api.test_redacted_requests import JUDGED, REDACTED
 from tests.kit.configs import Config
-from tests.kit.input_gateway import CONFIG, EMBEDDINGS, InputGateway, vectors_of
+from tests.kit.input_gateway import CONFIG, EMBEDDINGS, JUDGED, REDACTED, InputGateway, vectors_of
 
 pytestmark = pytest.mark.slow("writes answers of megabytes")
 

@@ -27,10 +27,8 @@ from providers.testkit import IncomingRequest, PrefixCache
 from providers.value import replace
 from tests.gateway.api.simple_requests import CHATS, streamed
 from tests.kit.configs import Config, table_of
-from tests.kit.input_gateway import CONFIG, EMBEDDINGS, MODERATIONS, InputGateway, vectors_of
+from tests.kit.input_gateway import CONFIG, EMBEDDINGS, JUDGED, MODERATIONS, REDACTED, InputGateway, vectors_of
 
-PERSONAL = {"kinds": ["email", "phone", "iban", "card", "id", "secret"], "countries": ["DE", "CN", "US"]}
-REDACTED = CONFIG.merge({"redactions": {"personal": PERSONAL}, "regions": {"default": {"redact": "personal"}}})
 MAIL, PHONE, CARD = "jane.doe@example.com", "+49 171 1234567", "4111 1111 1111 1111"
 VALUES = (MAIL, PHONE, CARD)
 PROMPT = f"Write to {MAIL}, call {PHONE} and pay with {CARD}. Again: {MAIL}"
@@ -671,9 +669,6 @@ def test_a_judge_and_a_second_step_get_placeholders_of_their_own() -> None:
     for request in gateway.requests:
         assert not [value for value in VALUES if value in request.content.decode()]
         assert b"QEMAIL1Z" in request.content
-
-
-JUDGED = {"input": ["judge"], "output": ["judge"], "on_failure": "closed", "window_chars": 20, "hold_chars": 60}
 
 
 @pytest.mark.parametrize("stream", [False, True])
