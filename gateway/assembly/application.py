@@ -269,11 +269,12 @@ class Gateway:
             self.metrics.live_rows["gateway_client_tokens_total"] = counts.tokens
             self.metrics.live_rows["gateway_client_cost_total"] = counts.costs
 
-    def activate(self, config: ConfigVersion) -> None:
+    def activate(self, config: ConfigVersion, *, is_loaded: bool = True) -> None:
         """Use another config version for new requests. Running requests keep theirs.
 
         Args:
             config: The config version.
+            is_loaded: Whether it was loaded now, so that issuers are asked for their keys again.
         """
         self.config = config
         self._telemetry.recent.settle()
@@ -283,7 +284,14 @@ class Gateway:
             self._refresher.apply(config)
         self._locations.prepare(config.location.rules)
         self._tokens.prepare(config.token_issuers)
+        if is_loaded:
+            self.renew_keys()
         self._prepare_schemas()
+
+    def renew_keys(self) -> None:
+        """Ask the issuers of tokens and claims for their keys again."""
+        self._locations.renew()
+        self._tokens.renew()
 
     def _prepare_schemas(self) -> None:
         if any(deployment.structured_output == "emulate" for deployment in self.config.deployments.values()):

@@ -106,6 +106,7 @@ class Host:
             lambda it: logger().warning("client_tokens", detail=it),
             lambda: keepers.live.config.blocked_keys,
         )
+        self._loaded = self._live.loaded
         self._budgets = BudgetWatch(settings.state_dir, lambda: keepers.live.config)
         self._stores = StoreWatch(settings.state_dir, keepers, lambda: self._budgets.valkey)
         self._traffic = TrafficWindow()
@@ -308,6 +309,10 @@ class Host:
     def _note_change(self) -> None:
         live = self._live
         self._tokens.prepare()
+        if live.loaded is not self._loaded:
+            self._loaded = live.loaded
+            self._tokens.renew()
+            self._workers.renew_keys()
         self._service.note_change(live.config.version)
         self._workers.events.publish("config", change_report(live.config.version, live.loaded, live.failed))
 

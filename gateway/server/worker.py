@@ -93,7 +93,7 @@ class Worker:
 
     async def activate(self, packed: bytes) -> str:
         """Use another config version for new requests, and return its name."""
-        self.gateway.activate(await asyncio.to_thread(unpack, packed))
+        self.gateway.activate(await asyncio.to_thread(unpack, packed), is_loaded=False)
         return self.gateway.config.version
 
     def look(self, has_metrics: bool = True, asker: Asker = EVERYBODY) -> tuple[WorkerStatus, bytes]:
@@ -145,7 +145,7 @@ class OwnWorker:
 
     async def activate(self, _: bytes, config: ConfigVersion) -> tuple[int, ...]:
         """See Workers."""
-        self._worker.gateway.activate(config)
+        self._worker.gateway.activate(config, is_loaded=False)
         return ()
 
     async def status(self, asker: Asker = EVERYBODY) -> tuple[WorkerStatus, ...]:
@@ -163,6 +163,10 @@ class OwnWorker:
     async def resume(self, deployment: str) -> bool:
         """See Workers."""
         return self._worker.gateway.resume(deployment)
+
+    def renew_keys(self) -> None:
+        """See Workers."""
+        self._worker.gateway.renew_keys()
 
 
 def main() -> None:
@@ -224,6 +228,7 @@ async def _follow(worker: Worker, channel: Channel) -> None:
         worker.look,
         worker.gateway.recent_requests,
         worker.gateway.resume,
+        worker.gateway.renew_keys,
         worker.drain,
         worker.stop,
         worker.cut,

@@ -112,6 +112,9 @@ class Workers(Protocol):
     async def resume(self, deployment: str) -> bool:
         """End the cooldowns and breakers of a deployment. Return whether a worker did not use it."""
 
+    def renew_keys(self) -> None:
+        """Ask the issuers of tokens and claims for their keys again, because a config was loaded."""
+
     def sign_ins(self) -> tuple[SignInStatus, ...]:
         """Return the state of each sign-in that is used."""
 
@@ -302,6 +305,11 @@ class WorkerProcesses:
         """See Workers."""
         answers = await self._ask_all(_ASK_S, _MOST_MISSED_FOR_STATUS, lambda *_: None, "resume", deployment)
         return any(answers.values())
+
+    def renew_keys(self) -> None:
+        """See Workers."""
+        for worker in self._workers:
+            worker.channel.tell("renew_keys")
 
     def _hand_out(self, sign_in: str, note: SignInNote) -> None:
         for worker in self._workers:

@@ -84,6 +84,12 @@ class ClientTokens:
         for issuer in issuers.values():
             self._keys_of(issuer).kept.now()
 
+    def renew(self) -> None:
+        """Ask the issuers for their keys again: one that was withdrawn signs nothing any more, nor did it before."""
+        for keys in self._keys.values():
+            keys.kept.renew()
+        self._compare_at = 0.0
+
     def known(self, config: ConfigVersion, digest: str) -> Client | None:
         """Return the client of a token that was verified before by the rules of this version, or None.
 

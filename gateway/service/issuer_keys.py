@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable
 from typing import TypeVar, assert_never
 
@@ -20,6 +21,8 @@ MOST_WAITING = 100
 """The most requests that wait for a key that a source did not have before."""
 _URL_PACE = RefreshInterval(refresh_s=300.0, pause_s=10.0, keep_s=86_400.0, stale_s=600.0, most_waiting=MOST_WAITING)
 _FILE_PACE = RefreshInterval(refresh_s=1.0, pause_s=1.0, keep_s=86_400.0, stale_s=2.0, most_waiting=MOST_WAITING)
+# A shared secret is in the configuration.
+_SECRET_PACE = RefreshInterval(refresh_s=math.inf, pause_s=0.0, keep_s=math.inf, stale_s=math.inf)
 _Verified = TypeVar("_Verified")
 _ACCEPT = (("accept", "application/jwk-set+json, application/json"),)
 
@@ -47,7 +50,7 @@ class IssuerKeys:
         self.source = source
         self._services = services
         self._read: tuple[bytes, KeySet] | None = None
-        pace = _URL_PACE if isinstance(source, KeyUrl) else _FILE_PACE
+        pace = {KeyUrl: _URL_PACE, KeyFile: _FILE_PACE, SharedKey: _SECRET_PACE}[type(source)]
         self.kept = RefreshingCache(f"the key set of {named}", self._load, pace, note, ticks)
 
     async def verified(self, verify: Callable[[KeySet], _Verified]) -> tuple[_Verified, KeySet]:

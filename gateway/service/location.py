@@ -139,6 +139,12 @@ class LocationService:
             if (lookup := self._lookup(name, rules)) is not None and lookup.kept is not None:
                 lookup.kept.now()
 
+    def renew(self) -> None:
+        """Ask the issuer of claims for its keys again."""
+        issuer = self._lookups.get("claim")
+        if issuer is not None and issuer.kept is not None:
+            issuer.kept.renew()
+
     async def locate(self, config: ConfigVersion, caller: Caller) -> Located:
         """Locate a caller. The caller of this method checks for a refusal."""
         if not config.location.needs_lookup:

@@ -44,6 +44,10 @@ class OperatorTokens:
         if self.has_roles:
             self._tokens.prepare(self._issuers())
 
+    def renew(self) -> None:
+        """Ask the issuers for their keys again."""
+        self._tokens.renew()
+
     async def holder(self, text: str) -> tuple[Role, str, str]:
         """Return the role of a token's holder, the user that it names, as it is shown, and the issuer. It may wait.
 

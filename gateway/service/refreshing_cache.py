@@ -66,6 +66,7 @@ class RefreshingCache(Generic[_T]):
         self._problem = ""
         self._loading: asyncio.Task[None] | None = None
         self._waiting = 0
+        self._is_due = False
 
     def now(self) -> _T | None:
         """Return the value without waiting; None if there is none, or it is stale."""
@@ -79,7 +80,7 @@ class RefreshingCache(Generic[_T]):
     async def wait(self) -> _T | None:
         """Return the value. If there is none, wait for the load that runs or may start now."""
         held = self.now()
-        if held is None and self._loading is not None:
+        while held is None and self._loading is not None:
             await asyncio.shield(self._loading)
             held = self.now()
         return held
@@ -100,6 +101,20 @@ class RefreshingCache(Generic[_T]):
                 finally:
                     self._waiting -= 1
         return None if self._problem else self.now()
+
+    def renew(self) -> None:
+        """Load the value again at once, or after the load that runs, because an operator has asked for it.
+
+        Whoever uses it waits for that load, unless the one before it failed. If it fails, the value is used as before.
+        A value that never gets old stays.
+        """
+        if math.isinf(self._pace.stale_s):
+            return
+        self._is_due = self._loading is not None
+        if self._held is not None and not self._is_due:
+            self._loaded_at = min(self._loaded_at, self._clock() - self._pace.stale_s)
+            self._tried_at = float("-inf")
+            self._start()
 
     async def aclose(self) -> None:
         """Stop loading."""
@@ -123,6 +138,8 @@ class RefreshingCache(Generic[_T]):
             self._report_change("")
         finally:
             self._loading = None
+        if self._is_due:
+            self.renew()
 
     def _report_change(self, problem: str) -> None:
         if problem != self._problem:

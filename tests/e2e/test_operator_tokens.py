@@ -25,11 +25,12 @@ def test_operator_acts_by_the_token_of_the_company_and_is_named_in_the_audit_tra
     providers: SimulatorThread, tmp_path: Path
 ) -> None:
     keys = tmp_path / "keys.json"
-    keys.write_bytes(jwks(public("k1")))
+    keys.write_bytes(jwks(public("k1"), public("k2")))
     roles = [{"role": "operator", "where": {"groups": "g-ops"}}, {"role": "viewer", "where": {"groups": "g-audit"}}]
     issuer = {"issuer": TENANT, "audience": AUDIENCE, "algorithms": ["ES256"], "jwks": str(keys), "user": "oid"}
     config = config_for(providers, PATIENT).merge({"token_issuers": {"entra": {**issuer, "roles": roles}}})
     path, state = config.write(tmp_path), tmp_path / "state"
+    signed_by_k2 = signed("k2", oid=ANNA, groups=["g-ops"])
     operator, viewer = signed(oid=ANNA, groups=["g-ops"]), signed(oid="bert", groups=["g-audit"])
     settings = {**KEYS, "GATEWAY_STATE_DIR": str(state), "GATEWAY_WORKERS": "2"}
     with running_gateway(path, settings) as gateway, httpx.Client(trust_env=False, timeout=60) as client:
@@ -67,6 +68,10 @@ def test_operator_acts_by_the_token_of_the_company_and_is_named_in_the_audit_tra
         blocked = [line for line in lines if line["event"] == "key_blocked"]
         assert [(line["who"], line["how"]) for line in blocked] == [(ANNA, "issuer:entra")]
         assert operator not in trail.read_text()
+        keys.write_bytes(jwks(public("k2")))
+        assert call("POST", "/reload", signed_by_k2).status_code == 200
+        assert call("POST", "/reload", operator).json()["error"]["token"] == "unknown_key", "it was withdrawn"
+        operator = signed_by_k2
         config_for(providers, PATIENT).write(tmp_path)
         reloaded = call("POST", "/reload", operator).json()
         assert (reloaded["result"], reloaded["findings"][-1]["path"]) == ("activated", "token_issuers")

@@ -294,6 +294,22 @@ def twin_of(token: str) -> str:
     return f"{signed_part}.{base64.urlsafe_b64encode(raw[:32] + s.to_bytes(32)).rstrip(b'=').decode()}"
 
 
+@pytest.mark.parametrize("is_known", [True, False])
+def test_reload_refuses_a_token_of_a_key_that_the_issuer_has_withdrawn(gateway: TokenGateway, is_known: bool) -> None:
+    gateway.keys = jwks(public("k1"), public("k2"))
+    known = signed("k1", **RESEARCH)
+    assert gateway.ask(known).status_code == 200
+    gateway.keys = jwks(public("k2"))
+    assert gateway.ask(known).status_code == 200, "it is not asked again before"
+    gateway.reload(CONFIG)
+    stolen = known if is_known else signed("k1", jti="new", **RESEARCH)
+    assert refused(gateway.ask(stolen)) == (401, "invalid_api_key", "unknown_key")
+    assert gateway.ask(signed("k2", **RESEARCH)).status_code == 200
+    gateway.keys = 503
+    gateway.reload(CONFIG)
+    assert gateway.ask(signed("k2", jti="2", **RESEARCH)).status_code == 200, "the issuer is down: its known keys stay"
+
+
 def test_bad_signatures_count_as_wrong_keys_and_expired_tokens_do_not(gateway: TokenGateway) -> None:
     known = signed(**RESEARCH)
     assert gateway.ask(known).status_code == 200
