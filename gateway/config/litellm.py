@@ -25,6 +25,7 @@ from providers.value import Value
 _REGION = "main"
 _MOST_STEPS = 50
 _MOST_WEIGHT = 10_000
+_UNKNOWN = "it may restrict something: look up what it closes there, and close it here, or remove it from the source"
 _HEAD = """\
 # yaml-language-server: $schema=gateway.schema.json
 #
@@ -115,12 +116,13 @@ def _remarks(reading: SourceReading, file: str) -> tuple[list[str], list[str], l
     remarks: dict[str, dict[KeyPath, str]] = {"opened": {}, "lost": {}, "different": {}}
     for path, note in reading.unused():
         door = next((path[:end] for end in range(1, len(path) + 1) if _restricts(reading, path, end)), None)
+        door = door or _unknown(reading, path)
         if path in reading.opened:
             remarks["opened"].setdefault(path, note)
         elif reading.is_used(path):
             remarks["different"].setdefault(path, note)
         elif door is not None and not note:
-            remarks["opened"].setdefault(door, f"not converted: {_reason(door, 'it restricts nothing here')}")
+            remarks["opened"].setdefault(door, f"not converted: {_reason(door, _UNKNOWN)}")
         else:
             remarks["lost"].setdefault(path, note or f"not converted: {_reason(path, 'no equivalent')}")
     opened, lost, different = (
@@ -139,8 +141,30 @@ def _restricts(reading: SourceReading, path: KeyPath, end: int) -> bool:
     if value is None or value is False or value == "":
         return False
     doors = facts()["restrictions"]
-    is_guard = end == len(path) and value in doors["guards"]
-    return is_guard or any(fnmatchcase(_named(path[:end]), each) for each in doors["keys"])
+    if end == len(path) and value in doors["guards"]:
+        return True
+    named = _named(path[:end])
+    return _matches(named, doors["keys"]) and not _matches(named, doors["harmless"])
+
+
+def _unknown(reading: SourceReading, path: KeyPath) -> KeyPath | None:
+    """Return the part of a path that may be a restriction: a member that is not known to restrict no prompt, or None.
+
+    This concerns keys, users, teams, organizations and settings. LiteLLM has new ones each week.
+    """
+    known, value = facts()["restrictions"], reading.at(*path)
+    if value is None or value is False or value == "" or path[0] in known["other_sections"]:
+        return None
+    if _matches(_named(path), known["tags"]):
+        is_known = reading.at("router_settings", "enable_tag_filtering") in (None, False)
+    else:
+        is_known = any(_matches(_named(path[:end]), known["harmless"]) for end in range(1, len(path) + 1))
+    named_to = max(at for at, part in enumerate(path) if isinstance(part, str))
+    return None if is_known else path[: named_to + 1]
+
+
+def _matches(named: str, patterns: list[str]) -> bool:
+    return any(fnmatchcase(named, pattern) for pattern in patterns)
 
 
 def _reason(path: KeyPath, otherwise: str) -> str:

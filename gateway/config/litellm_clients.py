@@ -20,6 +20,8 @@ from gateway.config.schema.usage import UsageSection
 _NEW_KEY = Gap("the hash of a key, which `gateway key new` makes, as a list")
 
 _LIMITS = {"rpm": "rpm_limit", "tpm": "tpm_limit", "concurrent": "max_parallel_requests"}
+_ID_OF = {"teams": "team_id", "users": "user_id", "organizations": "organization_id"}
+"""The members by which keys name what they belong to."""
 _LARGEST = {"rpm": 10**6, "tpm": 10**12, "concurrent": 10**6}
 
 
@@ -50,6 +52,7 @@ class ClientReader:
     _names: Unique = field(default_factory=Unique)
     _projects: Unique = field(default_factory=lambda: Unique({"litellm"}))
     _teams: dict[int, str] = field(default_factory=dict)
+    _used: set[KeyPath] = field(default_factory=set)
 
     def sections(self, foreign_prices: bool) -> dict[str, Any]:
         """Return the sections `projects`, `clients` and `usage`. Without `foreign_prices`, all prices are in USD."""
@@ -59,9 +62,10 @@ class ClientReader:
             self.clients[self._names.unique("master")] = {"keys": self._hashes(master, in_clear=True)}
         for index in read.entries("keys"):
             self._add_key(index)
-        for index in read.entries("teams"):
-            if index not in self._teams:
-                read.note("teams", index, note="not converted: no client that was converted belongs to it")
+        for section in _ID_OF:
+            for index in read.entries(section):
+                if (section, index) not in self._used:
+                    read.note(section, index, note="not converted: no client that was converted belongs to it")
         budget = self._budget(("litellm_settings", "max_budget"), ("litellm_settings", "budget_duration"))
         users = self._budget(("litellm_settings", "max_end_user_budget"), None)
         if (budget or users) and not self.clients:
@@ -125,9 +129,12 @@ class ClientReader:
         read = self.reading
         entry: KeyPath = ("keys", index)
         self._pass_nulls(entry)
-        team = read.at(*entry, "team_id")
-        number = next((it for it in read.entries("teams") if team and read.at("teams", it, "team_id") == team), None)
-        entries: list[KeyPath] = [entry, *([("teams", number)] if number is not None else [])]
+        number = self._owner(entry, "teams")
+        owners = [("teams", number), ("users", self._owner(entry, "users"))]
+        team: list[KeyPath] = [("teams", number)] if number is not None else []
+        named_by = next((it for it in (*team, entry) if read.at(*it, "organization_id")), entry)
+        owners.append(("organizations", self._owner(named_by, "organizations")))
+        entries: list[KeyPath] = [entry, *((section, it) for section, it in owners if it is not None)]
         alias = read.at(*entry, "key_alias")
         named = f"the client {_plain(alias, 'key')} is left out: " if isinstance(alias, str) else "left out: "
         if closed := next(filter(None, map(self._closed, entries)), ""):
@@ -153,10 +160,19 @@ class ClientReader:
             self._report_spent(entry)
         if number is not None:
             client["project"] = self._team(number)
-            read.use(*entry, "team_id")
+        for section, of in entries[1:]:
+            self._used.add((section, of))
+            for it in entries:
+                read.use(*it, _ID_OF[str(section)])
         if read.at(*entry, "expires") is not None:
             read.open(*entry, "expires", note="keys in the file do not expire: remove the client on that day")
         self.clients[name] = client
+
+    def _owner(self, entry: KeyPath, section: str) -> int | None:
+        """Return the index of the team, user or organization that an entry names, or None if it is not listed."""
+        named = self.reading.at(*entry, _ID_OF[section])
+        listed = self.reading.entries(section)
+        return next((it for it in listed if named and self.reading.at(section, it, _ID_OF[section]) == named), None)
 
     def _team(self, index: int) -> str:
         """Return the project of a team of LiteLLM."""
@@ -180,9 +196,9 @@ class ClientReader:
             self.reading.open(*entry, "spend", note="its budget is spent there, and counting begins anew here")
 
     def _closed(self, entry: KeyPath) -> str:
-        """Return why a key, or all keys of a team, open nothing in LiteLLM, or an empty text if they do."""
+        """Return why a key, or all keys of what it belongs to, open nothing in LiteLLM, or an empty text."""
         read = self.reading
-        of = "its team" if entry[0] == "teams" else "the key"
+        of = "the key" if entry[0] == "keys" else f"its {str(entry[0]).removesuffix('s')}"
         if read.at(*entry, "blocked") not in (None, False):
             return f"{of} is blocked"
         if str(read.at(*entry, "expires") or "9")[:10] <= self.today:
@@ -191,7 +207,7 @@ class ClientReader:
         return f"{of} has a limit of 0 (`{zero}`)" if zero is not None else ""
 
     def _models(self, entries: list[KeyPath]) -> list[str] | None:
-        """Return the assistants that a key may use, which its team may use too. None: all of them."""
+        """Return the assistants that a key may use, which its team, user and organization may use too. None: all."""
         read = self.reading
         allowed: list[str] | None = None
         for path in entries:
@@ -215,15 +231,15 @@ class ClientReader:
                 self.reading.use(*entry, key)
 
     def _limits(self, entries: list[KeyPath]) -> dict[str, Any]:
-        """Return the limits of a client: the smaller one of its key and of its team."""
+        """Return the limits of a client: the smallest one of its key, team, user and organization."""
         limits: dict[str, int] = {}
         for ours, theirs in _LIMITS.items():
             for entry in entries:
                 number = self.reading.number(*entry, theirs)
                 if number is not None and number == int(number) and number <= _LARGEST[ours]:
                     limits[ours] = min(int(number), limits.get(ours, int(number)))
-                    is_team = entry[0] == "teams"
-                    note = "it bounds each client of the team by itself" if is_team else ""
+                    of = str(entry[0]).removesuffix("s")
+                    note = f"it bounds each client of the {of} by itself" if of != "key" else ""
                     self.reading.use(*entry, theirs, note=note)
         return {"limits": limits} if limits else {}
 

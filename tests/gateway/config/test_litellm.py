@@ -310,7 +310,7 @@ def test_issuers_of_tokens() -> None:
     of_environment = converted(CONFIGS["tokens by the environment"])
     (issuer,) = values_of(of_environment)["token_issuers"].values()
     assert (issuer["jwks"], issuer["user"], "audience" in issuer) == ("https://id.example.com/jwks", "oid", False)
-    assert any("user_allowed_email_domain" in remark for remark in of_environment.lost)
+    assert any("user_allowed_email_domain: not converted: write the domain" in it for it in of_environment.opened)
     assert "token_issuers" not in values_of(converted(CONFIGS["tokens by the environment"].replace("true", "false")))
 
 
@@ -377,10 +377,20 @@ MODELS: dict[str, tuple[Any, Any, Any]] = {
 }
 
 
-@pytest.mark.parametrize(("key", "team", "allowed"), MODELS.values(), ids=MODELS)
-def test_a_client_may_use_what_its_key_and_its_team_may_use(key: Any, team: Any, allowed: Any) -> None:
-    keys = [{"key_alias": "app", "models": key, "team_id": "t"}]
-    assert clients_of(keys=keys, teams=[{"team_id": "t", "models": team}])[0]["app"].get("assistants") == allowed
+@pytest.mark.parametrize("of", ["team", "user", "organization", "organization of the team"])
+@pytest.mark.parametrize(("key", "owner", "allowed"), MODELS.values(), ids=MODELS)
+def test_a_client_may_use_what_its_key_and_what_that_belongs_to_may_use(
+    key: Any, owner: Any, allowed: Any, of: str
+) -> None:
+    kind = of.partition(" ")[0]
+    entry: dict[str, Any] = {"key_alias": "app", "models": key, f"{kind}_id": "t"}
+    more: dict[str, Any] = {f"{kind}s": [{f"{kind}_id": "t", "models": owner}]}
+    if of == "organization of the team":
+        entry |= {"organization_id": None, "team_id": "its"}
+        more["teams"] = [{"team_id": "its", "organization_id": "t"}]
+    clients, result = clients_of(keys=[entry], **more)
+    assert clients["app"].get("assistants") == allowed
+    assert not result.opened
 
 
 def test_the_smaller_limit_of_key_and_team_applies() -> None:
@@ -392,14 +402,32 @@ def test_the_smaller_limit_of_key_and_team_applies() -> None:
 
 
 OPENED: dict[str, dict[str, Any]] = {
-    "keys[0].expires": {"keys": [{"expires": "2027-05-01T00:00:00Z"}]},
     "keys[0].team_id": {"keys": [{"team_id": "unknown"}]},
+    "keys[0].user_id": {"keys": [{"user_id": "unknown"}]},
+    "keys[0].organization_id": {"keys": [{"organization_id": "unknown"}]},
     "keys[0].allowed_routes": {"keys": [{"allowed_routes": ["/embeddings"]}]},
     "keys[0].metadata.guardrails": {"keys": [{"metadata": {"guardrails": ["pii", "jail"]}}]},
     "keys[0].model_max_budget": {"keys": [{"model_max_budget": {"a": {"budget_limit": 1}}}]},
     "keys[0].rpm_limit": {"keys": [{"rpm_limit": 0.5}]},
     "keys[0].spend": {"keys": [{"spend": 20, "max_budget": 20}]},
+    "keys[0].from_next_week": {"keys": [{"from_next_week": ["x"]}]},
+    "keys[0].metadata.from_next_week": {"keys": [{"metadata": {"from_next_week": True}}]},
+    "users[0].max_budget": {"keys": [{"user_id": "u"}], "users": [{"user_id": "u", "max_budget": 1}]},
+    "users[0].from_next_week": {"keys": [{"user_id": "u"}], "users": [{"user_id": "u", "from_next_week": 1}]},
+    "teams[0].from_next_week": {"keys": [{"team_id": "t"}], "teams": [{"team_id": "t", "from_next_week": 1}]},
+    "organizations[0].litellm_budget_table.max_budget": {
+        "keys": [{"organization_id": "o"}],
+        "organizations": [{"organization_id": "o", "litellm_budget_table": {"max_budget": 1}}],
+    },
+    "router_settings.enable_tag_filtering": {"router_settings": {"enable_tag_filtering": True}},
+    "router_settings.from_next_week": {"router_settings": {"from_next_week": 1}},
+    "litellm_settings.default_internal_user_params.models": {
+        "litellm_settings": {"default_internal_user_params": {"models": ["a"]}}
+    },
+    "general_settings.user_allowed_email_domain": {"general_settings": {"user_allowed_email_domain": "a.example"}},
+    "general_settings.custom_auth": {"general_settings": {"custom_auth": "auth.check"}},
     "general_settings.allowed_ips": {"general_settings": {"allowed_ips": ["192.0.2.1"]}},
+    "customers[0].blocked": {"customers": [{"blocked": True}]},
     "guardrails": {"guardrails": [{"guardrail_name": "g", "litellm_params": {"guardrail": "aporia", "api_key": "x"}}]},
     "litellm_settings.callbacks[1]": {"litellm_settings": {"callbacks": ["langfuse", "presidio"]}},
 }
@@ -409,7 +437,40 @@ OPENED: dict[str, dict[str, Any]] = {
 def test_a_restriction_that_is_not_converted_is_reported_by_itself(path: str) -> None:
     _, result = clients_of(**OPENED[path])
     assert [remark.split(": ", 2)[1] for remark in result.opened] == [path]
+    assert "restricts nothing here" not in result.opened[0], "the line says what to do"
     assert "\n# Closed there, open here:\n# litellm.yaml:" in result.files["gateway.yaml"]
+
+
+def test_tags_restrict_only_where_they_are_looked_at() -> None:
+    keys = [{"metadata": {"tags": ["free"]}}]
+    _, without = clients_of(keys=keys, router_settings={"enable_tag_filtering": False})
+    assert not without.opened
+    _, result = clients_of(keys=keys, router_settings={"enable_tag_filtering": True})
+    assert [remark.split(": ", 2)[1] for remark in result.opened] == [
+        "keys[0].metadata.tags",
+        "router_settings.enable_tag_filtering",
+    ]
+
+
+HARMLESS: dict[str, Any] = {
+    "keys": [
+        {"key_name": "sk-...x", "permissions": {"get_spend_routes": True}, "allowed_cache_controls": ["no-cache"]}
+        | {"created_at": "2026-01-01", "updated_by": "x", "aliases": {"x": "a"}, "spend": 0.5, "soft_budget": 5}
+    ],
+    "general_settings": {
+        "admin_only_routes": ["/key/list"],
+        "database_url": "os.environ/DB",
+        "store_model_in_db": True,
+    },
+    "litellm_settings": {"allowed_fails": 3, "success_callback": ["langfuse"], "drop_params": True, "cache": True},
+    "router_settings": {"allowed_fails_policy": {"TimeoutErrorAllowedFails": 3}, "routing_strategy": "x", "timeout": 5},
+}
+
+
+def test_what_restricts_no_prompt_is_not_among_the_restrictions() -> None:
+    _, result = clients_of(**HARMLESS)
+    assert not result.opened
+    assert len(result.lost) >= 15
 
 
 def test_a_global_budget_bounds_the_clients_of_teams() -> None:
