@@ -36,9 +36,11 @@ from gateway.features.redaction.policy.forms import (
     any_of,
     forms,
     iban_lengths,
+    is_secret,
     mod_97,
     telephone_words,
 )
+from gateway.features.redaction.policy.forms import secrets as secret_forms
 
 T = TypeVar("T")
 Span: TypeAlias = tuple[int, int, str]
@@ -95,17 +97,15 @@ _DATE = re.compile(
 )
 _RANK = {kind: rank for rank, kind in enumerate((TEXT, "ID", "CARD", "PHONE"))}
 """Which kind a finding has if two of the same length are one value."""
-_SECRETS = (
+_PRIVATE_KEYS = (
     # Two hyphens end the inside of a key, so that the search for its end does not pass the next key.
-    r"(-----BEGIN [A-Z ]{0,30}PRIVATE KEY-----(?:-?[A-Za-z0-9+/=\s\x00\\:,])*-----END [A-Z ]{0,30}PRIVATE KEY-----"
-    r"|-----BEGIN [A-Z ]{0,30}PRIVATE KEY-----[A-Za-z0-9+/=\s\x00\\]*)"
-    r"|(?:^|[^A-Za-z0-9])(sk-[A-Za-z0-9_-]{20,}|[srp]k_(?:live|test)_[A-Za-z0-9]{10,}|whsec_[A-Za-z0-9+/=]{20,}"
-    r"|gh[pousr]_[A-Za-z0-9]{36,}|github_pat_[A-Za-z0-9_]{22,}|gl[a-z]{1,6}-[A-Za-z0-9_.-]{20,}|(?:AKIA|ASIA)[A-Z0-9]{16}\b"
-    r"|AIza[A-Za-z0-9_-]{35}|xox[abeoprs]-[A-Za-z0-9-]{10,}|xapp-[A-Za-z0-9-]{10,}"
-    r"|eyJ[A-Za-z0-9_-]{10,}\.eyJ[A-Za-z0-9_-]{2,}\.[A-Za-z0-9_-]*)"
+    r"(-----BEGIN [A-Z ]{0,30}PRIVATE KEY-----(?:-?[A-Za-z0-9+/=\s\x00\\:,])+-----END [A-Z ]{0,30}PRIVATE KEY-----"
+    r"|-----BEGIN [A-Z ]{0,30}PRIVATE KEY-----[\s\x00\\]*[A-Za-z0-9+/=][A-Za-z0-9+/=\s\x00\\]*)"
     r"|aws_secret_access_key[\"'\s:=\x00]{1,8}([A-Za-z0-9/+]{40})"
-    r"|://([^\s/@:?#\"'<>\x00]{0,64}:[^\s/@\"'<>\x00]{1,256})@"
 )
+_IN_URL = r"://([^\s/@:?#\"'<>\x00]{0,64}:[^\s/@\"'<>\x00]{1,256})@"
+_TEMPLATE = re.compile(r".*:(?:\{.*\}|\$.*|%.*|\[.*\]|\*+|\.+|\\.*)|[^:]*\{.*", re.ASCII | re.DOTALL)
+"""The name and the password of a URL in source code, where what they stand for is known later."""
 _BEGIN_OF_KEY, _END_OF_KEY = "-----BEGIN ", "-----END "
 _EMAIL = (
     r"[A-Za-z0-9\x{c0}-\x{24f}_.+&'-]{1,64}@(?:[A-Za-z0-9\x{c0}-\x{24f}-]{1,63}\.){1,8}"
@@ -477,7 +477,7 @@ class Finder:
         if "EMAIL" in kinds and "@" in plain:
             found += read.found(_scan(_EMAIL), "EMAIL")
         if "SECRET" in kinds:
-            found += read.found(_scan(_SECRETS), "SECRET")
+            found += _secrets_in(read)
         if "IP" in kinds and ("." in plain or ":" in plain):
             found += _addresses_in(read)
         # The letters of a placeholder make no number, but in its place a word may be nearer to one.
@@ -494,7 +494,7 @@ class Finder:
         if reading is not None:
             found = [*reading.before(found)]
             if "SECRET" in kinds:
-                found += as_written.found(_scan(_SECRETS), "SECRET")
+                found += _secrets_in(as_written)
             found += self._own_in(as_written, as_written.without_underscores())
         if not is_sent and ("q" in text or "Q" in text):
             found += as_written.found(self._look_alike, TEXT)
@@ -645,6 +645,20 @@ def _ibans_in(subject: _Subject) -> Iterator[Span]:
         is_whole = len(number) == length and number.isascii() and number.isalnum() and number.isupper()
         if is_whole and not _is_word(text, end) and mod_97(number):
             yield start, end, "IBAN"
+
+
+def _secrets_in(subject: _Subject) -> Iterator[Span]:
+    """Yield private keys, keys of vendors, and the name and password in a URL."""
+    text = subject.text
+    if "-----BEGIN " in text or "aws_secret_access_key" in text:
+        yield from subject.found(_scan(_PRIVATE_KEYS), "SECRET")
+    for start, end in subject.spans(_scan(f"(?:^|[^A-Za-z0-9])({secret_forms()})")):
+        if is_secret(text[start:end]):
+            yield start, end, "SECRET"
+    if "://" in text and "@" in text:
+        for start, end in subject.spans(_scan(_IN_URL)):
+            if _TEMPLATE.fullmatch(text, start, end) is None:
+                yield start, end, "SECRET"
 
 
 def _addresses_in(subject: _Subject) -> Iterator[Span]:

@@ -65,6 +65,24 @@ def _form(country: str, kind: str, entry: Mapping[str, Any]) -> Form:
 
 
 @cache
+def _secret_forms() -> tuple[tuple[re.Pattern[str], Callable[[str], bool]], ...]:
+    return tuple(
+        (re.compile(entry["form"], re.ASCII), _IS_RANDOM[entry.get("check", "")]) for entry in _data()["secrets"]
+    )
+
+
+@cache
+def secrets() -> str:
+    """Return the pattern of all keys in RE2's syntax, some of which may be words: see `is_secret`."""
+    return "|".join(entry["form"] for entry in _data()["secrets"])
+
+
+def is_secret(text: str) -> bool:
+    """Return whether a text that has the form of a key is one, and no words."""
+    return any(form.fullmatch(text) is not None and is_random(text) for form, is_random in _secret_forms())
+
+
+@cache
 def countries() -> frozenset[str]:
     """Return the countries of the file."""
     return frozenset(_data()["forms"])
@@ -186,6 +204,12 @@ def _sg_identity(text: str) -> bool:
     return letters[(rest + (4 if first in "TG" else 0)) % 11] == text[8]
 
 
+_DIGIT, _CAPITAL = re.compile("[0-9]"), re.compile("[A-Z]")
+_IS_RANDOM: Mapping[str, Callable[[str], bool]] = {
+    "": lambda _: True,
+    "mixed": lambda text: _DIGIT.search(text) is not None or _CAPITAL.search(text) is not None,
+    "both": lambda text: _DIGIT.search(text) is not None and _CAPITAL.search(text) is not None,
+}
 _CHECKS: Mapping[str, Callable[[str], bool]] = {
     check.__name__[1:]: check
     for check in (
