@@ -222,9 +222,12 @@ class AnswerReader:
 
     def _with_cuts(self, events: tuple[StreamEvent, ...]) -> tuple[StreamEvent, ...]:
         """Return the last events of a stream, as `_with_cuts` returns a whole answer."""
-        ends = [event for event in events if isinstance(event, ChoiceFinish)]
-        if all(end.raw != MISSING for end in ends):
+        for event in events:
+            if event.__class__ is ChoiceFinish and event.raw == MISSING:
+                break
+        else:
             return events
+        ends = [event for event in events if isinstance(event, ChoiceFinish)]
         usage = next((event.usage for event in events if isinstance(event, UsageReport)), None)
         if not _is_at_limit(usage, len(ends), self._adapter, self._target, self._max_tokens):
             return events
