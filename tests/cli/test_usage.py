@@ -88,6 +88,26 @@ the provider did not report the usage of 1 of these calls: it is estimated
     )
 
 
+@pytest.mark.parametrize("in_journal", [0, 1])
+def test_report_names_the_counts_that_cannot_be_true(gateway: Command, tmp_path: Path, in_journal: int) -> None:
+    """Also of rows that are in the journal, and in the ledger next to calls that the provider counted."""
+    hidden = {"usage_source": UsageSource.ESTIMATED, "deployment": "agent", "input_tokens": 8}
+    rows = [usage_row(f"h{one}", reported_input_tokens=9_520, **hidden) for one in range(2)] + [usage_row("a")]
+    write_ledger(tmp_path, *rows[in_journal:])
+    keep_rows(tmp_path, *rows[:in_journal])
+    arguments = ["usage", "--state", str(tmp_path), "--month", "2026-11"]
+    assert json.loads(gateway(*arguments, "--json").out)["implausible"] == [
+        {"deployment": "agent", "calls": 2, "reported_input_tokens": 19_040}
+    ]
+    note = (
+        "of 2 of them, the provider of agent counted 19,040 input tokens, which cannot be true for what was sent: if it"
+    )
+    assert note in gateway(*arguments).out
+    assert "counts_hidden: true" in gateway(*arguments).out
+    lines = gateway(*arguments, "--rows", "--json").out.splitlines()
+    assert [json.loads(line)["reported_input_tokens"] for line in lines].count(9_520) == 2
+
+
 def test_csv_has_a_line_for_each_group(gateway: Command, tmp_path: Path) -> None:
     write_ledger(tmp_path, *rows_of_two_clients())
     shown = gateway("usage", "--state", tmp_path, "--by", "model,client", "--month", "2026-11", "--csv")
