@@ -103,9 +103,9 @@ class RefreshingCache(Generic[_T]):
         return None if self._problem else self.now()
 
     def renew(self) -> None:
-        """Load the value again at once, or after the load that runs, because an operator has asked for it.
+        """Load the value again, now or after the load that runs, because an operator has asked for it.
 
-        Whoever uses it waits for that load, unless the one before it failed. If it fails, the value is used as before.
+        A request that uses it waits for that load, unless the previous one failed. If it fails, the value is used as before.
         A value that never gets old stays.
         """
         if math.isinf(self._pace.stale_s):

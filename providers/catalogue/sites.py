@@ -51,12 +51,7 @@ def sites_of(data: Any, *, required: bool = False, forms: Iterable[str] = ()) ->
     """
     sources = Sources.of(data, required=required)
     return {
-        name: _site(
-            f"sites.{name}",
-            name,
-            {**table, "hosts": [*table.get("hosts", ()), *(form.format(site=name) for form in forms)]},
-            sources,
-        )
+        name: _site(f"sites.{name}", name, table, sources, [form.format(site=name) for form in forms])
         for name, table in check_tables("sites", data.get("sites", {}), TABLE).items()
     }
 
@@ -82,7 +77,8 @@ def vendor_domain(host: str, provider: str, origins: Iterable[str]) -> str:
     return ""
 
 
-def _site(path: str, name: str, table: Any, sources: Sources) -> Site:
+def _site(path: str, name: str, table: Any, sources: Sources, hosts: Iterable[str]) -> Site:
+    """Return a site. `hosts`: further patterns than those of its table."""
     check_table(path, table, _SHAPES, ("origin", "base_path", "stores", "processes"))
     residency = _residency(path, table)
     return Site(
@@ -91,7 +87,7 @@ def _site(path: str, name: str, table: Any, sources: Sources) -> Site:
         base_path=_base_path(path, table["base_path"]),
         residency=residency,
         availability=_availability(path, table, residency),
-        hosts=tuple(_pattern(path, host) for host in table.get("hosts", ())),
+        hosts=tuple(_pattern(path, host) for host in (*table.get("hosts", ()), *hosts)),
         scopes=tuple(_scope(f"{path}.scopes", scope, sources) for scope in table.get("scopes", ())),
         excepts=frozenset(table.get("except", ())),
         requires=tuple(frozenset(one.split("|")) for one in table.get("requires", ())),

@@ -383,7 +383,7 @@ STATES = [
 ]  # fmt: skip
 """What servers of LM Studio, Ollama, llama.cpp, LocalAI, TabbyAPI, vLLM, TGI and Xinference say about their state."""
 NOT_STATES = [
-    "Failed to load image from url", "Failed to load the chat template of the model", "Unable to load file: the document exited",
+    "Failed to load image from url", "Unable to load file: the document exited",
     "Requested adapter not loaded", "messages.0.content: the server crashed is not a valid type",
     "Failed to connect to the provider of the tool", "The connection to the image's origin timed out", "provider: connection error is not a valid value of this field",
     "The prompt contains: worker died, failed to load model", "Invalid value: 'the worker died, failed to load model'",
@@ -397,6 +397,11 @@ def test_state_of_a_server_is_its_failure(message: str, status: int, code: str) 
     """A code that blames the request, or is that of an unknown model, does not change the meaning of the sentence."""
     found = classify({"error": {"message": message, "code": code or None, "param": "model"}}, response(status))
     assert (found.kind, found.concerns) == (K.UNAVAILABLE, About.DEPLOYMENT)
+
+
+def test_missing_chat_template_is_the_operators_matter() -> None:
+    found = classify({"error": {"message": "Failed to load the chat template of the model"}}, response(400))
+    assert found.kind is K.REFUSED_HERE
 
 
 @pytest.mark.parametrize("message", NOT_STATES)
