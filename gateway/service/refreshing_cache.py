@@ -105,8 +105,8 @@ class RefreshingCache(Generic[_T]):
     def renew(self) -> None:
         """Load the value again, now or after the load that runs, because an operator has asked for it.
 
-        A request that uses it waits for that load, unless the previous one failed. If it fails, the value is used as before.
-        A value that never gets old stays.
+        A request that uses it waits for that load, unless the previous one failed. If it fails, the value is used as
+        before. A value that never gets old stays.
         """
         if math.isinf(self._pace.stale_s):
             return
