@@ -164,6 +164,7 @@ class Refusal(Value, frozen=True):
         sentences: The sentence for the end user, in place of that of the reason. None: that one.
         asks: The deployment that would be used if the user had agreed.
         param: The one field of the request that is the cause, if there is exactly one.
+        missing: The features that no deployment has.
     """
 
     code: RefusalCode
@@ -173,6 +174,7 @@ class Refusal(Value, frozen=True):
     asks: Deployment | None = None
     param: str | None = None
     log_message: str | None = None
+    missing: frozenset[str] = frozenset()
     age: Mapping[str, object] | None = None
     sentences: Sentences | None = None
 

@@ -18,11 +18,14 @@ from gateway.model.assistant import Assistant
 from gateway.model.config_version import ConfigVersion, Region
 from gateway.model.decision import Considered, Refusal, RefusalCode, SkipReason, Step, Unavailable, Verdict
 from gateway.model.deployment import Deployment, match_of
+from gateway.model.input_requests import ServedRequest
 from gateway.model.location import Location, LocationProblem
 from gateway.model.route import Route, deployments_of
 from gateway.policy.canary_assignment import Verdicts
-from providers.matching.requirements import FEATURE_PARAMS, Requirements
+from providers.chat import ChatRequest
+from providers.matching.requirements import FEATURE_PARAMS, Requirements, part_with
 from providers.territories import Places, parent, territory_name
+from providers.value import replace
 
 _LEGAL = frozenset(
     {SkipReason.BOUNDARY, SkipReason.AVAILABILITY, SkipReason.REQUIREMENT, SkipReason.APPROVAL, SkipReason.EXCEPTED}
@@ -200,7 +203,7 @@ def _refuse_unsupported(
     if reasons == {SkipReason.MOVES_DATA}:
         params = needs.moving
     elif reasons == {SkipReason.REDACTION}:
-        params = {"messages" if needs.use == "chat" else "input"}
+        params, missing = {"messages" if needs.use == "chat" else "input"}, needs.features
     elif reasons == {SkipReason.CAPABILITY}:
         # Only requested features that a deployment lacks count: a tool choice is never requested without tools.
         lacking = (deployment for deployment, verdict in judged if _reason(verdict) is SkipReason.CAPABILITY)
@@ -216,9 +219,18 @@ def _refuse_unsupported(
         hint = _SCHEMA_HINT
     problem = f"no eligible deployment of {assistant.name!r} in the region {region.name!r} supports this request"
     log_message = f"{problem} ({logged}){hint}" if logged != details else None
-    return Refusal(
-        RefusalCode.UNSUPPORTED_CAPABILITY, f"{problem} ({details}){hint}", param=param, log_message=log_message
-    )
+    message, features = f"{problem} ({details}){hint}", frozenset(missing)
+    return Refusal(RefusalCode.UNSUPPORTED_CAPABILITY, message, param=param, log_message=log_message, missing=features)
+
+
+def at_part(refusal: Refusal, request: ServedRequest) -> Refusal:
+    """Return a refusal whose `param` names the part of a message that is the cause, if one is."""
+    if refusal.param != "messages" or not isinstance(request, ChatRequest):
+        return refusal
+    if (path := part_with(request, refusal.missing)) is None:
+        return refusal
+    messages = [it and it.replace("see `messages`", f"see `{path}`") for it in (refusal.message, refusal.log_message)]
+    return replace(refusal, message=messages[0] or "", log_message=messages[1], param=path)
 
 
 def _by_detail(details: Iterable[tuple[str, str]]) -> str:

@@ -39,6 +39,7 @@ from gateway.policy.consent import Consenting
 from gateway.policy.fence import redacting_too
 from gateway.policy.hand_off import Outcome, every_hand_off, hand_off_after, outcomes_of_kinds, outcomes_of_skip
 from gateway.policy.preference import decide_preferring, intent_of, member_of, preference_of_age, preferred_name
+from gateway.policy.refusals import at_part
 from gateway.policy.region_text import choose_locale
 from gateway.policy.routing import decide
 from gateway.service.assistants import find_assistant
@@ -281,7 +282,7 @@ class Decider:
             location, assistant.name, before.intent, preference, profile, recorded, variant, before.use, opened
         )
         if not isinstance(plan, Plan):
-            raise _refused(plan, exchange, consenting)
+            raise _refused(at_part(plan, exchange.request), exchange, consenting)
         return plan if exchange.within is None else _remaining(decision, plan, exchange)
 
     async def opened_by_token(

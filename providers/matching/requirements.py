@@ -6,7 +6,7 @@ field makes a provider store data, fetch it or send it on. `capability_matching`
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from functools import cache, lru_cache
 from typing import Any
 
@@ -251,6 +251,15 @@ def _add_tools(request: ChatRequest, asked: dict[str, object]) -> None:
         asked["tool_choice_required"] = True
     if len(request.tools) == 1 and (choice == "required" or isinstance(choice, NamedTool)):
         asked[_SOLE_TOOL] = True
+
+
+def part_with(request: ChatRequest, features: Set[str]) -> str | None:
+    """Return the path of the first part of a chat that requires one of these features, or None."""
+    for place, message in enumerate(request.messages):
+        for at, part in enumerate(message.content if isinstance(message.content, tuple) else ()):
+            if not features.isdisjoint(_part_features(part)):
+                return f"messages[{place}].content[{at}]"
+    return None
 
 
 def _part_features(part: Part) -> tuple[str, ...]:

@@ -60,6 +60,7 @@ _ROLES = ("system", "developer", "user", "assistant", "tool")
 DETAILS = ("auto", "low", "high", "original")
 _BASE64 = re.compile(r"[A-Za-z0-9+/_=-]+", re.ASCII)
 _SOUND = re.compile(r"[a-z0-9][a-z0-9.+-]{0,15}", re.ASCII)
+_PDF = re.compile("data:application/pdf[;,]", re.IGNORECASE)
 _MAX_CALLS = 512
 USE_A_FUNCTION = "use a function with one string argument instead, which every provider supports"
 
@@ -212,7 +213,8 @@ def _user_part(value: object, path: str) -> Part:
     if kind == "text":
         return _text(source, path)
     if kind == "image_url":
-        image = decode_image(mapping(present(source, kind, f"{path}.{kind}"), f"{path}.{kind}"), f"{path}.{kind}")
+        place = f"{path}.{kind}"
+        image = file_if_pdf(decode_image(mapping(present(source, kind, place), place), place))
         return replace(image, cache=mark) if (mark := cache_mark(source, path)) is not None else image
     if kind == "input_audio":
         place = f"{path}.{kind}"
@@ -235,6 +237,11 @@ def decode_image(source: Mapping[str, object], path: str) -> ImagePart:
     if detail is not None and detail not in DETAILS:
         raise InvalidRequest(f"`{path}.detail` must be one of {', '.join(map(repr, DETAILS))}", f"{path}.detail")
     return ImagePart(image_url(text(source, "url", f"{path}.url"), f"{path}.url"), detail)
+
+
+def file_if_pdf(image: ImagePart) -> ImagePart | FilePart:
+    """Return a PDF that a client sends as an image, within the request, as the file that it is."""
+    return FilePart(image.url) if _PDF.match(image.url) else image
 
 
 def image_url(url: str | None, place: str) -> str:

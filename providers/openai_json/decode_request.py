@@ -21,7 +21,18 @@ from providers.chat import (
 )
 from providers.failures import InvalidRequest, UnsupportedFeature
 from providers.openai_json.decode_messages import USE_A_FUNCTION, decode_messages
-from providers.openai_json.fields import boolean, cache_mark, choice, integer, items, mapping, number, present, text
+from providers.openai_json.fields import (
+    belongs_elsewhere,
+    boolean,
+    cache_mark,
+    choice,
+    integer,
+    items,
+    mapping,
+    number,
+    present,
+    text,
+)
 from providers.openai_json.misspelled_fields import refuse_misspelled
 from providers.openai_json.plain_request import plain_request
 from providers.openai_json.unread_fields import unread_fields
@@ -129,6 +140,8 @@ def decode_any_request(body: object) -> ChatRequest:
             raise InvalidRequest(f"`{old}` is no longer supported; use `{new}`", old)
     if source.get("model") is None or source.get("messages") is None:
         # A misspelled name of a required field is the better message.
+        if source.get("messages") is None and belongs_elsewhere(source, "messages"):
+            present(source, "messages", "messages")
         refuse_misspelled(name for name, value in source.items() if value is not None)
     model = text(source, "model", "model")
     if not model:

@@ -36,11 +36,16 @@ _FORMS = {
 }
 
 
+def belongs_elsewhere(source: Mapping[str, object], key: str) -> str | None:
+    """Return the field by which a body without `key` belongs to another API, or None."""
+    return next((name for name in _FORMS if source.get(name) is not None), None) if key in _FORMS else None
+
+
 def present(source: Mapping[str, object], key: str, path: str) -> object:
     """Return the value at `key`. Raises InvalidRequest if it is absent or null; it names the API that the body fits."""
     value = source.get(key)
     if value is None:
-        other = next((name for name in _FORMS if source.get(name) is not None), None) if key in _FORMS else None
+        other = belongs_elsewhere(source, key)
         hint = f": a body with `{other}` belongs to {_FORMS[other]}" if other else ""
         raise InvalidRequest(f"`{path}` is required{hint}", path)
     return value

@@ -21,13 +21,21 @@ def _redact(value: object) -> object:
 Redact = Annotated[Name | Literal[False] | None, BeforeValidator(_redact, json_schema_input_type=Name | Literal[False])]
 
 
+def _countries(value: object) -> object:
+    """Return a list of countries. `"*"` alone is one, too."""
+    return [value] if value == "*" else value
+
+
+Countries = Annotated[list[str], BeforeValidator(_countries, json_schema_input_type=list[str] | Literal["*"])]
+
+
 class RedactionSection(Section):
     """A named set of rules: what a deployment gets placeholders for in place of the values."""
 
     kinds: list[str] = Field(
         list(DEFAULT_KINDS), description=f"The kinds of values that are found: {', '.join(BUILT_IN)}."
     )
-    countries: list[str] = Field(
+    countries: Countries = Field(
         [],
         description="The countries whose identity, tax and insurance numbers (`id`) and whose own ways to write a "
         'phone number are found: ISO codes, or "*" for all that are known.',

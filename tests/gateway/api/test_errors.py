@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
+import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,6 +18,7 @@ from gateway.model.record import AttemptRecord
 from gateway.model.refusal_reason import REASON_BY_CODE, STATUS
 from gateway.service.assistants import AssistantNotFound
 from providers.failures import Failure, FailureKind, InvalidRequest, UnsupportedFeature
+from tests.kit.input_gateway import CONFIG, InputGateway
 
 TYPES = {
     401: "authentication_error",
@@ -206,3 +209,32 @@ def test_api_error_is_returned_unchanged() -> None:
 def test_retry_after_is_whole_seconds_and_never_too_early(seconds: float) -> None:
     assert int(whole_seconds(seconds)) >= max(seconds, 1)
     assert int(whole_seconds(seconds)) < max(seconds, 1) + 1
+
+
+PDF, PNG = "data:application/pdf;base64,JVBERi0xLjQKJSVFT0YK", "data:image/png;base64,iVBORw0KGgo="
+ASKED_TEXT = {"type": "text", "text": "What is it?"}
+
+
+@pytest.mark.parametrize(("path", "body", "param", "words"), [
+    ("/v1/chat/completions", {"messages": [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": [ASKED_TEXT, {"type": "image_url", "image_url": {"url": PNG}}]}]},
+     "messages[1].content[1]", "does not support vision): see `messages[1].content[1]`"),
+    *[("/v1/chat/completions", {"messages": [{"role": "user", "content": [ASKED_TEXT, part]}]},
+       "messages[0].content[1]", "does not support file): see")
+      for part in ({"type": "file", "file": {"file_data": PDF}}, {"type": "image_url", "image_url": {"url": PDF}})],
+    ("/v1/responses", {"instructions": "Be brief.", "input": [
+        {"role": "user", "content": [{"type": "input_text", "text": "a"}, {"type": "input_image", "image_url": PDF}]}]},
+     "input[0].content[1]", "does not support file): see"),
+    ("/v1/messages", {"max_tokens": 9, "system": "Be brief.", "messages": [{"role": "user", "content": [
+        ASKED_TEXT, {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": PNG[22:]}}]}]},
+     "messages", "see `messages`"),
+    ("/v1/chat/completions", {"input": "hello", "max_output_tokens": 5, "tools": [{"type": "function", "name": "f"}]},
+     "messages", "`messages` is required: a body with `input` belongs to `/v1/responses`"),
+])  # fmt: skip
+def test_an_error_names_the_part_that_is_the_cause(path: str, body: dict[str, Any], param: str, words: str) -> None:
+    gateway = InputGateway(lambda request: httpx.Response(500), CONFIG)
+    answer = gateway.post(path, {"model": "assistant", **body})
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, param), answer.text
+    assert words in answer.json()["error"]["message"]
+    assert not gateway.requests

@@ -233,6 +233,25 @@ def test_a_value_in_any_member_of_a_dialect_arrives_nowhere(name: str) -> None:
         assert b"QEMAIL1Z" in gateway.requests[-1].content
 
 
+def test_all_countries_are_one_word() -> None:
+    all_of_them = CONFIG.merge(
+        {
+            "redactions": {"personal": {"kinds": ["id"], "countries": "*"}},
+            "regions": {"default": {"redact": "personal"}},
+        }
+    )
+    listed = CONFIG.merge(
+        {
+            "redactions": {"personal": {"kinds": ["id"], "countries": ["*"]}},
+            "regions": {"default": {"redact": "personal"}},
+        }
+    )
+    for config in (all_of_them, listed):
+        gateway = InputGateway(echo, config)
+        gateway.post(*asking("chat", "ssn 123-45-6789"))
+        assert asked_in(gateway.bodies[0]) == "ssn QID1Z"
+
+
 FIRST, REST = "I am jane.doe@exam", "ple.com indeed"
 CUT: dict[str, tuple[str, dict[str, Any]]] = {
     "system of Messages": ("messages", {"system": [

@@ -22,7 +22,16 @@ from gateway.features.redaction.policy.answers import AnswerRestorer
 from gateway.features.redaction.policy.finding import Clock, Finder, TooMuchToSearch, _Subject, compiled_own, finder_of
 from gateway.features.redaction.policy.forms import countries, forms
 from gateway.features.redaction.policy.placeholders import MOST_HELD, Placeholders, Restorer
-from providers.chat import AssistantMessage, ChatCompletion, Choice, Finished, ToolCall, ToolCallDelta
+from providers.chat import (
+    AssistantMessage,
+    ChatCompletion,
+    Choice,
+    Finished,
+    ReasoningDelta,
+    TextDelta,
+    ToolCall,
+    ToolCallDelta,
+)
 
 CASES: dict[str, Any] = yaml.safe_load((Path(__file__).parent / "redaction_cases.yaml").read_text("utf-8"))
 RULES = rules_of(
@@ -252,6 +261,18 @@ def test_a_value_stays_within_its_quotes_at_any_depth_and_in_any_cut(
     pieces = [text[at : at + size] for at in range(0, len(text), size)]
     shown = restored(found, pieces, in_json=True)
     assert json.loads(shown) == {"a": sent_and_meant(f"to {note}!"), "b": note, "c": f'so "{note}"'}
+
+
+@pytest.mark.parametrize("delta", [TextDelta, ReasoningDelta])
+def test_a_placeholder_is_restored_where_text_and_reasoning_alternate_within_it(delta: Any) -> None:
+    other: Any = ReasoningDelta if delta is TextDelta else TextDelta
+    found = named()
+    found("jane@example.com")
+    restorer = AnswerRestorer(found, is_json=False, note=RedactionNote.of(RULES))
+    batch = (delta("to QEMA"), other("so "), delta("IL1Z!"), other("QE"), Finished())
+    events: Any = restorer.events(batch)
+    assert "".join(it.text for it in events if isinstance(it, delta)) == "to jane@example.com!"
+    assert "".join(it.text for it in events if isinstance(it, other)) == "so QE"
 
 
 @pytest.mark.parametrize("keep", [False, True])

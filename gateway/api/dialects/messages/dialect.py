@@ -29,6 +29,8 @@ _FIELDS: Mapping[str, str] = {
     "parallel_tool_calls": "tool_choice.disable_parallel_tool_use",
 }
 """The names of fields here, by their name in chat completions."""
+# Texts of the system are no messages here, so an index would be another one.
+_PART = re.compile(r"messages\[\d+\]\.content\[\d+\]")
 _FIELD_NAME = re.compile(rf"`({'|'.join(_FIELDS)})`")
 
 
@@ -59,8 +61,8 @@ class Messages:
 
     def encode_error(self, error: ApiError, request_id: str) -> bytes:
         """See Dialect. Inner layers name the fields as chat completions does."""
-        message = _FIELD_NAME.sub(lambda found: f"`{_FIELDS[found[1]]}`", error.message)
-        param = _FIELDS.get(error.param, error.param) if error.param is not None else None
+        message = _FIELD_NAME.sub(lambda found: f"`{_FIELDS[found[1]]}`", _PART.sub("messages", error.message))
+        param = _PART.sub("messages", _FIELDS.get(error.param, error.param)) if error.param is not None else None
         return errors.encode_error(replace(error, param=param, message=message), request_id)
 
 

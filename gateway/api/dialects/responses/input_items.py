@@ -26,7 +26,7 @@ from providers.chat import (
 )
 from providers.failures import InvalidRequest
 from providers.formats.reasoning_state import split_call_id
-from providers.openai_json.decode_messages import DETAILS, file_part, image_url
+from providers.openai_json.decode_messages import DETAILS, file_if_pdf, file_part, image_url
 from providers.openai_json.fields import arguments_text, choice, items, mapping, needed_text, present, text
 
 _ROLES = ("user", "assistant", "system", "developer")
@@ -310,14 +310,14 @@ class InputReader:
             raise InvalidRequest(f"`{path}.text` is required", f"{path}.text")
         return TextPart(value)
 
-    def _image(self, part: Mapping[str, object], path: str) -> ImagePart:
+    def _image(self, part: Mapping[str, object], path: str) -> ImagePart | FilePart:
         self._note_unknown(part, _PARTS["input_image"], "input.content")
         if part.get("file_id") is not None:
             place = f"{path}.file_id"
             raise InvalidRequest(f"`{place}` {_KEPT_AT_PROVIDER}: send the image in `image_url`, as a data URI", place)
         url = image_url(text(part, "image_url", f"{path}.image_url"), f"{path}.image_url")
         detail = part.get("detail")
-        return ImagePart(url, None if detail is None else choice(detail, f"{path}.detail", DETAILS))
+        return file_if_pdf(ImagePart(url, None if detail is None else choice(detail, f"{path}.detail", DETAILS)))
 
     def _file(self, part: Mapping[str, object], path: str) -> FilePart:
         self._note_unknown(part, _PARTS["input_file"], "input.content")

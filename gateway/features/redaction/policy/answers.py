@@ -37,6 +37,7 @@ _TEXT = "text"
 _DELTAS = {_TEXT: TextDelta, "reasoning": ReasoningDelta, "refusal": RefusalDelta}
 """The events of a stream by the text of which they are a piece."""
 _NAMES = {delta: name for name, delta in _DELTAS.items()}
+_ALTERNATING = frozenset({_TEXT, "reasoning"})
 _OFFSETS = ("start_index", "end_index")
 
 
@@ -95,9 +96,11 @@ class AnswerRestorer:
         """Yield what is held of the other texts of a choice, which its dialect may close now.
 
         No dialect closes a call whose arguments are not whole, and another call may begin within a placeholder.
+        Text and reasoning may alternate, so each waits for its own next piece, until anything else comes.
         """
         for (number, other), restorer in list(self._texts.items()):
-            is_other = number == choice and other != kind and (calls or not other.isdigit())
+            alternate = kind in _ALTERNATING and other in _ALTERNATING
+            is_other = number == choice and other != kind and not alternate and (calls or not other.isdigit())
             if is_other and (held := restorer.close()):
                 delta = _DELTAS.get(other)
                 yield delta(held, choice) if delta is not None else ToolCallDelta(int(other), held, choice=choice)

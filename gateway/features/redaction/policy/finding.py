@@ -66,8 +66,8 @@ _REMEMBERED, _SHORT, _LARGE = 20_000, 64, 65_536
 A large text is read in slices of that size, because no other thread runs during one call of `re` or `str`.
 """
 
-_WIDE = "０１２３４５６７８９＠＋－（）．　‐‑٠١٢٣٤٥٦٧٨٩۰۱۲۳۴۵۶۷۸۹"
-_AS_ASCII = dict(zip(_WIDE, "0123456789@+-(). --01234567890123456789", strict=True))
+_WIDE = "０１２３４５６７８９＠﹫＋－（）．　\u2007\u2009‐‑–٠١٢٣٤٥٦٧٨٩۰۱۲۳۴۵۶۷۸۹"
+_AS_ASCII = dict(zip(_WIDE, "0123456789@@+-().   ---01234567890123456789", strict=True))
 _INVISIBLE = (
     "\u00ad\u034f\u061c\u180e\u200b-\u200f\u202a-\u202e\u2060-\u2064\u2066-\u2069\ufe00-\ufe0f\ufeff"
     "\U000e0000-\U000e007f"
@@ -115,7 +115,7 @@ _RUN = r"[0-9](?:\)?[ .\-/\x{a0}\x{202f}]?\(?[0-9]){6,}"
 _LETTERED = r"\b[A-Za-z]{1,2}(?:[ \x{a0}\x{2009}\x{202f}-]?[0-9]){6}"
 _WORD = string.digits + string.ascii_letters
 _STARTS = "(" + _WORD
-_IBAN_START = r"\b[A-Z]{2}[0-9]{2}[ A-Z0-9\x{a0}]"
+_IBAN_START = r"\b[A-Z]{2}[0-9]{2}[ A-Z0-9\x{a0}-]"
 _V4 = r"\b(?:(?:25[0-5]|2[0-4][0-9]|1?[0-9]{1,2})\.){3}(?:25[0-5]|2[0-4][0-9]|1?[0-9]{1,2})\b"
 _V6 = r"[0-9A-Fa-f]{0,4}(?::[0-9A-Fa-f]{0,4}){2,7}(?:\.[0-9]{1,3}){0,3}"
 _SPACES = r"[\t\n\v\f\r \x{85}\x{a0}\x{1680}\x{2000}-\x{200a}\x{2028}\x{2029}\x{202f}\x{205f}\x{3000}]+"
@@ -639,9 +639,9 @@ def _ibans_in(subject: _Subject) -> Iterator[Span]:
         end = whole if text[start + 4 : start + 5].isalnum() else grouped
         number = text[start:end]
         if end == grouped:
-            if number[4::5].strip(" \u00a0"):
+            if len(between := {*number[4::5].replace("\u00a0", " ")}) > 1 or not between <= {" ", "-"}:
                 continue
-            number = number.replace("\u00a0", " ").replace(" ", "")
+            number = number[:4] + "".join([number[at + 1 : at + 5] for at in range(4, len(number), 5)])
         is_whole = len(number) == length and number.isascii() and number.isalnum() and number.isupper()
         if is_whole and not _is_word(text, end) and mod_97(number):
             yield start, end, "IBAN"
