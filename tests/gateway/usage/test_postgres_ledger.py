@@ -127,6 +127,20 @@ def test_counters_are_summed_up_as_in_sqlite(database: RunningPostgres, tmp_path
     assert found[0] == found[1]
 
 
+def test_report_names_implausible_counts(database: RunningPostgres) -> None:
+    row = usage_row("hidden", usage_source=UsageSource.ESTIMATED, reported_input_tokens=9_520)
+    with closing(opened(database)) as ledger:
+        ledger.insert([row, usage_row("plain"), usage_row("unstated", usage_source=UsageSource.ESTIMATED)])
+    with reader_of(database.address()) as reader:
+        found = reader.report_data(UsageQuery((), *EVERY_DAY))["implausible"]
+        assert {one.call: one.reported_input_tokens for one in reader.rows(UsageQuery((), *EVERY_DAY))} == {
+            "hidden": 9_520,
+            "plain": None,
+            "unstated": None,
+        }
+    assert found == [{"deployment": row.deployment, "calls": 1, "reported_input_tokens": 9_520}]
+
+
 def test_row_of_a_call_takes_the_place_of_its_lost_row(database: RunningPostgres) -> None:
     lost = usage_row(
         "call", outcome=CallOutcome.LOST, usage_source=UsageSource.ESTIMATED, output_tokens=9000, amount_nano=10**9
