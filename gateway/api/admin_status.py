@@ -282,8 +282,8 @@ def times_in_words(times: AnswerTimes) -> str:
     """Return how long answers take, with the times of an hour ago if there were answers."""
 
     def words(first_s: float | None, end_s: float | None) -> str:
-        begin = f"begin within {first_s:.1f} s and " if first_s is not None else ""
-        return f"{begin}end within {end_s:.1f} s"
+        begin = f"begin within {first_s:.2f} s and " if first_s is not None else ""
+        return f"{begin}end within {end_s:.2f} s"
 
     ago = f", an hour ago {words(times.first_ago_s, times.end_ago_s)}" if times.answers_ago else ""
     return f"95 % {words(times.first_s, times.end_s)}{ago}"

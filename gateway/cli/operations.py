@@ -266,10 +266,10 @@ def _traffic_lines(traffic: Mapping[str, Any]) -> Iterator[str]:
         if now := recent_regions.get(region):
             words.append(f"last {recent.get('seconds')} s: {now['requests'] or 0}, {now['errors'] or 0} errors")
         if (taken := times.get(region)) and taken["end_p95_s"] is not None:
-            begin = f"begin within {taken['first_p95_s']:.1f} s, " if taken["first_p95_s"] is not None else ""
+            begin = f"begin within {taken['first_p95_s']:.2f} s, " if taken["first_p95_s"] is not None else ""
             ago_s = (taken["hour_ago"] or {}).get("end_p95_s")
-            ago = f" ({ago_s:.1f} s an hour ago)" if ago_s is not None else ""
-            words.append(f"95 % {begin}end within {taken['end_p95_s']:.1f} s{ago}")
+            ago = f" ({ago_s:.2f} s an hour ago)" if ago_s is not None else ""
+            words.append(f"95 % {begin}end within {taken['end_p95_s']:.2f} s{ago}")
         failed = last.get(region) or {}
         is_failing = bool(failed.get("errors")) and 2 * failed["errors"] >= (failed.get("requests") or 0)
         yield f"{'!' if is_failing else ' '} {region or 'no region':12} {'; '.join(words)}"

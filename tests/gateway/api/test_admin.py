@@ -149,7 +149,7 @@ def test_answers_that_are_slower_than_an_hour_ago_are_a_problem(
     slow = [text for text in document["problems"] if text.startswith("eu: the answers are slow: 95 % ")]
     assert bool(slow) is is_problem
     assert document["traffic"]["times"]["eu"]["end_p95_s"] == times.end_s
-    assert any(f"end within {times.end_s:.1f} s" in line for line in status_lines(AdminAnswer(document)))
+    assert any(f"end within {times.end_s:.2f} s" in line for line in status_lines(AdminAnswer(document)))
 
 
 def test_line_of_a_region_whose_last_requests_failed_is_marked(callbacks: AdminCallbacks) -> None:
@@ -178,7 +178,7 @@ def test_status_of_another_release_that_lacks_any_member_is_shown(callbacks: Adm
     whole |= {"stores": {"valkey": "ok"}, "retirements": [{"deployment": "d", "on": "2027-01-01"}]}
     whole["approvals"] = [{"deployment": "d", "region": "eu", "until": "2027-01-01"}]
     expected = [*status_lines(AdminAnswer(whole))]
-    assert any("begin within 5.0 s, end within 20.0 s (19.0 s an hour ago)" in line for line in expected)
+    assert any("begin within 5.00 s, end within 20.00 s (19.00 s an hour ago)" in line for line in expected)
     for path in paths_of(json.loads(json_text(whole))):
         document = json.loads(json_text(whole), object_hook=AdminAnswer)
         parent: Any = document
