@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields, is_dataclass
 from typing import Any, get_args, get_origin, get_type_hints
 
-from pydantic import BaseModel
+from pydantic import BaseModel, BeforeValidator
 
 from gateway.config.schema.file import GatewaySection
 from gateway.config.sensitive_keys import SensitiveKey
@@ -51,14 +51,23 @@ def keys_of(model: type, path: tuple[str, ...] = ()) -> Iterator[SchemaKey]:
         rules = [it for it in getattr(hints[name], "__metadata__", ()) if isinstance(it, Sensitive)]
         here = (*path, key, "*") if _has_names(hints[name]) else (*path, key)
         sections = dict.fromkeys(_sections(hints[name]))
-        if rules or not sections:
-            yield SchemaKey((*here, "*") if sections else here, is_hidden, rules[0] if rules else None)
+        if rules and sections:
+            yield SchemaKey((*here, "*"), is_hidden, rules[0])
+        if not sections or (rules and _has_short_form(hints[name])):
+            yield SchemaKey(here, is_hidden, rules[0] if rules else None)
         for section in sections:
             yield from keys_of(section, here)
 
 
 def _has_names(annotation: Any) -> bool:
     return get_origin(annotation) is dict or any(map(_has_names, get_args(annotation)))
+
+
+def _has_short_form(annotation: Any) -> bool:
+    """Return whether a section in a list may be written as a text."""
+    return isinstance(annotation, BeforeValidator) or any(
+        map(_has_short_form, (*get_args(annotation), *getattr(annotation, "__metadata__", ())))
+    )
 
 
 def _sections(annotation: Any) -> Iterator[type]:

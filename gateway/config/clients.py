@@ -36,7 +36,7 @@ def compile_clients(
             findings.error(
                 (*path, "limits"), "sets no limit", "give it `rpm`, `concurrent` or `body_bytes`, or remove it"
             )
-        hashes = [key.removeprefix(_PREFIX) for key in section.keys or ()]
+        keys = [(key.hash.removeprefix(_PREFIX), key.expires) for key in section.keys or ()]
         is_given = section.keys is not None or findings.source.has((*path, "keys"))
         if not is_given and name not in by_token and draft.is_whole("token_issuers"):
             hint = "add the hash of a key (`gateway key new`), or a rule of `token_issuers` that names this client"
@@ -53,9 +53,9 @@ def compile_clients(
             limits=section.limits,
             spending=spending.client(name, section) if spending is not None else NO_SPENDING_RULES,
         )
-        for index, digest in enumerate(hashes):
-            holder = compiled.setdefault(digest, replace(client, key_hash=digest, key_id=digest))
-            if holder.name != name or digest in hashes[:index]:
+        for index, (digest, until_s) in enumerate(keys):
+            holder = compiled.setdefault(digest, replace(client, key_hash=digest, key_id=digest, until_s=until_s))
+            if holder.name != name or any(digest == other for other, _ in keys[:index]):
                 message = f"this key belongs to the client {quoted(holder.name)} already"
                 findings.error((*path, "keys", index), message, "a key belongs to one client; remove one")
         if name in by_token:

@@ -84,10 +84,10 @@ def _listed(value: object) -> object:
     raise UnitError("must be a string, or a list of strings", "" if isinstance(value, dict) else "put it in quotes")
 
 
-def _key_hash(value: object) -> object:
+def key_hash(value: object) -> str:
     """Return the hash in lower case. A value that is not a hash may be a key, so messages never show it."""
     if not isinstance(value, str):
-        return value
+        raise PydanticKnownError("string_type")
     if re.fullmatch(_KEY_HASH, value):
         return value.lower()
     if value.startswith("sha256:"):
@@ -259,7 +259,7 @@ OneOrTwo = Annotated[list[str], ONE_OR_TWO]
 DocumentUrl = Annotated[str, Field(pattern=DOCUMENT_URL, max_length=2048)]
 _OriginText = Annotated[str, Field(pattern=r"^(\*|[a-z][a-z0-9+.-]*://[^/*]+)$", examples=["https://app.example"])]
 Origin = Annotated[str, BeforeValidator(_origin, json_schema_input_type=_OriginText)]
-KeyHash = Annotated[str, BeforeValidator(_key_hash, json_schema_input_type=Annotated[str, Field(pattern=_KEY_HASH)])]
+KeyHash = Annotated[str, BeforeValidator(key_hash, json_schema_input_type=Annotated[str, Field(pattern=_KEY_HASH)])]
 MoneyAmount = Annotated[
     Money, FileForm(_money, {"type": "string", "pattern": _MONEY, "examples": ["20 EUR", "0.50 EUR"]})
 ]

@@ -7,6 +7,7 @@ import re
 import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
@@ -53,13 +54,15 @@ class ClientReader:
     _projects: Unique = field(default_factory=lambda: Unique({"litellm"}))
     _teams: dict[int, str] = field(default_factory=dict)
     _used: set[KeyPath] = field(default_factory=set)
+    _taken: list[list[str] | Gap] = field(default_factory=list)
 
     def sections(self, foreign_prices: bool) -> dict[str, Any]:
         """Return the sections `projects`, `clients` and `usage`. Without `foreign_prices`, all prices are in USD."""
         read = self.reading
         master: KeyPath = ("general_settings", "master_key")
         if read.at(*master) not in (None, ""):
-            self.clients[self._names.unique("master")] = {"keys": self._hashes(master, in_clear=True)}
+            self._taken.append(self._hashes(master, in_clear=True))
+            self.clients[self._names.unique("master")] = {"keys": self._taken[0]}
         for index in read.entries("keys"):
             self._add_key(index)
         for section in _ID_OF:
@@ -145,10 +148,12 @@ class ClientReader:
             read.note(*entry, note=f"{named}it may use no model that was converted")
             return
         at = next((key for key in ("token", "key") if isinstance(read.at(*entry, key), str)), "")
-        client: dict[str, Any] = {"keys": self._hashes((*entry, at), in_clear=at != "token")}
-        if any(client["keys"] == other["keys"] != _NEW_KEY for other in self.clients.values()):
+        hashes = self._hashes((*entry, at), in_clear=at != "token")
+        if hashes != _NEW_KEY and hashes in self._taken:
             read.note(*entry, note="not converted: another client has this key")
             return
+        self._taken.append(hashes)
+        client: dict[str, Any] = {"keys": self._until(entry, hashes)}
         name = self._names.unique(_plain(alias, "key"))
         if isinstance(alias, str):
             read.use(*entry, "key_alias", note="" if name == alias else f"the client {name}")
@@ -164,9 +169,24 @@ class ClientReader:
             self._used.add((section, of))
             for it in entries:
                 read.use(*it, _ID_OF[str(section)])
-        if read.at(*entry, "expires") is not None:
-            read.open(*entry, "expires", note="keys in the file do not expire: remove the client on that day")
         self.clients[name] = client
+
+    def _until(self, entry: KeyPath, hashes: list[str] | Gap) -> list[Any] | Gap:
+        """Return the key of a client with its end, if it has one."""
+        expires = self.reading.at(*entry, "expires")
+        if expires is None:
+            return hashes
+        try:
+            end = datetime.fromisoformat(str(expires))
+        except ValueError:
+            self.reading.open(*entry, "expires", note="it is not a time: write `expires` beside the hash of the key")
+            return hashes
+        if isinstance(hashes, Gap):
+            self.reading.open(*entry, "expires", note="write the key as {hash: …, expires: …} when its hash is known")
+            return hashes
+        self.reading.use(*entry, "expires")
+        at = (end if end.tzinfo is not None else end.replace(tzinfo=UTC)).astimezone(UTC)
+        return [{"hash": one, "expires": f"{at:%Y-%m-%dT%H:%M:%SZ}"} for one in hashes]
 
     def _owner(self, entry: KeyPath, section: str) -> int | None:
         """Return the index of the team, user or organization that an entry names, or None if it is not listed."""

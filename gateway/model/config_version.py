@@ -171,6 +171,7 @@ class Client:
         key_id: By which the last use of the key that was sent is recorded: its id if it is stored in the database, else
             its digest.
         token: The verified token that was sent in place of a key. `key_hash` is then its SHA-256.
+        until_s: When the key that was sent expires, if it is in the config file (Unix time). None: it does not.
     """
 
     name: str
@@ -182,6 +183,7 @@ class Client:
     key_hash: str = field(default="", compare=False, repr=False)
     key_id: str = field(default="", compare=False)
     token: TokenHolder | None = field(default=None, compare=False)
+    until_s: float | None = field(default=None, compare=False)
 
     def may_ask(self, assistant: str) -> bool:
         """Return whether this client may use the assistant."""

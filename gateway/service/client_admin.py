@@ -376,9 +376,10 @@ class FileClients:
 
     def _keys(self) -> list[Json]:
         blocked = self._config.blocked_keys
-        clients = {digest: client.name for digest, client in self._config.clients.items() if client.key_hash}
+        clients = {digest: client for digest, client in self._config.clients.items() if client.key_hash}
         foreign = [name for name in blocked if is_sha256(name) and name not in clients]
-        return [hashed_key(digest, clients.get(digest), blocked) for digest in (*clients, *foreign)]
+        shown = [hashed_key(digest, client.name, blocked, client.until_s) for digest, client in clients.items()]
+        return [*shown, *(hashed_key(digest, None, blocked) for digest in foreign)]
 
 
 def _of_file(client: Client) -> Json:
@@ -402,11 +403,14 @@ def clients_in_file(action: str, name: str, facts: ConfigFacts) -> AdminRefused:
     return AdminRefused(409, "clients_in_file", message, {"cell": facts.cell})
 
 
-def hashed_key(sha256: str, client: str | None, blocked: Mapping[str, float]) -> Json:
+def hashed_key(sha256: str, client: str | None, blocked: Mapping[str, float], until_s: float | None = None) -> Json:
     """Return a key that is known by its SHA-256 (hex) for the admin API, also if no client has it."""
     status = "blocked" if sha256 in blocked else "valid" if client is not None else "unknown"
+    if status == "valid" and until_s is not None and until_s <= time.time():
+        status = "expired"
     known = {"id": sha256[:_SHOWN_HASH], "client": client, "status": status, "hash": f"sha256:{sha256}"}
-    return {**known, "blocked_at": time_text(blocked.get(sha256))}
+    expires = {"expires_at": time_text(until_s)} if until_s is not None else {}
+    return {**known, "blocked_at": time_text(blocked.get(sha256)), **expires}
 
 
 def is_sha256(name: str) -> bool:

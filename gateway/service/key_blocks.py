@@ -46,5 +46,6 @@ class KeyBlocks:
         blocked = self._admin.blocked()
         if sha256:
             client = self._config.clients.get(sha256) if not is_stored else None
-            return hashed_key(sha256, client.name if client is not None else None, blocked)
+            name, until_s = (client.name, client.until_s) if client is not None else (None, None)
+            return hashed_key(sha256, name, blocked, until_s)
         return FileClients(replace(self._config, blocked_keys=blocked)).show_key(named)

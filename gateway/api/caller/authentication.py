@@ -47,6 +47,7 @@ _FORWARDING = re.compile(
 )
 MOST_FAILED_KEYS = 60
 """Wrong keys that one address may send in a minute. More are guesses, not mistakes."""
+_NOT_VALID = "the API key is unknown, has expired or was revoked: ask the operator of this gateway for a key"
 _WINDOW_S = 60.0
 _WRONG_KEY = frozenset({"invalid_api_key", "key_of_another_cell"})
 _MOST_ADDRESSES = 10_000
@@ -111,6 +112,8 @@ def authenticate(config: ConfigVersion, headers: RequestHeaders, tokens: ClientT
         raise TokenUnverified(key.decode("latin-1"), digest)
     if config.blocked_keys:
         _expect_no_block(config, client, digest)
+    if client.until_s is not None and time.time() >= client.until_s:
+        raise _no_key(_NOT_VALID)
     return client
 
 
@@ -194,7 +197,7 @@ def _unknown_key(config: ConfigVersion, key: bytes) -> ApiError:
         message = "the keys cannot be looked up now: try again later"
         return ApiError("keys_unavailable", message, retry_after_s=_KEYS_RETRY_S)
     if config.clients_source == "database":
-        return _no_key("the API key is unknown, has expired or was revoked: ask the operator of this gateway for a key")
+        return _no_key(_NOT_VALID)
     return _no_key("the API key is unknown: send a key from the operator of this gateway, not a provider's key")
 
 

@@ -11,6 +11,7 @@ import itertools
 import os
 import random
 import re
+import time
 from collections.abc import Collection
 from itertools import chain
 from typing import Any
@@ -60,13 +61,13 @@ def known_caller(
 ) -> KnownCaller | None:
     """Return the remembered caller of this head, if this config version has read it; else None.
 
-    A caller with a token is known as long as its token.
+    A caller with a token is known as long as its token, and one with a key of the file until it expires.
     """
     known: KnownCaller | None = head.made if head is not None else None
     if known is None or known.config is not config:
         return None
     client = known.caller.client
-    if client is None or client.token is None:
+    if client is None or (client.token is None and (client.until_s is None or time.time() < client.until_s)):
         return known
     return known if tokens is not None and tokens.known(config, client.key_hash) is not None else None
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, BeforeValidator, Field
 from pydantic.json_schema import GenerateJsonSchema
 
 from gateway.config.field_types import (
@@ -21,6 +21,7 @@ from gateway.config.field_types import (
     Section,
     Visible,
     Words,
+    key_hash,
 )
 from gateway.config.schema.client_token import TokenIssuerSection
 from gateway.config.schema.location import CellSection, LocationSection, Reason, RegionSection, Texts
@@ -40,16 +41,32 @@ from gateway.model.budget import ClientsSource, KeyRules
 from gateway.model.config_version import ClientLimitRule, LogRules, ReceiptRules
 from gateway.model.resilience import Resilience
 from gateway.model.section import Sensitive, default_as_written
+from gateway.model.units import Instant
 
 _GatewayKey = Annotated[OneOrTwo | None, Sensitive("`secrets`")]
+
+
+class ClientKeySection(Section):
+    """A key of a client."""
+
+    hash: KeyHash = Field(description="The SHA-256 hash of the key (sha256:…).")
+    expires: Instant | None = Field(None, description="When it stops to work. Default: never.")
+
+
+def _client_key(value: object) -> object:
+    return value if isinstance(value, dict | ClientKeySection) else {"hash": key_hash(value)}
+
+
+ClientKey = Annotated[ClientKeySection, BeforeValidator(_client_key, json_schema_input_type=KeyHash | ClientKeySection)]
 
 
 class ClientSection(Section):
     """A client that may call the gateway."""
 
-    keys: Annotated[Annotated[list[KeyHash], Field(min_length=1)] | None, Sensitive(is_secret=False)] = Field(
+    keys: Annotated[Annotated[list[ClientKey], Field(min_length=1)] | None, Sensitive(is_secret=False)] = Field(
         None,
-        description="The SHA-256 hash of each of its keys (sha256:…). `gateway key new` creates a key and its hash. "
+        description="The SHA-256 hash of each of its keys (sha256:…), or a mapping with the `hash` and when it "
+        "`expires`. `gateway key new` creates a key and its hash. "
         "Optional for a client that a rule of `token_issuers` names.",
     )
     assistants: Words | None = Field(None, description="The assistants that it may use. Default: all.")

@@ -433,6 +433,24 @@ OPENED: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.parametrize(
+    ("expires", "until"),
+    [
+        ("2027-05-01T00:00:00Z", "2027-05-01T00:00:00Z"),
+        ("2027-05-01T02:00:00.123000+02:00", "2027-05-01T00:00:00Z"),
+        ("2027-05-01", "2027-05-01T00:00:00Z"),
+        ("in May", None),
+    ],
+)
+def test_the_end_of_a_key_is_converted(expires: str, until: str | None) -> None:
+    clients, result = clients_of(keys=[{"key_alias": "app", "expires": expires}])
+    digest = f"sha256:{0:064x}"
+    assert clients["app"]["keys"] == ([digest] if until is None else [{"hash": digest, "expires": until}])
+    assert [remark.split(": ", 2)[1] for remark in result.opened] == ([] if until else ["keys[0].expires"])
+    if until:
+        compile_config(parse_document(json.dumps(filled(result)).encode(), "x", {}, secrets=False), registry=REGISTRY)
+
+
 @pytest.mark.parametrize("path", OPENED)
 def test_a_restriction_that_is_not_converted_is_reported_by_itself(path: str) -> None:
     _, result = clients_of(**OPENED[path])

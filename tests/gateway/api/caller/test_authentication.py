@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from dataclasses import replace
 from typing import Any
 
@@ -11,9 +12,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.api.caller.authentication import authenticate, key_digest
-from gateway.api.caller.request_headers import headers_of, read_context, request_id_of
+from gateway.api.caller.request_headers import (
+    KnownCaller,
+    headers_of,
+    known_caller,
+    read_context,
+    remember_caller,
+    request_id_of,
+)
+from gateway.api.connection import SameHead
 from gateway.api.errors import ApiError, from_domain
 from gateway.config.examples import example_path
+from gateway.config.problems import ConfigRejected
+from gateway.config.sensitive_keys import without_secrets
 from gateway.model.caller import RequestHeaders
 from gateway.model.config_version import ConfigVersion, Cors
 from gateway.model.location import AddressReport, ClaimProblem, ClaimReport
@@ -25,8 +36,9 @@ from gateway.policy.location.resolution import address_of
 from gateway.policy.location.signal import Signal
 from gateway.policy.location.signals import EdgeReport
 from gateway.policy.location.trusted_edge import EdgeNote
+from gateway.service.client_admin import FileClients
 from providers.failures import InvalidRequest
-from tests.gateway.location_reports import report_signals, reported
+from tests.gateway.location_reports import caller_of, report_signals, reported
 from tests.kit.configs import BASE, KEYS, Config, table_of
 from tests.kit.location_signals import ALL, NAMES, edge_trial, listing, registered, trial
 
@@ -528,3 +540,42 @@ def test_gateway_without_clients_refuses_every_header_of_an_edge() -> None:
     table = table_of(BASE.without("clients").merge(f"location: {{edges: [{edge}]}}"))
     for name in ("c", "part", "real"):
         assert refusal_of(table, visit((name, "x"))) == (403, "permission_denied")
+
+
+def test_key_of_the_file_works_until_it_expires(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is refused as a stored key that has expired is, also on a connection that knows its caller."""
+    keys = [{"hash": f"sha256:{hashed(KEY)}", "expires": "2027-05-01T00:00:00Z"}, f"sha256:{hashed(OTHER)}"]
+    config = table_of(BASE.without("clients").merge({"clients": {"app": {"keys": keys}}}))
+    end_s = 1_809_129_600.0  # 2027-05-01
+    headers = visit(("authorization", f"Bearer {KEY}"))
+    head = SameHead()
+    for now_s, works in ((end_s - 1, True), (end_s, False)):
+        monkeypatch.setattr(time, "time", lambda now_s=now_s: now_s)
+        [shown] = [key for key in FileClients(config).list_keys()["keys"] if "expires_at" in key]  # type: ignore[attr-defined]
+        assert (shown["status"], shown["expires_at"]) == ("valid" if works else "expired", "2027-05-01T00:00:00+00:00")
+        assert authenticate(config, visit(("authorization", f"Bearer {OTHER}"))) is not None
+        if works:
+            client = authenticate(config, headers)
+            assert client is not None
+            remember_caller(head, KnownCaller(config, headers, caller_of(config, client, headers)))
+            assert known_caller(head, config) is not None
+        else:
+            with pytest.raises(ApiError, match="has expired") as refused:
+                authenticate(config, headers)
+            assert refused.value.code == "invalid_api_key"
+            assert known_caller(head, config) is None
+
+
+@pytest.mark.parametrize("expires", ["2027-05-01", "2027-05-01T00:00:00", "soon", 1_800_000_000])
+def test_end_of_a_key_is_a_time_with_its_zone(expires: Any) -> None:
+    entry = {"hash": f"sha256:{hashed(KEY)}", "expires": expires}
+    config = BASE.without("clients").merge({"clients": {"app": {"keys": [entry]}}})
+    with pytest.raises(ConfigRejected, match="must be a time with its zone"):
+        table_of(config)
+
+
+def test_plan_shows_the_end_of_a_key_and_not_its_hash() -> None:
+    digest = hashed(KEY)
+    before, after = ({"clients": {"app": {"keys": keys}}} for keys in ([f"sha256:{digest}"], [{"hash": digest}]))
+    for values in (before, after):
+        assert digest not in repr(without_secrets((), values))
