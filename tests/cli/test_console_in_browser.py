@@ -535,10 +535,10 @@ def test_language_of_the_visitor_chooses_the_first_territory(read_page: Callable
 def test_page_speaks_chinese_to_a_chinese_browser_and_english_on_request(read_page: Callable[..., Any]) -> None:
     page = read_page("/?territory=HK", locale="zh-CN")
     assert (page.title(), page.inner_text("h1")) == ("世界", "世界")
-    assert "通义千问 (阿里巴巴)" in page.inner_text("#legend")
+    assert "通义千问（阿里巴巴）" in page.inner_text("#legend")
     page.get_by_role("button", name="提问").click()
     page.wait_for_selector("#attempts li >> text=已回答")
-    page.click("footer >> text=English")
+    page.click("header >> text=English")
     page.wait_for_selector("h1 >> text=World")
     page.fill("#territory", "日本")
     page.keyboard.press("Enter")
