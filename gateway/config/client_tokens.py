@@ -36,6 +36,7 @@ def named_clients(draft: Draft) -> set[str]:
 def compile_token_issuers(draft: Draft, findings: Findings, document: Document) -> dict[str, TokenIssuer]:
     """Return the issuers of a draft, by name."""
     compiled: dict[str, TokenIssuer] = {}
+    claims = dict(draft.config.location).get("claim")
     names: dict[tuple[str, str], str] = {}
     for name, section in draft.config.token_issuers.items():
         path: KeyPath = ("token_issuers", name)
@@ -44,6 +45,9 @@ def compile_token_issuers(draft: Draft, findings: Findings, document: Document) 
             message = f"has the `issuer` and the `audience` of {quoted(other)}, so a token would belong to both"
             findings.error(path, message, "join their rules in one of them")
         _check_names(findings, path, section)
+        if claims is not None and claims.issuer == section.issuer and section.user != "sub":
+            message = "claims of this issuer name a user by `sub`: who comes by both is two users"
+            findings.warn((*path, "user"), message, "write `user: sub`, or send tokens alone")
         keys = read_key_set(section.jwks, SectionProblems(findings, path, document), "every new token")
         if draft.config.clients_source == "file":
             for index, rule in enumerate(section.clients):

@@ -179,7 +179,7 @@ class ClientReader:
         try:
             end = datetime.fromisoformat(str(expires))
         except ValueError:
-            self.reading.open(*entry, "expires", note="it is not a time: write `expires` beside the hash of the key")
+            self.reading.open(*entry, "expires", note="it is not a time: write `expires` next to the hash of the key")
             return hashes
         if isinstance(hashes, Gap):
             self.reading.open(*entry, "expires", note="write the key as {hash: …, expires: …} when its hash is known")

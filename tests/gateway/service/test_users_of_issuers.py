@@ -9,6 +9,8 @@ from typing import Any, cast
 
 import pytest
 
+from gateway.config.compile import compile_config
+from gateway.config.loading import parse_document
 from gateway.features.duties.model import UseKey
 from gateway.features.duties.state import use_records_of
 from gateway.model.record import Record
@@ -16,6 +18,7 @@ from gateway.policy.client_users import claim_issuer, former_names, names_of, pe
 from gateway.service import location
 from gateway.usage.accounting import Accounting, end_user_pseudonym
 from gateway.usage.installation import note_named_users, pseudonym_key, users_renamed_ns
+from providers.registry import load_registry
 from tests.kit.claim_tokens import jwks, public
 from tests.kit.claim_tokens import token as signed_claim
 from tests.kit.configs import Config, table_of
@@ -66,6 +69,18 @@ def test_a_user_is_named_by_the_issuer(
         assert people_named(config, "7", of) == {of: its}
         assert {plain_user(name) for name in its} == {"7"}
     assert former_names(config, "7") == ()
+
+
+@pytest.mark.parametrize(
+    ("user", "iss", "warns"), [("oid", ISS, True), ("sub", ISS, False), ("oid", "https://o", False)]
+)
+def test_check_warns_where_claims_and_tokens_of_an_issuer_name_users_by_other_members(
+    tmp_path: Path, user: str, iss: str, warns: bool
+) -> None:
+    config = CONFIG.merge(with_tokens(tmp_path, login={"user": user, "issuer": iss}))
+    document = parse_document(config.text.encode(), "x", {"CLAIM_SECRET": SECRET})
+    warnings = compile_config(document, registry=load_registry()).warnings
+    assert any("is two users" in it.message for it in warnings) is warns
 
 
 def token_of(sub: str) -> dict[str, str]:
