@@ -35,6 +35,8 @@ TakeText = Callable[[bytes], bool]
 """Writes more text of choice 0, as the inside of a JSON string, to the client. Returns False if it cannot; then nothing
 has changed, and the text becomes an event."""
 
+_LONG_BYTES = 16 * TURN_BYTES
+"""After so much, the end of an answer is large: some dialects repeat all of its texts there."""
 _TAIL_S = 0.1
 _END_S = 10.0
 """The most that an end mark and the usage may take after the finish. A model pauses in an answer, but not after it."""
@@ -48,7 +50,7 @@ _OVER_TIME = Failure(FailureKind.INTERRUPTED, "the request's time was over befor
 
 
 class LargeEvents(tuple[StreamEvent, ...]):
-    """A batch with an event that is larger than `TURN_BYTES`, which is read and written in a thread.
+    """A batch with an event that is larger than `TURN_BYTES`, or the end of a long answer: it is written in a thread.
 
     It is equal to any other tuple of its events. No other request waits while it is read or written.
     """
@@ -312,7 +314,7 @@ class LiveStream(AnswerStream):
         """Return the last events, after the usage of the answer is recorded."""
         if self.call is not None:
             await self.call.ended(last[-1].failure if isinstance(last[-1], Failed) else None)
-        return last
+        return LargeEvents(last) if self.received_bytes > _LONG_BYTES else last
 
     def _begin_limit(self) -> TimeLimit:
         """Make the limit that all reads share, once a read has to wait."""
