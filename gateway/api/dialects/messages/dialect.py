@@ -29,7 +29,7 @@ _FIELDS: Mapping[str, str] = {
     "parallel_tool_calls": "tool_choice.disable_parallel_tool_use",
 }
 """The names of fields here, by their name in chat completions."""
-# Texts of the system are no messages here, so an index would be another one.
+# Here, texts of the system are not messages, so an index would be another one.
 _PART = re.compile(r"messages\[\d+\]\.content\[\d+\]")
 _FIELD_NAME = re.compile(rf"`({'|'.join(_FIELDS)})`")
 

@@ -104,7 +104,9 @@ _PRIVATE_KEYS = (
     r"|aws_secret_access_key[\"'\s:=\x00]{1,8}([A-Za-z0-9/+]{40})"
 )
 _IN_URL = r"://([^\s/@:?#\"'<>\x00]{0,64}:[^\s/@\"'<>\x00]{1,256})@"
-_TEMPLATE = re.compile(r".*:(?:\{.*\}|\$.*|%.*|\[.*\]|\*+|\.+|\\.*)|[^:]*\{.*", re.ASCII | re.DOTALL)
+_TEMPLATE = re.compile(
+    r".*:(?:\{[^}]*\}|\$\{[^}]*\}|\$[A-Z_]+|%[sd]|%\([^)]*\)s|\[[^\]]*\]|\*+|\.+|\\[A-Za-z][*+]?)", re.ASCII | re.DOTALL
+)
 """The name and the password of a URL in source code, where what they stand for is known later."""
 _BEGIN_OF_KEY, _END_OF_KEY = "-----BEGIN ", "-----END "
 _EMAIL = (

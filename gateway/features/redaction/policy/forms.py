@@ -207,6 +207,7 @@ def _sg_identity(text: str) -> bool:
 _DIGIT, _CAPITAL = re.compile("[0-9]"), re.compile("[A-Z]")
 _IS_RANDOM: Mapping[str, Callable[[str], bool]] = {
     "": lambda _: True,
+    "digit": lambda text: _DIGIT.search(text) is not None,
     "mixed": lambda text: _DIGIT.search(text) is not None or _CAPITAL.search(text) is not None,
     "both": lambda text: _DIGIT.search(text) is not None and _CAPITAL.search(text) is not None,
 }
