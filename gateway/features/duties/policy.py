@@ -160,17 +160,40 @@ def with_former(record: UseRecord | None, former: UsedDay) -> UseRecord:
     Neither the gap nor the time zone of its region is known: those of the next chat count.
     """
     others_ms = max(0, former.day_ms - (former.seen_ms - former.began_ms))
-    pairs = [(former.began_ms - others_ms, former.began_ms)] if others_ms else []
-    pairs.append((former.began_ms, former.seen_ms))
-    if record is None:
-        return UseRecord("UTC", 0, former.noticed_ms, tuple(chain.from_iterable(pairs)))
-    pieces: list[int] = []
-    for began_ms, seen_ms in sorted([*pairs, *zip(record.pieces[::2], record.pieces[1::2], strict=True)]):
-        if pieces and began_ms < pieces[-1]:
-            pieces[-1] = max(pieces[-1], seen_ms)
+    others = (former.began_ms - others_ms, former.began_ms) if others_ms else ()
+    found = UseRecord("UTC", 0, former.noticed_ms, (*others, former.began_ms, former.seen_ms))
+    return found if record is None else merged(record, found._replace(timezone=record.timezone))
+
+
+def merged(one: UseRecord, other: UseRecord) -> UseRecord:
+    """Return the record of a user whose time was kept in two.
+
+    A session of one and a session of the other are one session if there was no pause of the longer gap between them.
+    """
+    first, last = sorted((one, other), key=lambda record: record.seen_ms)
+    gap_ms = max(one.gap_ms, other.gap_ms)
+    sessions: list[tuple[int, int, UseRecord]] = []
+    for began_ms, seen_ms, of in sorted(
+        ((*piece, record) for record in (first, last) for piece in zip(*[iter(record.pieces)] * 2, strict=True)),
+        key=lambda it: it[:2],
+    ):
+        if not sessions:
+            sessions.append((began_ms, seen_ms, of))
+            continue
+        since_ms, until_ms, of_last = sessions[-1]
+        # In one record, a pause had the gap of its time.
+        if began_ms >= until_ms + (gap_ms if of is not of_last else 0):
+            sessions.append((began_ms, seen_ms, of))
         else:
-            pieces += (began_ms, seen_ms)
-    return UseRecord(record.timezone, record.gap_ms, max(record.noticed_ms, former.noticed_ms), tuple(pieces))
+            sessions[-1] = (since_ms, seen_ms, of) if seen_ms > until_ms else (since_ms, until_ms, of_last)
+    began_ms = sessions[-1][0]
+    noticed_ms = max(one.noticed_ms, other.noticed_ms)
+    return UseRecord(
+        last.timezone,
+        gap_ms if began_ms <= first.seen_ms else last.gap_ms,
+        noticed_ms if noticed_ms >= began_ms else 0,
+        tuple(chain.from_iterable(session[:2] for session in sessions)),
+    )
 
 
 def used_day(record: UseRecord) -> UsedDay:

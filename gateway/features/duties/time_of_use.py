@@ -29,6 +29,7 @@ from gateway.features.duties.policy import (
     arrival,
     extended,
     limit_reached,
+    merged,
     notice_due,
     refuse_unknown,
     refuse_use,
@@ -354,9 +355,7 @@ class TimeOfUse:
                 chat.refusal = Refused(refuse_unknown())
         else:
             try:
-                chat.key, chat.now = key, await self._arrival(key, rules, record, known)
-                if chat.now.record is None:
-                    chat.key, chat.now = await self._under_former_name(chat, config, user or "", record, known)
+                chat.key, chat.now = key, await self._found(key, config, user or "", rules, record, known)
             except UseUnavailable as error:
                 if limits is not None:
                     chat.refusal = _unavailable(config, error)
@@ -377,20 +376,21 @@ class TimeOfUse:
         record.note_duty(_NOTED_KINDS[hit.rule])
         return Refused(refuse_use(location.age, hit, now, rules))
 
-    async def _under_former_name(
-        self, chat: ChatTime, config: ConfigVersion, user: str, record: Record, known: ChatTime | None
-    ) -> tuple[UseKey | None, Arrival | None]:
-        """Return the key and the time of a user under a former name, under which a record goes on, or those of now."""
-        for name in former_names(config, user):
-            former = UseKey(end_user_pseudonym(config, self._user_key, name))
-            found = await self._arrival(former, chat.rules, record, known)
-            if found.record is not None:
-                return former, found
-        return chat.key, chat.now
-
-    async def _arrival(self, key: UseKey, rules: UseRules, record: Record, known: ChatTime | None) -> Arrival:
+    async def _found(
+        self, key: UseKey, config: ConfigVersion, user: str, rules: UseRules, record: Record, known: ChatTime | None
+    ) -> Arrival:
+        """Return the time of a user, with that which was kept under former names and has not been deleted yet."""
         if known is not None and known.key == key and known.now is not None:
             return arrival(known.now.record, known.now.at_ms, rules)
+        now = await self._arrival(key, rules, record)
+        for name in former_names(config, user):
+            former = await self._arrival(UseKey(end_user_pseudonym(config, self._user_key, name)), rules, record)
+            if former.record is not None:
+                kept = former.record if now.record is None else merged(now.record, former.record)
+                now = arrival(kept, now.at_ms, rules)
+        return now
+
+    async def _arrival(self, key: UseKey, rules: UseRules, record: Record) -> Arrival:
         if self.times is None:
             raise UseUnavailable(_NO_STORE)
         elapsed_s = time.monotonic() - record.started_at

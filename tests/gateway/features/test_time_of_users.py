@@ -11,7 +11,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.features.duties.model import KEPT_MS, UsedDay, UseLimits, UseRecord, UseRules
-from gateway.features.duties.policy import arrival, day_at, extended, limit_reached, notice_due, used_day, with_former
+from gateway.features.duties.policy import (
+    arrival,
+    day_at,
+    extended,
+    limit_reached,
+    merged,
+    notice_due,
+    used_day,
+    with_former,
+)
 
 ZONE = "America/Los_Angeles"
 RULES = UseRules(1800.0, ZONE)
@@ -324,7 +333,32 @@ def test_record_of_an_earlier_release_counts_its_day_as_if_it_had_just_been_used
     crossed = UsedDay("2027-07-02", at("2027-07-01T23:40"), at("2027-07-02T00:10"), 10 * MINUTE_MS)
     assert with_former(None, crossed).pieces == (crossed.began_ms, crossed.seen_ms)
     # A process of that release, which runs as well, began anew: nothing counts twice.
-    merged = with_former(
+    both = with_former(
         chats("2027-07-01T10:00", "2027-07-01T10:20", "2027-07-01T12:05"), UsedDay("", began, seen, 20 * MINUTE_MS)
     )
-    assert used_day(merged) == UsedDay("2027-07-01", began, seen, 40 * MINUTE_MS)
+    assert used_day(both) == UsedDay("2027-07-01", began, seen, 40 * MINUTE_MS)
+
+
+@given(SOMEWHERE, st.lists(st.booleans(), min_size=25, max_size=25), st.sampled_from(REGIONS))
+def test_time_that_was_kept_in_two_records_is_time_of_one_user(
+    steps: list[tuple[int, int, UseRules]], turns: list[bool], rules: UseRules
+) -> None:
+    """In a region with one gap, which of both records a chat extends does not matter."""
+    whole: UseRecord | None = None
+    two: dict[bool, UseRecord | None] = {False: None, True: None}
+    now_ms = at("2027-07-01T10:00")
+    for turn, (pause, length, _) in zip(turns, steps, strict=False):
+        arrived_ms, now_ms = now_ms + pause, now_ms + pause + length
+        whole = extended(whole, arrived_ms, now_ms, rules)
+        two[turn] = extended(two[turn], arrived_ms, now_ms, rules)
+    one, other = two.values()
+    if one is not None and other is not None:
+        assert merged(one, other) == merged(other, one) == whole
+        assert merged(merged(one, other), other) == whole
+
+
+def test_session_goes_on_where_a_process_of_an_earlier_release_took_a_chat_of_it() -> None:
+    began, seen = at("2027-07-01T10:25"), at("2027-07-01T10:50")
+    record = with_former(chats("2027-07-01T10:00", "2027-07-01T10:20"), UsedDay("", began, seen, seen - began))
+    now = arrival(record, seen, RULES)
+    assert (now.session_ms, now.day_ms) == (50 * MINUTE_MS, 50 * MINUTE_MS)

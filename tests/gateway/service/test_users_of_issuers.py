@@ -11,6 +11,7 @@ import pytest
 
 from gateway.config.compile import compile_config
 from gateway.config.loading import parse_document
+from gateway.features.duties import time_of_use
 from gateway.features.duties.model import UseKey
 from gateway.features.duties.state import use_records_of
 from gateway.model.record import Record
@@ -23,7 +24,7 @@ from tests.kit.claim_tokens import jwks, public
 from tests.kit.claim_tokens import token as signed_claim
 from tests.kit.configs import Config, table_of
 from tests.kit.judged_chats import World, ask
-from tests.kit.timed_gateway import CONFIG, SECRET, TimedGateway, headers
+from tests.kit.timed_gateway import CONFIG, NOON, SECRET, TimedGateway, headers
 
 ISS = "https://i.example"
 KEY = b"k" * 32
@@ -119,6 +120,30 @@ def test_time_under_the_former_name_goes_on(tmp_path: Path, monkeypatch: pytest.
     for minutes, sent in enumerate((headers(), token_of("anna")), 1):
         assert used(served, sent) == f"day={1200 * minutes}; day-limit=7200"
         served.wait(20)
+
+
+def test_times_that_were_kept_under_two_names_are_times_of_one_user(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    patch = {"regions": {"us-ca": {"age_missing": "child", "labels": None, "age_bands": {"child": {"repeat": None}}}}}
+    served = TimedGateway(tmp_path / "state", World(), with_tokens(tmp_path, login={}), patch)
+    with monkeypatch.context() as earlier:
+        earlier.setattr(location, "claim_issuer", lambda _: "")
+        served.gateway.config.memo.clear()
+        used(served, headers())
+        served.wait(25)
+        used(served, headers())
+    served.gateway.config.memo.clear()
+    served.wait(10)
+    with monkeypatch.context() as earlier:
+        earlier.setattr(time_of_use, "former_names", lambda *_: ())
+        used(served, token_of("anna"))
+    for sent in (token_of("anna"), headers()):
+        served.wait(10)
+        minutes = round(served.now_s - NOON)
+        assert used(served, sent) == f"session={minutes}; session-limit=3600; day={minutes}; day-limit=7200"
+    served.wait(10)
+    assert ask(served, "chat", headers=headers()).json()["error"]["age"]["rule"] == "session"
 
 
 @pytest.mark.parametrize(
