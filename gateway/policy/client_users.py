@@ -11,6 +11,8 @@ from gateway.model.client_token import TokenIssuer
 from gateway.model.config_version import Client, ConfigVersion
 from gateway.policy.location.claim import ClaimRules
 
+OF_ISSUER = "\0"
+"""The first character of a name that has its issuer. No name that a client asserts has it."""
 _SUBJECT = ("sub",)
 
 
@@ -26,7 +28,7 @@ def claim_user(issuer: str, subject: str) -> str:
 
 def has_issuer(user: str) -> bool:
     """Return whether this name of an end user has its issuer. No name that a client asserts has the character."""
-    return user.startswith("\0")
+    return user.startswith(OF_ISSUER)
 
 
 def plain_user(user: str) -> str:

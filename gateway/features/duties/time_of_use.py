@@ -43,7 +43,7 @@ from gateway.model.location import ClaimReport, Location
 from gateway.model.record import DutyKind, Record
 from gateway.model.refusal_reason import RefusalReason
 from gateway.operator_errors import StateError
-from gateway.policy.client_users import former_names
+from gateway.policy.client_users import OF_ISSUER, former_names
 from gateway.telemetry.log import logger
 from gateway.usage.accounting import end_user_pseudonym
 from gateway.usage.refusals import CallRefused
@@ -355,7 +355,9 @@ class TimeOfUse:
                 chat.refusal = Refused(refuse_unknown())
         else:
             try:
-                chat.key, chat.now = key, await self._found(key, config, user or "", rules, record, known)
+                chat.key, chat.now = key, await self._arrival(key, rules, record, known)
+                if user is not None and user[0] == OF_ISSUER and (known is None or known.now is None):
+                    chat.now = await self._with_former_names(chat.now, config, user, rules, record)
             except UseUnavailable as error:
                 if limits is not None:
                     chat.refusal = _unavailable(config, error)
@@ -376,21 +378,20 @@ class TimeOfUse:
         record.note_duty(_NOTED_KINDS[hit.rule])
         return Refused(refuse_use(location.age, hit, now, rules))
 
-    async def _found(
-        self, key: UseKey, config: ConfigVersion, user: str, rules: UseRules, record: Record, known: ChatTime | None
+    async def _with_former_names(
+        self, now: Arrival, config: ConfigVersion, user: str, rules: UseRules, record: Record
     ) -> Arrival:
         """Return the time of a user, with that which was kept under former names and has not been deleted yet."""
-        if known is not None and known.key == key and known.now is not None:
-            return arrival(known.now.record, known.now.at_ms, rules)
-        now = await self._arrival(key, rules, record)
         for name in former_names(config, user):
-            former = await self._arrival(UseKey(end_user_pseudonym(config, self._user_key, name)), rules, record)
+            former = await self._arrival(UseKey(end_user_pseudonym(config, self._user_key, name)), rules, record, None)
             if former.record is not None:
                 kept = former.record if now.record is None else merged(now.record, former.record)
                 now = arrival(kept, now.at_ms, rules)
         return now
 
-    async def _arrival(self, key: UseKey, rules: UseRules, record: Record) -> Arrival:
+    async def _arrival(self, key: UseKey, rules: UseRules, record: Record, known: ChatTime | None) -> Arrival:
+        if known is not None and known.key == key and known.now is not None:
+            return arrival(known.now.record, known.now.at_ms, rules)
         if self.times is None:
             raise UseUnavailable(_NO_STORE)
         elapsed_s = time.monotonic() - record.started_at
