@@ -165,13 +165,14 @@ def with_former(record: UseRecord | None, former: UsedDay) -> UseRecord:
     return found if record is None else merged(record, found._replace(timezone=record.timezone))
 
 
-def merged(one: UseRecord, other: UseRecord) -> UseRecord:
+def merged(one: UseRecord, other: UseRecord, gap_ms: int = 0) -> UseRecord:
     """Return the record of a user whose time was kept in two.
 
-    A session of one and a session of the other are one session if there was no pause of the longer gap between them.
+    A session of one and a session of the other are one session if there was no pause of the longest gap between them.
+    `gap_ms` is that of the chat that arrives.
     """
     first, last = sorted((one, other), key=lambda record: record.seen_ms)
-    gap_ms = max(one.gap_ms, other.gap_ms)
+    gap_ms = max(one.gap_ms, other.gap_ms, gap_ms)
     sessions: list[tuple[int, int, UseRecord]] = []
     for began_ms, seen_ms, of in sorted(
         ((*piece, record) for record in (first, last) for piece in zip(*[iter(record.pieces)] * 2, strict=True)),

@@ -385,7 +385,7 @@ class TimeOfUse:
         for name in former_names(config, user):
             former = await self._arrival(UseKey(end_user_pseudonym(config, self._user_key, name)), rules, record, None)
             if former.record is not None:
-                kept = former.record if now.record is None else merged(now.record, former.record)
+                kept = former.record if now.record is None else merged(now.record, former.record, rules.gap_ms)
                 now = arrival(kept, now.at_ms, rules)
         return now
 
