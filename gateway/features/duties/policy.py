@@ -193,7 +193,7 @@ def merged(one: UseRecord, other: UseRecord, gap_ms: int = 0) -> UseRecord:
         last.timezone,
         gap_ms if began_ms <= first.seen_ms else last.gap_ms,
         noticed_ms if noticed_ms >= began_ms else 0,
-        tuple(chain.from_iterable(session[:2] for session in sessions)),
+        tuple(chain.from_iterable(it[:2] for it in sessions if it[1] > last.seen_ms - KEPT_MS)),
     )
 
 
