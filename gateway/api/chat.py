@@ -73,6 +73,7 @@ from gateway.policy.caller import timeout_s
 from gateway.policy.region_text import sentence_for
 from gateway.service.chat_service import ChatService
 from gateway.service.exchange import AnswerStyle, Exchange
+from gateway.tasks import run_apart
 from gateway.undo import undone_on_failure
 from gateway.usage.client_limits import LimitReached
 from gateway.usage.refusals import CallRefused
@@ -525,7 +526,7 @@ class HttpExchange(Exchange):
         def encoded() -> bytes:
             return self._dialect.encode_answer(held.pop(), style, self.record)
 
-        if (writing := self._respond_body(await asyncio.to_thread(encoded), usage)) is not None:
+        if (writing := self._respond_body(await run_apart(encoded), usage)) is not None:
             await writing
 
     def respond_whole(self, completion: ChatCompletion, style: AnswerStyle) -> Awaitable[None] | None:
@@ -629,7 +630,7 @@ class HttpExchange(Exchange):
                 keep_alive = KeepAlive(style.keep_alive_s, self._send_begun, self._dialect.keep_alive)
             async for events in stream:
                 if events.__class__ is LargeEvents:
-                    data = await asyncio.to_thread(_encoded, encoder, events, style)
+                    data = await run_apart(_encoded, encoder, events, style)
                 else:
                     data = encoder.encode(events if style.seal is None else style.seal.seal_events(events))
                 if record.shown.is_noticed and self.chat_time is not None and not self.chat_time.is_noticed:

@@ -6,13 +6,13 @@ to the client, so every ending is an event: `Finished` for a whole answer, `Fail
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Protocol, Self
 
 from gateway.execution.deadline import Deadline, TimeLimit
 from gateway.execution.transport import TURN_BYTES, Body
+from gateway.tasks import run_apart
 from gateway.usage.accounting import CallUsage
 from providers.chat import (
     ChoiceFinish,
@@ -222,7 +222,7 @@ class LiveStream(AnswerStream):
 
     async def _take_large(self, chunk: bytes) -> tuple[StreamEvent, ...]:
         """Return what `_take` does, in a thread, for a large event or body that may end in these bytes."""
-        return LargeEvents(await asyncio.to_thread(self._take, chunk))
+        return LargeEvents(await run_apart(self._take, chunk))
 
     def _take(self, chunk: bytes) -> tuple[StreamEvent, ...]:
         if not chunk:

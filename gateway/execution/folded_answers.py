@@ -13,6 +13,7 @@ from gateway.execution.answer_stream import LiveStream
 from gateway.execution.deadline import Deadline
 from gateway.execution.transport import TURN_BYTES, UpstreamResponse
 from gateway.model.deployment import Deployment
+from gateway.tasks import run_apart
 from providers.adapter import StreamParser
 from providers.chat import ChatCompletion, ChatRequest, Heartbeat, change_request
 from providers.failures import Failure, FailureKind, ProviderFailed
@@ -69,7 +70,7 @@ async def whole_of(stream: LiveStream, deadline: Deadline) -> ChatCompletion:
     async for batch in stream:
         folding.add(batch)
     try:
-        return await asyncio.to_thread(folding.whole) if stream.received_bytes > TURN_BYTES else folding.whole()
+        return await run_apart(folding.whole) if stream.received_bytes > TURN_BYTES else folding.whole()
     except ProviderFailed as error:
         if not deadline.is_over(committed=True):
             raise
@@ -87,10 +88,10 @@ async def whole_of_body(parser: StreamParser, body: bytes) -> ChatCompletion:
     for start in range(0, len(body), TURN_BYTES):
         piece = body[start : start + TURN_BYTES]
         is_large = start + len(piece) - read > TURN_BYTES
-        events = await asyncio.to_thread(parser.feed, piece) if is_large else parser.feed(piece)
+        events = await run_apart(parser.feed, piece) if is_large else parser.feed(piece)
         if events and events[-1].__class__ is not Heartbeat:
             read = start + len(piece)
         folding.add(events)
         await asyncio.sleep(0)
     folding.add(parser.close())
-    return await asyncio.to_thread(folding.whole)
+    return await run_apart(folding.whole)

@@ -33,6 +33,7 @@ from gateway.model.input_requests import InputAnswer, ServedRequest, measured_as
 from gateway.model.resilience import DEFAULT_RESILIENCE, Resilience
 from gateway.model.sign_in import SignIn
 from gateway.policy.fence import lacking_approval
+from gateway.tasks import run_apart
 from gateway.usage.accounting import CallUsage, RequestUsage
 from gateway.usage.refusals import CallRefused
 from gateway.usage.token_count import count_tokens
@@ -623,7 +624,7 @@ async def _begun(
         named = with_client_names(completion, names) if names else completion
         return named if restorer is None else restorer.completion(named)
 
-    return await asyncio.to_thread(changed) if options.is_large_answer else changed()
+    return await run_apart(changed) if options.is_large_answer else changed()
 
 
 def _restorer(step: Step, options: AttemptOptions) -> AnswerRestorer | None:
