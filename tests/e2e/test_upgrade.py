@@ -163,7 +163,6 @@ from gateway.model.budget import StoreServer
 from unittest.mock import MagicMock
 for name in ("sqlalchemy", "sqlalchemy.dialects.postgresql"):
     sys.modules[name] = MagicMock()  # only its migrations need it
-from gateway.service.admin_operations import OPERATIONS, Operation
 from gateway.usage.ledger import Ledger
 from gateway.usage.postgres_ledger import PostgresLedger
 from gateway.usage.postgres_reader import PostgresUsageReader
