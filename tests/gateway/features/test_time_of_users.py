@@ -362,7 +362,7 @@ def test_session_goes_on_where_a_process_of_an_earlier_release_took_a_chat_of_it
     record = with_former(chats("2027-07-01T10:00", "2027-07-01T10:20"), UsedDay("", began, seen, seen - began))
     now = arrival(record, seen, RULES)
     assert (now.session_ms, now.day_ms) == (50 * MINUTE_MS, 50 * MINUTE_MS)
-    # What an earlier release has stored under two names of a user has no gap.
+    # The records of an earlier release under two names of a user have no gap.
     first, second = (
         with_former(None, UsedDay("", at(since), at(until), 0))
         for since, until in (("2027-07-01T10:00", "2027-07-01T10:50"), ("2027-07-01T10:55", "2027-07-01T10:55"))
