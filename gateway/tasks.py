@@ -1,4 +1,4 @@
-"""Stop the tasks of an event loop, and run large work beside it."""
+"""Stop the tasks of an event loop, and run large work next to it."""
 
 from __future__ import annotations
 
