@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import itertools
 import json
 import random
@@ -27,6 +29,7 @@ from providers.testkit import IncomingRequest, PrefixCache
 from providers.value import replace
 from tests.gateway.api.simple_requests import CHATS, streamed
 from tests.kit.configs import Config, table_of
+from tests.kit.doc_pages import ROOT
 from tests.kit.input_gateway import CONFIG, EMBEDDINGS, JUDGED, MODERATIONS, REDACTED, InputGateway, vectors_of
 
 MAIL, PHONE, CARD = "jane.doe@example.com", "+49 171 1234567", "4111 1111 1111 1111"
@@ -117,6 +120,30 @@ def test_a_recipient_gets_placeholders_and_the_client_its_values(name: str, stre
     assert [message["content"] for message in sent["messages"] if message["role"] == "system"] == [NOTICE]
     assert not any(value in gateway.requests[0].content.decode() for value in VALUES)
     assert PROMPT in text_of(answer)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_label_mark_and_offsets_of_annotations_are_those_of_the_restored_text(stream: bool) -> None:
+    vectors = json.loads((ROOT / "tests/fixtures/marks/vectors.json").read_text("utf-8"))
+    label = {"name": "house", "text": {"en": "I am an AI."}, "show": "first_turn", "mark": "signed"}
+    patch = {"marks": {"issuer": vectors["issuer"], "key": "${MARK_KEY}"}, "regions": {"default": {"labels": [label]}}}
+    citation = {"start_index": 4, "end_index": 12, "title": "QEMAIL1Z", "url": "https://x.example"}
+    annotations = [{"type": "url_citation", "url_citation": citation}]
+    pieces = [{"content": "See QEM"}, {"content": "AIL1Z."}, {"annotations": annotations}]
+    answer = chunks(*pieces) if stream else whole({"content": "See QEMAIL1Z.", "annotations": annotations})
+    served = InputGateway(lambda _: answer, REDACTED.merge(patch), {"MARK_KEY": vectors["private_key"]})
+    path, body = asking("chat", MAIL)
+    response = served.post(path, {**body, "stream": stream})
+    events = [json.loads(it[6:]) for it in response.text.splitlines() if it.startswith("data: {")]
+    messages = [one["choices"][0].get("delta") or one["choices"][0].get("message") or {} for one in events]
+    last = events[-1] if stream else response.json()
+    messages = messages if stream else [last["choices"][0]["message"]]
+    text = "".join(it.get("content") or "" for it in messages)
+    (shown,) = [note["url_citation"] for it in messages for note in it.get("annotations", ())]
+    assert (text, text[shown["start_index"] : shown["end_index"]]) == (f"I am an AI.\n\nSee {MAIL}.", MAIL)
+    claims = last["x_gateway"]["labels"][0]["marks"][0].split(".")[1]
+    claims = json.loads(base64.urlsafe_b64decode(claims + "=="))
+    assert claims["sha256"] == hashlib.sha256(text.encode()).hexdigest()
 
 
 @pytest.mark.parametrize("stream", [False, True])
