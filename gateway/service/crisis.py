@@ -56,14 +56,16 @@ async def find_crisis(
     messages = request.messages if region.texts is None else without_labels(request.messages, region.texts)
     judges = [exchange.config.deployments[name] for name in rules.judges]
     policy = f"crisis;{names_of(judges)};{','.join(rules.categories)}"
-    new, former = texts_to_judge(messages)
+    new, former, answers = texts_to_judge(messages, rules)
     new = [text for text in new if not passed.has(policy, text)]
     moderation = exchange.config.moderation.get(region.name)
     if moderation is None or not moderation.input:
         moderation, former = None, []
-    elif former:
-        its_policy = policy_of(moderation, moderation.input)
-        former = [text for text in former if not passed.has(its_policy, text)]
+    elif former or answers:
+        of_input, of_output = policy_of(moderation, moderation.input), policy_of(moderation, moderation.output)
+        # An answer that its judges have passed is not judged as one of the history, as in moderation.
+        answers = [text for text in answers if not passed.has(of_output, text)]
+        former = [text for text in dict.fromkeys((*former, *answers)) if not passed.has(of_input, text)]
         exchange.judged = exchange.judged or Judged()
         exchange.judged.given = await given.known(exchange.config, exchange.location, former)
         former = [text for text in former if text not in exchange.judged.given]

@@ -56,7 +56,7 @@ async def judge_input(
         messages: Its messages, without the words of labels.
         others: Its other texts, see `other_texts`.
         passed: Remembers the texts that passed.
-        given: The texts of the user for which the crisis text is or was given. The categories of a crisis do not count
+        given: The texts for which the crisis text is or was given. The categories of a crisis do not count
             in them.
 
     Raises:

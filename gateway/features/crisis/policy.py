@@ -56,14 +56,21 @@ def _is_answer(message: Message) -> bool:
     return isinstance(message, AssistantMessage) and bool(text_of(message.content))
 
 
-def texts_to_judge(messages: Sequence[Message]) -> tuple[list[str], list[str]]:
-    """Return the texts of the user since the last answer with text, and those before it. Media are not judged."""
+def texts_to_judge(messages: Sequence[Message], rules: CrisisRules) -> tuple[list[str], list[str], list[str]]:
+    """Return the texts of the user since the last answer with text, those before it, and the answers before it.
+
+    Media are not judged. Answers are without the crisis texts, which are the gateway's.
+    """
     new = last_answered(messages) + 1
-    return _texts_of_user(messages[new:]), _texts_of_user(messages[:new])
+    users, answers = list[str](), list[str]()
+    for message in without_crisis_texts(tuple(messages[:new]), rules):
+        if isinstance(message, UserMessage | AssistantMessage):
+            (users if isinstance(message, UserMessage) else answers).append(text_of(message.content or ""))
+    latest = [text_of(message.content) for message in messages[new:] if isinstance(message, UserMessage)]
+    return _texts(latest), _texts(users), _texts(answers)
 
 
-def _texts_of_user(messages: Sequence[Message]) -> list[str]:
-    texts = [text_of(message.content) for message in messages if isinstance(message, UserMessage)]
+def _texts(texts: list[str]) -> list[str]:
     return [text for text in dict.fromkeys(texts) if text.strip()]
 
 

@@ -124,9 +124,16 @@ def test_known_text_counts_in_all_other_categories_and_is_judged_once_an_hour() 
     assert (outcome(response), response.json()["error"]["moderation"]["categories"]) == ((400, None), ["violence"])
 
 
-@pytest.mark.parametrize("role", ["system", "assistant"])
-def test_words_that_are_not_the_users_are_not_a_crisis(role: str) -> None:
-    response = Crises().say(("user", "Hello."), (role, "They die."), ("assistant", "Yes."), ("user", "Go on."))
+def test_answer_with_words_of_a_crisis_does_not_end_the_conversation() -> None:
+    gateway = Crises({"regions": {"default": {"moderation": {"output": None}}}}, then="answer")
+    gateway.world.answers = ("You said that you want to die.",)
+    said = gateway.say(("user", SAD)).json()["choices"][0]["message"]["content"]
+    turns = [("user", SAD), ("assistant", said), ("user", "Thanks.")]
+    assert [outcome(gateway.say(*turns)) for _ in range(2)] == [(200, "answer"), (200, None)]
+
+
+def test_words_of_the_system_are_not_a_crisis() -> None:
+    response = Crises().say(("user", "Hello."), ("system", "They die."), ("assistant", "Yes."), ("user", "Go on."))
     assert (outcome(response), response.json()["error"]["moderation"]["categories"]) == (
         (400, None),
         ["self-harm/intent"],
