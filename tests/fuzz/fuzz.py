@@ -267,7 +267,8 @@ def redaction(data: bytes) -> None:
             assert shown + restorer.close() == once, "a text does not come back as it was"
     named = _placeholders(Clock())
     arguments = json.dumps({"text": text})
-    restored = Restorer(named, in_json=True).feed(named.arguments(arguments), is_end=True)
+    sent_arguments = named.arguments(arguments)
+    restored = Restorer(named, in_json=True).feed(sent_arguments, is_end=True)
     assert json.loads(restored) == json.loads(arguments), "arguments do not come back as they were"
 
 

@@ -268,7 +268,7 @@ class Restorer:
     """Puts values back into one text, which comes in pieces. How it is cut does not matter.
 
     Args:
-        placeholders: Those of the request.
+        placeholders: Those of the request, which is redacted before.
         in_json: The text is JSON, so a value is escaped as within a string, and once more for each string around it
             whose text is JSON.
         note: Counts the placeholders that were replaced, and those that the request does not have.
