@@ -134,10 +134,9 @@ class ClientReader:
         self._pass_nulls(entry)
         number = self._owner(entry, "teams")
         owners = [("teams", number), ("users", self._owner(entry, "users"))]
-        team: list[KeyPath] = [("teams", number)] if number is not None else []
-        named_by = next((it for it in (*team, entry) if read.at(*it, "organization_id")), entry)
-        owners.append(("organizations", self._owner(named_by, "organizations")))
         entries: list[KeyPath] = [entry, *((section, it) for section, it in owners if it is not None)]
+        all_of = dict.fromkeys(self._owner(it, "organizations") for it in entries)
+        entries += [("organizations", it) for it in all_of if it is not None]
         alias = read.at(*entry, "key_alias")
         named = f"the client {_plain(alias, 'key')} is left out: " if isinstance(alias, str) else "left out: "
         if closed := next(filter(None, map(self._closed, entries)), ""):
@@ -168,7 +167,8 @@ class ClientReader:
         for section, of in entries[1:]:
             self._used.add((section, of))
             for it in entries:
-                read.use(*it, _ID_OF[str(section)])
+                if self._owner(it, str(section)) == of:
+                    read.use(*it, _ID_OF[str(section)])
         self.clients[name] = client
 
     def _until(self, entry: KeyPath, hashes: list[str] | Gap) -> list[Any] | Gap:

@@ -393,6 +393,18 @@ def test_a_client_may_use_what_its_key_and_what_that_belongs_to_may_use(
     assert not result.opened
 
 
+def test_a_client_may_use_what_each_organization_of_its_key_and_of_its_team_and_user_may_use() -> None:
+    entry = {"key_alias": "app", "organization_id": "o1", "team_id": "t", "user_id": "u"}
+    owners = {
+        "teams": [{"team_id": "t", "organization_id": "o2"}],
+        "users": [{"user_id": "u", "organization_id": "o1"}],
+    }
+    listed = [{"organization_id": "o1", "models": ["b"]}, {"organization_id": "o2", "models": []}]
+    clients, result = clients_of(keys=[entry], organizations=listed, **owners)
+    assert clients["app"]["assistants"] == ["b"]
+    assert not result.opened
+
+
 def test_the_smaller_limit_of_key_and_team_applies() -> None:
     keys = [{"key_alias": "app", "rpm_limit": 60, "tpm_limit": 5, "team_id": "t"}]
     clients, result = clients_of(keys=keys, teams=[{"team_id": "t", "rpm_limit": 10, "max_parallel_requests": 2}])
@@ -405,6 +417,11 @@ OPENED: dict[str, dict[str, Any]] = {
     "keys[0].team_id": {"keys": [{"team_id": "unknown"}]},
     "keys[0].user_id": {"keys": [{"user_id": "unknown"}]},
     "keys[0].organization_id": {"keys": [{"organization_id": "unknown"}]},
+    "teams[0].organization_id": {
+        "keys": [{"team_id": "t", "organization_id": "o"}],
+        "teams": [{"team_id": "t", "organization_id": "unknown"}],
+        "organizations": [{"organization_id": "o"}],
+    },
     "keys[0].allowed_routes": {"keys": [{"allowed_routes": ["/embeddings"]}]},
     "keys[0].metadata.guardrails": {"keys": [{"metadata": {"guardrails": ["pii", "jail"]}}]},
     "keys[0].model_max_budget": {"keys": [{"model_max_budget": {"a": {"budget_limit": 1}}}]},
