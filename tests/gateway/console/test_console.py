@@ -192,6 +192,7 @@ async def test_chinese_page_has_the_reasons_of_the_gateway_in_chinese(console: C
     assert "熔断器断开，因为它反复失败" in words
     words = words_of((await ask_console(console, "/?territory=CU&lang=zh-Hans")).text)
     assert "没有部署回答 ：助手在此地区不可用 region_blocked （原因：地区）" in words
+    assert "：不在此调用者任何区域的路由上" in words
 
 
 async def test_deployment_that_is_asked_first_is_marked_among_those_to_break(console: Console) -> None:
