@@ -190,6 +190,7 @@ class ActiveConfigs:
         return {
             "recorded_since": self.recorded_since,
             "configurations": self.items,
+            "configurations_not_read": [*self.unreadable],
             "rules": _rules(*self.states[0]) if self.states else None,
             "approvals": _different(
                 _approval(it, one) for _, name, it in asked for one in it.approvals if one.region == name

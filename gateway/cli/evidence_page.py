@@ -48,8 +48,13 @@ def page_of(document: Mapping[str, Any], key: str | None) -> str:
         _table(("territory", "deployment", "site", "processes", "calls"), document["prompts"]),
         "<h2>Configurations that were active</h2>",
         *_configurations(document["configurations"], document["recorded_since"]),
+        *(
+            f'<p class="missing">Version {escape(version)} cannot be read: rules, approvals, attestations, consents, '
+            "vendors and issuers below are without those of it.</p>"
+            for version in document["configurations_not_read"]
+        ),
         "<h2>Labels, moderation and duties</h2>",
-        "<p>Of the last of these configurations.</p>",
+        "<p>Of the last of these configurations that can be read.</p>",
         *(_rules(document["rules"]) if document["rules"] else ["<p>Not known: no configuration can be read.</p>"]),
         "<h2>Approvals</h2>",
         _table(

@@ -358,7 +358,11 @@ def test_version_with_a_secret_in_clear_is_named_and_the_rest_is_written(gateway
     assert [it["calls"] for it in made["prompts"]] == [2]
     assert made["rules"] is None
     assert WHY_NOT in made["configurations"][0]["lines"][0]
-    assert WHY_NOT in (state.parent / "out/index.html").read_text("utf-8")
+    page = (state.parent / "out/index.html").read_text("utf-8")
+    assert WHY_NOT in page
+    assert len(made["configurations_not_read"]) == 2, "so that no approval means none that is known"
+    for version in made["configurations_not_read"]:
+        assert f"Version {version} cannot be read: rules, approvals" in page
 
 
 def test_region_that_neither_ledger_nor_history_knows_is_refused(gateway: Command, state: Path) -> None:
