@@ -437,6 +437,8 @@ OPENED: dict[str, dict[str, Any]] = {
         "organizations": [{"organization_id": "o", "litellm_budget_table": {"max_budget": 1}}],
     },
     "router_settings.enable_tag_filtering": {"router_settings": {"enable_tag_filtering": True}},
+    "general_settings.disable_from_next_week": {"general_settings": {"disable_from_next_week": ["a"]}},
+    "general_settings.required_header": {"general_settings": {"required_header": "x-tenant"}},
     "router_settings.from_next_week": {"router_settings": {"from_next_week": 1}},
     "litellm_settings.default_internal_user_params.models": {
         "litellm_settings": {"default_internal_user_params": {"models": ["a"]}}
