@@ -327,7 +327,8 @@ def _client_of(options: argparse.Namespace) -> AdminClient:
         return admin_client(options.admin, settings)
     if settings.state_dir is None:
         raise CommandError("name the running gateway: --admin URL of its admin listener, or --state DIR")
-    holder = holder_of(settings.state_dir)
+    # A rehearsal uses a folder of its own in the state directory.
+    holder = holder_of(settings.state_dir) or holder_of(settings.state_dir / "simulated")
     url = str((holder or {}).get("admin") or "")
     if not url:
         raise CommandError(f"no gateway runs with {settings.state_dir}: name its admin listener with --admin URL")

@@ -16,6 +16,7 @@ from providers.registry import load_registry
 from providers.sites import PROJECT
 from providers.testkit.simulator import load_simulators
 from tests.kit.configs import BASE
+from tests.kit.gateway_command import as_a_process
 from tests.kit.gateway_process import APP_KEY, config_of_one_region, key_hash, running_gateway
 
 SIMULATED = ("serve", "--simulated")
@@ -74,6 +75,8 @@ def test_real_config_serves_its_regions_edges_and_budgets_without_provider_keys(
         ready, status = (httpx.get(f"{gateway.admin_url}/{name}").json() for name in ("readyz", "status"))
         assert ready["simulated"] is True
         assert status["simulated"] is True
+        shown = as_a_process("status", environ={"GATEWAY_STATE_DIR": str(tmp_path / "state")})
+        assert "simulated: no answer is of a model" in shown.stdout, shown.stderr
         assert [line["detail"] for line in gateway.lines if isinstance(line, dict) and line["event"] == "simulated"]
     assert sorted(path.name for path in (tmp_path / "state").iterdir()) == ["simulated"], "apart from real usage"
 

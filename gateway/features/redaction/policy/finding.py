@@ -66,8 +66,8 @@ _REMEMBERED, _SHORT, _LARGE = 20_000, 64, 65_536
 A large text is read in slices of that size, because no other thread runs during one call of `re` or `str`.
 """
 
-_WIDE = "０１２３４５６７８９＠﹫＋－（）．　\u2007\u2009‐‑–٠١٢٣٤٥٦٧٨٩۰۱۲۳۴۵۶۷۸۹"
-_AS_ASCII = dict(zip(_WIDE, "0123456789@@+-().   ---01234567890123456789", strict=True))
+_WIDE = "０１２３４５６７８９＠﹫＋－（）．　\u2007\u2009‐‑–−٠١٢٣٤٥٦٧٨٩۰۱۲۳۴۵۶۷۸۹"
+_AS_ASCII = dict(zip(_WIDE, "0123456789@@+-().   ----01234567890123456789", strict=True))
 _INVISIBLE = (
     "\u00ad\u034f\u061c\u180e\u200b-\u200f\u202a-\u202e\u2060-\u2064\u2066-\u2069\ufe00-\ufe0f\ufeff"
     "\U000e0000-\U000e007f"
