@@ -107,16 +107,21 @@ def test_time_by_a_token_and_by_a_claim_of_its_issuer_is_time_of_one_user(tmp_pa
     assert used(served, asserted).startswith("day=0;"), "a user that a client asserts is one of its own"
 
 
-def test_time_under_the_former_name_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    patch = {"regions": {"us-ca": {"age_missing": "days"}}}
-    served = TimedGateway(tmp_path / "state", World(), with_tokens(tmp_path, login={}), patch)
+def use_under_the_former_name(served: TimedGateway, monkeypatch: pytest.MonkeyPatch, *, minutes: int) -> None:
+    """Let Anna use the assistant for some minutes as before the names of users contained their issuer."""
     with monkeypatch.context() as earlier:
         earlier.setattr(location, "claim_issuer", lambda _: "")
         served.gateway.config.memo.clear()
         used(served, headers())
-        served.wait(20)
+        served.wait(minutes)
         used(served, headers())
     served.gateway.config.memo.clear()
+
+
+def test_time_under_the_former_name_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    patch = {"regions": {"us-ca": {"age_missing": "days"}}}
+    served = TimedGateway(tmp_path / "state", World(), with_tokens(tmp_path, login={}), patch)
+    use_under_the_former_name(served, monkeypatch, minutes=20)
     for minutes, sent in enumerate((headers(), token_of("anna")), 1):
         assert used(served, sent) == f"day={1200 * minutes}; day-limit=7200"
         served.wait(20)
@@ -127,13 +132,7 @@ def test_times_that_were_kept_under_two_names_are_times_of_one_user(
 ) -> None:
     patch = {"regions": {"us-ca": {"age_missing": "child", "labels": None, "age_bands": {"child": {"repeat": None}}}}}
     served = TimedGateway(tmp_path / "state", World(), with_tokens(tmp_path, login={}), patch)
-    with monkeypatch.context() as earlier:
-        earlier.setattr(location, "claim_issuer", lambda _: "")
-        served.gateway.config.memo.clear()
-        used(served, headers())
-        served.wait(25)
-        used(served, headers())
-    served.gateway.config.memo.clear()
+    use_under_the_former_name(served, monkeypatch, minutes=25)
     served.wait(10)
     with monkeypatch.context() as earlier:
         earlier.setattr(time_of_use, "former_names", lambda *_: ())
