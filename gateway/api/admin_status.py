@@ -258,12 +258,12 @@ def _problems_of_traffic(traffic: TrafficCounts) -> tuple[list[str], list[str]]:
         elif not counts.answered and (without := counts.errors + counts.cancelled) >= _FEWEST:  # clients left first
             failing.append(f"{name}: none of {without} requests got an answer in the last {minutes} minutes")
     for region, times in sorted(traffic.times.items()):
-        if is_slow(times):
-            failing.append(f"{region or 'no region'}: the answers are slow: {times_in_words(times)}")
+        if _is_slow(times):
+            failing.append(f"{region or 'no region'}: the answers are slow: {_times_in_words(times)}")
     return failing, failed
 
 
-def is_slow(times: AnswerTimes) -> bool:
+def _is_slow(times: AnswerTimes) -> bool:
     """Return whether answers begin or end more than twice as late as an hour ago, and more than 5 s late.
 
     Where the hour before has too few answers, 20 s are slow.
@@ -278,7 +278,7 @@ def is_slow(times: AnswerTimes) -> bool:
     )
 
 
-def times_in_words(times: AnswerTimes) -> str:
+def _times_in_words(times: AnswerTimes) -> str:
     """Return how long answers take, with the times of an hour ago if there were answers."""
 
     def words(first_s: float | None, end_s: float | None) -> str:
