@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -54,6 +54,7 @@ class ClientReader:
     _projects: Unique = field(default_factory=lambda: Unique({"litellm"}))
     _teams: dict[int, str] = field(default_factory=dict)
     _used: set[KeyPath] = field(default_factory=set)
+    _indexes: dict[str, Mapping[Hashable, int]] = field(default_factory=dict)
     _taken: list[list[str] | Gap] = field(default_factory=list)
 
     def sections(self, foreign_prices: bool) -> dict[str, Any]:
@@ -191,8 +192,18 @@ class ClientReader:
     def _owner(self, entry: KeyPath, section: str) -> int | None:
         """Return the index of the team, user or organization that an entry names, or None if it is not listed."""
         named = self.reading.at(*entry, _ID_OF[section])
-        listed = self.reading.entries(section)
-        return next((it for it in listed if named and self.reading.at(section, it, _ID_OF[section]) == named), None)
+        return self._listed(section).get(named) if named and isinstance(named, Hashable) else None
+
+    def _listed(self, section: str) -> Mapping[Hashable, int]:
+        """Return the index of the first team, user or organization with each id."""
+        if (known := self._indexes.get(section)) is not None:
+            return known
+        found: dict[Hashable, int] = {}
+        for index in self.reading.entries(section):
+            if isinstance(named := self.reading.at(section, index, _ID_OF[section]), Hashable):
+                found.setdefault(named, index)
+        self._indexes[section] = found
+        return found
 
     def _team(self, index: int) -> str:
         """Return the project of a team of LiteLLM."""
