@@ -53,10 +53,12 @@ json_objects = st.dictionaries(texts, json_values, max_size=3)
 _arguments = json_objects.map(json.dumps)
 
 _data_uris = st.sampled_from(["data:image/png;base64,aGk=", "data:application/pdf;x=y;base64,aGk_-"])
+# Without PDF: a decoder reads an image that is a PDF as the file that it is.
+_image_uris = st.sampled_from(["data:image/png;base64,aGk=", "data:image/webp;x=y;base64,aGk_-"])
 _urls = st.sampled_from(["https://example.com/a.png", "HTTP://example.com./a?b=c#d", "https://8.8.8.8/", "https://a.b"])
 _text_parts = st.builds(TextPart, texts)
 _text_content = texts | st.lists(_text_parts, min_size=1, max_size=3).map(tuple)
-_images = st.builds(ImagePart, _data_uris | _urls, st.sampled_from([None, "auto", "low", "high", "original"]))
+_images = st.builds(ImagePart, _image_uris | _urls, st.sampled_from([None, "auto", "low", "high", "original"]))
 _user_parts = (
     _text_parts
     | _images
