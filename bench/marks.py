@@ -9,8 +9,7 @@ import sys
 import time
 from collections.abc import Callable
 
-from gateway.features.marks.model import MarkRules
-from gateway.features.marks.policy import MarkSigner
+from gateway.features.marks.policy import MarkRules, MarkSigner
 from gateway.policy.labels import Integrity
 from gateway.signing import new_key
 from providers.auth import Secret

@@ -16,13 +16,13 @@ from gateway.api.caller.request_headers import headers_of, read_caller, request_
 from gateway.api.dialects.openai_chat import ChunkEncoder
 from gateway.api.response_headers import response_lines
 from gateway.execution.deadline import Deadline
+from gateway.execution.exchange import AnswerStyle
 from gateway.execution.upstream_request import upstream_request
 from gateway.model.decision import Plan, Step
 from gateway.model.deployment import Deployment
 from gateway.model.record import AnsweredBy, AttemptRecord, Decided, Record, Shown
 from gateway.policy.routing import decide
 from gateway.service.assistants import find_assistant
-from gateway.service.exchange import AnswerStyle
 from gateway.service.location import locate
 from gateway.telemetry.log import log_requests
 from providers.auth import apply

@@ -38,7 +38,7 @@ from evaluation.statistics import compare, difference, sign_flip_p
 from evaluation.store import RunStore
 from evaluation.suite import SuiteFile
 from evaluation.texts import language_of, visible_line
-from gateway.features.shadow.model import ShadowRecord
+from gateway.features.shadow.model import Shadow, ShadowRecord
 from gateway.features.shadow.state import read_shadow_records
 from gateway.model.assistant import Assistant
 from gateway.model.version_names import version_fields
@@ -110,7 +110,7 @@ def run_shadow(options: ShadowOptions, compile_with: Compile) -> int:
 
 
 def _read(options: ShadowOptions, assistant: Assistant) -> list[Recorded]:
-    shadow = assistant.shadows.get(options.region)
+    shadow = assistant.parts_in(options.region).of(Shadow)
     if shadow is None:
         raise OptionsError(f"{assistant.name} has no shadow in region {options.region}: add one under assistants")
     try:

@@ -11,11 +11,12 @@ from typing import cast
 
 from gateway.api.admin_control import readiness_word, traffic_report, unavailable_everywhere, unavailable_to_clients
 from gateway.model.approval import days_at, terms_of
-from gateway.model.assistant import USES, Assistant
+from gateway.model.assistant import Assistant
 from gateway.model.config_version import ConfigVersion, Region
 from gateway.model.consent import Consents
 from gateway.model.decision import Plan, Unavailable
 from gateway.model.deployment import retirement_notices_of
+from gateway.model.input_requests import USES
 from gateway.model.location import Location
 from gateway.model.schedule import Phase
 from gateway.model.sign_in import remedy_for

@@ -59,20 +59,20 @@ from gateway.api.errors import ApiError, blocking_link, from_domain, whole_secon
 from gateway.api.response_headers import json_lines, pairs_of, response_lines
 from gateway.execution.answer_stream import AnswerStream, LargeEvents
 from gateway.execution.deadline import Deadline, Sweep
+from gateway.execution.exchange import AnswerStyle, Exchange, TimedChat
 from gateway.execution.run import PlanExhausted
 from gateway.execution.upstream_client import Answer, OwnAnswer
-from gateway.features.duties.time_of_use import ChatTime
 from gateway.model.caller import Caller, RequestContext, RequestHeaders
 from gateway.model.config_version import Client, ConfigVersion
+from gateway.model.help import DutyKind
 from gateway.model.input_requests import InputAnswer
 from gateway.model.location import ClaimRefused
 from gateway.model.moderation import NoVerdict
-from gateway.model.record import UNANSWERED, DutyKind, Record
+from gateway.model.record import UNANSWERED, Record
 from gateway.model.refusal_reason import STATUS
 from gateway.policy.caller import timeout_s
 from gateway.policy.region_text import sentence_for
 from gateway.service.chat_service import ChatService
-from gateway.service.exchange import AnswerStyle, Exchange
 from gateway.tasks import run_apart
 from gateway.undo import undone_on_failure
 from gateway.usage.client_limits import LimitReached
@@ -282,7 +282,7 @@ class HttpExchange(Exchange):
                 answer = await service.answer_chat(self, request)
                 record.first_s = time.monotonic() - record.started_at
                 watched = None
-                if self.assistant.is_watched:
+                if self.assistant.route_parts:
                     answer, watched = service.watched(self, request, answer)
                 if watched is None and not self.assistant.resume:
                     # Nothing holds the request below this line, and its answer may take minutes.
@@ -552,7 +552,7 @@ class HttpExchange(Exchange):
             writing = self._write_response(200, body)
         return self._write_within(self.config.resilience.total_s, writing)
 
-    async def _write_timed(self, body: bytes, time_of_chat: ChatTime, *, is_due: bool) -> None:
+    async def _write_timed(self, body: bytes, time_of_chat: TimedChat, *, is_due: bool) -> None:
         """Write a whole answer whose time counts until the client has it. `is_due`: its end is not noted yet."""
         if is_due:
             await time_of_chat.end()
@@ -563,7 +563,7 @@ class HttpExchange(Exchange):
             if time.monotonic() - began_at >= _SLOW_S:
                 time_of_chat.extend_soon()
 
-    def _note_notice(self, time_of_chat: ChatTime) -> None:
+    def _note_notice(self, time_of_chat: TimedChat) -> None:
         labelling = self.style.labelling
         if self.record.shown.is_noticed and labelling is not None:
             time_of_chat.show_notice(self.record, is_repeated=labelling.notice == "repeated")
@@ -748,10 +748,10 @@ class HttpExchange(Exchange):
         language = self._headers.one(b"accept-language") if b"accept-language" in self._headers.headers else None
         sentence = sentence_for(self.config, self.record.decided.location, language, error.code, error.sentences)
         texts = self.locale.refusals if self.locale is not None else {}
-        if (crisis := self.record.shown.crisis) is not None:
-            self.record.note_duty(DutyKind.CRISIS)
-            # The user reads the crisis text, so the message is for developers, and has no words of the region.
-            return replace(error, extra={**error.extra, "crisis": crisis.member()}, sentence=crisis.sentence)
+        if (found := self.record.help) is not None:
+            self.record.note_duty(found.duty)
+            # The user reads the text of the help, so the message is for developers, and has no words of the region.
+            return replace(error, extra={**error.extra, **found.member()}, sentence=found.sentence)
         return replace(error, message=texts.get(error.code, error.message), sentence=sentence)
 
     def _note(self, shown: ApiError, error: Exception) -> None:

@@ -11,17 +11,17 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from gateway.execution.exchange import ClientChanged
 from gateway.execution.retry import rule_of
 from gateway.execution.run import PlanExhausted
-from gateway.features.crisis.model import CrisisUnanswerable
 from gateway.model.consent import ConsentRequest
 from gateway.model.decision import Refused
+from gateway.model.help import HelpUnanswerable
 from gateway.model.moderation import Flagged, NoVerdict
 from gateway.model.record import AttemptRecord
 from gateway.model.refusal_reason import REASON_BY_CODE, STATUS, RefusalReason
 from gateway.model.region_text import Sentence, Sentences
 from gateway.service.assistants import AssistantNotFound
-from gateway.service.exchange import ClientChanged
 from gateway.service.input_requests import OtherEmbeddingSpace
 from gateway.usage.client_limits import LimitReached
 from gateway.usage.refusals import CallRefused
@@ -162,7 +162,7 @@ def from_domain(error: Exception, attempts: list[AttemptRecord], *, quoting: boo
             found = {"direction": "input", "categories": list(error.categories)}
             message = "the request was refused by the moderation of this region"
             return ApiError("content_filter", message, extra={"moderation": found})
-        case CrisisUnanswerable():
+        case HelpUnanswerable():
             message = (
                 f"the answer would be a text for the user, and `{error.param}` requires another: show `user_message`"
             )

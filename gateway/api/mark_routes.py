@@ -18,13 +18,13 @@ from gateway.api.caller.authentication import FailedKeyLimiter, caller_address, 
 from gateway.api.caller.request_headers import headers_of, request_id_of
 from gateway.api.errors import ApiError
 from gateway.api.openapi import json_body
-from gateway.features.marks.model import MarkRules
-from gateway.features.marks.policy import MOST_MARK_BYTES, check_mark, key_set
 from gateway.model.config_version import ConfigVersion, remember
+from gateway.policy.labels import TextMarks
 
 KEYS_PATH = "/.well-known/ai-marks.json"
 CHECK_PATH = "/v1/marks/verify"
 MARK_PATHS = frozenset({KEYS_PATH, CHECK_PATH})
+_MOST_MARK_BYTES = 64 * 1024
 _MOST_BODY_BYTES = 1024 * 1024
 _MOST_AT_ONCE = 32
 """The checks whose bodies are read at once in this process: at most 32 MB."""
@@ -40,17 +40,15 @@ def add_mark_routes(app: FastAPI, current: Callable[[], ConfigVersion]) -> None:
         """A path that does not exist without `marks`, whatever the method."""
 
         def matches(self, scope: Any) -> tuple[Match, Any]:
-            return super().matches(scope) if current().marks is not None else (Match.NONE, {})
+            return super().matches(scope) if current().parts.of(TextMarks) is not None else (Match.NONE, {})
 
     async def keys(request: Request) -> JSONResponse:
         config, rules, headers = opened(request)
-        document = remember(config, ("mark_keys",), lambda: key_set(rules.published))
+        document = remember(config, ("mark_keys",), rules.keys)
         return JSONResponse(document, headers={**headers, "cache-control": "max-age=3600"})
 
     async def check(request: Request) -> JSONResponse:
         nonlocal reading
-        from gateway.signing import PublicKey
-
         config, rules, headers = opened(request)
         checks.count(caller_address(config, headers_of(request.scope)), problem=_TOO_MANY)
         if reading >= _MOST_AT_ONCE:
@@ -61,18 +59,18 @@ def add_mark_routes(app: FastAPI, current: Callable[[], ConfigVersion]) -> None:
             mark, text = _read(await read_object(request.receive, _MOST_BODY_BYTES))
         finally:
             reading -= 1
-        found = check_mark(mark, text, rules.issuer, map(PublicKey.parse, rules.published))
-        return JSONResponse(found.document(), headers=headers)
+        return JSONResponse(rules.check(mark, text), headers=headers)
 
-    def opened(request: Request) -> tuple[ConfigVersion, MarkRules, dict[str, str]]:
+    def opened(request: Request) -> tuple[ConfigVersion, TextMarks, dict[str, str]]:
         """Return the config version, its marks and the headers of each answer. Raises ApiError."""
         config, headers = current(), headers_of(request.scope)
         request.state.response_headers = answered = {"x-request-id": request_id_of(headers)}
-        if config.marks is None:
+        rules = config.parts.of(TextMarks)
+        if rules is None:
             raise ApiError("not_found", "this gateway signs no marks")
         if not serves_others(config):
             require_this_machine(config, headers)
-        return config, config.marks, answered
+        return config, rules, answered
 
     add: Any = app.router.add_api_route
     about = {"tags": ["marks"], "route_class_override": WhileMarks}
@@ -96,6 +94,6 @@ def _read(body: dict[str, object]) -> tuple[str, str]:
         raise ApiError("invalid_request", "`mark` must be a text: an entry of `x_gateway.labels[].marks`", "mark")
     if not isinstance(text, str):
         raise ApiError("invalid_request", "`text` must be a text: the answer as the client got it", "text")
-    if len(mark.encode("utf-8", "surrogatepass")) > MOST_MARK_BYTES:
-        raise ApiError("request_too_large", f"`mark` is larger than {MOST_MARK_BYTES // 1024} KB", "mark")
+    if len(mark.encode("utf-8", "surrogatepass")) > _MOST_MARK_BYTES:
+        raise ApiError("request_too_large", f"`mark` is larger than {_MOST_MARK_BYTES // 1024} KB", "mark")
     return mark, text

@@ -26,15 +26,17 @@ from gateway.api.openapi import complete_document
 from gateway.api.path_hints import INPUT_PATHS, OWN_PATHS, hint_for
 from gateway.api.raw_responses import Probe, error_response, method_not_allowed
 from gateway.execution.evidence import asker_of
-from gateway.model.assistant import Assistant, Use
+from gateway.model.assistant import Assistant
 from gateway.model.caller import Caller
 from gateway.model.config_version import Client, ConfigVersion, Region
 from gateway.model.decision import Refusal, RefusalCode, Refused
+from gateway.model.input_requests import Use
 from gateway.model.location import ClaimReport, Location
 from gateway.model.sampling import is_id_kept
 from gateway.model.version_names import version_headers
 from gateway.operator_errors import ReceiptDamaged
 from gateway.policy.caller import explain_token, explain_user, read_consent, user_of
+from gateway.policy.labels import TextMarks
 from gateway.policy.location.resolution import resolve
 from gateway.policy.preference import preferred_name, seen_by_intent
 from gateway.policy.refusals import not_offered, refuse_location
@@ -441,7 +443,7 @@ def _extend_document(app: FastAPI, is_demo: bool, current: Callable[[], ConfigVe
         document = generate()
         if CHAT_PATH not in document["paths"]:
             complete_document(document, is_demo=is_demo)
-        if current().marks is not None:
+        if current().parts.of(TextMarks) is not None:
             return document
         return {**document, "paths": {path: it for path, it in document["paths"].items() if path not in MARK_PATHS}}
 

@@ -76,14 +76,11 @@ def response_lines(record: Record) -> list[bytes]:
         lines.append(f"x-gateway-hand-off: {decided.hand_off.cause}".encode())
     if record.moderation is not None and record.moderation.is_skipped:
         lines.append(b"x-gateway-moderation: skipped")
-    if shown.use is not None:
-        lines.append(f"x-gateway-use: {shown.use}".encode())
-    if shown.crisis is not None:
-        lines.append(f"x-gateway-crisis: {shown.crisis.then}".encode())
+    if record.notes:
+        for note in record.notes:
+            lines += note.header_lines()
         if record.is_own_answer:
             lines.append(b"x-gateway-attempts: 0")
-    elif shown.is_crisis_unjudged:
-        lines.append(b"x-gateway-crisis: unjudged")
     if shown.labels:
         lines.append(b"x-gateway-labels: %b" % ", ".join(shown.labels).encode())
     took_s = record.first_s

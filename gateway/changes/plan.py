@@ -10,16 +10,18 @@ from typing import Literal, TypeVar
 from gateway.changes.budget_changes import budget_changes, budget_notes
 from gateway.config.problems import KeyPath
 from gateway.config.sensitive_keys import without_secrets
-from gateway.features.redaction.model import RedactionRules
 from gateway.features.views import PLAN_NAMES, VIEWS, further_recipients
 from gateway.model.answer_change import AnswerChange
 from gateway.model.approval import Approval
-from gateway.model.assistant import USES, Assistant, Use
+from gateway.model.assistant import Assistant
 from gateway.model.config_version import ConfigVersion, Region
 from gateway.model.deployment import Deployment, Proxy
+from gateway.model.input_requests import USES, Use
 from gateway.model.location_rules import LocationRules
+from gateway.model.parts import Marker
 from gateway.model.region_text import RegionText
 from gateway.model.route import deployments_of
+from gateway.model.wrapper import Wrapper
 from gateway.policy.location import SignalLocator
 from providers.sites import Residency
 from providers.territories import NOWHERE, Places
@@ -37,16 +39,16 @@ _NOT_COMPARED = {
     Deployment: frozenset(
         (
             "name adapter target credentials headers needs_credential missing_credentials places asked_at price "
-            "retirement link proxy_origin"
+            "retirement link proxy_origin parts"
         ).split()
     ),
-    Region: frozenset({"name", "is_gated", "ages_at_gate"}),
+    Region: frozenset({"name", "parts"}),
 }
 # Fields whose changes are listed by name, and fields that follow from other keys.
-_NO_SECTIONS = frozenset("version assistants deployments region_by_territory default_region".split())
+_NO_SECTIONS = frozenset("version assistants deployments region_by_territory default_region parts".split())
 _NOT_SET = object()
 _SHOWN_CHARACTERS = 160
-_PLAN_NAMES = {"texts": "speech", **PLAN_NAMES}
+_SHOWN_NAMES = {"texts": "speech"}
 """The names in a plan of fields whose attribute has another name."""
 _SECTION_OF_FIELD = {"receipts_keep_s": "receipts", "receipts_sample": "receipts", "log_sample": "log"}
 """The sections of the fields of a config version that are single keys."""
@@ -267,10 +269,10 @@ def _uncovered_barriers(old: ConfigVersion, new: ConfigVersion) -> Iterator[str]
         for view in assistant.views:
             for region, barrier in view.barriers.items():
                 will_be = after.get(name, assistant).for_intent(view.intent).barriers.get(region)
-                rules = barrier.redaction
-                if rules is None or will_be is None or name not in after or _within(will_be.redaction, rules):
+                rules = barrier.wrapper
+                if rules is None or will_be is None or name not in after or _within(will_be.wrapper, rules):
                     continue
-                change = f"{shown(rules)} -> {shown(will_be.redaction)} (WIDER)"
+                change = f"{shown(rules)} -> {shown(will_be.wrapper)} (WIDER)"
                 yield f"{name}/{region}: redaction after the barrier: {change}"
 
 
@@ -332,15 +334,21 @@ def _changes(old: Region | Deployment, new: Region | Deployment) -> Iterator[Cha
         before, after = getattr(old, each.name), getattr(new, each.name)
         if each.name in left_out or _compared_part(before) == _compared_part(after):
             continue
-        widens = each.name in ("boundary", "residency", "proxy", "redaction") and not _within(after, before)
-        widens = widens or (each.name == "in_clear" and bool(after))
-        before_text, after_text = shown(before), shown(after)
-        yield Change(
-            _PLAN_NAMES.get(each.name, each.name.replace("_", " ")),
-            before_text,
-            after_text if before_text != after_text else f"{after_text} (different)",
-            widens,
-        )
+        widens = each.name in ("boundary", "residency", "proxy") and not _within(after, before)
+        yield _change(_SHOWN_NAMES.get(each.name, each.name.replace("_", " ")), before, after, widens=widens)
+    for kind, name in PLAN_NAMES.items():
+        part, other = old.parts.of(kind), new.parts.of(kind)
+        if part == other:
+            continue
+        if issubclass(kind, Marker):
+            yield _change(name, part is not None, other is not None, widens=other is not None)
+        else:
+            yield _change(name, part, other, widens=not _within(other, part))
+
+
+def _change(name: str, before: object, after: object, *, widens: bool) -> Change:
+    before_text, after_text = shown(before), shown(after)
+    return Change(name, before_text, after_text if before_text != after_text else f"{after_text} (different)", widens)
 
 
 def _compared_part(value: object) -> object:
@@ -359,9 +367,9 @@ def _within(value: object, bound: object) -> bool:
             return value.stores.within(bound.stores) and value.processes.within(bound.processes)
         case Proxy(), None:
             return False
-        case None, RedactionRules():
+        case None, Wrapper():
             return False
-        case RedactionRules(), RedactionRules():
+        case Wrapper(), Wrapper():
             return value.covers(bound)
         case Proxy(), Proxy():
             return value.territory.within(bound.territory) and bound.inspects >= value.inspects
@@ -465,6 +473,7 @@ def sections_between(old: ConfigVersion, new: ConfigVersion) -> tuple[str, ...]:
         for each in fields(ConfigVersion)
         if each.name not in _NO_SECTIONS and each.init and getattr(old, each.name) != getattr(new, each.name)
     ]
+    changed += [name for kind, name in PLAN_NAMES.items() if old.parts.of(kind) != new.parts.of(kind)]
     return tuple(dict.fromkeys(changed if _aliases(old) == _aliases(new) else [*changed, "aliases"]))
 
 

@@ -8,6 +8,7 @@ from gateway.changes.plan import ChangePlan, Check, deployments_by_assistant, de
 from gateway.model.answer_change import AnswerChange
 from gateway.model.config_version import ConfigVersion, Region
 from gateway.policy.fence import lacking_approval
+from gateway.policy.labels import TextMarks
 from gateway.policy.location.claim import ClaimRules
 from gateway.policy.territory_answers import answer_changes
 from providers.value import replace
@@ -44,14 +45,14 @@ def _changes_in(old: ConfigVersion, new: ConfigVersion, region: Region, plan: Ch
         judges = config.moderation.get(region.name)
         asked |= {judge.name for judge in (*judges.input, *judges.output)} if judges is not None else set()
         here = config.regions.get(region.name)
-        asked |= set(here.crisis.judges) if here is not None and here.crisis is not None else set()
+        asked |= set(here.judges) if here is not None else set()
     reasons += [f"the deployment {name}" for name in sorted(_rewritten(asked, plan))]
     used = {it.sign_in for config in (old, new) for name in asked if (it := config.deployments.get(name)) is not None}
     names = {name for it in used if it is not None for name in (it.name, it.source) if name is not None}
     reasons += [f"the sign-in {name}" for name in sorted(names) if _is_among(f"sign_ins.{name}", plan.keys)]
     if _age_member(old) != _age_member(new):
         reasons.append("location.claim.age_band")
-    if _has_marks(region) and (old.marks != new.marks or _is_among("marks", plan.keys)):
+    if _has_marks(region) and (old.parts.of(TextMarks) != new.parts.of(TextMarks) or _is_among("marks", plan.keys)):
         reasons.append("marks")
     if _exporters_of(old, region.name) != _exporters_of(new, region.name):
         reasons.append("exporters")

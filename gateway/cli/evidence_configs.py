@@ -266,10 +266,10 @@ def _recipients(config: ConfigVersion, region: str) -> Iterator[Deployment]:
     """Yield each deployment that prompts of the region may reach, also judges."""
     from gateway.changes.plan import deployments_prompted
 
-    crisis, judges = config.regions[region].crisis, config.moderation.get(region)
+    judges = config.moderation.get(region)
     found = [it for assistant in config.own_assistants.values() for it in deployments_prompted(assistant, region)]
     found += judges.judges if judges is not None else ()
-    found += [config.deployments[name] for name in crisis.judges] if crisis is not None else []
+    found += [config.deployments[name] for name in config.regions[region].judges]
     yield from {it.name: it for it in found}.values()
 
 

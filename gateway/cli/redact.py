@@ -15,8 +15,10 @@ def redact(options: argparse.Namespace) -> int:
     """Print a text as a deployment with this redaction would get it (`gateway redact`)."""
     from gateway.cli.terminal import compile_document
     from gateway.config.problems import choice_hint
-    from gateway.features.redaction.policy.finding import Clock, TooMuchToSearch
+    from gateway.features.redaction.policy.finding import Clock
     from gateway.features.redaction.policy.placeholders import Placeholders
+    from gateway.features.redaction.wrapper import Redaction
+    from gateway.model.wrapper import TooMuchToSearch
 
     settings = settings_of(options)
     print_pinned_version(settings)
@@ -24,9 +26,9 @@ def redact(options: argparse.Namespace) -> int:
     for content in document.term_files.values():
         if content.problem:
             raise CommandError(content.problem)
-    rules = compiled.redactions.get(options.redaction)
-    if rules is None:
-        hint = choice_hint(options.redaction, compiled.redactions, none="the config has no `redactions`")
+    wrapper = compiled.wrappers.get(options.redaction)
+    if not isinstance(wrapper, Redaction):
+        hint = choice_hint(options.redaction, compiled.wrappers, none="the config has no `redactions`")
         raise CommandError(f"there is no redaction {options.redaction!r}: {hint}")
     try:
         data = sys.stdin.buffer.read() if options.file is None else options.file.read_bytes()
@@ -36,7 +38,7 @@ def redact(options: argparse.Namespace) -> int:
     except UnicodeDecodeError:
         raise CommandError("the text is not UTF-8") from None
     try:
-        print(Placeholders(rules, Clock())(text), end="")
+        print(Placeholders(wrapper.rules, Clock())(text), end="")
     except TooMuchToSearch:
         raise CommandError("the text is too long, or has too many values, for one request") from None
     return _OK

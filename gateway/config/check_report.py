@@ -11,19 +11,20 @@ from gateway.config.fact_ages import dated, oldest_fact, unconfirmed_facts
 from gateway.config.limits_report import limit_lines
 from gateway.config.problems import Problem, dotted, visible
 from gateway.config.routes import ineligible_now
-from gateway.features.redaction.model import RedactionRules
 from gateway.features.views import VIEWS
 from gateway.model.answer_change import territory_list
 from gateway.model.approval import Days
-from gateway.model.assistant import USES, Assistant, Use
+from gateway.model.assistant import Assistant
 from gateway.model.client_token import KeyUrl, TokenIssuer
 from gateway.model.config_version import ConfigVersion, Exporter, Region
 from gateway.model.deployment import Deployment
+from gateway.model.input_requests import USES, Use
 from gateway.model.route import Route, WeightedSet, deployments_of
 from gateway.model.schedule import Schedule
 from gateway.model.sign_in import SignIn
+from gateway.model.wrapper import Wrapper
 from gateway.operator_errors import CommandError, RejectedConfig
-from gateway.policy.fence import rules_of_step
+from gateway.policy.fence import wrapper_of_step
 from gateway.policy.location import SIGNALS, can_locate
 from gateway.policy.territory_answers import unanswered
 from providers.adapter import EmulatesFeatures
@@ -347,7 +348,7 @@ def route_lines(
     yield from _steps(steps, 1, config.regions[name], days)
     if (barrier := assistant.barriers.get(name)) is not None:
         yield f"    barrier: {barrier.rule}"
-        yield from _steps(barrier.listed, len(steps) + 1, config.regions[name], days, barrier.redaction)
+        yield from _steps(barrier.listed, len(steps) + 1, config.regions[name], days, barrier.wrapper)
     yield from gaps.get((name, "chat"), ())
     for view in assistant.views[1:]:
         if view.route_words(name) != assistant.route_words(name):
@@ -363,9 +364,7 @@ def route_lines(
             yield f"    {line}"
 
 
-def _steps(
-    steps: Route, first: int, region: Region, days: Days | None, behind: RedactionRules | None = None
-) -> Iterator[str]:
+def _steps(steps: Route, first: int, region: Region, days: Days | None, behind: Wrapper | None = None) -> Iterator[str]:
     for number, step in enumerate(steps, first):
         if isinstance(step, WeightedSet):
             yield f"    {number}. by weight; each user stays with one of"
@@ -417,16 +416,16 @@ def _elsewhere(region: str, config: ConfigVersion) -> str:
 
 
 def _step(
-    start: str, step: Deployment, region: Region, days: Days | None, behind: RedactionRules | None = None
+    start: str, step: Deployment, region: Region, days: Days | None, behind: Wrapper | None = None
 ) -> Iterator[str]:
     simulated = ", simulated" if step.simulates is not None else ""
     yield from _wrapped(start, f"{step.name}: {step.provider} {step.model} at {step.site}{simulated}")
     yield from _wrapped("       ", _where(step.residency))
     if step.proxy is not None:
         yield from _wrapped("       through the proxy ", str(step.proxy))
-    if (rules := rules_of_step(region, step, behind)) is not None:
+    if (rules := wrapper_of_step(region, step, behind)) is not None:
         yield from _wrapped("       redacts: ", ", ".join(rules.shown_kinds))
-    elif region.redaction is not None:
+    elif region.parts.of(Wrapper) is not None:
         yield "       not redacted"
     if step.emulates_schemas(bounded=not region.boundary.is_anywhere):
         yield "       JSON schemas: emulated"

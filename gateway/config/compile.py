@@ -33,11 +33,11 @@ from gateway.config.stores import compile_stores
 from gateway.config.usage import SpendingCompiler, check_prices, compile_usage
 from gateway.config.validation import Draft, Findings, provisional, validate
 from gateway.features.config import COMPILERS
-from gateway.features.marks.config import compile_marks
-from gateway.features.redaction.model import RedactionRules
 from gateway.model.approval import days_at
 from gateway.model.config_version import ConfigVersion
 from gateway.model.deployment import Deployment
+from gateway.model.parts import NO_PARTS, Parts
+from gateway.model.wrapper import Wrapper
 from providers.openai_json.misspelled_fields import meant_field
 from providers.registry import Registry
 from providers.value import Value
@@ -53,13 +53,13 @@ _NEEDED: Mapping[tuple[str | int, ...], tuple[str, ...]] = {
 
 @dataclass(frozen=True, slots=True)
 class Compiled:
-    """A compiled config version, with its warnings, the digests of the files that were read for it, and redactions."""
+    """A compiled config version, with its warnings, the digests of the files that were read for it, and wrappers."""
 
     config: ConfigVersion
     warnings: tuple[Problem, ...]
     files: Reading = field(default_factory=dict)
     written: SourceText | None = None
-    redactions: Mapping[str, RedactionRules] = field(default_factory=dict)
+    wrappers: Mapping[str, Wrapper] = field(default_factory=dict)
 
 
 def compile_config(
@@ -92,7 +92,7 @@ def compile_config(
     _check_broken_parts(draft, parts, findings, document, options)
     if findings.rejected:
         raise ConfigRejected(findings.problems)
-    return Compiled(config, findings.warnings, document.files, document.written, draft.redactions)
+    return Compiled(config, findings.warnings, document.files, document.written, draft.wrappers)
 
 
 class _Options(Value, frozen=True):
@@ -170,7 +170,7 @@ def _compile(draft: Draft, findings: Findings, document: Document, options: _Opt
         clients_source=draft.config.clients_source,
         keys=draft.config.keys,
         token_issuers=compile_token_issuers(draft, findings, document),
-        marks=compile_marks(draft, findings, document.references),
+        parts=_parts(draft, findings, document),
         sign_ins=sign_ins if not is_rehearsal else {},
     )
     check_barriers(draft, findings, assistants, judges)
@@ -180,6 +180,14 @@ def _compile(draft: Draft, findings: Findings, document: Document, options: _Opt
     _check_resilience(draft, findings)
     _check_protection(draft, findings)
     return config
+
+
+def _parts(draft: Draft, findings: Findings, document: Document) -> Parts:
+    """Return what features hang on the whole version."""
+    parts = NO_PARTS
+    for of_config in [feature.of_config for feature in COMPILERS if feature.of_config is not None]:
+        parts = parts.having(of_config(draft, findings, document))
+    return parts
 
 
 def _check_broken_parts(

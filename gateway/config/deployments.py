@@ -27,9 +27,9 @@ from gateway.config.sign_ins import sign_in_of
 from gateway.config.territories import listed, read_territories
 from gateway.config.validation import Draft, Findings
 from gateway.model.approval import Days
-from gateway.model.assistant import USES
 from gateway.model.config_version import Secrets
 from gateway.model.deployment import CacheKey, Concurrency, Deployment, retirement_notices_of
+from gateway.model.input_requests import USES
 from gateway.model.sign_in import SignIn
 from providers.adapter import (
     STREAM_OPTIONS,

@@ -49,6 +49,7 @@ class FeatureCompiler:
         of_region: Returns a compiled region with the values of the feature.
         of_deployment: Returns a compiled deployment with the values of the feature.
         of_assistant: Returns a compiled assistant with the values of the feature.
+        of_config: Returns a part of the whole version, or None.
         check: Reports mistakes that only the whole configuration shows.
     """
 
@@ -57,4 +58,5 @@ class FeatureCompiler:
     of_region: RegionPart | None
     of_deployment: DeploymentPart | None
     of_assistant: Callable[[AssistantScope, AssistantSection, Assistant], Assistant] | None
+    of_config: Callable[[Draft, Findings, Document], object | None] | None
     check: Callable[[Draft, Findings, ConfigVersion], None] | None

@@ -20,10 +20,11 @@ from gateway.config.validation import Draft, Findings, check_reference
 from gateway.features.config import COMPILERS
 from gateway.features.views import further_recipients
 from gateway.model.approval import Days, why_unapproved
-from gateway.model.assistant import DEFAULT_INTENT, USES, Assistant, Intent, Use, UserChoice
+from gateway.model.assistant import DEFAULT_INTENT, Assistant, Intent, UserChoice
 from gateway.model.config_version import Region
 from gateway.model.deployment import Deployment, moderations_of
 from gateway.model.hand_off import BarrierRule, HandOffCause
+from gateway.model.input_requests import USES, Use
 from gateway.model.route import Barrier, Route, WeightedSet, deployments_of
 from gateway.model.schedule import Schedule
 from providers.adapter import Adapter, answers_chats
@@ -184,7 +185,7 @@ class AssistantCompiler(AssistantScope):
                     target[region] = self._route(steps[:at])
                     if isinstance(rule, BarrierRule):
                         barriers.setdefault(intent, {})[region] = Barrier(
-                            rule, behind, self.draft.redactions.get(rule.redact or "")
+                            rule, behind, self.draft.wrappers.get(rule.redact or "")
                         )
                         self._check_barrier((*route_path, at), rule, target[region], behind)
         return routes, own_routes, barriers

@@ -27,8 +27,8 @@ from gateway.config.shape import (
     valid_part,
 )
 from gateway.config.yaml_document import Source
-from gateway.features.redaction.model import RedactionRules
 from gateway.features.redaction.schema import RedactionSection
+from gateway.model.wrapper import Wrapper
 from providers.json_values import read_map
 
 _PASSWORD_IN_URL = re.compile(r"://[^/@\s]*:[^/@\s]*@")
@@ -151,14 +151,14 @@ class Draft:
         broken: The paths that were removed: sections, entries and parts of entries. The compiler adds the entries that
             it finds invalid.
         wrong: The keys that have an error of shape.
-        redactions: The compiled redactions by name.
+        wrappers: The compiled wrappers by name.
     """
 
     config: GatewaySection
     values: Mapping[str, object]
     broken: set[KeyPath]
     wrong: frozenset[KeyPath] = frozenset()
-    redactions: Mapping[str, RedactionRules] = field(default_factory=dict)
+    wrappers: Mapping[str, Wrapper] = field(default_factory=dict)
 
     def is_broken(self, *path: str) -> bool:
         """Whether the section or entry is present but invalid, so that references to it cannot be checked."""

@@ -11,8 +11,10 @@ import json
 from collections.abc import Mapping
 
 from gateway.api.errors import ApiError
+from gateway.model.age import AgeRules
 from gateway.model.client_token import SharedKey
 from gateway.model.config_version import ConfigVersion
+from gateway.policy.doors import helps_first
 from gateway.policy.location.claim import ClaimRules
 from providers.value import Value
 
@@ -39,8 +41,9 @@ def users_of(config: ConfigVersion) -> list[DemoUser]:
         return []
     users: list[DemoUser] = []
     for region in config.regions.values():
-        if region.territories.included and (region.ages is not None or region.crisis is not None):
-            bands = [band.name for band in region.ages.bands] if region.ages is not None else []
+        if region.territories.included and (region.parts.of(AgeRules) is not None or helps_first(region)):
+            ages = region.parts.of(AgeRules)
+            bands = [band.name for band in ages.bands] if ages is not None else []
             territory = min(region.territories.included)
             users += [DemoUser(region.name, territory, band) for band in (*bands, "")]
     return users

@@ -10,7 +10,7 @@ from typing import Any
 from gateway.console.admin_call import AdminFailed
 from gateway.console.texts import _
 from gateway.console.views import ConsoleView, ViewAnswer, Visit
-from gateway.model.record import DutyKind
+from gateway.model.help import DutyKind
 
 PATH = "/duties"
 KINDS = {

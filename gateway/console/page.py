@@ -26,6 +26,7 @@ from gateway.model.approval import days_at
 from gateway.model.config_version import ConfigVersion
 from gateway.model.refusal_reason import REASON_BY_CODE, RefusalReason
 from gateway.model.status import SimulatedSite, Status
+from gateway.policy.doors import helps_first
 from gateway.policy.location.resolution import locator_of
 from gateway.policy.territory_answers import Answers, answers_of
 from gateway.service.explain import why_not_supposed
@@ -192,7 +193,7 @@ class Pages:
             written=self._own_config.lines() if self._own_config is not None else [],
             is_demo=self._own_config is not None,
             users=users_of(config) if self._own_config is not None else [],
-            has_crisis=any(region.crisis is not None for region in config.regions.values()),
+            has_crisis=any(helps_first(region) for region in config.regions.values()),
             navigation=navigation,
             sites=_sites(sites, decision),
             faults=FAULTS,

@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 from gateway.execution.deadline import Deadline
 from gateway.execution.run import PlanExecutor, PlanExhausted, RunContext
 from gateway.execution.upstream_client import Answer
-from gateway.features.crisis.policy import counting
 from gateway.model.assistant import Assistant
 from gateway.model.config_version import Client, ConfigVersion, Region
 from gateway.model.decision import Plan, Step
@@ -25,6 +24,7 @@ from gateway.model.moderation import Moderation, ModerationRecord, NoVerdict
 from gateway.model.permit import Permit
 from gateway.model.record import Record
 from gateway.policy.fence import evaluation_permit, judge_still_permitted
+from gateway.policy.verdicts import counting
 from providers.failures import Failure, FailureKind
 from providers.moderations import ModerationAnswer, ModerationRequest, ModerationResult
 from providers.moderations.values import ModerationInput

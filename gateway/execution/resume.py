@@ -25,7 +25,6 @@ from gateway.execution.resume_request import (
 from gateway.execution.retry import rule_of, why_spent
 from gateway.execution.run import PlanExecutor, PlanExhausted, RunContext
 from gateway.execution.upstream_client import Answer, ConfigChanged
-from gateway.features.redaction.policy.placeholders import MOST_HELD
 from gateway.model.decision import Plan, Step
 from gateway.model.record import AnsweredBy, AttemptAction, AttemptDecision, DecisionReason, Record, Resumed, Skipped
 from providers.chat import (
@@ -161,7 +160,7 @@ class Resumption(Value, frozen=True):
 
 def _why_in_clear(broken: Step, step: Step, sent: SentAnswer) -> str | None:
     """Return why a step that redacts must not continue an answer whose end may be a part of a value; None if it may."""
-    rules, former = step.permit.redaction, broken.permit.redaction
+    rules, former = step.permit.wrapper, broken.permit.wrapper
     if rules is None or not sent.text.strip() or (former is not None and former.covers(rules)):
         return None
     return "it gets no values, and the answer broke off where one may have begun"
@@ -237,8 +236,9 @@ class ResumingStream(AnswerStream):
         The client does not get it if another step goes on: that one writes the whole placeholder.
         """
         match events:
-            case (*_, TextDelta(text, 0, None) as begun, Failed()) if len(text) <= MOST_HELD and text[:1] in ("q", "Q"):
-                return (begun,) if self._step.permit.redaction is not None else ()
+            case (*_, TextDelta(text, 0, None) as begun, Failed()):
+                wrapper = self._step.permit.wrapper
+                return (begun,) if wrapper is not None and wrapper.may_begin(text) else ()
         return ()
 
     def _keep(self, event: StreamEvent) -> None:

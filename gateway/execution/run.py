@@ -50,12 +50,11 @@ from gateway.execution.upstream_client import (
     Answer,
     AttemptOptions,
     ConfigChanged,
-    RedactionRefused,
     StillAllowed,
     UpstreamClient,
     Withdrawn,
+    WrapperRefused,
 )
-from gateway.features.redaction.model import RedactionNote
 from gateway.model.config_version import ConfigVersion
 from gateway.model.decision import FailureKinds, Plan, Step
 from gateway.model.deployment import Deployment
@@ -63,6 +62,7 @@ from gateway.model.hand_off import HandOffCause
 from gateway.model.input_requests import ServedRequest
 from gateway.model.record import AttemptAction, AttemptDecision, AttemptRecord, Bound, DecisionReason, Record, Skipped
 from gateway.model.resilience import Resilience
+from gateway.model.wrapper import WrapperNote
 from gateway.usage.accounting import Accounting, RequestUsage
 from gateway.usage.refusals import CallRefused
 from providers.auth import Secret
@@ -370,8 +370,8 @@ class Run(msgspec.Struct):
         options = options_for(request, step, context, executor.health, left_s, is_last)
         answers = options.answers = executor.health.latency.of(deployment)
         options.started_at, options.anew = started_at, again is not None and not again.has_other_token
-        if step.permit.redaction is not None:
-            options.on_redacted = record.shown.note_redaction
+        if step.permit.wrapper is not None:
+            options.on_wrapped = record.shown.note_redaction
             options.least_context = context.least_context
             options.unseal = partial(context.unseal, step) if context.unseal is not None else None
         self.used_keys += (secret,)
@@ -401,7 +401,7 @@ class Run(msgspec.Struct):
             if isinstance(error, Withdrawn):
                 self.wait_s = 0.0
                 self._skip(step, str(error), _NO_KINDS)
-                if isinstance(error, RedactionRefused):
+                if isinstance(error, WrapperRefused):
                     self.has_ended = error.is_final
                     if error.is_final or self.failure is _NO_ATTEMPT:
                         self.failure = error.failure
@@ -565,7 +565,7 @@ def recorded_attempt(
     started_at: float,
     ended_at: float,
     failure: Failure | None = None,
-    redacted: RedactionNote | None = None,
+    redacted: WrapperNote | None = None,
 ) -> AttemptRecord:
     """Return the record of an attempt that has ended. Times are monotonic seconds."""
     return AttemptRecord(

@@ -22,16 +22,13 @@ from gateway.execution.redaction import redacted, redacting
 from gateway.execution.sign_in_tokens import SignInTokens
 from gateway.execution.transport import TURN_BYTES, Transport, UpstreamResponse, sent_anew
 from gateway.execution.upstream_request import UpstreamRequest, upstream_request
-from gateway.features.redaction.model import RedactionNote, RedactionRules
-from gateway.features.redaction.policy.answers import AnswerRestorer
-from gateway.features.redaction.policy.finding import TooMuchToSearch, finder_of
-from gateway.features.redaction.policy.requests import NotRedactable, Redacted, redact
 from gateway.model.config_version import ConfigVersion, Region
 from gateway.model.decision import Step
 from gateway.model.deployment import Deployment
 from gateway.model.input_requests import InputAnswer, ServedRequest, measured_as_chat, texts_of
 from gateway.model.resilience import DEFAULT_RESILIENCE, Resilience
 from gateway.model.sign_in import SignIn
+from gateway.model.wrapper import AnswerRestoring, NotWrappable, TooMuchToSearch, Wrapped, Wrapper, WrapperNote
 from gateway.policy.fence import lacking_approval
 from gateway.tasks import run_apart
 from gateway.usage.accounting import CallUsage, RequestUsage
@@ -87,7 +84,7 @@ class Withdrawn(Exception):
     """The step is no longer allowed, and nothing was sent. The message is the reason."""
 
 
-class RedactionRefused(Withdrawn):
+class WrapperRefused(Withdrawn):
     """Nothing was sent, because the values of the request can't be replaced. The message is the reason.
 
     Attributes:
@@ -135,7 +132,7 @@ class Answer(Value, frozen=True):
 
     Attributes:
         result: The answer of embeddings or moderations.
-        redacted: The request as the deployment got it, if values were replaced.
+        wrapped: The request as the deployment got it, if a wrapper changed it.
         is_large: It is whole and larger than `TURN_BYTES`, so that it is changed and written in threads.
         changed: The names of what the model has learned in another way than the client sent it, or not at all.
     """
@@ -145,7 +142,7 @@ class Answer(Value, frozen=True):
     stream: AnswerStream | None = None
     result: InputAnswer | None = None
     changed: frozenset[str] = frozenset()
-    redacted: Redacted | None = None
+    wrapped: Wrapped | None = None
     is_large: bool = False
 
 
@@ -182,8 +179,9 @@ class AttemptOptions(msgspec.Struct):
         changed: Set when it is written: see `Answer`.
         conversation: The conversation of the client's chat, where a cache of a provider needs it.
         restores: Values are put back into the answer.
-        redacted: The request as it is sent, once values are replaced. `note`: what was replaced and restored.
-        on_redacted: Called with the note before anything is sent.
+        wrapped: The request as it is sent, once a wrapper has changed it.
+        note: What the wrapper replaced and restored.
+        on_wrapped: Called with the note before anything is sent.
         unseal: Returns a chat with the reasoning state that its deployment may get, for the values that were replaced.
             None: the chat has no state.
         least_context: About how many tokens the prompt has. 0: its length does not matter.
@@ -209,9 +207,9 @@ class AttemptOptions(msgspec.Struct):
     changed: frozenset[str] = frozenset()
     conversation: Conversation | None = None
     restores: bool = True
-    redacted: Redacted | None = None
-    note: RedactionNote | None = None
-    on_redacted: Callable[[RedactionNote], None] | None = None
+    wrapped: Wrapped | None = None
+    note: WrapperNote | None = None
+    on_wrapped: Callable[[WrapperNote], None] | None = None
     unseal: Callable[[ChatRequest, tuple[str, ...]], ChatRequest] | None = None
     least_context: int = 0
     token: Secret | None = None
@@ -219,12 +217,12 @@ class AttemptOptions(msgspec.Struct):
     @property
     def rewritten(self) -> ServedRequest | None:
         """The request as the adapter gets it, if values were looked for."""
-        return self.redacted.request if self.redacted is not None else None
+        return self.wrapped.request if self.wrapped is not None else None
 
     @property
     def sent(self) -> ServedRequest:
         """The request, with placeholders if values were replaced."""
-        return self.request if self.redacted is None else self.redacted.request
+        return self.request if self.wrapped is None else self.wrapped.request
 
     def secrets_of(self, deployment: Deployment) -> Deployment:
         """Return the deployment with the token that was sent among its credentials, for the redaction of errors."""
@@ -291,28 +289,28 @@ class UpstreamClient:
         if self._refused:
             step = self._without_reasoning(step, options.request)
         attempt = _Attempt(step, secret, options, deadline, recheck)
-        if step.permit.redaction is not None:
-            return self._send_redacted(attempt, step.permit.redaction)
+        if step.permit.wrapper is not None:
+            return self._send_wrapped(attempt, step.permit.wrapper)
         if options.usage is not None:
             return self._send_counted(attempt, options.usage)
         chat, wire = self._write(step, options.request, options.conversation)
         exchange = self._exchange(attempt, chat, self._sign(attempt, wire))
         return exchange if options.check is None else _check(exchange, options.check)
 
-    async def _send_redacted(self, attempt: _Attempt, rules: RedactionRules) -> Answer:
-        """Make a call whose request has placeholders in place of values. Raises RedactionRefused."""
+    async def _send_wrapped(self, attempt: _Attempt, wrapper: Wrapper) -> Answer:
+        """Make a call whose request has placeholders in place of values. Raises WrapperRefused."""
         step, options = attempt.step, attempt.options
-        note = options.note = RedactionNote.of(rules)
+        note = options.note = WrapperNote(wrapper.names, {})
         fitted = _fitted(step, options.request, options.conversation)
-        found = options.redacted = await redacted_request(step, fitted, rules)
+        found = options.wrapped = await wrapped_request(step, fitted, wrapper)
         note.kinds = dict(found.counts)
         if options.unseal is not None and isinstance(found.request, ChatRequest):
             returned = options.unseal(found.request, found.values)
-            options.redacted = msgspec.structs.replace(found, request=returned)
-        if options.on_redacted is not None:
-            options.on_redacted(note)
-        if options.least_context and isinstance(options.redacted.request, ChatRequest):
-            _check_context(step.deployment, options.redacted.request)
+            options.wrapped = msgspec.structs.replace(found, request=returned)
+        if options.on_wrapped is not None:
+            options.on_wrapped(note)
+        if options.least_context and isinstance(options.wrapped.request, ChatRequest):
+            _check_context(step.deployment, options.wrapped.request)
         if options.usage is not None:
             return await self._send_counted(attempt, options.usage)
         chat, wire = self._write(step, options.request, options.conversation, options.rewritten)
@@ -324,16 +322,16 @@ class UpstreamClient:
         step, options, clock = attempt.step, attempt.options, attempt.deadline.clock
         chat, wire = self._write(step, options.request, options.conversation, options.rewritten)
         sent = chat or measured_as_chat(options.request)
-        if options.redacted is not None:
+        if options.wrapped is not None:
             sent = longer(sent, measured_as_chat(options.request))
         call = options.call = await usage.begin(step, sent)
         del sent
         try:
             if call.held.sent_cap is not None and isinstance(options.request, ChatRequest):
                 capped = change_request(options.request, max_tokens=call.held.sent_cap)
-                if (redacted := options.redacted) is not None and isinstance(redacted.request, ChatRequest):
-                    shortened = change_request(redacted.request, max_tokens=call.held.sent_cap)
-                    options.redacted = msgspec.structs.replace(redacted, request=shortened)
+                if (wrapped := options.wrapped) is not None and isinstance(wrapped.request, ChatRequest):
+                    shortened = change_request(wrapped.request, max_tokens=call.held.sent_cap)
+                    options.wrapped = msgspec.structs.replace(wrapped, request=shortened)
                 chat, wire = self._write(step, capped, options.conversation, options.rewritten)
             request = call.transmission = self._sign(attempt, wire)
             del wire
@@ -387,7 +385,7 @@ class UpstreamClient:
         chat: ChatRequest,
         usage: RequestUsage | None,
         allowed: StillAllowed,
-        note: RedactionNote | None = None,
+        note: WrapperNote | None = None,
     ) -> int | None:
         """Return how many tokens the server of a step counts in a prompt: 0 if it was asked and gives no count.
 
@@ -401,8 +399,8 @@ class UpstreamClient:
             return None
         try:
             fitted = _fitted(step, chat)
-            if step.permit.redaction is not None:
-                found = await redacted_request(step, fitted, step.permit.redaction)
+            if step.permit.wrapper is not None:
+                found = await wrapped_request(step, fitted, step.permit.wrapper)
                 fitted = found.request
                 if note is not None:
                     note.kinds = dict(found.counts)
@@ -412,7 +410,7 @@ class UpstreamClient:
                 return None
             options = AttemptOptions(sent, _COUNT_S, _COUNT_S, _COUNT_S)
             call = await usage.begin(step, change_request(sent, max_tokens=1)) if usage is not None else None
-        except (ProviderFailed, UnsupportedFeature, CallRefused, RedactionRefused):
+        except (ProviderFailed, UnsupportedFeature, CallRefused, WrapperRefused):
             return None
         try:
             deadline = Deadline.start(_COUNT_S, _COUNT_S)
@@ -441,8 +439,8 @@ class UpstreamClient:
         """Return the request with its credential."""
         step, options = attempt.step, attempt.options
         deployment, options.changed = step.deployment, wire.changed
-        if options.redacted is not None and options.redacted.dropped:
-            options.changed |= options.redacted.dropped
+        if options.wrapped is not None and options.wrapped.dropped:
+            options.changed |= options.wrapped.dropped
         if deployment.sign_in is None:
             headers = credential(deployment.adapter.auth, wire, deployment.origin, attempt.secret, self._clock())
         else:
@@ -492,7 +490,7 @@ class UpstreamClient:
             raise ProviderFailed(refusal if chat is None else self._as_operator_fault(refusal, deployment, chat))
         if isinstance(begun, LiveStream):
             if not options.request.folded:
-                return Answer(step, stream=begun, changed=options.changed, redacted=options.redacted)
+                return Answer(step, stream=begun, changed=options.changed, wrapped=options.wrapped)
             stream = begun
             begun = await whole_of(stream, deadline)
             options.is_large_answer = stream.received_bytes > TURN_BYTES
@@ -501,8 +499,8 @@ class UpstreamClient:
             begun = await whole_of_body(_reader(deployment, begun, chat, _restorer(step, options)), begun.body)
         if isinstance(begun, ChatCompletion):
             large = options.is_large_answer
-            return Answer(step, begun, changed=options.changed, redacted=options.redacted, is_large=large)
-        return Answer(step, result=begun, redacted=options.redacted)
+            return Answer(step, begun, changed=options.changed, wrapped=options.wrapped, is_large=large)
+        return Answer(step, result=begun, wrapped=options.wrapped)
 
     def _write(
         self,
@@ -599,7 +597,7 @@ async def _begun(
     """Return a whole answer, a stream that has begun, or a large body that is not parsed yet; None for a refusal."""
     step, options = attempt.step, attempt.options
     request, deployment = options.request, step.deployment
-    restorer = _restorer(step, options) if options.redacted is not None else None
+    restorer = _restorer(step, options) if options.wrapped is not None else None
     if response.is_refusal:
         if options.call is not None:
             options.call.is_refused = True
@@ -627,34 +625,34 @@ async def _begun(
     return await run_apart(changed) if options.is_large_answer else changed()
 
 
-def _restorer(step: Step, options: AttemptOptions) -> AnswerRestorer | None:
+def _restorer(step: Step, options: AttemptOptions) -> AnswerRestoring | None:
     """Return what puts the values back into the answer, or None if there is no placeholder in the request."""
-    redacted, note, request = options.redacted, options.note, options.request
-    if redacted is None or redacted.placeholders is None or note is None or not options.restores:
+    wrapped, note, request = options.wrapped, options.note, options.request
+    if wrapped is None or note is None or not options.restores:
         return None
     is_json = step.emulates or (isinstance(request, ChatRequest) and request.response_format is not None)
-    return AnswerRestorer(redacted.placeholders, is_json=is_json, note=note)
+    return wrapped.restorer(note, is_json=is_json)
 
 
-async def redacted_request(step: Step, request: ServedRequest, rules: RedactionRules) -> Redacted:
-    """Return a request with placeholders, for the deployment of a step. Raises RedactionRefused.
+async def wrapped_request(step: Step, request: ServedRequest, wrapper: Wrapper) -> Wrapped:
+    """Return a request with placeholders, for the deployment of a step. Raises WrapperRefused.
 
     A large one is searched in a thread, so that no other request waits for it.
     """
     deployment = step.deployment
     try:
-        if characters_of(request) < finder_of(rules).most_at_once:
-            return redact(request, rules)
-        return await asyncio.to_thread(redact, request, rules)
-    except NotRedactable as error:
+        if characters_of(request) < wrapper.most_at_once:
+            return wrapper.wrap(request)
+        return await asyncio.to_thread(wrapper.wrap, request)
+    except NotWrappable as error:
         reason = f"redaction: {error}"
         message = f"{deployment.name} gets placeholders in place of personal values, and not this request: {error}"
         failure = Failure(FailureKind.UNSUPPORTED, message, code="redaction", unsent=True)
-        raise RedactionRefused(reason, failure) from None
+        raise WrapperRefused(reason, failure) from None
     except TooMuchToSearch:
         message = "the request has too much text, or too many personal values, to be sent without them"
         failure = Failure(FailureKind.INVALID_REQUEST, message, unsent=True)
-        raise RedactionRefused(f"redaction: {message}", failure, is_final=True) from None
+        raise WrapperRefused(f"redaction: {message}", failure, is_final=True) from None
 
 
 def characters_of(request: ServedRequest) -> int:
@@ -713,8 +711,8 @@ def _fitted(step: Step, request: ServedRequest, conversation: Conversation | Non
         sent = without_parameters(request, step.dropped) if step.dropped else request
         if request.tool_choice is not None:
             sent = with_supported_choice(sent, deployment.capabilities)
-        if type(sent.messages) is not Texts and step.permit.redaction is None:
-            # A redaction judges files before they are texts.
+        if type(sent.messages) is not Texts and step.permit.wrapper is None:
+            # A wrapper judges files before they are texts.
             sent = with_files_as_text(sent, deployment.capabilities)
         if conversation is not None or CACHE_KEY in request.extra:
             sent = for_caches(sent, request, deployment, conversation)
@@ -732,7 +730,7 @@ async def _read_result(request: ServedRequest, response: UpstreamResponse, deplo
 
 
 def _live_stream(
-    response: UpstreamResponse, attempt: _Attempt, sent: ChatRequest, restorer: AnswerRestorer | None
+    response: UpstreamResponse, attempt: _Attempt, sent: ChatRequest, restorer: AnswerRestoring | None
 ) -> LiveStream:
     """Return an answer that is read while it arrives. The deadline measures its silence."""
     deployment, options = attempt.step.deployment, attempt.options
@@ -750,7 +748,7 @@ def _live_stream(
 
 
 def _reader(
-    deployment: Deployment, head: WireResponse, sent: ChatRequest | None, restorer: AnswerRestorer | None
+    deployment: Deployment, head: WireResponse, sent: ChatRequest | None, restorer: AnswerRestoring | None
 ) -> StreamShortcuts:
     if sent is None:
         raise TypeError("only the answer to a chat is read in pieces")

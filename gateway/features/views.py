@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from gateway.features.crisis.views import CRISIS_VIEW
 from gateway.features.duties.views import DUTIES_VIEW
@@ -15,7 +16,7 @@ from gateway.model.deployment import Deployment
 from gateway.policy.feature_view import FeatureView
 
 VIEWS: tuple[FeatureView, ...] = (CRISIS_VIEW, MINORS_VIEW, REDACTION_VIEW, SHADOW_VIEW, DUTIES_VIEW, MARKS_VIEW)
-PLAN_NAMES = {field: name for view in VIEWS for field, name in view.plan_names.items()}
+PLAN_NAMES: dict[type[Any], str] = {kind: name for view in VIEWS for kind, name in view.plan_names.items()}
 NO_NOTES = dict.fromkeys(member for view in VIEWS for member in view.receipt)
 """The members of the receipt of a request with which no feature did anything."""
 RECEIPT_RECIPIENTS = tuple(member for view in VIEWS for member in view.receipt_recipients)

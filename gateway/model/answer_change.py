@@ -6,8 +6,8 @@ from collections.abc import Collection, Mapping
 from typing import Literal, TypeAlias
 from unicodedata import normalize
 
-from gateway.model.assistant import Use
 from gateway.model.decision import Considered
+from gateway.model.input_requests import Use
 from providers.territories import territory_name
 from providers.value import Value
 

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal, TypeAlias, get_args
 
-from gateway.features.redaction.model import RedactionRules
-from gateway.features.shadow.model import Shadow
 from gateway.model.hand_off import HandOff
+from gateway.model.input_requests import USES, Use
+from gateway.model.parts import NO_PARTS, Parts
 from gateway.model.region_text import Sentences
 from gateway.model.route import Barrier, Route, step_text
 from gateway.model.schedule import Schedule
+from gateway.model.wrapper import Wrapper
 from providers.value import Value, replace
 
-Use: TypeAlias = Literal["chat", "embeddings", "moderations", "rerank"]
-"""A kind of requests to an assistant. Each has routes of its own."""
-USES: tuple[Use, ...] = get_args(Use)
 DEFAULT_INTENT = "default"
 """The routes of chats of no intent. It is not an intent itself."""
 
@@ -46,7 +43,7 @@ class Assistant:
         reveal_model: Whether clients are shown which model answers.
         resume: Whether the next step continues an answer that breaks off in mid-stream.
         schedules: The schedule that raises the weight of a candidate in the route's first step, by region.
-        shadows: The deployment that gets copies of requests, by region.
+        route_parts: What features hang on the route, by region. Features may read the answers of such a route.
         embeddings: The deployments of embeddings, by the name of the region. All of a region have the same model.
         moderations: The deployments of moderations, by the name of the region.
         rerank: The deployments that score documents, by the name of the region. All of a region have the same model.
@@ -57,9 +54,8 @@ class Assistant:
         choices: The names that a user may prefer.
         order: Names the order of a route that a user's preference has changed. Empty for the operator's order.
         barriers: The barrier after the route, by region.
-        is_watched: Whether features may read its answers, and act when the client has them.
         opened: The hand-off by which `routes` are those after a barrier. None: they are those before it.
-        redaction: The rules of all that is sent after an open barrier.
+        wrapper: What changes all that is sent after an open barrier, or None.
     """
 
     name: str
@@ -68,7 +64,7 @@ class Assistant:
     reveal_model: bool = True
     resume: bool = False
     schedules: Mapping[str, Schedule] = field(default_factory=dict)
-    shadows: Mapping[str, Shadow] = field(default_factory=dict)
+    route_parts: Mapping[str, Parts] = field(default_factory=dict)
     embeddings: Mapping[str, Route] = field(default_factory=dict)
     moderations: Mapping[str, Route] = field(default_factory=dict)
     rerank: Mapping[str, Route] = field(default_factory=dict)
@@ -80,19 +76,22 @@ class Assistant:
     order: str = ""
     barriers: Mapping[str, Barrier] = field(default_factory=dict)
     opened: HandOff | None = None
-    is_watched: bool = False
-    redaction: RedactionRules | None = None
+    wrapper: Wrapper | None = None
 
     def with_routes(self, intent: str, own: Mapping[str, Route], barriers: Mapping[str, Barrier]) -> Assistant:
-        """Return the assistant for an intent with routes of its own. Schedules and shadows are of the default route."""
+        """Return the assistant for an intent with routes of its own. Schedules and parts are of the default route."""
         return replace(
             self,
             routes={**self.routes, **own},
             schedules={region: it for region, it in self.schedules.items() if region not in own},
-            shadows={region: it for region, it in self.shadows.items() if region not in own},
+            route_parts={region: it for region, it in self.route_parts.items() if region not in own},
             intent=intent,
             barriers={region: it for region, it in self.barriers.items() if region not in own} | dict(barriers),
         )
+
+    def parts_in(self, region: str) -> Parts:
+        """Return what features hang on the route of a region."""
+        return self.route_parts.get(region, NO_PARTS)
 
     def for_intent(self, intent: str) -> Assistant:
         """Return the assistant as chats of this intent see it."""
@@ -107,8 +106,10 @@ class Assistant:
     def behind(self, region: str, opened: HandOff) -> Assistant:
         """Return the assistant with the steps after the barrier of a region, which is open for a request."""
         barrier = self.barriers[region]
-        behind = replace(self, routes={region: barrier.listed}, schedules={}, shadows={}, barriers={}, opened=opened)
-        return behind if barrier.redaction is None else replace(behind, redaction=barrier.redaction)
+        behind = replace(
+            self, routes={region: barrier.listed}, schedules={}, route_parts={}, barriers={}, opened=opened
+        )
+        return behind if barrier.wrapper is None else replace(behind, wrapper=barrier.wrapper)
 
     def whole_route(self, region: str) -> Route:
         """Return the steps before and after the barrier of a region, for those who show or check a config."""
@@ -139,10 +140,10 @@ class Assistant:
                 return self.rerank
 
     def for_use(self, use: Use) -> Assistant:
-        """Return the assistant as one use sees it. Only chats have schedules, shadows and resumed answers."""
+        """Return the assistant as one use sees it. Only chats have schedules, parts of a route and resumed answers."""
         if use == "chat":
             return self
-        plain = replace(self, routes=self.routes_for(use), resume=False, schedules={}, shadows={}, use=use)
+        plain = replace(self, routes=self.routes_for(use), resume=False, schedules={}, route_parts={}, use=use)
         return replace(plain, intents=(), by_intent={}, choices={}, barriers={})
 
     @property

@@ -7,11 +7,6 @@ from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from gateway.features.crisis.model import CrisisRules
-from gateway.features.duties.model import UseRules
-from gateway.features.marks.model import MarkRules
-from gateway.features.minors.model import AgeRules
-from gateway.features.redaction.model import RedactionRules
 from gateway.model.approval import Approval
 from gateway.model.assistant import Assistant
 from gateway.model.budget import (
@@ -29,6 +24,7 @@ from gateway.model.client_token import TokenHolder, TokenIssuer
 from gateway.model.deployment import Deployment
 from gateway.model.location_rules import Locator
 from gateway.model.moderation import Moderation
+from gateway.model.parts import NO_PARTS, Parts, RegionPart
 from gateway.model.permit import ServicePermit
 from gateway.model.refusal_reason import RefusalReason
 from gateway.model.region_text import RegionText, Sentences
@@ -91,12 +87,7 @@ class Region:
         protected: A change of the region needs the signature of an admin.
         keeps_receipts: Whether this cell stands where the region's receipts may be stored.
         log_prompts: Whether the text of its requests is written to the log.
-        ages: The rules for minors, or None.
-        use: The rules for the time of its users. None: it is not counted.
-        is_gated: Its requests pass `ChatService._pass_gate` before they are decided.
-        ages_at_gate: The hours and the tools of its age bands are judged at this gate, not before the body is read.
-        crisis: The rules for a user who may be in a crisis, or None.
-        redaction: The rules of what its requests send, or None.
+        parts: What features hang on it.
     """
 
     name: str
@@ -108,12 +99,18 @@ class Region:
     protected: bool = False
     keeps_receipts: bool = True
     log_prompts: bool = False
-    ages: AgeRules | None = None
-    use: UseRules | None = None
-    is_gated: bool = False
-    ages_at_gate: bool = False
-    crisis: CrisisRules | None = None
-    redaction: RedactionRules | None = field(default=None, repr=False, hash=False)
+    parts: Parts = field(default=NO_PARTS, repr=False, hash=False)
+
+    @property
+    def judges(self) -> tuple[str, ...]:
+        """The names of the deployments by which features judge its chats."""
+        return tuple(name for part in self.parts.every if isinstance(part, RegionPart) for name in part.judging()[1])
+
+    @property
+    def timezone(self) -> str:
+        """The time zone of its days and months: that of a part, or else UTC."""
+        zones = (part.zone_of_days() for part in self.parts.every if isinstance(part, RegionPart))
+        return next(filter(None, zones), "UTC")
 
     @property
     def is_default(self) -> bool:
@@ -314,7 +311,7 @@ class ConfigVersion:
         messages: The sentences for end users, by the reason of a refusal.
         known_fields: Request fields that look like a misspelled standard field, but that an installed adapter knows or
             a deployment passes on.
-        marks: The issuer and the keys of signed marks, or None.
+        parts: What features hang on the whole version.
         recipients: The recipients for which some deployment needs the user's consent.
         has_one_client: Whether there is at most one client, by name.
         memo: Cached results of pure functions of this version, kept and bounded by `remember`. Not part of the value.
@@ -355,7 +352,7 @@ class ConfigVersion:
     keys_stale: bool = False
     revoked_keys: frozenset[str] = frozenset()
     blocked_keys: Mapping[str, float] = field(default_factory=dict)
-    marks: MarkRules | None = None
+    parts: Parts = NO_PARTS
     recipients: frozenset[str] = field(init=False)
     has_one_client: bool = field(init=False)
     memo: dict[Hashable, Any] = field(default_factory=dict, init=False, repr=False)
@@ -405,11 +402,10 @@ class ConfigVersion:
             if client.spending.max_request is not None:
                 return f"clients.{client.name}.max_request"
         for name, region in self.regions.items():
-            if region.use is not None:
-                return f"regions.{name}.{'use' if region.use.repeat_s is None else 'labels, with `repeat`,'}"
-        if name := next((name for name, project in self.projects.items() if project.budgets), ""):
-            return f"projects.{name}.budgets"
-        return next((f"regions.{name}.crisis" for name, region in self.regions.items() if region.crisis), "")
+            for part in region.parts.every:
+                if isinstance(part, RegionPart) and (key := part.kept_by()):
+                    return f"regions.{name}.{key}"
+        return next((f"projects.{name}.budgets" for name, project in self.projects.items() if project.budgets), "")
 
     @property
     def cell_territory(self) -> str | None:

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from datetime import date
 from typing import TYPE_CHECKING, Literal
 
-from gateway.features.redaction.model import RedactionRules
 from gateway.model.approval import Approval, Days
 from gateway.model.consent import ConsentRule
+from gateway.model.parts import NO_PARTS, Parts
 from gateway.model.section import PlainSection, key, section
 from gateway.model.sign_in import SignIn
 from providers.adapter import Adapter, Capabilities, Target
@@ -132,8 +132,7 @@ class Deployment:
         proxy_origin: The origin of the proxy, or empty.
         counts: See `Target.counts`.
         counts_hidden: The provider's count of an input is believed, however high it is.
-        redaction: The rules of all that it is sent, or None.
-        in_clear: It gets the values, also in a region that redacts.
+        parts: What features hang on it, such as the wrapper of all that it is sent.
     """
 
     name: str
@@ -177,8 +176,7 @@ class Deployment:
     link: Link | None = field(default=None, repr=False)
     counts: bool | None = None
     counts_hidden: bool = False
-    redaction: RedactionRules | None = field(default=None, repr=False, hash=False)
-    in_clear: bool = False
+    parts: Parts = field(default=NO_PARTS, repr=False, hash=False)
     places: tuple[str, str] = field(init=False, repr=False)
     asked_at: tuple[str, str, str] = field(init=False, repr=False)
     proxy_origin: str = field(init=False, repr=False)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TypeAlias, assert_never
+from typing import Literal, TypeAlias, assert_never, get_args
 
-from gateway.model.assistant import Use
 from providers.chat import ChatRequest, ImagePart, TextPart, UserMessage
 from providers.embeddings import EmbeddingAnswer, EmbeddingRequest
 from providers.matching.requirements import Requirements, moving_fields
 from providers.moderations import ModerationAnswer, ModerationRequest
 from providers.rerank import RerankAnswer, RerankRequest
 
+Use: TypeAlias = Literal["chat", "embeddings", "moderations", "rerank"]
+"""A kind of requests to an assistant. Each has routes of its own."""
+USES: tuple[Use, ...] = get_args(Use)
 InputRequest: TypeAlias = EmbeddingRequest | ModerationRequest | RerankRequest
 InputAnswer: TypeAlias = EmbeddingAnswer | ModerationAnswer | RerankAnswer
 ServedRequest: TypeAlias = ChatRequest | InputRequest

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from ipaddress import IPv4Address, IPv6Address
 
-from gateway.features.minors.model import AgeBand
+from gateway.model.age import AgeBand
 from gateway.model.config_version import Region
 from gateway.model.region_text import NO_PREFERENCES, Preferences
 from providers.value import Value

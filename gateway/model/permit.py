@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from gateway.features.redaction.model import RedactionRules
+from gateway.model.wrapper import Wrapper
 from providers.value import Value
 
 
@@ -17,7 +17,7 @@ class Permit(Value, frozen=True):
     Attributes:
         waives: For an evaluation only: the missing approval that the permit waives, in words. None for traffic.
         proxy: The origin of the proxy through which the origin must be reached. Empty: directly.
-        redaction: The rules by which values of the prompt are replaced before it is sent. None: it is sent as it is.
+        wrapper: What changes the prompt before it is sent, or None if it is sent as it is.
     """
 
     origin: str
@@ -28,7 +28,7 @@ class Permit(Value, frozen=True):
     config_version: str
     waives: str | None = None
     proxy: str = ""
-    redaction: RedactionRules | None = None
+    wrapper: Wrapper | None = None
 
     @property
     def destination(self) -> tuple[str, ...]:

@@ -5,22 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import Any, TypeVar
 
 import msgspec
 
-from gateway.features.crisis.model import Crisis
-from gateway.features.redaction.model import RedactionNote
-from gateway.model.assistant import Use
 from gateway.model.caller import TraceContext
 from gateway.model.consent import ConsentKind
 from gateway.model.decision import Decision, Exclusion, FailureKinds, SkipReason, Step, client_detail
 from gateway.model.deployment import Proxy, known_names
 from gateway.model.hand_off import HandOff
+from gateway.model.help import DutyKind, Help
+from gateway.model.input_requests import Use
 from gateway.model.location import Location
 from gateway.model.moderation import ModerationRecord
 from gateway.model.preference import Preference
 from gateway.model.refusal_reason import REASON_BY_CODE, RefusalReason
+from gateway.model.wrapper import WrapperNote
 from providers.catalogue.prices import Price, cost_of
 from providers.chat import Usage
 from providers.failures import Failure, FailureKind
@@ -52,17 +52,6 @@ class DecisionReason(StrEnum):
     KEPT_CONNECTION = "kept_connection"  # a kept connection had ended, so the request is sent on a new one
     EFFECTS = "effects"  # the provider may have stored or done something, so the request is not sent again
     RESUME = "resume"  # the answer broke off, and the next step continues it
-
-
-class DutyKind(StrEnum):
-    """A count of the report of duties of time and crisis. Each kind counts once at most for a request."""
-
-    CRISIS = "crisis"  # the answer or the error gave the crisis text
-    CRISIS_UNJUDGED = "crisis_unjudged"  # no judge of a crisis gave a verdict, and the request went on
-    USE_SESSION = "use_session"  # refused by the limit of a session
-    USE_DAY = "use_day"  # refused by the limit of a day
-    USE_UNKNOWN = "use_unknown"  # refused because a limit applies and no user is known
-    NOTICE = "notice"  # the answer showed a label with `repeat`
 
 
 class Bound(Value, frozen=True):
@@ -119,7 +108,7 @@ class AttemptRecord(Value, frozen=True):
     places: tuple[str, str] | None = None
     proxy: Proxy | None = None
     decision: AttemptDecision | None = None
-    redacted: RedactionNote | None = None
+    redacted: WrapperNote | None = None
     is_abandoned: bool = False
 
     @property
@@ -198,16 +187,30 @@ class Decided(Value, frozen=True):
     hand_off: HandOff | None = None
 
 
-class FeatureNote(Protocol):
-    """The part of a record that one feature adds, for the log line and the receipt of the request."""
+class FeatureNote:
+    """Base of the part of a record that one feature adds. A feature overrides what it has to show."""
+
+    __slots__ = ()
+
+    @property
+    def help(self) -> Help | None:
+        """The help for the user, or None."""
+        return None
 
     def log_fields(self) -> Mapping[str, object]:
         """Return the fields of the log line."""
+        return {}
 
     def receipt_members(self, recipient: Callable[[AttemptRecord], Mapping[str, object]]) -> Mapping[str, object]:
         """Return the members of the receipt. `recipient` returns a deployment that was sent the prompt as JSON data."""
+        return {}
+
+    def header_lines(self) -> Iterable[bytes]:
+        """Return the lines of the response's headers, without their ends."""
+        return ()
 
 
+_NoteT = TypeVar("_NoteT", bound=FeatureNote)
 _NO_TOKENS = Usage()
 _MAY_COME_BACK = frozenset({SkipReason.CREDENTIAL, SkipReason.HEALTH})
 """The reasons of routing that are a state of the deployment, and no rule of the configuration."""
@@ -242,11 +245,8 @@ class Shown(msgspec.Struct):
         labels: The labels on the answer.
         marked: The answer has a signed mark.
         embedding_space: The model and the length of the vectors of an answer.
-        use: The time of the user and its limits, in seconds.
         is_noticed: The answer shows the label that repeats.
         repeated: It shows this label again in the session of the user.
-        crisis: The help for its user, who may be in a crisis.
-        is_crisis_unjudged: No judge of a crisis gave a verdict, and the request went on.
         redacted: The number of different values that the recipient did not get, by kind.
     """
 
@@ -262,14 +262,11 @@ class Shown(msgspec.Struct):
     max_tokens: int | None = None
     charged: str | None = None
     usage_is_estimated: bool = False
-    use: str | None = None
     is_noticed: bool = False
     repeated: bool = False
-    crisis: Crisis | None = None
-    is_crisis_unjudged: bool = False
     redacted: Mapping[str, int] = {}
 
-    def note_redaction(self, note: RedactionNote) -> None:
+    def note_redaction(self, note: WrapperNote) -> None:
         """Show what the request lacks that is sent now."""
         self.redacted = note.kinds
 
@@ -345,9 +342,22 @@ class Record:
         return REASON_BY_CODE[code] if code is not None else None
 
     @property
+    def help(self) -> Help | None:
+        """The help for the user that a feature gives, or None."""
+        return next((found for note in self.notes if (found := note.help) is not None), None)
+
+    @property
     def is_own_answer(self) -> bool:
         """Whether the gateway answers by itself: no deployment does, and no token is counted."""
-        return self.shown.crisis is not None and self.shown.crisis.then == "stop"
+        return (found := self.help) is not None and found.is_answer
+
+    def noted(self, kind: type[_NoteT]) -> _NoteT | None:
+        """Return the note of this type, or None."""
+        return next((note for note in self.notes if isinstance(note, kind)), None)
+
+    def note(self, note: FeatureNote) -> None:
+        """Add a note of a feature, in place of the former one of its type."""
+        self.notes = (*(it for it in self.notes if type(it) is not type(note)), note)
 
     @property
     def outcome_if_left(self) -> str:
@@ -357,7 +367,7 @@ class Record:
         return "failed" if is_silent else "cancelled"
 
     @property
-    def redaction(self) -> RedactionNote | None:
+    def redaction(self) -> WrapperNote | None:
         """The values that were replaced for the last deployment that was asked. None: nothing is configured for it."""
         attempts = self.abandoned or self.attempts
         return attempts[-1].redacted if attempts else None
@@ -421,7 +431,7 @@ class Record:
             and self.resumed is None
             and (self.moderation is None or not self.moderation.is_skipped)
             and (not self.judges or not self.failed_judges)
-            and self.shown.crisis is None
+            and self.help is None
             and not self.logs_prompt
         )
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, TypeAlias
 
-from gateway.features.redaction.model import RedactionRules
 from gateway.model.hand_off import BarrierRule
+from gateway.model.wrapper import Wrapper
 from providers.value import Value
 
 if TYPE_CHECKING:
@@ -40,12 +40,12 @@ class Barrier(Value, frozen=True):
     Attributes:
         rule: The causes that open it.
         listed: The steps after it, for those who show or check a config. `Assistant.behind` gives them to routing.
-        redaction: The rules of all that is sent after it, or None.
+        wrapper: What changes all that is sent after it, or None.
     """
 
     rule: BarrierRule
     listed: Route
-    redaction: RedactionRules | None = None
+    wrapper: Wrapper | None = None
 
 
 def deployments_of(route: Iterable[RouteStep]) -> tuple[Deployment, ...]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import re
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from math import isfinite
 from typing import Annotated
 
@@ -178,3 +178,8 @@ Instant = Annotated[float, FileForm(parse_instant, _text(_INSTANT, "2026-11-27T1
 Visible = Annotated[str, FileForm(str, _text(VISIBLE), has_pattern_error=True)]
 Line = Annotated[str, FileForm(parse_line, _text(_LINE))]
 DailyHours = Annotated[tuple[int, int], FileForm(parse_hours, _text(_HOURS, "06:00-22:00"))]
+
+
+def at_second(time_s: int) -> str:
+    """Return a Unix time as answers and errors have it."""
+    return f"{datetime.fromtimestamp(time_s, UTC):%Y-%m-%dT%H:%M:%SZ}"

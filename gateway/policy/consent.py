@@ -19,15 +19,13 @@ from collections.abc import Iterator, Mapping
 from copy import copy
 from dataclasses import fields, is_dataclass
 
-from gateway.features.redaction.model import RedactionRules
-from gateway.features.redaction.policy.finding import TooMuchToSearch, finder_of
-from gateway.features.redaction.policy.requests import NotRedactable, Redacted, redact
 from gateway.model.config_version import ConfigVersion, Region
 from gateway.model.consent import NO_CONSENT, ConsentRequest, Consents, ConsentStatement
 from gateway.model.deployment import Deployment, capabilities_for
 from gateway.model.hand_off import HandOff
 from gateway.model.input_requests import InputRequest, ServedRequest, user_of_input
-from gateway.policy.fence import rules_of_step
+from gateway.model.wrapper import NotWrappable, TooMuchToSearch, Wrapped, Wrapper
+from gateway.policy.fence import wrapper_of_step
 from providers.adapter import Capabilities
 from providers.chat import ChatRequest
 from providers.matching.requirements import CACHE_KEY, IDENTITY, Requirements
@@ -67,7 +65,7 @@ class Consenting:
         keys: The valid keys of tokens, the newer one first. The first signs new tokens.
         now_s: The Unix time at which the token is judged, for all attempts.
         opened: The assistant's name and the hand-off, if its barrier is open. `request` is then what would be sent.
-        barrier_rules: The rules of this barrier, by which values are replaced.
+        behind: The wrapper of this barrier, or None.
 
     Attributes:
         request: The request.
@@ -81,11 +79,11 @@ class Consenting:
         keys: tuple[bytes, ...],
         now_s: float,
         opened: tuple[str, HandOff] | None = None,
-        barrier_rules: RedactionRules | None = None,
+        behind: Wrapper | None = None,
     ) -> None:
         self._opened = opened
-        self._barrier_rules = barrier_rules
-        self._redacted: dict[bytes, Redacted | None] = {}
+        self._behind = behind
+        self._wrapped: dict[bytes, Wrapped | None] = {}
         self._statement = statement
         self.request = request
         self._needs = needs
@@ -95,8 +93,8 @@ class Consenting:
 
     def most_at_once(self, config: ConfigVersion, region: Region) -> int | None:
         """Return from how many characters on a request has to be prepared in a thread. None: it is not redacted."""
-        rules = [rules_of_step(region, deployment, self._barrier_rules) for deployment in _asking(config)]
-        return min((finder_of(each).most_at_once for each in rules if each is not None), default=None)
+        wrappers = [wrapper_of_step(region, deployment, self._behind) for deployment in _asking(config)]
+        return min((each.most_at_once for each in wrappers if each is not None), default=None)
 
     def prepare(self, config: ConfigVersion, region: Region) -> None:
         """Do the work that grows with the request."""
@@ -142,18 +140,17 @@ class Consenting:
             tuple(sent.counts) if (sent := self._sent(deployment, region)) is not None else (),
         )
 
-    def _sent(self, deployment: Deployment, region: Region) -> Redacted | None:
+    def _sent(self, deployment: Deployment, region: Region) -> Wrapped | None:
         """Return the request as the deployment would get it, or None if it would get all values."""
-        rules = rules_of_step(region, deployment, self._barrier_rules)
-        if rules is None:
+        wrapper = wrapper_of_step(region, deployment, self._behind)
+        if wrapper is None:
             return None
-        key = rules.digest + rules.media.encode()
-        if key not in self._redacted:
+        if wrapper.key not in self._wrapped:
             try:
-                self._redacted[key] = redact(self.request, rules)
-            except (NotRedactable, TooMuchToSearch):
-                self._redacted[key] = None  # it is not sent there
-        return self._redacted[key]
+                self._wrapped[wrapper.key] = wrapper.wrap(self.request)
+            except (NotWrappable, TooMuchToSearch):
+                self._wrapped[wrapper.key] = None  # it is not sent there
+        return self._wrapped[wrapper.key]
 
     @property
     def _form(self) -> str:
@@ -251,7 +248,8 @@ class Consenting:
     def _content(self, deployment: Deployment, region: Region) -> str:
         """Return the digest of the request as it would be sent."""
         sent = self._sent(deployment, region)
-        key = sent.rules.digest if sent is not None and sent.counts else b""
+        wrapper = wrapper_of_step(region, deployment, self._behind)
+        key = wrapper.key if wrapper is not None and sent is not None and sent.counts else b""
         if key not in self._digests:
             request = self.request if sent is None else sent.request
             content: object = request

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Never
+from typing import Any, Never
 
 from gateway.model.assistant import Assistant
 from gateway.model.config_version import ConfigVersion, Region
@@ -30,7 +30,7 @@ class FeatureView:
             key that names each.
         report_region: Yields the lines of `check` about a region: a heading, and the text.
         report_route: Yields the lines of `check` about a route: a text, or a deployment.
-        plan_names: The names in a plan of the fields of a region that it sets.
+        plan_names: The names in a plan of the parts that it hangs on a region or a deployment.
         plan_words: Yields the words of a plan about a route. Other words are a change of the route.
         off_without_state: Yields the event and the text of the warning that it needs a state directory.
         explain: Yields the members that `explain` shows for a location: the name, the value and the text. An empty
@@ -42,7 +42,7 @@ class FeatureView:
     recipients: Callable[[Assistant, str], Iterator[tuple[tuple[str | int, ...], Deployment]]]
     report_region: Callable[[Region], Iterator[tuple[str, str]]]
     report_route: Callable[[Assistant, str], Iterator[str | Deployment]]
-    plan_names: Mapping[str, str]
+    plan_names: Mapping[type[Any], str]
     plan_words: Callable[[Assistant, str], Iterator[str]]
     off_without_state: Callable[[ConfigVersion], Iterator[tuple[str, str]]]
     explain: Callable[[Location], Iterator[tuple[str, object, str]]]

@@ -7,16 +7,16 @@ connection, so every path to a provider passes this check.
 
 from __future__ import annotations
 
-from gateway.features.redaction.model import RedactionRules, union
 from gateway.model.approval import days_at, why_unapproved
 from gateway.model.config_version import ConfigVersion, Region, remember
 from gateway.model.deployment import Deployment
 from gateway.model.permit import Permit
+from gateway.model.wrapper import InClear, Wrapper, joined
 from providers.value import replace
 
 
 def prompt_permit(
-    config: ConfigVersion, region: Region, deployment: Deployment, now_s: float, behind: RedactionRules | None = None
+    config: ConfigVersion, region: Region, deployment: Deployment, now_s: float, behind: Wrapper | None = None
 ) -> Permit | None:
     """Return the permit to send prompts of this region to the deployment at `now_s` (Unix time), or None.
 
@@ -28,7 +28,7 @@ def prompt_permit(
 
 
 def evaluation_permit(
-    config: ConfigVersion, region: Region, deployment: Deployment, now_s: float, behind: RedactionRules | None = None
+    config: ConfigVersion, region: Region, deployment: Deployment, now_s: float, behind: Wrapper | None = None
 ) -> Permit | None:
     """Return the permit for an evaluation or a judge, or None if the deployment is outside the boundary.
 
@@ -40,33 +40,29 @@ def evaluation_permit(
     waives = lacking_approval(region, deployment, now_s)
     site, model = deployment.site, deployment.model
     proxy = deployment.proxy_origin
-    redaction = redaction_of(config, region, deployment, behind)
-    return Permit(
-        deployment.origin, region.name, deployment.name, site, model, config.version, waives, proxy, redaction
-    )
+    wrapper = wrapper_of(config, region, deployment, behind)
+    return Permit(deployment.origin, region.name, deployment.name, site, model, config.version, waives, proxy, wrapper)
 
 
-def redaction_of(
-    config: ConfigVersion, region: Region, deployment: Deployment, behind: RedactionRules | None = None
-) -> RedactionRules | None:
+def wrapper_of(
+    config: ConfigVersion, region: Region, deployment: Deployment, behind: Wrapper | None = None
+) -> Wrapper | None:
     """Return the rules of all that requests of the region send to the deployment, or None if it gets the values."""
-    if region.redaction is None and deployment.redaction is None:
+    if not region.parts.every and not deployment.parts.every:
         return behind
-    key = ("redaction", region.name, deployment.name, behind.digest + behind.media.encode() if behind else b"")
-    return remember(config, key, lambda: rules_of_step(region, deployment, behind))
+    key = ("wrapper", region.name, deployment.name, behind.key if behind is not None else b"")
+    return remember(config, key, lambda: wrapper_of_step(region, deployment, behind))
 
 
-def rules_of_step(
-    region: Region, deployment: Deployment, behind: RedactionRules | None = None
-) -> RedactionRules | None:
+def wrapper_of_step(region: Region, deployment: Deployment, behind: Wrapper | None = None) -> Wrapper | None:
     """Return the union of the rules of a region, of a deployment, and of the barrier before it."""
-    of_region = None if deployment.in_clear else region.redaction
-    return union(union(of_region, deployment.redaction), behind)
+    of_region = None if deployment.parts.of(InClear) is not None else region.parts.of(Wrapper)
+    return joined(joined(of_region, deployment.parts.of(Wrapper)), behind)
 
 
-def redacting_too(permit: Permit, rules: RedactionRules | None) -> Permit:
+def wrapping_too(permit: Permit, wrapper: Wrapper | None) -> Permit:
     """Return the permit with further rules, of a version of the configuration that allowed the prompt before."""
-    return permit if rules is None else replace(permit, redaction=union(permit.redaction, rules))
+    return permit if wrapper is None else replace(permit, wrapper=joined(permit.wrapper, wrapper))
 
 
 def is_inside(config: ConfigVersion, region: Region, deployment: Deployment) -> bool:

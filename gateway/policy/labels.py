@@ -6,13 +6,13 @@ lost if an answer breaks off. It is never put into content for programs: JSON, t
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TypeGuard
+from typing import Literal, Protocol, TypeGuard
 
-from gateway.features.duties.model import Notice
-from gateway.features.marks.policy import MarkSigner, TextHash
+from gateway.model.help import Help
 from gateway.model.region_text import SEPARATOR, Label, Locale, RegionText
+from gateway.policy.text_hash import TextHash
 from providers.chat import (
     Annotation,
     AnnotationsDelta,
@@ -38,6 +38,35 @@ _POSITION_KEYS = frozenset({"start_index", "end_index"})
 _MAX_POSITION = 2**53
 
 
+Notice = Literal["text", "repeated"]
+"""How the label with `repeat` is due in an answer: with its text, or with the text of a repetition."""
+
+
+class TextSigner(Protocol):
+    """Signs the marks of texts."""
+
+    def mark(self, choice: int, text: TextHash) -> str:
+        """Return the mark of a choice's whole text."""
+
+
+class TextMarks:
+    """Base of the part of a config version by which the texts of answers get signed marks."""
+
+    __slots__ = ()
+
+    def signer(self, clock: Callable[[], float]) -> TextSigner:
+        """Return what signs the marks of this version. `clock` is Unix time."""
+        raise NotImplementedError
+
+    def keys(self) -> dict[str, object]:
+        """Return the public keys as a JSON Web Key Set."""
+        raise NotImplementedError
+
+    def check(self, mark: str, text: str) -> dict[str, object]:
+        """Return as JSON data what a mark proves about a text."""
+        raise NotImplementedError
+
+
 @dataclass(frozen=True, slots=True)
 class Labelling:
     """The labels of one answer.
@@ -54,7 +83,7 @@ class Labelling:
     due: frozenset[str] = frozenset()
     prefix: str = ""
     notice: Notice | None = None
-    signer: MarkSigner | None = None
+    signer: TextSigner | None = None
     is_needed: bool = False
     names: tuple[str, ...] = field(init=False)
     has_integrity: bool = field(init=False)
@@ -75,7 +104,7 @@ def _has_text(message: AssistantMessage) -> bool:
 
 
 def labelling_of(
-    locale: Locale, request: ChatRequest, notice: Notice | None = None, signer: MarkSigner | None = None
+    locale: Locale, request: ChatRequest, notice: Notice | None = None, signer: TextSigner | None = None
 ) -> Labelling | None:
     """Return the labelling of the answer to this request, or None if the region has no labels.
 
@@ -107,6 +136,14 @@ def shows_notice(labelling: Labelling, events: Iterable[StreamEvent], *, in_cont
         return in_content and labelling.notice is not None
     has_text = any(isinstance(it, TextRun) or (isinstance(it, TextDelta) and it.text) for it in events)
     return not labelling.prefix and has_text
+
+
+def with_help(labelling: Labelling | None, help: Help, request: ChatRequest) -> Labelling | None:
+    """Return the labelling of a model's answer that has the text of a help after the labels, before its own text."""
+    if request.response_format is not None:
+        return labelling
+    known = labelling or Labelling(())
+    return replace(known, prefix=known.prefix + help.sentence.text + SEPARATOR, is_needed=True)
 
 
 def label_completion(completion: ChatCompletion, labelling: Labelling) -> ChatCompletion:
@@ -188,7 +225,7 @@ class Prefixer:
 class Integrity:
     """The integrity value and the signed marks of an answer: the SHA-256 of the text of each choice as it is sent."""
 
-    def __init__(self, signer: MarkSigner | None = None) -> None:
+    def __init__(self, signer: TextSigner | None = None) -> None:
         self._signer = signer
         self._hashes: dict[int, TextHash] = {}
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from fnmatch import fnmatchcase
 
-from gateway.features.minors.model import AgeBand
+from gateway.model.age import AgeBand
 from gateway.model.assistant import DEFAULT_INTENT, Assistant, UserChoice
 from gateway.model.caller import Caller
 from gateway.model.config_version import Client

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Set
 
-from gateway.features.minors.policy import refuse_age
 from gateway.model.assistant import Assistant
 from gateway.model.config_version import ConfigVersion, Region
 from gateway.model.decision import Considered, Refusal, RefusalCode, SkipReason, Step, Unavailable, Verdict
@@ -22,6 +21,7 @@ from gateway.model.input_requests import ServedRequest
 from gateway.model.location import Location, LocationProblem
 from gateway.model.route import Route, deployments_of
 from gateway.policy.canary_assignment import Verdicts
+from gateway.policy.location.age import refuse_age
 from providers.chat import ChatRequest
 from providers.matching.requirements import FEATURE_PARAMS, Requirements, part_with
 from providers.territories import Places, parent, territory_name

@@ -6,9 +6,9 @@ import hashlib
 import re
 from collections.abc import Mapping
 
-from gateway.features.crisis.model import Crisis
-from gateway.features.minors.model import AgeBand
+from gateway.model.age import AgeBand
 from gateway.model.config_version import ConfigVersion, remember
+from gateway.model.help import Help
 from gateway.model.location import Location
 from gateway.model.refusal_reason import REASON_BY_CODE
 from gateway.model.region_text import NO_PREFERENCES, Locale, Preferences, Profile, RegionText, Sentence, Sentences
@@ -137,17 +137,17 @@ def compose(
     territory: str | None,
     preferences: Preferences,
     age: AgeBand | None = None,
-    in_crisis: str = "",
+    of_help: str = "",
 ) -> Block:
     """Return the block for a caller in this territory.
 
-    It is the profile, the instructions of the user's age band, and those for a user in a crisis (`in_crisis`).
+    It is the profile, the instructions of the user's age band, and those for a user who gets help (`of_help`).
     """
     text, names = _profile_text(profile, territory, preferences) if profile is not None else ("", [])
     if age is not None and age.instructions:
         text, names = f"{text}\n\n{age.instructions}".strip(), [*names, age.name]
-    if in_crisis:
-        text, names = f"{text}\n\n{in_crisis}".strip(), [*names, "crisis"]
+    if of_help:
+        text, names = f"{text}\n\n{of_help}".strip(), [*names, "crisis"]
     version = hashlib.sha256(text.encode()).hexdigest()[:_VERSION_DIGITS]
     return Block("+".join([f"{names[0]}@{version}", *names[1:]]), SystemMessage(text, own=""))
 
@@ -185,7 +185,7 @@ def with_block(request: ChatRequest, block: Block) -> ChatRequest:
 
 
 def with_region_text(
-    config: ConfigVersion, location: Location, locale: Locale | None, request: ChatRequest, crisis: Crisis | None = None
+    config: ConfigVersion, location: Location, locale: Locale | None, request: ChatRequest, help: Help | None = None
 ) -> tuple[ChatRequest, str | None]:
     """Return the request for a deployment: without our labels in its history, and with the region's system message.
 
@@ -194,7 +194,7 @@ def with_region_text(
         location: Where the caller is.
         locale: The texts of the region in the caller's language.
         request: The request of the client.
-        crisis: The help for its user, who may be in a crisis, with instructions for the model.
+        help: The help for its user, with instructions for the model.
 
     Returns:
         The request, and the name of the version of its system message. None: it has none.
@@ -207,14 +207,14 @@ def with_region_text(
         if messages is not request.messages:
             request = replace(request, messages=messages)
     profile = locale.profile if locale is not None else None
-    in_crisis = crisis.instructions if crisis is not None else ""
-    if profile is None and (age is None or not age.instructions) and not in_crisis:
+    of_help = help.instructions if help is not None else ""
+    if profile is None and (age is None or not age.instructions) and not of_help:
         return request, None
     name = locale.locale if locale is not None else ""
     block = remember(
         config,
-        ("profile", region.name, name, location.territory, location.preferences, age, in_crisis),
-        lambda: compose(profile, location.territory, location.preferences, age, in_crisis),
+        ("profile", region.name, name, location.territory, location.preferences, age, of_help),
+        lambda: compose(profile, location.territory, location.preferences, age, of_help),
     )
     return with_block(request, block), block.name
 

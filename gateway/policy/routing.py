@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterable, Mapping
 from functools import partial
 
-from gateway.features.redaction.model import RedactionRules
 from gateway.model.approval import days_at
 from gateway.model.assistant import Assistant
 from gateway.model.config_version import ConfigVersion, Region, remember
@@ -29,6 +28,7 @@ from gateway.model.deployment import Deployment, has_effects_at, known_names, ma
 from gateway.model.location import Location
 from gateway.model.permit import Permit
 from gateway.model.route import Route, deployments_of
+from gateway.model.wrapper import Wrapper
 from gateway.policy.canary_assignment import assign_variant, weigh
 from gateway.policy.fence import evaluation_permit, is_inside, lacking_approval, prompt_permit
 from gateway.policy.refusals import (
@@ -145,7 +145,7 @@ def _decide(
         config,
         ("route", *place),
         lambda: [
-            _location_verdict(config, region, location, it, now_s, behind=assistant.redaction)
+            _location_verdict(config, region, location, it, now_s, behind=assistant.wrapper)
             for it in deployments_of(route)
         ],
     )
@@ -229,7 +229,7 @@ def _location_verdict(
     now_s: float,
     *,
     evaluating: bool = False,
-    behind: RedactionRules | None = None,
+    behind: Wrapper | None = None,
 ) -> _LocationVerdict:
     if not is_inside(config, region, deployment):
         outside = Exclusion(SkipReason.BOUNDARY, f"it would leave the boundary of the region {region.name!r}")
@@ -292,8 +292,8 @@ def _judge(location_verdict: _LocationVerdict, criteria: _Criteria) -> Verdict:
     match = match_of(deployment, needs)
     dropped = match.unsupported | (needs.parameters & deployment.excepts) if bounded else match.unsupported
     asked = _exclusion_by_request(deployment, needs, match, dropped, criteria.others, bounded=bounded)
-    if asked is None and location_verdict.permit.redaction is not None:
-        asked = _media_refused(location_verdict.permit.redaction, needs)
+    if asked is None and location_verdict.permit.wrapper is not None:
+        asked = _media_refused(location_verdict.permit.wrapper, needs)
     standing = location_verdict.config_exclusion
     if standing is None and deployment.name in health:
         why = health[deployment.name]
@@ -313,12 +313,12 @@ def _judge(location_verdict: _LocationVerdict, criteria: _Criteria) -> Verdict:
     return Step(deployment, location_verdict.permit, dropped, consent, emulates)
 
 
-def _media_refused(rules: RedactionRules, needs: Requirements) -> Exclusion | None:
+def _media_refused(wrapper: Wrapper, needs: Requirements) -> Exclusion | None:
     """Return the exclusion for media, in which nothing is found, or None if there are none, or they may pass."""
-    if rules.media == "pass" or needs.features.isdisjoint(_MEDIA):
+    if not wrapper.refuses_media or needs.features.isdisjoint(_MEDIA):
         return None
     media = refusal_text(needs.features & _MEDIA)
-    return Exclusion(SkipReason.REDACTION, f"its redaction ({', '.join(rules.names)}) refuses media: {media}")
+    return Exclusion(SkipReason.REDACTION, f"its redaction ({', '.join(wrapper.names)}) refuses media: {media}")
 
 
 def _exclusion_by_request(

@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 
 from gateway.model.answer_change import AnswerChange, AnswerChangeKind, FirstAnswer
 from gateway.model.approval import days_at
-from gateway.model.assistant import USES, Assistant, Use
+from gateway.model.assistant import Assistant
 from gateway.model.config_version import ConfigVersion, remember
 from gateway.model.decision import Considered, Decision, Plan, RefusalCode, SkipReason
+from gateway.model.input_requests import USES, Use
 from gateway.model.location import Location
 from gateway.policy.location.resolution import locate
 from gateway.policy.routing import decide

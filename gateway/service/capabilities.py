@@ -8,16 +8,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from functools import partial
 
-from gateway.features.minors.model import AgeBand
-from gateway.features.redaction.model import kinds_of
-from gateway.model.assistant import USES, Assistant, Use, UserChoice
+from gateway.model.age import AgeBand
+from gateway.model.assistant import Assistant, UserChoice
 from gateway.model.config_version import ConfigVersion
 from gateway.model.decision import Decision, Refusal, Refused, SkipReason, Step, Verdict
 from gateway.model.deployment import Deployment
+from gateway.model.input_requests import USES, Use
 from gateway.model.location import Location
 from gateway.model.preference import PreferenceReason
+from gateway.model.wrapper import kinds_of
 from gateway.policy.canary_assignment import assign_variant, named_sticky_key
-from gateway.policy.fence import redaction_of
+from gateway.policy.fence import wrapper_of
 from gateway.policy.hand_off import every_hand_off
 from gateway.policy.preference import availability, members_of
 from gateway.policy.region_text import said
@@ -101,7 +102,7 @@ def capabilities(
         for it in steps
     ]
     redactions = [
-        redaction_of(config, region, it, view.redaction)
+        wrapper_of(config, region, it, view.wrapper)
         for view, one in sides
         for it, verdict in one.verdicts
         if region is not None and _may(verdict)

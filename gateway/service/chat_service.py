@@ -17,6 +17,7 @@ from typing import Any
 
 import msgspec
 
+from gateway.execution.exchange import AnswerStyle, Exchange
 from gateway.execution.hand_off_tool import HandOffAsked, offer_tool, tool_name, without_calls
 from gateway.execution.judging import Judge, PassedTexts
 from gateway.execution.resume import Resumption, resuming
@@ -24,24 +25,24 @@ from gateway.execution.run import PlanExecutor, PlanExhausted, RunContext, recor
 from gateway.execution.structured_output import EMULATED, HeldAnswer, StructuredOutput, WholeAnswer, held
 from gateway.execution.upstream_client import Answer, ConfigChanged, OwnAnswer, StillActive
 from gateway.features.crisis.given_texts import GivenTexts
-from gateway.features.crisis.model import Crisis
-from gateway.features.crisis.policy import with_crisis_text
+from gateway.features.crisis.model import Crisis, CrisisRules
 from gateway.features.duties.time_of_use import TimeOfUse
 from gateway.features.feature import WatchedChat, Watcher
-from gateway.features.marks.policy import signer_of
-from gateway.features.redaction.model import RedactionNote
-from gateway.model.config_version import ConfigVersion, Region
+from gateway.model.config_version import ConfigVersion, Region, remember
 from gateway.model.decision import Plan, RefusalCode, Refused, Step
 from gateway.model.deployment import Deployment
 from gateway.model.hand_off import BarrierRule, HandOff, HandOffCause
+from gateway.model.help import DutyKind, Help
 from gateway.model.input_requests import InputAnswer, InputRequest, ServedRequest, needs_of_input, texts_of, use_of
 from gateway.model.location import Location
-from gateway.model.record import AnsweredBy, DutyKind, Record
+from gateway.model.record import AnsweredBy, Record
 from gateway.model.region_text import Locale
 from gateway.model.route import Barrier
+from gateway.model.wrapper import WrapperNote
 from gateway.policy.consent import Consenting
+from gateway.policy.doors import helps_first
 from gateway.policy.hand_off import declines, hand_off_asked, shared
-from gateway.policy.labels import labelling_of, without_labels
+from gateway.policy.labels import TextMarks, TextSigner, labelling_of, with_help, without_labels
 from gateway.policy.reasoning_seal import REASONING_STATE, ReasoningSeal, has_state, seal_of
 from gateway.policy.refusals import not_offered
 from gateway.policy.region_text import with_region_text, without_profile_message
@@ -50,7 +51,6 @@ from gateway.service.assistants import find_assistant
 from gateway.service.client_tokens import ClientTokens
 from gateway.service.crisis import crisis_answer, find_crisis
 from gateway.service.decider import Decider, sticky_conversation
-from gateway.service.exchange import AnswerStyle, Exchange
 from gateway.service.input_requests import EmbeddingSpace, InputCalls, calls_of, counted_anew, with_assistant
 from gateway.service.location import LocationService, locate
 from gateway.service.moderation import judge_input, judge_of, moderated, other_texts
@@ -136,11 +136,11 @@ class ChatWatches(msgspec.Struct, frozen=True):
     location: Location
     locale: Locale | None
     request: ChatRequest
-    crisis: Crisis | None = None
+    help: Help | None = None
 
     def ended(self, size_bytes: int) -> None:
         """Report that the client has its answer. `size_bytes`: the length of the request's body."""
-        sent, _ = with_region_text(self.config, self.location, self.locale, self.request, self.crisis)
+        sent, _ = with_region_text(self.config, self.location, self.locale, self.request, self.help)
         for watch in self.watches:
             watch.ended(sent, size_bytes)
 
@@ -236,8 +236,8 @@ class ChatService:
                 watches.append(watch)
         if not watches:
             return answer, None
-        crisis = exchange.record.shown.crisis
-        return answer, ChatWatches(tuple(watches), exchange.config, exchange.location, exchange.locale, request, crisis)
+        found = exchange.record.help
+        return answer, ChatWatches(tuple(watches), exchange.config, exchange.location, exchange.locale, request, found)
 
     async def count_tokens(self, exchange: Exchange) -> tuple[int, bool]:
         """Return how many tokens the prompt of a request has, and whether that is an estimate.
@@ -246,7 +246,7 @@ class ChatService:
         that would get it first, if its server counts.
         """
         request, region = exchange.request, exchange.location.region
-        self.decider.judge_age_at_gate(exchange)
+        self.decider.ask_doors_late(exchange)
         assistant = find_assistant(exchange.config, exchange.caller.client, request.model)
         exchange.record.decided = change(exchange.record.decided, assistant=assistant.name)
         if not isinstance(request, ChatRequest):
@@ -262,7 +262,7 @@ class ChatService:
         It is not a chat, so that schedules and the record of the request have no decision of it, but the attempt.
         """
         config, region = exchange.config, exchange.location.region
-        if region is None or region.name in config.moderation or region.crisis is not None:
+        if region is None or region.name in config.moderation or helps_first(region):
             return None  # a provider gets no text that was not judged
         if (planned := await self._unrecorded_plan(exchange, request)) is None:
             return None
@@ -271,7 +271,7 @@ class ChatService:
         keys = self.executor.health.usable_keys(step.deployment, exchange.asker)
         if not keys:
             return None
-        note = RedactionNote.of(rules) if (rules := step.permit.redaction) is not None else None
+        note = WrapperNote(wrapper.names, {}) if (wrapper := step.permit.wrapper) is not None else None
         started_at, counted = time.monotonic(), None
         try:
             counted = await self.executor.client.count(step, keys[0], chat, context.usage, context.still_allowed, note)
@@ -332,15 +332,18 @@ class ChatService:
             self.decider.prepare(exchange)
             try:
                 region = exchange.location.region
-                if region is not None and region.is_gated and (answer := await self._pass_gate(exchange)) is not None:
+                if (
+                    region is not None
+                    and region.parts.every
+                    and (answer := await self._pass_gate(exchange)) is not None
+                ):
                     return answer
                 return await self.answer(exchange, calls)
             except ConfigChanged:
-                exchange.record.shown.use = None
                 await self.decider.decide_anew(exchange)
             except Refused:
-                crisis = exchange.record.shown.crisis
-                if crisis is None or exchange.record.attempts:
+                crisis = exchange.record.help
+                if not isinstance(crisis, Crisis) or exchange.record.attempts:
                     raise
                 return crisis_answer(exchange, crisis, is_counted=False)
 
@@ -356,7 +359,7 @@ class ChatService:
             CallRefused: A budget does not pay for such a verdict, or the time of the user cannot be read.
         """
         crisis, region = None, exchange.location.region
-        if region is not None and region.crisis is not None:
+        if region is not None and region.parts.of(CrisisRules) is not None:
             crisis = await find_crisis(
                 self.executor, self.decider.current, exchange, region, self._passed_texts, self.given_texts
             )
@@ -387,7 +390,7 @@ class ChatService:
             )
             if chat_time is not None and chat_time.refusal is not None:
                 raise chat_time.refusal
-        self.decider.judge_age_at_gate(exchange)
+        self.decider.ask_doors_late(exchange)
 
     async def _unrecorded_plan(self, exchange: Exchange, request: ChatRequest) -> tuple[ChatRequest, Plan] | None:
         """Return a chat with the text of its region, and its plan; None if no deployment may answer. Record nothing."""
@@ -458,9 +461,9 @@ class ChatService:
         elif exchange.assistant.barriers and (barrier := _barrier_of(exchange)) is not None:
             return self._answer_by_tiers(exchange, own, barrier)
         chat, profile = own, None
-        crisis = exchange.record.shown.crisis
-        if exchange.locale is not None or exchange.location.age is not None or crisis is not None:
-            chat, profile = with_region_text(config, exchange.location, exchange.locale, own, crisis)
+        found = exchange.record.help if exchange.record.notes else None
+        if exchange.locale is not None or exchange.location.age is not None or found is not None:
+            chat, profile = with_region_text(config, exchange.location, exchange.locale, own, found)
         needs = requirements_of(chat)
         if config.recipients and consenting is None and exchange.location.region is not None:
             return self._answer_prepared(exchange, chat, needs, tier)
@@ -508,8 +511,7 @@ class ChatService:
         sent = None if is_closed else shared(own, rule)
         if sent is None:
             return await self.answer(exchange, tier=Tier(own))
-        crisis = record.shown.crisis
-        would_send = with_region_text(exchange.config, exchange.location, exchange.locale, sent, crisis)[0]
+        would_send = with_region_text(exchange.config, exchange.location, exchange.locale, sent, record.help)[0]
         opened = await self.decider.opened_by_token(exchange, barrier, would_send, requirements_of(would_send))
         result: Refused | PlanExhausted | None = None
         tier, is_judged = Tier(own, rule), False
@@ -701,14 +703,14 @@ class ChatService:
             deployment.name, deployment.provider, deployment.model, deployment.places, price, tools
         )
         record.shown.dropped = answer.step.dropped
-        record.shown.redacted = answer.redacted.counts if answer.redacted is not None else {}
+        record.shown.redacted = answer.wrapped.counts if answer.wrapped is not None else {}
 
     def _noted(self, turn: Turn, answer: Answer) -> Answer:
         """Record who answers a chat, and what the answer lacks of the request."""
         exchange, chat, step, emulated = turn.exchange, turn.chat, answer.step, turn.emulated
         self._note_answer(exchange, answer, chat)
         shown = exchange.record.shown
-        values = answer.redacted.values if answer.redacted is not None else None
+        values = answer.wrapped.values if answer.wrapped is not None else None
         if turn.returns_state and not self._seal_of(exchange.config, step.deployment, values).unseals_all(chat):
             shown.dropped |= {REASONING_STATE}
         shown.dropped |= answer.changed
@@ -720,7 +722,7 @@ class ChatService:
 
     def _sealed(self, turn: Turn, answer: Answer) -> Answer:
         """Seal the reasoning state of tool calls: of a whole answer now, of a stream while it is written."""
-        values = answer.redacted.values if answer.redacted is not None else None
+        values = answer.wrapped.values if answer.wrapped is not None else None
         seal = self._seal_of(turn.exchange.config, answer.step.deployment, values)
         if answer.completion is not None:
             return change(answer, completion=seal.seal_completion(answer.completion))
@@ -737,18 +739,25 @@ class ChatService:
         exchange, own, assistant = turn.exchange, turn.own, turn.exchange.assistant
         locale, labelling = exchange.locale, None
         if locale is not None:
-            signer = signer_of(exchange.config, self.decider.clock) if locale.is_marked else None
+            signer = self._signer_of(exchange.config) if locale.is_marked else None
             notice = exchange.chat_time.notice if exchange.chat_time is not None else None
             labelling = labelling_of(locale, own, notice, signer)
-        if (crisis := exchange.record.shown.crisis) is not None:
-            labelling = with_crisis_text(labelling, crisis, own)
-            exchange.record.note_duty(DutyKind.CRISIS)
+        if exchange.record.notes and (found := exchange.record.help) is not None:
+            labelling = with_help(labelling, found, own)
+            exchange.record.note_duty(found.duty)
         if labelling is not None:
             exchange.record.shown.labels = labelling.names
         shown_model = None if assistant.reveal_model else assistant.name
         choices, keep_alive_s = own.n or 1, exchange.config.resilience.keep_alive_s
         exchange.style = AnswerStyle(own.include_usage, choices, labelling, shown_model, keep_alive_s, turn.seal)
         return answer
+
+    def _signer_of(self, config: ConfigVersion) -> TextSigner | None:
+        """Return what signs the marks of a config version, or None."""
+        marks = config.parts.of(TextMarks)
+        return (
+            remember(config, ("text_signer",), lambda: marks.signer(self.decider.clock)) if marks is not None else None
+        )
 
     def _space_of(self, exchange: Exchange) -> EmbeddingSpace:
         """Return the space of the vectors of a request that has a plan."""
@@ -761,7 +770,7 @@ class ChatService:
 
     def _unsealed(self, config: ConfigVersion, step: Step, chat: ChatRequest) -> ChatRequest:
         """Return a chat with the reasoning state that the step may get. If it redacts, that is known once it has."""
-        if step.permit.redaction is not None:
+        if step.permit.wrapper is not None:
             return chat
         return self._seal_of(config, step.deployment).unseal_request(chat)
 

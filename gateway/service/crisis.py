@@ -5,21 +5,23 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 
+from gateway.execution.exchange import AnswerStyle, Exchange, Judged
 from gateway.execution.judging import VERDICT_S, Judging, PassedTexts, names_of, pieces_of, policy_of
 from gateway.execution.run import PlanExecutor, PlanExhausted, RunContext
 from gateway.execution.structured_output import WholeAnswer
 from gateway.execution.upstream_client import OwnAnswer
 from gateway.features.crisis.given_texts import GivenTexts
-from gateway.features.crisis.model import Crisis, CrisisOutcome, CrisisUnanswerable
-from gateway.features.crisis.policy import crisis_of, found_in, program_param, texts_to_judge
+from gateway.features.crisis.model import Crisis, CrisisRules
+from gateway.features.crisis.policy import crisis_of, program_param, texts_to_judge
 from gateway.features.crisis.views import CrisisNote
 from gateway.model.config_version import ConfigVersion, Region
 from gateway.model.deployment import Deployment
+from gateway.model.help import DutyKind, HelpUnanswerable
 from gateway.model.moderation import NoVerdict
-from gateway.model.record import Decided, DutyKind, Record
+from gateway.model.record import Decided, Record
 from gateway.policy.labels import labelling_of, without_labels
 from gateway.policy.region_text import said
-from gateway.service.exchange import AnswerStyle, Exchange, Judged
+from gateway.policy.verdicts import found_in
 from gateway.usage.refusals import CallRefused
 from providers.chat import AssistantMessage, ChatCompletion, ChatRequest, Choice, Usage
 from providers.moderations import ModerationResult
@@ -48,9 +50,9 @@ async def find_crisis(
         NoVerdict: There was no verdict, and the region requires one.
         CallRefused: A budget does not pay for it.
     """
-    rules, record, request = region.crisis, exchange.record, exchange.request
-    if record.shown.crisis is not None:
-        return record.shown.crisis
+    rules, record, request = region.parts.of(CrisisRules), exchange.record, exchange.request
+    if (note := record.noted(CrisisNote)) is not None and note.crisis is not None:
+        return note.crisis
     if rules is None or not isinstance(request, ChatRequest):
         return None
     messages = request.messages if region.texts is None else without_labels(request.messages, region.texts)
@@ -92,18 +94,17 @@ async def find_crisis(
             exchange.judged.given |= found.keys()
             await given.add(exchange.config, exchange.location, found)
         return crisis
-    record.shown.is_crisis_unjudged = isinstance(failure, NoVerdict) and rules.is_open
-    if record.shown.is_crisis_unjudged:
+    if isinstance(failure, NoVerdict) and rules.is_open:
         record.note_duty(DutyKind.CRISIS_UNJUDGED)
-        note_outcome(record, "unjudged")
+        record.note(CrisisNote("unjudged"))
     elif failure is not None:
         if isinstance(failure, NoVerdict):
-            note_outcome(record, "failed")
+            record.note(CrisisNote("failed"))
         raise failure
     else:
         for text in new:
             passed.add_text(policy, text)
-        note_outcome(record, "passed")
+        record.note(CrisisNote("passed"))
     return None
 
 
@@ -160,14 +161,7 @@ def _judging(
 
 def note_crisis(record: Record, crisis: Crisis) -> None:
     """Record the help for the user."""
-    record.shown.crisis = crisis
-    note_outcome(record, crisis.then)
-
-
-def note_outcome(record: Record, outcome: CrisisOutcome) -> None:
-    """Record the outcome for the request."""
-    others = tuple([note for note in record.notes if not isinstance(note, CrisisNote)])
-    record.notes = (*others, CrisisNote(outcome))
+    record.note(CrisisNote(crisis.then, crisis))
 
 
 def crisis_answer(exchange: Exchange, crisis: Crisis, *, is_counted: bool) -> OwnAnswer:
@@ -179,7 +173,7 @@ def crisis_answer(exchange: Exchange, crisis: Crisis, *, is_counted: bool) -> Ow
         is_counted: It counts in the time of its user. False: the request would have been refused.
 
     Raises:
-        CrisisUnanswerable: The request requires content for programs.
+        HelpUnanswerable: The request requires content for programs.
     """
     request, record, assistant = exchange.request, exchange.record, exchange.assistant
     if not isinstance(request, ChatRequest):
@@ -190,7 +184,7 @@ def crisis_answer(exchange: Exchange, crisis: Crisis, *, is_counted: bool) -> Ow
         exchange.chat_time.leave_no_trace()
         record.duties -= _REFUSED
     if (param := program_param(request)) is not None:
-        raise CrisisUnanswerable(param)
+        raise HelpUnanswerable(param)
     record.note_duty(DutyKind.CRISIS)
     notice = exchange.chat_time.notice if exchange.chat_time is not None else None
     labelling = labelling_of(exchange.locale, request, notice) if exchange.locale is not None else None

@@ -16,34 +16,33 @@ from types import MappingProxyType
 
 from gateway.execution.conversation import Conversation
 from gateway.execution.evidence import asker_of
+from gateway.execution.exchange import ClientChanged, Exchange
 from gateway.execution.health import Health
 from gateway.execution.retry import rule_of, why_spent
 from gateway.execution.run import PlanExhausted
 from gateway.execution.upstream_client import characters_of
-from gateway.features.minors.policy import refuse_hours, refuse_tools
-from gateway.features.redaction.model import union
 from gateway.model.assistant import DEFAULT_INTENT, Assistant
 from gateway.model.config_version import ConfigVersion, Region
 from gateway.model.consent import NO_CONSENT, NO_STATEMENT
 from gateway.model.decision import Decision, FailureKinds, Plan, Refusal, Refused, SkipReason, Step
 from gateway.model.hand_off import BarrierRule, HandOff, HandOffCause
 from gateway.model.input_requests import use_of
-from gateway.model.location import Location
 from gateway.model.preference import Preference, PreferenceReason
 from gateway.model.record import UNDECIDED, Decided, DecisionReason, Record, Skipped
 from gateway.model.route import Barrier, RouteStep, deployments_of
+from gateway.model.wrapper import joined
 from gateway.policy.caller import read_consent, user_of
 from gateway.policy.canary_assignment import assign_variant, conversation_key_of, sticky_key_of
 from gateway.policy.client_users import plain_user
 from gateway.policy.consent import Consenting
-from gateway.policy.fence import redacting_too
+from gateway.policy.doors import helps_first, refuse_before_body, refuse_before_decision
+from gateway.policy.fence import wrapping_too
 from gateway.policy.hand_off import Outcome, every_hand_off, hand_off_after, outcomes_of_kinds, outcomes_of_skip
 from gateway.policy.preference import decide_preferring, intent_of, member_of, preference_of_age, preferred_name
 from gateway.policy.refusals import at_part
 from gateway.policy.region_text import choose_locale
 from gateway.policy.routing import decide
 from gateway.service.assistants import find_assistant
-from gateway.service.exchange import ClientChanged, Exchange
 from gateway.service.location import Located, LocationService
 from providers.chat import ChatRequest
 from providers.failures import Failure, FailureKind
@@ -112,22 +111,20 @@ class Decider:
             raise Refused(located.refusal)
         location = exchange.location = located.location
         exchange.claim = located.claim
-        if location.age is not None and location.age.hours is not None and not _ages_at_gate(location):
-            self._refuse_hours(exchange)
+        if location.region is not None and location.region.parts.every and not helps_first(location.region):
+            self._ask_before_body(exchange)
 
-    def _refuse_hours(self, exchange: Exchange) -> None:
+    def _ask_before_body(self, exchange: Exchange) -> None:
         arrived_s = self.clock() - (time.monotonic() - exchange.record.started_at)
-        if (refusal := refuse_hours(exchange.location.age, arrived_s)) is not None:
+        if (refusal := refuse_before_body(exchange.location, arrived_s)) is not None:
             raise Refused(refusal)
 
-    def judge_age_at_gate(self, exchange: Exchange) -> None:
-        """Judge the hours and the tools of the age band, if the region judges them at its gate. Raises Refused."""
-        age, request = exchange.location.age, exchange.request
-        if age is None or not _ages_at_gate(exchange.location):
+    def ask_doors_late(self, exchange: Exchange) -> None:
+        """Ask the doors of a region whose refusals wait for its judges. Raises Refused."""
+        if not helps_first(exchange.location.region):
             return
-        self._refuse_hours(exchange)
-        if isinstance(request, ChatRequest) and (refusal := refuse_tools(age, request)) is not None:
-            raise Refused(refusal)
+        self._ask_before_body(exchange)
+        _ask_before_decision(exchange)
 
     def recall(self, exchange: Exchange) -> None:
         """Note the location of a caller that a limit refuses, if it is known without waiting."""
@@ -152,7 +149,7 @@ class Decider:
         """
         record = exchange.record
         before, client, key_id = record.decided, record.client, record.key_id
-        _keep_redaction(exchange)
+        _keep_wrappers(exchange)
         exchange.within = record.decide_again(exchange.within)
         try:
             await self.begin_again(exchange)
@@ -183,21 +180,20 @@ class Decider:
         exchange.prefer = None
         assistant = find_assistant(config, caller.client, request.model)
         if isinstance(request, ChatRequest):
-            if assistant.intents or caller.prefer or location.age is not None:
+            if location.region is not None and location.region.parts.every and not helps_first(location.region):
+                _ask_before_decision(exchange)
+            if assistant.intents or caller.prefer:
                 assistant = self._prepare_chat(exchange, assistant, request)
         else:
             assistant = assistant.for_use(use_of(request))
         exchange.assistant, exchange.reveal_model = assistant, assistant.reveal_model
-        if location.region is not None and location.region.is_gated:
-            # A refusal at the gate counts for the assistant, in the log and in the report of duties.
+        if location.region is not None and location.region.parts.every:
+            # A refusal at a door counts for the assistant, in the log and in the report of duties.
             exchange.record.decided = change(exchange.record.decided, assistant=assistant.name)
 
     def _prepare_chat(self, exchange: Exchange, assistant: Assistant, request: ChatRequest) -> Assistant:
-        """Apply the rules for minors, the intent and the choice of the user; return the assistant of the intent."""
+        """Apply the intent and the choice of the user; return the assistant of the intent."""
         caller, age, record = exchange.caller, exchange.location.age, exchange.record
-        is_judged = age is not None and not _ages_at_gate(exchange.location)
-        if age is not None and is_judged and (refusal := refuse_tools(age, request)) is not None:
-            raise Refused(refusal)
         if assistant.intents:
             intent = intent_of(assistant, caller.client, caller.intent, [tool.name for tool in request.tools], age)
             record.decided = change(record.decided, intent=intent)
@@ -219,7 +215,7 @@ class Decider:
         keys, now_s = self.keys_of(config), self.clock()
         if opened is None or chat is None:
             return await _prepared(Consenting(exchange.consent, exchange.request, needs, keys, now_s), config, region)
-        rules = assistant.behind(region.name, opened).redaction
+        rules = assistant.behind(region.name, opened).wrapper
         consenting = Consenting(exchange.consent, chat, needs, keys, now_s, (assistant.name, opened), rules)
         return await _prepared(consenting, config, region)
 
@@ -301,7 +297,7 @@ class Decider:
             return None
         names = {deployment.name for deployment in deployments_of(barrier.listed)}
         keys = self.keys_of(config)
-        consenting = Consenting(exchange.consent, chat, needs, keys, self.clock(), None, barrier.redaction)
+        consenting = Consenting(exchange.consent, chat, needs, keys, self.clock(), None, barrier.wrapper)
         await _prepared(consenting, config, region)
         for opened in every_hand_off(barrier.rule):
             asked = exchange.assistant.name, opened
@@ -353,8 +349,12 @@ class Decider:
         return Conversation(key, client, user, caller.session, region.protected)
 
 
-def _ages_at_gate(location: Location) -> bool:
-    return location.region is not None and location.region.ages_at_gate
+def _ask_before_decision(exchange: Exchange) -> None:
+    request = exchange.request
+    if not isinstance(request, ChatRequest):
+        return
+    if (refusal := refuse_before_decision(exchange.location, request)) is not None:
+        raise Refused(refusal)
 
 
 def _sticky(exchange: Exchange) -> Callable[[], bytes]:
@@ -395,8 +395,8 @@ def _remaining(decision: Decision, plan: Plan, exchange: Exchange) -> Plan:
             reason = _NOT_WITHIN
             spent.pop(step.deployment.name, None)
         if reason is None:
-            rules = exchange.redacted_before.get(step.deployment.name)
-            steps.append(step if rules is None else replace(step, permit=redacting_too(step.permit, rules)))
+            rules = exchange.wrapped_before.get(step.deployment.name)
+            steps.append(step if rules is None else replace(step, permit=wrapping_too(step.permit, rules)))
         else:
             reasons[step.deployment.name] = reason
     _skip_others(exchange, reasons, _NOT_ROUTED, steps, spent)
@@ -405,13 +405,13 @@ def _remaining(decision: Decision, plan: Plan, exchange: Exchange) -> Plan:
     return replace(plan, steps=tuple(steps))
 
 
-def _keep_redaction(exchange: Exchange) -> None:
+def _keep_wrappers(exchange: Exchange) -> None:
     """Note the rules under which a prompt may have been sent. A further attempt obeys these too."""
     decision = exchange.record.decided.decision
     for deployment, verdict in decision.verdicts if decision is not None else ():
-        if isinstance(verdict, Step) and (rules := verdict.permit.redaction) is not None:
-            known = exchange.redacted_before.get(deployment.name)
-            exchange.redacted_before = {**exchange.redacted_before, deployment.name: union(known, rules) or rules}
+        if isinstance(verdict, Step) and (rules := verdict.permit.wrapper) is not None:
+            known = exchange.wrapped_before.get(deployment.name)
+            exchange.wrapped_before = {**exchange.wrapped_before, deployment.name: joined(known, rules) or rules}
 
 
 def _skip_others(

@@ -6,13 +6,13 @@ region's labels.
 
 from __future__ import annotations
 
-from gateway.features.redaction.model import kinds_of
 from gateway.model.approval import Approval, Days, days_at
 from gateway.model.config_version import Region
 from gateway.model.decision import Refusal, RefusalCode, Refused, SkipReason, Step, Verdict
 from gateway.model.deployment import Deployment
 from gateway.model.region_text import NO_PREFERENCES
-from gateway.policy.fence import redaction_of
+from gateway.model.wrapper import kinds_of
+from gateway.policy.fence import wrapper_of
 from gateway.policy.hand_off import every_hand_off
 from gateway.policy.location.resolution import resolve
 from gateway.policy.region_text import choose_locale
@@ -34,7 +34,7 @@ def disclose(request: PlainRequest, accept_language: str | None = None) -> dict[
         after = assistant.behind(region.name, every_hand_off(barrier.rule)[0])
         sides.append((after, decide(config, after, location, NO_NEEDS, request.health, now_s)))
     may_answer = [
-        (item, redaction_of(config, region, item, view.redaction) if region is not None else None)
+        (item, wrapper_of(config, region, item, view.wrapper) if region is not None else None)
         for view, one in sides
         for item, verdict in one.verdicts
         if _may_answer(verdict)

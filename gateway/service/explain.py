@@ -7,9 +7,8 @@ from dataclasses import dataclass, field
 from textwrap import wrap
 from typing import Any, get_args
 
-from gateway.features.minors.policy import refuse_hours
 from gateway.features.views import VIEWS
-from gateway.model.assistant import Assistant, Use
+from gateway.model.assistant import Assistant
 from gateway.model.config_version import Client, ConfigVersion, Region
 from gateway.model.consent import NO_STATEMENT, ConsentStatement
 from gateway.model.decision import (
@@ -25,6 +24,7 @@ from gateway.model.decision import (
 )
 from gateway.model.deployment import Deployment
 from gateway.model.hand_off import BarrierRule, HandOff
+from gateway.model.input_requests import Use
 from gateway.model.location import Evidence, Location, Reports
 from gateway.model.moderation import Moderation
 from gateway.model.preference import Preference
@@ -34,6 +34,7 @@ from gateway.model.version_names import version_fields
 from gateway.policy.canary_assignment import assign_variant, named_sticky_key
 from gateway.policy.client_users import claim_issuer, claim_user
 from gateway.policy.consent import standing_consents
+from gateway.policy.doors import refuse_before_body
 from gateway.policy.hand_off import every_hand_off, hand_off_after, outcomes_of_skip
 from gateway.policy.location.claim import claim_of
 from gateway.policy.location.resolution import resolve, suppose
@@ -143,7 +144,7 @@ def _decide(request: PlainRequest, location: Location, assistant: Assistant) -> 
         decision, preference = decision_for(assistant), preference_of_age(assistant, prefer)
     else:
         decision, preference = decide_preferring(assistant, location.region.name, prefer, decision_for, key)
-    if (refusal := refuse_hours(age, request.now_s)) is not None:
+    if (refusal := refuse_before_body(location, request.now_s)) is not None:
         return replace(decision, outcome=refusal), None
     return decision, preference
 
@@ -197,7 +198,7 @@ def _first_step(decision: Decision) -> Step | None:
 
 def _redacted(step: Step) -> dict[str, object] | None:
     """Return the redactions that apply to what a step is sent. Only a request shows the values that they find."""
-    rules = step.permit.redaction
+    rules = step.permit.wrapper
     return {"by": list(rules.names)} if rules is not None else None
 
 
@@ -477,7 +478,7 @@ def _outcome_text(outcome: Plan | Refusal) -> list[str]:
         if deployment.sign_in is not None:
             lines += _wrapped("     signs in as ", str(deployment.sign_in))
         lines += _wrapped("     through the proxy ", str(deployment.proxy)) if deployment.proxy is not None else []
-        if (rules := step.permit.redaction) is not None:
+        if (rules := step.permit.wrapper) is not None:
             lines += _wrapped("     ", f"redacts: {', '.join(rules.shown_kinds)}")
         if step.consent is not None:
             lines += _wrapped("     ", f"by the user's consent: {step.consent}")

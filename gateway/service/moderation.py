@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
+from gateway.execution.exchange import Exchange
 from gateway.execution.judging import MOST_CHARACTERS, Judge, PassedTexts, pieces_of, policy_of
 from gateway.execution.moderated_stream import ModeratedStream
 from gateway.execution.run import PlanExecutor, RunContext
 from gateway.execution.structured_output import WholeAnswer
 from gateway.execution.upstream_client import Answer
+from gateway.features.crisis.model import CrisisRules
 from gateway.features.crisis.policy import without_crisis_texts
 from gateway.model.config_version import ConfigVersion, Region
 from gateway.model.deployment import Deployment, moderations_of
 from gateway.model.excerpt import excerpt
 from gateway.model.moderation import Flagged, Moderation, NoVerdict
-from gateway.service.exchange import Exchange
 from providers.chat import (
     AssistantMessage,
     ChatCompletion,
@@ -65,7 +66,7 @@ async def judge_input(
         UnsupportedFeature: There is media that no deployment can judge.
         CallRefused: A budget does not pay for a verdict.
     """
-    moderation, result, rules = judge.moderation, judge.result, judge.region.crisis
+    moderation, result, rules = judge.moderation, judge.result, judge.region.parts.of(CrisisRules)
     excepted: dict[ModerationInput, frozenset[str]] = {}
     if rules is not None:
         excepted = {piece: frozenset(rules.categories) for text in given for piece in pieces_of(text)}

@@ -15,7 +15,8 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 
-from gateway.model.record import DutyKind, Record
+from gateway.model.help import DutyKind
+from gateway.model.record import Record
 from gateway.usage.amounts import NANO
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ def keys_of(record: Record, kinds: Iterable[DutyKind], now_ns: int) -> list[byte
     """Return what a request counts for these kinds, encoded. The region's time zone decides the month of this time."""
     location = record.decided.location
     region = location.region if location is not None else None
-    zone = ZoneInfo(region.use.timezone) if region is not None and region.use is not None else UTC
+    zone = ZoneInfo(region.timezone) if region is not None else UTC
     territory = age_band = ""
     if location is not None and location.may_be_kept:
         territory, age_band = location.territory or "", location.age_band or ""

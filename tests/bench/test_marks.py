@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 
 from bench.marks import least_us, streamed, whole
-from gateway.features.marks.model import MarkRules
-from gateway.features.marks.policy import MarkSigner
+from gateway.features.marks.policy import MarkRules, MarkSigner
 from providers.auth import Secret
 from tests.kit.doc_pages import ROOT
 

@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from gateway.cli.terminal import compile_file
-from gateway.model.assistant import USES
+from gateway.model.input_requests import USES
 from gateway.model.schedule import Phase, ScheduleProgress
 from gateway.state.schedules import ScheduleStore
 from tests.cli.conftest import ROOT, Command

@@ -7,6 +7,7 @@ from typing import Any
 
 from gateway.execution.deadline import Deadline
 from gateway.execution.evidence import EVERYBODY
+from gateway.execution.exchange import Exchange
 from gateway.execution.upstream_client import Answer, ConfigChanged
 from gateway.model.caller import Caller
 from gateway.model.config_version import Client, ConfigVersion
@@ -16,7 +17,6 @@ from gateway.model.location import Location
 from gateway.model.record import Record
 from gateway.service.assistants import find_assistant
 from gateway.service.chat_service import ChatService
-from gateway.service.exchange import Exchange
 
 
 def exchange_of(

@@ -16,6 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gateway.execution.deadline import Deadline
+from gateway.execution.exchange import Exchange
 from gateway.execution.health import Health
 from gateway.execution.run import PlanExecutor, PlanExhausted
 from gateway.execution.service_client import ServiceClient
@@ -25,7 +26,6 @@ from gateway.model.record import Record
 from gateway.policy.location.resolution import resolve
 from gateway.policy.location.signals import EdgeReport
 from gateway.service.chat_service import ChatService
-from gateway.service.exchange import Exchange
 from gateway.service.location import LocationService
 from gateway.usage.client_limits import ClientLimits
 from providers.chat import ChatRequest, UserMessage

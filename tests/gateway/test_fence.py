@@ -15,20 +15,19 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gateway.execution.deadline import Deadline
+from gateway.execution.exchange import Exchange
 from gateway.execution.health import Health
 from gateway.execution.run import PlanExecutor, PlanExhausted
 from gateway.execution.service_client import ServiceClient
 from gateway.execution.upstream_client import Answer, UpstreamClient
 from gateway.features.shadow.model import ShadowRecord
 from gateway.features.shadow.traffic import ShadowSink, ShadowTraffic
-from gateway.model.assistant import USES, Use
 from gateway.model.config_version import ConfigVersion
 from gateway.model.decision import Refused
-from gateway.model.input_requests import ServedRequest
+from gateway.model.input_requests import USES, ServedRequest, Use
 from gateway.policy.location.resolution import resolve
 from gateway.policy.location.signals import EdgeReport
 from gateway.service.chat_service import ChatService
-from gateway.service.exchange import Exchange
 from gateway.service.location import LocationService
 from gateway.usage.client_limits import ClientLimits
 from providers.chat import ChatRequest, UserMessage

@@ -15,8 +15,8 @@ import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
+from gateway.execution.exchange import AnswerStyle
 from gateway.model.record import Record
-from gateway.service.exchange import AnswerStyle
 from providers.adapter import Target
 from providers.catalogue.models import ModelFacts
 from providers.chat import (

@@ -15,9 +15,10 @@ from typing import Any
 
 import pytest
 
-from gateway.features.redaction.model import DEFAULT_KINDS, RedactionNote, rules_of
+from gateway.features.redaction.model import DEFAULT_KINDS, rules_of
 from gateway.features.redaction.policy.answers import AnswerRestorer
 from gateway.features.redaction.policy.placeholders import Placeholders
+from gateway.model.wrapper import WrapperNote
 from providers.chat import AssistantMessage, ChatCompletion, Choice, Finished, StreamEvent, TextDelta, ToolCallDelta
 from tests.kit.gateway_process import APP_KEY, GatewayProcess, config_of_one_region, running_gateway
 from tests.kit.valkey_server import free_port
@@ -99,7 +100,7 @@ def restorer() -> AnswerRestorer:
     """Return what restores an answer to a request with an address and two numbers."""
     named = Placeholders(RULES)
     named("jane@example.com +49 171 1234567 4111 1111 1111 1111")
-    return AnswerRestorer(named, is_json=False, note=RedactionNote.of(RULES))
+    return AnswerRestorer(named, is_json=False, note=WrapperNote(RULES.names, {}))
 
 
 def streamed(pieces: Iterable[str], event: Any) -> Iterator[str]:

@@ -17,9 +17,9 @@ from gateway.api.dialects.dialect import NO_PLACE_FOR_IMAGES, StreamEncoder
 from gateway.api.dialects.labelling import MEMBER, label_answer
 from gateway.api.dialects.openai_chat import encode_stream_error
 from gateway.api.errors import ApiError, encode_error
+from gateway.execution.exchange import AnswerStyle
 from gateway.execution.run import PlanExhausted
 from gateway.model.record import Record
-from gateway.service.exchange import AnswerStyle
 from providers.chat import (
     AnnotationsDelta,
     ChatCompletion,
@@ -154,8 +154,8 @@ class CompletionStreamEncoder(StreamEncoder):
         """See StreamEncoder."""
         super().__init__(style, record)
         self._include_usage = style.include_usage
-        # The first chunk has what belongs to a crisis.
-        self._is_crisis_due = record.shown.crisis is not None
+        # The first chunk has what belongs to help.
+        self._is_help_due = record.help is not None
         self._choices = max(style.choices, 1)
         self._ended = 0
         self._head = b""
@@ -214,10 +214,10 @@ class CompletionStreamEncoder(StreamEncoder):
         self._text_tail = b'"}]' + end
 
     def _chunk(self, choice: Mapping[str, object]) -> bytes:
-        """Return a chunk with one choice. The last finish has `x_gateway`, in a crisis the first chunk too."""
+        """Return a chunk with one choice. The last finish has `x_gateway`, with help the first chunk too."""
         tail: dict[str, object] = {"usage": None} if self._include_usage else {}
-        if self._is_crisis_due and (member := self._labels.first_member()) is not None:
-            self._is_crisis_due, tail[MEMBER] = False, member
+        if self._is_help_due and (member := self._labels.first_member()) is not None:
+            self._is_help_due, tail[MEMBER] = False, member
         if self._ended == self._choices and (member := self._labels.member(with_cost=not self._include_usage)):
             tail[MEMBER] = member
         rest = b"," + orjson.dumps(tail)[1:] if tail else b"}"

@@ -13,9 +13,9 @@ from typing import Protocol
 
 from gateway.api.dialects.labelling import StreamLabels
 from gateway.api.errors import ApiError
+from gateway.execution.exchange import AnswerStyle
 from gateway.model.input_requests import ServedRequest
 from gateway.model.record import Record
-from gateway.service.exchange import AnswerStyle
 from gateway.usage.token_count import tokens_of
 from providers.chat import ChatCompletion, Choice, Failed, StreamEvent, Usage, said_in
 from providers.failures import Failure, FailureKind

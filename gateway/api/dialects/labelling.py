@@ -7,9 +7,9 @@ answer, where the integrity value is known. The chunks of a chat have the parts 
 
 from __future__ import annotations
 
+from gateway.execution.exchange import AnswerStyle
 from gateway.model.record import Record
 from gateway.policy.labels import Integrity, Prefixer, integrity_of, label_completion, marks, shows_notice
-from gateway.service.exchange import AnswerStyle
 from providers.chat import (
     ChatCompletion,
     ChoiceFinish,
@@ -49,8 +49,8 @@ def label_answer(
         member["moderation"] = told
     if is_estimated or record.shown.usage_is_estimated:
         member["usage"] = "estimated"
-    if record.shown.crisis is not None:
-        member["crisis"] = record.shown.crisis.member()
+    if (found := record.help) is not None:
+        member |= found.member()
     labelling = style.labelling
     if labelling is not None:
         labelled = label_completion(completion, labelling)
@@ -114,11 +114,11 @@ class StreamLabels:
         return events
 
     def first_member(self) -> dict[str, object] | None:
-        """Return the value of `x_gateway` at the start of the stream; None if there are no labels and no crisis."""
+        """Return the value of `x_gateway` at the start of the stream; None if there are no labels and no help."""
         return self._data(self._marks(None)) or None
 
     def last_marks(self) -> dict[str, object]:
-        """Return the labels with the integrity value and marks of all texts so far, and what belongs to a crisis."""
+        """Return the labels with the integrity value and marks of all texts so far, and what belongs to help."""
         if labels := self._marks(self._integrity):
             _note_marks(self._record, labels)
         return self._data(labels)
@@ -156,6 +156,5 @@ class StreamLabels:
         return marks(self._labelling, self._record.request_id, integrity, in_content=self._prefixer.shown)
 
     def _data(self, labels: list[dict[str, object]]) -> dict[str, object]:
-        crisis = self._record.shown.crisis
         data: dict[str, object] = {"labels": labels} if labels else {}
-        return data if crisis is None else {**data, "crisis": crisis.member()}
+        return data if (found := self._record.help) is None else data | found.member()

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import Literal
 
 from gateway.api.errors import ApiError
-from gateway.model.assistant import USES, Use
+from gateway.model.input_requests import USES, Use
 from gateway.service.capabilities import Offer
 from providers.matching.requirements import INNER_PARAMETERS, PARAMETERS
 

@@ -15,10 +15,10 @@ from gateway.api.body import read_request
 from gateway.api.dialects.dialect import StreamEncoder
 from gateway.api.dialects.labelling import MEMBER, label_answer, own_word
 from gateway.api.errors import ApiError, encode_error
+from gateway.execution.exchange import AnswerStyle
 from gateway.model.input_requests import ServedRequest
 from gateway.model.moderation import ModerationRecord
 from gateway.model.record import Record
-from gateway.service.exchange import AnswerStyle
 from providers.chat import (
     AnnotationsDelta,
     ChatCompletion,
@@ -96,7 +96,7 @@ class ChunkEncoder(StreamEncoder):
         self._include_usage = style.include_usage
         self._choices = style.choices
         # The first chunk will have marks.
-        self._is_mark_due = self._labels.reads_texts or record.shown.crisis is not None
+        self._is_mark_due = self._labels.reads_texts or record.help is not None
         # A chunk's bytes before and after its choices; and those around a further text of choice 0.
         self._head = b""
         # If the head describes the provider's setup: the head without it, for the model that resumes the answer.

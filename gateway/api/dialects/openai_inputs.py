@@ -6,9 +6,9 @@ from abc import ABC, abstractmethod
 
 from gateway.api.body import parse_input
 from gateway.api.dialects.openai_chat import OpenAIChat
+from gateway.execution.exchange import AnswerStyle
 from gateway.model.input_requests import InputAnswer, InputRequest, texts_of
 from gateway.model.record import Record
-from gateway.service.exchange import AnswerStyle
 from providers.chat import Usage
 from providers.embeddings import (
     EmbeddingAnswer,

@@ -24,8 +24,8 @@ from gateway.config.schema.location import Texts
 from gateway.features.redaction.schema import Redact
 from gateway.features.shadow.schema import ShadowSection
 from gateway.model.approval import Approval
-from gateway.model.assistant import Use
 from gateway.model.deployment import TlsFiles
+from gateway.model.input_requests import Use
 from gateway.model.schedule import StopRule
 from gateway.model.section import Sensitive, UnitError
 from gateway.model.units import Line, Seconds

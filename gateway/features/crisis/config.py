@@ -39,7 +39,7 @@ def _with_crisis(draft: Draft, findings: Findings, section: RegionSection, regio
     if section.crisis is None:
         return region
     rules = _rules(findings, region, section.crisis, section.profile)
-    return replace(region, crisis=rules, is_gated=True, ages_at_gate=True)
+    return replace(region, parts=region.parts.having(rules))
 
 
 def _rules(findings: Findings, region: Region, section: CrisisSection, profile: ProfileSection | None) -> CrisisRules:
@@ -149,5 +149,6 @@ CRISIS_COMPILER = FeatureCompiler(
     of_deployment=None,
     of_region=_with_crisis,
     of_assistant=None,
+    of_config=None,
     check=_check,
 )

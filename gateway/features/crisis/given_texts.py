@@ -13,6 +13,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 
+from gateway.features.crisis.model import CrisisRules
 from gateway.model.config_version import ConfigVersion
 from gateway.model.location import Location
 from gateway.usage.gate import GateUnavailable, UsageGate
@@ -69,11 +70,12 @@ class GivenTexts:
 
     def _digests(self, config: ConfigVersion, location: Location, texts: Iterable[str]) -> dict[str, bytes]:
         region = location.region
-        if region is None or region.crisis is None:
+        rules = region.parts.of(CrisisRules) if region is not None else None
+        if region is None or rules is None:
             return {}
         secret = config.secrets.oldest_identity
         key = secret.reveal().encode() if secret is not None else self._user_key
-        begun = hmac.new(key, b"crisis text 1\0" + region.crisis.digest, "sha256")
+        begun = hmac.new(key, b"crisis text 1\0" + rules.digest, "sha256")
         begun.update(region.name.encode() + b"\0")
         digests = {}
         for text in texts:

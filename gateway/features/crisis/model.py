@@ -8,7 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from gateway.model.help import DutyKind, Help
 from gateway.model.region_text import Sentence, Sentences
+from gateway.policy.doors import HelpsFirst
 from providers.value import Value
 
 Then = Literal["stop", "answer"]
@@ -26,7 +28,7 @@ class Helpline(Value, frozen=True):
 
 
 @dataclass(frozen=True, slots=True)
-class CrisisRules:
+class CrisisRules(HelpsFirst):
     """The rules of a region.
 
     Attributes:
@@ -61,6 +63,14 @@ class CrisisRules:
         named = json.dumps([self.categories, self.texts]).encode()
         object.__setattr__(self, "digest", hashlib.sha256(named).digest())
 
+    def kept_by(self) -> str:
+        """See `RegionPart`."""
+        return "crisis"
+
+    def judging(self) -> tuple[str, tuple[str, ...]]:
+        """See `RegionPart`."""
+        return "crisis", self.judges
+
     def with_number(self, text: str, helpline: Helpline | None) -> str:
         """Return a crisis text as users get it. `helpline`: the number for them, or None if none is known."""
         return text.replace(NUMBER, helpline.number if helpline is not None else "") if self.has_number else text
@@ -73,7 +83,7 @@ class CrisisRules:
 
 
 @dataclass(frozen=True, slots=True)
-class Crisis:
+class Crisis(Help):
     """The help for the user of one request who may be in a crisis.
 
     Attributes:
@@ -89,18 +99,17 @@ class Crisis:
     sentence: Sentence = field(repr=False)
     instructions: str = field(default="", repr=False)
 
+    @property
+    def is_answer(self) -> bool:
+        """See `Help`."""
+        return self.then == "stop"
+
+    @property
+    def duty(self) -> DutyKind:
+        """See `Help`."""
+        return DutyKind.CRISIS
+
     def member(self) -> dict[str, object]:
-        """Return the value of `x_gateway.crisis`, and of `error.crisis`."""
+        """See `Help`."""
         helplines = {self.helpline.kind: self.helpline.number} if self.helpline is not None else {}
-        return {"then": self.then, "categories": list(self.categories), "helplines": helplines}
-
-
-class CrisisUnanswerable(Exception):
-    """The crisis text cannot be the answer, because the request requires content for programs.
-
-    `param`: the field that requires it.
-    """
-
-    def __init__(self, param: str) -> None:
-        super().__init__(param)
-        self.param = param
+        return {"crisis": {"then": self.then, "categories": list(self.categories), "helplines": helplines}}

@@ -2,43 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from gateway.features.crisis.model import Crisis, CrisisRules, Helpline
 from gateway.model.location import Location
 from gateway.model.region_text import SEPARATOR, Sentence
-from gateway.policy.labels import Labelling
 from providers.chat import AllowedTools, AssistantMessage, ChatRequest, Message, NamedTool, UserMessage, text_of
-from providers.moderations import CATEGORIES, ModerationResult
 from providers.territories import parent
 from providers.value import replace
-
-_STANDARD = frozenset(CATEGORIES)
-
-
-def applying(result: ModerationResult) -> list[str]:
-    """Return the categories that a verdict has as true, whatever else it states."""
-    return [name for name, applies in result.categories.items() if applies]
-
-
-def found_in(result: ModerationResult, categories: Iterable[str]) -> frozenset[str]:
-    """Return those of these categories that a verdict has. A name of OpenAI counts without the part after a slash."""
-    names = frozenset([covering for name in applying(result) for covering in (name, _without_slash(name))])
-    return names & frozenset(categories)
-
-
-def _without_slash(name: str) -> str:
-    return name.partition("/")[0] if name in _STANDARD else name
-
-
-def counting(result: ModerationResult, excepted: frozenset[str]) -> frozenset[str] | None:
-    """Return the categories of a flagged verdict for moderation. None: all that it has is in the excepted categories.
-
-    A verdict that names no category counts.
-    """
-    names = applying(result)
-    left = frozenset(name for name in names if not {name, _without_slash(name)} & excepted)
-    return left if left or not names else None
 
 
 def last_answered(messages: Sequence[Message]) -> int:
@@ -96,14 +67,6 @@ def program_param(request: ChatRequest) -> str | None:
     choice = request.tool_choice
     is_forced = choice == "required" or isinstance(choice, NamedTool)
     return "tool_choice" if is_forced or (isinstance(choice, AllowedTools) and choice.mode == "required") else None
-
-
-def with_crisis_text(labelling: Labelling | None, crisis: Crisis, request: ChatRequest) -> Labelling | None:
-    """Return the labelling of a model's answer that has the crisis text after the labels, before its own text."""
-    if request.response_format is not None:
-        return labelling
-    known = labelling or Labelling(())
-    return replace(known, prefix=known.prefix + crisis.sentence.text + SEPARATOR, is_needed=True)
 
 
 def without_crisis_texts(messages: tuple[Message, ...], rules: CrisisRules) -> tuple[Message, ...]:

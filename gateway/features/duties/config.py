@@ -7,8 +7,9 @@ from gateway.config.problems import KeyPath
 from gateway.config.region_text import built_in_sentences
 from gateway.config.schema.location import RegionSection
 from gateway.config.validation import Draft, Findings
-from gateway.features.duties.model import DEFAULT_GAP_S, UseLimits, UseRules
+from gateway.features.duties.model import DEFAULT_GAP_S, UseRules
 from gateway.features.duties.schema import UseLimitsSection
+from gateway.model.age import AgeRules, UseLimits
 from gateway.model.config_version import ConfigVersion, Region
 from gateway.model.refusal_reason import RefusalReason
 from gateway.policy.location.claim import ClaimRules
@@ -69,7 +70,7 @@ def _with_use(draft: Draft, findings: Findings, section: RegionSection, region: 
         findings.warn((*path, "use"), message, "limit a band, or remove it")
     zone = section.use.timezone if section.use is not None else None
     pause = None if RefusalReason.AGE in draft.config.messages else built_in_sentences("pauses")
-    return replace(region, use=UseRules(gap_s, zone or "UTC", repeat_s, pause), is_gated=True)
+    return replace(region, parts=region.parts.having(UseRules(gap_s, zone or "UTC", repeat_s, pause)))
 
 
 def _repeat_of_labels(region: Region) -> float | None:
@@ -102,8 +103,9 @@ def _check(draft: Draft, findings: Findings, config: ConfigVersion) -> None:
     if config.clients_source == "database" or any("user" in it.may_assert for it in config.clients.values()):
         return
     for name, region in config.regions.items():
-        limited = any(band.use is not None for band in region.ages.bands) if region.ages is not None else False
-        if region.use is None or not (limited or region.use.repeat_s is not None):
+        ages, use = region.parts.of(AgeRules), region.parts.of(UseRules)
+        limited = ages is not None and any(band.use is not None for band in ages.bands)
+        if use is None or not (limited or use.repeat_s is not None):
             continue
         effect = "chats of a band with limits are refused" if limited else "a notice is shown in each answer"
         at: KeyPath = ("regions", name, "use") if draft.config.regions[name].use is not None else ("regions", name)
@@ -117,5 +119,6 @@ DUTIES_COMPILER = FeatureCompiler(
     of_region=_with_use,
     of_deployment=None,
     of_assistant=None,
+    of_config=None,
     check=_check,
 )

@@ -8,8 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
+from gateway.model.parts import RegionPart
 from gateway.model.region_text import Sentences
-from providers.value import Value
 
 DEFAULT_GAP_S = 1800.0
 KEPT_MS = 48 * 3_600_000
@@ -18,12 +18,9 @@ KEPT_MS = 48 * 3_600_000
 UseRule = Literal["session", "day", "user_unknown"]
 """Why a chat is refused: the limit that its user has reached, or that the user is not known."""
 
-Notice = Literal["text", "repeated"]
-"""How the label with `repeat` is due in an answer: with its text, or with the text of a repetition."""
-
 
 @dataclass(frozen=True, slots=True)
-class UseRules:
+class UseRules(RegionPart):
     """The rules of a region for the time of its users.
 
     Attributes:
@@ -40,20 +37,16 @@ class UseRules:
     pause: Sentences | None = field(default=None, repr=False, compare=False)
     gap_ms: int = field(init=False, repr=False, compare=False)
 
+    def zone_of_days(self) -> str:
+        """See `RegionPart`."""
+        return self.timezone
+
+    def kept_by(self) -> str:
+        """See `RegionPart`."""
+        return "use" if self.repeat_s is None else "labels, with `repeat`,"
+
     def __post_init__(self) -> None:
         object.__setattr__(self, "gap_ms", round(self.gap_s * 1000))
-
-
-class UseLimits(Value, frozen=True):
-    """The limits of an age band in seconds. None: no limit."""
-
-    session_s: int | None = None
-    day_s: int | None = None
-
-    def data(self) -> dict[str, int]:
-        """Return the limits as JSON data."""
-        named = {"session": self.session_s, "day": self.day_s}
-        return {name: limit for name, limit in named.items() if limit is not None}
 
 
 class UseRecord(NamedTuple):

@@ -17,9 +17,11 @@ from itertools import chain
 from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
-from gateway.features.duties.model import KEPT_MS, Notice, UsedDay, UseLimits, UseRecord, UseRule, UseRules
-from gateway.features.minors.model import AgeBand
+from gateway.features.duties.model import KEPT_MS, UsedDay, UseRecord, UseRule, UseRules
+from gateway.model.age import AgeBand, UseLimits
 from gateway.model.decision import Refusal, RefusalCode
+from gateway.model.units import at_second
+from gateway.policy.labels import Notice
 from providers.value import Value
 
 _HOUR_MS = 3_600_000
@@ -251,11 +253,6 @@ def refuse_use(band: AgeBand, hit: LimitHit, now: Arrival, rules: UseRules) -> R
     age = {"rule": hit.rule, "limit_s": hit.limit_s, "allowed_at": at}
     wait_s = math.ceil((hit.allowed_ms - now.at_ms) / 1000)
     return Refusal(RefusalCode.AGE_RESTRICTED, message, retry_after_s=wait_s, age=age, sentences=rules.pause)
-
-
-def at_second(time_s: int) -> str:
-    """Return a Unix time as `allowed_at` has it."""
-    return f"{datetime.fromtimestamp(time_s, UTC):%Y-%m-%dT%H:%M:%SZ}"
 
 
 def refuse_unknown() -> Refusal:

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
-from gateway.features.duties.model import KEPT_MS, Notice, UseKey, UseLimits, UseRecord, UseRules
+from gateway.features.duties.model import KEPT_MS, UseKey, UseRecord, UseRules
 from gateway.features.duties.policy import (
     Arrival,
     arrival,
@@ -36,14 +36,17 @@ from gateway.features.duties.policy import (
     shown_use,
 )
 from gateway.features.duties.views import UseNote
+from gateway.model.age import UseLimits
 from gateway.model.caller import Caller
 from gateway.model.config_version import ConfigVersion
 from gateway.model.decision import Refused
+from gateway.model.help import DutyKind
 from gateway.model.location import ClaimReport, Location
-from gateway.model.record import DutyKind, Record
+from gateway.model.record import Record
 from gateway.model.refusal_reason import RefusalReason
 from gateway.operator_errors import StateError
 from gateway.policy.client_users import OF_ISSUER, former_names
+from gateway.policy.labels import Notice
 from gateway.telemetry.log import logger
 from gateway.usage.accounting import end_user_pseudonym
 from gateway.usage.refusals import CallRefused
@@ -318,7 +321,7 @@ class TimeOfUse:
         user: str | None,
         claim: ClaimReport | None,
         record: Record,
-        known: ChatTime | None,
+        known: object,
     ) -> ChatTime | None:
         """Judge a chat by the time of its user, and return its time. None: the region counts none.
 
@@ -333,8 +336,10 @@ class TimeOfUse:
             record: Its record.
             known: Its time as another version has judged it, or None.
         """
-        record.shown.use = None
-        rules = location.region.use if location.region is not None else None
+        known = known if isinstance(known, ChatTime) else None
+        if (former := record.noted(UseNote)) is not None:
+            former.use = None
+        rules = location.region.parts.of(UseRules) if location.region is not None else None
         if rules is None:
             return None
         self.watch()
@@ -370,7 +375,7 @@ class TimeOfUse:
     def _judge(
         self, now: Arrival, location: Location, limits: UseLimits, rules: UseRules, record: Record, note: UseNote
     ) -> Refused | None:
-        record.shown.use = shown_use(now, limits)
+        note.use = shown_use(now, limits)
         hit = limit_reached(now, limits)
         if hit is None or location.age is None:
             return None

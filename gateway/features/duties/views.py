@@ -6,10 +6,11 @@ from collections.abc import Callable, Iterator, Mapping
 
 import msgspec
 
-from gateway.features.duties.model import UseRule
+from gateway.features.duties.model import UseRule, UseRules
+from gateway.model.age import AgeRules
 from gateway.model.config_version import Region
 from gateway.model.location import Location
-from gateway.model.record import AttemptRecord
+from gateway.model.record import AttemptRecord, FeatureNote
 from gateway.policy.feature_view import FeatureView, nothing
 
 
@@ -20,10 +21,10 @@ def _span(seconds: float) -> str:
 
 
 def _report(region: Region) -> Iterator[tuple[str, str]]:
-    rules = region.use
+    rules, ages = region.parts.of(UseRules), region.parts.of(AgeRules)
     if rules is None:
         return
-    bands = region.ages.bands if region.ages is not None else ()
+    bands = ages.bands if ages is not None else ()
     limits = [
         f"{band.name} {' and '.join(f'{_span(limit)} a {name}' for name, limit in band.use.data().items())}"
         for band in bands
@@ -45,10 +46,21 @@ def _explain(location: Location) -> Iterator[tuple[str, object, str]]:
         yield "use_limit", limits, ", ".join(f"{_span(limit)} a {name}" for name, limit in limits.items())
 
 
-class UseNote(msgspec.Struct):
-    """The limit that refused a chat."""
+class UseNote(FeatureNote, msgspec.Struct):
+    """What a chat met of the time of its user.
+
+    Attributes:
+        use_limit: The limit that refused the chat, or None.
+        use: The time of the user and its limits, in seconds, for a header. None: it is not shown.
+    """
 
     use_limit: UseRule | None = None
+    use: str | None = None
+
+    def header_lines(self) -> Iterator[bytes]:
+        """See `FeatureNote`."""
+        if self.use is not None:
+            yield f"x-gateway-use: {self.use}".encode()
 
     def log_fields(self) -> Mapping[str, object]:
         """See `FeatureNote`."""
@@ -63,7 +75,7 @@ DUTIES_VIEW = FeatureView(
     recipients=nothing,
     report_region=_report,
     report_route=nothing,
-    plan_names={"use": "time of use"},
+    plan_names={UseRules: "time of use"},
     plan_words=nothing,
     off_without_state=nothing,
     explain=_explain,

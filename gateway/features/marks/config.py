@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from gateway.config.feature_compiler import FeatureCompiler
-from gateway.config.secret_references import Resolution, secret_at
+from gateway.config.loading import Document
+from gateway.config.secret_references import secret_at
 from gateway.config.validation import Draft, Findings
-from gateway.features.marks.model import MarkRules
+from gateway.features.marks.policy import MarkRules
 from gateway.features.marks.schema import MarksSection
 from gateway.model.config_version import ConfigVersion
 
 _MAKE = "`gateway key new --ed25519 FILE` makes one"
 
 
-def compile_marks(draft: Draft, findings: Findings, references: Mapping[str, Resolution]) -> MarkRules | None:
+def _marks(draft: Draft, findings: Findings, document: Document) -> MarkRules | None:
     """Return the keys of signed marks, or None if there are none or they are invalid."""
     section: MarksSection | None = draft.config.marks
     if section is None:
@@ -22,7 +21,7 @@ def compile_marks(draft: Draft, findings: Findings, references: Mapping[str, Res
     path, former = ("marks", "key"), tuple(section.former)
     if len(set(former)) < len(former):
         findings.error(("marks", "former"), "lists a key twice", "remove one")
-    resolved = secret_at(findings, path, section.key, references, "MARKS_KEY", term="private key")
+    resolved = secret_at(findings, path, section.key, document.references, "MARKS_KEY", term="private key")
     if problem := resolved.mistake or resolved.missing:
         findings.error(path, f"{resolved.source or 'the private key'} {problem}", resolved.hint or _MAKE)
         return None
@@ -56,10 +55,16 @@ def _check(draft: Draft, findings: Findings, config: ConfigVersion) -> None:
             findings.error(
                 path, "needs `marks`, which names the issuer and the key", "write marks: {issuer: …, key: …}"
             )
-    if config.marks is not None and not is_used and not draft.is_broken("regions"):
+    if config.parts.of(MarkRules) is not None and not is_used and not draft.is_broken("regions"):
         findings.warn(("marks",), "signs nothing: no label has `mark: signed`", "add it to a label of a region")
 
 
 MARKS_COMPILER = FeatureCompiler(
-    keys=("marks",), of_draft=None, of_deployment=None, of_region=None, of_assistant=None, check=_check
+    keys=("marks",),
+    of_draft=None,
+    of_region=None,
+    of_deployment=None,
+    of_assistant=None,
+    of_config=_marks,
+    check=_check,
 )

@@ -6,16 +6,17 @@ this text at this time, and nothing else. A text is hashed as it passes: of it, 
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
 from gateway.compact_jws import JwsRefused, read_jws
-from gateway.features.marks.model import MarkRules
-from gateway.model.config_version import ConfigVersion, remember
+from gateway.policy.labels import TextMarks
+from gateway.policy.text_hash import TextHash
+from providers.auth import Secret
 from providers.value import Value
 
 if TYPE_CHECKING:
@@ -23,48 +24,46 @@ if TYPE_CHECKING:
 
 KIND = "ai-mark+jwt"
 MOST_MARK_BYTES = 64 * 1024
-# The Unicode property White_Space (PropList.txt of Unicode 17): its ASCII characters, and the others in UTF-8.
-_ASCII_SPACE = b"\t\n\v\f\r "
-_WIDE_SPACE = re.compile(rb"\xc2[\x85\xa0]|\xe1\x9a\x80|\xe2\x80[\x80-\x8a\xa8\xa9\xaf]|\xe2\x81\x9f|\xe3\x80\x80")
 _MEMBERS = frozenset({"iss", "iat", "ai_generated", "choice", "sha256", "sha256_folded"})
 _HASH = re.compile(r"[0-9a-f]{64}")
 _LATEST_S = 253_402_300_799
 """The last second that ISO 8601 can write with four digits of the year."""
 
 
-def _folded(data: bytes) -> bytes:
-    """Return a text in UTF-8 without white space. Most texts have none of the first bytes of the wide ones."""
-    data = data.translate(None, _ASCII_SPACE)
-    if data.isascii() or not (b"\xc2" in data or b"\xe2" in data or b"\xe3\x80\x80" in data or b"\xe1\x9a" in data):
-        return data
-    return _WIDE_SPACE.sub(b"", data)
+@dataclass(frozen=True, slots=True)
+class MarkRules(TextMarks):
+    """The issuer and the keys of signed marks.
 
+    Attributes:
+        issuer: The URL that each mark names.
+        public: The public key that belongs to `key`, as `ed25519:BASE64`. Empty if secrets are not read.
+        former: Former public keys, in the same form. Their marks stay valid.
+        key: The private key in PEM, on one line. None if secrets are not read.
+    """
 
-class TextHash:
-    """The SHA-256 of a text that passes in pieces, and of the same without white space if `folds`."""
-
-    __slots__ = ("_exact", "_folded")
-
-    def __init__(self, *, folds: bool) -> None:
-        self._exact = hashlib.sha256()
-        self._folded = hashlib.sha256() if folds else None
-
-    def add(self, text: str) -> None:
-        """Add the next piece. Only whole characters are in a piece, so its borders change nothing."""
-        data = text.encode("utf-8", "surrogatepass")
-        self._exact.update(data)
-        if self._folded is not None:
-            self._folded.update(_folded(data))
+    issuer: str
+    public: str
+    former: tuple[str, ...] = ()
+    key: Secret | None = field(default=None, compare=False, repr=False)
 
     @property
-    def exact(self) -> str:
-        """The hash of the text, in hex."""
-        return self._exact.hexdigest()
+    def published(self) -> tuple[str, ...]:
+        """All public keys whose marks are valid, the current one first."""
+        return (self.public, *self.former) if self.public else self.former
 
-    @property
-    def folded(self) -> str:
-        """The hash without any character of the Unicode property White_Space, in hex. Empty if it is not computed."""
-        return self._folded.hexdigest() if self._folded is not None else ""
+    def signer(self, clock: Callable[[], float]) -> MarkSigner:
+        """See `TextMarks`."""
+        return MarkSigner(self, clock)
+
+    def keys(self) -> dict[str, object]:
+        """See `TextMarks`."""
+        return key_set(self.published)
+
+    def check(self, mark: str, text: str) -> dict[str, object]:
+        """See `TextMarks`."""
+        from gateway.signing import PublicKey
+
+        return check_mark(mark, text, self.issuer, map(PublicKey.parse, self.published)).document()
 
 
 class MarkSigner:
@@ -93,12 +92,6 @@ class MarkSigner:
             "sha256_folded": text.folded,
         }
         return self._signer.sign(KIND, payload)
-
-
-def signer_of(config: ConfigVersion, clock: Callable[[], float]) -> MarkSigner | None:
-    """Return the signer of the marks of a config version, or None if it has none."""
-    rules = config.marks
-    return remember(config, ("mark_signer",), lambda: MarkSigner(rules, clock)) if rules is not None else None
 
 
 def key_set(keys: Iterable[str]) -> dict[str, object]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from gateway.features.marks.policy import MarkRules
 from gateway.model.config_version import Region
 from gateway.model.location import Location
 from gateway.policy.feature_view import FeatureView, nothing
@@ -29,7 +30,7 @@ MARKS_VIEW = FeatureView(
     recipients=nothing,
     report_region=_report,
     report_route=nothing,
-    plan_names={},
+    plan_names={MarkRules: "marks"},
     plan_words=nothing,
     off_without_state=nothing,
     explain=_explain,

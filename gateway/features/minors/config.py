@@ -8,9 +8,11 @@ from gateway.config.region_text import built_in_sentences
 from gateway.config.schema.location import RegionSection
 from gateway.config.validation import Draft, Findings
 from gateway.features.duties.config import limits_of, repeat_of
-from gateway.features.minors.model import UNKNOWN_AGE, AgeBand, AgeRules, Hours
+from gateway.features.minors.policy import MinorRules
 from gateway.features.minors.schema import AgeBandSection
+from gateway.model.age import UNKNOWN_AGE, AgeBand, AgeRules
 from gateway.model.config_version import ConfigVersion, Region
+from gateway.model.hours import Hours
 from gateway.model.refusal_reason import RefusalReason
 from gateway.model.region_text import Sentences
 from gateway.policy.location.claim import ClaimRules
@@ -20,7 +22,11 @@ _ADULT, _REFUSE = "adult", "refuse"
 
 
 def _with_ages(draft: Draft, findings: Findings, section: RegionSection, region: Region) -> Region:
-    return replace(region, ages=_ages(draft, findings, region.name, section))
+    ages = _ages(draft, findings, region.name, section)
+    if ages is None:
+        return region
+    is_door = any(band.hours is not None or not band.tools for band in ages.bands)
+    return replace(region, parts=region.parts.having(ages).having(MinorRules() if is_door else None))
 
 
 def _ages(draft: Draft, findings: Findings, name: str, section: RegionSection) -> AgeRules | None:
@@ -111,5 +117,6 @@ MINORS_COMPILER = FeatureCompiler(
     of_region=_with_ages,
     of_deployment=None,
     of_assistant=None,
+    of_config=None,
     check=_check,
 )

@@ -1,7 +1,6 @@
-"""Apply the rules of a region for minors. Pure.
+"""Refuse chats of minors outside their hours, and with tools that they may not use. Pure.
 
-Only a signed claim names the age band of a user. The intent, the choices and the instructions of a band are applied
-where those of other requests are.
+The intent, the choices and the instructions of a band are applied where those of other requests are.
 """
 
 from __future__ import annotations
@@ -9,35 +8,29 @@ from __future__ import annotations
 from datetime import datetime
 from zoneinfo import ZoneInfo
 
-from gateway.features.duties.policy import at_second
-from gateway.features.minors.model import TIME, AgeBand, AgeRules
+from gateway.model.age import AgeBand
 from gateway.model.decision import Refusal, RefusalCode
-from gateway.model.location import CLAIM_PROBLEMS, ClaimProblem, ClaimReport, Location, LocationProblem
+from gateway.model.location import Location
+from gateway.model.units import at_second
+from gateway.policy.doors import RegionDoor
 from providers.chat import ChatRequest
 from providers.matching.requirements import moving_fields
-from providers.value import replace
+from providers.value import Value, replace
 
-_NOT_A_BAND = f"not accepted: {CLAIM_PROBLEMS[ClaimProblem.AGE_BAND]}"
-
-
-def with_age(location: Location, rules: AgeRules, claim: ClaimReport | None) -> Location:
-    """Return the location with the age band of its user, or with the problem that an age is."""
-    named = claim.age_band if claim is not None else None
-    band = rules.band(named) if named is not None else rules.missing
-    if named is not None and band is None:
-        notes = {"claim": _NOT_A_BAND}
-        evidence = tuple(replace(it, note=notes.get(it.signal, it.note), decided=False) for it in location.evidence)
-        return Location(None, None, "claim", evidence, LocationProblem.CLAIM)
-    is_refused = band is not None and band.refuse
-    return replace(location, age=band, problem=LocationProblem.AGE if is_refused else None)
+TIME = "{time}"
+"""The place of the time in a sentence."""
 
 
-def refuse_age(band: AgeBand | None) -> Refusal:
-    """Return the refusal of every request of a band, or of a user whose age is unknown."""
-    if band is None or not band.name:
-        message = "this region answers users of a known age only: send a claim with the age band in `x-gateway-claim`"
-        return Refusal(RefusalCode.AGE_RESTRICTED, message)
-    return Refusal(RefusalCode.AGE_RESTRICTED, f"this region answers no requests of the age band {band.name!r}")
+class MinorRules(RegionDoor, Value, frozen=True):
+    """The door of a region whose age bands have hours, or may use no tools."""
+
+    def before_body(self, location: Location, now_s: float) -> Refusal | None:
+        """See `RegionDoor`."""
+        return refuse_hours(location.age, now_s)
+
+    def before_decision(self, location: Location, request: ChatRequest) -> Refusal | None:
+        """See `RegionDoor`."""
+        return refuse_tools(location.age, request) if location.age is not None else None
 
 
 def refuse_hours(band: AgeBand | None, now_s: float) -> Refusal | None:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from gateway.model.age import AgeRules
 from gateway.model.config_version import Region
 from gateway.model.location import Location
 from gateway.policy.feature_view import FeatureView, nothing
 
 
 def _report(region: Region) -> Iterator[tuple[str, str]]:
-    if region.ages is not None:
-        missing = region.ages.missing
+    if (ages := region.parts.of(AgeRules)) is not None:
+        missing = ages.missing
         others = "adults" if missing is None else missing.name or "refused"
-        bands = ", ".join(band.name for band in region.ages.bands)
+        bands = ", ".join(band.name for band in ages.bands)
         yield "age bands", f"{bands}; users whose age no claim names: {others}"
 
 
@@ -26,7 +27,7 @@ MINORS_VIEW = FeatureView(
     recipients=nothing,
     report_region=_report,
     report_route=nothing,
-    plan_names={"ages": "age bands"},
+    plan_names={AgeRules: "age bands"},
     plan_words=nothing,
     off_without_state=nothing,
     explain=_explain,

@@ -17,9 +17,11 @@ from gateway.features.redaction.model import BUILT_IN, TERM, TEXT, RedactionRule
 from gateway.features.redaction.policy.finding import PatternRefused, compiled_own
 from gateway.features.redaction.policy.forms import countries as known_countries
 from gateway.features.redaction.schema import RedactionSection
+from gateway.features.redaction.wrapper import Redaction
 from gateway.model.config_version import ConfigVersion, Region
 from gateway.model.deployment import Deployment
 from gateway.model.hand_off import BarrierRule
+from gateway.model.wrapper import InClear, Wrapper
 from providers.value import replace
 
 _MOST_TERMS, _MOST_PATTERNS, _MOST_CHARACTERS = 10_000, 50, 1000
@@ -34,8 +36,8 @@ def _compile_redactions(draft: Draft, findings: Findings, document: Document) ->
     if sections and not check_extra(findings, ("redactions",), "a redaction"):
         return
     owners: dict[str, tuple[str, str]] = {}
-    draft.redactions = {
-        name: _redaction(findings, name, section, document, owners) for name, section in sections.items()
+    draft.wrappers = {
+        name: Redaction(_redaction(findings, name, section, document, owners)) for name, section in sections.items()
     }
 
 
@@ -145,26 +147,27 @@ def _problem_of_pattern(text: str) -> tuple[str, str] | None:
     return None
 
 
-def _rules_at(draft: Draft, findings: Findings, path: KeyPath, name: str | bool | None) -> RedactionRules | None:
+def _rules_at(draft: Draft, findings: Findings, path: KeyPath, name: str | bool | None) -> Wrapper | None:
     """Return the rules that a key `redact` names, or None if it names none or an unknown one."""
     if not isinstance(name, str):
         return None
     check_reference(draft, findings, path, "redactions", name)
-    return draft.redactions.get(name)
+    return draft.wrappers.get(name)
 
 
 def _of_region(draft: Draft, findings: Findings, section: RegionSection, region: Region) -> Region:
     if section.redact is None:
         return region
     rules = _rules_at(draft, findings, ("regions", region.name, "redact"), section.redact)
-    return replace(region, redaction=rules)
+    return replace(region, parts=region.parts.having(rules))
 
 
 def _of_deployment(draft: Draft, findings: Findings, section: DeploymentSection, deployment: Deployment) -> Deployment:
     if section.redact is None:
         return deployment
     rules = _rules_at(draft, findings, ("deployments", deployment.name, "redact"), section.redact)
-    return replace(deployment, redaction=rules, in_clear=section.redact is False)
+    parts = deployment.parts.having(rules).having(InClear() if section.redact is False else None)
+    return replace(deployment, parts=parts)
 
 
 def _check(draft: Draft, findings: Findings, config: ConfigVersion) -> None:
@@ -179,7 +182,7 @@ def _check(draft: Draft, findings: Findings, config: ConfigVersion) -> None:
                         path = ("assistants", name, "routes", region, intent, index)
                         check_reference(draft, findings, path, "redactions", step.redact)
     is_whole = all(draft.is_whole(section) for section in ("assistants", "regions", "deployments"))
-    for name in draft.redactions:
+    for name in draft.wrappers:
         if name not in used and is_whole:
             message = "nothing uses this redaction"
             findings.warn(("redactions", name), message, "name it with `redact` in a region or a deployment")
@@ -191,5 +194,6 @@ REDACTION_COMPILER = FeatureCompiler(
     of_region=_of_region,
     of_deployment=_of_deployment,
     of_assistant=None,
+    of_config=None,
     check=_check,
 )

@@ -6,8 +6,6 @@ import hashlib
 from collections.abc import Iterable
 from typing import Literal
 
-import msgspec
-
 from providers.value import Value
 
 BUILT_IN = ("email", "phone", "iban", "card", "id", "secret", "ip")
@@ -91,10 +89,8 @@ def rules_of(
     return RedactionRules(sorted_names, kept_kinds, kept_countries, kept_terms, kept_patterns, media, arguments, digest)
 
 
-def union(first: RedactionRules | None, second: RedactionRules | None) -> RedactionRules | None:
-    """Return the rules that find what either finds, or None if there are none. `refuse` and `keep` come first."""
-    if first is None or second is None or first is second:
-        return first or second
+def union(first: RedactionRules, second: RedactionRules) -> RedactionRules:
+    """Return the rules that find what either finds. `refuse` and `keep` come first."""
     return rules_of(
         (*first.names, *second.names),
         first.kinds | second.kinds,
@@ -104,32 +100,3 @@ def union(first: RedactionRules | None, second: RedactionRules | None) -> Redact
         "refuse" if "refuse" in (first.media, second.media) else "pass",
         "keep" if "keep" in (first.arguments, second.arguments) else "restore",
     )
-
-
-def kinds_of(rules: RedactionRules | None) -> list[str]:
-    """Return the kinds of values that a recipient does not get. None: it gets all."""
-    return list(rules.shown_kinds) if rules is not None else []
-
-
-class RedactionNote(msgspec.Struct):
-    """The effect of redaction on one attempt: for its record, and for metrics. It has no value.
-
-    Attributes:
-        by: The names of the redactions, sorted.
-        kinds: The number of different values by kind in lower case.
-        restored: How many placeholders of the answer were replaced. `unknown`: how many this request does not have.
-    """
-
-    by: tuple[str, ...]
-    kinds: dict[str, int]
-    restored: int = 0
-    unknown: int = 0
-
-    @classmethod
-    def of(cls, rules: RedactionRules) -> RedactionNote:
-        """Return the note of rules that have found nothing."""
-        return cls(rules.names, {})
-
-    def fields(self) -> dict[str, object]:
-        """Return it as log lines and receipts show it."""
-        return {"by": list(self.by), "kinds": dict(self.kinds)}

@@ -4,34 +4,35 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from gateway.features.redaction.model import RedactionRules
+from gateway.features.redaction.wrapper import Redaction
 from gateway.model.assistant import Assistant
 from gateway.model.config_version import Region
+from gateway.model.wrapper import InClear
 from gateway.policy.feature_view import FeatureView, nothing
 
 
 def _report(region: Region) -> Iterator[tuple[str, str]]:
-    if region.redaction is not None:
-        yield "redaction", str(region.redaction)
+    if (wrapper := region.parts.of(Redaction)) is not None:
+        yield "redaction", str(wrapper)
 
 
-def _barriers(assistant: Assistant, region: str) -> Iterator[tuple[str, RedactionRules]]:
+def _barriers(assistant: Assistant, region: str) -> Iterator[tuple[str, Redaction]]:
     for view in assistant.views:
         barrier = view.barriers.get(region)
-        if barrier is not None and barrier.redaction is not None:
-            yield view.intent, barrier.redaction
+        if barrier is not None and isinstance(barrier.wrapper, Redaction):
+            yield view.intent, barrier.wrapper
 
 
 def _plan_words(assistant: Assistant, region: str) -> Iterator[str]:
-    for intent, rules in _barriers(assistant, region):
-        yield f"redaction after the barrier ({intent}): {rules} [{rules.digest.hex()[:6]}]"
+    for intent, wrapper in _barriers(assistant, region):
+        yield f"redaction after the barrier ({intent}): {wrapper} [{wrapper.rules.digest.hex()[:6]}]"
 
 
 REDACTION_VIEW = FeatureView(
     recipients=nothing,
     report_region=_report,
     report_route=nothing,
-    plan_names={"redaction": "redaction", "in_clear": "redact: false"},
+    plan_names={Redaction: "redaction", InClear: "redact: false"},
     plan_words=_plan_words,
     off_without_state=nothing,
     explain=nothing,

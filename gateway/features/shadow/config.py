@@ -15,14 +15,14 @@ from providers.value import replace
 
 
 def _with_shadows(scope: AssistantScope, section: AssistantSection, assistant: Assistant) -> Assistant:
-    """Return the assistant with its valid shadows by region."""
-    compiled: dict[str, Shadow] = {}
+    """Return the assistant with its valid shadows, as parts of its routes."""
+    parts = dict(assistant.route_parts)
     for region, shadow in section.shadow.items():
         path: KeyPath = ("assistants", assistant.name, "shadow", region)
         has_route = scope.has_route(path, section, assistant.name, region)
         if has_route and (valid := _shadow(scope, path, region, shadow)) is not None:
-            compiled[region] = valid
-    return replace(assistant, shadows=compiled, is_watched=assistant.is_watched or bool(compiled))
+            parts[region] = assistant.parts_in(region).having(valid)
+    return replace(assistant, route_parts=parts)
 
 
 def _shadow(scope: AssistantScope, path: KeyPath, name: str, section: ShadowSection) -> Shadow | None:
@@ -57,5 +57,6 @@ SHADOW_COMPILER = FeatureCompiler(
     of_region=None,
     of_deployment=None,
     of_assistant=_with_shadows,
+    of_config=None,
     check=None,
 )

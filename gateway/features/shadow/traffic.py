@@ -230,7 +230,7 @@ class ShadowTraffic:
         assistant, region = config.assistants.get(record.decided.assistant or ""), location.region
         if assistant is not None and record.decided.intent is not None:
             assistant = assistant.for_intent(record.decided.intent)
-        shadow = assistant.shadows.get(region.name) if assistant is not None and region is not None else None
+        shadow = assistant.parts_in(region.name).of(Shadow) if assistant is not None and region is not None else None
         if record.decided.preference is not None and record.decided.preference.is_reordered:
             return None  # the user's order is not the route's
         if record.decided.hand_off is not None:
@@ -329,9 +329,9 @@ class ShadowTraffic:
         finally:
             deadline.close()
         total_s = deadline.clock() - deadline.started_at
-        if options is not None and (found := options.redacted) is not None and found.placeholders is not None:
+        if options is not None and (found := options.wrapped) is not None:
             request = found.request if isinstance(found.request, ChatRequest) else request
-            client_answer = found.placeholders(client_answer) if client_answer else client_answer
+            client_answer = found.wrap_text(client_answer) if client_answer else client_answer
         outcome = "ok" if failure is None else str(failure.kind)
         self._sink.count((*labels, outcome))
         if begun_s is not None and failure is None:

@@ -12,7 +12,7 @@ from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from gateway.features.minors.policy import with_age
+from gateway.model.age import AgeRules
 from gateway.model.caller import LocationKey, RequestHeaders
 from gateway.model.config_version import Client, ConfigVersion, Region
 from gateway.model.kept_metadata import may_keep
@@ -27,6 +27,7 @@ from gateway.model.location import (
     reports_of,
 )
 from gateway.model.location_rules import Edge, LocationRules
+from gateway.policy.location.age import with_age
 from gateway.policy.location.claim import claim_of
 from gateway.policy.location.client_address import address_headers, client_address
 from gateway.policy.location.signal import Reading, Signal, read_territory
@@ -170,7 +171,7 @@ def resolve(config: ConfigVersion, client: Client | None, reports: Reports) -> L
     if not readings and (territory := config.location.rules.demo_territory) is not None:
         readings = [read_territory(config, DEMO_TERRITORY, (territory,))]
     location = _conclude(config, client, readings)
-    ages = location.region.ages if location.region is not None else None
+    ages = location.region.parts.of(AgeRules) if location.region is not None else None
     return with_age(location, ages, claim_of(reports)) if ages is not None else location
 
 

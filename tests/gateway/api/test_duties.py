@@ -8,7 +8,8 @@ from typing import Any
 import httpx
 import pytest
 
-from gateway.model.record import DutyKind, Record
+from gateway.model.help import DutyKind
+from gateway.model.record import Record
 from tests.kit.chat_exchange import Endless, Exchange, Handler, answer_completely, answering, chunk, streaming
 
 CRISIS, NOTICE = DutyKind.CRISIS, DutyKind.NOTICE

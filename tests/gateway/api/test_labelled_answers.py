@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.api.dialects.openai_chat import OPENAI_CHAT, ChunkEncoder
+from gateway.execution.exchange import AnswerStyle
 from gateway.model.record import Record
 from gateway.model.region_text import Label, Locale
 from gateway.policy.labels import Labelling, labelling_of
-from gateway.service.exchange import AnswerStyle
 from providers.chat import (
     AssistantMessage,
     ChatCompletion,

@@ -15,8 +15,8 @@ from gateway.api.connection import CONNECTION, ClientConnection, Cycle
 from gateway.api.dialects.openai_chat import OPENAI_CHAT
 from gateway.execution.answer_stream import AnswerStream
 from gateway.execution.deadline import Deadline
+from gateway.execution.exchange import AnswerStyle
 from gateway.model.record import Record
-from gateway.service.exchange import AnswerStyle
 from providers.chat import (
     AssistantMessage,
     ChatCompletion,

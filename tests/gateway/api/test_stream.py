@@ -16,8 +16,8 @@ from openai.types.chat import ChatCompletionChunk
 
 from gateway.api.dialects.openai_chat import ChunkEncoder, encode_stream_error
 from gateway.api.errors import ApiError
+from gateway.execution.exchange import AnswerStyle
 from gateway.model.record import Record, Resumed
-from gateway.service.exchange import AnswerStyle
 from providers.chat import (
     ChatCompletion,
     ChoiceFinish,

@@ -55,7 +55,7 @@ def test_schedule_identity_changes_with_its_text_or_its_candidate() -> None:
 
 def test_assistant_without_schedules_and_shadows_has_none() -> None:
     assistant = compiled(written()).config.assistants["a"]
-    assert (assistant.schedules, assistant.shadows) == ({}, {})
+    assert (assistant.schedules, assistant.route_parts) == ({}, {})
 
 
 def test_a_shadow_as_it_is_compiled() -> None:
@@ -64,7 +64,7 @@ def test_a_shadow_as_it_is_compiled() -> None:
         routes="us: [chatgpt-us], eu: [chatgpt-eu]",
     )
     table = compiled(text).config
-    shadows = table.assistants["a"].shadows
+    shadows = {region: parts.of(Shadow) for region, parts in table.assistants["a"].route_parts.items()}
     assert shadows["us"] == Shadow(table.deployments["x"], 0.2, False)
     assert (shadows["eu"].deployment, shadows["eu"].keep_text) == (table.deployments["chatgpt-eu"], True)
 

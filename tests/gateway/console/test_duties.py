@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gateway.console.duties_view import KINDS, by_region
-from gateway.model.record import DutyKind
+from gateway.model.help import DutyKind
 from tests.kit.doc_pages import ROOT
 
 

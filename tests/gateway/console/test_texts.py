@@ -11,9 +11,9 @@ import pytest
 
 from gateway.console.requests_view import OUTCOMES
 from gateway.console.texts import FOLDER, LANGUAGES, language_of, texts_in
-from gateway.model.assistant import Use
 from gateway.model.budget import Window
 from gateway.model.decision import RefusalCode, SkipReason
+from gateway.model.input_requests import Use
 from gateway.model.location import LocationProblem
 from gateway.model.moderation import Judged
 from gateway.model.refusal_reason import REASON_BY_CODE, RefusalReason

@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 from gateway.api.dialects.openai_chat import ChunkEncoder
 from gateway.execution.answer_stream import LiveStream
 from gateway.execution.deadline import Deadline
+from gateway.execution.exchange import AnswerStyle
 from gateway.execution.transport import UpstreamResponse
 from gateway.model.record import Record
-from gateway.service.exchange import AnswerStyle
 from providers.adapter import Adapter, StreamParser, Target
 from providers.catalogue.models import UNKNOWN_MODEL
 from providers.chat import StreamEvent

@@ -19,7 +19,7 @@ CRISIS = {"judges": ["judge"], "categories": ["self-harm"], "then": "stop", "on_
 
 def rules_of(**region: Any) -> CrisisRules:
     patch = {"moderation": None, "crisis": CRISIS, **region}
-    rules = table_of(CONFIG.merge({"regions": {"default": patch}})).regions["default"].crisis
+    rules = table_of(CONFIG.merge({"regions": {"default": patch}})).regions["default"].parts.of(CrisisRules)
     assert rules is not None
     return rules
 

@@ -19,10 +19,11 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gateway.features.duties import time_of_use
-from gateway.features.duties.model import UsedDay, UseKey, UseLimits, UseRecord, UseRules
+from gateway.features.duties.model import UsedDay, UseKey, UseRecord, UseRules
 from gateway.features.duties.policy import arrival, extended, limit_reached, used_day, with_former
 from gateway.features.duties.state import UseStore, remove_use_records, use_records_of
 from gateway.features.duties.time_of_use import LocalTimes, MemoryStore, TimeOfUse
+from gateway.model.age import UseLimits
 from gateway.operator_errors import StateError
 from gateway.state.database import open_database
 from tests.gateway.killed_process import killed_at_the_end

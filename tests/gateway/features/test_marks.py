@@ -18,12 +18,12 @@ from gateway.api.mark_routes import CHECK_PATH, KEYS_PATH
 from gateway.assembly.application import Gateway
 from gateway.changes.plan import plan_of
 from gateway.changes.plan_checks import protected_changes
-from gateway.features.marks.model import MarkRules
-from gateway.features.marks.policy import MarkSigner, TextHash, check_mark, key_set
+from gateway.execution.exchange import AnswerStyle
+from gateway.features.marks.policy import MarkRules, MarkSigner, check_mark, key_set
 from gateway.model.record import Record
 from gateway.model.region_text import Label, Locale
 from gateway.policy.labels import labelling_of
-from gateway.service.exchange import AnswerStyle
+from gateway.policy.text_hash import TextHash
 from gateway.signing import PublicKey, Signer
 from providers.auth import Secret
 from providers.chat import (
@@ -373,7 +373,7 @@ def test_protected_region_with_marks_needs_a_signature_for_them() -> None:
 
 def test_key_may_be_in_several_lines_or_in_one() -> None:
     assert Signer.of_pem(" ".join(PEM.split())).public == KEY
-    assert PEM.split("\n")[1] not in repr(table_of(SIGNED, ENVIRON).marks)
+    assert PEM.split("\n")[1] not in repr(table_of(SIGNED, ENVIRON).parts)
 
 
 @pytest.mark.parametrize(("mode", "warned"), [(0o600, False), (0o644, True)])

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.features.minors.model import AgeBand, Hours
 from gateway.features.minors.policy import refuse_hours
+from gateway.model.age import AgeBand
+from gateway.model.hours import Hours
 from gateway.model.location import ClaimReport, LocationProblem
 from gateway.model.region_text import NO_PREFERENCES, Profile
 from gateway.policy.location.resolution import resolve

@@ -16,12 +16,13 @@ import yaml
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from gateway.features.redaction.model import BUILT_IN, RedactionNote, RedactionRules, rules_of, union
+from gateway.features.redaction.model import BUILT_IN, RedactionRules, rules_of, union
 from gateway.features.redaction.policy import finding
 from gateway.features.redaction.policy.answers import AnswerRestorer
-from gateway.features.redaction.policy.finding import Clock, Finder, TooMuchToSearch, _Subject, compiled_own, finder_of
+from gateway.features.redaction.policy.finding import Clock, Finder, _Subject, compiled_own, finder_of
 from gateway.features.redaction.policy.forms import countries, forms
 from gateway.features.redaction.policy.placeholders import MOST_HELD, Placeholders, Restorer
+from gateway.model.wrapper import TooMuchToSearch, WrapperNote
 from providers.chat import (
     AssistantMessage,
     ChatCompletion,
@@ -268,7 +269,7 @@ def test_a_placeholder_is_restored_where_text_and_reasoning_alternate_within_it(
     other: Any = ReasoningDelta if delta is TextDelta else TextDelta
     found = named()
     found("jane@example.com")
-    restorer = AnswerRestorer(found, is_json=False, note=RedactionNote.of(RULES))
+    restorer = AnswerRestorer(found, is_json=False, note=WrapperNote(RULES.names, {}))
     batch = (delta("to QEMA"), other("so "), delta("IL1Z!"), other("QE"), Finished())
     events: Any = restorer.events(batch)
     assert "".join(it.text for it in events if isinstance(it, delta)) == "to jane@example.com!"
@@ -280,7 +281,7 @@ def test_arguments_that_keep_placeholders_are_not_changed_and_mean_the_same_in_t
     rules = rules_of(["all"], ["email"], arguments="keep" if keep else "restore")
     found = Placeholders(rules)
     found("jane@example.com")
-    call, note = ToolCall("c", "f", '{"a": "QEMAIL1Z"}'), RedactionNote.of(rules)
+    call, note = ToolCall("c", "f", '{"a": "QEMAIL1Z"}'), WrapperNote(rules.names, {})
     restorer = AnswerRestorer(found, is_json=False, note=note)
     message = AssistantMessage("QEMAIL1Z", tool_calls=(call,))
     choice = restorer.completion(ChatCompletion("x", "m", 0, (Choice(message, "stop"),))).choices[0].message

@@ -25,6 +25,7 @@ from gateway.features.shadow.traffic import (
 )
 from gateway.features.shadow.views import ShadowNote
 from gateway.model.config_version import ConfigVersion
+from gateway.model.parts import Parts
 from gateway.model.record import Record, Resumed
 from gateway.policy.location.resolution import resolve
 from gateway.policy.location.signals import EdgeReport
@@ -109,8 +110,8 @@ def begun(result: AnswerStream | ChatCompletion | None) -> Answer:
 def keeping(table: ConfigVersion) -> ConfigVersion:
     """The same, whose shadow keeps text."""
     assistant = table.assistants["assistant"]
-    shadows = {"default": replace(assistant.shadows["default"], keep_text=True)}
-    return replace(table, assistants={"assistant": replace(assistant, shadows=shadows)})
+    shadow = replace(assistant.parts_in("default").of(Shadow), keep_text=True)
+    return replace(table, assistants={"assistant": replace(assistant, route_parts={"default": Parts((shadow,))})})
 
 
 @dataclass
@@ -264,7 +265,7 @@ async def test_shadow_that_may_not_answer_is_skipped(table: ConfigVersion, reque
 async def test_request_with_a_data_moving_field_has_no_shadow() -> None:
     table = shadowed()
     deployment = replace(table.deployments["chatgpt-us"], allowed_moves=frozenset({"store"}))
-    assistant = replace(table.assistants["assistant"], shadows={"default": Shadow(deployment, 1.0)})
+    assistant = replace(table.assistants["assistant"], route_parts={"default": Parts((Shadow(deployment, 1.0),))})
     scene = Scene(replace(table, assistants={"assistant": assistant}))
     await scene.offer(ChatRequest("assistant", (UserMessage("Hello"),), extra={"store": True}))
     assert (scene.asked, scene.counts) == ([], ["passed_over"])

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.features.duties.model import KEPT_MS, UsedDay, UseLimits, UseRecord, UseRules
+from gateway.features.duties.model import KEPT_MS, UsedDay, UseRecord, UseRules
 from gateway.features.duties.policy import (
     arrival,
     day_at,
@@ -21,6 +21,7 @@ from gateway.features.duties.policy import (
     used_day,
     with_former,
 )
+from gateway.model.age import UseLimits
 
 ZONE = "America/Los_Angeles"
 RULES = UseRules(1800.0, ZONE)

@@ -12,8 +12,9 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from gateway.model.assistant import USES, Assistant
+from gateway.model.assistant import Assistant
 from gateway.model.decision import Decision, Plan, Refusal, SkipReason, Step, Unavailable
+from gateway.model.input_requests import USES
 from gateway.model.preference import Preference
 from gateway.model.route import WeightedSet, deployments_of
 from gateway.policy.canary_assignment import assign_variant, named_sticky_key

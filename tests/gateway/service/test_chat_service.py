@@ -14,6 +14,7 @@ from gateway.api.body_room import BodyLimits
 from gateway.api.chat import ChatEndpoint, HttpExchange
 from gateway.api.dialects.openai_chat import OPENAI_CHAT
 from gateway.execution.deadline import Deadline
+from gateway.execution.exchange import AnswerStyle
 from gateway.execution.health import Health
 from gateway.execution.run import PlanExecutor
 from gateway.execution.service_client import ServiceClient
@@ -24,7 +25,6 @@ from gateway.model.decision import Refused
 from gateway.model.record import Record
 from gateway.service.assistants import AssistantNotFound
 from gateway.service.chat_service import ChatService
-from gateway.service.exchange import AnswerStyle
 from gateway.service.location import LocationService
 from gateway.usage.client_limits import ClientLimits
 from providers.chat import ChatRequest, UserMessage

@@ -13,7 +13,8 @@ import pytest
 
 from gateway.assembly.application import Gateway
 from gateway.execution.judging import VERDICT_S
-from gateway.model.record import DutyKind, Record
+from gateway.model.help import DutyKind
+from gateway.model.record import Record
 from gateway.state.receipts import receipt_of
 from gateway.telemetry.request_log import JsonLines
 from tests.kit.configs import key_hash, table_of

@@ -11,7 +11,8 @@ import httpx
 import pytest
 
 from gateway.assembly.application import Gateway
-from gateway.model.record import DutyKind, Record
+from gateway.model.help import DutyKind
+from gateway.model.record import Record
 from gateway.telemetry.request_log import JsonLines
 from tests.kit.configs import Config, table_of
 from tests.kit.crisis_gateway import CRISIS, SAD, US, CrisisWorld

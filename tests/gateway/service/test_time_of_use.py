@@ -17,7 +17,8 @@ import pytest
 from gateway.features.duties.model import UseKey, UseRecord
 from gateway.features.duties.state import UseStore, remove_use_records, use_records_of
 from gateway.features.duties.time_of_use import LocalTimes
-from gateway.model.record import DutyKind, Record
+from gateway.model.help import DutyKind
+from gateway.model.record import Record
 from gateway.operator_errors import StateError
 from gateway.state.receipts import receipt_of
 from gateway.telemetry.request_log import JsonLines

@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
-from gateway.features.redaction.model import RedactionNote
 from gateway.model.hand_off import HandOff, HandOffCause
-from gateway.model.record import AttemptAction, DutyKind, Record, Resumed
+from gateway.model.help import DutyKind
+from gateway.model.record import AttemptAction, Record, Resumed
+from gateway.model.wrapper import WrapperNote
 from gateway.telemetry import metrics as module
 from gateway.telemetry.exposition import render
 from gateway.telemetry.metric_definitions import METRIC_DEFINITIONS, REQUEST_BOUNDS_S
@@ -333,7 +334,7 @@ def test_every_metric_follows_the_naming_rules_and_is_used() -> None:
     referred = answered()
     referred.note_duty(DutyKind.CRISIS)
     referred.token_issuer = "entra"
-    note = RedactionNote(("personal",), {"email": 2}, restored=1, unknown=1)
+    note = WrapperNote(("personal",), {"email": 2}, restored=1, unknown=1)
     placeholders = answered(replace(attempt("b"), redacted=note))
     retried = failed_attempt(FailureKind.SILENT, action=AttemptAction.RETRY)
     failed_over = failed_attempt(FailureKind.SILENT, action=AttemptAction.FAILOVER)

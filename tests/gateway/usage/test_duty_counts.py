@@ -16,10 +16,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.features.duties.model import UseRules
-from gateway.features.minors.model import AgeBand
+from gateway.model.age import AgeBand
 from gateway.model.config_version import Region
+from gateway.model.help import DutyKind
 from gateway.model.location import Location
-from gateway.model.record import DutyKind
+from gateway.model.parts import Parts
 from gateway.operator_errors import StateError
 from gateway.usage import journal as journal_module
 from gateway.usage.amounts import NANO
@@ -231,7 +232,7 @@ def test_any_order_of_counts_and_moves_gives_each_count_once(steps: list[tuple[i
 
 def test_key_has_the_month_of_the_zone_and_no_more_than_may_be_kept() -> None:
     assert EU.region is not None
-    in_california = replace(EU.region, use=UseRules(timezone="America/Los_Angeles"))
+    in_california = replace(EU.region, parts=Parts((UseRules(timezone="America/Los_Angeles"),)))
     child = AgeBand("child")
 
     def keys(region: Region, *, is_kept: bool = True) -> list[bytes]:

@@ -9,8 +9,8 @@ from gateway.api.dialects.dialect import estimated_output
 from gateway.api.dialects.gemini import decode, encode, errors
 from gateway.api.dialects.gemini.stream import ARRAY, EVENTS, GeminiEncoder
 from gateway.api.errors import ApiError
+from gateway.execution.exchange import AnswerStyle
 from gateway.model.record import Record
-from gateway.service.exchange import AnswerStyle
 from gateway.usage.token_count import count_tokens
 from providers.chat import ChatCompletion, ChatRequest, Usage
 

@@ -12,9 +12,9 @@ from gateway.api.dialects.gemini import errors
 from gateway.api.dialects.gemini.fields import DroppedFields, Fields, read_object, repeated
 from gateway.api.dialects.openai_inputs import InputDialect, estimated_tokens
 from gateway.api.errors import ApiError
+from gateway.execution.exchange import AnswerStyle
 from gateway.model.input_requests import InputAnswer
 from gateway.model.record import Record
-from gateway.service.exchange import AnswerStyle
 from providers.embeddings import EmbeddingAnswer, EmbeddingRequest
 from providers.failures import InvalidRequest, UnsupportedFeature
 from providers.openai_json.decode_request import check_unknown

@@ -8,8 +8,8 @@ import orjson
 
 from gateway.api.dialects.gemini.contents import encode_signature
 from gateway.api.dialects.labelling import MEMBER, label_answer
+from gateway.execution.exchange import AnswerStyle
 from gateway.model.record import Record
-from gateway.service.exchange import AnswerStyle
 from providers.chat import Annotation, ChatCompletion, Choice, FinishReason, Logprobs, ToolCall, Usage, text_of
 from providers.chat.messages import is_data_uri, split_data_uri
 from providers.json_values import as_list, as_map, embed_object, read_str

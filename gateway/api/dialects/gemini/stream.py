@@ -29,8 +29,8 @@ from gateway.api.dialects.gemini.encode import (
 from gateway.api.dialects.gemini.errors import error_object
 from gateway.api.dialects.labelling import MEMBER
 from gateway.api.errors import ApiError
+from gateway.execution.exchange import AnswerStyle
 from gateway.model.record import Record
-from gateway.service.exchange import AnswerStyle
 from gateway.usage.token_count import tokens_of
 from providers.chat import (
     Annotation,

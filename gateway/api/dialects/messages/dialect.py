@@ -12,8 +12,8 @@ from gateway.api.dialects.messages import encode, errors
 from gateway.api.dialects.messages.decode import decode_request
 from gateway.api.dialects.messages.stream import PING, MessageStreamEncoder
 from gateway.api.errors import ApiError
+from gateway.execution.exchange import AnswerStyle
 from gateway.model.record import Record
-from gateway.service.exchange import AnswerStyle
 from gateway.usage.token_count import count_tokens
 from providers.chat import ChatCompletion, ChatRequest
 from providers.json_values import with_exact_integers

@@ -10,8 +10,8 @@ import hashlib
 from gateway.api.dialects.dialect import estimated_output
 from gateway.api.dialects.labelling import MEMBER, label_answer
 from gateway.api.dialects.messages.decode import NO_STATE
+from gateway.execution.exchange import AnswerStyle
 from gateway.model.record import Record
-from gateway.service.exchange import AnswerStyle
 from providers.chat import ChatCompletion, Choice, FinishReason, Usage, said_in
 from providers.chat.messages import is_data_uri, split_data_uri
 from providers.formats.tool_calls import arguments_of, safe_call_id

@@ -36,8 +36,8 @@ from gateway.api.dialects.messages.encode import (
 )
 from gateway.api.dialects.messages.errors import encode_error_event
 from gateway.api.errors import ApiError
+from gateway.execution.exchange import AnswerStyle
 from gateway.model.record import Record
-from gateway.service.exchange import AnswerStyle
 from providers.chat import (
     Annotation,
     AnnotationsDelta,

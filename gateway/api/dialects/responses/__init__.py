@@ -15,8 +15,8 @@ from gateway.api.dialects.responses.decode import NAMES_OF_CHAT, MessagePaths, d
 from gateway.api.dialects.responses.encode import ResponsesRequest, encode_answer
 from gateway.api.dialects.responses.stream import ResponseStreamEncoder
 from gateway.api.errors import ApiError, encode_error
+from gateway.execution.exchange import AnswerStyle
 from gateway.model.record import Record
-from gateway.service.exchange import AnswerStyle
 from providers.chat import ChatCompletion, ChatRequest
 from providers.value import replace
 

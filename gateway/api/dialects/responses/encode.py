@@ -13,9 +13,9 @@ import orjson
 
 from gateway.api.dialects.labelling import MEMBER, label_answer
 from gateway.api.dialects.responses.tools import CUSTOM, INPUT, TOOL_SEARCH, ToolNames
+from gateway.execution.exchange import AnswerStyle
 from gateway.execution.resume_request import estimated_tokens
 from gateway.model.record import Record
-from gateway.service.exchange import AnswerStyle
 from providers.chat import Annotation, AssistantMessage, ChatCompletion, Choice, FinishReason, Logprobs, Usage, text_of
 from providers.chat.messages import is_data_uri, split_data_uri
 from providers.formats.reasoning_state import join_call_id

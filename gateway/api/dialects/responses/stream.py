@@ -49,8 +49,8 @@ from gateway.api.dialects.responses.encode import (
     text_part,
 )
 from gateway.api.errors import ApiError
+from gateway.execution.exchange import AnswerStyle
 from gateway.model.record import Record
-from gateway.service.exchange import AnswerStyle
 from providers.chat import (
     AnnotationsDelta,
     ChoiceFinish,

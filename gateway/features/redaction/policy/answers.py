@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from gateway.features.redaction.model import RedactionNote
 from gateway.features.redaction.policy.placeholders import Placeholders, Restorer
+from gateway.model.wrapper import WrapperNote
 from providers.chat import (
     Annotation,
     AnnotationsDelta,
@@ -50,7 +50,7 @@ class AnswerRestorer:
         note: Counts what was restored.
     """
 
-    def __init__(self, placeholders: Placeholders, *, is_json: bool, note: RedactionNote) -> None:
+    def __init__(self, placeholders: Placeholders, *, is_json: bool, note: WrapperNote) -> None:
         self._placeholders = placeholders
         self._is_json = is_json
         self._note = note

@@ -41,6 +41,7 @@ from gateway.features.redaction.policy.forms import (
     telephone_words,
 )
 from gateway.features.redaction.policy.forms import secrets as secret_forms
+from gateway.model.wrapper import TooMuchToSearch
 
 T = TypeVar("T")
 Span: TypeAlias = tuple[int, int, str]
@@ -122,10 +123,6 @@ _V4 = r"\b(?:(?:25[0-5]|2[0-4][0-9]|1?[0-9]{1,2})\.){3}(?:25[0-5]|2[0-4][0-9]|1?
 _V6 = r"[0-9A-Fa-f]{0,4}(?::[0-9A-Fa-f]{0,4}){2,7}(?:\.[0-9]{1,3}){0,3}"
 _SPACES = r"[\t\n\v\f\r \x{85}\x{a0}\x{1680}\x{2000}-\x{200a}\x{2028}\x{2029}\x{202f}\x{205f}\x{3000}]+"
 _MAX_MEMORY, _MAX_MEMORY_OF_OWN = 256 << 20, 8 << 20
-
-
-class TooMuchToSearch(Exception):
-    """The texts of a request take too long to search, or have too many values."""
 
 
 class PatternRefused(ValueError):

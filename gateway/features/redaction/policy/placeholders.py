@@ -15,8 +15,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
-from gateway.features.redaction.model import RedactionNote, RedactionRules
-from gateway.features.redaction.policy.finding import UNLIMITED, Clock, Span, TooMuchToSearch, finder_of, merged
+from gateway.features.redaction.model import RedactionRules
+from gateway.features.redaction.policy.finding import UNLIMITED, Clock, Span, finder_of, merged
+from gateway.model.wrapper import TooMuchToSearch, WrapperNote
 
 MOST_VALUES = 10_000
 """The most different values of one request."""
@@ -277,13 +278,13 @@ class Restorer:
         held: The characters that are kept back.
     """
 
-    def __init__(self, placeholders: Placeholders, *, in_json: bool = False, note: RedactionNote | None = None) -> None:
+    def __init__(self, placeholders: Placeholders, *, in_json: bool = False, note: WrapperNote | None = None) -> None:
         self._values = placeholders.values
         self._whole, self._started = _words(placeholders.kinds)
         # Most values are written in JSON as they are.
         self._depth = _JsonDepth() if in_json and any(map(_is_escaped, self._values.values())) else None
         self._shown: dict[tuple[str, int], str] = {}
-        self._note = note or RedactionNote((), {})
+        self._note = note or WrapperNote((), {})
         self.held = ""
         self._taken = self._shift = 0
         # Where each placeholder ended, and how much longer all values up to it are: offsets come in any order.

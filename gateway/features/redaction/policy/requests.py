@@ -13,10 +13,12 @@ from itertools import groupby
 from typing import Any
 
 from gateway.features.redaction.model import RedactionRules
+from gateway.features.redaction.policy.answers import AnswerRestorer
 from gateway.features.redaction.policy.finding import Clock
 from gateway.features.redaction.policy.placeholders import Placeholders
 from gateway.model.excerpt import Excerpt, Quoting
 from gateway.model.input_requests import InputRequest, ServedRequest
+from gateway.model.wrapper import NotWrappable, Wrapped, WrapperNote
 from providers.chat import (
     AssistantMessage,
     ChatRequest,
@@ -33,7 +35,7 @@ from providers.chat import (
 from providers.embeddings import EmbeddingRequest
 from providers.moderations import ModerationRequest
 from providers.rerank import RerankRequest
-from providers.value import Value, replace
+from providers.value import replace
 
 NOTICE = (
     "Words such as QEMAIL1Z stand for real values that you are not shown. Use each one exactly as it is written, as if "
@@ -61,33 +63,29 @@ _ESCAPED = re.compile(r"\\([^A-Za-z0-9])|\[([^\]])\]")
 """A character that stands for itself in a regular expression."""
 
 
-class NotRedactable(Exception):
-    """A request has parts in which no value can be found or replaced. The message names them."""
-
-
-class Redacted(Value, frozen=True):
-    """A request as its recipient gets it.
+class Redacted(Wrapped, frozen=True):
+    """A request as its recipient gets it. See `Wrapped`.
 
     Attributes:
-        request: The request.
-        placeholders: Those of a chat, by which its answer is restored. None: there are none.
-        counts: The number of different values by kind in lower case.
-        dropped: The keys that were left out of its schemas.
-        rules: The rules that were applied.
+        placeholders: Those of a chat, by which its answer is restored, or None if there are none.
     """
 
-    request: ServedRequest
-    placeholders: Placeholders | None
-    counts: Mapping[str, int]
-    dropped: frozenset[str]
-    rules: RedactionRules
+    placeholders: Placeholders | None = None
 
     @property
     def values(self) -> tuple[str, ...]:
-        """The values of a chat with their kinds, in the order of their placeholders."""
+        """See `Wrapped`."""
         if self.placeholders is None:
             return ()
         return tuple(f"{kind}:{value}" for value, kind in self.placeholders.kinds_of_values.items())
+
+    def wrap_text(self, text: str) -> str:
+        """See `Wrapped`."""
+        return self.placeholders(text) if self.placeholders is not None else text
+
+    def restorer(self, note: WrapperNote, *, is_json: bool) -> AnswerRestorer | None:
+        """See `Wrapped`."""
+        return AnswerRestorer(self.placeholders, is_json=is_json, note=note) if self.placeholders is not None else None
 
 
 def redact(request: ServedRequest, rules: RedactionRules) -> Redacted:
@@ -98,11 +96,11 @@ def redact(request: ServedRequest, rules: RedactionRules) -> Redacted:
         rules: The rules of its recipient.
 
     Raises:
-        NotRedactable: It has media or tokens, or asks for log probabilities of placeholders.
+        NotWrappable: It has media or tokens, or asks for log probabilities of placeholders.
         TooMuchToSearch: It is too large, or has too many values.
     """
     if rules.media == "refuse" and _has_media(request):
-        raise NotRedactable("it has media, in which no values are found")
+        raise NotWrappable("it has media, in which no values are found")
     match request:
         case ChatRequest():
             return _chat(request, rules)
@@ -132,14 +130,14 @@ def _chat(request: ChatRequest, rules: RedactionRules) -> Redacted:
     changes = _changes(request, named, schemas)
     if not named:
         if not schemas.break_by_values():
-            return Redacted(request, None, {}, frozenset(), rules)
+            return Redacted(request, {}, frozenset())
         schemas = _Schemas(named, keeps_others=True)
         changed = replace(request, **_changes(request, named, schemas))
-        return Redacted(changed, None, {}, frozenset(schemas.dropped), rules)
+        return Redacted(changed, {}, frozenset(schemas.dropped))
     if request.logprobs or request.top_logprobs:
-        raise NotRedactable("it asks for log probabilities, which would be those of placeholders")
+        raise NotWrappable("it asks for log probabilities, which would be those of placeholders")
     changes["messages"] = _noticed(changes["messages"])
-    return Redacted(replace(request, **changes), named, named.counts, frozenset(schemas.dropped), rules)
+    return Redacted(replace(request, **changes), named.counts, frozenset(schemas.dropped), named)
 
 
 def _changes(request: ChatRequest, named: Placeholders, schemas: _Schemas) -> dict[str, Any]:
@@ -352,18 +350,18 @@ class _Schemas:
 # --- embeddings and moderations -------------------------------------------------------------------
 
 
-def _input(request: InputRequest, named: Placeholders, rules: RedactionRules, **changes: Any) -> Redacted:
+def _input(request: InputRequest, named: Placeholders, **changes: Any) -> Redacted:
     """Return a request with its changed members, or the request itself if no value was found."""
-    return Redacted(replace(request, **changes) if named else request, None, named.counts, frozenset(), rules)
+    return Redacted(replace(request, **changes) if named else request, named.counts, frozenset())
 
 
 def _embeddings(request: EmbeddingRequest, rules: RedactionRules) -> Redacted:
     if request.takes_tokens:
-        raise NotRedactable("its input is tokens, in which no values are found")
+        raise NotWrappable("its input is tokens, in which no values are found")
     named = Placeholders(rules, Clock())
     user, extra = _field(named, request.user), _fields(named, request.extra)
     inputs = tuple([named.apart().strings(text) for text in request.inputs])
-    return _input(request, named, rules, user=user, extra=extra, inputs=inputs)
+    return _input(request, named, user=user, extra=extra, inputs=inputs)
 
 
 def _moderations(request: ModerationRequest, rules: RedactionRules) -> Redacted:
@@ -371,11 +369,11 @@ def _moderations(request: ModerationRequest, rules: RedactionRules) -> Redacted:
     extra = _fields(named, request.extra)
     inputs = tuple([_content(named.apart(), content) for content in request.inputs])
     prompt = _content(named.apart(), request.prompt) if request.prompt is not None else None
-    return _input(request, named, rules, extra=extra, inputs=inputs, prompt=prompt)
+    return _input(request, named, extra=extra, inputs=inputs, prompt=prompt)
 
 
 def _rerank(request: RerankRequest, rules: RedactionRules) -> Redacted:
     """Number query and documents together, also where they are sent in several calls."""
     named = Placeholders(rules, Clock())
     query, _, documents = named(request.query), named.strings(request.before), named.strings(request.documents)
-    return _input(request, named, rules, query=query, documents=documents, extra=_fields(named, request.extra))
+    return _input(request, named, query=query, documents=documents, extra=_fields(named, request.extra))

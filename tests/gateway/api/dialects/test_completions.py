@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from gateway.api.dialects.completions import Completions, CompletionStreamEncoder, decode_completion
 from gateway.api.errors import ApiError
+from gateway.execution.exchange import AnswerStyle
 from gateway.model.record import Record
 from gateway.model.region_text import Label, Locale
 from gateway.policy.labels import labelling_of
-from gateway.service.exchange import AnswerStyle
 from providers.chat import (
     ChatRequest,
     ChoiceFinish,

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
+from gateway.execution.exchange import AnswerStyle
 from gateway.model.record import Record
-from gateway.service.exchange import AnswerStyle
 from providers.adapter import answers_chats
 from providers.chat import ChatCompletion, ChatRequest, Heartbeat, Opened, StreamEvent, text_of
 from providers.conformance.cases import answer_cases, request_cases

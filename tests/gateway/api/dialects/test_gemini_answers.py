@@ -12,11 +12,11 @@ from hypothesis import given
 from gateway.api.dialects.gemini.dialect import Gemini
 from gateway.api.dialects.gemini.stream import GeminiEncoder
 from gateway.api.errors import ApiError
+from gateway.execution.exchange import AnswerStyle
 from gateway.model.record import Record
 from gateway.model.refusal_reason import REASON_BY_CODE, STATUS
 from gateway.model.region_text import Label, Locale
 from gateway.policy.labels import labelling_of
-from gateway.service.exchange import AnswerStyle
 from providers.chat import (
     AnnotationsDelta,
     AssistantMessage,

@@ -7,10 +7,10 @@ from dataclasses import replace
 from typing import Any
 
 from gateway.api.dialects.labelling import StreamLabels, label_answer
+from gateway.execution.exchange import AnswerStyle
 from gateway.model.record import Record, Resumed
 from gateway.model.region_text import Label, Locale
 from gateway.policy.labels import labelling_of
-from gateway.service.exchange import AnswerStyle
 from providers.chat import ChatRequest, ChoiceFinish, Finished, Opened, StreamEvent, TextDelta, TextRun, UserMessage
 from providers.reading.folding import expand, fold
 

@@ -12,11 +12,11 @@ from gateway.api.dialects.messages import Messages
 from gateway.api.dialects.messages.decode import NO_STATE
 from gateway.api.dialects.messages.stream import MessageStreamEncoder
 from gateway.api.errors import ApiError
+from gateway.execution.exchange import AnswerStyle
 from gateway.model.record import Record, Resumed
 from gateway.model.refusal_reason import STATUS
 from gateway.model.region_text import Label, Locale
 from gateway.policy.labels import labelling_of
-from gateway.service.exchange import AnswerStyle
 from providers.chat import (
     AnnotationsDelta,
     AssistantMessage,

@@ -17,10 +17,10 @@ from gateway.api.dialects.responses.encode import ResponsesRequest, encode_answe
 from gateway.api.dialects.responses.stream import ResponseStreamEncoder
 from gateway.api.dialects.responses.tools import ToolNames
 from gateway.api.errors import ApiError
+from gateway.execution.exchange import AnswerStyle
 from gateway.model.record import Record, Resumed
 from gateway.model.region_text import Label, Locale
 from gateway.policy.labels import labelling_of
-from gateway.service.exchange import AnswerStyle
 from providers.chat import (
     AnnotationsDelta,
     AssistantMessage,

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
 from gateway.execution.deadline import Deadline
 from gateway.execution.evidence import Asker
 from gateway.execution.judging import Verdicts
-from gateway.features.duties.time_of_use import ChatTime
-from gateway.features.redaction.model import RedactionRules
 from gateway.model.assistant import Assistant
 from gateway.model.caller import Caller
 from gateway.model.config_version import ConfigVersion
@@ -21,7 +19,8 @@ from gateway.model.input_requests import ServedRequest
 from gateway.model.location import ClaimReport, Location
 from gateway.model.record import Destinations, Record
 from gateway.model.region_text import Locale
-from gateway.policy.labels import Labelling
+from gateway.model.wrapper import Wrapper
+from gateway.policy.labels import Labelling, Notice
 from gateway.policy.reasoning_seal import ReasoningSeal
 from gateway.usage.accounting import RequestUsage
 
@@ -57,6 +56,39 @@ class AnswerStyle(msgspec.Struct, frozen=True):
     seal: ReasoningSeal | None = None
 
 
+class TimedChat(Protocol):
+    """The time of a chat whose region counts the time of its users.
+
+    Attributes:
+        notice: How the label with `repeat` is due, apart from the first answer of a conversation.
+        is_noticed: Its answer has shown this label.
+    """
+
+    notice: Notice | None
+    is_noticed: bool
+
+    def leave_no_trace(self) -> None:
+        """Note that it is answered in place of a refusal: its time does not count."""
+
+    async def begin(self) -> None:
+        """Note that its answer has begun."""
+
+    def show_notice(self, record: Record, *, is_repeated: bool) -> None:
+        """Note that the answer shows the label with `repeat`."""
+
+    def extend_soon(self) -> None:
+        """Extend the time of its user to now, without waiting."""
+
+    def end_now(self) -> bool:
+        """Note that its answer is complete, if that needs no wait. Return whether it is noted."""
+
+    async def end(self) -> None:
+        """Note that its answer is complete, before the last byte is sent."""
+
+    def broke_off(self) -> None:
+        """Note that its answer ends now, without waiting. An answer that has not begun leaves no trace."""
+
+
 class ClientChanged(Exception):
     """The key of a running request belongs to another client since a reload."""
 
@@ -81,7 +113,7 @@ class Exchange:
         decided_s: When the plan was decided, in Unix time. The prices of that time apply.
         asker: For whom a failure of the request shows something.
         within: Where the request may go by a former version under which it was sent. None: it was not sent.
-        redacted_before: The rules by deployment under which a former version sent it, or may have.
+        wrapped_before: The wrapper by deployment under which a former version sent it, or may have.
         style: How its answer is shown.
         chat_time: The time of its user, if the region counts it.
         judged: The verdicts for a crisis. None: nothing was judged for one.
@@ -104,11 +136,11 @@ class Exchange:
     decided_s: float = field(init=False)
     asker: Asker = field(init=False)
     within: Destinations | None = field(default=None, init=False)
-    redacted_before: Mapping[str, RedactionRules] = field(default_factory=dict, init=False)
+    wrapped_before: Mapping[str, Wrapper] = field(default_factory=dict, init=False)
     style: AnswerStyle = field(init=False)
     judged: Judged | None = field(default=None, init=False)
     turn: Any = field(default=None, init=False)
-    chat_time: ChatTime | None = field(default=None, init=False)
+    chat_time: TimedChat | None = field(default=None, init=False)
 
     async def read_caller(self, config: ConfigVersion) -> Caller:
         """Return the caller as a config version reads it that has become active since the request began.

@@ -1,55 +1,24 @@
-"""The rules of a region for minors: its age bands, and the hours in which a band may chat."""
+"""The age bands of a region: the rules for users of one age, which a signed claim names."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
-from zoneinfo import ZoneInfo
 
-from gateway.features.duties.model import UseLimits
+from gateway.model.hours import Hours
 from gateway.model.region_text import Sentences
 from providers.value import Value
 
-TIME = "{time}"
-"""The place of the time in a sentence."""
 
+class UseLimits(Value, frozen=True):
+    """The limits of an age band in seconds. None: no limit."""
 
-class Hours(Value, frozen=True):
-    """Daily hours by the clock of a time zone, in minutes after midnight. They may go over midnight.
+    session_s: int | None = None
+    day_s: int | None = None
 
-    Attributes:
-        end: The first minute after the hours.
-    """
-
-    start: int
-    end: int
-    timezone: str
-
-    def wait_s(self, now_s: float) -> float:
-        """Return the seconds until the hours begin. 0 within them.
-
-        Args:
-            now_s: Unix time.
-        """
-        zone = ZoneInfo(self.timezone)
-        now = datetime.fromtimestamp(now_s, zone)
-        if self._contain(now):
-            return 0.0
-        first = now.replace(hour=self.start // 60, minute=self.start % 60, second=0, microsecond=0)
-        # A clock that is set back shows a time twice in one day, and one that is set forward leaves some out.
-        days = [first + timedelta(days=number) for number in range(3)]
-        starts = [day.replace(fold=fold).timestamp() for day in days for fold in (0, 1)]
-        return min(at for at in starts if at > now_s and self._contain(datetime.fromtimestamp(at, zone))) - now_s
-
-    def _contain(self, time: datetime) -> bool:
-        minute = time.hour * 60 + time.minute
-        if self.start < self.end:
-            return self.start <= minute < self.end
-        return minute >= self.start or minute < self.end
-
-    def __str__(self) -> str:
-        start, end = (f"{minutes // 60:02}:{minutes % 60:02}" for minutes in (self.start, self.end))
-        return f"{start}-{end} ({self.timezone})"
+    def data(self) -> dict[str, int]:
+        """Return the limits as JSON data."""
+        named = {"session": self.session_s, "day": self.day_s}
+        return {name: limit for name, limit in named.items() if limit is not None}
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,62 @@
+"""The redaction of one recipient, as a wrapper."""
+
+from __future__ import annotations
+
+from gateway.features.redaction.model import RedactionRules, union
+from gateway.features.redaction.policy.finding import finder_of
+from gateway.features.redaction.policy.placeholders import MOST_HELD
+from gateway.features.redaction.policy.requests import Redacted, redact
+from gateway.model.input_requests import ServedRequest
+from gateway.model.wrapper import Wrapper
+
+
+class Redaction(Wrapper, frozen=True):
+    """See `Wrapper`."""
+
+    rules: RedactionRules
+
+    def __str__(self) -> str:
+        return str(self.rules)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """See `Wrapper`."""
+        return self.rules.names
+
+    @property
+    def shown_kinds(self) -> tuple[str, ...]:
+        """See `Wrapper`."""
+        return self.rules.shown_kinds
+
+    @property
+    def refuses_media(self) -> bool:
+        """See `Wrapper`."""
+        return self.rules.media == "refuse"
+
+    @property
+    def key(self) -> bytes:
+        """See `Wrapper`."""
+        return self.rules.digest + self.rules.media.encode()
+
+    @property
+    def most_at_once(self) -> int:
+        """See `Wrapper`."""
+        return finder_of(self.rules).most_at_once
+
+    def joined(self, other: Wrapper) -> Redaction:
+        """See `Wrapper`."""
+        if not isinstance(other, Redaction):
+            raise TypeError("a redaction is joined with redactions only")
+        return Redaction(union(self.rules, other.rules))
+
+    def covers(self, other: Wrapper) -> bool:
+        """See `Wrapper`."""
+        return isinstance(other, Redaction) and self.rules.covers(other.rules)
+
+    def wrap(self, request: ServedRequest) -> Redacted:
+        """See `Wrapper`."""
+        return redact(request, self.rules)
+
+    def may_begin(self, text: str) -> bool:
+        """See `Wrapper`."""
+        return len(text) <= MOST_HELD and text[:1] in ("q", "Q")

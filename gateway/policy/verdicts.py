@@ -1,0 +1,34 @@
+"""Read the categories of a verdict on a text. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from providers.moderations import CATEGORIES, ModerationResult
+
+_STANDARD = frozenset(CATEGORIES)
+
+
+def applying(result: ModerationResult) -> list[str]:
+    """Return the categories that a verdict has as true, whatever else it states."""
+    return [name for name, applies in result.categories.items() if applies]
+
+
+def found_in(result: ModerationResult, categories: Iterable[str]) -> frozenset[str]:
+    """Return those of these categories that a verdict has. A name of OpenAI counts without the part after a slash."""
+    names = frozenset([covering for name in applying(result) for covering in (name, _without_slash(name))])
+    return names & frozenset(categories)
+
+
+def _without_slash(name: str) -> str:
+    return name.partition("/")[0] if name in _STANDARD else name
+
+
+def counting(result: ModerationResult, excepted: frozenset[str]) -> frozenset[str] | None:
+    """Return the categories of a flagged verdict for moderation. None: all that it has is in the excepted categories.
+
+    A verdict that names no category counts.
+    """
+    names = applying(result)
+    left = frozenset(name for name in names if not {name, _without_slash(name)} & excepted)
+    return left if left or not names else None
