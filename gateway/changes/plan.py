@@ -10,7 +10,6 @@ from typing import Literal, TypeVar
 from gateway.changes.budget_changes import budget_changes, budget_notes
 from gateway.config.problems import KeyPath
 from gateway.config.sensitive_keys import without_secrets
-from gateway.features.views import PLAN_NAMES, VIEWS, further_recipients
 from gateway.model.answer_change import AnswerChange
 from gateway.model.approval import Approval
 from gateway.model.assistant import Assistant
@@ -18,7 +17,7 @@ from gateway.model.config_version import ConfigVersion, Region
 from gateway.model.deployment import Deployment, Proxy
 from gateway.model.input_requests import USES, Use
 from gateway.model.location_rules import LocationRules
-from gateway.model.parts import Marker
+from gateway.model.parts import Marker, Parts
 from gateway.model.region_text import RegionText
 from gateway.model.route import deployments_of
 from gateway.model.wrapper import Wrapper
@@ -288,7 +287,7 @@ def deployments_by_assistant(config: ConfigVersion, region: str) -> dict[str, tu
 
 def deployments_prompted(assistant: Assistant, region: str) -> tuple[Deployment, ...]:
     """Return the deployments that get the prompts of the assistant's users in the region, also those of features."""
-    further = (deployment for _, deployment in further_recipients(assistant, region))
+    further = (deployment for _, deployment in assistant.recipients(region))
     return deployments_of((*assistant.every_step(region), *further))
 
 
@@ -336,14 +335,18 @@ def _changes(old: Region | Deployment, new: Region | Deployment) -> Iterator[Cha
             continue
         widens = each.name in ("boundary", "residency", "proxy") and not _within(after, before)
         yield _change(_SHOWN_NAMES.get(each.name, each.name.replace("_", " ")), before, after, widens=widens)
-    for kind, name in PLAN_NAMES.items():
-        part, other = old.parts.of(kind), new.parts.of(kind)
-        if part == other:
-            continue
-        if issubclass(kind, Marker):
+    for name, part, other in _changed_parts(old.parts, new.parts):
+        if isinstance(part or other, Marker):
             yield _change(name, part is not None, other is not None, widens=other is not None)
         else:
             yield _change(name, part, other, widens=not _within(other, part))
+
+
+def _changed_parts(old: Parts, new: Parts) -> Iterator[tuple[str, object, object]]:
+    """Yield the name of each part that differs, with the former one and the new one."""
+    for kind in dict.fromkeys(type(part) for part in (*old.every, *new.every)):
+        if kind.plan_name and (before := old.of(kind)) != (after := new.of(kind)):
+            yield kind.plan_name, before, after
 
 
 def _change(name: str, before: object, after: object, *, widens: bool) -> Change:
@@ -419,7 +422,10 @@ def route_steps(assistant: Assistant | None, region: str, uses: Iterable[Use]) -
     if (schedule := assistant.schedules.get(region)) is not None:
         shares = ", ".join(f"{stage.share:.0%}" for stage in schedule.stages)
         words.append(f"schedule of {schedule.candidate}: {shares} ({schedule.identity[:6]})")
-    words += [word for view in VIEWS for word in view.plan_words(assistant, region)]
+    words += [part.plan_words() for part in assistant.parts_in(region).every]
+    for view in assistant.views:
+        if (barrier := view.barriers.get(region)) is not None and (wrapper := barrier.wrapper) is not None:
+            words.append(f"redaction after the barrier ({view.intent}): {wrapper} [{wrapper.key.hex()[:6]}]")
     for use in uses:
         words += [f"{use}: {step}" for step in _steps_for(assistant, region, use)]
     for view in assistant.views[1:]:
@@ -473,7 +479,7 @@ def sections_between(old: ConfigVersion, new: ConfigVersion) -> tuple[str, ...]:
         for each in fields(ConfigVersion)
         if each.name not in _NO_SECTIONS and each.init and getattr(old, each.name) != getattr(new, each.name)
     ]
-    changed += [name for kind, name in PLAN_NAMES.items() if old.parts.of(kind) != new.parts.of(kind)]
+    changed += [name for name, _, _ in _changed_parts(old.parts, new.parts)]
     return tuple(dict.fromkeys(changed if _aliases(old) == _aliases(new) else [*changed, "aliases"]))
 
 

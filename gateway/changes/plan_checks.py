@@ -101,7 +101,7 @@ def _age_member(config: ConfigVersion) -> str | None:
 
 def _has_marks(region: Region) -> bool:
     """Return whether answers of the region have a signed mark."""
-    return region.texts is not None and any(locale.is_marked for locale in region.texts.locales.values())
+    return region.texts is not None and any(locale.marked for locale in region.texts.locales.values())
 
 
 def _territory_of(config: ConfigVersion) -> str | None:

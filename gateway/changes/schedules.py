@@ -15,7 +15,6 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING
 
-from gateway.features.views import VIEWS
 from gateway.model.config_version import ConfigVersion
 from gateway.model.schedule import NO_TALLY, Phase, Schedule, ScheduleProgress, ScheduleStatus, Tally
 from gateway.operator_errors import StateError
@@ -86,7 +85,10 @@ class Scheduler:
         if self._store is None:
             if schedules:
                 logger().warning("schedules_off", detail=_OFF)
-            for event, detail in (warning for view in VIEWS for warning in view.off_without_state(config)):
+            every = (
+                part for it in config.assistants.values() for parts in it.route_parts.values() for part in parts.every
+            )
+            for event, detail in dict.fromkeys(filter(None, (part.off_without_state() for part in every))):
                 logger().warning(event, detail=detail)
             return config
         if is_pinned:

@@ -320,7 +320,7 @@ def _vendor(deployment: Deployment) -> _Item:
 
 def _rules(state: CompiledState, name: str) -> _Item:
     """Return labels, moderation and the rules of features as they are configured."""
-    from gateway.features.views import VIEWS
+    from gateway.config.check_report import feature_lines
 
     region, judges = state.config.regions[name], state.config.moderation.get(name)
     locales = region.texts.locales if region.texts is not None else {}
@@ -331,7 +331,7 @@ def _rules(state: CompiledState, name: str) -> _Item:
             for label in texts.labels
         ],
         "moderation": str(judges) if judges is not None else None,
-        "features": [{"rule": rule, "text": text} for view in VIEWS for rule, text in view.report_region(region)],
+        "features": [{"rule": rule, "text": text} for rule, text in feature_lines(region)],
     }
 
 

@@ -13,7 +13,6 @@ from typing import Any
 from gateway.cli.plan import state_directory
 from gateway.cli.terminal import expect_days, settings_of
 from gateway.config.problems import visible
-from gateway.features.views import RECEIPT_RECIPIENTS
 from gateway.files import path_exists
 from gateway.operator_errors import CommandError
 
@@ -95,9 +94,8 @@ def _recipients(receipt: Mapping[str, Any]) -> Iterator[str]:
         yield _recipient(entry)
     for entry in receipt.get("judges") or ():
         yield f"{_recipient(entry)} (verdict)"
-    for member in RECEIPT_RECIPIENTS:
-        if entry := receipt.get(member):
-            yield f"{_recipient(entry)} ({member})"
+    if entry := receipt.get("shadow"):
+        yield f"{_recipient(entry)} (shadow)"
 
 
 def _recipient(entry: Mapping[str, Any]) -> str:

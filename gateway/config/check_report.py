@@ -11,7 +11,6 @@ from gateway.config.fact_ages import dated, oldest_fact, unconfirmed_facts
 from gateway.config.limits_report import limit_lines
 from gateway.config.problems import Problem, dotted, visible
 from gateway.config.routes import ineligible_now
-from gateway.features.views import VIEWS
 from gateway.model.answer_change import territory_list
 from gateway.model.approval import Days
 from gateway.model.assistant import Assistant
@@ -306,9 +305,16 @@ def region_lines(region: Region, config: ConfigVersion) -> Iterator[str]:
             yield from _wrapped("      profile: ", ", ".join(locales))
     if (judges := config.moderation.get(region.name)) is not None:
         yield from _wrapped("      moderation: ", str(judges))
-    for view in VIEWS:
-        for heading, text in view.report_region(region):
-            yield from _wrapped(f"      {heading}: ", text)
+    for heading, text in feature_lines(region):
+        yield from _wrapped(f"      {heading}: ", text)
+
+
+def feature_lines(region: Region) -> Iterator[tuple[str, str]]:
+    """Yield what features say about a region: a heading, and the text."""
+    for part in region.parts.every:
+        yield from part.report(region)
+    if region.texts is not None and (name := region.texts.default_locale.marked):
+        yield "signed marks", f"each text of an answer gets one, in the data of {name}"
 
 
 def _has(config: ConfigVersion, region: Region, territory: str) -> bool:
@@ -357,7 +363,7 @@ def route_lines(
     yield from _other_uses(assistant, config.regions[name], days, gaps)
     if schedule := assistant.schedules.get(name):
         yield from _wrapped("    schedule: ", _schedule(schedule))
-    for line in (line for view in VIEWS for line in view.report_route(assistant, name)):
+    for line in (line for part in assistant.parts_in(name).every for line in part.route_lines()):
         if isinstance(line, Deployment):
             yield from _step("    - ", line, config.regions[name], days)
         else:

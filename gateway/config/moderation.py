@@ -11,7 +11,6 @@ from gateway.config.validation import Draft, Findings, check_reference
 from gateway.model.config_version import Region
 from gateway.model.deployment import Deployment, moderations_of
 from gateway.model.moderation import Moderation
-from gateway.model.parts import RegionPart
 
 RegionJudges: TypeAlias = Mapping[str, tuple[tuple[KeyPath, Deployment], ...]]
 """All judges of each region that has some, each with the path of the key that names it."""
@@ -87,7 +86,7 @@ def judges_of_regions(
                 found += [(("regions", name, "moderation", direction, at), it) for at, it in enumerate(listed)]
         region = regions.by_name.get(name)
         for part in region.parts.every if region is not None else ():
-            key, names = part.judging() if isinstance(part, RegionPart) else ("", ())
+            key, names = part.judging()
             judging = [(at, judge) for at, judge in enumerate(names) if judge in deployments]
             found += [(("regions", name, key, "judges", at), deployments[judge]) for at, judge in judging]
         if found:

@@ -18,7 +18,6 @@ from gateway.config.regions import boundary_fix, outside_boundary
 from gateway.config.schema.routing import AssistantSection, ScheduleSection
 from gateway.config.validation import Draft, Findings, check_reference
 from gateway.features.config import COMPILERS
-from gateway.features.views import further_recipients
 from gateway.model.approval import Days, why_unapproved
 from gateway.model.assistant import DEFAULT_INTENT, Assistant, Intent, UserChoice
 from gateway.model.config_version import Region
@@ -157,7 +156,7 @@ class AssistantCompiler(AssistantScope):
         for feature in COMPILERS:
             if feature.of_assistant is not None:
                 compiled = feature.of_assistant(self, section, compiled)
-        self._used.update(it.name for region in section.regions for _, it in further_recipients(compiled, region))
+        self._used.update(it.name for region in section.regions for _, it in compiled.recipients(region))
         return _with_intents(compiled, own_routes, barriers)
 
     def _chat_routes(
@@ -455,7 +454,7 @@ def check_barriers(draft: Draft, findings: Findings, assistants: Mapping[str, As
                 index = next(index for index, step in enumerate(steps) if isinstance(step, BarrierRule))
                 intent = view.intent if view.intent in section.routes[region] else DEFAULT_INTENT
                 barrier: KeyPath = ("assistants", name, "routes", region, intent, index)
-                others = [*further_recipients(view, region), *judges.get(region, ())]
+                others = [*view.recipients(region), *judges.get(region, ())]
                 for path, deployment in others:
                     if deployment.name not in private and deployment.site != deployment.origin:
                         line, at = findings.line(path), findings.line(barrier)

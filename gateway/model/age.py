@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
 from gateway.model.hours import Hours
+from gateway.model.parts import RegionPart
 from gateway.model.region_text import Sentences
 from providers.value import Value
 
@@ -55,11 +58,23 @@ class AgeBand:
 UNKNOWN_AGE = AgeBand("", refuse=True)
 
 
-class AgeRules(Value, frozen=True):
+class AgeRules(RegionPart, Value, frozen=True):
     """The age bands of a region. `missing`: the rules for users whose age no claim names; None for those of adults."""
+
+    plan_name: ClassVar[str] = "age bands"
 
     bands: tuple[AgeBand, ...]
     missing: AgeBand | None
+
+    def report(self, region: Any) -> Iterator[tuple[str, str]]:
+        """See `RegionPart`."""
+        others = "adults" if self.missing is None else self.missing.name or "refused"
+        yield "age bands", f"{', '.join(band.name for band in self.bands)}; users whose age no claim names: {others}"
+
+    def explained(self, location: Any) -> Iterator[tuple[str, object, str]]:
+        """See `RegionPart`."""
+        if location.age is not None:
+            yield "age_band", location.age_band, location.age_band or "unknown"
 
     def band(self, name: str) -> AgeBand | None:
         """Return the band of this name, or None."""

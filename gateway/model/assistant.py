@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
+from gateway.model.deployment import Deployment
 from gateway.model.hand_off import HandOff
 from gateway.model.input_requests import USES, Use
-from gateway.model.parts import NO_PARTS, Parts
+from gateway.model.parts import NO_PARTS, Part, Parts
 from gateway.model.region_text import Sentences
 from gateway.model.route import Barrier, Route, step_text
 from gateway.model.schedule import Schedule
@@ -31,6 +32,36 @@ class UserChoice(Value, frozen=True):
     name: str
     deployments: frozenset[str]
     title: Sentences
+
+
+RoutePath = tuple[str | int, ...]
+"""The path of a key in the configuration."""
+
+
+class RoutePart(Part):
+    """Base of a part of a route of an assistant in a region. A part overrides what it has to say."""
+
+    __slots__ = ()
+
+    def recipients(self, path: RoutePath) -> Iterable[tuple[RoutePath, Deployment]]:
+        """Return the deployments that get prompts of the route next to its steps, with the path of the key of each.
+
+        Args:
+            path: The names of the assistant and of the region.
+        """
+        return ()
+
+    def route_lines(self) -> Iterable[str | Deployment]:
+        """Return the lines of `check` about the route: a text, or a deployment."""
+        return ()
+
+    def plan_words(self) -> str:
+        """Return its words in a plan. Other words are a change of the route."""
+        return ""
+
+    def off_without_state(self) -> tuple[str, str] | None:
+        """Return the event and the text of the warning that it needs a state directory, or None."""
+        return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +123,11 @@ class Assistant:
     def parts_in(self, region: str) -> Parts:
         """Return what features hang on the route of a region."""
         return self.route_parts.get(region, NO_PARTS)
+
+    def recipients(self, region: str) -> Iterator[tuple[RoutePath, Deployment]]:
+        """Yield the deployments that get prompts of a route next to its steps, with the path of the key of each."""
+        for part in self.parts_in(region).every:
+            yield from part.recipients((self.name, region))
 
     def for_intent(self, intent: str) -> Assistant:
         """Return the assistant as chats of this intent see it."""

@@ -24,7 +24,7 @@ from gateway.model.client_token import TokenHolder, TokenIssuer
 from gateway.model.deployment import Deployment
 from gateway.model.location_rules import Locator
 from gateway.model.moderation import Moderation
-from gateway.model.parts import NO_PARTS, Parts, RegionPart
+from gateway.model.parts import NO_PARTS, Parts
 from gateway.model.permit import ServicePermit
 from gateway.model.refusal_reason import RefusalReason
 from gateway.model.region_text import RegionText, Sentences
@@ -104,13 +104,12 @@ class Region:
     @property
     def judges(self) -> tuple[str, ...]:
         """The names of the deployments by which features judge its chats."""
-        return tuple(name for part in self.parts.every if isinstance(part, RegionPart) for name in part.judging()[1])
+        return tuple(name for part in self.parts.every for name in part.judging()[1])
 
     @property
     def timezone(self) -> str:
         """The time zone of its days and months: that of a part, or else UTC."""
-        zones = (part.zone_of_days() for part in self.parts.every if isinstance(part, RegionPart))
-        return next(filter(None, zones), "UTC")
+        return next(filter(None, (part.zone_of_days() for part in self.parts.every)), "UTC")
 
     @property
     def is_default(self) -> bool:
@@ -403,7 +402,7 @@ class ConfigVersion:
                 return f"clients.{client.name}.max_request"
         for name, region in self.regions.items():
             for part in region.parts.every:
-                if isinstance(part, RegionPart) and (key := part.kept_by()):
+                if key := part.kept_by():
                     return f"regions.{name}.{key}"
         return next((f"projects.{name}.budgets" for name, project in self.projects.items() if project.budgets), "")
 

@@ -2,21 +2,41 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from collections.abc import Iterable
+from typing import Any, ClassVar, TypeVar
 
 from providers.value import Value
 
 _T = TypeVar("_T")
 
 
-class Marker(Value, frozen=True):
+class Part:
+    """Base of a part.
+
+    Attributes:
+        plan_name: Its name in a plan. Empty: a plan does not compare it.
+    """
+
+    __slots__ = ()
+    plan_name: ClassVar[str] = ""
+
+
+class Marker(Part, Value, frozen=True):
     """Base of a part that states one fact by being there."""
 
 
-class RegionPart:
-    """Base of a part of a region that says more of it than its own values."""
+class RegionPart(Part):
+    """Base of a part of a region. A part overrides what it has to say."""
 
     __slots__ = ()
+
+    def report(self, region: Any) -> Iterable[tuple[str, str]]:
+        """Return the lines of `check` about the `Region` on which it hangs: a heading, and the text."""
+        return ()
+
+    def explained(self, location: Any) -> Iterable[tuple[str, object, str]]:
+        """Return what `explain` shows for a `Location` of the region: the member, its value, and the text."""
+        return ()
 
     def zone_of_days(self) -> str:
         """Return the time zone of the days of the region, or an empty text if the part names none."""

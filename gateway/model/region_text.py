@@ -107,7 +107,7 @@ class Locale:
         later: The text before every other answer. Empty if there is none.
         noticed: That text with the one of the label that repeats, whose notice is due in the answer.
         repeated: The same with its text for repetitions.
-        is_marked: Whether a label has a signed mark.
+        marked: The name of the label with a signed mark, or an empty text.
         refusals: The message for the client, by error code.
         sentences: The operator's own sentences for the end user, by error code.
     """
@@ -121,10 +121,10 @@ class Locale:
     later: str = field(init=False)
     noticed: str = field(init=False)
     repeated: str = field(init=False)
-    is_marked: bool = field(init=False)
+    marked: str = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "is_marked", any(label.is_signed for label in self.labels))
+        object.__setattr__(self, "marked", next((label.name for label in self.labels if label.is_signed), ""))
         object.__setattr__(self, "first", "".join(label.prefix(first_turn=True) for label in self.labels))
         object.__setattr__(self, "later", "".join(label.prefix(first_turn=False) for label in self.labels))
         object.__setattr__(self, "noticed", "".join(label.noticed(is_repetition=False) for label in self.labels))

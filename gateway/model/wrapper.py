@@ -6,13 +6,13 @@ applies it, and knows no more of it than this.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Protocol
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, ClassVar, Protocol
 
 import msgspec
 
 from gateway.model.input_requests import ServedRequest
-from gateway.model.parts import Marker
+from gateway.model.parts import Marker, RegionPart
 from providers.chat import ChatCompletion, StreamEvent
 from providers.value import Value
 
@@ -87,8 +87,14 @@ class Wrapped(Value, frozen=True):
         raise NotImplementedError
 
 
-class Wrapper(Value, frozen=True):
+class Wrapper(RegionPart, Value, frozen=True):
     """Base of a wrapper: the rules of one recipient, as an immutable value."""
+
+    plan_name: ClassVar[str] = "redaction"
+
+    def report(self, region: Any) -> Iterator[tuple[str, str]]:
+        """See `RegionPart`."""
+        yield "redaction", str(self)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -134,6 +140,8 @@ class Wrapper(Value, frozen=True):
 
 class InClear(Marker, frozen=True):
     """The part of a deployment that gets the values, also in a region with a wrapper."""
+
+    plan_name: ClassVar[str] = "redact: false"
 
 
 def joined(first: Wrapper | None, second: Wrapper | None) -> Wrapper | None:

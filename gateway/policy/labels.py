@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol, TypeGuard
+from typing import ClassVar, Literal, Protocol, TypeGuard
 
 from gateway.model.help import Help
+from gateway.model.parts import Part
 from gateway.model.region_text import SEPARATOR, Label, Locale, RegionText
 from gateway.policy.text_hash import TextHash
 from providers.chat import (
@@ -49,10 +50,11 @@ class TextSigner(Protocol):
         """Return the mark of a choice's whole text."""
 
 
-class TextMarks:
+class TextMarks(Part):
     """Base of the part of a config version by which the texts of answers get signed marks."""
 
     __slots__ = ()
+    plan_name: ClassVar[str] = "marks"
 
     def signer(self, clock: Callable[[], float]) -> TextSigner:
         """Return what signs the marks of this version. `clock` is Unix time."""

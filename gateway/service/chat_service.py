@@ -739,7 +739,7 @@ class ChatService:
         exchange, own, assistant = turn.exchange, turn.own, turn.exchange.assistant
         locale, labelling = exchange.locale, None
         if locale is not None:
-            signer = self._signer_of(exchange.config) if locale.is_marked else None
+            signer = self._signer_of(exchange.config) if locale.marked else None
             notice = exchange.chat_time.notice if exchange.chat_time is not None else None
             labelling = labelling_of(locale, own, notice, signer)
         if exchange.record.notes and (found := exchange.record.help) is not None:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from textwrap import wrap
 from typing import Any, get_args
 
-from gateway.features.views import VIEWS
 from gateway.model.assistant import Assistant
 from gateway.model.config_version import Client, ConfigVersion, Region
 from gateway.model.consent import NO_STATEMENT, ConsentStatement
@@ -92,7 +91,7 @@ def explain(request: PlainRequest, *, reveal_model: bool = True, to_operator: bo
     location = resolve(config, request.client, request.reports)
     assistant = _assistant_at(request, location)
     selection: dict[str, object] = {"intent": assistant.intent} if assistant.intents else {}
-    selection |= {member: value for view in VIEWS for member, value, _ in view.explain(location)}
+    selection |= {member: value for member, value, _ in _explained(location)}
     decision, preference = _decide(request, location, assistant)
     if preference is not None:
         selection["preference"] = preference.fields(_first(decision))
@@ -120,6 +119,15 @@ def explain(request: PlainRequest, *, reveal_model: bool = True, to_operator: bo
         "considered": considered,
         **({"weighted": _weighted(request, decision, location, is_named)} if decision.lanes else {}),
     }
+
+
+def _explained(location: Location) -> Iterator[tuple[str, object, str]]:
+    """Yield what features show for a location: the member, its value, and the text, or an empty one."""
+    region = location.region
+    for part in region.parts.every if region is not None else ():
+        yield from part.explained(location)
+    name = region.texts.default_locale.marked if region is not None and region.texts is not None else ""
+    yield "marked", bool(name), f"a signed mark, in the data of {name}" if name else ""
 
 
 def _assistant_at(request: PlainRequest, location: Location) -> Assistant:
@@ -422,8 +430,7 @@ def explain_text(request: PlainRequest) -> str:
     use = f" ({assistant.use})" if assistant.use != "chat" else ""
     lines = [f"assistant    {assistant.name}{use}", f"region       {_region_text(location)}"]
     lines += [f"intent       {assistant.intent}"] if assistant.intents else []
-    shown = (each for view in VIEWS for each in view.explain(location))
-    lines += [f"{member.replace('_', ' '):13}{text}" for member, _, text in shown if text]
+    lines += [f"{member.replace('_', ' '):13}{text}" for member, _, text in _explained(location) if text]
     if preference is not None:
         reason = preference.why_not_used(_first(decision))
         lines += _wrapped("preference   ", f"{request.prefer}: {f'not used ({reason})' if reason else 'used'}")

@@ -16,7 +16,6 @@ from functools import partial
 from itertools import repeat
 from pathlib import Path
 
-from gateway.features.views import NO_NOTES
 from gateway.free_space import RESERVED, Measure, free_space_of, is_reserved
 from gateway.model.config_version import ConfigVersion
 from gateway.model.decision import Plan
@@ -59,6 +58,8 @@ _WRITE_S = 0.05
 _SWEEP_S = 600.0
 _SWEPT_AT_ONCE = 5_000
 _PAGE = 1_000
+_NO_NOTES = dict.fromkeys(("crisis", "shadow", "use_limit"))
+"""The members of features, for a request with which none of them did anything."""
 _NO_CLIENT = ""
 
 
@@ -102,7 +103,7 @@ def receipt_of(record: Record, ended_at_s: float, cell: str | None, share: float
         "stores": stores,
         "processes": processes,
         "tried": _tried(record),
-        **(_notes(record) if record.notes else NO_NOTES),
+        **(_notes(record) if record.notes else _NO_NOTES),
         "passed_over": record.passed_over,
         "resumed_after": record.resumed.broken if record.resumed is not None else None,
         "consent": str(record.consent) if record.consent is not None else None,
@@ -140,7 +141,7 @@ def _judges(record: Record) -> list[dict[str, object]]:
 def _notes(record: Record) -> dict[str, object]:
     """Return the members of features, null for those that did nothing."""
     recipient = partial(_recipient, reveal_model=_reveals_model(record))
-    return NO_NOTES | {name: it for note in record.notes for name, it in note.receipt_members(recipient).items()}
+    return _NO_NOTES | {name: it for note in record.notes for name, it in note.receipt_members(recipient).items()}
 
 
 def _reveals_model(record: Record) -> bool:

@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from gateway.features.views import VIEWS
+from gateway.policy.feature_view import FeatureView, nothing
 from pydantic import BaseModel
 
 from gateway.changes.activation import changes_between
@@ -21,14 +23,12 @@ from gateway.config.check_report import render_matrix
 from gateway.config.feature_compiler import FeatureCompiler
 from gateway.config.schema.file import GatewaySection
 from gateway.features.config import COMPILERS
-from gateway.features.crisis.views import CrisisNote
-from gateway.features.duties.views import UseNote
+from gateway.features.crisis.note import CrisisNote
+from gateway.features.duties.note import UseNote
 from gateway.features.feature import Feature
 from gateway.features.running import FEATURES
-from gateway.features.shadow.views import ShadowNote
-from gateway.features.views import VIEWS
+from gateway.features.shadow.model import ShadowNote
 from gateway.model.record import AttemptRecord, FeatureNote
-from gateway.policy.feature_view import FeatureView, nothing
 from tests.architecture.source_tree import ROOT, modules
 from tests.kit.configs import BASE, Config, table_of
 

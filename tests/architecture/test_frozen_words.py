@@ -38,9 +38,8 @@ from gateway.changes.plan_checks import checks_of
 from gateway.changes.plan_text import plan_data, plan_markdown, plan_summary, plan_text
 from gateway.config.schema.file import schema_json
 from gateway.config.yaml_document import parse_yaml
-from gateway.features.shadow.model import ShadowRecord
+from gateway.features.shadow.model import ShadowNote, ShadowRecord
 from gateway.features.shadow.state import ShadowStore
-from gateway.features.shadow.views import ShadowNote
 from gateway.model.caller import TraceContext
 from gateway.model.config_version import ConfigVersion
 from gateway.model.consent import ConsentKind, ConsentStatement

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from gateway.features.shadow.views import ShadowNote
+from gateway.features.shadow.model import ShadowNote
 from gateway.model.deployment import Proxy
 from gateway.model.record import AnsweredBy, AttemptRecord, Record
 from gateway.state import receipts

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 from hypothesis import strategies as st
 
-from gateway.features.shadow.views import ShadowNote
+from gateway.features.shadow.model import ShadowNote
 from gateway.model.config_version import Region
 from gateway.model.location import Location, LocationProblem
 from gateway.model.record import (

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
+from gateway.model.config_version import Region
 from gateway.model.help import DutyKind, Help
+from gateway.model.location import Location
 from gateway.model.region_text import Sentence, Sentences
 from gateway.policy.doors import HelpsFirst
 from providers.value import Value
@@ -62,6 +64,16 @@ class CrisisRules(HelpsFirst):
         object.__setattr__(self, "texts", tuple(sorted(texts, key=lambda text: (-len(text), text))))
         named = json.dumps([self.categories, self.texts]).encode()
         object.__setattr__(self, "digest", hashlib.sha256(named).digest())
+
+    plan_name: ClassVar[str] = "crisis"
+
+    def report(self, region: Region) -> Iterator[tuple[str, str]]:
+        """See `RegionPart`."""
+        yield "crisis", str(self)
+
+    def explained(self, location: Location) -> Iterator[tuple[str, object, str]]:
+        """See `RegionPart`."""
+        yield "crisis", {"judges": list(self.judges), "then": self.then}, str(self)
 
     def kept_by(self) -> str:
         """See `RegionPart`."""

@@ -5,9 +5,13 @@ Times are whole milliseconds of Unix time, and lengths are milliseconds, because
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
+from gateway.model.age import AgeRules
+from gateway.model.config_version import Region
+from gateway.model.location import Location
 from gateway.model.parts import RegionPart
 from gateway.model.region_text import Sentences
 
@@ -17,6 +21,12 @@ KEPT_MS = 48 * 3_600_000
 
 UseRule = Literal["session", "day", "user_unknown"]
 """Why a chat is refused: the limit that its user has reached, or that the user is not known."""
+
+
+def _span(seconds: float) -> str:
+    """Return a time as the file writes it: 90m, 2h."""
+    minutes = round(seconds / 60)
+    return f"{minutes // 60}h" if minutes % 60 == 0 else f"{minutes}m"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +46,29 @@ class UseRules(RegionPart):
     repeat_s: float | None = None
     pause: Sentences | None = field(default=None, repr=False, compare=False)
     gap_ms: int = field(init=False, repr=False, compare=False)
+
+    plan_name: ClassVar[str] = "time of use"
+
+    def report(self, region: Region) -> Iterator[tuple[str, str]]:
+        """See `RegionPart`."""
+        ages = region.parts.of(AgeRules)
+        bands = ages.bands if ages is not None else ()
+        limits = [
+            f"{band.name} {' and '.join(f'{_span(limit)} a {name}' for name, limit in band.use.data().items())}"
+            for band in bands
+            if band.use is not None
+        ]
+        session = f"a session ends after a pause of {_span(self.gap_s)}, days of {self.timezone}"
+        yield "time of use", f"{'; '.join(limits) or 'no limits'} ({session})"
+        if self.repeat_s is not None:
+            of_bands = [f"{band.name} each {_span(band.repeat_s)}" for band in bands if band.repeat_s is not None]
+            yield "notices", "; ".join([f"again each {_span(self.repeat_s)} of a session", *of_bands])
+
+    def explained(self, location: Location) -> Iterator[tuple[str, object, str]]:
+        """See `RegionPart`."""
+        if location.age is not None and location.age.use is not None:
+            limits = location.age.use.data()
+            yield "use_limit", limits, ", ".join(f"{_span(limit)} a {name}" for name, limit in limits.items())
 
     def zone_of_days(self) -> str:
         """See `RegionPart`."""

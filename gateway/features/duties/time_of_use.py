@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import msgspec
 
 from gateway.features.duties.model import KEPT_MS, UseKey, UseRecord, UseRules
+from gateway.features.duties.note import UseNote
 from gateway.features.duties.policy import (
     Arrival,
     arrival,
@@ -35,7 +36,6 @@ from gateway.features.duties.policy import (
     refuse_use,
     shown_use,
 )
-from gateway.features.duties.views import UseNote
 from gateway.model.age import UseLimits
 from gateway.model.caller import Caller
 from gateway.model.config_version import ConfigVersion

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
+from gateway.model.assistant import RoutePart, RoutePath
 from gateway.model.deployment import Deployment
+from gateway.model.record import AttemptRecord, FeatureNote
 from providers.chat import Usage
 from providers.value import Value, replace
 
 
-class Shadow(Value, frozen=True):
+class Shadow(RoutePart, Value, frozen=True):
     """A deployment that gets copies of a share (0 to 1) of a route's requests after they are answered.
 
     Its answers go to no client.
@@ -21,6 +24,39 @@ class Shadow(Value, frozen=True):
     deployment: Deployment
     share: float
     keep_text: bool = False
+
+    def recipients(self, path: RoutePath) -> Iterator[tuple[RoutePath, Deployment]]:
+        """See `RoutePart`."""
+        assistant, region = path
+        yield ("assistants", assistant, "shadow", region, "deployment"), self.deployment
+
+    def route_lines(self) -> Iterator[str | Deployment]:
+        """See `RoutePart`."""
+        kept = "; prompts, its answers and the answers to the clients are kept" if self.keep_text else ""
+        yield f"shadow of {self.share * 100:.3g}% of the requests{kept}"
+        yield self.deployment
+
+    def plan_words(self) -> str:
+        """See `RoutePart`."""
+        return f"shadow {self.deployment.name}: {self.share * 100:.6g}%{', texts kept' if self.keep_text else ''}"
+
+    def off_without_state(self) -> tuple[str, str]:
+        """See `RoutePart`."""
+        return "shadows_off", "shadows need GATEWAY_STATE_DIR: no request is sent to one"
+
+
+class ShadowNote(FeatureNote, Value, frozen=True):
+    """The attempt on the route's shadow, which begins after the request ends. Its outcome is not known yet."""
+
+    attempt: AttemptRecord
+
+    def log_fields(self) -> Mapping[str, object]:
+        """See `FeatureNote`."""
+        return {"shadow": self.attempt.deployment}
+
+    def receipt_members(self, recipient: Callable[[AttemptRecord], Mapping[str, object]]) -> Mapping[str, object]:
+        """See `FeatureNote`."""
+        return {"shadow": recipient(self.attempt)}
 
 
 @dataclass(frozen=True, slots=True)

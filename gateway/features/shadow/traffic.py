@@ -22,8 +22,7 @@ from gateway.execution.deadline import Deadline
 from gateway.execution.health import Health
 from gateway.execution.redaction import redacted
 from gateway.execution.upstream_client import Answer, AttemptOptions, UpstreamClient, Withdrawn
-from gateway.features.shadow.model import Shadow, ShadowRecord
-from gateway.features.shadow.views import ShadowNote
+from gateway.features.shadow.model import Shadow, ShadowNote, ShadowRecord
 from gateway.model.config_version import ConfigVersion
 from gateway.model.decision import Step
 from gateway.model.deployment import Deployment

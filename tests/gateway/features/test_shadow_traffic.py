@@ -14,7 +14,7 @@ from gateway.execution.answer_stream import AnswerStream, TextTap
 from gateway.execution.concurrency_limiter import ConcurrencyLimiters
 from gateway.execution.health import Health
 from gateway.execution.upstream_client import Answer, UpstreamClient
-from gateway.features.shadow.model import Shadow, ShadowRecord
+from gateway.features.shadow.model import Shadow, ShadowNote, ShadowRecord
 from gateway.features.shadow.traffic import (
     MAX_BODY_BYTES,
     MAX_CHARACTERS,
@@ -23,7 +23,6 @@ from gateway.features.shadow.traffic import (
     ShadowTraffic,
     anonymous,
 )
-from gateway.features.shadow.views import ShadowNote
 from gateway.model.config_version import ConfigVersion
 from gateway.model.parts import Parts
 from gateway.model.record import Record, Resumed

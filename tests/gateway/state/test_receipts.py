@@ -21,7 +21,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from gateway.assembly.receipts import KIND
-from gateway.features.shadow.views import ShadowNote
+from gateway.features.shadow.model import ShadowNote
 from gateway.free_space import FreeSpace
 from gateway.model.config_version import ConfigVersion
 from gateway.model.consent import ConsentKind

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.features.shadow.views import ShadowNote
+from gateway.features.shadow.model import ShadowNote
 from gateway.model.caller import TraceContext
 from gateway.model.config_version import Region
 from gateway.model.consent import ConsentKind

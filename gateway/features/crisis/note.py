@@ -1,26 +1,12 @@
-"""Show the rules of a region for a crisis, and the outcome for a request."""
+"""What a record notes of a chat in a region with `crisis`."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 
-from gateway.features.crisis.model import Crisis, CrisisOutcome, CrisisRules
-from gateway.model.config_version import Region
-from gateway.model.location import Location
+from gateway.features.crisis.model import Crisis, CrisisOutcome
 from gateway.model.record import AttemptRecord, FeatureNote
-from gateway.policy.feature_view import FeatureView, nothing
 from providers.value import Value
-
-
-def _report(region: Region) -> Iterator[tuple[str, str]]:
-    if (rules := region.parts.of(CrisisRules)) is not None:
-        yield "crisis", str(rules)
-
-
-def _explain(location: Location) -> Iterator[tuple[str, object, str]]:
-    rules = location.region.parts.of(CrisisRules) if location.region is not None else None
-    if rules is not None:
-        yield "crisis", {"judges": list(rules.judges), "then": rules.then}, str(rules)
 
 
 class CrisisNote(FeatureNote, Value, frozen=True):
@@ -48,16 +34,3 @@ class CrisisNote(FeatureNote, Value, frozen=True):
     def receipt_members(self, recipient: Callable[[AttemptRecord], Mapping[str, object]]) -> Mapping[str, object]:
         """See `FeatureNote`."""
         return {"crisis": self.outcome}
-
-
-CRISIS_VIEW = FeatureView(
-    recipients=nothing,
-    report_region=_report,
-    report_route=nothing,
-    plan_names={CrisisRules: "crisis"},
-    plan_words=nothing,
-    off_without_state=nothing,
-    explain=_explain,
-    receipt=("crisis",),
-    receipt_recipients=(),
-)
