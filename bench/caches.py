@@ -24,9 +24,9 @@ from typing import Any, Literal
 import httpx
 
 from gateway.assembly.application import Gateway
-from gateway.config.compile import compile_config
 from gateway.config.loading import parse_document
 from gateway.execution.transport import PoolTransport
+from gateway.features.configuration import compile_config
 from gateway.model.config_version import ConfigVersion
 from gateway.telemetry.log import configure
 from providers.failures import FailureKind

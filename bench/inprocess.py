@@ -20,9 +20,9 @@ from bench.config import ENVIRON, client_headers, production_config, request_for
 from bench.stub import Answers
 from gateway.assembly.application import Gateway
 from gateway.assembly.receipts import ReceiptSettings
-from gateway.config.compile import compile_config
 from gateway.config.loading import parse_document
 from gateway.execution.transport import PoolTransport, allow
+from gateway.features.configuration import compile_config
 from gateway.model.config_version import ConfigVersion
 from gateway.server.uvicorn_server import server_config
 from gateway.state.receipts import Receipts

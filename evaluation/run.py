@@ -39,10 +39,10 @@ from evaluation.store import RunStore
 from evaluation.suite import CandidatePriceSection, PricesSection
 from evaluation.texts import visible_line, words_of
 from evaluation.work import SpendReached
-from gateway.config.compile import compile_config
 from gateway.config.loading import parse_document, read_config
 from gateway.config.problems import ConfigRejected, choice_hint
 from gateway.config.route_edit import with_route, without_schedule
+from gateway.features.configuration import compile_config
 from gateway.model.approval import days_at, why_unapproved
 from gateway.model.assistant import Assistant
 from gateway.model.config_version import ConfigVersion, Region

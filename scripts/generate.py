@@ -15,7 +15,7 @@ from gateway.config.locales import tags_of
 from gateway.config.operator_catalogue import catalogue_schema_json
 from gateway.config.reference import reference_page
 from gateway.config.region_text import known_messages
-from gateway.config.schema.file import schema_json
+from gateway.features.configuration import schema_json
 from gateway.settings import Settings
 from gateway.telemetry.metric_definitions import METRIC_DEFINITIONS
 from providers.registry import load_registry
@@ -92,7 +92,7 @@ def _settings_page() -> str:
 FILES: Mapping[Path, Callable[[], str]] = {
     CONFIG_SCHEMA: lambda: schema_json() + "\n",
     CATALOGUE_SCHEMA: lambda: catalogue_schema_json() + "\n",
-    CONFIG_PAGE: reference_page,
+    CONFIG_PAGE: lambda: reference_page(schema_json()),
     PROVIDERS_PAGE: lambda: providers_page(load_registry().adapters),
     MODELS_PAGE: lambda: models_page(load_registry().adapters),
     ERRORS_PAGE: lambda: errors_page(load_registry().adapters),

@@ -9,8 +9,8 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 from pydantic import BaseModel, BeforeValidator
 
-from gateway.config.schema.file import GatewaySection
 from gateway.config.sensitive_keys import SensitiveKey
+from gateway.features.configuration import GatewayFile
 from gateway.model.section import PlainSection, Sensitive
 
 
@@ -31,7 +31,7 @@ class SchemaKey:
 
 def sensitive_keys_json() -> str:
     """Return gateway/config/data/sensitive_keys.json."""
-    rows = {".".join(key.path): asdict(key.rule) for key in sensitive_keys_of(GatewaySection)}
+    rows = {".".join(key.path): asdict(key.rule) for key in sensitive_keys_of(GatewayFile)}
     return json.dumps(rows, indent=1, ensure_ascii=False) + "\n"
 
 

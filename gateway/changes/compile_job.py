@@ -97,10 +97,10 @@ def state_of(outcome: Outcome) -> CompiledState | None:
 
 def compile_here(job: CompileJob, environ: Mapping[str, str]) -> Outcome:
     """Compile in this process and return the outcome."""
-    from gateway.config.compile import compile_config
     from gateway.config.loading import parse_document, read_config
     from gateway.config.real_deployment import add_real_deployment
     from gateway.config.source_text import MAX_BYTES, MISSING, digest, read_files
+    from gateway.features.configuration import compile_config
     from providers.registry import load_registry
 
     files: Reading = {job.path: MISSING}
@@ -143,8 +143,8 @@ def main() -> None:
     """
     # The process ends after one outcome, so memory need not be freed. Garbage collection would take 7 % of the time.
     gc.disable()
-    from gateway.config.compile import compile_config  # noqa: F401  # imported before the job arrives
     from gateway.config.loading import load_document  # noqa: F401  # imported before the job arrives
+    from gateway.features.configuration import compile_config  # noqa: F401  # imported before the job arrives
     from providers.registry import load_registry
 
     load_registry()

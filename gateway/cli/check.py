@@ -251,14 +251,14 @@ def _address_report(config: ConfigVersion, text: str) -> AddressReport:
 def schema(options: argparse.Namespace) -> int:
     """Print the config's JSON Schema, or a page of its keys (`gateway schema`)."""
     from gateway.config.reference import reference_page
-    from gateway.config.schema.file import schema_json
+    from gateway.features.configuration import schema_json
 
     if options.catalogue:
         from gateway.config.operator_catalogue import catalogue_schema_json
 
         print(catalogue_schema_json())
         return _OK
-    print(reference_page() if options.markdown else schema_json(), end="" if options.markdown else "\n")
+    print(reference_page(schema_json()) if options.markdown else schema_json(), end="" if options.markdown else "\n")
     return _OK
 
 

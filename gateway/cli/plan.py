@@ -181,8 +181,8 @@ def compiled_state(path: Path, *, secrets: bool) -> CompiledState:
 
 def _compile_text(text: bytes, name: str, config_path: Path, catalogues: str = "", *, secrets: bool) -> CompiledState:
     from gateway.changes.compile_job import CompiledState, distinct_warnings
-    from gateway.config.compile import compile_config
     from gateway.config.loading import parse_document
+    from gateway.features.configuration import compile_config
     from providers.registry import load_registry
 
     document = parse_document(

@@ -48,9 +48,9 @@ def compile_document(
     every_warning: bool = False,
 ) -> tuple[Document, Compiled]:
     """Return a config file as it was read and compiled. Raises what `compile_file` raises."""
-    from gateway.config.compile import compile_config
     from gateway.config.loading import load_document
     from gateway.config.problems import ConfigRejected
+    from gateway.features.configuration import compile_config
     from providers.registry import load_registry
 
     expect_file(path)

@@ -6,9 +6,11 @@ their errors alone, so that fixing one error does not reveal the next.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 
+from gateway.config.age_bands import check_ages
 from gateway.config.client_tokens import compile_token_issuers
 from gateway.config.clients import compile_clients, compile_cors
 from gateway.config.credentials import compile_secrets
@@ -16,6 +18,7 @@ from gateway.config.deployments import DeploymentCompiler
 from gateway.config.endpoints import Endpoints, StatedFacts
 from gateway.config.exporters import compile_exporters
 from gateway.config.fact_ages import warn_of_facts
+from gateway.config.feature_compiler import FeatureCompiler
 from gateway.config.links import Links
 from gateway.config.loading import Document
 from gateway.config.location import compile_location
@@ -25,6 +28,7 @@ from gateway.config.problems import ConfigRejected, KeyPath, Problem
 from gateway.config.region_text import compile_messages
 from gateway.config.regions import compile_cell, compile_regions
 from gateway.config.routes import AssistantCompiler, check_barriers
+from gateway.config.schema.file import GatewaySection, file_section
 from gateway.config.sensitive_keys import secrets_in_clear
 from gateway.config.sign_ins import compile_sign_ins
 from gateway.config.simulation import rehearsed, without_calls
@@ -32,7 +36,6 @@ from gateway.config.source_text import Reading, SourceText
 from gateway.config.stores import compile_stores
 from gateway.config.usage import SpendingCompiler, check_prices, compile_usage
 from gateway.config.validation import Draft, Findings, provisional, validate
-from gateway.features.config import COMPILERS
 from gateway.model.approval import days_at
 from gateway.model.config_version import ConfigVersion
 from gateway.model.deployment import Deployment
@@ -66,6 +69,7 @@ def compile_config(
     document: Document,
     *,
     registry: Registry,
+    features: Sequence[FeatureCompiler],
     simulators: Mapping[tuple[str, str], str] | None = None,
     demo: bool = False,
     demo_territory: str | None = None,
@@ -76,6 +80,7 @@ def compile_config(
     Args:
         document: The configuration, with its references resolved.
         registry: The adapters of the providers.
+        features: The compilers of all features, in the order in which they are asked.
         simulators: The origin of each simulated (provider, site), or None if none is started, as in a check.
         demo: Compile as if the document contained `demo: true`.
         demo_territory: The territory of callers of a demo whom no signal locates.
@@ -85,8 +90,8 @@ def compile_config(
         ConfigRejected: The document has errors. The exception contains all of them.
     """
     findings = Findings(document.source)
-    draft = validate(findings)
-    options = _Options(registry, simulators, demo or draft.config.demo, demo_territory, simulated)
+    draft = validate(findings, _section_of(tuple(features)))
+    options = _Options(registry, features, simulators, demo or draft.config.demo, demo_territory, simulated)
     parts = frozenset(draft.broken)
     config = _compile(draft, findings, document, options)
     _check_broken_parts(draft, parts, findings, document, options)
@@ -95,10 +100,16 @@ def compile_config(
     return Compiled(config, findings.warnings, document.files, document.written, draft.wrappers)
 
 
+@cache
+def _section_of(features: tuple[FeatureCompiler, ...]) -> type[GatewaySection]:
+    return file_section([key for feature in features for key in feature.keys])
+
+
 class _Options(Value, frozen=True):
     """The arguments of `compile_config`, without the document."""
 
     registry: Registry
+    features: Sequence[FeatureCompiler]
     simulators: Mapping[tuple[str, str], str] | None
     demo: bool
     demo_territory: str | None
@@ -107,13 +118,13 @@ class _Options(Value, frozen=True):
 
 def _compile(draft: Draft, findings: Findings, document: Document, options: _Options) -> ConfigVersion:
     """Return the version that the draft describes. It may be used only if the findings have no error."""
-    registry, demo = options.registry, options.demo
+    registry, demo, features = options.registry, options.demo, options.features
     is_rehearsal = options.simulated and not demo
     _check_sections(draft, findings)
-    for of_draft in [feature.of_draft for feature in COMPILERS if feature.of_draft is not None]:
+    for of_draft in [feature.of_draft for feature in features if feature.of_draft is not None]:
         of_draft(draft, findings, document)
     cell = compile_cell(draft, findings, demo=demo)
-    of_regions = [feature.of_region for feature in COMPILERS if feature.of_region is not None]
+    of_regions = [feature.of_region for feature in features if feature.of_region is not None]
     regions = compile_regions(draft, findings, cell, document.read_at_s, of_regions)
     stated = StatedFacts(findings)
     links = Links(findings, document.references, document.tls_files, document.read_at_s)
@@ -123,13 +134,13 @@ def _compile(draft: Draft, findings: Findings, document: Document, options: _Opt
     findings.problems.extend(document.catalogues.problems(findings))
     catalogue = compile_catalogues(document.catalogues.sources, findings, registry)
     sign_ins = compile_sign_ins(draft, findings, document.references, links, cell)
-    parts = [feature.of_deployment for feature in COMPILERS if feature.of_deployment is not None]
+    parts = [feature.of_deployment for feature in features if feature.of_deployment is not None]
     compiler = DeploymentCompiler(draft, findings, endpoints, links, days, secrets, catalogue, sign_ins)
     deployments = compiler.compiled(parts)
     if is_rehearsal:
         deployments = rehearsed(deployments)
     warn_of_facts(findings, deployments.values(), document.read_at_s)
-    assistants = AssistantCompiler(draft, findings, regions, deployments, days).compiled()
+    assistants = AssistantCompiler(draft, findings, regions, deployments, days, features).compiled()
     moderation = compile_moderation(draft, findings, regions, deployments)
     judges = judges_of_regions(regions, moderation, deployments)
     usage = compile_usage(draft, findings, regions)
@@ -170,11 +181,12 @@ def _compile(draft: Draft, findings: Findings, document: Document, options: _Opt
         clients_source=draft.config.clients_source,
         keys=draft.config.keys,
         token_issuers=compile_token_issuers(draft, findings, document),
-        parts=_parts(draft, findings, document),
+        parts=_parts(draft, findings, document, features),
         sign_ins=sign_ins if not is_rehearsal else {},
     )
     check_barriers(draft, findings, assistants, judges)
-    for check in [feature.check for feature in COMPILERS if feature.check is not None]:
+    check_ages(draft, findings, config)
+    for check in [feature.check for feature in features if feature.check is not None]:
         check(draft, findings, config)
     _check_spaces(findings, config)
     _check_resilience(draft, findings)
@@ -182,10 +194,10 @@ def _compile(draft: Draft, findings: Findings, document: Document, options: _Opt
     return config
 
 
-def _parts(draft: Draft, findings: Findings, document: Document) -> Parts:
+def _parts(draft: Draft, findings: Findings, document: Document, features: Sequence[FeatureCompiler]) -> Parts:
     """Return what features hang on the whole version."""
     parts = NO_PARTS
-    for of_config in [feature.of_config for feature in COMPILERS if feature.of_config is not None]:
+    for of_config in [feature.of_config for feature in features if feature.of_config is not None]:
         parts = parts.having(of_config(draft, findings, document))
     return parts
 

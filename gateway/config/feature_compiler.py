@@ -12,6 +12,7 @@ from gateway.config.deployments import DeploymentPart
 from gateway.config.loading import Document
 from gateway.config.problems import KeyPath, quoted
 from gateway.config.regions import RegionPart, Regions
+from gateway.config.schema.file import FeatureKey
 from gateway.config.schema.routing import AssistantSection
 from gateway.config.validation import Draft, Findings
 from gateway.model.assistant import Assistant
@@ -39,12 +40,13 @@ class AssistantScope:
         return region in section.routes
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class FeatureCompiler:
     """The parts of a configuration that one feature compiles.
 
     Attributes:
-        keys: Its keys, with `*` for a name.
+        name: The name of its folder.
+        keys: The keys that it adds to the file.
         of_draft: Compiles a section of the feature before all others, and keeps the result in the draft.
         of_region: Returns a compiled region with the values of the feature.
         of_deployment: Returns a compiled deployment with the values of the feature.
@@ -53,7 +55,8 @@ class FeatureCompiler:
         check: Reports mistakes that only the whole configuration shows.
     """
 
-    keys: tuple[str, ...]
+    name: str
+    keys: tuple[FeatureKey, ...]
     of_draft: Callable[[Draft, Findings, Document], None] | None
     of_region: RegionPart | None
     of_deployment: DeploymentPart | None

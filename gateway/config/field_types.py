@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from decimal import Decimal
 from itertools import pairwise
 from math import isfinite
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, InstanceOf
 from pydantic_core import PydanticKnownError
@@ -27,6 +27,7 @@ _HEADER = r"^[A-Za-z0-9!#$%&'*+.^_`|~-]{1,128}$"
 _PROJECT = r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,63}$"
 _FIELD = r"^[A-Za-z_][A-Za-z0-9_.-]{0,127}$"
 _ORIGIN = r"([a-z][a-z0-9+.-]*://(?:[a-z0-9._-]+|\[[0-9a-f:.]+\]))(:[0-9]{1,5})?(?:/.*)?"
+_T = TypeVar("_T")
 _CURRENCY = r"^[A-Z]{3}$"
 _MONEY = r"^(0|[1-9][0-9]{0,9})(\.[0-9]{1,9})? [A-Z]{3}$"
 _RATE = r"^[0-9]{1,7}(\.[0-9]{1,12})?$"
@@ -73,6 +74,14 @@ class Section(BaseModel):
     """Base of the sections: a mapping with known keys. Errors never show its values."""
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True, hide_input_in_errors=True)
+
+    def of(self, kind: type[_T]) -> _T | None:
+        """Return the section of this class, or None if it is not written."""
+        return next((value for _, value in self if isinstance(value, kind)), None)
+
+    def written(self, key: str) -> Any:
+        """Return the value of a key that a feature has added."""
+        return getattr(self, key)
 
 
 def _listed(value: object) -> object:

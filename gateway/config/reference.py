@@ -6,8 +6,6 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from gateway.config.schema.file import schema_json
-
 _HEAD = """\
 # Configuration keys
 
@@ -19,9 +17,9 @@ _TABLE = "| key | value | default | meaning |\n|---|---|---|---|"
 _Schema = dict[str, Any]
 
 
-def reference_page() -> str:
-    """Return the page as Markdown: one table for each object of the config, in the order of the schema."""
-    schema: _Schema = json.loads(schema_json())
+def reference_page(schema_json: str) -> str:
+    """Return the page as Markdown: one table for each object of the config, in the order of its JSON Schema."""
+    schema: _Schema = json.loads(schema_json)
     definitions: dict[str, _Schema] = schema.get("$defs", {})
     pages = [_HEAD]
     for path, section in _sections("", schema, definitions):

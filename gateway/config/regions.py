@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeAlias
 
+from gateway.config.age_bands import compile_ages
 from gateway.config.problems import KeyPath, quoted
 from gateway.config.region_text import RegionTextCompiler
 from gateway.config.schema.location import RegionSection
@@ -12,6 +13,7 @@ from gateway.config.territories import listed, read_territories, read_territory
 from gateway.config.validation import Draft, Findings, check_reference
 from gateway.model.config_version import Cell, Region
 from gateway.model.deployment import Deployment
+from gateway.model.parts import NO_PARTS
 from providers.sites import OriginError, Residency, parse_origin
 from providers.territories import NOWHERE, Places
 from providers.value import Value
@@ -134,6 +136,7 @@ def _region(
         protected=section.protected,
         keeps_receipts=_keeps_receipts(name, boundary, cell),
         log_prompts=section.log_prompts and _may_log(draft, findings, name, boundary, cell),
+        parts=NO_PARTS.having(compile_ages(draft, findings, name, section)),
     )
 
 

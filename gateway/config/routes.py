@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from gateway.config.approvals import warn_if_unapproved
 from gateway.config.deployments import warn_of_unknown_model
-from gateway.config.feature_compiler import AssistantScope
+from gateway.config.feature_compiler import AssistantScope, FeatureCompiler
 from gateway.config.field_types import HAND_OFF, names_in
 from gateway.config.moderation import RegionJudges
 from gateway.config.problems import KeyPath, choice_hint, quoted
@@ -17,7 +17,6 @@ from gateway.config.region_text import sentences_of
 from gateway.config.regions import boundary_fix, outside_boundary
 from gateway.config.schema.routing import AssistantSection, ScheduleSection
 from gateway.config.validation import Draft, Findings, check_reference
-from gateway.features.config import COMPILERS
 from gateway.model.approval import Days, why_unapproved
 from gateway.model.assistant import DEFAULT_INTENT, Assistant, Intent, UserChoice
 from gateway.model.config_version import Region
@@ -92,6 +91,7 @@ class AssistantCompiler(AssistantScope):
     """Compiles the assistants of a draft, with their routes and schedules."""
 
     days: Days
+    features: Sequence[FeatureCompiler]
     _routed: set[str] = field(default_factory=set)
     """The regions for which an assistant has a route."""
     _used: set[str] = field(default_factory=set)
@@ -153,7 +153,7 @@ class AssistantCompiler(AssistantScope):
         if section.hedge is not None:
             hint = "remove it; `first_token` gives a silent deployment less time until the next step is tried"
             self.findings.warn((*path, "hedge"), "has no effect: hedging was removed", hint)
-        for feature in COMPILERS:
+        for feature in self.features:
             if feature.of_assistant is not None:
                 compiled = feature.of_assistant(self, section, compiled)
         self._used.update(it.name for region in section.regions for _, it in compiled.recipients(region))

@@ -5,16 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
+from typing import get_args
 
 from pydantic import BaseModel
 
 from gateway.config.problems import KeyPath, Problem, Severity, choice_hint, quoted
-from gateway.config.schema.client_token import TokenIssuerSection
-from gateway.config.schema.file import ClientSection, ExporterSection, GatewaySection
-from gateway.config.schema.location import RegionSection
-from gateway.config.schema.routing import AssistantSection, DeploymentSection
-from gateway.config.schema.sign_in import SignInSection
-from gateway.config.schema.usage import ProjectSection
+from gateway.config.schema.file import GatewaySection
 from gateway.config.shape import (
     ShapeError,
     as_written,
@@ -27,22 +24,10 @@ from gateway.config.shape import (
     valid_part,
 )
 from gateway.config.yaml_document import Source
-from gateway.features.redaction.schema import RedactionSection
 from gateway.model.wrapper import Wrapper
 from providers.json_values import read_map
 
 _PASSWORD_IN_URL = re.compile(r"://[^/@\s]*:[^/@\s]*@")
-_NAMED: dict[str, type[BaseModel]] = {
-    "assistants": AssistantSection,
-    "regions": RegionSection,
-    "deployments": DeploymentSection,
-    "clients": ClientSection,
-    "exporters": ExporterSection,
-    "projects": ProjectSection,
-    "redactions": RedactionSection,
-    "sign_ins": SignInSection,
-    "token_issuers": TokenIssuerSection,
-}
 # Optional keys whose loss would lead to wrong messages about the rest of the entry.
 _ESSENTIAL = frozenset(
     "endpoint simulates project stores processes transit regions approvals consent identity redact".split()
@@ -193,16 +178,16 @@ def check_reference(
     return False
 
 
-def validate(findings: Findings) -> Draft:
+def validate(findings: Findings, section: type[GatewaySection]) -> Draft:
     """Return the valid part of the values, and add every error of shape to the findings."""
     values = findings.source.values
-    config, errors = _read(values)
+    config, errors = _read(values, section)
     if config is not None and not errors:
         return Draft(config, values, set())
     findings.report(errors)
     broken: set[KeyPath] = set()
     config, pruned = valid_part(
-        GatewaySection, _REQUIRED, values, errors, lambda part, path: broken.add(_take_out(part, path))
+        section, _REQUIRED, values, errors, lambda part, path: broken.add(_take_out(part, path, section))
     )
     wrong = {_key_of(error.path) for error in errors if error.meant is None and not error.removable}
     return Draft(config, pruned, broken, frozenset(wrong))
@@ -216,17 +201,18 @@ def provisional(findings: Findings, draft: Draft) -> Draft | None:
     """
     if not draft.wrong:
         return None
-    errors = _read(findings.source.values)[1]
+    section = type(draft.config)
+    named, errors = _named(section), _read(findings.source.values, section)[1]
     values = mended(findings.source.values, errors, lambda part, path: _stand_in(part, _key_of(path)))
     broken: set[KeyPath] = set()
-    config, errors = read_shape(GatewaySection, _REQUIRED | values)
+    config, errors = read_shape(section, _REQUIRED | values)
     for error in errors:
-        if error.path[0] in _NAMED and len(error.path) > 3:  # a required key of a mapping inside the entry
+        if error.path[0] in named and len(error.path) > 3:  # a required key of a mapping inside the entry
             remove(values, error.path[:3])
         else:
-            broken.add(_take_out(values, error.path))
+            broken.add(_take_out(values, error.path, section))
     if config is None:
-        config, errors = read_shape(GatewaySection, _REQUIRED | values)
+        config, errors = read_shape(section, _REQUIRED | values)
     return Draft(config, values, broken, draft.wrong) if config is not None and broken != draft.broken else None
 
 
@@ -246,19 +232,21 @@ def _stand_in(values: dict[str, object], path: KeyPath) -> None:
         parent.pop(key, None)
 
 
-def _read(values: dict[str, object]) -> tuple[GatewaySection | None, list[ShapeError]]:
+def _read(values: dict[str, object], section: type[GatewaySection]) -> tuple[GatewaySection | None, list[ShapeError]]:
     """Return the sections and the errors of shape. The sections are None if pydantic rejects the values."""
-    return read_shape(GatewaySection, values, misplaced((), values))
+    return read_shape(section, values, misplaced((), values))
 
 
-def _take_out(values: dict[str, object], path: KeyPath) -> KeyPath:
+def _take_out(values: dict[str, object], path: KeyPath, root: type[GatewaySection]) -> KeyPath:
     """Remove the smallest part around the path that leaves the rest valid. Return the path of that part."""
     match path:
         case ("assistants", _, "routes", _, *_) | (("location" | "resilience" | "usage" | "stores"), _, *_):
             part = path[:4] if path[0] == "assistants" else path[:2]
-        case (section, _, str(field), *_) if section in _NAMED and _is_optional(str(section), field):
+        case (section, _, str(field), *_) if section in _named(root) and _is_optional(
+            _named(root)[str(section)], field
+        ):
             part = path[:3]
-        case (section, _, *_) if section in _NAMED:
+        case (section, _, *_) if section in _named(root):
             part = path[:2]
         case _:
             part = path[:1]
@@ -266,6 +254,14 @@ def _take_out(values: dict[str, object], path: KeyPath) -> KeyPath:
     return part
 
 
-def _is_optional(section: str, field: str) -> bool:
-    known = keys_of(_NAMED[section]).get(field)
+@cache
+def _named(root: type[GatewaySection]) -> dict[str, type[BaseModel]]:
+    """Return the sections of the file whose entries have names, with the class of an entry."""
+    values = {name: get_args(field.annotation)[1:] for name, field in root.model_fields.items()}
+    entries = {name: it[0] for name, it in values.items() if it and isinstance(it[0], type)}
+    return {name: entry for name, entry in entries.items() if issubclass(entry, BaseModel)}
+
+
+def _is_optional(entry: type[BaseModel], field: str) -> bool:
+    known = keys_of(entry).get(field)
     return known is not None and not known.is_required and field not in _ESSENTIAL

@@ -1,16 +1,12 @@
-"""All features, in the order in which a chat passes them, with the data that they keep."""
+"""The features that keep data or run in a process, in the order in which a chat passes them."""
 
 from __future__ import annotations
 
-from gateway.features.crisis.feature import CRISIS
 from gateway.features.duties.feature import DUTIES
 from gateway.features.feature import Feature, KeptData, KeptOfUsers, Process, Watcher
-from gateway.features.marks.feature import MARKS
-from gateway.features.minors.feature import MINORS
-from gateway.features.redaction.feature import REDACTION
 from gateway.features.shadow.feature import SHADOW
 
-FEATURES: tuple[Feature, ...] = (CRISIS, MINORS, REDACTION, SHADOW, DUTIES, MARKS)
+FEATURES: tuple[Feature, ...] = (SHADOW, DUTIES)
 KEPT: tuple[KeptData, ...] = tuple(feature.kept for feature in FEATURES if feature.kept is not None)
 OF_USERS: tuple[KeptOfUsers, ...] = tuple(it.of_users for it in FEATURES if it.of_users is not None)
 

@@ -2,7 +2,7 @@
 
 The order is that of the road. `before_body` knows headers and location only, `before_decision` the chat. Where a judge
 may find that a user needs help, every refusal waits for the judge, so that the help comes first. The judges, and what
-else is awaited, are the gates of `gateway.features.feature`.
+else is awaited, belong to the service.
 """
 
 from __future__ import annotations

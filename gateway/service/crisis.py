@@ -11,8 +11,7 @@ from gateway.execution.run import PlanExecutor, PlanExhausted, RunContext
 from gateway.execution.structured_output import WholeAnswer
 from gateway.execution.upstream_client import OwnAnswer
 from gateway.features.crisis.given_texts import GivenTexts
-from gateway.features.crisis.model import Crisis, CrisisRules
-from gateway.features.crisis.note import CrisisNote
+from gateway.features.crisis.model import Crisis, CrisisNote, CrisisRules
 from gateway.features.crisis.policy import crisis_of, program_param, texts_to_judge
 from gateway.model.config_version import ConfigVersion, Region
 from gateway.model.deployment import Deployment

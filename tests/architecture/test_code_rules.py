@@ -12,7 +12,7 @@ from tests.architecture.source_tree import functions, modules, our_imports
 MOST_PARAMETERS = 7
 SMALL_LINES = 50
 # They name one module of each feature, which stays in the folder of its feature however small it is.
-FEATURE_LISTS = {f"gateway.features.{name}" for name in ("config", "running", "views")}
+FEATURE_LISTS = {f"gateway.features.{name}" for name in ("configuration", "running")}
 # On the path of a request, an attribute that is read by its name is an undeclared protocol.
 HOT = ("gateway.api", "gateway.service", "gateway.execution", "gateway.server")
 

@@ -1,4 +1,4 @@
-"""A feature is a folder: this names the feature that lacks a view, an erase, a metric, a note or a page.
+"""A feature is a folder: this names the feature that lacks a word, an erase, a metric, a note or a page.
 
 A new feature needs an entry in `EXAMPLES`, and one in `NOTES` if it adds to the record of a request.
 """
@@ -13,22 +13,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from gateway.features.views import VIEWS
-from gateway.policy.feature_view import FeatureView, nothing
 from pydantic import BaseModel
 
 from gateway.changes.activation import changes_between
 from gateway.changes.plan import plan_of
 from gateway.config.check_report import render_matrix
 from gateway.config.feature_compiler import FeatureCompiler
-from gateway.config.schema.file import GatewaySection
-from gateway.features.config import COMPILERS
-from gateway.features.crisis.note import CrisisNote
-from gateway.features.duties.note import UseNote
+from gateway.features.configuration import COMPILERS, GatewayFile
+from gateway.features.crisis.model import CrisisNote
+from gateway.features.duties.model import UseNote
 from gateway.features.feature import Feature
 from gateway.features.running import FEATURES
 from gateway.features.shadow.model import ShadowNote
 from gateway.model.record import AttemptRecord, FeatureNote
+from gateway.state.receipts import _NO_NOTES
 from tests.architecture.source_tree import ROOT, modules
 from tests.kit.configs import BASE, Config, table_of
 
@@ -65,14 +63,14 @@ NOTES: Mapping[str, tuple[FeatureNote, ...]] = {
 
 @dataclass(frozen=True)
 class Parts:
-    """The entries of one feature in the three lists."""
+    """The entries of one feature in the two lists."""
 
-    feature: Feature
-    view: FeatureView
+    feature: Feature | None
     compiler: FeatureCompiler
 
 
-PARTS = {it.name: Parts(it, *rest) for it, *rest in zip(FEATURES, VIEWS, COMPILERS, strict=True)}
+RUNNING = {feature.name: feature for feature in FEATURES}
+PARTS = {compiler.name: Parts(RUNNING.get(compiler.name), compiler) for compiler in COMPILERS}
 
 
 def page(path: str) -> str:
@@ -83,10 +81,12 @@ def test_each_folder_is_in_each_list() -> None:
     """The lists have one order, and what they have of a feature is from its folder."""
     assert sorted(PARTS) == FOLDERS == sorted(EXAMPLES)
     for name, parts in PARTS.items():
-        for part in (parts.feature, parts.view, parts.compiler):
-            called = [it for field in fields(part) if callable(it := getattr(part, field.name))]
+        for part in (parts.feature, parts.compiler):
+            called = [
+                it for field in (fields(part) if part is not None else ()) if callable(it := getattr(part, field.name))
+            ]
             ours = f"gateway.features.{name}."
-            strangers = [it for it in called if it is not nothing and not it.__module__.startswith(ours)]
+            strangers = [it for it in called if not it.__module__.startswith(ours)]
             assert not strangers, f"{name}: {strangers}"
 
 
@@ -109,10 +109,8 @@ def _sections_in(annotation: Any) -> Iterator[type[BaseModel]]:
 
 
 def test_each_section_of_a_feature_is_among_its_keys() -> None:
-    found = {
-        (section.__module__.split(".")[2], key) for key, section in sections_of(GatewaySection) if _is_ours(section)
-    }
-    stated = {(name, key) for name, parts in PARTS.items() for key in parts.compiler.keys}
+    found = {(section.__module__.split(".")[2], key) for key, section in sections_of(GatewayFile) if _is_ours(section)}
+    stated = {(name, key.path) for name, parts in PARTS.items() for key in parts.compiler.keys}
     assert found <= stated
     schema = json.loads((ROOT / "config/gateway.schema.json").read_text("utf-8"))
     assert [key for _, key in stated if f'"{key.rpartition(".")[2]}"' not in json.dumps(schema)] == []
@@ -135,7 +133,7 @@ def test_check_plan_and_activation_show_the_feature(name: str) -> None:
 @pytest.mark.parametrize("name", FOLDERS)
 def test_the_page_of_the_feature_names_its_keys(name: str) -> None:
     text = page(f"operate/{name}.md")
-    assert [key for key in PARTS[name].compiler.keys if f"{key.rpartition('.')[2]}" not in text] == []
+    assert [key.name for key in PARTS[name].compiler.keys if key.name not in text] == []
 
 
 @pytest.mark.parametrize("name", FOLDERS)
@@ -144,7 +142,8 @@ def test_a_feature_that_stores_something_exports_and_erases_it(name: str) -> Non
     is_storing = any(
         one.target in ("sqlite3", "gateway.state.database") for module in _modules_of(name) for one in module.imports
     )
-    kept, of_users = PARTS[name].feature.kept, PARTS[name].feature.of_users
+    feature = PARTS[name].feature
+    kept, of_users = (feature.kept, feature.of_users) if feature is not None else (None, None)
     assert (kept is not None or of_users is not None) == is_storing
     if is_storing:
         personal = page("prove/personal-data.md")
@@ -161,7 +160,8 @@ def test_a_feature_that_runs_is_counted(name: str) -> None:
     texts = [module.path.read_text("utf-8") for module in _modules_of(name)]
     counted = {metric for text in texts for metric in re.findall(r'"(gateway_\w+)"', text)}
     assert counted <= {*listed}
-    assert bool(counted) == (PARTS[name].feature.watcher is not None)
+    feature = PARTS[name].feature
+    assert bool(counted) == (feature is not None and feature.watcher is not None)
 
 
 def _modules_of(name: str) -> list[Any]:
@@ -181,12 +181,10 @@ def test_each_class_of_notes_has_an_example() -> None:
 
 @pytest.mark.parametrize("name", FOLDERS)
 def test_members_of_receipt_and_log_line_are_stated_and_described(name: str) -> None:
-    view, notes = PARTS[name].view, NOTES.get(name, ())
-    assert {member for note in notes for member in note.receipt_members(lambda it: {"deployment": it.deployment})} == {
-        *view.receipt
-    }
-    assert {*view.receipt_recipients} <= {*view.receipt}
+    notes = NOTES.get(name, ())
+    members = {member for note in notes for member in note.receipt_members(lambda it: {"deployment": it.deployment})}
+    assert members <= {*_NO_NOTES}
     described = page("reference/receipt-fields.md")
-    assert [member for member in view.receipt if f"| `{member}` |" not in described] == []
+    assert [member for member in members if f"| `{member}` |" not in described] == []
     logged = page("operate/logs.md")
     assert [field for note in notes for field in note.log_fields() if f"`{field}`" not in logged] == []

@@ -36,8 +36,8 @@ from gateway.changes.activation import changes_between
 from gateway.changes.plan import NO_CONFIG_VERSION, ChangePlan, changed_values, plan_of, with_traffic
 from gateway.changes.plan_checks import checks_of
 from gateway.changes.plan_text import plan_data, plan_markdown, plan_summary, plan_text
-from gateway.config.schema.file import schema_json
 from gateway.config.yaml_document import parse_yaml
+from gateway.features.configuration import schema_json
 from gateway.features.shadow.model import ShadowNote, ShadowRecord
 from gateway.features.shadow.state import ShadowStore
 from gateway.model.caller import TraceContext

@@ -61,7 +61,7 @@ _NEW_SIGNAL = """
     SIGNALS["store"] = store
 """
 _USE = """
-    from gateway.config.compile import compile_config
+    from gateway.features.configuration import compile_config
     from gateway.config.loading import parse_document
     from gateway.config.problems import ConfigRejected
     from gateway.config.reference import reference_page
@@ -88,7 +88,7 @@ _USE = """
             compiled_with({"store": {"header": header}})
         except ConfigRejected as rejected:
             print(*[it.message for it in rejected.problems if it.severity == "error"])
-    print("## `location.store`" in reference_page())
+    print("## `location.store`" in reference_page(schema_json()))
 """
 
 

@@ -13,8 +13,8 @@ from gateway.changes.compile_job import CompiledState
 from gateway.changes.initial_config import InitialConfig
 from gateway.changes.plan import NO_CONFIG_VERSION
 from gateway.cli.admin_client import AdminClient
-from gateway.config.compile import compile_config
 from gateway.config.loading import load_document
+from gateway.features.configuration import compile_config
 from gateway.state.lock import Lock
 from providers.registry import load_registry
 from tests.cli.conftest import Command

@@ -14,9 +14,10 @@ from xml.etree import ElementTree
 import pytest
 import yaml
 
-from gateway.config.compile import Compiled, compile_config
+from gateway.config.compile import Compiled
 from gateway.config.loading import parse_document
 from gateway.config.yaml_document import parse_yaml
+from gateway.features.configuration import compile_config
 from providers.registry import load_registry
 from tests.docs.conftest import Workspace
 from tests.kit.doc_pages import PAGES, ROOT, Block, blocks_of, earlier_files_of, name_of, needy_blocks_of, pattern_of

@@ -18,11 +18,10 @@ from gateway.api.admin_guard import Guard
 from gateway.api.admin_routes import build_admin_routes
 from gateway.api.errors import from_domain
 from gateway.config.examples import example_names
-from gateway.config.schema.file import GatewaySection
 from gateway.config.shape import UNSUPPORTED_KEYS
 from gateway.execution.retry import FLOOR, WINDOW_S, FailureRule, rule_of
 from gateway.execution.run import PlanExhausted
-from gateway.features.views import NO_NOTES
+from gateway.features.configuration import GatewayFile
 from gateway.model.decision import SkipReason
 from gateway.model.location_rules import LocationRules
 from gateway.model.record import AttemptAction, AttemptDecision, AttemptRecord, Bound, DecisionReason
@@ -31,7 +30,7 @@ from gateway.model.resilience import DEFAULT_MAX_OPEN, Resilience
 from gateway.model.section import default_as_written
 from gateway.model.version_names import VERSION_HEADERS, VERSION_NAMES
 from gateway.policy.location import SIGNALS
-from gateway.state.receipts import receipt_of
+from gateway.state.receipts import _NO_NOTES, receipt_of
 from providers.compatible import dialect
 from providers.failures import Failure, FailureKind
 from providers.matching.requirements import FEATURES, PARAMETERS
@@ -74,6 +73,7 @@ def test_headers_are_those_of_the_api() -> None:
     for path in [
         *(gateway / "api").rglob("*.py"),
         *(gateway / "policy").rglob("*.py"),
+        *(gateway / "features").rglob("*.py"),
         gateway / "model" / "version_names.py",
     ]:
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
@@ -134,7 +134,7 @@ def test_receipt_fields_page_lists_the_keys_of_a_receipt() -> None:
         name
         for key, value in items
         for name in (
-            [ast.literal_eval(key)] if key else VERSION_NAMES if "version_fields" in ast.unparse(value) else NO_NOTES
+            [ast.literal_eval(key)] if key else VERSION_NAMES if "version_fields" in ast.unparse(value) else _NO_NOTES
         )
     ]
     assert first_words(docs_table("| receipt field | meaning")) == named
@@ -172,7 +172,7 @@ def test_signals_and_reasons_are_those_of_routing() -> None:
         str(reason) for reason in SkipReason
     ]
     signals = first_words(table_of(LOCATION, "| signal | source"))
-    assert signals == list(GatewaySection.model_fields["location"].default.signals)
+    assert signals == list(GatewayFile.model_fields["location"].default.signals)
 
 
 def test_reactions_to_failures_are_those_of_the_code() -> None:

@@ -9,10 +9,10 @@ import httpx
 import pytest
 import yaml
 
-from gateway.config.compile import compile_config
 from gateway.config.destinations import destinations_of
 from gateway.config.loading import parse_document
 from gateway.config.network_policy import Cluster, write_policy
+from gateway.features.configuration import compile_config
 from providers.registry import load_registry
 from providers.testkit.server import SimulatorServer, SimulatorThread
 from tests.kit.claim_tokens import ISSUER, token

@@ -16,9 +16,9 @@ from pathlib import Path
 from textwrap import dedent
 from typing import Any
 
-from gateway.config.compile import compile_config
 from gateway.config.loading import parse_document
 from gateway.config.yaml_document import parse_yaml
+from gateway.features.configuration import compile_config
 from gateway.model.config_version import ConfigVersion
 from providers.registry import load_registry
 

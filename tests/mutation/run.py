@@ -81,8 +81,8 @@ MODULES: dict[str, list[str]] = {
     "gateway/features/crisis/policy.py": _service("crisis"),
     "gateway/features/crisis/config.py": [*_features("crisis"), _BROKEN],
     "gateway/features/minors/policy.py": [*_features("minors"), *_service("minors")],
-    "gateway/features/minors/model.py": [*_features("minors"), *_service("minors")],
-    "gateway/features/minors/config.py": [*_features("minors"), _BROKEN, *_service("minors")],
+    "gateway/model/hours.py": [*_features("minors"), *_service("minors")],
+    "gateway/config/age_bands.py": [*_features("minors"), _BROKEN, *_service("minors")],
     "gateway/execution/moderated_stream.py": [
         *_execution("moderated_stream"),
         *_service("judged_streams", "moderated_chats", "held_answers"),

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar, cast, get_args
 
-from pydantic import BaseModel, BeforeValidator, Field
+from pydantic import BaseModel, BeforeValidator, Field, create_model
 from pydantic.json_schema import GenerateJsonSchema
 
 from gateway.config.field_types import (
@@ -35,14 +36,13 @@ from gateway.config.schema.usage import (
     StoresSection,
     UsageSection,
 )
-from gateway.features.marks.schema import MarksSection
-from gateway.features.redaction.schema import RedactionSection
 from gateway.model.budget import ClientsSource, KeyRules
 from gateway.model.config_version import ClientLimitRule, LogRules, ReceiptRules
 from gateway.model.resilience import Resilience
 from gateway.model.section import Sensitive, default_as_written
 from gateway.model.units import Instant
 
+_SectionT = TypeVar("_SectionT", bound=Section)
 _GatewayKey = Annotated[OneOrTwo | None, Sensitive("`secrets`")]
 
 
@@ -182,9 +182,6 @@ class GatewaySection(Section):
         "built-in ones.",
     )
     deployments: dict[Name, DeploymentSection] = Field(description="Models at their sites, by name.")
-    redactions: dict[Name, RedactionSection] = Field(
-        {}, description="The rules by which deployments get placeholders in place of values, by name."
-    )
     sign_ins: dict[Name, SignInSection] = Field(
         {}, description="How the gateway gets tokens of clouds and OAuth servers as a workload, without keys, by name."
     )
@@ -217,8 +214,46 @@ class GatewaySection(Section):
     resilience: Resilience = Field(Resilience(), description="Attempts and timeouts of one request.")
     admin_keys: list[AdminKey] = Field([], description="The public keys that may sign a change of a protected region.")
     receipts: ReceiptRules = Field(ReceiptRules(), description="The receipts of requests.")
-    marks: MarksSection | None = Field(None, description="The signed marks of answers. Default: none.")
     log: LogRules = Field(LogRules(), description="The log lines of requests.")
+
+
+class FeatureKey(NamedTuple):
+    """A key that a feature adds to the file.
+
+    Attributes:
+        section: The section whose entries have it (`regions`), or an empty text for a key of the file itself.
+        name: The key.
+        type: The type of its value.
+        field: Its default and its meaning.
+    """
+
+    section: str
+    name: str
+    type: Any
+    field: Any
+
+    @property
+    def path(self) -> str:
+        """The key with `*` for a name."""
+        return f"{self.section}.*.{self.name}" if self.section else self.name
+
+
+def file_section(keys: Sequence[FeatureKey]) -> type[GatewaySection]:
+    """Return the whole configuration file with the keys of features."""
+    changed: dict[str, Any] = {key.name: (key.type, key.field) for key in keys if not key.section}
+    for section in dict.fromkeys(key.section for key in keys if key.section):
+        field = GatewaySection.model_fields[section]
+        named, entry = get_args(field.annotation)
+        own = {key.name: (key.type, key.field) for key in keys if key.section == section}
+        extended: Any = _extended(entry, own)
+        changed[section] = dict.__class_getitem__((named, extended)), field
+    return _extended(GatewaySection, changed)
+
+
+def _extended(section: type[_SectionT], keys: Mapping[str, Any]) -> type[_SectionT]:
+    """Return a section with further keys, under its own name."""
+    about: Any = {"__base__": section, "__doc__": section.__doc__, "__module__": section.__module__}
+    return cast("type[_SectionT]", create_model(section.__name__, **about, **keys))
 
 
 class _SchemaWriter(GenerateJsonSchema):
@@ -226,11 +261,6 @@ class _SchemaWriter(GenerateJsonSchema):
 
     def encode_default(self, dft: Any) -> Any:
         return super().encode_default(default_as_written(dft))
-
-
-def schema_json() -> str:
-    """Return the JSON Schema (draft 2020-12) of a config file, for editors."""
-    return schema_of(GatewaySection, "gateway.yaml")
 
 
 def schema_of(section: type[BaseModel], title: str) -> str:

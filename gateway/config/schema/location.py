@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import BeforeValidator, Field, create_model
 
@@ -17,20 +17,16 @@ from gateway.config.field_types import (
     PhoneNumber,
     ProducerCode,
     Section,
+    TimeZone,
     Words,
 )
 from gateway.config.problems import choice_hint, quoted
-from gateway.features.crisis.schema import CrisisSection
-from gateway.features.duties.schema import UseSection
-from gateway.features.minors.schema import AgeBandSection
-from gateway.features.redaction.schema import Redact
 from gateway.model.refusal_reason import REASON_BY_CODE, RefusalReason
 from gateway.model.region_text import Show
 from gateway.model.section import FileForm, Sensitive, UnitError
-from gateway.model.units import LifetimeSeconds, Line
+from gateway.model.units import DailyHours, LifetimeSeconds, Line
 from gateway.policy.location import SIGNALS
 
-_T = TypeVar("_T")
 Texts = Annotated[dict[LanguageTag, Line], Field(min_length=1)]
 
 
@@ -100,10 +96,6 @@ class _LocationKeys(Section):
         "not give the part. Other such countries get the strictest of these regions, or are refused.",
     )
     unknown: str = Field("refuse", description="If no signal gives a region: `refuse`, or the region to use.")
-
-    def of(self, kind: type[_T]) -> _T | None:
-        """Return the section of this class, or None if it is not written."""
-        return next((value for _, value in self if isinstance(value, kind)), None)
 
 
 # Each signal states its own section, so that a new one needs no change here.
@@ -216,6 +208,36 @@ class ModerationSection(Section):
     )
 
 
+class UseLimitsSection(Section):
+    """How long the users of a band may chat."""
+
+    session: LifetimeSeconds | None = Field(None, description="The longest session: 1m to 24h. Default: no limit.")
+    day: LifetimeSeconds | None = Field(
+        None, description="The longest time of a calendar day: 1m to 24h. Default: no limit."
+    )
+
+
+class AgeBandSection(Section):
+    """The rules for users of one age."""
+
+    refuse: bool = Field(False, description="true: no request is answered.")
+    tools: bool = Field(True, description="false: requests with tools are refused.")
+    choices: bool = Field(True, description="false: the user's preferred choice has no effect.")
+    hand_off: bool = Field(True, description="false: the barrier of a route (`hand_off`) stays closed.")
+    intent: Name | None = Field(None, description="The intent of each chat. Default: that of the request.")
+    instructions: Annotated[str, Field(min_length=1, max_length=4000)] | None = Field(
+        None, description="Instructions for the model, in a system message after the region's profile."
+    )
+    hours: DailyHours | None = Field(
+        None, description="The daily hours in which requests are answered. They may go over midnight. Default: all."
+    )
+    timezone: TimeZone | None = Field(None, description="The time zone of `hours`.")
+    use: UseLimitsSection | None = Field(None, description="How long its users may chat. Default: no limit.")
+    repeat: LifetimeSeconds | None = Field(
+        None, description="Its users see the label with `repeat` again after so long: 10m or more. Default: as all."
+    )
+
+
 class RegionSection(Section):
     """A group of territories under one policy."""
 
@@ -238,21 +260,11 @@ class RegionSection(Section):
         None, description="The texts for users whose request is refused, by error code and language."
     )
     moderation: ModerationSection | None = Field(None, description="The judges of its chats. Default: no judge.")
-    crisis: CrisisSection | None = Field(
-        None, description="The help for a user who may be in a crisis. Default: no text is judged for it."
-    )
     age_bands: dict[Name, AgeBandSection] | None = Field(
         None, description="Its rules for minors: the age bands that a signed claim may name. Default: none."
     )
     age_missing: Name | None = Field(
         None, description="If no claim names an age band: `adult` (no rules), `refuse`, or a band. Required."
-    )
-    use: UseSection | None = Field(
-        None, description="How the time of its users is counted, which age bands may limit. Default: not counted."
-    )
-    redact: Redact = Field(
-        None,
-        description="The redaction of all that its requests send to any deployment, but those with `redact: false`.",
     )
     protected: bool = Field(
         False,
@@ -268,4 +280,4 @@ class RegionSection(Section):
     def judges(self) -> list[str]:
         """The names of all deployments that judge its chats."""
         moderation = [*self.moderation.input, *self.moderation.output] if self.moderation is not None else []
-        return moderation + (self.crisis.judges if self.crisis is not None else [])
+        return moderation + [name for _, section in self for name in getattr(section, "judges", ())]

@@ -21,8 +21,6 @@ from gateway.config.field_types import (
     names_in,
 )
 from gateway.config.schema.location import Texts
-from gateway.features.redaction.schema import Redact
-from gateway.features.shadow.schema import ShadowSection
 from gateway.model.approval import Approval
 from gateway.model.deployment import TlsFiles
 from gateway.model.input_requests import Use
@@ -92,10 +90,6 @@ class AssistantSection(Section):
     )
     schedules: dict[Name, ScheduleSection] = Field(
         {}, description="For each region, how the share of a candidate is raised, and when it is rolled back."
-    )
-    shadow: dict[Name, ShadowSection] = Field(
-        {},
-        description="For each region, a deployment that receives a copy of a share of the requests after the answer.",
     )
     reveal_model: bool = Field(
         True, description="false: clients see the name of the assistant instead of the model that answers."
@@ -318,10 +312,6 @@ class DeploymentSection(Section):
     )
     proxy: ProxySection | None = Field(
         None, description="The HTTP proxy through which it is called. Proxies of the environment are ignored."
-    )
-    redact: Redact = Field(
-        None,
-        description="The redaction of all that it is sent. `false`: it gets the values, also where the region has one.",
     )
     enabled: bool = Field(True, description="false removes it from every route.")
     insecure: bool = Field(

@@ -6,21 +6,60 @@ import tomllib
 from collections.abc import Collection, Iterator, Mapping
 from functools import cache
 from importlib import resources
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from gateway.config.feature_compiler import FeatureCompiler
+from gateway.config.field_types import LanguageTag, Section
 from gateway.config.moderation import check_judge
 from gateway.config.problems import KeyPath, choice_hint, quoted
 from gateway.config.region_text import helplines, sentence_tags, sentences_of
+from gateway.config.schema.file import FeatureKey
 from gateway.config.schema.location import ProfileSection, RegionSection
 from gateway.config.validation import Draft, Findings
 from gateway.features.crisis.model import CrisisRules, Helpline
-from gateway.features.crisis.schema import CrisisSection
 from gateway.model.config_version import ConfigVersion, Region
 from gateway.model.deployment import Deployment, moderations_of
 from gateway.model.region_text import Sentences
+from gateway.model.units import Line
 from providers.moderations import known_categories
 from providers.territories import Places, parent, territory_data, territory_name
 from providers.value import replace
+
+Text = Annotated[str, Field(min_length=1, max_length=2000)]
+
+
+class CrisisSection(Section):
+    """How a chat is answered whose user may be in a crisis."""
+
+    judges: Annotated[list[str], Field(min_length=1)] = Field(
+        description="The deployments that judge what a user writes, asked in order if one fails."
+    )
+    categories: Annotated[list[Line], Field(min_length=1)] = Field(
+        description="The categories of verdicts that are a crisis, such as self-harm."
+    )
+    then: Literal["stop", "answer"] = Field(
+        description="`stop`: the crisis text is the answer. `answer`: it stands before the model's answer."
+    )
+    on_failure: Literal["open", "closed"] = Field(
+        description="Without a verdict: `open` lets the request go on, `closed` gives an error."
+    )
+    text: Annotated[dict[LanguageTag, Text], Field(min_length=1)] | None = Field(
+        None, description="The crisis text by language. Default: two sentences with the number of the territory."
+    )
+    instructions: Annotated[str, Field(min_length=1, max_length=4000)] | None = Field(
+        None, description="With `then: answer`: instructions for the model, in a system message."
+    )
+
+
+CRISIS_KEY = FeatureKey(
+    "regions",
+    "crisis",
+    CrisisSection | None,
+    Field(None, description="The help for a user who may be in a crisis. Default: no text is judged for it."),
+)
+
 
 _KINDS = ("crisis", "emergency")
 """The kinds of numbers, the better one first. Only one is named."""
@@ -36,9 +75,10 @@ def built_in_texts() -> dict[str, str]:
 
 
 def _with_crisis(draft: Draft, findings: Findings, section: RegionSection, region: Region) -> Region:
-    if section.crisis is None:
+    crisis = section.of(CrisisSection)
+    if crisis is None:
         return region
-    rules = _rules(findings, region, section.crisis, section.profile)
+    rules = _rules(findings, region, crisis, section.profile)
     return replace(region, parts=region.parts.having(rules))
 
 
@@ -116,15 +156,16 @@ def _check(draft: Draft, findings: Findings, config: ConfigVersion) -> None:
     """Check the judges, and whether they have the categories."""
     for name, section in draft.config.regions.items():
         region = config.regions.get(name)
-        if section.crisis is None:
+        crisis = section.of(CrisisSection)
+        if crisis is None:
             continue
         path: KeyPath = ("regions", name, "crisis")
         judges: list[Deployment] = []
-        for index, judge in enumerate(section.crisis.judges):
+        for index, judge in enumerate(crisis.judges):
             at = (*path, "judges", index)
             valid = check_judge(draft, findings, at, judge, region, config.deployments)
             judges += [valid] if valid is not None else []
-        for index, category in enumerate(section.crisis.categories):
+        for index, category in enumerate(crisis.categories):
             for judge_name, names in _known_to(judges):
                 if category not in names:
                     message = f"the judge {quoted(judge_name)} has no category {quoted(category)}"
@@ -144,7 +185,8 @@ def _known_to(judges: Collection[Deployment]) -> Iterator[tuple[str, frozenset[s
 
 
 CRISIS_COMPILER = FeatureCompiler(
-    keys=("regions.*.crisis",),
+    name="crisis",
+    keys=(CRISIS_KEY,),
     of_draft=None,
     of_deployment=None,
     of_region=_with_crisis,

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 from gateway.model.config_version import Region
 from gateway.model.help import DutyKind, Help
 from gateway.model.location import Location
+from gateway.model.record import AttemptRecord, FeatureNote
 from gateway.model.region_text import Sentence, Sentences
 from gateway.policy.doors import HelpsFirst
 from providers.value import Value
@@ -125,3 +126,30 @@ class Crisis(Help):
         """See `Help`."""
         helplines = {self.helpline.kind: self.helpline.number} if self.helpline is not None else {}
         return {"crisis": {"then": self.then, "categories": list(self.categories), "helplines": helplines}}
+
+
+class CrisisNote(FeatureNote, Value, frozen=True):
+    """The outcome for a chat in a region with `crisis`. The log and the receipt get no category and no text."""
+
+    outcome: CrisisOutcome
+    crisis: Crisis | None = None
+
+    @property
+    def help(self) -> Crisis | None:
+        """See `FeatureNote`."""
+        return self.crisis
+
+    def header_lines(self) -> Iterator[bytes]:
+        """See `FeatureNote`."""
+        if self.crisis is not None:
+            yield b"x-gateway-crisis: " + self.crisis.then.encode()
+        elif self.outcome == "unjudged":
+            yield b"x-gateway-crisis: unjudged"
+
+    def log_fields(self) -> Mapping[str, object]:
+        """See `FeatureNote`."""
+        return {"crisis": self.outcome}
+
+    def receipt_members(self, recipient: Callable[[AttemptRecord], Mapping[str, object]]) -> Mapping[str, object]:
+        """See `FeatureNote`."""
+        return {"crisis": self.outcome}

@@ -2,73 +2,61 @@
 
 from __future__ import annotations
 
+from pydantic import Field
+
+from gateway.config.age_bands import check_range
 from gateway.config.feature_compiler import FeatureCompiler
+from gateway.config.field_types import Section, TimeZone
 from gateway.config.problems import KeyPath
 from gateway.config.region_text import built_in_sentences
+from gateway.config.schema.file import FeatureKey
 from gateway.config.schema.location import RegionSection
 from gateway.config.validation import Draft, Findings
 from gateway.features.duties.model import DEFAULT_GAP_S, UseRules
-from gateway.features.duties.schema import UseLimitsSection
-from gateway.model.age import AgeRules, UseLimits
+from gateway.model.age import AgeRules
 from gateway.model.config_version import ConfigVersion, Region
 from gateway.model.refusal_reason import RefusalReason
+from gateway.model.units import LifetimeSeconds
 from gateway.policy.location.claim import ClaimRules
 from providers.value import replace
 
-_MINUTE_S = 60.0
-_HOUR_S = 3600.0
-_LEAST_REPEAT_S = 600.0
+
+class UseSection(Section):
+    """How the time of a region's users is counted."""
+
+    gap: LifetimeSeconds = Field(
+        1800.0, description="A chat that arrives so long after the last one begins a new session: 5m to 12h."
+    )
+    timezone: TimeZone | None = Field(None, description="The time zone of days. Required where a band limits the day.")
 
 
-def limits_of(findings: Findings, path: KeyPath, section: UseLimitsSection | None) -> UseLimits | None:
-    """Return the limits of an age band, or None if it has none."""
-    if section is None:
-        return None
-    if section.session is None and section.day is None:
-        findings.error(path, "limits nothing", "write session, day, or both, such as {session: 1h, day: 2h}")
-        return None
-    for name, seconds in (("session", section.session), ("day", section.day)):
-        if seconds is not None:
-            _check_range(findings, (*path, name), seconds, "1m", "24h")
-    return UseLimits(_whole(section.session), _whole(section.day))
-
-
-def repeat_of(findings: Findings, path: KeyPath, seconds: float | None) -> float | None:
-    """Return after how long a band's users see the label with `repeat` again, or None."""
-    if seconds is not None and seconds < _LEAST_REPEAT_S:
-        findings.error(path, "must be 10m or more", "write 10m")
-    return seconds
-
-
-def _check_range(findings: Findings, path: KeyPath, seconds: float, least: str, most: str) -> None:
-    bounds = {"1m": _MINUTE_S, "5m": 5 * _MINUTE_S, "12h": 12 * _HOUR_S, "24h": 24 * _HOUR_S}
-    if not bounds[least] <= seconds <= bounds[most]:
-        near = least if seconds < bounds[least] else most
-        findings.error(path, f"must be from {least} to {most}", f"write {near}")
-
-
-def _whole(seconds: float | None) -> int | None:
-    return None if seconds is None else round(seconds)
+USE_KEY = FeatureKey(
+    "regions",
+    "use",
+    UseSection | None,
+    Field(None, description="How the time of its users is counted, which age bands may limit. Default: not counted."),
+)
 
 
 def _with_use(draft: Draft, findings: Findings, section: RegionSection, region: Region) -> Region:
     path: KeyPath = ("regions", region.name)
+    use = section.of(UseSection)
     bands = section.age_bands or {}
     limited = {name: band.use for name, band in bands.items() if band.use is not None}
     repeat_s = _repeat_of_labels(region)
     _check_bands(findings, path, section, repeats=repeat_s is not None)
-    if section.use is None and repeat_s is None and not limited:
+    if use is None and repeat_s is None and not limited:
         return region
     if region.transit.included:
         message = f"the time of users can't be kept in '{region.name}', which has `transit`"
-        at = (*path, "use") if section.use is not None else (*path, "labels") if not limited else (*path, "age_bands")
+        at = (*path, "use") if use is not None else (*path, "labels") if not limited else (*path, "age_bands")
         findings.error(at, message, "serve the region from a cell inside its boundary, or remove this key")
-    gap_s = section.use.gap if section.use is not None else DEFAULT_GAP_S
-    _check_range(findings, (*path, "use", "gap"), gap_s, "5m", "12h")
-    if section.use is not None and repeat_s is None and not limited:
+    gap_s = use.gap if use is not None else DEFAULT_GAP_S
+    check_range(findings, (*path, "use", "gap"), gap_s, "5m", "12h")
+    if use is not None and repeat_s is None and not limited:
         message = "has no effect but a record: no age band has `use`, and no label has `repeat`"
         findings.warn((*path, "use"), message, "limit a band, or remove it")
-    zone = section.use.timezone if section.use is not None else None
+    zone = use.timezone if use is not None else None
     pause = None if RefusalReason.AGE in draft.config.messages else built_in_sentences("pauses")
     return replace(region, parts=region.parts.having(UseRules(gap_s, zone or "UTC", repeat_s, pause)))
 
@@ -79,7 +67,8 @@ def _repeat_of_labels(region: Region) -> float | None:
 
 
 def _check_bands(findings: Findings, path: KeyPath, section: RegionSection, *, repeats: bool) -> None:
-    zone = section.use.timezone if section.use is not None else None
+    use = section.of(UseSection)
+    zone = use.timezone if use is not None else None
     for name, band in (section.age_bands or {}).items():
         at = (*path, "age_bands", name)
         if band.use is not None and band.use.day is not None and zone is None:
@@ -108,13 +97,16 @@ def _check(draft: Draft, findings: Findings, config: ConfigVersion) -> None:
         if use is None or not (limited or use.repeat_s is not None):
             continue
         effect = "chats of a band with limits are refused" if limited else "a notice is shown in each answer"
-        at: KeyPath = ("regions", name, "use") if draft.config.regions[name].use is not None else ("regions", name)
+        at: KeyPath = (
+            ("regions", name, "use") if draft.config.regions[name].of(UseSection) is not None else ("regions", name)
+        )
         message = f"no signal can name a user, so {effect}"
         findings.warn(at, message, "set up `location.claim`, or add `may_assert: [user]` to a client")
 
 
 DUTIES_COMPILER = FeatureCompiler(
-    keys=("regions.*.use", "regions.*.age_bands.*.use"),
+    name="duties",
+    keys=(USE_KEY,),
     of_draft=None,
     of_region=_with_use,
     of_deployment=None,

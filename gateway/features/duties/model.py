@@ -5,14 +5,17 @@ Times are whole milliseconds of Unix time, and lengths are milliseconds, because
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal, NamedTuple
+
+import msgspec
 
 from gateway.model.age import AgeRules
 from gateway.model.config_version import Region
 from gateway.model.location import Location
 from gateway.model.parts import RegionPart
+from gateway.model.record import AttemptRecord, FeatureNote
 from gateway.model.region_text import Sentences
 
 DEFAULT_GAP_S = 1800.0
@@ -131,3 +134,28 @@ class UseKey(NamedTuple):
 
     pseudonym: str
     client: str = ""
+
+
+class UseNote(FeatureNote, msgspec.Struct):
+    """What a chat met of the time of its user.
+
+    Attributes:
+        use_limit: The limit that refused the chat, or None.
+        use: The time of the user and its limits, in seconds, for a header. None: it is not shown.
+    """
+
+    use_limit: UseRule | None = None
+    use: str | None = None
+
+    def header_lines(self) -> Iterator[bytes]:
+        """See `FeatureNote`."""
+        if self.use is not None:
+            yield f"x-gateway-use: {self.use}".encode()
+
+    def log_fields(self) -> Mapping[str, object]:
+        """See `FeatureNote`."""
+        return {"use_limit": self.use_limit}
+
+    def receipt_members(self, _recipient: Callable[[AttemptRecord], Mapping[str, object]]) -> Mapping[str, object]:
+        """See `FeatureNote`."""
+        return {"use_limit": self.use_limit}

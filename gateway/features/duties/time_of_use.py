@@ -23,8 +23,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
-from gateway.features.duties.model import KEPT_MS, UseKey, UseRecord, UseRules
-from gateway.features.duties.note import UseNote
+from gateway.features.duties.model import KEPT_MS, UseKey, UseNote, UseRecord, UseRules
 from gateway.features.duties.policy import (
     Arrival,
     arrival,

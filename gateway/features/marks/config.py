@@ -2,20 +2,48 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
+from pydantic import Field
+
 from gateway.config.feature_compiler import FeatureCompiler
+from gateway.config.field_types import AdminKey, DocumentUrl, Section
 from gateway.config.loading import Document
+from gateway.config.schema.file import FeatureKey
 from gateway.config.secret_references import secret_at
 from gateway.config.validation import Draft, Findings
 from gateway.features.marks.policy import MarkRules
-from gateway.features.marks.schema import MarksSection
 from gateway.model.config_version import ConfigVersion
+from gateway.model.section import Sensitive
+
+
+class MarksSection(Section):
+    """The signed marks of answers. Labels with `mark: signed` have one for each text."""
+
+    issuer: DocumentUrl = Field(
+        description="The https URL by which marks name who gave out a text, such as https://assistant.example.com."
+    )
+    key: Annotated[str, Sensitive("`marks.key`")] = Field(
+        description="The private Ed25519 key in PEM: ${file:/path}, the same for all instances of a cell. `gateway key "
+        "new --ed25519 FILE` makes one.",
+        repr=False,
+    )
+    former: list[AdminKey] = Field(
+        [], max_length=16, description="Former public keys, which stay published so that their marks stay valid."
+    )
+
+
+MARKS_KEY = FeatureKey(
+    "", "marks", MarksSection | None, Field(None, description="The signed marks of answers. Default: none.")
+)
+
 
 _MAKE = "`gateway key new --ed25519 FILE` makes one"
 
 
 def _marks(draft: Draft, findings: Findings, document: Document) -> MarkRules | None:
     """Return the keys of signed marks, or None if there are none or they are invalid."""
-    section: MarksSection | None = draft.config.marks
+    section = draft.config.of(MarksSection)
     if section is None:
         return None
     path, former = ("marks", "key"), tuple(section.former)
@@ -50,7 +78,7 @@ def _check(draft: Draft, findings: Findings, config: ConfigVersion) -> None:
         for index in signed[1:]:
             message = f"region {region!r} has a label with a signed mark already"
             findings.error(("regions", region, "labels", index, "mark"), message, "remove it here: one mark is enough")
-        if signed and draft.config.marks is None and not draft.is_broken("marks"):
+        if signed and draft.config.of(MarksSection) is None and not draft.is_broken("marks"):
             path = ("regions", region, "labels", signed[0], "mark")
             findings.error(
                 path, "needs `marks`, which names the issuer and the key", "write marks: {issuer: …, key: …}"
@@ -60,7 +88,8 @@ def _check(draft: Draft, findings: Findings, config: ConfigVersion) -> None:
 
 
 MARKS_COMPILER = FeatureCompiler(
-    keys=("marks",),
+    name="marks",
+    keys=(MARKS_KEY,),
     of_draft=None,
     of_region=None,
     of_deployment=None,

@@ -1,122 +1,30 @@
-"""Compile the rules of a region for minors: `regions.X.age_bands` and `age_missing`."""
+"""Put the door for minors in front of a region whose age bands have hours, or may use no tools."""
 
 from __future__ import annotations
 
 from gateway.config.feature_compiler import FeatureCompiler
-from gateway.config.problems import KeyPath, choice_hint, quoted
-from gateway.config.region_text import built_in_sentences
 from gateway.config.schema.location import RegionSection
 from gateway.config.validation import Draft, Findings
-from gateway.features.duties.config import limits_of, repeat_of
 from gateway.features.minors.policy import MinorRules
-from gateway.features.minors.schema import AgeBandSection
-from gateway.model.age import UNKNOWN_AGE, AgeBand, AgeRules
-from gateway.model.config_version import ConfigVersion, Region
-from gateway.model.hours import Hours
-from gateway.model.refusal_reason import RefusalReason
-from gateway.model.region_text import Sentences
-from gateway.policy.location.claim import ClaimRules
+from gateway.model.age import AgeRules
+from gateway.model.config_version import Region
 from providers.value import replace
 
-_ADULT, _REFUSE = "adult", "refuse"
 
-
-def _with_ages(draft: Draft, findings: Findings, section: RegionSection, region: Region) -> Region:
-    ages = _ages(draft, findings, region.name, section)
-    if ages is None:
+def _with_door(_draft: Draft, _findings: Findings, _section: RegionSection, region: Region) -> Region:
+    ages = region.parts.of(AgeRules)
+    if ages is None or all(band.hours is None and band.tools for band in ages.bands):
         return region
-    is_door = any(band.hours is not None or not band.tools for band in ages.bands)
-    return replace(region, parts=region.parts.having(ages).having(MinorRules() if is_door else None))
-
-
-def _ages(draft: Draft, findings: Findings, name: str, section: RegionSection) -> AgeRules | None:
-    """Return the rules of a region for minors, or None if it has none."""
-    path = ("regions", name)
-    if not section.age_bands:
-        if not draft.is_whole(*path, "age_bands"):
-            return None
-        if section.age_missing is not None:
-            findings.error((*path, "age_missing"), "has no effect without `age_bands`", "add them, or remove it")
-        elif section.age_bands is not None:
-            findings.error((*path, "age_bands"), "names no band", "add one, or remove it")
-        return None
-    # The operator's sentence for the reason comes first.
-    later = None if RefusalReason.AGE in draft.config.messages else built_in_sentences("hours")
-    bands = tuple(_band(findings, (*path, "age_bands", band), each, later) for band, each in section.age_bands.items())
-    if _REFUSE in section.age_bands:
-        hint = "it is a value of `age_missing`"
-        findings.error((*path, "age_bands", _REFUSE), f"`{_REFUSE}` can't be the name of a band", hint, key=True)
-    missing = section.age_missing
-    if missing is None:
-        message = "needs `age_missing`: the rules for users whose age band no claim names"
-        hint = f"write age_missing: {_REFUSE}, {_ADULT}, or the name of a band"
-        findings.error((*path, "age_bands"), message, hint, key=True)
-    elif missing not in (_ADULT, _REFUSE, *section.age_bands):
-        message = f"must be `{_ADULT}`, `{_REFUSE}` or a band, not {quoted(missing)}"
-        hint = choice_hint(missing, {_ADULT, _REFUSE, *section.age_bands})
-        findings.error((*path, "age_missing"), message, hint)
-    rules = AgeRules(bands, None)
-    return AgeRules(bands, UNKNOWN_AGE if missing in (None, _REFUSE) else rules.band(missing))
-
-
-def _band(findings: Findings, path: tuple[str, ...], section: AgeBandSection, later: Sentences | None) -> AgeBand:
-    hours = None
-    if section.hours is not None and section.timezone is None:
-        findings.error((*path, "hours"), "needs `timezone`", "write a name such as Asia/Shanghai")
-    elif section.hours is not None and section.timezone is not None:
-        hours = Hours(*section.hours, section.timezone)
-    elif section.timezone is not None:
-        findings.warn((*path, "timezone"), "has no effect without `hours`", "remove it, or add `hours`")
-    if section.instructions is not None and not section.instructions.strip():
-        findings.error((*path, "instructions"), "is blank", "write the instructions, or remove it")
-    instructions = (section.instructions or "").strip()
-    return AgeBand(
-        path[-1],
-        section.refuse,
-        section.tools,
-        section.choices,
-        section.intent,
-        instructions,
-        hours,
-        section.hand_off,
-        limits_of(findings, (*path, "use"), section.use),
-        repeat_of(findings, (*path, "repeat"), section.repeat),
-        later,
-    )
-
-
-def _check(draft: Draft, findings: Findings, config: ConfigVersion) -> None:
-    """Check the intents of age bands, and whether a claim can name a band."""
-    location = config.location.rules
-    for region, section in draft.config.regions.items():
-        if not section.age_bands:
-            continue
-        path: KeyPath = ("regions", region, "age_bands")
-        claim = location.of(ClaimRules)
-        if claim is None or claim.age_band is None or "claim" not in location.signals:
-            message = "no claim names a band, so `age_missing` applies to every user"
-            findings.warn(path, message, "set `location.claim.age_band`")
-        here = {it.name: it for it in config.assistants.values() if region in it.routes}
-        known = {intent.name for it in here.values() for intent in it.intents}
-        for name, band in section.age_bands.items():
-            if band.intent is None or draft.is_broken("assistants"):
-                continue
-            at = (*path, name, "intent")
-            without = sorted(it.name for it in here.values() if all(one.name != band.intent for one in it.intents))
-            if band.intent not in known:
-                message = f"no assistant of this region has the intent {quoted(band.intent)}"
-                findings.error(at, message, choice_hint(band.intent, known) if known else "add it to `intents`")
-            elif without:
-                message = f"has no effect in {', '.join(without)}: there is no intent {quoted(band.intent)}"
-                findings.warn(at, message, "add it to `intents` there: an intent without a route of its own is allowed")
+    return replace(region, parts=region.parts.having(MinorRules()))
 
 
 MINORS_COMPILER = FeatureCompiler(
-    keys=("regions.*.age_bands", "regions.*.age_missing"),
+    name="minors",
+    keys=(),
     of_draft=None,
-    of_region=_with_ages,
+    of_region=_with_door,
     of_deployment=None,
     of_assistant=None,
     of_config=None,
-    check=_check,
+    check=None,
 )

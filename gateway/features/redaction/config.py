@@ -16,7 +16,7 @@ from gateway.config.validation import Draft, Findings, check_reference
 from gateway.features.redaction.model import BUILT_IN, TERM, TEXT, RedactionRules, rules_of
 from gateway.features.redaction.policy.finding import PatternRefused, compiled_own
 from gateway.features.redaction.policy.forms import countries as known_countries
-from gateway.features.redaction.schema import RedactionSection
+from gateway.features.redaction.schema import REDACTION_KEYS, RedactionSection
 from gateway.features.redaction.wrapper import Redaction
 from gateway.model.config_version import ConfigVersion, Region
 from gateway.model.deployment import Deployment
@@ -32,7 +32,7 @@ _RESERVED = frozenset({*(kind.upper() for kind in BUILT_IN), TERM, TEXT})
 
 def _compile_redactions(draft: Draft, findings: Findings, document: Document) -> None:
     """Compile the section `redactions` into the draft, for all parts that name one."""
-    sections = draft.config.redactions
+    sections: dict[str, RedactionSection] = draft.config.written("redactions")
     if sections and not check_extra(findings, ("redactions",), "a redaction"):
         return
     owners: dict[str, tuple[str, str]] = {}
@@ -156,23 +156,25 @@ def _rules_at(draft: Draft, findings: Findings, path: KeyPath, name: str | bool 
 
 
 def _of_region(draft: Draft, findings: Findings, section: RegionSection, region: Region) -> Region:
-    if section.redact is None:
+    redact = section.written("redact")
+    if redact is None:
         return region
-    rules = _rules_at(draft, findings, ("regions", region.name, "redact"), section.redact)
+    rules = _rules_at(draft, findings, ("regions", region.name, "redact"), redact)
     return replace(region, parts=region.parts.having(rules))
 
 
 def _of_deployment(draft: Draft, findings: Findings, section: DeploymentSection, deployment: Deployment) -> Deployment:
-    if section.redact is None:
+    redact = section.written("redact")
+    if redact is None:
         return deployment
-    rules = _rules_at(draft, findings, ("deployments", deployment.name, "redact"), section.redact)
-    parts = deployment.parts.having(rules).having(InClear() if section.redact is False else None)
+    rules = _rules_at(draft, findings, ("deployments", deployment.name, "redact"), redact)
+    parts = deployment.parts.having(rules).having(InClear() if redact is False else None)
     return replace(deployment, parts=parts)
 
 
 def _check(draft: Draft, findings: Findings, config: ConfigVersion) -> None:
     """Report redactions that nothing uses, and keys of barriers that name none."""
-    used = {it.redact for it in draft.config.regions.values()} | {it.redact for it in draft.config.deployments.values()}
+    used = {it.written("redact") for it in (*draft.config.regions.values(), *draft.config.deployments.values())}
     for name, section in draft.config.assistants.items():
         for region, by_intent in section.routes.items():
             for intent, steps in by_intent.items():
@@ -189,7 +191,8 @@ def _check(draft: Draft, findings: Findings, config: ConfigVersion) -> None:
 
 
 REDACTION_COMPILER = FeatureCompiler(
-    keys=("redactions", "regions.*.redact", "deployments.*.redact"),
+    name="redaction",
+    keys=REDACTION_KEYS,
     of_draft=_compile_redactions,
     of_region=_of_region,
     of_deployment=_of_deployment,

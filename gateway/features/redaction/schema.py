@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field
 
 from gateway.config.field_types import Name, Section
+from gateway.config.schema.file import FeatureKey
 from gateway.features.redaction.model import BUILT_IN, DEFAULT_KINDS, Arguments, Media
 from gateway.model.section import Sensitive, UnitError
 
@@ -57,3 +58,33 @@ class RedactionSection(Section):
         description="Arguments of tool calls in answers: `restore` puts the values back, `keep` leaves placeholders "
         "for tools that look values up themselves.",
     )
+
+
+REDACTION_KEYS = (
+    FeatureKey(
+        "",
+        "redactions",
+        dict[Name, RedactionSection],
+        Field({}, description="The rules by which deployments get placeholders in place of values, by name."),
+    ),
+    FeatureKey(
+        "regions",
+        "redact",
+        Redact,
+        Field(
+            None,
+            description="The redaction of all that its requests send to any deployment, but those with "
+            "`redact: false`.",
+        ),
+    ),
+    FeatureKey(
+        "deployments",
+        "redact",
+        Redact,
+        Field(
+            None,
+            description="The redaction of all that it is sent. `false`: it gets the values, also where the region "
+            "has one.",
+        ),
+    ),
+)

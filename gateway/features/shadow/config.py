@@ -2,22 +2,49 @@
 
 from __future__ import annotations
 
+from pydantic import Field
+
 from gateway.config.approvals import warn_if_unapproved
 from gateway.config.feature_compiler import AssistantScope, FeatureCompiler
+from gateway.config.field_types import Name, Section
 from gateway.config.problems import KeyPath, quoted
 from gateway.config.regions import boundary_fix, is_cell_inside, outside_boundary
+from gateway.config.schema.file import FeatureKey
 from gateway.config.schema.routing import AssistantSection
 from gateway.config.validation import check_reference
 from gateway.features.shadow.model import Shadow
-from gateway.features.shadow.schema import ShadowSection
 from gateway.model.assistant import Assistant
+from gateway.model.units import Share
 from providers.value import replace
+
+
+class ShadowSection(Section):
+    """A deployment that also receives a share of the answered requests. Clients never see its answers."""
+
+    deployment: str = Field(description="The deployment that receives the copies.")
+    share: Share = Field("1%", validate_default=True, description="The share of the requests.")
+    keep_text: bool = Field(
+        False,
+        description="true: prompts, its answers and the clients' answers are stored. The cell must run inside the "
+        "boundary of the region.",
+    )
+
+
+SHADOW_KEY = FeatureKey(
+    "assistants",
+    "shadow",
+    dict[Name, ShadowSection],
+    Field(
+        {},
+        description="For each region, a deployment that receives a copy of a share of the requests after the answer.",
+    ),
+)
 
 
 def _with_shadows(scope: AssistantScope, section: AssistantSection, assistant: Assistant) -> Assistant:
     """Return the assistant with its valid shadows, as parts of its routes."""
     parts = dict(assistant.route_parts)
-    for region, shadow in section.shadow.items():
+    for region, shadow in section.written("shadow").items():
         path: KeyPath = ("assistants", assistant.name, "shadow", region)
         has_route = scope.has_route(path, section, assistant.name, region)
         if has_route and (valid := _shadow(scope, path, region, shadow)) is not None:
@@ -52,7 +79,8 @@ def _shadow(scope: AssistantScope, path: KeyPath, name: str, section: ShadowSect
 
 
 SHADOW_COMPILER = FeatureCompiler(
-    keys=("assistants.*.shadow",),
+    name="shadow",
+    keys=(SHADOW_KEY,),
     of_draft=None,
     of_region=None,
     of_deployment=None,

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from gateway.changes.config_log import REMINDER_INTERVAL_S, remind
-from gateway.config.compile import compile_config
 from gateway.config.loading import load_document
+from gateway.features.configuration import compile_config
 from gateway.model.config_version import ConfigVersion
 from gateway.telemetry.log import configure
 from providers.registry import load_registry

@@ -8,8 +8,8 @@ import pytest
 
 from gateway.changes.plan import ChangePlan, changed_values, plan_of
 from gateway.changes.plan_text import plan_data, plan_text
-from gateway.config.compile import compile_config
 from gateway.config.loading import parse_document
+from gateway.features.configuration import compile_config
 from gateway.model.config_version import ConfigVersion
 from providers.registry import load_registry
 from tests.kit.configs import BASE, KEYS, Config

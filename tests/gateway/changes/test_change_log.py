@@ -16,8 +16,8 @@ import pytest
 from gateway.changes.change_log import ChangeLog, review_change
 from gateway.changes.compile_job import CompiledState
 from gateway.changes.plan import NO_CONFIG_VERSION
-from gateway.config.compile import compile_config
 from gateway.config.loading import parse_document
+from gateway.features.configuration import compile_config
 from gateway.operator_errors import StateError
 from gateway.state.audit import TrailHead, verify_trail
 from gateway.state.history import History, Pointer, open_history

@@ -25,10 +25,10 @@ from gateway.changes.compiler import Compiler
 from gateway.changes.initial_config import InitialConfig
 from gateway.changes.live_config import LiveConfig
 from gateway.changes.pickling import unpack
-from gateway.config.compile import compile_config
 from gateway.config.loading import load_document
 from gateway.config.problems import Problem
 from gateway.config.source_text import MAX_BYTES, read_files
+from gateway.features.configuration import compile_config
 from gateway.model.config_version import ConfigVersion
 from gateway.model.deployment import Deployment
 from gateway.model.status import Finding

@@ -12,8 +12,8 @@ from gateway.changes.change_log import ChangeLog, ReviewedChange
 from gateway.changes.compile_job import CompiledState
 from gateway.changes.plan import ChangePlan
 from gateway.changes.stored_versions import damaged_versions, verified
-from gateway.config.compile import compile_config
 from gateway.config.loading import load_document
+from gateway.features.configuration import compile_config
 from gateway.operator_errors import StateError
 from gateway.state.history import Pointer, open_history
 from providers.registry import load_registry

@@ -7,8 +7,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from textwrap import dedent
 
-from gateway.config.compile import Compiled, compile_config
+from gateway.config.compile import Compiled
 from gateway.config.loading import load_document
+from gateway.features.configuration import compile_config
 from providers.registry import load_registry
 from tests.kit.config_cases import ENVIRON
 

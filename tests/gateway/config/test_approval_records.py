@@ -7,9 +7,10 @@ from datetime import UTC, datetime
 import pytest
 
 from gateway.config.check_report import render_matrix
-from gateway.config.compile import Compiled, compile_config
+from gateway.config.compile import Compiled
 from gateway.config.loading import parse_document
 from gateway.config.problems import Problem, dotted
+from gateway.features.configuration import compile_config
 from gateway.model.approval import days_at
 from providers.registry import load_registry
 from tests.kit.config_cases import ENVIRON, SOUND, compiled, edited, sections

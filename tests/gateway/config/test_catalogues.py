@@ -13,12 +13,12 @@ import pytest
 from gateway.changes.pickling import pack, unpack
 from gateway.cli.provider_pages import deployments_text
 from gateway.config.check_report import render_matrix
-from gateway.config.compile import compile_config
 from gateway.config.examples import example_path
 from gateway.config.loading import load_document
 from gateway.config.operator_catalogue import catalogue_schema_json
 from gateway.config.problems import ConfigRejected, Problem
 from gateway.config.source_text import read_files
+from gateway.features.configuration import compile_config
 from gateway.model.deployment import Deployment
 from providers.catalogue.prices import Rates, free_price
 from providers.registry import load_registry

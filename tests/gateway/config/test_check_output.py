@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from gateway.config.check_report import render_matrix, render_problems
-from gateway.config.compile import compile_config
 from gateway.config.loading import load_document
 from gateway.config.problems import ConfigRejected, Problem
+from gateway.features.configuration import compile_config
 from gateway.policy.location import SIGNALS
 from providers.registry import load_registry
 from tests.kit.config_cases import ENVIRON

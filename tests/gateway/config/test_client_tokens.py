@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 
-from gateway.config.compile import Compiled, compile_config
+from gateway.config.compile import Compiled
 from gateway.config.destinations import service_permits
 from gateway.config.loading import parse_document
 from gateway.config.problems import ConfigRejected
+from gateway.features.configuration import compile_config
 from gateway.model.client_token import token_key
 from providers.registry import load_registry
 from tests.kit.token_gateway import CONFIG

@@ -8,9 +8,9 @@ import pytest
 
 from gateway.changes.activation import changes_between
 from gateway.changes.plan import deployments_prompted
-from gateway.config.compile import compile_config
 from gateway.config.loading import parse_document
 from gateway.config.problems import ConfigRejected
+from gateway.features.configuration import compile_config
 from providers.registry import load_registry
 from tests.kit.configs import Config, table_of
 from tests.kit.input_gateway import CONFIG

@@ -10,9 +10,10 @@ import yaml
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
-from gateway.config.compile import Compiled, compile_config
+from gateway.config.compile import Compiled
 from gateway.config.loading import parse_document
 from gateway.config.problems import ConfigRejected
+from gateway.features.configuration import compile_config
 from providers.registry import load_registry
 from providers.sites import Site
 from providers.territories import Places, parse_places

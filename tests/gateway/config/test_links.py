@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 import trustme
 
-from gateway.config.compile import Compiled, compile_config
+from gateway.config.compile import Compiled
 from gateway.config.loading import parse_document
 from gateway.config.problems import ConfigRejected
+from gateway.features.configuration import compile_config
 from gateway.model.deployment import Proxy
 from providers.registry import load_registry
 from providers.territories import parse_places

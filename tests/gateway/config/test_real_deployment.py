@@ -10,10 +10,10 @@ import httpx
 import pytest
 
 from gateway.assembly.application import Gateway
-from gateway.config.compile import compile_config
 from gateway.config.loading import parse_document
 from gateway.config.problems import ConfigRejected
 from gateway.config.real_deployment import add_real_deployment, real_deployment
+from gateway.features.configuration import compile_config
 from gateway.model.config_version import ConfigVersion
 from gateway.server.demo import territories_of, why_unused
 from gateway.server.simulation import simulated_sites

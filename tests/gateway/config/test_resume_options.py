@@ -6,9 +6,10 @@ from textwrap import dedent
 
 import pytest
 
-from gateway.config.compile import Compiled, compile_config
+from gateway.config.compile import Compiled
 from gateway.config.loading import parse_document
 from gateway.config.problems import ConfigRejected
+from gateway.features.configuration import compile_config
 from providers.registry import load_registry
 
 CONFIG = """

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from gateway.config.compile import Compiled, compile_config
+from gateway.config.compile import Compiled
 from gateway.config.loading import load_document
 from gateway.config.problems import ConfigRejected
 from gateway.config.secrets_file import read_secrets_file
 from gateway.config.sensitive_keys import secrets_in_clear
+from gateway.features.configuration import compile_config
 from providers.registry import load_registry
 from tests.kit.configs import BASE, KEYS
 from tests.kit.gateway_command import in_this_process

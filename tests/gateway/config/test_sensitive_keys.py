@@ -11,7 +11,6 @@ from pydantic import Field, create_model
 from gateway.changes.plan import changed_values
 from gateway.config.field_types import Section
 from gateway.config.problems import KeyPath
-from gateway.config.schema.file import GatewaySection
 from gateway.config.sensitive_keys import (
     may_refer,
     places_of_references,
@@ -19,6 +18,7 @@ from gateway.config.sensitive_keys import (
     secrets_in_clear,
     sensitive_keys,
 )
+from gateway.features.configuration import GatewayFile
 from gateway.model.section import Sensitive
 from scripts.sensitive_keys import keys_of, sensitive_keys_of
 
@@ -55,12 +55,12 @@ def missing_rules(model: type) -> list[str]:
 
 
 def test_every_key_of_the_schema_that_may_be_secret_has_a_rule() -> None:
-    assert missing_rules(GatewaySection) == []
+    assert missing_rules(GatewayFile) == []
 
 
-def _with_mail(**fields: Any) -> type[GatewaySection]:
+def _with_mail(**fields: Any) -> type[GatewayFile]:
     mail = create_model("MailSection", __base__=Section, **fields)
-    return create_model("Extended", __base__=GatewaySection, mail=(dict[str, mail], Field({})))  # type: ignore[valid-type]
+    return create_model("Extended", __base__=GatewayFile, mail=(dict[str, mail], Field({})))  # type: ignore[valid-type]
 
 
 @pytest.mark.parametrize("name", ["api_key", "signing_secret", "token", "smtp_password", "credential"])
@@ -80,7 +80,7 @@ def test_new_secret_with_a_rule_is_hidden_and_may_be_a_reference(monkeypatch: py
 
 
 def test_public_keys_are_keys_of_the_schema() -> None:
-    paths = [key.path for key in keys_of(GatewaySection)]
+    paths = [key.path for key in keys_of(GatewayFile)]
     assert [path for path in _PUBLIC if path not in paths] == []
     assert {path[1] for path in paths if path[0] == "secrets"} == {*secret_names(), "file", "*"}
 
@@ -107,6 +107,6 @@ def test_listed_secret_is_neither_shown_nor_stored_and_a_reference_is(key: Any) 
 def test_message_names_every_place_of_a_reference_once() -> None:
     assert (
         places_of_references()
-        == "`api_key`, `headers`, the `url` of a proxy, `terms`, `sign_ins`, an issuer's keys, `password`, `secrets`, an edge's secret, "
-        "a claim's keys and `marks.key`"
+        == "`api_key`, `headers`, the `url` of a proxy, `sign_ins`, an issuer's keys, `password`, `secrets`, an edge's secret, "
+        "a claim's keys, `terms` and `marks.key`"
     )

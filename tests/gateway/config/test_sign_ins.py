@@ -10,12 +10,13 @@ import pytest
 import yaml
 
 from gateway.config.check_report import check_document, render_matrix
-from gateway.config.compile import Compiled, compile_config
+from gateway.config.compile import Compiled
 from gateway.config.destinations import destinations_of
 from gateway.config.loading import parse_document
 from gateway.config.problems import ConfigRejected
 from gateway.config.schema.sign_in import SignInSection
 from gateway.config.sign_ins import address_problem
+from gateway.features.configuration import compile_config
 from providers.registry import load_registry
 from providers.sign_in.kinds import sign_in_kinds
 

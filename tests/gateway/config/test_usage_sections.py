@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from gateway.config.check_report import render_matrix, render_problems
-from gateway.config.compile import compile_config
 from gateway.config.loading import load_document
 from gateway.config.problems import ConfigRejected, Problem
+from gateway.features.configuration import compile_config
 from gateway.model.budget import BudgetRule, Money, Window
 from gateway.model.config_version import Client
 from tests.gateway.config.usage_configs import BASE, ENVIRON, REGISTRY, compiled, messages

@@ -10,10 +10,10 @@ import pytest
 
 from gateway.config.operator_catalogue import CatalogueFileSection, catalogue_schema_json
 from gateway.config.problems import KeyPath, dotted
-from gateway.config.schema.file import GatewaySection, schema_json
 from gateway.config.shape import read_shape
+from gateway.features.configuration import GatewayFile, schema_json
 
-SCHEMAS = ((GatewaySection, json.loads(schema_json())), (CatalogueFileSection, json.loads(catalogue_schema_json())))
+SCHEMAS = ((GatewayFile, json.loads(schema_json())), (CatalogueFileSection, json.loads(catalogue_schema_json())))
 
 
 def whole_numbers(schema: dict[str, Any], part: dict[str, Any], path: KeyPath = ()) -> Iterator[tuple[KeyPath, int]]:

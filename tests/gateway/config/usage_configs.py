@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from gateway.config.compile import Compiled, compile_config
+from gateway.config.compile import Compiled
 from gateway.config.loading import parse_document
 from gateway.config.problems import ConfigRejected, Problem, dotted
+from gateway.features.configuration import compile_config
 from providers.registry import load_registry
 from tests.kit.configs import Config
 

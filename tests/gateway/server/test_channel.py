@@ -14,8 +14,8 @@ import pytest
 import uvloop
 
 from gateway.changes.pickling import ConfigNotPortable, pack, unpack
-from gateway.config.compile import compile_config
 from gateway.config.loading import load_document
+from gateway.features.configuration import compile_config
 from gateway.model.config_version import ConfigVersion
 from gateway.model.decision import Unavailable
 from gateway.model.status import WorkerStatus

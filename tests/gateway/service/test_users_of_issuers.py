@@ -9,8 +9,8 @@ from typing import Any, cast
 
 import pytest
 
-from gateway.config.compile import compile_config
 from gateway.config.loading import parse_document
+from gateway.features.configuration import compile_config
 from gateway.features.duties import time_of_use
 from gateway.features.duties.model import UseKey
 from gateway.features.duties.state import use_records_of

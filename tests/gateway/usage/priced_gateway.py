@@ -12,8 +12,8 @@ from typing import Any
 import httpx
 
 from gateway.assembly.application import Gateway
-from gateway.config.compile import compile_config
 from gateway.config.loading import parse_document
+from gateway.features.configuration import compile_config
 from gateway.model.record import Record
 from gateway.usage.amounts import NANO
 from gateway.usage.gate import HoldGranted, HoldRefused, HoldRequest
