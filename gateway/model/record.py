@@ -431,7 +431,7 @@ class Record:
             and self.resumed is None
             and (self.moderation is None or not self.moderation.is_skipped)
             and (not self.judges or not self.failed_judges)
-            and self.help is None
+            and (not self.notes or self.help is None)
             and not self.logs_prompt
         )
 
