@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import secrets
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from functools import partial
@@ -26,7 +27,7 @@ from gateway.api.raw_responses import (
 )
 from gateway.assembly.key_uses import KeyUses
 from gateway.assembly.receipts import ReceiptService, ReceiptSettings
-from gateway.assembly.usage import UsageReports, UsageWiring, given_texts, time_of_use
+from gateway.assembly.usage import UsageReports, UsageWiring
 from gateway.execution.breaker import ALL, Breaker, BreakerState
 from gateway.execution.concurrency_limiter import ConcurrencyLimiter, ConcurrencyLimiters
 from gateway.execution.evidence import EVERYBODY, Asker
@@ -37,7 +38,7 @@ from gateway.execution.service_client import ServiceClient, ServiceFailed
 from gateway.execution.token_refresher import TokenRefresher
 from gateway.execution.transport import PoolTransport, SimulatorsOnly, Transport
 from gateway.features.feature import Process
-from gateway.features.running import watchers_of
+from gateway.features.running import gates_of, watchers_of
 from gateway.model.config_version import ConfigVersion, Cors, Exporter
 from gateway.model.decision import Unavailable
 from gateway.model.record import Record
@@ -52,6 +53,7 @@ from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.recent_requests import RecentRequests
 from gateway.telemetry.trace_export import Delivery, Tracer
 from gateway.usage.client_limits import ClientLimits
+from gateway.usage.installation import pseudonym_key
 from gateway.usage.quota_store import QuotaStore
 from gateway.usage.shared_limits import SharedClientLimits
 from providers.reading.rate_limits import retry_after_s
@@ -164,7 +166,6 @@ class Gateway:
         sign_in_tokens: The tokens of sign-ins.
         makes_exchanges: Whether this process gets these tokens itself, from its start on. If not, it is handed them.
         sign_ins: Returns the state of each sign-in that is used: none if another process makes the exchanges.
-        move_clock: Counts the time of users as if it were so many seconds later, in a demo.
         state_dir: The state directory, or None.
         is_draining: Whether the process is about to end. Then the readiness probe fails.
         events: The events of this process for operators.
@@ -224,11 +225,21 @@ class Gateway:
         service.tokens = self._tokens
         if state_dir is not None:
             service.decider.cache_key = generated_key(state_dir, CACHE_KEY)
-        self._time_of_use = service.time_of_use = time_of_use(state_dir, current, self._usage)
-        service.given_texts = given_texts(state_dir, current, self._usage)
-        self.move_clock = self._time_of_use.move_clock
-        accounting = self._executor.accounting
-        process = Process(current, transport, self._health, limiters, self.metrics, state_dir, accounting)
+        usage = self._usage
+        process = Process(
+            current,
+            transport,
+            self._health,
+            limiters,
+            self.metrics,
+            state_dir,
+            self._executor,
+            service.passed_texts,
+            usage.accounting.gate if usage is not None else None,
+            pseudonym_key(self.config, state_dir) if state_dir is not None else secrets.token_bytes(32),
+            usage.stores.connection if usage is not None and usage.stores is not None else None,
+        )
+        self._gates = service.gates = gates_of(process)
         self._watchers = service.watchers = watchers_of(process)
         if self._usage is not None and self._usage.stores is not None:
             service.shared_limits = SharedClientLimits(self._usage.stores.gate)
@@ -424,6 +435,11 @@ class Gateway:
                 scope = {**scope, "method": "GET"}
         return self._rest(scope, receive, send)
 
+    def move_clock(self, ahead_s: int) -> None:
+        """Count the time of users as if it were so many seconds later, in a demo."""
+        for gate in self._gates:
+            gate.move_clock(ahead_s)
+
     async def _lifespan(self, receive: _Receive, send: _Send) -> None:
         while True:
             message = await receive()
@@ -432,7 +448,8 @@ class Gateway:
                 self._tokens.prepare(self.config.token_issuers)
                 if self._usage is not None:
                     await self._usage.start()
-                self._time_of_use.start()
+                for gate in self._gates:
+                    gate.start()
                 if self.makes_exchanges:
                     self._refresher.apply(self.config)
                     await self._refresher.first()
@@ -440,7 +457,8 @@ class Gateway:
             elif message["type"] == "lifespan.shutdown":
                 for watcher in self._watchers:
                     await watcher.aclose()
-                await self._time_of_use.aclose()
+                for gate in self._gates:
+                    await gate.aclose()
                 await self._telemetry.aclose()
                 if self._receipts is not None:
                     await self._receipts.aclose()

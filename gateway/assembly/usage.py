@@ -31,8 +31,6 @@ from gateway.usage.installation import (
 )
 
 if TYPE_CHECKING:
-    from gateway.features.crisis.given_texts import GivenTexts
-    from gateway.features.duties.time_of_use import TimeOfUse
     from gateway.usage.accounting import Accounting
     from gateway.usage.journal import Journal
     from gateway.usage.ledger import Ledger
@@ -216,34 +214,6 @@ async def command_accounting(state_dir: Path | None, config: ConfigVersion) -> A
         yield wiring.accounting
     finally:
         await wiring.aclose()
-
-
-def time_of_use(state_dir: Path | None, config: Callable[[], ConfigVersion], usage: UsageWiring | None) -> TimeOfUse:
-    """Return what counts the time of users in this process: in Valkey for a cell, else in the state directory."""
-    from gateway.features.duties.time_of_use import LocalTimes, MemoryStore, TimeOfUse, UseTimes
-
-    if state_dir is None:
-        # A gateway with clients would not start. This is a demo, or one inside another program.
-        return TimeOfUse(LocalTimes(MemoryStore()), secrets.token_bytes(32))
-    from gateway.features.duties.state import UseStore
-
-    times: UseTimes
-    if usage is not None and usage.stores is not None:
-        from gateway.features.duties.shared_times import CellTimes, SharedTimes
-
-        times = CellTimes(SharedTimes(usage.stores.connection, cell_name(config())), UseStore(state_dir))
-    else:
-        times = LocalTimes(UseStore(state_dir))
-    return TimeOfUse(times, pseudonym_key(config(), state_dir))
-
-
-def given_texts(state_dir: Path | None, config: Callable[[], ConfigVersion], usage: UsageWiring | None) -> GivenTexts:
-    """Return what remembers for which texts a crisis text was given: in the gate of the state directory, if any."""
-    from gateway.features.crisis.given_texts import GivenTexts
-
-    if state_dir is None or usage is None:
-        return GivenTexts(secrets.token_bytes(32), None)
-    return GivenTexts(pseudonym_key(config(), state_dir), usage.accounting.gate)
 
 
 class UsageReports:

@@ -1,6 +1,6 @@
 """The face of a feature in the compiler of the configuration, which asks every feature in order.
 
-As in `policy/feature_view.py`, no field has a default.
+No field has a default, so that a feature states what it has not.
 """
 
 from __future__ import annotations

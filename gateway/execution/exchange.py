@@ -28,12 +28,13 @@ from gateway.usage.accounting import RequestUsage
 class Judged(msgspec.Struct):
     """The verdicts on what a client sent so far, by texts, and what they cost. See `Judging.verdicts`.
 
-    `given`: the texts of the user for which the crisis text is given now, or was given.
+    Attributes:
+        excepted: The categories that do not count for moderation in a text, because help is or was given for it.
     """
 
     verdicts: Verdicts = msgspec.field(default_factory=dict)
     usage: RequestUsage | None = None
-    given: set[str] = msgspec.field(default_factory=set)
+    excepted: dict[str, frozenset[str]] = msgspec.field(default_factory=dict)
 
 
 class AnswerStyle(msgspec.Struct, frozen=True):

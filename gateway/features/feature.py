@@ -1,6 +1,6 @@
 """The face of a feature in a process: what it keeps, and what of it runs.
 
-As in `policy/feature_view.py`, no field has a default.
+No field has a default, so that a feature states what it has not.
 """
 
 from __future__ import annotations
@@ -8,20 +8,26 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from gateway.execution.concurrency_limiter import ConcurrencyLimiters
+from gateway.execution.exchange import Exchange
 from gateway.execution.health import Health
+from gateway.execution.judging import PassedTexts
+from gateway.execution.run import PlanExecutor
 from gateway.execution.transport import Transport
 from gateway.execution.upstream_client import Answer
-from gateway.model.config_version import ConfigVersion
+from gateway.model.config_version import ConfigVersion, Region
 from gateway.model.kept_metadata import StoredRequest
 from gateway.model.location import Location
 from gateway.model.record import Record
 from gateway.telemetry.metrics import Metrics
-from gateway.usage.accounting import Accounting
+from gateway.usage.gate import UsageGate
 from providers.chat import ChatRequest
 from providers.value import Value
+
+if TYPE_CHECKING:
+    from gateway.usage.valkey_connection import ValkeyConnection
 
 
 class WatchedChat(Protocol):
@@ -40,10 +46,29 @@ class WatchedChat(Protocol):
 
 
 class Watcher(Protocol):
-    """Watches the chats of assistants whose compiled value has `is_watched`."""
+    """Watches the chats of routes that have parts."""
 
     def begin(self, config: ConfigVersion, location: Location, record: Record, answer: Answer) -> WatchedChat | None:
         """Decide whether this chat is watched, before its answer is sent."""
+
+    async def aclose(self) -> None:
+        """End all that runs."""
+
+
+class RegionGate(Protocol):
+    """Judges, before the decision, what the parts of a region ask of a request, and may wait for it."""
+
+    def start(self) -> None:
+        """Begin what runs in the background."""
+
+    async def before_decision(self, exchange: Exchange, region: Region) -> None:
+        """Judge a request. Raises Refused or CallRefused if it is not answered, or not yet.
+
+        Under another version of the configuration, the request passes the gate again.
+        """
+
+    def move_clock(self, ahead_s: int) -> None:
+        """Count as if it were so many seconds later, in a demo."""
 
     async def aclose(self) -> None:
         """End all that runs."""
@@ -55,7 +80,11 @@ class Process(Value, frozen=True):
     Attributes:
         current: Returns the active config version.
         state_dir: The state directory, or None.
-        accounting: Records the cost of calls. None without a state directory.
+        executor: Executes plans, with the accounting of calls if there is a state directory.
+        passed: The texts that judges have passed.
+        gate: The gate of budgets, which also keeps digests of texts; None without a state directory.
+        user_key: Makes the pseudonyms of users, if the configuration has no key for them.
+        valkey: The connection to the Valkey of the cell, or None.
     """
 
     current: Callable[[], ConfigVersion]
@@ -64,7 +93,11 @@ class Process(Value, frozen=True):
     limiters: ConcurrencyLimiters
     metrics: Metrics
     state_dir: Path | None
-    accounting: Accounting | None
+    executor: PlanExecutor
+    passed: PassedTexts
+    gate: UsageGate | None
+    user_key: bytes
+    valkey: ValkeyConnection | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,10 +149,12 @@ class Feature:
         name: The name of its folder.
         kept: The data that it keeps of requests, or None.
         of_users: The data that it keeps of end users, or None.
+        gate: Returns its gate in a process.
         watcher: Returns its watcher in a process, or None if it has nothing to do there.
     """
 
     name: str
     kept: KeptData | None
     of_users: KeptOfUsers | None
+    gate: Callable[[Process], RegionGate] | None
     watcher: Callable[[Process], Watcher | None] | None

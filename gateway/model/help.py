@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Any
 
 from gateway.model.region_text import Sentence
 
@@ -38,6 +39,10 @@ class Help:
     @property
     def duty(self) -> DutyKind:
         """The kind that counts when a client gets the text."""
+        raise NotImplementedError
+
+    def as_answer(self) -> Any:
+        """Return the note by which the text is the answer, whatever the rules of the region say."""
         raise NotImplementedError
 
     def member(self) -> dict[str, object]:

@@ -38,6 +38,10 @@ class RegionPart(Part):
         """Return what `explain` shows for a `Location` of the region: the member, its value, and the text."""
         return ()
 
+    def without_own_texts(self, messages: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Return a history of `Message` without the texts that the gateway has put into its answers for this part."""
+        return messages
+
     def zone_of_days(self) -> str:
         """Return the time zone of the days of the region, or an empty text if the part names none."""
         return ""

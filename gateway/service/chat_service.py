@@ -24,10 +24,7 @@ from gateway.execution.resume import Resumption, resuming
 from gateway.execution.run import PlanExecutor, PlanExhausted, RunContext, recorded_attempt
 from gateway.execution.structured_output import EMULATED, HeldAnswer, StructuredOutput, WholeAnswer, held
 from gateway.execution.upstream_client import Answer, ConfigChanged, OwnAnswer, StillActive
-from gateway.features.crisis.given_texts import GivenTexts
-from gateway.features.crisis.model import Crisis, CrisisRules
-from gateway.features.duties.time_of_use import TimeOfUse
-from gateway.features.feature import WatchedChat, Watcher
+from gateway.features.feature import RegionGate, WatchedChat, Watcher
 from gateway.model.config_version import ConfigVersion, Region, remember
 from gateway.model.decision import Plan, RefusalCode, Refused, Step
 from gateway.model.deployment import Deployment
@@ -49,8 +46,8 @@ from gateway.policy.region_text import with_region_text, without_profile_message
 from gateway.policy.transcript import MAX_CHARACTERS, transcript
 from gateway.service.assistants import find_assistant
 from gateway.service.client_tokens import ClientTokens
-from gateway.service.crisis import crisis_answer, find_crisis
 from gateway.service.decider import Decider, sticky_conversation
+from gateway.service.help import help_answer
 from gateway.service.input_requests import EmbeddingSpace, InputCalls, calls_of, counted_anew, with_assistant
 from gateway.service.location import LocationService, locate
 from gateway.service.moderation import judge_input, judge_of, moderated, other_texts
@@ -176,9 +173,8 @@ class ChatService:
         self.shared_limits: SharedClientLimits | None = None
         self.tokens: ClientTokens | None = None
         self.watchers: tuple[Watcher, ...] = ()
-        self.time_of_use = TimeOfUse(None, b"")
-        self.given_texts = GivenTexts(b"", None)
-        self._passed_texts = PassedTexts()
+        self.gates: tuple[RegionGate, ...] = ()
+        self.passed_texts = PassedTexts()
         self._log_prompt = log_prompt
 
     # --- the order of all steps -------------------------------------------------------------------
@@ -332,65 +328,44 @@ class ChatService:
             self.decider.prepare(exchange)
             try:
                 region = exchange.location.region
-                if (
-                    region is not None
-                    and region.parts.every
-                    and (answer := await self._pass_gate(exchange)) is not None
-                ):
-                    return answer
+                if region is not None and region.parts.every:
+                    own = await self._pass_gates(exchange, region)
+                    if own is not None:
+                        return own
                 return await self.answer(exchange, calls)
             except ConfigChanged:
                 await self.decider.decide_anew(exchange)
             except Refused:
-                crisis = exchange.record.help
-                if not isinstance(crisis, Crisis) or exchange.record.attempts:
+                if (found := exchange.record.help) is None or exchange.record.attempts:
                     raise
-                return crisis_answer(exchange, crisis, is_counted=False)
+                return help_answer(exchange, found, is_counted=False)
 
-    async def _pass_gate(self, exchange: Exchange) -> OwnAnswer | None:
+    async def _pass_gates(self, exchange: Exchange, region: Region) -> OwnAnswer | None:
         """Judge what a region asks of a request before it is decided: before moderation, consent and routing.
 
-        Under another version of the configuration, the request passes the gate again. Returns an answer that needs no
-        provider, or None.
+        Under another version of the configuration, the request passes the gates again. The text of a help stands in
+        place of a refusal. Returns an answer that needs no provider, or None.
 
         Raises:
             Refused: The request is not answered.
-            NoVerdict: There was no verdict for a crisis, and the region requires one.
+            NoVerdict: There was no verdict that the region requires.
             CallRefused: A budget does not pay for such a verdict, or the time of the user cannot be read.
         """
-        crisis, region = None, exchange.location.region
-        if region is not None and region.parts.of(CrisisRules) is not None:
-            crisis = await find_crisis(
-                self.executor, self.decider.current, exchange, region, self._passed_texts, self.given_texts
-            )
+        record = exchange.record
         try:
-            await self._judge_use(exchange)
+            for gate in self.gates:
+                await gate.before_decision(exchange, region)
+            self.decider.ask_doors_late(exchange)
         except (Refused, CallRefused):
-            if crisis is None:
+            if (found := record.help) is None:
                 raise
-            return crisis_answer(exchange, crisis, is_counted=False)
-        if crisis is None or crisis.then != "stop":
+            return help_answer(exchange, found, is_counted=False)
+        if (found := record.help) is None or not found.is_answer:
             return None
         request, is_counted = exchange.request, exchange.chat_time is None
         if not is_counted and isinstance(request, ChatRequest):
             is_counted = await self._unrecorded_plan(exchange, request) is not None
-        return crisis_answer(exchange, crisis, is_counted=is_counted)
-
-    async def _judge_use(self, exchange: Exchange) -> None:
-        """Judge a chat by the time of its user, and by the hours and tools of the age band. See `_pass_gate`."""
-        if isinstance(exchange.request, ChatRequest):
-            chat_time = exchange.chat_time = await self.time_of_use.admit(
-                exchange.config,
-                exchange.location,
-                exchange.caller,
-                exchange.user,
-                exchange.claim,
-                exchange.record,
-                exchange.chat_time,
-            )
-            if chat_time is not None and chat_time.refusal is not None:
-                raise chat_time.refusal
-        self.decider.ask_doors_late(exchange)
+        return help_answer(exchange, found, is_counted=is_counted)
 
     async def _unrecorded_plan(self, exchange: Exchange, request: ChatRequest) -> tuple[ChatRequest, Plan] | None:
         """Return a chat with the text of its region, and its plan; None if no deployment may answer. Record nothing."""
@@ -625,7 +600,7 @@ class ChatService:
         elif exchange.assistant.resume:
             answer = self._continued(turn, answer)
         if turn.judge is not None and turn.judge.moderation.output:
-            answer = await moderated(turn.judge, answer, turn.chat, self._passed_texts)
+            answer = await moderated(turn.judge, answer, turn.chat, self.passed_texts)
         return answer if turn.is_held else self._styled(turn, answer)
 
     def foresee(self, exchange: Exchange) -> bool:
@@ -677,8 +652,8 @@ class ChatService:
                 messages, others = request.messages, tuple(other_texts(request, judge.moderation))
             if region.texts is not None:
                 messages = without_labels(messages, region.texts)
-            given = exchange.judged.given if exchange.judged is not None else ()
-            await judge_input(judge, messages, others, self._passed_texts, given)
+            excepted = exchange.judged.excepted if exchange.judged is not None else {}
+            await judge_input(judge, messages, others, self.passed_texts, excepted)
         if region.log_prompts:  # nothing that is flagged is in a log
             self._log(exchange.record, request)
 

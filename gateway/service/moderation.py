@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
+import msgspec
+
 from gateway.execution.exchange import Exchange
 from gateway.execution.judging import MOST_CHARACTERS, Judge, PassedTexts, pieces_of, policy_of
 from gateway.execution.moderated_stream import ModeratedStream
 from gateway.execution.run import PlanExecutor, RunContext
 from gateway.execution.structured_output import WholeAnswer
 from gateway.execution.upstream_client import Answer
-from gateway.features.crisis.model import CrisisRules
-from gateway.features.crisis.policy import without_crisis_texts
 from gateway.model.config_version import ConfigVersion, Region
 from gateway.model.deployment import Deployment, moderations_of
 from gateway.model.excerpt import excerpt
@@ -40,25 +40,74 @@ from providers.value import replace
 _IMAGE = "image\0"
 
 
+class _Asked(msgspec.Struct):
+    """What the judges of a request are asked.
+
+    Attributes:
+        texts: The texts, each once, with the name of the policy under which it is remembered if it passes.
+        pictures: The pictures by their URLs.
+        is_unclear: There is media that no judge can be asked about.
+    """
+
+    texts: dict[str, str] = msgspec.field(default_factory=dict)
+    pictures: dict[str, tuple[TextPart | ImagePart, ...]] = msgspec.field(default_factory=dict)
+    is_unclear: bool = False
+
+
+def _asked(
+    judge: Judge,
+    messages: Sequence[Message],
+    others: Collection[str],
+    passed: PassedTexts,
+    excepted: Mapping[str, frozenset[str]],
+) -> _Asked:
+    """Return what the judges are asked.
+
+    System texts, earlier messages and the other texts are judged unless they have passed already; the messages since
+    the last answer are judged always.
+    """
+    policy, of_output = (
+        policy_of(judge.moderation, judge.moderation.input),
+        policy_of(judge.moderation, judge.moderation.output),
+    )
+
+    def kept_as(text: str) -> str:
+        """Return the name of the policy for a text: one that passed with an exception has not passed without it."""
+        return f"{policy};{','.join(sorted(excepted[text]))}" if text in excepted else policy
+
+    asked = _Asked({text: kept_as(text) for text in others if text.strip() and not passed.has(policy, text)})
+    since = max((place for place, one in enumerate(messages) if isinstance(one, AssistantMessage)), default=-1)
+    for place, message in enumerate(messages):
+        is_new = place > since and not isinstance(message, SystemMessage)
+        # An answer has passed the judges of answers. The same text of another role has not passed those of requests.
+        policies = (policy, of_output) if isinstance(message, AssistantMessage) else (policy,)
+        for text in _texts_of(message):
+            known_as = (kept_as(text),) if text in excepted else policies
+            if text.strip() and (is_new or not any(passed.has(one, text) for one in known_as)):
+                asked.texts[text] = kept_as(text)
+        for part in _media_of(message):
+            if not isinstance(part, ImagePart):
+                asked.is_unclear = True
+            elif is_new or not passed.has(policy, _IMAGE + part.url):
+                asked.pictures[part.url] = (part,)
+    return asked
+
+
 async def judge_input(
     judge: Judge,
     messages: tuple[Message, ...],
     others: Collection[str],
     passed: PassedTexts,
-    given: Collection[str] = (),
+    excepted: Mapping[str, frozenset[str]],
 ) -> None:
     """Judge what a client sends, before any provider gets it.
-
-    System texts, earlier messages and the other texts are judged unless they have passed already; the messages since
-    the last answer are judged always.
 
     Args:
         judge: The judges of the request.
         messages: Its messages, without the words of labels.
         others: Its other texts, see `other_texts`.
         passed: Remembers the texts that passed.
-        given: The texts for which the crisis text is or was given. The categories of a crisis do not count
-            in them.
+        excepted: The categories that do not count in a text, because help is or was given for it.
 
     Raises:
         Flagged: Some content is not accepted.
@@ -66,45 +115,23 @@ async def judge_input(
         UnsupportedFeature: There is media that no deployment can judge.
         CallRefused: A budget does not pay for a verdict.
     """
-    moderation, result, rules = judge.moderation, judge.result, judge.region.parts.of(CrisisRules)
-    excepted: dict[ModerationInput, frozenset[str]] = {}
-    if rules is not None:
-        excepted = {piece: frozenset(rules.categories) for text in given for piece in pieces_of(text)}
-        messages = without_crisis_texts(messages, rules)
-    policy = policy_of(moderation, moderation.input)
-    # An answer has passed the judges of answers. The same text of another role has not passed those of requests.
-    of_answers = (policy, policy_of(moderation, moderation.output))
-    # A text that passed with an exception has not passed without it.
-    of_given = f"{policy};{','.join(rules.categories)}" if rules is not None else policy
-    since = max((place for place, one in enumerate(messages) if isinstance(one, AssistantMessage)), default=-1)
-    texts: dict[str, None] = {}
-    pictures: dict[str, tuple[TextPart | ImagePart, ...]] = {}
-    is_unclear = False
-    for text in others:
-        if text.strip() and not passed.has(policy, text):
-            texts[text] = None
-    for place, message in enumerate(messages):
-        is_new = place > since and not isinstance(message, SystemMessage)
-        policies = of_answers if isinstance(message, AssistantMessage) else (policy,)
-        for text in _texts_of(message):
-            known_as = (of_given,) if text in given else policies
-            if text.strip() and (is_new or not any(passed.has(one, text) for one in known_as)):
-                texts[text] = None
-        for part in _media_of(message):
-            if not isinstance(part, ImagePart):
-                is_unclear = True
-            elif is_new or not passed.has(policy, _IMAGE + part.url):
-                pictures[part.url] = (part,)
+    moderation, result = judge.moderation, judge.result
+    for part in judge.region.parts.every:
+        messages = part.without_own_texts(messages)
+    asked = _asked(judge, messages, others, passed, excepted)
     seeing = [it for it in moderation.input if _sees(it)]
-    if (is_unclear or (pictures and not seeing)) and not moderation.passes_media:
+    if (asked.is_unclear or (asked.pictures and not seeing)) and not moderation.passes_media:
         raise UnsupportedFeature(
             "vision", "the moderation of this region cannot judge images or other media", "messages"
         )
-    pieces = [piece for text in texts for piece in pieces_of(text)]
+    pieces = [piece for text in asked.texts for piece in pieces_of(text)]
+    of_pieces: dict[ModerationInput, frozenset[str]] = {
+        piece: names for text, names in excepted.items() for piece in pieces_of(text)
+    }
     try:
-        await _expect_passed(judge, moderation.input, pieces, excepted)
+        await _expect_passed(judge, moderation.input, pieces, of_pieces)
         if seeing:
-            await _expect_passed(judge, seeing, [*pictures.values()], {})
+            await _expect_passed(judge, seeing, [*asked.pictures.values()], {})
     except NoVerdict:
         if moderation.on_failure == "closed":
             result.input = "failed"
@@ -115,10 +142,10 @@ async def judge_input(
         result.input, result.categories = "flagged", error.categories
         raise
     result.input = "passed"
-    for text in texts:
-        passed.add_text(of_given if text in given else policy, text)
-    for url in pictures if seeing else ():
-        passed.add_text(policy, _IMAGE + url)
+    for text, policy in asked.texts.items():
+        passed.add_text(policy, text)
+    for url in asked.pictures if seeing else ():
+        passed.add_text(policy_of(moderation, moderation.input), _IMAGE + url)
 
 
 async def _expect_passed(

@@ -12,7 +12,7 @@ import httpx
 import jwt
 
 from gateway.app import Gateway
-from gateway.features.duties.time_of_use import LocalTimes
+from gateway.features.duties.time_of_use import LocalTimes, TimeOfUse
 from tests.kit.configs import Config, key_hash, table_of
 from tests.kit.httpx_transport import HttpxTransport
 from tests.kit.input_gateway import InputGateway
@@ -47,6 +47,11 @@ location:
 ).merge({"clients": {name: {"keys": [key_hash(name)], "may_assert": ["user"]} for name in ("gk-1", "gk-2")}})
 
 
+def time_of_use_of(gateway: Gateway) -> TimeOfUse:
+    """Return what counts the time of users in a gateway."""
+    return next(gate for gate in gateway._gates if isinstance(gate, TimeOfUse))
+
+
 class TimedGateway(InputGateway):
     """A gateway whose clock is moved by the test. `world` answers its chats."""
 
@@ -57,7 +62,7 @@ class TimedGateway(InputGateway):
         config = table_of(CONFIG.merge(*patches), {"CLAIM_SECRET": SECRET})
         self.gateway = Gateway(config, self._transport, state_dir=directory)
         self.now_s = NOON
-        times = self.gateway._time_of_use.times
+        times = time_of_use_of(self.gateway).times
         assert isinstance(times, LocalTimes)
         times.clock = lambda: self.now_s
 

@@ -12,9 +12,10 @@ from gateway.model.config_version import Region
 from gateway.model.help import DutyKind, Help
 from gateway.model.location import Location
 from gateway.model.record import AttemptRecord, FeatureNote
-from gateway.model.region_text import Sentence, Sentences
+from gateway.model.region_text import SEPARATOR, Sentence, Sentences
 from gateway.policy.doors import HelpsFirst
-from providers.value import Value
+from providers.chat import AssistantMessage, Message, text_of
+from providers.value import Value, replace
 
 Then = Literal["stop", "answer"]
 CrisisOutcome = Literal["passed", "stop", "answer", "unjudged", "failed"]
@@ -84,6 +85,17 @@ class CrisisRules(HelpsFirst):
         """See `RegionPart`."""
         return "crisis", self.judges
 
+    def without_own_texts(self, messages: tuple[Message, ...]) -> tuple[Message, ...]:
+        """See `RegionPart`."""
+        return tuple(self._without(it) if isinstance(it, AssistantMessage) else it for it in messages)
+
+    def _without(self, message: AssistantMessage) -> AssistantMessage:
+        said = text_of(message.content)
+        text = next((text for text in self.texts if said.startswith(text)), None)
+        if text is None:
+            return message
+        return replace(message, content=said[len(text) :].removeprefix(SEPARATOR))
+
     def with_number(self, text: str, helpline: Helpline | None) -> str:
         """Return a crisis text as users get it. `helpline`: the number for them, or None if none is known."""
         return text.replace(NUMBER, helpline.number if helpline is not None else "") if self.has_number else text
@@ -121,6 +133,10 @@ class Crisis(Help):
     def duty(self) -> DutyKind:
         """See `Help`."""
         return DutyKind.CRISIS
+
+    def as_answer(self) -> CrisisNote:
+        """See `Help`."""
+        return CrisisNote("stop", replace(self, then="stop"))
 
     def member(self) -> dict[str, object]:
         """See `Help`."""

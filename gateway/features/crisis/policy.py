@@ -6,10 +6,9 @@ from collections.abc import Sequence
 
 from gateway.features.crisis.model import Crisis, CrisisRules, Helpline
 from gateway.model.location import Location
-from gateway.model.region_text import SEPARATOR, Sentence
-from providers.chat import AllowedTools, AssistantMessage, ChatRequest, Message, NamedTool, UserMessage, text_of
+from gateway.model.region_text import Sentence
+from providers.chat import AssistantMessage, Message, UserMessage, text_of
 from providers.territories import parent
-from providers.value import replace
 
 
 def last_answered(messages: Sequence[Message]) -> int:
@@ -34,7 +33,7 @@ def texts_to_judge(messages: Sequence[Message], rules: CrisisRules) -> tuple[lis
     """
     new = last_answered(messages) + 1
     users, answers = list[str](), list[str]()
-    for message in without_crisis_texts(tuple(messages[:new]), rules):
+    for message in rules.without_own_texts(tuple(messages[:new])):
         if isinstance(message, UserMessage | AssistantMessage):
             (users if isinstance(message, UserMessage) else answers).append(text_of(message.content or ""))
     latest = [text_of(message.content) for message in messages[new:] if isinstance(message, UserMessage)]
@@ -58,25 +57,3 @@ def helpline_at(rules: CrisisRules, territory: str | None) -> Helpline | None:
     if territory is None:
         return rules.common
     return rules.helplines.get(territory) or rules.helplines.get(parent(territory) or "")
-
-
-def program_param(request: ChatRequest) -> str | None:
-    """Return the field by which a request requires content for programs, or None."""
-    if request.response_format is not None:
-        return "response_format"
-    choice = request.tool_choice
-    is_forced = choice == "required" or isinstance(choice, NamedTool)
-    return "tool_choice" if is_forced or (isinstance(choice, AllowedTools) and choice.mode == "required") else None
-
-
-def without_crisis_texts(messages: tuple[Message, ...], rules: CrisisRules) -> tuple[Message, ...]:
-    """Return a history without the crisis texts in it, as the judges of moderation see it."""
-    return tuple(_without(message, rules) if isinstance(message, AssistantMessage) else message for message in messages)
-
-
-def _without(message: AssistantMessage, rules: CrisisRules) -> AssistantMessage:
-    said = text_of(message.content)
-    text = next((text for text in rules.texts if said.startswith(text)), None)
-    if text is None:
-        return message
-    return replace(message, content=said[len(text) :].removeprefix(SEPARATOR))

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from gateway.features.duties.model import UsedDay, UseKey
-from gateway.features.feature import Feature, KeptOfUsers
+from gateway.features.duties.time_of_use import LocalTimes, MemoryStore, TimeOfUse, UseTimes
+from gateway.features.feature import Feature, KeptOfUsers, Process
 from gateway.model.budget import StoreServer
 from gateway.model.config_version import ConfigVersion
 from gateway.operator_errors import StateError
@@ -88,4 +89,21 @@ def _time(at_ms: int) -> str:
     return datetime.fromtimestamp(at_ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-DUTIES = Feature("duties", kept=None, of_users=KeptOfUsers("use", _export, _erase), watcher=None)
+def _time_of_use(process: Process) -> TimeOfUse:
+    """Return what counts the time of users in a process: in Valkey for a cell, else in the state directory."""
+    if process.state_dir is None:
+        # A gateway with clients would not start. This is a demo, or one inside another program.
+        return TimeOfUse(LocalTimes(MemoryStore()), process.user_key)
+    from gateway.features.duties.state import UseStore
+
+    times: UseTimes
+    if process.valkey is not None:
+        from gateway.features.duties.shared_times import CellTimes, SharedTimes
+
+        times = CellTimes(SharedTimes(process.valkey, cell_name(process.current())), UseStore(process.state_dir))
+    else:
+        times = LocalTimes(UseStore(process.state_dir))
+    return TimeOfUse(times, process.user_key)
+
+
+DUTIES = Feature("duties", kept=None, of_users=KeptOfUsers("use", _export, _erase), gate=_time_of_use, watcher=None)

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
+from gateway.execution.exchange import Exchange
 from gateway.features.duties.model import KEPT_MS, UseKey, UseNote, UseRecord, UseRules
 from gateway.features.duties.policy import (
     Arrival,
@@ -37,7 +38,7 @@ from gateway.features.duties.policy import (
 )
 from gateway.model.age import UseLimits
 from gateway.model.caller import Caller
-from gateway.model.config_version import ConfigVersion
+from gateway.model.config_version import ConfigVersion, Region
 from gateway.model.decision import Refused
 from gateway.model.help import DutyKind
 from gateway.model.location import ClaimReport, Location
@@ -49,6 +50,7 @@ from gateway.policy.labels import Notice
 from gateway.telemetry.log import logger
 from gateway.usage.accounting import end_user_pseudonym
 from gateway.usage.refusals import CallRefused
+from providers.chat import ChatRequest
 from providers.value import replace
 
 if TYPE_CHECKING:
@@ -311,6 +313,22 @@ class TimeOfUse:
         self._later: set[asyncio.Task[None]] = set()
         self._watching: asyncio.Task[None] | None = None
         self._is_lost = False
+
+    async def before_decision(self, exchange: Exchange, region: Region) -> None:
+        """See `RegionGate`. Raises Refused, or CallRefused if the time of the user cannot be read."""
+        if not isinstance(exchange.request, ChatRequest):
+            return
+        chat = exchange.chat_time = await self.admit(
+            exchange.config,
+            exchange.location,
+            exchange.caller,
+            exchange.user,
+            exchange.claim,
+            exchange.record,
+            exchange.chat_time,
+        )
+        if chat is not None and chat.refusal is not None:
+            raise chat.refusal
 
     async def admit(
         self,

@@ -52,7 +52,7 @@ def _traffic(process: Process) -> ShadowTraffic | None:
     sink = ShadowSink(_Keeper(store).keep, count, took, store.close)
     client = UpstreamClient(process.transport, tokens=process.health.tokens)
     traffic = ShadowTraffic(process.current, client, process.health, sink, process.limiters)
-    traffic.accounting = process.accounting
+    traffic.accounting = process.executor.accounting
     return traffic
 
 
@@ -88,5 +88,6 @@ SHADOW = Feature(
         elsewhere=(("reports of `gateway evaluate --shadow`", "texts that were copied to the directory of the run"),),
     ),
     of_users=None,
+    gate=None,
     watcher=_traffic,
 )

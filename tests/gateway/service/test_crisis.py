@@ -22,7 +22,7 @@ from tests.kit.crisis_gateway import CRISIS, SAD, US, CrisisWorld, served
 from tests.kit.httpx_transport import HttpxTransport
 from tests.kit.input_gateway import InputGateway
 from tests.kit.judged_chats import CONFIG, DIALECTS, World, ask, events_of
-from tests.kit.timed_gateway import TimedGateway, headers
+from tests.kit.timed_gateway import TimedGateway, headers, time_of_use_of
 from tests.kit.usage_rows import kept_rows
 
 DE = "Was Sie gerade erleben, klingt sehr schwer, und Ihr Leben ist wichtig. Bitte sprechen Sie jetzt mit jemandem, zum Beispiel unter der Nummer 988."
@@ -373,7 +373,7 @@ def test_judges_that_hang_have_their_time_together(records: list[Record], monkey
             return self._provider(request)
 
     assert VERDICT_S == 5.0
-    for module in ("gateway.execution.judging", "gateway.service.crisis"):
+    for module in ("gateway.execution.judging", "gateway.features.crisis.gate"):
         monkeypatch.setattr(f"{module}.VERDICT_S", 0.8)
     guards = {name: {"model": "Llama-Guard-3-8B"} for name in ("judge", "spare")}
     region = {"territories": ["US"], "moderation": None, "crisis": {**CRISIS, "judges": ["judge", "spare"]}}
@@ -419,7 +419,7 @@ def test_unknown_user_and_a_store_that_is_gone_give_the_text(tmp_path: Path) -> 
     gateway = TimedCrisis(tmp_path, then="answer")
     assert gateway.chat("Hello.", sub=None).status_code == 403
     assert gateway.chat(sub=None).headers["x-gateway-crisis"] == "stop"
-    gateway.gateway._time_of_use.times = None
+    time_of_use_of(gateway.gateway).times = None
     assert gateway.chat("Hello.").json()["error"]["code"] == "gate_unavailable"
     assert (gateway.chat().status_code, gateway.chat().headers["x-gateway-crisis"]) == (200, "stop")
 

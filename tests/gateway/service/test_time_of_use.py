@@ -24,7 +24,7 @@ from gateway.state.receipts import receipt_of
 from gateway.telemetry.request_log import JsonLines
 from tests.kit.configs import table_of
 from tests.kit.judged_chats import DIALECTS, World, ask, events_of, text_of
-from tests.kit.timed_gateway import CONFIG, NOON, SECRET, TimedGateway, headers
+from tests.kit.timed_gateway import CONFIG, NOON, SECRET, TimedGateway, headers, time_of_use_of
 
 MINUTE_MS = 60_000
 
@@ -216,7 +216,7 @@ def user_of(directory: Path) -> str:
 def test_records_are_deleted_48_hours_after_the_end_of_their_time(tmp_path: Path) -> None:
     served = TimedGateway(tmp_path, World())
     ask(served, "chat", headers=headers("child"))
-    use = served.gateway._time_of_use
+    use = time_of_use_of(served.gateway)
     assert use.times is not None
     served.wait(48 * 60 - 1)
     asyncio.run(use.times.tidy())
@@ -235,7 +235,7 @@ class Broken(UseStore):
 @APIS
 def test_store_that_cannot_be_asked_stops_users_with_limits_only(tmp_path: Path, dialect: str, stream: bool) -> None:
     served = TimedGateway(tmp_path, World())
-    times = served.gateway._time_of_use.times
+    times = time_of_use_of(served.gateway).times
     assert isinstance(times, LocalTimes)
     times.store = Broken(tmp_path)
     response = ask(served, dialect, stream=stream, headers=headers("child"))
@@ -250,7 +250,7 @@ def test_store_that_cannot_be_asked_stops_users_with_limits_only(tmp_path: Path,
 @pytest.mark.parametrize("ends", ["breaks off", "goes on", "is killed", "is erased"])
 def test_stream_extends_the_time_while_it_runs(tmp_path: Path, ends: str) -> None:
     served = TimedGateway(tmp_path, World())
-    use, seen = served.gateway._time_of_use, []
+    use, seen = time_of_use_of(served.gateway), []
 
     def chunk(text: str, reason: str | None = None) -> bytes:
         choice = {"index": 0, "delta": {"content": text} if text else {}, "finish_reason": reason}

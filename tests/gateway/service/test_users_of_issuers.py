@@ -24,7 +24,7 @@ from tests.kit.claim_tokens import jwks, public
 from tests.kit.claim_tokens import token as signed_claim
 from tests.kit.configs import Config, table_of
 from tests.kit.judged_chats import World, ask
-from tests.kit.timed_gateway import CONFIG, NOON, SECRET, TimedGateway, headers
+from tests.kit.timed_gateway import CONFIG, NOON, SECRET, TimedGateway, headers, time_of_use_of
 
 ISS = "https://i.example"
 KEY = b"k" * 32
@@ -185,6 +185,6 @@ def test_erasure_of_a_person_knows_every_name(tmp_path: Path) -> None:
     config = served.gateway.config
     key = pseudonym_key(config, tmp_path / "state")
     names = [end_user_pseudonym(config, key, it) for of in people_named(config, "anna", None).values() for it in of]
-    served.gateway._time_of_use.times.store.close()  # type: ignore[union-attr]
+    time_of_use_of(served.gateway).times.store.close()  # type: ignore[union-attr]
     records = use_records_of(tmp_path / "state", names, None)
     assert [it for it, _ in records] == [UseKey(end_user_pseudonym(config, key, qualified_user("login", "anna")))]

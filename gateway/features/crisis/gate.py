@@ -1,34 +1,55 @@
-"""Judge whether the user of a chat is in a crisis, before any provider gets the prompt, and give the crisis text."""
+"""Judge whether the user of a chat is in a crisis, before any provider gets the prompt."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
 
-from gateway.execution.exchange import AnswerStyle, Exchange, Judged
+from gateway.execution.exchange import Exchange, Judged
 from gateway.execution.judging import VERDICT_S, Judging, PassedTexts, names_of, pieces_of, policy_of
 from gateway.execution.run import PlanExecutor, PlanExhausted, RunContext
-from gateway.execution.structured_output import WholeAnswer
-from gateway.execution.upstream_client import OwnAnswer
 from gateway.features.crisis.given_texts import GivenTexts
-from gateway.features.crisis.model import Crisis, CrisisNote, CrisisRules
-from gateway.features.crisis.policy import crisis_of, program_param, texts_to_judge
+from gateway.features.crisis.model import CrisisNote, CrisisRules
+from gateway.features.crisis.policy import crisis_of, texts_to_judge
+from gateway.features.feature import Process
 from gateway.model.config_version import ConfigVersion, Region
 from gateway.model.deployment import Deployment
-from gateway.model.help import DutyKind, HelpUnanswerable
+from gateway.model.help import DutyKind
 from gateway.model.moderation import NoVerdict
-from gateway.model.record import Decided, Record
-from gateway.policy.labels import labelling_of, without_labels
+from gateway.policy.labels import without_labels
 from gateway.policy.region_text import said
 from gateway.policy.verdicts import found_in
 from gateway.usage.refusals import CallRefused
-from providers.chat import AssistantMessage, ChatCompletion, ChatRequest, Choice, Usage
+from providers.chat import ChatRequest
 from providers.moderations import ModerationResult
 from providers.moderations.values import ModerationInput
 from providers.value import replace
 
-_REFUSED = frozenset({DutyKind.USE_SESSION, DutyKind.USE_DAY, DutyKind.USE_UNKNOWN})
-"""The kinds of requests that the time of the user refuses."""
+
+class CrisisGate:
+    """The gate of a process. See `RegionGate`."""
+
+    def __init__(self, process: Process) -> None:
+        self._executor = process.executor
+        self._current = process.current
+        self._passed = process.passed
+        may_keep = process.state_dir is not None and process.gate is not None
+        self._given = GivenTexts(process.user_key, process.gate if may_keep else None)
+
+    def start(self) -> None:
+        """See `RegionGate`: nothing runs."""
+
+    async def aclose(self) -> None:
+        """See `RegionGate`: nothing runs."""
+
+    def move_clock(self, ahead_s: int) -> None:
+        """See `RegionGate`: nothing depends on the clock."""
+
+    async def before_decision(self, exchange: Exchange, region: Region) -> None:
+        """See `RegionGate`. Raises NoVerdict, or CallRefused."""
+        rules = region.parts.of(CrisisRules)
+        if rules is not None:
+            await find_crisis(self._executor, self._current, exchange, region, rules, self._passed, self._given)
 
 
 async def find_crisis(
@@ -36,10 +57,11 @@ async def find_crisis(
     current: Callable[[], ConfigVersion],
     exchange: Exchange,
     region: Region,
+    rules: CrisisRules,
     passed: PassedTexts,
     given: GivenTexts,
-) -> Crisis | None:
-    """Return the help for the user of a chat, or None if nothing is found. It is recorded.
+) -> None:
+    """Record the help for the user of a chat, if a crisis is found.
 
     Judged are what the user wrote since the last answer, by the judges of a crisis, and what stands before it, by those
     of moderation: a text that they flag is found as if it had just been written, unless the crisis text was given for
@@ -49,11 +71,10 @@ async def find_crisis(
         NoVerdict: There was no verdict, and the region requires one.
         CallRefused: A budget does not pay for it.
     """
-    rules, record, request = region.parts.of(CrisisRules), exchange.record, exchange.request
-    if (note := record.noted(CrisisNote)) is not None and note.crisis is not None:
-        return note.crisis
-    if rules is None or not isinstance(request, ChatRequest):
-        return None
+    record, request = exchange.record, exchange.request
+    note = record.noted(CrisisNote)
+    if (note is not None and note.crisis is not None) or not isinstance(request, ChatRequest):
+        return
     messages = request.messages if region.texts is None else without_labels(request.messages, region.texts)
     judges = [exchange.config.deployments[name] for name in rules.judges]
     policy = f"crisis;{names_of(judges)};{','.join(rules.categories)}"
@@ -68,8 +89,9 @@ async def find_crisis(
         answers = [text for text in answers if not passed.has(of_output, text)]
         former = [text for text in dict.fromkeys((*former, *answers)) if not passed.has(of_input, text)]
         exchange.judged = exchange.judged or Judged()
-        exchange.judged.given = await given.known(exchange.config, exchange.location, former)
-        former = [text for text in former if text not in exchange.judged.given]
+        known = await given.known(exchange.config, exchange.location, former)
+        exchange.judged.excepted = dict.fromkeys(known, frozenset(rules.categories))
+        former = [text for text in former if text not in known]
     found: dict[str, frozenset[str]] = {}
     failure: Exception | None = None
     if new or former:
@@ -87,12 +109,12 @@ async def find_crisis(
     if found:
         sentence = said(rules.text, exchange.location, exchange.caller.accept_language)
         crisis = crisis_of(rules, exchange.location, sentence, frozenset().union(*found.values()))
-        note_crisis(record, crisis)
+        record.note(CrisisNote(crisis.then, crisis))
         if moderation is not None and exchange.judged is not None:
             # Nothing else asks for them.
-            exchange.judged.given |= found.keys()
+            exchange.judged.excepted |= dict.fromkeys(found, frozenset(rules.categories))
             await given.add(exchange.config, exchange.location, found)
-        return crisis
+        return
     if isinstance(failure, NoVerdict) and rules.is_open:
         record.note_duty(DutyKind.CRISIS_UNJUDGED)
         record.note(CrisisNote("unjudged"))
@@ -156,43 +178,3 @@ def _judging(
         until=time.monotonic() + VERDICT_S,
         takes_contradictions=True,
     )
-
-
-def note_crisis(record: Record, crisis: Crisis) -> None:
-    """Record the help for the user."""
-    record.note(CrisisNote(crisis.then, crisis))
-
-
-def crisis_answer(exchange: Exchange, crisis: Crisis, *, is_counted: bool) -> OwnAnswer:
-    """Return the answer that is the crisis text alone, and set how it is shown. No provider gets the prompt.
-
-    Args:
-        exchange: The request.
-        crisis: The help for its user.
-        is_counted: It counts in the time of its user. False: the request would have been refused.
-
-    Raises:
-        HelpUnanswerable: The request requires content for programs.
-    """
-    request, record, assistant = exchange.request, exchange.record, exchange.assistant
-    if not isinstance(request, ChatRequest):
-        raise TypeError("only a chat has a crisis text")
-    note_crisis(record, replace(crisis, then="stop"))
-    record.decided = Decided(record.decided.location, assistant.name, record.decided.intent)
-    if not is_counted and exchange.chat_time is not None:
-        exchange.chat_time.leave_no_trace()
-        record.duties -= _REFUSED
-    if (param := program_param(request)) is not None:
-        raise HelpUnanswerable(param)
-    record.note_duty(DutyKind.CRISIS)
-    notice = exchange.chat_time.notice if exchange.chat_time is not None else None
-    labelling = labelling_of(exchange.locale, request, notice) if exchange.locale is not None else None
-    if labelling is not None:
-        record.shown.labels = labelling.names
-    keep_alive_s, choices = exchange.config.resilience.keep_alive_s, request.n or 1
-    exchange.style = AnswerStyle(request.include_usage, choices, labelling, assistant.name, keep_alive_s)
-    message = AssistantMessage(crisis.sentence.text)
-    completion = ChatCompletion(
-        "", assistant.name, int(time.time()), tuple(Choice(message, "stop", at) for at in range(choices)), Usage()
-    )
-    return OwnAnswer(stream=WholeAnswer(completion)) if request.stream else OwnAnswer(completion)
