@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from gateway.config.loading import Document
 from gateway.config.location import SectionProblems
 from gateway.config.problems import KeyPath, quoted
-from gateway.config.schema.client_token import TokenIssuerSection
 from gateway.config.validation import Draft, Findings, check_reference
-from gateway.model.client_token import TokenIssuer, TokenPath, TokenRule, Where
+from gateway.model.client_token import TokenIssuer, TokenIssuerRules, Where, path_of
+from gateway.model.section import members_of
 from gateway.policy.location.claim import read_key_set
 from providers.value import replace
 
@@ -30,7 +30,7 @@ _APP = re.compile(
 
 def named_clients(draft: Draft) -> set[str]:
     """Return the names of the clients that rules of a draft name."""
-    return {rule.client for issuer in draft.config.token_issuers.values() for rule in issuer.clients}
+    return {rule.gives for issuer in draft.config.token_issuers.values() for rule in issuer.clients}
 
 
 def compile_token_issuers(draft: Draft, findings: Findings, document: Document) -> dict[str, TokenIssuer]:
@@ -38,88 +38,67 @@ def compile_token_issuers(draft: Draft, findings: Findings, document: Document) 
     compiled: dict[str, TokenIssuer] = {}
     claims = dict(draft.config.location).get("claim")
     names: dict[tuple[str, str], str] = {}
-    for name, section in draft.config.token_issuers.items():
+    for name, rules in draft.config.token_issuers.items():
         path: KeyPath = ("token_issuers", name)
-        other = names.setdefault((section.issuer, section.audience), name)
+        other = names.setdefault((rules.issuer, rules.audience), name)
         if other != name:
             message = f"has the `issuer` and the `audience` of {quoted(other)}, so a token would belong to both"
             findings.error(path, message, "join their rules in one of them")
-        _check_names(findings, path, section)
-        if claims is not None and claims.issuer == section.issuer and section.user != "sub":
+        _check_names(findings, path, rules)
+        if claims is not None and claims.issuer == rules.issuer and rules.user != "sub":
             message = "claims of this issuer name a user by `sub`: who comes by both is two users"
             findings.warn((*path, "user"), message, "write `user: sub`, or send tokens alone")
-        keys = read_key_set(section.jwks, SectionProblems(findings, path, document), "every new token")
-        if draft.config.clients_source == "file":
-            for index, rule in enumerate(section.clients):
-                check_reference(draft, findings, (*path, "clients", index, "client"), "clients", rule.client)
-        clients = tuple(
-            TokenRule(rule.client, _where(findings, (*path, "clients", index, "where"), rule.where), rule.user)
-            for index, rule in enumerate(section.clients)
-        )
-        roles = tuple(
-            TokenRule(rule.role, _where(findings, (*path, "roles", index, "where"), rule.where))
-            for index, rule in enumerate(section.roles)
-        )
-        if keys is None:
-            continue
-        compiled[name] = TokenIssuer(
-            name=name,
-            issuer=section.issuer,
-            audience=section.audience,
-            algorithms=frozenset(section.algorithms),
-            keys=keys,
-            user=_path(findings, (*path, "user"), section.user),
-            clients=clients,
-            roles=roles,
-            longest_s=section.longest,
-            denied=_where(findings, (*path, "denied"), section.denied, warns=False),
-            issued_after=section.issued_after,
-        )
+        keys = read_key_set(rules.jwks, SectionProblems(findings, path, document), "every new token")
+        for index, rule in enumerate(rules.clients):
+            if draft.config.clients_source == "file":
+                check_reference(draft, findings, (*path, "clients", index, "client"), "clients", rule.gives)
+            _check_rights(findings, (*path, "clients", index, "where"), rule.where)
+        for index, role in enumerate(rules.roles):
+            _check_rights(findings, (*path, "roles", index, "where"), role.where)
+        _check_member(findings, (*path, "user"), rules.user)
+        for member, _ in rules.denied:
+            _check_member(findings, (*path, "denied", member), member)
+        if keys is not None:
+            compiled[name] = TokenIssuer(**members_of(rules), name=name, keys=keys)
     return {name: replace(it, same_users=_same_users(it, compiled)) for name, it in compiled.items()}
 
 
 def _same_users(issuer: TokenIssuer, issuers: Mapping[str, TokenIssuer]) -> str:
     """Return the first issuer that names the same users as this one, or an empty text if that is this one."""
-    first = next(it for it in issuers.values() if (it.issuer, it.user) == (issuer.issuer, issuer.user))
+    user = path_of(issuer.user)
+    first = next(it for it in issuers.values() if (it.issuer, path_of(it.user)) == (issuer.issuer, user))
     return first.name if first is not issuer else ""
 
 
-def _check_names(findings: Findings, path: KeyPath, section: TokenIssuerSection) -> None:
-    issuer = section.issuer
+def _check_names(findings: Findings, path: KeyPath, rules: TokenIssuerRules) -> None:
+    issuer = rules.issuer
     if "{" in issuer:
         hint = "write the issuer as the tokens have it, with the id of your tenant"
         findings.error((*path, "issuer"), "has a placeholder, and no token has that issuer", hint)
     elif found := [step for step in issuer.lower().split("/") if step in _ANY_TENANT]:
         message = f"`{found[0]}` stands for every tenant, and no token has that issuer"
         findings.error((*path, "issuer"), message, "write the id of your tenant in its place")
-    if _APP.fullmatch(section.audience):
+    if _APP.fullmatch(rules.audience):
         message = "is the id of an app, or of a vendor's API: tokens with which users sign in there are valid here too"
         hint = "register the gateway as an API of its own, to which no user signs in; then ignore this"
         findings.warn((*path, "audience"), message, hint)
-    if not section.clients and not section.roles:
+    if not rules.clients and not rules.roles:
         findings.error(path, "needs `clients` or `roles`, or its tokens give nothing", "add a rule")
 
 
-def _where(
-    findings: Findings, path: KeyPath, members: Mapping[str, tuple[str | bool, ...]], *, warns: bool = True
-) -> Where:
-    where: list[tuple[TokenPath, tuple[str | bool, ...]]] = []
-    for name, values in members.items():
-        steps = _path(findings, (*path, name), name)
-        if warns and steps[-1] in _CHANGEABLE:
-            message = f"users can often change `{name}` themselves, and give themselves these rights"
+def _check_rights(findings: Findings, path: KeyPath, where: Where) -> None:
+    """Check the members of a rule, and warn of those that their users choose."""
+    for member, _ in where:
+        _check_member(findings, (*path, member), member)
+        if path_of(member)[-1] in _CHANGEABLE:
+            message = f"users can often change `{member}` themselves, and give themselves these rights"
             hint = "use groups, roles or the id of the user (`oid`, `sub`)"
-            findings.warn((*path, name), message, hint)
-        where.append((steps, values))
-    return tuple(where)
+            findings.warn((*path, member), message, hint)
 
 
-def _path(findings: Findings, path: KeyPath, name: str) -> TokenPath:
-    """Return the steps to a member: its name or, after a slash, a JSON Pointer (RFC 6901)."""
-    if not name.startswith("/"):
-        if not name:
-            findings.error(path, "a member needs a name", "such as groups, or /realm_access/roles", key=True)
-        return (name,)
-    if _POINTER_ESCAPE.search(name):
-        findings.error(path, f"{quoted(name)} is not a JSON Pointer", "write ~0 for `~` and ~1 for `/`", key=True)
-    return tuple(step.replace("~1", "/").replace("~0", "~") for step in name[1:].split("/"))
+def _check_member(findings: Findings, path: KeyPath, member: str) -> None:
+    """Report a member without a name, and a JSON Pointer that is none."""
+    if not member:
+        findings.error(path, "a member needs a name", "such as groups, or /realm_access/roles", key=True)
+    elif member.startswith("/") and _POINTER_ESCAPE.search(member):
+        findings.error(path, f"{quoted(member)} is not a JSON Pointer", "write ~0 for `~` and ~1 for `/`", key=True)

@@ -265,7 +265,7 @@ def _section_at(path: KeyPath, root: type[BaseModel]) -> Any:
         if keys:
             kind = _bare(keys[str(part)].kind) if part in keys else None
         else:
-            arguments = get_args(kind)
+            arguments = [it for it in get_args(kind) if it is not ...]
             kind = _bare(arguments[-1]) if arguments else None
     return kind
 

@@ -121,7 +121,7 @@ class SpendingCompiler:
         location = self.draft.config.location
         self._names_user = location.of(ClaimSection) is not None and "claim" in location.signals
         rules = [rule for issuer in self.draft.config.token_issuers.values() for rule in issuer.clients]
-        self._named_by_tokens = frozenset(rule.client for rule in rules if rule.user)
+        self._named_by_tokens = frozenset(rule.gives for rule in rules if rule.names_user)
         self.projects = {
             name: Project(name, self._budgets(("projects", name, "budgets"), section.budgets))
             for name, section in self.draft.config.projects.items()

@@ -8,8 +8,6 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import get_args
 
-from pydantic import BaseModel
-
 from gateway.config.problems import KeyPath, Problem, Severity, choice_hint, quoted
 from gateway.config.schema.file import GatewaySection
 from gateway.config.shape import (

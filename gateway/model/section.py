@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, field, fields
-from typing import Any, TypeVar, dataclass_transform
+from typing import Any, TypeVar, dataclass_transform, get_args, get_origin
 
 from providers.value import Value
 
@@ -46,7 +46,7 @@ def key(
     *,
     default: Any = MISSING,
     name: str | None = None,
-    written: str | None = None,
+    written: Any = None,
     repr: bool = True,
     **rules: Any,
 ) -> Any:
@@ -56,7 +56,7 @@ def key(
         meaning: The description in the JSON Schema and on the page of config keys.
         default: The value without the key. A key without a default is required.
         name: The key in the file, where it differs from the name of the field.
-        written: The default as the file would have it, where it is written with a unit.
+        written: The default as the file would have it, where it has another form there.
         repr: Whether the value is shown in a `repr`.
         rules: Bounds that pydantic knows, such as `ge` and `pattern`.
     """
@@ -69,6 +69,11 @@ def key(
 def section(cls: type[_T]) -> type[_T]:
     """Make a subclass of `PlainSection` a frozen dataclass."""
     return dataclass(frozen=True, slots=True)(cls)
+
+
+def members_of(value: PlainSection) -> dict[str, Any]:
+    """Return the members of a section by their names, for a value that has them and what was resolved."""
+    return {field.name: getattr(value, field.name) for field in fields(value)}
 
 
 def default_as_written(value: Any) -> Any:
@@ -98,7 +103,7 @@ class FileForm:
     has_pattern_error: bool = False
 
     def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> dict[str, Any]:
-        parse = {"type": "no-info", "function": self.parse}
+        parse = _made_by(self.parse)
         if self.has_pattern_error:
             text = {"type": "str", "pattern": self.schema["pattern"]}
             return {"type": "function-after", "function": parse, "schema": text}
@@ -106,6 +111,48 @@ class FileForm:
 
     def __get_pydantic_json_schema__(self, schema: Any, handler: Any) -> dict[str, Any]:
         return dict(self.schema)
+
+
+@dataclass(frozen=True, eq=False)
+class Listed:
+    """In `Annotated[tuple[item, ...], Listed()]`: the file has a list. A value that is compiled is immutable.
+
+    least: The least number of items.
+    """
+
+    least: int = 0
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> dict[str, Any]:
+        listed = {"type": "list", "items_schema": handler.generate_schema(get_args(source)[0])}
+        return {
+            "type": "function-after",
+            "function": _made_by(get_origin(source)),
+            "schema": _at_least(self.least, listed),
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class Entries:
+    """In `Annotated[tuple[tuple[name, value], ...], Entries()]`: the file has a mapping, kept in its order.
+
+    least: The least number of entries.
+    """
+
+    least: int = 0
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> dict[str, Any]:
+        names, values = map(handler.generate_schema, get_args(get_args(source)[0]))
+        mapping = {"type": "dict", "keys_schema": names, "values_schema": values}
+        function = _made_by(lambda entries: tuple(entries.items()))
+        return {"type": "function-after", "function": function, "schema": _at_least(self.least, mapping)}
+
+
+def _made_by(function: Callable[[Any], Any]) -> dict[str, Any]:
+    return {"type": "no-info", "function": function}
+
+
+def _at_least(least: int, schema: dict[str, Any]) -> dict[str, Any]:
+    return schema | ({"min_length": least} if least else {})
 
 
 def _one_or_two(value: object) -> list[str]:
@@ -141,8 +188,7 @@ class OrOff:
     """In `Annotated[section | None, OrOff()]`: the file has a mapping, or the word `off`, which is None."""
 
     def __get_pydantic_core_schema__(self, source: Any, handler: Callable[[Any], Any]) -> dict[str, Any]:
-        parse = {"type": "no-info", "function": _parse_or_off}
-        return {"type": "function-before", "function": parse, "schema": handler(source)}
+        return {"type": "function-before", "function": _made_by(_parse_or_off), "schema": handler(source)}
 
     def __get_pydantic_json_schema__(self, schema: Any, handler: Callable[[Any], Any]) -> dict[str, Any]:
         choices = handler(schema)["anyOf"]

@@ -6,7 +6,17 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gateway.compact_jws import CompactJws
-from gateway.model.client_token import TokenGivesNothing, TokenHolder, TokenIssuer, TokenPath, TokenRule, Where
+from gateway.model.client_token import (
+    Condition,
+    RoleRule,
+    TokenGivesNothing,
+    TokenHolder,
+    TokenIssuer,
+    TokenPath,
+    TokenRule,
+    Where,
+    path_of,
+)
 from gateway.model.location import ClaimProblem, ClaimRefused
 from gateway.policy.location.claim_verification import SignedMembers, is_for
 
@@ -43,13 +53,13 @@ def check_denied(issuer: TokenIssuer, members: Mapping[str, object]) -> None:
 
 def user_in(issuer: TokenIssuer, members: Mapping[str, object]) -> str:
     """Return the user that a token names. Raises ClaimRefused if it names none."""
-    user = _member(members, issuer.user)
+    user = _member(members, path_of(issuer.user))
     if not isinstance(user, str) or not user:
         raise ClaimRefused(ClaimProblem.MALFORMED)
     return user
 
 
-def first_rule(issuer: str, rules: Sequence[TokenRule], members: Mapping[str, object]) -> int | None:
+def first_rule(issuer: str, rules: Sequence[TokenRule | RoleRule], members: Mapping[str, object]) -> int | None:
     """Return the index of the first rule that holds for a verified token of an issuer, or None.
 
     Raises:
@@ -91,12 +101,12 @@ def _look_at(issuer: str, where: Where, members: Mapping[str, object]) -> None:
     left_out = {*names} if isinstance(names, dict) else set()
     if "hasgroups" in members:
         left_out.add("groups")
-    if left_out and any(path[0] in left_out for path, _ in where):
+    if left_out and any(path_of(name)[0] in left_out for name, _ in where):
         raise TokenGivesNothing("groups", issuer)
 
 
-def _holds(entry: tuple[TokenPath, tuple[str | bool, ...]], members: Mapping[str, object]) -> bool:
-    path, values = entry
+def _holds(entry: Condition, members: Mapping[str, object]) -> bool:
+    path, values = path_of(entry[0]), entry[1]
     found = _member(members, path)
     if isinstance(found, str):
         words = found.split(" ") if len(path) == 1 and path[0] in _WORDS else ()

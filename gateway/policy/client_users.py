@@ -7,7 +7,7 @@ entries of `token_issuers` with the same `iss` are one issuer, if they name user
 
 from __future__ import annotations
 
-from gateway.model.client_token import TokenIssuer
+from gateway.model.client_token import TokenIssuer, path_of
 from gateway.model.config_version import Client, ConfigVersion
 from gateway.policy.location.claim import ClaimRules
 
@@ -92,4 +92,4 @@ def former_names(config: ConfigVersion, user: str) -> tuple[str, ...]:
 
 
 def _by_subject(config: ConfigVersion) -> list[TokenIssuer]:
-    return [it for it in config.token_issuers.values() if it.user == _SUBJECT]
+    return [it for it in config.token_issuers.values() if path_of(it.user) == _SUBJECT]

@@ -24,7 +24,6 @@ from gateway.config.field_types import (
     Words,
     key_hash,
 )
-from gateway.config.schema.client_token import TokenIssuerSection
 from gateway.config.schema.location import CellSection, LocationSection, Reason, RegionSection, Texts
 from gateway.config.schema.routing import AssistantSection, DeploymentSection
 from gateway.config.schema.sign_in import SignInSection
@@ -37,6 +36,7 @@ from gateway.config.schema.usage import (
     UsageSection,
 )
 from gateway.model.budget import ClientsSource, KeyRules
+from gateway.model.client_token import TokenIssuerRules
 from gateway.model.config_version import ClientLimitRule, LogRules, ReceiptRules
 from gateway.model.resilience import Resilience
 from gateway.model.section import Sensitive, default_as_written
@@ -188,7 +188,7 @@ class GatewaySection(Section):
     clients: dict[Name, ClientSection] = Field(
         {}, description="The clients that may call, by name. Without clients, the gateway serves this machine only."
     )
-    token_issuers: dict[Name, TokenIssuerSection] = Field(
+    token_issuers: dict[Name, TokenIssuerRules] = Field(
         {}, description="The issuers of signed tokens that clients send in place of API keys, by name."
     )
     clients_source: ClientsSource = Field(

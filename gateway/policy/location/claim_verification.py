@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterator, Set
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -155,7 +155,7 @@ class SignedRules(Protocol):
         """The required value of `aud`."""
 
     @property
-    def algorithms(self) -> Set[str]:
+    def algorithms(self) -> Collection[str]:
         """The accepted algorithms."""
 
     @property

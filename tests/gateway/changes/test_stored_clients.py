@@ -94,8 +94,8 @@ def test_version_gets_the_stored_clients_once_they_have_changed(database: Client
 
 
 def test_client_without_a_key_is_found_by_the_rule_of_an_issuer(database: ClientDatabase) -> None:
-    rules = tuple(TokenRule(name, ((("groups",), ("x",)),)) for name in ("app", "unknown"))
-    issuer = TokenIssuer("i", "https://i.example", "a", frozenset({"ES256"}), KeyFile("/keys"), clients=rules)
+    rules = tuple(TokenRule(name, (("groups", ("x",)),)) for name in ("app", "unknown"))
+    issuer = TokenIssuer("https://i.example", "a", ("ES256",), "/keys", clients=rules, name="i", keys=KeyFile("/keys"))
     config = replace(TABLE, token_issuers={"i": issuer})
     staged(database, config)
     database.admin("ines").create("clients", "app", {"region": "eu"})

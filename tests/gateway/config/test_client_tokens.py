@@ -11,7 +11,7 @@ from gateway.config.destinations import service_permits
 from gateway.config.loading import parse_document
 from gateway.config.problems import ConfigRejected
 from gateway.features.configuration import compile_config
-from gateway.model.client_token import token_key
+from gateway.model.client_token import path_of, token_key
 from providers.registry import load_registry
 from tests.kit.token_gateway import CONFIG
 
@@ -31,8 +31,9 @@ def test_paths_values_and_defaults() -> None:
     where = {"https://app.example/roles": ["a", True], "/a~1b/~0c/0": "d"}
     found = compiled({**rule(where), "issued_after": "1970-01-01T01:00:10+01:00", "user": "/a/b"})
     issuer = found.config.token_issuers["entra"]
-    assert issuer.clients[2].where == ((("https://app.example/roles",), ("a", True)), (("a/b", "~c", "0"), ("d",)))
-    assert (issuer.issued_after, issuer.longest_s, issuer.user) == (10.0, 86_400.0, ("a", "b"))
+    assert issuer.clients[2].where == (("https://app.example/roles", ("a", True)), ("/a~1b/~0c/0", ("d",)))
+    assert [path_of(name) for name, _ in issuer.clients[2].where] == [tuple(where)[:1], ("a/b", "~c", "0")]
+    assert (issuer.issued_after, issuer.longest_s, issuer.user) == (10.0, 86_400.0, "/a/b")
     assert not found.config.clients[token_key("research")].key_hash
     assert dict(service_permits(found.config)).keys() == {"token_issuers.entra.jwks"}
 

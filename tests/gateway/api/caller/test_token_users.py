@@ -188,7 +188,7 @@ MEMBERS = st.dictionaries(
 
 @given(members=MEMBERS, values=st.sets(st.sampled_from(["x", "y", True, False]), min_size=1), left_out=st.booleans())
 def test_rule_holds_exactly_for_equal_values(members: dict[str, Any], values: set[Any], left_out: bool) -> None:
-    rules = [TokenRule("one", ((("a",), tuple(values)), (("groups",), ("x",)))), TokenRule("two", ((("b",), ("y",)),))]
+    rules = [TokenRule("one", (("a", tuple(values)), ("groups", ("x",)))), TokenRule("two", (("b", ("y",)),))]
     if left_out:
         with pytest.raises(TokenGivesNothing, match="groups"):
             first_rule("entra", rules, {**members, "_claim_names": {"groups": "src1"}})
