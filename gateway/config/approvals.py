@@ -13,6 +13,7 @@ from gateway.model.approval import Approval, Days, terms_of, why_unapproved
 from gateway.model.config_version import Region
 from gateway.model.consent import ConsentRule
 from gateway.model.deployment import Deployment
+from providers.value import replace
 
 # The numbers in the lists of filings that the Cyberspace Administration of China publishes have these forms
 # (cac.gov.cn, as of 2026-11-20). No form of registration numbers is published.
@@ -67,11 +68,11 @@ def _check_approval(draft: Draft, findings: Findings, path: KeyPath, approval: A
 def compile_consent(
     findings: Findings, path: KeyPath, section: DeploymentSection, endpoint: Endpoint
 ) -> ConsentRule | None:
-    """Return the consent that the deployment requires, or None."""
+    """Return the consent that the deployment requires with its recipient, or None."""
     consent = section.consent
     if consent is None:
         return None
-    if consent.recipient is None and endpoint.facts is None:
+    if not consent.recipient and endpoint.facts is None:
         message = f"the operator of the server {endpoint.site} is unknown, so consent has no recipient"
         findings.error((*path, "consent"), message, "add recipient: NAME")
-    return ConsentRule(consent.recipient or section.provider, consent.mode, consent.on_missing)
+    return replace(consent, recipient=consent.recipient or section.provider)

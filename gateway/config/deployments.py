@@ -22,7 +22,7 @@ from gateway.config.operator_catalogue import (
     warn_of_fees,
 )
 from gateway.config.problems import KeyPath, choice_hint, nearest, nearest_names, quoted
-from gateway.config.schema.routing import ConcurrencySection, DeploymentSection
+from gateway.config.schema.routing import DeploymentSection
 from gateway.config.sign_ins import sign_in_of
 from gateway.config.territories import listed, read_territories
 from gateway.config.validation import Draft, Findings
@@ -110,13 +110,9 @@ class Vendor:
         return words and (not self._numbers or self._numbers.issuperset(_NUMBER.findall(_DATE.sub("", model))))
 
 
-def compile_concurrency(findings: Findings, path: KeyPath, section: ConcurrencySection | None) -> Concurrency | None:
-    """Return the concurrency limit of a deployment, or None if it has none."""
-    if section is None:
-        return None
-    if section.limit is None:
-        findings.error(path, "sets no limit", "give it a `limit`")
-    return Concurrency(section.limit or 1, section.queue, section.wait_s)
+def _check_concurrency(findings: Findings, path: KeyPath, rule: Concurrency | None) -> None:
+    if rule is not None and not rule.limit:
+        findings.error((*path, "concurrency"), "sets no limit", "give it a `limit`")
 
 
 class _Interned:
@@ -199,6 +195,7 @@ class DeploymentCompiler:
         sign_in = sign_in_of(self.draft, self.findings, path, section, adapter, endpoint, self.sign_ins)
         credentials = CredentialReader(self.findings, path, section, adapter, endpoint, self.links.references).read()
         _check_caches(self.findings, path, section, parts.capabilities)
+        _check_concurrency(self.findings, path, section.concurrency)
         if section.sign_in is not None and endpoint.simulates is None:
             credentials = with_sign_in(credentials, sign_in)
         site = endpoint.facts
@@ -245,7 +242,7 @@ class DeploymentCompiler:
             cache=section.cache,
             cache_isolation=section.cache_isolation,
             pseudonym_key=self.secrets.identity if section.identity == "hash" else None,
-            concurrency=compile_concurrency(self.findings, (*path, "concurrency"), section.concurrency),
+            concurrency=section.concurrency,
             guard=section.guard,
             tls=way.tls,
             proxy=way.proxy,
@@ -261,7 +258,7 @@ class DeploymentCompiler:
         unknown = Endpoint("https://unknown.invalid", "", Residency(ANYWHERE, ANYWHERE), None)
         CredentialReader(self.findings, path, section, adapter, unknown, self.links.references).read()
         self.links.way(path, section, unknown)
-        compile_concurrency(self.findings, (*path, "concurrency"), section.concurrency)
+        _check_concurrency(self.findings, path, section.concurrency)
         if section.available is not None:
             read_territories(self.findings, (*path, "available"), section.available)
         for key, words in (("stores", section.stores), ("processes", section.processes)):

@@ -11,6 +11,7 @@ from gateway.config.validation import Draft, Findings, check_reference
 from gateway.model.config_version import Region
 from gateway.model.deployment import Deployment, moderations_of
 from gateway.model.moderation import Moderation
+from gateway.model.section import members_of
 
 RegionJudges: TypeAlias = Mapping[str, tuple[tuple[KeyPath, Deployment], ...]]
 """All judges of each region that has some, each with the path of the key that names it."""
@@ -27,27 +28,19 @@ def compile_moderation(
             continue
         path: KeyPath = ("regions", name, "moderation")
         lists: dict[str, tuple[Deployment, ...]] = {}
-        for direction, names in (("input", section.input), ("output", section.output)):
+        for direction, names in (("input", section.input_names), ("output", section.output_names)):
             judges: list[Deployment] = []
             for index, judge in enumerate(names):
                 at = (*path, direction, index)
                 valid = check_judge(draft, findings, at, judge, regions.by_name.get(name), deployments)
                 judges += [valid] if valid is not None else []
             lists[direction] = tuple(judges)
-        if not section.input and not section.output:
+        if not section.input_names and not section.output_names:
             findings.error(path, "names no deployment", "add `input`, `output` or both, or remove it")
         if section.hold_chars < section.window_chars:
             message = f"must not be below `window_chars` ({section.window_chars})"
             findings.error((*path, "hold_chars"), message, "use a larger number")
-        compiled[name] = Moderation(
-            lists["input"],
-            lists["output"],
-            section.on_failure,
-            section.controversial == "pass",
-            section.window_chars,
-            section.hold_chars,
-            section.media == "pass",
-        )
+        compiled[name] = Moderation(**members_of(section), input=lists["input"], output=lists["output"])
     return compiled
 
 

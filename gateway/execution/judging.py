@@ -357,7 +357,7 @@ class Judge(Judging):
 
 def policy_of(moderation: Moderation, judges: Iterable[Deployment]) -> str:
     """Return the judges and the policy of a region as a text, under which passed texts are remembered."""
-    return f"{names_of(judges)};{moderation.passes_controversial}"
+    return f"{names_of(judges)};{moderation.controversial}"
 
 
 def names_of(judges: Iterable[Deployment]) -> str:

@@ -6,6 +6,8 @@ from enum import StrEnum
 from typing import Literal
 
 from gateway.model.hand_off import HandOffCause
+from gateway.model.section import PlainSection, key, section
+from gateway.model.units import Line
 from providers.value import Value
 
 
@@ -17,18 +19,21 @@ class ConsentKind(StrEnum):
     TOKEN = "token"  # noqa: S105  # the user has agreed to this one request
 
 
-class ConsentRule(Value, frozen=True):
-    """The consent that a deployment requires.
+@section
+class ConsentRule(PlainSection):
+    """The consent that the user must give before the deployment receives a prompt."""
 
-    Attributes:
-        recipient: The recipient to which the user agrees, by the name that the user is shown.
-        mode: `per_request` needs a consent to this one request. `standing` also accepts one that was given in general.
-        on_missing: `refuse` the request if this step would be the first, or `skip` to the next step.
-    """
-
-    recipient: str
-    mode: Literal["per_request", "standing"] = "per_request"
-    on_missing: Literal["refuse", "skip"] = "refuse"
+    recipient: Line = key(
+        "The recipient as it is shown to the user. Default: the name of the provider.", default="", written=None
+    )
+    mode: Literal["per_request", "standing"] = key(
+        "per_request: consent to this request; standing: consent to this request, or standing consent.", kw_only=True
+    )
+    on_missing: Literal["refuse", "skip"] = key(
+        "If consent is missing and this step would be the first: refuse the request with a consent token, or skip the "
+        "step. A later step is skipped in both cases.",
+        default="refuse",
+    )
 
 
 class ConsentStatement(Value, frozen=True):

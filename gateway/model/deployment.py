@@ -12,6 +12,7 @@ from gateway.model.consent import ConsentRule
 from gateway.model.parts import NO_PARTS, Parts
 from gateway.model.section import PlainSection, key, section
 from gateway.model.sign_in import SignIn
+from gateway.model.units import Seconds
 from providers.adapter import Adapter, Capabilities, Target
 from providers.auth import Secret
 from providers.catalogue.prices import Price, Retirement
@@ -45,18 +46,15 @@ RETIREMENT_WARNING_DAYS = (7, 30, 90)
 CacheKey = Literal["pseudonym", "strip", "pass"]
 
 
-class Concurrency(Value, frozen=True):
-    """The concurrency limit of a deployment over all workers.
+@section
+class Concurrency(PlainSection):
+    """How many calls of a deployment may run at the same time, and how many requests may wait for a slot."""
 
-    Attributes:
-        limit: The most calls at the same time.
-        queue: The most requests that wait for a slot.
-        wait_s: The longest wait of one request.
-    """
-
-    limit: int
-    queue: int = 20
-    wait_s: float = 2.0
+    limit: int = key("Maximum number of concurrent calls of all workers.", default=0, written=None, ge=1, le=1_000_000)
+    queue: int = key("Maximum number of requests of all workers that wait for a slot.", default=20, ge=0, le=100_000)
+    wait_s: Seconds = key(
+        "How long a request may wait before the next step is tried.", default=2.0, name="wait", written="2s"
+    )
 
 
 @section

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from providers.value import Value
+from gateway.model.section import Listed, PlainSection, key, section
 
 if TYPE_CHECKING:
     from gateway.model.deployment import Deployment
@@ -17,26 +17,42 @@ Judged = Literal["passed", "flagged", "skipped", "failed"]
 _WORSE: tuple[Judged, ...] = ("passed", "skipped", "flagged", "failed")
 
 
-class Moderation(Value, frozen=True):
+@section
+class ModerationRules(PlainSection):
+    """The judges of a region's chats: of what clients send, and of what models answer."""
+
+    input_names: Annotated[tuple[str, ...], Listed()] = key(
+        "The deployments that judge requests, asked in order if one fails.", default=(), name="input"
+    )
+    output_names: Annotated[tuple[str, ...], Listed()] = key(
+        "The deployments that judge answers, asked in order if one fails.", default=(), name="output"
+    )
+    on_failure: Literal["closed", "open"] = key(
+        "Without a verdict: `closed` gives an error, `open` lets the request go on.", kw_only=True
+    )
+    controversial: Literal["block", "pass"] = key(
+        "The third verdict of guard models: `block` it or let it `pass`.", default="block"
+    )
+    window_chars: int = key(
+        "An answer is judged at the first end of a sentence after so many characters.", default=80, ge=1, le=4000
+    )
+    hold_chars: int = key("It is judged at the latest after so many characters.", default=400, ge=1, le=8000)
+    media: Literal["refuse", "pass"] = key(
+        "Images and other media that no deployment of `input` can judge.", default="refuse"
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Moderation(ModerationRules):
     """The policy of one region.
 
     Attributes:
-        input: The deployments that judge what a client sends, asked in order if one fails. Empty: it is not judged.
-        output: Those that judge what a model answers.
-        on_failure: `closed`: without a verdict there is no answer. `open`: the request goes on.
-        passes_controversial: Whether the third verdict of a guard model passes.
-        window_chars: New text is judged at the first end of a sentence after so many characters.
-        hold_chars: It is judged at the latest after so many.
-        passes_media: Whether media that no deployment can judge pass.
+        input: The deployments that judge what a client sends. Empty if it is not judged.
+        output: The deployments that judge what a model answers.
     """
 
     input: tuple[Deployment, ...]
     output: tuple[Deployment, ...]
-    on_failure: Literal["closed", "open"]
-    passes_controversial: bool = False
-    window_chars: int = 80
-    hold_chars: int = 400
-    passes_media: bool = False
 
     @property
     def judges(self) -> tuple[Deployment, ...]:
@@ -45,7 +61,7 @@ class Moderation(Value, frozen=True):
 
     def flags(self, result: ModerationResult) -> bool:
         """Return whether a verdict is against a text."""
-        return result.flagged and not (result.controversial and self.passes_controversial)
+        return result.flagged and not (result.controversial and self.controversial == "pass")
 
     def __str__(self) -> str:
         directions = (("requests", self.input), ("answers", self.output))

@@ -46,8 +46,9 @@ def key(
     *,
     default: Any = MISSING,
     name: str | None = None,
-    written: Any = None,
+    written: Any = MISSING,
     repr: bool = True,
+    kw_only: bool = False,
     **rules: Any,
 ) -> Any:
     """Return the field of a key of a plain section.
@@ -56,13 +57,16 @@ def key(
         meaning: The description in the JSON Schema and on the page of config keys.
         default: The value without the key. A key without a default is required.
         name: The key in the file, where it differs from the name of the field.
-        written: The default as the file would have it, where it has another form there.
+        written: The default as the file would have it, where it has another form there. None if it cannot be written.
         repr: Whether the value is shown in a `repr`.
+        kw_only: Whether it is a keyword of the class only, as a required key after keys with defaults must be.
         rules: Bounds that pydantic knows, such as `ge` and `pattern`.
     """
     named = {"alias": name} if name is not None else {}
-    shown = {"json_schema_extra": {"default": written}} if written is not None else {}
-    return field(default=default, repr=repr, metadata={"description": meaning, **named, **shown, **rules})
+    shown = {"json_schema_extra": {"default": written}} if written is not MISSING else {}
+    return field(
+        default=default, repr=repr, kw_only=kw_only, metadata={"description": meaning, **named, **shown, **rules}
+    )
 
 
 @dataclass_transform(frozen_default=True, field_specifiers=(key,))
@@ -83,12 +87,13 @@ def default_as_written(value: Any) -> Any:
     """
     if not isinstance(value, PlainSection):
         return value
-    return {
-        field.metadata.get("alias", field.name): field.metadata.get("json_schema_extra", {}).get("default")
-        or default_as_written(getattr(value, field.name))
+    written = {
+        field.metadata.get("alias", field.name): field.metadata.get("json_schema_extra", {}).get(
+            "default", default_as_written(getattr(value, field.name))
+        )
         for field in fields(value)
-        if getattr(value, field.name) is not None or field.metadata.get("json_schema_extra")
     }
+    return {name: default for name, default in written.items() if default is not None}
 
 
 @dataclass(frozen=True, eq=False)

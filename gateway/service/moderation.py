@@ -120,7 +120,7 @@ async def judge_input(
         messages = part.without_own_texts(messages)
     asked = _asked(judge, messages, others, passed, excepted)
     seeing = [it for it in moderation.input if _sees(it)]
-    if (asked.is_unclear or (asked.pictures and not seeing)) and not moderation.passes_media:
+    if (asked.is_unclear or (asked.pictures and not seeing)) and moderation.media == "refuse":
         raise UnsupportedFeature(
             "vision", "the moderation of this region cannot judge images or other media", "messages"
         )

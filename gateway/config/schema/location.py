@@ -21,6 +21,7 @@ from gateway.config.field_types import (
     Words,
 )
 from gateway.config.problems import choice_hint, quoted
+from gateway.model.moderation import ModerationRules
 from gateway.model.refusal_reason import REASON_BY_CODE, RefusalReason
 from gateway.model.region_text import Show
 from gateway.model.section import FileForm, Sensitive, UnitError
@@ -188,26 +189,6 @@ class CellSection(Section):
     )
 
 
-class ModerationSection(Section):
-    """The judges of a region's chats: of what clients send, and of what models answer."""
-
-    input: list[str] = Field([], description="The deployments that judge requests, asked in order if one fails.")
-    output: list[str] = Field([], description="The deployments that judge answers, asked in order if one fails.")
-    on_failure: Literal["closed", "open"] = Field(
-        description="Without a verdict: `closed` gives an error, `open` lets the request go on."
-    )
-    controversial: Literal["block", "pass"] = Field(
-        "block", description="The third verdict of guard models: `block` it or let it `pass`."
-    )
-    window_chars: int = Field(
-        80, ge=1, le=4000, description="An answer is judged at the first end of a sentence after so many characters."
-    )
-    hold_chars: int = Field(400, ge=1, le=8000, description="It is judged at the latest after so many characters.")
-    media: Literal["refuse", "pass"] = Field(
-        "refuse", description="Images and other media that no deployment of `input` can judge."
-    )
-
-
 class UseLimitsSection(Section):
     """How long the users of a band may chat."""
 
@@ -259,7 +240,7 @@ class RegionSection(Section):
     refusals: dict[ErrorCode, Texts] | None = Field(
         None, description="The texts for users whose request is refused, by error code and language."
     )
-    moderation: ModerationSection | None = Field(None, description="The judges of its chats. Default: no judge.")
+    moderation: ModerationRules | None = Field(None, description="The judges of its chats. Default: no judge.")
     age_bands: dict[Name, AgeBandSection] | None = Field(
         None, description="Its rules for minors: the age bands that a signed claim may name. Default: none."
     )
@@ -279,5 +260,6 @@ class RegionSection(Section):
     @property
     def judges(self) -> list[str]:
         """The names of all deployments that judge its chats."""
-        moderation = [*self.moderation.input, *self.moderation.output] if self.moderation is not None else []
+        rules = self.moderation
+        moderation = [*rules.input_names, *rules.output_names] if rules is not None else []
         return moderation + [name for _, section in self for name in getattr(section, "judges", ())]

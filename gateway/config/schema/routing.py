@@ -22,11 +22,12 @@ from gateway.config.field_types import (
 )
 from gateway.config.schema.location import Texts
 from gateway.model.approval import Approval
-from gateway.model.deployment import TlsFiles
+from gateway.model.consent import ConsentRule
+from gateway.model.deployment import Concurrency, TlsFiles
 from gateway.model.input_requests import Use
 from gateway.model.schedule import StopRule
 from gateway.model.section import Sensitive, UnitError
-from gateway.model.units import Line, Seconds
+from gateway.model.units import Seconds
 
 
 class ScheduleSection(Section):
@@ -98,11 +99,6 @@ class AssistantSection(Section):
         False,
         description="true: if the stream of a text answer breaks off, the next step of the route continues it, once.",
     )
-    hedge: dict[str, object] | None = Field(
-        None,
-        description="Has no effect, and will be an unknown key in 0.4: hedging was removed. `first_token` gives a "
-        "silent deployment less time until the next step is tried.",
-    )
 
     @property
     def regions(self) -> tuple[str, ...]:
@@ -118,51 +114,18 @@ class AssistantSection(Section):
         return set().union(*lists.values())
 
 
-class ConsentSection(Section):
-    """The consent that the user must give before the deployment receives a prompt."""
-
-    mode: Literal["per_request", "standing"] = Field(
-        description="per_request: consent to this request; standing: consent to this request, or standing consent."
-    )
-    on_missing: Literal["refuse", "skip"] = Field(
-        "refuse",
-        description="If consent is missing and this step would be the first: refuse the request with a consent token, "
-        "or skip the step. A later step is skipped in both cases.",
-    )
-    recipient: Line | None = Field(
-        None, description="The recipient as it is shown to the user. Default: the name of the provider."
-    )
-
-
-class ConcurrencySection(Section):
-    """How many calls of a deployment may run at the same time, and how many requests may wait for a slot."""
-
-    limit: int | None = Field(
-        None, ge=1, le=1_000_000, description="Maximum number of concurrent calls of all workers."
-    )
-    queue: int = Field(
-        20, ge=0, le=100_000, description="Maximum number of requests of all workers that wait for a slot."
-    )
-    wait_s: Seconds = Field(
-        "2s",
-        alias="wait",
-        validate_default=True,
-        description="How long a request may wait before the next step is tried.",
-    )
-
-
 def _number_is_limit(value: object) -> object:
     """Read a number alone as the limit."""
     if isinstance(value, int) and not isinstance(value, bool):
         return {"limit": value}
-    if isinstance(value, dict | ConcurrencySection):
+    if isinstance(value, dict | Concurrency):
         return value
     raise UnitError("must be a number of calls, or a mapping of its keys", "write 50, or {limit: 50}")
 
 
 _Concurrency = Annotated[
-    ConcurrencySection | None,
-    BeforeValidator(_number_is_limit, json_schema_input_type=ConcurrencySection | Annotated[int, Field(ge=1)]),
+    Concurrency | None,
+    BeforeValidator(_number_is_limit, json_schema_input_type=Concurrency | Annotated[int, Field(ge=1)]),
 ]
 
 
@@ -275,7 +238,7 @@ class DeploymentSection(Section):
         "`resilience.first_token` and of the known value of the model.",
     )
     approvals: list[Approval] = Field([], description="Its approvals by authorities, with their regions.")
-    consent: ConsentSection | None = Field(
+    consent: ConsentRule | None = Field(
         None, description="The consent that the user must give. Default: no consent is needed."
     )
     identity: Literal["strip", "hash", "pass"] = Field(

@@ -32,10 +32,12 @@ def warnings(written: str, secrets: str = BOTH) -> list[str]:
 
 def test_consent_rule_is_compiled() -> None:
     assert deployment("enabled: true").consent is None
-    assert deployment("consent: {mode: standing}").consent == ConsentRule("openai", "standing", "refuse")
+    assert deployment("consent: {mode: standing}").consent == ConsentRule("openai", "refuse", mode="standing")
     full = "consent: {mode: per_request, on_missing: skip, recipient: OpenAI (ChatGPT)}"
-    assert deployment(full).consent == ConsentRule("OpenAI (ChatGPT)", "per_request", "skip")
-    assert deployment("consent: {mode: standing, recipient: We}", of=HOUSE).consent == ConsentRule("We", "standing")
+    assert deployment(full).consent == ConsentRule("OpenAI (ChatGPT)", "skip", mode="per_request")
+    assert deployment("consent: {mode: standing, recipient: We}", of=HOUSE).consent == ConsentRule(
+        "We", mode="standing"
+    )
 
 
 def test_config_version_lists_the_recipients_of_consent() -> None:

@@ -38,7 +38,9 @@ class FakeJudge:
     """Flags what contains `BAD`; has no verdict on what contains `LOST`. Keeps what it was asked."""
 
     def __init__(self, on_failure: str = "closed") -> None:
-        self.moderation = Moderation((), (), cast("Any", on_failure), window_chars=WINDOW, hold_chars=HOLD)
+        self.moderation = Moderation(
+            input=(), output=(), on_failure=cast("Any", on_failure), window_chars=WINDOW, hold_chars=HOLD
+        )
         self.result = ModerationRecord()
         self.asked: list[str] = []
         self.running = 0
