@@ -41,7 +41,6 @@ from evaluation.texts import language_of, visible_line
 from gateway.features.shadow.model import Shadow, ShadowRecord
 from gateway.features.shadow.state import read_shadow_records
 from gateway.model.assistant import Assistant
-from gateway.model.version_names import version_fields
 from gateway.operator_errors import StateError
 from providers.chat import ToolCall
 
@@ -209,7 +208,7 @@ class _Answered:
             "suite": {"name": suite.file.name, "digest": suite.digest, "seed": suite.file.seed},
             "region": region,
             "assistant": self.assistant,
-            **version_fields(config.version),
+            "config_version": config.version,
             **{
                 "at": utc_text(time.time()),
                 "simulated": config.demo,

@@ -48,7 +48,6 @@ from gateway.model.assistant import Assistant
 from gateway.model.config_version import ConfigVersion, Region
 from gateway.model.deployment import Deployment
 from gateway.model.route import deployments_of
-from gateway.model.version_names import version_fields
 from gateway.policy.routing import config_exclusion
 from gateway.usage.accounting import Accounting
 from providers.catalogue.prices import MICROS, NO_CURRENCY
@@ -399,7 +398,7 @@ class _Candidates:
         facts = {
             "kind": "evaluation",
             "assistant": assistant.name,
-            **version_fields(config.version),
+            "config_version": config.version,
             "simulated": config.demo,
             "stopped": stopped,
             "judge": judge_name,

@@ -79,7 +79,3 @@ else:
         """
         is_fast = isinstance(value, msgspec.Struct)
         return (msgspec.structs if is_fast else dataclasses).replace(value, **changes)
-
-
-change = replace
-"""The former name of `replace`."""

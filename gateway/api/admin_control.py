@@ -16,7 +16,6 @@ from gateway.model.decision import Unavailable
 from gateway.model.deployment import retirement_notices_of
 from gateway.model.schedule import ScheduleStatus, Tally
 from gateway.model.status import Changes, Finding, Overview, Reload, SimulatedSite, Status, Traffic, WorkerStatus
-from gateway.model.version_names import version_fields
 from gateway.policy.routing import config_exclusion
 from gateway.policy.territory_answers import region_answers
 from gateway.telemetry.event_feed import Subscription
@@ -147,7 +146,7 @@ def readiness(status: Status) -> dict[str, object]:
     }
     return {
         "status": readiness_word(status),
-        **version_fields({"version": config.version, "demo": config.demo, "loaded": reload_report(status.loaded)}),
+        "config_version": {"version": config.version, "demo": config.demo, "loaded": reload_report(status.loaded)},
         "simulated": config.demo or config.simulated,
         "state": {"keeps_history": status.keeps_history, "file_active": status.file_is_active},
         "revocations_delayed": config.keys_stale,
@@ -302,7 +301,7 @@ def reload_report(done: Reload) -> dict[str, object]:
     return {
         "result": done.result,
         "refused_by": done.refused_by,
-        **version_fields(done.config_version),
+        "config_version": done.config_version,
         "cause": done.cause,
         "who": done.who,
         "at": done.at.isoformat(timespec="milliseconds"),
@@ -324,7 +323,7 @@ def _changes(done: Reload) -> dict[str, object]:
 def change_report(version: str, loaded: Reload, failed: Reload | None) -> dict[str, object]:
     """Return the detail of an event after an attempt to change the config: the active version, and the attempt."""
     return {
-        **version_fields(version),
+        "config_version": version,
         "loaded": reload_report(loaded),
         "failed": reload_report(failed) if failed else None,
     }
@@ -345,7 +344,7 @@ def _worker(worker: WorkerStatus) -> dict[str, object]:
     return {
         "seat": worker.seat,
         "pid": worker.pid,
-        **version_fields(worker.config_version),
+        "config_version": worker.config_version,
         "running": worker.running,
         "answers": worker.answers,
         "draining": worker.is_draining,

@@ -10,7 +10,6 @@ from gateway.model.assistant import Assistant
 from gateway.model.config_version import Client, ConfigVersion
 from gateway.model.location import Reports
 from gateway.model.status import Status
-from gateway.model.version_names import version_fields
 from gateway.policy.territory_answers import answers_of, territories_of
 from gateway.service.assistants import AssistantNotFound, assistants_of
 from gateway.service.explain import PlainRequest, explain_with_facts, reports_from
@@ -87,7 +86,7 @@ def territories_document(config: ConfigVersion, assistant: str | None, now_s: fl
     """
     named = _assistant(config, None, assistant)
     return {
-        **version_fields(config.version),
+        "config_version": config.version,
         "assistant": named.name,
         "regions": [
             {

@@ -16,7 +16,6 @@ import orjson
 from gateway.api.errors import ApiError, encode_error
 from gateway.api.raw_responses import send_bytes
 from gateway.model.config_version import Cors
-from gateway.model.version_names import VERSION_HEADERS
 from gateway.telemetry.log import logger
 
 Send = Callable[[Any], Awaitable[None]]
@@ -42,7 +41,7 @@ MAY_READ = (
     b"x-ratelimit-limit-requests, x-ratelimit-remaining-requests, x-ratelimit-reset-requests, openai-processing-ms, "
     b"x-ratelimit-limit-tokens, x-ratelimit-remaining-tokens, x-ratelimit-reset-tokens, x-gateway-max-tokens, "
     b"x-gateway-cost, "
-    b"location, link, allow, " + ", ".join(VERSION_HEADERS).encode()
+    b"location, link, allow, x-gateway-config"
 )
 _MAX_REQUESTED_BYTES = 4096
 _MOST_LOGGED = 16

@@ -33,7 +33,6 @@ from gateway.model.decision import Refusal, RefusalCode, Refused
 from gateway.model.input_requests import Use
 from gateway.model.location import ClaimReport, Location
 from gateway.model.sampling import is_id_kept
-from gateway.model.version_names import version_headers
 from gateway.operator_errors import ReceiptDamaged
 from gateway.policy.caller import explain_token, explain_user, read_consent, user_of
 from gateway.policy.labels import TextMarks
@@ -152,7 +151,7 @@ async def _identify(request: Request, service: ChatService, limiter: FailedKeyLi
     """Return the config version and the authenticated caller. From now on every response has the request's id."""
     config = service.decider.current()
     headers = headers_of(request.scope)
-    request.state.response_headers = {"x-request-id": request_id_of(headers), **version_headers(config.version)}
+    request.state.response_headers = {"x-request-id": request_id_of(headers), "x-gateway-config": config.version}
     return config, await read_verified_caller(config, headers, limiter)
 
 

@@ -9,7 +9,6 @@ from collections.abc import Iterable
 from functools import lru_cache
 
 from gateway.model.record import Allowance, Record
-from gateway.model.version_names import version_headers
 
 _UNSAFE = re.compile(r"[^A-Za-z0-9_.-]")
 
@@ -114,7 +113,7 @@ def _source_headers(
 ) -> tuple[bytes, ...]:
     """Return the lines that are the same for most requests from one territory."""
     known = {
-        **version_headers(config_version),
+        "x-gateway-config": config_version,
         "x-gateway-why": why,
         "x-gateway-region": region,
         "x-gateway-deployment": deployment,

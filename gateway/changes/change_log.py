@@ -27,7 +27,6 @@ from gateway.config.source_text import SourceText, digest, read_files
 from gateway.files import open_file
 from gateway.model.answer_change import AnswerChange
 from gateway.model.status import audited
-from gateway.model.version_names import version_fields
 from gateway.operator_errors import NotStored, StateError
 from gateway.policy.territory_answers import answer_changes
 from gateway.state.audit import Audit, AuditLine, TrailHead, TrailReader
@@ -215,7 +214,7 @@ class ChangeLog:
             before, after = self._pointer_before, self.pointer()
             if before is None or after is None or before == after:
                 return
-            details = {**version_fields(before.version), "before": after.version, "cause": "restart_failed", "who": ""}
+            details = {"config_version": before.version, "before": after.version, "cause": "restart_failed", "who": ""}
             with self._switching([("activated", details)], before.version):
                 self.history.point(before)
 
@@ -262,7 +261,7 @@ class ChangeLog:
         if not lines:
             return
         details = str(error) or type(error).__name__
-        self._pending.append(("not_done", {"lines": list(lines), **version_fields(active), "detail": details}))
+        self._pending.append(("not_done", {"lines": list(lines), "config_version": active, "detail": details}))
         try:
             self._write_pending()
         except StateError as failed:
@@ -279,7 +278,7 @@ class ChangeLog:
         if written is None:
             return
         details = {
-            **version_fields(plan.after),
+            "config_version": plan.after,
             "content": written.content,
             "before": plan.before,
             "cause": cause,
@@ -306,7 +305,7 @@ class ChangeLog:
         """Record an attempt that changed nothing. Raises StateError."""
         event = "signature_refused" if unsigned else "rejected"
         shown = {"errors": len(errors), "findings": errors[:_MOST_FINDINGS]}
-        self.note(event, {"cause": cause, **audited(who), **version_fields(active), **shown})
+        self.note(event, {"cause": cause, **audited(who), "config_version": active, **shown})
 
     def rollback_target(self, word: str | None, active: str, config: Path) -> PinnedRollback:
         """Return the version to roll back to. Raises NotStored if it or its text is not stored.
@@ -344,7 +343,7 @@ class ChangeLog:
 
     def adopt(self, version: Version) -> None:
         """Make a version of another instance the one that a new history is compared with."""
-        with self._switching([("adopted", version_fields(version.version))], version.version):
+        with self._switching([("adopted", {"config_version": version.version})], version.version):
             self.history.keep(verified(version))
             self.history.point(Pointer(version.version))
 
@@ -383,11 +382,11 @@ def _lines_of(reviewed: ReviewedChange, details: Mapping[str, object]) -> Iterat
     if reviewed.signer:
         yield (
             "signature_accepted",
-            {**version_fields(plan.after), "regions": dict(reviewed.protected), "key": reviewed.signer},
+            {"config_version": plan.after, "regions": dict(reviewed.protected), "key": reviewed.signer},
         )
     changes = {"changes": plan_summary(plan), "keys": list(plan.keys[:_MOST_NAMED])}
     unsigned = {"unsigned_regions": list(reviewed.protected)} if reviewed.protected and not reviewed.signer else {}
     yield "rolled_back" if details["cause"] == "rollback" else "activated", {**details, **changes, **unsigned}
     by = {member: details[member] for member in ("cause", "who", "how") if member in details}
     for name in plan.switched_off:
-        yield "kill_switch", {"deployment": name, **version_fields(plan.after), **by}
+        yield "kill_switch", {"deployment": name, "config_version": plan.after, **by}

@@ -11,7 +11,6 @@ from gateway.model.approval import days_at, terms_of
 from gateway.model.config_version import ConfigVersion
 from gateway.model.deployment import retirement_notices_of
 from gateway.model.status import Changes, Reload
-from gateway.model.version_names import version_fields
 from gateway.telemetry.log import logger
 
 REMINDER_INTERVAL_S = 600.0
@@ -31,7 +30,7 @@ def _pinned_detail(version: str) -> str:
 def log_reload(done: Reload, problems: Sequence[Problem], previous: str, *, file_is_active: bool) -> None:
     """Log one attempt to change the config. `previous` is the version that was active before it."""
     log = logger().bind(
-        cause=done.cause, **version_fields(done.config_version), duration_ms=round(done.duration_s * 1000, 1)
+        cause=done.cause, config_version=done.config_version, duration_ms=round(done.duration_s * 1000, 1)
     )
     log = log.bind(who=done.who) if done.who else log
     if not done.activated:

@@ -17,7 +17,6 @@ from gateway.changes.compile_process import Child, CompileFailed
 from gateway.changes.compiler import Compiling
 from gateway.files import path_exists
 from gateway.model.config_version import ConfigVersion
-from gateway.model.version_names import version_fields
 from gateway.operator_errors import CommandError, DatabaseUnreachable, StateError, expect_file
 from gateway.settings import Settings
 from gateway.undo import undone_on_failure
@@ -229,10 +228,10 @@ def _record_start(initial: InitialConfig, change_log: ChangeLog, config_path: Pa
     pointer, version = change_log.pointer(), initial.config.version
     before = change_log.active_version(initial.outcome.written)
     new = initial.state
-    change_log.note("started", {**version_fields(version), "config": str(config_path), "pid": os.getpid()})
+    change_log.note("started", {"config_version": version, "config": str(config_path), "pid": os.getpid()})
     if initial.pinned is not None:
         detail = f"{config_path} is not active since a rollback; `gateway rollback --release` activates it"
-        logger().warning("rolled_back", **version_fields(version), file_active=False, detail=detail)
+        logger().warning("rolled_back", config_version=version, file_active=False, detail=detail)
     if pointer is None or pointer.version != version:
         try:
             reviewed = review_from(before, new, config_path)
@@ -241,7 +240,7 @@ def _record_start(initial: InitialConfig, change_log: ChangeLog, config_path: Pa
             raise CommandError(str(error)) from None
         if before is None and _protected(initial.config):
             detail = "there is no earlier config to compare with, so changes of its protected regions were not checked"
-            logger().warning("protected_unchecked", **version_fields(version), detail=detail)
+            logger().warning("protected_unchecked", config_version=version, detail=detail)
         change_log.record_switch(
             reviewed, new, "start", "", initial.pinned.overrides if initial.pinned is not None else ""
         )

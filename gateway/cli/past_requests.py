@@ -153,9 +153,7 @@ def _text(past: Past) -> str:
         lines += ["", "passed over"]
         for deployment, detail in skipped.items():
             lines += _wrapped("  - ", f"{deployment}: {detail}")
-    # Receipts and log lines of an earlier release have the former name only.
-    version = past.get("config_version") or past.get("table")
-    return "\n".join(visible(line) for line in [*lines, "", f"config       {version}"])
+    return "\n".join(visible(line) for line in [*lines, "", f"config       {past.get('config_version')}"])
 
 
 def _attempts_of(past: Past) -> list[Past]:

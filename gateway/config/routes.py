@@ -150,9 +150,6 @@ class AssistantCompiler(AssistantScope):
             choices=self._choices(path, section),
             barriers=barriers[DEFAULT_INTENT],
         )
-        if section.hedge is not None:
-            hint = "remove it; `first_token` gives a silent deployment less time until the next step is tried"
-            self.findings.warn((*path, "hedge"), "has no effect: hedging was removed", hint)
         for feature in self.features:
             if feature.of_assistant is not None:
                 compiled = feature.of_assistant(self, section, compiled)

@@ -17,7 +17,6 @@ from gateway.changes.compile_job import CompileJob
 from gateway.changes.pickling import pack
 from gateway.model.config_version import ConfigVersion
 from gateway.model.stored_client import Role
-from gateway.model.version_names import version_fields
 from gateway.operator_errors import CommandError, StateError
 from gateway.server.descriptors import raise_file_limit
 from gateway.server.handover import Given, Handover
@@ -115,7 +114,7 @@ def _serve(
 
     async def listening() -> None:
         more = {} if is_alone else {"workers": settings.workers}
-        config = {"config": str(settings.config), **version_fields(live.config.version)}
+        config = {"config": str(settings.config), "config_version": live.config.version}
         if faults is not None and simulation is not None:
             logger().warning("simulated", detail=_SIMULATED)
             for site in faults.sites():

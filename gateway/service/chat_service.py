@@ -67,7 +67,7 @@ from providers.matching.capability_matching import without_parameters
 from providers.matching.requirements import CACHE_KEY, Requirements, requirements_of
 from providers.reading.json_object import emulated_fields
 from providers.rerank import RerankAnswer, RerankRequest
-from providers.value import change
+from providers.value import replace as change
 
 _UNLIMITED = nullcontext()
 _OTHER_MODEL = "the configuration has changed while the request was answered: repeat the request"

@@ -48,7 +48,7 @@ from providers.chat import ChatRequest
 from providers.failures import Failure, FailureKind
 from providers.matching.requirements import Requirements
 from providers.openai_json.misspelled_fields import refuse_misspelled
-from providers.value import change
+from providers.value import replace as change
 
 _NO_STEP = "no deployment is available: the configuration has changed while the request was answered"
 _NOT_ROUTED = "the active version of the configuration no longer routes there"

@@ -29,7 +29,6 @@ from gateway.model.moderation import Moderation
 from gateway.model.preference import Preference
 from gateway.model.region_text import Locale
 from gateway.model.route import deployments_of
-from gateway.model.version_names import version_fields
 from gateway.policy.canary_assignment import assign_variant, named_sticky_key
 from gateway.policy.client_users import claim_issuer, claim_user
 from gateway.policy.consent import standing_consents
@@ -110,7 +109,7 @@ def explain(request: PlainRequest, *, reveal_model: bool = True, to_operator: bo
         names = [deployment.name for deployment in judges.judges]
         selection["moderation"] = {"input": None, "output": None, "by": names, "skipped": False}
     return {
-        **version_fields(config.version),
+        "config_version": config.version,
         "assistant": assistant.name,
         **selection,
         "redacted": _redacted(first) if (first := _first_step(outcome)) is not None else None,

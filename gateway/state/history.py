@@ -125,8 +125,6 @@ class History:
     def __init__(self, connection: sqlite3.Connection, written_at: Path | None = None) -> None:
         self._connection = connection
         self._file = OpenedFile(written_at) if written_at is not None else None
-        # A file that an earlier release wrote, and that is opened for reading only, does not have the table.
-        self._has_catalogues = self._one("SELECT 1 FROM sqlite_master WHERE name = 'catalogue'") is not None
 
     def close(self) -> None:
         """Close the file."""
@@ -220,9 +218,7 @@ class History:
 
     def _version(self, row: tuple[Any, ...]) -> Version:
         version = _made(Version, row, *_VERSION)
-        found = None
-        if self._has_catalogues:
-            found = self._one("SELECT content FROM catalogue WHERE version = ?", (version.version,))
+        found = self._one("SELECT content FROM catalogue WHERE version = ?", (version.version,))
         return replace(version, catalogues=_made(str, found, str)) if found is not None else version
 
     def before(self, version: str) -> str | None:

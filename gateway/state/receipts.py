@@ -22,8 +22,7 @@ from gateway.model.decision import Plan
 from gateway.model.kept_metadata import StoredRequest, may_keep
 from gateway.model.record import ABANDONED, AttemptRecord, Record
 from gateway.model.sampling import is_kept, is_sampled
-from gateway.model.version_names import version_fields
-from gateway.operator_errors import ReceiptDamaged
+from gateway.operator_errors import ReceiptDamaged, StateError
 from gateway.state.database import (
     describe_damage,
     describe_error,
@@ -95,7 +94,7 @@ def receipt_of(record: Record, ended_at_s: float, cell: str | None, share: float
         "evidence": location.why,
         "boundary": str(region.bounds_of(location.territory)),
         "gateway": cell,
-        **version_fields(record.config_version),
+        "config_version": record.config_version,
         "outcome": record.outcome,
         "status": shown.status,
         "code": shown.code,
@@ -191,9 +190,9 @@ class ReceiptSeals:
         self._directory_key = directory_key
         self._signing_keys = signing_keys
 
-    def seal(self, row: tuple[str, str, float, object], *, is_old: bool = False) -> str:
-        """Return the seal of a row. `is_old`: it had none, so it must not be signed."""
-        text, keys = _sealed(row), (self._directory_key, *self._signing_keys[: 0 if is_old else 1])
+    def seal(self, row: tuple[str, str, float, object]) -> str:
+        """Return the seal of a row."""
+        text, keys = _sealed(row), (self._directory_key, *self._signing_keys[:1])
         return ".".join((_SEAL_FORM, *map(_hash, keys, repeat(text))))
 
     def check(self, row: tuple[str, str, float, object], seal: object) -> bool:
@@ -236,17 +235,12 @@ def find_receipts(directory: Path, request_id: str) -> list[dict[str, object]]:
 
     It only reads, so it can run while a gateway serves.
     """
-    with closing(open_to_read(directory, _NAME)) as database:
-        with sqlite_error("receipts.db can't be read"):
-            # A database of an earlier version has no seals until a gateway starts with it.
-            is_sealed = "seal" in _columns(database)
-            rows = database.execute(
-                f"SELECT id, client, at_s, content{', seal' if is_sealed else ''} FROM receipt "  # noqa: S608
-                "WHERE id = ? ORDER BY number",
-                (request_id,),
-            ).fetchall()
-        seals = read_seals(directory) if is_sealed and rows else None
-    return [_parsed(row[3]) if seals is None else _checked(seals, row)[0] for row in rows]
+    with closing(open_to_read(directory, _NAME)) as database, sqlite_error("receipts.db can't be read"):
+        rows = database.execute(
+            "SELECT id, client, at_s, content, seal FROM receipt WHERE id = ? ORDER BY number", (request_id,)
+        ).fetchall()
+    seals = read_seals(directory) if rows else None
+    return [_checked(seals, row)[0] for row in rows if seals is not None]
 
 
 def oldest_receipt_s(directory: Path) -> float | None:
@@ -263,11 +257,9 @@ def receipts_between(directory: Path, since_s: float, until_s: float) -> Iterato
     SQLite from reusing the space of its log. Blocks. Raises StateError.
     """
     with closing(open_large_to_read(directory, _NAME)) as database:
-        with sqlite_error("receipts.db can't be read"):
-            is_sealed = "seal" in _columns(database)
-        seals = read_seals(directory) if is_sealed else None
+        seals = read_seals(directory)
         page = (
-            f"SELECT number, id, client, at_s, content, {'seal' if is_sealed else 'NULL'} FROM receipt "  # noqa: S608
+            "SELECT number, id, client, at_s, content, seal FROM receipt "
             "WHERE (at_s, number) > (?, ?) AND at_s < ? ORDER BY at_s, number LIMIT ?"
         )
         after: tuple[float, int] = since_s, -1
@@ -281,14 +273,13 @@ def receipts_between(directory: Path, since_s: float, until_s: float) -> Iterato
             after = rows[-1][3], rows[-1][0]
 
 
-def _unchanged(seals: ReceiptSeals | None, row: tuple[str, str, float, object, object]) -> dict[str, object] | None:
+def _unchanged(seals: ReceiptSeals, row: tuple[str, str, float, object, object]) -> dict[str, object] | None:
     """Return a stored receipt, or None if it is not the one that was stored.
 
     Its numbers have less than 64 bits, so it is read by the faster parser: a month may have a million receipts.
     """
     try:
-        if seals is not None:
-            seals.check(row[:4], row[4])
+        seals.check(row[:4], row[4])
         receipt = loads(row[3]) if isinstance(row[3], str) else None
     except (ReceiptDamaged, JsonError):
         return None
@@ -317,10 +308,6 @@ def read_seals(directory: Path, signing_keys: Sequence[bytes] = ()) -> ReceiptSe
     return ReceiptSeals(generated_key(directory, RECEIPT_KEY), signing_keys)
 
 
-def _columns(database: sqlite3.Connection) -> set[str]:
-    return {row[1] for row in database.execute("PRAGMA table_info(receipt)")}
-
-
 def _checked(seals: ReceiptSeals, row: tuple[str, str, float, object, object]) -> tuple[dict[str, object], bool]:
     """Return a stored receipt, and whether it may be signed. Raises ReceiptDamaged."""
     receipt = _parsed(row[3])
@@ -338,19 +325,15 @@ def _parsed(content: object) -> dict[str, object]:
 
 
 def prepare(directory: Path) -> None:
-    """Create the database before several processes open it, and seal the receipts of an earlier version.
+    """Create the database and the key of its seals before several processes open it.
 
     Raises:
         StateError: It can't be used.
     """
-    seals = read_seals(directory)
-    file = closing(open_database(directory, _NAME, _LAYOUT))
-    with file as database, sqlite_error("receipts.db can't be written"), transaction(database):
-        if "seal" in _columns(database):
-            return
-        database.execute("ALTER TABLE receipt ADD COLUMN seal TEXT")
-        database.create_function("old_seal", 4, lambda *row: seals.seal(row, is_old=True), deterministic=True)
-        database.execute("UPDATE receipt SET seal = old_seal(id, client, at_s, content)")
+    read_seals(directory)
+    with closing(open_database(directory, _NAME, _LAYOUT)) as database, sqlite_error("receipts.db can't be read"):
+        if "seal" not in {row[1] for row in database.execute("PRAGMA table_info(receipt)")}:
+            raise StateError("receipts.db is of release 0.1: start release 0.2 with it first, or move it away")
 
 
 class Receipts:

@@ -14,7 +14,6 @@ from gateway.model.approval import days_at, terms_of
 from gateway.model.deployment import retirement_notices_of
 from gateway.model.schedule import Phase
 from gateway.model.status import Status
-from gateway.model.version_names import version_fields
 from gateway.telemetry.metric_definitions import METRIC_DEFINITIONS, MetricDefinition
 from gateway.telemetry.metric_snapshots import Series, merge, pack, unpack
 
@@ -115,7 +114,7 @@ def _gateway_series(status: Status) -> Series:
         "gateway_config_last_reload_successful": {(): [int(status.failed is None)]},
         "gateway_config_loaded_timestamp_seconds": {(): [int(status.loaded.at.timestamp())]},
         "gateway_config_file_active": {(): [int(status.file_is_active)]},
-        "gateway_config_info": {tuple(version_fields(status.config.version).values()): [1]},
+        "gateway_config_info": {(status.config.version,): [1]},
         "gateway_workers": {(): [sum(worker.answers for worker in status.workers)]},
         "gateway_worker_restarts_total": {(): [status.worker_restarts]},
         "gateway_benched_deployments": {(name,): [count] for name, count in cooldowns.items()},

@@ -17,7 +17,6 @@ from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Sp
 
 from gateway.model.caller import TraceContext
 from gateway.model.record import AttemptRecord, Record
-from gateway.model.version_names import VERSION_ATTRIBUTES
 from providers.value import Value
 
 _SCOPE = "gateway"
@@ -109,7 +108,7 @@ def _of_request(record: Record) -> dict[str, _Value | None]:
         "gateway.assistant": decided.assistant,
         "gateway.deployment": record.answered_by.deployment,
         "gateway.client": record.client,
-        **dict.fromkeys(VERSION_ATTRIBUTES, record.config_version),
+        "gateway.config_version": record.config_version,
         "gateway.stream": record.stream,
     }
 

@@ -13,7 +13,6 @@ from decimal import Decimal
 from gateway.model.decision import Step
 from gateway.model.kept_metadata import may_keep
 from gateway.model.record import AttemptRecord, Record
-from gateway.model.version_names import version_fields
 from gateway.telemetry.batching import Ended
 from providers.catalogue.prices import MICROS
 
@@ -55,7 +54,7 @@ def describe_request(record: Record, ended_at_s: float) -> dict[str, object]:
     return {
         "request_id": record.request_id,
         "at": datetime.fromtimestamp(ended_at_s, UTC).isoformat(timespec="milliseconds"),
-        **version_fields(record.config_version),
+        "config_version": record.config_version,
         "client": record.client,
         "assistant": decided.assistant,
         "region": region.name if region is not None else None,

@@ -11,7 +11,6 @@ import orjson
 
 from gateway.model.record import AttemptRecord, Record
 from gateway.model.sampling import is_sampled
-from gateway.model.version_names import version_fields
 from gateway.telemetry.batching import Ended
 from providers.catalogue.prices import SEARCH
 
@@ -174,7 +173,7 @@ def _shared_fields(shared: _Shared) -> dict[str, object]:
     fields: dict[str, object] = {"outcome": outcome, "status": status, "client": client, "assistant": assistant}
     fields |= {"deployment": deployment, "provider": provider, "model": model, "stream": stream}
     fields["repeated"], fields["marked"] = shows
-    fields |= version_fields(version)
+    fields["config_version"] = version
     if places is not None:
         fields["stores"], fields["processes"] = places
     if source is not None:

@@ -40,7 +40,8 @@ from gateway.usage.worst_cost import (
     worst_cost,
 )
 from providers.chat import ChatRequest
-from providers.value import Value, change
+from providers.value import Value
+from providers.value import replace as change
 
 _CALLS_AT_ONCE = 10
 """The room of a budget is for at least so many calls at once."""

@@ -15,7 +15,6 @@ from providers.testkit.scenario import Scenario, ScenarioError, parse_fault
 from providers.testkit.simulated_model import respond
 from providers.testkit.simulator import (
     IncomingRequest,
-    Refused,
     RequestRejected,
     SimulatesCounts,
     SimulatesInputs,
@@ -33,7 +32,6 @@ __all__ = [
     "CacheRead",
     "IncomingRequest",
     "PrefixCache",
-    "Refused",
     "RequestRejected",
     "Scenario",
     "ScenarioError",

@@ -66,10 +66,6 @@ class RequestRejected(ProviderError):
         self.response = response
 
 
-Refused = RequestRejected
-"""The former name of `RequestRejected`, for plug-ins that import it."""
-
-
 class Simulator(Protocol):
     """The provider's side of a wire format."""
 

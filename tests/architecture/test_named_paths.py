@@ -38,7 +38,7 @@ def test_modules_and_tests_of_the_mutation_run_exist(path: str) -> None:
 
 def trace_attributes() -> Iterator[str]:
     """Return the attribute names that a trace has for a request, such as `gateway.region`."""
-    for name in ("gateway.model.version_names", "gateway.telemetry.otlp", "gateway.telemetry.trace_export"):
+    for name in ("gateway.telemetry.otlp", "gateway.telemetry.trace_export"):
         if name in modules():
             for node in modules()[name].nodes:
                 if isinstance(node, ast.Constant) and isinstance(node.value, str):

@@ -97,11 +97,8 @@ def test_refusal_shows_its_code_and_its_reason(gateway: Command, tmp_path: Path)
     assert "none: no deployment got the request" in shown.out
 
 
-@pytest.mark.parametrize("name", ["config_version", "table"])
-def test_version_of_a_line_is_shown_under_its_name_and_under_the_former_one(
-    gateway: Command, tmp_path: Path, name: str
-) -> None:
-    line = {"event": "request", "request_id": "r-1", "outcome": "ok", "status": 200, name: "b0b7d81e6d30"}
+def test_version_of_a_line_is_shown(gateway: Command, tmp_path: Path) -> None:
+    line = {"event": "request", "request_id": "r-1", "outcome": "ok", "status": 200, "config_version": "b0b7d81e6d30"}
     (tmp_path / "log").write_text(json.dumps(line))
     shown = gateway("explain", "--request", "r-1", "--log", tmp_path / "log")
     assert shown.out.endswith("config       b0b7d81e6d30\n")

@@ -28,7 +28,6 @@ from gateway.model.record import AttemptAction, AttemptDecision, AttemptRecord, 
 from gateway.model.refusal_reason import REASON_BY_CODE, RESERVED, STATUS, RefusalReason
 from gateway.model.resilience import DEFAULT_MAX_OPEN, Resilience
 from gateway.model.section import default_as_written
-from gateway.model.version_names import VERSION_HEADERS, VERSION_NAMES
 from gateway.policy.location import SIGNALS
 from gateway.state.receipts import _NO_NOTES, receipt_of
 from providers.compatible import dialect
@@ -70,12 +69,7 @@ def test_headers_are_those_of_the_api() -> None:
     answered = first_words(docs_table("| response header"))
     named: set[str] = set()
     gateway = ROOT / "gateway"
-    for path in [
-        *(gateway / "api").rglob("*.py"),
-        *(gateway / "policy").rglob("*.py"),
-        *(gateway / "features").rglob("*.py"),
-        gateway / "model" / "version_names.py",
-    ]:
+    for path in [path for folder in ("api", "policy", "features") for path in (gateway / folder).rglob("*.py")]:
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
             if isinstance(node, ast.Constant) and isinstance(node.value, str | bytes):
                 text = node.value if isinstance(node.value, str) else node.value.decode("latin-1")
@@ -88,7 +82,7 @@ def test_headers_are_those_of_the_api() -> None:
 
 def test_pages_in_a_browser_may_read_every_response_header() -> None:
     exposed = {name.strip() for name in cors.MAY_READ.decode().split(",")}
-    assert exposed == {*first_words(docs_table("| response header")), *VERSION_HEADERS, "allow"}
+    assert exposed == {*first_words(docs_table("| response header")), "allow"}
 
 
 def test_signals_are_those_of_the_registry_with_their_fixed_headers() -> None:
@@ -129,14 +123,8 @@ def test_receipt_fields_page_lists_the_keys_of_a_receipt() -> None:
     items = [
         item for value in returned if isinstance(value, ast.Dict) for item in zip(value.keys, value.values, strict=True)
     ]
-    # The names of the version and the notes of features are unpacked into the dictionary.
-    named = [
-        name
-        for key, value in items
-        for name in (
-            [ast.literal_eval(key)] if key else VERSION_NAMES if "version_fields" in ast.unparse(value) else _NO_NOTES
-        )
-    ]
+    # The notes of features are unpacked into the dictionary.
+    named = [name for key, _ in items for name in ([ast.literal_eval(key)] if key else _NO_NOTES)]
     assert first_words(docs_table("| receipt field | meaning")) == named
 
 

@@ -64,7 +64,7 @@ def test_counters_of_a_dead_worker_are_kept(operator: Operator, pair: SimulatorT
     text, version = operator.admin.get("/metrics").text, operator.version()
     assert "gateway_worker_restarts_total 2.0" in text
     assert "gateway_workers 2.0" in text
-    assert f'gateway_config_info{{config_version="{version}",table="{version}"}} 1.0' in text
+    assert f'gateway_config_info{{config_version="{version}"}} 1.0' in text
 
 
 def test_sighup_to_all_processes_reloads_once_and_ends_no_process(operator: Operator, pair: SimulatorThread) -> None:

@@ -46,7 +46,7 @@ from tests.kit.usage_rows import LATER_FIELDS, NOON_NS, usage_row
 from tests.kit.waiting import eventually
 
 pytestmark = pytest.mark.slow("starts earlier releases")
-COMMITS = {"0.1.0": "6b633bbf", "0.2.0": "4d03107b"}
+COMMITS = {"0.2.0": "4d03107b"}
 """The commits of releases."""
 
 
@@ -109,7 +109,7 @@ class Fleet:
         self.running[number] = self.front.add(gateway.url), stack
 
     def stop(self, number: int) -> None:
-        """Take an instance out of the balancer, then end it. Release 0.1.0 had no `gateway drain`."""
+        """Take an instance out of the balancer, then end it."""
         slot, stack = self.running.pop(number)
         self.front.tell(f"set server gateway/slot{slot} state drain")
         eventually(lambda: self.front.running(slot) == 0, LIMIT_S)
@@ -123,7 +123,7 @@ class Fleet:
 
 def test_cell_is_upgraded_and_brought_back_without_a_failed_request(tmp_path: Path) -> None:
     """The steps are those of the page: copy the state after the stop, and go back with the copy."""
-    former = source_of("0.1.0")
+    former = source_of("0.2.0")
     with ExitStack() as stack:
         providers = stack.enter_context(two_providers())
         providers["a"].scenario = Scenario(text="site a, one two three four five six", between_events_s=0.05)

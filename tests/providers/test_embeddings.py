@@ -20,7 +20,7 @@ from providers.embeddings import EmbeddingAnswer, EmbeddingFacts, EmbeddingReque
 from providers.embeddings.values import vector_from_base64, vector_from_json, vector_to_base64
 from providers.failures import ProviderFailed
 from providers.registry import load_registry
-from providers.value import change
+from providers.value import replace as change
 from providers.wire import WireResponse
 
 REQUEST = EmbeddingRequest("assistant", ("天很蓝", "海很深"))

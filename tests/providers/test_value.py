@@ -30,7 +30,8 @@ from providers.chat import (
     Usage,
     UserMessage,
 )
-from providers.value import Value, change
+from providers.value import Value
+from providers.value import replace as change
 from providers.wire import WireRequest, WireResponse
 
 QUICK = (

@@ -26,11 +26,7 @@ def headers_of(record: Record) -> dict[str, str]:
 
 
 def test_response_of_an_unrouted_request_has_an_id() -> None:
-    assert headers_of(Record("req-1", 0.0, "t-1")) == {
-        "x-request-id": "req-1",
-        "x-gateway-config": "t-1",
-        "x-gateway-table": "t-1",
-    }
+    assert headers_of(Record("req-1", 0.0, "t-1")) == {"x-request-id": "req-1", "x-gateway-config": "t-1"}
 
 
 def test_all_known_values_are_sent() -> None:
@@ -44,7 +40,6 @@ def test_all_known_values_are_sent() -> None:
     assert headers_of(record) == {
         "x-request-id": "req-1",
         "x-gateway-config": "t-1",
-        "x-gateway-table": "t-1",
         "x-gateway-why": "edge_header",
         "x-gateway-region": "eu",
         "x-gateway-deployment": "chatgpt-eu",

@@ -109,10 +109,3 @@ def test_version_whose_catalogue_is_not_stored_cannot_be_used(tmp_path: Path) ->
     # The same config is active again: its text needs no comparison with the stored catalogue.
     assert log.active_version(compiled.written) is not None
     log.close()
-
-
-def test_history_of_an_earlier_release_is_read_without_its_catalogues(log: ChangeLog, tmp_path: Path) -> None:
-    change(tmp_path, "DROP TABLE catalogue")
-    reader = open_history(tmp_path, make=False)
-    assert [version.catalogues for version in reader.versions()] == ["", ""]
-    reader.close()

@@ -110,15 +110,6 @@ def test_resuming_needs_a_route_with_a_next_step(routes: str, expected: list[str
     assert messages_about("assistants", text) == [f"assistants.a.{line}" for line in expected]
 
 
-@pytest.mark.parametrize("hedge", ["{}", "{after: p95}", "{after: 800ms}"])
-def test_hedge_of_an_older_config_is_a_warning(hedge: str) -> None:
-    text = sections(assistants=f"assistants:\n  a: {{hedge: {hedge}, routes: {{us: [chatgpt-us], eu: [chatgpt-eu]}}}}")
-    (problem,) = [problem for problem in problems_of(text) if "hedge" in problem.path]
-    assert (problem.severity, dotted(problem.path)) == ("warning", "assistants.a.hedge")
-    assert "has no effect: hedging was removed" in str(problem)
-    assert "`first_token`" in problem.hint
-
-
 def unused(text: str) -> list[str]:
     return [dotted(problem.path) for problem in problems_of(text) if problem.message.startswith("no ")]
 

@@ -37,7 +37,7 @@ from providers.chat import (
 from providers.embeddings import EmbeddingRequest
 from providers.matching.requirements import Requirements, requirements_of
 from providers.moderations import ModerationRequest
-from providers.value import change
+from providers.value import replace as change
 from tests.gateway.location_reports import reported
 from tests.kit.configs import Config, table_of
 

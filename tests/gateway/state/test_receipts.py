@@ -95,7 +95,6 @@ def test_receipt_names_the_deployments_and_their_places() -> None:
         "boundary": "CN",
         "gateway": "CN",
         "config_version": TABLE.version,
-        "table": TABLE.version,
         "outcome": "ok",
         "status": 200,
         "code": None,
@@ -680,13 +679,15 @@ def test_only_a_receipt_that_the_present_signing_key_sealed_is_signed(opened: Op
     assert signed == [True, True, False]
 
 
-def test_receipts_of_a_version_without_seals_are_sealed_once_and_never_signed(opened: Open, tmp_path: Path) -> None:
-    layout = receipts._LAYOUT.replace(",\n    seal TEXT", "")
-    with closing(open_database(tmp_path, "receipts", layout)) as database:
-        database.execute("INSERT INTO receipt VALUES (1, 'old', 'shop-cn', ?, '{\"id\":\"old\"}')", (AT_S,))
-    assert find_receipts(tmp_path, "old") == [{"id": "old"}]
-    for _ in range(2):
-        assert opened(signing_keys=[b"s"]).find("old", "shop-cn") == ({"id": "old"}, False)
+def test_receipts_without_seals_are_refused_with_the_release_to_start_first(opened: Open, tmp_path: Path) -> None:
+    with closing(open_database(tmp_path, "receipts", receipts._LAYOUT.replace(",\n    seal TEXT", ""))):
+        pass
+    with pytest.raises(StateError, match=r"is of release 0.1: start release 0.2"):
+        opened(signing_keys=[b"s"])
+
+
+def test_receipt_whose_seal_is_missing_is_damaged(opened: Open, tmp_path: Path) -> None:
+    opened(signing_keys=[b"s"])
     with closing(sqlite3.connect(tmp_path / "receipts.db", isolation_level=None)) as database:
         database.execute("INSERT INTO receipt VALUES (2, 'new', 'shop-cn', ?, '{\"id\":\"new\"}', NULL)", (AT_S,))
     with pytest.raises(ReceiptDamaged):

@@ -73,7 +73,6 @@ def test_line_of_an_answer_after_a_failover_with_a_trace() -> None:
         "repeated": False,
         "marked": False,
         "config_version": "t1",
-        "table": "t1",
         "first_ms": 400.0,
         "total_ms": 1000.0,
         "provider_ms": 500.0,

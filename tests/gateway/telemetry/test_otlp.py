@@ -14,7 +14,7 @@ from gateway.model.record import AttemptAction, AttemptDecision, Bound, Decision
 from gateway.telemetry.otlp import Ended, encode
 from providers.chat import Usage
 from providers.failures import FailureKind
-from providers.value import change
+from providers.value import replace as change
 from tests.kit.otlp_collector import attributes_of, spans_in
 from tests.kit.request_records import NOWHERE_KNOWN, answered, attempt, failed_attempt, record_with
 
@@ -57,7 +57,6 @@ def test_spans_of_an_answer_after_a_failover() -> None:
         "gateway.deployment": "other",
         "gateway.client": "app",
         "gateway.config_version": "t1",
-        "gateway.table": "t1",
         "gateway.stream": True,
     }
     assert first.name == second.name == "chat m-1"
