@@ -344,10 +344,10 @@ def _add_receipts(
                 "this instance has no receipt with this id for this client; a receipt is available within two seconds "
                 "after its request has ended, at the instance that answered"
             )
-            if not is_id_kept(id, config.receipts_sample):
+            if not is_id_kept(id, config.receipts.sample):
                 message = (
                     "there is no receipt with this id for this client: this gateway keeps the receipts of "
-                    f"{config.receipts_sample * 100:g}% of the successful requests, and this id is not among them"
+                    f"{config.receipts.sample * 100:g}% of the successful requests, and this id is not among them"
                 )
             raise ApiError("not_found", message)
         return JSONResponse(document, headers=request.state.response_headers)

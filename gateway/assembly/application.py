@@ -110,7 +110,7 @@ class Telemetry:
     def _flush_batch(self, ended: Sequence[Ended]) -> None:
         for record, _ in ended:
             self.metrics.observe(record)
-        log_requests(ended, self._current().log_sample)
+        log_requests(ended, self._current().log.sample)
         self._tracer.observe(ended)
         if self._key_uses is not None:
             self._key_uses.note(ended)

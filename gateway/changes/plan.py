@@ -49,8 +49,6 @@ _NOT_SET = object()
 _SHOWN_CHARACTERS = 160
 _SHOWN_NAMES = {"texts": "speech"}
 """The names in a plan of fields whose attribute has another name."""
-_SECTION_OF_FIELD = {"receipts_keep_s": "receipts", "receipts_sample": "receipts", "log_sample": "log"}
-"""The sections of the fields of a config version that are single keys."""
 NO_CONFIG_VERSION = ConfigVersion("", {}, {}, {}, None, NOWHERE, {}, {}, SignalLocator(LocationRules()))
 """The state before the first config version."""
 
@@ -475,7 +473,7 @@ def _answered_in(territory: str, config: ConfigVersion) -> str:
 def sections_between(old: ConfigVersion, new: ConfigVersion) -> tuple[str, ...]:
     """Return the other keys of the file whose values differ."""
     changed = [
-        _SECTION_OF_FIELD.get(each.name, each.name)
+        each.name
         for each in fields(ConfigVersion)
         if each.name not in _NO_SECTIONS and each.init and getattr(old, each.name) != getattr(new, each.name)
     ]

@@ -56,7 +56,7 @@ def _changes_in(old: ConfigVersion, new: ConfigVersion, region: Region, plan: Ch
         reasons.append("marks")
     if _exporters_of(old, region.name) != _exporters_of(new, region.name):
         reasons.append("exporters")
-    if region.keeps_receipts and old.receipts_sample != new.receipts_sample:
+    if region.keeps_receipts and old.receipts.sample != new.receipts.sample:
         reasons.append("receipts.sample")
     return ", ".join(dict.fromkeys(reasons))
 

@@ -160,7 +160,7 @@ class ActiveConfigs:
         named = [(state, name) for state in last_first for name in state.config.regions if name in names]
         first_s = min(item.at_s for _, item in recorded.activations)
         samples = [
-            (item.at_s, end_s if end_s is not None else math.inf, state.config.receipts_sample)
+            (item.at_s, end_s if end_s is not None else math.inf, state.config.receipts.sample)
             for _, item, end_s in shown
             if not isinstance(state := compiled[item.version], str)
         ]

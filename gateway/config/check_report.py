@@ -261,8 +261,8 @@ def _cell(config: ConfigVersion) -> Iterator[str]:
 def _samples(config: ConfigVersion) -> Iterator[str]:
     """Yield the shares of log lines and receipts that are kept, if they are not all."""
     for key, what, share in (
-        ("log.sample", "log lines", config.log_sample),
-        ("receipts.sample", "receipts", config.receipts_sample),
+        ("log.sample", "log lines", config.log.sample),
+        ("receipts.sample", "receipts", config.receipts.sample),
     ):
         if share < 1:
             kept = f"{what} are kept for {share * 100:g}% of the successful requests, and for all others"

@@ -22,11 +22,11 @@ from gateway.config.feature_compiler import FeatureCompiler
 from gateway.config.links import Links
 from gateway.config.loading import Document
 from gateway.config.location import compile_location
-from gateway.config.moderation import compile_moderation, judges_of_regions
+from gateway.config.moderation import RegionJudges, compile_moderation, judges_of_regions
 from gateway.config.operator_catalogue import compile_catalogues
 from gateway.config.problems import ConfigRejected, KeyPath, Problem
 from gateway.config.region_text import compile_messages
-from gateway.config.regions import compile_cell, compile_regions
+from gateway.config.regions import Regions, compile_cell, compile_regions
 from gateway.config.routes import AssistantCompiler, check_barriers
 from gateway.config.schema.file import GatewaySection, file_section
 from gateway.config.sensitive_keys import secrets_in_clear
@@ -37,9 +37,10 @@ from gateway.config.stores import compile_stores
 from gateway.config.usage import SpendingCompiler, check_prices, compile_usage
 from gateway.config.validation import Draft, Findings, provisional, validate
 from gateway.model.approval import days_at
-from gateway.model.config_version import ConfigVersion
+from gateway.model.config_version import ConfigVersion, Exporter, Secrets
 from gateway.model.deployment import Deployment
 from gateway.model.parts import NO_PARTS, Parts
+from gateway.model.sign_in import SignIn
 from gateway.model.wrapper import Wrapper
 from providers.openai_json.misspelled_fields import meant_field
 from providers.registry import Registry
@@ -115,38 +116,39 @@ class _Options(Value, frozen=True):
     demo_territory: str | None
     simulated: bool
 
+    @property
+    def is_rehearsal(self) -> bool:
+        """Whether a real config is compiled with simulated providers."""
+        return self.simulated and not self.demo
+
+
+class _Called(Value, frozen=True):
+    """What the gateway calls, and its own keys."""
+
+    deployments: Mapping[str, Deployment]
+    sign_ins: Mapping[str, SignIn]
+    exporters: tuple[Exporter, ...]
+    secrets: Secrets
+
 
 def _compile(draft: Draft, findings: Findings, document: Document, options: _Options) -> ConfigVersion:
     """Return the version that the draft describes. It may be used only if the findings have no error."""
-    registry, demo, features = options.registry, options.demo, options.features
-    is_rehearsal = options.simulated and not demo
+    demo, features, written = options.demo, options.features, draft.config
     _check_sections(draft, findings)
     for of_draft in [feature.of_draft for feature in features if feature.of_draft is not None]:
         of_draft(draft, findings, document)
     cell = compile_cell(draft, findings, demo=demo)
     of_regions = [feature.of_region for feature in features if feature.of_region is not None]
     regions = compile_regions(draft, findings, cell, document.read_at_s, of_regions)
-    stated = StatedFacts(findings)
-    links = Links(findings, document.references, document.tls_files, document.read_at_s)
-    endpoints = Endpoints(findings, registry, options.simulators, demo, stated, document.real, is_rehearsal)
-    days = days_at(document.read_at_s)
-    secrets = compile_secrets(draft, findings, document.references, document.secrets_file)
-    findings.problems.extend(document.catalogues.problems(findings))
-    catalogue = compile_catalogues(document.catalogues.sources, findings, registry)
-    sign_ins = compile_sign_ins(draft, findings, document.references, links, cell)
-    parts = [feature.of_deployment for feature in features if feature.of_deployment is not None]
-    compiler = DeploymentCompiler(draft, findings, endpoints, links, days, secrets, catalogue, sign_ins)
-    deployments = compiler.compiled(parts)
-    if is_rehearsal:
-        deployments = rehearsed(deployments)
-    warn_of_facts(findings, deployments.values(), document.read_at_s)
-    assistants = AssistantCompiler(draft, findings, regions, deployments, days, features).compiled()
+    called = _called(draft, findings, document, options, regions)
+    deployments = called.deployments
+    assistants = AssistantCompiler(
+        draft, findings, regions, deployments, days_at(document.read_at_s), features
+    ).compiled()
     moderation = compile_moderation(draft, findings, regions, deployments)
     judges = judges_of_regions(regions, moderation, deployments)
     usage = compile_usage(draft, findings, regions)
     spending = SpendingCompiler(draft, findings, usage)
-    stores = compile_stores(draft, findings, regions, document.references)
-    exporters = compile_exporters(draft, findings, regions, stated, registry, document.references)
     clients = compile_clients(draft, findings, regions, spending, demo=demo)
     check_prices(draft, findings, usage, clients.values(), assistants, judges, document.read_at_s)
     config = ConfigVersion(
@@ -159,39 +161,67 @@ def _compile(draft: Draft, findings: Findings, document: Document, options: _Opt
         deployments=deployments,
         clients=clients,
         location=compile_location(draft, findings, document, regions, demo=demo, demo_territory=options.demo_territory),
-        resilience=draft.config.resilience,
+        resilience=written.resilience,
         cell=cell,
-        exporters=exporters if not is_rehearsal else (),
+        exporters=called.exporters,
         cors=compile_cors(draft, findings, demo=demo),
-        secrets=secrets,
+        secrets=called.secrets,
         demo=demo,
-        simulated=is_rehearsal,
+        simulated=options.is_rehearsal,
         real=document.real,
-        admin_keys=tuple(draft.config.admin_keys),
-        receipts_keep_s=draft.config.receipts.keep_s,
-        receipts_sample=draft.config.receipts.sample,
-        log_sample=draft.config.log.sample,
-        blocked_by=draft.config.blocked_by,
+        admin_keys=tuple(written.admin_keys),
+        receipts=written.receipts,
+        log=written.log,
+        blocked_by=written.blocked_by,
         messages=compile_messages(draft),
         moderation=moderation,
-        known_fields=_known_fields(registry, deployments),
+        known_fields=_known_fields(options.registry, deployments),
         projects=spending.projects,
-        usage=usage if not is_rehearsal else without_calls(usage),
-        stores=stores if not is_rehearsal else None,
-        clients_source=draft.config.clients_source,
-        keys=draft.config.keys,
+        usage=usage,
+        stores=compile_stores(draft, findings, regions, document.references),
+        clients_source=written.clients_source,
+        keys=written.keys,
         token_issuers=compile_token_issuers(draft, findings, document),
         parts=_parts(draft, findings, document, features),
-        sign_ins=sign_ins if not is_rehearsal else {},
+        sign_ins=called.sign_ins,
     )
-    check_barriers(draft, findings, assistants, judges)
+    _check_version(draft, findings, config, judges, features)
+    return without_calls(config) if options.is_rehearsal else config
+
+
+def _called(draft: Draft, findings: Findings, document: Document, options: _Options, regions: Regions) -> _Called:
+    """Return what the gateway calls. All of it that names one server states the same facts about it."""
+    references, stated = document.references, StatedFacts(findings)
+    links = Links(findings, references, document.tls_files, document.read_at_s)
+    endpoints = Endpoints(
+        findings, options.registry, options.simulators, options.demo, stated, document.real, options.is_rehearsal
+    )
+    secrets = compile_secrets(draft, findings, references, document.secrets_file)
+    findings.problems.extend(document.catalogues.problems(findings))
+    catalogue = compile_catalogues(document.catalogues.sources, findings, options.registry)
+    sign_ins = compile_sign_ins(draft, findings, references, links, regions.cell)
+    parts = [feature.of_deployment for feature in options.features if feature.of_deployment is not None]
+    days = days_at(document.read_at_s)
+    compiler = DeploymentCompiler(draft, findings, endpoints, links, days, secrets, catalogue, sign_ins)
+    deployments = compiler.compiled(parts)
+    if options.is_rehearsal:
+        deployments = rehearsed(deployments)
+    warn_of_facts(findings, deployments.values(), document.read_at_s)
+    exporters = compile_exporters(draft, findings, regions, stated, options.registry, references)
+    return _Called(deployments, sign_ins, exporters, secrets)
+
+
+def _check_version(
+    draft: Draft, findings: Findings, config: ConfigVersion, judges: RegionJudges, features: Sequence[FeatureCompiler]
+) -> None:
+    """Report the mistakes that only the whole configuration shows."""
+    check_barriers(draft, findings, config.assistants, judges)
     check_ages(draft, findings, config)
     for check in [feature.check for feature in features if feature.check is not None]:
         check(draft, findings, config)
     _check_spaces(findings, config)
     _check_resilience(draft, findings)
     _check_protection(draft, findings)
-    return config
 
 
 def _parts(draft: Draft, findings: Findings, document: Document, features: Sequence[FeatureCompiler]) -> Parts:

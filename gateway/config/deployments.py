@@ -10,9 +10,9 @@ from functools import cache
 from typing import Any, TypeAlias, TypeVar
 
 from gateway.config.approvals import compile_approvals, compile_consent
-from gateway.config.credentials import CredentialReader, with_sign_in
+from gateway.config.credentials import CredentialReader, Credentials, with_sign_in
 from gateway.config.endpoints import SIMULATOR, Endpoint, Endpoints
-from gateway.config.links import Links
+from gateway.config.links import Links, Way
 from gateway.config.operator_catalogue import (
     OwnCatalogue,
     OwnModelSection,
@@ -56,6 +56,11 @@ from providers.value import Value, replace
 
 _WORD = re.compile("[A-Za-z]{3,}")
 _NUMBER, _DATE = re.compile("[0-9]+"), re.compile("[0-9]{4,}(-[0-9]{2}){0,2}")
+_AS_WRITTEN = (
+    "provider model unsupported structured_output enabled fold first_token_s identity cache cache_isolation "
+    "concurrency guard counts_hidden".split()
+)
+"""The keys whose value is that of the deployment."""
 _USUAL_WORDS = frozenset({"latest", "preview", "instruct", "chat"})
 _TYPO = 0.75
 _T = TypeVar("_T", bound=Hashable)
@@ -193,20 +198,17 @@ class DeploymentCompiler:
         if known_price is not None and own.price is None:
             warn_of_fees(self.findings, (*path, "model"), (tool for tool, _ in known_price.tool_calls))
         sign_in = sign_in_of(self.draft, self.findings, path, section, adapter, endpoint, self.sign_ins)
-        credentials = CredentialReader(self.findings, path, section, adapter, endpoint, self.links.references).read()
+        way = self.links.way(path, section, endpoint)
+        credentials = self._credentials(path, parts, sign_in, way)
         _check_caches(self.findings, path, section, parts.capabilities)
         _check_concurrency(self.findings, path, section.concurrency)
-        if section.sign_in is not None and endpoint.simulates is None:
-            credentials = with_sign_in(credentials, sign_in)
         site = endpoint.facts
         allowed = site.allows if site is not None else frozenset[str]()
-        way = self.links.way(path, section, endpoint)
         counts = self._counts(path, section, adapter, endpoint)
         return Deployment(
+            **{key: getattr(section, key) for key in _AS_WRITTEN},
             name=name,
-            provider=section.provider,
             adapter=adapter,
-            model=section.model,
             site=endpoint.site,
             origin=self.endpoints.origin_of(path, section.provider, endpoint),
             target=Target(
@@ -223,35 +225,32 @@ class DeploymentCompiler:
             excepts=self._shared(site.excepts if site is not None else frozenset()),
             unmet=self._unmet(path, section, endpoint),
             allowed_moves=self._shared(allowed),
-            credentials=credentials.keys if not way.missing else (),
+            credentials=credentials.keys,
             sign_in=sign_in,
             headers=credentials.headers,
-            needs_credential=credentials.are_needed or bool(way.missing),
-            missing_credentials=(*credentials.missing, *way.missing),
-            unsupported=section.unsupported,
-            structured_output=section.structured_output,
-            enabled=section.enabled,
+            needs_credential=credentials.are_needed,
+            missing_credentials=credentials.missing,
             simulates=endpoint.simulates,
             approvals=compile_approvals(self.draft, self.findings, name, self.days),
-            fold=section.fold,
-            first_token_s=section.first_token_s,
             consent=compile_consent(self.findings, path, section, endpoint),
-            identity=section.identity,
             cache_key=_cache_key(section),
             cache_key_written=section.cache_key is not None,
-            cache=section.cache,
-            cache_isolation=section.cache_isolation,
             pseudonym_key=self.secrets.identity if section.identity == "hash" else None,
-            concurrency=section.concurrency,
-            guard=section.guard,
             tls=way.tls,
             proxy=way.proxy,
             link=way.link,
             counts=counts,
-            counts_hidden=section.counts_hidden,
             price=self._shared(own.prices_after(known_price)),
             retirement=own.retirement_of(section.model, vendor.retirement(section.model)),
         )
+
+    def _credentials(self, path: KeyPath, parts: _Parts, sign_in: SignIn | None, way: Way) -> Credentials:
+        """Return the keys and headers of a deployment. It has no keys while those of its proxy are missing."""
+        section, references = parts.section, self.links.references
+        read = CredentialReader(self.findings, path, section, parts.adapter, parts.endpoint, references).read()
+        if section.sign_in is not None and parts.endpoint.simulates is None:
+            read = with_sign_in(read, sign_in)
+        return replace(read, keys=(), missing=(*read.missing, *way.missing), are_needed=True) if way.missing else read
 
     def _check_without_endpoint(self, path: KeyPath, section: DeploymentSection, adapter: Adapter) -> None:
         """Report the errors of a deployment that do not depend on its endpoint, which is wrong itself."""

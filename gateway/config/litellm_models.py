@@ -31,6 +31,10 @@ _CREDENTIALS = ("api_key", "azure_ad_token", "vertex_credentials", "aws_access_k
 _FILE = re.compile(r"/[A-Za-z0-9._/-]{1,255}")
 _URLS = ("api_base", "base_url")
 _STATED = "a territory code, a list of them, or any if unknown"
+_UNKNOWN_PLACES = {
+    "stores": Gap(f"where it stores content: {_STATED}"),
+    "processes": Gap(f"where it computes: {_STATED}"),
+}
 
 
 @dataclass(slots=True)
@@ -237,28 +241,36 @@ class ModelReader:
 
     def _endpoint(self, provider: str | None, adapter: Adapter | None, paths: dict[str, KeyPath]) -> dict[str, Any]:
         """Return the endpoint and what belongs to it. A site is taken from the source or left out, never chosen."""
-        read = self.reading
-        own = {"stores": Gap(f"where it stores content: {_STATED}"), "processes": Gap(f"where it computes: {_STATED}")}
-        key = next((key for key in _URLS if key in paths), None)
-        if key is not None and (url := read.text(*paths[key])) is not None and read.variable(*paths[key]) is None:
-            try:
-                origin, path = parse_origin(url)
-            except OriginError as error:
-                read.note(*paths[key], note=f"not converted: the URL {error}")
-                return {"endpoint": Gap("the URL of the server, or a known site"), **own}
-            read.use(*paths[key])
-            if any(site.owns(origin) for site in self._sites()):
-                return {"endpoint": origin + (path or "")}
-            # The client of LiteLLM adds no path to such a URL.
-            root = "/" if not path and provider in (_COMPATIBLE, "vllm", "llamacpp", "lmstudio") else ""
-            clear = origin.startswith("http://") and not is_this_machine(origin)
-            risk = Gap("http:// sends prompts and keys in clear text: use https://, or accept it with true")
-            return {"endpoint": f"{origin}{path or root}", **own, **({"insecure": risk} if clear else {})}
-        if key is not None:
-            read.note(*paths[key], note="a URL in a variable; write the URL as `endpoint`")
-            return {"endpoint": Gap("the URL of the server, which the source has in a variable"), **own}
+        if (key := next((key for key in _URLS if key in paths), None)) is not None:
+            return self._at_url(provider, paths[key])
         if adapter is None or not adapter.sites:
-            return {"endpoint": Gap("the URL of the server"), **own}
+            return {"endpoint": Gap("the URL of the server"), **_UNKNOWN_PLACES}
+        return self._at_site(provider, adapter, paths)
+
+    def _at_url(self, provider: str | None, at: KeyPath) -> dict[str, Any]:
+        """Return the endpoint at the URL of the source, which is a known host or a server of one's own."""
+        read = self.reading
+        url = read.text(*at) if read.variable(*at) is None else None
+        if url is None:
+            read.note(*at, note="a URL in a variable; write the URL as `endpoint`")
+            return {"endpoint": Gap("the URL of the server, which the source has in a variable"), **_UNKNOWN_PLACES}
+        try:
+            origin, path = parse_origin(url)
+        except OriginError as error:
+            read.note(*at, note=f"not converted: the URL {error}")
+            return {"endpoint": Gap("the URL of the server, or a known site"), **_UNKNOWN_PLACES}
+        read.use(*at)
+        if any(site.owns(origin) for site in self._sites()):
+            return {"endpoint": origin + (path or "")}
+        # The client of LiteLLM adds no path to such a URL.
+        root = "/" if not path and provider in (_COMPATIBLE, "vllm", "llamacpp", "lmstudio") else ""
+        clear = origin.startswith("http://") and not is_this_machine(origin)
+        risk = Gap("http:// sends prompts and keys in clear text: use https://, or accept it with true")
+        return {"endpoint": f"{origin}{path or root}", **_UNKNOWN_PLACES, **({"insecure": risk} if clear else {})}
+
+    def _at_site(self, provider: str | None, adapter: Adapter, paths: dict[str, KeyPath]) -> dict[str, Any]:
+        """Return the site that the source states, and the project of a cloud. Either may be a gap."""
+        read = self.reading
         stated = {key: read.text(*path) for key, path in paths.items() if key in ("aws_region_name", "vertex_location")}
         site = next((name for name in stated.values() if name in adapter.sites), None)
         result: dict[str, Any] = {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from gateway.config.credentials import simulated_key
-from gateway.model.budget import UsageRules
+from gateway.model.config_version import ConfigVersion
 from gateway.model.deployment import Deployment
 from providers.value import replace
 
@@ -32,6 +32,8 @@ def rehearsed(deployments: Mapping[str, Deployment]) -> dict[str, Deployment]:
     }
 
 
-def without_calls(usage: UsageRules) -> UsageRules:
-    """Return the rules without the webhook of alerts. The alert is still logged and counted."""
-    return replace(usage, alerts=replace(usage.alerts, webhook=None)) if usage.alerts is not None else usage
+def without_calls(config: ConfigVersion) -> ConfigVersion:
+    """Return the version without what else it calls. An alert of a budget is still logged and counted."""
+    alerts = config.usage.alerts
+    usage = replace(config.usage, alerts=replace(alerts, webhook=None)) if alerts is not None else config.usage
+    return replace(config, exporters=(), stores=None, sign_ins={}, usage=usage)

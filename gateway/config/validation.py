@@ -253,13 +253,13 @@ def _take_out(values: dict[str, object], path: KeyPath, root: type[GatewaySectio
 
 
 @cache
-def _named(root: type[GatewaySection]) -> dict[str, type[BaseModel]]:
+def _named(root: type[GatewaySection]) -> dict[str, type]:
     """Return the sections of the file whose entries have names, with the class of an entry."""
     values = {name: get_args(field.annotation)[1:] for name, field in root.model_fields.items()}
     entries = {name: it[0] for name, it in values.items() if it and isinstance(it[0], type)}
-    return {name: entry for name, entry in entries.items() if issubclass(entry, BaseModel)}
+    return {name: entry for name, entry in entries.items() if keys_of(entry)}
 
 
-def _is_optional(entry: type[BaseModel], field: str) -> bool:
+def _is_optional(entry: type, field: str) -> bool:
     known = keys_of(entry).get(field)
     return known is not None and not known.is_required and field not in _ESSENTIAL

@@ -257,6 +257,9 @@ class LogRules(PlainSection):
     )
 
 
+_DEFAULT_RECEIPTS, _DEFAULT_LOG = ReceiptRules(), LogRules()
+
+
 class Cors(Value, frozen=True):
     """The web origins whose pages may call the API from a browser.
 
@@ -292,9 +295,6 @@ class ConfigVersion:
         simulated: A real config with only simulated providers (`gateway serve --simulated`).
         real: The deployments of a demo that are not simulated. Only the command `gateway demo --with` adds one.
         admin_keys: The public keys that may sign a change of a protected region.
-        receipts_keep_s: How long receipts are kept.
-        receipts_sample: The share of successful requests whose receipt is kept.
-        log_sample: The share of successful requests whose line is logged.
         projects: The groups of clients that share budgets, by name.
         usage: How usage and money are counted.
         stores: The servers that all instances of the cell share, or None.
@@ -334,9 +334,8 @@ class ConfigVersion:
     simulated: bool = False
     real: frozenset[str] = frozenset()
     admin_keys: tuple[str, ...] = ()
-    receipts_keep_s: float = ReceiptRules().keep_s
-    receipts_sample: float = ReceiptRules().sample
-    log_sample: float = LogRules().sample
+    receipts: ReceiptRules = _DEFAULT_RECEIPTS
+    log: LogRules = _DEFAULT_LOG
     blocked_by: str | None = None
     moderation: Mapping[str, Moderation] = field(default_factory=dict)
     messages: Mapping[RefusalReason, Sentences] = field(default_factory=dict, repr=False)

@@ -21,14 +21,14 @@ _WORSE: tuple[Judged, ...] = ("passed", "skipped", "flagged", "failed")
 class ModerationRules(PlainSection):
     """The judges of a region's chats: of what clients send, and of what models answer."""
 
+    on_failure: Literal["closed", "open"] = key(
+        "Without a verdict: `closed` gives an error, `open` lets the request go on."
+    )
     input_names: Annotated[tuple[str, ...], Listed()] = key(
         "The deployments that judge requests, asked in order if one fails.", default=(), name="input"
     )
     output_names: Annotated[tuple[str, ...], Listed()] = key(
         "The deployments that judge answers, asked in order if one fails.", default=(), name="output"
-    )
-    on_failure: Literal["closed", "open"] = key(
-        "Without a verdict: `closed` gives an error, `open` lets the request go on.", kw_only=True
     )
     controversial: Literal["block", "pass"] = key(
         "The third verdict of guard models: `block` it or let it `pass`.", default="block"

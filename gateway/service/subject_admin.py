@@ -106,7 +106,7 @@ class SubjectAdmin:
         }
         self._admin.note("subject_erased", {"client": client or "", **erased})
         self._admin.store.compact()
-        days = self._config.receipts_keep_s / 86_400
+        days = self._config.receipts.keep_s / 86_400
         kept = [("receipts", f"{receipts}: {_KEPT_RECEIPT} {days:g} days")] if receipts else []
         subject = {"client": client, "pseudonyms": person.pseudonyms}
         return {"subject": subject, "erased": erased, "remains": self._elsewhere(person, *kept)}

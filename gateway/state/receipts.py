@@ -459,7 +459,7 @@ class Receipts:
         rows: list[tuple[object, ...]] = []
         for record, at_s in taken:
             try:
-                row = _row(record, at_s, config.cell_territory, config.receipts_sample)
+                row = _row(record, at_s, config.cell_territory, config.receipts.sample)
             except Exception as error:  # as above
                 self._unwritten += 1
                 self._report(f"a receipt can't be built, and is lost: {_kind_of(error)}")
@@ -486,7 +486,7 @@ class Receipts:
         """Delete receipts that are older than the config allows, a limited number at a time."""
         if time.monotonic() - self._swept_at < _SWEEP_S:
             return
-        oldest_s = self._clock() - self._current().receipts_keep_s
+        oldest_s = self._clock() - self._current().receipts.keep_s
         try:
             dropped = self._writer.execute(
                 "DELETE FROM receipt WHERE number IN (SELECT number FROM receipt WHERE at_s < ? LIMIT ?)",

@@ -12,7 +12,7 @@ from tests.kit.configs import BASE, table_of
 
 def test_default_keeps_every_log_line_and_every_receipt() -> None:
     config = compiled(sections()).config
-    assert (config.log_sample, config.receipts_sample, config.receipts_keep_s) == (1.0, 1.0, 30 * 86_400)
+    assert (config.log.sample, config.receipts.sample, config.receipts.keep_s) == (1.0, 1.0, 30 * 86_400)
     assert ".sample" not in render_matrix(config)
 
 
@@ -22,7 +22,7 @@ def test_default_keeps_every_log_line_and_every_receipt() -> None:
 )
 def test_sample_is_a_number_or_a_percentage(written: str, share: float) -> None:
     config = compiled(sections(receipts=f"receipts: {{sample: {written}}}", log=f"log: {{sample: {written}}}")).config
-    assert (config.log_sample, config.receipts_sample) == (share, share)
+    assert (config.log.sample, config.receipts.sample) == (share, share)
 
 
 @pytest.mark.parametrize("section", ["log", "receipts"])
