@@ -13,16 +13,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from providers.chat import (
-    Annotation,
-    AssistantMessage,
-    ChatCompletion,
-    Choice,
-    FinishReason,
-    Logprobs,
-    ServiceTier,
-    Usage,
-)
+from providers.chat import AssistantMessage, ChatCompletion, Choice, FinishReason, Logprobs, ServiceTier, Usage
 from providers.failures import Failure, FailureKind, ProviderFailed
 from providers.formats.reasoning_state import DetailCollector, join_states, pack_call
 from providers.formats.tool_calls import arguments_text, calls_in
@@ -223,6 +214,8 @@ def _first_count(source: Mapping[str, object], paths: Iterable[str]) -> int:
 # --- the usual form of a whole answer -----------------------------------------------------------------
 
 _Text = Annotated[str, msgspec.Meta(min_length=1)]
+_Empty = Literal["", 0] | None
+"""A member without a value. With any other value, the answer is not plain."""
 
 
 class _PlainChoice(msgspec.Struct, frozen=True):
@@ -231,13 +224,13 @@ class _PlainChoice(msgspec.Struct, frozen=True):
     index: int
     message: dict[str, object]
     finish_reason: Literal["stop", "length", "content_filter"]
-    logprobs: object = None
-    delta: object = None
-    stop_reason: object = None
-    matched_stop: object = None
-    native_finish_reason: object = None
-    error: object = None
-    usage: object = None
+    logprobs: _Empty = None
+    delta: _Empty = None
+    stop_reason: _Empty = None
+    matched_stop: _Empty = None
+    native_finish_reason: _Empty = None
+    error: _Empty = None
+    usage: _Empty = None
 
 
 class _PlainAnswer(msgspec.Struct, frozen=True):
@@ -250,7 +243,7 @@ class _PlainAnswer(msgspec.Struct, frozen=True):
     service_tier: ServiceTier | None = None
     system_fingerprint: _Text | None = None
     usage: msgspec.Raw = msgspec.Raw(b"null")
-    error: Any = None
+    error: _Empty = None
     what: Any = msgspec.field(name="object", default=None)
 
 
@@ -270,12 +263,11 @@ def _read_plain(data: bytes, rule: Answers) -> ChatCompletion | None:
         return None
     tier, fingerprint = body.service_tier, body.system_fingerprint
     head = body.id + body.model + (tier or "") + (fingerprint or "")
-    if body.error or body.what == "error" or (not head.isascii() and _SURROGATE.search(head)):
+    if body.what == "error" or (not head.isascii() and _SURROGATE.search(head)):
         return None
     choices = []
     for position, choice in enumerate(body.choices):
-        has_more = choice.logprobs or choice.delta or choice.stop_reason or choice.matched_stop
-        if choice.index != position or has_more or choice.native_finish_reason or choice.error or choice.usage:
+        if choice.index != position:
             return None
         message = choice.message
         for name in message:
@@ -441,18 +433,14 @@ class ChatReader:
         delta: Mapping[str, object] = value if type(value) is dict else _NOTHING
         is_whole = False
         if not delta and take("message"):
-            delta, is_whole = read_map(source, "message"), not self._rule.message_is_delta
-            if is_whole:
-                # Some vendors repeat all content at the end of a stream.
-                known = {name for name in delta if assembler.has(_CONTENTS.get(name, "text"), index)}
-                delta = {name: value for name, value in delta.items() if name not in known}
+            delta, is_whole = self._message_of(source, index), not self._rule.message_is_delta
         if is_blocked or (self._rule.safety and self.is_flagged(source)):
             assembler.filtered(index)
         if error := take("error"):
             self.fail(classify({"error": error}, IN_A_STREAM, self.errors, self.sites))
             return
         word = take("finish_reason")
-        has_ended = bool(word) and type(word) is str and word != "null"
+        end = word if type(word) is str and word != "null" else ""
         logprobs = (read_map(source, "logprobs") or None) if take("logprobs") else None
         content = delta.get("content")
         if self._is_usual and type(content) is not list and delta.keys() <= _OF_TEXT and not delta.get("refusal"):
@@ -460,21 +448,32 @@ class ChatReader:
             if text or logprobs:
                 assembler.text(text, index, logprobs)
         else:
-            text = self._read_delta(delta, index, logprobs, is_whole=is_whole, has_ended=has_ended)
+            text = self._read_delta(delta, index, logprobs, is_whole=is_whole, has_ended=bool(end))
         if (usage := take("usage")) and type(usage) is dict:
             assembler.report(usage, self._usage_of)
-        if has_ended and type(word) is str:
-            ending = ending_of(word, self._rule.finish)
-            native = read_str(source, "native_finish_reason") if take("native_finish_reason") else None
-            if native is not None and ending in _WHOLE:
-                # A relay shows the word of the vendor that it calls, which may contradict its own.
-                meant = ending_of(native, self._rule.finish)
-                word, ending = (native, meant) if meant not in ("other", "stop", "tool_calls") else (word, ending)
-            # vLLM and SGLang name the stop sequence; a number in its place is a token.
-            stop = take("stop_reason") or take("matched_stop")
-            self._end(ending, index, word, stop if type(stop) is str else None)
+        if end:
+            self._read_finish(source, index, end)
         elif not text:
             assembler.see(index)
+
+    def _message_of(self, source: Mapping[str, object], index: int) -> Mapping[str, object]:
+        """Return the message of a choice, without the content that a vendor repeats at the end of a stream."""
+        message = read_map(source, "message")
+        if self._rule.message_is_delta:
+            return message
+        known = {name for name in message if self.assembler.has(_CONTENTS.get(name, "text"), index)}
+        return {name: value for name, value in message.items() if name not in known}
+
+    def _read_finish(self, source: Mapping[str, object], index: int, word: str) -> None:
+        take, ending = source.get, ending_of(word, self._rule.finish)
+        native = read_str(source, "native_finish_reason") if take("native_finish_reason") else None
+        if native is not None and ending in _WHOLE:
+            # A relay shows the word of the vendor that it calls, which may contradict its own.
+            meant = ending_of(native, self._rule.finish)
+            word, ending = (native, meant) if meant not in ("other", "stop", "tool_calls") else (word, ending)
+        # vLLM and SGLang name the stop sequence; a number in its place is a token.
+        stop = take("stop_reason") or take("matched_stop")
+        self._end(ending, index, word, stop if type(stop) is str else None)
 
     def _end(self, ending: Ending, index: int, word: str, stop: str | None = None) -> None:
         if isinstance(ending, FailureKind):
@@ -486,8 +485,8 @@ class ChatReader:
         self, delta: Mapping[str, object], index: int, logprobs: Logprobs | None, *, is_whole: bool, has_ended: bool
     ) -> str:
         """Pass all content of a delta to the assembler, in the order in which a model produces it. Return its text."""
-        take, assembler, content = delta.get, self.assembler, delta.get("content")
-        thoughts, text = _read_reasoning(delta, self._rule.thoughts), read_text(content)
+        take, assembler = delta.get, self.assembler
+        thoughts, text = _read_reasoning(delta, self._rule.thoughts), read_text(take("content"))
         if details := as_list(take("reasoning_details")):
             collector = self._details.setdefault(index, DetailCollector())
             for detail in map(as_map, details):
@@ -498,35 +497,61 @@ class ChatReader:
             thoughts = self._new("thoughts", index, thoughts, last or bool(text))
             text = self._new("text", index, text, last)
         if self._rule.inline_thoughts:
-            if is_whole:
-                # A whole message starts from the beginning. Text that was already emitted was left out above.
-                self._tags.pop(index, None)
-            inline, tags = "", self._tags.get(index)
-            if tags is None and text:
-                # Reasoning in a field of its own is not in the text too.
-                has_field = bool(thoughts) or assembler.has("reasoning", index)
-                tags = self._tags[index] = ThinkTags(self._rule.thinks_at_once and not has_field)
-            if tags is not None:
-                inline, text = tags.split(text, has_ended)
-            thoughts = "" if is_whole and assembler.has("reasoning", index) else thoughts or inline
+            thoughts, text = self._split(thoughts, text, index, is_whole=is_whole, has_ended=has_ended)
         if thoughts:
             assembler.reasoning(thoughts, index)
         if text or logprobs:
             assembler.text(text, index, logprobs)
-        if take("refusal") and (refusal := read_str(delta, "refusal")):
-            assembler.refusal(refusal, index)
-        if take("annotations"):
-            assembler.annotations(_read_annotations(delta), index)
-        if take("tool_calls") or take("function_call"):
-            for position, entry in enumerate(calls_in(delta)):
-                self._read_call(as_map(entry), index, position if is_whole else None)
-        elif details and assembler.call_to_sign(index) is not None:
-            # They come after their call.
-            assembler.tool_call(choice=index, signature=self._signature({}, index, ""))
-        if take("images") or type(content) is list:
-            for url in _read_images(delta):
-                assembler.image(url, index)
+        for name, read in _MEMBERS:
+            if take(name):
+                read(self, delta, index, is_whole)
         return text
+
+    def _split(self, thoughts: str, text: str, index: int, *, is_whole: bool, has_ended: bool) -> tuple[str, str]:
+        """Return the reasoning and the text of a delta whose text may contain the reasoning."""
+        if is_whole:
+            # A whole message starts from the beginning. Text that was already emitted was left out before.
+            self._tags.pop(index, None)
+        inline, tags = "", self._tags.get(index)
+        has_reasoning = self.assembler.has("reasoning", index)
+        if tags is None and text:
+            # Reasoning in a field of its own is not in the text too.
+            tags = self._tags[index] = ThinkTags(self._rule.thinks_at_once and not (thoughts or has_reasoning))
+        if tags is not None:
+            inline, text = tags.split(text, has_ended)
+        return "" if is_whole and has_reasoning else thoughts or inline, text
+
+    def _read_refusal(self, delta: Mapping[str, object], index: int, is_whole: bool) -> None:
+        if refusal := read_str(delta, "refusal"):
+            self.assembler.refusal(refusal, index)
+
+    def _read_annotations(self, delta: Mapping[str, object], index: int, is_whole: bool) -> None:
+        """Read annotations, such as citations of a web search."""
+        entries = read_list(delta, "annotations")
+        self.assembler.annotations(tuple(entry for entry in entries if isinstance(entry, dict) and entry), index)
+
+    def _read_calls(self, delta: Mapping[str, object], index: int, is_whole: bool) -> None:
+        for position, entry in enumerate(calls_in(delta)):
+            self._read_call(as_map(entry), index, position if is_whole else None)
+
+    def _read_former_call(self, delta: Mapping[str, object], index: int, is_whole: bool) -> None:
+        if not delta.get("tool_calls"):
+            self._read_calls(delta, index, is_whole)
+
+    def _read_late_details(self, delta: Mapping[str, object], index: int, is_whole: bool) -> None:
+        """Add details of the reasoning to the call before them, if they come without a call."""
+        has_calls = delta.get("tool_calls") or delta.get("function_call")
+        if not has_calls and as_list(delta["reasoning_details"]) and self.assembler.call_to_sign(index) is not None:
+            self.assembler.tool_call(choice=index, signature=self._signature({}, index, ""))
+
+    def _read_images(self, delta: Mapping[str, object], index: int, is_whole: bool) -> None:
+        for image in map(as_map, as_list(delta["images"])):
+            self.assembler.image(_image_url(image), index)
+
+    def _read_image_parts(self, delta: Mapping[str, object], index: int, is_whole: bool) -> None:
+        for part in map(as_map, as_list(delta["content"])):
+            if (read_str(part, "type") or "").startswith("image") or "image" in part:
+                self.assembler.image(_image_url(part), index)
 
     def _new(self, kind: str, index: int, piece: str, last: bool) -> str:
         return self._grown.setdefault((index, kind), Growth()).new(piece, last=last)
@@ -564,13 +589,18 @@ class ChatReader:
         return pack_call(details, members, id or self.assembler.call_to_sign(choice) or "", self._model)
 
 
+_MEMBERS = (
+    ("refusal", ChatReader._read_refusal),
+    ("annotations", ChatReader._read_annotations),
+    ("tool_calls", ChatReader._read_calls),
+    ("function_call", ChatReader._read_former_call),
+    ("reasoning_details", ChatReader._read_late_details),
+    ("images", ChatReader._read_images),
+    ("content", ChatReader._read_image_parts),
+)
+"""What else a delta may have than reasoning and text, in the order in which a model produces it."""
 USUAL = Answers()
 """The rule of OpenAI and of servers that nothing is known about."""
-
-
-def _read_annotations(delta: Mapping[str, object]) -> tuple[Annotation, ...]:
-    """Return the annotations of a delta, such as citations of a web search."""
-    return tuple(one for one in read_list(delta, "annotations") if isinstance(one, dict) and one)
 
 
 def _read_reasoning(delta: Mapping[str, object], more: tuple[str, ...]) -> str:
@@ -590,17 +620,8 @@ def _read_reasoning(delta: Mapping[str, object], more: tuple[str, ...]) -> str:
     return details or "".join(read_text(as_map(part).get("thinking")) for part in as_list(parts))
 
 
-def _read_images(delta: Mapping[str, object]) -> list[str]:
-    """Return the URLs of the images in `images`, as OpenRouter sends them, or among the parts of the content.
-
-    The URL of an image in another form is empty.
-    """
-    parts = [as_map(part) for part in as_list(delta.get("content"))]
-    images = [part for part in parts if (read_str(part, "type") or "").startswith("image") or "image" in part]
-    return [_image_url(image) for image in (*map(as_map, as_list(delta.get("images"))), *images)]
-
-
 def _image_url(image: Mapping[str, object]) -> str:
+    """Return the URL of an image in `images`, as OpenRouter sends it, or in a part of the content. Empty if unknown."""
     url = read_str(read_map(image, "image_url"), "url") or read_str(image, "image_url")
     return url or read_str(image, "image") or read_str(image, "url") or ""
 

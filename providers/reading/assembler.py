@@ -131,7 +131,7 @@ class _Call:
     def arguments(self) -> str:
         return "".join(self.pieces)
 
-    def end_in(self, piece: str) -> int:
+    def _end_in(self, piece: str) -> int:
         """Return where the object ends in the next piece: after its last brace, or the length of the piece."""
         start, length = 0, len(piece)
         if self.in_string and piece:
@@ -152,7 +152,26 @@ class _Call:
                         return mark.end()
         return length
 
-    def with_escapes(self, piece: str) -> str:
+    def take(self, piece: str) -> tuple[str, str]:
+        """Return what of the next piece belongs to the arguments, and what follows after their end.
+
+        The end of a piece may be half of an escape or of a surrogate pair, which is held for the piece after it.
+        """
+        if not self.pieces and not self.cut and piece.strip() == "null":
+            piece, self.is_empty = "", True
+        piece, cut = split_high_surrogate(self.cut + piece)
+        piece, escape = repair_escapes(piece)
+        if not self.is_whole and _CONTROL.search(piece):
+            piece = self._with_escapes(piece)
+        self.cut = escape + cut
+        end = 0 if self.is_whole else self._end_in(piece)
+        rest = ""
+        if self.is_whole:
+            # An end that was cut off belongs to the rest. Some servers close the arguments twice.
+            rest, self.cut = (piece[end:] + self.cut).lstrip("]} \t\r\n"), ""
+        return repair_surrogates(piece[:end]), rest
+
+    def _with_escapes(self, piece: str) -> str:
         """Return the next piece with control characters escaped in its strings, where JSON allows none as they are."""
         start = 1 if self.is_escaped else 0
         rest = _IN_STRING.match(piece, start) if self.in_string else None
@@ -203,6 +222,14 @@ class _Choice:
     def is_answered(self) -> bool:
         """Whether it has an answer, in which no call is cut off."""
         return bool(self.kinds & _ANSWERS) and all(call.is_whole or call.is_empty for call in self.calls)
+
+    @property
+    def reason(self) -> FinishReason:
+        """The finish reason for the client: `tool_calls` instead of `stop` if there are calls, and only then."""
+        reason = "content_filter" if self.filtered else self.finish or "other"
+        if self.calls:
+            return "tool_calls" if reason == "stop" or (reason == "other" and not self.raw) else reason
+        return "stop" if reason == "tool_calls" else reason
 
     def joined(self, kind: Content, text: str) -> str:
         """Return the text with surrogate pairs joined that were split over two pieces."""
@@ -589,21 +616,10 @@ class Assembler:
                 self.fail(Failure(FailureKind.MALFORMED, "the provider's answer has a tool call with two names"))
                 return ""
             call.name += name
-        if not call.pieces and not call.cut and arguments.strip() == "null":
-            arguments, call.is_empty = "", True
-        arguments, cut = split_high_surrogate(call.cut + arguments)
-        arguments, escape = repair_escapes(arguments)
-        if not call.is_whole and _CONTROL.search(arguments):
-            arguments = call.with_escapes(arguments)
-        call.cut = escape + cut
-        end = 0 if call.is_whole else call.end_in(arguments)
-        if end or not self.joins_names:
-            self._add_arguments(call, repair_surrogates(arguments[:end]), choice)
-        if not call.is_whole:
-            return ""
-        # An end that was cut off belongs to the rest. Some servers close the arguments twice.
-        rest, call.cut = arguments[end:] + call.cut, ""
-        return rest.lstrip("]} \t\r\n")
+        arguments, rest = call.take(arguments)
+        if arguments or not self.joins_names:
+            self._add_arguments(call, arguments, choice)
+        return rest
 
     def _add_arguments(self, call: _Call, arguments: str, choice: int) -> None:
         if arguments:
@@ -688,19 +704,9 @@ class Assembler:
         usage = self._counted()
         choices = sorted(self._choices.items())
         for number, state in choices:
-            for kind in filter(state.cut.__contains__, _DELTAS):
-                # The other half of a surrogate pair did not arrive.
-                self._emit(_DELTAS[kind]("\ufffd", number))
-            for call in state.calls:
-                if call.cut or not call.arguments.strip():
-                    rest = repair_escapes(repair_surrogates(call.cut), last=True)[0]
-                    self._add_arguments(call, rest or "{}", number)
-                if not call.is_emitted:
-                    self.fail(Failure(FailureKind.MALFORMED, "the provider's answer has a tool call without a name"))
-                    return
-                if state.end not in _CUTTING and not is_json_object(call.arguments):
-                    self.fail(_NOT_JSON)
-                    return
+            if (state.cut or state.calls) and (failed := self._end_content(number, state)) is not None:
+                self.fail(failed)
+                return
         if not self.opened and not (usage and usage.total_tokens) and self._may_be_empty():
             self.fail(_EMPTY)
             return
@@ -709,16 +715,27 @@ class Assembler:
                 self.fail(failed_by(state.raw))
                 return
         for number, state in choices:
-            reason: FinishReason = state.end or "other"
-            if state.calls and (reason == "stop" or (reason == "other" and not state.raw)):
-                reason = "tool_calls"
-            elif reason == "tool_calls" and not state.calls:
-                reason = "stop"
+            reason = state.reason
             self._emit(ChoiceFinish(reason, number, state.raw, state.stop_sequence if reason == "stop" else None))
         if usage is not None:
             self._emit(UsageReport(usage))
         self._events.append(_FINISHED)
         self.done = True
+
+    def _end_content(self, number: int, state: _Choice) -> Failure | None:
+        """Pass on what a choice holds back. Return the failure of a call that is not whole."""
+        for kind in filter(state.cut.__contains__, _DELTAS):
+            # The other half of a surrogate pair did not arrive.
+            self._emit(_DELTAS[kind]("\ufffd", number))
+        for call in state.calls:
+            if call.cut or not call.arguments.strip():
+                rest = repair_escapes(repair_surrogates(call.cut), last=True)[0]
+                self._add_arguments(call, rest or "{}", number)
+            if not call.is_emitted:
+                return Failure(FailureKind.MALFORMED, "the provider's answer has a tool call without a name")
+            if state.end not in _CUTTING and not is_json_object(call.arguments):
+                return _NOT_JSON
+        return None
 
     def _counted(self) -> Usage | None:
         # The reference is removed, because the function refers to its reader, which refers to this object.

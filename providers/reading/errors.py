@@ -31,7 +31,7 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from functools import cache
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import Any
 
 from providers.catalogue import CatalogueError, FactsFile
 from providers.catalogue.toml_schema import LISTS, TABLE, TEXT, TEXTS, Shape, check_table
@@ -394,12 +394,36 @@ def has_message(body: Mapping[str, object], rules: ErrorRules) -> bool:
     return bool(_first(body, rules.message_at))
 
 
-def classify(
-    body: Mapping[str, object], response: WireResponse, rules: ErrorRules | None = None, sites: Iterable[str] = ()
-) -> Failure:
-    """Return the failure that an error body describes. `sites`: the vendor's, for a hint if a key is refused."""
-    shared = shared_rules()
-    rules = rules or ErrorRules()
+@dataclass(frozen=True, slots=True)
+class _Reported:
+    """What an error body and its response say, as all judges read it.
+
+    Attributes:
+        layers: The error and those inside of it, the innermost first.
+        codes: All codes of all layers.
+        code: The first code that a table knows, or else the first one. A known inner code is more exact than an outer
+            one that is not known.
+        type: The type of the innermost layer that has one.
+        detail: The message.
+        status: The status of the response, or the number in the body that looks like one if that is a success.
+        status_in_body: That number as it is written, or "0".
+        param: The member that is wrong.
+    """
+
+    body: Mapping[str, object]
+    response: WireResponse
+    rules: ErrorRules
+    layers: list[Mapping[str, object]]
+    codes: list[str]
+    code: str
+    type: str
+    detail: str
+    status: int
+    status_in_body: str
+    param: str | None
+
+
+def _read_error(body: Mapping[str, object], response: WireResponse, rules: ErrorRules) -> _Reported:
     layers = _layers_of(body, rules)
     codes = list(
         islice((text for layer in layers for path in rules.code_at for text in _texts_at(layer, path)), _MOST_CODES)
@@ -411,56 +435,41 @@ def classify(
     detail = (f"{detail}: {reason}" if reason else detail)[: 4 * _MOST_DETAIL]
     if rules.code_in_message and (found := re.search(rules.code_in_message, detail)):
         codes.insert(0, found[1])
-    # A known inner code is more exact than an unknown outer one.
-    known = next((one for one in codes if by_code(one, rules.codes) or one in shared.codes), None)
-    code = known or next(iter(codes), "")
-    in_body = next((one for one in (*codes, error_type) if _HTTP_ERROR.fullmatch(one)), "0")
-    status = response.status if response.status >= 400 else int(in_body)
-    judged = _by_table(layers, response, rules, code, error_type, status)
-    if judged is None or blames_itself(judged.kind, response):
-        judged = _by_status(status)
-    usual = (text for layer in layers for path in _USUALLY_AT for text in _texts_at(layer, path))
-    words = dict.fromkeys(one for one in (*codes, error_type, *islice(usual, _MOST_CODES)) if one != judged.word)
-    is_guessed_key = judged.kind is FailureKind.CREDENTIALS and not judged.is_stated
-    is_unexplained = is_guessed_key or judged.kind in (FailureKind.INVALID_REQUEST, FailureKind.MODEL_NOT_FOUND)
-    param = next((param for layer in layers if _PARAM.fullmatch(param := _param_in(layer))), None)
-    # A member that is named, other than the model, is what the client sent.
-    is_open = judged.kind is FailureKind.INVALID_REQUEST and param in (None, "model")
-    if judged.kind in _INEXACT and (said := _by_sentence(rules, detail, response.status)):
-        judged = said
-    elif by_words := judged_by_words(words, detail, is_invalid=is_unexplained, is_unexplained=is_open):
-        kind, rule = by_words
-        is_known = judged.is_stated and {kind, judged.kind} <= _OF_AN_ACCOUNT
-        is_exact = judged.word and judged.kind not in _VAGUE and response.status < 400
-        # A model may be missing because the server could not load it. No other refusal is more exact.
-        is_missing = judged.kind is FailureKind.MODEL_NOT_FOUND and rule == RULE_OF_A_REFUSAL
-        is_exact = is_exact or (is_missing and kind is not FailureKind.UNAVAILABLE)
-        is_stated = kind is not FailureKind.MODEL_NOT_FOUND and rule != RULE_OF_THE_OPERATOR
-        judged = judged if is_known or is_exact else _Judged(kind, rule, "", is_stated)
-    for text in islice((text for path in rules.quoted_at for text in _texts_at(body, path)), 1):
-        # Another server's error about its key does not concern the key of this one.
-        quoted = classify(
-            error_object(text.encode("utf-8", "replace")) or {"message": text}, replace(response, body=b"")
-        )
-        if quoted.concerns is About.REQUEST and quoted.kind is not FailureKind.INVALID_REQUEST:
-            judged, detail = _Judged(quoted.kind, f"what it quotes: {quoted.rule}"), quoted.detail
-    names = sorted(sites)
+    known = next((code for code in codes if by_code(code, rules.codes) or code in shared_rules().codes), None)
+    in_body = next((word for word in (*codes, error_type) if _HTTP_ERROR.fullmatch(word)), "0")
+    return _Reported(
+        *(body, response, rules, layers, codes),
+        code=known or next(iter(codes), ""),
+        type=error_type,
+        detail=detail,
+        status=response.status if response.status >= 400 else int(in_body),
+        status_in_body=in_body,
+        param=next((param for layer in layers if _PARAM.fullmatch(param := _param_in(layer))), None),
+    )
+
+
+def classify(
+    body: Mapping[str, object], response: WireResponse, rules: ErrorRules | None = None, sites: Iterable[str] = ()
+) -> Failure:
+    """Return the failure that an error body describes. `sites`: the vendor's, for a hint if a key is refused."""
+    rules = rules or ErrorRules()
+    error = _read_error(body, response, rules)
+    first = _by_table(error) or _by_status(error)
+    judged = next(filter(None, (judge(error, first) for judge in _REFINING)), first)
+    detail, names = error.detail if judged.detail is None else judged.detail, sorted(sites)
     if judged.kind is FailureKind.CREDENTIALS and len(names) > 1:
         detail = f"this key may belong to another site (each of {', '.join(names)} has its own keys): {detail}"
     headers = (response.headers.get(name) for name in rules.request_id_headers)
-    # A refusal may repeat a part of the prompt, whose words must not choose how long a key rests.
-    may_name = judged.rule not in (RULE_OF_A_REFUSAL, RULE_OF_THE_OPERATOR)
     failed = failure(
         response,
         judged.kind,
-        code=code or (error_type if error_type != in_body else None),
+        code=error.code or (error.type if error.type != error.status_in_body else None),
         detail=detail,
         request_id=_first(body, rules.request_id_at) or next(filter(None, headers), None),
-        param=param,
-        retry_after=_named_wait_s(body, response, rules, detail, judged.kind) if may_name else None,
-        limits=rules.limits,
+        param=error.param,
+        retry_after=_wait_s(error, judged, detail),
     )
-    is_stated = judged.is_stated or (status in _MAY_PASS and failed.retry_after_s is not None)
+    is_stated = judged.is_stated or (error.status in _MAY_PASS and failed.retry_after_s is not None)
     # With any words, this error is about the model.
     is_stated = is_stated or (failed.kind is FailureKind.MODEL_NOT_FOUND and failed.param == "model")
     return replace(failed, is_stated=is_stated, rule=judged.rule, about=rules.about.get(judged.word))
@@ -526,14 +535,26 @@ def _param_in(body: Mapping[str, object]) -> str:
     return "" if param == _LENGTH_OF_THE_PROMPT else param
 
 
-def _named_wait_s(
-    body: Mapping[str, object], response: WireResponse, rules: ErrorRules, message: str, kind: FailureKind
-) -> float | None:
+def _wait_s(error: _Reported, judged: _Judged, message: str) -> float | None:
+    """Return the time to wait: what the body names, the `retry-after` headers, or the headers of the rate limits."""
+    headers, received_at = error.response.headers, error.response.received_at
+    # A refusal may repeat a part of the prompt, whose words must not choose how long a key rests.
+    may_name = judged.rule not in (RULE_OF_A_REFUSAL, RULE_OF_THE_OPERATOR)
+    wait = _named_wait_s(error, message, judged.kind) if may_name else None
+    if wait is None:
+        wait = retry_after_s(headers, received_at)
+    if wait is None and judged.kind is FailureKind.RATE_LIMITED:
+        wait = wait_s(read_limits(headers, received_at, error.rules.limits))
+    return wait
+
+
+def _named_wait_s(error: _Reported, message: str, kind: FailureKind) -> float | None:
     """Return the time to wait that the body names: a member, a duration in the message, or the moment of a reset.
 
     A header is more exact than a sentence that no table of the vendor has.
     """
-    texts = list(islice((text for path in rules.wait_at for text in _texts_at(body, path)), _MOST_CODES))
+    rules, response = error.rules, error.response
+    texts = list(islice((text for path in rules.wait_at for text in _texts_at(error.body, path)), _MOST_CODES))
     if rules.wait_in_message and (found := re.search(rules.wait_in_message, message)):
         texts.append(found[1])
     if not texts and retry_after_s(response.headers, response.received_at) is not None:
@@ -546,38 +567,43 @@ def _named_wait_s(
     return next((wait for wait in waits if wait is not None), None)
 
 
-class _Judged(NamedTuple):
-    """A kind, and why. `word`: the entry of a table that decided."""
+@dataclass(frozen=True, slots=True)
+class _Judged:
+    """The kind of an error, and the rule that decided.
+
+    Attributes:
+        word: The entry of a table that decided.
+        detail: The message, if it is not that of the body.
+    """
 
     kind: FailureKind
     rule: str
     word: str = ""
     is_stated: bool = True
+    detail: str | None = None
 
 
-def _by_table(
-    layers: Iterable[Mapping[str, object]],
-    response: WireResponse,
-    rules: ErrorRules,
-    code: str,
-    error_type: str,
-    status: int,
-) -> _Judged | None:
-    """Return the judgement of the tables, in the order that the module's docstring states."""
-    shared, vendor = shared_rules(), f"{rules.vendor} " if rules.vendor else ""
-    marks = {**rules.marks, **shared.marks}
+def _by_table(error: _Reported) -> _Judged | None:
+    """Return the judgement of the tables, in the order that the module's docstring states.
+
+    A word that blames the request does not count if the status blames the server.
+    """
+    rules, shared = error.rules, shared_rules()
+    vendor, marks = f"{rules.vendor} " if rules.vendor else "", {**rules.marks, **shared.marks}
+    mark = next((mark for mark in marks for layer in error.layers if _is_marked(layer, mark)), None)
     entries = (
-        ("member", next((mark for mark in marks for layer in layers if _is_marked(layer, mark)), None), marks, vendor),
-        ("status", str(status), rules.statuses, vendor),
-        ("code", _entry(code, rules.codes), rules.codes, vendor),
-        ("type", _entry(error_type, rules.types), rules.types, vendor),
-        ("code", code, shared.codes, ""),
-        ("type", error_type, shared.codes, ""),
-        ("type", error_type, shared.types if response.status < 400 else _NO_KINDS, ""),
+        ("member", mark, marks, vendor),
+        ("status", str(error.status), rules.statuses, vendor),
+        ("code", _entry(error.code, rules.codes), rules.codes, vendor),
+        ("type", _entry(error.type, rules.types), rules.types, vendor),
+        ("code", error.code, shared.codes, ""),
+        ("type", error.type, shared.codes, ""),
+        ("type", error.type, shared.types if error.response.status < 400 else _NO_KINDS, ""),
     )
     for what, word, kinds, of in entries:
         if word is not None and (kind := kinds.get(word)):
-            return _Judged(kind, f"{of}{what} {word}", word, is_certain(kind, word))
+            is_last = blames_itself(kind, error.response)
+            return None if is_last else _Judged(kind, f"{of}{what} {word}", word, is_certain(kind, word))
     return None
 
 
@@ -586,19 +612,66 @@ def is_certain(kind: FailureKind, word: str) -> bool:
     return kind is not FailureKind.UNAVAILABLE or "verload" in word
 
 
-def _by_status(status: int) -> _Judged:
+def _by_status(error: _Reported) -> _Judged:
+    status = error.status
     kind = by_status(status) if status else FailureKind.UNAVAILABLE
     return _Judged(kind, f"status {status} alone" if status else "an error without a code", "", status in CERTAIN)
 
 
-def _by_sentence(rules: ErrorRules, message: str, status: int) -> _Judged | None:
-    shared = shared_rules().messages
-    for phrases, of in ((rules.messages, rules.vendor), (shared, "")):
-        sentence = phrases.sentence_of(message)
-        kind = phrases.kinds[sentence] if sentence is not None else None
-        if kind is not None and (status < 500 or phrases is shared or kind in _DESPITE_500):
-            return _Judged(kind, f"{of} sentence {(sentence or '')[:_MOST_SHOWN]!r}".lstrip(), sentence or "")
+def _by_quoted(error: _Reported, first: _Judged) -> _Judged | None:
+    """Return the judgement of another server's error that this one repeats, where it is about the request.
+
+    Another server's error about its key does not concern the key of this one.
+    """
+    for text in islice((text for path in error.rules.quoted_at for text in _texts_at(error.body, path)), 1):
+        body = error_object(text.encode("utf-8", "replace")) or {"message": text}
+        quoted = classify(body, replace(error.response, body=b""))
+        if quoted.concerns is About.REQUEST and quoted.kind is not FailureKind.INVALID_REQUEST:
+            return _Judged(quoted.kind, f"what it quotes: {quoted.rule}", detail=quoted.detail)
     return None
+
+
+def _by_sentence(error: _Reported, first: _Judged) -> _Judged | None:
+    rules, shared = error.rules, shared_rules().messages
+    for phrases, of in ((rules.messages, rules.vendor), (shared, "")) if first.kind in _INEXACT else ():
+        sentence = phrases.sentence_of(error.detail)
+        if sentence is None:
+            continue
+        kind = phrases.kinds[sentence]
+        if error.response.status < 500 or phrases is shared or kind in _DESPITE_500:
+            return _Judged(kind, f"{of} sentence {sentence[:_MOST_SHOWN]!r}".lstrip(), sentence)
+    return None
+
+
+def _by_words(error: _Reported, first: _Judged) -> _Judged | None:
+    """Return the judgement of words, unless the first judgement is more exact."""
+    usual = (text for layer in error.layers for path in _USUALLY_AT for text in _texts_at(layer, path))
+    words = dict.fromkeys((*error.codes, error.type, *islice(usual, _MOST_CODES)))
+    words.pop(first.word, None)
+    is_guessed_key = first.kind is FailureKind.CREDENTIALS and not first.is_stated
+    is_missing = first.kind is FailureKind.MODEL_NOT_FOUND
+    is_invalid = first.kind is FailureKind.INVALID_REQUEST
+    by_words = judged_by_words(
+        words,
+        error.detail,
+        is_invalid=is_guessed_key or is_invalid or is_missing,
+        # A member that is named, other than the model, is what the client sent.
+        is_unexplained=is_invalid and error.param in (None, "model"),
+    )
+    if by_words is None:
+        return None
+    kind, rule = by_words
+    is_known = first.is_stated and {kind, first.kind} <= _OF_AN_ACCOUNT
+    is_exact = bool(first.word) and first.kind not in _VAGUE and error.response.status < 400
+    # A model may be missing because the server could not load it. No other refusal is more exact.
+    is_named = is_missing and rule == RULE_OF_A_REFUSAL and kind is not FailureKind.UNAVAILABLE
+    if is_known or is_exact or is_named:
+        return None
+    return _Judged(kind, rule, "", kind is not FailureKind.MODEL_NOT_FOUND and rule != RULE_OF_THE_OPERATOR)
+
+
+_REFINING = (_by_quoted, _by_sentence, _by_words)
+"""The judges that may know better than a code or a status. The first that answers counts."""
 
 
 def _first(body: Mapping[str, object], paths: Iterable[str]) -> str:
@@ -642,12 +715,8 @@ def failure(
     request_id: str | None = None,
     param: str | None = None,
     retry_after: float | None = None,
-    limits: LimitHeaders | None = None,
 ) -> Failure:
     """Build the `Failure` of a response.
-
-    The time to wait comes from `retry_after`, the `retry-after` headers or the headers of the rate limits, in this
-    order.
 
     Args:
         response: The response.
@@ -656,16 +725,13 @@ def failure(
         detail: The provider's message, for the log. Without it, a plain text body is used.
         request_id: The provider's id of the call, if the body contains it.
         param: The request field that is wrong.
-        retry_after: The time to wait in seconds, if the body contains it.
-        limits: The provider's rate limit headers. They are read only if the rate is limited and no time was found.
+        retry_after: The time to wait in seconds, if the body contains it. Without it, the `retry-after` headers count.
 
     Returns:
         The failure, with a message for the client that does not contain the provider's text.
     """
     if retry_after is None:
         retry_after = retry_after_s(response.headers, response.received_at)
-    if retry_after is None and limits is not None and kind is FailureKind.RATE_LIMITED:
-        retry_after = wait_s(read_limits(response.headers, response.received_at, limits))
     detail = detail or plain_text(response)
     is_by_status = response.status >= 300 and kind is by_status(response.status) and not code
     is_of_the_call = kind is FailureKind.MALFORMED and response.status in _OF_THE_CALL
