@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from providers.catalogue.takes import Takes
-from providers.catalogue.toml_schema import Shape
+from providers.catalogue.toml_schema import Shape, shapes_of
 from providers.compatible import dialect
 from providers.compatible.dialect import CompatibleDialect, Prefill, Requests, Thinking
 from providers.openai_json.read_answer import Answers
@@ -66,7 +66,7 @@ def compatible_page() -> str:
 
 def _table(name: str, read_by: tuple[type, Mapping[str, Shape] | None]) -> str:
     owner, shapes = read_by
-    known = shapes or dialect.shapes_of(owner)
+    known = shapes or shapes_of(owner)
     defaults = {one.name: one for one in fields(owner)} if hasattr(owner, "__dataclass_fields__") else {}
     meanings = _meanings(owner) | (_DIALECT if name == "dialect" else {})
     rows = [

@@ -8,14 +8,8 @@ from functools import cache
 from typing import Any
 
 from providers.catalogue import FactsFile
-from providers.catalogue.toml_schema import NUMBER, TABLE, TEXT, TEXTS, WHOLE, Shape, check_table, check_tables
+from providers.catalogue.toml_schema import TABLE, TEXTS, check_table, check_tables, shapes_of, value_of
 from providers.value import Value, replace
-
-_SHAPES: Mapping[str, Shape] = {
-    **{"features": TEXTS, "without": TEXTS, "efforts": TEXTS, "flags": TEXTS},
-    **{"context_tokens": WHOLE, "output_tokens": WHOLE, "first_token_factor": NUMBER},
-    **{"api": TEXT, "thinking": TEXT},
-}
 
 
 class ModelFacts(Value, frozen=True):
@@ -47,6 +41,7 @@ class ModelFacts(Value, frozen=True):
     known: bool = True
 
 
+_SHAPES = shapes_of(ModelFacts, without=("known",))
 UNKNOWN_MODEL = ModelFacts(features=frozenset({"tools"}), known=False)
 """The facts of a model that is not in the catalogue: text and tools only."""
 
@@ -92,17 +87,5 @@ def best_match(patterns: Collection[str], model: str) -> str | None:
 
 def _facts(name: str, table: Any, shared: Any) -> ModelFacts:
     check_table(f"models.{name!r}", table, _SHAPES)
-    features: set[str] = set()
-    for word in table.get("features", ()):
-        features.update(shared.get(word, (word,)))
-    return ModelFacts(
-        features=frozenset(features),
-        without=frozenset(table.get("without", ())),
-        context_tokens=table.get("context_tokens"),
-        output_tokens=table.get("output_tokens"),
-        efforts=tuple(table.get("efforts", ())),
-        api=table.get("api", ""),
-        flags=frozenset(table.get("flags", ())),
-        thinking=table.get("thinking", ""),
-        first_token_factor=table.get("first_token_factor", 1),
-    )
+    features = [feature for word in table.get("features", ()) for feature in shared.get(word, (word,))]
+    return value_of(ModelFacts, {**table, "features": features})

@@ -6,16 +6,12 @@ from functools import cache
 from typing import Any
 
 from providers.catalogue import CatalogueError, FactsFile
-from providers.catalogue.toml_schema import TEXT, TEXTS, WHOLE, Shape, check_table
+from providers.catalogue.toml_schema import check_table, shapes_of, value_of
 from providers.value import Value
 
 SYSTEM_FORMS = ("first", "any")
 CALL_ID_FORMS = ("", "nine")
 SCHEMA_RULES = ("plain_root", "members", "strict", "kimi", "bounds")
-_SHAPES: dict[str, Shape] = {
-    **{"system": TEXT, "name_characters": WHOLE, "name_pattern": TEXT},
-    **{"call_ids": TEXT, "id_characters": WHOLE, "schemas": TEXTS},
-}
 
 
 class Takes(Value, frozen=True):
@@ -54,10 +50,10 @@ def load_takes(facts: FactsFile) -> Takes:
     if "takes" not in whole and "models_of" in whole:
         return load_takes(facts.other(whole["models_of"]))
     data: Any = whole.get("takes", {})
-    check_table("takes", data, _SHAPES)
+    check_table("takes", data, shapes_of(Takes))
     for name, known in (("system", SYSTEM_FORMS), ("call_ids", CALL_ID_FORMS)):
         if data.get(name, known[0]) not in known:
             raise CatalogueError(f"takes.{name}: {data[name]!r} is not known; expected one of {', '.join(known)}")
     if unknown := frozenset(data.get("schemas", ())) - set(SCHEMA_RULES):
         raise CatalogueError(f"takes.schemas: {min(unknown)!r} is not known; expected {', '.join(SCHEMA_RULES)}")
-    return Takes(**{**data, "schemas": frozenset(data.get("schemas", ()))})
+    return value_of(Takes, data)

@@ -7,9 +7,10 @@ together with the fact that it states.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import fields
 from datetime import date
-from typing import Any
+from typing import Any, TypeVar
 
 from providers.catalogue import CatalogueError
 from providers.value import Value
@@ -87,3 +88,37 @@ TEXT_TABLE = Shape("a table of texts", _table_of(_is_text))
 NUMBERS = Shape("a table of whole numbers", _table_of(_is_whole))
 RANGES = Shape("a table of two numbers each, such as temperature = [0, 1]", _table_of(_is_range))
 LISTS = Shape('a table of lists, such as quota = ["E7"]', _table_of(_list_of(_is_code)))
+_BY_TYPE: Mapping[str, Shape] = {
+    "str": TEXT,
+    "bool": FLAG,
+    "float": NUMBER,
+    **dict.fromkeys(("int", "int | None"), WHOLE),
+    **dict.fromkeys(("tuple[str, ...]", "frozenset[str]"), TEXTS),
+    **dict.fromkeys(("Mapping[str, object]", "Prefill | None"), TABLE),
+    **dict.fromkeys(("Mapping[str, str]", "Mapping[str, Ending]"), TEXT_TABLE),
+    "Mapping[str, int]": NUMBERS,
+    "Mapping[str, tuple[float, float]]": RANGES,
+}
+"""The TOML value for each type of an attribute."""
+_HELD: Mapping[str, Callable[[Any], object]] = {
+    "tuple[str, ...]": tuple,
+    "frozenset[str]": frozenset,
+    "Mapping[str, tuple[float, float]]": lambda table: {name: tuple(map(float, two)) for name, two in table.items()},
+}
+"""The attribute for a TOML value, where it differs."""
+_Form = TypeVar("_Form")
+
+
+def shapes_of(form: type, without: Collection[str] = ()) -> dict[str, Shape]:
+    """Return the keys of a table that states the attributes of a dataclass or a `Value`, with the shape of each."""
+    return {one.name: _BY_TYPE[str(one.type)] for one in fields(form) if one.name not in without}
+
+
+def value_of(form: Callable[..., _Form], table: Mapping[str, Any]) -> _Form:
+    """Return the value whose attributes a checked table states. Other attributes keep their defaults."""
+    kinds = {one.name: str(one.type) for one in fields(form)}  # type: ignore[arg-type]
+    return form(**{name: _HELD.get(kinds[name], _same)(value) for name, value in table.items()})
+
+
+def _same(value: object) -> object:
+    return value

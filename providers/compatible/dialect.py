@@ -6,26 +6,14 @@ Each dataclass is a table of the file, and its attributes are the keys.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any
 
 from providers.adapter import Capabilities
 from providers.auth import AuthScheme, Bearer, HeaderKey, NoAuth
 from providers.catalogue import CatalogueError
 from providers.catalogue.takes import CALL_ID_FORMS, SCHEMA_RULES, SYSTEM_FORMS, Takes
-from providers.catalogue.toml_schema import (
-    DAY,
-    FLAG,
-    NUMBERS,
-    RANGES,
-    TABLE,
-    TEXT,
-    TEXT_TABLE,
-    TEXTS,
-    WHOLE,
-    Shape,
-    check_table,
-)
+from providers.catalogue.toml_schema import DAY, FLAG, TABLE, TEXT, TEXTS, Shape, check_table, shapes_of, value_of
 from providers.chat import FinishReason
 from providers.failures import LACKABLE, FailureKind
 from providers.formats.request_options import SAFETY_IDENTIFIER
@@ -45,20 +33,6 @@ DIALECT: Mapping[str, Shape] = {
     "chats": FLAG,
     **{"request": TABLE, "thinking": TABLE, "answer": TABLE, "errors": TABLE},
 }
-_BY_TYPE: Mapping[str, Shape] = {
-    "str": TEXT,
-    "bool": FLAG,
-    **dict.fromkeys(("int", "int | None"), WHOLE),
-    "tuple[str, ...]": TEXTS,
-    "frozenset[str]": TEXTS,
-    "Mapping[str, object]": TABLE,
-    "Mapping[str, str]": TEXT_TABLE,
-    "Mapping[str, int]": NUMBERS,
-    "Mapping[str, tuple[float, float]]": RANGES,
-    "Prefill | None": TABLE,
-    "Mapping[str, Ending]": TEXT_TABLE,
-}
-"""The TOML value for each type of an attribute."""
 _FINISHES: tuple[FinishReason, ...] = ("stop", "length", "tool_calls", "content_filter", "other")
 _CLOSED = {
     "reasoning_back": ("", "kept", "required", "always"),
@@ -90,11 +64,6 @@ def check_keys(data: object, place: str, known: type | Mapping[str, Shape]) -> M
         return check_table(place, data, shapes_of(known) if isinstance(known, type) else known)
     except CatalogueError as error:
         raise DialectError(str(error)) from None
-
-
-def shapes_of(table: type) -> dict[str, Shape]:
-    """Return the keys of a dataclass as a table of the file, with their types."""
-    return {one.name: _BY_TYPE[str(one.type)] for one in fields(table)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -354,29 +323,22 @@ def _requests(data: Mapping[str, Any]) -> Requests:
     values: dict[str, Any] = dict(data)
     if "max_tokens" in data.get("rename", {}):
         raise DialectError(f"{place}.rename: set the name of max_tokens with {place}.max_tokens instead")
-    if "bounds" in data:
-        values["bounds"] = {name: (float(low), float(high)) for name, (low, high) in data["bounds"].items()}
-    if "details" in data:
-        values["details"] = frozenset(data["details"])
-    if "reasoning_fields" in data:
-        values["reasoning_fields"] = tuple(data["reasoning_fields"])
-    values["schemas"] = frozenset(data.get("schemas", ()))
-    if unknown := values["schemas"] - set(SCHEMA_RULES):
+    if unknown := set(data.get("schemas", ())) - set(SCHEMA_RULES):
         raise DialectError(f"{place}.schemas: {min(unknown)!r} is not known; expected {', '.join(SCHEMA_RULES)}")
     if "prefill" in data:
         check_keys(data["prefill"], f"{place}.prefill", Prefill)
-        values["prefill"] = Prefill(**data["prefill"])
+        values["prefill"] = value_of(Prefill, data["prefill"])
     for name, words in _CLOSED.items():
         if data.get(name, words[0]) not in words:
             raise DialectError(
                 f"{place}.{name}: {data[name]!r} is not known; expected one of {', '.join(filter(None, words))}"
             )
-    return Requests(**values)
+    return value_of(Requests, values)
 
 
 def _thinking(data: Mapping[str, Any], name: str) -> Thinking:
     check_keys(data, f"dialect.thinking.{name}", Thinking)
-    return Thinking(**{**data, "efforts": tuple(data.get("efforts", ()))})
+    return value_of(Thinking, data)
 
 
 def _answers(data: Mapping[str, Any]) -> Answers:
@@ -385,9 +347,7 @@ def _answers(data: Mapping[str, Any]) -> Answers:
     values: dict[str, Any] = dict(data)
     for name in ("finish", "events"):
         values[name] = {word: _ending(f"{place}.{name}.{word}", to) for word, to in data.get(name, {}).items()}
-    for name in ("safety", "cached", "thoughts"):
-        values[name] = tuple(data.get(name, ()))
-    return Answers(**values)
+    return value_of(Answers, values)
 
 
 def _ending(place: str, word: str) -> Ending:

@@ -3,32 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
 from providers.catalogue import FactsFile
 from providers.catalogue.models import best_match
-from providers.catalogue.toml_schema import FLAG, TABLE, TEXT, WHOLE, Shape, check_table
+from providers.catalogue.toml_schema import TABLE, TEXT, check_table, shapes_of
 from providers.embeddings.contract import TASK_FIELDS, EmbeddingFacts
 from providers.value import replace
 
-_OF_MODEL: Mapping[str, Shape] = {
-    "most_inputs": WHOLE,
-    "most_tokens": WHOLE,
-    "dimensions": WHOLE,
-    **dict.fromkeys(("takes_tokens", "shortens", "takes_user", "takes_task", "base64"), FLAG),
-}
-_OF_VENDOR: Mapping[str, Shape] = {
-    **_OF_MODEL,
-    "source": TEXT,
-    "path": TEXT,
-    "dimensions_field": TEXT,
-    "task_field": TEXT,
-    "tasks": TABLE,
-    "models": TABLE,
-}
-_NAMES = frozenset(one.name for one in fields(EmbeddingFacts))
+_OF_MODEL = shapes_of(EmbeddingFacts)
+_OF_FORMAT = {**dict.fromkeys(("path", "dimensions_field", "task_field"), TEXT), "tasks": TABLE}
+_OF_VENDOR = {**_OF_MODEL, **_OF_FORMAT, "source": TEXT, "models": TABLE}
 _FILE = FactsFile("providers.embeddings", "embeddings")
 
 
@@ -98,16 +85,10 @@ def load_embedding_facts(provider: str) -> VendorEmbeddings | None:
     if data is None:
         return None
     check_table(provider, data, _OF_VENDOR)
-    usual = replace(EmbeddingFacts(), **{name: value for name, value in data.items() if name in _NAMES})
+    usual = replace(EmbeddingFacts(), **{name: value for name, value in data.items() if name in _OF_MODEL})
     models: dict[str, EmbeddingFacts] = {}
     for name, table in data.get("models", {}).items():
         check_table(f"{provider}.models.{name!r}", table, _OF_MODEL)
         models[name] = replace(usual, **table)
-    return VendorEmbeddings(
-        data.get("path", "/embeddings"),
-        data.get("dimensions_field", "dimensions"),
-        data.get("task_field", ""),
-        data.get("tasks", {}),
-        usual,
-        models,
-    )
+    stated = {name: value for name, value in data.items() if name in _OF_FORMAT}
+    return VendorEmbeddings(**stated, usual=usual, models=models)

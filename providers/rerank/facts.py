@@ -9,19 +9,14 @@ from typing import Any
 
 from providers.catalogue import FactsFile
 from providers.catalogue.models import best_match
-from providers.catalogue.toml_schema import FLAG, TABLE, TEXT, WHOLE, Shape, check_table
+from providers.catalogue.toml_schema import TABLE, TEXT, check_table, shapes_of
 from providers.rerank.contract import RerankFacts
 from providers.value import replace
 
-_OF_MODEL: Mapping[str, Shape] = {
-    "most_documents": WHOLE,
-    "most_tokens": WHOLE,
-    "cuts_documents": FLAG,
-    "path": TEXT,
-    "above": TEXT,
-    "form": TEXT,
-}
-_OF_VENDOR: Mapping[str, Shape] = {**_OF_MODEL, "models": TABLE}
+_FACTS = shapes_of(RerankFacts)
+_HOW = dict.fromkeys(("path", "above", "form"), TEXT)
+_OF_MODEL = {**_FACTS, **_HOW}
+_OF_VENDOR = {**_OF_MODEL, "models": TABLE}
 _FILE = FactsFile("providers.rerank", "rerank")
 
 
@@ -70,13 +65,8 @@ class VendorRerank:
 
 
 def _model(before: RerankModel, table: Mapping[str, Any]) -> RerankModel:
-    names = {name: table[name] for name in ("most_documents", "most_tokens", "cuts_documents") if name in table}
-    return RerankModel(
-        replace(before.facts, **names),
-        table.get("path", before.path),
-        table.get("above", before.above),
-        table.get("form", before.form),
-    )
+    facts = replace(before.facts, **{name: table[name] for name in _FACTS.keys() & table})
+    return replace(before, facts=facts, **{name: table[name] for name in _HOW.keys() & table})
 
 
 @cache

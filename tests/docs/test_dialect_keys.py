@@ -7,8 +7,8 @@ import tomllib
 
 import pytest
 
-from providers.catalogue.toml_schema import check_table
-from providers.compatible.dialect import DIALECT, Prefill, Requests, Thinking, shapes_of
+from providers.catalogue.toml_schema import check_table, shapes_of
+from providers.compatible.dialect import DIALECT, Prefill, Requests, Thinking
 from providers.openai_json.read_answer import Answers
 from providers.reading.errors import SHAPES
 from scripts.dialect_keys import compatible_page
