@@ -32,6 +32,10 @@ class FigureChange:
     p: float | None
     is_worse: bool
 
+    @property
+    def direction(self) -> str:
+        return "worse" if self.is_worse else "better"
+
 
 def compare_runs(old: Report, new: Report) -> tuple[list[str], bool]:
     """Compare two runs. Return the result as lines, and whether something got worse. Raises NotComparable."""
@@ -45,25 +49,22 @@ def compare_runs(old: Report, new: Report) -> tuple[list[str], bool]:
     if not common:
         raise NotComparable("no candidate is in both runs")
     adjusted = holm([one.p for one in tested if one.p is not None])
-    worse, better, noise = list[str](), list[str](), list[str]()
-    changed = {(one.candidate, one.figure) for one, p in zip(tested, adjusted, strict=True) if p < ALPHA}
+    found: dict[str, list[str]] = {"worse": [], "better": [], "within noise": []}
+    is_changed: dict[tuple[str, str], bool] = {}
     for one, p in zip(tested, adjusted, strict=True):
+        is_changed[one.candidate, one.figure] = p < ALPHA
         if p < ALPHA:
             text = f"{one.candidate}, {one.figure}: {one.before:.4g} before, {one.now:.4g} now (p = {p:.2g})"
-            (worse if one.is_worse else better).append(text)
-    measured = {(one.candidate, one.figure) for one in tested}
+            found[one.direction].append(text)
     for one, figure in (each for name in common for each in _requirements(name, old, new)):
         text = f"{one.candidate}, requirement {one.figure}: {_met(one.before)} before, {_met(one.now)} now"
-        key = (one.candidate, figure or one.figure)
-        if key in measured and key not in changed:
-            noise.append(text)
-        else:
-            (worse if one.is_worse else better).append(text)
-    worse += [f"{name}: asked before, and not now" for name in old["candidates"] if name not in new["candidates"]]
-    total = len(tested) - len(changed)
-    lines = [f"worse: {one}" for one in worse] + [f"better: {one}" for one in better]
-    lines += [f"within noise: {one}" for one in noise]
-    return [*lines, f"{total} of {len(tested)} figures show no measurable difference."], bool(worse)
+        is_noise = not is_changed.get((one.candidate, figure or one.figure), True)
+        found["within noise" if is_noise else one.direction].append(text)
+    gone = old["candidates"].keys() - new["candidates"]
+    found["worse"] += [f"{name}: asked before, and not now" for name in old["candidates"] if name in gone]
+    lines = [f"{word}: {text}" for word, texts in found.items() for text in texts]
+    total = len(tested) - sum(is_changed.values())
+    return [*lines, f"{total} of {len(tested)} figures show no measurable difference."], bool(found["worse"])
 
 
 def _figures(name: str, before: Any, now: Any) -> Iterator[FigureChange]:

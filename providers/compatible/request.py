@@ -57,25 +57,27 @@ def thinking_fields(
         return {}, {}
     if "tools_without_thinking" in facts.flags and request.tools:
         return form.off or _effort_field(form, "none"), {}
-    conflicts = (form.forced_off and _must_call(request)) or (
-        request.response_format is not None and "json_without_thinking" in facts.flags
-    )
-    if always and form.forced_off and _must_call(request):
+    is_forced = form.forced_off and _must_call(request)
+    if always and is_forced:
         problem = "this model always thinks, and cannot be forced to call a tool while it thinks"
         raise UnsupportedFeature("tool_choice_named", problem)
-    if conflicts and not always:
+    wants_json = request.response_format is not None and "json_without_thinking" in facts.flags
+    if (is_forced or wants_json) and not always:
         return (form.off if "reasoning" in facts.features else {}), {}
-    effort = request.reasoning_effort
-    if effort is None:
+    if request.reasoning_effort is None:
         switch_off = form.streamed and (request.folded or not request.stream) and "thinking_default" in facts.flags
         return {}, form.off if switch_off else {}
+    return {}, _fields_of_effort(request, request.reasoning_effort, form, facts)
+
+
+def _fields_of_effort(request: ChatRequest, effort: str, form: Thinking, facts: ModelFacts) -> Mapping[str, object]:
     effort = _known(effort, form, facts, request.reasoning_budget)
-    if always and not form.effort:
-        # It has no switch. The smallest budget is the nearest to none.
-        return {}, _budget(form, effort if effort != "none" else "minimal", facts, request.max_tokens)
+    if "thinking_only" in facts.flags and not form.effort:
+        # The model has no switch. The smallest budget is the nearest to none.
+        return _budget(form, effort if effort != "none" else "minimal", facts, request.max_tokens)
     if effort == "none":
-        return {}, form.off or _effort_field(form, effort)
-    return {}, {**form.on, **_effort_field(form, effort), **_budget(form, effort, facts, request.max_tokens)}
+        return form.off or _effort_field(form, effort)
+    return {**form.on, **_effort_field(form, effort), **_budget(form, effort, facts, request.max_tokens)}
 
 
 def _must_call(request: ChatRequest) -> bool:

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from providers.catalogue.models import ModelFacts
-from providers.compatible.dialect import CompatibleDialect, Thinking
+from providers.compatible.dialect import CompatibleDialect, Requests, Thinking
 from providers.json_values import as_list, as_map, read_list, read_map, read_str
 from providers.matching.requirements import CACHE_CONTROL
 from providers.testkit.request_checks import find_alternation_error
@@ -108,25 +108,53 @@ def _about_messages(
         yield "The reasoning_content in the thinking mode must be passed back to the API."
     for position, message in enumerate(messages):
         role, path = str(message.get("role")), f"messages[{position}]"
-        if role == "developer" and not rule.developer:
-            yield f"{path}: unknown variant `developer`, expected one of system, user, assistant, tool"
-        if role == "system" and rule.system == "first" and position:
-            yield f"{path}: a system message must be the first"
+        yield from _ABOUT_ROLES.get(role, _about_any)(message, rule, path, position == len(messages) - 1)
         if rule.turns == "spoken" and not message.get("content") and not message.get("tool_calls"):
             yield f"the message at position {position} with role '{role}' must not be empty"
         fields = _MESSAGE_FIELDS.get(role, set()) | names
         if role == "assistant":
-            fields |= {"reasoning_content"} if rule.reasoning_back else set()
-            fields |= set(continued)
-            if position < len(messages) - 1 and any(map(message.get, continued)):
-                yield f"{path}: only the last message may be continued"
+            fields |= {"reasoning_content", *continued} if rule.reasoning_back else {*continued}
         yield from (f"{path}.{name}: Extra inputs are not permitted" for name in message.keys() - fields)
-        calls = [as_map(call) for call in read_list(message, "tool_calls")]
-        ids = [str(call.get("id")) for call in calls] + ([str(message.get("tool_call_id"))] if role == "tool" else [])
-        if rule.call_ids and not all(_NINE.fullmatch(id) for id in ids):
-            yield "Tool call id must be a-z, A-Z, 0-9, with a length of 9."
         yield from _about_content(message.get("content"), details, able, path)
         yield from _about_sound(message.get("content"), path, is_uri=rule.sound_uri)
+
+
+def _about_any(message: Mapping[str, object], rule: Requests, path: str, is_last: bool) -> Iterator[str]:
+    """Yield nothing about a message of a role without rules of its own."""
+    return iter(())
+
+
+def _about_developer(message: Mapping[str, object], rule: Requests, path: str, is_last: bool) -> Iterator[str]:
+    if not rule.developer:
+        yield f"{path}: unknown variant `developer`, expected one of system, user, assistant, tool"
+
+
+def _about_system(message: Mapping[str, object], rule: Requests, path: str, is_last: bool) -> Iterator[str]:
+    if rule.system == "first" and path != "messages[0]":
+        yield f"{path}: a system message must be the first"
+
+
+def _about_assistant(message: Mapping[str, object], rule: Requests, path: str, is_last: bool) -> Iterator[str]:
+    if rule.prefill is not None and not is_last and any(map(message.get, rule.prefill.message)):
+        yield f"{path}: only the last message may be continued"
+    yield from _about_ids([as_map(call).get("id") for call in read_list(message, "tool_calls")], rule)
+
+
+def _about_tool(message: Mapping[str, object], rule: Requests, path: str, is_last: bool) -> Iterator[str]:
+    return _about_ids([message.get("tool_call_id")], rule)
+
+
+def _about_ids(ids: list[object], rule: Requests) -> Iterator[str]:
+    if rule.call_ids and not all(_NINE.fullmatch(str(id)) for id in ids):
+        yield "Tool call id must be a-z, A-Z, 0-9, with a length of 9."
+
+
+_ABOUT_ROLES = {
+    "developer": _about_developer,
+    "system": _about_system,
+    "assistant": _about_assistant,
+    "tool": _about_tool,
+}
 
 
 def _lacks_reasoning(messages: Sequence[Mapping[str, object]], continued: Mapping[str, object]) -> bool:

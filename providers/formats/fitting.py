@@ -89,28 +89,41 @@ def fit(request: ChatRequest, takes: Takes) -> Fitted:
         messages = changes["messages"] = whole.request.messages
     names = _sent_names(request.tools, takes) if request.tools else {}
     if names or (request.tools and (takes.schemas or any(map(_lacks_type, request.tools)))):
-        tools = _each(request.tools, lambda tool: _tool(tool, names, takes, changed))
-        if tools is not request.tools:
-            changes["tools"] = tools
-        match request.tool_choice:
-            case NamedTool(name) if name in names:
-                changes["tool_choice"] = NamedTool(names[name])
-            case AllowedTools(mode, chosen) if not names.keys().isdisjoint(chosen):
-                changes["tool_choice"] = AllowedTools(mode, tuple(names.get(name, name) for name in chosen))
+        changes |= _fit_tools(request, names, takes, changed)
     renamed = _each(messages, lambda message: _with_sent_calls(message, names, takes))
     if renamed is not messages:
         changes["messages"] = renamed
     form = request.response_format
     if isinstance(form, JsonSchemaFormat) and takes.schemas:
-        schema, strict = answer_schema(form.schema, takes.schemas), form.strict
-        if strict and "strict" in takes.schemas and not allows_strict(schema):
-            strict = None
-            changed.add("response_format.strict")
-        if schema is not form.schema or strict is not form.strict:
-            changed |= {"response_format.schema"} if schema is not form.schema else set()
-            changes["response_format"] = replace(form, schema=schema, strict=strict)
+        fitted = _fit_format(form, takes, changed)
+        changes |= {"response_format": fitted} if fitted is not form else {}
     sent = replace(request, **changes) if changes else request
     return Fitted(sent, frozenset(changed))
+
+
+def _fit_tools(request: ChatRequest, names: Mapping[str, str], takes: Takes, changed: set[str]) -> Mapping[str, object]:
+    """Return the tools and the choice of a tool, as far as they change."""
+    changes: dict[str, object] = {}
+    tools = _each(request.tools, lambda tool: _tool(tool, names, takes, changed))
+    if tools is not request.tools:
+        changes["tools"] = tools
+    match request.tool_choice:
+        case NamedTool(name) if name in names:
+            changes["tool_choice"] = NamedTool(names[name])
+        case AllowedTools(mode, chosen) if not names.keys().isdisjoint(chosen):
+            changes["tool_choice"] = AllowedTools(mode, tuple(names.get(name, name) for name in chosen))
+    return changes
+
+
+def _fit_format(form: JsonSchemaFormat, takes: Takes, changed: set[str]) -> JsonSchemaFormat:
+    schema, strict = answer_schema(form.schema, takes.schemas), form.strict
+    if schema is not form.schema:
+        changed.add("response_format.schema")
+    if strict and "strict" in takes.schemas and not allows_strict(schema):
+        strict = None
+        changed.add("response_format.strict")
+    is_same = schema is form.schema and strict is form.strict
+    return form if is_same else replace(form, schema=schema, strict=strict)
 
 
 def changes_for(adapter: Adapter, request: ChatRequest) -> frozenset[str]:

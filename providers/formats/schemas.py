@@ -9,7 +9,7 @@ MoonshotAI/walle, docs/walle.zh.md (Kimi's subset), MoonshotAI/kimi-cli#2061 and
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from typing import Any
 
 from providers.json_values import as_list, as_map, dumps_text
@@ -214,32 +214,46 @@ def _resolved(schema: _Schema, root: _Schema) -> _Schema:
 
 def _for_kimi(schema: _Schema, root: _Schema) -> _Schema:
     """Return a schema with a reference or `anyOf` by itself, if it has one. Its inner schemas fit already."""
-    notes = {name: schema[name] for name in _ALONE if name in schema}
     kind = schema.get("type")
     if "$ref" in schema:
-        alone = {name: value for name, value in schema.items() if name in ("$ref", "$defs", "$id")}
-        return alone if len(alone) < len(schema) else schema
-    if (combined := [name for name in _COMBINED if as_list(schema.get(name))]) or isinstance(kind, list):
-        if combined and (kind == "object" or "properties" in schema):
-            return _merged(schema, root)
-        if combined == ["allOf"]:
-            parts = [_resolved(as_map(part), root) if len(schema["allOf"]) > 1 else part for part in schema["allOf"]]
-            whole: dict[str, Any] = {name: value for name, value in schema.items() if name != "allOf"}
-            for part in parts:
-                whole = {**{name: value for name, value in as_map(part).items() if name != "allOf"}, **whole}
-            return _for_kimi(whole, root)
-        branches = [as_map(part) for name in combined if name != "allOf" for part in schema[name]]
-        if not combined:
-            if schema.keys() <= {"type", *notes}:
-                return schema
-            own = {name: value for name, value in schema.items() if name not in (*notes, "default")}
-            branches = [_typed(own, one) for one in kind or ()]
-        elif kind is not None:
-            stated = {"type", "$ref", "anyOf"}
-            branches = [part if stated & part.keys() else {**part, "type": kind} for part in branches]
-        fits = schema.keys() <= {"anyOf", *notes} and branches == schema["anyOf"]
-        return schema if fits else {**notes, "anyOf": branches}
-    return schema
+        return _only(schema, ("$ref", "$defs", "$id"))
+    combined = [name for name in _COMBINED if as_list(schema.get(name))]
+    if combined and (kind == "object" or "properties" in schema):
+        return _merged(schema, root)
+    if combined == ["allOf"]:
+        return _for_kimi(_all_in_one(schema, root), root)
+    if combined:
+        branches = _branches(schema, combined)
+    elif isinstance(kind, list) and not schema.keys() <= {"type", *_ALONE}:
+        own = {name: value for name, value in schema.items() if name not in (*_ALONE, "default")}
+        branches = [_typed(own, each) for each in kind]
+    else:
+        return schema
+    fits = schema.keys() <= {"anyOf", *_ALONE} and branches == schema["anyOf"]
+    return schema if fits else {**{name: schema[name] for name in _ALONE if name in schema}, "anyOf": branches}
+
+
+def _only(schema: _Schema, names: Sequence[str]) -> _Schema:
+    alone = {name: value for name, value in schema.items() if name in names}
+    return alone if len(alone) < len(schema) else schema
+
+
+def _all_in_one(schema: _Schema, root: _Schema) -> _Schema:
+    """Return a schema that has what each part of its `allOf` has. Its own members count before those of the parts."""
+    parts = schema["allOf"]
+    whole: dict[str, Any] = dict(schema)
+    for part in parts:
+        whole = {**as_map(_resolved(as_map(part), root) if len(parts) > 1 else part), **whole}
+    return {name: value for name, value in whole.items() if name != "allOf"}
+
+
+def _branches(schema: _Schema, combined: Sequence[str]) -> list[_Schema]:
+    """Return the schemas of which one has to match, each with the type that stands next to them."""
+    branches = [as_map(part) for name in combined if name != "allOf" for part in schema[name]]
+    if (kind := schema.get("type")) is None:
+        return branches
+    stated = {"type", "$ref", "anyOf"}
+    return [part if stated & part.keys() else {**part, "type": kind} for part in branches]
 
 
 def _typed(schema: _Schema, kind: object) -> _Schema:

@@ -220,12 +220,8 @@ def _turns(messages: Sequence[Message], model: str, marks: _Marks) -> list[dict[
                 pass
             case UserMessage(content):
                 append("user", _parts(content, numbers, marks))
-            case AssistantMessage(content):
-                blocks = blocks_of(message, model, _text, _thought, _call)
-                times = [part.cache for part in content or () if isinstance(part, TextPart) and part.cache]
-                at = next((i + 1 for i, block in enumerate(blocks) if "text" in block), len(blocks))
-                blocks[at:at] = marks.after(times[-1] if times and blocks else None)
-                append("assistant", [*_with_marked_calls(blocks, message.tool_calls, marks)])
+            case AssistantMessage():
+                append("assistant", _answer_blocks(message, model, marks))
                 for call, result in results:
                     append("user", [_result(call, result, numbers), *marks.after(result.cache)])
             case _:
@@ -233,8 +229,9 @@ def _turns(messages: Sequence[Message], model: str, marks: _Marks) -> list[dict[
     before, after = needs_filler_turns([role for role, _ in turns], messages)
     filler: list[tuple[str, list[_Block]]] = [("user", [{"text": FILLER_TEXT}])]
     turns = [*(filler if before else []), *turns, *(filler if after else [])]
-    if turns[-1][0] == "assistant" and isinstance(text := turns[-1][1][-1].get("text"), str):
-        turns[-1][1][-1] = {"text": text.rstrip()}
+    role, last = turns[-1]
+    if role == "assistant" and isinstance(text := last[-1].get("text"), str):
+        last[-1] = {"text": text.rstrip()}
     for _, blocks in turns:
         if any("document" in block for block in blocks) and not any("text" in block for block in blocks):
             # A turn with a document must also contain a text.
@@ -242,13 +239,17 @@ def _turns(messages: Sequence[Message], model: str, marks: _Marks) -> list[dict[
     return [{"role": role, "content": content} for role, content in turns]
 
 
-def _with_marked_calls(blocks: Sequence[_Block], calls: Sequence[ToolCall], marks: _Marks) -> Iterator[_Block]:
-    """Yield the blocks of an answer, each call with its mark after it."""
-    waiting = iter(calls)
+def _answer_blocks(message: AssistantMessage, model: str, marks: _Marks) -> list[_Block]:
+    """Return the blocks of an answer. Its mark is after its first text, and the mark of a call is after the call."""
+    blocks = blocks_of(message, model, _text, _thought, _call)
+    times = [part.cache for part in message.content or () if isinstance(part, TextPart) and part.cache]
+    at = next((i + 1 for i, block in enumerate(blocks) if "text" in block), len(blocks))
+    blocks[at:at] = marks.after(times[-1] if times and blocks else None)
+    calls = iter(message.tool_calls)
+    marked: list[_Block] = []
     for block in blocks:
-        yield block
-        if "toolUse" in block:
-            yield from marks.after(next(waiting).cache)
+        marked += [block, *(marks.after(next(calls).cache) if "toolUse" in block else ())]
+    return marked
 
 
 def _lacks_thoughts(turns: Sequence[Mapping[str, object]]) -> bool:
