@@ -18,7 +18,7 @@ import hashlib
 import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 from providers.adapter import Adapter
 from providers.catalogue.takes import Takes
@@ -58,25 +58,19 @@ _TYPED = frozenset({"type", "$ref", "anyOf", "oneOf", "allOf"})
 _MOST_CACHE_MARKS = 4
 
 
-class Fitted(NamedTuple):
-    """A request that fits, and what it lacks.
+_NOTHING: frozenset[str] = frozenset()
 
-    Attributes:
-        request: The request that the encoder gets.
-        changed: The names of what the model learns in another way, or not at all.
+
+def fit(request: ChatRequest, takes: Takes) -> tuple[ChatRequest, frozenset[str]]:
+    """Return the request in the form that the vendor takes, and the names of what the model learns in another way.
+
+    The names include what the model does not learn at all. A request that fits already is returned itself.
     """
-
-    request: ChatRequest
-    changed: frozenset[str] = frozenset()
-
-
-def fit(request: ChatRequest, takes: Takes) -> Fitted:
-    """Return the request in the form that the vendor takes. A request that fits already is returned itself."""
     messages = request.messages
     if type(messages) is Texts and not request.tools and request.response_format is None:
         # The usual form: only a system message may have to be changed.
         if not _needs_change(messages, takes):
-            return Fitted(request)
+            return request, _NOTHING
         return _with_system_first(request, takes)
     changed: set[str] = set()
     changes: dict[str, Any] = {}
@@ -84,9 +78,9 @@ def fit(request: ChatRequest, takes: Takes) -> Fitted:
         request, messages = few, few.messages
         changed.add(CACHE_CONTROL)
     if _needs_change(messages, takes):
-        whole = _with_system_first(request, takes)
-        changed |= whole.changed
-        messages = changes["messages"] = whole.request.messages
+        whole, moved = _with_system_first(request, takes)
+        changed |= moved
+        messages = changes["messages"] = whole.messages
     names = _sent_names(request.tools, takes) if request.tools else {}
     if names or (request.tools and (takes.schemas or any(map(_lacks_type, request.tools)))):
         changes |= _fit_tools(request, names, takes, changed)
@@ -97,8 +91,7 @@ def fit(request: ChatRequest, takes: Takes) -> Fitted:
     if isinstance(form, JsonSchemaFormat) and takes.schemas:
         fitted = _fit_format(form, takes, changed)
         changes |= {"response_format": fitted} if fitted is not form else {}
-    sent = replace(request, **changes) if changes else request
-    return Fitted(sent, frozenset(changed))
+    return replace(request, **changes) if changes else request, frozenset(changed)
 
 
 def _fit_tools(request: ChatRequest, names: Mapping[str, str], takes: Takes, changed: set[str]) -> Mapping[str, object]:
@@ -129,7 +122,7 @@ def _fit_format(form: JsonSchemaFormat, takes: Takes, changed: set[str]) -> Json
 def changes_for(adapter: Adapter, request: ChatRequest) -> frozenset[str]:
     """Return the names of what the model learns in another way, or not at all."""
     takes: Takes | None = getattr(adapter, "takes", None)
-    return fit(request, takes).changed if takes is not None else frozenset()
+    return fit(request, takes)[1] if takes is not None else _NOTHING
 
 
 def client_names(adapter: Adapter, request: ChatRequest) -> Mapping[str, str]:
@@ -185,7 +178,7 @@ def _is_empty_turn(message: Message) -> bool:
     )
 
 
-def _with_system_first(request: ChatRequest, takes: Takes) -> Fitted:
+def _with_system_first(request: ChatRequest, takes: Takes) -> tuple[ChatRequest, frozenset[str]]:
     """Return the request with one system message at the beginning, or with all that are not blank (`any`)."""
     first: list[SystemMessage] = []
     rest: list[Message] = []
@@ -221,8 +214,7 @@ def _with_system_first(request: ChatRequest, takes: Takes) -> Fitted:
     if not rest or (isinstance(rest[-1], AssistantMessage) and not continues):
         rest.append(UserMessage(FILLER_TEXT))
     messages = (*([_joined(first)] if first else []), *rest)
-    changed = frozenset({"messages.role"}) if is_late else frozenset[str]()
-    return Fitted(replace(request, messages=messages), changed)
+    return replace(request, messages=messages), frozenset({"messages.role"}) if is_late else _NOTHING
 
 
 def _add_late(rest: list[Message], late: list[str]) -> None:

@@ -44,7 +44,7 @@ from providers.reading.errors import (
 from providers.reading.finishes import FINISH, Ending, ending_of, failed_by, is_exact
 from providers.reading.folding import fold
 from providers.reading.token_counts import count_completion, count_prompt
-from providers.value import replace
+from providers.value import Value, replace
 from providers.wire import WireResponse
 
 _WHOLE = ("stop", "length", "tool_calls")
@@ -123,7 +123,7 @@ _Count = Annotated[int, msgspec.Meta(ge=0, lt=2**53)]
 # --- token counts -------------------------------------------------------------------------------------
 
 
-class _OfPrompt(msgspec.Struct, frozen=True):
+class _OfPrompt(Value, frozen=True):
     cached_tokens: _Count = 0
     cache_write_tokens: _Count = 0
     audio_tokens: _Count = 0
@@ -135,13 +135,13 @@ class _OfPrompt(msgspec.Struct, frozen=True):
         return self.cache_write_tokens or self.cache_creation_input_tokens
 
 
-class _OfCompletion(msgspec.Struct, frozen=True):
+class _OfCompletion(Value, frozen=True):
     reasoning_tokens: _Count = 0
     accepted_prediction_tokens: _Count = 0
     rejected_prediction_tokens: _Count = 0
 
 
-class _Counts(msgspec.Struct, frozen=True):
+class _Counts(Value, frozen=True):
     """The usual form of a usage."""
 
     prompt_tokens: _Count
@@ -218,7 +218,7 @@ _Empty = Literal["", 0] | None
 """A member without a value. With any other value, the answer is not plain."""
 
 
-class _PlainChoice(msgspec.Struct, frozen=True):
+class _PlainChoice(Value, frozen=True):
     """A choice whose message has nothing but text."""
 
     index: int
@@ -233,7 +233,7 @@ class _PlainChoice(msgspec.Struct, frozen=True):
     usage: _Empty = None
 
 
-class _PlainAnswer(msgspec.Struct, frozen=True):
+class _PlainAnswer(Value, frozen=True):
     """The usual form of an answer. See `_read_plain` for what else it must fulfil."""
 
     id: _Text

@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from typing import NamedTuple
 
 from providers.adapter import Target
 from providers.chat import Usage
@@ -30,7 +29,7 @@ _MOST_TOKENS = 2**31 - 1
 _COUNT = re.compile(r"[1-9][0-9]{0,14}")
 
 
-class ShownRerank(NamedTuple):
+class ShownRerank(Value, frozen=True):
     """How an answer is shown to its client.
 
     Attributes:

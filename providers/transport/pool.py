@@ -16,8 +16,7 @@ import ssl
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-
-import msgspec
+from dataclasses import dataclass
 
 from providers.transport.connection import Connection
 from providers.transport.dial import Names, check_remote, first_socket
@@ -59,7 +58,8 @@ def request_start(origin: str, method: str, target: str, headers: str) -> bytes:
     return f"{method} {target} HTTP/1.1\r\nhost: {host}\r\n{headers}".encode("latin-1")
 
 
-class PoolRequest(msgspec.Struct):
+@dataclass(slots=True, repr=False)
+class PoolRequest:
     """One request for `Pool.open`, which consumes it: the body is taken out.
 
     Attributes:
@@ -67,7 +67,7 @@ class PoolRequest(msgspec.Struct):
         connect_s: Limit for DNS, TCP and TLS together.
         permit: Given to the pool's `allow` with the origin.
         recheck: Called when a new connection stands. Its exceptions are passed on.
-        link: How its connection is made. None: directly, with the public authorities.
+        link: How its connection is made, or None for a direct one with the public authorities.
         head_only: The response has no body (HEAD).
         is_sent: Set when the connection gets the request.
         anew: It is sent on a new connection.
