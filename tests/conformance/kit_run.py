@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from itertools import product
 from typing import Any
 
-from providers.conformance import test_answers, test_errors, test_garbage, test_requests, test_streams
+from providers.conformance import test_answers, test_errors, test_garbage, test_purity, test_requests, test_streams
 from providers.conformance.selection import Selection
 
 _MODULES = (test_requests, test_errors, test_answers, test_streams, test_garbage)
@@ -18,9 +18,12 @@ _LONG = (
 )
 
 
-def first_failure(selection: Selection) -> str | None:
-    """Return the first test of the kit that fails, with its message, or None. Long tests run last."""
-    for test, arguments in _calls(selection):
+def first_failure(selection: Selection, only: str = "") -> str | None:
+    """Return the first test of the kit that fails, with its message, or None. Long tests run last.
+
+    With `only`, the test with this name runs alone.
+    """
+    for test, arguments in _calls(selection, only):
         try:
             test(**arguments)
         except BaseException as error:  # `pytest.fail` raises a BaseException
@@ -30,13 +33,14 @@ def first_failure(selection: Selection) -> str | None:
     return None
 
 
-def _calls(selection: Selection) -> Iterator[tuple[Callable[..., None], dict[str, Any]]]:
+def _calls(selection: Selection, only: str) -> Iterator[tuple[Callable[..., None], dict[str, Any]]]:
     tests = [
         test
-        for module in _MODULES
+        for module in ((*_MODULES, test_purity) if only else _MODULES)
         for name, test in vars(module).items()
-        if name.startswith("test_") and inspect.getmodule(test) is module
+        if name.startswith("test_") and only in ("", name) and inspect.getmodule(test) is module
     ]
+    assert tests, f"there is no test {only}"
     for test in sorted(tests, key=lambda one: any(word in one.__name__ for word in _LONG)):
         axes = [[{name: one} for one in values] for name, values in _parameters(test, selection).items()]
         for mark in getattr(test, "pytestmark", ()):

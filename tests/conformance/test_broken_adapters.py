@@ -1,458 +1,38 @@
-"""Each adapter here is broken in one way, and a test of the conformance kit must fail for it."""
+"""What the kit takes from vendors that differ, what it refuses in code, and how it is run by third parties."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from email.utils import formatdate
 from importlib import import_module
-from itertools import count
 from pathlib import Path
 from zlib import crc32
 
 import pytest
 
-from providers.adapter import Adapter, Capabilities, StreamParser, Target
-from providers.chat import (
-    ChatCompletion,
-    ChatRequest,
-    ChoiceFinish,
-    Failed,
-    Finished,
-    Opened,
-    RefusalDelta,
-    StreamEvent,
-    TextDelta,
-    ToolCallDelta,
-)
+from providers.chat import ChatCompletion, ChatRequest, StreamEvent
 from providers.conformance import test_answers as answers
 from providers.conformance import test_errors as errors
 from providers.conformance import test_garbage as garbage
 from providers.conformance import test_purity as purity
-from providers.conformance import test_requests as requests
 from providers.conformance import test_streams as streams
-from providers.conformance.cases import answer_cases, request_cases
 from providers.conformance.recordings import WireError, find_wire_cases
 from providers.conformance.selection import select
-from providers.conformance.subject import Subject, subjects_of
-from providers.failures import Failure, FailureKind, ProviderFailed
-from providers.vendors.openai.adapter import COMPATIBLE, OpenAIAdapter
-from providers.vendors.openai.simulator import SIMULATOR, OpenAISimulator
-from providers.wire import WireRequest, WireResponse
+from providers.conformance.subject import Subject
+from providers.failures import FailureKind
+from providers.vendors.openai.adapter import COMPATIBLE
+from providers.vendors.openai.simulator import OpenAISimulator
+from providers.wire import WireResponse
+from tests.conformance.planted import Bug, PlantedParser, subject, subject_of
 
 pytestmark = pytest.mark.slow("runs parts of the kit many times")
 
 _ERROR = (FailureKind.CREDENTIALS, 401)
 
 
-@dataclass(frozen=True, slots=True)
-class Broken(OpenAIAdapter):
-    """A correct adapter in which functions can be replaced."""
-
-    build: Callable[[ChatRequest, Target], WireRequest] = COMPATIBLE.build_request
-    parse: Callable[[WireResponse, Target], ChatCompletion] = COMPATIBLE.parse_response
-    parser: Callable[[Target], StreamParser] = COMPATIBLE.stream_parser
-    classify: Callable[[WireResponse], Failure] = COMPATIBLE.classify_error
-    claims: Capabilities = COMPATIBLE.capabilities
-
-    @property
-    def capabilities(self) -> Capabilities:
-        return self.claims
-
-    def build_request(self, request: ChatRequest, target: Target) -> WireRequest:
-        return self.build(request, target)
-
-    def parse_response(self, response: WireResponse, target: Target) -> ChatCompletion:
-        return self.parse(response, target)
-
-    def stream_parser(self, target: Target) -> StreamParser:
-        return self.parser(target)
-
-    def classify_error(self, response: WireResponse) -> Failure:
-        return self.classify(response)
-
-
-GOOD = Broken(COMPATIBLE.name, COMPATIBLE.auth, COMPATIBLE.max_tokens_field)
-
-
-class Parser:
-    """A parser whose events are changed by a function."""
-
-    def __init__(self, change: Callable[[StreamEvent], Iterable[StreamEvent]]) -> None:
-        self._inner = COMPATIBLE.stream_parser(Target("m", "", subject(GOOD).facts))
-        self._change = change
-
-    def feed(self, data: bytes) -> tuple[StreamEvent, ...]:
-        return self._changed(self._inner.feed(data))
-
-    def close(self) -> tuple[StreamEvent, ...]:
-        return self._changed(self._inner.close())
-
-    def _changed(self, events: Iterable[StreamEvent]) -> tuple[StreamEvent, ...]:
-        return tuple(new for event in events for new in self._change(event))
-
-
-class SplittingLines(Parser):
-    """A parser that also splits lines at U+2028, as `str.splitlines` does."""
-
-    def feed(self, data: bytes) -> tuple[StreamEvent, ...]:
-        return super().feed(b"\n".join(line.encode() for line in data.decode("utf-8", "replace").split("\u2028")))
-
-
-class Raising(Parser):
-    """A parser that raises an exception instead of emitting `Failed`."""
-
-    def _changed(self, events: Iterable[StreamEvent]) -> tuple[StreamEvent, ...]:
-        changed = super()._changed(events)
-        for event in changed:
-            if isinstance(event, Failed):
-                raise ProviderFailed(event.failure)
-        return changed
-
-
-class Holding(Parser):
-    """A parser that emits all events at the end."""
-
-    def __init__(self) -> None:
-        super().__init__(lambda event: [event])
-        self._held: list[bytes] = []
-
-    def feed(self, data: bytes) -> tuple[StreamEvent, ...]:
-        self._held.append(data)
-        return ()
-
-    def close(self) -> tuple[StreamEvent, ...]:
-        fed = tuple(event for data in self._held for event in super(Holding, self).feed(data))
-        return (*fed, *super().close())
-
-
-class Late(Parser):
-    """A parser that emits each event only when the next one arrives."""
-
-    def __init__(self) -> None:
-        super().__init__(lambda event: [event])
-        self._late: tuple[StreamEvent, ...] = ()
-
-    def feed(self, data: bytes) -> tuple[StreamEvent, ...]:
-        events = (*self._late, *super().feed(data))
-        self._late = events[-1:]
-        return events[:-1]
-
-    def close(self) -> tuple[StreamEvent, ...]:
-        return (*self._late, *super().close())
-
-
-def subject(adapter: Adapter) -> Subject:
-    (one,) = subjects_of(adapter, SIMULATOR)
-    return one
-
-
-def parsing(change: Callable[[StreamEvent], Iterable[StreamEvent]]) -> Broken:
-    return replace(GOOD, parser=lambda _: Parser(change))
-
-
-def sending(change: Callable[[WireRequest], WireRequest]) -> Broken:
-    return replace(GOOD, build=lambda request, target: change(COMPATIBLE.build_request(request, target)))
-
-
-def asking(change: Callable[[ChatRequest], ChatRequest]) -> Broken:
-    return replace(GOOD, build=lambda request, target: COMPATIBLE.build_request(change(request), target))
-
-
-def careless_build(request: ChatRequest, target: Target) -> WireRequest:
-    wire = COMPATIBLE.build_request(request, target)
-    return replace(wire, path=f"{target.base_path}/{target.model}/chat/completions")
-
-
-def greedy_build(request: ChatRequest, target: Target) -> WireRequest:
-    for tool in request.tools:
-        if tool.parameters is not None:
-            dict.setdefault(tool.parameters, "additionalProperties", False)  # type: ignore[arg-type]
-    return COMPATIBLE.build_request(request, target)
-
-
-def always(kind: FailureKind) -> Callable[[WireResponse], Failure]:
-    return lambda response: replace(COMPATIBLE.classify_error(response), kind=kind)
-
-
-def fragile(response: WireResponse) -> Failure:
-    response.body.decode("utf-8")
-    return COMPATIBLE.classify_error(response)
-
-
-def classifying(change: Callable[[Failure, WireResponse], Failure]) -> Broken:
-    return replace(GOOD, classify=lambda response: change(COMPATIBLE.classify_error(response), response))
-
-
-def without_dates(failure: Failure, response: WireResponse) -> Failure:
-    return failure if response.headers.get("retry-after", "7").isdigit() else replace(failure, retry_after_s=None)
-
-
-def waiting(failure: Failure, response: WireResponse) -> Failure:
-    return replace(failure, retry_after_s=float(response.headers.get("retry-after", 7)))
-
-
-def with_other_ids(event: StreamEvent) -> list[StreamEvent]:
-    is_second = isinstance(event, ToolCallDelta) and event.id is not None and event.index > 0
-    return [replace(event, id=f"call_{event.index}") if is_second else event]  # type: ignore[union-attr]
-
-
-def uncounted(response: WireResponse, target: Target) -> ChatCompletion:
-    return replace(COMPATIBLE.parse_response(response, target), usage=None)
-
-
-class Strict(Parser):
-    """A parser that fails for unknown fields."""
-
-    def feed(self, data: bytes) -> tuple[StreamEvent, ...]:
-        if b"x_new" in data:
-            return (Failed(Failure(FailureKind.MALFORMED, "an unknown field")),)
-        return super().feed(data)
-
-
-def strict_answer(response: WireResponse, target: Target) -> ChatCompletion:
-    if b"x_new" in response.body:
-        raise ProviderFailed(Failure(FailureKind.MALFORMED, "an unknown field"))
-    return COMPATIBLE.parse_response(response, target)
-
-
-def numbered_calls(response: WireResponse, target: Target) -> ChatCompletion:
-    answer = COMPATIBLE.parse_response(response, target)
-    message = answer.choices[0].message
-    calls = tuple(replace(call, id=f"call_{number}") for number, call in enumerate(message.tool_calls))
-    return replace(answer, choices=(replace(answer.choices[0], message=replace(message, tool_calls=calls)),))
-
-
-def failing(change: Callable[[Failure], Failure], response: WireResponse, target: Target) -> ChatCompletion:
-    try:
-        return COMPATIBLE.parse_response(response, target)
-    except ProviderFailed as error:
-        raise ProviderFailed(change(error.failure)) from None
-
-
-def blaming_the_key(response: WireResponse, target: Target) -> ChatCompletion:
-    return failing(lambda failure: replace(failure, kind=FailureKind.CREDENTIALS), response, target)
-
-
-def impatient(response: WireResponse, target: Target) -> ChatCompletion:
-    return failing(lambda failure: replace(failure, retry_after_s=None), response, target)
-
-
-def quoted(event: StreamEvent) -> StreamEvent:
-    if not isinstance(event, Failed):
-        return event
-    return replace(event, failure=replace(event.failure, message=event.failure.detail or "it failed"))
-
-
-def silenced(event: StreamEvent) -> StreamEvent:
-    return replace(event, failure=replace(event.failure, code=None, detail="")) if isinstance(event, Failed) else event
-
-
-_numbers = count()
-_texts_only = Capabilities(COMPATIBLE.capabilities.features - {"vision"}, COMPATIBLE.capabilities.parameters)
-
-
-def each_request(test: Callable[..., None]) -> Callable[[Subject], None]:
-    return lambda one: [test(case) for case in request_cases(one)] and None
-
-
-def each_answer(test: Callable[..., None]) -> Callable[[Subject], None]:
-    return lambda one: [test(case) for case in answer_cases(one)] and None
-
-
-def finished_anyway(event: StreamEvent) -> list[StreamEvent]:
-    return [Finished()] if isinstance(event, Failed) else [event]
-
-
-_shared_parser = Parser(lambda event: [event])
-_more_claimed = replace(COMPATIBLE.capabilities, parameters=COMPATIBLE.capabilities.parameters | {"top_k"})
-CASES: dict[str, tuple[Adapter, Callable[[Subject], None]]] = {
-    "model name is not encoded in the path": (
-        replace(GOOD, build=careless_build),
-        lambda one: requests.test_model_name_cannot_change_the_destination(one, "a\r\nHost: evil.example", False),
-    ),
-    "base path of the target is ignored": (
-        sending(lambda wire: replace(wire, path="/v1/chat/completions")),
-        lambda one: requests.test_base_path_of_the_target_is_used(one, "/a/b/c"),
-    ),
-    "host header is set": (
-        sending(lambda wire: replace(wire, headers=(*wire.headers, ("host", "evil.example")))),
-        each_request(requests.test_path_and_headers_are_valid),
-    ),
-    "API key is in the URL": (
-        sending(lambda wire: replace(wire, query=(("key", "AIza"),))),
-        each_request(requests.test_path_and_headers_are_valid),
-    ),
-    "request is not deterministic": (
-        sending(lambda wire: replace(wire, headers=(*wire.headers, ("x-number", str(next(_numbers)))))),
-        each_request(requests.test_build_request_is_deterministic_and_does_not_change_its_input),
-    ),
-    "input is changed": (
-        replace(GOOD, build=greedy_build),
-        each_request(requests.test_build_request_is_deterministic_and_does_not_change_its_input),
-    ),
-    "input is changed, after an earlier case changed the same tools": (
-        replace(GOOD, build=greedy_build),
-        lambda one: (
-            [one.build(case.request) for case in request_cases(one)]
-            and each_request(requests.test_build_request_is_deterministic_and_does_not_change_its_input)(one)
-        ),
-    ),
-    "a parameter is lost": (
-        asking(lambda request: replace(request, seed=None)),
-        each_request(requests.test_provider_receives_the_same_request),
-    ),
-    "default max_tokens is added": (
-        asking(lambda request: replace(request, max_tokens=request.max_tokens or 512)),
-        requests.test_no_unneeded_max_tokens_is_sent,
-    ),
-    "stream names an invented model": (
-        parsing(lambda event: [replace(event, model="m-1") if isinstance(event, Opened) else event]),
-        answers.test_answer_names_the_model_that_answered,
-    ),
-    "body is a list": (
-        sending(lambda wire: replace(wire, body=b"[" + wire.body + b"]")),
-        each_request(requests.test_path_and_headers_are_valid),
-    ),
-    "stream is requested as JSON": (
-        asking(lambda request: replace(request, stream=False)),
-        each_request(requests.test_provider_receives_the_same_request),
-    ),
-    "unclaimed feature is sent": (replace(GOOD, claims=_texts_only), requests.test_unclaimed_feature_is_refused),
-    "usage is not read": (
-        replace(GOOD, parse=uncounted),
-        each_answer(answers.test_streamed_and_whole_answers_are_equal),
-    ),
-    "unknown feature is claimed": (
-        replace(GOOD, claims=replace(COMPATIBLE.capabilities, features=frozenset({"tool"}))),
-        requests.test_claimed_features_are_known,
-    ),
-    "all text is emitted at the end": (
-        replace(GOOD, parser=lambda _: Holding()),
-        answers.test_text_is_streamed_before_the_end,
-    ),
-    "lines end at U+2028": (
-        replace(GOOD, parser=lambda _: SplittingLines(lambda event: [event])),
-        each_answer(answers.test_streamed_answer_is_read_as_it_was_sent),
-    ),
-    "truncated answer is finished": (parsing(finished_anyway), streams.test_truncated_stream_fails),
-    "terminal event is emitted twice": (
-        parsing(lambda event: [event, event] if isinstance(event, Finished) else [event]),
-        streams.test_truncated_stream_fails,
-    ),
-    "comments are read as text": (
-        parsing(lambda event: [TextDelta("?")] if type(event).__name__ == "Heartbeat" else [event]),
-        streams.test_comments_become_heartbeats,
-    ),
-    "parser raises an exception": (
-        replace(GOOD, parser=lambda _: Raising(lambda event: [event])),
-        garbage.test_random_bytes_never_raise,
-    ),
-    "every error is classified as content_filter": (
-        replace(GOOD, classify=always(FailureKind.CONTENT_FILTER)),
-        lambda one: errors.test_every_error_status_with_any_body_is_a_failure(one, b""),
-    ),
-    "binary body raises an exception": (
-        replace(GOOD, classify=fragile),
-        lambda one: errors.test_every_error_status_with_any_body_is_a_failure(one, b"\xff\xfe\x00"),
-    ),
-    "call ids differ from the provider's": (
-        parsing(with_other_ids),
-        each_answer(answers.test_streamed_answer_is_read_as_it_was_sent),
-    ),
-    "refusals are not read": (
-        parsing(lambda event: [] if isinstance(event, RefusalDelta) else [event]),
-        lambda one: answers.test_reasoning_and_refusals_are_read(one, "refusal"),
-    ),
-    "text follows the finish": (
-        parsing(lambda event: [event, TextDelta("!")] if isinstance(event, ChoiceFinish) else [event]),
-        answers.test_order_is_canonical_when_events_are_repeated_or_missing,
-    ),
-    "each event waits for the next": (
-        replace(GOOD, parser=lambda _: Late()),
-        answers.test_each_event_is_emitted_when_it_arrives,
-    ),
-    "retry-after date is ignored": (
-        classifying(without_dates),
-        lambda one: errors.test_retry_after_header_is_read(one, formatdate(1_795_000_007, usegmt=True), 7.0),
-    ),
-    "invalid retry-after raises an exception": (
-        classifying(waiting),
-        lambda one: errors.test_retry_after_header_is_read(one, "soon", None),
-    ),
-    "start of the provider text reaches the client": (
-        classifying(lambda failure, _: replace(failure, message=f"it failed: {failure.detail[:8]}")),
-        lambda one: errors.test_error_text_of_the_provider_does_not_reach_the_client(one, *_ERROR),
-    ),
-    "vendor parameter is claimed but not sent": (
-        replace(asking(lambda request: replace(request, extra={})), claims=_more_claimed),
-        requests.test_claimed_vendor_parameters_are_sent,
-    ),
-    "all streams share one parser": (
-        replace(GOOD, parser=lambda _: _shared_parser),
-        purity.test_interleaved_streams_do_not_mix,
-    ),
-    "parser memory is unbounded": (
-        replace(GOOD, parser=lambda _: Holding()),
-        lambda one: garbage.test_endless_line_fails_in_bounded_memory(one, b"x"),
-    ),
-    "header occurs twice": (
-        sending(lambda wire: replace(wire, headers=(("content-type", "text/plain"), *wire.headers))),
-        each_request(requests.test_path_and_headers_are_valid),
-    ),
-    "reasoning effort is lost": (
-        asking(lambda request: replace(request, reasoning_effort=None)),
-        requests.test_reasoning_effort_changes_the_request,
-    ),
-    "unknown member fails a stream": (
-        replace(GOOD, parser=lambda _: Strict(lambda event: [event])),
-        streams.test_unknown_fields_and_events_are_ignored,
-    ),
-    "unknown member fails an answer": (
-        replace(GOOD, parse=strict_answer),
-        answers.test_unknown_fields_of_a_whole_answer_are_ignored,
-    ),
-    "call ids are the same in each answer": (
-        replace(GOOD, parse=numbered_calls),
-        answers.test_generated_call_ids_differ_between_answers,
-    ),
-    "error code is classified differently with status 200": (
-        replace(GOOD, parse=blaming_the_key),
-        lambda one: errors.test_error_with_status_200_fails(one, FailureKind.QUOTA, 429),
-    ),
-    "retry-after is lost with status 200": (
-        replace(GOOD, parse=impatient),
-        errors.test_retry_after_is_read_with_status_200,
-    ),
-    "error in a stream repeats provider text": (
-        parsing(lambda event: [quoted(event)]),
-        lambda one: errors.test_error_event_is_classified_and_logged(one, *_ERROR),
-    ),
-    "error in a stream has no detail for the log": (
-        parsing(lambda event: [silenced(event)]),
-        lambda one: errors.test_error_event_is_classified_and_logged(one, *_ERROR),
-    ),
-    "error in the middle of a stream is ignored": (
-        parsing(finished_anyway),
-        lambda one: errors.test_error_in_the_middle_ends_the_stream(one, *_ERROR),
-    ),
-}
-
-
-@pytest.mark.parametrize("name", CASES)
-def test_kit_fails_for_a_broken_adapter(name: str) -> None:
-    broken, test = CASES[name]
-    with pytest.raises((Exception, pytest.fail.Exception)):
-        test(subject(broken))
-
-
-@pytest.mark.parametrize("name", CASES)
-def test_kit_passes_for_the_correct_adapter(name: str) -> None:
-    _, test = CASES[name]
-    test(subject(GOOD))
+GOOD = subject_of(Bug())
 
 
 @dataclass(frozen=True, slots=True)
@@ -464,7 +44,7 @@ class PlainTextErrors(OpenAISimulator):
 
 
 def test_kit_accepts_error_bodies_in_plain_text() -> None:
-    one = replace(subject(GOOD), simulator=PlainTextErrors("openai-compatible"))
+    one = replace(GOOD, simulator=PlainTextErrors("openai-compatible"))
     garbage.test_error_with_one_wrong_value_never_raises(one)
     errors.test_error_text_of_the_provider_does_not_reach_the_client(one, *_ERROR)
 
@@ -484,12 +64,8 @@ class ErrorsWithoutCode(OpenAISimulator):
 def test_kit_names_the_fix_for_a_quota_error_without_a_code() -> None:
     check_classified = errors.test_provider_errors_are_classified
     with pytest.raises(AssertionError, match=r"leaves `quota` out of \[simulator.errors\]"):
-        check_classified(
-            replace(subject(GOOD), simulator=ErrorsWithoutCode("openai-compatible")), FailureKind.QUOTA, 429
-        )
-    check_classified(
-        replace(subject(GOOD), simulator=ErrorsWithoutCode("openai-compatible", 402)), FailureKind.QUOTA, 429
-    )
+        check_classified(replace(GOOD, simulator=ErrorsWithoutCode("openai-compatible")), FailureKind.QUOTA, 429)
+    check_classified(replace(GOOD, simulator=ErrorsWithoutCode("openai-compatible", 402)), FailureKind.QUOTA, 429)
 
 
 @dataclass(frozen=True, slots=True)
@@ -503,11 +79,11 @@ class InLines(OpenAISimulator):
         return tuple(event.removeprefix(b"data: ").rstrip() + b"\n" for event in events if b"{" in event)
 
 
-class Lines(Parser):
+class Lines(PlantedParser):
     """A parser that reads each line as JSON, and a blank line as `blank`."""
 
     def __init__(self, blank: bytes) -> None:
-        super().__init__(lambda event: [event])
+        super().__init__(COMPATIBLE.stream_parser(GOOD.target), Bug())
         self._blank, self._rest = blank, b""
 
     def feed(self, data: bytes) -> tuple[StreamEvent, ...]:
@@ -518,7 +94,7 @@ class Lines(Parser):
 
 @pytest.mark.parametrize(("blank", "is_right"), [(b"[]", False), (b"", True)], ids=["failing", "passed_over"])
 def test_kit_fails_if_a_blank_line_is_not_ignored(blank: bytes, is_right: bool) -> None:
-    one = replace(subject(replace(GOOD, parser=lambda _: Lines(blank))), simulator=InLines("openai-compatible"))
+    one = subject_of(Bug(parser=lambda _: Lines(blank)), InLines("openai-compatible"))
     assert one.streams_lines
     if is_right:
         streams.test_blank_lines_and_line_ends_of_json_lines_are_ignored(one)
@@ -542,7 +118,7 @@ class SkippingLines(Lines):
 
 
 def test_kit_fails_if_an_invalid_line_is_ignored() -> None:
-    one = replace(subject(replace(GOOD, parser=lambda _: SkippingLines())), simulator=InLines("openai-compatible"))
+    one = subject_of(Bug(parser=lambda _: SkippingLines()), InLines("openai-compatible"))
     streams.test_unknown_fields_and_events_are_ignored(one)
     with pytest.raises(AssertionError, match="is not valid JSON and was ignored"):
         streams.test_invalid_json_event_is_not_ignored(one)
@@ -550,7 +126,7 @@ def test_kit_fails_if_an_invalid_line_is_ignored() -> None:
 
 def test_kit_fails_if_the_content_type_of_a_stream_means_one_json_body() -> None:
     called_json = InLines("openai-compatible", stream_type="application/stream+json")
-    one = replace(subject(replace(GOOD, parser=lambda _: Lines(b""))), simulator=InLines("openai-compatible"))
+    one = subject_of(Bug(parser=lambda _: Lines(b"")), InLines("openai-compatible"))
     answers.test_stream_is_recognised_by_its_content_type(one)
     with pytest.raises(AssertionError, match="another content type"):
         answers.test_stream_is_recognised_by_its_content_type(replace(one, simulator=called_json))
@@ -796,4 +372,4 @@ def test_invalid_fixture_is_reported(tmp_path: Path, files: dict[str, str], comp
     for name, text in files.items():
         (tmp_path / "openai-compatible" / name).write_text(text)
     with pytest.raises(WireError, match=complaint):
-        find_wire_cases(tmp_path, [subject(GOOD)])
+        find_wire_cases(tmp_path, [GOOD])

@@ -1,21 +1,20 @@
-"""Plant one bug at a time in a finished adapter, and run the whole conformance kit: it must find each.
+"""Plant one bug at a time in a finished adapter, and run the conformance kit: it must find each.
 
-The adapter is Anthropic's, with a wire format of its own. A bug changes the canonical request before it is built, the
-JSON that was built, the bytes before they are read, or the values that were read.
+The whole kit runs over Anthropic's adapter, which has a wire format of its own. A bug of `FOUND_BY` is planted in the
+adapter of OpenAI's API, and a certain test of the kit must find it.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable
+from itertools import count
 from typing import Any
 
 import pytest
 
-from providers.adapter import Capabilities, StreamParser, Target
-from providers.auth import AuthScheme
-from providers.catalogue.models import ModelFacts
+from providers.adapter import Target
+from providers.catalogue.models import UNKNOWN_MODEL
 from providers.chat import (
     AllowedTools,
     AssistantMessage,
@@ -30,7 +29,9 @@ from providers.chat import (
     JsonSchemaFormat,
     Message,
     NamedTool,
+    Opened,
     ReasoningDelta,
+    RefusalDelta,
     StreamEvent,
     SystemMessage,
     TextDelta,
@@ -40,103 +41,20 @@ from providers.chat import (
     UserMessage,
     text_of,
 )
+from providers.conformance.cases import request_cases
 from providers.conformance.selection import Selection
 from providers.conformance.subject import subjects_of
 from providers.failures import Failure, FailureKind, ProviderFailed, UnsupportedFeature
-from providers.json_values import JsonError, dumps, loads
-from providers.reading.folding import expand
-from providers.sites import Site
+from providers.json_values import JsonError, loads
+from providers.value import replace
 from providers.vendors.anthropic.adapter import ADAPTER
 from providers.vendors.anthropic.simulator import SIMULATOR
+from providers.vendors.openai.adapter import COMPATIBLE
 from providers.wire import WireRequest, WireResponse
 from tests.conformance.kit_run import first_failure
+from tests.conformance.planted import Bug, Planted, PlantedParser, selection_of, subject_of
 
 pytestmark = pytest.mark.slow("runs the kit once for each bug")
-
-
-@dataclass(frozen=True, slots=True)
-class Bug:
-    """One planted bug: the function of each kind that it changes."""
-
-    request: Callable[[ChatRequest], ChatRequest] = lambda request: request
-    target: Callable[[Target], Target] = lambda target: target
-    body: Callable[[dict[str, Any]], object] = lambda body: None
-    wire: Callable[[WireRequest], WireRequest] = lambda wire: wire
-    build: Callable[[ChatRequest, Target], WireRequest] | None = None
-    answer: Callable[[ChatCompletion, Target], ChatCompletion] = lambda answer, _: answer
-    bytes_read: Callable[[bytes], bytes] = lambda data: data
-    event: Callable[[StreamEvent], Iterable[StreamEvent]] | None = None
-    failure: Callable[[Failure, WireResponse], Failure] = lambda failure, _: failure
-    unread: Callable[[ProviderFailed], ChatCompletion] | None = None
-
-
-class PlantedParser:
-    """The adapter's parser with a bug."""
-
-    def __init__(self, bug: Bug, target: Target) -> None:
-        self._bug, self._inner = bug, ADAPTER.stream_parser(target)
-
-    def feed(self, data: bytes) -> tuple[StreamEvent, ...]:
-        return self._changed(self._inner.feed(self._bug.bytes_read(data)))
-
-    def close(self) -> tuple[StreamEvent, ...]:
-        return self._changed(self._inner.close())
-
-    def _changed(self, events: Iterable[StreamEvent]) -> tuple[StreamEvent, ...]:
-        change = self._bug.event
-        return tuple(events) if change is None else tuple(new for one in expand(list(events)) for new in change(one))
-
-
-@dataclass(frozen=True, slots=True)
-class Planted:
-    """The adapter with a bug."""
-
-    bug: Bug
-    name: str = ADAPTER.name
-
-    @property
-    def capabilities(self) -> Capabilities:
-        return ADAPTER.capabilities
-
-    @property
-    def sites(self) -> Mapping[str, Site]:
-        return ADAPTER.sites
-
-    @property
-    def models(self) -> Mapping[str, ModelFacts]:
-        return ADAPTER.models
-
-    @property
-    def emulated(self) -> frozenset[str]:
-        return ADAPTER.emulated
-
-    @property
-    def auth(self) -> AuthScheme:
-        return ADAPTER.auth
-
-    def build_request(self, request: ChatRequest, target: Target) -> WireRequest:
-        bug = self.bug
-        if bug.build is not None:
-            return bug.build(request, target)
-        wire = ADAPTER.build_request(bug.request(request), bug.target(target))
-        body: Any = loads(wire.body)
-        bug.body(body)
-        return bug.wire(replace(wire, body=dumps(body)))
-
-    def parse_response(self, response: WireResponse, target: Target) -> ChatCompletion:
-        try:
-            read = ADAPTER.parse_response(replace(response, body=self.bug.bytes_read(response.body)), target)
-        except ProviderFailed as error:
-            if self.bug.unread is not None:
-                return self.bug.unread(error)
-            raise ProviderFailed(self.bug.failure(error.failure, response)) from None
-        return self.bug.answer(read, target)
-
-    def stream_parser(self, target: Target) -> StreamParser:
-        return PlantedParser(self.bug, target)
-
-    def classify_error(self, response: WireResponse) -> Failure:
-        return self.bug.failure(ADAPTER.classify_error(response), response)
 
 
 # --- changes of a request -------------------------------------------------------------------------
@@ -434,16 +352,228 @@ BUGS: dict[str, Bug] = {
 }
 
 
-def selection_of(bug: Bug) -> Selection:
-    """Return the most capable model of the adapter with a bug."""
-    subjects = Selection(subjects_of(Planted(bug), SIMULATOR), None).subjects
-    return Selection(subjects[:1], None)
+class Holding(PlantedParser):
+    """A parser that emits all events at the end."""
+
+    def __init__(self, target: Target) -> None:
+        super().__init__(COMPATIBLE.stream_parser(target), Bug())
+        self._held: list[bytes] = []
+
+    def feed(self, data: bytes) -> tuple[StreamEvent, ...]:
+        self._held.append(data)
+        return ()
+
+    def close(self) -> tuple[StreamEvent, ...]:
+        fed = tuple(event for data in self._held for event in super(Holding, self).feed(data))
+        return (*fed, *super().close())
+
+
+class Late(PlantedParser):
+    """A parser that emits each event only when the next one arrives."""
+
+    def __init__(self, target: Target) -> None:
+        super().__init__(COMPATIBLE.stream_parser(target), Bug())
+        self._late: tuple[StreamEvent, ...] = ()
+
+    def feed(self, data: bytes) -> tuple[StreamEvent, ...]:
+        events = (*self._late, *super().feed(data))
+        self._late = events[-1:]
+        return events[:-1]
+
+    def close(self) -> tuple[StreamEvent, ...]:
+        return (*self._late, *super().close())
+
+
+def careless_build(request: ChatRequest, target: Target) -> WireRequest:
+    wire = COMPATIBLE.build_request(request, target)
+    return replace(wire, path=f"{target.base_path}/{target.model}/chat/completions")
+
+
+def greedy_build(request: ChatRequest, target: Target) -> WireRequest:
+    for tool in request.tools:
+        if tool.parameters is not None:
+            dict.setdefault(tool.parameters, "additionalProperties", False)  # type: ignore[arg-type]
+    return COMPATIBLE.build_request(request, target)
+
+
+def with_header(*header: str) -> Bug:
+    return Bug(wire=lambda wire: replace(wire, headers=(*wire.headers, header)))  # type: ignore[arg-type]
+
+
+def fragile(failure: Failure, response: WireResponse) -> Failure:
+    response.body.decode("utf-8")
+    return failure
+
+
+def without_dates(failure: Failure, response: WireResponse) -> Failure:
+    return failure if response.headers.get("retry-after", "7").isdigit() else replace(failure, retry_after_s=None)
+
+
+def waiting(failure: Failure, response: WireResponse) -> Failure:
+    return replace(failure, retry_after_s=float(response.headers.get("retry-after", 7)))
+
+
+def strict(data: bytes) -> bytes:
+    if b"x_new" in data:
+        raise ProviderFailed(Failure(FailureKind.MALFORMED, "an unknown field"))
+    return data
+
+
+def numbered(choice: Choice) -> Choice:
+    calls = tuple(replace(call, id=f"call_{number}") for number, call in enumerate(choice.message.tool_calls))
+    return replace(choice, message=replace(choice.message, tool_calls=calls))
+
+
+def raised(event: Failed) -> list[StreamEvent]:
+    raise ProviderFailed(event.failure)
+
+
+def whole(**values: object) -> Bug:
+    """Change members of the failures of whole answers alone."""
+
+    def unread(error: ProviderFailed) -> ChatCompletion:
+        raise ProviderFailed(replace(error.failure, **values))  # type: ignore[arg-type]
+
+    return Bug(unread=unread)
+
+
+def in_a_stream(**values: Callable[[Failure], str | None]) -> Bug:
+    """Change members of the failures of streams alone."""
+
+    def changed(event: Failed) -> list[StreamEvent]:
+        made = {name: value(event.failure) for name, value in values.items()}
+        return [replace(event, failure=replace(event.failure, **made))]  # type: ignore[arg-type]
+
+    return changing(Failed, changed)
+
+
+_NUMBERS = count()
+_SHARED = COMPATIBLE.stream_parser(Target("m", "", UNKNOWN_MODEL))
+_CLAIMS = COMPATIBLE.capabilities
+_VALID, _SAME = "test_path_and_headers_are_valid", "test_provider_receives_the_same_request"
+_READ, _LOGGED = "test_streamed_answer_is_read_as_it_was_sent", "test_error_event_is_classified_and_logged"
+_DETERMINISTIC = "test_build_request_is_deterministic_and_does_not_change_its_input"
+_ANY_BODY, _RETRY = "test_every_error_status_with_any_body_is_a_failure", "test_retry_after_header_is_read"
+FOUND_BY: dict[str, tuple[Bug, str]] = {
+    "model name is not encoded in the path": (
+        Bug(build=careless_build),
+        "test_model_name_cannot_change_the_destination",
+    ),
+    "base path of the target is ignored": (
+        Bug(wire=lambda wire: replace(wire, path="/v1/chat/completions")),
+        "test_base_path_of_the_target_is_used",
+    ),
+    "host header is set": (with_header("host", "evil.example"), _VALID),
+    "API key is in the URL": (Bug(wire=lambda wire: replace(wire, query=(("key", "AIza"),))), _VALID),
+    "header occurs twice": (with_header("content-type", "text/plain"), _VALID),
+    "body is a list": (Bug(wire=lambda wire: replace(wire, body=b"[" + wire.body + b"]")), _VALID),
+    "request is not deterministic": (
+        Bug(wire=lambda wire: replace(wire, headers=(*wire.headers, ("x-number", str(next(_NUMBERS)))))),
+        _DETERMINISTIC,
+    ),
+    "input is changed": (Bug(build=greedy_build), _DETERMINISTIC),
+    "a parameter is lost": (setting(seed=None), _SAME),
+    "stream is requested as JSON": (setting(stream=False), _SAME),
+    "default max_tokens is added": (
+        Bug(request=lambda one: replace(one, max_tokens=one.max_tokens or 512)),
+        "test_no_unneeded_max_tokens_is_sent",
+    ),
+    "stream names an invented model": (
+        changing(Opened, lambda event: [replace(event, model="m-1")]),
+        "test_answer_names_the_model_that_answered",
+    ),
+    "unclaimed feature is sent": (
+        Bug(claims=replace(_CLAIMS, features=_CLAIMS.features - {"vision"})),
+        "test_unclaimed_feature_is_refused",
+    ),
+    "unknown feature is claimed": (
+        Bug(claims=replace(_CLAIMS, features=frozenset({"tool"}))),
+        "test_claimed_features_are_known",
+    ),
+    "vendor parameter is claimed but not sent": (
+        Bug(lambda one: replace(one, extra={}), claims=replace(_CLAIMS, parameters=_CLAIMS.parameters | {"top_k"})),
+        "test_claimed_vendor_parameters_are_sent",
+    ),
+    "reasoning effort is lost": (setting(reasoning_effort=None), "test_reasoning_effort_changes_the_request"),
+    "usage is not read": (
+        Bug(answer=lambda answer, _: replace(answer, usage=None)),
+        "test_streamed_and_whole_answers_are_equal",
+    ),
+    "all text is emitted at the end": (Bug(parser=Holding), "test_text_is_streamed_before_the_end"),
+    "parser memory is unbounded": (Bug(parser=Holding), "test_endless_line_fails_in_bounded_memory"),
+    "each event waits for the next": (Bug(parser=Late), "test_each_event_is_emitted_when_it_arrives"),
+    "all streams share one parser": (Bug(parser=lambda _: _SHARED), "test_interleaved_streams_do_not_mix"),
+    "lines end at U+2028": (Bug(bytes_read=lambda data: data.replace("\u2028".encode(), b"\n")), _READ),
+    "call ids differ from the provider's": (
+        changing(ToolCallDelta, lambda one: [replace(one, id=f"call_{one.index}") if one.id and one.index else one]),
+        _READ,
+    ),
+    "truncated answer is finished": (changing(Failed, lambda _: [Finished()]), "test_truncated_stream_fails"),
+    "error in the middle of a stream is ignored": (
+        changing(Failed, lambda _: [Finished()]),
+        "test_error_in_the_middle_ends_the_stream",
+    ),
+    "terminal event is emitted twice": (
+        changing(Finished, lambda event: [event, event]),
+        "test_truncated_stream_fails",
+    ),
+    "comments are read as text": (changing(Heartbeat, lambda _: [TextDelta("?")]), "test_comments_become_heartbeats"),
+    "parser raises an exception": (changing(Failed, raised), "test_random_bytes_never_raise"),
+    "refusals are not read": (changing(RefusalDelta, lambda _: []), "test_reasoning_and_refusals_are_read"),
+    "text follows the finish": (
+        changing(ChoiceFinish, lambda event: [event, TextDelta("!")]),
+        "test_order_is_canonical_when_events_are_repeated_or_missing",
+    ),
+    "unknown member fails a stream": (Bug(bytes_read=strict), "test_unknown_fields_and_events_are_ignored"),
+    "unknown member fails an answer": (Bug(bytes_read=strict), "test_unknown_fields_of_a_whole_answer_are_ignored"),
+    "call ids are the same in each answer": (
+        Bug(answer=each_choice(numbered)),
+        "test_generated_call_ids_differ_between_answers",
+    ),
+    "every error is classified as content_filter": (
+        Bug(failure=lambda failure, _: replace(failure, kind=K.CONTENT_FILTER)),
+        _ANY_BODY,
+    ),
+    "binary body raises an exception": (Bug(failure=fragile), _ANY_BODY),
+    "retry-after date is ignored": (Bug(failure=without_dates), _RETRY),
+    "invalid retry-after raises an exception": (Bug(failure=waiting), _RETRY),
+    "retry-after is lost with status 200": (whole(retry_after_s=None), "test_retry_after_is_read_with_status_200"),
+    "start of the provider text reaches the client": (
+        Bug(failure=lambda failure, _: replace(failure, message=f"it failed: {failure.detail[:8]}")),
+        "test_error_text_of_the_provider_does_not_reach_the_client",
+    ),
+    "error code is classified differently with status 200": (
+        whole(kind=K.CREDENTIALS),
+        "test_error_with_status_200_fails",
+    ),
+    "error in a stream repeats provider text": (in_a_stream(message=lambda one: one.detail or "it failed"), _LOGGED),
+    "error in a stream has no detail for the log": (in_a_stream(code=lambda _: None, detail=lambda _: ""), _LOGGED),
+}
+
+
+def most_capable(bug: Bug) -> Selection:
+    """Return the most capable model of Anthropic's adapter with a bug."""
+    return Selection(Selection(subjects_of(Planted(bug), SIMULATOR), None).subjects[:1], None)
 
 
 def test_kit_passes_for_the_finished_adapter() -> None:
-    assert first_failure(selection_of(Bug())) is None
+    assert first_failure(most_capable(Bug())) is None
 
 
 def test_kit_finds_all_planted_bugs() -> None:
-    missed = [name for name, bug in BUGS.items() if first_failure(selection_of(bug)) is None]
+    missed = [name for name, bug in BUGS.items() if first_failure(most_capable(bug)) is None]
     assert not missed, f"the kit does not find: {'; '.join(missed)}"
+
+
+@pytest.mark.parametrize("name", FOUND_BY)
+def test_bug_is_found_by_a_certain_test_of_the_kit(name: str) -> None:
+    bug, test = FOUND_BY[name]
+    assert first_failure(selection_of(subject_of(Bug())), test) is None
+    assert first_failure(selection_of(subject_of(bug)), test) is not None
+
+
+def test_change_of_the_input_is_found_after_an_earlier_case_changed_the_same_tools() -> None:
+    one = subject_of(Bug(build=greedy_build))
+    for case in request_cases(one):
+        one.build(case.request)
+    assert first_failure(selection_of(one), _DETERMINISTIC) is not None
