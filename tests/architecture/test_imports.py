@@ -72,7 +72,6 @@ HOMES = {
         "gateway/api/dialects",
         "gateway/usage",
         "providers/catalogue/__init__.py",
-        "providers/transport/pool.py",
         "providers/openai_json/read_answer.py",
         "providers/reading/assembler.py",
         "providers/value.py",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -9,10 +11,13 @@ from pathlib import Path
 import pytest
 
 import providers
-from providers.adapter import KnowsModels
-from providers.catalogue import FactsFile
+from providers.adapter import KnownElsewhere, KnowsModels, TakesHeaders
+from providers.catalogue import CatalogueError, FactsFile
+from providers.catalogue.headers import FixedHeader, headers_of, load_headers
 from providers.catalogue.models import UNKNOWN_MODEL, ModelFacts, load_models, model_facts
+from providers.catalogue.names import names_of, plain_name
 from providers.catalogue.sites import load_sites
+from providers.compatible.adapter import adapter_of
 from providers.matching.requirements import FEATURES, IMPLIED, PARAMETERS, moves_data
 from providers.registry import load_registry
 from providers.territories import parse_places, territory_data
@@ -289,3 +294,118 @@ def test_model_has_the_features_of_its_catalogue_entry(
     assert has <= facts.features
     assert not lacks & facts.features
     assert without <= facts.without
+
+
+# --- other names of a provider --------------------------------------------------------------------
+
+ROW = 'name = "coconut"\nknown_as = ["palm-labs"]\n[dialect]\n'
+
+
+def known_as(name: str) -> tuple[str, ...]:
+    adapter = ADAPTERS[name]
+    assert isinstance(adapter, KnownElsewhere)
+    return tuple(adapter.known_as)
+
+
+def test_a_name_belongs_to_one_provider_alone() -> None:
+    names = [*ADAPTERS, *(word for name in ADAPTERS for word in known_as(name))]
+    assert [name for name, times in Counter(map(plain_name, names)).items() if times > 1] == []
+
+
+@pytest.mark.parametrize("name", sorted(ADAPTERS))
+def test_an_adapter_shows_the_names_of_its_facts_file(name: str) -> None:
+    assert known_as(name) == tuple(facts_of(ADAPTERS[name]).read().get("known_as", ()))
+
+
+def test_vendor_of_a_plug_in_has_names_too() -> None:
+    assert adapter_of(ROW).known_as == ("palm-labs",)
+
+
+@pytest.mark.parametrize("names", ["palm", [1], {"a": 1}, None, [""], ["--"]], ids=repr)
+def test_invalid_names_are_refused(names: object) -> None:
+    with pytest.raises(CatalogueError, match="known_as"):
+        names_of({"known_as": names})
+
+
+# --- headers of an operator -----------------------------------------------------------------------
+
+DECLARED = [
+    pytest.param(name, header, id=f"{provider}-{name}")
+    for provider, adapter in ADAPTERS.items()
+    if isinstance(adapter, TakesHeaders)
+    for name, header in adapter.headers.items()
+]
+SOUND = {"value": "app-[a-z]{1,8}", "about": "what it does", "source": "a page"}
+
+
+def headers(provider: str) -> Mapping[str, FixedHeader]:
+    adapter = ADAPTERS[provider]
+    assert isinstance(adapter, TakesHeaders)
+    return adapter.headers
+
+
+def test_adapters_have_exactly_the_reviewed_headers() -> None:
+    there_are = {
+        name: set(one.headers) for name, one in ADAPTERS.items() if isinstance(one, TakesHeaders) and one.headers
+    }
+    assert there_are == {
+        "dashscope": {"X-DashScope-WorkSpace"},
+        "dashscope-compatible": {"X-DashScope-WorkSpace"},
+        "qianfan": {"appid"},
+    }
+    assert headers("dashscope") == headers("dashscope-compatible")
+
+
+@pytest.mark.parametrize(("name", "header"), DECLARED)
+def test_each_header_is_described_and_accepts_only_names(name: str, header: object) -> None:
+    assert isinstance(header, FixedHeader)
+    assert header.about
+    assert header.source
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d", header.as_of)
+    for wrong in ("", "a b", "a\r\nhost: evil", "https://evil.example", "a" * 300, "ü" * 8, "{}", "app-a\n"):
+        assert not header.takes(wrong)
+
+
+@pytest.mark.parametrize(
+    ("value", "taken", "refused"),
+    [
+        ("X-DashScope-WorkSpace", ["llm-abc", "ws-1a2B_3"], ["abc", "-abcd", "a.bcd"]),
+        ("appid", ["app-A1"], ["app-", "appid", "app-a-b", "xapp-a"]),
+    ],
+)
+def test_forms(value: str, taken: list[str], refused: list[str]) -> None:
+    header = {**headers("dashscope"), **headers("qianfan")}[value]
+    assert [header.takes(text) for text in (*taken, *refused)] == [True] * len(taken) + [False] * len(refused)
+
+
+@pytest.mark.parametrize(
+    ("name", "row", "complaint"),
+    [
+        ("Authorization", SOUND, "can.t have this name"),
+        ("host", SOUND, "can.t have this name"),
+        ("x y", SOUND, "can.t have this name"),
+        ("x-a", SOUND | {"colour": "red"}, "'colour' is not known"),
+        ("x-a", SOUND | {"about": ""}, "'about' is missing"),
+        ("x-a", {"value": "app-[a-z]+", "about": "a"}, "'source' is missing"),
+        ("x-a", SOUND | {"value": "["}, "is not a regular expression"),
+        ("x-a", SOUND | {"value": "[a-z]{3,}"}, "fewer than four"),
+        ("x-a", SOUND | {"value": "[0-9]*"}, "fewer than four"),
+        ("x-a", SOUND | {"value": "[0-9]{3,9}"}, "fewer than four"),
+    ],
+)
+def test_mistake_in_the_data_is_reported(name: str, row: dict[str, str], complaint: str) -> None:
+    with pytest.raises(CatalogueError, match=complaint):
+        headers_of({"headers": {name: row}})
+
+
+def test_declared_facts_equal_the_file() -> None:
+    row = SOUND | {"value": "[0-9a-z]{4,8}", "as_of": "2026-11-20"}
+    (header,) = headers_of({"headers": {"x-a": row}}).values()
+    assert header == FixedHeader("[0-9a-z]{4,8}", "what it does", "a page", "2026-11-20")
+    load_headers.cache_clear()
+    assert list(load_headers(facts_of(ADAPTERS["qianfan"]))) == ["appid"]
+
+
+def test_vendor_of_a_plug_in_has_its_own_headers() -> None:
+    row = 'name = "acme"\n[dialect]\n[headers.x-acme-team]\nvalue = "team-[a-z]{1,20}"\nabout = "who pays"\nsource = "its page"\n'
+    assert list(adapter_of(row).headers) == ["x-acme-team"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
 
@@ -9,7 +10,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from providers.reading.rate_limits import parse_duration_s, retry_after_s
+from providers.failures import FailureKind
+from providers.reading.rate_limits import (
+    MOST_WAIT_S,
+    LimitHeaders,
+    RateLimit,
+    parse_duration_s,
+    read_limits,
+    reset_s,
+    retry_after_s,
+    wait_s,
+)
+from providers.registry import load_registry
+from providers.wire import WireResponse
 from tests.kit.chat_strategies import unhurried
 
 NOW = 1_795_156_170.0  # Fri, 20 Nov 2026 06:29:30 GMT
@@ -124,3 +137,158 @@ def test_a_duration_as_go_writes_it(text: str, seconds: float | None) -> None:
 def test_no_duration_raises_or_is_negative(text: str) -> None:
     seconds = parse_duration_s(text)
     assert seconds is None or 0 <= seconds < float("inf")
+
+
+# --- rate limits ----------------------------------------------------------------------------------
+
+ADAPTERS = load_registry().adapters
+BODY = b'{"error": {"message": "slow down", "type": "x", "code": "rate_limit_exceeded"}}'
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("30", 30),
+        ("1.5", 1.5),
+        ("6m0s", 360),
+        ("1s", 1),
+        ("120ms", 0.12),
+        ("1h2m3s4ms", 3723.004),
+        ("2026-11-20T06:30:00Z", 30),
+        ("2026-11-20T06:30:00.500Z", 30.5),
+        ("2026-11-20T08:30:00+02:00", 30),
+        ("Fri, 20 Nov 2026 06:30:00 GMT", 30),
+        ("1795156200", 30),
+        ("1795156200.5", 30.5),
+        ("1795156200000", 30),
+        (" 30 ", 30),
+        ("0", None),
+        ("0s", None),
+        ("-1", None),
+        ("2026-11-20T06:29:30Z", None),
+        ("2020-01-01T00:00:00Z", None),
+        ("2026-11-20T06:30:00", None),  # of what zone?
+        ("2026-11-20", None),
+        ("1600000000", None),
+        ("soon", None),
+        ("inf", None),
+        ("nan", None),
+        ("", None),
+        ("9" * 400, None),
+    ],
+)
+def test_every_form_of_a_reset(text: str, seconds: float | None) -> None:
+    assert reset_s(text, {}, NOW) == (None if seconds is None else pytest.approx(seconds))
+
+
+def test_a_moment_is_measured_by_the_providers_own_clock() -> None:
+    headers = {"date": "Fri, 20 Nov 2026 06:29:50 GMT"}
+    assert reset_s("2026-11-20T06:30:00Z", headers, NOW) == 10
+    assert reset_s("30", headers, NOW) == 30
+
+
+@pytest.mark.parametrize(
+    ("headers", "limits", "wait"),
+    [
+        ({}, (), None),
+        (
+            {
+                "x-ratelimit-limit-requests": "5000",
+                "x-ratelimit-remaining-requests": "4999",
+                "x-ratelimit-reset-requests": "12ms",
+                "x-ratelimit-remaining-tokens": "0",
+                "x-ratelimit-reset-tokens": "9s",
+            },
+            (RateLimit(4999, 0.012), RateLimit(0, 9.0)),
+            9.0,
+        ),
+        (
+            {
+                "x-ratelimit-remaining-requests": "0",
+                "x-ratelimit-reset-requests": "3s",
+                "x-ratelimit-remaining-tokens": "0",
+                "x-ratelimit-reset-tokens": "1s",
+            },
+            (RateLimit(0, 3.0), RateLimit(0, 1.0)),
+            3.0,
+        ),
+        (
+            {"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "8h0m0s"},
+            (RateLimit(0, 28_800.0),),
+            MOST_WAIT_S,
+        ),
+        # Observed in Azure's answers of the Responses API. The values have no meaning.
+        (
+            {"x-ratelimit-limit-tokens": "-1", "x-ratelimit-remaining-tokens": "-1", "x-ratelimit-reset-tokens": "0"},
+            (RateLimit(),),
+            None,
+        ),
+        ({"x-ratelimit-remaining-tokens": "0"}, (RateLimit(0),), None),
+        ({"x-ratelimit-reset-tokens": "9s"}, (RateLimit(None, 9.0),), None),
+        ({"x-ratelimit-remaining-tokens": "٠", "x-ratelimit-reset-tokens": "9s"}, (RateLimit(None, 9.0),), None),
+        ({"x-ratelimit-remaining-tokens": "9" * 5000}, (RateLimit(),), None),
+    ],
+)
+def test_the_limits_and_the_wait(headers: dict[str, str], limits: tuple[RateLimit, ...], wait: float | None) -> None:
+    found = read_limits(headers, NOW, LimitHeaders())
+    assert found == limits
+    assert wait_s(found) == wait
+
+
+@unhurried
+@given(st.text() | st.from_regex(r"[0-9.hmsTZ:+-]+", fullmatch=True), st.text(), st.text())
+def test_any_rate_limit_header_gives_a_plausible_wait(reset: str, remaining: str, date: str) -> None:
+    headers = {
+        "x-ratelimit-reset-tokens": reset,
+        "x-ratelimit-remaining-tokens": remaining,
+        "x-ratelimit-remaining-requests": "0",
+        "x-ratelimit-reset-requests": reset,
+        "date": date,
+    }
+    limits = read_limits(headers, NOW, LimitHeaders())
+    for limit in limits:
+        assert limit.resets_after_s is None or (limit.resets_after_s > 0 and math.isfinite(limit.resets_after_s))
+    wait = wait_s(limits)
+    assert wait is None or 0 < wait <= MOST_WAIT_S
+
+
+def waited(provider: str, status: int = 429, body: bytes = BODY, **headers: str) -> float | None:
+    sent = {name.replace("_", "-"): value for name, value in headers.items()}
+    failure = ADAPTERS[provider].classify_error(WireResponse(status, sent, body, NOW))
+    return failure.retry_after_s
+
+
+SPENT = {"x_ratelimit_remaining_tokens": "0", "x_ratelimit_reset_tokens": "7s"}
+
+
+@pytest.mark.parametrize(
+    ("provider", "wait"),
+    [
+        ("openai", 7.0),
+        ("openai-compatible", 7.0),
+        ("azure", 7.0),
+        ("moonshot", 7.0),
+        ("mistral", None),
+        ("gemini", 7.0),
+    ],
+)
+def test_a_429_without_a_wait_takes_the_reset_of_what_is_spent(provider: str, wait: float | None) -> None:
+    assert waited(provider, **SPENT) == wait
+    assert waited(provider, **{**SPENT, "x_ratelimit_remaining_tokens": "5"}) is None
+    assert waited(provider, **SPENT, retry_after="2") == 2.0
+
+
+def test_only_a_rate_limit_has_a_wait() -> None:
+    assert waited("openai", 500, b"{}", **SPENT) is None
+    assert waited("openai", 429, b'{"error": {"type": "insufficient_quota"}}', **SPENT) is None
+    response = WireResponse(429, {}, b"{}", NOW)
+    assert ADAPTERS["openai"].classify_error(response).kind is FailureKind.RATE_LIMITED
+
+
+def test_compatible_vendor_names_its_own_rate_limit_headers() -> None:
+    names = LimitHeaders("x-ratelimit-{part}-{of}-minute", ("req", "tokens"))
+    headers = {"x-ratelimit-limit-req-minute": "720", "x-ratelimit-remaining-req-minute": "0"}
+    assert read_limits(headers, NOW, names) == (RateLimit(0),)
+    # Mistral's headers: if it ever sends a reset, it is read.
+    spent = {"x_ratelimit_remaining_req_minute": "0", "x_ratelimit_reset_req_minute": "4"}
+    assert waited("mistral", body=b'{"type": "rate_limited"}', **spent) == 4.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import tomllib
 from collections.abc import Iterable
 
 import pytest
@@ -22,6 +23,7 @@ from providers.territories import (
     territory_data,
     territory_name,
 )
+from scripts.subdivisions import PATH, VERSION, subdivisions_text
 from tests.kit.chat_strategies import unhurried
 from tests.kit.example_counts import examples
 
@@ -327,3 +329,45 @@ def test_a_part_may_overlap_only_with_parts_that_contain_it() -> None:
     assert may_overlap("GB-LND", "GB-ENG")
     for part, other in (("GB-LND", "GB-MAN"), ("GB-SCT", "GB-LND"), ("UA-43", "UA-43"), ("US-CA", "US-NY")):
         assert not may_overlap(part, other)
+
+
+# --- the file of subdivisions ---------------------------------------------------------------------
+
+_CONTAINMENT = {
+    "supplemental": {
+        "subdivisionContainment": {
+            "GB": {"_contains": ["gbsct", "gbeng"]},
+            "gbeng": {"_contains": ["gblnd"]},
+            "NO": {"_contains": ["no23", "no50"]},
+        }
+    }
+}
+_ALIASES = {
+    "supplemental": {
+        "metadata": {
+            "alias": {
+                "subdivisionAlias": {
+                    "no23": {"_reason": "deprecated", "_replacement": "no50"},
+                    "gbsct": {"_reason": "overlong", "_replacement": "XS"},
+                }
+            }
+        }
+    }
+}
+
+
+def test_file_has_the_parts_of_each_level_without_replaced_codes() -> None:
+    text = subdivisions_text("1.2.3", _CONTAINMENT, _ALIASES, "LICENCE\n\nof the data\n")
+    assert tomllib.loads(text) == {
+        "cldr": "1.2.3",
+        "parts": {"GB": "ENG SCT", "NO": "50"},
+        "parts_of_parts": {"GB-ENG": "LND"},
+    }
+    assert "# LICENCE\n#\n# of the data\n" in text
+
+
+def test_file_of_the_project_is_from_the_version_of_the_script_and_has_its_licence() -> None:
+    text = PATH.read_text("utf-8")
+    assert tomllib.loads(text)["cldr"] == VERSION
+    assert "UNICODE LICENSE V3" in text
+    assert "SPDX-License-Identifier: Unicode-3.0" in text
