@@ -97,7 +97,7 @@ class CandidateClient:
     """Sends questions to the candidates of one region, as the given assistant.
 
     Args:
-        accounting: Holds and records what the questions cost. None: usage is not recorded.
+        accounting: Holds and records what the questions cost, or None if usage is not recorded.
         of_people: The questions contain text of users. Then no approval is waived: a deployment needs the same approval
             and consent as a step of a route.
     """

@@ -46,7 +46,7 @@ _COUNTS: Mapping[str, Callable[[str], int]] = {
 
 @dataclass(frozen=True, slots=True)
 class RecordedAnswer:
-    """One answer. `refusal` is the provider's own text for a refusal; `filtered`: its safety system blocked it."""
+    """One answer. `refusal` is the provider's own text for a refusal. With `filtered`, its safety system blocked it."""
 
     text: str
     calls: tuple[ToolCall, ...] = ()

@@ -76,7 +76,7 @@ class RouteEvidence:
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """Each axis from 0 to 1, and the weighted mean of those that were measured."""
+    """Each axis from 0 to 1, and the weighted mean of the axes that were measured."""
 
     axes: Mapping[str, Estimate]
     total: Estimate | None
@@ -150,7 +150,7 @@ def compare_candidates(
 def compared_names(evidence: RouteEvidence) -> list[str]:
     """Return the candidates whose weighted scores decide.
 
-    These meet all requirements, or are in the route and miss a requirement within noise.
+    Such candidates meet all requirements, or are in the route and miss a requirement within noise.
     """
     return [
         name

@@ -108,7 +108,7 @@ async def own_lag() -> AsyncIterator[list[float]]:
 
 @dataclass(frozen=True, slots=True)
 class LoadStep:
-    """The results of one step of the ramp. Latencies are of answered requests and of those that timed out.
+    """The results of one step of the ramp. Latencies are of answered requests and of requests that timed out.
 
     Attributes:
         own_s: How late the measuring machine was, as its 95th percentile.

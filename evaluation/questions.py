@@ -78,7 +78,7 @@ class Item:
         subject: The row in tables; for an item of a bank, the risk class.
         expects: The expected result of an item of a bank. Others have a check.
         right: A right answer, if one is known. Simulated candidates use it.
-        group: The group of items that depend on each other, such as all items of one template. None: it is independent.
+        group: The group of items that depend on each other, such as all items of one template, or None.
         temperature: The temperature of the request, if the deployment supports it. None leaves it to the model.
         question: The id that all samples of a question share; empty for its first one.
     """
@@ -139,7 +139,7 @@ class Suite:
 
     @property
     def weights(self) -> dict[str, float]:
-        """The weight of each performance question that is not 1: that of its language times that of its set."""
+        """The weight of each performance question that is not 1, which its language and its set give together."""
         by_language: Mapping[str, int] = self.file.weights.languages  # type: ignore[assignment]  # codes are texts
         weights = self.file.weights.sets
         return {

@@ -1,4 +1,4 @@
-"""Run `gateway evaluate --shadow`: score the answers that a shadow recorded, and those that the clients got.
+"""Run `gateway evaluate --shadow`: score the answers that a shadow recorded, and the answers that clients got.
 
 Both are candidates that have answered already, so their answers have the same marks, judge and report as any other.
 Text of users leaves the state directory only if the config keeps texts of this shadow now. It goes into the directory

@@ -59,7 +59,7 @@ _TENTHS = 10
 Compile = Callable[[Sites | None], ConfigVersion]
 """Compiles the config, given the origins of simulated sites."""
 OpenAccounting = Callable[[ConfigVersion], contextlib.AbstractAsyncContextManager[Accounting | None]]
-"""Opens the accounting of the calls of a command. None: there is no state directory, so usage is not recorded."""
+"""Opens the accounting of the calls of a command, or None if no state directory records usage."""
 
 
 @contextlib.asynccontextmanager
@@ -243,7 +243,7 @@ def _permit(client: CandidateClient, deployment: Deployment) -> tuple[str | None
 def with_known_prices(suite: Suite, asked: Sequence[Deployment]) -> Suite:
     """Return the suite with the catalogue's prices of now. The suite's own prices take precedence.
 
-    All prices must have one currency: the suite's or, if the suite has no prices, the one of all deployments. If
+    All prices must have one currency: the suite's or, if the suite has no prices, that of all deployments. If
     reasoning has a higher rate than the answer, it applies to all generated tokens.
 
     Raises:

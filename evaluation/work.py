@@ -62,7 +62,7 @@ class SpendReached(Exception):
 
 @dataclass(slots=True)
 class Budget:
-    """The spending limits, the spending so far, and the most that open requests may still spend. None: no limit."""
+    """The spending limits, or None, the spending so far, and the most that open requests may still spend."""
 
     most_tokens: int | None = None
     most_cost: float | None = None
@@ -240,7 +240,7 @@ class CandidateLane:
                 return
 
     async def _answer(self, item: Item) -> QuestionResult | None:
-        """Ask until there is an answer, or a failure that counts. None: the candidate was given up before.
+        """Ask until there is an answer, or a failure that counts. Return None if the candidate was given up before.
 
         A rejection counts only if no other worker got an answer since the last try. So the candidate's capacity does
         not decide how many of its questions are answered.

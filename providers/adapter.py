@@ -58,7 +58,7 @@ class Target:
         pins: Top-level body fields that the site requires. Write them last, so that no request can change them.
         passthrough: Names of unknown request fields that the operator allows to be sent.
         counts: Whether the server counts the tokens of a prompt (see `CountsTokens`), by the facts of its site or by
-            the operator. None: neither states it.
+            the operator; None if neither states it.
     """
 
     model: str
@@ -323,9 +323,9 @@ class CountsTokens(Protocol):
     """An optional member of an adapter whose servers count the tokens of a prompt with the model's own tokenizer."""
 
     def count_request(self, request: ChatRequest, target: Target) -> WireRequest | None:
-        """Return the request for the count, which the answer has as `count` or `input_tokens`; None: there is none.
+        """Return the request for the count, which the answer has as `count` or `input_tokens`, or None for no count.
 
-        It goes to the origin and the location of the chat: its path begins as that of `build_request` does.
+        The request goes to the origin and the location of the chat, so its path begins like the path of a chat.
         """
 
 

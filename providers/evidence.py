@@ -14,7 +14,7 @@ class Citation(Value, frozen=True):
         source: The URL of the page, or another text for a fact outside this repository.
         quote: The page's own words, in a few words.
         as_of: The day on which the page was read.
-        unconfirmed: The part of the fact that no page confirms, and why. Empty: the page confirms it.
+        unconfirmed: The part of the fact that no page confirms, and why; empty if the page confirms all.
 
     Examples:
         `Citation("https://vendor.example/regions", "data stays in the EU", date(2026, 11, 20))`

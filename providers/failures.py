@@ -177,7 +177,7 @@ class InvalidRequest(ProviderError):
     Args:
         message: The message for the client.
         param: The request field, such as `messages[3].content`, or None if unknown.
-        log_message: The message for the log, if `message` has a name that the client made up. None: the same message.
+        log_message: The message for the log, if `message` has a name that the client made up; else None.
 
     Attributes:
         param: The argument of this name.

@@ -22,7 +22,7 @@ _ESCAPES = re.compile(
     r"|\\(?:u[0-9a-fA-F]{4}|.)",
     re.DOTALL,
 )
-"""The escapes of JSON text. `half`: of half a surrogate pair. `open`: at the end, where the next piece may go on."""
+"""The escapes of JSON text. `half` is half a surrogate pair, and `open` is an escape that the next piece may end."""
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _MAYBE_BEYOND_64_BITS = re.compile(rb"[0-9]{20}")
 

@@ -114,8 +114,8 @@ class Site:
         pins: Body fields that are written last into every request.
         api_key_env: The environment variable that usually holds the key for this site.
         citation: The page that states these facts, a quotation, and the day on which it was read.
-        counts: The evidence that this site counts the tokens of a prompt, where not every site of the provider does.
-            None: there is none.
+        counts: The evidence that this site counts the tokens of a prompt, where not every site of the provider does, or
+            None without evidence.
     """
 
     name: str

@@ -22,7 +22,7 @@ class TerritoryData(Value, frozen=True):
     Attributes:
         names: English names by territory code.
         groups: Codes by group name, such as `@EU`.
-        aliases: Valid codes by common wrong ones.
+        aliases: Valid codes by common wrong codes.
         unknown: Codes that location sources send if the country is unknown.
         hidden: Codes that location sources send if the user hides the country, such as for Tor.
         stays: Territories whose law requires that prompts stay inside.
@@ -73,7 +73,7 @@ def parts_of(country: str) -> tuple[str, ...]:
 
 
 class TerritoryError(ValueError):
-    """A word that is not a territory. The message suggests the one that was probably meant."""
+    """A word that is not a territory. The message suggests the territory that was probably meant."""
 
 
 def parent(territory: str) -> str | None:
@@ -241,7 +241,7 @@ NOWHERE = Places(frozenset())
 
 @lru_cache(maxsize=1024)
 def _words(places: Places) -> str:
-    """Return a set in words. Each receipt has those of a region's boundary, so they are remembered."""
+    """Return a set in words. They are remembered, because each receipt has the words of a region's boundary."""
     minus = ", ".join(sorted(places.excluded))
     if places.included is None:
         return f"any but {minus}" if minus else "any"
@@ -250,7 +250,7 @@ def _words(places: Places) -> str:
 
 
 def _with_groups(codes: frozenset[str]) -> list[str]:
-    """Return the codes, with those of a whole group replaced by its name. Larger groups come first."""
+    """Return the codes, in which the name of a group replaces the codes of its members. Larger groups come first."""
     words: list[str] = []
     rest = codes
     for name, members in sorted(territory_data().groups.items(), key=lambda item: -len(item[1])):

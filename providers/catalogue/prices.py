@@ -44,10 +44,10 @@ class Rates(Value, frozen=True):
     Attributes:
         input: Prompt tokens.
         output: Completion tokens.
-        cached_input: Prompt tokens that were read from the provider's cache. None: they cost as much as `input`.
-        cache_write: Prompt tokens that were written to the cache. None: they cost as much as `input`.
-        reasoning: Completion tokens of the model's reasoning. None: they cost as much as `output`.
-        cache_write_1h: Prompt tokens that were written to the cache for an hour. None: as much as `cache_write`.
+        cached_input: Prompt tokens that were read from the provider's cache; None if they cost as much as `input`.
+        cache_write: Prompt tokens that were written to the cache; None if they cost as much as `input`.
+        reasoning: Completion tokens of the model's reasoning; None if they cost as much as `output`.
+        cache_write_1h: Prompt tokens that were written to the cache for an hour; None if `cache_write` holds for them.
     """
 
     input: int
@@ -83,10 +83,10 @@ class Price(Value, frozen=True):
         source: The vendor's page with the price.
         above: Rates of a whole request whose prompt has more tokens than the first item. Ascending.
         quote: The page's own words, in a few words.
-        unconfirmed: The part that no page confirms, and why. Empty: the page confirms it.
+        unconfirmed: The part that no page confirms, and why; empty if the page confirms all.
         tool_calls: The price in micro-units of each call of a tool that the vendor runs, by the request field that
             switches the tool on; for a rerank that of one search unit, as `SEARCH`.
-        valid_from: The first day on which it holds, from 00:00 UTC. None: it has always held.
+        valid_from: The first day on which the price holds, from 00:00 UTC; None if it has always held.
         ahead_s: By how many seconds the zone of that day is ahead of UTC at its beginning. It holds from 00:00 there.
         before: The price that holds until then, or None if that price is unknown. Its `valid_from` is earlier.
     """
@@ -264,7 +264,7 @@ class Retirement(Value, frozen=True):
         source: The vendor's announcement.
         instead: The model that the vendor recommends, or empty.
         quote: The page's own words, in a few words.
-        unconfirmed: The part that no page confirms, and why. Empty: the page confirms it.
+        unconfirmed: The part that no page confirms, and why; empty if the page confirms all.
     """
 
     models: tuple[str, ...]

@@ -47,7 +47,7 @@ def load_sites(facts: FactsFile) -> Mapping[str, Site]:
 def sites_of(data: Any, *, required: bool = False, forms: Iterable[str] = ()) -> Mapping[str, Site]:
     """Return the sites of a parsed catalogue file (`[sites.NAME]`). Raises CatalogueError.
 
-    With `required`, a site without a complete citation is an error. `forms`: those of further hosts of each site.
+    With `required`, a site without a complete citation is an error. Each site has further hosts of these `forms`.
     """
     sources = Sources.of(data, required=required)
     return {
@@ -78,7 +78,7 @@ def vendor_domain(host: str, provider: str, origins: Iterable[str]) -> str:
 
 
 def _site(path: str, name: str, table: Any, sources: Sources, hosts: Iterable[str]) -> Site:
-    """Return a site. `hosts`: further patterns than those of its table."""
+    """Return a site, with the patterns in `hosts` in addition to the patterns of its table."""
     check_table(path, table, _SHAPES, ("origin", "base_path", "stores", "processes"))
     residency = _residency(path, table)
     return Site(

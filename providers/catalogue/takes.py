@@ -23,10 +23,10 @@ class Takes(Value, frozen=True):
         name_pattern: The regular expression of a tool's name, without its length.
         call_ids: The form of call ids: `nine` is nine letters and digits, empty is any form.
         id_characters: The longest call id, or None.
-        schemas: The rules for schemas of tools and answers. `plain_root`: no `anyOf`, `oneOf` or `allOf` at the top of
-            a tool's schema. `members`: an array states its items, an object its properties. `strict`: OpenAI's rules
-            for `strict`. `kimi`: Moonshot's subset. `bounds`: the schema of an answer has no bounds of numbers, texts
-            and lists, which its descriptions name.
+        schemas: The rules for schemas of tools and answers. `plain_root` allows no `anyOf`, `oneOf` or `allOf` at the
+            top of a tool's schema. With `members`, an array states its items and an object its properties. `strict`
+            is OpenAI's rules for `strict`, and `kimi` is Moonshot's subset. With `bounds`, the schema of an answer has
+            no bounds of numbers, texts and lists; its descriptions name them.
     """
 
     system: str = "first"

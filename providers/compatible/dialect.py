@@ -143,8 +143,8 @@ class Requests:
         choices: The vendor's value for each `tool_choice`. `omit` leaves the tools out, `leave` leaves the choice out,
             and `only` sends the one tool and requires a call.
         reasoning_back: Whether reasoning that the client sends is sent back: `always`, or only to a model that reasons
-            (`kept`). `required`: in turns with tool calls, also a blank one if the client sends none. It is then one of
-            the parameters, as `reasoning_content`.
+            (`kept`). `required` sends it in turns with tool calls, and a blank text if the client sends none. With each
+            of them, `reasoning_content` is one of the parameters.
         reasoning_fields: The fields for it.
         reasoning_format: The `format` of the `reasoning_details` that it is sent back in, in place of the fields.
         cache_marks: Whether parts and tools may have `cache_control`, which is then one of the parameters.
@@ -210,7 +210,7 @@ class Requests:
 
     @property
     def paths(self) -> tuple[str, ...]:
-        """The paths below the base path: `path`, and the one for prefill if it differs."""
+        """The paths below the base path: `path`, and the path for prefill if it differs."""
         prefill_path = self.prefill.path if self.prefill is not None else ""
         return (self.path, prefill_path) if prefill_path else (self.path,)
 
@@ -231,7 +231,7 @@ class CompatibleDialect(Value, frozen=True):
         lacks: Failure kinds that the vendor never reports, such as `content_filter`. The conformance kit does not ask
             for them.
         unconfirmed: Whether there are no two recordings from the vendor's documentation or a real call.
-        server_features: The features of a server of one's own with every model: all features but those of `by_model`.
+        server_features: The features of an operator's own server with every model: all but those of `by_model`.
         chats: Whether it answers chats.
     """
 

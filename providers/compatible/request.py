@@ -238,7 +238,7 @@ def _in_bounds(request: ChatRequest, rule: Requests, output_tokens: int | None) 
     """Return the request with its numbers and `user` within the vendor's bounds.
 
     Raises:
-        UnsupportedFeature: `n` or `stop` is beyond the bounds. These are not changed, because the answer would differ.
+        UnsupportedFeature: `n` or `stop` is beyond the bounds. Neither is changed, because the answer would differ.
     """
     changes: dict[str, Any] = {}
     most_choices = int(rule.bounds["n"][1]) if "n" in rule.bounds else None
@@ -269,7 +269,7 @@ def _in_bounds(request: ChatRequest, rule: Requests, output_tokens: int | None) 
 
 
 def _tools(request: ChatRequest, rule: Requests, *, strict: bool) -> tuple[tuple[Tool, ...], object]:
-    """Return the tools, and the vendor's value of `tool_choice` (None: the field is not sent)."""
+    """Return the tools, and the vendor's value of `tool_choice`, or None if the field is not sent."""
     tools, choice = request.tools, request.tool_choice
     if isinstance(choice, AllowedTools):
         # Only OpenAI has this choice. For other vendors, the tools that may not be called are left out.

@@ -68,7 +68,7 @@ def conversation(request: ChatRequest) -> list[_Atom]:
 
 
 def _instructions(message: Message) -> list[str]:
-    """Return the system texts of a message: its own, or those that a format has only as texts of the user."""
+    """Return the system texts of a message: its own, or the texts that a format has only as texts of the user."""
     if isinstance(message, SystemMessage):
         return [text_of(message.content)]
     return [found[1] for found in _LATE.finditer(text_of(message.content))] if isinstance(message, UserMessage) else []

@@ -64,7 +64,7 @@ def test_streamed_and_whole_answers_are_equal(answer_case: AnswerCase) -> None:
 
 
 def test_answer_names_the_model_that_answered(subject: Subject) -> None:
-    """The answer's `model` is the one that the provider names, which differs from the target's if that is an alias.
+    """The answer's `model` is the name that the provider states, which differs from the target's if that is an alias.
 
     If the provider names none, it is the model of the target.
     """

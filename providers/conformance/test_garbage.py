@@ -75,7 +75,7 @@ def test_random_json_never_raises(subject: Subject, value: object) -> None:
 
 
 def test_stream_with_one_wrong_value_never_raises(subject: Subject) -> None:
-    """Of the events in a row that repeat a value at the same place, the first and the last get the wrong ones."""
+    """Among events in a row that repeat a value at the same place, the first and the last get the wrong values."""
     completion, request = rich_answer(subject)
     events = subject.stream(completion, request)
     values = [set(), *map(_values_of, events), set()]

@@ -249,7 +249,7 @@ def test_unusual_history_is_sent_or_refused(subject: Subject, history: str) -> N
 
 
 def test_reasoning_effort_changes_the_request(family: Subject) -> None:
-    """Tried with the efforts that the model knows, or with the usual ones if none are known."""
+    """Each effort that the model knows changes the request, or each usual effort if none is known."""
     if "reasoning_effort" not in family.parameters:
         return
     efforts = family.facts.efforts or (USUAL_EFFORTS if family.is_invented else ())

@@ -49,7 +49,7 @@ class EmbeddingFormat(InputFormat[EmbeddingRequest, EmbeddingAnswer], Protocol):
             model: The provider's name of the model.
 
         Returns:
-            The facts of the model, or those of a usual model of the provider if it is unknown.
+            The facts of the model, or the facts of a usual model of the provider if it is unknown.
         """
 
 

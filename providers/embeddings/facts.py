@@ -43,7 +43,7 @@ class VendorEmbeddings:
         """Return these fields with the purpose of the vectors in the provider's field and word.
 
         Args:
-            extra: The request's further fields, without those that are dropped.
+            extra: The request's further fields, without the dropped fields.
 
         Returns:
             The fields to send.

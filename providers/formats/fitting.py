@@ -1,15 +1,16 @@
-"""Make a request fit what a vendor's API takes: the one stage between a chat request and its encoder.
+"""Make a request fit what a vendor's API takes. This is the only stage between a chat request and its encoder.
 
 Each adapter calls `fit` before it encodes a request. The result satisfies the vendor's `Takes`, whatever a client
 sends, and the model learns the same as far as the vendor can express it:
 
-- One system message at the beginning. A later one becomes text of the user that names its origin. Blank ones go.
+- There is one system message, at the beginning. A later one becomes text of the user that names its origin, and blank
+  ones are left out.
 - Where a system message must be the first, templates decide. Then turns of the user that follow each other become one,
   and a turn of the assistant without text, reasoning and calls is left out, unless it is the last.
 - Names of tools and ids of calls have the vendor's form, the same everywhere in the request. `client_names` leads back.
 - Schemas have the vendor's subset, and `strict` is stated only where it is possible.
-- At most four marks for a cache, as many as Claude and DashScope take: those of tools, of system messages and the last
-  ones stay.
+- At most four marks for a cache stay, as many as Claude and DashScope take: first the marks of tools, then of system
+  messages, then the last marks.
 """
 
 from __future__ import annotations
@@ -126,7 +127,7 @@ def changes_for(adapter: Adapter, request: ChatRequest) -> frozenset[str]:
 
 
 def client_names(adapter: Adapter, request: ChatRequest) -> Mapping[str, str]:
-    """Return the client's name of a tool by the name that an adapter sends, for those that differ."""
+    """Return the client's name of a tool by the name that an adapter sends, where the two differ."""
     takes: Takes | None = getattr(adapter, "takes", None) if request.tools else None
     return {} if takes is None else {sent: name for name, sent in _sent_names(request.tools, takes).items()}
 

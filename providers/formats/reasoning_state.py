@@ -148,7 +148,7 @@ def unpack(signature: str | None, model: str) -> tuple[Thought, ...]:
 class DetailCollector:
     """Collect the entries of `reasoning_details` (OpenRouter's form) until the next tool call, which carries them.
 
-    Only sealed entries return: those with encrypted `data`, and a text with its `signature`. Others are reasoning that
+    Only sealed entries return, which have encrypted `data` or a text with its `signature`. Others are reasoning that
     anybody can read. A stream cuts a text into pieces, of which the last one has the signature. "Gemini models require
     OpenRouter reasoning details to be preserved in each request". source: massgen/MassGen#624, earendil-works/pi#260,
     RooCodeInc/Roo-Code#10640; as_of 2026-11-26.
@@ -159,7 +159,7 @@ class DetailCollector:
         self._characters = 0
 
     def add(self, entry: Mapping[str, object], *, is_piece: bool) -> None:
-        """Add an entry. `is_piece`: it may continue the text of the last one."""
+        """Add an entry. With `is_piece`, the entry may continue the text of the entry before it."""
         text = entry.get("text")
         pieces = [text] if isinstance(text, str) else []
         self._characters += sum(len(value) for value in entry.values() if isinstance(value, str))

@@ -239,7 +239,7 @@ def _only(schema: _Schema, names: Sequence[str]) -> _Schema:
 
 
 def _all_in_one(schema: _Schema, root: _Schema) -> _Schema:
-    """Return a schema that has what each part of its `allOf` has. Its own members count before those of the parts."""
+    """Return a schema with the members of all parts of its `allOf`. Its own members replace members of the parts."""
     parts = schema["allOf"]
     whole: dict[str, Any] = dict(schema)
     for part in parts:

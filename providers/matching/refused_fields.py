@@ -1,7 +1,7 @@
 """Recognise that a provider refused a field which the gateway can leave out.
 
 One that no client has sent, because the gateway adds it to every request: an operator's own server may refuse unknown
-fields, such as the one that asks for a stream's usage, and the client must not be blamed for it. Or the reasoning of
+fields, such as the field that asks for a stream's usage, and the client must not be blamed for it. Or the reasoning of
 earlier answers, which an answer does not need.
 """
 

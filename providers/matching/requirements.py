@@ -114,7 +114,7 @@ class Requirements(Value, frozen=True):
         sole_tool: Whether the tool that must be called is the only one, so that naming it equals requiring a call.
         tools_and_json: Whether the request has tools that may be called, and wants JSON if none is.
         anew: Whether a last message of the assistant may be answered instead of being continued (`prefill`).
-        use: `chat`, `embeddings` or `moderations`: which abilities of a deployment count.
+        use: Which abilities of a deployment count: `chat`, `embeddings` or `moderations`.
     """
 
     features: frozenset[str]

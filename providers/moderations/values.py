@@ -14,7 +14,7 @@ CATEGORIES = tuple(
     "harassment harassment/threatening hate hate/threatening illicit illicit/violent self-harm "
     "self-harm/instructions self-harm/intent sexual sexual/minors violence violence/graphic".split()
 )
-"""OpenAI's categories. Every verdict has all of them, and those of its own that a model adds."""
+"""OpenAI's categories. Every verdict has all of them, and the categories that its model adds."""
 ModerationInput: TypeAlias = "str | tuple[TextPart | ImagePart, ...]"
 """A text, or texts and images that get one verdict together."""
 

@@ -80,7 +80,7 @@ def encode_images(urls: Sequence[str]) -> list[dict[str, object]]:
 
 
 def encode_usage(usage: Usage) -> dict[str, object]:
-    """Return the token counts in OpenAI's form. The rarer ones are left out if they are 0."""
+    """Return the token counts in OpenAI's form. Rarer counts are left out if they are 0."""
     of_prompt = {"cached_tokens": usage.cached_tokens}
     of_completion = {"reasoning_tokens": usage.reasoning_tokens}
     if usage.cache_write_tokens:

@@ -66,7 +66,7 @@ def encode_request(
 
 
 def encode_message(message: Message, *, with_reasoning: bool = False, model: str = "") -> dict[str, object]:
-    """Return one message. Of the signatures of tool calls, only those that `model` gave return, as it sent them."""
+    """Return one message. A signature of a tool call returns only to the `model` that gave it, as it was sent."""
     content = message.content
     encoded = content if content is None or isinstance(content, str) else [encode_part(part) for part in content]
     if type(message) is UserMessage:
@@ -116,7 +116,7 @@ def encode_tool_call(call: ToolCall) -> dict[str, object]:
 def return_state(message: AssistantMessage, body: dict[str, Any], model: str) -> None:
     """Give an encoded message what its calls carry, if this model sent it, in the place where the model sent it.
 
-    These are members next to `function`, such as a signature, and the sealed entries of `reasoning_details`.
+    The state is members next to `function`, such as a signature, and the sealed entries of `reasoning_details`.
     """
     details: list[object] = []
     for call, encoded in zip(message.tool_calls, body["tool_calls"], strict=True):

@@ -80,7 +80,7 @@ class Answers:
             total decides.
         inline_thoughts: Whether reasoning is in the text, in `<think>` tags.
         thoughts: More members of a message with its reasoning: a text, or a list of parts with `text`.
-        thinks_at_once: With `inline_thoughts`: whether the opening tag is in the prompt, so that the text begins with
+        thinks_at_once: Whether, with `inline_thoughts`, the opening tag is in the prompt, so that the text begins with
             reasoning.
         message_is_delta: Whether a stream's choices have `message` instead of `delta`.
         may_repeat: Whether each piece of a stream may repeat the whole text so far.
@@ -557,7 +557,7 @@ class ChatReader:
         return self._grown.setdefault((index, kind), Growth()).new(piece, last=last)
 
     def _read_call(self, source: Mapping[str, object], choice: int, position: int | None) -> None:
-        """Read a tool call or a piece of one. `position`: that of a whole call in its message."""
+        """Read a tool call or a piece of one. A whole call has a `position` in its message."""
         function, index = read_map(source, "function"), read_int(source, "index")
         arguments = arguments_text(function.get("arguments"))
         if arguments is None:
@@ -650,7 +650,7 @@ class Growth:
         self._repeats: bool | None = None
 
     def new(self, piece: str, *, last: bool) -> str:
-        """Return what is certain after this piece. `last`: no other piece follows."""
+        """Return what is certain after this piece, which is the `last` one if no other piece follows."""
         if self._repeats is False or not (piece or last):
             return piece
         if self._repeats:
@@ -692,7 +692,7 @@ class ThinkTags:
         self._held = ""
 
     def split(self, piece: str, last: bool) -> tuple[str, str]:
-        """Return the reasoning and the text that are certain after this piece. `last`: no other piece follows."""
+        """Return the reasoning and the text that are certain after this piece, which may be the `last` one."""
         thoughts = text = ""
         rest, self._held = self._held + piece, ""
         if self._state == "before":

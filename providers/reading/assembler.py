@@ -107,9 +107,9 @@ _DELTAS: dict[Content, Callable[[str, int], StreamEvent]] = {
 
 @dataclass(slots=True)
 class _Call:
-    """The known parts of a tool call. `id` is the client's, `provider_id` the provider's last one.
+    """The known parts of a tool call. `id` is the client's id, and `provider_id` the last id of the provider.
 
-    `is_whole`: the object that the arguments are has ended. `depth`, `in_string` and `is_escaped` find its end.
+    With `is_whole`, the object that the arguments are has ended. `depth`, `in_string` and `is_escaped` find its end.
     """
 
     index: int
@@ -193,7 +193,7 @@ def _escape_controls(text: str) -> str:
 
 
 class _Choice:
-    """The known parts of a choice. `cut`: halves of surrogate pairs; `filtered`: the safety system filtered it."""
+    """The known parts of a choice. `cut` has halves of surrogate pairs; `filtered` is set by the safety system."""
 
     __slots__ = ("by_id", "by_index", "calls", "cut", "filtered", "finish", "kinds", "raw", "stop_sequence")
 
@@ -264,7 +264,7 @@ class _Choice:
         return call
 
     def add(self, usual_name: str = "") -> _Call:
-        """Add a call. `usual_name`: its name, if no piece of it has one."""
+        """Add a call, whose name is `usual_name` if no piece of it has a name."""
         self.calls.append(_Call(len(self.calls), usual_name=usual_name))
         return self.calls[-1]
 

@@ -1,9 +1,9 @@
 """Words that decide what an error is about, at any provider: an account, a content policy, a refusal, the operator.
 
 `words.toml` next to this module has them. A message may repeat a part of the prompt. Words of an account take the key
-from everybody, so what a message quotes does not count for them: all from its first quotation mark to its last one, or
-to the end, because the prompt may contain others. Words of a refusal count only for a request that is refused as
-invalid or with 403 alone, of which they name the cause; those of the server's state also where the model is not known.
+from everybody, so they do not count in what a message quotes: all from its first quotation mark to its last one, or to
+the end, because the prompt may contain others. Words of a refusal count only for a request that is refused as invalid
+or with 403 alone, of which they name the cause. Words of the server's state count where the model is not known, too.
 
 Words of the operator's side are about models, deployments, accounts, plans and versions of the API, in a sentence about
 nothing that a request has. They count last, and only if a request is refused as invalid without another reason.

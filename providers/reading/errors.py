@@ -62,7 +62,7 @@ _INEXACT = frozenset(
 _VAGUE = frozenset({FailureKind.INVALID_REQUEST, FailureKind.RATE_LIMITED, FailureKind.UNAVAILABLE})
 _OF_AN_ACCOUNT = frozenset({FailureKind.CREDENTIALS, FailureKind.QUOTA, FailureKind.GEO_REFUSED})
 _DESPITE_500 = frozenset({FailureKind.CREDENTIALS, FailureKind.QUOTA, FailureKind.CONTENT_FILTER})
-"""Kinds of a vendor's sentences that count with a status of 500 or more. Of the shared ones, all do."""
+"""Kinds of a vendor's sentences that count with a status of 500 or more. Shared sentences always count."""
 _PLACEHOLDER = re.compile(r"\{[^}]*\}|[{}]")
 _KINDS = ", ".join(kind.value for kind in FailureKind)
 SHAPES: Mapping[str, Shape] = {
@@ -227,7 +227,7 @@ class ErrorRules:
         types: The failure kind for each error type.
         statuses: The failure kind for each HTTP status that has a meaning only at this vendor.
         messages: The failure kind for each sentence. `{model}` stands for one word, and … for any rest.
-        marks: The failure kind for each member that decides, as a dotted path. With `=`: its text is like the rest.
+        marks: The failure kind for each member that decides, as a dotted path. After `=` stands the form of its text.
         code_at: The dotted paths of the code.
         type_at: The dotted paths of the type.
         message_at: The dotted paths of the message.
@@ -399,7 +399,7 @@ class _Reported:
     """What an error body and its response say, as all judges read it.
 
     Attributes:
-        layers: The error and those inside of it, the innermost first.
+        layers: The error and the errors inside of it, the innermost first.
         codes: All codes of all layers.
         code: The first code that a table knows, or else the first one. A known inner code is more exact than an outer
             one that is not known.
@@ -451,7 +451,7 @@ def _read_error(body: Mapping[str, object], response: WireResponse, rules: Error
 def classify(
     body: Mapping[str, object], response: WireResponse, rules: ErrorRules | None = None, sites: Iterable[str] = ()
 ) -> Failure:
-    """Return the failure that an error body describes. `sites`: the vendor's, for a hint if a key is refused."""
+    """Return the failure that an error body describes. With several `sites`, a refused key gets a hint at them."""
     rules = rules or ErrorRules()
     error = _read_error(body, response, rules)
     first = _by_table(error) or _by_status(error)
@@ -489,7 +489,7 @@ def with_own_model(failed: Failure, model: str) -> Failure:
 
 
 def _layers_of(body: Mapping[str, object], rules: ErrorRules) -> list[Mapping[str, object]]:
-    """Return an error and those inside of it, the innermost first: an error in `error`, or JSON in a message."""
+    """Return an error and the errors inside of it, in `error` or as JSON in a message, the innermost first."""
     layers = [body]
     while len(layers) < _MOST_LAYERS:
         error, text = as_map(layers[0].get("error")), _message_in(layers[0], rules)

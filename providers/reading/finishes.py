@@ -51,7 +51,7 @@ _UNUSABLE = "the provider's model produced no usable output"
 
 
 def ending_of(word: str, own: Mapping[str, Ending]) -> Ending:
-    """Return the meaning of a word. `own`: the vendor's words, which stand above all others."""
+    """Return the meaning of a word. The vendor's `own` words stand above all others."""
     if ending := own.get(word) or FINISH.get(word.lower()):
         return ending
     return next((kind for kind, stem in _NAMES_A_FAILURE.items() if stem.search(word.lower())), "other")

@@ -123,7 +123,7 @@ class RateLimit(Value, frozen=True):
 
 
 def moment_in(sentence: str, zone: str) -> str:
-    """Return the first date and time in a sentence in RFC 3339, or "". `zone`: the offset of one without one."""
+    """Return the first date and time in a sentence in RFC 3339, or "". `zone` is the offset if it states none."""
     found = _IN_A_SENTENCE.search(sentence)
     return f"{found[1]}T{found[2]}{(found[3] or zone).replace('UTC', 'Z')}" if found else ""
 

@@ -154,7 +154,7 @@ def _form_of(content_type: str) -> Literal["html", "events", "json", "other"]:
 class AnswerReader:
     """A `StreamParser` for the body of any response. A stream is parsed as it arrives, another body at its end.
 
-    `stop`, `json_start` and `max_tokens`: see `read_answer`.
+    See `read_answer` for `stop`, `json_start` and `max_tokens`.
     """
 
     def __init__(

@@ -14,7 +14,7 @@ class RerankFacts(Value, frozen=True):
 
     Attributes:
         most_documents: The most documents of one call. A longer request is split.
-        most_tokens: The most tokens of one call, where the query counts with each document. None: any number.
+        most_tokens: The most tokens of one call, where the query counts with each document, or None for any number.
         cuts_documents: Whether the request may name the tokens after which a document is cut.
     """
 
@@ -33,7 +33,7 @@ class RerankFormat(InputFormat[RerankRequest, RerankAnswer], Protocol):
             model: The provider's name of the model.
 
         Returns:
-            The facts of the model, or those of a usual model of the provider if it is unknown.
+            The facts of the model, or the facts of a usual model of the provider if it is unknown.
         """
 
 

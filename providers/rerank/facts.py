@@ -27,7 +27,7 @@ class RerankModel:
     Attributes:
         facts: Its limits and abilities.
         path: The path below the base path.
-        above: The end of the base path that `path` replaces. Empty: `path` is below it.
+        above: The end of the base path that `path` replaces, or empty if `path` is below the whole base path.
         form: `flat`, as Cohere and Jina write it, `native`, as DashScope does, or `tei`.
     """
 

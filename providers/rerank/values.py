@@ -86,8 +86,8 @@ def rerank_batches(
     Args:
         request: The request.
         most_documents: The most documents of a call.
-        most_tokens: The most tokens of a call by an estimate, in which the query counts with each document. None: any
-            number.
+        most_tokens: The most tokens of a call by an estimate, in which the query counts with each document, or None for
+            any number.
     """
     documents, query = request.documents, request.query
     parts = list(parts_of(documents, lambda text: tokens_in(query, text), most_documents, most_tokens))

@@ -57,7 +57,7 @@ class SignInTerms(Value, frozen=True):
     Attributes:
         kind: The kind of the sign-in.
         hosts: The hosts by name: `token`, for AWS `sts`, for impersonation `impersonate`.
-        texts: The values of its keys and variables. Those of `assume` begin with `assume_`.
+        texts: The values of its keys and variables. The names of `assume` begin with `assume_`.
         source: The terms of the sign-in whose token is the subject, or None.
     """
 

@@ -37,7 +37,7 @@ def aws_headers(
 ) -> tuple[tuple[str, str], ...]:
     """Return the headers that authenticate a request. The same input gives the same signature. Raises KeyProblem.
 
-    Without a `region`, it is that of the origin's name.
+    Without a `region`, the region is read from the name of the origin.
     """
     keys = _keys(secret)
     if keys is None:

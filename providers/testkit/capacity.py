@@ -15,10 +15,10 @@ class Capacity(Value, frozen=True):
     """The limits of a simulated provider.
 
     Attributes:
-        concurrent: The limit of concurrent requests. None: no limit.
-        rps: The limit of requests per second. None: no limit.
-        beyond: `slow`: requests above a limit wait. 429 or 503: they get this status. A burst of one second is
-            accepted.
+        concurrent: The limit of concurrent requests, or None for no limit.
+        rps: The limit of requests per second, or None for no limit.
+        beyond: What requests above a limit get: the status 429 or 503, or with `slow` a later answer. A burst of one
+            second is accepted.
     """
 
     concurrent: int | None = None

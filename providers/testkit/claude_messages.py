@@ -1,6 +1,6 @@
 """Read a request of Anthropic's Messages API leniently: what the simulated model needs for its answer.
 
-Bedrock's simulator reads its requests as such ones too. Unknown fields and odd conversations are accepted. The tests
+Bedrock's simulator reads its requests in this form too. Unknown fields and odd conversations are accepted. The tests
 check the adapter's requests against the types of Anthropic's own client.
 
 Source: anthropic 2.10.0 (MessageCreateParams, MessageParam and its blocks), read 2026-11-20.

@@ -47,10 +47,10 @@ class PrefixCache:
     A prefix is read from it from 1,024 tokens on.
 
     Args:
-        mode: `plain`. `routed`: each of 8 machines has its own cache. A hash of the first 256 tokens and of
-            `prompt_cache_key` names the machine, which takes 15 requests a minute of one prefix and key; the next ones
-            go to the next machine. `marked`: only prefixes up to a mark (`cache_control`, at most four) are kept, and
-            each mark is looked for up to 20 blocks of content back.
+        mode: `plain` is one cache. With `routed`, each of 8 machines has its own cache. A hash of the first 256 tokens
+            and of `prompt_cache_key` names the machine, which takes 15 requests a minute of one prefix and key; further
+            requests go to the next machine. With `marked`, only prefixes up to a mark (`cache_control`, at most four)
+            are kept, and each mark is looked for up to 20 blocks of content back.
         ttl_s: How long a block is kept after it was last used.
         clock: Returns monotonic seconds.
 

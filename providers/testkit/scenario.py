@@ -129,7 +129,7 @@ class Scenario:
         aptitude: Known answers to questions, for evaluations.
         capacity: The limit of concurrent requests and of the request rate, or None for no limit.
         first_token_p95_s: The 95th percentile of the delay to the first token, of which `first_token_s` is the median.
-            The delays have a log-normal distribution. None: all are equal.
+            The delays have a log-normal distribution. If it is None, all delays are equal.
 
     Examples:
         >>> from providers.testkit import Scenario, parse_fault

@@ -2,7 +2,7 @@
 
 It supports the keywords that tool schemas use: types, `properties`, `required`, `items`, `prefixItems`, bounds of
 numbers, strings and arrays, `enum`, `const`, `default`, `examples`, common formats, `anyOf`, `oneOf`, `allOf` and local
-`$ref`, also recursive ones. It does not solve `pattern`, `not`, `if` or `dependentSchemas`: add `examples` to those.
+`$ref`, also if recursive. It does not solve `pattern`, `not`, `if` or `dependentSchemas`, which need `examples`.
 Its work is bounded: a schema that needs a very large value gets one that does not match.
 Source: JSON Schema 2020-12, Core and Validation.
 """

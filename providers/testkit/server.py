@@ -120,12 +120,12 @@ class SimulatorServer(LoopbackServer):
     Args:
         dialect: The simulator.
         persona: The name that answers mention, such as that of a site.
-        scenario: Delays and faults. None: there are none.
+        scenario: Delays and faults, or None for neither.
         host: The address to listen on.
         port: The port, or 0 for a free one.
         accepts: Returns whether the credential of a request is known, such as `SimulatedIssuers.knows`. A request with
-            another one is refused in the vendor's form. None: any credential is accepted.
-        cache: Its prompt cache, which answers then report. None: nothing is cached.
+            another credential is refused in the vendor's form. If it is None, any credential is accepted.
+        cache: Its prompt cache, which answers then report, or None if nothing is cached.
 
     Examples:
         `async with SimulatorServer(dialect, "a site") as server: ... server.origin`

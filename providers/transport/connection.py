@@ -116,7 +116,7 @@ class Connection(asyncio.Protocol):
     def begin(self, request: bytes, *, head_only: bool = False) -> asyncio.Future[None]:
         """Send a request. The future is done when the final status line and headers have arrived, or fails.
 
-        The connection must be new or `reusable`. `head_only`: the response has no body (HEAD).
+        The connection must be new or `reusable`. With `head_only`, the response has no body (HEAD).
         """
         self.status = 0
         self.end = _NOT_YET
@@ -327,7 +327,7 @@ class ResponseHeaders(Mapping[str, str]):
     __slots__ = ("_all", "_lower", "_text")
 
     def __init__(self, head: bytes) -> None:
-        """`head`: from the status line on, each line with its CRLF, without the empty line."""
+        """`head` begins with the status line. Each line has its CRLF, and the empty line is left out."""
         # In this encoding the lower-case text has the same length.
         self._text = head.decode("latin-1")
         self._lower = self._text.lower()
@@ -364,7 +364,7 @@ class ResponseHeaders(Mapping[str, str]):
 
 
 def joined(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """Return headers by name, with repeated ones joined with `, ` (RFC 9110, section 5.3)."""
+    """Return headers by name. The values of a repeated header are joined with `, ` (RFC 9110, section 5.3)."""
     headers: dict[str, str] = {}
     for name, value in pairs:
         headers[name] = f"{headers[name]}, {value}" if name in headers else value

@@ -7,7 +7,7 @@ import zlib
 from providers.transport.errors import BadResponse
 
 _MOST_MEMBERS = 1000
-"""The limit of consecutive compressed members in a body (RFC 1952, section 2.2). Empty ones cost time."""
+"""The limit of consecutive compressed members in a body (RFC 1952, section 2.2). Empty members cost time."""
 
 _KNOWN = frozenset("br compress deflate gzip identity zstd".split())
 _LONGEST = 40

@@ -26,8 +26,8 @@ class TransportError(Exception):
 class ConnectFailed(TransportError):
     """No connection: the name does not resolve, the port refuses, TLS fails, or it took too long (`timed_out`).
 
-    `is_ours`: this process or its machine cannot open more connections; the other side is not to blame. `is_refused`: a
-    proxy refuses the tunnel, and would refuse it again.
+    With `is_ours`, this process or its machine cannot open more connections, and the other side is not to blame. With
+    `is_refused`, a proxy refuses the tunnel, and would refuse it again.
     """
 
     def __init__(

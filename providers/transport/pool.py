@@ -1,6 +1,6 @@
 """A lean pool of HTTP/1.1 connections. Only this module opens connections.
 
-Each origin has its own idle connections; the one used last is reused first. A request is sent once, on an idle
+Each origin has idle connections of its own, and the last used is reused first. A request is sent once, on an idle
 connection or on a new one: there is no queue, and nothing is scanned. The caller decides whether it is
 sent again, because it pays for it (`ConnectionBroken.was_kept`).
 Redirects are not followed, and no proxy is used except that of the request's link. Names are resolved for each new
@@ -161,7 +161,7 @@ class Pool:
             self._sweeper = connection.loop.call_later(_IDLE_S, self._sweep)
 
     async def aclose(self) -> None:
-        """Close every idle connection; those in use are dropped when they come back."""
+        """Close every idle connection. Connections in use are dropped when they come back."""
         self._closed = True
         if self._sweeper is not None:
             self._sweeper.cancel()
@@ -227,7 +227,7 @@ class Pool:
             raise
 
     async def _with_room(self, key: Key) -> Connection:
-        """Open a connection. If the system has no room for it, close idle ones first."""
+        """Open a connection. If the system has no room for it, close idle connections first."""
         for _ in range(_MOST_GIVING_WAY):
             try:
                 return await self._open_connection(key)

@@ -17,7 +17,7 @@ class Link:
     """How connections to an origin are made. Two requests share a connection only if their links are equal.
 
     Attributes:
-        ca: The authorities to trust instead of the public ones, as PEM, or empty.
+        ca: The authorities to trust instead of the public authorities, as PEM, or empty.
         certificate: The client's certificate with its chain, as PEM, or empty.
         key: The private key of the certificate, as PEM without a passphrase.
         proxy: The origin of the HTTP proxy to which connections are made in place of the origin, or empty.

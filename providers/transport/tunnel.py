@@ -94,7 +94,7 @@ async def connect_through(
     """Connect to an origin over a socket that is connected to the proxy of the link.
 
     Args:
-        context: For TLS with the origin. None: the origin is not reached with TLS.
+        context: The context for TLS with the origin, or None if the origin is not reached with TLS.
 
     Raises:
         ConnectFailed: The proxy refuses.

@@ -67,9 +67,9 @@ class _Turn:
 
 
 def system_blocks(messages: Sequence[Message]) -> list[dict[str, object]]:
-    """Return the text blocks of all system and developer messages, in order, including those in mid-conversation.
+    """Return the text blocks of all system and developer messages, in order, also from within the conversation.
 
-    Newer models accept a system turn at certain places of the conversation; older ones refuse it with status 400.
+    Newer models accept a system turn at certain places of the conversation; older models refuse it with status 400.
     """
     blocks: list[dict[str, object]] = []
     for message in messages:

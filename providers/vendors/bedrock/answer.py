@@ -1,6 +1,6 @@
 """Read Bedrock's answers: Converse has the blocks of Anthropic's Messages under other names, also in its binary stream.
 
-Each event is translated into those of the Messages API, whose reader does the rest.
+Each event is translated into events of the Messages API, whose reader does the rest.
 
 Source: botocore 1.44.5 (ConverseResponse, ConverseStreamOutput and the errors of bedrock-runtime),
 docs.aws.amazon.com on Converse; read 2026-11-20.

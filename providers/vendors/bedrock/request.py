@@ -262,7 +262,7 @@ def _lacks_thoughts(turns: Sequence[Mapping[str, object]]) -> bool:
 
 
 def _parts(content: str | tuple[Part, ...], numbers: Iterator[int], marks: _Marks | None = None) -> list[_Block]:
-    """Return the blocks of a content, with those that mark it for a cache."""
+    """Return the blocks of a content, with the blocks that mark it for a cache."""
     blocks: list[_Block] = []
     for part in (TextPart(content),) if isinstance(content, str) else content:
         if not isinstance(part, TextPart) or part.text.strip():

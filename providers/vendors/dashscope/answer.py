@@ -1,4 +1,4 @@
-"""Read DashScope's native answers: those of its compatible mode inside `output`, with other names of the token counts.
+"""Read DashScope's native answers. They have an answer of its compatible mode in `output`, and other names of counts.
 
 Source: Alibaba Cloud Model Studio API reference (DashScope) and dashscope 2.0.2, read 2026-11-20.
 """

@@ -1,4 +1,4 @@
-"""Write requests in DashScope's native format: those of its compatible mode in `input` and `parameters`.
+"""Write requests in DashScope's native format, which has a request of its compatible mode in `input` and `parameters`.
 
 The rules of the vendor's models are in `dashscope-compatible.toml`. Only what differs between the two is here.
 

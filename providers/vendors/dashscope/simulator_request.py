@@ -1,4 +1,4 @@
-"""Check and read a request as DashScope's native API does: the rules of its compatible mode, and those of its own.
+"""Check and read a request as DashScope's native API does, by the rules of its compatible mode and by its own.
 
 Source: Alibaba Cloud Model Studio API reference (DashScope) and error codes, dashscope 2.0.2, captured 400 bodies of
 2025 and 2026; read 2026-11-20. It is stricter than the vendor in one point: unknown fields are always refused.

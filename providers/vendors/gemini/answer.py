@@ -168,7 +168,7 @@ class ChunkReader:
         return start + len(texts)
 
     def _count(self, counts: Mapping[str, object]) -> None:
-        """Keep the counts of a chunk. They are cumulative: usually the last ones have all that the others have."""
+        """Keep the counts of a chunk. They are cumulative, so the last counts usually include all others."""
         known = self._counts
         if not known:
             self._assembler.usage(self._usage)

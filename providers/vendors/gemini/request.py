@@ -85,7 +85,7 @@ class _Turn:
 
 
 def system_parts(messages: Sequence[Message]) -> list[dict[str, object]]:
-    """Return the parts of `systemInstruction`: those of all system messages, in order."""
+    """Return the parts of `systemInstruction`, which are the parts of all system messages, in order."""
     contents = [message.content for message in messages if isinstance(message, SystemMessage)]
     return [part for content in contents for part in _parts(content)]
 

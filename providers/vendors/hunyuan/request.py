@@ -1,4 +1,4 @@
-"""Write requests in Hunyuan's native format: those of a compatible vendor in PascalCase, and schemas as JSON text.
+"""Write requests in Hunyuan's native format, which is that of a compatible vendor in PascalCase, with schemas as text.
 
 Source: Tencent Cloud API 3.0, hunyuan 2023-09-01, ChatCompletions, and tencentcloud-sdk-python-hunyuan 3.1.180, read
 2026-11-20.

@@ -1,6 +1,6 @@
 """The simulator of Hunyuan's native API: signed requests, answers in `Response`, errors with status 200.
 
-Apart from that, its requests and answers are those of the vendor's compatible API in PascalCase.
+Otherwise, its requests and answers have the form of the vendor's compatible API, in PascalCase.
 
 Source: Tencent Cloud API 3.0, hunyuan 2023-09-01, and tencentcloud-sdk-python-hunyuan 3.1.180, read 2026-11-20. It may
 be stricter than the vendor in two points: unknown fields are always refused, and so is a user message directly after a
