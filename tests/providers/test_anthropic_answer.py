@@ -16,6 +16,7 @@ from providers.formats.reasoning_state import Thought, unpack
 from providers.reading.folding import fold
 from providers.vendors.anthropic.adapter import ADAPTER
 from providers.wire import WireResponse
+from tests.providers.case_files import cases
 
 MODEL = "claude-opus-5-5"
 TARGET = Target(MODEL, "/v1", model_facts(ADAPTER.models, MODEL))
@@ -216,24 +217,7 @@ def test_answer_computed_outside_the_promised_place_fails() -> None:
 # --- errors ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("status", "word", "kind"),
-    [
-        (400, "invalid_request_error", FailureKind.INVALID_REQUEST),
-        (401, "authentication_error", FailureKind.CREDENTIALS),
-        (402, "billing_error", FailureKind.QUOTA),
-        (403, "permission_error", FailureKind.CREDENTIALS),
-        (403, "forbidden", FailureKind.GEO_REFUSED),
-        (404, "not_found_error", FailureKind.MODEL_NOT_FOUND),
-        (409, "conflict_error", FailureKind.UNAVAILABLE),
-        (413, "request_too_large", FailureKind.REFUSED_HERE),
-        (429, "rate_limit_error", FailureKind.RATE_LIMITED),
-        (500, "api_error", FailureKind.UNAVAILABLE),
-        (504, "timeout_error", FailureKind.UNAVAILABLE),
-        (529, "overloaded_error", FailureKind.UNAVAILABLE),
-        (418, "brand_new_error", FailureKind.MALFORMED),
-    ],
-)
+@cases("status", "word", "kind")
 def test_error_is_classified(status: int, word: str, kind: FailureKind) -> None:
     body = {"type": "error", "error": {"type": word, "message": "Words of theirs"}, "request_id": "req_1"}
     failure = error(status, body)
@@ -293,26 +277,7 @@ DATE = "Wed, 18 Nov 2026 12:00:00 GMT"
 LIMITED = {"type": "error", "error": {"type": "rate_limit_error"}}
 
 
-@pytest.mark.parametrize(
-    ("headers", "wait_s"),
-    [
-        ({"retry_after": "7"}, 7.0),
-        ({"retry_after_ms": "250", "retry_after": "7"}, 0.25),
-        ({"retry_after": "Wed, 18 Nov 2026 12:00:09 GMT", "date": DATE}, 9.0),
-        ({"anthropic_ratelimit_tokens_remaining": "0", "anthropic_ratelimit_tokens_reset": RESET, "date": DATE}, 30.0),
-        ({"anthropic_ratelimit_tokens_remaining": "5", "anthropic_ratelimit_tokens_reset": RESET, "date": DATE}, None),
-        ({"anthropic_ratelimit_tokens_remaining": "0", "anthropic_ratelimit_tokens_reset": "soon"}, None),
-        ({"anthropic_ratelimit_tokens_remaining": "0", "anthropic_ratelimit_tokens_reset": "2026-11-18"}, None),
-        (
-            {
-                "anthropic_ratelimit_requests_remaining": "0",
-                "anthropic_ratelimit_requests_reset": "2020-01-01T00:00:00Z",
-            },
-            None,
-        ),
-        ({}, None),
-    ],
-)
+@cases("headers", "wait_s")
 def test_retry_after_is_read(headers: dict[str, str], wait_s: float | None) -> None:
     assert error(429, LIMITED, **headers).retry_after_s == wait_s
 

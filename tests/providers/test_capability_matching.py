@@ -52,6 +52,7 @@ from providers.matching.requirements import (
     why_it_moves,
 )
 from tests.kit.chat_strategies import requests, unhurried
+from tests.providers.case_files import cases
 
 EVERYTHING = Capabilities(FEATURES, PARAMETERS)
 NOTHING = Capabilities(frozenset(), frozenset())
@@ -196,34 +197,7 @@ def test_request_has_the_expected_parameters(fields: dict[str, Any], parameters:
     assert requirements_of(ask(**fields)).parameters == parameters
 
 
-@pytest.mark.parametrize(
-    ("extra", "moving"),
-    [
-        ({"store": True}, {"store"}),
-        ({"store": False, "plugins": [], "conversation": "", "background": 0}, set()),
-        # OpenAI switches it on this way: the object contains only preferences.
-        ({"web_search_options": {}}, {"web_search_options"}),
-        (
-            {"moderation": {"model": "m"}, "prompt_cache_options": {"ttl": "30m"}},
-            {"moderation", "prompt_cache_options"},
-        ),
-        ({"mcp_servers": [{"url": "x"}], "metadata": {"a": "b"}}, {"mcp_servers"}),
-        ({"web_search_options": {"user_location": None}}, {"web_search_options"}),
-        ({"inference_geo": "us"}, {"inference_geo"}),
-        ({"more": {"mcp_servers": [{"url": "x"}], "store": False, "top_k": 1}}, {"more.mcp_servers"}),
-        # However deep, and in lists.
-        ({"extra_body": {"google": {"cached_content": "c/1"}}}, {"extra_body.cached_content"}),
-        ({"more": {"a": [[{"b": {"server_url": "https://x", "mcp_servers": []}}]]}}, {"more.server_url"}),
-        ({"hosted": [{"type": "mcp", "server_url": "https://x"}]}, {"hosted.server_url"}),
-        ({"more": {"tools": [{"type": "web_search_20250305", "name": "web_search"}]}}, {"more.tools"}),
-        ({"generationConfig": {"routingConfig": {"autoMode": {}}}}, {"generationConfig.routingConfig"}),
-        # Properties of a schema may have any name; their contents are checked as usual.
-        ({"guided_json": {"properties": {"provider": {"type": "string"}, "models": {"type": "array"}}}}, set()),
-        ({"more": {"properties": {"a": {"store": True}}}}, {"more.store"}),
-        # The contents of these fields are the client's data.
-        ({"metadata": {"conversation": "7"}, "prediction": {"models": "x"}}, set()),
-    ],
-)
+@cases("extra", "moving")
 def test_field_moves_data_only_if_it_is_switched_on(extra: dict[str, Any], moving: set[str]) -> None:
     assert requirements_of(ask(extra=extra)).moving == moving
 

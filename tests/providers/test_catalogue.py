@@ -22,6 +22,7 @@ from providers.matching.requirements import FEATURES, IMPLIED, PARAMETERS, moves
 from providers.registry import load_registry
 from providers.territories import parse_places, territory_data
 from tests.providers.adapter_facts import facts_of
+from tests.providers.case_files import cases
 
 ADAPTERS = load_registry().adapters
 PROVIDERS = sorted(ADAPTERS)
@@ -140,31 +141,7 @@ def test_every_model_has_a_longest_answer_unless_its_vendor_states_none(provider
     assert without == WITHOUT_MAXIMUM.get(provider, frozenset())
 
 
-@pytest.mark.parametrize(
-    ("provider", "model", "longest"),
-    [
-        ("openai", "gpt-5.4-mini", 128_000),
-        ("openai", "o3-mini", 100_000),
-        ("azure", "gpt-5.1", 128_000),
-        ("anthropic", "claude-haiku-4-5-20251001", 64_000),
-        ("bedrock", "eu.amazon.nova-lite-v1:0", 10_000),
-        ("bedrock", "us.amazon.nova-2-lite-v1:0", 64_000),
-        ("bedrock", "us.anthropic.claude-opus-4-6-v1", 128_000),
-        ("bedrock", "eu.anthropic.claude-sonnet-4-6", 64_000),
-        ("cohere", "command-a-03-2025", 8_000),
-        ("cohere", "command-a-reasoning-08-2025", 32_000),
-        ("cohere", "command-r7b-12-2024", 4_096),
-        ("dashscope", "qwen-plus-latest", 32_768),
-        ("dashscope-compatible", "qwen3.8-max", 131_072),
-        ("dashscope-compatible", "qwen3.7-plus", 65_536),
-        ("dashscope", "deepseek-v4-pro", 393_216),
-        ("groq", "llama-3.3-70b-versatile", 32_768),
-        ("hunyuan", "hunyuan-functioncall", 4_096),
-        ("vertex", "gemini-3.8-flash", 65_536),
-        ("zhipu", "glm-4.5-air", 98_304),
-        ("zhipu", "glm-4.7", 131_072),
-    ],
-)
+@cases("provider", "model", "longest")
 def test_longest_answer_of_a_model_is_the_one_that_its_vendor_states(provider: str, model: str, longest: int) -> None:
     assert model_facts(models(provider), model).output_tokens == longest
 
@@ -202,56 +179,7 @@ def test_the_most_specific_entry_wins() -> None:
     assert model_facts({}, "g-5") is UNKNOWN_MODEL
 
 
-@pytest.mark.parametrize(
-    ("provider", "row", "names"),
-    [
-        ("openai", "gpt-5.?-chat*", "gpt-5.1-chat-latest gpt-5.2-chat-latest gpt-5.3-chat-latest"),
-        ("openai", "gpt-5.2*", "gpt-5.2 gpt-5.2-2025-12-11"),
-        ("openai", "gpt-5*", "gpt-5 gpt-5-mini gpt-5-nano-2025-08-07"),
-        ("openai", "gpt-4o*-search-*", "gpt-4o-search-preview gpt-4o-mini-search-preview-2025-03-11"),
-        ("openai", "gpt-4o*", "gpt-4o gpt-4o-mini-2024-07-18"),
-        ("openai", "o3-mini*", "o3-mini o3-mini-2025-01-31"),
-        ("openai", "o3*", "o3 o3-2025-04-16"),
-        ("azure", "gpt-5.?-chat*", "gpt-5.1-chat gpt-5.2-chat gpt-5.3-chat"),
-        ("bedrock", "*anthropic.claude-opus-4-7*", "anthropic.claude-opus-4-7 eu.anthropic.claude-opus-4-7-v1"),
-        ("bedrock", "*anthropic.claude-opus-4-8*", "us.anthropic.claude-opus-4-8 jp.anthropic.claude-opus-4-8"),
-        ("bedrock", "*anthropic.claude-opus-5", "jp.anthropic.claude-opus-5 global.anthropic.claude-opus-5"),
-        ("bedrock", "*anthropic.claude-sonnet-5", "jp.anthropic.claude-sonnet-5"),
-        ("bedrock", "*anthropic.claude-*", "us.anthropic.claude-opus-5-5 anthropic.claude-fable-5-1"),
-        ("bedrock", "*anthropic.claude-*-4-5*", "eu.anthropic.claude-haiku-4-5-20251001-v1:0"),
-        ("bedrock", "*anthropic.claude-*-4-6*", "au.anthropic.claude-sonnet-4-6"),
-        ("bedrock", "*amazon.nova-micro-*", "amazon.nova-micro-v1:0 us.amazon.nova-micro-v1:0"),
-        ("bedrock", "*amazon.nova-*", "eu.amazon.nova-lite-v1:0 eu.amazon.nova-pro-v1:0"),
-        ("ark", "doubao-seed-1-6-thinking*", "doubao-seed-1-6-thinking-250615"),
-        ("ark", "doubao-seed-1-6*", "doubao-seed-1-6-250615 doubao-seed-1-6-flash-250615"),
-        ("dashscope", "qwen3-max-2026-01-23*", "qwen3-max-2026-01-23"),
-        ("dashscope", "qwen3-max*", "qwen3-max qwen3-max-2025-09-23"),
-        ("minimax", "MiniMax-M3*", "MiniMax-M3"),
-        ("cohere", "command-a-vision-*", "command-a-vision-07-2025"),
-        ("cohere", "command-a-translate-*", "command-a-translate-08-2025"),
-        ("cohere", "command-a-*", "command-a-03-2025"),
-        ("siliconflow", "*Qwen/Qwen3-*-Instruct*", "Qwen/Qwen3-235B-A22B-Instruct-2507"),
-        (
-            "siliconflow",
-            "*Qwen/Qwen3-*-Instruct*",
-            "Qwen/Qwen3-Coder-480B-A35B-Instruct Qwen/Qwen3-Next-80B-A3B-Instruct",
-        ),
-        ("siliconflow", "*Qwen/Qwen3-VL-*-Instruct*", "Qwen/Qwen3-VL-32B-Instruct"),
-        ("siliconflow", "*Qwen/Qwen3*", "Qwen/Qwen3-8B Qwen/Qwen3-235B-A22B"),
-        (
-            "siliconflow",
-            "*deepseek-ai/DeepSeek-R1*",
-            "deepseek-ai/DeepSeek-R1-0528-Qwen3-8B Pro/deepseek-ai/DeepSeek-R1",
-        ),
-        ("siliconflow", "*deepseek-ai/*", "deepseek-ai/DeepSeek-V3.2-Exp deepseek-ai/DeepSeek-V4-Flash"),
-        ("openrouter", "openai/gpt-oss-*", "openai/gpt-oss-120b openai/gpt-oss-20b:free"),
-        ("zhipu", "glm-5v*", "glm-5v-turbo"),
-        ("zhipu", "glm-4.?v*", "glm-4.5v glm-4.6v-flash"),
-        ("zhipu", "glm-4.*", "glm-4.7-flash glm-4.7-preview"),
-        ("gemini", "gemini-2.5-flash-image*", "gemini-2.5-flash-image gemini-2.5-flash-image-preview"),
-        ("gemini", "gemini-2.*", "gemini-2.5-flash gemini-2.5-flash-lite"),
-    ],
-)
+@cases("provider", "row", "names")
 def test_names_of_real_models_have_the_row_that_is_meant_for_them(provider: str, row: str, names: str) -> None:
     assert all(model_facts(models(provider), name) is models(provider)[row] for name in names.split())
 
@@ -265,28 +193,7 @@ def test_an_unknown_model_has_text_and_tools_only() -> None:
     assert ModelFacts(features=frozenset({"tools"}), known=False) == UNKNOWN_MODEL
 
 
-@pytest.mark.parametrize(
-    ("provider", "model", "has", "lacks", "without"),
-    [
-        ("openai", "gpt-6-luna", {"tools", "json_schema", "vision", "reasoning"}, {"logprobs"}, {"temperature"}),
-        ("openai", "gpt-4o-mini", {"logprobs", "vision"}, {"reasoning"}, set()),
-        ("openai", "o3-mini", {"reasoning"}, {"vision"}, {"stop", "temperature"}),
-        ("bedrock", "us.amazon.nova-micro-v1:0", {"tools"}, {"vision", "file"}, {"reasoning_effort"}),
-        ("bedrock", "jp.anthropic.claude-opus-5", {"tool_choice_required"}, set(), {"temperature"}),
-        ("siliconflow", "Qwen/Qwen3-Coder-30B-A3B-Instruct", {"tools"}, {"reasoning"}, {"enable_thinking"}),
-        ("openai", "o4-mini", {"reasoning"}, {"logprobs"}, {"stop", "temperature", "top_p", "logit_bias"}),
-        ("openai", "o1-2024-12-17", {"reasoning"}, {"logprobs"}, {"temperature", "presence_penalty"}),
-        ("azure", "o1", {"reasoning"}, {"logprobs"}, {"temperature", "presence_penalty"}),
-        ("azure", "o3", {"reasoning"}, {"logprobs"}, {"stop", "temperature"}),
-        ("azure", "o4-mini", {"reasoning"}, {"logprobs"}, {"stop", "temperature"}),
-        ("gemini", "gemini-3.8-flash", {"reasoning", "json_schema"}, {"n", "prefill"}, {"temperature", "top_p"}),
-        ("gemini", "gemini-2.5-flash", {"n", "prefill", "reasoning"}, set(), {"presence_penalty"}),
-        ("gemini", "gemini-2.0-flash", {"n"}, {"reasoning", "image_url"}, {"reasoning_effort"}),
-        ("dashscope", "qwen3-max", {"tools", "json_schema"}, {"vision", "reasoning"}, {"reasoning_effort"}),
-        ("dashscope", "deepseek-v3", {"tools"}, {"reasoning"}, {"reasoning_effort"}),
-        ("dashscope", "qwen3-vl-plus", {"vision", "image_url"}, {"json_schema"}, set()),
-    ],
-)
+@cases("provider", "model", "has", "lacks", "without")
 def test_model_has_the_features_of_its_catalogue_entry(
     provider: str, model: str, has: set[str], lacks: set[str], without: set[str]
 ) -> None:

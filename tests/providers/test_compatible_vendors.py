@@ -59,6 +59,7 @@ from providers.registry import load_registry
 from providers.testkit.simulator import IncomingRequest, RequestRejected, load_simulators
 from providers.vendors.openai.adapter import COMPATIBLE
 from providers.wire import WireResponse
+from tests.providers.case_files import cases
 
 VENDORS = sorted(
     name for name, one in load_registry().adapters.items() if isinstance(one, CompatibleAdapter) and one.chats
@@ -289,25 +290,7 @@ def test_prefill_field_allows_a_last_assistant_message_with_alternating_roles(fo
     assert not [*objections(body, adapter.dialect, facts, "/v1/chat/completions")]
 
 
-@pytest.mark.parametrize(
-    ("changed", "complaint"),
-    [
-        (("[dialect]", "[dialect]\ncolour = 1"), "dialect: 'colour' is not known"),
-        (("bounds", "bonds"), "dialect.request: 'bonds' is not known"),
-        (('"tools", "reasoning"]\npar', '"tols"]\npar'), "dialect.features: 'tols' is not known"),
-        (("header:x-acme-key", "basic"), "dialect.auth: 'basic' is not known"),
-        (("[dialect.request]", '[dialect.request]\nsystem = "last"'), "dialect.request.system: 'last' is not known"),
-        (('"tools", "reasoning"]\npar', '"prefill"]\npar'), "dialect.request.prefill: is required if"),
-        (
-            ('"unavailable"', '"sleeping"'),
-            "dialect.answer.finish.out_of_breath: 'sleeping' is not a failure kind; expected one of",
-        ),
-        (("quota = ", "qota = "), "dialect.errors.codes: 'qota' is not a failure kind; expected one of"),
-        (("bounds", 'rename = { max_tokens = "most" }\nbounds'), "dialect.request.rename: set the name of max_tokens"),
-        (("on = ", "one = "), "dialect.thinking.default: 'one' is not known"),
-        (('name = "acme"', ""), "name: is missing"),
-    ],
-)
+@cases("changed", "complaint")
 def test_error_in_the_dialect_names_its_place(changed: tuple[str, str], complaint: str) -> None:
     assert changed[0] in ACME
     with pytest.raises(DialectError) as raised:
@@ -473,43 +456,7 @@ def test_unknown_vendor_is_an_attribute_error(monkeypatch: pytest.MonkeyPatch) -
 # --- requests -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("provider", "model", "effort", "expected"),
-    [
-        ("deepseek", "deepseek-v4-pro", None, {}),
-        ("deepseek", "deepseek-v4-pro", "none", {"thinking": {"type": "disabled"}}),
-        ("deepseek", "deepseek-v4-pro", "minimal", {"thinking": {"type": "enabled"}, "reasoning_effort": "low"}),
-        ("deepseek", "deepseek-v4-pro", "medium", {"thinking": {"type": "enabled"}, "reasoning_effort": "high"}),
-        ("deepseek", "deepseek-v4-pro", "xhigh", {"thinking": {"type": "enabled"}, "reasoning_effort": "high"}),
-        ("deepseek", "deepseek-v4-pro", "max", {"thinking": {"type": "enabled"}, "reasoning_effort": "max"}),
-        ("moonshot", "kimi-k3", "none", {"reasoning_effort": "low"}),
-        ("moonshot", "kimi-k2.5", "none", {"thinking": {"type": "disabled"}}),
-        ("ark", "seed-2-0-pro-260328", "max", {"thinking": {"type": "enabled"}, "reasoning_effort": "high"}),
-        ("qianfan", "ernie-5.1", "low", {"enable_thinking": True}),
-        ("qianfan", "glm-5.3", "none", {"thinking": {"type": "disabled"}}),
-        ("tokenhub", "hy3", "minimal", {"reasoning_effort": "high"}),
-        ("tokenhub", "minimax-m3", "high", {"thinking": {"type": "adaptive"}}),
-        ("siliconflow", "Qwen/Qwen3-8B", "max", {"enable_thinking": True, "thinking_budget": 32768}),
-        ("huawei", "openpangu-2.0-pro", "none", {"chat_template_kwargs": {"enable_thinking": False}}),
-        ("mistral", "mistral-medium-3.5", "low", {"reasoning_effort": "high"}),
-        ("azure", "my-deployment", "xhigh", {"reasoning_effort": "xhigh"}),
-        ("dashscope-compatible", "deepseek-v3.2", "high", {"enable_thinking": True, "stream": True}),
-        ("ark", "doubao-seed-2-1-pro-260915", "minimal", {"thinking": {"type": "disabled"}}),
-        # An unknown model has the efforts of the dialect.
-        ("ollama", "qwen3:8b", "minimal", {"reasoning_effort": "low"}),
-        ("ollama", "qwen3:8b", "xhigh", {"reasoning_effort": "high"}),
-        ("ollama", "qwen3:8b", "none", {"reasoning_effort": "none"}),
-        ("ollama", "qwen3:8b", "low", {"reasoning_effort": "low"}),
-        # These always think, and refuse a request to switch thinking off.
-        ("zhipu", "glm-5.3", "none", {"thinking": {"type": "enabled"}, "reasoning_effort": "low"}),
-        ("zhipu", "glm-5.3-flash", "medium", {"thinking": {"type": "enabled"}, "reasoning_effort": "high"}),
-        ("zhipu", "glm-5.3", "max", {"thinking": {"type": "enabled"}, "reasoning_effort": "max"}),
-        ("zhipu", "glm-5.3", None, {}),
-        ("zhipu", "glm-5.2", "none", {"thinking": {"type": "disabled"}}),
-        ("moonshot", "kimi-k2.7-code", None, {}),
-        ("moonshot", "kimi-k2.6", "none", {"thinking": {"type": "disabled"}}),
-    ],
-)
+@cases("provider", "model", "effort", "expected")
 def test_reasoning_effort_is_converted_for_each_vendor(
     provider: str, model: str, effort: str | None, expected: dict[str, Any]
 ) -> None:

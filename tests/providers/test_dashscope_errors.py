@@ -12,6 +12,7 @@ from providers.chat import Failed
 from providers.failures import Failure, FailureKind
 from providers.vendors.dashscope.adapter import ADAPTER
 from providers.wire import WireResponse
+from tests.providers.case_files import cases
 
 K = FailureKind
 
@@ -25,59 +26,7 @@ def native(code: str, message: str = "m") -> dict[str, str]:
     return {"code": code, "message": message, "request_id": "r-1"}
 
 
-@pytest.mark.parametrize(
-    ("status", "code", "kind"),
-    [
-        (400, "DataInspectionFailed", K.CONTENT_FILTER),
-        (400, "InternalError.Algo.DataInspectionFailed", K.CONTENT_FILTER),
-        (400, "data_inspection_failed", K.CONTENT_FILTER),
-        (400, "CustomRoleBlocked", K.CONTENT_FILTER),
-        (400, "FaqRuleBlocked", K.CONTENT_FILTER),
-        (400, "IPInfringementSuspect", K.CONTENT_FILTER),
-        (400, "InvalidParameter", K.INVALID_REQUEST),
-        (400, "InvalidParameter.NotSupportEnableThinking", K.INVALID_REQUEST),
-        (400, "InternalError.Algo.InvalidParameter", K.INVALID_REQUEST),
-        (400, "InternalError.Algo", K.INVALID_REQUEST),
-        (400, "BadRequest.EmptyInput", K.INVALID_REQUEST),
-        (400, "InvalidURL", K.INVALID_REQUEST),
-        (400, "UnsupportedOperation", K.INVALID_REQUEST),
-        (400, "Arrearage", K.QUOTA),
-        (400, "Model.NotExist", K.MODEL_NOT_FOUND),
-        (401, "InvalidApiKey", K.CREDENTIALS),
-        (401, "invalid_api_key", K.CREDENTIALS),
-        (403, "AccessDenied", K.CREDENTIALS),
-        (403, "AccessDenied.Unpurchased", K.CREDENTIALS),
-        (403, "Model.AccessDenied", K.CREDENTIALS),
-        (403, "Workspace.AccessDenied", K.CREDENTIALS),
-        (403, "AllocationQuota.FreeTierOnly", K.QUOTA),
-        (404, "ModelNotFound", K.MODEL_NOT_FOUND),
-        (404, "model_not_found", K.MODEL_NOT_FOUND),
-        (404, "model_not_supported", K.MODEL_NOT_FOUND),
-        (429, "Throttling", K.RATE_LIMITED),
-        (429, "Throttling.RateQuota", K.RATE_LIMITED),
-        (429, "Throttling.BurstRate", K.RATE_LIMITED),
-        (429, "Throttling.AllocationQuota", K.RATE_LIMITED),
-        (429, "limit_requests", K.RATE_LIMITED),
-        (429, "limit_burst_rate", K.RATE_LIMITED),
-        (429, "insufficient_quota", K.RATE_LIMITED),
-        (429, "CommodityNotPurchased", K.QUOTA),
-        (429, "PrepaidBillOverdue", K.QUOTA),
-        (429, "PostpaidBillOverdue", K.QUOTA),
-        (500, "InternalError", K.UNAVAILABLE),
-        (500, "InternalError.Algo", K.UNAVAILABLE),
-        (500, "InternalError.Timeout", K.UNAVAILABLE),
-        (500, "InternalError.Algo.InvalidParameter", K.UNAVAILABLE),
-        (500, "InvalidParameter", K.UNAVAILABLE),
-        (500, "InternalError.Algo.DataInspectionFailed", K.CONTENT_FILTER),
-        (500, "SystemError", K.UNAVAILABLE),
-        (500, "ModelServiceFailed", K.UNAVAILABLE),
-        (500, "RequestTimeOut", K.UNAVAILABLE),
-        (503, "ModelServingError", K.UNAVAILABLE),
-        (503, "ModelUnavailable", K.UNAVAILABLE),
-        (429, "SomethingNew", K.RATE_LIMITED),
-        (403, "SomethingNew", K.CREDENTIALS),
-    ],
-)
+@cases("status", "code", "kind")
 def test_codes_are_classified(status: int, code: str, kind: FailureKind) -> None:
     """Includes case 64: `insufficient_quota` is a rate limit here."""
     failure = classify(native(code, "the words don't matter: quota, url error, 500"), status)

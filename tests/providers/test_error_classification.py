@@ -25,6 +25,7 @@ from providers.reading.errors import (
 from providers.registry import load_registry
 from providers.wire import WireResponse
 from tests.kit.chat_strategies import json_objects, unhurried
+from tests.providers.case_files import cases
 
 K = FailureKind
 ACME = ErrorRules(
@@ -40,39 +41,7 @@ def response(status: int = 500, headers: dict[str, str] | None = None, body: byt
     return WireResponse(status, headers or {}, body, 1000.0)
 
 
-@pytest.mark.parametrize(
-    ("status", "kind"),
-    [
-        (200, FailureKind.MALFORMED),
-        (204, FailureKind.MALFORMED),
-        (302, FailureKind.MALFORMED),
-        (399, FailureKind.MALFORMED),
-        (400, FailureKind.INVALID_REQUEST),
-        (401, FailureKind.CREDENTIALS),
-        (402, FailureKind.QUOTA),
-        (403, FailureKind.CREDENTIALS),
-        (404, FailureKind.MODEL_NOT_FOUND),
-        (405, FailureKind.MALFORMED),
-        (408, FailureKind.UNAVAILABLE),
-        (409, FailureKind.UNAVAILABLE),
-        (410, FailureKind.MODEL_NOT_FOUND),
-        (413, FailureKind.REFUSED_HERE),
-        (415, FailureKind.MALFORMED),
-        (418, FailureKind.MALFORMED),
-        (421, FailureKind.MALFORMED),
-        (422, FailureKind.INVALID_REQUEST),
-        (424, FailureKind.UNAVAILABLE),
-        (425, FailureKind.UNAVAILABLE),
-        (451, FailureKind.GEO_REFUSED),
-        (429, FailureKind.RATE_LIMITED),
-        (500, FailureKind.UNAVAILABLE),
-        (502, FailureKind.UNAVAILABLE),
-        (503, FailureKind.UNAVAILABLE),
-        (504, FailureKind.UNAVAILABLE),
-        (529, FailureKind.UNAVAILABLE),
-        (599, FailureKind.UNAVAILABLE),
-    ],
-)
+@cases("status", "kind")
 def test_status_maps_to_its_failure_kind(status: int, kind: FailureKind) -> None:
     assert by_status(status) is kind
 
@@ -293,31 +262,7 @@ def test_a_web_frameworks_mistakes_are_the_details_of_a_wrong_request(name: str)
     assert (found.kind, found.detail) == (FailureKind.INVALID_REQUEST, "tool_choice: Input should be 'auto'")
 
 
-@pytest.mark.parametrize(
-    ("status", "headers", "error", "kind", "about", "is_stated", "rule"),
-    [
-        (403, {}, {}, K.CREDENTIALS, About.KEY, False, "status 403 alone"),
-        (401, {}, {}, K.CREDENTIALS, About.KEY, True, "status 401 alone"),
-        (402, {}, {}, K.QUOTA, About.KEY, False, "status 402 alone"),
-        (404, {}, {}, K.MODEL_NOT_FOUND, About.KEY, False, "status 404 alone"),
-        (451, {}, {}, K.GEO_REFUSED, About.KEY, False, "status 451 alone"),
-        (400, {}, {}, K.INVALID_REQUEST, About.REQUEST, True, "status 400 alone"),
-        (500, {}, {}, K.UNAVAILABLE, About.DEPLOYMENT, False, "status 500 alone"),
-        (503, {}, {}, K.UNAVAILABLE, About.DEPLOYMENT, False, "status 503 alone"),
-        (503, {"retry-after": "7"}, {}, K.UNAVAILABLE, About.DEPLOYMENT, True, "status 503 alone"),
-        (500, {"retry-after": "7"}, {}, K.UNAVAILABLE, About.DEPLOYMENT, False, "status 500 alone"),
-        (429, {}, {}, K.RATE_LIMITED, About.KEY, False, "status 429 alone"),
-        (429, {"retry-after": "7"}, {}, K.RATE_LIMITED, About.KEY, True, "status 429 alone"),
-        (429, {}, {"code": "insufficient_quota"}, K.QUOTA, About.KEY, True, "code insufficient_quota"),
-        (500, {}, {"code": "E7"}, K.QUOTA, About.KEY, True, "acme code E7"),
-        (500, {}, {"type": "server_error"}, K.UNAVAILABLE, About.DEPLOYMENT, False, "acme type server_error"),
-        (529, {}, {"type": "overloaded"}, K.UNAVAILABLE, About.DEPLOYMENT, True, "acme type overloaded"),
-        (400, {}, {"code": "E8"}, K.UNAVAILABLE, About.REQUEST, False, "acme code E8"),
-        (418, {}, {"message": "no parrot p-1"}, K.MODEL_NOT_FOUND, About.KEY, True, "acme sentence 'no parrot {name}'"),
-        (400, {}, {"message": "Your account has been suspended."}, K.CREDENTIALS, About.KEY, True, "words of an account"),
-        (403, {}, {"code": "E9", "message": "违规内容"}, K.CONTENT_FILTER, About.REQUEST, True, "words of a content policy"),
-    ],
-)  # fmt: skip
+@cases("status", "headers", "error", "kind", "about", "is_stated", "rule")
 def test_failure_has_its_subject_and_the_rule_that_judged(
     status: int,
     headers: dict[str, str],
@@ -331,29 +276,7 @@ def test_failure_has_its_subject_and_the_rule_that_judged(
     assert (found.kind, found.concerns, found.is_stated, found.rule) == (kind, about, is_stated, rule)
 
 
-@pytest.mark.parametrize(
-    ("code", "message", "kind"),
-    [
-        # Words of an account count in any sentence.
-        ("", "Your account was suspended because it violated our usage policies.", K.CREDENTIALS),
-        ("AccountOverdueError", "", K.QUOTA),
-        ("", "您的账户已欠费，请充值", K.QUOTA),
-        ("", "このアカウントは停止されています", K.CREDENTIALS),
-        # A quotation may be the client's own text.
-        ("", "Invalid value: 'your account is suspended'", K.INVALID_REQUEST),
-        ("", "Invalid value: 'x' your account is suspended 'y'", K.INVALID_REQUEST),
-        ("", 'Input: {"content": "insufficient balance"', K.INVALID_REQUEST),
-        # Words of a filter may be quoted: they concern no other request.
-        ("", "The upstream said: 'blocked by the content policy'", K.CONTENT_FILTER),
-        ("sensitive_words_detected", "", K.CONTENT_FILTER),
-        ("InputTextSensitiveContentDetected", "", K.CONTENT_FILTER),
-        ("", "コンテンツポリシーに違反しています", K.CONTENT_FILTER),
-        ("", "콘텐츠 정책을 위반했습니다", K.CONTENT_FILTER),
-        ("", "finish_reason must be 'stop' or 'content_filter'", K.INVALID_REQUEST),
-        ("", "参数大小写敏感", K.INVALID_REQUEST),
-        ("", "Thinking is disabled for this model", K.INVALID_REQUEST),
-    ],
-)
+@cases("code", "message", "kind")
 @pytest.mark.parametrize("name", ["openai-compatible", "openai", "anthropic", "groq"])
 def test_words_decide_at_every_vendor(code: str, message: str, kind: FailureKind, name: str) -> None:
     body = dumps({"error": {"message": message, "code": code or None}})

@@ -22,6 +22,7 @@ from providers.reading.errors import shared_rules
 from providers.registry import load_registry
 from providers.wire import WireResponse
 from tests.kit.chat_strategies import json_objects, unhurried
+from tests.providers.case_files import cases
 
 RULES = {name: rules_of(name, adapter) for name, adapter in load_registry().adapters.items()}
 TABLES = {name: list(rows_of(rules)) for name, rules in RULES.items()} | {ANY: list(rows_of_any())}
@@ -260,32 +261,7 @@ def test_what_a_relay_quotes_counts_where_it_is_about_the_request(raw: str, kind
     assert classified("openrouter", 429, json.dumps({"error": error}).encode()).kind is kind
 
 
-@pytest.mark.parametrize(
-    ("name", "status", "error", "wait_s"),
-    [
-        (
-            "ark",
-            429,
-            {"code": "AccountQuotaExceeded", "message": "It will reset at 2026-09-21 23:00:00 +0800 CST."},
-            2800,
-        ),
-        ("zhipu", 429, {"code": "1308", "message": "您的限额将在 2026-09-21 23:30:00 重置。"}, 4600),
-        (
-            "anthropic",
-            400,
-            {"type": "billing_error", "message": "You regain access on 2026-09-22 at 00:00 UTC."},
-            35200,
-        ),
-        ("groq", 429, {"code": "rate_limit_exceeded", "message": "Please try again in 7m12.5s. Visit"}, 432.5),
-        (
-            "openrouter",
-            429,
-            {"code": 429, "metadata": {"headers": {"X-RateLimit-Reset": "1790000060000"}, "limit_source": "x"}},
-            60,
-        ),
-        ("groq", 400, {"code": "x", "message": "It will reset at 2026-09-22 00:00:00"}, None),
-    ],
-)
+@cases("name", "status", "error", "wait_s")
 def test_the_reset_that_an_error_names_is_the_time_to_wait(
     name: str, status: int, error: dict[str, object], wait_s: float | None
 ) -> None:

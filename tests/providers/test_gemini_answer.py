@@ -37,6 +37,7 @@ from providers.vendors.gemini.adapter import ADAPTER
 from providers.vendors.gemini.answer import _only_text, usual_texts
 from providers.wire import WireResponse
 from tests.kit.example_counts import examples
+from tests.providers.case_files import cases
 
 MODEL = "gemini-3.8-flash"
 TARGET = Target(MODEL, "/v1beta", model_facts(ADAPTER.models, MODEL))
@@ -352,25 +353,7 @@ def classified(status: int, body: object = b"", headers: dict[str, str] | None =
     return ADAPTER.classify_error(WireResponse(status, headers or {}, data, 0))
 
 
-@pytest.mark.parametrize(
-    ("status", "word", "kind"),
-    [
-        (400, "INVALID_ARGUMENT", FailureKind.INVALID_REQUEST),
-        (400, "OUT_OF_RANGE", FailureKind.INVALID_REQUEST),
-        (400, "FAILED_PRECONDITION", FailureKind.GEO_REFUSED),
-        (401, "UNAUTHENTICATED", FailureKind.CREDENTIALS),
-        (403, "PERMISSION_DENIED", FailureKind.CREDENTIALS),
-        (404, "NOT_FOUND", FailureKind.MODEL_NOT_FOUND),
-        (408, "RESOURCE_EXHAUSTED", FailureKind.RATE_LIMITED),
-        (429, "RESOURCE_EXHAUSTED", FailureKind.RATE_LIMITED),
-        (499, "CANCELLED", FailureKind.UNAVAILABLE),
-        (500, "INTERNAL", FailureKind.UNAVAILABLE),
-        (503, "UNAVAILABLE", FailureKind.UNAVAILABLE),
-        (504, "DEADLINE_EXCEEDED", FailureKind.UNAVAILABLE),
-        (418, "TEAPOT", FailureKind.MALFORMED),
-        (503, None, FailureKind.UNAVAILABLE),
-    ],
-)
+@cases("status", "word", "kind")
 def test_error_status_word_is_classified(status: int, word: str | None, kind: FailureKind) -> None:
     failure = classified(status, error(status, word))
     assert (failure.kind, failure.status, failure.code, failure.detail) == (kind, status, word, "Text.")

@@ -37,6 +37,7 @@ from providers.formats.reasoning_state import mark_signature, own_signature
 from providers.matching.capability_matching import match_capabilities, without_parameters
 from providers.matching.requirements import requirements_of
 from providers.vendors.gemini.adapter import ADAPTER, GeminiAdapter
+from tests.providers.case_files import cases
 
 NEW, LITE, OLD = "gemini-3.7-flash", "gemini-3.5-flash-lite", "gemini-2.5-flash"
 BYPASS = base64.b64encode(b"skip_thought_signature_validator").decode()
@@ -426,25 +427,7 @@ def test_response_format_is_converted() -> None:
     assert schema == before
 
 
-@pytest.mark.parametrize(
-    ("model", "wanted", "written"),
-    [
-        (NEW, "none", {"thinkingLevel": "LOW"}),
-        (NEW, "minimal", {"thinkingLevel": "LOW", "includeThoughts": True}),
-        (LITE, "none", {"thinkingLevel": "MINIMAL"}),
-        (LITE, "minimal", {"thinkingLevel": "MINIMAL", "includeThoughts": True}),
-        (NEW, "medium", {"thinkingLevel": "MEDIUM", "includeThoughts": True}),
-        (NEW, "xhigh", {"thinkingLevel": "HIGH", "includeThoughts": True}),
-        (NEW, "max", {"thinkingLevel": "HIGH", "includeThoughts": True}),
-        (OLD, "none", {"thinkingBudget": 0}),
-        (OLD, "minimal", {"thinkingBudget": 0, "includeThoughts": True}),
-        (OLD, "low", {"thinkingBudget": 1024, "includeThoughts": True}),
-        (OLD, "medium", {"thinkingBudget": 8192, "includeThoughts": True}),
-        (OLD, "max", {"thinkingBudget": 24576, "includeThoughts": True}),
-        ("gemini-2.5-pro", "none", {"thinkingBudget": 1024}),
-        ("tuned-model", "xhigh", {"thinkingLevel": "XHIGH"}),
-    ],
-)
+@cases("model", "wanted", "written")
 def test_reasoning_effort_is_converted(model: str, wanted: str, written: Mapping[str, object]) -> None:
     assert config(model, reasoning_effort=wanted) == {"thinkingConfig": written}
 

@@ -37,6 +37,7 @@ from providers.reading.folding import fold
 from providers.registry import load_registry
 from providers.vendors.openai.adapter import ADAPTER, COMPATIBLE, OpenAIAdapter
 from providers.wire import WireResponse
+from tests.providers.case_files import cases
 
 ASK = ChatRequest("assistant", (UserMessage("Hi"),))
 TOOLS = replace(ASK, tools=(Tool("get_time"),))
@@ -433,65 +434,13 @@ def classified(status: int, value: object, **headers: str) -> FailureKind:
     return ADAPTER.classify_error(WireResponse(status, headers, data, 0)).kind
 
 
-@pytest.mark.parametrize(
-    ("status", "error", "kind"),
-    [
-        (400, {"code": "context_length_exceeded"}, FailureKind.CONTEXT_LENGTH),
-        (400, {"code": "invalid_prompt"}, FailureKind.CONTENT_FILTER),
-        (400, {"code": "content_policy_violation"}, FailureKind.CONTENT_FILTER),
-        (400, {"code": "unknown_parameter", "param": "x"}, FailureKind.INVALID_REQUEST),
-        (400, {"code": None}, FailureKind.INVALID_REQUEST),
-        (400, {"code": None, "misalignment": {"error_type": "other", "steer": None}}, FailureKind.CONTENT_FILTER),
-        (400, {"code": None, "misalignment": None}, FailureKind.INVALID_REQUEST),
-        (401, {"code": "invalid_api_key"}, FailureKind.CREDENTIALS),
-        (401, {"code": "incorrect_hostname"}, FailureKind.CREDENTIALS),
-        (403, {"code": "unsupported_country_region_territory"}, FailureKind.GEO_REFUSED),
-        (403, {"code": None}, FailureKind.CREDENTIALS),
-        (403, {"code": None, "metadata": {"reasons": ["x"], "flagged_input": "It is"}}, FailureKind.CONTENT_FILTER),
-        (403, {"code": None, "metadata": {"provider_name": "x"}}, FailureKind.CREDENTIALS),
-        (404, {"code": "model_not_found"}, FailureKind.MODEL_NOT_FOUND),
-        (429, {"code": "rate_limit_exceeded"}, FailureKind.RATE_LIMITED),
-        (429, {"code": "insufficient_quota"}, FailureKind.QUOTA),
-        (429, {"type": "insufficient_quota", "code": None}, FailureKind.QUOTA),
-        (429, {"code": "billing_not_active"}, FailureKind.QUOTA),
-        (429, {"code": "credit_balance_exhausted"}, FailureKind.QUOTA),
-        (429, {"code": "organization_spend_limit_exceeded"}, FailureKind.QUOTA),
-        (429, {"code": "organization_usage_limit_exceeded"}, FailureKind.QUOTA),
-        (429, {"code": "project_spend_limit_exceeded"}, FailureKind.QUOTA),
-        (402, {}, FailureKind.QUOTA),
-        (500, {"type": "server_error"}, FailureKind.UNAVAILABLE),
-        (529, {"type": "overloaded"}, FailureKind.UNAVAILABLE),
-    ],
-)
+@cases("status", "error", "kind")
 def test_errors_are_classified_by_code_and_status(status: int, error: object, kind: FailureKind) -> None:
     assert classified(status, {"error": error}) is kind
     assert classified(status, error) is kind  # the fields at the top, without an envelope
 
 
-@pytest.mark.parametrize(
-    ("status", "message", "kind"),
-    [
-        (403, "Content violates usage guidelines. Failed check: SAFETY_CHECK_TYPE_BIO", FailureKind.CONTENT_FILTER),
-        (
-            403,
-            "Content violates usage guidelines. Team: 8640cd2d-39ef, API key ID: 38905069-210d, Model: grok-4.3, Failed check: "
-            "SAFETY_CHECK_TYPE_CYBER",
-            FailureKind.CONTENT_FILTER,
-        ),
-        (403, "Your key may not. Failed check: SAFETY_CHECK_TYPE_BIO", FailureKind.CREDENTIALS),
-        (
-            400,
-            "Incorrect API key provided: xa***kA. You can obtain an API key from https://console.x.ai.",
-            FailureKind.CREDENTIALS,
-        ),
-        (
-            400,
-            "Incorrect API key provided. You can obtain an API key from https://console.x.ai.",
-            FailureKind.CREDENTIALS,
-        ),
-        (400, "Incorrect API key provided.", FailureKind.CREDENTIALS),
-    ],
-)
+@cases("status", "message", "kind")
 def test_known_sentence_classifies_a_host_with_unusual_statuses(status: int, message: str, kind: FailureKind) -> None:
     """xAI: a filtered request is not retried and does not affect the key; a wrong key is not a client error."""
     assert classified(status, {"code": "Client specified an invalid argument", "error": message}) is kind

@@ -29,6 +29,7 @@ from providers.testkit.scenario import (
 )
 from providers.testkit.wire_steps import Break, Head, Send, Step, Wait, stage
 from providers.vendors.openai.simulator import SIMULATOR
+from tests.providers.case_files import cases
 
 REQUEST = ChatRequest("gpt-4o", (UserMessage("Hi"),), stream=True, include_usage=True)
 
@@ -111,24 +112,7 @@ def test_every_word_is_a_fault() -> None:
         assert staged(fault)
 
 
-@pytest.mark.parametrize(
-    ("text", "complaint"),
-    [
-        ("", "expected a status or one of reset"),
-        ("rest:0.1", "did you mean 'reset'"),
-        ("418x", "is not known"),
-        ("200", "expected 400 to 599"),
-        ("99999999", "is not an HTTP error"),
-        ("429:2", "is not a probability"),
-        ("429:nan", "is not a probability"),
-        ("429:often", "is not a probability"),
-        ("429=soon:0.1", "number of seconds"),
-        ("slow=inf", "number of seconds"),
-        ("reset=-1", "number of events"),
-        ("html=3", "takes no value"),
-        ("redirect:1", "takes the target URL"),
-    ],
-)
+@cases("text", "complaint")
 def test_invalid_fault_notation_states_the_expected_form(text: str, complaint: str) -> None:
     with pytest.raises(ScenarioError, match=complaint) as raised:
         parse_fault(text)

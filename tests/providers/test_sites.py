@@ -19,6 +19,7 @@ from providers.territories import ANYWHERE, Places, parse_places
 from tests.kit.chat_strategies import unhurried
 from tests.kit.example_counts import examples
 from tests.providers.adapter_facts import facts_of
+from tests.providers.case_files import cases
 
 ADAPTERS = load_registry().adapters
 PROVIDERS = sorted(ADAPTERS)
@@ -43,27 +44,7 @@ def places(*words: str) -> Places:
 # --- facts ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("provider", "name", "origin", "stores", "processes"),
-    [
-        ("openai", "global", "https://api.openai.com", ["any"], ["any"]),
-        ("openai", "us", "https://us.api.openai.com", ["US"], ["US"]),
-        ("openai", "eu", "https://eu.api.openai.com", OPENAI_EU, OPENAI_EU),
-        ("openai", "ae", "https://ae.api.openai.com", ["AE"], ["AE"]),
-        ("openai", "jp", "https://jp.api.openai.com", ["JP"], ["any"]),
-        ("openai", "kr", "https://kr.api.openai.com", ["KR"], ["any"]),
-        ("openai", "in", "https://in.api.openai.com", ["IN"], ["any"]),
-        ("openai", "sg", "https://sg.api.openai.com", ["SG"], ["any"]),
-        ("openai", "au", "https://au.api.openai.com", ["AU"], ["any"]),
-        ("openai", "ca", "https://ca.api.openai.com", ["CA"], ["any"]),
-        ("openai", "gb", "https://gb.api.openai.com", ["GB"], ["any"]),
-        ("dashscope", "cn-beijing", "https://dashscope.aliyuncs.com", ["CN"], ["CN"]),
-        ("dashscope", "intl", "https://dashscope-intl.aliyuncs.com", ["SG"], ["*", "!CN"]),
-        ("dashscope", "us", "https://dashscope-us.aliyuncs.com", ["US"], ["any"]),
-        ("dashscope", "hongkong", "https://cn-hongkong.dashscope.aliyuncs.com", ["HK"], ["any"]),
-        ("gemini", "global", "https://generativelanguage.googleapis.com", ["any"], ["any"]),
-    ],
-)
+@cases("provider", "name", "origin", "stores", "processes")
 def test_site_has_its_storage_and_processing_places(
     provider: str, name: str, origin: str, stores: list[str], processes: list[str]
 ) -> None:
@@ -83,26 +64,7 @@ def test_scope_of_models_has_its_own_residency() -> None:
     assert us.residency_of("QWEN-PLUS-US").processes == ANYWHERE
 
 
-@pytest.mark.parametrize(
-    ("provider", "name", "model", "boundary", "inside"),
-    [
-        ("openai", "us", "m", ["US"], True),
-        ("openai", "us", "m", ["US-CA"], False),
-        ("openai", "eu", "m", ["@EEA", "CH"], True),
-        ("openai", "eu", "m", ["@EEA"], False),
-        ("openai", "jp", "m", ["JP"], False),
-        ("openai", "jp", "m", ["*"], True),
-        ("openai", "global", "m", ["*", "!CN"], False),
-        ("dashscope", "intl", "m", ["*", "!CN"], True),
-        ("dashscope", "intl", "m", ["SG"], False),
-        ("dashscope", "cn-beijing", "m", ["CN"], True),
-        ("dashscope", "cn-beijing", "m", ["HK"], False),
-        ("dashscope", "hongkong", "m", ["HK"], False),
-        ("dashscope", "us", "m", ["US"], False),
-        ("dashscope", "us", "m-us", ["US"], True),
-        ("gemini", "global", "m", ["US"], False),
-    ],
-)
+@cases("provider", "name", "model", "boundary", "inside")
 def test_residency_of_a_model_is_compared_with_a_boundary(
     provider: str, name: str, model: str, boundary: list[str], inside: bool
 ) -> None:
@@ -235,28 +197,7 @@ def test_workspace_must_be_a_valid_host_label(provider: str, name: str, host: st
 # --- owner of a host ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("provider", "name", "origin", "owned"),
-    [
-        ("openai", "us", "https://us.api.openai.com", True),
-        ("openai", "us", "https://us.api.openai.com:8443", True),
-        ("openai", "us", "http://us.api.openai.com", True),
-        ("openai", "us", "https://US.API.openai.com", True),
-        ("openai", "us", "https://api.openai.com", False),
-        ("openai", "global", "https://us.api.openai.com", False),
-        ("openai", "us", "https://us.api.openai.com.evil.example", False),
-        ("openai", "us", "https://evil.example/us.api.openai.com", False),
-        ("dashscope", "cn-beijing", "https://ws-1.cn-beijing.maas.aliyuncs.com", True),
-        ("dashscope", "cn-beijing", "https://cn-beijing.maas.aliyuncs.com", False),
-        ("dashscope", "cn-beijing", "https://ws.cn-beijing.maas.aliyuncs.com.evil.example", False),
-        ("dashscope", "cn-beijing", "https://ws.eu-central-1.maas.aliyuncs.com", False),
-        ("dashscope", "frankfurt", "https://ws.eu-central-1.maas.aliyuncs.com", True),
-        ("dashscope", "tokyo", "https://ws.ap-northeast-1.maas.aliyuncs.com", True),
-        ("dashscope", "finance", "https://dashscope-finance.aliyuncs.com", True),
-        ("dashscope", "intl", "https://ws.ap-southeast-1.maas.aliyuncs.com", True),
-        ("dashscope", "us", "https://ws.us-east-1.maas.aliyuncs.com", True),
-    ],
-)
+@cases("provider", "name", "origin", "owned")
 def test_whose_host_it_is(provider: str, name: str, origin: str, owned: bool) -> None:
     assert site(provider, name).owns(origin) is owned
 
@@ -264,27 +205,7 @@ def test_whose_host_it_is(provider: str, name: str, origin: str, owned: bool) ->
 # --- valid origins --------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("url", "origin", "path"),
-    [
-        ("https://example.com", "https://example.com", None),
-        ("https://example.com/", "https://example.com", ""),
-        ("https://example.com/v1", "https://example.com", "/v1"),
-        ("https://example.com/v1/", "https://example.com", "/v1"),
-        ("HTTPS://Example.COM./V1", "https://example.com", "/V1"),
-        ("https://example.com/X", "https://example.com", "/X"),
-        ("https://example.com:443/v1", "https://example.com", "/v1"),
-        ("https://example.com:8443", "https://example.com:8443", None),
-        ("https://example.com:", "https://example.com", None),
-        ("http://127.0.0.1:80/v1", "http://127.0.0.1", "/v1"),
-        ("http://localhost:11434/v1", "http://localhost:11434", "/v1"),
-        ("http://[::1]:8000/v1", "http://[::1]:8000", "/v1"),
-        ("http://[0:0:0:0:0:0:0:1]", "http://[::1]", None),
-        ("https://[0:0:0:0:0:FFFF:C000:0201]", "https://192.0.2.1", None),
-        ("http://[::FFFF:127.0.0.1]", "http://127.0.0.1", None),
-        ("https://xn--fsq.example/a-b_c/~d", "https://xn--fsq.example", "/a-b_c/~d"),
-    ],
-)
+@cases("url", "origin", "path")
 def test_origin_has_one_normal_form(url: str, origin: str, path: str | None) -> None:
     assert parse_origin(url) == (origin, path)
 

@@ -26,6 +26,7 @@ from providers.territories import (
 from scripts.subdivisions import PATH, VERSION, subdivisions_text
 from tests.kit.chat_strategies import unhurried
 from tests.kit.example_counts import examples
+from tests.providers.case_files import cases
 
 # A country's own code stands for the rest of it. A subdivision in no set represents all that are not named.
 COUNTRIES = ("US", "CN", "DE")
@@ -122,59 +123,12 @@ def test_anywhere_fits_only_a_bare_star(places: Places) -> None:
     assert places.is_anywhere == (members(places) == set(WORLD))
 
 
-@pytest.mark.parametrize(
-    ("words", "place", "inside"),
-    [
-        (["*"], "US", True),
-        (["any"], "UA-43", True),
-        ([], "US", False),
-        (["US"], "US", True),
-        (["US"], "US-CA", True),
-        (["US-CA"], "US", False),
-        (["US-CA"], "US-CA", True),
-        (["US-CA"], "US-NY", False),
-        (["US", "!US-CA"], "US", True),
-        (["US", "!US-CA"], "US-CA", False),
-        (["US", "!US-CA"], "US-NY", True),
-        (["*", "!CN"], "CN", False),
-        (["*", "!CN"], "CN-BJ", False),
-        (["*", "!CN"], "HK", True),
-        (["UA-43", "!UA"], "UA-43", True),
-        (["UA-43", "!UA"], "UA", False),
-        (["@EU"], "NO", False),
-        (["@EEA"], "NO", True),
-        (["@EEA", "!DE"], "DE", False),
-        (["*", "!@EU"], "FR", False),
-        (["*", "!@EU"], "CH", True),
-        (["CN"], "HK", False),
-        (["CN"], "TW", False),
-        (["CN"], "MO", False),
-    ],
-)
+@cases("words", "place", "inside")
 def test_list_contains_the_expected_places(words: list[str], place: str, inside: bool) -> None:
     assert parse_places(words).contains(place) is inside
 
 
-@pytest.mark.parametrize(
-    ("inner", "outer", "inside"),
-    [
-        (["US"], ["US", "!US-CA"], False),
-        (["US-NY"], ["US", "!US-CA"], True),
-        (["US", "!US-CA"], ["US", "!US-CA"], True),
-        (["US", "!US-CA"], ["US"], True),
-        (["US-CA"], ["US"], True),
-        (["US"], ["US-CA"], False),
-        (["*", "!CN"], ["*"], True),
-        (["*"], ["*", "!CN"], False),
-        (["*", "!CN"], ["*", "!CN-BJ"], True),
-        (["*", "!CN-BJ"], ["*", "!CN"], False),
-        (["CN-BJ"], ["*", "!CN"], False),
-        (["HK"], ["*", "!CN"], True),
-        (["@EU"], ["@EEA"], True),
-        (["@EEA"], ["@EU"], False),
-        (["*"], ["US"], False),
-    ],
-)
+@cases("inner", "outer", "inside")
 def test_places_are_within_larger_places(inner: list[str], outer: list[str], inside: bool) -> None:
     assert parse_places(inner).within(parse_places(outer)) is inside
 
@@ -214,32 +168,7 @@ def test_valid_codes_are_unchanged(word: str) -> None:
     assert parse_territory(word) == word
 
 
-@pytest.mark.parametrize(
-    ("word", "hint"),
-    [
-        ("UK", "did you mean GB?"),
-        ("uk", "did you mean GB?"),
-        ("EL", "did you mean GR?"),
-        ("CN-TW", "did you mean TW?"),
-        ("us-pr", "did you mean PR?"),
-        ("de", "did you mean DE? Codes are upper case"),
-        (" DE", "did you mean DE? Codes are upper case"),
-        ("us-ca", "did you mean US-CA? Codes are upper case"),
-        ("EU", "did you mean the group @EU?"),
-        ("eea", "did you mean the group @EEA?"),
-        ("Germany", "did you mean DE (Germany)?"),
-        ("germny", "did you mean DE (Germany)?"),
-        ("China", None),
-        ("USA", None),
-        ("XX", None),
-        ("QQ-1", None),
-        ("US-CALI", None),
-        ("US-", None),
-        ("US-ca", "did you mean US-CA? Codes are upper case"),
-        ("", None),
-        ("*", None),
-    ],
-)
+@cases("word", "hint")
 def test_unknown_territory_is_reported_with_a_suggestion(word: str, hint: str | None) -> None:
     with pytest.raises(TerritoryError) as caught:
         parse_territory(word)

@@ -1,0 +1,44 @@
+"""Cases of a test as data: the rows of a YAML file in `cases/`, next to the test.
+
+The file has the name of the test's module without `test_`, and a list of rows for each test, by its name without
+`test_`. A row is a list of the values of the arguments, or the value of the only one.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any, TypeVar, get_type_hints
+
+import msgspec
+import pytest
+import yaml
+
+_Test = TypeVar("_Test", bound=Callable[..., Any])
+
+
+def cases(*names: str) -> Callable[[_Test], _Test]:
+    """Run a test once for each of its rows. A value has the type that the test states for its argument.
+
+    Args:
+        names: The names of the arguments, in the order of the values of a row.
+    """
+
+    def with_rows(test: _Test) -> _Test:
+        path, hints = Path(inspect.getfile(test)), get_type_hints(test)
+        rows = _rows(path.parent / "cases" / f"{path.stem.removeprefix('test_')}.yaml")
+        values = [
+            [msgspec.convert(value, hints[name]) for name, value in zip(names, row, strict=True)]
+            for row in (each if len(names) > 1 else [each] for each in rows[test.__name__.removeprefix("test_")])
+        ]
+        return pytest.mark.parametrize(names, values)(test)
+
+    return with_rows
+
+
+@cache
+def _rows(path: Path) -> dict[str, list[Any]]:
+    rows: dict[str, list[Any]] = yaml.load(path.read_text("utf-8"), yaml.CSafeLoader)
+    return rows
