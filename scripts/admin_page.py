@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
-from gateway.api.admin_clients import PATH
 from gateway.api.admin_control import Control
 from gateway.api.admin_guard import Guard
-from gateway.api.admin_routes import build_admin_routes
+from gateway.api.admin_routes import PATH, build_admin_routes
 from tests.kit.console_pages import control_of, demo_config
 
 _HEAD = f"""\

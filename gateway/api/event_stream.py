@@ -10,9 +10,8 @@ from urllib.parse import parse_qsl
 import orjson
 
 from gateway.api.admin_control import Control
-from gateway.api.admin_guard import Guard
 from gateway.api.errors import ApiError
-from gateway.api.raw_responses import Send, error_response, method_not_allowed, send_response
+from gateway.api.raw_responses import Send
 from gateway.model.status import Event, EventKind
 from gateway.telemetry.event_feed import TooManySubscribers
 
@@ -20,24 +19,6 @@ _Receive = Callable[[], Awaitable[Any]]
 _COMMENT = b":\n\n"
 _COMMENT_AFTER_S = 15.0
 _KINDS: tuple[EventKind, ...] = get_args(EventKind)
-
-
-class EventStream:
-    """The path `/events` of the admin listener, as an ASGI application."""
-
-    def __init__(self, control: Control, guard: Guard) -> None:
-        self._control = control
-        self._guard = guard
-
-    async def __call__(self, scope: Any, receive: _Receive, send: Send) -> None:
-        """Send events until the client leaves or the process ends."""
-        try:
-            await self._guard.check(scope)
-            if scope["method"] != "GET":
-                raise method_not_allowed(scope["method"], "GET")
-            await stream_events(self._control, scope, receive, send)
-        except ApiError as error:
-            await send_response(send, error_response(scope, error))
 
 
 async def stream_events(

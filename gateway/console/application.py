@@ -14,9 +14,9 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 from gateway.api.admin import build_admin
+from gateway.api.admin_config import fault_request
 from gateway.api.admin_control import Control
 from gateway.api.admin_guard import Guard, Identity
-from gateway.api.admin_routes import fault_request
 from gateway.api.body import read_object
 from gateway.api.errors import ApiError
 from gateway.api.event_stream import stream_events

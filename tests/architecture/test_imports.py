@@ -15,14 +15,20 @@ MODULES = sorted(path for package in PACKAGES for path in ROOT.glob(f"{package}/
 # Third-party libraries, and the only modules that may import them.
 HOMES = {
     "fastapi": (
-        "gateway/api/admin_routes.py",
-        "gateway/api/admin_changes.py",
         "gateway/api/admin_clients.py",
+        "gateway/api/admin_config.py",
+        "gateway/api/admin_request.py",
+        "gateway/api/admin_routes.py",
         "gateway/api/mark_routes.py",
         "gateway/api/public_routes.py",
     ),
     "fastapi_offline": ("gateway/api/public_routes.py",),
-    "starlette": ("gateway/api/admin_routes.py", "gateway/api/mark_routes.py", "gateway/api/public_routes.py"),
+    "starlette": (
+        "gateway/api/admin_config.py",
+        "gateway/api/admin_routes.py",
+        "gateway/api/mark_routes.py",
+        "gateway/api/public_routes.py",
+    ),
     "httpx": ("gateway/server/demo.py", "providers/client.py"),
     "httptools": ("providers/transport", "gateway/server/request_head.py", "gateway/server/http_protocol.py"),
     "aiohappyeyeballs": ("providers/transport",),
