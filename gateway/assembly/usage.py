@@ -138,7 +138,7 @@ class SharedStores:
             from gateway.usage.gate_valkey import ValkeyGate
         except ImportError:
             raise StateError(MISSING_PACKAGES) from None
-        from gateway.usage.journal import waiting_rows
+        from gateway.usage.journal_reading import waiting_rows
 
         instance = instance_name(state_dir)
         owner = f"{instance}/{secrets.token_hex(8)}"

@@ -26,7 +26,7 @@ from gateway.state.history import Version
 from gateway.tasks import stopped
 from gateway.telemetry.log import logger
 from gateway.usage.installation import instance_name
-from gateway.usage.journal import backlog
+from gateway.usage.journal_reading import backlog
 from gateway.usage.postgres_cell import CellCommand, CellDatabase, Sign
 from gateway.usage.postgres_record import CellRecord
 from providers.value import replace

@@ -22,7 +22,7 @@ from gateway.telemetry.metric_snapshots import Series
 
 if TYPE_CHECKING:
     from gateway.usage.gate_valkey import RoundTrip
-    from gateway.usage.journal import Backlog
+    from gateway.usage.journal_reading import Backlog
 
 LOOK_S = 1.0
 
@@ -94,7 +94,7 @@ class StoreWatch:
         """Return the usage rows that wait, or None if that cannot be read. A thread reads the file."""
         if self._state_dir is None:
             return None
-        from gateway.usage.journal import backlog
+        from gateway.usage.journal_reading import backlog
 
         try:
             return await asyncio.to_thread(backlog, self._state_dir)

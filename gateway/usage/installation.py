@@ -173,7 +173,7 @@ def usage_reader(stores: Stores | None, state_dir: Path) -> UsageReader:
 def duty_sums(stores: Stores | None, state_dir: Path, months: tuple[str, str]) -> Mapping[DutyKey, int]:
     """Return the counts of duties of an installation in these months, both included. Raises StateError."""
     from gateway.usage.duty_counts import add_up
-    from gateway.usage.journal import waiting_duties
+    from gateway.usage.journal_reading import waiting_duties
     from gateway.usage.ledger import ledger_to_read
 
     database = shared_database(stores, _REPORT_S)

@@ -30,7 +30,8 @@ from gateway.operator_errors import StateError
 from gateway.undo import undone_on_failure
 from gateway.usage.amounts import NANO
 from gateway.usage.gate import GateUnavailable
-from gateway.usage.journal import FOLDER, Journal, former_files, read_former
+from gateway.usage.journal import FOLDER, Journal
+from gateway.usage.journal_reading import former_files, read_former
 from gateway.usage.ledger import NAME, Ledger, ledger_file, regions_of, remove_caller, rows_from
 from gateway.usage.spending_limits import calendar_of, has_budget
 from gateway.usage.usage_row import BudgetChange, UsageRow, decode_row, encode_row

@@ -21,7 +21,7 @@ from gateway.operator_errors import StateError
 from gateway.state.database import Database
 from gateway.undo import undone_on_failure
 from gateway.usage.amounts import NANO, shown_nano
-from gateway.usage.journal import former_rows, waiting_rows
+from gateway.usage.journal_reading import former_rows, waiting_rows
 from gateway.usage.ledger import (
     DELETED_THROUGH,
     LINES_OF_ROWS,

@@ -63,7 +63,7 @@ HOMES = {
     "jwt": ("gateway/policy/location/claim_verification.py",),
     "cryptography": ("gateway/signing.py", "gateway/config/links.py"),
     "maxminddb": ("gateway/geoip.py",),
-    "lmdb": ("gateway/usage/journal.py",),
+    "lmdb": tuple(f"gateway/usage/journal{part}.py" for part in ("", "_file", "_queue", "_reading")),
     "zstandard": ("gateway/api/compressed_body.py",),
     "re2": ("gateway/features/redaction/policy/finding.py",),
     "asyncpg": ("gateway/usage/postgres.py",),

@@ -14,7 +14,8 @@ import msgspec
 from hypothesis import strategies as st
 
 from gateway.usage.amounts import NANO
-from gateway.usage.journal import FOLDER, Journal, waiting_rows
+from gateway.usage.journal import FOLDER, Journal
+from gateway.usage.journal_reading import waiting_rows
 from gateway.usage.reports import GroupedUsage, UsageQuery, UsageReader
 from gateway.usage.usage_row import (
     MOST_NANO,

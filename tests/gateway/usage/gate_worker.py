@@ -86,7 +86,7 @@ async def _load(directory: Path, name: str) -> None:
 
 def _stop(directory: Path) -> None:
     gate = Journal.open(directory)
-    gate._take()
+    gate._file.take()
     print("locked", flush=True)
     os.kill(os.getpid(), signal.SIGSTOP)
 
@@ -128,8 +128,8 @@ def _crash(directory: Path, operation: str) -> None:
         if child == 0:
             gate = Journal.open(home)
             at_once(gate.hold(request("one", 100)))
-            begin, _FatalTransaction.calls_left = gate._begin, calls
-            gate._begin = partial(_fatal, begin)
+            begin, _FatalTransaction.calls_left = gate._file.begin, calls
+            gate._file.begin = partial(_fatal, begin)
             operations[operation](gate)
             os._exit(0)
         _, status = os.waitpid(child, 0)

@@ -22,7 +22,7 @@ from gateway.model.help import DutyKind
 from gateway.model.location import Location
 from gateway.model.parts import Parts
 from gateway.operator_errors import StateError
-from gateway.usage import journal as journal_module
+from gateway.usage import journal_file
 from gateway.usage.amounts import NANO
 from gateway.usage.duty_counts import (
     LAYOUT,
@@ -35,7 +35,8 @@ from gateway.usage.duty_counts import (
     report_rows,
 )
 from gateway.usage.installation import duty_sums
-from gateway.usage.journal import FOLDER, Journal, former_files
+from gateway.usage.journal import FOLDER, Journal
+from gateway.usage.journal_reading import former_files
 from gateway.usage.ledger import Ledger, Person, ledger_file
 from gateway.usage.ledger_writer import LedgerRules, LedgerWriter
 from tests.gateway.killed_process import killed_at_the_end
@@ -104,7 +105,7 @@ def test_move_that_is_repeated_after_a_failure_counts_once(tmp_path: Path, monke
 @pytest.mark.slow("starts a process for each journal of an earlier start")
 def test_counts_of_an_earlier_start_of_the_machine_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     count(tmp_path, KEY, KEY)
-    monkeypatch.setattr(journal_module, "_boot", lambda: "another")
+    monkeypatch.setattr(journal_file, "_boot", lambda: "another")
     (former,) = former_files(tmp_path / FOLDER)
     kept = former.read_bytes()
     count(tmp_path, KEY)

@@ -21,6 +21,7 @@ import pytest
 from gateway.model.budget import Window
 from gateway.operator_errors import StateError
 from gateway.usage import journal as journal_module
+from gateway.usage import journal_file, journal_queue
 from gateway.usage.gate import (
     LARGEST_AMOUNT,
     BudgetLimit,
@@ -31,7 +32,8 @@ from gateway.usage.gate import (
     HoldRequest,
     RatePerMinute,
 )
-from gateway.usage.journal import FOLDER, Journal, former_files, former_rows, waiting_rows
+from gateway.usage.journal import FOLDER, Journal
+from gateway.usage.journal_reading import former_files, former_rows, waiting_rows
 from gateway.usage.ledger import Ledger, ledger_file
 from gateway.usage.ledger_writer import LedgerRules, LedgerWriter
 from gateway.usage.lost_call import RunningCost
@@ -209,7 +211,7 @@ def test_lost_call_of_an_earlier_start_of_the_machine_is_charged_in_the_same_way
     at_once(gate.hold(running_request("one")))
     os.utime(gate._run_file or 0, ns=(NOW_NS, NOW_NS + 4 * SECOND_NS))
     gate.close()
-    monkeypatch.setattr(journal_module, "_boot", lambda: "another")
+    monkeypatch.setattr(journal_file, "_boot", lambda: "another")
     (found,) = former_rows(tmp_path)
     assert (found.input_tokens, found.output_tokens, found.amount_nano) == (20, 41, 610)
 
@@ -260,7 +262,7 @@ def test_counters_of_ended_windows_are_forgotten_unless_a_call_holds_them(start:
     gate = start()
 
     def counters() -> int:
-        return gate.do_now(lambda txn, _: len(list(journal_module._items(txn, b"c", 1000))))
+        return gate.do_now(lambda txn, _: len(list(journal_file.items(txn, b"c", 1000))))
 
     for user in range(5):
         of = (budget(100, kind=CounterKind.USER, name=f"user-{user}"),)
@@ -344,7 +346,7 @@ def test_spent_never_overflows(gate: Journal) -> None:
 
 async def test_held_lock_refuses_after_a_second_and_the_event_loop_keeps_turning(start: Start) -> None:
     gate, stopped = start(), start()
-    stopped._take()
+    stopped._file.take()
     loop, turns = asyncio.get_running_loop(), 0
 
     async def turn() -> None:
@@ -360,17 +362,17 @@ async def test_held_lock_refuses_after_a_second_and_the_event_loop_keeps_turning
     assert 1 <= loop.time() - begun_s < 10, "a second, and more on a busy machine; the lock is held for ever"
     assert turns > 100
     turning.cancel()
-    stopped._give()
+    stopped._file.give()
     assert isinstance(await gate.hold(request("one", 100)), HoldGranted), "the refused hold holds nothing"
 
 
 async def test_lock_that_is_free_after_less_than_a_second_is_waited_for(start: Start) -> None:
     gate, other = start(), start()
-    other._take()
-    asyncio.get_running_loop().call_later(0.4, other._give)
+    other._file.take()
+    asyncio.get_running_loop().call_later(0.4, other._file.give)
     assert isinstance(await gate.hold(request("one")), HoldGranted)
-    other._take()
-    asyncio.get_running_loop().call_later(0.4, other._give)
+    other._file.take()
+    asyncio.get_running_loop().call_later(0.4, other._file.give)
     assert await gate.settle("one", 0, 10, b"row")
     assert gate.waiting(1) == [(b"wone", b"row")]
 
@@ -378,12 +380,12 @@ async def test_lock_that_is_free_after_less_than_a_second_is_waited_for(start: S
 async def test_operations_that_wait_for_the_lock_run_in_order_when_it_is_free(start: Start) -> None:
     gate, other = start(), start()
     await gate.hold(request("one", 60))
-    other._take()
+    other._file.take()
     settling = asyncio.create_task(gate.settle("one", 0, 10))
     holding = [asyncio.create_task(gate.hold(request(f"call-{number}", 40))) for number in range(4)]
     await asyncio.sleep(0.01)
     assert not settling.done()
-    other._give()
+    other._file.give()
     assert await settling
     found = await asyncio.gather(*holding)
     assert [type(one) for one in found] == [HoldGranted, HoldGranted, HoldRefused, HoldRefused]
@@ -392,7 +394,7 @@ async def test_operations_that_wait_for_the_lock_run_in_order_when_it_is_free(st
 @pytest.fixture
 def transactions(gate: Journal, monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
     """Return a function: how many transactions began since its last call."""
-    begun, begin = 0, gate._begin
+    begun, begin = 0, gate._file.begin
 
     def count(*arguments: object) -> lmdb.Transaction:
         nonlocal begun
@@ -404,7 +406,7 @@ def transactions(gate: Journal, monkeypatch: pytest.MonkeyPatch) -> Callable[[],
         found, begun = begun, 0
         return found
 
-    monkeypatch.setattr(gate, "_begin", count)
+    monkeypatch.setattr(gate._file, "begin", count)
     return taken
 
 
@@ -465,16 +467,16 @@ async def test_operations_that_meet_in_one_turn_of_the_event_loop_share_a_transa
 async def test_settlement_continues_in_the_background_while_the_lock_is_held(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(journal_module, "WAIT_S", 0.01)
+    monkeypatch.setattr(journal_queue, "WAIT_S", 0.01)
     gate, stopped = start(), start()
     await gate.hold(request("one", 60))
     await gate.hold(request("two", 40))
-    stopped._take()
+    stopped._file.take()
     assert await gate.settle("one", 0, 10, b"row")
     cancelled = asyncio.create_task(gate.settle("two", 0, 30))
     await asyncio.sleep(0)
     cancelled.cancel()
-    stopped._give()
+    stopped._file.give()
     await asyncio.sleep(0.2)
     assert state(gate) == (40, 0, 0)
     assert gate.waiting(10) == [(b"wone", b"row")]
@@ -483,15 +485,15 @@ async def test_settlement_continues_in_the_background_while_the_lock_is_held(
 @pytest.mark.parametrize("executed", [False, True])
 async def test_cancelled_hold_holds_nothing(start: Start, executed: bool) -> None:
     gate, other = start(), start()
-    other._take()
+    other._file.take()
     holding = asyncio.create_task(gate.hold(request("one", 60)))
     await asyncio.sleep(0)
-    other._give()
+    other._file.give()
     if executed:
         # The operation has run; the task is cancelled before it resumes.
-        gate._take()
-        gate._run_queued()
-        gate._give()
+        gate._file.take()
+        gate._queue.run_queued()
+        gate._file.give()
         assert state(other) == (0, 60, 0)
     holding.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -502,14 +504,14 @@ async def test_cancelled_hold_holds_nothing(start: Start, executed: bool) -> Non
 
 async def test_operation_that_is_cancelled_or_fails_stops_none_after_it(start: Start) -> None:
     gate, other = start(), start()
-    other._take()
+    other._file.take()
     topping_up = asyncio.create_task(gate.top_up(DAILY.counter, windows_at(NOW_NS), 50))
     reading = asyncio.create_task(gate.read([DAILY.counter], {}))  # without bounds of its window
     await asyncio.sleep(0)
-    other._give()
-    gate._take()
-    gate._run_queued()
-    gate._give()
+    other._file.give()
+    gate._file.take()
+    gate._queue.run_queued()
+    gate._file.give()
     topping_up.cancel()
     reading.cancel()
     for one in (topping_up, reading):
@@ -520,12 +522,12 @@ async def test_operation_that_is_cancelled_or_fails_stops_none_after_it(start: S
 
 
 async def test_closing_finishes_late_settlements(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(journal_module, "WAIT_S", 0.01)
+    monkeypatch.setattr(journal_queue, "WAIT_S", 0.01)
     gate, other = start(), start()
     await gate.hold(request("one", 60))
-    other._take()
+    other._file.take()
     assert await gate.settle("one", 0, 10)
-    other._give()
+    other._file.give()
     gate.close()
     assert state(other) == (10, 0, 0)
 
@@ -559,7 +561,7 @@ def test_path_that_cannot_be_used_is_an_error(tmp_path: Path) -> None:
 def test_full_disk_refuses_holds_and_keeps_settlements(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     gate = start()
     hold(gate, "one", row=b"lost")
-    begin, is_full = gate._begin, True
+    begin, is_full = gate._file.begin, True
 
     class Full:
         def __init__(self, txn: lmdb.Transaction) -> None:
@@ -574,7 +576,7 @@ def test_full_disk_refuses_holds_and_keeps_settlements(start: Start, monkeypatch
                 raise lmdb.DiskError("mdb_txn_commit: No space left on device")
             self._txn.commit()
 
-    monkeypatch.setattr(gate, "_begin", lambda *arguments: Full(begin(*arguments)))
+    monkeypatch.setattr(gate._file, "begin", lambda *arguments: Full(begin(*arguments)))
 
     async def run() -> None:
         nonlocal is_full
@@ -621,7 +623,7 @@ def test_journal_of_an_earlier_start_of_the_machine_is_another_file(
     row.outcome = CallOutcome.ANSWERED
     at_once(gate.settle("ended", 0, 5, encode_row(usage_row("ended"))))
     gate.close()
-    monkeypatch.setattr(journal_module, "_boot", lambda: "another")
+    monkeypatch.setattr(journal_file, "_boot", lambda: "another")
     (former,) = former_files(gate.directory)
     assert state(start()) == (0, 0, 0)
     wanted = {"ended": CallOutcome.ANSWERED, "open": CallOutcome.LOST}
@@ -640,7 +642,7 @@ def test_row_of_an_earlier_start_that_is_no_row_is_reported(
     gate = start()
     hold(gate, "one", 60, row=b"no row", budgets=(budget(1000),))
     gate.close()
-    monkeypatch.setattr(journal_module, "_boot", lambda: "another")
+    monkeypatch.setattr(journal_file, "_boot", lambda: "another")
     with pytest.raises(StateError, match=r"\.lmdb can't be read: "):
         former_rows(tmp_path)
 

@@ -143,7 +143,7 @@ def test_full_disk_of_the_journal_is_named_as_its_problem(tmp_path: Path, monkey
         writer.move()
         assert (writer._journal.problem, writer.problem) == ("", None)
         with monkeypatch.context() as patch:
-            patch.setattr(writer._journal, "_begin", full)
+            patch.setattr(writer._journal._file, "begin", full)
             writer.move()
             assert writer.is_of_journal
             assert writer.problem == writer._journal.problem
