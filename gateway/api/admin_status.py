@@ -36,7 +36,7 @@ from gateway.model.status import (
 from gateway.policy.routing import decide
 from gateway.policy.territory_answers import plain_needs
 from gateway.release import release_name
-from gateway.telemetry.traffic import RECENT_S, WINDOW_S
+from gateway.telemetry.traffic import RECENT_S, WINDOW_S, times_in_words
 from providers.value import replace
 
 _SOON_DAYS = 60
@@ -281,13 +281,8 @@ def _is_slow(times: AnswerTimes) -> bool:
 
 def _times_in_words(times: AnswerTimes) -> str:
     """Return how long answers take, with the times of an hour ago if there were answers."""
-
-    def words(first_s: float | None, end_s: float | None) -> str:
-        begin = f"begin within {first_s:.2f} s and " if first_s is not None else ""
-        return f"{begin}end within {end_s:.2f} s"
-
-    ago = f", an hour ago {words(times.first_ago_s, times.end_ago_s)}" if times.answers_ago else ""
-    return f"95 % {words(times.first_s, times.end_s)}{ago}"
+    ago = f", an hour ago {times_in_words(times.first_ago_s, times.end_ago_s)}" if times.answers_ago else ""
+    return f"95 % {times_in_words(times.first_s, times.end_s)}{ago}"
 
 
 def _is_outage(counts: Traffic) -> bool:

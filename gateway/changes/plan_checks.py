@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
 from gateway.changes.plan import ChangePlan, Check, deployments_by_assistant, deployments_prompted
 from gateway.model.answer_change import AnswerChange
@@ -11,122 +11,155 @@ from gateway.policy.fence import lacking_approval
 from gateway.policy.labels import TextMarks
 from gateway.policy.location.claim import ClaimRules
 from gateway.policy.territory_answers import answer_changes
-from providers.value import replace
+from providers.value import Value, replace
 
 _MOST_NAMED = 40
 _MOST_ACCEPTED = 8
+
+
+class _RegionChange(Value, frozen=True):
+    """What is asked of a change for one protected region of the old version."""
+
+    old: ConfigVersion
+    new: ConfigVersion
+    region: Region
+    plan: ChangePlan
+
+
+_Part = Callable[[_RegionChange], Iterable[str]]
+"""Returns the words for each change of one part of a version that a region depends on."""
 
 
 def protected_changes(old: ConfigVersion, new: ConfigVersion, plan: ChangePlan) -> dict[str, str]:
     """Return each protected region of the old version that the plan changes, with the changes as text."""
     changes_by_region: dict[str, str] = {}
     for name, region in old.regions.items():
-        if region.protected and (changes := _changes_in(old, new, region, plan)):
-            changes_by_region[name] = changes
+        if region.protected:
+            change = _RegionChange(old, new, region, plan)
+            if words := dict.fromkeys(words for part in _PARTS for words in part(change)):
+                changes_by_region[name] = ", ".join(words)
     return changes_by_region
 
 
-def _changes_in(old: ConfigVersion, new: ConfigVersion, region: Region, plan: ChangePlan) -> str:
-    reasons: list[str] = []
-    if set(old.admin_keys) != set(new.admin_keys):
-        reasons.append("admin_keys")
-    if _territory_of(old) != _territory_of(new):
-        reasons.append("where the gateway stands")
-    for item in plan.regions:
-        if item.name == region.name:
-            reasons += [change.what for change in item.changes] or [item.kind]
-    reasons += [f"the region of client {name}" for name in _moved_clients(old, new, region.name)]
-    routes = [route for route in plan.routes if route.region == region.name]
-    reasons += [f"the route of {route.assistant}" for route in routes if route.before != route.after]
-    reasons += _changed_selection(old, new, region.name)
-    assistants = (*old.assistants.values(), *new.assistants.values())
-    asked = {deployment.name for assistant in assistants for deployment in deployments_prompted(assistant, region.name)}
-    for config in (old, new):
-        judges = config.moderation.get(region.name)
-        asked |= {judge.name for judge in (*judges.input, *judges.output)} if judges is not None else set()
-        here = config.regions.get(region.name)
-        asked |= set(here.judges) if here is not None else set()
-    reasons += [f"the deployment {name}" for name in sorted(_rewritten(asked, plan))]
-    used = {it.sign_in for config in (old, new) for name in asked if (it := config.deployments.get(name)) is not None}
-    names = {name for it in used if it is not None for name in (it.name, it.source) if name is not None}
-    reasons += [f"the sign-in {name}" for name in sorted(names) if _is_among(f"sign_ins.{name}", plan.keys)]
-    if _age_member(old) != _age_member(new):
-        reasons.append("location.claim.age_band")
-    if _has_marks(region) and (old.parts.of(TextMarks) != new.parts.of(TextMarks) or _is_among("marks", plan.keys)):
-        reasons.append("marks")
-    if _exporters_of(old, region.name) != _exporters_of(new, region.name):
-        reasons.append("exporters")
-    if region.keeps_receipts and old.receipts.sample != new.receipts.sample:
-        reasons.append("receipts.sample")
-    return ", ".join(dict.fromkeys(reasons))
+def _value(words: str, value: Callable[[ConfigVersion, Region], object]) -> _Part:
+    """Return the part that is this value of a version."""
+    return lambda change: [words] if value(change.old, change.region) != value(change.new, change.region) else []
 
 
-def _changed_selection(old: ConfigVersion, new: ConfigVersion, region: str) -> Iterator[str]:
+def _own_changes(change: _RegionChange) -> Iterator[str]:
+    for item in change.plan.regions:
+        if item.name == change.region.name:
+            yield from [it.what for it in item.changes] or [item.kind]
+
+
+def _moved_clients(change: _RegionChange) -> list[str]:
+    """Return the clients whose keys move into or out of the region.
+
+    Clients that are new or removed do not count: a removed client is not answered any more.
+    """
+    region, now_by_key = change.region.name, change.new.clients
+    named = {client.name: client for client in now_by_key.values()}
+    moved: set[str] = set()
+    for key, before in change.old.clients.items():
+        for now in (now_by_key.get(key), named.get(before.name)):
+            if now is not None and before.region != now.region and region in (before.region, now.region):
+                moved.add(before.name)
+    return [f"the region of client {name}" for name in sorted(moved)]
+
+
+def _routes(change: _RegionChange) -> Iterator[str]:
+    for route in change.plan.routes:
+        if route.region == change.region.name and route.before != route.after:
+            yield f"the route of {route.assistant}"
+
+
+def _selection(change: _RegionChange) -> Iterator[str]:
     """Yield what changes about the selection of a route of the region by intents and by users' choices."""
-    for name, was in old.assistants.items():
-        will_be = new.assistants.get(name)
-        if name != was.name or will_be is None or region not in (*was.routes, *will_be.routes):
+    for name, was in change.old.assistants.items():
+        will_be = change.new.assistants.get(name)
+        if name != was.name or will_be is None or change.region.name not in (*was.routes, *will_be.routes):
             continue
         if was.intents != will_be.intents:
             yield f"the intents of {name}"
         if was.choices != will_be.choices:
             yield f"the choices of {name}"
-    was_judged, is_judged = old.moderation.get(region), new.moderation.get(region)
-    if was_judged != is_judged:
-        yield "moderation"
-    before, after = ({it.name for it in config.clients.values() if "intent" in it.may_assert} for config in (old, new))
-    if any(assistant.intents and region in assistant.routes for assistant in new.assistants.values()):
+
+
+def _intents_of_clients(change: _RegionChange) -> Iterator[str]:
+    """Yield the clients that may name an intent, or may not any more, if a route of the region depends on it."""
+    versions = (change.old, change.new)
+    before, after = ({it.name for it in version.clients.values() if "intent" in it.may_assert} for version in versions)
+    if any(it.intents and change.region.name in it.routes for it in change.new.assistants.values()):
         yield from (f"may_assert of client {name}" for name in sorted(before ^ after))
 
 
-def _moved_clients(old: ConfigVersion, new: ConfigVersion, region: str) -> list[str]:
-    """Return the clients whose keys move into or out of the region.
+def _deployments(change: _RegionChange) -> Iterator[str]:
+    """Yield the deployments that get prompts of the region, and their sign-ins, even if only a key of them changes."""
+    name, versions, keys = change.region.name, (change.old, change.new), change.plan.keys
+    asked: set[str] = set()
+    for version in versions:
+        for assistant in version.assistants.values():
+            asked |= {deployment.name for deployment in deployments_prompted(assistant, name)}
+        judges = version.moderation.get(name)
+        asked |= {judge.name for judge in (*judges.input, *judges.output)} if judges is not None else set()
+        here = version.regions.get(name)
+        asked |= set(here.judges) if here is not None else set()
+    changed = {item.name for item in change.plan.deployments}
+    for deployment in sorted(asked):
+        if deployment in changed or _is_among(f"deployments.{deployment}", keys):
+            yield f"the deployment {deployment}"
+    used = (it.sign_in for version in versions for item in asked if (it := version.deployments.get(item)) is not None)
+    sign_ins = {
+        it for sign_in in used if sign_in is not None for it in (sign_in.name, sign_in.source) if it is not None
+    }
+    yield from (f"the sign-in {it}" for it in sorted(sign_ins) if _is_among(f"sign_ins.{it}", keys))
 
-    Clients that are new or removed do not count: a removed client is not answered any more.
-    """
-    named = {client.name: client for client in new.clients.values()}
-    moved: set[str] = set()
-    for key, before in old.clients.items():
-        for now in (new.clients.get(key), named.get(before.name)):
-            if now is not None and before.region != now.region and region in (before.region, now.region):
-                moved.add(before.name)
-    return sorted(moved)
 
-
-def _age_member(config: ConfigVersion) -> str | None:
+def _age_member(config: ConfigVersion, _: Region) -> str | None:
     """Return the member of claims that names the age band of a user."""
     claim = config.location.rules.of(ClaimRules)
     return claim.age_band if claim is not None else None
 
 
-def _has_marks(region: Region) -> bool:
-    """Return whether answers of the region have a signed mark."""
-    return region.texts is not None and any(locale.marked for locale in region.texts.locales.values())
+def _marks(change: _RegionChange) -> Iterator[str]:
+    """Yield the marks if answers of the region have a signed mark, and its keys or its rules change."""
+    texts = change.region.texts
+    if texts is not None and any(locale.marked for locale in texts.locales.values()):
+        rules = [version.parts.of(TextMarks) for version in (change.old, change.new)]
+        if rules[0] != rules[1] or _is_among("marks", change.plan.keys):
+            yield "marks"
 
 
-def _territory_of(config: ConfigVersion) -> str | None:
-    """Return the territory of the gateway. It is a place of processing for each region that it serves."""
-    return config.cell.territory if config.cell is not None else None
-
-
-def _rewritten(names: Collection[str], plan: ChangePlan) -> set[str]:
-    """Return the deployments that the plan changes, even if only a key of an account changes."""
-    changed = {item.name for item in plan.deployments}
-    return {name for name in names if name in changed or _is_among(f"deployments.{name}", plan.keys)}
-
-
-def _is_among(path: str, keys: Collection[str]) -> bool:
-    return any(key == path or key.startswith(f"{path}.") for key in keys)
-
-
-def _exporters_of(config: ConfigVersion, region: str) -> list[tuple[object, ...]]:
+def _exporters_of(config: ConfigVersion, region: Region) -> list[tuple[object, ...]]:
     """Return the exporters of the region's requests, with their addresses and residencies."""
-    known = config.regions.get(region)
+    known = config.regions.get(region.name)
     return [
         (exporter.name, exporter.permit.origin, exporter.path, exporter.residency)
         for exporter in config.exporters
         if exporter.may_export(known)
     ]
+
+
+_PARTS: tuple[_Part, ...] = (
+    _value("admin_keys", lambda config, _: set(config.admin_keys)),
+    # The territory of the gateway is a place of processing for each region that it serves.
+    _value("where the gateway stands", lambda config, _: config.cell.territory if config.cell is not None else None),
+    _own_changes,
+    _moved_clients,
+    _routes,
+    _selection,
+    _value("moderation", lambda config, region: config.moderation.get(region.name)),
+    _intents_of_clients,
+    _deployments,
+    _value("location.claim.age_band", _age_member),
+    _marks,
+    _value("exporters", _exporters_of),
+    _value("receipts.sample", lambda config, region: config.receipts.sample if region.keeps_receipts else None),
+)
+
+
+def _is_among(path: str, keys: Collection[str]) -> bool:
+    return any(key == path or key.startswith(f"{path}.") for key in keys)
 
 
 def compiles(errors: Sequence[str]) -> Check:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from textwrap import wrap
 from typing import Any, Literal
@@ -100,54 +100,73 @@ def _summarised(plan: Mapping[str, Any]) -> tuple[list[SummaryItem], int]:
 # --- text -----------------------------------------------------------------------------------------
 
 
+_Lines = Iterator[tuple[str, str]]
+"""Lines before they are wrapped: the beginning of each, and its text."""
+
+_INNER = " " * 6
+
+
 def plan_text(plan: ChangePlan) -> str:
     """Return the plan as text for a terminal."""
     lines = [f"plan {plan.before or 'nothing'} -> {plan.after or _UNKNOWN}", *_traffic(plan)]
     if plan.is_empty:
         lines += ["", _if_empty(plan)]
-    if plan.routes:
-        lines += ["", "assistants and regions"]
-    for route in plan.routes:
-        lines += _wrapped(f"  {MARKS[route.kind]} ", f"{route.assistant} in {route.region}{_share(route)}")
-        for line in _route_lines(route):
-            lines += _wrapped("      ", line)
-    if plan.answers:
-        lines += ["", "territories"]
-    for answer in plan.answers[:_MOST_KEYS]:
-        lines += _wrapped(f"  {_ANSWER_MARKS[answer.kind]} ", f"{answer.route}: {_counted(answer)} {answer.words}")
-        lines += _wrapped("      ", answer.who(_MOST_NAMED))
-    if len(plan.answers) > _MOST_KEYS:
-        lines.append(f"      and {len(plan.answers) - _MOST_KEYS} more")
-    for title, items in (("regions", plan.regions), ("deployments", plan.deployments)):
-        if items:
-            lines += ["", title]
-        for item in items:
-            lines += _wrapped(f"  {MARKS[item.kind]} ", _titled(item))
-            for change in item.changes:
-                lines += _wrapped("      ", _change(change))
-    if plan.budgets:
-        lines += ["", "budgets"]
-    for change in plan.budgets[:_MOST_KEYS]:
-        lines += _wrapped("      ", _change(change))
-    if plan.sections:
-        lines += ["", *_wrapped("also: ", ", ".join(plan.sections))]
-    if plan.values:
-        lines += ["", "keys"]
-    for change in plan.values[:_MOST_KEYS]:
-        lines += _wrapped("      ", _change(change))
-    if len(plan.values) > _MOST_KEYS:
-        lines.append(f"      and {len(plan.values) - _MOST_KEYS} more")
-    if plan.notes:
-        lines += ["", "notes"]
-    for note in plan.notes:
-        lines += _wrapped("      ", note)
-    if plan.checks:
-        lines += ["", "checks"]
-    for check in plan.checks:
-        lines.append(f"  {'ok  ' if check.ok else 'FAIL'} {check.name}")
-        for finding in check.findings:
-            lines += _wrapped("         ", finding)
+    for title, section in _SECTIONS:
+        if parts := list(section(plan)):
+            lines += ["", title] if title else [""]
+            lines += (line for start, text in parts for line in _wrapped(start, text))
     return "\n".join(lines)
+
+
+def _routes(plan: ChangePlan) -> _Lines:
+    for route in plan.routes:
+        yield f"  {MARKS[route.kind]} ", f"{route.assistant} in {route.region}{_share(route)}"
+        for line in _route_lines(route):
+            yield _INNER, line
+
+
+def _answers(plan: ChangePlan) -> _Lines:
+    for answer in plan.answers[:_MOST_KEYS]:
+        yield f"  {_ANSWER_MARKS[answer.kind]} ", f"{answer.route}: {_counted(answer)} {answer.words}"
+        yield _INNER, answer.who(_MOST_NAMED)
+    yield from _more(plan.answers)
+
+
+def _items(items: Sequence[PlanItem]) -> _Lines:
+    for item in items:
+        yield f"  {MARKS[item.kind]} ", _titled(item)
+        for change in item.changes:
+            yield _INNER, _change(change)
+
+
+def _changes(changes: Sequence[Change]) -> _Lines:
+    for change in changes[:_MOST_KEYS]:
+        yield _INNER, _change(change)
+
+
+def _more(items: Sequence[object]) -> _Lines:
+    if len(items) > _MOST_KEYS:
+        yield _INNER, f"and {len(items) - _MOST_KEYS} more"
+
+
+def _checks(plan: ChangePlan) -> _Lines:
+    for check in plan.checks:
+        yield f"  {'ok  ' if check.ok else 'FAIL'} ", check.name
+        for finding in check.findings:
+            yield f"{_INNER}   ", finding
+
+
+_SECTIONS: tuple[tuple[str, Callable[[ChangePlan], Iterable[tuple[str, str]]]], ...] = (
+    ("assistants and regions", _routes),
+    ("territories", _answers),
+    ("regions", lambda plan: _items(plan.regions)),
+    ("deployments", lambda plan: _items(plan.deployments)),
+    ("budgets", lambda plan: _changes(plan.budgets)),
+    ("", lambda plan: [("also: ", ", ".join(plan.sections))] if plan.sections else []),
+    ("keys", lambda plan: [*_changes(plan.values), *_more(plan.values)]),
+    ("notes", lambda plan: [(_INNER, note) for note in plan.notes]),
+    ("checks", _checks),
+)
 
 
 def _if_empty(plan: ChangePlan) -> str:

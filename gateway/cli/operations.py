@@ -6,7 +6,7 @@ import argparse
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Any
@@ -21,6 +21,7 @@ from gateway.operator_errors import CommandError, RejectedConfig, StateError
 from gateway.release import release_name
 from gateway.settings import Settings
 from gateway.state.lock import holder_of
+from gateway.telemetry.traffic import times_in_words
 
 _OK, _NOT_RESTARTED, _REFUSED, _STILL_RUNNING, _PROBLEMS = 0, 1, 1, 3, 3
 _POLL_S = 0.25
@@ -224,10 +225,42 @@ def status_lines(document: Mapping[str, Any]) -> Iterator[str]:
     yield f"config {document['version']} since {document['since']}{release}"
     if document["simulated"]:
         yield "simulated: no answer is of a model, and no request leaves the machine"
-    if (traffic := document["traffic"]) is not None:
-        yield from _traffic_lines(traffic)
+    for member, lines in _STATUS_LINES.items():
+        yield from lines(document[member] or ())
+
+
+def _traffic_lines(traffic: Any) -> Iterator[str]:
+    """Yield the requests of each region. `!` stands before a region of whose last requests half failed, or more."""
+    if not traffic:
+        return
+    regions = _inside(traffic, "regions")
+    minutes = f" in the last {traffic['seconds'] // 60} minutes" if traffic["seconds"] else ""
+    yield f"{traffic['running'] or 0} running;{minutes}:{'' if regions else ' none'}"
+    for region, counts in regions.items():
+        words = [f"{counts['requests'] or 0} requests, {counts['errors'] or 0} errors"]
+        if now := _inside(traffic, "recent", "regions", region):
+            seconds = traffic["recent"]["seconds"]
+            words.append(f"last {seconds} s: {now['requests'] or 0}, {now['errors'] or 0} errors")
+        taken = _inside(traffic, "times", region)
+        if (end_s := taken.get("end_p95_s")) is not None:
+            ago_s = _inside(taken, "hour_ago").get("end_p95_s")
+            ago = f" ({ago_s:.2f} s an hour ago)" if ago_s is not None else ""
+            words.append(f"95 % {times_in_words(taken['first_p95_s'], end_s, ', ')}{ago}")
+        last = _inside(traffic, "last", "regions", region)
+        is_failing = bool(last.get("errors")) and 2 * last["errors"] >= (last.get("requests") or 0)
+        yield f"{'!' if is_failing else ' '} {region or 'no region':12} {'; '.join(words)}"
+
+
+def _inside(answer: Mapping[str, Any], *path: str) -> Mapping[str, Any]:
+    """Return the object at a path of members, or an empty one."""
+    for name in path:
+        answer = answer.get(name) or {}
+    return answer
+
+
+def _region_lines(entries: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     yield "who answers:"
-    for entry in document["regions"] or ():
+    for entry in entries:
         use = "" if entry["use"] in ("chat", None) else f" ({entry['use']})"
         then = f", then {', '.join(entry['then'])}" if entry["then"] else ""
         asked = ", if the user agrees" if entry["consent"] else ""
@@ -235,44 +268,38 @@ def status_lines(document: Mapping[str, Any]) -> Iterator[str]:
         yield f"  {entry['region'] or '':12} {entry['assistant']}{use}: {who}"
         for off in entry["off"] or ():
             yield f"  {'':12} off: {off['deployment']}: {off['reason']}"
-    for kind, text in (document["stores"] or {}).items():
-        yield f"store {kind}: {text}"
-    instances = document["instances"] or ()
+
+
+def _instance_lines(instances: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     for instance in instances:
         when = "waited at its last sign" if instance["state"] == "silent" else "wait for the ledger"
         rows = "" if instance["rows_waiting"] is None else f", {instance['rows_waiting']} rows {when}"
         serves = "" if len(instances) == 1 else f", config {instance['version']} since {instance['since']}"
         yield f"instance {instance['name']}: {instance['state']}{serves}{rows}"
-    if space := document["state_directory"]:
+
+
+def _space_lines(space: Any) -> Iterator[str]:
+    if space:
         yield f"state directory: {FreeSpace(space['free_bytes'] or 0, space['size_bytes'] or 0)}"
-    for approval in document["approvals"] or ():
-        yield f"approval of {approval['deployment']} for {approval['region']} until {approval['until']}"
-    for retirement in document["retirements"] or ():
-        yield f"the model of {retirement['deployment']} is retired on {retirement['on']}"
-    for problem in document["problems"] or ():
-        yield f"problem: {problem}"
-    for warning in document["warnings"] or ():
-        yield f"warning: {warning}"
 
 
-def _traffic_lines(traffic: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the requests of each region. `!` stands before a region of whose last requests half failed, or more."""
-    regions, recent, times = traffic["regions"] or {}, traffic["recent"] or {}, traffic["times"] or {}
-    recent_regions, last = recent.get("regions") or {}, (traffic["last"] or {}).get("regions") or {}
-    minutes = f" in the last {traffic['seconds'] // 60} minutes" if traffic["seconds"] else ""
-    yield f"{traffic['running'] or 0} running;{minutes}:{'' if regions else ' none'}"
-    for region, counts in regions.items():
-        words = [f"{counts['requests'] or 0} requests, {counts['errors'] or 0} errors"]
-        if now := recent_regions.get(region):
-            words.append(f"last {recent.get('seconds')} s: {now['requests'] or 0}, {now['errors'] or 0} errors")
-        if (taken := times.get(region)) and taken["end_p95_s"] is not None:
-            begin = f"begin within {taken['first_p95_s']:.2f} s, " if taken["first_p95_s"] is not None else ""
-            ago_s = (taken["hour_ago"] or {}).get("end_p95_s")
-            ago = f" ({ago_s:.2f} s an hour ago)" if ago_s is not None else ""
-            words.append(f"95 % {begin}end within {taken['end_p95_s']:.2f} s{ago}")
-        failed = last.get(region) or {}
-        is_failing = bool(failed.get("errors")) and 2 * failed["errors"] >= (failed.get("requests") or 0)
-        yield f"{'!' if is_failing else ' '} {region or 'no region':12} {'; '.join(words)}"
+def _each(line: str) -> Callable[[Iterable[Any]], Iterator[str]]:
+    """Return what yields such a line for each item of a list."""
+    return lambda items: (line.format(it=it) for it in items)
+
+
+_STATUS_LINES: Mapping[str, Callable[[Any], Iterator[str]]] = {
+    "traffic": _traffic_lines,
+    "regions": _region_lines,
+    "stores": lambda stores: (f"store {kind}: {stores[kind]}" for kind in stores),
+    "instances": _instance_lines,
+    "state_directory": _space_lines,
+    "approvals": _each("approval of {it[deployment]} for {it[region]} until {it[until]}"),
+    "retirements": _each("the model of {it[deployment]} is retired on {it[on]}"),
+    "problems": _each("problem: {it}"),
+    "warnings": _each("warning: {it}"),
+}
+"""How each member of a status document is shown, in this order."""
 
 
 def backup(options: argparse.Namespace) -> int:

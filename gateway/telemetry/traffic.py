@@ -145,3 +145,9 @@ def _grown(before: Mapping[str, _Counts], now: Mapping[str, _Counts]) -> dict[st
     """Return by how much the counts have grown, without those that have not."""
     grown = {name: _less(counts, before.get(name, type(counts)())) for name, counts in now.items()}
     return {name: counts for name, counts in grown.items() if any(count > 0 for count in counts)}
+
+
+def times_in_words(first_s: float | None, end_s: float | None, joined: str = " and ") -> str:
+    """Return within which times answers begin and end."""
+    begin = f"begin within {first_s:.2f} s{joined}" if first_s is not None else ""
+    return f"{begin}end within {end_s:.2f} s"
