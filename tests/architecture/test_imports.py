@@ -82,7 +82,7 @@ HOMES = {
         "providers/reading/assembler.py",
         "providers/value.py",
     ),
-    "jinja2": ("gateway/console/views.py", "evaluation/report.py"),
+    "jinja2": ("gateway/cli/evidence_page.py", "gateway/console/views.py", "evaluation/report.py"),
     "jsonschema": ("evaluation/checks.py", "gateway/execution/json_schemas.py"),
     "jsonschema_specifications": ("gateway/execution/json_schemas.py",),  # of jsonschema
     "referencing": ("evaluation/checks.py",),  # of jsonschema
