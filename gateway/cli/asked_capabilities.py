@@ -32,8 +32,11 @@ from providers.matching.requirements import FEATURES
 from providers.value import Value, replace
 
 if TYPE_CHECKING:
+    from gateway.execution.upstream_client import UpstreamClient
     from gateway.model.config_version import ConfigVersion
     from gateway.model.deployment import Deployment
+    from gateway.model.permit import Permit
+    from gateway.usage.accounting import Accounting
 
 MOST_TOKENS = 512
 """The longest answer to a question."""
@@ -175,12 +178,9 @@ async def ask_capabilities(
     """
     from gateway.assembly.usage import command_accounting
     from gateway.cli.providers import permit_of
-    from gateway.execution.deadline import Deadline
     from gateway.execution.token_refresher import tokens_for_command
     from gateway.execution.transport import PoolTransport
-    from gateway.execution.upstream_client import AttemptOptions, UpstreamClient
-    from gateway.model.decision import Step
-    from gateway.model.record import Record
+    from gateway.execution.upstream_client import UpstreamClient
     from gateway.operator_errors import CommandError
     from gateway.usage.refusals import CallRefused
 
@@ -190,42 +190,17 @@ async def ask_capabilities(
     stated = deployment.capabilities.features | {"text", "stream"}
     emulated = deployment.adapter.emulated if isinstance(deployment.adapter, EmulatesFeatures) else frozenset[str]()
     emulated |= {"json_schema"} if deployment.emulates_schemas(bounded=False) else frozenset()
-    secret = deployment.credentials[0] if deployment.credentials else None
-    bounds, transport = config.resilience, PoolTransport()
-    tokens = (
-        await tokens_for_command(config, transport, deployment=deployment) if deployment.sign_in is not None else None
-    )
-    client = UpstreamClient(transport, tokens=tokens)
-
-    async def failure_of(name: str) -> tuple[Failure | None, str]:
-        question = QUESTIONS[name]
-        dropped = {"max_tokens"} - deployment.capabilities.parameters
-        step = Step(_with(deployment, name), permit, frozenset(dropped))
-        failure: Failure | None = None
-        for _ in range(2):  # once more, without a field that the server has refused
-            deadline = Deadline.start(bounds.total_s, bounds.total_s)
-            options = AttemptOptions(question.request, bounds.total_s, bounds.connect_s, bounds.idle_s)
-            if accounting is not None:
-                record = Record("check", time.monotonic(), config.version)
-                options.usage = accounting.internal_request(config, record)
-            try:
-                answer = await client.send_alone(step, secret, options, deadline)
-            except ProviderFailed as error:
-                failure = error.failure
-                if failure.kind is FailureKind.FIELD_REFUSED and failure.should_retry:
-                    continue
-                return failure, f"{failure.kind}: {failure.detail or failure.message}"
-            is_there = answer.completion is not None and question.has(answer.completion)
-            return None, "" if is_there else question.lack
-        return failure, "it refuses a field that the gateway adds"
-
+    transport = PoolTransport()
+    signs_in = deployment.sign_in is not None
+    tokens = await tokens_for_command(config, transport, deployment=deployment) if signs_in else None
     try:
         async with command_accounting(state_dir, config) as accounting:
+            asking = _Asking(config, deployment, permit, UpstreamClient(transport, tokens=tokens), accounting)
             for name in questions_for(deployment):
                 if name in emulated:
                     found(AskedCapability(name, "not asked", True, "the gateway emulates it"))
                     continue
-                failure, detail = await failure_of(name)
+                failure, detail = await asking.failure_of(name)
                 ends = name == "text" and failure is not None and failure.concerns is not About.REQUEST
                 found(AskedCapability(name, "cannot" if detail else "can", name in stated, detail, ends))
                 if ends:
@@ -236,6 +211,45 @@ async def ask_capabilities(
         await transport.aclose()
     for name in sorted(NOT_ASKED & deployment.capabilities.features):
         found(AskedCapability(name, "not asked", True, "it needs an address, a sound or a document"))
+
+
+class _Asking(Value, frozen=True):
+    """What each question needs."""
+
+    config: ConfigVersion
+    deployment: Deployment
+    permit: Permit
+    client: UpstreamClient
+    accounting: Accounting | None
+
+    async def failure_of(self, name: str) -> tuple[Failure | None, str]:
+        """Return the failure of a question, and why the capability is not there or an empty text."""
+        from gateway.execution.deadline import Deadline
+        from gateway.execution.upstream_client import AttemptOptions
+        from gateway.model.decision import Step
+        from gateway.model.record import Record
+
+        question, deployment, bounds = QUESTIONS[name], self.deployment, self.config.resilience
+        dropped = {"max_tokens"} - deployment.capabilities.parameters
+        step = Step(_with(deployment, name), self.permit, frozenset(dropped))
+        secret = deployment.credentials[0] if deployment.credentials else None
+        failure: Failure | None = None
+        for _ in range(2):  # once more, without a field that the server has refused
+            deadline = Deadline.start(bounds.total_s, bounds.total_s)
+            options = AttemptOptions(question.request, bounds.total_s, bounds.connect_s, bounds.idle_s)
+            if self.accounting is not None:
+                record = Record("check", time.monotonic(), self.config.version)
+                options.usage = self.accounting.internal_request(self.config, record)
+            try:
+                answer = await self.client.send_alone(step, secret, options, deadline)
+            except ProviderFailed as error:
+                failure = error.failure
+                if failure.kind is FailureKind.FIELD_REFUSED and failure.should_retry:
+                    continue
+                return failure, f"{failure.kind}: {failure.detail or failure.message}"
+            is_there = answer.completion is not None and question.has(answer.completion)
+            return None, "" if is_there else question.lack
+        return failure, "it refuses a field that the gateway adds"
 
 
 def _with(deployment: Deployment, feature: str) -> Deployment:

@@ -145,26 +145,20 @@ class Pages:
             navigation: The bar of the console outside a demo, as markup.
         """
         config, texts = status.config, texts_in(language_of(request.lang, request.languages))
-        language = texts.language
         assistants = sorted({assistant.name for assistant in config.assistants.values()})
         assistant = request.assistant if request.assistant in config.assistants else assistants[0]
-        answers = self._answers(config, assistant, status.at_s)
         wanted = request.territory or territory_of_languages(request.languages) or self._settings.territory or ""
         code = find_territory(wanted) if wanted else None
-        views = world().views()
-        view = views.get(request.view, views[""])
+        decision = _decision(status, assistant, code) if code is not None else None
+        answers = self._answers(config, assistant, status.at_s)
         moved = self._moved(status, assistant, answers, request.dismissed, texts)
         changed = {member for move in moved or () for member, _ in move.members}
-        question = request.question[:_MOST_CHARACTERS] or QUESTION
-        decision = _decision(status, assistant, code) if code is not None else None
-        html = self._templates[language].render(
+        html = self._templates[texts.language].render(
             version=__version__,
             texts=texts,
             languages=LANGUAGES,
             query=lambda tag: urlencode({"territory": code or "", "assistant": assistant, "lang": tag}),
             script_texts=json.dumps(_script_texts(texts), ensure_ascii=False),
-            other_views=VIEWS,
-            prefix="/console" if self._own_config is not None else "",
             config=config,
             config_path=_shown_path(self._settings.config),
             loaded=reload_report(status.loaded),
@@ -173,37 +167,34 @@ class Pages:
             assistants=assistants,
             assistant=assistant,
             areas=areas(config, answers, code, changed, texts),
-            legend=legend(config, answers, language),
-            labels=labels(config, answers, language),
-            names=sorted(territory_names(language).items(), key=lambda item: item[1]),
-            world=world(),
-            view=view,
-            views=views.values(),
             wanted=wanted,
             code=code,
             decision=decision,
             product=_product(config, decision),
-            near=world().near(code) if code is not None else [],
-            examples=_EXAMPLES,
-            no_effect=_no_effect(config, code),
             unavailable=_unavailable(status),
-            firsts=Counter(answer.first for answer in answers.values()),
             routes=movable_routes(config.assistants[assistant]),
             candidates=candidates(config.assistants[assistant]),
-            written=self._own_config.lines() if self._own_config is not None else [],
-            is_demo=self._own_config is not None,
-            users=users_of(config) if self._own_config is not None else [],
             has_crisis=any(helps_first(region) for region in config.regions.values()),
             navigation=navigation,
             sites=_sites(sites, decision),
             faults=FAULTS,
-            question=question,
-            header=TERRITORY_HEADER,
-            curl=curl_command(request.url, assistant, code or "", question) if code is not None else "",
-            python=python_program(request.url, assistant, code or "", question) if code is not None else "",
             real=sorted(config.real),
+            **_map_members(config, answers, code, request.view, texts.language),
+            **_question_members(config, request, assistant, code),
+            **self._demo_members(config),
         )
         return html, 404 if wanted and code is None else 200
+
+    def _demo_members(self, config: ConfigVersion) -> dict[str, object]:
+        """Return what only the page of a demo has, and the links to the views of the console."""
+        own = self._own_config
+        return {
+            "is_demo": own is not None,
+            "prefix": "/console" if own is not None else "",
+            "other_views": VIEWS,
+            "written": own.lines() if own is not None else [],
+            "users": users_of(config) if own is not None else [],
+        }
 
     def _answers(self, config: ConfigVersion, assistant: str, now_s: float) -> Answers:
         """Return who answers in each territory. Approvals end with a day, so a table holds for a day."""
@@ -230,6 +221,37 @@ class Pages:
     def prepare(self, status: Status) -> None:
         """Compute what the first page needs."""
         self.render(status, (), Request("http://127.0.0.1"))
+
+
+def _map_members(
+    config: ConfigVersion, answers: Answers, code: str | None, view: str, language: str
+) -> dict[str, object]:
+    """Return what the map shows beside the areas, and the list of territories."""
+    views = world().views()
+    return {
+        "world": world(),
+        "view": views.get(view, views[""]),
+        "views": views.values(),
+        "near": world().near(code) if code is not None else [],
+        "legend": legend(config, answers, language),
+        "labels": labels(config, answers, language),
+        "firsts": Counter(answer.first for answer in answers.values()),
+        "names": sorted(territory_names(language).items(), key=lambda item: item[1]),
+        "examples": _EXAMPLES,
+    }
+
+
+def _question_members(config: ConfigVersion, request: Request, assistant: str, code: str | None) -> dict[str, object]:
+    """Return the question, and the programs that ask it from the territory."""
+    question = request.question[:_MOST_CHARACTERS] or QUESTION
+    asked = request.url, assistant, code or "", question
+    return {
+        "question": question,
+        "header": TERRITORY_HEADER,
+        "no_effect": _no_effect(config, code),
+        "curl": curl_command(*asked) if code is not None else "",
+        "python": python_program(*asked) if code is not None else "",
+    }
 
 
 def _script_texts(texts: ViewTexts) -> dict[str, str]:

@@ -71,14 +71,11 @@ def receipt_of(record: Record, ended_at_s: float, cell: str | None, share: float
     `ended_at_s` is Unix time, `cell` the territory of the gateway if the config states it, and `share` (0 to 1) the
     share of successful requests whose receipt is kept.
     """
-    if not is_kept(record, share):
-        return None
     decided, shown, by = record.decided, record.shown, record.answered_by
     location = decided.location
-    region = location.region if location is not None else None
-    if record.shown.code == "rate_limited" and decided.assistant is None:
+    if not is_kept(record, share) or (shown.code == "rate_limited" and decided.assistant is None):
         return None
-    if location is None or region is None or not may_keep(location, cell):
+    if location is None or (region := location.region) is None or not may_keep(location, cell):
         return None
     stores, processes = by.places or (None, None)
     dropped = record.named_dropped

@@ -234,22 +234,11 @@ def decode_request(body: object, *, counts: bool = False) -> Decoded:
         body: The parsed JSON.
         counts: The request only counts tokens, so it needs no `max_tokens`.
     """
-    body = mapping(body, "")
-    keeps_context = _keeps_all(body.get("context_management"))
-    for name, why in _REFUSED.items():
-        if body.get(name) is not None and not (name == "context_management" and keeps_context):
-            raise InvalidRequest(f"{name}: the gateway does not support this field, because {why}", name)
-    if (tools := as_list(body.get("tools"))) and any(map(has_type, tools)):
-        body = {**body, "tools": [as_function(tool, position) for position, tool in enumerate(tools)]}
-    system, entries = body.get("system"), body.get("messages")
-    texts = None
-    is_text = system is None or (isinstance(system, str) and not system.startswith(_BILLING))
-    if is_text and isinstance(entries, list) and entries:
-        # The usual form of simple clients: texts only.
-        begun: list[object] = [{"role": "system", "content": system}] if system else []
-        if (texts := plain_messages([*begun, *entries], len(entries) + 1)) is not None:
-            body = {**body, "messages": [{"role": "user", "content": ""}]}
+    body = _supported(mapping(body, ""))
     left_out: set[str] = set()
+    texts = _plain_texts(body)
+    if texts is not None:
+        body = {**body, "messages": [{"role": "user", "content": ""}]}
     try:
         asked = read(body, _Request)
     except InvalidRequest:
@@ -263,12 +252,8 @@ def decode_request(body: object, *, counts: bool = False) -> Decoded:
     names = {*unread(body, asked), *left_out}
     choice, is_parallel = _tool_choice(asked)
     effort, hides_thinking = _effort(asked, names)
-    form = (asked.output_config and asked.output_config.format) or asked.output_format
-    passed = {"top_k": asked.top_k, "cache_control": asked.cache_control, "inference_geo": asked.inference_geo}
-    extra: dict[str, Any] = {name: value for name, value in passed.items() if value is not None}
+    thinking, form = asked.thinking, (asked.output_config and asked.output_config.format) or asked.output_format
     attribution, rules = _system(asked.system)
-    if attribution:
-        extra[ATTRIBUTION] = attribution
     request = ChatRequest(
         model=asked.model,
         messages=texts if texts is not None else (*rules, *_messages(asked.messages, names)),
@@ -283,12 +268,39 @@ def decode_request(body: object, *, counts: bool = False) -> Decoded:
         parallel_tool_calls=is_parallel,
         response_format=JsonSchemaFormat("response", form.schema, strict=True) if form else None,
         reasoning_effort=effort,
-        reasoning_budget=asked.thinking.budget_tokens if asked.thinking and asked.thinking.type == "enabled" else None,
+        reasoning_budget=thinking.budget_tokens if thinking and thinking.type == "enabled" else None,
         user=asked.metadata.user_id if asked.metadata else None,
-        extra=extra,
+        extra=_extra(asked, attribution),
         unread=bounded(names),
     )
     return Decoded(request, hides_thinking)
+
+
+def _supported(body: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the body with every tool as a function. Raises InvalidRequest for a field that is not supported."""
+    for name, why in _REFUSED.items():
+        if (value := body.get(name)) is not None and not (name == "context_management" and _keeps_all(value)):
+            raise InvalidRequest(f"{name}: the gateway does not support this field, because {why}", name)
+    if (tools := as_list(body.get("tools"))) and any(map(has_type, tools)):
+        return {**body, "tools": [as_function(tool, position) for position, tool in enumerate(tools)]}
+    return body
+
+
+def _plain_texts(body: Mapping[str, Any]) -> tuple[Message, ...] | None:
+    """Return the messages of the usual form of simple clients, which are texts only, or None for another form."""
+    system, entries = body.get("system"), body.get("messages")
+    is_text = system is None or (isinstance(system, str) and not system.startswith(_BILLING))
+    if not (is_text and isinstance(entries, list) and entries):
+        return None
+    begun: list[object] = [{"role": "system", "content": system}] if system else []
+    return plain_messages([*begun, *entries], len(entries) + 1)
+
+
+def _extra(asked: _Request, attribution: str) -> dict[str, Any]:
+    """Return the fields that are passed on as they are."""
+    passed = {"top_k": asked.top_k, "cache_control": asked.cache_control, "inference_geo": asked.inference_geo}
+    extra = {name: value for name, value in passed.items() if value is not None}
+    return {**extra, ATTRIBUTION: attribution} if attribution else extra
 
 
 def _without_blocks_of_servers(body: Mapping[str, Any], left_out: set[str]) -> Mapping[str, Any]:
