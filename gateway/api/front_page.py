@@ -2,35 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from gateway import __version__
 from gateway.api.raw_responses import Probe, RawResponse
 
-_PAGE = f"""\
-<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<title>Assistant gateway</title>
-</head>
-<body>
-<main>
-<h1>Assistant gateway {__version__}</h1>
-<p>One address for every model, in the form of OpenAI's, Anthropic's or Gemini's API, such as
-<code>POST /v1/chat/completions</code>.</p>
-<ul>
-<li><a href="/docs">Documentation of the API</a></li>
-<li><a href="/openapi.json">OpenAPI document</a></li>
-</ul>
-<p>The documentation for operators and developers is in the folder <code>docs</code> of the source: start with
-<code>docs/index.md</code>.</p>
-</main>
-</body>
-</html>
-"""
+_PAGE = Path(__file__).with_suffix(".html").read_text("utf-8").replace("VERSION", __version__)
 _HEADERS = {
     "content-security-policy": "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
     "x-content-type-options": "nosniff",

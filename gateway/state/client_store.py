@@ -25,45 +25,11 @@ from typing import Any, Literal
 from gateway.files import path_exists
 from gateway.model.stored_client import AdminToken, ConfigFacts, Definition, KeyInfo, Role, StoredClients, StoredKey
 from gateway.operator_errors import NotStored, StateError
-from gateway.state.database import Database, SqliteDatabase, Statements
+from gateway.state.database import Database, SqliteDatabase, Statements, layout_of
 from providers.value import Value, replace
 
 _NAME = "clients"
-_LAYOUT = """
-CREATE TABLE IF NOT EXISTS settings (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
-CREATE TABLE IF NOT EXISTS clients (name TEXT PRIMARY KEY, definition TEXT NOT NULL) STRICT;
-CREATE TABLE IF NOT EXISTS projects (name TEXT PRIMARY KEY, definition TEXT NOT NULL) STRICT;
-CREATE TABLE IF NOT EXISTS api_keys (
-  id TEXT PRIMARY KEY,
-  client TEXT NOT NULL,
-  owner TEXT NOT NULL,
-  note TEXT NOT NULL,
-  created_at REAL NOT NULL,
-  expires_at REAL,
-  revoked_at REAL,
-  last_used_at REAL
-) STRICT;
-CREATE INDEX IF NOT EXISTS api_keys_client ON api_keys (client);
-CREATE TABLE IF NOT EXISTS key_secrets (
-  digest TEXT PRIMARY KEY,
-  key_id TEXT NOT NULL,
-  created_at REAL NOT NULL,
-  valid_until REAL
-) STRICT;
-CREATE INDEX IF NOT EXISTS key_secrets_key ON key_secrets (key_id);
-CREATE TABLE IF NOT EXISTS admin_tokens (
-  id TEXT PRIMARY KEY,
-  digest TEXT NOT NULL UNIQUE,
-  role TEXT NOT NULL,
-  note TEXT NOT NULL,
-  created_at REAL NOT NULL
-) STRICT;
-CREATE TABLE IF NOT EXISTS audit_entries (
-  number INTEGER PRIMARY KEY AUTOINCREMENT,
-  event TEXT NOT NULL,
-  fields TEXT NOT NULL
-) STRICT;
-"""
+_LAYOUT = layout_of(__file__)
 Section = Literal["clients", "projects"]
 _MOST_SECRETS = 2
 """The secrets of a key that can work at the same time. The others stay, so that they are never accepted again."""

@@ -30,6 +30,11 @@ _OF_DAMAGE = ("malformed", "not a database", "Could not decode")
 _one_creates = threading.Lock()
 
 
+def layout_of(module: str) -> str:
+    """Return the SQL that makes the tables of a store. It is beside the file of the module."""
+    return Path(module).with_suffix(".sql").read_text("utf-8")
+
+
 def open_database(
     directory: Path, name: str, layout: str, *, version: int = 1, durable: bool = False, page_bytes: int | None = None
 ) -> sqlite3.Connection:

@@ -17,7 +17,15 @@ from typing import Any, TypeVar
 from gateway.files import path_exists
 from gateway.operator_errors import NotStored, StateError
 from gateway.state.audit import BEGINNING, TrailHead
-from gateway.state.database import OpenedFile, describe_damage, open_database, open_to_read, sqlite_error, transaction
+from gateway.state.database import (
+    OpenedFile,
+    describe_damage,
+    layout_of,
+    open_database,
+    open_to_read,
+    sqlite_error,
+    transaction,
+)
 from providers.value import Value, replace
 
 _T = TypeVar("_T")
@@ -30,24 +38,7 @@ _VERSION = (str, str, (bytes, NoneType), str)
 _VERSIONS = "SELECT version, content, text, why_not FROM version"
 _ACTIVATION = (str, str, str, str, float, str)
 _ACTIVATIONS = "SELECT version, previous, cause, who, at_s, summary, plan"
-_LAYOUT = """
-CREATE TABLE IF NOT EXISTS version (
-    version TEXT PRIMARY KEY, content TEXT NOT NULL, text BLOB, why_not TEXT NOT NULL DEFAULT ''
-);
-CREATE TABLE IF NOT EXISTS catalogue (
-    version TEXT PRIMARY KEY REFERENCES version, content TEXT NOT NULL
-);
-CREATE TABLE IF NOT EXISTS activation (
-    number INTEGER PRIMARY KEY, version TEXT NOT NULL REFERENCES version, previous TEXT NOT NULL, cause TEXT NOT NULL,
-    who TEXT NOT NULL, at_s REAL NOT NULL, summary TEXT NOT NULL, plan TEXT NOT NULL
-);
-CREATE TABLE IF NOT EXISTS pointer (
-    one INTEGER PRIMARY KEY CHECK (one = 1), version TEXT NOT NULL, overrides TEXT NOT NULL
-);
-CREATE TABLE IF NOT EXISTS audit_head (
-    one INTEGER PRIMARY KEY CHECK (one = 1), number INTEGER NOT NULL, hash TEXT NOT NULL
-);
-"""
+_LAYOUT = layout_of(__file__)
 
 
 @dataclass(frozen=True, slots=True)

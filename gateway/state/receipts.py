@@ -26,6 +26,7 @@ from gateway.operator_errors import ReceiptDamaged, StateError
 from gateway.state.database import (
     describe_damage,
     describe_error,
+    layout_of,
     open_database,
     open_large_to_read,
     open_to_read,
@@ -41,14 +42,7 @@ _VERSION = 1
 _SEAL_BYTES = 16
 _SEAL_FORM = "2"
 _NAME = "receipts"
-_LAYOUT = """
-CREATE TABLE IF NOT EXISTS receipt (
-    number INTEGER PRIMARY KEY, id TEXT NOT NULL, client TEXT NOT NULL, at_s REAL NOT NULL, content TEXT NOT NULL,
-    seal TEXT
-);
-CREATE INDEX IF NOT EXISTS receipt_of_id ON receipt (id, client);
-CREATE INDEX IF NOT EXISTS receipt_of_age ON receipt (at_s);
-"""
+_LAYOUT = layout_of(__file__)
 _INSERT = "INSERT INTO receipt (id, client, at_s, content, seal) VALUES (?, ?, ?, ?, ?)"
 _MOST_WAITING = 20_000
 _MOST_AT_ONCE = 500

@@ -13,25 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from gateway.model.schedule import NO_TALLY, Phase, ScheduleProgress, Tally
-from gateway.state.database import SqliteDatabase
+from gateway.state.database import SqliteDatabase, layout_of
 
-_LAYOUT = """
-CREATE TABLE IF NOT EXISTS schedules (
-  assistant TEXT NOT NULL,
-  region TEXT NOT NULL,
-  identity TEXT NOT NULL,
-  progress TEXT NOT NULL,
-  PRIMARY KEY (assistant, region)
-) STRICT;
-CREATE TABLE IF NOT EXISTS version_schedules (
-  version TEXT NOT NULL,
-  assistant TEXT NOT NULL,
-  region TEXT NOT NULL,
-  identity TEXT NOT NULL,
-  progress TEXT NOT NULL,
-  PRIMARY KEY (version, assistant, region)
-) STRICT
-"""
+_LAYOUT = layout_of(__file__)
 
 _SIDES = ("candidate", "baseline")
 

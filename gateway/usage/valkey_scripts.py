@@ -1,4 +1,4 @@
-"""The Lua scripts of the gate on Valkey. One script call is one atomic operation.
+"""The Lua scripts of the gate on Valkey, in the folder `scripts`. One script call is one atomic operation.
 
 **Numbers.** Lua computes with doubles, which are exact up to 2^53. An amount is two numbers, `high * BASE + low`, so it
 is exact up to the largest amount of a budget. Times are microseconds of the server's clock.
@@ -14,12 +14,13 @@ is exact up to the largest amount of a budget. Times are microseconds of the ser
 
 **Answers.** MessagePack, or the text `EPOCH` if the caller's epoch has ended.
 
-The arguments and answers are made and read below the scripts.
+The arguments and answers are made and read here.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import msgspec
 
@@ -44,212 +45,18 @@ pack = msgspec.msgpack.encode
 unpack = msgspec.msgpack.decode
 _TOKENS = int(Measure.TOKENS)
 
-_COMMON = f"""
-local BASE, FOREVER, LARGEST, MINUTE_NS = {BASE}, {FOREVER_US}, {LARGEST_NS}, 60000000000
-local KEPT_MS = 3600000
+_FOLDER = Path(__file__).with_name("scripts")
+_COMMON = f"local BASE, FOREVER, LARGEST, MINUTE_NS = {BASE}, {FOREVER_US}, {LARGEST_NS}, {MINUTE_NS}\n" + (
+    _FOLDER / "common.lua"
+).read_text("utf-8")
 
-local function is_current(needs_ready)
-  local epoch = redis.call('GET', KEYS[1])
-  return epoch == ARGV[2] .. '|ready' or (not needs_ready and epoch == ARGV[2] .. '|building')
-end
 
-local function server_us(given)
-  if given ~= '0' then return tonumber(given) end
-  local time = redis.call('TIME')
-  return time[1] * 1000000 + time[2]
-end
+def _script(name: str, *, common: str = _COMMON) -> Script:
+    return Script(common + (_FOLDER / f"{name}.lua").read_text("utf-8"))
 
-local function carried(high, low)
-  local carry = math.floor(low / BASE)
-  return high + carry, low - carry * BASE
-end
 
-local function save(key, counter)
-  local packed = cmsgpack.pack(counter)
-  if counter[3] >= FOREVER then
-    redis.call('SET', key, packed)
-  else
-    redis.call('SET', key, packed, 'PXAT', string.format('%.0f', math.floor(counter[3] / 1000) + KEPT_MS))
-  end
-end
-
--- generation, start, end, spent (high, low), held (high, low), credit (high, low)
-local function opened(key, generations, start, stop, following, now)
-  local raw = redis.call('GET', key)
-  local counter = raw and cmsgpack.unpack(raw)
-  if counter and counter[2] <= now and now < counter[3] then return counter end
-  if now >= stop then start, stop = stop, following end
-  stop = math.max(stop, now)
-  if counter and (counter[2] > now or counter[2] == start) then
-    -- The clock was set back, or the bounds of the caller have ended too: it is still this window.
-    counter[2], counter[3] = start, stop
-  else
-    counter = {{redis.call('INCR', generations), start, stop, 0, 0, 0, 0, 0, 0}}
-  end
-  save(key, counter)
-  return counter
-end
-
-local function missing_ns(key, now)
-  local raw = redis.call('GET', key)
-  if not raw then return 0, now end
-  local rate = cmsgpack.unpack(raw)
-  return math.max(0, rate[1] - math.max(0, now - rate[2]) * 1000)
-end
-
-local function save_rate(key, missing, now)
-  local kept = string.format('%.0f', math.ceil(missing / 1000000) + 60000)
-  redis.call('SET', key, cmsgpack.pack({{missing, now}}), 'PX', kept)
-end
-
-local function state_of(counter)
-  return {{counter[2], counter[3], counter[4], counter[5], counter[6], counter[7], counter[8], counter[9]}}
-end
-"""
-
-HOLD = Script(
-    _COMMON
-    + """
--- KEYS: epoch, generations, owners, open calls, counters, rates. ARGV: time, epoch, request, record of the open call.
-local owner, call, forced, needs_ready, counters, rates = unpack(cmsgpack.unpack(ARGV[3]))
-if not is_current(needs_ready) then return 'EPOCH' end
-local now = server_us(ARGV[1])
-if forced and redis.call('HEXISTS', KEYS[4], call) == 1 then return cmsgpack.pack({true, {}, {}}) end
-local found, missing, fits = {}, {}, true
-for index, one in ipairs(counters) do
-  local counter = opened(KEYS[4 + index], KEYS[2], one[3], one[4], one[5], now)
-  found[index] = counter
-  local high, low = counter[8] - counter[4], counter[9] - counter[5]
-  local room = carried(one[6] + high, one[7] + low)
-  local free = carried(one[8] + high - counter[6], one[9] + low - counter[7])
-  if room < 0 or free < 0 then fits = false end
-end
-for index, one in ipairs(rates) do
-  missing[index] = missing_ns(KEYS[4 + #counters + index], now)
-  if one[3] or missing[index] + one[2] > MINUTE_NS then fits = false end
-end
-if not fits and not forced then
-  local states = {}
-  for index, counter in ipairs(found) do states[index] = state_of(counter) end
-  return cmsgpack.pack({false, states, missing})
-end
-local generations = {}
-for index, one in ipairs(counters) do
-  local counter = found[index]
-  counter[6], counter[7] = carried(counter[6] + one[1], counter[7] + one[2])
-  save(KEYS[4 + index], counter)
-  generations[index] = counter[1]
-end
-for index, one in ipairs(rates) do
-  missing[index] = math.min(missing[index] + one[1], LARGEST)
-  save_rate(KEYS[4 + #counters + index], missing[index], now)
-end
-local packed = cmsgpack.pack(generations)
--- A sign of life. The calls of an unknown owner would never be found if it ends now.
-redis.call('ZADD', KEYS[3], string.format('%.0f', now), owner)
-redis.call('HSET', KEYS[4], call, string.format('%08d', #packed) .. packed .. ARGV[4])
-return cmsgpack.pack({true, {}, missing})
-"""
-)
-
-SETTLE = Script(
-    _COMMON
-    + """
--- KEYS: epoch, open calls, counters, rates. ARGV: time, epoch, {call, held and used amounts, change of each rate or
--- false}.
-if not is_current() then return 'EPOCH' end
-local call, counters, rates = unpack(cmsgpack.unpack(ARGV[3]))
-local raw = redis.call('HGET', KEYS[2], call)
-if not raw then return 0 end
-redis.call('HDEL', KEYS[2], call)
-local now = server_us(ARGV[1])
-local _, generations = cmsgpack.unpack_one(raw, 8)
-for index, one in ipairs(counters) do
-  local key = KEYS[2 + index]
-  local stored = redis.call('GET', key)
-  local counter = stored and cmsgpack.unpack(stored)
-  if counter and counter[1] == generations[index] then
-    counter[6], counter[7] = carried(counter[6] - one[1], counter[7] - one[2])
-    counter[4], counter[5] = carried(counter[4] + one[3], counter[5] + one[4])
-    redis.call('SET', key, cmsgpack.pack(counter), 'KEEPTTL')
-  end
-end
-for index, more in ipairs(rates) do
-  if more then
-    local key = KEYS[2 + #counters + index]
-    save_rate(key, math.min(math.max(0, missing_ns(key, now) + more), LARGEST), now)
-  end
-end
-return 1
-"""
-)
-
-CHANGE = Script(
-    _COMMON
-    + """
--- KEYS: epoch, generations, counter. ARGV: time, epoch, {bounds, credit, spent or -1, whether the
--- credit is set instead of added}. Answer: the state.
-if not is_current() then return 'EPOCH' end
-local start, stop, following, credit_high, credit_low, spent_high, spent_low, is_set = unpack(cmsgpack.unpack(ARGV[3]))
-local counter = opened(KEYS[3], KEYS[2], start, stop, following, server_us(ARGV[1]))
-if is_set then counter[8], counter[9] = 0, 0 end
-counter[8], counter[9] = carried(counter[8] + credit_high, counter[9] + credit_low)
-if spent_high >= 0 then counter[4], counter[5] = spent_high, spent_low end
-save(KEYS[3], counter)
-return cmsgpack.pack(state_of(counter))
-"""
-)
-
-READ = Script(
-    _COMMON
-    + """
--- KEYS: epoch, counters. ARGV: time, epoch. Answer: the time, and the state of each counter or false.
-if not is_current() then return 'EPOCH' end
-local states = {}
-for index = 2, #KEYS do
-  local raw = redis.call('GET', KEYS[index])
-  states[index - 1] = raw and state_of(cmsgpack.unpack(raw)) or false
-end
-return cmsgpack.pack({server_us(ARGV[1]), states})
-"""
-)
-
-BEAT = Script(
-    _COMMON
-    + """
--- KEYS: epoch, owners, open calls of this owner. ARGV: time, epoch, owner, the silence in microseconds after which an
--- owner has ended. Answer: the number of own open calls, the names of the owners, whether each has ended, and the time
--- of its last sign of life.
-if not is_current() then return 'EPOCH' end
-local now = server_us(ARGV[1])
-redis.call('ZADD', KEYS[2], string.format('%.0f', now), ARGV[3])
-local names, ended, signs = {}, {}, {}
-local all = redis.call('ZRANGE', KEYS[2], 0, -1, 'WITHSCORES')
-for index = 1, #all, 2 do
-  names[#names + 1] = all[index]
-  signs[#signs + 1] = tonumber(all[index + 1])
-  ended[#ended + 1] = signs[#signs] < now - tonumber(ARGV[4])
-end
-return cmsgpack.pack({redis.call('HLEN', KEYS[3]), names, ended, signs})
-"""
-)
-
-FORGET = Script(
-    """
--- KEYS: owners, open calls of an owner. ARGV: the owner. Removes an owner that has no open calls.
-if redis.call('HLEN', KEYS[2]) == 0 then return redis.call('ZREM', KEYS[1], ARGV[1]) end
-return 0
-"""
-)
-
-MOVE_EPOCH = Script(
-    """
--- KEYS: epoch. ARGV: the value that is replaced (empty: none), the new value. Answer: the value afterwards.
-local current = redis.call('GET', KEYS[1]) or ''
-if current == ARGV[1] then redis.call('SET', KEYS[1], ARGV[2]); return ARGV[2] end
-return current
-"""
-)
+HOLD, SETTLE, CHANGE, READ, BEAT = map(_script, ("hold", "settle", "change", "read", "beat"))
+FORGET, MOVE_EPOCH = _script("forget", common=""), _script("move_epoch", common="")
 
 
 # Arguments and answers.

@@ -1,0 +1,16 @@
+CREATE TABLE IF NOT EXISTS version (
+    version TEXT PRIMARY KEY, content TEXT NOT NULL, text BLOB, why_not TEXT NOT NULL DEFAULT ''
+);
+CREATE TABLE IF NOT EXISTS catalogue (
+    version TEXT PRIMARY KEY REFERENCES version, content TEXT NOT NULL
+);
+CREATE TABLE IF NOT EXISTS activation (
+    number INTEGER PRIMARY KEY, version TEXT NOT NULL REFERENCES version, previous TEXT NOT NULL, cause TEXT NOT NULL,
+    who TEXT NOT NULL, at_s REAL NOT NULL, summary TEXT NOT NULL, plan TEXT NOT NULL
+);
+CREATE TABLE IF NOT EXISTS pointer (
+    one INTEGER PRIMARY KEY CHECK (one = 1), version TEXT NOT NULL, overrides TEXT NOT NULL
+);
+CREATE TABLE IF NOT EXISTS audit_head (
+    one INTEGER PRIMARY KEY CHECK (one = 1), number INTEGER NOT NULL, hash TEXT NOT NULL
+);
