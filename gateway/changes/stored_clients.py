@@ -12,7 +12,6 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,7 +26,7 @@ from gateway.state.generated_key import PEPPER, generated_key
 from gateway.tasks import stopped
 from gateway.telemetry.log import logger
 from providers.auth import Secret
-from providers.value import replace
+from providers.value import Value, replace
 
 if TYPE_CHECKING:
     from gateway.changes.change_log import ChangeLog
@@ -40,8 +39,7 @@ _NEVER_S = float("inf")
 _NO_CLIENTS: Mapping[str, Client] = {}
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Loaded:
+class _Loaded(Value, frozen=True, eq=False):
     """The compiled content of the database.
 
     Attributes:
@@ -51,12 +49,12 @@ class _Loaded:
 
     generation: int
     facts: ConfigFacts
-    clients: Mapping[str, Client] = field(default_factory=dict)
-    projects: Mapping[str, Project] = field(default_factory=dict)
+    clients: Mapping[str, Client] = {}
+    projects: Mapping[str, Project] = {}
     until_s: float = _NEVER_S
     revoked_keys: frozenset[str] = frozenset()
-    blocked_keys: Mapping[str, float] = field(default_factory=dict)
-    by_name: Mapping[str, Client] = field(default_factory=dict)
+    blocked_keys: Mapping[str, float] = {}
+    by_name: Mapping[str, Client] = {}
 
 
 class ClientDatabase:

@@ -16,10 +16,11 @@ import time
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from gateway import __version__
 from gateway.cli.evidence_configs import ActiveConfigs, RecordedChanges, iso
@@ -125,15 +126,14 @@ def _next_month(month: str) -> str:
     return f"{date.fromisoformat(f'{month}-28') + timedelta(days=4):%Y-%m}"
 
 
-@dataclass(slots=True)
-class _Counted:
+class _Counted(msgspec.Struct):
     """The calls of the region by place, and the numbers of their requests (see `gateway.model.sampling`)."""
 
     period: _Period
     names: set[str]
-    calls: Counter[tuple[str, ...]] = field(default_factory=Counter)
-    requests: array[int] = field(default_factory=lambda: array("Q"))
-    times_s: array[float] = field(default_factory=lambda: array("d"))
+    calls: Counter[tuple[str, ...]] = msgspec.field(default_factory=Counter)
+    requests: array[int] = msgspec.field(default_factory=lambda: array("Q"))
+    times_s: array[float] = msgspec.field(default_factory=lambda: array("d"))
 
     @property
     def missing_months(self) -> list[str]:
@@ -170,8 +170,7 @@ class _Counted:
         ]
 
 
-@dataclass(slots=True)
-class _Receipts:
+class _Receipts(msgspec.Struct):
     """The receipts of the region, compared with the rows of the ledger.
 
     Attributes:
@@ -190,10 +189,10 @@ class _Receipts:
     count: int = 0
     checked: int = 0
     changed: int = 0
-    reasons: Counter[str] = field(default_factory=Counter)
+    reasons: Counter[str] = msgspec.field(default_factory=Counter)
     left_out: int = 0
-    missing_by_day: Counter[str] = field(default_factory=Counter)
-    missing_months: list[str] = field(default_factory=list)
+    missing_by_day: Counter[str] = msgspec.field(default_factory=Counter)
+    missing_months: list[str] = []
 
     @classmethod
     def read(cls, settings: Settings, period: _Period, configs: ActiveConfigs, counted: _Counted) -> _Receipts:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import pairwise
 from typing import TYPE_CHECKING
@@ -17,6 +16,7 @@ from gateway.cli.cell import opened_cell
 from gateway.cli.plan import compiled_version, opened_history, state_directory
 from gateway.config.problems import ConfigRejected
 from gateway.operator_errors import CommandError, StateError
+from providers.value import Value
 
 if TYPE_CHECKING:
     from gateway.changes.compile_job import CompiledState
@@ -35,8 +35,7 @@ _RUNS_S = 3600.0
 _Item = dict[str, object]
 
 
-@dataclass(frozen=True, slots=True)
-class RecordedChanges:
+class RecordedChanges(Value, frozen=True):
     """The record of a state directory or of a cell about its configurations.
 
     Attributes:
@@ -94,8 +93,7 @@ def _trail(instance: str | None, verdict: TrailVerdict) -> _Item:
     return {"instance": instance, "lines": verdict.lines, "head": verdict.head.hash, "problem": problem}
 
 
-@dataclass(frozen=True, slots=True)
-class ActiveConfigs:
+class ActiveConfigs(Value, frozen=True):
     """The configurations that were active in a period, oldest first.
 
     Attributes:

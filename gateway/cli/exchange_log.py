@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+
+import msgspec
 
 from gateway.execution.redaction import parts_of
 from gateway.execution.transport import Transport, UpstreamResponse
@@ -21,17 +22,16 @@ _DERIVED_SECRET = re.compile(r"[^\s,;=]{16,}")
 _OUR_HEADERS = frozenset({"user-agent", "accept-encoding"})
 
 
-@dataclass(slots=True)
-class ExchangeLog:
+class ExchangeLog(msgspec.Struct):
     """A transport that records one request and its answer. It sends through another transport."""
 
     transport: Transport
     request_line: str = ""
-    request_headers: Headers = field(default_factory=list)
+    request_headers: Headers = []
     request_body: bytes = b""
     status: int | None = None
-    answer_headers: Mapping[str, str] = field(default_factory=dict)
-    answer_body: bytearray = field(default_factory=bytearray)
+    answer_headers: Mapping[str, str] = {}
+    answer_body: bytearray = msgspec.field(default_factory=bytearray)
 
     async def send(self, request: UpstreamRequest) -> UpstreamResponse:
         """Send the request and record it. See `Transport.send`."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import cache, partial
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -27,15 +26,13 @@ from gateway.console.timeline import failure_words
 from gateway.console.visitors import Visitor
 from gateway.console.world import name_of, places_in
 from gateway.model.stored_client import Role, may_act
-from providers.value import replace
+from providers.value import Value, replace
 
 _FOLDER = Path(__file__).parent / "templates"
-Values: TypeAlias = dict[str, Any]
 ROLE_WORDS = {Role.VIEWER: _("viewer"), Role.OPERATOR: _("operator"), Role.ADMIN: _("admin")}
 
 
-@dataclass(frozen=True, slots=True)
-class Visit:
+class Visit(Value, frozen=True):
     """One request of a visitor.
 
     Attributes:
@@ -51,9 +48,9 @@ class Visit:
     texts: ViewTexts
     prefix: str
     path: str = ""
-    query: Mapping[str, str] = field(default_factory=dict)
-    lists: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    form: Mapping[str, str] = field(default_factory=dict)
+    query: Mapping[str, str] = {}
+    lists: Mapping[str, Sequence[str]] = {}
+    form: Mapping[str, str] = {}
 
     @property
     def is_operator(self) -> bool:
@@ -66,8 +63,7 @@ class Visit:
         return may_act(self.visitor.identity.role, Role.ADMIN)
 
 
-@dataclass(frozen=True, slots=True)
-class ViewAnswer:
+class ViewAnswer(Value, frozen=True):
     """The result of a view or an action.
 
     Attributes:
@@ -76,7 +72,7 @@ class ViewAnswer:
     """
 
     template: str = ""
-    values: Values = field(default_factory=dict)
+    values: dict[str, Any] = {}  # noqa: RUF012  # msgspec copies it
     status: int = 200
     location: str = ""
     file: RawResponse | None = None
@@ -90,8 +86,7 @@ def back_to(path: str, **query: str) -> ViewAnswer:
 Handler: TypeAlias = Callable[[Visit], Awaitable[ViewAnswer]]
 
 
-@dataclass(frozen=True, slots=True)
-class ConsoleView:
+class ConsoleView(Value, frozen=True):
     """A view.
 
     Attributes:
@@ -105,7 +100,7 @@ class ConsoleView:
     path: str
     title: str
     show: Handler
-    actions: Mapping[str, tuple[Role, Handler]] = field(default_factory=dict)
+    actions: Mapping[str, tuple[Role, Handler]] = {}
     in_footer: bool = False
 
 

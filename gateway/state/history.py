@@ -59,8 +59,7 @@ class Version:
     catalogues: str = field(default="", repr=False)
 
 
-@dataclass(frozen=True, slots=True)
-class Activation:
+class Activation(Value, frozen=True):
     """One activation. `at_s` is Unix time, `summary` the plan in one line, and `plan` the plan as JSON."""
 
     version: str
@@ -69,7 +68,7 @@ class Activation:
     who: str
     at_s: float
     summary: str
-    plan: Mapping[str, object] = field(default_factory=dict)
+    plan: Mapping[str, object] = {}
 
 
 class Pointer(Value, frozen=True):

@@ -18,8 +18,9 @@ import asyncio
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any, NamedTuple
+
+import msgspec
 
 from gateway.model.budget import StoreServer
 from gateway.tasks import stopped
@@ -71,8 +72,7 @@ _NOT_REBUILT = "the counters of Valkey are empty: a running instance rebuilds th
 _EVICTS = "it may evict counters: set its `maxmemory-policy` to noeviction"
 
 
-@dataclass(slots=True)
-class _Pending:
+class _Pending(msgspec.Struct):
     """The work that is still to be done for an open call in the background.
 
     Attributes:

@@ -11,11 +11,12 @@ import heapq
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, suppress
-from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, tzinfo
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
+
+import msgspec
 
 from gateway.operator_errors import StateError
 from gateway.state.database import Database
@@ -175,8 +176,7 @@ class UsageQuery(Value, frozen=True):
         return self.first_day <= day <= self.last_day and all(one in (None, name or "") for one, name in filters)
 
 
-@dataclass(slots=True)
-class UsageSums:
+class UsageSums(msgspec.Struct):
     """Sums over calls. Amounts are in nano-units.
 
     Attributes:
@@ -187,11 +187,11 @@ class UsageSums:
     """
 
     calls: int = 0
-    tokens: list[int] = field(default_factory=lambda: [0] * len(TOKENS))
+    tokens: list[int] = msgspec.field(default_factory=lambda: [0] * len(TOKENS))
     unpriced_calls: int = 0
     unconverted_calls: int = 0
     amount_nano: int = 0
-    vendor_nano: dict[str, int] = field(default_factory=dict)
+    vendor_nano: dict[str, int] = {}
 
     def add(self, line: LedgerLine) -> None:
         """Add a line of totals."""
@@ -226,8 +226,7 @@ class UsageSums:
         return data
 
 
-@dataclass(slots=True)
-class UsageGroup:
+class UsageGroup(msgspec.Struct):
     """The sums of the calls that have these values in common.
 
     Attributes:
@@ -239,8 +238,8 @@ class UsageGroup:
 
     key: tuple[str | None, ...]
     currency: str | None = None
-    all: UsageSums = field(default_factory=UsageSums)
-    estimated: UsageSums = field(default_factory=UsageSums)
+    all: UsageSums = msgspec.field(default_factory=UsageSums)
+    estimated: UsageSums = msgspec.field(default_factory=UsageSums)
 
     def add(self, line: LedgerLine) -> None:
         """Add a line of totals."""

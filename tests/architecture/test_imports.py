@@ -69,6 +69,7 @@ HOMES = {
     "asyncpg": ("gateway/usage/postgres.py",),
     "libvalkey": ("gateway/usage/valkey_connection.py",),
     "msgspec": (
+        "gateway/cli",
         "gateway/features",
         "gateway/model",
         "gateway/execution",

@@ -11,7 +11,8 @@ import base64
 import binascii
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+
+import msgspec
 
 from gateway.api.dialects.gemini.fields import DroppedFields, Fields, read_object, repeated
 from providers.chat import (
@@ -70,8 +71,7 @@ def decode_signature(carried: str) -> str | None:
     return signature if _MARKED.fullmatch(signature) else None
 
 
-@dataclass(slots=True)
-class _Call:
+class _Call(msgspec.Struct):
     """A call that waits for its response. `given`: the client's own id, if it sent one."""
 
     id: str
@@ -79,8 +79,7 @@ class _Call:
     given: str | None
 
 
-@dataclass(slots=True)
-class _Response:
+class _Response(msgspec.Struct):
     path: str
     id: str | None
     name: str | None
@@ -88,13 +87,12 @@ class _Response:
     is_error: bool
 
 
-@dataclass(slots=True)
-class _ModelTurn:
+class _ModelTurn(msgspec.Struct):
     """Consecutive turns of the model."""
 
-    texts: list[str] = field(default_factory=list)
-    thoughts: list[str] = field(default_factory=list)
-    calls: list[ToolCall] = field(default_factory=list)
+    texts: list[str] = []
+    thoughts: list[str] = []
+    calls: list[ToolCall] = []
 
 
 def _hosted(part: Fields) -> str | None:

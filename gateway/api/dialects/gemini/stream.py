@@ -12,9 +12,9 @@ To it a line also ends at U+0085, U+2028 and U+2029 (`str.splitlines`), which a 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
 from typing import assert_never
 
+import msgspec
 import orjson
 
 from gateway.api.dialects.dialect import StreamEncoder
@@ -83,20 +83,18 @@ EVENTS = StreamForm(
 ARRAY = StreamForm(b"[", b",\n", b"]\n", b"content-type: application/json", keep_alive=b"\n")
 
 
-@dataclass(slots=True)
-class _Call:
+class _Call(msgspec.Struct):
     id: str = ""
     name: str = ""
     signature: str | None = None
-    arguments: list[str] = field(default_factory=list)
+    arguments: list[str] = []
 
 
-@dataclass(slots=True)
-class _Candidate:
+class _Candidate(msgspec.Struct):
     """The parts of a candidate that are collected until the end of the stream."""
 
-    calls: dict[int, _Call] = field(default_factory=dict)
-    annotations: list[Annotation] = field(default_factory=list)
+    calls: dict[int, _Call] = {}
+    annotations: list[Annotation] = []
     finish: ChoiceFinish | None = None
     has_refused: bool = False
 

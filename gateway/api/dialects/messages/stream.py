@@ -16,9 +16,9 @@ other calls wait, and so does text. Usage is known last, so `message_delta` wait
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import assert_never
 
+import msgspec
 import orjson
 
 from gateway.api.dialects.dialect import StreamEncoder
@@ -65,12 +65,11 @@ _DELTA = b'event: content_block_delta\ndata: {"type":"content_block_delta","inde
 _DELTA_TAIL = b'"}}\n\n'
 
 
-@dataclass(slots=True)
-class _Call:
+class _Call(msgspec.Struct):
     """A call whose pieces wait, or which is open."""
 
     start: ToolCallDelta
-    pieces: list[str] = field(default_factory=list)
+    pieces: list[str] = []
 
 
 class MessageStreamEncoder(StreamEncoder):

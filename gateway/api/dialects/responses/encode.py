@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 
+import msgspec
 import orjson
 
 from gateway.api.dialects.labelling import MEMBER, label_answer
@@ -19,6 +19,7 @@ from gateway.model.record import Record
 from providers.chat import Annotation, AssistantMessage, ChatCompletion, Choice, FinishReason, Logprobs, Usage, text_of
 from providers.chat.messages import is_data_uri, split_data_uri
 from providers.formats.reasoning_state import join_call_id
+from providers.value import Value
 
 _INCOMPLETE: dict[FinishReason, bytes] = {
     "length": b"max_output_tokens",
@@ -31,8 +32,7 @@ _EMPTY = Choice(AssistantMessage(""), "stop")
 COMPLETED, INCOMPLETE, FAILED, IN_PROGRESS = b"completed", b"incomplete", b"failed", b"in_progress"
 
 
-@dataclass(frozen=True, slots=True)
-class ResponsesRequest:
+class ResponsesRequest(Value, frozen=True):
     """The parts of a request on which its answer depends.
 
     Attributes:
@@ -44,7 +44,7 @@ class ResponsesRequest:
     """
 
     echo: bytes = b""
-    names: ToolNames = field(default_factory=ToolNames)
+    names: ToolNames = msgspec.field(default_factory=ToolNames)
     wants_state: bool = False
     body_bytes: int = 0
 
@@ -175,8 +175,7 @@ def encode_annotation(annotation: Annotation) -> Mapping[str, object]:
     return {"type": kind, **inner} if isinstance(inner, dict) else annotation
 
 
-@dataclass(slots=True)
-class ResponseHead:
+class ResponseHead(msgspec.Struct):
     """The members of `response` that are the same in each of its occurrences.
 
     Attributes:

@@ -7,8 +7,8 @@ follows the turn of its call, wherever it stands in `input`, because most vendor
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 
+import msgspec
 import orjson
 
 from gateway.api.dialects.responses.tools import INPUT, TOOL_SEARCH, ToolNames
@@ -53,8 +53,7 @@ _TEXT_KINDS = ("input_text", "output_text", "text")
 _KEPT_AT_PROVIDER = "refers to content kept at a provider, and the gateway keeps none"
 
 
-@dataclass(slots=True)
-class _Call:
+class _Call(msgspec.Struct):
     """A call of the history, and its output once it is read."""
 
     call: ToolCall
@@ -64,16 +63,15 @@ class _Call:
     output_path: str = ""
 
 
-@dataclass(slots=True)
-class _Turn:
+class _Turn(msgspec.Struct):
     """A turn of the model that is being read."""
 
     path: str
-    texts: list[TextPart] = field(default_factory=list)
-    refusals: list[str] = field(default_factory=list)
-    reasoning: list[str] = field(default_factory=list)
+    texts: list[TextPart] = []
+    refusals: list[str] = []
+    reasoning: list[str] = []
     state: str | None = None
-    calls: list[_Call] = field(default_factory=list)
+    calls: list[_Call] = []
     is_answered: bool = False
 
     def message(self) -> AssistantMessage | None:

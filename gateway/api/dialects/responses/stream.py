@@ -18,9 +18,9 @@ The last event repeats all items.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
 from typing import assert_never
 
+import msgspec
 import orjson
 
 from gateway.api.dialects.dialect import StreamEncoder
@@ -73,8 +73,7 @@ from providers.reading.response_reader import MAX_BODY_BYTES, TOO_LARGE
 _IDLE, _OPEN, _FINISHED, _ENDED = range(4)
 
 
-@dataclass(slots=True)
-class _Item:
+class _Item(msgspec.Struct):
     """An item of the answer that is open or has ended.
 
     Attributes:
@@ -85,30 +84,27 @@ class _Item:
 
     id: bytes
     at: bytes
-    pieces: list[bytes] = field(default_factory=list)
+    pieces: list[bytes] = []
     done: bytes = b""
 
 
-@dataclass(slots=True)
 class _Call(_Item):
     name: str = ""
     members: bytes = b""
     kind: str | None = None
 
 
-@dataclass(slots=True)
 class _Reasoning(_Item):
     state: str | None = None
 
 
-@dataclass(slots=True)
 class _Message(_Item):
     """A message. Its parts that have ended are `parts`; the open one is a text or a refusal."""
 
     is_refusal: bool = False
-    parts: list[bytes] = field(default_factory=list)
-    annotations: list[bytes] = field(default_factory=list)
-    logprobs: list[bytes] = field(default_factory=list)
+    parts: list[bytes] = []
+    annotations: list[bytes] = []
+    logprobs: list[bytes] = []
 
 
 class ResponseStreamEncoder(StreamEncoder):

@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from typing import NoReturn
+
+import msgspec
 
 from providers.chat import AllowedTools, NamedTool, Tool, ToolChoice
 from providers.failures import InvalidRequest
@@ -47,8 +48,7 @@ _NAMESPACE = frozenset({"type", "name", "description", "tools"})
 _SEARCHES = ("web_search", "web_search_preview")
 
 
-@dataclass(slots=True)
-class ToolNames:
+class ToolNames(msgspec.Struct):
     """The flattened names of functions in groups, and the tools that are not functions for the client.
 
     Attributes:
@@ -56,8 +56,8 @@ class ToolNames:
         kinds: `CUSTOM` or `TOOL_SEARCH`, by flattened name.
     """
 
-    groups: dict[str, tuple[str, str]] = field(default_factory=dict)
-    kinds: dict[str, str] = field(default_factory=dict)
+    groups: dict[str, tuple[str, str]] = {}
+    kinds: dict[str, str] = {}
 
     def flatten(self, namespace: str, name: str) -> str:
         """Return the flattened name of a function in a group, and remember it."""
