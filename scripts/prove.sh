@@ -35,6 +35,7 @@ run() {
             $python -m tests.evaluation.run &&
                 LIMIT_RUNS=40 .venv/bin/pytest tests/evaluation/test_work.py -k random_limit
             ;;
+        bounds) $python -m tests.mutation.bounds ;;
         mutation) $python -m tests.mutation.run --every "${MUTATION_EVERY:-1}" ;;
         *)
             printf 'unknown step %s: known are %s\n' "$1" "$all" >&2
@@ -43,7 +44,7 @@ run() {
     esac
 }
 
-all='properties ledger evidence accounts stores restarts streams console full kit servers answers chaos soak redaction fuzz evaluation mutation'
+all='properties ledger evidence accounts stores restarts streams console full kit servers answers chaos soak redaction fuzz evaluation bounds mutation'
 steps=${STEPS:-$all}
 # shellcheck disable=SC2086  # a list of words
 set -- $steps

@@ -358,18 +358,8 @@ def _write(pipe: int, line: str) -> None:
     os.write(pipe, line.encode())
 
 
-def main() -> None:
-    """Run the named modules, or all. Prints each surviving mutant and the score of each module."""
-    parser = argparse.ArgumentParser(prog="python -m tests.mutation.run", description=__doc__.partition("\n")[0])
-    parser.add_argument("modules", nargs="*", metavar="module", help="a path of MODULES; default: all")
-    parser.add_argument("--every", type=int, default=1, metavar="N", help="take every Nth mutant only")
-    options = parser.parse_args()
-    if options.every < 1:
-        parser.error("--every takes a number from 1 on")
-    if unknown := [path for path in options.modules if path not in MODULES]:
-        parser.error(f"{unknown[0]} is not in MODULES of tests/mutation/run.py")
-    os.chdir(ROOT)
-    # Modules that every child would import again, and that no mutant changes.
+def import_what_tests_share() -> None:
+    """Import what each child would import again and no mutant changes, and set how properties draw examples."""
     import hypothesis.strategies
     import jwt
     import openai
@@ -384,6 +374,20 @@ def main() -> None:
         "mutation", database=None, phases=phases, deadline=None, suppress_health_check=list(hypothesis.HealthCheck)
     )
     hypothesis.settings.load_profile("mutation")
+
+
+def main() -> None:
+    """Run the named modules, or all. Prints each surviving mutant and the score of each module."""
+    parser = argparse.ArgumentParser(prog="python -m tests.mutation.run", description=__doc__.partition("\n")[0])
+    parser.add_argument("modules", nargs="*", metavar="module", help="a path of MODULES; default: all")
+    parser.add_argument("--every", type=int, default=1, metavar="N", help="take every Nth mutant only")
+    options = parser.parse_args()
+    if options.every < 1:
+        parser.error("--every takes a number from 1 on")
+    if unknown := [path for path in options.modules if path not in MODULES]:
+        parser.error(f"{unknown[0]} is not in MODULES of tests/mutation/run.py")
+    os.chdir(ROOT)
+    import_what_tests_share()
     if unmeasured := measure(options.modules or list(MODULES), options.every):
         sys.exit(f"not measured: {', '.join(unmeasured)}")
 

@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.api import mark_routes
 from gateway.api.mark_routes import CHECK_PATH, KEYS_PATH
 from gateway.assembly.application import Gateway
 from gateway.changes.plan import plan_of
@@ -343,6 +344,25 @@ async def test_an_address_may_check_sixty_marks_a_minute() -> None:
     assert (refused.status_code, refused.json()["error"]["code"]) == (429, "rate_limited")
     assert 0 < int(refused.headers["retry-after"]) <= 60
     assert (await gateway.get(KEYS_PATH)).status_code == 200
+
+
+async def test_so_many_marks_are_read_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    gateway, entered, released = client_of(SIGNED), asyncio.Semaphore(0), asyncio.Event()
+
+    async def read(*_: object) -> dict[str, object]:
+        entered.release()
+        await released.wait()
+        return {}
+
+    monkeypatch.setattr(mark_routes, "_MOST_AT_ONCE", 3)
+    monkeypatch.setattr(mark_routes, "read_object", read)
+    waiting = [asyncio.create_task(gateway.post(CHECK_PATH)) for _ in range(3)]
+    for _ in waiting:
+        await entered.acquire()
+    refused = await gateway.post(CHECK_PATH)
+    released.set()
+    assert (refused.status_code, refused.json()["error"]["code"]) == (503, "overloaded")
+    assert {answer.status_code for answer in await asyncio.gather(*waiting)} == {400}
 
 
 async def test_answer_of_a_region_has_a_mark_and_explain_states_it(capfd: pytest.CaptureFixture[str]) -> None:
