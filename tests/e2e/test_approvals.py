@@ -102,17 +102,3 @@ def test_expired_approval_refuses_and_the_deployment_gets_no_request(
             assert ready["days_left"] < 0
             assert ready["warned_days"] == 7
     assert any(isinstance(line, dict) and reason in line.get("detail", "") for line in process.lines)
-
-
-@pytest.mark.slow
-def test_disclosure_is_refused_by_the_same_rules_as_a_request(providers: SimulatorThread, tmp_path: Path) -> None:
-    with running_client(write_config(tmp_path, providers, VALID)) as (client, _):
-        for change, query, status, code in (
-            ({"authorization": "Bearer wrong"}, {}, 401, "invalid_api_key"),
-            ({"cf-ipcountry": "CU"}, {}, 451, "region_blocked"),
-            ({"cf-ipcountry": "XX"}, {}, 451, "region_unknown"),
-            ({}, {"assistant": "nobody"}, 404, "model_not_found"),
-        ):
-            answer = client.get("/v1/disclosure", headers=change, params=query)
-            assert (answer.status_code, answer.json()["error"]["code"]) == (status, code)
-            assert answer.headers["x-request-id"]

@@ -119,18 +119,6 @@ def test_rotated_secret_keeps_a_rollback_active(operator: Operator, pair: Simula
 
 
 @pytest.mark.slow
-def test_rollback_to_an_unknown_version_changes_nothing(operator: Operator) -> None:
-    before = operator.version()
-    for version in ("ffff00001111", "x", "'; DROP TABLE version"):
-        answer = operator.admin.post("/rollback", json={"version": version})
-        assert answer.status_code == 422
-        assert "is not a version of the history" in answer.json()["findings"][0]["message"]
-        assert operator.version() == before
-    assert operator.ready()["last_failed_reload"] is None, "the config has no error"
-    assert "gateway_config_last_reload_successful 1.0" in operator.admin.get("/metrics").text
-
-
-@pytest.mark.slow
 def test_rollback_to_a_version_that_no_longer_compiles_is_refused_with_all_reasons(
     operator: Operator, pair: SimulatorThread, path: Path
 ) -> None:
@@ -192,18 +180,6 @@ def test_rollback_without_a_state_directory_is_off_and_is_reported(path: Path) -
         assert operator.ready()["state"] == {"keeps_history": False, "file_active": True}
     done = gateway_command(path, "history", GATEWAY_STATE_DIR="")
     assert (done.returncode, "no state directory is set" in done.stderr) == (2, True)
-
-
-@pytest.mark.slow
-def test_change_that_cannot_be_recorded_is_refused(operator: Operator, pair: SimulatorThread, path: Path) -> None:
-    before = operator.version()
-    with sqlite3.connect(state_dir_of(path) / "history.db") as database:
-        database.execute("DROP TABLE activation")
-    database.close()
-    operator.replace(config(pair, "b", 1))
-    logged = operator.gateway.wait_for("config_rejected")
-    assert "it cannot be recorded, so it was not activated" in logged["findings"][0]
-    assert operator.version() == before
 
 
 def test_secret_in_the_config_is_not_in_the_history(operator: Operator, pair: SimulatorThread, path: Path) -> None:

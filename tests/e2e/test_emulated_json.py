@@ -78,32 +78,3 @@ def test_json_object_is_streamed(sdk: openai.OpenAI, model: str) -> None:
     assert json.loads("".join(texts))["persona"] == model
     assert len([text for text in texts if text]) > 2
     assert chunks[-1].choices[0].finish_reason == "stop"
-
-
-@pytest.mark.parametrize("model", sorted(MODELS.keys() - {"hunyuan"}))
-def test_truncated_object_is_an_answer(sdk: openai.OpenAI, model: str) -> None:
-    """Hunyuan's API has no limit of tokens."""
-    answer = sdk.chat.completions.create(model=model, messages=ASK, response_format=JSON, max_completion_tokens=5)
-    assert answer.choices[0].finish_reason == "length"
-    assert (answer.choices[0].message.content or "").startswith("{")
-
-
-@pytest.mark.parametrize("model", MODELS)
-def test_other_requests_are_not_emulated(sdk: openai.OpenAI, model: str) -> None:
-    answer = sdk.chat.completions.with_raw_response.create(model=model, messages=ASK)
-    assert "x-gateway-emulated" not in answer.headers
-    assert answer.parse().choices[0].message.content
-
-
-def test_answer_without_json_is_an_error(sdk: openai.OpenAI) -> None:
-    """The stop sequence ends the answer before its object begins."""
-    for stream in (False, True):
-        with pytest.raises(openai.InternalServerError) as raised:
-            sdk.chat.completions.create(  # type: ignore[call-overload]
-                model="anthropic", messages=ASK, response_format=JSON, stop=["{"], stream=stream
-            )
-        error: Any = raised.value.body
-        assert raised.value.status_code == 502
-        assert (error["code"], error["reason"]) == ("provider_error", "outage")
-        assert "JSON object" in error["message"]
-        assert [attempt["reason"] for attempt in error["attempts"]] == ["not_json", "not_json"]

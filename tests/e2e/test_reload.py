@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import signal
 import socket
@@ -175,30 +174,6 @@ def test_invalid_file_changes_nothing_and_is_reported(operator: Operator, pair: 
     operator.wait_for_another(version)
     assert operator.answered_by() == "b"
     assert operator.ready()["last_failed_reload"] is None
-
-
-@pytest.mark.slow("waits for polls of the file")
-def test_deleted_file_changes_nothing(operator: Operator, pair: SimulatorThread) -> None:
-    version = operator.version()
-    operator.path.unlink()
-    logged = operator.gateway.wait_for("config_rejected")
-    assert "the file can't be read (No such file or directory)" in logged["findings"][0]
-    assert operator.answered_by() == "a"
-    operator.replace(config(pair, "b"))
-    operator.wait_for_another(version)
-    assert operator.answered_by() == "b"
-
-
-@pytest.mark.slow("waits for polls of the file")
-def test_named_pipe_in_place_of_the_file_blocks_nothing(operator: Operator, pair: SimulatorThread) -> None:
-    version = operator.version()
-    operator.path.unlink()
-    os.mkfifo(operator.path)
-    answer = operator.admin.post("/reload")
-    assert (answer.status_code, "it is not a regular file" in answer.text) == (422, True)
-    operator.replace(config(pair, "b"))
-    operator.wait_for_another(version)
-    assert operator.answered_by() == "b"
 
 
 @pytest.mark.slow("waits for polls of the file")
@@ -450,59 +425,6 @@ def test_signal_that_only_the_current_config_reads_counts_for_a_new_attempt(
     assert pair["b"].received == asked
 
 
-@pytest.fixture
-def full_listener() -> Iterator[socket.socket]:
-    """A provider's listener that accepts no further connection until the waiting one is accepted."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        listener.listen(0)
-        listener.settimeout(LIMIT_S)
-        with socket.create_connection(listener.getsockname(), LIMIT_S):
-            yield listener
-
-
-@pytest.mark.slow("the system tries to connect again after a second")
-@pytest.mark.parametrize("change", ["nothing that matters", "disabled"])
-def test_request_forbidden_while_connecting_is_not_sent(
-    path: Path, pair: SimulatorThread, full_listener: socket.socket, change: str
-) -> None:
-    endpoints = {"a": f"http://127.0.0.1:{full_listener.getsockname()[1]}/v1", "b": f"{pair['b'].origin}/v1"}
-    connecting = MOVING.without("clients").merge(
-        "assistants: {assistant: {routes: {fr: null}}}",
-        "{regions: {fr: null}, deployments: {c: null}}",
-        {"deployments": {name: {"endpoint": endpoint} for name, endpoint in endpoints.items()}},
-    )
-    resilience = {"attempts": {"per_deployment": 1}, "connect": "50s", "first_token": "50s"}
-    connecting = connecting.replace(location={"unknown": "de"}, resilience=resilience)
-    patches = {"disabled": "deployments: {a: {enabled: false}}", "nothing that matters": "resilience: {connect: 49s}"}
-    path.write_text(connecting.text, "utf-8")
-    with operated(path) as operator, ThreadPoolExecutor(1) as thread:
-        version = operator.version()
-        pending = thread.submit(operator.client.post, CHAT, json=body())
-        eventually(lambda: operator.ready()["workers"]["running"][0]["running"] == 1)
-        operator.replace(connecting.merge(patches[change]))
-        assert operator.admin.post("/reload").json()["result"] == "activated"
-        full_listener.accept()[0].close()
-        connection, _ = full_listener.accept()
-        with connection:
-            if change == "disabled":
-                answer = pending.result(LIMIT_S)
-                assert (answer.status_code, answer.headers["x-gateway-deployment"]) == (200, "b")
-                line = operator.gateway.wait_for("request")
-                assert line["config_version"] == operator.version() != version
-                assert answer.headers["x-gateway-attempts"] == "1"
-                connection.setblocking(False)
-                with pytest.raises(BlockingIOError):
-                    connection.recv(1)
-            else:
-                connection.settimeout(LIMIT_S)
-                assert connection.recv(5) == b"POST "
-                # A request that got no byte on a kept connection is sent once more, on a new one.
-                full_listener.close()
-        # Where it was sent, the answer broke off, and the next step was used.
-        assert pending.result(LIMIT_S).status_code == 200
-
-
 @pytest.mark.parametrize(
     ("remaining_edge", "status"), [(ELSEWHERE, 451), pytest.param(EDGE, 200, marks=pytest.mark.slow)]
 )
@@ -521,41 +443,3 @@ def test_request_gets_no_further_attempt_after_its_edge_was_removed(
             operator.replace(before.merge({"location": {"edges": [remaining_edge]}}))
             assert operator.admin.post("/reload").json()["result"] == "activated"
         assert pending.result(LIMIT_S).status_code == status
-
-
-@pytest.mark.slow("compiles a change while a request waits")
-def test_retry_on_the_same_deployment_obeys_the_kill_switch(path: Path, pair: SimulatorThread) -> None:
-    hanging = HangingProvider()
-    hung = config(pair, "a", 0, {"deployments": {"a": {"endpoint": f"{hanging.origin}/v1"}}})
-    path.write_text(hung.text, "utf-8")
-    with operated(path) as operator, ThreadPoolExecutor(1) as thread:
-        with hanging.hanging_request(lambda: thread.submit(operator.client.post, CHAT, json=body())) as pending:
-            operator.replace(hung.merge("deployments: {a: {enabled: false}}"))
-            assert operator.admin.post("/reload").json()["result"] == "activated"
-        assert pending.result(LIMIT_S).json()["error"]["code"] == "no_healthy_deployment"
-        line = operator.gateway.wait_for("request")
-        assert [attempt["deployment"] for attempt in line["attempts"]] == ["a"]
-        assert operator.client.post(CHAT, json=body()).json()["error"]["code"] == "no_healthy_deployment"
-    hanging.close()
-
-
-@pytest.mark.slow("compiles a change while a request waits")
-def test_request_received_during_a_reload_uses_the_new_config(operator: Operator, pair: SimulatorThread) -> None:
-    version = operator.version()
-    host, port = operator.gateway.url.removeprefix("http://").split(":")
-    sent = json.dumps(body()).encode()
-    head = f"POST {CHAT} HTTP/1.1\r\nhost: {host}\r\ncontent-type: application/json\r\ncontent-length: {len(sent)}\r\n"
-    with socket.create_connection((host, int(port)), LIMIT_S) as connection:
-        connection.sendall(f"{head}connection: close\r\n\r\n".encode() + sent[:9])
-        eventually(lambda: operator.ready()["workers"]["running"][0]["running"] == 1)
-        operator.replace(config(pair, "b"))
-        table = operator.admin.post("/reload").json()["config_version"]
-        connection.sendall(sent[9:])
-        answer = b""
-        while piece := connection.recv(65536):
-            answer += piece
-    assert answer.startswith(b"HTTP/1.1 200"), answer
-    assert b"x-gateway-deployment: b\r\n" in answer
-    assert f"x-gateway-config: {table}\r\n".encode() in answer
-    assert table != version
-    assert operator.gateway.wait_for("request")["config_version"] == table

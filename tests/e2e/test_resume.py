@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import socket
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -243,14 +240,6 @@ def test_break_without_permission_or_a_next_step_is_an_error(
     assert TEXT.startswith(text_of(events[:-1]))
 
 
-def test_answer_is_resumed_only_once(client: httpx.Client, providers: SimulatorThread) -> None:
-    breaks(providers, "openai", Reset(after_events=9))
-    providers["mistral"].scenario = Scenario(text=TEXT, faults=((Reset(after_events=9), 1.0),))
-    events = ask_until(is_cut, client, "openai-prefilled-mistral")
-    assert events[-1]["error"]["code"] == "stream_interrupted"
-    assert TEXT.startswith(text_of(events[:-1]))
-
-
 @pytest.mark.parametrize(
     "fault", [HttpError(500), HttpError(401), Silent(), HttpError(429, retry_after_s=60)], ids=repr
 )
@@ -289,78 +278,3 @@ def test_keep_alive_comments_are_sent_while_resuming(client: httpx.Client, provi
     assert "data: [DONE]" in text
     assert ": keep-alive" in text
     assert longest_s < 1.5
-
-
-def test_log_and_metrics_report_the_resume(
-    gateway: GatewayProcess, client: httpx.Client, providers: SimulatorThread
-) -> None:
-    breaks(providers, "anthropic", Reset(after_events=9))
-    ask_until_resumed(client, "anthropic-asked-gemini")
-    line = gateway.wait_for("request", resumed_from="broken-anthropic", deployment="asked-gemini")
-    assert (line["deployment"], line["outcome"]) == ("asked-gemini", "ok")
-    assert [attempt["deployment"] for attempt in line["attempts"]] == ["broken-anthropic", "asked-gemini"]
-    assert "harbour" not in json.dumps(line, ensure_ascii=False)
-    metrics = httpx.get(f"{gateway.admin_url}/metrics", trust_env=False).text
-    expected_line = (
-        'gateway_resumed_total{by="asked-gemini",deployment="broken-anthropic",outcome="ok",region="default"} 1.0'
-    )
-    assert expected_line in metrics
-
-
-@contextmanager
-def paused_provider() -> Iterator[tuple[str, threading.Event]]:
-    """A provider that sends two words and breaks off when the event is set. Yields its origin and the event."""
-    break_off = threading.Event()
-    head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n"
-    delta = {"index": 0, "delta": {"role": "assistant", "content": "The harbour"}, "finish_reason": None}
-    chunk = json.dumps({"id": "c1", "object": "chat.completion.chunk", "created": 1, "model": "m", "choices": [delta]})
-
-    def serve() -> None:
-        connection, _ = listening.accept()
-        with connection:
-            connection.recv(65536)
-            connection.sendall(head + f"data: {chunk}\n\n".encode())
-            break_off.wait(30)
-
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        thread = threading.Thread(target=serve, daemon=True)
-        thread.start()
-        yield f"http://127.0.0.1:{listening.getsockname()[1]}", break_off
-        break_off.set()
-        thread.join(10)
-
-
-PATCHES: dict[str, str | dict[str, Any]] = {
-    "switched off": "deployments: {asked-openai: {enabled: false}}",
-    "taken out of the route": {
-        "assistants": {name: {"routes": {"default": ["broken-openai"]}} for name in ("never", "openai-asked-openai")}
-    },
-    "none": "resilience: {idle: 31s}",
-}
-
-
-@pytest.mark.parametrize(
-    "change",
-    ["switched off", *(pytest.param(change, marks=pytest.mark.slow) for change in ("taken out of the route", "none"))],
-)
-def test_reload_during_the_answer_applies_to_the_resume(
-    providers: SimulatorThread, tmp_path: Path, change: str
-) -> None:
-    """The route loses its next step while the answer runs, so no deployment may resume it."""
-    reset_scenarios(providers)
-    path = tmp_path / "gateway.yaml"
-    with paused_provider() as (origin, break_off):
-        before = config({**origins_of(providers), "broken-openai": origin}).merge("resilience: {idle: 30s}")
-        path.write_text(before.text, "utf-8")
-        with serving(path) as process, httpx.Client(base_url=process.url, trust_env=False, timeout=30) as client:
-            received = providers["openai"].received
-            with client.stream("POST", CHAT, json={**body(stream=True), "model": "openai-asked-openai"}) as response:
-                pieces = response.iter_text()
-                got = next(pieces)
-                path.write_text(before.merge(PATCHES[change]).text, "utf-8")
-                process.wait_for("config_activated")
-                break_off.set()
-                got += "".join(pieces)
-            line = process.wait_for("request")
-    assert (providers["openai"].received == received) == ("stream_interrupted" in got) == (change != "none")
-    assert ("asked-openai" in line.get("skipped", {})) == (change != "none")

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from gateway.features.shadow.traffic import MAX_RUNNING
-from providers.testkit.scenario import HttpError, Scenario
+from providers.testkit.scenario import Scenario
 from providers.testkit.server import SimulatorThread
 from tests.kit.chat_http import CHAT, body, events_of
 from tests.kit.configs import Config
@@ -100,29 +100,6 @@ def test_answered_request_is_copied_to_the_shadow_and_the_result_is_stored(
         labels = 'assistant="assistant",deployment="b",outcome="ok",region="default"'
         assert f"gateway_shadow_requests_total{{{labels}}} 1.0" in metrics
         assert 'deployment="b",outcome="ok",provider=' not in metrics, "a shadow call is not an attempt of the request"
-
-
-def test_shadow_request_has_no_personal_data(tmp_path: Path, pair: SimulatorThread) -> None:
-    seen: list[bytes] = []
-    with started(tmp_path, shadowed(pair)) as operator:
-        ask(operator, user="anna-the-user", safety_identifier="anna-the-user")
-        eventually(lambda: len(rows(tmp_path)) == 1)
-        seen += [request.body for request in pair["b"].requests]
-    assert WORDS.encode() in seen[-1]
-    assert b"anna-the-user" not in seen[-1]
-
-
-@pytest.mark.slow
-def test_failed_shadow_request_is_recorded_and_the_next_is_sent(tmp_path: Path, pair: SimulatorThread) -> None:
-    pair["b"].scenario = Scenario(faults=((HttpError(503), 1.0),))
-    with started(tmp_path, shadowed(pair)) as operator:
-        before = pair["b"].received
-        for number in range(1, 9):
-            ask(operator)
-            eventually(lambda: len(rows(tmp_path)) == number)  # noqa: B023  # called at once
-        assert pair["b"].received - before == 8, "one call each: no retry and no breaker"
-        assert {row["outcome"] for row in rows(tmp_path)} == {"unavailable"}
-        assert operator.ready()["deployments"]["breakers"] == {}
 
 
 @pytest.mark.slow

@@ -139,12 +139,6 @@ def block_and_unblock(operator: Operator, key: str, other: str) -> None:
     assert key not in (operator.state / "audit.jsonl").read_text()
 
 
-def test_stored_key_is_blocked_until_that_is_lifted(operator: Operator) -> None:
-    key, other = (operator.json("keys", "create", "--client", "app")["key"] for _ in range(2))
-    operator.expect(other, "")
-    block_and_unblock(operator, key, other)
-
-
 @pytest.mark.slow("starts a gateway with workers")
 def test_key_of_the_file_is_blocked_until_that_is_lifted(providers: SimulatorThread, tmp_path: Path) -> None:
     """The commands that change a client of the file still change nothing."""
@@ -178,13 +172,6 @@ def test_both_secrets_of_a_rotated_key_work_until_the_grace_time_ends(operator: 
     operator.expect(new["key"], "invalid_api_key")
     assert operator.code(old["key"]) == "invalid_api_key", "at most two secrets are valid"
     assert operator.code(newest["key"]) == ""
-
-
-@pytest.mark.slow("waits until a key expires")
-def test_key_stops_to_work_when_it_expires(operator: Operator) -> None:
-    made = operator.json("keys", "create", "--client", "app", "--expires", "2s")
-    eventually(lambda: operator.json("keys", "show", made["id"])["status"] == "expired")
-    operator.expect(made["key"], "invalid_api_key")
 
 
 def test_last_use_of_a_key_is_recorded(operator: Operator) -> None:

@@ -123,24 +123,6 @@ def test_answer_is_sent_before_any_byte_of_the_body(cell: GatewayProcess) -> Non
             assert rest_of(connection) == b""
 
 
-def test_expect_continue_gets_the_refusal(cell: GatewayProcess) -> None:
-    with connect(cell) as connection:
-        connection.sendall(HEAD + b"content-length: 5000000\r\nexpect: 100-continue\r\n\r\n")
-        check(connection.recv(65_536))
-
-
-def test_body_that_is_not_a_chat_request_gets_the_same_answer(cell: GatewayProcess) -> None:
-    with connect(cell) as connection:
-        connection.sendall(HEAD + b"content-length: 9\r\n\r\nno json {")
-        check(rest_of(connection))
-
-
-def test_pipelined_request_after_it_is_not_answered(cell: GatewayProcess) -> None:
-    with connect(cell) as connection:
-        connection.sendall(HEAD + b"content-length: 2\r\n\r\n{}" + HEAD + b"content-length: 2\r\n\r\n{}")
-        check(rest_of(connection))
-
-
 @pytest.mark.slow("the server reads a body for five seconds")
 def test_client_that_sends_nothing_is_not_waited_for(cell: GatewayProcess) -> None:
     with connect(cell) as connection:
