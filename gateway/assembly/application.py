@@ -436,7 +436,11 @@ class Gateway:
         return self._rest(scope, receive, send)
 
     def move_clock(self, ahead_s: int) -> None:
-        """Count the time of users as if it were so many seconds later, in a demo."""
+        """Count the time of users as if it were later, in a demo.
+
+        Args:
+            ahead_s: So many seconds later.
+        """
         for gate in self._gates:
             gate.move_clock(ahead_s)
 

@@ -17,7 +17,8 @@ from unittest.mock import AsyncMock, Mock, patch
 import pytest
 
 from gateway import clock_skew, geoip
-from gateway.api import admin_routes, body, compressed_body
+from gateway.api import admin_config, body, compressed_body
+from gateway.api.admin_request import AdminRequest
 from gateway.api.caller import authentication, request_headers
 from gateway.api.dialects import responses, schema
 from gateway.api.dialects.gemini import contents
@@ -31,6 +32,7 @@ from gateway.changes import plan_text
 from gateway.changes.plan import Change, ChangePlan
 from gateway.cli import arguments, exchange_log, provider_pages
 from gateway.config import (
+    age_bands,
     field_types,
     limits_report,
     litellm,
@@ -50,15 +52,15 @@ from gateway.execution import (
     judging,
     moderated_stream,
     redaction,
-    resume,
     token_refresher,
     transport,
 )
 from gateway.features.crisis import config as crisis_config
 from gateway.features.crisis import given_texts
-from gateway.features.duties import config as duties_config
 from gateway.features.redaction import config as redaction_config
+from gateway.features.redaction.model import rules_of
 from gateway.features.redaction.policy import finding, placeholders
+from gateway.features.redaction.wrapper import Redaction
 from gateway.features.shadow import traffic
 from gateway.model.answer_change import AnswerChange
 from gateway.model.status import OPERATOR_HEADER
@@ -70,10 +72,9 @@ from gateway.service import budget_admin, client_admin, client_tokens, issuer_ke
 from gateway.state import backup
 from gateway.telemetry import trace_export
 from gateway.telemetry.metrics import Metrics
-from gateway.usage import amounts, estimates, holding, journal, ledger, ledger_writer, valkey_connection
+from gateway.usage import amounts, estimates, holding, journal_file, ledger, ledger_writer, valkey_connection
 from gateway.usage.gate import HoldRefused
-from providers.chat import Failed, TextDelta, Usage
-from providers.failures import Failure, FailureKind
+from providers.chat import TextDelta, Usage
 from tests.kit.configs import BASE, KEYS, table_of
 from tests.kit.edges import Edge, accepts, at_least, at_most, below, file_of
 
@@ -284,10 +285,15 @@ def steps(number: int) -> bool:
         return accepts(finding.compiled_own, "a")
 
 
+def moves(ahead_s: int) -> bool:
+    request: Any = Fake(
+        body=AsyncMock(return_value={"ahead_s": ahead_s}), control=Fake(clock=AsyncMock(return_value=0))
+    )
+    return accepts(lambda: asyncio.run(admin_config.move_clock(request)))
+
+
 def begun(size: int) -> object:
-    stream: Any = Fake(_step=Fake(permit=Fake(redaction=object())))
-    failed = Failed(Failure(FailureKind.UNAVAILABLE, ""))
-    return resume.ResumingStream._begun_placeholder(stream, (TextDelta("q" * size), failed))
+    return Redaction(rules_of(["a"], ["email"])).may_begin("q" * size)
 
 
 def shadow_is_asked(running: int = 0, body_bytes: int = 0) -> bool:
@@ -413,10 +419,10 @@ def learned(known: int) -> int:
 
 
 def cells(known: int) -> Any:
-    of: Any = Fake(_known=dict.fromkeys(range(known)), _begin=Mock(), _writes=False, _name="n", _write_cells=Mock())
-    of._begin.return_value.get.return_value = "n"
-    journal.Journal._transact(of, [])
-    return of._known
+    of: Any = Fake(known=dict.fromkeys(range(known)), begin=Mock(), _writes=False, _name="n", write_cells=Mock())
+    of.begin.return_value.get.return_value = "n"
+    journal_file.JournalFile.transact(of, [])
+    return of.known
 
 
 def series(known: int) -> int:
@@ -599,22 +605,19 @@ EDGES = (
     at_most("gateway.usage.holding._MOST_TRIES", lambda n: tries_of_a_gate_that_refuses() == n),
     below("gateway.usage.valkey_connection._MOST_LATE", late),
     at_most(
-        "gateway.api.admin_routes._MAX_NAME_CHARACTERS",
+        "gateway.api.admin_request._MAX_NAME_CHARACTERS",
         lambda n: accepts(
-            admin_routes._operator,
-            Fake(headers={OPERATOR_HEADER: "a" * n}, state=Fake(identity=Fake(token_id="", who="", how=""))),
+            AdminRequest.who.fget,  # type: ignore[attr-defined]
+            Fake(
+                request=Fake(headers={OPERATOR_HEADER: "a" * n}, state=Fake(identity=Fake(token_id="", who="", how="")))
+            ),
         ),
     ),
     at_most(
-        "gateway.api.admin_routes._MAX_FAULT_CHARACTERS",
-        lambda n: accepts(admin_routes.fault_request, {"deployment": "d", "fault": "a" * n}),
+        "gateway.api.admin_config._MAX_FAULT_CHARACTERS",
+        lambda n: accepts(admin_config.fault_request, {"deployment": "d", "fault": "a" * n}),
     ),
-    at_most(
-        "gateway.api.admin_routes._MOST_AHEAD_S",
-        lambda n: asked(
-            lambda of, it: admin_routes._Endpoints.move_clock(of, Fake(receive=receiving(it))), {"ahead_s": n}
-        ),
-    ),
+    at_most("gateway.api.admin_config._MOST_AHEAD_S", lambda n: moves(n)),
     at_most(
         "gateway.api.body.MAX_DEPTH",
         lambda n: accepts(body.parse_json, b"[" * (n - 1) + b",".join([b"[]"] * 9) + b"]" * (n - 1)),
@@ -705,7 +708,7 @@ EDGES = (
         "gateway.execution.redaction._LEAST_OF_KEY",
         lambda n: "key-" not in redaction._without_cut(f"key-1 {'key-12345'[:n]}", "key-12345")[6:],
     ),
-    at_most("gateway.execution.resume.MOST_HELD", begun),
+    at_most("gateway.features.redaction.policy.placeholders.MOST_HELD", begun),
     at_most(
         "gateway.execution.token_refresher._MOST_SUBJECT_BYTES", lambda n: accepts(token_refresher._read, file_of(n))
     ),
@@ -713,8 +716,8 @@ EDGES = (
     at_most("gateway.features.crisis.config._MOST_NAMED", without_numbers),
     at_most("gateway.features.crisis.given_texts._MOST_HERE", given),
     at_least(
-        "gateway.features.duties.config._LEAST_REPEAT_S",
-        lambda n: silent(lambda findings: (duties_config.repeat_of(findings, (), n), ())[1]),
+        "gateway.config.age_bands._LEAST_REPEAT_S",
+        lambda n: silent(lambda findings: (age_bands._repeat_of(findings, (), n), ())[1]),
         1000,
     ),
     at_most("gateway.features.redaction.config._MOST_TERMS", terms),
@@ -762,7 +765,7 @@ EDGES = (
     below("gateway.usage.estimates._MOST_KNOWN", lambda n: learned(n) == n + 1),
     at_most("gateway.usage.estimates.MOST_TOKENS", lambda n: estimates.is_plausible(Usage(n, 0))),
     at_least("gateway.usage.holding.LEAST_CAP_SENT", named_cap),
-    at_most("gateway.usage.journal._MOST_KNOWN", cells),
+    at_most("gateway.usage.journal_file._MOST_KNOWN", cells),
     below("gateway.usage.ledger._MOST_KNOWN_SERIES", lambda n: series(n) == n + 1),
     below("gateway.usage.ledger_writer._MOST_ROWS", is_moved_at_once),
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from gateway.features.redaction.model import RedactionRules, union
 from gateway.features.redaction.policy.finding import finder_of
-from gateway.features.redaction.policy.placeholders import MOST_HELD
+from gateway.features.redaction.policy.placeholders import may_begin
 from gateway.features.redaction.policy.requests import Redacted, redact
 from gateway.model.input_requests import ServedRequest
 from gateway.model.wrapper import Wrapper
@@ -59,4 +59,4 @@ class Redaction(Wrapper, frozen=True):
 
     def may_begin(self, text: str) -> bool:
         """See `Wrapper`."""
-        return len(text) <= MOST_HELD and text[:1] in ("q", "Q")
+        return may_begin(text)

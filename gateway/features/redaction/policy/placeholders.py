@@ -29,6 +29,11 @@ _ESCAPE = re.compile(r"\\(?:u([0-9a-fA-F]{4})|(.))", re.DOTALL)
 _LEAST_DIGITS = 7
 
 
+def may_begin(text: str) -> bool:
+    """Return whether a text may be the beginning of a placeholder."""
+    return len(text) <= MOST_HELD and text[:1] in ("q", "Q")
+
+
 @lru_cache(maxsize=64)
 def _words(kinds: tuple[str, ...]) -> tuple[re.Pattern[str], re.Pattern[str]]:
     """Return the pattern of placeholders of these kinds, and that of a text that ends within one."""
