@@ -61,7 +61,7 @@ _NEW_SIGNAL = """
     SIGNALS["store"] = store
 """
 _USE = """
-    from gateway.features.configuration import compile_config
+    from gateway.features.configuration import compile_config, schema_json
     from gateway.config.loading import parse_document
     from gateway.config.problems import ConfigRejected
     from gateway.config.reference import reference_page
