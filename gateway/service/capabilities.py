@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from functools import partial
 
 from gateway.model.age import AgeBand
-from gateway.model.assistant import Assistant, UserChoice
+from gateway.model.assistant import Assistant
 from gateway.model.config_version import ConfigVersion
 from gateway.model.decision import Decision, Refusal, Refused, SkipReason, Step, Verdict
 from gateway.model.deployment import Deployment
@@ -71,6 +71,23 @@ def offer_of(config: ConfigVersion, assistant: Assistant, location: Location, no
     return offer if offer.uses else None
 
 
+class Side(Value, frozen=True):
+    """One side of the barrier of a route, or the whole route if it has none.
+
+    Attributes:
+        view: The assistant as requests on this side see it.
+        decision: The decision about plain requests.
+    """
+
+    view: Assistant
+    decision: Decision
+
+    @property
+    def able(self) -> list[Deployment]:
+        """The deployments that may answer."""
+        return [deployment for deployment, verdict in self.decision.verdicts if _may(verdict)]
+
+
 def capabilities(
     config: ConfigVersion,
     assistant: Assistant,
@@ -86,58 +103,14 @@ def capabilities(
     Raises:
         Refused: The location alone refuses every request.
     """
-    decision = _decision(config, assistant, location, now_s)
-    region = location.region
-    sides = [(assistant, decision)]
-    if region is not None and (barrier := assistant.barriers.get(region.name)) is not None:
-        # A step after the barrier may answer too, if the user agrees.
-        view = assistant.behind(region.name, every_hand_off(barrier.rule)[0])
-        sides.append((view, _decision(config, view, location, now_s)))
-    verdicts = tuple([verdict for _, one in sides for verdict in one.verdicts])
-    steps = [deployment for deployment, verdict in verdicts if _may(verdict)]
-    bounded = region is not None and not region.bounds_of(location.territory).is_anywhere
-    features = [
-        it.capabilities.features & FEATURES - (it.excepts if bounded else frozenset())
-        | ({"json_schema"} if it.emulates_schemas(bounded=bounded) else frozenset())
-        for it in steps
-    ]
-    redactions = [
-        wrapper_of(config, region, it, view.wrapper)
-        for view, one in sides
-        for it, verdict in one.verdicts
-        if region is not None and _may(verdict)
-    ]
+    sides = _sides(config, assistant, location, now_s)
+    region, age = location.region, location.age or AgeBand("adult")
+    able = [(side.view, it) for side in sides for it in side.able]
+    steps = [it for _, it in able]
+    features = [_features(it, location, age) for it in steps]
+    wrappers = [wrapper_of(config, region, it, view.wrapper) for view, it in able] if region is not None else []
     texts = region.texts if region is not None else None
-    route = assistant.whole_route(region.name) if region is not None else ()
-    reasons = {it.name: None if isinstance(verdict, Step) else verdict[0] for it, verdict in verdicts}
-    named = {it.name: it for it, _ in verdicts}
-    theirs = None
-    if user is not None:
-        sticky = partial(named_sticky_key, user)
-        theirs = frozenset().union(
-            *[
-                members_of(view.routes.get(region.name, ()), assign_variant(one, sticky), sticky)
-                for view, one in sides
-                if region is not None
-            ]
-        )
     judges = config.moderation.get(region.name) if region is not None else None
-    age, intents = location.age or AgeBand("adult"), [intent.name for intent in assistant.intents]
-    if not age.tools:
-        features = [it - TOOL_FEATURES for it in features]
-
-    def choice_document(choice: UserChoice) -> dict[str, object]:
-        name, reason = availability(choice, route, reasons, theirs)
-        reason = reason if age.choices else PreferenceReason.AGE
-        deployment = named.get(name) if name is not None else None
-        return {
-            "id": choice.name,
-            "title": said(choice.title, location, accept_language).text,
-            "available": reason is None,
-            "reason": reason,
-            **_recipient(deployment),
-        }
-
     return {
         "object": "capabilities",
         "assistant": assistant.name,
@@ -153,10 +126,59 @@ def capabilities(
             "output": judges is not None and bool(judges.output),
         },
         "consent": [_recipient(it) for it in steps if it.consent is not None],
-        "redacts": list(dict.fromkeys(kind for rules in redactions for kind in kinds_of(rules))),
-        "intents": [name for name in intents if age.intent in (None, name)],
-        "choices": [choice_document(choice) for choice in assistant.choices.values()],
+        "redacts": list(dict.fromkeys(kind for wrapper in wrappers for kind in kinds_of(wrapper))),
+        "intents": [it.name for it in assistant.intents if age.intent in (None, it.name)],
+        "choices": _choices(assistant, location, sides, accept_language, user),
     }
+
+
+def _sides(config: ConfigVersion, assistant: Assistant, location: Location, now_s: float) -> tuple[Side, ...]:
+    """Return the side before the barrier, and the one behind it, where a step may answer if the user agrees."""
+    first = Side(assistant, _decision(config, assistant, location, now_s))
+    barrier = assistant.barriers.get(location.region.name) if location.region is not None else None
+    if barrier is None or location.region is None:
+        return (first,)
+    view = assistant.behind(location.region.name, every_hand_off(barrier.rule)[0])
+    return first, Side(view, _decision(config, view, location, now_s))
+
+
+def _features(deployment: Deployment, location: Location, age: AgeBand) -> frozenset[str]:
+    """Return the features that a deployment has for a user of this age."""
+    region = location.region
+    bounded = region is not None and not region.bounds_of(location.territory).is_anywhere
+    features = deployment.capabilities.features & FEATURES - (deployment.excepts if bounded else frozenset())
+    features |= {"json_schema"} if deployment.emulates_schemas(bounded=bounded) else frozenset()
+    return features if age.tools else features - TOOL_FEATURES
+
+
+def _choices(
+    assistant: Assistant, location: Location, sides: tuple[Side, ...], accept_language: str | None, user: str | None
+) -> list[dict[str, object]]:
+    """Return the choices of a user, and whether each has an effect here."""
+    region = location.region
+    name = region.name if region is not None else ""
+    verdicts = [one for side in sides for one in side.decision.verdicts]
+    reasons = {it.name: None if isinstance(verdict, Step) else verdict[0] for it, verdict in verdicts}
+    named, theirs = {it.name: it for it, _ in verdicts}, None
+    if user is not None:
+        sticky = partial(named_sticky_key, user)
+        members = [
+            members_of(side.view.routes.get(name, ()), assign_variant(side.decision, sticky), sticky) for side in sides
+        ]
+        theirs = frozenset().union(*members) if region is not None else frozenset()
+    route, is_free = assistant.whole_route(name), location.age is None or location.age.choices
+    documents: list[dict[str, object]] = []
+    for choice in assistant.choices.values():
+        found, reason = availability(choice, route, reasons, theirs)
+        reason = reason if is_free else PreferenceReason.AGE
+        documents.append({
+            "id": choice.name,
+            "title": said(choice.title, location, accept_language).text,
+            "available": reason is None,
+            "reason": reason,
+            **_recipient(named.get(found) if found is not None else None),
+        })  # fmt: skip
+    return documents
 
 
 def _may(verdict: Verdict) -> bool:
