@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,7 +33,6 @@ def evaluate(options: argparse.Namespace) -> int:
 
 
 def _evaluate(options: argparse.Namespace) -> int:
-    from evaluation.recorded import ShadowOptions, run_shadow
     from evaluation.run import Options, OptionsError, first_exception, run_evaluation
     from evaluation.sheets import SheetError
     from evaluation.simulation import SimulationFailed
@@ -41,38 +40,27 @@ def _evaluate(options: argparse.Namespace) -> int:
     from gateway.assembly.usage import command_accounting
     from gateway.config.problems import ConfigRejected
 
-    config = settings_of(options).config
-
-    def compile_with(origins: Mapping[tuple[str, str], str] | None) -> ConfigVersion:
-        return compile_file(config, simulators=origins).config
-
     required = ("region", "out") if options.shadow else ("region", "candidates", "out")
     missing = [name for name in required if not getattr(options, name)]
     if missing:
         raise CommandError(f"--{missing[0]} is missing (`gateway evaluate --help` has an example)")
-    if options.shadow and (options.candidates or options.seed is not None):
-        raise CommandError("--shadow only reads recorded answers: leave out --candidates and --seed")
-    given = Options(
-        config,
-        options.suite or options.region or "",
-        options.region,
-        options.assistant,
-        tuple(dict.fromkeys(name.strip() for name in (options.candidates or "").split(",") if name.strip())),
-        options.out,
-        options.seed,
-        options.dry_run,
-        options.fresh,
-        partial(command_accounting, settings_of(options).state_dir),
-        *(options.sheet, options.sheet_items, options.marks),
-    )
-    shadow = ShadowOptions(
-        options.shadow,
-        options.suite,
-        *(options.region, options.assistant, options.out, options.dry_run, options.fresh),
-        partial(command_accounting, options.shadow),
-    )
     try:
-        return run_shadow(shadow, compile_with) if options.shadow else run_evaluation(given, compile_with)
+        if options.shadow:
+            return _score_shadow(options)
+        given = Options(
+            settings_of(options).config,
+            options.suite or options.region or "",
+            options.region,
+            options.assistant,
+            tuple(dict.fromkeys(name.strip() for name in (options.candidates or "").split(",") if name.strip())),
+            options.out,
+            options.seed,
+            options.dry_run,
+            options.fresh,
+            partial(command_accounting, settings_of(options).state_dir),
+            *(options.sheet, options.sheet_items, options.marks),
+        )
+        return run_evaluation(given, _compiler(options))
     except (ConfigRejected, OptionsError, SheetError, SimulationFailed, StoreError) as error:
         raise CommandError(str(error)) from None
     except ExceptionGroup as group:  # of the questions that were asked concurrently
@@ -80,6 +68,26 @@ def _evaluate(options: argparse.Namespace) -> int:
         if not isinstance(first, StoreError):
             raise
         raise CommandError(str(first)) from None
+
+
+def _compiler(options: argparse.Namespace) -> Callable[[Mapping[tuple[str, str], str] | None], ConfigVersion]:
+    config = settings_of(options).config
+    return lambda origins: compile_file(config, simulators=origins).config
+
+
+def _score_shadow(options: argparse.Namespace) -> int:
+    from evaluation.recorded import ShadowOptions, run_shadow
+    from gateway.assembly.usage import command_accounting
+
+    if options.candidates or options.seed is not None:
+        raise CommandError("--shadow only reads recorded answers: leave out --candidates and --seed")
+    given = ShadowOptions(
+        options.shadow,
+        options.suite,
+        *(options.region, options.assistant, options.out, options.dry_run, options.fresh),
+        partial(command_accounting, options.shadow),
+    )
+    return run_shadow(given, _compiler(options))
 
 
 def _compare(old: Path, new: Path) -> int:

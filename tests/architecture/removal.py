@@ -1,0 +1,114 @@
+"""Take a feature out of a copy of the product: its folder, and the lines of other files that name it.
+
+python -m tests.architecture.removal marks
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.architecture.source_tree import ROOT
+
+MOST_FILES = 8
+"""So many files outside its folder may name a feature."""
+_COPIED = ("gateway", "providers", "evaluation", "pyproject.toml", ".mypy_cache")
+
+
+@dataclass(frozen=True)
+class Removal:
+    """What goes with a feature outside its folder.
+
+    Attributes:
+        modules: The modules that are only for it.
+        texts: For each other file, the pattern of the text that goes.
+        commands: The commands that go, with their options.
+    """
+
+    modules: tuple[str, ...]
+    texts: Mapping[str, str]
+    commands: tuple[str, ...] = ()
+
+    @property
+    def files(self) -> set[str]:
+        """The files outside the folder."""
+        return {*self.modules, *self.texts, *(["gateway/cli/commands.json"] if self.commands else [])}
+
+
+REMOVALS = {
+    "marks": Removal(
+        ("gateway/cli/marks.py",),
+        {"gateway/features/configuration.py": r".*MARKS_COMPILER.*\n"},
+        ("marks", "marks verify"),
+    ),
+    "shadow": Removal(
+        ("evaluation/recorded.py",),
+        {
+            "gateway/features/configuration.py": r".*SHADOW_COMPILER.*\n",
+            "gateway/features/running.py": r".*import SHADOW\n|SHADOW, ",
+            "gateway/cli/evaluate.py": r"def _score_shadow\(.*?\n\n\n|        if options\.shadow:\n.*?\n",
+            "gateway/cli/commands.json": r'.*"name": "--shadow".*\n',
+            "gateway/cli/receipts.py": r'    if entry := receipt\.get\("shadow"\):\n.*?\n',
+            "gateway/state/receipts.py": r'"shadow", ',
+            "gateway/telemetry/metrics.json": r'.*"gateway_shadow_.*\n',
+        },
+    ),
+}
+
+
+def without(feature: str, tree: Path) -> None:
+    """Take a feature out of a copy of the product."""
+    removal = REMOVALS[feature]
+    shutil.rmtree(tree / "gateway/features" / feature)
+    for module in removal.modules:
+        (tree / module).unlink()
+    for file, pattern in removal.texts.items():
+        text = (tree / file).read_text("utf-8")
+        flags = re.DOTALL if "_score_" in pattern else re.NOFLAG
+        changed = re.sub(pattern, "", text, flags=flags)
+        assert changed != text, f"{file} has nothing that goes with {feature}"
+        (tree / file).write_text(changed, "utf-8")
+    if removal.commands:
+        file = tree / "gateway/cli/commands.json"
+        commands = json.loads(file.read_text("utf-8"))
+        file.write_text(
+            json.dumps({name: it for name, it in commands.items() if name not in removal.commands}), "utf-8"
+        )
+
+
+def copy_of_the_product(tree: Path) -> None:
+    """Copy what mypy reads, with its cache."""
+    for name in _COPIED:
+        source = ROOT / name
+        if source.is_dir():
+            shutil.copytree(source, tree / name, ignore=shutil.ignore_patterns("__pycache__"))
+        elif source.exists():
+            shutil.copy2(source, tree / name)
+
+
+def run(command: Sequence[str], tree: Path) -> subprocess.CompletedProcess[str]:
+    """Run a program of this environment in the copy."""
+    return subprocess.run([sys.executable, *command], capture_output=True, text=True, cwd=tree, check=False)
+
+
+def main() -> int:
+    """Take out the feature that the command line names, and check the types of what is left."""
+    feature = sys.argv[1]
+    with tempfile.TemporaryDirectory() as folder:
+        copy_of_the_product(Path(folder))
+        without(feature, Path(folder))
+        checked = run(["-m", "mypy", "gateway", "providers", "evaluation"], Path(folder))
+    files = REMOVALS[feature].files
+    print(f"{feature} and {len(files)} files outside its folder: {', '.join(sorted(files))}", checked.stdout, sep="\n")
+    return checked.returncode or int(len(files) > MOST_FILES)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
