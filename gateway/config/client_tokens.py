@@ -45,6 +45,8 @@ def compile_token_issuers(draft: Draft, findings: Findings, document: Document) 
             message = f"has the `issuer` and the `audience` of {quoted(other)}, so a token would belong to both"
             findings.error(path, message, "join their rules in one of them")
         _check_names(findings, path, rules)
+        if not rules.clients and not rules.roles and draft.is_whole("token_issuers", name):
+            findings.error(path, "needs `clients` or `roles`, or its tokens give nothing", "add a rule")
         if claims is not None and claims.issuer == rules.issuer and rules.user != "sub":
             message = "claims of this issuer name a user by `sub`: who comes by both is two users"
             findings.warn((*path, "user"), message, "write `user: sub`, or send tokens alone")
@@ -82,8 +84,6 @@ def _check_names(findings: Findings, path: KeyPath, rules: TokenIssuerRules) -> 
         message = "is the id of an app, or of a vendor's API: tokens with which users sign in there are valid here too"
         hint = "register the gateway as an API of its own, to which no user signs in; then ignore this"
         findings.warn((*path, "audience"), message, hint)
-    if not rules.clients and not rules.roles:
-        findings.error(path, "needs `clients` or `roles`, or its tokens give nothing", "add a rule")
 
 
 def _check_rights(findings: Findings, path: KeyPath, where: Where) -> None:

@@ -11,7 +11,7 @@ errors, only these are noted.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from textwrap import dedent
 
@@ -30,10 +30,20 @@ def documents(path: Path) -> Iterator[str]:
 
 def annotated(document: str) -> str:
     """Return the document with the notes of the problems that it has now, in place of those that it had."""
-    own = [line for line in document.splitlines() if not _NOTE.match(line)]
+    own = own_lines(document)
     text, number_of = _completed(own)
+    return with_notes(own, errors_of(text) or problems_of(text), number_of)
+
+
+def own_lines(document: str) -> list[str]:
+    """Return the lines of a document without its notes."""
+    return [line for line in document.splitlines() if not _NOTE.match(line)]
+
+
+def with_notes(own: list[str], problems: Iterable[Problem], number_of: Sequence[int]) -> str:
+    """Return the lines with each problem below its place. `number_of`: the number of each line of the compiled text."""
     notes: dict[int, list[tuple[int, str]]] = {}
-    for problem in errors_of(text) or problems_of(text):
+    for problem in problems:
         hint = f"; {problem.hint}" if problem.hint else ""
         mark = "warning: " if problem.severity == "warning" else ""
         note = f"{mark}{dotted(problem.path)}: {problem.message}{hint}"

@@ -9,40 +9,14 @@ import pytest
 from gateway.config.problems import dotted
 from gateway.model.config_version import ClientLimitRule
 from gateway.policy.location import SIGNALS
-from tests.kit.config_cases import SOUND, compiled, edited, problems_of, sections
+from tests.kit.config_cases import compiled, problems_of, sections
 from tests.kit.location_signals import NAMES, registered, trial
 
 KEY = "keys: ['sha256:" + "ab" * 32 + "']"
-REGIONS_WITH_A_MISTAKE = edited(SOUND["regions"], ("boundary: [CN]", "boundary: [Chinaa]"))
-ROUTES_WITH_A_MISTAKE = edited(SOUND["assistants"], ("cn: [qwen-cn]", "cn: 5"))
 
 
 def messages_of(**changes: str) -> list[str]:
     return [dotted(problem.path) for problem in problems_of(sections(**changes))]
-
-
-@pytest.mark.parametrize(
-    ("client", "changes", "expected"),
-    [
-        ("region: cn", {}, []),
-        ("may_assert: [territory]", {}, []),
-        ("may_assert: [user]", {"location": "location: {signals: [edge_header]}"}, []),
-        ("may_assert: [territory]", {"location": "location: {signals: [edge_header]}"}, ["clients.a.may_assert"]),
-        ("region: cn, assistants: [assistent]", {}, ["clients.a.assistants[0]"]),
-        ("region: cn", {"assistants": ROUTES_WITH_A_MISTAKE}, ["assistants.assistant.routes.cn"]),
-        ("region: cn", {"regions": REGIONS_WITH_A_MISTAKE}, ["regions.cn.boundary[0]"]),
-        (
-            "region: cn",
-            {
-                "regions": REGIONS_WITH_A_MISTAKE,
-                "assistants": edited(SOUND["assistants"], ("              cn: [qwen-cn]\n", "")),
-            },
-            ["regions.cn.boundary[0]", "deployments.qwen-cn"],
-        ),
-    ],
-)
-def test_client_with_unknown_references_is_reported(client: str, changes: dict[str, str], expected: list[str]) -> None:
-    assert messages_of(clients=f"clients: {{a: {{{KEY}, {client}}}}}", **changes) == expected
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -74,19 +48,6 @@ def test_right_of_a_trial_signal_has_an_effect_if_the_signal_is_listed(listed: s
 def test_one_limit_is_enough(limits: str, meant: ClientLimitRule) -> None:
     table = compiled(sections(clients=f"clients: {{a: {{{KEY}, limits: {{{limits}}}}}}}")).config
     assert table.clients["ab" * 32].limits == meant
-
-
-@pytest.mark.parametrize(
-    ("origins", "clients", "expected"),
-    [
-        ("'https://a.example'", "", []),
-        ("'https://a.example', 'https://b.example'", f"clients: {{a: {{{KEY}}}}}", []),
-        ("'*'", f"clients: {{a: {{{KEY}}}}}", []),
-        ("'*'", "", ["cors.origins"]),
-    ],
-)
-def test_listed_origins_cause_no_warning(origins: str, clients: str, expected: list[str]) -> None:
-    assert messages_of(cors=f"cors: {{origins: [{origins}]}}", clients=clients) == expected
 
 
 def test_all_origins_cause_no_warning_in_a_demo() -> None:

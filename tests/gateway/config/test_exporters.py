@@ -100,40 +100,6 @@ def test_region_of_another_cell_needs_no_entry() -> None:
     assert one(alone).regions == {"eu"}
 
 
-@pytest.mark.parametrize(
-    "line",
-    [
-        f"t: {{endpoint: 'http://127.0.0.1:4318', {DE}, regions: [eu]}}",
-        f"t: {{endpoint: 'http://[::1]:4318', {DE}, regions: [eu]}}",
-        f"t: {{endpoint: 'http://otel:4318', {DE}, regions: [eu], insecure: true}}",
-    ],
-)
-def test_plain_http_is_allowed_to_this_machine_or_with_insecure(line: str) -> None:
-    assert messages_of(written(line)) == []
-
-
-def test_one_server_has_one_set_of_facts() -> None:
-    deployments = "deployments: {house: {provider: openai-compatible, model: m, endpoint: 'https://h.example/v1', stores: FR, processes: FR}}"
-    routes = "assistants: {a: {routes: {eu: [house]}}}"
-    place = "exporters: {t: {endpoint: 'https://h.example/v1/traces', stores: DE, processes: DE, regions: [eu]}}"
-    (message,) = messages_of(sections(deployments=deployments, assistants=routes, exporters=place))
-    assert message.startswith("https://h.example has different facts (stores, processes) in deployment 'house' (line ")
-    same = place.replace("DE", "FR")
-    assert messages_of(sections(deployments=deployments, assistants=routes, exporters=same)) == []
-
-
-def test_two_exporters_at_one_server_state_the_same() -> None:
-    first = f"t: {{{URL}, {DE}, regions: [eu]}}"
-    assert messages_of(written(first, f"u: {{endpoint: 'https://OTEL.example.de:443/u', {DE}, regions: [eu]}}")) == []
-
-
-@pytest.mark.parametrize("header", ["authorization", "X-Api-Key", "x-honeycomb-token", "x-secret"])
-def test_plain_text_secret_is_a_warning(header: str) -> None:
-    (message,) = messages_of(written(f"t: {{{URL}, {DE}, regions: [eu], headers: {{{header}: Bearer-abc}}}}"))
-    assert message.startswith("a secret is written in the config")
-    assert "abc" not in message
-
-
 def test_empty_header_is_reported_as_missing() -> None:
     text = written(f"t: {{{URL}, {DE}, regions: [eu], headers: {{X-Scope: ''}}}}")
     assert messages_of(text) == ["the value is empty: nothing is exported"]

@@ -186,61 +186,6 @@ def test_deployment_whose_proxy_has_no_credentials_is_skipped(tmp_path: Path) ->
     assert (without.has_credential, without.proxy) == (True, deployment.proxy)
 
 
-PROXY_MISTAKES: list[tuple[str, Any, str]] = [
-    ("a password", {"url": "https://gateway:pass-word@proxy.example"}, "url: must have references as credentials"),
-    ("half a reference", {"url": "https://gateway:x${PASSWORD}@proxy.example"}, "url: must have references"),
-    ("a user", {"url": "https://pass-word@proxy.example"}, "url: must have references as credentials"),
-    ("a whole reference", {"url": "${PASSWORD}"}, "url: must be a URL that names the host"),
-    ("no scheme", {"url": "proxy.example:3128"}, "url: must be a URL that names the host"),
-    ("another protocol", {"url": "socks5://proxy.example"}, "url: must have references as credentials"),
-    ("a path", {"url": "https://proxy.example/x"}, "url: the URL has a path"),
-    ("a query", {"url": "https://proxy.example?x"}, "url: the URL must have no query"),
-    (
-        "a colon in the user",
-        {"url": "https://${COLON}:${PASSWORD}@proxy.example"},
-        "url: the user name contains a colon",
-    ),
-    ("clear text", {"url": "http://proxy.example:3128"}, "url: http:// to another machine sends the credentials"),
-    ("no territory", {"territory": None}, "territory"),
-    ("an unknown territory", {"territory": "USA"}, "territory: 'USA' is not a territory"),
-    ("several territories", {"territory": ["US"]}, "territory"),
-    (
-        "another territory",
-        {"territory": "DE"},
-        "'own' is called through a proxy in DE, outside the boundary of region 'us'",
-    ),
-    ("a reader elsewhere", {"territory": "DE", "inspects": True}, "'own' processes in DE, US and is called through"),
-    ("an unknown key", {"ca": "x"}, "unknown key 'ca'"),
-]
-
-
-@pytest.mark.parametrize(
-    ("change", "words"), [case[1:] for case in PROXY_MISTAKES], ids=[case[0] for case in PROXY_MISTAKES]
-)
-def test_mistake_in_a_proxy_is_an_error_that_shows_no_credential(change: Any, words: str, tmp_path: Path) -> None:
-    config = config_of(proxy=PROXY).merge({"deployments": {"own": {"proxy": change}}})
-    with pytest.raises(ConfigRejected) as rejected:
-        compiled(config, tmp_path)
-    (found,) = [str(problem) for problem in rejected.value.problems if problem.severity == "error"]
-    assert words in found
-    assert "pass-word" not in found
-
-
-def test_http_proxy_of_another_machine_needs_a_word(tmp_path: Path) -> None:
-    proxy = {"url": "http://proxy.example:3128", "territory": "US"}
-    for config in (config_of(proxy=proxy, insecure=True), config_of(proxy={**proxy, "insecure": True})):
-        assert problems_of(config, tmp_path) == []
-
-
-@pytest.mark.parametrize(("inspects", "insecure"), [(False, True), (True, False), (True, True)])
-def test_proxy_gets_no_prompt_in_clear_text_unless_it_may_read_prompts(
-    inspects: bool, insecure: bool, tmp_path: Path
-) -> None:
-    proxy = {"url": "https://proxy.example", "territory": "US", "inspects": inspects, "insecure": insecure}
-    found = problems_of(config_of("http://127.0.0.1:8000/v1", proxy=proxy), tmp_path)
-    assert ["could read prompts and keys" in problem for problem in found] == [True] * (not (inspects and insecure))
-
-
 def test_proxy_that_inspects_is_a_place_of_processing_and_may_have_the_authority_of_a_site(
     tmp_path: Path, files: dict[str, str]
 ) -> None:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.config.problems import dotted
 from gateway.config.routes import ineligible_now
 from gateway.model.approval import days_at
 from gateway.model.route import WeightedSet
-from tests.kit.config_cases import ENVIRON, SOUND, compiled, edited, messages_about, more, problems_of, sections
+from tests.kit.config_cases import ENVIRON, SOUND, compiled, edited, messages_about, more, sections
 
 DAYS = days_at(1_800_000_000.0)
 
@@ -45,24 +44,6 @@ def test_route_without_available_deployment_is_a_warning(
     ]
 
 
-def test_one_available_deployment_prevents_the_warning() -> None:
-    deployments = changed("endpoint: us,", "endpoint: us, enabled: false,")
-    other = "  x: {provider: openai, model: gpt-6-sol, endpoint: us, api_key: '${US_KEY}'}\n"
-    assert messages_about("assistants", routed("{us: [chatgpt-us, x]}", deployments=deployments + other)) == []
-
-
-@pytest.mark.parametrize(
-    ("route", "error"),
-    [
-        ("us: [chatgpt-us, nobody]", "routes.us[1]: unknown deployment 'nobody'"),
-        ("us: []", "routes.us: the route has no step"),
-    ],
-)
-def test_route_with_an_error_has_no_further_warnings(route: str, error: str) -> None:
-    deployments = changed("endpoint: us,", "endpoint: us, enabled: false,")
-    assert messages_about("assistants", routed(f"{{{route}}}", deployments=deployments)) == [f"assistants.a.{error}"]
-
-
 def test_available_deployment_has_no_reason_to_be_skipped() -> None:
     table = compiled(
         sections(regions=edited(SOUND["regions"], ("boundary: [US]", "boundary: [US], approvals: required")))
@@ -83,49 +64,3 @@ def test_a_weighted_step_has_its_members_with_their_weights() -> None:
     table = compiled(routed("{us: [{chatgpt-us: 100, x: 0}, x]}", deployments=more("deployments", other))).config
     ours, theirs = table.deployments["chatgpt-us"], table.deployments["x"]
     assert table.assistants["a"].routes["us"] == (WeightedSet(((ours, 100.0), (theirs, 0.0))), theirs)
-
-
-def test_deployment_that_serves_a_part_of_its_region_is_valid() -> None:
-    regions = edited(SOUND["regions"], ("territories: [US]", "territories: [US, HK]"))
-    assert messages_about("assistants", routed("{us: [chatgpt-us]}", regions=regions)) == []
-
-
-RESUMING = "assistants:\n  a: {{resume: true, routes: {{{}}}}}"
-
-
-@pytest.mark.parametrize(
-    ("routes", "expected"),
-    [
-        (
-            "us: [chatgpt-us], eu: [chatgpt-eu]",
-            ["resume: no route of this assistant has a second step that could continue an answer"],
-        ),
-        ("us: [chatgpt-us, x], eu: [chatgpt-eu]", []),
-        ("usa: [chatgpt-us]", ["routes.usa: unknown region 'usa'"]),
-    ],
-)
-def test_resuming_needs_a_route_with_a_next_step(routes: str, expected: list[str]) -> None:
-    other = "x: {provider: openai, model: gpt-6-sol, endpoint: us, api_key: '${US_KEY}'}"
-    text = sections(assistants=RESUMING.format(routes), deployments=more("deployments", other))
-    assert messages_about("assistants", text) == [f"assistants.a.{line}" for line in expected]
-
-
-def unused(text: str) -> list[str]:
-    return [dotted(problem.path) for problem in problems_of(text) if problem.message.startswith("no ")]
-
-
-def test_a_shadow_uses_its_deployment() -> None:
-    other = "x: {provider: openai, model: gpt-6-sol, endpoint: us, api_key: '${US_KEY}'}"
-    shadowed = SOUND["assistants"] + "    shadow: {us: {deployment: x}}\n"
-    for assistants, expected in ((SOUND["assistants"], ["deployments.x"]), (shadowed, [])):
-        assert unused(sections(assistants=assistants, deployments=more("deployments", other))) == expected
-
-
-def test_invalid_assistant_causes_no_warnings_about_unused_deployments() -> None:
-    assert unused(routed("{us: [chatgpt-us]}")) == [
-        "regions.cn",
-        "regions.eu",
-        "deployments.qwen-cn",
-        "deployments.chatgpt-eu",
-    ]
-    assert unused(sections(assistants="assistants: {a: 5, b: {routes: {us: [chatgpt-us]}}}")) == []

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from gateway.config.problems import dotted
 from providers.auth import Secret
 from providers.compatible.adapter import adapter_of
 from providers.registry import load_registry
@@ -22,18 +21,6 @@ def test_stream_options_false_removes_the_parameter() -> None:
         ):
             x = compiled(with_deployment(f"provider: {provider}, {HOUSE}{key}")).config.deployments["x"]
             assert x.target.facts.without == without
-
-
-def test_stream_options_false_is_a_warning_without_effect() -> None:
-    for provider, where in (
-        ("gemini", "model: gemini-3.5-flash"),
-        ("mistral", "model: mistral-small-2603, endpoint: global"),
-    ):
-        found = compiled(
-            with_deployment(f"provider: {provider}, {where}, api_key: '${{G_KEY}}', stream_options: false")
-        )
-        reported = [(dotted(one.path), one.message) for one in found.warnings if "stream_options" in one.path]
-        assert reported == [("deployments.x.stream_options", f"{provider} never receives this field")]
 
 
 def test_inline_thoughts_are_for_servers_with_the_form_of_openai() -> None:

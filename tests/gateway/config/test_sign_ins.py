@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -141,40 +140,6 @@ def test_every_kind_fits_inside(sign_in: Any) -> None:
     assert all(one.uses for one in destinations_of(version))
 
 
-@pytest.mark.parametrize(
-    ("sign_in", "deployment", "words"),
-    [
-        (ENTRA | {"role": "r"}, None, "has no key `role`"),
-        (OAUTH | {"client_secret": "plain"}, None, "must be a reference"),
-        (OAUTH | {"url": "http://id.example.de/token"}, None, "use https://"),
-        (OAUTH | {"endpoint": "http://10.0.0.1:80"}, None, "is not on this machine"),
-        ({"kind": "aws_instance", "assume": {"role": "r"}}, None, "`assume` calls the STS of a region"),
-        (IRSA | {"region": "eu-central-9"}, None, "unknown region"),
-        (ENTRA | {"token_file": "token"}, None, "an absolute path"),
-        (IRSA, AZURE, "azure_workload, azure_managed"),
-        (OAUTH | {"from": "one"}, None, "stands in place of `client_secret`"),
-        ({"kind": "azure_managed"}, AZURE | {"api_key": "${S}"}, "stands in place of `api_key`"),
-    ],
-)  # fmt: skip
-def test_mistakes_are_named_with_their_fix(sign_in: Any, deployment: Any, words: str) -> None:
-    assert words in errors(sign_in, deployment)
-
-
-@pytest.mark.parametrize(
-    ("sign_in", "key"),
-    [
-        (OAUTH | {"token_url": OAUTH["url"], "url": None}, "token_url"),  # near to `token_file`, which this kind lacks
-        (ENTRA | {"directory": "t", "tenant": None}, "directory"),
-        (ENTRA | {"audienc": "a"}, "audienc"),
-        (IRSA | {"kind": "aws_web_identities"}, "kind"),
-        ({"kind": "aws_instance", "assume": {"role": "r"}, "location": "eu-central-1"}, "location"),
-    ],
-)
-def test_a_misspelt_key_is_reported_once(sign_in: Any, key: str) -> None:
-    found = errors({name: value for name, value in sign_in.items() if value is not None}, OWN)
-    assert re.findall(r" (sign_ins\.\S+):", found) == [f"sign_ins.one.{key}"]
-
-
 def test_variables_are_read_at_load_and_named_where_they_are_missing() -> None:
     sign_in = {"kind": "azure_workload", "global_host": "accepted"}
     environ = {"AZURE_TENANT_ID": "t", "AZURE_CLIENT_ID": "c", "AZURE_FEDERATED_TOKEN_FILE": "/run/token"}
@@ -230,13 +195,6 @@ def test_a_container_may_call_each_address_of_the_agents_once() -> None:
     assert agents == ["169.254.170.2", "169.254.170.23", "fd00:ec2::23"]
 
 
-def test_an_unused_sign_in_is_a_warning() -> None:
-    found = compiled({"kind": "azure_managed"}, others={"two": {"kind": "aws_instance"}})
-    assert ["no deployment uses this sign-in" in str(it) for it in found.warnings if "sign_ins.two" in str(it)] == [
-        True
-    ]
-
-
 @pytest.mark.parametrize(
     ("sign_in", "deployment"),
     [(ENTRA | {"token_file": "token", "global_host": "accepted"}, None), (IRSA, AZURE), ({**ENTRA, "rol": "x"}, None)],
@@ -245,13 +203,6 @@ def test_an_error_of_a_sign_in_is_no_missing_credential(sign_in: Any, deployment
     with pytest.raises(ConfigRejected) as rejected:
         compiled(sign_in, deployment)
     assert [str(it) for it in rejected.value.problems if it.severity == "warning"] == []
-
-
-def test_a_misspelt_sign_in_does_not_make_the_other_one_unused() -> None:
-    values = {"kind": "azure_managed"}
-    with pytest.raises(ConfigRejected) as rejected:
-        compiled(values, {**AZURE, "sign_in": "ohne"})
-    assert [it.severity for it in rejected.value.problems] == ["error"]
 
 
 def test_a_proxy_is_for_token_hosts_and_never_for_a_metadata_server() -> None:

@@ -100,53 +100,6 @@ def test_rate_in_quotes_keeps_every_digit() -> None:
     assert config.usage.rates == {"USD": "0.920000000001", "CNY": "0.127", "IDR": "0.000055"}
 
 
-def test_budget_of_money_without_a_currency_is_reported_once() -> None:
-    found = messages(BASE.merge("usage: {currency: null, rates: null, on_loss: null}"))
-    assert found == [
-        "projects.shop.budgets[0].amount: an amount of money needs `usage.currency`; write usage: {currency: EUR}"
-    ]
-
-
-def test_rates_without_a_currency_are_refused() -> None:
-    config = BASE.merge("usage: {currency: null, on_loss: null}").merge({"projects": {"shop": {"budgets": None}}})
-    config = config.merge({"clients": {"ios-app": {"budgets": None, "user_budget": None, "max_request": None}}})
-    assert messages(config) == ["usage.rates: needs `usage.currency`; write your own currency, such as currency: EUR"]
-
-
-def test_hidden_counts_are_a_warning_if_a_client_with_a_budget_reaches_them() -> None:
-    hidden = BASE.merge("deployments: {chatgpt-us: {counts_hidden: true}}")
-    (found,) = [text for text in messages(hidden, "warning") if "counts_hidden" in text]
-    assert found.startswith("deployments.chatgpt-us.counts_hidden: each call may cost more than is held for it")
-    assert "the client 'ios-app'; gateway_overshoot_total" in found
-    free = hidden.merge({"projects": {"shop": {"budgets": None}}})
-    free = free.merge({"clients": {"ios-app": {"budgets": None, "user_budget": None, "max_request": None}}})
-    assert not [text for text in messages(free, "warning") if "counts_hidden" in text]
-
-
-def test_model_without_a_price_is_a_warning_if_a_client_with_a_budget_of_money_reaches_it() -> None:
-    unpriced = BASE.merge("deployments: {chatgpt-us: {model: gpt-99-unknown}}")
-    (found,) = [text for text in messages(unpriced, "warning") if "price" in text]
-    assert found == (
-        "deployments.chatgpt-us: has no price, so requests with a budget of money are refused there (the client "
-        "'ios-app'); write its price in your own catalogue (`catalogue.models`)"
-    )
-
-
-@pytest.mark.parametrize(
-    "place",
-    [
-        "assistants: {assistant: {embeddings: {us: [house]}}}",
-        "assistants: {assistant: {moderations: {us: [house]}}}",
-        "regions: {us: {moderation: {output: [house], on_failure: closed}}}",
-    ],
-    ids=["embeddings", "moderations", "judge"],
-)
-def test_model_without_a_price_is_a_warning_in_each_use(place: str) -> None:
-    house = "{provider: openai-compatible, model: rules, endpoint: 'http://127.0.0.1:1', stores: US, processes: US}"
-    found = messages(BASE.merge(f"deployments: {{house: {house}}}").merge(place), "warning")
-    assert [text.partition(",")[0] for text in found if "price" in text] == ["deployments.house: has no price"]
-
-
 def test_price_that_does_not_hold_yet_is_a_warning_and_its_currency_needs_a_rate(tmp_path: Path) -> None:
     price = "{input: 1, output: 2, currency: %s, as_of: 2026-11-01, valid_from: 2026-12-01}"
     config = BASE.merge({"catalogue": {"models": "models.yaml"}, "deployments": {"chatgpt-us": {"model": "gpt-99-x"}}})
@@ -171,45 +124,6 @@ def test_price_that_does_not_hold_yet_is_a_warning_and_its_currency_needs_a_rate
         "has no rate for GBP, the currency of the deployment 'chatgpt-us', which the client 'ios-app' reaches with a "
         "budget of money"
     ]
-
-
-@pytest.mark.parametrize(
-    "patch",
-    [
-        {"region": "eu"},
-        {"project": None, "budgets": [{"tokens": 5, "per": "day"}], "user_budget": None, "max_request": None},
-    ],
-)
-def test_model_without_a_price_that_no_budget_of_money_reaches_is_not_reported(patch: dict[str, Any]) -> None:
-    unpriced = BASE.merge("deployments: {chatgpt-us: {model: gpt-99-unknown}}")
-    config = unpriced.merge({"clients": {"ios-app": patch}})
-    assert [text for text in messages(config, "warning") if "price" in text] == []
-
-
-def test_day_without_a_time_zone_is_one_warning() -> None:
-    assert messages(BASE.merge("usage: {timezone: null}"), "warning") == [
-        "projects.shop.budgets[0]: `usage.timezone` is not set: days, weeks and months begin at midnight UTC; "
-        "write usage: {timezone: Europe/Berlin}, or UTC"
-    ]
-
-
-@pytest.mark.parametrize("per", ["minute", "hour", "total"])
-def test_window_that_needs_no_time_zone_has_no_warning(per: str) -> None:
-    plain = BASE.merge("usage: {timezone: null}").merge({"projects": {"shop": {"budgets": None}}})
-    config = plain.merge(
-        {"clients": {"ios-app": {"budgets": [{"tokens": 5, "per": per}], "user_budget": None, "project": None}}}
-    )
-    assert messages(config, "warning") == []
-
-
-def test_budget_of_end_users_that_no_request_can_name_is_a_warning() -> None:
-    (found,) = messages(with_client({"may_assert": []}), "warning")
-    assert found.startswith("clients.ios-app.user_budget: its requests cannot name an end user, so all are refused")
-
-
-def test_on_loss_without_stores_is_a_warning() -> None:
-    (found,) = messages(BASE.without("stores"), "warning")
-    assert found.startswith("usage.on_loss: has no effect without `stores`")
 
 
 def test_clients_in_the_database_must_not_be_in_the_file() -> None:
@@ -238,23 +152,6 @@ def test_clients_in_the_database_need_a_state_directory_without_stores() -> None
 )
 def test_setting_that_needs_a_state_directory_is_named(patch: dict[str, Any], key: str) -> None:
     assert compiled(with_client(patch).without("stores")).config.needs_state_dir == key
-
-
-@pytest.mark.parametrize("name", ["eu_1", "EU", "-a", "a-", "", "a" * 33])
-def test_name_of_a_cell_that_no_key_can_contain_is_refused(name: str) -> None:
-    (found,) = messages(BASE.merge({"cell": {"name": name}}))
-    assert found.startswith("cell.name: must be 1 to 32 lower-case letters, digits and `-`")
-
-
-@pytest.mark.parametrize("count", [3, 0])
-def test_key_has_one_or_two_versions(count: int) -> None:
-    (found,) = messages(BASE.merge({"secrets": {"pepper": ["${PEPPER}"] * count}}))
-    assert found.startswith("secrets.pepper: ")
-
-
-def test_two_equal_versions_of_a_key_are_refused() -> None:
-    (found,) = messages(BASE.merge({"secrets": {"pepper": ["${PEPPER}", "${PEPPER}"]}}))
-    assert found == "secrets.pepper[1]: is the same as the first version; remove one"
 
 
 def test_check_shows_the_limits_in_effect() -> None:
@@ -306,7 +203,3 @@ def test_thousands_of_clients_compile_in_reasonable_time() -> None:
     assert "and 4997 more" in render_problems(result.warnings)
     assert "  and 4980 more clients\n" in shown
     assert elapsed_s < 8, "1 s on an idle core"
-
-
-def test_every_key_of_usage_and_stores_is_applied() -> None:
-    assert compiled(BASE).config.stores is not None
