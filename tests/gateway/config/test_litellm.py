@@ -19,7 +19,8 @@ from gateway.config.problems import ConfigRejected
 from gateway.config.yaml_document import parse_yaml
 from gateway.features.configuration import compile_config
 from providers.registry import load_registry
-from tests.gateway.config.litellm_configs import CONFIGS, RANDOM, SECRETS
+from tests.gateway.config.litellm_configs import CONFIGS, FOLDER, RANDOM, SECRETS
+from tests.kit.expected_files import expected_text
 
 REGISTRY = load_registry()
 KEY_HASH = "sha256:" + "a" * 64
@@ -122,6 +123,14 @@ def test_no_secret_is_copied(name: str) -> None:
     assert not SECRETS.search(text + "".join(remarks(result)))
 
 
+@pytest.mark.parametrize("name", CONFIGS)
+def test_converted_files_are_those_beside_the_source(name: str) -> None:
+    """`litellm/NAME.expected` has the files that the source becomes. `WRITE=1` writes it."""
+    written = {file: text for file, text in converted(CONFIGS[name]).files.items() if file != "gateway.schema.json"}
+    found = "".join(f"=== {file}\n{text}" for file, text in written.items())
+    assert found == expected_text(FOLDER / f"{name}.expected", found)
+
+
 def without_comments(result: Converted) -> str:
     files = (text for name, text in result.files.items() if name != "gateway.schema.json")
     return "".join(line for text in files for line in text.splitlines() if not line.startswith("#"))
@@ -197,138 +206,8 @@ def test_a_text_that_is_no_configuration_is_refused_with_its_line(text: str) -> 
         assert "version: 1" in converted(text).files["gateway.yaml"]
 
 
-def test_routes_weights_and_fallbacks() -> None:
-    weighted = values_of(converted(CONFIGS["order and weights"]))["assistants"]["m"]
-    assert weighted["routes"]["main"] == [{"m": 1000, "m-2": 428}, "m", "m-2", "m-3"]
-    balanced = values_of(converted(CONFIGS["load balancing"]))["assistants"]
-    assert balanced["zephyr"]["routes"]["main"][0] == {"zephyr": 1, "zephyr-2": 10, "zephyr-3": 1000}
-    assert balanced["zephyr"]["routes"]["main"][4:] == ["gpt-4o", "long"]
-    assert balanced["gpt-4o"]["aliases"] == ["gpt-4", "hidden"]
-    local = values_of(converted(CONFIGS["local first"]))
-    assert [local["assistants"][name]["routes"]["main"] for name in ("fast", "smart", "cloud")] == [
-        ["fast", "smart", "cloud"],
-        ["smart", "cloud"],
-        ["cloud"],
-    ]
-    assert local["deployments"]["smart"]["endpoint"] == "http://ollama:11434"
-
-
-def test_sign_ins() -> None:
-    result = converted(CONFIGS["sign-ins"])
-    values = values_of(result)
-    role = "arn:aws:iam::123456789012:role/"
-    audience = "//iam.googleapis.com/projects/1/locations/global/workloadIdentityPools/p/providers/k8s"
-    assert values["sign_ins"] == {
-        "azure": {"kind": "azure_workload"},
-        "azure-2": {
-            "kind": "azure_workload",
-            "tenant": "${TENANT}",
-            "client": "6b1c-app",
-            "scope": "https://ai.azure.com/.default",
-        },
-        "google": {"kind": "google_metadata", "audience": "https://example.com"},
-        "azure-3": {"kind": "azure_workload", "from": "google"},
-        "azure-4": {"kind": "azure_workload", "tenant": "t-1", "client": "c-1"},
-        "bedrock": {
-            "kind": "aws_web_identity",
-            "region": "eu-central-1",
-            "role": f"{role}gateway",
-            "session": "litellm",
-            "token_file": "${AWS_WEB_IDENTITY_TOKEN_FILE}",
-        },
-        "bedrock-5": {"region": "eu-central-1"},
-        "bedrock-2": {"kind": "aws_web_identity", "role": "${ROLE}", "token_file": "/var/run/secrets/token"},
-        "bedrock-3": {
-            "kind": "aws_web_identity",
-            "region": "eu-central-1",
-            "role": f"{role}gateway",
-            "token_file": "${AZURE_FEDERATED_TOKEN_FILE}",
-        },
-        "bedrock-4": {"region": "eu-central-1", "assume": {"role": f"{role}other", "external_id": "tenant-7"}},
-        "vertex": {
-            "kind": "google_federation",
-            "audience": audience,
-            "token_file": "/var/run/service-account/token",
-            "region": "europe-west3",
-            "impersonate": "gw@acme-1.iam.gserviceaccount.com",
-        },
-        "vertex-2": {"kind": "google_federation", "audience": "//iam.googleapis.com/x", "token_file": "/token"},
-    }
-    deployments = values["deployments"]
-    of_keys = {name: one["api_key"] for name, one in deployments.items() if "sign_in" not in one and "api_key" in one}
-    assert of_keys == {
-        "static": "${AZURE_AD_TOKEN}",
-        "keys": "${BEDROCK_API_KEY}",
-        "file": "${file:/etc/google/key.json}",
-        "half": "${AZURE_API_KEY}",
-        "account": "${LITELLM_VERTEX_API_KEY}",
-    }
-    assert "deployments.other.sign_in" in result.gaps
-    assert deployments["aks"]["sign_in"] == deployments["aks-2"]["sign_in"] == "azure"
-    gaps = {gap for gap in result.gaps if gap.startswith("sign_ins")}
-    assert {
-        "sign_ins.azure.global_host",
-        "sign_ins.bedrock-2.region",
-        "sign_ins.bedrock-4.kind",
-        "sign_ins.bedrock-5.kind",
-    } <= gaps
-    lost = {
-        remark.split(": ", 2)[1].partition("litellm_params.")[2] or remark.split(": ", 2)[1] for remark in result.lost
-    }
-    assert lost >= {
-        "client_secret",
-        "azure_ad_token",
-        "aws_role_name",
-        "aws_web_identity_token",
-        "tenant_id",
-        "vertex_credentials",
-        "general_settings.litellm_jwtauth.user_id_upsert",
-        "general_settings.litellm_jwtauth.issuers[0].user_email_jwt_field",
-    }
-
-
-def test_issuers_of_tokens() -> None:
-    result = converted(CONFIGS["sign-ins"])
-    issuers = values_of(result)["token_issuers"]
-    roles = [{"role": "admin", "where": {"scope": "litellm_proxy_admin"}}]
-    algorithms = issuers["issuer"].pop("algorithms")
-    assert algorithms[0] == "RS256"
-    assert "HS256" not in algorithms
-    assert issuers["issuer"] == {
-        "issuer": "https://keycloak.example.com/realms/r",
-        "audience": "litellm-proxy",
-        "user": "sub",
-        "roles": roles,
-    }
-    assert issuers["issuer-2"]["jwks"] == "https://workloads.example.com/.well-known/jwks.json"
-    gaps = {gap for gap in result.gaps if gap.startswith("token_issuers")}
-    assert gaps == {"token_issuers.issuer.jwks", "token_issuers.issuer.clients", "token_issuers.issuer-2.clients"}
-    assert (
-        "clients: a rule for each team, as a list: [{client: NAME, where: {/realm_access/roles: TEAM_ID}}]"
-        in (result.files["gateway.yaml"])
-    )
-    of_environment = converted(CONFIGS["tokens by the environment"])
-    (issuer,) = values_of(of_environment)["token_issuers"].values()
-    assert (issuer["jwks"], issuer["user"], "audience" in issuer) == ("https://id.example.com/jwks", "oid", False)
-    assert any("user_allowed_email_domain: not converted: write the domain" in it for it in of_environment.opened)
-    assert "token_issuers" not in values_of(converted(CONFIGS["tokens by the environment"].replace("true", "false")))
-
-
-def test_keys_and_budgets() -> None:
-    values = values_of(converted(CONFIGS["keys of the database"]))
-    assert values["projects"] == {"Shop": {"budgets": [{"amount": "500 USD", "per": "month"}]}}
-    assert list(values["clients"]) == ["master", "shop-app", "crawler"]
-    assert values["clients"]["shop-app"] == {
-        "keys": ["sha256:" + "1" * 64],
-        "assistants": ["gpt-4o"],
-        "limits": {"rpm": 60, "tpm": 90000},
-        "budgets": [{"amount": "20 USD", "per": "day"}],
-        "project": "Shop",
-    }
-    own = converted(CONFIGS["global budget"])
-    assert "projects.litellm.budgets[0].per" in own.gaps
-    assert '"price":' not in own.files["models.yaml"]
-    assert "input: 1.0" in own.files["models.yaml"]
+def test_issuers_are_not_converted_where_no_tokens_are_taken() -> None:
+    assert "token_issuers" not in values_of(converted(CONFIGS["tokens-by-the-environment"].replace("true", "false")))
 
 
 def clients_of(**members: Any) -> tuple[dict[str, Any], Converted]:
@@ -546,7 +425,7 @@ def test_a_missing_price_is_a_gap_under_a_budget_of_money() -> None:
 
 
 def test_a_gap_that_was_not_filled_is_an_error_where_its_absence_would_allow_more() -> None:
-    result = converted(CONFIGS["keys of the database"])
+    result = converted(CONFIGS["keys-of-the-database"])
     document = parse_document(result.files["gateway.yaml"].encode(), "x", {}, secrets=False)
     with pytest.raises(ConfigRejected) as error:
         compile_config(document, registry=REGISTRY)
@@ -556,13 +435,6 @@ def test_a_gap_that_was_not_filled_is_an_error_where_its_absence_would_allow_mor
     assert [problem.path for problem in gaps] == [("clients",)] * 3  # not those of regions and deployments
     line = result.files["gateway.yaml"].splitlines()[gaps[0].line - 1]
     assert line[gaps[0].column - 1 :].startswith("# GAP: region")
-
-
-def test_entries_that_differ_in_their_key_become_one_deployment() -> None:
-    values = values_of(converted(CONFIGS["embeddings"]))
-    keys = ["${LITELLM_OPENAI_API_KEY}", "${LITELLM_OPENAI_API_KEY_2}"]
-    assert values["deployments"]["ada"]["api_key"] == keys
-    assert values["assistants"]["ada"] == {"embeddings": {"main": ["ada"]}}
 
 
 def test_routes_have_a_bounded_length() -> None:
