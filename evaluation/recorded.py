@@ -65,10 +65,9 @@ class ShadowOptions:
 
 
 def run_shadow(options: ShadowOptions, compile_with: Compile) -> int:
-    """Score the recorded answers and write the report. Returns the exit status 0.
+    """Score the recorded answers and write the report. Return the exit status 0.
 
-    Raises:
-        OptionsError, StoreError, ConfigRejected, SimulationFailed: The evaluation can't run.
+    Raises OptionsError, StoreError, ConfigRejected or SimulationFailed if the evaluation can't run.
     """
     path, suite = (Path(), Suite(SuiteFile(version=1, name="shadow")))
     if options.suite is not None:

@@ -145,10 +145,8 @@ class TerminalProgress:
 def run_evaluation(options: Options, compile_with: Compile) -> int:
     """Run an evaluation. Return the exit status: 0 if a route is recommended, else 1.
 
-    Answers are stored as they arrive, so an interrupted run can be resumed.
-
-    Raises:
-        OptionsError, StoreError, ConfigRejected, SimulationFailed: The evaluation can't run.
+    Answers are stored as they arrive, so an interrupted run can be resumed. Raises OptionsError, StoreError,
+    ConfigRejected or SimulationFailed if the evaluation can't run.
     """
     path, suite = choose_suite(options.suite, options.seed)
     config = compile_with(None)

@@ -47,10 +47,8 @@ class RunStore:
     def __init__(self, directory: Path, key: Mapping[str, object], *, fresh: bool = False) -> None:
         """Open or create the store.
 
-        `key` identifies the run: its questions and deployments. With `fresh`, stored results are discarded.
-
-        Raises:
-            StoreError: The directory contains another run, or another process uses it.
+        `key` identifies the run by its questions and deployments. With `fresh`, stored results are discarded. Raises
+        StoreError if the directory contains another run, or if another process uses it.
         """
         try:
             directory.mkdir(parents=True, exist_ok=True)

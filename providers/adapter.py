@@ -236,14 +236,7 @@ class KnowsModels(Protocol):
 
 
 def answers_chats(adapter: Adapter) -> bool:
-    """Return whether an adapter's provider answers chats.
-
-    Args:
-        adapter: Any adapter, with or without the member `chats`.
-
-    Returns:
-        The member `chats`. True if the adapter has none.
-    """
+    """Return whether an adapter's provider answers chats, as its member `chats` states. Without the member, it does."""
     return not isinstance(adapter, StatesChats) or adapter.chats
 
 

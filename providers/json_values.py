@@ -174,10 +174,8 @@ def loads_text(text: str) -> object:
 def is_json_object(text: str) -> bool:
     """Return whether a text is exactly one JSON object (RFC 8259), which any JSON parser accepts.
 
-    Unlike `loads`, it accepts no NaN and no byte order mark. A lone surrogate in an escape is valid JSON.
-
-    Args:
-        text: The text, with or without white space around the object.
+    Unlike `loads`, it accepts no NaN and no byte order mark. White space around the object is no matter, and a lone
+    surrogate in an escape is valid JSON.
     """
     if exceeds_outside_strings(text, _MAX_BYTES_OUTSIDE_STRINGS):
         return False
@@ -198,8 +196,7 @@ def refuse_constant(word: str) -> None:
 def unique_members(pairs: list[tuple[str, object]]) -> dict[str, object]:
     """Return the members of an object. For `json.loads`, whose callers sign or verify what they read.
 
-    Raises:
-        ValueError: A member occurs twice, so that two readers may take different values.
+    Raises ValueError if a member occurs twice, so that two readers may take different values.
     """
     members = dict(pairs)
     if len(members) < len(pairs):
@@ -279,14 +276,9 @@ def read_count(source: Mapping[str, object], key: str) -> int:
 
 
 def are_counts(source: Mapping[str, object], *keys: str) -> bool:
-    """Return whether these members are counts.
+    """Return whether each of these members is missing, null, or a number that `read_count` reads as it is.
 
-    Args:
-        source: A parsed object.
-        keys: The names of the members.
-
-    Returns:
-        Whether each is a number that `read_count` reads as it is. A text is not one. A missing or null member is fine.
+    A text is no count here.
     """
     for key in keys:
         value = source.get(key)

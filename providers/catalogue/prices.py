@@ -153,12 +153,8 @@ def free_price(source: str) -> Price:
 def price_series(prices: Iterable[Price], before: Price | None = None) -> Price | None:
     """Return prices with different days as one: each holds from its day until the day of the next one.
 
-    Args:
-        prices: The prices. One without a day has always held.
-        before: The price that holds until the first of them.
-
-    Returns:
-        The price with the latest day, or None if there is no price at all.
+    The result is the price with the latest day, or None without any price. A price without a day has always held, and
+    `before` holds until the first of them.
     """
     series = before
     for price in sorted(prices, key=_begin):
@@ -176,9 +172,7 @@ def _begin(price: Price) -> float:
 def tool_fees(price: Price, tool_calls: Mapping[str, int]) -> int:
     """Return the exact cost of calls of tools that the vendor runs, in millionths of a micro-unit.
 
-    Args:
-        price: The price of the model.
-        tool_calls: The number of calls of each tool. A tool without a price costs nothing.
+    A tool without a price costs nothing.
     """
     return sum(MICROS * fee * tool_calls.get(tool, 0) for tool, fee in price.tool_calls)
 
@@ -186,12 +180,8 @@ def tool_fees(price: Price, tool_calls: Mapping[str, int]) -> int:
 def exact_cost(usage: Usage, price: Price, tool_calls: Mapping[str, int] | None = None) -> int:
     """Return the exact cost of a request in millionths of a micro-unit (1e-12 units) of the price's currency.
 
-    Cached tokens count as at most all prompt tokens, and reasoning tokens as at most all completion tokens.
-
-    Args:
-        usage: The tokens.
-        price: The price of the model.
-        tool_calls: The number of calls of each tool that the vendor ran. A tool without a price costs nothing.
+    Cached tokens count as at most all prompt tokens, and reasoning tokens as at most all completion tokens. A tool
+    without a price costs nothing.
     """
     prompt, cached = usage.prompt_tokens, usage.cached_tokens
     rates = price.rates_for(prompt) if price.above else price.rates

@@ -59,12 +59,8 @@ def sites_of(data: Any, *, required: bool = False, forms: Iterable[str] = ()) ->
 def vendor_domain(host: str, provider: str, origins: Iterable[str]) -> str:
     """Return the vendor's domain that a host is below.
 
-    Return "" if there is none, or if customers of the provider have hosts of their own below it.
-
-    Args:
-        host: The host of an endpoint.
-        provider: The provider of the endpoint.
-        origins: The origins of the known sites. The last two labels of each are a vendor's domain.
+    Return "" if there is none, or if customers of the provider have hosts of their own below it. The last two labels of
+    each of the `origins` of known sites are a vendor's domain.
     """
     data: Any = _DOMAINS.read()
     domains: set[str] = {".".join((split_url(origin).hostname or "").split(".")[-2:]) for origin in origins}

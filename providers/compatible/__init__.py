@@ -17,11 +17,7 @@ __all__ = ["CompatibleAdapter", "DialectError", "adapter_of", "simulator_of"]
 
 
 def simulator_of(toml: str) -> CompatibleSimulator:
-    """Return the simulator of the compatible vendor that a TOML text describes.
-
-    Raises:
-        DialectError: The text does not describe a vendor. The message names the place.
-    """
+    """Return the simulator of the compatible vendor that a TOML text describes. Raises DialectError with the place."""
     from providers.compatible import simulator  # imported here because an adapter in production needs no simulator
 
     return simulator.simulator_of(toml)

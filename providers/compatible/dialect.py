@@ -52,13 +52,7 @@ class DialectError(ValueError):
 def check_keys(data: object, place: str, known: type | Mapping[str, Shape]) -> Mapping[str, Any]:
     """Return the table if each of its keys is known, with a value of the right type.
 
-    Args:
-        data: The parsed table.
-        place: The table's name in messages.
-        known: A dataclass whose attributes are the keys, or the keys with their types.
-
-    Raises:
-        DialectError: A key is unknown, or its value has the wrong type.
+    Raises DialectError with the `place`. `known` is a dataclass whose attributes are the keys, or the keys with their types.
     """
     try:
         return check_table(place, data, shapes_of(known) if isinstance(known, type) else known)

@@ -133,11 +133,7 @@ def path_and_query(
 def encode_body(
     request: ChatRequest, target: Target, dialect: CompatibleDialect
 ) -> tuple[dict[str, object], frozenset[str]]:
-    """Return the request's body, and what was changed to fit (`WireRequest.changed`).
-
-    Raises:
-        UnsupportedFeature: The vendor's API cannot express something.
-    """
+    """Return the request's body, and what was changed to fit (`WireRequest.changed`). Raises UnsupportedFeature."""
     rule = dialect.requests
     if JSON_OBJECT in dialect.emulated:
         request = with_json_instruction(request)
@@ -237,8 +233,7 @@ def _check_features(request: ChatRequest, dialect: CompatibleDialect, target: Ta
 def _in_bounds(request: ChatRequest, rule: Requests, output_tokens: int | None) -> ChatRequest:
     """Return the request with its numbers and `user` within the vendor's bounds.
 
-    Raises:
-        UnsupportedFeature: `n` or `stop` is beyond the bounds. Neither is changed, because the answer would differ.
+    Raises UnsupportedFeature for `n` or `stop` beyond the bounds, because another value would change the answer.
     """
     changes: dict[str, Any] = {}
     most_choices = int(rule.bounds["n"][1]) if "n" in rule.bounds else None

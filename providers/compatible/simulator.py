@@ -250,8 +250,7 @@ def _headers(request_id: str) -> dict[str, str]:
 def simulator_of(toml: str) -> CompatibleSimulator:
     """Return the simulator of the vendor that a TOML text describes with `[dialect]` and `[simulator]`.
 
-    Raises:
-        DialectError: The text does not describe a vendor. The message names the place.
+    Raises DialectError, whose message names the place.
     """
     data: Mapping[str, Any] = tomllib.loads(toml)
     return CompatibleSimulator(adapter_of(toml), read_simulator_format(data.get("simulator", {})))

@@ -233,13 +233,7 @@ def check_order(events: Sequence[StreamEvent]) -> None:
 
 
 def check_answer(actual: ChatCompletion, wanted: ChatCompletion, sent: bytes) -> None:
-    """Assert that the adapter read the answer as the provider sent it.
-
-    Args:
-        actual: The answer that the adapter read.
-        wanted: The answer that the simulator was given.
-        sent: The bytes that the simulator sent, a body or a stream.
-    """
+    """Assert that the adapter read the answer that the simulator was given and that it `sent` as these bytes."""
     # Some vendors send the answer's id in a header only, and a stream parser sees no headers.
     assert actual.id in ("", wanted.id), f"id: {wanted.id!r} was sent, and {actual.id!r} was read"
     assert actual.model == wanted.model, f"model: {wanted.model!r} was sent, and {actual.model!r} was read"

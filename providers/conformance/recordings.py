@@ -62,11 +62,7 @@ class WireCase(Value, frozen=True):
         return self.folder / f"{self.name}.{kind}"
 
     def document(self, kind: str) -> Mapping[str, Any]:
-        """Parse `request.json` or `expect.json`.
-
-        Raises:
-            WireError: The file, or the one that it is based on, is not a JSON object, or it lacks a required member.
-        """
+        """Parse `request.json` or `expect.json`, with the file that it is based on. Raises WireError."""
         own = _object_in(self.path(kind))
         document = patched(self._base_of(own), own)
         missing = [name for name in _REQUIRED if not document.get(name)]
@@ -118,8 +114,7 @@ class RecordedVendor(Value, frozen=True):
 def find_wire_cases(folder: Path, subjects: Sequence[Subject]) -> list[WireCase]:
     """Return the cases in the folder for the adapters of these subjects.
 
-    Raises:
-        WireError: A file does not belong to a case, or a case is incomplete.
+    Raises WireError if a file does not belong to a case, or if a case is incomplete.
     """
     cases: dict[tuple[str, str], WireCase] = {}
     for name, adapter in sorted({subject.adapter.name: subject.adapter for subject in subjects}.items()):

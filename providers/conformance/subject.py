@@ -92,11 +92,7 @@ class Subject(Value, frozen=True):
         return self.adapter.build_request(deepcopy(request), self.target)
 
     def read(self, wire: WireRequest) -> ChatRequest:
-        """Return the request as the simulator reads it.
-
-        Raises:
-            RequestRejected: The simulator refuses the request.
-        """
+        """Return the request as the simulator reads it. Raises RequestRejected."""
         return self.simulator.read_request(self.incoming(wire))
 
     def incoming(self, wire: WireRequest) -> IncomingRequest:
@@ -113,11 +109,7 @@ class Subject(Value, frozen=True):
         return self.read(self.build(request))
 
     def answer(self, completion: ChatCompletion, request: ChatRequest) -> ChatCompletion:
-        """Write the answer with the simulator and return it as the adapter reads it.
-
-        Raises:
-            ProviderFailed: The adapter reads it as an error.
-        """
+        """Write the answer with the simulator and return it as the adapter reads it. Raises ProviderFailed."""
         response = self.simulator.write_answer(completion, self.received(request))
         return read_answer(self.adapter, replace(response, received_at=_RECEIVED_AT), self.target)
 
@@ -134,11 +126,7 @@ class Subject(Value, frozen=True):
         return parse_stream(self.adapter, self.target, pieces)
 
     def folded(self, *pieces: bytes) -> ChatCompletion:
-        """Fold a stream into a whole answer.
-
-        Raises:
-            ProviderFailed: The stream ends with a failure.
-        """
+        """Fold a stream into a whole answer. Raises ProviderFailed."""
         return fold(self.events(*pieces))
 
     def response(self, body: bytes, status: int = 200, content_type: str = "application/json") -> WireResponse:

@@ -38,11 +38,7 @@ _KNOWN = frozenset({"model", "input", "dimensions", "encoding_format", "user"})
 
 
 def decode_embedding_request(value: object) -> tuple[EmbeddingRequest, Encoding]:
-    """Read a client's request strictly. Raises InvalidRequest.
-
-    Returns:
-        The request, and the encoding of the vectors that the client wants.
-    """
+    """Read a client's request strictly. Return it with the wanted encoding of the vectors. Raises InvalidRequest."""
     body = mapping(value, "body")
     model = text(body, "model", "model")
     if model is None:

@@ -122,10 +122,7 @@ def vector_to_base64(vector: Vector) -> str:
 def check_answer(answer: EmbeddingAnswer, request: EmbeddingRequest, known_dimensions: int | None) -> EmbeddingAnswer:
     """Return the answer if it has one vector of the right length for each input. Raises ProviderFailed.
 
-    Args:
-        answer: The answer of a provider.
-        request: The request that was sent.
-        known_dimensions: The length of the model's vectors if the request names none, or None if it is unknown.
+    The right length is that of the request, or else `known_dimensions`, which is None if it is unknown.
     """
     if len(answer.vectors) != len(request.inputs):
         raise malformed(f"{len(answer.vectors)} embeddings for {len(request.inputs)} inputs")

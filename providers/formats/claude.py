@@ -32,12 +32,8 @@ ANY_EFFORT = ("none", "low", "medium", "high")
 def strict_schema(schema: Mapping[str, object], feature: str) -> dict[str, object]:
     """Return the schema in the subset that structured outputs support. Other keywords move to the description.
 
-    Args:
-        schema: The client's JSON schema.
-        feature: The feature that the exception names.
-
-    Raises:
-        UnsupportedFeature: An object allows members of any name, or the schema is nested too deeply.
+    Raises UnsupportedFeature for this `feature` if an object allows members of any name, or if the schema is nested too
+    deeply.
     """
     return _closed(schema, feature, 0)
 

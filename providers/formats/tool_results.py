@@ -15,14 +15,7 @@ ATTACHMENT = "[{} {} of the tool results]"
 
 
 def result_text(message: ToolMessage) -> str:
-    """Return the text of a result. If the call failed, the text states so.
-
-    Args:
-        message: The result.
-
-    Returns:
-        The text, without images and files.
-    """
+    """Return the text of a result, without images and files. If the call failed, the text states so."""
     text = prompt_text(message.content)
     return f"{FAILED_PREFIX}{text}" if message.is_error else text
 

@@ -44,10 +44,7 @@ class Moderates(Protocol):
 def moderation_format(adapter: Adapter, model: str, guard: GuardKind | None) -> ModerationFormat | None:
     """Return how a model is asked for verdicts, or None if it gives none.
 
-    Args:
-        adapter: The adapter of the provider.
-        model: The provider's name of the model.
-        guard: How the model answers as a chat, if the operator has stated it.
+    `guard` is how the model answers as a chat, if the operator has stated it.
     """
     kind = guard or guard_kind_of(model)
     if kind is not None:
@@ -59,11 +56,7 @@ def moderation_format(adapter: Adapter, model: str, guard: GuardKind | None) -> 
 def known_categories(moderations: ModerationFormat) -> frozenset[str] | None:
     """Return the categories that a verdict can have, OpenAI's without the part after a slash.
 
-    Args:
-        moderations: How the model is asked for verdicts.
-
-    Returns:
-        The names, or None for a server of the operator's own, which may have any.
+    Return None for a server of the operator's own, which may have any.
     """
     match moderations:
         case GuardModel():

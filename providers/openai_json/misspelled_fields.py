@@ -52,9 +52,7 @@ def meant_field(name: str) -> str | None:
 def refuse_misspelled(names: Iterable[str], known: Set[str] = frozenset()) -> None:
     """Raise InvalidRequest for the first name that is a misspelled standard field.
 
-    Args:
-        names: The names of the unknown fields of a request.
-        known: Names that are accepted, because a provider knows the field or the operator permits it.
+    Names in `known` are accepted, because a provider knows the field or the operator permits it.
     """
     for name in names:
         meant = meant_field(name)

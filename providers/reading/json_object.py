@@ -108,12 +108,9 @@ def json_start_of(adapter: Adapter, request: ChatRequest, target: Target) -> str
 
 
 def checked(completion: ChatCompletion, start: str, *, may_stop: bool) -> ChatCompletion:
-    """Return a whole answer with nothing around its JSON object. Raises ProviderFailed if it is not an object.
+    """Return a whole answer with nothing around its JSON object, of which the request has the `start`.
 
-    Args:
-        completion: The answer.
-        start: The beginning of the object in the request.
-        may_stop: The request has stop sequences, so that the object may be incomplete.
+    Raises ProviderFailed if it is not an object. With `may_stop`, a stop sequence may have cut the object off.
     """
     try:
         choices = tuple(_checked_choice(choice, start, may_stop=may_stop) for choice in completion.choices)

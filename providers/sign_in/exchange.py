@@ -95,12 +95,9 @@ def read_code(value: object) -> str:
 
 
 def checked(response: WireResponse, *, passing: frozenset[int] = frozenset(), refusal: str = "") -> bytes:
-    """Return the body of a success. Raises ExchangeFailed.
+    """Return the body of a success, which also has one of the `passing` statuses. Raises ExchangeFailed.
 
-    Args:
-        response: The answer.
-        passing: Further statuses that pass.
-        refusal: Words for what a refusal means here.
+    `refusal` says what a refusal means here.
     """
     status = response.status
     if 200 <= status < 300:
@@ -162,12 +159,9 @@ def read_text(body: bytes) -> Mapping[str, object]:
 
 
 def token_of(members: Mapping[str, object], name: str = "access_token", *, at: str = "") -> Issued:
-    """Return the token of an answer. Raises ExchangeFailed.
+    """Return the token of an answer, which is its member `name`. Raises ExchangeFailed.
 
-    Args:
-        members: The members of the answer.
-        name: The member with the token.
-        at: The member with its end, as Unix seconds in a text or as a time. It comes before `expires_in`.
+    Its end is the member `at`, as Unix seconds in a text or as a time, or else `expires_in`.
     """
     token = read_str(members, name) or ""
     if not _TOKEN.fullmatch(token):

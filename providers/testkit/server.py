@@ -65,11 +65,7 @@ class LoopbackServer:
         self._server: asyncio.Server | None = None
 
     async def start(self) -> None:
-        """Start to listen.
-
-        Raises:
-            OSError: The port is in use.
-        """
+        """Start to listen. Raises OSError if the port is in use."""
         config = Config(
             self._served,
             http=_Protocol,

@@ -30,11 +30,8 @@ def read_sent_rerank(
 ) -> RerankRequest | None:
     """Return a request for scores as this vendor reads it, or None at another path.
 
-    Args:
-        provider: The name of the provider.
-        incoming: The received request.
-        check_head: Raises the vendor's error if method, key or content type are wrong.
-        refused: Returns the vendor's error about a body.
+    `check_head` raises the vendor's error if method, key or content type are wrong, and `refused` returns its error
+    about a body.
     """
     vendor = load_rerank_facts(provider)
     if vendor is None or not incoming.path.endswith(vendor.paths):

@@ -140,11 +140,7 @@ class RefusesTokens(Protocol):
     """The optional part of a simulator whose vendor refuses an ended token in another way than with status 401."""
 
     def refuse_token(self) -> WireResponse:
-        """Write the refusal of a token that has ended or is unknown.
-
-        Returns:
-            The response.
-        """
+        """Return the refusal of a token that has ended or is unknown."""
 
 
 @runtime_checkable
@@ -253,10 +249,8 @@ class SimulatesCounts(Protocol):
 def lacked_by(simulator: Simulator) -> frozenset[str]:
     """Return the failure kinds that the provider does not have: none, unless the simulator has `lacks`.
 
-    It is an optional member, such as {`content_filter`} for a vendor without a filter.
-
-    Raises:
-        TypeError: `lacks` is not a set of failure kinds that a vendor may lack.
+    It is an optional member, such as {`content_filter`} for a vendor without a filter. Raises TypeError if it has a
+    kind that a vendor can't lack.
     """
     own: object = getattr(simulator, "lacks", frozenset())
     if not isinstance(own, frozenset | set) or not own <= LACKABLE:
@@ -293,17 +287,7 @@ class Simulators(Value, frozen=True):
     broken: Mapping[str, str]
 
     def named(self, provider: str) -> Simulator:
-        """Return the simulator of a provider.
-
-        Args:
-            provider: The name of the adapter.
-
-        Returns:
-            The simulator.
-
-        Raises:
-            NoSimulator: There is none, or it does not load.
-        """
+        """Return the simulator of a provider. Raises NoSimulator."""
         if provider in self.simulators:
             return self.simulators[provider]
         if provider in self.broken:

@@ -105,10 +105,7 @@ class Pool:
         """Send a whole request and return its connection when the head of the response has arrived.
 
         The connection must be given back with `take_back`. How long the server may take to answer is the caller's to
-        limit.
-
-        Raises:
-            TransportError: No head arrived, or `allow` refused the origin.
+        limit. Raises TransportError if no head arrived, or if `allow` refused the origin.
         """
         origin, link = request.origin, request.link
         self._allow(origin, request.permit, "" if link is None else link.proxy)

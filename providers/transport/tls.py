@@ -48,14 +48,10 @@ Key = str | tuple[str, Link]
 
 
 def tls_context(ca_file: str | None = None, *, authorities: str = "") -> ssl.SSLContext:
-    """Return a context for verified TLS: Mozilla's root certificates (certifi), and those of `ca_file`.
+    """Return a context for verified TLS, which trusts Mozilla's root certificates (certifi) and those of `ca_file`.
 
-    It is built here, because `ssl.create_default_context` writes the session keys of every connection to the file that
-    the environment names in SSLKEYLOGFILE.
-
-    Args:
-        ca_file: A file with further authorities.
-        authorities: Authorities as PEM, which are trusted instead of Mozilla's.
+    It trusts `authorities`, as PEM, in their place. It is built here, because `ssl.create_default_context` writes the
+    session keys of every connection to the file that the environment names in SSLKEYLOGFILE.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # requires a certificate with the name of the host
     if sys.version_info >= (3, 13):  # as in a default context

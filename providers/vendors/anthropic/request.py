@@ -82,10 +82,8 @@ def messages_of(messages: Sequence[Message], model: str) -> list[dict[str, objec
     """Return the turns of user and assistant.
 
     Consecutive messages of one role become one turn. Blank texts are left out, because the vendor refuses them. If a
-    required user turn is missing, a filler is inserted.
-
-    Raises:
-        UnsupportedFeature: A call has no result, or a result has no call.
+    required user turn is missing, a filler is inserted. Raises UnsupportedFeature for a call without its result, and
+    for a result without its call.
     """
     turns: list[_Turn] = []
     for message, results in turns_with_whole_results(messages):

@@ -34,10 +34,7 @@ def encode_body(request: ChatRequest, target: Target) -> tuple[dict[str, object]
 
     The request's extra parameters go into `parameters`. Values that the site pins are written last, at the top level. A
     stream is also requested for a model that only streams, and for one that thinks; the reader folds it if the client
-    wants one JSON body.
-
-    Raises:
-        UnsupportedFeature: The API cannot express the request.
+    wants one JSON body. Raises UnsupportedFeature.
     """
     if any(tool.name == _ILLEGAL_TOOL_NAME for tool in request.tools):
         raise UnsupportedFeature("tools", f"DashScope refuses a tool named '{_ILLEGAL_TOOL_NAME}': rename it")

@@ -80,12 +80,9 @@ def gemini_failure(body: Mapping[str, object], response: WireResponse) -> Failur
 
 
 def read_completion(response: WireResponse, model: str) -> ChatCompletion:
-    """Read the whole answer of a 2xx JSON body.
+    """Read the whole answer of a 2xx JSON body. Raises ProviderFailed.
 
     The body is one object, or an array of chunks, which Gemini sends if a proxy removed `alt=sse`.
-
-    Raises:
-        ProviderFailed: The body is an error, or has no candidate with an answer.
     """
     try:
         body = loads(response.body)

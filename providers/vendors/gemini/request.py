@@ -94,9 +94,7 @@ def contents_of(messages: Sequence[Message], replay: Replay) -> list[dict[str, o
     """Return the turns of user and model.
 
     Consecutive messages of one role become one turn. Empty texts are left out, because Gemini refuses empty parts.
-
-    Raises:
-        UnsupportedFeature: A call has no result, or a result has no call.
+    Raises UnsupportedFeature for a call without its result, and for a result without its call.
     """
     turns: list[_Turn] = []
     takes_media = replay.ids and not any(map(_has_linked_media, messages))

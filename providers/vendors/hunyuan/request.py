@@ -30,11 +30,7 @@ def dialect() -> CompatibleDialect:
 
 
 def encode_body(request: ChatRequest, target: Target) -> tuple[dict[str, object], frozenset[str]]:
-    """Return the body, and what was changed to fit (`WireRequest.changed`).
-
-    Raises:
-        UnsupportedFeature: The API cannot express the request.
-    """
+    """Return the body, and what was changed to fit (`WireRequest.changed`). Raises UnsupportedFeature."""
     changes: dict[str, Any] = {"extra": {}}
     if "enable_thinking" not in target.facts.flags:
         changes["reasoning_effort"] = None
