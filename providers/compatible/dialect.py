@@ -52,7 +52,7 @@ class DialectError(ValueError):
 def check_keys(data: object, place: str, known: type | Mapping[str, Shape]) -> Mapping[str, Any]:
     """Return the table if each of its keys is known, with a value of the right type.
 
-    Raises DialectError with the `place`. `known` is a dataclass whose attributes are the keys, or the keys with their types.
+    Raises DialectError with the `place`. `known` is a dataclass whose attributes are the keys, or the keys with types.
     """
     try:
         return check_table(place, data, shapes_of(known) if isinstance(known, type) else known)
