@@ -39,6 +39,7 @@ from providers.reading.assembler import Assembler
 from providers.reading.folding import fold
 from tests.kit.chat_strategies import unhurried
 from tests.kit.example_counts import examples
+from tests.providers.case_files import cases
 
 BROKEN = Failure(FailureKind.UNAVAILABLE, "broken")
 OPENED = Opened("id", "model", 5)
@@ -333,45 +334,11 @@ def test_text_run_never_splits_a_surrogate_pair() -> None:
 # --- tool calls -----------------------------------------------------------------------------------
 
 
-def test_tool_call_piece_is_matched_by_id() -> None:
-    assert calls_of(
-        {"id": "a", "name": "f", "arguments": "1"},
-        {"id": "b", "name": "g", "arguments": "2"},
-        {"id": "a", "arguments": "3"},
-        {"id": "b", "name": "g", "arguments": "4"},
-    ) == [(0, "a", "f", "13"), (1, "b", "g", "24")]
-
-
-def test_tool_call_piece_without_id_is_matched_by_index() -> None:
-    assert calls_of(
-        {"index": 4, "id": "a", "name": "f"},
-        {"index": 2, "id": "b", "name": "g"},
-        {"index": 4, "arguments": "1"},
-        {"index": 2, "id": "", "name": "", "arguments": "2"},
-        {"index": 4, "arguments": "3"},
-    ) == [(0, "a", "f", "13"), (1, "b", "g", "2")]
-
-
-def test_piece_without_id_and_index_belongs_to_the_last_call() -> None:
-    assert calls_of(
-        {"id": "a", "name": "f", "arguments": "1"}, {"id": "b", "name": "g"}, {"arguments": "2"}, {"arguments": "3"}
-    ) == [(0, "a", "f", "1"), (1, "b", "g", "23")]
-
-
-def test_two_ids_at_one_index_are_two_calls() -> None:
-    assert calls_of(
-        {"index": 0, "id": "a", "name": "f", "arguments": '{"a":1}'},
-        {"index": 0, "id": "b", "name": "f", "arguments": '{"b"'},
-        {"index": 0, "arguments": ":2}"},
-    ) == [(0, "a", "f", '{"a":1}'), (1, "b", "f", '{"b":2}')]
-
-
-def test_another_id_does_not_split_arguments_that_are_not_whole() -> None:
-    assert calls_of(
-        {"index": 0, "id": "a", "name": "f", "arguments": '{"a"'},
-        {"index": 0, "id": "b", "name": "f", "arguments": ":"},
-        {"index": 0, "id": "c", "arguments": "1}"},
-    ) == [(0, "a", "f", '{"a":1}')]
+@cases("rule", "pieces", "calls")
+def test_pieces_of_calls_are_put_together(
+    rule: str, pieces: list[dict[str, Any]], calls: list[tuple[int, str, str, str]]
+) -> None:
+    assert calls_of(*pieces) == calls, rule
 
 
 def test_call_that_is_sent_again_is_one_call() -> None:
@@ -393,16 +360,6 @@ def test_calls_without_ids_get_ids_of_the_answer_and_their_place() -> None:
     made = assembler()
     made.tool_call("{}", choice=2, name="f")
     assert made.take()[-1] == ToolCallDelta(0, "{}", "call_id_2_0", "f", choice=2)
-
-
-def test_late_id_does_not_split_a_call_but_a_second_id_does() -> None:
-    assert calls_of(
-        {"index": 0, "name": "f", "arguments": '{"a"'},
-        {"index": 0, "id": "late", "arguments": ":1"},
-        {"id": "late", "arguments": "}"},
-        {"index": 0, "id": "other", "name": "g", "arguments": "{"},
-        {"id": "other", "arguments": "}"},
-    ) == [(0, "call_id_0", "f", '{"a":1}'), (1, "other", "g", "{}")]
 
 
 FILTERED = Failure(FailureKind.CONTENT_FILTER, "filtered", code="E42")
@@ -439,14 +396,6 @@ def test_filter_before_the_first_content_is_a_failure() -> None:
     for made in (assembler(), begun, calling):
         made.fail(FILTERED)
         assert made.take() == (Failed(FILTERED),)
-
-
-def test_calls_with_one_index_and_no_id_are_distinguished_by_name() -> None:
-    assert calls_of(
-        {"index": 0, "name": "f", "arguments": '{"a":1}'},
-        {"index": 0, "name": "g", "arguments": "{}"},
-        {"index": 0, "name": "g", "arguments": ""},
-    ) == [(0, "call_id_0", "f", '{"a":1}'), (1, "call_id_1", "g", "{}")]
 
 
 def test_a_call_waits_for_its_name() -> None:
