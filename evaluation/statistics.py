@@ -93,7 +93,7 @@ def count_groups(questions: Collection[str], groups: Groups) -> int:
 
 
 def _sums(parts: Scores, groups: Groups) -> dict[str, float]:
-    """Return the sum of the parts by group. If all are of one group, nothing is known of others: each is its own."""
+    """Return the sum of the parts by group. If all parts are of one group, each is a group of its own."""
     groups = groups if count_groups(parts, groups) > 1 else {}
     sums: dict[str, float] = defaultdict(float)
     for question, part in parts.items():

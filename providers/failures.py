@@ -75,7 +75,7 @@ class About(StrEnum):
     """The subject of a failure.
 
     Attributes:
-        REQUEST: This request. No other one is concerned.
+        REQUEST: This request, and no other request.
         KEY: The key, its account, or the model on it.
         DEPLOYMENT: The server.
     """

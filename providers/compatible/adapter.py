@@ -90,7 +90,7 @@ class CompatibleAdapter:
 
     @property
     def server_features(self) -> frozenset[str]:
-        """The features of a server of one's own with every model. Of other vendors, the facts of a model decide."""
+        """The features that an operator's own server has with every model. Elsewhere, facts of the model decide."""
         return self.dialect.server_features
 
     @property

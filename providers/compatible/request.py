@@ -90,7 +90,7 @@ def _must_call(request: ChatRequest) -> bool:
 
 
 def _known(effort: str, form: Thinking, facts: ModelFacts, budget: int | None) -> str:
-    """Return an effort that the model knows: the same, the ladder's replacement, the next lower one, or the lowest."""
+    """Return an effort that the model knows: `effort`, its replacement in the ladder, the next lower, or the lowest."""
     known = facts.efforts or form.efforts
     if not known or effort in known:
         return effort

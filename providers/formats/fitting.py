@@ -161,7 +161,7 @@ def _needs_change(messages: Sequence[Message], takes: Takes) -> bool:
 
 
 def _continued(last: Message, message: Message) -> UserMessage | None:
-    """Return two turns of the user as one; None for others."""
+    """Return two turns of the user as a single turn, or None for other turns."""
     if not (isinstance(last, UserMessage) and isinstance(message, UserMessage) and last.name == message.name):
         return None
     return replace(last, content=joined_content(last.content, message.content))
@@ -219,7 +219,7 @@ def _with_system_first(request: ChatRequest, takes: Takes) -> tuple[ChatRequest,
 
 
 def _add_late(rest: list[Message], late: list[str]) -> None:
-    """Add the text of late system messages to the user's message before them, or as one of its own."""
+    """Add the text of late system messages to the user's message before them, or add a message with it."""
     text = "\n\n".join(late)
     if isinstance(last := rest[-1], UserMessage):
         rest[-1] = replace(last, content=joined_content(last.content, text))

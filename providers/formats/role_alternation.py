@@ -93,7 +93,7 @@ def _is_blank(turn: Message) -> TypeGuard[UserMessage | ToolMessage]:
 
 
 def joined_content(first: str | tuple[Part, ...], second: str | tuple[Part, ...]) -> str | tuple[Part, ...]:
-    """Return the content of two messages of the user as that of one."""
+    """Return the contents of two messages of the user as the content of a single message."""
     if isinstance(first, str) and isinstance(second, str):
         return f"{first}\n\n{second}"
     return (*_parts(first), *_parts(second))

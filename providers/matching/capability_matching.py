@@ -102,7 +102,7 @@ def match_capabilities(
 
     Args:
         needs: The requirements of the request.
-        capabilities: Those that the wire format and the model both have.
+        capabilities: The capabilities that the wire format and the model both have.
         facts: The facts of the model.
         passthrough: Unknown fields that the operator allows to be sent.
         allowed_moves: Data-moving fields that the site's facts allow.

@@ -88,7 +88,7 @@ class OpenAIModerations(Value, frozen=True):
         models: Patterns of the names of models that classify content.
         takes_images: Whether images are classified too.
         most_inputs: The most inputs of one call.
-        is_own: It is a server of the operator's own, which may have any categories.
+        is_own: Whether the server is the operator's own, which may have any categories.
     """
 
     models: tuple[str, ...]

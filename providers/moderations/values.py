@@ -50,7 +50,7 @@ class ModerationResult(Value, frozen=True):
         categories: Whether each category applies, by name.
         scores: The confidence in each category, from 0 to 1. A model without scores has 0 and 1.
         applied_types: The kinds of input (`text`, `image`) that each category was found in.
-        controversial: It is flagged by the third verdict of a guard model, between safe and unsafe.
+        controversial: Whether a guard model flags it by its third verdict, between safe and unsafe.
     """
 
     flagged: bool

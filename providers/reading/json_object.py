@@ -43,7 +43,7 @@ from providers.reading.folding import expand
 from providers.value import replace
 
 JSON_OBJECT = "json_object"
-"""The feature. It is the only one that can be emulated."""
+"""The only feature that can be emulated."""
 _INSTRUCTION = (
     "Answer with exactly one valid JSON object and nothing else. The first character of the answer is { and the last "
     "one is }. Write no text before or after the object, and no code fence. This does not apply to tool calls."

@@ -28,7 +28,7 @@ from providers.value import replace
 
 
 def stops_left_in(adapter: Adapter, stops: Sequence[str]) -> tuple[str, ...]:
-    """Return the stop sequences of a request that its answer may end with. Most providers: none."""
+    """Return the stop sequences of a request that its answer may end with. Most providers leave none."""
     if not stops or not isinstance(adapter, EndsBehindStop) or not adapter.ends_behind_stop:
         return ()
     return tuple(stop for stop in stops if stop)

@@ -205,7 +205,7 @@ def _moment(value: object) -> float | None:
 
 
 def _number(value: object) -> float | None:
-    """Return a number of seconds, also of one in digits, or None."""
+    """Return a number of seconds, which may be written in digits, or None."""
     if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 12:
         return float(value)
     return read_float({"value": value}, "value")

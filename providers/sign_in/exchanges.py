@@ -43,7 +43,7 @@ _AWS_REQUEST = "urn:ietf:params:aws:token-type:aws4_request"
 
 
 class TokenHost(Value, frozen=True):
-    """A token host: its origin, and the path before each path of the exchange (empty: none)."""
+    """A token host: its origin, and the path before each path of the exchange, which may be empty."""
 
     origin: str
     prefix: str = ""

@@ -3,7 +3,7 @@
 `python -m providers.testkit.issuers --port 0 [--lifetime S]` prints `{"url": …}` and serves until it is stopped. Each
 family has its paths below `/azure`, `/aws`, `/google` and `/oauth`; metadata servers are below them too. An issuer
 refuses what its vendor refuses: version 1 of a metadata service, a request without its header, a subject that has
-expired. A subject that is not a JWT is taken as one without an end.
+expired. A subject that is not a JWT has no end here.
 """
 
 from __future__ import annotations

@@ -32,7 +32,7 @@ class CacheRead(Value, frozen=True):
     Attributes:
         account: The credential of the request.
         prompt_tokens: The tokens of the prompt, of four bytes each.
-        cached_tokens: Those that were read from the cache.
+        cached_tokens: The prompt tokens that were read from the cache.
     """
 
     account: str

@@ -35,7 +35,7 @@ class Connection(asyncio.Protocol):
     Attributes:
         key: The pool keeps the connection under this key.
         end: Below 0 until the response has arrived to its end, whether it was taken or not.
-        pending: Called with 0: whether the system has received data that the loop has not read yet.
+        pending: Called with 0, returns whether the system has received data that the loop has not read yet.
     """
 
     __slots__ = (

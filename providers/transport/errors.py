@@ -45,7 +45,7 @@ class ConnectionBroken(TransportError):
     Attributes:
         answered: At least one byte of a response had arrived.
         is_sent: The request may have been sent, completely or in part.
-        was_kept: It was a kept connection, and ended soon and without a byte: its server may have closed it before the
+        was_kept: Whether a kept connection ended soon and without a byte. Its server may have closed it before the
             request came (RFC 9112, section 9.3.1). The same request may be answered on a new connection.
     """
 

@@ -25,7 +25,7 @@ from providers.transport.tls import Key, Link, tls_context
 from providers.transport.tunnel import address_of, connect_through
 
 Allow = Callable[[str, object, str], None]
-"""Called with the origin, the caller's permit and the proxy (empty: none).
+"""Called with the origin, the caller's permit and the proxy, which may be empty.
 
 Raises NotAllowed if the connection may not be made.
 """
@@ -65,12 +65,12 @@ class PoolRequest:
     Attributes:
         start: The head before `content-length`, see `request_start`.
         connect_s: Limit for DNS, TCP and TLS together.
-        permit: Given to the pool's `allow` with the origin.
-        recheck: Called when a new connection stands. Its exceptions are passed on.
+        permit: The caller's permit, which the pool's `allow` gets with the origin.
+        recheck: A function that is called when a new connection stands. Its exceptions are passed on.
         link: How its connection is made, or None for a direct one with the public authorities.
-        head_only: The response has no body (HEAD).
-        is_sent: Set when the connection gets the request.
-        anew: It is sent on a new connection.
+        head_only: Whether the response has no body (HEAD).
+        is_sent: Whether a connection got the request.
+        anew: Whether the request must be sent on a new connection.
     """
 
     origin: str

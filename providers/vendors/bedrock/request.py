@@ -204,7 +204,7 @@ def _output_config(request: ChatRequest, target: Target, thinking: Mapping[str, 
 
 
 def _turns(messages: Sequence[Message], model: str, marks: _Marks) -> list[dict[str, Any]]:
-    """Return the turns of user and assistant, the user's first. Join turns of one role, and leave out blank texts."""
+    """Return the turns of user and assistant, the user's first, each role in turn and without blank texts."""
     turns: list[tuple[str, list[_Block]]] = []
     numbers = count(1)
 

@@ -104,7 +104,7 @@ class OpenAISimulator:
         return _sent(encode_moderations(answer, model, "modr-simulated"))
 
     def read_rerank(self, incoming: IncomingRequest) -> RerankRequest | None:
-        """See `providers.testkit.simulator.SimulatesRerank`. OpenAI has none: this is a server of one's own."""
+        """See `providers.testkit.simulator.SimulatesRerank`. OpenAI itself has none, but operators' own servers do."""
         return read_sent_rerank("openai-compatible", incoming, _check_head, lambda message: _refused(400, message))
 
     def write_rerank(self, answer: RerankAnswer, incoming: IncomingRequest) -> WireResponse:
