@@ -347,14 +347,9 @@ class ChatReader:
     """Read one answer into its `assembler`, chunk by chunk."""
 
     def __init__(
-        self,
-        model: str,
-        rule: Answers | None = None,
-        errors: ErrorRules | None = None,
-        sites: Iterable[str] = (),
-        assembler: Assembler | None = None,
+        self, model: str, rule: Answers | None = None, errors: ErrorRules | None = None, sites: Iterable[str] = ()
     ) -> None:
-        self.assembler = assembler or Assembler(model)
+        self.assembler = Assembler(model)
         self.assembler.joins_names = True
         self.assembler.join_signatures = lambda first, second: join_states(first, second, model)
         self.errors = errors or shared_rules()

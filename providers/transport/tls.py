@@ -47,11 +47,11 @@ Key = str | tuple[str, Link]
 """An origin, with its link if it has one: requests with the same key may share a connection."""
 
 
-def tls_context(ca_file: str | None = None, *, authorities: str = "") -> ssl.SSLContext:
-    """Return a context for verified TLS, which trusts Mozilla's root certificates (certifi) and those of `ca_file`.
+def tls_context(authorities: str = "") -> ssl.SSLContext:
+    """Return a context for verified TLS with the authorities, as PEM, or with Mozilla's root certificates (certifi).
 
-    It trusts `authorities`, as PEM, in their place. It is built here, because `ssl.create_default_context` writes the
-    session keys of every connection to the file that the environment names in SSLKEYLOGFILE.
+    It is built here, because `ssl.create_default_context` writes the session keys of every connection to the file that
+    the environment names in SSLKEYLOGFILE.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # requires a certificate with the name of the host
     if sys.version_info >= (3, 13):  # as in a default context
@@ -65,15 +65,13 @@ def tls_context(ca_file: str | None = None, *, authorities: str = "") -> ssl.SSL
     # Debian's Python, for one, leaves this to OpenSSL, whose configuration may require more.
     context.minimum_version = max(context.minimum_version, ssl.TLSVersion.TLSv1_2)
     context.set_alpn_protocols(["http/1.1"])
-    if ca_file is not None:
-        context.load_verify_locations(ca_file)
     return context
 
 
 @lru_cache(maxsize=64)
 def _context(ca: str, certificate: str, key: str) -> ssl.SSLContext:
     """Return a context, built once: loading the public authorities takes 20 milliseconds."""
-    context = tls_context(authorities=ca)
+    context = tls_context(ca)
     if certificate:
         _load_chain(context, f"{certificate}\n{key}".encode())
     return context

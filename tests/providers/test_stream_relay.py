@@ -21,7 +21,6 @@ from providers.openai_json.stream_relay import (
     _are_texts,
     find_template,
 )
-from providers.reading.assembler import Assembler
 from providers.reading.event_stream import EventStreamParser
 from providers.reading.folding import expand
 from providers.reading.sse import MAX_LINE_BYTES
@@ -96,13 +95,13 @@ def parsed(parser: EventStreamParser | RelayingParser, data: bytes, cuts: list[i
 
 
 def ordinary() -> EventStreamParser:
-    assembler = Assembler("m")
-    return EventStreamParser(assembler, ChatReader("m", assembler=assembler).read_chunk)
+    reader = ChatReader("m")
+    return EventStreamParser(reader.assembler, reader.read_chunk)
 
 
 def relaying() -> RelayingParser:
-    assembler = Assembler("m")
-    return RelayingParser(assembler, ChatReader("m", assembler=assembler).read_chunk)
+    reader = ChatReader("m")
+    return RelayingParser(reader.assembler, reader.read_chunk)
 
 
 @given(st.lists(blocks, max_size=12), st.lists(st.integers(0, 5000), max_size=6), st.booleans())

@@ -167,10 +167,10 @@ def _serving(certificate: trustme.LeafCert) -> ssl.SSLContext:
     return context
 
 
-async def test_a_tls_record_of_garbage_in_an_answer_interrupts_it(tmp_path: Path) -> None:
+async def test_a_tls_record_of_garbage_in_an_answer_interrupts_it() -> None:
     authority = trustme.CA()
-    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
-    trusting, serving = tls_context(str(tmp_path / "ca.pem")), _serving(authority.issue_cert("127.0.0.1"))
+    trusting, serving = tls_context(), _serving(authority.issue_cert("127.0.0.1"))
+    authority.configure_trust(trusting)
 
     async def script(peer: Peer) -> None:
         await peer.body()

@@ -30,11 +30,11 @@ def authority() -> trustme.CA:
 
 
 @pytest.fixture(scope="module")
-def trusting(authority: trustme.CA, tmp_path_factory: pytest.TempPathFactory) -> ssl.SSLContext:
+def trusting(authority: trustme.CA) -> ssl.SSLContext:
     """Return the pool's TLS context, which also trusts this authority's root."""
-    path: Path = tmp_path_factory.mktemp("tls") / "ca.pem"
-    authority.cert_pem.write_to_path(str(path))
-    return tls_context(str(path))
+    context = tls_context()
+    authority.configure_trust(context)
+    return context
 
 
 def serving(certificate: trustme.LeafCert) -> ssl.SSLContext:
