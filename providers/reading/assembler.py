@@ -61,15 +61,9 @@ from providers.chat import (
     UsageReport,
 )
 from providers.failures import Failure, FailureKind
-from providers.json_values import (
-    dumps,
-    dumps_text,
-    is_json_object,
-    repair_escapes,
-    repair_surrogates,
-    split_high_surrogate,
-)
+from providers.json_values import dumps, is_json_object, repair_escapes, repair_surrogates, split_high_surrogate
 from providers.reading.finishes import MISSING, failed_by
+from providers.reading.object_scanner import ObjectScanner
 from providers.reading.token_counts import merged
 from providers.value import replace
 
@@ -84,12 +78,7 @@ _EMPTY = Failure(FailureKind.MALFORMED, "the provider's answer is empty, and not
 _SERVICE_TIERS = frozenset(get_args(ServiceTier))
 _CUTTING: tuple[FinishReason, ...] = ("length", "content_filter")
 """Finishes that explain arguments which are not whole."""
-_IN_STRING = re.compile(r'(?:[^"\\]++|\\.)*+', re.DOTALL)
-_MARKS = re.compile(r'"(?:[^"\\]++|\\.)*+"|["{}\[\]]', re.DOTALL)
-"""The marks of JSON that show where an object ends, and whole strings, which hide them."""
-_STRINGS = re.compile(r'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
 _CONTROL = re.compile(r"[\x00-\x1f]")
-_ESCAPE_OR_CONTROL = re.compile(r"\\.|[\x00-\x1f]", re.DOTALL)
 _SURROGATE = re.compile("[\ud800-\udfff]")
 LAST_SECOND = 9_999_999_999
 """A later Unix time (in the year 2286) is not in seconds."""
@@ -106,11 +95,8 @@ _DELTAS: dict[Content, Callable[[str, int], StreamEvent]] = {
 
 
 @dataclass(slots=True)
-class _Call:
-    """The known parts of a tool call. `id` is the client's id, and `provider_id` the last id of the provider.
-
-    With `is_whole`, the object that the arguments are has ended. `depth`, `in_string` and `is_escaped` find its end.
-    """
+class _Call(ObjectScanner):
+    """The known parts of a tool call. `id` is the client's id, and `provider_id` the last id of the provider."""
 
     index: int
     id: str = ""
@@ -122,35 +108,10 @@ class _Call:
     cut: str = ""
     usual_name: str = ""
     is_empty: bool = False
-    is_whole: bool = False
-    depth: int = 0
-    in_string: bool = False
-    is_escaped: bool = False
 
     @property
     def arguments(self) -> str:
         return "".join(self.pieces)
-
-    def _end_in(self, piece: str) -> int:
-        """Return where the object ends in the next piece: after its last brace, or the length of the piece."""
-        start, length = 0, len(piece)
-        if self.in_string and piece:
-            if '"' not in piece and "\\" not in piece and not self.is_escaped:
-                return length  # most pieces
-            start = self._skip(piece, 1 if self.is_escaped else 0)
-        for mark in _MARKS.finditer(piece, start):
-            match mark[0]:
-                case '"':
-                    self._skip(piece, mark.end())
-                    break
-                case "{" | "[":
-                    self.depth += 1
-                case "}" | "]":
-                    self.depth -= 1
-                    if self.depth <= 0:
-                        self.is_whole = True
-                        return mark.end()
-        return length
 
     def take(self, piece: str) -> tuple[str, str]:
         """Return what of the next piece belongs to the arguments, and what follows after their end.
@@ -162,34 +123,14 @@ class _Call:
         piece, cut = split_high_surrogate(self.cut + piece)
         piece, escape = repair_escapes(piece)
         if not self.is_whole and _CONTROL.search(piece):
-            piece = self._with_escapes(piece)
+            piece = self.with_escapes(piece)
         self.cut = escape + cut
-        end = 0 if self.is_whole else self._end_in(piece)
+        end = 0 if self.is_whole else self.end_in(piece)
         rest = ""
         if self.is_whole:
             # An end that was cut off belongs to the rest. Some servers close the arguments twice.
             rest, self.cut = (piece[end:] + self.cut).lstrip("]} \t\r\n"), ""
         return repair_surrogates(piece[:end]), rest
-
-    def _with_escapes(self, piece: str) -> str:
-        """Return the next piece with control characters escaped in its strings, where JSON allows none as they are."""
-        start = 1 if self.is_escaped else 0
-        rest = _IN_STRING.match(piece, start) if self.in_string else None
-        end = rest.end() + 1 if rest is not None else start
-        written = _STRINGS.sub(lambda one: _escape_controls(one[0]), piece[end:])
-        return piece[:start] + _escape_controls(piece[start:end]) + written
-
-    def _skip(self, piece: str, start: int) -> int:
-        """Skip the rest of a string from `start` on, which may go on in the next piece. Return where it ends."""
-        rest = _IN_STRING.match(piece, start)
-        end = rest.end() if rest is not None else start
-        self.in_string = end == len(piece) or piece[end] != '"'
-        self.is_escaped = self.in_string and piece[end:] == "\\"
-        return len(piece) if self.in_string else end + 1
-
-
-def _escape_controls(text: str) -> str:
-    return _ESCAPE_OR_CONTROL.sub(lambda one: one[0] if len(one[0]) > 1 else dumps_text(one[0])[1:-1], text)
 
 
 class _Choice:

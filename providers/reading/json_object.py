@@ -40,6 +40,7 @@ from providers.chat import (
 from providers.failures import Failure, FailureKind
 from providers.json_values import is_json_object
 from providers.reading.folding import expand
+from providers.reading.object_scanner import ObjectScanner
 from providers.value import replace
 
 JSON_OBJECT = "json_object"
@@ -59,8 +60,6 @@ _FENCE = "```"
 # Limited, so that a stream of white space does not keep the reader busy.
 _OPENING = re.compile(r"```[ \t]{0,4}\w{0,20}\s{0,20}(?=\{)")
 _OPENING_SO_FAR = re.compile(r"`{1,2}|```[ \t]{0,4}\w{0,20}\s{0,20}")
-_OUTSIDE_STRING = re.compile(r'["{}\[\]]')
-_INSIDE_STRING = re.compile(r'["\\]')
 
 
 def with_json_instruction(request: ChatRequest) -> ChatRequest:
@@ -224,12 +223,9 @@ class _ObjectText:
         self._held = ""
         self._has_fence = False
         self._why = "the answer is empty"
-        # The object so far, and the state of its scanner.
         self._pieces: list[str] = []
         self._characters = 0
-        self._depth = 0
-        self._in_string = False
-        self._in_escape = False
+        self._scanner = ObjectScanner()
         if start:
             self._feed_start(start)
 
@@ -285,13 +281,13 @@ class _ObjectText:
         return self._reject(held, "the answer begins with other text")
 
     def _continue(self, text: str) -> str:
-        end = self._end_of_object(text)
-        piece, rest = (text, "") if end is None else (text[:end], text[end:])
+        end = self._scanner.end_in(text)
+        piece, rest = text[:end], text[end:]
         self._pieces.append(piece)
         self._characters += len(piece)
         if self._characters > _MOST_CHARACTERS:
             raise _NotAccepted(_TOO_LONG)
-        if end is None:
+        if not self._scanner.is_whole:
             return piece
         is_valid = is_json_object("".join(self._pieces))
         self._pieces.clear()
@@ -299,31 +295,6 @@ class _ObjectText:
             raise _NotAccepted(_not_json("the object is not valid JSON"))
         self._part = _Part.AFTER
         return piece + self._follow(rest)
-
-    def _end_of_object(self, text: str) -> int | None:
-        """Return the position after the bracket that closes the object, or None if it is not in this text."""
-        position = 0
-        while position < len(text):
-            if self._in_escape:
-                self._in_escape = False
-                position += 1
-                continue
-            mark = (_INSIDE_STRING if self._in_string else _OUTSIDE_STRING).search(text, position)
-            if mark is None:
-                return None
-            position = mark.end()
-            match mark[0]:
-                case '"':
-                    self._in_string = not self._in_string
-                case "\\":
-                    self._in_escape = True
-                case "{" | "[":
-                    self._depth += 1
-                case _:
-                    self._depth -= 1
-                    if self._depth == 0:
-                        return position
-        return None
 
     def _follow(self, text: str) -> str:
         held = (self._held + text).lstrip()
