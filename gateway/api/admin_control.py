@@ -102,7 +102,7 @@ class Control(Protocol):
         """Return the body of the last request that reached a simulated deployment, or None. Raises ApiError."""
 
     async def clock(self, ahead_s: int | None = None) -> int:
-        """Move the clock by which a demo counts the time of users. None: leave it. Raises ApiError outside a demo.
+        """Move the clock by which a demo counts the time of users, or leave it. Raises ApiError outside a demo.
 
         Returns:
             How many seconds it is ahead of the real time.
@@ -244,7 +244,7 @@ def _approvals(status: Status) -> list[dict[str, object]]:
 
 
 def _retirements(status: Status) -> list[dict[str, object]]:
-    """Return the models with a known retirement day, the next one first. `warned_days`: the threshold reached."""
+    """Return the models with a known retirement day, the next first. `warned_days` is the reached threshold."""
     return [
         {
             "deployment": one.deployment,

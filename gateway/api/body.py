@@ -175,7 +175,7 @@ def _check_kind(visitor: RequestHeaders) -> None:
 
 
 def check_body_size(size: int, client_bytes: int | None) -> None:
-    """Raise ApiError (request_too_large) for a body of this size. `client_bytes`: the limit of the client, or None."""
+    """Raise ApiError (request_too_large) for a body of this size. The client may have a limit of its own."""
     if client_bytes is not None and size > client_bytes:
         problem = f"the body is larger than the limit of this client, {client_bytes} bytes"
     elif size > MAX_BODY_BYTES:

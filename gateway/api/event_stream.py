@@ -55,7 +55,7 @@ async def stream_events(
 
 
 def _kinds_of(scope: Any) -> frozenset[EventKind]:
-    """Return the kinds of events that the query names as `kinds=config,health`. Empty: all. Raises ApiError."""
+    """Return the kinds of events that the query names as `kinds=config,health`, or no kind for all. Raises ApiError."""
     given = dict(parse_qsl(scope["query_string"].decode("latin-1"))).get("kinds", "")
     kinds = frozenset(kind for kind in _KINDS if kind in given.split(","))
     if given and len(kinds) != len(given.split(",")):

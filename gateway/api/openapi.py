@@ -105,7 +105,7 @@ def _operation(data: dict[str, Any], path: str) -> dict[str, Any]:
 
 
 def json_body(fields: Mapping[str, str], *required: str) -> dict[str, Any]:
-    """Return the request body of a route that reads its body itself. `fields`: the meaning of each, by name."""
+    """Return the request body of a route that reads its body itself. The fields have their meaning, by name."""
     schema: dict[str, Any] = {
         "type": "object",
         "properties": {name: {"type": "string", "description": text} for name, text in fields.items()},

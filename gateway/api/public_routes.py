@@ -77,7 +77,7 @@ class UsageReportSource(Protocol):
     """The ledger."""
 
     async def report(self, client: str | None, month: str | None, by: tuple[str, ...]) -> dict[str, object]:
-        """Return the usage of a client in a month, grouped. None: all usage; the current month."""
+        """Return the usage of a client in a month, grouped. Without them, it is all usage, of the current month."""
 
 
 class StoredSources(Value, frozen=True):

@@ -55,7 +55,7 @@ def _routes(config: ConfigVersion) -> Mapping[str, tuple[str, ...]]:
 
 
 def emptied_credential(old: ConfigVersion, new: ConfigVersion) -> str | None:
-    """Return why a version must not replace another one: a deployment would lose its key to an empty file. Else None.
+    """Return why a version must not replace another, or None: a deployment would lose its key to an empty file.
 
     Some programs empty a file before they write a new secret. A file that is gone takes its key away.
     """

@@ -72,8 +72,8 @@ class CellMember:
 
     Attributes:
         database_problem: Why the database could not be used last, or an empty text.
-        answer_s: The time that the database took for the last sign of life. None: it has not answered.
-        skew_s: The own time minus that of the database at that sign, in seconds. None: unknown.
+        answer_s: The time that the database took for the last sign of life, or None before its first answer.
+        skew_s: The own time minus that of the database at that sign, in seconds, or None if that is unknown.
     """
 
     def __init__(self, server: StoreServer, change_log: ChangeLog, state_dir: Path, name: str | None) -> None:
@@ -83,7 +83,7 @@ class CellMember:
         self._state_dir = state_dir
         self._name = name or socket.gethostname()
         self._applied: int | None = None
-        """The number of the last command that was executed. None: no command has been read yet."""
+        """The number of the last command that was executed, or None before any was read."""
         self._unsent: tuple[str, str, str, str] | None = None
         """A command that could not be stored."""
         self._shipped: tuple[int, int] | None = None
@@ -120,7 +120,7 @@ class CellMember:
         return True
 
     def pin_of_cell(self) -> str | None:
-        """Return the version that the cell has pinned, an empty text if it has released it, or None: no command yet.
+        """Return the version that the cell has pinned, an empty text if it has released it, or None before any command.
 
         Raises:
             StateError: The database does not answer.
@@ -133,7 +133,7 @@ class CellMember:
         return command.version
 
     def fetch_version(self, word: str | None, active: str = "") -> Version:
-        """Store a version of the cell in the history of this instance. None: the previous version.
+        """Store a version of the cell in the history of this instance, without a name the previous version.
 
         Raises:
             NotStored: The cell has no such version.

@@ -68,7 +68,7 @@ class CellScheduler(Scheduler):
         self._cell = cell
         self._rows: _Rows = {}
         self._looked_at = 0.0
-        """The time of the last look, in the time of the server. 0: there was none."""
+        """The time of the last look, in the time of the server, or 0 before the first."""
         self._own: dict[ScheduleKey, ScheduleProgress] = {}
         """The counts of this process in the present stage."""
         self._convicted: dict[ScheduleKey, _Conviction] = {}

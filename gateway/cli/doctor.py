@@ -419,7 +419,7 @@ def check_origin(origin: str, context: ssl.SSLContext | None = None, link: Link 
 
     Args:
         origin: The origin.
-        context: The authorities to trust. None: those that the gateway trusts.
+        context: The authorities to trust, or None for those that the gateway trusts.
         link: With a proxy, the connection is made through it.
     """
     proxy = link.proxy if link is not None else ""

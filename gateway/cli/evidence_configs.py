@@ -39,7 +39,7 @@ class RecordedChanges(Value, frozen=True):
     """The record of a state directory or of a cell about its configurations.
 
     Attributes:
-        activations: Each with the id of its instance (None: this state directory), oldest first.
+        activations: Each with the id of its instance, which is None for this state directory, oldest first.
         versions: The stored versions, by name.
         trails: The result of checking each audit trail.
     """
@@ -99,7 +99,7 @@ class ActiveConfigs(Value, frozen=True):
     Attributes:
         names: All names that the region had in them.
         items: When each was active, by whom, and its rules in words.
-        states: Those that can be compiled, each with a name that the region had there, the last first.
+        states: The versions that can be compiled, each with a name that the region had there, the last first.
         recorded_since: When the record begins, if it begins after the period does.
         samples: The share of successful requests whose receipts were kept, from a Unix time to another.
         instances: How many instances activated them. A state directory has the receipts of one.

@@ -251,7 +251,7 @@ def _read_signature(path: Path | None) -> str | None:
 
 
 class _Wanted(Value, frozen=True):
-    """The arguments of `gateway rollback`: activate `version` (None: the previous one), or release the pin."""
+    """The arguments of `gateway rollback`, which activates `version` or the version before, or releases the pin."""
 
     version: str | None
     release: bool

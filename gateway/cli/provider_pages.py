@@ -256,7 +256,7 @@ def _amounts(price: Price | None) -> _Row:
 
 
 def _rates(rates: Rates) -> list[str]:
-    """Return the four amounts. The last names the price of reasoning if it is another one."""
+    """Return the four amounts. The last names the price of reasoning if that differs."""
     amounts = [shown_amount(each) for each in (rates.input, rates.per_cached, rates.per_written, rates.output)]
     if rates.per_reasoning != rates.output:
         amounts[-1] += f" (reasoning {shown_amount(rates.per_reasoning)})"

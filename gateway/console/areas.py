@@ -160,7 +160,7 @@ class Move(Value, frozen=True):
 
 
 def moves(old: ConfigVersion, before: Answers, new: ConfigVersion, after: Answers, language: str) -> list[Move]:
-    """Return the territories whose first deployment is another one, those that lose their answer first."""
+    """Return the territories whose first deployment differs; where an answer is lost, they come first."""
     groups: dict[tuple[bool, str, int, str, int], list[tuple[str, str]]] = {}
     for code, answer in after.items():
         was = before.get(code, answer)

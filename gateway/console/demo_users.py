@@ -27,7 +27,7 @@ class DemoUser(Value, frozen=True):
 
     Attributes:
         territory: The first territory of the region, with its subdivision.
-        band: The age band. Empty: the claim names neither the user nor an age.
+        band: The age band. An empty text stands for a claim that names neither the user nor an age.
     """
 
     region: str

@@ -21,7 +21,7 @@ _NOT_KEPT = {"cache-control": "no-store"}
 
 
 async def send_answer(scope: Any, answer: Awaitable[RawResponse | None], send: Send) -> None:
-    """Send a response of the console, or the error that its computation raises. None: it was sent already."""
+    """Send a response of the console, or the error that its computation raises, unless it was sent already."""
     try:
         response = await answer
         if response is None:

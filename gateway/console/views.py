@@ -67,7 +67,7 @@ class ViewAnswer(Value, frozen=True):
     """The result of a view or an action.
 
     Attributes:
-        template: The template. Empty: a redirect to `location`, or a file.
+        template: The template, or an empty text for a redirect to `location` or a file.
         location: The path of a view with its query, below the prefix.
     """
 

@@ -77,9 +77,9 @@ class ConsoleAccess:
     """The settings of access.
 
     Attributes:
-        url: The public origin, such as `https://console.example.com`, or None: this machine only.
+        url: The public origin, such as `https://console.example.com`, or None if it serves this machine only.
         proxy_secrets: The secret of an authenticating proxy in its valid versions. Empty without a proxy.
-        roles: The role of each group. Empty: the proxy sends the company's token, whose issuer's rules give the role.
+        roles: The role of each group. Without any, the proxy sends the company's token, and its issuer's rules decide.
     """
 
     url: str | None = None
@@ -164,7 +164,7 @@ class Visitors:
             raise NotShown(_("sign-in by token is off: the proxy signs users in (GATEWAY_CONSOLE_PROXY_SECRET)"))
 
     async def visitor(self, headers: Mapping[str, list[str]], *, is_use: bool = True) -> Visitor | None:
-        """Return the visitor with these headers, or None: a sign-in is needed. Raises NotShown, ApiError."""
+        """Return the visitor with these headers, or None if a sign-in is needed. Raises NotShown, ApiError."""
         if self.access.proxy_secrets:
             return await self._user_of_proxy(headers)
         for cookie in cookies_of(headers, self.access.cookie):
@@ -207,7 +207,7 @@ class Visitors:
         """Return the role, the user and the issuer of the company's token that the proxy sends, as the listener does.
 
         Raises:
-            NotShown: It has no role, or there is no valid token.
+            NotShown: The visitor has no role, or there is no valid token.
         """
         issued = self._guard.issued
         if issued is None or not issued.has_roles:

@@ -22,7 +22,7 @@ class FaultSwitch:
     Args:
         servers: The simulator of each site, by provider and site.
         current: Returns the active config version.
-        move_clock: Counts the time of users as if it were so many seconds later. None: it cannot.
+        move_clock: Counts the time of users as if it were so many seconds later, or None if that is not possible.
     """
 
     def __init__(

@@ -76,7 +76,7 @@ class Handover:
     Args:
         given: The things that the next gateway gets.
         keepers: The parts of this process.
-        directory: The state directory, through which `gateway restart` asks. None: there is only the signal.
+        directory: The state directory, through which `gateway restart` asks, or None if there is only the signal.
         takeover: The connection to the earlier gateway, or None.
         ready_s: The time in which the next gateway must be ready.
     """
@@ -279,7 +279,7 @@ class _Request:
     """A request in the state directory, or a bare signal.
 
     Attributes:
-        python: The interpreter of the next gateway. None: the one of this process.
+        python: The interpreter of the next gateway, or None for that of this process.
     """
 
     def __init__(self, descriptor: int | None, identity: str = "", python: str | None = None) -> None:
@@ -332,7 +332,7 @@ def ask_for_restart(directory: Path, pid: int, python: str | None, limit_s: floa
     Raises:
         RestartBusy: Another command is asking.
         OSError: The process cannot be reached.
-        TimeoutError: It has not answered in time.
+        TimeoutError: The process has not answered in time.
     """
     descriptor = os.open(directory / _FILE, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
     try:

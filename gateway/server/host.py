@@ -74,11 +74,11 @@ class Host:
         operators: The listeners of operators.
         settings: The state directory, the name of this instance, and the delay of a drain.
         service: The service manager that started the process.
-        handover: Hands over to the next gateway. None: this process never does.
+        handover: Hands over to the next gateway, or None if this process never does.
         faults: The faults of a demo's simulated providers, or None.
 
     Attributes:
-        stopped_at: When the process was asked to stop, as `time.monotonic()`. None: it was not.
+        stopped_at: When the process was asked to stop, as `time.monotonic()`, or None before that.
     """
 
     def __init__(

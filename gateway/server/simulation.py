@@ -39,7 +39,7 @@ class Rehearsal(Value, frozen=True):
         faults: Faults of all sites, such as `429:0.2`.
         faults_at: The name of a deployment, and a fault of its site. All deployments at that site share it. Such a site
             has only its own faults.
-        pace: The speed. None: the one of the plain demo.
+        pace: The speed, or None for that of the plain demo.
     """
 
     faults: Sequence[str] = ()

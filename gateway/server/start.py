@@ -58,7 +58,7 @@ def serve_config(
 
     takeover: The connection to the running gateway that this one replaces.
     build_console: Builds the console, if `GATEWAY_CONSOLE_PORT` is set.
-    rehearsal: The faults and the speed of the simulated providers. None: the providers are real.
+    rehearsal: The faults and the speed of the simulated providers, or None if the providers are real.
     """
     given = takeover.sockets if takeover is not None else sockets_by_name()
     job = CompileJob(str(settings.config), written=initial.change_log is not None, simulated=rehearsal is not None)

@@ -22,7 +22,7 @@ VARIABLE = "GATEWAY_TAKEOVER"
 """The variable that names the descriptor of the socket pair."""
 
 PROTOCOL = 2
-"""It changes with the place or the form in which a running gateway counts. Release 0.2.0 had 1, and other files."""
+"""It changes with the files in which a running gateway counts. Release 0.2.0 had 1."""
 
 _OTHER_PROTOCOL = "the running gateway counts budgets in another place than this release: stop and start"
 _MOST_BYTES = 65_536

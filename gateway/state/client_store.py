@@ -3,8 +3,8 @@
 Each change is one transaction. It raises the generation, by which running gateways notice it, and stores the entry for
 the audit trail, which the process that holds the trail appends later. Any number of processes may use the file.
 
-In a cell, an entry belongs into the trail of the instance that made the change. Another one takes it if that has not
-done so after a minute. The facts of the config stay in the state directory, because each instance has its own file.
+In a cell, an entry belongs into the trail of the instance that made the change, and after a minute
+into that of any other. The facts of the config stay in the state directory, because each instance has its own file.
 
 Blocks of keys are in the shared database also if the clients are in the config file. The state directory then has a
 copy, so that a blocked key is refused also by a start while that database can't be read.
@@ -291,7 +291,7 @@ class ClientStore:
             _add_secret(database, key_id, digest, now_s, sha256)
 
     def set_blocked(self, name: str, at_s: float | None, entry: Entry) -> None:
-        """Block a key since this time (Unix), by its id or its SHA-256 (hex). None: lift its block."""
+        """Block a key since this time (Unix), by its id or its SHA-256 (hex), or lift its block."""
         with self._changing(entry, self._blocks) as database:
             others = {key: since_s for key, since_s in _blocked(database).items() if key != name}
             blocked = others if at_s is None else {**others, name: at_s}
@@ -371,7 +371,7 @@ class ClientStore:
             return _marks_of(database) != _UNKNOWN
 
     def settle_listener(self, *, closes: bool) -> bool:
-        """Return `is_closed`, after each database has learned what another one knows.
+        """Return `is_closed`, after each database has learned what the other knows.
 
         A stored token closes the listener, and so does `closes`, which stands for causes outside of the store.
         """

@@ -49,7 +49,7 @@ def open_database(
         version: The version of the layout. A file with a later version is refused, so that an older gateway does not
             misread it.
         durable: Whether a commit survives a power failure, and not only the end of the process.
-        page_bytes: The size of the pages of a new file. Each change writes whole pages. None: that of SQLite.
+        page_bytes: The size of the pages of a new file, or None for that of SQLite. Each change writes whole pages.
 
     Raises:
         StateError: The database cannot be used.

@@ -242,7 +242,7 @@ def oldest_receipt_s(directory: Path) -> float | None:
 
 
 def receipts_between(directory: Path, since_s: float, until_s: float) -> Iterator[tuple[str, dict[str, object] | None]]:
-    """Yield id and receipt of each request that ended in this time, oldest first. None: the receipt was changed.
+    """Yield id and receipt of each request that ended in this time, oldest first. A receipt that was changed is None.
 
     It reads a page at a time, so that any number of receipts needs little memory, and a slow reader does not keep
     SQLite from reusing the space of its log. Blocks. Raises StateError.
@@ -319,7 +319,7 @@ def prepare(directory: Path) -> None:
     """Create the database and the key of its seals before several processes open it.
 
     Raises:
-        StateError: It can't be used.
+        StateError: The database can't be used.
     """
     read_seals(directory)
     with closing(open_database(directory, _NAME, _LAYOUT)) as database, sqlite_error("receipts.db can't be read"):
@@ -391,7 +391,7 @@ class Receipts:
 
         Raises:
             StateError: The database cannot be read.
-            ReceiptDamaged: It is not the receipt that was stored.
+            ReceiptDamaged: The receipt is not that which was stored.
         """
         with self._reading, sqlite_error("receipts.db can't be read"):
             row = self._reader.execute(

@@ -60,7 +60,7 @@ class Subscription:
 
     Attributes:
         is_closed: Whether no further event follows.
-        kinds: The kinds of its events. Empty: all.
+        kinds: The kinds of its events, or nothing for all kinds.
     """
 
     def __init__(self, leave: Callable[[Subscription], None]) -> None:

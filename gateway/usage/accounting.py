@@ -75,7 +75,7 @@ class Accounting:
         clock: Returns Unix nanoseconds.
         implausible: Called with the deployment and its provider's count if the count cannot be true, and whether that
             is because of a high input.
-        renamed_ns: When this installation began to name users with their issuers (Unix nanoseconds). 0: it always did.
+        renamed_ns: When this installation began to name users with their issuers (Unix nanoseconds), or 0 for always.
 
     Attributes:
         is_stopping: Whether the process is ending, so that the gateway stops the calls that end early from now on.
@@ -237,7 +237,7 @@ class RequestUsage:
             sent: The request as it is sent.
 
         Raises:
-            CallRefused: It may not be sent.
+            CallRefused: The call may not be sent.
         """
         accounting, limits = self.accounting, self.limits
         if accounting.is_closed:
@@ -342,7 +342,7 @@ class RequestUsage:
         )
 
     def end(self, held_nano: int, amount: CallAmount | None) -> None:
-        """Add the cost of a call that has ended. None: its price is unknown."""
+        """Add the cost of a call that has ended, which is None if the price is unknown."""
         self._open_nano -= held_nano
         if amount is None:
             self._add(None, {})
@@ -388,7 +388,7 @@ class CallUsage:
         is_silent: Whether it worked on nothing: no byte came, and the deployment answered no other request or a kept
             connection had ended.
         is_unwanted: Whether the gateway stops it, because it needs no more of the answer.
-        transmission: Knows whether a part of the call was sent. None: it was not.
+        transmission: Knows whether a part of the call was sent, or None if no part was.
     """
 
     __slots__ = (
@@ -461,7 +461,7 @@ class CallUsage:
         return completion
 
     async def counted(self, usage: Usage | None, search_units: int | None = None) -> tuple[Usage | None, int | None]:
-        """Record a whole answer without text, such as vectors, by the provider's counts. None: it did not count.
+        """Record a whole answer without text, such as vectors, by the counts of the provider if there are any.
 
         Args:
             usage: The tokens.

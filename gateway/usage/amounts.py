@@ -33,7 +33,7 @@ class CallAmount(msgspec.Struct, frozen=True, gc=False):
     Attributes:
         currency: The vendor's currency.
         vendor_nano: The amount in the vendor's currency.
-        own_nano: The amount in the operator's currency. None: it is not set, or has no rate for the vendor's currency.
+        own_nano: The amount in the operator's currency, or None if there is no such currency, or no rate for it.
         rate: The own currency's units for one unit of the vendor's currency, as decimal text. None as `own_nano`.
     """
 
@@ -47,7 +47,7 @@ class ExchangeRates:
     """Converts amounts of vendors into the operator's currency.
 
     Args:
-        currency: The operator's currency (`usage.currency`). None: amounts are not converted.
+        currency: The operator's currency (`usage.currency`), or None if amounts are not converted.
         rates: The own currency's units for one unit of another currency, as decimal text: `{"USD": "0.92"}`.
 
     Raises:

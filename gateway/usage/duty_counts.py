@@ -134,7 +134,7 @@ def report_rows(
     Args:
         sums: The sums of the months.
         by: The length of the period of a row.
-        region: Only this region. None: all of them.
+        region: The region that is reported, or None for all regions.
         least: A number above 0 and below this one is shown as `<` and this one, so that it points to no person.
     """
     found: dict[DutyKey, int] = {}

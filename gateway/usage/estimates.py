@@ -124,8 +124,8 @@ def is_plausible(usage: Usage | None, most_input: int | None = None, most_output
 
     Args:
         usage: The count.
-        most_input: The highest input that it may state. None: any.
-        most_output: The highest output that it may state. None: any.
+        most_input: The highest input that it may state, or None without a bound.
+        most_output: The highest output that it may state, or None without a bound.
     """
     if usage is None:
         return False
@@ -221,7 +221,7 @@ class _Latest:
 class LearnedUsage:
     """The usage of earlier calls of this process, and of those before its start: lengths and speeds of answers, inputs.
 
-    `kept`: what `to_keep` returned before the start.
+    `kept` is what `to_keep` returned before the start.
     """
 
     def __init__(self, kept: KeptUsage | None = None) -> None:
@@ -282,7 +282,7 @@ class LearnedUsage:
             deployment: The deployment that was called.
             tokens: The provider's count.
             bound: The bound of the input.
-            own_count: The gateway's own count. None: the provider may have read more than was sent.
+            own_count: The gateway's own count, or None if the provider may have read more than was sent.
         """
         inputs = self._inputs.get(deployment)
         if inputs is None:
@@ -318,7 +318,7 @@ class LearnedUsage:
         return int(answers.largest) if answers is not None and answers.is_full else None
 
     def input_tokens(self, deployment: str, bound: int) -> int | None:
-        """Return an estimate of the input, which is not below the real number. None: too little is learned."""
+        """Return an estimate of the input, which is not below the real number, or None if too little is learned."""
         inputs = self._inputs.get(deployment)
         if inputs is None or len(inputs[0].values) < _FEWEST_RATIOS:
             return None

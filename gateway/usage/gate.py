@@ -204,9 +204,9 @@ class HoldRequest(msgspec.Struct, frozen=True, gc=False):
         rates: The rates that apply.
         windows: The bounds of all windows (`WindowCalendar.at`).
         row: The usage row if the call is lost. Empty if it needs none: it is held for a call that begins later.
-        usual_tokens: The tokens that count in rates, which promise no exactness. None: as many as `tokens`.
+        usual_tokens: The tokens that count in rates, which promise no exactness, or None if `tokens` count.
         room_calls: The hold is refused if a budget without its holds does not pay so many calls like this one.
-        running: Its cost if it is lost. None: its whole hold.
+        running: Its cost if it is lost, or None if a lost call costs its whole hold.
     """
 
     call: str
@@ -315,8 +315,8 @@ class HoldRefused(Value, frozen=True):
         budget: The index of the budget that refused, or None.
         only_held: Whether the hold fits into every budget as soon as running calls have ended.
         rate: The index of the rate that refused, or None.
-        wait_ns: The time until the hold fits into the rate. None: it never fits, because it is above the whole rate.
-        instead: The budgets that decided instead of those of the request, as `usage.on_loss` allows. Empty: none.
+        wait_ns: The time until the hold fits into the rate, or None if the hold is above the whole rate.
+        instead: The budgets that decided in place of those of the request, if `usage.on_loss` allows any.
             `states` and `budget` refer to them.
     """
 

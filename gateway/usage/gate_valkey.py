@@ -111,7 +111,7 @@ class ValkeyGate:
 
     Attributes:
         connection: The connection.
-        epoch: The id of the epoch, or None: it must be found or rebuilt first.
+        epoch: The id of the epoch, or None while it must be found or rebuilt.
         is_ready: Whether the counters of budgets are complete.
         has_adopted: Whether the open calls of this process are counted in the epoch.
         epoch_ended: Set when another epoch must be found.
@@ -164,7 +164,7 @@ class ValkeyGate:
         return None if self.epoch is not None and self.is_ready else _NOT_REBUILT
 
     async def round_trip(self) -> RoundTrip | None:
-        """Ask the server for its time. None: it does not answer."""
+        """Ask the server for its time. Return None if it does not answer."""
         began_s = time.perf_counter()  # the clock of an event loop has milliseconds
         try:
             skew_s = await self.connection.skew_s()
@@ -198,7 +198,7 @@ class ValkeyGate:
         await self.connection.close()
 
     def enter(self, epoch: str | None, *, is_ready: bool) -> None:
-        """Use the counters of an epoch from now on. None: no counters can be used."""
+        """Use the counters of an epoch from now on, or no counters if it is None."""
         if epoch != self.epoch:
             # A settlement would not find its hold before the open calls are counted in the new epoch.
             self.has_adopted = not self._open

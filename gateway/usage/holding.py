@@ -208,7 +208,7 @@ class FollowingCalls:
         Args:
             gate: The gate.
             call: The current call.
-            call_of: Returns another one at the same deployment.
+            call_of: Returns another call at the same deployment.
 
         Raises:
             CallRefused: A limit does not admit all of them.

@@ -88,7 +88,7 @@ class _OpenCall(msgspec.Struct, array_like=True, gc=False):
     running: RunningCost | None = None
 
     def lost(self, alive_ns: int | None) -> LostUsage:
-        """Return what it is charged if its process gave its last sign of life at this time. None: unknown."""
+        """Return what it is charged if its process gave its last sign of life then, or at an unknown time."""
         return lost_usage(self.row, self.tokens, self.amount_nano, self.running, alive_ns)
 
 
@@ -491,7 +491,7 @@ def _runs(txn: lmdb.Transaction, _: object) -> list[bytes]:
 
 
 def last_sign(directory: Path, run: bytes) -> int | None:
-    """Return when a process gave its last sign of life, in Unix nanoseconds. None: unknown."""
+    """Return when a process gave its last sign of life, in Unix nanoseconds, or None if that is unknown."""
     with suppress(OSError):
         return (directory / run.hex()).stat().st_mtime_ns
     return None

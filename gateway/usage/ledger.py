@@ -174,7 +174,7 @@ class Person(Value, frozen=True):
 
     Attributes:
         pseudonyms: The pseudonyms, one for each key that may have made one.
-        client: The client whose user it is. None: with all clients.
+        client: The client whose user it is, or None for all clients.
     """
 
     pseudonyms: tuple[str, ...]

@@ -50,7 +50,7 @@ class LedgerRules(Value, frozen=True):
 
     Attributes:
         zone: The time zone of hours and days (`usage.timezone`).
-        keep_s: How long rows are kept (`usage.retention.ledger`). None: they are never deleted.
+        keep_s: How long rows are kept (`usage.retention.ledger`), or None if they are never deleted.
         without_callers: The regions whose rows have neither territory nor end user.
     """
 
@@ -75,7 +75,7 @@ class LedgerWriter:
         clock: Returns Unix time.
         ledger: The shared ledger, which may be unreachable at first. Default: the SQLite ledger of the directory.
         recovered: Called with the number of calls that killed processes left open, after their rows were written.
-        erase: Removes the data that this instance keeps of requests of a person whom another one was asked to erase.
+        erase: Removes the data that this instance keeps of a person whom another instance was asked to erase.
             It may raise StateError.
 
     Raises:
@@ -316,7 +316,7 @@ class LedgerWriter:
             self._swept_at = now_s
 
     def _follow_erasures(self) -> None:
-        """Remove what this instance keeps of the requests of persons whom another one was asked to erase."""
+        """Remove what this instance keeps of the requests of persons whom another instance was asked to erase."""
         try:
             for name, requests in self._ledger.erasures(self._erased):
                 self._erase(requests)

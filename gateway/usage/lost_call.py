@@ -35,7 +35,7 @@ class LostUsage(msgspec.Struct, frozen=True):
     """The charge of a lost call.
 
     Attributes:
-        row: Its usage row. Empty: the call had not begun, and costs nothing.
+        row: Its usage row. It is empty if the call had not begun, which costs nothing.
         tokens: Its tokens.
         amount_nano: Its cost in nano-units of the operator's currency.
     """
@@ -54,11 +54,11 @@ def lost_usage(row: bytes, tokens: int, amount_nano: int, cost: RunningCost | No
     """Return what a lost call is charged.
 
     Args:
-        row: Its usage row with all that it held. Empty: it had not begun.
+        row: Its usage row with all that it held. It is empty if the call had not begun.
         tokens: The tokens that it held.
         amount_nano: The amount that it held.
-        cost: Its cost. None: unknown, so it is charged its whole hold.
-        alive_ns: The last sign of life of its process, in Unix nanoseconds. None: unknown.
+        cost: Its cost, or None if that is unknown, so that its whole hold is charged.
+        alive_ns: The last sign of life of its process, in Unix nanoseconds, or None if that is unknown.
     """
     if not row:
         return LostUsage(row, 0, 0)

@@ -210,7 +210,7 @@ class CellDatabase:
     def save_schedule(self, row: ScheduleRow, epoch: int) -> ScheduleRow | None:
         """Store the progress that follows the revision of this row. Return the stored row.
 
-        None: the judge has another epoch, or another process has written the row. Nothing was changed.
+        It returns None, and changes nothing, if the judge has another epoch or another process has written the row.
         """
         saved = self.fetch(
             "INSERT INTO cell_schedule (version, assistant, region, identity, progress, epoch, revision, changed_at) "  # noqa: S608  # constants

@@ -43,7 +43,7 @@ SCHEMA = len(MIGRATIONS)
 
 
 def check_schema(number: int | None) -> None:
-    """Raise StateError if this release cannot work with a schema. None: the database has none."""
+    """Raise StateError if this release cannot work with a schema, which is None if the database has none."""
     if number is None or number < SCHEMA:
         has = "no schema" if number is None else f"the schema {number}, and this release needs {SCHEMA}"
         raise StateError(f"the database has {has}: run `gateway db upgrade --config FILE`")

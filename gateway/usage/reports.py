@@ -81,10 +81,10 @@ class UsageQuery(Value, frozen=True):
         by: The dimensions of the groups (`DIMENSIONS`).
         first_day: The first day, as `2026-11-01`.
         last_day: The last day.
-        client: Only this client. None: all of them.
-        assistant: Only this assistant. Empty: only calls without one. None: all of them.
-        request: Only the rows of this request, which no report has. None: all of them.
-        person: Only this end user; a report is then by `user`. None: all of them.
+        client: The client that is reported, or None for all clients.
+        assistant: The assistant that is reported, an empty text for calls without an assistant, or None for all calls.
+        request: The request whose rows are read, which no report has, or None for all requests.
+        person: The end user that is reported, by `user`, or None for all users.
     """
 
     by: tuple[str, ...]
@@ -231,7 +231,7 @@ class UsageGroup(msgspec.Struct):
 
     Attributes:
         key: The values of the query's dimensions.
-        currency: The own currency. None: there is none, or (in a total) there are several.
+        currency: The own currency. It is None without one, and in a total of several currencies.
         all: The sums of all calls.
         estimated: The part of `all` that the gateway estimated.
     """

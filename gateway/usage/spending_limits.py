@@ -62,7 +62,7 @@ class Terms(NamedTuple):
 
 
 def terms_of(config: ConfigVersion, client: Client | None) -> Terms:
-    """Return the terms of the calls that a client asks for. None: it has no name."""
+    """Return the terms of the calls that a client asks for. A client without a name is None."""
     key = "terms_of", client.name if client is not None else None
     known: Terms | None = config.memo.get(key)
     if known is not None:

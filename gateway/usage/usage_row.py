@@ -60,7 +60,7 @@ class CallOutcome(StrEnum):
     ANSWERED = "answered"
     """The answer was complete."""
     FAILED = "failed"
-    """It ended with an error status, or the answer broke off."""
+    """The call ended with an error status, or the answer broke off."""
     DISCONNECTED = "disconnected"
     """The client left."""
     CANCELLED = "cancelled"
@@ -93,22 +93,22 @@ class UsageRow(msgspec.Struct, kw_only=True, array_like=True, gc=False):
         time_ns: When the call was admitted. It decides the window, the hour and the day to which the call belongs.
         kind: The kind of event.
         request: The id of the request that needed the call.
-        client: The client's name. None: no client asked for the call.
+        client: The client's name, or None if no client asked for the call.
         user: The pseudonym of the end user.
         territory: The caller's territory.
-        assistant: The assistant that the call was for. None: there was none, or release 0.2.0 wrote the row.
+        assistant: The assistant that the call was for. It is None without one, and in rows of release 0.2.0.
         model: The provider's name of the model.
         price_version: The version of the price list that gave the amounts.
         input_tokens: Tokens of the prompt, with `cached_tokens` and `cache_write_tokens`.
         output_tokens: Generated tokens, with `reasoning_tokens`.
-        vendor_amount_nano: The amount in the vendor's currency. None: the price is unknown. It is 0 for a call that
-            costs nothing (`UsageSource.NONE`), also without a price.
-        amount_nano: The amount in `usage.currency`. None: there is no such currency, or no rate for it.
+        vendor_amount_nano: The amount in the vendor's currency, or None if the price is unknown. It is 0 for a call
+            that costs nothing (`UsageSource.NONE`), also without a price.
+        amount_nano: The amount in `usage.currency`, or None if there is no such currency or no rate for it.
         rate: The decimal text of the exchange rate that was used: units of `currency` for one of `vendor_currency`.
         outcome: How the call ended. None in rows that do not record a call.
         budget: The changed budget. None in rows that do not record a change.
-        processes: Where the deployment processes data, in words, as the configuration of the call had it. None: release
-            0.2.0 wrote the row, or it does not record a call.
+        processes: Where the deployment processes data, in words, as the configuration of the call had it. It is None in
+            rows of release 0.2.0, and in rows that do not record a call.
         reported_input_tokens: The input that the provider counted, if it is too high to be true. Then the numbers of
             the row are estimates.
     """

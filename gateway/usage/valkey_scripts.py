@@ -68,7 +68,7 @@ class OpenCall(msgspec.Struct, array_like=True):
     Attributes:
         counters: The tag, the measure and the bounds of the windows of each counter.
         rates: The tag, the measure and the size of each rate.
-        running: Its cost if it is lost. None: its whole hold.
+        running: Its cost if it is lost, or None if a lost call costs its whole hold.
     """
 
     call: str
@@ -101,7 +101,7 @@ class OpenCall(msgspec.Struct, array_like=True):
         return unpack(raw[8 + int(raw[:8]) :], type=cls)
 
     def lost(self, alive_ns: int | None) -> LostUsage:
-        """Return what it is charged if its process gave its last sign of life at this time. None: unknown."""
+        """Return what it is charged if its process gave its last sign of life then, or at an unknown time."""
         return lost_usage(self.row, self.tokens, self.amount_nano, self.running, alive_ns)
 
     @property

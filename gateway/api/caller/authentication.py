@@ -136,7 +136,7 @@ def is_token(key: bytes) -> bool:
 async def verify_token(
     config: ConfigVersion, tokens: ClientTokens | None, token: TokenUnverified, now_s: float | None = None
 ) -> Client:
-    """Verify a token, and return its client. `now_s`: the Unix time at which it must be valid; None for now.
+    """Verify a token, and return its client. It must be valid at `now_s` (Unix time), or now.
 
     Raises:
         ClaimRefused: The token is not valid.
@@ -319,7 +319,7 @@ class FailedKeyLimiter:
     """Counts the wrong keys of the last minute in this process.
 
     Attributes:
-        tokens: Verifies tokens of clients. None: this process has none.
+        tokens: Verifies tokens of clients, or None if this process takes none.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic, tokens: ClientTokens | None = None) -> None:
@@ -375,7 +375,7 @@ class FailedKeyLimiter:
     def count(self, address: str, what: str = "key", problem: str = "") -> None:
         """Count one wrong key, or another secret (`what`), from this address; raises ApiError beyond the bound.
 
-        `problem`: the message about something that is not a secret.
+        `problem` is the message about something that is not a secret.
         """
         now = self._clock()
         since, count = self._wrong.get(address, (now, 0))

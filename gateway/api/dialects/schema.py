@@ -22,7 +22,7 @@ LONGEST_NAME = 128
 
 
 def read(value: object, form: type[_T], dotted: bool = True) -> _T:
-    """Return the value as a struct. Raises InvalidRequest; `dotted`: paths have the form `a.0.b` and not `a[0].b`."""
+    """Return the value as a struct. Raises InvalidRequest, with paths such as `a[0].b`, or `a.0.b` if `dotted`."""
     try:
         return msgspec.convert(value, form)
     except msgspec.ValidationError as error:

@@ -72,7 +72,7 @@ def decode_signature(carried: str) -> str | None:
 
 
 class _Call(msgspec.Struct):
-    """A call that waits for its response. `given`: the client's own id, if it sent one."""
+    """A call that waits for its response. `given` is the id that the client sent, or an empty text."""
 
     id: str
     name: str

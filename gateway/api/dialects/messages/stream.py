@@ -193,7 +193,7 @@ class MessageStreamEncoder(StreamEncoder):
     # --- text and thinking ------------------------------------------------------------------------
 
     def _say(self, kind: int, text: bytes, written: list[bytes]) -> None:
-        """Add a text to the block of its kind, which begins if it is not open. `text`: the inside of a JSON string."""
+        """Add a text to the block of its kind, which begins if it is not open. It is the inside of a JSON string."""
         if self._block != kind:
             self._close(written)
             self._begin(kind, written)
@@ -220,7 +220,7 @@ class MessageStreamEncoder(StreamEncoder):
         written.append(_event(b"content_block_start", {"index": self._index, "content_block": block}))
 
     def _close(self, written: list[bytes], state: str | None = None) -> None:
-        """End the open block, if there is one. `state`: the sealed state of the call that begins next."""
+        """End the open block, if there is any, with the sealed state of the call that begins next."""
         if self._block == _NONE:
             return
         if self._block == _CALL:

@@ -84,7 +84,7 @@ def summary_part(escaped: bytes) -> bytes:
 
 
 def reasoning_item(id: bytes, status: bytes, summary: bytes, state: str | None) -> bytes:
-    """Return a reasoning item. `summary`: its parts with commas; `state`: the opaque state of the model."""
+    """Return a reasoning item of the parts of a summary, with commas, and the opaque state of the model."""
     return b'{"id":"%b","type":"reasoning","status":"%b","summary":[%b],"encrypted_content":%b}' % (
         id,
         status,
@@ -102,7 +102,7 @@ def image_item(id: bytes, url: str) -> bytes:
 
 
 def call_item(id: bytes, status: bytes, call: bytes, arguments: bytes, kind: str | None = None) -> bytes:
-    """Return a call. `call`: its members that do not change; `arguments`: escaped; `kind`: see `ToolNames.kinds`."""
+    """Return a call of its members that do not change, escaped arguments, and a kind of `ToolNames.kinds`."""
     if kind == CUSTOM:
         given = escape(custom_input(arguments))
         return b'{"id":"%b","type":"custom_tool_call","status":"%b",%b,"input":"%b"}' % (id, status, call, given)
@@ -197,7 +197,7 @@ class ResponseHead(msgspec.Struct):
         finish: FinishReason = "stop",
         member: Mapping[str, object] | None = None,
     ) -> bytes:
-        """Return the object. `output`: its items with commas; `member`: the value of `x_gateway`."""
+        """Return the object with these items, between which are commas, and the value of `x_gateway`."""
         details = b'{"reason":"%b"}' % _INCOMPLETE[finish] if status == INCOMPLETE else b"null"
         return (
             b'{"id":"resp_%b","object":"response","created_at":%d,"status":"%b","background":false,"error":%b,'
