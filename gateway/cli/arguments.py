@@ -17,7 +17,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, NoReturn
 
-from gateway.cli.terminal import closed_output_status, prepare_streams
+from gateway.cli.terminal import closed_output_status, prepare_streams, tell
 from gateway.operator_errors import CommandError, StateError
 from gateway.release import release_name
 from gateway.service.admin_operations import OPERATIONS
@@ -46,7 +46,7 @@ def run_command(arguments: Sequence[str] | None = None) -> int:
         print(error.shown, file=sys.stderr)
         return error.status
     except StateError as error:
-        print(f"gateway: {error}", file=sys.stderr)
+        tell(error)
         return _USAGE
     except KeyboardInterrupt:
         return _INTERRUPTED

@@ -7,13 +7,12 @@ the last gateway with the state directory served.
 from __future__ import annotations
 
 import asyncio
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gateway.cli.terminal import compile_file
+from gateway.cli.terminal import compile_file, tell
 from gateway.files import path_exists
 from gateway.operator_errors import CommandError
 from gateway.settings import Settings
@@ -42,10 +41,7 @@ def stores_of(settings: Settings) -> Stores | None:
         # Most configs have no database, and then the command needs no secrets.
         stores = compile_file(path, resolve_secrets=False).config.stores
     except CommandError:
-        print(
-            f"gateway: {path} has errors; if it has `stores.database`, the record of its cell is not read",
-            file=sys.stderr,
-        )
+        tell(f"{path} has errors; if it has `stores.database`, the record of its cell is not read")
         return None
     if stores is None or stores.database is None:
         return None

@@ -14,7 +14,15 @@ from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING
 
-from gateway.cli.terminal import compile_document, compile_file, json_text, print_pinned_version, settings_of, write_new
+from gateway.cli.terminal import (
+    compile_document,
+    compile_file,
+    json_text,
+    print_pinned_version,
+    settings_of,
+    tell,
+    write_new,
+)
 from gateway.files import path_exists
 from gateway.operator_errors import CommandError
 
@@ -100,10 +108,10 @@ def check(options: argparse.Namespace) -> int:
     needs = compiled.config.needs_state_dir if settings.state_dir is None else ""
     if needs:
         word = "warning: " if options.no_secrets else ""
-        reason = (
-            f"{needs} needs a state directory: set GATEWAY_STATE_DIR, without which `gateway serve` refuses this file"
+        tell(
+            f"{word}{needs} needs a state directory: set GATEWAY_STATE_DIR, without which `gateway serve` refuses this "
+            "file"
         )
-        print(f"gateway: {word}{reason}", file=sys.stderr)
     refused_by_strict = options.strict and bool(compiled.warnings or is_unknown)
     refused = bool(needs and not options.no_secrets) or refused_by_strict
     if compiled.warnings:
@@ -112,7 +120,7 @@ def check(options: argparse.Namespace) -> int:
         print("--strict: the warnings are treated as errors" if refused_by_strict else "", file=sys.stderr)
     missing_simulators = _missing_simulators(compiled.config) if compiled.config.demo else []
     for reason in missing_simulators:
-        print(f"gateway: {reason}", file=sys.stderr)
+        tell(reason)
     now_s = time.time()
     if options.json:
         print(json_text(check_document(compiled.config, compiled.warnings)))
@@ -126,10 +134,9 @@ def _print_unkept(document: Document) -> None:
     from gateway.config.sensitive_keys import secrets_in_clear
 
     if keys := secrets_in_clear(document.source.values):
-        print(
-            f"gateway: warning: this configuration will not be in the history, because a secret is written in it "
-            f"({', '.join(keys[:3])}): `gateway rollback` cannot return to it, and `gateway evidence` cannot show it",
-            file=sys.stderr,
+        tell(
+            f"warning: this configuration will not be in the history, because a secret is written in it "
+            f"({', '.join(keys[:3])}): `gateway rollback` cannot return to it, and `gateway evidence` cannot show it"
         )
 
 
@@ -144,10 +151,9 @@ def _print_unknown_predecessor(settings: Settings, config: ConfigVersion) -> boo
     has_database = config.stores is not None and config.stores.database is not None
     if not protected or has_database or settings.state_dir is None or has_history(settings.state_dir):
         return False
-    print(
-        f"gateway: warning: {', '.join(protected)}: protected, and {settings.state_dir} has no earlier version, so the "
-        "next start checks no signature; GATEWAY_REQUIRE_STATE=true refuses such a start",
-        file=sys.stderr,
+    tell(
+        f"warning: {', '.join(protected)}: protected, and {settings.state_dir} has no earlier version, so the "
+        "next start checks no signature; GATEWAY_REQUIRE_STATE=true refuses such a start"
     )
     return True
 
@@ -164,10 +170,10 @@ def _print_closed_listener(settings: Settings, config: ConfigVersion) -> None:
         with closing(ClientStore(settings.state_dir)) as store:
             is_closed = store.is_closed() and not store.tokens()
     except StateError as error:
-        print(f"gateway: {error}", file=sys.stderr)
+        tell(error)
         return
     if is_closed:
-        print(f"gateway: {LISTENER_CLOSED}", file=sys.stderr)
+        tell(LISTENER_CLOSED)
 
 
 def _missing_simulators(config: ConfigVersion) -> list[str]:
@@ -239,12 +245,8 @@ def _address_report(config: ConfigVersion, text: str) -> AddressReport:
     if rules is None:
         raise CommandError("--ip needs a database of addresses: write `location.geoip`")
     if "geoip" not in config.location.rules.signals:
-        print("gateway: --ip has no effect: `geoip` is not among `location.signals`", file=sys.stderr)
-
-    def note(line: str) -> None:
-        print(f"gateway: {line}", file=sys.stderr)
-
-    database = AddressDatabase(rules, None, None, note, time.time, time.monotonic)
+        tell("--ip has no effect: `geoip` is not among `location.signals`")
+    database = AddressDatabase(rules, None, None, tell, time.time, time.monotonic)
     return asyncio.run(database.answer(AddressQuestion(address)))
 
 
@@ -298,5 +300,5 @@ def _reports(config: ConfigVersion, territory: str | None, age_band: str | None)
     except TerritoryError as error:
         raise CommandError(f"--from: {error}") from None
     if reason := why_not_supposed(config, territory):
-        print(f"gateway: --from has no effect: {reason}", file=sys.stderr)
+        tell(f"--from has no effect: {reason}")
     return reports

@@ -25,7 +25,7 @@ import msgspec
 from gateway import __version__
 from gateway.cli.evidence_configs import ActiveConfigs, RecordedChanges, iso
 from gateway.cli.evidence_page import page_of
-from gateway.cli.terminal import settings_of
+from gateway.cli.terminal import settings_of, tell
 from gateway.cli.usage import ledger_place
 from gateway.files import path_exists
 from gateway.model.refusal_reason import REASON_BY_CODE
@@ -91,7 +91,7 @@ def _tell_unreadable(region: str, configs: ActiveConfigs, counted: _Counted) -> 
     """Name the versions whose rules are not in the evidence. Raises CommandError if nothing is known of the region."""
     told = [f"the rules of version {version} are not in it: {why}" for version, why in configs.unreadable.items()]
     for line in told:
-        print(f"gateway: {line}; write a secret as ${{NAME}} or ${{file:…}}, and the next is kept", file=sys.stderr)
+        tell(f"{line}; write a secret as ${{NAME}} or ${{file:…}}, and the next is kept")
     if not configs.states and not counted.calls:
         raise CommandError(
             f"--region: the ledger has no call of {region!r} in these months, and no configuration of them can be read"
@@ -278,7 +278,7 @@ def _signer(settings: Settings) -> Signer | None:
     from gateway.signing import KeyUnusable, Signer
 
     if settings.receipt_key is None:
-        print("gateway: GATEWAY_RECEIPT_KEY is not set, so SHA256SUMS is not signed", file=sys.stderr)
+        tell("GATEWAY_RECEIPT_KEY is not set, so SHA256SUMS is not signed")
         return None
     try:
         return Signer.read(settings.receipt_key)

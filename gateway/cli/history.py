@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from gateway.cli.cell import cell_activations, opened_cell, verify_cell
 from gateway.cli.plan import admin_client, named_state, opened_history, plan_between, state_directory
-from gateway.cli.terminal import json_text, operator_of, settings_of
+from gateway.cli.terminal import json_text, operator_of, settings_of, tell
 from gateway.files import read_file_or_pipe
 from gateway.operator_errors import CommandError, expect_file
 from providers.value import Value, replace
@@ -64,7 +64,7 @@ def _verify_own(options: argparse.Namespace, settings: Settings) -> int:
         except StateError as error:
             if not heads:
                 raise
-            print(f"gateway: {error}; the trail is compared with --head only", file=sys.stderr)
+            tell(f"{error}; the trail is compared with --head only")
         verdict = verify_trail(state_directory(settings), heads)
     except StateError as error:
         raise CommandError(str(error)) from None
@@ -151,7 +151,7 @@ def _show_one(versions: History | CellRecord, options: argparse.Namespace) -> in
         try:
             verified(version)
         except StateError as error:
-            print(f"gateway: {error}", file=sys.stderr)
+            tell(error)
         sys.stdout.write(version.text.decode("utf-8", "replace"))
         return _OK
     last = versions.last_activation(version.version)
@@ -269,11 +269,11 @@ def _switch_running(url: str, content: Mapping[str, object], operator: str, sett
         if is_done or finding.get("severity") == "error":
             source = finding.get("path") or finding.get("file")
             message = f"{source}: {finding.get('message')}" if source else finding.get("message")
-            print(f"gateway: {'warning: ' if is_done else ''}{message}", file=sys.stderr)
+            tell(f"{'warning: ' if is_done else ''}{message}")
     if not is_done:
         hint = "; the version itself is valid: try again" if answer.get("retriable") else ""
         failure = "the pin stays" if content.get("release") else "not rolled back"
-        print(f"gateway: {failure}; {answer.get('config_version')} stays active{hint}", file=sys.stderr)
+        tell(f"{failure}; {answer.get('config_version')} stays active{hint}")
         return CommandError.status if answer.get("missing") else _REFUSED
     print(f"{answer.get('config_version')} is active")
     if answer.get("scope") == "cell":
@@ -365,11 +365,11 @@ def _record_at_rest(change_log: ChangeLog, wanted: _Wanted, settings: Settings, 
         reviewed = review_from(before, new, config, wanted.signature)
     except NotSigned as error:
         change_log.record_rejection(cause, wanted.operator, pointer.version, [str(error)], unsigned=True)
-        print(f"gateway: {error}", file=sys.stderr)
+        tell(error)
         return None
     change_log.record_switch(reviewed, new, cause, wanted.operator, overrides)
     for note in reviewed.plan.notes:
-        print(f"gateway: {note}", file=sys.stderr)
+        tell(note)
     return new.config
 
 

@@ -7,11 +7,10 @@ import hashlib
 import json
 import os
 import secrets
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from gateway.cli.terminal import json_text
+from gateway.cli.terminal import json_text, tell
 from gateway.files import read_file_or_pipe
 from gateway.operator_errors import CommandError
 from providers.json_values import unique_members
@@ -75,10 +74,10 @@ def verify(options: argparse.Namespace) -> int:
         if shown is not None and (_exactly(shown) != _exactly(receipt) or shown_key not in (None, key.text)):
             raise BadSignature("it was changed after it was signed")
     except BadSignature as error:
-        print(f"gateway: the receipt is not valid: {error}", file=sys.stderr)
+        tell(f"the receipt is not valid: {error}")
         return _REFUSED
     print(json_text(receipt))
-    print(f"gateway: signed by the key {signer.id}", file=sys.stderr)
+    tell(f"signed by the key {signer.id}")
     return _OK
 
 

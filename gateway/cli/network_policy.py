@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import argparse
 import re
-import sys
 from collections.abc import Sequence
 
-from gateway.cli.terminal import compile_file, print_pinned_version, settings_of
+from gateway.cli.terminal import compile_file, print_pinned_version, settings_of, tell
 from gateway.config.destinations import destinations_of
 from gateway.config.network_policy import Cluster, write_policy
 from gateway.operator_errors import CommandError
@@ -29,7 +28,7 @@ def network_policy(options: argparse.Namespace) -> int:
     config = compile_file(settings.config, resolve_secrets=False).config
     destinations = destinations_of(config)
     if not options.namespace and any(one.cluster_service == (one.host, "") for one in destinations):
-        print("gateway: short names are taken as Services of the namespace `default`: add --namespace", file=sys.stderr)
+        tell("short names are taken as Services of the namespace `default`: add --namespace")
     print(write_policy(config, destinations, options.format, cluster), end="")
     return _OK
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from gateway.cli.admin_client import AdminAnswer, AdminClient, NotReached, error_message
 from gateway.cli.plan import admin_client, state_directory
-from gateway.cli.terminal import json_text, operator_of, settings_of
+from gateway.cli.terminal import json_text, operator_of, settings_of, tell
 from gateway.clock_skew import store_skew_problem
 from gateway.config.problems import visible
 from gateway.free_space import FreeSpace
@@ -40,7 +40,7 @@ def drain(options: argparse.Namespace) -> int:
             print(f"{running} {'request runs' if running == 1 else 'requests run'}", file=sys.stderr)
             last = running
         if time.monotonic() >= ends_at:
-            print(f"gateway: {running} still run after {options.timeout:g} s", file=sys.stderr)
+            tell(f"{running} still run after {options.timeout:g} s")
             return _STILL_RUNNING
         time.sleep(_POLL_S)
     print("no request runs")
@@ -71,7 +71,7 @@ def restart(options: argparse.Namespace) -> int:
     except OSError as error:
         raise CommandError(f"process {pid} cannot be asked to hand over: {error.strerror}") from None
     if "error" in result:
-        print(f"gateway: nothing has changed: {result['error']}", file=sys.stderr)
+        tell(f"nothing has changed: {result['error']}")
         return _NOT_RESTARTED
     print(f"process {result['pid']} serves now, release {result['release']}; process {pid} finishes its requests")
     return _OK
@@ -90,10 +90,10 @@ def reload(options: argparse.Namespace) -> int:
             place = f"{finding['file']}:{finding['line']}: {finding['path']}"
             hint = f"; {finding['hint']}" if finding["hint"] else ""
             text = f"{place}: {'warning: ' if is_done else ''}{finding['message']}{hint}"
-            print(f"gateway: {visible(text)}", file=sys.stderr)
+            tell(visible(text))
     if not is_done:
         reason = f": {error_message(answer)}" if "error" in answer else ""
-        print(f"gateway: nothing has changed, {answer['config_version']} stays active{reason}", file=sys.stderr)
+        tell(f"nothing has changed, {answer['config_version']} stays active{reason}")
         return _REFUSED
     changes: dict[str, Any] = {**(answer["changes"] or {})}
     answers = changes.pop("answers", [])
@@ -125,7 +125,7 @@ def _act(options: argparse.Namespace, path: str, body: Mapping[str, object], don
     """Call an action of a running gateway, and print that it is done or why not."""
     code, answer = _client_of(options).call("POST", path, body, operator_of(options))
     if code != HTTPStatus.OK:
-        print(f"gateway: {error_message(answer)}", file=sys.stderr)
+        tell(error_message(answer))
         return _REFUSED if code == HTTPStatus.NOT_FOUND else CommandError.status
     print(visible(done))
     return _OK
@@ -143,9 +143,7 @@ def forget_instance(options: argparse.Namespace) -> int:
         if not named:
             raise CommandError(f"the cell has no instance {options.name!r}: gateway status --config {settings.config}")
         if alive := [it for it in named if it.state != "silent"]:
-            print(
-                f"gateway: the instance {alive[0].name} ({alive[0].id}) gives signs of life: stop it", file=sys.stderr
-            )
+            tell(f"the instance {alive[0].name} ({alive[0].id}) gives signs of life: stop it")
             return _REFUSED
         for it in named:
             database.forget(it.id)

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 import time
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gateway.cli.terminal import json_text, settings_of
+from gateway.cli.terminal import json_text, settings_of, tell
 from gateway.files import path_exists
 from gateway.operator_errors import CommandError, expect_file
 from providers.value import replace
@@ -262,10 +261,10 @@ def _add_traffic(changes: ChangePlan, url: str, settings: Settings) -> ChangePla
         traffic: Traffic = read_requests(admin_client(url, settings).get("/metrics"))
     except (NotReached, ValueError) as error:
         reason = error if isinstance(error, NotReached) else f"{url} does not return metrics"
-        print(f"gateway: the share of traffic is unknown: {reason}", file=sys.stderr)
+        tell(f"the share of traffic is unknown: {reason}")
         return changes
     if not sum(traffic.values()):
-        print("gateway: the share of traffic is unknown: the gateway has not counted a request yet", file=sys.stderr)
+        tell("the share of traffic is unknown: the gateway has not counted a request yet")
     return with_traffic(changes, traffic)
 
 
@@ -308,7 +307,7 @@ def _sign(
         raise CommandError(str(error)) from None
     except OSError as error:
         raise CommandError(f"{signature_file(path)} can't be written: {error.strerror}") from None
-    print(f"gateway: wrote {signature_file(path)}, for {changes.before} -> {changes.after} only", file=sys.stderr)
+    tell(f"wrote {signature_file(path)}, for {changes.before} -> {changes.after} only")
 
 
 def _print_plan(options: argparse.Namespace, changes: ChangePlan) -> None:

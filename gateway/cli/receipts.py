@@ -5,13 +5,12 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import sys
 from collections.abc import Iterator, Mapping
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
 
 from gateway.cli.plan import state_directory
-from gateway.cli.terminal import expect_days, settings_of
+from gateway.cli.terminal import expect_days, settings_of, tell
 from gateway.config.problems import visible
 from gateway.files import path_exists
 from gateway.operator_errors import CommandError
@@ -59,7 +58,7 @@ def list_receipts(options: argparse.Namespace) -> int:
     if not changed:
         return _OK
     problem = f"{changed:,} receipts of these days were changed after they were stored, and are not shown"
-    print(f"gateway: {problem}; the first is of the request {visible(first_changed)}", file=sys.stderr)
+    tell(f"{problem}; the first is of the request {visible(first_changed)}")
     return _CHANGED
 
 
@@ -73,9 +72,7 @@ def _note_oldest(since_s: float, oldest_s: float | None) -> None:
         oldest = datetime.fromtimestamp(oldest_s, UTC).isoformat(timespec="seconds")
         problem = f"--from is before the oldest receipt that is kept, of {oldest}"
         reason = "earlier ones were deleted (`receipts.keep`), or none was written"
-        print(
-            f"gateway: {problem}: {reason}; `gateway usage --by territory,processes` reads the ledger", file=sys.stderr
-        )
+        tell(f"{problem}: {reason}; `gateway usage --by territory,processes` reads the ledger")
 
 
 def _cells(receipt: Mapping[str, Any]) -> list[str]:

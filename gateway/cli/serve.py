@@ -13,7 +13,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from gateway.cli.terminal import settings_of
+from gateway.cli.terminal import settings_of, tell
 from gateway.files import path_exists
 from gateway.operator_errors import CommandError, expect_file
 
@@ -207,7 +207,7 @@ def _serve_simulated(options: argparse.Namespace, settings: Settings, rehearsal:
         if options.config is None and "config" in settings.model_fields_set:
             # The variable may be set for another gateway, so the message must name it.
             hint = "use `gateway serve` to serve that config, or unset the variable to run the built-in demo"
-            print(f"gateway: GATEWAY_CONFIG is {settings.config}: {hint}", file=sys.stderr)
+            tell(f"GATEWAY_CONFIG is {settings.config}: {hint}")
         raise
     start.serve_demo(settings, initial, rehearsal, options.territory, real, _console(settings, options.territory))
 

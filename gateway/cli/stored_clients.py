@@ -5,12 +5,11 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from gateway.cli.admin_actions import Actions, LocalActions, opened
-from gateway.cli.terminal import aligned, confirmed, json_text
+from gateway.cli.terminal import aligned, confirmed, json_text, tell
 from gateway.config.stored_clients import InvalidDefinition, read_budget
 from gateway.operator_errors import CommandError
 from gateway.service.admin_operations import OPERATIONS, Json, Operation
@@ -45,14 +44,14 @@ def run(options: argparse.Namespace) -> int:
     except AdminRefused as refused:
         if refused.code == _IN_FILE:
             _print_lines(options, refused)
-        print(f"gateway: {refused}", file=sys.stderr)
+        tell(refused)
         return _REFUSED
     except InvalidFields as error:
         raise CommandError(str(error)) from None
     text_of = _TEXTS.get(operation.command, _members)
     print(json_text(answer) if options.json else text_of(answer | {"grace": given.get("grace")}))
     if operation.command == "admin-token create":
-        print(f"gateway: {_TOKENS_NEEDED}", file=sys.stderr)
+        tell(_TOKENS_NEEDED)
     if operation.definition:
         _note_unnamed_users(options.section, answer)
     return _OK
@@ -100,7 +99,7 @@ def _note_unnamed_users(section: Section, made: Json) -> None:
         message = (
             "without --may-assert user, only a verified claim (`location.claim`) names the end users of its requests"
         )
-        print(f"gateway: note: {message}; all other requests are refused (`user_required`)", file=sys.stderr)
+        tell(f"note: {message}; all other requests are refused (`user_required`)")
 
 
 def definition_of(options: argparse.Namespace) -> dict[str, object]:

@@ -85,11 +85,13 @@ def closed_output_status(error: OSError) -> int:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     if error.errno == EPIPE:  # the reader of the pipe has ended (`| head`)
         return 0
-    print(
-        "gateway: the disk is full and the output is incomplete; free some space and run the command again",
-        file=sys.stderr,
-    )
+    tell("the disk is full and the output is incomplete; free some space and run the command again")
     return CommandError.status
+
+
+def tell(text: object) -> None:
+    """Print a message that is no part of the output of a command."""
+    print(f"gateway: {text}", file=sys.stderr)
 
 
 def operator_of(options: argparse.Namespace) -> str:
@@ -130,12 +132,12 @@ def print_pinned_version(settings: Settings) -> None:
         with closing(open_history(settings.state_dir, make=False)) as history:
             pointer = history.pointer()
     except StateError as error:
-        print(f"gateway: {error}", file=sys.stderr)
+        tell(error)
         return
     if pointer is not None and pointer.overrides:
         reason = f"version {pointer.version} is pinned by a rollback, so no config file is activated"
         shares = "the shares of its schedules are frozen, and `/explain` of the admin listener shows who answers"
-        print(f"gateway: {reason}; `gateway rollback --release` activates it. {shares.capitalize()}", file=sys.stderr)
+        tell(f"{reason}; `gateway rollback --release` activates it. {shares.capitalize()}")
 
 
 def expect_days(first: date | None, last: date | None, today: date) -> None:

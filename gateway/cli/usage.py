@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
 from gateway.cli.plan import admin_client, state_directory
-from gateway.cli.terminal import aligned, compile_file, expect_days, json_text, settings_of
+from gateway.cli.terminal import aligned, compile_file, expect_days, json_text, settings_of, tell
 from gateway.config.problems import visible
 from gateway.files import path_exists
 from gateway.operator_errors import CommandError
@@ -176,8 +176,7 @@ def _print_rows(reader: UsageReader, query: UsageQuery) -> None:
 
 
 def _note_deleted(day: str, effect: str = "reports still count them") -> None:
-    message = f"rows up to {visible(day)} were deleted (usage.retention); {effect}"
-    print(f"gateway: {message}", file=sys.stderr)
+    tell(f"rows up to {visible(day)} were deleted (usage.retention); {effect}")
 
 
 def _filters(options: argparse.Namespace) -> dict[str, str]:
@@ -269,7 +268,7 @@ def _print_request(options: argparse.Namespace) -> int:
         with _reader(options) as reader:
             lines = [json_line(row) for row in reader.rows(UsageQuery.of_request(options.request))]
     if not lines:
-        print(f"gateway: the ledger has no call of the request {visible(options.request)}", file=sys.stderr)
+        tell(f"the ledger has no call of the request {visible(options.request)}")
         return _NONE
     if options.json:
         sys.stdout.writelines(lines)
