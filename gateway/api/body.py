@@ -296,27 +296,31 @@ async def read_object(receive: Receive, most_bytes: int = SMALL_OBJECT_BYTES) ->
 
     FastAPI would read a body of any size, at any speed, before the access check.
     """
-    data = bytearray()
-    try:
-        async with asyncio.timeout(_SMALL_OBJECT_TIME_S):
-            is_whole = False
-            while not is_whole:
-                message = await receive()
-                if message["type"] == "http.disconnect":
-                    raise ApiError("invalid_request", "the connection was closed before the body was complete")
-                data += message.get("body", b"")
-                is_whole = not message.get("more_body", False)
-                if len(data) > most_bytes:
-                    raise ApiError("request_too_large", f"the body is larger than {most_bytes // 1024} KB")
-    except TimeoutError:
-        message = f"the body did not arrive within {_SMALL_OBJECT_TIME_S:g} seconds"
-        raise ApiError("request_timeout", message) from None
-    value = parse_json(bytes(data)) if data else {}
+    data = await read_small(receive, "body", most_bytes, _SMALL_OBJECT_TIME_S)
+    value = parse_json(data) if data else {}
     if value is None:
         return {}
     if not isinstance(value, dict):
         raise ApiError("invalid_request", "the body must be a JSON object, or empty")
     return value
+
+
+async def read_small(receive: Receive, what: str, most_bytes: int, time_s: float) -> bytes:
+    """Return the body of a request that no client's limits concern. Raises ApiError, which calls it `what`."""
+    data, is_whole = bytearray(), False
+    try:
+        async with asyncio.timeout(time_s):
+            while not is_whole:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise ApiError("invalid_request", f"the connection was closed before the {what} was complete")
+                data += message.get("body", b"")
+                is_whole = not message.get("more_body", False)
+                if len(data) > most_bytes:
+                    raise ApiError("request_too_large", f"the {what} is larger than {most_bytes // 1024} KB")
+    except TimeoutError:
+        raise ApiError("request_timeout", f"the {what} did not arrive within {time_s:g} seconds") from None
+    return bytes(data)
 
 
 def parse_input(body: bytes) -> object:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import http.client
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import closing
 from dataclasses import dataclass, field
 from threading import Thread
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import urlencode, urlsplit
 
 from gateway.config.problems import visible
 from gateway.model.status import OPERATOR_HEADER, ROWS_DELETED_HEADER
@@ -71,6 +71,15 @@ class AdminClient:
         if error_message(answer).startswith("there is no endpoint at this path"):
             raise NotReached(f"the gateway at {self.url} has no {path.partition('?')[0]}: is it of an earlier release?")
         return status, answer
+
+    def report(self, path: str, query: Mapping[str, object], members: Collection[str]) -> dict[str, Any]:
+        """Return a report of the admin API, which has these members. Raises CommandError."""
+        status, answer = self.call("GET", f"{path}?{urlencode(query)}", None, "")
+        if isinstance(answer.get("error"), dict):
+            raise CommandError(error_message(answer))
+        if not set(members) <= set(answer):
+            raise CommandError(f"{self.url} answers {status}, and not with a report: is it an older version?")
+        return dict(answer)
 
     def lines(self, path: str, rows_deleted: Callable[[str], None]) -> Iterator[str]:
         """Yield the lines of an answer of any length, which are JSON. Raises NotReached.

@@ -6,7 +6,6 @@ import argparse
 import csv
 import sys
 from typing import Any
-from urllib.parse import urlencode
 
 from gateway.cli.plan import admin_client, opened_history, state_directory
 from gateway.cli.terminal import aligned, json_text, settings_of
@@ -73,13 +72,8 @@ def _remote_rows(options: argparse.Namespace) -> list[dict[str, Any]]:
     query = {"from": options.first, "to": options.last, "by": options.by, "least": options.least}
     if options.region is not None:
         query["region"] = options.region
-    status, answer = admin_client(options.admin, settings_of(options)).call(
-        "GET", f"/v1/admin/duties?{urlencode(query)}", None, ""
-    )
-    if isinstance(problem := answer.get("error"), dict):
-        raise CommandError(visible(str(problem.get("message"))))
-    if answer.get("object") != "duties.report" or not isinstance(rows := answer.get("rows"), list):
-        raise CommandError(f"{options.admin} answers {status}, and not with a report: is it an older version?")
+    client = admin_client(options.admin, settings_of(options))
+    rows: list[dict[str, Any]] = client.report("/v1/admin/duties", query, ("object", "rows"))["rows"]
     return rows
 
 

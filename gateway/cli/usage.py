@@ -105,16 +105,10 @@ def usage(options: argparse.Namespace) -> int:
 
 def _remote_report(options: argparse.Namespace, by: Sequence[str]) -> dict[str, Any]:
     """Return the report of a running gateway, through its admin API. Raises CommandError."""
-
-    query_text = urlencode({"by": ",".join(by), **_filters(options)})
-    client = admin_client(options.admin, settings_of(options))
-    status, answer = client.call("GET", f"/v1/admin/usage?{query_text}", None, "")
-    problem = answer.get("error")
-    if isinstance(problem, dict):
-        raise CommandError(visible(str(problem.get("message"))))
-    if not {"groups", "total", "timezone"} <= set(answer) or not {"month", "to"} & set(answer):
-        raise CommandError(f"{options.admin} answers {status}, and not with a report: is it an older version?")
-    return dict(answer)
+    client, query = admin_client(options.admin, settings_of(options)), {"by": ",".join(by), **_filters(options)}
+    is_of_days = options.first is not None
+    members = ("groups", "total", "timezone", "to" if is_of_days else "month")
+    return client.report("/v1/admin/usage", query, members)
 
 
 def _reader(options: argparse.Namespace) -> UsageReader:

@@ -33,9 +33,7 @@ def check_access(scope: Any, *, is_page: bool) -> None:
         scope: The ASGI scope.
         is_page: Whether a page is requested. Links of other sites may lead to it.
     """
-    headers: dict[str, list[str]] = {}
-    for name, value in scope["headers"]:
-        headers.setdefault(name.decode("latin-1"), []).append(value.decode("latin-1").strip().lower())
+    headers = {name: [value.lower() for value in values] for name, values in headers_by_name(scope).items()}
     hosts, (peer, _) = headers.get("host", []), scope.get("client") or (None, 0)
     if not is_this_machine(peer) or len(hosts) != 1 or not is_loopback_host(hosts[0]):
         message = "the console serves this machine only: open it as http://127.0.0.1 or http://localhost, with its port"
@@ -45,6 +43,14 @@ def check_access(scope: Any, *, is_page: bool) -> None:
         return
     if not all(one in _OWN for one in site) or not all(_is_own(one, hosts[0]) for one in headers.get("origin", [])):
         raise ApiError("permission_denied", "other sites may only link to the page of the console")
+
+
+def headers_by_name(scope: Any) -> dict[str, list[str]]:
+    """Return the values of each header of a request, by its name in lower case."""
+    headers: dict[str, list[str]] = {}
+    for name, value in scope["headers"]:
+        headers.setdefault(name.decode("latin-1").lower(), []).append(value.decode("latin-1").strip())
+    return headers
 
 
 def _is_navigation(headers: dict[str, list[str]]) -> bool:

@@ -22,7 +22,7 @@ from gateway.api.errors import ApiError
 from gateway.api.event_stream import stream_events
 from gateway.api.front_page import accepts_html
 from gateway.api.raw_responses import Application, RawResponse, Send, json_response, method_not_allowed
-from gateway.console.access import HEADERS, check_access
+from gateway.console.access import HEADERS, check_access, headers_by_name
 from gateway.console.all_views import VIEWS
 from gateway.console.demo_users import claim_of
 from gateway.console.forms import read_form, read_query
@@ -32,7 +32,7 @@ from gateway.console.serving import WorldPage, send_answer, static_file
 from gateway.console.texts import language_of, texts_in
 from gateway.console.timeline import timeline
 from gateway.console.views import Views
-from gateway.console.visitors import Visitor, headers_by_name
+from gateway.console.visitors import Visitor
 from gateway.model.stored_client import Role
 
 _Receive = Callable[[], Any]

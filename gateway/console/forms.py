@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable
 from email.parser import BytesParser
 from email.policy import HTTP
 from typing import Any
 from urllib.parse import parse_qs, parse_qsl
 
+from gateway.api.body import Receive, read_small
 from gateway.api.errors import ApiError
 
 MOST_BYTES = 3 * 1024 * 1024
@@ -24,7 +23,7 @@ def read_query(scope: Any) -> dict[str, list[str]]:
         raise ApiError("invalid_request", f"an address has at most {_MOST_FIELDS} parameters") from None
 
 
-async def read_form(kind: str, receive: Callable[[], Awaitable[Any]], most_bytes: int = MOST_BYTES) -> dict[str, str]:
+async def read_form(kind: str, receive: Receive, most_bytes: int = MOST_BYTES) -> dict[str, str]:
     """Return the fields of a form; of a file its text. The last field of a name counts. Raises ApiError.
 
     Args:
@@ -32,7 +31,7 @@ async def read_form(kind: str, receive: Callable[[], Awaitable[Any]], most_bytes
         receive: Receives the body.
         most_bytes: The largest body.
     """
-    data = await _body(receive, most_bytes)
+    data = await read_small(receive, "form", most_bytes, _TIME_S)
     name = kind.partition(";")[0].strip().lower()
     try:
         if name == "application/x-www-form-urlencoded":
@@ -42,25 +41,6 @@ async def read_form(kind: str, receive: Callable[[], Awaitable[Any]], most_bytes
     except ValueError:
         raise ApiError("invalid_request", "the form can't be read: it must be in UTF-8") from None
     raise ApiError("unsupported_media_type", "the console reads forms only")
-
-
-async def _body(receive: Callable[[], Awaitable[Any]], most_bytes: int) -> bytes:
-    parts: list[bytes] = []
-    size, is_whole = 0, False
-    try:
-        async with asyncio.timeout(_TIME_S):
-            while not is_whole:
-                message = await receive()
-                if message["type"] == "http.disconnect":
-                    raise ApiError("invalid_request", "the connection was closed before the form was complete")
-                parts.append(message.get("body", b""))
-                size += len(parts[-1])
-                is_whole = not message.get("more_body", False)
-                if size > most_bytes:
-                    raise ApiError("request_too_large", f"the form is larger than {most_bytes // 1024} KB")
-    except TimeoutError:
-        raise ApiError("request_timeout", f"the form did not arrive within {_TIME_S:g} seconds") from None
-    return b"".join(parts)
 
 
 def _parts(kind: str, data: bytes) -> dict[str, str]:

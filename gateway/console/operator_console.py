@@ -10,7 +10,7 @@ from urllib.parse import parse_qsl, urlencode
 from gateway.api.admin_guard import Guard, Identity
 from gateway.api.errors import ApiError
 from gateway.api.raw_responses import Application, RawResponse, Send, method_not_allowed
-from gateway.console.access import HEADERS
+from gateway.console.access import HEADERS, headers_by_name
 from gateway.console.all_views import VIEWS
 from gateway.console.forms import MOST_BYTES, read_form, read_query
 from gateway.console.page import Request
@@ -18,7 +18,7 @@ from gateway.console.serving import WorldPage, send_answer, static_file
 from gateway.console.sessions import Sessions
 from gateway.console.texts import _, language_of
 from gateway.console.views import ViewAnswer, Views, Visit
-from gateway.console.visitors import ConsoleAccess, NotShown, Visitor, Visitors, cookies_of, headers_by_name
+from gateway.console.visitors import ConsoleAccess, NotShown, Visitor, Visitors, cookies_of
 from gateway.model.stored_client import Role
 from gateway.operator_errors import StateError
 from providers.value import replace

@@ -7,7 +7,6 @@ import hashlib
 import hmac
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 from urllib.parse import urlsplit
 
 from gateway.api.admin_guard import Guard, Identity
@@ -256,14 +255,6 @@ class Visitors:
         parts = [f"{self.access.cookie}={value}", "Path=/", "HttpOnly", "SameSite=Lax"]
         parts += ["Secure"] if self.access.is_secure else []
         return "; ".join(parts if value else [*parts, "Max-Age=0"])
-
-
-def headers_by_name(scope: Any) -> dict[str, list[str]]:
-    """Return the values of each header of a request, by its name in lower case."""
-    headers: dict[str, list[str]] = {}
-    for name, value in scope["headers"]:
-        headers.setdefault(name.decode("latin-1").lower(), []).append(value.decode("latin-1").strip())
-    return headers
 
 
 def cookies_of(headers: Mapping[str, list[str]], name: str) -> list[str]:
