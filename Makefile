@@ -15,7 +15,7 @@ help: ## list the targets
 run: install ## start the demo on 127.0.0.1, without keys or network (PORT=8080)
 	@exec $(BIN)/gateway demo --port $(PORT)
 
-# mypy takes half a minute of a core in a new clone.
+# mypy takes a minute of a core in a new clone. It reads the tests too: a name that is gone shows there.
 test: lint ## run lint, types and the fast tests
 	@$(BIN)/python -m tests.parallel.run -n 5 --also $(BIN)/mypy -m "not slow" $(CI_OPTIONS)
 

@@ -27,7 +27,7 @@ from tests.selection.measure import cpu_s
 
 # Each httpx client reads the certificates of all authorities, which takes 40 ms. The tests create thousands, for plain
 # HTTP.
-httpx_default.create_ssl_context = cache(httpx_default.create_ssl_context)
+httpx_default.create_ssl_context = cache(httpx_default.create_ssl_context)  # type: ignore[attr-defined]
 
 # The collector would visit what the tests have made every 700 objects, which takes a twelfth of their CPU time.
 gc.set_threshold(20_000)

@@ -53,7 +53,7 @@ def calls_of(module: Module) -> Iterator[str]:
     def within(node: ast.AST, name: str) -> Iterator[str]:
         for child in ast.iter_child_nodes(node):
             is_scope = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
-            inner = f"{name}.{child.name}" if is_scope else name
+            inner = f"{name}.{child.name}" if is_scope else name  # type: ignore[attr-defined]
             if is_call(child):
                 yield f"{path} {name.removeprefix('.')}"
             yield from within(child, inner)

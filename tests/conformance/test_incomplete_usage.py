@@ -22,7 +22,7 @@ class IncompleteUsageSimulator(CompatibleSimulator):
 
 
 def subject(*uncounted: str) -> Subject:
-    simulator = IncompleteUsageSimulator(DEEPSEEK.adapter, DEEPSEEK.format, frozenset(uncounted))
+    simulator = IncompleteUsageSimulator(DEEPSEEK.adapter, DEEPSEEK.format, frozenset(uncounted))  # type: ignore[attr-defined]
     return subjects_of(load_registry().adapters["deepseek"], simulator)[0]
 
 

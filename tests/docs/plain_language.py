@@ -127,8 +127,8 @@ def _in_module(path: Path) -> Iterator[Phrase]:
     for node in nodes:
         # A text of at least four words in a row is for people; in tests it is usually data.
         is_text = isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docstrings
-        if is_text and not is_test and _WORDS.search(node.value):
-            yield from _matches(path, node.lineno, node.value)
+        if is_text and not is_test and _WORDS.search(node.value):  # type: ignore[attr-defined]
+            yield from _matches(path, node.lineno, node.value)  # type: ignore[attr-defined]
     if not any(_may_be_wrong(line) for line in source.splitlines()):
         return
     for token in tokenize.generate_tokens(io.StringIO(source).readline):

@@ -116,7 +116,7 @@ def test_calls_of_a_request_are_shown_with_their_cost(
             day = str(rows()[0]["time"])[:10]
             assert main(["usage", "--by", "territory,processes", "--from", day, "--to", day, *where]) == 0
             shown = capsys.readouterr().out
-            assert shown.startswith(f"usage of {day} to {day}, days in UTC\n")
+            assert shown.startswith(f"usage of {day} to {day}, days in UTC\n")  # type: ignore[attr-defined]
             assert main(["usage", "--rows", "--json", "--from", day, "--to", day, *where]) == 0
             assert '"request":"one"' in capsys.readouterr().out
     assert main(["usage", "--request", "one", "--by", "client", "--state", state]) == 2

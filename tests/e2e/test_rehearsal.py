@@ -15,9 +15,9 @@ from providers.conformance.subject import subjects_of
 from providers.registry import load_registry
 from providers.sites import PROJECT
 from providers.testkit.simulator import load_simulators
-from tests.kit.configs import BASE
+from tests.kit.configs import BASE, key_hash
 from tests.kit.gateway_command import as_a_process
-from tests.kit.gateway_process import APP_KEY, config_of_one_region, key_hash, running_gateway
+from tests.kit.gateway_process import APP_KEY, config_of_one_region, running_gateway
 
 SIMULATED = ("serve", "--simulated")
 CONFIG = BASE.replace(clients={"app": {"keys": [key_hash(APP_KEY)], "budgets": [{"tokens": 500, "per": "day"}]}}).merge("""

@@ -116,7 +116,7 @@ def test_commands_mean_the_user_of_an_issuer_by_the_bare_subject(tmp_path: Path,
         sent = {"authorization": f"Bearer {token or APP_KEY}", **headers}
         if headers.pop("claim", ""):
             sent["x-gateway-claim"] = signed_token("k1", aud="claims", **valid)
-        answer = operator.client.post(CHAT, json=body(), headers=sent)
+        answer = operator.client.post(CHAT, json=body(), headers=sent)  # type: ignore[attr-defined]
         assert answer.status_code == 200, answer.text
 
     def shown(*more: str) -> list[str]:

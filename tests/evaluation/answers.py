@@ -121,7 +121,7 @@ def experiments(suite: Suite, items: int) -> dict[str, Callable[[int], bool]]:
         f"{USUALLY}sound candidate meets them with a judge that fails on 2 %": (SOUND, usually_right),
     }
     return {
-        name: lambda seed, case=case: meets_requirements(suite, *case, seed)  # type: ignore[misc]
+        name: lambda seed, case=case: meets_requirements(suite, *case, seed)  # type: ignore[call-arg, misc]
         for name, case in cases.items()
     } | {
         f"{USUALLY}judge that prefers length is noticed": lambda seed: notices_length(items, 0.5, seed),

@@ -127,7 +127,7 @@ def test_checks_accept_any_text(text: str) -> None:
         WEATHER,
         *EVERY,
     ):
-        check.wrong(RecordedAnswer(text, (ToolCall("1", "get_weather", text),)))
+        check.wrong(RecordedAnswer(text, (ToolCall("1", "get_weather", text),)))  # type: ignore[attr-defined]
     assert letter_of(text, 4) in (None, "A", "B", "C", "D")
     language_of(text)
 

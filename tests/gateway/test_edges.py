@@ -338,7 +338,7 @@ def summary(territories: int) -> str:
 
 
 def rsa_key(bits: int) -> object:
-    with patch.object(claim_verification.RSAAlgorithm, "from_jwk", return_value=Fake(key_size=bits)):
+    with patch.object(claim_verification.RSAAlgorithm, "from_jwk", return_value=Fake(key_size=bits)):  # type: ignore[attr-defined]
         return claim_verification._read_key({"kty": "RSA"})
 
 
@@ -365,7 +365,7 @@ def head_of(size: int) -> bool:
 
 
 def discarded(size: int) -> bool:
-    connection: Any = Fake(_input=http_protocol.DISCARDING, _queue=[], _overhead_bytes=size, _refuse=Mock())
+    connection: Any = Fake(_input=http_protocol.DISCARDING, _queue=[], _overhead_bytes=size, _refuse=Mock())  # type: ignore[attr-defined]
     http_protocol.ConnectionProtocol._limit_overhead(connection)
     return not connection._refuse.called
 
@@ -643,6 +643,9 @@ EDGES = (
         ),
     ),
     at_most("gateway.api.dialects.messages.decode._MAX_CALLS", turn_with),
+    at_most(
+        "gateway.api.mark_routes._MOST_MARK_BYTES", lambda n: accepts(mark_routes._read, {"mark": "m" * n, "text": ""})
+    ),
     at_most(
         "gateway.api.dialects.responses._MOST_ECHOED_BYTES",
         lambda n: b'"x"' in responses._encode_echo({"instructions": "x", "tools": ()}, n),

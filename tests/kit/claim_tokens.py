@@ -28,7 +28,7 @@ def private(kid: str, algorithm: str = "ES256", bits: int = 2048) -> Any:
 @cache
 def _private(kid: str, algorithm: str, bits: int) -> Any:
     if algorithm in _CURVES:
-        return ec.generate_private_key(_CURVES[algorithm]())
+        return ec.generate_private_key(_CURVES[algorithm]())  # type: ignore[abstract]
     if algorithm == "EdDSA":
         return ed25519.Ed25519PrivateKey.generate()
     return rsa.generate_private_key(65_537, bits)

@@ -17,7 +17,7 @@ from gateway.usage.amounts import NANO
 from gateway.usage.journal import FOLDER, Journal
 from gateway.usage.journal_reading import waiting_rows
 from gateway.usage.reports import GroupedUsage, UsageQuery, UsageReader
-from gateway.usage.usage_row import (
+from gateway.usage.usage_row import (  # type: ignore[attr-defined]
     MOST_NANO,
     MOST_TOKENS,
     TOKENS,

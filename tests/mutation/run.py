@@ -265,7 +265,7 @@ def _run_in_child(path: str, mutant: Mutant | None, tests: Sequence[str]) -> Non
 
     _discard_output()
     if mutant is not None:
-        name = path.removesuffix(".py").replace("/", ".")
+        name = path.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
         sys.meta_path.insert(0, _Mutated(name, ROOT / path, mutant.source))
     status = 0
     try:
@@ -290,7 +290,7 @@ class _Swapping:
         self._path, self._mutants, self._report_outcome = path, mutants, report_outcome
 
     def pytest_runtestloop(self, session: Any) -> bool:
-        module = importlib.import_module(self._path.removesuffix(".py").replace("/", "."))
+        module = importlib.import_module(self._path.removesuffix(".py").removesuffix("/__init__").replace("/", "."))
         items = list(session.items)
         gc.freeze()
         for mutant in self._mutants:

@@ -203,7 +203,7 @@ async def test_reader_that_stops_early_closes_the_response(ask: MakeClient, resp
     respx_mock.post(US).mock(return_value=httpx.Response(200, headers=STREAM, stream=body))
     stream = ask().stream(HI)
     assert isinstance(await anext(stream), Opened)
-    await stream.aclose()
+    await stream.aclose()  # type: ignore[attr-defined]
     assert body.closed
     assert body.given == 1
 

@@ -53,7 +53,7 @@ def local(url: str, issuers: SimulatedIssuers) -> str:
     return f"{issuers.url}/{'google' if is_google else 'azure'}/{path}"
 
 
-class AzureTransport(azure_transport.RequestsTransport):
+class AzureTransport(azure_transport.RequestsTransport):  # type: ignore[name-defined]
     """Sends the requests of azure-identity to the simulated issuers."""
 
     def __init__(self, issuers: SimulatedIssuers) -> None:
@@ -114,7 +114,7 @@ def shown(call: dict[str, Any]) -> dict[str, Any]:
         if name not in allowed
     }
     if call["fields"].get("subject_token_type", "").endswith("aws4_request"):
-        signed = json.loads(requests.utils.unquote(call["fields"]["subject_token"]))
+        signed = json.loads(requests.utils.unquote(call["fields"]["subject_token"]))  # type: ignore[attr-defined]
         fields["subject_token"] = (signed["method"], signed["url"], {it["key"].lower() for it in signed["headers"]})
     return {"kind": call["kind"], "method": call["method"], "path": call["path"], "fields": fields}
 

@@ -342,7 +342,7 @@ def nested(depth: int, kind: str) -> bytes:
 
 
 def test_body_with_too_many_values_is_refused_before_parsing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module.orjson, "loads", None)
+    monkeypatch.setattr(module.orjson, "loads", None)  # type: ignore[attr-defined]
     with pytest.raises(ApiError, match="more than 1 MB outside its strings") as raised:
         parse_json(b"[%b0]" % (b"[]," * (MAX_BESIDE_TEXTS_BYTES // 3)))
     assert (raised.value.status, raised.value.code) == (413, "request_too_large")

@@ -326,7 +326,7 @@ MANY = {"model": "assistant", "input": ["x"] * 600}
 
 def test_kill_switch_takes_effect_between_the_calls_of_one_request() -> None:
     def first_answer_turns_it_off(request: httpx.Request) -> httpx.Response:
-        gateway.gateway.activate(table_of(CONFIG.merge("deployments: {house: {enabled: false}}")))
+        gateway.gateway.activate(table_of(CONFIG.merge("deployments: {house: {enabled: false}}")))  # type: ignore[attr-defined]
         return honest(request)
 
     gateway = InputGateway(first_answer_turns_it_off)
@@ -337,7 +337,7 @@ def test_kill_switch_takes_effect_between_the_calls_of_one_request() -> None:
 def test_other_model_between_the_calls_of_one_request_is_never_mixed_in() -> None:
     def first_answer_changes_the_model(request: httpx.Request) -> httpx.Response:
         models = "deployments: {house: {model: n}, spare: {model: n}}"
-        gateway.gateway.activate(table_of(CONFIG.merge(models)))
+        gateway.gateway.activate(table_of(CONFIG.merge(models)))  # type: ignore[attr-defined]
         return honest(request)
 
     gateway = InputGateway(first_answer_changes_the_model)

@@ -124,7 +124,7 @@ def largest_turn_s(gateway: InputGateway, path: str, body: dict[str, Any]) -> fl
     turns, parsed = [0.0], [0.0]
     run, read, encoded, small = (
         asyncio.Handle._run,
-        upstream_client.read_answer,
+        upstream_client.read_answer,  # type: ignore[attr-defined]
         json.dumps(body).encode(),
         json.dumps(ASKED).encode(),
     )
@@ -193,7 +193,7 @@ def test_no_turn_is_long_for_a_large_answer(kind: str, is_stream: bool, config: 
         asked = json.loads(
             json.dumps(simple).replace('"hello"', '"jane@example.com"').replace('"a"', '"jane@example.com"')
         )
-        check(gateway, *(streamed(path, asked) if is_stream else (path, asked)), f"{kind} {name}")
+        check(gateway, *(streamed(path, asked) if is_stream else (path, asked)), f"{kind} {name}")  # type: ignore[call-arg]
 
 
 def test_no_turn_is_long_for_log_probabilities() -> None:

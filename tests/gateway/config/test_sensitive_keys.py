@@ -58,7 +58,7 @@ def test_every_key_of_the_schema_that_may_be_secret_has_a_rule() -> None:
     assert missing_rules(GatewayFile) == []
 
 
-def _with_mail(**fields: Any) -> type[GatewayFile]:
+def _with_mail(**fields: Any) -> type[GatewayFile]:  # type: ignore[valid-type]
     mail = create_model("MailSection", __base__=Section, **fields)
     return create_model("Extended", __base__=GatewayFile, mail=(dict[str, mail], Field({})))  # type: ignore[valid-type]
 

@@ -124,7 +124,7 @@ def test_instances_of_a_cell_know_it_and_an_outage_is_the_matter_of_each(server:
             await one.add(*AT, [SAD, "other"])
             assert await two.known(*AT, [SAD, "Hello.", "other"]) == {SAD, "other"}
             [name, _] = await gates[0].connection.call("KEYS", "*")  # type: ignore[misc]
-            assert DAY_S - 10 < await gates[0].connection.call("TTL", name) <= DAY_S  # type: ignore[operator]
+            assert DAY_S - 10 < await gates[0].connection.call("TTL", name) <= DAY_S  # type: ignore[has-type, operator]
             for gate in gates:
                 await gate.connection.close()
 

@@ -15,7 +15,7 @@ from gateway.execution.concurrency_limiter import ConcurrencyLimiters
 from gateway.execution.health import Health
 from gateway.execution.upstream_client import Answer, UpstreamClient
 from gateway.features.shadow.model import Shadow, ShadowNote, ShadowRecord
-from gateway.features.shadow.traffic import (
+from gateway.features.shadow.traffic import (  # type: ignore[attr-defined]
     MAX_BODY_BYTES,
     MAX_CHARACTERS,
     AnswerCapture,

@@ -22,7 +22,7 @@ from gateway.model.location import ClaimProblem, ClaimReport
 from gateway.model.permit import ServicePermit
 from gateway.model.region_text import Preferences
 from gateway.policy.location.claim import ClaimRules
-from gateway.policy.location.claim_verification import (
+from gateway.policy.location.claim_verification import (  # type: ignore[attr-defined]
     MAX_TOKEN_BYTES,
     ClaimRefused,
     KeySet,

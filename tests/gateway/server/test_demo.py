@@ -8,7 +8,7 @@ import httpx
 import pytest
 import respx
 
-from gateway.server.demo import ExampleRequestFailed, _answers, _places_of, fault_text
+from gateway.server.demo import ExampleRequestFailed, _answers, _places_of, fault_text  # type: ignore[attr-defined]
 from providers.testkit.scenario import Fault, HttpError, Slow
 from tests.kit.configs import BASE, table_of
 

@@ -135,7 +135,7 @@ async def test_state_that_cannot_be_paused_is_reported(tmp_path: Path) -> None:
 async def test_first_process_of_a_container_does_not_hand_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async with serving(tmp_path, Live()):
         own = os.getpid()
-        monkeypatch.setattr(module.os, "getpid", lambda: 1)
+        monkeypatch.setattr(module.os, "getpid", lambda: 1)  # type: ignore[attr-defined]
         answer = await asyncio.to_thread(ask_for_restart, tmp_path, own, None, LIMIT_S)
     assert answer["error"].startswith("this is process 1 of its container")
 

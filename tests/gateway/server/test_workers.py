@@ -127,7 +127,7 @@ class RunningHost:
         self.loop = loop = asyncio.get_running_loop()
         monkeypatch.setattr(module, "next_wait_s", lambda *_: 0.0)
         monkeypatch.setattr(Host, "_operator_listeners", lambda _: [])
-        monkeypatch.setattr(module.subprocess, "Popen", self._spawn)
+        monkeypatch.setattr(module.subprocess, "Popen", self._spawn)  # type: ignore[attr-defined]
         monkeypatch.setattr(loop, "add_signal_handler", lambda *_: None)
         self.workers = WorkerProcesses(self.listener, workers, FIRST, b"first", SETTINGS)
         keepers: Any = Keepers(self.live, self.scheduler, None)  # type: ignore[arg-type]

@@ -72,7 +72,7 @@ def test_user_is_asked_and_agrees(dialect: str, stream: bool, records: list[Reco
         receipt = receipt_of(record, 0.0, None)
         assert receipt is not None
         assert receipt["hand_off"] == shown
-        assert [one["deployment"] for one in receipt["tried"]] == (
+        assert [one["deployment"] for one in receipt["tried"]] == (  # type: ignore[attr-defined]
             ["cloud"] if result == "ok" else providers_of(record)
         )
     assert hand_offs_of(served) == {"consent_required", "sent"}

@@ -117,7 +117,7 @@ async def test_an_identical_claim_is_checked_once_and_never_beyond_its_time(
     from gateway.service import claim_issuer
 
     checked: list[str] = []
-    really = claim_issuer.verify
+    really = claim_issuer.verify  # type: ignore[attr-defined]
     monkeypatch.setattr(claim_issuer, "verify", lambda *given: (checked.append(given[2]), really(*given))[1])
     good = token()
     for _ in range(3):
@@ -171,7 +171,7 @@ async def test_latest_verified_claims_are_cached(setup: LocationSetup, monkeypat
     from gateway.service import claim_issuer
 
     checked: list[str] = []
-    really = claim_issuer.verify
+    really = claim_issuer.verify  # type: ignore[attr-defined]
     monkeypatch.setattr(claim_issuer, "verify", lambda *given: (checked.append(given[2]), really(*given))[1])
     monkeypatch.setattr(claim_issuer, "_MAX_VERIFIED", 2)
     one, two, three = (token(sub=name) for name in ("one", "two", "three"))

@@ -114,7 +114,7 @@ class ReferenceGate:
         needed_ns = [amount * MINUTE_NS // one.per_minute for amount, one in zip(needed, request.rates, strict=True)]
         for index, limit in enumerate(request.rates):
             wait_ns = missing_ns[index] + needed_ns[index] - MINUTE_NS
-            if needed[index] > limit.per_minute:
+            if needed[index] > limit.per_minute:  # type: ignore[attr-defined]
                 return HoldRefused(states, rates, rate=index)
             if wait_ns > 0:
                 return HoldRefused(states, rates, rate=index, wait_ns=wait_ns)
@@ -135,10 +135,10 @@ class ReferenceGate:
             del window.held[call]
             window.spent += (tokens, amount_nano, 0)[limit.counter.measure]
         for limit in found.request.rates:
-            if limit.unit == "tokens":
+            if limit.unit == "tokens":  # type: ignore[attr-defined]
                 bucket = self._bucket(limit, now_ns)
                 more = 0 if is_lost else tokens - found.request.rate_amounts[0]
-                missing = bucket.missing_at(now_ns) + more * MINUTE_NS // limit.per_minute
+                missing = bucket.missing_at(now_ns) + more * MINUTE_NS // limit.per_minute  # type: ignore[attr-defined]
                 bucket.missing_ns, bucket.at_ns = max(0, missing), now_ns
         return True
 

@@ -86,7 +86,7 @@ def test_price_version_changes_with_every_amount() -> None:
         replace(PRICE, currency="EUR"),
         replace(PRICE, tool_calls=(("search", 1),)),
         replace(PRICE, above=((1000, rates),)),
-        *(replace(PRICE, rates=replace(rates, **{name: 7})) for name in Rates.__slots__),
+        *(replace(PRICE, rates=replace(rates, **{name: 7})) for name in Rates.__slots__),  # type: ignore[attr-defined]
     ]
     assert len({price_version(price) for price in (PRICE, *others)}) == len(others) + 1
     assert price_version(replace(PRICE, as_of=None, source="another")) == price_version(PRICE)

@@ -16,6 +16,7 @@ import structlog.testing
 from gateway.assembly import usage as assembly
 from gateway.model.budget import BudgetRule, Project, SpendingRules, UsageRules, Window
 from gateway.model.config_version import Client, ConfigVersion
+from gateway.operator_errors import StateError
 from gateway.usage.amounts import NANO
 from gateway.usage.gate import Counter, CounterKind
 from gateway.usage.journal import FOLDER, Journal
@@ -151,7 +152,7 @@ def test_counters_that_cannot_be_rebuilt_are_reported_and_rebuilt_at_the_next_st
         ledger.insert(rows())
 
     def fail(self: Ledger, windows: AllBounds) -> None:
-        raise assembly.StateError("the disk is full")
+        raise StateError("the disk is full")
 
     with monkeypatch.context() as broken:
         broken.setattr(Ledger, "sum_up", fail)

@@ -304,7 +304,7 @@ async def test_certificate_of_the_server_is_verified(tmp_path: Path) -> None:
     issued.configure_cert(context)
 
     async def forward(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        inner_reader, inner = await asyncio.open_connection("127.0.0.1", server.port)
+        inner_reader, inner = await asyncio.open_connection("127.0.0.1", server.port)  # type: ignore[attr-defined]
 
         async def copy(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
             while data := await source.read(65536):

@@ -117,8 +117,8 @@ def test_full_disk_keeps_rows_in_the_journal(tmp_path: Path) -> None:
     """SQLite reports a full disk. It is the problem of the writer, and the rows are moved when there is space again."""
     messages: list[str] = []
     writer = writer_of(tmp_path, messages=messages)
-    pages = writer._ledger.database.connection.execute("PRAGMA page_count").fetchone()[0]
-    writer._ledger.database.connection.execute(f"PRAGMA max_page_count = {pages}")
+    pages = writer._ledger.database.connection.execute("PRAGMA page_count").fetchone()[0]  # type: ignore[attr-defined]
+    writer._ledger.database.connection.execute(f"PRAGMA max_page_count = {pages}")  # type: ignore[attr-defined]
     keep_rows(tmp_path, *(usage_row(f"call-{number}") for number in range(300)))
     writer.move()
     writer.move()
@@ -126,7 +126,7 @@ def test_full_disk_keeps_rows_in_the_journal(tmp_path: Path) -> None:
     assert writer.problem == "ledger.db can't be written: database or disk is full"
     assert moved_calls(tmp_path) == []
     assert len(rows_of(tmp_path)) == 300
-    writer._ledger.database.connection.execute("PRAGMA max_page_count = 100000")
+    writer._ledger.database.connection.execute("PRAGMA max_page_count = 100000")  # type: ignore[attr-defined]
     writer.move()
     assert writer.problem is None
     assert len(moved_calls(tmp_path)) == 300

@@ -112,7 +112,7 @@ def _typed_dicts(name: str) -> SchemaValidator:
     elif name == "moderations":
         from openai.types.moderation_create_params import ModerationCreateParams as params
     elif name == "anthropic":
-        from anthropic.types.message_create_params import MessageCreateParams as params
+        from anthropic.types.message_create_params import MessageCreateParams as params  # type: ignore[no-redef]
     else:
         from openai.types.chat.completion_create_params import CompletionCreateParams as params
     if name in _CALLS - {"responses"}:

@@ -76,7 +76,7 @@ def test_prompt_is_one_user_message(prompt: Any) -> None:
 def test_refusal_names_the_field(fields: Any, param: str, advice: str) -> None:
     with pytest.raises((InvalidRequest, UnsupportedFeature)) as refused:
         decode_completion({"model": "a", "prompt": "Hi", **fields})
-    assert refused.value.param == param
+    assert refused.value.param == param  # type: ignore[attr-defined]
     assert advice in str(refused.value)
 
 
