@@ -88,10 +88,20 @@ def receiving(document: object) -> Any:
     return AsyncMock(return_value={"type": "http.request", "body": json.dumps(document).encode(), "more_body": False})
 
 
-def asked(path_of: Any, document: object, **of: object) -> bool:
-    """Return whether an endpoint accepts this JSON."""
-    clock = AsyncMock(return_value=0)
-    return accepts(asyncio.run, path_of(Fake(_control=Fake(clock=clock)), document))
+def clock() -> AsyncMock:
+    return AsyncMock(return_value=0)
+
+
+def moved(later_s: int) -> bool:
+    console: Any = Fake(_control=Fake(clock=clock()))
+    return accepts(asyncio.run, application.Console._move_clock(console, receiving({"later_s": later_s})))
+
+
+def named(size: int) -> bool:
+    who: Any = admin_request.Asked.who
+    identity = Fake(token_id="", who="", how="")
+    request = Fake(headers={OPERATOR_HEADER: "a" * size}, state=Fake(identity=identity))
+    return accepts(who.fget, Fake(request=request))
 
 
 def names_the_repeated(size: int) -> bool:
@@ -604,6 +614,7 @@ EDGES = (
     below("gateway.telemetry.metrics._MOST_ROWS", rows_of),
     at_most("gateway.usage.holding._MOST_TRIES", lambda n: tries_of_a_gate_that_refuses() == n),
     below("gateway.usage.valkey_connection._MOST_LATE", late),
+    at_most("gateway.api.admin_request._MAX_NAME_CHARACTERS", named),
     at_most(
         "gateway.api.admin_request._MAX_NAME_CHARACTERS",
         lambda n: accepts(
@@ -681,10 +692,7 @@ EDGES = (
         "gateway.config.source_text.MAX_BYTES", lambda n: source_text._read(file_of(n)) == source_text.digest(b"x" * n)
     ),
     at_most("gateway.config.yaml_document.MAX_NODES", counted),
-    at_most(
-        "gateway.console.application._MOST_LATER_S",
-        lambda n: asked(lambda of, it: application.Console._move_clock(of, receiving(it)), {"later_s": n}),
-    ),
+    at_most("gateway.console.application._MOST_LATER_S", moved),
     at_least("gateway.console.areas._LEAST_TOTAL", labelled),
     at_most("gateway.console.forms._MOST_FIELDS", lambda n: form_with(n) == n),
     below("gateway.console.page._MOST_TABLES", lambda n: tables(n) == n + 1),
