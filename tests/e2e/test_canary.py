@@ -170,29 +170,3 @@ def test_rollback_after_a_promotion_restores_the_shares_of_the_end_and_keeps_the
         assert operator.ready()["answers"] is None
     done = gateway_command(path, *command, version)
     assert f"answered by  {frozen}" in done.stdout.splitlines(), done.stdout
-
-
-@pytest.mark.slow
-def test_schedule_without_a_state_directory_stays_off_and_is_reported(tmp_path: Path, pair: SimulatorThread) -> None:
-    path = tmp_path / "gateway.yaml"
-    path.write_text(canary(pair, "5% for 1s, 100%").text, "utf-8")
-    with operated(path) as operator:
-        assert "GATEWAY_STATE_DIR" in operator.ready()["schedules"]["off"]
-        assert operator.ready()["schedules"]["routes"] == []
-        lines = [line for line in operator.gateway.lines if isinstance(line, dict) and line["event"] == "schedules_off"]
-        assert [line["level"] for line in lines] == ["warning"]
-
-
-def test_user_gets_the_variant_that_explain_reports(tmp_path: Path, pair: SimulatorThread) -> None:
-    path = tmp_path / "gateway.yaml"
-    path.write_text(config(pair, "{a: 1, b: 1}").text, "utf-8")
-    with operated(path) as operator:
-        sides = set()
-        for number in range(12):
-            user = f"user-{number}"
-            line = operator.client.get("/v1/explain", params={"user": user}).json()
-            for name in ("user", "safety_identifier"):
-                answer = operator.client.post(CHAT, json=body(**{name: user}))
-                assert answer.headers["x-gateway-deployment"] == line["weighted"]["side"]
-            sides.add(line["weighted"]["side"])
-        assert sides == {"a", "b"}

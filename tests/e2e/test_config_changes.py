@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from providers.testkit.server import SimulatorThread
-from tests.e2e.switching_gateway import audit_events, content_of, gateway_command, replace_config, state_dir_of
+from tests.e2e.switching_gateway import audit_events, gateway_command, replace_config, state_dir_of
 from tests.e2e.worker_processes import WORKERS
 from tests.kit.reloading_gateway import NAMES, Load, Operator, config, operated, with_key
 from tests.kit.waiting import eventually
@@ -116,25 +116,6 @@ def test_rotated_secret_keeps_a_rollback_active(operator: Operator, pair: Simula
     assert operator.gateway.wait_for("config_activated", cause="file")["config_version"] == first
     assert operator.answered_by() == "a"
     assert operator.ready()["state"]["file_active"] is False
-
-
-@pytest.mark.slow
-def test_rollback_to_a_version_that_no_longer_compiles_is_refused_with_all_reasons(
-    operator: Operator, pair: SimulatorThread, path: Path
-) -> None:
-    second = replace_config(operator, config(pair, "b", 1))
-    broken = config(pair, "nobody", 0, "region: {}").text
-    content = content_of(broken)
-    with sqlite3.connect(state_dir_of(path) / "history.db") as database:
-        row = (content[:12], content, broken.encode())
-        database.execute("INSERT INTO version (version, content, text) VALUES (?, ?, ?)", row)
-    database.close()
-    done = gateway_command(path, "rollback", content[:12])
-    assert done.returncode == 1
-    assert "unknown deployment 'nobody'" in done.stderr
-    assert "region" in done.stderr
-    assert f"not rolled back; {second} stays active" in done.stderr
-    assert operator.version() == second
 
 
 @pytest.mark.slow("starts a gateway twice")

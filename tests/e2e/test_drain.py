@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 import socket
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from pathlib import Path
 
@@ -13,7 +12,7 @@ import pytest
 
 from gateway.assembly.application import Gateway
 from gateway.cli import main
-from providers.testkit.scenario import Scenario, Silent
+from providers.testkit.scenario import Scenario
 from providers.testkit.server import SimulatorThread
 from tests.e2e.paused_provider import WORDS, PausedProvider
 from tests.e2e.worker_processes import WORKERS, paused
@@ -164,25 +163,6 @@ def test_shutdown_leaves_nothing_open(path: Path, workers: int) -> None:
         with pytest.raises(AssertionError, match="the gateway ended"):
             operator.gateway.wait_for("another line")
         assert not [line for line in operator.gateway.lines if isinstance(line, str)]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("workers", WORKERS)
-def test_queued_request_gets_an_error_at_the_end_of_the_grace_time(
-    path: Path, pair: SimulatorThread, workers: int
-) -> None:
-    pair["a"].scenario = Scenario(faults=((Silent(), 1.0),))
-    with operated(path, workers, GATEWAY_GRACE_S="1") as operator, ThreadPoolExecutor() as executor:
-        received = pair["a"].received
-        pending = executor.submit(operator.client.post, CHAT, json=body())
-        eventually(lambda: pair["a"].received > received)
-        assert operator.gateway.stop() == 0
-        answer = pending.result(LIMIT_S)
-        assert (answer.status_code, answer.json()["error"]["code"]) == (503, "overloaded")
-        assert answer.headers["retry-after"] == "1"
-        line = operator.gateway.wait_for("request")
-        assert (line["outcome"], line["status"], line["code"]) == ("failed", 503, "overloaded")
-        assert not any("exception" in line for line in operator.gateway.lines if isinstance(line, dict))
 
 
 @pytest.mark.parametrize("workers", WORKERS)

@@ -125,22 +125,6 @@ def test_thoughts_are_shown_on_request(clients: Any) -> None:
     assert answer.usage_metadata.thoughts_token_count > 0
 
 
-def test_tokens_are_counted_without_a_provider(clients: Any, providers: SimulatorThread) -> None:
-    seen = providers["eu"].received
-    counted = clients("DE").models.count_tokens(model=ASSISTANT, contents="Hello there, how are you?")
-    assert counted.total_tokens > 5
-    assert providers["eu"].received == seen
-
-
-@pytest.mark.parametrize("options", [{"tools": [{"google_search": {}}]}, {"cached_content": "cachedContents/1"}])
-def test_hosted_state_and_tools_are_refused_by_name(clients: Any, options: Any) -> None:
-    config = genai.types.GenerateContentConfig(**options)
-    with pytest.raises(genai.errors.ClientError) as refused:
-        clients("DE").models.generate_content(model=ASSISTANT, contents="Hello!", config=config)
-    assert (refused.value.code, refused.value.status) == (400, "INVALID_ARGUMENT")
-    assert refused.value.details["error"]["details"][0]["reason"] == "unsupported_capability"
-
-
 @pytest.mark.parametrize(
     ("territory", "model", "status", "reason"),
     [("DE", "nothing", 404, "model_not_found"), ("CU", ASSISTANT, 451, "region_blocked")],
@@ -152,13 +136,6 @@ def test_error_has_the_status_and_code_of_the_gateway(
         clients(territory).models.generate_content(model=model, contents="Hello!")
     assert refused.value.code == status
     assert refused.value.details["error"]["details"][0]["reason"] == reason
-
-
-def test_assistant_without_embeddings_refuses_them(clients: Any) -> None:
-    with pytest.raises(genai.errors.ClientError) as refused:
-        clients("DE").models.embed_content(model=ASSISTANT, contents="Hello!")
-    assert (refused.value.code, refused.value.status) == (400, "INVALID_ARGUMENT")
-    assert "has no embeddings" in refused.value.message
 
 
 def test_stream_that_breaks_raises(clients: Any, providers: SimulatorThread) -> None:

@@ -25,7 +25,6 @@ from tests.kit.waiting import eventually
 LIMIT_S = 90
 HEALTHY = Scenario()
 SLOW = Scenario(latency_s=0.1)
-HOLDS = Scenario(text="one two three four five six seven eight nine ten " * 8, between_events_s=0.02)
 
 
 TWO_CLIENTS = {"clients": {name: {"keys": [key_hash(f"gk-{name}")]} for name in ("greedy", "polite")}}
@@ -152,22 +151,6 @@ def test_burst_is_partly_answered_and_the_rest_is_shed_early(shared: Operator, p
     eventually(lambda: metric("gateway_concurrency_in_use", deployment="a") == 0)
     assert metric("gateway_concurrency_queued", deployment="a") == 0
     assert metric("gateway_shed_total", deployment="a", reason="queue_full") == statuses[503]
-
-
-def test_stream_holds_its_slot_until_its_last_event(shared: Operator, pair: SimulatorThread) -> None:
-    operator, metric = shared, activate(shared, pair, bounded(pair, "{limit: 1, queue: 0}"))
-    pair["a"].scenario = HOLDS
-    with operator.client.stream("POST", CHAT, json=body(stream=True)) as stream:
-        lines = stream.iter_lines()
-        assert next(lines).startswith("data: ")
-        other = httpx.post(
-            f"{operator.gateway.url}{CHAT}", json=body(), headers=dict(operator.client.headers), trust_env=False
-        )
-        assert other.status_code == 503
-        check_shed(other)
-    pair["a"].scenario = HEALTHY
-    eventually(lambda: metric("gateway_concurrency_in_use", deployment="a") == 0)
-    assert operator.client.post(CHAT, json=body()).status_code == 200
 
 
 @pytest.mark.slow("sends a hundred requests to two workers")

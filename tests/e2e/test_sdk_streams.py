@@ -80,14 +80,6 @@ def test_refusal_is_not_text_in_json_or_in_a_stream(sdk: openai.OpenAI, provider
     assert (message.content, message.parsed) == (streamed.content, streamed.parsed) == (None, None)
 
 
-def test_choices_of_a_stream_are_not_mixed(sdk: openai.OpenAI, providers: SimulatorThread) -> None:
-    choices = tuple(Choice(AssistantMessage(f"I am {index}."), "stop", index) for index in (1, 0))
-    providers["us"].scenario = Scenario(completion=ChatCompletion("i", "gpt-4o", 1, choices, Usage(1, 2)))
-    with sdk.chat.completions.stream(**options("US", n=2)) as stream:
-        final = stream.get_final_completion()
-    assert [(choice.index, choice.message.content) for choice in final.choices] == [(0, "I am 0."), (1, "I am 1.")]
-
-
 @pytest.mark.parametrize("territory", PLACES)
 def test_tool_call_arguments_arrive_complete(sdk: openai.OpenAI, territory: str) -> None:
     messages: Any = [{"role": "user", "content": "What is the weather in Oslo and in Rome?"}]

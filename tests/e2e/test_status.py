@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from gateway.cli import main
-from providers.testkit.scenario import HttpError, Scenario, Silent
+from providers.testkit.scenario import Scenario, Silent
 from providers.testkit.server import SimulatorThread
 from tests.e2e.worker_processes import WORKERS
 from tests.kit.chat_http import CHAT, body
@@ -67,21 +67,6 @@ def test_sound_gateway_has_no_problem(path: Path, workers: int, capsys: pytest.C
         assert main(["status", "--state", str(state)]) == 0
 
 
-def test_provider_that_is_down_is_a_problem_and_the_next_step_answers(
-    path: Path, pair: SimulatorThread, capsys: pytest.CaptureFixture[str]
-) -> None:
-    with operated(path) as operator:
-        pair["a"].scenario = Scenario(faults=((HttpError(500), 1.0),))
-        for number in range(8):
-            operator.client.post(CHAT, json=body(messages=[{"role": "user", "content": f"Question {number}"}]))
-        eventually(lambda: bool(operator.ready()["deployments"]["breakers"]))
-        status, text = shown(operator, capsys)
-        assert status == 3
-        assert "  default      assistant: b\n" in text
-        assert "               off: a: " in text
-        assert "problem: a is skipped for " in text
-
-
 def test_region_whose_clients_leave_without_an_answer_is_a_problem(
     path: Path, pair: SimulatorThread, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -96,17 +81,6 @@ def test_region_whose_clients_leave_without_an_answer_is_a_problem(
         pair["a"].scenario = Scenario()
         operator.client.post(CHAT, json=body()).raise_for_status()
         eventually(lambda: "none of" not in shown(operator, capsys)[1])
-
-
-def test_region_whose_users_are_asked_for_consent_is_answered(
-    path: Path, pair: SimulatorThread, capsys: pytest.CaptureFixture[str]
-) -> None:
-    asked = {"consent": {"mode": "per_request", "recipient": "A"}}
-    path.write_text(config(pair, "a", 0, {"deployments": {"a": asked}}).text, "utf-8")
-    with operated(path, GATEWAY_STATE_DIR=str(path.parent / "state")) as operator:
-        status, text = shown(operator, capsys)
-        assert "problem: " not in text
-        assert (status, "assistant: a, if the user agrees\n" in text, "nobody answers" in text) == (0, True, False)
 
 
 def test_rejected_configuration_and_a_drain_are_problems(path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -54,10 +54,3 @@ def test_event_is_sent_before_the_next_arrives(
         assert site.disconnects == disconnects
         assert got.startswith(b"HTTP/1.1 200 OK\r\n")
         assert b"[DONE]" not in got
-
-
-def test_padding_is_not_forwarded(client: httpx.Client) -> None:
-    request = body(stream=True, stream_options={"include_obfuscation": True})
-    response = client.post(CHAT, json=request, headers={"cf-ipcountry": "DE"})
-    assert response.headers["x-gateway-dropped"] == "stream_options.include_obfuscation"
-    assert "obfuscation" not in response.text
