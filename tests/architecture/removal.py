@@ -76,11 +76,10 @@ def without(feature: str, tree: Path) -> None:
         assert changed != text, f"{file} has nothing that goes with {feature}"
         (tree / file).write_text(changed, "utf-8")
     if removal.commands:
-        file = tree / "gateway/cli/commands.json"
-        commands = json.loads(file.read_text("utf-8"))
-        file.write_text(
-            json.dumps({name: it for name, it in commands.items() if name not in removal.commands}), "utf-8"
-        )
+        listed = tree / "gateway/cli/commands.json"
+        commands = json.loads(listed.read_text("utf-8"))
+        kept = {name: it for name, it in commands.items() if name not in removal.commands}
+        listed.write_text(json.dumps(kept), "utf-8")
 
 
 def copy_of_the_product(tree: Path) -> None:

@@ -17,8 +17,7 @@ from unittest.mock import AsyncMock, Mock, patch
 import pytest
 
 from gateway import clock_skew, geoip
-from gateway.api import admin_config, body, compressed_body
-from gateway.api.admin_request import AdminRequest
+from gateway.api import admin_config, admin_request, body, compressed_body, mark_routes
 from gateway.api.caller import authentication, request_headers
 from gateway.api.dialects import responses, schema
 from gateway.api.dialects.gemini import contents
@@ -58,9 +57,8 @@ from gateway.execution import (
 from gateway.features.crisis import config as crisis_config
 from gateway.features.crisis import given_texts
 from gateway.features.redaction import config as redaction_config
-from gateway.features.redaction.model import rules_of
+from gateway.features.redaction import wrapper
 from gateway.features.redaction.policy import finding, placeholders
-from gateway.features.redaction.wrapper import Redaction
 from gateway.features.shadow import traffic
 from gateway.model.answer_change import AnswerChange
 from gateway.model.status import OPERATOR_HEADER
@@ -293,17 +291,6 @@ def terms(number: int) -> bool:
 def steps(number: int) -> bool:
     with patch.object(finding, "compiled", return_value=Fake(programsize=number)):
         return accepts(finding.compiled_own, "a")
-
-
-def moves(ahead_s: int) -> bool:
-    request: Any = Fake(
-        body=AsyncMock(return_value={"ahead_s": ahead_s}), control=Fake(clock=AsyncMock(return_value=0))
-    )
-    return accepts(lambda: asyncio.run(admin_config.move_clock(request)))
-
-
-def begun(size: int) -> object:
-    return Redaction(rules_of(["a"], ["email"])).may_begin("q" * size)
 
 
 def shadow_is_asked(running: int = 0, body_bytes: int = 0) -> bool:
@@ -616,19 +603,16 @@ EDGES = (
     below("gateway.usage.valkey_connection._MOST_LATE", late),
     at_most("gateway.api.admin_request._MAX_NAME_CHARACTERS", named),
     at_most(
-        "gateway.api.admin_request._MAX_NAME_CHARACTERS",
-        lambda n: accepts(
-            AdminRequest.who.fget,  # type: ignore[attr-defined]
-            Fake(
-                request=Fake(headers={OPERATOR_HEADER: "a" * n}, state=Fake(identity=Fake(token_id="", who="", how="")))
-            ),
-        ),
-    ),
-    at_most(
         "gateway.api.admin_config._MAX_FAULT_CHARACTERS",
         lambda n: accepts(admin_config.fault_request, {"deployment": "d", "fault": "a" * n}),
     ),
-    at_most("gateway.api.admin_config._MOST_AHEAD_S", lambda n: moves(n)),
+    at_most(
+        "gateway.api.admin_config._MOST_AHEAD_S",
+        lambda n: accepts(
+            asyncio.run,
+            admin_config.move_clock(Fake(body=AsyncMock(return_value={"ahead_s": n}), control=Fake(clock=clock()))),
+        ),
+    ),
     at_most(
         "gateway.api.body.MAX_DEPTH",
         lambda n: accepts(body.parse_json, b"[" * (n - 1) + b",".join([b"[]"] * 9) + b"]" * (n - 1)),
@@ -719,7 +703,7 @@ EDGES = (
         "gateway.execution.redaction._LEAST_OF_KEY",
         lambda n: "key-" not in redaction._without_cut(f"key-1 {'key-12345'[:n]}", "key-12345")[6:],
     ),
-    at_most("gateway.features.redaction.policy.placeholders.MOST_HELD", begun),
+    at_most("gateway.features.redaction.wrapper.MOST_HELD", lambda n: wrapper.Redaction.may_begin(Fake(), "q" * n)),
     at_most(
         "gateway.execution.token_refresher._MOST_SUBJECT_BYTES", lambda n: accepts(token_refresher._read, file_of(n))
     ),
