@@ -703,7 +703,10 @@ EDGES = (
         "gateway.execution.redaction._LEAST_OF_KEY",
         lambda n: "key-" not in redaction._without_cut(f"key-1 {'key-12345'[:n]}", "key-12345")[6:],
     ),
-    at_most("gateway.features.redaction.wrapper.MOST_HELD", lambda n: wrapper.Redaction.may_begin(Fake(), "q" * n)),
+    at_most(
+        "gateway.features.redaction.policy.placeholders.MOST_HELD",
+        lambda n: wrapper.Redaction.may_begin(Fake(), "q" * n),
+    ),
     at_most(
         "gateway.execution.token_refresher._MOST_SUBJECT_BYTES", lambda n: accepts(token_refresher._read, file_of(n))
     ),
