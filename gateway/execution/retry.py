@@ -153,7 +153,7 @@ def next_action(
     left_s: float,
     jitter: float,
 ) -> AttemptDecision:
-    """Return what to do after a failed attempt. A retry with a bound needs the consent of breaker and budget, too.
+    """Return what to do after a failed attempt. A retry that waits needs the consent of breaker and budget, too.
 
     Args:
         failure: The failure.

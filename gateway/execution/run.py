@@ -19,7 +19,7 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import replace
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type
@@ -60,9 +60,17 @@ from gateway.model.decision import FailureKinds, Plan, Step
 from gateway.model.deployment import Deployment
 from gateway.model.hand_off import HandOffCause
 from gateway.model.input_requests import ServedRequest
-from gateway.model.record import AttemptAction, AttemptDecision, AttemptRecord, Bound, DecisionReason, Record, Skipped
+from gateway.model.record import (
+    AttemptAction,
+    AttemptDecision,
+    AttemptRecord,
+    Bound,
+    DecisionReason,
+    Record,
+    Skipped,
+    attempt_record,
+)
 from gateway.model.resilience import Resilience
-from gateway.model.wrapper import WrapperNote
 from gateway.usage.accounting import Accounting, RequestUsage
 from gateway.usage.refusals import CallRefused
 from providers.auth import Secret
@@ -127,12 +135,35 @@ class RunContext(msgspec.Struct):
     sticky: bytes | None = None
 
 
-class _Again(NamedTuple):
-    """The parts that an attempt keeps if it is sent again: on a new connection, or with another token."""
+class _Attempt(msgspec.Struct):
+    """One attempt of a run. It ends once: as answered, failed or stopped, by which it frees what it holds.
 
+    Attributes:
+        step: The step.
+        slot: The slot of its deployment, or None if the deployment has no limit.
+        secret: The key that it uses.
+        tickets: Those of the breaker.
+        options: How the step is asked, and what became of it.
+        answers: The answers of the deployment to anybody.
+        is_again: It is sent for the second time, on a new connection or with another token.
+    """
+
+    step: Step
+    slot: Slot | None
     secret: Secret | None
     tickets: Tickets
-    has_other_token: bool = False
+    options: AttemptOptions
+    answers: RecentAnswers
+    is_again: bool
+
+    def recorded(self, ended_at: float, failure: Failure | None = None) -> AttemptRecord:
+        """Return the record of the attempt at its end."""
+        return attempt_record(self.step.deployment, self.options.started_at, ended_at, failure, self.options.note)
+
+    def free(self) -> None:
+        """Free the slot."""
+        if self.slot is not None:
+            self.slot.release()
 
 
 class PlanExecutor:
@@ -341,35 +372,47 @@ class Run(msgspec.Struct):
 
     # --- attempting -------------------------------------------------------------------------------
 
-    async def _attempt(self, step: Step, slot: Slot | None = None, again: _Again | None = None) -> Answer:
-        """Make one attempt, and record it. A stream takes over the slot, and the ticket of the breaker.
+    async def _attempt(self, step: Step, slot: Slot | None = None) -> Answer:
+        """Make one attempt, and record it. A stream takes over the slot, and the ticket of the breaker."""
+        attempt = self._begun(step, slot, None)
+        client, deadline, still_allowed = self.executor.client, self.context.deadline, self.context.still_allowed
+        while True:
+            try:
+                answer = await client.send(step, attempt.secret, attempt.options, deadline, still_allowed)
+            except ProviderFailed as error:
+                attempt = await self._sent_again(attempt, error)
+            except BaseException as error:
+                self._stopped(attempt, error)
+                raise
+            else:
+                self._answered(attempt, answer)
+                return answer
 
-        Args:
-            step: The step.
-            slot: The slot of its deployment.
-            again: The parts that an attempt keeps which is sent again. None: it is sent for the first time.
+    def _begun(self, step: Step, slot: Slot | None, former: _Attempt | None) -> _Attempt:
+        """Return an attempt that begins now; raise AttemptFailed if there is no time for one.
+
+        `former`: the same attempt, which keeps its key and its tickets because it is sent again.
         """
         # Do not start an attempt that has less time than the timer's resolution.
         if (left_s := self.left_s()) <= RESOLUTION_S:
             if slot is not None:
                 slot.release()
-            if self.evidence is not None and again is not None:
-                self.evidence.released(again.tickets)
+            if self.evidence is not None and former is not None:
+                self.evidence.released(former.tickets)
             self.failure, self.has_ended = Failure(FailureKind.DEADLINE, "the request's time is over"), True
             raise AttemptFailed
         executor, context, deployment = self.executor, self.context, step.deployment
-        record, clock, evidence = context.record, context.deadline.clock, self.evidence
-        started_at = clock()
+        record, evidence, started_at = context.record, self.evidence, context.deadline.clock()
         request = self.request if context.request_for is None else context.request_for(step)
-        if again is None:
+        if former is None:
             secret = executor.health.next_key(deployment, self.used_keys, context.asker, context.sticky)
             tickets = evidence.admit(context.asker, started_at) if evidence is not None else ()
         else:
-            secret, tickets = again.secret, again.tickets
+            secret, tickets = former.secret, former.tickets
         is_last = self.is_last
         options = options_for(request, step, context, executor.health, left_s, is_last)
         answers = options.answers = executor.health.latency.of(deployment)
-        options.started_at, options.anew = started_at, again is not None and not again.has_other_token
+        options.started_at = started_at
         if step.permit.wrapper is not None:
             options.on_wrapped = record.shown.note_redaction
             options.least_context = context.least_context
@@ -379,59 +422,64 @@ class Run(msgspec.Struct):
             context.awaited = step
         if not record.attempts:
             executor.budget.record_request(started_at)
-        answer: Answer | None = None
+        return _Attempt(step, slot, secret, tickets, options, answers, former is not None)
+
+    async def _sent_again(self, attempt: _Attempt, error: ProviderFailed) -> _Attempt:
+        """Record a failed attempt, and return it as it is sent again at once; raise AttemptFailed if it is not."""
+        step, options = attempt.step, attempt.options
+        failure = redacted(error.failure, options.secrets_of(step.deployment), options.sent)
+        self.context.record.attempts.append(attempt.recorded(self.context.deadline.clock(), failure))
         is_renewed = False
-        try:
-            answer = await executor.client.send(step, secret, options, context.deadline, context.still_allowed)
-        except ProviderFailed as error:
-            failure = redacted(error.failure, options.secrets_of(deployment), options.sent)
-            record.attempts.append(recorded_attempt(deployment, started_at, clock(), failure, options.note))
-            if options.token is not None and again is None:
-                is_renewed = await self._has_other_token(step, slot, options, failure, tickets)
-            if not is_renewed and (again is not None or not is_resent(failure, has_effects=self.plan.has_effects)):
-                if slot is not None:
-                    slot.release()
-                self._note_failure(step, secret, failure, options, tickets)
-                self._decide(deployment, failure)
-                raise AttemptFailed from None
-        except BaseException as error:
-            self._note_stop(error, step, secret, options, tickets)
-            if slot is not None:
-                slot.release()
-            if isinstance(error, Withdrawn):
-                self.wait_s = 0.0
-                self._skip(step, str(error), _NO_KINDS)
-                if isinstance(error, WrapperRefused):
-                    self.has_ended = error.is_final
-                    if error.is_final or self.failure is _NO_ATTEMPT:
-                        self.failure = error.failure
-                raise AttemptFailed from None
-            raise
-        if answer is None:
-            self._record_decision(RENEWED if is_renewed else RESENT)
-            return await self._attempt(step, slot, _Again(secret, tickets, is_renewed))
-        ended_at, stream = clock(), answer.stream if isinstance(answer.stream, LiveStream) else None
+        if options.token is not None and not attempt.is_again:
+            is_renewed = await self._has_other_token(attempt, failure)
+        if not is_renewed and (attempt.is_again or not is_resent(failure, has_effects=self.plan.has_effects)):
+            attempt.free()
+            self._note_failure(attempt, failure)
+            self._decide(step.deployment, failure)
+            raise AttemptFailed from None
+        self._record_decision(RENEWED if is_renewed else RESENT)
+        again = self._begun(step, attempt.slot, attempt)
+        again.options.anew = not is_renewed
+        return again
+
+    def _stopped(self, attempt: _Attempt, error: BaseException) -> None:
+        """End an attempt of which nothing was sent, or whose client has left; raise AttemptFailed to go on."""
+        self._note_stop(attempt, error)
+        attempt.free()
+        if not isinstance(error, Withdrawn):
+            return
+        self.wait_s = 0.0
+        self._skip(attempt.step, str(error), _NO_KINDS)
+        if isinstance(error, WrapperRefused):
+            self.has_ended = error.is_final
+            if error.is_final or self.failure is _NO_ATTEMPT:
+                self.failure = error.failure
+        raise AttemptFailed from None
+
+    def _answered(self, attempt: _Attempt, answer: Answer) -> None:
+        """Record an attempt that has become the answer."""
+        options, evidence, context, health = attempt.options, self.evidence, self.context, self.executor.health
+        ended_at, stream = context.deadline.clock(), answer.stream if isinstance(answer.stream, LiveStream) else None
         if evidence is not None:
             if stream is None:
-                evidence.answered(tickets, context.asker, ended_at)
+                evidence.answered(attempt.tickets, context.asker, ended_at)
             else:
-                stream.on_outcome(_outcome(evidence, evidence.stream_started(tickets), context, options))
-        answers.record(ended_at, None if self.request.stream else ended_at - started_at)
+                stream.on_outcome(_outcome(evidence, evidence.stream_started(attempt.tickets), context, options))
+        answers, slot = attempt.answers, attempt.slot
+        answers.record(ended_at, None if self.request.stream else ended_at - options.started_at)
         if stream is not None:
             answers.live += 1
             stream.on_release(answers.stream_ended if slot is None else partial(_release, answers, slot))
         elif slot is not None:
             slot.release()
-        if executor.health.suspicions:
-            executor.health.succeeded(deployment, secret)
-        record.attempts.append(recorded_attempt(deployment, started_at, ended_at, redacted=options.note))
-        return answer
+        if health.suspicions:
+            health.succeeded(attempt.step.deployment, attempt.secret)
+        context.record.attempts.append(attempt.recorded(ended_at))
 
-    async def _has_other_token(
-        self, step: Step, slot: Slot | None, options: AttemptOptions, failure: Failure, tickets: Tickets
-    ) -> bool:
+    async def _has_other_token(self, attempt: _Attempt, failure: Failure) -> bool:
         """Return whether a refused token of a sign-in was replaced by another one, for which the attempt waits."""
-        sign_in, sent = step.deployment.sign_in, options.token
+        step, sent = attempt.step, attempt.options.token
+        sign_in = step.deployment.sign_in
         if sign_in is None or sent is None or not is_token_refused(failure, sign_in):
             return False
         try:
@@ -440,27 +488,22 @@ class Run(msgspec.Struct):
             self.context.still_allowed(step)
             return has_other
         except BaseException:  # the client has left, or another version is active
-            if slot is not None:
-                slot.release()
+            attempt.free()
             if self.evidence is not None:
-                self.evidence.released(tickets)
+                self.evidence.released(attempt.tickets)
             raise
 
-    def _note_stop(
-        self, error: BaseException, step: Step, secret: Secret | None, options: AttemptOptions, tickets: Tickets
-    ) -> None:
+    def _note_stop(self, attempt: _Attempt, error: BaseException) -> None:
         """Record an attempt of which nothing was sent, or whose client has left."""
-        record, started_at, ended_at = self.context.record, options.started_at, self.context.deadline.clock()
-        is_silent = isinstance(error, asyncio.CancelledError) and options.was_silent(step, ended_at)
-        if is_silent:
-            self._note_failure(step, secret, _LEFT, options, tickets)
-            record.attempts.append(recorded_attempt(step.deployment, started_at, ended_at, _LEFT, options.note))
+        record, ended_at = self.context.record, self.context.deadline.clock()
+        if isinstance(error, asyncio.CancelledError) and attempt.options.was_silent(attempt.step, ended_at):
+            self._note_failure(attempt, _LEFT)
+            record.attempts.append(attempt.recorded(ended_at, _LEFT))
             return
         if self.evidence is not None:
-            self.evidence.released(tickets)
+            self.evidence.released(attempt.tickets)
         if not isinstance(error, CallRefused | ConfigChanged | Withdrawn):
-            stopped = recorded_attempt(step.deployment, started_at, ended_at, redacted=options.note)
-            record.abandoned += (replace(stopped, is_abandoned=True),)
+            record.abandoned += (replace(attempt.recorded(ended_at), is_abandoned=True),)
 
     def _had_time(self, failure: Failure, step: Step, options: AttemptOptions) -> bool:
         """Return whether a provider that counts as silent had the time to answer, and answered no other request."""
@@ -470,10 +513,9 @@ class Run(msgspec.Struct):
             return False
         return had_time(options, step, self.context.bounds, is_last_step=self.is_last)
 
-    def _note_failure(
-        self, step: Step, secret: Secret | None, failure: Failure, options: AttemptOptions, tickets: Tickets
-    ) -> None:
+    def _note_failure(self, attempt: _Attempt, failure: Failure) -> None:
         """Record what a failure shows about the deployment and the key, and a context that was too small."""
+        step, options, tickets, secret = attempt.step, attempt.options, attempt.tickets, attempt.secret
         health, deployment, rule, context = self.executor.health, step.deployment, rule_of(failure), self.context
         now, evidence, size = context.deadline.clock(), self.evidence, deployment.capabilities.context_tokens
         counts = rule.counts and self._had_time(failure, step, options)
@@ -505,7 +547,7 @@ class Run(msgspec.Struct):
         """Choose what follows from a failure: set the position, `wait_s` and `has_ended`, and record the decision."""
         self.failure = failure
         decision = self._next(deployment, failure)
-        if decision.action is AttemptAction.RETRY and decision.bound is not None:
+        if decision.is_counted_retry:
             decision = self._refused_retry(deployment, failure) or decision
         self.wait_s = decision.wait_s
         if decision.action is AttemptAction.FAILOVER:
@@ -558,27 +600,6 @@ class Run(msgspec.Struct):
 def _release(answers: RecentAnswers, slot: Slot) -> None:
     answers.stream_ended()
     slot.release()
-
-
-def recorded_attempt(
-    deployment: Deployment,
-    started_at: float,
-    ended_at: float,
-    failure: Failure | None = None,
-    redacted: WrapperNote | None = None,
-) -> AttemptRecord:
-    """Return the record of an attempt that has ended. Times are monotonic seconds."""
-    return AttemptRecord(
-        deployment.name,
-        deployment.provider,
-        deployment.model,
-        ended_at - started_at,
-        failure,
-        started_at,
-        deployment.places,
-        proxy=deployment.proxy,
-        redacted=redacted,
-    )
 
 
 def _outcome(

@@ -21,7 +21,7 @@ from gateway.execution.exchange import AnswerStyle, Exchange
 from gateway.execution.hand_off_tool import HandOffAsked, offer_tool, tool_name, without_calls
 from gateway.execution.judging import Judge, PassedTexts
 from gateway.execution.resume import Resumption, resuming
-from gateway.execution.run import PlanExecutor, PlanExhausted, RunContext, recorded_attempt
+from gateway.execution.run import PlanExecutor, PlanExhausted, RunContext
 from gateway.execution.structured_output import EMULATED, HeldAnswer, StructuredOutput, WholeAnswer, held
 from gateway.execution.upstream_client import Answer, ConfigChanged, OwnAnswer, StillActive
 from gateway.features.feature import RegionGate, WatchedChat, Watcher
@@ -32,7 +32,7 @@ from gateway.model.hand_off import BarrierRule, HandOff, HandOffCause
 from gateway.model.help import DutyKind, Help
 from gateway.model.input_requests import InputAnswer, InputRequest, ServedRequest, needs_of_input, texts_of, use_of
 from gateway.model.location import Location
-from gateway.model.record import AnsweredBy, Record
+from gateway.model.record import AnsweredBy, Record, attempt_record
 from gateway.model.region_text import Locale
 from gateway.model.route import Barrier
 from gateway.model.wrapper import WrapperNote
@@ -277,7 +277,7 @@ class ChatService:
         finally:
             if counted is not None:
                 failure = None if counted else Failure(FailureKind.UNAVAILABLE, "the deployment gave no count")
-                record.attempts.append(recorded_attempt(step.deployment, started_at, time.monotonic(), failure, note))
+                record.attempts.append(attempt_record(step.deployment, started_at, time.monotonic(), failure, note))
                 if note is not None:
                     record.shown.note_redaction(note)
         return counted or None
