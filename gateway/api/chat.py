@@ -616,6 +616,7 @@ class HttpExchange(Exchange):
 
     async def _write_stream(self, stream: AnswerStream, style: AnswerStyle) -> None:
         """Write events as they arrive. A slow client slows down the provider."""
+        # Long: the order of what may happen with each event of a stream, on the path of every event.
         record, cycle = self.record, self.cycle
         record.shown.status = 200
         encoder = self._encoder = self._dialect.encoder(style, record)

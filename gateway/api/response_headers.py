@@ -39,6 +39,7 @@ def pairs_of(lines: Iterable[bytes]) -> list[tuple[bytes, bytes]]:
 
 def response_lines(record: Record) -> list[bytes]:
     """Return the headers that are known so far, each as it is written, without its line end."""
+    # Long: each request asks for every line, and a call for each would cost more than the lines themselves.
     decided, shown, deployment = record.decided, record.shown, record.answered_by.deployment
     location = decided.location
     why = region = None

@@ -214,35 +214,7 @@ class Gateway:
         if self._usage is not None:
             self._executor.accounting = self._usage.accounting
         self._tokens = ClientTokens(ServiceClient(transport), lambda it: logger().warning("client_tokens", detail=it))
-        service = ChatService(
-            current,
-            self._executor,
-            self._locations,
-            ClientLimits(quota_store),
-            consent_key=consent_key,
-            log_prompt=log_prompt,
-        )
-        service.tokens = self._tokens
-        if state_dir is not None:
-            service.decider.cache_key = generated_key(state_dir, CACHE_KEY)
-        usage = self._usage
-        process = Process(
-            current,
-            transport,
-            self._health,
-            limiters,
-            self.metrics,
-            state_dir,
-            self._executor,
-            service.passed_texts,
-            usage.accounting.gate if usage is not None else None,
-            pseudonym_key(self.config, state_dir) if state_dir is not None else secrets.token_bytes(32),
-            usage.stores.connection if usage is not None and usage.stores is not None else None,
-        )
-        self._gates = service.gates = gates_of(process)
-        self._watchers = service.watchers = watchers_of(process)
-        if self._usage is not None and self._usage.stores is not None:
-            service.shared_limits = SharedClientLimits(self._usage.stores.gate)
+        service = self._service(current, ClientLimits(quota_store), limiters, consent_key)
         self._chat = ChatEndpoint(service, self._telemetry.observe, most_requests)
         self._ask = self._chat.answer
         self._add_live_metrics(limiters)
@@ -258,6 +230,46 @@ class Gateway:
 
         self._rest = ProbesFirst(probes, LazyApplication(rest))
         self._prepare_schemas()
+
+    def _service(
+        self,
+        current: Callable[[], ConfigVersion],
+        limits: ClientLimits,
+        limiters: ConcurrencyLimiters,
+        consent_key: bytes | None,
+    ) -> ChatService:
+        """Return what answers requests, with the gates and the watchers of features."""
+        service = ChatService(
+            current, self._executor, self._locations, limits, consent_key=consent_key, log_prompt=log_prompt
+        )
+        service.tokens = self._tokens
+        if self.state_dir is not None:
+            service.decider.cache_key = generated_key(self.state_dir, CACHE_KEY)
+        process = self._process(current, limiters, service)
+        self._gates = service.gates = gates_of(process)
+        self._watchers = service.watchers = watchers_of(process)
+        if self._usage is not None and self._usage.stores is not None:
+            service.shared_limits = SharedClientLimits(self._usage.stores.gate)
+        return service
+
+    def _process(
+        self, current: Callable[[], ConfigVersion], limiters: ConcurrencyLimiters, service: ChatService
+    ) -> Process:
+        """Return the parts of this process that features may use."""
+        usage, directory = self._usage, self.state_dir
+        return Process(
+            current,
+            self._transport,
+            self._health,
+            limiters,
+            self.metrics,
+            directory,
+            self._executor,
+            service.passed_texts,
+            usage.accounting.gate if usage is not None else None,
+            pseudonym_key(self.config, directory) if directory is not None else secrets.token_bytes(32),
+            usage.stores.connection if usage is not None and usage.stores is not None else None,
+        )
 
     def _add_live_metrics(self, limiters: ConcurrencyLimiters) -> None:
         """Add the metrics whose values are read from their owners with each scrape."""

@@ -427,6 +427,7 @@ class ChatService:
             Refused, PlanExhausted, OtherEmbeddingSpace: There is no answer.
             ConfigChanged: Another version has become active, which decides about any further attempt.
         """
+        # Long: the decisions about a chat in their order, of which each has a line or two.
         own = exchange.request
         if not isinstance(own, ChatRequest):
             return self._answer_of_input(exchange, calls or InputCalls((own,)))

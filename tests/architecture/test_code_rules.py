@@ -10,6 +10,18 @@ from tests.architecture.known_exceptions import shrinking
 from tests.architecture.source_tree import functions, modules, our_imports
 
 MOST_PARAMETERS = 7
+MOST_LINES, MOST_COMPLEXITY = 60, 25
+_DECISIONS = (
+    ast.If,
+    ast.For,
+    ast.AsyncFor,
+    ast.While,
+    ast.ExceptHandler,
+    ast.IfExp,
+    ast.comprehension,
+    ast.Assert,
+    ast.match_case,
+)
 SMALL_LINES = 50
 # They name one module of each feature, which stays in the folder of its feature however small it is.
 FEATURE_LISTS = {f"gateway.features.{name}" for name in ("configuration", "running")}
@@ -17,6 +29,24 @@ FEATURE_LISTS = {f"gateway.features.{name}" for name in ("configuration", "runni
 HOT = ("gateway.api", "gateway.service", "gateway.execution", "gateway.server")
 
 PUBLIC_FACES = ("providers.contract", "gateway.app")
+
+
+def test_function_that_is_long_or_complex_says_why() -> None:
+    """A comment `# Long: …` in the function gives the reason why a shape would not serve its reader."""
+    unexplained = []
+    for module, name, node in functions():
+        lines = module.path.read_text("utf-8").splitlines()[node.lineno - 1 : node.end_lineno]
+        if (len(lines) > MOST_LINES or complexity(node) > MOST_COMPLEXITY) and "# Long: " not in "\n".join(lines):
+            unexplained.append(f"{name}: {len(lines)} lines, complexity {complexity(node)}")
+    assert unexplained == []
+
+
+def complexity(function: ast.AST) -> int:
+    """Return McCabe's number of a function: the decisions in it, and one."""
+    return 1 + sum(
+        len(node.values) - 1 if isinstance(node, ast.BoolOp) else isinstance(node, _DECISIONS)
+        for node in ast.walk(function)
+    )
 
 
 @shrinking

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+
+import msgspec
 
 from gateway.execution.exchange import Exchange, Judged
-from gateway.execution.judging import VERDICT_S, Judging, PassedTexts, names_of, pieces_of, policy_of
+from gateway.execution.judging import VERDICT_S, Judging, names_of, pieces_of, policy_of
 from gateway.execution.run import PlanExecutor, PlanExhausted, RunContext
 from gateway.features.crisis.given_texts import GivenTexts
 from gateway.features.crisis.model import CrisisNote, CrisisRules
@@ -15,7 +17,7 @@ from gateway.features.feature import Process
 from gateway.model.config_version import ConfigVersion, Region
 from gateway.model.deployment import Deployment
 from gateway.model.help import DutyKind
-from gateway.model.moderation import NoVerdict
+from gateway.model.moderation import Moderation, NoVerdict
 from gateway.policy.labels import without_labels
 from gateway.policy.region_text import said
 from gateway.policy.verdicts import found_in
@@ -24,6 +26,24 @@ from providers.chat import ChatRequest
 from providers.moderations import ModerationResult
 from providers.moderations.values import ModerationInput
 from providers.value import replace
+
+
+class _Asked(msgspec.Struct):
+    """What the judges of a chat are asked.
+
+    Attributes:
+        policy: The name under which a text is remembered that passes.
+        judges: The judges of a crisis.
+        new: What the user wrote since the last answer.
+        moderation: The moderation of the region's requests, or None.
+        former: What stands before it, for the judges of moderation.
+    """
+
+    policy: str
+    judges: Sequence[Deployment]
+    new: list[str]
+    moderation: Moderation | None = None
+    former: list[str] = msgspec.field(default_factory=list)
 
 
 class CrisisGate:
@@ -46,87 +66,88 @@ class CrisisGate:
         """See `RegionGate`: nothing depends on the clock."""
 
     async def before_decision(self, exchange: Exchange, region: Region) -> None:
-        """See `RegionGate`. Raises NoVerdict, or CallRefused."""
-        rules = region.parts.of(CrisisRules)
-        if rules is not None:
-            await find_crisis(self._executor, self._current, exchange, region, rules, self._passed, self._given)
+        """Record the help for the user of a chat, if a crisis is found.
 
+        Judged are what the user wrote since the last answer, by the judges of a crisis, and what stands before it, by
+        those of moderation: a text that they flag is found as if it had just been written, unless the crisis text was
+        given for it. So moderation, which follows, finds no category of a crisis in the history.
 
-async def find_crisis(
-    executor: PlanExecutor,
-    current: Callable[[], ConfigVersion],
-    exchange: Exchange,
-    region: Region,
-    rules: CrisisRules,
-    passed: PassedTexts,
-    given: GivenTexts,
-) -> None:
-    """Record the help for the user of a chat, if a crisis is found.
+        Raises:
+            NoVerdict: There was no verdict, and the region requires one.
+            CallRefused: A budget does not pay for it.
+        """
+        rules, request, note = region.parts.of(CrisisRules), exchange.request, exchange.record.noted(CrisisNote)
+        if rules is None or not isinstance(request, ChatRequest) or (note is not None and note.crisis is not None):
+            return
+        asked = await self._asked(exchange, region, rules, request)
+        found: dict[str, frozenset[str]] = {}
+        failure = await self._ask(exchange, region, rules, asked, found) if asked.new or asked.former else None
+        if found:
+            await self._help(exchange, rules, asked, found)
+        elif failure is None:
+            for text in asked.new:
+                self._passed.add_text(asked.policy, text)
+            exchange.record.note(CrisisNote("passed"))
+        elif isinstance(failure, NoVerdict) and rules.is_open:
+            exchange.record.note_duty(DutyKind.CRISIS_UNJUDGED)
+            exchange.record.note(CrisisNote("unjudged"))
+        else:
+            if isinstance(failure, NoVerdict):
+                exchange.record.note(CrisisNote("failed"))
+            raise failure
 
-    Judged are what the user wrote since the last answer, by the judges of a crisis, and what stands before it, by those
-    of moderation: a text that they flag is found as if it had just been written, unless the crisis text was given for
-    it. So moderation, which follows, finds no category of a crisis in the history.
+    async def _asked(self, exchange: Exchange, region: Region, rules: CrisisRules, request: ChatRequest) -> _Asked:
+        """Return what the judges are asked, without what they have passed or what the crisis text was given for."""
+        messages = request.messages if region.texts is None else without_labels(request.messages, region.texts)
+        judges = [exchange.config.deployments[name] for name in rules.judges]
+        policy = f"crisis;{names_of(judges)};{','.join(rules.categories)}"
+        new, former, answers = texts_to_judge(messages, rules)
+        asked = _Asked(policy, judges, [text for text in new if not self._passed.has(policy, text)])
+        moderation = exchange.config.moderation.get(region.name)
+        if moderation is None or not moderation.input:
+            return asked
+        asked.moderation = moderation
+        if former or answers:
+            of_input, of_output = policy_of(moderation, moderation.input), policy_of(moderation, moderation.output)
+            # An answer that its judges have passed is not judged as one of the history, as in moderation.
+            answers = [text for text in answers if not self._passed.has(of_output, text)]
+            former = [text for text in dict.fromkeys((*former, *answers)) if not self._passed.has(of_input, text)]
+            exchange.judged = exchange.judged or Judged()
+            known = await self._given.known(exchange.config, exchange.location, former)
+            exchange.judged.excepted = dict.fromkeys(known, frozenset(rules.categories))
+            asked.former = [text for text in former if text not in known]
+        return asked
 
-    Raises:
-        NoVerdict: There was no verdict, and the region requires one.
-        CallRefused: A budget does not pay for it.
-    """
-    record, request = exchange.record, exchange.request
-    note = record.noted(CrisisNote)
-    if (note is not None and note.crisis is not None) or not isinstance(request, ChatRequest):
-        return
-    messages = request.messages if region.texts is None else without_labels(request.messages, region.texts)
-    judges = [exchange.config.deployments[name] for name in rules.judges]
-    policy = f"crisis;{names_of(judges)};{','.join(rules.categories)}"
-    new, former, answers = texts_to_judge(messages, rules)
-    new = [text for text in new if not passed.has(policy, text)]
-    moderation = exchange.config.moderation.get(region.name)
-    if moderation is None or not moderation.input:
-        moderation, former = None, []
-    elif former or answers:
-        of_input, of_output = policy_of(moderation, moderation.input), policy_of(moderation, moderation.output)
-        # An answer that its judges have passed is not judged as one of the history, as in moderation.
-        answers = [text for text in answers if not passed.has(of_output, text)]
-        former = [text for text in dict.fromkeys((*former, *answers)) if not passed.has(of_input, text)]
-        exchange.judged = exchange.judged or Judged()
-        known = await given.known(exchange.config, exchange.location, former)
-        exchange.judged.excepted = dict.fromkeys(known, frozenset(rules.categories))
-        former = [text for text in former if text not in known]
-    found: dict[str, frozenset[str]] = {}
-    failure: Exception | None = None
-    if new or former:
-        judging = _judging(executor, current, exchange, region)
-        failure = await _find(judging, judges, new, lambda it: found_in(it, rules.categories), found)
-    if former and moderation is not None:
+    async def _ask(
+        self, exchange: Exchange, region: Region, rules: CrisisRules, asked: _Asked, found: dict[str, frozenset[str]]
+    ) -> Exception | None:
+        """Add each text in which a crisis is found, with its categories. Return why not all are judged, or None."""
+        judging, moderation = _judging(self._executor, self._current, exchange, region), asked.moderation
+        failure: Exception | None = await _find(
+            judging, asked.judges, asked.new, lambda it: found_in(it, rules.categories), found
+        )
+        if not asked.former or moderation is None:
+            return failure
 
         def of_moderation(verdict: ModerationResult) -> frozenset[str]:
             return found_in(verdict, rules.categories) if moderation.flags(verdict) else frozenset()
 
         judging = replace(judging, until=time.monotonic() + VERDICT_S, takes_contradictions=False)
-        failed = await _find(judging, moderation.input, former, of_moderation, found)
+        failed = await _find(judging, moderation.input, asked.former, of_moderation, found)
         # Without a verdict on the history, moderation decides by its own rules.
-        failure = failure or (failed if not isinstance(failed, NoVerdict) else None)
-    if found:
+        return failure or (failed if not isinstance(failed, NoVerdict) else None)
+
+    async def _help(
+        self, exchange: Exchange, rules: CrisisRules, asked: _Asked, found: Mapping[str, frozenset[str]]
+    ) -> None:
+        """Record the help for the user of these texts."""
         sentence = said(rules.text, exchange.location, exchange.caller.accept_language)
         crisis = crisis_of(rules, exchange.location, sentence, frozenset().union(*found.values()))
-        record.note(CrisisNote(crisis.then, crisis))
-        if moderation is not None and exchange.judged is not None:
+        exchange.record.note(CrisisNote(crisis.then, crisis))
+        if asked.moderation is not None and exchange.judged is not None:
             # Nothing else asks for them.
             exchange.judged.excepted |= dict.fromkeys(found, frozenset(rules.categories))
-            await given.add(exchange.config, exchange.location, found)
-        return
-    if isinstance(failure, NoVerdict) and rules.is_open:
-        record.note_duty(DutyKind.CRISIS_UNJUDGED)
-        record.note(CrisisNote("unjudged"))
-    elif failure is not None:
-        if isinstance(failure, NoVerdict):
-            record.note(CrisisNote("failed"))
-        raise failure
-    else:
-        for text in new:
-            passed.add_text(policy, text)
-        record.note(CrisisNote("passed"))
-    return None
+            await self._given.add(exchange.config, exchange.location, found)
 
 
 async def _find(

@@ -457,6 +457,20 @@ class Finder:
             spans = tuple(merged([*spans, *more]))
         return spans
 
+    def _all_numbers_in(self, number: _Subject, *, is_sent: bool) -> list[Span]:
+        """Return the values that consist of digits and letters."""
+        # The letters of a placeholder make no number, but in its place a word may be nearer to one.
+        may_have_more = not is_sent or (self._before_numbers is not None and number.finds(self._before_numbers))
+        if not may_have_more or self._numeric is None or not number.finds(self._numeric):
+            return []
+        found = [*_ibans_in(number)] if "IBAN" in self.kinds else []
+        if self._scans_numbers:
+            found += self._numbers_in(number)
+        if self._has_letters:
+            for start, _ in number.spans(_scan(_LETTERED)):
+                found += self._with_words.at(number.text, start)
+        return found
+
     def _search(self, as_written: _Subject, *, is_sent: bool = False) -> tuple[Span, ...]:
         read, text, clock = as_written, as_written.text, as_written.clock
         is_odd = not text.isascii() and read.finds(_scan(f"[{_WIDE}{_INVISIBLE}{_MARKS}]"))
@@ -479,16 +493,7 @@ class Finder:
             found += _secrets_in(read)
         if "IP" in kinds and ("." in plain or ":" in plain):
             found += _addresses_in(read)
-        # The letters of a placeholder make no number, but in its place a word may be nearer to one.
-        may_have_more = not is_sent or (self._before_numbers is not None and number.finds(self._before_numbers))
-        if may_have_more and self._numeric is not None and number.finds(self._numeric):
-            if "IBAN" in kinds:
-                found += _ibans_in(number)
-            if self._scans_numbers:
-                found += self._numbers_in(number)
-            if self._has_letters:
-                for start, _ in number.spans(_scan(_LETTERED)):
-                    found += self._with_words.at(number.text, start)
+        found += self._all_numbers_in(number, is_sent=is_sent)
         found += self._own_in(read, number)
         if reading is not None:
             found = [*reading.before(found)]
