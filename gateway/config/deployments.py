@@ -384,7 +384,7 @@ class DeploymentCompiler:
         )
 
     def _counts(self, path: KeyPath, section: DeploymentSection, adapter: Adapter, endpoint: Endpoint) -> bool | None:
-        """Return whether the server counts tokens, as the catalogue or the operator states. None: neither does."""
+        """Return whether the server counts tokens, as the catalogue or the operator states, or None if neither does."""
         stated, path = section.counts, (*path, "counts")
         if endpoint.facts is not None:
             if stated is not None:

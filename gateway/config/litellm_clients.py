@@ -238,7 +238,7 @@ class ClientReader:
         return f"{of} has a limit of 0 (`{zero}`)" if zero is not None else ""
 
     def _models(self, entries: list[KeyPath]) -> list[str] | None:
-        """Return the assistants that a key may use, which its team, user and organization may use too. None: all."""
+        """Return the assistants that a key may use, which its team, user and organization may use, or None for all."""
         read = self.reading
         allowed: list[str] | None = None
         for path in entries:

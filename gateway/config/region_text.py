@@ -51,8 +51,8 @@ class KnownLabel(Value, frozen=True):
     Attributes:
         aigc: Whether the law requires the `AIGC` object.
         must_contain: The text must contain one word of each group.
-        repeat_s: After how long it is shown again. None: it is not.
-        repeat_text: Its text where it is shown again. Empty: that of `text`.
+        repeat_s: After how long it is shown again, or None if it is not.
+        repeat_text: Its text where it is shown again. Empty if that is `text`.
     """
 
     name: str

@@ -343,7 +343,7 @@ class _SignInCompiler:
     def _place(self, origin: str) -> TokenPlace | None:
         """Return where a host is: where the vendor has it, in its region or in the stated territory.
 
-        None: it is not known, because the cell or the region is not.
+        Return None if that is not known, because the cell or the region is not.
         """
         section = self.section
         if origin.startswith("http://"):

@@ -29,7 +29,7 @@ class _Form(Value, frozen=True):
     """The form of the addresses of a kind of store.
 
     Attributes:
-        schemes: The schemes, and whether each means TLS. None: the parameter `sslmode` decides.
+        schemes: The schemes, and whether each means TLS, or None where the parameter `sslmode` decides.
         database: The path: the name of the database.
         ca_parameter: The parameter that names the file with certificate authorities.
     """

@@ -13,7 +13,7 @@ from providers.value import Value
 
 
 class UseLimits(Value, frozen=True):
-    """The limits of an age band in seconds. None: no limit."""
+    """The limits of an age band in seconds. A limit that is None does not exist."""
 
     session_s: int | None = None
     day_s: int | None = None
@@ -34,12 +34,12 @@ class AgeBand:
         tools: Requests may have tools.
         choices: The user may prefer a choice.
         hand_off: A barrier may open.
-        intent: The intent of each chat. None: that of the request.
+        intent: The intent of each chat, or None for that of the request.
         instructions: Instructions for the model, after the region's profile.
-        hours: When requests are answered. None: always.
-        later: The sentence for a user outside of them, with `TIME`. None: the operator has one for the reason.
-        use: How long its users may chat. None: no limit.
-        repeat_s: Its users see the label with `repeat` again after so long. None: as all of the region.
+        hours: When requests are answered, or None for always.
+        later: The sentence for a user outside of `hours`, with `TIME`, or None if the operator has one for the reason.
+        use: How long its users may chat, or None without a limit.
+        repeat_s: After how long its users see the label with `repeat` again, or None for as long as all of the region.
     """
 
     name: str

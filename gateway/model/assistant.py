@@ -85,7 +85,7 @@ class Assistant:
         choices: The names that a user may prefer.
         order: Names the order of a route that a user's preference has changed. Empty for the operator's order.
         barriers: The barrier after the route, by region.
-        opened: The hand-off by which `routes` are those after a barrier. None: they are those before it.
+        opened: The hand-off by which `routes` are the steps after a barrier, or None if they are those before it.
         wrapper: What changes all that is sent after an open barrier, or None.
     """
 

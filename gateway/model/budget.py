@@ -167,11 +167,11 @@ class UsageRules:
     """How usage is counted.
 
     Attributes:
-        currency: The operator's currency: of budgets and reports. None: amounts are not converted.
+        currency: The operator's currency, of budgets and reports, or None if amounts are not converted.
         rates: Units of `currency` for one unit of another currency, as exact decimal text.
         rates_as_of: The day of the rates, or None.
         timezone: The IANA time zone of days, weeks and months.
-        on_loss: The amount that each instance may spend while the shared store cannot be asked. None: nothing.
+        on_loss: The amount that each instance may spend while the shared store cannot be asked, or None for nothing.
         retention: How long rows are kept.
         alerts: When an alert of a budget is sent, or None.
         internal_project: The project that pays for calls that no client asked for, or None: they have no budget.
@@ -217,12 +217,12 @@ class StoreServer(Value, frozen=True):
 
     Attributes:
         host: The name or address of the server.
-        database: The name of the database, or its number in Valkey. Empty: the server's default.
-        user: The name to log in with. Empty: the server's default.
+        database: The name of the database, or its number in Valkey. Empty for the server's default.
+        user: The name to log in with. Empty for the server's default.
         password: The password to log in with, or None.
         former_password: The password that is tried if the server refuses the first one, or None.
         uses_tls: Whether the connection is encrypted and the server's certificate is verified.
-        ca_file: The file with the certificate authorities of the server. Empty: those of the system.
+        ca_file: The file with the certificate authorities of the server. Empty for those of the system.
         territory: Where the server, its replicas and its backups are.
     """
 
@@ -244,7 +244,7 @@ class StoreServer(Value, frozen=True):
 
 
 class Stores(Value, frozen=True):
-    """The shared stores of a cell. None: SQLite and a memory-mapped file in the state directory.
+    """The shared stores of a cell. Without one, its data are in SQLite and a memory-mapped file of the state directory.
 
     Attributes:
         database: PostgreSQL, for the ledger, keys and budgets.

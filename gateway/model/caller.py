@@ -78,7 +78,7 @@ class Caller(msgspec.Struct, frozen=True):
     same headers. Another config version makes another caller. The values of user and consent are raw:
     `gateway.policy.caller` validates them where they are used, so that a blocked location is refused first.
     Attributes:
-        client: None if the config requires no key.
+        client: The client whose key was sent, or None if the config requires no key.
         key_digest: The digest of the key. Empty if no deployment asks for consent, or if the config requires no key.
         location_key: The peer and the headers that the signals of the config version read.
         header_bytes: The size of all headers.

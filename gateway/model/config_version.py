@@ -164,10 +164,10 @@ class Client:
         spending: Its project, its budgets and what it is shown of costs.
         key_hash: The digest of the key that was sent, by which `ConfigVersion.clients` has the client. It is not part
             of the client's identity: limits and remembered locations hold for all keys of a client.
-        key_id: By which the last use of the key that was sent is recorded: its id if it is stored in the database, else
-            its digest.
+        key_id: The name under which the last use of the key is recorded, which is its id if it is stored in the
+            database, else its digest.
         token: The verified token that was sent in place of a key. `key_hash` is then its SHA-256.
-        until_s: When the key that was sent expires, if it is in the config file (Unix time). None: it does not.
+        until_s: When the key that was sent expires, if it is in the config file (Unix time), or None if it does not.
     """
 
     name: str
@@ -188,10 +188,11 @@ class Client:
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One installation of the gateway: its territory, the regions it serves (None: all), and URLs of other cells.
+    """One installation of the gateway, with its territory, the regions that it serves, and the URLs of other cells.
 
     Attributes:
-        name: The name in its API keys. Empty: its territory in lower case (see `key_name`).
+        serves: The regions that it serves, or None for all.
+        name: The name in its API keys. Empty if that is its territory in lower case (see `key_name`).
     """
 
     territory: str
@@ -209,7 +210,7 @@ class Secrets(Value, frozen=True):
     """The gateway's own keys.
 
     Attributes:
-        consent: Signs consent tokens. None: a key of the process.
+        consent: Signs consent tokens. Without it, a key of the process does.
         identity: Makes pseudonyms.
         pepper: The valid keys of the stored hashes of API keys, the newer one first.
         former_consent: The older valid key of consent tokens.
@@ -286,9 +287,9 @@ class ConfigVersion:
 
     Attributes:
         version: The first 12 hex digits of the SHA-256 of the document. The header `x-gateway-config` shows it.
-        assistants: By name and by alias. An alias may end with `*`.
-        clients: By the digest of each key: its hex SHA-256 or, for a key of the database, its HMAC with the pepper. A
-            client that a rule of `token_issuers` names is there by its `token_key` too.
+        assistants: The assistants by name and by alias. An alias may end with `*`.
+        clients: The clients by the digest of each key, which is its hex SHA-256 or, for a key of the database, its HMAC
+            with the pepper. A client that a rule of `token_issuers` names is there by its `token_key` too.
         token_issuers: The issuers of tokens that stand in place of API keys, by name.
         region_by_territory: Every territory that a region lists. Others are in `default_region`, or in none.
         demo: Only simulated providers, except `real`; every peer is a trusted edge, and no key is required.

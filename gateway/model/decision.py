@@ -38,7 +38,7 @@ class SkipReason(StrEnum):
 
 
 FailureKinds: TypeAlias = frozenset[FailureKind | None]
-"""The kinds of the failures that put a deployment out of use. None: one that is unknown, or only suspected."""
+"""The kinds of the failures that put a deployment out of use. None stands for an unknown or a suspected one."""
 
 
 class Exclusion(NamedTuple):
@@ -46,7 +46,7 @@ class Exclusion(NamedTuple):
 
     Attributes:
         detail: The reason in words.
-        log_detail: The words for logs and receipts, if `detail` has a name that the client made up. None: the same.
+        log_detail: The words for logs and receipts, if `detail` has a name that the client made up, else None.
         kinds: For `health`, the kinds of the failures that caused it.
         standing: Next to a reason of this request: what excludes the deployment from every request now.
     """
@@ -159,9 +159,9 @@ class Refusal(Value, frozen=True):
     Attributes:
         home: The URL of the cell that serves the region.
         retry_after_s: When another request may succeed.
-        log_message: The message for the log, if `message` has a name that the client made up. None: the same message.
+        log_message: The message for the log, if `message` has a name that the client made up, else None.
         age: The limit of time that refuses, for `error.age`. A repeated request is refused too.
-        sentences: The sentence for the end user, in place of that of the reason. None: that one.
+        sentences: The sentence for the end user in place of that of the reason, or None for that of the reason.
         asks: The deployment that would be used if the user had agreed.
         param: The one field of the request that is the cause, if there is exactly one.
         missing: The features that no deployment has.
@@ -197,7 +197,7 @@ class Lane(Value, frozen=True):
     """One step of a route that has a weighted step, judged for one kind of request, independent of the user.
 
     Attributes:
-        weights: By the name of the deployment, as configured.
+        weights: The configured weights by the name of the deployment.
         able: The deployments that can be used.
         unavailable: The deployments that are skipped only because of their health.
         is_set: Whether the step is a weighted set.

@@ -104,7 +104,7 @@ class Deployment:
         credentials: The keys, which conversations share. `needs_credential` states whether it works without one.
         headers: Further headers of each call. They are as secret as the credential.
         missing_credentials: The sources of credentials that are not set (`DASHSCOPE_API_KEY`).
-        fold: Whether a request for one JSON answer is sent as a stream. None: only if the route has a next step.
+        fold: Whether a request for one JSON answer is sent as a stream. None if the next step of the route decides.
         first_token_s: The time limit to the first event. None uses the general limit and the one of the model.
         places: Where it stores and where it processes data, in words.
         asked_at: Its name, origin and model. Health and latencies belong to these three, over any number of config
@@ -114,12 +114,12 @@ class Deployment:
         cache_key: The treatment of that key (`prompt_cache_key`). `cache_key_in` applies the rule of protected regions.
         cache_key_written: Whether the file names this treatment.
         cache: `auto`: the gateway marks the end of a prompt for the cache if the client set no mark.
-        cache_isolation: Those whose prompts share no part of the server's prefix cache.
+        cache_isolation: Who shares no part of the server's prefix cache with others: each client or each user.
         pseudonym_key: The key for pseudonyms, if these fields are hashed.
         price: The prices of the model's tokens at the site, the latest first, or None if none is known. `price_at`
             returns the one that holds at a moment.
         retirement: When the vendor retires the model, or None if it is unknown.
-        concurrency: None if there is no limit.
+        concurrency: The limit of its concurrent calls, or None without one.
         guard: How a guard model answers, if its name does not show it.
         structured_output: `emulate`: where it has no JSON schemas, the gateway asks in words and checks the answer.
         tls: The files of its own authorities and of the client's certificate, if it has any.

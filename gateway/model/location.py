@@ -48,8 +48,8 @@ class Location:
     """The decided location of a caller.
 
     Attributes:
-        region: None where there is a problem, except `AGE`.
-        territory: None where it is unknown, which is possible inside a known region.
+        region: The region of the caller. None where there is a problem, except `AGE`.
+        territory: The territory of the caller. None where it is unknown, which is possible inside a known region.
         why: The name of the winning signal, or `unknown`.
         assumed: Whether the region was taken because no signal gave one.
         preferences: How the user wants to be addressed. This is not evidence of a location.
@@ -129,7 +129,7 @@ class ClaimReport:
     """The content of a request's claim, or why it is rejected.
 
     Attributes:
-        territory: None if the claim names none.
+        territory: The territory that the claim names, or None.
         subject: The user whom the claim is about. It is not evidence of a location, so it does not take part in
             comparisons, and a remembered location never belongs to one user.
         preferences: The user's preferences, as far as they are valid.

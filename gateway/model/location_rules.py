@@ -43,7 +43,7 @@ class LocationRules(Value, frozen=True):
         own: The rules of the signals that have a section of their own, at most one of each class.
         hops: The networks of proxies that may stand in a list of addresses.
         country_only: Countries that are accepted without their part, although a part has a rule of its own.
-        demo_territory: In a demo: the territory of a caller whom no signal locates. None refuses it.
+        demo_territory: The territory of a caller of a demo whom no signal locates. None refuses the caller.
     """
 
     signals: tuple[str, ...] = ("api_key", "assertion", "edge_header")

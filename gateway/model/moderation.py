@@ -72,11 +72,11 @@ class Moderation(ModerationRules):
 
 @dataclass(slots=True)
 class ModerationRecord:
-    """The decisions of the judges of a request. None: that direction is not judged.
+    """The decisions of the judges of a request. A direction that is None is not judged.
 
     Attributes:
         by: The deployments that gave verdicts.
-        categories: Those of the flagged content.
+        categories: The categories of the flagged content.
         is_skipped: Something went on without a verdict.
     """
 

@@ -14,7 +14,7 @@ class Part:
     """Base of a part.
 
     Attributes:
-        plan_name: Its name in a plan. Empty: a plan does not compare it.
+        plan_name: Its name in a plan. Empty if a plan does not compare it.
     """
 
     __slots__ = ()

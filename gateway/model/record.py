@@ -101,7 +101,7 @@ class AttemptRecord(Value, frozen=True):
         started_at: Monotonic seconds.
         places: Where the deployment stores and processes data, in words.
         proxy: The proxy through which it was called.
-        redacted: The values that were replaced in its prompt. None: nothing is configured for it.
+        redacted: The values that were replaced in its prompt, or None if nothing is configured for it.
         decision: The action after the failure. None for an answer, and for a failure that the client's disconnect
             followed.
         is_abandoned: It was running when the client disconnected.
@@ -397,7 +397,7 @@ class Record:
 
     @property
     def redaction(self) -> WrapperNote | None:
-        """The values that were replaced for the last deployment that was asked. None: nothing is configured for it."""
+        """The values that were replaced for the last deployment that was asked, or None if it has no redaction."""
         attempts = self.abandoned or self.attempts
         return attempts[-1].redacted if attempts else None
 

@@ -23,7 +23,7 @@ class Sentences(Value, frozen=True):
     """One sentence in several languages.
 
     Attributes:
-        texts: By language tag. The first one is for readers of other languages.
+        texts: The sentence by language tag. The first one is for readers of other languages.
         tags: The language for a tag in lower case that a caller may send. Empty if none fits.
     """
 
@@ -40,7 +40,7 @@ class Label(Value, frozen=True):
 
     Attributes:
         producer: The name of the service provider in the `AIGC` object. None for a label without such an object.
-        repeat_s: It is shown again in a session after so long. None: it is not.
+        repeat_s: After how long it is shown again in a session, or None if it is not.
         repeat_text: Its text where it is shown again.
         is_signed: Whether its data have a signed mark of each text.
     """
@@ -88,7 +88,7 @@ class Profile:
         lines: The lines in order, each with its topic.
         helplines: The line with emergency numbers, by territory.
         common: The line with emergency numbers if the territory is unknown.
-        choices: By topic, the line for each value that a user may prefer.
+        choices: The line for each value that a user may prefer, by topic.
     """
 
     locale: str

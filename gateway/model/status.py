@@ -23,8 +23,9 @@ class Who(str):
     """The name of an operator, for the audit trail. In all else it is a text.
 
     Attributes:
-        how: By what the operator came in: `token` (a stored one), `issuer:NAME`, `built-in` (of the settings) or
-            `proxy`. It is verified; the name may be anybody's choice. Empty: no token, or a command on the machine.
+        how: How the operator came in: with `token` (a stored one), `issuer:NAME`, `built-in` (of the settings) or
+            `proxy`. It is verified; the name may be anybody's choice. Empty without a token, and for a command on the
+            machine.
     """
 
     how: str
@@ -206,9 +207,9 @@ class TrafficCounts(Value, frozen=True):
     """The traffic of the last five minutes, and of shorter times, in which an outage that has just begun is seen.
 
     Attributes:
-        regions: By region. The empty name stands for requests without a region.
+        regions: The counts by region. The empty name stands for requests without a region.
         recent: The same of the last 30 s.
-        deployments: By deployment, of the last 30 s.
+        deployments: The counts of the last 30 s, by deployment.
         last: The last requests of each region, twenty or a few more.
         times: How long the answers of each region took.
         implausible: The counts of a deployment's provider since the start that can't be true, by `input` and `other`.

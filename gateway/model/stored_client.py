@@ -30,8 +30,8 @@ class KeyInfo(Value, frozen=True):
         expires_at_s: When it stops to work (Unix time), or None.
         revoked_at_s: When it was revoked, or None.
         last_used_at_s: When a request used it last, to the minute, or None.
-        secrets: For each valid secret, the newest first: when it was made, and until when it is valid (None: as long
-            as the key).
+        secrets: For each valid secret, the newest first: when it was made, and until when it is valid, or None for as
+            long as the key.
         blocked_at_s: Since when it is blocked (Unix time), or None.
     """
 
