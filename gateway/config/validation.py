@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
+from importlib import resources
 from typing import get_args
 
 from gateway.config.problems import KeyPath, Problem, Severity, choice_hint, quoted
@@ -30,44 +32,6 @@ _PASSWORD_IN_URL = re.compile(r"://[^/@\s]*:[^/@\s]*@")
 _ESSENTIAL = frozenset(
     "endpoint simulates project stores processes transit regions approvals consent identity redact".split()
 )
-# Values of required keys with which the rest of an entry can be read.
-_STAND_INS: Mapping[tuple[str, str], object] = {
-    ("deployments", "provider"): "openai-compatible",
-    ("deployments", "model"): "unknown",
-    ("deployments", "endpoint"): "unknown",
-    ("regions", "territories"): ["AQ"],
-    ("regions", "boundary"): ["*"],
-    ("sign_ins", "role"): "unknown",
-    ("sign_ins", "url"): "https://unknown.invalid",
-    ("sign_ins", "territory"): "AQ",
-    ("token_issuers", "issuer"): "unknown",
-    ("token_issuers", "audience"): "unknown",
-    ("token_issuers", "algorithms"): ["RS256"],
-    ("token_issuers", "jwks"): "https://unknown.invalid/jwks",
-    ("token_issuers", "client"): "unknown",
-    ("token_issuers", "role"): "viewer",
-    ("token_issuers", "where"): {"unknown": "unknown"},
-    ("exporters", "endpoint"): "https://unknown.invalid",
-    ("exporters", "stores"): ["any"],
-    ("exporters", "processes"): ["any"],
-    ("assistants", "routes"): {},
-    ("cell", "territory"): "AQ",
-    ("location", "from"): ["192.0.2.0/24"],
-    ("location", "country"): "X-Country",
-    ("location", "header"): "X-Unknown",
-    ("location", "value"): "unknown",
-    ("stores", "url"): "https://unknown.invalid",
-    ("stores", "territory"): "AQ",
-    ("usage", "url"): "https://unknown.invalid",
-    ("usage", "territory"): "AQ",
-    ("usage", "at"): [100],
-    ("projects", "per"): "month",
-    ("clients", "per"): "month",
-    ("cors", "origins"): ["https://unknown.invalid"],
-    ("deployments", "url"): "https://unknown.invalid",
-    ("deployments", "territory"): "AQ",
-    ("deployments", "mode"): "standing",
-}
 _REQUIRED = {"version": 1, "assistants": {}, "regions": {}, "deployments": {}}
 
 
@@ -224,10 +188,17 @@ def _key_of(path: KeyPath) -> KeyPath:
 def _stand_in(values: dict[str, object], path: KeyPath) -> None:
     """Remove a wrong key, or replace its value if an entry requires it."""
     parent, key = parent_of(values, path), str(path[-1])
-    if (str(path[0]), key) in _STAND_INS:
-        parent[key] = _STAND_INS[str(path[0]), key]
+    values_of_keys = _stand_ins().get(str(path[0]), {})
+    if key in values_of_keys:
+        parent[key] = values_of_keys[key]
     else:
         parent.pop(key, None)
+
+
+@cache
+def _stand_ins() -> dict[str, dict[str, object]]:
+    """Return values of required keys with which the rest of an entry can be read, by section."""
+    return tomllib.loads(resources.files("gateway.config").joinpath("data", "stand_ins.toml").read_text("utf-8"))
 
 
 def _read(values: dict[str, object], section: type[GatewaySection]) -> tuple[GatewaySection | None, list[ShapeError]]:
