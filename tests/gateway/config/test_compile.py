@@ -22,7 +22,7 @@ from providers.registry import Registry, load_registry
 from providers.sites import Availability, Residency, Site
 from providers.territories import ANYWHERE, NOWHERE, Places, parse_places
 from providers.vendors.openai.adapter import OpenAIAdapter
-from tests.kit.config_cases import SOUND, compiled, edited, more, problems_of, rejected, sections, with_deployment
+from tests.kit.config_cases import SOUND, compiled, edited, more, problems_of, sections, with_deployment
 
 
 def deployment(text: str, environ: Mapping[str, str] | None = None) -> Deployment:
@@ -561,67 +561,13 @@ class TestDemo:
     def test_demo_can_be_forced(self) -> None:
         assert demo(edited(self.TEXT, ("demo: true", "demo: false")), demo=True).demo
 
-    def test_everything_must_be_simulated(self) -> None:
-        text = f"{self.TEXT}  real: {{provider: openai, model: gpt-6-luna, endpoint: us, api_key: '${{K}}'}}\n"
-        [problem] = [problem for problem in rejected(text) if problem.severity == "error"]
-        assert (problem.path, problem.message, problem.hint) == (
-            ("deployments", "real", "endpoint"),
-            "in demo mode every deployment is a simulator",
-            "write `endpoint: simulator` and `simulates: <site>`",
-        )
-
-    @pytest.mark.parametrize(
-        ("text", "message"),
-        [
-            (
-                "x: {provider: openai, model: m, endpoint: simulator}",
-                "simulates: is missing: the site whose facts the simulator takes; there are ",
-            ),
-            (
-                "x: {provider: openai, model: m, endpoint: simulator, simulates: eux}",
-                "simulates: unknown site 'eux' of openai; did you mean 'eu'?",
-            ),
-            (
-                "x: {provider: openai-compatible, model: m, endpoint: simulator}",
-                "simulates: is missing: the site whose facts the simulator takes; "
-                "the provider has no site that could be simulated",
-            ),
-            (
-                "x: {provider: openai, model: m, endpoint: simulator, simulates: us, stores: DE}",
-                "stores: contradicts the known facts",
-            ),
-        ],
-    )
-    def test_simulated_site_must_exist(self, text: str, message: str) -> None:
-        assert any(f"deployments.x.{message}" in str(problem) for problem in rejected(f"{self.TEXT}  {text}\n"))
-
     def test_a_simulator_needs_no_project_of_its_operator(self) -> None:
         x = "x: {provider: vertex, model: gemini-3.5-flash, endpoint: simulator, simulates: eu}"
         assert demo(f"{self.TEXT}  {x}\n").deployments["x"].target.base_path == "/v1/projects/PROJECT/locations/eu"
 
-    def test_no_clients_and_no_edges(self) -> None:
-        text = f"{self.TEXT}clients: {{a: {{keys: ['sha256:{'ab' * 32}']}}}}\n"
-        text += "location: {edges: [{from: [10.0.0.0/8], country: C}]}\n"
-        assert [(problem.path, problem.message) for problem in rejected(text)] == [
-            (("clients",), "in demo mode any key or none is accepted"),
-            (("location", "edges"), "in demo mode every peer is a trusted edge (cf-ipcountry)"),
-        ]
-
-    def test_no_clients_in_the_database(self) -> None:
-        [problem] = rejected(f"{self.TEXT}clients_source: database\n")
-        assert (dotted(problem.path), problem.message) == (
-            "clients_source",
-            "in demo mode any key or none is accepted, so keys and budgets of the database have no effect",
-        )
-
     def test_a_key_of_a_simulator_is_not_sent(self) -> None:
         text = edited(self.TEXT, ("simulates: us}", "simulates: us, api_key: '${REAL}'}"))
         assert demo(text).deployments["chatgpt-us"].credentials == (Secret("simulated"),)
-        [warning] = compiled(text, {}).warnings
-        assert (dotted(warning.path), warning.message) == (
-            "deployments.chatgpt-us.api_key",
-            "a key is not sent to a simulator",
-        )
 
 
 def test_temporary_problem_is_not_an_error() -> None:

@@ -23,6 +23,7 @@ from tests.gateway.config.litellm_configs import CONFIGS, FOLDER, RANDOM, SECRET
 from tests.kit.expected_files import expected_text
 
 REGISTRY = load_registry()
+RESTRICTIONS = yaml.safe_load(FOLDER.with_name("litellm_restrictions.yaml").read_text("utf-8"))
 KEY_HASH = "sha256:" + "a" * 64
 
 
@@ -218,31 +219,13 @@ def clients_of(**members: Any) -> tuple[dict[str, Any], Converted]:
     return values_of(result).get("clients", {}), result
 
 
-CLOSED = {
-    "expired": ({"expires": "2026-11-01T00:00:00Z"}, {}, "the key has expired"),
-    "expires today": ({"expires": "2026-11-24"}, {}, "the key has expired"),
-    "blocked": ({"blocked": True}, {}, "the key is blocked"),
-    "blocked team": ({"team_id": "t"}, {"blocked": True}, "its team is blocked"),
-    "no requests": ({"rpm_limit": 0}, {}, "the key has a limit of 0 (`rpm_limit`)"),
-    "a team without tokens": ({"team_id": "t"}, {"tpm_limit": 0}, "its team has a limit of 0 (`tpm_limit`)"),
-    "unknown models": ({"models": ["c"]}, {}, "it may use no model that was converted"),
-    "no model": ({"models": ["no-default-models"]}, {}, "it may use no model that was converted"),
-    "models of nobody": (
-        {"models": ["a"], "team_id": "t"},
-        {"models": ["b"]},
-        "it may use no model that was converted",
-    ),
-    "models in no list": ({"models": "a"}, {}, "it may use no model that was converted"),
-}
-
-
-@pytest.mark.parametrize(("key", "team", "why"), CLOSED.values(), ids=CLOSED)
-def test_a_key_that_opens_nothing_there_is_left_out_and_named(key: Any, team: Any, why: str) -> None:
+@pytest.mark.parametrize("case", RESTRICTIONS["closed"].values(), ids=RESTRICTIONS["closed"])
+def test_a_key_that_opens_nothing_there_is_left_out_and_named(case: dict[str, Any]) -> None:
     clients, result = clients_of(
-        keys=[{"key_alias": "shut"} | key, {"key_alias": "live"}], teams=[{"team_id": "t"} | team]
+        keys=[{"key_alias": "shut"} | case["key"], {"key_alias": "live"}], teams=[{"team_id": "t"} | case["team"]]
     )
     assert list(clients) == ["live"]
-    assert [remark for remark in result.lost if remark.endswith(f"keys[0]: the client shut is left out: {why}")]
+    assert [remark for remark in result.lost if remark.endswith(f"keys[0]: the client shut is left out: {case['why']}")]
     assert not result.opened
 
 
@@ -292,45 +275,6 @@ def test_the_smaller_limit_of_key_and_team_applies() -> None:
     assert not result.opened
 
 
-OPENED: dict[str, dict[str, Any]] = {
-    "keys[0].team_id": {"keys": [{"team_id": "unknown"}]},
-    "keys[0].user_id": {"keys": [{"user_id": "unknown"}]},
-    "keys[0].organization_id": {"keys": [{"organization_id": "unknown"}]},
-    "teams[0].organization_id": {
-        "keys": [{"team_id": "t", "organization_id": "o"}],
-        "teams": [{"team_id": "t", "organization_id": "unknown"}],
-        "organizations": [{"organization_id": "o"}],
-    },
-    "keys[0].allowed_routes": {"keys": [{"allowed_routes": ["/embeddings"]}]},
-    "keys[0].metadata.guardrails": {"keys": [{"metadata": {"guardrails": ["pii", "jail"]}}]},
-    "keys[0].model_max_budget": {"keys": [{"model_max_budget": {"a": {"budget_limit": 1}}}]},
-    "keys[0].rpm_limit": {"keys": [{"rpm_limit": 0.5}]},
-    "keys[0].spend": {"keys": [{"spend": 20, "max_budget": 20}]},
-    "keys[0].from_next_week": {"keys": [{"from_next_week": ["x"]}]},
-    "keys[0].metadata.from_next_week": {"keys": [{"metadata": {"from_next_week": True}}]},
-    "users[0].max_budget": {"keys": [{"user_id": "u"}], "users": [{"user_id": "u", "max_budget": 1}]},
-    "users[0].from_next_week": {"keys": [{"user_id": "u"}], "users": [{"user_id": "u", "from_next_week": 1}]},
-    "teams[0].from_next_week": {"keys": [{"team_id": "t"}], "teams": [{"team_id": "t", "from_next_week": 1}]},
-    "organizations[0].litellm_budget_table.max_budget": {
-        "keys": [{"organization_id": "o"}],
-        "organizations": [{"organization_id": "o", "litellm_budget_table": {"max_budget": 1}}],
-    },
-    "router_settings.enable_tag_filtering": {"router_settings": {"enable_tag_filtering": True}},
-    "general_settings.disable_from_next_week": {"general_settings": {"disable_from_next_week": ["a"]}},
-    "general_settings.required_header": {"general_settings": {"required_header": "x-tenant"}},
-    "router_settings.from_next_week": {"router_settings": {"from_next_week": 1}},
-    "litellm_settings.default_internal_user_params.models": {
-        "litellm_settings": {"default_internal_user_params": {"models": ["a"]}}
-    },
-    "general_settings.user_allowed_email_domain": {"general_settings": {"user_allowed_email_domain": "a.example"}},
-    "general_settings.custom_auth": {"general_settings": {"custom_auth": "auth.check"}},
-    "general_settings.allowed_ips": {"general_settings": {"allowed_ips": ["192.0.2.1"]}},
-    "customers[0].blocked": {"customers": [{"blocked": True}]},
-    "guardrails": {"guardrails": [{"guardrail_name": "g", "litellm_params": {"guardrail": "aporia", "api_key": "x"}}]},
-    "litellm_settings.callbacks[1]": {"litellm_settings": {"callbacks": ["langfuse", "presidio"]}},
-}
-
-
 @pytest.mark.parametrize(
     ("expires", "until"),
     [
@@ -349,9 +293,9 @@ def test_the_end_of_a_key_is_converted(expires: str, until: str | None) -> None:
         compile_config(parse_document(json.dumps(filled(result)).encode(), "x", {}, secrets=False), registry=REGISTRY)
 
 
-@pytest.mark.parametrize("path", OPENED)
+@pytest.mark.parametrize("path", RESTRICTIONS["opened"])
 def test_a_restriction_that_is_not_converted_is_reported_by_itself(path: str) -> None:
-    _, result = clients_of(**OPENED[path])
+    _, result = clients_of(**copy.deepcopy(RESTRICTIONS["opened"][path]))
     assert [remark.split(": ", 2)[1] for remark in result.opened] == [path]
     assert "restricts nothing here" not in result.opened[0], "the line says what to do"
     assert "\n# Closed there, open here:\n# litellm.yaml:" in result.files["gateway.yaml"]
@@ -368,23 +312,8 @@ def test_tags_restrict_only_where_they_are_looked_at() -> None:
     ]
 
 
-HARMLESS: dict[str, Any] = {
-    "keys": [
-        {"key_name": "sk-...x", "permissions": {"get_spend_routes": True}, "allowed_cache_controls": ["no-cache"]}
-        | {"created_at": "2026-01-01", "updated_by": "x", "aliases": {"x": "a"}, "spend": 0.5, "soft_budget": 5}
-    ],
-    "general_settings": {
-        "admin_only_routes": ["/key/list"],
-        "database_url": "os.environ/DB",
-        "store_model_in_db": True,
-    },
-    "litellm_settings": {"allowed_fails": 3, "success_callback": ["langfuse"], "drop_params": True, "cache": True},
-    "router_settings": {"allowed_fails_policy": {"TimeoutErrorAllowedFails": 3}, "routing_strategy": "x", "timeout": 5},
-}
-
-
 def test_what_restricts_no_prompt_is_not_among_the_restrictions() -> None:
-    _, result = clients_of(**HARMLESS)
+    _, result = clients_of(**copy.deepcopy(RESTRICTIONS["harmless"]))
     assert not result.opened
     assert len(result.lost) >= 15
 

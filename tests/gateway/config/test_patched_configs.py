@@ -33,6 +33,17 @@ CREDENTIALS = {
     "S": "hunter2",
     "ID": "i" * 40,
 }
+DEMO = Config.parse(sections()).merge(
+    """
+    demo: true
+    cell: null
+    regions: {us: {transit: null}}
+    deployments:
+      qwen-cn: {endpoint: simulator, simulates: cn-beijing, api_key: null}
+      chatgpt-eu: {endpoint: simulator, simulates: eu, api_key: null}
+      chatgpt-us: {endpoint: simulator, simulates: us, api_key: null}
+    """
+)
 BASES: Mapping[str, tuple[Config, Mapping[str, str]]] = {
     "barriers": (
         barriers.CONFIG.merge(
@@ -40,6 +51,7 @@ BASES: Mapping[str, tuple[Config, Mapping[str, str]]] = {
         ),
         {"CONSENT_KEY": "k" * 40},
     ),
+    "demo": (DEMO, {}),
     "inputs": (input_gateway.CONFIG, CREDENTIALS),
     "servers": (
         configs.BASE.merge(f"deployments: {{x: {OWN}}}", "assistants: {assistant: {routes: {default: [x]}}}"),

@@ -97,36 +97,6 @@ def test_the_schema_has_the_kinds_of_the_table() -> None:
 
 
 @pytest.mark.parametrize(
-    ("sign_in", "more", "words"),
-    [
-        (ENTRA, {}, "signs in at login.microsoftonline.com, which may be anywhere"),
-        (GCP, {}, "sts.europe-west3.rep.googleapis.com is called then"),
-        (GCP | {"global_host": "accepted"}, {}, "signs in at sts.googleapis.com, which may be anywhere"),
-        (GCP | {"region": "us-east1"}, {}, "sts.us-east1.rep.googleapis.com, in US"),
-        (GCP | {"region": "europe-west3", "impersonate": "a@b"}, {}, "signs in at iamcredentials.googleapis.com"),
-        (IRSA | {"region": "us-east-1"}, {}, "signs in at sts.us-east-1.amazonaws.com, in US"),
-        (OAUTH | {"territory": "US"}, {}, "signs in at id.example.de, in US"),
-        (OAUTH | {"url": "https://login.microsoftonline.com/t/oauth2/v2.0/token"}, {}, "may be anywhere (in `sign_ins.one`, `terr"),
-        (OAUTH | {"url": "https://LOGIN.microsoftonline.com./t/token"}, {}, "at login.microsoftonline.com, which may be any"),
-        (OAUTH | {"url": "https://westeurope.login.microsoft.com/t/token"}, {}, "which may be anywhere"),
-        (OAUTH | {"url": "https://oauth2.googleapis.com/token"}, {}, "which may be anywhere"),
-        (OAUTH | {"url": "https://login.microsoftonline.us/t/token"}, {}, "login.microsoftonline.us, in US"),
-        (ENTRA | {"cloud": "china"}, {}, "login.partner.microsoftonline.cn, in CN"),
-        ({"kind": "azure_managed"}, {"cell": "US"}, "the metadata server, in US"),
-        ({"kind": "aws_container"}, {"cell": "US"}, "the metadata server, in US"),
-        ({"kind": "aws_instance", "region": "us-east-1", "assume": {"role": "r"}}, {}, "sts.us-east-1.amazonaws.com"),
-        ({"kind": "google_metadata"}, {"cell": "US"}, "the metadata server, in US"),
-        (GCP | {"region": "europe-west3", "endpoint": "http://127.0.0.1:1/google", "impersonate": "a@b"}, {}, "iamcreden"),
-    ],
-)  # fmt: skip
-def test_a_token_host_outside_the_boundary_is_an_error(sign_in: Any, more: Any, words: str) -> None:
-    found = errors(sign_in, **more)
-    assert words in found
-    assert "gateway.yaml:" in found
-    compiled(sign_in, **more, boundary="*")
-
-
-@pytest.mark.parametrize(
     "sign_in",
     [
         ENTRA | {"global_host": "accepted"}, {"kind": "azure_managed"}, IRSA, {"kind": "aws_container"}, {"kind": "aws_instance"},

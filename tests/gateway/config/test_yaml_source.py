@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import time
 import tracemalloc
+from pathlib import Path
 
 import pytest
 import yaml
@@ -17,80 +19,25 @@ from gateway.config.yaml_document import parse_yaml
 from tests.kit.config_cases import marked
 
 AS_UTF_8 = "save the file as UTF-8"
-NOT_YAML = "not valid YAML: "
 BROKEN = {
+    name: (text, message)
+    for name, text, message in re.findall(
+        r"^## ([^\n]*)\n(.*?)^=> ([^\n]*)\n",
+        Path(__file__).with_name("broken_yaml.txt").read_text("utf-8"),
+        re.DOTALL | re.MULTILINE,
+    )
+} | {
     "empty": ("▸", "the file is empty; `gateway init` writes one to start from"),
-    "only comments": ("▸# nothing\n", "the file is empty; `gateway init` writes one to start from"),
-    "only null": ("▸--- ~\n", "the file is empty; `gateway init` writes one to start from"),
-    "a list": ("▸- 1\n", "the file must be a mapping of keys to values; it starts with `version: 1`"),
-    "tab": ("a:\n▸\tb: 1\n", f"{NOT_YAML}a tab where only spaces are allowed; indent with spaces"),
-    "group": ("a: [▸@EEA]\n", f'{NOT_YAML}a text that begins with `@` must be in quotes; write it as "@EEA"'),
-    "star": ("a: [▸*]\n", f'{NOT_YAML}a text that begins with `*` must be in quotes; write everywhere as "*"'),
-    "exclusion": (
-        'a: ["*", ▸!CN]\n',
-        f'{NOT_YAML}a text that begins with `!` must be in quotes; write an exclusion as "!CN"',
-    ),
-    "tag": (
-        "a: ▸!secret x\n",
-        "a tag (`!`) that YAML 1.2 does not define, or that does not fit the value; "
-        'put a text that begins with `!` in quotes, such as "!CN"',
-    ),
-    "tag on a list": (
-        "a: ▸!set [x]\n",
-        "a tag (`!`) that YAML 1.2 does not define, or that does not fit the value; "
-        'put a text that begins with `!` in quotes, such as "!CN"',
-    ),
-    "code": (
-        "a: ▸!!python/object/apply:os.system [x]\n",
-        "a tag (`!`) that YAML 1.2 does not define, or that does not fit the value; "
-        'put a text that begins with `!` in quotes, such as "!CN"',
-    ),
-    "wrong core tag": (
-        "a: ▸!!int x\n",
-        "a tag (`!`) that YAML 1.2 does not define, or that does not fit the value; "
-        'put a text that begins with `!` in quotes, such as "!CN"',
-    ),
-    "colon": (
-        "a: b▸: c\n",
-        f"{NOT_YAML}a `:` where a key is not allowed; put a text with `: ` in quotes, and check the indentation",
-    ),
-    "open quote": (
-        "a: ▸'x\n",
-        f"{NOT_YAML}a quote that is never closed, or closed in the wrong place; close it with `'`",
-    ),
     "open bracket": (
         "a: {b: 1\n▸",
         "not valid YAML (the incomplete part begins at line 1); "
         "check the indentation, brackets and commas here and just above",
     ),
-    "indentation": (
-        "a:\n  - b\n ▸c: d\n",
-        "not valid YAML (the incomplete part begins at line 1); "
-        "check the indentation, brackets and commas here and just above",
-    ),
-    "list in line": ("a: ▸- b\n", "not valid YAML; check the indentation, brackets and commas here and just above"),
-    "duplicate": ("a: 1\nb: 2\n▸a: 3\n", "the key 'a' is already in line 1; remove one"),
-    "duplicate by escape": ('a: 1\n▸"\\x61": 3\n', "the key 'a' is already in line 1; remove one"),
-    "number as key": ("▸1: a\n", "a key must be a string; put it in quotes"),
-    "null as key": ("▸~: a\n", "a key must be a string; put it in quotes"),
-    "list as key": ("? ▸[a]\n: b\n", "a key must be a string"),
-    "merge": (
-        "a: &x {b: 1}\nc:\n  ▸<<: *x\n",
-        "merge keys (`<<`) are not part of YAML 1.2; "
-        "write the keys out, or give the whole value an anchor (`&name`) and repeat it (`*name`)",
-    ),
-    "unknown alias": (
-        "a: ▸*nobody\n",
-        "an alias (`*`) of an anchor that is not defined before it; "
-        'define it with `&` first, or put the text in quotes (everywhere is "*")',
-    ),
-    "alias in itself": ("a: &x [▸*x]\n", "an alias inside the value that it refers to; write it out"),
-    "alias deep in itself": ("a: &x {b: [{c: ▸*x}]}\n", "an alias inside the value that it refers to; write it out"),
-    "two documents": ("a: 1\n▸---\nb: 2\n", "a second document begins here; a config is one document; remove `---`"),
     "control character": ("a: b▸\x07\n", "the character U+0007 is not allowed; remove it"),
     "other line break": ("# a▸\u2028b: 1\n", "the character U+2028 is not allowed; remove it"),
     "depth": ("a: " + "[" * 63 + "▸[\n", "more than 64 levels deep"),
 }
+"""The text and the message of each mistake, with a mark before its position. The file has those of visible characters."""
 
 
 @pytest.fixture(params=[yaml_document._PARSER, yaml.SafeLoader], ids=["libyaml", "python"])
