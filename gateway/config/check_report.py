@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from itertools import chain
 from textwrap import wrap
 
 from gateway.config.fact_ages import dated, oldest_fact, unconfirmed_facts
@@ -137,18 +138,13 @@ def render_matrix(
     for assistant in config.own_assistants.values():
         gaps = _gaps(assistant, config, now_s, None if every_territory else _LISTED_GAPS)
         lines += ["", *_assistant(assistant, config, days, gaps)]
-    if config.sign_ins:
-        lines += ["", "sign-ins"]
-    for start, text in map(_sign_in, config.sign_ins.values()):
-        lines += _wrapped(start, text)
-    if config.token_issuers:
-        lines += ["", "issuers of clients' tokens"]
-    for start, text in map(_token_issuer, config.token_issuers.values()):
-        lines += _wrapped(start, text)
-    if config.exporters:
-        lines += ["", "exporters"]
-    for exporter in config.exporters:
-        lines += _exporter(exporter, config)
+    for title, listed in (
+        ("sign-ins", [_wrapped(*_sign_in(it)) for it in config.sign_ins.values()]),
+        ("issuers of clients' tokens", [_wrapped(*_token_issuer(it)) for it in config.token_issuers.values()]),
+        ("exporters", [_exporter(it, config) for it in config.exporters]),
+    ):
+        lines += ["", title] if listed else []
+        lines += chain.from_iterable(listed)
     for start, text in limit_lines(config):
         lines += _wrapped(start, text) if text else [start] if start.startswith(" ") else ["", start]
     lines += _price_changes(config, now_s)

@@ -53,6 +53,8 @@ _NEEDED: Mapping[tuple[str | int, ...], tuple[str, ...]] = {
     ("regions", "hours"): ("timezone",),
 }
 """Keys whose check needs other keys of the entry, or of the mapping in it, by section and key."""
+_AS_WRITTEN = "resilience admin_keys receipts log blocked_by clients_source keys".split()
+"""The sections and keys that a version has as the file has them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +135,7 @@ class _Called(Value, frozen=True):
 
 def _compile(draft: Draft, findings: Findings, document: Document, options: _Options) -> ConfigVersion:
     """Return the version that the draft describes. It may be used only if the findings have no error."""
-    demo, features, written = options.demo, options.features, draft.config
+    demo, features = options.demo, options.features
     _check_sections(draft, findings)
     for of_draft in [feature.of_draft for feature in features if feature.of_draft is not None]:
         of_draft(draft, findings, document)
@@ -152,6 +154,7 @@ def _compile(draft: Draft, findings: Findings, document: Document, options: _Opt
     clients = compile_clients(draft, findings, regions, spending, demo=demo)
     check_prices(draft, findings, usage, clients.values(), assistants, judges, document.read_at_s)
     config = ConfigVersion(
+        **{name: getattr(draft.config, name) for name in _AS_WRITTEN},
         version=document.version,
         assistants=assistants,
         regions=regions.by_name,
@@ -161,7 +164,6 @@ def _compile(draft: Draft, findings: Findings, document: Document, options: _Opt
         deployments=deployments,
         clients=clients,
         location=compile_location(draft, findings, document, regions, demo=demo, demo_territory=options.demo_territory),
-        resilience=written.resilience,
         cell=cell,
         exporters=called.exporters,
         cors=compile_cors(draft, findings, demo=demo),
@@ -169,18 +171,12 @@ def _compile(draft: Draft, findings: Findings, document: Document, options: _Opt
         demo=demo,
         simulated=options.is_rehearsal,
         real=document.real,
-        admin_keys=tuple(written.admin_keys),
-        receipts=written.receipts,
-        log=written.log,
-        blocked_by=written.blocked_by,
         messages=compile_messages(draft),
         moderation=moderation,
         known_fields=_known_fields(options.registry, deployments),
         projects=spending.projects,
         usage=usage,
         stores=compile_stores(draft, findings, regions, document.references),
-        clients_source=written.clients_source,
-        keys=written.keys,
         token_issuers=compile_token_issuers(draft, findings, document),
         parts=_parts(draft, findings, document, features),
         sign_ins=called.sign_ins,

@@ -39,7 +39,7 @@ from gateway.model.budget import ClientsSource, KeyRules
 from gateway.model.client_token import TokenIssuerRules
 from gateway.model.config_version import ClientLimitRule, LogRules, ReceiptRules
 from gateway.model.resilience import Resilience
-from gateway.model.section import Sensitive, default_as_written
+from gateway.model.section import Listed, Sensitive, default_as_written
 from gateway.model.units import Instant
 
 _SectionT = TypeVar("_SectionT", bound=Section)
@@ -212,7 +212,9 @@ class GatewaySection(Section):
     cors: CorsSection | None = Field(None, description="The web pages that may call from a browser. Default: none.")
     location: LocationSection = Field(LocationSection(), description="How the location of a caller is decided.")
     resilience: Resilience = Field(Resilience(), description="Attempts and timeouts of one request.")
-    admin_keys: list[AdminKey] = Field([], description="The public keys that may sign a change of a protected region.")
+    admin_keys: Annotated[tuple[AdminKey, ...], Listed()] = Field(
+        (), description="The public keys that may sign a change of a protected region."
+    )
     receipts: ReceiptRules = Field(ReceiptRules(), description="The receipts of requests.")
     log: LogRules = Field(LogRules(), description="The log lines of requests.")
 
