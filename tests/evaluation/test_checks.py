@@ -24,6 +24,7 @@ from evaluation.suite import CheckSection
 from evaluation.texts import bare, language_of, numbers_in, sentences_of, words_of
 from providers.chat import ToolCall
 from tests.kit.chat_strategies import unhurried
+from tests.providers.case_files import cases
 
 SCHEMA = {"type": "object", "required": ["a"], "properties": {"a": {"type": "integer"}}, "additionalProperties": False}
 WEATHER = Call("get_weather", {"city": ["上海", "Shanghai"], "day": 3})
@@ -190,19 +191,7 @@ def test_rubric_needs_an_answer_and_a_judge() -> None:
     assert Rubric("polite").wrong(RecordedAnswer("")) == "has no text (it ended with 'stop')"
 
 
-@pytest.mark.parametrize(
-    ("text", "language"),
-    [
-        ("你好，今天天气怎么样？", "zh"),
-        ("今日はとても暑いです。", "ja"),
-        ("오늘은 날씨가 좋습니다.", "ko"),
-        ("The weather is fine and it is warm.", "en"),
-        ("Das Wetter ist schön und es ist warm.", "de"),
-        ("Погода хорошая", "ru"),
-        ("12345", None),
-        ("", None),
-    ],
-)
+@cases("text", "language")
 def test_language_is_detected(text: str, language: str | None) -> None:
     assert language_of(text) == language
 

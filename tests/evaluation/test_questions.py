@@ -14,6 +14,7 @@ from evaluation.questions import Item, load_suite, suite_path
 from evaluation.simulation import _wrong
 from gateway.config.problems import ConfigRejected
 from tests.evaluation.candidates import BANK, ITEMS, suite_in
+from tests.providers.case_files import cases
 
 SUBJECTS = {"knowledge", "arithmetic", "instructions", "tools", "locale"}
 
@@ -85,23 +86,7 @@ def test_built_in_bank_has_the_counts_of_the_standard() -> None:
 ITEM = "version: 1\nlanguage: en\nitems:\n  g:\n    - {ask: q, %s}\n"
 
 
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("number: 1, exact: ['1']", r"items.yaml:5:7: items\.g\[0\]: needs exactly one check of .* has exact, number"),
-        ("exact: [a], right: b", "its own right answer fails the check: it is not 'a'"),
-        ("rubric: good", "has no right answer to test the check with"),
-        ("rules: [{rule: wrds}]", "there is no rule 'wrds'"),
-        ("number: 1, tools: [t]", "there is no tool 't' in this file"),
-        ("pattern: '('", "unterminated"),
-        ("schema: {pattern: '('}, right: '1'", r"the schema is not valid: \$\.pattern"),
-        ("schema: {$ref: 'http://127.0.0.1:1/x'}, right: '1'", "the schema refers to 'http://127.0.0.1:1/x'"),
-        ("number: a, draw: {a: []}", r"draw\.a: must not be empty"),
-        ("number: a, draw: {a: [9, 1]}", r"draw\.a: .*from the smallest number to the largest"),
-        ("number: a, draw: {a: [1, 5, 9]}", r"draw\.a: must have at most 2 entries"),
-        ("numbr: 1", r"items.yaml:5:16: items\.g\[0\]\.numbr: unknown key 'numbr'; did you mean 'number'\?"),
-    ],
-)
+@cases("text", "message")
 def test_mistake_in_an_item_is_reported_with_its_position(tmp_path: Path, text: str, message: str) -> None:
     path = tmp_path / "items.yaml"
     path.write_text(ITEM % text)

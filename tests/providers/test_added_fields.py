@@ -16,6 +16,7 @@ from providers.failures import Failure, FailureKind
 from providers.matching.refused_fields import own_field, refuses_reasoning
 from providers.registry import load_registry
 from providers.wire import WireResponse
+from tests.providers.case_files import cases
 
 ADAPTERS = load_registry().adapters
 SERVER = ADAPTERS["openai-compatible"]
@@ -141,23 +142,7 @@ def test_any_field_name_in_an_error_is_searched_safely(provider: str, word: str,
         assert field is None or field in word or field == "x"
 
 
-@pytest.mark.parametrize(
-    ("message", "param", "is_refused"),
-    [
-        # Cerebras
-        (
-            "messages.1.assistant.reasoning_content: property 'messages.1.assistant.reasoning_content' is unsupported",
-            "validation_error",
-            True,
-        ),
-        ("property 'reasoning_content' is unsupported", None, True),
-        ("messages[1].reasoning: Extra inputs are not permitted", None, True),
-        ("no", "messages[1].reasoning_content", True),
-        ("no", "reasoning", False),
-        ("messages.1.name: property 'messages.1.name' is unsupported", None, False),
-        ("The text reasoning_content is not one of the choices.", None, False),
-    ],
-)
+@cases("message", "param", "is_refused")
 def test_refused_reasoning_of_the_history_is_recognised(message: str, param: str | None, is_refused: bool) -> None:
     failure = refused({"error": {"message": message, "param": param, "type": "invalid_request_error"}})
     thought = AssistantMessage("Hello", reasoning="I greet.")

@@ -272,8 +272,6 @@ def test_late_filter_of_alibaba_ends_the_answer() -> None:
     assert (answer.choices[0].message.content, answer.choices[0].finish_reason) == ("x", "content_filter")
 
 
-RESET = "2026-11-18T12:00:30Z"
-DATE = "Wed, 18 Nov 2026 12:00:00 GMT"
 LIMITED = {"type": "error", "error": {"type": "rate_limit_error"}}
 
 

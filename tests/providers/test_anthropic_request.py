@@ -33,6 +33,7 @@ from providers.formats.tool_calls import turns_with_results
 from providers.matching.capability_matching import match_capabilities, parameters_of, without_parameters
 from providers.matching.requirements import requirements_of
 from providers.vendors.anthropic.adapter import ADAPTER
+from tests.providers.case_files import cases
 
 NEWEST, HAIKU, SONNET, OPUS_48, SIX, OLD = (
     "claude-opus-5-5",
@@ -301,23 +302,7 @@ def test_thoughts_of_other_models_and_forged_ones_are_ignored() -> None:
     assert pack([Thought("unsigned")], NEWEST) is None
 
 
-@pytest.mark.parametrize(
-    ("model", "effort", "thinking", "config"),
-    [
-        (NEWEST, None, None, None),
-        (NEWEST, "high", {"type": "adaptive", "display": "summarized"}, {"effort": "high"}),
-        (NEWEST, "none", {"type": "adaptive", "display": "summarized"}, {"effort": "low"}),
-        (SONNET, "none", {"type": "between_tools"}, None),
-        (HAIKU, "none", {"type": "disabled"}, None),
-        (HAIKU, "minimal", {"type": "disabled"}, None),
-        (OPUS_48, "none", None, None),
-        (OPUS_48, "max", {"type": "adaptive", "display": "summarized"}, {"effort": "max"}),
-        (SIX, "xhigh", {"type": "adaptive", "display": "summarized"}, {"effort": "high"}),
-        (OLD, "none", None, None),
-        (OLD, "low", {"type": "enabled", "budget_tokens": 2048}, None),
-        (OLD, "max", {"type": "enabled", "budget_tokens": 16384}, None),
-    ],
-)
+@cases("model", "effort", "thinking", "config")
 def test_effort_is_sent_in_the_form_of_the_model(model: str, effort: str | None, thinking: Any, config: Any) -> None:
     body = sent(asked(reasoning_effort=effort), model)
     assert (body.get("thinking"), body.get("output_config")) == (thinking, config)

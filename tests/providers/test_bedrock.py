@@ -39,6 +39,7 @@ from providers.territories import ANYWHERE, parse_places
 from providers.vendors.bedrock.adapter import ADAPTER
 from providers.vendors.bedrock.event_stream import encode_message
 from providers.wire import WireResponse
+from tests.providers.case_files import cases
 
 MODEL = "eu.anthropic.claude-sonnet-4-5-20250929-v1:0"
 NEW = "anthropic.claude-opus-5-5-v1:0"
@@ -391,22 +392,7 @@ def error(status: int, name: str = "", body: bytes = b'{"message":"Words of thei
     return ADAPTER.classify_error(WireResponse(status, headers, body, 0))
 
 
-@pytest.mark.parametrize(
-    ("status", "name", "kind"),
-    [
-        (429, "ThrottlingException:http://internal.amazon.com/coral/", FailureKind.RATE_LIMITED),
-        (429, "ModelNotReadyException", FailureKind.UNAVAILABLE),
-        (408, "ModelTimeoutException", FailureKind.UNAVAILABLE),
-        (424, "ModelErrorException", FailureKind.UNAVAILABLE),
-        (400, "ServiceQuotaExceededException", FailureKind.QUOTA),
-        (400, "ValidationException", FailureKind.INVALID_REQUEST),
-        (403, "ExpiredTokenException", FailureKind.CREDENTIALS),
-        (403, "UnrecognizedClientException", FailureKind.CREDENTIALS),
-        (404, "ResourceNotFoundException", FailureKind.MODEL_NOT_FOUND),
-        (503, "SomethingNew", FailureKind.UNAVAILABLE),
-        (403, "", FailureKind.CREDENTIALS),
-    ],
-)
+@cases("status", "name", "kind")
 def test_error_is_classified(status: int, name: str, kind: FailureKind) -> None:
     failure = error(status, name)
     assert (failure.kind, failure.status, failure.request_id) == (kind, status, "r-1")
@@ -423,23 +409,7 @@ def test_error_name_in_the_body_is_read_and_signed_data_is_not_logged() -> None:
 # --- place of computation -------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("site", "model", "processes"),
-    [
-        ("eu-central-1", "anthropic.claude-opus-5-5-v1:0", ["DE"]),
-        ("eu-central-1", "eu.anthropic.claude-opus-5-5-v1:0", ["@EU"]),
-        ("eu-central-1", "us.anthropic.claude-opus-5-5-v1:0", None),
-        ("eu-central-1", "global.anthropic.claude-opus-5-5-v1:0", None),
-        ("eu-central-1", "arn:aws:bedrock:eu-central-1:123456789012:inference-profile/eu.x", None),
-        ("eu-west-2", "eu.amazon.nova-pro-v1:0", None),
-        ("us-east-1", "us.amazon.nova-pro-v1:0", ["US"]),
-        ("us-east-1", "amazon.nova-pro-v1:0", ["US"]),
-        ("ca-central-1", "us.amazon.nova-pro-v1:0", ["US", "CA"]),
-        ("ap-northeast-1", "jp.anthropic.claude-sonnet-4-5-v1:0", ["JP"]),
-        ("ap-northeast-1", "apac.anthropic.claude-sonnet-4-5-v1:0", None),
-        ("us-east-1", "some-model", None),
-    ],
-)
+@cases("site", "model", "processes")
 def test_model_prefix_decides_where_it_is_computed(site: str, model: str, processes: list[str] | None) -> None:
     known = ADAPTER.sites[site]
     residency = known.residency_of(model)

@@ -32,7 +32,6 @@ from providers.chat import (
     UserMessage,
 )
 from providers.matching.capability_matching import (
-    ANSWERS_ITSELF,
     THINKS_BY_RESPONSES,
     CapabilityMatch,
     has_effects_there,
@@ -73,18 +72,7 @@ def needs(
     return Requirements(frozenset(features or ()), frozenset(parameters or ()), frozenset(moving or ()))
 
 
-@pytest.mark.parametrize(
-    ("flags", "features", "anew", "missing"),
-    [
-        (set(), {"prefill"}, True, {"prefill"}),
-        ({ANSWERS_ITSELF}, {"prefill"}, False, {"prefill"}),
-        ({ANSWERS_ITSELF}, {"prefill"}, True, set()),
-        ({ANSWERS_ITSELF}, {"prefill", "vision"}, True, {"vision"}),
-        # The Responses API is another one.
-        ({ANSWERS_ITSELF, THINKS_BY_RESPONSES, "thinking_default"}, {"prefill", "tools"}, True, {"prefill"}),
-        ({ANSWERS_ITSELF, THINKS_BY_RESPONSES, "thinking_default"}, {"prefill"}, True, set()),
-    ],
-)
+@cases("flags", "features", "anew", "missing")
 def test_last_assistant_message_is_accepted_by_models_that_answer_it(
     flags: set[str], features: set[str], anew: bool, missing: set[str]
 ) -> None:
@@ -284,19 +272,7 @@ def test_dropped_field_has_no_effects() -> None:
     assert has_effects_there(requirements_of(ask(extra={"store": True})), EVERYTHING, allowed_moves={"store"})
 
 
-@pytest.mark.parametrize(
-    ("flags", "features", "takes_effect"),
-    [
-        (set(), {"tools", "tool_choice_named", "json_schema"}, True),
-        ({"tools_think_by_responses"}, {"tools"}, True),
-        ({"thinking"}, {"tools"}, True),
-        ({"thinking"}, {"tools", "tool_choice_named"}, False),
-        ({"json_without_thinking"}, {"json_object"}, False),
-        ({"json_without_thinking"}, {"json_schema"}, False),
-        ({"json_without_thinking", "thinking"}, {"tools", "vision"}, True),
-        ({"a flag of an adapter's own"}, {"tools"}, True),
-    ],
-)
+@cases("flags", "features", "takes_effect")
 def test_an_effort_that_can_take_no_effect_is_unsupported(
     flags: set[str], features: set[str], takes_effect: bool
 ) -> None:
@@ -431,19 +407,7 @@ def test_model_that_always_reasons_is_matched_with_the_responses_api() -> None:
     assert match_capabilities(asked, able, free).missing == frozenset()
 
 
-@pytest.mark.parametrize(
-    ("efforts", "effort", "long"),
-    [
-        (("none", "high"), None, False),
-        (("minimal", "high"), None, True),
-        (("none", "high"), "none", False),
-        (("minimal", "high"), "none", False),
-        (("low", "high"), "none", True),
-        (("low", "high"), "minimal", True),
-        ((), "none", False),
-        ((), "high", True),
-    ],
-)
+@cases("efforts", "effort", "long")
 def test_model_without_a_low_effort_reasons_long_at_any_effort(
     efforts: tuple[str, ...], effort: str | None, long: bool
 ) -> None:

@@ -285,21 +285,7 @@ def test_forms(value: str, taken: list[str], refused: list[str]) -> None:
     assert [header.takes(text) for text in (*taken, *refused)] == [True] * len(taken) + [False] * len(refused)
 
 
-@pytest.mark.parametrize(
-    ("name", "row", "complaint"),
-    [
-        ("Authorization", SOUND, "can.t have this name"),
-        ("host", SOUND, "can.t have this name"),
-        ("x y", SOUND, "can.t have this name"),
-        ("x-a", SOUND | {"colour": "red"}, "'colour' is not known"),
-        ("x-a", SOUND | {"about": ""}, "'about' is missing"),
-        ("x-a", {"value": "app-[a-z]+", "about": "a"}, "'source' is missing"),
-        ("x-a", SOUND | {"value": "["}, "is not a regular expression"),
-        ("x-a", SOUND | {"value": "[a-z]{3,}"}, "fewer than four"),
-        ("x-a", SOUND | {"value": "[0-9]*"}, "fewer than four"),
-        ("x-a", SOUND | {"value": "[0-9]{3,9}"}, "fewer than four"),
-    ],
-)
+@cases("name", "row", "complaint")
 def test_mistake_in_the_data_is_reported(name: str, row: dict[str, str], complaint: str) -> None:
     with pytest.raises(CatalogueError, match=complaint):
         headers_of({"headers": {name: row}})

@@ -11,6 +11,7 @@ from providers.catalogue import CatalogueError, FactsFile
 from providers.catalogue.prices import offers_of
 from providers.catalogue.sites import sites_of
 from providers.evidence import Citation
+from tests.providers.case_files import cases
 
 _SOURCE = """
 [sources.page]
@@ -60,23 +61,7 @@ def test_scope_may_have_a_source_of_its_own() -> None:
     assert oslo.citation_of("y-1") == oslo.citation_of("z") == _PAGE
 
 
-@pytest.mark.parametrize(
-    ("old", "new", "message"),
-    [
-        ('source = "page"\n', "", "sites.oslo: its source lacks url, quote, as_of; give [sources.NAME] a url"),
-        (
-            'source = "page"\n',
-            'source = "pag"\n',
-            "sites.oslo.source: 'pag' is not in [sources] of this file, which has",
-        ),
-        ('url = "https://a.example/regions"\n', "", "sources.page: its source lacks url"),
-        ("https://a.example/regions", "a.example/regions", "sources.page: its source lacks url"),
-        ('quote = "data stays in Norway"\n', "", "sources.page: its source lacks quote"),
-        ("as_of = 2026-11-20\n", "", "sources.page: its source lacks as_of"),
-        ("as_of = 2026-11-20\n", 'as_of = "2026-11-20"\n', "sources.page.as_of: must be a day, without quotes"),
-        ("quote =", "words =", "sources.page: 'words' is not known; expected one of as_of, quote, unconfirmed, url"),
-    ],
-)
+@cases("old", "new", "message")
 def test_fact_of_this_repository_without_a_source_is_refused(old: str, new: str, message: str) -> None:
     toml = _SOURCE + _SITE
     assert old in toml

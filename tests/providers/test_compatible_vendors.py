@@ -141,18 +141,7 @@ def test_turn_with_calls_is_sent_back_with_its_reasoning(
     assert [message.get("reasoning_content") for message in sent_messages] == thoughts
 
 
-@pytest.mark.parametrize(
-    ("provider", "model", "thoughts"),
-    [
-        ("deepseek", "deepseek-v5", [" ", "I know."]),
-        ("moonshot", "kimi-k4", [" ", "I know."]),
-        # A known model that does not reason.
-        ("moonshot", "moonshot-v1-8k", [None, None]),
-        # The vendor accepts reasoning but does not require it. Whether this model accepts it is unknown.
-        ("ark", "ep-20261101-abcde", [None, None]),
-        ("vllm", "qwen", [None, "I know."]),
-    ],
-)
+@cases("provider", "model", "thoughts")
 def test_unknown_model_gets_its_reasoning_back(provider: str, model: str, thoughts: list[str | None]) -> None:
     """The vendor's newest model reasons, and refuses the second round of a tool loop without its reasoning."""
     messages = looped(AssistantMessage("Noon.", reasoning="I know."))
@@ -324,56 +313,7 @@ def test_vendor_file_of_this_repository_is_checked_like_others(
 SITE = 'processes = ["NO"]'
 
 
-@pytest.mark.parametrize(
-    ("old", "new", "complaint"),
-    [
-        ("[0, 1]", "1", "dialect.request.bounds: must be a table of two numbers each"),
-        ("[0, 1]", "[1, 0]", "dialect.request.bounds: must be a table of two numbers each"),
-        ("[0, 1]", "[0, nan]", "dialect.request.bounds: must be a table of two numbers each"),
-        ("bounds", 'stream_options = "no"\nbounds', "dialect.request.stream_options: must be true or false"),
-        ("bounds", 'path_by = "azur"\nbounds', "dialect.request.path_by: 'azur' is not known"),
-        ("bounds", 'call_ids = "ten"\nbounds', "dialect.request.call_ids: 'ten' is not known"),
-        ('["no_coins"]', '"no_coins"', "dialect.errors.codes: must be a table of lists"),
-        ("[sites.oslo]", "[site.oslo]", "site: is not known; expected one of dialect, "),
-        ('stores = ["NO"]', 'stores = "NO"', "sites.oslo.stores: must be a list of texts"),
-        ('stores = ["NO"]', "stores = []", "sites.oslo.stores: names no territory"),
-        ('stores = ["NO"]', 'stores = ["!CN"]', "sites.oslo.stores: names no territory"),
-        ('stores = ["NO"]', 'stores = ["Norway"]', "sites.oslo.stores: 'Norway' is not a territory"),
-        ('stores = ["NO"]', "", "sites.oslo: 'stores' is missing"),
-        (SITE, f'{SITE}\nrequire = ["zdr"]', "sites.oslo: 'require' is not known"),
-        (SITE, f'{SITE}\nexcept = "tools"', "sites.oslo.except: must be a list of texts"),
-        (SITE, f'{SITE}\nexcept = ["tols"]', "sites.oslo.except: 'tols' is not a feature or parameter"),
-        (SITE, f'{SITE}\nnever = "CN"', "sites.oslo.never: must be a list of texts"),
-        (SITE, f'{SITE}\nnever = ["*"]', "sites.oslo.never: must name territories"),
-        (
-            SITE,
-            f'{SITE}\navailable = "opnai"',
-            "sites.oslo.available: 'opnai' is not a published list; expected one of anthropic, ",
-        ),
-        (
-            SITE,
-            f"{SITE}\navailable = 7",
-            "sites.oslo.available: must be a list of texts, or the name of a published list",
-        ),
-        (SITE, f'{SITE}\navailable = ["Norway"]', "sites.oslo.available: 'Norway' is not a territory"),
-        (SITE, f'{SITE}\nhosts = "*.acme.example"', "sites.oslo.hosts: must be a list of texts"),
-        (SITE, f'{SITE}\nhosts = ["*.Acme.example"]', "sites.oslo.hosts: '*.Acme.example' is not a host"),
-        (SITE, f'{SITE}\nhosts = ["*"]', "sites.oslo.hosts: '*' is not a host"),
-        (
-            SITE,
-            f'{SITE}\nscopes = [{{ models = ["a*"], stores = ["NO"] }}]',
-            "sites.oslo.scopes: 'processes' is missing",
-        ),
-        ("https://api", "http://api", "sites.oslo.origin: must be https://"),
-        ("api.acme.example", "API.acme.example", "sites.oslo.origin: must be https://"),
-        ("api.acme.example", "api.acme.example/v1", "sites.oslo.origin: must be https://"),
-        ("https://api", "https://me:word@api", "sites.oslo.origin: must not carry a user name"),
-        ('"/v1"', '"v1"', "sites.oslo.base_path: must begin with /"),
-        ('"reasoning"]\neff', '"reasonning"]\neff', "models.'acme-*'.features: 'reasonning' is not known"),
-        ("efforts", 'thinking = "hard"\nefforts', "models.'acme-*'.thinking: 'hard' is not known; add it to"),
-        ("efforts", 'context_tokens = "many"\nefforts', "models.'acme-*'.context_tokens: must be a whole number"),
-    ],
-)
+@cases("old", "new", "complaint")
 def test_invalid_fact_is_an_error(old: str, new: str, complaint: str) -> None:
     assert old in ACME
     with pytest.raises((DialectError, CatalogueError)) as raised:

@@ -31,6 +31,7 @@ from providers.chat import (
 )
 from providers.failures import UnsupportedFeature
 from providers.vendors.dashscope.adapter import ADAPTER
+from tests.providers.case_files import cases
 
 HI = UserMessage("Hi")
 WEATHER = Tool("get_weather", "The weather", {"type": "object", "properties": {"city": {"type": "string"}}})
@@ -69,19 +70,7 @@ def messages(*given: Message, model: str = "qwen-plus") -> list[dict[str, Any]]:
 # --- path and headers -----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("model", "path"),
-    [
-        ("qwen-plus", "text-generation"),
-        ("qwen3-max", "text-generation"),
-        ("deepseek-v3.2", "text-generation"),
-        ("some-new-model", "text-generation"),
-        ("qwen3.5-plus", "multimodal-generation"),
-        ("qwen3.8-max", "multimodal-generation"),
-        ("qwen3-vl-plus", "multimodal-generation"),
-        ("qwen3.8-omni-flash", "multimodal-generation"),
-    ],
-)
+@cases("model", "path")
 def test_path_follows_the_catalogue(model: str, path: str) -> None:
     wire = ADAPTER.build_request(ask(), target(model))
     assert (wire.method, wire.path, wire.query) == ("POST", f"/api/v1/services/aigc/{path}/generation", ())

@@ -18,9 +18,7 @@ from providers.chat import (
     ChatRequest,
     Choice,
     FinishReason,
-    Heartbeat,
     NamedTool,
-    StreamEvent,
     SystemMessage,
     TextPart,
     Tool,
@@ -38,7 +36,6 @@ from providers.wire import WireRequest, WireResponse
 
 HI = UserMessage("Hi")
 WEATHER = Tool("get_weather", "The weather", {"type": "object", "properties": {"city": {"type": "string"}}})
-SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
 PIXEL = "data:image/png;base64,iVBORw0KGgo="
 TEXT_PATH = "/api/v1/services/aigc/text-generation/generation"
 MULTIMODAL_PATH = "/api/v1/services/aigc/multimodal-generation/generation"
@@ -69,12 +66,6 @@ def answered(request: ChatRequest, model: str = "qwen-plus", answer: ChatComplet
         return read_answer(ADAPTER, SIMULATOR.write_answer(completion, seen), target(model))
     body = b"".join(SIMULATOR.write_stream(completion, seen))
     return read_answer(ADAPTER, WireResponse(200, {"content-type": "text/event-stream"}, body, 0), target(model))
-
-
-def events(*pieces: bytes) -> list[StreamEvent]:
-    parser = ADAPTER.stream_parser(target("qwen-plus"))
-    found = [event for piece in pieces for event in parser.feed(piece)]
-    return [event for event in (*found, *parser.close()) if not isinstance(event, Heartbeat)]
 
 
 # --- requests -------------------------------------------------------------------------------------

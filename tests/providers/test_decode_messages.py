@@ -23,6 +23,7 @@ from providers.chat import (
 from providers.failures import InvalidRequest
 from providers.openai_json import encode_message
 from providers.openai_json.decode_messages import decode_messages, sound_data_uri
+from tests.providers.case_files import cases
 
 PIXEL = "data:image/png;base64,aGk="
 
@@ -139,79 +140,7 @@ def test_two_calls_of_one_id_want_two_results() -> None:
     assert mistake(twice, result("a")).param == "messages"
 
 
-@pytest.mark.parametrize(
-    ("entry", "place"),
-    [
-        ("hi", ""),
-        (None, ""),
-        ({}, ".role"),
-        ({"role": "robot", "content": "a"}, ".role"),
-        ({"role": ["user"], "content": "a"}, ".role"),
-        ({"role": "function", "name": "f", "content": "a"}, ".role"),
-        ({"role": "user"}, ".content"),
-        ({"role": "user", "content": None}, ".content"),
-        ({"role": "user", "content": 5}, ".content"),
-        ({"role": "user", "content": {}}, ".content"),
-        ({"role": "user", "content": "a", "name": 5}, ".name"),
-        (user("a"), ".content[0]"),
-        (user(text("a"), {"text": "b"}), ".content[1].type"),
-        (user({"type": "video_url"}), ".content[0].type"),
-        (user({"type": "refusal", "refusal": "no"}), ".content[0].type"),
-        (user({"type": "text"}), ".content[0].text"),
-        (user({"type": "text", "text": 5}), ".content[0].text"),
-        (user({"type": "image_url"}), ".content[0].image_url"),
-        (user({"type": "image_url", "image_url": "https://example.com/a"}), ".content[0].image_url"),
-        (user(text("a"), image("")), ".content[1].image_url.url"),
-        (user(image(None)), ".content[0].image_url.url"),
-        (user(image(5)), ".content[0].image_url.url"),
-        (user(image(PIXEL, detail="tiny")), ".content[0].image_url.detail"),
-        (user(image("ftp://example.com/a")), ".content[0].image_url.url"),
-        (user(image("//example.com/a")), ".content[0].image_url.url"),
-        (user(image("file:///etc/passwd")), ".content[0].image_url.url"),
-        (user(image("http://169.254.169.254/")), ".content[0].image_url.url"),
-        (user(image("data:image/png,plain")), ".content[0].image_url.url"),
-        (user(image("data:image/png;base64,")), ".content[0].image_url.url"),
-        (user(image("data:image/png;base64,a b")), ".content[0].image_url.url"),
-        (user(image("data:image/png;base64,aGk=\n")), ".content[0].image_url.url"),
-        (user(image("DATA:;base64,aGk=")), ".content[0].image_url.url"),
-        (user({"type": "input_audio"}), ".content[0].input_audio"),
-        (user({"type": "input_audio", "input_audio": {"data": "aGk="}}), ".content[0].input_audio.format"),
-        (
-            user({"type": "input_audio", "input_audio": {"data": "a b", "format": "wav"}}),
-            ".content[0].input_audio.data",
-        ),
-        (
-            user({"type": "input_audio", "input_audio": {"data": "aGk=", "format": "wav;x"}}),
-            ".content[0].input_audio.format",
-        ),
-        (user({"type": "input_audio", "input_audio": {"data": 5, "format": "wav"}}), ".content[0].input_audio.data"),
-        (user({"type": "file"}), ".content[0].file"),
-        (user({"type": "file", "file": {"file_id": "file-1"}}), ".content[0].file.file_id"),
-        (user({"type": "file", "file": {"file_data": "aGk="}}), ".content[0].file.file_data"),
-        (user({"type": "file", "file": {"file_data": PIXEL, "filename": 5}}), ".content[0].file.filename"),
-        ({"role": "system", "content": [image(PIXEL)]}, ".content[0].type"),
-        ({"role": "developer"}, ".content"),
-        ({"role": "assistant", "content": 5}, ".content"),
-        ({"role": "assistant", "content": [image(PIXEL)]}, ".content[0].type"),
-        (
-            {"role": "assistant", "content": [{"type": "refusal", "refusal": "no"}, text("a"), image(PIXEL)]},
-            ".content[2].type",
-        ),
-        ({"role": "assistant", "content": [text("a"), {"type": "refusal", "refusal": 5}]}, ".content[1].refusal"),
-        ({"role": "assistant", "content": "a", "refusal": 5}, ".refusal"),
-        ({"role": "assistant", "content": "a", "reasoning_content": 5}, ".reasoning_content"),
-        ({"role": "assistant", "content": "a", "tool_calls": {}}, ".tool_calls"),
-        (assistant({"id": "a", "type": "web_search"}), ".tool_calls[0].type"),
-        ({"role": "assistant", "content": "a", "function_call": {"name": "f"}}, ".function_call"),
-        ({"role": "assistant", "content": "a", "audio": {"id": "audio_1"}}, ".audio"),
-        (assistant(call("a"), {"type": "function"}), ".tool_calls[1].id"),
-        (assistant({"id": "a"}), ".tool_calls[0].function"),
-        (assistant({"id": "a", "function": {}}), ".tool_calls[0].function.name"),
-        (assistant({"id": "a", "function": {"name": "f", "arguments": {}}}), ".tool_calls[0].function.arguments"),
-        ({"role": "tool", "content": "a"}, ".tool_call_id"),
-        (result(""), ".tool_call_id"),
-    ],
-)
+@cases("entry", "place")
 def test_a_mistake_names_its_place(entry: Any, place: str) -> None:
     error = mistake({"role": "user", "content": "first"}, entry)
     assert error.param == f"messages[1]{place}"
@@ -306,19 +235,7 @@ def test_valid_data_uri_is_normalised(uri: str, taken: str) -> None:
     assert sound_data_uri(uri) == taken
 
 
-@pytest.mark.parametrize(
-    ("uri", "words"),
-    [
-        ("data:image/png,abc", "is a data URI that is not in base64"),
-        ("data:image/png;base64", "is a data URI that is not in base64"),
-        ("data:image/png;base64,", "is a data URI without content"),
-        ("data:;base64,aGk=", "is a data URI with an invalid media type"),
-        ("data:image png;base64,aGk=", "is a data URI with an invalid media type"),
-        ("data:image/png;base64,aG\nk=", "has white space in its base64 (at character 3)"),
-        ("data:image/png;base64,aGk=é", "has an invalid character in its base64 (at character 5)"),
-        ("aGk=", "is not a data URI"),
-    ],
-)
+@cases("uri", "words")
 def test_invalid_data_uri_is_described_without_quoting_it(uri: str, words: str) -> None:
     with pytest.raises(ValueError, match=f"^{re.escape(words)}$"):
         sound_data_uri(uri)

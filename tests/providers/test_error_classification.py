@@ -97,23 +97,7 @@ def test_texts_of_a_provider_are_limited_and_can_be_encoded() -> None:
         assert dumps(text)
 
 
-@pytest.mark.parametrize(
-    ("status", "left_out", "kind"),
-    [
-        # Each row leaves out what the row before it found, so that the next lookup counts.
-        (400, "", FailureKind.CONTENT_FILTER),  # the mark
-        (400, "mark", FailureKind.QUOTA),  # the vendor's status
-        (400, "mark statuses", FailureKind.RATE_LIMITED),  # the vendor's code
-        (400, "mark statuses codes", FailureKind.REFUSED_HERE),  # the vendor's type
-        (400, "mark statuses codes types", FailureKind.MODEL_NOT_FOUND),  # the shared code
-        (400, "mark statuses codes types code", FailureKind.GEO_REFUSED),  # the shared code that the type is
-        (200, "mark statuses codes types code", FailureKind.GEO_REFUSED),
-        (200, "mark statuses codes types code code-type", FailureKind.CREDENTIALS),  # the shared type
-        (429, "mark statuses codes types code code-type", FailureKind.RATE_LIMITED),  # the status: the type is known
-        (402, "mark statuses codes types code code-type", FailureKind.QUOTA),
-        (200, "mark statuses codes types code code-type type", FailureKind.UNAVAILABLE),  # nothing is known
-    ],
-)
+@cases("status", "left_out", "kind")
 def test_lookups_of_an_errors_kind_have_an_order(status: int, left_out: str, kind: FailureKind) -> None:
     without = left_out.split()
     error_type = "permission_error" if "code-type" in without else "unsupported_country_region_territory"

@@ -228,18 +228,7 @@ def test_a_body_of_a_megabyte_takes_no_longer_than_its_parsing(name: str, body: 
     assert min(times) < 0.2
 
 
-@pytest.mark.parametrize(
-    "body",
-    [
-        {"error": {"code": 429001, "message": "no credits left"}},
-        {"error": "Insufficient Balance"},
-        {"error": [{"message": "余额不足"}]},
-        {"error": {"message": '{"error":{"code":"insufficient_quota","message":"no"}}'}},
-        {"error": {"message": 'Error from upstream: {"type":"insufficient_quota"}'}},
-        {"error": {"error": {"message": "Insufficient account balance", "code": 402}, "code": 402}},
-        {"detail": '{"error":{"message":"in arrears","type":"x"}}'},
-    ],
-)
+@cases("body")
 @pytest.mark.parametrize("name", ["openai-compatible", "openai", "groq", "mistral", "deepseek"])
 def test_a_spent_quota_is_found_in_any_form(name: str, body: dict[str, object]) -> None:
     found = classified(name, 500, json.dumps(body).encode())

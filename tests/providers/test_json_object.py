@@ -49,6 +49,7 @@ from providers.reading.json_object import (
 )
 from providers.registry import load_registry
 from tests.kit.chat_strategies import json_objects
+from tests.providers.case_files import cases
 
 ADAPTERS = load_registry().adapters
 ASK = ChatRequest("a", (SystemMessage("Be brief."), UserMessage("A city")), response_format=JsonObjectFormat())
@@ -106,36 +107,7 @@ def read(text: str | None, finish: FinishReason = "stop", *, start: str = "", ma
     return text_of(result.choices[0].message.content)
 
 
-@pytest.mark.parametrize(
-    ("text", "result"),
-    [
-        ('{"a": 1}', '{"a": 1}'),
-        (' \n{"a": "}{\\"]"}\n', '{"a": "}{\\"]"}'),
-        ('```json\n{"a": [{}]}\n```\n', '{"a": [{}]}'),
-        ("```\r\n{}\r\n```", "{}"),
-        ("```json\n{}", "{}"),
-        ('{"a": "```"}', '{"a": "```"}'),
-        ('{"a": "\\ud800"}', '{"a": "\\ud800"}'),
-        ("", "[the answer is empty]"),
-        (None, "[the answer is empty]"),
-        ("```json\n```", "[the answer begins with other text]"),
-        ("Oslo", "[the answer begins with other text]"),
-        ("[1]", "[the answer begins with other text]"),
-        ('Here: {"a": 1}', "[the answer begins with other text]"),
-        ("```json\n[1]\n```", "[the answer begins with other text]"),
-        ('{"a": 1} That is all.', "[text follows the object]"),
-        ('{"a": 1}{"b": 2}', "[text follows the object]"),
-        ('{"a": 1}```', "[text follows the object]"),
-        ("```json\n{}\n``` Done.", "[text follows the object]"),
-        ('{"a": 1', "[the object is not complete]"),
-        ('{"a": "1}', "[the object is not complete]"),
-        ("{'a': 1}", "[the object is not valid JSON]"),
-        ('{"a": 1,}', "[the object is not valid JSON]"),
-        ('{"a": NaN}', "[the object is not valid JSON]"),
-        ('{"a": [}]', "[the object is not valid JSON]"),
-        ('{"a": "\n"}', "[the object is not valid JSON]"),
-    ],
-)
+@cases("text", "result")
 def test_only_one_json_object_is_accepted(text: str | None, result: str) -> None:
     assert read(text) == result
 

@@ -85,19 +85,7 @@ def test_regional_hosts_come_from_the_catalogue() -> None:
 # --- requests -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("model", "wanted", "sent"),
-    [
-        ("gpt-6-luna", "max", "max"),
-        ("gpt-6-luna", "minimal", "none"),
-        ("gpt-6-astra", "none", "low"),
-        ("gpt-5.4-mini", "max", "xhigh"),
-        ("gpt-5.1", "xhigh", "high"),
-        ("gpt-5-mini", "none", "minimal"),
-        ("o3", "minimal", "low"),
-        ("some-model", "max", "max"),
-    ],
-)
+@cases("model", "wanted", "sent")
 def test_effort_is_one_that_the_model_knows(model: str, wanted: str, sent: str) -> None:
     assert body(replace(ASK, reasoning_effort=wanted), target(model))["reasoning_effort"] == sent
 
@@ -223,20 +211,7 @@ def test_excessive_counts_are_ignored() -> None:
     assert (answer.created, answer.usage) == (0, Usage(0, 0, cached_tokens=7))
 
 
-@pytest.mark.parametrize(
-    ("before", "content", "reasoning", "calls"),
-    [
-        ([], "whole", "thought", 1),
-        ([delta(content="who"), delta(content="le")], "whole", "thought", 1),
-        ([delta(reasoning_content="thought")], "whole", "thought", 1),
-        (
-            [delta(tool_calls=[{"index": 0, "id": "c", "function": {"name": "f", "arguments": "{}"}}])],
-            "whole",
-            "thought",
-            1,
-        ),
-    ],
-)
+@cases("before", "content", "reasoning", "calls")
 def test_whole_message_at_the_end_adds_only_new_text(
     before: list[dict[str, object]], content: str, reasoning: str, calls: int
 ) -> None:
@@ -249,19 +224,7 @@ def test_whole_message_at_the_end_adds_only_new_text(
     assert answer.tool_calls[0].arguments == "{}"
 
 
-@pytest.mark.parametrize(
-    "fields",
-    [
-        {"reasoning_content": "r", "content": None},
-        {"reasoning": "r"},
-        {"reasoning": "r", "reasoning_content": "r"},
-        {"thinking": "r"},
-        {"thinking": "r", "reasoning_details": [{"type": "reasoning.text", "text": "r"}]},
-        {"reasoning_details": [{"type": "reasoning.text", "text": "r"}]},
-        {"content": [{"type": "thinking", "thinking": [{"type": "text", "text": "r"}]}]},
-        {"content": [{"type": "thinking", "thinking": "r"}]},
-    ],
-)
+@cases("fields")
 def test_reasoning_under_several_names_is_read_once(fields: dict[str, object]) -> None:
     """Edge case 36."""
     events = stream(delta(**fields), delta("stop"))
@@ -276,21 +239,7 @@ def test_answer_with_reasoning_only_is_read() -> None:
     assert (choice.message.content, choice.message.reasoning, choice.finish_reason) == ("", "r", "length")
 
 
-@pytest.mark.parametrize(
-    ("word", "reason", "raw"),
-    [
-        ("stop", "stop", None),
-        ("eos", "stop", None),
-        ("normal", "stop", None),
-        ("max_length", "length", None),
-        ("model_length", "length", None),
-        ("content_filter", "content_filter", None),
-        ("sensitive", "content_filter", None),
-        ("tool_calls", "stop", None),
-        ("STOP", "stop", None),
-        ("MAX_TOKENS", "length", None),
-    ],
-)
+@cases("word", "reason", "raw")
 def test_finish_reasons_are_converted(word: str, reason: str, raw: str | None) -> None:
     """Edge case 34; `tool_calls` without a call becomes `stop`."""
     choice = fold(stream(delta(word, content="x"))).choices[0]
@@ -446,38 +395,14 @@ def test_known_sentence_classifies_a_host_with_unusual_statuses(status: int, mes
     assert classified(status, {"code": "Client specified an invalid argument", "error": message}) is kind
 
 
-@pytest.mark.parametrize(
-    ("error", "kind"),
-    [
-        ({"message": "overloaded", "type": "server_error"}, FailureKind.UNAVAILABLE),
-        ({"message": "slow down", "type": "rate_limit_error"}, FailureKind.RATE_LIMITED),
-        ({"message": "no", "code": 401}, FailureKind.CREDENTIALS),
-        ({"message": "no", "code": 429}, FailureKind.RATE_LIMITED),
-        ({"message": "no", "code": "content_filter"}, FailureKind.CONTENT_FILTER),
-        ({"message": "no", "code": 17}, FailureKind.UNAVAILABLE),
-        ("all workers are busy", FailureKind.UNAVAILABLE),
-    ],
-)
+@cases("error", "kind")
 def test_error_in_a_stream_is_classified_without_a_status(error: object, kind: FailureKind) -> None:
     (failed,) = stream({"error": error})
     assert isinstance(failed, Failed)
     assert failed.failure.kind is kind
 
 
-@pytest.mark.parametrize(
-    ("reported", "expected"),
-    [
-        ("messages[3].content", "messages[3].content"),
-        ("tools[0].function.name", "tools[0].function.name"),
-        ("input[7].call_id", "messages"),
-        ("input", "messages"),
-        ("max_output_tokens", "max_completion_tokens"),
-        ("reasoning.effort", "reasoning_effort"),
-        ("text.format.schema", "response_format"),
-        ("", None),
-        (None, None),
-    ],
-)
+@cases("reported", "expected")
 def test_param_of_an_error_is_converted_to_the_clients_field(reported: str | None, expected: str | None) -> None:
     response = WireResponse(400, {}, json.dumps({"error": {"message": "no", "param": reported}}).encode(), 0)
     assert ADAPTER.classify_error(response).param == expected

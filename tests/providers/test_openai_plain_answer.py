@@ -20,6 +20,7 @@ from providers.reading.assembler import MAX_CHOICES
 from providers.reading.folding import fold
 from providers.reading.token_counts import count_completion, count_prompt
 from providers.wire import WireResponse
+from tests.providers.case_files import cases
 
 counts = st.integers(-2, 2**65) | st.sampled_from([None, True, 1.0, 2.5, "3", "x", 2**63, 2**63 - 1, -(2**63), {}])
 odd = st.none() | st.just("") | st.just([]) | st.just({}) | st.integers(-1, 2) | st.just(True)
@@ -229,25 +230,7 @@ def xai_usage(prompt: int, completion: int, reasoning: int, total: int | None) -
     return {**usage, "completion_tokens_details": {"reasoning_tokens": reasoning}}
 
 
-@pytest.mark.parametrize(
-    ("source", "completion"),
-    [
-        # xAI counts reasoning separately. source: vercel/ai, pull request 12425; langchain-ai/langchain, pull request
-        # 34603; Wei-Shaw/sub2api, issue 5771.
-        (xai_usage(12, 1, 386, 399), 387),
-        (xai_usage(12, 2, 317, 331), 319),
-        (xai_usage(10120, 1499, 2809, 14428), 4308),
-        # The total is missing or has tokens of another kind: more reasoning than completion cannot be a part of it.
-        (xai_usage(12, 1, 386, None), 387),
-        (xai_usage(12, 1, 386, 500), 387),
-        # OpenAI counts reasoning in the completion.
-        (xai_usage(12, 400, 386, 412), 400),
-        (xai_usage(12, 400, 386, None), 400),
-        (xai_usage(12, 400, 0, 412), 400),
-        # The vendor's own total wins.
-        (xai_usage(12, 100, 386, 112), 100),
-    ],
-)
+@cases("source", "completion")
 def test_reasoning_is_counted_once_whether_or_not_the_completion_includes_it(
     source: dict[str, Any], completion: int
 ) -> None:

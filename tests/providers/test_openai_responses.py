@@ -46,6 +46,7 @@ from providers.vendors.openai.responses_request import SealedThought, pack, unpa
 from providers.vendors.openai.simulator import SIMULATOR
 from providers.wire import WireResponse
 from tests.kit.vendor_checks import request_errors
+from tests.providers.case_files import cases
 
 MODEL = "gpt-6-luna"
 TOOL = Tool("get_weather", "The weather.", {"type": "object", "properties": {"city": {"type": "string"}}})
@@ -116,23 +117,7 @@ def called(name: str = "get_weather", call_id: str = "call_1", arguments: str = 
 # --- use of the API -------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("model", "effort", "path"),
-    [
-        ("gpt-6-luna", None, "/v1/responses"),
-        ("gpt-6-luna", "high", "/v1/responses"),
-        ("gpt-6-luna", "none", "/v1/chat/completions"),
-        ("gpt-5.6-terra", None, "/v1/responses"),
-        ("gpt-5.6-terra", "none", "/v1/chat/completions"),
-        ("gpt-5.4-mini", None, "/v1/chat/completions"),
-        ("gpt-5.4-mini", "low", "/v1/responses"),
-        ("gpt-5.4-mini", "none", "/v1/chat/completions"),
-        ("gpt-5.4-chat-latest", "none", "/v1/responses"),  # it takes "medium" only
-        ("gpt-5-mini", "low", "/v1/chat/completions"),
-        ("gpt-4o", None, "/v1/chat/completions"),
-        ("some-model", "low", "/v1/chat/completions"),
-    ],
-)
+@cases("model", "effort", "path")
 def test_requests_with_tools_use_the_responses_api(model: str, effort: str | None, path: str) -> None:
     asked = replace(ASK, reasoning_effort=effort)
     assert ADAPTER.build_request(asked, target(model)).path == path
@@ -416,20 +401,7 @@ def test_incomplete_answer_has_its_finish_reason(reason: str, finish: str) -> No
         assert (choice.message.content, choice.finish_reason) == ("Os", finish)
 
 
-@pytest.mark.parametrize(
-    ("error", "kind"),
-    [
-        ({"code": "server_error"}, FailureKind.UNAVAILABLE),
-        ({"code": "rate_limit_exceeded"}, FailureKind.RATE_LIMITED),
-        ({"code": "invalid_prompt"}, FailureKind.CONTENT_FILTER),
-        ({"code": "bio_policy"}, FailureKind.CONTENT_FILTER),
-        ({"code": "data_residency_mismatch"}, FailureKind.CREDENTIALS),
-        ({"code": "invalid_image_url"}, FailureKind.INVALID_REQUEST),
-        ({"code": "image_content_policy_violation"}, FailureKind.CONTENT_FILTER),
-        ({"code": "brand_new"}, FailureKind.UNAVAILABLE),
-        ({}, FailureKind.UNAVAILABLE),
-    ],
-)
+@cases("error", "kind")
 def test_failed_answer_fails(error: dict[str, str], kind: FailureKind) -> None:
     body = response("failed", error={**error, "message": "It says why."} if error else None)
     with pytest.raises(ProviderFailed) as raised:

@@ -29,6 +29,7 @@ from providers.catalogue.prices import (
 )
 from providers.chat import Usage
 from providers.registry import load_registry
+from tests.providers.case_files import cases
 
 ADAPTERS = load_registry().adapters
 PROVIDERS = sorted(name for name, adapter in ADAPTERS.items() if isinstance(adapter, KnowsOffers))
@@ -432,17 +433,6 @@ def test_a_free_model_costs_nothing() -> None:
     assert exact_cost(Usage(10**9, 10**9, 5, 6, 7), free_price("own"), {"web_search": 3}) == 0
 
 
-@pytest.mark.parametrize(
-    ("micros", "text"),
-    [
-        (0, "0.00"),
-        (2_500_000, "2.50"),
-        (100_000, "0.10"),
-        (3000, "0.003"),
-        (1, "0.000001"),
-        (15 * MICROS, "15.00"),
-        (1_000_000 * MICROS, "1000000.00"),
-    ],
-)
+@cases("micros", "text")
 def test_an_amount_is_shown_as_people_write_it(micros: int, text: str) -> None:
     assert shown_amount(micros) == text

@@ -16,6 +16,7 @@ from botocore.credentials import Credentials  # type: ignore[import-untyped]
 from providers.auth import AwsSigV4, Secret, apply, secret_problem
 from providers.failures import FailureKind, ProviderFailed
 from providers.wire import WireRequest
+from tests.providers.case_files import cases
 
 ID, KEY, SESSION = "AKIAIOSFODNN7EXAMPLE", "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY", "FwoGZXIvYXdzEXAMPLE=="
 NOW = datetime.datetime(2026, 11, 20, 6, 30, 5, tzinfo=datetime.UTC).timestamp()
@@ -32,18 +33,7 @@ def signed(secret: str, wire: WireRequest = WIRE, origin: str = ORIGIN, service:
     return dict(apply(AwsSigV4(service), wire, origin, Secret(secret), NOW).headers)
 
 
-@pytest.mark.parametrize(
-    ("method", "query", "signature"),
-    [
-        ("GET", (), "5fa00fa31553b73ebf1942676e86291e8372ff2a2260956d9b8aae1d763fbf31"),
-        ("POST", (), "5da7c1a2acd57cee7505fc6676e4e544621c30862966e37dddb68e92efbe5d6b"),
-        (
-            "GET",
-            (("Param2", "value2"), ("Param1", "value1")),
-            "b97d918cfa904a5beff61c982a1b6f458b799221646efd99d3219ec94cdf2500",
-        ),
-    ],
-)
+@cases("method", "query", "signature")
 def test_awss_own_vectors(method: str, query: tuple[tuple[str, str], ...], signature: str) -> None:
     """get-vanilla, post-vanilla and get-vanilla-query-order-key-case of the AWS Signature Version 4 test suite."""
     secret = json.dumps({"AccessKeyId": "AKIDEXAMPLE", "SecretAccessKey": "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY"})

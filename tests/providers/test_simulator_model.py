@@ -30,6 +30,7 @@ from providers.chat import (
 from providers.testkit import respond
 from providers.testkit.answer_pieces import cut, cut_in_two
 from providers.testkit.schema_instance import instance_of
+from tests.providers.case_files import cases
 
 CITY = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
 WEATHER, CLOCK = Tool("get_weather", "Weather", CITY), Tool("get_time")
@@ -194,71 +195,7 @@ def test_json_formats_are_filled_in() -> None:
     jsonschema.validate(filled, CITY)
 
 
-NODE = {
-    "$defs": {
-        "node": {
-            "type": "object",
-            "properties": {"name": {"type": "string"}, "next": {"anyOf": [{"$ref": "#/$defs/node"}, {"type": "null"}]}},
-            "required": ["name", "next"],
-            "additionalProperties": False,
-        }
-    },
-    "$ref": "#/$defs/node",
-}
-TREE = {
-    "type": "object",
-    "properties": {"children": {"type": "array", "items": {"$ref": "#"}}, "size": {"type": "integer"}},
-    "required": ["children"],
-}
-
-
-@pytest.mark.parametrize(
-    "schema",
-    [
-        {},
-        CITY,
-        NODE,
-        TREE,
-        {"type": "object", "properties": {"a": {"type": "integer"}, "b": {"type": "boolean"}}},
-        {"type": "object", "required": ["not_described"]},
-        {"type": ["null", "string"], "minLength": 20, "maxLength": 22},
-        {"type": "string", "maxLength": 2},
-        {"enum": ["x", 3]},
-        {"const": {"a": [1]}},
-        {"type": "string", "default": "d"},
-        {"type": "integer", "minimum": 5, "maximum": 7},
-        {"type": "integer", "exclusiveMinimum": 5, "exclusiveMaximum": 7},
-        {"type": "integer", "maximum": -3},
-        {"type": "integer", "exclusiveMaximum": 1},
-        {"type": "integer", "minimum": 2**53 + 1, "maximum": 2**53 + 1},
-        {"type": "integer", "exclusiveMaximum": -(2**53), "multipleOf": 3},
-        {"type": "number", "multipleOf": 0.5, "minimum": 0.75},
-        {"type": "integer", "multipleOf": 7, "minimum": 15},
-        {"type": "integer", "multipleOf": 7, "exclusiveMinimum": 14},
-        {"type": "integer", "exclusiveMaximum": 0, "multipleOf": 5},
-        {"type": "number", "minimum": 0.5, "maximum": 0.75},
-        {"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1},
-        {"type": "number", "exclusiveMaximum": -2},
-        {"type": "number", "exclusiveMinimum": 2.5},
-        {"minimum": 10},
-        {"type": "array", "items": {"type": "string"}, "minItems": 3, "uniqueItems": True},
-        {"type": "array", "items": {"enum": [1, 2, 3]}, "minItems": 3, "uniqueItems": True},
-        {"type": "array", "items": {"type": "integer", "maximum": 9}, "minItems": 2},
-        {"type": "array", "items": {"type": "boolean"}, "maxItems": 0},
-        {"type": "array", "prefixItems": [{"type": "string"}, {"type": "integer"}], "items": False},
-        {"items": {"type": "null"}},
-        {"type": "string", "format": "date-time"},
-        {"type": "string", "format": "unheard-of"},
-        {"anyOf": [{"type": "null"}, {"type": "integer"}]},
-        {"oneOf": [{"type": "string"}, {"type": "integer"}]},
-        {"properties": {"kind": {"const": "a"}}, "anyOf": [{"required": ["kind"]}]},
-        {"allOf": [CITY, {"properties": {"n": {"type": "integer"}}, "required": ["n"]}]},
-        {"$defs": {"a/b": {"type": "integer"}}, "properties": {"x": {"$ref": "#/$defs/a~1b"}}, "required": ["x"]},
-        {"type": "object", "properties": {"any": True}, "required": ["any"]},
-        {"type": "string", "examples": ["like this"]},
-    ],
-    ids=lambda schema: json.dumps(schema)[:60],
-)
+@cases("schema")
 def test_an_instance_fits_its_schema(schema: dict[str, object]) -> None:
     validator = jsonschema.Draft202012Validator(schema, format_checker=jsonschema.FormatChecker())
     validator.validate(instance_of(schema, "word"))

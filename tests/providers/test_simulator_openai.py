@@ -12,10 +12,10 @@ from providers.failures import FailureKind
 from providers.testkit import IncomingRequest, RequestRejected
 from providers.vendors.openai.simulator import SIMULATOR
 from tests.kit.vendor_checks import request_errors
+from tests.providers.case_files import cases
 
 MESSAGES = [{"role": "user", "content": "Hi"}]
 WEATHER = {"type": "function", "function": {"name": "get_weather", "parameters": {"type": "object"}}}
-IMAGE = "data:image/png;base64,AAAA"
 
 
 def incoming(body: object, **changes: object) -> IncomingRequest:
@@ -69,35 +69,7 @@ def test_wrong_path_key_or_content_type_is_refused() -> None:
         assert refusal(body)[0] == 400
 
 
-@pytest.mark.parametrize(
-    ("body", "param"),
-    [
-        (ask(temprature=1), "temprature"),
-        (ask(stream=True, stream_options={"usage": True}), "stream_options.usage"),
-        (ask(response_format={"type": "json_object", "x": 1}), "response_format.x"),
-        (
-            ask(response_format={"type": "json_schema", "json_schema": {"name": "a", "schema": {}, "x": 1}}),
-            "response_format.json_schema.x",
-        ),
-        (ask(tools=[{**WEATHER, "x": 1}]), "tools[0].x"),
-        (ask(tools=[{"type": "function", "function": {"name": "a", "x": 1}}]), "tools[0].function.x"),
-        (saying("user", content="", x=1), "messages[0].x"),
-        (saying("tool", content="", name="n"), "messages[0].name"),
-        (saying("user", content=[{"type": "text", "text": "", "x": 1}]), "messages[0].content[0].x"),
-        (
-            saying("user", content=[{"type": "image_url", "image_url": {"url": IMAGE, "fps": 1}}]),
-            "messages[0].content[0].image_url.fps",
-        ),
-        (
-            saying("assistant", tool_calls=[{"id": "a", "type": "function", "index": 0, "function": {}}]),
-            "messages[0].tool_calls[0].index",
-        ),
-        (
-            saying("assistant", tool_calls=[{"id": "a", "function": {"name": "f", "x": 1}}]),
-            "messages[0].tool_calls[0].function.x",
-        ),
-    ],
-)
+@cases("body", "param")
 def test_unknown_field_is_refused_at_any_depth(body: object, param: str) -> None:
     assert f"{param}: Extra inputs are not permitted" in errors(body)
 

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -34,6 +33,7 @@ from providers.reading.stop_sequences import StopTrimmer, stops_left_in
 from providers.vendors.hunyuan.adapter import ADAPTER as NATIVE
 from providers.vendors.openai.adapter import ADAPTER as OPENAI
 from providers.wire import WireResponse
+from tests.providers.case_files import cases
 
 TARGET = Target("m", "/v1", ModelFacts())
 COMPATIBLE = adapter_named("hunyuan-compatible")
@@ -49,20 +49,7 @@ def shown(pieces: Sequence[str], stops: Sequence[str], reason: FinishReason = "s
     return seen[1:]
 
 
-@pytest.mark.parametrize(
-    ("pieces", "stops", "expected"),
-    [
-        (["foE", "ND"], ["END"], ["fo", "fo", "fo"]),
-        (["fooEND"], ["END"], ["foo", "foo"]),
-        (["END"], ["END"], ["", ""]),
-        (["E", "N", "x"], ["END"], ["", "", "ENx", "ENx"]),
-        (["END ", "more"], ["END"], ["END ", "END more", "END more"]),
-        (["fooE"], ["END"], ["foo", "fooE"]),
-        (["a\n", "\n"], ["\n\n", "\n"], ["a", "a", "a"]),
-        (["aEN", "DING"], ["END", "ENDING"], ["a", "a", "a"]),
-        (["你好。"], ["。"], ["你好", "你好"]),
-    ],
-)
+@cases("pieces", "stops", "expected")
 def test_part_of_a_stop_sequence_is_never_returned(pieces: list[str], stops: list[str], expected: list[str]) -> None:
     assert shown(pieces, stops) == expected
 

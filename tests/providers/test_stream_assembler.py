@@ -511,18 +511,7 @@ def test_unknown_finish_needs_text_or_whole_calls(kind: str) -> None:
     assert isinstance(last, Finished) == (kind in ("text", "call"))
 
 
-@pytest.mark.parametrize(
-    ("reason", "with_calls", "outcome"),
-    [
-        ("stop", True, "tool_calls"),
-        ("other", True, "tool_calls"),
-        ("tool_calls", True, "tool_calls"),
-        ("length", True, "length"),
-        ("content_filter", True, "content_filter"),
-        ("tool_calls", False, "stop"),
-        ("other", False, "other"),
-    ],
-)
+@cases("reason", "with_calls", "outcome")
 def test_calls_decide_between_stop_and_tool_calls(
     reason: FinishReason, with_calls: bool, outcome: FinishReason
 ) -> None:

@@ -133,19 +133,7 @@ def test_places_are_within_larger_places(inner: list[str], outer: list[str], ins
     assert parse_places(inner).within(parse_places(outer)) is inside
 
 
-@pytest.mark.parametrize(
-    ("words", "shown"),
-    [
-        (["*"], "any"),
-        (["*", "!CN", "!AF"], "any but AF, CN"),
-        ([], "nowhere"),
-        (["US", "DE"], "DE, US"),
-        (["@EEA", "CH"], "@EEA, CH"),
-        (["@EU", "US"], "@EU, US"),
-        (["@EU"], "@EU"),
-        (["US", "!US-CA"], "US but not US-CA"),
-    ],
-)
+@cases("words", "shown")
 def test_sets_are_shown_as_an_operator_writes_them(words: list[str], shown: str) -> None:
     assert str(parse_places(words)) == shown
 

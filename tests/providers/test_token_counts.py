@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from providers.reading.token_counts import count_prompt, merged
 from providers.registry import load_registry
+from tests.providers.case_files import cases
 
 WIRE = Path(__file__).parents[1] / "wire"
 VENDORS = sorted(load_registry().adapters)
@@ -76,19 +77,6 @@ def test_a_later_report_adds_and_takes_nothing_away(reports: list[dict[str, obje
         )
 
 
-@pytest.mark.parametrize(
-    ("prompt", "cached", "total", "wanted"),
-    [
-        (1200, 1100, None, 1200),
-        (1200, 1100, 1250, 1200),
-        (100, 1100, None, 1200),
-        (1150, 1100, 2300, 2250),
-        (0, 1100, None, 1100),
-        (10, 512, 60, 522),
-        (10, 11, 60, 0),
-        (56, 57, None, 0),
-        (10, 0, 99, 10),
-    ],
-)
+@cases("prompt", "cached", "total", "wanted")
 def test_cached_tokens_are_inside_or_outside_the_prompt(prompt: int, cached: int, total: object, wanted: int) -> None:
     assert count_prompt(prompt, 50, cached, total) == wanted
