@@ -94,7 +94,7 @@ class _TextCheck:
 
 @dataclass(frozen=True, slots=True)
 class Exact(_TextCheck):
-    """The answer is one of these texts, without surrounding space."""
+    """The answer, without surrounding space, is one of the given texts."""
 
     texts: tuple[str, ...]
 
@@ -139,7 +139,7 @@ class Letter(_TextCheck):
 
 
 def letter_of(text: str, of: int) -> str | None:
-    """Return the letter that an answer chooses: a stated choice, else a leading letter, else the only letter."""
+    """Return the letter that an answer states as its choice, else its leading letter, else its only letter."""
     known = LETTERS[:of]
     for pattern in (_BOXED, _STATED_CHOICE):
         stated = [one.upper() for one in pattern.findall(text[:_MAX_SEARCHED_CHARACTERS]) if one.upper() in known]
@@ -210,7 +210,7 @@ class Schema(_TextCheck):
 
 @dataclass(frozen=True, slots=True)
 class Rules(_TextCheck):
-    """The answer follows all these instructions."""
+    """The answer follows all instructions."""
 
     rules: tuple[RuleSection, ...]
 

@@ -54,7 +54,7 @@ class RouteEvidence:
         return not self.missed(name) and self.scores[name].total is not None
 
     def misses_within_noise(self, name: str) -> bool:
-        """Return whether each missed requirement may be met: its bound is inside the interval."""
+        """Return whether each missed requirement may be met, because its bound is inside the interval."""
         missed = self.missed(name)
         return bool(missed) and self.scores[name].total is not None and not any(one.clear for one in missed)
 

@@ -335,7 +335,7 @@ def _bounded(
 
 
 def notices_of(results: Iterable[Results], suite: Suite, judge: str | None, given_up: str | None) -> list[str]:
-    """Return what a reader must know before the recommendation: missing judges and missing verdicts."""
+    """Return the missing judges and verdicts, which a reader must know before the recommendation."""
     notices: list[str] = []
     results = list(results)
     if suite.compliance and (judge is None or suite.file.judge is None or not suite.file.judge.compliance):

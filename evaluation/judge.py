@@ -59,7 +59,7 @@ _VENDORS = {
 
 @dataclass(frozen=True, slots=True)
 class JudgeVerdict:
-    """The judge's verdict on one answer: a score from 0 to 1 with the reason, or None with the cause."""
+    """The judge's verdict on an answer, which is a score from 0 to 1 with the reason, or None with the cause."""
 
     score: float | None
     why: str
@@ -67,7 +67,7 @@ class JudgeVerdict:
 
 @dataclass(frozen=True, slots=True)
 class VerdictQuestions:
-    """The questions about a candidate's answers. Each is made when it is asked: all texts may exceed memory."""
+    """The questions about a candidate's answers. Each is made when it is asked, because all texts may exceed memory."""
 
     store: RunStore
     candidate: str

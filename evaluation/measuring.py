@@ -80,7 +80,7 @@ class Evaluation:
                     await self.ask_judge(questions_about(self.store, candidate.name, axis, items))
 
     async def ask_judge(self, questions: VerdictQuestions) -> None:
-        """Ask the judge about the answers of a candidate, unless it was given up: it may take its timeout for each."""
+        """Ask the judge about the answers of a candidate, unless the judge was given up because it fails slowly."""
         judge, axis = self.judge, verdict_axis(questions.candidate)
         if judge is not None and questions.items and judge.name not in self.given_up:
             known = {item.id for item in questions.items}

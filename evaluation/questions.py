@@ -110,7 +110,7 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class Suite:
-    """A suite file with its questions: all samples of each.
+    """A suite file with all samples of each of its questions.
 
     Attributes:
         streamed: The items that are asked as streams too.

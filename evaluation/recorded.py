@@ -122,7 +122,7 @@ def _read(options: ShadowOptions, assistant: Assistant) -> list[Recorded]:
 
 
 def _answers(records: Sequence[Recorded]) -> Iterator[tuple[Item, str, RecordedAnswer]]:
-    """Yield the question, the deployment and the answer of each recorded text: the shadow's, and the client's."""
+    """Yield the question, the deployment and the answer of each text that is recorded of the shadow or the client."""
     for number, one in records:
         if one.prompt is None or one.outcome != "ok" or not (one.answer or one.calls or not one.tool_calls):
             continue

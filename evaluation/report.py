@@ -229,7 +229,7 @@ def curve(points: Sequence[tuple[float, float]], most: tuple[float, float]) -> s
 
 
 def shares(values: Iterable[float]) -> list[tuple[float, float]]:
-    """Return the steps of the distribution of values: each value with the share of values up to it."""
+    """Return each value with the share of values up to it, as the steps of the distribution."""
     ordered = sorted(values)
     return [(value, (number + 1) / len(ordered)) for number, value in enumerate(ordered)]
 
@@ -244,7 +244,7 @@ def html_page(report: Report, diff: str) -> str:
 
 
 def markdown_page(report: Report, diff: str) -> str:
-    """Return the report as Markdown. Every inserted text is untrusted: it is put on one line and escaped."""
+    """Return the report as Markdown. Every inserted text is untrusted, so it is put on one line and escaped."""
     environment = _environment(autoescape=False)
     environment.finalize = lambda value: value if isinstance(value, _Plain) else _escaped(str(value))
     environment.filters["plain"] = _Plain

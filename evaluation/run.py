@@ -118,7 +118,7 @@ class MeasuredRun(Protocol):
 
 
 class TerminalProgress:
-    """Shows progress on standard error: bars on a terminal, else a line for each tenth."""
+    """Shows progress on standard error, with bars on a terminal and else a line for each tenth."""
 
     def __init__(self) -> None:
         self._console = Console(stderr=True)

@@ -88,7 +88,7 @@ def quantile(values: Sequence[float], p: float) -> Estimate | None:
 
 
 def count_groups(questions: Collection[str], groups: Groups) -> int:
-    """Return the number of groups of these questions."""
+    """Return the number of groups of the questions."""
     return len({groups.get(one, f"item {one}") for one in questions})
 
 
@@ -134,7 +134,7 @@ def _effective(scores: Scores, weighed: Weights, groups: Groups) -> float:
 
 
 def _freedom(sizes: _Floats) -> float:
-    """Return the degrees of freedom of a variance between groups (Satterthwaite): large groups decide most of it."""
+    """Return the degrees of freedom of a variance between groups (Satterthwaite). Large groups decide most of it."""
     return max(1.0, float((sizes**2).sum() ** 2 / (sizes**4).sum()) - 1)
 
 
@@ -252,7 +252,7 @@ def _grid_step(parts: Sequence[float], reach: float) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Two candidates: the first minus the second, from -1 to 1, with its 95 % interval and corrected p value.
+    """The first candidate minus the second, from -1 to 1, with the 95 % interval and the corrected p value.
 
     Attributes:
         detectable: The difference that this sample would have found with a probability of 80 %.

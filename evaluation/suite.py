@@ -119,7 +119,7 @@ class BoundsSection(Section):
 
 
 class RequirementsSection(BoundsSection):
-    """The minimum results of a candidate: of all items, and in each of the region's own languages."""
+    """The minimum results of a candidate over all items, and in each of the region's own languages."""
 
     approval: bool = Field(False, description="The candidate needs an approval for the region that is valid today.")
     labels: bool = Field(False, description="The region must label its answers.")
@@ -204,7 +204,7 @@ class CallSection(Section):
 
 
 class RuleSection(Section):
-    """An instruction that a rule can check: a count between `least` and `most`, or a property of the text."""
+    """An instruction that a rule can check, such as a count between `least` and `most` or a property of the text."""
 
     rule: str = Field(description="The name of the rule.")
     least: int | None = Field(None, description="The least count.")
@@ -254,7 +254,7 @@ class RecommendationSection(Section):
 
 
 class SuiteFile(Section):
-    """A suite file: the questions, requirements and weights of an evaluation."""
+    """A suite file with the questions, requirements and weights of an evaluation."""
 
     version: FormatVersion = Field(description="1.")
     name: Name = Field(description="The name of the evaluation.")
@@ -311,7 +311,7 @@ class RiskSection(Section):
 
 
 class BankFile(Section):
-    """A bank file: templates for the items of the compliance axis."""
+    """A bank file with templates for the items of the compliance axis."""
 
     version: FormatVersion = Field(description="1.")
     language: LanguageCode = Field(description="Its language.")

@@ -43,7 +43,7 @@ _HIDDEN = re.compile(
 
 
 def bare(text: str) -> str:
-    """Normalise a text for comparison: no character width, case, punctuation or articles, and single spaces."""
+    """Normalise a text for comparison. Width of characters, case, punctuation, articles and spaces do not count."""
     folded = unicodedata.normalize("NFKC", text).casefold()
     words = "".join(one if unicodedata.category(one)[0] in "LNM" or one in "%$€¥£°+-" else " " for one in folded)
     return " ".join(_ARTICLES.sub(" ", words).split())

@@ -152,7 +152,7 @@ async def spending(
 
 @dataclass(slots=True)
 class Pace:
-    """The interval between two questions to one candidate: the operator's, or a longer one after rejections."""
+    """The interval between two questions to a candidate, which is the operator's, or longer after rejections."""
 
     least_s: float = 0.0
     between_s: float = 0.0

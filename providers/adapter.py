@@ -201,7 +201,7 @@ class InputFormat(Protocol[_RequestT, _AnswerT]):
 
 @runtime_checkable
 class KnownElsewhere(Protocol):
-    """An optional member of an adapter: other names of its provider, used in hints. Configurations use `name` only."""
+    """An optional member of an adapter, with other names of its provider for hints. Configurations use `name` only."""
 
     @property
     def known_as(self) -> Sequence[str]:
@@ -219,7 +219,7 @@ class HasModelsElsewhere(Protocol):
 
 @runtime_checkable
 class KnowsBasePath(Protocol):
-    """An optional member of an adapter: the path of the vendor's API at an endpoint that is written without a path."""
+    """An optional member of an adapter, with the path of the vendor's API at an endpoint that has no path."""
 
     @property
     def usual_base_path(self) -> str:
@@ -228,7 +228,7 @@ class KnowsBasePath(Protocol):
 
 @runtime_checkable
 class KnowsModels(Protocol):
-    """An optional member of an adapter: facts of the provider's models."""
+    """An optional member of an adapter, with facts of the provider's models."""
 
     @property
     def models(self) -> Mapping[str, ModelFacts]:
@@ -254,7 +254,7 @@ def known_models(adapter: Adapter) -> Mapping[str, ModelFacts]:
 
 @runtime_checkable
 class KnowsOffers(Protocol):
-    """An optional member of an adapter: prices and retirement dates of the provider's models."""
+    """An optional member of an adapter, with prices and retirement dates of the provider's models."""
 
     @property
     def offers(self) -> Offers:

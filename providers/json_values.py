@@ -276,7 +276,7 @@ def read_count(source: Mapping[str, object], key: str) -> int:
 
 
 def are_counts(source: Mapping[str, object], *keys: str) -> bool:
-    """Return whether each of these members is missing, null, or a number that `read_count` reads as it is.
+    """Return whether each named member is missing, null, or a number that `read_count` does not change.
 
     A text is no count here.
     """

@@ -73,13 +73,13 @@ def models_of(data: Any) -> Mapping[str, ModelFacts]:
 
 
 def model_facts(models: Mapping[str, ModelFacts], model: str) -> ModelFacts:
-    """Return the facts of a model: by exact name, by the longest pattern that matches, or else UNKNOWN_MODEL."""
+    """Return the facts under a model's exact name or the longest pattern that matches, or else UNKNOWN_MODEL."""
     found = best_match(models, model)
     return models[found] if found is not None else UNKNOWN_MODEL
 
 
 def best_match(patterns: Collection[str], model: str) -> str | None:
-    """Return the pattern that is about a model: its exact name, or the longest one that matches; None if none does."""
+    """Return a model's exact name, or the longest pattern that matches the name, or None without either."""
     if model in patterns:
         return model
     return max([pattern for pattern in patterns if fnmatchcase(model, pattern)], key=len, default=None)

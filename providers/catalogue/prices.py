@@ -321,7 +321,7 @@ class Offers(Value, frozen=True):
 
 
 def _rank(model: str, patterns: Iterable[str]) -> tuple[bool, int] | None:
-    """Return how specific the best matching pattern is: exact or not, then its length. None if no pattern matches."""
+    """Return whether the best matching pattern is exact, and its length. Returns None if no pattern matches."""
     matches = [(pattern == model, len(pattern)) for pattern in patterns if fnmatchcase(model, pattern)]
     return max(matches, default=None)
 

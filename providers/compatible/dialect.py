@@ -79,7 +79,7 @@ class Prefill:
 
 @dataclass(frozen=True, slots=True)
 class Thinking:
-    """One way to switch thinking on and off. If a vendor has several, `thinking` of a model names the one to use.
+    """A way to switch thinking on and off. If a vendor has several ways, `thinking` of a model names its way.
 
     Attributes:
         on: Fields of the body that switch thinking on.

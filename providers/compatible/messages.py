@@ -145,7 +145,7 @@ def _reasoning(thoughts: str, rule: Requests) -> dict[str, object]:
 
 
 def _content(content: str | tuple[Part, ...], dialect: CompatibleDialect) -> str | tuple[Part, ...]:
-    """Return text parts as one string: models without images do not accept a list."""
+    """Return text parts as one string, because models without images do not accept a list."""
     if isinstance(content, str) or all(isinstance(part, TextPart) for part in content):
         return prompt_text(content)
     details = dialect.requests.details if "image_detail" in dialect.capabilities.parameters else ()

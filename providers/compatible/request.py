@@ -194,7 +194,7 @@ def _is_sent(name: str, dialect: CompatibleDialect, target: Target) -> bool:
 
 
 def _must_stream(body: Mapping[str, object], request: ChatRequest, dialect: CompatibleDialect, target: Target) -> bool:
-    """Return whether a stream is requested: the client wants one, or a whole answer would lack or repeat something."""
+    """Return whether to ask for a stream. A whole answer of some models would lack or repeat something."""
     if "schema_without_stream" in target.facts.flags and isinstance(request.response_format, JsonSchemaFormat):
         return False
     if request.stream or "stream_only" in target.facts.flags:
@@ -209,7 +209,7 @@ def _must_stream(body: Mapping[str, object], request: ChatRequest, dialect: Comp
 
 
 def _check_features(request: ChatRequest, dialect: CompatibleDialect, target: Target) -> None:
-    """Raise UnsupportedFeature for features that the vendor's API lacks: leaving one out would change the answer.
+    """Raise UnsupportedFeature for features that the vendor's API lacks. Without a feature the answer would be another.
 
     A model that continues a last message of the assistant by itself needs no `prefill`.
     """

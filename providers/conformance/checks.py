@@ -187,7 +187,7 @@ def without_heartbeats(events: Sequence[StreamEvent]) -> list[StreamEvent]:
 
 
 def content_events(events: Sequence[StreamEvent]) -> list[StreamEvent]:
-    """Return the events that carry a part of the answer: text, reasoning, refusal or tool calls."""
+    """Return the events that carry text, reasoning, a refusal or tool calls of the answer."""
     return [e for e in events if isinstance(e, TextDelta | ReasoningDelta | RefusalDelta | ToolCallDelta)]
 
 

@@ -49,7 +49,7 @@ _COMPARED = tuple(
 
 
 def conversation(request: ChatRequest) -> list[_Atom]:
-    """Return the content with its roles, in order: the system texts joined, then texts, images, calls and results."""
+    """Return the joined system texts, then texts, images, calls and results in order, each with its role."""
     systems = [text for message in request.messages for text in _instructions(message)]
     # A format that has only one system message joins the texts with line ends, or with nothing.
     atoms: list[_Atom] = [("system", "".join(systems).replace("\n", ""))] if any(systems) else []
@@ -68,7 +68,7 @@ def conversation(request: ChatRequest) -> list[_Atom]:
 
 
 def _instructions(message: Message) -> list[str]:
-    """Return the system texts of a message: its own, or the texts that a format has only as texts of the user."""
+    """Return the system texts of a message, also where a format has them only as texts of the user."""
     if isinstance(message, SystemMessage):
         return [text_of(message.content)]
     return [found[1] for found in _LATE.finditer(text_of(message.content))] if isinstance(message, UserMessage) else []

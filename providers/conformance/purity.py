@@ -96,7 +96,7 @@ def _arguments_with_mutable_default(function: ast.FunctionDef) -> Iterator[ast.a
 
 
 def _methods(tree: ast.Module, classes: Collection[str]) -> Iterator[ast.FunctionDef]:
-    """Yield the methods of these classes, except constructors and static methods."""
+    """Yield the methods of the classes, except constructors and static methods."""
     for node in tree.body:
         if isinstance(node, ast.ClassDef) and node.name in classes:
             yield from (
@@ -133,7 +133,7 @@ def _changed_in(function: ast.FunctionDef, not_own: set[str]) -> Iterator[tuple[
 
 
 def _walk(function: ast.FunctionDef, names: set[str]) -> Iterator[ast.AST]:
-    """Yield the nodes of the function. Skip nested functions that have one of these names as an argument."""
+    """Yield the nodes of the function. Skip nested functions that have one of the names as an argument."""
     pending: list[ast.AST] = [*function.body]
     while pending:
         node = pending.pop()

@@ -74,7 +74,7 @@ class Selection:
 
     @cached_property
     def _answer_cases(self) -> Sequence[object]:
-        """The answers of the most capable models, and of other models for features that these lack."""
+        """The answers of the most capable models, and of other models for the features that are still missing."""
         cases = [case for subject in self.subjects for case in answer_cases(subject)]
         tested = {(subject.adapter.name, feature) for subject in self.subjects for feature in subject.features}
         for family in self.families:

@@ -80,7 +80,7 @@ class Subject(Value, frozen=True):
 
     @property
     def target(self) -> Target:
-        """The target of the kit's requests: the adapter's first site."""
+        """The target of the kit's requests, which is the adapter's first site."""
         site = next(iter(self.adapter.sites.values()), None)
         return Target(self.model, site.base_path if site else "/v1", self.facts)
 
@@ -122,7 +122,7 @@ class Subject(Value, frozen=True):
         return self.simulator.write_stream(completion, received)
 
     def events(self, *pieces: bytes) -> tuple[StreamEvent, ...]:
-        """Return the adapter's events for a stream that arrives in these pieces."""
+        """Return the adapter's events for a stream that arrives in the given pieces."""
         return parse_stream(self.adapter, self.target, pieces)
 
     def folded(self, *pieces: bytes) -> ChatCompletion:

@@ -380,7 +380,7 @@ def _without(limit: int, value: object) -> object:
 
 
 def _values_at(key: str, value: object) -> Iterator[object]:
-    """Yield the values under this key, anywhere in a JSON value: the place of a parameter differs between formats."""
+    """Yield the values under a key anywhere in a JSON value. The place of a parameter differs between formats."""
     for name, member in as_map(value).items():
         if name == key:
             yield member

@@ -55,7 +55,7 @@ class EmbeddingFormat(InputFormat[EmbeddingRequest, EmbeddingAnswer], Protocol):
 
 @runtime_checkable
 class Embeds(Protocol):
-    """An optional member of an adapter: the provider's embeddings. Errors are classified by the adapter itself."""
+    """An optional member of an adapter, with the provider's embeddings. The adapter itself classifies errors."""
 
     @property
     def embeddings(self) -> EmbeddingFormat | None:

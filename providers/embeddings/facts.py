@@ -40,7 +40,7 @@ class VendorEmbeddings:
     models: Mapping[str, EmbeddingFacts] = field(default_factory=dict)
 
     def fields(self, extra: Mapping[str, object]) -> Mapping[str, object]:
-        """Return these fields with the purpose of the vectors in the provider's field and word.
+        """Return the fields with the purpose of the vectors in the provider's field and word.
 
         Args:
             extra: The request's further fields, without the dropped fields.
@@ -66,7 +66,7 @@ class VendorEmbeddings:
         return best_match(self.models, model) is not None
 
     def facts(self, model: str) -> EmbeddingFacts:
-        """Return the facts of a model: by exact name, by the longest pattern that matches, or else the usual ones.
+        """Return the facts under a model's exact name or the longest pattern that matches, or else the usual facts.
 
         Args:
             model: The provider's name of the model.

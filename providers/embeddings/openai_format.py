@@ -155,7 +155,7 @@ class OpenAIEmbeddings(Value, frozen=True):
 
 
 def read_usage(body: Mapping[str, object]) -> Usage | None:
-    """Return the usage of an answer: its prompt tokens, or else its total."""
+    """Return the prompt tokens of an answer as its usage, or else the total."""
     usage = read_map(body, "usage")
     tokens = read_count(usage, "prompt_tokens") or read_count(usage, "total_tokens")
     return Usage(prompt_tokens=tokens) if tokens else None

@@ -11,7 +11,7 @@ _BYTES_PER_TOKEN = 2
 
 
 def tokens_in(*texts: str) -> int:
-    """Return an estimate of the tokens of these texts together."""
+    """Return an estimate of the tokens of all texts together."""
     return sum(len(text.encode("utf-8", "replace")) for text in texts) // _BYTES_PER_TOKEN
 
 

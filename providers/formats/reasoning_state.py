@@ -77,7 +77,7 @@ class ThoughtCollector:
         self._thoughts.append(thought)
 
     def take(self) -> str | None:
-        """Return the signature for a tool call that begins: all thoughts since the previous call. Clears them."""
+        """Return all thoughts since the previous call, as the signature of a call that begins. Clears the thoughts."""
         signature = pack(self._thoughts, self._model)
         self._thoughts.clear()
         return signature
@@ -106,7 +106,7 @@ def blocks_of(
 
 
 def pack_rows(rows: Sequence[object], model: str) -> str | None:
-    """Return the signature that carries these JSON values, or None if there are none."""
+    """Return the signature that carries the JSON values, or None if there are no values."""
     return mark_signature(base64.urlsafe_b64encode(dumps(rows)).decode(), model) if rows else None
 
 

@@ -40,7 +40,7 @@ _BOUNDS = frozenset(
 
 
 def tool_schema(schema: _Schema, rules: Set[str]) -> tuple[_Schema, bool]:
-    """Return the schema of a tool's arguments by these rules, and whether the model learns less by it."""
+    """Return the schema of a tool's arguments as the rules demand, and whether it tells the model less."""
     told = _for_vendor(schema, rules)
     if "plain_root" in rules and not told.keys().isdisjoint(_COMBINED):
         told = _merged(told, told)
@@ -53,7 +53,7 @@ def tool_schema(schema: _Schema, rules: Set[str]) -> tuple[_Schema, bool]:
 
 
 def answer_schema(schema: _Schema, rules: Set[str]) -> _Schema:
-    """Return the schema of an answer by these rules."""
+    """Return the schema of an answer as the rules demand."""
     return _for_vendor(_walked(schema, _without_bounds) if "bounds" in rules else schema, rules)
 
 
@@ -121,7 +121,7 @@ def _is_closed(schema: _Schema, properties: _Schema) -> bool:
 
 
 def _walked(schema: _Schema, mend: Callable[[_Schema], _Schema], depth: int = 0) -> _Schema:
-    """Return the schema with each schema inside it made to fit, the inner ones first."""
+    """Return the schema with each schema inside made to fit, from the innermost outwards."""
     if depth >= _DEEPEST:
         return schema
     return mend(_inside(schema, lambda inner: _walked(inner, mend, depth + 1)))

@@ -77,7 +77,7 @@ _FITS = CapabilityMatch(frozenset(), frozenset(), frozenset())
 
 
 def reasons_unseen(request: ChatRequest, facts: ModelFacts) -> bool:
-    """Return whether a model that hides its reasoning will reason long: on request, or because it always does."""
+    """Return whether a model that hides its reasoning will reason long, on request or because it always does."""
     effort = request.reasoning_effort
     if effort is None:
         return "none" not in facts.efforts
@@ -197,7 +197,7 @@ def _text_or_part(part: Part) -> Part:
 
 
 def _thinks(needs: Requirements, facts: ModelFacts) -> bool:
-    """Return whether the model will reason: on request, by default, or because it always does."""
+    """Return whether the model will reason, on request, by default or because it always does."""
     if needs.unthinking and (not facts.efforts or "none" in facts.efforts):
         return False
     return "reasoning_effort" in needs.parameters or "thinking_default" in facts.flags
@@ -222,7 +222,7 @@ def _may_reason(needs: Requirements, capabilities: Capabilities, facts: ModelFac
 
 
 def without_parameters(request: ChatRequest, dropped: Set[str]) -> ChatRequest:
-    """Return the request without these parameters."""
+    """Return the request without the given parameters."""
     if not dropped:
         return request
     changes: dict[str, Any] = dict.fromkeys(dropped & _UNSET_BY_NONE)

@@ -254,7 +254,7 @@ def _add_tools(request: ChatRequest, asked: dict[str, object]) -> None:
 
 
 def part_with(request: ChatRequest, features: Set[str]) -> str | None:
-    """Return the path of the first part of a chat that requires one of these features, or None."""
+    """Return the path of the first part of a chat that requires one of the features, or None."""
     for place, message in enumerate(request.messages):
         for at, part in enumerate(message.content if isinstance(message.content, tuple) else ()):
             if not features.isdisjoint(_part_features(part)):

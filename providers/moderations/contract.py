@@ -34,7 +34,7 @@ class ModerationFormat(InputFormat[ModerationRequest, ModerationAnswer], Protoco
 
 @runtime_checkable
 class Moderates(Protocol):
-    """An optional member of an adapter: the provider's moderations. Errors are classified by the adapter itself."""
+    """An optional member of an adapter, with the provider's moderations. The adapter itself classifies errors."""
 
     @property
     def moderations(self) -> ModerationFormat | None:

@@ -380,7 +380,7 @@ def _check_tool_loop(messages: list[Message]) -> None:
 
 
 def _bring_results(messages: list[Message], position: int, calls: list[str]) -> None:
-    """Move the results of these calls in the turn that begins here to its beginning."""
+    """Move the results of the calls to the beginning of the turn that begins here."""
     turn = list(takewhile(lambda message: not isinstance(message, AssistantMessage), messages[position:]))
     turn.sort(key=lambda message: not (isinstance(message, ToolMessage) and message.tool_call_id in calls))
     messages[position : position + len(turn)] = turn

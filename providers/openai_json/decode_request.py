@@ -100,7 +100,7 @@ CHECKS: dict[str, _Check] = {
 
 
 def holds_too_much(fields: _Source) -> bool:
-    """Return whether these fields contain more objects and lists than are searched."""
+    """Return whether the fields contain more objects and lists than are searched."""
     waiting: list[object] = [fields]
     seen = 0
     while waiting and seen <= MOST_WITHIN:

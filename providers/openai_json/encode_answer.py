@@ -75,7 +75,7 @@ def _message(message: AssistantMessage) -> dict[str, object]:
 
 
 def encode_images(urls: Sequence[str]) -> list[dict[str, object]]:
-    """Return the images of a message as OpenRouter writes them: openrouter.ai/docs on images, read 2026-11-26."""
+    """Return the images of a message as OpenRouter writes them (openrouter.ai/docs on images, read 2026-11-26)."""
     return [{"type": "image_url", "image_url": {"url": url}} for url in urls]
 
 

@@ -107,7 +107,7 @@ class Answers:
         return not differs and _PLAIN_FINISH.keys().isdisjoint(self.finish)
 
     def of_server(self, flags: frozenset[str]) -> Answers:
-        """Return the rule of a deployment with these flags of its model."""
+        """Return the rule of a deployment whose model has the given flags."""
         if flags.isdisjoint(_INLINE):
             return self
         return replace(self, inline_thoughts=True, thinks_at_once=INLINE_THOUGHTS["end_tag"] in flags)
@@ -162,7 +162,7 @@ _CACHED = ("prompt_tokens_details.cached_tokens", "prompt_cache_hit_tokens", "ca
 
 
 def read_usage(source: Mapping[str, object], rule: Answers | None = None) -> Usage:
-    """Return the token counts. A missing one is 0. The prompt is 0 if one is invalid: such a usage is not used."""
+    """Return the token counts. A missing count is 0. If a count is invalid, the prompt is 0 and no count is used."""
     paths = rule.cached if rule is not None else ()
     try:
         counts = msgspec.convert(source, _Counts)
@@ -400,7 +400,7 @@ class ChatReader:
         return read_usage(report, self._rule)
 
     def end(self) -> None:
-        """End an answer of which nothing can be cut off: a whole body, or a stream with its end mark."""
+        """End an answer of which nothing can be cut off, because it is a whole body or a stream with its end mark."""
         if self._grown or self._tags:
             self._release()
         self.assembler.complete(is_whole=True)

@@ -282,7 +282,7 @@ class Assembler:
 
     @property
     def certain(self) -> bool:
-        """Whether the answer is whole, and no content is missing: an empty answer is one only if it ends so."""
+        """Whether the answer is whole and lacks no content. An empty answer must end as an empty answer does."""
         if not self.whole:
             return False
         has_something = self.opened or (self._usage or self._read_usage) is not None or not self._may_be_empty()
@@ -294,7 +294,7 @@ class Assembler:
         return all(is_complete and not stop for is_complete, stop in ends)
 
     def identify(self, *, id: str | None = None, model: str | None = None, created: int | None = None) -> None:
-        """Record which answer this is: its id, its model, and its Unix time. The first value of each is kept.
+        """Record the id, the model and the Unix time of the answer. The first value of each is kept.
 
         Args:
             id: The provider's id of the answer.
@@ -392,7 +392,7 @@ class Assembler:
         return self.opened and not self.done and not state.finish and not state.cut and "text" in state.kinds
 
     def takes_runs(self) -> bool:
-        """Return whether text may be added as a run now: not while half of a surrogate pair is held back.
+        """Return whether text may be added as a run now. It may not while half of a surrogate pair is held back.
 
         Returns:
             Whether `text_run` may be called.
@@ -509,7 +509,7 @@ class Assembler:
         self._add_to_call(call, choice, arguments, id, name, signature)
 
     def call_to_sign(self, choice: int) -> str | None:
-        """Return the last call of a choice if a piece may still add a signature to it: the client does not have it yet.
+        """Return the last call of a choice if the client does not have it yet. A piece may still add a signature to it.
 
         Args:
             choice: The number of the choice.
@@ -628,7 +628,7 @@ class Assembler:
             self._events.append(_HEARTBEAT)
 
     def complete(self, *, is_whole: bool = False) -> None:
-        """End the answer: return what was held back, or a failure if the answer is not whole.
+        """End the answer. Returns what was held back, or a failure if the answer is not whole.
 
         Args:
             is_whole: Whether nothing can be cut off, as in a body of JSON, so that a choice needs no finish.

@@ -332,7 +332,7 @@ def by_status(status: int) -> FailureKind:
 
 
 def blames_itself(kind: FailureKind, response: WireResponse) -> bool:
-    """Return whether a code that blames the request has a status that blames the server: it may succeed elsewhere.
+    """Return whether a code blames the request but its status blames the server. Another server may then succeed.
 
     Args:
         kind: The kind by the error code.

@@ -94,7 +94,7 @@ class EventStreamParser:
         self._sse = SseParser(max_line_bytes)
 
     def feed(self, data: bytes) -> tuple[StreamEvent, ...]:
-        """Return the events that these bytes complete. See `StreamParser`.
+        """Return the events that the bytes complete. See `StreamParser`.
 
         Args:
             data: The next bytes of the body, in any cut.
@@ -220,7 +220,7 @@ class EventStreamParser:
         self._assembler.heartbeat()
 
     def _read_unframed(self, rest: bytes) -> bool:
-        """Read JSON outside the framing: an error, or the whole answer. Return whether all of it is one object."""
+        """Read an error or the whole answer outside the framing. Return whether all of it is one object."""
         if not rest.strip():
             return False
         if self._read_object(rest):

@@ -39,7 +39,7 @@ class RerankFormat(InputFormat[RerankRequest, RerankAnswer], Protocol):
 
 @runtime_checkable
 class Reranks(Protocol):
-    """An optional member of an adapter: the provider's scores. Errors are classified by the adapter itself."""
+    """An optional member of an adapter, with the provider's scores. The adapter itself classifies errors."""
 
     @property
     def rerank(self) -> RerankFormat | None:

@@ -50,7 +50,7 @@ class VendorRerank:
     models: Mapping[str, RerankModel]
 
     def of(self, model: str) -> RerankModel:
-        """Return how a model is asked: by exact name, by the longest pattern that matches, or else the usual way."""
+        """Return how a model is asked, by its exact name or the longest pattern that matches, or else the usual way."""
         found = best_match(self.models, model)
         return self.models[found] if found is not None else self.usual
 

@@ -19,7 +19,7 @@ Source: cohere.com/pricing, "single search unit"; read 2026-11-27."""
 
 
 class RerankRequest(Value, frozen=True):
-    """A request for one score of each document: how well it answers the query.
+    """A request for a score of each document, which states how well the document answers the query.
 
     Attributes:
         model: The model that the client asked for. The provider's model is in the `Target`.

@@ -194,7 +194,7 @@ def end_of_jwt(token: str) -> float | None:
 
 
 def _moment(value: object) -> float | None:
-    """Return a time in Unix seconds: of a number, also in a text, or of a time in ISO 8601."""
+    """Return the Unix seconds of a time that is a number, a number in a text, or a text in ISO 8601."""
     if (number := _number(value)) is not None or not isinstance(value, str):
         return number
     try:

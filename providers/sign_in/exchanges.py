@@ -148,7 +148,7 @@ def exchange_for(terms: SignInTerms, given: ExchangeInput) -> Exchange:
 
 
 def _subject(terms: SignInTerms, given: ExchangeInput) -> Generator[ExchangeCall, WireResponse, Mapping[str, str]]:
-    """Return the subject and its type: what was given, or what AWS credentials of the source give."""
+    """Return the subject that was given, or that AWS credentials of the source give, and its type."""
     source = terms.source
     if source is None or not sign_in_kinds()[source.kind].is_aws:
         return {"subject": given.subject, "subject_type": _JWT} if given.subject else {}

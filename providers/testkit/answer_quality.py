@@ -17,7 +17,7 @@ from providers.value import Value, replace
 
 
 class Reply(Value, frozen=True):
-    """A reply: text or tool calls."""
+    """A reply, which is text or tool calls."""
 
     text: str
     calls: tuple[ToolCall, ...] = ()

@@ -407,7 +407,7 @@ class SimulatedIssuers(LoopbackServer):
 
 
 def _fields_of(incoming: IncomingRequest) -> dict[str, str]:
-    """Return the fields of the query and of the body: of a form, or of JSON."""
+    """Return the fields of the query and of the body, which is a form or JSON."""
     fields = dict(parse_qsl(incoming.query, keep_blank_values=True))
     if incoming.headers.get("content-type", "").startswith("application/json"):
         try:

@@ -162,7 +162,7 @@ def _type_of(schema: _Schema) -> str:
 
 
 def _number(schema: _Schema, whole: bool, variant: int) -> int | float:
-    """Return a number within the bounds: the lowest multiple of the step (1 for integers), or the middle."""
+    """Return the lowest multiple of the step (1 for integers) within the bounds, or their middle."""
     low = max(schema.get("minimum", -math.inf), above := schema.get("exclusiveMinimum", -math.inf))
     high = min(schema.get("maximum", math.inf), below := schema.get("exclusiveMaximum", math.inf))
     step = schema.get("multipleOf") or (1 if whole else 0)

@@ -71,7 +71,7 @@ def _category(text: str) -> str:
 
 
 def with_verdict(completion: ChatCompletion, request: ChatRequest, kind: GuardKind) -> ChatCompletion:
-    """Return the answer of a guard model to a chat: its verdict on the last message."""
+    """Return the answer of a guard model to a chat, which is its verdict on the last message."""
     is_pair = bool(request.messages) and isinstance(request.messages[-1], AssistantMessage)
     judged = AssistantMessage if is_pair else UserMessage
     texts = [text_of(message.content) for message in request.messages if isinstance(message, judged)]

@@ -59,7 +59,7 @@ def read_sent_rerank(
 
 
 def write_sent_rerank(provider: str, answer: RerankAnswer, incoming: IncomingRequest) -> WireResponse:
-    """Return scores as this vendor sends them: the best first."""
+    """Return scores as the vendor sends them, with the best first."""
     vendor = load_rerank_facts(provider)
     model = str(as_map(loads(incoming.body)).get("model"))
     results = [{"index": index, "relevance_score": answer.scores[index]} for index in answer.ranked(None)]

@@ -260,7 +260,7 @@ def lacked_by(simulator: Simulator) -> frozenset[str]:
 
 
 def stream_type_of(simulator: Simulator) -> str:
-    """Return the content type of a simulator's streams: server-sent events, or its own `stream_type` (optional)."""
+    """Return the content type of a simulator's streams, which is its optional `stream_type` or server-sent events."""
     own: object = getattr(simulator, "stream_type", SERVER_SENT_EVENTS)
     return own if isinstance(own, str) else SERVER_SENT_EVENTS
 

@@ -89,7 +89,7 @@ def stage(
 def stage_whole(
     simulator: Simulator, answer: WireResponse, scenario: Scenario, fault: Fault | None
 ) -> tuple[Step, ...]:
-    """Return the steps of a response that is never a stream: embeddings or moderations."""
+    """Return the steps of a response that is never a stream, such as embeddings."""
     head = _instead_of_an_answer(simulator, fault)
     if head is not None:
         return (Wait(scenario.latency_s), *head)

@@ -93,7 +93,7 @@ class Connection(asyncio.Protocol):
 
     @property
     def reusable(self) -> bool:
-        """Whether another request may follow: the last response ended in order, and nothing came after it."""
+        """Whether another request may follow. The last response must have ended in order, with nothing after it."""
         return (
             self._reusable
             and self.end >= 0

@@ -116,7 +116,7 @@ async def first_socket(addresses: Addresses) -> socket.socket:
 
 
 class _Tries:
-    """The loop, with a record of each address's error: start_connection combines them into one without a number."""
+    """The loop with a record of each address's error. start_connection combines them into one without a number."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop

@@ -96,7 +96,7 @@ def _has_no_descriptor() -> bool:
 
 
 def reason_of(error: Exception) -> str:
-    """Return the error's text without the address: failures reach clients, hosts are known to the operator."""
+    """Return the error's text without the address. Failures reach clients, but only the operator may know the hosts."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return error.verify_message
     if isinstance(error, ssl.SSLError | socket.gaierror):

@@ -70,7 +70,7 @@ def tls_context(authorities: str = "") -> ssl.SSLContext:
 
 @lru_cache(maxsize=64)
 def _context(ca: str, certificate: str, key: str) -> ssl.SSLContext:
-    """Return a context, built once: loading the public authorities takes 20 milliseconds."""
+    """Return a context that is built once, because loading the public authorities takes 20 milliseconds."""
     context = tls_context(ca)
     if certificate:
         _load_chain(context, f"{certificate}\n{key}".encode())

@@ -125,7 +125,7 @@ def _append(turns: list[_Turn], role: str, content: list[dict[str, object]]) -> 
 
 
 def _strip_prefill(turns: list[_Turn]) -> None:
-    """Remove white space at the end of a text that the model must continue: the vendor refuses it."""
+    """Remove white space at the end of a text that the model must continue, because the vendor refuses it."""
     if turns and turns[-1].role == "assistant" and isinstance(text := turns[-1].content[-1].get("text"), str):
         turns[-1].content[-1]["text"] = text.rstrip()
 

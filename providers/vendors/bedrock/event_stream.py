@@ -27,7 +27,7 @@ _FIXED_BYTES = {0: 0, 1: 0, 2: 1, 3: 2, 4: 4, 5: 8, 8: 8, 9: 16}
 
 
 class EventMessage(Value, frozen=True):
-    """One message: its text headers (such as `:event-type`) and its payload."""
+    """A message with its text headers (such as `:event-type`) and its payload."""
 
     headers: Mapping[str, str]
     payload: bytes
@@ -45,7 +45,7 @@ class EventStreamDecoder:
         self.broken = False
 
     def feed(self, data: bytes) -> list[EventMessage]:
-        """Return the messages that these bytes complete."""
+        """Return the messages that the bytes complete."""
         messages: list[EventMessage] = []
         if self.broken:
             return messages

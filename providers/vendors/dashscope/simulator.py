@@ -246,7 +246,7 @@ def _call(index: int, id: str, name: str, arguments: str) -> dict[str, object]:
 
 
 def _share(usage: Usage, position: int, of: int) -> Usage:
-    """Return the usage of one of several choices: an equal part, and for the first one also the remainder."""
+    """Return an equal part of the usage for one of several choices. The first choice has the remainder too."""
     output, reasoning = usage.completion_tokens // of, usage.reasoning_tokens // of
     if position == 0:
         output, reasoning = usage.completion_tokens - output * (of - 1), usage.reasoning_tokens - reasoning * (of - 1)

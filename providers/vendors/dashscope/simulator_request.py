@@ -23,7 +23,7 @@ _EFFORTS = ((512, "minimal"), (2048, "low"), (8192, "medium"), (24576, "high"))
 
 
 class NativeError(Value, frozen=True):
-    """The reason for a refusal: the message and code of a native error."""
+    """The message and code of a native error that states why a request is refused."""
 
     message: str
     code: str = "InvalidParameter"

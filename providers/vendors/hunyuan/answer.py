@@ -22,7 +22,7 @@ _MOST_DEEP = 12
 
 
 def hunyuan_failure(body: Mapping[str, object], response: WireResponse) -> Failure:
-    """Return the failure of an error body: by its code, else by the HTTP status."""
+    """Return the failure that the code of an error body means, or else its HTTP status."""
     return classify(_as_openai(body), response, load_rules(FACTS), _SITES)
 
 

@@ -120,7 +120,7 @@ def _with_texts(chunk: Mapping[str, object]) -> dict[str, object]:
 
 
 def _refusals_of_head(headers: Mapping[str, str]) -> Iterator[tuple[str, str]]:
-    """Yield the errors in the headers: a wrong action, or a signature of the wrong form or date. Any key will do."""
+    """Yield an error for a wrong action, and for a signature of the wrong form or date. Any key will do."""
     for name, value in _ACTION.items():
         if headers.get(name) != value:
             yield "InvalidAction", f"{name} must be {value}"

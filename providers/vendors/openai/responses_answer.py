@@ -193,7 +193,7 @@ class ResponseReader:
         )
 
     def _end_item(self, position: int, item: Mapping[str, object]) -> None:
-        """Read a complete item: a thought with its encrypted content, or a call with its arguments."""
+        """Read a complete item, which is a thought with its encrypted content or a call with its arguments."""
         kind = read_str(item, "type")
         if kind == "function_call":
             self._start_item(position, item)

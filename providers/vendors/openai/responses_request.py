@@ -49,7 +49,7 @@ _NO_ARGUMENTS: Mapping[str, object] = {"type": "object", "properties": {}}
 
 
 class SealedThought(Value, frozen=True):
-    """One reasoning item: its id, its encrypted content, and its summaries."""
+    """A reasoning item with its id, its encrypted content and its summaries."""
 
     id: str
     sealed: str
