@@ -198,23 +198,19 @@ class Journal:
 
     async def read(self, counters: Iterable[Counter], windows: AllBounds) -> list[CounterState]:
         """Return the numbers of counters in their current windows."""
-        found: list[CounterState] = await self._do(self._read, (counters, windows))
-        return found
+        return await self._do(self._read, (counters, windows))
 
     async def top_up(self, counter: Counter, windows: AllBounds, amount: int) -> CounterState:
         """Add an amount to what the counter's budget admits in its current window."""
-        found: CounterState = await self._do(self._change, (counter, windows, amount, None))
-        return found
+        return await self._do(self._change, (counter, windows, amount, None))
 
     async def reset(self, counter: Counter, windows: AllBounds, spent: int = 0) -> CounterState:
         """Set what was spent in the current window. Holds stay."""
-        found: CounterState = await self._do(self._change, (counter, windows, 0, spent))
-        return found
+        return await self._do(self._change, (counter, windows, 0, spent))
 
     async def drop(self, counters: Iterable[Counter]) -> int:
         """Delete counters, and return the number of those that existed. Calls that run are not settled in them."""
-        count: int = await self._do(self._drop, [one.key for one in counters])
-        return count
+        return await self._do(self._drop, [one.key for one in counters])
 
     # The keeper of the ledger.
 

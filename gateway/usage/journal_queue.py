@@ -17,7 +17,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from typing import Any, TypeVar
 
 import lmdb
 
@@ -25,6 +25,7 @@ from gateway.usage.gate import GateUnavailable
 from gateway.usage.journal_file import LOCKED, PAUSE_S, WAIT_S, JournalFile, JournalOperation
 
 _RETRY_S = 0.05
+_T = TypeVar("_T")
 
 
 class _Queued(JournalOperation, gc=False):
@@ -64,13 +65,13 @@ class JournalQueue:
 
     async def do(
         self,
-        operation: Callable[[lmdb.Transaction, Any], Any],
+        operation: Callable[[lmdb.Transaction, Any], _T],
         argument: object,
         *,
         is_sure: bool = False,
         queues: bool = False,
-        undo: Callable[[Any], None] | None = None,
-    ) -> Any:
+        undo: Callable[[_T], None] | None = None,
+    ) -> _T:
         """Run an operation: now if the journal is free, unless it `queues`. Raises GateUnavailable.
 
         An operation that is sure is never given up. If it is not done after a second, it continues in the background.
@@ -85,7 +86,7 @@ class JournalQueue:
                 self._has_run.append(True)
                 asyncio.get_running_loop().call_soon(self._has_run.clear)
                 try:
-                    return self._file.transact((JournalOperation(operation, argument),))[0]
+                    return self._file.transact((JournalOperation(operation, argument),))[0]  # type: ignore[no-any-return]
                 except GateUnavailable:
                     if not is_sure:
                         raise
@@ -94,7 +95,7 @@ class JournalQueue:
         self._is_busy = self._is_busy or bool(self._has_run)
         future = self.enqueue(operation, argument, is_sure=is_sure)
         try:
-            return await future
+            return await future  # type: ignore[no-any-return]
         except asyncio.CancelledError:
             is_done = future.done() and not future.cancelled() and future.exception() is None
             if is_done and undo is not None:
