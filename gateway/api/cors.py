@@ -35,13 +35,10 @@ MAY_READ = (
     b"x-request-id, x-gateway-region, x-gateway-why, x-gateway-deployment, x-gateway-attempts, "
     b"x-gateway-dropped, x-gateway-embedding-space, x-gateway-emulated, x-gateway-estimated, x-gateway-labels, "
     b"x-gateway-intent, x-gateway-use, x-gateway-preference, x-gateway-hand-off, x-gateway-moderation, "
-    b"x-gateway-crisis, "
-    b"x-gateway-redacted, "
-    b"server-timing, retry-after, x-should-retry, "
+    b"x-gateway-crisis, x-gateway-redacted, server-timing, retry-after, x-should-retry, "
     b"x-ratelimit-limit-requests, x-ratelimit-remaining-requests, x-ratelimit-reset-requests, openai-processing-ms, "
     b"x-ratelimit-limit-tokens, x-ratelimit-remaining-tokens, x-ratelimit-reset-tokens, x-gateway-max-tokens, "
-    b"x-gateway-cost, "
-    b"location, link, allow, x-gateway-config"
+    b"x-gateway-cost, location, link, allow, x-gateway-config"
 )
 _MAX_REQUESTED_BYTES = 4096
 _MOST_LOGGED = 16

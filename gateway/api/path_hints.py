@@ -17,28 +17,14 @@ INPUT_PATHS = (EMBEDDINGS_PATH, MODERATIONS_PATH, *RERANK_PATHS)
 _PATHS = (
     ("/chat/completions", _CHAT),
     *((path.removeprefix("/v1"), f"POST {path}") for path in (*OWN_PATHS, *INPUT_PATHS)),
-    ("/models", "GET /v1/models"),
-    ("/capabilities", "GET /v1/capabilities"),
-    ("/explain", "GET /v1/explain"),
-    ("/disclosure", "GET /v1/disclosure"),
-    ("/usage", "GET /v1/usage"),
-    ("/healthz", "GET /healthz"),
-    ("/readyz", "GET /readyz"),
-    ("/docs", "GET /docs"),
+    *((f"/{name}", f"GET /v1/{name}") for name in ("models", "capabilities", "explain", "disclosure", "usage")),
+    *((path, f"GET {path}") for path in ("/healthz", "/readyz", "/docs")),
 )
 
 # The names of these probes in other gateways and in Kubernetes' own servers, which people configure by habit.
 _PROBES = {
-    "/health/liveliness": "GET /healthz",
-    "/health/liveness": "GET /healthz",
-    "/health/live": "GET /healthz",
-    "/livez": "GET /healthz",
-    "/live": "GET /healthz",
-    "/ping": "GET /healthz",
-    "/status": "GET /healthz",
-    "/health/readiness": "GET /readyz",
-    "/health/ready": "GET /readyz",
-    "/ready": "GET /readyz",
+    **dict.fromkeys("/health/liveliness /health/liveness /health/live /livez /live /ping /status".split(), "/healthz"),
+    **dict.fromkeys("/health/readiness /health/ready /ready".split(), "/readyz"),
 }
 
 _ADMIN = frozenset({"/metrics", "/reload", "/config/reload", "/rollback"})
@@ -88,7 +74,7 @@ def hint_for(path: str) -> str:
             f"configure your client for OpenAI's API, with a base URL that ends in /v1, {_CHAT}"
         )
     if (probe := _PROBES.get(plain)) is not None:
-        return f"did you mean {probe}?"
+        return f"did you mean GET {probe}?"
     if plain in _ADMIN:
         return "metrics, reload and rollback are on the admin listener (GATEWAY_ADMIN_HOST, GATEWAY_ADMIN_PORT)"
     for ending, probable in _PATHS:

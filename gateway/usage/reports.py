@@ -45,20 +45,12 @@ from providers.catalogue.prices import NO_CURRENCY
 from providers.value import Value
 
 DIMENSIONS: Mapping[str, str] = {
-    "client": "client",
-    "project": "project",
-    "assistant": "assistant",
-    "user": "end_user",
-    "model": "model",
-    "region": "region",
-    "territory": "territory",
-    "processes": "processes",
-    "provider": "provider",
-    "site": "site",
-    "deployment": "deployment",
-    "day": "day",
-    "hour": "hour",
-}
+    name: "end_user" if name == "user" else name
+    for name in (
+        "client", "project", "assistant", "user", "model", "region", "territory", "processes", "provider", "site",
+        "deployment", "day", "hour",
+    )
+}  # fmt: skip
 """The names by which a report can group, with their columns in the totals."""
 
 _TOTALS = {
