@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 
 from gateway.usage.usage_row import UsageRow
@@ -36,27 +37,23 @@ class UsageCounts:
 
     def calls(self) -> Mapping[_Labels, int]:
         """Return the calls by client, project and source of the numbers."""
-        found: dict[_Labels, int] = {}
+        found = Counter[_Labels]()
         for (client, project, source, _), sums in self._sums.items():
-            _add(found, (client or "", project or "", source or ""), sums[0])
+            found[client or "", project or "", source or ""] += sums[0]
         return found
 
     def tokens(self) -> Mapping[_Labels, int]:
         """Return the tokens by client, project and type."""
-        found: dict[_Labels, int] = {}
+        found = Counter[_Labels]()
         for (client, project, _, _), sums in self._sums.items():
             for kind, number in (("input", sums[1]), ("output", sums[2])):
-                _add(found, (client or "", project or "", kind), number)
+                found[client or "", project or "", kind] += number
         return found
 
     def costs(self) -> Mapping[_Labels, int]:
         """Return the costs in nano-units by client, project and currency. Calls without a known price have none."""
-        found: dict[_Labels, int] = {}
+        found = Counter[_Labels]()
         for (client, project, _, currency), sums in self._sums.items():
             if currency is not None:
-                _add(found, (client or "", project or "", currency), sums[3])
+                found[client or "", project or "", currency] += sums[3]
         return found
-
-
-def _add(found: dict[_Labels, int], labels: _Labels, number: int) -> None:
-    found[labels] = found.get(labels, 0) + number
