@@ -174,24 +174,19 @@ def test_claude_code_request_is_answered(client: httpx.Client) -> None:
 def test_cache_marks_and_thoughts_reach_anthropic(tmp_path: Any) -> None:
     simulator = checked_simulators()["anthropic"]
     with SimulatorThread({"a": SimulatorServer(simulator, "claude")}) as providers:
+        deployment = {"provider": "anthropic", "model": "claude-sonnet-4-6", "stores": "any", "processes": "any"}
+        deployment |= {"endpoint": f"{providers['a'].origin}/v1", "api_key": "${KEY_US}"}
         config = BASE.replace(
             location={"unknown": "default"},
             regions={"default": {"territories": ["DE"], "boundary": ["*"]}},
             assistants={"assistant": {"aliases": ["claude-*"], "routes": {"default": ["claude"]}}},
-            deployments={
-                "claude": {
-                    "provider": "anthropic",
-                    "model": "claude-sonnet-4-6",
-                    "endpoint": f"{providers['a'].origin}/v1",
-                    "stores": "any",
-                    "processes": "any",
-                    "api_key": "${KEY_US}",
-                }
-            },
+            deployments={"claude": deployment},
             clients={},
         )
-        with running_gateway(config.write(tmp_path), {"KEY_US": "sk-us"}) as gateway:
-            client = anthropic.Anthropic(base_url=gateway.url, api_key="any", max_retries=0)
+        with (
+            running_gateway(config.write(tmp_path), {"KEY_US": "sk-us"}) as gateway,
+            anthropic.Anthropic(base_url=gateway.url, api_key="any", max_retries=0) as client,
+        ):
             options: Any = {"model": "claude-any-name", "max_tokens": 4000, "tools": [TOOL], "thinking": THINKING}
             marked = {"type": "text", "text": "What is the weather in Oslo?", "cache_control": {"type": "ephemeral"}}
             question: list[Any] = [{"role": "user", "content": [marked]}]

@@ -123,28 +123,29 @@ def urls(provider: SimulatorThread, tmp_path_factory: pytest.TempPathFactory) ->
 
 
 def by_chat(url: str) -> str:
-    sdk = openai.OpenAI(base_url=f"{url}/v1", api_key="-", max_retries=0)
     asked: Any = {"model": "assistant", "messages": [{"role": "user", "content": "Hello!"}]}
-    with sdk.chat.completions.stream(**asked) as stream:
+    with client_of_openai(url) as sdk, sdk.chat.completions.stream(**asked) as stream:
         return stream.get_final_completion().choices[0].message.content or ""
 
 
 def by_completions(url: str) -> str:
-    sdk = openai.OpenAI(base_url=f"{url}/v1", api_key="-", max_retries=0)
-    stream = sdk.completions.create(model="assistant", prompt="Hello!", stream=True)
-    return "".join(chunk.choices[0].text for chunk in stream if chunk.choices)
+    with client_of_openai(url) as sdk:
+        stream = sdk.completions.create(model="assistant", prompt="Hello!", stream=True)
+        return "".join(chunk.choices[0].text for chunk in stream if chunk.choices)
 
 
 def by_responses(url: str) -> str:
-    sdk = openai.OpenAI(base_url=f"{url}/v1", api_key="-", max_retries=0)
-    with sdk.responses.stream(model="assistant", input="Hello!") as stream:
+    with client_of_openai(url) as sdk, sdk.responses.stream(model="assistant", input="Hello!") as stream:
         return stream.get_final_response().output_text
 
 
+def client_of_openai(url: str) -> openai.OpenAI:
+    return openai.OpenAI(base_url=f"{url}/v1", api_key="-", max_retries=0)
+
+
 def by_messages(url: str) -> str:
-    sdk = anthropic.Anthropic(base_url=url, api_key="-", max_retries=0)
     asked: Any = {"model": "assistant", "max_tokens": 99, "messages": [{"role": "user", "content": "Hello!"}]}
-    with sdk.messages.stream(**asked) as stream:
+    with anthropic.Anthropic(base_url=url, api_key="-", max_retries=0) as sdk, sdk.messages.stream(**asked) as stream:
         return str(stream.get_final_text())
 
 

@@ -352,15 +352,14 @@ def test_answer_that_ended_early_is_not_judged(
 @pytest.mark.parametrize("path", ["/v1/responses", "/v1/chat/completions"])
 def test_official_sdk_parses(gateway: GatewayProcess, providers: dict[str, Provider], path: str) -> None:
     providers["words"].texts = [WRONG, GOOD]
-    client = openai.OpenAI(base_url=f"{gateway.url}/v1", api_key=APP_KEY)
-    if path == "/v1/responses":
-        answer = client.responses.parse(model="words", input="Name a city.", text_format=City)
-        assert answer.output_parsed == City(name="Rome", inhabitants=2_800_000)
-        return
-    chat = client.chat.completions.parse(
-        model="words", messages=[{"role": "user", "content": "Name a city."}], response_format=City
-    )
-    assert chat.choices[0].message.parsed == City(name="Rome", inhabitants=2_800_000)
+    messages: Any = [{"role": "user", "content": "Name a city."}]
+    with openai.OpenAI(base_url=f"{gateway.url}/v1", api_key=APP_KEY) as client:
+        if path == "/v1/responses":
+            parsed = client.responses.parse(model="words", input="Name a city.", text_format=City).output_parsed
+        else:
+            chat = client.chat.completions.parse(model="words", messages=messages, response_format=City)
+            parsed = chat.choices[0].message.parsed
+    assert parsed == City(name="Rome", inhabitants=2_800_000)
 
 
 def nested(depth: int) -> dict[str, Any]:

@@ -113,3 +113,13 @@ def last_token_stays_closed(store: ClientStore) -> None:
     assert store.is_closed()
     store.open_listener(ENTRY)
     assert not store.is_closed()
+
+
+CHECKS = (
+    revoked_digest_stays,
+    replaced_digest_stays,
+    hash_of_a_made_key_is_known,
+    block_stays_until_it_is_lifted,
+    last_token_stays_closed,
+)
+"""What holds for every store of clients."""

@@ -36,9 +36,9 @@ def test_moderations_with_the_client_of_openai(simulated: Simulated, openai_at: 
 
 def test_client_of_google(simulated: Simulated) -> None:
     genai = pytest.importorskip("google.genai")
-    client = genai.Client(api_key="k", http_options={"base_url": simulated["gemini"].origin})
     config = {"output_dimensionality": 8}
-    answer = client.models.embed_content(model="gemini-embedding-001", contents=TEXTS, config=config)
+    with genai.Client(api_key="k", http_options={"base_url": simulated["gemini"].origin}) as client:
+        answer = client.models.embed_content(model="gemini-embedding-001", contents=TEXTS, config=config)
     assert [len(entry.values) for entry in answer.embeddings] == [8, 8]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
@@ -14,15 +14,7 @@ from gateway.model.stored_client import AdminToken, Role
 from gateway.operator_errors import StateError
 from gateway.state.client_store import ClientStore
 from gateway.state.database import SqliteDatabase, Statements
-from tests.gateway.client_store_checks import (
-    ENTRY,
-    block_stays_until_it_is_lifted,
-    hash_of_a_made_key_is_known,
-    last_token_stays_closed,
-    replaced_digest_stays,
-    revoked_digest_stays,
-    uses_of_file_keys_are_kept,
-)
+from tests.gateway.client_store_checks import CHECKS, ENTRY, uses_of_file_keys_are_kept
 
 
 @pytest.fixture
@@ -31,29 +23,14 @@ def store(tmp_path: Path) -> Iterator[ClientStore]:
         yield store
 
 
-def test_digest_of_a_revoked_key_stays_also_after_its_client_is_removed(store: ClientStore) -> None:
-    revoked_digest_stays(store)
-
-
-def test_secret_that_was_replaced_cannot_be_added_again(store: ClientStore) -> None:
-    replaced_digest_stays(store)
-
-
-def test_made_key_is_known_by_its_hash(store: ClientStore) -> None:
-    hash_of_a_made_key_is_known(store)
-
-
 def test_uses_of_keys_of_the_file_are_kept(store: ClientStore, tmp_path: Path) -> None:
     with closing(ClientStore(tmp_path)) as other:
         uses_of_file_keys_are_kept(store, other)
 
 
-def test_block_stays_until_it_is_lifted(store: ClientStore) -> None:
-    block_stays_until_it_is_lifted(store)
-
-
-def test_listener_stays_closed_after_the_last_token_until_it_is_opened(store: ClientStore) -> None:
-    last_token_stays_closed(store)
+@pytest.mark.parametrize("holds", CHECKS, ids=lambda holds: holds.__name__)
+def test_rule_holds_for_this_store(store: ClientStore, holds: Callable[[ClientStore], None]) -> None:
+    holds(store)
 
 
 def test_token_of_a_former_role_is_that_of_a_viewer_and_keeps_its_row(store: ClientStore, tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
@@ -13,14 +13,7 @@ from gateway.model.stored_client import AdminToken, KeyInfo, Role
 from gateway.operator_errors import DatabaseUnreachable, NotStored
 from gateway.state.client_store import AlreadyStored, ClientStore, Entry
 from gateway.usage.postgres import Postgres, upgrade
-from tests.gateway.client_store_checks import (
-    block_stays_until_it_is_lifted,
-    hash_of_a_made_key_is_known,
-    last_token_stays_closed,
-    replaced_digest_stays,
-    revoked_digest_stays,
-    uses_of_file_keys_are_kept,
-)
+from tests.gateway.client_store_checks import CHECKS, uses_of_file_keys_are_kept
 from tests.kit.postgres_server import RunningPostgres, running_postgres
 
 pytestmark = pytest.mark.slow("starts PostgreSQL")
@@ -149,21 +142,10 @@ def test_database_that_is_down_is_unreachable_and_used_again_later(
     assert store.names("clients") == ["app"]
 
 
-def test_digest_of_a_revoked_key_stays_also_after_its_client_is_removed(store: ClientStore) -> None:
-    revoked_digest_stays(store)
-
-
-def test_secret_that_was_replaced_cannot_be_added_again(store: ClientStore) -> None:
-    replaced_digest_stays(store)
-
-
-def test_made_key_is_known_by_its_hash(store: ClientStore) -> None:
-    hash_of_a_made_key_is_known(store)
-
-
-def test_block_stays_until_it_is_lifted(store: ClientStore) -> None:
-    store.remember_blocked({"k1": 200.0, "digest-2": 200_000.0})
-    block_stays_until_it_is_lifted(store)
+@pytest.mark.parametrize("holds", CHECKS, ids=lambda holds: holds.__name__)
+def test_rule_holds_for_this_store(store: ClientStore, holds: Callable[[ClientStore], None]) -> None:
+    store.remember_blocked({"k1": 200.0, "digest-2": 200_000.0})  # of an earlier time, which counts no more
+    holds(store)
 
 
 def test_blocks_of_clients_in_the_file_are_shared_and_all_else_is_not(
@@ -186,10 +168,6 @@ def test_blocks_of_clients_in_the_file_are_shared_and_all_else_is_not(
         one.move_entries(lambda entry: taken.append(entry.event))
         assert taken == ["changed", "key_blocked"]
         assert not one.has_entries()
-
-
-def test_listener_stays_closed_after_the_last_token_until_it_is_opened(store: ClientStore) -> None:
-    last_token_stays_closed(store)
 
 
 def test_token_of_a_former_role_is_that_of_a_viewer(store: ClientStore) -> None:
