@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import pytest
 
-from providers.testkit.scenario import Fault, HttpError, Scenario, Silent, Stall
+from providers.testkit.scenario import HttpError, Scenario, Silent, Stall
 from providers.testkit.server import SimulatorServer, SimulatorThread
 from providers.testkit.simulator import load_simulators
 from tests.kit.chat_http import CHAT, body
@@ -82,36 +82,8 @@ def ask(client: httpx.Client, model: str, **more: Any) -> httpx.Response:
     return client.post(CHAT, json={**body(**more), "model": model})
 
 
-def ask_for_an_answer_by(name: str, client: httpx.Client, model: str, **more: Any) -> httpx.Response:
-    """Return the first answer by that deployment, or the last of several. A machine that stalls makes any provider look
-    silent.
-    """
-    for _ in range(5):
-        response = ask(client, model, **more)
-        if response.headers.get("x-gateway-deployment") == name and response.status_code == 200:
-            break
-    return response
-
-
 def last_request(providers: SimulatorThread) -> Any:
     return json.loads(providers["first"].requests[-1].body)
-
-
-@pytest.mark.parametrize("fault", [Silent(), Stall(after_events=0), Stall(after_events=6)], ids=repr)
-def test_silence_fails_over_to_the_next_step(client: httpx.Client, providers: SimulatorThread, fault: Fault) -> None:
-    providers["first"].scenario = Scenario(text=TEXT, faults=((fault, 1.0),))
-    response = ask_for_an_answer_by("next", client, "plain")
-    assert response.headers["x-gateway-deployment"] == "next"
-    assert response.json()["choices"][0]["message"]["content"] == TEXT
-
-
-def test_slow_but_active_provider_is_not_cut_off(client: httpx.Client, providers: SimulatorThread) -> None:
-    """The answer takes longer than `first_token` and `commit`, but no pause is long."""
-    providers["first"].scenario = Scenario(text=TEXT, between_events_s=0.15)
-    response = ask_for_an_answer_by("plain", client, "plain")
-    assert response.headers["x-gateway-deployment"] == "plain"
-    assert response.headers["x-gateway-attempts"] == "1"
-    assert response.elapsed.total_seconds() > 1.5
 
 
 def test_folded_and_plain_answers_are_equal(client: httpx.Client, providers: SimulatorThread) -> None:

@@ -7,19 +7,15 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from gateway.api.dialects.openai_chat import OPENAI_CHAT, ChunkEncoder
+from gateway.api.dialects.openai_chat import ChunkEncoder
 from gateway.execution.exchange import AnswerStyle
 from gateway.model.record import Record
 from gateway.model.region_text import Label, Locale
 from gateway.policy.labels import Labelling, labelling_of
 from providers.chat import (
     AssistantMessage,
-    ChatCompletion,
     ChatRequest,
-    Choice,
     ChoiceFinish,
     Failed,
     Finished,
@@ -70,10 +66,6 @@ def text_in(chunks: list[Any], choice: int = 0) -> str:
 def marks_in(chunks: list[Any]) -> list[tuple[int, Any]]:
     marked = [(at, chunk.get("x_gateway", {}).get("labels")) for at, chunk in enumerate(chunks) if chunk != "[DONE]"]
     return [(at, labels) for at, labels in marked if labels]
-
-
-def _encoded(completion: ChatCompletion, style: AnswerStyle, record: Record) -> Any:
-    return json.loads(OPENAI_CHAT.encode_answer(completion, style, record))
 
 
 def value_of(text: str) -> str:
@@ -196,39 +188,8 @@ def test_interrupted_answer_has_the_label_and_no_integrity_value() -> None:
     assert chunks[-1]["error"]["code"] == "stream_interrupted"
 
 
-def test_unknown_finish_reason_is_sent_with_the_marks() -> None:
-    chunks = encoded(OPENED, TextDelta("Hi"), ChoiceFinish("other", raw="eos"), Finished())
-    assert chunks[2]["x_gateway"].keys() == {"finish_reason", "labels"}
-    completion = ChatCompletion("i", "m", 1, (Choice(AssistantMessage("Hi"), "other", raw_finish_reason="eos"),))
-    assert _encoded(completion, LABELLED, Record("r", 0.0, "t"))["x_gateway"].keys() == {"finish_reason", "labels"}
-    assert _encoded(completion, AnswerStyle(), Record("r", 0.0, "t"))["x_gateway"] == {"finish_reason": "eos"}
-    wordless = ChatCompletion("i", "m", 1, (Choice(AssistantMessage("Hi"), "other"),))
-    assert "x_gateway" not in _encoded(wordless, AnswerStyle(), Record("r", 0.0, "t"))
-
-
 def test_notice_is_shown_once_in_a_conversation_and_marked_each_time() -> None:
     later = ChatRequest("a", (UserMessage("Hi"), AssistantMessage("Hello"), UserMessage("And?")), stream=True)
     first, second = (encoded(OPENED, TextDelta("x"), *STOP, request=one, labels=(EU,)) for one in (ASK, later))
     assert (text_in(first), text_in(second)) == (f"{EU.text}\n\nx", "x")
     assert marks_in(second)[0] == (0, [{"name": "eu-art50", "ai_generated": True}])
-
-
-@given(st.lists(st.text(min_size=1, max_size=10), max_size=5))
-def test_json_and_stream_have_the_same_labels(pieces: list[str]) -> None:
-    text = "".join(pieces)
-    completion = ChatCompletion("i", "m", 1, (Choice(AssistantMessage(text), "stop"),))
-    body: Any = _encoded(completion, LABELLED, Record("req_1", 0.0, "t"))
-    chunks = encoded(OPENED, *(TextDelta(piece) for piece in pieces), *STOP)
-    assert body["choices"][0]["message"]["content"] == text_in(chunks)
-    assert body["x_gateway"]["labels"] == marks_in(chunks)[-1][1]
-
-
-def test_hidden_model_is_shown_as_the_assistant() -> None:
-    completion = ChatCompletion("i", "gpt-secret", 1, (Choice(AssistantMessage("x"), "stop"),))
-    assert _encoded(completion, AnswerStyle(shown_model="assistant"), Record("r", 0.0, "t"))["model"] == "assistant"
-    for label in (None, labelling()):
-        data = ChunkEncoder(AnswerStyle(ASK.include_usage, labelling=label, shown_model="assistant"), RECORD).encode(
-            (OPENED, TextDelta("a"), TextDelta("b"), *STOP)
-        )
-        assert b"model-1" not in data
-        assert data.count(b'"model":"assistant"') >= 3
