@@ -95,6 +95,10 @@ def moved(later_s: int) -> bool:
     return accepts(asyncio.run, application.Console._move_clock(console, receiving({"later_s": later_s})))
 
 
+def functions(number: int) -> list[dict[str, str]]:
+    return [{"type": "function", "name": f"f{at}"} for at in range(number)]
+
+
 def named(size: int) -> bool:
     who: Any = admin_request.Asked.who
     identity = Fake(token_id="", who="", how="")
@@ -537,9 +541,10 @@ def tries_of_a_gate_that_refuses() -> int:
     with (
         patch.object(holding, "_chosen_cap", lambda *_: (next(caps), True)),
         patch.object(holding, "sized"),
-        patch.object(holding, "_error", return_value=ValueError()),
+        patch.object(holding, "_error", return_value=ValueError("refused")),
+        pytest.raises(ValueError, match="refused"),
     ):
-        accepts(asyncio.run, holding.hold_call(gate, call))
+        asyncio.run(holding.hold_call(gate, call))
     return gate.hold.call_count
 
 
@@ -577,7 +582,10 @@ EDGES = (
     at_most(
         "gateway.api.dialects.responses.tools.MAX_TOOLS",
         lambda n: accepts(
-            tools.decode_tools, [{"type": "function", "name": f"f{at}"} for at in range(n)], tools.ToolNames(), set()
+            tools.decode_tools,
+            [{"type": "namespace", "name": "n", "tools": functions(n - 1)}, *functions(1)],
+            tools.ToolNames(),
+            set(),
         ),
     ),
     at_most("gateway.changes.plan_text._MOST_KEYS", planned),

@@ -238,7 +238,7 @@ EDGES = (
     at_least("providers.reading.token_counts._LEAST_CACHED", lambda n: token_counts.count_prompt(0, 5, n, None)),
     at_most("providers.transport.tunnel.MAX_HEAD_BYTES", lambda n: accepts(tunnel.check_reply, b"x" * n)),
     at_most("providers.vendors.bedrock.event_stream._MAX_BYTES", length_is_accepted, 100),
-    at_least("providers.vendors.bedrock.event_stream._MIN_BYTES", length_is_accepted, 100),
+    Edge("providers.vendors.bedrock.event_stream._MIN_BYTES", lambda n: length_is_accepted(n, 1), 100, 101, 100),
     at_most(
         "providers.vendors.hunyuan.answer._MOST_DEEP",
         lambda n: "LevelOf" not in str(hunyuan_answer._in_snake_case(nested(n))),
