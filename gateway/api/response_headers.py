@@ -15,21 +15,17 @@ _UNSAFE = re.compile(r"[^A-Za-z0-9_.-]")
 
 def allowance_lines(allowance: Allowance, unit: bytes) -> tuple[bytes, bytes, bytes]:
     """Return OpenAI's headers of a limit of `requests` or `tokens` (its guide to rate limits, November 2026)."""
+    # A duration has the form of Go: 0s, 12ms, 8.64s, 1m0s.
+    milliseconds = math.ceil(allowance.full_s * 1000)
+    reset = f"{milliseconds}ms"
+    if not 0 < milliseconds < 1000:
+        minutes, milliseconds = divmod(milliseconds, 60_000)
+        reset = f"{f'{minutes}m' if minutes else ''}{f'{milliseconds / 1000:.3f}'.rstrip('0').rstrip('.')}s"
     return (
         b"x-ratelimit-limit-%b: %d" % (unit, allowance.limit),
         b"x-ratelimit-remaining-%b: %d" % (unit, allowance.remaining),
-        b"x-ratelimit-reset-%b: %b" % (unit, _duration(allowance.full_s).encode()),
+        b"x-ratelimit-reset-%b: %b" % (unit, reset.encode()),
     )
-
-
-def _duration(seconds: float) -> str:
-    """Return a duration in OpenAI's form, which is that of Go: 0s, 12ms, 8.64s, 1m0s."""
-    milliseconds = math.ceil(seconds * 1000)
-    if 0 < milliseconds < 1000:
-        return f"{milliseconds}ms"
-    minutes, milliseconds = divmod(milliseconds, 60_000)
-    text = f"{milliseconds / 1000:.3f}".rstrip("0").rstrip(".")
-    return f"{minutes}m{text}s" if minutes else f"{text}s"
 
 
 def pairs_of(lines: Iterable[bytes]) -> list[tuple[bytes, bytes]]:

@@ -60,16 +60,7 @@ from gateway.model.decision import FailureKinds, Plan, Step
 from gateway.model.deployment import Deployment
 from gateway.model.hand_off import HandOffCause
 from gateway.model.input_requests import ServedRequest
-from gateway.model.record import (
-    AttemptAction,
-    AttemptDecision,
-    AttemptRecord,
-    Bound,
-    DecisionReason,
-    Record,
-    Skipped,
-    attempt_record,
-)
+from gateway.model.record import AttemptAction, AttemptDecision, AttemptRecord, Bound, DecisionReason, Record, Skipped
 from gateway.model.resilience import Resilience
 from gateway.usage.accounting import Accounting, RequestUsage
 from gateway.usage.refusals import CallRefused
@@ -158,7 +149,18 @@ class _Attempt(msgspec.Struct):
 
     def recorded(self, ended_at: float, failure: Failure | None = None) -> AttemptRecord:
         """Return the record of the attempt at its end."""
-        return attempt_record(self.step.deployment, self.options.started_at, ended_at, failure, self.options.note)
+        deployment, started_at = self.step.deployment, self.options.started_at
+        return AttemptRecord(
+            deployment.name,
+            deployment.provider,
+            deployment.model,
+            ended_at - started_at,
+            failure,
+            started_at,
+            deployment.places,
+            proxy=deployment.proxy,
+            redacted=self.options.note,
+        )
 
     def free(self) -> None:
         """Free the slot."""

@@ -320,9 +320,11 @@ class UpstreamClient:
     async def _send_counted(self, attempt: _Attempt, usage: RequestUsage) -> Answer:
         """Make a call whose cost is held before and recorded when it has ended. A stream records its own end."""
         step, options, clock = attempt.step, attempt.options, attempt.deadline.clock
-        chat, wire = self._write(step, options.request, options.conversation, options.rewritten)
+        wrapped = options.wrapped
+        rewritten = wrapped.request if wrapped is not None else None
+        chat, wire = self._write(step, options.request, options.conversation, rewritten)
         sent = chat or measured_as_chat(options.request)
-        if options.wrapped is not None:
+        if wrapped is not None:
             sent = longer(sent, measured_as_chat(options.request))
         call = options.call = await usage.begin(step, sent)
         del sent

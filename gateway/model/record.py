@@ -12,7 +12,7 @@ import msgspec
 from gateway.model.caller import TraceContext
 from gateway.model.consent import ConsentKind
 from gateway.model.decision import Decision, Exclusion, FailureKinds, SkipReason, Step, client_detail
-from gateway.model.deployment import Deployment, Proxy, known_names
+from gateway.model.deployment import Proxy, known_names
 from gateway.model.hand_off import HandOff
 from gateway.model.help import DutyKind, Help
 from gateway.model.input_requests import Use
@@ -146,27 +146,6 @@ class AttemptRecord(Value, frozen=True):
             if decision.bound is not None:
                 fields["bound"], fields["bound_value"] = decision.bound.name, round(decision.bound.value, 3)
         return fields
-
-
-def attempt_record(
-    deployment: Deployment,
-    started_at: float,
-    ended_at: float,
-    failure: Failure | None = None,
-    redacted: WrapperNote | None = None,
-) -> AttemptRecord:
-    """Return the record of an attempt that has ended. Times are monotonic seconds."""
-    return AttemptRecord(
-        deployment.name,
-        deployment.provider,
-        deployment.model,
-        ended_at - started_at,
-        failure,
-        started_at,
-        deployment.places,
-        proxy=deployment.proxy,
-        redacted=redacted,
-    )
 
 
 class Skipped(Value, frozen=True):

@@ -32,7 +32,7 @@ from gateway.model.hand_off import BarrierRule, HandOff, HandOffCause
 from gateway.model.help import DutyKind, Help
 from gateway.model.input_requests import InputAnswer, InputRequest, ServedRequest, needs_of_input, texts_of, use_of
 from gateway.model.location import Location
-from gateway.model.record import AnsweredBy, Record, attempt_record
+from gateway.model.record import AnsweredBy, AttemptRecord, Record
 from gateway.model.region_text import Locale
 from gateway.model.route import Barrier
 from gateway.model.wrapper import WrapperNote
@@ -277,7 +277,12 @@ class ChatService:
         finally:
             if counted is not None:
                 failure = None if counted else Failure(FailureKind.UNAVAILABLE, "the deployment gave no count")
-                record.attempts.append(attempt_record(step.deployment, started_at, time.monotonic(), failure, note))
+                it, took_s = step.deployment, time.monotonic() - started_at
+                record.attempts.append(
+                    AttemptRecord(
+                        it.name, it.provider, it.model, took_s, failure, started_at, it.places, it.proxy, redacted=note
+                    )
+                )
                 if note is not None:
                     record.shown.note_redaction(note)
         return counted or None

@@ -195,13 +195,14 @@ class QuotaRow:
             cells[start + _FULL_AT] = full_at_ns
             own = start + _RUNNING + self._store.share[0]
             cells[own] += 1
-        return Admission(full_at_ns, 0, cells, own)
+        return Admission(full_at_ns, 0, cells, own, is_granted=True)
 
 
 class Admission(msgspec.Struct, eq=False):
     """The result of asking to run one request.
 
     Attributes:
+        is_granted: The request may run.
         full_at_ns: The time at which the client's allowance is full again.
         wait_ns: The time to wait if the allowance is spent. 0 if the limit of concurrent requests is reached.
     """
@@ -210,11 +211,7 @@ class Admission(msgspec.Struct, eq=False):
     wait_ns: int
     _cells: memoryview | None
     _own: int
-
-    @property
-    def is_granted(self) -> bool:
-        """Whether the request may run."""
-        return self._cells is not None
+    is_granted: bool = False
 
     def __enter__(self) -> Self:
         return self
