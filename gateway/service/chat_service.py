@@ -25,30 +25,30 @@ from gateway.execution.run import PlanExecutor, PlanExhausted, RunContext
 from gateway.execution.structured_output import EMULATED, HeldAnswer, StructuredOutput, WholeAnswer, held
 from gateway.execution.upstream_client import Answer, ConfigChanged, OwnAnswer, StillActive
 from gateway.features.feature import RegionGate, WatchedChat, Watcher
-from gateway.model.config_version import ConfigVersion, Region, remember
-from gateway.model.decision import Plan, RefusalCode, Refused, Step
-from gateway.model.deployment import Deployment
+from gateway.model.config_version import ConfigVersion, Region
+from gateway.model.decision import Plan, RefusalCode, Refused
 from gateway.model.hand_off import BarrierRule, HandOff, HandOffCause
 from gateway.model.help import DutyKind, Help
 from gateway.model.input_requests import InputAnswer, InputRequest, ServedRequest, needs_of_input, texts_of, use_of
 from gateway.model.location import Location
-from gateway.model.record import AnsweredBy, AttemptRecord, Record
+from gateway.model.record import AttemptRecord, Record
 from gateway.model.region_text import Locale
 from gateway.model.route import Barrier
 from gateway.model.wrapper import WrapperNote
 from gateway.policy.consent import Consenting
 from gateway.policy.doors import helps_first
 from gateway.policy.hand_off import declines, hand_off_asked, shared
-from gateway.policy.labels import TextMarks, TextSigner, labelling_of, with_help, without_labels
-from gateway.policy.reasoning_seal import REASONING_STATE, ReasoningSeal, has_state, seal_of
+from gateway.policy.labels import without_labels
+from gateway.policy.reasoning_seal import has_state
 from gateway.policy.refusals import not_offered
 from gateway.policy.region_text import with_region_text, without_profile_message
 from gateway.policy.transcript import MAX_CHARACTERS, transcript
+from gateway.service.answer_stages import AnswerStages, Turn
 from gateway.service.assistants import find_assistant
 from gateway.service.client_tokens import ClientTokens
 from gateway.service.decider import Decider, sticky_conversation
 from gateway.service.help import help_answer
-from gateway.service.input_requests import EmbeddingSpace, InputCalls, calls_of, counted_anew, with_assistant
+from gateway.service.input_requests import InputCalls, calls_of, counted_anew, with_assistant
 from gateway.service.location import LocationService, locate
 from gateway.service.moderation import judge_input, judge_of, moderated, other_texts
 from gateway.usage.accounting import RequestUsage
@@ -57,54 +57,17 @@ from gateway.usage.quota_store import Admission
 from gateway.usage.refusals import CallRefused
 from gateway.usage.shared_limits import SharedAdmission, SharedClientLimits
 from gateway.usage.token_count import count_tokens
-from gateway.usage.worst_cost import charged_by
 from providers.catalogue.prices import SEARCH
 from providers.chat import ChatRequest, Message, Texts, UserMessage, change_request
 from providers.embeddings import EmbeddingAnswer, EmbeddingRequest
 from providers.failures import Failure, FailureKind
 from providers.formats.fitting import changes_for
-from providers.matching.capability_matching import without_parameters
 from providers.matching.requirements import CACHE_KEY, Requirements, requirements_of
-from providers.reading.json_object import emulated_fields
 from providers.rerank import RerankAnswer, RerankRequest
 from providers.value import replace as change
 
 _UNLIMITED = nullcontext()
 _OTHER_MODEL = "the configuration has changed while the request was answered: repeat the request"
-
-
-class Turn(msgspec.Struct):
-    """One chat under one decision.
-
-    Attributes:
-        own: The request as the client sent it.
-        chat: The request as providers get it, with the text of the region.
-        context: Its limits, checks and record, which all its runs share.
-        has_profile: The text of the region is its first message.
-        is_consenting: The user's consents may matter.
-        returns_state: It brings reasoning state back.
-        judge: The judges of its region, if there are any.
-        emulated: The emulation of its schema, if a step needs it.
-        is_held: Its stream begins before the answer is known.
-        seal: Seals the reasoning state of a stream.
-        is_judged: Its input has passed the judges already.
-        tool: The name of the tool by which the private model can ask for a hand-off. None: it has none.
-    """
-
-    exchange: Exchange
-    own: ChatRequest
-    chat: ChatRequest
-    plan: Plan
-    context: RunContext
-    has_profile: bool
-    is_consenting: bool
-    returns_state: bool = False
-    judge: Judge | None = None
-    emulated: StructuredOutput | None = None
-    is_held: bool = False
-    seal: ReasoningSeal | None = None
-    is_judged: bool = False
-    tool: str | None = None
 
 
 class Tier(msgspec.Struct):
@@ -168,6 +131,7 @@ class ChatService:
         """
         key = consent_key or secrets.token_bytes(32)
         self.decider = Decider(current, locations, executor.health, clock, key)
+        self.stages = AnswerStages(self.decider)
         self.executor = executor
         self._limits = limits
         self.shared_limits: SharedClientLimits | None = None
@@ -314,7 +278,7 @@ class ChatService:
             raise PlanExhausted(Failure(FailureKind.UNAVAILABLE, _OTHER_MODEL))
         result = calls.result
         if isinstance(result, EmbeddingAnswer):
-            space = self._space_of(exchange)
+            space = self.stages.space_of(exchange)
             space.check(exchange.caller.embedding_space, result.dimensions)
             record.shown.embedding_space = space.name(result.dimensions)
         _note_searches(record, result)
@@ -461,10 +425,10 @@ class ChatService:
             context.attempts_before = len(exchange.record.tries) if opened is not None else 0
         if type(chat.messages) is not Texts and has_state(chat):
             turn.returns_state = True
-            context.request_for = lambda step: self._unsealed(config, step, chat)
-            context.unseal = lambda step, sent, values: self._seal_of(config, step.deployment, values).unseal_request(
-                sent
-            )
+            context.request_for = lambda step: self.stages.unsealed(config, step, chat)
+            context.unseal = lambda step, sent, values: self.stages.seal_of(
+                config, step.deployment, values
+            ).unseal_request(sent)
         if tier is not None and tier.rule is not None and HandOffCause.ASKED in tier.rule.when:
             turn.tool = tool_name(chat)
             if turn.tool is not None:
@@ -528,7 +492,7 @@ class ChatService:
             raise PlanExhausted(Failure(FailureKind.UNAVAILABLE, _OTHER_MODEL))
         plan = change(plan, steps=steps)
         if exchange.caller.embedding_space and isinstance(request, EmbeddingRequest):
-            self._space_of(exchange).check(exchange.caller.embedding_space, request.dimensions)
+            self.stages.space_of(exchange).check(exchange.caller.embedding_space, request.dimensions)
         context = self._context(exchange, plan)
         if context.usage is not None:
             context.usage = await calls.account(context.usage)
@@ -540,7 +504,7 @@ class ChatService:
                 await self._judge_input(judge, whole, exchange)
             calls.judged_by = exchange.config
         answer = await self.executor.run(plan, request, context)
-        self._note_answer(exchange, answer)
+        self.stages.note_answer(exchange, answer)
         shown = exchange.record.shown
         shown.redacted = calls.note_redacted(shown.redacted)
         return answer
@@ -574,7 +538,7 @@ class ChatService:
         if isinstance(answer.stream, HeldAnswer) and all(step.emulates for step in turn.plan.steps):
             # This is known before the answer.
             shown.emulated, shown.dropped = EMULATED, emulated.unchecked
-        return self._styled(turn, answer)
+        return self.stages.styled(turn, answer)
 
     async def _answer_turn(self, turn: Turn) -> Answer:
         """Execute the plan of a chat, and return its answer as the client gets it.
@@ -596,9 +560,9 @@ class ChatService:
                 exchange.record.note_consent(plan.steps)
         if turn.tool is not None:
             answer = await without_calls(answer, turn.tool, exchange.deadline)
-        answer = self._noted(turn, answer)
+        answer = self.stages.noted(turn, answer)
         if turn.own.tools:
-            answer = self._sealed(turn, answer)
+            answer = self.stages.sealed(turn, answer)
         if turn.emulated is not None:
             if answer.completion is not None and turn.chat.stream:
                 # It is whole, because it was checked.
@@ -607,7 +571,12 @@ class ChatService:
             answer = self._continued(turn, answer)
         if turn.judge is not None and turn.judge.moderation.output:
             answer = await moderated(turn.judge, answer, turn.chat, self.passed_texts)
-        return answer if turn.is_held else self._styled(turn, answer)
+        return answer if turn.is_held else self.stages.styled(turn, answer)
+
+    def _continued(self, turn: Turn, answer: Answer) -> Answer:
+        """Let another deployment continue the stream if it breaks off."""
+        renew = partial(self._renewed, turn.exchange, turn.own)
+        return resuming(answer, Resumption(self.executor, turn.plan, turn.chat, turn.context, renew))
 
     def foresee(self, exchange: Exchange) -> bool:
         """Record who will answer a chat, and how that is shown; return False while several deployments may."""
@@ -616,7 +585,9 @@ class ChatService:
             return False
         step = turn.context.awaited
         redacted = turn.exchange.record.shown.redacted
-        self._styled(turn, self._noted(turn, Answer(step, changed=changes_for(step.deployment.adapter, turn.chat))))
+        self.stages.styled(
+            turn, self.stages.noted(turn, Answer(step, changed=changes_for(step.deployment.adapter, turn.chat)))
+        )
         turn.exchange.record.shown.redacted = redacted
         return True
 
@@ -670,96 +641,6 @@ class ChatService:
                 self._log_prompt(record, transcript(request))
             else:
                 self._log_prompt(record, "\n".join(texts_of(request))[-MAX_CHARACTERS:])
-
-    # --- the stages of `_answer_turn` --------------------------------------------------------------
-
-    def _note_answer(self, exchange: Exchange, answer: Answer, chat: ChatRequest | None = None) -> None:
-        """Record who answers, and at which price."""
-        record, deployment = exchange.record, answer.step.deployment
-        price, tools = deployment.price, None
-        if price is not None and (price.valid_from is not None or price.tool_calls):
-            extra = without_parameters(chat, answer.step.dropped).extra if chat is not None and chat.extra else {}
-            price, tools = charged_by(deployment, extra, exchange.decided_s)
-        record.answered_by = AnsweredBy(
-            deployment.name, deployment.provider, deployment.model, deployment.places, price, tools
-        )
-        record.shown.dropped = answer.step.dropped
-        record.shown.redacted = answer.wrapped.counts if answer.wrapped is not None else {}
-
-    def _noted(self, turn: Turn, answer: Answer) -> Answer:
-        """Record who answers a chat, and what the answer lacks of the request."""
-        exchange, chat, step, emulated = turn.exchange, turn.chat, answer.step, turn.emulated
-        self._note_answer(exchange, answer, chat)
-        shown = exchange.record.shown
-        values = answer.wrapped.values if answer.wrapped is not None else None
-        if turn.returns_state and not self._seal_of(exchange.config, step.deployment, values).unseals_all(chat):
-            shown.dropped |= {REASONING_STATE}
-        shown.dropped |= answer.changed
-        if chat.response_format is not None:
-            shown.emulated = EMULATED if step.emulates else emulated_fields(step.deployment.adapter, chat)
-            if emulated is not None and step.emulates:
-                shown.dropped |= emulated.unchecked
-        return answer
-
-    def _sealed(self, turn: Turn, answer: Answer) -> Answer:
-        """Seal the reasoning state of tool calls: of a whole answer now, of a stream while it is written."""
-        values = answer.wrapped.values if answer.wrapped is not None else None
-        seal = self._seal_of(turn.exchange.config, answer.step.deployment, values)
-        if answer.completion is not None:
-            return change(answer, completion=seal.seal_completion(answer.completion))
-        turn.seal = seal
-        return answer
-
-    def _continued(self, turn: Turn, answer: Answer) -> Answer:
-        """Let another deployment continue the stream if it breaks off."""
-        renew = partial(self._renewed, turn.exchange, turn.own)
-        return resuming(answer, Resumption(self.executor, turn.plan, turn.chat, turn.context, renew))
-
-    def _styled(self, turn: Turn, answer: Answer) -> Answer:
-        """Decide how the answer is shown, with its labels, which are recorded."""
-        exchange, own, assistant = turn.exchange, turn.own, turn.exchange.assistant
-        locale, labelling = exchange.locale, None
-        if locale is not None:
-            signer = self._signer_of(exchange.config) if locale.marked else None
-            notice = exchange.chat_time.notice if exchange.chat_time is not None else None
-            labelling = labelling_of(locale, own, notice, signer)
-        if exchange.record.notes and (found := exchange.record.help) is not None:
-            labelling = with_help(labelling, found, own)
-            exchange.record.note_duty(found.duty)
-        if labelling is not None:
-            exchange.record.shown.labels = labelling.names
-        shown_model = None if assistant.reveal_model else assistant.name
-        choices, keep_alive_s = own.n or 1, exchange.config.resilience.keep_alive_s
-        exchange.style = AnswerStyle(own.include_usage, choices, labelling, shown_model, keep_alive_s, turn.seal)
-        return answer
-
-    def _signer_of(self, config: ConfigVersion) -> TextSigner | None:
-        """Return what signs the marks of a config version, or None."""
-        marks = config.parts.of(TextMarks)
-        return (
-            remember(config, ("text_signer",), lambda: marks.signer(self.decider.clock)) if marks is not None else None
-        )
-
-    def _space_of(self, exchange: Exchange) -> EmbeddingSpace:
-        """Return the space of the vectors of a request that has a plan."""
-        config, region = exchange.config, exchange.location.region
-        if region is None:
-            raise RuntimeError("a request without a region has no plan")
-        secret = config.secrets.identity or config.secrets.consent
-        key = secret.reveal().encode() if secret is not None else self.decider.consent_key
-        return EmbeddingSpace(exchange.assistant, region, key)
-
-    def _unsealed(self, config: ConfigVersion, step: Step, chat: ChatRequest) -> ChatRequest:
-        """Return a chat with the reasoning state that the step may get. If it redacts, that is known once it has."""
-        if step.permit.wrapper is not None:
-            return chat
-        return self._seal_of(config, step.deployment).unseal_request(chat)
-
-    def _seal_of(
-        self, config: ConfigVersion, deployment: Deployment, values: tuple[str, ...] | None = None
-    ) -> ReasoningSeal:
-        """Return the seal for the reasoning state of a deployment's answers."""
-        return seal_of(self.decider.keys_of(config), deployment, values)
 
 
 def _barrier_of(exchange: Exchange) -> Barrier | None:
