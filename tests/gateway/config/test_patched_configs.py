@@ -1,7 +1,7 @@
 """The problems of a config with a patch. `patches/NAME.yaml` has patches of the base of this name, and below each its problems.
 
-A patch is a JSON merge patch (RFC 7396) in YAML. Of a config with errors, only these are noted; the warnings of the
-base itself are left out. To write the notes of changed or new patches:
+A patch is a JSON merge patch (RFC 7396) in YAML. The warnings of the base itself are left out. To write the notes of
+changed or new patches:
 
     WRITE=1 .venv/bin/python -m pytest tests/gateway/config/test_patched_configs.py
 """
@@ -93,8 +93,7 @@ def noted(document: str, name: str) -> str:
     base, environ = BASES[name]
     own = "".join(line for line in document.splitlines(keepends=True) if not _NOTE.match(line))
     found = problems_of(base.merge(own).text, environ)
-    errors = [problem for problem in found if problem.severity == "error"]
-    notes = [note for note in map(_text, errors or found) if note not in known_of(name)]
+    notes = [note for note in map(_text, found) if note not in known_of(name)]
     return own + "".join(f"# {note}\n" for note in notes or ["no problem"])
 
 
