@@ -119,45 +119,24 @@ def outcome(value: object) -> ChatRequest | InvalidRequest | UnsupportedFeature:
 # --- valid requests -------------------------------------------------------------------------------
 
 
+@cases("fields", "name", "value")
+def test_valid_request_is_decoded(fields: dict[str, Any], name: str, value: object) -> None:
+    found = getattr(decode_request(body(**fields)), name)
+    assert found == value
+    assert type(found) is type(value)
+
+
 @pytest.mark.parametrize(
     ("fields", "name", "value"),
     [
         ({}, "messages", (UserMessage("hi"),)),
-        ({"stream": None}, "stream", False),
-        ({"stream": True}, "include_usage", False),
-        ({"stream": True, "stream_options": {"include_usage": True}}, "include_usage", True),
-        ({"stream": True, "stream_options": {"include_obfuscation": False}}, "include_usage", False),
-        ({"max_tokens": 5}, "max_tokens", 5),
-        ({"max_completion_tokens": 5}, "max_tokens", 5),
-        ({"max_tokens": 5, "max_completion_tokens": 5.0}, "max_tokens", 5),
-        ({"temperature": 2}, "temperature", 2),
-        ({"temperature": 0}, "temperature", 0),
-        ({"top_p": 0}, "top_p", 0),
-        ({"top_p": 1}, "top_p", 1),
-        ({"presence_penalty": -2}, "presence_penalty", -2),
-        ({"presence_penalty": 2}, "presence_penalty", 2),
-        ({"frequency_penalty": -2}, "frequency_penalty", -2),
-        ({"frequency_penalty": 2}, "frequency_penalty", 2),
         ({"seed": 2**53 + 1}, "seed", 2**53 + 1),
-        ({"seed": -(2**63)}, "seed", -(2**63)),
         ({"stop": "END"}, "stop", ("END",)),
-        ({"stop": ["a", "", "b"]}, "stop", ("a", "b")),
         ({"stop": ""}, "stop", ()),
-        ({"seed": 2**63 - 1}, "seed", 2**63 - 1),
-        ({"n": 1}, "n", 1),
-        ({"n": 128}, "n", 128),
-        ({"max_tokens": 1}, "max_tokens", 1),
-        ({"max_tokens": 2**31 - 1}, "max_tokens", 2**31 - 1),
-        ({"logprobs": True, "top_logprobs": 0}, "top_logprobs", 0),
-        ({"logit_bias": {"7": 100}}, "logit_bias", {"7": 100}),
-        ({"stop": ["a"] * 4}, "stop", ("a",) * 4),
-        ({"logprobs": True, "top_logprobs": 20}, "top_logprobs", 20),
-        ({"logit_bias": {"50256": -100, "7": None}}, "logit_bias", {"50256": -100, "7": 0}),
         ({"tools": []}, "tools", ()),
-        ({"tools": [], "tool_choice": "none"}, "tool_choice", None),
-        ({"tool_choice": "auto"}, "tool_choice", None),
+        ({"stop": ["a", "", "b"]}, "stop", ("a", "b")),
+        ({"stop": ["a"] * 4}, "stop", ("a",) * 4),
         (WITH_TOOLS, "tools", (Tool("f"),)),
-        (WITH_TOOLS | {"tool_choice": "required"}, "tool_choice", "required"),
         (WITH_TOOLS | {"tool_choice": FUNCTION}, "tool_choice", NamedTool("f")),
         (
             WITH_TOOLS
@@ -165,28 +144,18 @@ def outcome(value: object) -> ChatRequest | InvalidRequest | UnsupportedFeature:
             "tool_choice",
             AllowedTools("required", ("f",)),
         ),
-        (WITH_TOOLS | {"parallel_tool_calls": False}, "parallel_tool_calls", False),
-        ({"parallel_tool_calls": False}, "parallel_tool_calls", None),
-        ({"response_format": {"type": "text"}}, "response_format", None),
         ({"response_format": {"type": "json_object"}}, "response_format", JsonObjectFormat()),
         (
             {"response_format": {"type": "json_schema", "json_schema": {"name": "n", "strict": True}}},
             "response_format",
             JsonSchemaFormat("n", {}, None, True),
         ),
-        ({"reasoning_effort": "xhigh"}, "reasoning_effort", "xhigh"),
-        ({"user": ""}, "user", ""),
-        ({"store": False, "x": None, "seed": None}, "extra", {}),
-        ({"store": True, "x": 0}, "extra", {"store": True, "x": 0}),
-        ({"modalities": ["text"]}, "extra", {}),
-        ({"verbosity": "low"}, "extra", {"verbosity": "low"}),
-        ({"functions": None}, "extra", {}),
     ],
 )
-def test_valid_request_is_decoded(fields: dict[str, Any], name: str, value: object) -> None:
-    request = decode_request(body(**fields))
-    assert getattr(request, name) == value
-    assert type(getattr(request, name)) in (type(value), Texts)
+def test_value_has_its_canonical_type(fields: dict[str, Any], name: str, value: object) -> None:
+    found = getattr(decode_request(body(**fields)), name)
+    assert found == value
+    assert type(found) in (type(value), Texts)
 
 
 # --- params of errors -----------------------------------------------------------------------------
