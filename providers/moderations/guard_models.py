@@ -24,7 +24,8 @@ from typing import Literal, TypeAlias, assert_never, get_args
 from providers.adapter import Adapter, Capabilities, Target
 from providers.chat import AssistantMessage, ChatRequest, UserMessage, prompt_text, text_of
 from providers.failures import UnsupportedFeature
-from providers.moderations.values import ModerationAnswer, ModerationRequest, ModerationResult, unclear, verdict_of
+from providers.moderations.values import ModerationAnswer, ModerationRequest, ModerationResult, verdict_of
+from providers.reading.errors import malformed
 from providers.reading.response_reader import read_answer
 from providers.value import Value, replace
 from providers.wire import WireRequest, WireResponse
@@ -135,7 +136,7 @@ class GuardModel(Value, frozen=True):
         """See `providers.moderations.ModerationFormat`."""
         completion = read_answer(self.adapter, response, target)
         if len(completion.choices) != 1 or completion.choices[0].finish_reason != "stop":
-            raise unclear("the guard model did not finish its verdict")
+            raise malformed("the guard model did not finish its verdict")
         text = text_of(completion.choices[0].message.content).strip()
         return ModerationAnswer((_read_verdict(self.kind, text),), completion.usage)
 
@@ -156,18 +157,18 @@ def _read_llama_guard(text: str) -> ModerationResult:
         return verdict_of(frozenset(), flagged=False)
     hazards = [code.strip() for line in rest for code in line.split(",")]
     if verdict != "unsafe" or not (len(rest) < 2 or all(map(_HAZARD.fullmatch, hazards))):
-        raise unclear("the guard model gave no clear verdict")
+        raise malformed("the guard model gave no clear verdict")
     return verdict_of(frozenset(name for code in hazards for name in _HAZARDS.get(code, ())), flagged=True)
 
 
 def _read_qwen3guard(text: str) -> ModerationResult:
     answer = _QWEN_ANSWER.fullmatch(text)
     if answer is None:
-        raise unclear("the guard model gave no clear verdict")
+        raise malformed("the guard model gave no clear verdict")
     names = [name.strip().lower() for name in (answer[2] or "none").split(",")]
     found = frozenset(mapped for name in names for mapped in _QWEN_CATEGORIES.get(name, ("other",)))
     if answer[1] == "Safe":
         if found:
-            raise unclear("the guard model names categories of content that it calls safe")
+            raise malformed("the guard model names categories of content that it calls safe")
         return verdict_of(found, flagged=False)
     return verdict_of(found, flagged=True, controversial=answer[1] == "Controversial")

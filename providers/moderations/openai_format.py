@@ -18,11 +18,10 @@ from providers.moderations.values import (
     ModerationInput,
     ModerationRequest,
     ModerationResult,
-    unclear,
 )
 from providers.openai_json.decode_messages import decode_image
 from providers.openai_json.fields import choice, describe, items, mapping, present, text
-from providers.reading.errors import error_object
+from providers.reading.errors import error_object, malformed
 from providers.value import Value
 from providers.wire import WireRequest, WireResponse
 
@@ -116,7 +115,7 @@ class OpenAIModerations(Value, frozen=True):
         """See `providers.moderations.ModerationFormat`."""
         results = as_list(error_object(response.body).get("results"))
         if not results:
-            raise unclear("the answer has no verdict")
+            raise malformed("the answer has no verdict")
         return ModerationAnswer(tuple(_read_result(as_map(result)) for result in results))
 
 
@@ -130,7 +129,7 @@ def _read_result(result: Mapping[str, object]) -> ModerationResult:
     flagged = result.get("flagged")
     named = read_map(result, "categories")
     if not isinstance(flagged, bool) or not all(value is None or isinstance(value, bool) for value in named.values()):
-        raise unclear("a verdict is not true or false")
+        raise malformed("a verdict is not true or false")
     names = dict.fromkeys([*CATEGORIES, *named])
     categories = {name: named.get(name) is True for name in names}
     scores = read_map(result, "category_scores")
@@ -148,5 +147,5 @@ def _score(value: object, *, applies: bool) -> float:
     if value is None:
         return float(applies)
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
-        raise unclear("a score is not between 0 and 1")
+        raise malformed("a score is not between 0 and 1")
     return float(value)

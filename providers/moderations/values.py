@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from typing import ClassVar, TypeAlias
 
 from providers.chat import ImagePart, TextPart, Usage
-from providers.failures import ProviderFailed
-from providers.reading.errors import malformed
 from providers.value import Value
 
 CATEGORIES = tuple(
@@ -84,8 +82,3 @@ def verdict_of(found: frozenset[str], *, flagged: bool, controversial: bool = Fa
     scores = {name: float(applies) for name, applies in categories.items()}
     kinds = {name: ("text",) if name in found else () for name in names}
     return ModerationResult(flagged, categories, scores, kinds, controversial)
-
-
-def unclear(detail: str) -> ProviderFailed:
-    """Return the failure for a verdict that is missing or unclear. It never counts as harmless."""
-    return malformed(detail)
