@@ -28,7 +28,7 @@ def cases(*names: str) -> Callable[[_Test], _Test]:
 
     def with_rows(test: _Test) -> _Test:
         path, hints = Path(inspect.getfile(test)), get_type_hints(test)
-        rows = _rows(path.parent / "cases" / f"{path.stem.removeprefix('test_')}.yaml")
+        rows = rows_in(path.parent / "cases" / f"{path.stem.removeprefix('test_')}.yaml")
         values = [
             [msgspec.convert(value, hints[name]) for name, value in zip(names, row, strict=True)]
             for row in (each if len(names) > 1 else [each] for each in rows[test.__name__.removeprefix("test_")])
@@ -39,6 +39,7 @@ def cases(*names: str) -> Callable[[_Test], _Test]:
 
 
 @cache
-def _rows(path: Path) -> dict[str, list[Any]]:
+def rows_in(path: Path) -> dict[str, list[Any]]:
+    """Return the rows in a file of cases, by the name of the test."""
     rows: dict[str, list[Any]] = yaml.load(path.read_text("utf-8"), yaml.CSafeLoader)
     return rows
