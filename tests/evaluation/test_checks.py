@@ -23,8 +23,8 @@ from evaluation.checks import (
 from evaluation.suite import CheckSection
 from evaluation.texts import bare, language_of, numbers_in, sentences_of, words_of
 from providers.chat import ToolCall
+from tests.kit.case_files import cases
 from tests.kit.chat_strategies import unhurried
-from tests.providers.case_files import cases
 
 SCHEMA = {"type": "object", "required": ["a"], "properties": {"a": {"type": "integer"}}, "additionalProperties": False}
 WEATHER = Call("get_weather", {"city": ["上海", "Shanghai"], "day": 3})

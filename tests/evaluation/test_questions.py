@@ -14,7 +14,7 @@ from evaluation.questions import Item, load_suite, suite_path
 from evaluation.simulation import _wrong
 from gateway.config.problems import ConfigRejected
 from tests.evaluation.candidates import BANK, ITEMS, suite_in
-from tests.providers.case_files import cases
+from tests.kit.case_files import cases
 
 SUBJECTS = {"knowledge", "arithmetic", "instructions", "tools", "locale"}
 

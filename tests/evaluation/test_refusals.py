@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from evaluation.checks import RecordedAnswer
 from evaluation.refusals import refusal_of
 from evaluation.texts import language_of
+from tests.kit.case_files import cases
 from tests.kit.chat_strategies import unhurried
-from tests.providers.case_files import cases
 
 
 def state_of(text: str) -> str:

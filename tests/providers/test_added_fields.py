@@ -16,7 +16,7 @@ from providers.failures import Failure, FailureKind
 from providers.matching.refused_fields import own_field, refuses_reasoning
 from providers.registry import load_registry
 from providers.wire import WireResponse
-from tests.providers.case_files import cases
+from tests.kit.case_files import cases
 
 ADAPTERS = load_registry().adapters
 SERVER = ADAPTERS["openai-compatible"]

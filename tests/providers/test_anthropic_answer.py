@@ -16,7 +16,7 @@ from providers.formats.reasoning_state import Thought, unpack
 from providers.reading.folding import fold
 from providers.vendors.anthropic.adapter import ADAPTER
 from providers.wire import WireResponse
-from tests.providers.case_files import cases
+from tests.kit.case_files import cases
 
 MODEL = "claude-opus-5-5"
 TARGET = Target(MODEL, "/v1", model_facts(ADAPTER.models, MODEL))

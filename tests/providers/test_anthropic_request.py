@@ -33,7 +33,7 @@ from providers.formats.tool_calls import turns_with_results
 from providers.matching.capability_matching import match_capabilities, parameters_of, without_parameters
 from providers.matching.requirements import requirements_of
 from providers.vendors.anthropic.adapter import ADAPTER
-from tests.providers.case_files import cases
+from tests.kit.case_files import cases
 
 NEWEST, HAIKU, SONNET, OPUS_48, SIX, OLD = (
     "claude-opus-5-5",

@@ -19,8 +19,8 @@ from providers.testkit.simulator import IncomingRequest, RequestRejected
 from providers.vendors.anthropic.adapter import ADAPTER
 from providers.vendors.anthropic.simulator import SIMULATOR
 from providers.wire import WireRequest, WireResponse
+from tests.kit.case_files import cases
 from tests.kit.vendor_checks import CheckedSimulator
-from tests.providers.case_files import cases
 
 CHECKED = CheckedSimulator(SIMULATOR)
 NEWEST, HAIKU, OLD = "claude-opus-5-5", "claude-haiku-5-5", "claude-sonnet-4-5"

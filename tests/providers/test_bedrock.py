@@ -39,7 +39,7 @@ from providers.territories import ANYWHERE, parse_places
 from providers.vendors.bedrock.adapter import ADAPTER
 from providers.vendors.bedrock.event_stream import encode_message
 from providers.wire import WireResponse
-from tests.providers.case_files import cases
+from tests.kit.case_files import cases
 
 MODEL = "eu.anthropic.claude-sonnet-4-5-20250929-v1:0"
 NEW = "anthropic.claude-opus-5-5-v1:0"

@@ -50,8 +50,8 @@ from providers.matching.requirements import (
     requirements_of,
     why_it_moves,
 )
+from tests.kit.case_files import cases
 from tests.kit.chat_strategies import requests, unhurried
-from tests.providers.case_files import cases
 
 EVERYTHING = Capabilities(FEATURES, PARAMETERS)
 NOTHING = Capabilities(frozenset(), frozenset())

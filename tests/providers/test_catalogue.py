@@ -21,8 +21,8 @@ from providers.compatible.adapter import adapter_of
 from providers.matching.requirements import FEATURES, IMPLIED, PARAMETERS, moves_data
 from providers.registry import load_registry
 from providers.territories import parse_places, territory_data
+from tests.kit.case_files import cases
 from tests.providers.adapter_facts import facts_of
-from tests.providers.case_files import cases
 
 ADAPTERS = load_registry().adapters
 PROVIDERS = sorted(ADAPTERS)

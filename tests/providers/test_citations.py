@@ -11,7 +11,7 @@ from providers.catalogue import CatalogueError, FactsFile
 from providers.catalogue.prices import offers_of
 from providers.catalogue.sites import sites_of
 from providers.evidence import Citation
-from tests.providers.case_files import cases
+from tests.kit.case_files import cases
 
 _SOURCE = """
 [sources.page]

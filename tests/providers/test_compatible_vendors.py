@@ -59,7 +59,7 @@ from providers.registry import load_registry
 from providers.testkit.simulator import IncomingRequest, RequestRejected, load_simulators
 from providers.vendors.openai.adapter import COMPATIBLE
 from providers.wire import WireResponse
-from tests.providers.case_files import cases
+from tests.kit.case_files import cases
 
 VENDORS = sorted(
     name for name, one in load_registry().adapters.items() if isinstance(one, CompatibleAdapter) and one.chats

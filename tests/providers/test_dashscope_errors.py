@@ -12,7 +12,7 @@ from providers.chat import Failed
 from providers.failures import Failure, FailureKind
 from providers.vendors.dashscope.adapter import ADAPTER
 from providers.wire import WireResponse
-from tests.providers.case_files import cases
+from tests.kit.case_files import cases
 
 K = FailureKind
 

@@ -31,7 +31,7 @@ from providers.chat import (
 )
 from providers.failures import UnsupportedFeature
 from providers.vendors.dashscope.adapter import ADAPTER
-from tests.providers.case_files import cases
+from tests.kit.case_files import cases
 
 HI = UserMessage("Hi")
 WEATHER = Tool("get_weather", "The weather", {"type": "object", "properties": {"city": {"type": "string"}}})

@@ -23,7 +23,7 @@ from providers.chat import (
 from providers.failures import InvalidRequest
 from providers.openai_json import encode_message
 from providers.openai_json.decode_messages import decode_messages, sound_data_uri
-from tests.providers.case_files import cases
+from tests.kit.case_files import cases
 
 PIXEL = "data:image/png;base64,aGk="
 

@@ -24,8 +24,8 @@ from providers.reading.errors import (
 )
 from providers.registry import load_registry
 from providers.wire import WireResponse
+from tests.kit.case_files import cases
 from tests.kit.chat_strategies import json_objects, unhurried
-from tests.providers.case_files import cases
 
 K = FailureKind
 ACME = ErrorRules(

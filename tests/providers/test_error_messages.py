@@ -13,8 +13,8 @@ from providers.failures import FailureKind
 from providers.reading.errors import Phrases
 from providers.registry import load_registry
 from providers.wire import WireResponse
+from tests.kit.case_files import cases
 from tests.kit.chat_strategies import unhurried
-from tests.providers.case_files import cases
 
 INVALID, NO_MODEL = FailureKind.INVALID_REQUEST, FailureKind.MODEL_NOT_FOUND
 PHRASES = Phrases(

@@ -21,8 +21,8 @@ from providers.reading.error_words import judged_by_words
 from providers.reading.errors import shared_rules
 from providers.registry import load_registry
 from providers.wire import WireResponse
+from tests.kit.case_files import cases
 from tests.kit.chat_strategies import json_objects, unhurried
-from tests.providers.case_files import cases
 
 RULES = {name: rules_of(name, adapter) for name, adapter in load_registry().adapters.items()}
 TABLES = {name: list(rows_of(rules)) for name, rules in RULES.items()} | {ANY: list(rows_of_any())}

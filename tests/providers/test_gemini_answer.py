@@ -36,8 +36,8 @@ from providers.reading.folding import expand
 from providers.vendors.gemini.adapter import ADAPTER
 from providers.vendors.gemini.answer import _only_text, usual_texts
 from providers.wire import WireResponse
+from tests.kit.case_files import cases
 from tests.kit.example_counts import examples
-from tests.providers.case_files import cases
 
 MODEL = "gemini-3.8-flash"
 TARGET = Target(MODEL, "/v1beta", model_facts(ADAPTER.models, MODEL))

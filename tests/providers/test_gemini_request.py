@@ -37,7 +37,7 @@ from providers.formats.reasoning_state import mark_signature, own_signature
 from providers.matching.capability_matching import match_capabilities, without_parameters
 from providers.matching.requirements import requirements_of
 from providers.vendors.gemini.adapter import ADAPTER, GeminiAdapter
-from tests.providers.case_files import cases
+from tests.kit.case_files import cases
 
 NEW, LITE, OLD = "gemini-3.7-flash", "gemini-3.5-flash-lite", "gemini-2.5-flash"
 BYPASS = base64.b64encode(b"skip_thought_signature_validator").decode()

@@ -34,8 +34,8 @@ from providers.testkit.simulator import IncomingRequest, RequestRejected
 from providers.vendors.gemini.adapter import ADAPTER
 from providers.vendors.gemini.simulator import SIMULATOR, VERTEX
 from providers.wire import WireRequest
+from tests.kit.case_files import cases
 from tests.kit.vendor_checks import CheckedSimulator
-from tests.providers.case_files import cases
 
 CHECKED = CheckedSimulator(SIMULATOR)
 NEW, FREE, OLD = "gemini-3.8-flash", "gemini-3.5-flash", "gemini-2.5-flash"

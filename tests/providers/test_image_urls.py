@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from providers.openai_json.decode_messages import unreachable_host
+from tests.kit.case_files import cases
 from tests.kit.chat_strategies import unhurried
 from tests.kit.example_counts import examples
-from tests.providers.case_files import cases
 
 
 @cases("url")

@@ -48,8 +48,8 @@ from providers.reading.json_object import (
     with_json_instruction,
 )
 from providers.registry import load_registry
+from tests.kit.case_files import cases
 from tests.kit.chat_strategies import json_objects
-from tests.providers.case_files import cases
 
 ADAPTERS = load_registry().adapters
 ASK = ChatRequest("a", (SystemMessage("Be brief."), UserMessage("A city")), response_format=JsonObjectFormat())

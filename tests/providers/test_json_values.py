@@ -32,9 +32,9 @@ from providers.json_values import (
     split_high_surrogate,
     with_exact_integers,
 )
+from tests.kit.case_files import cases
 from tests.kit.chat_strategies import json_values, unhurried
 from tests.kit.example_counts import examples
-from tests.providers.case_files import cases
 
 any_text = st.text(st.characters() | st.sampled_from("\ud83d\ude00\ud800\udfff\n\ufeff"))
 

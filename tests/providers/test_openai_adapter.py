@@ -37,7 +37,7 @@ from providers.reading.folding import fold
 from providers.registry import load_registry
 from providers.vendors.openai.adapter import ADAPTER, COMPATIBLE, OpenAIAdapter
 from providers.wire import WireResponse
-from tests.providers.case_files import cases
+from tests.kit.case_files import cases
 
 ASK = ChatRequest("assistant", (UserMessage("Hi"),))
 TOOLS = replace(ASK, tools=(Tool("get_time"),))

@@ -20,7 +20,7 @@ from providers.reading.assembler import MAX_CHOICES
 from providers.reading.folding import fold
 from providers.reading.token_counts import count_completion, count_prompt
 from providers.wire import WireResponse
-from tests.providers.case_files import cases
+from tests.kit.case_files import cases
 
 counts = st.integers(-2, 2**65) | st.sampled_from([None, True, 1.0, 2.5, "3", "x", 2**63, 2**63 - 1, -(2**63), {}])
 odd = st.none() | st.just("") | st.just([]) | st.just({}) | st.integers(-1, 2) | st.just(True)

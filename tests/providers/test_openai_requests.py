@@ -35,9 +35,9 @@ from providers.openai_json.decode_request import CHECKS, MAX_MESSAGES
 from providers.openai_json.fields import describe
 from providers.openai_json.misspelled_fields import FIELDS, meant_field, refuse_misspelled
 from providers.registry import load_registry
+from tests.kit.case_files import cases
 from tests.kit.chat_strategies import completions, json_values, requests, unhurried
 from tests.kit.example_counts import examples
-from tests.providers.case_files import cases
 
 HI = {"role": "user", "content": "hi"}
 FUNCTION = {"type": "function", "function": {"name": "f"}}

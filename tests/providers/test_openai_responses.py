@@ -45,8 +45,8 @@ from providers.vendors.openai.adapter import ADAPTER
 from providers.vendors.openai.responses_request import SealedThought, pack, unpack
 from providers.vendors.openai.simulator import SIMULATOR
 from providers.wire import WireResponse
+from tests.kit.case_files import cases
 from tests.kit.vendor_checks import request_errors
-from tests.providers.case_files import cases
 
 MODEL = "gpt-6-luna"
 TOOL = Tool("get_weather", "The weather.", {"type": "object", "properties": {"city": {"type": "string"}}})

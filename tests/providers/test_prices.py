@@ -29,7 +29,7 @@ from providers.catalogue.prices import (
 )
 from providers.chat import Usage
 from providers.registry import load_registry
-from tests.providers.case_files import cases
+from tests.kit.case_files import cases
 
 ADAPTERS = load_registry().adapters
 PROVIDERS = sorted(name for name, adapter in ADAPTERS.items() if isinstance(adapter, KnowsOffers))

@@ -23,8 +23,8 @@ from providers.reading.rate_limits import (
 )
 from providers.registry import load_registry
 from providers.wire import WireResponse
+from tests.kit.case_files import cases
 from tests.kit.chat_strategies import unhurried
-from tests.providers.case_files import cases
 
 NOW = 1_795_156_170.0  # Fri, 20 Nov 2026 06:29:30 GMT
 

@@ -16,7 +16,7 @@ from botocore.credentials import Credentials  # type: ignore[import-untyped]
 from providers.auth import AwsSigV4, Secret, apply, secret_problem
 from providers.failures import FailureKind, ProviderFailed
 from providers.wire import WireRequest
-from tests.providers.case_files import cases
+from tests.kit.case_files import cases
 
 ID, KEY, SESSION = "AKIAIOSFODNN7EXAMPLE", "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY", "FwoGZXIvYXdzEXAMPLE=="
 NOW = datetime.datetime(2026, 11, 20, 6, 30, 5, tzinfo=datetime.UTC).timestamp()

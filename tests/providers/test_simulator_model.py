@@ -30,7 +30,7 @@ from providers.chat import (
 from providers.testkit import respond
 from providers.testkit.answer_pieces import cut, cut_in_two
 from providers.testkit.schema_instance import instance_of
-from tests.providers.case_files import cases
+from tests.kit.case_files import cases
 
 CITY = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
 WEATHER, CLOCK = Tool("get_weather", "Weather", CITY), Tool("get_time")

@@ -11,8 +11,8 @@ from providers.chat import AssistantMessage, ChatCompletion, ChatRequest, Choice
 from providers.failures import FailureKind
 from providers.testkit import IncomingRequest, RequestRejected
 from providers.vendors.openai.simulator import SIMULATOR
+from tests.kit.case_files import cases
 from tests.kit.vendor_checks import request_errors
-from tests.providers.case_files import cases
 
 MESSAGES = [{"role": "user", "content": "Hi"}]
 WEATHER = {"type": "function", "function": {"name": "get_weather", "parameters": {"type": "object"}}}

@@ -29,7 +29,7 @@ from providers.testkit.scenario import (
 )
 from providers.testkit.wire_steps import Break, Head, Send, Step, Wait, stage
 from providers.vendors.openai.simulator import SIMULATOR
-from tests.providers.case_files import cases
+from tests.kit.case_files import cases
 
 REQUEST = ChatRequest("gpt-4o", (UserMessage("Hi"),), stream=True, include_usage=True)
 

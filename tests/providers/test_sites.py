@@ -14,9 +14,9 @@ from providers.matching.requirements import FEATURES, PARAMETERS, moves_data
 from providers.registry import load_registry
 from providers.sites import OriginError, Residency, Scope, Site, parse_origin
 from providers.territories import ANYWHERE, Places, parse_places
+from tests.kit.case_files import cases
 from tests.kit.chat_strategies import unhurried
 from tests.kit.example_counts import examples
-from tests.providers.case_files import cases
 
 ADAPTERS = load_registry().adapters
 PROVIDERS = sorted(ADAPTERS)

@@ -33,7 +33,7 @@ from providers.reading.stop_sequences import StopTrimmer, stops_left_in
 from providers.vendors.hunyuan.adapter import ADAPTER as NATIVE
 from providers.vendors.openai.adapter import ADAPTER as OPENAI
 from providers.wire import WireResponse
-from tests.providers.case_files import cases
+from tests.kit.case_files import cases
 
 TARGET = Target("m", "/v1", ModelFacts())
 COMPATIBLE = adapter_named("hunyuan-compatible")

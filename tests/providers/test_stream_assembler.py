@@ -37,9 +37,9 @@ from providers.json_values import dumps
 from providers.openai_json import encode_completion
 from providers.reading.assembler import Assembler
 from providers.reading.folding import fold
+from tests.kit.case_files import cases
 from tests.kit.chat_strategies import unhurried
 from tests.kit.example_counts import examples
-from tests.providers.case_files import cases
 
 BROKEN = Failure(FailureKind.UNAVAILABLE, "broken")
 OPENED = Opened("id", "model", 5)

@@ -24,9 +24,9 @@ from providers.territories import (
     territory_name,
 )
 from scripts.subdivisions import PATH, VERSION, subdivisions_text
+from tests.kit.case_files import cases
 from tests.kit.chat_strategies import unhurried
 from tests.kit.example_counts import examples
-from tests.providers.case_files import cases
 
 # A country's own code stands for the rest of it. A subdivision in no set represents all that are not named.
 COUNTRIES = ("US", "CN", "DE")

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from providers.reading.token_counts import count_prompt, merged
 from providers.registry import load_registry
-from tests.providers.case_files import cases
+from tests.kit.case_files import cases
 
 WIRE = Path(__file__).parents[1] / "wire"
 VENDORS = sorted(load_registry().adapters)

@@ -13,8 +13,8 @@ import pytest
 
 from providers.transport import ConnectFailed, Link, Pool
 from providers.transport.dial import Names, check_remote
+from tests.kit.case_files import cases
 from tests.kit.scripted_server import GOOD, say, scripted, turns, until
-from tests.providers.case_files import cases
 from tests.providers.transport.name_resolution import _LIMIT_S, FOUND, System
 from tests.providers.transport.pool_calls import anyone, ask
 
