@@ -4,7 +4,6 @@ import re
 from pathlib import Path
 
 import pytest
-
 from tests.providers.case_files import rows_in
 
 TESTS = Path(__file__).parent.parent
