@@ -5,8 +5,9 @@ be a `Question` that `service/location.py` answers. `read` turns the report into
 its meaning for the decision. The strength of a signal is not a property of it: the operator's order in
 `location.signals` decides.
 
-The cache of locations is keyed by the headers that the signals declare, and a location is computed from that key
-alone. A header that a signal reads and does not declare raises `KeyError`.
+A report is remembered: the cache of locations is keyed by the headers that the signals declare, and a location is
+computed from that key alone. A header that a signal reads and does not declare raises `KeyError`. A report that also
+depends on the time, on a file or on a server is a `Question`, which is answered for each request.
 """
 
 from __future__ import annotations
