@@ -103,7 +103,7 @@ MODULES: dict[str, list[str]] = {
         *_service("hand_off", "asked_hand_offs"),
     ],
     "gateway/config/regions.py": [*_config("boundaries"), *_BROKEN, _COMPILE],
-    "gateway/config/clients.py": [*_config("clients"), *_BROKEN, _COMPILE],
+    "gateway/config/clients.py": [*_config("clients", "client_tokens"), *_BROKEN, _COMPILE],
     "gateway/config/credentials.py": [
         *_config("consent", "server_options"),
         _COMPILE,
