@@ -9,6 +9,7 @@ from os.path import commonpath
 from pathlib import Path
 
 from tests.architecture.known_exceptions import shrinking
+from tests.kit.case_files import rows_in
 
 TESTS = Path(__file__).parents[1]
 MODULES = sorted(path for path in TESTS.rglob("*.py") if "fixtures" not in path.relative_to(TESTS).parts)
@@ -60,6 +61,14 @@ def test_helper_stands_in_the_folder_of_all_its_users() -> None:
         shared = Path(commonpath(users))
         is_shared = kit in users or not shared.is_relative_to(TESTS) or shared == TESTS
         assert path.parent == (kit if is_shared else shared), f"{path}: {shared}"
+
+
+def test_every_list_of_cases_belongs_to_a_test() -> None:
+    """A list in `cases/` that a renamed or deleted test leaves behind would test nothing."""
+    for path in TESTS.glob("**/cases/*.yaml"):
+        module = (path.parent.parent / f"test_{path.stem}.py").read_text("utf-8")
+        users = re.findall(r"^@cases\(.*\n(?:@.*\n)*def test_(\w+)", module, re.MULTILINE)
+        assert set(rows_in(path)) == set(users), path
 
 
 def test_kit_imports_no_module_of_a_test_folder() -> None:
