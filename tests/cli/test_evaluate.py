@@ -11,6 +11,7 @@ import pytest
 
 from gateway.cli import main
 from tests.cli.conftest import Command, Outcome
+from tests.kit.case_files import cases
 from tests.kit.config_cases import edited
 
 ROOT = Path(__file__).parents[2]
@@ -241,18 +242,7 @@ def test_compare_reports_changes_between_two_runs(gateway: Command, out: Path, t
     assert "better: qwen-cn, performance" in better.out
 
 
-@pytest.mark.parametrize(
-    ("changed", "message"),
-    [
-        (["--region", "eu"], "there is no region 'eu'; there is cn"),
-        (["--candidates", "qwen"], "there is no deployment 'qwen' in the config; did you mean 'qwen-cn'?"),
-        (["--assistant", "x"], "--assistant must be one of: assistant"),
-        (["--suite", "nowhere"], "there is no suite 'nowhere'"),
-        (["--suite", "nowhere.yaml"], "nowhere.yaml: the file can't be read"),
-        (["--config", "nowhere.yaml"], "there is no config at nowhere.yaml"),
-        (["--candidates", ""], "--candidates is missing"),
-    ],
-)
+@cases("changed", "message")
 def test_evaluate_rejects_unusable_options(gateway: Command, folder: Path, changed: list[str], message: str) -> None:
     shown: Outcome = gateway(*arguments(folder, "--out", "none"), *changed)
     assert shown.status == 2

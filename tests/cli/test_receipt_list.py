@@ -21,6 +21,7 @@ from gateway.state.receipts import Receipts
 from providers.failures import Failure, FailureKind
 from providers.territories import Places
 from tests.cli.conftest import Command
+from tests.kit.case_files import cases
 from tests.kit.configs import BASE, table_of
 from tests.kit.request_records import EU, record_with
 
@@ -64,18 +65,7 @@ def state(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize(
-    ("options", "found"),
-    [
-        ([], ["first", "bavarian", "french", "unknown", "last"]),
-        (["--territory", "DE"], ["first", "bavarian", "last"]),
-        (["--territory", "de-by"], ["bavarian"]),
-        (["--territory", "US"], []),
-        (["--from", "2026-10-01", "--to", "2026-10-01"], ["first", "bavarian"]),
-        (["--from", "2026-10-02"], ["french", "unknown", "last"]),
-        (["--to", "2026-10-02", "--territory", "DE"], ["first", "bavarian"]),
-    ],
-)
+@cases("options", "found")
 def test_receipts_are_chosen_by_territory_and_days(
     gateway: Command, state: Path, options: list[str], found: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -147,19 +137,7 @@ def test_receipts_of_a_release_without_seals_are_shown(gateway: Command, state: 
     assert (shown.status, json.loads(shown.out)["id"], shown.err) == (0, "french", "")
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        (["--territory", "XX"], "'XX' is not a territory (ISO 3166)"),
-        (["--territory", "germany"], "did you mean DE (Germany)?"),
-        (["--territory", "@EEA"], "is not a territory"),
-        (["--from", "2026-10-02", "--to", "2026-10-01"], "--from 2026-10-02 is after --to 2026-10-01: exchange them"),
-        (["--from", "2999-01-01"], "--from 2999-01-01 is in the future: today is "),
-        (["--to", "2999-01-01"], "--to 2999-01-01 is in the future: today is "),
-        (["--from", "1.10.2026"], "'1.10.2026' is not a day, such as 2026-11-30"),
-        (["--to", "2026-13-01"], "'2026-13-01' is not a day"),
-    ],
-)
+@cases("options", "message")
 def test_wrong_option_names_the_fix(gateway: Command, state: Path, options: list[str], message: str) -> None:
     shown = gateway("receipt", "list", "--state", state, *options)
     assert (shown.status, shown.out) == (2, "")

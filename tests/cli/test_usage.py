@@ -17,6 +17,7 @@ from gateway.usage.amounts import NANO
 from gateway.usage.ledger import Ledger, ledger_file
 from gateway.usage.usage_row import CallOutcome, UsageRow, UsageSource
 from tests.cli.conftest import Command
+from tests.kit.case_files import cases
 from tests.kit.usage_rows import keep_rows, usage_row
 
 MEMBERS = {
@@ -289,26 +290,7 @@ def test_month_without_calls(gateway: Command, tmp_path: Path) -> None:
     assert json.loads(gateway("usage", "--state", tmp_path, "--json").out)["groups"] == []
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["--by", "klient"], "'klient' is not one of client, project, assistant, user, model"),
-        (["--by", "client,client"], "names one of them twice"),
-        (["--by", ""], "'' is not one of"),
-        (["--month", "2026-13"], "'2026-13' is not a month, such as 2026-11"),
-        (["--month", "11"], "'11' is not a month"),
-        (["--from", "2026-11-01"], "or both the first day with --from and the last one with --to"),
-        (["--to", "2026-11-01"], "or both the first day with --from and the last one with --to"),
-        (["--from", "2026-01-01", "--to", "2026-01-01", "--month", "2026-01"], "name a month with --month, or both"),
-        (["--from", "2026-01-02", "--to", "2026-01-01"], "--from 2026-01-02 is after --to 2026-01-01: exchange them"),
-        (["--from", "2026-01-01", "--to", "2999-01-01"], "--to 2999-01-01 is in the future: today is "),
-        (["--from", "2026-02-30", "--to", "2026-03-01"], "'2026-02-30' is not a day, such as 2026-11-30"),
-        (["--from", "2026-W01-1", "--to", "2026-03-01"], "'2026-W01-1' is not a day"),
-        (["--rows"], "--rows prints JSON lines: add --json"),
-        (["--rows", "--json", "--by", "day"], "--rows prints single calls: leave out --by"),
-        (["--json", "--csv"], "not allowed with argument"),
-    ],
-)
+@cases("arguments", "message")
 def test_wrong_option_names_the_fix(gateway: Command, tmp_path: Path, arguments: list[str], message: str) -> None:
     write_ledger(tmp_path)
     shown = gateway("usage", "--state", tmp_path, *arguments)

@@ -18,6 +18,7 @@ from gateway.model.api_key import compose_key
 from providers.testkit.scenario import Scenario
 from providers.testkit.server import SimulatorThread
 from tests.e2e.conftest import KEYS, PATIENT, SITES, config_for
+from tests.kit.case_files import cases
 from tests.kit.chat_http import CHAT, body
 from tests.kit.configs import key_hash
 from tests.kit.gateway_command import in_this_process
@@ -213,23 +214,7 @@ def test_change_of_a_client_applies_to_its_keys(operator: Operator) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (("keys", "create", "--client", "nobody"), "there is no client 'nobody'"),
-        (("keys", "create", "--client", "app", "--expires", "soon"), "`expires` must be a time"),
-        (("keys", "create", "--client", "app", "--hash", "gk-secret"), "a key itself can't be imported"),
-        (("keys", "rotate", "nosuchkey"), "there is no key with this id"),
-        (("clients", "create", "app"), "there is a client 'app' already"),
-        (("clients", "create", "b", "--region", "eur"), "did you mean 'eu'?"),
-        (("clients", "create", "b", "--project", "shop"), "unknown project 'shop'"),
-        (("clients", "create", "b/c"), "'b/c' is not a name"),
-        (("clients", "create", "b", "--budget", "20 EUR per day"), "an amount of money needs `usage.currency`"),
-        (("clients", "create", "b", "--budget", "20 per day"), "'20 per day' is not a budget"),
-        (("clients", "create", "b", "--tpm", "0"), "limits.tpm"),
-        (("projects", "create", "p", "--budget", "1e309 EUR per day"), "decimal number"),
-    ],
-)
+@cases("words", "message")
 def test_command_that_cannot_be_done_states_the_reason(
     operator: Operator, words: tuple[str, ...], message: str
 ) -> None:

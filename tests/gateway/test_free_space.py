@@ -4,26 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-
 from gateway.free_space import FreeSpace, free_space_of, is_reserved
+from tests.kit.case_files import cases
 
 MB = 1024**2
 
 
-@pytest.mark.parametrize(
-    ("free_mb", "total_mb", "is_little", "is_left_to_rows"),
-    [
-        (64_000, 100_000, False, False),
-        (10_000, 100_000, False, False),
-        (9_999, 100_000, True, False),
-        (256, 1_000, False, False),
-        (255, 1_000, True, False),
-        (64, 1_000, True, False),
-        (63, 100, True, True),
-        (0, 100_000, True, True),
-    ],
-)
+@cases("free_mb", "total_mb", "is_little", "is_left_to_rows")
 def test_bounds(free_mb: int, total_mb: int, is_little: bool, is_left_to_rows: bool) -> None:
     space = FreeSpace(free_mb * MB, total_mb * MB)
     assert (space.is_little, space.is_reserved) == (is_little, is_left_to_rows)

@@ -9,6 +9,7 @@ import httpx
 import pytest
 
 from providers.moderations import CATEGORIES
+from tests.kit.case_files import cases
 from tests.kit.configs import Config, key_hash
 from tests.kit.input_gateway import CONFIG, MODERATIONS, InputGateway
 
@@ -94,19 +95,7 @@ def test_guard_model_is_asked_as_a_chat(model: str, text: str, flagged: bool, ca
     assert gateway.bodies[0]["messages"] == [{"role": "user", "content": "hello"}]
 
 
-@pytest.mark.parametrize(
-    ("model", "text"),
-    [
-        ("llama-guard3:8b", ""),
-        ("llama-guard3:8b", "I think it is safe."),
-        ("llama-guard3:8b", "safe\nunsafe"),
-        ("llama-guard3:8b", "Safe"),
-        ("llama-guard3:8b", "safe\nS1"),
-        ("Qwen3Guard-Gen-8B", "safe"),
-        ("Qwen3Guard-Gen-8B", "Safety: Maybe\nCategories: None"),
-        ("Qwen3Guard-Gen-8B", "Safety: Safe\nCategories: Violent"),
-    ],
-)
+@cases("model", "text")
 def test_guard_model_without_a_clear_verdict_is_an_error(model: str, text: str) -> None:
     gateway, _ = guard(model, text)
     assert error_of(gateway.post(MODERATIONS, TEXT))[:2] == (502, "provider_error")

@@ -9,6 +9,7 @@ import pytest
 
 from gateway.api.path_hints import hint_for
 from gateway.assembly.application import Gateway
+from tests.kit.case_files import cases
 from tests.kit.chat_exchange import WHOLE
 from tests.kit.configs import Config, key_hash, table_of
 from tests.kit.httpx_transport import HttpxTransport
@@ -80,37 +81,7 @@ async def test_head_of_the_chat_endpoint_names_its_method() -> None:
     assert (looked.status_code, looked.headers["allow"]) == (405, "POST")
 
 
-@pytest.mark.parametrize(
-    ("path", "words"),
-    [
-        ("/chat/completions", "did you mean POST /v1/chat/completions?"),
-        ("/v1/chat/completions/", "did you mean POST /v1/chat/completions?"),
-        ("//v1//chat/completions", "did you mean POST /v1/chat/completions?"),
-        ("/v1/v1/chat/completions", "did you mean POST /v1/chat/completions?"),
-        ("/openai/deployments/gpt-4o/chat/completions", "did you mean POST /v1/chat/completions?"),
-        ("/V1/Chat/Completions", "did you mean POST /v1/chat/completions?"),
-        ("/models", "did you mean GET /v1/models?"),
-        ("/v1/explain/", "did you mean GET /v1/explain?"),
-        ("/v1/capabilities/", "did you mean GET /v1/capabilities?"),
-        ("/health/liveliness", "did you mean GET /healthz?"),
-        ("/health/readiness", "did you mean GET /readyz?"),
-        ("/livez", "did you mean GET /healthz?"),
-        ("/metrics", "on the admin listener (GATEWAY_ADMIN_HOST, GATEWAY_ADMIN_PORT)"),
-        ("/v1/files", "this API is not supported"),
-        ("/v1/audio/speech", "text only, so it has no audio API"),
-        ("/v1/audio/transcriptions", "text only, so it has no audio API"),
-        ("/v1/images/generations", "text only, so it has no image API"),
-        ("/v1/images/edits", "which accepts images as input"),
-        ("/v1/videos", "text only, so it has no video API"),
-        ("/v1/realtime", "no realtime API: it decides about each request"),
-        ("/v1/realtime/sessions", "no realtime API"),
-        ("/api/chat", "Ollama's own API is not supported, because"),
-        ("/api/generate", "Ollama's own API is not supported, because"),
-        ("/api/tags", "Ollama's own API is not supported, because"),
-        ("/", "the paths are POST /v1/chat/completions, "),
-        ("/v1/messagesx", "the paths are POST /v1/chat/completions, "),
-    ],
-)
+@cases("path", "words")
 async def test_unknown_path_gets_a_hint(path: str, words: str) -> None:
     assert words in hint_for(path)
     found = await ask("POST", f"http://gateway{path}")

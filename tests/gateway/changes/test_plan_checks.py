@@ -8,6 +8,7 @@ import pytest
 
 from gateway.changes.plan import changed_values, plan_of
 from gateway.changes.plan_checks import protected_changes
+from tests.kit.case_files import cases
 from tests.kit.configs import BASE, Config, table_of
 
 KEY, OTHER_KEY = ("ed25519:" + letter * 43 + "=" for letter in "AB")
@@ -144,21 +145,7 @@ BY_INTENT = SPARED.merge(
 )
 
 
-@pytest.mark.parametrize(
-    ("change", "why"),
-    [
-        ("assistants: {assistant: {intents: {control: {tools: [seat_*]}}}}", "the intents of assistant"),
-        ("assistants: {assistant: {intents: {music: {}}}}", "the intents of assistant"),
-        ("assistants: {assistant: {routes: {cn: {control: [qwen-cn]}}}}", "the route of assistant"),
-        ("assistants: {assistant: {routes: {cn: {chat: [spare]}}}}", "the route of assistant"),
-        ("assistants: {assistant: {choices: {qwen: {deployments: [spare]}}}}", "the choices of assistant"),
-        ("assistants: {assistant: {choices: {qwen: {title: {en: Q}}}}}", "the choices of assistant"),
-        ("assistants: {assistant: {choices: null}}", "the choices of assistant"),
-        ("clients: {car: {may_assert: [intent]}}", "may_assert of client car"),
-        ("assistants: {other: {intents: {music: {}}}}", None),
-        ("assistants: {other: {choices: {gpt: {deployments: [chatgpt-us], title: {en: GPT}}}}}", None),
-    ],
-)
+@cases("change", "why")
 def test_change_of_who_answers_which_request_is_a_protected_change(change: str, why: str | None) -> None:
     assert protected_changes_of(BY_INTENT.merge(change), BY_INTENT) == ({"cn": why} if why else {})
 

@@ -20,6 +20,7 @@ from gateway.console.world import find_territory
 from gateway.model.decision import Unavailable
 from gateway.model.status import Finding, Reload, SimulatedSite
 from providers.testkit.scenario import FAULT_WORDS, parse_fault
+from tests.kit.case_files import cases
 from tests.kit.config_cases import edited
 from tests.kit.console_pages import BROWSER, DEMO, StatedControl, ask_console, console_of, demo_config
 
@@ -306,18 +307,7 @@ OTHERS = [
 ]
 
 
-@pytest.mark.parametrize(
-    ("method", "path"),
-    [
-        ("GET", "/"),
-        ("GET", "/console/events"),
-        ("PUT", "/console/faults"),
-        ("DELETE", "/console/faults"),
-        ("PUT", "/console/configuration"),
-        ("DELETE", "/console/configuration"),
-        ("GET", "/console/requests/a"),
-    ],
-)
+@cases("method", "path")
 async def test_requests_of_other_sites_are_refused(
     console: Console, control: StatedControl, method: str, path: str
 ) -> None:

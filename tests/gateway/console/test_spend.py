@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from gateway.console.spend_view import _file, days_before, largest_change, plot_of, rows_of
+from tests.kit.case_files import cases
 
 FIRST, LAST = date(2026, 11, 1), date(2026, 11, 30)
 
@@ -41,18 +42,7 @@ def test_no_cell_of_the_file_is_a_formula() -> None:
     assert (row["name"], row["amount"]) == ("'=HYPERLINK(1)", "'-1")
 
 
-@pytest.mark.parametrize(
-    ("days", "today", "before"),
-    [
-        (("2026-10-01", "2026-10-31"), "2026-11-24", ("2026-09-01", "2026-09-30")),
-        (("2026-11-01", "2026-11-30"), "2026-11-24", ("2026-10-01", "2026-10-24")),
-        (("2026-03-01", "2026-03-31"), "2026-03-30", ("2026-02-01", "2026-02-28")),
-        (("2026-12-01", "2026-12-31"), "2026-11-24", ("2026-11-01", "2026-11-01")),
-        (("2026-11-08", "2026-11-14"), "2026-11-24", ("2026-11-01", "2026-11-07")),
-        (("2026-11-22", "2026-11-28"), "2026-11-24", ("2026-11-15", "2026-11-17")),
-        (("2024-01-01", "2024-12-31"), "2026-11-24", ("2022-12-31", "2023-12-31")),
-    ],
-)
+@cases("days", "today", "before")
 def test_days_are_compared_with_as_many_days_before(days: tuple[str, str], today: str, before: tuple[str, str]) -> None:
     """Of a month or week that is not over, only the days until now are compared."""
     found = days_before(*map(date.fromisoformat, days), date.fromisoformat(today))  # type: ignore[call-arg]

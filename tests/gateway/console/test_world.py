@@ -13,6 +13,7 @@ from gateway.console.world import GROUPS, places_in, territory_of_languages, wor
 from providers.registry import load_registry
 from providers.territories import parse_places, territory_data
 from scripts.world_map import position
+from tests.kit.case_files import cases
 from tests.kit.places import PLACES
 
 
@@ -77,58 +78,18 @@ def test_each_provider_has_a_product_and_each_product_a_look_of_its_own() -> Non
     assert sorted(named) == sorted(load_registry().adapters)
 
 
-@pytest.mark.parametrize(
-    ("provider", "model", "title"),
-    [
-        ("dashscope", "qwen-plus", "Qwen (Alibaba)"),
-        ("dashscope", "text-embedding-v4", "Qwen (Alibaba)"),
-        ("openai", "gpt-6-luna", "ChatGPT (OpenAI)"),
-        ("vertex", "claude-sonnet-5", "Claude (Anthropic)"),
-        ("bedrock", "eu.anthropic.claude-sonnet-5-v1:0", "Claude (Anthropic)"),
-        ("vllm", "Qwen/Qwen3-8B", "Own server"),
-        ("openai-compatible", "Qwen/Qwen3-8B", "Qwen (Alibaba)"),
-        ("openrouter", "deepseek/deepseek-chat", "DeepSeek"),
-        ("ollama", "own-model", "Own server"),
-        ("a-plug-in", "own-model", "Other models (third-party host)"),
-    ],
-)
+@cases("provider", "model", "title")
 def test_product_is_that_of_the_model_and_then_that_of_the_provider(provider: str, model: str, title: str) -> None:
     assert product_of(provider, model).title("en") == title
 
 
-@pytest.mark.parametrize(
-    ("origin", "title"),
-    [
-        ("http://127.0.0.1:8000", "Own server"),
-        ("https://10.1.2.3", "Own server"),
-        ("http://llm:8000", "Own server"),
-        ("https://llm.corp.internal", "Own server"),
-        ("https://api.host.example", "Qwen (Alibaba)"),
-        ("https://8.8.8.8", "Qwen (Alibaba)"),
-        ("", "Qwen (Alibaba)"),
-    ],
-)
+@cases("origin", "title")
 def test_host_in_the_own_network_is_an_own_server(origin: str, title: str) -> None:
     assert product_of("openai-compatible", "Qwen/Qwen3-8B", origin).title("en") == title
     assert product_of("dashscope", "qwen-plus", origin).title("en") == "Qwen (Alibaba)", "a relay of the vendor"
 
 
-@pytest.mark.parametrize(
-    ("header", "code"),
-    [
-        ("de", "DE"),
-        ("de-AT,de;q=0.9", "AT"),
-        ("zh-CN,zh;q=0.9,en;q=0.8", "CN"),
-        ("zh-Hant-TW", "TW"),
-        ("zh-HK", "HK"),
-        ("ja", "JP"),
-        ("en-US", "US"),
-        ("es-419,es", "ES"),
-        ("*", None),
-        ("", None),
-        ("<script>,xx-YY;q=2", None),
-    ],
-)
+@cases("header", "code")
 def test_language_suggests_a_territory(header: str, code: str | None) -> None:
     assert territory_of_languages(header) == code
 

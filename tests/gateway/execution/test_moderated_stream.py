@@ -28,6 +28,7 @@ from providers.chat import (
     Usage,
     UsageReport,
 )
+from tests.kit.case_files import cases
 
 WINDOW, HOLD = 8, 24
 BAD = "BAD"
@@ -252,24 +253,7 @@ def test_whole_answer_that_was_released_is_remembered() -> None:
     assert not passed.has(policy, "Some BAD text")
 
 
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("short. ", None),
-        ("12345678 one. Two", 14),
-        ("12345678 3.14 is pi. So", 21),
-        ("12345678 这是一句话。还有", 15),
-        ("12345678 “这是一句话。”还有", 17),
-        ("12345678 line\nnext", 14),
-        ("12345678 هل هذا صحيح؟ نعم", 21),
-        ("12345678 www.example.org/a?b is", 9),
-        ("12345678 end.", None),
-        ("12345678 no end of a sentence here", 21),
-        ("一二三四五六七八九十一二三四五六七八九十一二三四五六七", 24),
-        ("一二三四五六七八九。", None),
-        ("一二三四五六七八九十一二三四五六七八九十一二三\n", 24),
-    ],
-)
+@cases("text", "expected")
 def test_text_is_cut_at_the_end_of_a_sentence_or_word(text: str, expected: int | None) -> None:
     assert cut_of(text, WINDOW, HOLD) == expected
 

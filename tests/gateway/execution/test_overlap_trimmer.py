@@ -5,11 +5,11 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 
-import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from gateway.execution.overlap_trimmer import WINDOW, OverlapTrimmer
+from tests.kit.case_files import cases
 
 STORY = (
     "The harbour was quiet when the last ferry came in, and nobody on the pier looked up from what they did. "
@@ -73,27 +73,7 @@ def test_trimmed_text_is_a_suffix_of_the_new_text(sent: str, new: str, ends: lis
     assert new.endswith(fed(OverlapTrimmer(sent, asked=asked), cut(new, ends)))
 
 
-@pytest.mark.parametrize(
-    ("sent", "new", "joined"),
-    [
-        ("the quick bro", "brown fox", "the quick brown fox"),
-        ("one two three", "three four", "one two three four"),
-        ("hel", "lo", "hello"),
-        ("hel", "lo there, hello", "hello there, hello"),
-        ("if x:\n    ", "    return", "if x:\n        return"),
-        ("|---|", "---|---|", "|---|---|---|"),
-        ("0.33", "333", "0.33333"),
-        ("0.3333333333", "33333333", "0.333333333333333333"),
-        ("3.14159265", "3.14159265358979", "3.14159265358979"),
-        ("pi is 3.14159265", "3.14159265358979", "pi is 3.14159265358979"),
-        ("it was 12", "12", "it was 1212"),
-        ("船已经开走了，码头上", "码头上只剩下几盏灯", "船已经开走了，码头上只剩下几盏灯"),
-        ("船已经开走了，码头上", "开走了，码头上只剩下几盏灯", "船已经开走了，码头上只剩下几盏灯"),
-        ("Is it? Yes. Is that? ", "Yes.", "Is it? Yes. Is that? Yes."),
-        ("A cat", "A cat", "A cat"),
-        ("I", "I am", "I am"),
-    ],
-)
+@cases("sent", "new", "joined")
 def test_only_a_repeated_beginning_is_trimmed(sent: str, new: str, joined: str) -> None:
     for ends in ([], range(len(new))):
         assert sent + fed(OverlapTrimmer(sent, asked=True), cut(new, list(ends))) == joined

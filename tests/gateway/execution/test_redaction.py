@@ -31,6 +31,7 @@ from providers.chat import (
     UserMessage,
 )
 from providers.failures import Failure, FailureKind
+from tests.kit.case_files import cases
 from tests.kit.configs import BASE, table_of
 
 QUOTED = "[from the request]"
@@ -211,25 +212,7 @@ BESIDE_THE_TEXT = ChatRequest(
 )
 
 
-@pytest.mark.parametrize(
-    "quoted",
-    [
-        "https://pictures.example/anna-sommer/mri.png?signature=0123456789",
-        "https://pictures.example/anna-sommer",
-        "data:image/png;base64,iVBORw0KGgoAAAANSUhEUg",
-        "UklGRiQAAABXQVZFZm10IBAAAAABAAEA",
-        "JVBERi0xLjQKJcOkw7zDtsOfCjIgMCBvYmoK",
-        "anna-sommer-findings.pdf",
-        "Anna_Sommer",
-        "sommer-and-sons",
-        "dr_winter",
-        "I can't speak about Anna's findings.",
-        "She seems to be ill, so I",
-        "Anna Sommer, born on 1961-02-03",
-        "anna@sommer.example",
-        "4711-0815",
-    ],
-)
+@cases("quoted")
 def test_further_fields_of_a_message_are_removed_too(deployment: Deployment, quoted: str) -> None:
     assert (
         redacted(failure_with(f"can't use '{quoted}'"), deployment, BESIDE_THE_TEXT).detail == f"can't use '{QUOTED}'"
@@ -270,23 +253,7 @@ WITH_TOOLS = ChatRequest(
 )
 
 
-@pytest.mark.parametrize(
-    "quoted",
-    [
-        "What Dr. Winter wrote of Anna Sommer",
-        "the ward of Anna Sommer",
-        "anna sommer",
-        "糖尿病",
-        "of the 3rd of May",
-        "Of Anna",
-        "Room 12 of Anna",
-        "Bed 3 of Anna",
-        "What Anna Sommer is told",
-        "Yours, Dr. Winter",
-        "Anna Sommer has diabetes.",
-        "Bad Mergentheim",
-    ],
-)
+@cases("quoted")
 def test_prose_in_tools_schemas_and_other_fields_is_removed(deployment: Deployment, quoted: str) -> None:
     assert redacted(failure_with(f"can't use '{quoted}'"), deployment, WITH_TOOLS).detail == f"can't use '{QUOTED}'"
 

@@ -22,6 +22,7 @@ from gateway.policy.region_text import compose
 from gateway.policy.routing import decide
 from gateway.policy.territory_answers import NO_NEEDS, answer_changes
 from tests.gateway.location_reports import reported
+from tests.kit.case_files import cases
 from tests.kit.configs import BASE, KEYS, Config, table_of
 
 CLAIM = {"issuer": "https://i.example", "audience": "g", "algorithms": ["HS256"], "secret": "${CLAIM_SECRET}"}
@@ -103,20 +104,7 @@ def test_refusal_states_the_hours_and_the_wait() -> None:
     assert "06:00-22:00 (Asia/Shanghai)" in refusal.message
 
 
-@pytest.mark.parametrize(
-    ("missing", "claim", "band", "problem", "code"),
-    [
-        ("refuse", "under_14", "under_14", None, None),
-        ("refuse", "adult", "adult", None, None),
-        ("refuse", "nobody", "nobody", "age", "age_restricted"),
-        ("refuse", None, None, "age", "age_restricted"),
-        ("adult", None, "adult", None, None),
-        ("under_14", None, "under_14", None, None),
-        ("nobody", None, "nobody", "age", "age_restricted"),
-        ("adult", "under_15", None, "claim", "permission_denied"),
-        ("adult", "", None, "claim", "permission_denied"),
-    ],
-)
+@cases("missing", "claim", "band", "problem", "code")
 def test_claim_names_the_band(
     missing: str, claim: str | None, band: str | None, problem: str | None, code: str | None
 ) -> None:

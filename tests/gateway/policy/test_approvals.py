@@ -17,6 +17,7 @@ from gateway.policy.location.signals import EdgeReport
 from gateway.policy.routing import decide
 from providers.matching.requirements import Requirements
 from tests.gateway.location_reports import reported
+from tests.kit.case_files import cases
 from tests.kit.configs import BASE, table_of
 
 NOTHING = Requirements(frozenset(), frozenset(), frozenset())
@@ -142,18 +143,7 @@ def test_cached_decision_equals_the_decision_of_each_day(
         assert (term.last_day - max(dates)).days == term.days_left
 
 
-@pytest.mark.parametrize(
-    ("now", "days_left", "warned", "text"),
-    [
-        ("2026-09-20T12:00:00", 60, 60, "ends on 2026-11-20, in 60 days"),
-        ("2026-09-20T09:00:00", 61, None, "ends on 2026-11-20, in 61 days"),
-        ("2026-10-21T09:00:00", 30, 30, "ends on 2026-11-20, in 30 days"),
-        ("2026-11-13T09:00:00", 7, 7, "ends on 2026-11-20, in 7 days"),
-        ("2026-11-19T09:00:00", 1, 7, "ends on 2026-11-20, in 1 day"),
-        ("2026-11-20T09:00:00", 0, 7, "ends on 2026-11-20, today"),
-        ("2026-11-20T10:00:00", -1, 7, "ended on 2026-11-20"),
-    ],
-)
+@cases("now", "days_left", "warned", "text")
 def test_warnings_increase_as_the_expiry_approaches(now: str, days_left: int, warned: int | None, text: str) -> None:
     [term] = terms_of({"d": [approval(None, "2026-11-20")]}, days_at(at(now)))
     assert (term.days_left, term.warned_days) == (days_left, warned)

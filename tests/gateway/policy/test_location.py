@@ -17,6 +17,7 @@ from gateway.policy.location.trusted_edge import EdgeNote
 from gateway.policy.refusals import refuse_location
 from providers.territories import parse_places
 from tests.gateway.location_reports import reported, with_rules
+from tests.kit.case_files import cases
 from tests.kit.configs import BASE, SPLIT_COUNTRIES, table_of
 
 TABLE = table_of(BASE)
@@ -35,22 +36,7 @@ def region_of(table: ConfigVersion, client: Client | None, sighting: Reports) ->
     return location.region.name if location.region else None
 
 
-@pytest.mark.parametrize(
-    ("code", "region", "territory"),
-    [
-        ("CN", "cn", "CN"),
-        ("cn", "cn", "CN"),
-        (" DE ", "eu", "DE"),
-        ("NO", "eu", "NO"),
-        ("CH", "eu", "CH"),
-        ("US", "us", "US"),
-        ("US-CA", "us", "US-CA"),
-        ("HK", "default", "HK"),
-        ("MO", "default", "MO"),
-        ("TW", "default", "TW"),
-        ("UK", "default", "GB"),
-    ],
-)
+@cases("code", "region", "territory")
 def test_edge_reports_the_territory(code: str, region: str, territory: str) -> None:
     location = resolve(TABLE, None, seen(code))
     assert location.region is not None
@@ -129,30 +115,7 @@ def test_conflicting_signals_choose_the_strictest_region_if_one_exists() -> None
     assert resolve(refusing, backend, seen("JP", ("CN",))).problem is LocationProblem.CONFLICT
 
 
-@pytest.mark.parametrize(
-    ("patch", "region"),
-    [
-        ("regions: {hk: {territories: [HK], boundary: [CN, HK], approvals: required}}", None),
-        ("regions: {hk: {territories: [HK], boundary: [CN, HK], approvals: none}}", "cn"),
-        ("regions: {hk: {territories: [HK], boundary: [CN]}}", "cn"),
-        ("regions: {hk: {territories: [HK], boundary: [CN], approvals: required}}", "hk"),
-        (
-            "{cell: {territory: DE, serves: [cn, eu, default]},"
-            " regions: {cn: {transit: [DE]}, hk: {territories: [HK], boundary: [CN, HK]}}}",
-            None,
-        ),
-        (
-            "{cell: {territory: DE, serves: [cn, hk, eu, default]},"
-            " regions: {cn: {transit: [DE]}, hk: {territories: [HK], boundary: [CN, HK], transit: [DE]}}}",
-            "cn",
-        ),
-        (
-            "{cell: {territory: DE, serves: [cn, hk, eu, default]},"
-            " regions: {cn: {transit: [DE]}, hk: {territories: [HK], boundary: [CN, DE]}}}",
-            "cn",
-        ),
-    ],
-)
+@cases("patch", "region")
 def test_strictest_region_does_nothing_that_another_region_forbids(patch: str, region: str | None) -> None:
     location = resolve(table_of(BASE.merge(patch)), CLIENTS["backend"], seen("HK", ("CN",)))
     assert (location.region.name if location.region else None) == region
@@ -403,20 +366,7 @@ UNNAMED_CN = table_of(
 )
 
 
-@pytest.mark.parametrize(
-    ("edge", "asserted", "found"),
-    [
-        ("CN", "JP", ("default", "CN", "edge_header")),
-        ("JP", "CN", ("default", "CN", "assertion")),
-        ("CN-BJ", "JP", ("default", "CN-BJ", "edge_header")),
-        ("CN", "CN-BJ", ("default", "CN-BJ", "assertion")),
-        ("JP", "BR", ("default", "BR", "assertion")),
-        ("CN", "HK", ("hk", "HK", "assertion")),
-        ("CN", "DE", ("conflict", None, "conflict")),
-        ("DE", "CN", ("conflict", None, "conflict")),
-        ("CN", "RU", ("conflict", None, "conflict")),
-    ],
-)
+@cases("edge", "asserted", "found")
 def test_whose_prompts_must_stay_at_home_by_one_signal_is_not_taken_abroad_by_another(
     edge: str, asserted: str, found: tuple[str, str | None, str]
 ) -> None:
@@ -454,30 +404,7 @@ SPLIT = table_of(BASE.merge(SPLIT_COUNTRIES))
 ACCEPTING = with_rules(SPLIT, country_only=frozenset({"UA", "US"}))
 
 
-@pytest.mark.parametrize(
-    ("values", "parts", "found"),
-    [
-        (("US",), ("CA",), ("ca", "US-CA", "edge_header")),
-        (("us",), (" us-ca ",), ("ca", "US-CA", "edge_header")),
-        (("US-CA",), (), ("ca", "US-CA", "edge_header")),
-        (("US-CA",), ("CA",), ("ca", "US-CA", "edge_header")),
-        (("US",), ("NY",), ("us", "US-NY", "edge_header")),
-        (("US",), (), ("unknown", None, "unknown")),
-        (("US",), ("",), ("unknown", None, "unknown")),
-        (("US",), ("XX",), ("unknown", None, "unknown")),
-        (("UA",), ("43",), ("blocked", "UA-43", "edge_header")),
-        (("UA",), ("30",), ("default", "UA-30", "edge_header")),
-        (("UA",), (), ("blocked", "UA", "edge_header")),
-        (("UK",), ("ENG",), ("default", "GB-ENG", "edge_header")),
-        (("CN",), ("HK",), ("default", "HK", "edge_header")),
-        (("CN",), ("cn-tw",), ("default", "TW", "edge_header")),
-        (("CN-MO",), (), ("default", "MO", "edge_header")),
-        (("CN",), ("BJ",), ("cn", "CN-BJ", "edge_header")),
-        (("US",), ("PR",), ("default", "PR", "edge_header")),
-        (("DE",), ("BE",), ("eu", "DE-BE", "edge_header")),
-        (("DE",), ("",), ("eu", "DE", "edge_header")),
-    ],
-)
+@cases("values", "parts", "found")
 def test_the_part_decides_where_a_country_is_split(
     values: tuple[str, ...], parts: tuple[str, ...], found: tuple[str, str | None, str]
 ) -> None:

@@ -20,6 +20,7 @@ from gateway.policy.territory_answers import NO_NEEDS
 from gateway.service.capabilities import capabilities, offer_of
 from providers.failures import InvalidRequest
 from tests.gateway.location_reports import reported
+from tests.kit.case_files import cases
 from tests.kit.config_cases import rejected
 from tests.kit.configs import BASE, KEYS, Config, table_of
 
@@ -63,19 +64,7 @@ def names(decision: Decision) -> list[str]:
     return [it.deployment.name for it in decision.outcome.steps] if isinstance(decision.outcome, Plan) else []
 
 
-@pytest.mark.parametrize(
-    ("territory", "choice", "plan", "reason"),
-    [
-        ("HK", "qwen", ["qwen-intl"], None),
-        ("HK", "gemini", ["qwen-intl"], "availability"),
-        ("CN", "qwen", ["qwen-cn"], None),
-        ("CN", "chatgpt", ["qwen-cn"], "route"),
-        ("US", "qwen", ["chatgpt-us"], "route"),
-        ("JP", "qwen", ["gemini", "chatgpt-us"], "availability"),
-        ("JP", "chatgpt", ["chatgpt-us", "gemini"], None),
-        ("JP", "claude", ["gemini", "chatgpt-us"], "unknown"),
-    ],
-)
+@cases("territory", "choice", "plan", "reason")
 def test_preference_changes_the_order_only(territory: str, choice: str, plan: list[str], reason: str | None) -> None:
     config = table_of(HOME)
     decision, preference = preferring(config, territory, choice)
@@ -222,26 +211,7 @@ def merged(patch: str) -> Config:
     return HOME.merge(patch)
 
 
-@pytest.mark.parametrize(
-    ("patch", "message"),
-    [
-        (
-            "assistants: {assistant: {routes: {us: {control: [chatgpt-us]}}, intents: {control: {}}}}",
-            "has no `default`",
-        ),
-        (
-            "assistants: {assistant: {routes: {us: {talk: [chatgpt-us], default: [chatgpt-us]}}, intents: {chat: {}}}}",
-            "unknown intent 'talk'",
-        ),
-        ("assistants: {assistant: {intents: {default: {}}}}", "not an intent itself"),
-        (
-            "assistants: {assistant: {routes: {cn: {chat: [gemini], default: [qwen-cn]}}, intents: {chat: {}}}}",
-            "outside the boundary",
-        ),
-        ("assistants: {assistant: {choices: {x: {deployments: [nobody], title: {en: X}}}}}", "unknown deployment"),
-        ("assistants: {assistant: {choices: {x: {deployments: [], title: {en: X}}}}}", "must not be empty"),
-    ],
-)
+@cases("patch", "message")
 def test_mistakes_are_reported(patch: str, message: str) -> None:
     found = list(map(str, rejected(merged(patch).text, KEYS)))
     assert any(message in line for line in found), found

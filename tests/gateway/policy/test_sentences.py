@@ -13,6 +13,7 @@ from gateway.model.location import Location
 from gateway.model.refusal_reason import REASON_BY_CODE, RefusalReason
 from gateway.model.region_text import Preferences
 from gateway.policy.region_text import sentence_for
+from tests.kit.case_files import cases
 from tests.kit.configs import BASE, Config, table_of
 
 VENDORS = re.compile(r"openai|chatgpt|gemini|google|qwen|alibaba|claude|anthropic|deepseek", re.IGNORECASE)
@@ -50,25 +51,7 @@ def test_every_reason_has_a_sentence_in_every_language_of_the_refusals_and_in_ar
             assert not VENDORS.search(text)
 
 
-@pytest.mark.parametrize(
-    ("accept", "language"),
-    [
-        (None, "en"),
-        ("de-CH,de;q=0.9", "de"),
-        ("zh", "zh-Hans"),
-        ("zh-CN", "zh-Hans"),
-        ("zh-TW", "zh-Hant"),
-        ("zh-HK", "zh-Hant"),
-        ("zh-Hant-MO", "zh-Hant"),
-        ("zh-Hans-HK", "zh-Hans"),
-        ("ar-EG", "ar"),
-        ("cmn-TW", "zh-Hant"),
-        ("en-Shaw", "en"),
-        ("xx, fr;q=0.5, es;q=0.7", "es"),
-        ("*", "en"),
-        (";;;=,,", "en"),
-    ],
-)
+@cases("accept", "language")
 def test_language_follows_the_header(accept: str | None, language: str) -> None:
     assert shown(config_with(), "region_blocked", accept)[0] == language
 

@@ -11,6 +11,7 @@ from gateway.server.fault_switch import FaultSwitch
 from providers.testkit.scenario import HttpError, Scenario
 from providers.testkit.server import SimulatorServer
 from providers.testkit.simulator import load_simulators
+from tests.kit.case_files import cases
 from tests.kit.console_pages import demo_config
 
 SITES = (("dashscope", "hongkong"), ("dashscope", "intl"), ("gemini", "global"))
@@ -46,23 +47,7 @@ def test_all_faults_are_removed_also_those_of_the_command_line() -> None:
     assert {site.description for site in switch.sites()} == {""}
 
 
-@pytest.mark.parametrize(
-    ("name", "words", "message"),
-    [
-        ("gemini", "500", "gemini is real: only simulated deployments can have a fault"),
-        (
-            "nothing",
-            "500",
-            "there is no simulated deployment with this name; there are: embed-intl, guard-intl, qwen-hk",
-        ),
-        (
-            "qwen-cn",
-            "500",
-            "there is no simulated deployment with this name; there are: embed-intl, guard-intl, qwen-hk",
-        ),
-        ("qwen-hk", "cutt", "'cutt' is not known; did you mean 'cut'?"),
-    ],
-)
+@cases("name", "words", "message")
 def test_fault_reaches_only_simulated_deployments_and_must_be_known(name: str, words: str, message: str) -> None:
     switch, servers = switch_of()
     with pytest.raises(ApiError) as refused:

@@ -34,6 +34,7 @@ from tests.kit.barriers import (
     served_by,
     whole,
 )
+from tests.kit.case_files import cases
 from tests.kit.input_gateway import InputGateway
 from tests.kit.judged_chats import DIALECTS, ask
 
@@ -250,22 +251,7 @@ def test_last_turn_is_all_that_is_shared() -> None:
     assert "secret" not in json.dumps(sent).lower()
 
 
-@pytest.mark.parametrize(
-    "body",
-    [
-        {"response_format": {"type": "json_object"}},
-        {
-            "messages": [
-                {"role": "user", "content": "x"},
-                {
-                    "role": "assistant",
-                    "tool_calls": [{"id": "1", "type": "function", "function": {"name": "find", "arguments": "{}"}}],
-                },
-                {"role": "tool", "tool_call_id": "1", "content": "secret"},
-            ]
-        },
-    ],
-)
+@cases("body")
 def test_last_turn_that_can_not_be_shared_stays(body: dict[str, Any]) -> None:
     providers = Providers({"house": failing(500)})
     patch = {"deployments": {"house": {"capabilities": ["tools", "json_object"]}}}

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from gateway.operator_errors import StateError
 from gateway.state.audit import BEGINNING, Audit, TrailHead, verify_trail
+from tests.kit.case_files import cases
 
 AT = datetime(2026, 11, 20, tzinfo=UTC)
 Lines = list[bytes]
@@ -136,20 +137,7 @@ def test_chain_stays_broken_after_its_end_was_removed(tmp_path: Path) -> None:
     assert fault.line == 4
 
 
-@pytest.mark.parametrize(
-    ("events", "numbers"),
-    [
-        ([], ()),
-        (["activated"], (3,)),
-        (["rolled_back"], (3,)),
-        (["reloaded"], (3,)),
-        (["started", "activated"], (4,)),
-        (["activated", "activated"], (4,)),
-        (["activated", "kill_switch", "kill_switch"], (3, 4, 5)),
-        (["kill_switch"], ()),
-        (["activated", "started"], ()),
-    ],
-)
+@cases("events", "numbers")
 def test_switch_after_the_known_head_is_unconfirmed(
     tmp_path: Path, events: list[str], numbers: tuple[int, ...]
 ) -> None:

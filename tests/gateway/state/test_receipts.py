@@ -43,6 +43,7 @@ from providers.matching.requirements import Requirements
 from providers.territories import territory_data
 from tests.gateway.clocks import SetClock
 from tests.gateway.location_reports import reported
+from tests.kit.case_files import cases
 from tests.kit.configs import BASE, Config, table_of
 from tests.kit.request_records import record_with, with_fields
 from tests.kit.waiting import eventually
@@ -283,18 +284,7 @@ def test_receipt_of_a_region_outside_the_cell_is_not_stored(cell: str, keeps: bo
     assert (receipt_of(record_of(location=location), AT_S, "DE") is not None) is keeps
 
 
-@pytest.mark.parametrize(
-    ("territory", "cell", "keeps"),
-    [
-        ("CN", "DE", False),
-        ("RU-MOW", "DE", False),
-        ("CN", "CN", True),
-        ("CN", "CN-11", True),
-        ("JP", "DE", True),
-        (None, "DE", True),
-        ("CN", None, True),
-    ],
-)
+@cases("territory", "cell", "keeps")
 def test_receipt_that_must_stay_in_its_territory_is_not_stored_elsewhere(
     territory: str | None, cell: str | None, keeps: bool
 ) -> None:
@@ -569,20 +559,7 @@ def test_old_receipts_are_deleted_in_parts(tmp_path: Path, monkeypatch: pytest.M
     store.close()
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        "UPDATE receipt SET content = replace(content, 'CN', 'DE') WHERE number = 1",
-        "UPDATE receipt SET content = (SELECT content FROM receipt WHERE number = 2) WHERE number = 1",
-        "UPDATE receipt SET content = (SELECT content FROM receipt WHERE number = 2),"
-        " seal = (SELECT seal FROM receipt WHERE number = 2) WHERE number = 1",
-        "UPDATE receipt SET id = 'req_1', number = number + 10 WHERE number = 2",
-        "UPDATE receipt SET client = 'shop-cn', number = number + 10 WHERE number = 3",
-        "UPDATE receipt SET at_s = at_s + 1 WHERE number = 1",
-        "UPDATE receipt SET seal = NULL WHERE number = 1",
-        "UPDATE receipt SET seal = '' WHERE number = 1",
-    ],
-)
+@cases("change")
 def test_receipt_that_does_not_match_its_seal_is_neither_shown_nor_signed(
     opened: Open, tmp_path: Path, change: str
 ) -> None:

@@ -11,6 +11,7 @@ from gateway.model.record import Allowance, Record
 from gateway.usage.client_limits import ClientLimits, LimitReached
 from gateway.usage.quota_store import QuotaStore
 from tests.gateway.clocks import SetClock
+from tests.kit.case_files import cases
 
 APP, OTHER = Client("app"), Client("other")
 SECOND_NS = 1_000_000_000
@@ -87,22 +88,7 @@ def test_names_without_end_are_forgotten_and_their_counts_are_not() -> None:
     assert allowance_of(limits, APP, ClientLimitRule(rpm=2)) == Allowance(2, 0, 60.0)
 
 
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [
-        (0, "0s"),
-        (0.0000001, "1ms"),
-        (0.012, "12ms"),
-        (0.0121, "13ms"),
-        (0.9991, "1s"),
-        (1, "1s"),
-        (8.64, "8.64s"),
-        (59.5, "59.5s"),
-        (60, "1m0s"),
-        (90.25, "1m30.25s"),
-        (360, "6m0s"),
-    ],
-)
+@cases("seconds", "text")
 def test_times_are_written_as_openai_writes_them(seconds: float, text: str) -> None:
     assert allowance_lines(Allowance(60, 59, seconds), b"requests") == (
         b"x-ratelimit-limit-requests: 60",

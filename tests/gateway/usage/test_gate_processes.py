@@ -19,6 +19,7 @@ from gateway.usage.gate import GateUnavailable, HoldGranted, HoldRequest
 from gateway.usage.journal import Journal
 from tests.gateway.usage.gate_worker import OTHER, SHARED
 from tests.gateway.usage.reference_gate import at_once, windows_at
+from tests.kit.case_files import cases
 
 _T = TypeVar("_T")
 
@@ -119,18 +120,7 @@ def _killed(process: subprocess.Popen[str], name: str) -> list[tuple[str, ...] |
     return steps
 
 
-@pytest.mark.parametrize(
-    ("operation", "before", "after"),
-    [
-        (
-            "hold",
-            ("one:row", "0/100/0 0/100/0 100/0/0 100/0/0"),
-            ("one:row+two:row", "0/170/0 0/170/0 170/0/0 170/0/0"),
-        ),
-        ("settle", ("one:row", "0/100/0 0/100/0 100/0/0 100/0/0"), ("one:real_row", "30/0/0 30/0/0 30/0/0 30/0/0")),
-        ("top_up", ("one:row", "0/100/0 0/100/0 100/0/0 100/0/0"), ("one:row", "0/100/500 0/100/0 100/0/500 100/0/0")),
-    ],
-)
+@cases("operation", "before", "after")
 def test_process_killed_at_any_step_leaves_a_whole_operation(
     tmp_path: Path, operation: str, before: tuple[str, str], after: tuple[str, str]
 ) -> None:

@@ -18,6 +18,7 @@ from gateway.usage.usage_row import json_line
 from gateway.usage.worst_cost import charged_by
 from providers.catalogue.prices import Price, Rates
 from tests.gateway.usage.priced_gateway import ACME, CAP, MIDNIGHT_S, STREAMS, PricedGateway, answer, codes
+from tests.kit.case_files import cases
 from tests.kit.configs import BASE, key_hash, table_of
 from tests.kit.faulty_provider import chunk_of
 from tests.kit.metered_gateway import INPUT_BOUND
@@ -156,18 +157,7 @@ async def test_fee_is_charged_unless_the_call_ended_with_an_error_status(acme: P
     assert FEE < broken[2] < SEARCH_HELD + FEE
 
 
-@pytest.mark.parametrize(
-    ("extra", "tools"),
-    [
-        ({}, None),
-        ({"web_search_options": {}}, {"web_search_options": 1}),
-        ({"web_search_options": False, "x_search": True}, None),
-        ({"extra_body": {"enable_search": True}}, {"enable_search": 1}),
-        ({"enable_search": True, "options": [{"enable_search": True}]}, {"enable_search": 1}),
-        ({"enable_search": True, "web_search_options": {"a": 1}}, {"enable_search": 1, "web_search_options": 1}),
-        ({"store": True}, None),
-    ],
-)
+@cases("extra", "tools")
 def test_tools_are_those_whose_field_is_switched_on(extra: dict[str, Any], tools: dict[str, int] | None) -> None:
     fees = (("enable_search", 1), ("web_search_options", 2))
     price = Price(Rates(0, 0), "EUR", None, "test", tool_calls=fees)

@@ -32,6 +32,7 @@ from providers.chat import (
 )
 from providers.failures import Failure, FailureKind, InvalidRequest, UnsupportedFeature
 from providers.reading.folding import fold
+from tests.kit.case_files import cases
 from tests.kit.chat_http import events_in
 from tests.kit.chat_strategies import unhurried, words
 
@@ -57,22 +58,7 @@ def test_prompt_is_one_user_message(prompt: Any) -> None:
     assert (request.max_tokens, request.stop, request.extra) == (5, ("x",), {})
 
 
-@pytest.mark.parametrize(
-    ("fields", "param", "advice"),
-    [
-        ({"prompt": ["a", "b"]}, "prompt", "send several requests"),
-        ({"prompt": [1, 2]}, "prompt", "send the text"),
-        ({"prompt": [[1, 2]]}, "prompt", "send the text"),
-        ({"prompt": []}, "prompt", "array of one string"),
-        ({"prompt": None}, "prompt", "is required"),
-        ({"echo": True}, "echo", "`echo: true`"),
-        ({"suffix": "x"}, "suffix", "`suffix`"),
-        ({"best_of": 2}, "best_of", "`best_of`"),
-        ({"logprobs": 0}, "logprobs", "/v1/chat/completions"),
-        ({"messages": []}, "messages", "/v1/chat/completions"),
-        ({"tools": []}, "tools", "/v1/chat/completions"),
-    ],
-)
+@cases("fields", "param", "advice")
 def test_refusal_names_the_field(fields: Any, param: str, advice: str) -> None:
     with pytest.raises((InvalidRequest, UnsupportedFeature)) as refused:
         decode_completion({"model": "a", "prompt": "Hi", **fields})

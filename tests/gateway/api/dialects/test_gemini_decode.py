@@ -30,6 +30,7 @@ from providers.chat import (
 )
 from providers.failures import InvalidRequest, UnsupportedFeature
 from providers.matching.requirements import moves_data
+from tests.kit.case_files import cases
 
 HELLO = [{"role": "user", "parts": [{"text": "Hello!"}]}]
 PIXEL = base64.b64encode(b"\xff\xfe\xfdpixel").decode()
@@ -141,18 +142,7 @@ def test_made_up_id_is_not_the_id_of_another_call() -> None:
     assert len({one.id for one in messages[1].tool_calls}) == 2
 
 
-@pytest.mark.parametrize(
-    ("result", "text", "failed"),
-    [
-        ({"output": "a"}, "a", False),
-        ({"result": "a"}, "a", False),
-        ({"result": 1}, '{"result":1}', False),
-        ({"error": "no"}, "no", True),
-        ({"error": {"code": 1}}, '{"error":{"code":1}}', True),
-        ({"error": "no", "output": "a"}, '{"error":"no","output":"a"}', False),
-        ({}, "{}", False),
-    ],
-)
+@cases("result", "text", "failed")
 def test_result_of_a_function_is_text(result: Any, text: str, failed: bool) -> None:
     answer = {"functionResponse": {"name": "a", "response": result}}
     assert messages_of(user({"text": "Hi"}), model(call("a")), user(answer))[2] == ToolMessage("call_1", text, failed)
@@ -262,19 +252,7 @@ def test_settings_become_those_of_a_chat() -> None:
     )
 
 
-@pytest.mark.parametrize(
-    ("thinking", "effort"),
-    [
-        ({"thinkingBudget": 0}, "none"),
-        ({"thinkingBudget": -1}, None),
-        ({"thinkingBudget": 512}, "low"),
-        ({"thinkingBudget": 8192}, "medium"),
-        ({"thinkingBudget": 32768}, "high"),
-        ({"thinkingLevel": "HIGH"}, "high"),
-        ({"thinkingLevel": "minimal"}, "minimal"),
-        ({"includeThoughts": True}, None),
-    ],
-)
+@cases("thinking", "effort")
 def test_thinking_becomes_an_effort(thinking: Any, effort: str | None) -> None:
     assert decoded(generationConfig={"thinkingConfig": thinking}).reasoning_effort == effort
 

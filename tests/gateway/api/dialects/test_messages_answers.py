@@ -42,6 +42,7 @@ from providers.chat import (
 from providers.failures import Failure, FailureKind
 from providers.json_values import is_json_object
 from providers.reading.folding import unfold
+from tests.kit.case_files import cases
 from tests.kit.chat_strategies import completions
 from tests.kit.event_grammar.messages import GrammarError, ReadMessage, read_stream
 
@@ -168,18 +169,7 @@ def test_short_ids_of_calls_differ_between_answers() -> None:
     assert len(ids | {block["id"] for block in other.content}) == 4
 
 
-@pytest.mark.parametrize(
-    ("reason", "has_call", "expected"),
-    [
-        ("stop", False, "end_turn"),
-        ("length", False, "max_tokens"),
-        ("content_filter", False, "refusal"),
-        ("tool_calls", True, "tool_use"),
-        ("stop", True, "tool_use"),
-        ("length", True, "max_tokens"),
-        ("other", False, "max_tokens"),
-    ],
-)
+@cases("reason", "has_call", "expected")
 def test_stop_reason(reason: FinishReason, has_call: bool, expected: str) -> None:
     begun: tuple[StreamEvent, ...] = (CALL, REST) if has_call else (TextDelta("Hi"),)
     assert streamed(*begun, ChoiceFinish(reason), USAGE, Finished()).stop_reason == expected
@@ -335,22 +325,7 @@ def test_errors_have_anthropics_shape(code: str) -> None:
     assert error["error"]["type"].endswith(("_error", "request_too_large"))
 
 
-@pytest.mark.parametrize(
-    ("code", "kind", "words"),
-    [
-        ("context_length_exceeded", "invalid_request_error", "prompt is too long"),
-        ("region_blocked", "permission_error", "why"),
-        ("consent_required", "permission_error", "why"),
-        ("rate_limited", "rate_limit_error", "This request would exceed the rate limit"),
-        ("overloaded", "overloaded_error", "Overloaded"),
-        ("no_healthy_deployment", "overloaded_error", "Overloaded"),
-        ("invalid_api_key", "authentication_error", "invalid x-api-key"),
-        ("request_too_large", "request_too_large", "Request exceeds the maximum size"),
-        ("model_not_found", "not_found_error", "why"),
-        ("deadline_exceeded", "timeout_error", "why"),
-        ("provider_error", "api_error", "why"),
-    ],
-)
+@cases("code", "kind", "words")
 def test_errors_have_anthropics_types_and_words(code: str, kind: str, words: str) -> None:
     error = json.loads(Messages().encode_error(ApiError(code, "why", extra={"home": "h"}), ""))["error"]
     assert (error["type"], error["home"]) == (kind, "h")
