@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from gateway.model.budget import Money, StoreServer, shown_amount
+from gateway.model.budget import Money, StoreServer
 from gateway.model.config_version import Client, ClientLimitRule, ConfigVersion
 
 _MOST_NAMES = 20
 _BEYOND = "only by calls whose provider counts more than the input as sent and the cap or longest answer"
-_ON_ONE_MACHINE = "requests with a budget are refused, so that no budget is exceeded"
+_REFUSED = "requests with a budget are refused, so that no budget is exceeded"
 _STORE_NAMES = {"database": "PostgreSQL", "valkey": "Valkey"}
 
 
@@ -79,14 +79,13 @@ def _exceptions(config: ConfigVersion, clients: Iterable[Client]) -> Iterator[tu
     if config.stores is not None and config.stores.valkey is not None:
         yield "  without Valkey: ", _on_loss(config.usage.on_loss)
     else:
-        yield "  if the counters can't be read: ", _ON_ONE_MACHINE
+        yield "  if the counters can't be read: ", _REFUSED
 
 
 def _on_loss(allowed: Money | None) -> str:
     if allowed is None:
-        return "requests with a budget are refused, so that no budget is exceeded"
-    amount = f"{shown_amount(allowed.nano)} {allowed.currency}"
-    return f"each instance may spend {amount} per outage: the worst overshoot is instances x {amount}"
+        return _REFUSED
+    return f"each instance may spend {allowed} per outage: the worst overshoot is instances x {allowed}"
 
 
 def _store(store: StoreServer) -> tuple[str, str]:
