@@ -130,13 +130,6 @@ def test_changed_receipts_are_not_shown(gateway: Command, state: Path) -> None:
         assert (shown.status, shown.err) == (1, f"gateway: {problem}; the first is of the request first\n")
 
 
-def test_receipts_of_a_release_without_seals_are_shown(gateway: Command, state: Path) -> None:
-    with closing(sqlite3.connect(state / "receipts.db")) as database, database:
-        database.execute("ALTER TABLE receipt DROP COLUMN seal")
-    shown = gateway("receipt", "list", "--state", state, "--territory", "FR", "--json")
-    assert (shown.status, json.loads(shown.out)["id"], shown.err) == (0, "french", "")
-
-
 @cases("options", "message")
 def test_wrong_option_names_the_fix(gateway: Command, state: Path, options: list[str], message: str) -> None:
     shown = gateway("receipt", "list", "--state", state, *options)
