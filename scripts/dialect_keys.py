@@ -1,4 +1,4 @@
-"""Write the tables of every key of `[dialect]` into the page of compatible vendors, from the code that reads them.
+"""Write the page with the tables of every key of `[dialect]`, from the code that reads them.
 
 The meaning of a key is in the docstring of its dataclass, its type is the one that the reader checks, and its example
 is the shortest one of the vendors in this repository.
@@ -22,9 +22,14 @@ from providers.openai_json.read_answer import Answers
 from providers.reading import errors
 from providers.reading.errors import ErrorRules
 
-PAGE = Path(__file__).parents[1] / "docs/extend/compatible-vendors.md"
 _VENDORS = Path(__file__).parents[1] / "providers/compatible"
-_HEADING = "## Every key of `[dialect]`\n"
+_HEAD = """\
+# Every key of `[dialect]`
+
+The keys of the file of a [compatible vendor](../extend/compatible-vendors.md). Each has a default, which is OpenAI's
+behaviour.
+
+"""
 _ENTRY = re.compile(r"^(\w+(?:, \w+)*): (.*)$")
 _DIALECT = {
     "features": "The features that the wire format can express.",
@@ -58,10 +63,9 @@ _UNUSED: Mapping[str, object] = {
 """Examples of keys that no vendor of this repository uses."""
 
 
-def compatible_page() -> str:
-    """Return docs/extend/compatible-vendors.md with current tables of keys."""
-    written = PAGE.read_text("utf-8").partition(_HEADING)[0]
-    return f"{written}{_HEADING}\n" + "\n".join(_table(*one) for one in _TABLES.items())
+def dialect_page() -> str:
+    """Return docs/reference/dialect.md."""
+    return _HEAD + "\n".join(_table(*one) for one in _TABLES.items())
 
 
 def _table(name: str, read_by: tuple[type, Mapping[str, Shape] | None]) -> str:
@@ -73,7 +77,7 @@ def _table(name: str, read_by: tuple[type, Mapping[str, Shape] | None]) -> str:
         f"| `{key}` | {shape.words} | {meanings[key]} | {_example(name, key, defaults.get(key))} |"
         for key, shape in known.items()
     ]
-    return "\n".join([f"### `[{name}]`", "", "| key | value | meaning | example |", "|---|---|---|---|", *rows, ""])
+    return "\n".join([f"## `[{name}]`", "", "| key | value | meaning | example |", "|---|---|---|---|", *rows, ""])
 
 
 def _meanings(owner: type) -> dict[str, str]:

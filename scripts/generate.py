@@ -20,13 +20,11 @@ from gateway.settings import Settings
 from gateway.telemetry.metric_definitions import METRIC_DEFINITIONS
 from providers.registry import load_registry
 from scripts.admin_page import admin_page
-from scripts.dialect_keys import PAGE as COMPATIBLE_PAGE
-from scripts.dialect_keys import compatible_page
+from scripts.dialect_keys import dialect_page
 from scripts.error_page import errors_page
 from scripts.fault_page import faults_page
 from scripts.licences import licences_page
-from scripts.outgoing_calls import PAGE as FENCE_PAGE
-from scripts.outgoing_calls import fence_page
+from scripts.outgoing_calls import calls_page
 from scripts.rights_page import rights_page
 from scripts.sensitive_keys import sensitive_keys_json
 from scripts.translations import README as TRANSLATED_README
@@ -45,6 +43,8 @@ LICENCES_PAGE = ROOT / "docs/reference/licences.md"
 SETTINGS_PAGE = ROOT / "docs/reference/settings.md"
 ADMIN_PAGE = ROOT / "docs/reference/admin-api.md"
 RIGHTS_PAGE = ROOT / "docs/reference/rights.md"
+DIALECT_PAGE = ROOT / "docs/reference/dialect.md"
+CALLS_PAGE = ROOT / "docs/reference/outgoing-calls.md"
 
 SENSITIVE_KEYS = ROOT / "gateway/config/data/sensitive_keys.json"
 SENTENCE_TAGS = ROOT / "gateway/config/data/sentence_tags.json"
@@ -102,8 +102,8 @@ FILES: Mapping[Path, Callable[[], str]] = {
     SETTINGS_PAGE: _settings_page,
     ADMIN_PAGE: admin_page,
     RIGHTS_PAGE: rights_page,
-    COMPATIBLE_PAGE: compatible_page,
-    FENCE_PAGE: fence_page,
+    DIALECT_PAGE: dialect_page,
+    CALLS_PAGE: calls_page,
     SENSITIVE_KEYS: sensitive_keys_json,
     SENTENCE_TAGS: lambda: json.dumps(tags_of(next(iter(known_messages().values()))), indent=1, sort_keys=True) + "\n",
 }

@@ -1,4 +1,4 @@
-"""Write the table of outgoing calls in the page of the fence, from `outgoing_calls.toml` and the adapters."""
+"""Write the page with the table of outgoing calls, from `outgoing_calls.toml` and the adapters."""
 
 from __future__ import annotations
 
@@ -9,13 +9,16 @@ from typing import Any
 from gateway.config.deployments import can_count
 from providers.registry import load_registry
 
-PAGE = Path(__file__).parents[1] / "docs/prove/threat-model.md"
-_HEADING, _NEXT = "## Calls to other servers\n", "\n## "
-_INTRODUCTION = """\
+_HEAD = """\
+# Calls to other servers
+
+All calls that the gateway makes, and what [the fence](../prove/threat-model.md) asks of each.
+
 A call with a byte of a request has a `Permit`, and the origin, the proxy and the location of the chat that it belongs
 to, at a step that this caller may use now; else it is not made. A `ServicePermit` comes from the configuration alone,
 and its calls have no byte of a request. (`tests/architecture/test_outgoing_calls.py`,
 `providers/conformance/test_requests.py`)
+
 """
 
 
@@ -29,15 +32,12 @@ def counting_providers() -> list[str]:
     return [name for name, adapter in sorted(load_registry().adapters.items()) if can_count(adapter, "m", "/v1")]
 
 
-def fence_page() -> str:
-    """Return docs/prove/threat-model.md with the current table of calls."""
-    before, _, rest = PAGE.read_text("utf-8").partition(_HEADING)
-    after = rest.partition(_NEXT)[2]
+def calls_page() -> str:
+    """Return docs/reference/outgoing-calls.md."""
     data = outgoing_calls()
     counting = ", ".join(f"`{name}`" for name in counting_providers())
     rows = [
-        f"| {call['what']} | {call['to'].replace('{counting}', counting)} | {data['permits'][call['permit']]} |"
+        f"| {call['what']} | {call['to'].replace('{counting}', counting)} | {data['permits'][call['permit']]} |\n"
         for call in data["calls"]
     ]
-    table = "\n".join(["| call | goes to | permit |", "|---|---|---|", *rows])
-    return f"{before}{_HEADING}\n{_INTRODUCTION}\n{table}\n{_NEXT}{after}"
+    return f"{_HEAD}| call | goes to | permit |\n|---|---|---|\n{''.join(rows)}"

@@ -11,7 +11,7 @@ from providers.catalogue.toml_schema import check_table, shapes_of
 from providers.compatible.dialect import DIALECT, Prefill, Requests, Thinking
 from providers.openai_json.read_answer import Answers
 from providers.reading.errors import SHAPES
-from scripts.dialect_keys import compatible_page
+from scripts.dialect_keys import dialect_page
 
 KNOWN = {
     "dialect": DIALECT,
@@ -21,7 +21,7 @@ KNOWN = {
     "dialect.answer": shapes_of(Answers),
     "dialect.errors": SHAPES,
 }
-TABLES = dict(re.findall(r"^### `\[(.*?)\]`\n\n((?:\|.*\n)+)", compatible_page(), re.MULTILINE))
+TABLES = dict(re.findall(r"^## `\[(.*?)\]`\n\n((?:\|.*\n)+)", dialect_page(), re.MULTILINE))
 
 
 @pytest.mark.parametrize("table", KNOWN)

@@ -61,7 +61,8 @@ def test_every_page_can_be_reached_from_the_readme() -> None:
 
 
 def test_decisions_have_ascending_numbers() -> None:
-    text = (ROOT / "docs" / "decisions" / "index.md").read_text("utf-8")
-    numbers = [int(number) for number in re.findall(r"^## (\d+)\. ", text, re.MULTILINE)]
-    assert numbers == sorted(set(numbers))
-    assert len(numbers) == text.count("\n## ")
+    texts = [page.read_text("utf-8") for page in sorted((ROOT / "docs" / "decisions").glob("*.md"))]
+    numbers = [[int(number) for number in re.findall(r"^## (\d+)\. ", text, re.MULTILINE)] for text in texts]
+    assert numbers == [sorted(of_page) for of_page in numbers]
+    flat = [number for of_page in numbers for number in of_page]
+    assert len(set(flat)) == len(flat) == sum(text.count("\n## ") for text in texts)

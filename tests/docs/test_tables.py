@@ -46,7 +46,7 @@ BREAKERS = ROOT / "docs" / "operate" / "breakers.md"
 TROUBLESHOOTING = ROOT / "docs" / "operate" / "troubleshooting.md"
 ERRORS = ROOT / "docs" / "reference" / "errors.md"
 CONTRACT = ROOT / "docs" / "extend" / "contract.md"
-ADAPTERS = ROOT / "docs" / "extend" / "adapters.md"
+VENDOR_FOLDER = ROOT / "docs" / "extend" / "vendor-folder.md"
 COMPATIBLE_VENDORS = ROOT / "docs" / "extend" / "compatible-vendors.md"
 _CODE = re.compile(r"`([^`]+)`")
 _OURS = re.compile(
@@ -216,14 +216,14 @@ def test_files_of_a_vendor_folder_are_those_of_the_repository() -> None:
     folders = {path.parent.name: path.parent for path in (ROOT / "providers" / "vendors").glob("*/__init__.py")}
     files = {(name, file.name) for name, folder in folders.items() for file in folder.iterdir() if file.is_file()}
     documented: set[tuple[str, str]] = set()
-    for pattern, _, where in table_of(ADAPTERS, "| file | content | folders |"):
+    for pattern, _, where in table_of(VENDOR_FOLDER, "| file | content | folders |"):
         named = set(words(where))
         having = folders.keys() - named if where.startswith("all") else named
         [glob] = words(pattern)
         found = {(name, file) for name, file in files if fnmatch(file, glob.replace("NAME.toml", "*.toml"))}
-        assert {name for name, _ in found} == having, f"docs/extend/adapters.md: correct the folders of `{glob}`"
+        assert {name for name, _ in found} == having, f"docs/extend/vendor-folder.md: correct the folders of `{glob}`"
         documented |= found
-    assert not files - documented, "docs/extend/adapters.md: add these files to the table of a vendor's folder"
+    assert not files - documented, "docs/extend/vendor-folder.md: add these files to the table of a vendor's folder"
 
 
 def test_messages_in_troubleshooting_are_those_of_the_code() -> None:
