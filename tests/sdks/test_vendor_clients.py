@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -180,9 +180,10 @@ def test_mistralai_raises_errors(simulated: Simulated, mistral: Any) -> None:
 
 
 @pytest.fixture
-def zhipu(simulated: Simulated) -> Any:
-    zai = pytest.importorskip("zai")
-    return zai.ZhipuAiClient(api_key="a.b", base_url=simulated["zhipu"].origin + "/api/paas/v4", max_retries=0)
+def zhipu(simulated: Simulated) -> Iterator[Any]:
+    zai, url = pytest.importorskip("zai"), simulated["zhipu"].origin + "/api/paas/v4"
+    with zai.ZhipuAiClient(api_key="a.b", base_url=url, max_retries=0) as client:  # does not close itself
+        yield client
 
 
 def test_zai_gets_text_streams_and_reasoning(simulated: Simulated, zhipu: Any) -> None:
