@@ -41,7 +41,7 @@ _NOT_COMPARED = {
             "retirement link proxy_origin parts"
         ).split()
     ),
-    Region: frozenset({"name", "parts"}),
+    Region: frozenset({"name", "parts", "doors", "helps_first", "kinds"}),
 }
 # Fields whose changes are listed by name, and fields that follow from other keys.
 _NO_SECTIONS = frozenset("version assistants deployments region_by_territory default_region parts".split())

@@ -14,7 +14,6 @@ from gateway.api.errors import ApiError
 from gateway.model.age import AgeRules
 from gateway.model.client_token import SharedKey
 from gateway.model.config_version import ConfigVersion
-from gateway.policy.doors import helps_first
 from gateway.policy.location.claim import ClaimRules
 from providers.value import Value
 
@@ -41,7 +40,7 @@ def users_of(config: ConfigVersion) -> list[DemoUser]:
         return []
     users: list[DemoUser] = []
     for region in config.regions.values():
-        if region.territories.included and (region.parts.of(AgeRules) is not None or helps_first(region)):
+        if region.territories.included and (region.parts.of(AgeRules) is not None or region.helps_first):
             ages = region.parts.of(AgeRules)
             bands = [band.name for band in ages.bands] if ages is not None else []
             territory = min(region.territories.included)

@@ -26,7 +26,6 @@ from gateway.model.approval import days_at
 from gateway.model.config_version import ConfigVersion
 from gateway.model.refusal_reason import REASON_BY_CODE, RefusalReason
 from gateway.model.status import SimulatedSite, Status
-from gateway.policy.doors import helps_first
 from gateway.policy.location.resolution import locator_of
 from gateway.policy.territory_answers import Answers, answers_of
 from gateway.service.explain import why_not_supposed
@@ -174,7 +173,7 @@ class Pages:
             unavailable=_unavailable(status),
             routes=movable_routes(config.assistants[assistant]),
             candidates=candidates(config.assistants[assistant]),
-            has_crisis=any(helps_first(region) for region in config.regions.values()),
+            has_crisis=any(region.helps_first for region in config.regions.values()),
             navigation=navigation,
             sites=_sites(sites, decision),
             faults=FAULTS,

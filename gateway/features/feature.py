@@ -56,7 +56,11 @@ class Watcher(Protocol):
 
 
 class RegionGate(Protocol):
-    """Judges, before the decision, what the parts of a region ask of a request, and may wait for it."""
+    """Judges, before the decision, what a part of a region asks of a request, and may wait for it."""
+
+    @property
+    def part(self) -> type:
+        """The type of the part."""
 
     def start(self) -> None:
         """Begin what runs in the background."""

@@ -88,6 +88,9 @@ class Region:
         keeps_receipts: Whether this cell stands where the region's receipts may be stored.
         log_prompts: Whether the text of its requests is written to the log.
         parts: What features hang on it.
+        doors: Those of its parts that may refuse a chat.
+        helps_first: Refusals wait until its judges have looked for a user who needs help.
+        kinds: The types of its parts.
     """
 
     name: str
@@ -100,6 +103,16 @@ class Region:
     keeps_receipts: bool = True
     log_prompts: bool = False
     parts: Parts = field(default=NO_PARTS, repr=False, hash=False)
+    doors: tuple[Any, ...] = field(init=False, repr=False, compare=False)
+    helps_first: bool = field(init=False, repr=False, compare=False)
+    kinds: frozenset[type] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        # Each request asks these, and most regions have no part.
+        every = self.parts.every
+        object.__setattr__(self, "doors", tuple(part for part in every if part.is_door))
+        object.__setattr__(self, "helps_first", any(part.helps_first for part in every))
+        object.__setattr__(self, "kinds", frozenset(map(type, every)))
 
     @property
     def judges(self) -> tuple[str, ...]:

@@ -26,9 +26,16 @@ class Marker(Part, Value, frozen=True):
 
 
 class RegionPart(Part):
-    """Base of a part of a region. A part overrides what it has to say."""
+    """Base of a part of a region. A part overrides what it has to say.
+
+    Attributes:
+        is_door: It may refuse a chat. See `gateway.policy.doors.RegionDoor`.
+        helps_first: A user may get help in place of a refusal, so that refusals wait until its judges have looked.
+    """
 
     __slots__ = ()
+    is_door: ClassVar[bool] = False
+    helps_first: ClassVar[bool] = False
 
     def report(self, region: Any) -> Iterable[tuple[str, str]]:
         """Return the lines of `check` about the `Region` on which it hangs: a heading, and the text."""

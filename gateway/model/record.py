@@ -199,11 +199,8 @@ class FeatureNote:
     """Base of the part of a record that one feature adds. A feature overrides what it has to show."""
 
     __slots__ = ()
-
-    @property
-    def help(self) -> Help | None:
-        """The help for the user, or None."""
-        return None
+    help: Help | None = None
+    """The help for the user, or None."""
 
     def log_fields(self) -> Mapping[str, object]:
         """Return the fields of the log line."""
@@ -302,6 +299,7 @@ class Record:
         consent: The basis on which the first deployment that requires consent was sent the prompt.
         resumed: Set if an answer broke off and another deployment continued it. `answered_by` is then the latter.
         notes: The parts that features add. A plain request has none.
+        help: The help for the user that a note brought, see `note`.
         abandoned: The attempts that were running when the client disconnected.
         cost_micros: The cost in millionths of the price's currency unit. None if unknown.
         moderation: The verdicts of the region's moderation, if it has one.
@@ -338,6 +336,7 @@ class Record:
     cost_micros: int | None = None
     resumed: Resumed | None = None
     notes: tuple[FeatureNote, ...] = ()
+    help: Help | None = None
     moderation: ModerationRecord | None = None
     judges: tuple[AttemptRecord, ...] = ()
     route: str = "/v1/chat/completions"
@@ -348,11 +347,6 @@ class Record:
         """The reason why the request was not answered. None for an answer."""
         code = self.shown.code
         return REASON_BY_CODE[code] if code is not None else None
-
-    @property
-    def help(self) -> Help | None:
-        """The help for the user that a feature gives, or None."""
-        return next((found for note in self.notes if (found := note.help) is not None), None)
 
     @property
     def is_own_answer(self) -> bool:
@@ -366,6 +360,7 @@ class Record:
     def note(self, note: FeatureNote) -> None:
         """Add a note of a feature, in place of the former one of its type."""
         self.notes = (*(it for it in self.notes if type(it) is not type(note)), note)
+        self.help = note.help if note.help is not None else self.help
 
     @property
     def outcome_if_left(self) -> str:
@@ -439,7 +434,7 @@ class Record:
             and self.resumed is None
             and (self.moderation is None or not self.moderation.is_skipped)
             and (not self.judges or not self.failed_judges)
-            and (not self.notes or self.help is None)
+            and self.help is None
             and not self.logs_prompt
         )
 

@@ -7,7 +7,8 @@ else is awaited, belong to the service.
 
 from __future__ import annotations
 
-from gateway.model.config_version import Region
+from typing import ClassVar
+
 from gateway.model.decision import Refusal
 from gateway.model.location import Location
 from gateway.model.parts import RegionPart
@@ -18,23 +19,13 @@ class RegionDoor(RegionPart):
     """Base of a part of a region that may refuse a chat."""
 
     __slots__ = ()
+    is_door: ClassVar[bool] = True
 
     def before_body(self, location: Location, now_s: float) -> Refusal | None:
         """Return why no chat from this location is answered at a time (Unix time), or None."""
 
     def before_decision(self, location: Location, request: ChatRequest) -> Refusal | None:
         """Return why this chat is not answered, or None."""
-
-
-class HelpsFirst(RegionPart):
-    """Base of a part by which a user may get help in place of a refusal."""
-
-    __slots__ = ()
-
-
-def helps_first(region: Region | None) -> bool:
-    """Return whether refusals of a region wait until its judges have looked for a user who needs help."""
-    return region is not None and region.parts.of(HelpsFirst) is not None
 
 
 def refuse_before_body(location: Location, now_s: float) -> Refusal | None:
@@ -44,13 +35,13 @@ def refuse_before_body(location: Location, now_s: float) -> Refusal | None:
         location: Where it comes from.
         now_s: When it arrived, in Unix time.
     """
-    doors = location.region.parts.every if location.region is not None else ()
-    refusals = (door.before_body(location, now_s) for door in doors if isinstance(door, RegionDoor))
+    doors: tuple[RegionDoor, ...] = location.region.doors if location.region is not None else ()
+    refusals = (door.before_body(location, now_s) for door in doors)
     return next(filter(None, refusals), None)
 
 
 def refuse_before_decision(location: Location, request: ChatRequest) -> Refusal | None:
     """Return the first refusal of a chat by its content, or None."""
-    doors = location.region.parts.every if location.region is not None else ()
-    refusals = (door.before_decision(location, request) for door in doors if isinstance(door, RegionDoor))
+    doors: tuple[RegionDoor, ...] = location.region.doors if location.region is not None else ()
+    refusals = (door.before_decision(location, request) for door in doors)
     return next(filter(None, refusals), None)

@@ -109,7 +109,7 @@ class AnswerStages:
             signer = self._signer_of(exchange.config) if locale.marked else None
             notice = exchange.chat_time.notice if exchange.chat_time is not None else None
             labelling = labelling_of(locale, own, notice, signer)
-        if exchange.record.notes and (found := exchange.record.help) is not None:
+        if (found := exchange.record.help) is not None:
             labelling = with_help(labelling, found, own)
             exchange.record.note_duty(found.duty)
         if labelling is not None:

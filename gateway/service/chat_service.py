@@ -36,7 +36,6 @@ from gateway.model.region_text import Locale
 from gateway.model.route import Barrier
 from gateway.model.wrapper import WrapperNote
 from gateway.policy.consent import Consenting
-from gateway.policy.doors import helps_first
 from gateway.policy.hand_off import declines, hand_off_asked, shared
 from gateway.policy.labels import without_labels
 from gateway.policy.reasoning_seal import has_state
@@ -222,7 +221,7 @@ class ChatService:
         It is not a chat, so that schedules and the record of the request have no decision of it, but the attempt.
         """
         config, region = exchange.config, exchange.location.region
-        if region is None or region.name in config.moderation or helps_first(region):
+        if region is None or region.name in config.moderation or region.helps_first:
             return None  # a provider gets no text that was not judged
         if (planned := await self._unrecorded_plan(exchange, request)) is None:
             return None
@@ -323,8 +322,10 @@ class ChatService:
         record = exchange.record
         try:
             for gate in self.gates:
-                await gate.before_decision(exchange, region)
-            self.decider.ask_doors_late(exchange)
+                if gate.part in region.kinds:
+                    await gate.before_decision(exchange, region)
+            if region.helps_first:
+                self.decider.ask_doors_late(exchange)
         except (Refused, CallRefused):
             if (found := record.help) is None:
                 raise
@@ -406,7 +407,7 @@ class ChatService:
         elif exchange.assistant.barriers and (barrier := _barrier_of(exchange)) is not None:
             return self._answer_by_tiers(exchange, own, barrier)
         chat, profile = own, None
-        found = exchange.record.help if exchange.record.notes else None
+        found = exchange.record.help
         if exchange.locale is not None or exchange.location.age is not None or found is not None:
             chat, profile = with_region_text(config, exchange.location, exchange.locale, own, found)
         needs = requirements_of(chat)

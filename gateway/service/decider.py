@@ -35,7 +35,7 @@ from gateway.policy.caller import read_consent, user_of
 from gateway.policy.canary_assignment import assign_variant, conversation_key_of, sticky_key_of
 from gateway.policy.client_users import plain_user
 from gateway.policy.consent import Consenting
-from gateway.policy.doors import helps_first, refuse_before_body, refuse_before_decision
+from gateway.policy.doors import refuse_before_body, refuse_before_decision
 from gateway.policy.fence import wrapping_too
 from gateway.policy.hand_off import Outcome, every_hand_off, hand_off_after, outcomes_of_kinds, outcomes_of_skip
 from gateway.policy.preference import decide_preferring, intent_of, member_of, preference_of_age, preferred_name
@@ -111,7 +111,7 @@ class Decider:
             raise Refused(located.refusal)
         location = exchange.location = located.location
         exchange.claim = located.claim
-        if location.region is not None and location.region.parts.every and not helps_first(location.region):
+        if location.region is not None and location.region.doors and not location.region.helps_first:
             self._ask_before_body(exchange)
 
     def _ask_before_body(self, exchange: Exchange) -> None:
@@ -121,7 +121,8 @@ class Decider:
 
     def ask_doors_late(self, exchange: Exchange) -> None:
         """Ask the doors of a region whose refusals wait for its judges. Raises Refused."""
-        if not helps_first(exchange.location.region):
+        region = exchange.location.region
+        if region is None or not region.helps_first:
             return
         self._ask_before_body(exchange)
         _ask_before_decision(exchange)
@@ -180,7 +181,7 @@ class Decider:
         exchange.prefer = None
         assistant = find_assistant(config, caller.client, request.model)
         if isinstance(request, ChatRequest):
-            if location.region is not None and location.region.parts.every and not helps_first(location.region):
+            if location.region is not None and location.region.doors and not location.region.helps_first:
                 _ask_before_decision(exchange)
             if assistant.intents or caller.prefer:
                 assistant = self._prepare_chat(exchange, assistant, request)

@@ -155,7 +155,7 @@ class CompletionStreamEncoder(StreamEncoder):
         super().__init__(style, record)
         self._include_usage = style.include_usage
         # The first chunk has what belongs to help.
-        self._is_help_due = bool(record.notes) and record.help is not None
+        self._is_help_due = record.help is not None
         self._choices = max(style.choices, 1)
         self._ended = 0
         self._head = b""

@@ -49,7 +49,7 @@ def label_answer(
         member["moderation"] = told
     if is_estimated or record.shown.usage_is_estimated:
         member["usage"] = "estimated"
-    if record.notes and (found := record.help) is not None:
+    if (found := record.help) is not None:
         member |= found.member()
     labelling = style.labelling
     if labelling is not None:
@@ -157,4 +157,4 @@ class StreamLabels:
 
     def _data(self, labels: list[dict[str, object]]) -> dict[str, object]:
         data: dict[str, object] = {"labels": labels} if labels else {}
-        return data if not self._record.notes or (found := self._record.help) is None else data | found.member()
+        return data if (found := self._record.help) is None else data | found.member()

@@ -96,7 +96,7 @@ class ChunkEncoder(StreamEncoder):
         self._include_usage = style.include_usage
         self._choices = style.choices
         # The first chunk will have marks.
-        self._is_mark_due = self._labels.reads_texts or (bool(record.notes) and record.help is not None)
+        self._is_mark_due = self._labels.reads_texts or record.help is not None
         # A chunk's bytes before and after its choices; and those around a further text of choice 0.
         self._head = b""
         # If the head describes the provider's setup: the head without it, for the model that resumes the answer.

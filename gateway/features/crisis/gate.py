@@ -49,6 +49,8 @@ class _Asked(msgspec.Struct):
 class CrisisGate:
     """The gate of a process. See `RegionGate`."""
 
+    part = CrisisRules
+
     def __init__(self, process: Process) -> None:
         self._executor = process.executor
         self._current = process.current
@@ -77,7 +79,7 @@ class CrisisGate:
             CallRefused: A budget does not pay for it.
         """
         rules, request, note = region.parts.of(CrisisRules), exchange.request, exchange.record.noted(CrisisNote)
-        if rules is None or not isinstance(request, ChatRequest) or (note is not None and note.crisis is not None):
+        if rules is None or not isinstance(request, ChatRequest) or (note is not None and note.help is not None):
             return
         asked = await self._asked(exchange, region, rules, request)
         found: dict[str, frozenset[str]] = {}

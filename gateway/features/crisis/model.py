@@ -11,9 +11,9 @@ from typing import ClassVar, Literal
 from gateway.model.config_version import Region
 from gateway.model.help import DutyKind, Help
 from gateway.model.location import Location
+from gateway.model.parts import RegionPart
 from gateway.model.record import AttemptRecord, FeatureNote
 from gateway.model.region_text import SEPARATOR, Sentence, Sentences
-from gateway.policy.doors import HelpsFirst
 from providers.chat import AssistantMessage, Message, text_of
 from providers.value import Value, replace
 
@@ -32,7 +32,7 @@ class Helpline(Value, frozen=True):
 
 
 @dataclass(frozen=True, slots=True)
-class CrisisRules(HelpsFirst):
+class CrisisRules(RegionPart):
     """The rules of a region.
 
     Attributes:
@@ -68,6 +68,7 @@ class CrisisRules(HelpsFirst):
         object.__setattr__(self, "digest", hashlib.sha256(named).digest())
 
     plan_name: ClassVar[str] = "crisis"
+    helps_first: ClassVar[bool] = True
 
     def report(self, region: Region) -> Iterator[tuple[str, str]]:
         """See `RegionPart`."""
@@ -148,17 +149,12 @@ class CrisisNote(FeatureNote, Value, frozen=True):
     """The outcome for a chat in a region with `crisis`. The log and the receipt get no category and no text."""
 
     outcome: CrisisOutcome
-    crisis: Crisis | None = None
-
-    @property
-    def help(self) -> Crisis | None:
-        """See `FeatureNote`."""
-        return self.crisis
+    help: Crisis | None = None
 
     def header_lines(self) -> Iterator[bytes]:
         """See `FeatureNote`."""
-        if self.crisis is not None:
-            yield b"x-gateway-crisis: " + self.crisis.then.encode()
+        if self.help is not None:
+            yield b"x-gateway-crisis: " + self.help.then.encode()
         elif self.outcome == "unjudged":
             yield b"x-gateway-crisis: unjudged"
 

@@ -306,6 +306,8 @@ class TimeOfUse:
         running: The chats whose answers are being sent.
     """
 
+    part = UseRules
+
     def __init__(self, times: UseTimes | None, user_key: bytes) -> None:
         self.times = times
         self.running: set[ChatTime] = set()
@@ -354,7 +356,7 @@ class TimeOfUse:
             known: Its time as another version has judged it, or None.
         """
         known = known if isinstance(known, ChatTime) else None
-        if (former := record.noted(UseNote)) is not None:
+        if record.notes and (former := record.noted(UseNote)) is not None:
             former.use = None
         rules = location.region.parts.of(UseRules) if location.region is not None else None
         if rules is None:

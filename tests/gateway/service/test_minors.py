@@ -16,7 +16,6 @@ import pytest
 from gateway.config.region_text import known_messages
 from gateway.model.record import Record
 from gateway.model.refusal_reason import RefusalReason
-from gateway.policy.doors import HelpsFirst
 from gateway.service.explain import PlainRequest, explain, explain_text, reports_from
 from gateway.state.receipts import receipt_of
 from gateway.telemetry.exposition import render
@@ -406,5 +405,5 @@ def test_gate_judges_hours_of_requests_that_are_no_chats(world: World, path: str
 def at_gate(served: InputGateway) -> InputGateway:
     """Return the gateway with a region that judges the rules of its bands at its gate."""
     for region in served.gateway.config.regions.values():
-        object.__setattr__(region, "parts", region.parts.having(HelpsFirst()))
+        object.__setattr__(region, "helps_first", True)
     return served
