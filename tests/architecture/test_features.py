@@ -186,5 +186,5 @@ def test_members_of_receipt_and_log_line_are_stated_and_described(name: str) -> 
     assert members <= {*_NO_NOTES}
     described = page("reference/receipt-fields.md")
     assert [member for member in members if f"| `{member}` |" not in described] == []
-    logged = page("operate/logs.md")
+    logged = page("reference/log-fields.md")
     assert [field for note in notes for field in note.log_fields() if f"`{field}`" not in logged] == []

@@ -42,6 +42,7 @@ LOCATION = ROOT / "docs" / "operate" / "location.md"
 CONFIG_FILE = ROOT / "docs" / "operate" / "config-file.md"
 FIRST_CONFIG = ROOT / "docs" / "operate" / "first-config.md"
 FAILURES = ROOT / "docs" / "operate" / "failures.md"
+LOG_FIELDS = ROOT / "docs" / "reference" / "log-fields.md"
 BREAKERS = ROOT / "docs" / "operate" / "breakers.md"
 TROUBLESHOOTING = ROOT / "docs" / "operate" / "troubleshooting.md"
 ERRORS = ROOT / "docs" / "reference" / "errors.md"
@@ -177,9 +178,9 @@ def test_reactions_to_failures_are_those_of_the_code() -> None:
 
 
 def test_decisions_after_failures_are_those_of_the_code() -> None:
-    reasons = [word for row in table_of(FAILURES, "| decision reason | meaning") for word in words(row[0])]
+    reasons = [word for row in table_of(LOG_FIELDS, "| decision reason | meaning") for word in words(row[0])]
     assert sorted(reasons) == sorted([*DecisionReason])
-    rows = {word: row[1] for row in table_of(FAILURES, "| field | content") for word in words(row[0])}
+    rows = {word: row[1] for row in table_of(LOG_FIELDS, "| field | content") for word in words(row[0])}
     assert words(rows["decision"]) == [*AttemptAction]
     decision = AttemptDecision(AttemptAction.RETRY, DecisionReason.NAMED_WAIT, 1.0, Bound("deadline", 2.0))
     failure = Failure(FailureKind.RATE_LIMITED, "m", retry_after_s=1.0, rule="r")
