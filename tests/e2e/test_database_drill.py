@@ -1,4 +1,4 @@
-"""The drills of docs/operate/stores.md: the database is restored from a backup, and fails over to a standby."""
+"""The drills of docs/operate/backup.md: the database is restored from a backup, and fails over to a standby."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.kit.store_cell import Cell, cell, instance
 from tests.kit.waiting import eventually
 
 pytestmark = pytest.mark.slow("makes a backup and a standby of PostgreSQL")
-_PAGE = ROOT / "docs" / "operate" / "stores.md"
+_PAGE = ROOT / "docs" / "operate" / "backup.md"
 _LIMIT_S = 300
 
 
