@@ -174,7 +174,7 @@ def loads_text(text: str) -> object:
 def is_json_object(text: str) -> bool:
     """Return whether a text is exactly one JSON object (RFC 8259), which any JSON parser accepts.
 
-    Unlike `loads`, it accepts no NaN and no byte order mark. White space around the object is no matter, and a lone
+    Unlike `loads`, it accepts no NaN and no byte order mark. White space around the object does not matter, and a lone
     surrogate in an escape is valid JSON.
     """
     if exceeds_outside_strings(text, _MAX_BYTES_OUTSIDE_STRINGS):
@@ -278,7 +278,7 @@ def read_count(source: Mapping[str, object], key: str) -> int:
 def are_counts(source: Mapping[str, object], *keys: str) -> bool:
     """Return whether each named member is missing, null, or a number that `read_count` does not change.
 
-    A text is no count here.
+    A text does not count here.
     """
     for key in keys:
         value = source.get(key)

@@ -41,7 +41,7 @@ class AdminRoute(Value, frozen=True):
         role: The role that it needs at least.
         answer: The function that answers. FastAPI reads the query from its parameters, and the document from its text.
         tag: Its group in the document, or an empty text for a route that is not in the document.
-        extra: What the document says of it beside this: a body, or the parameters of an action.
+        extra: Further members of the document: a body, or the parameters of an action.
     """
 
     method: str

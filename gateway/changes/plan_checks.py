@@ -18,7 +18,7 @@ _MOST_ACCEPTED = 8
 
 
 class _RegionChange(Value, frozen=True):
-    """What is asked of a change for one protected region of the old version."""
+    """The checks of a change for one protected region of the old version."""
 
     old: ConfigVersion
     new: ConfigVersion

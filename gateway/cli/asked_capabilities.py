@@ -214,7 +214,7 @@ async def ask_capabilities(
 
 
 class _Asking(Value, frozen=True):
-    """What each question needs."""
+    """The values that each question needs."""
 
     config: ConfigVersion
     deployment: Deployment

@@ -90,7 +90,7 @@ def closed_output_status(error: OSError) -> int:
 
 
 def tell(text: object) -> None:
-    """Print a message that is no part of the output of a command."""
+    """Print a message that does not belong to the output of a command."""
     print(f"gateway: {text}", file=sys.stderr)
 
 

@@ -306,7 +306,7 @@ def region_lines(region: Region, config: ConfigVersion) -> Iterator[str]:
 
 
 def feature_lines(region: Region) -> Iterator[tuple[str, str]]:
-    """Yield what features say about a region: a heading, and the text."""
+    """Yield the lines of features about a region: a heading, and the text."""
     for part in region.parts.every:
         yield from part.report(region)
     if region.texts is not None and (name := region.texts.default_locale.marked):

@@ -97,7 +97,7 @@ def _check_rights(findings: Findings, path: KeyPath, where: Where) -> None:
 
 
 def _check_member(findings: Findings, path: KeyPath, member: str) -> None:
-    """Report a member without a name, and a JSON Pointer that is none."""
+    """Report a member without a name, and a text that should be a JSON Pointer."""
     if not member:
         findings.error(path, "a member needs a name", "such as groups, or /realm_access/roles", key=True)
     elif member.startswith("/") and _POINTER_ESCAPE.search(member):

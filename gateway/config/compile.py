@@ -125,7 +125,7 @@ class _Options(Value, frozen=True):
 
 
 class _Called(Value, frozen=True):
-    """What the gateway calls, and its own keys."""
+    """The servers that the gateway calls, and its own keys."""
 
     deployments: Mapping[str, Deployment]
     sign_ins: Mapping[str, SignIn]

@@ -225,7 +225,7 @@ class Pages:
 def _map_members(
     config: ConfigVersion, answers: Answers, code: str | None, view: str, language: str
 ) -> dict[str, object]:
-    """Return what the map shows beside the areas, and the list of territories."""
+    """Return what the map shows next to the areas, and the list of territories."""
     views = world().views()
     return {
         "world": world(),

@@ -180,7 +180,7 @@ class AttemptOptions(msgspec.Struct):
         conversation: The conversation of the client's chat, where a cache of a provider needs it.
         restores: Values are put back into the answer.
         wrapped: The request as it is sent, once a wrapper has changed it.
-        note: What the wrapper replaced and restored.
+        note: The values that the wrapper replaced and restored, as numbers.
         on_wrapped: Called with the note before anything is sent.
         unseal: Returns a chat with the reasoning state that its deployment may get, for the values that were replaced.
             None: the chat has no state.

@@ -39,7 +39,7 @@ RoutePath = tuple[str | int, ...]
 
 
 class RoutePart(Part):
-    """Base of a part of a route of an assistant in a region. A part overrides what it has to say."""
+    """Base of a part of a route of an assistant in a region. A part overrides the methods that concern it."""
 
     __slots__ = ()
 
@@ -74,7 +74,7 @@ class Assistant:
         reveal_model: Whether clients are shown which model answers.
         resume: Whether the next step continues an answer that breaks off in mid-stream.
         schedules: The schedule that raises the weight of a candidate in the route's first step, by region.
-        route_parts: What features hang on the route, by region. Features may read the answers of such a route.
+        route_parts: The parts of features on the route, by region. Features may read the answers of such a route.
         embeddings: The deployments of embeddings, by the name of the region. All of a region have the same model.
         moderations: The deployments of moderations, by the name of the region.
         rerank: The deployments that score documents, by the name of the region. All of a region have the same model.
@@ -86,7 +86,7 @@ class Assistant:
         order: Names the order of a route that a user's preference has changed. Empty for the operator's order.
         barriers: The barrier after the route, by region.
         opened: The hand-off by which `routes` are the steps after a barrier, or None if they are those before it.
-        wrapper: What changes all that is sent after an open barrier, or None.
+        wrapper: The wrapper of all that is sent after an open barrier, or None.
     """
 
     name: str

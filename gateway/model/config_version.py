@@ -87,7 +87,7 @@ class Region:
         protected: A change of the region needs the signature of an admin.
         keeps_receipts: Whether this cell stands where the region's receipts may be stored.
         log_prompts: Whether the text of its requests is written to the log.
-        parts: What features hang on it.
+        parts: The parts of features on it.
         doors: Those of its parts that may refuse a chat.
         helps_first: Refusals wait until its judges have looked for a user who needs help.
         kinds: The types of its parts.
@@ -324,7 +324,7 @@ class ConfigVersion:
         messages: The sentences for end users, by the reason of a refusal.
         known_fields: Request fields that look like a misspelled standard field, but that an installed adapter knows or
             a deployment passes on.
-        parts: What features hang on the whole version.
+        parts: The parts of features on the whole version.
         recipients: The recipients for which some deployment needs the user's consent.
         has_one_client: Whether there is at most one client, by name.
         memo: Cached results of pure functions of this version, kept and bounded by `remember`. Not part of the value.

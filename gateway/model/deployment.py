@@ -114,7 +114,7 @@ class Deployment:
         cache_key: The treatment of that key (`prompt_cache_key`). `cache_key_in` applies the rule of protected regions.
         cache_key_written: Whether the file names this treatment.
         cache: `auto`: the gateway marks the end of a prompt for the cache if the client set no mark.
-        cache_isolation: Who shares no part of the server's prefix cache with others: each client or each user.
+        cache_isolation: The callers that share no part of the server's prefix cache with others: clients or users.
         pseudonym_key: The key for pseudonyms, if these fields are hashed.
         price: The prices of the model's tokens at the site, the latest first, or None if none is known. `price_at`
             returns the one that holds at a moment.
@@ -130,7 +130,7 @@ class Deployment:
         proxy_origin: The origin of the proxy, or empty.
         counts: See `Target.counts`.
         counts_hidden: The provider's count of an input is believed, however high it is.
-        parts: What features hang on it, such as the wrapper of all that it is sent.
+        parts: The parts of features on it, such as the wrapper of all that it is sent.
     """
 
     name: str

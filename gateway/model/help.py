@@ -1,4 +1,4 @@
-"""Help for the user of a chat: a text of the gateway that stands beside the answer, or in its place."""
+"""Help for the user of a chat: a text of the gateway that stands before the answer, or in its place."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Help:
         raise NotImplementedError
 
     def as_answer(self) -> Any:
-        """Return the note by which the text is the answer, whatever the rules of the region say."""
+        """Return the note by which the text is the answer, whatever the rules of the region are."""
         raise NotImplementedError
 
     def member(self) -> dict[str, object]:

@@ -26,7 +26,7 @@ class Marker(Part, Value, frozen=True):
 
 
 class RegionPart(Part):
-    """Base of a part of a region. A part overrides what it has to say.
+    """Base of a part of a region. A part overrides the methods that concern it.
 
     Attributes:
         is_door: It may refuse a chat. See `gateway.policy.doors.RegionDoor`.
@@ -75,7 +75,7 @@ class Parts(Value, frozen=True):
         return None
 
     def having(self, part: object) -> Parts:
-        """Return these parts and another one. None is no part."""
+        """Return these parts and another one. None adds nothing."""
         return self if part is None else Parts((*self.every, part))
 
 

@@ -17,7 +17,7 @@ class Permit(Value, frozen=True):
     Attributes:
         waives: For an evaluation only: the missing approval that the permit waives, in words. None for traffic.
         proxy: The origin of the proxy through which the origin must be reached. Empty if it is reached directly.
-        wrapper: What changes the prompt before it is sent, or None if it is sent as it is.
+        wrapper: The rules that change the prompt before it is sent, or None if it is sent as it is.
     """
 
     origin: str

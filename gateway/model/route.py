@@ -40,7 +40,7 @@ class Barrier(Value, frozen=True):
     Attributes:
         rule: The causes that open it.
         listed: The steps after it, for those who show or check a config. `Assistant.behind` gives them to routing.
-        wrapper: What changes all that is sent after it, or None.
+        wrapper: The wrapper of all that is sent after it, or None.
     """
 
     rule: BarrierRule

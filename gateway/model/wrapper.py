@@ -1,6 +1,6 @@
 """Wrappers: rules that change what leaves under a permit, and what comes back.
 
-A wrapper hangs as a part on a region or a deployment, stands behind a barrier, and is joined into the permit. Execution
+A wrapper hangs as a part on a region or a deployment, belongs to a barrier, and is joined into the permit. Execution
 applies it, and knows no more of it than this.
 """
 
@@ -152,5 +152,5 @@ def joined(first: Wrapper | None, second: Wrapper | None) -> Wrapper | None:
 
 
 def kinds_of(wrapper: Wrapper | None) -> list[str]:
-    """Return the kinds of values that a recipient does not get, which are none without a wrapper."""
+    """Return the kinds of values that a recipient does not get. Without a wrapper, it gets all."""
     return list(wrapper.shown_kinds) if wrapper is not None else []

@@ -65,7 +65,7 @@ class Consenting:
         keys: The valid keys of tokens, the newer one first. The first signs new tokens.
         now_s: The Unix time at which the token is judged, for all attempts.
         opened: The assistant's name and the hand-off, if its barrier is open. `request` is then what would be sent.
-        behind: The wrapper of this barrier, or None.
+        wrapper: That of this barrier, or None.
 
     Attributes:
         request: The request.
@@ -79,10 +79,10 @@ class Consenting:
         keys: tuple[bytes, ...],
         now_s: float,
         opened: tuple[str, HandOff] | None = None,
-        behind: Wrapper | None = None,
+        wrapper: Wrapper | None = None,
     ) -> None:
         self._opened = opened
-        self._behind = behind
+        self._wrapper = wrapper
         self._wrapped: dict[bytes, Wrapped | None] = {}
         self._statement = statement
         self.request = request
@@ -93,7 +93,7 @@ class Consenting:
 
     def most_at_once(self, config: ConfigVersion, region: Region) -> int | None:
         """Return from how many characters on a request has to be prepared in a thread. None: it is not redacted."""
-        wrappers = [wrapper_of_step(region, deployment, self._behind) for deployment in _asking(config)]
+        wrappers = [wrapper_of_step(region, deployment, self._wrapper) for deployment in _asking(config)]
         return min((each.most_at_once for each in wrappers if each is not None), default=None)
 
     def prepare(self, config: ConfigVersion, region: Region) -> None:
@@ -142,7 +142,7 @@ class Consenting:
 
     def _sent(self, deployment: Deployment, region: Region) -> Wrapped | None:
         """Return the request as the deployment would get it, or None if it would get all values."""
-        wrapper = wrapper_of_step(region, deployment, self._behind)
+        wrapper = wrapper_of_step(region, deployment, self._wrapper)
         if wrapper is None:
             return None
         if wrapper.key not in self._wrapped:
@@ -248,7 +248,7 @@ class Consenting:
     def _content(self, deployment: Deployment, region: Region) -> str:
         """Return the digest of the request as it would be sent."""
         sent = self._sent(deployment, region)
-        wrapper = wrapper_of_step(region, deployment, self._behind)
+        wrapper = wrapper_of_step(region, deployment, self._wrapper)
         key = wrapper.key if wrapper is not None and sent is not None and sent.counts else b""
         if key not in self._digests:
             request = self.request if sent is None else sent.request

@@ -59,7 +59,7 @@ class Turn(msgspec.Struct):
 
 
 class AnswerStages:
-    """What follows an answer. `decider` has the clock, and the keys of seals."""
+    """The steps that follow an answer. `decider` has the clock, and the keys of seals."""
 
     def __init__(self, decider: Decider) -> None:
         self._decider = decider

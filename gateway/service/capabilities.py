@@ -133,7 +133,7 @@ def capabilities(
 
 
 def _sides(config: ConfigVersion, assistant: Assistant, location: Location, now_s: float) -> tuple[Side, ...]:
-    """Return the side before the barrier, and the one behind it, where a step may answer if the user agrees."""
+    """Return the side before the barrier, and the one after it, where a step may answer if the user agrees."""
     first = Side(assistant, _decision(config, assistant, location, now_s))
     barrier = assistant.barriers.get(location.region.name) if location.region is not None else None
     if barrier is None or location.region is None:

@@ -41,7 +41,7 @@ _IMAGE = "image\0"
 
 
 class _Asked(msgspec.Struct):
-    """What the judges of a request are asked.
+    """The texts and the pictures that the judges of a request get.
 
     Attributes:
         texts: The texts, each once, with the name of the policy under which it is remembered if it passes.

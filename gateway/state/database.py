@@ -31,7 +31,7 @@ _one_creates = threading.Lock()
 
 
 def layout_of(module: str) -> str:
-    """Return the SQL that makes the tables of a store. It is beside the file of the module."""
+    """Return the SQL that makes the tables of a store. It is next to the file of the module."""
     return Path(module).with_suffix(".sql").read_text("utf-8")
 
 

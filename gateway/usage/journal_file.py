@@ -65,7 +65,7 @@ class JournalOperation(msgspec.Struct, gc=False):
 
 
 class JournalFile:
-    """The open file. Its lock is held by whoever calls `transact`.
+    """The open file. The caller of `transact` holds its lock.
 
     Attributes:
         known: Cells of the file, by key. They are right as long as no other process has written.

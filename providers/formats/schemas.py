@@ -40,7 +40,7 @@ _BOUNDS = frozenset(
 
 
 def tool_schema(schema: _Schema, rules: Set[str]) -> tuple[_Schema, bool]:
-    """Return the schema of a tool's arguments as the rules demand, and whether it tells the model less."""
+    """Return the schema of a tool's arguments as the rules demand, and whether the model learns less from it."""
     told = _for_vendor(schema, rules)
     if "plain_root" in rules and not told.keys().isdisjoint(_COMBINED):
         told = _merged(told, told)

@@ -593,7 +593,7 @@ _MEMBERS = (
     ("images", ChatReader._read_images),
     ("content", ChatReader._read_image_parts),
 )
-"""What else a delta may have than reasoning and text, in the order in which a model produces it."""
+"""The members of a delta next to reasoning and text, in the order in which a model produces it."""
 USUAL = Answers()
 """The rule of OpenAI and of servers that nothing is known about."""
 

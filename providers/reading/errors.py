@@ -396,7 +396,7 @@ def has_message(body: Mapping[str, object], rules: ErrorRules) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class _Reported:
-    """What an error body and its response say, as all judges read it.
+    """An error body and its response, as all judges read them.
 
     Attributes:
         layers: The error and the errors inside of it, the innermost first.

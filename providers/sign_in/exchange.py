@@ -97,7 +97,7 @@ def read_code(value: object) -> str:
 def checked(response: WireResponse, *, passing: frozenset[int] = frozenset(), refusal: str = "") -> bytes:
     """Return the body of a success, which also has one of the `passing` statuses. Raises ExchangeFailed.
 
-    `refusal` says what a refusal means here.
+    `refusal` is the meaning of a refusal here.
     """
     status = response.status
     if 200 <= status < 300:

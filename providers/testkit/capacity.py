@@ -17,7 +17,7 @@ class Capacity(Value, frozen=True):
     Attributes:
         concurrent: The limit of concurrent requests, or None for no limit.
         rps: The limit of requests per second, or None for no limit.
-        beyond: What requests above a limit get: the status 429 or 503, or with `slow` a later answer. A burst of one
+        beyond: The answer above a limit: the status 429 or 503, or with `slow` a later answer. A burst of one
             second is accepted.
     """
 

@@ -37,7 +37,7 @@ def connect_request(origin: str, link: Link) -> bytes:
 def check_reply(received: bytes) -> bool:
     """Return whether the head of a proxy's answer is complete, and allows the tunnel.
 
-    Raises ConnectFailed if the proxy refuses the tunnel, or if this is no proxy. No text of the proxy is repeated.
+    Raises ConnectFailed if the proxy refuses the tunnel, or if this is not a proxy. No text of the proxy is repeated.
     """
     head, end, behind = received.partition(END_OF_HEAD)
     if not end:

@@ -24,7 +24,7 @@ _COPIED = ("gateway", "providers", "evaluation", "pyproject.toml", ".mypy_cache"
 
 @dataclass(frozen=True)
 class Removal:
-    """What goes with a feature outside its folder.
+    """The text that goes with a feature outside its folder.
 
     Attributes:
         modules: The modules that are only for it.

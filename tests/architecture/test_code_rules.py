@@ -31,7 +31,7 @@ HOT = ("gateway.api", "gateway.service", "gateway.execution", "gateway.server")
 PUBLIC_FACES = ("providers.contract", "gateway.app")
 
 
-def test_function_that_is_long_or_complex_says_why() -> None:
+def test_function_that_is_long_or_complex_has_a_reason() -> None:
     """A comment `# Long: …` in the function gives the reason why a shape would not serve its reader."""
     unexplained = []
     for module, name, node in functions():

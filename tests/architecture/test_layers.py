@@ -250,7 +250,7 @@ def test_no_simulator_shares_code_with_an_adapter() -> Iterator[str]:
 
 
 def test_lower_rooms_and_the_api_know_no_feature() -> None:
-    """What a feature adds hangs on a value as a part, and is asked at a door."""
+    """A feature hangs on a value as a part, and is asked at a door."""
     rooms = "model policy config usage state telemetry execution api".split()
     found = [
         (here, there) for here, there in pairs() if there.startswith("gateway.features") and layer_of(here) in rooms

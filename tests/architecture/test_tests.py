@@ -64,7 +64,7 @@ def test_helper_stands_in_the_folder_of_all_its_users() -> None:
 
 
 def test_every_list_of_cases_belongs_to_a_test() -> None:
-    """A list in `cases/` that a renamed or deleted test leaves behind would test nothing."""
+    """A list in `cases/` that lost its test by a new name would test nothing."""
     for path in TESTS.glob("**/cases/*.yaml"):
         module = (path.parent.parent / f"test_{path.stem}.py").read_text("utf-8")
         users = re.findall(r"^@cases\(.*\n(?:@.*\n)*(?:async )?def test_(\w+)", module, re.MULTILINE)

@@ -1,4 +1,4 @@
-"""What the kit takes from vendors that differ, what it refuses in code, and how it is run by third parties."""
+"""The kit accepts vendors that differ, refuses code that breaks the contract, and runs at third parties."""
 
 from __future__ import annotations
 

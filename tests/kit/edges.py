@@ -22,7 +22,7 @@ class Edge:
     Attributes:
         bound: The name of the constant after that of the module that compares with it.
         passes: Returns whether an amount passes.
-        value: What the constant is set to.
+        value: The value that the constant gets.
         last: The last amount that passes.
         first: The first amount that does not.
     """

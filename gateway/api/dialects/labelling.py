@@ -37,7 +37,7 @@ def label_answer(
 ) -> tuple[ChatCompletion, dict[str, object]]:
     """Return a whole answer with the words of labels in its texts, and the value of `x_gateway`, which may be empty.
 
-    `is_estimated` says that its usage is an estimate of the dialect.
+    `is_estimated`: its usage is an estimate of the dialect.
     """
     raw: list[str] = []
     for choice in completion.choices:
@@ -131,7 +131,7 @@ class StreamLabels:
     def member(self, *, with_cost: bool = True, is_estimated: bool = False) -> dict[str, object]:
         """Return the value of `x_gateway` at the end of a whole answer; empty if there is none.
 
-        `is_estimated` says that its usage is an estimate of the dialect.
+        `is_estimated`: its usage is an estimate of the dialect.
         """
         member: dict[str, object] = {"finish_reason": ", ".join(sorted(self._raw))} if self._raw else {}
         member |= self.resumed()

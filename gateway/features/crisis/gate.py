@@ -29,14 +29,14 @@ from providers.value import replace
 
 
 class _Asked(msgspec.Struct):
-    """What the judges of a chat are asked.
+    """The texts that the judges of a chat get.
 
     Attributes:
         policy: The name under which a text is remembered that passes.
         judges: The judges of a crisis.
-        new: What the user wrote since the last answer.
+        new: The texts of the user since the last answer.
         moderation: The moderation of the region's requests, or None.
-        former: What stands before it, for the judges of moderation.
+        former: The texts before it, for the judges of moderation.
     """
 
     policy: str

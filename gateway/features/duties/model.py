@@ -137,7 +137,7 @@ class UseKey(NamedTuple):
 
 
 class UseNote(FeatureNote, msgspec.Struct):
-    """What a chat met of the time of its user.
+    """The effect of the time of its user on a chat.
 
     Attributes:
         use_limit: The limit that refused the chat, or None.

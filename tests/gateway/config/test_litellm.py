@@ -125,7 +125,7 @@ def test_no_secret_is_copied(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-def test_converted_files_are_those_beside_the_source(name: str) -> None:
+def test_converted_files_are_those_next_to_the_source(name: str) -> None:
     """`litellm/NAME.expected` has the files that the source becomes. `WRITE=1` writes it."""
     written = {file: text for file, text in converted(CONFIGS[name]).files.items() if file != "gateway.schema.json"}
     found = "".join(f"=== {file}\n{text}" for file, text in written.items())
