@@ -279,6 +279,9 @@ def test_missing_extra_is_named_with_its_install_command(
     import sys
 
     for name in [name for name in sys.modules if name.startswith("evaluation.")]:
+        # The package has its modules as attributes, too. Both are put back afterwards.
+        package, _, attribute = name.rpartition(".")
+        monkeypatch.setattr(sys.modules[package], attribute, sys.modules[name])
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "scipy", None)
     shown = gateway(*arguments(folder, "--out", "none"))
