@@ -37,7 +37,9 @@ _MOST_TEXT = 2000
 _GAP = r"[^.!?;。！？；\n]{0,80}?"
 _OPENING = r"""(?<![^\s(\[{:=,，：])["'`“‘«「『《{\[].*"""
 _QUOTED = re.compile(rf"""{_OPENING}["'`”’»」』》}}\]](?!\w)|{_OPENING}""", re.DOTALL)
-_SPANS = re.compile(r"""(?<!\w)["'`“‘「『《][^"'`”’」』》\n]{0,120}["'`”’」』》](?!\w)""")
+_SPANS = re.compile(r"""(?<!\w)["'`“‘「『《][^"'`”’」』》\n]{1,120}["'`”’」』》](?!\w)""")
+"""What a name in a message looks like. An empty one is a quoted text that begins or ends with a quotation mark."""
+_MARK = re.compile(r"""(?<!\w)["'`“‘「『《]|["'`”’」』》](?!\w)""")
 _CASES = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 _SEPARATORS = re.compile(r"[\s._/:-]+")
 _NAMES = re.compile(r"(?=[!-~]*[0-9])(?=[!-~]*-)[!-~]+")
@@ -64,7 +66,9 @@ def judged_by_words(
     if is_invalid:
         texts.append(("refusal", told, told))
     if is_unexplained:
-        rest = _NAMES.sub(" ", _QUOTED.sub(" ", _SPANS.sub(" ", message)))
+        rest = _SPANS.sub(" ", message)
+        # A quotation mark that is left shows a quoted text with others in it, whose parts were taken for names.
+        rest = _NAMES.sub(" ", told if _MARK.search(rest) else _QUOTED.sub(" ", rest))
         texts.append(("operator", rest, rest))
     for name, text, spoken in texts:
         whole = f"{codes}. {text}".lower()

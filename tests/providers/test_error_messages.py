@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from providers.compatible.adapter import adapter_named, adapter_of
@@ -44,6 +44,9 @@ def test_kind_by_code_or_status_is_not_refined(kind: FailureKind) -> None:
 
 @unhurried
 @given(before=st.text(min_size=1), after=st.text(min_size=1))
+@example(before='"\n', after="0")
+@example(before='x" ', after="0")
+@example(before='"\n', after='\n"')
 def test_prompt_that_is_quoted_in_an_error_does_not_change_the_kind(before: str, after: str) -> None:
     adapter = adapter_named("deepseek")
     for text in (f"{before}.Model Not Exist", f"Model Not Exist.{after}", f"{before}.Model Not Exist.{after}"):
