@@ -19,12 +19,11 @@ from gateway.api.caller.request_headers import headers_of, request_id_of
 from gateway.api.errors import ApiError
 from gateway.api.openapi import json_body
 from gateway.model.config_version import ConfigVersion, remember
-from gateway.policy.labels import TextMarks
+from gateway.policy.labels import MOST_MARK_BYTES, TextMarks
 
 KEYS_PATH = "/.well-known/ai-marks.json"
 CHECK_PATH = "/v1/marks/verify"
 MARK_PATHS = frozenset({KEYS_PATH, CHECK_PATH})
-_MOST_MARK_BYTES = 64 * 1024
 _MOST_BODY_BYTES = 1024 * 1024
 _MOST_AT_ONCE = 32
 """The checks whose bodies are read at once in this process: at most 32 MB."""
@@ -94,6 +93,6 @@ def _read(body: dict[str, object]) -> tuple[str, str]:
         raise ApiError("invalid_request", "`mark` must be a text: an entry of `x_gateway.labels[].marks`", "mark")
     if not isinstance(text, str):
         raise ApiError("invalid_request", "`text` must be a text: the answer as the client got it", "text")
-    if len(mark.encode("utf-8", "surrogatepass")) > _MOST_MARK_BYTES:
-        raise ApiError("request_too_large", f"`mark` is larger than {_MOST_MARK_BYTES // 1024} KB", "mark")
+    if len(mark.encode("utf-8", "surrogatepass")) > MOST_MARK_BYTES:
+        raise ApiError("request_too_large", f"`mark` is larger than {MOST_MARK_BYTES // 1024} KB", "mark")
     return mark, text

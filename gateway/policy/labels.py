@@ -38,6 +38,8 @@ _GENERATED = "1"
 _POSITION_KEYS = frozenset({"start_index", "end_index"})
 _MAX_POSITION = 2**53
 
+MOST_MARK_BYTES = 64 * 1024
+"""The size of the largest mark that is checked."""
 
 Notice = Literal["text", "repeated"]
 """How the label with `repeat` is due in an answer: with its text, or with the text of a repetition."""

@@ -647,7 +647,7 @@ EDGES = (
     ),
     at_most("gateway.api.dialects.messages.decode._MAX_CALLS", turn_with),
     at_most(
-        "gateway.api.mark_routes._MOST_MARK_BYTES", lambda n: accepts(mark_routes._read, {"mark": "m" * n, "text": ""})
+        "gateway.api.mark_routes.MOST_MARK_BYTES", lambda n: accepts(mark_routes._read, {"mark": "m" * n, "text": ""})
     ),
     at_most(
         "gateway.api.dialects.responses._MOST_ECHOED_BYTES",

@@ -14,7 +14,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
 from gateway.compact_jws import JwsRefused, read_jws
-from gateway.policy.labels import TextMarks
+from gateway.policy.labels import MOST_MARK_BYTES, TextMarks
 from gateway.policy.text_hash import TextHash
 from providers.auth import Secret
 from providers.value import Value
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from gateway.signing import PublicKey, Signer
 
 KIND = "ai-mark+jwt"
-MOST_MARK_BYTES = 64 * 1024
 _MEMBERS = frozenset({"iss", "iat", "ai_generated", "choice", "sha256", "sha256_folded"})
 _HASH = re.compile(r"[0-9a-f]{64}")
 _LATEST_S = 253_402_300_799
