@@ -324,8 +324,7 @@ class ChatService:
             for gate in self.gates:
                 if gate.part in region.kinds:
                     await gate.before_decision(exchange, region)
-            if region.helps_first:
-                self.decider.ask_doors_late(exchange)
+            self.decider.ask_doors_late(exchange)
         except (Refused, CallRefused):
             if (found := record.help) is None:
                 raise

@@ -38,7 +38,7 @@ _GAP = r"[^.!?;。！？；\n]{0,80}?"
 _OPENING = r"""(?<![^\s(\[{:=,，：])["'`“‘«「『《{\[].*"""
 _QUOTED = re.compile(rf"""{_OPENING}["'`”’»」』》}}\]](?!\w)|{_OPENING}""", re.DOTALL)
 _SPANS = re.compile(r"""(?<!\w)["'`“‘「『《][^"'`”’」』》\n]{1,120}["'`”’」』》](?!\w)""")
-"""What a name in a message looks like. An empty one is a quoted text that begins or ends with a quotation mark."""
+"""A name in a message. The name is empty where a quoted text begins or ends with a quotation mark."""
 _MARK = re.compile(r"""(?<!\w)["'`“‘「『《]|["'`”’」』》](?!\w)""")
 _CASES = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 _SEPARATORS = re.compile(r"[\s._/:-]+")

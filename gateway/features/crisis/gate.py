@@ -55,8 +55,7 @@ class CrisisGate:
         self._executor = process.executor
         self._current = process.current
         self._passed = process.passed
-        may_keep = process.state_dir is not None and process.gate is not None
-        self._given = GivenTexts(process.user_key, process.gate if may_keep else None)
+        self._given = GivenTexts(process.user_key, process.gate)
 
     def start(self) -> None:
         """See `RegionGate`: nothing runs."""
