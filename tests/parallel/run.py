@@ -12,6 +12,7 @@ begin first. The end has the text of each failure, also of those that a second r
 from __future__ import annotations
 
 import atexit
+import faulthandler
 import fcntl
 import gc
 import importlib
@@ -271,7 +272,11 @@ def _files_in(node: pytest.Item | pytest.Collector) -> Iterator[pytest.Collector
 
 
 def _wait_for_an_idle_core(queue: int) -> None:
-    """Wait until half a core has had nothing to do for a second or two, or the queue is empty."""
+    """Wait until half a core has had nothing to do for a second or two, or the queue is empty.
+
+    On a busy machine this may take longer than any test. The watchdog of the last test would end the process.
+    """
+    faulthandler.cancel_dump_traceback_later()
     while sys.platform == "linux" and any(fcntl.ioctl(queue, termios.FIONREAD, bytes(4))):
         before, began = _idle_s(), time.monotonic()
         time.sleep(random.uniform(1, 2))
