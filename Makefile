@@ -3,7 +3,7 @@ SHELL := /bin/sh
 # The tests start a few hundred processes of Python: without cached bytecode each would compile all modules again.
 export PYTHONDONTWRITEBYTECODE :=
 .DEFAULT_GOAL := help
-.PHONY: help docs docs-pictures run quick test select ci ci-check ci-tools prove kit coverage chaos soak audit bench lint format types generate check lock dist release clean fuzz install install-dev install-sdks
+.PHONY: help docs docs-pictures run quick test select ci ci-check ci-tools prove kit coverage chaos soak audit bench facts lint format types generate check lock dist release clean fuzz install install-dev install-sdks
 
 PORT ?= 8080
 BIN := .venv/bin
@@ -65,6 +65,9 @@ audit: install-sdks ## check the dependencies for known vulnerabilities; needs t
 bench: install ## measure the cost of a request, compared with other proxies: bench/README.md (ARGS="--quick --only ours")
 	@$(BIN)/python -m bench.run $(ARGS)
 	@$(BIN)/python -m bench.dialects
+
+facts: install-dev ## list the facts that end within 180 days or were read long ago; fails for one that has ended
+	@$(BIN)/python -m scripts.facts
 
 lint: install-dev ## check rules and formatting with ruff
 	@$(BIN)/ruff check

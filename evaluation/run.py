@@ -225,7 +225,7 @@ def _named(config: ConfigVersion, suite: Suite, options: Options) -> tuple[list[
             if other != one.name:
                 same = f"{other} and {one.name} are simulated at the same site, so they can't be compared"
                 raise OptionsError(f"{same}; use different sites")
-        elif (reason := config_exclusion(one)) is not None:
+        elif (reason := config_exclusion(one, time.time())) is not None:
             raise OptionsError(f"{one.name} can't be evaluated: {reason[1]}")
     return [config.deployments[name] for name in options.candidates], config.deployments[judge] if judge else None
 

@@ -98,7 +98,7 @@ class Adapter(Protocol):
 
     Members are read-only, so that a frozen dataclass satisfies the protocol. Optional members have protocols of their
     own: `KnowsModels`, `KnowsOffers`, `KnowsBasePath`, `KnownElsewhere`, `HasModelsElsewhere`, `TakesHeaders`,
-    `AsksForUsage`, `EmulatesFeatures`, `EndsBehindStop`, `BudgetsThinking` and `CountsTokens`.
+    `AsksForUsage`, `EmulatesFeatures`, `BudgetsThinking` and `CountsTokens`.
     """
 
     @property
@@ -280,15 +280,6 @@ class StatesChats(Protocol):
     @property
     def chats(self) -> bool:
         """Whether the provider answers chats."""
-
-
-@runtime_checkable
-class EndsBehindStop(Protocol):
-    """An optional member of an adapter whose provider leaves the stop sequence at the end of the answer."""
-
-    @property
-    def ends_behind_stop(self) -> bool:
-        """Whether the caller must remove the stop sequence (see `providers.reading.stop_sequences`)."""
 
 
 @runtime_checkable

@@ -1,18 +1,10 @@
-"""Credential schemes, and how each is applied to a request.
-
-Source: Tencent Cloud API 3.0, "Signature v3", and tencentcloud-sdk-python-common 3.1.180, read 2026-11-20.
-"""
+"""Credential schemes, and how each is applied to a request."""
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import re
-from datetime import UTC, datetime
 from typing import assert_never
-from urllib.parse import urlsplit
 
-from providers import auth
 from providers.failures import Failure, FailureKind, ProviderFailed
 from providers.signing import KeyProblem
 from providers.signing.google import google_headers, google_key_problem
@@ -20,35 +12,10 @@ from providers.signing.sigv4 import aws_headers, aws_key_problem
 from providers.value import Value
 from providers.wire import WireRequest
 
-_ALGORITHM = "TC3-HMAC-SHA256"
-_SIGNED = "content-type;host"
 _JWT = re.compile(r"eyJ[\w-]+\.[\w-]+\.[\w-]+", re.ASCII)
 _SEVERAL = re.compile(r"(\w\w)[^,]{13,}(?:, ?\1[^,]{13,})+", re.ASCII)
 _QUOTES = tuple("\"'`")
 _NO_KEY = re.compile(r"(sk-)?(\.{3}|…)|<.{0,64}>|your[_-](\w{1,32}[_-])?key(_here)?|sk-x{3,}", re.ASCII | re.IGNORECASE)
-_NO_TENCENT_KEY = "is not `SECRET_ID:SECRET_KEY`, with an optional `:TOKEN`"
-
-
-def authorization(
-    *, service: str, host: str, content_type: str, body: bytes, secret_id: str, secret_key: str, now: float
-) -> tuple[str, str]:
-    """Return the values of `x-tc-timestamp` and `authorization`.
-
-    `content_type` must equal the header byte for byte. Method, path and query are fixed: POST, `/` and none. The date
-    is in UTC, whatever time zone the machine has.
-    """
-    timestamp = str(int(now))
-    date = datetime.fromtimestamp(int(now), UTC).strftime("%Y-%m-%d")
-    scope = f"{date}/{service}/tc3_request"
-    canonical = "\n".join(
-        ("POST", "/", "", f"content-type:{content_type}", f"host:{host}", "", _SIGNED, hashlib.sha256(body).hexdigest())
-    )
-    digest = hashlib.sha256(canonical.encode()).hexdigest()
-    key = f"TC3{secret_key}".encode()
-    for part in (date, service, "tc3_request"):
-        key = hmac.digest(key, part.encode(), "sha256")
-    signature = hmac.digest(key, "\n".join((_ALGORITHM, timestamp, scope, digest)).encode(), "sha256").hex()
-    return timestamp, f"{_ALGORITHM} Credential={secret_id}/{scope}, SignedHeaders={_SIGNED}, Signature={signature}"
 
 
 class Secret:
@@ -115,16 +82,6 @@ class NoAuth(Value, frozen=True):
     """A server that needs no key. A configured key is sent as a bearer token."""
 
 
-class TencentSignature(Value, frozen=True):
-    """Tencent Cloud's signature TC3-HMAC-SHA256. The secret is `SECRET_ID:SECRET_KEY` or `SECRET_ID:SECRET_KEY:TOKEN`.
-
-    Attributes:
-        service: The name of the cloud service in the signature's scope, such as `hunyuan`.
-    """
-
-    service: str
-
-
 class GoogleAccount(Value, frozen=True):
     """A Google credential.
 
@@ -143,7 +100,7 @@ class AwsSigV4(Value, frozen=True):
     service: str
 
 
-AuthScheme = Bearer | HeaderKey | NoAuth | TencentSignature | GoogleAccount | AwsSigV4
+AuthScheme = Bearer | HeaderKey | NoAuth | GoogleAccount | AwsSigV4
 """Every credential scheme. An adapter's `auth` must be one of them."""
 
 
@@ -186,40 +143,10 @@ def credential(
             if or_token and _JWT.fullmatch(secret.reveal()):
                 return secret.bearer
             return ((name, secret.reveal()),)
-        case TencentSignature(service):
-            return _sign_for_tencent(service, wire, origin, secret, now)
         case GoogleAccount() | AwsSigV4():
             return _sign_with_library(scheme, wire, origin, secret.reveal(), now)
         case _:
             assert_never(scheme)
-
-
-def _tencent_parts(secret: Secret) -> tuple[str, str, str] | None:
-    """Return the id, the key and the token ("" if there is none), or None for a secret of another form."""
-    secret_id, _, rest = secret.reveal().partition(":")
-    secret_key, _, token = rest.partition(":")
-    return (secret_id, secret_key, token) if secret_id and secret_key else None
-
-
-def _sign_for_tencent(
-    service: str, wire: WireRequest, origin: str, secret: Secret, now: float
-) -> tuple[tuple[str, str], ...]:
-    parts = _tencent_parts(secret)
-    if parts is None:
-        message = "this deployment's credentials do not have the form that its provider needs"
-        raise ProviderFailed(Failure(FailureKind.CREDENTIALS, message, f"the key {_NO_TENCENT_KEY}"))
-    secret_id, secret_key, token = parts
-    timestamp, authorization = auth.authorization(
-        service=service,
-        host=urlsplit(origin).netloc,
-        content_type=dict(wire.headers).get("content-type", ""),
-        body=wire.body,
-        secret_id=secret_id,
-        secret_key=secret_key,
-        now=now,
-    )
-    headers = (("x-tc-timestamp", timestamp), ("authorization", authorization))
-    return (*headers, ("x-tc-token", token)) if token else headers
 
 
 def _sign_with_library(
@@ -251,7 +178,5 @@ def secret_problem(scheme: AuthScheme, secret: Secret) -> str | None:
             return google_key_problem(secret.reveal())
         case AwsSigV4():
             return aws_key_problem(secret.reveal())
-        case TencentSignature():
-            return None if _tencent_parts(secret) else _NO_TENCENT_KEY
         case _:
             return _key_problem(secret.reveal())

@@ -13,7 +13,6 @@ from providers.adapter import (
     AsksForUsage,
     Capabilities,
     EmulatesFeatures,
-    EndsBehindStop,
     InputFormat,
     KnownElsewhere,
     KnowsBasePath,
@@ -24,17 +23,7 @@ from providers.adapter import (
     Target,
     known_models,
 )
-from providers.auth import (
-    AuthScheme,
-    AwsSigV4,
-    Bearer,
-    GoogleAccount,
-    HeaderKey,
-    NoAuth,
-    Secret,
-    TencentSignature,
-    apply,
-)
+from providers.auth import AuthScheme, AwsSigV4, Bearer, GoogleAccount, HeaderKey, NoAuth, Secret, apply
 from providers.catalogue import CatalogueError, FactsFile
 from providers.catalogue.facts_adapter import FactsAdapter
 from providers.catalogue.headers import FixedHeader
@@ -187,7 +176,6 @@ __all__ = [
     "EmbeddingRequest",
     "Embeds",
     "EmulatesFeatures",
-    "EndsBehindStop",
     "EventStreamParser",
     "FactsAdapter",
     "FactsFile",
@@ -250,7 +238,6 @@ __all__ = [
     "SystemMessage",
     "TakesHeaders",
     "Target",
-    "TencentSignature",
     "TerritoryError",
     "TextDelta",
     "TextPart",

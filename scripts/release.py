@@ -18,6 +18,8 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
+from scripts.facts import ended
+
 ROOT = Path(__file__).parents[1]
 _UNRELEASED = "## [Unreleased]\n"
 # Where the version is stated: the file, and the pattern whose first group is followed by the version.
@@ -52,6 +54,8 @@ def make_release(root: Path, version: str, now: datetime) -> str:
     """
     previous = stated_version(root)
     _check(root, version, previous)
+    if problems := ended(root, now.date()):
+        raise ReleaseError("has ended, and nothing replaced it:\n" + "\n".join(problems))
     files = [root / path for path in dict.fromkeys(("CHANGELOG.md", *(path for path, _ in STATED)))]
     with _restored(files, always=False):
         (root / "CHANGELOG.md").write_text(

@@ -142,7 +142,9 @@ def readiness(status: Status) -> dict[str, object]:
     """Return the whole document of `/readyz`."""
     config = status.config
     off_now = {
-        name: reason for name, item in config.deployments.items() if (reason := config_exclusion(item)) is not None
+        name: reason
+        for name, item in config.deployments.items()
+        if (reason := config_exclusion(item, status.at_s)) is not None
     }
     return {
         "status": readiness_word(status),

@@ -41,7 +41,7 @@ def deployments_document(status: Status, snapshots: Iterable[bytes]) -> dict[str
     terms, notices = terms_of(config.approvals, days), retirement_notices_of(config.deployments.values(), days)
     documents = []
     for name, item in config.deployments.items():
-        exclusion, counts = config_exclusion(item), attempts.get(name, {})
+        exclusion, counts = config_exclusion(item, status.at_s), attempts.get(name, {})
         documents.append(
             {
                 "name": name,

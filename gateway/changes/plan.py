@@ -38,7 +38,7 @@ _NOT_COMPARED = {
     Deployment: frozenset(
         (
             "name adapter target credentials headers needs_credential missing_credentials places asked_at price "
-            "retirement link proxy_origin parts"
+            "retirement ends_s link proxy_origin parts"
         ).split()
     ),
     Region: frozenset({"name", "parts", "doors", "helps_first", "kinds"}),

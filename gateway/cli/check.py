@@ -59,8 +59,12 @@ def init(options: argparse.Namespace) -> int:
 
 
 def _init_from(options: argparse.Namespace) -> int:
-    """Write the files that a configuration of LiteLLM becomes, and print its gaps and what was not converted."""
+    """Write the files that a configuration becomes: one of LiteLLM, or our own with providers that have ended.
+
+    Print its gaps and what was not converted.
+    """
     from gateway.config.check_report import rejected_config
+    from gateway.config.ended_providers import successors_written
     from gateway.config.litellm import convert_litellm
     from gateway.config.loading import read_config
     from gateway.config.problems import ConfigRejected
@@ -76,7 +80,10 @@ def _init_from(options: argparse.Namespace) -> int:
         raise CommandError(f"there is no file {source}")
     today = time.strftime("%Y-%m-%d", time.gmtime())
     try:
-        converted = convert_litellm(read_config(source), source.name, load_registry(), today)
+        data = read_config(source)
+        if (own := successors_written(data, source.name)) is not None:
+            return _write_successors(source, directory, *own)
+        converted = convert_litellm(data, source.name, load_registry(), today)
     except ConfigRejected as error:
         raise rejected_config(error.problems) from None
     for title, lines in {"gaps to fill": converted.gaps, **converted.report}.items():
@@ -91,17 +98,41 @@ def _init_from(options: argparse.Namespace) -> int:
     return _OK
 
 
+def _write_successors(source: Path, directory: Path, text: str, changes: list[str]) -> int:
+    """Write a config with the successors of ended providers, and print each changed line."""
+    from gateway.config.examples import schema_file
+
+    if not changes:
+        raise CommandError(f"{source} names no provider that has ended: there is nothing to change")
+    print(f"\nchanged: {len(changes)}", *changes, sep="\n  ")
+    print()
+    write_new(directory, {"gateway.yaml": text, **schema_file()})
+    print(
+        f"\nNext: set the keys of the new providers, and run\n  gateway check {quote(str(directory / 'gateway.yaml'))}"
+    )
+    return _OK
+
+
 def check(options: argparse.Namespace) -> int:
     """Print the problems of a config or, if it has none, its routes by region (`gateway check`)."""
-    from gateway.config.check_report import check_document, render_matrix, render_problems
-    from gateway.model.approval import days_at
+    from gateway.config.check_report import check_document, rejected_config, render_matrix, render_problems
+    from gateway.model.approval import begun_everywhere, days_at
+    from providers.value import replace
 
     if options.file is not None and options.config is not None:
         raise CommandError("FILE and --config both name the config: give only one of them")
     settings = settings_of(options)
     path = options.file or settings.config
     print_pinned_version(settings)
-    document, compiled = compile_document(path, resolve_secrets=not options.no_secrets, every_warning=options.all)
+    now_s = time.time() if options.at is None else begun_everywhere(options.at)
+    document, compiled = compile_document(
+        path, resolve_secrets=not options.no_secrets, every_warning=options.all, clock=lambda: now_s
+    )
+    if any(problem.fails_check for problem in compiled.warnings):
+        problems = [
+            replace(problem, severity="error") if problem.fails_check else problem for problem in compiled.warnings
+        ]
+        raise rejected_config(tuple(problems), every_warning=options.all)
     _print_unkept(document)
     is_unknown = _print_unknown_predecessor(settings, compiled.config)
     _print_closed_listener(settings, compiled.config)
@@ -121,7 +152,6 @@ def check(options: argparse.Namespace) -> int:
     missing_simulators = _missing_simulators(compiled.config) if compiled.config.demo else []
     for reason in missing_simulators:
         tell(reason)
-    now_s = time.time()
     if options.json:
         print(json_text(check_document(compiled.config, compiled.warnings)))
     else:

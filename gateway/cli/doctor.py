@@ -335,7 +335,7 @@ def _of_config(settings: Settings, *, uses_network: bool) -> Iterator[CheckResul
 
 
 def _of_keys(config: ConfigVersion) -> Iterator[CheckResult]:
-    off = {item.name: reason for item in config.deployments.values() if (reason := config_exclusion(item))}
+    off = {item.name: reason for item in config.deployments.values() if (reason := config_exclusion(item, time.time()))}
     for name, reason in sorted(off.items()):
         remedy = "set it where the gateway runs" if "credential" in reason.detail else ""
         yield CheckResult("warning", f"deployment {name}", f"is not used: {reason.detail}", remedy)
@@ -375,7 +375,8 @@ def _of_stores(stores: Stores, config: ConfigVersion) -> Iterator[CheckResult]:
 
 def origins_of(config: ConfigVersion) -> list[tuple[str, Link | None]]:
     """Return every origin that the configuration lets the gateway call, with each of its links once."""
-    called = {(item.origin, item.link) for item in config.deployments.values() if config_exclusion(item) is None}
+    now_s = time.time()
+    called = {(item.origin, item.link) for item in config.deployments.values() if config_exclusion(item, now_s) is None}
     return sorted({*called, *((permit.origin, None) for _, permit in service_permits(config))}, key=lambda one: one[0])
 
 

@@ -7,7 +7,8 @@ import getpass
 import json
 import os
 import sys
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from datetime import date
 from errno import ENOSPC, EPIPE
@@ -46,8 +47,9 @@ def compile_document(
     simulators: Mapping[tuple[str, str], str] | None = None,
     resolve_secrets: bool = False,
     every_warning: bool = False,
+    clock: Callable[[], float] = time.time,
 ) -> tuple[Document, Compiled]:
-    """Return a config file as it was read and compiled. Raises what `compile_file` raises."""
+    """Return a config file as it was read and compiled at a moment (Unix time). Raises what `compile_file` raises."""
     from gateway.config.loading import load_document
     from gateway.config.problems import ConfigRejected
     from gateway.features.configuration import compile_config
@@ -55,7 +57,7 @@ def compile_document(
 
     expect_file(path)
     try:
-        document = load_document(path, os.environ, secrets=resolve_secrets)
+        document = load_document(path, os.environ, secrets=resolve_secrets, clock=clock)
         return document, compile_config(document, registry=load_registry(), simulators=simulators)
     except ConfigRejected as error:
         from gateway.config.check_report import rejected_config

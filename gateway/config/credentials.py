@@ -14,7 +14,7 @@ from gateway.config.validation import Draft, Findings
 from gateway.model.config_version import Secrets
 from gateway.model.sign_in import SignIn
 from providers.adapter import Adapter, TakesHeaders
-from providers.auth import AuthScheme, NoAuth, Secret, TencentSignature, secret_problem
+from providers.auth import NoAuth, Secret, secret_problem
 from providers.value import Value, replace
 
 _PLACEHOLDER = "unresolved"
@@ -70,13 +70,8 @@ def _of_file(draft: Draft, findings: Findings, file: SecretsFile | None) -> tupl
     return tuple(file.keys[name] for name in secret_names())
 
 
-def simulated_key(scheme: AuthScheme) -> Secret:
-    """Return the key of a simulated provider.
-
-    Tencent Cloud's signature needs the form `id:key`. AWS and Google take the other form for a token, so that no
-    library for signatures is needed.
-    """
-    return Secret("simulated:simulated" if isinstance(scheme, TencentSignature) else "simulated")
+SIMULATED_KEY = Secret("simulated")
+"""The key of a simulated provider. AWS and Google take it for a token, so that no library for signatures is needed."""
 
 
 class Credentials(Value, frozen=True):
@@ -170,7 +165,7 @@ class CredentialReader(Value, frozen=True):
         if self.endpoint.simulates is not None:
             if self.section.api_key is not None:
                 self.findings.warn((*self.path, "api_key"), "a key is not sent to a simulator", "remove it")
-            return (simulated_key(self.adapter.auth),), ()
+            return (SIMULATED_KEY,), ()
         variable = (self.endpoint.facts.api_key_env if self.endpoint.facts is not None else "") or "API_KEY"
         if self.section.api_key is None:
             if isinstance(self.adapter.auth, NoAuth) or self.section.sign_in is not None:

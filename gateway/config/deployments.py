@@ -11,6 +11,7 @@ from typing import Any, TypeAlias, TypeVar
 
 from gateway.config.approvals import compile_approvals, compile_consent
 from gateway.config.credentials import CredentialReader, Credentials, with_sign_in
+from gateway.config.ended_providers import ended_message, hint_for
 from gateway.config.endpoints import SIMULATOR, Endpoint, Endpoints
 from gateway.config.links import Links, Way
 from gateway.config.operator_catalogue import (
@@ -42,9 +43,11 @@ from providers.adapter import (
     Target,
     known_models,
 )
+from providers.catalogue.ended import ended_providers
 from providers.catalogue.models import UNKNOWN_MODEL, ModelFacts, model_facts
 from providers.catalogue.prices import Offers, Price, Retirement
 from providers.chat import ChatRequest, UserMessage
+from providers.json_values import as_map, read_map
 from providers.matching.capability_matching import parameters_of
 from providers.matching.requirements import CACHE_CONTROL, CACHE_KEY, CACHE_SALT, FEATURES, IDENTITY, moves_data
 from providers.openai_json.decode_request import CANONICAL_FIELDS
@@ -58,7 +61,7 @@ _WORD = re.compile("[A-Za-z]{3,}")
 _NUMBER, _DATE = re.compile("[0-9]+"), re.compile("[0-9]{4,}(-[0-9]{2}){0,2}")
 _AS_WRITTEN = (
     "provider model unsupported structured_output enabled fold first_token_s identity cache cache_isolation "
-    "concurrency guard counts_hidden".split()
+    "concurrency guard counts_hidden accept_ended".split()
 )
 """The keys whose value is that of the deployment."""
 _USUAL_WORDS = frozenset({"latest", "preview", "instruct", "chat"})
@@ -76,7 +79,7 @@ class Vendor:
         names: The names of models that a hint may propose.
         facts: Returns the facts of a model, or UNKNOWN_MODEL.
         price: Returns the price of a model at a site, or None if it is unknown.
-        retirement: Returns the retirement of a model, or None if none is known.
+        retirement: Returns the retirement of a model at a site, or None if none is known.
     """
 
     def __init__(self, adapter: Adapter) -> None:
@@ -93,7 +96,7 @@ class Vendor:
         # A pattern such as `gpt-4-*` does not match its own stem.
         self.names = frozenset(stem for stem in stems if model_facts(models, stem) is not UNKNOWN_MODEL)
         self.price: Callable[[str, str], Price | None] = cache(offers.price)
-        self.retirement: Callable[[str], Retirement | None] = cache(offers.retirement)
+        self.retirement: Callable[[str, str], Retirement | None] = cache(offers.retirement)
 
     def is_misspelt(self, model: str) -> bool:
         """Return whether the name has a word that is nearly, but not exactly, a word of this vendor's names.
@@ -194,7 +197,8 @@ class DeploymentCompiler:
         name, section = parts.name, parts.section
         path: KeyPath = ("deployments", name)
         adapter, vendor, endpoint, own = parts.adapter, parts.vendor, parts.endpoint, parts.own
-        known_price = vendor.price(section.model, endpoint.facts.name if endpoint.facts is not None else "")
+        site_name = endpoint.facts.name if endpoint.facts is not None else ""
+        known_price = vendor.price(section.model, site_name)
         if known_price is not None and own.price is None:
             warn_of_fees(self.findings, (*path, "model"), (tool for tool, _ in known_price.tool_calls))
         sign_in = sign_in_of(self.draft, self.findings, path, section, adapter, endpoint, self.sign_ins)
@@ -241,7 +245,7 @@ class DeploymentCompiler:
             link=way.link,
             counts=counts,
             price=self._shared(own.prices_after(known_price)),
-            retirement=own.retirement_of(section.model, vendor.retirement(section.model)),
+            retirement=own.retirement_of(section.model, vendor.retirement(section.model, site_name)),
         )
 
     def _credentials(self, path: KeyPath, parts: _Parts, sign_in: SignIn | None, way: Way) -> Credentials:
@@ -464,7 +468,12 @@ class DeploymentCompiler:
         for notice in retirement_notices_of([deployment], self.days):
             if notice.warned_days is not None:
                 fix = f"such as {notice.instead}" if notice.instead else "or set another day in your own catalogue"
-                self.findings.warn((*path, "model"), str(notice), f"use another model, {fix}")
+                kept = "; if the vendor still serves you, write `accept_ended: true`" if notice.is_over else ""
+                hint = f"use another model, {fix}{kept}"
+                self.findings.warn((*path, "model"), str(notice), hint, fails_check=notice.is_over)
+        if deployment.accept_ended and deployment.retirement is None:
+            message = f"it has no effect: no end of {deployment.provider}'s {quoted(deployment.model)} is known"
+            self.findings.warn((*path, "accept_ended"), message, "remove it")
 
 
 def _check_caches(findings: Findings, path: KeyPath, section: DeploymentSection, capabilities: Capabilities) -> None:
@@ -494,6 +503,10 @@ def find_adapter(findings: Findings, path: KeyPath, provider: str, registry: Reg
     if provider in registry.broken:
         message = f"the provider {quoted(provider)} is installed, but cannot be loaded: {registry.broken[provider]}"
         findings.error((*path, "provider"), message, "fix or update its package")
+    elif (ended := ended_providers().get(provider)) is not None and provider not in registry.adapters:
+        section = dict(as_map(read_map(findings.source.values, "deployments").get(str(path[1]))))
+        hint = hint_for(section, ended, findings.source.file)
+        findings.error((*path, "provider"), ended_message(provider, ended), hint)
     elif provider not in registry.adapters:
         hint = provider_hint(provider, registry)
         findings.error((*path, "provider"), f"unknown provider {quoted(provider)}", hint)

@@ -31,6 +31,8 @@ class Problem(Value, frozen=True):
         path: The keys that lead to the value.
         message: The error or the fact to know.
         hint: How to fix it, or empty if the message is enough.
+        fails_check: Whether a warning is an error for `gateway check`: a configuration with it must not be written,
+            but a gateway that runs it must not stop for it.
     """
 
     file: str
@@ -40,6 +42,7 @@ class Problem(Value, frozen=True):
     message: str
     hint: str = ""
     severity: Severity = "error"
+    fails_check: bool = False
 
     def __str__(self) -> str:
         """Return one line, for example:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from gateway.config.credentials import simulated_key
+from gateway.config.credentials import SIMULATED_KEY
 from gateway.model.config_version import ConfigVersion
 from gateway.model.deployment import Deployment
 from providers.value import replace
@@ -24,7 +24,7 @@ def rehearsed(deployments: Mapping[str, Deployment]) -> dict[str, Deployment]:
         name: replace(
             deployment,
             simulates=deployment.site,
-            credentials=(simulated_key(deployment.adapter.auth),) if deployment.has_credential else (),
+            credentials=(SIMULATED_KEY,) if deployment.has_credential else (),
             headers=(),
             link=None,
         )

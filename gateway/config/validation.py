@@ -54,9 +54,9 @@ class Findings:
         for error in errors:
             self.error(error.path, error.message, error.hint, key=error.at_key)
 
-    def warn(self, path: KeyPath, message: str, hint: str = "") -> None:
-        """Add a warning. Warnings do not prevent the use of the configuration."""
-        self._add(path, message, hint, "warning", False)
+    def warn(self, path: KeyPath, message: str, hint: str = "", *, fails_check: bool = False) -> None:
+        """Add a warning. Warnings do not prevent the use of the configuration. See `Problem.fails_check`."""
+        self._add(path, message, hint, "warning", False, fails_check)
 
     @property
     def rejected(self) -> bool:
@@ -73,13 +73,15 @@ class Findings:
         """Return the line of a value, for the message about another value."""
         return self.source.position(as_written(self.source.values, path))[0]
 
-    def _add(self, path: KeyPath, message: str, hint: str, severity: Severity, key: bool) -> None:
+    def _add(
+        self, path: KeyPath, message: str, hint: str, severity: Severity, key: bool, fails_check: bool = False
+    ) -> None:
         path = as_written(self.source.values, path)
         # A message may quote a value that stands at the wrong place.
         message = _PASSWORD_IN_URL.sub("://…@", message)
         line, column = self.source.position(path, key=key)
         if not self._is_gap(path, message, line, column):
-            self.problems.append(Problem(self.source.file, line, column, path, message, hint, severity))
+            self.problems.append(Problem(self.source.file, line, column, path, message, hint, severity, fails_check))
 
     def _is_gap(self, path: KeyPath, message: str, line: int, column: int) -> bool:
         """Return whether a gap that was not filled is what this message is about: one gap is one error."""

@@ -37,6 +37,11 @@ def days_at(now_s: float) -> Days:
     return Days(int((now_s + _LATEST_S) // _DAY_S) + _UNIX_DAY, int((now_s + _EARLIEST_S) // _DAY_S) + _UNIX_DAY)
 
 
+def begun_everywhere(day: date) -> float:
+    """Return the moment (Unix time) from which on no place on Earth has an earlier date."""
+    return float((day.toordinal() - _UNIX_DAY) * _DAY_S - _LATEST_S)
+
+
 @section
 class Approval(PlainSection):
     """A record that an authority permits the deployment to serve a region."""

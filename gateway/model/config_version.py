@@ -326,6 +326,7 @@ class ConfigVersion:
             a deployment passes on.
         parts: The parts of features on the whole version.
         recipients: The recipients for which some deployment needs the user's consent.
+        ends: The moments (Unix time) at which its deployments end, the first one first.
         has_one_client: Whether there is at most one client, by name.
         memo: Cached results of pure functions of this version, kept and bounded by `remember`. Not part of the value.
     """
@@ -366,12 +367,15 @@ class ConfigVersion:
     blocked_keys: Mapping[str, float] = field(default_factory=dict)
     parts: Parts = NO_PARTS
     recipients: frozenset[str] = field(init=False)
+    ends: tuple[float, ...] = field(init=False, repr=False)
     has_one_client: bool = field(init=False)
     memo: dict[Hashable, Any] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
         asked = frozenset(item.consent.recipient for item in self.deployments.values() if item.consent is not None)
         object.__setattr__(self, "recipients", asked)
+        ends = sorted(item.ends_s for item in self.deployments.values() if item.ends_s is not None)
+        object.__setattr__(self, "ends", tuple(ends))
         object.__setattr__(self, "has_one_client", len({client.name for client in self.clients.values()}) < 2)
 
     @property

@@ -30,6 +30,7 @@ class SkipReason(StrEnum):
     MOVES_DATA = "moves_data"  # a field of the request would move or store data
     PARAMETER = "parameter"  # it does not support a parameter, and is configured to refuse instead of dropping it
     DISABLED = "disabled"
+    ENDED = "ended"  # the vendor has ended its model, its site or its whole API
     CREDENTIAL = "credential"  # no credential is set, or its sign-in has no token
     HEALTH = "health"  # it is in a cooldown, or its breaker is open
     WEIGHT = "weight"  # its weight is 0

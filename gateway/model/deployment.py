@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import date
 from typing import TYPE_CHECKING, Literal
 
-from gateway.model.approval import Approval, Days
+from gateway.model.approval import Approval, Days, begun_everywhere
 from gateway.model.consent import ConsentRule
 from gateway.model.parts import NO_PARTS, Parts
 from gateway.model.section import PlainSection, key, section
@@ -118,7 +118,9 @@ class Deployment:
         pseudonym_key: The key for pseudonyms, if these fields are hashed.
         price: The prices of the model's tokens at the site, the latest first, or None if none is known. `price_at`
             returns the one that holds at a moment.
-        retirement: When the vendor retires the model, or None if it is unknown.
+        retirement: When the vendor retires the model, its site or its API, or None if it is unknown.
+        ends_s: The moment (Unix time) from which on routes pass it over, because the vendor has ended it; None if no
+            end is known, or the operator keeps it (`accept_ended`).
         concurrency: The limit of its concurrent calls, or None without one.
         guard: How a guard model answers, if its name does not show it.
         structured_output: `emulate`: where it has no JSON schemas, the gateway asks in words and checks the answer.
@@ -174,7 +176,9 @@ class Deployment:
     link: Link | None = field(default=None, repr=False)
     counts: bool | None = None
     counts_hidden: bool = False
+    accept_ended: bool = False
     parts: Parts = field(default=NO_PARTS, repr=False, hash=False)
+    ends_s: float | None = field(init=False)
     places: tuple[str, str] = field(init=False, repr=False)
     asked_at: tuple[str, str, str] = field(init=False, repr=False)
     proxy_origin: str = field(init=False, repr=False)
@@ -182,6 +186,8 @@ class Deployment:
     def __post_init__(self) -> None:
         object.__setattr__(self, "places", (str(self.residency.stores), str(self.residency.processes)))
         object.__setattr__(self, "asked_at", (self.name, self.origin, self.model))
+        ends = None if self.retirement is None or self.accept_ended else begun_everywhere(self.retirement.on)
+        object.__setattr__(self, "ends_s", ends)
         has_proxy = self.proxy is not None and self.simulates is None
         object.__setattr__(self, "proxy_origin", self.proxy.origin if self.proxy is not None and has_proxy else "")
 
@@ -260,14 +266,17 @@ class RetirementNotice(Value, frozen=True):
 
     def __str__(self) -> str:
         if self.is_over:
-            return f"its model {self.model!r} is RETIRED since {self.retires_on}: the vendor may stop serving it"
+            return f"its model {self.model!r} is RETIRED since {self.retires_on}: routes pass it over"
         days = "day" if self.days_left == 1 else "days"
         return f"its model {self.model!r} will be retired on {self.retires_on}, in {self.days_left} {days}"
 
 
 def retirement_notices_of(deployments: Iterable[Deployment], days: Days) -> tuple[RetirementNotice, ...]:
-    """Return a notice for each deployment whose model has a known day of retirement, the nearest first."""
-    known = ((one, one.retirement) for one in deployments if one.retirement is not None)
+    """Return a notice for each deployment whose model has a known day of retirement, the nearest first.
+
+    A deployment that the operator keeps after this day (`accept_ended`) has none.
+    """
+    known = ((one, one.retirement) for one in deployments if one.retirement is not None and not one.accept_ended)
     notices = [
         RetirementNotice(one.name, one.model, end.on, end.on.toordinal() - days.last, end.instead) for one, end in known
     ]

@@ -29,6 +29,7 @@ _OF_SKIP: Mapping[SkipReason, HandOffCause | None] = {
     SkipReason.APPROVAL: None,
     SkipReason.MOVES_DATA: None,
     SkipReason.DISABLED: None,
+    SkipReason.ENDED: None,
     SkipReason.CREDENTIAL: None,
     SkipReason.HEALTH: None,  # the failures that caused it count in its place, see `outcomes_of_skip`
     SkipReason.WEIGHT: None,

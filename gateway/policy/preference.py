@@ -31,6 +31,7 @@ _WHY_SKIPPED: Mapping[SkipReason, PreferenceReason] = {
     SkipReason.MOVES_DATA: PreferenceReason.CAPABILITY,
     SkipReason.HEALTH: PreferenceReason.HEALTH,
     SkipReason.DISABLED: PreferenceReason.HEALTH,
+    SkipReason.ENDED: PreferenceReason.HEALTH,
     SkipReason.CREDENTIAL: PreferenceReason.HEALTH,
     SkipReason.WEIGHT: PreferenceReason.HEALTH,
 }

@@ -6,6 +6,7 @@ health. The first check that fails is the reason that is reported.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Hashable, Iterable, Mapping
 from functools import partial
 
@@ -70,10 +71,11 @@ def decide(
     region = location.region
     if region is None or location.problem is not None:
         return Decision(refuse_location(config, location) or Refusal(RefusalCode.REGION_UNKNOWN, "no region"))
-    # Approvals are valid by the day, so the day is part of the cache key.
+    # Approvals are valid by the day, and deployments end, so the day and the number of ended ones are in the cache key.
     days = days_at(now_s) if region.approvals_required else None
+    ended = bisect_right(config.ends, now_s) if config.ends else 0
     view = (assistant.name, assistant.use, assistant.intent, assistant.order, assistant.opened is not None)
-    place = (view, region.name, location.territory, location.assumed, days)
+    place = (view, region.name, location.territory, location.assumed, days, ended)
     # The config version, the location, the day and the requirements determine the decision, and callers have few kinds
     # of requirements. Requirements with unknown field names are not cached, because callers can choose any names.
     if health or not needs.parameters <= PARAMETERS:
@@ -240,7 +242,7 @@ def _location_verdict(
     permit = (evaluation_permit if evaluating else prompt_permit)(config, region, deployment, now_s, behind)
     bounded = bool(deployment.excepts) and not region.bounds_of(location.territory).is_anywhere
     return _LocationVerdict(
-        deployment, permit, legal_exclusion, config_exclusion(deployment), bounded, region.protected
+        deployment, permit, legal_exclusion, config_exclusion(deployment, now_s), bounded, region.protected
     )
 
 
@@ -269,10 +271,12 @@ def _legal_exclusion(region: Region, location: Location, deployment: Deployment,
     return None
 
 
-def config_exclusion(deployment: Deployment) -> Exclusion | None:
-    """Return why the config excludes a deployment for every request, or None."""
+def config_exclusion(deployment: Deployment, now_s: float) -> Exclusion | None:
+    """Return why the config excludes a deployment for every request at this moment (Unix time), or None."""
     if not deployment.enabled:
         return Exclusion(SkipReason.DISABLED, "disabled in the config")
+    if deployment.ends_s is not None and now_s >= deployment.ends_s:
+        return Exclusion(SkipReason.ENDED, f"ended by {deployment.provider} on {deployment.retires_on}")
     if not deployment.has_credential:
         return Exclusion(
             SkipReason.CREDENTIAL, f"no credential: {', '.join(deployment.missing_credentials)} is not set"

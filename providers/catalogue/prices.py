@@ -33,7 +33,7 @@ _PRICE_KEYS = (
     | CITATION_KEYS.keys()
 )
 _ABOVE_KEYS = _RATES | {"prompt_tokens"}
-_RETIREMENT_KEYS = frozenset({"models", "on", "instead"}) | CITATION_KEYS.keys()
+_RETIREMENT_KEYS = frozenset({"models", "sites", "on", "instead"}) | CITATION_KEYS.keys()
 _MOST = 1_000_000
 """The highest accepted price of a million tokens, in units of the currency. A higher one is a mistake."""
 
@@ -245,7 +245,7 @@ def _scaled(rates: Rates, percent: int) -> Rates:
 
 
 class Retirement(Value, frozen=True):
-    """An announced retirement of models.
+    """An announced retirement of models, or, where `models` is `*`, the end of sites or of the vendor's whole API.
 
     Attributes:
         models: Names or glob patterns.
@@ -255,6 +255,7 @@ class Retirement(Value, frozen=True):
         instead: The model that the vendor recommends, or empty.
         quote: The page's own words, in a few words.
         unconfirmed: The part that no page confirms, and why; empty if the page confirms all.
+        sites: The names of the sites that no longer serve them, or empty for every site.
     """
 
     models: tuple[str, ...]
@@ -264,6 +265,7 @@ class Retirement(Value, frozen=True):
     instead: str = ""
     quote: str = ""
     unconfirmed: str = ""
+    sites: frozenset[str] = frozenset()
 
     @property
     def citation(self) -> Citation:
@@ -307,16 +309,21 @@ class Offers(Value, frozen=True):
                 by_day.setdefault(row.price.valid_from, row.at(site))
         return price_series(by_day.values())
 
-    def retirement(self, model: str) -> Retirement | None:
-        """Return the announced retirement of a model.
+    def retirement(self, model: str, site: str = "") -> Retirement | None:
+        """Return the announced retirement of a model at a site.
 
         Args:
             model: The provider's name of the model.
+            site: The name of the site, or empty for a server that the catalogue does not know.
 
         Returns:
             The retirement, or None if no date is known.
         """
-        ranked = [(rank, row) for row in self.retirements if (rank := _rank(model, row.models))]
+        ranked = [
+            ((rank, bool(row.sites)), row)
+            for row in self.retirements
+            if (not row.sites or site in row.sites) and (rank := _rank(model, row.models))
+        ]
         return max(ranked, key=lambda one: one[0])[1] if ranked else None
 
 
@@ -442,7 +449,8 @@ def _retirement(row: Mapping[str, Any], path: str, sources: Sources) -> Retireme
     models, on = _names(row, path, "models"), _day(row, path, "on")
     cited, as_of = _cited(row, path, sources)
     instead = _text(row, path, "instead") if "instead" in row else ""
-    return Retirement(models, on, as_of, cited.source, instead, cited.quote, cited.unconfirmed)
+    sites = frozenset(_names(row, path, "sites", optional=True))
+    return Retirement(models, on, as_of, cited.source, instead, cited.quote, cited.unconfirmed, sites)
 
 
 def _check_keys(row: Mapping[str, Any], path: str, known: frozenset[str]) -> None:

@@ -94,11 +94,6 @@ class CompatibleAdapter:
         return self.dialect.server_features
 
     @property
-    def ends_behind_stop(self) -> bool:
-        """See `providers.adapter.EndsBehindStop`."""
-        return self.dialect.answers.stop_left_in
-
-    @property
     def asks_for_usage(self) -> bool:
         """See `providers.adapter.AsksForUsage`."""
         return self.dialect.requests.stream_options

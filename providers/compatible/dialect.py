@@ -130,7 +130,6 @@ class Requests:
             user message, a tool result, or an answer to continue. `spoken` only removes blank messages.
         document_url: Whether a file is a `document_url` with its content.
         sound_uri: Whether audio is a `data:` URI instead of plain base64.
-        most_messages: The maximum number of messages. A longer conversation is refused.
         most_tools: The maximum number of tools that are sent.
         n_beside_tools: Whether `n` above 1 is allowed together with tools.
         details: The accepted values of an image's `detail`, if `image_detail` is among the parameters.
@@ -170,7 +169,6 @@ class Requests:
     turns: str = ""
     document_url: bool = False
     sound_uri: bool = False
-    most_messages: int | None = None
     most_tools: int | None = None
     n_beside_tools: bool = True
     details: frozenset[str] = frozenset({"low", "high"})

@@ -23,7 +23,6 @@ from providers.chat import (
     said_in,
 )
 from providers.compatible.dialect import CompatibleDialect, Requests
-from providers.failures import UnsupportedFeature
 from providers.formats.role_alternation import alternate_roles, without_blank_messages
 from providers.formats.tool_calls import arguments_of
 from providers.formats.tool_results import results_as_text
@@ -43,8 +42,6 @@ def encode_messages(
         messages = alternate_roles(messages, continues)
     elif rule.turns == "spoken":
         messages = without_blank_messages(messages)
-    if rule.most_messages is not None and len(messages) > rule.most_messages:
-        raise UnsupportedFeature("messages", f"this provider accepts at most {rule.most_messages} messages")
     positions: Collection[int] = ()
     if "reasoning" in facts.features or (rule.reasoning_back in ("required", "always") and not facts.known):
         # A vendor that requires reasoning refuses a turn without it. An unknown model may reason.

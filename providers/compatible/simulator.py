@@ -39,7 +39,6 @@ from providers.failures import FailureKind, InvalidRequest
 from providers.json_values import JsonError, as_map, dumps, loads, read_str
 from providers.openai_json import decode_request
 from providers.rerank import RerankAnswer, RerankRequest
-from providers.testkit.answer_pieces import with_stop_left_in
 from providers.testkit.simulated_rerank import read_sent_rerank, write_sent_rerank
 from providers.testkit.simulator import IncomingRequest, RequestRejected
 from providers.value import replace
@@ -169,16 +168,13 @@ class CompatibleSimulator:
 
     def write_answer(self, completion: ChatCompletion, request: ChatRequest) -> WireResponse:
         """See `providers.testkit.simulator.Simulator`."""
-        body = self.format.blank.encode() + dumps(encode_answer(self._ended(completion, request), self.format))
+        body = self.format.blank.encode() + dumps(encode_answer(completion, self.format))
         return WireResponse(200, _headers(completion.id), body, 0)
 
     def write_stream(self, completion: ChatCompletion, request: ChatRequest) -> tuple[bytes, ...]:
         """See `providers.testkit.simulator.Simulator`."""
         wants_usage = request.include_usage or not self.adapter.dialect.requests.stream_options
-        return tuple(encode_stream(self._ended(completion, request), self.format, wants_usage))
-
-    def _ended(self, completion: ChatCompletion, request: ChatRequest) -> ChatCompletion:
-        return with_stop_left_in(completion, request) if self.adapter.ends_behind_stop else completion
+        return tuple(encode_stream(completion, self.format, wants_usage))
 
     def write_error(self, kind: FailureKind, status: int, retry_after_s: float | None = None) -> WireResponse:
         """See `providers.testkit.simulator.Simulator`."""

@@ -100,8 +100,6 @@ def _about_messages(
     continued = rule.prefill.message if rule.prefill is not None else {}
     names = {"name"} if "message_name" in dialect.capabilities.parameters else set()
     messages = [as_map(entry) for entry in read_list(body, "messages")]
-    if rule.most_messages is not None and len(messages) > rule.most_messages:
-        yield f"messages has more than {rule.most_messages} entries"
     if rule.turns == "alternate":
         yield from _about_turns(messages, continued)
     if "reasoning" in facts.features and rule.reasoning_back == "required" and _lacks_reasoning(messages, continued):

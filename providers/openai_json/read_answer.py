@@ -84,7 +84,6 @@ class Answers:
             reasoning.
         message_is_delta: Whether a stream's choices have `message` instead of `delta`.
         may_repeat: Whether each piece of a stream may repeat the whole text so far.
-        stop_left_in: Whether the text ends with the stop sequence that ended it.
         events: The meaning of named events.
     """
 
@@ -97,7 +96,6 @@ class Answers:
     thinks_at_once: bool = False
     message_is_delta: bool = False
     may_repeat: bool = False
-    stop_left_in: bool = False
     events: Mapping[str, Ending] = field(default_factory=dict)
 
     @property

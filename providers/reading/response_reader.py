@@ -32,7 +32,6 @@ from providers.reading.event_stream import TextReader, has_shortcuts
 from providers.reading.finishes import MISSING
 from providers.reading.folding import fold, unfold
 from providers.reading.json_object import JsonObjectCheck, checked
-from providers.reading.stop_sequences import StopTrimmer, stops_left_in, trimmed
 from providers.value import replace
 from providers.wire import WireResponse
 
@@ -81,8 +80,6 @@ def read_answer(
         if choice.raw_finish_reason == MISSING:
             completion = _with_cuts(completion, adapter, target, max_tokens)
             break
-    if stop and (left_in := stops_left_in(adapter, stop)):
-        completion = trimmed(completion, left_in)
     if json_start is not None:
         completion = checked(completion, json_start, may_stop=bool(stop))
     if not completion.id:
@@ -175,8 +172,6 @@ class AnswerReader:
             self._parser = adapter.stream_parser(target)
         self._shortcuts = self._parser if has_shortcuts(self._parser) else None
         self._stop = stop
-        left_in = stops_left_in(adapter, stop) if stop else ()
-        self._trimmer = StopTrimmer(left_in) if left_in else None
         self._json_start = json_start
         self._max_tokens = max_tokens
         self._check = JsonObjectCheck(json_start, may_stop=bool(stop)) if json_start is not None else None
@@ -202,8 +197,6 @@ class AnswerReader:
                 self._idle_bytes = 0
             if events and events[-1].__class__ is Finished:
                 events = self._with_cuts(events)
-            if self._trimmer is not None:
-                events = self._trimmer.take(events)
             if self._check is not None:
                 events = self._checked(self._check, events)
             if events and events[-1].__class__ is Failed:
@@ -258,7 +251,7 @@ class AnswerReader:
 
     def text_reader(self) -> TextReader | None:
         """Return the text reader of `StreamShortcuts`, or None if every piece must be fed."""
-        if self._shortcuts is None or not self._opened or self._trimmer is not None or self._check is not None:
+        if self._shortcuts is None or not self._opened or self._check is not None:
             return None
         return self._shortcuts.text_reader()
 
@@ -274,8 +267,6 @@ class AnswerReader:
             return ()
         if self._parser is not None:
             events = self._with_cuts(_identified(self._parser.close(), self._head))
-            if self._trimmer is not None:
-                events = self._trimmer.take(events)
             if self._check is not None:
                 events = self._checked(self._check, events)
             return events if self._is_named else self._filled_in(events)

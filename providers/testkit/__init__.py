@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from providers.openai_json import decode_request
-from providers.testkit.answer_pieces import arguments_of, cut, cut_in_two, with_stop_left_in
+from providers.testkit.answer_pieces import arguments_of, cut, cut_in_two
 from providers.testkit.prefix_cache import CacheRead, PrefixCache
 from providers.testkit.scenario import Scenario, ScenarioError, parse_fault
 from providers.testkit.simulated_model import respond
@@ -50,7 +50,6 @@ __all__ = [
     "load_simulators",
     "parse_fault",
     "respond",
-    "with_stop_left_in",
 ]
 
 

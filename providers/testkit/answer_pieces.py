@@ -5,9 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from providers.chat import ChatCompletion, ChatRequest, Choice, ToolCall
+from providers.chat import ToolCall
 from providers.json_values import JsonError, as_map, loads
-from providers.value import replace
 
 # A word with the space before it, one ideograph or kana, or a run of anything else.
 _PIECE = re.compile(
@@ -58,25 +57,3 @@ def arguments_of(call: ToolCall) -> Mapping[str, object]:
         return as_map(loads(call.arguments.encode()))
     except JsonError:
         return {}
-
-
-def with_stop_left_in(completion: ChatCompletion, request: ChatRequest) -> ChatCompletion:
-    """Return an answer as a vendor sends it that leaves the stop sequence in the text (see `EndsBehindStop`).
-
-    Args:
-        completion: The answer.
-        request: The request that is answered.
-
-    Returns:
-        The answer, with the first stop sequence added to each text that ended with `stop`.
-    """
-    if not request.stop:
-        return completion
-    return replace(completion, choices=tuple(_ended(choice, request.stop[0]) for choice in completion.choices))
-
-
-def _ended(choice: Choice, stop: str) -> Choice:
-    content = choice.message.content
-    if choice.finish_reason != "stop" or not isinstance(content, str):
-        return choice
-    return replace(choice, message=replace(choice.message, content=content + stop))

@@ -43,11 +43,7 @@ CREDENTIALS: dict[str, tuple[str, str, list[str]]] = {
         ["AKIAVERYSECRET", "secret/access+key", "session//token", "Signature=", "Credential="],
     ),
     "vertex": ("gemini-3.8-flash", ACCOUNT, ["robot@", "key-id-of-mine", "PRIVATE KEY", "Bearer "]),
-    "hunyuan": (
-        "hunyuan-turbos-latest",
-        "AKIDverysecret:secret-key-of-mine:session-token-of-mine",
-        ["AKIDverysecret", "secret-key-of-mine", "session-token-of-mine", "Signature=", "Credential="],
-    ),
+    "tokenhub": ("hy3", "sk-secret-key-of-mine", ["secret-key-of-mine"]),
 }
 
 
@@ -102,15 +98,15 @@ def test_provider_check_shows_no_part_of_a_credential(
         sent = provider["real"].requests[-1]
     assert shown.status == (1 if fault else 0), shown.out
     assert ("\nit failed (credentials): " if fault else "\nit answered: ") in shown.out
-    if fault and name == "hunyuan":
-        assert "another site (each of international, mainland has its own keys)" in shown.out, (
+    if fault and name == "tokenhub":
+        assert "another site (each of ap-guangzhou, ap-singapore has its own keys)" in shown.out, (
             "the possible reason is missing"
         )
     assert "authorization: (masked)" in shown.out.lower() or "x-api-key: (masked)" in shown.out
     for word in (secret, *hidden):
         assert word not in shown.out + shown.err
     signatures = re.findall(r"[^\s,;=]{32,}", sent.headers.get("authorization", ""))
-    assert signatures or name == "anthropic"
+    assert signatures or name in ("anthropic", "tokenhub")
     assert not any(word in shown.out + shown.err for word in signatures)
 
 

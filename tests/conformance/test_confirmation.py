@@ -64,7 +64,7 @@ def test_no_more_vendors_of_this_repository_are_unconfirmed() -> None:
     The list may only get shorter.
     """
     before = frozenset(
-        "ark azure dashscope-compatible deepseek huawei hunyuan-compatible llamacpp minimax mistral moonshot ollama "
+        "ark azure dashscope-compatible deepseek huawei llamacpp minimax mistral moonshot ollama "
         "qianfan siliconflow tei tokenhub vllm zhipu".split()
     )
     compatible = {name: one for name, one in load_registry().adapters.items() if isinstance(one, CompatibleAdapter)}

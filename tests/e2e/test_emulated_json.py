@@ -18,13 +18,7 @@ from tests.e2e.conftest import openai_client
 from tests.kit.gateway_process import GatewayProcess, config_of_one_region, running_gateway
 from tests.kit.vendor_checks import checked_simulators
 
-MODELS = {
-    "anthropic": "claude-opus-5",
-    "bedrock": "eu.anthropic.claude-opus-4-6-v1",
-    "hunyuan": "hunyuan-turbos-latest",
-    "hunyuan-compatible": "hunyuan-turbos-latest",
-    "minimax": "MiniMax-M3",
-}
+MODELS = {"anthropic": "claude-opus-5", "bedrock": "eu.anthropic.claude-opus-4-6-v1", "minimax": "MiniMax-M3"}
 JSON: Any = {"type": "json_object"}
 ASK: Any = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Name a city."}]
 

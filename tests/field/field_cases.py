@@ -519,7 +519,9 @@ def _config(data: Mapping[str, Any], folder: Path, origin: str = "https://provid
     for name, given in data["deployments"].items():
         plain = _CHAT_CAPABILITIES if given.get("provider", "openai-compatible") == "openai-compatible" else {}
         endpoint = {"endpoint": f"{origin}/{name}"}
-        whole = {**_DEPLOYMENT, **endpoint, **plain, **given}
+        # A vendor may end the model of a report, which is no matter of the report.
+        kept = {} if "check" in data else {"accept_ended": True}
+        whole = {**_DEPLOYMENT, **endpoint, **plain, **kept, **given}
         deployments[name] = {key: value for key, value in whole.items() if value is not None}
     for request in data.get("requests", ()):
         route = _route(request)

@@ -195,8 +195,6 @@ MODULES: dict[str, list[str]] = {
     "providers/vendors/dashscope/request.py": _providers("dashscope_request", "dashscope_simulator"),
     "providers/vendors/gemini/answer.py": _providers("gemini_answer", "gemini_simulator"),
     "providers/vendors/gemini/request.py": _providers("gemini_request", "gemini_simulator"),
-    "providers/vendors/hunyuan/answer.py": _providers("hunyuan"),
-    "providers/vendors/hunyuan/request.py": _providers("hunyuan"),
     "providers/openai_json/stream_relay.py": _providers("stream_relay", "openai_adapter"),
     "providers/openai_json/read_answer.py": _providers("compatible_vendors", "openai_plain_answer", "every_vendor"),
     "providers/compatible/request.py": _providers("compatible_vendors"),
@@ -206,7 +204,7 @@ MODULES: dict[str, list[str]] = {
         *_providers("capability_matching", "decode_plain_request"),
         "tests/gateway/test_request_fields.py",
     ],
-    "providers/reading/folding.py": _providers("folding", "stop_sequences"),
+    "providers/reading/folding.py": _providers("folding"),
     "providers/matching/requirements.py": [
         *_providers("decode_plain_request", "capability_matching"),
         "tests/gateway/test_request_fields.py",

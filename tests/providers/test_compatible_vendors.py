@@ -446,7 +446,7 @@ def test_unsupported_feature_is_refused(provider: str, model: str, request_: Cha
     assert raised.value.feature == feature
 
 
-STRICT = [("qianfan", "ernie-5.1"), ("hunyuan-compatible", "hunyuan-a13b"), ("mistral", "mistral-large-4")]
+STRICT = [("qianfan", "ernie-5.1"), ("mistral", "mistral-large-4")]
 """Vendors with rules for the order of roles."""
 CALLED = AssistantMessage(None, tool_calls=(ToolCall("aB3dE5gH7", "get_time", "{}"),))
 NOON = ToolMessage("aB3dE5gH7", "12:00")
@@ -832,7 +832,7 @@ def test_roles_alternate_if_the_vendor_requires_it(provider: str, model: str) ->
 def test_blank_messages_become_fillers(
     provider: str, model: str, messages: tuple[Message, ...], turns: list[tuple[str, str]]
 ) -> None:
-    """Empty tool results are common. Qianfan refuses a blank last message, and Hunyuan an empty result."""
+    """Empty tool results are common. Qianfan refuses a blank last message, and other vendors an empty result."""
     assert [turn for turn in sent_turns(provider, model, *messages) if turn[0] != "assistant"] == turns
 
 
@@ -876,13 +876,6 @@ def test_audio_has_the_vendors_format() -> None:
     ):
         (message,) = sent(provider, model, sound)["messages"]
         assert message["content"][1] == {"type": "input_audio", "input_audio": {"data": data, "format": "wav"}}
-
-
-def test_too_long_conversation_is_refused() -> None:
-    turns = [UserMessage("q"), AssistantMessage("a")] * 20
-    assert len(sent_turns("hunyuan-compatible", "hunyuan-a13b", *turns[:-1])) == 39
-    with pytest.raises(UnsupportedFeature, match="at most 40"):
-        sent_turns("hunyuan-compatible", "hunyuan-a13b", *turns, UserMessage("q"))
 
 
 def test_n_above_the_limit_is_refused() -> None:

@@ -32,7 +32,6 @@ from providers.testkit.schema_instance import _Synthesis
 from providers.transport import tunnel
 from providers.transport.decoding import Decoder
 from providers.vendors.bedrock.event_stream import EventStreamDecoder
-from providers.vendors.hunyuan import answer as hunyuan_answer
 from providers.vendors.openai import responses_answer, responses_request
 from tests.kit.edges import Edge, accepts, at_least, at_most, below
 
@@ -49,12 +48,6 @@ def details(entries: int = 1, characters: int = 1) -> int:
     for _ in range(entries):
         collector.add({"data": "x" * characters}, is_piece=False)
     return len(collector._entries)
-
-
-def nested(depth: int, inner: object = 1) -> Any:
-    for _ in range(depth):
-        inner = {"LevelOf": inner}
-    return inner
 
 
 def pieces_of(size: int) -> int:
@@ -239,10 +232,6 @@ EDGES = (
     at_most("providers.transport.tunnel.MAX_HEAD_BYTES", lambda n: accepts(tunnel.check_reply, b"x" * n)),
     at_most("providers.vendors.bedrock.event_stream._MAX_BYTES", length_is_accepted, 100),
     Edge("providers.vendors.bedrock.event_stream._MIN_BYTES", lambda n: length_is_accepted(n, 1), 100, 101, 100),
-    at_most(
-        "providers.vendors.hunyuan.answer._MOST_DEEP",
-        lambda n: "LevelOf" not in str(hunyuan_answer._in_snake_case(nested(n))),
-    ),
     at_most("providers.vendors.openai.responses_answer._MAX_THOUGHT_CHARACTERS", thought_is_kept),
     below("providers.vendors.openai.responses_answer._MAX_CREATED", lambda n: created_of(n) is not None),
     at_most("providers.vendors.openai.responses_request._MAX_SUMMARIES", summaries),

@@ -332,7 +332,7 @@ def test_model_that_is_not_known_is_refined_by_a_state_only(message: str) -> Non
         "Expected last role User or Tool (or Assistant with prefix True) for serving but got assistant",
     ],
 )  # fmt: skip
-@pytest.mark.parametrize("name", ["hunyuan-compatible", "openai-compatible"])
+@pytest.mark.parametrize("name", ["tokenhub", "openai-compatible"])
 def test_order_of_roles_is_refused_by_this_server_only(name: str, message: str) -> None:
     body = dumps({"error": {"message": message, "type": "invalid_request_error", "code": "1001"}})
     assert load_registry().adapters[name].classify_error(response(400, body=body)).kind is K.REFUSED_HERE

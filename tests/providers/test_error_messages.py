@@ -75,7 +75,6 @@ def test_compatible_vendor_has_its_own_error_sentences() -> None:
         ("zhipu", 429, "1112", FailureKind.CREDENTIALS),  # a locked account, with the status of a rate limit
         ("zhipu", 429, "1302", FailureKind.RATE_LIMITED),
         ("dashscope-compatible", 400, "Model.NotExist", NO_MODEL),  # the errors of the native API
-        ("hunyuan-compatible", 400, "UnsupportedRegion", FailureKind.CREDENTIALS),
         ("groq", 403, "model_permission_blocked_org", NO_MODEL),  # the settings of the organization, not the key
     ],
 )

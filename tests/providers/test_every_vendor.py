@@ -38,7 +38,6 @@ from providers.registry import load_registry
 from providers.testkit.simulator import load_simulators
 from providers.vendors.dashscope import answer as dashscope
 from providers.vendors.gemini import answer as gemini
-from providers.vendors.hunyuan import answer as hunyuan
 from providers.vendors.openai import responses_answer as responses
 from providers.wire import WireResponse
 
@@ -334,7 +333,6 @@ READERS: Mapping[str, tuple[Callable[[Mapping[str, object]], Usage], str, str]] 
     "anthropic": (anthropic._usage, "input_tokens", "output_tokens"),
     "dashscope": (of(dashscope._as_openai), "input_tokens", "output_tokens"),
     "gemini": (gemini.read_usage, "promptTokenCount", "candidatesTokenCount"),
-    "hunyuan": (of(hunyuan._as_openai), "PromptTokens", "CompletionTokens"),
     "responses": (responses._usage, "input_tokens", "output_tokens"),
 }
 

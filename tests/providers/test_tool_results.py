@@ -93,7 +93,7 @@ def test_earlier_gemini_gets_the_image_in_a_user_turn() -> None:
     assert {"inlineData": {"mimeType": "image/png", "data": "iVBORw0KGgo="}} in turns[3]["parts"]
 
 
-@pytest.mark.parametrize("name", ["openai", "mistral", "deepseek", "dashscope", "hunyuan"])
+@pytest.mark.parametrize("name", ["openai", "mistral", "deepseek", "dashscope"])
 def test_formats_with_text_results_lose_neither_the_image_nor_the_failure(name: str) -> None:
     adapter = load_registry().adapters[name]
     model = "qwen3-vl-plus" if name == "dashscope" else "some-model"

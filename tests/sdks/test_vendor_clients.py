@@ -48,7 +48,6 @@ BY_OPENAI = {
     "dashscope-compatible": ("qwen-plus", "/compatible-mode/v1"),
     "deepseek": ("deepseek-v4-pro", ""),
     "huawei": ("openpangu-2.0-pro", "/v2"),
-    "hunyuan-compatible": ("hunyuan-a13b", "/v1"),
     "llamacpp": ("m", "/v1"),
     "minimax": ("MiniMax-M3", "/v1"),
     "moonshot": ("kimi-k3", "/v1"),
@@ -249,81 +248,6 @@ def test_ark_calls_tools_and_raises_errors(simulated: Simulated, ark: Any) -> No
     simulated["ark"].scenario = LATE
     with pytest.raises(exceptions.ArkAPIError):
         list(ark.chat.completions.create(**asked, stream=True))
-
-
-# --- tencentcloud-sdk-python-hunyuan --------------------------------------------------------------
-
-
-@pytest.fixture
-def hunyuan(simulated: Simulated) -> Any:
-    pytest.importorskip("tencentcloud.hunyuan")
-    from tencentcloud.common.credential import Credential
-    from tencentcloud.common.profile.client_profile import ClientProfile
-    from tencentcloud.common.profile.http_profile import HttpProfile
-    from tencentcloud.hunyuan.v20230901.hunyuan_client import HunyuanClient
-
-    host = simulated["hunyuan"].origin.removeprefix("http://")
-    profile = ClientProfile(httpProfile=HttpProfile(protocol="http", endpoint=host))
-    return HunyuanClient(Credential("id", "key"), "", profile)
-
-
-def hunyuan_request(**fields: Any) -> Any:
-    from tencentcloud.hunyuan.v20230901.models import ChatCompletionsRequest
-
-    request = ChatCompletionsRequest()
-    messages = [{"Role": "system", "Content": "Be brief."}, {"Role": "user", "Content": "Weather in Oslo and Bergen?"}]
-    request.from_json_string(json.dumps({"Model": "hunyuan-turbos-latest", "Messages": messages, **fields}))
-    return request
-
-
-def test_tencent_client_signs_and_gets_text_and_streams(simulated: Simulated, hunyuan: Any) -> None:
-    answer = hunyuan.ChatCompletions(hunyuan_request())
-    assert "hunyuan" in answer.Choices[0].Message.Content
-    assert answer.Usage.TotalTokens > 0
-    simulated["hunyuan"].scenario = THINKING
-    events = [json.loads(event["data"]) for event in hunyuan.ChatCompletions(hunyuan_request(Stream=True))]
-    text = "".join(event["Choices"][0]["Delta"]["Content"] for event in events)
-    assert text == "Oslo."
-    assert events[-1]["Choices"][0]["FinishReason"] == "stop"
-
-
-def test_tencent_client_calls_tools_and_raises_errors(simulated: Simulated, hunyuan: Any) -> None:
-    from tencentcloud.common.exception.tencent_cloud_sdk_exception import TencentCloudSDKException
-
-    schema = json.dumps(WEATHER["function"]["parameters"])
-    tool = {"Type": "function", "Function": {"Name": "get_weather", "Parameters": schema}}
-    answer = hunyuan.ChatCompletions(hunyuan_request(Tools=[tool], ToolChoice="custom", CustomTool=tool))
-    calls = answer.Choices[0].Message.ToolCalls
-    assert {json.loads(call.Function.Arguments)["city"] for call in calls} == {"Oslo", "Bergen"}
-    simulated["hunyuan"].scenario = Scenario(script=(ErrorEvent(FailureKind.RATE_LIMITED),))
-    with pytest.raises(TencentCloudSDKException) as limited:
-        hunyuan.ChatCompletions(hunyuan_request())
-    assert limited.value.code == "RequestLimitExceeded"
-
-
-def test_signature_equals_that_of_the_tencent_client(monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("tencentcloud.hunyuan")
-    from tencentcloud.common import abstract_client
-    from tencentcloud.common.credential import Credential
-    from tencentcloud.common.http.request import RequestInternal
-    from tencentcloud.common.profile.client_profile import ClientProfile
-    from tencentcloud.common.profile.http_profile import HttpProfile
-    from tencentcloud.hunyuan.v20230901.hunyuan_client import HunyuanClient
-
-    from providers.auth import Secret, TencentSignature, apply
-    from providers.wire import WireRequest
-
-    host = "hunyuan.ap-guangzhou.tencentcloudapi.com"
-    profile = ClientProfile(httpProfile=HttpProfile(endpoint=host))
-    for now in (1795132799, 1795132800, 0, 2**31):
-        client = HunyuanClient(Credential("AKID", "key", "token"), "ap-guangzhou", profile)
-        theirs = RequestInternal(host, "POST", "/")
-        monkeypatch.setattr(abstract_client.time, "time", lambda now=now: now)
-        client._build_req_with_tc3_signature("ChatCompletions", {"Model": "hunyuan-lite", "Stop": ["停"]}, theirs)
-        wire = WireRequest("POST", "/", (("content-type", "application/json"),), theirs.data.encode())
-        ours = apply(TencentSignature("hunyuan"), wire, f"https://{host}", Secret("AKID:key:token"), now)
-        assert dict(ours.headers)["authorization"] == theirs.header["Authorization"]
-        assert dict(ours.headers)["x-tc-token"] == theirs.header["X-TC-Token"]
 
 
 # --- dashscope ------------------------------------------------------------------------------------

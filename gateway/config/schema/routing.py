@@ -277,6 +277,11 @@ class DeploymentSection(Section):
         None, description="The HTTP proxy through which it is called. Proxies of the environment are ignored."
     )
     enabled: bool = Field(True, description="false removes it from every route.")
+    accept_ended: bool = Field(
+        False,
+        description="true keeps it in its routes after the day on which the vendor ends its model, site or API: for a "
+        "private continuation, or where the vendor has given you more time.",
+    )
     insecure: bool = Field(
         False, description="true allows http:// to another machine: prompts and keys are sent in clear text."
     )

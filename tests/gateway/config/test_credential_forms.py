@@ -7,10 +7,6 @@ import sys
 
 import pytest
 
-from gateway.config.problems import ConfigRejected
-from tests.kit.config_cases import compiled, with_deployment
-
-HUNYUAN = "provider: hunyuan, model: hunyuan-turbos-latest, endpoint: ap-guangzhou, api_key: '${KEY}'"
 SIMULATED = """
 import sys, time
 from providers.auth import apply
@@ -19,7 +15,7 @@ from providers.testkit.simulator import IncomingRequest, load_simulators
 from providers.adapter import Target
 from providers.catalogue.models import UNKNOWN_MODEL
 from providers.chat import ChatRequest, UserMessage
-from gateway.config.credentials import simulated_key
+from gateway.config.credentials import SIMULATED_KEY
 
 sys.modules["botocore"] = None
 for name, adapter in load_registry().adapters.items():
@@ -29,25 +25,11 @@ for name, adapter in load_registry().adapters.items():
     site = min(adapter.sites.values(), key=lambda one: one.name)
     target = Target("any-model", site.base_path or "/v1", UNKNOWN_MODEL)
     wire = adapter.build_request(ChatRequest("any-model", (UserMessage("Hi"),)), target)
-    wire = apply(adapter.auth, wire, "http://127.0.0.1:8000", simulated_key(adapter.auth), time.time())
+    wire = apply(adapter.auth, wire, "http://127.0.0.1:8000", SIMULATED_KEY, time.time())
     headers = {"host": "127.0.0.1:8000", **{key.lower(): value for key, value in wire.headers}}
     query = "&".join(f"{key}={value}" for key, value in wire.query)
     load_simulators().simulators[name].read_request(IncomingRequest(wire.method, wire.path, query, headers, wire.body))
 """
-
-
-@pytest.mark.parametrize("key", ["no-colon", "id-only:", ":key-only"])
-def test_hunyuan_key_without_both_parts_is_refused(key: str) -> None:
-    with pytest.raises(ConfigRejected) as rejected:
-        compiled(with_deployment(HUNYUAN), {"KEY": key})
-    problems = {problem.path: problem.message for problem in rejected.value.problems}
-    assert problems["deployments", "x", "api_key"] == "KEY is not `SECRET_ID:SECRET_KEY`, with an optional `:TOKEN`"
-    assert key not in str(rejected.value)
-
-
-def test_hunyuan_key_of_both_parts_is_accepted() -> None:
-    config = compiled(with_deployment(HUNYUAN), {"KEY": "an-id:a-key"}).config
-    assert len(config.deployments["x"].credentials) == 1
 
 
 @pytest.mark.slow("imports the gateway in a new process")

@@ -24,7 +24,7 @@ MEANT = {
     "bedrock": "aws_bedrock amazon-bedrock aws",
     "mistral": "mistralai mistral_ai mistrall",
     "dashscope": "qwen alibaba aliyun tongyi bailian dashscop",
-    "hunyuan": "tencent",
+    "tokenhub": "tencent",
     "qianfan": "baidu ernie wenxin",
     "ark": "doubao volcengine byteplus bytedance",
     "moonshot": "kimi moonshotai",

@@ -41,6 +41,7 @@ REASONS = {
     SkipReason.EXCEPTED: "capability",
     SkipReason.HEALTH: "health",
     SkipReason.DISABLED: "health",
+    SkipReason.ENDED: "health",
     SkipReason.WEIGHT: "health",
 }
 LASTING = {"route", "boundary", "availability", "approval"}

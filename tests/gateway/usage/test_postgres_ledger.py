@@ -200,7 +200,8 @@ def test_writer_ships_rows_while_the_database_is_there_and_keeps_them_otherwise(
     writer.close()
     assert {row.call for row in read_rows(database.address())} == {f"call-{number}" for number in range(90)}
     assert kept_rows(tmp_path) == []
-    assert failures == []
+    # A task that ran while the database was killed may have said so.
+    assert [failure for failure in failures if "can't be reached" not in failure] == []
 
 
 def test_rows_of_a_machine_without_a_shared_ledger_are_moved_once(database: RunningPostgres, tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ from providers.testkit.simulator import RequestRejected
 from tests.kit.dialect_clients import DIALECT_CLIENTS, DialectClient
 from tests.kit.vendor_checks import checked_simulators
 
-WIRE_FORMATS = ("openai", "anthropic", "gemini", "bedrock", "dashscope", "hunyuan")
+WIRE_FORMATS = ("openai", "anthropic", "gemini", "bedrock", "dashscope")
 NEW = [name for name in DIALECT_CLIENTS if name != "chat"]
 # The vendor's API has no such levels of thinking.
 INEXPRESSIBLE = {("messages", "effort_minimal"), *(("gemini", f"effort_{level}") for level in ("none", "xhigh", "max"))}

@@ -1,0 +1,110 @@
+"""List the facts of this checkout that end soon, or were read long ago (`make facts`). Fail for those that have ended.
+
+A model, a site or a vendor's whole API that has ended must name what replaces it, and no configuration that ships may
+use it. A price is a fact too, and one that was read long ago may be wrong.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator, Sequence
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+
+from gateway.config.loading import load_document
+from gateway.features.configuration import compile_config
+from gateway.model.approval import begun_everywhere
+from providers.adapter import KnowsOffers
+from providers.evidence import Citation
+from providers.registry import Registry, load_registry
+
+ROOT = Path(__file__).parents[1]
+_SOON = timedelta(days=180)
+_OLD = timedelta(days=180)
+_OLD_PRICE = timedelta(days=120)
+
+
+def main() -> int:
+    """Print what ends soon, what is old and what has ended, by today's clock. Return 1 if something has ended."""
+    today = datetime.now(UTC).date()
+    for title, lines in {"ends within 180 days": ending(today), "read long ago": old(today)}.items():
+        print(f"{title}: {len(lines)}", *lines, sep="\n  ")
+    if problems := ended(ROOT, today):
+        print("make facts: has ended, and nothing replaced it", *problems, sep="\n  ", file=sys.stderr)
+        return 1
+    return 0
+
+
+def ended(root: Path, today: date) -> list[str]:
+    """Return what has ended by this day without a replacement, and each shipped deployment that has ended."""
+    registry = load_registry()
+    lines = [
+        f"{provider}: {', '.join(models)} on {day}: write `instead` in its [[retirements]]"
+        for provider, models, day, instead in _ends(registry)
+        if day <= today and not instead
+    ]
+    now_s = begun_everywhere(today)
+    for path in sorted((root / "config").rglob("*.yaml")):
+        data = path.read_text("utf-8")
+        if "\ndeployments:" not in data:
+            continue
+        document = load_document(path, {}, secrets=False, clock=lambda: now_s)
+        lines += [str(it) for it in compile_config(document, registry=registry).warnings if it.fails_check]
+    return lines
+
+
+def ending(today: date) -> list[str]:
+    """Return a line for each end of the next 180 days, the first one first."""
+    found = [(day, provider, models, instead) for provider, models, day, instead in _ends(load_registry())]
+    return [
+        f"{day}  {provider}  {', '.join(models)}{f' -> {instead}' if instead else ''}"
+        for day, provider, models, instead in sorted(found)
+        if today < day <= today + _SOON
+    ]
+
+
+def old(today: date) -> list[str]:
+    """Return a line for each fact that was last read too long ago, the oldest first."""
+    return [
+        f"{day}  {subject}" for day, subject, most in sorted({*_read()}, key=lambda it: it[:2]) if today - day > most
+    ]
+
+
+def day_of(root: Path) -> date:
+    """Return the day of the last commit or, without git, of the last release in the changelog."""
+    command = ("git", "log", "-1", "--format=%cs")
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)  # noqa: S603
+    if done.returncode == 0 and (day := done.stdout.strip()):
+        return date.fromisoformat(day)
+    heads = (line for line in (root / "CHANGELOG.md").read_text("utf-8").splitlines() if line.startswith("## ["))
+    days = [date.fromisoformat(line.split(" - ")[1].strip()) for line in heads if " - " in line]
+    return max(days, default=date.min)
+
+
+def _ends(registry: Registry) -> Iterator[tuple[str, Sequence[str], date, str]]:
+    for name, adapter in registry.adapters.items():
+        for row in adapter.offers.retirements if isinstance(adapter, KnowsOffers) else ():
+            yield name, (*row.models, *sorted(row.sites)), row.on, row.instead
+
+
+def _read() -> Iterator[tuple[date, str, timedelta]]:
+    """Yield each fact with the day on which its source was read, and how long that may be ago."""
+    for name, adapter in load_registry().adapters.items():
+        cited: list[tuple[str, Citation, timedelta]] = [
+            (f"{name}: site {site.name}", site.citation, _OLD) for site in adapter.sites.values()
+        ]
+        if isinstance(adapter, KnowsOffers):
+            rows = adapter.offers
+            cited += [(f"{name}: price of {', '.join(it.models)}", it.price.citation, _OLD_PRICE) for it in rows.prices]
+            cited += [(f"{name}: end of {', '.join(it.models)}", it.citation, _OLD) for it in rows.retirements]
+        yield from ((it.as_of, subject, most) for subject, it, most in cited if it.as_of is not None)
+    for path in sorted((ROOT / "gateway").rglob("*.toml")):
+        day = tomllib.loads(path.read_text("utf-8")).get("as_of")
+        if isinstance(day, date):
+            yield day, str(path.relative_to(ROOT)), _OLD
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,62 @@
+"""What ships has not ended: on the day of the last commit, so that an old clone stays green."""
+
+from __future__ import annotations
+
+from datetime import date
+from pathlib import Path
+
+import pytest
+
+from providers.adapter import KnowsOffers
+from providers.catalogue.ended import ended_providers
+from providers.registry import load_registry
+from scripts.facts import day_of, ended, ending, old
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_nothing_that_ships_has_ended_without_a_successor() -> None:
+    assert not ended(ROOT, day_of(ROOT))
+
+
+def test_shipped_config_with_an_ended_model_is_named(tmp_path: Path) -> None:
+    (tmp_path / "config").mkdir()
+    (tmp_path / "config" / "x.yaml").write_text(
+        "version: 1\nassistants: {a: {routes: {cn: [d]}}}\nregions: {cn: {territories: [CN], boundary: [CN], approvals: none}}\n"
+        "deployments:\n  d: {provider: deepseek, model: deepseek-chat, stores: CN, processes: CN, endpoint: 'https://h.example/v1'}\n",
+        "utf-8",
+    )
+    (line,) = ended(tmp_path, date(2026, 11, 29))
+    assert not [word for word in ("deepseek-chat", "2026-07-24", "deepseek-flash") if word not in line]
+    assert not ended(tmp_path, date(2026, 7, 1))
+
+
+def test_list_names_what_ends_soon_and_what_was_read_long_ago() -> None:
+    assert ending(date(2026, 11, 29))[0] == "2026-11-30  anthropic  claude-sonnet-4-5* -> claude-sonnet-5-5"
+    assert not ending(date(2031, 1, 1))
+    assert len(old(date(2031, 1, 1))) > len(old(date(2026, 11, 29)))
+
+
+def test_day_without_git_is_that_of_the_last_release(tmp_path: Path) -> None:
+    (tmp_path / "CHANGELOG.md").write_text(
+        "# Changes\n\n## [Unreleased]\n\n## [0.2.0] - 2026-08-01\n\n## [0.1.0] - 2026-01-01\n"
+    )
+    assert day_of(tmp_path) == date(2026, 8, 1)
+
+
+@pytest.mark.parametrize("name", sorted(ended_providers()))
+def test_ended_provider_is_gone_and_its_successor_has_what_it_names(name: str) -> None:
+    adapters, row = load_registry().adapters, ended_providers()[name]
+    assert name not in adapters
+    successor = adapters[row.successor]
+    assert set(row.sites.values()) <= successor.sites.keys()
+    assert row.key in {site.api_key_env for site in successor.sites.values()}
+    assert row.model_for("a-model-of-another-name")
+
+
+@pytest.mark.parametrize("name", sorted(load_registry().adapters))
+def test_replacement_of_a_model_has_not_ended_itself(name: str) -> None:
+    adapter = load_registry().adapters[name]
+    for row in adapter.offers.retirements if isinstance(adapter, KnowsOffers) else ():
+        later = adapter.offers.retirement(row.instead) if row.instead else None  # type: ignore[attr-defined]
+        assert later is None or later.on > row.on, (row.models, row.instead)
