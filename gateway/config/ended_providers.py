@@ -1,4 +1,4 @@
-"""What to write for a deployment whose provider has ended: in a message, and in a copy of the file."""
+"""The lines that replace a deployment whose provider has ended: in a message, and in a copy of the file."""
 
 from __future__ import annotations
 

@@ -38,11 +38,14 @@ _Steps = Sequence[str | Mapping[str, int] | BarrierRule]
 def ineligible_now(deployment: Deployment, region: Region | None, days: Days | None) -> str:
     """Return why the deployment is skipped for every request of the region now, or an empty text if it is not.
 
-    Without `days`, approvals are not checked. The text does not name a variable that is not set: the warning about the
-    key does.
+    Without `days`, approvals and ends are not checked. The text does not name a variable that is not set: the warning
+    about the key does.
     """
     if not deployment.enabled:
         return "disabled"
+    ends = deployment.retires_on if deployment.ends_s is not None else None
+    if days is not None and ends is not None and days.first >= ends.toordinal():
+        return f"ended on {ends}"
     if not deployment.has_credential:
         return "no credential"
     if deployment.unmet:

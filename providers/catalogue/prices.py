@@ -277,7 +277,8 @@ class Offers(Value, frozen=True):
     """Prices and retirement dates of a provider's models.
 
     If several entries match, the most specific one applies: the exact name, then the longest pattern, and among equal
-    patterns an entry for the site. Prices that are equally specific and have different days are one series.
+    patterns an entry for the site. Prices that are equally specific and have different days are one series. A model
+    ends with its site, if that ends first.
 
     Attributes:
         prices: The price list.
@@ -319,12 +320,10 @@ class Offers(Value, frozen=True):
         Returns:
             The retirement, or None if no date is known.
         """
-        ranked = [
-            ((rank, bool(row.sites)), row)
-            for row in self.retirements
-            if (not row.sites or site in row.sites) and (rank := _rank(model, row.models))
-        ]
-        return max(ranked, key=lambda one: one[0])[1] if ranked else None
+        known = [(rank, row) for row in self.retirements if (rank := _rank(model, row.models))]
+        anywhere = max([it for it in known if not it[1].sites], key=lambda it: it[0], default=None)
+        there = max([it for it in known if site in it[1].sites], key=lambda it: it[0], default=None)
+        return min((it[1] for it in (anywhere, there) if it is not None), key=lambda row: row.on, default=None)
 
 
 def _rank(model: str, patterns: Iterable[str]) -> tuple[bool, int] | None:

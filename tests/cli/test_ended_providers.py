@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.kit.gateway_command import Command
+from tests.cli.conftest import Command
+from tests.kit.config_cases import edited
 
 OLD = """\
 version: 1
@@ -97,13 +98,13 @@ def test_check_judges_the_day_that_it_is_given(
     gateway: Command, old: Path, model: str, day: str, status: int, words: str
 ) -> None:
     site = "stores: CN, processes: CN, endpoint: 'https://h.example/v1'"
-    text = NEW.replace(
-        "provider: tokenhub, model: hy3, endpoint: ap-guangzhou", f"provider: moonshot, model: {model}, {site}"
+    text = edited(
+        NEW, ("provider: tokenhub, model: hy3, endpoint: ap-guangzhou", f"provider: moonshot, model: {model}, {site}")
     )
     old.write_text(text, "utf-8")
     shown = gateway("check", "--no-secrets", "--at", day, old)
     assert (shown.status, words in shown.err) == (status, True), shown.err
-    old.write_text(text.replace(site, f"{site}, accept_ended: true"), "utf-8")
+    old.write_text(edited(text, (site, f"{site}, accept_ended: true")), "utf-8")
     kept = gateway("check", "--no-secrets", "--at", day, old)
     assert (kept.status, "RETIRED" in kept.err) == (0, False), kept.err
     assert ("accept_ended: it has no effect" in kept.err) is (model == "kimi-k3")

@@ -1,4 +1,4 @@
-"""What ships has not ended: on the day of the last commit, so that an old clone stays green."""
+"""No fact that ships has ended: on the day of the last commit, so that an old clone stays green."""
 
 from __future__ import annotations
 

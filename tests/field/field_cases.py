@@ -519,7 +519,7 @@ def _config(data: Mapping[str, Any], folder: Path, origin: str = "https://provid
     for name, given in data["deployments"].items():
         plain = _CHAT_CAPABILITIES if given.get("provider", "openai-compatible") == "openai-compatible" else {}
         endpoint = {"endpoint": f"{origin}/{name}"}
-        # A vendor may end the model of a report, which is no matter of the report.
+        # A report stays true after its model has ended.
         kept = {} if "check" in data else {"accept_ended": True}
         whole = {**_DEPLOYMENT, **endpoint, **plain, **kept, **given}
         deployments[name] = {key: value for key, value in whole.items() if value is not None}

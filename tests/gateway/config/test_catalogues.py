@@ -19,8 +19,9 @@ from gateway.config.operator_catalogue import catalogue_schema_json
 from gateway.config.problems import ConfigRejected, Problem
 from gateway.config.source_text import read_files
 from gateway.features.configuration import compile_config
+from gateway.model.approval import days_at
 from gateway.model.deployment import Deployment
-from providers.catalogue.prices import Rates, free_price
+from providers.catalogue.prices import Rates, free_price, offers_of
 from providers.registry import load_registry
 from tests.gateway.config.annotated_configs import documents, own_lines, with_notes
 from tests.gateway.config.catalogue_files import CONFIG, NOW, load
@@ -381,3 +382,25 @@ def test_misspelt_key_of_a_single_price_is_reported_where_it_is(home: Path) -> N
     assert [line.partition(": ")[2] for line in found] == [
         "models.openai.gpt-6-luna.price.inptu: unknown key 'inptu'; did you mean 'input'?"
     ]
+
+
+def test_report_of_a_config_names_a_deployment_that_has_ended(home: Path) -> None:
+    compiled = load(home, "version: 1\nmodels: {openai: {gpt-4o: {retires_on: 2026-11-01}}}")
+    shown = render_matrix(compiled.config, days_at(datetime(2026, 11, 20, tzinfo=UTC).timestamp()))
+    assert "not now: ended on 2026-11-01" in shown
+
+
+def test_end_of_a_site_is_that_of_its_models_there() -> None:
+    rows = {"on": date(2026, 1, 1), "as_of": date(2025, 1, 1), "source": "https://v.example"}
+    offers = offers_of(
+        {
+            "retirements": [
+                {**rows, "models": ["*"], "sites": ["old"]},
+                {**rows, "models": ["m"], "on": date(2027, 1, 1)},
+            ]
+        }
+    )
+    ends = {(model, site): offers.retirement(model, site) for model in ("m", "n") for site in ("old", "new", "")}
+    assert {where: end.on.year for where, end in ends.items() if end is not None} == {
+        ("m", "old"): 2026, ("m", "new"): 2027, ("m", ""): 2027, ("n", "old"): 2026,
+    }  # fmt: skip

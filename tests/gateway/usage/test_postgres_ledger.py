@@ -200,7 +200,7 @@ def test_writer_ships_rows_while_the_database_is_there_and_keeps_them_otherwise(
     writer.close()
     assert {row.call for row in read_rows(database.address())} == {f"call-{number}" for number in range(90)}
     assert kept_rows(tmp_path) == []
-    # A task that ran while the database was killed may have said so.
+    # A task that ran while the database was killed may have reported it.
     assert [failure for failure in failures if "can't be reached" not in failure] == []
 
 
