@@ -85,9 +85,10 @@ def _keys(count: int) -> list[str]:
 def _deployment(name: str, provider: str, model: str, port: int, more: str) -> str:
     endpoint = f"http://127.0.0.1:{port}{_PREFIXES[provider]}"
     key = f"${{BENCH_{provider.upper()}_KEY}}"
+    kept = ", accept_ended: true" if model == "gpt-4o" else ""  # an old clone still measures after the model's end
     return (
         f'  {name}: {{provider: {provider}, model: {model}, endpoint: "{endpoint}", stores: DE, processes: DE, '
-        f'api_key: "{key}"{more}}}'
+        f'api_key: "{key}"{kept}{more}}}'
     )
 
 

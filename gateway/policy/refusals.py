@@ -171,6 +171,8 @@ def refuse_all(
         cause = "their providers limit the request rate" if rate_limited else "they are failing or disabled"
         if SkipReason.CREDENTIAL in reasons and not unavailable:
             cause = "no credential"
+        elif reasons == {SkipReason.ENDED}:
+            cause = "their vendors have ended them"
         message = f"no deployment of {assistant.name!r} in the region {region.name!r} is available: {cause}"
         details = _by_detail((item.deployment, item.log_detail or item.detail) for item in considered)
         return Refusal(

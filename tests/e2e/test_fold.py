@@ -31,11 +31,11 @@ assistants:
   alone-folded: {routes: {default: [folded]}}
 regions: {default: {territories: ["*"], boundary: ["*"]}}
 deployments:
-  plain: {model: gpt-4o}
-  quick: {model: gpt-4o}
-  unfolded: {model: gpt-4o, fold: false}
-  folded: {model: gpt-4o, fold: true}
-  next: {model: gpt-4o}
+  plain: {model: gpt-4o, accept_ended: true}
+  quick: {model: gpt-4o, accept_ended: true}
+  unfolded: {model: gpt-4o, accept_ended: true, fold: false}
+  folded: {model: gpt-4o, accept_ended: true, fold: true}
+  next: {model: gpt-4o, accept_ended: true}
 location: {unknown: default}
 """)
 

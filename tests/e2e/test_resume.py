@@ -50,7 +50,7 @@ FAST = "{first_token: 3s, idle: 1500ms, total: 20s, commit: 15s, breaker: off, r
 
 def deployment(provider: str, model: str, origin: str) -> dict[str, Any]:
     facts = {"provider": provider, "model": model, "endpoint": f"{origin}{BASE.get(provider, '/v1')}"}
-    facts |= {"stores": "DE", "processes": "DE", "api_key": "${KEY}"}
+    facts |= {"stores": "DE", "processes": "DE", "api_key": "${KEY}", "accept_ended": True}
     return facts | {"capabilities": ["prefill"]} if provider == "vllm" else facts
 
 

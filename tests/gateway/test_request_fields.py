@@ -42,7 +42,7 @@ regions:
   de: {territories: [DE], boundary: [DE]}
 deployments:
   gpt-6: {identity: pass, provider: openai, model: gpt-6-luna, endpoint: us, api_key: k}
-  gpt-4o: {identity: pass, provider: openai, model: gpt-4o, endpoint: global, api_key: k}
+  gpt-4o: {identity: pass, provider: openai, model: gpt-4o, accept_ended: true, endpoint: global, api_key: k}
   gemini: {identity: pass, provider: gemini, model: gemini-3.8-flash, api_key: k}
   qwen: {identity: pass, provider: dashscope, model: qwen3-max, endpoint: cn-beijing, api_key: k}
   qwen-thinks: {identity: pass, provider: dashscope, model: qwen3.7-plus, endpoint: intl, api_key: k, available: [HK]}

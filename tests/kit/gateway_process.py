@@ -145,7 +145,7 @@ chatgpt-eu:
 chatgpt-eu-2:
   {provider: openai, model: gpt-5.4-mini, stores: FR, processes: FR, api_key: "${KEY_EU}"}
 chatgpt-us:
-  {provider: openai, model: gpt-4o, stores: US, processes: US, api_key: "${KEY_US}"}
+  {provider: openai, model: gpt-4o, accept_ended: true, stores: US, processes: US, api_key: "${KEY_US}"}
 gemini:
   {provider: gemini, model: gemini-3.8-flash, stores: any, processes: any, available: [JP, GB, IN], api_key: "${KEY_GEMINI}"}
 qwen-intl:

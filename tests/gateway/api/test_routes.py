@@ -31,7 +31,7 @@ regions:
 deployments:
   a: {provider: openai-compatible, model: m, endpoint: "https://a.inside.example/v1", stores: DE, processes: DE, api_key: "${KEY}"}
   b: {provider: openai-compatible, model: m, endpoint: "https://b.inside.example/v1", stores: DE, processes: DE, api_key: "${KEY}"}
-  keyless: {provider: openai, model: gpt-4o, endpoint: us, api_key: "${NOT_SET_ANYWHERE}"}
+  keyless: {provider: openai, model: gpt-4o, accept_ended: true, endpoint: us, api_key: "${NOT_SET_ANYWHERE}"}
 location:
   signals: [claim, assertion, edge_header]
   edges: [{from: [127.0.0.0/8], country: CF-IPCountry}]

@@ -59,6 +59,7 @@ def test_route_of_ended_deployments_is_refused_as_one_of_disabled_ones() -> None
     outcome = decided(END_S, "old").outcome
     assert isinstance(outcome, Refusal)
     assert outcome.code is RefusalCode.NO_HEALTHY_DEPLOYMENT
+    assert outcome.message.endswith("is available: their vendors have ended them")
     assert "kimi" not in outcome.message
 
 
