@@ -155,7 +155,8 @@ class Resumption(Value, frozen=True):
         price, tools = deployment.price_at(self.executor.clock()), record.answered_by.called_tools
         price = price if price == record.answered_by.price else None
         names = deployment.name, deployment.provider, deployment.model
-        record.answered_by = AnsweredBy(*names, deployment.places, price, tools)
+        computed = broken.deployment.residency.processes.union(deployment.residency.processes)
+        record.answered_by = AnsweredBy(*names, deployment.places, price, tools, computed)
 
 
 def _why_in_clear(broken: Step, step: Step, sent: SentAnswer) -> str | None:

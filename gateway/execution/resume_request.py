@@ -8,7 +8,7 @@ tokens of the text that was sent are estimated, and marked as an estimate.
 from __future__ import annotations
 
 import math
-from operator import add, attrgetter
+from operator import attrgetter
 
 from gateway.model.decision import Step
 from gateway.model.excerpt import excerpt, quoting
@@ -114,6 +114,10 @@ def _tokens(text: str, ascii_characters: int) -> int:
     return math.ceil(plain / ascii_characters) + len(text) - plain
 
 
+def _sum(count: int | None, other: int | None) -> int | None:
+    return count if other is None else (count or 0) + other
+
+
 def summed(broken: Usage | None, sent: SentAnswer, added: int, last: Usage) -> tuple[Usage, bool]:
     """Return the usage of both parts together, and whether some of it is an estimate.
 
@@ -124,6 +128,6 @@ def summed(broken: Usage | None, sent: SentAnswer, added: int, last: Usage) -> t
     spent = estimated_tokens(sent.text) + estimated_tokens(sent.reasoning)
     known = broken or Usage(prompt_tokens=max(last.prompt_tokens - added, 0))
     completion_tokens = max(known.completion_tokens, spent)
-    total = Usage(*map(add, _COUNTS(known), _COUNTS(last)))
+    total = Usage(*map(_sum, _COUNTS(known), _COUNTS(last)))
     total = replace(total, completion_tokens=completion_tokens + last.completion_tokens)
     return total, broken is None or known.completion_tokens < completion_tokens

@@ -24,6 +24,7 @@ from gateway.model.wrapper import WrapperNote
 from providers.catalogue.prices import Price, cost_of
 from providers.chat import Usage
 from providers.failures import Failure, FailureKind
+from providers.territories import Places
 from providers.value import Value, replace
 
 
@@ -228,6 +229,7 @@ class AnsweredBy(Value, frozen=True):
         places: Where it stores and processes data, in words.
         price: Its price at the time of the request.
         called_tools: How many calls of each tool with a fee count in the cost, or None.
+        computed: Where it processes data, with the places of a deployment whose answer it continues.
     """
 
     deployment: str | None = None
@@ -236,6 +238,7 @@ class AnsweredBy(Value, frozen=True):
     places: tuple[str, str] | None = None
     price: Price | None = None
     called_tools: Mapping[str, int] | None = None
+    computed: Places | None = None
 
 
 class Shown(msgspec.Struct):

@@ -48,6 +48,7 @@ class ErrorCode(NamedTuple):
 
 ERROR_CODES: Mapping[str, ErrorCode] = {
     "invalid_request": ErrorCode(400, RefusalReason.REQUEST),
+    "previous_response_not_found": ErrorCode(400, RefusalReason.REQUEST),
     "context_length_exceeded": ErrorCode(400, RefusalReason.CAPABILITY),
     "unsupported_capability": ErrorCode(400, RefusalReason.CAPABILITY),
     "content_filter": ErrorCode(400, RefusalReason.MODERATION),

@@ -71,9 +71,8 @@ class AnswerStages:
         if price is not None and (price.valid_from is not None or price.tool_calls):
             extra = without_parameters(chat, answer.step.dropped).extra if chat is not None and chat.extra else {}
             price, tools = charged_by(deployment, extra, exchange.decided_s)
-        record.answered_by = AnsweredBy(
-            deployment.name, deployment.provider, deployment.model, deployment.places, price, tools
-        )
+        names = deployment.name, deployment.provider, deployment.model
+        record.answered_by = AnsweredBy(*names, deployment.places, price, tools, deployment.residency.processes)
         record.shown.dropped = answer.step.dropped
         record.shown.redacted = answer.wrapped.counts if answer.wrapped is not None else {}
 

@@ -9,6 +9,8 @@ converts the values to OpenAI's JSON and back.
 from __future__ import annotations
 
 from providers.chat.answers import (
+    CLAUDE_TIERS,
+    SERVICE_TIERS,
     AnswerRefused,
     ChatCompletion,
     Choice,
@@ -66,6 +68,8 @@ from providers.chat.requests import (
 )
 
 __all__ = [
+    "CLAUDE_TIERS",
+    "SERVICE_TIERS",
     "AllowedTools",
     "Annotation",
     "AnnotationsDelta",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Literal, get_args
 
 from providers.chat.messages import AssistantMessage
 from providers.failures import Failure, ProviderFailed
@@ -17,6 +17,9 @@ FinishReason = Literal["stop", "length", "tool_calls", "content_filter", "other"
 
 ServiceTier = Literal["auto", "default", "flex", "scale", "priority", "fast"]
 """OpenAI's words for how a request was processed. Strict SDKs read no others (Python SDK 3.54, read 2026-11-22)."""
+SERVICE_TIERS = frozenset(get_args(ServiceTier))
+CLAUDE_TIERS = frozenset({"standard", "priority", "batch"})
+"""Anthropic's words for it, of which only its own API has all (Python SDK 2.12, read 2026-11-22)."""
 
 
 class Usage(Value, frozen=True):
@@ -31,7 +34,8 @@ class Usage(Value, frozen=True):
         audio_tokens: Prompt tokens of audio.
         accepted_prediction_tokens: Tokens of `prediction` that appear in the answer.
         rejected_prediction_tokens: Tokens of `prediction` that do not appear in the answer.
-        cache_write_1h_tokens: The part of `cache_write_tokens` that stays in the cache for an hour, if that costs more.
+        cache_write_1h_tokens: The part of `cache_write_tokens` that stays in the cache for an hour, or None if the
+            provider does not state it.
     """
 
     prompt_tokens: int = 0
@@ -42,7 +46,7 @@ class Usage(Value, frozen=True):
     audio_tokens: int = 0
     accepted_prediction_tokens: int = 0
     rejected_prediction_tokens: int = 0
-    cache_write_1h_tokens: int = 0
+    cache_write_1h_tokens: int | None = None
 
     @property
     def total_tokens(self) -> int:
@@ -103,7 +107,7 @@ class ChatCompletion(Value, frozen=True):
         created: When it was created, in Unix seconds, or 0 if unknown.
         choices: The choices, in the order of their index.
         usage: Token counts, or None if the provider reported none.
-        service_tier: How the request was processed, in one of OpenAI's words. Another vendor's own word is left out.
+        service_tier: How the request was processed, in one of OpenAI's or Anthropic's words. Others are left out.
         system_fingerprint: The provider's identifier of the model's setup.
     """
 

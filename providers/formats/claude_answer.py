@@ -105,6 +105,8 @@ class MessageReader:
 
     def _start(self, message: Mapping[str, object]) -> None:
         self.assembler.identify(id=read_str(message, "id"), model=read_str(message, "model"))
+        tier = read_str(read_map(message, "usage"), "service_tier")
+        self.assembler.describe(service_tier=tier, system_fingerprint=None)
         self._count(message)
 
     def _start_block(self, index: int, source: Mapping[str, object]) -> None:
@@ -197,11 +199,12 @@ def _usage(source: Mapping[str, object]) -> Usage:
     written = read_count(source, "cache_creation_input_tokens")
     names = "input_tokens", "output_tokens", "cache_read_input_tokens", "cache_creation_input_tokens"
     prompt = read_count(source, "input_tokens") + cached + written
+    split = read_map(source, "cache_creation")
     return Usage(
         prompt_tokens=prompt if are_counts(source, *names) else 0,
         completion_tokens=read_count(source, "output_tokens"),
         cached_tokens=cached,
         reasoning_tokens=read_count(read_map(source, "output_tokens_details"), "thinking_tokens"),
         cache_write_tokens=written,
-        cache_write_1h_tokens=read_count(read_map(source, "cache_creation"), "ephemeral_1h_input_tokens"),
+        cache_write_1h_tokens=read_count(split, "ephemeral_1h_input_tokens") if split else None,
     )

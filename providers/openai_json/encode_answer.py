@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from providers.chat import AssistantMessage, ChatCompletion, FinishReason, Usage, text_of
+from providers.chat import SERVICE_TIERS, AssistantMessage, ChatCompletion, FinishReason, Usage, text_of
 from providers.formats.reasoning_state import join_call_id
 
 OUTWARD_FINISH: dict[FinishReason, str] = {
@@ -40,7 +40,7 @@ def encode_completion(completion: ChatCompletion, model: str | None = None) -> d
         "choices": choices,
     }
     if model is None:
-        if completion.service_tier is not None:
+        if completion.service_tier in SERVICE_TIERS:
             body["service_tier"] = completion.service_tier
         if completion.system_fingerprint is not None:
             body["system_fingerprint"] = completion.system_fingerprint
@@ -55,11 +55,14 @@ def _message(message: AssistantMessage) -> dict[str, object]:
     if message.refusal is not None:
         # OpenAI writes null if there is a refusal instead of a text, and so do the streams.
         text = text or None
-    body: dict[str, object] = {"role": "assistant", "content": text, "refusal": message.refusal}
+    body: dict[str, object] = {
+        "role": "assistant",
+        "content": text,
+        "refusal": message.refusal,
+        "annotations": message.annotations,
+    }
     if message.reasoning is not None:
         body["reasoning_content"] = message.reasoning
-    if message.annotations:
-        body["annotations"] = message.annotations
     if message.images:
         body["images"] = encode_images(message.images)
     if message.tool_calls:

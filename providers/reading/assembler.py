@@ -33,11 +33,13 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Literal, get_args
+from typing import Literal
 
 import msgspec
 
 from providers.chat import (
+    CLAUDE_TIERS,
+    SERVICE_TIERS,
     Annotation,
     AnnotationsDelta,
     ChatCompletion,
@@ -52,7 +54,6 @@ from providers.chat import (
     Opened,
     ReasoningDelta,
     RefusalDelta,
-    ServiceTier,
     StreamEvent,
     TextDelta,
     TextRun,
@@ -75,7 +76,7 @@ _MAX_TOOL_CALLS = 512
 _MAX_PLACES = 8192
 _NOT_JSON = Failure(FailureKind.NOT_JSON, "the provider's answer has a tool call whose arguments are not a JSON object")
 _EMPTY = Failure(FailureKind.MALFORMED, "the provider's answer is empty, and nothing of it was counted")
-_SERVICE_TIERS = frozenset(get_args(ServiceTier))
+_TIERS = SERVICE_TIERS | CLAUDE_TIERS
 _CUTTING: tuple[FinishReason, ...] = ("length", "content_filter")
 """Finishes that explain arguments which are not whole."""
 _CONTROL = re.compile(r"[\x00-\x1f]")
@@ -311,10 +312,10 @@ class Assembler:
         """Record how the answer is processed. Call it before the first content. The first value of each is kept.
 
         Args:
-            service_tier: The provider's word for it. One that OpenAI does not have is left out.
+            service_tier: The provider's word for it. One that neither OpenAI nor Anthropic has is left out.
             system_fingerprint: See `ChatCompletion`.
         """
-        if self._tier is None and service_tier in _SERVICE_TIERS:
+        if self._tier is None and service_tier in _TIERS:
             self._tier = service_tier
         if system_fingerprint and self._fingerprint is None:
             self._fingerprint = repair_surrogates(system_fingerprint)

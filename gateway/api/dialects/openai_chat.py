@@ -20,6 +20,7 @@ from gateway.model.input_requests import ServedRequest
 from gateway.model.moderation import ModerationRecord
 from gateway.model.record import Record
 from providers.chat import (
+    SERVICE_TIERS,
     AnnotationsDelta,
     ChatCompletion,
     ChoiceFinish,
@@ -196,10 +197,11 @@ class ChunkEncoder(StreamEncoder):
             "model": self._model or event.model,
         }
         # If the model is hidden, hide everything else that can identify the provider.
-        if self._model is None and (event.service_tier is not None or event.system_fingerprint is not None):
+        tier = event.service_tier if event.service_tier in SERVICE_TIERS else None
+        if self._model is None and (tier is not None or event.system_fingerprint is not None):
             self._frame, head = head, dict(head)
-            if event.service_tier is not None:
-                head["service_tier"] = event.service_tier
+            if tier is not None:
+                head["service_tier"] = tier
             if event.system_fingerprint is not None:
                 head["system_fingerprint"] = event.system_fingerprint
         self._begin(head)

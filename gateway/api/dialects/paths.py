@@ -18,13 +18,14 @@ from gateway.api.dialects.openai_inputs import (
     RerankDialect,
     SecondRerankDialect,
 )
-from gateway.api.dialects.responses import Responses
+from gateway.api.dialects.responses import Responses, ResponseTokenCount
 from gateway.api.errors import ApiError, encode_error
 
 CHAT_PATH = OPENAI_CHAT.route
 MESSAGES_PATH = messages.Messages.route
 COUNT_PATH = messages.TokenCount.route
 RESPONSES_PATH = Responses.route
+INPUT_TOKENS_PATH = ResponseTokenCount.route
 COMPLETIONS_PATH = Completions.route
 EMBEDDINGS_PATH = OpenAIEmbeddingsDialect.route
 MODERATIONS_PATH = OpenAIModerationsDialect.route
@@ -70,6 +71,8 @@ def counter_at(path: str) -> CountingDialect | None:
     """Return the dialect for one POST request that counts tokens; None if this path counts none."""
     if path == COUNT_PATH:
         return messages.TokenCount()
+    if path == INPUT_TOKENS_PATH:
+        return ResponseTokenCount()
     asked = parse_path(path)
     return gemini.GeminiCount(asked.assistant) if asked is not None and asked.method == "countTokens" else None
 

@@ -6,13 +6,14 @@ Source: anthropic 2.12 (Message, Usage, StopReason), platform.claude.com on stre
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 
 from gateway.api.dialects.dialect import estimated_output
 from gateway.api.dialects.labelling import MEMBER, label_answer
 from gateway.api.dialects.messages.decode import NO_STATE
 from gateway.execution.exchange import AnswerStyle
 from gateway.model.record import Record
-from providers.chat import ChatCompletion, Choice, FinishReason, Usage, said_in
+from providers.chat import CLAUDE_TIERS, ChatCompletion, Choice, FinishReason, Usage, said_in
 from providers.chat.messages import is_data_uri, split_data_uri
 from providers.formats.tool_calls import arguments_of, safe_call_id
 from providers.json_values import dumps
@@ -21,6 +22,11 @@ from providers.value import Value, replace
 _LONG_ENOUGH = 16
 """An id of this length is not a number that a server gives to the calls of each answer anew."""
 _PREFIX = "msg_"
+NO_END: Mapping[str, object] = {"container": None, "stop_reason": None, "stop_sequence": None, "stop_details": None}
+"""The end of an answer that has not ended."""
+_REFUSED = {"type": "refusal", "category": None, "explanation": None}
+_MOST_NAMED_PLACES = 8
+_EVERYWHERE = "global"
 
 
 class Asked(Value, frozen=True):
@@ -39,8 +45,8 @@ class Asked(Value, frozen=True):
     def end(self, reason: str, stop_sequence: str | None) -> dict[str, object]:
         """Return the end of an answer: `stop_reason`, and `stop_sequence` if one of the request's is named."""
         if reason == "end_turn" and stop_sequence in self.stops:
-            return {"stop_reason": "stop_sequence", "stop_sequence": stop_sequence}
-        return {"stop_reason": reason, "stop_sequence": None}
+            return {**NO_END, "stop_reason": "stop_sequence", "stop_sequence": stop_sequence}
+        return {**NO_END, "stop_reason": reason, "stop_details": _REFUSED if reason == "refusal" else None}
 
 
 def encode_answer(completion: ChatCompletion, style: AnswerStyle, record: Record, asked: Asked) -> bytes:
@@ -62,7 +68,7 @@ def encode_answer(completion: ChatCompletion, style: AnswerStyle, record: Record
         **message_head(completion.id, style.shown_model or completion.model, style, record),
         "content": _content(choice, record, hides_thinking=asked.hides_thinking),
         **asked.end(reason, choice.stop_sequence),
-        "usage": encode_usage(usage),
+        "usage": {**encode_usage(usage), **usage_members(usage, completion.service_tier, style, record)},
     }
     if message.annotations:
         member["annotations"] = message.annotations
@@ -87,14 +93,19 @@ def _content(choice: Choice, record: Record, *, hides_thinking: bool) -> list[di
         shown = "" if hides_thinking else message.reasoning or ""
         blocks.append(thinking_block(shown, first_state))
     if text := said_in(message):
-        blocks.append({"type": "text", "text": text})
+        blocks.append(text_block(text))
     blocks += map(image_block, message.images)
     for position, call in enumerate(calls):
         if position and call.signature:
             blocks.append(thinking_block("", call.signature))
         head = call_head(call.id, call.name, record, position)
-        blocks.append({"type": "tool_use", **head, "input": arguments_of(call)})
+        blocks.append({**head, "input": arguments_of(call)})
     return blocks
+
+
+def text_block(text: str) -> dict[str, object]:
+    """Return a block with a text. The citations of a model are in `x_gateway`, in the form of its provider."""
+    return {"type": "text", "text": text, "citations": None}
 
 
 def image_block(url: str) -> dict[str, object]:
@@ -110,7 +121,7 @@ def thinking_block(thought: str, state: str | None) -> dict[str, object]:
 
 
 def call_head(call_id: str, name: str, record: Record, position: int) -> dict[str, object]:
-    """Return the id and the name of a call.
+    """Return the members of a block with a call, without its input.
 
     Some servers number the calls of each answer from the start. Such ids get a part of their own in each answer,
     because the clients of this API distinguish the calls of a conversation by their ids.
@@ -119,7 +130,7 @@ def call_head(call_id: str, name: str, record: Record, position: int) -> dict[st
     if len(shown) < _LONG_ENOUGH:
         answer = hashlib.blake2s(f"{record.request_id} {record.started_at}".encode(), digest_size=8).hexdigest()
         shown = f"toolu_{shown}_{answer}_{position}"
-    return {"id": shown, "name": name}
+    return {"type": "tool_use", "id": shown, "name": name, "caller": {"type": "direct"}}
 
 
 def stop_reason(reason: FinishReason, *, has_calls: bool, is_refusal: bool) -> str:
@@ -147,14 +158,44 @@ def estimated_usage(usage: Usage | None, prompt: int, output: int) -> Usage:
 
 
 def encode_usage(usage: Usage) -> dict[str, object]:
-    """Return `usage`. Anthropic's `input_tokens` exclude tokens that were read from or written to the cache."""
+    """Return `usage` as the end of a stream has it. Anthropic's `input_tokens` exclude tokens of the cache."""
     fresh = usage.prompt_tokens - usage.cached_tokens - usage.cache_write_tokens
-    counts: dict[str, object] = {
+    return {
         "input_tokens": max(0, fresh),
         "cache_creation_input_tokens": usage.cache_write_tokens,
         "cache_read_input_tokens": usage.cached_tokens,
         "output_tokens": usage.completion_tokens,
+        "output_tokens_details": {"thinking_tokens": usage.reasoning_tokens},
+        "server_tool_use": None,
     }
-    if usage.reasoning_tokens:
-        counts["output_tokens_details"] = {"thinking_tokens": usage.reasoning_tokens}
-    return counts
+
+
+def usage_members(usage: Usage, tier: str | None, style: AnswerStyle, record: Record) -> dict[str, object]:
+    """Return the members of `usage` that only a message has: how the cache was written, and where the model computed.
+
+    Args:
+        usage: The counts.
+        tier: The provider's word for how it processed the request.
+        style: How the answer is shown.
+        record: The record of the request.
+    """
+    long, split = usage.cache_write_1h_tokens, None
+    if long is not None:
+        short = max(0, usage.cache_write_tokens - long)
+        split = {"ephemeral_5m_input_tokens": short, "ephemeral_1h_input_tokens": long}
+    return {
+        "cache_creation": split,
+        "inference_geo": _inference_geo(style, record),
+        "service_tier": tier if tier in CLAUDE_TIERS and style.shown_model is None else None,
+    }
+
+
+def _inference_geo(style: AnswerStyle, record: Record) -> str | None:
+    """Return where the model computed, or None if the model is hidden, or nothing of the answer may be kept here."""
+    places, location = record.answered_by.computed, record.decided.location
+    region = location.region if location is not None else None
+    if places is None or style.shown_model is not None or region is None or region.transit.included:
+        return None
+    if places.included is None or len(places.included) > _MOST_NAMED_PLACES:
+        return _EVERYWHERE
+    return "-".join(sorted(places.included)).lower()

@@ -25,6 +25,7 @@ from gateway.api.dialects.dialect import StreamEncoder
 from gateway.api.dialects.labelling import MEMBER
 from gateway.api.dialects.messages.decode import NO_STATE
 from gateway.api.dialects.messages.encode import (
+    NO_END,
     Asked,
     call_head,
     counted_usage,
@@ -33,6 +34,8 @@ from gateway.api.dialects.messages.encode import (
     image_block,
     message_head,
     stop_reason,
+    text_block,
+    usage_members,
 )
 from gateway.api.dialects.messages.errors import encode_error_event
 from gateway.api.errors import ApiError
@@ -132,12 +135,13 @@ class MessageStreamEncoder(StreamEncoder):
         self._state = _OPEN
         opened = event if isinstance(event, Opened) else Opened("", "", 0)
         model = self._model or opened.model
+        usage = Usage() if self._record.is_own_answer else Usage(self._asked.prompt_tokens, 1)
+        members = usage_members(usage, opened.service_tier, self._style, self._record)
         message: dict[str, object] = {
             **message_head(opened.id, model, self._style, self._record),
             "content": [],
-            "stop_reason": None,
-            "stop_sequence": None,
-            "usage": encode_usage(Usage() if self._record.is_own_answer else Usage(self._asked.prompt_tokens, 1)),
+            **NO_END,
+            "usage": {**encode_usage(usage), **members},
         }
         if (member := self._labels.first_member()) is not None:
             message[MEMBER] = member
@@ -212,7 +216,7 @@ class MessageStreamEncoder(StreamEncoder):
     def _begin(self, kind: int, written: list[bytes]) -> None:
         self._block, self._index = kind, self._index + 1
         if kind == _TEXT:
-            block: dict[str, object] = {"type": "text", "text": ""}
+            block = text_block("")
             self._head = _DELTA % (self._index, b"text_delta", b"text")
         else:
             block = {"type": "thinking", "thinking": "", "signature": ""}
@@ -268,7 +272,7 @@ class MessageStreamEncoder(StreamEncoder):
         self._close(written, start.signature)
         self._block, self._open_call, self._index = _CALL, index, self._index + 1
         self._head = _DELTA % (self._index, b"input_json_delta", b"partial_json")
-        block = {"type": "tool_use", **call_head(start.id or "", start.name or "", self._record, index), "input": {}}
+        block = {**call_head(start.id or "", start.name or "", self._record, index), "input": {}}
         written.append(_event(b"content_block_start", {"index": self._index, "content_block": block}))
         pieces, call.pieces = [start.arguments, *call.pieces], []
         for piece in pieces:

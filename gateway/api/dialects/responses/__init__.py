@@ -6,12 +6,12 @@ The gateway keeps nothing: each request has the whole conversation in `input`, a
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 
 import orjson
 
 from gateway.api.body import parse_json
 from gateway.api.dialects.responses.decode import NAMES_OF_CHAT, MessagePaths, decode_request
+from gateway.api.dialects.responses.echo import encode_echo
 from gateway.api.dialects.responses.encode import ResponsesRequest, encode_answer
 from gateway.api.dialects.responses.stream import ResponseStreamEncoder
 from gateway.api.errors import ApiError, encode_error
@@ -20,11 +20,8 @@ from gateway.model.record import Record
 from providers.chat import ChatCompletion, ChatRequest
 from providers.value import replace
 
-__all__ = ["Responses"]
+__all__ = ["ResponseTokenCount", "Responses"]
 
-_MOST_ECHOED_BYTES = 64 * 1024
-"""The answer to a larger request repeats neither its instructions nor its tools: a stream would hold them to its
-end."""
 _MESSAGE = re.compile(r"\bmessages\[(\d{1,9})\]")
 
 
@@ -34,6 +31,7 @@ class Responses:
     keep_alive = b": keep-alive\n\n"
     stream_type = b"content-type: text/event-stream; charset=utf-8"
     route = "/v1/responses"
+    _is_count = False
 
     def __init__(self) -> None:
         self._paths = MessagePaths()
@@ -41,8 +39,8 @@ class Responses:
 
     def decode(self, body: bytes) -> ChatRequest:
         """See Dialect."""
-        decoded = decode_request(parse_json(body))
-        echo = _encode_echo(decoded.echo, len(body))
+        decoded = decode_request(parse_json(body), counts=self._is_count)
+        echo = encode_echo(decoded.echo, len(body))
         self._asked = ResponsesRequest(echo, decoded.names, decoded.wants_state, len(body))
         self._paths = decoded.paths
         return decoded.request
@@ -71,7 +69,12 @@ class Responses:
         return replace(error, param=NAMES_OF_CHAT.get(param, param), message=_MESSAGE.sub(path, error.message))
 
 
-def _encode_echo(echo: Mapping[str, object], body_bytes: int) -> bytes:
-    if body_bytes > _MOST_ECHOED_BYTES:
-        echo = {**echo, "instructions": None, "tools": ()}
-    return b"," + orjson.dumps(echo)[1:-1]
+class ResponseTokenCount(Responses):
+    """One request for `input_tokens`. See `gateway.api.dialects.dialect.CountingDialect`."""
+
+    route = "/v1/responses/input_tokens"
+    _is_count = True
+
+    def encode_count(self, tokens: int) -> bytes:
+        """See CountingDialect."""
+        return orjson.dumps({"object": "response.input_tokens", "input_tokens": tokens})

@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from gateway.api.dialects.responses.echo import echo_of
 from gateway.api.dialects.responses.input_items import InputReader, tools_in
 from gateway.api.dialects.responses.tools import ToolNames, decode_tool_choice, decode_tools
+from gateway.api.errors import ApiError
 from providers.chat import ChatRequest, JsonObjectFormat, Message, ResponseFormat, Tool
 from providers.failures import InvalidRequest
 from providers.openai_json.decode_request import (
@@ -30,13 +32,15 @@ _LOGPROBS = "message.output_text.logprobs"
 _MOST_INPUT_TOKENS = 2**31 - 1
 _MOST_METADATA = 16
 _SEND_ALL = "send the whole conversation in `input` of each request, and leave the field out"
+_PREVIOUS = "previous_response_id"
 _STATEFUL = {
-    "previous_response_id": f"refers to an answer kept at a provider, and the gateway keeps none: {_SEND_ALL}",
     "conversation": f"keeps the conversation at the provider: {_SEND_ALL}",
     "prompt": "refers to a template kept at a provider: send its text in `instructions`",
     "context_management": f"keeps state at the provider: {_SEND_ALL}",
+    "generate": "belongs to a WebSocket: leave it out, because a POST is always answered",
+    "stream_id": "belongs to a WebSocket: leave it out, because each POST has a stream of its own",
 }
-"""Fields that keep or use state at a provider, with the form that does not."""
+"""Fields that keep or use state, or that only a turn on a WebSocket has, with the form that does not."""
 _SWITCHES = {
     "store": f"keeps the conversation at the provider: {_SEND_ALL}",
     "background": "keeps the answer at the provider: leave it out, and set `stream` to true for a long answer",
@@ -62,19 +66,6 @@ _OWN = frozenset({"tools", "tool_choice", "include", "top_logprobs", *_SWITCHES}
 _TEXT = frozenset({"format", "verbosity"})
 _FORMAT = frozenset({"type", "name", "schema", "description", "strict"})
 _PLAIN_FIELDS = frozenset({"model", "input", "instructions", "stream", "max_output_tokens", "temperature", "top_p"})
-_ECHOED: Mapping[str, object] = {
-    "instructions": None,
-    "max_output_tokens": None,
-    "metadata": {},
-    "parallel_tool_calls": True,
-    "reasoning": None,
-    "temperature": None,
-    "text": {"format": {"type": "text"}},
-    "tool_choice": "auto",
-    "tools": (),
-    "top_p": None,
-    "truncation": "disabled",
-}
 
 
 class MessagePaths(Value, frozen=True):
@@ -125,29 +116,34 @@ class _RareFields(Value, frozen=True):
 _NO_RARE_FIELDS = _RareFields({}, {})
 
 
-def decode_request(body: object) -> DecodedResponse:
+def decode_request(body: object, *, counts: bool = False) -> DecodedResponse:
     """Return the request in a parsed body.
 
     Args:
         body: The parsed JSON, which may be any JSON value.
+        counts: The request only counts tokens, so `instructions` or `tools` may stand without `input`.
 
     Raises:
+        ApiError: The request continues an answer, and none is kept.
         InvalidRequest: The body breaks a rule of the API, or asks for state at a provider; the message names the field.
         UnsupportedFeature: A field is valid at OpenAI, but has no form in a chat.
     """
     source = mapping(body, "")
+    is_plain = source.keys() <= _PLAIN_FIELDS
+    if not is_plain:
+        _refuse_state(source)
     if source.get("model") is None or source.get("input") is None:
         _refuse_fields_of_chat(source)
     model = text(source, "model", "model")
     if not model:
         raise InvalidRequest("`model` is required: the name of an assistant", "model")
-    given = present(source, "input", "input")
+    has_more = source.get("instructions") or source.get("tools")
+    given = "" if counts and has_more and source.get("input") in (None, []) else present(source, "input", "input")
     instructions = text(source, "instructions", "instructions")
     stream = boolean(source, "stream", "stream") or False
     names, unread = ToolNames(), set[str]()
     more = tools_in(given) if isinstance(given, list) else []
-    plain = not more and source.keys() <= _PLAIN_FIELDS
-    rare = _NO_RARE_FIELDS if plain else _rare_fields(source, names, unread, more)
+    rare = _NO_RARE_FIELDS if is_plain and not more else _rare_fields(source, names, unread, more)
     messages, paths = _messages(given, instructions, names, unread)
     if rare.extra or unread:
         check_unknown(rare.extra, unread)
@@ -165,14 +161,12 @@ def decode_request(body: object) -> DecodedResponse:
         **rare.fields,
     )
     return DecodedResponse(
-        request, MessagePaths(paths, 1 if instructions else 0), names, rare.wants_state, _echo(source)
+        request,
+        MessagePaths(paths, 1 if instructions else 0),
+        names,
+        rare.wants_state,
+        echo_of(source, rare.tools, names),
     )
-
-
-def _echo(source: Mapping[str, object]) -> Mapping[str, object]:
-    """Return the members of a valid request that OpenAI repeats in its answer, with OpenAI's defaults."""
-    given = {name: value for name, value in source.items() if value is not None and name in _ECHOED}
-    return {**_ECHOED, **given}
 
 
 def _refuse_fields_of_chat(source: Mapping[str, object]) -> None:
@@ -211,7 +205,6 @@ def _rare_fields(
 ) -> _RareFields:
     """Read the fields that few requests have. Raises InvalidRequest or UnsupportedFeature."""
     _refuse_fields_of_chat(source)
-    _refuse_state(source)
     fields: dict[str, Any] = {}
     extra: dict[str, object] = {}
     tools = decode_tools(source.get("tools"), names, unread, more)
@@ -237,6 +230,10 @@ def _rare_fields(
 
 
 def _refuse_state(source: Mapping[str, object]) -> None:
+    """Refuse what needs an answer or a conversation that is kept. Raises ApiError or InvalidRequest."""
+    if source.get(_PREVIOUS) is not None:
+        message = f"`{_PREVIOUS}` refers to an answer, and the gateway keeps none: {_SEND_ALL}"
+        raise ApiError("previous_response_not_found", message, _PREVIOUS)
     for name, problem in _STATEFUL.items():
         if source.get(name) is not None:
             raise InvalidRequest(f"`{name}` {problem}", name)

@@ -16,7 +16,17 @@ from gateway.api.dialects.responses.tools import CUSTOM, INPUT, TOOL_SEARCH, Too
 from gateway.execution.exchange import AnswerStyle
 from gateway.execution.resume_request import estimated_tokens
 from gateway.model.record import Record
-from providers.chat import Annotation, AssistantMessage, ChatCompletion, Choice, FinishReason, Logprobs, Usage, text_of
+from providers.chat import (
+    SERVICE_TIERS,
+    Annotation,
+    AssistantMessage,
+    ChatCompletion,
+    Choice,
+    FinishReason,
+    Logprobs,
+    Usage,
+    text_of,
+)
 from providers.chat.messages import is_data_uri, split_data_uri
 from providers.formats.reasoning_state import join_call_id
 from providers.value import Value
@@ -28,6 +38,8 @@ _INCOMPLETE: dict[FinishReason, bytes] = {
     "other": b"max_output_tokens",
 }
 _BYTES_A_TOKEN = 4
+USUAL_TIER = "default"
+_TIERS = SERVICE_TIERS - {"auto"}
 _EMPTY = Choice(AssistantMessage(""), "stop")
 COMPLETED, INCOMPLETE, FAILED, IN_PROGRESS = b"completed", b"incomplete", b"failed", b"in_progress"
 
@@ -84,13 +96,9 @@ def summary_part(escaped: bytes) -> bytes:
 
 
 def reasoning_item(id: bytes, status: bytes, summary: bytes, state: str | None) -> bytes:
-    """Return a reasoning item of the parts of a summary, with commas, and the opaque state of the model."""
-    return b'{"id":"%b","type":"reasoning","status":"%b","summary":[%b],"encrypted_content":%b}' % (
-        id,
-        status,
-        summary,
-        orjson.dumps(state),
-    )
+    """Return a reasoning item of the parts of a summary, with commas, and the opaque state of the model, if any."""
+    opaque = b"" if state is None else b',"encrypted_content":' + orjson.dumps(state)
+    return b'{"id":"%b","type":"reasoning","status":"%b","summary":[%b]%b}' % (id, status, summary, opaque)
 
 
 def image_item(id: bytes, url: str) -> bytes:
@@ -181,12 +189,14 @@ class ResponseHead(msgspec.Struct):
     Attributes:
         model: The name of the model that is shown.
         created: Unix seconds.
+        tier: How the provider processed the request, in one of OpenAI's words.
     """
 
     record: Record
     asked: ResponsesRequest
     model: str
     created: int
+    tier: str = USUAL_TIER
 
     def encode(
         self,
@@ -199,22 +209,31 @@ class ResponseHead(msgspec.Struct):
     ) -> bytes:
         """Return the object with these items, between which are commas, and the value of `x_gateway`."""
         details = b'{"reason":"%b"}' % _INCOMPLETE[finish] if status == INCOMPLETE else b"null"
+        now = int(time.time())
+        created = self.created or now
         return (
-            b'{"id":"resp_%b","object":"response","created_at":%d,"status":"%b","background":false,"error":%b,'
-            b'"incomplete_details":%b,"model":%b,"output":[%b],"previous_response_id":null,"store":false%b,'
-            b'"usage":%b%b}'
+            b'{"id":"resp_%b","object":"response","created_at":%d,"completed_at":%b,"status":"%b","background":false,'
+            b'"error":%b,"incomplete_details":%b,"model":%b,"output":[%b],"previous_response_id":null,"store":false,'
+            b'"max_tool_calls":null,"truncation":"disabled","service_tier":"%b"%b,"usage":%b%b}'
         ) % (
             escape(self.record.request_id),
-            self.created or int(time.time()),
+            created,
+            b"%d" % max(created, now) if status == COMPLETED else b"null",
             status,
             error,
             details,
             orjson.dumps(self.model),
             output,
+            self.tier.encode(),
             self.asked.echo,
             usage,
             b',"%b":%b' % (MEMBER.encode(), orjson.dumps(member)) if member else b"",
         )
+
+
+def tier_of(tier: str | None, style: AnswerStyle) -> str:
+    """Return the provider's word for how it processed the request, if the model is revealed, or else the usual one."""
+    return tier if tier is not None and tier in _TIERS and style.shown_model is None else USUAL_TIER
 
 
 def status_of(finish: FinishReason) -> bytes:
@@ -230,7 +249,8 @@ def encode_answer(completion: ChatCompletion, style: AnswerStyle, record: Record
     usage = completion.usage
     if usage is None:
         usage = estimated_usage(asked, text_of(choice.message.content))
-    head = ResponseHead(record, asked, style.shown_model or completion.model, completion.created)
+    tier = tier_of(completion.service_tier, style)
+    head = ResponseHead(record, asked, style.shown_model or completion.model, completion.created, tier)
     output = b",".join(_items(choice, status, record, asked))
     return head.encode(status, output, encode_usage(usage), finish=choice.finish_reason, member=member)
 

@@ -29,6 +29,7 @@ from gateway.api.dialects.responses.encode import (
     FAILED,
     IN_PROGRESS,
     INCOMPLETE,
+    USUAL_TIER,
     ResponseHead,
     ResponsesRequest,
     call_item,
@@ -47,6 +48,7 @@ from gateway.api.dialects.responses.encode import (
     status_of,
     summary_part,
     text_part,
+    tier_of,
 )
 from gateway.api.errors import ApiError
 from gateway.execution.exchange import AnswerStyle
@@ -113,6 +115,7 @@ class ResponseStreamEncoder(StreamEncoder):
     def __init__(self, style: AnswerStyle, record: Record, asked: ResponsesRequest) -> None:
         """Make it for one stream."""
         super().__init__(style, record)
+        self._style = style
         self._asked = asked
         self._head = ResponseHead(record, asked, style.shown_model or "", 0)
         self._state = _IDLE
@@ -205,6 +208,7 @@ class ResponseStreamEncoder(StreamEncoder):
         head = self._head
         if isinstance(event, Opened):
             head.model, head.created = head.model or event.model, event.created
+            head.tier = tier_of(event.service_tier, self._style)
         head.created = head.created or int(time.time())
         self._state = _OPEN
         begun = b'"response":' + head.encode(IN_PROGRESS, member=self._labels.first_member())
@@ -213,6 +217,8 @@ class ResponseStreamEncoder(StreamEncoder):
     def _complete(self) -> bytes:
         written = self._end_all() if self._state != _FINISHED else b""
         self.finished, self._state = True, _ENDED
+        if self._record.resumed is not None:
+            self._head.tier = USUAL_TIER
         member = self._labels.member(is_estimated=self.usage is None)
         usage = self.usage or estimated_usage(self._asked, self._all_text())
         status = status_of(self._finish)

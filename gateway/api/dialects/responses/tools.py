@@ -69,6 +69,10 @@ class ToolNames(msgspec.Struct):
         self.groups[flat] = namespace, name
         return flat
 
+    def flat(self, namespace: str | None, name: str) -> str:
+        """Return the name under which a provider gets a function of a group, or of none."""
+        return name if namespace is None else self.flatten(namespace, name)
+
     def split(self, flat: str) -> tuple[str | None, str]:
         """Return the group of a function, or None if it has none, and its plain name."""
         return self.groups.get(flat, (None, flat))
@@ -137,7 +141,7 @@ def _tool(
         tool = _function({**source, "type": "function", "name": TOOL_SEARCH, "execution": None}, path, unread)
     else:
         tool = _function(source, path, unread)
-    name = tool.name if namespace is None else names.flatten(namespace, tool.name)
+    name = names.flat(namespace, tool.name)
     if kind in (CUSTOM, TOOL_SEARCH):
         names.kinds[name] = kind
     else:
@@ -208,7 +212,7 @@ def decode_tool_choice(value: object, tools: tuple[Tool, ...], names: ToolNames,
         case {"type": "allowed_tools"}:
             source = mapping(value, "tool_choice")
             _note_unknown(source, frozenset({"type", "mode", "tools"}), "tool_choice", unread)
-            mode = choice(source.get("mode"), "tool_choice.mode", ("auto", "required"))
+            mode = choice(source.get("mode") or "auto", "tool_choice.mode", ("auto", "required"))
             entries = items(source.get("tools"), "tool_choice.tools", at_most=MAX_TOOLS)
             chosen = [
                 _chosen(mapping(entry, path), path, tools, names, unread)
