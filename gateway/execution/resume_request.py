@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from operator import attrgetter
+from typing import Any
 
 from gateway.model.decision import Step
 from gateway.model.excerpt import excerpt, quoting
@@ -128,6 +129,6 @@ def summed(broken: Usage | None, sent: SentAnswer, added: int, last: Usage) -> t
     spent = estimated_tokens(sent.text) + estimated_tokens(sent.reasoning)
     known = broken or Usage(prompt_tokens=max(last.prompt_tokens - added, 0))
     completion_tokens = max(known.completion_tokens, spent)
-    total = Usage(*map(_sum, _COUNTS(known), _COUNTS(last)))
-    total = replace(total, completion_tokens=completion_tokens + last.completion_tokens)
+    sums: dict[str, Any] = dict(zip(Usage.__struct_fields__, map(_sum, _COUNTS(known), _COUNTS(last)), strict=True))
+    total = Usage(**{**sums, "completion_tokens": completion_tokens + last.completion_tokens})
     return total, broken is None or known.completion_tokens < completion_tokens

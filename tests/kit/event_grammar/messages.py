@@ -15,10 +15,13 @@ _DELTAS = {
     "thinking": ("thinking_delta", "thinking"),
 }
 _STARTS: dict[str, dict[str, Any]] = {
-    "text": {"type": "text", "text": ""},
+    "text": {"type": "text", "text": "", "citations": None},
     "thinking": {"type": "thinking", "thinking": "", "signature": ""},
 }
 _STOP_REASONS = {"end_turn", "max_tokens", "stop_sequence", "tool_use", "refusal"}
+_END = {"container", "stop_reason", "stop_sequence", "stop_details"}
+_REFUSED = {"type": "refusal", "category": None, "explanation": None}
+_OF_MESSAGES = {"cache_creation", "inference_geo", "service_tier"}
 _COUNTS = ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens", "output_tokens")
 
 
@@ -101,11 +104,11 @@ class _Reader:
 
     def _start(self, message: dict[str, Any]) -> None:
         _check(self._state == "idle", "a second message_start")
-        wanted = {"type": "message", "role": "assistant", "content": [], "stop_reason": None, "stop_sequence": None}
-        _check({name: message.get(name) for name in wanted} == wanted, f"message_start has {message}")
+        wanted = {"type": "message", "role": "assistant", "content": [], **dict.fromkeys(_END)}
+        _check({name: message[name] for name in wanted} == wanted, f"message_start has {message}")
         _check(bool(message["id"]) and message["id"].startswith("msg_"), "no id")
         _check(isinstance(message["model"], str) and bool(message["model"]), "no model")
-        _check_usage(message["usage"])
+        _check_usage(message["usage"], _OF_MESSAGES)
         _check(message["usage"]["input_tokens"] > 0, "message_start has no input tokens")
         self.message.start = message
         self._state = "between"
@@ -115,6 +118,7 @@ class _Reader:
         _check(body["index"] == len(self.message.content), f"the index is {body['index']}")
         block = body["content_block"]
         if block["type"] == "tool_use":
+            _check(block["caller"] == {"type": "direct"}, f"a call starts as {block}")
             _check(block["input"] == {} and bool(block["id"]) and bool(block["name"]), f"a call starts as {block}")
             _check(all(block["id"] != other.get("id") for other in self.message.content), "two calls have one id")
             self._open = {**block, "input": ""}
@@ -152,6 +156,8 @@ class _Reader:
     def _finish(self, body: dict[str, Any]) -> None:
         _check(self._state == "between", f"message_delta in the state {self._state}")
         reason = body["delta"]["stop_reason"]
+        _check(body["delta"].keys() == _END and body["delta"]["container"] is None, f"the end has {body['delta']}")
+        _check(body["delta"]["stop_details"] == (_REFUSED if reason == "refusal" else None), "stop_details")
         _check(reason in _STOP_REASONS, f"the stop reason is {reason!r}")
         has_calls = any(block["type"] == "tool_use" for block in self.message.content)
         if reason not in ("max_tokens", "refusal"):
@@ -177,7 +183,9 @@ class _Reader:
         self.message.error, self.message.ended = error, True
 
 
-def _check_usage(usage: dict[str, Any]) -> None:
+def _check_usage(usage: dict[str, Any], more: set[str] | None = None) -> None:
+    _check(usage.keys() == {*_COUNTS, "output_tokens_details", "server_tool_use", *(more or ())}, f"usage is {usage}")
+    _check(isinstance(usage["output_tokens_details"]["thinking_tokens"], int), "usage has no thinking tokens")
     for name in _COUNTS:
         _check(isinstance(usage.get(name), int) and usage[name] >= 0, f"usage.{name} is {usage.get(name)!r}")
 

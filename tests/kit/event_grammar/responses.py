@@ -25,6 +25,13 @@ _DONE = {
     "response.refusal.done": ("refusal", "refusal"),
     "response.reasoning_text.done": ("reasoning_text", "text"),
 }
+_MEMBERS = frozenset(
+    "id object created_at completed_at status incomplete_details model previous_response_id instructions output error "
+    "tools tool_choice truncation parallel_tool_calls text top_p presence_penalty frequency_penalty top_logprobs "
+    "temperature reasoning usage max_output_tokens max_tool_calls store background service_tier metadata "
+    "safety_identifier prompt_cache_key".split()
+)
+"""The members that the schema of Open Responses 2026-04-24 requires of each occurrence of the object."""
 
 
 class GrammarError(AssertionError):
@@ -141,6 +148,10 @@ class _Machine:
 
     def _response(self, kind: str, response: dict[str, Any]) -> None:
         _require(response["object"] == "response", "the object is not a response")
+        _require(response.keys() - {"x_gateway"} == _MEMBERS, f"the members {response.keys() ^ _MEMBERS}")
+        is_complete = response["status"] == "completed"
+        _require((response["completed_at"] is not None) == is_complete, f"{kind} has completed_at")
+        _require(not is_complete or response["completed_at"] >= response["created_at"], "completed before it began")
         _require(response["store"] is False, "the response does not state `store: false`")
         _require(response["id"] == self.events[0]["response"]["id"], "the id of the response changes")
         _require(response["model"] == self.events[0]["response"]["model"], "the model of the response changes")
@@ -179,6 +190,7 @@ class _Machine:
             case "function_call":
                 _require(item["arguments"] == "" and item["name"] and item["call_id"], "a new call is not empty")
             case "reasoning":
+                _require("encrypted_content" not in item, "a new reasoning item has a state")
                 _require(item["summary"] == [], "a new reasoning item has a summary")
             case other:
                 raise GrammarError(f"an item of type {other}")
@@ -284,6 +296,7 @@ class _Machine:
                 _require(item.arguments_done, "a call ends before its arguments")
                 _require(whole["arguments"] == item.arguments, "other arguments in the item")
             case "reasoning":
+                _require(isinstance(whole.get("encrypted_content", ""), str), "a state that is no text")
                 _require([*whole["summary"], *whole.get("content", [])] == item.parts, "another summary in the item")
         item.done = whole
 

@@ -12,6 +12,7 @@ import msgspec
 import orjson
 
 from gateway.api.dialects.labelling import MEMBER, label_answer
+from gateway.api.dialects.responses.echo import echo_of, encode_echo
 from gateway.api.dialects.responses.tools import CUSTOM, INPUT, TOOL_SEARCH, ToolNames
 from gateway.execution.exchange import AnswerStyle
 from gateway.execution.resume_request import estimated_tokens
@@ -38,6 +39,7 @@ _INCOMPLETE: dict[FinishReason, bytes] = {
     "other": b"max_output_tokens",
 }
 _BYTES_A_TOKEN = 4
+_NO_ECHO = encode_echo(echo_of({}, (), ToolNames()), 0)
 USUAL_TIER = "default"
 _TIERS = SERVICE_TIERS - {"auto"}
 _EMPTY = Choice(AssistantMessage(""), "stop")
@@ -55,7 +57,7 @@ class ResponsesRequest(Value, frozen=True):
         body_bytes: The size of the request.
     """
 
-    echo: bytes = b""
+    echo: bytes = _NO_ECHO
     names: ToolNames = msgspec.field(default_factory=ToolNames)
     wants_state: bool = False
     body_bytes: int = 0

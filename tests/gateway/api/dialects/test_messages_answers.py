@@ -42,6 +42,7 @@ from providers.chat import (
 from providers.failures import Failure, FailureKind
 from providers.json_values import is_json_object
 from providers.reading.folding import unfold
+from providers.value import replace
 from tests.kit.case_files import cases
 from tests.kit.chat_strategies import completions
 from tests.kit.event_grammar.messages import GrammarError, ReadMessage, read_stream
@@ -97,27 +98,60 @@ def test_stream_of_text_has_the_documented_events() -> None:
 
 
 def test_usage_excludes_cached_tokens() -> None:
-    expected = {
+    of_end = {
         "input_tokens": 40,
         "cache_creation_input_tokens": 20,
         "cache_read_input_tokens": 40,
         "output_tokens": 8,
         "output_tokens_details": {"thinking_tokens": 3},
+        "server_tool_use": None,
     }
-    assert streamed(TextDelta("Hi"), *END).usage == expected
-    assert whole(completion_of(AssistantMessage("Hi"), usage=USAGE.usage))["usage"] == expected
+    of_message = {"cache_creation": None, "inference_geo": None, "service_tier": None}
+    assert streamed(TextDelta("Hi"), *END).usage == of_end
+    assert whole(completion_of(AssistantMessage("Hi"), usage=USAGE.usage))["usage"] == {**of_end, **of_message}
+
+
+@pytest.mark.parametrize(("hour", "split"), [
+    (None, None),
+    (0, {"ephemeral_5m_input_tokens": 20, "ephemeral_1h_input_tokens": 0}),
+    (15, {"ephemeral_5m_input_tokens": 5, "ephemeral_1h_input_tokens": 15}),
+    (21, {"ephemeral_5m_input_tokens": 0, "ephemeral_1h_input_tokens": 21}),
+])  # fmt: skip
+def test_writes_of_the_cache_are_split_as_the_provider_has_split_them(hour: int | None, split: Any) -> None:
+    usage = Usage(100, 8, cache_write_tokens=20, cache_write_1h_tokens=hour)
+    assert whole(completion_of(AssistantMessage("Hi"), usage=usage))["usage"]["cache_creation"] == split
+
+
+@pytest.mark.parametrize(("tier", "model", "shown"), [
+    ("standard", None, "standard"), ("priority", None, "priority"), ("batch", None, "batch"), ("flex", None, None),
+    ("default", None, None), (None, None, None), ("standard", "assistant", None),
+])  # fmt: skip
+def test_tier_is_the_word_of_the_provider_if_the_model_is_shown(
+    tier: str | None, model: str | None, shown: str | None
+) -> None:
+    style = AnswerStyle(shown_model=model)
+    completion = replace(completion_of(AssistantMessage("Hi"), usage=USAGE.usage), service_tier=tier)
+    assert whole(completion, style)["usage"]["service_tier"] == shown
+    start = read_stream(encoder(style).encode((Opened("id-1", "m", 7, tier), TextDelta("Hi"), *END))).start
+    assert start["usage"]["service_tier"] == shown
 
 
 def test_thinking_has_a_block_of_its_own_with_one_signature() -> None:
     thinking, text = streamed(ReasoningDelta("Let "), ReasoningDelta("me"), TextDelta("Hi"), *END).content
     assert thinking == {"type": "thinking", "thinking": "Let me", "signature": NO_STATE}
-    assert text == {"type": "text", "text": "Hi"}
+    assert text == {"type": "text", "text": "Hi", "citations": None}
 
 
 def test_state_is_the_signature_of_the_thinking_before_its_call() -> None:
     thinking, call = streamed(ReasoningDelta("Hm"), CALL, REST, *CALLED).content
     assert thinking["signature"] == "sealed"
-    assert call == {"type": "tool_use", "id": "call-1-long-enough", "name": "get_weather", "input": '{"city":"Oslo"}'}
+    assert call == {
+        "type": "tool_use",
+        "id": "call-1-long-enough",
+        "name": "get_weather",
+        "caller": {"type": "direct"},
+        "input": '{"city":"Oslo"}',
+    }
 
 
 def test_state_gets_a_thinking_block_if_a_text_stands_in_between() -> None:
@@ -336,12 +370,14 @@ def test_errors_have_anthropics_types_and_words(code: str, kind: str, words: str
 
 START = (
     b'event: message_start\ndata: {"type":"message_start","message":{"id":"msg_1","type":"message","role":"assistant",'
-    b'"model":"m","content":[],"stop_reason":null,"stop_sequence":null,"usage":{"input_tokens":3,'
-    b'"cache_creation_input_tokens":0,"cache_read_input_tokens":0,"output_tokens":1}}}\n\n'
+    b'"model":"m","content":[],"container":null,"stop_reason":null,"stop_sequence":null,"stop_details":null,'
+    b'"usage":{"input_tokens":3,"cache_creation_input_tokens":0,"cache_read_input_tokens":0,"output_tokens":1,'
+    b'"output_tokens_details":{"thinking_tokens":0},"server_tool_use":null,"cache_creation":null,'
+    b'"inference_geo":null,"service_tier":null}}}\n\n'
 )
 BLOCK = (
     b"event: content_block_start\ndata: "
-    b'{"type":"content_block_start","index":0,"content_block":{"type":"text","text":""}}\n\n'
+    b'{"type":"content_block_start","index":0,"content_block":{"type":"text","text":"","citations":null}}\n\n'
 )
 STOP = b'event: message_stop\ndata: {"type":"message_stop"}\n\n'
 

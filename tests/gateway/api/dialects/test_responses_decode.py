@@ -287,7 +287,8 @@ def test_search_among_functions_is_left_out_and_named(search: str) -> None:
 @pytest.mark.parametrize(
     ("fields", "param", "advice"),
     [
-        ({"previous_response_id": "resp_1"}, "previous_response_id", "send the whole conversation in `input`"),
+        ({"generate": False}, "generate", "belongs to a WebSocket"),
+        ({"stream_id": "a"}, "stream_id", "belongs to a WebSocket"),
         ({"conversation": "conv_1"}, "conversation", "send the whole conversation in `input`"),
         ({"store": True}, "store", "send the whole conversation in `input`"),
         ({"background": True}, "background", "set `stream` to true"),
@@ -342,6 +343,17 @@ def test_refusal_names_the_field_and_the_form_without_state(fields: Any, param: 
     assert param.partition("[")[0].partition(".")[0] in str(error)
 
 
+@pytest.mark.parametrize(
+    "body", [{"input": "Hi"}, {"input": []}, {}, {"input": [{"type": "item_reference", "id": "x"}]}]
+)
+def test_request_that_continues_an_answer_has_a_code_of_its_own(body: Any) -> None:
+    """OpenAI's SDKs send the whole conversation again for this code."""
+    with pytest.raises(ApiError, match="send the whole conversation in `input`") as refused:
+        decode_request({"model": "a", "previous_response_id": "resp_1", **body})
+    assert (refused.value.code, refused.value.status) == ("previous_response_not_found", 400)
+    assert refused.value.param == "previous_response_id"
+
+
 def test_request_of_chat_is_refused_with_the_right_name() -> None:
     with pytest.raises(InvalidRequest, match="use `input` here"):
         decode_request({"model": "assistant", "messages": [ASK]})
@@ -366,7 +378,8 @@ def test_answer_repeats_the_request_with_defaults_and_a_large_one_without_tools(
     dialect = Responses()
     dialect.decode(json.dumps({"model": "a", "input": "Hi", "tools": [FUNCTION], "temperature": 1}).encode())
     echo = json.loads(b"{" + dialect._asked.echo[1:] + b"}")
-    assert (echo["tools"], echo["temperature"], echo["top_p"]) == ([FUNCTION], 1, None)
+    shown = {**FUNCTION, "description": None, "strict": False}
+    assert (echo["tools"], echo["temperature"], echo["top_p"]) == ([shown], 1, 1.0)
     dialect.decode(json.dumps({"model": "a", "input": "x" * 70_000, "tools": [FUNCTION], "temperature": 1}).encode())
     echo = json.loads(b"{" + dialect._asked.echo[1:] + b"}")
     assert (echo["tools"], echo["temperature"]) == ([], 1)
