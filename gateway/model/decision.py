@@ -29,6 +29,7 @@ class SkipReason(StrEnum):
     CAPABILITY = "capability"  # it lacks a feature of the request
     MOVES_DATA = "moves_data"  # a field of the request would move or store data
     PARAMETER = "parameter"  # it does not support a parameter, and is configured to refuse instead of dropping it
+    INFERENCE_GEO = "inference_geo"  # the request asks for an answer that is computed in another place
     DISABLED = "disabled"
     ENDED = "ended"  # the vendor has ended its model, its site or its whole API
     CREDENTIAL = "credential"  # no credential is set, or its sign-in has no token

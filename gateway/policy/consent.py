@@ -39,7 +39,7 @@ _COVERED = ("messages", "tools", "response_format", "user", "extra")
 
 FORM = frozenset(
     "model stream include_usage max_tokens temperature top_p presence_penalty frequency_penalty seed n logprobs "
-    "top_logprobs parallel_tool_calls reasoning_budget unread folded".split()
+    "top_logprobs parallel_tool_calls reasoning_budget place unread folded".split()
 )
 """The fields of a chat request that carry no text to a provider. They may change after the user has agreed."""
 _LATER: Mapping[str, object] = {"is_error": False, "cache": None, "images": [], "own": None}

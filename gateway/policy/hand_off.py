@@ -28,6 +28,7 @@ _OF_SKIP: Mapping[SkipReason, HandOffCause | None] = {
     SkipReason.REQUIREMENT: None,
     SkipReason.APPROVAL: None,
     SkipReason.MOVES_DATA: None,
+    SkipReason.INFERENCE_GEO: None,
     SkipReason.DISABLED: None,
     SkipReason.ENDED: None,
     SkipReason.CREDENTIAL: None,

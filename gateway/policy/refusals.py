@@ -19,6 +19,7 @@ from gateway.model.decision import Considered, Refusal, RefusalCode, SkipReason,
 from gateway.model.deployment import Deployment, match_of
 from gateway.model.input_requests import ServedRequest
 from gateway.model.location import Location, LocationProblem
+from gateway.model.refusal_reason import RefusalReason
 from gateway.model.route import Route, deployments_of
 from gateway.policy.canary_assignment import Verdicts
 from gateway.policy.location.age import refuse_age
@@ -31,7 +32,9 @@ _LEGAL = frozenset(
     {SkipReason.BOUNDARY, SkipReason.AVAILABILITY, SkipReason.REQUIREMENT, SkipReason.APPROVAL, SkipReason.EXCEPTED}
 )
 _UNCHECKED_RETRY_S = 10.0
-_CAPABILITY = frozenset({SkipReason.CAPABILITY, SkipReason.MOVES_DATA, SkipReason.PARAMETER, SkipReason.REDACTION})
+_CAPABILITY = frozenset(
+    {SkipReason.CAPABILITY, SkipReason.MOVES_DATA, SkipReason.PARAMETER, SkipReason.REDACTION, SkipReason.INFERENCE_GEO}
+)
 _MAX_NAMES_CHARACTERS = 300
 # Most clients that send such a request do not know the term "prefill".
 _PREFILL_HINT = ": the last message has the role `assistant`, and few models continue one; end with one of the user"
@@ -85,14 +88,19 @@ def _how_to_locate(config: ConfigVersion, location: Location) -> str:
     return "send the request through the edge that sets the country header, or use a key that is bound to a region"
 
 
-def not_offered(assistant: Assistant, region: Region) -> Refusal:
-    """Return the refusal for an assistant without a route in the region, or without routes of this use at all."""
-    offered = "is not available" if assistant.use == "chat" else f"has no {assistant.use}"
+def not_offered(config: ConfigVersion, assistant: Assistant, region: Region) -> Refusal:
+    """Return the refusal for an assistant without a route in the region, or without routes of this use at all.
+
+    To its user, an assistant that lacks another use than chats is there, and cannot do this.
+    """
+    is_chat = assistant.use == "chat"
+    offered = "is not available" if is_chat else f"has no {assistant.use}"
     if not assistant.routes:
         lacks = f"the assistant {assistant.name!r} has no {assistant.use} in any region"
         return Refusal(RefusalCode.UNSUPPORTED_CAPABILITY, f"{lacks}: name another assistant", param="model")
     message = f"the assistant {assistant.name!r} {offered} in the region {region.name!r}"
-    return Refusal(RefusalCode.REGION_BLOCKED, message)
+    sentences = None if is_chat else config.messages.get(RefusalReason.CAPABILITY)
+    return Refusal(RefusalCode.REGION_BLOCKED, message, sentences=sentences)
 
 
 def _refuse_other_cell(config: ConfigVersion, region: Region | None) -> Refusal | None:
@@ -204,6 +212,8 @@ def _refuse_unsupported(
     missing: Set[str] = set()
     if reasons == {SkipReason.MOVES_DATA}:
         params = needs.moving
+    elif reasons == {SkipReason.INFERENCE_GEO}:
+        params = {SkipReason.INFERENCE_GEO}
     elif reasons == {SkipReason.REDACTION}:
         params, missing = {"messages" if needs.use == "chat" else "input"}, needs.features
     elif reasons == {SkipReason.CAPABILITY}:

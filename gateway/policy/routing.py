@@ -77,8 +77,8 @@ def decide(
     view = (assistant.name, assistant.use, assistant.intent, assistant.order, assistant.opened is not None)
     place = (view, region.name, location.territory, location.assumed, days, ended)
     # The config version, the location, the day and the requirements determine the decision, and callers have few kinds
-    # of requirements. Requirements with unknown field names are not cached, because callers can choose any names.
-    if health or not needs.parameters <= PARAMETERS:
+    # of requirements. Those with a place or an unknown field are not cached, because callers can choose any names.
+    if health or not needs.parameters <= PARAMETERS or needs.place is not None:
         criteria = _Criteria(needs, health, consents, tuple(config.deployments.values()))
         return _decide(config, assistant, region, location, place, criteria, now_s)
     key = ("decision", place, needs) if consents is NO_CONSENT else ("decision", place, needs, consents)
@@ -142,7 +142,7 @@ def _decide(
         return Decision(refusal)
     route = assistant.routes.get(region.name)
     if not route:
-        return Decision(not_offered(assistant, region))
+        return Decision(not_offered(config, assistant, region))
     location_verdicts = remember(
         config,
         ("route", *place),
@@ -338,6 +338,9 @@ def _exclusion_by_request(
     if bounded and (excepted := needs.features & deployment.excepts):
         detail = f"site {deployment.site!r} does not keep {refusal_text(excepted)} inside the boundary"
         return Exclusion(SkipReason.EXCEPTED, detail)
+    if needs.place is not None and not deployment.residency.processes.within(needs.place):
+        detail = f"computes in {deployment.places[1]}, and the request asks for another place"
+        return Exclusion(SkipReason.INFERENCE_GEO, detail)
     if match.missing:
         return Exclusion(SkipReason.CAPABILITY, f"does not support {refusal_text(match.missing)}")
     if match.moving:

@@ -5,7 +5,7 @@ It is decided by the function that decides about requests, so it agrees with wha
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 
 from gateway.model.age import AgeBand
@@ -37,8 +37,8 @@ class Offer(Value, frozen=True):
 
     Attributes:
         uses: The kinds of requests that a deployment may answer.
-        prompt_tokens: The longest prompt of a chat in tokens, or None if it is unknown.
-        answer_tokens: The longest answer of a chat in tokens, or None if it is unknown.
+        prompt_tokens: The longest prompt that every deployment for chats takes, or None if it is unknown.
+        answer_tokens: The longest answer that every deployment for chats gives, or None if it is unknown.
         features: The features that a deployment has for chats.
         parameters: The parameters that a deployment has for chats.
     """
@@ -63,8 +63,8 @@ def offer_of(config: ConfigVersion, assistant: Assistant, location: Location, no
     steps = able.get("chat", [])
     offer = Offer(
         frozenset(use for use, deployments in able.items() if deployments),
-        _longest(it.capabilities.context_tokens for it in steps),
-        _longest(it.target.facts.output_tokens for it in steps),
+        _limit(min, (it.capabilities.context_tokens for it in steps)),
+        _limit(min, (it.target.facts.output_tokens for it in steps)),
         frozenset[str]().union(*[it.capabilities.features for it in steps]),
         frozenset[str]().union(*[it.capabilities.parameters for it in steps]),
     )
@@ -117,8 +117,8 @@ def capabilities(
         "region": region.name if region is not None else None,
         "supported": sorted(frozenset[str]().union(*features)),
         "by_all": sorted(frozenset.intersection(*features)) if features else [],
-        "context_tokens": _longest(it.capabilities.context_tokens for it in steps),
-        "max_output_tokens": _longest(it.target.facts.output_tokens for it in steps),
+        "context_tokens": _limit(max, (it.capabilities.context_tokens for it in steps)),
+        "max_output_tokens": _limit(max, (it.target.facts.output_tokens for it in steps)),
         "labels": [label.name for label in texts.default_locale.labels] if texts is not None else [],
         "locales": [name for name in texts.locales if name] if texts is not None else [],
         "moderation": {
@@ -193,10 +193,11 @@ def _decision(config: ConfigVersion, assistant: Assistant, location: Location, n
     return decision
 
 
-def _longest(limits: Iterable[int | None]) -> int | None:
-    """Return the largest limit, or None if one of them is unknown."""
-    known = [*limits]
-    return None if not known or None in known else max(limit for limit in known if limit is not None)
+def _limit(choose: Callable[[Iterable[int]], int], limits: Iterable[int | None]) -> int | None:
+    """Return the limit that is chosen of all, or None if one of them is unknown."""
+    all_of_them = [*limits]
+    known = [limit for limit in all_of_them if limit is not None]
+    return choose(known) if known and len(known) == len(all_of_them) else None
 
 
 def _recipient(deployment: Deployment | None) -> Mapping[str, object]:

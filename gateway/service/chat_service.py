@@ -211,7 +211,7 @@ class ChatService:
         if not isinstance(request, ChatRequest):
             raise TypeError("only the tokens of a chat can be counted")
         if region is not None and region.name not in assistant.routes:
-            raise Refused(not_offered(assistant, region))
+            raise Refused(not_offered(exchange.config, assistant, region))
         counted = await self._counted(exchange, request)
         return counted or count_tokens(request), counted is None
 

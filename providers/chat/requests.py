@@ -108,6 +108,8 @@ class ChatRequest(Value, frozen=True):
         reasoning_budget: The tokens that the model may reason with, which a client of Claude's form states. The effort
             is then that of the budget, and never one that does not reason.
         user: An identifier of the user.
+        place: Where the answer must be computed, as a client of Claude's form writes it: codes of territories in lower
+            case, joined by `-`.
         extra: Unknown top-level fields as parsed JSON. `providers.matching` decides which are sent.
         unread: Names of unknown inner fields, such as `messages.reasoning_details`. They are not sent.
         folded: Whether the gateway folds the stream into one JSON answer, which must be complete.
@@ -141,6 +143,7 @@ class ChatRequest(Value, frozen=True):
     reasoning_effort: str | None = None
     reasoning_budget: int | None = None
     user: str | None = None
+    place: str | None = None
     extra: Mapping[str, object] = {}
     unread: frozenset[str] = frozenset()
     folded: bool = False

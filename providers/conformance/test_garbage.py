@@ -174,7 +174,7 @@ def _check_writable(outcome: ChatCompletion | Failure) -> None:
     else:
         dumps(encode_completion(outcome, outcome.model))
         counts = astuple(outcome.usage) if outcome.usage is not None else ()
-        assert not any(count < 0 for count in counts), (
+        assert not any(count is not None and count < 0 for count in counts), (
             "a usage count is negative: read counts with `json_values.read_count`, which replaces negative ones by 0"
         )
 

@@ -24,6 +24,7 @@ from providers.chat import (
     Texts,
     ToolMessage,
 )
+from providers.territories import Places, territory_data
 from providers.value import Value, replace
 
 FEATURES = frozenset(
@@ -115,6 +116,7 @@ class Requirements(Value, frozen=True):
         tools_and_json: Whether the request has tools that may be called, and wants JSON if none is.
         anew: Whether a last message of the assistant may be answered instead of being continued (`prefill`).
         use: Which abilities of a deployment count: `chat`, `embeddings` or `moderations`.
+        place: The territories inside of which the answer must be computed, or None if it may be computed anywhere.
     """
 
     features: frozenset[str]
@@ -125,6 +127,7 @@ class Requirements(Value, frozen=True):
     tools_and_json: bool = False
     anew: bool = False
     use: str = "chat"
+    place: Places | None = None
 
 
 @cache
@@ -189,6 +192,8 @@ def requirements_of(request: ChatRequest) -> Requirements:
     if request.reasoning_effort == "none":
         asked[_UNTHINKING] = True
     needs = _requirements(tuple(asked))
+    if request.place is not None:
+        needs = replace(needs, place=_places_of(request.place))
     if not request.extra and not request.unread:
         return needs
     # Not cached: a client can invent any names, as long as a body may be.
@@ -272,6 +277,13 @@ def _part_features(part: Part) -> tuple[str, ...]:
             return ("audio",)
         case FilePart():
             return ("file",) if part.as_text() is None else ()
+
+
+def _places_of(place: str) -> Places:
+    """Return the territories that a client names. A name that is a group of territories stands for them."""
+    groups = territory_data().groups
+    names = place.upper().split("-")
+    return Places(frozenset().union(*(groups.get(f"@{name}", {name}) for name in names)))
 
 
 def moving_fields(extra: Mapping[str, object]) -> frozenset[str]:

@@ -19,13 +19,14 @@ import pytest
 from gateway import clock_skew, geoip
 from gateway.api import admin_config, admin_request, body, compressed_body, mark_routes
 from gateway.api.caller import authentication, request_headers
-from gateway.api.dialects import responses, schema
+from gateway.api.dialects import schema
 from gateway.api.dialects.gemini import contents
 from gateway.api.dialects.gemini import decode as gemini_decode
 from gateway.api.dialects.gemini.fields import DroppedFields
 from gateway.api.dialects.messages import decode as messages_decode
+from gateway.api.dialects.messages import encode as messages_encode
 from gateway.api.dialects.responses import decode as responses_decode
-from gateway.api.dialects.responses import tools
+from gateway.api.dialects.responses import echo, tools
 from gateway.api.errors import ApiError
 from gateway.changes import plan_text
 from gateway.changes.plan import Change, ChangePlan
@@ -73,6 +74,7 @@ from gateway.telemetry.metrics import Metrics
 from gateway.usage import amounts, estimates, holding, journal_file, ledger, ledger_writer, valkey_connection
 from gateway.usage.gate import HoldRefused
 from providers.chat import TextDelta, Usage
+from providers.territories import Places
 from tests.kit.configs import BASE, KEYS, table_of
 from tests.kit.edges import Edge, accepts, at_least, at_most, below, file_of
 
@@ -647,11 +649,15 @@ EDGES = (
     ),
     at_most("gateway.api.dialects.messages.decode._MAX_CALLS", turn_with),
     at_most(
+        "gateway.api.dialects.messages.encode._MOST_NAMED_PLACES",
+        lambda n: messages_encode.geo_of(Places(frozenset(map(str, range(n))))) != "global",
+    ),
+    at_most(
         "gateway.api.mark_routes.MOST_MARK_BYTES", lambda n: accepts(mark_routes._read, {"mark": "m" * n, "text": ""})
     ),
     at_most(
-        "gateway.api.dialects.responses._MOST_ECHOED_BYTES",
-        lambda n: b'"x"' in responses._encode_echo({"instructions": "x", "tools": ()}, n),
+        "gateway.api.dialects.responses.echo._MOST_ECHOED_BYTES",
+        lambda n: b'"x"' in echo.encode_echo({"instructions": "x", "tools": ()}, n),
     ),
     at_most(
         "gateway.api.dialects.responses.decode._MOST_METADATA",

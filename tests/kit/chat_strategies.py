@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
 from providers.chat import (
+    SERVICE_TIERS,
     AllowedTools,
     AssistantMessage,
     AudioPart,
@@ -180,5 +181,5 @@ def completions(draw: st.DrawFn) -> ChatCompletion:
     indices = sorted(draw(st.sets(st.integers(0, 5), max_size=3)))
     usage = st.none() | st.builds(Usage, *(st.integers(0, 2**31),) * 4)
     choices = tuple(draw(_choices(index)) for index in indices)
-    setup = draw(st.none() | words), draw(st.none() | words)
+    setup = draw(st.sampled_from([None, *sorted(SERVICE_TIERS)])), draw(st.none() | words)
     return ChatCompletion(draw(texts), draw(texts), draw(st.integers(0, 2**40)), choices, draw(usage), *setup)

@@ -112,6 +112,10 @@ def _read_responses(one: Any, outcome: Outcome) -> None:
         outcome.done = True
 
 
+def _count_responses(assistant: str, prompt: str, _: bool) -> tuple[str, dict[str, Any]]:
+    return "/v1/responses/input_tokens", {"model": assistant, "input": prompt}
+
+
 def _messages(assistant: str, prompt: str, stream: bool) -> tuple[str, dict[str, Any]]:
     messages = [{"role": "user", "content": prompt}]
     return "/v1/messages", {"model": assistant, "max_tokens": 1024, "messages": messages, "stream": stream}
@@ -158,6 +162,14 @@ PROMPT_FORMS = (
     PromptForm("chat", ("/v1/chat/completions",), _chat, _read_openai),
     PromptForm("completions", ("/v1/completions",), _completions, _read_openai),
     PromptForm("responses", ("/v1/responses",), _responses, _read_responses),
+    PromptForm(
+        "responses-count",
+        ("/v1/responses/input_tokens",),
+        _count_responses,
+        _read_responses,
+        shapes=(False,),
+        asks=False,
+    ),
     PromptForm("messages", ("/v1/messages",), _messages, _read_messages),
     PromptForm(
         "messages-count", ("/v1/messages/count_tokens",), _count_messages, _read_messages, shapes=(False,), asks=False

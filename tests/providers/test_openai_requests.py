@@ -281,6 +281,7 @@ def test_a_whole_answer_as_a_client_sees_it() -> None:
                     "role": "assistant",
                     "content": None,
                     "refusal": None,
+                    "annotations": (),
                     "reasoning_content": "why",
                     "tool_calls": [
                         {"id": "c~sig~sig", "type": "function", "function": {"name": "f", "arguments": "{}"}},
@@ -292,7 +293,7 @@ def test_a_whole_answer_as_a_client_sees_it() -> None:
             },
             {
                 "index": 1,
-                "message": {"role": "assistant", "content": None, "refusal": "no"},
+                "message": {"role": "assistant", "content": None, "refusal": "no", "annotations": ()},
                 "logprobs": None,
                 "finish_reason": "length",
             },
@@ -326,7 +327,12 @@ def test_rarer_counts_stand_where_there_is_something_to_count() -> None:
 def test_text_with_a_refusal_is_kept_and_missing_text_is_null(content: str | None, text: str | None) -> None:
     choices = (Choice(AssistantMessage(content, "I won't."), "stop"),)
     written: Any = encode_completion(ChatCompletion("id", "m", 5, choices))
-    assert written["choices"][0]["message"] == {"role": "assistant", "content": text, "refusal": "I won't."}
+    assert written["choices"][0]["message"] == {
+        "role": "assistant",
+        "content": text,
+        "refusal": "I won't.",
+        "annotations": (),
+    }
 
 
 def test_other_fields_of_an_answer_are_shown_only_with_its_model() -> None:

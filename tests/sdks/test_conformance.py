@@ -17,12 +17,13 @@ from providers.testkit.server import SimulatorServer, SimulatorThread
 from providers.testkit.simulator import load_simulators
 from tests.kit.gateway_process import APP_KEY, GatewayProcess, config_of_one_region, running_gateway
 
-kit = pytest.importorskip("llm_comply", reason="make install-sdks installs the kit")
-from llm_comply import cli, runner  # noqa: E402  # type: ignore[import-untyped]
-from llm_comply.config import ComplianceConfig  # noqa: E402  # type: ignore[import-untyped]
-from llm_comply.schema import SpecLoader  # noqa: E402  # type: ignore[import-untyped]
-from llm_comply.tests import get_tests  # noqa: E402  # type: ignore[import-untyped]
-
+EXTRA = "make install-sdks installs the kit"
+kit = pytest.importorskip("llm_comply", reason=EXTRA)
+cli = pytest.importorskip("llm_comply.cli", reason=EXTRA)
+config = pytest.importorskip("llm_comply.config", reason=EXTRA)
+runner = pytest.importorskip("llm_comply.runner", reason=EXTRA)
+schema = pytest.importorskip("llm_comply.schema", reason=EXTRA)
+cases = pytest.importorskip("llm_comply.tests", reason=EXTRA)
 # The kit resolves references in a way that jsonschema calls old.
 pytestmark = [
     pytest.mark.slow("starts a gateway and a server of each vendor"),
@@ -55,21 +56,21 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayProcess
     servers = {model: SimulatorServer(simulators[vendor], f"site {vendor}") for model, vendor in MODELS.items()}
     with SimulatorThread(servers) as thread:
         paths = {"gemini": "/v1beta"}
-        config = config_of_one_region({
+        written = config_of_one_region({
             model: {"provider": vendor, "model": model, "endpoint": thread[model].origin + paths.get(vendor, "/v1")}
             for model, vendor in MODELS.items()
         })  # fmt: skip
         folder = tmp_path_factory.mktemp("config")
-        with running_gateway(config.write(folder), {"KEY": "k"}) as process:
+        with running_gateway(written.write(folder), {"KEY": "k"}) as process:
             yield process
 
 
 def judged(gateway: GatewayProcess, form: str, model: str, path: str = "/v1", **more: Any) -> Mapping[str, Any]:
     """Return the result of each case of a dialect, by its id."""
-    config = ComplianceConfig(f"{gateway.url}{path}", APP_KEY, model, **more)
+    asked = config.ComplianceConfig(f"{gateway.url}{path}", APP_KEY, model, **more)
     file = cli._SPEC_FILES[form]
-    loader = SpecLoader(file and str(Path(kit.__file__).parent / "specs" / file))
-    results = runner.TestRunner(config, get_tests(form), loader).run_all().results
+    loader = schema.SpecLoader(file and str(Path(kit.__file__).parent / "specs" / file))
+    results = runner.TestRunner(asked, cases.get_tests(form), loader).run_all().results
     for it in results:
         print(f"llm-comply {kit.__version__}, {form}, {it.id}: {it.status.value} {it.errors} {it.warnings}")
     return {it.id: it for it in results}
@@ -93,4 +94,4 @@ def test_each_case_of_the_kit_passes(
 
 def test_each_case_of_the_suite_is_decided(gateway: GatewayProcess) -> None:
     """A case that a later kit or suite adds fails here until somebody decides about it."""
-    assert {it.id for it in get_tests("open-responses")} == {*SUITE, *OF_THE_KIT}
+    assert {it.id for it in cases.get_tests("open-responses")} == {*SUITE, *OF_THE_KIT}

@@ -37,6 +37,7 @@ _ALSO_SUPPORTED: Mapping[str, tuple[str, ...]] = {
 }
 """OpenRouter's names of parameters that are features here. Those of the other parameters are the same."""
 _LIMITS: Mapping[ListForm, tuple[str, str]] = {
+    "chat": ("context_length", "max_output_tokens"),
     "messages": ("max_input_tokens", "max_tokens"),
     "generate": ("inputTokenLimit", "outputTokenLimit"),
 }
@@ -90,13 +91,13 @@ def encode_list(form: ListForm, offers: Mapping[str, Offer], query: Mapping[str,
 def encode_model(form: ListForm, name: str, offer: Offer) -> dict[str, object]:
     """Return one entry of a list, with its methods and the limits of its tokens where the form has them."""
     limits_in_tokens = (offer.prompt_tokens, offer.answer_tokens)
-    known = zip(_LIMITS[form], limits_in_tokens, strict=True) if form in _LIMITS else ()
+    known = zip(_LIMITS[form], limits_in_tokens, strict=True)
     limits = {field: limit for field, limit in known if limit is not None}
     match form:
         case "chat":
             serves = [use for use in USES if use in offer.uses]
             entry = {"id": name, "object": "model", "created": _CREATED, "owned_by": "gateway"}
-            return {**entry, **_openrouter_members(offer), "x_gateway": {"serves": serves}}
+            return {**entry, **limits, **_openrouter_members(offer), "x_gateway": {"serves": serves}}
         case "messages":
             return {
                 "type": "model",
@@ -122,7 +123,10 @@ def _openrouter_members(offer: Offer) -> dict[str, object]:
     """Return what an assistant takes and returns, as OpenRouter's list states it."""
     inputs = [name for feature, name in _INPUTS.items() if feature in offer.features]
     names = [name for feature in offer.features for name in _ALSO_SUPPORTED.get(feature, ())]
+    limits = {"context_length": offer.prompt_tokens, "max_completion_tokens": offer.answer_tokens}
+    known = {name: limit for name, limit in limits.items() if limit is not None}
     return {
+        **({"top_provider": known} if known else {}),
         "architecture": {
             "input_modalities": ["text", *inputs],
             "output_modalities": [name for use, name in _OUTPUTS.items() if use in offer.uses],

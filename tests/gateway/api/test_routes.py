@@ -113,7 +113,9 @@ def test_path_of_a_client_of_anthropic_gets_advice_on_its_base_url(path: str) ->
 
 
 def test_entry_of_a_dialect_that_keeps_nothing_is_not_there() -> None:
-    assert "keeps no answers" in hint_for("/v1/responses/resp_1")
+    for path in ("/v1/responses/resp_1", "/v1/responses/resp_1/cancel", "/v1/responses/resp_1/input_items"):
+        assert "the gateway keeps no answer" in hint_for(path)
+    assert "shorten it in the client" in hint_for("/v1/responses/compact")
 
 
 GENERATE = "/v1beta/models/assistant:generateContent"

@@ -292,7 +292,7 @@ def test_each_field_of_a_chat_is_covered_by_a_consent_token_or_carries_no_text()
     carry_no_text = (bool, int, float, NoneType)
     hints = get_type_hints(ChatRequest)
     of_form = {name for name in FORM if not set(get_args(hints[name]) or (hints[name],)) <= {*carry_no_text}}
-    assert of_form == {"model", "unread"}, "neither is sent: a deployment has its own model"
+    assert of_form == {"model", "place", "unread"}, "none is sent: a deployment has its own model and its own place"
 
 
 def _differs(other: ChatRequest, name: str) -> bool:

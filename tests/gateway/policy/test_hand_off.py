@@ -29,7 +29,8 @@ ROOT = Path(__file__).parents[3]
 BY_ABILITY = {"capability", "parameter", "excepted", "unsupported", "field_refused"}
 OF_LENGTH = {"context_length"}
 NEVER_SKIPPED = set(
-    "disabled ended credential weight approval boundary availability requirement moves_data redaction consent".split()
+    "disabled ended credential weight approval boundary availability requirement moves_data inference_geo redaction "
+    "consent".split()
 )
 NEVER_FAILED = set("credentials model_not_found quota geo_refused content_filter invalid_request deadline".split())
 

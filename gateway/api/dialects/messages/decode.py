@@ -49,6 +49,8 @@ from providers.openai_json.fields import mapping
 from providers.openai_json.plain_request import plain_messages
 from providers.value import Value
 
+EVERYWHERE = "global"
+"""The place of an answer that may be computed anywhere."""
 NO_STATE = "none"
 """The signature of a thinking block without reasoning state: the API requires one."""
 _Limit = Annotated[int, Meta(ge=1, le=2**31 - 1)]
@@ -206,7 +208,7 @@ class _Request(Struct):
     output_format: _Format | None = None  # its name while it was a beta feature
     metadata: _Metadata | None = None
     cache_control: Any = None
-    inference_geo: Any = None
+    inference_geo: Annotated[str, Meta(max_length=200)] | None = None
 
 
 _MOST_EFFORT, _USUAL_EFFORT = "max", "high"
@@ -270,6 +272,7 @@ def decode_request(body: object, *, counts: bool = False) -> Decoded:
         reasoning_effort=effort,
         reasoning_budget=thinking.budget_tokens if thinking and thinking.type == "enabled" else None,
         user=asked.metadata.user_id if asked.metadata else None,
+        place=asked.inference_geo if asked.inference_geo != EVERYWHERE else None,
         extra=_extra(asked, attribution),
         unread=bounded(names),
     )
@@ -298,7 +301,7 @@ def _plain_texts(body: Mapping[str, Any]) -> tuple[Message, ...] | None:
 
 def _extra(asked: _Request, attribution: str) -> dict[str, Any]:
     """Return the fields that are passed on as they are."""
-    passed = {"top_k": asked.top_k, "cache_control": asked.cache_control, "inference_geo": asked.inference_geo}
+    passed = {"top_k": asked.top_k, "cache_control": asked.cache_control}
     extra = {name: value for name, value in passed.items() if value is not None}
     return {**extra, ATTRIBUTION: attribution} if attribution else extra
 

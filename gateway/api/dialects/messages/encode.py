@@ -10,13 +10,14 @@ from collections.abc import Mapping
 
 from gateway.api.dialects.dialect import estimated_output
 from gateway.api.dialects.labelling import MEMBER, label_answer
-from gateway.api.dialects.messages.decode import NO_STATE
+from gateway.api.dialects.messages.decode import EVERYWHERE, NO_STATE
 from gateway.execution.exchange import AnswerStyle
 from gateway.model.record import Record
 from providers.chat import CLAUDE_TIERS, ChatCompletion, Choice, FinishReason, Usage, said_in
 from providers.chat.messages import is_data_uri, split_data_uri
 from providers.formats.tool_calls import arguments_of, safe_call_id
 from providers.json_values import dumps
+from providers.territories import Places
 from providers.value import Value, replace
 
 _LONG_ENOUGH = 16
@@ -26,7 +27,6 @@ NO_END: Mapping[str, object] = {"container": None, "stop_reason": None, "stop_se
 """The end of an answer that has not ended."""
 _REFUSED = {"type": "refusal", "category": None, "explanation": None}
 _MOST_NAMED_PLACES = 8
-_EVERYWHERE = "global"
 
 
 class Asked(Value, frozen=True):
@@ -196,6 +196,11 @@ def _inference_geo(style: AnswerStyle, record: Record) -> str | None:
     region = location.region if location is not None else None
     if places is None or style.shown_model is not None or region is None or region.transit.included:
         return None
+    return geo_of(places)
+
+
+def geo_of(places: Places) -> str:
+    """Return the territories as Anthropic names the place of an answer: `us`, `de-fr`, or `global` for many."""
     if places.included is None or len(places.included) > _MOST_NAMED_PLACES:
-        return _EVERYWHERE
+        return EVERYWHERE
     return "-".join(sorted(places.included)).lower()

@@ -156,6 +156,7 @@ BODIES: dict[str, Any] = {
     "/v1/chat/completions": CHAT,
     "/v1/completions": {"model": "assistant", "prompt": ["Hi"], "stop": ["END"], "stream": True, "logit_bias": {}},
     "/v1/responses": RESPONSES,
+    "/v1/responses/input_tokens": RESPONSES,
     "/v1/messages": MESSAGES,
     "/v1/messages/count_tokens": MESSAGES,
     f"{_MODEL}:generateContent": GEMINI,

@@ -25,7 +25,17 @@ def test_entry_has_the_known_limits_under_the_names_of_its_form() -> None:
     known = {"inputTokenLimit": 100_000, "outputTokenLimit": 8_000}
     assert encode_model("generate", "a", OFFERS["a"]).items() >= known.items()
     assert "max_input_tokens" not in encode_model("messages", "b", OFFERS["b"])
-    assert not {"max_tokens", "outputTokenLimit"} & encode_model("chat", "a", OFFERS["a"]).keys()
+    entry = encode_model("chat", "a", OFFERS["a"])
+    assert not {"max_tokens", "outputTokenLimit"} & entry.keys()
+    assert (entry["context_length"], entry["max_output_tokens"]) == (100_000, 8_000)
+    assert entry["top_provider"] == {"context_length": 100_000, "max_completion_tokens": 8_000}
+    entry = encode_model("chat", "b", OFFERS["b"])
+    assert "context_length" not in entry
+    assert (entry["max_output_tokens"], entry["top_provider"]) == (200, {"max_completion_tokens": 200})
+    assert (
+        not {"context_length", "max_output_tokens", "top_provider"}
+        & encode_model("chat", "c", Offer(frozenset())).keys()
+    )
 
 
 @pytest.mark.parametrize(
