@@ -137,8 +137,7 @@ def decode_request(body: object, *, counts: bool = False) -> DecodedResponse:
     model = text(source, "model", "model")
     if not model:
         raise InvalidRequest("`model` is required: the name of an assistant", "model")
-    has_more = source.get("instructions") or source.get("tools")
-    given = "" if counts and has_more and source.get("input") in (None, []) else present(source, "input", "input")
+    given = "" if counts and _is_counted_without_input(source) else present(source, "input", "input")
     instructions = text(source, "instructions", "instructions")
     stream = boolean(source, "stream", "stream") or False
     names, unread = ToolNames(), set[str]()
@@ -167,6 +166,10 @@ def decode_request(body: object, *, counts: bool = False) -> DecodedResponse:
         rare.wants_state,
         echo_of(source, rare.tools, names),
     )
+
+
+def _is_counted_without_input(source: Mapping[str, object]) -> bool:
+    return source.get("input") in (None, []) and bool(source.get("instructions") or source.get("tools"))
 
 
 def _refuse_fields_of_chat(source: Mapping[str, object]) -> None:

@@ -51,9 +51,9 @@ def echo_of(source: Mapping[str, object], sent: tuple[Tool, ...], names: ToolNam
     if "tools" in given:
         strict = {tool.name: tool.strict for tool in sent}
         given["tools"] = [*_tools(as_list(given["tools"]), lambda group, name: strict.get(names.flat(group, name)))]
-    for name, complete in _COMPLETE.items():
+    for name in _COMPLETE:
         if name in given:
-            given[name] = complete(given[name])
+            given[name] = _COMPLETE[name](given[name])
     return {**_DEFAULTS, **given}
 
 

@@ -40,7 +40,7 @@ _INCOMPLETE: dict[FinishReason, bytes] = {
 }
 _BYTES_A_TOKEN = 4
 _NO_ECHO = encode_echo(echo_of({}, (), ToolNames()), 0)
-USUAL_TIER = "default"
+USUAL_TIER = b"default"
 _TIERS = SERVICE_TIERS - {"auto"}
 _EMPTY = Choice(AssistantMessage(""), "stop")
 COMPLETED, INCOMPLETE, FAILED, IN_PROGRESS = b"completed", b"incomplete", b"failed", b"in_progress"
@@ -198,7 +198,7 @@ class ResponseHead(msgspec.Struct):
     asked: ResponsesRequest
     model: str
     created: int
-    tier: str = USUAL_TIER
+    tier: bytes = USUAL_TIER
 
     def encode(
         self,
@@ -211,8 +211,12 @@ class ResponseHead(msgspec.Struct):
     ) -> bytes:
         """Return the object with these items, between which are commas, and the value of `x_gateway`."""
         details = b'{"reason":"%b"}' % _INCOMPLETE[finish] if status == INCOMPLETE else b"null"
-        now = int(time.time())
-        created = self.created or now
+        created, completed = self.created, b"null"
+        if status == COMPLETED or not created:
+            now = time.time()
+            created = created or int(now)
+            if status == COMPLETED:
+                completed = b"%d" % (now if now > created else created)
         return (
             b'{"id":"resp_%b","object":"response","created_at":%d,"completed_at":%b,"status":"%b","background":false,'
             b'"error":%b,"incomplete_details":%b,"model":%b,"output":[%b],"previous_response_id":null,"store":false,'
@@ -220,22 +224,22 @@ class ResponseHead(msgspec.Struct):
         ) % (
             escape(self.record.request_id),
             created,
-            b"%d" % max(created, now) if status == COMPLETED else b"null",
+            completed,
             status,
             error,
             details,
             orjson.dumps(self.model),
             output,
-            self.tier.encode(),
+            self.tier,
             self.asked.echo,
             usage,
             b',"%b":%b' % (MEMBER.encode(), orjson.dumps(member)) if member else b"",
         )
 
 
-def tier_of(tier: str | None, style: AnswerStyle) -> str:
+def tier_of(tier: str, style: AnswerStyle) -> bytes:
     """Return the provider's word for how it processed the request, if the model is revealed, or else the usual one."""
-    return tier if tier is not None and tier in _TIERS and style.shown_model is None else USUAL_TIER
+    return tier.encode() if tier in _TIERS and style.shown_model is None else USUAL_TIER
 
 
 def status_of(finish: FinishReason) -> bytes:
@@ -251,7 +255,7 @@ def encode_answer(completion: ChatCompletion, style: AnswerStyle, record: Record
     usage = completion.usage
     if usage is None:
         usage = estimated_usage(asked, text_of(choice.message.content))
-    tier = tier_of(completion.service_tier, style)
+    tier = USUAL_TIER if completion.service_tier is None else tier_of(completion.service_tier, style)
     head = ResponseHead(record, asked, style.shown_model or completion.model, completion.created, tier)
     output = b",".join(_items(choice, status, record, asked))
     return head.encode(status, output, encode_usage(usage), finish=choice.finish_reason, member=member)

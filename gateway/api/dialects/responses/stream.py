@@ -208,7 +208,8 @@ class ResponseStreamEncoder(StreamEncoder):
         head = self._head
         if isinstance(event, Opened):
             head.model, head.created = head.model or event.model, event.created
-            head.tier = tier_of(event.service_tier, self._style)
+            if event.service_tier is not None:
+                head.tier = tier_of(event.service_tier, self._style)
         head.created = head.created or int(time.time())
         self._state = _OPEN
         begun = b'"response":' + head.encode(IN_PROGRESS, member=self._labels.first_member())
