@@ -269,7 +269,11 @@ def test_assistant_with_embeddings_only_in_another_region_is_blocked_here() -> N
     config = CONFIG.merge(
         "regions: {far: {territories: [JP], boundary: ['*']}}", "assistants: {assistant: {embeddings: null}}"
     ).merge("assistants: {assistant: {embeddings: {far: [house, spare]}}}")
-    assert error_of(InputGateway(honest, config).post(EMBEDDINGS, TEXT))[:2] == (451, "region_blocked")
+    refused = InputGateway(honest, config).post(EMBEDDINGS, TEXT)
+    assert error_of(refused)[:2] == (451, "region_blocked")
+    error = refused.json()["error"]
+    assert error["message"] == "the assistant 'assistant' has no embeddings in the region 'default'"
+    assert error["user_message"] == "The assistant cannot process a request of this kind or length."
 
 
 def test_assistant_without_embeddings_is_refused() -> None:

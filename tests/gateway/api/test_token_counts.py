@@ -158,3 +158,47 @@ def test_another_failure_of_a_count_is_forgotten() -> None:
     assert running.post("/v1/messages/count_tokens", ASKED, {}).headers["x-gateway-estimated"] == "true"
     server.status = 200
     assert running.post("/v1/messages/count_tokens", ASKED, {}).json() == {"input_tokens": 41}
+
+
+TOOL = {"type": "function", "name": "look", "parameters": {"type": "object", "properties": {}}}
+COUNT = "/v1/responses/input_tokens"
+
+
+@pytest.mark.parametrize("body", [
+    {"input": "Hello"}, {"input": "Hello", "instructions": "Be brief.", "stream": True}, {"instructions": "Be brief."},
+    {"instructions": "Be brief.", "input": None}, {"tools": [TOOL], "input": []}, {"tools": [TOOL]},
+])  # fmt: skip
+def test_tokens_of_responses_are_counted_by_the_same_counter(body: dict[str, Any]) -> None:
+    server = Server()
+    running = gateway(COUNTING["vllm"], server)
+    counted = running.post(COUNT, {"model": "assistant", **body})
+    assert (counted.status_code, counted.json()) == (200, {"object": "response.input_tokens", "input_tokens": 41})
+    assert "x-gateway-estimated" not in counted.headers
+    server.status = 503
+    counted = running.post(COUNT, {"model": "assistant", **body})
+    assert counted.headers["x-gateway-estimated"] == "true"
+    assert counted.json()["input_tokens"] > 3
+
+
+@pytest.mark.parametrize(("body", "code", "param"), [
+    ({}, "invalid_request", "input"), ({"input": []}, "invalid_request", "input"),
+    ({"input": {}, "tools": [TOOL]}, "invalid_request", "input"),
+    ({"tools": []}, "invalid_request", "input"), ({"instructions": ""}, "invalid_request", "input"),
+    ({"input": "Hi", "previous_response_id": "r"}, "previous_response_not_found", "previous_response_id"),
+    ({"input": "Hi", "store": True}, "invalid_request", "store"),
+    ({"input": "Hi", "generate": False}, "invalid_request", "generate"),
+    ({"input": "Hi", "model": "nobody"}, "model_not_found", "model"),
+])  # fmt: skip
+def test_a_count_of_responses_is_refused_as_its_request_is(body: dict[str, Any], code: str, param: str) -> None:
+    server = Server()
+    running = gateway(COUNTING["vllm"], server)
+    for path in (COUNT, "/v1/responses"):
+        error = running.post(path, {"model": "assistant", **body}).json()["error"]
+        assert (error["code"], error["param"]) == (code, param)
+    assert server.received == []
+
+
+def test_a_request_for_an_answer_needs_its_input() -> None:
+    running = gateway(COUNTING["vllm"], Server())
+    refused = running.post("/v1/responses", {"model": "assistant", "instructions": "Be brief."})
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "input")

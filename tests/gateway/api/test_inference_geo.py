@@ -1,0 +1,140 @@
+"""Where an answer of Messages was computed is a fact of its deployment, and a wish for a place chooses among the steps."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.kit.configs import Config
+from tests.kit.input_gateway import InputGateway
+
+CONFIG = Config.parse("""
+version: 1
+assistants: {assistant: {routes: {here: [one, two]}}}
+regions: {here: {territories: [DE], boundary: ["*"]}}
+deployments:
+  one: {provider: openai-compatible, model: m, endpoint: "https://one.example/v1", stores: any, processes: US}
+  two: {provider: openai-compatible, model: m, endpoint: "https://two.example/v1", stores: any, processes: [DE, FR]}
+location: {unknown: here}
+""")
+ASKED: dict[str, Any] = {"model": "assistant", "max_tokens": 9, "messages": [{"role": "user", "content": "Hi"}]}
+NINE = ["AT", "BE", "CH", "DE", "ES", "FR", "IT", "NL", "PL"]
+USAGE = {"prompt_tokens": 3, "completion_tokens": 1, "total_tokens": 4}
+
+
+def answering(request: httpx.Request) -> httpx.Response:
+    """Answer a chat with its host. The stream of the host `one` breaks off if the prompt says so."""
+    host, body = request.url.host, json.loads(request.content)
+    if not body.get("stream"):
+        choice = {"index": 0, "message": {"role": "assistant", "content": host}, "finish_reason": "stop"}
+        return httpx.Response(200, json={"id": "1", "model": "m", "created": 1, "choices": [choice], "usage": USAGE})
+    chunks: list[Any] = [{"index": 0, "delta": {"content": f"{host} said this and that, "}, "finish_reason": None}]
+    breaks_off = host == "one.example" and "break" in request.content.decode()
+    chunks += [] if breaks_off else [{"index": 0, "delta": {}, "finish_reason": "stop"}]
+    text = "".join(f"data: {json.dumps({'id': '1', 'model': 'm', 'choices': [it]})}\n\n" for it in chunks)
+    end = "" if breaks_off else "data: [DONE]\n\n"
+    return httpx.Response(200, text=text + end, headers={"content-type": "text/event-stream"})
+
+
+def asked(config: Config = CONFIG, path: str = "/v1/messages", **body: Any) -> httpx.Response:
+    return InputGateway(answering, config).post(path, {**ASKED, **body})
+
+
+def place_of(response: httpx.Response) -> Any:
+    assert response.status_code == 200, response.text
+    return response.json()["usage"]["inference_geo"]
+
+
+def computing_in(*places: str) -> Config:
+    return CONFIG.merge({"deployments": {"one": {"processes": list(places)}}})
+
+
+@pytest.mark.parametrize(("places", "shown"), [
+    (["US"], "us"), (["FR", "DE"], "de-fr"), (["US-CA"], "us-ca"), (["any"], "global"), (["*", "!CN"], "global"),
+    (NINE[:8], "-".join(NINE[:8]).lower()), (NINE, "global"), (["@EU"], "global"),
+])  # fmt: skip
+def test_place_is_that_of_the_deployment(places: list[str], shown: str) -> None:
+    assert place_of(asked(computing_in(*places))) == shown
+
+
+def test_place_is_not_shown_with_a_hidden_model_or_in_a_region_with_transit() -> None:
+    assert place_of(asked(CONFIG.merge("assistants: {assistant: {reveal_model: false}}"))) is None
+    through = CONFIG.merge("{regions: {here: {boundary: [US, DE, FR], transit: [SG]}}, cell: {territory: SG}}")
+    inside = through.merge("deployments: {one: {stores: US}, two: {stores: DE}}")
+    assert place_of(asked(inside)) is None
+
+
+def events_of(response: httpx.Response) -> dict[str, Any]:
+    blocks = [block.partition("\ndata: ")[2] for block in response.text.split("\n\n") if block]
+    return {event["type"]: event for event in map(json.loads, blocks)}
+
+
+def test_a_stream_says_at_its_start_where_its_words_begin() -> None:
+    resuming = CONFIG.merge("assistants: {assistant: {resume: true}}")
+    for prompt in ("Hi", "break"):
+        response = asked(resuming, stream=True, messages=[{"role": "user", "content": prompt}])
+        events = events_of(response)
+        assert events["message_start"]["message"]["usage"]["inference_geo"] == "us"
+        assert "inference_geo" not in events["message_delta"]["usage"]
+        assert ("resumed" in events["message_delta"].get("x_gateway", {})) == (prompt == "break")
+
+
+@pytest.mark.parametrize(("wish", "host"), [
+    (None, "one"), ("global", "one"), ("us", "one"), ("US", "one"), ("de-us", "one"), ("de-fr", "two"),
+    ("at-de-fr", "two"), ("eu", "two"),
+])  # fmt: skip
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_wish_for_a_place_chooses_the_step(wish: str | None, host: str, stream: bool) -> None:
+    response = asked(inference_geo=wish, stream=stream)
+    assert f"{host}.example" in response.text
+    assert "x-gateway-dropped" not in response.headers
+
+
+@pytest.mark.parametrize("wish", ["cn", "de", "us-ca", "moon", "", "-", "any", "*", "@eu"])
+def test_a_wish_that_no_step_meets_is_refused_and_nothing_is_sent(wish: str) -> None:
+    gateway = InputGateway(answering, CONFIG.merge("deployments: {one: {processes: any}}"))
+    response = gateway.post("/v1/messages", {**ASKED, "inference_geo": wish})
+    error = response.json()["error"]
+    assert (response.status_code, error["code"], error["param"]) == (400, "unsupported_capability", "inference_geo")
+    assert "computes in any, and the request asks for another place" in error["message"]
+    assert gateway.requests == []
+
+
+@pytest.mark.parametrize("wish", [1, True, ["us"], {"us": 1}, "u" * 201])
+def test_a_wish_that_is_no_place_is_invalid(wish: Any) -> None:
+    response = asked(inference_geo=wish)
+    error = response.json()["error"]
+    assert (response.status_code, error["code"], error["param"]) == (400, "invalid_request", "inference_geo")
+
+
+def test_no_failover_leaves_the_place() -> None:
+    gateway = InputGateway(lambda _: httpx.Response(500), CONFIG)
+    response = gateway.post("/v1/messages", {**ASKED, "inference_geo": "us"})
+    assert response.status_code == 502
+    assert {request.url.host for request in gateway.requests} == {"one.example"}
+
+
+def test_a_step_that_fails_now_may_meet_the_wish_later() -> None:
+    config = CONFIG.merge("deployments: {two: {enabled: false}}")
+    response = InputGateway(answering, config).post("/v1/messages", {**ASKED, "inference_geo": "de-fr"})
+    assert (response.status_code, response.json()["error"]["code"]) == (503, "no_healthy_deployment")
+
+
+def test_a_wish_opens_no_barrier() -> None:
+    """What stands behind it may compute there, and a place is no cause of a hand-off."""
+    rule = {"hand_off": {"when": ["capability", "context", "failure"]}}
+    barrier = {"assistants": {"assistant": {"routes": {"here": ["one", rule, "two"]}}}}
+    gateway = InputGateway(answering, CONFIG.merge(barrier))
+    response = gateway.post("/v1/messages", {**ASKED, "inference_geo": "de-fr"})
+    assert (response.status_code, response.json()["error"]["code"]) == (400, "unsupported_capability")
+    assert gateway.requests == []
+
+
+def test_a_count_of_tokens_asks_no_server_elsewhere() -> None:
+    counting = CONFIG.merge("deployments: {one: {provider: vllm, counts: true}}")
+    gateway = InputGateway(answering, counting)
+    counted = gateway.post("/v1/messages/count_tokens", {**ASKED, "inference_geo": "cn"})
+    assert (counted.status_code, counted.headers["x-gateway-estimated"], gateway.requests) == (200, "true", [])
