@@ -93,5 +93,5 @@ def test_each_case_of_the_kit_passes(
 
 
 def test_each_case_of_the_suite_is_decided(gateway: GatewayProcess) -> None:
-    """A case that a later kit or suite adds fails here until somebody decides about it."""
+    """A new case of a later kit or suite fails here until a developer decides about it."""
     assert {it.id for it in cases.get_tests("open-responses")} == {*SUITE, *OF_THE_KIT}

@@ -1,6 +1,6 @@
 """Each event of each recorded stream is valid by the schemas of Open Responses and of Anthropic, which llm-comply has.
 
-What OpenAI's clients read beyond the schema is named in `OPENAIS` and `ITEMS`, and on the page of the API.
+The events and items that OpenAI's clients read beyond the schema are named in `OPENAIS` and `ITEMS`, and on the page of the API.
 """
 
 from __future__ import annotations
@@ -115,7 +115,7 @@ def events_of(data: bytes) -> Iterator[Any]:
 
 
 def problems_of_response(response: Any, known: Any = ()) -> list[str]:
-    """Return what the schema says about the object, apart from what OpenAI alone has."""
+    """Return the mistakes of the object by the schema, apart from what OpenAI alone has."""
     response["output"] = [item for item in response["output"] if item["type"] not in ITEMS]
     found: list[str] = loader("openresponses.json").validate(response, "ResponseResource")
     return [it for it in found if it.partition(":")[0].partition(".")[0] not in known]

@@ -26,7 +26,7 @@ USAGE = {"prompt_tokens": 3, "completion_tokens": 1, "total_tokens": 4}
 
 
 def answering(request: httpx.Request) -> httpx.Response:
-    """Answer a chat with its host. The stream of the host `one` breaks off if the prompt says so."""
+    """Answer a chat with its host. The stream of the host `one` breaks off if the prompt asks for it."""
     host, body = request.url.host, json.loads(request.content)
     if not body.get("stream"):
         choice = {"index": 0, "message": {"role": "assistant", "content": host}, "finish_reason": "stop"}
@@ -72,7 +72,7 @@ def events_of(response: httpx.Response) -> dict[str, Any]:
     return {event["type"]: event for event in map(json.loads, blocks)}
 
 
-def test_a_stream_says_at_its_start_where_its_words_begin() -> None:
+def test_a_stream_states_at_its_start_where_its_words_begin() -> None:
     resuming = CONFIG.merge("assistants: {assistant: {resume: true}}")
     for prompt in ("Hi", "break"):
         response = asked(resuming, stream=True, messages=[{"role": "user", "content": prompt}])
@@ -124,7 +124,7 @@ def test_a_step_that_fails_now_may_meet_the_wish_later() -> None:
 
 
 def test_a_wish_opens_no_barrier() -> None:
-    """What stands behind it may compute there, and a place is no cause of a hand-off."""
+    """The step after it computes there, and a place is not a cause of a hand-off."""
     rule = {"hand_off": {"when": ["capability", "context", "failure"]}}
     barrier = {"assistants": {"assistant": {"routes": {"here": ["one", rule, "two"]}}}}
     gateway = InputGateway(answering, CONFIG.merge(barrier))

@@ -1,6 +1,6 @@
 """The members of a Responses request that its answer repeats, each complete by the schema of Open Responses.
 
-They say what was asked, with OpenAI's defaults. They claim nothing about what a model used.
+They are what was asked, with OpenAI's defaults. They claim nothing about what a model used.
 Source: the schemas of Open Responses 2026-04-24 (ResponseResource), read 2026-11-28.
 """
 
