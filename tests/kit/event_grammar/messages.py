@@ -139,6 +139,10 @@ class _Reader:
             block["signature"] = delta["signature"]
             self._is_signed = True
             return
+        if delta["type"] == "citations_delta":
+            _check(block["type"] == "text" and bool(delta["citation"]["url"]), "a citation for another block")
+            block["citations"] = [*(block["citations"] or ()), delta["citation"]]
+            return
         kind, member = _DELTAS[block["type"]]
         _check(delta.keys() == {"type", member} and delta["type"] == kind, f"{delta} in a block {block['type']}")
         _check(bool(delta[member]), "an empty delta")

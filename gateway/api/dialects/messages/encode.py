@@ -6,17 +6,17 @@ Source: anthropic 2.12 (Message, Usage, StopReason), platform.claude.com on stre
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from gateway.api.dialects.dialect import estimated_output
 from gateway.api.dialects.labelling import MEMBER, label_answer
 from gateway.api.dialects.messages.decode import EVERYWHERE, NO_STATE
 from gateway.execution.exchange import AnswerStyle
 from gateway.model.record import Record
-from providers.chat import CLAUDE_TIERS, ChatCompletion, Choice, FinishReason, Usage, said_in
+from providers.chat import CLAUDE_TIERS, Annotation, ChatCompletion, Choice, FinishReason, Usage, said_in
 from providers.chat.messages import is_data_uri, split_data_uri
 from providers.formats.tool_calls import arguments_of, safe_call_id
-from providers.json_values import dumps
+from providers.json_values import as_map, dumps, read_str
 from providers.territories import Places
 from providers.value import Value, replace
 
@@ -93,7 +93,7 @@ def _content(choice: Choice, record: Record, *, hides_thinking: bool) -> list[di
         shown = "" if hides_thinking else message.reasoning or ""
         blocks.append(thinking_block(shown, first_state))
     if text := said_in(message):
-        blocks.append(text_block(text))
+        blocks.append(text_block(text, citations_of(message.annotations)))
     blocks += map(image_block, message.images)
     for position, call in enumerate(calls):
         if position and call.signature:
@@ -103,9 +103,21 @@ def _content(choice: Choice, record: Record, *, hides_thinking: bool) -> list[di
     return blocks
 
 
-def text_block(text: str) -> dict[str, object]:
-    """Return a block with a text. The citations of a model are in `x_gateway`, in the form of its provider."""
-    return {"type": "text", "text": text, "citations": None}
+def text_block(text: str, citations: Sequence[object] = ()) -> dict[str, object]:
+    """Return a block with a text."""
+    return {"type": "text", "text": text, "citations": citations or None}
+
+
+def citations_of(annotations: Sequence[Annotation]) -> list[dict[str, object]]:
+    """Return the web pages that annotations cite. No other vendor states the cited words, nor Anthropic's index."""
+    found: list[dict[str, object]] = []
+    for annotation in annotations:
+        cited = as_map(annotation.get(str(annotation.get("type")))) or annotation
+        if url := read_str(cited, "url"):
+            unstated = {"cited_text": "", "encrypted_index": ""}
+            page = {"type": "web_search_result_location", "url": url, "title": read_str(cited, "title")}
+            found.append({**page, **unstated})
+    return found
 
 
 def image_block(url: str) -> dict[str, object]:

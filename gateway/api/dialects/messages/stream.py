@@ -28,6 +28,7 @@ from gateway.api.dialects.messages.encode import (
     NO_END,
     Asked,
     call_head,
+    citations_of,
     counted_usage,
     encode_usage,
     estimated_usage,
@@ -174,6 +175,7 @@ class MessageStreamEncoder(StreamEncoder):
                 self._call(event, written)
             case AnnotationsDelta(annotations):
                 self._annotations += annotations
+                self._cite(annotations, written)
             case ChoiceFinish():
                 self._finish = event
             case UsageReport(usage):
@@ -212,6 +214,11 @@ class MessageStreamEncoder(StreamEncoder):
         head, between = self._head, _DELTA_TAIL + self._head
         self._bytes += sum(map(len, pieces))
         written += (head, between.join(pieces), _DELTA_TAIL)
+
+    def _cite(self, annotations: tuple[Annotation, ...], written: list[bytes]) -> None:
+        for citation in citations_of(annotations) if self._block == _TEXT else ():
+            delta = {"type": "citations_delta", "citation": citation}
+            written.append(_event(b"content_block_delta", {"index": self._index, "delta": delta}))
 
     def _begin(self, kind: int, written: list[bytes]) -> None:
         self._block, self._index = kind, self._index + 1

@@ -272,6 +272,19 @@ def test_annotations_are_not_lost() -> None:
     assert streamed(TextDelta("Hi"), AnnotationsDelta((citation,)), *END).member == {"annotations": [citation]}
     answered = whole(completion_of(AssistantMessage("Hi", annotations=(citation,)), usage=Usage(1, 1)))
     assert answered["x_gateway"] == {"annotations": [citation]}
+    assert answered["content"] == [{"type": "text", "text": "Hi", "citations": None}]
+
+
+@pytest.mark.parametrize("cited", [
+    {"type": "url_citation", "url_citation": {"url": "https://a.example", "title": "A", "start_index": 0}},
+    {"type": "url_citation", "url": "https://a.example", "title": "A"},
+])  # fmt: skip
+def test_a_cited_page_is_a_citation_of_the_text(cited: Any) -> None:
+    shown = {"type": "web_search_result_location", "url": "https://a.example", "title": "A"}
+    block = {"type": "text", "text": "Hi", "citations": [{**shown, "cited_text": "", "encrypted_index": ""}]}
+    assert streamed(TextDelta("Hi"), AnnotationsDelta((cited,)), *END).content == [block]
+    completion = completion_of(AssistantMessage("Hi", annotations=(cited,)), usage=Usage(1, 1))
+    assert whole(completion)["content"] == [block]
 
 
 def test_hidden_model_hides_the_id_of_its_provider() -> None:
