@@ -1,20 +1,23 @@
 """A public kit judges the four dialects, and the schemas of its standards judge each event of a stream.
 
 The kit is llm-comply. It skips its cases of reasoning by the name of the model, so the assistants are called as the
-models are. The acceptance suite of Open Responses is written in another language: its HTTP cases are those of the kit
-with the same ids, and the judge of their answers is here the same schema.
+models are. The acceptance suite of Open Responses is written in another language. Its HTTP cases stand here by their
+ids and by what they ask.
 """
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from providers.testkit.server import SimulatorServer, SimulatorThread
 from providers.testkit.simulator import load_simulators
+from tests.kit.event_grammar.responses import read_stream
 from tests.kit.gateway_process import APP_KEY, GatewayProcess, config_of_one_region, running_gateway
 
 EXTRA = "make install-sdks installs the kit"
@@ -30,22 +33,49 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:jsonschema.RefResolver is deprecated:DeprecationWarning"),
 ]
 VERSION = "0.5.0"
+SPECS = Path(kit.__file__).parent / "specs"
 MODELS = {"gpt-5": "openai", "claude-opus-4-5": "anthropic", "gemini-3.5-flash": "gemini"}
 NOT_OFFERED = frozenset({"compact-response"})
 """The cases that take the 404 of an endpoint that the gateway does not have as passed, with a warning."""
-SUITE = {
-    "basic-response": True,
-    "assistant-phase": True,
-    "response-output-phase-schema": True,
-    "streaming-response": True,
-    "system-prompt": True,
-    "tool-calling": True,
-    "image-input": True,
-    "multi-turn": True,
-    "compact-response": False,
-    "compact-missing-model": False,
+ASK: Any = {"type": "message", "role": "user", "content": "Say hello in three words."}
+PNG = base64.b64encode(b"\x89PNG\r\n\x1a\n" + b"0" * 32).decode()
+IMAGE: Any = {"type": "input_image", "image_url": f"data:image/png;base64,{PNG}"}
+WEATHER: Any = {
+    "type": "function",
+    "name": "get_weather",
+    "description": "Get the weather of a city.",
+    "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
 }
-"""The HTTP cases of the acceptance suite of Open Responses 2026-04-24, and whether the gateway offers them."""
+
+
+def said(role: str, text: str, **more: Any) -> Any:
+    return {"type": "message", "role": role, "content": text, **more}
+
+
+SUITE: dict[str, Any] = {
+    "basic-response": {"input": [ASK]},
+    "assistant-phase": {
+        "input": [
+            said("assistant", "I look the number up.", phase="commentary"),
+            said("assistant", "It is four.", phase="final_answer"),
+            said("user", "Repeat only the number."),
+        ]
+    },
+    "response-output-phase-schema": None,
+    "streaming-response": {"input": [said("user", "Count from 1 to 5.")], "stream": True},
+    "system-prompt": {"input": [said("system", "Speak like a pirate."), ASK]},
+    "tool-calling": {"input": [said("user", "What is the weather in Oslo?")], "tools": [WEATHER]},
+    "image-input": {"input": [{**ASK, "content": [{"type": "input_text", "text": "What is in this image?"}, IMAGE]}]},
+    "multi-turn": {
+        "input": [said("user", "I am Alice."), said("assistant", "Hello Alice!"), said("user", "Who am I?")]
+    },
+    "compact-response": None,
+    "compact-missing-model": None,
+}
+"""The HTTP cases of the acceptance suite of Open Responses 2026-04-24 by their ids, with what each asks.
+
+The suite judges its own schema in one case without a request. Two cases are about compaction, which is not offered.
+"""
 OF_THE_KIT = {"streaming-usage", "reasoning-summary", "error-handling"}
 """The cases of the kit for Open Responses that the suite does not have."""
 
@@ -69,7 +99,7 @@ def judged(gateway: GatewayProcess, form: str, model: str, path: str = "/v1", **
     """Return the result of each case of a dialect, by its id."""
     asked = config.ComplianceConfig(f"{gateway.url}{path}", APP_KEY, model, **more)
     file = cli._SPEC_FILES[form]
-    loader = schema.SpecLoader(file and str(Path(kit.__file__).parent / "specs" / file))
+    loader = schema.SpecLoader(file and str(SPECS / file))
     results = runner.TestRunner(asked, cases.get_tests(form), loader).run_all().results
     for it in results:
         print(f"llm-comply {kit.__version__}, {form}, {it.id}: {it.status.value} {it.errors} {it.warnings}")
@@ -92,6 +122,27 @@ def test_each_case_of_the_kit_passes(
     assert {id for id, it in results.items() if it.warnings} == warned
 
 
-def test_each_case_of_the_suite_is_decided(gateway: GatewayProcess) -> None:
+def test_each_case_of_the_suite_is_decided() -> None:
     """A new case of a later kit or suite fails here until a developer decides about it."""
     assert {it.id for it in cases.get_tests("open-responses")} == {*SUITE, *OF_THE_KIT}
+
+
+@pytest.mark.parametrize("name", [name for name, body in SUITE.items() if body is not None])
+def test_case_of_the_suite_gets_a_complete_and_valid_answer(gateway: GatewayProcess, name: str) -> None:
+    headers = {"authorization": f"Bearer {APP_KEY}"}
+    answer = httpx.post(f"{gateway.url}/v1/responses", json={"model": "gpt-5", **SUITE[name]}, headers=headers)
+    assert answer.status_code == 200, answer.text
+    loader = schema.SpecLoader(str(SPECS / "openresponses.json"))
+    response = read_stream(answer.content).response if "stream" in SUITE[name] else answer.json()
+    assert loader.validate(response, "ResponseResource") == []
+    assert (response["status"], bool(response["output"])) == ("completed", True)
+    kinds = {item["type"] for item in response["output"]}
+    assert "function_call" in kinds if name == "tool-calling" else "message" in kinds
+
+
+@pytest.mark.parametrize("body", [{"model": "gpt-5", "input": [ASK]}, {"input": [ASK]}])
+def test_compaction_is_not_offered(gateway: GatewayProcess, body: Any) -> None:
+    headers = {"authorization": f"Bearer {APP_KEY}"}
+    answer = httpx.post(f"{gateway.url}/v1/responses/compact", json=body, headers=headers)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (404, "not_found")
+    assert "shorten it in the client" in answer.json()["error"]["message"]
