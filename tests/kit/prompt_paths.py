@@ -101,6 +101,8 @@ def _read_responses(one: Any, outcome: Outcome) -> None:
         if one.get("error"):
             outcome.code = one["error"]["code"]
             return
+        if "input_tokens" in one:
+            return
         contents = [part for item in one["output"] for part in item.get("content") or ()]
         outcome.text = "".join(part.get("text", "") for part in contents)
         outcome.done = True
