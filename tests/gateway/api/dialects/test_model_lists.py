@@ -10,7 +10,7 @@ from gateway.api.errors import ApiError
 from gateway.assembly.application import Gateway
 from gateway.model.input_requests import Use
 from gateway.service.capabilities import Offer
-from tests.kit.configs import BASE, table_of
+from tests.kit.configs import BASE, Config, table_of
 
 NAMES = ["a", "b", "c", "d"]
 
@@ -161,3 +161,33 @@ async def test_errors_under_messages_have_anthropics_form(
     answer = await client.request(method, path, json={})
     assert answer.status_code == status
     assert answer.json()["type"] == "error"
+
+
+@pytest.mark.parametrize(("second", "limits"), [
+    ("gpt-4o-mini", (128_000, 16_384)), ("gpt-5.6", (922_000, 128_000)), ("unknown-model", None),
+])  # fmt: skip
+async def test_limits_are_the_smallest_of_the_route_of_the_region(second: str, limits: tuple[int, int] | None) -> None:
+    """A limit that one deployment does not state is left out: it may be any."""
+    wide = {"provider": "openai", "model": "gpt-5.6", "stores": "any", "processes": "any", "api_key": "k"}
+    config = Config(
+        {
+            "version": 1,
+            "assistants": {"assistant": {"routes": {"default": ["first", "second"]}}},
+            "regions": {"default": {"territories": ["*"], "boundary": ["*"]}},
+            "deployments": {
+                "first": {**wide, "endpoint": "https://first.example/v1"},
+                "second": {**wide, "model": second, "endpoint": "https://second.example/v1"},
+            },
+            "location": {"unknown": "default"},
+        }
+    )
+    transport = httpx.ASGITransport(Gateway(table_of(config)), client=("127.0.0.1", 1))
+    async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as caller:
+        entry = (await caller.get("/v1/models/assistant")).json()
+        other = (await caller.get("/v1/models/assistant", headers={"anthropic-version": "2023-06-01"})).json()
+    shown = (entry.get("context_length"), entry.get("max_output_tokens"))
+    assert shown == (limits or (None, None))
+    assert (other.get("max_input_tokens"), other.get("max_tokens")) == shown
+    assert entry.get("top_provider") == (
+        {"context_length": limits[0], "max_completion_tokens": limits[1]} if limits else None
+    )
