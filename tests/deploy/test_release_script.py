@@ -20,7 +20,8 @@ from scripts import release
 from scripts.release import STATED, ReleaseError, make_dist, make_release, released_changelog, stated_version
 
 ROOT = Path(__file__).parents[2]
-NOW = datetime(2030, 4, 5, 6, tzinfo=UTC)
+# A later day would end facts that this checkout has.
+NOW = datetime(2026, 4, 5, 6, tzinfo=UTC)
 AUTHOR = ("-c", "user.name=a", "-c", "user.email=a@example.com")
 
 
@@ -46,15 +47,15 @@ def checkout(tmp_path: Path) -> Path:
 
 def test_entries_move_below_the_new_version() -> None:
     text = "head\n\n## [Unreleased]\n\n- New.\n\n## [0.1.0] - 2020-01-01\n\n- Old.\n"
-    assert released_changelog(text, "0.2.0", "2030-04-05") == (
-        "head\n\n## [Unreleased]\n\n## [0.2.0] - 2030-04-05\n\n- New.\n\n## [0.1.0] - 2020-01-01\n\n- Old.\n"
+    assert released_changelog(text, "0.2.0", "2026-04-05") == (
+        "head\n\n## [Unreleased]\n\n## [0.2.0] - 2026-04-05\n\n- New.\n\n## [0.1.0] - 2020-01-01\n\n- Old.\n"
     )
 
 
 @pytest.mark.parametrize("text", ["## [0.1.0]\n\n- Old.\n", "## [Unreleased]\n\nSoon.\n\n## [0.1.0]\n\n- Old.\n"])
 def test_nothing_to_release_is_refused(text: str) -> None:
     with pytest.raises(ReleaseError, match="has no entry"):
-        released_changelog(text, "0.2.0", "2030-04-05")
+        released_changelog(text, "0.2.0", "2026-04-05")
 
 
 @pytest.mark.parametrize(
@@ -152,7 +153,7 @@ def test_release_is_made_installed_into_a_clean_environment_and_answers(tmp_path
     assert git(clone, "log", "-1", "--format=%s") == "Release 9.0.0"
     assert git(clone, "tag", "--points-at", "HEAD") == "v9.0.0"
     assert git(clone, "status", "--porcelain") == ""
-    assert "## [9.0.0] - 2030-04-05" in log.read_text("utf-8")
+    assert "## [9.0.0] - 2026-04-05" in log.read_text("utf-8")
 
     venv.create(tmp_path / "clean", with_pip=True)
     workflow = yaml.safe_load((ROOT / "deploy/ci/assistant-gateway.yml").read_text("utf-8"))

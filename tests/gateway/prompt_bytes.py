@@ -53,7 +53,7 @@ DEPLOYMENTS = {
     "dashscope": ("dashscope", "qwen3-max", "/api/v1"),
     "mistral": ("mistral", "mistral-medium-3", "/v1"),
     "moonshot": ("moonshot", "kimi-k3", "/v1"),
-    "deepseek": ("deepseek", "deepseek-chat", "/v1"),
+    "deepseek": ("deepseek", "deepseek-flash", "/v1"),
     "openrouter": ("openrouter", "anthropic/claude-sonnet-5", "/api/v1"),
     "vllm": ("vllm", "m", "/v1"),
     "house": ("openai-compatible", "m", "/v1"),
@@ -128,6 +128,7 @@ def _config() -> Config:
             "api_key": "${KEY}",
             "capabilities": ["tools", "vision"],
             "fold": False,
+            "accept_ended": True,
         }
         for name, (provider, model, path) in DEPLOYMENTS.items()
     }
