@@ -165,6 +165,10 @@ def readiness(status: Status) -> dict[str, object]:
             "breakers": unavailable_by_deployment(status.workers, by_breaker=True),
             "breaker_callers": dict(sum((Counter(worker.closed_callers) for worker in status.workers), Counter())),
         },
+        "websocket": {
+            name: sum(worker.websocket.get(name, 0) for worker in status.workers)
+            for name in ("connections", "state_bytes")
+        },
         "approvals": _approvals(status),
         "schedules": {"off": status.schedules_off or None, "routes": [*map(_schedule, status.schedules)]},
         "retirements": _retirements(status),

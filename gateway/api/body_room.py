@@ -137,10 +137,14 @@ class BodyRoom:
             if size > SMALL_BODY_BYTES:
                 await self._wait(deadline)
             else:
-                limits.take(size - self.held_bytes, self.client)
-                self._count(size)
+                self.take(size)
         if self._end_reading is not None:
             limits._arriving[self] = None
+
+    def take(self, size: int) -> None:
+        """Have room for this much of a small body at once; raises ApiError (overloaded)."""
+        self._limits.take(size - self.held_bytes, self.client)
+        self._count(size)
 
     async def _wait(self, deadline: Deadline) -> None:
         admitted = self._admitted = asyncio.get_running_loop().create_future()

@@ -135,7 +135,13 @@ class ChatEndpoint:
         return self.answer(scope, receive, send, OPENAI_CHAT)
 
     async def answer(
-        self, scope: Any, receive: Receive, send: Send, dialect: Dialect, counting: CountingDialect | None = None
+        self,
+        scope: Any,
+        receive: Receive,
+        send: Send,
+        dialect: Dialect,
+        counting: CountingDialect | None = None,
+        exchange_kind: type[HttpExchange] | None = None,
     ) -> None:
         """Answer one request in this dialect. Never raises on what a client or a provider does.
 
@@ -145,11 +151,12 @@ class ChatEndpoint:
             send: ASGI's `send`.
             dialect: The dialect of this request.
             counting: The same dialect, if the tokens of the request are counted. None: it is answered.
+            exchange_kind: The class of its exchange, or None for a request of HTTP.
         """
         started_at = time.monotonic()
         self.in_flight += 1
         record = Record("", started_at, "", route=dialect.route)
-        exchange = HttpExchange(self, scope, receive, send, record, dialect)
+        exchange = (exchange_kind or HttpExchange)(self, scope, receive, send, record, dialect)
         try:
             await exchange.answer(self.service, counting)
         except ClientGone:
@@ -187,6 +194,7 @@ class HttpExchange(Exchange):
         client_left: The client closed its connection, which has cancelled the request.
         connection: The client's connection, if the server is ours.
         cycle: The request on that connection.
+        is_warm_up: It is checked like a chat, and asks nobody.
     """
 
     # Slots are read faster than defaults of the class, and every request reads most of these.
@@ -220,6 +228,7 @@ class HttpExchange(Exchange):
     )
     _headers: RequestHeaders
     check_at: float
+    is_warm_up = False
 
     def __init__(
         self, endpoint: ChatEndpoint, scope: Any, receive: Receive, send: Send, record: Record, dialect: Dialect
@@ -268,8 +277,8 @@ class HttpExchange(Exchange):
                 if service.decider.current() is not self.config:
                     await service.decider.begin_again(self)
                 self.decode(body)
-                if counting is not None:
-                    await self._respond_count(counting, *await service.count_tokens(self))
+                if counting is not None or self.is_warm_up:
+                    await self.answer_apart(service, counting)
                     return
                 request = self.request
                 answer: Answer | OwnAnswer
@@ -600,6 +609,11 @@ class HttpExchange(Exchange):
         if time_of_chat is not None and self.record.shown.is_noticed and not time_of_chat.is_noticed:
             self._note_notice(time_of_chat)
         return not self.record.duties and (time_of_chat is None or time_of_chat.end_now())
+
+    async def answer_apart(self, service: ChatService, counting: CountingDialect | None) -> None:
+        """Answer without a chat, with the number of tokens."""
+        if counting is not None:
+            await self._respond_count(counting, *await service.count_tokens(self))
 
     async def _respond_count(self, dialect: CountingDialect, tokens: int, is_estimated: bool) -> None:
         """Write how many tokens a prompt has."""

@@ -7,8 +7,10 @@ endpoint uses ASGI alone.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from typing import Any, Protocol
+from collections.abc import Callable, Iterable
+from typing import Any, Literal, Protocol
+
+from gateway.api.body_room import BodyLimits, BodyRoom
 
 CONNECTION = "gateway.connection"
 """Key in a scope's `extensions` for the `ClientConnection`."""
@@ -30,6 +32,12 @@ class Cycle(Protocol):
     def task(self) -> asyncio.Task[None] | None:
         """The task that runs the request."""
 
+    can_upgrade: bool
+    """Whether the connection may become a WebSocket: it was offered, nothing follows the head, and nothing waits."""
+
+    async def upgrade(self, lines: list[bytes], session: WebSocketSession) -> bool:
+        """Answer 101 with these lines, and give the connection to a session; return False if it cannot upgrade now."""
+
     async def send(self, message: Any) -> None:
         """ASGI's `send`, which may wait."""
 
@@ -44,6 +52,79 @@ class Cycle(Protocol):
 
     def write(self, data: bytes) -> bool:
         """Write more of the body of a response that `send` has started. Its head leaves with the first bytes."""
+
+
+CloseReason = Literal[
+    "client", "lost", "idle", "age", "drain", "protocol", "too_large", "slow", "refused", "room", "error"
+]
+"""Why a WebSocket connection was closed."""
+
+
+class WebSocket(Protocol):
+    """A WebSocket connection as its session uses it.
+
+    Attributes:
+        loop: The loop of the connection.
+        tasks: The tasks of turns for which the end of the server waits.
+        is_draining: Whether the connection closes with the end of its turn, or after a time.
+        is_closing: Whether a close frame was sent or received, so that nothing more can be sent.
+        write_paused: Whether the client has not taken what was sent.
+    """
+
+    loop: asyncio.AbstractEventLoop
+    tasks: set[asyncio.Task[None]]
+    is_draining: bool
+
+    @property
+    def is_closing(self) -> bool: ...
+
+    @property
+    def write_paused(self) -> bool: ...
+
+    async def drain(self) -> None:
+        """Wait until the client has taken most of what was sent."""
+
+    def send_texts(self, texts: Iterable[bytes]) -> None:
+        """Send messages, each as one frame. Nothing is sent on a connection that is closing."""
+
+    def close(self, code: int, why: CloseReason) -> None:
+        """Close the connection with this code. Only the first call counts."""
+
+    def cut(self) -> None:
+        """End the connection at once, because its client takes nothing."""
+
+    def look(self, now: float) -> None:
+        """Look after what takes too long, at this time of the loop. It is called each second."""
+
+
+class WebSocketSession(Protocol):
+    """What a WebSocket connection tells and asks its session.
+
+    Attributes:
+        client_name: The name of the client. Empty without one.
+        most_bytes: The largest message.
+        body_limits: The room for messages.
+        is_idle: No turn runs or waits.
+    """
+
+    client_name: str
+    most_bytes: int
+    body_limits: BodyLimits
+
+    @property
+    def is_idle(self) -> bool: ...
+
+    def begin(self, socket: WebSocket) -> None:
+        """Take the connection, whose handshake is complete."""
+
+    def take_message(self, text: bytes, room: BodyRoom) -> None:
+        """Take a whole message, and its room, which the session releases."""
+
+    def error_event(self, code: str) -> bytes:
+        """Return the event of an error of the connection: a message is too large, or late, or has no room."""
+
+    def end(self, why: CloseReason, code: int) -> None:
+        """Note that the connection has ended."""
 
 
 class SameHead:

@@ -103,11 +103,6 @@ async def answering_faults(scope: Any, send: Send) -> AsyncIterator[None]:
         raise
 
 
-_NO_WEBSOCKET = "the gateway has no WebSocket here: send POST /v1/responses by HTTP, with `stream: true` for a stream"
-# RFC 9110, section 15.5.22: the answer names a protocol that is spoken here.
-_CLOSE_UPGRADE = {"connection": "close, upgrade", "upgrade": "HTTP/1.1"}
-
-
 def asks_for_websocket(scope: Any) -> bool:
     """Return whether a request would open a WebSocket at the path of the Responses API.
 
@@ -121,17 +116,6 @@ def _offers(header: tuple[bytes, bytes]) -> bool:
     if name == b"upgrade":
         return any(protocol.strip().lower() == b"websocket" for protocol in value.split(b","))
     return name == b"sec-websocket-key"
-
-
-async def decline_websocket(scope: Any, send: Send) -> None:
-    """Answer 426 and close the connection. Key, limits and location of the client are not looked at.
-
-    Codex, set up by its `openai_base_url`, dials a WebSocket before its first request. Of all answers only 426 makes it
-    send the same turn by HTTP: after a 405 it tries five times more. Source: `FallbackToHttp` in `core/src/client.rs`
-    of Codex 0.152, quoted by lidge-jun/opencodex#3245, read 2026-11-27.
-    """
-    refused = ApiError("websocket_not_offered", _NO_WEBSOCKET, headers=_CLOSE_UPGRADE)
-    await send_response(send, error_response(scope, refused))
 
 
 class Probe:

@@ -17,14 +17,9 @@ from gateway.api.chat import ChatEndpoint
 from gateway.api.cors import RefusedOrigins, apply_cors, preflight_origin
 from gateway.api.dialects.paths import counter_at, dialect_at
 from gateway.api.front_page import FRONT_PAGE, accepts_html
-from gateway.api.raw_responses import (
-    Application,
-    LazyApplication,
-    ProbesFirst,
-    asks_for_websocket,
-    decline_websocket,
-    health_probes,
-)
+from gateway.api.raw_responses import Application, LazyApplication, ProbesFirst, asks_for_websocket, health_probes
+from gateway.api.websocket.connections import WebSockets
+from gateway.api.websocket.handshake import answer_handshake
 from gateway.assembly.key_uses import KeyUses
 from gateway.assembly.receipts import ReceiptService, ReceiptSettings
 from gateway.assembly.usage import UsageReports, UsageWiring
@@ -170,6 +165,7 @@ class Gateway:
         is_draining: Whether the process is about to end. Then the readiness probe fails.
         events: The events of this process for operators.
         metrics: The metrics of this process.
+        websockets: The WebSocket connections of this process.
 
     Examples:
         `app = Gateway(config_version)`
@@ -217,6 +213,7 @@ class Gateway:
         service = self._service(current, ClientLimits(quota_store), limiters, consent_key)
         self._chat = ChatEndpoint(service, self._telemetry.observe, most_requests)
         self._ask = self._chat.answer
+        self.websockets = WebSockets(self._chat, self.metrics.count, lambda: self.is_draining)
         self._add_live_metrics(limiters)
         self._refused_origins = RefusedOrigins()
         probes = health_probes(lambda: self.is_draining)
@@ -275,6 +272,8 @@ class Gateway:
         """Add the metrics whose values are read from their owners with each scrape."""
         self.metrics.live["gateway_requests_in_flight"] = lambda: self._chat.in_flight
         self.metrics.live["gateway_open_streams"] = lambda: self._chat.open_streams
+        self.metrics.live["gateway_websocket_connections"] = lambda: len(self.websockets.sessions)
+        self.metrics.live["gateway_websocket_state_bytes"] = lambda: self.websockets.state_bytes
         self.metrics.live["gateway_tasks"] = lambda: len(asyncio.all_tasks())
         if self._receipts is not None:
             self.metrics.live["gateway_receipts_lost_total"] = self._receipts.lost
@@ -433,8 +432,7 @@ class Gateway:
                 if (counter := counter_at(scope["path"])) is not None:
                     return self._chat.count_tokens(scope, receive, send, counter)
             if asks_for_websocket(scope):
-                self.metrics.count("gateway_websocket_declined_total", ())
-                return decline_websocket(scope, send)
+                return answer_handshake(self.websockets, scope, receive, send)
             if scope["method"] == "OPTIONS" and self.config.cors is None and (origin := preflight_origin(scope)):
                 self._refused_origins.note(origin)
             # Claude Code asks with HEAD before its first request whether the host is there.

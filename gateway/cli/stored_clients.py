@@ -18,7 +18,7 @@ from gateway.state.client_store import Section
 
 _OK, _REFUSED = 0, 1
 _IN_FILE = "clients_in_file"
-_LIMITS = ("rpm", "tpm", "concurrent", "body_bytes")
+_LIMITS = ("rpm", "tpm", "concurrent", "body_bytes", "connections")
 _NO_VALUE = "-"
 _OF_KEYS = ("id", "client", "status", "blocked_at", "owner", "created_at", "expires_at", "last_used_at", "note")
 _OF_CLIENTS = ("name", "region", "project", "limits", "budgets", "user_budget", "max_request")

@@ -53,7 +53,7 @@ _NEEDED: Mapping[tuple[str | int, ...], tuple[str, ...]] = {
     ("regions", "hours"): ("timezone",),
 }
 """Keys whose check needs other keys of the entry, or of the mapping in it, by section and key."""
-_AS_WRITTEN = "resilience admin_keys receipts log blocked_by clients_source keys".split()
+_AS_WRITTEN = "resilience admin_keys receipts log websocket blocked_by clients_source keys".split()
 """The sections and keys that a version has as the file has them."""
 
 
@@ -153,6 +153,8 @@ def _compile(draft: Draft, findings: Findings, document: Document, options: _Opt
     spending = SpendingCompiler(draft, findings, usage)
     clients = compile_clients(draft, findings, regions, spending, demo=demo)
     check_prices(draft, findings, usage, clients.values(), assistants, judges, document.read_at_s)
+    if draft.config.websocket is not None and (unfit := draft.config.websocket.problem()) is not None:
+        findings.error(("websocket", unfit[0]), unfit[1].message, unfit[1].hint)
     config = ConfigVersion(
         **{name: getattr(draft.config, name) for name in _AS_WRITTEN},
         version=document.version,

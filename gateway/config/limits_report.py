@@ -61,6 +61,7 @@ def _limits(limits: ClientLimitRule) -> Iterator[str]:
         (limits.tpm, "tokens per minute"),
         (limits.concurrent, "concurrent requests"),
         (limits.body_bytes, "bytes per body"),
+        (limits.connections, "WebSocket connections per worker"),
     ):
         if number is not None:
             yield f"{number} {unit}"

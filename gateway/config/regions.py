@@ -136,6 +136,7 @@ def _region(
         protected=section.protected,
         keeps_receipts=_keeps_receipts(name, boundary, cell),
         log_prompts=section.log_prompts and _may_log(draft, findings, name, boundary, cell),
+        websocket=section.websocket,
         parts=NO_PARTS.having(compile_ages(draft, findings, name, section)),
     )
 

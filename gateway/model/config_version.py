@@ -32,6 +32,7 @@ from gateway.model.resilience import DEFAULT_RESILIENCE, Resilience
 from gateway.model.section import PlainSection, key, section
 from gateway.model.sign_in import SignIn
 from gateway.model.units import AgeSeconds, Sample
+from gateway.model.websocket import DEFAULT_WEBSOCKET, WebSocketRules
 from providers.auth import Secret
 from providers.sites import Residency
 from providers.territories import NOWHERE, Places, parent, territory_data
@@ -87,6 +88,7 @@ class Region:
         protected: A change of the region needs the signature of an admin.
         keeps_receipts: Whether this cell stands where the region's receipts may be stored.
         log_prompts: Whether the text of its requests is written to the log.
+        websocket: The Responses API is offered over WebSocket here.
         parts: The parts of features on it.
         doors: Those of its parts that may refuse a chat.
         helps_first: Refusals wait until its judges have looked for a user who needs help.
@@ -102,6 +104,7 @@ class Region:
     protected: bool = False
     keeps_receipts: bool = True
     log_prompts: bool = False
+    websocket: bool = True
     parts: Parts = field(default=NO_PARTS, repr=False, hash=False)
     doors: tuple[Any, ...] = field(init=False, repr=False, compare=False)
     helps_first: bool = field(init=False, repr=False, compare=False)
@@ -161,6 +164,9 @@ class ClientLimitRule(PlainSection):
         default=None,
         ge=1,
         le=1_000_000_000_000,
+    )
+    connections: int | None = key(
+        "WebSocket connections, in each worker. Default: 64.", default=None, ge=1, le=1_000_000
     )
     body_bytes: int | None = key(
         "The largest body of a request, in bytes. Default: 32 MB.", default=None, ge=1024, le=32 * 1024 * 1024
@@ -320,6 +326,7 @@ class ConfigVersion:
             imported by its hash.
         blocked_keys: Since when each blocked key is refused (Unix time), by its digest in `clients` or its SHA-256.
         blocked_by: A page of the authority or policy that requires a refusal, if the operator gave one.
+        websocket: The rules of WebSocket connections. None: none is offered.
         moderation: The judges of the chats of a region, by its name.
         messages: The sentences for end users, by the reason of a refusal.
         known_fields: Request fields that look like a misspelled standard field, but that an installed adapter knows or
@@ -351,6 +358,7 @@ class ConfigVersion:
     admin_keys: tuple[str, ...] = ()
     receipts: ReceiptRules = _DEFAULT_RECEIPTS
     log: LogRules = _DEFAULT_LOG
+    websocket: WebSocketRules | None = DEFAULT_WEBSOCKET
     blocked_by: str | None = None
     moderation: Mapping[str, Moderation] = field(default_factory=dict)
     messages: Mapping[RefusalReason, Sentences] = field(default_factory=dict, repr=False)

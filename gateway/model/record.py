@@ -279,6 +279,20 @@ class Shown(msgspec.Struct):
         self.redacted = note.kinds
 
 
+class WebSocketTurn(Value, frozen=True):
+    """The place of a request that is a turn of a WebSocket.
+
+    Attributes:
+        connection: The id of the connection, eight hexadecimal digits.
+        number: The number of the turn on it, from 1.
+        is_warm_up: It asks nobody, and prepares the turn that continues it.
+    """
+
+    connection: str
+    number: int
+    is_warm_up: bool = False
+
+
 Destinations = frozenset[tuple[str, ...]]
 """Where a request may be sent, see `Permit.destination`."""
 UNDECIDED = Decided()
@@ -310,6 +324,7 @@ class Record:
         route: The path of the API, with `{model}` in place of a name.
         token_issuer: The name of the issuer of the client's token. Empty if it sent a key.
         duties: The kinds that count in the report of duties. Use `note_duty` before the last byte of the answer.
+        websocket: The turn of a WebSocket that it is. None: it came by HTTP.
     """
 
     request_id: str
@@ -344,6 +359,12 @@ class Record:
     judges: tuple[AttemptRecord, ...] = ()
     route: str = "/v1/chat/completions"
     duties: frozenset[DutyKind] = frozenset()
+    websocket: WebSocketTurn | None = None
+
+    @property
+    def transport(self) -> str:
+        """How it came in."""
+        return "http" if self.websocket is None else "websocket"
 
     @property
     def reason(self) -> RefusalReason | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, field, fields
-from typing import Any, TypeVar, dataclass_transform, get_args, get_origin
+from typing import Any, Literal, TypeVar, dataclass_transform, get_args, get_origin
 
 from providers.value import Value
 
@@ -189,20 +189,30 @@ class Sensitive(Value, frozen=True):
     is_shown: bool = False
 
 
+@dataclass(frozen=True)
 class OrOff:
-    """In `Annotated[section | None, OrOff()]`: the file has a mapping, or the word `off`, which is None."""
+    """In `Annotated[section | None, OrOff()]`: the file has a mapping, or the word `off`, which is None.
+
+    Attributes:
+        off: What the file has in place of the mapping, `off` or false.
+        example: A mapping with one of its keys.
+    """
+
+    off: Literal["off", False] = "off"
+    example: str = "{failures: 5}"
 
     def __get_pydantic_core_schema__(self, source: Any, handler: Callable[[Any], Any]) -> dict[str, Any]:
-        return {"type": "function-before", "function": _made_by(_parse_or_off), "schema": handler(source)}
+        return {"type": "function-before", "function": _made_by(self._parse), "schema": handler(source)}
 
     def __get_pydantic_json_schema__(self, schema: Any, handler: Callable[[Any], Any]) -> dict[str, Any]:
         choices = handler(schema)["anyOf"]
-        return {"anyOf": [{"const": "off", "type": "string"} if it == {"type": "null"} else it for it in choices]}
+        off = {"const": self.off, "type": "string" if self.off else "boolean"}
+        return {"anyOf": [off if it == {"type": "null"} else it for it in choices]}
 
-
-def _parse_or_off(value: object) -> object:
-    if value == "off":
-        return None
-    if isinstance(value, dict | PlainSection):
-        return value
-    raise UnitError("must be a mapping of its keys, or the word off", "write `off`, or {failures: 5}")
+    def _parse(self, value: object) -> object:
+        if value is self.off or (self.off and value == self.off):
+            return None
+        if isinstance(value, dict | PlainSection):
+            return value
+        word = "the word off" if self.off else "false"
+        raise UnitError(f"must be a mapping of its keys, or {word}", f"write `{word.split()[-1]}`, or {self.example}")

@@ -150,6 +150,8 @@ class WorkerStatus:
         store_problems: Why it cannot use a shared store at the moment, by the kind of the store.
         closed_callers: How many clients and users alone may not use a deployment, by its name.
         unavailable_to: The deployments that it does not use for a client that alone may not use one, by its name.
+        websocket: The number of its WebSocket connections, and the bytes that they keep, by `connections` and
+            `state_bytes`.
     """
 
     seat: int
@@ -162,6 +164,7 @@ class WorkerStatus:
     store_problems: Mapping[str, str] = field(default_factory=dict)
     closed_callers: Mapping[str, int] = field(default_factory=dict)
     unavailable_to: Mapping[str, Mapping[str, Unavailable]] = field(default_factory=dict)
+    websocket: Mapping[str, int] = field(default_factory=dict)
 
 
 class Traffic(NamedTuple):

@@ -32,6 +32,9 @@ _DAY = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}$"
 _INSTANT = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(Z|[+-][0-9]{2}:[0-9]{2})$"
 _LINE = r"^\S(.{0,254}\S)?$"
 _LONGEST_S = 86_400.0
+_BYTES = r"^([1-9][0-9]{0,5}) (KB|MB)$"
+_UNIT_BYTES = {"KB": 1024, "MB": 1024 * 1024}
+_MOST_BYTES = 1024 * 1024 * 1024 * 1024
 _HOURS = r"^([01][0-9]|2[0-3]):[0-5][0-9]-(([01][0-9]|2[0-3]):[0-5][0-9]|24:00)$"
 _DAY_MINUTES = 24 * 60
 _LONGEST_LINE = 256
@@ -101,6 +104,15 @@ def parse_rise_or_off(value: object) -> float | None:
     if isinstance(value, str) and re.fullmatch(_RISE, value):
         return float(value[1:].removesuffix("%")) / 100
     raise UnitError("must be a rise in whole percent, or the word off", "such as +50%")
+
+
+def parse_bytes(value: object) -> int:
+    """Return a number of bytes: 8388608 of `8 MB`."""
+    if isinstance(value, str) and (match := re.fullmatch(_BYTES, value, re.ASCII)):
+        return int(match[1]) * _UNIT_BYTES[match[2]]
+    if isinstance(value, int) and not isinstance(value, bool) and 0 < value <= _MOST_BYTES:
+        return value
+    raise UnitError("must be a number of bytes, or a size in KB or MB", "such as 8 MB")
 
 
 def parse_day(value: object) -> date:
@@ -173,6 +185,13 @@ Sample = Annotated[
 Share = Annotated[float, FileForm(parse_share, _text(_SHARE_ABOVE_ZERO, "50%"))]
 ShareOrOff = Annotated[float | None, FileForm(parse_share_or_off, {"anyOf": [_text(_SHARE, "20%"), _OFF]})]
 RiseOrOff = Annotated[float | None, FileForm(parse_rise_or_off, {"anyOf": [_text(_RISE, "+50%"), _OFF]})]
+ByteCount = Annotated[
+    int,
+    FileForm(
+        parse_bytes,
+        {"anyOf": [{"type": "integer", "minimum": 1, "maximum": _MOST_BYTES}, _text(_BYTES, "512 KB", "8 MB")]},
+    ),
+]
 Day = Annotated[date, FileForm(parse_day, _text(_DAY, "2027-03-01"))]
 Instant = Annotated[float, FileForm(parse_instant, _text(_INSTANT, "2026-11-27T10:00:00Z"))]
 Visible = Annotated[str, FileForm(str, _text(VISIBLE), has_pattern_error=True)]

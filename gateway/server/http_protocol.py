@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httptools
 import orjson
@@ -19,7 +19,7 @@ from uvicorn.config import Config
 from uvicorn.server import ServerState
 
 from gateway.api.caller.request_headers import headers_of, request_id_of
-from gateway.api.connection import CONNECTION, ClientConnection
+from gateway.api.connection import CONNECTION, ClientConnection, WebSocketSession
 from gateway.api.errors import ApiError, encode_error
 from gateway.server.connection_state import (
     ARRIVED,
@@ -51,6 +51,9 @@ from gateway.server.request_head import (
 )
 from gateway.telemetry.log import logger
 
+if TYPE_CHECKING:
+    from gateway.server.websocket_connection import WebSocketConnection
+
 MAX_HEAD_BYTES = 64 * 1024
 HEAD_TIME_S = 10.0
 STOPPING_HEAD_TIME_S = 1.0
@@ -65,10 +68,20 @@ _REASONS = {400: b"Bad Request", 408: b"Request Timeout", 431: b"Request Header 
 
 
 class DrainingState(ServerState):
-    """The state that the connections of a server share, with whether it drains, and whether it stops."""
+    """The state that the connections of a server share, with whether it drains, and whether it stops.
+
+    Attributes:
+        websockets: The WebSocket connections. A stop does not wait for them, but for their turns, which are tasks.
+        websockets_s: The time over which a drain closes idle ones.
+    """
 
     is_draining = False
     is_stopping = False
+    websockets_s = 5.0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.websockets: set[WebSocketConnection] = set()
 
     def begin(self) -> None:
         """Close each connection after its next answer, from now on."""
@@ -76,6 +89,18 @@ class DrainingState(ServerState):
         for connection in self.connections:
             if isinstance(connection, ConnectionProtocol):
                 connection.close_after_next_answer()
+        self.close_websockets()
+
+    def close_websockets(self) -> None:
+        """Close each WebSocket after its next turn, from now on, and idle ones evenly over a time."""
+        waiting = [websocket for websocket in self.websockets if not websocket.is_draining]
+        for number, websocket in enumerate(waiting, 1):
+            websocket.close_at(websocket.loop.time() + self.websockets_s * number / len(waiting))
+
+    def finish_websockets(self) -> None:
+        """Close the WebSockets that are left, because the server ends."""
+        for websocket in [*self.websockets]:
+            websocket.finish()
 
 
 class ConnectionProtocol(IdleTimeoutProtocol):
@@ -211,6 +236,8 @@ class ConnectionProtocol(IdleTimeoutProtocol):
     def _parse(self, data: bytes) -> None:
         if not data:
             return
+        if self._latest is not None:
+            self._latest.can_upgrade = False
         self._head_data = data if self._input is IDLE else b""
         if self._input is not HEAD:
             self._line_data = data
@@ -230,7 +257,9 @@ class ConnectionProtocol(IdleTimeoutProtocol):
             self._line_data = b""
 
     def _decline_upgrade(self, rest: bytes) -> None:
-        """Read the body after a head with `upgrade`, if there is one. No other protocol is ever spoken."""
+        """Read the body after a head with `upgrade`, if there is one. No other protocol is spoken before our 101."""
+        if rest and self._latest is not None:
+            self._latest.can_upgrade = False
         if self._input is UPGRADE:
             self._enter(BODY)
             self.parser = body_parser(self, self._upgrade_framing)
@@ -281,6 +310,7 @@ class ConnectionProtocol(IdleTimeoutProtocol):
             cycle.expects_continue = any(
                 name == b"expect" and value.lower() == b"100-continue" for name, value in headers
             )
+        cycle.can_upgrade = upgrades and is_first and not framing and version == "1.1"
         self._latest = cycle
         if is_first:
             self._begin(cycle, scope)
@@ -396,6 +426,28 @@ class ConnectionProtocol(IdleTimeoutProtocol):
     def _close_unused(self) -> None:
         self._close_input()
         self.transport.close()
+
+    def become_websocket(self, head: bytes, session: WebSocketSession) -> None:
+        """Answer with this head, and leave the transport to a WebSocket. This object is not used any more."""
+        from gateway.server.websocket_connection import WebSocketConnection  # the cycle has loaded it
+
+        state, transport = self.server_state, self.transport
+        known = state.websockets if isinstance(state, DrainingState) else set()
+        self._stop_head_timer()
+        self._close_input()
+        transport.write(head)
+        websocket = WebSocketConnection(session, transport, self.tasks, known.discard, self.timeout_keep_alive)
+        known.add(websocket)
+        transport.set_protocol(websocket)
+        # It ends as after a loss, but the transport stays.
+        self.connections.discard(self)
+        for timer in (self.timeout_keep_alive_task, self._leaving_timer, self._unread_timer):
+            if timer is not None:
+                timer.cancel()
+        self._latest = self._current = self._line.cycle = None
+        self.parser = None  # type: ignore[assignment]  # as uvicorn does
+        self._repeated_head.forget()
+        session.begin(websocket)
 
     # The end of the input.
 

@@ -7,7 +7,9 @@ methods of `Cycle` (in `api/connection`) write the same bytes in fewer steps whe
 from __future__ import annotations
 
 import asyncio
+import importlib
 import logging
+import sys
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from functools import lru_cache
 from typing import Any
@@ -15,6 +17,7 @@ from typing import Any
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
+from gateway.api.connection import WebSocketSession
 from gateway.server.connection_state import (
     ARRIVED,
     ARRIVING,
@@ -43,6 +46,7 @@ _as_line = b": ".join
 # As integers: Python searches bytes for an integer directly, and for bytes only after an internal exception.
 _CR, _LF, _NUL = b"\r\n\0"
 _OVER = (COMPLETE, LOST)
+_WEBSOCKETS = "gateway.server.websocket_connection"
 
 
 class RequestCycle:
@@ -64,6 +68,7 @@ class RequestCycle:
         "_write_chunk",
         "body",
         "body_state",
+        "can_upgrade",
         "expects_continue",
         "keep_alive",
         "state",
@@ -92,6 +97,8 @@ class RequestCycle:
         self.body_state = ARRIVING
         # The client waits for `100 Continue` before it sends the body.
         self.expects_continue = False
+        # See `Cycle`.
+        self.can_upgrade = False
         # Runs the application. None before and after that.
         self.task: asyncio.Task[None] | None = None
         # The transport's `write`, from the first chunk of a stream to its end.
@@ -248,6 +255,16 @@ class RequestCycle:
         if self.state is not RESPONDING:
             return False
         self._write(data, more_body=True)
+        return True
+
+    async def upgrade(self, lines: list[bytes], session: WebSocketSession) -> bool:
+        """See `Cycle`."""
+        if _WEBSOCKETS not in sys.modules:  # its library is not loaded before the first WebSocket
+            await asyncio.to_thread(importlib.import_module, _WEBSOCKETS)
+        if not self.can_upgrade or self.state is not RUNNING:
+            return False
+        self._connection.become_websocket(b"HTTP/1.1 101 Switching Protocols\r\n%b\r\n" % _header_block(lines), session)  # type: ignore[attr-defined]  # it is a ConnectionProtocol
+        self.enter(COMPLETE)
         return True
 
     # The bytes of a response.

@@ -233,7 +233,8 @@ class GatewayServer(_QuietServer):
         loop = asyncio.get_running_loop()
         ends_at = loop.time() + (self._grace_s() if self._grace_s is not None else _DEFAULT_GRACE_S)
         # uvicorn waits for the end of connections in the same way.
-        while (self.server_state.connections or self.server_state.tasks) and loop.time() < ends_at:  # noqa: ASYNC110
+        state = self._draining
+        while (state.connections or state.tasks or state.websockets) and loop.time() < ends_at:  # noqa: ASYNC110
             await asyncio.sleep(_CONNECTIONS_S)
         self._grace_s = lambda: ends_at - loop.time()
         self.stop()
@@ -261,6 +262,7 @@ class GatewayServer(_QuietServer):
         if self._retiring is None:
             await self._stop_listening(sockets or [])
         self._draining.is_stopping = True
+        self._draining.close_websockets()
         # uvicorn cancels the requests that still run after this time.
         cut = asyncio.get_running_loop().call_later(self.config.timeout_graceful_shutdown or 0, self._on_cut)
         await super().shutdown(sockets)
@@ -272,6 +274,7 @@ class GatewayServer(_QuietServer):
         if self.server_state.tasks:
             # These requests are cancelled. They still send an error to their clients, and are counted.
             await asyncio.wait(self.server_state.tasks, timeout=_CANCELLED_GRACE_S)
+        self._draining.finish_websockets()
         if self.force_exit:
             # uvicorn skips the lifespan shutdown in this case, but finished requests must still be logged.
             with contextlib.suppress(TimeoutError):
@@ -279,6 +282,16 @@ class GatewayServer(_QuietServer):
                     await self.lifespan.shutdown()
         if self._after_start is not None and self._after_start.done() and not self._after_start.cancelled():
             self._after_start.result()
+
+    async def _wait_tasks_to_complete(self) -> None:
+        """See uvicorn: wait for connections and tasks, which turns of WebSockets are. Then close idle WebSockets."""
+        await super()._wait_tasks_to_complete()
+        self._draining.finish_websockets()
+
+    def spread_websockets(self, delay_s: float) -> None:
+        """Close idle WebSockets evenly over this time of a drain, or over a few seconds if that is longer."""
+        grace_s = self._grace_s() if self._grace_s is not None else _DEFAULT_GRACE_S
+        self._draining.websockets_s = min(max(delay_s, DrainingState.websockets_s), delay_s + grace_s)
 
     async def _stop_listening(self, sockets: list[socket.socket]) -> None:
         """Accept the connections that wait in the listener's queue, which its close would reset, and close it."""

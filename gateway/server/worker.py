@@ -69,6 +69,7 @@ class Worker:
         self._index, self._lock = index, lock
         self._setting_s = settings.grace_s
         self._server = GatewayServer(server_config(gateway), gateway.drain, gateway.cut, self.grace_s)
+        self._server.spread_websockets(settings.drain_delay_s)
         watch = self._server.descriptors
         gateway.metrics.live["gateway_no_descriptors_seconds_total"] = lambda: watch.seconds_without
         self.drain, self.stop, self.cut = self._server.drain, self._server.stop, self._server.cut
@@ -107,6 +108,7 @@ class Worker:
             store_problems=gateway.store_problems(),
             closed_callers=gateway.closed_callers(),
             unavailable_to=gateway.unavailable_to_clients(),
+            websocket=gateway.websockets.status(),
         )
         return status, gateway.metrics.snapshot() if has_metrics else b""
 

@@ -69,12 +69,13 @@ class WorkerSettings:
     consent_key: bytes = field(repr=False)
     state_dir: Path | None = None
     receipt_key: Path | None = None
+    drain_delay_s: float = 0.0
 
     @classmethod
     def of(cls, settings: Settings, consent_key: bytes) -> WorkerSettings:
         """Return how a worker of this process serves."""
         how = settings.grace_s, settings.log_format, settings.log_level, settings.max_requests
-        return cls(*how, consent_key, settings.state_dir, settings.receipt_key)
+        return cls(*how, consent_key, settings.state_dir, settings.receipt_key, settings.drain_delay_s)
 
 
 class Workers(Protocol):

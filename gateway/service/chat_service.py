@@ -215,6 +215,14 @@ class ChatService:
         counted = await self._counted(exchange, request)
         return counted or count_tokens(request), counted is None
 
+    def warm_up(self, exchange: Exchange) -> None:
+        """Check a request as far as no deployment, judge or limit of money is asked. Raises the error of a refusal."""
+        self.decider.prepare(exchange)
+        assistant, region = exchange.assistant, exchange.location.region
+        exchange.record.decided = change(exchange.record.decided, assistant=assistant.name)
+        if region is not None and region.name not in assistant.routes:
+            raise Refused(not_offered(assistant, region))
+
     async def _counted(self, exchange: Exchange, request: ChatRequest) -> int | None:
         """Return the count of the deployment that would be asked first. None: there is none, or it may not be asked.
 

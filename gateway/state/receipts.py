@@ -60,13 +60,15 @@ def receipt_of(record: Record, ended_at_s: float, cell: str | None, share: float
     """Return the receipt of a finished request as JSON data, or None if no receipt may be stored.
 
     There is no receipt if the region is unknown, if this cell may not keep it (`may_keep`), if the sample leaves it
-    out, or if a limit of the client refused the request before it was read.
+    out, if a limit of the client refused the request before it was read, or if the request asks nobody.
 
     `ended_at_s` is Unix time, `cell` the territory of the gateway if the config states it, and `share` (0 to 1) the
     share of successful requests whose receipt is kept.
     """
     decided, shown, by = record.decided, record.shown, record.answered_by
     location = decided.location
+    if record.websocket is not None and record.websocket.is_warm_up:
+        return None
     if not is_kept(record, share) or (shown.code == "rate_limited" and decided.assistant is None):
         return None
     if location is None or (region := location.region) is None or not may_keep(location, cell):
@@ -80,6 +82,7 @@ def receipt_of(record: Record, ended_at_s: float, cell: str | None, share: float
         "client": record.client,
         "assistant": decided.assistant,
         "use": decided.use,
+        "transport": record.transport,
         "region": region.name,
         "territory": location.territory,
         "evidence": location.why,

@@ -98,6 +98,7 @@ def _of_request(record: Record) -> dict[str, _Value | None]:
     return {
         "http.request.method": "POST",
         "http.route": record.route,
+        "gateway.transport": record.transport,
         "http.response.status_code": shown.status or None,
         "error.type": shown.code if record.outcome in _ERRORS else None,
         "gateway.outcome": record.outcome,

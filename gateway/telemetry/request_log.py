@@ -92,6 +92,10 @@ def _add_own_fields(fields: dict[str, object], record: Record, share: float) -> 
         fields["redacted"] = redaction.fields()
     if record.resumed is not None:
         fields["resumed_from"] = record.resumed.broken
+    if (turn := record.websocket) is not None:
+        fields["connection"], fields["turn"] = turn.connection, turn.number
+        if turn.is_warm_up:
+            fields["warm_up"] = True
     if record.queued_s:
         fields["queued_ms"] = _milliseconds(record.queued_s)
     for note in record.notes:
@@ -141,7 +145,9 @@ def _add_rare_decisions(fields: dict[str, object], record: Record) -> None:
 _Word = str | None
 _Source = tuple[_Word, _Word, str]
 _Shows = tuple[bool, bool]
-_Shared = tuple[str, int, _Word, _Word, _Word, _Word, _Word, bool, _Shows, str, tuple[str, str] | None, _Source | None]
+_Shared = tuple[
+    str, str, int, _Word, _Word, _Word, _Word, _Word, bool, _Shows, str, tuple[str, str] | None, _Source | None
+]
 
 
 def _shared_values(record: Record) -> _Shared:
@@ -152,6 +158,7 @@ def _shared_values(record: Record) -> _Shared:
     if location is not None:
         source = location.region.name if location.region else None, location.territory, location.why
     return (
+        record.transport,
         record.outcome,
         record.shown.status,
         record.client,
@@ -169,8 +176,11 @@ def _shared_values(record: Record) -> _Shared:
 
 def _shared_fields(shared: _Shared) -> dict[str, object]:
     """Return the fields that many requests share."""
-    outcome, status, client, assistant, deployment, provider, model, stream, shows, version, places, source = shared
-    fields: dict[str, object] = {"outcome": outcome, "status": status, "client": client, "assistant": assistant}
+    way, outcome, status, client, assistant, deployment, provider, model, stream, shows, version, places, source = (
+        shared
+    )
+    fields: dict[str, object] = {"transport": way, "outcome": outcome, "status": status, "client": client}
+    fields["assistant"] = assistant
     fields |= {"deployment": deployment, "provider": provider, "model": model, "stream": stream}
     fields["repeated"], fields["marked"] = shows
     fields["config_version"] = version

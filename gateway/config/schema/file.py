@@ -39,8 +39,9 @@ from gateway.model.budget import ClientsSource, KeyRules
 from gateway.model.client_token import TokenIssuerRules
 from gateway.model.config_version import ClientLimitRule, LogRules, ReceiptRules
 from gateway.model.resilience import Resilience
-from gateway.model.section import Listed, Sensitive, default_as_written
+from gateway.model.section import Listed, OrOff, Sensitive, default_as_written
 from gateway.model.units import Instant
+from gateway.model.websocket import WebSocketRules
 
 _SectionT = TypeVar("_SectionT", bound=Section)
 _GatewayKey = Annotated[OneOrTwo | None, Sensitive("`secrets`")]
@@ -212,6 +213,9 @@ class GatewaySection(Section):
     cors: CorsSection | None = Field(None, description="The web pages that may call from a browser. Default: none.")
     location: LocationSection = Field(LocationSection(), description="How the location of a caller is decided.")
     resilience: Resilience = Field(Resilience(), description="Attempts and timeouts of one request.")
+    websocket: Annotated[WebSocketRules | None, OrOff(off=False, example="{idle: 30m}")] = Field(
+        WebSocketRules(), description="The Responses API over WebSocket; `false` to offer none."
+    )
     admin_keys: Annotated[tuple[AdminKey, ...], Listed()] = Field(
         (), description="The public keys that may sign a change of a protected region."
     )

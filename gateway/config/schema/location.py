@@ -252,6 +252,7 @@ class RegionSection(Section):
         description="true: a change of this region needs a signature with one of `admin_keys` on the plan of the "
         "change.",
     )
+    websocket: bool = Field(True, description="false: the Responses API is not offered over WebSocket here.")
     log_prompts: bool = Field(
         False,
         description="true: the text of its requests is written to the log. The gateway must run inside the boundary.",

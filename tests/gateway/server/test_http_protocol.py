@@ -1346,10 +1346,12 @@ class Provider:
 
 
 @contextmanager
-def gateway(new_loop: Callable[[], asyncio.AbstractEventLoop]) -> Iterator[tuple[Provider, ServerThread]]:
+def gateway(
+    new_loop: Callable[[], asyncio.AbstractEventLoop], more: str = ""
+) -> Iterator[tuple[Provider, ServerThread]]:
     provider = Provider()
     with ServerThread(
-        Gateway(table_of(TABLE, {"KEY": "sk"}), HttpxTransport(httpx.MockTransport(provider))), new_loop
+        Gateway(table_of(TABLE + more, {"KEY": "sk"}), HttpxTransport(httpx.MockTransport(provider))), new_loop
     ) as running:
         yield provider, running
 
@@ -1426,7 +1428,8 @@ WEBSOCKET = b"GET /v1/responses HTTP/1.1\r\nhost: localhost\r\n"
 )
 def test_websocket_is_declined_before_the_key(new_loop: Callable[[], asyncio.AbstractEventLoop], lines: bytes) -> None:
     """The client then sends the same turn by HTTP, on another connection."""
-    with gateway(new_loop) as (_, running), RawClient(running.port) as client, capture_logs() as logged:
+    off = "websocket: false\n"
+    with gateway(new_loop, off) as (_, running), RawClient(running.port) as client, capture_logs() as logged:
         answer = client.send(WEBSOCKET + lines + b"\r\n").response()
         assert (answer.error, client.rest()) == ((426, "websocket_not_offered"), b"")
     assert {name: answer.headers[name] for name in ("connection", "upgrade", "content-type")} == {
@@ -1435,7 +1438,10 @@ def test_websocket_is_declined_before_the_key(new_loop: Callable[[], asyncio.Abs
         "content-type": "application/json",
     }
     assert logged == []
-    assert running.application.metrics._counts == {("gateway_websocket_declined_total", ()): 1}
+    assert running.application.metrics._counts == {
+        ("gateway_websocket_declined_total", ()): 1,
+        ("gateway_websocket_handshakes_total", ("off",)): 1,
+    }
 
 
 def test_get_of_responses_without_a_websocket_is_405(new_loop: Callable[[], asyncio.AbstractEventLoop]) -> None:

@@ -39,9 +39,13 @@ class Responses:
 
     def decode(self, body: bytes) -> ChatRequest:
         """See Dialect."""
-        decoded = decode_request(parse_json(body), counts=self._is_count)
-        echo = encode_echo(decoded.echo, len(body))
-        self._asked = ResponsesRequest(echo, decoded.names, decoded.wants_state, len(body))
+        return self.read(parse_json(body), len(body))
+
+    def read(self, value: object, body_bytes: int, previous: str | None = None) -> ChatRequest:
+        """Return the request in a parsed body of this size. `previous`: the id of the answer that it continues."""
+        decoded = decode_request(value, counts=self._is_count)
+        echo = encode_echo(decoded.echo, body_bytes)
+        self._asked = ResponsesRequest(echo, decoded.names, decoded.wants_state, body_bytes, previous)
         self._paths = decoded.paths
         return decoded.request
 

@@ -55,12 +55,14 @@ class ResponsesRequest(Value, frozen=True):
         wants_state: The client takes reasoning state as `encrypted_content`. Else it is in the ids of calls, as in
             chat.
         body_bytes: The size of the request.
+        previous: The id of the answer that it continues, over WebSocket.
     """
 
     echo: bytes = _NO_ECHO
     names: ToolNames = msgspec.field(default_factory=ToolNames)
     wants_state: bool = False
     body_bytes: int = 0
+    previous: str | None = None
 
 
 def escape(text: str) -> bytes:
@@ -219,7 +221,7 @@ class ResponseHead(msgspec.Struct):
                 completed = b"%d" % (now if now > created else created)
         return (
             b'{"id":"resp_%b","object":"response","created_at":%d,"completed_at":%b,"status":"%b","background":false,'
-            b'"error":%b,"incomplete_details":%b,"model":%b,"output":[%b],"previous_response_id":null,"store":false,'
+            b'"error":%b,"incomplete_details":%b,"model":%b,"output":[%b],"previous_response_id":%b,"store":false,'
             b'"max_tool_calls":null,"truncation":"disabled","service_tier":"%b"%b,"usage":%b%b}'
         ) % (
             escape(self.record.request_id),
@@ -230,6 +232,7 @@ class ResponseHead(msgspec.Struct):
             details,
             orjson.dumps(self.model),
             output,
+            orjson.dumps(self.asked.previous),
             self.tier,
             self.asked.echo,
             usage,

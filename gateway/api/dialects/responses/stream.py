@@ -132,6 +132,11 @@ class ResponseStreamEncoder(StreamEncoder):
         self._text_head = self._text_middle = b""
         self._texts: list[bytes] | None = None
 
+    @property
+    def output(self) -> bytes:
+        """The items that have ended, with commas between them."""
+        return b",".join([item.done for item in self._items])
+
     def encode(self, events: tuple[StreamEvent, ...]) -> bytes:
         """See StreamEncoder."""
         if self._state == _ENDED:
@@ -223,8 +228,7 @@ class ResponseStreamEncoder(StreamEncoder):
         member = self._labels.member(is_estimated=self.usage is None)
         usage = self.usage or estimated_usage(self._asked, self._all_text())
         status = status_of(self._finish)
-        output = b",".join([item.done for item in self._items])
-        body = self._head.encode(status, output, encode_usage(usage), finish=self._finish, member=member)
+        body = self._head.encode(status, self.output, encode_usage(usage), finish=self._finish, member=member)
         # As in each API, it is a member of the event itself. A reader of the response alone finds it there, too.
         beside = b',"x_gateway":' + orjson.dumps(member) if member else b""
         return written + self._event(b"response." + status, b'"response":' + body + beside)

@@ -1,0 +1,104 @@
+"""What all WebSocket connections of a worker share: their number, the room for what they keep, and one timer."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+from gateway.api.chat import ChatEndpoint
+from gateway.api.errors import ApiError
+from gateway.model.config_version import Client, ConfigVersion
+from gateway.model.websocket import DEFAULT_WEBSOCKET, WebSocketRules
+
+if TYPE_CHECKING:
+    from gateway.api.websocket.session import Session
+
+LOOK_S = 1.0
+DEFAULT_CONNECTIONS = 64
+_FULL_RETRY_S = 5.0
+Count = Callable[[str, tuple[str, ...]], None]
+
+
+class WebSockets:
+    """The WebSocket connections of a worker.
+
+    Attributes:
+        endpoint: Answers their turns.
+        count: Counts in a metric.
+        is_draining: Whether the process is about to end.
+        sessions: The open connections.
+        state_bytes: The bytes that they keep of their last answers.
+    """
+
+    def __init__(self, endpoint: ChatEndpoint, count: Count, is_draining: Callable[[], bool]) -> None:
+        self.endpoint, self.count, self.is_draining = endpoint, count, is_draining
+        self.sessions: dict[Session, None] = {}
+        self.state_bytes = 0
+        self._of_client: Counter[str] = Counter()
+        self._timer: asyncio.TimerHandle | None = None
+
+    def current(self) -> ConfigVersion:
+        """Return the active config version."""
+        return self.endpoint.service.decider.current()
+
+    @property
+    def rules(self) -> WebSocketRules:
+        """The active rules. While no new connection is offered, the last ones have the default rules."""
+        return self.current().websocket or DEFAULT_WEBSOCKET
+
+    def check_room(self) -> None:
+        """Raise ApiError (overloaded) if this worker has as many connections as it may have."""
+        if len(self.sessions) >= self.rules.connections:
+            message = "the gateway has reached its limit of WebSocket connections: connect later, or send POST requests"
+            raise ApiError("overloaded", message, retry_after_s=_FULL_RETRY_S)
+
+    def check_client(self, client: Client | None) -> None:
+        """Raise ApiError (rate_limited) if this client has as many connections as it may have."""
+        if client is None:
+            return
+        most = (client.limits.connections if client.limits is not None else None) or DEFAULT_CONNECTIONS
+        if self._of_client[client.name] >= most:
+            message = f"this client has reached its limit of {most} WebSocket connections: close one"
+            raise ApiError("rate_limited", message, retry_after_s=_FULL_RETRY_S)
+
+    def add(self, session: Session) -> None:
+        """Count a connection, and look after it each second."""
+        self.sessions[session] = None
+        self._of_client[session.client_name] += 1
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(LOOK_S, self._look)
+
+    def remove(self, session: Session) -> None:
+        """Forget a connection that has ended."""
+        if session in self.sessions:
+            del self.sessions[session]
+            self._of_client[session.client_name] -= 1
+            if not self._of_client[session.client_name]:
+                del self._of_client[session.client_name]
+
+    def _look(self) -> None:
+        loop = asyncio.get_running_loop()
+        self.look(loop.time())
+        self._timer = loop.call_later(LOOK_S, self._look) if self.sessions else None
+
+    def look(self, now: float) -> None:
+        """Close the connections that are idle or old at this time of the loop, and ping those that are silent."""
+        for session in [*self.sessions]:
+            session.look(now)
+
+    def make_room(self) -> bool:
+        """Close idle connections that keep something, the longest idle ones first; return whether there is room now."""
+        most = self.rules.state_total_bytes
+        if self.state_bytes > most:
+            holding = sorted((it for it in self.sessions if it.is_idle and it.kept_bytes), key=lambda it: it.active_at)
+            for session in holding:
+                if self.state_bytes <= most:
+                    break
+                session.close(1013, "room")
+        return self.state_bytes <= most
+
+    def status(self) -> Mapping[str, int]:
+        """Return the number of connections, and the bytes that they keep."""
+        return {"connections": len(self.sessions), "state_bytes": self.state_bytes}

@@ -1,0 +1,439 @@
+"""The messages of one WebSocket: turns that wait, lanes with their last answers, and the end of the connection.
+
+Theory of operation. A message is a turn, a cancel, or an error that is reported at once. Turns run one after the other;
+those that wait are only bytes. A lane keeps the input and the output of its last answer, so that the next turn can name
+it. What is kept belongs to the client, the user and the place of its turn, and ends with the connection.
+
+    message                     no turn runs            a turn runs
+    ------------------------    --------------------    ---------------------------------------------
+    response.create             the turn begins         the turn waits; the 17th gets an error event
+    response.cancel             nothing                 the running or the oldest waiting turn ends
+    response.processed          nothing                 nothing
+    anything else               an error event          an error event, also between the events of a turn
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import re
+from collections import deque
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+
+from gateway.api.body import MAX_BODY_BYTES
+from gateway.api.body_room import BodyRoom
+from gateway.api.caller.request_headers import headers_of, request_id_of
+from gateway.api.connection import CloseReason, SameHead, WebSocket
+from gateway.api.errors import ApiError
+from gateway.api.raw_responses import error_response
+from gateway.api.websocket.connections import WebSockets
+from gateway.api.websocket.turn import Owner, Turn, error_event, extensions_of
+from gateway.model.config_version import Client
+from gateway.telemetry.log import logger
+
+MOST_WAITING = 16
+MOST_LANES = 32
+MOST_DROPPED = 32
+"""So many ids of answers that had no room are remembered."""
+_LANE = re.compile(r"[A-Za-z0-9_.-]{1,256}")
+_LEAST_AGE = 0.9
+_CLOSES = frozenset({401, 421, 426})
+"""After these statuses of a turn its client comes back with other credentials, elsewhere, or by HTTP."""
+_NORMAL, _AWAY, _POLICY, _RESTART, _LATER = 1000, 1001, 1008, 1012, 1013
+_TURN_HEADERS = frozenset(
+    b"x-request-id traceparent tracestate accept-language x-gateway-timeout-ms x-gateway-consent x-gateway-claim "
+    b"x-gateway-embedding-space x-gateway-territory x-gateway-user x-gateway-hand-off x-gateway-prefer "
+    b"x-gateway-intent".split()
+)
+_NOT_OF_TURNS = re.compile(rb"connection|upgrade|sec-websocket-.*|content-.*|expect|transfer-encoding|x-request-id|te")
+_JSON_TYPE = (b"content-type", b"application/json")
+_VALUE = re.compile(r"[\t -~\x80-\xff]{0,8192}")
+_MESSAGES = {
+    "request_too_large": "the message is larger than the limit: send fewer messages or documents, or smaller images",
+    "request_timeout": "the message did not arrive within 60 seconds",
+    "overloaded": "the gateway's memory for request bodies is full: repeat the request later",
+}
+
+
+class Head(msgspec.Struct):
+    """The members of a message by which it is handled. The rest of it is not read before its turn."""
+
+    type: Any = None
+    stream_id: Any = None
+    response_id: Any = None
+    previous_response_id: Any = None
+    generate: Any = None
+    x_gateway: Any = None
+
+
+class Kept(msgspec.Struct, frozen=True):
+    """The last answer of a lane: its id, the input and output items as JSON without brackets, and whose they are."""
+
+    id: str
+    items: bytes
+    owner: Owner
+
+
+class Waiting(msgspec.Struct):
+    """A turn that has not begun. `is_late`: it arrived after the connection had become too old."""
+
+    head: Head
+    text: bytes
+    room: BodyRoom
+    lane: str
+    is_late: bool
+
+
+_read_head = msgspec.json.Decoder(Head).decode
+
+
+class Session:
+    """See the head of this module, and `gateway.api.connection.WebSocketSession`.
+
+    Attributes:
+        id: Eight hexadecimal digits, for logs.
+        client_name: The name of the client of the handshake. Empty without one.
+        shows_heads: Each turn begins with the headers that a POST would have had.
+        socket: The connection.
+        kept_bytes: The bytes that the lanes keep.
+        active_at: The loop's time of the last message, or of the end of the last turn.
+    """
+
+    __slots__ = (
+        "_begun_at",
+        "_dropped",
+        "_hub",
+        "_lanes",
+        "_queue",
+        "_same_head",
+        "_scope",
+        "_share",
+        "_turn",
+        "_turns",
+        "active_at",
+        "body_limits",
+        "client_name",
+        "id",
+        "kept_bytes",
+        "most_bytes",
+        "shows_heads",
+        "socket",
+    )
+    socket: WebSocket
+
+    def __init__(self, hub: WebSockets, scope: dict[str, Any], client: Client | None) -> None:
+        self._hub = hub
+        headers = [pair for pair in scope["headers"] if not _NOT_OF_TURNS.fullmatch(pair[0])]
+        self._scope = {**scope, "method": "POST", "query_string": b"", "headers": [*headers, _JSON_TYPE]}
+        del self._scope["extensions"]
+        self.id, self.client_name = os.urandom(4).hex(), client.name if client is not None else ""
+        limits = client.limits if client is not None else None
+        self.most_bytes = limits.body_bytes if limits is not None and limits.body_bytes else MAX_BODY_BYTES
+        self.body_limits = hub.endpoint.body_limits
+        self.shows_heads = (b"x-gateway-turn-headers", b"true") in scope["headers"]
+        self._same_head = SameHead()
+        # By name, the longest unused one first. None: nothing is kept.
+        self._lanes: dict[str, Kept | None] = {}
+        self._dropped: deque[str] = deque(maxlen=MOST_DROPPED)
+        self._queue: deque[Waiting] = deque()
+        self._turn: Turn | None = None
+        self._turns = self.kept_bytes = 0
+        self._share = random.uniform(_LEAST_AGE, 1.0)  # noqa: S311  # it only spreads the ends of connections
+        self._begun_at = self.active_at = 0.0
+
+    # --- the connection --------------------------------------------------------------------------
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no turn runs or waits."""
+        return self._turn is None
+
+    def begin(self, socket: WebSocket) -> None:
+        """See WebSocketSession."""
+        self.socket = socket
+        self._begun_at = self.active_at = socket.loop.time()
+        self._hub.add(self)
+
+    def look(self, now: float) -> None:
+        """Close the connection if it is too old or idle for too long at this time of the loop."""
+        self.socket.look(now)
+        if not self.is_idle:
+            return
+        rules = self._hub.rules
+        if now - self._begun_at >= rules.age_s * self._share:
+            self.close(_AWAY, "age")
+        elif now - self.active_at >= rules.idle_s:
+            self.close(_NORMAL, "idle")
+
+    def send(self, payloads: Iterable[bytes]) -> None:
+        """Send events."""
+        self.socket.send_texts(payloads)
+
+    def cut(self) -> None:
+        """End the connection of a client that takes nothing."""
+        self.socket.cut()
+
+    def close(self, code: int, why: CloseReason) -> None:
+        """Close the connection, and forget what waits and what is kept."""
+        self._forget_all()
+        self.socket.close(code, why)
+
+    def _forget_all(self) -> None:
+        for waiting in self._queue:
+            waiting.room.release()
+        self._queue.clear()
+        self._lanes.clear()
+        self._count_kept(-self.kept_bytes)
+
+    def end(self, why: CloseReason, code: int) -> None:
+        """See WebSocketSession."""
+        self._forget_all()
+        self._hub.remove(self)
+        if self._turn is not None:
+            self._turn.line.lose()
+        self._hub.count("gateway_websocket_closed_total", (why,))
+        logger().info(
+            "websocket_closed",
+            connection=self.id,
+            client=self.client_name or None,
+            seconds=round(self.socket.loop.time() - self._begun_at, 3),
+            turns=self._turns,
+            code=code,
+            reason=why,
+        )
+
+    # --- messages --------------------------------------------------------------------------------
+
+    def take_message(self, text: bytes, room: BodyRoom) -> None:
+        """See WebSocketSession."""
+        self.active_at = self.socket.loop.time()
+        is_kept, head = False, Head()
+        try:
+            head = _read_head(text)
+            if head.type == "response.create":
+                is_kept = self._take_turn(head, text, room)
+            elif head.type == "response.cancel":
+                self._cancel(head)
+            elif head.type != "response.processed":
+                given = f"`{head.type[:40]}` is not offered" if isinstance(head.type, str) else "is missing"
+                raise _no_turn(f"`type` {given}: send `response.create`, `response.cancel` or `response.processed`")
+        except (msgspec.DecodeError, RecursionError):
+            self._report(_no_turn("the message is not a JSON object: send one with `type` and the body of a POST"))
+        except ApiError as error:
+            self._report(error, _lane_of(head))
+        finally:
+            if not is_kept:
+                room.release()
+
+    def _take_turn(self, head: Head, text: bytes, room: BodyRoom) -> bool:
+        """Begin a turn, or let it wait; return whether it does either. Raises ApiError."""
+        lane = _lane_of(head)
+        if lane is None:
+            head.stream_id = None
+            message = "`stream_id` must be 1 to 256 letters, digits, `_`, `.` and `-`"
+            raise ApiError("invalid_stream_id", message, "stream_id")
+        if len(self._queue) >= MOST_WAITING:
+            message = f"{MOST_WAITING} turns wait on this connection already: wait for an answer, or connect once more"
+            raise ApiError("rate_limited", message, retry_after_s=1)
+        if lane not in self._lanes and lane:
+            if len(self._lanes) - ("" in self._lanes) >= MOST_LANES:
+                message = f"this connection has {MOST_LANES} lanes already: use one of them, or connect once more"
+                raise ApiError("websocket_stream_limit_reached", message, "stream_id")
+            self._lanes[lane] = None
+        is_late = self.active_at - self._begun_at >= self._hub.rules.age_s
+        self._queue.append(Waiting(head, text, room, lane, is_late))
+        if self._turn is None:
+            self._begin_next()
+        return True
+
+    def _report(self, error: ApiError, lane: str | None = None) -> None:
+        """Send the event of an error that is no turn's."""
+        self.send([self._event(error, lane or "")])
+
+    def error_event(self, code: str) -> bytes:
+        """See WebSocketSession."""
+        return self._event(ApiError(code, _MESSAGES[code], retry_after_s=1 if code == "overloaded" else None), "")
+
+    def _event(self, error: ApiError, lane: str) -> bytes:
+        response = error_response(self._scope, error, self._hub.current())
+        member = b',"stream_id":"%b"' % lane.encode() if lane else b""
+        return error_event(response.status, response.body, response.headers, member)
+
+    def new_id(self) -> str:
+        """Return a new id of a request."""
+        return request_id_of(headers_of(self._scope))
+
+    # --- turns -----------------------------------------------------------------------------------
+
+    def _begin_next(self) -> None:
+        """Begin the turn that has waited for longest."""
+        waiting = self._queue.popleft()
+        if waiting.is_late:
+            message = "this connection is too old: open another one, and send the whole conversation there"
+            self._report(ApiError("websocket_connection_limit_reached", message), waiting.lane)
+            self.close(_AWAY, "age")
+        elif waiting.head.previous_response_id in self._dropped:
+            # An error would end the turn of some clients. All of them send everything again on a new connection.
+            self.close(_LATER, "room")
+        else:
+            self._begin(waiting)
+            return
+        waiting.room.release()
+
+    def _begin(self, waiting: Waiting) -> None:
+        head, self._turns = waiting.head, self._turns + 1
+        warms_up = head.generate is False
+        turn = self._turn = Turn(
+            self, self._turns, waiting.text, waiting.room, waiting.lane, head.previous_response_id, warms_up
+        )
+        headers = self._scope["headers"]
+        same_head: SameHead | None = self._same_head
+        if head.x_gateway is not None:
+            try:
+                headers, same_head = self._with_headers(head.x_gateway), None
+            except ApiError as error:
+                turn.problem = error
+        scope = {**self._scope, "headers": headers, "state": {}, "extensions": extensions_of(turn.line, same_head)}
+        task = turn.task = asyncio.Task(turn.run(self._hub.endpoint, scope), loop=self.socket.loop, name="request")
+        self.socket.tasks.add(task)
+
+    def _with_headers(self, member: object) -> list[tuple[bytes, bytes]]:
+        """Return the headers of the handshake with those of a turn in their place. Raises ApiError."""
+        given = member.get("headers") if isinstance(member, dict) else None
+        if not isinstance(member, dict) or member.keys() - {"headers"} or not isinstance(given, dict):
+            raise ApiError("invalid_request", '`x_gateway` must be {"headers": {name: value}}', "x_gateway")
+        own: dict[bytes, bytes] = {}
+        from_edges = self._hub.current().location.edge_headers
+        for text, value in given.items():
+            name = text.lower()
+            if name.encode() not in _TURN_HEADERS or name in from_edges:
+                message = "a turn may not set this header: set it in the handshake, or leave it out"
+                shown = f": {name}" if name.isascii() and name.isprintable() and len(name) <= 64 else ""
+                logged = f"{message} (x_gateway.headers)"
+                raise ApiError("invalid_request", message + shown, "x_gateway.headers", log_message=logged)
+            if not isinstance(value, str) or not _VALUE.fullmatch(value):
+                raise ApiError(
+                    "invalid_request", f"the value of `{name}` must be a text without line breaks", "x_gateway.headers"
+                )
+            own[name.encode()] = value.encode("latin-1")
+        return [*(pair for pair in self._scope["headers"] if pair[0] not in own), *own.items()]
+
+    def end_turn(self, turn: Turn, task: asyncio.Task[None] | None) -> None:
+        """Keep the answer of a turn that has ended, and begin the next one or close the connection."""
+        if task is not None:
+            self.socket.tasks.discard(task)
+        turn.room.release()
+        if self.socket.is_closing or (turn.line.lost and not turn.is_cancelled):
+            self._turn = None
+            return
+        if turn.is_cancelled:
+            if not turn.is_over:
+                turn.close_cancelled()
+        else:
+            self._keep_or_erase(turn)
+        self._turn, self.active_at = None, self.socket.loop.time()
+        if turn.status in _CLOSES:
+            self.close(_POLICY, "refused")
+        elif not turn.is_over:
+            self.close(1011, "error")
+        elif self.socket.is_draining:
+            self.close(_RESTART, "drain")
+        else:
+            self._make_room(turn.lane_name)
+            if self._queue:
+                self._begin_next()
+
+    def _cancel(self, head: Head) -> None:
+        """End the running turn if it is the one that is meant, or the oldest one that waits in that lane."""
+        turn, lane = self._turn, _lane_of(head)
+        if turn is None or lane is None:
+            return
+        record = turn.exchange.record if turn.exchange is not None else None
+        if head.response_id is not None:
+            if record is not None and head.response_id == f"resp_{record.request_id}":
+                turn.cancel()
+        elif head.stream_id is None or lane == turn.lane_name:
+            turn.cancel()
+        elif (waiting := next((it for it in self._queue if it.lane == lane), None)) is not None:
+            self._queue.remove(waiting)
+            waiting.room.release()
+            Turn(self, 0, b"", waiting.room, lane, None, False).close_cancelled()
+
+    # --- what is kept ----------------------------------------------------------------------------
+
+    def find(self, previous: str, owner: Owner) -> bytes:
+        """Return the items of an answer that a lane keeps. Raises ApiError if none does, or if it is another user's."""
+        for name, kept in self._lanes.items():
+            if kept is not None and kept.id == previous:
+                if kept.owner == owner:
+                    self._hub.count("gateway_websocket_continued_total", ("found",))
+                    return kept.items
+                self._set(name, None)
+                break
+        self._hub.count("gateway_websocket_continued_total", ("not_found",))
+        message = f"Previous response with id '{previous[:100]}' not found."
+        logged = "the answer that `previous_response_id` names is not kept on this connection"
+        raise ApiError("previous_response_not_found", message, "previous_response_id", log_message=logged)
+
+    def _keep_or_erase(self, turn: Turn) -> None:
+        """Keep a complete answer as the last one of its lane. Erase that which a failed turn of its lane continues."""
+        lane, exchange, made = turn.lane_name, turn.exchange, turn.dialect.made
+        before = self._lanes.get(lane)
+        if turn.status == 200 and turn.is_over and exchange is not None:
+            is_warm_up = turn.note.is_warm_up
+            if is_warm_up or (made is not None and made.finished):
+                region = exchange.location.region
+                if region is None or region.transit.included:
+                    self._set(lane, None)
+                    return
+                output = b"" if is_warm_up or made is None else made.output
+                items = b",".join(filter(None, (turn.dialect.items, output)))
+                kept = Kept(f"resp_{exchange.record.request_id}", items, exchange.owner(turn.dialect.user))
+                self._set(lane, kept)
+                return
+        if before is not None and before.id == turn.previous:
+            self._set(lane, None)
+
+    def _set(self, lane: str, kept: Kept | None) -> None:
+        """Set the last answer of a lane, which is now the one that was used last."""
+        before = self._lanes.pop(lane, None)
+        change = -len(before.items) if before is not None else 0
+        if kept is not None and len(kept.items) > self._hub.rules.state_bytes:
+            self._dropped.append(kept.id)
+            kept = None
+        self._lanes[lane] = kept
+        self._count_kept(change + (len(kept.items) if kept is not None else 0))
+
+    def _make_room(self, last: str) -> None:
+        """Drop the answers of the longest unused lanes beyond the bound, and the last one if the worker has no room."""
+        while self.kept_bytes > self._hub.rules.state_bytes:
+            self._drop(next(name for name, kept in self._lanes.items() if kept is not None))
+        if not self._hub.make_room():
+            self._drop(last)
+
+    def _drop(self, lane: str) -> None:
+        kept = self._lanes.get(lane)
+        if kept is not None:
+            self._dropped.append(kept.id)
+            self._lanes[lane] = None
+            self._count_kept(-len(kept.items))
+
+    def _count_kept(self, change: int) -> None:
+        self.kept_bytes += change
+        self._hub.state_bytes += change
+
+
+def _lane_of(head: Head) -> str | None:
+    """Return the name of the lane of a message, empty for the lane without a name; None if it is not valid."""
+    if head.stream_id is None:
+        return ""
+    return head.stream_id if isinstance(head.stream_id, str) and _LANE.fullmatch(head.stream_id) else None
+
+
+def _no_turn(message: str) -> ApiError:
+    """Return the error for a message that is no turn."""
+    return ApiError("invalid_request", message, "type")

@@ -1,0 +1,351 @@
+"""One turn of a WebSocket: a POST for the chat endpoint, whose events leave as messages.
+
+`Turn` stands in the place of the HTTP connection. `TurnRequest` reads the frame as the dialect reads a body, with what
+the lane of the turn keeps. `TurnExchange` adds the checks that only a turn needs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from gateway.api.body import LARGE_BODY_BYTES, BodyLease, check_body_size, parse_json
+from gateway.api.body_room import BodyRoom
+from gateway.api.chat import ChatEndpoint, HttpExchange, Receive, Send
+from gateway.api.connection import CONNECTION, HEAD, ClientConnection, WebSocketSession
+from gateway.api.dialects.dialect import CountingDialect, Dialect
+from gateway.api.dialects.responses import Responses
+from gateway.api.dialects.responses.encode import COMPLETED, FAILED, IN_PROGRESS, ResponseHead, encode_usage
+from gateway.api.dialects.responses.stream import ResponseStreamEncoder
+from gateway.api.errors import ApiError
+from gateway.api.response_headers import pairs_of
+from gateway.execution.exchange import AnswerStyle
+from gateway.model.record import Record, WebSocketTurn
+from gateway.policy.caller import user_of
+from gateway.service.chat_service import ChatService
+from gateway.undo import undone_on_failure
+from providers.chat import ChatRequest, Usage
+from providers.failures import InvalidRequest
+from providers.openai_json.fields import boolean
+
+if TYPE_CHECKING:
+    from gateway.api.websocket.session import Session
+
+_logger = logging.getLogger("uvicorn.error")
+_OWN_MEMBERS = ("type", "stream_id", "x_gateway", "stream_options", "generate", "previous_response_id")
+_OF_CONNECTION = ("content-", "connection", "transfer-encoding", "upgrade")
+_DATA = b"\ndata: "
+# RFC 9110, section 15.5.22: the answer names a protocol that is spoken here.
+CLOSE_UPGRADE = {"connection": "close, upgrade", "upgrade": "HTTP/1.1"}
+CANCELLED = ApiError("request_cancelled", "the client has cancelled the turn")
+Owner = tuple[object, ...]
+"""Whose an answer is: the client, its user, and the region and territory of its turn."""
+
+
+def error_event(status: int, body: bytes, headers: Mapping[str, str], lane: bytes = b"") -> bytes:
+    """Return the event of an error: what a POST would have been answered, but for the headers of its connection."""
+    shown = {name: value for name, value in headers.items() if not name.startswith(_OF_CONNECTION)}
+    event = {"type": "error", "status": status, "error": orjson.loads(body)["error"], "headers": shown}
+    return _in_lane(orjson.dumps(event), lane)
+
+
+def _in_lane(payload: bytes, lane: bytes) -> bytes:
+    """Return an event with the member that names its lane, as the last one."""
+    return payload[:-1] + lane + b"}" if lane else payload
+
+
+class TurnRequest(Responses):
+    """The request of a turn. See `Dialect`.
+
+    Attributes:
+        find: Returns the input and output items of an earlier answer, by its id. Raises ApiError.
+        client_bytes: The limit of the client for a body, or None.
+        items: The whole input, as JSON without brackets.
+        user: What the body names as its user.
+        made: The encoder of the answer.
+    """
+
+    def __init__(self, find: Callable[[str, object], bytes]) -> None:
+        super().__init__()
+        self.find = find
+        self.client_bytes: int | None = None
+        self.items = b""
+        self.user: object = None
+        self.made: ResponseStreamEncoder | None = None
+
+    def decode(self, body: bytes) -> ChatRequest:
+        """See Dialect. A turn that continues is the POST with the whole conversation."""
+        value: Any = parse_json(body)
+        boolean(value, "stream", "stream")
+        is_warm_up = boolean(value, "generate", "generate") is False
+        previous = value.get("previous_response_id")
+        if previous is not None and not isinstance(previous, str):
+            raise InvalidRequest("`previous_response_id` must be a string", "previous_response_id")
+        for name in _OWN_MEMBERS:
+            value.pop(name, None)
+        value["stream"], given = True, value.get("input")
+        new = [{"role": "user", "content": given}] if isinstance(given, str) and given else given or []
+        size = len(body)
+        if isinstance(new, list):
+            self.items = orjson.dumps(new)[1:-1]
+        self.user = value.get("user")
+        if previous is not None:
+            kept = self.find(previous, self.user)
+            if isinstance(new, list):
+                self.items = b",".join(filter(None, (kept, self.items)))
+                whole = orjson.dumps({**value, "input": orjson.Fragment(b"[%b]" % self.items)})
+                check_body_size(size := len(whole), self.client_bytes)
+                value = parse_json(whole)
+        if is_warm_up and not self.items:
+            value["input"] = [{"role": "user", "content": ""}]  # it is asked nobody
+        return self.read(value, size, previous)
+
+    def encoder(self, style: AnswerStyle, record: Record) -> ResponseStreamEncoder:
+        """See Dialect."""
+        self.made = super().encoder(style, record)
+        return self.made
+
+    def failed_alone(self, error: ApiError, record: Record) -> bytes:
+        """Return the only event of a turn that has failed before it was answered."""
+        if not self._asked.echo:
+            super().decode(b'{"model":"-","input":"-"}')
+        reason = orjson.dumps({"code": error.code, "message": error.message})
+        response = ResponseHead(record, self._asked, "", int(time.time())).encode(FAILED, error=reason)
+        return b'{"type":"response.failed","sequence_number":0,"response":%b}' % response
+
+    def warmed_up(self, record: Record) -> bytes:
+        """Return the stream of a turn that asks nobody."""
+        head = ResponseHead(record, self._asked, record.decided.assistant or "", int(time.time()))
+        begun, done = head.encode(IN_PROGRESS), head.encode(COMPLETED, usage=encode_usage(Usage()))
+        return b"".join(
+            b'event: response.%b\ndata: {"type":"response.%b","sequence_number":%d,"response":%b}\n\n'
+            % (kind, kind, number, response)
+            for number, (kind, response) in enumerate(
+                ((b"created", begun), (b"in_progress", begun), (b"completed", done))
+            )
+        )
+
+
+class Turn:
+    """The connection of one turn, as the endpoint sees it. See `gateway.api.connection.Cycle`.
+
+    Attributes:
+        previous: The id of the answer that it continues, or None.
+        lane_name: The name of its lane. Empty for the lane without a name.
+        room: The room of its frame.
+        problem: Why it is refused once its client is known, or None.
+        exchange: The exchange, once it has begun.
+        status: The status of the answer. 0 before it is known.
+        is_cancelled: The client has cancelled it.
+        is_over: Its last event was sent.
+    """
+
+    can_upgrade = False
+
+    def __init__(
+        self,
+        session: Session,
+        number: int,
+        text: bytes,
+        room: BodyRoom,
+        lane_name: str,
+        previous: object,
+        is_warm_up: bool,
+    ) -> None:
+        self.session, self.room, self.lane_name, self.previous = session, room, lane_name, previous
+        self.note = WebSocketTurn(session.id, number, is_warm_up)
+        self.dialect = TurnRequest(self._find)
+        self.problem: ApiError | None = None
+        self.exchange: TurnExchange | None = None
+        self.task: asyncio.Task[None] | None = None
+        self.status = 0
+        self.is_cancelled = self.is_over = self.has_sent = False
+        self.line = ClientConnection(session.cut)
+        self.line.cycle = self
+        self._lane = b',"stream_id":"%b"' % lane_name.encode() if lane_name else b""
+        self._text: bytes | None = text
+        self._head: Iterable[tuple[bytes, bytes]] = ()
+        self._error_body = b""
+
+    async def run(self, endpoint: ChatEndpoint, scope: dict[str, Any]) -> None:
+        """Answer the turn through the endpoint."""
+        try:
+            await endpoint.answer(scope, self.receive, self.send, self.dialect, exchange_kind=TurnExchange)
+        except Exception as error:  # the edge to the loop, as in RequestCycle
+            _logger.error("Exception in a turn\n", exc_info=error)
+        finally:
+            task, self.task = self.task, None
+            self.session.end_turn(self, task)
+
+    def cancel(self) -> None:
+        """End the turn for its client, which stays."""
+        if not self.is_over:
+            self.is_cancelled, self.line.why_lost = True, "the client cancelled the turn"
+            self.line.lose()
+
+    def close_cancelled(self) -> None:
+        """Send the last event of a turn that was cancelled."""
+        exchange, made = self.exchange, self.dialect.made
+        record = exchange.record if exchange is not None else Record(self.session.new_id(), 0.0, "")
+        if self.has_sent and made is not None:
+            self._send_events(made.encode_failure(CANCELLED))
+        else:
+            self.session.send([_in_lane(self.dialect.failed_alone(CANCELLED, record), self._lane)])
+        self.is_over = True
+
+    def _find(self, previous: str, user: object) -> bytes:
+        if self.exchange is None:
+            raise RuntimeError("a turn was read before it began")
+        return self.session.find(previous, self.exchange.owner(user))
+
+    # Cycle.
+
+    async def receive(self) -> Any:
+        """ASGI's `receive`. The body was taken at once, if it was."""
+        return {"type": "http.request", "body": self._text or b"", "more_body": False}
+
+    async def send(self, message: Any) -> None:
+        """ASGI's `send`."""
+        socket = self.session.socket
+        if socket.write_paused and not self.line.lost:
+            await socket.drain()
+        if message["type"] == "http.response.start":
+            self.status, self._head = message["status"], message["headers"]
+            return
+        if self.line.lost or self.is_over:
+            return
+        data, is_last = message.get("body", b""), not message.get("more_body", False)
+        if self.status == 200:
+            self._send_events(data)
+        else:
+            self._error_body += data
+            if is_last:
+                headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in self._head}
+                self.session.send([error_event(self.status, self._error_body, headers, self._lane)])
+        self.is_over = is_last
+
+    def whole_body(self) -> bytes | None:
+        """See Cycle."""
+        text, self._text = self._text, None
+        return text
+
+    def respond(self, lines: list[bytes], body: bytes) -> bool:
+        """See Cycle. A turn is always a stream."""
+        return False
+
+    def respond_stream(self, lines: list[bytes], data: bytes) -> bool:
+        """See Cycle."""
+        if self.session.socket.write_paused or self.line.lost:
+            return False
+        self.status, self._head = 200, pairs_of(lines)
+        self._send_events(data)
+        self.is_over = True
+        return True
+
+    def write(self, data: bytes) -> bool:
+        """See Cycle."""
+        if self.session.socket.write_paused or self.line.lost:
+            return False
+        self._send_events(data)
+        return True
+
+    async def upgrade(self, lines: list[bytes], session: WebSocketSession) -> bool:
+        """See Cycle. It is a WebSocket already."""
+        return False
+
+    def _send_events(self, data: bytes) -> None:
+        """Send the events of a stream. Its comments have no message, because pings fill the silence."""
+        payloads = [payload for block in data.split(b"\n\n") if (payload := block.partition(_DATA)[2])]
+        if self._lane:
+            payloads = [_in_lane(payload, self._lane) for payload in payloads]
+        if payloads and not self.has_sent:
+            self.has_sent = True
+            if self.session.shows_heads:
+                head = {name.decode("latin-1"): value.decode("latin-1") for name, value in self._head}
+                event = {"type": "x_gateway.headers", "status": 200, "headers": head}
+                payloads.insert(0, _in_lane(orjson.dumps(event), self._lane))
+        self.session.send(payloads)
+
+
+class TurnExchange(HttpExchange):
+    """See `HttpExchange`. `socket_turn` is the connection; `turn` is that of the service."""
+
+    __slots__ = ("is_warm_up", "socket_turn")
+
+    def __init__(
+        self, endpoint: ChatEndpoint, scope: Any, receive: Receive, send: Send, record: Record, dialect: Dialect
+    ) -> None:
+        super().__init__(endpoint, scope, receive, send, record, dialect)
+        turn = self.cycle
+        if not isinstance(turn, Turn):
+            raise TypeError("this exchange belongs to a turn")
+        self.socket_turn, self.is_warm_up = turn, turn.note.is_warm_up
+        turn.exchange, record.websocket = self, turn.note
+
+    def owner(self, user: object) -> Owner:
+        """Return whose the answer is. `user`: what the body names as its user."""
+        region, client = self.location.region, self.caller.client
+        named = user_of(self.caller, self.claim)
+        place = region.name if region is not None else None, self.location.territory
+        return client.name if client is not None else None, named, user, *place
+
+    async def body(self) -> BodyLease:
+        """See HttpExchange. The frame has its room already."""
+        body = self._received_body if self._received_body is not None else self._take_received_body()
+        self._received_body = None
+        if body is None:
+            raise RuntimeError("the body of a turn was taken twice")
+        check_body_size(len(body), self._client_bytes)
+        lease = BodyLease(body, self.socket_turn.room)
+        if lease.size_bytes > LARGE_BODY_BYTES:
+            with undone_on_failure(lease.release):
+                await lease.wait_for_turn(self._endpoint.large_bodies, self.deadline)
+        return lease
+
+    def decode(self, body: BodyLease) -> None:
+        """See HttpExchange. First comes what only a turn can lack."""
+        region = self.location.region
+        if self.config.websocket is None or (region is not None and not region.websocket):
+            raise no_websocket()
+        if self.socket_turn.problem is not None:
+            raise self.socket_turn.problem
+        self.socket_turn.dialect.client_bytes = self._client_bytes
+        super().decode(body)
+
+    async def answer_apart(self, service: ChatService, counting: CountingDialect | None) -> None:
+        """See HttpExchange. Answer a turn that asks nobody."""
+        service.warm_up(self)
+        self.record.shown.status = 200
+        await self._start(200, pairs_of(self._stream_lines()))
+        body = self.socket_turn.dialect.warmed_up(self.record)
+        await self._send({"type": "http.response.body", "body": body, "more_body": False})
+
+    def watch_itself(self) -> None:
+        """See HttpExchange. Pings fill the silence, so that an error before the first event keeps its status."""
+
+    async def fail(self, error: Exception) -> None:
+        """See HttpExchange. Before the first event, an error has the status that a POST would have had."""
+        if not self.socket_turn.has_sent:
+            self._head_sent = self._waits = False
+        await super().fail(error)
+
+
+def no_websocket() -> ApiError:
+    """Return the error for a WebSocket, or a turn of one, that is not offered.
+
+    Codex, set up by its `openai_base_url`, dials a WebSocket before its first request. Of all answers only 426 makes it
+    send the same turn by HTTP: after a 405 it tries five times more. Source: `FallbackToHttp` in `core/src/client.rs`
+    of Codex 0.152, quoted by lidge-jun/opencodex#3245, read 2026-11-27.
+    """
+    message = "the gateway has no WebSocket here: send POST /v1/responses by HTTP, with `stream: true` for a stream"
+    return ApiError("websocket_not_offered", message, headers=CLOSE_UPGRADE)
+
+
+def extensions_of(line: ClientConnection, head: object) -> dict[str, Any]:
+    """Return the extensions of the scope of a turn. `head`: what its connection remembers of its headers, or None."""
+    return {CONNECTION: line, HEAD: head} if head is not None else {CONNECTION: line}

@@ -1,0 +1,383 @@
+"""A WebSocket connection (RFC 6455): bytes of the socket to messages of a session, and back.
+
+The library `websockets` reads and writes the frames. What bounds them is here: the size, the time and the fragments of
+a message, its room in the memory of the worker, control frames, readers that take nothing, and the end of a connection.
+Nothing that a client sends raises an error.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import socket
+from collections import deque
+from collections.abc import Callable, Iterable
+
+from uvicorn.protocols.http.flow_control import FlowControl
+from websockets.frames import Frame, Opcode
+from websockets.protocol import OPEN, SERVER, Protocol
+
+from gateway.api.body import BODY_TIME_S
+from gateway.api.body_room import SMALL_BODY_BYTES, BodyRoom
+from gateway.api.connection import CloseReason, WebSocketSession
+from gateway.api.errors import ApiError
+from gateway.execution.deadline import Deadline
+
+PING_S = 30.0
+CLOSING_S = 2.0
+MOST_FRAGMENTS = 1024
+MOST_CONTROL_FRAMES = 60
+CONTROL_WINDOW_S = 10.0
+_UNREACHABLE_S = 60
+"""How long the kernel sends again what the client does not acknowledge."""
+_PROBES = 3
+_NORMAL, _POLICY, _RESTART, _LATER = 1000, 1008, 1012, 1013
+_BINARY, _NO_UTF8, _TOO_LARGE, _FAULT, _NO_CLOSE = 1003, 1007, 1009, 1011, 1006
+_WORDS: dict[CloseReason, str] = {
+    "client": "",
+    "lost": "",
+    "idle": "the connection was idle for too long",
+    "age": "the connection is too old: open another one",
+    "drain": "the gateway restarts: open another connection",
+    "protocol": "the message breaks a rule of the protocol",
+    "too_large": "the message is too large",
+    "slow": "the client does not read",
+    "refused": "the turn was refused, see its event",
+    "room": "no room is left: send the conversation again",
+    "error": "the gateway has an internal error",
+}
+"""The reasons in close frames, which show nothing of a request."""
+_QUIET = logging.getLogger("gateway.websocket")
+_QUIET.disabled = True
+
+
+class _Frames(Protocol):
+    """The frames of one connection. The library's own reasons in close frames are replaced."""
+
+    def __init__(self, most_bytes: int, failing: Callable[[int], CloseReason]) -> None:
+        super().__init__(SERVER, state=OPEN, max_size=most_bytes, logger=_QUIET)
+        self._failing = failing
+
+    def fail(self, code: int, reason: str = "") -> None:
+        """See Protocol."""
+        super().fail(code, _WORDS[self._failing(code)])
+
+
+class WebSocketConnection(asyncio.Protocol):
+    """See `gateway.api.connection.WebSocket`.
+
+    Args:
+        session: Gets the messages.
+        transport: The transport of the HTTP connection before it.
+        tasks: The tasks of the server.
+        forget: Called with this connection when it has ended.
+        unread_s: How long a client may take nothing.
+    """
+
+    __slots__ = (
+        "_control_frames",
+        "_control_since",
+        "_ending",
+        "_events",
+        "_flow",
+        "_forget",
+        "_fragments",
+        "_frames",
+        "_holding",
+        "_message_since",
+        "_room",
+        "_sent_at",
+        "_session",
+        "_size",
+        "_text",
+        "_transport",
+        "_unread",
+        "_unread_s",
+        "_why",
+        "is_draining",
+        "loop",
+        "tasks",
+    )
+
+    def __init__(
+        self,
+        session: WebSocketSession,
+        transport: asyncio.Transport,
+        tasks: set[asyncio.Task[None]],
+        forget: Callable[[WebSocketConnection], None],
+        unread_s: float,
+    ) -> None:
+        self.loop, self.tasks, self.is_draining = asyncio.get_running_loop(), tasks, False
+        self._session, self._transport, self._forget, self._unread_s = session, transport, forget, unread_s
+        self._flow = FlowControl(transport)
+        self._frames = _Frames(session.most_bytes, self._note_failure)
+        self._events: deque[Frame] = deque()
+        # The message that arrives: its parts, its room, and since when.
+        self._text: bytearray | bytes | None = None
+        self._fragments = self._size = 0
+        self._room: BodyRoom | None = None
+        self._message_since: float | None = None
+        self._holding: asyncio.Task[None] | None = None
+        self._control_frames, self._control_since = 0, 0.0
+        # The bytes that the client has not taken, and since when their number has not fallen.
+        self._unread: tuple[int, float] | None = None
+        self._sent_at = self.loop.time()
+        self._ending: asyncio.TimerHandle | None = None
+        self._why: tuple[CloseReason, int] | None = None
+        _watch_peer(transport)
+
+    # --- what the session asks -------------------------------------------------------------------
+
+    @property
+    def is_closing(self) -> bool:
+        """Whether nothing more can be sent."""
+        return self._frames.state is not OPEN
+
+    @property
+    def write_paused(self) -> bool:
+        """Whether the client has not taken what was sent."""
+        return self._flow.write_paused
+
+    async def drain(self) -> None:
+        """See WebSocket."""
+        await self._flow.drain()
+
+    def send_texts(self, texts: Iterable[bytes]) -> None:
+        """See WebSocket."""
+        if self._frames.state is OPEN:
+            for text in texts:
+                self._frames.send_text(text)
+            self._flush()
+
+    def close(self, code: int, why: CloseReason) -> None:
+        """See WebSocket."""
+        if self._frames.state is OPEN:
+            self._why = self._why or (why, code)
+            self._frames.send_close(code, _WORDS[why])
+            self._flush()
+
+    def cut(self) -> None:
+        """See WebSocket."""
+        self._why = self._why or ("slow", _NO_CLOSE)
+        self._transport.abort()
+
+    def look(self, now: float) -> None:
+        """See WebSocket."""
+        if self._message_since is not None and now - self._message_since >= BODY_TIME_S and self._holding is None:
+            self._message_since = None
+            self._refuse("request_timeout", _POLICY, "protocol")
+        if self._flow.write_paused:
+            unread = self._transport.get_write_buffer_size()
+            if self._unread is None or unread < self._unread[0]:
+                self._unread = unread, now
+            elif now - self._unread[1] >= self._unread_s:
+                self.cut()
+        elif self._frames.state is OPEN and now - self._sent_at >= PING_S:
+            self._frames.send_ping(b"")
+            self._flush()
+
+    # --- the server ------------------------------------------------------------------------------
+
+    def close_at(self, at: float) -> None:
+        """Close the connection with its next turn, or at this time of the loop if there is none."""
+        self.is_draining = True
+        self.loop.call_at(at, self._close_if_idle)
+
+    def _close_if_idle(self) -> None:
+        if self._session.is_idle:
+            self.finish()
+
+    def finish(self) -> None:
+        """Close the connection, because the server ends."""
+        self.close(_RESTART, "drain")
+
+    # --- events of the transport -----------------------------------------------------------------
+
+    def data_received(self, data: bytes) -> None:
+        """See asyncio.Protocol."""
+        self._frames.receive_data(data)
+        self._events += self._frames.events_received()  # type: ignore[arg-type]  # a server gets frames only
+        self._process()
+        self._flush()
+
+    def eof_received(self) -> None:
+        """See asyncio.Protocol. The transport closes itself."""
+        self._frames.receive_eof()
+
+    def pause_writing(self) -> None:
+        """See asyncio.Protocol."""
+        self._flow.pause_writing()
+
+    def resume_writing(self) -> None:
+        """See asyncio.Protocol."""
+        self._unread = None
+        self._flow.resume_writing()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """See asyncio.Protocol."""
+        if self._ending is not None:
+            self._ending.cancel()
+        if self._holding is not None:
+            self._holding.cancel()
+        self._release_room()
+        self._events.clear()
+        self._flow.resume_writing()
+        self._forget(self)
+        self._session.end(*(self._why or ("lost", _NO_CLOSE)))
+
+    # --- frames ----------------------------------------------------------------------------------
+
+    def _flush(self) -> None:
+        """Write what the library has to send, and begin to wait for the end after a close frame."""
+        writes = self._frames.data_to_send()
+        if writes and not self._transport.is_closing():
+            self._sent_at = self.loop.time()
+            self._transport.write(b"".join(writes) if len(writes) > 1 else writes[0])
+            if not writes[-1] and self._transport.can_write_eof():
+                self._transport.write_eof()
+        if self._frames.state is not OPEN and self._ending is None:
+            self._release_room()
+            self._ending = self.loop.call_later(CLOSING_S, self._transport.abort)
+
+    def _note_failure(self, code: int) -> CloseReason:
+        """Note why the library fails the connection. A message that is too large gets its event before that."""
+        why: CloseReason = {_TOO_LARGE: "too_large", _FAULT: "error", _NO_CLOSE: "lost"}.get(code, "protocol")  # type: ignore[assignment]  # mypy takes the values for texts
+        if code == _TOO_LARGE and self._frames.state is OPEN:
+            self._frames.send_text(self._session.error_event("request_too_large"))
+        self._why = self._why or (why, code)
+        return why
+
+    def _process(self) -> None:
+        """Take the frames that have arrived, until one has to wait for room."""
+        while self._events and self._holding is None:
+            self._take(self._events.popleft())
+        if self._holding is not None or self._frames.state is not OPEN:
+            return
+        pending = len(self._frames.reader.buffer) + self._size
+        if not pending:
+            self._message_since = None
+            return
+        if self._message_since is None:
+            self._message_since = self.loop.time()
+        self._hold(pending, None)
+
+    def _take(self, frame: Frame) -> None:
+        opcode = frame.opcode
+        if opcode is Opcode.CLOSE:
+            received = self._frames.close_rcvd
+            self._why = self._why or ("client", received.code if received is not None else _NORMAL)
+        elif self._frames.state is not OPEN:
+            return
+        elif opcode is Opcode.PING or opcode is Opcode.PONG:
+            self._count_control_frame()
+        elif opcode is Opcode.BINARY:
+            self.close(_BINARY, "protocol")
+        elif opcode is Opcode.TEXT and frame.fin:
+            self._complete(bytes(frame.data))
+        else:
+            self._text = (self._text or bytearray()) + frame.data
+            self._fragments, self._size = self._fragments + 1, len(self._text)
+            if self._fragments > MOST_FRAGMENTS:
+                self.close(_POLICY, "protocol")
+            elif frame.fin:
+                text, self._text, self._fragments, self._size = bytes(self._text), None, 0, 0
+                self._complete(text)
+
+    def _count_control_frame(self) -> None:
+        now = self.loop.time()
+        if now - self._control_since >= CONTROL_WINDOW_S:
+            self._control_frames, self._control_since = 0, now
+        self._control_frames += 1
+        if self._control_frames > MOST_CONTROL_FRAMES:
+            self.close(_POLICY, "protocol")
+
+    def _complete(self, text: bytes) -> None:
+        """Check a whole message, and pass it on with its room."""
+        if not text.isascii():
+            try:
+                text.decode()
+            except UnicodeDecodeError:
+                self.close(_NO_UTF8, "protocol")
+                return
+        self._message_since = None
+        self._hold(len(text), text)
+
+    def _deliver(self, text: bytes) -> None:
+        room, self._room = self._room, None
+        if room is not None and self._frames.state is OPEN:
+            room.end_reading()
+            room.settle(len(text))
+            self._session.take_message(text, room)
+        elif room is not None:
+            room.release()
+
+    # --- room ------------------------------------------------------------------------------------
+
+    def _hold(self, size: int, text: bytes | None) -> None:
+        """Have room for this much of the message, and pass it on if it is whole. It is not read while it waits."""
+        room = self._room
+        if room is None:
+            session = self._session
+            room = self._room = BodyRoom(session.body_limits, session.client_name, session.most_bytes)
+            room.begin_reading(self._evict)
+        if not room.is_large and size > SMALL_BODY_BYTES:
+            self._flow.pause_reading()
+            self._holding = self.loop.create_task(self._wait_for_room(room, size, text))
+            return
+        try:
+            if not room.is_large:
+                room.take(max(size, room.held_bytes))
+        except ApiError:
+            self._evict()
+        else:
+            if text is not None:
+                self._deliver(text)
+
+    async def _wait_for_room(self, room: BodyRoom, size: int, text: bytes | None) -> None:
+        deadline = Deadline.start(BODY_TIME_S, BODY_TIME_S)
+        try:
+            await room.hold(size, deadline)
+        except ApiError:
+            self._evict()
+        else:
+            if text is not None:
+                self._deliver(text)
+        finally:
+            deadline.close()
+            self._holding = None
+        if not self._transport.is_closing():
+            self._flow.resume_reading()
+            self._process()
+            self._flush()
+
+    def _evict(self) -> None:
+        self._refuse("overloaded", _LATER, "room")
+
+    def _release_room(self) -> None:
+        room, self._room, self._text, self._size = self._room, None, None, 0
+        if room is not None:
+            room.release()
+
+    def _refuse(self, error: str, code: int, why: CloseReason) -> None:
+        """Send an event with an error of the connection, and close it."""
+        self.send_texts([self._session.error_event(error)])
+        self.close(code, why)
+
+
+def _watch_peer(transport: asyncio.Transport) -> None:
+    """Let the kernel end the connection whose other end does not answer: a client may read only during a turn."""
+    raw = transport.get_extra_info("socket")
+    if raw is None:
+        return
+    options = {
+        "TCP_USER_TIMEOUT": _UNREACHABLE_S * 1000,
+        "TCP_KEEPIDLE": 30,
+        "TCP_KEEPINTVL": 10,
+        "TCP_KEEPCNT": _PROBES,
+    }
+    with contextlib.suppress(OSError):
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for name, value in options.items():
+            if hasattr(socket, name):  # not every system has all of them
+                raw.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)

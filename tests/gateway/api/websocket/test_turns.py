@@ -1,0 +1,322 @@
+"""Turns of a WebSocket: each is a POST, one after the other."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+
+from tests.kit.websocket_gateway import Provider, serving
+
+VARIES = re.compile(r"req_[0-9a-f]+")
+TIMES = re.compile(r'"(created_at|completed_at)": ?\d+')
+
+
+def masked(payload: bytes) -> str:
+    """A payload without what differs from request to request."""
+    return TIMES.sub(r'"\1":0', VARIES.sub("req_x", payload.decode()))
+
+
+REQUESTS: dict[str, dict[str, Any]] = {
+    "text": {"input": "hi"},
+    "instructions": {"input": "hi", "instructions": "be brief", "temperature": 0.5, "max_output_tokens": 64},
+    "items": {"input": [{"role": "user", "content": [{"type": "input_text", "text": "hé"}]}], "metadata": {"a": "b"}},
+    "unknown member": {"input": "hi", "client_metadata": {"id": "x"}},
+    "tools": {
+        "input": "hi",
+        "tools": [{"type": "function", "name": "f", "parameters": {"type": "object", "properties": {}}}],
+    },
+    "not stream": {"input": "hi", "stream": False, "stream_options": {"include_obfuscation": True}},
+    "no input": {},
+    "store": {"input": "hi", "store": True},
+    "background": {"input": "hi", "background": True},
+    "conversation": {"input": "hi", "conversation": "c"},
+    "unknown assistant": {"input": "hi", "model": "nobody"},
+    "other region": {"input": "hi", "model": "elsewhere"},
+    "wrong type": {"input": "hi", "temperature": "warm"},
+}
+
+
+@pytest.mark.parametrize("name", REQUESTS)
+async def test_turn_is_the_post_event_for_event(name: str) -> None:
+    request = {"model": "assistant", **REQUESTS[name]}
+    async with serving() as running:
+        posted = {**{key: value for key, value in request.items() if key != "stream_options"}, "stream": True}
+        answer = await running.post(posted)
+        socket = await running.connect()
+        socket.send(type="response.create", **request)
+        if answer.status_code == 200:
+            expected = [line[6:].encode() for line in answer.text.splitlines() if line.startswith("data: ")]
+            assert [masked(await socket.raw()) for _ in expected] == [masked(payload) for payload in expected]
+            assert running.provider.bodies[0] == running.provider.bodies[1]
+        else:
+            event = await socket.event()
+            assert masked(json.dumps(event["error"]).encode()) == masked(json.dumps(answer.json()["error"]).encode())
+            assert (event["type"], event["status"]) == ("error", answer.status_code)
+            own = {name for name in answer.headers if not name.startswith(("content-", "connection", "date"))}
+            assert event["headers"].keys() == own
+
+
+async def test_numbers_begin_at_0_in_each_turn_and_ids_differ() -> None:
+    async with serving() as running:
+        socket = await running.connect()
+        turns = []
+        for _ in range(2):
+            socket.create()
+            turns.append(await socket.turn())
+        assert [[event["sequence_number"] for event in turn] for turn in turns] == [[*range(len(turns[0]))]] * 2
+        assert turns[0][0]["response"]["id"] != turns[1][0]["response"]["id"]
+
+
+async def test_error_of_a_provider_has_its_status_and_headers() -> None:
+    async with serving(provider=Provider(status=429)) as running:
+        socket = await running.connect()
+        event = await socket.asked()
+        assert (event["type"], event["status"], event["error"]["code"]) == ("error", 429, "rate_limited")
+        assert {"retry-after", "x-request-id", "x-should-retry"} <= event["headers"].keys()
+        assert "sequence_number" not in event
+
+
+async def test_stream_that_breaks_off_ends_with_response_failed() -> None:
+    async with serving(provider=Provider(finish=None)) as running:
+        socket = await running.connect()
+        event = await socket.asked()
+        assert (event["type"], event["response"]["error"]["code"]) == ("response.failed", "stream_interrupted")
+
+
+async def test_failure_before_the_first_event_keeps_its_status_after_a_silence() -> None:
+    async with serving("resilience: {keep_alive: 20ms, first_token: 100ms, commit: 100ms, total: 200ms}") as running:
+        running.provider.words = ("late",)
+        running.provider.hold()
+        socket = await running.connect()
+        event = await socket.asked()
+        assert (event["type"], event["status"], event["error"]["code"]) == ("error", 504, "deadline_exceeded")
+
+
+async def test_turns_run_in_order_and_the_17th_that_waits_is_refused() -> None:
+    async with serving() as running:
+        socket = await running.connect()
+        running.provider.hold()
+        socket.create("first")
+        await running.provider.asked.wait()
+        for number in range(17):
+            socket.create(f"next {number}", stream_id="late" if number == 16 else None)
+        refused = await socket.event()
+        while refused["type"] != "error":
+            refused = await socket.event()
+        assert (refused["status"], refused["error"]["code"], refused["headers"]["retry-after"]) == (
+            429,
+            "rate_limited",
+            "1",
+        )
+        assert [*refused][-1] == "stream_id"
+        assert len(running.provider.bodies) == 1
+        running.provider.gate.set()
+        ended = 0
+        while ended < 17:
+            ended += (await socket.event())["type"] == "response.completed"
+        prompts = [body["messages"][-1]["content"] for body in running.provider.bodies]
+        assert prompts == ["first", *(f"next {number}" for number in range(16))]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{",
+        "[]",
+        "1",
+        "null",
+        '"x"',
+        "{}",
+        '{"type": 1}',
+        '{"type": "response.steer"}',
+        "[" * 5000,
+        '{"type": null}',
+    ],
+)
+async def test_message_that_is_no_turn_gets_an_error_and_the_connection_goes_on(text: str) -> None:
+    async with serving() as running:
+        socket = await running.connect()
+        socket.send_text(text)
+        event = await socket.event()
+        assert (event["status"], event["error"]["code"], event["error"]["param"]) == (400, "invalid_request", "type")
+        socket.send(type="response.processed")
+        assert (await socket.asked())["type"] == "response.completed"
+
+
+@pytest.mark.parametrize(
+    ("lane", "code"),
+    [("a", None), ("x" * 256, None), ("x" * 257, "invalid_stream_id"), ("", "invalid_stream_id"),
+     (5, "invalid_stream_id"), ("a b", "invalid_stream_id"), ("ä", "invalid_stream_id")],
+)  # fmt: skip
+async def test_lane_names_each_of_its_events(lane: object, code: str | None) -> None:
+    async with serving() as running:
+        socket = await running.connect()
+        socket.create(stream_id=lane)
+        events = await socket.turn()
+        if code is None:
+            assert all([*event][-1] == "stream_id" and event["stream_id"] == lane for event in events)
+            socket.create(stream_id=lane, model="nobody")
+            assert (await socket.event())["stream_id"] == lane
+        else:
+            assert (events[0]["error"]["code"], events[0]["error"]["param"]) == (code, "stream_id")
+            assert "stream_id" not in events[0]
+
+
+async def test_connection_has_32_lanes() -> None:
+    async with serving() as running:
+        socket = await running.connect()
+        for number in range(32):
+            assert (await socket.asked(stream_id=f"l{number}"))["type"] == "response.completed"
+        refused = await socket.asked(stream_id="l32")
+        assert (refused["status"], refused["error"]["code"]) == (400, "websocket_stream_limit_reached")
+        assert (await socket.asked())["type"] == (await socket.asked(stream_id="l0"))["type"] == "response.completed"
+
+
+async def test_cancel_ends_the_running_turn_with_response_failed() -> None:
+    async with serving() as running:
+        socket = await running.connect()
+        running.provider.hold()
+        with capture_logs() as logged:
+            socket.create()
+            first = await socket.event()
+            socket.send(type="response.cancel", response_id="resp_other")
+            socket.send(type="response.cancel", stream_id="other")
+            socket.send(type="response.cancel", response_id=first["response"]["id"])
+            events = [first, *await socket.turn()]
+            running.provider.gate.set()
+            assert events[-1]["type"] == "response.failed"
+            assert events[-1]["response"]["error"]["code"] == "request_cancelled"
+            assert [event["sequence_number"] for event in events] == [*range(len(events))]
+            assert running.provider.cancelled == 1
+            socket.send(type="response.cancel")
+            assert (await socket.asked())["type"] == "response.completed"
+            running.app.flush()
+        outcomes = [line["outcome"] for line in logged if line["event"] == "request"]
+        assert outcomes == ["cancelled", "ok"]
+
+
+async def test_cancel_before_the_first_event_is_the_only_event() -> None:
+    async with serving(provider=Provider(words=("late",))) as running:
+        socket = await running.connect()
+        running.provider.hold()
+        socket.create()
+        await running.provider.asked.wait()
+        socket.send(type="response.cancel")
+        event = await socket.event()
+        assert (event["type"], event["sequence_number"]) == ("response.failed", 0)
+        assert event["response"]["error"]["code"] == "request_cancelled"
+
+
+async def test_cancel_takes_the_oldest_turn_that_waits_in_its_lane() -> None:
+    async with serving() as running:
+        socket = await running.connect()
+        running.provider.hold()
+        socket.create("first")
+        await running.provider.asked.wait()
+        socket.create("waits", stream_id="a")
+        socket.send(type="response.cancel", stream_id="a")
+        event = await socket.event()
+        while "stream_id" not in event:
+            event = await socket.event()
+        assert (event["type"], event["sequence_number"], event["stream_id"]) == ("response.failed", 0, "a")
+        running.provider.gate.set()
+        assert (await socket.turn())[-1]["type"] == "response.completed"
+        assert len(running.provider.bodies) == 1
+
+
+async def test_client_that_leaves_cancels_its_turn_and_those_that_wait() -> None:
+    async with serving() as running:
+        socket = await running.connect()
+        running.provider.hold()
+        socket.create("first")
+        socket.create("second")
+        await running.provider.asked.wait()
+        await socket.close()
+        await running.until_quiet()
+        assert len(running.provider.bodies) == running.provider.cancelled == 1
+        assert running.app._chat.body_limits._held_bytes == 0
+        assert running.counts("gateway_websocket_closed_total") == {"client": 1}
+
+
+async def test_headers_of_a_turn_replace_those_of_the_handshake() -> None:
+    async with serving() as running:
+        socket = await running.connect(x_gateway_territory="DE", x_request_id="handshake", accept_language="de")
+        running.app.flush()
+        with capture_logs() as logged:
+            socket.create(
+                x_gateway={"headers": {"X-Request-Id": "own", "x-gateway-territory": "CN"}}, model="elsewhere"
+            )
+            assert (await socket.turn())[-1]["response"]["id"] == "resp_own"
+            assert (await socket.asked())["type"] == "response.completed"
+            running.app.flush()
+        lines = [line for line in logged if line["event"] == "request"]
+        assert [line["territory"] for line in lines] == ["CN", "DE"]
+        assert lines[1]["request_id"] != "handshake"
+        assert [(line["transport"], line["turn"], len(line["connection"])) for line in lines] == [
+            ("websocket", 1, 8), ("websocket", 2, 8)
+        ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "member",
+    [
+        {"headers": {"authorization": "Bearer x"}},
+        {"headers": {"x-api-key": "x"}},
+        {"headers": {"cf-ipcountry": "CN"}},
+        {"headers": {"x-forwarded-for": "1.1.1.1"}},
+        {"headers": {"x-gateway-user": "a\r\nb: c"}},
+        {"headers": {"x-gateway-user": 5}},
+        {"headers": []},
+        {"other": {}},
+        5,
+    ],
+)
+async def test_other_headers_of_a_turn_are_refused(member: object) -> None:
+    async with serving() as running:
+        socket = await running.connect()
+        event = await socket.asked(x_gateway=member)
+        assert (event["status"], event["error"]["code"]) == (400, "invalid_request")
+        assert not running.provider.bodies
+
+
+async def test_header_of_an_edge_is_refused_also_if_turns_may_set_it() -> None:
+    edge = "location: {signals: [edge_header], edges: [{from: [127.0.0.1/32], country: x-gateway-territory}]}"
+    async with serving(edge) as running:
+        socket = await running.connect()
+        event = await socket.asked(x_gateway={"headers": {"x-gateway-territory": "CN"}})
+        assert (event["status"], event["error"]["code"]) == (400, "invalid_request")
+
+
+async def test_head_of_a_turn_is_shown_on_request() -> None:
+    async with serving() as running:
+        socket = await running.connect(x_gateway_turn_headers="true")
+        socket.create(stream_id="a")
+        head = await socket.event()
+        assert (head["type"], head["status"], head["stream_id"]) == ("x_gateway.headers", 200, "a")
+        assert {"x-request-id", "x-gateway-region", "x-gateway-deployment"} <= head["headers"].keys()
+
+
+async def test_other_key_revoked_region_or_gateway_ends_the_connection_with_1008() -> None:
+    from tests.kit.configs import table_of
+    from tests.kit.websocket_gateway import CONFIG
+
+    for patch, status in (
+        ("clients: {app: null}", 401),
+        ("websocket: false", 426),
+        ("regions: {world: {websocket: false}}", 426),
+    ):
+        async with serving() as running:
+            socket = await running.connect()
+            assert (await socket.asked())["type"] == "response.completed"
+            running.app.activate(table_of(CONFIG.merge(patch), {"KEY": "sk"}))
+            event = await socket.asked()
+            assert (event["type"], event["status"]) == ("error", status)
+            assert (await socket.until_closed())[0] == 1008
+            await socket.close()
+            await running.until_quiet()
+            assert running.counts("gateway_websocket_closed_total") == {"refused": 1}
