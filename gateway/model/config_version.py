@@ -450,6 +450,10 @@ class ConfigVersion:
                 used |= {name: (*used.get(name, ()), deployment.name) for name in sign_in.needed}
         return used
 
+    def has_websocket(self, region: Region | None) -> bool:
+        """Return whether the Responses API is offered over WebSocket in a region."""
+        return self.websocket is not None and (region is None or region.websocket)
+
     def region_of(self, territory: str) -> Region | None:
         """Return the region of a territory: its own entry, its country's entry, the default region, or None."""
         region = self.region_by_territory.get(territory)

@@ -19,16 +19,12 @@ class WebSocketRules(PlainSection):
         default=1800.0,
         name="idle",
         written="30m",
-        ge=_LEAST_S,
-        le=_MOST_S,
     )
     age_s: Seconds = key(
         "How old a connection may become, from 1m to 60m. A turn that runs is finished.",
         default=_MOST_S,
         name="age",
         written="60m",
-        ge=_LEAST_S,
-        le=_MOST_S,
     )
     connections: int = key("The most connections of one worker.", default=2000, ge=1, le=1_000_000)
     state_bytes: ByteCount = key(
@@ -36,18 +32,21 @@ class WebSocketRules(PlainSection):
         default=8 * _MB,
         name="state",
         written="8 MB",
-        ge=_LEAST_STATE_BYTES,
     )
     state_total_bytes: ByteCount = key(
         "The most bytes that all connections of one worker keep, at least `state`.",
         default=64 * _MB,
         name="state_total",
         written="64 MB",
-        ge=_LEAST_STATE_BYTES,
     )
 
     def problem(self) -> tuple[str, UnitError] | None:
-        """Return the key whose value does not fit another one, and what is wrong with it; None if all fit."""
+        """Return the key whose value is out of its bounds or does not fit another one, and why; None if all fit."""
+        for name, seconds in (("idle", self.idle_s), ("age", self.age_s)):
+            if not _LEAST_S <= seconds <= _MOST_S:
+                return name, UnitError("must be from 1m to 60m", "such as 30m")
+        if self.state_bytes < _LEAST_STATE_BYTES:
+            return "state", UnitError("must be at least 64 KB", "such as 8 MB")
         if self.idle_s > self.age_s:
             return "idle", UnitError("must not be longer than `age`", "shorten `idle`, or raise `age`")
         if self.state_total_bytes < self.state_bytes:

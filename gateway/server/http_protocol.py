@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import httptools
@@ -427,16 +428,21 @@ class ConnectionProtocol(IdleTimeoutProtocol):
         self._close_input()
         self.transport.close()
 
-    def become_websocket(self, head: bytes, session: WebSocketSession) -> None:
-        """Answer with this head, and leave the transport to a WebSocket. This object is not used any more."""
-        from gateway.server.websocket_connection import WebSocketConnection  # the cycle has loaded it
+    async def become_websocket(self, cycle: RequestCycle, head: bytes, session: WebSocketSession) -> bool:
+        """Answer with this head, and leave the transport to a WebSocket. This object is not used any more.
 
+        Return False if the cycle cannot upgrade any more.
+        """
+        if not _websocket_kind.cache_info().currsize:
+            await asyncio.to_thread(_websocket_kind)
+        if not cycle.can_upgrade or cycle.state is not RUNNING:
+            return False
         state, transport = self.server_state, self.transport
-        known = state.websockets if isinstance(state, DrainingState) else set()
+        known: set[WebSocketConnection] = state.websockets if isinstance(state, DrainingState) else set()
         self._stop_head_timer()
         self._close_input()
         transport.write(head)
-        websocket = WebSocketConnection(session, transport, self.tasks, known.discard, self.timeout_keep_alive)
+        websocket = _websocket_kind()(session, transport, self.tasks, known.discard, self.timeout_keep_alive)
         known.add(websocket)
         transport.set_protocol(websocket)
         # It ends as after a loss, but the transport stays.
@@ -447,7 +453,9 @@ class ConnectionProtocol(IdleTimeoutProtocol):
         self._latest = self._current = self._line.cycle = None
         self.parser = None  # type: ignore[assignment]  # as uvicorn does
         self._repeated_head.forget()
+        cycle.enter(COMPLETE)
         session.begin(websocket)
+        return True
 
     # The end of the input.
 
@@ -522,6 +530,14 @@ class ConnectionProtocol(IdleTimeoutProtocol):
         if cycle is None or cycle.state is COMPLETE:
             return True
         return cycle.state is RUNNING and cycle.body_state is ARRIVING
+
+
+@cache
+def _websocket_kind() -> type[WebSocketConnection]:
+    """Return the class of WebSocket connections. Their library is loaded for the first of them."""
+    from gateway.server.websocket_connection import WebSocketConnection
+
+    return WebSocketConnection
 
 
 def _head_too_large() -> ApiError:

@@ -7,9 +7,7 @@ methods of `Cycle` (in `api/connection`) write the same bytes in fewer steps whe
 from __future__ import annotations
 
 import asyncio
-import importlib
 import logging
-import sys
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from functools import lru_cache
 from typing import Any
@@ -46,7 +44,6 @@ _as_line = b": ".join
 # As integers: Python searches bytes for an integer directly, and for bytes only after an internal exception.
 _CR, _LF, _NUL = b"\r\n\0"
 _OVER = (COMPLETE, LOST)
-_WEBSOCKETS = "gateway.server.websocket_connection"
 
 
 class RequestCycle:
@@ -259,13 +256,9 @@ class RequestCycle:
 
     async def upgrade(self, lines: list[bytes], session: WebSocketSession) -> bool:
         """See `Cycle`."""
-        if _WEBSOCKETS not in sys.modules:  # its library is not loaded before the first WebSocket
-            await asyncio.to_thread(importlib.import_module, _WEBSOCKETS)
-        if not self.can_upgrade or self.state is not RUNNING:
-            return False
-        self._connection.become_websocket(b"HTTP/1.1 101 Switching Protocols\r\n%b\r\n" % _header_block(lines), session)  # type: ignore[attr-defined]  # it is a ConnectionProtocol
-        self.enter(COMPLETE)
-        return True
+        head = b"HTTP/1.1 101 Switching Protocols\r\n%b\r\n" % _header_block(lines)
+        is_done = await self._connection.become_websocket(self, head, session)  # type: ignore[attr-defined]  # only ours can
+        return bool(is_done)
 
     # The bytes of a response.
 

@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import logging
 import socket
+import sys
 from collections import deque
 from collections.abc import Callable, Iterable
 
@@ -370,14 +371,10 @@ def _watch_peer(transport: asyncio.Transport) -> None:
     raw = transport.get_extra_info("socket")
     if raw is None:
         return
-    options = {
-        "TCP_USER_TIMEOUT": _UNREACHABLE_S * 1000,
-        "TCP_KEEPIDLE": 30,
-        "TCP_KEEPINTVL": 10,
-        "TCP_KEEPCNT": _PROBES,
-    }
     with contextlib.suppress(OSError):
         raw.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        for name, value in options.items():
-            if hasattr(socket, name):  # not every system has all of them
-                raw.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+        if sys.platform == "linux":  # others have these options under other names, or not at all
+            raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _UNREACHABLE_S * 1000)
+            raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _UNREACHABLE_S // 2)
+            raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, _UNREACHABLE_S // 2 // _PROBES)
+            raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, _PROBES)

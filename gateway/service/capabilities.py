@@ -128,7 +128,7 @@ def capabilities(
         "consent": [_recipient(it) for it in steps if it.consent is not None],
         "redacts": list(dict.fromkeys(kind for wrapper in wrappers for kind in kinds_of(wrapper))),
         "intents": [it.name for it in assistant.intents if age.intent in (None, it.name)],
-        "websocket": config.websocket is not None and (region is None or region.websocket),
+        "websocket": config.has_websocket(region),
         "choices": _choices(assistant, location, sides, accept_language, user),
     }
 

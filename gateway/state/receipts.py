@@ -60,15 +60,13 @@ def receipt_of(record: Record, ended_at_s: float, cell: str | None, share: float
     """Return the receipt of a finished request as JSON data, or None if no receipt may be stored.
 
     There is no receipt if the region is unknown, if this cell may not keep it (`may_keep`), if the sample leaves it
-    out, if a limit of the client refused the request before it was read, or if the request asks nobody.
+    out, or if a limit of the client refused the request before it was read.
 
     `ended_at_s` is Unix time, `cell` the territory of the gateway if the config states it, and `share` (0 to 1) the
     share of successful requests whose receipt is kept.
     """
     decided, shown, by = record.decided, record.shown, record.answered_by
     location = decided.location
-    if record.websocket is not None and record.websocket.is_warm_up:
-        return None
     if not is_kept(record, share) or (shown.code == "rate_limited" and decided.assistant is None):
         return None
     if location is None or (region := location.region) is None or not may_keep(location, cell):
@@ -383,7 +381,9 @@ class Receipts:
         return len(self._waiting)
 
     def take(self, record: Record) -> None:
-        """Queue the receipt of this finished request. Neither raises nor waits."""
+        """Queue the receipt of this finished request, unless it has asked nobody. Neither raises nor waits."""
+        if record.websocket is not None and record.websocket.is_warm_up:
+            return
         if len(self._waiting) >= _MOST_WAITING:
             self._too_many += 1
             return

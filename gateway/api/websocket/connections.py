@@ -5,20 +5,42 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from gateway.api.chat import ChatEndpoint
+from gateway.api.connection import CloseReason
 from gateway.api.errors import ApiError
 from gateway.model.config_version import Client, ConfigVersion
 from gateway.model.websocket import DEFAULT_WEBSOCKET, WebSocketRules
-
-if TYPE_CHECKING:
-    from gateway.api.websocket.session import Session
 
 LOOK_S = 1.0
 DEFAULT_CONNECTIONS = 64
 _FULL_RETRY_S = 5.0
 Count = Callable[[str, tuple[str, ...]], None]
+
+
+class Connected(Protocol):
+    """An open connection.
+
+    Attributes:
+        client_name: The name of its client. Empty without one.
+        kept_bytes: The bytes that it keeps of its last answers.
+        active_at: The loop's time of its last message, or of the end of its last turn.
+    """
+
+    client_name: str
+    kept_bytes: int
+    active_at: float
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no turn runs or waits."""
+
+    def look(self, now: float) -> None:
+        """Look after what takes too long, at this time of the loop."""
+
+    def close(self, code: int, why: CloseReason) -> None:
+        """Close the connection."""
 
 
 class WebSockets:
@@ -34,7 +56,7 @@ class WebSockets:
 
     def __init__(self, endpoint: ChatEndpoint, count: Count, is_draining: Callable[[], bool]) -> None:
         self.endpoint, self.count, self.is_draining = endpoint, count, is_draining
-        self.sessions: dict[Session, None] = {}
+        self.sessions: dict[Connected, None] = {}
         self.state_bytes = 0
         self._of_client: Counter[str] = Counter()
         self._timer: asyncio.TimerHandle | None = None
@@ -63,14 +85,14 @@ class WebSockets:
             message = f"this client has reached its limit of {most} WebSocket connections: close one"
             raise ApiError("rate_limited", message, retry_after_s=_FULL_RETRY_S)
 
-    def add(self, session: Session) -> None:
+    def add(self, session: Connected) -> None:
         """Count a connection, and look after it each second."""
         self.sessions[session] = None
         self._of_client[session.client_name] += 1
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(LOOK_S, self._look)
 
-    def remove(self, session: Session) -> None:
+    def remove(self, session: Connected) -> None:
         """Forget a connection that has ended."""
         if session in self.sessions:
             del self.sessions[session]

@@ -21,7 +21,7 @@ from gateway.api.errors import ApiError
 from gateway.api.raw_responses import error_response, send_response
 from gateway.api.response_headers import response_lines
 from gateway.api.websocket.connections import WebSockets
-from gateway.api.websocket.session import Session
+from gateway.api.websocket.session import TurnSession
 from gateway.api.websocket.turn import CLOSE_UPGRADE, no_websocket
 from gateway.model.caller import RequestHeaders
 from gateway.model.record import Record
@@ -72,7 +72,7 @@ class Handshake(HttpExchange):
         self.step = "full"
         hub.check_room()
         await self._check_caller(hub)
-        session = Session(hub, scope, self.caller.client)
+        session = TurnSession(hub, scope, self.caller.client)
         self.step = "form"
         digest = base64.b64encode(hashlib.sha1(key + _GUID, usedforsecurity=False).digest())
         own = b"upgrade: websocket", b"connection: Upgrade", b"sec-websocket-accept: " + digest
@@ -105,8 +105,7 @@ class Handshake(HttpExchange):
         user_of(self.caller, self.claim)
         if self._context is not None and self._context.timeout:
             timeout_s(self._context.timeout)
-        region = self.location.region
-        if region is not None and not region.websocket:
+        if not config.has_websocket(self.location.region):
             self.step = "off"
             raise no_websocket()
 

@@ -31,7 +31,7 @@ from gateway.api.connection import CloseReason, SameHead, WebSocket
 from gateway.api.errors import ApiError
 from gateway.api.raw_responses import error_response
 from gateway.api.websocket.connections import WebSockets
-from gateway.api.websocket.turn import Owner, Turn, error_event, extensions_of
+from gateway.api.websocket.turn import Owner, SocketTurn, error_event, extensions_of
 from gateway.model.config_version import Client
 from gateway.telemetry.log import logger
 
@@ -59,7 +59,7 @@ _MESSAGES = {
 }
 
 
-class Head(msgspec.Struct):
+class TurnHead(msgspec.Struct):
     """The members of a message by which it is handled. The rest of it is not read before its turn."""
 
     type: Any = None
@@ -81,17 +81,17 @@ class Kept(msgspec.Struct, frozen=True):
 class Waiting(msgspec.Struct):
     """A turn that has not begun. `is_late`: it arrived after the connection had become too old."""
 
-    head: Head
+    head: TurnHead
     text: bytes
     room: BodyRoom
     lane: str
     is_late: bool
 
 
-_read_head = msgspec.json.Decoder(Head).decode
+_read_head = msgspec.json.Decoder(TurnHead).decode
 
 
-class Session:
+class TurnSession:
     """See the head of this module, and `gateway.api.connection.WebSocketSession`.
 
     Attributes:
@@ -140,7 +140,7 @@ class Session:
         self._lanes: dict[str, Kept | None] = {}
         self._dropped: deque[str] = deque(maxlen=MOST_DROPPED)
         self._queue: deque[Waiting] = deque()
-        self._turn: Turn | None = None
+        self._turn: SocketTurn | None = None
         self._turns = self.kept_bytes = 0
         self._share = random.uniform(_LEAST_AGE, 1.0)  # noqa: S311  # it only spreads the ends of connections
         self._begun_at = self.active_at = 0.0
@@ -211,7 +211,7 @@ class Session:
     def take_message(self, text: bytes, room: BodyRoom) -> None:
         """See WebSocketSession."""
         self.active_at = self.socket.loop.time()
-        is_kept, head = False, Head()
+        is_kept, head = False, TurnHead()
         try:
             head = _read_head(text)
             if head.type == "response.create":
@@ -229,7 +229,7 @@ class Session:
             if not is_kept:
                 room.release()
 
-    def _take_turn(self, head: Head, text: bytes, room: BodyRoom) -> bool:
+    def _take_turn(self, head: TurnHead, text: bytes, room: BodyRoom) -> bool:
         """Begin a turn, or let it wait; return whether it does either. Raises ApiError."""
         lane = _lane_of(head)
         if lane is None:
@@ -287,7 +287,7 @@ class Session:
     def _begin(self, waiting: Waiting) -> None:
         head, self._turns = waiting.head, self._turns + 1
         warms_up = head.generate is False
-        turn = self._turn = Turn(
+        turn = self._turn = SocketTurn(
             self, self._turns, waiting.text, waiting.room, waiting.lane, head.previous_response_id, warms_up
         )
         headers = self._scope["headers"]
@@ -322,7 +322,7 @@ class Session:
             own[name.encode()] = value.encode("latin-1")
         return [*(pair for pair in self._scope["headers"] if pair[0] not in own), *own.items()]
 
-    def end_turn(self, turn: Turn, task: asyncio.Task[None] | None) -> None:
+    def end_turn(self, turn: SocketTurn, task: asyncio.Task[None] | None) -> None:
         """Keep the answer of a turn that has ended, and begin the next one or close the connection."""
         if task is not None:
             self.socket.tasks.discard(task)
@@ -347,7 +347,7 @@ class Session:
             if self._queue:
                 self._begin_next()
 
-    def _cancel(self, head: Head) -> None:
+    def _cancel(self, head: TurnHead) -> None:
         """End the running turn if it is the one that is meant, or the oldest one that waits in that lane."""
         turn, lane = self._turn, _lane_of(head)
         if turn is None or lane is None:
@@ -361,7 +361,7 @@ class Session:
         elif (waiting := next((it for it in self._queue if it.lane == lane), None)) is not None:
             self._queue.remove(waiting)
             waiting.room.release()
-            Turn(self, 0, b"", waiting.room, lane, None, False).close_cancelled()
+            SocketTurn(self, 0, b"", waiting.room, lane, None, False).close_cancelled()
 
     # --- what is kept ----------------------------------------------------------------------------
 
@@ -379,7 +379,7 @@ class Session:
         logged = "the answer that `previous_response_id` names is not kept on this connection"
         raise ApiError("previous_response_not_found", message, "previous_response_id", log_message=logged)
 
-    def _keep_or_erase(self, turn: Turn) -> None:
+    def _keep_or_erase(self, turn: SocketTurn) -> None:
         """Keep a complete answer as the last one of its lane. Erase that which a failed turn of its lane continues."""
         lane, exchange, made = turn.lane_name, turn.exchange, turn.dialect.made
         before = self._lanes.get(lane)
@@ -427,7 +427,7 @@ class Session:
         self._hub.state_bytes += change
 
 
-def _lane_of(head: Head) -> str | None:
+def _lane_of(head: TurnHead) -> str | None:
     """Return the name of the lane of a message, empty for the lane without a name; None if it is not valid."""
     if head.stream_id is None:
         return ""

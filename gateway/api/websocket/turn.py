@@ -1,7 +1,7 @@
 """One turn of a WebSocket: a POST for the chat endpoint, whose events leave as messages.
 
-`Turn` stands in the place of the HTTP connection. `TurnRequest` reads the frame as the dialect reads a body, with what
-the lane of the turn keeps. `TurnExchange` adds the checks that only a turn needs.
+`SocketTurn` stands in the place of the HTTP connection. `TurnRequest` reads the frame as the dialect reads a body, with
+what the lane of the turn keeps. `TurnExchange` adds the checks that only a turn needs.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import orjson
 
 from gateway.api.body import LARGE_BODY_BYTES, BodyLease, check_body_size, parse_json
 from gateway.api.body_room import BodyRoom
 from gateway.api.chat import ChatEndpoint, HttpExchange, Receive, Send
-from gateway.api.connection import CONNECTION, HEAD, ClientConnection, WebSocketSession
+from gateway.api.connection import CONNECTION, HEAD, ClientConnection, WebSocket, WebSocketSession
 from gateway.api.dialects.dialect import CountingDialect, Dialect
 from gateway.api.dialects.responses import Responses
 from gateway.api.dialects.responses.encode import COMPLETED, FAILED, IN_PROGRESS, ResponseHead, encode_usage
@@ -33,9 +33,6 @@ from providers.chat import ChatRequest, Usage
 from providers.failures import InvalidRequest
 from providers.openai_json.fields import boolean
 
-if TYPE_CHECKING:
-    from gateway.api.websocket.session import Session
-
 _logger = logging.getLogger("uvicorn.error")
 _OWN_MEMBERS = ("type", "stream_id", "x_gateway", "stream_options", "generate", "previous_response_id")
 _OF_CONNECTION = ("content-", "connection", "transfer-encoding", "upgrade")
@@ -45,6 +42,35 @@ CLOSE_UPGRADE = {"connection": "close, upgrade", "upgrade": "HTTP/1.1"}
 CANCELLED = ApiError("request_cancelled", "the client has cancelled the turn")
 Owner = tuple[object, ...]
 """Whose an answer is: the client, its user, and the region and territory of its turn."""
+
+
+class TurnHost(Protocol):
+    """The session of a turn.
+
+    Attributes:
+        id: Eight hexadecimal digits, for logs.
+        shows_heads: Each turn begins with the headers that a POST would have had.
+        socket: The connection.
+    """
+
+    id: str
+    shows_heads: bool
+    socket: WebSocket
+
+    def send(self, payloads: Iterable[bytes]) -> None:
+        """Send events."""
+
+    def cut(self) -> None:
+        """End the connection of a client that takes nothing."""
+
+    def new_id(self) -> str:
+        """Return a new id of a request."""
+
+    def find(self, previous: str, owner: Owner) -> bytes:
+        """Return the items of an answer that a lane keeps. Raises ApiError."""
+
+    def end_turn(self, turn: SocketTurn, task: asyncio.Task[None] | None) -> None:
+        """Note that a turn has ended. `task`: the one that ran it."""
 
 
 def error_event(status: int, body: bytes, headers: Mapping[str, str], lane: bytes = b"") -> bytes:
@@ -131,7 +157,7 @@ class TurnRequest(Responses):
         )
 
 
-class Turn:
+class SocketTurn:
     """The connection of one turn, as the endpoint sees it. See `gateway.api.connection.Cycle`.
 
     Attributes:
@@ -149,7 +175,7 @@ class Turn:
 
     def __init__(
         self,
-        session: Session,
+        session: TurnHost,
         number: int,
         text: bytes,
         room: BodyRoom,
@@ -282,7 +308,7 @@ class TurnExchange(HttpExchange):
     ) -> None:
         super().__init__(endpoint, scope, receive, send, record, dialect)
         turn = self.cycle
-        if not isinstance(turn, Turn):
+        if not isinstance(turn, SocketTurn):
             raise TypeError("this exchange belongs to a turn")
         self.socket_turn, self.is_warm_up = turn, turn.note.is_warm_up
         turn.exchange, record.websocket = self, turn.note
@@ -310,7 +336,7 @@ class TurnExchange(HttpExchange):
     def decode(self, body: BodyLease) -> None:
         """See HttpExchange. First comes what only a turn can lack."""
         region = self.location.region
-        if self.config.websocket is None or (region is not None and not region.websocket):
+        if not self.config.has_websocket(region):
             raise no_websocket()
         if self.socket_turn.problem is not None:
             raise self.socket_turn.problem

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from tests.kit.websocket_gateway import Provider, serving
+from tests.gateway.api.websocket.websocket_gateway import Provider, serving
 
 VARIES = re.compile(r"req_[0-9a-f]+")
 TIMES = re.compile(r'"(created_at|completed_at)": ?\d+')
@@ -302,8 +302,8 @@ async def test_head_of_a_turn_is_shown_on_request() -> None:
 
 
 async def test_other_key_revoked_region_or_gateway_ends_the_connection_with_1008() -> None:
+    from tests.gateway.api.websocket.websocket_gateway import CONFIG
     from tests.kit.configs import table_of
-    from tests.kit.websocket_gateway import CONFIG
 
     for patch, status in (
         ("clients: {app: null}", 401),

@@ -1,0 +1,153 @@
+"""Bytes after the 101: what ends the connection, with which code, and what it leaves behind."""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.server import websocket_connection as module
+from tests.gateway.api.websocket.websocket_gateway import LIMIT_S, Connection, Running, serving
+
+CODES = {1000, 1001, 1002, 1003, 1005, 1006, 1007, 1008, 1009, 1011, 1012, 1013}
+
+
+def frame(opcode: int, data: bytes = b"", *, fin: bool = True, mask: bool = True, rsv: int = 0) -> bytes:
+    head = bytes([(0x80 if fin else 0) | rsv | opcode])
+    size = len(data)
+    bit = 0x80 if mask else 0
+    if size < 126:
+        head += bytes([bit | size])
+    elif size < 65536:
+        head += bytes([bit | 126]) + struct.pack("!H", size)
+    else:
+        head += bytes([bit | 127]) + struct.pack("!Q", size)
+    return head + (bytes(4) if mask else b"") + data
+
+
+TEXT, BINARY, CONT, CLOSE, PING, PONG = 1, 2, 0, 8, 9, 10
+
+
+async def left_nothing(running: Running) -> None:
+    await running.until_quiet()
+    assert running.app._chat.body_limits._held_bytes == 0
+    assert (running.hub.state_bytes, len(running.hub.sessions), dict(running.hub._of_client)) == (0, 0, {})
+
+
+async def closed_by(running: Running, *data: bytes) -> tuple[tuple[int, str], Connection]:
+    socket = await running.connect()
+    for part in data:
+        socket.write(part)
+    found = await socket.until_closed()
+    await socket.close()
+    await left_nothing(running)
+    return found, socket
+
+
+@pytest.mark.parametrize(
+    ("data", "code", "reason"),
+    [
+        (frame(BINARY, b"x"), 1003, "protocol"),
+        (frame(TEXT, b"\xff"), 1007, "protocol"),
+        (frame(TEXT, b"{}", mask=False), 1002, "protocol"),
+        (frame(TEXT, b"{}", rsv=0x40), 1002, "protocol"),
+        (frame(3, b"{}"), 1002, "protocol"),
+        (frame(CONT, b"{}"), 1002, "protocol"),
+        (frame(TEXT, b"{", fin=False) + frame(TEXT, b"}"), 1002, "protocol"),
+        (frame(PING, b"x" * 126), 1002, "protocol"),
+        (frame(PING, b"x", fin=False), 1002, "protocol"),
+        (frame(CLOSE, b"x"), 1002, "protocol"),
+        (frame(CLOSE, struct.pack("!H", 1001)), 1001, "client"),
+        (frame(TEXT, b"x", fin=False) + frame(CONT, b"x", fin=False) * module.MOST_FRAGMENTS, 1008, "protocol"),
+        (frame(PING) * (module.MOST_CONTROL_FRAMES + 1), 1008, "protocol"),
+        (frame(PONG) * (module.MOST_CONTROL_FRAMES + 1), 1008, "protocol"),
+    ],
+)
+async def test_bytes_that_break_a_rule_close_the_connection(data: bytes, code: int, reason: str) -> None:
+    async with serving() as running:
+        found, _ = await closed_by(running, data)
+        assert found[0] == code
+        assert len(found[1]) <= 60
+        assert found[1].isascii()
+        assert running.counts("gateway_websocket_closed_total") == {reason: 1}
+
+
+async def test_fragments_and_control_frames_up_to_the_bound_are_accepted() -> None:
+    async with serving() as running:
+        socket = await running.connect()
+        text = b'{"type":"response.create","model":"assistant","input":"hi"}'
+        pieces = [b" "] * (module.MOST_FRAGMENTS - 1)
+        first, *rest = [*pieces, text]
+        socket.write(frame(TEXT, first, fin=False) + b"".join(frame(CONT, it, fin=False) for it in rest[:-1]))
+        socket.write(frame(PING, b"x") * module.MOST_CONTROL_FRAMES)
+        socket.write(frame(CONT, rest[-1]))
+        assert (await socket.turn())[-1]["type"] == "response.completed"
+
+
+@pytest.mark.parametrize("fragmented", [False, True])
+async def test_message_above_the_limit_gets_413_and_1009(fragmented: bool) -> None:
+    async with serving("clients: {app: {limits: {body_bytes: 1024}}}") as running:
+        socket = await running.connect()
+        body = b'{"type":"response.create","model":"assistant","input":"%b"}'
+        exact = body % (b"x" * (1024 - len(body) + 2))
+        assert len(exact) == 1024
+        socket.send_text(exact.decode())
+        assert (await socket.turn())[-1]["type"] == "response.completed"
+        if fragmented:
+            socket.write(frame(TEXT, b"x" * 1000, fin=False) + frame(CONT, b"x" * 25))
+        else:
+            socket.write(frame(TEXT, b"x" * 1025)[:20])
+        event = await socket.event()
+        assert (event["status"], event["error"]["code"]) == (413, "request_too_large")
+        assert (await socket.until_closed())[0] == 1009
+        await socket.close()
+        await left_nothing(running)
+        assert running.counts("gateway_websocket_closed_total") == {"too_large": 1}
+
+
+async def test_large_message_has_room_for_all_of_it_and_gives_it_back() -> None:
+    async with serving() as running:
+        socket = await running.connect()
+        limits = running.app._chat.body_limits
+        socket.write(frame(TEXT, b"x" * 5_000_000)[:1_000_000])
+        async with asyncio.timeout(LIMIT_S):
+            while limits._held_bytes < 32 * 1024 * 1024:  # noqa: ASYNC110  # nothing tells
+                await asyncio.sleep(0.005)
+        await socket.close()
+        await left_nothing(running)
+        socket = await running.connect()
+        assert (await socket.asked("x" * 3_000_000))["type"] == "response.completed"
+        assert limits._held_bytes == 0
+
+
+async def test_message_without_room_gets_503_and_1013() -> None:
+    async with serving() as running:
+        limits = running.app._chat.body_limits
+        socket = await running.connect()
+        limits.take(limits._most_bytes - 10)
+        socket.create()
+        assert (await socket.event())["error"]["code"] == "overloaded"
+        assert (await socket.until_closed())[0] == 1013
+        limits.give_back(limits._most_bytes - 10)
+
+
+@given(st.lists(st.binary(max_size=40) | st.builds(
+    frame, st.sampled_from([TEXT, BINARY, CONT, CLOSE, PING, PONG, 3]), st.binary(max_size=30),
+    fin=st.booleans(), mask=st.booleans(), rsv=st.sampled_from([0, 0, 0, 0x40]),
+), max_size=6), st.integers(1, 20))  # fmt: skip
+async def test_any_bytes_end_in_a_known_code_and_leave_nothing(parts: list[bytes], cut: int) -> None:
+    async with serving() as running:
+        socket = await running.connect()
+        data = b"".join(parts)
+        for start in range(0, len(data), cut):
+            socket.write(data[start : start + cut])
+        await socket.close()
+        code, reason = await socket.until_closed()
+        # A close frame of the client is sent back as it is.
+        assert code in CODES or running.counts("gateway_websocket_closed_total") == {"client": 1}
+        assert len(reason) <= 125
+        await left_nothing(running)
+        assert "error" not in running.counts("gateway_websocket_closed_total")

@@ -1,0 +1,194 @@
+"""Age, idleness, pings, readers that take nothing, late messages, and the end of the server, by a moved clock."""
+
+from __future__ import annotations
+
+import asyncio
+import socket as sockets
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+
+from gateway.server import websocket_connection as module
+from tests.gateway.api.websocket.websocket_gateway import LIMIT_S, Connection, Provider, Running, serving
+
+MINUTE_S = 60.0
+
+
+def look_after(running: Running, seconds: float) -> None:
+    """Look at the connections as if so many seconds had passed."""
+    running.hub.look(asyncio.get_running_loop().time() + seconds)
+
+
+async def close_of(running: Running, connection: Connection) -> tuple[int, dict[str, int]]:
+    code, _ = await connection.until_closed()
+    await connection.close()
+    await running.until_quiet()
+    return code, running.counts("gateway_websocket_closed_total")
+
+
+async def test_idle_connection_is_closed_after_idle_and_a_turn_begins_it_anew() -> None:
+    async with serving("websocket: {idle: 2m}") as running:
+        connection = await running.connect()
+        (session,) = running.hub.sessions
+        look_after(running, 2 * MINUTE_S - 1)
+        session.active_at -= MINUTE_S
+        assert (await connection.asked())["type"] == "response.completed"
+        look_after(running, 2 * MINUTE_S - 1)
+        assert connection.closed is None
+        look_after(running, 2 * MINUTE_S)
+        assert await close_of(running, connection) == (1000, {"idle": 1})
+
+
+async def test_running_turn_is_never_idle_nor_too_old() -> None:
+    async with serving("websocket: {idle: 1m, age: 1m}") as running:
+        connection = await running.connect()
+        running.provider.hold()
+        connection.create()
+        await running.provider.asked.wait()
+        look_after(running, 20 * MINUTE_S)
+        running.provider.gate.set()
+        assert (await connection.turn())[-1]["type"] == "response.completed"
+
+
+async def test_old_connection_is_closed_at_its_own_moment_without_an_event() -> None:
+    async with serving("websocket: {idle: 10m, age: 10m}") as running:
+        connection = await running.connect()
+        (session,) = running.hub.sessions
+        assert 0.9 <= session._share <= 1
+        session.active_at += 600
+        look_after(running, 600 * session._share - 1)
+        assert len(running.hub.sessions) == 1
+        look_after(running, 600 * session._share)
+        assert await close_of(running, connection) == (1001, {"age": 1})
+        assert connection.texts == []
+
+
+async def test_turn_that_arrives_too_late_gets_an_error_in_its_place() -> None:
+    async with serving("websocket: {age: 10m, idle: 10m}") as running:
+        connection = await running.connect()
+        (session,) = running.hub.sessions
+        running.provider.hold()
+        connection.create()
+        connection.create("second")
+        await running.provider.asked.wait()
+        session._begun_at -= 600
+        connection.create("late", stream_id="a")
+        connection.create("later")
+        await asyncio.sleep(0.05)
+        running.provider.gate.set()
+        assert (await connection.turn())[-1]["type"] == (await connection.turn())[-1]["type"] == "response.completed"
+        event = await connection.event()
+        assert (event["status"], event["error"]["code"], event["stream_id"]) == (
+            400, "websocket_connection_limit_reached", "a"
+        )  # fmt: skip
+        assert await close_of(running, connection) == (1001, {"age": 1})
+        assert len(running.provider.bodies) == 2
+
+
+async def test_silent_connection_gets_a_ping_each_30_seconds() -> None:
+    async with serving() as running:
+        connection = await running.connect()
+        look_after(running, module.PING_S - 1)
+        look_after(running, module.PING_S)
+        assert (await connection.asked())["type"] == "response.completed"
+        assert connection.pings == 1
+
+
+async def test_message_that_does_not_end_in_60_seconds_gets_408_and_1008() -> None:
+    async with serving() as running:
+        connection = await running.connect()
+        connection.write(b"\x81")
+        async with asyncio.timeout(LIMIT_S):
+            while running.app._chat.body_limits._held_bytes == 0:  # noqa: ASYNC110  # nothing tells
+                await asyncio.sleep(0.005)
+        look_after(running, 59)
+        look_after(running, 60)
+        event = await connection.event()
+        assert (event["status"], event["error"]["code"]) == (408, "request_timeout")
+        assert await close_of(running, connection) == (1008, {"protocol": 1})
+        assert running.app._chat.body_limits._held_bytes == 0
+
+
+async def test_client_that_takes_nothing_is_cut_and_holds_its_provider_back() -> None:
+    provider = Provider(words=("x" * 65_536,) * 400)
+    async with serving(provider=provider) as running:
+        connection = await running.connect()
+        raw = connection._writer.get_extra_info("socket")
+        raw.setsockopt(sockets.SOL_SOCKET, sockets.SO_RCVBUF, 4096)
+        connection._writer.transport.pause_reading()  # type: ignore[attr-defined]
+        connection.create()
+        (websocket,) = running.state.websockets
+        async with asyncio.timeout(LIMIT_S):
+            while not websocket.write_paused:  # noqa: ASYNC110  # nothing tells
+                await asyncio.sleep(0.005)
+        await asyncio.sleep(0.1)
+        look_after(running, 0)
+        look_after(running, 74)
+        assert running.state.websockets
+        look_after(running, 76)
+        await running.until_quiet()
+        assert running.counts("gateway_websocket_closed_total") == {"slow": 1}
+        assert provider.cancelled == 1
+
+
+async def test_end_of_a_connection_is_logged_once() -> None:
+    async with serving() as running:
+        with capture_logs() as logged:
+            connection = await running.connect()
+            await connection.asked()
+            await connection.close()
+            await running.until_quiet()
+        (line,) = [line for line in logged if line["event"] == "websocket_closed"]
+        assert {name: line[name] for name in ("client", "turns", "code", "reason")} == {
+            "client": "app", "turns": 1, "code": 1000, "reason": "client"
+        }  # fmt: skip
+        assert len(line["connection"]) == 8
+
+
+# --- drain and stop -------------------------------------------------------------------------------
+
+
+async def test_drain_closes_idle_connections_one_after_the_other_with_1012() -> None:
+    async with serving() as running:
+        connections = [await running.connect() for _ in range(4)]
+        running.state.websockets_s = 0.2
+        running.state.begin()
+        assert [(await connection.until_closed())[0] for connection in connections] == [1012] * 4
+        for connection in connections:
+            await connection.close()
+        await running.until_quiet()
+        assert running.counts("gateway_websocket_closed_total") == {"drain": 4}
+
+
+@pytest.mark.parametrize("begins", ["before", "after"])
+async def test_connection_runs_one_turn_while_the_server_drains(begins: str) -> None:
+    async with serving() as running:
+        connection = await running.connect()
+        running.provider.hold()
+        if begins == "before":
+            connection.create()
+            await running.provider.asked.wait()
+        running.state.begin()
+        if begins == "after":
+            connection.create()
+            await running.provider.asked.wait()
+        connection.create("second")
+        running.provider.gate.set()
+        assert (await connection.turn())[-1]["type"] == "response.completed"
+        assert (await connection.until_closed())[0] == 1012
+        assert len(running.provider.bodies) == 1
+
+
+async def test_turn_that_is_not_finished_in_time_ends_with_response_failed_and_1012() -> None:
+    async with serving() as running:
+        connection = await running.connect()
+        running.provider.hold()
+        connection.create()
+        first: dict[str, Any] = await connection.event()
+        running.state.close_websockets()
+        for task in [*running.state.tasks]:
+            task.cancel()
+        events = [first, *await connection.turn()]
+        assert events[-1]["response"]["error"]["code"] == "stream_interrupted"
+        assert (await connection.until_closed())[0] == 1012
