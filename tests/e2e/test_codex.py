@@ -31,8 +31,10 @@ name = "Gateway"
 base_url = "{url}/v1"
 env_key = "GATEWAY_KEY"
 wire_api = "responses"
-supports_websockets = false
+supports_websockets = {websockets}
 """
+_ACCEPTED = 'gateway_websocket_handshakes_total{result="accepted"}'
+_CLOSED = 'gateway_websocket_closed_total{reason="protocol"}'
 pytestmark = [
     pytest.mark.slow("starts Codex"),
     pytest.mark.skipif(shutil.which("codex") is None, reason="the command codex is not installed"),
@@ -54,21 +56,24 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayProcess
             yield running
 
 
-def declined(gateway: GatewayProcess) -> int:
+def counted(gateway: GatewayProcess, line: str) -> int:
     text = httpx.get(f"{gateway.admin_url}/metrics", trust_env=False).text
-    found = [line for line in text.splitlines() if line.startswith("gateway_websocket_declined_total")]
+    found = [one for one in text.splitlines() if one.startswith(line)]
     return round(float(found[0].rpartition(" ")[2])) if found else 0
 
 
-@pytest.mark.parametrize(("settings", "dials"), [(_OWN, 0), (_PLAIN, 1)], ids=["own provider", "openai_base_url"])
-def test_codex_gets_its_answer_after_at_most_one_attempt_at_a_websocket(
-    gateway: GatewayProcess, tmp_path: Path, settings: str, dials: int
+@pytest.mark.parametrize(
+    ("settings", "websockets", "accepts"),
+    [(_OWN, "false", False), (_OWN, "true", True), (_PLAIN, "", True)],
+    ids=["by http", "own provider", "openai_base_url"],
+)
+def test_codex_gets_its_answer(
+    gateway: GatewayProcess, tmp_path: Path, settings: str, websockets: str, accepts: bool
 ) -> None:
-    """After a 405, it dials five times before it sends the turn by HTTP."""
-    (tmp_path / "config.toml").write_text(settings.format(url=gateway.url), "utf-8")
+    (tmp_path / "config.toml").write_text(settings.format(url=gateway.url, websockets=websockets), "utf-8")
     keys = dict.fromkeys(("GATEWAY_KEY", "OPENAI_API_KEY", "CODEX_API_KEY"), APP_KEY)
     environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "CODEX_HOME": str(tmp_path), **keys}
-    before = declined(gateway)
+    before, closed = (counted(gateway, line) for line in (_ACCEPTED, _CLOSED))
     done = subprocess.run(
         ["codex", "exec", "--json", "--skip-git-repo-check", "Which number?"],  # found by the mark above
         cwd=tmp_path,
@@ -80,4 +85,6 @@ def test_codex_gets_its_answer_after_at_most_one_attempt_at_a_websocket(
         check=False,
     )
     assert "The answer is 42." in done.stdout, done.stdout + done.stderr
-    assert declined(gateway) - before == dials
+    assert (counted(gateway, _ACCEPTED) - before > 0) is accepts
+    assert counted(gateway, _CLOSED) == closed
+    assert counted(gateway, "gateway_websocket_declined_total") == 0
