@@ -149,6 +149,10 @@ class _Memory(asyncio.Transport):
     def __init__(self, on_write: Callable[[bytes], None]) -> None:
         super().__init__({"peername": ("127.0.0.1", 50000), "sockname": ("127.0.0.1", 1)})
         self._on_write = on_write
+        self.protocol: Any = None
+
+    def set_protocol(self, protocol: Any) -> None:
+        self.protocol = protocol
 
     def write(self, data: Any) -> None:
         self._on_write(data)
@@ -179,6 +183,7 @@ class InProcess:
     """One client's connection to one gateway, which has one connection to a provider. Created inside a running loop.
 
     Attributes:
+        memory: The client's end.
         receipts: The receipts of the gateway, if it has a state directory.
     """
 
@@ -205,7 +210,8 @@ class InProcess:
         server.load()
         made = cast(Any, server.http_protocol_class)
         self._protocol = made(server, ServerState(), {}, self._loop)
-        self._protocol.connection_made(_Memory(self._take))
+        self.memory = _Memory(self._take)
+        self._protocol.connection_made(self.memory)
 
     def _feed(self, connection: Connection, pieces: Sequence[bytes]) -> None:
         """Feed each piece in its own turn of the loop, with a turn between for the gateway, as from a slow provider."""

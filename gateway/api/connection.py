@@ -7,7 +7,7 @@ endpoint uses ASGI alone.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, Literal, Protocol
 
 from gateway.api.body_room import BodyLimits, BodyRoom
@@ -18,6 +18,19 @@ HEAD = "gateway.head"
 """Key in a scope's `extensions` for the `SameHead`, if the server knows the head of this request already."""
 NOT_TAKEN = "the client did not read its answer in time"
 """The reason why a connection was ended although its client is still there."""
+
+
+_SHORT, _LONG = 126, 65_536  # RFC 6455, section 5.2: the length of a frame in one, three or nine bytes
+
+
+def text_frame(text: bytes) -> bytes:
+    """Return the frame of a whole message from a server: what `websockets` writes, in a fifth of its time."""
+    size = len(text)
+    if size < _SHORT:
+        return b"\x81%c%b" % (size, text)
+    if size < _LONG:
+        return b"\x81\x7e%b%b" % (size.to_bytes(2, "big"), text)
+    return b"\x81\x7f%b%b" % (size.to_bytes(8, "big"), text)
 
 
 class Cycle(Protocol):
@@ -60,6 +73,19 @@ CloseReason = Literal[
 """Why a WebSocket connection was closed."""
 
 
+class Flow(Protocol):
+    """The flow of bytes to a client.
+
+    Attributes:
+        write_paused: The client has not taken what was sent.
+    """
+
+    write_paused: bool
+
+    async def drain(self) -> None:
+        """Wait until the client has taken most of it."""
+
+
 class WebSocket(Protocol):
     """A WebSocket connection as its session uses it.
 
@@ -68,7 +94,7 @@ class WebSocket(Protocol):
         tasks: The tasks of turns for which the end of the server waits.
         is_draining: Whether the connection closes with the end of its turn, or after a time.
         is_closing: Whether a close frame was sent or received, so that nothing more can be sent.
-        write_paused: Whether the client has not taken what was sent.
+        flow: Whether the client has taken what was sent.
     """
 
     loop: asyncio.AbstractEventLoop
@@ -76,16 +102,13 @@ class WebSocket(Protocol):
     is_draining: bool
 
     @property
-    def is_closing(self) -> bool: ...
+    def flow(self) -> Flow: ...
 
     @property
-    def write_paused(self) -> bool: ...
+    def is_closing(self) -> bool: ...
 
-    async def drain(self) -> None:
-        """Wait until the client has taken most of what was sent."""
-
-    def send_texts(self, texts: Iterable[bytes]) -> None:
-        """Send messages, each as one frame. Nothing is sent on a connection that is closing."""
+    def send_frames(self, frames: bytes) -> None:
+        """Send frames of whole messages. Nothing is sent on a connection that is closing."""
 
     def close(self, code: int, why: CloseReason) -> None:
         """Close the connection with this code. Only the first call counts."""

@@ -13,7 +13,7 @@ import logging
 import socket
 import sys
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 from uvicorn.protocols.http.flow_control import FlowControl
 from websockets.frames import Frame, Opcode
@@ -21,7 +21,7 @@ from websockets.protocol import OPEN, SERVER, Protocol
 
 from gateway.api.body import BODY_TIME_S
 from gateway.api.body_room import SMALL_BODY_BYTES, BodyRoom
-from gateway.api.connection import CloseReason, WebSocketSession
+from gateway.api.connection import CloseReason, WebSocketSession, text_frame
 from gateway.api.errors import ApiError
 from gateway.execution.deadline import Deadline
 
@@ -81,10 +81,10 @@ class WebSocketConnection(asyncio.Protocol):
         "_control_since",
         "_ending",
         "_events",
-        "_flow",
         "_forget",
         "_fragments",
         "_frames",
+        "_has_sent",
         "_holding",
         "_message_since",
         "_room",
@@ -96,6 +96,7 @@ class WebSocketConnection(asyncio.Protocol):
         "_unread",
         "_unread_s",
         "_why",
+        "flow",
         "is_draining",
         "loop",
         "tasks",
@@ -111,7 +112,7 @@ class WebSocketConnection(asyncio.Protocol):
     ) -> None:
         self.loop, self.tasks, self.is_draining = asyncio.get_running_loop(), tasks, False
         self._session, self._transport, self._forget, self._unread_s = session, transport, forget, unread_s
-        self._flow = FlowControl(transport)
+        self.flow = FlowControl(transport)
         self._frames = _Frames(session.most_bytes, self._note_failure)
         self._events: deque[Frame] = deque()
         # The message that arrives: its parts, its room, and since when.
@@ -123,7 +124,8 @@ class WebSocketConnection(asyncio.Protocol):
         self._control_frames, self._control_since = 0, 0.0
         # The bytes that the client has not taken, and since when their number has not fallen.
         self._unread: tuple[int, float] | None = None
-        self._sent_at = self.loop.time()
+        # Since when nothing was sent, as far as `look` has seen.
+        self._sent_at, self._has_sent = self.loop.time(), False
         self._ending: asyncio.TimerHandle | None = None
         self._why: tuple[CloseReason, int] | None = None
         _watch_peer(transport)
@@ -135,21 +137,11 @@ class WebSocketConnection(asyncio.Protocol):
         """Whether nothing more can be sent."""
         return self._frames.state is not OPEN
 
-    @property
-    def write_paused(self) -> bool:
-        """Whether the client has not taken what was sent."""
-        return self._flow.write_paused
-
-    async def drain(self) -> None:
+    def send_frames(self, frames: bytes) -> None:
         """See WebSocket."""
-        await self._flow.drain()
-
-    def send_texts(self, texts: Iterable[bytes]) -> None:
-        """See WebSocket."""
-        if self._frames.state is OPEN:
-            for text in texts:
-                self._frames.send_text(text)
-            self._flush()
+        if self._frames._state is OPEN:
+            self._has_sent = True
+            self._transport.write(frames)
 
     def close(self, code: int, why: CloseReason) -> None:
         """See WebSocket."""
@@ -168,7 +160,9 @@ class WebSocketConnection(asyncio.Protocol):
         if self._message_since is not None and now - self._message_since >= BODY_TIME_S and self._holding is None:
             self._message_since = None
             self._refuse("request_timeout", _POLICY, "protocol")
-        if self._flow.write_paused:
+        if self._has_sent:
+            self._sent_at, self._has_sent = now, False
+        if self.flow.write_paused:
             unread = self._transport.get_write_buffer_size()
             if self._unread is None or unread < self._unread[0]:
                 self._unread = unread, now
@@ -208,12 +202,12 @@ class WebSocketConnection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         """See asyncio.Protocol."""
-        self._flow.pause_writing()
+        self.flow.pause_writing()
 
     def resume_writing(self) -> None:
         """See asyncio.Protocol."""
         self._unread = None
-        self._flow.resume_writing()
+        self.flow.resume_writing()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """See asyncio.Protocol."""
@@ -223,7 +217,7 @@ class WebSocketConnection(asyncio.Protocol):
             self._holding.cancel()
         self._release_room()
         self._events.clear()
-        self._flow.resume_writing()
+        self.flow.resume_writing()
         self._forget(self)
         self._session.end(*(self._why or ("lost", _NO_CLOSE)))
 
@@ -233,7 +227,7 @@ class WebSocketConnection(asyncio.Protocol):
         """Write what the library has to send, and begin to wait for the end after a close frame."""
         writes = self._frames.data_to_send()
         if writes and not self._transport.is_closing():
-            self._sent_at = self.loop.time()
+            self._has_sent = True
             self._transport.write(b"".join(writes) if len(writes) > 1 else writes[0])
             if not writes[-1] and self._transport.can_write_eof():
                 self._transport.write_eof()
@@ -323,7 +317,7 @@ class WebSocketConnection(asyncio.Protocol):
             room = self._room = BodyRoom(session.body_limits, session.client_name, session.most_bytes)
             room.begin_reading(self._evict)
         if not room.is_large and size > SMALL_BODY_BYTES:
-            self._flow.pause_reading()
+            self.flow.pause_reading()
             self._holding = self.loop.create_task(self._wait_for_room(room, size, text))
             return
         try:
@@ -348,7 +342,7 @@ class WebSocketConnection(asyncio.Protocol):
             deadline.close()
             self._holding = None
         if not self._transport.is_closing():
-            self._flow.resume_reading()
+            self.flow.resume_reading()
             self._process()
             self._flush()
 
@@ -362,7 +356,7 @@ class WebSocketConnection(asyncio.Protocol):
 
     def _refuse(self, error: str, code: int, why: CloseReason) -> None:
         """Send an event with an error of the connection, and close it."""
-        self.send_texts([self._session.error_event(error)])
+        self.send_frames(text_frame(self._session.error_event(error)))
         self.close(code, why)
 
 

@@ -19,7 +19,6 @@ import os
 import random
 import re
 from collections import deque
-from collections.abc import Iterable
 from typing import Any
 
 import msgspec
@@ -27,7 +26,7 @@ import msgspec
 from gateway.api.body import MAX_BODY_BYTES
 from gateway.api.body_room import BodyRoom
 from gateway.api.caller.request_headers import headers_of, request_id_of
-from gateway.api.connection import CloseReason, SameHead, WebSocket
+from gateway.api.connection import CloseReason, SameHead, WebSocket, text_frame
 from gateway.api.errors import ApiError
 from gateway.api.raw_responses import error_response
 from gateway.api.websocket.connections import WebSockets
@@ -169,10 +168,6 @@ class TurnSession:
         elif now - self.active_at >= rules.idle_s:
             self.close(_NORMAL, "idle")
 
-    def send(self, payloads: Iterable[bytes]) -> None:
-        """Send events."""
-        self.socket.send_texts(payloads)
-
     def cut(self) -> None:
         """End the connection of a client that takes nothing."""
         self.socket.cut()
@@ -252,7 +247,7 @@ class TurnSession:
 
     def _report(self, error: ApiError, lane: str | None = None) -> None:
         """Send the event of an error that is no turn's."""
-        self.send([self._event(error, lane or "")])
+        self.socket.send_frames(text_frame(self._event(error, lane or "")))
 
     def error_event(self, code: str) -> bytes:
         """See WebSocketSession."""

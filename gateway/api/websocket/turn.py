@@ -17,10 +17,17 @@ import orjson
 from gateway.api.body import LARGE_BODY_BYTES, BodyLease, check_body_size, parse_json
 from gateway.api.body_room import BodyRoom
 from gateway.api.chat import ChatEndpoint, HttpExchange, Receive, Send
-from gateway.api.connection import CONNECTION, HEAD, ClientConnection, WebSocket, WebSocketSession
+from gateway.api.connection import CONNECTION, HEAD, ClientConnection, WebSocket, WebSocketSession, text_frame
 from gateway.api.dialects.dialect import CountingDialect, Dialect
 from gateway.api.dialects.responses import Responses
-from gateway.api.dialects.responses.encode import COMPLETED, FAILED, IN_PROGRESS, ResponseHead, encode_usage
+from gateway.api.dialects.responses.encode import (
+    COMPLETED,
+    FAILED,
+    IN_PROGRESS,
+    ResponseHead,
+    ResponsesRequest,
+    encode_usage,
+)
 from gateway.api.dialects.responses.stream import ResponseStreamEncoder
 from gateway.api.errors import ApiError
 from gateway.api.response_headers import pairs_of
@@ -32,11 +39,12 @@ from gateway.undo import undone_on_failure
 from providers.chat import ChatRequest, Usage
 from providers.failures import InvalidRequest
 from providers.openai_json.fields import boolean
+from providers.reading.response_reader import MAX_BODY_BYTES
 
 _logger = logging.getLogger("uvicorn.error")
 _OWN_MEMBERS = ("type", "stream_id", "x_gateway", "stream_options", "generate", "previous_response_id")
 _OF_CONNECTION = ("content-", "connection", "transfer-encoding", "upgrade")
-_DATA = b"\ndata: "
+_TEXT_START = len(b"event: response.output_text.delta\ndata: ")
 # RFC 9110, section 15.5.22: the answer names a protocol that is spoken here.
 CLOSE_UPGRADE = {"connection": "close, upgrade", "upgrade": "HTTP/1.1"}
 CANCELLED = ApiError("request_cancelled", "the client has cancelled the turn")
@@ -56,9 +64,6 @@ class TurnHost(Protocol):
     id: str
     shows_heads: bool
     socket: WebSocket
-
-    def send(self, payloads: Iterable[bytes]) -> None:
-        """Send events."""
 
     def cut(self) -> None:
         """End the connection of a client that takes nothing."""
@@ -85,20 +90,69 @@ def _in_lane(payload: bytes, lane: bytes) -> bytes:
     return payload[:-1] + lane + b"}" if lane else payload
 
 
+class FrameEncoder(ResponseStreamEncoder):
+    """Encodes a stream as frames: each has the JSON of an event of the same stream of HTTP.
+
+    It writes the frames itself, because to find the JSON in the events of HTTP takes longer than to write it.
+    """
+
+    def __init__(self, style: AnswerStyle, record: Record, asked: ResponsesRequest, lane: bytes) -> None:
+        """Make it. `lane`: the member that names the lane, with a comma before it, or nothing."""
+        super().__init__(style, record, asked)
+        self._lane = lane
+        self._text_tail = b'","logprobs":[]%b}' % lane
+
+    def lone_text(self, text: bytes) -> bytes:
+        """See StreamEncoder."""
+        texts = self._texts
+        if texts is None or self._bytes > MAX_BODY_BYTES:
+            return b""
+        texts.append(text)
+        self._bytes += len(text)
+        number = self._number
+        self._number = number + 1
+        head = self._text_head[_TEXT_START:]
+        return text_frame(b"%b%d%b%b%b" % (head, number, self._text_middle, text, self._text_tail))
+
+    def _event(self, kind: bytes, members: bytes) -> bytes:
+        number = self._number
+        self._number = number + 1
+        return text_frame(b'{"type":"%b","sequence_number":%d,%b%b}' % (kind, number, members, self._lane))
+
+    def _text(self, escaped: bytes, logprobs: bytes = b"[]") -> bytes:
+        item, begun = self._message(is_refusal=False)
+        self._add(item, escaped)
+        members = b'%b,"delta":"%b","logprobs":%b' % (self._at(item), escaped, logprobs)
+        return begun + self._event(b"response.output_text.delta", members)
+
+    def _text_run(self, pieces: tuple[bytes, ...]) -> bytes:
+        item, begun = self._message(is_refusal=False)
+        head, middle, number, end = self._text_head[_TEXT_START:], self._text_middle, self._number, self._text_tail
+        item.pieces += pieces
+        self._bytes += sum(map(len, pieces))
+        self._number, self._last = number + len(pieces), item
+        return begun + b"".join(
+            [text_frame(b"%b%d%b%b%b" % (head, at, middle, piece, end)) for at, piece in enumerate(pieces, number)]
+        )
+
+
 class TurnRequest(Responses):
     """The request of a turn. See `Dialect`.
 
     Attributes:
         find: Returns the input and output items of an earlier answer, by its id. Raises ApiError.
         client_bytes: The limit of the client for a body, or None.
+        lane: The member that names the lane in each event, or nothing.
         items: The whole input, as JSON without brackets.
         user: What the body names as its user.
         made: The encoder of the answer.
     """
 
-    def __init__(self, find: Callable[[str, object], bytes]) -> None:
+    keep_alive = b""  # pings fill the silence
+
+    def __init__(self, find: Callable[[str, object], bytes], lane: bytes) -> None:
         super().__init__()
-        self.find = find
+        self.find, self.lane = find, lane
         self.client_bytes: int | None = None
         self.items = b""
         self.user: object = None
@@ -133,7 +187,7 @@ class TurnRequest(Responses):
 
     def encoder(self, style: AnswerStyle, record: Record) -> ResponseStreamEncoder:
         """See Dialect."""
-        self.made = super().encoder(style, record)
+        self.made = FrameEncoder(style, record, self._asked, self.lane)
         return self.made
 
     def failed_alone(self, error: ApiError, record: Record) -> bytes:
@@ -142,18 +196,16 @@ class TurnRequest(Responses):
             super().decode(b'{"model":"-","input":"-"}')
         reason = orjson.dumps({"code": error.code, "message": error.message})
         response = ResponseHead(record, self._asked, "", int(time.time())).encode(FAILED, error=reason)
-        return b'{"type":"response.failed","sequence_number":0,"response":%b}' % response
+        return text_frame(b'{"type":"response.failed","sequence_number":0,"response":%b%b}' % (response, self.lane))
 
     def warmed_up(self, record: Record) -> bytes:
         """Return the stream of a turn that asks nobody."""
         head = ResponseHead(record, self._asked, record.decided.assistant or "", int(time.time()))
         begun, done = head.encode(IN_PROGRESS), head.encode(COMPLETED, usage=encode_usage(Usage()))
+        events = (b"created", begun), (b"in_progress", begun), (b"completed", done)
         return b"".join(
-            b'event: response.%b\ndata: {"type":"response.%b","sequence_number":%d,"response":%b}\n\n'
-            % (kind, kind, number, response)
-            for number, (kind, response) in enumerate(
-                ((b"created", begun), (b"in_progress", begun), (b"completed", done))
-            )
+            text_frame(b'{"type":"response.%b","sequence_number":%d,"response":%b%b}' % (kind, at, response, self.lane))
+            for at, (kind, response) in enumerate(events)
         )
 
 
@@ -185,15 +237,16 @@ class SocketTurn:
     ) -> None:
         self.session, self.room, self.lane_name, self.previous = session, room, lane_name, previous
         self.note = WebSocketTurn(session.id, number, is_warm_up)
-        self.dialect = TurnRequest(self._find)
+        self._lane = b',"stream_id":"%b"' % lane_name.encode() if lane_name else b""
+        self.dialect = TurnRequest(self._find, self._lane)
         self.problem: ApiError | None = None
         self.exchange: TurnExchange | None = None
         self.task: asyncio.Task[None] | None = None
         self.status = 0
         self.is_cancelled = self.is_over = self.has_sent = False
         self.line = ClientConnection(session.cut)
+        self._socket = session.socket
         self.line.cycle = self
-        self._lane = b',"stream_id":"%b"' % lane_name.encode() if lane_name else b""
         self._text: bytes | None = text
         self._head: Iterable[tuple[bytes, bytes]] = ()
         self._error_body = b""
@@ -219,9 +272,9 @@ class SocketTurn:
         exchange, made = self.exchange, self.dialect.made
         record = exchange.record if exchange is not None else Record(self.session.new_id(), 0.0, "")
         if self.has_sent and made is not None:
-            self._send_events(made.encode_failure(CANCELLED))
+            self._send_frames(made.encode_failure(CANCELLED))
         else:
-            self.session.send([_in_lane(self.dialect.failed_alone(CANCELLED, record), self._lane)])
+            self._socket.send_frames(self.dialect.failed_alone(CANCELLED, record))
         self.is_over = True
 
     def _find(self, previous: str, user: object) -> bytes:
@@ -237,9 +290,9 @@ class SocketTurn:
 
     async def send(self, message: Any) -> None:
         """ASGI's `send`."""
-        socket = self.session.socket
-        if socket.write_paused and not self.line.lost:
-            await socket.drain()
+        socket = self._socket
+        if socket.flow.write_paused and not self.line.lost:
+            await socket.flow.drain()
         if message["type"] == "http.response.start":
             self.status, self._head = message["status"], message["headers"]
             return
@@ -247,12 +300,12 @@ class SocketTurn:
             return
         data, is_last = message.get("body", b""), not message.get("more_body", False)
         if self.status == 200:
-            self._send_events(data)
+            self._send_frames(data)
         else:
             self._error_body += data
             if is_last:
                 headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in self._head}
-                self.session.send([error_event(self.status, self._error_body, headers, self._lane)])
+                socket.send_frames(text_frame(error_event(self.status, self._error_body, headers, self._lane)))
         self.is_over = is_last
 
     def whole_body(self) -> bytes | None:
@@ -266,36 +319,39 @@ class SocketTurn:
 
     def respond_stream(self, lines: list[bytes], data: bytes) -> bool:
         """See Cycle."""
-        if self.session.socket.write_paused or self.line.lost:
+        if self._socket.flow.write_paused or self.line.lost:
             return False
         self.status, self._head = 200, pairs_of(lines)
-        self._send_events(data)
+        self._send_frames(data)
         self.is_over = True
         return True
 
     def write(self, data: bytes) -> bool:
         """See Cycle."""
-        if self.session.socket.write_paused or self.line.lost:
+        socket = self._socket
+        if socket.flow.write_paused or self.line.lost:
             return False
-        self._send_events(data)
+        if self.has_sent:
+            socket.send_frames(data)
+        else:
+            self._send_frames(data)
         return True
 
     async def upgrade(self, lines: list[bytes], session: WebSocketSession) -> bool:
         """See Cycle. It is a WebSocket already."""
         return False
 
-    def _send_events(self, data: bytes) -> None:
-        """Send the events of a stream. Its comments have no message, because pings fill the silence."""
-        payloads = [payload for block in data.split(b"\n\n") if (payload := block.partition(_DATA)[2])]
-        if self._lane:
-            payloads = [_in_lane(payload, self._lane) for payload in payloads]
-        if payloads and not self.has_sent:
+    def _send_frames(self, frames: bytes) -> None:
+        """Send the frames of events, after the head of the answer if it is shown."""
+        if not frames:
+            return
+        if not self.has_sent:
             self.has_sent = True
             if self.session.shows_heads:
                 head = {name.decode("latin-1"): value.decode("latin-1") for name, value in self._head}
                 event = {"type": "x_gateway.headers", "status": 200, "headers": head}
-                payloads.insert(0, _in_lane(orjson.dumps(event), self._lane))
-        self.session.send(payloads)
+                frames = text_frame(_in_lane(orjson.dumps(event), self._lane)) + frames
+        self._socket.send_frames(frames)
 
 
 class TurnExchange(HttpExchange):

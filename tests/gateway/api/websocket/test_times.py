@@ -89,6 +89,7 @@ async def test_turn_that_arrives_too_late_gets_an_error_in_its_place() -> None:
 async def test_silent_connection_gets_a_ping_each_30_seconds() -> None:
     async with serving() as running:
         connection = await running.connect()
+        look_after(running, 0)
         look_after(running, module.PING_S - 1)
         look_after(running, module.PING_S)
         assert (await connection.asked())["type"] == "response.completed"
@@ -120,7 +121,7 @@ async def test_client_that_takes_nothing_is_cut_and_holds_its_provider_back() ->
         connection.create()
         (websocket,) = running.state.websockets
         async with asyncio.timeout(LIMIT_S):
-            while not websocket.write_paused:  # noqa: ASYNC110  # nothing tells
+            while not websocket.flow.write_paused:  # noqa: ASYNC110  # nothing tells
                 await asyncio.sleep(0.005)
         await asyncio.sleep(0.1)
         look_after(running, 0)
