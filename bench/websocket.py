@@ -45,7 +45,7 @@ class OverWebSocket(InProcess):
         head = ["GET /v1/responses HTTP/1.1", "host: 127.0.0.1", *_HANDSHAKE, *lines, "", ""]
         self._protocol.data_received("\r\n".join(head).encode())
         async with asyncio.timeout(10):
-            while self.memory.protocol is None:  # noqa: ASYNC110  # nothing tells
+            while self.memory.protocol is None:  # noqa: ASYNC110  # there is no event for it
                 await asyncio.sleep(0.001)
         self._protocol = self.memory.protocol
 

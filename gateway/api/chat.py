@@ -194,7 +194,7 @@ class HttpExchange(Exchange):
         client_left: The client closed its connection, which has cancelled the request.
         connection: The client's connection, if the server is ours.
         cycle: The request on that connection.
-        is_warm_up: It is checked like a chat, and asks nobody.
+        is_warm_up: It is checked like a chat, and no deployment is asked.
     """
 
     # Slots are read faster than defaults of the class, and every request reads most of these.

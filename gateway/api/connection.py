@@ -121,7 +121,7 @@ class WebSocket(Protocol):
 
 
 class WebSocketSession(Protocol):
-    """What a WebSocket connection tells and asks its session.
+    """The session of a WebSocket connection, as the connection uses it.
 
     Attributes:
         client_name: The name of the client. Empty without one.

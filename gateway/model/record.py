@@ -285,7 +285,7 @@ class WebSocketTurn(Value, frozen=True):
     Attributes:
         connection: The id of the connection, eight hexadecimal digits.
         number: The number of the turn on it, from 1.
-        is_warm_up: It asks nobody, and prepares the turn that continues it.
+        is_warm_up: No deployment is asked. The turn that continues it is prepared.
     """
 
     connection: str

@@ -194,7 +194,7 @@ class OrOff:
     """In `Annotated[section | None, OrOff()]`: the file has a mapping, or the word `off`, which is None.
 
     Attributes:
-        off: What the file has in place of the mapping, `off` or false.
+        off: The word in place of the mapping, `off` or false.
         example: A mapping with one of its keys.
     """
 

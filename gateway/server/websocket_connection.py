@@ -1,6 +1,6 @@
 """A WebSocket connection (RFC 6455): bytes of the socket to messages of a session, and back.
 
-The library `websockets` reads and writes the frames. What bounds them is here: the size, the time and the fragments of
+The library `websockets` reads and writes the frames. Their bounds are here: the size, the time and the fragments of
 a message, its room in the memory of the worker, control frames, readers that take nothing, and the end of a connection.
 Nothing that a client sends raises an error.
 """

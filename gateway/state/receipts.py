@@ -381,7 +381,7 @@ class Receipts:
         return len(self._waiting)
 
     def take(self, record: Record) -> None:
-        """Queue the receipt of this finished request, unless it has asked nobody. Neither raises nor waits."""
+        """Queue the receipt of this finished request, unless it is a warm-up. Neither raises nor waits."""
         if record.websocket is not None and record.websocket.is_warm_up:
             return
         if len(self._waiting) >= _MOST_WAITING:

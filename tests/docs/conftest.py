@@ -9,12 +9,13 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from tests.kit.doc_pages import ROOT
@@ -75,11 +76,25 @@ _LISTENS = re.compile(
 
 
 @pytest.fixture(scope="session")
-def demo_ports() -> Iterator[tuple[str, str]]:
-    """Return the ports of the demo that all pages share."""
+def current_demo() -> Iterator[Callable[[], tuple[str, str]]]:
+    """Return a function that returns the ports of the demo of all pages. One that a page has drained is replaced."""
     command = [str(TEMPLATE.command())] if can_be_forked({}) else [sys.executable, "-m", "gateway.cli"]
-    with _demo([*command, "demo", "--port", "0"]) as ports:
+    with ExitStack() as running:
+        demos: list[tuple[str, str]] = []
+
+        def ports() -> tuple[str, str]:
+            url = f"http://127.0.0.1:{demos[-1][0]}/readyz" if demos else ""
+            if not demos or httpx.get(url, trust_env=False, timeout=_LIMIT_S).status_code != 200:
+                demos.append(running.enter_context(_demo([*command, "demo", "--port", "0"])))
+            return demos[-1]
+
         yield ports
+
+
+@pytest.fixture
+def demo_ports(current_demo: Callable[[], tuple[str, str]]) -> tuple[str, str]:
+    """Return the ports of the demo that all pages share."""
+    return current_demo()
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""What all WebSocket connections of a worker share: their number, the room for what they keep, and one timer."""
+"""All WebSocket connections of a worker: their number, the room for what they keep, and one timer."""
 
 from __future__ import annotations
 

@@ -81,7 +81,7 @@ class Handshake(HttpExchange):
         return True
 
     def _check_origin(self, headers: RequestHeaders) -> None:
-        """Raise ApiError for a web page of another site. Clients that are no browser may name the gateway itself."""
+        """Raise ApiError for a web page of another site. Other clients may name the gateway itself."""
         cors, host = self.config.cors, headers.one(b"host")
         own = {f"http://{host}", f"https://{host}"}
         if any(origin not in own and not (cors and cors.allows(origin)) for origin in headers.all(b"origin")):
@@ -110,7 +110,7 @@ class Handshake(HttpExchange):
             raise no_websocket()
 
     def _can_continue(self) -> bool:
-        """See HttpExchange. What comes after a refusal is discarded."""
+        """See HttpExchange. The bytes after a refusal are discarded."""
         return False
 
 

@@ -2,7 +2,7 @@
 
 Theory of operation. A message is a turn, a cancel, or an error that is reported at once. Turns run one after the other;
 those that wait are only bytes. A lane keeps the input and the output of its last answer, so that the next turn can name
-it. What is kept belongs to the client, the user and the place of its turn, and ends with the connection.
+it. It belongs to the client, the user and the place of its turn, and ends with the connection.
 
     message                     no turn runs            a turn runs
     ------------------------    --------------------    ---------------------------------------------
@@ -246,7 +246,7 @@ class TurnSession:
         return True
 
     def _report(self, error: ApiError, lane: str | None = None) -> None:
-        """Send the event of an error that is no turn's."""
+        """Send the event of an error outside of a turn."""
         self.socket.send_frames(text_frame(self._event(error, lane or "")))
 
     def error_event(self, code: str) -> bytes:
@@ -430,5 +430,5 @@ def _lane_of(head: TurnHead) -> str | None:
 
 
 def _no_turn(message: str) -> ApiError:
-    """Return the error for a message that is no turn."""
+    """Return the error for a message that is not a turn."""
     return ApiError("invalid_request", message, "type")

@@ -49,7 +49,7 @@ _TEXT_START = len(b"event: response.output_text.delta\ndata: ")
 CLOSE_UPGRADE = {"connection": "close, upgrade", "upgrade": "HTTP/1.1"}
 CANCELLED = ApiError("request_cancelled", "the client has cancelled the turn")
 Owner = tuple[object, ...]
-"""Whose an answer is: the client, its user, and the region and territory of its turn."""
+"""The owner of an answer: the client, its user, and the region and territory of its turn."""
 
 
 class TurnHost(Protocol):
@@ -144,7 +144,7 @@ class TurnRequest(Responses):
         client_bytes: The limit of the client for a body, or None.
         lane: The member that names the lane in each event, or nothing.
         items: The whole input, as JSON without brackets.
-        user: What the body names as its user.
+        user: The user that the body names.
         made: The encoder of the answer.
     """
 
@@ -182,7 +182,7 @@ class TurnRequest(Responses):
                 check_body_size(size := len(whole), self.client_bytes)
                 value = parse_json(whole)
         if is_warm_up and not self.items:
-            value["input"] = [{"role": "user", "content": ""}]  # it is asked nobody
+            value["input"] = [{"role": "user", "content": ""}]  # it is sent to no deployment
         return self.read(value, size, previous)
 
     def encoder(self, style: AnswerStyle, record: Record) -> ResponseStreamEncoder:
@@ -199,7 +199,7 @@ class TurnRequest(Responses):
         return text_frame(b'{"type":"response.failed","sequence_number":0,"response":%b%b}' % (response, self.lane))
 
     def warmed_up(self, record: Record) -> bytes:
-        """Return the stream of a turn that asks nobody."""
+        """Return the stream of a turn for which no deployment is asked."""
         head = ResponseHead(record, self._asked, record.decided.assistant or "", int(time.time()))
         begun, done = head.encode(IN_PROGRESS), head.encode(COMPLETED, usage=encode_usage(Usage()))
         events = (b"created", begun), (b"in_progress", begun), (b"completed", done)
@@ -400,7 +400,7 @@ class TurnExchange(HttpExchange):
         super().decode(body)
 
     async def answer_apart(self, service: ChatService, counting: CountingDialect | None) -> None:
-        """See HttpExchange. Answer a turn that asks nobody."""
+        """See HttpExchange. Answer a turn for which no deployment is asked."""
         service.warm_up(self)
         self.record.shown.status = 200
         await self._start(200, pairs_of(self._stream_lines()))

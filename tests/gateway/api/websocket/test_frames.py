@@ -1,4 +1,4 @@
-"""Bytes after the 101: what ends the connection, with which code, and what it leaves behind."""
+"""Bytes after the 101: what ends the connection, with which code, and nothing is left of it."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ async def test_large_message_has_room_for_all_of_it_and_gives_it_back() -> None:
         limits = running.app._chat.body_limits
         socket.write(frame(TEXT, b"x" * 5_000_000)[:1_000_000])
         async with asyncio.timeout(LIMIT_S):
-            while limits._held_bytes < 32 * 1024 * 1024:  # noqa: ASYNC110  # nothing tells
+            while limits._held_bytes < 32 * 1024 * 1024:  # noqa: ASYNC110  # there is no event for it
                 await asyncio.sleep(0.005)
         await socket.close()
         await left_nothing(running)

@@ -184,7 +184,7 @@ async def test_worker_and_client_have_so_many_connections() -> None:
         assert (answer[:2], answer[2]["retry-after"]) == ((503, "overloaded"), "5")
         await first.close()
         async with asyncio.timeout(LIMIT_S):
-            while len(running.state.websockets) > 2:  # noqa: ASYNC110  # nothing tells
+            while len(running.state.websockets) > 2:  # noqa: ASYNC110  # there is no event for it
                 await asyncio.sleep(0.005)
         assert (await running.connect()).status == 101
 

@@ -1,4 +1,4 @@
-"""What a WebSocket keeps: who may continue an answer, when it is erased, and how much room there is."""
+"""The answers that a WebSocket keeps: who may continue an answer, when it is erased, and how much room there is."""
 
 from __future__ import annotations
 
@@ -189,7 +189,7 @@ async def test_whole_above_the_limit_of_the_client_is_413_and_closes_nothing() -
         assert await code_of(socket, previous_response_id=kept) == "previous_response_not_found"
 
 
-async def test_warm_up_asks_nobody_and_is_continued() -> None:
+async def test_warm_up_asks_no_provider_and_is_continued() -> None:
     async with serving() as running:
         socket = await running.connect()
         running.app.flush()

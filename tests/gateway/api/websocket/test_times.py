@@ -101,7 +101,7 @@ async def test_message_that_does_not_end_in_60_seconds_gets_408_and_1008() -> No
         connection = await running.connect()
         connection.write(b"\x81")
         async with asyncio.timeout(LIMIT_S):
-            while running.app._chat.body_limits._held_bytes == 0:  # noqa: ASYNC110  # nothing tells
+            while running.app._chat.body_limits._held_bytes == 0:  # noqa: ASYNC110  # there is no event for it
                 await asyncio.sleep(0.005)
         look_after(running, 59)
         look_after(running, 60)
@@ -121,7 +121,7 @@ async def test_client_that_takes_nothing_is_cut_and_holds_its_provider_back() ->
         connection.create()
         (websocket,) = running.state.websockets
         async with asyncio.timeout(LIMIT_S):
-            while not websocket.flow.write_paused:  # noqa: ASYNC110  # nothing tells
+            while not websocket.flow.write_paused:  # noqa: ASYNC110  # there is no event for it
                 await asyncio.sleep(0.005)
         await asyncio.sleep(0.1)
         look_after(running, 0)

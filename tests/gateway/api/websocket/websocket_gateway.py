@@ -213,7 +213,7 @@ class Running:
     async def until_quiet(self) -> None:
         """Wait until no connection and no turn is left."""
         async with asyncio.timeout(LIMIT_S):
-            while self.state.connections or self.state.websockets or self.state.tasks:  # noqa: ASYNC110  # nothing tells
+            while self.state.connections or self.state.websockets or self.state.tasks:  # noqa: ASYNC110  # there is no event for it
                 await asyncio.sleep(0.005)
 
     def counts(self, name: str) -> dict[str, int]:
