@@ -14,7 +14,6 @@ import socket
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +25,14 @@ from gateway.state.lock import holder_of
 from gateway.usage.postgres import upgrade
 from providers.testkit.scenario import Scenario
 from providers.testkit.server import SimulatorThread
+from tests.e2e.restartable_gateway import end, pid_of, restartable
 from tests.e2e.service_manager import Manager
 from tests.e2e.worker_processes import WORKERS
 from tests.kit.chat_http import CHAT, body, events_of
 from tests.kit.metered_gateway import CAP, HELD_TOKENS, rows_of, serving, with_budget
 from tests.kit.operator_console import ConsoleClient
 from tests.kit.postgres_server import running_postgres
-from tests.kit.reloading_gateway import LIMIT_S, Operator, config, operated, two_providers
+from tests.kit.reloading_gateway import LIMIT_S, config, operated, two_providers
 from tests.kit.store_cell import Cell, cell, environ_of, run_command
 from tests.kit.waiting import eventually
 
@@ -55,39 +55,6 @@ def path(tmp_path: Path, providers: SimulatorThread) -> Path:
     path = tmp_path / "gateway.yaml"
     path.write_text(config(providers, "a", 0, SLOW).text, "utf-8")
     return path
-
-
-def pid_of(state: Path) -> int:
-    holder = holder_of(state)
-    assert holder is not None
-    return int(str(holder["pid"]))
-
-
-def end(state: Path) -> None:
-    """End the gateway that has taken over last, and wait for its end.
-
-    The process is read again until the lock is free: the file may name none yet, or one that is about to hand over.
-    """
-
-    def has_ended() -> bool:
-        holder = holder_of(state)
-        if holder is not None and "pid" in holder:
-            with suppress(ProcessLookupError):
-                os.kill(int(str(holder["pid"])), signal.SIGTERM)
-        return holder is None
-
-    eventually(has_ended, LIMIT_S)
-
-
-@contextmanager
-def restartable(path: Path, workers: int = 1, **environ: str) -> Iterator[tuple[Operator, Path]]:
-    state = path.parent / "state"
-    with operated(path, workers, GATEWAY_STATE_DIR=str(state), **environ) as operator:
-        eventually(lambda: bool((holder_of(state) or {}).get("restarts")), LIMIT_S)
-        try:
-            yield operator, state
-        finally:
-            end(state)
 
 
 def restart(state: Path, *more: str) -> int:

@@ -20,7 +20,7 @@ from gateway.cli import main
 from providers.testkit.scenario import Scenario
 from providers.testkit.server import SimulatorThread
 from tests.e2e.paused_provider import WORDS, PausedProvider
-from tests.e2e.test_handover import pid_of, restartable
+from tests.e2e.restartable_gateway import pid_of, restartable
 from tests.e2e.worker_processes import WORKERS
 from tests.kit.reloading_gateway import LIMIT_S, Operator, config, operated, two_providers
 from tests.kit.waiting import eventually
@@ -72,7 +72,9 @@ def close_code(socket: ClientConnection) -> int:
 
 
 @pytest.mark.slow("starts a gateway")
-@pytest.mark.filterwarnings("ignore:connect.. must be used as a context manager:DeprecationWarning")  # by the SDK itself
+@pytest.mark.filterwarnings(
+    "ignore:connect.. must be used as a context manager:DeprecationWarning"
+)  # by the SDK itself
 def test_official_sdk_holds_a_conversation(path: Path) -> None:
     with operated(path) as operator:
         client = openai.OpenAI(base_url=f"{operator.gateway.url}/v1", api_key="x")

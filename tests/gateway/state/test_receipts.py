@@ -90,6 +90,7 @@ def test_receipt_names_the_deployments_and_their_places() -> None:
         "client": "shop-cn",
         "assistant": "assistant",
         "use": "chat",
+        "transport": "http",
         "region": "cn",
         "territory": None,
         "evidence": "api_key",

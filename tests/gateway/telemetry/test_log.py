@@ -70,6 +70,7 @@ def test_line_of_an_answer_after_a_failover_with_a_trace() -> None:
         "provider": "openai",
         "model": "m-1",
         "stream": True,
+        "transport": "http",
         "repeated": False,
         "marked": False,
         "config_version": "t1",

@@ -58,6 +58,7 @@ def test_spans_of_an_answer_after_a_failover() -> None:
         "gateway.client": "app",
         "gateway.config_version": "t1",
         "gateway.stream": True,
+        "gateway.transport": "http",
     }
     assert first.name == second.name == "chat m-1"
     call = {
