@@ -50,7 +50,6 @@ ERROR_CODES: Mapping[str, ErrorCode] = {
     "invalid_request": ErrorCode(400, RefusalReason.REQUEST),
     "previous_response_not_found": ErrorCode(400, RefusalReason.REQUEST),
     "context_length_exceeded": ErrorCode(400, RefusalReason.CAPABILITY),
-    "previous_response_not_found": ErrorCode(400, RefusalReason.REQUEST),
     "websocket_connection_limit_reached": ErrorCode(400, RefusalReason.REQUEST),
     "websocket_stream_limit_reached": ErrorCode(400, RefusalReason.REQUEST),
     "invalid_stream_id": ErrorCode(400, RefusalReason.REQUEST),

@@ -221,7 +221,7 @@ class ChatService:
         assistant, region = exchange.assistant, exchange.location.region
         exchange.record.decided = change(exchange.record.decided, assistant=assistant.name)
         if region is not None and region.name not in assistant.routes:
-            raise Refused(not_offered(assistant, region))
+            raise Refused(not_offered(exchange.config, assistant, region))
 
     async def _counted(self, exchange: Exchange, request: ChatRequest) -> int | None:
         """Return the count of the deployment that would be asked first. None: there is none, or it may not be asked.
