@@ -44,7 +44,12 @@ KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     ),
 }
 FAMILIES = {"azure": "azure", "aws": "aws", "google": "google", "oauth": "oauth"}
-MODELS = {"azure": "gpt-6-luna", "bedrock": "amazon.nova-lite-v1:0", "vertex": "gemini-3.8-flash", "openai-compatible": "m"}
+MODELS = {
+    "azure": "gpt-6-luna",
+    "bedrock": "amazon.nova-lite-v1:0",
+    "vertex": "gemini-3.8-flash",
+    "openai-compatible": "m",
+}
 PATHS = {
     "azure": "/openai/v1",
     "bedrock": "",
