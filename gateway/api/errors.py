@@ -237,6 +237,9 @@ def _from_exhausted(error: PlanExhausted, attempts: list[AttemptRecord], *, quot
     retry_after_s = (failure.retry_after_s or cooldown_s or _DEFAULT_RETRY_S) if code in _RETRYABLE else None
     # SDKs should retry an overloaded assistant: it may have a free slot soon.
     headers = {"x-should-retry": "false"} if attempts and code != "overloaded" else {}
+    if code == "overloaded" and not attempts and failure.should_retry is not None:
+        headers = {"x-should-retry": "true" if failure.should_retry else "false"}
+        retry_after_s = failure.retry_after_s
     extra: dict[str, object] = {}
     if STATUS[code] >= 429:
         extra["attempts"] = [_encode_attempt(attempt) for attempt in attempts]

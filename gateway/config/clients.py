@@ -52,6 +52,7 @@ def compile_clients(
             may_assert=frozenset(section.may_assert),
             limits=section.limits,
             spending=spending.client(name, section) if spending is not None else NO_SPENDING_RULES,
+            priority=section.priority,
         )
         for index, (digest, until_s) in enumerate(keys):
             holder = compiled.setdefault(digest, replace(client, key_hash=digest, key_id=digest, until_s=until_s))

@@ -25,6 +25,7 @@ from gateway.config.location import compile_location
 from gateway.config.moderation import RegionJudges, compile_moderation, judges_of_regions
 from gateway.config.operator_catalogue import compile_catalogues
 from gateway.config.problems import ConfigRejected, KeyPath, Problem
+from gateway.config.quotas import check_quotas, compile_quotas
 from gateway.config.region_text import compile_messages
 from gateway.config.regions import Regions, compile_cell, compile_regions
 from gateway.config.routes import AssistantCompiler, check_barriers
@@ -40,6 +41,7 @@ from gateway.model.approval import days_at
 from gateway.model.config_version import ConfigVersion, Exporter, Secrets
 from gateway.model.deployment import Deployment
 from gateway.model.parts import NO_PARTS, Parts
+from gateway.model.quota import Quota
 from gateway.model.sign_in import SignIn
 from gateway.model.wrapper import Wrapper
 from providers.openai_json.misspelled_fields import meant_field
@@ -131,6 +133,7 @@ class _Called(Value, frozen=True):
     sign_ins: Mapping[str, SignIn]
     exporters: tuple[Exporter, ...]
     secrets: Secrets
+    quotas: Mapping[str, Quota]
 
 
 def _compile(draft: Draft, findings: Findings, document: Document, options: _Options) -> ConfigVersion:
@@ -178,6 +181,7 @@ def _compile(draft: Draft, findings: Findings, document: Document, options: _Opt
         known_fields=_known_fields(options.registry, deployments),
         projects=spending.projects,
         usage=usage,
+        quotas=called.quotas,
         stores=compile_stores(draft, findings, regions, document.references),
         token_issuers=compile_token_issuers(draft, findings, document),
         parts=_parts(draft, findings, document, features),
@@ -200,13 +204,14 @@ def _called(draft: Draft, findings: Findings, document: Document, options: _Opti
     sign_ins = compile_sign_ins(draft, findings, references, links, regions.cell)
     parts = [feature.of_deployment for feature in options.features if feature.of_deployment is not None]
     days = days_at(document.read_at_s)
-    compiler = DeploymentCompiler(draft, findings, endpoints, links, days, secrets, catalogue, sign_ins)
+    quotas = compile_quotas(draft, findings)
+    compiler = DeploymentCompiler(draft, findings, endpoints, links, days, secrets, catalogue, sign_ins, quotas)
     deployments = compiler.compiled(parts)
     if options.is_rehearsal:
         deployments = rehearsed(deployments)
     warn_of_facts(findings, deployments.values(), document.read_at_s)
     exporters = compile_exporters(draft, findings, regions, stated, options.registry, references)
-    return _Called(deployments, sign_ins, exporters, secrets)
+    return _Called(deployments, sign_ins, exporters, secrets, quotas)
 
 
 def _check_version(
@@ -214,6 +219,7 @@ def _check_version(
 ) -> None:
     """Report the mistakes that only the whole configuration shows."""
     check_barriers(draft, findings, config.assistants, judges)
+    check_quotas(draft, findings, config)
     check_ages(draft, findings, config)
     for check in [feature.check for feature in features if feature.check is not None]:
         check(draft, findings, config)

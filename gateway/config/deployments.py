@@ -23,6 +23,7 @@ from gateway.config.operator_catalogue import (
     warn_of_fees,
 )
 from gateway.config.problems import KeyPath, choice_hint, nearest, nearest_names, quoted
+from gateway.config.quotas import check_keep, quotas_of
 from gateway.config.schema.routing import DeploymentSection
 from gateway.config.sign_ins import sign_in_of
 from gateway.config.territories import listed, read_territories
@@ -31,6 +32,7 @@ from gateway.model.approval import Days
 from gateway.model.config_version import Secrets
 from gateway.model.deployment import CacheKey, Concurrency, Deployment, retirement_notices_of
 from gateway.model.input_requests import USES
+from gateway.model.quota import Quota
 from gateway.model.sign_in import SignIn
 from providers.adapter import (
     STREAM_OPTIONS,
@@ -119,8 +121,11 @@ class Vendor:
 
 
 def _check_concurrency(findings: Findings, path: KeyPath, rule: Concurrency | None) -> None:
-    if rule is not None and not rule.limit:
+    if rule is None:
+        return
+    if not rule.limit:
         findings.error((*path, "concurrency"), "sets no limit", "give it a `limit`")
+    check_keep(findings, (*path, "concurrency"), rule.keep)
 
 
 class _Interned:
@@ -166,6 +171,7 @@ class DeploymentCompiler:
     secrets: Secrets
     catalogue: OwnCatalogue
     sign_ins: Mapping[str, SignIn]
+    quotas: Mapping[str, Quota]
     _vendors: dict[str, Vendor] = field(default_factory=dict)
     _shared: _Interned = field(default_factory=_Interned)
     _without_chats: frozenset[str] = field(init=False)
@@ -237,6 +243,7 @@ class DeploymentCompiler:
             simulates=endpoint.simulates,
             approvals=compile_approvals(self.draft, self.findings, name, self.days),
             consent=compile_consent(self.findings, path, section, endpoint),
+            quotas=quotas_of(self.draft, self.findings, path, section, self.quotas),
             cache_key=_cache_key(section),
             cache_key_written=section.cache_key is not None,
             pseudonym_key=self.secrets.identity if section.identity == "hash" else None,
@@ -262,6 +269,7 @@ class DeploymentCompiler:
         CredentialReader(self.findings, path, section, adapter, unknown, self.links.references).read()
         self.links.way(path, section, unknown)
         _check_concurrency(self.findings, path, section.concurrency)
+        quotas_of(self.draft, self.findings, path, section, self.quotas)
         if section.available is not None:
             read_territories(self.findings, (*path, "available"), section.available)
         for key, words in (("stores", section.stores), ("processes", section.processes)):

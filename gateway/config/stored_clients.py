@@ -96,6 +96,7 @@ def compile_stored_client(
         may_assert=frozenset(section.may_assert),
         limits=section.limits,
         spending=NO_SPENDING_RULES if spending == NO_SPENDING_RULES else spending,
+        priority=section.priority,
     )
 
 

@@ -43,7 +43,7 @@ def compile_usage(draft: Draft, findings: Findings, regions: Regions) -> UsageRu
     _check_rates(draft, findings, section.currency, rates)
     on_loss = section.on_loss.allow if section.on_loss is not None else None
     if on_loss is not None:
-        _check_currency(draft, findings, ("usage", "on_loss", "allow"), on_loss, section.currency)
+        check_currency(draft, findings, ("usage", "on_loss", "allow"), on_loss, section.currency)
         if draft.config.stores is None and not draft.is_broken("stores"):
             message = "has no effect without `stores`: the state directory is on this machine"
             findings.warn(("usage", "on_loss"), message, "remove it")
@@ -88,7 +88,7 @@ def _alerts(draft: Draft, findings: Findings, section: AlertsSection, regions: R
     return Alerts(tuple(sorted(set(section.at))), webhook)
 
 
-def _check_currency(draft: Draft, findings: Findings, path: KeyPath, amount: Money, currency: str | None) -> bool:
+def check_currency(draft: Draft, findings: Findings, path: KeyPath, amount: Money, currency: str | None) -> bool:
     """Return whether the amount is in the operator's currency. Report an error if not."""
     if draft.is_broken("usage", "currency") or amount.currency == currency:
         return True
@@ -183,7 +183,7 @@ class SpendingCompiler:
 
     def _check_amount(self, path: KeyPath, amount: Money) -> None:
         if self.rules.currency is not None or self._is_first("currency"):
-            _check_currency(self.draft, self.findings, path, amount, self.rules.currency)
+            check_currency(self.draft, self.findings, path, amount, self.rules.currency)
 
     def _check_time_zone(self, path: KeyPath) -> None:
         section = self.draft.config.usage

@@ -22,6 +22,7 @@ from gateway.model.deployment import Deployment, moderations_of
 from gateway.model.excerpt import excerpt
 from gateway.model.moderation import Moderation, ModerationRecord, NoVerdict
 from gateway.model.permit import Permit
+from gateway.model.quota import Priority
 from gateway.model.record import Record
 from gateway.policy.fence import evaluation_permit, judge_still_permitted
 from gateway.policy.verdicts import counting
@@ -261,6 +262,7 @@ class Judging:
         context = RunContext(bounds, deadline, own, self._why_not_now, asker=self.context.asker)
         if accounting is not None:
             context.usage = accounting.request(self.config, self.client, self.user, own)
+            context.usage.priority = Priority.HIGH  # a judge is never kept out for others
         try:
             answer = await self._answer(plan, request, context)
         except NoVerdict:

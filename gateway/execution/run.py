@@ -63,18 +63,28 @@ from gateway.model.input_requests import ServedRequest
 from gateway.model.record import AttemptAction, AttemptDecision, AttemptRecord, Bound, DecisionReason, Record, Skipped
 from gateway.model.resilience import Resilience
 from gateway.usage.accounting import Accounting, RequestUsage
-from gateway.usage.refusals import CallRefused
+from gateway.usage.quota_lines import Place
+from gateway.usage.refusals import CallRefused, QuotaSpent
 from providers.auth import Secret
 from providers.chat import ChatRequest
 from providers.failures import Failure, FailureKind, ProviderFailed
 
 _NO_REQUEST = ChatRequest("", ())
+_SOON_S = 60.0
+"""Below this time, an official client waits for a quota, and asks again by itself."""
+
 _NO_ATTEMPT = Failure(FailureKind.UNAVAILABLE, "no deployment is available: all steps of the plan were skipped")
 _LEFT = Failure(FailureKind.SILENT, "the provider had sent nothing when the client left")
 _NO_KINDS: FailureKinds = frozenset()
 _FIT = None, _NO_KINDS
 _TOO_SMALL: FailureKinds = frozenset({FailureKind.CONTEXT_LENGTH})
 _OVERLOADED: FailureKinds = frozenset({FailureKind.OVERLOADED})
+_NO_ROOM: FailureKinds = frozenset({FailureKind.QUOTA})
+_TOO_LARGE = (
+    "this request is larger than what the accounts of the assistant's deployments ever take at once: send a shorter "
+    "prompt, or a smaller `max_tokens`"
+)
+_SPENT = "the assistant is overloaded: the accounts of its deployments have no room for this request now; retry later"
 _SHED = "the assistant is overloaded: all concurrent calls of its deployments are in use; retry later"
 
 
@@ -108,6 +118,7 @@ class RunContext(msgspec.Struct):
         sticky: The sticky key of the conversation, by which it keeps a key of a deployment that has several. None: the
             keys are used in turn.
         attempts_before: How many attempts the steps on the other side of a barrier had. They have their own limit.
+        waits: It waits once for the quota of a deployment if no step has room.
     """
 
     bounds: Resilience
@@ -124,6 +135,7 @@ class RunContext(msgspec.Struct):
     attempts_before: int = 0
     conversation: Conversation | None = None
     sticky: bytes | None = None
+    waits: bool = False
 
 
 class _Attempt(msgspec.Struct):
@@ -215,6 +227,8 @@ class Run(msgspec.Struct):
         has_ended: No further attempt may be made.
         failure: The failure to report if there is no answer.
         too_small: The largest context that was too small for the request.
+        spent: Why steps had no room in their quotas.
+        has_waited: Whether the request has waited for a quota.
     """
 
     executor: PlanExecutor
@@ -228,6 +242,8 @@ class Run(msgspec.Struct):
     has_ended: bool = False
     failure: Failure = _NO_ATTEMPT
     too_small: int = 0
+    spent: tuple[QuotaSpent, ...] = ()
+    has_waited: bool = False
 
     async def answer(self) -> Answer:
         """Return the first answer that begins; raise PlanExhausted."""
@@ -251,6 +267,8 @@ class Run(msgspec.Struct):
         except AttemptFailed:
             pass
         finally:
+            if self.has_waited and self.context.usage is not None:
+                self.context.usage.leave_line()
             # tenacity leaves reference cycles. They must not hold a large request until the garbage collector runs.
             self.request, self.context.request_for = _NO_REQUEST, None
         raise PlanExhausted(self.failure)
@@ -261,17 +279,45 @@ class Run(msgspec.Struct):
             self._check_limit()
         step = self._find(is_new=self.wait_s == 0)
         if step is None:
-            self.has_ended = True
-            raise AttemptFailed
+            return self._at_end()
         return self._attempt(step) if step.deployment.concurrency is None else self._attempt_admitted(step)
 
     async def _attempt_admitted(self, first: Step) -> Answer:
         """Make the next attempt with a slot of its deployment: of this step, or of a later one."""
         step, slot = await self._admitted(first)
         if step is None:
-            self.has_ended = True
-            raise AttemptFailed
+            return await self._at_end()
         return await self._attempt(step, slot)
+
+    def _at_end(self) -> Coroutine[Any, Any, Answer]:
+        """End the run, or wait for the first bucket of a quota that has room soon, and begin the plan again. Once."""
+        context, usage = self.context, self.context.usage
+        refusals = [it.refusal for it in self.spent if it.refusal is not None and it.refusal.wait_ns is not None]
+        may_wait = context.waits and not self.has_waited and not context.record.attempts
+        if may_wait and refusals and usage is not None:
+            refusal = min(refusals, key=lambda it: it.wait_ns or 0)
+            place = usage.join_line(refusal, min(context.bounds.failover_after_s, self.left_s()))
+            if place is not None:
+                return self._wait_for_room(usage, place)
+        self.has_ended = True
+        raise AttemptFailed
+
+    async def _wait_for_room(self, usage: RequestUsage, place: Place) -> Answer:
+        """Wait in a line, and raise AttemptFailed to begin the plan again, or to end the run."""
+        self.has_waited = True
+        try:
+            has_turn = await usage.accounting.lines.wait(place, self.executor.sleep)
+        except BaseException:
+            usage.leave_line()
+            raise
+        if has_turn:
+            del self.context.record.skipped[-self.position :]
+            self.position, self.spent, self.failure = 0, (), _NO_ATTEMPT
+        else:
+            usage.leave_line()
+            self.has_ended = True
+        self.wait_s = 0.0
+        raise AttemptFailed
 
     # --- selecting --------------------------------------------------------------------------------
 
@@ -353,8 +399,7 @@ class Run(msgspec.Struct):
                 slot = await limiter.acquire(self.left_s())
             except Shed as shed:
                 record.shed += ((step.deployment.name, shed.reason),)
-                if self.failure is _NO_ATTEMPT or self.failure.kind is FailureKind.OVERLOADED:
-                    self.failure = Failure(FailureKind.OVERLOADED, _SHED, retry_after_s=shed.retry_after_s)
+                self._note_overload(_SHED, shed.retry_after_s)
                 self._skip(step, str(shed), _OVERLOADED)
                 step = self._find()
                 continue
@@ -422,7 +467,7 @@ class Run(msgspec.Struct):
         self.used_keys += (secret,)
         if is_last and self.plan.barrier is None:
             context.awaited = step
-        if not record.attempts:
+        if not record.attempts and not self.spent and not self.has_waited:
             executor.budget.record_request(started_at)
         return _Attempt(step, slot, secret, tickets, options, answers, former is not None)
 
@@ -448,6 +493,13 @@ class Run(msgspec.Struct):
         """End an attempt of which nothing was sent, or whose client has left; raise AttemptFailed to go on."""
         self._note_stop(attempt, error)
         attempt.free()
+        if isinstance(error, QuotaSpent):
+            self.spent += (error,)
+            wait_s = None if error.refusal is None or error.is_final else float(error.refusal.in_s)
+            self._note_overload(_SPENT, wait_s)
+            self.wait_s = 0.0
+            self._skip(attempt.step, error.message, _NO_ROOM)
+            raise AttemptFailed from None
         if not isinstance(error, Withdrawn):
             return
         self.wait_s = 0.0
@@ -457,6 +509,19 @@ class Run(msgspec.Struct):
             if error.is_final or self.failure is _NO_ATTEMPT:
                 self.failure = error.failure
         raise AttemptFailed from None
+
+    def _note_overload(self, words: str, retry_after_s: float | None) -> None:
+        """Note that a step has no room. It is the error if nothing was sent, with the shortest time of all steps."""
+        before, is_quota = self.failure, bool(self.spent)
+        if before is not _NO_ATTEMPT and before.kind is not FailureKind.OVERLOADED:
+            return
+        known = [it for it in (before.retry_after_s, retry_after_s) if it is not None]
+        should_retry = None
+        if is_quota:
+            retry_after_s = min(known, default=None)
+            should_retry = retry_after_s is not None and retry_after_s < _SOON_S
+            words = _TOO_LARGE if retry_after_s is None else words
+        self.failure = Failure(FailureKind.OVERLOADED, words, retry_after_s=retry_after_s, should_retry=should_retry)
 
     def _answered(self, attempt: _Attempt, answer: Answer) -> None:
         """Record an attempt that has become the answer."""

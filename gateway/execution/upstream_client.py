@@ -411,7 +411,9 @@ class UpstreamClient:
             if sent is None or wire is None:
                 return None
             options = AttemptOptions(sent, _COUNT_S, _COUNT_S, _COUNT_S)
-            call = await usage.begin(step, change_request(sent, max_tokens=1)) if usage is not None else None
+            call = None
+            if usage is not None:
+                call = await usage.begin(step, change_request(sent, max_tokens=1), is_counted=False)
         except (ProviderFailed, UnsupportedFeature, CallRefused, WrapperRefused):
             return None
         try:

@@ -26,6 +26,7 @@ from gateway.model.location_rules import Locator
 from gateway.model.moderation import Moderation
 from gateway.model.parts import NO_PARTS, Parts
 from gateway.model.permit import ServicePermit
+from gateway.model.quota import Priority, Quota
 from gateway.model.refusal_reason import RefusalReason
 from gateway.model.region_text import RegionText, Sentences
 from gateway.model.resilience import DEFAULT_RESILIENCE, Resilience
@@ -181,6 +182,7 @@ class Client:
         assistants: The assistants that it may use. None means all.
         region: The region of every request with its keys, or None.
         spending: Its project, its budgets and what it is shown of costs.
+        priority: Its place where a quota or a queue is full.
         key_hash: The digest of the key that was sent, by which `ConfigVersion.clients` has the client. It is not part
             of the client's identity: limits and remembered locations hold for all keys of a client.
         key_id: The name under which the last use of the key is recorded, which is its id if it is stored in the
@@ -195,6 +197,7 @@ class Client:
     may_assert: frozenset[str] = frozenset()
     limits: ClientLimitRule | None = None
     spending: SpendingRules = NO_SPENDING_RULES
+    priority: Priority = Priority.NORMAL
     key_hash: str = field(default="", compare=False, repr=False)
     key_id: str = field(default="", compare=False)
     token: TokenHolder | None = field(default=None, compare=False)
@@ -317,6 +320,7 @@ class ConfigVersion:
         admin_keys: The public keys that may sign a change of a protected region.
         projects: The groups of clients that share budgets, by name.
         usage: How usage and money are counted.
+        quotas: The limits of accounts at vendors, by name.
         stores: The servers that all instances of the cell share, or None.
         clients_source: Where clients, keys, projects and budgets are.
         keys: The API keys of clients while the key store cannot be asked.
@@ -365,6 +369,7 @@ class ConfigVersion:
     known_fields: frozenset[str] = frozenset()
     projects: Mapping[str, Project] = field(default_factory=dict)
     usage: UsageRules = NO_USAGE_RULES
+    quotas: Mapping[str, Quota] = field(default_factory=dict)
     stores: Stores | None = None
     clients_source: ClientsSource = "file"
     keys: KeyRules = DEFAULT_KEY_RULES
@@ -425,6 +430,9 @@ class ConfigVersion:
                 return f"a budget of clients.{client.name}"
             if client.spending.max_request is not None:
                 return f"clients.{client.name}.max_request"
+        for deployment in self.deployments.values():
+            if deployment.quotas:
+                return f"deployments.{deployment.name}.quota"
         for name, region in self.regions.items():
             for part in region.parts.every:
                 if key := part.kept_by():

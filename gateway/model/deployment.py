@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 from gateway.model.approval import Approval, Days, begun_everywhere
 from gateway.model.consent import ConsentRule
 from gateway.model.parts import NO_PARTS, Parts
+from gateway.model.quota import KEEP_NOTHING, Keep, Quota
 from gateway.model.section import PlainSection, key, section
 from gateway.model.sign_in import SignIn
 from gateway.model.units import Seconds
@@ -54,6 +55,9 @@ class Concurrency(PlainSection):
     queue: int = key("Maximum number of requests of all workers that wait for a slot.", default=20, ge=0, le=100_000)
     wait_s: Seconds = key(
         "How long a request may wait before the next step is tried.", default=2.0, name="wait", written="2s"
+    )
+    keep: Keep = key(
+        "The part of the slots that stays free of clients with a lower priority. Default: none.", default=KEEP_NOTHING
     )
 
 
@@ -122,6 +126,7 @@ class Deployment:
         ends_s: The moment (Unix time) from which on routes pass it over, because the vendor has ended it; None if no
             end is known, or the operator keeps it (`accept_ended`).
         concurrency: The limit of its concurrent calls, or None without one.
+        quotas: The limits of its account at the vendor, in the order in which they are asked.
         guard: How a guard model answers, if its name does not show it.
         structured_output: `emulate`: where it has no JSON schemas, the gateway asks in words and checks the answer.
         tls: The files of its own authorities and of the client's certificate, if it has any.
@@ -168,6 +173,7 @@ class Deployment:
     price: Price | None = None
     retirement: Retirement | None = None
     concurrency: Concurrency | None = None
+    quotas: tuple[Quota, ...] = ()
     guard: GuardKind | None = None
     structured_output: Literal["native", "emulate"] = "native"
     tls: TlsFiles | None = None

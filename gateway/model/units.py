@@ -26,6 +26,7 @@ SMALLEST_SAMPLE = 0.000001
 
 _SAMPLE = r"^(100|[0-9]{1,2}(?:\.[0-9]{1,4})?)%$"
 _SHARE = r"^(100|[0-9]{1,2})%$"
+_PARTIAL = r"^([0-9]{1,2})%$"
 _SHARE_ABOVE_ZERO = r"^(100|[1-9][0-9]?)%$"
 _RISE = r"^\+([1-9][0-9]{0,3})%$"
 _DAY = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}$"
@@ -95,6 +96,13 @@ def parse_share_or_off(value: object) -> float | None:
     if isinstance(value, str) and re.fullmatch(_SHARE, value):
         return float(value.removesuffix("%")) / 100
     raise UnitError("must be a share from 0% to 100%, in whole percent, or the word off", "such as 20%")
+
+
+def parse_partial_percent(value: object) -> int:
+    """Return the number of a whole percentage below 100%: 30 of `30%`."""
+    if isinstance(value, str) and re.fullmatch(_PARTIAL, value, re.ASCII):
+        return int(value.removesuffix("%"))
+    raise UnitError("must be a share from 0% to 99%, in whole percent", "such as 20%")
 
 
 def parse_rise_or_off(value: object) -> float | None:
@@ -183,6 +191,7 @@ Sample = Annotated[
     ),
 ]
 Share = Annotated[float, FileForm(parse_share, _text(_SHARE_ABOVE_ZERO, "50%"))]
+PartialPercent = Annotated[int, FileForm(parse_partial_percent, _text(_PARTIAL, "20%"))]
 ShareOrOff = Annotated[float | None, FileForm(parse_share_or_off, {"anyOf": [_text(_SHARE, "20%"), _OFF]})]
 RiseOrOff = Annotated[float | None, FileForm(parse_rise_or_off, {"anyOf": [_text(_RISE, "+50%"), _OFF]})]
 ByteCount = Annotated[

@@ -608,7 +608,7 @@ class ChatService:
         """Return the limits, checks and accounts of an execution."""
         config, record = exchange.config, exchange.record
         still_allowed = StillActive(self.decider.current, config, plan.region, self.decider.clock)
-        context = RunContext(config.resilience, exchange.deadline, record, still_allowed)
+        context = RunContext(config.resilience, exchange.deadline, record, still_allowed, waits=True)
         context.asker = exchange.asker
         request, has_key = exchange.request, False
         if isinstance(request, ChatRequest):

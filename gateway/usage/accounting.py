@@ -16,6 +16,7 @@ import hmac
 import itertools
 import secrets
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache, partial
 from typing import Protocol
@@ -32,8 +33,10 @@ from gateway.usage.amounts import NANO, CallAmount, price_version, shown_nano
 from gateway.usage.duty_counts import keys_of
 from gateway.usage.estimates import LearnedUsage, SeenOutput, is_plausible, most_input
 from gateway.usage.gate import TOKENS, BudgetLimit, GateUnavailable, RateState, UsageGate
-from gateway.usage.holding import FollowingCalls, Held, PlannedCall, hold_call
-from gateway.usage.refusals import USER_REQUIRED, CallRefused, unavailable
+from gateway.usage.holding import FollowingCalls, Held, PlannedCall, hold_call, sized
+from gateway.usage.quota_lines import Place, QuotaLines
+from gateway.usage.quotas import NOTHING, Parts, QuotaLimit, QuotaRefusal, quota_limits, row_parts
+from gateway.usage.refusals import USER_REQUIRED, CallRefused, QuotaSpent, unavailable
 from gateway.usage.spending_limits import SpendingLimits, Terms, internal_terms, terms_of, user_limits
 from gateway.usage.token_count import count_tokens
 from gateway.usage.usage_counts import UsageCounts
@@ -82,6 +85,8 @@ class Accounting:
         is_closed: Whether no further call can be recorded.
         open_calls: The calls that have not ended.
         counts: The calls that have ended, for metrics.
+        lines: The requests that wait for a quota.
+        skips: The skipped steps by quota, deployment and priority, for metrics.
     """
 
     def __init__(
@@ -102,6 +107,8 @@ class Accounting:
         self.is_stopping = self.is_closed = False
         self.open_calls: set[CallUsage] = set()
         self.counts = UsageCounts()
+        self.lines = QuotaLines(clock)
+        self.skips = Counter[tuple[str, str, str]]()
         self._user_key = user_key
         self._prefix = secrets.token_hex(8)
         self._numbers = itertools.count(1)
@@ -200,6 +207,8 @@ class RequestUsage:
             larger one.
         record: The record of the request.
         stopped: The outcome of calls that end early: the client leaves, or the gateway stops them.
+        priority: The place of its calls where a quota is full.
+        place: Its place in the line of a quota, or None.
     """
 
     __slots__ = (
@@ -212,6 +221,8 @@ class RequestUsage:
         "accounting",
         "limits",
         "named_cap",
+        "place",
+        "priority",
         "record",
         "stopped",
     )
@@ -222,6 +233,8 @@ class RequestUsage:
         self.named_cap: int | None = None
         self.record = record
         self.stopped = _DISCONNECTED
+        self.priority = terms.priority
+        self.place: Place | None = None
         self._terms = terms
         self._user = user
         self._open_nano = 0
@@ -229,49 +242,82 @@ class RequestUsage:
         self._own_nano: int | None = 0
         self._vendor_nano: dict[str, int] = {}
 
-    async def begin(self, step: Step, sent: ChatRequest) -> CallUsage:
+    async def begin(self, step: Step, sent: ChatRequest, *, is_counted: bool = True) -> CallUsage:
         """Hold the worst cost of a call before it is sent.
 
         Args:
             step: The step of the plan.
             sent: The request as it is sent.
+            is_counted: Whether it counts in the quotas of its deployment, as all calls do but counts of tokens.
 
         Raises:
             CallRefused: The call may not be sent.
+            QuotaSpent: It may not be sent to this deployment now.
         """
         accounting, limits = self.accounting, self.limits
         if accounting.is_closed:
             raise unavailable("the gateway is stopping")
         call = self._call_of(step.deployment, sent)
+        if not is_counted:
+            call.quotas = ()
         try:
             accounting.gate.check()
+            if accounting.lines and call.quotas:
+                self._expect_turn(call)
             if self._following is not None:
                 held = await self._following.hold(accounting.gate, call, partial(self._call_of, step.deployment))
             else:
                 held = await hold_call(accounting.gate, call)
         except CallRefused as error:
             self._note_rates(error.rates)
+            if isinstance(error, QuotaSpent) and not error.is_slot:
+                quota = (error.refusal.limit if error.refusal is not None else call.quotas[0]).quota
+                accounting.skips[quota, step.deployment.name, str(self.priority)] += 1
             raise
         except GateUnavailable as error:
             raise unavailable("the store of limits and budgets can't be asked, or rows can't be written") from error
         if limits.rates:
             self._note_rates(held.rates)
+        if self.place is not None:
+            self.leave_line(has_taken=True)
         if held.sent_cap is not None:
-            self.named_cap = self.record.shown.max_tokens = held.sent_cap
+            self.record.shown.max_tokens = held.sent_cap
+            if limits.budgets or limits.max_request_nano is not None:  # a quota lowers no further cap
+                self.named_cap = held.sent_cap
         self._open_nano += held.hold.amount_nano
         usage = CallUsage(self, held)
         accounting.open_calls.add(usage)
         return usage
 
+    def _expect_turn(self, call: PlannedCall) -> None:
+        """Raise QuotaSpent if other requests wait before this one for a quota of the call."""
+        hold = sized(call, call.facts.request.max_tokens or call.most_cap)
+        if (refusal := self.accounting.lines.refusal(hold.quotas, self.priority, self.place)) is not None:
+            raise QuotaSpent(str(refusal), refusal)
+
+    def join_line(self, refusal: QuotaRefusal, most_s: float) -> Place | None:
+        """Take a place in the line of a quota, if there is room within this time."""
+        self.place = self.accounting.lines.join(refusal, self.priority, most_s)
+        return self.place
+
+    def leave_line(self, *, has_taken: bool = False) -> None:
+        """Give up the place in the line of a quota, if there is one."""
+        if self.place is not None:
+            self.accounting.lines.leave(self.place, has_taken=has_taken)
+            self.place = None
+
     def _call_of(self, deployment: Deployment, sent: ChatRequest) -> PlannedCall:
         """Return a call, whose hold is not sized yet."""
-        accounting, (_, limits, conversion, calendar) = self.accounting, self._terms
+        accounting, (config, limits, conversion, calendar, _) = self.accounting, self._terms
         now_ns, learned, most = accounting.clock(), accounting.learned, limits.max_request_nano
         facts = facts_of(sent, deployment, conversion, now_ns // NANO)
         counted_input = min(count_tokens(sent), facts.bound)
         about = min(learned.quick_input(deployment.name, counted_input), facts.bound)
         row = self._row(accounting.new_call(), now_ns, deployment, facts.price)
         row.input_tokens = facts.bound
+        quotas: tuple[QuotaLimit, ...] = ()
+        if deployment.quotas or deployment.concurrency is not None:
+            quotas = quota_limits(config, deployment, self.priority)
         return PlannedCall(
             row,
             facts,
@@ -282,6 +328,7 @@ class RequestUsage:
             learned,
             self.named_cap,
             None if most is None else most - (self._own_nano or 0) - self._open_nano,
+            quotas=quotas,
         )
 
     async def follow(self, former: RequestUsage | None, following: Sequence[ChatRequest]) -> RequestUsage:
@@ -551,7 +598,11 @@ class CallUsage:
         tokens = row.total_tokens
         if not call.limits.are_none and (tokens > hold.tokens or own_nano > hold.amount_nano):
             accounting.overshot()
-        await accounting.gate.settle(hold.call, tokens, own_nano, encode_row(row))
+        await accounting.gate.settle(hold.call, tokens, own_nano, encode_row(row), self._parts(own_nano))
+
+    def _parts(self, own_nano: int) -> Parts:
+        """Return what the call has used of quotas."""
+        return row_parts(self.held.call.row, own_nano) if self.held.hold.quotas else NOTHING
 
     def _usage(self, outcome: CallOutcome) -> tuple[Usage, UsageSource]:
         """Return what the call has used, and where the numbers come from."""

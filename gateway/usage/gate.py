@@ -14,9 +14,7 @@ The order of a call: hold, send, settle with the row, send the last byte.
 
 from __future__ import annotations
 
-import hashlib
 import re
-import struct
 from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
@@ -26,7 +24,9 @@ import msgspec
 
 from gateway.model.budget import Window
 from gateway.usage.amounts import shown_nano
+from gateway.usage.counter_tags import Tag, key_of, tag_of
 from gateway.usage.lost_call import RunningCost
+from gateway.usage.quotas import NOTHING, Parts, QuotaHold, QuotaLimit, QuotaRefusal, QuotaState, quota_refusal
 from gateway.usage.windows import FOREVER_NS, MINUTE_NS, AllBounds, WindowBounds
 from providers.value import Value
 
@@ -39,10 +39,6 @@ TOKENS = "tokens"
 REQUESTS = "requests"
 """The unit of a limit of concurrent requests, and of rates of requests."""
 
-Tag = tuple[int, int]
-"""A digest of a counter's name, as two signed 64-bit integers. The first is not 0."""
-
-_PAIR = struct.Struct("<2q")
 _CURRENCY = re.compile(r"[A-Z]{3}", re.ASCII)
 
 
@@ -68,12 +64,6 @@ class Measure(IntEnum):
     TOKENS = 0
     MONEY = 1
     REQUESTS = 2
-
-
-def _tag(*words: str) -> Tag:
-    digest = hashlib.blake2b("\0".join(words).encode(), digest_size=16).digest()
-    high, low = (int.from_bytes(half, "little", signed=True) for half in (digest[:8], digest[8:]))
-    return high | 1, low
 
 
 def measure_of(unit: str) -> Measure:
@@ -130,8 +120,8 @@ class Counter:
         owner = (self.client,) if self.client else ()
         # A plain integer: an index that is an enum member is slower, and holds use it several times.
         object.__setattr__(self, "measure", int(measure))
-        object.__setattr__(self, "tag", _tag("counter", self.kind, self.name, self.unit, self.window, *owner))
-        object.__setattr__(self, "key", b"c" + _PAIR.pack(*self.tag))
+        object.__setattr__(self, "tag", tag_of("counter", self.kind, self.name, self.unit, self.window, *owner))
+        object.__setattr__(self, "key", key_of(self.tag))
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,8 +170,8 @@ class RatePerMinute:
         if measure is Measure.MONEY:
             raise ValueError(f"a rate counts tokens or requests, not {self.unit}")
         object.__setattr__(self, "measure", int(measure))
-        object.__setattr__(self, "tag", _tag("rate", self.kind, self.name, self.unit))
-        object.__setattr__(self, "key", b"c" + _PAIR.pack(*self.tag))
+        object.__setattr__(self, "tag", tag_of("rate", self.kind, self.name, self.unit))
+        object.__setattr__(self, "key", key_of(self.tag))
 
     def duration_ns(self, amount: int) -> int:
         """Return the time in which the bucket refills an amount."""
@@ -207,6 +197,7 @@ class HoldRequest(msgspec.Struct, frozen=True, gc=False):
         usual_tokens: The tokens that count in rates, which promise no exactness, or None if `tokens` count.
         room_calls: The hold is refused if a budget without its holds does not pay so many calls like this one.
         running: Its cost if it is lost, or None if a lost call costs its whole hold.
+        quotas: Its holds in the quotas of its deployment. They are asked after budgets and rates.
     """
 
     call: str
@@ -219,6 +210,7 @@ class HoldRequest(msgspec.Struct, frozen=True, gc=False):
     usual_tokens: int | None = None
     room_calls: int = 1
     running: RunningCost | None = None
+    quotas: tuple[QuotaHold, ...] = ()
 
     @property
     def amounts(self) -> tuple[int, int, int]:
@@ -307,7 +299,7 @@ class HoldGranted(Value, frozen=True, gc=False):
 class HoldRefused(Value, frozen=True):
     """The call may not be sent. Nothing was held.
 
-    Either `budget` or `rate` refused: the first in the order of the request, budgets before rates.
+    Either `budget` or `rate` refused, or a quota: the first in the order of the request, budgets before rates.
 
     Attributes:
         states: The state of each budget of the request, in its order.
@@ -318,6 +310,7 @@ class HoldRefused(Value, frozen=True):
         wait_ns: The time until the hold fits into the rate, or None if the hold is above the whole rate.
         instead: The budgets that decided in place of those of the request, if `usage.on_loss` allows any.
             `states` and `budget` refer to them.
+        quota: The quotas that have no room, or None. The limits of the client would have admitted the call.
     """
 
     states: tuple[CounterState, ...]
@@ -327,6 +320,7 @@ class HoldRefused(Value, frozen=True):
     rate: int | None = None
     wait_ns: int | None = None
     instead: tuple[BudgetLimit, ...] = ()
+    quota: QuotaRefusal | None = None
 
 
 class Counters(Protocol):
@@ -334,6 +328,9 @@ class Counters(Protocol):
 
     async def read(self, counters: Iterable[Counter], windows: AllBounds) -> list[CounterState]:
         """Return the numbers of counters in their current windows. Raises GateUnavailable."""
+
+    async def read_quotas(self, limits: Sequence[QuotaLimit]) -> tuple[int, list[QuotaState]]:
+        """Return the time of the gate, and the numbers of limits of quotas. Raises GateUnavailable."""
 
 
 class UsageGate(Counters, Protocol):
@@ -345,10 +342,11 @@ class UsageGate(Counters, Protocol):
         If the task is cancelled during this method, nothing stays held.
         """
 
-    async def settle(self, call: str, tokens: int, amount_nano: int, row: bytes = b"") -> bool:
+    async def settle(self, call: str, tokens: int, amount_nano: int, row: bytes = b"", parts: Parts = NOTHING) -> bool:
         """Replace the hold of a call by what it used, and keep its row. A call that was not sent used nothing.
 
-        It is not lost if it cannot be done at once: after a second it continues in the background.
+        `parts` is what it used of quotas. It is not lost if it cannot be done at once: after a second it continues in
+        the background.
 
         Returns:
             Whether this call had an open hold. A second settlement changes nothing.
@@ -368,19 +366,26 @@ class UsageGate(Counters, Protocol):
 
 
 def refusal_of(
-    request: HoldRequest, states: tuple[CounterState, ...], rates: tuple[RateState, ...], missing_ns: Sequence[int]
+    request: HoldRequest,
+    states: tuple[CounterState, ...],
+    rates: tuple[RateState, ...],
+    missing_ns: Sequence[int],
+    quotas: Sequence[QuotaState] = (),
+    now_ns: int = 0,
 ) -> HoldRefused:
-    """Return the refusal of a hold that at least one budget or rate does not admit.
+    """Return the refusal of a hold that at least one budget, rate or quota does not admit.
 
-    Budgets come before rates. If the hold would fit into every budget without the running calls, the first budget that
-    refuses is named. Otherwise the first into which it does not fit even without them: waiting for running calls does
-    not help.
+    Budgets come before rates, and these before quotas. If the hold would fit into every budget without the running
+    calls, the first budget that refuses is named. Otherwise the first into which it does not fit even without them:
+    waiting for running calls does not help.
 
     Args:
         request: The hold.
         states: The state of each budget.
         rates: The state of each rate.
         missing_ns: The time until each rate is full.
+        quotas: The state of each limit of a quota.
+        now_ns: The time of the gate.
     """
     amounts = request.amounts
     spent_first = held_first = None
@@ -401,4 +406,8 @@ def refusal_of(
             return HoldRefused(states, rates, rate=index)
         if wait_ns > 0:
             return HoldRefused(states, rates, rate=index, wait_ns=wait_ns)
+    if request.quotas:
+        # Another store may round in another way, so that there is room by now.
+        found = quota_refusal(request.quotas, quotas, now_ns)
+        return HoldRefused(states, rates, quota=found or QuotaRefusal(request.quotas[:1], 1))
     raise AssertionError("a refused hold has a limit that refuses it")

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 
 from gateway.model.budget import Money, Window
+from gateway.model.quota import QuotaUnit
 from gateway.usage.gate import (
     REQUESTS,
     TOKENS,
@@ -33,12 +34,15 @@ from gateway.usage.gate import (
 )
 from gateway.usage.gate_valkey import ValkeyGate
 from gateway.usage.journal import Journal
-from gateway.usage.windows import AllBounds
+from gateway.usage.quotas import NOTHING, RUNNING, Parts, QuotaHold, QuotaLimit, QuotaRefusal, QuotaState
+from gateway.usage.windows import FOREVER_NS, AllBounds
 from providers.value import replace
 
 _ENDED_S = 60.0
 _NOTED_S = 1.0
 _SPENT = "on_loss"
+_DENIED = "the shared store can't be asked, and `usage.on_loss` is deny"
+_ALONE = "the shared store can't be asked, and the share of this instance is used"
 
 
 class OutageGate:
@@ -83,14 +87,14 @@ class OutageGate:
             await self._end_outage(request.windows)
         return found
 
-    async def settle(self, call: str, tokens: int, amount_nano: int, row: bytes = b"") -> bool:
+    async def settle(self, call: str, tokens: int, amount_nano: int, row: bytes = b"", parts: Parts = NOTHING) -> bool:
         """Keep the row of a call, and replace its hold by what it used. See `UsageGate.settle`."""
         if call in self._calls:
             self._calls.discard(call)
-            await self._local.settle(call, tokens, amount_nano, row)
+            await self._local.settle(call, tokens, amount_nano, row, parts)
         elif row:
             await self._local.keep_row(call, row)
-        return await self.shared.settle(call, tokens, amount_nano)
+        return await self.shared.settle(call, tokens, amount_nano, parts)
 
     async def count(self, keys: Sequence[bytes]) -> None:
         """Add 1 to these counts of duties. See `UsageGate.count`."""
@@ -114,6 +118,10 @@ class OutageGate:
         """Return the numbers of counters in their current windows."""
         return await self.shared.read(counters, windows)
 
+    async def read_quotas(self, limits: Sequence[QuotaLimit]) -> tuple[int, list[QuotaState]]:
+        """Return the time of the server, and the numbers of limits of quotas."""
+        return await self.shared.read_quotas(limits)
+
     async def recover(self) -> None:
         """Settle the calls of processes of the cell that have ended, and keep their rows."""
         with suppress(GateUnavailable):
@@ -127,7 +135,7 @@ class OutageGate:
         budgets = [one for one in request.budgets if one.counter.unit != REQUESTS]
         instances = self.shared.instances
         limits = [
-            BudgetLimit(one.counter, max(0, _share(one.limit, instances) - self.shared.open_in(one.counter)))
+            BudgetLimit(one.counter, max(0, _share(one.limit, instances) - self.shared.open_in(one.counter.tag)))
             for one in request.budgets
             if one.counter.unit == REQUESTS
         ]
@@ -135,17 +143,34 @@ class OutageGate:
         allowed = self._on_loss() if budgets else None
         if budgets:
             self._expect_allowed(request, budgets, allowed)
-        if allowed is not None and budgets:
+        # The steps that a quota skips, by the limit that stands for it here.
+        skips: dict[int, QuotaHold] = {}
+        for one in request.quotas:
+            if one.limit.unit == RUNNING:
+                skips[len(limits)] = one
+                share = max(0, _share(one.limit.most, instances) - self.shared.open_in(one.limit.tag))
+                # No client has such a name.
+                counter = Counter(CounterKind.CLIENT, f"deployment/{one.limit.quota}", REQUESTS, Window.TOTAL)
+                limits.append(BudgetLimit(counter, share))
+        spent = next((one for one in request.quotas if one.limit.unit == QuotaUnit.AMOUNT), None)
+        if spent is not None and not budgets:
+            if (allowed := self._on_loss()) is None:
+                return HoldRefused((), (), quota=QuotaRefusal((spent,), FOREVER_NS, why=_DENIED))
+            skips[len(limits)] = spent
+        if allowed is not None and (budgets or spent is not None):
             limits.append(BudgetLimit(_counter(allowed), allowed.nano))
         changed = HoldRequest(
             request.call, request.tokens, request.amount_nano, tuple(limits), tuple(rates), request.windows,
             request.row, request.usual_tokens, request.room_calls, request.running,
+            tuple(_own(one, instances) for one in request.quotas if one.limit.unit not in (RUNNING, QuotaUnit.AMOUNT)),
         )  # fmt: skip
         found = await self._local.hold(changed)
         if isinstance(found, HoldGranted):
             self._calls.add(request.call)
             self.shared.adopt(request)
             return found
+        if found.budget is not None and (quota := skips.get(found.budget)) is not None:
+            return HoldRefused((), found.rates, quota=QuotaRefusal((quota,), FOREVER_NS, why=_ALONE))
         return replace(found, instead=changed.budgets)
 
     @staticmethod
@@ -187,6 +212,12 @@ class OutageGate:
 
 def _share(limit: int, instances: int) -> int:
     return min(limit, max(1, limit // instances))
+
+
+def _own(hold: QuotaHold, instances: int) -> QuotaHold:
+    """Return what is held of the share of this instance. A call that is larger takes the whole share."""
+    limit = replace(hold.limit, limit=_share(hold.limit.limit, instances))
+    return hold._replace(limit=limit, amount=min(hold.amount, limit.whole))
 
 
 def _counter(allowed: Money) -> Counter:

@@ -23,7 +23,9 @@ from typing import Any, NamedTuple
 import msgspec
 
 from gateway.model.budget import StoreServer
+from gateway.model.quota import QuotaUnit
 from gateway.tasks import stopped
+from gateway.usage.counter_tags import Tag
 from gateway.usage.gate import (
     REQUESTS,
     Counter,
@@ -37,7 +39,8 @@ from gateway.usage.gate import (
     present_state,
     refusal_of,
 )
-from gateway.usage.lost_call import LostUsage
+from gateway.usage.lost_call import LostUsage, Used
+from gateway.usage.quotas import NOTHING, Parts, QuotaLimit, QuotaState
 from gateway.usage.valkey_connection import OutcomeUnknown, Script, ValkeyConnection, ValkeyUnavailable, Word
 from gateway.usage.valkey_scripts import (
     BEAT,
@@ -46,6 +49,7 @@ from gateway.usage.valkey_scripts import (
     FORGET,
     HOLD,
     READ,
+    READ_QUOTAS,
     READY,
     SETTLE,
     OpenCall,
@@ -53,6 +57,7 @@ from gateway.usage.valkey_scripts import (
     counter_state,
     hold_arguments,
     pack,
+    quota_state,
     settle_arguments,
     unpack,
 )
@@ -77,11 +82,15 @@ class _Pending(msgspec.Struct):
 
     Attributes:
         is_adopted: Whether the store does not have the hold yet.
-        used: The tokens and the amount of its settlement, if it has ended.
+        used: Its use, if it has ended.
     """
 
     is_adopted: bool = False
-    used: tuple[int, int] | None = None
+    used: Used | None = None
+
+
+_HoldAnswer = tuple[bool, list[list[int]], list[int], list[list[int]], int]
+"""Whether a call is held; the states of counters, rates and quotas if not; and the time of the server."""
 
 
 class RoundTrip(NamedTuple):
@@ -172,11 +181,10 @@ class ValkeyGate:
             return None
         return RoundTrip(time.perf_counter() - began_s, skew_s)
 
-    def open_in(self, counter: Counter) -> int:
-        """Return how many open calls of this process the store has counted in a counter."""
-        tag = counter.tag
+    def open_in(self, tag: Tag) -> int:
+        """Return how many open calls of this process the store has counted in the counter with this tag."""
         return sum(
-            any(one[:2] == tag for one in call.counters)
+            any(one[:2] == tag for one in call.counters) or any((it.high, it.low) == tag for it in call.quotas)
             for name, call in self._open.items()
             if name not in self._pending
         )
@@ -214,13 +222,14 @@ class ValkeyGate:
         request.expect_new(self._open)
         one = OpenCall.of(request)
         needs_ready = any(budget.counter.unit != REQUESTS for budget in request.budgets)
+        needs_ready = needs_ready or any(one.limit.unit == QuotaUnit.AMOUNT for one in request.quotas)
         self._asking += 1
         try:
-            granted, states, missing_ns = await self._hold(one, request, needs_ready=needs_ready)
+            granted, states, missing_ns, of_quotas, now_us = await self._hold(one, request, needs_ready=needs_ready)
         except (MayBeDone, asyncio.CancelledError):
             # The call is not sent, so it uses nothing.
             self._open[request.call] = one
-            self._pending[request.call] = _Pending(used=(0, 0))
+            self._pending[request.call] = _Pending(used=(0, 0, NOTHING))
             self._wake.set()
             raise
         finally:
@@ -229,7 +238,9 @@ class ValkeyGate:
         if granted:
             self._open[request.call] = one
             return HoldGranted(rates)
-        return refusal_of(request, tuple(map(counter_state, states)), rates, missing_ns)
+        now_ns = now_us * 1000
+        quotas = [quota_state(it, hold.limit, now_ns) for it, hold in zip(of_quotas, request.quotas, strict=True)]
+        return refusal_of(request, tuple(map(counter_state, states)), rates, missing_ns, quotas, now_ns)
 
     def adopt(self, request: HoldRequest) -> None:
         """Count the hold of a call that was sent without asking, as soon as that is possible."""
@@ -237,12 +248,12 @@ class ValkeyGate:
         self._pending[request.call] = _Pending(is_adopted=True)
         self._wake.set()
 
-    async def settle(self, call: str, tokens: int, amount_nano: int) -> bool:
+    async def settle(self, call: str, tokens: int, amount_nano: int, parts: Parts = NOTHING) -> bool:
         """Replace the hold of a call by what it used. See `UsageGate.settle`."""
         pending = self._pending.get(call)
         if call not in self._open or call in self._settling or (pending is not None and pending.used is not None):
             return False
-        used = (tokens, amount_nano)
+        used = (tokens, amount_nano, parts)
         if pending is not None or not self.has_adopted:  # the store does not have its hold yet
             self._pending[call] = _Pending(is_adopted=pending is not None and pending.is_adopted, used=used)
             return True
@@ -267,6 +278,14 @@ class ValkeyGate:
             present_state(counter_state(state) if state else None, windows[counter.window], now_us * 1000)
             for counter, state in zip(asked, states, strict=True)
         ]
+
+    async def read_quotas(self, limits: Sequence[QuotaLimit]) -> tuple[int, list[QuotaState]]:
+        """Return the time of the server, and the numbers of limits of quotas."""
+        keys = (self.epoch_key, *(self._quota_key(one.tag, is_bucket=one.is_bucket) for one in limits))
+        asked = pack([one.limit if one.is_bucket else 0 for one in limits])
+        now_us, states = await self._ask(READ_QUOTAS, keys, asked)
+        now_ns = now_us * 1000
+        return now_ns, [quota_state(state or (), one, now_ns) for one, state in zip(limits, states, strict=True)]
 
     async def top_up(self, counter: Counter, windows: AllBounds, amount: int) -> CounterState:
         """Add an amount to what the counter's budget admits in its current window."""
@@ -307,7 +326,8 @@ class ValkeyGate:
 
     async def settle_lost(self, lost: LostCall) -> bool:
         """Settle a lost call. Returns whether it was still open."""
-        return await self._settle(lost.owner, lost.call, lost.usage.used, is_lost=True)
+        parts = lost.usage.parts if lost.call.quotas else NOTHING
+        return await self._settle(lost.owner, lost.call, (*lost.usage.used, parts), is_lost=True)
 
     async def follow_epoch(self) -> None:
         """Enter the present epoch, for a process that holds no calls. Without a connection, nothing changes."""
@@ -321,7 +341,7 @@ class ValkeyGate:
         """Return whether this process is the first of the cell to claim a name."""
         return await self._call("SET", f"{self._prefix}claim:{name}", "1", "NX", "EX", kept_s) is not None
 
-    async def set_numbers(self, counter: Counter, windows: AllBounds, spent: int, credit: int) -> None:
+    async def set_numbers(self, counter: Counter | QuotaLimit, windows: AllBounds, spent: int, credit: int) -> None:
         """Set the numbers of a counter of a new epoch."""
         await self._change(counter, windows, credit, spent, is_set=True)
 
@@ -337,14 +357,12 @@ class ValkeyGate:
 
     # Operations.
 
-    async def _hold(
-        self, one: OpenCall, request: HoldRequest | None, *, needs_ready: bool
-    ) -> tuple[bool, list[list[int]], list[int]]:
+    async def _hold(self, one: OpenCall, request: HoldRequest | None, *, needs_ready: bool) -> _HoldAnswer:
         """Hold a call. Without a request, it is held in any case."""
         generations = f"{self._prefix}generations"
         keys = (self.epoch_key, generations, self._owners_key, self._open_key(self.owner), *self._keys_of(one))
         packed = hold_arguments(self.owner, one, request, needs_ready=needs_ready)
-        answer: tuple[bool, list[list[int]], list[int]] = await self._ask(HOLD, keys, packed, pack(one))
+        answer: _HoldAnswer = await self._ask(HOLD, keys, packed, pack(one))
         return answer
 
     async def _adopt(self, one: OpenCall) -> None:
@@ -352,11 +370,11 @@ class ValkeyGate:
         if (pending := self._pending.get(one.call)) is not None:
             pending.is_adopted = False
 
-    async def _settle(self, owner: str, one: OpenCall, used: tuple[int, int], *, is_lost: bool = False) -> bool:
+    async def _settle(self, owner: str, one: OpenCall, used: Used, *, is_lost: bool = False) -> bool:
         keys = (self.epoch_key, self._open_key(owner), *self._keys_of(one))
         return bool(await self._ask(SETTLE, keys, settle_arguments(one, used, is_lost=is_lost)))
 
-    async def _settle_own(self, call: str, used: tuple[int, int]) -> bool:
+    async def _settle_own(self, call: str, used: Used) -> bool:
         one, pending = self._open[call], self._pending.get(call)
         was_open = await self._settle(self.owner, one, used)
         # In the meantime, the call may have been sent without the gate, and adopted.
@@ -367,7 +385,7 @@ class ValkeyGate:
         return was_open
 
     async def _change(
-        self, counter: Counter, windows: AllBounds, credit: int, spent: int, *, is_set: bool = False
+        self, counter: Counter | QuotaLimit, windows: AllBounds, credit: int, spent: int, *, is_set: bool = False
     ) -> CounterState:
         packed = change_arguments(counter, windows, credit, spent, is_set=is_set)
         keys = (self.epoch_key, f"{self._prefix}generations", self._counter_key(counter.tag))
@@ -393,7 +411,7 @@ class ValkeyGate:
         for raw in stored[1::2]:
             one = OpenCall.stored(raw)
             if one.call not in self._open:
-                self._open[one.call], self._pending[one.call] = one, _Pending(used=(0, 0))
+                self._open[one.call], self._pending[one.call] = one, _Pending(used=(0, 0, NOTHING))
                 self._wake.set()
 
     # Work in the background.
@@ -495,6 +513,11 @@ class ValkeyGate:
         yield from map(self._counter_key, one.counters)
         for high, low, *_ in one.rates:
             yield f"{self._prefix}{self.epoch}:r:{high:x}.{low:x}"
+        for quota in one.quotas:
+            yield self._quota_key((quota.high, quota.low), is_bucket=quota.bounds is None)
+
+    def _quota_key(self, tag: Tag, *, is_bucket: bool) -> str:
+        return f"{self._prefix}{self.epoch}:q:{tag[0]:x}.{tag[1]:x}" if is_bucket else self._counter_key(tag)
 
 
 def _info(answer: object) -> dict[str, str]:

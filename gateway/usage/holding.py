@@ -21,10 +21,12 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
+from gateway.model.quota import QuotaUnit
 from gateway.usage.estimates import LearnedUsage, unlearned_input
 from gateway.usage.gate import BudgetLimit, CounterState, HoldRefused, HoldRequest, Measure, RateState, UsageGate
 from gateway.usage.lost_call import RunningCost
-from gateway.usage.refusals import CallRefused, price_unknown, refusal_error, too_expensive
+from gateway.usage.quotas import QuotaHold, QuotaLimit, QuotaRefusal
+from gateway.usage.refusals import CallRefused, QuotaSpent, price_unknown, refusal_error, too_expensive
 from gateway.usage.spending_limits import SpendingLimits
 from gateway.usage.usage_row import UsageRow, encode_row
 from gateway.usage.windows import AllBounds
@@ -64,6 +66,7 @@ class PlannedCall(msgspec.Struct, gc=False):
         named_cap: The cap that an earlier call of the request got, or what a broken answer has left of it, or None.
         request_room_nano: The amount that this request may still cost, or None.
         is_ahead: Whether it begins later.
+        quotas: The limits of the quotas of its deployment.
     """
 
     row: UsageRow
@@ -76,6 +79,7 @@ class PlannedCall(msgspec.Struct, gc=False):
     named_cap: int | None = None
     request_room_nano: int | None = None
     is_ahead: bool = False
+    quotas: tuple[QuotaLimit, ...] = ()
 
     @property
     def owner(self) -> tuple[str, str]:
@@ -159,16 +163,22 @@ def sized(call: PlannedCall, cap: int, room_calls: int = 1) -> Hold:
     room_nano = call.request_room_nano
     if room_nano is not None and amount_nano > room_nano:
         raise too_expensive(limits.max_request_nano or 0, amount_nano, facts.conversion.currency or "")
-    usual_tokens = None
-    if limits.rates:
-        learned = call.learned
-        usual_tokens = learned.input_tokens(facts.deployment.name, facts.bound)
-        if usual_tokens is None:
-            usual_tokens = unlearned_input(facts.request, facts.bound)
-        usual_tokens += facts.choices * min(cap, learned.usual_most(call.owner))
-        if facts.request.max_tokens is None:
-            # No rate refuses for ever what the client cannot make smaller.
-            usual_tokens = min(usual_tokens, *[rate.per_minute for rate in limits.rates])
+    usual_tokens: int | None = None
+    quotas: tuple[QuotaHold, ...] = ()
+    if limits.rates or call.quotas:
+        learned, is_stated = call.learned, facts.request.max_tokens is not None
+        usual_input = learned.input_tokens(facts.deployment.name, facts.bound)
+        if usual_input is None:
+            usual_input = unlearned_input(facts.request, facts.bound)
+        usual_output = facts.choices * min(cap, learned.usual_most(call.owner))
+        if limits.rates:
+            usual_tokens = usual_input + usual_output
+            if not is_stated:
+                # No rate refuses for ever what the client cannot make smaller.
+                usual_tokens = min(usual_tokens, *[rate.per_minute for rate in limits.rates])
+        if call.quotas:
+            now_ns, parts = row.time_ns, (1, usual_input, 0, usual_output, facts.choices * cap, 0, amount_nano)
+            quotas = tuple([one.hold(parts, now_ns, is_stated=is_stated) for one in call.quotas])
     return Hold(
         row.call,
         facts.bound + output,
@@ -180,6 +190,7 @@ def sized(call: PlannedCall, cap: int, room_calls: int = 1) -> Hold:
         usual_tokens,
         room_calls,
         call.running,
+        quotas,
         output=output,
         cap=cap,
     )
@@ -288,6 +299,9 @@ async def hold_call(gate: UsageGate, call: PlannedCall, together: Sequence[Hold]
     limits, facts, stated = call.limits, call.facts, call.facts.request.max_tokens
     if limits.limits_money and not facts.is_priced:
         raise price_unknown(facts.deployment.model)
+    spends = any(one.unit == QuotaUnit.AMOUNT for one in call.quotas) if call.quotas else False
+    if spends and not facts.is_priced:
+        raise QuotaSpent(f"quota {call.quotas[0].quota}: the price of {facts.deployment.model} is unknown")
     chooses = stated is None and (bool(limits.budgets) or call.request_room_nano is not None) and facts.takes_cap
     room_calls = 1
     if chooses:
@@ -297,11 +311,16 @@ async def hold_call(gate: UsageGate, call: PlannedCall, together: Sequence[Hold]
         room_calls = _CALLS_AT_ONCE
     else:
         cap, is_sent = stated or longest_answer(facts.deployment), False
+    if spends and stated is None and facts.takes_cap and not call.is_bounded:
+        is_sent = True
     for tries in range(1, _MOST_TRIES + 1):
         hold = sized(call, cap, room_calls)
         found = await gate.hold(hold)
         if not isinstance(found, HoldRefused):
             return Held(call, hold, cap if is_sent else None, found.rates)
+        if found.quota is not None:
+            refused = _quota_of_all(hold, found.quota, together) if together else found.quota
+            raise QuotaSpent(str(refused), refused)
         if not chooses or found.budget is None or tries == _MOST_TRIES:
             raise _error(call, hold, _of_all(hold, found, together) if together else found)
         chosen, is_sent = _chosen_cap(call, found.instead or limits.budgets, found.states)
@@ -359,6 +378,19 @@ def _of_all(hold: Hold, refused: HoldRefused, together: Sequence[Hold]) -> HoldR
     rate = hold.rates[refused.rate or 0]
     total, later = (sum(one.rate_amounts[rate.measure] for one in part) for part in (together, together[at + 1 :]))
     return change(refused, wait_ns=None if total > rate.per_minute else refused.wait_ns + rate.duration_ns(later))
+
+
+def _quota_of_all(hold: Hold, refused: QuotaRefusal, together: Sequence[Hold]) -> QuotaRefusal:
+    """Return the refusal of a call by its quotas as that of all calls of its request."""
+    at = next(index for index, one in enumerate(together) if one.call == hold.call)
+    wait_ns = refused.wait_ns
+    for place, one in enumerate(hold.quotas):
+        amounts = [other.quotas[place].amount for other in together if other.quotas]
+        if sum(amounts) > one.limit.whole:
+            return change(refused, wait_ns=None)
+        if one in refused.lacking and one.limit.is_bucket and wait_ns is not None:
+            wait_ns = max(wait_ns, (refused.wait_ns or 0) + one.limit.duration_ns(sum(amounts[at + 1 :])))
+    return change(refused, wait_ns=wait_ns)
 
 
 def _error(call: PlannedCall, hold: Hold, refused: HoldRefused) -> CallRefused:

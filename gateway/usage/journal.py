@@ -33,6 +33,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
+from operator import mul
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,7 @@ from gateway.usage.gate import (
 from gateway.usage.journal_file import Cells, JournalFile, current_file, items, unpack_cells, words_of
 from gateway.usage.journal_queue import JournalQueue
 from gateway.usage.lost_call import LostUsage, RunningCost, lost_usage
+from gateway.usage.quotas import NOTHING, Parts, QuotaLimit, QuotaState
 from gateway.usage.windows import MINUTE_NS, AllBounds, WindowBounds
 
 FOLDER = "journal"
@@ -78,6 +80,11 @@ _Entry = tuple[bytes, int, int, int]
 Of a rate: its key, 0, the amount, and the negative size of its bucket."""
 
 
+_QuotaEntry = tuple[bytes, int, int, Parts, int]
+"""The hold of an open call in a limit of a quota: its key, its generation, the amount, the weights of its use, and
+the limit of a bucket in a minute, or 0."""
+
+
 class _OpenCall(msgspec.Struct, array_like=True, gc=False):
     """An open call: what it holds, its row if it is lost, and what it costs then. It is stored as an array."""
 
@@ -86,6 +93,7 @@ class _OpenCall(msgspec.Struct, array_like=True, gc=False):
     entries: list[_Entry]
     row: bytes
     running: RunningCost | None = None
+    quotas: list[_QuotaEntry] = []
 
     def lost(self, alive_ns: int | None) -> LostUsage:
         """Return what it is charged if its process gave its last sign of life then, or at an unknown time."""
@@ -93,6 +101,10 @@ class _OpenCall(msgspec.Struct, array_like=True, gc=False):
 
 
 _encode, decode_call = msgspec.msgpack.Encoder().encode, msgspec.msgpack.Decoder(_OpenCall).decode
+
+
+_Settled = tuple[bytes, list[_Entry], list[_QuotaEntry], tuple[int, int, int], bytes, Parts]
+"""The holds that a settlement replaces, the use of the call, and its row."""
 
 
 class Journal:
@@ -113,7 +125,7 @@ class Journal:
         self._run = b""
         self._run_file: int | None = None
         self._next_sign: asyncio.TimerHandle | None = None
-        self._open: dict[str, tuple[bytes, list[_Entry]]] = {}
+        self._open: dict[str, tuple[bytes, list[_Entry], list[_QuotaEntry]]] = {}
 
     @classmethod
     def open(cls, directory: Path, clock: Callable[[], int] = time.time_ns) -> Journal:
@@ -148,22 +160,21 @@ class Journal:
         found = await self._do(self._hold, request, undo=self._give_back)
         if isinstance(found, HoldRefused):
             return found
-        place, entries, states = found
-        self._open[request.call] = place, entries
+        self._open[request.call] = found[:3]
         if self._next_sign is None:
             self._give_sign()
-        return HoldGranted(states)
+        return HoldGranted(found[3])
 
     def _give_back(self, found: Any) -> None:
         """Settle a hold that was done a moment before its task was cancelled, so that it is not used."""
         if isinstance(found, tuple):
-            _ = self._queue.enqueue(self._settle, (*found[:2], (0, 0, 0), b""), is_sure=True)
+            _ = self._queue.enqueue(self._settle, (*found[:3], (0, 0, 0), b"", NOTHING), is_sure=True)
 
-    async def settle(self, call: str, tokens: int, amount_nano: int, row: bytes = b"") -> bool:
+    async def settle(self, call: str, tokens: int, amount_nano: int, row: bytes = b"", parts: Parts = NOTHING) -> bool:
         """Replace the hold of a call by what it used, and keep its row. See `UsageGate.settle`."""
         if call not in self._open:
             return False
-        settled = (*self._open.pop(call), (tokens, amount_nano, 0), row)
+        settled = (*self._open.pop(call), (tokens, amount_nano, 0), row, parts)
         await self._do(self._settle, settled, is_sure=True, queues=not row)
         return True
 
@@ -200,6 +211,10 @@ class Journal:
         """Return the numbers of counters in their current windows."""
         return await self._do(self._read, (counters, windows))
 
+    async def read_quotas(self, limits: Sequence[QuotaLimit]) -> tuple[int, list[QuotaState]]:
+        """Return the time, and the numbers of limits of quotas."""
+        return await self._do(self._read_quotas, limits)
+
     async def top_up(self, counter: Counter, windows: AllBounds, amount: int) -> CounterState:
         """Add an amount to what the counter's budget admits in its current window."""
         return await self._do(self._change, (counter, windows, amount, None))
@@ -219,7 +234,12 @@ class Journal:
         """Whether `rebuild` was never called. Earlier costs of open windows are missing."""
         return self.do_now(lambda txn, _: txn.get(_BUILT) is None)
 
-    def rebuild(self, numbers: Iterable[tuple[Counter, int, int]], windows: AllBounds) -> int:
+    def rebuild(
+        self,
+        numbers: Iterable[tuple[Counter, int, int]],
+        windows: AllBounds,
+        quotas: Iterable[tuple[QuotaLimit, int]] = (),
+    ) -> int:
         """Set what was spent in counters, and their top-ups, unless they have more. Return the number of counters."""
 
         def build(txn: lmdb.Transaction, _: object) -> int:
@@ -229,6 +249,11 @@ class Journal:
                 generation, start, end, spent, held, credit = cells
                 spent, credit = _bounded(max(spent, more_spent)), _bounded(max(credit, more_credit))
                 self._file.set(counter.key, (generation, start, end, spent, held, credit))
+                count += 1
+            for limit, used in quotas:
+                cells = _present(self._get(txn, limit.key), limit.calendar.at(now_ns)[limit.window], now_ns)
+                generation, start, end, spent, held, _ = cells
+                self._file.set(limit.key, (generation, start, end, _bounded(max(spent, used)), held, 0))
                 count += 1
             txn.put(_BUILT, b"")
             return count
@@ -259,7 +284,7 @@ class Journal:
 
     def _hold(
         self, txn: lmdb.Transaction, request: HoldRequest
-    ) -> tuple[bytes, list[_Entry], tuple[RateState, ...]] | HoldRefused:
+    ) -> tuple[bytes, list[_Entry], list[_QuotaEntry], tuple[RateState, ...]] | HoldRefused:
         # This path is not split into functions: it is the largest part of the cost of a request with budgets.
         now_ns, call, windows = self._clock(), request.call, request.windows
         tokens, amount_nano = request.tokens, request.amount_nano
@@ -275,7 +300,7 @@ class Journal:
                 generation, start, end, spent, held, credit = _present(cells, windows[counter.window], now_ns)
             amount, room = amounts[measure], limit.limit + credit - spent
             if held + amount > room or room_calls * amount > room:
-                return self._refusal(txn, request)
+                return self._refusal(txn, request, now_ns)
             changes[key] = generation, start, end, spent, held + amount, credit
             entries.append((key, generation, amount, measure))
         for rate in request.rates:
@@ -283,30 +308,52 @@ class Journal:
             left_ns = _missing_ns(self._get(txn, key), now_ns)
             left_ns += amount * MINUTE_NS // per_minute
             if left_ns > MINUTE_NS or amount > per_minute:
-                return self._refusal(txn, request)
+                return self._refusal(txn, request, now_ns)
             changes[key] = 0, now_ns, now_ns + left_ns, 0, 0, 0
             if rate.measure == _TOKENS:  # a request stays counted, so its rate is not settled
                 entries.append((key, 0, amount, -per_minute))
             states.append(RateState((MINUTE_NS - left_ns) * per_minute // MINUTE_NS, left_ns))
+        quotas = list[_QuotaEntry]()
+        for quota in request.quotas:
+            one, amount, bounds = quota
+            key = one.key
+            cells = known[key] if key in known else self._get(txn, key)
+            if bounds is not None:
+                generation, start, end, spent, held, _ = cells = _present(cells, bounds, now_ns)
+                if one.wait_ns(amount, QuotaState(spent, held, start, end), now_ns) != 0:
+                    return self._refusal(txn, request, now_ns)
+                changes[key] = generation, start, end, spent, held + amount, 0
+                quotas.append((key, generation, amount, one.uses, 0))
+            else:
+                left_ns, held = _bucket(cells, one.limit, now_ns)
+                if one.wait_ns(amount, QuotaState(left_ns, held), now_ns) != 0:
+                    return self._refusal(txn, request, now_ns)
+                left_ns += amount * MINUTE_NS // one.limit
+                changes[key] = 0, now_ns, now_ns + left_ns, one.limit, held + amount, 0
+                quotas.append((key, 0, amount, one.uses, one.limit))
         self._known.update(changes)
         self._changed.update(changes)
         place = b"o" + (self._run or self._begin_run()) + call.encode()
-        txn.put(place, _encode((tokens, amount_nano, entries, request.row, request.running)))
-        return place, entries, tuple(states)
+        txn.put(place, _encode((tokens, amount_nano, entries, request.row, request.running, quotas)))
+        return place, entries, quotas, tuple(states)
 
-    def _refusal(self, txn: lmdb.Transaction, request: HoldRequest) -> HoldRefused:
-        now_ns, states = self._clock(), []
+    def _refusal(self, txn: lmdb.Transaction, request: HoldRequest, now_ns: int) -> HoldRefused:
+        states = []
         for limit in request.budgets:
             key, bounds = limit.counter.key, request.windows[limit.counter.window]
             cells = _present(self._get(txn, key), bounds, now_ns)
             self._file.set(key, cells)
             states.append(_state_of(cells))
         missing = [_missing_ns(self._get(txn, rate.key), now_ns) for rate in request.rates]
-        return refusal_of(request, tuple(states), tuple(map(RatePerMinute.state, request.rates, missing)), missing)
+        rates = tuple(map(RatePerMinute.state, request.rates, missing))
+        quotas = [self._quota_state(txn, one.limit, now_ns) for one in request.quotas]
+        return refusal_of(request, tuple(states), rates, missing, quotas, now_ns)
 
-    def _settle(self, txn: lmdb.Transaction, settled: tuple[bytes, list[_Entry], tuple[int, int, int], bytes]) -> None:
-        place, entries, used, row = settled
+    def _settle(self, txn: lmdb.Transaction, settled: _Settled) -> None:
+        place, entries, quotas, used, row, parts = settled
         self._replace(txn, entries, used)
+        if quotas:
+            self._settle_quotas(txn, quotas, parts)
         txn.delete(place)
         if row:
             txn.put(b"w" + place[9:], row)
@@ -330,6 +377,31 @@ class Journal:
             else:  # the window in which the call was admitted has ended
                 continue
             changed.add(key)
+
+    def _settle_quotas(self, txn: lmdb.Transaction, quotas: list[_QuotaEntry], parts: Parts) -> None:
+        """Replace what an open call holds of quotas by what it used."""
+        now_ns = self._clock()
+        for key, generation, amount, uses, per_minute in quotas:
+            current, start, end, spent, held, _ = cells = self._get(txn, key)
+            used, held = max(0, sum(map(mul, uses, parts))), max(0, held - amount)
+            if per_minute:
+                per_minute = spent or per_minute
+                left_ns = _missing_ns(cells, now_ns) + (used - amount) * MINUTE_NS // per_minute
+                left_ns = min(max(0, left_ns), LARGEST_AMOUNT - now_ns)
+                self._file.set(key, (0, now_ns, now_ns + left_ns, per_minute, held, 0))
+            elif current == generation:
+                self._file.set(key, (current, start, end, _bounded(spent + used), held, 0))
+
+    def _quota_state(self, txn: lmdb.Transaction, limit: QuotaLimit, now_ns: int) -> QuotaState:
+        cells = self._get(txn, limit.key)
+        if limit.is_bucket:
+            return QuotaState(*_bucket(cells, limit.limit, now_ns))
+        _, start, end, spent, held, _ = _present(cells, limit.calendar.at(now_ns)[limit.window], now_ns)
+        return QuotaState(spent, held, start, end)
+
+    def _read_quotas(self, txn: lmdb.Transaction, limits: Sequence[QuotaLimit]) -> tuple[int, list[QuotaState]]:
+        now_ns = self._clock()
+        return now_ns, [self._quota_state(txn, one, now_ns) for one in limits]
 
     def _read(self, txn: lmdb.Transaction, asked: tuple[Iterable[Counter], AllBounds]) -> list[CounterState]:
         (counters, windows), now_ns = asked, self._clock()
@@ -404,6 +476,8 @@ class Journal:
                 one = decode_call(value)
                 lost = one.lost(alive_ns)
                 self._replace(txn, one.entries, (*lost.used, 0), is_lost=True)
+                if one.quotas:
+                    self._settle_quotas(txn, one.quotas, lost.parts)
                 txn.delete(place)
                 if lost.row:
                     txn.put(b"w" + place[9:], lost.row)
@@ -470,6 +544,11 @@ def _missing_ns(cells: Cells, now_ns: int) -> int:
     """Return the time until a rate is full. If the clock was set back, as much is missing as at the last change."""
     left_ns = cells[2] - (now_ns if now_ns > cells[1] else cells[1])
     return left_ns if left_ns > 0 else 0
+
+
+def _bucket(cells: Cells, limit: int, now_ns: int) -> tuple[int, int]:
+    """Return the time until a bucket is full, and what is held of it. A changed limit keeps what is used."""
+    return _missing_ns(cells, now_ns) * (cells[3] or limit) // limit, cells[4]
 
 
 def _bounded(amount: int) -> int:

@@ -10,7 +10,11 @@ from __future__ import annotations
 import msgspec
 
 from gateway.usage.amounts import NANO, PICO_PER_NANO, exact_rate
+from gateway.usage.quotas import NOTHING, Parts, row_parts
 from gateway.usage.usage_row import decode_row, encode_row
+
+Used = tuple[int, int, Parts]
+"""The use of a call: tokens, nano-units, and the parts that count in quotas."""
 
 
 class RunningCost(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -48,6 +52,11 @@ class LostUsage(msgspec.Struct, frozen=True):
     def used(self) -> tuple[int, int]:
         """The tokens and the money that it used in budgets."""
         return self.tokens, self.amount_nano
+
+    @property
+    def parts(self) -> Parts:
+        """Its use of quotas. A call that had not begun used nothing."""
+        return row_parts(decode_row(self.row), self.amount_nano) if self.row else NOTHING
 
 
 def lost_usage(row: bytes, tokens: int, amount_nano: int, cost: RunningCost | None, alive_ns: int | None) -> LostUsage:

@@ -12,10 +12,17 @@ from gateway.model.budget import Window
 from gateway.model.region_text import Sentences
 from gateway.usage.amounts import NANO, shown_nano
 from gateway.usage.gate import BudgetLimit, CounterKind, CounterState, HoldRefused, HoldRequest, RateState, shown_in
+from gateway.usage.quotas import RUNNING, QuotaRefusal
 from gateway.usage.windows import FOREVER_NS
 
 RefusedCode = Literal[
-    "rate_limited", "insufficient_quota", "price_unknown", "request_too_expensive", "user_required", "gate_unavailable"
+    "rate_limited",
+    "insufficient_quota",
+    "price_unknown",
+    "request_too_expensive",
+    "user_required",
+    "gate_unavailable",
+    "overloaded",
 ]
 """The error codes of the API for refused calls."""
 
@@ -52,6 +59,28 @@ class CallRefused(Exception):
 
     def __str__(self) -> str:
         return f"{self.code}: {self.message}"
+
+
+class QuotaSpent(CallRefused):
+    """A call has no room in a quota of its deployment. It has not failed: the next step of the plan is taken.
+
+    Attributes:
+        refusal: The quotas without room, or None if they cannot be counted for this call.
+    """
+
+    def __init__(self, words: str, refusal: QuotaRefusal | None = None) -> None:
+        super().__init__("overloaded", words)
+        self.refusal = refusal
+
+    @property
+    def is_slot(self) -> bool:
+        """Whether only the running calls of other processes leave no room."""
+        return self.refusal is not None and self.refusal.limit.unit == RUNNING
+
+    @property
+    def is_final(self) -> bool:
+        """Whether such a call can never have room."""
+        return self.refusal is None or self.refusal.wait_ns is None
 
 
 def unavailable(detail: str) -> CallRefused:

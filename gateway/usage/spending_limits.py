@@ -11,6 +11,7 @@ import msgspec
 
 from gateway.model.budget import NO_SPENDING_RULES, BudgetRule, Project
 from gateway.model.config_version import Client, ConfigVersion, remember
+from gateway.model.quota import Priority
 from gateway.usage.amounts import ExchangeRates
 from gateway.usage.gate import TOKENS, BudgetLimit, Counter, CounterKind, RatePerMinute
 from gateway.usage.windows import WindowCalendar
@@ -53,12 +54,14 @@ class Terms(NamedTuple):
         limits: The limits. Those of an end user are added for each request.
         conversion: The exchange rates.
         calendar: The calendar of the windows of budgets.
+        priority: The place of the calls where a quota is full.
     """
 
     config: ConfigVersion
     limits: SpendingLimits
     conversion: ExchangeRates
     calendar: WindowCalendar
+    priority: Priority = Priority.NORMAL
 
 
 def terms_of(config: ConfigVersion, client: Client | None) -> Terms:
@@ -67,16 +70,18 @@ def terms_of(config: ConfigVersion, client: Client | None) -> Terms:
     known: Terms | None = config.memo.get(key)
     if known is not None:
         return known
-    return remember(config, key, lambda: _terms(config, limits_of(client)))
+    priority = client.priority if client is not None else Priority.NORMAL
+    return remember(config, key, lambda: _terms(config, limits_of(client), priority))
 
 
 def internal_terms(config: ConfigVersion) -> Terms:
     """Return the terms of calls that no client asked for, with the limits of `usage.internal_project`."""
-    return remember(config, ("internal_terms",), lambda: _terms(config, _internal_limits(config)))
+    return remember(config, ("internal_terms",), lambda: _terms(config, _internal_limits(config), Priority.LOW))
 
 
-def _terms(config: ConfigVersion, limits: SpendingLimits) -> Terms:
-    return Terms(config, limits, ExchangeRates(config.usage.currency, config.usage.rates), calendar_of(config))
+def _terms(config: ConfigVersion, limits: SpendingLimits, priority: Priority) -> Terms:
+    rates = ExchangeRates(config.usage.currency, config.usage.rates)
+    return Terms(config, limits, rates, calendar_of(config), priority)
 
 
 def limits_of(client: Client | None) -> SpendingLimits:

@@ -8,7 +8,8 @@ is exact up to the largest amount of a budget. Times are microseconds of the ser
 - the epoch: its id, the run of the server, and `building` or `ready`
 - for each counter: `{generation, start, end, spent, held, credit}` in MessagePack. The generation changes with each
   window, so that a call settles only in the window in which it was admitted
-- for each rate: the nanoseconds until it is full, and when that was computed
+- for each rate: the nanoseconds until it is full, and when that was computed. For each bucket of a quota also its limit
+  and what is held
 - for each owner (process): a hash of its open calls, with the generations of their counters
 - the owners, with the time of their last sign of life
 
@@ -20,14 +21,17 @@ The arguments and answers are made and read here.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import mul
 from pathlib import Path
 
 import msgspec
 
-from gateway.usage.gate import Counter, CounterState, HoldRequest, Measure
-from gateway.usage.lost_call import LostUsage, RunningCost, lost_usage
+from gateway.model.budget import Window
+from gateway.usage.gate import LARGEST_AMOUNT, Counter, CounterState, HoldRequest, Measure, present_state
+from gateway.usage.lost_call import LostUsage, RunningCost, Used, lost_usage
+from gateway.usage.quotas import Parts, QuotaHold, QuotaLimit, QuotaState
 from gateway.usage.valkey_connection import Script
-from gateway.usage.windows import FOREVER_NS, MINUTE_NS, AllBounds
+from gateway.usage.windows import FOREVER_NS, MINUTE_NS, AllBounds, WindowBounds
 
 BASE = 1_000_000_000
 """An amount is `high * BASE + low`."""
@@ -56,10 +60,37 @@ def _script(name: str, *, common: str = _COMMON) -> Script:
 
 
 HOLD, SETTLE, CHANGE, READ, BEAT = map(_script, ("hold", "settle", "change", "read", "beat"))
+READ_QUOTAS = _script("read_quotas")
 FORGET, MOVE_EPOCH = _script("forget", common=""), _script("move_epoch", common="")
 
 
 # Arguments and answers.
+
+
+class OpenQuota(msgspec.Struct, array_like=True):
+    """The hold of an open call in a limit of a quota.
+
+    Attributes:
+        high: The first half of the tag. `low`: the other half.
+        amount: The amount that is held.
+        uses: The weights of its use.
+        bounds: The window and the end of the next one, in microseconds; None for a bucket.
+        limit: The limit of a bucket in a minute, or 0.
+    """
+
+    high: int
+    low: int
+    amount: int
+    uses: Parts
+    bounds: tuple[int, int, int] | None
+    limit: int
+
+    @classmethod
+    def of(cls, hold: QuotaHold) -> OpenQuota:
+        """Return what is stored of a hold."""
+        limit, amount, bounds = hold
+        stored = None if bounds is None else _in_us(bounds)
+        return cls(*limit.tag, amount, limit.uses, stored, 0 if stored is not None else limit.limit)
 
 
 class OpenCall(msgspec.Struct, array_like=True):
@@ -69,6 +100,7 @@ class OpenCall(msgspec.Struct, array_like=True):
         counters: The tag, the measure and the bounds of the windows of each counter.
         rates: The tag, the measure and the size of each rate.
         running: Its cost if it is lost, or None if a lost call costs its whole hold.
+        quotas: Its holds in quotas.
     """
 
     call: str
@@ -79,6 +111,7 @@ class OpenCall(msgspec.Struct, array_like=True):
     rates: list[tuple[int, int, int, int]]
     usual_tokens: int | None = None
     running: RunningCost | None = None
+    quotas: list[OpenQuota] = []
 
     @classmethod
     def of(cls, request: HoldRequest) -> OpenCall:
@@ -93,6 +126,7 @@ class OpenCall(msgspec.Struct, array_like=True):
             [(*rate.tag, rate.measure, rate.per_minute) for rate in request.rates],
             request.usual_tokens,
             request.running,
+            list(map(OpenQuota.of, request.quotas)),
         )
 
     @classmethod
@@ -141,12 +175,27 @@ def hold_arguments(owner: str, one: OpenCall, request: HoldRequest | None, *, ne
         )
         for _, _, measure, size in one.rates
     ]
-    return pack((owner, one.call, request is None, needs_ready, counters, rates))
+    quotas = [_asked(held, None) for held in one.quotas]
+    if request is not None:
+        quotas = [_asked(held, hold.limit) for held, hold in zip(one.quotas, request.quotas, strict=True)]
+    return pack((owner, one.call, request is None, needs_ready, counters, rates, quotas))
 
 
-def settle_arguments(one: OpenCall, used: tuple[int, int], *, is_lost: bool) -> bytes:
-    """Return what `SETTLE` is asked for. `used` has the tokens and the amount of the call."""
-    actual = (*used, 0)
+def _asked(held: OpenQuota, limit: QuotaLimit | None) -> tuple[object, ...]:
+    """Return what `HOLD` is asked for of a limit of a quota. Without one, it is held in any case."""
+    is_never = limit is not None and held.amount > limit.whole
+    if held.bounds is None:
+        amount_ns = _bounded(held.amount * MINUTE_NS // held.limit)
+        return True, amount_ns, held.limit, 0 if limit is None else limit.most_ns, held.amount, is_never
+    most = LARGEST_AMOUNT if limit is None else limit.most
+    kept = 0 if limit is None or limit.window is Window.TOTAL else limit.kept
+    rule = (kept, 0, 0) if limit is None else (kept, limit.always, limit.limit)
+    return False, *held.bounds, *divmod(held.amount, BASE), *divmod(most, BASE), *rule, is_never
+
+
+def settle_arguments(one: OpenCall, used: Used, *, is_lost: bool) -> bytes:
+    """Return what `SETTLE` is asked for. `used` has the tokens and the amount of the call, and its parts."""
+    actual, parts = (*used[:2], 0), used[2]
     seen: set[tuple[int, int]] = set()
     counters = []
     for high, low, measure, *_ in one.counters:
@@ -157,10 +206,28 @@ def settle_arguments(one: OpenCall, used: tuple[int, int], *, is_lost: bool) -> 
     # A request stays counted in a rate. A lost call used its hold.
     more = 0 if is_lost else used[0] - one.rate_amounts[_TOKENS]
     rates = [measure == _TOKENS and _bounded(more * MINUTE_NS // size) for _, _, measure, size in one.rates]
-    return pack((one.call, counters, rates))
+    quotas: list[tuple[object, ...]] = []
+    for quota in one.quotas:
+        now_used = max(0, sum(map(mul, quota.uses, parts)))
+        if quota.bounds is None:
+            quotas.append((quota.amount, 0, now_used, 0, quota.limit))
+        else:
+            quotas.append((*divmod(quota.amount, BASE), *divmod(now_used, BASE), False))
+    return pack((one.call, counters, rates, quotas))
 
 
-def change_arguments(counter: Counter, windows: AllBounds, credit: int, spent: int, *, is_set: bool) -> bytes:
+def quota_state(numbers: Sequence[int], limit: QuotaLimit, now_ns: int) -> QuotaState:
+    """Return the numbers of a limit of a quota in an answer. `numbers` is empty if the store has none."""
+    if limit.is_bucket:
+        return QuotaState(*numbers)
+    found = counter_state(numbers) if numbers else None
+    state = present_state(found, limit.calendar.at(now_ns)[limit.window], now_ns)
+    return QuotaState(state.spent, state.held, state.start_ns, state.end_ns)
+
+
+def change_arguments(
+    counter: Counter | QuotaLimit, windows: AllBounds, credit: int, spent: int, *, is_set: bool
+) -> bytes:
     """Return what `CHANGE` is asked for: a credit that is added or set, and what was spent, or -1 to leave it."""
     spent_parts = divmod(spent, BASE) if spent >= 0 else (-1, 0)
     return pack((*_bounds_us(counter, windows), *divmod(credit, BASE), *spent_parts, is_set))
@@ -182,6 +249,10 @@ def _bounded(duration_ns: int) -> int:
     return max(-LARGEST_NS, min(duration_ns, LARGEST_NS))
 
 
-def _bounds_us(counter: Counter, windows: AllBounds) -> tuple[int, int, int]:
-    start_ns, end_ns, next_end_ns = windows[counter.window]
+def _bounds_us(counter: Counter | QuotaLimit, windows: AllBounds) -> tuple[int, int, int]:
+    return _in_us(windows[counter.window])
+
+
+def _in_us(bounds: WindowBounds) -> tuple[int, int, int]:
+    start_ns, end_ns, next_end_ns = bounds
     return start_ns // 1000, min(end_ns // 1000, FOREVER_US), min(next_end_ns // 1000, FOREVER_US)

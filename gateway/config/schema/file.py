@@ -32,19 +32,31 @@ from gateway.config.schema.usage import (
     MaxRequestSection,
     OneOrMoreBudgets,
     ProjectSection,
+    QuotaSection,
     StoresSection,
     UsageSection,
 )
 from gateway.model.budget import ClientsSource, KeyRules
 from gateway.model.client_token import TokenIssuerRules
 from gateway.model.config_version import ClientLimitRule, LogRules, ReceiptRules
+from gateway.model.quota import Priority
 from gateway.model.resilience import Resilience
-from gateway.model.section import Listed, OrOff, Sensitive, default_as_written
+from gateway.model.section import FileForm, Listed, OrOff, Sensitive, UnitError, default_as_written
 from gateway.model.units import Instant
 from gateway.model.websocket import WebSocketRules
 
 _SectionT = TypeVar("_SectionT", bound=Section)
 _GatewayKey = Annotated[OneOrTwo | None, Sensitive("`secrets`")]
+
+
+def _priority(value: object) -> Priority:
+    if isinstance(value, str) and value in _PRIORITIES:
+        return Priority(value)
+    raise UnitError("must be a priority", f"one of {', '.join(_PRIORITIES)}")
+
+
+_PRIORITIES = tuple(map(str, Priority))
+_Priority = Annotated[Priority, FileForm(_priority, {"enum": list(_PRIORITIES)})]
 
 
 class ClientKeySection(Section):
@@ -85,6 +97,9 @@ class ClientSection(Section):
         None, description="The most that one request may cost. Default: no limit."
     )
     show_cost: bool = Field(False, description="true: its answers state what they cost.")
+    priority: _Priority = Field(
+        Priority.NORMAL, description="Its place where a quota or a queue is full: low, normal or high."
+    )
 
 
 class CorsSection(Section):
@@ -199,6 +214,9 @@ class GatewaySection(Section):
     )
     projects: dict[Name, ProjectSection] = Field({}, description="Groups of clients that share budgets, by name.")
     usage: UsageSection | None = Field(None, description="How usage and money are counted.")
+    quotas: dict[Name, QuotaSection] = Field(
+        {}, description="The limits of accounts at vendors, by name. Deployments name them in `quota`."
+    )
     stores: StoresSection | None = Field(
         None,
         description="The servers that all instances of the cell share. Without them, state is in the state directory.",

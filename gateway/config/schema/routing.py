@@ -265,6 +265,11 @@ class DeploymentSection(Section):
     concurrency: _Concurrency = Field(
         None, description="Limit of its concurrent calls: a number, or a mapping. Default: no limit."
     )
+    quota: OneOrMore | None = Field(
+        None,
+        description="The quotas of its account at the vendor (`quotas`), at most three: a name, or a list. A call "
+        "needs room in all of them. Default: none.",
+    )
     guard: Literal["llama-guard", "qwen3guard"] | None = Field(
         None,
         description="How a guard model in `moderations` answers. Default: by the name of the model, such as "

@@ -8,13 +8,15 @@ from pydantic import BeforeValidator, ConfigDict, Field
 
 from gateway.config.field_types import CurrencyCode, ExchangeRate, MoneyAmount, Name, OneOrTwo, Section, TimeZone
 from gateway.model.budget import LedgerRetention, Window
+from gateway.model.quota import Keep
 from gateway.model.section import FileForm, Sensitive, UnitError
-from gateway.model.units import Day
+from gateway.model.units import Day, Seconds
 
 _MOST_TOKENS = 2**53
 """Up to this number, every store counts exactly."""
 _WINDOWS = tuple(str(window) for window in Window)
 _Tokens = Annotated[int, Field(ge=0, le=_MOST_TOKENS)]
+_Limit = Annotated[int, Field(ge=1, le=_MOST_TOKENS)] | None
 _VERSIONS = "Its password: ${NAME} or ${file:/path}; a list of two, the new one first, while it is replaced."
 _WHERE = "Where the server, its replicas and its backups are: an ISO 3166 code such as DE."
 
@@ -128,6 +130,64 @@ class UsageSection(Section):
     internal_project: Name | None = Field(
         None,
         description="The project that pays for calls that no client asked for: shadow, evaluation, playground, probes.",
+    )
+
+
+class CountedSection(Section):
+    """Limits of a quota by window. That of a minute refills evenly; the others begin with the calendar."""
+
+    minute: _Limit = Field(None, description="The most in a minute.")
+    hour: _Limit = Field(None, description="The most in an hour.")
+    day: _Limit = Field(None, description="The most in a day.")
+    month: _Limit = Field(None, description="The most in a month.")
+
+
+class AudioSection(Section):
+    """Limits of a quota in seconds of audio, by window."""
+
+    hour: _Limit = Field(None, description="The most in an hour.")
+    day: _Limit = Field(None, description="The most in a day.")
+
+
+class SpentSection(Section):
+    """Limits of a quota in `usage.currency`, by window."""
+
+    day: MoneyAmount | None = Field(None, description="The most in a day.")
+    week: MoneyAmount | None = Field(None, description="The most in a week, which begins on Monday.")
+    month: MoneyAmount | None = Field(None, description="The most in a month.")
+    total: MoneyAmount | None = Field(None, description="The most over all time.")
+
+
+class QuotaSection(Section):
+    """One limit of a vendor, which deployments share: so many calls, tokens or so much money of one account."""
+
+    requests: CountedSection | None = Field(None, description="Calls.")
+    tokens: CountedSection | None = Field(None, description="Tokens, input and output.")
+    input_tokens: CountedSection | None = Field(None, description="Tokens of input.")
+    output_tokens: CountedSection | None = Field(None, description="Tokens of output.")
+    seconds: AudioSection | None = Field(None, description="Seconds of audio.")
+    amount: SpentSection | None = Field(None, description="Money. The price of each model must be known.")
+    timezone: TimeZone | None = Field(
+        None, description="The time zone of its windows, such as America/Los_Angeles. Default: `usage.timezone`."
+    )
+    keep: Keep = Field(
+        Keep(),
+        description="The part that stays free of clients with a lower priority. Default: {low: 20%, normal: 0%}.",
+    )
+    burst: Seconds = Field(
+        60.0,
+        description="For `requests` in a minute: the size of the bucket is the refill of this time, from "
+        "1s to 60s.",
+        json_schema_extra={"default": "60s"},
+    )
+    count_cached: bool = Field(True, description="false: input that the vendor read from its cache does not count.")
+    reserve: Literal["usual", "cap"] = Field(
+        "usual",
+        description="The tokens that are held for the output of a call: the `usual` number, or its `cap`, which is "
+        "the longest answer of the model where the request has none.",
+    )
+    output_weight: Annotated[int, Field(ge=1, le=1000)] = Field(
+        1, description="How often each token of output counts in `tokens`."
     )
 
 

@@ -57,3 +57,17 @@ end
 local function state_of(counter)
   return {counter[2], counter[3], counter[4], counter[5], counter[6], counter[7], counter[8], counter[9]}
 end
+
+-- The time until a bucket of a quota is full, and what is held of it. A changed limit keeps what is used.
+local function bucket(key, limit, now)
+  local raw = redis.call('GET', key)
+  if not raw then return 0, 0 end
+  local stored = cmsgpack.unpack(raw)
+  local missing = math.max(0, stored[1] - math.max(0, now - stored[2]) * 1000)
+  return math.floor(missing * stored[3] / limit), stored[4]
+end
+
+local function save_bucket(key, missing, now, limit, held)
+  local kept = math.ceil(missing / 1000000) + (held > 0 and KEPT_MS or 60000)
+  redis.call('SET', key, cmsgpack.pack({missing, now, limit, held}), 'PX', string.format('%.0f', kept))
+end

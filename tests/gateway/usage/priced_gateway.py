@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,6 +17,8 @@ from gateway.features.configuration import compile_config
 from gateway.model.record import Record
 from gateway.usage.amounts import NANO
 from gateway.usage.gate import HoldGranted, HoldRefused, HoldRequest
+from gateway.usage.quota_lines import QuotaLines
+from gateway.usage.quotas import NOTHING, Parts
 from gateway.usage.usage_row import UsageRow, decode_row
 from providers.compatible.adapter import adapter_of
 from providers.registry import load_registry
@@ -92,6 +94,7 @@ class PricedGateway:
     """The row of each call as it is written if the process ends before the call."""
     written: list[UsageRow] = field(default_factory=list)
     gateway: Gateway | None = None
+    sleep: Callable[[float], Awaitable[None]] | None = None
 
     async def ask(
         self,
@@ -117,6 +120,8 @@ class PricedGateway:
         self._note_rows(accounting)
         accounting.clock = lambda: int(self.now_s * NANO)
         gateway._chat.service.decider.clock = lambda: self.now_s
+        accounting.lines = QuotaLines(accounting.clock)
+        gateway._executor.sleep = self.sleep or gateway._executor.sleep
         gateway._chat._observe = self.records.append
         path, prompt = STREAMS[dialect]
         body = {**prompt, **more}
@@ -133,9 +138,11 @@ class PricedGateway:
             self.held += [decode_row(request.row)] if request.row else []
             return await hold(request)
 
-        async def settle_noting(call: str, tokens: int, amount_nano: int, row: bytes = b"") -> bool:
+        async def settle_noting(
+            call: str, tokens: int, amount_nano: int, row: bytes = b"", parts: Parts = NOTHING
+        ) -> bool:
             self.written += [decode_row(row)] if row else []
-            return await settle(call, tokens, amount_nano, row)
+            return await settle(call, tokens, amount_nano, row, parts)
 
         accounting.gate.hold, accounting.gate.settle = hold_noting, settle_noting
 

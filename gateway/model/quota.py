@@ -1,0 +1,128 @@
+"""Quotas: what the account of a vendor still takes, and who gets what is left. The values of the configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Literal
+
+from gateway.model.budget import Window
+from gateway.model.section import PlainSection, key, section
+from gateway.model.units import PartialPercent
+from providers.value import Value
+
+MOST_QUOTAS = 3
+"""The most quotas of one deployment."""
+
+DEFAULT_LOW = 20
+"""The percentage of a quota that stays free of clients with the priority `low`, if the quota states none."""
+
+_COUNTED = (Window.MINUTE, Window.HOUR, Window.DAY, Window.MONTH)
+
+
+class Priority(StrEnum):
+    """Who gets what is left of a quota, and a place in a queue. The values are the words of the config file."""
+
+    LOW = "low"
+    NORMAL = "normal"
+    HIGH = "high"
+
+    @property
+    def rank(self) -> int:
+        """The place of the priority: the lowest number is served first."""
+        return _RANKS[self]
+
+
+_RANKS = {Priority.HIGH: 0, Priority.NORMAL: 1, Priority.LOW: 2}
+
+
+class QuotaUnit(StrEnum):
+    """What a limit of a quota counts. The values are the keys of the config file."""
+
+    REQUESTS = "requests"
+    TOKENS = "tokens"
+    INPUT_TOKENS = "input_tokens"
+    OUTPUT_TOKENS = "output_tokens"
+    SECONDS = "seconds"
+    AMOUNT = "amount"
+
+
+WINDOWS: Mapping[QuotaUnit, tuple[Window, ...]] = {
+    QuotaUnit.REQUESTS: _COUNTED,
+    QuotaUnit.TOKENS: _COUNTED,
+    QuotaUnit.INPUT_TOKENS: _COUNTED,
+    QuotaUnit.OUTPUT_TOKENS: _COUNTED,
+    QuotaUnit.SECONDS: (Window.HOUR, Window.DAY),
+    QuotaUnit.AMOUNT: (Window.DAY, Window.WEEK, Window.MONTH, Window.TOTAL),
+}
+"""The windows that a limit of each unit may have."""
+
+
+@section
+class Keep(PlainSection):
+    """The part of a limit that stays free of clients with a lower priority."""
+
+    low: PartialPercent | None = key(
+        "The part that clients with the priority `low` leave free. Default: 20%, at least that of `normal`.",
+        default=None,
+    )
+    normal: PartialPercent | None = key(
+        "The part that clients with the priority `normal` leave free. Default: 0%.", default=None
+    )
+
+    def percent(self, priority: Priority, default_low: int = 0) -> int:
+        """Return the percentage that a priority leaves free. `default_low` is that of `low` if none is stated."""
+        normal = self.normal or 0
+        if priority is Priority.LOW:
+            return max(default_low, normal) if self.low is None else self.low
+        return normal if priority is Priority.NORMAL else 0
+
+    @property
+    def is_reversed(self) -> bool:
+        """Whether `low` may use what is kept from `normal`."""
+        return self.low is not None and self.low < (self.normal or 0)
+
+
+KEEP_NOTHING = Keep()
+
+
+class QuotaEntry(Value, frozen=True):
+    """One limit of a quota.
+
+    Attributes:
+        limit: Requests, tokens or seconds; of an amount, nano-units of `usage.currency`.
+    """
+
+    unit: QuotaUnit
+    window: Window
+    limit: int
+
+
+class Quota(Value, frozen=True):
+    """The limits that a vendor gives to one account, which deployments share.
+
+    Attributes:
+        entries: The limits, in the order of the units and windows of the file.
+        timezone: The IANA time zone of the windows.
+        keep: The parts that stay free of lower priorities.
+        burst_s: The seconds whose refill the bucket of requests holds.
+        count_cached: Whether input that the vendor read from its cache counts.
+        reserve: What is held for the output of a call: what is usual, or its cap.
+        output_weight: How often each token of output counts in `tokens`.
+        currency: The currency of amounts. It is empty without one.
+    """
+
+    name: str
+    entries: tuple[QuotaEntry, ...]
+    timezone: str
+    keep: Keep = KEEP_NOTHING
+    burst_s: float = 60.0
+    count_cached: bool = True
+    reserve: Literal["usual", "cap"] = "usual"
+    output_weight: int = 1
+    currency: str = ""
+
+    @property
+    def is_money(self) -> bool:
+        """Whether it limits an amount, so that the price of each model must be known."""
+        return any(entry.unit is QuotaUnit.AMOUNT for entry in self.entries)

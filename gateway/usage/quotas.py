@@ -1,0 +1,313 @@
+"""The limits of quotas as the gate counts them: what a call holds, and when it has room. Pure.
+
+Theory of operation:
+
+- A call is measured in `Parts`. Each limit weighs them: it holds the weighed estimate, and settles to the weighed use.
+- The limit of a minute is a bucket: the time until it is full again. All others are windows: what is spent and held.
+- A limit is made for one priority. A call has room if, after it, the part that is kept from this priority is free.
+- The running calls of a deployment (`concurrency`, with shared stores) are one more limit, which every call gives back.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from operator import mul
+from typing import NamedTuple
+from zoneinfo import ZoneInfo
+
+from gateway.model.budget import Window
+from gateway.model.config_version import ConfigVersion, remember
+from gateway.model.deployment import Deployment
+from gateway.model.quota import DEFAULT_LOW, Priority, Quota, QuotaEntry, QuotaUnit
+from gateway.usage.amounts import NANO, shown_nano
+from gateway.usage.counter_tags import Tag, key_of, tag_of
+from gateway.usage.usage_row import UsageRow
+from gateway.usage.windows import FOREVER_NS, MINUTE_NS, WindowBounds, WindowCalendar
+from providers.value import Value
+
+RUNNING = "running"
+"""The unit of the limit of running calls."""
+
+_ALWAYS_PERCENT = 5
+"""The part of a window that every priority may use at any time."""
+
+_MOST_WAIT_S = 3600
+
+Parts = tuple[int, int, int, int, int, int, int]
+"""What a call uses: calls, input, the part of it that was read from a cache, output, its cap, seconds, nano-units."""
+
+NOTHING: Parts = (0, 0, 0, 0, 0, 0, 0)
+
+_WEIGHTS: dict[str, Parts] = {
+    QuotaUnit.REQUESTS: (1, 0, 0, 0, 0, 0, 0),
+    QuotaUnit.TOKENS: (0, 1, 0, 1, 0, 0, 0),
+    QuotaUnit.INPUT_TOKENS: (0, 1, 0, 0, 0, 0, 0),
+    QuotaUnit.OUTPUT_TOKENS: (0, 0, 0, 1, 0, 0, 0),
+    QuotaUnit.SECONDS: (0, 0, 0, 0, 0, 1, 0),
+    QuotaUnit.AMOUNT: (0, 0, 0, 0, 0, 0, 1),
+}
+_NAMES = {QuotaUnit.INPUT_TOKENS: "input tokens", QuotaUnit.OUTPUT_TOKENS: "output tokens"}
+_ARTICLES = {Window.HOUR: "an hour", Window.TOTAL: "in total"}
+
+
+class QuotaState(NamedTuple):
+    """The numbers of a limit.
+
+    Attributes:
+        spent: What settled calls used; of a bucket, the nanoseconds until it is full.
+        held: What running calls hold. In a bucket, it is a part of what is not full.
+        start_ns: The first instant of the window. 0 for a bucket.
+        end_ns: The end of the window. 0 for a bucket.
+    """
+
+    spent: int = 0
+    held: int = 0
+    start_ns: int = 0
+    end_ns: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class QuotaLimit:
+    """One limit of a quota for one priority, ready for the gate.
+
+    Attributes:
+        quota: The name of the quota, or of the deployment whose running calls it counts.
+        unit: What it counts: a `QuotaUnit`, or `RUNNING`.
+        limit: The limit of the configuration.
+        kept: The percentage that stays free of the priority.
+        currency: The currency of an amount, or an empty text.
+        holds: The weights of the parts of a call that begins.
+        uses: The weights of the parts of a call that has ended.
+        burst_s: The seconds whose refill a bucket of requests holds.
+        calendar: The calendar of the windows.
+        most: The most that may be used at any time by the priority.
+        whole: The largest call that ever fits.
+        size_ns: The time in which an empty bucket is full.
+        most_ns: The time until it is full after the last call that has room.
+        tag: The digest by which a store finds the counter: of name, unit and window.
+        key: The digest as bytes.
+    """
+
+    quota: str
+    unit: str
+    window: Window
+    limit: int
+    kept: int
+    holds: Parts
+    uses: Parts
+    calendar: WindowCalendar = field(compare=False, repr=False)
+    currency: str = ""
+    burst_s: float = 60.0
+    most: int = field(init=False)
+    whole: int = field(init=False)
+    size_ns: int = field(init=False)
+    most_ns: int = field(init=False)
+    tag: Tag = field(init=False, compare=False, repr=False)
+    key: bytes = field(init=False, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        limit, size, size_ns = self.limit, self.limit, MINUTE_NS
+        if self.unit == QuotaUnit.REQUESTS and self.window is Window.MINUTE:
+            size = max(1, int(limit * self.burst_s / 60))
+            size_ns = max(int(self.burst_s * NANO), MINUTE_NS // limit)
+        kept = size * self.kept // 100
+        is_even = self.window not in (Window.MINUTE, Window.TOTAL)
+        tag = tag_of("quota", self.quota, self.unit, self.window)
+        for name, value in (
+            ("most", limit if is_even else size - kept),
+            ("whole", max(self.always, limit * (100 - self.kept) // 100) if is_even else size - kept),
+            ("size_ns", size_ns),
+            ("most_ns", size_ns - self.duration_ns(kept)),
+            ("tag", tag),
+            ("key", key_of(tag)),
+        ):
+            object.__setattr__(self, name, value)
+
+    @property
+    def is_bucket(self) -> bool:
+        """Whether it refills evenly."""
+        return self.window is Window.MINUTE
+
+    @property
+    def always(self) -> int:
+        """What every priority may use of a window at any time."""
+        return max(self.limit * _ALWAYS_PERCENT // 100, int(self.unit == QuotaUnit.REQUESTS))
+
+    def duration_ns(self, amount: int) -> int:
+        """Return the time in which a bucket refills an amount."""
+        return amount * MINUTE_NS // self.limit
+
+    def amount_of(self, parts: Parts, *, is_stated: bool) -> int:
+        """Return what a call holds. A request without a cap is at most the whole, because it cannot be made smaller."""
+        amount = sum(map(mul, self.holds, parts))
+        return amount if is_stated or self.unit == QuotaUnit.AMOUNT or amount < self.whole else self.whole
+
+    def hold(self, parts: Parts, now_ns: int, *, is_stated: bool) -> QuotaHold:
+        """Return what a call holds that is admitted now."""
+        bounds = None if self.is_bucket else self.calendar.at(now_ns)[self.window]
+        return QuotaHold(self, self.amount_of(parts, is_stated=is_stated), bounds)
+
+    def wait_ns(self, amount: int, state: QuotaState, now_ns: int) -> int | None:
+        """Return the time until an amount has room: 0 now; `FOREVER_NS` at no known time; None never."""
+        spent, held, start_ns, end_ns = state
+        if amount > self.whole:
+            return None
+        if self.is_bucket:
+            return max(0, spent + self.duration_ns(amount) - self.most_ns)
+        used = spent + held + amount
+        if used > self.most:
+            return FOREVER_NS if end_ns >= FOREVER_NS else max(1, end_ns - now_ns)
+        if not self.kept or self.window is Window.TOTAL or used <= self.always:
+            return 0
+        length_ns, even = end_ns - start_ns, self.limit * (100 - self.kept)
+        if used * 100 * length_ns <= even * (now_ns - start_ns):
+            return 0
+        return max(1, min(end_ns, start_ns + -(-used * 100 * length_ns // even)) - now_ns)
+
+    def used(self, state: QuotaState) -> tuple[int, int]:
+        """Return what is used, and what running calls hold beside it."""
+        spent, held, *_ = state
+        if self.is_bucket:
+            taken = -(-spent * self.limit // MINUTE_NS)
+            held = min(held, taken)
+            spent = taken - held
+        return (spent + held, 0) if self.unit in (QuotaUnit.REQUESTS, RUNNING) else (spent, held)
+
+    def share(self, state: QuotaState) -> float:
+        """Return which part of it is used and held, of a bucket the part that is not full."""
+        if self.is_bucket:
+            return min(1.0, state.spent / self.size_ns)
+        return (state.spent + state.held) / self.limit
+
+    def shown(self, amount: int) -> str:
+        """Return an amount of its unit as text."""
+        if self.unit != QuotaUnit.AMOUNT:
+            return f"{amount} {_NAMES.get(QuotaUnit(self.unit), self.unit)}"
+        whole = shown_nano(amount)
+        return f"{whole.rstrip('0').rstrip('.') if '.' in whole else whole} {self.currency}"
+
+    def __str__(self) -> str:
+        return f"{self.shown(self.limit)} {_ARTICLES.get(self.window, f'a {self.window}')}"
+
+
+class QuotaHold(NamedTuple):
+    """What a call holds of a limit. `bounds` are those of its window; None for a bucket."""
+
+    limit: QuotaLimit
+    amount: int
+    bounds: WindowBounds | None
+
+
+class QuotaRefusal(Value, frozen=True):
+    """A call that has no room in its quotas.
+
+    Attributes:
+        lacking: What has no room, in the order of the request.
+        wait_ns: The time until all of it has room, `FOREVER_NS` if that is unknown, or None if it can never fit.
+        is_kept: Whether the first of it has room, but for higher priorities.
+        is_behind: Whether there may be room, and others wait for it.
+        why: Another reason than a full limit, in words.
+    """
+
+    lacking: tuple[QuotaHold, ...]
+    wait_ns: int | None
+    is_kept: bool = False
+    is_behind: bool = False
+    why: str = ""
+
+    @property
+    def limit(self) -> QuotaLimit:
+        """The first limit without room."""
+        return self.lacking[0].limit
+
+    @property
+    def in_s(self) -> int:
+        """The whole seconds until there is room, from 1 to 3,600."""
+        wait_ns = FOREVER_NS if self.wait_ns is None else self.wait_ns
+        return min(max(1, math.ceil(wait_ns / NANO)), _MOST_WAIT_S)
+
+    def __str__(self) -> str:
+        limit, wait_ns = self.limit, self.wait_ns
+        if self.why:
+            return f"quota {limit.quota}: {self.why}"
+        if wait_ns is None:
+            return f"quota {limit.quota}: this call can never fit into {limit}"
+        used = "spent" if limit.unit == QuotaUnit.AMOUNT else "used"
+        free = f", free in {max(1, math.ceil(wait_ns / NANO))} s" if wait_ns < FOREVER_NS else ""
+        kept = f"; {limit.kept} % are kept for others" if self.is_kept else ""
+        return f"quota {limit.quota}: {limit} are {used}{free}{kept}"
+
+
+def quota_refusal(holds: Sequence[QuotaHold], states: Sequence[QuotaState], now_ns: int) -> QuotaRefusal | None:
+    """Return why a call has no room, or None if it has.
+
+    Args:
+        holds: What it holds.
+        states: The state of each limit.
+        now_ns: The time of the gate.
+    """
+    lacking, waits, is_kept = list[QuotaHold](), list[int | None](), False
+    for one, state in zip(holds, states, strict=True):
+        wait_ns = one.limit.wait_ns(one.amount, state, now_ns)
+        if wait_ns == 0:
+            continue
+        if not lacking and one.limit.kept:
+            is_kept = _has_unkept_room(one, state)
+        lacking.append(one)
+        waits.append(wait_ns)
+    if not lacking:
+        return None
+    known = [wait_ns for wait_ns in waits if wait_ns is not None]
+    return QuotaRefusal(tuple(lacking), max(known) if len(known) == len(waits) else None, is_kept)
+
+
+def _has_unkept_room(one: QuotaHold, state: QuotaState) -> bool:
+    limit, amount, _ = one
+    if limit.is_bucket:
+        return state.spent + limit.duration_ns(amount) <= limit.size_ns
+    return state.spent + state.held + amount <= limit.limit
+
+
+def quota_limits(config: ConfigVersion, deployment: Deployment, priority: Priority) -> tuple[QuotaLimit, ...]:
+    """Return the limits of the quotas of a deployment for a priority, in the order in which they are asked."""
+    key = ("quota_limits", deployment.name, priority)
+    return remember(config, key, lambda: _limits_of(config, deployment, priority))
+
+
+def _limits_of(config: ConfigVersion, deployment: Deployment, priority: Priority) -> tuple[QuotaLimit, ...]:
+    found = [it for quota in deployment.quotas for it in limits_of_quota(quota, priority)]
+    rule = deployment.concurrency
+    if rule is not None and config.stores is not None and config.stores.valkey is not None:
+        kept, weights = rule.keep.percent(priority), _WEIGHTS[QuotaUnit.REQUESTS]
+        calendar = WindowCalendar(ZoneInfo(config.usage.timezone))
+        limit = (deployment.name, RUNNING, Window.TOTAL, rule.limit, kept, weights, NOTHING)
+        found.append(QuotaLimit(*limit, calendar))
+    return tuple(found)
+
+
+def limits_of_quota(quota: Quota, priority: Priority = Priority.HIGH) -> tuple[QuotaLimit, ...]:
+    """Return the limits of a quota for a priority."""
+    calendar = WindowCalendar(ZoneInfo(quota.timezone))
+    kept = quota.keep.percent(priority, DEFAULT_LOW)
+    return tuple(_limit_of(quota, entry, kept, calendar) for entry in quota.entries)
+
+
+def _limit_of(quota: Quota, entry: QuotaEntry, kept: int, calendar: WindowCalendar) -> QuotaLimit:
+    calls, read, cached, written, cap, seconds, nano = _WEIGHTS[entry.unit]
+    if not quota.count_cached:
+        cached = -read
+    if entry.unit is QuotaUnit.TOKENS:
+        written *= quota.output_weight
+    uses = holds = (calls, read, cached, written, cap, seconds, nano)
+    if quota.reserve == "cap":
+        holds = (calls, read, cached, 0, written, seconds, nano)
+    return QuotaLimit(
+        quota.name, entry.unit, entry.window, entry.limit, kept, holds, uses, calendar, quota.currency, quota.burst_s
+    )
+
+
+def row_parts(row: UsageRow, amount_nano: int) -> Parts:
+    """Return what a call used by its row."""
+    return 1, row.input_tokens, row.cached_tokens, row.output_tokens, 0, 0, amount_nano

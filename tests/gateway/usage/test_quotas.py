@@ -1,0 +1,230 @@
+"""Quotas of deployments: what a call holds and uses, which step it skips, and the words and errors without room."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from gateway.model.budget import Window
+from gateway.model.quota import Keep, Priority, Quota, QuotaEntry, QuotaUnit
+from gateway.usage.amounts import NANO, shown_nano
+from gateway.usage.journal import Journal
+from gateway.usage.quotas import QuotaHold, QuotaLimit, QuotaState, limits_of_quota, quota_refusal
+from gateway.usage.windows import MINUTE_NS
+from tests.gateway.usage.priced_gateway import PricedGateway
+
+NOON_NS = int(datetime(2026, 12, 1, 12, tzinfo=UTC).timestamp()) * NANO
+DAY_NS = 86_400 * NANO
+TWO = """
+assistants: {assistant: {routes: {no: [acme, spare]}}}
+deployments:
+  acme: {quota: account}
+  spare: {provider: acme, model: m2, endpoint: oslo, api_key: k2}
+"""
+
+
+@pytest.fixture
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> PricedGateway:
+    world = PricedGateway(tmp_path, now_s=NOON_NS / NANO)
+    monkeypatch.setattr(Journal.open.__func__, "__defaults__", (lambda: int(world.now_s * NANO),))
+    return world
+
+
+def account(**quota: Any) -> dict[str, Any]:
+    return {"quotas": {"account": quota}}
+
+
+def by(answers: list[httpx.Response]) -> list[str]:
+    """Return the deployment of each answer, or the code of its error."""
+    return [
+        one.headers.get("x-gateway-deployment", "") if one.status_code == 200 else one.json()["error"]["code"]
+        for one in answers
+    ]
+
+
+def limit(unit: QuotaUnit, window: Window, most: int, kept: int = 0, **more: Any) -> QuotaLimit:
+    quota = Quota("q", (QuotaEntry(unit, window, most),), "UTC", Keep(normal=kept), currency="EUR", **more)
+    return limits_of_quota(quota, Priority.NORMAL)[0]
+
+
+def admitted(one: QuotaLimit, at_ns: int = NOON_NS, state: QuotaState | None = None, most: int = 100_000) -> int:
+    """Return how many calls of one fit at a time."""
+    window = one.calendar.at(at_ns).get(one.window)
+    state = state or (QuotaState() if one.is_bucket or window is None else QuotaState(0, 0, *window[:2]))
+    for count in range(most):
+        if one.wait_ns(1, state, at_ns) != 0:
+            return count
+        spent = state.spent + (one.duration_ns(1) if one.is_bucket else 1)
+        state = state._replace(spent=spent)
+    return most
+
+
+@pytest.mark.parametrize(
+    ("one", "count"),
+    [
+        (limit(QuotaUnit.REQUESTS, Window.MINUTE, 10), 10),
+        (limit(QuotaUnit.REQUESTS, Window.MINUTE, 7), 7),
+        (limit(QuotaUnit.REQUESTS, Window.MINUTE, 10, 30), 7),
+        (limit(QuotaUnit.REQUESTS, Window.MINUTE, 3, 30), 3),
+        (limit(QuotaUnit.REQUESTS, Window.MINUTE, 60, burst_s=10.0), 10),
+        (limit(QuotaUnit.REQUESTS, Window.MINUTE, 60, burst_s=1.0), 1),
+        (limit(QuotaUnit.REQUESTS, Window.MINUTE, 5, burst_s=1.0), 1),
+        (limit(QuotaUnit.TOKENS, Window.MINUTE, 60, burst_s=1.0), 60),
+        (limit(QuotaUnit.REQUESTS, Window.DAY, 100), 100),
+        (limit(QuotaUnit.REQUESTS, Window.DAY, 100, 20), 40),
+        (limit(QuotaUnit.REQUESTS, Window.DAY, 1, 99), 1),
+        (limit(QuotaUnit.AMOUNT, Window.TOTAL, 100, 20), 80),
+        (limit(QuotaUnit.AMOUNT, Window.DAY, 100, 90), 5),
+    ],
+    ids=str,
+)
+def test_limit_admits_so_many_calls_at_noon(one: QuotaLimit, count: int) -> None:
+    assert admitted(one) == count
+
+
+def test_at_midnight_a_kept_window_admits_five_percent_and_one_request_at_least() -> None:
+    midnight_ns = NOON_NS - DAY_NS // 2
+    assert admitted(limit(QuotaUnit.REQUESTS, Window.DAY, 100, 20), midnight_ns) == 5
+    assert admitted(limit(QuotaUnit.REQUESTS, Window.DAY, 10, 20), midnight_ns) == 1
+
+
+@pytest.mark.parametrize(
+    ("one", "amount", "state", "words"),
+    [
+        (
+            limit(QuotaUnit.REQUESTS, Window.MINUTE, 5),
+            1,
+            QuotaState(MINUTE_NS),
+            "quota q: 5 requests a minute are used, free in 12 s",
+        ),
+        (
+            limit(QuotaUnit.REQUESTS, Window.MINUTE, 10, 30),
+            1,
+            QuotaState(MINUTE_NS * 7 // 10),
+            "quota q: 10 requests a minute are used, free in 6 s; 30 % are kept for others",
+        ),
+        (
+            limit(QuotaUnit.INPUT_TOKENS, Window.HOUR, 5),
+            1,
+            QuotaState(3, 2, NOON_NS, NOON_NS + 60 * NANO),
+            "quota q: 5 input tokens an hour are used, free in 60 s",
+        ),
+        (
+            limit(QuotaUnit.AMOUNT, Window.MONTH, 5000 * NANO),
+            1,
+            QuotaState(5000 * NANO, 0, 0, NOON_NS + 7 * NANO),
+            "quota q: 5000 EUR a month are spent, free in 7 s",
+        ),
+        (
+            limit(QuotaUnit.AMOUNT, Window.TOTAL, NANO // 2),
+            1,
+            QuotaState(NANO // 2, 0, 0, 2**63 - 1),
+            "quota q: 0.5 EUR in total are spent",
+        ),
+        (
+            limit(QuotaUnit.TOKENS, Window.MINUTE, 100),
+            101,
+            QuotaState(),
+            "quota q: this call can never fit into 100 tokens a minute",
+        ),
+    ],
+)
+def test_refusal_names_quota_limit_and_time(one: QuotaLimit, amount: int, state: QuotaState, words: str) -> None:
+    assert str(quota_refusal([QuotaHold(one, amount, None)], [state], NOON_NS)) == words
+
+
+def test_refusal_waits_for_all_that_has_no_room() -> None:
+    few, many = limit(QuotaUnit.REQUESTS, Window.MINUTE, 5), limit(QuotaUnit.TOKENS, Window.MINUTE, 100)
+    holds = [QuotaHold(few, 1, None), QuotaHold(many, 50, None)]
+    found = quota_refusal(holds, [QuotaState(MINUTE_NS), QuotaState(MINUTE_NS)], NOON_NS)
+    assert found is not None
+    assert (found.limit, found.in_s, len(found.lacking)) == (few, 30, 2)
+
+
+async def test_step_without_room_is_skipped_and_leaves_no_trace_but_its_reason(world: PricedGateway) -> None:
+    answers = await world.ask(TWO, account(requests={"minute": 2}), number=4)
+    assert by(answers) == ["acme", "acme", "spare", "spare"]
+    assert [row.deployment for row in world.written] == ["acme", "acme", "spare", "spare"]
+    last = world.records[-1]
+    assert [it.deployment for it in last.attempts] == ["spare"]
+    assert last.passed_over == {"acme": "quota account: 2 requests a minute are used, free in 30 s"}
+    world.now_s += 30
+    assert by(await world.ask(TWO, account(requests={"minute": 2}), number=2)) == ["acme", "spare"]
+
+
+async def test_without_room_anywhere_the_error_has_the_time(world: PricedGateway) -> None:
+    answers = await world.ask("deployments: {acme: {quota: account}}", account(requests={"minute": 2}), number=3)
+    assert by(answers) == ["acme", "acme", "overloaded"]
+    assert answers[2].status_code == 503
+    assert (answers[2].headers["retry-after"], answers[2].headers["x-should-retry"]) == ("30", "true")
+    hourly = await world.ask("deployments: {acme: {quota: account}}", account(requests={"hour": 1}), number=2)
+    assert (hourly[1].headers["retry-after"], hourly[1].headers["x-should-retry"]) == ("3600", "false")
+
+
+async def test_call_that_can_never_fit_has_no_time(world: PricedGateway) -> None:
+    (answer,) = await world.ask("deployments: {acme: {quota: account}}", account(tokens={"minute": 50}))
+    assert by([answer]) == ["overloaded"]
+    assert "retry-after" not in answer.headers
+    assert answer.headers["x-should-retry"] == "false"
+    assert "can never fit" in world.records[-1].passed_over["acme"]
+
+
+async def test_tokens_settle_to_the_count_of_the_provider(world: PricedGateway) -> None:
+    answers = await world.ask(TWO, account(tokens={"day": 170}), number=8)
+    # A call holds the usual size, and uses 15.
+    assert by(answers).count("acme") > 1
+    assert sum(row.total_tokens for row in world.written if row.deployment == "acme") <= 170
+
+
+async def test_amount_admits_the_worst_cost_only(world: PricedGateway) -> None:
+    await world.ask()
+    worst_nano = world.held[0].amount_nano or 0
+    exact, less = (f"{shown_nano(nano)} EUR" for nano in (worst_nano, worst_nano - 1))
+    assert by(await world.ask(TWO, account(amount={"total": less}))) == ["spare"]
+    assert "can never fit" in world.records[-1].passed_over["acme"]
+    assert by(await world.ask(TWO, account(amount={"total": exact}), number=2)) == ["acme", "spare"]
+
+
+async def test_two_quotas_of_a_deployment_hold_all_or_nothing(world: PricedGateway) -> None:
+    both = {"deployments": {"acme": {"quota": ["account", "other"]}}}
+    quotas = {"quotas": {"account": {"requests": {"day": 10}}, "other": {"requests": {"day": 1}}}}
+    assert by(await world.ask(TWO, both, quotas, number=3)) == ["acme", "spare", "spare"]
+    assert world.records[-1].passed_over["acme"].startswith("quota other: 1 requests a day are used")
+    alone = {"quotas": {"account": {"requests": {"day": 2}}, "other": {"requests": {"day": 9}}}}
+    assert by(await world.ask(TWO, both, alone, number=2)) == ["acme", "spare"], "a refusal by one left nothing"
+
+
+async def test_low_client_leaves_a_part_to_others(world: PricedGateway) -> None:
+    rule = account(requests={"minute": 10}, keep={"low": "30%"})
+    low = {"clients": {"app": {"priority": "low"}}}
+    assert by(await world.ask(TWO, rule, low, number=8)) == ["acme"] * 7 + ["spare"]
+    assert world.records[-1].passed_over["acme"].endswith("30 % are kept for others")
+    assert by(await world.ask(TWO, rule, {"clients": {"app": {"priority": "high"}}}, number=4)) == ["acme"] * 3 + [
+        "spare"
+    ]
+
+
+async def test_changed_limit_keeps_what_is_used(world: PricedGateway) -> None:
+    assert by(await world.ask(TWO, account(requests={"minute": 4}), number=4)) == ["acme"] * 4
+    assert by(await world.ask(TWO, account(requests={"minute": 6}), number=3)) == ["acme", "acme", "spare"]
+    assert by(await world.ask(TWO, account(requests={"minute": 3}))) == ["spare"]
+
+
+async def test_budget_that_refuses_leaves_nothing_in_the_quota(world: PricedGateway) -> None:
+    poor = {"clients": {"app": {"budgets": [{"tokens": 1, "per": "day"}]}}}
+    assert by(await world.ask(TWO, account(requests={"day": 1}), poor)) == ["insufficient_quota"]
+    assert by(await world.ask(TWO, account(requests={"day": 1}))) == ["acme"]
+
+
+async def test_short_wait_is_waited_for_once(world: PricedGateway) -> None:
+    async def sleep(seconds: float) -> None:
+        world.now_s += seconds
+
+    only, rule = "deployments: {acme: {quota: account}}", account(requests={"minute": 60}, burst="1s")
+    world.sleep = sleep
+    assert by(await world.ask(only, rule, number=4)) == ["acme"] * 4
+    assert world.records[-1].passed_over == {}
