@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from evaluation.checks import RecordedAnswer
 from evaluation.questions import Item
+from gateway.execution.concurrency_limiter import Queuer
 from gateway.execution.deadline import Deadline
 from gateway.execution.health import Health
 from gateway.execution.run import PlanExecutor, PlanExhausted, RunContext
@@ -23,6 +24,7 @@ from gateway.model.config_version import ConfigVersion, Region
 from gateway.model.decision import Plan, Step
 from gateway.model.deployment import Deployment
 from gateway.model.location import Location
+from gateway.model.quota import Priority
 from gateway.model.record import Decided, Record
 from gateway.model.region_text import NO_PREFERENCES
 from gateway.model.resilience import Attempts
@@ -182,7 +184,7 @@ class CandidateClient:
         record = Record("evaluation", started_at, self.config.version, Decided(location=self._within))
         deadline = Deadline.start(bounds.total_s, bounds.commit_s if request.stream else bounds.total_s)
         try:
-            context = RunContext(bounds, deadline, record, self._still_allowed)
+            context = RunContext(bounds, deadline, record, self._still_allowed, queuer=Queuer(Priority.LOW))
             if self.accounting is not None:
                 context.usage = self.accounting.internal_request(self.config, record)
             plan = Plan(self._assistant, self.region, (step,))

@@ -202,6 +202,7 @@ class Gateway:
         tokens.refused, self.sign_ins = self._refresher.force, self._refresher.statuses
         quota_store = quota_store or QuotaStore()
         limiters = ConcurrencyLimiters(*quota_store.share)
+        limiters.prune(current())
         self._executor = PlanExecutor(transport, self._health, limiters)
         self.metrics = self._telemetry.metrics
         count_overshoot = partial(self.metrics.count, "gateway_overshoot_total", ())

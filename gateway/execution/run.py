@@ -26,7 +26,7 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type
 
 from gateway.execution.answer_stream import LiveStream
 from gateway.execution.breaker import Tickets
-from gateway.execution.concurrency_limiter import ConcurrencyLimiters, Shed, Slot
+from gateway.execution.concurrency_limiter import ANYBODY, ConcurrencyLimiters, Queuer, Shed, Slot, Ticket
 from gateway.execution.conversation import Conversation
 from gateway.execution.deadline import RESOLUTION_S, Deadline
 from gateway.execution.evidence import EVERYBODY, Asker, FailureEvidence, digest_of
@@ -119,6 +119,7 @@ class RunContext(msgspec.Struct):
             keys are used in turn.
         attempts_before: How many attempts the steps on the other side of a barrier had. They have their own limit.
         waits: It waits once for the quota of a deployment if no step has room.
+        queuer: Its priority, and its client in the queues of deployments.
     """
 
     bounds: Resilience
@@ -136,6 +137,7 @@ class RunContext(msgspec.Struct):
     conversation: Conversation | None = None
     sticky: bytes | None = None
     waits: bool = False
+    queuer: Queuer = ANYBODY
 
 
 class _Attempt(msgspec.Struct):
@@ -229,6 +231,8 @@ class Run(msgspec.Struct):
         too_small: The largest context that was too small for the request.
         spent: Why steps had no room in their quotas.
         has_waited: Whether the request has waited for a quota.
+        is_counted: Whether it counts in the retry budget.
+        ticket: Its place in the queue of the current step, if the store had no slot.
     """
 
     executor: PlanExecutor
@@ -244,6 +248,8 @@ class Run(msgspec.Struct):
     too_small: int = 0
     spent: tuple[QuotaSpent, ...] = ()
     has_waited: bool = False
+    is_counted: bool = False
+    ticket: Ticket | None = None
 
     async def answer(self) -> Answer:
         """Return the first answer that begins; raise PlanExhausted."""
@@ -372,6 +378,7 @@ class Run(msgspec.Struct):
 
     def _leave_step(self) -> None:
         self.position += 1
+        self.ticket = None
         self.used_keys = ()
 
     def _check_limit(self) -> None:
@@ -392,11 +399,12 @@ class Run(msgspec.Struct):
         clock, record = self.context.deadline.clock, self.context.record
         while step is not None and step.deployment.concurrency is not None:
             limiter = self.executor.limiters.limiter(step.deployment)
-            if (slot := limiter.try_acquire()) is not None:
+            ticket, self.ticket = self.ticket, None
+            if ticket is None and (slot := limiter.try_acquire(self.context.queuer)) is not None:
                 return step, slot
             queued_at = clock()
             try:
-                slot = await limiter.acquire(self.left_s())
+                slot = await limiter.acquire(self.left_s(), self.context.queuer, ticket)
             except Shed as shed:
                 record.shed += ((step.deployment.name, shed.reason),)
                 self._note_overload(_SHED, shed.retry_after_s)
@@ -460,6 +468,8 @@ class Run(msgspec.Struct):
         options = options_for(request, step, context, executor.health, left_s, is_last)
         answers = options.answers = executor.health.latency.of(deployment)
         options.started_at = started_at
+        if slot is not None:
+            options.on_held = slot.confirm
         if step.permit.wrapper is not None:
             options.on_wrapped = record.shown.note_redaction
             options.least_context = context.least_context
@@ -467,7 +477,8 @@ class Run(msgspec.Struct):
         self.used_keys += (secret,)
         if is_last and self.plan.barrier is None:
             context.awaited = step
-        if not record.attempts and not self.spent and not self.has_waited:
+        if not record.attempts and not self.is_counted:
+            self.is_counted = True
             executor.budget.record_request(started_at)
         return _Attempt(step, slot, secret, tickets, options, answers, former is not None)
 
@@ -492,6 +503,9 @@ class Run(msgspec.Struct):
     def _stopped(self, attempt: _Attempt, error: BaseException) -> None:
         """End an attempt of which nothing was sent, or whose client has left; raise AttemptFailed to go on."""
         self._note_stop(attempt, error)
+        if isinstance(error, QuotaSpent) and error.is_slot and attempt.slot is not None:
+            self.ticket, self.wait_s = attempt.slot.turned_away(), 0.0
+            raise AttemptFailed from None
         attempt.free()
         if isinstance(error, QuotaSpent):
             self.spent += (error,)

@@ -186,6 +186,7 @@ class AttemptOptions(msgspec.Struct):
             None: the chat has no state.
         least_context: About how many tokens the prompt has. 0: its length does not matter.
         token: Set when it is signed with the token of a sign-in.
+        on_held: Called when the call is held, so that it has a slot of the store too.
     """
 
     request: ServedRequest
@@ -213,6 +214,7 @@ class AttemptOptions(msgspec.Struct):
     unseal: Callable[[ChatRequest, tuple[str, ...]], ChatRequest] | None = None
     least_context: int = 0
     token: Secret | None = None
+    on_held: Callable[[], None] | None = None
 
     @property
     def rewritten(self) -> ServedRequest | None:
@@ -327,6 +329,8 @@ class UpstreamClient:
         if wrapped is not None:
             sent = longer(sent, measured_as_chat(options.request))
         call = options.call = await usage.begin(step, sent)
+        if options.on_held is not None:
+            options.on_held()
         del sent
         try:
             if call.held.sent_cap is not None and isinstance(options.request, ChatRequest):

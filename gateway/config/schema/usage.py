@@ -176,8 +176,7 @@ class QuotaSection(Section):
     )
     burst: Seconds = Field(
         60.0,
-        description="For `requests` in a minute: the size of the bucket is the refill of this time, from "
-        "1s to 60s.",
+        description="For `requests` in a minute: the size of the bucket is the refill of this time, from 1s to 60s.",
         json_schema_extra={"default": "60s"},
     )
     count_cached: bool = Field(True, description="false: input that the vendor read from its cache does not count.")

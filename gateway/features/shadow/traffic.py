@@ -17,7 +17,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterable
 
 from gateway.execution.answer_stream import AnswerStream
-from gateway.execution.concurrency_limiter import ConcurrencyLimiters
+from gateway.execution.concurrency_limiter import ConcurrencyLimiters, Queuer
 from gateway.execution.deadline import Deadline
 from gateway.execution.health import Health
 from gateway.execution.redaction import redacted
@@ -28,6 +28,7 @@ from gateway.model.decision import Step
 from gateway.model.deployment import Deployment
 from gateway.model.kept_metadata import may_keep
 from gateway.model.location import Location
+from gateway.model.quota import Priority
 from gateway.model.record import AttemptRecord, Decided, Record
 from gateway.policy.routing import judge_alone
 from gateway.policy.transcript import MAX_CHARACTERS, transcript
@@ -188,6 +189,9 @@ class ShadowSink(Value, frozen=True):
     close: Callable[[], None] = lambda: None
 
 
+_LOW = Queuer(Priority.LOW)
+
+
 class ShadowTraffic:
     """The shadow requests of one process."""
 
@@ -278,7 +282,7 @@ class ShadowTraffic:
             return
         slot = None
         if step.deployment.concurrency is not None:
-            slot = self._limiters.limiter(step.deployment).try_acquire()
+            slot = self._limiters.limiter(step.deployment).try_acquire(_LOW)
             if slot is None:
                 self._sink.count((*labels, "busy"))
                 return
