@@ -13,6 +13,7 @@ from gateway.model.status import Status
 from gateway.policy.territory_answers import answers_of, territories_of
 from gateway.service.assistants import AssistantNotFound, assistants_of
 from gateway.service.explain import PlainRequest, explain_with_facts, reports_from
+from providers.json_values import as_map
 from providers.territories import TerritoryError
 
 
@@ -42,7 +43,21 @@ def explain_document(
         "benched": unavailable_by_deployment(status.workers, by_breaker=False),
         "breakers": unavailable_by_deployment(status.workers, by_breaker=True),
     }
-    return {**explained, "client": client, **unavailable}
+    return {**_with_uses(explained, status), "client": client, **unavailable}
+
+
+def _with_uses(explained: dict[str, object], status: Status) -> dict[str, object]:
+    """Return the document with what is used of the quotas of each step of the plan."""
+    outcome = as_map(explained.get("outcome"))
+    plan = outcome.get("plan")
+    if not status.quotas or not isinstance(plan, list):
+        return explained
+    uses: dict[str, list[dict[str, object]]] = {}
+    for it in status.quotas:
+        for name in it.deployments:
+            uses.setdefault(name, []).append(it.explained())
+    steps = [{**step, "quota": uses[step["deployment"]]} if step["deployment"] in uses else step for step in plan]
+    return {**explained, "outcome": {**outcome, "plan": steps}}
 
 
 def explained_asker(config: ConfigVersion, client: str | None, user: str | None) -> Asker:

@@ -40,6 +40,7 @@ from gateway.telemetry.traffic import RECENT_S, WINDOW_S, times_in_words
 from providers.value import replace
 
 _SOON_DAYS = 60
+_NEARLY = 0.9
 _FEWEST = 5
 """Of fewer requests, all must have failed."""
 _SLOW_S, _SLOW_ALONE_S = 5.0, 20.0
@@ -233,6 +234,7 @@ def _problems(status: Status, regions: list[dict[str, object]]) -> Iterator[str]
         yield f"{name} is skipped for {max(1, math.ceil(unavailable.for_s))} s: {unavailable.reason}"
     yield from _problems_of_callers(status)
     yield from _pin_and_answers(status, regions)
+    yield from _problems_of_quotas(status, regions)
     if status.schedules_off and _has_schedules(status.config):
         yield f"no canary schedule runs: {status.schedules_off}"
     for it in status.schedules:
@@ -328,6 +330,9 @@ def _warnings(status: Status) -> Iterator[str]:
         skipping.update(worker.unavailable.keys() - everywhere.keys())
     for name, count in sorted(skipping.items()):
         yield f"{name} is skipped by {count} of {len(status.workers)} workers"
+    for it in status.quotas:
+        if it.share > _NEARLY:
+            yield f"the quota {it.name} is used to {it.share:.0%}: {it.words}"
     if status.schedules_off and not _has_schedules(status.config):
         yield f"no canary schedule can run: {status.schedules_off}"
 
@@ -361,6 +366,16 @@ def _problems_of_stores(status: Status) -> Iterator[str]:
             yield f"the shared store `database` cannot be used: {text}; {effects}"
         else:
             yield f"the shared store `{kind}` cannot be used: {text}"
+
+
+def _problems_of_quotas(status: Status, regions: list[dict[str, object]]) -> Iterator[str]:
+    """Yield the routes whose steps have no room at all."""
+    full = {name for it in status.quotas if it.is_full for name in it.deployments}
+    for entry in regions:
+        steps = [entry["answers"], *cast("list[str]", entry["then"])]
+        if entry["answers"] is not None and full.issuperset(steps):
+            what = f"{entry['assistant']} ({entry['use']}) in the region {entry['region']}"
+            yield f"no step of {what} has room in its quotas: gateway quotas"
 
 
 def _pin_and_answers(status: Status, regions: list[dict[str, object]]) -> Iterator[str]:

@@ -288,6 +288,8 @@ class Gateway:
             self.metrics.live_rows[name] = partial(limiters.rows, read)
         if self._usage is not None:
             counts = self._usage.accounting.counts
+            skips = self._usage.accounting.skips
+            self.metrics.live_rows["gateway_quota_skips_total"] = lambda: skips
             self.metrics.live_rows["gateway_client_calls_total"] = counts.calls
             self.metrics.live_rows["gateway_client_tokens_total"] = counts.tokens
             self.metrics.live_rows["gateway_client_cost_total"] = counts.costs

@@ -24,10 +24,12 @@ from gateway.execution.service_client import ServiceClient, ServiceFailed
 from gateway.execution.transport import PoolTransport, SimulatorsOnly, Transport
 from gateway.model.budget import AlertWebhook, Window
 from gateway.model.config_version import ConfigVersion
+from gateway.model.status import QuotaUse
 from gateway.operator_errors import StateError
+from gateway.service.quota_admin import read_uses
 from gateway.telemetry.log import logger
 from gateway.usage.amounts import NANO
-from gateway.usage.gate import Counter, CounterKind, Counters, CounterState, GateUnavailable, shown_in
+from gateway.usage.gate import Counter, CounterKind, CounterState, GateUnavailable, shown_in
 from gateway.usage.installation import operator_gate
 from gateway.usage.journal import Journal
 from gateway.usage.spending_limits import calendar_of, counted_budgets
@@ -98,11 +100,14 @@ class BudgetMonitor:
         current: Returns the active config version.
         clock: Returns Unix nanoseconds.
         state_dir: Where the reported percentages are kept. None: nowhere.
+
+    Attributes:
+        quotas: What is used of each limit of each quota.
     """
 
     def __init__(
         self,
-        gate: Counters,
+        gate: Journal | ValkeyGate,
         current: Callable[[], ConfigVersion],
         clock: Callable[[], int] = time.time_ns,
         state_dir: Path | None = None,
@@ -111,6 +116,7 @@ class BudgetMonitor:
         self._current = current
         self._clock = clock
         self._used: Mapping[BudgetLabels, int] = {}
+        self.quotas: tuple[QuotaUse, ...] = ()
         self._file = state_dir / _FILE_NAME if state_dir is not None else None
         # The highest percentage that was reported, and the start of its window.
         self._reported: dict[Counter, tuple[int, int]] = _read(self._file) if self._file is not None else {}
@@ -157,6 +163,7 @@ class BudgetMonitor:
                     alerts += self._alerts(counter, limit, state, at)
             await asyncio.sleep(0)
         self._used = used
+        self.quotas = await read_uses(config, self._gate)
         return alerts
 
     def _alerts(self, counter: Counter, limit: int, state: CounterState, at: tuple[int, ...]) -> list[BudgetAlert]:
@@ -209,6 +216,10 @@ class BudgetWatch:
     def used_shares(self) -> Mapping[BudgetLabels, int]:
         """Return the used share of each budget, in millionths."""
         return self._monitor.used_shares() if self._monitor is not None else {}
+
+    def quotas(self) -> tuple[QuotaUse, ...]:
+        """Return what is used of each limit of each quota."""
+        return self._monitor.quotas if self._monitor is not None else ()
 
     async def run(self) -> None:
         """Read the budgets at intervals."""

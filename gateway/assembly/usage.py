@@ -149,6 +149,7 @@ class SharedStores:
             instance,
             lambda: bool(waiting_rows(state_dir, 1)),
             lambda: ZoneInfo(config().usage.timezone),
+            config,
         )
         self.gate = OutageGate(self._valkey, journal, lambda: config().usage.on_loss)
         self._recovering: asyncio.Task[None] | None = None

@@ -110,7 +110,7 @@ def command_parser() -> argparse.ArgumentParser:
         parsers[name].set_defaults(**defaults, **command.get("defaults", {}))
         _add_arguments(parsers[name], command.get("arguments", ()), described["shared"])
     for operation in OPERATIONS:
-        group, _, word = operation.command.partition(" ")
+        group, _, word = operation.command.rpartition(" ")
         groups[group] = groups.get(group) or parsers[group].add_subparsers(title="commands", metavar="COMMAND")
         text = f"{operation.about[0].upper()}{operation.about[1:]}."
         one = groups[group].add_parser(word, help=operation.about, description=text)

@@ -22,6 +22,7 @@ _LIMITS = ("rpm", "tpm", "concurrent", "body_bytes", "connections")
 _NO_VALUE = "-"
 _OF_KEYS = ("id", "client", "status", "blocked_at", "owner", "created_at", "expires_at", "last_used_at", "note")
 _OF_CLIENTS = ("name", "region", "project", "limits", "budgets", "user_budget", "max_request")
+_OF_QUOTAS = ("name", "unit", "window", "limit", "used", "held", "free_at", "deployments", "clients")
 
 
 _TOKENS_NEEDED = (
@@ -123,6 +124,7 @@ def definition_of(options: argparse.Namespace) -> dict[str, object]:
         "limits": limits or None,
         "max_request": {"amount": options.max_request} if options.max_request else None,
         "show_cost": options.show_cost or None,
+        "priority": options.priority,
     }
     return {name: value for name, value in given.items() if value is not None} | definition
 
@@ -179,6 +181,7 @@ _TEXTS: Mapping[str, Callable[[Json], str]] = {
     "projects create": lambda it: f"the project {it['name']} is created",
     "projects update": lambda it: f"the project is changed\n{_members(it)}",
     "projects remove": lambda it: f"the project {it['name']} is removed",
+    "quotas": lambda found: _table(found["quotas"], _OF_QUOTAS),
     "budgets show": lambda found: _budget_table(found),
     "budgets reset": lambda found: _budget_table(found),
     "budgets top-up": lambda found: _budget_table(found),

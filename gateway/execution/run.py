@@ -373,7 +373,8 @@ class Run(msgspec.Struct):
 
     def _skip(self, step: Step, reason: str, kinds: FailureKinds) -> None:
         """Record a step that is not tried, and go to the next one. `kinds`: the failures that are the reason."""
-        self.context.record.skipped.append(Skipped(step.deployment.name, reason, kinds))
+        code = "quota" if kinds is _NO_ROOM else ""
+        self.context.record.skipped.append(Skipped(step.deployment.name, reason, kinds, code))
         self._leave_step()
 
     def _leave_step(self) -> None:

@@ -150,11 +150,17 @@ class AttemptRecord(Value, frozen=True):
 
 
 class Skipped(Value, frozen=True):
-    """A step of the plan that was not tried, and why. `kinds`: the failures for which it was not tried."""
+    """A step of the plan that was not tried, and why.
+
+    Attributes:
+        kinds: The failures for which it was not tried.
+        code: The reason as a code: `quota` without room in a quota, else an empty text.
+    """
 
     deployment: str
     reason: str
     kinds: FailureKinds = frozenset()
+    code: str = ""
 
 
 class Allowance(Value, frozen=True):

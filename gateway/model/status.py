@@ -226,6 +226,48 @@ class TrafficCounts(Value, frozen=True):
     implausible: Mapping[tuple[str, str], int] = {}
 
 
+class QuotaUse(Value, frozen=True):
+    """What is used of one limit of a quota.
+
+    Attributes:
+        limit: The number, or an amount of money as decimal text. The same for `used` and `held`.
+        free_at: When one more call or token of a client of high priority has room, in ISO 8601; None for now.
+        free_in_s: The seconds until then, or None if that is unknown.
+        share: The part of it that is used and held, from 0 to 1; of a bucket, the part that is not full.
+        words: The limit in words.
+        deployments: The deployments that name the quota.
+    """
+
+    name: str
+    unit: str
+    window: str
+    limit: int | str
+    used: int | str
+    held: int | str
+    free_at: str | None
+    free_in_s: float | None
+    share: float
+    words: str
+    deployments: tuple[str, ...]
+
+    @property
+    def is_full(self) -> bool:
+        """Whether it has no room for anybody."""
+        return self.free_in_s != 0
+
+    def data(self) -> dict[str, object]:
+        """Return it as JSON data."""
+        names = ("name", "unit", "window", "limit", "used", "held", "free_at", "deployments")
+        return {name: getattr(self, name) for name in names} | {"deployments": list(self.deployments)}
+
+    def explained(self) -> dict[str, object]:
+        """Return it as `explain` shows it at a step."""
+        free_in_s = None if self.free_in_s is None else round(self.free_in_s, 1)
+        return {name: getattr(self, name) for name in ("name", "unit", "window", "limit", "used")} | {
+            "free_in_s": free_in_s
+        }
+
+
 @dataclass(frozen=True, slots=True)
 class Status:
     """The state of the whole gateway.
@@ -242,6 +284,7 @@ class Status:
             without a shared database; and `clock`, if the clock of this machine differs from that of a shared store.
         traffic: The traffic of all workers.
         sign_ins: The state of each sign-in that is used.
+        quotas: What is used of each limit of each quota, as it was read last.
         at_s: The time of this state (Unix time).
     """
 
@@ -261,6 +304,7 @@ class Status:
     store_problems: Mapping[str, str] = field(default_factory=dict)
     traffic: TrafficCounts = field(default_factory=TrafficCounts)
     sign_ins: tuple[SignInStatus, ...] = ()
+    quotas: tuple[QuotaUse, ...] = ()
     at_s: float = field(kw_only=True)
 
 

@@ -252,6 +252,7 @@ class Host:
             store_problems=self._stores.problems(workers),
             traffic=self._traffic.counts(),
             sign_ins=self._workers.sign_ins(),
+            quotas=self._budgets.quotas(),
             at_s=time.time(),
         )
 
@@ -261,6 +262,9 @@ class Host:
         counted = await self._sampled()
         status = await self.status()
         own: Series = {"gateway_budget_used_ratio": used, **await self._stores.series(status.store_problems)}
+        own["gateway_quota_used_ratio"] = {
+            (it.name, it.unit, it.window): [int(it.share * 1_000_000)] for it in status.quotas
+        }
         if self._live.cell is not None:
             own["gateway_cell_instances"] = {labels: [count] for labels, count in self._live.cell.counts().items()}
         snapshots = [*counted, pack(own)]

@@ -77,6 +77,10 @@ class Operation(Value, frozen=True):
             from gateway.service.key_blocks import KeyBlocks
 
             return KeyBlocks(admin, config)
+        if self.group == "quotas":
+            from gateway.service.quota_admin import QuotaAdmin
+
+            return QuotaAdmin(admin, config)
         from gateway.service.budget_admin import BudgetAdmin
         from gateway.service.subject_admin import SubjectAdmin
 
@@ -85,7 +89,7 @@ class Operation(Value, frozen=True):
     @property
     def uses_config(self) -> bool:
         """Whether it depends on the active config version, with the stored clients."""
-        return self.group in ("budgets", "subject") or self.is_of_every_key
+        return self.group in ("budgets", "quotas", "subject") or self.is_of_every_key
 
     @property
     def is_of_every_key(self) -> bool:
@@ -137,6 +141,7 @@ _RUN: dict[str, _Run] = {
     "keys revoke": lambda admin, it: admin.revoke_key(it["id"]),
     "keys block": lambda blocks, it: blocks.block(it["id"]),
     "keys unblock": lambda blocks, it: blocks.unblock(it["id"]),
+    "quotas": lambda quotas, _: quotas.show(),
     "budgets show": lambda budgets, it: budgets.show(_owner(it, needed=False)),
     "budgets reset": lambda budgets, it: budgets.reset(_owner(it), it.get("per") or ""),
     "budgets top-up": lambda budgets, it: budgets.top_up(_owner(it), it.get("per") or "", it.get("amount") or ""),

@@ -58,6 +58,16 @@ _OF: Mapping[CounterKind, Literal["client", "project", "user"]] = {
 }
 
 
+def in_gate(config: ConfigVersion, directory: Path, work: Callable[[OperatorGate], Awaitable[_T]]) -> _T:
+    """Return the result of an operation of the gate. Raises StateError if the gate stays busy or unreachable."""
+
+    async def run() -> _T:
+        async with operator_gate(lambda: config, directory) as gate:
+            return await _tried(lambda: work(gate))
+
+    return asyncio.run(run())
+
+
 class BudgetOwner(Value, frozen=True):
     """The owner of budgets: a client, a project or an end user.
 
@@ -115,7 +125,7 @@ class BudgetAdmin:
                 if refused.status != _NOT_FOUND:  # it was removed a moment ago
                     invalid.append({"of": _OF[one.kind], "name": one.name, "problem": str(refused)})
         limits = [*found]
-        states = self._in_gate(lambda gate: self._states(gate, limits))
+        states = in_gate(self._config, self._directory, lambda gate: self._states(gate, limits))
         shown = [_shown(limit, state) for limit, state in zip(limits, states, strict=True)]
         return {"budgets": shown, **({"invalid": invalid} if invalid else {})}
 
@@ -130,7 +140,7 @@ class BudgetAdmin:
     def reset(self, owner: BudgetOwner, per: str) -> Json:
         """Set what was spent in the open window to 0. Holds of running calls stay."""
         limits = self._of_window(owner, per)
-        changed = self._in_gate(lambda gate: self._reset(gate, limits))
+        changed = in_gate(self._config, self._directory, lambda gate: self._reset(gate, limits))
         for limit, (spent, _) in zip(limits, changed, strict=True):
             self._record(RowKind.RESET, limit.counter, spent)
         return {"budgets": [_shown(limit, state) for limit, (_, state) in zip(limits, changed, strict=True)]}
@@ -158,7 +168,7 @@ class BudgetAdmin:
 
     def _topped_up(self, limit: BudgetLimit, number: int) -> Json:
         windows = calendar_of(self._config).at(self._clock_ns())
-        state = self._in_gate(lambda gate: gate.top_up(limit.counter, windows, number))
+        state = in_gate(self._config, self._directory, lambda gate: gate.top_up(limit.counter, windows, number))
         self._record(RowKind.TOP_UP, limit.counter, number)
         return _shown(limit, state)
 
@@ -173,7 +183,7 @@ class BudgetAdmin:
             for unit in units
             for window in Window
         }
-        return self._in_gate(lambda gate: gate.drop(counters)) if counters else 0
+        return in_gate(self._config, self._directory, lambda gate: gate.drop(counters)) if counters else 0
 
     # --- the owners -------------------------------------------------------------------------------
 
@@ -207,7 +217,7 @@ class BudgetAdmin:
         if len(names) == 1:
             return tuple(*limits.values())
         every = [limit for it in limits.values() for limit in it]
-        states = self._in_gate(lambda gate: self._states(gate, every))
+        states = in_gate(self._config, self._directory, lambda gate: self._states(gate, every))
         found = dict(zip(every, states, strict=True))
         used = {name for name, of in limits.items() if any(sum(found[it][:3]) for it in of)}
         expect_one_issuer(owner.name, [issuer for issuer, of in people.items() if of[0] in used])
@@ -286,15 +296,6 @@ class BudgetAdmin:
         return (int(number), unit) if unit == TOKENS else (int(number * NANO), unit)
 
     # --- the stores -------------------------------------------------------------------------------
-
-    def _in_gate(self, work: Callable[[OperatorGate], Awaitable[_T]]) -> _T:
-        """Return the result of an operation of the gate. Raises StateError if the gate stays busy or unreachable."""
-
-        async def run() -> _T:
-            async with operator_gate(lambda: self._config, self._directory) as gate:
-                return await _tried(lambda: work(gate))
-
-        return asyncio.run(run())
 
     def _record(self, kind: RowKind, counter: Counter, amount: int) -> None:
         """Write the row of a change, and its entry for the audit trail."""

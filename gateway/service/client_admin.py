@@ -18,6 +18,7 @@ from gateway.config.stored_clients import InvalidDefinition, check_name, compile
 from gateway.model.api_key import ALPHABET, ID_ALPHABET, ID_LENGTH, SECRET_LENGTH, CellKey, compose_key, digest_of
 from gateway.model.budget import Project
 from gateway.model.config_version import Client, ClientLimitRule, ConfigVersion
+from gateway.model.quota import Priority
 from gateway.model.status import audited
 from gateway.model.stored_client import LISTENER_CLOSED, AdminToken, ConfigFacts, Definition, KeyInfo, Role
 from gateway.model.units import UNIT_S
@@ -391,6 +392,7 @@ def _of_file(client: Client) -> Json:
         "assistants": sorted(client.assistants) if client.assistants is not None else None,
         "may_assert": sorted(client.may_assert) or None,
         "limits": {name: value for name, value in asdict(limits).items() if value is not None} or None,
+        "priority": str(client.priority) if client.priority is not Priority.NORMAL else None,
     }
     return {"name": client.name, **{name: value for name, value in given.items() if value is not None}}
 

@@ -279,12 +279,18 @@ def _outcome(decision: Decision, *, reveal_model: bool, to_operator: bool) -> di
                     "processes": str(step.deployment.residency.processes),
                     "redacted": _redacted(step),
                     **_proxy(step.deployment, to_operator=to_operator),
+                    **(_quotas(step.deployment) if to_operator else {}),
                     **(_sign_in(step.deployment) if to_operator else {}),
                 }
                 for step in outcome.steps
             ]
         }
     return {"refusal": {"code": outcome.code, "reason": outcome.reason, "message": outcome.message}}
+
+
+def _quotas(deployment: Deployment) -> dict[str, object]:
+    """Return the names of the quotas of a deployment under its key. Empty if it has none."""
+    return {"quota": [{"name": quota.name} for quota in deployment.quotas]} if deployment.quotas else {}
 
 
 def _proxy(deployment: Deployment, *, to_operator: bool) -> dict[str, object]:
@@ -483,6 +489,8 @@ def _outcome_text(outcome: Plan | Refusal) -> list[str]:
         lines += [*_wrapped(f"  {number}. ", model), *_wrapped("     ", where)]
         if deployment.sign_in is not None:
             lines += _wrapped("     signs in as ", str(deployment.sign_in))
+        if deployment.quotas:
+            lines += _wrapped("     quota: ", ", ".join(quota.name for quota in deployment.quotas))
         lines += _wrapped("     through the proxy ", str(deployment.proxy)) if deployment.proxy is not None else []
         if (rules := step.permit.wrapper) is not None:
             lines += _wrapped("     ", f"redacts: {', '.join(rules.shown_kinds)}")

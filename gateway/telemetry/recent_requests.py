@@ -84,10 +84,11 @@ def describe_request(record: Record, ended_at_s: float) -> dict[str, object]:
 
 
 def _codes(record: Record) -> dict[str, str]:
-    """Return the deployments that routing skipped, with the reason as a code."""
+    """Return the deployments that routing skipped, or that had no room in a quota, with the reason as a code."""
     decision = record.decided.decision
     verdicts = decision.verdicts if decision is not None else ()
-    return {deployment.name: str(verdict.reason) for deployment, verdict in verdicts if not isinstance(verdict, Step)}
+    codes = {deployment.name: str(verdict.reason) for deployment, verdict in verdicts if not isinstance(verdict, Step)}
+    return codes | {it.deployment: it.code for it in record.skipped if it.code}
 
 
 def _cost(record: Record) -> dict[str, str] | None:

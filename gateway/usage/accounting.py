@@ -108,7 +108,7 @@ class Accounting:
         self.open_calls: set[CallUsage] = set()
         self.counts = UsageCounts()
         self.lines = QuotaLines(clock)
-        self.skips = Counter[tuple[str, str, str]]()
+        self.skips = Counter[tuple[str, ...]]()
         self._user_key = user_key
         self._prefix = secrets.token_hex(8)
         self._numbers = itertools.count(1)

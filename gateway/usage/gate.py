@@ -329,6 +329,10 @@ class Counters(Protocol):
     async def read(self, counters: Iterable[Counter], windows: AllBounds) -> list[CounterState]:
         """Return the numbers of counters in their current windows. Raises GateUnavailable."""
 
+
+class QuotaCounters(Protocol):
+    """The counters of quotas."""
+
     async def read_quotas(self, limits: Sequence[QuotaLimit]) -> tuple[int, list[QuotaState]]:
         """Return the time of the gate, and the numbers of limits of quotas. Raises GateUnavailable."""
 

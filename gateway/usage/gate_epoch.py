@@ -21,6 +21,7 @@ from contextlib import closing, suppress
 from datetime import tzinfo
 
 from gateway.model.budget import StoreServer, Window
+from gateway.model.config_version import ConfigVersion
 from gateway.operator_errors import StateError
 from gateway.tasks import stopped
 from gateway.usage.gate import GateUnavailable
@@ -50,6 +51,7 @@ class EpochKeeper:
         instance: The name of this instance, whose spool positions show what is shipped.
         unshipped: Returns whether rows of this machine are not in the ledger. It may read files.
         zone: Returns the time zone of windows (`usage.timezone`).
+        config: Returns the active config version, whose quotas are rebuilt. None: there are none.
 
     Attributes:
         is_ready: Set when the counters of budgets were complete for the first time.
@@ -63,12 +65,14 @@ class EpochKeeper:
         instance: str,
         unshipped: Callable[[], bool],
         zone: Callable[[], tzinfo],
+        config: Callable[[], ConfigVersion] | None = None,
     ) -> None:
         self._gate = gate
         self._server = database
         self._instance = instance
         self._unshipped = unshipped
         self._zone = zone
+        self._config = config
         self.is_ready = asyncio.Event()
         self._connection: PostgresConnection | None = None
         self._phase = _NEW
@@ -206,6 +210,7 @@ class EpochKeeper:
                 windows = {window: bounds(window, now_us * 1000, self._zone()) for window in Window}
             with closing(Ledger(Postgres(self._server), self._zone)) as ledger:
                 summed = await asyncio.to_thread(ledger.sum_up, windows)
+                await self._build_quotas(ledger, now_us * 1000)
             last_row, found = summed[0], summed[1]
             for start in range(0, len(found), _AT_ONCE):
                 some = found[start : start + _AT_ONCE]
@@ -220,6 +225,14 @@ class EpochKeeper:
         with postgres_errors():
             await connection.execute("SELECT pg_advisory_unlock($1)", EPOCH_LOCK)
         return last_row
+
+    async def _build_quotas(self, ledger: Ledger, now_ns: int) -> None:
+        """Set the windows of quotas from the ledger. Their buckets begin anew."""
+        config = self._config() if self._config is not None else None
+        if config is None or not config.quotas:
+            return
+        for limit, used in await asyncio.to_thread(ledger.sum_up_quotas, config, now_ns):
+            await self._gate.set_numbers(limit, limit.calendar.at(now_ns), used, 0)
 
     # The database.
 

@@ -34,6 +34,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from gateway.files import path_exists
+from gateway.model.config_version import ConfigVersion
 from gateway.model.kept_metadata import StoredRequest
 from gateway.state.database import Database, SqliteDatabase, Statements, has_table, open_large_to_read, sqlite_error
 from gateway.undo import undone_on_failure
@@ -41,6 +42,8 @@ from gateway.usage import duty_counts
 from gateway.usage.amounts import NANO
 from gateway.usage.counter_sums import counter_sums
 from gateway.usage.gate import Counter
+from gateway.usage.quota_sums import quota_sums
+from gateway.usage.quotas import QuotaLimit
 from gateway.usage.usage_row import TOKENS, BudgetChange, CallOutcome, RowKind, UsageRow, UsageSource
 from gateway.usage.windows import AllBounds
 from providers.value import Value
@@ -354,6 +357,11 @@ class Ledger:
         """Return the number of the last row, and what the counters of open windows must show (`counter_sums`)."""
         with self._changing() as statements:
             return _last_number(statements), counter_sums(statements, windows, self._zone())
+
+    def sum_up_quotas(self, config: ConfigVersion, now_ns: int) -> list[tuple[QuotaLimit, int]]:
+        """Return what is used of the open windows of quotas (`quota_sums`)."""
+        with self._changing() as statements:
+            return quota_sums(statements, config, now_ns)
 
     def position_in_spool(self, file: str) -> int:
         """Return how many bytes of a spool file release 0.2.0 has moved. Their rows may have been deleted since then.

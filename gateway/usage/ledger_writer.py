@@ -192,7 +192,8 @@ class LedgerWriter:
             if self.problem is not None:
                 raise StateError(self.problem)
             _, numbers = self._ledger.sum_up(windows)
-            rebuilt = self._journal.rebuild((found for found in numbers if is_wanted(found[0])), windows)
+            quotas = self._ledger.sum_up_quotas(config, time.time_ns()) if config.quotas else []
+            rebuilt = self._journal.rebuild((found for found in numbers if is_wanted(found[0])), windows, quotas)
             shutil.rmtree(former, ignore_errors=True)
             return rebuilt
         except GateUnavailable as error:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, suppress
 from datetime import UTC, date, datetime, tzinfo
+from operator import add
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -40,6 +41,8 @@ from gateway.usage.ledger import (
     lines_of,
     read_row,
 )
+from gateway.usage.quota_sums import PartsByCaller, parts_since
+from gateway.usage.quotas import NOTHING, row_parts
 from gateway.usage.usage_row import TOKENS, RowKind, UsageRow, UsageSource
 from providers.catalogue.prices import NO_CURRENCY
 from providers.value import Value
@@ -323,6 +326,16 @@ class UsageReader:
 
     def __exit__(self, *_: object) -> None:
         self._close()
+
+    def parts_since(self, since_ns: int) -> PartsByCaller:
+        """Return what calls have used since a time (Unix nanoseconds), by client and deployment."""
+        found = parts_since(self._statements, since_ns)
+        for row in self._unmoved:
+            if row.kind is RowKind.USAGE and row.time_ns >= since_ns:
+                key, parts = (row.client or "", row.deployment or ""), row_parts(row, row.amount_nano or 0)
+                before = found.get(key, NOTHING)
+                found[key] = tuple(map(add, before, parts))
+        return found
 
     def period_query(
         self,
