@@ -72,7 +72,12 @@ def deployments_document(status: Status, snapshots: Iterable[bytes]) -> dict[str
                 "facts": facts_of(item),
             }
         )
-    return {"version": config.version, "deployments": documents, "barriers": list(_barriers(config, series))}
+    return {
+        "version": config.version,
+        "deployments": documents,
+        "barriers": list(_barriers(config, series)),
+        "has_quotas": bool(config.quotas),
+    }
 
 
 def _barriers(config: ConfigVersion, series: Series) -> Iterator[dict[str, object]]:

@@ -330,6 +330,8 @@ def _warnings(status: Status) -> Iterator[str]:
         skipping.update(worker.unavailable.keys() - everywhere.keys())
     for name, count in sorted(skipping.items()):
         yield f"{name} is skipped by {count} of {len(status.workers)} workers"
+    for region, count in sorted(status.traffic.unjudged.items()):
+        yield f"{region}: {count} requests since the start went on without a verdict of a judge (`on_failure: open`)"
     for it in status.quotas:
         if it.share > _NEARLY:
             yield f"the quota {it.name} is used to {it.share:.0%}: {it.words}"

@@ -11,7 +11,7 @@ from gateway.model.config_version import Client, ConfigVersion
 
 
 def budget_changes(old: ConfigVersion, new: ConfigVersion) -> Iterator[tuple[str, str, str]]:
-    """Yield each client and project whose budgets change: its name, the budgets before, and the budgets after."""
+    """Yield each client, project and quota whose limits change: its name, the limits before, and the limits after."""
     before, after = _budgets(old), _budgets(new)
     for name in dict.fromkeys([*before, *after]):
         if before.get(name) != after.get(name):
@@ -26,6 +26,7 @@ def _budgets(config: ConfigVersion) -> Mapping[str, str]:
         found[f"client {client.name}"] = _listed(spending.budgets)
         found[f"each end user of {client.name}"] = _listed(spending.user_budgets)
         found[f"each request of {client.name}"] = _listed(filter(None, [spending.max_request]))
+    found |= {f"quota {name}": str(quota) for name, quota in config.quotas.items()}
     return {name: text for name, text in found.items() if text}
 
 

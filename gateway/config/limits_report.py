@@ -29,6 +29,11 @@ def limit_lines(config: ConfigVersion) -> Iterator[tuple[str, str]]:
             where = "`stores.database`" if config.has_shared_clients else "`clients.db` of the state directory"
             yield "  clients, keys, projects and budgets: ", f"in {where}"
         yield from _exceptions(config, clients.values())
+    if config.quotas:
+        yield "quotas", ""
+        yield from ((f"  {name}: ", str(quota)) for name, quota in config.quotas.items())
+        if config.stores is None or config.stores.valkey is None:
+            yield "  without `stores`: ", "each instance counts alone, so each may use the whole of them"
     if config.stores is not None:
         yield "stores", ""
         yield from (_store(store) for store in (config.stores.database, config.stores.valkey) if store is not None)

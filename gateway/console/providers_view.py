@@ -17,6 +17,7 @@ STATES = {"off": _("off"), "unavailable": _("unavailable"), "failing": _("with e
 async def show(visit: Visit) -> ViewAnswer:
     """Show all deployments, or those that the filters name. Those that need a look are first."""
     document = await visit.admin.get("/v1/admin/deployments")
+    quotas = (await visit.admin.get("/v1/admin/quotas"))["quotas"] if document["has_quotas"] else []
     everything = [{**one, "state": _state_of(one)} for one in document["deployments"]]
     wanted = {name: visit.query.get(name, "") for name in ("deployment", "provider", "state")}
     shown = [
@@ -35,6 +36,7 @@ async def show(visit: Visit) -> ViewAnswer:
         "deployments": sorted(shown, key=lambda one: worst.index(one["state"])),
         "states": STATES,
         "barriers": document["barriers"],
+        "quotas": quotas,
         "read_at": time.time(),
     }
     return ViewAnswer("providers.html", values | {"wanted": wanted, "choices": choices})

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Literal
 
-from gateway.model.budget import Window
+from gateway.model.budget import Window, shown_amount
 from gateway.model.section import PlainSection, key, section
 from gateway.model.units import PartialPercent
 from providers.value import Value
@@ -17,6 +17,7 @@ MOST_QUOTAS = 3
 DEFAULT_LOW = 20
 """The percentage of a quota that stays free of clients with the priority `low`, if the quota states none."""
 
+_ARTICLES = {Window.HOUR: "an hour", Window.TOTAL: "in total"}
 _COUNTED = (Window.MINUTE, Window.HOUR, Window.DAY, Window.MONTH)
 
 
@@ -97,6 +98,16 @@ class QuotaEntry(Value, frozen=True):
     window: Window
     limit: int
 
+    def words(self, currency: str) -> str:
+        """Return the limit in words: `500 requests a minute`."""
+        return f"{self.shown(self.limit, currency)} {_ARTICLES.get(self.window, f'a {self.window}')}"
+
+    def shown(self, amount: int, currency: str) -> str:
+        """Return an amount of its unit as text."""
+        if self.unit is not QuotaUnit.AMOUNT:
+            return f"{amount} {self.unit.replace('_', ' ')}"
+        return f"{shown_amount(amount).removesuffix('.00')} {currency}"
+
 
 class Quota(Value, frozen=True):
     """The limits that a vendor gives to one account, which deployments share.
@@ -122,7 +133,8 @@ class Quota(Value, frozen=True):
     output_weight: int = 1
     currency: str = ""
 
-    @property
-    def is_money(self) -> bool:
-        """Whether it limits an amount, so that the price of each model must be known."""
-        return any(entry.unit is QuotaUnit.AMOUNT for entry in self.entries)
+    def __str__(self) -> str:
+        limits = ", ".join(entry.words(self.currency) for entry in self.entries)
+        kept = [(it, self.keep.percent(it, DEFAULT_LOW)) for it in (Priority.LOW, Priority.NORMAL)]
+        parts = [f"{percent} % from {priority}" for priority, percent in kept if percent]
+        return f"{limits} (kept: {', '.join(parts)})" if parts else limits

@@ -216,6 +216,7 @@ class TrafficCounts(Value, frozen=True):
         last: The last requests of each region, twenty or a few more.
         times: How long the answers of each region took.
         implausible: The counts of a deployment's provider since the start that can't be true, by `input` and `other`.
+        unjudged: The requests of a region since the start of which something went on without a verdict.
     """
 
     regions: Mapping[str, Traffic] = {}
@@ -224,6 +225,7 @@ class TrafficCounts(Value, frozen=True):
     last: Mapping[str, Traffic] = {}
     times: Mapping[str, AnswerTimes] = {}
     implausible: Mapping[tuple[str, str], int] = {}
+    unjudged: Mapping[str, int] = {}
 
 
 class QuotaUse(Value, frozen=True):

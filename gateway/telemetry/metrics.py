@@ -150,6 +150,8 @@ class Metrics:
         if decided.hand_off is not None:
             labels = decided.assistant or "", region, str(decided.hand_off.cause), _result_of_hand_off(record)
             self.count("gateway_hand_offs_total", labels)
+        if record.moderation is not None and record.moderation.is_skipped:
+            self.count("gateway_unjudged_total", (region,))
         for kind in record.duties:
             self.count("gateway_duties_total", (region, kind))
         if record.token_issuer:
@@ -188,9 +190,11 @@ class Metrics:
     def _count_variant(self, region: str, record: Record, variant: str) -> None:
         """Count whether the user's own member of a weighted step answered.
 
-        A member that was unavailable has failed.
+        A member that was unavailable has failed. One whose account had no room says nothing about it.
         """
         own = [attempt for attempt in record.attempts if attempt.deployment == variant]
+        if not own and any(it.deployment == variant and it.code for it in record.skipped):
+            return
         is_ok = bool(own) and own[-1].outcome == "ok" and record.outcome != "interrupted"
         key = record.decided.assistant or "", region, variant
         self.count(REQUESTS, (*key, "ok" if is_ok else "failed"))

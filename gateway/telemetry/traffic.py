@@ -18,6 +18,7 @@ _SHARE = 0.95
 _ERRORS = frozenset({"failed", "interrupted", "internal_error"})
 _Counts = TypeVar("_Counts", Traffic, AskedCounts)
 _IMPLAUSIBLE = "gateway_usage_implausible_total"
+_UNJUDGED = "gateway_unjudged_total"
 _FIRST, _END = "gateway_time_to_first_token_seconds", "gateway_request_duration_seconds"
 _Times = dict[tuple[str, str], list[int]]
 """The buckets of a histogram, by its metric and the region."""
@@ -30,6 +31,7 @@ class _Totals(NamedTuple):
     deployments: dict[str, AskedCounts]
     times: _Times
     implausible: dict[tuple[str, str], int]
+    unjudged: dict[str, int]
 
 
 class TrafficWindow:
@@ -48,7 +50,8 @@ class TrafficWindow:
         """
         series = unpack(merge(snapshots))
         implausible = {(name, why): count for (name, why), [count] in series.get(_IMPLAUSIBLE, {}).items()}
-        totals = _Totals(_by_region(series), _by_deployment(series), _times(series), implausible)
+        unjudged = {region: count for (region,), [count] in series.get(_UNJUDGED, {}).items()}
+        totals = _Totals(_by_region(series), _by_deployment(series), _times(series), implausible, unjudged)
         self._samples.append((at_s, totals))
         while self._samples[0][0] < at_s - WINDOW_S:
             self._samples.popleft()
@@ -72,6 +75,7 @@ class TrafficWindow:
             {name: self._last(name, now.regions[name]) for name in regions},
             self._answer_times(at_s, now.times, first.times),
             now.implausible,
+            now.unjudged,
         )
 
     def _last(self, region: str, now: Traffic) -> Traffic:

@@ -21,7 +21,7 @@ from gateway.model.budget import Window
 from gateway.model.config_version import ConfigVersion, remember
 from gateway.model.deployment import Deployment
 from gateway.model.quota import DEFAULT_LOW, Priority, Quota, QuotaEntry, QuotaUnit
-from gateway.usage.amounts import NANO, shown_nano
+from gateway.usage.amounts import NANO
 from gateway.usage.counter_tags import Tag, key_of, tag_of
 from gateway.usage.usage_row import UsageRow
 from gateway.usage.windows import FOREVER_NS, MINUTE_NS, WindowBounds, WindowCalendar
@@ -48,8 +48,6 @@ _WEIGHTS: dict[str, Parts] = {
     QuotaUnit.SECONDS: (0, 0, 0, 0, 0, 1, 0),
     QuotaUnit.AMOUNT: (0, 0, 0, 0, 0, 0, 1),
 }
-_NAMES = {QuotaUnit.INPUT_TOKENS: "input tokens", QuotaUnit.OUTPUT_TOKENS: "output tokens"}
-_ARTICLES = {Window.HOUR: "an hour", Window.TOTAL: "in total"}
 
 
 class QuotaState(NamedTuple):
@@ -181,15 +179,10 @@ class QuotaLimit:
             return min(1.0, state.spent / self.size_ns)
         return (state.spent + state.held) / self.limit
 
-    def shown(self, amount: int) -> str:
-        """Return an amount of its unit as text."""
-        if self.unit != QuotaUnit.AMOUNT:
-            return f"{amount} {_NAMES.get(QuotaUnit(self.unit), self.unit)}"
-        whole = shown_nano(amount)
-        return f"{whole.rstrip('0').rstrip('.') if '.' in whole else whole} {self.currency}"
-
     def __str__(self) -> str:
-        return f"{self.shown(self.limit)} {_ARTICLES.get(self.window, f'a {self.window}')}"
+        if self.unit == RUNNING:
+            return f"{self.limit} running calls"
+        return QuotaEntry(QuotaUnit(self.unit), self.window, self.limit).words(self.currency)
 
 
 class QuotaHold(NamedTuple):

@@ -123,7 +123,7 @@ def test_at_midnight_a_kept_window_admits_five_percent_and_one_request_at_least(
             limit(QuotaUnit.AMOUNT, Window.TOTAL, NANO // 2),
             1,
             QuotaState(NANO // 2, 0, 0, 2**63 - 1),
-            "quota q: 0.5 EUR in total are spent",
+            "quota q: 0.50 EUR in total are spent",
         ),
         (
             limit(QuotaUnit.TOKENS, Window.MINUTE, 100),
