@@ -17,6 +17,7 @@ from gateway.config.litellm_clients import ClientReader
 from gateway.config.litellm_files import LOGIN, Gap, SourceReading, Unique, gaps_of, yaml_lines
 from gateway.config.litellm_issuers import token_issuers
 from gateway.config.litellm_models import WEIGHTS, Model, ModelReader, facts
+from gateway.config.litellm_quotas import convert_quotas
 from gateway.config.problems import ConfigRejected, KeyPath, dotted, visible
 from gateway.config.yaml_document import parse_yaml
 from providers.registry import Registry
@@ -71,10 +72,13 @@ def convert_litellm(data: bytes, file: str, registry: Registry, today: str) -> C
     reading = SourceReading(source)
     reader = ModelReader(reading, registry, today)
     models = [model for index in reading.entries("model_list") if (model := reader.read(index)) is not None]
+    quotas = convert_quotas(reading, models)
     conversion = _Assistants(reading)
     assistants = conversion.of(models)
     missing = "; the source has no model that can be converted"
     clients = ClientReader(reading, conversion.aliases, today).sections(reader.has_foreign_prices(models))
+    if any("amount" in quota for quota in quotas.values()):
+        clients.setdefault("usage", {"currency": "USD"})
     if "usage" in clients:
         reader.add_missing_prices(models)
     config: dict[str, Any] = {
@@ -89,6 +93,7 @@ def convert_litellm(data: bytes, file: str, registry: Registry, today: str) -> C
             }
         },
         **({"sign_ins": reader.sign_ins.sections} if reader.sign_ins.sections else {}),
+        **({"quotas": quotas} if quotas else {}),
         "deployments": {model.name: model.deployment for model in models} or Gap(f"the models at their sites{missing}"),
         **clients,
         **({"token_issuers": issuers} if (issuers := token_issuers(reading)) else {}),
