@@ -48,6 +48,12 @@ class Cell:
         """Return the state directory of an instance."""
         return self.folder / f"state-{number}"
 
+    def lost_gate_since(self, at_s: float) -> bool:
+        """Return whether an instance could not ask the gate in time, so that it has decided alone with its share."""
+        files = [self.state(number) / "journal" / "last-failure" for number in range(len(self.instances))]
+        # A process notes its failures once a second.
+        return any(file.exists() and file.stat().st_mtime >= at_s - 1 for file in files)
+
     def run(self, *words: str, number: int = 0) -> str:
         """Run a command with the state directory of an instance, and return its output."""
         status, text = run_command(environ_of(self.path, number), *words, "--config", str(self.path))
