@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 from evaluation.checks import RecordedAnswer
 from evaluation.questions import Item
-from gateway.execution.concurrency_limiter import Queuer
 from gateway.execution.deadline import Deadline
 from gateway.execution.health import Health
 from gateway.execution.run import PlanExecutor, PlanExhausted, RunContext
@@ -184,7 +183,7 @@ class CandidateClient:
         record = Record("evaluation", started_at, self.config.version, Decided(location=self._within))
         deadline = Deadline.start(bounds.total_s, bounds.commit_s if request.stream else bounds.total_s)
         try:
-            context = RunContext(bounds, deadline, record, self._still_allowed, queuer=Queuer(Priority.LOW))
+            context = RunContext(bounds, deadline, record, self._still_allowed, priority=Priority.LOW)
             if self.accounting is not None:
                 context.usage = self.accounting.internal_request(self.config, record)
             plan = Plan(self._assistant, self.region, (step,))

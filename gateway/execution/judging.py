@@ -12,7 +12,6 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from gateway.execution.concurrency_limiter import Queuer
 from gateway.execution.deadline import Deadline
 from gateway.execution.run import PlanExecutor, PlanExhausted, RunContext
 from gateway.execution.upstream_client import Answer
@@ -261,7 +260,8 @@ class Judging:
         own = Record(record.request_id, time.monotonic(), record.config_version, record.decided, client=record.client)
         deadline = Deadline.start(time_s, time_s)
         context = RunContext(bounds, deadline, own, self._why_not_now, asker=self.context.asker)
-        context.queuer = Queuer(Priority.HIGH, self.context.queuer.client)  # a judge is never kept out for others
+        context.client, context.has_one_client = self.client, self.config.has_one_client
+        context.priority = Priority.HIGH  # a judge is never kept out for others
         if accounting is not None:
             context.usage = accounting.request(self.config, self.client, self.user, own)
             context.usage.priority = Priority.HIGH

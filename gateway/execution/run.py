@@ -26,7 +26,7 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type
 
 from gateway.execution.answer_stream import LiveStream
 from gateway.execution.breaker import Tickets
-from gateway.execution.concurrency_limiter import ANYBODY, ConcurrencyLimiters, Queuer, Shed, Slot, Ticket
+from gateway.execution.concurrency_limiter import ConcurrencyLimiters, Queuer, Shed, Slot, Ticket
 from gateway.execution.conversation import Conversation
 from gateway.execution.deadline import RESOLUTION_S, Deadline
 from gateway.execution.evidence import EVERYBODY, Asker, FailureEvidence, digest_of
@@ -55,11 +55,12 @@ from gateway.execution.upstream_client import (
     Withdrawn,
     WrapperRefused,
 )
-from gateway.model.config_version import ConfigVersion
+from gateway.model.config_version import Client, ConfigVersion
 from gateway.model.decision import FailureKinds, Plan, Step
 from gateway.model.deployment import Deployment
 from gateway.model.hand_off import HandOffCause
 from gateway.model.input_requests import ServedRequest
+from gateway.model.quota import Priority
 from gateway.model.record import AttemptAction, AttemptDecision, AttemptRecord, Bound, DecisionReason, Record, Skipped
 from gateway.model.resilience import Resilience
 from gateway.usage.accounting import Accounting, RequestUsage
@@ -119,7 +120,8 @@ class RunContext(msgspec.Struct):
             keys are used in turn.
         attempts_before: How many attempts the steps on the other side of a barrier had. They have their own limit.
         waits: It waits once for the quota of a deployment if no step has room.
-        queuer: Its priority, and its client in the queues of deployments.
+        client: The client, whose share of a queue is limited unless it is the only one (`has_one_client`).
+        priority: Its priority if that is not the one of its client.
     """
 
     bounds: Resilience
@@ -137,7 +139,17 @@ class RunContext(msgspec.Struct):
     conversation: Conversation | None = None
     sticky: bytes | None = None
     waits: bool = False
-    queuer: Queuer = ANYBODY
+    client: Client | None = None
+    has_one_client: bool = False
+    priority: Priority | None = None
+
+    @property
+    def queuer(self) -> Queuer:
+        """Who waits for a slot of a deployment."""
+        client = self.client
+        own = client.priority if client is not None else Priority.NORMAL
+        name = client.name if client is not None and not self.has_one_client else None
+        return Queuer(self.priority or own, name)
 
 
 class _Attempt(msgspec.Struct):
@@ -400,12 +412,12 @@ class Run(msgspec.Struct):
         clock, record = self.context.deadline.clock, self.context.record
         while step is not None and step.deployment.concurrency is not None:
             limiter = self.executor.limiters.limiter(step.deployment)
-            ticket, self.ticket = self.ticket, None
-            if ticket is None and (slot := limiter.try_acquire(self.context.queuer)) is not None:
+            ticket, self.ticket, queuer = self.ticket, None, self.context.queuer
+            if ticket is None and (slot := limiter.try_acquire(queuer)) is not None:
                 return step, slot
             queued_at = clock()
             try:
-                slot = await limiter.acquire(self.left_s(), self.context.queuer, ticket)
+                slot = await limiter.acquire(self.left_s(), queuer, ticket)
             except Shed as shed:
                 record.shed += ((step.deployment.name, shed.reason),)
                 self._note_overload(_SHED, shed.retry_after_s)

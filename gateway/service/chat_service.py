@@ -17,7 +17,6 @@ from typing import Any
 
 import msgspec
 
-from gateway.execution.concurrency_limiter import Queuer
 from gateway.execution.exchange import AnswerStyle, Exchange
 from gateway.execution.hand_off_tool import HandOffAsked, offer_tool, tool_name, without_calls
 from gateway.execution.judging import Judge, PassedTexts
@@ -611,8 +610,7 @@ class ChatService:
         still_allowed = StillActive(self.decider.current, config, plan.region, self.decider.clock)
         context = RunContext(config.resilience, exchange.deadline, record, still_allowed, waits=True)
         context.asker = exchange.asker
-        if (client := exchange.caller.client) is not None:
-            context.queuer = Queuer(client.priority, None if config.has_one_client else client.name)
+        context.client, context.has_one_client = exchange.caller.client, config.has_one_client
         request, has_key = exchange.request, False
         if isinstance(request, ChatRequest):
             has_key = exchange.caller.session is not None or CACHE_KEY in request.extra

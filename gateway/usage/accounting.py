@@ -35,7 +35,7 @@ from gateway.usage.estimates import LearnedUsage, SeenOutput, is_plausible, most
 from gateway.usage.gate import TOKENS, BudgetLimit, GateUnavailable, RateState, UsageGate
 from gateway.usage.holding import FollowingCalls, Held, PlannedCall, hold_call, sized
 from gateway.usage.quota_lines import Place, QuotaLines
-from gateway.usage.quotas import NOTHING, Parts, QuotaLimit, QuotaRefusal, quota_limits, row_parts
+from gateway.usage.quotas import NOTHING, QuotaLimit, QuotaRefusal, quota_limits, row_parts
 from gateway.usage.refusals import USER_REQUIRED, CallRefused, QuotaSpent, unavailable
 from gateway.usage.spending_limits import SpendingLimits, Terms, internal_terms, terms_of, user_limits
 from gateway.usage.token_count import count_tokens
@@ -262,7 +262,7 @@ class RequestUsage:
             call.quotas = ()
         try:
             accounting.gate.check()
-            if accounting.lines and call.quotas:
+            if call.quotas and accounting.lines.places:
                 self._expect_turn(call)
             if self._following is not None:
                 held = await self._following.hold(accounting.gate, call, partial(self._call_of, step.deployment))
@@ -317,7 +317,10 @@ class RequestUsage:
         row.input_tokens = facts.bound
         quotas: tuple[QuotaLimit, ...] = ()
         if deployment.quotas or deployment.concurrency is not None:
-            quotas = quota_limits(config, deployment, self.priority)
+            try:  # a cheaper `remember`
+                quotas = config.memo["quota_limits", deployment.name, self.priority]
+            except KeyError:
+                quotas = quota_limits(config, deployment, self.priority)
         return PlannedCall(
             row,
             facts,
@@ -598,11 +601,8 @@ class CallUsage:
         tokens = row.total_tokens
         if not call.limits.are_none and (tokens > hold.tokens or own_nano > hold.amount_nano):
             accounting.overshot()
-        await accounting.gate.settle(hold.call, tokens, own_nano, encode_row(row), self._parts(own_nano))
-
-    def _parts(self, own_nano: int) -> Parts:
-        """Return what the call has used of quotas."""
-        return row_parts(self.held.call.row, own_nano) if self.held.hold.quotas else NOTHING
+        parts = row_parts(row, own_nano) if hold.quotas else NOTHING
+        await accounting.gate.settle(hold.call, tokens, own_nano, encode_row(row), parts)
 
     def _usage(self, outcome: CallOutcome) -> tuple[Usage, UsageSource]:
         """Return what the call has used, and where the numbers come from."""

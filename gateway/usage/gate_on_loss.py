@@ -217,7 +217,7 @@ def _share(limit: int, instances: int) -> int:
 def _own(hold: QuotaHold, instances: int) -> QuotaHold:
     """Return what is held of the share of this instance. A call that is larger takes the whole share."""
     limit = replace(hold.limit, limit=_share(hold.limit.limit, instances))
-    return hold._replace(limit=limit, amount=min(hold.amount, limit.whole))
+    return QuotaHold(limit, min(hold.amount, limit.whole), hold.bounds)
 
 
 def _counter(allowed: Money) -> Counter:

@@ -21,7 +21,6 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
-from gateway.model.quota import QuotaUnit
 from gateway.usage.estimates import LearnedUsage, unlearned_input
 from gateway.usage.gate import BudgetLimit, CounterState, HoldRefused, HoldRequest, Measure, RateState, UsageGate
 from gateway.usage.lost_call import RunningCost
@@ -166,19 +165,18 @@ def sized(call: PlannedCall, cap: int, room_calls: int = 1) -> Hold:
     usual_tokens: int | None = None
     quotas: tuple[QuotaHold, ...] = ()
     if limits.rates or call.quotas:
-        learned, is_stated = call.learned, facts.request.max_tokens is not None
-        usual_input = learned.input_tokens(facts.deployment.name, facts.bound)
-        if usual_input is None:
-            usual_input = unlearned_input(facts.request, facts.bound)
-        usual_output = facts.choices * min(cap, learned.usual_most(call.owner))
+        is_stated, counts_tokens = facts.request.max_tokens is not None, limits.rates != ()
+        for limit in call.quotas:  # a loop, because `any` costs a call for each of them
+            counts_tokens = counts_tokens or limit.counts_tokens
+        usual_input, usual_output = _usual(call, cap) if counts_tokens else (0, 0)
         if limits.rates:
             usual_tokens = usual_input + usual_output
             if not is_stated:
                 # No rate refuses for ever what the client cannot make smaller.
                 usual_tokens = min(usual_tokens, *[rate.per_minute for rate in limits.rates])
-        if call.quotas:
-            now_ns, parts = row.time_ns, (1, usual_input, 0, usual_output, facts.choices * cap, 0, amount_nano)
-            quotas = tuple([one.hold(parts, now_ns, is_stated=is_stated) for one in call.quotas])
+        parts = (1, usual_input, 0, usual_output, facts.choices * cap, 0, amount_nano)
+        for one in call.quotas:
+            quotas = (*quotas, one.hold(parts, row.time_ns, is_stated=is_stated))
     return Hold(
         row.call,
         facts.bound + output,
@@ -194,6 +192,15 @@ def sized(call: PlannedCall, cap: int, room_calls: int = 1) -> Hold:
         output=output,
         cap=cap,
     )
+
+
+def _usual(call: PlannedCall, cap: int) -> tuple[int, int]:
+    """Return the tokens of input and output that a call with this cap usually has."""
+    facts, learned = call.facts, call.learned
+    usual_input = learned.input_tokens(facts.deployment.name, facts.bound)
+    if usual_input is None:
+        usual_input = unlearned_input(facts.request, facts.bound)
+    return usual_input, facts.choices * min(cap, learned.usual_most(call.owner))
 
 
 class FollowingCalls:
@@ -299,7 +306,9 @@ async def hold_call(gate: UsageGate, call: PlannedCall, together: Sequence[Hold]
     limits, facts, stated = call.limits, call.facts, call.facts.request.max_tokens
     if limits.limits_money and not facts.is_priced:
         raise price_unknown(facts.deployment.model)
-    spends = any(one.unit == QuotaUnit.AMOUNT for one in call.quotas) if call.quotas else False
+    spends = False
+    for quota in call.quotas:
+        spends = spends or quota.holds[6] > 0
     if spends and not facts.is_priced:
         raise QuotaSpent(f"quota {call.quotas[0].quota}: the price of {facts.deployment.model} is unknown")
     chooses = stated is None and (bool(limits.budgets) or call.request_room_nano is not None) and facts.takes_cap

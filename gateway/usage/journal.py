@@ -313,24 +313,32 @@ class Journal:
             if rate.measure == _TOKENS:  # a request stays counted, so its rate is not settled
                 entries.append((key, 0, amount, -per_minute))
             states.append(RateState((MINUTE_NS - left_ns) * per_minute // MINUTE_NS, left_ns))
-        quotas = list[_QuotaEntry]()
-        for quota in request.quotas:
-            one, amount, bounds = quota
+        quotas: list[_QuotaEntry] = []
+        for hold in request.quotas:
+            one, amount, bounds = hold.limit, hold.amount, hold.bounds
             key = one.key
-            cells = known[key] if key in known else self._get(txn, key)
-            if bounds is not None:
-                generation, start, end, spent, held, _ = cells = _present(cells, bounds, now_ns)
-                if one.wait_ns(amount, QuotaState(spent, held, start, end), now_ns) != 0:
-                    return self._refusal(txn, request, now_ns)
-                changes[key] = generation, start, end, spent, held + amount, 0
-                quotas.append((key, generation, amount, one.uses, 0))
-            else:
-                left_ns, held = _bucket(cells, one.limit, now_ns)
-                if one.wait_ns(amount, QuotaState(left_ns, held), now_ns) != 0:
-                    return self._refusal(txn, request, now_ns)
+            generation, start, end, spent, held, _ = cells = known[key] if key in known else self._get(txn, key)
+            if bounds is None:
+                left_ns = end - (now_ns if now_ns > start else start)
+                left_ns = left_ns if left_ns > 0 else 0
+                if spent and spent != one.limit:  # a changed limit keeps what is used
+                    left_ns = left_ns * spent // one.limit
                 left_ns += amount * MINUTE_NS // one.limit
-                changes[key] = 0, now_ns, now_ns + left_ns, one.limit, held + amount, 0
+                if left_ns > one.most_ns or amount > one.whole:
+                    return self._refusal(txn, request, now_ns)
+                held = held if one.counts_calls else held + amount
+                changes[key] = 0, now_ns, now_ns + left_ns, one.limit, held, 0
                 quotas.append((key, 0, amount, one.uses, one.limit))
+                continue
+            if not start <= now_ns < end:
+                generation, start, end, spent, held, _ = _present(cells, bounds, now_ns)
+            used = spent + held + amount
+            is_full = amount > one.whole or used > one.most
+            if is_full or (one.kept and one.wait_ns(amount, QuotaState(spent, held, start, end), now_ns) != 0):
+                return self._refusal(txn, request, now_ns)
+            spent, held = (spent + amount, held) if one.counts_calls else (spent, held + amount)
+            changes[key] = generation, start, end, spent, held, 0
+            quotas.append((key, generation, amount, one.uses, 0))
         self._known.update(changes)
         self._changed.update(changes)
         place = b"o" + (self._run or self._begin_run()) + call.encode()
@@ -380,17 +388,27 @@ class Journal:
 
     def _settle_quotas(self, txn: lmdb.Transaction, quotas: list[_QuotaEntry], parts: Parts) -> None:
         """Replace what an open call holds of quotas by what it used."""
-        now_ns = self._clock()
+        known, changed, now_ns = self._known, self._changed, 0
         for key, generation, amount, uses, per_minute in quotas:
-            current, start, end, spent, held, _ = cells = self._get(txn, key)
-            used, held = max(0, sum(map(mul, uses, parts))), max(0, held - amount)
+            is_call = uses[0]
+            if is_call and parts[0]:  # it was used when it was admitted
+                continue
+            used = 0 if parts is NOTHING else sum(map(mul, uses, parts))
+            current, start, end, spent, held, _ = known[key] if key in known else self._get(txn, key)
+            held = held if is_call or held < amount else held - amount
             if per_minute:
-                per_minute = spent or per_minute
-                left_ns = _missing_ns(cells, now_ns) + (used - amount) * MINUTE_NS // per_minute
-                left_ns = min(max(0, left_ns), LARGEST_AMOUNT - now_ns)
-                self._file.set(key, (0, now_ns, now_ns + left_ns, per_minute, held, 0))
+                now_ns = now_ns or self._clock()
+                left_ns = end - (now_ns if now_ns > start else start)
+                left_ns = (left_ns if left_ns > 0 else 0) + (used - amount) * MINUTE_NS // (spent or per_minute)
+                left_ns = left_ns if left_ns > 0 else 0
+                left_ns = left_ns if left_ns < LARGEST_AMOUNT - now_ns else LARGEST_AMOUNT - now_ns
+                known[key] = 0, now_ns, now_ns + left_ns, spent or per_minute, held, 0
             elif current == generation:
-                self._file.set(key, (current, start, end, _bounded(spent + used), held, 0))
+                more = used - amount if is_call else used
+                known[key] = current, start, end, _bounded(spent + more), held, 0
+            else:
+                continue
+            changed.add(key)
 
     def _quota_state(self, txn: lmdb.Transaction, limit: QuotaLimit, now_ns: int) -> QuotaState:
         cells = self._get(txn, limit.key)

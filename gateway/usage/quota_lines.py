@@ -38,15 +38,19 @@ class Place(msgspec.Struct, eq=False):
 
 
 class QuotaLines:
-    """The lines of one process. `clock` returns Unix nanoseconds."""
+    """The lines of one process.
+
+    Args:
+        clock: Returns Unix nanoseconds.
+
+    Attributes:
+        places: The places of all requests that wait.
+    """
 
     def __init__(self, clock: Callable[[], int]) -> None:
         self._clock = clock
         self._numbers = itertools.count()
-        self._places: list[Place] = []
-
-    def __bool__(self) -> bool:
-        return bool(self._places)
+        self.places: list[Place] = []
 
     def refusal(self, holds: Sequence[QuotaHold], priority: Priority, own: Place | None) -> QuotaRefusal | None:
         """Return why a call may not ask for room yet, or None if nobody waits before it. `own`: its own place."""
@@ -74,7 +78,7 @@ class QuotaLines:
             return None
         place = Place(order, takes_ns, ready_ns, until_ns)
         self._move_behind(place, 1)
-        self._places.append(place)
+        self.places.append(place)
         return place
 
     async def wait(self, place: Place, sleep: Callable[[float], Awaitable[object]]) -> bool:
@@ -86,16 +90,16 @@ class QuotaLines:
 
     def leave(self, place: Place, *, has_taken: bool) -> None:
         """Remove a place. Those behind it have room earlier if it has taken none."""
-        if place in self._places:
-            self._places.remove(place)
+        if place in self.places:
+            self.places.remove(place)
             if not has_taken:
                 self._move_behind(place, -1)
 
     def _ahead(self, key: bytes, order: tuple[int, int]) -> list[Place]:
-        return [it for it in self._places if key in it.takes_ns and it.order < order]
+        return [it for it in self.places if key in it.takes_ns and it.order < order]
 
     def _move_behind(self, place: Place, sign: int) -> None:
-        for other in self._places:
+        for other in self.places:
             if other.order > place.order:
                 shared = [takes_ns for key, takes_ns in place.takes_ns.items() if key in other.takes_ns]
                 other.ready_ns += sign * max(shared, default=0)

@@ -17,6 +17,8 @@ from operator import mul
 from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
+import msgspec
+
 from gateway.model.budget import Window
 from gateway.model.config_version import ConfigVersion, remember
 from gateway.model.deployment import Deployment
@@ -84,6 +86,10 @@ class QuotaLimit:
         whole: The largest call that ever fits.
         size_ns: The time in which an empty bucket is full.
         most_ns: The time until it is full after the last call that has room.
+        is_bucket: Whether it refills evenly.
+        always: The part of a window that every priority may use at any time.
+        counts_calls: Whether it counts requests, each of which is used when it is admitted.
+        counts_tokens: Whether it counts tokens.
         tag: The digest by which a store finds the counter: of name, unit and window.
         key: The digest as bytes.
     """
@@ -102,6 +108,10 @@ class QuotaLimit:
     whole: int = field(init=False)
     size_ns: int = field(init=False)
     most_ns: int = field(init=False)
+    is_bucket: bool = field(init=False)
+    always: int = field(init=False)
+    counts_calls: bool = field(init=False)
+    counts_tokens: bool = field(init=False)
     tag: Tag = field(init=False, compare=False, repr=False)
     key: bytes = field(init=False, compare=False, repr=False)
 
@@ -111,41 +121,37 @@ class QuotaLimit:
             size = max(1, int(limit * self.burst_s / 60))
             size_ns = max(int(self.burst_s * NANO), MINUTE_NS // limit)
         kept = size * self.kept // 100
+        counts_calls = self.unit == QuotaUnit.REQUESTS
+        object.__setattr__(self, "always", max(limit * _ALWAYS_PERCENT // 100, int(counts_calls)))
         is_even = self.window not in (Window.MINUTE, Window.TOTAL)
         tag = tag_of("quota", self.quota, self.unit, self.window)
         for name, value in (
             ("most", limit if is_even else size - kept),
             ("whole", max(self.always, limit * (100 - self.kept) // 100) if is_even else size - kept),
             ("size_ns", size_ns),
+            ("is_bucket", self.window is Window.MINUTE),
+            ("counts_calls", counts_calls),
+            ("counts_tokens", any(self.holds[1:5])),
             ("most_ns", size_ns - self.duration_ns(kept)),
             ("tag", tag),
             ("key", key_of(tag)),
         ):
             object.__setattr__(self, name, value)
 
-    @property
-    def is_bucket(self) -> bool:
-        """Whether it refills evenly."""
-        return self.window is Window.MINUTE
-
-    @property
-    def always(self) -> int:
-        """What every priority may use of a window at any time."""
-        return max(self.limit * _ALWAYS_PERCENT // 100, int(self.unit == QuotaUnit.REQUESTS))
-
     def duration_ns(self, amount: int) -> int:
         """Return the time in which a bucket refills an amount."""
         return amount * MINUTE_NS // self.limit
 
-    def amount_of(self, parts: Parts, *, is_stated: bool) -> int:
-        """Return what a call holds. A request without a cap is at most the whole, because it cannot be made smaller."""
-        amount = sum(map(mul, self.holds, parts))
-        return amount if is_stated or self.unit == QuotaUnit.AMOUNT or amount < self.whole else self.whole
-
     def hold(self, parts: Parts, now_ns: int, *, is_stated: bool) -> QuotaHold:
-        """Return what a call holds that is admitted now."""
+        """Return what a call holds that is admitted now.
+
+        A request without a cap is at most the whole, because the client cannot make it smaller.
+        """
+        amount = parts[0] if self.counts_calls else sum(map(mul, self.holds, parts))
+        if amount > self.whole and not is_stated and self.unit != QuotaUnit.AMOUNT:
+            amount = self.whole
         bounds = None if self.is_bucket else self.calendar.at(now_ns)[self.window]
-        return QuotaHold(self, self.amount_of(parts, is_stated=is_stated), bounds)
+        return QuotaHold(self, amount, bounds)
 
     def wait_ns(self, amount: int, state: QuotaState, now_ns: int) -> int | None:
         """Return the time until an amount has room: 0 now; `FOREVER_NS` at no known time; None never."""
@@ -185,7 +191,7 @@ class QuotaLimit:
         return QuotaEntry(QuotaUnit(self.unit), self.window, self.limit).words(self.currency)
 
 
-class QuotaHold(NamedTuple):
+class QuotaHold(msgspec.Struct, frozen=True, gc=False):
     """What a call holds of a limit. `bounds` are those of its window; None for a bucket."""
 
     limit: QuotaLimit
@@ -257,7 +263,7 @@ def quota_refusal(holds: Sequence[QuotaHold], states: Sequence[QuotaState], now_
 
 
 def _has_unkept_room(one: QuotaHold, state: QuotaState) -> bool:
-    limit, amount, _ = one
+    limit, amount = one.limit, one.amount
     if limit.is_bucket:
         return state.spent + limit.duration_ns(amount) <= limit.size_ns
     return state.spent + state.held + amount <= limit.limit

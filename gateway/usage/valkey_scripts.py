@@ -88,7 +88,7 @@ class OpenQuota(msgspec.Struct, array_like=True):
     @classmethod
     def of(cls, hold: QuotaHold) -> OpenQuota:
         """Return what is stored of a hold."""
-        limit, amount, bounds = hold
+        limit, amount, bounds = hold.limit, hold.amount, hold.bounds
         stored = None if bounds is None else _in_us(bounds)
         return cls(*limit.tag, amount, limit.uses, stored, 0 if stored is not None else limit.limit)
 

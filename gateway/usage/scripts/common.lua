@@ -58,13 +58,15 @@ local function state_of(counter)
   return {counter[2], counter[3], counter[4], counter[5], counter[6], counter[7], counter[8], counter[9]}
 end
 
--- The time until a bucket of a quota is full, and what is held of it. A changed limit keeps what is used.
+-- The time until a bucket of a quota is full, and what is held of it. A changed limit keeps what is used. Without a
+-- limit, that of the last hold.
 local function bucket(key, limit, now)
   local raw = redis.call('GET', key)
-  if not raw then return 0, 0 end
+  if not raw then return 0, 0, limit end
   local stored = cmsgpack.unpack(raw)
   local missing = math.max(0, stored[1] - math.max(0, now - stored[2]) * 1000)
-  return math.floor(missing * stored[3] / limit), stored[4]
+  limit = limit or stored[3]
+  return math.floor(missing * stored[3] / limit), stored[4], limit
 end
 
 local function save_bucket(key, missing, now, limit, held)

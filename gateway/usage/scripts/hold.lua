@@ -20,7 +20,8 @@ end
 local numbers, first = {}, 4 + #counters + #rates
 for index, one in ipairs(quotas) do
   if one[1] then
-    numbers[index] = {bucket(KEYS[first + index], one[3], now)}
+    local left, held = bucket(KEYS[first + index], one[3], now)
+    numbers[index] = {left, held}
     if one[6] or numbers[index][1] + one[2] > one[4] then fits = false end
   else
     local counter = opened(KEYS[first + index], KEYS[2], one[2], one[3], one[4], now)

@@ -5,7 +5,8 @@ local now, limits, states = server_us(ARGV[1]), cmsgpack.unpack(ARGV[3]), {}
 for index, limit in ipairs(limits) do
   local raw = redis.call('GET', KEYS[1 + index])
   if limit > 0 then
-    states[index] = {bucket(KEYS[1 + index], limit, now)}
+    local missing, held = bucket(KEYS[1 + index], limit, now)
+    states[index] = {missing, held}
   else
     states[index] = raw and state_of(cmsgpack.unpack(raw)) or false
   end

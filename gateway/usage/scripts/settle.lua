@@ -28,10 +28,11 @@ for index, one in ipairs(quotas) do
   if not one[5] then
     settle(key, one, generation)
   elseif generation == 1 then
-    local missing, held = bucket(key, one[5], now)
-    local more = math.floor((one[3] - one[1]) * MINUTE_NS / one[5])
+    local missing, held, limit = bucket(key, nil, now)
+    limit = limit or one[5]
+    local more = math.floor((one[3] - one[1]) * MINUTE_NS / limit)
     missing = math.min(math.max(0, missing + more), LARGEST)
-    save_bucket(key, missing, now, one[5], math.max(0, held - one[1]))
+    save_bucket(key, missing, now, limit, math.max(0, held - one[1]))
   end
 end
 return 1

@@ -30,7 +30,8 @@ deployments:
 @pytest.fixture
 def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> PricedGateway:
     world = PricedGateway(tmp_path, now_s=NOON_NS / NANO)
-    monkeypatch.setattr(Journal.open.__func__, "__defaults__", (lambda: int(world.now_s * NANO),))
+    opened = Journal.open.__func__  # type: ignore[attr-defined]
+    monkeypatch.setattr(opened, "__defaults__", (lambda: int(world.now_s * NANO),))
     return world
 
 
