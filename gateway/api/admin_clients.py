@@ -14,7 +14,7 @@ from gateway.api.admin_request import AdminRequest, Asked, texts_of
 from gateway.api.errors import ApiError
 from gateway.api.openapi import json_body
 from gateway.config.problems import choice_hint, quoted
-from gateway.model.status import ROWS_DELETED_HEADER
+from gateway.model.status import ROWS_DELETED_HEADER, Status
 from gateway.model.stored_client import Role
 from gateway.service.admin_operations import Operation
 from gateway.service.client_admin import ClientAdmin, Json
@@ -42,12 +42,28 @@ def answer_to(operation: Operation) -> Callable[..., Awaitable[Response]]:
             return await asked.show(operation.command, lambda admin: operation.run(admin, given))
         if operation.group == "budgets" and given.get("user") is not None:
             asked.expect_admin("a budget of an end user")
-        config = (await asked.control.status()).config if operation.uses_config else None
-        return await asked.run(operation.command, lambda admin: operation.run(operation.on(admin, config), given))
+        status = await asked.control.status() if operation.uses_config else None
+        config = status.config if status is not None else None
+
+        def run(admin: ClientAdmin) -> Json:
+            found = operation.run(operation.on(admin, config), given)
+            return _with_vendors(found, status) if operation.group == "quotas" and status is not None else found
+
+        return await asked.run(operation.command, run)
 
     answer.__name__ = operation.command.replace(" ", "_").replace("-", "_")
     answer.__doc__ = operation.about[0].upper() + operation.about[1:]
     return answer
+
+
+def _with_vendors(found: Json, status: Status) -> Json:
+    """Return the quotas with what their vendors stated last."""
+    uses = {(it.name, it.unit, it.window): status.vendor_limit(it) for it in status.quotas}
+    quotas = found["quotas"]
+    for one in quotas if isinstance(quotas, list) else ():
+        stated = uses.get((one["name"], one["unit"], one["window"]))
+        one["vendor"] = stated.data() if stated is not None else None
+    return found
 
 
 async def _given(asked: AdminRequest, operation: Operation) -> dict[str, Any]:

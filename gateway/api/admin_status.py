@@ -40,7 +40,7 @@ from gateway.telemetry.traffic import RECENT_S, WINDOW_S, times_in_words
 from providers.value import replace
 
 _SOON_DAYS = 60
-_NEARLY = 0.9
+_NEARLY, _FRESH_S = 0.9, 10.0
 _FEWEST = 5
 """Of fewer requests, all must have failed."""
 _SLOW_S, _SLOW_ALONE_S = 5.0, 20.0
@@ -335,6 +335,15 @@ def _warnings(status: Status) -> Iterator[str]:
     for it in status.quotas:
         if it.share > _NEARLY:
             yield f"the quota {it.name} is used to {it.share:.0%}: {it.words}"
+        stated = status.vendor_limit(it)
+        if stated is None or isinstance(it.limit, str) or status.at_s - stated.at_s > _FRESH_S:
+            continue
+        left = round(it.limit * (1 - it.share))
+        if abs(left - stated.remaining) * 5 > it.limit:
+            yield (
+                f"the quota {it.name}: the vendor states that {stated.remaining} of {stated.limit} {it.unit} a minute "
+                f"are left, and {left} are by the own count: another user of this account"
+            )
     if status.schedules_off and not _has_schedules(status.config):
         yield f"no canary schedule can run: {status.schedules_off}"
 

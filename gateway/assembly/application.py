@@ -37,6 +37,7 @@ from gateway.features.running import gates_of, watchers_of
 from gateway.model.config_version import ConfigVersion, Cors, Exporter
 from gateway.model.decision import Unavailable
 from gateway.model.record import Record
+from gateway.model.status import VendorLimit
 from gateway.service.chat_service import ChatService
 from gateway.service.client_tokens import ClientTokens
 from gateway.service.location import LocationService
@@ -50,6 +51,7 @@ from gateway.telemetry.trace_export import Delivery, Tracer
 from gateway.usage.client_limits import ClientLimits
 from gateway.usage.installation import pseudonym_key
 from gateway.usage.quota_store import QuotaStore
+from gateway.usage.quotas import vendor_limits
 from gateway.usage.shared_limits import SharedClientLimits
 from providers.reading.rate_limits import retry_after_s
 from providers.wire import WireRequest
@@ -382,6 +384,11 @@ class Gateway:
             The reason for each deployment by the name of the client.
         """
         return self._health.snapshots_of_clients(self.config)
+
+    def vendor_limits(self) -> Mapping[tuple[str, str], VendorLimit]:
+        """Return the limits that vendors stated last, by the quota and the unit."""
+        accounting = self._executor.accounting
+        return vendor_limits(self.config, accounting.stated) if accounting is not None and self.config.quotas else {}
 
     def closed_callers(self) -> Mapping[str, int]:
         """Return which deployments are closed for some callers alone.

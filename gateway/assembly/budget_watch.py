@@ -102,7 +102,7 @@ class BudgetMonitor:
         state_dir: Where the reported percentages are kept. None: nowhere.
 
     Attributes:
-        quotas: What is used of each limit of each quota.
+        quotas: The use of each limit of each quota.
     """
 
     def __init__(

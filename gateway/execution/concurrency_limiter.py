@@ -47,7 +47,7 @@ class Shed(Exception):
 
 
 class Queuer(NamedTuple):
-    """Who asks for a slot. `client` is None if its share of the queue is not limited."""
+    """The request that asks for a slot. `client` is None if its share of the queue is not limited."""
 
     priority: Priority = Priority.NORMAL
     client: str | None = None
@@ -134,7 +134,7 @@ class ConcurrencyLimiter:
         self._serve()
 
     def try_acquire(self, queuer: Queuer = ANYBODY) -> Slot | None:
-        """Return a slot if one is free, and nobody waits for it."""
+        """Return a slot if one is free, and no request waits for it."""
         if self.is_blocked or self._waiting or not self._has_room(queuer.priority):
             return None
         return self._slot(self._ticket(queuer))

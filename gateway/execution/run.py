@@ -64,7 +64,7 @@ from gateway.model.quota import Priority
 from gateway.model.record import AttemptAction, AttemptDecision, AttemptRecord, Bound, DecisionReason, Record, Skipped
 from gateway.model.resilience import Resilience
 from gateway.usage.accounting import Accounting, RequestUsage
-from gateway.usage.quota_lines import Place
+from gateway.usage.quota_lines import LinePlace
 from gateway.usage.refusals import CallRefused, QuotaSpent
 from providers.auth import Secret
 from providers.chat import ChatRequest
@@ -145,7 +145,7 @@ class RunContext(msgspec.Struct):
 
     @property
     def queuer(self) -> Queuer:
-        """Who waits for a slot of a deployment."""
+        """The request as the queue of a deployment sees it."""
         client = self.client
         own = client.priority if client is not None else Priority.NORMAL
         name = client.name if client is not None and not self.has_one_client else None
@@ -320,7 +320,7 @@ class Run(msgspec.Struct):
         self.has_ended = True
         raise AttemptFailed
 
-    async def _wait_for_room(self, usage: RequestUsage, place: Place) -> Answer:
+    async def _wait_for_room(self, usage: RequestUsage, place: LinePlace) -> Answer:
         """Wait in a line, and raise AttemptFailed to begin the plan again, or to end the run."""
         self.has_waited = True
         try:

@@ -486,6 +486,8 @@ class UpstreamClient:
                     with deadline.limit(options.head_s):
                         response = await sending
                 options.has_head = True
+                if deployment.quotas and options.usage is not None:
+                    options.usage.accounting.stated[deployment.name] = response.headers, response.received_at
                 try:
                     begun = await _begun(response, attempt, chat)
                 except BaseException:

@@ -22,7 +22,7 @@ _COUNTED = (Window.MINUTE, Window.HOUR, Window.DAY, Window.MONTH)
 
 
 class Priority(StrEnum):
-    """Who gets what is left of a quota, and a place in a queue. The values are the words of the config file."""
+    """The order in which clients get the rest of a quota and a place in a queue, by the words of the config file."""
 
     LOW = "low"
     NORMAL = "normal"
@@ -38,7 +38,7 @@ _RANKS = {Priority.HIGH: 0, Priority.NORMAL: 1, Priority.LOW: 2}
 
 
 class QuotaUnit(StrEnum):
-    """What a limit of a quota counts. The values are the keys of the config file."""
+    """The unit of a limit of a quota. The values are the keys of the config file."""
 
     REQUESTS = "requests"
     TOKENS = "tokens"
@@ -118,7 +118,7 @@ class Quota(Value, frozen=True):
         keep: The parts that stay free of lower priorities.
         burst_s: The seconds whose refill the bucket of requests holds.
         count_cached: Whether input that the vendor read from its cache counts.
-        reserve: What is held for the output of a call: what is usual, or its cap.
+        reserve: The tokens that are held for the output of a call: the usual number, or its cap.
         output_weight: How often each token of output counts in `tokens`.
         currency: The currency of amounts. It is empty without one.
     """

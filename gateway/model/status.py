@@ -9,10 +9,12 @@ from typing import Literal, NamedTuple
 
 from gateway.free_space import FreeSpace
 from gateway.model.answer_change import AnswerChange
+from gateway.model.budget import Window
 from gateway.model.config_version import ConfigVersion
 from gateway.model.decision import Unavailable
 from gateway.model.schedule import ScheduleStatus
 from gateway.model.sign_in import SignInStatus
+from gateway.model.units import at_second
 from providers.value import Value
 
 OPERATOR_HEADER = "x-gateway-operator"
@@ -148,6 +150,7 @@ class WorkerStatus:
         unavailable: The deployments that it does not use at the moment.
         answers: Whether it answered the latest request for its state.
         store_problems: Why it cannot use a shared store at the moment, by the kind of the store.
+        vendor_limits: The limits that vendors stated last, by the quota and the unit.
         closed_callers: How many clients and users alone may not use a deployment, by its name.
         unavailable_to: The deployments that it does not use for a client that alone may not use one, by its name.
         websocket: The number of its WebSocket connections, and the bytes that they keep, by `connections` and
@@ -163,6 +166,7 @@ class WorkerStatus:
     answers: bool = True
     store_problems: Mapping[str, str] = field(default_factory=dict)
     closed_callers: Mapping[str, int] = field(default_factory=dict)
+    vendor_limits: Mapping[tuple[str, str], VendorLimit] = field(default_factory=dict)
     unavailable_to: Mapping[str, Mapping[str, Unavailable]] = field(default_factory=dict)
     websocket: Mapping[str, int] = field(default_factory=dict)
 
@@ -228,8 +232,20 @@ class TrafficCounts(Value, frozen=True):
     unjudged: Mapping[str, int] = {}
 
 
+class VendorLimit(Value, frozen=True):
+    """A limit of a minute as the headers of the vendor's last answer stated it. `at_s`: when it came (Unix time)."""
+
+    limit: int
+    remaining: int
+    at_s: float
+
+    def data(self) -> dict[str, object]:
+        """Return it as JSON data."""
+        return {"limit": self.limit, "remaining": self.remaining, "at": at_second(int(self.at_s))}
+
+
 class QuotaUse(Value, frozen=True):
-    """What is used of one limit of a quota.
+    """The use of one limit of a quota.
 
     Attributes:
         limit: The number, or an amount of money as decimal text. The same for `used` and `held`.
@@ -286,7 +302,7 @@ class Status:
             without a shared database; and `clock`, if the clock of this machine differs from that of a shared store.
         traffic: The traffic of all workers.
         sign_ins: The state of each sign-in that is used.
-        quotas: What is used of each limit of each quota, as it was read last.
+        quotas: The use of each limit of each quota, as it was read last.
         at_s: The time of this state (Unix time).
     """
 
@@ -308,6 +324,13 @@ class Status:
     sign_ins: tuple[SignInStatus, ...] = ()
     quotas: tuple[QuotaUse, ...] = ()
     at_s: float = field(kw_only=True)
+
+    def vendor_limit(self, use: QuotaUse) -> VendorLimit | None:
+        """Return what the vendor stated last of a limit, to any worker."""
+        if use.window != Window.MINUTE:
+            return None
+        stated = [it for worker in self.workers if (it := worker.vendor_limits.get((use.name, use.unit))) is not None]
+        return max(stated, key=lambda it: it.at_s, default=None)
 
 
 InstanceState = Literal["current", "behind", "draining", "silent"]

@@ -107,6 +107,7 @@ class Worker:
             *state,
             store_problems=gateway.store_problems(),
             closed_callers=gateway.closed_callers(),
+            vendor_limits=gateway.vendor_limits(),
             unavailable_to=gateway.unavailable_to_clients(),
             websocket=gateway.websockets.status(),
         )

@@ -190,7 +190,7 @@ class Metrics:
     def _count_variant(self, region: str, record: Record, variant: str) -> None:
         """Count whether the user's own member of a weighted step answered.
 
-        A member that was unavailable has failed. One whose account had no room says nothing about it.
+        A member that was unavailable has failed. One whose account had no room is not counted.
         """
         own = [attempt for attempt in record.attempts if attempt.deployment == variant]
         if not own and any(it.deployment == variant and it.code for it in record.skipped):

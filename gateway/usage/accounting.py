@@ -34,8 +34,8 @@ from gateway.usage.duty_counts import keys_of
 from gateway.usage.estimates import LearnedUsage, SeenOutput, is_plausible, most_input
 from gateway.usage.gate import TOKENS, BudgetLimit, GateUnavailable, RateState, UsageGate
 from gateway.usage.holding import FollowingCalls, Held, PlannedCall, hold_call, sized
-from gateway.usage.quota_lines import Place, QuotaLines
-from gateway.usage.quotas import NOTHING, QuotaLimit, QuotaRefusal, quota_limits, row_parts
+from gateway.usage.quota_lines import LinePlace, QuotaLines
+from gateway.usage.quotas import NOTHING, QuotaLimit, QuotaRefusal, quota_limits
 from gateway.usage.refusals import USER_REQUIRED, CallRefused, QuotaSpent, unavailable
 from gateway.usage.spending_limits import SpendingLimits, Terms, internal_terms, terms_of, user_limits
 from gateway.usage.token_count import count_tokens
@@ -86,6 +86,7 @@ class Accounting:
         open_calls: The calls that have not ended.
         counts: The calls that have ended, for metrics.
         lines: The requests that wait for a quota.
+        stated: The headers of the last answer of each deployment with quotas, and when it came (Unix time).
         skips: The skipped steps by quota, deployment and priority, for metrics.
     """
 
@@ -108,6 +109,7 @@ class Accounting:
         self.open_calls: set[CallUsage] = set()
         self.counts = UsageCounts()
         self.lines = QuotaLines(clock)
+        self.stated: dict[str, tuple[Mapping[str, str], float]] = {}
         self.skips = Counter[tuple[str, ...]]()
         self._user_key = user_key
         self._prefix = secrets.token_hex(8)
@@ -234,7 +236,7 @@ class RequestUsage:
         self.record = record
         self.stopped = _DISCONNECTED
         self.priority = terms.priority
-        self.place: Place | None = None
+        self.place: LinePlace | None = None
         self._terms = terms
         self._user = user
         self._open_nano = 0
@@ -295,7 +297,7 @@ class RequestUsage:
         if (refusal := self.accounting.lines.refusal(hold.quotas, self.priority, self.place)) is not None:
             raise QuotaSpent(str(refusal), refusal)
 
-    def join_line(self, refusal: QuotaRefusal, most_s: float) -> Place | None:
+    def join_line(self, refusal: QuotaRefusal, most_s: float) -> LinePlace | None:
         """Take a place in the line of a quota, if there is room within this time."""
         self.place = self.accounting.lines.join(refusal, self.priority, most_s)
         return self.place
@@ -601,7 +603,9 @@ class CallUsage:
         tokens = row.total_tokens
         if not call.limits.are_none and (tokens > hold.tokens or own_nano > hold.amount_nano):
             accounting.overshot()
-        parts = row_parts(row, own_nano) if hold.quotas else NOTHING
+        parts = NOTHING
+        if hold.quotas:  # as `row_parts`
+            parts = 1, row.input_tokens, row.cached_tokens, row.output_tokens, 0, 0, own_nano
         await accounting.gate.settle(hold.call, tokens, own_nano, encode_row(row), parts)
 
     def _usage(self, outcome: CallOutcome) -> tuple[Usage, UsageSource]:

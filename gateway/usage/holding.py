@@ -165,18 +165,7 @@ def sized(call: PlannedCall, cap: int, room_calls: int = 1) -> Hold:
     usual_tokens: int | None = None
     quotas: tuple[QuotaHold, ...] = ()
     if limits.rates or call.quotas:
-        is_stated, counts_tokens = facts.request.max_tokens is not None, limits.rates != ()
-        for limit in call.quotas:  # a loop, because `any` costs a call for each of them
-            counts_tokens = counts_tokens or limit.counts_tokens
-        usual_input, usual_output = _usual(call, cap) if counts_tokens else (0, 0)
-        if limits.rates:
-            usual_tokens = usual_input + usual_output
-            if not is_stated:
-                # No rate refuses for ever what the client cannot make smaller.
-                usual_tokens = min(usual_tokens, *[rate.per_minute for rate in limits.rates])
-        parts = (1, usual_input, 0, usual_output, facts.choices * cap, 0, amount_nano)
-        for one in call.quotas:
-            quotas = (*quotas, one.hold(parts, row.time_ns, is_stated=is_stated))
+        usual_tokens, quotas = _usual(call, cap, amount_nano)
     return Hold(
         row.call,
         facts.bound + output,
@@ -194,13 +183,29 @@ def sized(call: PlannedCall, cap: int, room_calls: int = 1) -> Hold:
     )
 
 
-def _usual(call: PlannedCall, cap: int) -> tuple[int, int]:
-    """Return the tokens of input and output that a call with this cap usually has."""
-    facts, learned = call.facts, call.learned
-    usual_input = learned.input_tokens(facts.deployment.name, facts.bound)
-    if usual_input is None:
-        usual_input = unlearned_input(facts.request, facts.bound)
-    return usual_input, facts.choices * min(cap, learned.usual_most(call.owner))
+def _usual(call: PlannedCall, cap: int, amount_nano: int) -> tuple[int | None, tuple[QuotaHold, ...]]:
+    """Return the tokens that a call with this cap usually has, for rates, and its holds in quotas."""
+    facts, limits, learned = call.facts, call.limits, call.learned
+    is_stated, counts_tokens = facts.request.max_tokens is not None, limits.rates != ()
+    for limit in call.quotas:  # a loop, because `any` costs a call for each of them
+        counts_tokens = counts_tokens or limit.counts_tokens
+    usual_input = usual_output = 0
+    if counts_tokens:
+        known = learned.input_tokens(facts.deployment.name, facts.bound)
+        usual_input = unlearned_input(facts.request, facts.bound) if known is None else known
+        most = learned.usual_most((limits.client or "", facts.deployment.model))
+        usual_output = facts.choices * (most if most < cap else cap)
+    usual_tokens: int | None = None
+    if limits.rates:
+        usual_tokens = usual_input + usual_output
+        if not is_stated:
+            # No rate refuses for ever what the client cannot make smaller.
+            usual_tokens = min(usual_tokens, *[rate.per_minute for rate in limits.rates])
+    quotas: tuple[QuotaHold, ...] = ()
+    parts = (1, usual_input, 0, usual_output, facts.choices * cap, 0, amount_nano)
+    for limit in call.quotas:
+        quotas = (*quotas, limit.hold(parts, call.row.time_ns, is_stated=is_stated))
+    return usual_tokens, quotas
 
 
 class FollowingCalls:
@@ -306,11 +311,7 @@ async def hold_call(gate: UsageGate, call: PlannedCall, together: Sequence[Hold]
     limits, facts, stated = call.limits, call.facts, call.facts.request.max_tokens
     if limits.limits_money and not facts.is_priced:
         raise price_unknown(facts.deployment.model)
-    spends = False
-    for quota in call.quotas:
-        spends = spends or quota.holds[6] > 0
-    if spends and not facts.is_priced:
-        raise QuotaSpent(f"quota {call.quotas[0].quota}: the price of {facts.deployment.model} is unknown")
+    is_capped = _needs_cap(call) if call.quotas else False
     chooses = stated is None and (bool(limits.budgets) or call.request_room_nano is not None) and facts.takes_cap
     room_calls = 1
     if chooses:
@@ -319,9 +320,7 @@ async def hold_call(gate: UsageGate, call: PlannedCall, together: Sequence[Hold]
         is_sent = cap < most or not call.is_bounded
         room_calls = _CALLS_AT_ONCE
     else:
-        cap, is_sent = stated or longest_answer(facts.deployment), False
-    if spends and stated is None and facts.takes_cap and not call.is_bounded:
-        is_sent = True
+        cap, is_sent = stated or longest_answer(facts.deployment), is_capped
     for tries in range(1, _MOST_TRIES + 1):
         hold = sized(call, cap, room_calls)
         found = await gate.hold(hold)
@@ -337,6 +336,20 @@ async def hold_call(gate: UsageGate, call: PlannedCall, together: Sequence[Hold]
             raise _error(call, hold, found)
         cap, room_calls = chosen, 1
     raise AssertionError("the last try returns or raises")
+
+
+def _needs_cap(call: PlannedCall) -> bool:
+    """Return whether a call needs a cap for a quota of money, because the longest answer of its model is unknown.
+
+    Raises QuotaSpent if the price of the call is unknown.
+    """
+    facts = call.facts
+    for quota in call.quotas:  # a loop, because `any` costs a call for each of them
+        if quota.holds[6]:
+            if not facts.is_priced:
+                raise QuotaSpent(f"quota {quota.quota}: the price of {facts.deployment.model} is unknown")
+            return facts.request.max_tokens is None and facts.takes_cap and not call.is_bounded
+    return False
 
 
 def _chosen_cap(

@@ -314,6 +314,23 @@ class Journal:
                 entries.append((key, 0, amount, -per_minute))
             states.append(RateState((MINUTE_NS - left_ns) * per_minute // MINUTE_NS, left_ns))
         quotas: list[_QuotaEntry] = []
+        if request.quotas:
+            held_in = self._hold_quotas(txn, request, now_ns, changes)
+            if held_in is None:
+                return self._refusal(txn, request, now_ns)
+            quotas = held_in
+        self._known.update(changes)
+        self._changed.update(changes)
+        place = b"o" + (self._run or self._begin_run()) + call.encode()
+        txn.put(place, _encode((tokens, amount_nano, entries, request.row, request.running, quotas)))
+        return place, entries, quotas, tuple(states)
+
+    def _hold_quotas(
+        self, txn: lmdb.Transaction, request: HoldRequest, now_ns: int, changes: dict[bytes, Cells]
+    ) -> list[_QuotaEntry] | None:
+        """Add what a call changes in quotas, and return what it holds; None if one of them has no room."""
+        known = self._known
+        quotas: list[_QuotaEntry] = []
         for hold in request.quotas:
             one, amount, bounds = hold.limit, hold.amount, hold.bounds
             key = one.key
@@ -325,7 +342,7 @@ class Journal:
                     left_ns = left_ns * spent // one.limit
                 left_ns += amount * MINUTE_NS // one.limit
                 if left_ns > one.most_ns or amount > one.whole:
-                    return self._refusal(txn, request, now_ns)
+                    return None
                 held = held if one.counts_calls else held + amount
                 changes[key] = 0, now_ns, now_ns + left_ns, one.limit, held, 0
                 quotas.append((key, 0, amount, one.uses, one.limit))
@@ -335,15 +352,11 @@ class Journal:
             used = spent + held + amount
             is_full = amount > one.whole or used > one.most
             if is_full or (one.kept and one.wait_ns(amount, QuotaState(spent, held, start, end), now_ns) != 0):
-                return self._refusal(txn, request, now_ns)
+                return None
             spent, held = (spent + amount, held) if one.counts_calls else (spent, held + amount)
             changes[key] = generation, start, end, spent, held, 0
             quotas.append((key, generation, amount, one.uses, 0))
-        self._known.update(changes)
-        self._changed.update(changes)
-        place = b"o" + (self._run or self._begin_run()) + call.encode()
-        txn.put(place, _encode((tokens, amount_nano, entries, request.row, request.running, quotas)))
-        return place, entries, quotas, tuple(states)
+        return quotas
 
     def _refusal(self, txn: lmdb.Transaction, request: HoldRequest, now_ns: int) -> HoldRefused:
         states = []

@@ -1,6 +1,6 @@
 """The requests of one process that wait for a bucket of a quota, by priority and then by arrival.
 
-A request that has no room at any step may wait once. Who waits before it is a part of its wait. A request that comes
+A request that has no room at any step may wait once, after those that wait before it. A request that comes
 later takes no room before those who wait with its priority or a higher one: at such a bucket it has none.
 """
 
@@ -19,7 +19,7 @@ _MARGIN_NS = 2_000_000
 """A timer may end a moment before the bucket has refilled by the clock of the gate."""
 
 
-class Place(msgspec.Struct, eq=False):
+class LinePlace(msgspec.Struct, eq=False):
     """The place of a request that waits.
 
     Attributes:
@@ -50,10 +50,10 @@ class QuotaLines:
     def __init__(self, clock: Callable[[], int]) -> None:
         self._clock = clock
         self._numbers = itertools.count()
-        self.places: list[Place] = []
+        self.places: list[LinePlace] = []
 
-    def refusal(self, holds: Sequence[QuotaHold], priority: Priority, own: Place | None) -> QuotaRefusal | None:
-        """Return why a call may not ask for room yet, or None if nobody waits before it. `own`: its own place."""
+    def refusal(self, holds: Sequence[QuotaHold], priority: Priority, own: LinePlace | None) -> QuotaRefusal | None:
+        """Return why a call may not ask for room yet, or None if no request waits before it. `own`: its own place."""
         now_ns, order = self._clock(), own.order if own is not None else (priority.rank, next(self._numbers))
         lacking, wait_ns = list[QuotaHold](), 0
         for one in holds:
@@ -65,7 +65,7 @@ class QuotaLines:
                 wait_ns = max(wait_ns, ready_ns - now_ns + one.limit.duration_ns(one.amount), 1)
         return QuotaRefusal(tuple(lacking), wait_ns, is_behind=True) if lacking else None
 
-    def join(self, refusal: QuotaRefusal, priority: Priority, most_s: float) -> Place | None:
+    def join(self, refusal: QuotaRefusal, priority: Priority, most_s: float) -> LinePlace | None:
         """Return a place for a call without room, or None if there is none within this time."""
         if refusal.wait_ns is None or not all(one.limit.is_bucket for one in refusal.lacking):
             return None
@@ -76,29 +76,29 @@ class QuotaLines:
         until_ns = now_ns + int(most_s * NANO)
         if ready_ns > until_ns:
             return None
-        place = Place(order, takes_ns, ready_ns, until_ns)
+        place = LinePlace(order, takes_ns, ready_ns, until_ns)
         self._move_behind(place, 1)
         self.places.append(place)
         return place
 
-    async def wait(self, place: Place, sleep: Callable[[float], Awaitable[object]]) -> bool:
+    async def wait(self, place: LinePlace, sleep: Callable[[float], Awaitable[object]]) -> bool:
         """Wait until a place has its turn. Return False if others with a higher priority have made it too late."""
         while place.ready_ns <= place.until_ns and (left_ns := place.ready_ns - self._clock()) > 0:
             await sleep(left_ns / NANO)
         place.is_served = True
         return place.ready_ns <= place.until_ns
 
-    def leave(self, place: Place, *, has_taken: bool) -> None:
-        """Remove a place. Those behind it have room earlier if it has taken none."""
+    def leave(self, place: LinePlace, *, has_taken: bool) -> None:
+        """Remove a place. Those after it have room earlier if it has taken none."""
         if place in self.places:
             self.places.remove(place)
             if not has_taken:
                 self._move_behind(place, -1)
 
-    def _ahead(self, key: bytes, order: tuple[int, int]) -> list[Place]:
+    def _ahead(self, key: bytes, order: tuple[int, int]) -> list[LinePlace]:
         return [it for it in self.places if key in it.takes_ns and it.order < order]
 
-    def _move_behind(self, place: Place, sign: int) -> None:
+    def _move_behind(self, place: LinePlace, sign: int) -> None:
         for other in self.places:
             if other.order > place.order:
                 shared = [takes_ns for key, takes_ns in place.takes_ns.items() if key in other.takes_ns]

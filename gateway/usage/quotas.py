@@ -11,7 +11,7 @@ Theory of operation:
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import mul
 from typing import NamedTuple
@@ -23,6 +23,7 @@ from gateway.model.budget import Window
 from gateway.model.config_version import ConfigVersion, remember
 from gateway.model.deployment import Deployment
 from gateway.model.quota import DEFAULT_LOW, Priority, Quota, QuotaEntry, QuotaUnit
+from gateway.model.status import VendorLimit
 from gateway.usage.amounts import NANO
 from gateway.usage.counter_tags import Tag, key_of, tag_of
 from gateway.usage.usage_row import UsageRow
@@ -38,7 +39,7 @@ _ALWAYS_PERCENT = 5
 _MOST_WAIT_S = 3600
 
 Parts = tuple[int, int, int, int, int, int, int]
-"""What a call uses: calls, input, the part of it that was read from a cache, output, its cap, seconds, nano-units."""
+"""The use of a call: calls, input, the part of it that was read from a cache, output, its cap, seconds, nano-units."""
 
 NOTHING: Parts = (0, 0, 0, 0, 0, 0, 0)
 
@@ -56,8 +57,8 @@ class QuotaState(NamedTuple):
     """The numbers of a limit.
 
     Attributes:
-        spent: What settled calls used; of a bucket, the nanoseconds until it is full.
-        held: What running calls hold. In a bucket, it is a part of what is not full.
+        spent: The use of settled calls; of a bucket, the nanoseconds until it is full.
+        held: The holds of running calls. In a bucket, it is a part of what is not full.
         start_ns: The first instant of the window. 0 for a bucket.
         end_ns: The end of the window. 0 for a bucket.
     """
@@ -74,7 +75,7 @@ class QuotaLimit:
 
     Attributes:
         quota: The name of the quota, or of the deployment whose running calls it counts.
-        unit: What it counts: a `QuotaUnit`, or `RUNNING`.
+        unit: The unit that it counts: a `QuotaUnit`, or `RUNNING`.
         limit: The limit of the configuration.
         kept: The percentage that stays free of the priority.
         currency: The currency of an amount, or an empty text.
@@ -171,7 +172,7 @@ class QuotaLimit:
         return max(1, min(end_ns, start_ns + -(-used * 100 * length_ns // even)) - now_ns)
 
     def used(self, state: QuotaState) -> tuple[int, int]:
-        """Return what is used, and what running calls hold beside it."""
+        """Return what is used, and what running calls hold in addition."""
         spent, held, *_ = state
         if self.is_bucket:
             taken = -(-spent * self.limit // MINUTE_NS)
@@ -192,7 +193,7 @@ class QuotaLimit:
 
 
 class QuotaHold(msgspec.Struct, frozen=True, gc=False):
-    """What a call holds of a limit. `bounds` are those of its window; None for a bucket."""
+    """The hold of a call in a limit. `bounds` are those of its window; None for a bucket."""
 
     limit: QuotaLimit
     amount: int
@@ -203,7 +204,7 @@ class QuotaRefusal(Value, frozen=True):
     """A call that has no room in its quotas.
 
     Attributes:
-        lacking: What has no room, in the order of the request.
+        lacking: The holds that have no room, in the order of the request.
         wait_ns: The time until all of it has room, `FOREVER_NS` if that is unknown, or None if it can never fit.
         is_kept: Whether the first of it has room, but for higher priorities.
         is_behind: Whether there may be room, and others wait for it.
@@ -243,7 +244,7 @@ def quota_refusal(holds: Sequence[QuotaHold], states: Sequence[QuotaState], now_
     """Return why a call has no room, or None if it has.
 
     Args:
-        holds: What it holds.
+        holds: Its holds.
         states: The state of each limit.
         now_ns: The time of the gate.
     """
@@ -310,3 +311,35 @@ def _limit_of(quota: Quota, entry: QuotaEntry, kept: int, calendar: WindowCalend
 def row_parts(row: UsageRow, amount_nano: int) -> Parts:
     """Return what a call used by its row."""
     return 1, row.input_tokens, row.cached_tokens, row.output_tokens, 0, 0, amount_nano
+
+
+# --- the limits that vendors state ---------------------------------------------------------------
+
+_FORMS = ("x-ratelimit-{part}-{of}", "anthropic-ratelimit-{of}-{part}", "x-ratelimit-{part}-{of}-minute")
+_OTHER_WINDOWS = {"groq": QuotaUnit.REQUESTS}
+"""Providers that state a unit for a day under the name of a minute (console.groq.com/docs/rate-limits, 2026-11-29)."""
+
+StatedHeaders = Mapping[str, tuple[Mapping[str, str], float]]
+"""The headers of the last answer of each deployment, and when it came (Unix time)."""
+
+
+def vendor_limits(config: ConfigVersion, stated: StatedHeaders) -> dict[tuple[str, str], VendorLimit]:
+    """Return what vendors stated last of each limit of a minute, by the quota and the unit."""
+    found: dict[tuple[str, str], VendorLimit] = {}
+    for name, (headers, at_s) in stated.items():
+        if (deployment := config.deployments.get(name)) is None:  # it was removed
+            continue
+        for quota in deployment.quotas:
+            for entry in quota.entries:
+                key, is_other = (quota.name, str(entry.unit)), _OTHER_WINDOWS.get(deployment.provider) == entry.unit
+                if entry.window is not Window.MINUTE or is_other or (key in found and found[key].at_s > at_s):
+                    continue
+                limit, remaining = (_number(headers, part, entry.unit) for part in ("limit", "remaining"))
+                if limit is not None and remaining is not None:
+                    found[key] = VendorLimit(limit, remaining, at_s)
+    return found
+
+
+def _number(headers: Mapping[str, str], part: str, unit: QuotaUnit) -> int | None:
+    values = (headers.get(form.format(part=part, of=unit.replace("_", "-")), "") for form in _FORMS)
+    return next((int(it) for it in values if it.isascii() and it.isdigit() and len(it) < 16), None)

@@ -19,7 +19,7 @@ from tests.cli.conftest import ROOT, Command
 
 COMMANDS = (
     "serve demo simulate init check explain plan history diff status doctor redact network-policy restart reload deployments schedules instances drain backup restore rollback usage duties db audit "
-    "evidence receipt marks schema key keys clients projects budgets subject admin-token secrets providers evaluate"
+    "evidence receipt marks schema key keys clients projects budgets subject admin-token secrets providers evaluate quotas"
 ).split()
 HEAVY = {
     "fastapi",

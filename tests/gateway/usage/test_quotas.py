@@ -11,11 +11,13 @@ import pytest
 
 from gateway.model.budget import Window
 from gateway.model.quota import Keep, Priority, Quota, QuotaEntry, QuotaUnit
+from gateway.model.status import VendorLimit
 from gateway.usage.amounts import NANO, shown_nano
 from gateway.usage.journal import Journal
-from gateway.usage.quotas import QuotaHold, QuotaLimit, QuotaState, limits_of_quota, quota_refusal
+from gateway.usage.quotas import QuotaHold, QuotaLimit, QuotaState, limits_of_quota, quota_refusal, vendor_limits
 from gateway.usage.windows import MINUTE_NS
 from tests.gateway.usage.priced_gateway import PricedGateway
+from tests.kit.configs import Config, table_of
 
 NOON_NS = int(datetime(2026, 12, 1, 12, tzinfo=UTC).timestamp()) * NANO
 DAY_NS = 86_400 * NANO
@@ -229,3 +231,32 @@ async def test_short_wait_is_waited_for_once(world: PricedGateway) -> None:
     world.sleep = sleep
     assert by(await world.ask(only, rule, number=4)) == ["acme"] * 4
     assert world.records[-1].passed_over == {}
+
+
+def test_headers_of_vendors_are_read_by_their_units() -> None:
+    config = table_of(
+        Config.parse(
+            """
+            version: 1
+            assistants: {assistant: {routes: {eu: [a, b]}}}
+            regions: {eu: {territories: [DE], boundary: ["*"]}}
+            quotas: {q: {requests: {minute: 500, day: 9}, input_tokens: {minute: 5}}}
+            deployments:
+              a: {provider: openai-compatible, model: m, endpoint: "http://localhost:9", stores: DE, processes: DE, quota: q}
+              b: {provider: openai-compatible, model: m, endpoint: "http://localhost:9", stores: DE, processes: DE, quota: q}
+            """
+        )
+    )
+    stated = {
+        "a": ({"x-ratelimit-limit-requests": "500", "x-ratelimit-remaining-requests": "499"}, 10.0),
+        "b": (
+            {
+                "anthropic-ratelimit-requests-limit": "50",
+                "anthropic-ratelimit-requests-remaining": "0",
+                "anthropic-ratelimit-input-tokens-limit": "many",
+                "anthropic-ratelimit-input-tokens-remaining": "1",
+            },
+            11.0,
+        ),
+    }
+    assert vendor_limits(config, stated) == {("q", "requests"): VendorLimit(50, 0, 11.0)}
