@@ -26,12 +26,12 @@ from gateway.model.budget import AlertWebhook, Window
 from gateway.model.config_version import ConfigVersion
 from gateway.model.status import QuotaUse
 from gateway.operator_errors import StateError
-from gateway.service.quota_admin import read_uses
 from gateway.telemetry.log import logger
 from gateway.usage.amounts import NANO
 from gateway.usage.gate import Counter, CounterKind, CounterState, GateUnavailable, shown_in
 from gateway.usage.installation import operator_gate
 from gateway.usage.journal import Journal
+from gateway.usage.quota_uses import read_uses
 from gateway.usage.spending_limits import calendar_of, counted_budgets
 from gateway.usage.windows import FOREVER_NS
 from providers.value import Value

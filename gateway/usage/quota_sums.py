@@ -9,6 +9,7 @@ from gateway.model.budget import Window
 from gateway.model.config_version import ConfigVersion
 from gateway.state.database import Statements
 from gateway.usage.amounts import NANO
+from gateway.usage.quota_uses import deployments_of_quota
 from gateway.usage.quotas import Parts, QuotaLimit, limits_of_quota
 
 HOUR_NS = 3600 * NANO
@@ -45,11 +46,6 @@ def used_of(limit: QuotaLimit, used: PartsByCaller, deployments: frozenset[str])
         if deployment in deployments:
             sums[client] += max(0, sum(map(mul, limit.uses, parts)))
     return dict(sums)
-
-
-def deployments_of_quota(config: ConfigVersion, name: str) -> list[str]:
-    """Return the deployments that name a quota."""
-    return [it.name for it in config.deployments.values() if any(quota.name == name for quota in it.quotas)]
 
 
 def quota_sums(statements: Statements, config: ConfigVersion, now_ns: int) -> list[tuple[QuotaLimit, int]]:
