@@ -20,6 +20,7 @@ class WireRequest(Value, frozen=True):
         query: Pairs of name and value. The sender encodes them.
         changed: The names of what the model learns in another way than the client sent it, or not at all
             (`providers.formats.fitting`).
+        rest: Further pieces of the body, which are sent after `body` without being copied: a large file among them.
 
     Examples:
         >>> from providers.contract import WireRequest
@@ -33,6 +34,7 @@ class WireRequest(Value, frozen=True):
     body: bytes
     query: tuple[tuple[str, str], ...] = ()
     changed: frozenset[str] = frozenset()
+    rest: tuple[bytes | memoryview, ...] = ()
 
     def __repr__(self) -> str:
         """Leave out the headers, which may contain a key, and the body, which contains a prompt."""

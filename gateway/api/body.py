@@ -51,6 +51,9 @@ _Message = dict[str, Any]
 _Send = Callable[[_Message], Awaitable[None]]
 
 
+Body = bytes | bytearray
+
+
 class ClientGone(Exception):
     """The client left before its request was complete."""
 
@@ -91,9 +94,9 @@ class BodyLease:
 
     __slots__ = ("_body", "_held_bytes", "_limits", "_turns", "size_bytes")
 
-    def __init__(self, body: bytes, limits: BodyLimits | BodyRoom) -> None:
+    def __init__(self, body: Body, limits: BodyLimits | BodyRoom) -> None:
         """Take a body that is counted already."""
-        self._body = body
+        self._body: Body = body
         self._limits = limits
         self._turns: LargeBodyTurns | None = None
         self.size_bytes = self._held_bytes = len(body)
@@ -103,8 +106,11 @@ class BodyLease:
         await turns.take(deadline)
         self._turns = turns
 
-    def take(self) -> bytes:
-        """Return the body and forget it, so that it is freed as soon as it is parsed. Parse it before the next wait."""
+    def take(self) -> Any:
+        """Return the body, of a form perhaps as an array, and forget it, so that it is freed as soon as it is parsed.
+
+        Parse it before the next wait.
+        """
         body, self._body = self._body, b""
         if self._turns is not None:
             self._end_turn()
@@ -150,28 +156,29 @@ class StreamLimit:
         self.open -= 1
 
 
-def check_content_headers(visitor: RequestHeaders, client_bytes: int | None = None) -> None:
-    """Raise ApiError for a body that is not announced as JSON, or is announced as too large.
+def check_content_headers(visitor: RequestHeaders, client_bytes: int | None = None, media: bytes = _JSON) -> None:
+    """Raise ApiError for a body that is not announced as `media`, or is announced as too large.
 
     Args:
         visitor: The headers of the request.
         client_bytes: The limit of the client, if it has one.
+        media: The content type of the body.
     """
     headers = visitor.headers
-    if headers.get(b"content-type") != _JSON or b"content-type" in visitor.repeated:
-        _check_kind(visitor)
+    if headers.get(b"content-type") != media or b"content-type" in visitor.repeated:
+        _check_kind(visitor, media)
     # The server has refused two lengths, and a length that is not a number.
     length = headers.get(b"content-length", b"")
     if (len(length) > _FEWEST_DIGITS or client_bytes is not None) and length.isdigit():
         check_body_size(int(length), client_bytes)
 
 
-def _check_kind(visitor: RequestHeaders) -> None:
+def _check_kind(visitor: RequestHeaders, media: bytes) -> None:
     kinds = visitor.values(b"content-type")
-    if len(kinds) != 1 or kinds[0].partition(b";")[0].strip().lower() != _JSON:
+    if len(kinds) != 1 or kinds[0].partition(b";")[0].strip().lower() != media:
         given = ", ".join(visitor.all(b"content-type"))[:60]
         problem = f"the content type {given!r} is not supported" if given else "the content type is missing"
-        raise ApiError("unsupported_media_type", f"{problem}: send `content-type: application/json`")
+        raise ApiError("unsupported_media_type", f"{problem}: send `content-type: {media.decode()}`")
 
 
 def check_body_size(size: int, client_bytes: int | None) -> None:
@@ -185,7 +192,9 @@ def check_body_size(size: int, client_bytes: int | None) -> None:
     raise ApiError("request_too_large", f"{problem}: send fewer messages or documents, or smaller images")
 
 
-async def read_body(receive: Receive, room: BodyRoom, deadline: Deadline, client_bytes: int | None = None) -> bytes:
+async def read_body(
+    receive: Receive, room: BodyRoom, deadline: Deadline, client_bytes: int | None = None, *, copies: bool = True
+) -> Body:
     """Read the whole body within its room, which the caller settles or releases.
 
     Args:
@@ -193,6 +202,7 @@ async def read_body(receive: Receive, room: BodyRoom, deadline: Deadline, client
         room: The room. If it is small, it may become large.
         deadline: The deadline of the request.
         client_bytes: The limit of the client, if it has one.
+        copies: Whether the body is returned as bytes, which a copy of the array costs.
 
     Raises:
         ApiError: request_too_large, request_timeout or overloaded.
@@ -216,7 +226,7 @@ async def read_body(receive: Receive, room: BodyRoom, deadline: Deadline, client
                     if not body:
                         return piece
                     body += piece
-                    return bytes(body)
+                    return bytes(body) if copies else body
                 body += piece
     except TimeoutError:
         if room.is_evicted:

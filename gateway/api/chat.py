@@ -22,12 +22,13 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import replace
 from pathlib import PurePath
 from traceback import extract_tb
-from typing import Any
+from typing import Any, cast
 
 from gateway.api.body import (
     LARGE_BODY_BYTES,
     MAX_BODY_BYTES,
     MOST_REQUESTS,
+    Body,
     BodyLease,
     ClientGone,
     LargeBodyTurns,
@@ -51,7 +52,7 @@ from gateway.api.caller.request_headers import (
 )
 from gateway.api.compressed_body import coding_of, decompress
 from gateway.api.connection import CONNECTION, HEAD, NOT_TAKEN, ClientConnection, SameHead
-from gateway.api.dialects.dialect import CountingDialect, Dialect, StreamEncoder
+from gateway.api.dialects.dialect import JSON_MEDIA, CountingDialect, Dialect, FormDialect, StreamEncoder
 from gateway.api.dialects.messages.dialect import USER_FIELD, Messages
 from gateway.api.dialects.openai_chat import OPENAI_CHAT
 from gateway.api.dialects.openai_inputs import InputDialect
@@ -285,6 +286,9 @@ class HttpExchange(Exchange):
                 if not isinstance(request, ChatRequest):
                     answer = await service.answer_input(self, request)
                     record.first_s = time.monotonic() - record.started_at
+                    if answer.stream is not None:
+                        body.release()
+                    del request, self.request
                     if (sending := self.respond(answer)) is not None:
                         await sending
                     return
@@ -362,10 +366,12 @@ class HttpExchange(Exchange):
         Raises ApiError.
         """
         if self._to_remember is not None:
-            check_content_headers(self._headers, self._client_bytes)
+            check_content_headers(self._headers, self._client_bytes, self._dialect.media)
             if b"content-encoding" in self._headers.headers:
                 coding_of(self._headers)  # one that is not read is refused before the body
             remember_caller(self._head, self._to_remember)
+        if self._dialect.media is not JSON_MEDIA:
+            cast("FormDialect", self._dialect).read_head(self._headers)
         bounds, task = self.config.resilience, self.cycle.task if self.cycle is not None else None
         self.deadline = Deadline.start(bounds.total_s, bounds.commit_s, sweep=self._endpoint.sweep, task=task)
         if self._context is not None and self._context.timeout:
@@ -391,7 +397,7 @@ class HttpExchange(Exchange):
                 await lease.wait_for_turn(self._endpoint.large_bodies, self.deadline)
         return lease
 
-    async def _read_into_room(self, body: bytes | None, coding: str | None) -> BodyLease:
+    async def _read_into_room(self, body: Body | None, coding: str | None) -> BodyLease:
         """Return the plain body. `body`: all of it, if it has arrived."""
         most = MAX_BODY_BYTES if self._client_bytes is None else self._client_bytes
         announced = announced_bytes(self._headers) if body is None else len(body)
@@ -408,11 +414,12 @@ class HttpExchange(Exchange):
             if announced is not None and (body is not None or announced > SMALL_BODY_BYTES):
                 await room.hold(announced, self.deadline)
             if body is None:
-                body = await read_body(self._receive, room, self.deadline, self._client_bytes)
+                is_json = self._dialect.media is JSON_MEDIA
+                body = await read_body(self._receive, room, self.deadline, self._client_bytes, copies=is_json)
                 self._body_read = True
                 self.record.upload_s = time.monotonic() - asked_at
             if coding is not None:
-                body = await decompress(body, coding, room, self.deadline, self._client_bytes)
+                body = await decompress(bytes(body), coding, room, self.deadline, self._client_bytes)
             room.settle(len(body))
             return BodyLease(body, room)
 
@@ -427,7 +434,7 @@ class HttpExchange(Exchange):
             self._endpoint.streams.take()
             self._is_counted = True
         task = self._running = (self.cycle.task if self.cycle is not None else None) or self.deadline.task
-        if request.stream and (silence_s := self.config.resilience.keep_alive_s):
+        if request.stream and (silence_s := self.config.resilience.keep_alive_s) and self._dialect.keep_alive:
             loop = task.get_loop()
             self.check_at = loop.time() + silence_s / 2
             self._endpoint.sweep.watch(self, loop)
@@ -586,7 +593,8 @@ class HttpExchange(Exchange):
             raise TypeError("the dialect of a chat has no such answer")
         # Millions of numbers are encoded in a thread, so that no other request waits for them.
         body = await asyncio.to_thread(self._dialect.encode_result, result, style, record)
-        await self._write_within(self.config.resilience.total_s, self._write_response(200, body))
+        writing = self._write_response(200, body, media=self._dialect.whole_type)
+        await self._write_within(self.config.resilience.total_s, writing)
 
     def respond_stream(self, stream: AnswerStream, style: AnswerStyle) -> Awaitable[None] | None:
         """Write a stream, at once if all of it is here. The client may read until the deadline."""
@@ -682,6 +690,9 @@ class HttpExchange(Exchange):
         if encoder.failed is not None:
             record.outcome, record.shown.code = "interrupted", "stream_interrupted"
             record.detail = encoder.failed.failure.detail or encoder.failed.failure.message
+            if encoder.breaks_off:
+                await self._break_off()
+                return
         await self._send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _begin_stream(self) -> None:
@@ -707,6 +718,13 @@ class HttpExchange(Exchange):
             return True
 
         tap.pass_texts_to(take_text)
+
+    async def _break_off(self) -> None:
+        """Close the connection before the end of an answer that has no place for an error: it must not look whole."""
+        if self.connection is not None:
+            self.connection.forget(self._cancel)
+            self.connection.cut()
+            await asyncio.sleep(0)
 
     async def _cut_off(self) -> None:
         """Cut the connection of a client that has read nothing until its time is over. It would not read an error."""
@@ -741,6 +759,9 @@ class HttpExchange(Exchange):
                 encoder = self._dialect.encoder(self.style, record)
             else:
                 record.outcome = "interrupted"
+            if encoder is not None and encoder.breaks_off:
+                await self._break_off()
+                return
             data = encoder.encode_failure(last) if encoder is not None else b""
             await self.count_duties()
             await self._send({"type": "http.response.body", "body": data, "more_body": False})
@@ -780,14 +801,23 @@ class HttpExchange(Exchange):
             record.detail = shown.log_message if shown.log_message is not None else shown.message
 
     async def _write_response(
-        self, status: int, body: bytes, more: Mapping[str, str] | None = None, *, is_last: bool = False
+        self,
+        status: int,
+        body: bytes,
+        more: Mapping[str, str] | None = None,
+        *,
+        is_last: bool = False,
+        media: bytes | None = None,
     ) -> None:
         """Write a response. The end of a large one waits for the client.
 
-        `is_last`: then the connection closes, on which an unread body may still arrive.
+        `is_last`: then the connection closes, on which an unread body may still arrive. `media`: the line with its
+        content type, if it is not JSON.
         """
         await self.count_duties()
         headers = self._json_headers(body, more)
+        if media is not None:
+            headers = [*pairs_of([media]), *(pair for pair in headers if pair[0] != b"content-type")]
         await self._start(status, [*headers, (b"connection", b"close")] if is_last else headers)
         if is_last or len(body) > _AT_ONCE_BYTES:
             await self._send({"type": "http.response.body", "body": body, "more_body": True})

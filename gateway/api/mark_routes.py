@@ -5,6 +5,7 @@ A check takes no key and proves nothing that the mark itself does not. Nothing o
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -27,6 +28,7 @@ MARK_PATHS = frozenset({KEYS_PATH, CHECK_PATH})
 _MOST_BODY_BYTES = 1024 * 1024
 _MOST_AT_ONCE = 32
 """The checks whose bodies are read at once in this process: at most 32 MB."""
+_HASH = re.compile("[0-9a-f]{64}")
 _TOO_MANY = "too many marks were checked from this address"
 _FIELDS = {"mark": "an entry of `x_gateway.labels[].marks`", "text": "the answer as the client got it"}
 
@@ -55,10 +57,10 @@ def add_mark_routes(app: FastAPI, current: Callable[[], ConfigVersion]) -> None:
             raise ApiError("overloaded", message, retry_after_s=1)
         reading += 1
         try:
-            mark, text = _read(await read_object(request.receive, _MOST_BODY_BYTES))
+            mark, text, sha256 = _read(await read_object(request.receive, _MOST_BODY_BYTES))
         finally:
             reading -= 1
-        return JSONResponse(rules.check(mark, text), headers=headers)
+        return JSONResponse(rules.check(mark, text, sha256), headers=headers)
 
     def opened(request: Request) -> tuple[ConfigVersion, TextMarks, dict[str, str]]:
         """Return the config version, its marks and the headers of each answer. Raises ApiError."""
@@ -84,15 +86,18 @@ def add_mark_routes(app: FastAPI, current: Callable[[], ConfigVersion]) -> None:
     )
 
 
-def _read(body: dict[str, object]) -> tuple[str, str]:
-    """Return the mark and the text of a body. Raises ApiError."""
-    if unknown := body.keys() - {"mark", "text"}:
-        raise ApiError("invalid_request", f"unknown field {min(unknown)[:40]!r}: send `mark` and `text`")
-    mark, text = body.get("mark"), body.get("text")
+def _read(body: dict[str, object]) -> tuple[str, str | None, str | None]:
+    """Return the mark, and the text or the hash of a file, of a body. Raises ApiError."""
+    if unknown := body.keys() - {"mark", "text", "sha256"}:
+        raise ApiError("invalid_request", f"unknown field {min(unknown)[:40]!r}: send `mark` and `text`, or `sha256`")
+    mark, text, sha256 = body.get("mark"), body.get("text"), body.get("sha256")
     if not isinstance(mark, str):
         raise ApiError("invalid_request", "`mark` must be a text: an entry of `x_gateway.labels[].marks`", "mark")
-    if not isinstance(text, str):
+    if sha256 is not None and (text is not None or not isinstance(sha256, str) or not _HASH.fullmatch(sha256)):
+        message = "`sha256` must be the SHA-256 of a file as 64 hexadecimal digits, in place of `text`"
+        raise ApiError("invalid_request", message, "sha256")
+    if sha256 is None and not isinstance(text, str):
         raise ApiError("invalid_request", "`text` must be a text: the answer as the client got it", "text")
     if len(mark.encode("utf-8", "surrogatepass")) > MOST_MARK_BYTES:
         raise ApiError("request_too_large", f"`mark` is larger than {MOST_MARK_BYTES // 1024} KB", "mark")
-    return mark, text
+    return mark, text if isinstance(text, str) else None, sha256 if isinstance(sha256, str) else None

@@ -83,6 +83,7 @@ def _operation(data: dict[str, Any], path: str) -> dict[str, Any]:
     """Return the operation of a path that a dialect answers."""
     entry = data["answered_by_dialects"][path]
     headers = {**data["headers"], **entry.get("headers", {})}
+    media = entry.get("media", "application/json")
     request = {name: entry[name] for name in ("example", "examples") if name in entry}
     schema = {
         "type": "object",
@@ -96,7 +97,7 @@ def _operation(data: dict[str, Any], path: str) -> dict[str, Any]:
         "description": entry["description"],
         "operationId": entry["operationId"],
         "parameters": [*(_header(*one) for one in headers.items()), *entry.get("parameters", ())],
-        "requestBody": {"required": True, "content": {"application/json": {"schema": schema, **request}}},
+        "requestBody": {"required": True, "content": {media: {"schema": schema, **request}}},
         "responses": {
             "200": {"description": entry.get("answer_description", "The answer."), "content": entry["answer"]},
             **_failures(data, path, entry),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from gateway.api.dialects.google_paths import METHODS, parse_path
-from gateway.api.dialects.paths import EMBEDDINGS_PATH, MODERATIONS_PATH, RERANK_PATHS
+from gateway.api.dialects.paths import AUDIO_PATHS, EMBEDDINGS_PATH, MODERATIONS_PATH, RERANK_PATHS
 
 _CHAT = "POST /v1/chat/completions"
 _GEMINI = "POST /v1beta/models/ASSISTANT:generateContent"
@@ -18,7 +18,7 @@ OWN_PATHS = (
     "/v1/completions",
 )
 """The endpoints of chats in other dialects. A path of Gemini's API names its assistant, so it is not in a list."""
-INPUT_PATHS = (EMBEDDINGS_PATH, MODERATIONS_PATH, *RERANK_PATHS)
+INPUT_PATHS = (EMBEDDINGS_PATH, MODERATIONS_PATH, *RERANK_PATHS, *AUDIO_PATHS)
 
 _PATHS = (
     ("/chat/completions", _CHAT),
@@ -37,7 +37,8 @@ _ADMIN = frozenset({"/metrics", "/reload", "/config/reload", "/rollback"})
 
 _ALL_CHATS = ", ".join((_CHAT, *OWN_PATHS, "/v1beta/models/ASSISTANT:generateContent"))
 _ALL_PATHS = (
-    f"the paths are {_ALL_CHATS}, POST /v1/embeddings, /v1/moderations and /v1/rerank, and GET /v1/models, "
+    f"the paths are {_ALL_CHATS}, POST /v1/embeddings, /v1/moderations, /v1/rerank, /v1/audio/transcriptions, "
+    "/v1/audio/translations and /v1/audio/speech, and GET /v1/models, "
     "/v1/capabilities, /v1/explain, /v1/disclosure, /v1/receipts, /v1/usage and /docs"
 )
 
@@ -50,7 +51,6 @@ _OTHER_APIS = frozenset(
 # APIs that are refused by name, each with the reason.
 _NO_TEXT = "the gateway routes, checks and labels text only, so it has no {} API: send text to {}"
 _UNSUITABLE_APIS = {
-    "audio": _NO_TEXT.format("audio", _CHAT),
     "images": _NO_TEXT.format("image", f"{_CHAT}, which accepts images as input"),
     "videos": _NO_TEXT.format("video", _CHAT),
     "realtime": (

@@ -50,7 +50,8 @@ from providers.territories import TerritoryError
 from providers.value import Value
 
 _TAGS = tuple(
-    "chat embeddings moderations rerank models capabilities explain disclosure receipts usage marks health".split()
+    "chat embeddings moderations rerank audio "
+    "models capabilities explain disclosure receipts usage marks health".split()
 )
 _MONTH = re.compile(r"\d{4}-(0[1-9]|1[0-2])")
 _USAGE_GROUPS = frozenset({"day", "region"})

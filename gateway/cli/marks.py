@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 from urllib.parse import urlsplit
 
@@ -28,13 +29,26 @@ class _NotChecked(CommandError):
 
 
 def verify(options: argparse.Namespace) -> int:
-    """Print what a mark proves about a text. Return 0 if the issuer gave out this text."""
+    """Print what a mark proves about a text or an audio file. Return 0 if the issuer gave it out."""
     keys = _keys(options.keys)
     mark = _text("--mark", options.mark, _MOST_KEY_BYTES).strip()
-    text = _text("--text", options.text, _MOST_TEXT_BYTES)
-    found = check_mark(mark, text, options.issuer, keys)
+    if options.audio is None and options.text is None:
+        raise _NotChecked("--text or --audio: name the file that the mark is of")
+    if options.audio is not None:
+        found = check_mark(mark, None, options.issuer, keys, _hash_of(options.audio))
+    else:
+        found = check_mark(mark, _text("--text", options.text, _MOST_TEXT_BYTES), options.issuer, keys)
     print(json.dumps(found.document(), indent=2))
     return _PROVEN if found.is_proven else _NOT_PROVEN
+
+
+def _hash_of(path: str) -> str:
+    """Return the SHA-256 of a file."""
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise _NotChecked(f"--audio: {path} can't be read ({error.strerror})") from None
 
 
 def _keys(place: str) -> list[PublicKey]:

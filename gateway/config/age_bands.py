@@ -72,6 +72,8 @@ def _band(findings: Findings, path: tuple[str, ...], section: AgeBandSection, la
         _limits_of(findings, (*path, "use"), section.use),
         _repeat_of(findings, (*path, "repeat"), section.repeat),
         later,
+        section.transcription,
+        section.speech,
     )
 
 

@@ -63,7 +63,7 @@ _WORD = re.compile("[A-Za-z]{3,}")
 _NUMBER, _DATE = re.compile("[0-9]+"), re.compile("[0-9]{4,}(-[0-9]{2}){0,2}")
 _AS_WRITTEN = (
     "provider model unsupported structured_output enabled fold first_token_s identity cache cache_isolation "
-    "concurrency guard counts_hidden accept_ended".split()
+    "concurrency guard counts_hidden accept_ended voices audio_bytes".split()
 )
 """The keys whose value is that of the deployment."""
 _USUAL_WORDS = frozenset({"latest", "preview", "instruct", "chat"})

@@ -8,7 +8,7 @@ from datetime import date, datetime, time
 from fnmatch import fnmatchcase
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from gateway.config.field_types import CurrencyCode, FormatVersion, Section, TimeZone, Visible
 from gateway.config.problems import KeyPath, choice_hint, nearest, quoted
@@ -24,6 +24,7 @@ from providers.catalogue.names import plain_name
 from providers.catalogue.prices import (
     NO_CURRENCY,
     SEARCH,
+    AudioPrice,
     Price,
     Rates,
     Retirement,
@@ -122,6 +123,21 @@ class PriceSection(_RatesSection):
         description="Price of one search unit of a rerank, as Cohere charges: a query with at most 100 documents, of "
         "which one above 500 tokens counts for each piece.",
     )
+    minute: Amount | None = Field(None, description="Price of a minute of audio that is written down.")
+    least_seconds: Annotated[int, Field(ge=0, le=3600)] = Field(
+        0, description="The least length of audio that a call is charged for, in seconds."
+    )
+    round: Literal["second"] | None = Field(
+        None, description="second: the length is rounded up to whole seconds. Default: it is exact."
+    )
+    characters: Amount | None = Field(None, description="Price of a million characters that are spoken.")
+    counts: Literal["characters", "bytes", "wide"] = Field(
+        "characters",
+        description="How these are counted: `bytes` of UTF-8, or `wide`, where Chinese, Japanese and Korean ones count "
+        "2.",
+    )
+    audio_input: Amount | None = Field(None, description="Price of a million tokens of audio in. Default: `input`.")
+    audio_output: Amount | None = Field(None, description="Price of a million tokens of audio out. Default: `output`.")
     valid_from: Day | None = Field(
         None,
         description="The first day on which it applies, from 00:00 in `timezone`. Until then, an earlier price of this "
@@ -130,6 +146,23 @@ class PriceSection(_RatesSection):
     timezone: TimeZone = Field(
         "UTC", description="The time zone (IANA) of that day. With `usage.timezone`, it changes when budgets do."
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_tokens(cls, value: object) -> object:
+        """Read a price of minutes or characters that names no tokens: these cost nothing."""
+        if isinstance(value, dict) and not value.keys().isdisjoint(("minute", "characters")):
+            return {"input": 0, "output": 0, **value}
+        return value
+
+    @property
+    def audio(self) -> AudioPrice | None:
+        """What it charges for audio, or None."""
+        amounts = self.minute, self.characters, self.audio_input, self.audio_output
+        if all(amount is None for amount in amounts):
+            return None
+        least_ms, is_rounded = self.least_seconds * 1000, self.round is not None
+        return AudioPrice(amounts[0], least_ms, is_rounded, amounts[1], self.counts, *amounts[2:])
 
 
 _FREE = PriceSection.model_construct(input=0, output=0, currency=NO_CURRENCY, as_of=date.min)
@@ -366,6 +399,7 @@ def _price(section: PriceSection) -> Price:
         tool_calls=_fees(section),
         valid_from=section.valid_from,
         ahead_s=_ahead_s(section),
+        audio=section.audio if isinstance(section, PriceSection) else None,
     )
 
 

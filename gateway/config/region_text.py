@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from datetime import UTC, date, datetime
 from functools import cache
 from importlib import resources
-from typing import Any
+from typing import Any, Literal
 
 from gateway.config.locales import best_text, canonical, display_name, full, locale_data, tags_of
 from gateway.config.problems import KeyPath, choice_hint, nearest, quoted
@@ -235,12 +235,13 @@ class _LabelTexts(Value, frozen=True):
     present_and_former: frozenset[str]
     repeat_s: float | None = None
     repeat_texts: Mapping[str, str] = {}
+    audio: Literal["file", "required", "none"] = "none"
 
     def in_locale(self, locale: str) -> Label:
         """Return the label in one locale."""
         text = best_text(self.texts, locale)
         repeat_text = best_text(self.repeat_texts, locale) if self.repeat_texts else text
-        return Label(self.name, text, self.show, self.producer, self.repeat_s, repeat_text, self.is_signed)
+        return Label(self.name, text, self.show, self.producer, self.repeat_s, repeat_text, self.is_signed, self.audio)
 
 
 class RegionTextCompiler:
@@ -368,6 +369,7 @@ class RegionTextCompiler:
             frozenset(all_texts | {*repeat_texts.values()}),
             repeat_s,
             repeat_texts,
+            section.audio or ("file" if section.name in known_labels() else "none"),
         )
 
     def _check_repeat(self, path: KeyPath, section: LabelSection, show: Show, repeat_s: float | None) -> None:

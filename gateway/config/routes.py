@@ -26,6 +26,7 @@ from gateway.model.input_requests import USES, Use
 from gateway.model.route import Barrier, Route, WeightedSet, deployments_of
 from gateway.model.schedule import Schedule
 from providers.adapter import Adapter, answers_chats
+from providers.audio import speech_of, transcription_of
 from providers.embeddings import VendorEmbeddings, embeddings_of, load_embedding_facts
 from providers.moderations import GuardModel
 from providers.rerank import VendorRerank, load_rerank_facts, rerank_of
@@ -55,6 +56,8 @@ def ineligible_now(deployment: Deployment, region: Region | None, days: Days | N
     return ""
 
 
+_OTHER_USES = "name it in `embeddings`, `rerank`, `transcription` or `speech`"
+_MOST_BODY_BYTES = 32 * 1024 * 1024
 _Barriers = dict[str, dict[str, Barrier]]
 """Barriers by intent and region."""
 
@@ -138,6 +141,8 @@ class AssistantCompiler(AssistantScope):
         embeddings = self._routes_of_use(path, "embeddings", section.embeddings)
         moderations = self._routes_of_use(path, "moderations", section.moderations)
         rerank = self._routes_of_use(path, "rerank", section.rerank)
+        transcription = self._routes_of_use(path, "transcription", section.transcription)
+        speech = self._routes_of_use(path, "speech", section.speech)
         schedules = self._schedules(name, section, routes)
         compiled = Assistant(
             name,
@@ -149,6 +154,8 @@ class AssistantCompiler(AssistantScope):
             embeddings=embeddings,
             moderations=moderations,
             rerank=rerank,
+            transcription=transcription,
+            speech=speech,
             intents=tuple(Intent(intent, tuple(one.tools)) for intent, one in section.intents.items()),
             choices=self._choices(path, section),
             barriers=barriers[DEFAULT_INTENT],
@@ -249,6 +256,8 @@ class AssistantCompiler(AssistantScope):
             self._check_scored(path, entries, use)
         elif use == "moderations":
             self._check_moderations(entries)
+        elif use == "transcription" or use == "speech":
+            self._check_audio(path, entries, use)
         else:
             self._check_chats(entries)
         if region is not None:
@@ -344,7 +353,7 @@ class AssistantCompiler(AssistantScope):
             adapter = entry.deployment.adapter
             if not answers_chats(adapter):
                 message = f"{quoted(entry.deployment.name)} answers no chats: {adapter.name} has other uses only"
-                self.findings.error(entry.path, message, "name it in `embeddings` or `rerank`", key=entry.at_key)
+                self.findings.error(entry.path, message, _OTHER_USES, key=entry.at_key)
 
     def _check_moderations(self, entries: list[_Entry]) -> None:
         for entry in entries:
@@ -357,6 +366,26 @@ class AssistantCompiler(AssistantScope):
                 self.findings.error(entry.path, message, hint)
             elif not isinstance(moderations_of(entry.deployment), GuardModel):
                 self._check_pins(entry, "moderations")
+
+    def _check_audio(self, path: KeyPath, entries: list[_Entry], use: Use) -> None:
+        """Report deployments that lack a use, and warn if a failover would change the voice."""
+        can = transcription_of if use == "transcription" else speech_of
+        verb = "writes no audio down" if use == "transcription" else "does not speak"
+        for entry in entries:
+            deployment = entry.deployment
+            if can(deployment.adapter) is None:
+                message = f"{quoted(deployment.name)} {verb}: {deployment.provider} has no {use} here"
+                self.findings.error(entry.path, message, "use a deployment of another provider")
+            elif "audio" in deployment.excepts and use == "transcription":
+                message = f"the site {deployment.site} does not keep audio inside the boundary, or has no source for it"
+                self.findings.warn(entry.path, message, "use a deployment at another site")
+            self._check_pins(entry, use)
+            if use == "transcription" and (deployment.audio_bytes or 0) > _MOST_BODY_BYTES:
+                message = f"`audio_bytes` of {quoted(deployment.name)} is above the {_MOST_BODY_BYTES} bytes of a body"
+                self.findings.warn(entry.path, message, "write less: the larger files are refused before")
+        if use == "speech" and len({frozenset(entry.deployment.voices) for entry in entries}) > 1:
+            message = "the deployments have different names of `voices`: a failover changes the voice"
+            self.findings.warn(path, message, "give each deployment the same names")
 
     def _check_pins(self, entry: _Entry, use: Use) -> None:
         """Report a site whose facts are valid only with a field that these requests don't have. They store nothing."""

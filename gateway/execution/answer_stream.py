@@ -15,6 +15,7 @@ from gateway.execution.transport import TURN_BYTES, Body
 from gateway.tasks import run_apart
 from gateway.usage.accounting import CallUsage
 from providers.chat import (
+    AudioDelta,
     ChoiceFinish,
     Failed,
     Finished,
@@ -22,6 +23,7 @@ from providers.chat import (
     ImageDelta,
     ReasoningDelta,
     RefusalDelta,
+    SegmentDelta,
     StreamEvent,
     TextDelta,
     TextRun,
@@ -42,7 +44,10 @@ _END_S = 10.0
 """The most that an end mark and the usage may take after the finish. A model pauses in an answer, but not after it."""
 _TERMINAL = (Finished, Failed)
 _REAL = frozenset(
-    {TextDelta, TextRun, ReasoningDelta, RefusalDelta, ImageDelta, ToolCallDelta, ChoiceFinish, Finished, Failed}
+    {
+        *(TextDelta, TextRun, ReasoningDelta, RefusalDelta, ImageDelta, AudioDelta, SegmentDelta, ToolCallDelta),
+        *(ChoiceFinish, Finished, Failed),
+    }
 )
 _STALLED = Failure(FailureKind.INTERRUPTED, "the provider's stream stalled", "stalled")
 _ENDLESS = Failure(FailureKind.INTERRUPTED, "the provider's stream ended before the answer did", "no terminal event")

@@ -29,6 +29,7 @@ import msgspec
 from gateway.execution.breaker import ALL, CLOSED, Breaker, Tickets
 from gateway.model.input_requests import ServedRequest
 from gateway.model.resilience import BreakerRule
+from providers.audio import TranscriptionRequest
 from providers.chat import ChatRequest
 from providers.failures import FailureKind
 from providers.value import replace
@@ -69,6 +70,8 @@ def digest_of(request: ServedRequest) -> bytes:
     """Return a digest of what a request contains. The asker, and whether the answer is streamed, are not part of it."""
     if isinstance(request, ChatRequest):
         request = replace(request, stream=False, folded=False, include_usage=False, user=None, seed=None)
+    elif isinstance(request, TranscriptionRequest):
+        request = replace(request, file=memoryview(hashlib.blake2b(request.file).digest()))
     try:
         content = msgspec.msgpack.encode(request, enc_hook=repr)
     except (UnicodeError, OverflowError):

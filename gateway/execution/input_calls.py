@@ -7,14 +7,16 @@ from typing import Any, assert_never
 
 from gateway.execution.pseudonyms import pseudonymous
 from gateway.model.decision import Step
-from gateway.model.deployment import Deployment, moderations_of
-from gateway.model.input_requests import InputAnswer, InputRequest
+from gateway.model.deployment import Deployment, moderations_of, voice_of
+from gateway.model.input_requests import TRANSCRIPTION_PARAMETERS, InputAnswer, InputRequest, ServedRequest
 from providers.adapter import InputFormat
+from providers.audio import SpeechFormat, SpeechRequest, Transcript, TranscriptionRequest, speech_of, transcription_of
 from providers.chat import AnswerRefused
 from providers.embeddings import EmbeddingAnswer, EmbeddingRequest, check_answer, embeddings_of
 from providers.failures import FailureKind, ProviderFailed
 from providers.moderations import ModerationAnswer, ModerationRequest
 from providers.reading.errors import error_object, malformed
+from providers.reading.event_stream import StreamShortcuts
 from providers.reading.response_reader import check_head
 from providers.rerank import RerankAnswer, RerankRequest, rerank_of
 from providers.value import replace
@@ -40,13 +42,39 @@ def fitted_input(step: Step, request: InputRequest) -> InputRequest:
             return request if key is None else pseudonymous(request, provider, key, passthrough)
         case RerankRequest():
             return replace(request, max_tokens_per_doc=None) if "max_tokens_per_doc" in dropped else request
+        case TranscriptionRequest():
+            lists, lacks = ("languages", "keywords", "include"), dropped.intersection(TRANSCRIPTION_PARAMETERS)
+            emptied: dict[str, Any] = {name: () if name in lists else None for name in lacks}
+            return replace(request, **emptied) if emptied else request
+        case SpeechRequest():
+            without: dict[str, Any] = dict.fromkeys(dropped & {"speed", "instructions"})
+            return replace(request, voice=voice_of(deployment, request.voice) or request.voice, **without)
         case _:
             assert_never(request)
 
 
 def write_input(step: Step, request: InputRequest) -> WireRequest:
     """Return a request of `fitted_input` in the wire format of the step's deployment."""
+    if isinstance(request, SpeechRequest):
+        return _speech_of(step.deployment).build_request(request, step.deployment.target)
     return _format_of(request, step.deployment).build_request(request, step.deployment.target)
+
+
+def stream_reader_of(request: ServedRequest, head: WireResponse, deployment: Deployment) -> StreamShortcuts:
+    """Return a parser of the response to a request for audio, as events of a stream."""
+    if isinstance(request, SpeechRequest):
+        return _speech_of(deployment).stream_reader(request, head, deployment.target)
+    transcription = transcription_of(deployment.adapter)
+    if not isinstance(request, TranscriptionRequest) or transcription is None:
+        raise TypeError(f"a {type(request).__name__} is not streamed")
+    return transcription.stream_reader(request, head, deployment.target)
+
+
+def _speech_of(deployment: Deployment) -> SpeechFormat:
+    """Return the wire format of speech, which the config check ensures."""
+    if (found := speech_of(deployment.adapter)) is None:
+        raise RuntimeError(f"{deployment.name!r} does not speak")
+    return found
 
 
 def _format_of(request: InputRequest, deployment: Deployment) -> InputFormat[Any, InputAnswer]:
@@ -59,6 +87,10 @@ def _format_of(request: InputRequest, deployment: Deployment) -> InputFormat[Any
             found = moderations_of(deployment)
         case RerankRequest():
             found = rerank_of(deployment.adapter)
+        case TranscriptionRequest():
+            found = transcription_of(deployment.adapter)
+        case SpeechRequest():
+            raise TypeError("speech has no whole answer")
         case _:
             assert_never(request)
     if found is None:
@@ -103,6 +135,9 @@ def _expect_results(answer: InputAnswer, request: InputRequest, deployment: Depl
                 raise malformed(f"{len(answer.results)} verdicts for {len(request.inputs)} inputs")
             if not request.takes_contradictions and any(result.contradicts_itself for result in answer.results):
                 raise malformed("a verdict contradicts its categories")
+        case TranscriptionRequest(), Transcript():
+            if request.asks_segments and answer.segments is None:
+                raise malformed("the answer has no segments")
         case RerankRequest(), RerankAnswer():
             if len(answer.scores) != len(request.documents):
                 raise malformed(f"{len(answer.scores)} scores for {len(request.documents)} documents")

@@ -12,6 +12,8 @@ from collections.abc import Iterable
 from gateway.model.deployment import Deployment
 from gateway.model.input_requests import ServedRequest
 from gateway.model.resilience import Resilience
+from providers.audio import TranscriptionRequest
+from providers.audio.kinds import lengths_of
 from providers.chat import ChatRequest
 from providers.matching.capability_matching import reasons_unseen
 
@@ -106,6 +108,10 @@ def first_token_timeout_s(deployment: Deployment, request: ServedRequest, bounds
 
     A model that thinks without showing it has a multiple of the general one.
     """
+    if isinstance(request, TranscriptionRequest):
+        # It can begin when all of the audio was heard.
+        heard_s = lengths_of(request.kind, request.file).usual / 1000
+        return min((deployment.first_token_s or bounds.first_token_s) + heard_s, bounds.commit_s)
     if deployment.first_token_s is not None:
         return deployment.first_token_s
     facts = deployment.target.facts

@@ -23,6 +23,7 @@ from gateway.model.excerpt import AROUND
 from gateway.model.moderation import NoVerdict
 from providers.chat import (
     AnnotationsDelta,
+    AudioDelta,
     ChoiceFinish,
     Failed,
     Finished,
@@ -31,6 +32,7 @@ from providers.chat import (
     Opened,
     ReasoningDelta,
     RefusalDelta,
+    SegmentDelta,
     StreamEvent,
     TextDelta,
     TextRun,
@@ -215,7 +217,7 @@ class ModeratedStream(AnswerStream):
                 yield (UsageReport(event.usage), Finished()) if event.usage is not None else (Finished(),)
             case UsageReport() | Failed():
                 yield (event,)
-            case Opened() | Heartbeat() | TextRun():
+            case Opened() | Heartbeat() | AudioDelta() | SegmentDelta() | TextRun():
                 pass
             case _:
                 assert_never(event)

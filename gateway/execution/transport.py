@@ -180,11 +180,12 @@ class PoolTransport:
         head = request.head
         start = head.start + request.credential.lines
         body, request.body = request.body, b""
+        rest, request.rest = request.rest, ()
         sent = request.pooled = PoolRequest(
-            head.origin, start, body, request.connect_s, request.permit, request.recheck, request.link
+            head.origin, start, body, request.connect_s, request.permit, request.recheck, request.link, rest=rest
         )
         # Only the pool holds the body from here on: no copy is kept while the provider thinks.
-        del body
+        del body, rest
         sent.anew = request.anew
         try:
             connection = await self._pool.open(sent)

@@ -15,7 +15,7 @@ from gateway.execution.answer_stream import AnswerStream, LiveStream
 from gateway.execution.conversation import Conversation, for_caches
 from gateway.execution.deadline import RESOLUTION_S, Deadline
 from gateway.execution.folded_answers import BoundedResponse, as_stream, folds, whole_of, whole_of_body
-from gateway.execution.input_calls import fitted_input, read_input, write_input
+from gateway.execution.input_calls import fitted_input, read_input, stream_reader_of, write_input
 from gateway.execution.latency import RecentAnswers, first_token_timeout_s
 from gateway.execution.pseudonyms import pseudonymous
 from gateway.execution.redaction import redacted, redacting
@@ -35,6 +35,7 @@ from gateway.usage.accounting import CallUsage, RequestUsage
 from gateway.usage.refusals import CallRefused
 from gateway.usage.token_count import count_tokens
 from providers.adapter import STREAM_OPTIONS, CountsTokens
+from providers.audio import TranscriptionRequest
 from providers.auth import Secret, credential
 from providers.chat import (
     AnswerRefused,
@@ -76,6 +77,8 @@ _REMEDIES = {
 _COUNT_S = 2.0
 """Time for a count of tokens, which an estimate replaces."""
 _NOT_FOUND = 404
+_REFUSES_FILE = frozenset({400, 413, 415, 422})
+_ABOUT_REQUEST = frozenset({FailureKind.INVALID_REQUEST, FailureKind.MALFORMED, FailureKind.REFUSED_HERE})
 _NEEDED = ("model", "messages", "max_tokens", "stream")
 _LEFT_OUT_S = 3600.0
 
@@ -474,7 +477,7 @@ class UpstreamClient:
     async def _exchange(self, attempt: _Attempt, chat: ChatRequest | None, upstream: UpstreamRequest) -> Answer:
         """Send a request, and read until its answer begins. `chat`: the chat as it is sent, or None."""
         step, options, deadline = attempt.step, attempt.options, attempt.deadline
-        deployment, options.is_large = step.deployment, len(upstream.body) > _LARGE_BYTES
+        deployment, options.is_large = step.deployment, len(upstream.body) > _LARGE_BYTES or bool(upstream.rest)
         upstream.anew = options.anew
         try:
             with deadline.limit(options.limit_s):
@@ -496,7 +499,7 @@ class UpstreamClient:
         except TimeoutError:
             raise ProviderFailed(Failure(FailureKind.SILENT, "the provider did not answer in time")) from None
         if begun is None:
-            refusal = await _read_refusal(response, attempt)
+            refusal = _about_file(await _read_refusal(response, attempt), options.request)
             raise ProviderFailed(refusal if chat is None else self._as_operator_fault(refusal, deployment, chat))
         if isinstance(begun, LiveStream):
             if not options.request.folded:
@@ -612,9 +615,9 @@ async def _begun(
         if options.call is not None:
             options.call.is_refused = True
         return None
-    if chat is None:
+    if chat is None and not request.stream:
         return await _read_result(request, response, deployment)
-    if request.stream:
+    if chat is None or request.stream:
         stream = _live_stream(response, attempt, chat, restorer)
         await stream.begin()
         return stream
@@ -740,19 +743,22 @@ async def _read_result(request: ServedRequest, response: UpstreamResponse, deplo
 
 
 def _live_stream(
-    response: UpstreamResponse, attempt: _Attempt, sent: ChatRequest, restorer: AnswerRestoring | None
+    response: UpstreamResponse, attempt: _Attempt, sent: ChatRequest | None, restorer: AnswerRestoring | None
 ) -> LiveStream:
     """Return an answer that is read while it arrives. The deadline measures its silence."""
     deployment, options = attempt.step.deployment, attempt.options
     request = options.request
-    if not isinstance(request, ChatRequest):
-        raise TypeError("only a chat is streamed")
-    reader = _reader(deployment, response.head, sent, restorer)
+    reader: StreamShortcuts
+    if sent is None:
+        reader = stream_reader_of(request, response.head, deployment)
+    else:
+        reader = _reader(deployment, response.head, sent, restorer)
     body = BoundedResponse(response) if request.folded else response
     # A stream may take minutes, and must not hold a large request for as long.
     told, secret = options.sent, options.secrets_of(deployment)
     redact = redacting(secret, told) if options.is_large else partial(redacted, deployment=secret, request=told)
-    stream = LiveStream(body, reader, attempt.deadline, options.idle_s, redact, sent.n or 1)
+    choices = sent.n or 1 if sent is not None else 1
+    stream = LiveStream(body, reader, attempt.deadline, options.idle_s, redact, choices)
     stream.call = options.call
     return stream
 
@@ -794,6 +800,14 @@ class _ChangingReader:
     def is_complete(self) -> bool:
         """See AnswerReader."""
         return self._reader.is_complete()
+
+
+def _about_file(failure: Failure, request: ServedRequest) -> Failure:
+    """Return a refusal of a file as one of this server: another one may know its kind, or take its size."""
+    is_about_file = failure.status in _REFUSES_FILE and failure.kind in _ABOUT_REQUEST
+    if not is_about_file or not isinstance(request, TranscriptionRequest):
+        return failure
+    return replace(failure, kind=FailureKind.REFUSED_HERE, message="the provider refused the file", about=None)
 
 
 def _recheck(still_allowed: StillAllowed, step: Step) -> None:

@@ -77,6 +77,7 @@ class UpstreamRequest(msgspec.Struct):
         anew: It is sent on a new connection, because a kept one has ended under an earlier sending.
         was_sent: Set by a transport when it sends a part of it.
         pooled: The request of the pool that sends it, if one does.
+        rest: See `WireRequest`.
     """
 
     permit: AnyPermit
@@ -89,6 +90,7 @@ class UpstreamRequest(msgspec.Struct):
     anew: bool = False
     was_sent: bool = False
     pooled: PoolRequest | None = None
+    rest: tuple[bytes | memoryview, ...] = ()
 
     @property
     def is_sent(self) -> bool:
@@ -119,7 +121,9 @@ def upstream_request(
     if wire.method not in (_METHODS if isinstance(permit, Permit) else _SERVICE_METHODS):
         raise FenceBreach("a method must be GET or POST, or PUT at a service")
     head = _request_head(permit.origin, wire.method, wire.path, wire.query, tuple(wire.headers))
-    return UpstreamRequest(permit, head, _credential(credential), wire.body, connect_s, recheck, link)
+    return UpstreamRequest(
+        permit, head, _credential(credential), wire.body, connect_s, recheck, link, rest=wire.rest
+    )  # fmt: skip
 
 
 # The head of a request to a deployment is nearly always the same, so each is checked once. The credential is apart from

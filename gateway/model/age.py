@@ -34,6 +34,8 @@ class AgeBand:
         tools: Requests may have tools.
         choices: The user may prefer a choice.
         hand_off: A barrier may open.
+        transcription: Its users may send their voice.
+        speech: Its users may hear speech.
         intent: The intent of each chat, or None for that of the request.
         instructions: Instructions for the model, after the region's profile.
         hours: When requests are answered, or None for always.
@@ -53,6 +55,8 @@ class AgeBand:
     use: UseLimits | None = None
     repeat_s: float | None = None
     later: Sentences | None = field(default=None, repr=False, compare=False)
+    transcription: bool = True
+    speech: bool = True
 
 
 UNKNOWN_AGE = AgeBand("", refuse=True)

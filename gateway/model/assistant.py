@@ -78,6 +78,8 @@ class Assistant:
         embeddings: The deployments of embeddings, by the name of the region. All of a region have the same model.
         moderations: The deployments of moderations, by the name of the region.
         rerank: The deployments that score documents, by the name of the region. All of a region have the same model.
+        transcription: The deployments that write audio down, by the name of the region.
+        speech: The deployments that speak, by the name of the region.
         use: The kind of requests that `routes` are for.
         intents: The intents of chats, in the order in which they are looked at.
         by_intent: The assistant as chats of an intent see it. An intent without a route in a region has the default.
@@ -99,6 +101,8 @@ class Assistant:
     embeddings: Mapping[str, Route] = field(default_factory=dict)
     moderations: Mapping[str, Route] = field(default_factory=dict)
     rerank: Mapping[str, Route] = field(default_factory=dict)
+    transcription: Mapping[str, Route] = field(default_factory=dict)
+    speech: Mapping[str, Route] = field(default_factory=dict)
     use: Use = "chat"
     intents: tuple[Intent, ...] = ()
     by_intent: Mapping[str, Assistant] = field(default_factory=dict)
@@ -174,6 +178,10 @@ class Assistant:
                 return self.moderations
             case "rerank":
                 return self.rerank
+            case "transcription":
+                return self.transcription
+            case "speech":
+                return self.speech
 
     def for_use(self, use: Use) -> Assistant:
         """Return the assistant as one use sees it. Only chats have schedules, parts of a route and resumed answers."""

@@ -104,6 +104,7 @@ class RefusalCode(StrEnum):
     UNSUPPORTED_CAPABILITY = "unsupported_capability"
     NO_HEALTHY_DEPLOYMENT = "no_healthy_deployment"
     RATE_LIMITED = "rate_limited"
+    REQUEST_TOO_LARGE = "request_too_large"
 
 
 class Step(Value, frozen=True):

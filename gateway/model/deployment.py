@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import date
 from typing import TYPE_CHECKING, Literal
 
 from gateway.model.approval import Approval, Days, begun_everywhere
 from gateway.model.consent import ConsentRule
+from gateway.model.input_requests import AudioNeeds
 from gateway.model.parts import NO_PARTS, Parts
 from gateway.model.quota import KEEP_NOTHING, Keep, Quota
 from gateway.model.section import PlainSection, key, section
 from gateway.model.sign_in import SignIn
 from gateway.model.units import Seconds
 from providers.adapter import Adapter, Capabilities, Target
+from providers.audio import speech_of, transcription_of
+from providers.audio.decode import most_characters
 from providers.auth import Secret
 from providers.catalogue.prices import Price, Retirement
 from providers.embeddings import capabilities_of, embeddings_of
@@ -25,7 +28,7 @@ from providers.openai_json.misspelled_fields import FIELDS
 from providers.rerank import rerank_capabilities, rerank_of
 from providers.sites import Residency
 from providers.territories import Places
-from providers.value import Value
+from providers.value import Value, replace
 
 if TYPE_CHECKING:
     from providers.transport import Link
@@ -135,6 +138,8 @@ class Deployment:
         link: How connections are made, with the content of these files and the credentials of the proxy. None:
             directly, with the public authorities; or secrets are not resolved.
         proxy_origin: The origin of the proxy, or empty.
+        voices: The vendor's voices by the product's names, `*` for every other name. Empty: names go as they are.
+        audio_bytes: The largest file that a server of one's own takes, or None for the fact of the provider.
         counts: See `Target.counts`.
         counts_hidden: The provider's count of an input is believed, however high it is.
         parts: The parts of features on it, such as the wrapper of all that it is sent.
@@ -180,6 +185,8 @@ class Deployment:
     proxy: Proxy | None = None
     sign_in: SignIn | None = field(default=None, repr=False)
     link: Link | None = field(default=None, repr=False)
+    voices: Mapping[str, str] = field(default_factory=dict, hash=False)
+    audio_bytes: int | None = None
     counts: bool | None = None
     counts_hidden: bool = False
     accept_ended: bool = False
@@ -293,6 +300,8 @@ def match_of(deployment: Deployment, needs: Requirements) -> CapabilityMatch:
     """Return how well the request fits the deployment: its wire format, its model, and what the operator allows."""
     target = deployment.target
     capabilities = deployment.capabilities if needs.use == "chat" else capabilities_for(deployment, needs.use)
+    if isinstance(needs, AudioNeeds):
+        capabilities = _with_bounds(deployment, capabilities, needs)
     return match_capabilities(needs, capabilities, target.facts, target.passthrough, deployment.allowed_moves)
 
 
@@ -309,7 +318,51 @@ def capabilities_for(deployment: Deployment, use: str) -> Capabilities:
         return rerank_capabilities(rerank.facts(deployment.model))
     if use == "moderations" and (moderations := moderations_of(deployment)) is not None:
         return moderations.capabilities
+    if use == "transcription" and (transcription := transcription_of(deployment.adapter)) is not None:
+        facts = transcription.facts(deployment.model)
+        features = {"audio", *map("file.{}".format, facts.kinds), *map("response_format.{}".format, facts.formats)}
+        features |= {f"timestamp_granularities.{one}" for one in facts.granularities}
+        features |= {"translation"} if facts.translation_path else set()
+        return Capabilities(frozenset(features), frozenset({"file", *facts.parameters}))
+    if use == "speech" and (speech := speech_of(deployment.adapter)) is not None:
+        spoken = speech.facts(deployment.model)
+        return Capabilities(
+            frozenset(map("response_format.{}".format, spoken.offers)), frozenset({"input", *spoken.parameters})
+        )
     return deployment.capabilities if use == "chat" else _NOTHING
+
+
+def _with_bounds(deployment: Deployment, capabilities: Capabilities, needs: AudioNeeds) -> Capabilities:
+    """Return the capabilities with those that depend on the size of a request, and on the name of its voice."""
+    fits = set[str]()
+    if needs.use == "transcription":
+        fits |= {"file_size"} if needs.size <= most_audio_bytes(deployment) else set()
+    else:
+        fits |= {"input_length"} if needs.size <= most_spoken_characters(deployment) else set()
+        fits |= {"voice"} if voice_of(deployment, needs.voice) is not None else set()
+    return replace(capabilities, features=capabilities.features | fits)
+
+
+def most_audio_bytes(deployment: Deployment) -> int:
+    """Return the largest file that a deployment takes, or 0 if it writes no audio down."""
+    transcription = transcription_of(deployment.adapter)
+    if transcription is None:
+        return 0
+    known = transcription.facts(deployment.model).most_bytes
+    return known if deployment.audio_bytes is None else deployment.audio_bytes
+
+
+def most_spoken_characters(deployment: Deployment) -> int:
+    """Return the longest text that a deployment speaks, or 0 if it does not speak."""
+    speech = speech_of(deployment.adapter)
+    return most_characters(speech.facts(deployment.model).most_characters) if speech is not None else 0
+
+
+def voice_of(deployment: Deployment, name: str) -> str | None:
+    """Return the vendor's name of a voice, or None if the deployment has no such voice."""
+    if not deployment.voices:
+        return name
+    return deployment.voices.get(name, deployment.voices.get("*"))
 
 
 def known_names(names: Iterable[str], deployments: Iterable[Deployment]) -> list[str]:

@@ -1,23 +1,29 @@
-"""Requests that are not chats: embeddings, moderations and rerank. The answer of each is one JSON body."""
+"""Requests that are not chats: embeddings, moderations, rerank, transcriptions and speech."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Literal, TypeAlias, assert_never, get_args
 
+from providers.audio import SpeechRequest, Transcript, TranscriptionRequest
 from providers.chat import ChatRequest, ImagePart, TextPart, UserMessage
 from providers.embeddings import EmbeddingAnswer, EmbeddingRequest
 from providers.matching.requirements import Requirements, moving_fields
 from providers.moderations import ModerationAnswer, ModerationRequest
 from providers.rerank import RerankAnswer, RerankRequest
 
-Use: TypeAlias = Literal["chat", "embeddings", "moderations", "rerank"]
+Use: TypeAlias = Literal["chat", "embeddings", "moderations", "rerank", "transcription", "speech"]
 """A kind of requests to an assistant. Each has routes of its own."""
 USES: tuple[Use, ...] = get_args(Use)
-InputRequest: TypeAlias = EmbeddingRequest | ModerationRequest | RerankRequest
-InputAnswer: TypeAlias = EmbeddingAnswer | ModerationAnswer | RerankAnswer
+AudioRequest: TypeAlias = TranscriptionRequest | SpeechRequest
+InputRequest: TypeAlias = EmbeddingRequest | ModerationRequest | RerankRequest | AudioRequest
+InputAnswer: TypeAlias = EmbeddingAnswer | ModerationAnswer | RerankAnswer | Transcript
 ServedRequest: TypeAlias = ChatRequest | InputRequest
 """Every request that the gateway sends to a deployment."""
+TRANSCRIPTION_PARAMETERS = (
+    "language", "languages", "keywords", "prompt", "temperature", "include", "chunking_strategy"
+)  # fmt: skip
+"""The fields of a transcription that a deployment may lack: they are left out for it, and named."""
 _MOST_VERDICT_TOKENS = 256
 """A guard model answers with a word or two, and the names of categories."""
 
@@ -33,8 +39,43 @@ def use_of(request: ServedRequest) -> Use:
             return "moderations"
         case RerankRequest():
             return "rerank"
+        case TranscriptionRequest():
+            return "transcription"
+        case SpeechRequest():
+            return "speech"
         case _:
             assert_never(request)
+
+
+class AudioNeeds(Requirements, frozen=True):
+    """What a request for a transcription or for speech requires, with its numbers, which each deployment bounds.
+
+    Attributes:
+        size: The bytes of the file, or the characters of the text.
+        voice: The product's name of the voice.
+    """
+
+    size: int = 0
+    voice: str = ""
+
+
+def _needs_of_audio(request: AudioRequest) -> AudioNeeds:
+    """Return the requirements. `file` and `input` are among the parameters, so that no decision is remembered."""
+    form = f"response_format.{request.response_format}"
+    if isinstance(request, SpeechRequest):
+        given = {"speed": request.speed, "instructions": request.instructions}
+        named = {name for name, value in given.items() if value is not None} | {"input", *request.extra}
+        features = frozenset({form, "voice", "input_length"})
+        moving = moving_fields(request.extra)
+        return AudioNeeds(
+            features, frozenset(named), moving, use="speech", size=len(request.input), voice=request.voice
+        )
+    features = frozenset({"audio", f"file.{request.kind}", "file_size", form})
+    features |= {f"timestamp_granularities.{one}" for one in request.granularities}
+    features |= {"translation"} if request.task == "translate" else set()
+    named = {"file"}
+    named |= {name for name in TRANSCRIPTION_PARAMETERS if getattr(request, name) not in (None, ())}
+    return AudioNeeds(features, frozenset(named), frozenset(), use="transcription", size=len(request.file))
 
 
 def needs_of_input(request: InputRequest) -> Requirements:
@@ -55,6 +96,8 @@ def needs_of_input(request: InputRequest) -> Requirements:
         case RerankRequest():
             parameters |= request.unread
             parameters |= {"max_tokens_per_doc"} if request.max_tokens_per_doc is not None else set()
+        case TranscriptionRequest() | SpeechRequest():
+            return _needs_of_audio(request)
         case _:
             assert_never(request)
     moving = moving_fields(request.extra)
@@ -66,6 +109,12 @@ def texts_of(request: InputRequest) -> Iterator[str]:
     if isinstance(request, RerankRequest):
         yield request.query
         yield from request.documents
+        return
+    if isinstance(request, TranscriptionRequest):
+        yield from (text for text in (request.prompt, *request.keywords) if text)
+        return
+    if isinstance(request, SpeechRequest):
+        yield from (text for text in (request.input, request.instructions) if text)
         return
     if isinstance(request, ModerationRequest) and request.prompt is not None:
         for _ in request.inputs:  # each is judged with it
@@ -84,6 +133,20 @@ def texts_of(request: InputRequest) -> Iterator[str]:
 def user_of_input(request: InputRequest) -> str | None:
     """Return the identifier of the user in the request."""
     return request.user if isinstance(request, EmbeddingRequest) else None
+
+
+class MeasuredAudio(ChatRequest, frozen=True):
+    """A request for audio as a chat, whose cost is that of the audio and of its texts.
+
+    Attributes:
+        audio: The request.
+    """
+
+    audio: AudioRequest | None = None
+
+    def __repr__(self) -> str:
+        """Leave out the texts."""
+        return f"MeasuredAudio({self.audio!r})"
 
 
 class MeasuredRerank(ChatRequest, frozen=True):
@@ -105,6 +168,9 @@ def measured_as_chat(request: ServedRequest) -> ChatRequest:
             most = 1
         case ModerationRequest():
             most = _MOST_VERDICT_TOKENS * len(request.inputs)
+        case TranscriptionRequest() | SpeechRequest():
+            spoken = tuple(map(UserMessage, texts_of(request)))
+            return MeasuredAudio(request.model, spoken, max_tokens=1, reasoning_effort="none", audio=request)
         case _:
             assert_never(request)
     if isinstance(request, RerankRequest):

@@ -43,6 +43,7 @@ class Label(Value, frozen=True):
         repeat_s: After how long it is shown again in a session, or None if it is not.
         repeat_text: Its text where it is shown again.
         is_signed: Whether its data have a signed mark of each text.
+        audio: Whether its data stand in a file of speech: `file` where there is a place, `required`, or `none`.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Label(Value, frozen=True):
     repeat_s: float | None = None
     repeat_text: str = ""
     is_signed: bool = False
+    audio: Literal["file", "required", "none"] = "none"
 
     def is_due(self, *, first_turn: bool) -> bool:
         """Return whether the user has to see the text with this answer, in the answer itself or elsewhere."""

@@ -23,7 +23,7 @@ from gateway.model.config_version import ConfigVersion, Region
 from gateway.model.consent import NO_CONSENT, ConsentRequest, Consents, ConsentStatement
 from gateway.model.deployment import Deployment, capabilities_for
 from gateway.model.hand_off import HandOff
-from gateway.model.input_requests import InputRequest, ServedRequest, user_of_input
+from gateway.model.input_requests import InputRequest, ServedRequest, texts_of, user_of_input
 from gateway.model.wrapper import NotWrappable, TooMuchToSearch, Wrapped, Wrapper
 from gateway.policy.fence import wrapper_of_step
 from providers.adapter import Capabilities
@@ -194,6 +194,9 @@ class Consenting:
         return tuple([f"{name} (with placeholders)" if _has_changed(name, own, other) else name for name in parts])
 
     def _would_send_input(self, request: InputRequest, deployment: Deployment, region: Region) -> tuple[str, ...]:
+        if self._needs.use in ("transcription", "speech"):
+            spoken = ["audio"] if self._needs.use == "transcription" else []
+            return (*spoken, "messages") if any(texts_of(request)) else tuple(spoken)
         parts = ["input", *(label for feature, label in _CONTENT if feature in self._needs.features)]
         known = capabilities_for(deployment, self._needs.use)
         others = self._other_fields(deployment, region, known, request.extra, user_of_input(request))
@@ -293,4 +296,6 @@ def _plain(value: object) -> object:
         return {str(name): _plain(item) for name, item in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
+    if isinstance(value, memoryview):  # a file
+        return hashlib.sha256(value).hexdigest()
     return sorted(value) if isinstance(value, frozenset) else value

@@ -51,6 +51,9 @@ class TextSigner(Protocol):
     def mark(self, choice: int, text: TextHash) -> str:
         """Return the mark of a choice's whole text."""
 
+    def mark_audio(self, media: str, sha256: str) -> str:
+        """Return the mark of an audio file of this content type, by the SHA-256 of its bytes."""
+
 
 class TextMarks(Part):
     """Base of the part of a config version by which the texts of answers get signed marks."""
@@ -66,8 +69,8 @@ class TextMarks(Part):
         """Return the public keys as a JSON Web Key Set."""
         raise NotImplementedError
 
-    def check(self, mark: str, text: str) -> dict[str, object]:
-        """Return as JSON data what a mark proves about a text."""
+    def check(self, mark: str, text: str | None, sha256: str | None = None) -> dict[str, object]:
+        """Return as JSON data what a mark proves about a text, or about a file with this SHA-256."""
         raise NotImplementedError
 
 

@@ -12,12 +12,15 @@ from gateway.execution.upstream_client import Answer
 from gateway.model.config_version import ConfigVersion, remember
 from gateway.model.decision import Plan, Step
 from gateway.model.deployment import Deployment
+from gateway.model.input_requests import AudioRequest
 from gateway.model.record import AnsweredBy
-from gateway.policy.labels import TextMarks, TextSigner, labelling_of, with_help
+from gateway.policy.labels import Labelling, TextMarks, TextSigner, labelling_of, marks, with_help
 from gateway.policy.reasoning_seal import REASONING_STATE, ReasoningSeal, seal_of
+from gateway.service.audio import AudioNote
 from gateway.service.decider import Decider
 from gateway.service.input_requests import EmbeddingSpace
 from gateway.usage.worst_cost import charged_by
+from providers.audio import SpeechRequest
 from providers.chat import ChatRequest
 from providers.matching.capability_matching import without_parameters
 from providers.reading.json_object import emulated_fields
@@ -117,6 +120,21 @@ class AnswerStages:
         choices, keep_alive_s = own.n or 1, exchange.config.resilience.keep_alive_s
         exchange.style = AnswerStyle(own.include_usage, choices, labelling, shown_model, keep_alive_s, turn.seal)
         return answer
+
+    def style_audio(self, exchange: Exchange, request: AudioRequest) -> None:
+        """Decide how a transcript or speech is shown. Only the latter is generated, so that it has labels."""
+        assistant, locale, labelling = exchange.assistant, exchange.locale, None
+        has_comments = not isinstance(request, SpeechRequest) or request.events
+        if isinstance(request, SpeechRequest) and locale is not None and locale.labels:
+            labelling = Labelling(locale.labels, frozenset(label.name for label in locale.labels))
+            exchange.record.shown.labels = labelling.names
+            if (note := exchange.record.noted(AudioNote)) is not None:
+                id = exchange.record.request_id
+                note.label(labelling.labels, marks(labelling, id, in_content=False), request, id)
+                note.signer = self._signer_of(exchange.config) if locale.marked and request.events else None
+        keep_alive_s = exchange.config.resilience.keep_alive_s if has_comments else 0.0
+        shown_model = None if assistant.reveal_model else assistant.name
+        exchange.style = AnswerStyle(True, 1, labelling, shown_model, keep_alive_s)
 
     def _signer_of(self, config: ConfigVersion) -> TextSigner | None:
         """Return what signs the marks of a config version, or None."""

@@ -12,7 +12,7 @@ from gateway.model.age import AgeBand
 from gateway.model.assistant import Assistant
 from gateway.model.config_version import ConfigVersion
 from gateway.model.decision import Decision, Refusal, Refused, SkipReason, Step, Verdict
-from gateway.model.deployment import Deployment
+from gateway.model.deployment import Deployment, most_audio_bytes, most_spoken_characters
 from gateway.model.input_requests import USES, Use
 from gateway.model.location import Location
 from gateway.model.preference import PreferenceReason
@@ -25,6 +25,7 @@ from gateway.policy.region_text import said
 from gateway.policy.routing import decide
 from gateway.policy.territory_answers import plain_needs
 from gateway.service.explain import consent_of
+from providers.audio import speech_of, transcription_of
 from providers.matching.requirements import FEATURES, TOOL_FEATURES
 from providers.value import Value
 
@@ -127,9 +128,55 @@ def capabilities(
         },
         "consent": [_recipient(it) for it in steps if it.consent is not None],
         "redacts": list(dict.fromkeys(kind for wrapper in wrappers for kind in kinds_of(wrapper))),
+        "transcription": _transcription(config, assistant, location, now_s),
+        "speech": _speech(config, assistant, location, now_s),
         "intents": [it.name for it in assistant.intents if age.intent in (None, it.name)],
         "websocket": config.has_websocket(region),
         "choices": _choices(assistant, location, sides, accept_language, user),
+    }
+
+
+def _able(config: ConfigVersion, assistant: Assistant, location: Location, now_s: float, use: Use) -> list[Deployment]:
+    """Return the deployments that may answer plain requests of a use here; none if users of this age may not."""
+    region = location.region
+    if region is None or region.name not in assistant.routes_for(use):
+        return []
+    age = location.age
+    if age is not None and not (age.speech if use == "speech" else age.transcription):
+        return []
+    verdicts = _decision(config, assistant.for_use(use), location, now_s).verdicts
+    return [it for it, verdict in verdicts if _may(verdict)]
+
+
+def _transcription(
+    config: ConfigVersion, assistant: Assistant, location: Location, now_s: float
+) -> dict[str, object] | None:
+    """Return what may be written down here: the union over the steps, or None if there is none."""
+    able = _able(config, assistant, location, now_s, "transcription")
+    facts = [found.facts(it.model) for it in able if (found := transcription_of(it.adapter)) is not None]
+    if not facts:
+        return None
+    return {
+        "input_formats": sorted({kind for one in facts for kind in one.kinds}),
+        "response_formats": sorted({form for one in facts for form in one.formats}),
+        "stream": True,
+        "translate": any(one.translation_path for one in facts),
+        "max_bytes": max(map(most_audio_bytes, able)),
+    }
+
+
+def _speech(config: ConfigVersion, assistant: Assistant, location: Location, now_s: float) -> dict[str, object] | None:
+    """Return what may be spoken here: the union over the steps, or None if there is none."""
+    able = _able(config, assistant, location, now_s, "speech")
+    facts = [found.facts(it.model) for it in able if (found := speech_of(it.adapter)) is not None]
+    if not facts:
+        return None
+    voices = None if any(not it.voices for it in able) else sorted({name for it in able for name in it.voices} - {"*"})
+    return {
+        "voices": voices,
+        "response_formats": sorted({form for one in facts for form in one.offers}),
+        "stream": True,
+        "max_characters": max(map(most_spoken_characters, able)),
     }
 
 
@@ -189,6 +236,9 @@ def _may(verdict: Verdict) -> bool:
 def _decision(config: ConfigVersion, assistant: Assistant, location: Location, now_s: float) -> Decision:
     """Return the decision for plain requests. Raises Refused if the location alone refuses."""
     decision = decide(config, assistant, location, plain_needs(assistant), {}, now_s)
+    is_elsewhere = location.region is not None and location.region.name not in assistant.routes_for(assistant.use)
+    if is_elsewhere and location.region is not None and location.region.name in assistant.regions:
+        return decision  # the assistant has other uses here
     if isinstance(decision.outcome, Refusal) and not decision.verdicts:
         raise Refused(decision.outcome)
     return decision

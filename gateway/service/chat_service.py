@@ -29,7 +29,15 @@ from gateway.model.config_version import ConfigVersion, Region
 from gateway.model.decision import Plan, RefusalCode, Refused
 from gateway.model.hand_off import BarrierRule, HandOff, HandOffCause
 from gateway.model.help import DutyKind, Help
-from gateway.model.input_requests import InputAnswer, InputRequest, ServedRequest, needs_of_input, texts_of, use_of
+from gateway.model.input_requests import (
+    AudioRequest,
+    InputAnswer,
+    InputRequest,
+    ServedRequest,
+    needs_of_input,
+    texts_of,
+    use_of,
+)
 from gateway.model.location import Location
 from gateway.model.record import AttemptRecord, Record
 from gateway.model.region_text import Locale
@@ -44,6 +52,7 @@ from gateway.policy.region_text import with_region_text, without_profile_message
 from gateway.policy.transcript import MAX_CHARACTERS, transcript
 from gateway.service.answer_stages import AnswerStages, Turn
 from gateway.service.assistants import find_assistant
+from gateway.service.audio import AudioNote, emulated_by, judged_transcript, refuse_by_age, refuse_by_labels
 from gateway.service.client_tokens import ClientTokens
 from gateway.service.decider import Decider, sticky_conversation
 from gateway.service.help import help_answer
@@ -56,6 +65,7 @@ from gateway.usage.quota_store import Admission
 from gateway.usage.refusals import CallRefused
 from gateway.usage.shared_limits import SharedAdmission, SharedClientLimits
 from gateway.usage.token_count import count_tokens
+from providers.audio import SpeechRequest, TranscriptionRequest
 from providers.catalogue.prices import SEARCH
 from providers.chat import ChatRequest, Message, Texts, UserMessage, change_request
 from providers.embeddings import EmbeddingAnswer, EmbeddingRequest
@@ -65,6 +75,9 @@ from providers.matching.requirements import CACHE_KEY, Requirements, requirement
 from providers.rerank import RerankAnswer, RerankRequest
 from providers.value import replace as change
 
+_AUDIO = TranscriptionRequest, SpeechRequest
+_JUDGED = RerankRequest, *_AUDIO
+"""The requests beside chats whose texts are judged."""
 _UNLIMITED = nullcontext()
 _OTHER_MODEL = "the configuration has changed while the request was answered: repeat the request"
 
@@ -260,6 +273,8 @@ class ChatService:
 
     async def answer_input(self, exchange: Exchange, request: InputRequest) -> Answer:
         """Return the answer to a request that is not a chat, which is asked for call by call."""
+        if isinstance(request, TranscriptionRequest | SpeechRequest):
+            return await self._answer_audio(exchange, request)
         record = exchange.record
         record.decided = change(record.decided, use=use_of(request))
         request = exchange.request = with_assistant(request, exchange.config, exchange.caller.client)
@@ -292,6 +307,33 @@ class ChatService:
         assistant = exchange.assistant
         exchange.style = AnswerStyle(shown_model=None if assistant.reveal_model else assistant.name)
         return change(begun[-1], result=result)
+
+    async def _answer_audio(self, exchange: Exchange, request: AudioRequest) -> Answer:
+        """Return the answer to a request for a transcription or for speech, which may be a stream that has begun."""
+        record, region = exchange.record, exchange.location.region
+        record.decided = change(record.decided, use=use_of(request))
+        record.note(AudioNote(request))
+        refuse_by_age(exchange, request)
+        if region is not None and region.log_prompts and region.name not in exchange.config.moderation:
+            self._log(record, request)
+        self.decider.prepare(exchange)
+        refuse_by_labels(exchange, request)
+        calls = InputCalls((request,))
+        try:
+            answer = by_deployment(await self._answer_decided(exchange, calls))
+            if isinstance(request, TranscriptionRequest):
+                record.shown.dropped |= request.unread
+                record.shown.emulated = emulated_by(answer, request.response_format)
+                if calls.judge is not None:
+                    answer = await judged_transcript(calls.judge, answer, self.passed_texts)
+        except BaseException:
+            if calls.paid_for is not None:
+                record.count(calls.paid_for.usage)
+            raise
+        finally:
+            await calls.end()
+        self.stages.style_audio(exchange, request)
+        return answer
 
     async def _answer_decided(self, exchange: Exchange, calls: InputCalls | None = None) -> Answer | OwnAnswer:
         """Decide, and wait until an answer has begun. `calls`: those of a request that is not a chat.
@@ -505,13 +547,14 @@ class ChatService:
         if context.usage is not None:
             context.usage = await calls.account(context.usage)
         whole = exchange.request
-        if exchange.config.moderation and isinstance(whole, RerankRequest) and calls.judged_by is not exchange.config:
+        if exchange.config.moderation and isinstance(whole, _JUDGED) and calls.judged_by is not exchange.config:
             # Query and documents are judged as a whole, before any provider gets a part of them.
-            judge = judge_of(self.executor, self.decider.current, exchange, context, plan.region)
+            judge = calls.judge = judge_of(self.executor, self.decider.current, exchange, context, plan.region)
             if judge is not None:
                 await self._judge_input(judge, whole, exchange)
             calls.judged_by = exchange.config
         answer = await self.executor.run(plan, request, context)
+        calls.paid_for = answer.result
         self.stages.note_answer(exchange, answer)
         shown = exchange.record.shown
         shown.redacted = calls.note_redacted(shown.redacted)
@@ -627,12 +670,14 @@ class ChatService:
                 context.usage.add(exchange.judged.usage)
         return context
 
-    async def _judge_input(self, judge: Judge, request: ChatRequest | RerankRequest, exchange: Exchange) -> None:
+    async def _judge_input(
+        self, judge: Judge, request: ChatRequest | RerankRequest | AudioRequest, exchange: Exchange
+    ) -> None:
         """Judge the client's own texts, without our labels in them, before any provider gets them."""
         region = judge.region
         if judge.moderation.input:
             others: tuple[str, ...] = ()
-            if isinstance(request, RerankRequest):
+            if not isinstance(request, ChatRequest):
                 messages: tuple[Message, ...] = tuple(map(UserMessage, texts_of(request)))
             else:
                 messages, others = request.messages, tuple(other_texts(request, judge.moderation))
@@ -660,7 +705,7 @@ def _barrier_of(exchange: Exchange) -> Barrier | None:
 
 def _is_judged(request: InputRequest, config: ConfigVersion, region: Region) -> bool:
     """Return whether the region's moderation judges a request, which is in no log before it has passed."""
-    return isinstance(request, RerankRequest) and region.name in config.moderation
+    return isinstance(request, _JUDGED) and region.name in config.moderation
 
 
 def _note_searches(record: Record, result: InputAnswer) -> None:

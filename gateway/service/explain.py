@@ -418,11 +418,11 @@ def labels_of(locale: Locale) -> list[dict[str, object]]:
 
 
 def _judges(config: ConfigVersion, location: Location, assistant: Assistant) -> Moderation | None:
-    """Return the moderation that holds for a request: no text of a model is in the answer to a rerank."""
+    """Return the moderation that holds for a request: no judge reads the answer to a rerank, or hears speech."""
     judges = config.moderation.get(location.region.name) if location.region is not None else None
-    if judges is None or assistant.use not in ("chat", "rerank"):
+    if judges is None or assistant.use in ("embeddings", "moderations"):
         return None
-    return judges if assistant.use == "chat" else replace(judges, output=())
+    return judges if assistant.use in ("chat", "transcription") else replace(judges, output=())
 
 
 def explain_text(request: PlainRequest) -> str:

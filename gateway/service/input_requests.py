@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import assert_never
 
+from gateway.execution.judging import Judge
 from gateway.execution.upstream_client import Answer
 from gateway.model.assistant import Assistant
 from gateway.model.config_version import Client, ConfigVersion, Region
@@ -21,6 +22,7 @@ from gateway.model.record import AttemptRecord, Record
 from gateway.model.route import deployments_of
 from gateway.service.assistants import assistants_of
 from gateway.usage.accounting import RequestUsage
+from providers.audio import SpeechRequest, TranscriptionRequest
 from providers.chat import ChatRequest, summed
 from providers.embeddings import EmbeddingAnswer, EmbeddingFacts, EmbeddingRequest, batches_of, embeddings_of, joined
 from providers.failures import InvalidRequest
@@ -61,6 +63,8 @@ def calls_of(request: InputRequest, assistant: Assistant, region: Region | None)
                 size = 1
             pieces = [inputs[start : start + size] for start in range(0, len(inputs), size)]
             return (request,) if len(pieces) == 1 else tuple(replace(request, inputs=piece) for piece in pieces)
+        case TranscriptionRequest() | SpeechRequest():
+            return (request,)
         case _:
             assert_never(request)
 
@@ -97,6 +101,8 @@ class InputCalls:
         paid: These, and the answers that were given up for those of another deployment, as one. None: there are none.
         redacted: The number of values by kind that their recipients did not get.
         judged_by: The config version whose judges have passed the whole request, or None.
+        judge: These judges, or None if there are none.
+        paid_for: The last whole answer, which is paid for even if it is not released.
 
     The scores of one request come from one deployment: it stays the first choice, and one that takes over answers all.
     """
@@ -109,6 +115,8 @@ class InputCalls:
         self._given_up: list[Answer] = []
         self.redacted: Mapping[str, int] = {}
         self.judged_by: ConfigVersion | None = None
+        self.judge: Judge | None = None
+        self.paid_for: InputAnswer | None = None
         self._scores_by: str | None = None
         self._has_moved = False
 

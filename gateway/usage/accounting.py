@@ -323,6 +323,8 @@ class RequestUsage:
                 quotas = config.memo["quota_limits", deployment.name, self.priority]
             except KeyError:
                 quotas = quota_limits(config, deployment, self.priority)
+        if facts.audio is not None:
+            row.audio_ms, row.characters = facts.audio.own_ms or None, facts.audio.characters or None
         return PlannedCall(
             row,
             facts,
@@ -525,9 +527,11 @@ class CallUsage:
         """
         if self.is_ended:
             return usage, search_units
+        facts = self.held.call.facts
         if usage is not None:
             usage = self._take_count(usage)
-        facts = self.held.call.facts
+        elif facts.audio is not None:
+            usage = self._uncounted()
         if facts.tools is not None and (most := facts.tools.get(SEARCH)) is not None:
             if search_units is None or search_units > 2 * most:
                 search_units = most
@@ -592,6 +596,8 @@ class CallUsage:
         row.input_tokens, row.output_tokens = usage.prompt_tokens, usage.completion_tokens
         row.cached_tokens, row.cache_write_tokens = usage.cached_tokens, usage.cache_write_tokens
         row.reasoning_tokens, row.usage_source, row.outcome = usage.reasoning_tokens, source, outcome
+        if facts.audio is not None:
+            row.audio_ms, row.characters = usage.audio_ms or None, usage.characters or None
         own_nano = 0
         if amount is not None:
             row.charge(amount)
@@ -611,6 +617,11 @@ class CallUsage:
     def _usage(self, outcome: CallOutcome) -> tuple[Usage, UsageSource]:
         """Return what the call has used, and where the numbers come from."""
         call, facts, seen = self.held.call, self.held.call.facts, self.seen
+        if facts.audio is not None:
+            if self.is_refused:
+                return _NO_USAGE, _NONE
+            usage, is_reported = facts.audio.counted(self._reported[0] if self._reported is not None else None)
+            return usage, _PROVIDER if is_reported else _ESTIMATED
         learned, name = self._request.accounting.learned, facts.deployment.name
         duration_s = (self._request.accounting.clock() - call.row.time_ns) / NANO
         reported, is_final, can_be_true = self._reported or (None, False, False)
@@ -639,6 +650,11 @@ class CallUsage:
 
     def _take_count(self, reported: Usage, *, is_final: bool = True) -> Usage:
         """Note a provider's count. Return it, or an estimate if it cannot be true, for the client, log and metrics."""
+        if (audio := self.held.call.facts.audio) is not None:
+            self._reported = reported, is_final, True
+            counted, is_counted = audio.counted(reported)
+            self._request.record.shown.usage_is_estimated = not is_counted
+            return counted
         can_be_true = is_plausible(reported, *self._most_stated)
         self._reported = reported, is_final, can_be_true
         is_counted = can_be_true and not self._lacks_output(reported)
@@ -651,7 +667,8 @@ class CallUsage:
     def _uncounted(self) -> Usage:
         """Return the estimate of an answer whose provider has counted nothing, for a client that reads the count."""
         self._request.record.shown.usage_is_estimated = True
-        return self._estimated(self.seen.tokens)
+        audio = self.held.call.facts.audio
+        return self._estimated(self.seen.tokens) if audio is None else audio.own
 
     def _lacks_output(self, reported: Usage) -> bool:
         """Return whether a provider counted no output of an answer that has some."""

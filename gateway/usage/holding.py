@@ -165,7 +165,7 @@ def sized(call: PlannedCall, cap: int, room_calls: int = 1) -> Hold:
     usual_tokens: int | None = None
     quotas: tuple[QuotaHold, ...] = ()
     if limits.rates or call.quotas:
-        usual_tokens, quotas = _usual(call, cap, amount_nano)
+        usual_tokens, quotas = _usual(call, cap, output, amount_nano)
     return Hold(
         row.call,
         facts.bound + output,
@@ -183,7 +183,7 @@ def sized(call: PlannedCall, cap: int, room_calls: int = 1) -> Hold:
     )
 
 
-def _usual(call: PlannedCall, cap: int, amount_nano: int) -> tuple[int | None, tuple[QuotaHold, ...]]:
+def _usual(call: PlannedCall, cap: int, output: int, amount_nano: int) -> tuple[int | None, tuple[QuotaHold, ...]]:
     """Return the tokens that a call with this cap usually has, for rates, and its holds in quotas."""
     facts, limits, learned = call.facts, call.limits, call.learned
     is_stated, counts_tokens = facts.request.max_tokens is not None, limits.rates != ()
@@ -195,6 +195,8 @@ def _usual(call: PlannedCall, cap: int, amount_nano: int) -> tuple[int | None, t
         usual_input = unlearned_input(facts.request, facts.bound) if known is None else known
         most = learned.usual_most((limits.client or "", facts.deployment.model))
         usual_output = facts.choices * (most if most < cap else cap)
+        if facts.audio is not None:
+            usual_input, usual_output = min(usual_input, facts.bound), facts.choices * min(output, most)
     usual_tokens: int | None = None
     if limits.rates:
         usual_tokens = usual_input + usual_output

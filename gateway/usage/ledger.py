@@ -94,8 +94,9 @@ ROW = (
     "processes", "config_version", "price_version", *TOKENS, "vendor_amount_nano", "amount_nano", "rate", "outcome",
     "budget_of", "budget_per", "budget_unit", "budget_amount",
 )  # fmt: skip
-"""The columns of `usage_row`, except its number. `budget_amount` of a call is its `reported_input_tokens`: a call
-changes no budget, and a release that does not know this reads the row all the same."""
+"""The columns of `usage_row`, except its number. `budget_amount` of a call is its `reported_input_tokens`, and
+`budget_unit` what it has of audio (`audio_ms 1500`, `characters 12`): a call changes no budget, and a release that does
+not know this reads the row all the same."""
 
 _LACKED_BY_0_2 = ("assistant", "processes")
 """The columns of rows that release 0.2.0 does not have."""
@@ -598,9 +599,16 @@ def _row_values(row: UsageRow, hour: str, day: str, series: int) -> tuple[object
         row.processes, row.config_version, row.price_version, row.input_tokens, row.cached_tokens,
         row.cache_write_tokens, row.output_tokens, row.reasoning_tokens, row.vendor_amount_nano, row.amount_nano,
         row.rate, _TEXTS[row.outcome],
-        *((change.of, change.per, change.unit, change.amount) if change is not None else (None,) * 3),
+        *((change.of, change.per, change.unit, change.amount) if change is not None else (None, None, _audio_of(row))),
         *(() if change is not None else (row.reported_input_tokens,)),
     )  # fmt: skip
+
+
+def _audio_of(row: UsageRow) -> str | None:
+    """Return what the row of a call has of audio, as one text, or None if it has none."""
+    if row.audio_ms is None and row.characters is None:
+        return None
+    return f"audio_ms {row.audio_ms}" if row.audio_ms is not None else f"characters {row.characters}"
 
 
 def series_values(row: UsageRow) -> tuple[str, ...]:
@@ -665,6 +673,7 @@ def read_row(values: Sequence[Any]) -> UsageRow:
     ) = values[: -len(SERIES)]  # fmt: skip
     series: dict[str, Any] = {name: value or None for name, value in zip(SERIES, values[-len(SERIES) :], strict=True)}
     source = series.pop("usage_source")
+    name, _, count = (unit or "").partition(" ") if not of else ("", "", "")
     return UsageRow(
         call=call, time_ns=time_ns, kind=RowKind(kind), request=request, user=user, territory=territory,
         assistant=assistant, processes=processes, config_version=config_version, price_version=price_version,
@@ -672,4 +681,5 @@ def read_row(values: Sequence[Any]) -> UsageRow:
         usage_source=UsageSource(source) if source else None, vendor_amount_nano=vendor_amount, amount_nano=amount,
         rate=rate, outcome=CallOutcome(outcome) if outcome else None,
         budget=BudgetChange(of, per, unit, changed) if of else None, reported_input_tokens=None if of else changed,
+        audio_ms=int(count) if name == "audio_ms" else None, characters=int(count) if name == "characters" else None,
     )  # fmt: skip

@@ -28,7 +28,7 @@ TOKENS = ("input_tokens", "cached_tokens", "cache_write_tokens", "output_tokens"
 _SHOWN = (
     "call", "request", "client", "project", "user", "assistant", "region", "territory", "provider", "site",
     "deployment", "processes", "model", "config_version", "price_version", "usage_source", "rate", "outcome",
-    "reported_input_tokens", *TOKENS,
+    "reported_input_tokens", "characters", *TOKENS,
 )  # fmt: skip
 
 
@@ -111,6 +111,8 @@ class UsageRow(msgspec.Struct, kw_only=True, array_like=True, gc=False):
             rows of release 0.2.0, and in rows that do not record a call.
         reported_input_tokens: The input that the provider counted, if it is too high to be true. Then the numbers of
             the row are estimates.
+        audio_ms: The length of the audio that was written down, in milliseconds, before the price rounds it.
+        characters: The characters that were spoken, as the price counts them.
     """
 
     call: _Id
@@ -144,6 +146,8 @@ class UsageRow(msgspec.Struct, kw_only=True, array_like=True, gc=False):
     budget: BudgetChange | None = None
     processes: str | None = None
     reported_input_tokens: _Tokens | None = None
+    audio_ms: _Tokens | None = None
+    characters: _Tokens | None = None
 
     @property
     def total_tokens(self) -> int:
@@ -176,6 +180,11 @@ def json_line(row: UsageRow, *, shows_user: bool = True) -> str:
     return json.dumps(data if shows_user else {**data, "user": None}, separators=(",", ":"), ensure_ascii=False) + "\n"
 
 
+def shown_seconds(milliseconds: int | None) -> str | None:
+    """Format a length as decimal text in thousandths of a second, or None."""
+    return None if milliseconds is None else f"{milliseconds // 1000}.{milliseconds % 1000:03d}"
+
+
 def row_data(row: UsageRow) -> dict[str, object]:
     """Return the row as JSON data for people and programs."""
     time = datetime.fromtimestamp(row.time_ns // NANO, UTC).strftime("%Y-%m-%dT%H:%M:%S")
@@ -184,6 +193,7 @@ def row_data(row: UsageRow) -> dict[str, object]:
         "time": f"{time}.{row.time_ns % NANO // 1000:06d}Z",
         **{name: getattr(row, name) for name in _SHOWN},
         "total_tokens": row.total_tokens,
+        "audio_seconds": shown_seconds(row.audio_ms),
         "amount": None if row.amount_nano is None else shown_nano(row.amount_nano),
         "currency": row.currency,
         "vendor": {},

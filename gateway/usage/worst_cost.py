@@ -12,8 +12,9 @@ from typing import NamedTuple
 import msgspec
 
 from gateway.model.deployment import Deployment
-from gateway.model.input_requests import MeasuredRerank
+from gateway.model.input_requests import MeasuredAudio, MeasuredRerank
 from gateway.usage.amounts import CallAmount, ExchangeRates
+from gateway.usage.audio_counts import HeldAudio, held_audio
 from gateway.usage.lost_call import RunningCost
 from providers.adapter import BudgetsThinking
 from providers.catalogue.prices import SEARCH, Price, Rates, tool_fees
@@ -69,6 +70,7 @@ class CallFacts(msgspec.Struct, gc=False):
         bound: The most tokens of its input.
         choices: How many choices were asked for.
         thinking: The tokens of thinking that the cap of a choice does not limit.
+        audio: The audio of a transcription or of speech, which bounds its tokens, or None for any other call.
     """
 
     request: ChatRequest
@@ -79,6 +81,7 @@ class CallFacts(msgspec.Struct, gc=False):
     bound: int
     choices: int
     thinking: int
+    audio: HeldAudio | None = None
 
     def running(self, input_tokens: int, tokens_per_s: float) -> RunningCost:
         """Return what the call costs if it is lost.
@@ -92,12 +95,14 @@ class CallFacts(msgspec.Struct, gc=False):
             return RunningCost(input_tokens, tokens_per_s)
         rates, tools = price.rates_for(input_tokens) if price.above else price.rates, self.tools
         fees = 0 if tools is None else tool_fees(price, tools)
+        if self.audio is not None and price.audio is not None:
+            fees += price.audio.fee(self.audio.own, rates)
         return RunningCost(input_tokens, tokens_per_s, rates.input, _per_output(rates), fees)
 
     @property
     def takes_cap(self) -> bool:
         """Whether the deployment takes a cap of the output."""
-        return "max_tokens" in self.deployment.capabilities.parameters
+        return self.audio is None and "max_tokens" in self.deployment.capabilities.parameters
 
     @property
     def is_priced(self) -> bool:
@@ -121,9 +126,13 @@ def facts_of(request: ChatRequest, deployment: Deployment, conversion: ExchangeR
     """Return the facts of a call that is admitted now."""
     searches = request.search_units if isinstance(request, MeasuredRerank) else 0
     price, tools = charged_by(deployment, request.extra, now_s, searches)
+    bound, audio = input_bound(request), None
+    if isinstance(request, MeasuredAudio) and request.audio is not None:
+        audio = held_audio(request.audio, deployment, price, bound)
+        bound = audio.input
     return CallFacts(
         request, deployment, conversion, price, tools,
-        input_bound(request), request.n or 1, _thinking_apart(request, deployment),
+        bound, request.n or 1, _thinking_apart(request, deployment), audio,
     )  # fmt: skip
 
 
@@ -153,9 +162,13 @@ def charged_by(
 def worst_cost(facts: CallFacts, cap: int) -> WorstCost:
     """Return the most that a call may use and cost with a cap of each choice."""
     output, price = min((max(cap, LEAST_CAP_SENT) + facts.thinking) * facts.choices, _MOST_OUTPUT), facts.price
+    if facts.audio is not None:
+        output = facts.audio.output
     if price is None:
         return WorstCost(output, None)
     pico = _most_pico(facts.bound, output, price)
+    if facts.audio is not None:
+        pico += facts.audio.most_fee()
     if facts.tools is not None:
         pico += tool_fees(price, facts.tools)
     return WorstCost(output, facts.conversion.amount_of(pico, price.currency))

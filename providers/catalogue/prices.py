@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime
@@ -26,14 +27,18 @@ NO_CURRENCY = "XXX"
 """The ISO 4217 code for "no currency". The price of a model that costs nothing has it."""
 SEARCH = "search"
 """The price of one search unit of a rerank, among the prices of calls of tools (`Price.tool_calls`)."""
+_AUDIO = frozenset({"minute", "least_seconds", "round", "characters", "counts", "audio_input", "audio_output"})
 _RATES = frozenset({"input", "output", "cached_input", "cache_write", "cache_write_1h", "reasoning"})
 _PRICE_KEYS = (
     _RATES
+    | _AUDIO
     | {"models", "sites", "currency", "above", "dearer", "tool_calls", SEARCH, "valid_from"}
     | CITATION_KEYS.keys()
 )
 _ABOVE_KEYS = _RATES | {"prompt_tokens"}
 _RETIREMENT_KEYS = frozenset({"models", "sites", "on", "instead"}) | CITATION_KEYS.keys()
+_MINUTE_MS = 60_000
+_WIDE = re.compile(r"[\u1100-\u11ff\u2e80-\u9fff\uac00-\ud7af\uf900-\ufaff\uff00-\uffef\U00020000-\U0003ffff]")
 _MOST = 1_000_000
 """The highest accepted price of a million tokens, in units of the currency. A higher one is a mistake."""
 
@@ -73,6 +78,53 @@ class Rates(Value, frozen=True):
         return self.output if self.reasoning is None else self.reasoning
 
 
+class AudioPrice(Value, frozen=True):
+    """What a vendor charges for audio, beside tokens of text.
+
+    Attributes:
+        minute: Micro-units for a minute of audio in, or None.
+        least_ms: The least that a call is charged for.
+        rounds_up: Whether the length is rounded up to whole seconds.
+        characters: Micro-units for a million characters that are spoken, or None.
+        counts: How these are counted: `bytes` of UTF-8, or `wide`, where Chinese, Japanese and Korean ones count 2.
+        input: Micro-units for a million tokens of audio in, or None if they cost as much as other tokens.
+        output: The same for tokens of audio out.
+    """
+
+    minute: int | None = None
+    least_ms: int = 0
+    rounds_up: bool = False
+    characters: int | None = None
+    counts: str = "characters"
+    input: int | None = None
+    output: int | None = None
+
+    def charged_ms(self, length_ms: int) -> int:
+        """Return for how long a file is charged."""
+        charged = max(length_ms, self.least_ms) if length_ms else 0
+        return -(-charged // 1000) * 1000 if self.rounds_up else charged
+
+    def counted(self, text: str) -> int:
+        """Return how many characters of a text are charged."""
+        if self.counts == "bytes":
+            return len(text.encode("utf-8", "replace"))
+        wide = len(_WIDE.findall(text)) if self.counts == "wide" else 0
+        return len(text) + wide
+
+    def fee(self, usage: Usage, rates: Rates) -> int:
+        """Return what the audio of a call costs beside its tokens at `rates`, in millionths of a micro-unit."""
+        exact = 0
+        if self.minute is not None:
+            exact += -(-self.charged_ms(usage.audio_ms) * self.minute * MICROS // _MINUTE_MS)
+        if self.characters is not None:
+            exact += usage.characters * self.characters
+        if self.input is not None:
+            exact += min(usage.audio_tokens, usage.prompt_tokens) * (self.input - rates.input)
+        if self.output is not None:
+            exact += usage.completion_tokens * (self.output - rates.output)
+        return exact
+
+
 class Price(Value, frozen=True):
     """The price of a model's tokens at a site.
 
@@ -89,6 +141,7 @@ class Price(Value, frozen=True):
         valid_from: The first day on which the price holds, from 00:00 UTC; None if it has always held.
         ahead_s: By how many seconds the zone of that day is ahead of UTC at its beginning. It holds from 00:00 there.
         before: The price that holds until then, or None if that price is unknown. Its `valid_from` is earlier.
+        audio: What it charges for audio, or None.
     """
 
     rates: Rates
@@ -102,6 +155,13 @@ class Price(Value, frozen=True):
     valid_from: date | None = None
     before: Price | None = None
     ahead_s: int = 0
+    audio: AudioPrice | None = None
+
+    @property
+    def is_by_tokens(self) -> bool:
+        """Whether it charges tokens of text or of audio."""
+        rates, audio = self.rates, self.audio
+        return bool(rates.input or rates.output or (audio is not None and (audio.input or audio.output)))
 
     @property
     def citation(self) -> Citation:
@@ -199,7 +259,7 @@ def exact_cost(usage: Usage, price: Price, tool_calls: Mapping[str, int] | None 
         exact += min(usage.reasoning_tokens, usage.completion_tokens) * (rates.reasoning - rates.output)
     if tool_calls:
         exact += tool_fees(price, tool_calls)
-    return exact
+    return exact if price.audio is None else exact + price.audio.fee(usage, rates)
 
 
 def cost_of(usage: Usage, price: Price, tool_calls: Mapping[str, int] | None = None) -> int:
@@ -384,6 +444,7 @@ def _price_row(row: Mapping[str, Any], path: str, sources: Sources) -> PriceRow:
     rates, fees = _rates(row, path), _tool_calls(row, path)
     day = _day(row, path, "valid_from") if "valid_from" in row else None
     price = Price(rates, currency, as_of, cited.source, tuple(above), cited.quote, cited.unconfirmed, fees, day)
+    price = replace(price, audio=_audio(row, path))
     sites = frozenset(_names(row, path, "sites", optional=True))
     percents: object = row.get("dearer", {})
     if not isinstance(percents, dict) or not all(type(one) is int and 0 < one <= 1000 for one in percents.values()):
@@ -408,14 +469,35 @@ def _check_days(rows: Iterable[PriceRow]) -> None:
 
 def _rates(row: Mapping[str, Any], path: str) -> Rates:
     amounts: dict[str, int] = {}
+    may_lack = not row.keys().isdisjoint(("minute", "characters"))
     for name in sorted(_RATES & {*row, "input", "output"}):
-        micros = micros_of(row.get(name))
+        micros = micros_of(row.get(name, 0 if may_lack else None))
         if micros is None:
             raise CatalogueError(
                 f"{path}.{name}: must be an amount for a million tokens: 0 or more, with at most six decimals"
             )
         amounts[name] = micros
     return Rates(**amounts)
+
+
+def _audio(row: Mapping[str, Any], path: str) -> AudioPrice | None:
+    """Return what a row charges for audio, or None if it has none of these keys."""
+    if row.keys().isdisjoint(_AUDIO):
+        return None
+    amounts = {
+        name: micros_of(row[name]) for name in ("minute", "characters", "audio_input", "audio_output") if name in row
+    }
+    least, counts = row.get("least_seconds", 0), row.get("counts", "characters")
+    wrong = [name for name, micros in amounts.items() if micros is None]
+    wrong += ["least_seconds"] if type(least) is not int or not 0 <= least <= 3600 else []
+    wrong += ["round"] if row.get("round", "second") != "second" else []
+    wrong += ["counts"] if counts not in ("characters", "bytes", "wide") else []
+    if wrong:
+        raise CatalogueError(f"{path}.{wrong[0]}: is not an amount, a time or a word that a price of audio can have")
+    return AudioPrice(
+        amounts.get("minute"), least * 1000, "round" in row, amounts.get("characters"), counts,
+        amounts.get("audio_input"), amounts.get("audio_output"),
+    )  # fmt: skip
 
 
 def _tool_calls(row: Mapping[str, Any], path: str) -> tuple[tuple[str, int], ...]:

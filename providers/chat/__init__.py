@@ -22,6 +22,7 @@ from providers.chat.answers import (
 )
 from providers.chat.events import (
     AnnotationsDelta,
+    AudioDelta,
     ChoiceFinish,
     Failed,
     Finished,
@@ -30,6 +31,7 @@ from providers.chat.events import (
     Opened,
     ReasoningDelta,
     RefusalDelta,
+    SegmentDelta,
     StreamEvent,
     TextDelta,
     TextRun,
@@ -75,6 +77,7 @@ __all__ = [
     "AnnotationsDelta",
     "AnswerRefused",
     "AssistantMessage",
+    "AudioDelta",
     "AudioPart",
     "CacheTime",
     "ChatCompletion",
@@ -98,6 +101,7 @@ __all__ = [
     "ReasoningDelta",
     "RefusalDelta",
     "ResponseFormat",
+    "SegmentDelta",
     "ServiceTier",
     "StreamEvent",
     "SystemMessage",

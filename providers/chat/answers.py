@@ -36,6 +36,8 @@ class Usage(Value, frozen=True):
         rejected_prediction_tokens: Tokens of `prediction` that do not appear in the answer.
         cache_write_1h_tokens: The part of `cache_write_tokens` that stays in the cache for an hour, or None if the
             provider does not state it.
+        audio_ms: Milliseconds of the audio that was written down, or 0.
+        characters: Characters of the text that was spoken, as the price of the provider counts them, or 0.
     """
 
     prompt_tokens: int = 0
@@ -47,6 +49,8 @@ class Usage(Value, frozen=True):
     accepted_prediction_tokens: int = 0
     rejected_prediction_tokens: int = 0
     cache_write_1h_tokens: int | None = None
+    audio_ms: int = 0
+    characters: int = 0
 
     @property
     def total_tokens(self) -> int:

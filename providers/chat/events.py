@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from providers.chat.answers import FinishReason, Logprobs, Usage
 from providers.chat.messages import Annotation
 from providers.failures import Failure
@@ -103,6 +105,26 @@ class ImageDelta(Value, frozen=True):
     choice: int = 0
 
 
+class AudioDelta(Value, frozen=True):
+    """More of a spoken text, in the answer to a request for speech. No chat has it.
+
+    Attributes:
+        data: Bytes of the audio file.
+    """
+
+    data: bytes
+
+
+class SegmentDelta(Value, frozen=True):
+    """A part of a transcript with its times, in the answer to a request for a transcription. No chat has it.
+
+    Attributes:
+        segment: It has `text`, `start`, `end` and perhaps `speaker`.
+    """
+
+    segment: Mapping[str, object]
+
+
 class ToolCallDelta(Value, frozen=True):
     """A piece of a tool call. The first piece of a call has `id`, `name` and `signature`; others have only `arguments`.
 
@@ -177,6 +199,8 @@ StreamEvent = (
     | RefusalDelta
     | AnnotationsDelta
     | ImageDelta
+    | AudioDelta
+    | SegmentDelta
     | ToolCallDelta
     | ChoiceFinish
     | UsageReport

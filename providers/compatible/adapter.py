@@ -13,6 +13,7 @@ from functools import cache
 from typing import Any
 
 from providers.adapter import Capabilities, StreamParser, Target
+from providers.audio import VendorSpeech, VendorTranscription, load_speech_facts, load_transcription_facts
 from providers.auth import AuthScheme
 from providers.catalogue import FactsFile
 from providers.catalogue.headers import FixedHeader, headers_of, load_headers
@@ -121,6 +122,18 @@ class CompatibleAdapter:
         """See `providers.rerank.Reranks`."""
         vendor = load_rerank_facts(self.name)
         return VendorRerankFormat(vendor) if vendor is not None else None
+
+    @property
+    def transcription(self) -> VendorTranscription | None:
+        """See `providers.audio.Transcribes`."""
+        vendor = load_transcription_facts(self.name)
+        return VendorTranscription(vendor) if vendor is not None else None
+
+    @property
+    def speech(self) -> VendorSpeech | None:
+        """See `providers.audio.Speaks`."""
+        vendor = load_speech_facts(self.name)
+        return VendorSpeech(vendor) if vendor is not None else None
 
     def build_request(self, request: ChatRequest, target: Target) -> WireRequest:
         """See `providers.adapter.Adapter`. May request a stream although the client wants one JSON body."""

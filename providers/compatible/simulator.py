@@ -39,6 +39,7 @@ from providers.failures import FailureKind, InvalidRequest
 from providers.json_values import JsonError, as_map, dumps, loads, read_str
 from providers.openai_json import decode_request
 from providers.rerank import RerankAnswer, RerankRequest
+from providers.testkit.simulated_audio import answer_audio
 from providers.testkit.simulated_rerank import read_sent_rerank, write_sent_rerank
 from providers.testkit.simulator import IncomingRequest, RequestRejected
 from providers.value import replace
@@ -158,11 +159,18 @@ class CompatibleSimulator:
         """See `providers.testkit.simulator.SimulatesRerank`."""
         return write_sent_rerank(self.name, answer, incoming)
 
-    def _check_head(self, incoming: IncomingRequest) -> None:
+    def answer_audio(self, incoming: IncomingRequest) -> WireResponse | None:
+        """See `providers.testkit.simulator.SimulatesAudio`."""
+        return answer_audio(self.name, incoming, self._check_key, self._wrong)
+
+    def _check_key(self, incoming: IncomingRequest) -> None:
         if incoming.method != "POST":
             raise self._refused(405, FailureKind.INVALID_REQUEST, "only POST is allowed")
         if not self._has_key(incoming):
             raise self._refused(401, FailureKind.CREDENTIALS, "the API key is missing")
+
+    def _check_head(self, incoming: IncomingRequest) -> None:
+        self._check_key(incoming)
         if incoming.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
             raise self._wrong("the content type must be application/json")
 

@@ -144,8 +144,9 @@ def parse_stream(adapter: Adapter, target: Target, pieces: Iterable[bytes]) -> t
 def incoming_of(wire: WireRequest) -> IncomingRequest:
     """Return the request as a server receives it."""
     headers = {name.lower(): value for name, value in wire.headers}
-    headers |= {"host": ORIGIN.removeprefix("https://"), "content-length": str(len(wire.body))}
-    return IncomingRequest(wire.method, wire.path, urlencode(wire.query), headers, wire.body)
+    body = b"".join((wire.body, *wire.rest))
+    headers |= {"host": ORIGIN.removeprefix("https://"), "content-length": str(len(body))}
+    return IncomingRequest(wire.method, wire.path, urlencode(wire.query), headers, body)
 
 
 def subjects_of(adapter: Adapter, simulator: Simulator) -> tuple[Subject, ...]:

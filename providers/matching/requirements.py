@@ -53,6 +53,16 @@ FEATURE_PARAMS: Mapping[str, str] = {
     **dict.fromkeys(("json_object", "json_schema"), "response_format"),
     "reasoning": "reasoning_effort",
     "token_input": "input",
+    "voice": "voice",
+    "input_length": "input",
+    "file_size": "file",
+    "translation": "model",
+    **{f"file.{kind}": "file" for kind in ("wav", "mp3", "flac", "ogg", "webm", "mp4", "aac", "amr")},
+    **{
+        f"response_format.{form}": "response_format"
+        for form in "json text srt vtt verbose_json diarized_json mp3 opus aac flac wav pcm".split()
+    },
+    **{f"timestamp_granularities.{one}": "timestamp_granularities" for one in ("segment", "word")},
     "dimensions": "dimensions",
 }
 """The request field of each feature, and of other things that an adapter may be unable to express."""

@@ -14,6 +14,7 @@ from providers.chat import (
     Annotation,
     AnnotationsDelta,
     AssistantMessage,
+    AudioDelta,
     ChatCompletion,
     Choice,
     ChoiceFinish,
@@ -26,6 +27,7 @@ from providers.chat import (
     Opened,
     ReasoningDelta,
     RefusalDelta,
+    SegmentDelta,
     StreamEvent,
     TextDelta,
     TextRun,
@@ -108,7 +110,7 @@ class Folding:
                 case Finished():
                     self._is_whole = True
                     return
-                case Heartbeat():
+                case Heartbeat() | AudioDelta() | SegmentDelta():
                     pass
                 case _:
                     _add_run(drafts, run)

@@ -16,6 +16,7 @@ from providers.testkit.simulated_model import respond
 from providers.testkit.simulator import (
     IncomingRequest,
     RequestRejected,
+    SimulatesAudio,
     SimulatesCounts,
     SimulatesInputs,
     SimulatesModerations,
@@ -36,6 +37,7 @@ __all__ = [
     "Scenario",
     "ScenarioError",
     "SimulatedIssuers",
+    "SimulatesAudio",
     "SimulatesCounts",
     "SimulatesInputs",
     "SimulatesModerations",

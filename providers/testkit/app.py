@@ -27,6 +27,7 @@ from providers.testkit.simulator import (
     IncomingRequest,
     RefusesTokens,
     RequestRejected,
+    SimulatesAudio,
     SimulatesCounts,
     SimulatesInputs,
     SimulatesModerations,
@@ -164,6 +165,8 @@ class SimulatorApp:
                 return stage_whole(simulator, response, scenario, fault)
             if isinstance(simulator, SimulatesRerank) and (ranked := simulator.read_rerank(incoming)) is not None:
                 return stage_whole(simulator, simulator.write_rerank(score(ranked), incoming), scenario, fault)
+            if isinstance(simulator, SimulatesAudio) and (heard := simulator.answer_audio(incoming)) is not None:
+                return stage_whole(simulator, heard, scenario, fault)
             if isinstance(simulator, SimulatesCounts) and (counted := simulator.read_count(incoming)) is not None:
                 usage = respond(counted, self._persona).usage
                 response = simulator.write_count(usage.prompt_tokens if usage is not None else 0, incoming)

@@ -218,6 +218,24 @@ class SimulatesRerank(Protocol):
 
 
 @runtime_checkable
+class SimulatesAudio(Protocol):
+    """An optional member of a simulator whose provider writes audio down, or speaks."""
+
+    def answer_audio(self, incoming: IncomingRequest) -> WireResponse | None:
+        """Read a request for a transcription or for speech, and write its answer.
+
+        Args:
+            incoming: The received request.
+
+        Returns:
+            The response, or None if the path is another one.
+
+        Raises:
+            RequestRejected: The key is missing, or the body is not a valid request.
+        """
+
+
+@runtime_checkable
 class SimulatesCounts(Protocol):
     """An optional member of a simulator whose provider counts the tokens of a prompt. See `CountsTokens`."""
 

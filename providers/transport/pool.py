@@ -71,6 +71,7 @@ class PoolRequest:
         head_only: Whether the response has no body (HEAD).
         is_sent: Whether a connection got the request.
         anew: Whether the request must be sent on a new connection.
+        rest: Further pieces of the body, which are sent after it without being copied.
     """
 
     origin: str
@@ -83,6 +84,7 @@ class PoolRequest:
     head_only: bool = False
     is_sent: bool = False
     anew: bool = False
+    rest: tuple[bytes | memoryview, ...] = ()
 
     def __repr__(self) -> str:
         """Show neither the head, which holds a key, nor the body, which holds a prompt."""
@@ -138,9 +140,14 @@ class Pool:
     def _begin(self, connection: Connection, request: PoolRequest) -> asyncio.Future[None]:
         """Send a request, whose body is taken out of it. The future is done when the head of the response is there."""
         body, request.body = request.body, b""
+        rest, request.rest = request.rest, ()
         request.is_sent = True
-        data = b"%bcontent-length: %d\r\n\r\n%b" % (request.start, len(body), body)
-        return connection.begin(data, head_only=request.head_only)
+        size = len(body) + sum(map(len, rest)) if rest else len(body)
+        data = b"%bcontent-length: %d\r\n\r\n%b" % (request.start, size, body)
+        waiter = connection.begin(data, head_only=request.head_only)
+        for piece in rest:
+            connection.transport.write(piece)
+        return waiter
 
     def take_back(self, connection: Connection) -> None:
         """Keep a connection for the next request, if it can be reused."""

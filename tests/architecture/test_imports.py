@@ -31,6 +31,7 @@ HOMES = {
     ),
     "httpx": ("gateway/server/demo.py", "providers/client.py"),
     "httptools": ("providers/transport", "gateway/server/request_head.py", "gateway/server/http_protocol.py"),
+    "python_multipart": ("providers/audio/form.py",),
     "aiohappyeyeballs": ("providers/transport",),
     "babel": (
         "evaluation/figures.py",
@@ -71,6 +72,7 @@ HOMES = {
     "asyncpg": ("gateway/usage/postgres.py",),
     "libvalkey": ("gateway/usage/valkey_connection.py",),
     "msgspec": (
+        "providers/audio/facts.py",
         "gateway/cli",
         "gateway/features",
         "gateway/model",

@@ -60,7 +60,7 @@ registry                            adapters from entry points
 reading matching                    bytes to events; what a request requires and a deployment can do
 formats                             what several wire formats share
 openai_json                         canonical values and OpenAI's JSON
-embeddings moderations rerank       canonical vectors, verdicts and scores, and their wire formats
+audio embeddings moderations rerank  canonical transcripts, vectors, verdicts and scores, and their wire formats
 testkit                             simulated providers
 compatible                          vendors that speak OpenAI's dialect
 vendors                             one folder for each vendor

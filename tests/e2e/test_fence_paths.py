@@ -19,6 +19,9 @@ ALLOWED = {"CN": {"cn"}, "DE": {"eu", "eu2"}, "US": {"us"}}
 SHAPES = [pytest.param(form, stream, id=f"{form}-{stream}") for form in PROMPT_FORMS for stream in form.shapes]
 ASKING = [pytest.param(form, stream, id=f"{form}-{stream}") for form in ASKING_FORMS for stream in form.shapes]
 ELSEWHERE = {
+    "/v1/audio/transcriptions",
+    "/v1/audio/translations",
+    "/v1/audio/speech",
     "/v1/embeddings",
     "/v1/marks/verify",
     "/v1/moderations",

@@ -30,6 +30,7 @@ from gateway.policy.location.signals import EdgeReport
 from gateway.service.chat_service import ChatService
 from gateway.service.location import LocationService
 from gateway.usage.client_limits import ClientLimits
+from providers.audio import SpeechRequest, TranscriptionRequest
 from providers.chat import ChatRequest, UserMessage
 from providers.embeddings import EmbeddingRequest
 from providers.failures import Failure, FailureKind
@@ -163,6 +164,10 @@ async def test_no_attempt_ever_leaves_the_boundary(
         assert position == 0 or name != killed
 
 
+OWN_USES = ("rerank", "transcription", "speech")
+"""The uses for which any server of one's own is asked."""
+
+
 def _with_use(config: dict[str, Any], use: Use) -> dict[str, Any]:
     """The config whose deployments answer this use instead of chats: all have one model that can do it."""
     if use == "chat":
@@ -170,7 +175,7 @@ def _with_use(config: dict[str, Any], use: Use) -> dict[str, Any]:
     assistant = config["assistants"]["assistant"]
     lists = {region: list(dict.fromkeys(names_in(route))) for region, route in assistant["routes"].items()}
     model = "vectors" if use == "embeddings" else "llama-guard3"
-    changes = {"model": model, **({"provider": "openai-compatible"} if use == "rerank" else {})}
+    changes = {"model": model, **({"provider": "openai-compatible"} if use in OWN_USES else {})}
     deployments = {name: {**facts, **changes} for name, facts in config["deployments"].items()}
     return {**config, "assistants": {"assistant": {use: lists}}, "deployments": deployments}
 
@@ -185,6 +190,10 @@ def _request(use: Use, stream: bool, user: str) -> ServedRequest:
             return ModerationRequest("assistant", ("secret",))
         case "rerank":
             return RerankRequest("assistant", "secret", ("one", "two"))
+        case "transcription":
+            return TranscriptionRequest("assistant", memoryview(b"RIFF....WAVE secret"), "wav", prompt="secret")
+        case "speech":
+            return SpeechRequest("assistant", "secret", "anna", "mp3")
 
 
 def _without(config: dict[str, Any], name: str) -> ConfigVersion:

@@ -28,7 +28,9 @@ class HttpxTransport:
         headers = [*head.headers, *request.credential.headers]
         timeout = {"connect": connect_s, "read": None, "write": None, "pool": connect_s}
         extensions = {"gateway.link": request.link, "timeout": timeout, "trace": _before_first_byte(request)}
-        sent = httpx.Request(head.method, url, headers=headers, content=request.body, extensions=extensions)
+        sent = httpx.Request(
+            head.method, url, headers=headers, content=b"".join((request.body, *request.rest)), extensions=extensions
+        )
         try:
             link = request.link
             allow(_origin(sent.url), request.permit, link.proxy if link is not None else "")

@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 
 from gateway.assembly.application import Gateway
+from tests.kit.audio import BOUNDARY
 from tests.kit.configs import Config, table_of
 from tests.kit.httpx_transport import HttpxTransport
 
@@ -72,13 +73,20 @@ class InputGateway:
         """Send one request, and return the answer."""
         return asyncio.run(self._send("POST", path, body, headers or {}))
 
+    def post_form(self, path: str, form: bytes, headers: Mapping[str, str] | None = None) -> httpx.Response:
+        """Send a form, and return the answer."""
+        media = {"content-type": f"multipart/form-data; boundary={BOUNDARY}"}
+        return asyncio.run(self._send("POST", path, None, {**media, **(headers or {})}, form))
+
     def get(self, path: str, headers: Mapping[str, str] | None = None) -> httpx.Response:
         """Get a resource of the gateway."""
         return asyncio.run(self._send("GET", path, None, headers or {}))
 
-    async def _send(self, method: str, path: str, body: object, headers: Mapping[str, str]) -> httpx.Response:
+    async def _send(
+        self, method: str, path: str, body: object, headers: Mapping[str, str], content: bytes | None = None
+    ) -> httpx.Response:
         asgi = httpx.ASGITransport(app=self.gateway)
         async with httpx.AsyncClient(transport=asgi, base_url="http://gateway") as client:
-            answer = await client.request(method, path, json=body, headers=dict(headers))
+            answer = await client.request(method, path, json=body, content=content, headers=dict(headers))
         self.gateway.flush()
         return answer

@@ -42,6 +42,7 @@ FILES = [
 ]
 NO_PROVIDERS = frozenset(
     {
+        "audio",
         "availability",
         "embeddings",
         "errors",

@@ -203,7 +203,7 @@ def test_counts_are_whole_numbers_and_an_invalid_one_leaves_no_prompt(source: di
         return value is None or (not isinstance(value, str) and number is not None and 0 <= number < 2**53)
 
     usage = read_usage(source)
-    assert [type(number) for number in astuple(usage)] == [int] * 8 + [type(None)]
+    assert [type(number) for number in astuple(usage)] == [int] * 8 + [type(None)] + [int] * 2
     prompt, completion = count(source, "prompt_tokens"), count(source, "completion_tokens")
     in_cache = sum(count(source.get("prompt_tokens_details"), name) for name in ("cached_tokens", "cache_write_tokens"))
     reasoning = count(source.get("completion_tokens_details"), "reasoning_tokens")

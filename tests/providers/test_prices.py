@@ -171,7 +171,7 @@ def test_a_surcharge_applies_to_every_rate_of_tokens() -> None:
         ("input = 2.5", "input = 1e9", "prices[0].input: must be an amount"),
         ("input = 2.5", "input = 0.0000001", "prices[0].input: must be an amount"),
         ("output = 10\n", "", "prices[0].output: must be an amount"),
-        ("cached_input", "cached", "prices[0]: 'cached' is not known; expected one of above, as_of, cache_write,"),
+        ("cached_input", "cached", "prices[0]: 'cached' is not known; expected one of above, as_of, audio_input,"),
         ('"USD"', '"usd"', "prices[0].currency: 'usd' is not an ISO 4217 code"),
         ('currency = "USD"\n', "", "prices[0].currency: is missing"),
         ("2026-11-01", '"2026-11-01"', "prices[0].as_of: must be a day, without quotes"),

@@ -13,7 +13,7 @@ from typing import assert_never
 import orjson
 
 from gateway.api.body import parse_json
-from gateway.api.dialects.dialect import NO_PLACE_FOR_IMAGES, StreamEncoder
+from gateway.api.dialects.dialect import JSON_MEDIA, NO_PLACE_FOR_IMAGES, StreamEncoder
 from gateway.api.dialects.labelling import MEMBER, label_answer
 from gateway.api.dialects.openai_chat import encode_stream_error
 from gateway.api.errors import ApiError, encode_error
@@ -22,6 +22,7 @@ from gateway.execution.run import PlanExhausted
 from gateway.model.record import Record
 from providers.chat import (
     AnnotationsDelta,
+    AudioDelta,
     ChatCompletion,
     ChatRequest,
     ChoiceFinish,
@@ -32,6 +33,7 @@ from providers.chat import (
     Opened,
     ReasoningDelta,
     RefusalDelta,
+    SegmentDelta,
     StreamEvent,
     TextDelta,
     TextRun,
@@ -59,6 +61,7 @@ class Completions:
 
     keep_alive = b": keep-alive\n\n"
     stream_type = b"content-type: text/event-stream; charset=utf-8"
+    media = JSON_MEDIA
     route = "/v1/completions"
 
     def decode(self, body: bytes) -> ChatRequest:
@@ -200,7 +203,7 @@ class CompletionStreamEncoder(StreamEncoder):
             case Failed():
                 return self._broken(event)
             # This API has no place for reasoning, and no request has tools.
-            case ReasoningDelta() | ToolCallDelta() | AnnotationsDelta() | Heartbeat():
+            case ReasoningDelta() | ToolCallDelta() | AnnotationsDelta() | Heartbeat() | AudioDelta() | SegmentDelta():
                 pass
             case _:
                 assert_never(event)

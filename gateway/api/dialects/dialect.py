@@ -14,6 +14,7 @@ from typing import Protocol
 from gateway.api.dialects.labelling import StreamLabels
 from gateway.api.errors import ApiError
 from gateway.execution.exchange import AnswerStyle
+from gateway.model.caller import RequestHeaders
 from gateway.model.input_requests import ServedRequest
 from gateway.model.record import Record
 from gateway.usage.token_count import tokens_of
@@ -23,6 +24,8 @@ from providers.failures import Failure, FailureKind
 _interrupted: Callable[[str], ApiError] = partial(ApiError, "stream_interrupted")
 
 
+JSON_MEDIA = b"application/json"
+"""The content type of nearly all requests."""
 NO_PLACE_FOR_IMAGES = Failure(
     FailureKind.TOO_LARGE, "the model answers with an image, and this API has no place for it: use chat completions"
 )
@@ -50,7 +53,10 @@ class StreamEncoder(ABC):
         failed: The failure that ended the stream, once it has passed.
         finished: Whether the end of a whole answer has passed.
         interrupted: Returns the error of a stream that breaks off with this message, as its client is shown it.
+        breaks_off: The form has no place for an error, so that the connection is closed before the end of the answer.
     """
+
+    breaks_off = False
 
     def __init__(self, style: AnswerStyle, record: Record) -> None:
         """Make it for one stream.
@@ -97,11 +103,13 @@ class Dialect(Protocol):
     Attributes:
         keep_alive: The bytes that are sent while a stream is silent. Clients of this API skip it.
         stream_type: The header line with the content type of a stream.
+        media: The content type of a request. A dialect with another one than JSON is a `FormDialect`.
         route: The path of the API, with `{model}` in place of a name. It is shown in traces.
     """
 
     keep_alive: bytes
     stream_type: bytes
+    media: bytes
     route: str
 
     def decode(self, body: bytes) -> ServedRequest:
@@ -118,6 +126,13 @@ class Dialect(Protocol):
 
     def encode_error(self, error: ApiError, request_id: str) -> bytes:
         """Return the body of an error. It may be called before `decode`."""
+
+
+class FormDialect(Dialect, Protocol):
+    """One request whose body is a form, which the head describes."""
+
+    def read_head(self, headers: RequestHeaders) -> None:
+        """Read the boundary of the form. Raises ApiError."""
 
 
 class CountingDialect(Dialect, Protocol):

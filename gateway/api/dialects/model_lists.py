@@ -22,9 +22,13 @@ _METHODS: Mapping[Use, tuple[str, ...]] = {
     "embeddings": ("embedContent", "batchEmbedContents"),
     "moderations": (),
     "rerank": (),
+    "transcription": (),
+    "speech": (),
 }
 """The methods of Gemini's API that work for each use."""
-_OUTPUTS: Mapping[Use, str] = {"chat": "text", "embeddings": "embeddings", "rerank": "rerank"}
+_OUTPUTS: Mapping[Use, str] = {
+    "chat": "text", "embeddings": "embeddings", "rerank": "rerank", "transcription": "text", "speech": "audio"
+}  # fmt: skip
 """OpenRouter's name of what each use returns. It has none for verdicts."""
 _INPUTS = {"vision": "image", "file": "file", "audio": "audio"}
 _ALSO_SUPPORTED: Mapping[str, tuple[str, ...]] = {

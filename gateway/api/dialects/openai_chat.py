@@ -12,7 +12,7 @@ from typing import assert_never
 import orjson
 
 from gateway.api.body import read_request
-from gateway.api.dialects.dialect import StreamEncoder
+from gateway.api.dialects.dialect import JSON_MEDIA, StreamEncoder
 from gateway.api.dialects.labelling import MEMBER, label_answer, own_word
 from gateway.api.errors import ApiError, encode_error
 from gateway.execution.exchange import AnswerStyle
@@ -22,6 +22,7 @@ from gateway.model.record import Record
 from providers.chat import (
     SERVICE_TIERS,
     AnnotationsDelta,
+    AudioDelta,
     ChatCompletion,
     ChoiceFinish,
     Failed,
@@ -31,6 +32,7 @@ from providers.chat import (
     Opened,
     ReasoningDelta,
     RefusalDelta,
+    SegmentDelta,
     StreamEvent,
     TextDelta,
     TextRun,
@@ -52,6 +54,7 @@ class OpenAIChat:
 
     keep_alive = b": keep-alive\n\n"
     stream_type = b"content-type: text/event-stream; charset=utf-8"
+    media = JSON_MEDIA
     route = "/v1/chat/completions"
 
     def decode(self, body: bytes) -> ServedRequest:
@@ -184,7 +187,7 @@ class ChunkEncoder(StreamEncoder):
                 return self._delta(event.choice, {"tool_calls": [_tool_call(event)]})
             case Failed():
                 return self._broken(event)
-            case Heartbeat():
+            case Heartbeat() | AudioDelta() | SegmentDelta():
                 return b""
             case _:
                 assert_never(event)

@@ -25,7 +25,16 @@ _BYTES_PER_TOKEN = 4
 
 
 class InputDialect(OpenAIChat, ABC):
-    """One request that is not a chat. Its errors are those of chats."""
+    """One request that is not a chat. Its errors are those of chats.
+
+    Attributes:
+        whole_type: The header line with the content type of a whole answer, or None for JSON.
+    """
+
+    @property
+    def whole_type(self) -> bytes | None:
+        """See the class."""
+        return None
 
     @abstractmethod
     def decode(self, body: bytes) -> InputRequest:

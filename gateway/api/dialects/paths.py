@@ -11,6 +11,7 @@ from gateway.api.dialects.completions import Completions
 from gateway.api.dialects.dialect import CountingDialect, Dialect
 from gateway.api.dialects.google_paths import asks_for_events, is_gemini_path, parse_path
 from gateway.api.dialects.model_lists import ListForm, form_of
+from gateway.api.dialects.openai_audio import SpeechDialect, TranscriptionDialect, TranslationDialect
 from gateway.api.dialects.openai_chat import OPENAI_CHAT
 from gateway.api.dialects.openai_inputs import (
     OpenAIEmbeddingsDialect,
@@ -30,6 +31,7 @@ COMPLETIONS_PATH = Completions.route
 EMBEDDINGS_PATH = OpenAIEmbeddingsDialect.route
 MODERATIONS_PATH = OpenAIModerationsDialect.route
 RERANK_PATHS = (RerankDialect.route, SecondRerankDialect.route)
+AUDIO_PATHS = (TranscriptionDialect.route, TranslationDialect.route, SpeechDialect.route)
 
 _AT_PATH: Mapping[str, Callable[[], Dialect]] = {
     MESSAGES_PATH: messages.Messages,
@@ -39,6 +41,9 @@ _AT_PATH: Mapping[str, Callable[[], Dialect]] = {
     MODERATIONS_PATH: OpenAIModerationsDialect,
     RerankDialect.route: RerankDialect,
     SecondRerankDialect.route: SecondRerankDialect,
+    TranscriptionDialect.route: TranscriptionDialect,
+    TranslationDialect.route: TranslationDialect,
+    SpeechDialect.route: SpeechDialect,
 }
 """Makes the dialect for one request, by path."""
 

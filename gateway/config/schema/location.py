@@ -146,6 +146,11 @@ class LabelSection(Section):
     repeat_text: Texts | None = Field(
         None, description="Its text by language where it is shown again. Default: that of `text`."
     )
+    audio: Literal["file", "required", "none"] | None = Field(
+        None,
+        description="Speech: put its data into the file where the format has a place for them, require such a format, "
+        "or do not. Default: `file` for known labels, `none` for your own.",
+    )
 
 
 def _named(value: object) -> object:
@@ -205,6 +210,8 @@ class AgeBandSection(Section):
     tools: bool = Field(True, description="false: requests with tools are refused.")
     choices: bool = Field(True, description="false: the user's preferred choice has no effect.")
     hand_off: bool = Field(True, description="false: the barrier of a route (`hand_off`) stays closed.")
+    transcription: bool = Field(True, description="false: no audio of its users is written down.")
+    speech: bool = Field(True, description="false: its users get no speech.")
     intent: Name | None = Field(None, description="The intent of each chat. Default: that of the request.")
     instructions: Annotated[str, Field(min_length=1, max_length=4000)] | None = Field(
         None, description="Instructions for the model, in a system message after the region's profile."

@@ -89,6 +89,10 @@ class AssistantSection(Section):
         description="For each region the deployments that score documents for a query, in order. All of a region have "
         "the same model, because scores of two models cannot be compared.",
     )
+    transcription: dict[Name, list[str]] = Field(
+        {}, description="For each region the deployments that write audio files down, in order."
+    )
+    speech: dict[Name, list[str]] = Field({}, description="For each region the deployments that speak, in order.")
     schedules: dict[Name, ScheduleSection] = Field(
         {}, description="For each region, how the share of a candidate is raised, and when it is rolled back."
     )
@@ -103,7 +107,8 @@ class AssistantSection(Section):
     @property
     def regions(self) -> tuple[str, ...]:
         """The names of the regions in which it has a route of any use."""
-        return tuple(dict.fromkeys([*self.routes, *self.embeddings, *self.moderations, *self.rerank]))
+        lists = (self.routes, self.embeddings, self.moderations, self.rerank, self.transcription, self.speech)
+        return tuple(dict.fromkeys(region for one in lists for region in one))
 
     def deployments_of(self, use: Use) -> set[str]:
         """Return the names in its routes of a use."""
@@ -198,6 +203,17 @@ class DeploymentSection(Section):
         "native",
         description="emulate: where the model or its site has no JSON schemas (`response_format`), the gateway asks in "
         "words, checks the answer by the schema, and asks once more.",
+    )
+    voices: Annotated[dict[Visible, Visible], Field(max_length=64)] = Field(
+        {},
+        description="For speech: the vendor's voices by the product's names. `*` stands for every other name. Without "
+        "it, names go as they are.",
+    )
+    audio_bytes: int | None = Field(
+        None,
+        ge=1,
+        le=1_000_000_000,
+        description="The largest audio file that a server of one's own takes. Default: the fact of the provider.",
     )
     counts: bool | None = Field(
         None,

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from gateway.signing import PublicKey, Signer
 
 KIND = "ai-mark+jwt"
+_OF_AUDIO = frozenset({"iss", "iat", "ai_generated", "media", "sha256"})
 _MEMBERS = frozenset({"iss", "iat", "ai_generated", "choice", "sha256", "sha256_folded"})
 _HASH = re.compile(r"[0-9a-f]{64}")
 _LATEST_S = 253_402_300_799
@@ -58,11 +59,11 @@ class MarkRules(TextMarks):
         """See `TextMarks`."""
         return key_set(self.published)
 
-    def check(self, mark: str, text: str) -> dict[str, object]:
+    def check(self, mark: str, text: str | None, sha256: str | None = None) -> dict[str, object]:
         """See `TextMarks`."""
         from gateway.signing import PublicKey
 
-        return check_mark(mark, text, self.issuer, map(PublicKey.parse, self.published)).document()
+        return check_mark(mark, text, self.issuer, map(PublicKey.parse, self.published), sha256).document()
 
 
 class MarkSigner:
@@ -92,6 +93,11 @@ class MarkSigner:
         }
         return self._signer.sign(KIND, payload)
 
+    def mark_audio(self, media: str, sha256: str) -> str:
+        """See `TextSigner`."""
+        payload: dict[str, object] = {"iss": self._rules.issuer, "iat": int(self._clock()), "ai_generated": True}
+        return self._signer.sign(KIND, {**payload, "media": media, "sha256": sha256})
+
 
 def key_set(keys: Iterable[str]) -> dict[str, object]:
     """Return public keys (`ed25519:BASE64`) as a JSON Web Key Set (RFC 7517, RFC 8037)."""
@@ -112,17 +118,19 @@ class MarkCheck(Value, frozen=True):
         signature: `unknown_key` if the mark names no published key.
         text: Whether the text is the signed one, or differs in white space only.
         issued_at_s: Unix time.
+        content: Whether the file is the signed one, or None for the mark of a text.
     """
 
     signature: Literal["valid", "invalid", "unknown_key"]
     text: Literal["same", "same_folded", "different"] | None = None
     issuer: str | None = None
     issued_at_s: int | None = None
+    content: Literal["same", "different"] | None = None
 
     @property
     def is_proven(self) -> bool:
-        """Whether the issuer gave out this text, except for its white space."""
-        return self.signature == "valid" and self.text in ("same", "same_folded")
+        """Whether the issuer gave out this text, except for its white space, or exactly this file."""
+        return self.signature == "valid" and (self.text in ("same", "same_folded") or self.content == "same")
 
     def document(self) -> dict[str, object]:
         """Return the result as JSON data."""
@@ -131,6 +139,7 @@ class MarkCheck(Value, frozen=True):
             "object": "mark.verification",
             "signature": self.signature,
             "text": self.text,
+            "content": self.content,
             "issuer": self.issuer,
             "issued_at": f"{at:%Y-%m-%dT%H:%M:%SZ}" if at is not None else None,
         }
@@ -139,8 +148,13 @@ class MarkCheck(Value, frozen=True):
 _INVALID = MarkCheck("invalid")
 
 
-def check_mark(mark: str, text: str, issuer: str, keys: Iterable[PublicKey]) -> MarkCheck:
-    """Return what the mark proves about the text. Only these keys count, never one that the mark brings along."""
+def check_mark(
+    mark: str, text: str | None, issuer: str, keys: Iterable[PublicKey], sha256: str | None = None
+) -> MarkCheck:
+    """Return what the mark proves about a text, or about a file by its SHA-256.
+
+    Only these keys count, never one that the mark brings along.
+    """
     try:
         read = read_jws(mark, MOST_MARK_BYTES)
         read.algorithm_of({"EdDSA"})
@@ -154,6 +168,12 @@ def check_mark(mark: str, text: str, issuer: str, keys: Iterable[PublicKey]) -> 
         return MarkCheck("unknown_key")
     if not key.verifies(signature, read.signed) or not _is_payload(payload, issuer):
         return _INVALID
+    is_audio, issued = "media" in payload, payload["iat"]
+    if is_audio or text is None:
+        at_s = issued if isinstance(issued, int) else None
+        if not is_audio or sha256 is None:
+            return MarkCheck("valid", None, issuer, at_s)
+        return MarkCheck("valid", None, issuer, at_s, "same" if sha256 == payload["sha256"] else "different")
     found = TextHash(folds=True)
     found.add(text)
     same: Literal["same", "same_folded", "different"] = "different"
@@ -167,6 +187,11 @@ def check_mark(mark: str, text: str, issuer: str, keys: Iterable[PublicKey]) -> 
 
 def _is_payload(payload: Mapping[str, object], issuer: str) -> bool:
     """Return whether these are the members of a mark of this issuer. In Python, True is an int."""
+    if "media" in payload:
+        is_media, digest = str(payload["media"]).startswith("audio/"), payload.get("sha256")
+        is_whole = payload.keys() == _OF_AUDIO and payload["iss"] == issuer and payload["ai_generated"] is True
+        is_hash = isinstance(digest, str) and _HASH.fullmatch(digest) is not None
+        return is_whole and is_media and is_hash and type(payload["iat"]) is int and 0 <= payload["iat"] <= _LATEST_S
     numbers = [payload.get("iat"), payload.get("choice")]
     hashes = [payload.get("sha256"), payload.get("sha256_folded")]
     return (

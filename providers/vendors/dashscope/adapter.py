@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from providers.adapter import Capabilities, StreamParser, Target
+from providers.audio import VendorSpeech, VendorTranscription, load_speech_facts, load_transcription_facts
 from providers.auth import AuthScheme, Bearer
 from providers.catalogue.facts_adapter import FactsAdapter
 from providers.chat import ChatCompletion, ChatRequest
@@ -62,6 +63,18 @@ class DashScopeAdapter(FactsAdapter):
         """See `providers.rerank.Reranks`."""
         vendor = load_rerank_facts(self.name)
         return VendorRerankFormat(vendor) if vendor is not None else None
+
+    @property
+    def transcription(self) -> VendorTranscription | None:
+        """See `providers.audio.Transcribes`."""
+        vendor = load_transcription_facts(self.name)
+        return VendorTranscription(vendor) if vendor is not None else None
+
+    @property
+    def speech(self) -> VendorSpeech | None:
+        """See `providers.audio.Speaks`."""
+        vendor = load_speech_facts(self.name)
+        return VendorSpeech(vendor) if vendor is not None else None
 
     def build_request(self, request: ChatRequest, target: Target) -> WireRequest:
         """See `providers.adapter.Adapter`. May request a stream although the client wants one JSON body."""

@@ -18,6 +18,7 @@ from providers.json_values import JsonError, as_list, as_map, dumps, loads, read
 from providers.openai_json import decode_request
 from providers.rerank import RerankAnswer, RerankRequest
 from providers.testkit.answer_pieces import cut, cut_in_two
+from providers.testkit.simulated_audio import answer_audio
 from providers.testkit.simulated_rerank import read_sent_rerank, write_sent_rerank
 from providers.testkit.simulator import IncomingRequest, RequestRejected, failure_text
 from providers.vendors.dashscope.simulator_request import NativeError, as_openai, objections
@@ -97,6 +98,12 @@ class DashScopeSimulator:
     def write_rerank(self, answer: RerankAnswer, incoming: IncomingRequest) -> WireResponse:
         """See `providers.testkit.simulator.SimulatesRerank`."""
         return write_sent_rerank(self.name, answer, incoming)
+
+    def answer_audio(self, incoming: IncomingRequest) -> WireResponse | None:
+        """See `providers.testkit.simulator.SimulatesAudio`."""
+        return answer_audio(
+            self.name, incoming, _read_head, lambda message: _refused(NativeError(message))
+        )  # fmt: skip
 
     def write_answer(self, completion: ChatCompletion, request: ChatRequest) -> WireResponse:
         """See `providers.testkit.simulator.Simulator`. A filtered answer is an error; it has no finish reason."""

@@ -14,6 +14,7 @@ from operator import is_
 from typing import ClassVar, TypeGuard
 
 from providers.adapter import STREAM_OPTIONS, Capabilities, StreamParser, Target
+from providers.audio import VendorSpeech, VendorTranscription, load_speech_facts, load_transcription_facts
 from providers.auth import AuthScheme, Bearer, NoAuth
 from providers.catalogue.facts_adapter import FactsAdapter
 from providers.chat import (
@@ -94,6 +95,18 @@ class OpenAIAdapter(FactsAdapter):
         """See `providers.rerank.Reranks`. OpenAI itself has none."""
         vendor = load_rerank_facts(self.name)
         return VendorRerankFormat(vendor) if vendor is not None else None
+
+    @property
+    def transcription(self) -> VendorTranscription | None:
+        """See `providers.audio.Transcribes`."""
+        vendor = load_transcription_facts(self.name)
+        return VendorTranscription(vendor) if vendor is not None else None
+
+    @property
+    def speech(self) -> VendorSpeech | None:
+        """See `providers.audio.Speaks`."""
+        vendor = load_speech_facts(self.name)
+        return VendorSpeech(vendor) if vendor is not None else None
 
     @property
     def moderations(self) -> OpenAIModerations:

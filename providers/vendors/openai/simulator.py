@@ -29,6 +29,7 @@ from providers.json_values import JsonError, as_map, dumps, loads, read_str
 from providers.moderations import ModerationAnswer, ModerationRequest, decode_moderation_request, encode_moderations
 from providers.openai_json import decode_request
 from providers.rerank import RerankAnswer, RerankRequest
+from providers.testkit.simulated_audio import answer_audio
 from providers.testkit.simulated_rerank import read_sent_rerank, write_sent_rerank
 from providers.testkit.simulator import IncomingRequest, RequestRejected
 from providers.value import replace
@@ -56,6 +57,11 @@ _ERRORS: dict[FailureKind, tuple[str, str | None]] = {
     FailureKind.INVALID_REQUEST: ("invalid_request_error", None),
 }
 _SERVER_ERROR = ("server_error", None)
+
+
+_OPENAI_HEARS = re.compile(rb"\r\n(?:whisper-1|gpt-[a-z0-9-]*)\r\n")
+"""The names of OpenAI's own transcribers, as a form has them. Servers of one's own have others."""
+_HEAD_BYTES = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +117,12 @@ class OpenAISimulator:
         """See `providers.testkit.simulator.SimulatesRerank`."""
         return write_sent_rerank("openai-compatible", answer, incoming)
 
+    def answer_audio(self, incoming: IncomingRequest) -> WireResponse | None:
+        """See `providers.testkit.simulator.SimulatesAudio`. OpenAI itself speaks no more, but operators' servers do."""
+        is_own = incoming.path.endswith("/speech") or not _OPENAI_HEARS.search(incoming.body[:_HEAD_BYTES])
+        name = "openai-compatible" if is_own else self.name
+        return answer_audio(name, incoming, _check_key, lambda message: _refused(400, message))
+
     def write_answer(self, completion: ChatCompletion, request: ChatRequest) -> WireResponse:
         """See `providers.testkit.simulator.Simulator`."""
         if wants_response(request):
@@ -146,12 +158,17 @@ class OpenAISimulator:
 
 def _check_head(incoming: IncomingRequest) -> None:
     """Check method, key and content type of a request. Raises RequestRejected."""
+    _check_key(incoming)
+    if incoming.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
+        raise _refused(400, "The content type must be 'application/json'.")
+
+
+def _check_key(incoming: IncomingRequest) -> None:
+    """Check method and key of a request. Raises RequestRejected."""
     if incoming.method != "POST":
         raise _refused(405, f"Not allowed to {incoming.method} on {incoming.path}")
     if not incoming.bearer:
         raise _refused(401, "You didn't provide an API key.", "invalid_api_key")
-    if incoming.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
-        raise _refused(400, "The content type must be 'application/json'.")
 
 
 def _sent(body: bytes) -> WireResponse:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -105,6 +106,35 @@ class PricedGateway:
         **more: Any,
     ) -> list[httpx.Response]:
         """Send a request several times, one after another, and return the answers."""
+        path, prompt = STREAMS[dialect]
+        body = {**prompt, **more}
+
+        async def asked(client: httpx.AsyncClient) -> list[httpx.Response]:
+            return [await client.post(path, json=body) for _ in range(number)]
+
+        return await self._served(patches, headers, asked)
+
+    async def send(
+        self,
+        *patches: str | Mapping[str, Any],
+        path: str,
+        count: int = 1,
+        headers: Mapping[str, str] | None = None,
+        **request: Any,
+    ) -> list[httpx.Response]:
+        """Send a request at a path several times at once, and return the answers."""
+
+        async def sent(client: httpx.AsyncClient) -> list[httpx.Response]:
+            return list(await asyncio.gather(*(client.post(path, headers=headers, **request) for _ in range(count))))
+
+        return await self._served(patches, APP, sent)
+
+    async def _served(
+        self,
+        patches: Sequence[str | Mapping[str, Any]],
+        headers: Mapping[str, str],
+        send: Callable[[httpx.AsyncClient], Awaitable[list[httpx.Response]]],
+    ) -> list[httpx.Response]:
         registry = load_registry()
         registry = replace(registry, adapters={**registry.adapters, "acme": adapter_of(self.toml)})
         document = parse_document(CONFIG.merge(*patches).text.encode(), "gateway.yaml", {})
@@ -123,11 +153,9 @@ class PricedGateway:
         accounting.lines = QuotaLines(accounting.clock)
         gateway._executor.sleep = self.sleep or gateway._executor.sleep
         gateway._chat._observe = self.records.append
-        path, prompt = STREAMS[dialect]
-        body = {**prompt, **more}
         asgi = httpx.ASGITransport(app=gateway)
         async with httpx.AsyncClient(transport=asgi, base_url="http://gateway", headers=headers) as client:
-            answers = [await client.post(path, json=body) for _ in range(number)]
+            answers = await send(client)
         await gateway._usage.aclose()
         return answers
 
@@ -147,7 +175,8 @@ class PricedGateway:
         accounting.gate.hold, accounting.gate.settle = hold_noting, settle_noting
 
     def _answer(self, request: httpx.Request) -> httpx.Response:
-        self.bodies.append(json.loads(request.content))
+        if request.headers["content-type"] == "application/json":
+            self.bodies.append(json.loads(request.content))
         return self.provider(request)
 
     def rows(self) -> list[tuple[str, str, int]]:

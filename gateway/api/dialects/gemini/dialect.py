@@ -5,7 +5,7 @@ from __future__ import annotations
 import orjson
 
 from gateway.api.body import parse_json
-from gateway.api.dialects.dialect import estimated_output
+from gateway.api.dialects.dialect import JSON_MEDIA, estimated_output
 from gateway.api.dialects.gemini import decode, encode, errors
 from gateway.api.dialects.gemini.stream import ARRAY, EVENTS, GeminiEncoder
 from gateway.api.errors import ApiError
@@ -17,6 +17,8 @@ from providers.chat import ChatCompletion, ChatRequest, Usage
 
 class Gemini:
     """One request for `generateContent` or `streamGenerateContent`. See `gateway.api.dialects.dialect.Dialect`."""
+
+    media = JSON_MEDIA
 
     def __init__(self, assistant: str, *, stream: bool = False, events: bool = False) -> None:
         """Make it for one request.

@@ -35,6 +35,7 @@ from gateway.usage.token_count import tokens_of
 from providers.chat import (
     Annotation,
     AnnotationsDelta,
+    AudioDelta,
     ChoiceFinish,
     Failed,
     Finished,
@@ -43,6 +44,7 @@ from providers.chat import (
     Opened,
     ReasoningDelta,
     RefusalDelta,
+    SegmentDelta,
     StreamEvent,
     TextDelta,
     TextRun,
@@ -173,7 +175,7 @@ class GeminiEncoder(StreamEncoder):
                 return self._finish()
             case Failed():
                 return self._broken(event)
-            case Heartbeat():
+            case Heartbeat() | AudioDelta() | SegmentDelta():
                 pass
             case _:
                 assert_never(event)

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import orjson
 
 from gateway.api.body import parse_json
+from gateway.api.dialects.dialect import JSON_MEDIA
 from gateway.api.dialects.messages import encode, errors
 from gateway.api.dialects.messages.decode import decode_request
 from gateway.api.dialects.messages.stream import PING, MessageStreamEncoder
@@ -39,6 +40,7 @@ class Messages:
 
     keep_alive = PING
     stream_type = b"content-type: text/event-stream; charset=utf-8"
+    media = JSON_MEDIA
     route = "/v1/messages"
 
     def __init__(self) -> None:

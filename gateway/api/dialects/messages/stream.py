@@ -45,6 +45,7 @@ from gateway.model.record import Record
 from providers.chat import (
     Annotation,
     AnnotationsDelta,
+    AudioDelta,
     ChoiceFinish,
     Failed,
     Finished,
@@ -53,6 +54,7 @@ from providers.chat import (
     Opened,
     ReasoningDelta,
     RefusalDelta,
+    SegmentDelta,
     StreamEvent,
     TextDelta,
     TextRun,
@@ -185,7 +187,7 @@ class MessageStreamEncoder(StreamEncoder):
                 self._end(written)
             case Failed():
                 written.append(self._broken(event))
-            case Opened() | Heartbeat():
+            case Opened() | Heartbeat() | AudioDelta() | SegmentDelta():
                 pass
             case _:
                 assert_never(event)

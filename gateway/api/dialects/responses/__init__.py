@@ -10,6 +10,7 @@ import re
 import orjson
 
 from gateway.api.body import parse_json
+from gateway.api.dialects.dialect import JSON_MEDIA
 from gateway.api.dialects.responses.decode import NAMES_OF_CHAT, MessagePaths, decode_request
 from gateway.api.dialects.responses.echo import encode_echo
 from gateway.api.dialects.responses.encode import ResponsesRequest, encode_answer
@@ -30,6 +31,7 @@ class Responses:
 
     keep_alive = b": keep-alive\n\n"
     stream_type = b"content-type: text/event-stream; charset=utf-8"
+    media = JSON_MEDIA
     route = "/v1/responses"
     _is_count = False
 

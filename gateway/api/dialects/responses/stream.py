@@ -55,6 +55,7 @@ from gateway.execution.exchange import AnswerStyle
 from gateway.model.record import Record
 from providers.chat import (
     AnnotationsDelta,
+    AudioDelta,
     ChoiceFinish,
     Failed,
     Finished,
@@ -64,6 +65,7 @@ from providers.chat import (
     Opened,
     ReasoningDelta,
     RefusalDelta,
+    SegmentDelta,
     StreamEvent,
     TextDelta,
     TextRun,
@@ -197,7 +199,7 @@ class ResponseStreamEncoder(StreamEncoder):
                 return self._complete()
             case Failed():
                 return self._broken(event)
-            case Opened() | Heartbeat():
+            case Opened() | Heartbeat() | AudioDelta() | SegmentDelta():
                 pass  # only the first `Opened` counts
             case _:
                 assert_never(event)

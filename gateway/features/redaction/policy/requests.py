@@ -17,8 +17,9 @@ from gateway.features.redaction.policy.answers import AnswerRestorer
 from gateway.features.redaction.policy.finding import Clock
 from gateway.features.redaction.policy.placeholders import Placeholders
 from gateway.model.excerpt import Excerpt, Quoting
-from gateway.model.input_requests import InputRequest, ServedRequest
+from gateway.model.input_requests import AudioRequest, InputRequest, ServedRequest, texts_of
 from gateway.model.wrapper import NotWrappable, Wrapped, WrapperNote
+from providers.audio import SpeechRequest, TranscriptionRequest
 from providers.chat import (
     AssistantMessage,
     ChatRequest,
@@ -110,11 +111,15 @@ def redact(request: ServedRequest, rules: RedactionRules) -> Redacted:
             return _moderations(request, rules)
         case RerankRequest():
             return _rerank(request, rules)
+        case TranscriptionRequest() | SpeechRequest():
+            return _audio(request, rules)
 
 
 def _has_media(request: ServedRequest) -> bool:
-    if isinstance(request, EmbeddingRequest | RerankRequest):
+    if isinstance(request, EmbeddingRequest | RerankRequest | SpeechRequest):
         return False
+    if isinstance(request, TranscriptionRequest):
+        return True
     contents: Iterable[object] = (
         [message.content for message in request.messages] if isinstance(request, ChatRequest) else request.inputs
     )
@@ -370,6 +375,17 @@ def _moderations(request: ModerationRequest, rules: RedactionRules) -> Redacted:
     inputs = tuple([_content(named.apart(), content) for content in request.inputs])
     prompt = _content(named.apart(), request.prompt) if request.prompt is not None else None
     return _input(request, named, extra=extra, inputs=inputs, prompt=prompt)
+
+
+def _audio(request: AudioRequest, rules: RedactionRules) -> Redacted:
+    """Return the request as it is if its texts have no value: a placeholder is neither spoken nor restored."""
+    named = Placeholders(rules, Clock())
+    _fields(named, request.extra)
+    for text in texts_of(request):
+        named(text)
+    if named:
+        raise NotWrappable("its texts have personal values, and a placeholder cannot be spoken")
+    return _input(request, named)
 
 
 def _rerank(request: RerankRequest, rules: RedactionRules) -> Redacted:

@@ -7,6 +7,7 @@ from typing import Any
 
 from gateway.api.dialects.paths import (
     _AT_PATH,
+    AUDIO_PATHS,
     CHAT_PATH,
     EMBEDDINGS_PATH,
     MODERATIONS_PATH,
@@ -57,4 +58,4 @@ def test_each_dialect_is_named_in_the_hint_of_a_404() -> None:
 
 def test_each_dialect_of_chats_is_in_the_fence_tests() -> None:
     attacked = {path for form in PROMPT_FORMS for path in form.paths}
-    assert set(_AT_PATH) - {EMBEDDINGS_PATH, MODERATIONS_PATH, *RERANK_PATHS} <= attacked
+    assert set(_AT_PATH) - {EMBEDDINGS_PATH, MODERATIONS_PATH, *RERANK_PATHS, *AUDIO_PATHS} <= attacked

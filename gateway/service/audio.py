@@ -1,0 +1,170 @@
+"""Transcriptions and speech: what is recorded of them, and how a transcript is judged before it is released."""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+from gateway.execution.exchange import Exchange
+from gateway.execution.judging import Judge, PassedTexts, pieces_of
+from gateway.execution.upstream_client import Answer
+from gateway.model.decision import Refusal, RefusalCode, Refused
+from gateway.model.deployment import Deployment
+from gateway.model.input_requests import AudioRequest
+from gateway.model.moderation import Flagged, NoVerdict
+from gateway.model.record import AttemptRecord, FeatureNote, Record
+from gateway.model.region_text import Label
+from gateway.policy.labels import TextSigner
+from gateway.service.moderation import moderated
+from gateway.usage.usage_row import shown_seconds
+from providers.audio import SpeechRequest, Transcript
+from providers.audio.kinds import lengths_of
+from providers.audio.tags import PLACES, Tagger, tag_names
+from providers.chat import ChatRequest, Usage
+from providers.json_values import dumps
+from providers.value import replace
+
+_MOST_LABEL_DATA = 8 * 1024
+_NO_CHAT = ChatRequest("", ())
+
+
+class AudioNote(FeatureNote):
+    """What the log line and the receipt show of a request for audio: numbers, and names of the product.
+
+    Attributes:
+        own: The gateway's own count, for an answer without one of the provider or of the account.
+        labels: The labels of speech, as the answer shows them.
+        tagger: Puts them into the file, or None without labels.
+        signer: Signs the mark of the file, or None.
+    """
+
+    __slots__ = ("_fields", "_file", "_use", "labels", "own", "signer", "tagger")
+
+    def __init__(self, request: AudioRequest) -> None:
+        self.labels: list[dict[str, object]] = []
+        self.tagger: Tagger | None = None
+        self.signer: TextSigner | None = None
+        self._file: dict[str, object] | None = None
+        if isinstance(request, SpeechRequest):
+            self._use, self.own = "speech", Usage(characters=len(request.input))
+            self._fields: dict[str, object] = {"characters": len(request.input), "voice": request.voice}
+        else:
+            self._use, self._fields = "transcription", {"task": request.task}
+            self.own = Usage(audio_ms=lengths_of(request.kind, request.file).own)
+            self._file = {"bytes": len(request.file), "format": request.kind, "seconds": None}
+
+    def label(self, labels: Sequence[Label], data: list[dict[str, object]], request: SpeechRequest, id: str) -> None:
+        """Note the labels of speech, and what of them the file has.
+
+        Args:
+            labels: The labels of the region.
+            data: Their data, in the same order.
+            request: The request.
+            id: The id of the request.
+        """
+        has_place = request.response_format in PLACES
+        for label, one in zip(labels, data, strict=True):
+            one["in_file"] = has_place and label.audio != "none"
+        tagged = sorted((one for one in data if one["in_file"]), key=lambda one: "AIGC" not in one)
+        values = [one.get("AIGC", {"ai_generated": True, "label": one["name"], "id": id}) for one in tagged]
+        tags = [
+            (name, dumps(value).decode()) for name, value in zip(tag_names(tagged), values, strict=True)
+        ]  # fmt: skip
+        self.labels, self.tagger = data, Tagger(request.response_format, tags)
+
+    def count(self, usage: Usage) -> None:
+        """Note what the call is charged for."""
+        if self._file is not None and usage.audio_ms:
+            self._file["seconds"] = shown_seconds(usage.audio_ms)
+            self._fields["audio_seconds"] = self._file["seconds"]
+        elif usage.characters:
+            self._fields["characters"] = usage.characters
+
+    def log_fields(self) -> Mapping[str, object]:
+        """See `FeatureNote`."""
+        return self._fields if self._file is None else {**self._fields, "audio": self._file}
+
+    def receipt_members(self, recipient: Callable[[AttemptRecord], Mapping[str, object]]) -> Mapping[str, object]:
+        """See `FeatureNote`."""
+        return {"use": self._use, **self.log_fields()}
+
+    def header_lines(self) -> Iterable[bytes]:
+        """See `FeatureNote`. A header that is too long is left out."""
+        if self.labels:
+            data = b64encode(dumps(self.labels))
+            if len(data) <= _MOST_LABEL_DATA:
+                yield b"x-gateway-label-data: " + data
+
+
+def note_audio(record: Record, usage: Usage | None) -> Usage:
+    """Note what a call for audio is charged for, and return it: the own count if there is none."""
+    note = record.noted(AudioNote)
+    counted = usage or (note.own if note is not None else Usage())
+    if note is not None:
+        note.count(counted)
+    return counted
+
+
+def refuse_by_labels(exchange: Exchange, request: AudioRequest) -> None:
+    """Raise Refused if a label has to stand in the file, and the format has no place for it."""
+    if not isinstance(request, SpeechRequest) or request.response_format in PLACES or exchange.locale is None:
+        return
+    if any(label.audio == "required" for label in exchange.locale.labels):
+        message = f"`response_format` must have a place for the label of this region: {', '.join(sorted(PLACES))}"
+        raise Refused(Refusal(RefusalCode.UNSUPPORTED_CAPABILITY, message, param="response_format"))
+
+
+def refuse_by_age(exchange: Exchange, request: AudioRequest) -> None:
+    """Raise Refused if users of the age of this one may not send their voice, or hear one."""
+    age = exchange.location.age
+    is_speech = isinstance(request, SpeechRequest)
+    if age is None or (age.speech if is_speech else age.transcription):
+        return
+    use = "speech" if is_speech else "transcription"
+    message = f"the age band {age.name!r} has no {use} in this region"
+    raise Refused(Refusal(RefusalCode.AGE_RESTRICTED, message, age={"rule": use, "limit_s": None, "allowed_at": None}))
+
+
+async def judged_transcript(judge: Judge, answer: Answer, passed: PassedTexts) -> Answer:
+    """Return a transcript that the judges of requests and of answers accept: it is what a person has said.
+
+    Raises:
+        Flagged: A judge does not accept it. Nothing of it is returned.
+        NoVerdict: There was no verdict, and the policy requires one.
+    """
+    moderation = judge.moderation
+    both = tuple(dict.fromkeys([it for it in (moderation.input, moderation.output) if it]))
+    if isinstance(answer.result, Transcript):
+        for judges in both:
+            await _expect_passed(judge, judges, answer.result)
+        return answer
+    for judges in both:
+        one = replace(judge, moderation=replace(moderation, output=judges))
+        answer = await moderated(one, answer, _NO_CHAT, passed)
+    return answer
+
+
+async def _expect_passed(judge: Judge, judges: tuple[Deployment, ...], transcript: Transcript) -> None:
+    told = " ".join([str(one.get("text", "")).strip() for one in (*(transcript.segments or ()), *_words(transcript))])
+    texts = dict.fromkeys(text for text in (transcript.text, told) if text.strip())
+    try:
+        verdict = await judge.verdict(judges, [piece for text in texts for piece in pieces_of(text)])
+    except NoVerdict:
+        if judge.moderation.on_failure == "closed":
+            judge.result.note_output("failed")
+            raise
+        judge.result.note_output("skipped")
+        return
+    if verdict.flagged is not None:
+        judge.result.note_output("flagged", verdict.flagged)
+        raise Flagged(verdict.flagged)
+    judge.result.note_output("passed")
+
+
+def _words(transcript: Transcript) -> list[Mapping[str, object]]:
+    return [{"text": one.get("word", "")} for one in transcript.words or ()]
+
+
+def emulated_by(answer: Answer, form: str) -> frozenset[str]:
+    """Return what the gateway makes itself of a transcript: a format that is asked for as another one."""
+    return frozenset({"response_format"}) if form in ("text", "srt", "vtt") and answer.stream is None else frozenset()

@@ -1,0 +1,147 @@
+"""Facts of the providers' models of audio, from `audio.toml`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+from typing import Any, Generic, TypeVar
+
+import msgspec
+
+from providers.audio.kinds import KINDS
+from providers.catalogue import CatalogueError, FactsFile
+from providers.catalogue.models import best_match
+from providers.value import Value
+
+_FILE = FactsFile("providers.audio", "audio")
+
+
+class TranscriptionFacts(Value, frozen=True, forbid_unknown_fields=True):
+    """How one model is asked for the text of a file, and what it takes.
+
+    Attributes:
+        form: `usual` for a form, or `qwen` for a chat with a data URL.
+        path: The path below the base path.
+        translation_path: That of translations, or empty if it translates nothing.
+        by_deployment: The path has the model in it, as Azure's older ones.
+        above: The end of the base path that `path` replaces.
+        kinds: The kinds of files that it takes.
+        most_bytes: The largest file.
+        longest_s: The longest file in seconds, or None without a limit.
+        asks: The format that is asked for: `verbose_json` where the model has segments or a duration, else `json`, or
+            empty for a vendor without the field.
+        has_segments: Whether the answer has segments, so that subtitles can be written.
+        diarizes: Whether it tells speakers apart.
+        granularities: The kinds of times that may be asked for.
+        parameters: The further fields that it takes.
+        stream: The form of its events: `typed` as OpenAI's, `chunks` or `named`; or empty if it has none.
+        keywords: Its name of the field with words that the model should know.
+    """
+
+    form: str = "usual"
+    path: str = "/audio/transcriptions"
+    translation_path: str = ""
+    by_deployment: bool = False
+    above: str = ""
+    kinds: tuple[str, ...] = KINDS
+    most_bytes: int = 25_000_000
+    longest_s: int | None = None
+    asks: str = "json"
+    has_segments: bool = False
+    diarizes: bool = False
+    granularities: tuple[str, ...] = ()
+    parameters: tuple[str, ...] = ()
+    stream: str = ""
+    keywords: str = "keywords"
+
+    @property
+    def formats(self) -> frozenset[str]:
+        """The formats of an answer that can be given from its answers."""
+        timed = {"srt", "vtt", "verbose_json"} if self.has_segments else set()
+        return frozenset({"json", "text", *timed, *(["diarized_json"] if self.diarizes else [])})
+
+
+class SpeechFacts(Value, frozen=True, forbid_unknown_fields=True):
+    """How one model is asked to speak, and what it takes.
+
+    Attributes:
+        form: `usual` for the bytes of a file, `json` for one with base64, or `qwen` for events.
+        path: The path below the base path.
+        query: Fixed parameters of the path.
+        above: The end of the base path that `path` replaces.
+        formats: The formats that the vendor itself has.
+        pcm_is_24k: Whether its `pcm` has 24 kHz, 16 bit, mono, so that `wav` and `pcm` can be made of each other.
+        most_characters: The longest input, or None if the vendor states none.
+        parameters: Of `speed` and `instructions`, those that it takes.
+        voice: The vendor's name of the field with the voice.
+        pins: Further fields of the body, by format, or for `*` in each.
+        audio_tokens: The most tokens of audio for a character.
+    """
+
+    form: str = "usual"
+    path: str = "/audio/speech"
+    query: tuple[tuple[str, str], ...] = ()
+    above: str = ""
+    formats: tuple[str, ...] = ("mp3", "opus", "aac", "flac", "wav", "pcm")
+    pcm_is_24k: bool = True
+    most_characters: int | None = None
+    parameters: tuple[str, ...] = ("speed",)
+    voice: str = "voice"
+    pins: Mapping[str, Mapping[str, object]] = {}
+    audio_tokens: int = 60
+
+    @property
+    def offers(self) -> frozenset[str]:
+        """The formats that a client can have: also `wav` of `pcm`, and `pcm` of `wav`."""
+        pair = {"wav", "pcm"}
+        return frozenset(self.formats) | (pair if self.pcm_is_24k and pair & set(self.formats) else set())
+
+
+_FactsT = TypeVar("_FactsT", TranscriptionFacts, SpeechFacts)
+
+
+class VendorAudio(Value, Generic[_FactsT], frozen=True):
+    """The models of one provider.
+
+    Attributes:
+        usual: The facts of a model that is not listed.
+        models: Those of the others, by name or glob pattern.
+    """
+
+    usual: _FactsT
+    models: Mapping[str, _FactsT]
+
+    def of(self, model: str) -> _FactsT:
+        """Return the facts of a model, by its exact name or the longest pattern that matches, or the usual ones."""
+        found = best_match(self.models, model)
+        return self.models[found] if found is not None else self.usual
+
+    def knows(self, model: str) -> bool:
+        """Return whether a model is listed."""
+        return best_match(self.models, model) is not None
+
+
+@cache
+def load_transcription_facts(provider: str) -> VendorAudio[TranscriptionFacts] | None:
+    """Return the transcribers of a provider, or None if it has none."""
+    return _vendor(provider, "transcription", TranscriptionFacts)
+
+
+@cache
+def load_speech_facts(provider: str) -> VendorAudio[SpeechFacts] | None:
+    """Return the speaking models of a provider, or None if it has none."""
+    return _vendor(provider, "speech", SpeechFacts)
+
+
+def _vendor(provider: str, use: str, kind: type[_FactsT]) -> VendorAudio[_FactsT] | None:
+    data: Any = _FILE.read()
+    section = data.get(provider, {}).get(use)
+    if section is None:
+        return None
+    own = {name: value for name, value in section.items() if name != "models"}
+    try:
+        usual = msgspec.convert(own, kind)
+        models = {name: msgspec.convert({**own, **table}, kind) for name, table in section.get("models", {}).items()}
+    except msgspec.ValidationError as error:
+        raise CatalogueError(f"audio.toml, {provider}.{use}: {error}") from None
+    return VendorAudio(usual, models)

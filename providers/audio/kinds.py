@@ -1,0 +1,187 @@
+"""The kinds of audio files, by their first bytes, and how many seconds a file can have, which a hold must cover.
+
+No header decides about money alone: it claims a length, and only real bytes bound it. Pure.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from typing import Literal, TypeAlias
+
+from providers.value import Value
+
+Kind: TypeAlias = Literal["wav", "mp3", "flac", "ogg", "webm", "mp4", "aac", "amr"]
+KINDS: tuple[Kind, ...] = ("wav", "mp3", "flac", "ogg", "webm", "mp4", "aac", "amr")
+TYPES: dict[str, str] = {
+    "wav": "audio/wav", "mp3": "audio/mpeg", "flac": "audio/flac", "ogg": "audio/ogg", "webm": "audio/webm",
+    "mp4": "audio/mp4", "aac": "audio/aac", "amr": "audio/amr",
+}  # fmt: skip
+"""The content type of each kind."""
+
+_LEAST_RATES = {"mp3": 1000, "aac": 1000, "mp4": 1000, "amr": 590, "ogg": 500, "webm": 500, "flac": 500, "wav": 500}
+"""The least bytes a second of real speech. Silence in `flac`, `ogg` and `webm` can have fewer."""
+_USUAL_RATE = 16_000
+_MOST_RATE = 48_000
+"""The bytes a second of a file whose claim is too short to be true: no compressed speech has more."""
+_RATES = range(8_000, 192_001)
+_BITS = (8, 16, 24, 32)
+_MOST_CHANNELS = 8
+_LARGEST = 2**62
+_MP3_BITRATES = (
+    (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),
+    (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
+)
+_HEAD_BYTES = 4096
+
+
+def kind_of(data: bytes | memoryview) -> Kind | None:
+    """Return the kind of a file by its first bytes, or None if it is none of `KINDS`. No name or type counts."""
+    head = bytes(data[:64])
+    if head[:4] in (b"RIFF", b"RF64") and head[8:12] == b"WAVE":
+        return "wav"
+    if head[:4] == b"fLaC":
+        return "flac"
+    if head[:4] == b"OggS":
+        return "ogg"
+    if head[:4] == b"\x1aE\xdf\xa3":
+        return "webm"
+    if head[4:8] == b"ftyp":
+        return "mp4"
+    if head[:5] == b"#!AMR":
+        return "amr"
+    if head[:4] == b"ADIF":
+        return "aac"
+    if head[:3] == b"ID3":
+        return "mp3"
+    if len(head) > 2 and head[0] == 0xFF and head[1] & 0xE0 == 0xE0:
+        if head[1] & 0xF6 == 0xF0:
+            return "aac"
+        is_mp3 = head[1] & 0x06 and head[1] & 0x18 != 0x08 and head[2] & 0xF0 != 0xF0 and head[2] & 0x0C != 0x0C
+        return "mp3" if is_mp3 else None
+    return None
+
+
+class Lengths(Value, frozen=True):
+    """How long the audio of a file is, in milliseconds.
+
+    Attributes:
+        most: What is held: no vendor can count more, but for silence that is compressed to nothing.
+        usual: The length that is expected.
+        own: The length that counts if the vendor states none that can be true.
+    """
+
+    most: int
+    usual: int
+    own: int
+
+
+def lengths_of(kind: Kind, data: bytes | memoryview, longest_s: int | None = None) -> Lengths:
+    """Return the lengths of a file.
+
+    Args:
+        kind: The kind of the file.
+        data: The whole file.
+        longest_s: The longest file that the vendor takes, in seconds, or None for any length.
+    """
+    if kind == "wav" and (exact := _pcm_ms(data)) is not None:
+        return Lengths(exact, exact, exact)
+    size, longest = len(data), _LARGEST if longest_s is None else longest_s * 1000
+    most = min(-(-size * 1000 // _LEAST_RATES[kind]), longest)
+    claim = _claimed_ms(kind, data)
+    usual = min(-(-size * 1000 // _USUAL_RATE) if claim is None else claim, most)
+    can_be_true = claim is not None and size * 1000 // _MOST_RATE <= claim <= most
+    return Lengths(most, usual, claim if claim is not None and can_be_true else most)
+
+
+def _pcm_ms(data: bytes | memoryview) -> int | None:
+    """Return the length of PCM by its real bytes, or None for other audio in a `wav`."""
+    form: bytes | None = None
+    at = 12
+    while at + 8 <= min(len(data), 1 << 20):
+        name, (size,) = bytes(data[at : at + 4]), struct.unpack_from("<I", data, at + 4)
+        if name == b"data":
+            break
+        if name == b"fmt ":
+            if form is not None:
+                return None
+            form = bytes(data[at + 8 : at + 8 + min(size, 40)])
+        at += 8 + size + size % 2
+    else:
+        return None
+    if form is None or len(form) < 16:
+        return None
+    tag, channels, rate, _, _, bits = struct.unpack_from("<HHIIHH", form)
+    is_pcm = tag == 1 or (tag == 0xFFFE and len(form) >= 26 and form[24:26] == b"\x01\x00")
+    if not is_pcm or rate not in _RATES or bits not in _BITS or not 1 <= channels <= _MOST_CHANNELS:
+        return None
+    length: int = -(-(len(data) - at - 8) * 8000 // (channels * bits * rate))
+    return length
+
+
+def _claimed_ms(kind: Kind, data: bytes | memoryview) -> int | None:
+    """Return the length that a file claims, or None if it claims none that is a number."""
+    head = bytes(data[:_HEAD_BYTES])
+    try:
+        match kind:
+            case "flac":
+                packed = int.from_bytes(head[18:26], "big")
+                return _ms(packed & (2**36 - 1), packed >> 44)
+            case "ogg":
+                tail = bytes(data[-65_536:])
+                (granule,) = struct.unpack_from("<q", tail, tail.rindex(b"OggS") + 6)
+                if (vorbis := head.find(b"\x01vorbis")) >= 0:
+                    (rate,) = struct.unpack_from("<I", head, vorbis + 12)
+                    return _ms(granule, rate)
+                return _ms(granule, 48_000)
+            case "mp4":
+                return _mp4_ms(data)
+            case "mp3":
+                return _mp3_ms(data)
+            case "webm":
+                if (found := re.search(rb"\x44\x89([\x84\x88])", head)) is None:
+                    return None
+                form = ">f" if found[1] == b"\x84" else ">d"
+                (duration,) = struct.unpack_from(form, head, found.end())
+                return int(duration) if 0 < duration < _LARGEST else None  # in ticks of a millisecond, as is usual
+            case _:
+                return None
+    except (struct.error, ValueError, OverflowError, IndexError):
+        return None
+
+
+def _ms(samples: int, rate: int) -> int | None:
+    """Return the length of so many samples, or None if one of the numbers is none."""
+    return samples * 1000 // rate if samples > 0 and rate > 0 else None
+
+
+def _mp4_ms(data: bytes | memoryview) -> int | None:
+    for part in (bytes(data[:65_536]), bytes(data[-262_144:])):
+        if (at := part.find(b"mvhd")) >= 0:
+            form, start = (">IQ", at + 24) if part[at + 4 : at + 5] == b"\x01" else (">II", at + 16)
+            scale, duration = struct.unpack_from(form, part, start)
+            return _ms(duration, scale)
+    return None
+
+
+def _mp3_ms(data: bytes | memoryview) -> int | None:
+    """Return the length of a file with a constant rate, or that of its Xing header."""
+    at = 0
+    if bytes(data[:3]) == b"ID3":
+        size = bytes(data[6:10])
+        at = 10 + (size[0] << 21 | size[1] << 14 | size[2] << 7 | size[3])
+    head = bytes(data[at : at + 256])
+    if len(head) < 4 or head[0] != 0xFF or head[1] & 0xE6 != 0xE2:
+        return None
+    version, index, rate = head[1] >> 3 & 3, head[2] >> 4, (44_100, 48_000, 32_000, 0)[head[2] >> 2 & 3]
+    rate >>= {3: 0, 2: 1}.get(version, 2)
+    for name in (b"Xing", b"Info"):
+        if (found := head.find(name)) >= 0 and head[found + 7] & 1:
+            return _ms(struct.unpack_from(">I", head, found + 8)[0] * (1152 if version == 3 else 576), rate)
+    kilobits = _MP3_BITRATES[version != 3][index] if index < 15 else 0
+    return (len(data) - at) * 8 // kilobits if kilobits else None
+
+
+def claims_more_than(lengths: Lengths, seconds: float) -> bool:
+    """Return whether a vendor's count of seconds is higher than what can be true of the file that it got."""
+    return seconds * 1000 > lengths.most * 1.05 + 1000

@@ -1,0 +1,169 @@
+"""The canonical requests for a transcription and for speech, and the whole answer to the former."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar, Literal
+
+from providers.audio.kinds import Kind
+from providers.chat import Usage
+from providers.value import Value
+
+FORMATS = ("json", "text", "srt", "vtt", "verbose_json", "diarized_json")
+"""The formats of a transcription."""
+SPEECH_FORMATS = ("mp3", "opus", "aac", "flac", "wav", "pcm")
+"""The formats of speech."""
+SUBTITLES = frozenset({"srt", "vtt"})
+MOST_CHARACTERS = 4096
+_MOST_CUE_MS = 359_999_999
+"""The end of the last hour that subtitles can write: the 99th."""
+
+
+class TranscriptionRequest(Value, frozen=True):
+    """A request for the text of an audio file, or for its translation into English.
+
+    Its `repr` shows neither the file nor a text.
+
+    Attributes:
+        model: The model that the client asked for. The provider's model is in the `Target`.
+        file: The bytes of the file, a view of the client's body.
+        kind: The kind of the file, by its first bytes.
+        task: `translate` for a translation.
+        language: The language of the audio.
+        languages: Several languages of the audio.
+        keywords: Words that the model should know.
+        prompt: A text that the audio continues.
+        response_format: A member of `FORMATS`.
+        temperature: The temperature.
+        granularities: The kinds of times in the answer, of `segment` and `word`.
+        include: Further contents of the answer.
+        chunking_strategy: How the provider cuts the audio: `auto`.
+        stream: Whether the client wants events.
+        extra: Always empty: an unknown field is never sent.
+        unread: Names of fields that are not sent.
+        folded: Always false.
+    """
+
+    folded: ClassVar[bool] = False
+
+    model: str
+    file: memoryview
+    kind: Kind
+    task: Literal["transcribe", "translate"] = "transcribe"
+    language: str | None = None
+    languages: tuple[str, ...] = ()
+    keywords: tuple[str, ...] = ()
+    prompt: str | None = None
+    response_format: str = "json"
+    temperature: float | None = None
+    granularities: tuple[str, ...] = ()
+    include: tuple[str, ...] = ()
+    chunking_strategy: str | None = None
+    stream: bool = False
+    extra: Mapping[str, object] = {}
+    unread: frozenset[str] = frozenset()
+
+    def __repr__(self) -> str:
+        """Leave out all that a person has said or written."""
+        return f"TranscriptionRequest({self.task!r}, {self.kind!r}, {len(self.file)} bytes)"
+
+    @property
+    def asks_segments(self) -> bool:
+        """Whether the answer needs segments."""
+        return self.response_format in SUBTITLES or self.response_format in ("verbose_json", "diarized_json")
+
+
+class Transcript(Value, frozen=True):
+    """The whole text of an audio file.
+
+    Attributes:
+        text: The text. It is empty if nobody speaks.
+        language: The language that the provider recognised.
+        languages: Several such languages.
+        duration_s: The length of the audio by the provider.
+        segments: Parts of the text with `start` and `end` in seconds, and `speaker` if they are diarized.
+        words: Words with `start` and `end` in seconds.
+        logprobs: Log probabilities as the provider sends them.
+        usage: The counts of the provider, with the milliseconds that it states, or None if it states none.
+    """
+
+    text: str
+    language: str | None = None
+    languages: tuple[str, ...] = ()
+    duration_s: float | None = None
+    segments: tuple[Mapping[str, object], ...] | None = None
+    words: tuple[Mapping[str, object], ...] | None = None
+    logprobs: object = None
+    usage: Usage | None = None
+
+    def __repr__(self) -> str:
+        """Leave out the text."""
+        return f"Transcript({len(self.text)} characters)"
+
+
+class SpeechRequest(Value, frozen=True):
+    """A request for a text to be spoken. Its answer is always a stream of audio.
+
+    Attributes:
+        model: The model that the client asked for. The provider's model is in the `Target`.
+        input: The text.
+        voice: The product's name of the voice.
+        response_format: A member of `SPEECH_FORMATS`.
+        speed: The speed, from 0.25 to 4.
+        instructions: How the voice should sound.
+        events: Whether the client wants events (`stream_format: sse`) in place of the bytes.
+        extra: Unknown fields as parsed JSON. They are sent only where the operator allows it.
+        unread: Names of fields that are not sent.
+        stream: Always true.
+        folded: Always false.
+    """
+
+    stream: ClassVar[bool] = True
+    folded: ClassVar[bool] = False
+
+    model: str
+    input: str
+    voice: str
+    response_format: str = "mp3"
+    speed: float | None = None
+    instructions: str | None = None
+    events: bool = False
+    extra: Mapping[str, object] = {}
+    unread: frozenset[str] = frozenset()
+
+    def __repr__(self) -> str:
+        """Leave out the texts."""
+        return f"SpeechRequest({self.voice!r}, {self.response_format!r}, {len(self.input)} characters)"
+
+
+def srt_of(transcript: Transcript) -> str:
+    """Return the transcript as SubRip text."""
+    cues = [
+        f"{number}\n{_time(segment, 'start', ',')} --> {_time(segment, 'end', ',')}\n{_line(segment)}\n\n"
+        for number, segment in enumerate(transcript.segments or (), 1)
+    ]
+    return "".join(cues)
+
+
+def vtt_of(transcript: Transcript) -> str:
+    """Return the transcript as WebVTT text."""
+    cues = [
+        f"\n{_time(segment, 'start', '.')} --> {_time(segment, 'end', '.')}\n{_line(segment)}\n"
+        for segment in transcript.segments or ()
+    ]
+    return "WEBVTT\n" + "".join(cues)
+
+
+def _line(segment: Mapping[str, object]) -> str:
+    """Return the text of a cue, in which an arrow or an empty line would be read as another cue."""
+    text = str(segment.get("text", "")).replace("-->", "->")
+    return "\n".join(line.strip() for line in text.splitlines() if line.strip())
+
+
+def _time(segment: Mapping[str, object], name: str, point: str) -> str:
+    value = segment.get(name)
+    seconds = float(value) if isinstance(value, int | float) else 0.0
+    milliseconds = min(max(round(seconds * 1000), 0), _MOST_CUE_MS) if seconds == seconds else 0
+    minutes, rest = divmod(milliseconds, 60_000)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours:02d}:{minutes:02d}:{rest // 1000:02d}{point}{rest % 1000:03d}"

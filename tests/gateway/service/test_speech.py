@@ -1,0 +1,206 @@
+"""`POST /v1/audio/speech`: formats, events, voices, failures, and the labels of speech."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from base64 import b64decode
+from typing import Any
+
+import httpx
+import pytest
+
+from gateway.model.record import Record
+from gateway.service.audio import _MOST_LABEL_DATA, AudioNote
+from gateway.telemetry.request_log import JsonLines
+from providers.audio import SpeechRequest
+from providers.testkit.audio_files import spoken_file
+from providers.testkit.simulator import IncomingRequest, SimulatesAudio, load_simulators
+from tests.kit.configs import Config
+from tests.kit.input_gateway import InputGateway
+
+PATH = "/v1/audio/speech"
+CONFIG = Config.parse("""
+version: 1
+assistants: {assistant: {speech: {default: [house, spare]}}}
+regions: {default: {territories: ["*"], boundary: ["*"]}}
+deployments:
+  house:
+    provider: openai-compatible
+    model: kokoro
+    endpoint: "https://house.example/v1"
+    stores: any
+    processes: any
+    voices: {anna: af_heart, tom: am_adam}
+  spare:
+    provider: openai-compatible
+    model: kokoro
+    endpoint: "https://spare.example/v1"
+    stores: any
+    processes: any
+    voices: {anna: af_sky, "*": af_bella}
+location: {unknown: default}
+""")
+ASKED = {"model": "assistant", "voice": "anna", "input": "Hello, this is said."}
+
+
+def speaking(request: httpx.Request) -> httpx.Response:
+    """Return a valid file of the format that is asked for."""
+    form = json.loads(request.content)["response_format"]
+    return httpx.Response(200, headers={"content-type": "application/octet-stream"}, content=spoken_file(form, 1))
+
+
+def error_of(response: httpx.Response) -> tuple[int, str, str | None]:
+    error = response.json()["error"]
+    return response.status_code, error["code"], error["param"]
+
+
+def events_of(response: httpx.Response) -> list[Any]:
+    return [json.loads(line.removeprefix("data: ")) for line in response.text.splitlines() if line.startswith("data:")]
+
+
+TYPES = {"mp3": "audio/mpeg", "opus": "audio/opus", "aac": "audio/aac", "flac": "audio/flac", "wav": "audio/wav"}
+
+
+@pytest.mark.parametrize("form", [*TYPES, "pcm"])
+def test_each_format_comes_as_it_is(form: str) -> None:
+    gateway = InputGateway(speaking, CONFIG)
+    response = gateway.post(PATH, {**ASKED, "response_format": form})
+    assert response.headers["content-type"] == TYPES.get(form, "audio/pcm")
+    assert response.content == spoken_file(form, 1)
+    assert gateway.bodies[0] == {
+        "model": "kokoro",
+        "input": ASKED["input"],
+        "voice": "af_heart",
+        "response_format": form,
+    }
+
+
+def test_absent_format_is_mp3() -> None:
+    gateway = InputGateway(speaking, CONFIG)
+    assert gateway.post(PATH, ASKED).headers["content-type"] == "audio/mpeg"
+    assert gateway.bodies[0]["response_format"] == "mp3"
+
+
+def test_unknown_voice_goes_to_the_step_that_has_every_other_name() -> None:
+    gateway = InputGateway(speaking, CONFIG)
+    response = gateway.post(PATH, {**ASKED, "voice": "alloy"})
+    assert (response.headers["x-gateway-deployment"], gateway.bodies[0]["voice"]) == ("spare", "af_bella")
+    only = CONFIG.merge({"assistants": {"assistant": {"speech": {"default": ["house"]}}}})
+    refused = InputGateway(speaking, only).post(PATH, {**ASKED, "voice": "alloy"})
+    assert error_of(refused) == (400, "unsupported_capability", "voice")
+    assert "anna, tom" in refused.json()["error"]["message"]
+
+
+def test_text_that_is_too_long_is_never_cut() -> None:
+    gateway = InputGateway(speaking, CONFIG)
+    assert gateway.post(PATH, {**ASKED, "input": "x" * 4096}).status_code == 200
+    assert error_of(gateway.post(PATH, {**ASKED, "input": "x" * 4097})) == (400, "unsupported_capability", "input")
+
+
+def test_events_have_the_file_in_pieces_and_its_usage() -> None:
+    gateway = InputGateway(speaking, CONFIG)
+    events = events_of(gateway.post(PATH, {**ASKED, "stream_format": "sse"}))
+    assert b"".join(b64decode(one["audio"]) for one in events[:-1]) == spoken_file("mp3", 1)
+    done = events[-1]
+    assert done["type"] == "speech.audio.done"
+    assert done["x_gateway"]["characters"] == len(ASKED["input"])
+    assert done["usage"]["total_tokens"] == done["usage"]["input_tokens"] + done["usage"]["output_tokens"] > 1
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        httpx.Response(200, json={"detail": "no"}),
+        httpx.Response(200, headers={"content-type": "text/html"}, text="<html>"),
+        httpx.Response(200, content=b""),
+        httpx.Response(200, headers={"content-type": "audio/mpeg"}, content=spoken_file("wav", 1)),
+        httpx.Response(500, json={}),
+    ],
+    ids=["json", "html", "empty", "other kind", "error"],
+)
+def test_answer_that_is_no_audio_goes_to_the_next_step(answer: httpx.Response) -> None:
+    def served(request: httpx.Request) -> httpx.Response:
+        if request.url.host == "spare.example":
+            return speaking(request)
+        return httpx.Response(answer.status_code, headers=answer.headers, content=answer.content)
+
+    response = InputGateway(served, CONFIG).post(PATH, ASKED)
+    assert (response.status_code, response.headers["x-gateway-deployment"]) == (200, "spare")
+    assert response.content == spoken_file("mp3", 1)
+
+
+@pytest.mark.parametrize("form", ["wav", "pcm"])
+@pytest.mark.parametrize(
+    ("provider", "model", "base"), [("dashscope", "qwen3-tts-flash", "/api/v1"), ("groq", "tts", "/v1")]
+)
+def test_wav_and_pcm_are_made_of_each_other(provider: str, model: str, base: str, form: str) -> None:
+    one = {"provider": provider, "model": model, "endpoint": f"https://house.example{base}", "api_key": "k-12345678"}
+    config = CONFIG.merge({"deployments": {"house": {**one, "stores": "any", "processes": "any"}}})
+    config = config.merge({"assistants": {"assistant": {"speech": {"default": ["house"]}}}})
+    simulator = load_simulators().simulators[provider]
+    assert isinstance(simulator, SimulatesAudio)
+
+    def served(request: httpx.Request) -> httpx.Response:
+        headers = {name.lower(): value for name, value in request.headers.items()}
+        answer = simulator.answer_audio(IncomingRequest("POST", request.url.path, "", headers, request.content))
+        assert answer is not None
+        return httpx.Response(answer.status, headers=dict(answer.headers), content=answer.body)
+
+    response = InputGateway(served, config).post(PATH, {**ASKED, "response_format": form})
+    if (provider, form) == ("groq", "pcm"):  # its rate is not known
+        assert error_of(response) == (400, "unsupported_capability", "response_format")
+        return
+    samples = spoken_file("pcm", len(ASKED["input"]) / 15)
+    assert response.content[-len(samples) :] == samples
+    assert (response.content[:4] == b"RIFF") == (form == "wav")
+
+
+def test_log_line_has_characters_and_the_name_of_the_voice(records: list[Record]) -> None:
+    InputGateway(speaking, CONFIG).post(PATH, ASKED)
+    line = json.loads(JsonLines().of([(records[0], 0.0)])[0])
+    assert (line["use"], line["characters"], line["voice"]) == ("speech", 20, "anna")
+    assert "Hello" not in json.dumps(line)
+
+
+# --- labels ---------------------------------------------------------------------------------------
+
+LABELLED = CONFIG.merge(
+    {"regions": {"default": {"labels": [{"name": "cn-gb45438", "producer": "0011123456789012345X00000"}, "eu-art50"]}}}
+)
+
+
+@pytest.mark.parametrize(
+    ("form", "in_file"), [("mp3", True), ("wav", True), ("opus", True), ("flac", True), ("aac", False)]
+)
+def test_labels_stand_in_headers_and_in_the_file(form: str, in_file: bool) -> None:
+    response = InputGateway(speaking, LABELLED).post(PATH, {**ASKED, "response_format": form})
+    assert response.headers["x-gateway-labels"] == "cn-gb45438, eu-art50"
+    labels = json.loads(b64decode(response.headers["x-gateway-label-data"]))
+    assert [one["in_file"] for one in labels] == [in_file, in_file]
+    assert [one["in_content"] for one in labels] == [False, False]
+    assert (b'"ContentProducer":"0011123456789012345X00000"' in response.content) == in_file
+    assert (b'"label":"eu-art50"' in response.content) == in_file
+    assert labels[0]["AIGC"]["ReservedCode1"] == ""
+
+
+def test_required_place_makes_other_formats_unknown() -> None:
+    config = LABELLED.merge({"regions": {"default": {"labels": [{"name": "eu-art50", "audio": "required"}]}}})
+    gateway = InputGateway(speaking, config)
+    assert gateway.post(PATH, {**ASKED, "response_format": "flac"}).status_code == 200
+    refused = gateway.post(PATH, {**ASKED, "response_format": "pcm"})
+    assert error_of(refused) == (400, "unsupported_capability", "response_format")
+
+
+def test_label_that_is_not_for_files_stands_in_headers_alone() -> None:
+    config = LABELLED.merge({"regions": {"default": {"labels": [{"name": "eu-art50", "audio": "none"}]}}})
+    response = InputGateway(speaking, config).post(PATH, ASKED)
+    assert response.content == spoken_file("mp3", 1)
+    assert hashlib.sha256(response.content).hexdigest()
+
+
+@pytest.mark.parametrize(("size", "is_sent"), [(_MOST_LABEL_DATA, True), (_MOST_LABEL_DATA + 4, False)])
+def test_data_of_labels_is_in_a_header_up_to_a_bound(size: int, is_sent: bool) -> None:
+    note = AudioNote(SpeechRequest("m", "a", "v"))
+    note.labels = [{"name": "x" * (size // 4 * 3 - len('[{"name":""}]'))}]
+    assert bool([*note.header_lines()]) is is_sent

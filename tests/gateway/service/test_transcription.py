@@ -1,0 +1,323 @@
+"""`POST /v1/audio/transcriptions` and `/v1/audio/translations`: forms, formats, streams, vendors, and what leaves."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import httpx
+import pytest
+
+from gateway.config.loading import parse_document
+from gateway.config.problems import ConfigRejected
+from gateway.config.routes import _MOST_BODY_BYTES
+from gateway.features.configuration import compile_config
+from gateway.model.record import Record
+from gateway.telemetry.request_log import JsonLines
+from providers.audio.form import boundary_of, parse_form
+from providers.registry import load_registry
+from providers.testkit.simulated_audio import SAMPLE_TEXT, sample
+from providers.testkit.simulator import IncomingRequest, SimulatesAudio, load_simulators
+from tests.kit.audio import form_of, silent_wav, transcription_form
+from tests.kit.configs import Config, table_of
+from tests.kit.input_gateway import InputGateway
+
+PATH = "/v1/audio/transcriptions"
+CONFIG = Config.parse("""
+version: 1
+assistants:
+  assistant:
+    transcription: {default: [house, spare]}
+regions: {default: {territories: ["*"], boundary: ["*"]}}
+deployments:
+  house: {provider: openai-compatible, model: w, endpoint: "https://house.example/v1", stores: any, processes: any}
+  spare: {provider: openai-compatible, model: w, endpoint: "https://spare.example/v1", stores: any, processes: any}
+location: {unknown: default}
+""")
+SEGMENTS = [
+    {"id": 0, "start": 0.0, "end": 1.5, "text": " Hello,", "emotion": "happy"},
+    {"id": 1, "start": 3661.25, "end": 3662.0, "text": "world. -->", "speaker": "A"},
+]
+HEARD: dict[str, Any] = {
+    "text": "Hello, world.",
+    "language": "english",
+    "duration": 1.0,
+    "segments": SEGMENTS,
+    "emotion": "happy",
+    "usage": {"type": "duration", "seconds": 1.0},
+}
+
+
+def heard(_request: httpx.Request) -> httpx.Response:
+    return httpx.Response(200, json=HEARD)
+
+
+def sent_to(request: httpx.Request) -> dict[str, bytes]:
+    """Return the parts of the form that a provider received, in their order."""
+    boundary = boundary_of(request.headers["content-type"])
+    assert boundary is not None
+    return {part.name: bytes(part.data) for part in parse_form(request.content, boundary)}
+
+
+def error_of(response: httpx.Response) -> tuple[int, str, str | None]:
+    error = response.json()["error"]
+    return response.status_code, error["code"], error["param"]
+
+
+def test_what_leaves_is_a_new_form_with_the_model_first_and_the_file_last() -> None:
+    gateway = InputGateway(heard, CONFIG)
+    response = gateway.post_form(PATH, transcription_form(language="en-US", prompt="about cars", temperature="0"))
+    assert response.status_code == 200
+    (request,) = gateway.requests
+    sent = sent_to(request)
+    assert list(sent) == ["model", "language", "prompt", "temperature", "response_format", "file"]
+    assert (sent["model"], sent["language"], sent["response_format"]) == (b"w", b"en", b"verbose_json")
+    assert sent["file"] == silent_wav()
+    assert b"secret name" not in request.content
+    assert b'filename="audio.wav"' in request.content
+    assert int(request.headers["content-length"]) == len(request.content)
+
+
+def test_answer_keeps_known_members_and_no_guess_of_emotion() -> None:
+    gateway = InputGateway(heard, CONFIG)
+    body = gateway.post_form(PATH, transcription_form()).json()
+    assert body == {
+        "text": "Hello, world.",
+        "language": "english",
+        "duration": 1.0,
+        "usage": {"type": "duration", "seconds": 1.0},
+    }
+    verbose = gateway.post_form(PATH, transcription_form(response_format="verbose_json")).json()
+    assert [one["text"] for one in verbose["segments"]] == [" Hello,", "world. -->"]
+    assert "emotion" not in json.dumps(verbose)
+
+
+SRT = "1\n00:00:00,000 --> 00:00:01,500\nHello,\n\n2\n01:01:01,250 --> 01:01:02,000\nworld. ->\n\n"
+VTT = "WEBVTT\n\n00:00:00.000 --> 00:00:01.500\nHello,\n\n01:01:01.250 --> 01:01:02.000\nworld. ->\n"
+
+
+@pytest.mark.parametrize(("form", "text"), [("text", "Hello, world.\n"), ("srt", SRT), ("vtt", VTT)])
+def test_subtitles_and_text_are_written_here(form: str, text: str) -> None:
+    gateway = InputGateway(heard, CONFIG)
+    response = gateway.post_form(PATH, transcription_form(response_format=form))
+    assert (response.text, response.headers["content-type"]) == (text, "text/plain; charset=utf-8")
+    assert response.headers["x-gateway-emulated"] == "response_format"
+
+
+@pytest.mark.parametrize(
+    ("content_type", "code"),
+    [("application/json", "unsupported_media_type"), ("multipart/form-data", "unsupported_media_type")],
+)
+def test_body_that_is_no_form_is_refused(content_type: str, code: str) -> None:
+    gateway = InputGateway(heard, CONFIG)
+    response = gateway.post_form(PATH, transcription_form(), {"content-type": content_type})
+    assert error_of(response) == (415, code, None)
+    assert gateway.requests == []
+
+
+def test_unknown_fields_and_those_that_a_step_lacks_are_dropped_and_named() -> None:
+    gateway = InputGateway(heard, CONFIG)
+    response = gateway.post_form(PATH, transcription_form(**{"keywords[]": "word", "my_field": "1"}))
+    assert response.headers["x-gateway-dropped"] == "keywords, my_field"
+    assert "my_field" not in sent_to(gateway.requests[0])
+
+
+LIMITED = CONFIG.merge({"deployments": {"house": {"audio_bytes": 100}}})
+
+
+def test_step_that_does_not_take_the_size_is_skipped_and_the_largest_is_named() -> None:
+    gateway = InputGateway(heard, LIMITED)
+    assert gateway.post_form(PATH, transcription_form()).headers["x-gateway-deployment"] == "spare"
+    only = LIMITED.merge({"assistants": {"assistant": {"transcription": {"default": ["house"]}}}})
+    gateway = InputGateway(heard, only)
+    assert error_of(gateway.post_form(PATH, transcription_form())) == (413, "request_too_large", "file")
+
+
+@pytest.mark.parametrize(
+    ("fields", "file", "param"),
+    [
+        ({"response_format": "diarized_json"}, silent_wav(), "response_format"),
+        ({}, b"#!AMR\n" + bytes(100), "file"),
+        (
+            {"response_format": "verbose_json", "timestamp_granularities[]": "word"},
+            silent_wav(),
+            "timestamp_granularities",
+        ),
+    ],
+)
+def test_what_no_step_has_is_refused_by_name(fields: dict[str, str], file: bytes, param: str) -> None:
+    config = CONFIG.merge({"deployments": {name: {"provider": "vllm"} for name in ("house", "spare")}})
+    gateway = InputGateway(heard, config)
+    response = gateway.post_form(PATH, transcription_form(file, **fields))
+    assert error_of(response) == (400, "unsupported_capability", param)
+    assert gateway.requests == []
+
+
+def test_refused_file_goes_to_the_next_step_and_counts_against_nobody() -> None:
+    def answer(request: httpx.Request) -> httpx.Response:
+        if request.url.host == "house.example":
+            return httpx.Response(415, json={"error": {"message": "unsupported media"}})
+        return heard(request)
+
+    gateway = InputGateway(answer, CONFIG)
+    response = gateway.post_form(PATH, transcription_form())
+    assert (response.status_code, response.headers["x-gateway-deployment"]) == (200, "spare")
+    assert sent_to(gateway.requests[0])["file"] == sent_to(gateway.requests[1])["file"]
+
+
+def test_log_line_has_numbers_and_no_words(records: list[Record], capfd: pytest.CaptureFixture[str]) -> None:
+    gateway = InputGateway(heard, CONFIG)
+    gateway.post_form(PATH, transcription_form(prompt="a secret prompt"))
+    line = json.loads(JsonLines().of([(records[0], 0.0)])[0])
+    assert line["audio"] == {"bytes": 32_044, "format": "wav", "seconds": "1.000"}
+    assert (line["use"], line["task"], line["audio_seconds"]) == ("transcription", "transcribe", "1.000")
+    seen = json.dumps(line) + "".join(capfd.readouterr())
+    assert not any(word in seen for word in ("secret", "Hello"))
+
+
+def test_translation_is_asked_at_its_own_path_without_a_language() -> None:
+    gateway = InputGateway(heard, CONFIG)
+    response = gateway.post_form("/v1/audio/translations", transcription_form(language="de"))
+    assert (response.status_code, response.headers["x-gateway-dropped"]) == (200, "language")
+    assert gateway.requests[0].url.path == "/v1/audio/translations"
+
+
+# --- streams --------------------------------------------------------------------------------------
+
+
+def events_of(response: httpx.Response) -> list[Any]:
+    lines = [line.removeprefix("data: ") for line in response.text.splitlines() if line.startswith("data: ")]
+    return [line if line == "[DONE]" else json.loads(line) for line in lines]
+
+
+def streamed(*events: str) -> Any:
+    body = "".join(f"data: {event}\n\n" for event in events)
+    return lambda _: httpx.Response(200, headers={"content-type": "text/event-stream"}, text=body)
+
+
+DELTAS = ('{"type":"transcript.text.delta","delta":"Hello,"}', '{"type":"transcript.text.delta","delta":" world."}')
+CHUNK = '{{"object":"transcription.chunk","choices":[{{"delta":{{"content":"{}"}},"finish_reason":"stop"}}]}}'
+FORMS = {
+    "typed": (
+        *DELTAS,
+        '{"type":"transcript.text.done","text":"Hello, world.","usage":{"type":"duration","seconds":1}}',
+    ),
+    "chunks": (CHUNK.format("Hello,"), CHUNK.format(" world."), "[DONE]"),
+    "named": (
+        '{"type":"transcription.text.delta","text":"Hello,"}',
+        '{"type":"transcription.done","text":"Hello, world.","usage":{"prompt_audio_seconds":1}}',
+    ),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_each_form_of_events_becomes_deltas_and_one_done(form: str) -> None:
+    gateway = InputGateway(streamed(*FORMS[form]), CONFIG)
+    events = events_of(gateway.post_form(PATH, transcription_form(stream="true")))
+    assert events[-1] == "[DONE]"
+    assert "".join(one["delta"] for one in events[:-2]) == events[-2]["text"] == "Hello, world."
+    assert events[-2]["usage"] == {"type": "duration", "seconds": 1.0}
+    assert sent_to(gateway.requests[0])["stream"] == b"true"
+
+
+def test_whole_answer_is_one_delta_and_one_done() -> None:
+    events = events_of(InputGateway(heard, CONFIG).post_form(PATH, transcription_form(stream="true")))
+    assert [one["type"] for one in events[:-1]] == ["transcript.text.delta", "transcript.text.done"]
+
+
+@pytest.mark.parametrize("end", [DELTAS, (CHUNK.format("Hello"),)])
+def test_stream_without_the_end_of_its_vendor_is_an_error(end: tuple[str, ...]) -> None:
+    events = events_of(InputGateway(streamed(*end), CONFIG).post_form(PATH, transcription_form(stream="true")))
+    assert events[-1]["error"]["code"] == "stream_interrupted"
+    assert "transcript.text.done" not in json.dumps(events)
+
+
+def test_stream_that_is_broken_at_once_has_a_status() -> None:
+    response = InputGateway(streamed(DELTAS[0], "{broken"), CONFIG).post_form(PATH, transcription_form(stream="true"))
+    assert error_of(response) == (502, "provider_error", None)
+
+
+# --- vendors --------------------------------------------------------------------------------------
+
+VENDORS = [
+    ("openai", "gpt-transcribe", "/v1"),
+    ("openai", "whisper-1", "/v1"),
+    ("openai", "gpt-4o-transcribe-diarize", "/v1"),
+    ("azure", "gpt-4o-transcribe", "/openai/v1"),
+    ("azure", "whisper-1", "/openai"),
+    ("groq", "whisper-large-v3", "/openai/v1"),
+    ("mistral", "voxtral-mini-latest", "/v1"),
+    ("siliconflow", "FunAudioLLM/SenseVoiceSmall", "/v1"),
+    ("dashscope", "qwen3-asr-flash", "/api/v1"),
+    ("vllm", "openai/whisper-large-v3", "/v1"),
+    ("openai-compatible", "whisper", "/v1"),
+]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(("provider", "model", "base"), VENDORS)
+def test_each_vendor_is_asked_in_its_form(provider: str, model: str, base: str, stream: bool) -> None:
+    one = {"provider": provider, "model": model, "endpoint": f"https://house.example{base}", "api_key": "k-12345678"}
+    config = CONFIG.merge({"deployments": {"house": {**one, "stores": "any", "processes": "any"}}})
+    simulator = load_simulators().simulators[provider]
+    assert isinstance(simulator, SimulatesAudio)
+
+    def served(request: httpx.Request) -> httpx.Response:
+        headers = {name.lower(): value for name, value in request.headers.items()}
+        answer = simulator.answer_audio(IncomingRequest("POST", request.url.path, "", headers, request.content))
+        assert answer is not None, f"the simulator does not know {request.url.path}"
+        return httpx.Response(answer.status, headers=dict(answer.headers), content=answer.body)
+
+    gateway = InputGateway(served, config)
+    fields = {"stream": "true"} if stream else {}
+    response = gateway.post_form(PATH, transcription_form(sample(), language="en", **fields))
+    assert response.status_code == 200, response.text
+    assert response.headers["x-gateway-deployment"] == "house"
+    assert "emotion" not in response.text
+    if stream:
+        assert events_of(response)[-2]["text"] == SAMPLE_TEXT
+    else:
+        assert response.json()["text"] == SAMPLE_TEXT
+
+
+# --- configuration --------------------------------------------------------------------------------
+
+
+def test_deployment_of_a_provider_without_the_use_is_refused() -> None:
+    entry = {
+        "provider": "anthropic",
+        "model": "m",
+        "endpoint": "https://house.example",
+        "stores": "any",
+        "processes": "any",
+    }
+    with pytest.raises(ConfigRejected) as error:
+        table_of(CONFIG.merge({"deployments": {"house": {**entry, "api_key": "k"}}}))
+    assert "writes no audio down" in str(error.value)
+
+
+@pytest.mark.parametrize(("size", "is_warned"), [(_MOST_BODY_BYTES, False), (_MOST_BODY_BYTES + 1, True)])
+def test_file_that_no_body_can_have_is_warned_of(size: int, is_warned: bool) -> None:
+    config = CONFIG.merge({"deployments": {"house": {"audio_bytes": size}}})
+    document = parse_document(config.text.encode(), "gateway.yaml", {})
+    warnings = [str(it) for it in compile_config(document, registry=load_registry()).warnings]
+    assert any("of a body" in one for one in warnings) is is_warned
+
+
+def test_capabilities_and_models_show_both_uses() -> None:
+    gateway = InputGateway(heard, CONFIG)
+    shown = gateway.get("/v1/capabilities").json()
+    assert shown["transcription"]["response_formats"] == ["json", "srt", "text", "verbose_json", "vtt"]
+    assert (shown["transcription"]["max_bytes"], shown["speech"]) == (25_000_000, None)
+    assert gateway.get("/v1/models").json()["data"][0]["x_gateway"]["serves"] == ["transcription"]
+
+
+def test_form_without_a_file_is_refused_before_any_provider() -> None:
+    gateway = InputGateway(heard, CONFIG)
+    assert error_of(gateway.post_form(PATH, form_of([("model", b"assistant", None)]))) == (
+        400,
+        "invalid_request",
+        "file",
+    )
+    assert error_of(gateway.post_form(PATH, b"--a-boundary\r\nbroken"))[:2] == (400, "invalid_request")
+    assert gateway.requests == []
