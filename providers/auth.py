@@ -123,7 +123,7 @@ def apply(scheme: AuthScheme, wire: WireRequest, origin: str, secret: Secret | N
     headers = credential(scheme, wire, origin, secret, now)
     if not headers:
         return wire
-    return WireRequest(wire.method, wire.path, (*wire.headers, *headers), wire.body, wire.query)
+    return WireRequest(wire.method, wire.path, (*wire.headers, *headers), wire.body, wire.query, rest=wire.rest)
 
 
 def credential(

@@ -34,6 +34,7 @@ _MAY_SEND_TO_DEMO = b"cf-ipcountry"
 MAY_READ = (
     b"x-request-id, x-gateway-region, x-gateway-why, x-gateway-deployment, x-gateway-attempts, "
     b"x-gateway-dropped, x-gateway-embedding-space, x-gateway-emulated, x-gateway-estimated, x-gateway-labels, "
+    b"x-gateway-label-data, "
     b"x-gateway-intent, x-gateway-use, x-gateway-preference, x-gateway-hand-off, x-gateway-moderation, "
     b"x-gateway-crisis, x-gateway-redacted, server-timing, retry-after, x-should-retry, "
     b"x-ratelimit-limit-requests, x-ratelimit-remaining-requests, x-ratelimit-reset-requests, openai-processing-ms, "

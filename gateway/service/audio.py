@@ -86,7 +86,7 @@ class AudioNote(FeatureNote):
 
     def receipt_members(self, recipient: Callable[[AttemptRecord], Mapping[str, object]]) -> Mapping[str, object]:
         """See `FeatureNote`."""
-        return {"use": self._use, **self.log_fields()}
+        return self.log_fields()
 
     def header_lines(self) -> Iterable[bytes]:
         """See `FeatureNote`. A header that is too long is left out."""

@@ -1,0 +1,153 @@
+"""Test the transcriptions and the speech of an adapter that has them: through its simulator, and against any bytes."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from providers.adapter import Target
+from providers.audio import (
+    SpeechFormat,
+    SpeechRequest,
+    TranscriptionFormat,
+    TranscriptionRequest,
+    speech_of,
+    transcription_of,
+)
+from providers.audio.form import boundary_of, parse_form
+from providers.audio.kinds import TYPES, kind_of
+from providers.chat import AudioDelta, Failed, Finished, StreamEvent, TextDelta
+from providers.conformance.subject import Subject
+from providers.conformance.test_inputs import any_json, change_model, dumped, thorough
+from providers.failures import ProviderFailed
+from providers.testkit.simulated_audio import SAMPLE_TEXT, sample
+from providers.testkit.simulator import SimulatesAudio
+from providers.wire import WireRequest, WireResponse
+
+_KINDS = {"mp3": "mp3", "opus": "ogg", "aac": "aac", "flac": "flac", "wav": "wav", "pcm": None}
+
+
+@pytest.fixture
+def transcription(subject: Subject) -> TranscriptionFormat:
+    """The transcriptions of the adapter. Skips the test if it has none."""
+    found = transcription_of(subject.adapter)
+    if found is None:
+        pytest.skip("the adapter writes no audio down")
+    return found
+
+
+@pytest.fixture
+def speech(subject: Subject) -> SpeechFormat:
+    """The speech of the adapter. Skips the test if it has none."""
+    found = speech_of(subject.adapter)
+    if found is None:
+        pytest.skip("the adapter does not speak")
+    return found
+
+
+def _request(stream: bool = False) -> TranscriptionRequest:
+    return TranscriptionRequest("assistant", memoryview(sample()), "wav", language="en", stream=stream)
+
+
+def _target(subject: Subject) -> Target:
+    return change_model(subject.target, "some-audio-model")
+
+
+def _answered(subject: Subject, wire: WireRequest) -> WireResponse:
+    simulator = subject.simulator
+    assert isinstance(simulator, SimulatesAudio), "add `answer_audio` to the simulator"
+    answer = simulator.answer_audio(subject.incoming(wire))
+    assert answer is not None, "the simulator does not know the path of audio"
+    return answer
+
+
+def test_file_arrives_and_its_text_returns(subject: Subject, transcription: TranscriptionFormat) -> None:
+    target = _target(subject)
+    answer = _answered(subject, transcription.build_request(_request(), target))
+    transcript = transcription.parse_response(answer, target)
+    assert transcript.text == SAMPLE_TEXT
+    assert "emotion" not in str(transcript.segments), "a vendor's guess of emotion is never passed on"
+
+
+def test_form_that_leaves_has_the_model_first_and_the_file_last(
+    subject: Subject, transcription: TranscriptionFormat
+) -> None:
+    target = _target(subject)
+    wire = transcription.build_request(_request(), target)
+    assert wire == transcription.build_request(_request(), target)
+    boundary = boundary_of(dict(wire.headers)["content-type"])
+    if boundary is None:
+        return  # a chat with a data URL
+    parts = parse_form(b"".join((wire.body, *wire.rest)), boundary)
+    assert (parts[0].name, parts[-1].name, bytes(parts[-1].data)) == ("model", "file", sample())
+    assert wire.rest[0] is not None, "the file is a piece of its own, so that it is not copied"
+
+
+def _read(parser: object, data: bytes, size: int) -> list[StreamEvent]:
+    feed, close = parser.feed, parser.close  # type: ignore[attr-defined]
+    return [*(event for at in range(0, len(data), size) for event in feed(data[at : at + size])), *close()]
+
+
+@pytest.mark.parametrize("size", [1, 7, 1 << 20])
+def test_events_join_to_the_text_in_any_cut(subject: Subject, transcription: TranscriptionFormat, size: int) -> None:
+    target, request = _target(subject), _request(stream=True)
+    answer = _answered(subject, transcription.build_request(request, target))
+    events = _read(transcription.stream_reader(request, answer, target), answer.body, size)
+    assert "".join([event.text for event in events if isinstance(event, TextDelta)]) == SAMPLE_TEXT
+    assert isinstance(events[-1], Finished)
+
+
+def test_stream_that_is_cut_off_is_a_failure(subject: Subject, transcription: TranscriptionFormat) -> None:
+    target, request = _target(subject), _request(stream=True)
+    answer = _answered(subject, transcription.build_request(request, target))
+    events = _read(transcription.stream_reader(request, answer, target), answer.body[: len(answer.body) // 2], 64)
+    assert isinstance(events[-1], Failed)
+
+
+@pytest.mark.parametrize("form", _KINDS)
+def test_speech_is_a_file_of_the_format(subject: Subject, speech: SpeechFormat, form: str) -> None:
+    target = _target(subject)
+    if form not in speech.facts(target.model).offers:
+        pytest.skip(f"the model has no {form}")
+    request = SpeechRequest("assistant", "Hello world.", "voice", form)
+    answer = _answered(subject, speech.build_request(request, target))
+    for size in (len(answer.body), 97):
+        events = _read(speech.stream_reader(request, answer, target), answer.body, size)
+        assert isinstance(events[-1], Finished), events[-1]
+        audio = b"".join([event.data for event in events if isinstance(event, AudioDelta)])
+        assert kind_of(audio) == _KINDS[form]
+        assert len(audio) > 40
+
+
+def test_error_with_status_200_is_no_speech(subject: Subject, speech: SpeechFormat) -> None:
+    target, request = _target(subject), SpeechRequest("assistant", "Hello world.", "voice", "wav")
+    head = WireResponse(200, {"content-type": "application/json"}, b"", 0)
+    events = _read(speech.stream_reader(request, head, target), b'{"error":{"message":"no"}}', 8)
+    assert isinstance(events[-1], Failed)
+
+
+@given(body=any_json)
+@thorough
+def test_any_json_is_a_transcript_or_a_failure(
+    subject: Subject, transcription: TranscriptionFormat, body: object
+) -> None:
+    _check(transcription, subject, dumped({"text": body, "usage": body, "segments": body, "output": body}))
+    _check(transcription, subject, dumped(body))
+
+
+@given(body=st.binary(max_size=300))
+@thorough
+def test_any_bytes_are_a_transcript_or_a_failure(
+    subject: Subject, transcription: TranscriptionFormat, body: bytes
+) -> None:
+    _check(transcription, subject, body)
+
+
+def _check(transcription: TranscriptionFormat, subject: Subject, body: bytes) -> None:
+    response = WireResponse(200, {"content-type": TYPES["wav"]}, body, 0)
+    try:
+        transcript = transcription.parse_response(response, _target(subject))
+    except ProviderFailed:
+        return
+    assert isinstance(transcript.text, str)
