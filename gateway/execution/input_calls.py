@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 from typing import Any, assert_never
 
 from gateway.execution.pseudonyms import pseudonymous
@@ -22,6 +23,7 @@ from providers.rerank import RerankAnswer, RerankRequest, rerank_of
 from providers.value import replace
 from providers.wire import WireRequest, WireResponse
 
+_BOUNDARY_BYTES = 16
 _LARGE_BYTES = 256 * 1024
 """A larger answer is parsed in a thread, so that no other request waits for it."""
 
@@ -45,7 +47,7 @@ def fitted_input(step: Step, request: InputRequest) -> InputRequest:
         case TranscriptionRequest():
             lists, lacks = ("languages", "keywords", "include"), dropped.intersection(TRANSCRIPTION_PARAMETERS)
             emptied: dict[str, Any] = {name: () if name in lists else None for name in lacks}
-            return replace(request, **emptied) if emptied else request
+            return replace(request, boundary=secrets.token_hex(_BOUNDARY_BYTES), **emptied)
         case SpeechRequest():
             without: dict[str, Any] = dict.fromkeys(dropped & {"speed", "instructions"})
             return replace(request, voice=voice_of(deployment, request.voice) or request.voice, **without)

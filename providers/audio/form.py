@@ -5,11 +5,10 @@ The bytes of a file are not copied: they stay a view of the body, and leave as o
 
 from __future__ import annotations
 
-import itertools
 import logging
 import re
 from collections.abc import Iterable
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser
@@ -27,8 +26,7 @@ MOST_BOUNDARY = 70
 _SILENT = logging.getLogger(f"{__name__}.parser")  # the parser's own prints bytes of a form
 _SILENT.disabled = True
 _BOUNDARY = re.compile(r"[0-9A-Za-z'()+_,\-./:=? ]{0,69}[0-9A-Za-z'()+_,\-./:=?]")
-_OWN = b"assistant-gateway-"
-_OWN_LINE = re.compile(_OWN + rb"[0-9]{8}")
+_LONGEST_PADDING = 64
 _BROKEN = "the form is broken: send `multipart/form-data` as curl -F and the SDKs do"
 
 
@@ -60,10 +58,6 @@ def parse_form(body: Body, boundary: str) -> tuple[FormPart, ...]:
 
     A delimiter counts only as a whole line, so that the same text inside a file is a part of the file.
     """
-    end = body.find(b"\r\n--%b--" % boundary.encode())
-    rest = bytes(body[end + len(boundary) + 6 :][:64]).lstrip(b" \t") if end >= 0 else b"-"
-    if rest and not rest.startswith(b"\r\n"):
-        raise InvalidRequest("the form is cut off: it has no closing line")
     reader = _Reader(body)
     parser = MultipartParser(
         boundary.encode(),
@@ -82,9 +76,12 @@ def parse_form(body: Body, boundary: str) -> tuple[FormPart, ...]:
     parser.logger = _SILENT
     try:
         parser.write(body)  # type: ignore[arg-type]  # it reads a bytearray as it reads bytes
-    except (FormParserError, UnicodeDecodeError):
+    except (FormParserError, UnicodeDecodeError, TypeError):  # of an array that is cut off, it compares the end wrongly
         raise InvalidRequest(_BROKEN) from None
-    if not reader.has_ended:
+    closing = b"\r\n--%b--" % boundary.encode()
+    end = body.find(closing, max(reader.data_end, 0))
+    rest = bytes(body[end + len(closing) :][:_LONGEST_PADDING]).lstrip(b" \t")
+    if not reader.has_ended or (rest and not rest.startswith(b"\r\n")):
         raise InvalidRequest("the form is cut off: it has no closing line")
     return tuple(reader.parts)
 
@@ -95,6 +92,7 @@ class _Reader:
     def __init__(self, body: Body) -> None:
         self.parts: list[FormPart] = []
         self.has_ended = False
+        self.data_end = 0  # where the data of the last part ends that has any
         self._view = memoryview(body)
         self._data = self._view[:0]
         self._headers: list[tuple[bytes, bytes]] = []
@@ -133,7 +131,7 @@ class _Reader:
         self._is_file = "filename" in parameters
 
     def part_data(self, data: bytes, start: int, end: int) -> None:
-        self._data = self._view[start:end]
+        self._data, self.data_end = self._view[start:end], end
 
     def part_end(self) -> None:
         if not self._is_file:
@@ -176,23 +174,16 @@ def text_of_part(part: FormPart) -> str:
 
 
 def written_form(
-    fields: Iterable[tuple[str, str]], data: memoryview, filename: str, content_type: str
+    fields: Iterable[tuple[str, str]], data: memoryview, filename: str, content_type: str, boundary: str
 ) -> tuple[str, bytes, tuple[bytes | memoryview, ...]]:
     """Return a new form with the file last: its content type, its beginning, and the pieces after that.
 
-    The boundary is one that the body of the client does not have, so that no file can end its part.
+    No file ends its part early, because nobody who wrote it knows the boundary. The file is not searched for it.
     """
-    texts = list(fields)
-    boundary, known = _OWN + b"00000000", "".join([text for _, text in texts]).encode("utf-8", "replace")
-    holder: Any = data.obj  # the body of the client, as bytes or an array
-    if holder.find(_OWN) >= 0 or _OWN in known:
-        taken = {*_OWN_LINE.findall(holder), *_OWN_LINE.findall(known)}
-        boundary = next(it for number in itertools.count() if (it := _OWN + b"%08d" % number) not in taken)
-    line = boundary.decode()
     parts = [
-        f'--{line}\r\ncontent-disposition: form-data; name="{name}"\r\n\r\n{text}\r\n'.encode("utf-8", "replace")
-        for name, text in texts
+        f'--{boundary}\r\ncontent-disposition: form-data; name="{name}"\r\n\r\n{text}\r\n'.encode("utf-8", "replace")
+        for name, text in fields
     ]
-    head = f'--{line}\r\ncontent-disposition: form-data; name="file"; filename="{filename}"\r\n'
+    head = f'--{boundary}\r\ncontent-disposition: form-data; name="file"; filename="{filename}"\r\n'
     parts.append(f"{head}content-type: {content_type}\r\n\r\n".encode())
-    return f"multipart/form-data; boundary={line}", b"".join(parts), (data, f"\r\n--{line}--\r\n".encode())
+    return f"multipart/form-data; boundary={boundary}", b"".join(parts), (data, f"\r\n--{boundary}--\r\n".encode())

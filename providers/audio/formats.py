@@ -39,7 +39,8 @@ class VendorTranscription(Value, frozen=True):
         if facts.form == "qwen":
             return _qwen_chat(request, target, facts)
         name = f"audio.{_EXTENSIONS.get(request.kind, request.kind)}"
-        kind, body, rest = written_form(_fields(request, target.model, facts), request.file, name, TYPES[request.kind])
+        fields, media = _fields(request, target.model, facts), TYPES[request.kind]
+        kind, body, rest = written_form(fields, request.file, name, media, request.boundary)
         accept = _EVENTS if request.stream and facts.stream else _WHOLE
         path = facts.translation_path if request.task == "translate" else facts.path
         base = target.base_path

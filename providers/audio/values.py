@@ -41,6 +41,7 @@ class TranscriptionRequest(Value, frozen=True):
         stream: Whether the client wants events.
         extra: Always empty: an unknown field is never sent.
         unread: Names of fields that are not sent.
+        boundary: The line that separates the parts of the form that leaves. The sender sets one that nobody can know.
         folded: Always false.
     """
 
@@ -62,6 +63,7 @@ class TranscriptionRequest(Value, frozen=True):
     stream: bool = False
     extra: Mapping[str, object] = {}
     unread: frozenset[str] = frozenset()
+    boundary: str = "assistant-gateway-form"
 
     def __repr__(self) -> str:
         """Leave out all that a person has said or written."""

@@ -179,16 +179,21 @@ def test_field_by_which_a_provider_would_fetch_or_identify_is_refused(name: str)
     assert error.value.param == name.removesuffix("[]")
 
 
-@pytest.mark.parametrize("boundary", ["assistant-gateway-00000000", "assistant-gateway-00000001"])
-def test_new_form_has_a_boundary_that_the_file_lacks(boundary: str) -> None:
-    data = WAV + f"\r\n--{boundary}\r\n".encode()
-    fields = [("model", "m"), ("prompt", "assistant-gateway-00000002")]
-    kind, head, rest = written_form(fields, memoryview(data), "audio.wav", "audio/wav")
+def test_new_form_has_the_fields_and_then_the_file() -> None:
+    fields = [("model", "m"), ("prompt", "a\r\nb")]
+    kind, head, rest = written_form(fields, memoryview(WAV), "audio.wav", "audio/wav", "0123456789abcdef")
     found = boundary_of(kind)
     assert found is not None
     parts = parse_form(head + b"".join(rest), found)
     assert [(part.name, text_of_part(part)) for part in parts[:-1]] == fields
-    assert (parts[-1].name, bytes(parts[-1].data)) == ("file", data)
+    assert (parts[-1].name, bytes(parts[-1].data)) == ("file", WAV)
+
+
+def test_form_that_is_cut_off_is_refused_as_an_array_too() -> None:
+    body = bytearray(transcription_form(WAV))
+    for at in range(len(body) - 40, len(body) - 2):
+        with pytest.raises(InvalidRequest):
+            parse_form(body[:at], BOUNDARY)
 
 
 @pytest.mark.parametrize(
