@@ -78,7 +78,9 @@ async def provide(port: int) -> None:
             while head := await reader.readuntil(b"\r\n\r\n"):
                 left = next(int(one[15:]) for one in head.lower().split(b"\r\n") if one.startswith(b"content-length:"))
                 while left:
-                    left -= len(await reader.read(min(left, 1 << 20)))
+                    left -= len(piece := await reader.read(min(left, 1 << 20)))
+                    if not piece:
+                        raise ConnectionError
                 body = json.dumps(CHAT) if b"/chat/" in head else ANSWER
                 answer = (
                     f"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n{body}"

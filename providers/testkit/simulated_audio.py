@@ -85,7 +85,11 @@ def _written_down(
         parts = parse_form(incoming.body, boundary)
     except InvalidRequest as error:
         raise refused(str(error)) from None
-    fields = {part.name.removesuffix("[]"): bytes(part.data).decode() for part in parts if not part.is_file}
+    fields: dict[str, str] = {}
+    for part in parts:
+        if not part.is_file:
+            name, text = part.name.removesuffix("[]"), bytes(part.data).decode()
+            fields[name] = f"{fields[name]},{text}" if name in fields else text
     files = [bytes(part.data) for part in parts if part.is_file]
     if not files or parts[0].name != "model" or not parts[-1].is_file:
         raise refused("model must come first, and file last")
