@@ -252,6 +252,15 @@ def _amounts(price: Price | None) -> _Row:
     input_rate, *rest = _rates(price.rates)
     if price.search is not None:
         rest[-1] += f" (search {shown_amount(price.search)})"
+    if (audio := price.audio) is not None:
+        named = {
+            "minute": audio.minute,
+            "characters": audio.characters,
+            "audio in": audio.input,
+            "audio out": audio.output,
+        }
+        known = [f"{name} {shown_amount(micros)}" for name, micros in named.items() if micros is not None]
+        rest[-1] += f" ({', '.join(known)})"
     return (f"{price.currency} {input_rate}", *rest)
 
 

@@ -30,7 +30,7 @@ from providers.chat import (
     ToolCallDelta,
 )
 from providers.failures import Failure, FailureKind, ProviderFailed
-from providers.reading.event_stream import StreamShortcuts
+from providers.reading.event_stream import EndsWithBody, StreamShortcuts
 from providers.transport import Tap
 
 TakeText = Callable[[bytes], bool]
@@ -199,7 +199,7 @@ class LiveStream(AnswerStream):
                 else:
                     events = self._take(chunk)
             except ProviderFailed:
-                if not self._ends_well():
+                if isinstance(self._parser, EndsWithBody) or not self._ends_well():
                     raise
                 return
             kinds = {*map(type, events)}
@@ -347,7 +347,11 @@ class LiveStream(AnswerStream):
 
     def _cut(self, failure: Failure) -> tuple[StreamEvent, ...]:
         """Return the last events when no more bytes come. The answer may still be complete."""
-        events = self._finish()
+        events: tuple[StreamEvent, ...]
+        if isinstance(self._parser, EndsWithBody):
+            self._ended, events = True, (Failed(failure),)
+        else:
+            events = self._finish()
         if not isinstance(events[-1], Failed):
             self._report(None)
         elif failure is not _OVER_TIME:

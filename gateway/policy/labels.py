@@ -38,6 +38,8 @@ _GENERATED = "1"
 _POSITION_KEYS = frozenset({"start_index", "end_index"})
 _MAX_POSITION = 2**53
 
+LABEL_DATA = "x-gateway-label-data"
+"""The header with the data of the labels of an answer that has no member for them."""
 MOST_MARK_BYTES = 64 * 1024
 """The size of the largest mark that is checked."""
 

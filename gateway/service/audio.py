@@ -14,7 +14,7 @@ from gateway.model.input_requests import AudioRequest
 from gateway.model.moderation import Flagged, NoVerdict
 from gateway.model.record import AttemptRecord, FeatureNote, Record
 from gateway.model.region_text import Label
-from gateway.policy.labels import TextSigner
+from gateway.policy.labels import LABEL_DATA, TextSigner
 from gateway.service.moderation import moderated
 from gateway.usage.usage_row import shown_seconds
 from providers.audio import SpeechRequest, Transcript
@@ -93,7 +93,7 @@ class AudioNote(FeatureNote):
         if self.labels:
             data = b64encode(dumps(self.labels))
             if len(data) <= _MOST_LABEL_DATA:
-                yield b"x-gateway-label-data: " + data
+                yield f"{LABEL_DATA}: {data.decode()}".encode()
 
 
 def note_audio(record: Record, usage: Usage | None) -> Usage:
@@ -133,7 +133,8 @@ async def judged_transcript(judge: Judge, answer: Answer, passed: PassedTexts) -
         NoVerdict: There was no verdict, and the policy requires one.
     """
     moderation = judge.moderation
-    both = tuple(dict.fromkeys([it for it in (moderation.input, moderation.output) if it]))
+    is_same = [it.name for it in moderation.input] == [it.name for it in moderation.output]
+    both = [it for it in (moderation.input, () if is_same else moderation.output) if it]
     if isinstance(answer.result, Transcript):
         for judges in both:
             await _expect_passed(judge, judges, answer.result)

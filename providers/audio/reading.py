@@ -29,6 +29,7 @@ from providers.chat import (
 from providers.failures import Failure, FailureKind, ProviderFailed
 from providers.json_values import JsonError, as_list, as_map, loads, read_count, read_map, read_str
 from providers.reading.errors import classify, error_object, holds_error, malformed, shared_rules
+from providers.reading.event_stream import EndsWithBody
 from providers.reading.response_reader import MAX_BODY_BYTES, TOO_LARGE, is_event_stream
 from providers.reading.sse import ServerSentEvent, SseParser
 from providers.value import replace
@@ -259,7 +260,7 @@ class TranscriptReader(_Reader):
         ]
 
 
-class SpeechReader(_Reader):
+class SpeechReader(_Reader, EndsWithBody):
     """Reads speech: the bytes of a file, which are checked by their beginning, events with base64, or one JSON with it.
 
     Args:

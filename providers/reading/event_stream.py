@@ -53,6 +53,12 @@ class StreamShortcuts(StreamParser, Protocol):
         """Return whether every choice has finished, so that only the usage and the end mark are missing."""
 
 
+class EndsWithBody:
+    """Base of a parser of an answer without an end of its own: it is whole only if its body is."""
+
+    __slots__ = ()
+
+
 def has_shortcuts(parser: StreamParser | None) -> TypeGuard[StreamShortcuts]:
     """Return whether the parser has both methods. The class is checked, because that result is cached."""
     return issubclass(type(parser), StreamShortcuts)

@@ -1,0 +1,133 @@
+"""Audio in a region with moderation, redaction, consent or age bands: what is judged, skipped, asked and refused."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import httpx
+import pytest
+
+from gateway.model.record import Record
+from providers.testkit.audio_files import spoken_file
+from tests.kit.audio import form_of, silent_wav, transcription_form
+from tests.kit.configs import Config
+from tests.kit.input_gateway import PERSONAL, InputGateway
+from tests.kit.judged_chats import CONFIG, HARM, World
+
+HEARS, SPEAKS = "/v1/audio/transcriptions", "/v1/audio/speech"
+OWN = {"provider": "openai-compatible", "model": "m", "stores": "any", "processes": "any"}
+AUDIO: dict[str, Any] = {
+    "assistants": {"assistant": {"transcription": {"default": ["ears"]}, "speech": {"default": ["mouth"]}}},
+    "deployments": {
+        "ears": {**OWN, "endpoint": "https://ears.example/v1"},
+        "mouth": {**OWN, "endpoint": "https://mouth.example/v1"},
+    },
+    "cell": {"territory": "DE"},
+}
+
+
+class Heard(World):
+    """A recogniser that always hears the same, a speaker, and the judges of a region."""
+
+    def __init__(self, text: str = "Hello, world.") -> None:
+        super().__init__()
+        self.text = text
+        self.hosts: list[str] = []
+
+    def __call__(self, request: httpx.Request) -> httpx.Response:
+        if request.url.host not in ("ears.example", "mouth.example"):
+            return super().__call__(request)
+        self.hosts.append(request.url.host)
+        if request.url.host == "mouth.example":
+            return httpx.Response(200, content=spoken_file("mp3", 1))
+        return httpx.Response(200, json={"text": self.text, "segments": [{"start": 0, "end": 1, "text": self.text}]})
+
+
+def served(world: World, *patches: dict[str, Any]) -> InputGateway:
+    return InputGateway(world, CONFIG.merge(AUDIO, *patches))
+
+
+def test_transcript_that_passes_is_released_and_judged(records: list[Record]) -> None:
+    response = served(Heard()).post_form(HEARS, transcription_form())
+    assert response.json()["text"] == "Hello, world."
+    moderation = records[0].moderation
+    assert moderation is not None
+    assert moderation.fields()["output"] == "passed"
+
+
+@pytest.mark.parametrize("form", ["json", "text", "srt"])
+def test_flagged_transcript_is_not_returned(form: str) -> None:
+    response = served(Heard(f"about {HARM}")).post_form(HEARS, transcription_form(response_format=form))
+    assert (response.status_code, response.json()["error"]["code"]) == (400, "content_filter")
+    assert HARM not in response.text
+
+
+def test_flagged_stream_ends_with_an_error_event() -> None:
+    response = served(Heard(f"about {HARM}")).post_form(HEARS, transcription_form(stream="true"))
+    assert HARM not in response.text
+    assert "transcript.text.done" not in response.text
+    assert "content_filter" in response.text
+
+
+@pytest.mark.parametrize("field", ["prompt", "keywords[]"])
+def test_flagged_text_of_a_form_reaches_no_provider(field: str) -> None:
+    world = Heard()
+    response = served(world).post_form(HEARS, transcription_form(**{field: f"about {HARM}"}))
+    assert (response.json()["error"]["code"], world.hosts) == ("content_filter", [])
+
+
+@pytest.mark.parametrize("field", ["input", "instructions"])
+def test_flagged_text_is_not_spoken(field: str) -> None:
+    world = Heard()
+    body = {"model": "assistant", "voice": "v", "input": "Hello.", field: f"about {HARM}"}
+    response = served(world).post(SPEAKS, body)
+    assert (response.json()["error"]["code"], world.hosts) == ("content_filter", [])
+
+
+REDACTED = Config.parse("""
+version: 1
+assistants: {assistant: {transcription: {default: [ears]}, speech: {default: [mouth]}}}
+regions: {default: {territories: ["*"], boundary: ["*"], redact: personal}}
+deployments: {}
+location: {unknown: default}
+""").merge({"deployments": AUDIO["deployments"], "redactions": {"personal": PERSONAL}})
+
+
+def test_redaction_skips_audio_and_texts_with_values() -> None:
+    world = Heard()
+    gateway = InputGateway(world, REDACTED)
+    refused = gateway.post_form(HEARS, transcription_form())
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "file")
+    body = {"model": "assistant", "voice": "v", "input": "Write to anna@example.org."}
+    assert gateway.post(SPEAKS, body).json()["error"]["code"] == "unsupported_capability"
+    assert world.hosts == []
+    assert gateway.post(SPEAKS, {**body, "input": "Hello."}).status_code == 200
+
+
+def test_redaction_that_lets_media_pass_looks_at_the_texts() -> None:
+    world = Heard()
+    gateway = InputGateway(world, REDACTED.merge({"redactions": {"personal": {"media": "pass"}}}))
+    assert gateway.post_form(HEARS, transcription_form()).status_code == 200
+    refused = gateway.post_form(HEARS, transcription_form(prompt="Write to anna@example.org."))
+    assert (refused.status_code, world.hosts) == (400, ["ears.example"])
+
+
+def test_consent_names_audio_and_holds_for_this_file_alone() -> None:
+    consent = {"mode": "per_request", "recipient": "Ears Inc"}
+    config = REDACTED.merge({"regions": {"default": {"redact": None}}, "deployments": {"ears": {"consent": consent}}})
+    world = Heard()
+    gateway = InputGateway(world, config)
+    asked = gateway.post_form(HEARS, transcription_form(prompt="about cars"))
+    question = asked.json()["error"]["consent"]
+    assert (asked.status_code, question["would_send"], world.hosts) == (403, ["audio", "messages"], [])
+    agreed = {"x-gateway-consent": question["token"]}
+    other = gateway.post_form(HEARS, transcription_form(silent_wav(2), prompt="about cars"), agreed)
+    assert (other.status_code, world.hosts) == (403, [])
+    assert gateway.post_form(HEARS, transcription_form(prompt="about cars"), agreed).status_code == 200
+
+
+def test_form_of_an_empty_file_is_refused_before_a_judge() -> None:
+    world = Heard()
+    response = served(world).post_form(HEARS, form_of([("file", b"", "x"), ("model", b"assistant", None)]))
+    assert (response.status_code, world.hosts, json.loads(response.text)["error"]["param"]) == (400, [], "file")
