@@ -54,7 +54,11 @@ assistants:
   assistant:
     embeddings: {{cn: [embed-cn], eu: [embed-eu], us: [embed-us], default: [embed-gemini]}}
     moderations: {{cn: [guard-cn], eu: [judge-eu], us: [judge-us], default: [guard-intl]}}
+    transcription: {{cn: [asr-cn]}}
+    speech: {{cn: [tts-cn]}}
 deployments:
+  asr-cn: {{provider: dashscope, model: qwen3-asr-flash, endpoint: "{origin["cn"]}/api/v1", stores: CN, processes: CN, api_key: "${{KEY_CN}}"}}
+  tts-cn: {{provider: dashscope, model: qwen3-tts-flash, endpoint: "{origin["cn"]}/api/v1", stores: CN, processes: CN, api_key: "${{KEY_CN}}"}}
   embed-cn: {{provider: dashscope, model: text-embedding-v4, endpoint: "{origin["cn"]}/api/v1", stores: CN, processes: CN, api_key: "${{KEY_CN}}"}}
   embed-eu: {{provider: openai, model: text-embedding-3-small, endpoint: "{origin["eu"]}/v1", stores: DE, processes: DE, api_key: "${{KEY_EU}}"}}
   embed-us: {{provider: openai, model: text-embedding-3-small, endpoint: "{origin["us"]}/v1", stores: US, processes: US, api_key: "${{KEY_US}}"}}

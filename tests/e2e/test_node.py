@@ -79,6 +79,15 @@ def test_node_clients_get_vectors_and_verdicts(
     assert re.search(r"^# pass 8$", output, re.MULTILINE), output
 
 
+def test_node_client_speaks_and_writes_down(
+    node: Path, workspace: Path, providers: SimulatorThread, tmp_path: Path
+) -> None:
+    providers["cn"].scenario = Scenario()
+    with running_gateway(config_with_inputs(providers).write(tmp_path), KEYS) as gateway:
+        output = run(node, workspace, gateway, "--test", "--test-reporter=tap", "audio.mjs")
+    assert re.search(r"^# pass 1$", output, re.MULTILINE), output
+
+
 def test_lock_file_names_no_registry() -> None:
     lock = (SOURCES / "package-lock.json").read_text("utf-8")
     assert '"resolved"' not in lock

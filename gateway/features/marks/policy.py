@@ -17,7 +17,7 @@ from gateway.compact_jws import JwsRefused, read_jws
 from gateway.policy.labels import MOST_MARK_BYTES, TextMarks
 from gateway.policy.text_hash import TextHash
 from providers.auth import Secret
-from providers.value import Value
+from providers.value import Value, replace
 
 if TYPE_CHECKING:
     from gateway.signing import PublicKey, Signer
@@ -63,7 +63,8 @@ class MarkRules(TextMarks):
         """See `TextMarks`."""
         from gateway.signing import PublicKey
 
-        return check_mark(mark, text, self.issuer, map(PublicKey.parse, self.published), sha256).document()
+        found = check_mark(mark, text, self.issuer, map(PublicKey.parse, self.published), sha256)
+        return (found if sha256 is None else replace(found, is_of_file=True)).document()
 
 
 class MarkSigner:
@@ -119,6 +120,7 @@ class MarkCheck(Value, frozen=True):
         text: Whether the text is the signed one, or differs in white space only.
         issued_at_s: Unix time.
         content: Whether the file is the signed one, or None for the mark of a text.
+        is_of_file: The mark is that of a file, or a file was asked about.
     """
 
     signature: Literal["valid", "invalid", "unknown_key"]
@@ -126,6 +128,7 @@ class MarkCheck(Value, frozen=True):
     issuer: str | None = None
     issued_at_s: int | None = None
     content: Literal["same", "different"] | None = None
+    is_of_file: bool = False
 
     @property
     def is_proven(self) -> bool:
@@ -139,7 +142,7 @@ class MarkCheck(Value, frozen=True):
             "object": "mark.verification",
             "signature": self.signature,
             "text": self.text,
-            "content": self.content,
+            **({"content": self.content} if self.is_of_file else {}),
             "issuer": self.issuer,
             "issued_at": f"{at:%Y-%m-%dT%H:%M:%SZ}" if at is not None else None,
         }
@@ -172,8 +175,9 @@ def check_mark(
     if is_audio or text is None:
         at_s = issued if isinstance(issued, int) else None
         if not is_audio or sha256 is None:
-            return MarkCheck("valid", None, issuer, at_s)
-        return MarkCheck("valid", None, issuer, at_s, "same" if sha256 == payload["sha256"] else "different")
+            return MarkCheck("valid", None, issuer, at_s, is_of_file=True)
+        is_same = sha256 == payload["sha256"]
+        return MarkCheck("valid", None, issuer, at_s, "same" if is_same else "different", is_of_file=True)
     found = TextHash(folds=True)
     found.add(text)
     same: Literal["same", "same_folded", "different"] = "different"

@@ -441,3 +441,33 @@ def test_verifier_of_the_page_has_forty_lines_and_gives_the_same_results() -> No
     for case in VECTORS["cases"]:
         found = names["check"](case["mark"], case["text"], ISSUER, VECTORS["keys"])
         assert found == (case["signature"], case["same"]), case["name"]
+
+
+HASH = "a" * 64
+
+
+@pytest.mark.parametrize(
+    ("mark", "text", "sha256", "found"),
+    [
+        ("audio", None, HASH, (None, "same")),
+        ("audio", None, "b" * 64, (None, "different")),
+        ("audio", "Hello", None, (None, None)),
+        ("text", None, HASH, (None, None)),
+        ("text", "Hello", None, ("same", None)),
+    ],
+)
+def test_mark_of_audio_proves_its_bytes_and_nothing_about_a_text(
+    mark: str, text: str | None, sha256: str | None, found: tuple[str | None, str | None]
+) -> None:
+    signed = SIGNER.mark_audio("audio/mpeg", HASH) if mark == "audio" else mark_of("Hello")
+    checked = RULES.check(signed, text, sha256)
+    assert (checked["signature"], checked["text"], checked.get("content")) == ("valid", *found)
+    assert ("content" in checked) == (mark == "audio" or sha256 is not None)
+
+
+@pytest.mark.parametrize("payload", [{"media": "text/plain"}, {"sha256": "x"}, {"choice": 0}, {"ai_generated": False}])
+def test_mark_of_audio_has_exactly_its_members(payload: dict[str, Any]) -> None:
+    whole = {"iss": ISSUER, "iat": 1, "ai_generated": True, "media": "audio/wav", "sha256": HASH}
+    signed = Signer.of_pem(PEM).sign("ai-mark+jwt", {**whole, **payload})
+    assert RULES.check(signed, None, HASH)["signature"] == "invalid"
+    assert RULES.check(Signer.of_pem(PEM).sign("ai-mark+jwt", whole), None, HASH)["content"] == "same"

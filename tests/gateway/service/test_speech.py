@@ -5,18 +5,26 @@ from __future__ import annotations
 import hashlib
 import json
 from base64 import b64decode
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
 import pytest
 
+from gateway.features.marks.policy import check_mark
+from gateway.model.age import AgeBand
+from gateway.model.decision import Refused
 from gateway.model.record import Record
-from gateway.service.audio import _MOST_LABEL_DATA, AudioNote
+from gateway.model.refusal_reason import STATUS
+from gateway.service.audio import _MOST_LABEL_DATA, AudioNote, refuse_by_age
+from gateway.signing import Signer
 from gateway.telemetry.request_log import JsonLines
 from providers.audio import SpeechRequest
 from providers.testkit.audio_files import spoken_file
 from providers.testkit.simulator import IncomingRequest, SimulatesAudio, load_simulators
 from tests.kit.configs import Config
+from tests.kit.doc_pages import ROOT
 from tests.kit.input_gateway import InputGateway
 
 PATH = "/v1/audio/speech"
@@ -204,3 +212,35 @@ def test_data_of_labels_is_in_a_header_up_to_a_bound(size: int, is_sent: bool) -
     note = AudioNote(SpeechRequest("m", "a", "v"))
     note.labels = [{"name": "x" * (size // 4 * 3 - len('[{"name":""}]'))}]
     assert bool([*note.header_lines()]) is is_sent
+
+
+def test_signed_mark_is_over_the_bytes_as_sent(tmp_path: Path) -> None:
+    vectors = json.loads((ROOT / "tests/fixtures/marks/vectors.json").read_text("utf-8"))
+    key = Signer.of_pem(vectors["private_key"]).public
+    config = CONFIG.merge(
+        {
+            "marks": {"issuer": vectors["issuer"], "key": "${MARK_KEY}"},
+            "regions": {"default": {"labels": [{"name": "eu-art50", "mark": "signed"}]}},
+        }
+    )
+    gateway = InputGateway(speaking, config, {"MARK_KEY": vectors["private_key"]})
+    events = events_of(gateway.post(PATH, {**ASKED, "stream_format": "sse"}))
+    sent = b"".join(b64decode(one["audio"]) for one in events[:-1])
+    (label,) = events[-1]["x_gateway"]["labels"]
+    check = {"mark": label["marks"][0], "sha256": hashlib.sha256(sent).hexdigest()}
+    assert b'"label":"eu-art50"' in sent
+    assert gateway.post("/v1/marks/verify", check).json()["content"] == "same"
+    assert check_mark(label["marks"][0], None, vectors["issuer"], [key], "0" * 64).content == "different"
+
+
+@pytest.mark.parametrize(("rule", "status"), [({"speech": False}, 403), ({"transcription": False}, 200)])
+def test_band_may_have_no_speech(rule: dict[str, bool], status: int) -> None:
+    band = AgeBand("child", **rule)  # type: ignore[arg-type]  # one of two switches
+    exchange: Any = SimpleNamespace(location=SimpleNamespace(age=band))
+    request = SpeechRequest("m", "a", "v")
+    if status == 200:
+        refuse_by_age(exchange, request)
+        return
+    with pytest.raises(Refused) as error:
+        refuse_by_age(exchange, request)
+    assert STATUS[error.value.refusal.code] == status

@@ -20,6 +20,7 @@ from providers.moderations import ModerationAnswer, ModerationRequest
 from providers.testkit.simulator import (
     IncomingRequest,
     RequestRejected,
+    SimulatesAudio,
     SimulatesCounts,
     SimulatesInputs,
     SimulatesModerations,
@@ -107,6 +108,9 @@ class CheckedSimulator:
         if request is not None and has_schema(self.name):
             self._refuse(schema_errors(self.name, incoming, loads(incoming.body)))
         return request
+
+    def answer_audio(self, incoming: IncomingRequest) -> WireResponse | None:
+        return self.inner.answer_audio(incoming) if isinstance(self.inner, SimulatesAudio) else None
 
     def read_count(self, incoming: IncomingRequest) -> ChatRequest | None:
         return self.inner.read_count(incoming) if isinstance(self.inner, SimulatesCounts) else None
