@@ -553,7 +553,12 @@ class ChatService:
             if judge is not None:
                 await self._judge_input(judge, whole, exchange)
             calls.judged_by = exchange.config
-        answer = await self.executor.run(plan, request, context)
+        if isinstance(whole, TranscriptionRequest) and whole.stream:
+            exchange.turn = context
+        try:
+            answer = await self.executor.run(plan, request, context)
+        finally:
+            exchange.turn = None
         calls.paid_for = answer.result
         self.stages.note_answer(exchange, answer)
         shown = exchange.record.shown
@@ -630,7 +635,13 @@ class ChatService:
         return resuming(answer, Resumption(self.executor, turn.plan, turn.chat, turn.context, renew))
 
     def foresee(self, exchange: Exchange) -> bool:
-        """Record who will answer a chat, and how that is shown; return False while several deployments may."""
+        """Record who will answer a stream, and how that is shown; return False while several deployments may."""
+        if isinstance(exchange.turn, RunContext):  # of a transcription
+            if exchange.turn.awaited is None or not isinstance(exchange.request, TranscriptionRequest):
+                return False
+            self.stages.note_answer(exchange, Answer(exchange.turn.awaited))
+            self.stages.style_audio(exchange, exchange.request)
+            return True
         turn: Turn | None = exchange.turn
         if turn is None or turn.context.awaited is None:
             return False

@@ -28,7 +28,7 @@ TOKENS = ("input_tokens", "cached_tokens", "cache_write_tokens", "output_tokens"
 _SHOWN = (
     "call", "request", "client", "project", "user", "assistant", "region", "territory", "provider", "site",
     "deployment", "processes", "model", "config_version", "price_version", "usage_source", "rate", "outcome",
-    "reported_input_tokens", "characters", *TOKENS,
+    "reported_input_tokens", *TOKENS,
 )  # fmt: skip
 
 
@@ -180,9 +180,9 @@ def json_line(row: UsageRow, *, shows_user: bool = True) -> str:
     return json.dumps(data if shows_user else {**data, "user": None}, separators=(",", ":"), ensure_ascii=False) + "\n"
 
 
-def shown_seconds(milliseconds: int | None) -> str | None:
-    """Format a length as decimal text in thousandths of a second, or None."""
-    return None if milliseconds is None else f"{milliseconds // 1000}.{milliseconds % 1000:03d}"
+def shown_seconds(milliseconds: int) -> str:
+    """Format a length as decimal text in thousandths of a second."""
+    return f"{milliseconds // 1000}.{milliseconds % 1000:03d}"
 
 
 def row_data(row: UsageRow) -> dict[str, object]:
@@ -193,13 +193,16 @@ def row_data(row: UsageRow) -> dict[str, object]:
         "time": f"{time}.{row.time_ns % NANO // 1000:06d}Z",
         **{name: getattr(row, name) for name in _SHOWN},
         "total_tokens": row.total_tokens,
-        "audio_seconds": shown_seconds(row.audio_ms),
         "amount": None if row.amount_nano is None else shown_nano(row.amount_nano),
         "currency": row.currency,
         "vendor": {},
     }
     if row.vendor_amount_nano is not None and row.vendor_currency not in (None, NO_CURRENCY):
         data["vendor"] = {str(row.vendor_currency): shown_nano(row.vendor_amount_nano)}
+    if row.audio_ms is not None:
+        data["audio_seconds"] = shown_seconds(row.audio_ms)
+    if row.characters is not None:
+        data["characters"] = row.characters
     if row.budget is not None:
         amount = row.budget.amount
         data["budget"] = {

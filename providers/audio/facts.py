@@ -23,8 +23,6 @@ class TranscriptionFacts(Value, frozen=True, forbid_unknown_fields=True):
         form: `usual` for a form, or `qwen` for a chat with a data URL.
         path: The path below the base path.
         translation_path: That of translations, or empty if it translates nothing.
-        by_deployment: The path has the model in it, as Azure's older ones.
-        above: The end of the base path that `path` replaces.
         kinds: The kinds of files that it takes.
         most_bytes: The largest file.
         longest_s: The longest file in seconds, or None without a limit.
@@ -41,8 +39,6 @@ class TranscriptionFacts(Value, frozen=True, forbid_unknown_fields=True):
     form: str = "usual"
     path: str = "/audio/transcriptions"
     translation_path: str = ""
-    by_deployment: bool = False
-    above: str = ""
     kinds: tuple[str, ...] = KINDS
     most_bytes: int = 25_000_000
     longest_s: int | None = None
@@ -68,7 +64,6 @@ class SpeechFacts(Value, frozen=True, forbid_unknown_fields=True):
         form: `usual` for the bytes of a file, `json` for one with base64, or `qwen` for events.
         path: The path below the base path.
         query: Fixed parameters of the path.
-        above: The end of the base path that `path` replaces.
         formats: The formats that the vendor itself has.
         pcm_is_24k: Whether its `pcm` has 24 kHz, 16 bit, mono, so that `wav` and `pcm` can be made of each other.
         most_characters: The longest input, or None if the vendor states none.
@@ -81,7 +76,6 @@ class SpeechFacts(Value, frozen=True, forbid_unknown_fields=True):
     form: str = "usual"
     path: str = "/audio/speech"
     query: tuple[tuple[str, str], ...] = ()
-    above: str = ""
     formats: tuple[str, ...] = ("mp3", "opus", "aac", "flac", "wav", "pcm")
     pcm_is_24k: bool = True
     most_characters: int | None = None

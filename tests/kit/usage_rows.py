@@ -109,6 +109,7 @@ def usage_rows(calls: st.SearchStrategy[str] | None = None) -> st.SearchStrategy
         rate=st.none() | st.just("0.92"),
         budget=st.none() | _CHANGES,
         reported_input_tokens=st.none() | _TOKENS,
+        audio_ms=st.none() | _TOKENS,
         **dict.fromkeys(TOKENS, _TOKENS),
         **dict.fromkeys(("request", "client", "project", "user", "region", "territory", "assistant", "provider", "site", "deployment", "processes", "model", "config_version", "price_version"), _NAMES),
     )  # fmt: skip
@@ -118,7 +119,7 @@ def usage_rows(calls: st.SearchStrategy[str] | None = None) -> st.SearchStrategy
 def _with_currencies(row: UsageRow) -> UsageRow:
     """An amount has a currency, and a row that changes a budget does not record a call."""
     if row.budget is not None:
-        row = msgspec.structs.replace(row, reported_input_tokens=None)
+        row = msgspec.structs.replace(row, reported_input_tokens=None, audio_ms=None)
     if row.currency is None:
         row = msgspec.structs.replace(row, amount_nano=None)
     if row.vendor_currency is None:

@@ -25,7 +25,7 @@ def test_row_round_trips(row: UsageRow) -> None:
 @given(usage_rows())
 def test_json_of_a_row_has_the_documented_members(row: UsageRow) -> None:
     data = json.loads(json.dumps(row_data(row)))
-    assert [name for name in data if name != "budget"] == MEMBERS
+    assert [name for name in data if name not in ("budget", "audio_seconds")] == MEMBERS
     assert ("budget" in data) is (row.budget is not None)
     assert data["total_tokens"] == row.input_tokens + row.output_tokens
 
@@ -62,3 +62,9 @@ def test_data_that_is_not_a_row_is_refused(data: bytes) -> None:
 def test_row_of_a_later_version_is_read() -> None:
     later = msgspec.msgpack.encode([*msgspec.msgpack.decode(encode_row(UsageRow(call="a", time_ns=1))), {}])
     assert decode_row(later) == UsageRow(call="a", time_ns=1)
+
+
+def test_row_of_audio_has_its_length_or_its_characters() -> None:
+    heard, spoken = row_data(usage_row("a", audio_ms=1_234)), row_data(usage_row("b", characters=7))
+    assert (heard["audio_seconds"], "characters" in heard) == ("1.234", False)
+    assert (spoken["characters"], "audio_seconds" in spoken) == (7, False)

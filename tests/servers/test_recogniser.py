@@ -1,0 +1,112 @@
+"""A real recogniser (pocketsphinx) and a real speaker (espeak-ng) behind small servers in OpenAI's form."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import httpx
+import pytest
+
+from providers.audio.form import boundary_of, parse_form
+from tests.kit.gateway_process import APP_KEY, config_of_one_region, running_gateway
+
+pocketsphinx = pytest.importorskip("pocketsphinx", reason="make install-sdks installs the recogniser")
+pytestmark = [
+    pytest.mark.slow("recognises speech"),
+    pytest.mark.skipif(shutil.which("espeak-ng") is None, reason="make ci-tools installs espeak-ng"),
+    pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="make ci-tools installs ffmpeg"),
+]
+GRAMMAR = """#JSGF V1.0;
+grammar commands;
+public <commands> = ( go | forward | back | ten | five | meters | and | then | turn | left | right | stop | blue | car )+;
+"""
+SENTENCE = "go forward ten meters and then turn left"
+
+
+class Server(BaseHTTPRequestHandler):
+    """Speaks at `/v1/audio/speech`, and writes down at `/v1/audio/transcriptions`."""
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["content-length"]))
+        if self.path.endswith("/speech"):
+            kind, answer = "audio/wav", self._spoken(json.loads(body)["input"])
+        else:
+            kind, answer = "application/json", self._heard(body)
+        self.send_response(200)
+        self.send_header("content-type", kind)
+        self.send_header("content-length", str(len(answer)))
+        self.end_headers()
+        self.wfile.write(answer)
+
+    def _spoken(self, text: str) -> bytes:
+        command = ["espeak-ng", "-v", "en-us", "-s", "130", "--stdout", text]
+        return subprocess.run(command, capture_output=True, check=True).stdout
+
+    def _heard(self, body: bytes) -> bytes:
+        boundary = boundary_of(self.headers["content-type"])
+        assert boundary is not None
+        file = next(bytes(part.data) for part in parse_form(body, boundary) if part.is_file)
+        command = ["ffmpeg", "-v", "error", "-i", "-", "-ac", "1", "-ar", "16000", "-f", "s16le", "-"]
+        samples = subprocess.run(command, input=file, capture_output=True, check=True).stdout
+        decoder = pocketsphinx.Decoder(samprate=16000, loglevel="FATAL", lm=None)
+        decoder.add_jsgf_string("commands", GRAMMAR)
+        decoder.activate_search("commands")
+        decoder.start_utt()
+        decoder.process_raw(samples, full_utt=True)
+        decoder.end_utt()
+        found = decoder.hyp()
+        text = found.hypstr if found is not None else ""
+        seconds = len(samples) / 32_000
+        segment = {"id": 0, "start": 0.0, "end": seconds, "text": text}
+        return json.dumps({"text": text, "duration": seconds, "segments": [segment] if text else []}).encode()
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Write nothing."""
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Server)
+    thread = Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    origin = f"http://127.0.0.1:{server.server_port}/v1"
+    own = {"provider": "openai-compatible", "endpoint": origin, "stores": "CN", "processes": "CN"}
+    config = config_of_one_region(
+        {"ears": {**own, "model": "pocketsphinx"}, "mouth": {**own, "model": "espeak"}},
+        {
+            "regions": {"world": {"territories": ["CN"], "boundary": ["CN"], "labels": ["eu-art50"]}},
+            "assistants": {
+                "ears": None,
+                "mouth": None,
+                "assistant": {"transcription": {"world": ["ears"]}, "speech": {"world": ["mouth"]}},
+            },
+        },
+    )
+    folder: Path = tmp_path_factory.mktemp("recogniser")
+    with running_gateway(config.write(folder), {"KEY": "a key"}) as gateway:
+        yield gateway.url
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def test_most_words_of_spoken_text_return(url: str) -> None:
+    with httpx.Client(
+        base_url=url, headers={"authorization": f"Bearer {APP_KEY}"}, timeout=60, trust_env=False
+    ) as client:
+        asked = {"model": "assistant", "voice": "en", "input": SENTENCE, "response_format": "wav"}
+        spoken = client.post("/v1/audio/speech", json=asked)
+        assert (spoken.status_code, b"AIGC" in spoken.content[:256]) == (200, True)
+        form: Any = {"file": ("speech.wav", spoken.content), "model": (None, "assistant")}
+        heard = client.post("/v1/audio/transcriptions", files=form)
+        subtitles = client.post("/v1/audio/transcriptions", files={**form, "response_format": (None, "srt")})
+    words = set(heard.json()["text"].split())
+    assert len(words & set(SENTENCE.split())) >= len(SENTENCE.split()) // 2, words
+    assert subtitles.text.startswith("1\n00:00:00,000 --> 00:00:0")
