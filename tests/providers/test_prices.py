@@ -70,7 +70,7 @@ def test_every_offer_is_dated_and_names_sites_that_exist(provider: str) -> None:
             assert (written is None) == (row.price.rates.cache_write is None), "a long prompt is written to a cache too"
     for retirement in adapter.offers.retirements:
         assert not retirement.citation.missing
-        assert retirement.as_of <= date(2026, 11, 20)
+        assert retirement.as_of <= date(2026, 11, 28)
 
 
 def test_every_own_adapter_has_offers() -> None:
