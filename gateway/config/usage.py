@@ -198,6 +198,22 @@ class SpendingCompiler:
         return is_first
 
 
+def _warn_of_uncounted_audio(
+    findings: Findings, clients: Iterable[Client], assistants: Mapping[str, Assistant]
+) -> None:
+    """Warn of clients that only a number of tokens limits, where audio may cost and counts none."""
+    heard = {name for name, it in assistants.items() if it.transcription or it.speech}
+    for client in clients:
+        limits, spending = client.limits, client.spending
+        counts_tokens = (limits is not None and limits.tpm is not None) or spending.is_bounded
+        has_other = spending.limits_money or (
+            limits is not None and (limits.rpm is not None or limits.concurrent is not None)
+        )
+        if counts_tokens and not has_other and (client.assistants is None or heard & client.assistants) and heard:
+            message = "its only limits are of tokens, which few vendors count for audio: transcriptions have no limit"
+            findings.warn(("clients", client.name), message, "add `rpm`, or a budget of money")
+
+
 def check_prices(
     draft: Draft,
     findings: Findings,
@@ -222,6 +238,7 @@ def check_prices(
         clients = tuple(clients)
         reached = _reached_by((one for one in clients if one.spending.limits_money), assistants, judges)
         bounded = _reached_by((one for one in clients if one.spending.is_bounded), assistants, judges)
+        _warn_of_uncounted_audio(findings, clients, assistants)
     deployments = _reached(assistants, judges, None, None)
     for name in [name for name in bounded if deployments[name].counts_hidden]:
         message = "each call may cost more than is held for it, because the provider adds prompts of its own"

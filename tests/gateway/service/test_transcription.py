@@ -321,3 +321,11 @@ def test_form_without_a_file_is_refused_before_any_provider() -> None:
     )
     assert error_of(gateway.post_form(PATH, b"--a-boundary\r\nbroken"))[:2] == (400, "invalid_request")
     assert gateway.requests == []
+
+
+@pytest.mark.parametrize(("limits", "is_warned"), [({"tpm": 100}, True), ({"tpm": 100, "rpm": 5}, False), ({}, False)])
+def test_client_whose_only_limit_is_of_tokens_is_warned_of(limits: dict[str, int], is_warned: bool) -> None:
+    client = {"keys": [f"sha256:{'0' * 64}"], "limits": limits} if limits else {"keys": [f"sha256:{'0' * 64}"]}
+    document = parse_document(CONFIG.merge({"clients": {"app": client}}).text.encode(), "gateway.yaml", {})
+    warnings = [str(it) for it in compile_config(document, registry=load_registry()).warnings]
+    assert any("transcriptions have no limit" in one for one in warnings) is is_warned
