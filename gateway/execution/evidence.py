@@ -66,12 +66,17 @@ def client_of(scope: Asker) -> str | None:
     return scope[0].removeprefix("client ") if is_client else None
 
 
+_END_BYTES = 64 * 1024
+
+
 def digest_of(request: ServedRequest) -> bytes:
     """Return a digest of what a request contains. The asker, and whether the answer is streamed, are not part of it."""
     if isinstance(request, ChatRequest):
         request = replace(request, stream=False, folded=False, include_usage=False, user=None, seed=None)
     elif isinstance(request, TranscriptionRequest):
-        request = replace(request, file=memoryview(hashlib.blake2b(request.file).digest()))
+        # The ends of a file tell it from others, and the hash of all of it would stop the loop for long.
+        ends = b"%d" % len(request.file) + request.file[:_END_BYTES] + request.file[-_END_BYTES:]
+        request = replace(request, file=memoryview(ends))
     try:
         content = msgspec.msgpack.encode(request, enc_hook=repr)
     except (UnicodeError, OverflowError):
