@@ -477,7 +477,7 @@ class UpstreamClient:
     async def _exchange(self, attempt: _Attempt, chat: ChatRequest | None, upstream: UpstreamRequest) -> Answer:
         """Send a request, and read until its answer begins. `chat`: the chat as it is sent, or None."""
         step, options, deadline = attempt.step, attempt.options, attempt.deadline
-        deployment, options.is_large = step.deployment, len(upstream.body) > _LARGE_BYTES or bool(upstream.rest)
+        deployment, options.is_large = step.deployment, len(upstream.body) > _LARGE_BYTES or upstream.rest != ()
         upstream.anew = options.anew
         try:
             with deadline.limit(options.limit_s):
