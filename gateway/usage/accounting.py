@@ -35,7 +35,7 @@ from gateway.usage.estimates import LearnedUsage, SeenOutput, is_plausible, most
 from gateway.usage.gate import TOKENS, BudgetLimit, GateUnavailable, RateState, UsageGate
 from gateway.usage.holding import FollowingCalls, Held, PlannedCall, hold_call, sized
 from gateway.usage.quota_lines import LinePlace, QuotaLines
-from gateway.usage.quotas import NOTHING, QuotaLimit, QuotaRefusal, quota_limits
+from gateway.usage.quotas import NOTHING, QuotaLimit, QuotaRefusal, quota_limits, whole_seconds
 from gateway.usage.refusals import USER_REQUIRED, CallRefused, QuotaSpent, unavailable
 from gateway.usage.spending_limits import SpendingLimits, Terms, internal_terms, terms_of, user_limits
 from gateway.usage.token_count import count_tokens
@@ -611,7 +611,7 @@ class CallUsage:
             accounting.overshot()
         parts = NOTHING
         if hold.quotas:  # as `row_parts`
-            parts = 1, row.input_tokens, row.cached_tokens, row.output_tokens, 0, 0, own_nano
+            parts = 1, row.input_tokens, row.cached_tokens, row.output_tokens, 0, whole_seconds(row.audio_ms), own_nano
         await accounting.gate.settle(hold.call, tokens, own_nano, encode_row(row), parts)
 
     def _usage(self, outcome: CallOutcome) -> tuple[Usage, UsageSource]:

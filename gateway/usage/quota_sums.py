@@ -15,13 +15,18 @@ from gateway.usage.quotas import Parts, QuotaLimit, limits_of_quota
 HOUR_NS = 3600 * NANO
 
 _SUMS = "SUM(input_tokens), SUM(cached_tokens), SUM(output_tokens)"
+# `budget_unit` of the row of a call is `audio_ms 1500` if it has audio.
+_SECONDS = (
+    "SUM(CASE SUBSTR(budget_unit, 1, 9) WHEN 'audio_ms ' THEN (CAST(SUBSTR(budget_unit, 10) AS BIGINT) + 999) / 1000 "
+    "ELSE 0 END)"
+)
 _OF_ROWS = (
-    f"SELECT client, deployment, COUNT(*), {_SUMS}, SUM(COALESCE(amount_nano, 0) / {NANO}), "  # noqa: S608
+    f"SELECT client, deployment, COUNT(*), {_SUMS}, {_SECONDS}, SUM(COALESCE(amount_nano, 0) / {NANO}), "  # noqa: S608
     f"SUM(COALESCE(amount_nano, 0) % {NANO}) FROM usage_row JOIN series ON series.number = usage_row.series "
     "WHERE time_ns >= ? AND kind = 'usage' GROUP BY 1, 2"
 )
 _OF_TOTALS = (
-    f"SELECT client, deployment, SUM(calls), {_SUMS}, SUM(amount_whole), SUM(total_day.amount_nano) "  # noqa: S608
+    f"SELECT client, deployment, SUM(calls), {_SUMS}, 0, SUM(amount_whole), SUM(total_day.amount_nano) "  # noqa: S608
     "FROM total_day JOIN series ON series.number = total_day.series WHERE day >= ? GROUP BY 1, 2"
 )
 
@@ -34,8 +39,8 @@ def parts_since(statements: Statements, since_ns: int | None) -> PartsByCaller:
     text, since = (_OF_TOTALS, "") if since_ns is None else (_OF_ROWS, since_ns)
     found: PartsByCaller = {}
     for client, deployment, *numbers in statements.execute(text, (since,)).fetchall():
-        calls, read, cached, written, whole, nano = (int(number or 0) for number in numbers)
-        found[client or "", deployment or ""] = calls, read, cached, written, 0, 0, whole * NANO + nano
+        calls, read, cached, written, seconds, whole, nano = (int(number or 0) for number in numbers)
+        found[client or "", deployment or ""] = calls, read, cached, written, 0, seconds, whole * NANO + nano
     return found
 
 

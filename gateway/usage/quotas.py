@@ -308,9 +308,14 @@ def _limit_of(quota: Quota, entry: QuotaEntry, kept: int, calendar: WindowCalend
     )
 
 
+def whole_seconds(audio_ms: int | None) -> int:
+    """Return the seconds of audio that a quota counts: each begun one."""
+    return -(-audio_ms // 1000) if audio_ms else 0
+
+
 def row_parts(row: UsageRow, amount_nano: int) -> Parts:
     """Return what a call used by its row."""
-    return 1, row.input_tokens, row.cached_tokens, row.output_tokens, 0, 0, amount_nano
+    return 1, row.input_tokens, row.cached_tokens, row.output_tokens, 0, whole_seconds(row.audio_ms), amount_nano
 
 
 # --- the limits that vendors state ---------------------------------------------------------------

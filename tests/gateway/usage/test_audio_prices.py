@@ -89,6 +89,18 @@ async def test_budget_is_exact_with_64_at_once(priced: PricedGateway) -> None:
     assert sum(row.amount_nano or 0 for row in priced.written) == 10 * SECOND_NANO
 
 
+async def test_quota_of_seconds_counts_each_begun_second_over_all_calls(priced: PricedGateway) -> None:
+    quota = {"quotas": {"account": {"seconds": {"hour": 7}}}, "deployments": {"ears": {"quota": "account"}}}
+    prices = {"catalogue": {"models": str(priced.folder / "models.yaml")}}
+    priced.provider = counting(1.5)
+    form = transcription_form(silent_wav(1.5))
+    answers = await priced.send(
+        CONFIG, prices, quota, path="/v1/audio/transcriptions", content=form, headers=FORM, count=8
+    )
+    assert sorted(answer.status_code for answer in answers) == [200] * 3 + [503] * 5
+    assert [row.audio_ms for row in priced.written] == [1500] * 3
+
+
 async def test_characters_of_speech_are_charged_as_the_price_counts_them(priced: PricedGateway) -> None:
     prices = {"catalogue": {"models": str(priced.folder / "models.yaml")}}
     body = {"model": "assistant", "voice": "v", "input": "Grüße"}

@@ -17,6 +17,7 @@ from gateway.usage.amounts import NANO
 from gateway.usage.ledger import Ledger, LocalTime, ledger_file
 from gateway.usage.reports import DIMENSIONS, GroupedUsage, UsageQuery, UsageReader
 from gateway.usage.usage_row import UsageRow
+from tests.kit.configs import BASE, table_of
 from tests.kit.usage_rows import NOON_NS, counted, expect_recount, first_of_each_call, usage_row, usage_rows
 
 BERLIN = ZoneInfo("Europe/Berlin")
@@ -34,6 +35,16 @@ def opened(directory: Path, zone: tzinfo = UTC) -> Ledger:
 def report(directory: Path, *by: str) -> GroupedUsage:
     with UsageReader(directory) as reader:
         return reader.report(UsageQuery(by, *EVERY_DAY))
+
+
+def test_quota_of_a_new_counter_is_summed_up_with_each_begun_second_of_audio(tmp_path: Path) -> None:
+    quotas = {"account": {"seconds": {"day": 100}, "requests": {"day": 9}}}
+    config = table_of(BASE.merge({"quotas": quotas, "deployments": {"chatgpt-eu": {"quota": "account"}}}))
+    with closing(opened(tmp_path)) as ledger:
+        lengths = {"a": 1500, "b": 1, "c": None, "d": 3000}
+        ledger.insert([usage_row(call, deployment="chatgpt-eu", audio_ms=length) for call, length in lengths.items()])
+        sums = {limit.unit: used for limit, used in ledger.sum_up_quotas(config, NOON_NS + NANO)}
+    assert sums == {"seconds": 2 + 1 + 3, "requests": 4}
 
 
 @pytest.mark.slow("writes a ledger for each example")
