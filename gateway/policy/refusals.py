@@ -243,19 +243,7 @@ def _refuse_unsupported(
     details = _by_detail((item.deployment, item.detail) for item in unable)
     logged = _by_detail((item.deployment, item.log_detail or item.detail) for item in unable)
     reasons = {item.reason for item in considered} & _CAPABILITY
-    params: Set[str] = set()
-    missing: Set[str] = set()
-    if reasons == {SkipReason.MOVES_DATA}:
-        params = needs.moving
-    elif reasons == {SkipReason.INFERENCE_GEO}:
-        params = {SkipReason.INFERENCE_GEO}
-    elif reasons == {SkipReason.REDACTION}:
-        params, missing = {_SEARCHED.get(needs.use, "input")}, needs.features
-    elif reasons == {SkipReason.CAPABILITY}:
-        # Only requested features that a deployment lacks count: a tool choice is never requested without tools.
-        lacking = (deployment for deployment, verdict in judged if _reason(verdict) is SkipReason.CAPABILITY)
-        missing = {feature for deployment in lacking for feature in match_of(deployment, needs).missing}
-        params = {"input"} if needs.use == "moderations" else {FEATURE_PARAMS[feature] for feature in missing}
+    params, missing = _causes(reasons, judged, needs)
     param = next(iter(params)) if len(params) == 1 else None
     hint = f": see `{param}`" if param is not None and param not in details else ""
     if missing == {"prefill"}:
@@ -268,6 +256,22 @@ def _refuse_unsupported(
     log_message = f"{problem} ({logged}){hint}" if logged != details else None
     message, features = f"{problem} ({details}){hint}", frozenset(missing)
     return Refusal(RefusalCode.UNSUPPORTED_CAPABILITY, message, param=param, log_message=log_message, missing=features)
+
+
+def _causes(reasons: Set[SkipReason], judged: Verdicts, needs: Requirements) -> tuple[Set[str], Set[str]]:
+    """Return the parameters of a request that no deployment supports, and the features that are missing."""
+    if reasons == {SkipReason.MOVES_DATA}:
+        return needs.moving, set()
+    if reasons == {SkipReason.INFERENCE_GEO}:
+        return {SkipReason.INFERENCE_GEO}, set()
+    if reasons == {SkipReason.REDACTION}:
+        return {_SEARCHED.get(needs.use, "input")}, needs.features
+    if reasons == {SkipReason.CAPABILITY}:
+        # Only requested features that a deployment lacks count: a tool choice is never requested without tools.
+        lacking = (deployment for deployment, verdict in judged if _reason(verdict) is SkipReason.CAPABILITY)
+        missing = {feature for deployment in lacking for feature in match_of(deployment, needs).missing}
+        return {"input"} if needs.use == "moderations" else {FEATURE_PARAMS[feature] for feature in missing}, missing
+    return set(), set()
 
 
 def at_part(refusal: Refusal, request: ServedRequest) -> Refusal:
