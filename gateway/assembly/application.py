@@ -386,7 +386,11 @@ class Gateway:
         return self._health.snapshots_of_clients(self.config)
 
     def vendor_limits(self) -> Mapping[tuple[str, str], VendorLimit]:
-        """Return the limits that vendors stated last, by the quota and the unit."""
+        """Return the limits that vendors stated last.
+
+        Returns:
+            The limits, by the names of the quota and of the unit. Without quotas, there are none.
+        """
         accounting = self._executor.accounting
         return vendor_limits(self.config, accounting.stated) if accounting is not None and self.config.quotas else {}
 

@@ -258,7 +258,7 @@ def _refuse_unsupported(
     return Refusal(RefusalCode.UNSUPPORTED_CAPABILITY, message, param=param, log_message=log_message, missing=features)
 
 
-def _causes(reasons: Set[SkipReason], judged: Verdicts, needs: Requirements) -> tuple[Set[str], Set[str]]:
+def _causes(reasons: Set[SkipReason | None], judged: Verdicts, needs: Requirements) -> tuple[Set[str], Set[str]]:
     """Return the parameters of a request that no deployment supports, and the features that are missing."""
     if reasons == {SkipReason.MOVES_DATA}:
         return needs.moving, set()

@@ -70,6 +70,10 @@ def gateway(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch)
     if sys.platform == "linux":
         monkeypatch.setattr("gateway.changes.compile_process.child_command", _forked)
 
+    # A command chooses a writer of lines, which later tests must not have.
+    monkeypatch.setattr(log, "_write_requests", log._write_requests)
+    monkeypatch.setattr(log, "_out", log._out)
+
     def run(*arguments: str | Path) -> Outcome:
         try:
             status = main([str(argument) for argument in arguments])

@@ -535,9 +535,9 @@ def unsettled(new: int) -> bool:
 
 
 def tries_of_a_gate_that_refuses() -> int:
-    refused = Mock(spec=HoldRefused, budget=0, instead=(), states=())
+    refused = Mock(spec=HoldRefused, budget=0, quota=None, instead=(), states=())
     gate = Mock(hold=AsyncMock(return_value=refused))
-    call = Mock(most_cap=9, paid_by_request=1, thinking_cap=1)
+    call = Mock(most_cap=9, paid_by_request=1, thinking_cap=1, quotas=())
     call.limits.limits_money, call.facts.request.max_tokens = False, None
     caps = iter(range(9, 0, -1))
     with (

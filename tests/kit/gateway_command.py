@@ -50,8 +50,13 @@ def in_this_process(*words: str, environ: Mapping[str, str] | None = None) -> su
         with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
             for name, value in (environ or {}).items():
                 patch.setenv(name, value)
-            status = main(words)
+            # The command chooses a writer of lines, which later tests must not have.
+            patch.setattr(log, "_write_requests", log._write_requests)
+            patch.setattr(log, "_out", log._out)
+            try:
+                status = main(words)
+            finally:
+                log.configure("json", "warning", sys.__stderr__)
     finally:
-        log.configure("json", "warning", sys.__stderr__)
         structlog.reset_defaults()
     return subprocess.CompletedProcess(words, status, out.getvalue(), err.getvalue())
