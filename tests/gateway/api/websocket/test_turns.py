@@ -2,23 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import re
 from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
 
-from tests.gateway.api.websocket.websocket_gateway import Provider, serving
-
-VARIES = re.compile(r"req_[0-9a-f]+")
-TIMES = re.compile(r'"(created_at|completed_at)": ?\d+')
-
-
-def masked(payload: bytes) -> str:
-    """A payload without what differs from request to request."""
-    return TIMES.sub(r'"\1":0', VARIES.sub("req_x", payload.decode()))
-
+from tests.gateway.api.websocket.websocket_gateway import Provider, expect_a_turn_to_be_the_post, serving
 
 REQUESTS: dict[str, dict[str, Any]] = {
     "text": {"input": "hi"},
@@ -42,22 +31,8 @@ REQUESTS: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("name", REQUESTS)
 async def test_turn_is_the_post_event_for_event(name: str) -> None:
-    request = {"model": "assistant", **REQUESTS[name]}
     async with serving() as running:
-        posted = {**{key: value for key, value in request.items() if key != "stream_options"}, "stream": True}
-        answer = await running.post(posted)
-        socket = await running.connect()
-        socket.send(type="response.create", **request)
-        if answer.status_code == 200:
-            expected = [line[6:].encode() for line in answer.text.splitlines() if line.startswith("data: ")]
-            assert [masked(await socket.raw()) for _ in expected] == [masked(payload) for payload in expected]
-            assert running.provider.bodies[0] == running.provider.bodies[1]
-        else:
-            event = await socket.event()
-            assert masked(json.dumps(event["error"]).encode()) == masked(json.dumps(answer.json()["error"]).encode())
-            assert (event["type"], event["status"]) == ("error", answer.status_code)
-            own = {name for name in answer.headers if not name.startswith(("content-", "connection", "date"))}
-            assert event["headers"].keys() == own
+        await expect_a_turn_to_be_the_post(running, {"model": "assistant", **REQUESTS[name]})
 
 
 async def test_numbers_begin_at_0_in_each_turn_and_ids_differ() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -237,6 +238,39 @@ class Running:
         content = body if isinstance(body, bytes) else json.dumps(body).encode()
         async with httpx.AsyncClient(trust_env=False, timeout=LIMIT_S) as client:
             return await client.post(f"http://127.0.0.1:{self.port}/v1/responses", content=content, headers=headers)
+
+
+_VARIES = re.compile(r"(req_[0-9a-f]+|c2\.[\w.-]+)")
+_TIMES = re.compile(r'"(created_at|completed_at|expires_at)": ?\d+')
+
+
+def _masked(payload: bytes) -> str:
+    """Return a payload without what differs from request to request."""
+    return _TIMES.sub(r'"\1":0', _VARIES.sub("x", payload.decode()))
+
+
+async def expect_a_turn_to_be_the_post(
+    running: Running, request: Mapping[str, Any], lines: Mapping[str, str] | None = None
+) -> str:
+    """Send a request as a POST and as a turn: the client and the provider get the same. Return what the client got."""
+    lines, bodies = lines or {}, running.provider.bodies
+    posted = {key: value for key, value in request.items() if key != "stream_options"}
+    before = len(bodies)
+    answer = await running.post({**posted, "stream": True}, **lines)
+    between = len(bodies)
+    socket = await running.connect(**lines)
+    socket.send(type="response.create", **request)
+    if answer.status_code == 200:
+        events = [line[6:].encode() for line in answer.text.splitlines() if line.startswith("data: ")]
+        assert [_masked(await socket.raw()) for _ in events] == [_masked(payload) for payload in events]
+    else:
+        event = await socket.event()
+        assert _masked(json.dumps(event["error"]).encode()) == _masked(json.dumps(answer.json()["error"]).encode())
+        assert (event["type"], event["status"]) == ("error", answer.status_code)
+        own = {name for name in answer.headers if not name.startswith(("content-", "connection", "date"))}
+        assert event["headers"].keys() == own
+    assert bodies[between:] == bodies[before:between]
+    return answer.text
 
 
 @asynccontextmanager
