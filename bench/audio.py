@@ -1,4 +1,4 @@
-"""Measure uploads of audio: the CPU time for a MB next to nginx's `proxy_pass`, the memory, and the chats beside them.
+"""Measure uploads of audio: the CPU time for a MB next to nginx's `proxy_pass`, the memory, and the chats during them.
 
     .venv/bin/python -m bench.audio
 
@@ -197,7 +197,7 @@ def main() -> None:
                 if name == "gateway":
                     alone = asyncio.run(chats(own, 3))
                     beside = chats_beside(own, 8 << 20)
-                    print(f"p99 of chats: {alone:.1f} ms alone, {beside:.1f} ms beside eight uploads of 8 MB")
+                    print(f"p99 of chats: {alone:.1f} ms alone, {beside:.1f} ms during eight uploads of 8 MB")
         if "nginx" in costs:
             print(f"ratio: {max(a / b for a, b in zip(costs['gateway'], costs['nginx'], strict=True)):.1f} (at most 3)")
 

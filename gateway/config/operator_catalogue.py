@@ -157,7 +157,7 @@ class PriceSection(_RatesSection):
 
     @property
     def audio(self) -> AudioPrice | None:
-        """What it charges for audio, or None."""
+        """The price of its audio, or None."""
         amounts = self.minute, self.characters, self.audio_input, self.audio_output
         if all(amount is None for amount in amounts):
             return None

@@ -74,7 +74,7 @@ def digest_of(request: ServedRequest) -> bytes:
     if isinstance(request, ChatRequest):
         request = replace(request, stream=False, folded=False, include_usage=False, user=None, seed=None)
     elif isinstance(request, TranscriptionRequest):
-        # The ends of a file tell it from others, and the hash of all of it would stop the loop for long.
+        # The ends of a file distinguish it from others, and the hash of all of it would stop the loop for long.
         ends = b"%d" % len(request.file) + request.file[:_END_BYTES] + request.file[-_END_BYTES:]
         request = replace(request, file=memoryview(ends))
     try:

@@ -109,7 +109,7 @@ def first_token_timeout_s(deployment: Deployment, request: ServedRequest, bounds
     A model that thinks without showing it has a multiple of the general one.
     """
     if request.__class__ is TranscriptionRequest:
-        # It can begin when all of the audio was heard.
+        # It can begin when all of the audio was read.
         heard_s = lengths_of(request.kind, request.file).usual / 1000
         return min((deployment.first_token_s or bounds.first_token_s) + heard_s, bounds.commit_s)
     if deployment.first_token_s is not None:

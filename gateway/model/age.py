@@ -35,7 +35,7 @@ class AgeBand:
         choices: The user may prefer a choice.
         hand_off: A barrier may open.
         transcription: Its users may send their voice.
-        speech: Its users may hear speech.
+        speech: Its users may get speech.
         intent: The intent of each chat, or None for that of the request.
         instructions: Instructions for the model, after the region's profile.
         hours: When requests are answered, or None for always.

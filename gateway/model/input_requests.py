@@ -48,7 +48,7 @@ def use_of(request: ServedRequest) -> Use:
 
 
 class AudioNeeds(Requirements, frozen=True):
-    """What a request for a transcription or for speech requires, with its numbers, which each deployment bounds.
+    """The requirements of a request for a transcription or for speech, with its numbers, which each deployment bounds.
 
     Attributes:
         size: The bytes of the file, or the characters of the text.

@@ -36,7 +36,7 @@ _CAPABILITY = frozenset(
     {SkipReason.CAPABILITY, SkipReason.MOVES_DATA, SkipReason.PARAMETER, SkipReason.REDACTION, SkipReason.INFERENCE_GEO}
 )
 _AUDIO_ORDER = "audio file file_size translation timestamp_granularities response_format voice input_length".split()
-"""What a deployment may lack of a request for audio, the first one named first."""
+"""The parts of a request for audio that a deployment may not have, the first one named first."""
 _MOST_NAMES = 64
 _SEARCHED = {"chat": "messages", "transcription": "file"}
 _MAX_NAMES_CHARACTERS = 300

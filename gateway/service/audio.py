@@ -29,7 +29,7 @@ _NO_CHAT = ChatRequest("", ())
 
 
 class AudioNote(FeatureNote):
-    """What the log line and the receipt show of a request for audio: numbers, and names of the product.
+    """The facts of a request for audio in the log line and the receipt: numbers, and names of the product.
 
     Attributes:
         own: The gateway's own count, for an answer without one of the provider or of the account.
@@ -115,7 +115,7 @@ def refuse_by_labels(exchange: Exchange, request: AudioRequest) -> None:
 
 
 def refuse_by_age(exchange: Exchange, request: AudioRequest) -> None:
-    """Raise Refused if users of the age of this one may not send their voice, or hear one."""
+    """Raise Refused if users of the age of this one may not send their voice, or get one."""
     age = exchange.location.age
     is_speech = isinstance(request, SpeechRequest)
     if age is None or (age.speech if is_speech else age.transcription):
@@ -126,7 +126,7 @@ def refuse_by_age(exchange: Exchange, request: AudioRequest) -> None:
 
 
 async def judged_transcript(judge: Judge, answer: Answer, passed: PassedTexts) -> Answer:
-    """Return a transcript that the judges of requests and of answers accept: it is what a person has said.
+    """Return a transcript that the judges of requests and of answers accept: it is the words of a person.
 
     Raises:
         Flagged: A judge does not accept it. Nothing of it is returned.

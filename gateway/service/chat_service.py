@@ -77,7 +77,7 @@ from providers.value import replace as change
 
 _AUDIO = TranscriptionRequest, SpeechRequest
 _JUDGED = RerankRequest, *_AUDIO
-"""The requests beside chats whose texts are judged."""
+"""The requests other than chats whose texts are judged."""
 _UNLIMITED = nullcontext()
 _OTHER_MODEL = "the configuration has changed while the request was answered: repeat the request"
 

@@ -418,7 +418,7 @@ def labels_of(locale: Locale) -> list[dict[str, object]]:
 
 
 def _judges(config: ConfigVersion, location: Location, assistant: Assistant) -> Moderation | None:
-    """Return the moderation that holds for a request: no judge reads the answer to a rerank, or hears speech."""
+    """Return the moderation that holds for a request: the answer to a rerank and speech are not judged."""
     judges = config.moderation.get(location.region.name) if location.region is not None else None
     if judges is None or assistant.use in ("embeddings", "moderations"):
         return None

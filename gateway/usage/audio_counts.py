@@ -1,4 +1,4 @@
-"""What a call for audio is held for, and what it is charged: seconds of a file, characters of a text, or tokens. Pure.
+"""The amounts of a call for audio, held and charged: seconds of a file, characters of a text, or tokens. Pure.
 
 Quotas of seconds read `HeldAudio.usual_ms` before a call, and `UsageRow.audio_ms` after it.
 """
@@ -56,7 +56,7 @@ class HeldAudio(Value, frozen=True):
         return Usage(*tokens, audio_ms=self.own_ms, characters=self.characters)
 
     def most_fee(self) -> int:
-        """Return the most that its audio costs beside tokens at the usual rates, in 1e-12 units."""
+        """Return the most that its audio costs in addition to tokens at the usual rates, in 1e-12 units."""
         price = self.price
         if price is None or price.audio is None:
             return 0

@@ -35,7 +35,7 @@ def decode_transcription(
         raise InvalidRequest("`file` is required, and must not be empty", "file")
     kind = kind_of(file)
     if kind is None:
-        message = f"`file` is no audio file of a known kind: its first bytes are those of none of {', '.join(KINDS)}"
+        message = f"`file` is not an audio file of a known kind; its first bytes are of none of {', '.join(KINDS)}"
         raise InvalidRequest(message, "file")
     unread = frozenset(name for name in fields if name not in _KNOWN)
     if task == "translate":

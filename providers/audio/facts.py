@@ -29,7 +29,7 @@ class TranscriptionFacts(Value, frozen=True, forbid_unknown_fields=True):
         asks: The format that is asked for: `verbose_json` where the model has segments or a duration, else `json`, or
             empty for a vendor without the field.
         has_segments: Whether the answer has segments, so that subtitles can be written.
-        diarizes: Whether it tells speakers apart.
+        diarizes: Whether it distinguishes speakers.
         granularities: The kinds of times that may be asked for.
         parameters: The further fields that it takes.
         stream: The form of its events: `typed` as OpenAI's, `chunks` or `named`; or empty if it has none.

@@ -178,7 +178,7 @@ def written_form(
 ) -> tuple[str, bytes, tuple[bytes | memoryview, ...]]:
     """Return a new form with the file last: its content type, its beginning, and the pieces after that.
 
-    No file ends its part early, because nobody who wrote it knows the boundary. The file is not searched for it.
+    No file ends its part early, because its writer does not know the boundary. The file is not searched for it.
     """
     parts = [
         f'--{boundary}\r\ncontent-disposition: form-data; name="{name}"\r\n\r\n{text}\r\n'.encode("utf-8", "replace")

@@ -36,7 +36,7 @@ _HEAD_BYTES = 4096
 
 
 def kind_of(data: bytes | memoryview) -> Kind | None:
-    """Return the kind of a file by its first bytes, or None if it is none of `KINDS`. No name or type counts."""
+    """Return the kind of a file by its first bytes, or None if it is not one of `KINDS`. No name or type counts."""
     head = bytes(data[:64])
     if head[:4] in (b"RIFF", b"RF64") and head[8:12] == b"WAVE":
         return "wav"
@@ -66,7 +66,7 @@ class Lengths(Value, frozen=True):
     """How long the audio of a file is, in milliseconds.
 
     Attributes:
-        most: What is held: no vendor can count more, but for silence that is compressed to nothing.
+        most: The length that is held: no vendor can count more, but for silence that is compressed to nothing.
         usual: The length that is expected.
         own: The length that counts if the vendor states none that can be true.
     """
@@ -151,7 +151,7 @@ def _claimed_ms(kind: Kind, data: bytes | memoryview) -> int | None:
 
 
 def _ms(samples: int, rate: int) -> int | None:
-    """Return the length of so many samples, or None if one of the numbers is none."""
+    """Return the length of so many samples, or None if one of the numbers is not positive."""
     return samples * 1000 // rate if samples > 0 and rate > 0 else None
 
 

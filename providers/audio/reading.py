@@ -39,7 +39,7 @@ _SEGMENT = frozenset(
     "id seek start end text tokens temperature avg_logprob compression_ratio no_speech_prob speaker type".split()
 )
 _GUESSES = re.compile(r"<\|[^|<>]{1,32}\|>|[\U0001f60a\U0001f614\U0001f621\U0001f630\U0001f922\U0001f62e]")
-"""What SenseVoice writes into a text about emotion, sounds and language. It is never passed on."""
+"""The marks of emotion, sounds and language that SenseVoice writes into a text. It is never passed on."""
 _MOST_MS = 10**12
 _PCM_RATE = 24_000
 _UNKNOWN = 0xFFFFFFFF
@@ -93,7 +93,7 @@ def _word(value: object) -> Mapping[str, object]:
 
 
 def milliseconds(seconds: object) -> int:
-    """Return a number of seconds in milliseconds, or 0 if it is none that can be a length."""
+    """Return a number of seconds in milliseconds, or 0 if it can't be a length."""
     if isinstance(seconds, str):
         try:
             seconds = float(seconds)
@@ -347,7 +347,7 @@ class SpeechReader(_Reader, EndsWithBody):
                 self._fail_on_error(body)
             raise malformed("the answer is a text and no audio")
         if (kind != expected) if expected is not None else kind == "wav":
-            raise malformed(f"the answer is no {self._sent}")
+            raise malformed(f"the answer is not {self._sent}")
 
     def _check_pcm(self, head: bytes) -> None:
         at = head.find(b"fmt ")

@@ -41,7 +41,7 @@ class TranscriptionRequest(Value, frozen=True):
         stream: Whether the client wants events.
         extra: Always empty: an unknown field is never sent.
         unread: Names of fields that are not sent.
-        boundary: The line that separates the parts of the form that leaves. The sender sets one that nobody can know.
+        boundary: The line between the parts of the form that leaves. The sender sets one that a client can't know.
         folded: Always false.
     """
 
@@ -66,7 +66,7 @@ class TranscriptionRequest(Value, frozen=True):
     boundary: str = "assistant-gateway-form"
 
     def __repr__(self) -> str:
-        """Leave out all that a person has said or written."""
+        """Leave out all words of a person."""
         return f"TranscriptionRequest({self.task!r}, {self.kind!r}, {len(self.file)} bytes)"
 
     @property
@@ -79,7 +79,7 @@ class Transcript(Value, frozen=True):
     """The whole text of an audio file.
 
     Attributes:
-        text: The text. It is empty if nobody speaks.
+        text: The text. It is empty if there is no speech.
         language: The language that the provider recognised.
         languages: Several such languages.
         duration_s: The length of the audio by the provider.

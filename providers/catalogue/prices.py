@@ -79,7 +79,7 @@ class Rates(Value, frozen=True):
 
 
 class AudioPrice(Value, frozen=True):
-    """What a vendor charges for audio, beside tokens of text.
+    """The price of audio at a vendor, in addition to tokens of text.
 
     Attributes:
         minute: Micro-units for a minute of audio in, or None.
@@ -112,7 +112,7 @@ class AudioPrice(Value, frozen=True):
         return len(text) + wide
 
     def fee(self, usage: Usage, rates: Rates) -> int:
-        """Return what the audio of a call costs beside its tokens at `rates`, in millionths of a micro-unit."""
+        """Return what the audio of a call costs in addition to its tokens at `rates`, in millionths of a micro-unit."""
         exact = 0
         if self.minute is not None:
             exact += -(-self.charged_ms(usage.audio_ms) * self.minute * MICROS // _MINUTE_MS)
@@ -141,7 +141,7 @@ class Price(Value, frozen=True):
         valid_from: The first day on which the price holds, from 00:00 UTC; None if it has always held.
         ahead_s: By how many seconds the zone of that day is ahead of UTC at its beginning. It holds from 00:00 there.
         before: The price that holds until then, or None if that price is unknown. Its `valid_from` is earlier.
-        audio: What it charges for audio, or None.
+        audio: The price of audio, or None.
     """
 
     rates: Rates

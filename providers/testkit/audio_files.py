@@ -1,4 +1,4 @@
-"""Small valid audio files of each format, which say nothing: what a simulated provider speaks."""
+"""Small valid audio files of each format, without speech: the answers of a simulated provider."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from providers.testkit.simulator import IncomingRequest
 from providers.wire import WireResponse
 
 SAMPLE_TEXT = "Hello world."
-"""What is said in the recording that comes with the gateway, `hello.wav`."""
+"""The words of the recording that comes with the gateway, `hello.wav`."""
 _JSON = {"content-type": "application/json", "x-request-id": "simulated-audio"}
 _EVENTS = {"content-type": "text/event-stream", "x-request-id": "simulated-audio"}
 _CHARACTERS_PER_S = 15

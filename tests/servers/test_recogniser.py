@@ -1,4 +1,4 @@
-"""A real recogniser (pocketsphinx) and a real speaker (espeak-ng) behind small servers in OpenAI's form."""
+"""A real recogniser (pocketsphinx) and a real speaker (espeak-ng) in small servers of OpenAI's form."""
 
 from __future__ import annotations
 

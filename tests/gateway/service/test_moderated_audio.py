@@ -28,7 +28,7 @@ AUDIO: dict[str, Any] = {
 
 
 class Heard(World):
-    """A recogniser that always hears the same, a speaker, and the judges of a region."""
+    """A recogniser that always returns the same, a speaker, and the judges of a region."""
 
     def __init__(self, text: str = "Hello, world.") -> None:
         super().__init__()

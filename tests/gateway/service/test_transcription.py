@@ -153,7 +153,7 @@ def test_what_no_step_has_is_refused_by_name(fields: dict[str, str], file: bytes
     assert gateway.requests == []
 
 
-def test_refused_file_goes_to_the_next_step_and_counts_against_nobody() -> None:
+def test_refused_file_goes_to_the_next_step_and_is_no_failure() -> None:
     def answer(request: httpx.Request) -> httpx.Response:
         if request.url.host == "house.example":
             return httpx.Response(415, json={"error": {"message": "unsupported media"}})

@@ -126,7 +126,7 @@ def test_minute_is_charged_exactly(length_ms: int, price: AudioPrice, charged: i
 
 
 @pytest.mark.parametrize(("counts", "number"), [("characters", 4), ("bytes", 10), ("wide", 7)])
-def test_characters_are_counted_as_the_price_says(counts: str, number: int) -> None:
+def test_characters_are_counted_as_the_price_states(counts: str, number: int) -> None:
     assert AudioPrice(characters=1, counts=counts).counted("a语音ス") == number
 
 
