@@ -55,7 +55,7 @@ def test_fault_of_one_site_leaves_the_others_working(start: Start) -> None:
     ("options", "message"),
     [
         (("--fault", "silnt"), "fault 'silnt': 'silnt' is not known; did you mean 'silent'?"),
-        (("--fault-at", "moon", "silent"), "there is no simulated deployment 'moon'; there are: chatgpt-eu, "),
+        (("--fault-at", "moon", "silent"), "there is no simulated deployment 'moon'; there are: asr-cn, "),
         (("--fault", "429:0.7", "--fault", "reset:0.7"), "the probabilities of the faults add up to more than 1"),
         (("--first-token", "nan"), "argument --first-token: nan is not between 0 and 3600"),
     ],

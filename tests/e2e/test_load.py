@@ -135,7 +135,8 @@ def test_burst_is_partly_answered_and_the_rest_is_shed_early(shared: Operator, p
     statuses = asyncio.run(burst_clients.burst(200))
     took_s = time.monotonic() - began
     assert set(statuses) == {200, 503}
-    assert statuses[200] >= 25, "requests with a slot or in the queue are answered"
+    # They are of one client, which has half of the queue because the configuration has another one.
+    assert statuses[200] >= 5 + 10, "requests with a slot or in the queue are answered"
     assert sum(statuses.values()) == 200
     for _, answer in burst_clients.answers:
         if answer.status_code == 503:

@@ -2,19 +2,23 @@
 
 A walk of random events holds requests in the middle of their plans. Each attempt must be allowed by the config with
 which the request began, and by the config that is active now. The oracle reads the written configs and shares no code
-with the gateway. It checks the boundary, the territory, the approvals of the day, kill switches, and the user's consent.
+with the gateway. It checks the boundary, the territory, the approvals of the day, kill switches, and the user's consent. Accounts of vendors
+get full and have room again, which must change none of it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import os
 import random
+import tempfile
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
+from pathlib import Path
 from typing import Any, ClassVar, NoReturn
 
 import httpx
@@ -36,7 +40,10 @@ from gateway.policy.location.resolution import resolve
 from gateway.policy.location.signals import EdgeReport
 from gateway.service.chat_service import ChatService
 from gateway.service.location import LocationService
+from gateway.usage.accounting import Accounting
+from gateway.usage.amounts import NANO
 from gateway.usage.client_limits import ClientLimits
+from gateway.usage.journal import Journal
 from providers.chat import ChatRequest, UserMessage
 from providers.failures import Failure, FailureKind
 from providers.territories import Places, parse_places
@@ -61,6 +68,8 @@ MODES = [
     "standing skip",
 ]
 TOLD: Counter[str] = Counter()
+_SHARED_MEMORY = "/dev/shm"  # noqa: S108
+MEMORY = _SHARED_MEMORY if os.access(_SHARED_MEMORY, os.W_OK) else None
 
 
 @dataclass(frozen=True)
@@ -76,6 +85,8 @@ class WrittenDeployment:
     host: str
     proxy: str = ""
     """The territory of its proxy. Empty: it has none."""
+    calls: int = 0
+    """The calls of each hour that its account takes. 0: it has no quota."""
 
     def fits(self, boundary: Places) -> bool:
         """Return whether content stays inside, and its proxy is there too."""
@@ -127,6 +138,7 @@ def _item(chance: random.Random) -> WrittenDeployment:
         approved_days=chance.choice([None, -1, 0, 1, 400, 400]),
         host=chance.choice(["x", "y"]),
         proxy=chance.choice(["", "", "DE", "US"]),
+        calls=chance.choice([0, 0, 1, 2]),
     )
 
 
@@ -164,6 +176,8 @@ def compiled(written: WrittenConfig) -> ConfigVersion:
             "processes": one.processes,
             "enabled": one.enabled,
         }
+        if one.calls:
+            deployments[name]["quota"] = f"of-{name}"
         if one.proxy:
             deployments[name]["proxy"] = {"url": one.proxy_origin, "territory": one.proxy}
         if one.consent is not None:
@@ -190,6 +204,11 @@ def compiled(written: WrittenConfig) -> ConfigVersion:
         },
         "blocked": ["JP"] if written.blocked else ["CU"],
         "deployments": deployments,
+        "quotas": {
+            f"of-{name}": {"requests": {"hour": one.calls}}
+            for name, one in zip(NAMES, written.items, strict=True)
+            if one.calls
+        },
         "clients": clients,
         "location": {"signals": ["api_key", "edge_header"], "edges": [{"from": ["10.0.0.0/8"], "country": "c"}]},
         "secrets": {"consent": "s" * 32},
@@ -319,6 +338,10 @@ class Fence:
         self.asked: FenceRequest | None = None
         self.outcome = "good"
         self.reloads = 0
+        self.folder = tempfile.TemporaryDirectory(dir=MEMORY)
+        self.journal = Journal.open(Path(self.folder.name))
+        self.executor.accounting = Accounting(self.journal, b"k" * 32)
+        self.executor.accounting.clock = lambda: int(self.now * NANO)
         self.begin_with(config_of(chance.randrange(60)))
 
     def walk(self, steps: int) -> None:
@@ -326,6 +349,8 @@ class Fence:
         for event in self.chance.choices(events, [self.WEIGHTS[one] for one in events], k=steps):
             event(self)
         self.loop.close()
+        self.journal.close()
+        self.folder.cleanup()
 
     def begin_with(self, written: WrittenConfig) -> None:
         self.written, self.table = written, compiled(written)
@@ -339,7 +364,7 @@ class Fence:
         """Change one key of one deployment, as an operator does."""
         index, other = self.chance.randrange(3), _item(self.chance)
         one = self.written.items[index]
-        match self.chance.choice(["enabled", "consent", "place", "host", "proxy", "approval", "approval"]):
+        match self.chance.choice(["enabled", "consent", "place", "host", "proxy", "calls", "approval", "approval"]):
             case "enabled":
                 one = replace(one, enabled=not one.enabled)
             case "consent":
@@ -350,6 +375,8 @@ class Fence:
                 one = replace(one, host="y" if one.host == "x" else "x")
             case "proxy":
                 one = replace(one, proxy=other.proxy)
+            case "calls":
+                one = replace(one, calls=other.calls)
             case "approval":
                 one = replace(one, approved_days=other.approved_days)
         first, second, third = (one if place == index else item for place, item in enumerate(self.written.items))
@@ -433,7 +460,9 @@ class Fence:
         except PlanMade as planned:
             TOLD["plans"] += 1
             bounds = Resilience(Attempts(per_deployment=3, total=9), retry_budget=None)
-            context = RunContext(bounds, deadline, record, planned.still_allowed)
+            assert self.executor.accounting is not None
+            usage = self.executor.accounting.request(self.table, client, None, record)
+            context = RunContext(bounds, deadline, record, planned.still_allowed, usage=usage)
             asked.execution = Run(self.executor, planned.plan, request, context)
             for step in planned.plan.steps:
                 way = step.permit.origin.removeprefix("https://"), step.permit.proxy
@@ -519,6 +548,14 @@ def test_no_attempt_of_any_sequence_leaves_the_fence(number: int) -> None:
 
     walk()
     print(dict(TOLD))
+    TOLD["skipped by a quota"] = sum(count for name, count in TOLD.items() if name.startswith("skipped: quota"))
     assert TOLD["sequences"] >= number
-    for happened in ("attempts after a reload", "attempts with a token", "skipped", "consent_required", "answers"):
+    for happened in (
+        "attempts after a reload",
+        "attempts with a token",
+        "skipped",
+        "skipped by a quota",
+        "consent_required",
+        "answers",
+    ):
         assert TOLD[happened] >= number / 20, happened
