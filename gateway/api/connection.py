@@ -146,6 +146,9 @@ class WebSocketSession(Protocol):
     def error_event(self, code: str) -> bytes:
         """Return the event of an error of the connection: a message is too large, or late, or has no room."""
 
+    def leave(self) -> None:
+        """Cancel the turn that runs, and drop those that wait: the client has closed or lost the connection."""
+
     def end(self, why: CloseReason, code: int) -> None:
         """Note that the connection has ended."""
 

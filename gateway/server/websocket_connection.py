@@ -262,6 +262,7 @@ class WebSocketConnection(asyncio.Protocol):
         if opcode is Opcode.CLOSE:
             received = self._frames.close_rcvd
             self._why = self._why or ("client", received.code if received is not None else _NORMAL)
+            self._session.leave()
         elif self._frames.state is not OPEN:
             return
         elif opcode is Opcode.PING or opcode is Opcode.PONG:

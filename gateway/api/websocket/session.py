@@ -184,12 +184,16 @@ class TurnSession:
         self._lanes.clear()
         self._count_kept(-self.kept_bytes)
 
-    def end(self, why: CloseReason, code: int) -> None:
+    def leave(self) -> None:
         """See WebSocketSession."""
         self._forget_all()
-        self._hub.remove(self)
         if self._turn is not None:
             self._turn.line.lose()
+
+    def end(self, why: CloseReason, code: int) -> None:
+        """See WebSocketSession."""
+        self.leave()
+        self._hub.remove(self)
         self._hub.count("gateway_websocket_closed_total", (why,))
         logger().info(
             "websocket_closed",

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
 
-from tests.gateway.api.websocket.websocket_gateway import Provider, expect_a_turn_to_be_the_post, serving
+from gateway.server import websocket_connection
+from tests.gateway.api.websocket.websocket_gateway import LIMIT_S, Provider, expect_a_turn_to_be_the_post, serving
 
 REQUESTS: dict[str, dict[str, Any]] = {
     "text": {"input": "hi"},
@@ -216,6 +218,25 @@ async def test_client_that_leaves_cancels_its_turn_and_those_that_wait() -> None
         assert len(running.provider.bodies) == running.provider.cancelled == 1
         assert running.app._chat.body_limits._held_bytes == 0
         assert running.counts("gateway_websocket_closed_total") == {"client": 1}
+
+
+async def test_close_frame_cancels_the_turn_although_the_client_keeps_its_end_open(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(websocket_connection, "CLOSING_S", 2 * LIMIT_S)
+    async with serving() as running:
+        socket = await running.connect()
+        running.provider.hold()
+        socket.create("first")
+        socket.create("second")
+        await running.provider.asked.wait()
+        socket.protocol.send_close(1000)
+        socket._flush()
+        async with asyncio.timeout(LIMIT_S):
+            while not running.provider.cancelled:  # noqa: ASYNC110  # there is no event for it
+                await asyncio.sleep(0.005)
+        assert len(running.provider.bodies) == 1
+        assert running.state.websockets
 
 
 async def test_headers_of_a_turn_replace_those_of_the_handshake() -> None:
