@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import socket
@@ -14,6 +15,7 @@ from typing import Any
 
 import openai
 import pytest
+from websockets.sync.client import connect
 
 from providers.testkit.scenario import HttpError, Scenario
 from providers.testkit.server import SimulatorServer, SimulatorThread
@@ -28,6 +30,7 @@ genai = pytest.importorskip("google.genai", reason="make install-sdks installs t
 pytestmark = pytest.mark.slow("models that are silent for seconds")
 TEXT = "thought it over"
 THINKS_S = 5.0
+LIMIT_S = 60.0
 CONFIG = Config.parse("""
 version: 1
 assistants: {assistant: {routes: {default: [quiet]}}}
@@ -47,11 +50,15 @@ http {{
     fastcgi_temp_path {folder}/fastcgi;
     uwsgi_temp_path {folder}/uwsgi;
     scgi_temp_path {folder}/scgi;
+    map $http_upgrade $websocket {{ default ""; "~*^websocket$" websocket; }}
+    map $websocket $own_connection {{ default ""; websocket upgrade; }}
     server {{
         listen 127.0.0.1:{port};
         location / {{
             proxy_pass {upstream};
             proxy_http_version 1.1;
+            proxy_set_header upgrade $websocket;
+            proxy_set_header connection $own_connection;
             proxy_buffering off;
             proxy_read_timeout 3s;
         }}
@@ -64,6 +71,7 @@ defaults
     timeout connect 5s
     timeout client 3s
     timeout server 3s
+    timeout tunnel 75s
 listen gateway
     bind fd@{fd}
     server one {address}
@@ -109,7 +117,7 @@ def provider() -> Iterator[SimulatorThread]:
 def urls(provider: SimulatorThread, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """The gateway's own address, and those of the proxies in front of it."""
     folder = tmp_path_factory.mktemp("silence")
-    facts = {"provider": "openai", "model": "gpt-4o", "stores": "DE", "processes": "DE", "api_key": "${KEY}"}
+    facts = {"provider": "openai", "model": "gpt-6-luna", "stores": "DE", "processes": "DE", "api_key": "${KEY}"}
     quiet = {"quiet": {**facts, "endpoint": f"{provider['quiet'].origin}/v1"}}
     file = folder / "gateway.yaml"
     file.write_text(CONFIG.merge({"deployments": quiet}).text, "utf-8")
@@ -172,6 +180,21 @@ def test_sdk_gets_the_answer_of_a_model_that_thinks(
     answers: dict[tuple[Callable[[str], str], str], Future[str]], ask: Callable[[str], str], way: str
 ) -> None:
     assert answers[ask, way].result() == TEXT
+
+
+@pytest.mark.parametrize("way", ["nginx", "haproxy"])
+def test_turns_of_a_websocket_pass_the_proxy_between_other_requests(
+    urls: dict[str, str], provider: SimulatorThread, way: str
+) -> None:
+    provider["quiet"].scenario = Scenario(text=TEXT)
+    with connect(urls[way].replace("http", "ws", 1) + "/v1/responses", proxy=None) as turns:
+        for _ in range(2):
+            turns.send(json.dumps({"type": "response.create", "model": "assistant", "input": "Hello!"}))
+            event = json.loads(turns.recv(LIMIT_S))
+            while event["type"] != "response.completed":
+                event = json.loads(turns.recv(LIMIT_S))
+            assert event["response"]["output"][-1]["content"][0]["text"] == TEXT
+            assert by_chat(urls[way]) == TEXT
 
 
 def test_sdk_raises_the_error_of_a_step_that_fails_after_the_head(
