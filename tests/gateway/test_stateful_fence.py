@@ -537,7 +537,7 @@ class Fence:
 
 
 @pytest.mark.slow("walks hundreds of sequences of 40 events, and compiles hundreds of configs")
-@pytest.mark.parametrize("number", [120, pytest.param(1_500, marks=pytest.mark.full)])
+@pytest.mark.parametrize("number", [120, pytest.param(10_000, marks=pytest.mark.full)])
 def test_no_attempt_of_any_sequence_leaves_the_fence(number: int) -> None:
     TOLD.clear()
 
