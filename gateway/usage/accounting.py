@@ -35,7 +35,7 @@ from gateway.usage.estimates import LearnedUsage, SeenOutput, is_plausible, most
 from gateway.usage.gate import TOKENS, BudgetLimit, GateUnavailable, RateState, UsageGate
 from gateway.usage.holding import FollowingCalls, Held, PlannedCall, hold_call, sized
 from gateway.usage.quota_lines import LinePlace, QuotaLines
-from gateway.usage.quotas import NOTHING, QuotaLimit, QuotaRefusal, quota_limits, whole_seconds
+from gateway.usage.quotas import NOTHING, QuotaLimit, QuotaRefusal, quota_limits, row_parts
 from gateway.usage.refusals import USER_REQUIRED, CallRefused, QuotaSpent, unavailable
 from gateway.usage.spending_limits import SpendingLimits, Terms, internal_terms, terms_of, user_limits
 from gateway.usage.token_count import count_tokens
@@ -609,9 +609,7 @@ class CallUsage:
         tokens = row.total_tokens
         if not call.limits.are_none and (tokens > hold.tokens or own_nano > hold.amount_nano):
             accounting.overshot()
-        parts = NOTHING
-        if hold.quotas:  # as `row_parts`
-            parts = 1, row.input_tokens, row.cached_tokens, row.output_tokens, 0, whole_seconds(row.audio_ms), own_nano
+        parts = row_parts(row, own_nano) if hold.quotas else NOTHING
         await accounting.gate.settle(hold.call, tokens, own_nano, encode_row(row), parts)
 
     def _usage(self, outcome: CallOutcome) -> tuple[Usage, UsageSource]:

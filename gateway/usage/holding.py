@@ -24,7 +24,7 @@ import msgspec
 from gateway.usage.estimates import LearnedUsage, unlearned_input
 from gateway.usage.gate import BudgetLimit, CounterState, HoldRefused, HoldRequest, Measure, RateState, UsageGate
 from gateway.usage.lost_call import RunningCost
-from gateway.usage.quotas import QuotaHold, QuotaLimit, QuotaRefusal, whole_seconds
+from gateway.usage.quotas import QuotaHold, QuotaLimit, QuotaRefusal, begun_seconds
 from gateway.usage.refusals import CallRefused, QuotaSpent, price_unknown, refusal_error, too_expensive
 from gateway.usage.spending_limits import SpendingLimits
 from gateway.usage.usage_row import UsageRow, encode_row
@@ -204,7 +204,7 @@ def _usual(call: PlannedCall, cap: int, output: int, amount_nano: int) -> tuple[
             # No rate refuses for ever what the client cannot make smaller.
             usual_tokens = min(usual_tokens, *[rate.per_minute for rate in limits.rates])
     quotas: tuple[QuotaHold, ...] = ()
-    seconds = whole_seconds(facts.audio.usual_ms) if facts.audio is not None else 0
+    seconds = begun_seconds(facts.audio.usual_ms) if facts.audio is not None else 0
     parts = (1, usual_input, 0, usual_output, facts.choices * cap, seconds, amount_nano)
     for limit in call.quotas:
         quotas = (*quotas, limit.hold(parts, call.row.time_ns, is_stated=is_stated))

@@ -308,14 +308,15 @@ def _limit_of(quota: Quota, entry: QuotaEntry, kept: int, calendar: WindowCalend
     )
 
 
-def whole_seconds(audio_ms: int | None) -> int:
+def begun_seconds(audio_ms: int) -> int:
     """Return the seconds of audio that a quota counts: each begun one."""
-    return -(-audio_ms // 1000) if audio_ms else 0
+    return -(-audio_ms // 1000)
 
 
 def row_parts(row: UsageRow, amount_nano: int) -> Parts:
     """Return what a call used by its row."""
-    return 1, row.input_tokens, row.cached_tokens, row.output_tokens, 0, whole_seconds(row.audio_ms), amount_nano
+    seconds = begun_seconds(row.audio_ms) if row.audio_ms else 0
+    return 1, row.input_tokens, row.cached_tokens, row.output_tokens, 0, seconds, amount_nano
 
 
 # --- the limits that vendors state ---------------------------------------------------------------

@@ -13,7 +13,6 @@ from functools import cache
 from typing import Any
 
 from providers.adapter import Capabilities, StreamParser, Target
-from providers.audio import VendorSpeech, VendorTranscription, load_speech_facts, load_transcription_facts
 from providers.auth import AuthScheme
 from providers.catalogue import FactsFile
 from providers.catalogue.headers import FixedHeader, headers_of, load_headers
@@ -33,8 +32,8 @@ from providers.openai_json.read_answer import ChatReader, read_completion
 from providers.openai_json.stream_relay import RelayingParser
 from providers.reading.errors import classify, error_object, load_rules
 from providers.reading.event_stream import EventStreamParser
-from providers.rerank import VendorRerankFormat, load_rerank_facts
 from providers.sites import Site
+from providers.stated_uses import StatedUses
 from providers.value import replace
 from providers.wire import WireRequest, WireResponse
 
@@ -48,7 +47,7 @@ _STREAM = (("content-type", "application/json"), ("accept", "text/event-stream")
 
 
 @dataclass(frozen=True, slots=True)
-class CompatibleAdapter:
+class CompatibleAdapter(StatedUses):
     """The adapter of one compatible vendor.
 
     Attributes:
@@ -116,24 +115,6 @@ class CompatibleAdapter:
         if vendor is None:
             return None
         return OpenAIEmbeddings(vendor, azure_path if self.dialect.requests.path_by == "azure" else None)
-
-    @property
-    def rerank(self) -> VendorRerankFormat | None:
-        """See `providers.rerank.Reranks`."""
-        vendor = load_rerank_facts(self.name)
-        return VendorRerankFormat(vendor) if vendor is not None else None
-
-    @property
-    def transcription(self) -> VendorTranscription | None:
-        """See `providers.audio.Transcribes`."""
-        vendor = load_transcription_facts(self.name)
-        return VendorTranscription(vendor) if vendor is not None else None
-
-    @property
-    def speech(self) -> VendorSpeech | None:
-        """See `providers.audio.Speaks`."""
-        vendor = load_speech_facts(self.name)
-        return VendorSpeech(vendor) if vendor is not None else None
 
     def build_request(self, request: ChatRequest, target: Target) -> WireRequest:
         """See `providers.adapter.Adapter`. May request a stream although the client wants one JSON body."""

@@ -61,6 +61,7 @@ reading matching                    bytes to events; what a request requires and
 formats                             what several wire formats share
 openai_json                         canonical values and OpenAI's JSON
 audio embeddings moderations rerank  canonical transcripts, vectors, verdicts and scores, and their wire formats
+stated_uses                         the base of an adapter whose other uses only facts decide
 testkit                             simulated providers
 compatible                          vendors that speak OpenAI's dialect
 vendors                             one folder for each vendor

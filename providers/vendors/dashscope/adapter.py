@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from providers.adapter import Capabilities, StreamParser, Target
-from providers.audio import VendorSpeech, VendorTranscription, load_speech_facts, load_transcription_facts
 from providers.auth import AuthScheme, Bearer
 from providers.catalogue.facts_adapter import FactsAdapter
 from providers.chat import ChatCompletion, ChatRequest
@@ -21,7 +20,7 @@ from providers.json_values import dumps
 from providers.matching.requirements import FEATURES, PARAMETERS
 from providers.reading.errors import error_object
 from providers.reading.event_stream import EventStreamParser
-from providers.rerank import VendorRerankFormat, load_rerank_facts
+from providers.stated_uses import StatedUses
 from providers.vendors.dashscope.answer import DashScopeReader, dashscope_failure, read_completion
 from providers.vendors.dashscope.embeddings import DashScopeEmbeddings
 from providers.vendors.dashscope.request import encode_body, is_multimodal
@@ -43,7 +42,7 @@ _PARAMETERS = (PARAMETERS - _UNKNOWN) | {
 
 
 @dataclass(frozen=True, slots=True)
-class DashScopeAdapter(FactsAdapter):
+class DashScopeAdapter(StatedUses, FactsAdapter):
     """The adapter for DashScope's native wire format."""
 
     facts_package: ClassVar[str] = "providers.vendors.dashscope"
@@ -57,24 +56,6 @@ class DashScopeAdapter(FactsAdapter):
         """See `providers.embeddings.Embeds`."""
         vendor = load_embedding_facts(self.name)
         return DashScopeEmbeddings(vendor) if vendor is not None else None
-
-    @property
-    def rerank(self) -> VendorRerankFormat | None:
-        """See `providers.rerank.Reranks`."""
-        vendor = load_rerank_facts(self.name)
-        return VendorRerankFormat(vendor) if vendor is not None else None
-
-    @property
-    def transcription(self) -> VendorTranscription | None:
-        """See `providers.audio.Transcribes`."""
-        vendor = load_transcription_facts(self.name)
-        return VendorTranscription(vendor) if vendor is not None else None
-
-    @property
-    def speech(self) -> VendorSpeech | None:
-        """See `providers.audio.Speaks`."""
-        vendor = load_speech_facts(self.name)
-        return VendorSpeech(vendor) if vendor is not None else None
 
     def build_request(self, request: ChatRequest, target: Target) -> WireRequest:
         """See `providers.adapter.Adapter`. May request a stream although the client wants one JSON body."""

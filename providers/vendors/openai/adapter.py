@@ -14,7 +14,6 @@ from operator import is_
 from typing import ClassVar, TypeGuard
 
 from providers.adapter import STREAM_OPTIONS, Capabilities, StreamParser, Target
-from providers.audio import VendorSpeech, VendorTranscription, load_speech_facts, load_transcription_facts
 from providers.auth import AuthScheme, Bearer, NoAuth
 from providers.catalogue.facts_adapter import FactsAdapter
 from providers.chat import (
@@ -45,7 +44,7 @@ from providers.openai_json.read_answer import USUAL, ChatReader, read_completion
 from providers.openai_json.stream_relay import RelayingParser
 from providers.reading.errors import IN_A_STREAM, classify, error_object
 from providers.reading.event_stream import EventStreamParser
-from providers.rerank import VendorRerankFormat, load_rerank_facts
+from providers.stated_uses import StatedUses
 from providers.value import replace
 from providers.vendors.openai.responses_answer import ResponseReader, is_event, is_response, read_response
 from providers.vendors.openai.responses_request import encode_body, uses_responses_api
@@ -60,7 +59,7 @@ _OWN_PARAMETERS = frozenset({"verbosity", "service_tier", "prediction", "prompt_
 
 
 @dataclass(frozen=True, slots=True)
-class OpenAIAdapter(FactsAdapter):
+class OpenAIAdapter(StatedUses, FactsAdapter):
     """The adapter for chat completions of OpenAI, or of a compatible server.
 
     Attributes:
@@ -89,24 +88,6 @@ class OpenAIAdapter(FactsAdapter):
         """See `providers.embeddings.Embeds`."""
         vendor = load_embedding_facts(self.name)
         return OpenAIEmbeddings(vendor) if vendor is not None else None
-
-    @property
-    def rerank(self) -> VendorRerankFormat | None:
-        """See `providers.rerank.Reranks`. OpenAI itself has none."""
-        vendor = load_rerank_facts(self.name)
-        return VendorRerankFormat(vendor) if vendor is not None else None
-
-    @property
-    def transcription(self) -> VendorTranscription | None:
-        """See `providers.audio.Transcribes`."""
-        vendor = load_transcription_facts(self.name)
-        return VendorTranscription(vendor) if vendor is not None else None
-
-    @property
-    def speech(self) -> VendorSpeech | None:
-        """See `providers.audio.Speaks`."""
-        vendor = load_speech_facts(self.name)
-        return VendorSpeech(vendor) if vendor is not None else None
 
     @property
     def moderations(self) -> OpenAIModerations:

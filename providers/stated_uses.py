@@ -1,0 +1,38 @@
+"""The uses of an adapter that the facts of its vendor decide alone: rerank, transcriptions and speech.
+
+A file of facts names the vendor, or the use is not offered. Embeddings stay with each adapter: their format differs.
+"""
+
+from __future__ import annotations
+
+from providers.audio import VendorSpeech, VendorTranscription, load_speech_facts, load_transcription_facts
+from providers.rerank import VendorRerankFormat, load_rerank_facts
+
+
+class StatedUses:
+    """The base of an adapter with these uses.
+
+    Attributes:
+        name: The provider's name.
+    """
+
+    __slots__ = ()
+    name: str
+
+    @property
+    def rerank(self) -> VendorRerankFormat | None:
+        """See `providers.rerank.Reranks`."""
+        vendor = load_rerank_facts(self.name)
+        return VendorRerankFormat(vendor) if vendor is not None else None
+
+    @property
+    def transcription(self) -> VendorTranscription | None:
+        """See `providers.audio.Transcribes`."""
+        vendor = load_transcription_facts(self.name)
+        return VendorTranscription(vendor) if vendor is not None else None
+
+    @property
+    def speech(self) -> VendorSpeech | None:
+        """See `providers.audio.Speaks`."""
+        vendor = load_speech_facts(self.name)
+        return VendorSpeech(vendor) if vendor is not None else None
