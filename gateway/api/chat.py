@@ -51,14 +51,14 @@ from gateway.api.caller.request_headers import (
     remember_caller,
 )
 from gateway.api.compressed_body import coding_of, decompress
-from gateway.api.connection import CONNECTION, HEAD, NOT_TAKEN, ClientConnection, SameHead
+from gateway.api.connection import CONNECTION, HEAD, NOT_TAKEN, ClientConnection, Cycle, SameHead
 from gateway.api.dialects.dialect import JSON_MEDIA, CountingDialect, Dialect, FormDialect, StreamEncoder
 from gateway.api.dialects.messages.dialect import USER_FIELD, Messages
 from gateway.api.dialects.openai_chat import OPENAI_CHAT
 from gateway.api.dialects.openai_inputs import InputDialect
 from gateway.api.errors import ApiError, blocking_link, from_domain, whole_seconds
 from gateway.api.response_headers import json_lines, pairs_of, response_lines
-from gateway.execution.answer_stream import AnswerStream, LargeEvents
+from gateway.execution.answer_stream import AnswerStream, LargeEvents, TakeText
 from gateway.execution.deadline import Deadline, Sweep
 from gateway.execution.exchange import AnswerStyle, Exchange, TimedChat
 from gateway.execution.run import PlanExhausted
@@ -644,6 +644,8 @@ class HttpExchange(Exchange):
         encoder = self._encoder = self._dialect.encoder(style, record)
         encoder.interrupted = self._interrupted
         keep_alive: KeepAlive | None = None
+        # An answer that is held is written by its events alone.
+        tap = stream.text_tap() if record.moderation is None else None
         self._waits = True
         try:
             if record.moderation is None:
@@ -665,7 +667,6 @@ class HttpExchange(Exchange):
                         await self.chat_time.end()
                 elif keep_alive is None:
                     keep_alive = KeepAlive(style.keep_alive_s, self._send, self._dialect.keep_alive)
-                    self._tap_texts(stream, encoder, keep_alive)
                 if record.duties != self._counted:
                     await self.count_duties()
                 if self._waits and (data or encoder.finished):
@@ -680,6 +681,8 @@ class HttpExchange(Exchange):
                         keep_alive.is_silent = False
                     if cycle is None or not cycle.write(data):
                         await self._send({"type": "http.response.body", "body": data, "more_body": True})
+                if tap is not None and cycle is not None and keep_alive is not None:
+                    tap.pass_texts_to(_text_writer(cycle, encoder, keep_alive))
         finally:
             if keep_alive is not None:
                 keep_alive.stop()
@@ -703,21 +706,6 @@ class HttpExchange(Exchange):
         """Send a part of a stream, after its head."""
         await self._begin_stream()
         await self._send(message)
-
-    def _tap_texts(self, stream: AnswerStream, encoder: StreamEncoder, keep_alive: KeepAlive) -> None:
-        """Write a text that arrives alone directly, while the task waits for the next events of the stream."""
-        cycle, tap = self.cycle, stream.text_tap()
-        if cycle is None or tap is None:
-            return
-        lone_text, write = encoder.lone_text, cycle.write
-
-        def take_text(text: bytes) -> bool:
-            if not (data := lone_text(text)) or not write(data):
-                return False
-            keep_alive.is_silent = False
-            return True
-
-        tap.pass_texts_to(take_text)
 
     async def _break_off(self) -> None:
         """Close the connection before the end of an answer that has no place for an error: it must not look whole."""
@@ -893,6 +881,22 @@ class KeepAlive:
         if self._comment is not None:
             self._comment.cancel()
             self._comment = None
+
+
+def _text_writer(cycle: Cycle, encoder: StreamEncoder, keep_alive: KeepAlive) -> TakeText:
+    """Return what writes a text that arrives alone, while the task waits for the next events of the stream."""
+    around = encoder.around_text()
+    if around is not None and (writer := cycle.text_writer(*around, keep_alive)) is not None:
+        return writer
+    lone_text, write = encoder.lone_text, cycle.write
+
+    def write_text(text: bytes) -> bool:
+        if not (data := lone_text(text)) or not write(data):
+            return False
+        keep_alive.is_silent = False
+        return True
+
+    return write_text
 
 
 def _is_failure(shown: ApiError, error: Exception) -> bool:

@@ -33,6 +33,12 @@ def text_frame(text: bytes) -> bytes:
     return b"\x81\x7f%b%b" % (size.to_bytes(8, "big"), text)
 
 
+class Silence(Protocol):
+    """Whether a while has passed in which a client got no byte."""
+
+    is_silent: bool
+
+
 class Cycle(Protocol):
     """One request on its connection: the operations that need no wait.
 
@@ -65,6 +71,12 @@ class Cycle(Protocol):
 
     def write(self, data: bytes) -> bool:
         """Write more of the body of a response that `send` has started. Its head leaves with the first bytes."""
+
+    def text_writer(self, head: bytes, tail: bytes, silence: Silence) -> Callable[[bytes], bool] | None:
+        """Return a function that does what `write` does with the bytes between these two, and ends the silence.
+
+        None: the response has no chunks, or has not begun.
+        """
 
 
 CloseReason = Literal[

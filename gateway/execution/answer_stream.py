@@ -68,7 +68,7 @@ class TextTap(Protocol):
     """
 
     def pass_texts_to(self, take_text: TakeText) -> None:
-        """From now on, offer each text that arrives by itself to `take_text`. A text that it takes is not an event."""
+        """Offer each text that arrives by itself in the next wait to `take_text`. One that it takes is not an event."""
 
     def whole_events(self) -> tuple[StreamEvent, ...]:
         """Return all events of a stream that arrived at once and has given its connection back, or an empty tuple.
@@ -124,7 +124,7 @@ class LiveStream(AnswerStream):
         self._received_at = 0.0
         # Reads in a row that brought no more of an answer whose only choice has ended, with the read of the finish.
         self._idle_reads = 0
-        self._tap: Tap | None = None
+        self._take_text: TakeText | None = None
         self._first: tuple[StreamEvent, ...] = ()
         self._last: tuple[StreamEvent, ...] | None = None
         self._ended = self._has_tail = self._closed = False
@@ -139,9 +139,13 @@ class LiveStream(AnswerStream):
 
     def pass_texts_to(self, take_text: TakeText) -> None:
         """See TextTap. A parser that cannot recognise such a text gets every piece."""
-        read_text = self._parser.text_reader()
-        if read_text is None:
-            return
+        self._take_text = take_text
+
+    def _tap(self) -> Tap | None:
+        """Return what takes texts from a wait, as long as the parser is not fed."""
+        take_text = self._take_text
+        if take_text is None or (read_text := self._parser.text_reader()) is None:
+            return None
         clock, seen = self._deadline.clock, self.call.seen if self.call is not None else None
 
         def tap(data: bytes) -> bool:
@@ -154,7 +158,7 @@ class LiveStream(AnswerStream):
                 seen.size += len(text)
             return True
 
-        self._tap = tap
+        return tap
 
     def whole_events(self) -> tuple[StreamEvent, ...]:
         """See TextTap."""
@@ -287,7 +291,7 @@ class LiveStream(AnswerStream):
                 limit.seconds = idle_s if idle_s < left_s else left_s
                 try:
                     with limit:
-                        chunk = await self._reply.read(self._tap)
+                        chunk = await self._reply.read(self._tap())
                 except TimeoutError:
                     is_stalled = self._received_at + self._silence_s < deadline.total_at
                     return await self._counted(self._cut(_STALLED if is_stalled else _OVER_TIME))
@@ -366,7 +370,7 @@ class LiveStream(AnswerStream):
             return
         self._ended, self._has_tail = True, False
         # These two refer to this stream: leave no reference cycle.
-        self._tap = self._limit = None
+        self._take_text = self._limit = None
         self._first = ()
         callback, self._on_release = self._on_release, None
         if callback is not None:

@@ -15,7 +15,7 @@ from typing import Any
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from gateway.api.connection import WebSocketSession
+from gateway.api.connection import Silence, WebSocketSession
 from gateway.server.connection_state import (
     ARRIVED,
     ARRIVING,
@@ -253,6 +253,22 @@ class RequestCycle:
             return False
         self._write(data, more_body=True)
         return True
+
+    def text_writer(self, head: bytes, tail: bytes, silence: Silence) -> Callable[[bytes], bool] | None:
+        """See `Cycle`."""
+        if self._write_chunk is None:
+            return None
+        flow, around, end = self._flow, len(head) + len(tail), tail + b"\r\n"
+
+        def write_text(text: bytes) -> bool:
+            write_chunk = self._write_chunk
+            if flow.write_paused or write_chunk is None:
+                return False
+            write_chunk(b"%x\r\n%b%b%b" % (around + len(text), head, text, end))
+            silence.is_silent = False
+            return True
+
+        return write_text
 
     async def upgrade(self, lines: list[bytes], session: WebSocketSession) -> bool:
         """See `Cycle`."""

@@ -35,22 +35,30 @@ class Template(Value, frozen=True):
         tail: The bytes from the text to the end of the event.
         seam: The bytes between the texts of two consecutive chunks.
         around: The number of bytes of a chunk without its text.
-        inside: Where the text of a chunk is.
+        at_head: Where the head of a chunk is.
+        at_tail: Where the tail of a chunk is.
+        inside: Where the text of a chunk is, with its quotes.
     """
 
     head: bytes
     tail: bytes
     seam: bytes
     around: int
+    at_head: slice
+    at_tail: slice
     inside: slice
 
     def only(self, data: bytes) -> bytes | None:
         """Return the escaped text of a piece that is exactly one chunk, or None."""
-        if not (data.startswith(self.head) and data.endswith(self.tail)):
+        # Slices are compared, because `startswith` and `endswith` take three times as long.
+        if data[self.at_head] != self.head or data[self.at_tail] != self.tail:
             return None
-        # Where head and tail overlap, this is empty, and no text.
-        text = data[self.inside]
-        return text if _is_text(text) else None
+        quoted = data[self.inside]
+        try:
+            # Where head and tail overlap, these are fewer than two quotes, and no text.
+            return quoted[1:-1] if loads_strictly(quoted) else None
+        except ValueError:
+            return None
 
     def split(self, data: bytes, start: int) -> tuple[list[bytes], int]:
         """Return the texts of all chunks from `start` to the last one in the data, and their end.
@@ -88,7 +96,9 @@ class PaddedTemplate(Value, frozen=True):
         seam: The bytes between the padding of a chunk and the text of the next one.
         between: The tail without its last quote, after which the padding begins.
         around: The number of bytes of a chunk without text and padding.
-        inside: Where they are in a chunk.
+        at_head: Where the head of a chunk is.
+        at_rest: Where the rest of a chunk is.
+        inside: Where text and padding of a chunk are, with the quote before the text.
     """
 
     head: bytes
@@ -97,17 +107,23 @@ class PaddedTemplate(Value, frozen=True):
     seam: bytes
     between: bytes
     around: int
+    at_head: slice
+    at_rest: slice
     inside: slice
 
     def only(self, data: bytes) -> bytes | None:
         """See `Template.only`."""
-        if not (data.startswith(self.head) and data.endswith(self.rest)):
+        if data[self.at_head] != self.head or data[self.at_rest] != self.rest:
             return None
         front, _, padding = data[self.inside].rpartition(_QUOTE)
-        if not front.endswith(self.between) or not _is_padding(padding):
+        end = -len(self.between)
+        if front[end:] != self.between or not (padding.isalnum() or _is_padding(padding)):
             return None
-        text = front[: -len(self.between)]
-        return text if _is_text(text) else None
+        try:
+            # Of the bytes between text and padding, the first is the quote that ends the text.
+            return front[1:end] if loads_strictly(front[: end + 1]) else None
+        except ValueError:
+            return None
 
     def split(self, data: bytes, start: int) -> tuple[list[bytes], int]:
         """See `Template.split`."""
@@ -212,15 +228,18 @@ def find_template(body: bytes, chunk: Mapping[str, object]) -> Template | Padded
         return None
     padding = _PADDING.search(tail)
     if padding is None:
-        return Template(head, tail, tail + head, len(head) + len(tail), slice(len(head), -len(tail)))
+        around = len(head) + len(tail)
+        inside = slice(len(head) - 1, 1 - len(tail))
+        return Template(head, tail, tail + head, around, slice(len(head)), slice(-len(tail), None), inside)
     if tail.count(b'"obfuscation"') != 1:
         # No known provider does this.
         return None
     rest = tail[padding.end(1) :]
     tail = tail[: padding.start(1)]
     around = len(head) + len(tail) + len(rest)
-    inside = slice(len(head), -len(rest))
-    return PaddedTemplate(head, tail, rest, rest + head, tail.removesuffix(_QUOTE), around, inside)
+    at_head, at_rest, inside = slice(len(head)), slice(-len(rest), None), slice(len(head) - 1, -len(rest))
+    between = tail.removesuffix(_QUOTE)
+    return PaddedTemplate(head, tail, rest, rest + head, between, around, at_head, at_rest, inside)
 
 
 def _is_plain(chunk: Mapping[str, object]) -> bool:
@@ -261,17 +280,13 @@ class RelayingParser:
         self._has_started = False
         self._splits = True
 
-    def lone_text(self, data: bytes) -> bytes | None:
-        """Return the escaped text of a piece that is exactly one more text chunk of choice 0, or None.
-
-        A provider sends such pieces while it generates. The caller need not feed the piece, because no state changes.
-        (A piece with two chunks does not match, because a text contains no bare quote.)
-        """
-        return self._awaited.only(data) if self._awaited is not None else None
-
     def text_reader(self) -> TextReader | None:
-        """See `providers.reading.event_stream.StreamShortcuts`."""
-        return self.lone_text
+        """See `providers.reading.event_stream.StreamShortcuts`.
+
+        A provider sends pieces of one more text while it generates. A piece with two chunks does not match the
+        template, because a text contains no bare quote.
+        """
+        return self._awaited.only if self._awaited is not None else None
 
     def is_complete(self) -> bool:
         """See `providers.reading.event_stream.StreamShortcuts`."""
@@ -280,7 +295,7 @@ class RelayingParser:
     def feed(self, data: bytes) -> tuple[StreamEvent, ...]:
         """See `providers.adapter.StreamParser`."""
         is_large = len(data) > MAX_LINE_BYTES
-        if not is_large and (text := self.lone_text(data)) is not None:
+        if not is_large and self._awaited is not None and (text := self._awaited.only(data)) is not None:
             return (TextRun((text,)),)
         if not self._relays:
             return self._general_parser.feed(data)

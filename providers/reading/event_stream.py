@@ -38,7 +38,8 @@ An item that is not `bytes` is not plain text; must not raise on any bytes.
 TextReader = Callable[[bytes], bytes | None]
 """Returns the escaped text of a piece that contains only one more text of choice 0, or None for any other piece.
 
-A piece whose text is used must not be fed to the parser. It would not change the parser's state.
+A piece whose text is used must not be fed to the parser. It would not change the parser's state. The function is valid
+until the parser is fed or closed.
 """
 
 

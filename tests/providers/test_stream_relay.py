@@ -125,18 +125,19 @@ def test_chunks_that_come_by_themselves_mean_the_same(stream: list[bytes]) -> No
 @pytest.mark.parametrize("padded", [False, True])
 def test_single_chunk_is_read_with_the_template(padded: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     relayed: list[bytes | None] = []
-    lone_text = RelayingParser.lone_text
+    kind = PaddedTemplate if padded else Template
+    only = kind.only
 
-    def noted(parser: RelayingParser, data: bytes) -> bytes | None:
-        relayed.append(lone_text(parser, data))
+    def noted(template: Any, data: bytes) -> bytes | None:
+        relayed.append(only(template, data))
         return relayed[-1]
 
-    monkeypatch.setattr(RelayingParser, "lone_text", noted)
+    monkeypatch.setattr(kind, "only", noted)
     parser = relaying()
     for word in "abc":
         data = compact({"content": word}, "xy") if padded else chunk({"content": word})
         assert list(expand(parser.feed(data)))[-1:] == [TextDelta(word)]
-    assert relayed == [None, b"b", b"c"]
+    assert relayed == [b"b", b"c"]
 
 
 @settings(max_examples=examples(300))
@@ -151,7 +152,7 @@ def test_a_lone_text_may_be_taken_in_place_of_its_event(stream: list[bytes], cut
     parser, events = relaying(), list[StreamEvent]()
     for start, end in zip([0, *places], [*places, len(data)], strict=True):
         piece = data[start:end]
-        text = parser.lone_text(piece)
+        text = read(piece) if (read := parser.text_reader()) is not None else None
         events += parser.feed(piece) if text is None else (TextRun((text,)),)
     events += parser.close()
     assert [event for event in expand(events) if not isinstance(event, Heartbeat)] == parsed(ordinary(), data, [])

@@ -169,11 +169,11 @@ class CompletionStreamEncoder(StreamEncoder):
         """See StreamEncoder."""
         return b"".join([self._encode(event) for event in self._labels.add(events) if self.failed is None])
 
-    def lone_text(self, text: bytes) -> bytes:
+    def around_text(self) -> tuple[bytes, bytes] | None:
         """See StreamEncoder."""
         if not self._head or self._labels.reads_texts:
-            return b""
-        return self._text_head + text + self._text_tail
+            return None
+        return self._text_head, self._text_tail
 
     def encode_failure(self, error: ApiError) -> bytes:
         """See StreamEncoder."""

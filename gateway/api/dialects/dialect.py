@@ -80,12 +80,17 @@ class StreamEncoder(ABC):
         A `Failed` event ends the stream in the dialect's form of an error, never in that of a success.
         """
 
-    @abstractmethod
+    def around_text(self) -> tuple[bytes, bytes] | None:
+        """Return the bytes before and after each further text of choice 0 until `encode` is called, or None."""
+        return None
+
     def lone_text(self, text: bytes) -> bytes:
         """Return the bytes for one more text of choice 0, given as the inside of a JSON string.
 
         Empty if this text would change what comes after it. Then it is passed to `encode` as an event.
         """
+        around = self.around_text()
+        return around[0] + text + around[1] if around is not None else b""
 
     @abstractmethod
     def encode_failure(self, error: ApiError) -> bytes:

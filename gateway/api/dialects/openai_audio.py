@@ -174,10 +174,6 @@ class TranscriptEncoder(StreamEncoder):
                 return _event({**done, **_member(self._record)}) + DONE
         return b""
 
-    def lone_text(self, text: bytes) -> bytes:
-        """See StreamEncoder."""
-        return b""
-
     def encode_failure(self, error: ApiError) -> bytes:
         """See StreamEncoder."""
         return encode_stream_error(error)
@@ -254,10 +250,6 @@ class SpeechEncoder(StreamEncoder):
         return data
 
     def _end(self) -> bytes:
-        return b""
-
-    def lone_text(self, text: bytes) -> bytes:
-        """See StreamEncoder."""
         return b""
 
     def encode_failure(self, error: ApiError) -> bytes:

@@ -140,11 +140,11 @@ class ChunkEncoder(StreamEncoder):
             written.append(self._texts(texts))
         return b"".join(written)
 
-    def lone_text(self, text: bytes) -> bytes:
+    def around_text(self) -> tuple[bytes, bytes] | None:
         """See StreamEncoder."""
         if 0 not in self._started or self._labels.reads_texts:
-            return b""
-        return self._text_head + text + self._text_tail
+            return None
+        return self._text_head, self._text_tail
 
     def encode_failure(self, error: ApiError) -> bytes:
         """See StreamEncoder."""

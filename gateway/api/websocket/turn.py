@@ -17,7 +17,7 @@ import orjson
 from gateway.api.body import LARGE_BODY_BYTES, BodyLease, check_body_size, parse_json
 from gateway.api.body_room import BodyRoom
 from gateway.api.chat import ChatEndpoint, HttpExchange, Receive, Send
-from gateway.api.connection import CONNECTION, HEAD, ClientConnection, WebSocket, WebSocketSession, text_frame
+from gateway.api.connection import CONNECTION, HEAD, ClientConnection, Silence, WebSocket, WebSocketSession, text_frame
 from gateway.api.dialects.dialect import CountingDialect, Dialect
 from gateway.api.dialects.responses import Responses
 from gateway.api.dialects.responses.encode import (
@@ -336,6 +336,9 @@ class SocketTurn:
         else:
             self._send_frames(data)
         return True
+
+    def text_writer(self, head: bytes, tail: bytes, silence: Silence) -> None:
+        """See Cycle. A frame has no chunks."""
 
     async def upgrade(self, lines: list[bytes], session: WebSocketSession) -> bool:
         """See Cycle. It is a WebSocket already."""

@@ -44,6 +44,9 @@ class Client:
             self.received += data
         return not self.is_slow
 
+    def text_writer(self, head: bytes, tail: bytes, silence: object) -> None:
+        pass
+
     def respond(self, lines: list[bytes], body: bytes) -> bool:
         self.received += body
         self.is_direct = True

@@ -90,6 +90,41 @@ async def test_stream_sent_at_once_equals_the_general_path(
     assert not cycle.write(b"more")
 
 
+@given(kind=CONNECTIONS, lines=LINES, texts=st.lists(st.binary(max_size=20), max_size=5))
+async def test_texts_written_by_a_writer_equal_the_general_path(
+    kind: dict[str, Any], lines: list[bytes], texts: list[bytes]
+) -> None:
+    short, general, silence = Connection(**kind), Connection(**kind), SimpleNamespace(is_silent=True)
+    assert short.cycle.text_writer(b"<", b">", silence) is None, "the response has not begun"
+    await start(short, lines)
+    assert short.cycle.write(b"a")
+    write = short.cycle.text_writer(b"<", b">", silence)
+    assert (write is None) == (kind["is_head"] or kind["is_old"])
+    for text in texts:
+        assert write(text) if write is not None else short.cycle.write(b"<%b>" % text)
+    assert silence.is_silent == (write is None or not texts)
+    await short.cycle.send({"type": "http.response.body", "body": b"", "more_body": False})
+    await generally(general, lines, b"a", *(b"<%b>" % text for text in texts), b"")
+    assert short.outcome == general.outcome
+    assert write is None or not write(b"more")
+
+
+async def test_a_writer_of_texts_writes_nothing_to_a_slow_client() -> None:
+    connection, silence = Connection(), SimpleNamespace(is_silent=True)
+    await start(connection, [])
+    assert connection.cycle.write(b"a")
+    write = connection.cycle.text_writer(b"<", b">", silence)
+    assert write is not None
+    before = bytes(connection.transport.written)
+    connection.flow.pause_writing()
+    assert not write(b"b")
+    assert (bytes(connection.transport.written), silence.is_silent) == (before, True)
+    connection.flow.resume_writing()
+    assert write(b"b")
+    connection.cycle.lose()
+    assert not write(b"c")
+
+
 @given(kind=CONNECTIONS, lines=LINES, data=st.binary(min_size=1, max_size=20))
 async def test_complete_stream_sent_at_once_equals_the_general_path(
     kind: dict[str, Any], lines: list[bytes], data: bytes
