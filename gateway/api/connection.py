@@ -34,7 +34,7 @@ def text_frame(text: bytes) -> bytes:
 
 
 class Silence(Protocol):
-    """Whether a while has passed in which a client got no byte."""
+    """The silence of one client, which what is written to it ends."""
 
     is_silent: bool
 
