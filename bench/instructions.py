@@ -53,11 +53,12 @@ def _control(*options: str) -> None:
 
 
 async def _run(folder: Path, cases: list[str]) -> None:
-    plain, accounting = InProcess(bench_table()), accounting_gateway(folder / "budgets")
     settle()
-    for name in cases:
+    for at, name in enumerate(cases):
         case = name.removesuffix(_BUDGETS)
-        gateway = accounting if name.endswith(_BUDGETS) else plain
+        # Made here, because a server closes a connection that is idle for some seconds.
+        has_budgets = name.endswith(_BUDGETS)
+        gateway = accounting_gateway(folder / f"state-{at}") if has_budgets else InProcess(bench_table())
         request, answer = request_bytes(case), provider_answers(case)
         await gateway.ask_checked(case)
         for _ in range(_WARM_UPS):

@@ -240,13 +240,12 @@ class _PlainAnswer(Value, frozen=True):
     choices: Annotated[list[_PlainChoice], msgspec.Meta(min_length=1, max_length=MAX_CHOICES)]
     service_tier: ServiceTier | None = None
     system_fingerprint: _Text | None = None
-    usage: msgspec.Raw = msgspec.Raw(b"null")
+    usage: _Counts | None = None
     error: _Empty = None
     what: Any = msgspec.field(name="object", default=None)
 
 
 _decode_plain = msgspec.json.Decoder(_PlainAnswer).decode
-_decode_counts = msgspec.json.Decoder(_Counts | None).decode
 
 
 def _read_plain(data: bytes, rule: Answers) -> ChatCompletion | None:
@@ -275,19 +274,12 @@ def _read_plain(data: bytes, rule: Answers) -> ChatCompletion | None:
         if type(content) is not str or not content or not (content.isascii() or not _SURROGATE.search(content)):
             return None
         choices.append(Choice(AssistantMessage(content), _PLAIN_FINISH[choice.finish_reason], position))
-    usage = _plain_usage(body.usage, rule)
+    usage, counts = None, body.usage
+    if counts is not None:
+        usage = _usage_of(counts, counts.cached, rule)
+        if rule.cached and not counts.cached:
+            usage = read_usage(as_map(as_map(loads(data))["usage"]), rule)
     return ChatCompletion(body.id, body.model, body.created, tuple(choices), usage, tier, fingerprint)
-
-
-def _plain_usage(source: msgspec.Raw, rule: Answers) -> Usage | None:
-    try:
-        counts = _decode_counts(source)
-    except msgspec.DecodeError:
-        counts = None
-    if counts is not None and not rule.cached:
-        return _usage_of(counts, counts.cached, rule)
-    usage = as_map(loads(source))
-    return read_usage(usage, rule) if usage else None
 
 
 # --- any form -----------------------------------------------------------------------------------------
