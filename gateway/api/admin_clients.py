@@ -129,12 +129,12 @@ async def report_usage(
     if "user" in names:
         asked.expect_admin("a report by end user")
     days = _days(month, first, last)
-    stores = (await asked.control.status()).config.stores
+    config = (await asked.control.status()).config
 
     def report(admin: ClientAdmin) -> Json:
-        with usage_reader(stores, admin.directory) as reader:
+        with usage_reader(config.stores, admin.directory) as reader:
             query, period = reader.period_query(month, days, names, client, assistant)
-            return {**reader.report_data(query), **period}
+            return {**reader.report_data(query, config), **period}
 
     return await asked.run("usage", report)
 

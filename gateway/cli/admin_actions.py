@@ -96,7 +96,7 @@ def opened(options: argparse.Namespace) -> Iterator[Actions]:
                 yield FileActions(version)
                 return
             _expect_database(options, facts)
-        if options.command == "budgets show" and path_exists(settings.config):
+        if options.command in ("budgets show", "quotas") and path_exists(settings.config):
             version = compile_file(settings.config, resolve_secrets=False).config
             if version.stores is not None and version.stores.valkey is not None:
                 # The counts are in Valkey. Nothing is written to this directory that is needed later.

@@ -45,7 +45,8 @@ def plan(options: argparse.Namespace) -> int:
         return _REFUSED
     changes = plan_between(before, after, strict=options.strict, accepted=options.accept_loss, intent=options.intent)
     if options.since is None and before is not None:
-        changes = replace(changes, notes=(*changes.notes, *_new_defaults(after.config, settings)))
+        notes = *_new_defaults(after.config, settings), *_used_of_quotas(before.config, after.config, settings)
+        changes = replace(changes, notes=(*changes.notes, *notes))
     if options.admin is not None:
         changes = _add_traffic(changes, options.admin, settings)
     changes = _add_signature_check(changes, before, after, path, options)
@@ -76,6 +77,24 @@ def _new_defaults(config: ConfigVersion, settings: Settings) -> Iterator[str]:
             f"with this release, {', '.join(names)} will get a pseudonym of `prompt_cache_key`, which 0.2.0 removed; "
             "`cache_key: strip` keeps it from a deployment"
         )
+
+
+def _used_of_quotas(before: ConfigVersion, after: ConfigVersion, settings: Settings) -> Iterator[str]:
+    """Yield what is used of each limit of a quota that changes."""
+    from gateway.operator_errors import StateError
+    from gateway.service.budget_admin import in_gate
+    from gateway.usage.quota_uses import read_uses
+
+    changed = {name: it for name, it in after.quotas.items() if name in before.quotas and it != before.quotas[name]}
+    if not changed or settings.state_dir is None:
+        return
+    config = replace(after, quotas=changed)
+    try:
+        uses = in_gate(config, settings.state_dir, lambda gate: read_uses(config, gate))
+    except StateError as error:
+        tell(f"what is used of the quotas is unknown: {error}")
+        return
+    yield from (f"quota {it.name}: {it.used} of {it.words} are used" for it in uses)
 
 
 def _active_state(options: argparse.Namespace, settings: Settings) -> CompiledState | None:

@@ -23,6 +23,7 @@ from gateway.operator_errors import CommandError
 
 if TYPE_CHECKING:
     from gateway.model.budget import Stores
+    from gateway.model.config_version import ConfigVersion
     from gateway.usage.reports import UsageQuery, UsageReader
 
 _OK, _NONE = 0, 1
@@ -39,6 +40,7 @@ _WITHOUT = {
     "assistant": "the calls had none, or a release up to 0.2 made them",
     "territory": "it was not known, or is not kept of the caller (a region with `transit`, an erased end user)",
     "processes": "a release up to 0.2 made the calls",
+    "quota": "their deployments name no quota now",
 }
 """Why a call may lack a value."""
 _ALWAYS_SHOWN = ("input_tokens", "output_tokens")
@@ -89,7 +91,8 @@ def usage(options: argparse.Namespace) -> int:
             if options.rows:
                 _print_rows(reader, query)
                 return _OK
-            report = {**reader.report_data(query), **period}
+            config = _config_of(options) if "quota" in by else None
+            report = {**reader.report_data(query, config), **period}
     if options.json:
         print(json_text({name: report[name] for name in ("groups", "total", "implausible") if name in report}))
     elif options.csv:
@@ -144,20 +147,33 @@ def ledger_place(options: argparse.Namespace) -> tuple[Stores | None, Path]:
 
 def _stores_of(directory: Path) -> Stores | None:
     """Return the stores of the instance with this state directory, if it has a shared database. Raises CommandError."""
+    if (path := _noted_config(directory)) is None:
+        return None
+    try:
+        stores = compile_file(path, resolve_secrets=False).config.stores
+    except CommandError:
+        return None
+    is_shared = stores is not None and stores.database is not None
+    return compile_file(path).config.stores if is_shared else None
+
+
+def _noted_config(directory: Path) -> Path | None:
+    """Return the config file of the last start with this state directory, or None if it is not known."""
     from gateway.state.client_store import ClientStore, has_clients
 
     if not has_clients(directory):
         return None
     with closing(ClientStore(directory)) as store:
         facts = store.facts()
-    if facts is None or not facts.config or not path_exists(facts.config):
-        return None
-    try:
-        stores = compile_file(Path(facts.config), resolve_secrets=False).config.stores
-    except CommandError:
-        return None
-    is_shared = stores is not None and stores.database is not None
-    return compile_file(Path(facts.config)).config.stores if is_shared else None
+    return Path(facts.config) if facts is not None and facts.config and path_exists(facts.config) else None
+
+
+def _config_of(options: argparse.Namespace) -> ConfigVersion:
+    """Return the config whose deployments name quotas. Raises CommandError."""
+    path = options.config or _noted_config(state_directory(settings_of(options)))
+    if path is None:
+        raise CommandError("the config names the quotas of deployments: name it with --config")
+    return compile_file(path, resolve_secrets=False).config
 
 
 def _print_rows(reader: UsageReader, query: UsageQuery) -> None:

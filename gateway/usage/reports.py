@@ -19,6 +19,7 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 
+from gateway.model.config_version import ConfigVersion
 from gateway.operator_errors import StateError
 from gateway.state.database import Database
 from gateway.undo import undone_on_failure
@@ -45,16 +46,16 @@ from gateway.usage.quota_sums import PartsByCaller, parts_since
 from gateway.usage.quotas import NOTHING, row_parts
 from gateway.usage.usage_row import TOKENS, RowKind, UsageRow, UsageSource
 from providers.catalogue.prices import NO_CURRENCY
-from providers.value import Value
+from providers.value import Value, replace
 
 DIMENSIONS: Mapping[str, str] = {
-    name: "end_user" if name == "user" else name
+    name: {"user": "end_user", "quota": "deployment"}.get(name, name)
     for name in (
         "client", "project", "assistant", "user", "model", "region", "territory", "processes", "provider", "site",
-        "deployment", "day", "hour",
+        "deployment", "quota", "day", "hour",
     )
 }  # fmt: skip
-"""The names by which a report can group, with their columns in the totals."""
+"""The names by which a report can group, with their columns in the totals. Deployments name quotas."""
 
 _TOTALS = {
     "user": "total_user_day",
@@ -294,6 +295,14 @@ def _order(group: UsageGroup) -> tuple[object, ...]:
     return [(text is not None, text or "") for text in group.key], group.currency or ""
 
 
+def _lines_of_quotas(lines: Iterable[LedgerLine], place: int, config: ConfigVersion | None) -> Iterator[LedgerLine]:
+    """Yield each line once for each quota of its deployment, whose name it has at this place of its key."""
+    for line in lines:
+        deployment = config.deployments.get(line.key[place] or "") if config is not None else None
+        for name in [quota.name for quota in deployment.quotas] if deployment and deployment.quotas else [None]:
+            yield replace(line, key=(*line.key[:place], name, *line.key[place + 1 :]))
+
+
 class UsageReader:
     """The usage in a state directory or in the shared ledger, at the moment when it is opened. A context manager.
 
@@ -359,24 +368,29 @@ class UsageReader:
         """Return the month of a Unix time, in the time zone of the ledger: `2026-11`."""
         return datetime.fromtimestamp(now_s, self.zone).strftime("%Y-%m")
 
-    def report(self, query: UsageQuery) -> GroupedUsage:
-        """Return the report of a query."""
-        lines = lines_of(self._statements.execute(*query.sums()).fetchall())
+    def report(self, query: UsageQuery, config: ConfigVersion | None = None) -> GroupedUsage:
+        """Return the report of a query. The deployments of the config version name the quotas."""
+        lines = list(lines_of(self._statements.execute(*query.sums()).fetchall()))
         local_time = LocalTime(self.zone)
         found = (line_of(row, query.columns(), local_time) for row in self._unmoved_in(query, local_time))
-        return group_lines(query.by, [*lines, *(line for line in found if line is not None)])
+        lines += filter(None, found)
+        report = group_lines(query.by, lines)
+        if "quota" not in query.by:
+            return report
+        in_quotas = group_lines(query.by, _lines_of_quotas(lines, query.by.index("quota"), config))
+        return replace(report, groups=in_quotas.groups)
 
     def deleted_through_in(self, query: UsageQuery) -> str | None:
         """Return `deleted_through` if rows of the days of a query may be missing, or None."""
         is_concerned = self.deleted_through is not None and query.first_day <= self.deleted_through
         return self.deleted_through if is_concerned else None
 
-    def report_data(self, query: UsageQuery) -> dict[str, object]:
-        """Return the report of a query as JSON data, with the time zone of its days.
+    def report_data(self, query: UsageQuery, config: ConfigVersion | None = None) -> dict[str, object]:
+        """Return the report of a query as JSON data, with the time zone of its days. See `report` for `config`.
 
         `rows_deleted_through` is the last day of which it lacks calls, because it reads rows, and rows were deleted.
         """
-        report = self.report(query)
+        report = self.report(query, config)
         data = {**report.data(), "timezone": str(self.zone)}
         if report.total.estimated.calls and (implausible := self._implausible(query)):
             data["implausible"] = implausible

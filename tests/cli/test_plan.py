@@ -15,6 +15,8 @@ from gateway.cli.plan import compiled_state
 from gateway.config.examples import example_path
 from gateway.state.generated_key import CACHE_KEY
 from gateway.state.history import open_history
+from gateway.usage.journal import FOLDER, Journal
+from gateway.usage.quotas import limits_of_quota
 from tests.cli.conftest import Command
 from tests.cli.recorded_versions import add_version
 from tests.kit.config_cases import edited
@@ -234,6 +236,17 @@ def test_plan_states_the_new_default_of_cache_keys_before_the_first_start(gatewa
     assert "with this release, chatgpt-eu will get a pseudonym of `prompt_cache_key`, which 0.2.0 removed" in shown
     Path(CACHE_KEY).touch()
     assert "prompt_cache_key" not in gateway("plan", file, "--state", ".", "--no-secrets").out
+
+
+def test_plan_shows_what_is_used_of_a_quota_whose_limit_changes(gateway: Command) -> None:
+    with_quota = CONFIG.merge("{quotas: {q: {requests: {day: 9}}}, deployments: {house: {quota: q}}}")
+    add_version(Path("state"), with_quota, "2026-11-01", "ada", "")
+    (limit,) = limits_of_quota(compiled_state(with_quota.write(Path(), "old.yaml"), secrets=True).config.quotas["q"])
+    with closing(Journal.open(Path("state") / FOLDER)) as journal:
+        journal.rebuild((), {}, [(limit, 7)])
+    with_quota.merge("quotas: {q: {requests: {day: 5}}}").write(Path(), "new.yaml")
+    assert "quota q: 7 of 5 requests a day are used" in gateway("plan", "new.yaml", "--state", "state").out
+    assert "are used" not in gateway("plan", "old.yaml", "--state", "state").out
 
 
 def test_plan_and_check_name_each_key_of_prompt_caches(gateway: Command) -> None:

@@ -18,6 +18,7 @@ from gateway.usage.ledger import Ledger, ledger_file
 from gateway.usage.usage_row import CallOutcome, UsageRow, UsageSource
 from tests.cli.conftest import Command
 from tests.kit.case_files import cases
+from tests.kit.configs import BASE
 from tests.kit.usage_rows import keep_rows, usage_row
 
 MEMBERS = {
@@ -133,6 +134,18 @@ def test_rows_are_printed_as_json_lines(gateway: Command, tmp_path: Path) -> Non
     assert [json.loads(line)["call"] for line in shown.out.splitlines()] == ["a", "b", "c", "d", "e", "later"]
     shown = gateway("usage", "--state", tmp_path, "--month", "2026-11", "--rows", "--json", "--client", "batch")
     assert [json.loads(line)["outcome"] for line in shown.out.splitlines()] == ["answered", "failed"]
+
+
+def test_calls_are_grouped_by_the_quotas_that_the_config_names(gateway: Command, tmp_path: Path) -> None:
+    write_ledger(tmp_path, usage_row("a", deployment="chatgpt-eu"), usage_row("b"))
+    command = "usage", "--state", tmp_path, "--month", "2026-11", "--by", "quota"
+    shown = gateway(*command)
+    assert (shown.status, "name it with --config" in shown.err) == (2, True)
+    quota = {"quotas": {"eu": {"requests": {"day": 9}}}, "deployments": {"chatgpt-eu": {"quota": "eu"}}}
+    command = *command, "--config", BASE.merge(quota).write(tmp_path)
+    groups = json.loads(gateway(*command, "--json").out)["groups"]
+    assert [(group["quota"], group["calls"]) for group in groups] == [(None, 1), ("eu", 1)]
+    assert "- as quota: their deployments name no quota now" in gateway(*command).out
 
 
 def test_calls_are_grouped_and_chosen_by_assistant(gateway: Command, tmp_path: Path) -> None:

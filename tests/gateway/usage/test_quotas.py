@@ -15,6 +15,7 @@ from gateway.model.status import VendorLimit
 from gateway.usage.amounts import NANO, shown_nano
 from gateway.usage.journal import Journal
 from gateway.usage.quotas import QuotaHold, QuotaLimit, QuotaState, limits_of_quota, quota_refusal, vendor_limits
+from gateway.usage.reports import UsageReader
 from gateway.usage.windows import MINUTE_NS
 from tests.gateway.usage.priced_gateway import PricedGateway
 from tests.kit.configs import Config, table_of
@@ -215,6 +216,17 @@ async def test_changed_limit_keeps_what_is_used(world: PricedGateway) -> None:
     assert by(await world.ask(TWO, account(requests={"minute": 4}), number=4)) == ["acme"] * 4
     assert by(await world.ask(TWO, account(requests={"minute": 6}), number=3)) == ["acme", "acme", "spare"]
     assert by(await world.ask(TWO, account(requests={"minute": 3}))) == ["spare"]
+
+
+async def test_report_has_a_row_in_each_quota_of_its_deployment_and_once_in_the_total(world: PricedGateway) -> None:
+    both = {"deployments": {"acme": {"quota": ["account", "other"]}}}
+    quotas = {"quotas": {"account": {"requests": {"day": 2}}, "other": {"requests": {"day": 9}}}}
+    await world.ask(TWO, both, quotas, number=3)
+    assert world.gateway is not None
+    with UsageReader(world.folder / "state") as reader:
+        report = reader.report(reader.period_query("2026-12", None, ["quota"])[0], world.gateway.config)
+    assert {one.key: one.all.calls for one in report.groups} == {("account",): 2, ("other",): 2, (None,): 1}
+    assert report.total.all.calls == 3
 
 
 async def test_budget_that_refuses_leaves_nothing_in_the_quota(world: PricedGateway) -> None:
