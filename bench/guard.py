@@ -2,7 +2,8 @@
 speed.
     python -m bench.guard            compare with guard.json, guard_baseline.json and guard_budget.json; 1 if a case has
                                      grown by more than a tenth since it was recorded, or by more than a quarter since
-                                     the baseline, or if it makes more calls than its budget
+                                     the baseline, if it makes more calls than its budget, or if quotas of requests
+                                     and tokens add more than 25 calls
     python -m bench.guard --update   write guard.json again, for this version of Python
     python -m bench.guard --where    the number of calls that each file makes
 
@@ -39,6 +40,7 @@ BUDGET = Path(__file__).with_name("guard_budget.json")
 """The most calls of a case, on each version of Python."""
 _MOST_GROWTH, _MOST_DRIFT = 1.1, 1.25
 _WARM_UPS, _REPEATS = 5, 20
+_LEDGER, _QUOTAS, _MOST_OF_QUOTAS = "JSON, with the ledger alone", "JSON, with quotas", 25
 _ACCOUNTED = ("JSON", "stream of 64 events at once")
 """The cases that are counted with limits and four budgets too. The thread of the ledger is not counted."""
 
@@ -62,12 +64,20 @@ def count() -> dict[str, Counter[str]]:
             counts[f"{case}, with budgets"] = await _least_calls(accounting, case)
         counts["JSON without a cap, with budgets"] = await _least_calls(accounting, "JSON", capped=False)
         recording = accounting_gateway(state_dir / "ledger", limited=False)
-        counts["JSON, with the ledger alone"] = await _least_calls(recording, "JSON")
+        counts[_LEDGER] = await _least_calls(recording, "JSON")
+        quotas = accounting_gateway(state_dir / "quotas", limited=False, changed=_with_quotas)
+        counts[_QUOTAS] = await _least_calls(quotas, "JSON")
 
     with open(os.devnull, "w", encoding="utf-8") as sink, tempfile.TemporaryDirectory() as folder:
         configure("json", "info", sink)
         run(measure(Path(folder)))
     return counts
+
+
+def _with_quotas(text: str) -> str:
+    """Return the config with a quota of each deployment."""
+    limits = ", ".join(f"{unit}: {{minute: 1000000000}}" for unit in ("requests", "input_tokens", "output_tokens"))
+    return f"{text.replace('api_key: ', 'quota: account, api_key: ')}\nquotas: {{account: {{{limits}}}}}\n"
 
 
 async def _least_calls(gateway: InProcess, case: str, *, capped: bool = True) -> Counter[str]:
@@ -138,6 +148,7 @@ def main() -> int:
     recorded: dict[str, dict[str, int]] = json.loads(_FILE.read_text("utf-8")) if _FILE.exists() else {}
     version = sys.version_info[:2]
     counts = {case: calls.total() for case, calls in count().items()}
+    of_quotas = counts.pop(_QUOTAS) - counts[_LEDGER]
     if options.update:
         recorded["{}.{}".format(*version)] = counts
         _FILE.write_text(json.dumps(dict(sorted(recorded.items())), indent=2) + "\n", "utf-8")
@@ -154,6 +165,9 @@ def main() -> int:
     grown = judge(counts, compared) + judge(counts, baseline, _MOST_DRIFT, "baseline's")
     budget: dict[str, int] = json.loads(BUDGET.read_text("utf-8"))
     spent = judge({case: counts.get(case, 0) for case in budget}, budget, 1.0, "budget of")
+    print(f"{_QUOTAS:42} {of_quotas:+6}")
+    if of_quotas > _MOST_OF_QUOTAS:
+        spent.append(f"{_QUOTAS}: {of_quotas} calls more than without them, and at most {_MOST_OF_QUOTAS} may be")
     for problem in grown:
         print(f"guard: {problem}. If this is intended, run it with --update and give the reason in the commit message.")
     for problem in spent:

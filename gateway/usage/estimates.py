@@ -193,24 +193,24 @@ class _Latest:
 
     Attributes:
         values: At most `_SAMPLES` numbers, the latest last.
+        count: How many there are.
         largest: The largest of them.
     """
 
-    __slots__ = ("largest", "values")
+    __slots__ = ("count", "largest", "values")
 
     def __init__(self, values: Iterable[float] = ()) -> None:
         self.values: deque[float] = deque(values, maxlen=_SAMPLES)
+        self.count = len(self.values)
         self.largest = max(self.values, default=0.0)
-
-    @property
-    def is_full(self) -> bool:
-        """Whether there are `_SAMPLES` numbers."""
-        return len(self.values) == _SAMPLES
 
     def add(self, value: float) -> None:
         """Add a number, and forget the oldest if there are too many."""
-        values = self.values
-        leaving = values[0] if len(values) == _SAMPLES else None
+        values, leaving = self.values, None
+        if self.count == _SAMPLES:
+            leaving = values[0]
+        else:
+            self.count += 1
         values.append(value)
         if value >= self.largest:
             self.largest = value
@@ -298,7 +298,9 @@ class LearnedUsage:
 
     def usual_most(self, owner: tuple[str, str]) -> int:
         """Return the 99th percentile of the tokens of an answer to a client by a model."""
-        return self._percentile(owner) or _UNLEARNED_ANSWER
+        answers = self._answers.get(owner)
+        # Of a hundred samples, the largest is the 99th percentile or above it.
+        return (int(answers.largest) if answers and answers.count == _SAMPLES else 0) or _UNLEARNED_ANSWER
 
     def usual_cap(self, owner: tuple[str, str], *, thinks: bool) -> int:
         """Return a cap that ends next to no answer to a client by a model.
@@ -307,22 +309,18 @@ class LearnedUsage:
             owner: The client and the model.
             thinks: Whether the model thinks before it answers.
         """
-        percentile = self._percentile(owner)
-        if percentile is None:
-            return _UNLEARNED_THINKING if thinks else _UNLEARNED_ANSWER
-        return max(_CAP_FACTOR * percentile, LEAST_CAP_SENT)
-
-    def _percentile(self, owner: tuple[str, str]) -> int | None:
         answers = self._answers.get(owner)
-        # Of a hundred samples, the largest is the 99th percentile or above it.
-        return int(answers.largest) if answers is not None and answers.is_full else None
+        if answers is None or answers.count < _SAMPLES:
+            return _UNLEARNED_THINKING if thinks else _UNLEARNED_ANSWER
+        return max(_CAP_FACTOR * int(answers.largest), LEAST_CAP_SENT)
 
     def input_tokens(self, deployment: str, bound: int) -> int | None:
         """Return an estimate of the input, which is not below the real number, or None if too little is learned."""
         inputs = self._inputs.get(deployment)
-        if inputs is None or len(inputs[0].values) < _FEWEST_RATIOS:
+        if inputs is None or inputs[0].count < _FEWEST_RATIOS:
             return None
-        return min(bound, max(1, round(bound * inputs[0].largest * _MARGIN)))
+        found = int(bound * inputs[0].largest * _MARGIN + 0.5) or 1
+        return found if found < bound else bound
 
     def uncounted_input(self, deployment: str, own_count: int) -> int:
         """Return an estimate of an input that its provider has not counted, from the gateway's own count.

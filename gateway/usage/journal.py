@@ -33,7 +33,6 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from operator import mul
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +59,7 @@ from gateway.usage.gate import (
 from gateway.usage.journal_file import Cells, JournalFile, current_file, items, unpack_cells, words_of
 from gateway.usage.journal_queue import JournalQueue
 from gateway.usage.lost_call import LostUsage, RunningCost, lost_usage
-from gateway.usage.quotas import NOTHING, Parts, QuotaLimit, QuotaState
+from gateway.usage.quotas import NOTHING, Parts, QuotaLimit, QuotaState, weighed
 from gateway.usage.windows import MINUTE_NS, AllBounds, WindowBounds
 
 FOLDER = "journal"
@@ -93,7 +92,7 @@ class _OpenCall(msgspec.Struct, array_like=True, gc=False):
     entries: list[_Entry]
     row: bytes
     running: RunningCost | None = None
-    quotas: list[_QuotaEntry] = []
+    quotas: tuple[_QuotaEntry, ...] = ()
 
     def lost(self, alive_ns: int | None) -> LostUsage:
         """Return what it is charged if its process gave its last sign of life then, or at an unknown time."""
@@ -103,7 +102,7 @@ class _OpenCall(msgspec.Struct, array_like=True, gc=False):
 _encode, decode_call = msgspec.msgpack.Encoder().encode, msgspec.msgpack.Decoder(_OpenCall).decode
 
 
-_Settled = tuple[bytes, list[_Entry], list[_QuotaEntry], tuple[int, int, int], bytes, Parts]
+_Settled = tuple[bytes, list[_Entry], tuple[_QuotaEntry, ...], tuple[int, int, int], bytes, Parts]
 """The holds that a settlement replaces, the use of the call, and its row."""
 
 
@@ -125,7 +124,7 @@ class Journal:
         self._run = b""
         self._run_file: int | None = None
         self._next_sign: asyncio.TimerHandle | None = None
-        self._open: dict[str, tuple[bytes, list[_Entry], list[_QuotaEntry]]] = {}
+        self._open: dict[str, tuple[bytes, list[_Entry], tuple[_QuotaEntry, ...]]] = {}
 
     @classmethod
     def open(cls, directory: Path, clock: Callable[[], int] = time.time_ns) -> Journal:
@@ -284,7 +283,7 @@ class Journal:
 
     def _hold(
         self, txn: lmdb.Transaction, request: HoldRequest
-    ) -> tuple[bytes, list[_Entry], list[_QuotaEntry], tuple[RateState, ...]] | HoldRefused:
+    ) -> tuple[bytes, list[_Entry], tuple[_QuotaEntry, ...], tuple[RateState, ...]] | HoldRefused:
         # This path is not split into functions: it is the largest part of the cost of a request with budgets.
         now_ns, call, windows = self._clock(), request.call, request.windows
         tokens, amount_nano = request.tokens, request.amount_nano
@@ -313,12 +312,9 @@ class Journal:
             if rate.measure == _TOKENS:  # a request stays counted, so its rate is not settled
                 entries.append((key, 0, amount, -per_minute))
             states.append(RateState((MINUTE_NS - left_ns) * per_minute // MINUTE_NS, left_ns))
-        quotas: list[_QuotaEntry] = []
-        if request.quotas:
-            held_in = self._hold_quotas(txn, request, now_ns, changes)
-            if held_in is None:
-                return self._refusal(txn, request, now_ns)
-            quotas = held_in
+        quotas = self._hold_quotas(txn, request, now_ns, changes) if request.quotas else ()
+        if quotas is None:
+            return self._refusal(txn, request, now_ns)
         self._known.update(changes)
         self._changed.update(changes)
         place = b"o" + (self._run or self._begin_run()) + call.encode()
@@ -327,10 +323,10 @@ class Journal:
 
     def _hold_quotas(
         self, txn: lmdb.Transaction, request: HoldRequest, now_ns: int, changes: dict[bytes, Cells]
-    ) -> list[_QuotaEntry] | None:
+    ) -> tuple[_QuotaEntry, ...] | None:
         """Add what a call changes in quotas, and return what it holds; None if one of them has no room."""
         known = self._known
-        quotas: list[_QuotaEntry] = []
+        quotas: tuple[_QuotaEntry, ...] = ()
         for hold in request.quotas:
             one, amount, bounds = hold.limit, hold.amount, hold.bounds
             key = one.key
@@ -345,7 +341,7 @@ class Journal:
                     return None
                 held = held if one.counts_calls else held + amount
                 changes[key] = 0, now_ns, now_ns + left_ns, one.limit, held, 0
-                quotas.append((key, 0, amount, one.uses, one.limit))
+                quotas = (*quotas, (key, 0, amount, one.uses, one.limit))
                 continue
             if not start <= now_ns < end:
                 generation, start, end, spent, held, _ = _present(cells, bounds, now_ns)
@@ -355,7 +351,7 @@ class Journal:
                 return None
             spent, held = (spent + amount, held) if one.counts_calls else (spent, held + amount)
             changes[key] = generation, start, end, spent, held, 0
-            quotas.append((key, generation, amount, one.uses, 0))
+            quotas = (*quotas, (key, generation, amount, one.uses, 0))
         return quotas
 
     def _refusal(self, txn: lmdb.Transaction, request: HoldRequest, now_ns: int) -> HoldRefused:
@@ -399,14 +395,14 @@ class Journal:
                 continue
             changed.add(key)
 
-    def _settle_quotas(self, txn: lmdb.Transaction, quotas: list[_QuotaEntry], parts: Parts) -> None:
+    def _settle_quotas(self, txn: lmdb.Transaction, quotas: tuple[_QuotaEntry, ...], parts: Parts) -> None:
         """Replace what an open call holds of quotas by what it used."""
         known, changed, now_ns = self._known, self._changed, 0
         for key, generation, amount, uses, per_minute in quotas:
             is_call = uses[0]
             if is_call and parts[0]:  # it was used when it was admitted
                 continue
-            used = 0 if parts is NOTHING else sum(map(mul, uses, parts))
+            used = 0 if parts is NOTHING else weighed(uses, parts)
             current, start, end, spent, held, _ = known[key] if key in known else self._get(txn, key)
             held = held if is_call or held < amount else held - amount
             if per_minute:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from operator import mul
 
 from gateway.model.budget import Window
 from gateway.model.config_version import ConfigVersion
 from gateway.state.database import Statements
 from gateway.usage.amounts import NANO
 from gateway.usage.quota_uses import deployments_of_quota
-from gateway.usage.quotas import Parts, QuotaLimit, limits_of_quota
+from gateway.usage.quotas import Parts, QuotaLimit, limits_of_quota, weighed
 
 HOUR_NS = 3600 * NANO
 
@@ -49,7 +48,7 @@ def used_of(limit: QuotaLimit, used: PartsByCaller, deployments: frozenset[str])
     sums: dict[str, int] = defaultdict(int)
     for (client, deployment), parts in used.items():
         if deployment in deployments:
-            sums[client] += max(0, sum(map(mul, limit.uses, parts)))
+            sums[client] += max(0, weighed(limit.uses, parts))
     return dict(sums)
 
 

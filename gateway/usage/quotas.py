@@ -13,7 +13,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from operator import mul
 from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
@@ -51,6 +50,14 @@ _WEIGHTS: dict[str, Parts] = {
     QuotaUnit.SECONDS: (0, 0, 0, 0, 0, 1, 0),
     QuotaUnit.AMOUNT: (0, 0, 0, 0, 0, 0, 1),
 }
+
+
+def weighed(weights: Parts, parts: Parts) -> int:
+    """Return how much a limit with these weights counts of a use. It is one call for each limit of a request."""
+    calls, read, cached, written, cap, seconds, nano = parts
+    of_calls, of_read, of_cached, of_written, of_cap, of_seconds, of_nano = weights
+    tokens = of_read * read + of_cached * cached + of_written * written + of_cap * cap
+    return of_calls * calls + tokens + of_seconds * seconds + of_nano * nano
 
 
 class QuotaState(NamedTuple):
@@ -148,7 +155,7 @@ class QuotaLimit:
 
         A request without a cap is at most the whole, because the client cannot make it smaller.
         """
-        amount = parts[0] if self.counts_calls else sum(map(mul, self.holds, parts))
+        amount = parts[0] if self.counts_calls else weighed(self.holds, parts)
         if amount > self.whole and not is_stated and self.unit != QuotaUnit.AMOUNT:
             amount = self.whole
         bounds = None if self.is_bucket else self.calendar.at(now_ns)[self.window]

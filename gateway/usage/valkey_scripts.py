@@ -21,7 +21,6 @@ The arguments and answers are made and read here.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from operator import mul
 from pathlib import Path
 
 import msgspec
@@ -29,7 +28,7 @@ import msgspec
 from gateway.model.budget import Window
 from gateway.usage.gate import LARGEST_AMOUNT, Counter, CounterState, HoldRequest, Measure, present_state
 from gateway.usage.lost_call import LostUsage, RunningCost, Used, lost_usage
-from gateway.usage.quotas import Parts, QuotaHold, QuotaLimit, QuotaState
+from gateway.usage.quotas import Parts, QuotaHold, QuotaLimit, QuotaState, weighed
 from gateway.usage.valkey_connection import Script
 from gateway.usage.windows import FOREVER_NS, MINUTE_NS, AllBounds, WindowBounds
 
@@ -208,7 +207,7 @@ def settle_arguments(one: OpenCall, used: Used, *, is_lost: bool) -> bytes:
     rates = [measure == _TOKENS and _bounded(more * MINUTE_NS // size) for _, _, measure, size in one.rates]
     quotas: list[tuple[object, ...]] = []
     for quota in one.quotas:
-        now_used = max(0, sum(map(mul, quota.uses, parts)))
+        now_used = max(0, weighed(quota.uses, parts))
         if quota.bounds is None:
             quotas.append((quota.amount, 0, now_used, 0, quota.limit))
         else:

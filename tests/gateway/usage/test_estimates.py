@@ -202,4 +202,4 @@ def test_largest_of_the_latest_samples_is_known(values: list[int]) -> None:
     for number, value in enumerate(values, 1):
         latest.add(value)
         assert latest.largest == max(values[max(0, number - 100) : number])
-        assert latest.is_full is (number >= 100)
+        assert latest.count == min(number, 100)
