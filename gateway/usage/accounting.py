@@ -350,7 +350,8 @@ class RequestUsage:
         if former is not None:
             await former.release_ahead()
             self.add(former)
-        if following and self._following is None and not self.limits.are_none:
+        is_limited = self._terms.config.quotas or not self.limits.are_none
+        if following and self._following is None and is_limited:
             self._following = FollowingCalls()
         if self._following is not None:
             self._following.turn(following)

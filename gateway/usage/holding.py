@@ -24,7 +24,7 @@ import msgspec
 from gateway.usage.estimates import LearnedUsage, unlearned_input
 from gateway.usage.gate import BudgetLimit, CounterState, HoldRefused, HoldRequest, Measure, RateState, UsageGate
 from gateway.usage.lost_call import RunningCost
-from gateway.usage.quotas import QuotaHold, QuotaLimit, QuotaRefusal, begun_seconds
+from gateway.usage.quotas import RUNNING, QuotaHold, QuotaLimit, QuotaRefusal, begun_seconds
 from gateway.usage.refusals import CallRefused, QuotaSpent, price_unknown, refusal_error, too_expensive
 from gateway.usage.spending_limits import SpendingLimits
 from gateway.usage.usage_row import UsageRow, encode_row
@@ -212,11 +212,15 @@ def _usual(call: PlannedCall, cap: int, output: int, amount_nano: int) -> tuple[
 
 
 class FollowingCalls:
-    """The calls of a request that follow the current one, and what is held for them."""
+    """The calls of a request that follow the current one, and what is held for them.
 
-    __slots__ = ("_ahead", "_calls", "_own")
+    A deployment whose quotas had no room for all of them gets none of them while they are held at another one.
+    """
+
+    __slots__ = ("_ahead", "_calls", "_full", "_own")
 
     def __init__(self) -> None:
+        self._full: dict[str, QuotaSpent] = {}
         self._calls: Sequence[ChatRequest] = ()
         self._ahead: list[Held] = []
         # The hold of the current call until it begins.
@@ -240,8 +244,12 @@ class FollowingCalls:
             CallRefused: A limit does not admit all of them.
             GateUnavailable: The gate cannot be asked.
         """
+        deployment = call.facts.deployment
+        is_held = bool(self._own or self._ahead)
+        if is_held and (full := self._full.get(deployment.name)) is not None:
+            raise QuotaSpent(full.message, full.refusal)
         instead_of, self._own = self._own, ()
-        is_elsewhere = bool(self._ahead) and self._ahead[0].call.facts.deployment is not call.facts.deployment
+        is_elsewhere = bool(self._ahead) and self._ahead[0].call.facts.deployment is not deployment
         if len(self._ahead) == len(self._calls) and not is_elsewhere:
             (held,) = await hold_calls(gate, (call,), instead_of, self._ahead)
             return held
@@ -249,7 +257,13 @@ class FollowingCalls:
         following = [call_of(one) for one in self._calls]
         for one in following:
             one.is_ahead = True
-        held, *self._ahead = await hold_calls(gate, (call, *following), instead_of)
+            one.quotas = tuple(limit for limit in one.quotas if limit.unit != RUNNING)  # one call runs at a time
+        try:
+            held, *self._ahead = await hold_calls(gate, (call, *following), instead_of)
+        except QuotaSpent as error:
+            if not error.is_slot:
+                self._full[deployment.name] = error
+            raise
         return held
 
     async def release(self, gate: UsageGate) -> None:
@@ -410,7 +424,7 @@ def _quota_of_all(hold: Hold, refused: QuotaRefusal, together: Sequence[Hold]) -
     at = next(index for index, one in enumerate(together) if one.call == hold.call)
     wait_ns = refused.wait_ns
     for place, one in enumerate(hold.quotas):
-        amounts = [other.quotas[place].amount for other in together if other.quotas]
+        amounts = [other.quotas[place].amount for other in together if place < len(other.quotas)]
         if sum(amounts) > one.limit.whole:
             return change(refused, wait_ns=None)
         if one in refused.lacking and one.limit.is_bucket and wait_ns is not None:

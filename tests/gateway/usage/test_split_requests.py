@@ -164,3 +164,13 @@ async def test_failed_request_gives_back_what_was_held(split: PricedGateway) -> 
     assert codes([failed, answered]) == ["provider_error", ""]
     assert failed.headers["x-gateway-cost"] == eur(TOKENS * PRICE_NANO)
     assert json.loads(failed.content)["error"]["attempts"]
+
+
+@pytest.mark.parametrize("budgets", [(), [{"tokens": 10**6, "per": "total"}]], ids=["no budget", "a budget"])
+async def test_quota_admits_all_calls_at_one_step_or_none(split: PricedGateway, budgets: Any) -> None:
+    quota = {"quotas": {"account": {"requests": {"day": 5}}}, "deployments": {"first": {"quota": "account"}}}
+    patch = {"clients": {"app": {"budgets": budgets}}} if budgets else {}
+    answers = await split.ask(CONFIG, quota, patch, dialect="embeddings", number=2)
+    assert codes(answers) == ["", ""]
+    assert [row.deployment for row in split.written] == ["first"] * 3 + ["second"] * 3
+    assert split.records[1].passed_over["first"].startswith("quota account: 5 requests a day are used")
