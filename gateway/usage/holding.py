@@ -264,6 +264,7 @@ class FollowingCalls:
             if not error.is_slot:
                 self._full[deployment.name] = error
             raise
+        self._full.pop(deployment.name, None)
         return held
 
     async def release(self, gate: UsageGate) -> None:
