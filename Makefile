@@ -41,7 +41,7 @@ ci-check:
 ci-tools: install-sdks ## install the tools of make ci: Debian packages (as root) and npm packages
 	@scripts/ci_tools.sh
 
-prove: install-sdks ## run every large experiment in full, for hours (STEPS="properties ledger evidence accounts stores restarts streams console full kit servers answers chaos soak redaction fuzz evaluation bounds mutation")
+prove: install-sdks ## run every large experiment in full, for hours (STEPS="properties ledger evidence accounts stores quotas restarts streams console full kit servers answers chaos soak redaction fuzz evaluation bounds mutation")
 	@scripts/prove.sh
 
 kit: install-dev ## run the conformance kit for every model of every adapter: five minutes

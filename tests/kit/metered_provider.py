@@ -6,6 +6,7 @@ import asyncio
 import json
 import re
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -25,6 +26,9 @@ MAXIMUM = 1000
 """The longest answer of the model."""
 
 _LATE_S = 0.25
+PACE_S = 0.5
+"""How long each answer of `paced` takes."""
+
 _DIMENSIONS = 1536
 _NAMED = re.compile(r"request-\d+")
 INPUT_PRICE, OUTPUT_PRICE = 1, 2
@@ -44,6 +48,7 @@ class SeenCall:
         completion_tokens: The generated tokens, also of an answer that broke off.
         is_reported: Whether the gateway got the count.
         is_refused: Whether it got an error status instead of an answer.
+        at_s: When it came, by the monotonic clock.
     """
 
     deployment: str
@@ -54,6 +59,7 @@ class SeenCall:
     completion_tokens: int = 0
     is_reported: bool = False
     is_refused: bool = False
+    at_s: float = field(default_factory=time.monotonic)
 
     def usage(self) -> dict[str, Any]:
         """Return the count as the provider reports it."""
@@ -185,6 +191,9 @@ def behaviour(meter: Meter, name: str) -> Behaviour:
                 call.reset()
             case "closes" if not call.is_first:
                 call.writer.close()
+            case "paced":
+                await asyncio.sleep(PACE_S)
+                await answer_metered(call, seen)
             case "slow":
                 await answer_metered(call, seen, pause_s=0.02)
             case "silent":
