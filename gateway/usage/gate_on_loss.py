@@ -1,6 +1,7 @@
 """Decide what happens while the shared gate cannot be asked: `usage.on_loss`.
 
 - `deny`: a call to which a budget applies is refused.
+- While the counters of an emptied gate are rebuilt, an amount of a quota is as with `deny`.
 - An amount: each instance may spend it in an outage, for what calls cost and for what is held for running calls. All
   processes of the instance share it, in the journal.
 - A call without a budget goes on. Its rates are divided by the number of instances that were seen last, and so is its
@@ -154,7 +155,8 @@ class OutageGate:
                 limits.append(BudgetLimit(counter, share))
         spent = next((one for one in request.quotas if one.limit.unit == QuotaUnit.AMOUNT), None)
         if spent is not None and not budgets:
-            if (allowed := self._on_loss()) is None:
+            allowed = None if self.shared.is_rebuilt else self._on_loss()
+            if allowed is None:
                 return HoldRefused((), (), quota=QuotaRefusal((spent,), FOREVER_NS, why=_DENIED))
             skips[len(limits)] = spent
         if allowed is not None and (budgets or spent is not None):

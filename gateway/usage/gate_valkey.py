@@ -166,6 +166,11 @@ class ValkeyGate:
         return tuple(self._open)
 
     @property
+    def is_rebuilt(self) -> bool:
+        """Whether the server answers, and its counters are being rebuilt."""
+        return self.connection.is_connected and (self.epoch_ended.is_set() or not self.is_ready)
+
+    @property
     def problem(self) -> str | None:
         """Why budgets cannot be decided now, or None."""
         if not self.connection.is_connected:

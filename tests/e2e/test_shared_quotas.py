@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import signal
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from gateway.usage.postgres import upgrade
-from tests.kit.metered_gateway import ask_together
+from tests.kit.chat_http import CHAT, body
+from tests.kit.gateway_process import GatewayProcess
+from tests.kit.metered_gateway import CAP, LIMIT_S, ask_together, client_of
+from tests.kit.metered_provider import PROMPT_TOKENS
 from tests.kit.postgres_server import RunningPostgres, running_postgres
-from tests.kit.store_cell import cell
+from tests.kit.store_cell import Cell, cell
 from tests.kit.valkey_server import RunningValkey
 from tests.kit.waiting import eventually
 
@@ -67,13 +74,88 @@ def test_two_instances_share_the_slots_of_a_deployment(tmp_path: Path, postgres:
 
 def test_without_valkey_each_instance_has_its_share(tmp_path: Path, postgres: RunningPostgres) -> None:
     with cell(tmp_path, postgres, quota(requests={"hour": LIMIT})) as both:
-        # Each instance counts the others with its next sign of life.
-        eventually(lambda: len(signs(both.valkey, time.time() - 5)) == 2, 20)
-        now_s = time.time()
-        eventually(lambda: len(signs(both.valkey, now_s)) == 2, 20)
+        until_both_are_seen(both)
         both.valkey.kill()
         answers = asyncio.run(ask_together(both.instances, both.meter, 64))
         assert Counter(status for status, _ in answers)[200] == both.meter.number("ok") == LIMIT
+
+
+def test_frozen_valkey_leaves_each_instance_its_share_and_gets_what_was_used(
+    tmp_path: Path, postgres: RunningPostgres
+) -> None:
+    spent = {"amount": {"total": "1 EUR"}}
+    patch = {"quotas": {"account": {"requests": {"hour": LIMIT}}, "bill": spent}}
+    deployments = {"deployments": {"ok": {"quota": "account"}, "ok-2": {"quota": ["bill"]}}}
+    with cell(tmp_path, postgres, patch, deployments, route="ok, ok-2") as both:
+        until_both_are_seen(both)
+        assert [both.ask(number).headers["x-gateway-deployment"] for number in range(2)] == ["ok", "ok"]
+        both.valkey.freeze()
+        answers = asyncio.run(ask_together(both.instances, both.meter, 24))
+        assert Counter(status for status, _ in answers) == {200: LIMIT, 503: 24 - LIMIT}
+        assert both.meter.number("ok") == 2 + LIMIT
+        assert both.meter.number("ok-2") == 0, "an amount is as with `deny`, and its step is skipped"
+        both.valkey.thaw()
+        eventually(lambda: used(both) == {"requests hour": 2 + LIMIT, "amount total": "0.00"})
+        assert both.ask().headers["x-gateway-deployment"] == "ok-2"
+
+
+def test_emptied_or_restarted_valkey_gets_its_windows_from_the_ledger(
+    tmp_path: Path, postgres: RunningPostgres
+) -> None:
+    windows = {"hour": 1000, "day": 1000, "month": 1000}
+    money = {"day": "1 EUR", "week": "1 EUR", "month": "1 EUR", "total": "1 EUR"}
+    rule = quota(requests=windows, tokens=windows, amount=money, timezone="Asia/Shanghai")
+    with cell(tmp_path, postgres, rule) as both:
+        assert [both.ask(number % 2).status_code for number in range(6)] == [200] * 6
+        eventually(lambda: len(both.rows()) == 6)
+        before = used(both)
+        assert {before[f"requests {window}"] for window in windows} == {6}
+        assert {before[f"tokens {window}"] for window in windows} == {6 * (PROMPT_TOKENS + CAP)}
+        both.valkey.command("FLUSHALL")
+        eventually(lambda: used(both) == before)
+        both.valkey.kill()
+        both.valkey.restart()
+        eventually(lambda: used(both) == before)
+        assert both.ask().status_code == 200
+        eventually(lambda: used(both)["requests day"] == 7)
+
+
+def test_calls_of_a_killed_instance_and_cut_streams_are_used_as_their_rows_are(
+    tmp_path: Path, postgres: RunningPostgres
+) -> None:
+    rule = {"quotas": {"account": {"requests": {"hour": 3}, "tokens": {"day": 10_000}}}}
+    with cell(tmp_path, postgres, rule, {"deployments": {"pauses": {"quota": "account"}}}, route="pauses") as both:
+        with client_of(both.instances[0]) as client, client.stream("POST", CHAT, json=body(stream=True)) as stream:
+            next(stream.iter_lines())
+        eventually(lambda: len(both.rows()) == 1)
+        asking = threading.Thread(target=ask_in_vain, args=(both.instances[1],))
+        asking.start()
+        eventually(lambda: both.meter.number("pauses") == 2)
+        both.instances[1].process.send_signal(signal.SIGKILL)
+        asking.join()
+        eventually(lambda: len(both.rows()) == 2, 90)
+        assert [row["outcome"] for row in both.rows()] == ["disconnected", "lost"]
+        tokens = sum(row["input_tokens"] + row["output_tokens"] for row in both.rows())
+        eventually(lambda: used(both) == {"requests hour": 2, "tokens day": tokens})
+
+
+def ask_in_vain(gateway: GatewayProcess) -> None:
+    """Begin a stream at an instance that is killed."""
+    with suppress(httpx.TransportError), client_of(gateway) as client:
+        client.post(CHAT, json=body(stream=True))
+
+
+def until_both_are_seen(both: Cell) -> None:
+    """Wait until each instance has counted the other one with a sign of life."""
+    eventually(lambda: len(signs(both.valkey, time.time() - 5)) == 2, 20)
+    now_s = time.time()
+    eventually(lambda: len(signs(both.valkey, now_s)) == 2, 20)
+
+
+def used(both: Cell) -> dict[str, Any]:
+    """Return what is used of each limit, as an instance shows it."""
+    answer = httpx.get(f"{both.instances[0].admin_url}/v1/admin/quotas", trust_env=False, timeout=LIMIT_S)
+    return {f"{one['unit']} {one['window']}": one["used"] for one in answer.json().get("quotas", [])}
 
 
 def signs(valkey: RunningValkey, since_s: float) -> list[str]:

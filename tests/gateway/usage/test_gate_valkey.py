@@ -16,12 +16,14 @@ import trustme
 
 from gateway.cli.cell import valkey_state
 from gateway.model.budget import Money, StoreServer, Window
+from gateway.model.quota import Quota, QuotaEntry, QuotaUnit
 from gateway.usage.amounts import NANO
 from gateway.usage.gate import BudgetLimit, CounterState, GateUnavailable, HoldGranted, HoldRefused, HoldRequest
 from gateway.usage.gate_on_loss import OutageGate
 from gateway.usage.gate_valkey import ValkeyGate
 from gateway.usage.journal import Journal
 from gateway.usage.lost_call import RunningCost
+from gateway.usage.quotas import limits_of_quota
 from gateway.usage.usage_row import CallOutcome, decode_row, encode_row
 from gateway.usage.valkey_connection import ValkeyConnection, ValkeyUnavailable
 from providers.auth import Secret
@@ -426,6 +428,37 @@ async def test_on_loss_allows_an_amount_that_budgets_contain_afterwards(server: 
         await eventually(shared, spent=60, held=190)
         assert await gate.settle("two", 20, 20)
         await eventually(shared, spent=80, held=0)
+
+
+def in_quota(call: str, unit: QuotaUnit, most: int = 1000) -> HoldRequest:
+    """Return a hold of 100 in a window of a quota."""
+    (limit,) = limits_of_quota(Quota("q", (QuotaEntry(unit, Window.TOTAL, most),), "UTC", currency="EUR"))
+    quota = limit.hold((1, 100, 0, 0, 0, 0, 100), time.time_ns(), is_stated=True)
+    return HoldRequest(call, 100, 100, (), (), windows_at(time.time_ns()), quotas=(quota,))
+
+
+async def test_amount_of_a_quota_is_denied_while_it_is_rebuilt_whatever_is_allowed_in_an_outage(
+    server: RunningValkey, tmp_path: Path
+) -> None:
+    async with with_on_loss(server, tmp_path, 250) as (gate, shared):
+        shared.enter(None, is_ready=False)
+        refused = await gate.hold(in_quota("rebuilt", QuotaUnit.AMOUNT))
+        assert isinstance(refused, HoldRefused)
+        assert "is deny" in str(refused.quota)
+        assert isinstance(await gate.hold(in_quota("tokens", QuotaUnit.TOKENS)), HoldGranted)
+        await lose(server, shared)
+        assert isinstance(await gate.hold(in_quota("lost", QuotaUnit.AMOUNT)), HoldGranted)
+
+
+async def test_rebuilt_window_of_a_quota_keeps_what_was_counted_meanwhile(server: RunningValkey) -> None:
+    async with opened(server) as gate:
+        begun = in_quota("one", QuotaUnit.TOKENS)
+        limit, windows = begun.quotas[0].limit, windows_at(time.time_ns())
+        assert isinstance(await gate.hold(begun), HoldGranted)
+        assert await gate.settle("one", 0, 0, (1, 30, 0, 0, 0, 0, 0))
+        for in_ledger, spent in ((20, 30), (40, 40), (40, 40)):
+            await gate.set_numbers(limit, windows, in_ledger, 0)
+            assert (await gate.read_quotas([limit]))[1][0].spent == spent
 
 
 async def test_next_outage_begins_with_the_whole_amount_after_a_quiet_minute(
