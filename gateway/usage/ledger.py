@@ -362,7 +362,7 @@ class Ledger:
     def sum_up_quotas(self, config: ConfigVersion, now_ns: int) -> list[tuple[QuotaLimit, int]]:
         """Return what is used of the open windows of quotas (`quota_sums`)."""
         with self._changing() as statements:
-            return quota_sums(statements, config, now_ns)
+            return quota_sums(statements, config, now_ns, self._zone())
 
     def position_in_spool(self, file: str) -> int:
         """Return how many bytes of a spool file release 0.2.0 has moved. Their rows may have been deleted since then.

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from datetime import datetime, tzinfo
 
 from gateway.model.budget import Window
 from gateway.model.config_version import ConfigVersion
+from gateway.model.quota import QuotaUnit
 from gateway.state.database import Statements
 from gateway.usage.amounts import NANO
 from gateway.usage.quota_uses import deployments_of_quota
@@ -25,19 +27,22 @@ _OF_ROWS = (
     "WHERE time_ns >= ? AND kind = 'usage' GROUP BY 1, 2"
 )
 _OF_TOTALS = (
-    f"SELECT client, deployment, SUM(calls), {_SUMS}, 0, SUM(amount_whole), SUM(total_day.amount_nano) "  # noqa: S608
-    "FROM total_day JOIN series ON series.number = total_day.series WHERE day >= ? GROUP BY 1, 2"
+    f"SELECT client, deployment, SUM(calls), {_SUMS}, 0, SUM(amount_whole), SUM(total_hour.amount_nano) "  # noqa: S608
+    "FROM total_hour JOIN series ON series.number = total_hour.series WHERE day >= ? AND hour >= ? GROUP BY 1, 2"
 )
 
 PartsByCaller = dict[tuple[str, str], Parts]
 """The use of calls by client and deployment. The name of the client is empty for calls that no client asked for."""
 
 
-def parts_since(statements: Statements, since_ns: int | None) -> PartsByCaller:
-    """Return what calls have used since a time (Unix nanoseconds), or over all time."""
-    text, since = (_OF_TOTALS, "") if since_ns is None else (_OF_ROWS, since_ns)
+def parts_since(statements: Statements, since: int | str) -> PartsByCaller:
+    """Return what calls have used since a time (Unix nanoseconds), or since an hour of the totals, which have no audio.
+
+    Rows may have been deleted after a day, and totals never are.
+    """
+    text, values = (_OF_TOTALS, (since[:10], since)) if isinstance(since, str) else (_OF_ROWS, (since,))
     found: PartsByCaller = {}
-    for client, deployment, *numbers in statements.execute(text, (since,)).fetchall():
+    for client, deployment, *numbers in statements.execute(text, values).fetchall():
         calls, read, cached, written, seconds, whole, nano = (int(number or 0) for number in numbers)
         found[client or "", deployment or ""] = calls, read, cached, written, 0, seconds, whole * NANO + nano
     return found
@@ -52,18 +57,27 @@ def used_of(limit: QuotaLimit, used: PartsByCaller, deployments: frozenset[str])
     return dict(sums)
 
 
-def quota_sums(statements: Statements, config: ConfigVersion, now_ns: int) -> list[tuple[QuotaLimit, int]]:
-    """Return what is used of each window of each quota, from the hour on in which the window began."""
+def quota_sums(
+    statements: Statements, config: ConfigVersion, now_ns: int, zone: tzinfo
+) -> list[tuple[QuotaLimit, int]]:
+    """Return what is used of each window of each quota, from the hour on in which the window began.
+
+    `zone` is the time zone of the ledger.
+    """
     sums: list[tuple[QuotaLimit, int]] = []
-    known: dict[int | None, PartsByCaller] = {}
+    known: dict[int | str, PartsByCaller] = {}
     for quota in config.quotas.values():
         named = frozenset(deployments_of_quota(config, quota.name))
         for limit in limits_of_quota(quota):
             if limit.is_bucket:
                 continue
             start_ns = limit.calendar.at(now_ns)[limit.window].start_ns
-            since_ns = None if limit.window is Window.TOTAL else start_ns - start_ns % HOUR_NS
-            if since_ns not in known:
-                known[since_ns] = parts_since(statements, since_ns)
-            sums.append((limit, sum(used_of(limit, known[since_ns], named).values())))
+            since: int | str = start_ns - start_ns % HOUR_NS
+            if limit.window is not Window.HOUR and limit.unit != QuotaUnit.SECONDS:
+                # Without the offset, so that an hour that is repeated is counted twice.
+                hour = datetime.fromtimestamp(start_ns // NANO, zone).strftime("%Y-%m-%dT%H")
+                since = "" if limit.window is Window.TOTAL else hour
+            if since not in known:
+                known[since] = parts_since(statements, since)
+            sums.append((limit, sum(used_of(limit, known[since], named).values())))
     return sums

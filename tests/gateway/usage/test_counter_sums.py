@@ -7,8 +7,9 @@ import shutil
 from collections.abc import Iterable, Mapping
 from contextlib import closing
 from dataclasses import replace
-from datetime import UTC
+from datetime import UTC, datetime
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 import pytest
 import structlog.testing
@@ -159,3 +160,42 @@ def test_counters_that_cannot_be_rebuilt_are_reported_and_rebuilt_at_the_next_st
         (line,) = started(tmp_path)
     assert "open windows begin at 0: the disk is full" in str(line["detail"])
     assert [line["event"] for line in started(tmp_path)] == ["counters_rebuilt"]
+
+
+QUOTAS = """
+usage: {currency: EUR}
+quotas:
+  account:
+    requests: {hour: 100, day: 100, month: 100}
+    tokens: {day: 1000}
+    seconds: {day: 100}
+    amount: {day: 9 EUR, week: 9 EUR, month: 9 EUR, total: 9 EUR}
+    timezone: America/Los_Angeles
+deployments: {chatgpt-eu: {quota: account}}
+"""
+HALLOWEEN_NS = int(datetime(2026, 11, 1, 9, 30, tzinfo=UTC).timestamp()) * NANO
+"""01:30 in Los Angeles, where this hour is repeated: the clock was set back half an hour ago."""
+
+
+@pytest.mark.parametrize("zone", ["UTC", "Asia/Kolkata", "America/Los_Angeles"])
+def test_windows_of_quotas_are_counted_from_their_first_hour_on(tmp_path: Path, zone: str) -> None:
+    """Also over a month's end, a changed hour, and rows that were deleted; never less than what was used."""
+    ago_s = {"now": 0, "first": 3_600, "day": 2 * 3_600 + 1_500, "month": 4 * 3_600, "total": 40 * 86_400}
+    found = [
+        usage_row(name, deployment="chatgpt-eu", amount_nano=EURO, audio_ms=1_500, time_ns=HALLOWEEN_NS - ago * NANO)
+        for name, ago in ago_s.items()
+    ]
+    config = table_of(BASE.merge(QUOTAS))
+    with closing(Ledger(ledger_file(tmp_path), lambda: ZoneInfo(zone))) as ledger:
+        ledger.insert([*found, usage_row("other", time_ns=HALLOWEEN_NS)])
+        used = {(one.unit, one.window): number for one, number in ledger.sum_up_quotas(config, HALLOWEEN_NS)}
+        # The day and the month began at 07:00 UTC, 2.5 hours ago.
+        day = 3
+        assert used["requests", "hour"] in (1, 2)
+        assert (used["requests", "day"], used["requests", "month"]) == (day, day)
+        assert (used["tokens", "day"], used["seconds", "day"]) == (day * 120, day * 2)
+        assert [used["amount", name] // EURO for name in ("day", "week", "month", "total")] == [day, 4, day, 5]
+        while ledger.delete_rows(HALLOWEEN_NS):
+            pass
+        kept = {(one.unit, one.window): number for one, number in ledger.sum_up_quotas(config, HALLOWEEN_NS)}
+        assert kept == used | {("requests", "hour"): 1, ("seconds", "day"): 2}
