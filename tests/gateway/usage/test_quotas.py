@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import httpx
 import pytest
@@ -13,7 +15,8 @@ from gateway.model.budget import Window
 from gateway.model.quota import Keep, Priority, Quota, QuotaEntry, QuotaUnit
 from gateway.model.status import VendorLimit
 from gateway.usage.amounts import NANO, shown_nano
-from gateway.usage.journal import Journal
+from gateway.usage.journal import FOLDER, Journal
+from gateway.usage.quota_uses import read_uses
 from gateway.usage.quotas import QuotaHold, QuotaLimit, QuotaState, limits_of_quota, quota_refusal, vendor_limits
 from gateway.usage.reports import UsageReader
 from gateway.usage.windows import MINUTE_NS
@@ -216,6 +219,61 @@ async def test_changed_limit_keeps_what_is_used(world: PricedGateway) -> None:
     assert by(await world.ask(TWO, account(requests={"minute": 4}), number=4)) == ["acme"] * 4
     assert by(await world.ask(TWO, account(requests={"minute": 6}), number=3)) == ["acme", "acme", "spare"]
     assert by(await world.ask(TWO, account(requests={"minute": 3}))) == ["spare"]
+
+
+@pytest.mark.parametrize(
+    ("window", "timezone", "last"),
+    [
+        ("month", "UTC", "2027-02-28T23:59:58+00:00"),
+        ("month", "Asia/Shanghai", "2027-02-28T23:59:58+08:00"),
+        ("day", "America/Los_Angeles", "2026-12-31T23:59:58-08:00"),
+        ("day", "Europe/Berlin", "2027-03-28T23:59:58+02:00"),
+        ("hour", "Europe/Berlin", "2026-10-25T02:59:58+02:00"),
+        ("hour", "Europe/Berlin", "2026-10-25T02:59:58+01:00"),
+    ],
+)
+async def test_window_ends_with_the_calendar_of_its_zone(
+    world: PricedGateway, window: str, timezone: str, last: str
+) -> None:
+    """The hour that a changed clock repeats is two windows."""
+    world.now_s = datetime.fromisoformat(last).timestamp()
+    rule = account(requests={window: 2}, timezone=timezone)
+    assert by(await world.ask(TWO, rule, number=3)) == ["acme", "acme", "spare"]
+    assert world.records[-1].passed_over["acme"].endswith("are used, free in 2 s")
+    world.now_s += 2
+    assert by(await world.ask(TWO, rule, number=3)) == ["acme", "acme", "spare"]
+
+
+@pytest.mark.parametrize(("day", "hours"), [("2026-10-25", 25), ("2027-03-28", 23), ("2026-12-01", 24)])
+def test_even_use_of_a_day_follows_its_hours(day: str, hours: int) -> None:
+    noon = datetime.fromisoformat(f"{day}T12:00").replace(tzinfo=ZoneInfo("Europe/Berlin"))
+    quota = Quota("q", (QuotaEntry(QuotaUnit.REQUESTS, Window.DAY, 1000),), "Europe/Berlin", Keep(normal=20))
+    (one,) = limits_of_quota(quota, Priority.NORMAL)
+    assert admitted(one, int(noon.timestamp()) * NANO) == 800 * (hours - 12) // hours
+
+
+async def test_lowered_limit_admits_nothing_until_its_window_ends(world: PricedGateway) -> None:
+    assert by(await world.ask(TWO, account(requests={"day": 6}), number=4)) == ["acme"] * 4
+    lowered = account(requests={"day": 3})
+    assert by(await world.ask(TWO, lowered)) == ["spare"]
+    assert world.records[-1].passed_over["acme"].startswith("quota account: 3 requests a day are used, free in 43200 s")
+    assert world.gateway is not None
+    with closing(Journal.open(world.folder / "state" / FOLDER)) as journal:
+        (use,) = await read_uses(world.gateway.config, journal)
+    assert (use.used, use.limit, use.free_at) == (4, 3, "2026-12-02T00:00:00Z")
+    world.now_s += 43_200
+    assert by(await world.ask(TWO, lowered, number=4)) == ["acme"] * 3 + ["spare"]
+
+
+async def test_changed_time_zone_holds_from_the_end_of_the_running_window(world: PricedGateway) -> None:
+    assert by(await world.ask(TWO, account(requests={"day": 1}))) == ["acme"]
+    moved = account(requests={"day": 1}, timezone="Asia/Shanghai")
+    world.now_s += 5 * 3_600  # midnight in Shanghai was an hour ago
+    assert by(await world.ask(TWO, moved)) == ["spare"]
+    world.now_s += 7 * 3_600
+    assert by(await world.ask(TWO, moved, number=2)) == ["acme", "spare"]
+    world.now_s += 16 * 3_600
+    assert by(await world.ask(TWO, moved)) == ["acme"]
 
 
 async def test_report_has_a_row_in_each_quota_of_its_deployment_and_once_in_the_total(world: PricedGateway) -> None:
