@@ -40,7 +40,11 @@ def compile_moderation(
         if section.hold_chars < section.window_chars:
             message = f"must not be below `window_chars` ({section.window_chars})"
             findings.error((*path, "hold_chars"), message, "use a larger number")
-        compiled[name] = Moderation(**members_of(section), input=lists["input"], output=lists["output"])
+        parts = regions.by_name[name].parts.every if name in regions.by_name else ()
+        forbidden = frozenset().union(*(part.forbidden_claims() for part in parts))
+        compiled[name] = Moderation(
+            **members_of(section), input=lists["input"], output=lists["output"], forbidden=forbidden
+        )
     return compiled
 
 

@@ -25,7 +25,7 @@ from gateway.model.permit import Permit
 from gateway.model.quota import Priority
 from gateway.model.record import Record
 from gateway.policy.fence import evaluation_permit, judge_still_permitted
-from gateway.policy.verdicts import counting
+from gateway.policy.verdicts import counting, found_in
 from providers.failures import Failure, FailureKind
 from providers.moderations import ModerationAnswer, ModerationRequest, ModerationResult
 from providers.moderations.values import ModerationInput
@@ -339,6 +339,8 @@ class Judge(Judging):
 
     def __post_init__(self) -> None:
         self.by = self.result.by
+        # A webhook may name a claim without calling it harmful.
+        self.takes_contradictions = bool(self.moderation.forbidden)
 
     async def verdict(
         self,
@@ -352,8 +354,15 @@ class Judge(Judging):
         `excepted`: the categories that do not count in an input, because its user gets or got the crisis text for them.
         """
 
+        rules, is_answer = self.moderation, prompt is not None
+
         def flagged(content: ModerationInput, result: ModerationResult) -> frozenset[str] | None:
-            return counting(result, excepted.get(content, frozenset())) if self.moderation.flags(result) else None
+            ignored = excepted.get(content, frozenset())
+            if not rules.forbidden:
+                return counting(result, ignored) if rules.flags(result) else None
+            is_claim = is_answer and bool(found_in(result, rules.forbidden))
+            is_flagged = rules.flags(result) or result.contradicts_itself or is_claim
+            return counting(result, ignored if is_answer else ignored | rules.forbidden) if is_flagged else None
 
         found = await self.find(judges, inputs, flagged, prompt)
         return Verdict(tuple(sorted(found[0])) if found else None)
@@ -361,7 +370,7 @@ class Judge(Judging):
 
 def policy_of(moderation: Moderation, judges: Iterable[Deployment]) -> str:
     """Return the judges and the policy of a region as a text, under which passed texts are remembered."""
-    return f"{names_of(judges)};{moderation.controversial}"
+    return ";".join([names_of(judges), moderation.controversial, *sorted(moderation.forbidden)])
 
 
 def names_of(judges: Iterable[Deployment]) -> str:

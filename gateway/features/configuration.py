@@ -7,6 +7,7 @@ from functools import partial
 from gateway.config.compile import compile_config as _compile
 from gateway.config.feature_compiler import FeatureCompiler
 from gateway.config.schema.file import file_section, schema_of
+from gateway.features.claims.config import CLAIMS_COMPILER
 from gateway.features.crisis.config import CRISIS_COMPILER
 from gateway.features.duties.config import DUTIES_COMPILER
 from gateway.features.marks.config import MARKS_COMPILER
@@ -21,6 +22,7 @@ COMPILERS: tuple[FeatureCompiler, ...] = (
     SHADOW_COMPILER,
     DUTIES_COMPILER,
     MARKS_COMPILER,
+    CLAIMS_COMPILER,
 )
 """The compilers of all features, in the order in which they are asked."""
 GatewayFile = file_section([key for feature in COMPILERS for key in feature.keys])

@@ -49,10 +49,12 @@ class Moderation(ModerationRules):
     Attributes:
         input: The deployments that judge what a client sends. Empty if it is not judged.
         output: The deployments that judge what a model answers.
+        forbidden: The categories of what an answer must not claim, whatever else the verdict states. A user may.
     """
 
     input: tuple[Deployment, ...]
     output: tuple[Deployment, ...]
+    forbidden: frozenset[str] = frozenset()
 
     @property
     def judges(self) -> tuple[Deployment, ...]:

@@ -61,6 +61,10 @@ class RegionPart(Part):
         """Return the key of the region that names further judges of chats, with the names of these deployments."""
         return "", ()
 
+    def forbidden_claims(self) -> frozenset[str]:
+        """Return the categories of a verdict that flag an answer, whatever else the verdict states."""
+        return frozenset()
+
 
 class Parts(Value, frozen=True):
     """The parts of one value, at most one of each type. They count in comparisons of the value, but not in its hash."""

@@ -46,6 +46,9 @@ MARKS = {"issuer": "https://assistant.example.com", "key": KEY}
 EXAMPLES: Mapping[str, Config] = {
     "marks": BASE.merge({"marks": MARKS, "regions": {"cn": {"labels": [{"name": "eu-art50", "mark": "signed"}]}}}),
     "crisis": BASE.merge({"regions": {"cn": {"crisis": CRISIS}}, "deployments": {"guard": GUARD}}),
+    "claims": BASE.merge(
+        {"regions": {"cn": {"profile": {"locale": "zh-Hans-CN"}, "claims": {"forbidden": ["health-licence"]}}}}
+    ),
     "redaction": BASE.merge({"redactions": {"personal": {}}, "regions": {"cn": {"redact": "personal"}}}),
     "minors": BASE.merge({"regions": {"cn": {"age_bands": BANDS, "age_missing": "refuse"}}}),
     "shadow": BASE.merge({"assistants": {"assistant": {"shadow": {"cn": {"deployment": "qwen-cn"}}}}}),
