@@ -23,6 +23,7 @@ from scripts.admin_page import admin_page
 from scripts.dialect_keys import dialect_page
 from scripts.error_page import errors_page
 from scripts.fault_page import faults_page
+from scripts.laws_page import laws_page
 from scripts.licences import licences_page
 from scripts.outgoing_calls import calls_page
 from scripts.rights_page import rights_page
@@ -45,6 +46,7 @@ ADMIN_PAGE = ROOT / "docs/reference/admin-api.md"
 RIGHTS_PAGE = ROOT / "docs/reference/rights.md"
 DIALECT_PAGE = ROOT / "docs/reference/dialect.md"
 CALLS_PAGE = ROOT / "docs/reference/outgoing-calls.md"
+LAWS_PAGE = ROOT / "docs/prove/laws.md"
 
 SENSITIVE_KEYS = ROOT / "gateway/config/data/sensitive_keys.json"
 SENTENCE_TAGS = ROOT / "gateway/config/data/sentence_tags.json"
@@ -104,6 +106,7 @@ FILES: Mapping[Path, Callable[[], str]] = {
     RIGHTS_PAGE: rights_page,
     DIALECT_PAGE: dialect_page,
     CALLS_PAGE: calls_page,
+    LAWS_PAGE: laws_page,
     SENSITIVE_KEYS: sensitive_keys_json,
     SENTENCE_TAGS: lambda: json.dumps(tags_of(next(iter(known_messages().values()))), indent=1, sort_keys=True) + "\n",
 }
