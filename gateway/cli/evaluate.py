@@ -95,14 +95,15 @@ def _compare(old: Path, new: Path) -> int:
     from evaluation.texts import visible_text
 
     try:
-        lines, is_worse = compare_runs(_report(old), _report(new))
+        lines, is_worse = compare_runs(read_report(old), read_report(new))
     except NotComparable as error:
         raise CommandError(f"the two runs can't be compared: {error}") from None
     print(visible_text("\n".join(lines)))
     return _WORSE if is_worse else _OK
 
 
-def _report(path: Path) -> dict[str, Any]:
+def read_report(path: Path) -> dict[str, Any]:
+    """Return the report of a run, by its file or its folder. Raises CommandError."""
     file = path / "report.json" if path.is_dir() else path
     try:
         with open_file(file) as opened:

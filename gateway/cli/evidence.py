@@ -1,5 +1,7 @@
 """`gateway evidence`: write what an auditor asks for about one region and some months, into a new folder.
 
+With `--for approval` it is what an operator files with an authority, made of the same evidence.
+
 It reads the ledger, the history, the receipts and the audit trail, and changes nothing. Of the requests it writes only
 numbers: nothing of a prompt, a user, a key or a pseudonym, and no request id.
 """
@@ -23,6 +25,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from gateway import __version__
+from gateway.cli.approval_file import approval_document
+from gateway.cli.evaluate import read_report
 from gateway.cli.evidence_configs import ActiveConfigs, RecordedChanges, iso
 from gateway.cli.evidence_page import page_of
 from gateway.cli.terminal import settings_of, tell
@@ -48,13 +52,13 @@ def write_evidence(options: argparse.Namespace) -> int:
     """Write the folder. Raises CommandError, StateError."""
     from gateway.usage.installation import usage_reader
 
-    settings, out = settings_of(options), Path(options.out)
+    settings, out = settings_of(options), Path(options.out or f"{options.purpose}-{options.region}")
     if path_exists(out):
         raise CommandError(f"--out: {out} exists already: name a new folder")
-    if options.last < options.first:
-        raise CommandError(f"--to {options.last} is before --from {options.first}: exchange them")
+    report = read_report(options.evaluation) if options.evaluation is not None else None
     signer, place = _signer(settings), ledger_place(options)
     with usage_reader(*place) as reader:
+        _set_months(options, reader.month(_now_s()))
         if options.last > reader.month(_now_s()):
             raise CommandError(f"--to {options.last} is in the future: name a month that has begun")
         period = _Period(options.first, options.last, reader)
@@ -81,10 +85,21 @@ def write_evidence(options: argparse.Namespace) -> int:
         "duties": _duties(place, options, configs.names),
         "proof": {"receipts": receipts.document(), "audit": recorded.audit()},
     }
+    if options.purpose == "approval":
+        document = approval_document(document, configs, report)
     _write(out, document, signer)
     missing = f"; records of {', '.join(counted.missing_months)} are missing" if counted.missing_months else ""
-    print(f"wrote {out} with the evidence of region {options.region}, {options.first} to {options.last}{missing}")
+    what = "file for an approval" if options.purpose == "approval" else "evidence"
+    print(f"wrote {out} with the {what} of region {options.region}, {options.first} to {options.last}{missing}")
     return 0
+
+
+def _set_months(options: argparse.Namespace, this_month: str) -> None:
+    """Set the months that the options leave out: the last is this one, and the first a year before its end."""
+    options.last = options.last or this_month
+    options.first = options.first or _next_month(f"{int(options.last[:4]) - 1}{options.last[4:]}")
+    if options.last < options.first:
+        raise CommandError(f"--to {options.last} is before --from {options.first}: exchange them")
 
 
 def _tell_unreadable(region: str, configs: ActiveConfigs, counted: _Counted) -> None:

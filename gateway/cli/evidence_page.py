@@ -1,4 +1,7 @@
-"""The evidence of a region as a page that prints well: one file without scripts, pictures or links to other files."""
+"""The evidence of a region as a page that prints well: one file without scripts, pictures or links to other files.
+
+The file for an approval has a page of the same form.
+"""
 
 from __future__ import annotations
 
@@ -6,23 +9,32 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 
 def page_of(document: Mapping[str, Any], key: str | None) -> str:
     """Return the page. `key` is the public key of the signature, or None if nothing is signed."""
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters["cell"] = _cell
-    template = environment.from_string(Path(__file__).with_suffix(".html").read_text("utf-8"))
+    shown = {"first": document["from"], "key": key.removeprefix("ed25519:") if key is not None else None}
+    if document["object"] == "evidence.approval":
+        return _rendered("approval_file.html", {**document, **shown, "lang": "zh"})
     receipts = document["proof"]["receipts"]
     by_day = receipts.get("without_receipt_by_day", {})
-    return template.render(
-        {**document, "vendors": [*map(_vendor, document["vendors"])]},
-        first=document["from"],
-        key=key.removeprefix("ed25519:") if key is not None else None,
-        samples=" or ".join(f"{share * 100:g}%" for share in receipts.get("samples", ())),
-        without_receipt=[{"day": day, "requests": number} for day, number in by_day.items()],
+    shown |= {
+        "lang": "en",
+        "vendors": [*map(_vendor, document["vendors"])],
+        "samples": " or ".join(f"{share * 100:g}%" for share in receipts.get("samples", ())),
+        "without_receipt": [{"day": day, "requests": number} for day, number in by_day.items()],
+    }
+    return _rendered("evidence_page.html", {**document, **shown})
+
+
+def _rendered(name: str, values: Mapping[str, Any]) -> str:
+    loader = FileSystemLoader(Path(__file__).parent)
+    environment = Environment(
+        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
+    environment.filters["cell"] = _cell
+    return environment.get_template(name).render(values)
 
 
 def _cell(value: object) -> str:

@@ -1,1 +1,1 @@
-"""What an assistant of a region must not claim about itself, such as a licence of a health profession."""
+"""The claims about itself that an assistant of a region must not make, such as a licence of a health profession."""

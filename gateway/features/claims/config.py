@@ -23,22 +23,23 @@ from providers.value import Value, replace
 
 Claim = Literal["health-licence"]
 _LINES: Mapping[Claim, str] = {
-    "health-licence": "Never state or imply that you, or whoever gives these answers, hold a licence or certificate of "
-    "a health profession. Never use its titles or letters for yourself, such as doctor, nurse, therapist or M.D."
+    "health-licence": "Never state or imply that you, or a person who gives these answers, hold a licence or "
+    "certificate of a health profession. Never use its titles or letters for yourself, such as doctor, nurse, "
+    "therapist or M.D."
 }
-"""What the model is told, by claim."""
+"""The instruction of the profile, by claim."""
 
 
 class ForbiddenClaims(RegionPart, Value, frozen=True):
-    """The rule of a region: its profile tells the model, and a verdict with one of these categories flags an answer.
+    """The rule of a region: its profile instructs the model, and a verdict with such a category flags an answer.
 
     Attributes:
         names: The claims, which are categories of verdicts too.
-        is_told: Whether the region has a profile, which tells the model.
+        is_instructed: Whether the region has a profile, which instructs the model.
     """
 
     names: tuple[str, ...]
-    is_told: bool
+    is_instructed: bool
 
     plan_name: ClassVar[str] = "claims"
 
@@ -55,11 +56,11 @@ class ForbiddenClaims(RegionPart, Value, frozen=True):
         return frozenset(self.names)
 
     def __str__(self) -> str:
-        return f"forbidden: {', '.join(self.names)}{'; the model is told' if self.is_told else ''}"
+        return f"forbidden: {', '.join(self.names)}{'; in the profile' if self.is_instructed else ''}"
 
 
 class ClaimsSection(Section):
-    """What its assistants must not claim about themselves."""
+    """The claims about themselves that its assistants must not make."""
 
     forbidden: Annotated[list[Claim], Field(min_length=1)] = Field(
         description="The claims: `health-licence`, that a person with a licence of a health profession answers."
@@ -70,7 +71,7 @@ CLAIMS_KEY = FeatureKey(
     "regions",
     "claims",
     ClaimsSection | None,
-    Field(None, description="What its assistants must not claim about themselves. Default: no rule."),
+    Field(None, description="The claims that its assistants must not make. Default: no rule."),
 )
 
 
@@ -84,14 +85,14 @@ def _with_claims(_draft: Draft, findings: Findings, section: RegionSection, regi
             findings.error(path, f"{quoted(name)} is listed twice", "remove one of them")
     texts = region.texts
     if texts is not None:
-        locales = {name: _told(locale, claims.forbidden) for name, locale in texts.locales.items()}
+        locales = {name: _instructed(locale, claims.forbidden) for name, locale in texts.locales.items()}
         texts = replace(texts, locales=locales, default_locale=next(iter(locales.values())))
     part = ForbiddenClaims(tuple(claims.forbidden), section.profile is not None)
     return replace(region, texts=texts, parts=region.parts.having(part))
 
 
-def _told(locale: Locale, names: list[Claim]) -> Locale:
-    """Return a locale whose profile, if it has one, tells the model what it must not claim."""
+def _instructed(locale: Locale, names: list[Claim]) -> Locale:
+    """Return a locale whose profile, if it has one, instructs the model not to make these claims."""
     if locale.profile is None:
         return locale
     lines = (*locale.profile.lines, *(("claims", _LINES[name]) for name in names))
@@ -99,7 +100,7 @@ def _told(locale: Locale, names: list[Claim]) -> Locale:
 
 
 def _check(_draft: Draft, findings: Findings, config: ConfigVersion) -> None:
-    """Report a rule that nobody keeps, and judges of answers that cannot find the claims."""
+    """Report a rule without effect, and judges of answers that cannot find the claims."""
     for region in config.regions.values():
         claims, rules = region.parts.of(ForbiddenClaims), config.moderation.get(region.name)
         if claims is None:
@@ -108,8 +109,8 @@ def _check(_draft: Draft, findings: Findings, config: ConfigVersion) -> None:
         judges = rules.output if rules is not None else ()
         known = {it.name: known_categories(one) for it in judges if (one := moderations_of(it)) is not None}
         unable = [name for name, categories in known.items() if categories is not None]
-        if not claims.is_told and len(unable) == len(judges):
-            message = "has no effect: the region has no profile that tells the model, and no judge that finds it"
+        if not claims.is_instructed and len(unable) == len(judges):
+            message = "has no effect: the region has no profile, and no judge of answers that finds it"
             findings.error(path, message, "add `profile`, or a webhook of your own as judge in `moderation.output`")
         elif unable:
             message = f"{', '.join(map(quoted, unable))} judges answers, and has no category for these claims"

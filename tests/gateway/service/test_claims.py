@@ -1,4 +1,4 @@
-"""`claims` of a region: the model is told by the profile, and a judge's category flags an answer, but no user."""
+"""`claims` of a region: the profile instructs the model, and a judge's category flags an answer, but no user."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_text_that_passed_without_the_rule_has_not_passed_with_it() -> None:
 
 
 @pytest.mark.parametrize("with_rule", [False, True])
-def test_profile_tells_the_model(with_rule: bool) -> None:
+def test_profile_instructs_the_model(with_rule: bool) -> None:
     world = World()
     response = ask(gateway(world, PROFILE, RULE if with_rule else {}), "chat")
     assert response.status_code == 200
