@@ -2,8 +2,8 @@
 
     .venv/bin/python -m bench.audio
 
-A provider in Python reads each form and answers with a short text. Each size is sent eight at once. The gateway and
-nginx run one after the other, each with one worker and the body in memory.
+A provider in Python reads each form and answers with a short text, and another one answers chats. Each size is sent
+eight at once. The gateway and nginx run one after the other, each with one worker and the body in memory.
 """
 
 from __future__ import annotations
@@ -40,12 +40,13 @@ http {{
   access_log off; client_max_body_size 64m; client_body_buffer_size 32m; client_body_temp_path {folder}/body;
   proxy_temp_path {folder}/proxy; fastcgi_temp_path {folder}/f; uwsgi_temp_path {folder}/u; scgi_temp_path {folder}/s;
   server {{ listen 127.0.0.1:{port}; location = /healthz {{ return 200; }}
-    location / {{ proxy_pass http://127.0.0.1:{provider}; proxy_http_version 1.1; }} }}
+    location / {{ proxy_pass http://127.0.0.1:{provider}; proxy_http_version 1.1; }}
+    location /v1/chat/ {{ proxy_pass http://127.0.0.1:{chats}; proxy_http_version 1.1; }} }}
 }}
 """
 _CONFIG = """
 version: 1
-assistants: {{assistant: {{routes: {{all: [ears]}}, transcription: {{all: [ears]}}}}}}
+assistants: {{assistant: {{routes: {{all: [mouth]}}, transcription: {{all: [ears]}}}}}}
 regions: {{all: {{territories: ["*"], boundary: ["*"]}}}}
 deployments:
   ears:
@@ -55,6 +56,7 @@ deployments:
     stores: any
     processes: any
     audio_bytes: 32000000
+  mouth: {{provider: openai-compatible, model: m, endpoint: "http://127.0.0.1:{chats}/v1", stores: any, processes: any}}
 clients: {{app: {{keys: ["{key}"], region: all}}}}
 """
 
@@ -181,9 +183,14 @@ def main() -> None:
         asyncio.run(uploads(int(sys.argv[2]), form_of(int(sys.argv[3])), 100_000))
         return
     cores = Cores.divided()
-    with tempfile.TemporaryDirectory() as folder, provider(cores) as port, Cores.on(cores.others):
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        provider(cores) as port,
+        provider(cores) as chats_port,
+        Cores.on(cores.others),
+    ):
         costs: dict[str, list[float]] = {}
-        for name, process, own in subjects(Path(folder), port, cores):
+        for name, process, own in subjects(Path(folder), port, chats_port, cores):
             with process:
                 process.wait_until_healthy(own, "/healthz")
                 asyncio.run(uploads(own, form_of(1 << 20), 1))
@@ -194,18 +201,18 @@ def main() -> None:
                     costs[name].append((cpu_of(process) - before) * 1000 / (size * AT_ONCE * ROUNDS))
                 print(f"{name}: " + ", ".join(f"{s} MB {c:.2f} ms" for s, c in zip(SIZES_MB, costs[name], strict=True))
                       + f" of CPU for a MB; at most {peak_mb(process):.0f} MB of memory")  # fmt: skip
-                if name == "gateway":
-                    alone = asyncio.run(chats(own, 3))
-                    beside = chats_beside(own, 8 << 20)
-                    print(f"p99 of chats: {alone:.1f} ms alone, {beside:.1f} ms during eight uploads of 8 MB")
+                alone, size = asyncio.run(chats(own, 3)), SIZES_MB[-1]
+                beside = chats_beside(own, size << 20)
+                print(f"{name}: p99 of chats {alone:.1f} ms alone, {beside:.1f} ms beside eight uploads of {size} MB")
         if "nginx" in costs:
             print(f"ratio: {max(a / b for a, b in zip(costs['gateway'], costs['nginx'], strict=True)):.1f} (at most 3)")
 
 
-def subjects(folder: Path, port: int, cores: Cores) -> Iterator[tuple[str, Process, int]]:
+def subjects(folder: Path, port: int, chats_port: int, cores: Cores) -> Iterator[tuple[str, Process, int]]:
     """Yield each program with its process and its port."""
     own, config = free_port(), folder / "gateway.yaml"
-    config.write_text(_CONFIG.format(provider=port, key=f"sha256:{hashlib.sha256(KEY.encode()).hexdigest()}"), "utf-8")
+    key = f"sha256:{hashlib.sha256(KEY.encode()).hexdigest()}"
+    config.write_text(_CONFIG.format(provider=port, chats=chats_port, key=key), "utf-8")
     command = [
         sys.executable,
         "-m",
@@ -224,7 +231,7 @@ def subjects(folder: Path, port: int, cores: Cores) -> Iterator[tuple[str, Proce
     binary = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin")
     if binary is not None:
         own, nginx = free_port(), folder / "nginx.conf"
-        nginx.write_text(_NGINX.format(folder=folder, port=own, provider=port), "utf-8")
+        nginx.write_text(_NGINX.format(folder=folder, port=own, provider=port, chats=chats_port), "utf-8")
         command = [binary, "-p", str(folder), "-e", str(folder / "nginx.log"), "-c", str(nginx)]
         yield "nginx", Process(command, cores.subject, folder / "nginx.out"), own
 

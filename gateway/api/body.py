@@ -11,6 +11,7 @@ import json
 import re
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from mmap import ACCESS_COPY, mmap
 from typing import Any
 
 import orjson
@@ -37,6 +38,7 @@ MAX_TOKENS_BYTES = 16 * 1024 * 1024
 _MOST_LISTS = 4096
 LARGE_BODY_BYTES = 1024 * 1024
 """A larger body is parsed only after the others of its worker."""
+_HEAP_BYTES = 4 * 1024 * 1024
 _LITTLE_BYTES = 64 * 1024
 _MOST_DIGITS = 20
 _DRAIN_TIME_S = 5.0
@@ -51,7 +53,7 @@ _Message = dict[str, Any]
 _Send = Callable[[_Message], Awaitable[None]]
 
 
-Body = bytes | bytearray
+Body = bytes | memoryview
 
 
 class ClientGone(Exception):
@@ -89,14 +91,15 @@ class BodyLease:
     A `with` block releases it. Releasing it earlier, once nothing holds the request any more, is allowed.
 
     Attributes:
+        body: The body, until it is taken.
         size_bytes: The length of the body.
     """
 
-    __slots__ = ("_body", "_held_bytes", "_limits", "_turns", "size_bytes")
+    __slots__ = ("_held_bytes", "_limits", "_turns", "body", "size_bytes")
 
     def __init__(self, body: Body, limits: BodyLimits | BodyRoom) -> None:
         """Take a body that is counted already."""
-        self._body: Body = body
+        self.body: Body = body
         self._limits = limits
         self._turns: LargeBodyTurns | None = None
         self.size_bytes = self._held_bytes = len(body)
@@ -107,11 +110,11 @@ class BodyLease:
         self._turns = turns
 
     def take(self) -> Any:
-        """Return the body, of a form perhaps as an array, and forget it, so that it is freed as soon as it is parsed.
+        """Return the body, of a form perhaps as a view, and forget it, so that it is freed as soon as it is parsed.
 
         Parse it before the next wait.
         """
-        body, self._body = self._body, b""
+        body, self.body = self.body, b""
         if self._turns is not None:
             self._end_turn()
         return body
@@ -122,7 +125,9 @@ class BodyLease:
             turns.end(time.monotonic())
 
     def release(self) -> None:
-        """Uncount the body. Does nothing the second time."""
+        """Uncount the body, and end its turn. Does nothing the second time."""
+        if self._turns is not None:
+            self._end_turn()
         if self._held_bytes:
             self._limits.give_back(self._held_bytes)
             self._held_bytes = 0
@@ -131,10 +136,7 @@ class BodyLease:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._turns is not None:
-            self._end_turn()
-        if self._held_bytes:
-            self.release()
+        self.release()
 
 
 class StreamLimit:
@@ -202,14 +204,17 @@ async def read_body(
         room: The room. If it is small, it may become large.
         deadline: The deadline of the request.
         client_bytes: The limit of the client, if it has one.
-        copies: Whether the body is returned as bytes, which a copy of the array costs.
+        copies: Whether the body is returned as bytes, which costs a copy.
 
     Raises:
         ApiError: request_too_large, request_timeout or overloaded.
         ClientGone: The client left meanwhile.
     """
-    # One block that grows: blocks of this size go back to the system, and many small pieces would stay in the heap.
-    body = bytearray()
+    # A body that is received piece by piece has one block: many small pieces would stay in the heap. A large block has
+    # its size at once, and gets its memory page by page: to move megabytes would hold up all other requests.
+    is_in_heap = room.most_bytes <= _HEAP_BYTES
+    body: bytearray | mmap | None = None
+    size = 0
     limit_s = min(BODY_TIME_S, deadline.left_s(committed=True))
     try:
         with (limit := deadline.limit(limit_s)):
@@ -219,15 +224,19 @@ async def read_body(
                 if message["type"] == "http.disconnect":
                     raise ClientGone
                 piece: bytes = message.get("body", b"")
-                size = len(body) + len(piece)
+                begin, size = size, size + len(piece)
                 check_body_size(size, client_bytes)
                 await room.hold(size, deadline)
+                if not message.get("more_body", False) and not begin:
+                    return piece
+                if body is None:
+                    body = bytearray() if is_in_heap else mmap(-1, room.most_bytes, access=ACCESS_COPY)
+                body[begin:size] = piece
                 if not message.get("more_body", False):
-                    if not body:
-                        return piece
-                    body += piece
-                    return bytes(body) if copies else body
-                body += piece
+                    whole = memoryview(body)[:size]
+                    return bytes(whole) if copies else whole
+                if room.is_large:
+                    await room.turn()
     except TimeoutError:
         if room.is_evicted:
             raise no_room() from None

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from gateway.api.errors import ApiError
 from gateway.execution.deadline import Deadline
 from gateway.undo import undone_on_failure
+from providers.transport.pacing import Pacer
 
 MAX_BODIES_BYTES = 256 * 1024 * 1024
 SMALL_BODY_BYTES = 256 * 1024
@@ -29,6 +30,9 @@ class BodyLimits:
     - While a client waits for room, another one gets none beyond a quarter. If it has more, its bodies that still
       arrive are refused until there is room, beginning with the one that has been silent for longest.
     - A wait ends: with room, with an error, or with the client.
+
+    Attributes:
+        pacer: Lets one large body at a time bring more.
     """
 
     def __init__(self, most_bytes: int = MAX_BODIES_BYTES) -> None:
@@ -41,6 +45,7 @@ class BodyLimits:
         self._arriving: dict[BodyRoom, None] = {}
         # By client, without empty queues.
         self._waiting: dict[str, deque[BodyRoom]] = {}
+        self.pacer = Pacer()
 
     def take(self, count: int, client: str | None = None) -> None:
         """Count further bytes of a small body; raises ApiError (overloaded) beyond the bound.
@@ -163,6 +168,10 @@ class BodyRoom:
         self.is_large = True
         if self._admitted is not None and not self._admitted.done():
             self._admitted.set_result(None)
+
+    async def turn(self) -> None:
+        """Wait until more of this large body may be read: other requests run before."""
+        await self._limits.pacer.turn()
 
     def begin_reading(self, end: Callable[[], None]) -> None:
         """Note that the body arrives. `end` ends the reading when it is evicted."""

@@ -395,6 +395,8 @@ class HttpExchange(Exchange):
             del body
             with undone_on_failure(lease.release):
                 await lease.wait_for_turn(self._endpoint.large_bodies, self.deadline)
+                if self._dialect.media is not JSON_MEDIA:
+                    await cast("FormDialect", self._dialect).read_large(lease.body)
         return lease
 
     async def _read_into_room(self, body: Body | None, coding: str | None) -> BodyLease:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol, runtime_checkable
+from typing import Protocol
 
 from providers.adapter import Adapter, InputFormat, Target
 from providers.audio.facts import SpeechFacts, TranscriptionFacts
@@ -37,7 +37,6 @@ class SpeechFormat(Protocol):
         """Return a parser of the response: its events are `AudioDelta`, at most one `UsageReport`, and an end."""
 
 
-@runtime_checkable
 class Transcribes(Protocol):
     """An optional member of an adapter, with the provider's transcriptions. The adapter itself classifies errors."""
 
@@ -46,7 +45,6 @@ class Transcribes(Protocol):
         """The wire format, or None if the provider has none."""
 
 
-@runtime_checkable
 class Speaks(Protocol):
     """An optional member of an adapter, with the provider's speech. The adapter itself classifies errors."""
 
@@ -57,9 +55,11 @@ class Speaks(Protocol):
 
 def transcription_of(adapter: Adapter) -> TranscriptionFormat | None:
     """Return the wire format of an adapter's transcriptions, or None if its provider has none."""
-    return adapter.transcription if isinstance(adapter, Transcribes) else None
+    found: TranscriptionFormat | None = getattr(adapter, "transcription", None)  # an isinstance costs ten times more
+    return found
 
 
 def speech_of(adapter: Adapter) -> SpeechFormat | None:
     """Return the wire format of an adapter's speech, or None if its provider has none."""
-    return adapter.speech if isinstance(adapter, Speaks) else None
+    found: SpeechFormat | None = getattr(adapter, "speech", None)
+    return found

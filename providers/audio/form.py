@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import TypeAlias
 
 from python_multipart.exceptions import FormParserError
@@ -16,13 +16,13 @@ from python_multipart.multipart import MultipartParser
 from providers.failures import InvalidRequest
 from providers.value import Value
 
-Body: TypeAlias = bytes | bytearray
+Body: TypeAlias = bytes | memoryview
 MOST_PARTS = 64
 MOST_HEADERS = 8
 MOST_HEADER_BYTES = 4096
 MOST_TEXT_BYTES = 64 * 1024
 MOST_TEXTS_BYTES = 256 * 1024
-MOST_BOUNDARY = 70
+PIECE_BYTES = 256 * 1024
 _SILENT = logging.getLogger(f"{__name__}.parser")  # the parser's own prints bytes of a form
 _SILENT.disabled = True
 _BOUNDARY = re.compile(r"[0-9A-Za-z'()+_,\-./:=? ]{0,69}[0-9A-Za-z'()+_,\-./:=?]")
@@ -54,71 +54,92 @@ def boundary_of(content_type: str) -> str | None:
 
 
 def parse_form(body: Body, boundary: str) -> tuple[FormPart, ...]:
-    """Return the parts of a whole form, in its order. Raises InvalidRequest for everything that is not one.
+    """Return the parts of a whole form, in its order. Raises InvalidRequest for everything that is not one."""
+    form = FormReader(body, boundary)
+    for _ in form.steps():
+        pass
+    return form.parts
+
+
+class FormReader:
+    """Reads the parts of a whole form, in its order, within the bounds of this module.
 
     A delimiter counts only as a whole line, so that the same text inside a file is a part of the file.
+
+    Attributes:
+        parts: The parts, after the last step.
     """
-    reader = _Reader(body)
-    parser = MultipartParser(
-        boundary.encode(),
-        {
-            "on_part_begin": reader.part_begin,
-            "on_header_field": reader.header_field,
-            "on_header_value": reader.header_value,
-            "on_headers_finished": reader.headers_finished,
-            "on_part_data": reader.part_data,
-            "on_part_end": reader.part_end,
-            "on_end": reader.end,
-        },
-        max_header_count=MOST_HEADERS,
-        max_header_size=MOST_HEADER_BYTES,
-    )
-    parser.logger = _SILENT
-    try:
-        parser.write(body)  # type: ignore[arg-type]  # it reads a bytearray as it reads bytes
-    except (FormParserError, UnicodeDecodeError, TypeError):  # of an array that is cut off, it compares the end wrongly
-        raise InvalidRequest(_BROKEN) from None
-    closing = b"\r\n--%b--" % boundary.encode()
-    end = body.find(closing, max(reader.data_end, 0))
-    rest = bytes(body[end + len(closing) :][:_LONGEST_PADDING]).lstrip(b" \t")
-    if not reader.has_ended or (rest and not rest.startswith(b"\r\n")):
-        raise InvalidRequest("the form is cut off: it has no closing line")
-    return tuple(reader.parts)
 
-
-class _Reader:
-    """Collects the parts that the parser finds, within the bounds of this module."""
-
-    def __init__(self, body: Body) -> None:
-        self.parts: list[FormPart] = []
-        self.has_ended = False
-        self.data_end = 0  # where the data of the last part ends that has any
+    def __init__(self, body: Body, boundary: str) -> None:
+        self.parts: tuple[FormPart, ...] = ()
+        self._found: list[FormPart] = []
+        self._has_ended = False
         self._view = memoryview(body)
-        self._data = self._view[:0]
+        self._boundary = boundary.encode()
+        self._piece, self._piece_at = b"", 0
+        self._begin: int | None = None  # where the data of the part begins
+        self._end = 0  # where the data of the last part ends that has any
         self._headers: list[tuple[bytes, bytes]] = []
         self._header_bytes = self._texts_bytes = self._begun = 0
         self._name, self._is_file = "", False
 
-    def part_begin(self) -> None:
+    def steps(self, piece_bytes: int = PIECE_BYTES) -> Iterator[None]:
+        """Parse the form in pieces. Raises InvalidRequest for everything that is not a form.
+
+        Between two steps other requests may run. A whole form of 25 MB would hold them up for 20 milliseconds.
+        """
+        parser = MultipartParser(
+            self._boundary,
+            {
+                "on_part_begin": self._part_begin,
+                "on_header_begin": lambda: self._headers.append((b"", b"")),
+                "on_header_field": self._header_field,
+                "on_header_value": self._header_value,
+                "on_headers_finished": self._headers_finished,
+                "on_part_data": self._part_data,
+                "on_part_end": self._part_end,
+                "on_end": self._ended,
+            },
+            max_header_count=MOST_HEADERS,
+            max_header_size=MOST_HEADER_BYTES,
+        )
+        parser.logger = _SILENT
+        try:
+            while not self._has_ended and self._piece_at < len(self._view):
+                self._piece = bytes(self._view[self._piece_at : self._piece_at + piece_bytes])
+                parser.write(self._piece)
+                self._piece_at += len(self._piece)
+                yield
+        except (FormParserError, UnicodeDecodeError):
+            raise InvalidRequest(_BROKEN) from None
+        closing = b"\r\n--%b--" % self._boundary
+        _, _, after = bytes(self._view[self._end : self._piece_at + _LONGEST_PADDING]).partition(closing)
+        rest = after[:_LONGEST_PADDING].lstrip(b" \t")
+        if not self._has_ended or (rest and not rest.startswith(b"\r\n")):
+            raise InvalidRequest("the form is cut off: it has no closing line")
+        self.parts = tuple(self._found)
+
+    def _part_begin(self) -> None:
         self._begun += 1
         if self._begun > MOST_PARTS:
             raise InvalidRequest(f"the form has more than {MOST_PARTS} parts")
-        self._headers, self._header_bytes, self._data = [], 0, self._view[:0]
+        self._headers, self._header_bytes, self._begin = [], 0, None
 
-    def header_field(self, data: bytes, start: int, end: int) -> None:
+    def _header_field(self, data: bytes, start: int, end: int) -> None:
         self._add(end - start)
-        self._headers.append((bytes(data[start:end]).lower(), b""))
+        self._headers[-1] = self._headers[-1][0] + data[start:end].lower(), b""
 
-    def header_value(self, data: bytes, start: int, end: int) -> None:
+    def _header_value(self, data: bytes, start: int, end: int) -> None:
         self._add(end - start)
-        self._headers[-1] = self._headers[-1][0], bytes(data[start:end])
+        name, value = self._headers[-1]
+        self._headers[-1] = name, value + data[start:end]
 
     def _add(self, count: int) -> None:
         self._header_bytes += count
         if self._header_bytes > MOST_HEADER_BYTES:
             raise InvalidRequest(f"a part of the form has headers of more than {MOST_HEADER_BYTES} bytes")
 
-    def headers_finished(self) -> None:
+    def _headers_finished(self) -> None:
         """Read the name of the part, and whether it is a file."""
         given = [value for name, value in self._headers if name == b"content-disposition"]
         codings = [value.lower() for name, value in self._headers if name == b"content-transfer-encoding"]
@@ -130,19 +151,24 @@ class _Reader:
         self._name = parameters["name"]
         self._is_file = "filename" in parameters
 
-    def part_data(self, data: bytes, start: int, end: int) -> None:
-        self._data, self.data_end = self._view[start:end], end
+    def _part_data(self, data: bytes, start: int, end: int) -> None:
+        # Other data than the piece are the end of the piece before, which might have begun a delimiter.
+        at = self._piece_at + start if data is self._piece else self._piece_at - end
+        if self._begin is None:
+            self._begin = at
+        self._end = at + end - start
 
-    def part_end(self) -> None:
+    def _part_end(self) -> None:
+        data = self._view[:0] if self._begin is None else self._view[self._begin : self._end]
         if not self._is_file:
-            self._texts_bytes += len(self._data)
-            if len(self._data) > MOST_TEXT_BYTES or self._texts_bytes > MOST_TEXTS_BYTES:
+            self._texts_bytes += len(data)
+            if len(data) > MOST_TEXT_BYTES or self._texts_bytes > MOST_TEXTS_BYTES:
                 limits = f"{MOST_TEXT_BYTES // 1024} KB each, and {MOST_TEXTS_BYTES // 1024} KB together"
                 raise InvalidRequest(f"the texts of the form are too long: at most {limits}")
-        self.parts.append(FormPart(self._name, self._data, self._is_file))
+        self._found.append(FormPart(self._name, data, self._is_file))
 
-    def end(self) -> None:
-        self.has_ended = True
+    def _ended(self) -> None:
+        self._has_ended = True
 
 
 def _parameters(disposition: str) -> dict[str, str] | None:

@@ -9,11 +9,13 @@ from __future__ import annotations
 import asyncio
 import select
 import socket
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import httptools
 
 from providers.transport.errors import BadResponse, ConnectionBroken, TransportError
+from providers.transport.pacing import Pacer
 from providers.transport.tls import Key
 
 Tap = Callable[[bytes], bool]
@@ -25,6 +27,8 @@ If it returns True, it has taken the chunk, and the read waits on.
 MAX_HEAD_BYTES = 64 * 1024
 # Far below what one read of a burst brings: nothing further is read until that is taken.
 _HIGH_WATER_BYTES = 64 * 1024
+_PIECE_BYTES = 256 * 1024
+"""What is written of a large body before others run: the system would take megabytes at once."""
 _NO_BODY = (204, 304)
 _NOT_YET = -1
 
@@ -44,13 +48,16 @@ class Connection(asyncio.Protocol):
         "_chunks",
         "_error",
         "_head_only",
+        "_pacer",
         "_parser",
         "_paused",
         "_raw",
         "_raw_start",
         "_reusable",
         "_tap",
+        "_unsent",
         "_waiter",
+        "_write_paused",
         "closed",
         "end",
         "headers",
@@ -66,6 +73,7 @@ class Connection(asyncio.Protocol):
     )
 
     transport: asyncio.Transport
+    _pacer: Pacer
 
     def __init__(self, loop: asyncio.AbstractEventLoop, key: Key = "") -> None:
         self.loop = loop
@@ -83,7 +91,8 @@ class Connection(asyncio.Protocol):
         self.idle_since = 0.0
         self._error: TransportError | None = None
         self._reusable = True
-        self._head_only = self._paused = False
+        self._head_only = self._paused = self._write_paused = False
+        self._unsent: deque[memoryview] = deque()
         self._bare_bytes = self._buffered = self._raw_start = self.status = self.end = 0
         self._raw = b""
         self.headers = ResponseHeaders(b"")
@@ -99,6 +108,7 @@ class Connection(asyncio.Protocol):
             and self.end >= 0
             and not self.closed
             and not self._paused
+            and not self._unsent
             and not self.transport.get_write_buffer_size()
         )
 
@@ -133,6 +143,29 @@ class Connection(asyncio.Protocol):
             self.transport.write(request)
         return waiter
 
+    def send_rest(self, pieces: Iterable[bytes | memoryview], pacer: Pacer) -> None:
+        """Send more of the body, as fast as the provider takes it, in pieces between which other requests run."""
+        self._pacer = pacer
+        for piece in pieces:
+            view = memoryview(piece)
+            self._unsent += [view[at : at + _PIECE_BYTES] for at in range(0, len(view), _PIECE_BYTES)]
+        self._send_next()
+
+    def _send_next(self) -> None:
+        if self._unsent and not self._write_paused:
+            self.transport.write(self._unsent.popleft())
+            self._pacer.ask(self._send_next)
+
+    def pause_writing(self) -> None:
+        """See asyncio.Protocol."""
+        self._write_paused = True
+
+    def resume_writing(self) -> None:
+        """See asyncio.Protocol."""
+        self._write_paused = False
+        if self._unsent:
+            self._pacer.ask(self._send_next)
+
     def take(self) -> bytes | None:
         """Return what has arrived of the body; None if that is nothing, empty at its end. Raise TransportError."""
         chunks = self._chunks
@@ -161,6 +194,7 @@ class Connection(asyncio.Protocol):
     def abort(self) -> None:
         """Drop the connection at once."""
         self.closed = True
+        self._unsent.clear()
         self.transport.abort()
 
     def _read_on(self) -> None:
@@ -241,6 +275,7 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         """See asyncio.Protocol."""
         self.closed = True
+        self._unsent.clear()
         if self.end >= 0 or self._error is not None:
             return
         framed = "content-length" in self.headers or "transfer-encoding" in self.headers

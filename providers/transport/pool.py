@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from providers.transport.connection import Connection
 from providers.transport.dial import Names, check_remote, first_socket
 from providers.transport.errors import ConnectFailed, ConnectionBroken, lacks_room, reason_of
+from providers.transport.pacing import Pacer
 from providers.transport.tls import Key, Link, tls_context
 from providers.transport.tunnel import address_of, connect_through
 
@@ -98,6 +99,7 @@ class Pool:
         self._allow = allow
         self._tls = tls
         self._names = Names()
+        self._pacer = Pacer()
         self._idle: dict[Key, deque[Connection]] = {}
         self._open = 0
         self._sweeper: asyncio.TimerHandle | None = None
@@ -145,8 +147,8 @@ class Pool:
         size = len(body) + sum(map(len, rest)) if rest else len(body)
         data = b"%bcontent-length: %d\r\n\r\n%b" % (request.start, size, body)
         waiter = connection.begin(data, head_only=request.head_only)
-        for piece in rest:
-            connection.transport.write(piece)
+        if rest:
+            connection.send_rest(rest, self._pacer)
         return waiter
 
     def take_back(self, connection: Connection) -> None:

@@ -139,6 +139,9 @@ class FormDialect(Dialect, Protocol):
     def read_head(self, headers: RequestHeaders) -> None:
         """Read the boundary of the form. Raises ApiError."""
 
+    async def read_large(self, body: bytes | memoryview) -> None:
+        """Parse a large body in pieces, between which other requests run. Raises InvalidRequest."""
+
 
 class CountingDialect(Dialect, Protocol):
     """One request that asks how many tokens a prompt has. `decode` returns the prompt as a request for a chat."""

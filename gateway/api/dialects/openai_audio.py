@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from base64 import b64encode
 from collections.abc import Mapping
 from hashlib import sha256
@@ -22,7 +23,7 @@ from gateway.service.audio import AudioNote, note_audio
 from gateway.usage.token_count import tokens_of
 from providers.audio import SpeechRequest, Transcript
 from providers.audio.decode import decode_speech, decode_transcription
-from providers.audio.form import boundary_of, parse_form
+from providers.audio.form import FormPart, FormReader, boundary_of, parse_form
 from providers.audio.values import srt_of, vtt_of
 from providers.chat import (
     AudioDelta,
@@ -57,6 +58,7 @@ class TranscriptionDialect(InputDialect):
     def __init__(self) -> None:
         self._boundary = ""
         self._format = "json"
+        self._parts: tuple[FormPart, ...] = ()
 
     def read_head(self, headers: RequestHeaders) -> None:
         """See Dialect."""
@@ -67,9 +69,17 @@ class TranscriptionDialect(InputDialect):
             raise ApiError("unsupported_media_type", problem)
         self._boundary = boundary
 
+    async def read_large(self, body: Body) -> None:
+        """See FormDialect."""
+        form = FormReader(body, self._boundary)
+        for _ in form.steps():
+            await asyncio.sleep(0)
+        self._parts = form.parts
+
     def decode(self, body: Body) -> InputRequest:
         """See Dialect."""
-        request = decode_transcription(parse_form(body, self._boundary), self.task)
+        parts, self._parts = self._parts or parse_form(body, self._boundary), ()
+        request = decode_transcription(parts, self.task)
         self._format = request.response_format
         return request
 

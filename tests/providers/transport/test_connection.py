@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from providers.transport import BadResponse, ConnectionBroken, TransportError
 from providers.transport.connection import MAX_HEAD_BYTES, Connection, Tap
+from providers.transport.pacing import Pacer
 from tests.kit.example_counts import examples
 from tests.providers.transport.http_responses import LEGAL, NO_SECOND, REFUSED, STRICTER, Wire
 
@@ -28,9 +29,11 @@ class FakeTransport:
         self.reading = True
         self.aborted = False
         self.unsent = 0
+        self.writes = 0
 
     def write(self, data: bytes) -> None:
         self.sent += data
+        self.writes += 1
 
     def pause_reading(self) -> None:
         self.reading = False
@@ -486,3 +489,35 @@ async def test_connection_lost_before_its_first_request_fails_at_once() -> None:
         await connection.begin(b"request")
     assert not raised.value.answered
     assert not transport.sent
+
+
+async def test_large_bodies_leave_in_turns_and_as_fast_as_the_provider_takes_them() -> None:
+    pacer, body = Pacer(), bytes(range(256)) * 3_000
+    pairs = [connected() for _ in range(3)]
+    for connection, _ in pairs:
+        connection.begin(b"head")
+        connection.send_rest((memoryview(body), b"end"), pacer)
+        assert not connection.reusable
+    most = 0
+    for turn in range(20):
+        before = sum(transport.writes for _, transport in pairs)
+        pairs[0][0].pause_writing() if turn == 0 else None
+        await asyncio.sleep(0)
+        most = max(most, sum(transport.writes for _, transport in pairs) - before)
+    assert (most, pairs[0][1].writes) == (1, 2)  # the head and the first piece; then it is paused
+    assert [transport.sent for _, transport in pairs[1:]] == [b"head" + body + b"end"] * 2
+    pairs[0][0].resume_writing()
+    pairs[0][0].resume_writing()
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert pairs[0][1].sent == b"head" + body + b"end"
+
+
+async def test_end_of_the_connection_drops_what_is_unsent() -> None:
+    connection, transport = connected()
+    connection.begin(b"head")
+    connection.send_rest((bytes(MAX_PIECE), bytes(MAX_PIECE)), Pacer())
+    connection.abort()
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert transport.sent == b"head" + bytes(MAX_PIECE)
