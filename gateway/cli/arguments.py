@@ -15,6 +15,7 @@ from datetime import date
 from functools import cache
 from importlib import import_module
 from pathlib import Path
+from textwrap import fill
 from typing import Any, NoReturn
 
 from gateway.cli.terminal import closed_output_status, prepare_streams, tell
@@ -96,17 +97,20 @@ def command_parser() -> argparse.ArgumentParser:
     arguments of `ArgumentParser.add_argument`. A text that is a list of lines is printed as it is.
     """
     described = json.loads(_FILE.read_text("utf-8"))
-    parser: argparse.ArgumentParser = _Parser(prog="gateway", **_texts(described["commands"].pop("")))
+    front = {**described["commands"].pop(""), "epilog": _front(described["topics"])}
+    parser: argparse.ArgumentParser = _Parser(prog="gateway", **_texts(front))
     parser.set_defaults(run=None, parser=parser)
     parser.add_argument("--version", action="version", version=f"%(prog)s {release_name()}")
     parsers = {"": parser}
-    groups: dict[str, argparse._SubParsersAction[argparse.ArgumentParser]] = {}
+    # The first screen names the commands by topic instead.
+    groups = {"": parser.add_subparsers(prog="gateway", metavar="COMMAND", help=argparse.SUPPRESS)}
+    parser.usage = "gateway [-h] [--version] COMMAND ..."
     for name, command in described["commands"].items():
         group, _, word = name.rpartition(" ")
         if group not in groups:
             groups[group] = parsers[group].add_subparsers(title="commands", metavar="COMMAND")
         parsers[name] = groups[group].add_parser(word, help=command["help"], **_texts(command))
-        defaults = {"run": command.get("run"), "parser": parsers[name], "command": name}
+        defaults = {"run": command.get("run"), "parser": parsers[name], "command": name, "about": command["help"]}
         parsers[name].set_defaults(**defaults, **command.get("defaults", {}))
         _add_arguments(parsers[name], command.get("arguments", ()), described["shared"])
     for operation in OPERATIONS:
@@ -115,8 +119,14 @@ def command_parser() -> argparse.ArgumentParser:
         text = f"{operation.about[0].upper()}{operation.about[1:]}."
         one = groups[group].add_parser(word, help=operation.about, description=text)
         section = {"section": group} if group in _SECTIONS else {}
+        parsers[operation.command] = one
         one.set_defaults(
-            run="stored_clients.run", parser=one, command=operation.command, operation=operation, **section
+            run="stored_clients.run",
+            parser=one,
+            command=operation.command,
+            about=operation.about,
+            operation=operation,
+            **section,
         )
         _add_arguments(one, ["admin"], described["shared"])
         for it in operation.fields:
@@ -128,7 +138,38 @@ def command_parser() -> argparse.ArgumentParser:
         if operation.definition:
             unset = ["unset"] if operation.method == "PATCH" else []
             _add_arguments(one, [group.removesuffix("s"), *unset], described["shared"])
+    parsers["help"].set_defaults(topics=described["topics"], parsers=parsers)
     return parser
+
+
+def show_help(options: argparse.Namespace) -> int:
+    """Print the commands of a topic, or the help of a command (`gateway help`)."""
+    words = " ".join(options.words)
+    topic = options.topics.get(words)
+    if topic is None and words not in options.parsers:
+        raise CommandError(f"there is no topic or command {words!r}; the topics are: {', '.join(options.topics)}")
+    if topic is None:
+        options.parsers[words].print_help()
+    elif "text" in topic:
+        print("\n".join(topic["text"]))
+    else:
+        members = {name for row in topic["rows"] for name in row[0].split(", ")}
+        shown = {name: parser for name, parser in options.parsers.items() if name.split(" ")[0] in members}
+        width = max(map(len, shown)) + 4
+        for name, parser in shown.items():
+            about = fill(parser.get_default("about"), 80, initial_indent=" " * width, subsequent_indent=" " * width)
+            print(f"  {name:{width - 2}}{about.lstrip()}")
+        print("\ngateway COMMAND --help: the options of a command")
+    return 0
+
+
+def _front(topics: Mapping[str, Any]) -> list[str]:
+    """Return the lines of the first screen: the commands by topic, with a text for each few."""
+    lines: list[str] = []
+    for topic in topics.values():
+        rows = [f"  {names:<30}{about}" for names, about in topic.get("rows", ())]
+        lines += [f"{topic['about']}:", *rows] if rows else []
+    return [*lines, "", f"gateway help TOPIC: {', '.join(topics)}", "gateway COMMAND --help: the options of a command"]
 
 
 def _texts(command: Mapping[str, Any]) -> dict[str, Any]:

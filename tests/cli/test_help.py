@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import re
 import resource
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from gateway import __version__
 from gateway.cli import keys
+from gateway.cli.arguments import command_parser
 from gateway.release import release_name
 from gateway.settings import Settings
 from tests.cli.conftest import ROOT, Command
 
 COMMANDS = (
-    "serve demo simulate init check explain plan history diff status doctor redact network-policy restart reload deployments schedules instances drain backup restore rollback usage duties db audit "
+    "help serve demo simulate init check explain plan history diff status doctor redact network-policy restart reload deployments schedules instances drain backup restore rollback usage duties db audit "
     "evidence receipt marks schema key keys clients projects budgets subject admin-token secrets providers evaluate quotas"
 ).split()
 HEAVY = {
@@ -40,13 +43,46 @@ HEAVY = {
 }
 
 
-def test_help_lists_every_command_and_where_to_begin(gateway: Command) -> None:
+TOPICS = "begin change look keys prove providers".split()
+
+
+def test_first_screen_has_forty_lines_with_every_command_once_and_where_to_begin(gateway: Command) -> None:
     shown = gateway("--help")
     assert (shown.status, shown.err) == (0, "")
-    listed = [line.split()[0] for line in shown.out.splitlines() if line.startswith("    ")]
-    assert listed[-len(COMMANDS) :] == COMMANDS
-    assert "gateway demo " in shown.out
-    assert set(re.findall(r"GATEWAY_\w+", shown.out)) == {f"GATEWAY_{name.upper()}" for name in Settings.model_fields}
+    assert len(shown.out.splitlines()) <= 40
+    rows = [line[2:32].strip() for line in shown.out.splitlines() if re.match(r"  \w", line)]
+    listed = [name for row in rows for name in row.split(", ")]
+    assert sorted(listed) == sorted({*COMMANDS} - {"help"})
+    assert "gateway demo" in shown.out
+    assert gateway("help").out == shown.out
+
+
+def test_each_topic_shows_its_commands_and_those_below_them(gateway: Command) -> None:
+    names = {name for name in commands_below(command_parser()) if name not in ("", "help")}
+    shown = [line for topic in TOPICS for line in gateway("help", topic).out.splitlines()]
+    listed = [found[1] for line in shown if (found := re.match(r"  (\w[\w-]*(?: [\w-]+)*)  ", line))]
+    assert sorted(listed) == sorted(names)
+    assert max(map(len, shown)) <= 80
+
+
+def commands_below(parser: argparse.ArgumentParser, name: str = "") -> Iterator[str]:
+    yield name
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for word, below in action.choices.items():
+                yield from commands_below(below, f"{name} {word}".strip())
+
+
+def test_help_of_settings_names_every_environment_variable(gateway: Command) -> None:
+    shown = gateway("help", "settings").out
+    assert set(re.findall(r"GATEWAY_\w+", shown)) == {f"GATEWAY_{name.upper()}" for name in Settings.model_fields}
+    assert "Exit status" in shown
+
+
+def test_help_of_a_command_is_that_of_its_option(gateway: Command) -> None:
+    assert gateway("help", "keys", "create").out == gateway("keys", "create", "--help").out
+    shown = gateway("help", "frobnicate")
+    assert (shown.status, "the topics are: begin, change" in shown.err) == (2, True)
 
 
 def test_help_fits_a_terminal_of_eighty_columns(gateway: Command, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -71,7 +107,8 @@ def test_help_of_each_command_has_a_sentence(gateway: Command, arguments: list[s
 def test_incomplete_command_shows_the_help(gateway: Command, arguments: list[str]) -> None:
     shown = gateway(*arguments)
     assert (shown.status, shown.out) == (2, "")
-    assert "commands:" in shown.err
+    assert "usage: gateway" in shown.err
+    assert "new " in shown.err or "begin:" in shown.err
 
 
 @pytest.mark.parametrize(
