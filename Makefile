@@ -95,11 +95,11 @@ check: install ## compile config/gateway.yaml and report every error
 lock: install ## update the five lock files in locks/, keeping versions (UPGRADE=1 takes the newest)
 	@scripts/lock.sh $(if $(UPGRADE),--upgrade)
 
-dist: install-sdks ## build wheel, sdist, locked packages, SBOM and checksums of this checkout into dist/
-	@$(BIN)/python -m scripts.release --dist
+dist: install-sdks ## build wheel, sdist, locked packages, SBOM, provenance and checksums of this checkout into dist/ (KEY=release.pem)
+	@$(BIN)/python -m scripts.release --dist $(if $(KEY),--key "$(KEY)")
 
-release: install-sdks ## make a release of a clean checkout: changelog, version, wheel, sdist, SBOM, checksums, commit and tag (VERSION=0.2.0)
-	@$(BIN)/python -m scripts.release "$(VERSION)"
+release: install-sdks ## make a release of a clean checkout: changelog, version, files, commit, tag, signature (VERSION=0.2.0 KEY=release.pem)
+	@$(BIN)/python -m scripts.release "$(VERSION)" $(if $(KEY),--key "$(KEY)")
 
 clean: ## remove .venv, caches and builds
 	@rm -rf .venv dist build site htmlcov .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage .coverage.*

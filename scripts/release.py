@@ -1,13 +1,18 @@
-"""Make a release: `make release VERSION=0.2.0`, or the files of a release from any commit: `make dist`.
+"""Make a release: `make release VERSION=0.2.0 KEY=release.pem`, or the files of a release from any commit: `make dist`.
 
 A release moves the entries of the changelog's section *Unreleased* to the new version, writes the version where it is
-stated, and puts wheel, sdist, the locked packages with their hashes, SBOM (CycloneDX) and checksums into `dist/`. Then
-it commits and tags. If a step fails, the files are as they were. Nothing is published.
+stated, and puts wheel, sdist, the locked packages with their hashes and the SBOM (CycloneDX) into `dist/`. Then it
+commits and tags, and adds what states where the files are from: the provenance (an in-toto statement, SLSA 1.0), the
+checksums of all files, and the signature of the checksums. If a step before the commit fails, the files are as they
+were. Nothing is published. Nothing of the files depends on the folder, the user or the time of a build, so that
+`make dist` at the tag makes the same bytes.
 """
 
 from __future__ import annotations
 
+import argparse
 import hashlib
+import json
 import os
 import re
 import shutil
@@ -18,6 +23,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
+from gateway.signing import KeyUnusable, Signer
 from scripts.facts import ended
 
 ROOT = Path(__file__).parents[1]
@@ -37,16 +43,24 @@ class ReleaseError(Exception):
 
 def main() -> int:
     """Make the release that the command line names, or with `--dist` its files only. Return the exit status."""
-    words, now = sys.argv[1:], datetime.now(UTC)
+    parser = argparse.ArgumentParser(prog="make release")
+    parser.add_argument("version", nargs="?", default="")
+    parser.add_argument("--dist", action="store_true")
+    parser.add_argument("--key", type=Path)
+    options = parser.parse_args()
     try:
-        print(make_dist(ROOT, now) if words == ["--dist"] else make_release(ROOT, words[0] if words else "", now))
-    except ReleaseError as error:
+        signer = Signer.read(options.key) if options.key is not None else None
+        if options.dist:
+            print(make_dist(ROOT, signer))
+        else:
+            print(make_release(ROOT, options.version, datetime.now(UTC), signer))
+    except (ReleaseError, KeyUnusable) as error:
         print(f"make release: {error}", file=sys.stderr)
         return 1
     return 0
 
 
-def make_release(root: Path, version: str, now: datetime) -> str:
+def make_release(root: Path, version: str, now: datetime, signer: Signer | None) -> str:
     """Make the release of a clean checkout. Return what was made, for people.
 
     Raises:
@@ -56,20 +70,25 @@ def make_release(root: Path, version: str, now: datetime) -> str:
     _check(root, version, previous)
     if problems := ended(root, now.date()):
         raise ReleaseError("has ended, and nothing replaced it:\n" + "\n".join(problems))
+    if signer is None:
+        raise ReleaseError(
+            "name the key that signs: KEY=release.pem (`gateway key new --ed25519 release.pem` makes one)"
+        )
     files = [root / path for path in dict.fromkeys(("CHANGELOG.md", *(path for path, _ in STATED)))]
     with _restored(files, always=False):
         (root / "CHANGELOG.md").write_text(
             released_changelog((root / "CHANGELOG.md").read_text("utf-8"), version, f"{now:%Y-%m-%d}"), "utf-8"
         )
         _state(root, version, STATED)
-        _build(root, version, now)
+        _build(root, version)
     _run(root, "git", "commit", "--quiet", "--message", f"Release {version}", "--", *map(str, files))
     _run(root, "git", "tag", "--annotate", f"v{version}", "--message", f"Release {version}")
+    _attest(root, version, signer)
     done = f"It is committed and tagged as v{version}. To publish: git push --follow-tags"
     return f"Release {version}:\n{_listed(root)}\n{done}"
 
 
-def make_dist(root: Path, now: datetime) -> str:
+def make_dist(root: Path, signer: Signer | None = None) -> str:
     """Make the files of a release from the checkout as it is. Return what was made, for people.
 
     Between releases the version names the commit, such as `0.2.0+g1a2b3c4d5e6f`, with `.changed` for a changed tree.
@@ -83,7 +102,8 @@ def make_dist(root: Path, now: datetime) -> str:
         version += f"+g{_run(root, 'git', 'rev-parse', '--short=12', 'HEAD').strip()}{changed}"
     with _restored([root / path for path, _ in _PACKAGE], always=True):
         _state(root, version, _PACKAGE)
-        _build(root, version, now)
+        _build(root, version)
+    _attest(root, version, signer)
     return f"{version}:\n{_listed(root)}"
 
 
@@ -149,18 +169,55 @@ def _numbers(version: str) -> tuple[int, ...]:
     return tuple(int(part) for part in version.split("."))
 
 
-def _build(root: Path, version: str, now: datetime) -> None:
-    """Write the files of `dist/`. The same commit on the same day gives the same bytes of wheel and sdist."""
+def _build(root: Path, version: str) -> None:
+    """Write the files of `dist/` that are the same wherever and whenever the commit is built."""
     dist = root / "dist"
     shutil.rmtree(dist, ignore_errors=True)
-    midnight = now.replace(hour=0, minute=0, second=0, microsecond=0)
-    _run(root, sys.executable, "-m", "build", "--no-isolation", epoch=str(int(midnight.timestamp())))
-    shutil.copy(root / "locks/image.lock", dist / "requirements.txt")
+    _run(root, sys.executable, "-m", "build", "--no-isolation", epoch=_epoch(root, version))
+    shutil.copyfile(root / "locks/image.lock", dist / "requirements.txt")
+    shutil.copyfile(root / "locks/runtime.lock", dist / "requirements-minimal.txt")
     sbom = dist / f"assistant_gateway-{version}.cdx.json"
     options = ("--pyproject", "pyproject.toml", "--mc-type", "application", "--output-reproducible", "--of", "JSON")
     _run(root, sys.executable, "-m", "cyclonedx_py", "requirements", "locks/image.lock", *options, "-o", str(sbom))
-    sums = [f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}\n" for path in sorted(dist.iterdir())]
-    (dist / "SHA256SUMS").write_text("".join(sums), "utf-8")
+
+
+def _epoch(root: Path, version: str) -> str:
+    """Return the time that the files state: the day of the release in the changelog, or the time of the commit."""
+    heading = rf"(?m)^## \[{re.escape(version)}\] - (\d{{4}}-\d\d-\d\d)$"
+    released = re.search(heading, (root / "CHANGELOG.md").read_text("utf-8"))
+    if released is None:
+        return _run(root, "git", "log", "-1", "--format=%ct").strip()
+    return str(int(datetime.fromisoformat(f"{released[1]}T00:00Z").timestamp()))
+
+
+def _attest(root: Path, version: str, signer: Signer | None) -> None:
+    """Write provenance, checksums and, with a key, their signature."""
+    dist = root / "dist"
+    commit = _run(root, "git", "rev-parse", "HEAD").strip()
+    tools = {"name": "locks/sdks.lock", "digest": {"sha256": _sha256(root / "locks/sdks.lock")}}
+    statement = {
+        "_type": "https://in-toto.io/Statement/v1",
+        "subject": [{"name": it.name, "digest": {"sha256": _sha256(it)}} for it in sorted(dist.iterdir())],
+        "predicateType": "https://slsa.dev/provenance/v1",
+        "predicate": {
+            "buildDefinition": {
+                "buildType": "urn:assistant-gateway:make-dist:1",
+                "externalParameters": {"version": version},
+                "resolvedDependencies": [{"name": "source", "digest": {"gitCommit": commit}}, tools],
+            },
+            "runDetails": {"builder": {"id": f"urn:assistant-gateway:key:{signer.public.id if signer else 'none'}"}},
+        },
+    }
+    provenance = dist / f"assistant_gateway-{version}.provenance.json"
+    provenance.write_text(json.dumps(statement, indent=1) + "\n", "utf-8")
+    sums = "".join(f"{_sha256(path)}  {path.name}\n" for path in sorted(dist.iterdir()))
+    (dist / "SHA256SUMS").write_text(sums, "utf-8")
+    if signer is not None:
+        (dist / "SHA256SUMS.sig").write_bytes(signer.sign_bytes(sums.encode()))
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _run(root: Path, *command: str, epoch: str | None = None) -> str:

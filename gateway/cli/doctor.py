@@ -82,10 +82,23 @@ def doctor(options: argparse.Namespace) -> int:
 
     if options.ask is not None:
         _ask(options, report)
+    elif options.installed is not None:
+        _compare_installed(options.installed or None, report)
     else:
         for finding in _findings(options):
             report(finding)
     return _ERRORS if "error" in levels else _WARNINGS if "warning" in levels else _OK
+
+
+def _compare_installed(release: Path | None, report: Callable[[CheckResult], None]) -> None:
+    """Compare the installed files with the lists of their packages or, with its folder, with the release."""
+    from gateway.cli.installed_files import installed_problems
+
+    problem = None
+    for problem in installed_problems(release):
+        report(problem)
+    if problem is None:
+        report(CheckResult("ok", "files", f"as in {release or 'the lists of their packages'}"))
 
 
 def environment_of_unit(unit: Path) -> dict[str, str]:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
+import sys
 import venv
 from datetime import UTC, datetime
 from itertools import takewhile
@@ -16,12 +18,15 @@ import pytest
 import yaml
 from packaging.version import Version
 
+from gateway.signing import Signer, new_key
 from scripts import release
 from scripts.release import STATED, ReleaseError, make_dist, make_release, released_changelog, stated_version
 
 ROOT = Path(__file__).parents[2]
 # A later day would end facts that this checkout has.
 NOW = datetime(2026, 4, 5, 6, tzinfo=UTC)
+KEY, PUBLIC = new_key()
+SIGNER = Signer.of_pem(KEY.decode())
 AUTHOR = ("-c", "user.name=a", "-c", "user.email=a@example.com")
 
 
@@ -70,32 +75,37 @@ def test_nothing_to_release_is_refused(text: str) -> None:
 )
 def test_wrong_version_is_refused(checkout: Path, version: str, reason: str) -> None:
     with pytest.raises(ReleaseError, match=reason):
-        make_release(checkout, version, NOW)
+        make_release(checkout, version, NOW, None)
 
 
 def test_changed_tree_is_refused_and_named(checkout: Path) -> None:
     (checkout / "new.txt").touch()
     with pytest.raises(ReleaseError, match=r"new\.txt"):
-        make_release(checkout, "9.0.0", NOW)
+        make_release(checkout, "9.0.0", NOW, SIGNER)
+
+
+def test_release_without_a_key_is_refused(checkout: Path) -> None:
+    with pytest.raises(ReleaseError, match="name the key that signs"):
+        make_release(checkout, "9.0.0", NOW, None)
 
 
 def test_existing_tag_is_refused(checkout: Path) -> None:
     git(checkout, "tag", "v9.0.0")
     with pytest.raises(ReleaseError, match=r"tag v9\.0\.0 exists"):
-        make_release(checkout, "9.0.0", NOW)
+        make_release(checkout, "9.0.0", NOW, SIGNER)
 
 
 def test_failed_build_leaves_the_checkout_as_it_was(checkout: Path) -> None:
     """This checkout has no sources, so the build fails."""
     with pytest.raises(ReleaseError, match="build"):
-        make_release(checkout, "9.0.0", NOW)
+        make_release(checkout, "9.0.0", NOW, SIGNER)
     assert git(checkout, "status", "--porcelain") == ""
     assert git(checkout, "log", "--format=%s") == "first"
 
 
 def test_failed_dist_leaves_the_checkout_as_it_was(checkout: Path) -> None:
     with pytest.raises(ReleaseError, match="build"):
-        make_dist(checkout, NOW)
+        make_dist(checkout)
     assert git(checkout, "status", "--porcelain") == ""
 
 
@@ -112,16 +122,57 @@ def test_files_of_a_commit_name_it(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         stated.append(stated_version(root))
 
     monkeypatch.setattr(release, "_build", build)
-    assert make_dist(clone, NOW).startswith(f"{made}:\n")
+    assert make_dist(clone).startswith(f"{made}:\n")
     assert git(clone, "status", "--porcelain") == ""
     (clone / "notes.txt").touch()
-    assert make_dist(clone, NOW).startswith(f"{made}.changed:\n")
+    assert make_dist(clone).startswith(f"{made}.changed:\n")
     assert git(clone, "status", "--porcelain") == "?? notes.txt"
     (clone / "notes.txt").unlink()
     git(clone, "tag", f"v{version}")
-    assert make_dist(clone, NOW).startswith(f"{version}:\n")
+    assert make_dist(clone).startswith(f"{version}:\n")
     assert stated == [made, f"{made}.changed", version]
     assert [str(Version(one)) for one in stated] == stated, "as a build writes them"
+
+
+def verified(dist: Path) -> subprocess.CompletedProcess[bytes]:
+    """Run the lines of the page that verify a release. The public key is beside the folder."""
+    page = (ROOT / "docs/operate/get.md").read_text("utf-8")
+    lines = re.findall(r"(?m)^    ((?:openssl|sha256sum) .*)$", page)
+    assert 1 < len(lines) <= 10
+    return subprocess.run(["sh", "-e", "-c", "\n".join(lines)], cwd=dist, capture_output=True)
+
+
+@pytest.mark.slow("builds twice")
+def test_two_builds_in_other_folders_at_other_times_by_other_users_are_equal(tmp_path: Path) -> None:
+    pytest.importorskip("cyclonedx_py")
+    (tmp_path / "key.pem").write_bytes(KEY)
+    (tmp_path / "key.pem").chmod(0o600)
+    git(tmp_path, "clone", "--quiet", "--depth", "1", ROOT.as_uri(), "one")
+    files: list[dict[str, bytes]] = []
+    other = {"HOME": str(tmp_path), "USER": "other", "TZ": "Asia/Shanghai", "LC_ALL": "C", "PYTHONHASHSEED": "7"}
+    for folder, before, more in (
+        ("one", ["sh", "-c", 'umask 022; exec "$@"', "-"], {}),
+        ("of/another", ["sh", "-c", 'umask 077; exec "$@"', "-", *_another_user()], other),
+    ):
+        if more:
+            shutil.copytree(tmp_path / "one", tmp_path / folder, ignore=shutil.ignore_patterns("dist"), symlinks=True)
+            for path in (tmp_path / folder).rglob("*"):  # as if it were cloned years later
+                os.utime(path, (1_900_000_000, 1_900_000_000), follow_symlinks=False)
+        command = [*before, sys.executable, "-m", "scripts.release", "--dist", "--key", str(tmp_path / "key.pem")]
+        subprocess.run(command, cwd=tmp_path / folder, env=os.environ | more, check=True, capture_output=True)
+        files.append({path.name: path.read_bytes() for path in (tmp_path / folder / "dist").iterdir()})
+    assert len(files[0]) == 8
+    assert files[0].keys() == files[1].keys()
+    assert [name for name in files[0] if files[0][name] != files[1][name]] == []
+
+
+def _another_user() -> list[str]:
+    """Return the words that run a command as another user, or none where the kernel allows that to nobody."""
+    words = ["unshare", "--user", "--map-user=1234", "--map-group=1234"]
+    try:
+        return words if subprocess.run([*words, "true"], capture_output=True).returncode == 0 else []
+    except OSError:
+        return []
 
 
 @pytest.mark.slow("builds a release and makes an environment")
@@ -135,19 +186,37 @@ def test_release_is_made_installed_into_a_clean_environment_and_answers(tmp_path
     head, heading, released = log.read_text("utf-8").partition("## [Unreleased]\n")
     log.write_text(f"{head}{heading}\n- Something to release, also just after a release.\n{released}", "utf-8")
     git(clone, "commit", "--quiet", "--all", "--message", "Change something")
-    make_release(clone, "9.0.0", NOW)
+    make_release(clone, "9.0.0", NOW, SIGNER)
     names = sorted(path.name for path in dist.iterdir())
     assert names == [
         "SHA256SUMS",
+        "SHA256SUMS.sig",
         "assistant_gateway-9.0.0-py3-none-any.whl",
         "assistant_gateway-9.0.0.cdx.json",
+        "assistant_gateway-9.0.0.provenance.json",
         "assistant_gateway-9.0.0.tar.gz",
+        "requirements-minimal.txt",
         "requirements.txt",
     ]
-    for line in (dist / "SHA256SUMS").read_text("utf-8").splitlines():
-        digest, name = line.split("  ")
-        assert hashlib.sha256((dist / name).read_bytes()).hexdigest() == digest
-    sbom = json.loads((dist / names[2]).read_text("utf-8"))
+    (tmp_path / "release.pub.pem").write_bytes(PUBLIC.pem)
+    copy = shutil.copytree(dist, tmp_path / "files")
+    assert verified(copy).returncode == 0
+    statement = json.loads((dist / names[4]).read_text("utf-8"))
+    assert statement["predicateType"] == "https://slsa.dev/provenance/v1"
+    subjects = {it["name"]: it["digest"]["sha256"] for it in statement["subject"]}
+    assert subjects == {
+        name: hashlib.sha256((dist / name).read_bytes()).hexdigest() for name in {*names} - {*names[:2], names[4]}
+    }
+    source = statement["predicate"]["buildDefinition"]["resolvedDependencies"][0]
+    assert source["digest"] == {"gitCommit": git(clone, "rev-parse", "HEAD")}
+    first = {name: (dist / name).read_bytes() for name in names}
+    make_dist(clone, SIGNER)
+    assert {name: (dist / name).read_bytes() for name in names} == first, "the tag gives the release again"
+    for name in names:
+        (copy / name).write_bytes(first[name] + b" ")
+        assert verified(copy).returncode != 0, name
+        (copy / name).write_bytes(first[name])
+    sbom = json.loads((dist / names[3]).read_text("utf-8"))
     assert sbom["metadata"]["component"]["version"] == "9.0.0"
     assert {"fastapi", "httpx", "tenacity", "asyncpg"} <= {part["name"] for part in sbom["components"]}
     assert git(clone, "log", "-1", "--format=%s") == "Release 9.0.0"
@@ -158,7 +227,7 @@ def test_release_is_made_installed_into_a_clean_environment_and_answers(tmp_path
     venv.create(tmp_path / "clean", with_pip=True)
     workflow = yaml.safe_load((ROOT / "deploy/ci/assistant-gateway.yml").read_text("utf-8"))
     (install,) = (step["run"] for step in workflow["jobs"]["plan"]["steps"] if step.get("name") == "Install")
-    (dist / names[3]).unlink()  # the sdist: not all files have to be there
+    (dist / names[5]).unlink()  # the sdist: not all files have to be there
     environ = {
         **os.environ,
         "PIP_NO_COMPILE": "1",
@@ -170,6 +239,13 @@ def test_release_is_made_installed_into_a_clean_environment_and_answers(tmp_path
         [str(tmp_path / "clean/bin/gateway"), "--version"], capture_output=True, text=True, check=True, cwd=tmp_path
     )
     assert shown.stdout == "gateway 9.0.0\n"
+    doctor = [str(tmp_path / "clean/bin/gateway"), "doctor", "--installed", str(copy)]
+    done = subprocess.run(doctor, capture_output=True, text=True, cwd=tmp_path)
+    assert "error" not in done.stdout, done.stdout
+    (package,) = (tmp_path / "clean").glob("lib/python*/site-packages/gateway")
+    (package / "added.py").touch()
+    done = subprocess.run(doctor, capture_output=True, text=True, cwd=tmp_path)
+    assert "gateway/added.py: is in no list of a package" in done.stdout
     command = [str(tmp_path / "clean/bin/gateway"), "demo", "--port", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=tmp_path) as demo:
         assert demo.stdout is not None
