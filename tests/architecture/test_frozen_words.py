@@ -85,6 +85,7 @@ from providers.chat import (
 )
 from providers.failures import Failure, FailureKind
 from providers.matching.requirements import requirements_of
+from tests.architecture import promised_names
 from tests.architecture.compact_json import compact
 from tests.kit.configs import table_of
 from tests.kit.expected_files import expected_text
@@ -489,15 +490,19 @@ def _rows(path: Path, table: str) -> list[dict[str, Any]]:
 
 CASES: dict[str, Callable[..., object]] = {
     "codes.json": codes,
+    "commands.json": promised_names.commands,
     "config_changes.json": config_changes,
     "config_keys.json": config_keys,
     "consent_token.json": consent_token,
+    "database.json": promised_names.database,
     "evaluation_report.json": evaluation_report,
     "evaluation_rows.json": evaluation_rows,
+    "http.json": promised_names.http,
     "metrics.json": metrics,
     "plan.json": plan_json,
     "plan.md": plan_as_markdown,
     "plan.txt": plan_as_text,
+    "plug_in.json": promised_names.plug_in,
     "prompt_transcript.txt": prompt_transcript,
     "readiness.json": readiness_report,
     "receipt.json": receipt,

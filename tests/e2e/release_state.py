@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -89,6 +90,23 @@ def release_gateway(checkout: Path, config: Path, state: Path) -> Iterator[Gatew
         process.wait(_LIMIT_S)
         assert process.stderr is not None
         process.stderr.close()
+
+
+def copy_of_this_release(source: Path, version: str) -> Path:
+    """Copy the product into a new folder, as a release that is called VERSION, and return the folder."""
+    for name in ("gateway", "providers", "evaluation", "config"):
+        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
+    stated = source / "gateway" / "__init__.py"
+    text = re.sub(r'(?m)^__version__ = ".+"$', f'__version__ = "{version}"', stated.read_text("utf-8"))
+    stated.write_text(text, "utf-8")
+    return source
+
+
+def python_of(source: Path, script: Path) -> str:
+    """Write an interpreter whose `gateway` is that of a source. The next gateway inherits its environment."""
+    script.write_text(f'#!/bin/sh\nPYTHONPATH={source} exec {sys.executable} "$@"\n')
+    script.chmod(0o755)
+    return str(script)
 
 
 def _address(lines: Iterable[str], pattern: str) -> str:

@@ -20,11 +20,13 @@ from typing import Any
 import httpx
 import pytest
 
+from gateway import __version__
 from gateway.cli import main
 from gateway.state.lock import holder_of
 from gateway.usage.postgres import upgrade
 from providers.testkit.scenario import Scenario
 from providers.testkit.server import SimulatorThread
+from tests.e2e.release_state import ROOT, copy_of_this_release, python_of
 from tests.e2e.restartable_gateway import end, pid_of, restartable
 from tests.e2e.service_manager import Manager
 from tests.e2e.worker_processes import WORKERS
@@ -143,6 +145,28 @@ async def test_handovers_under_load_refuse_and_fail_no_request(path: Path, worke
             assert max(traffic.waits) <= max(2.0, 2 * undisturbed[0])
         print(f"{len(traffic.waits)} requests, longest wait {max(traffic.waits):.2f} s, before {undisturbed[0]:.2f} s")
         assert await asyncio.to_thread(first.wait, LIMIT_S) == 0
+
+
+@pytest.mark.slow("a load of seconds, and three starts")
+async def test_patch_goes_forward_and_back_with_the_same_state_under_load(path: Path, tmp_path: Path) -> None:
+    patch = python_of(copy_of_this_release(tmp_path / "patch", "9.9.9"), tmp_path / "python-patch")
+    own = python_of(ROOT, tmp_path / "python-own")
+    with restartable(path) as (operator, state):
+        traffic = Traffic(operator.gateway.url)
+        releases: list[str] = []
+
+        def operate() -> None:
+            for python in (patch, own, patch):
+                assert restart(state, "--python", python) == 0
+                status = httpx.get(f"{operator.gateway.admin_url}/status", trust_env=False).json()
+                releases.append(status["release"].split()[0])
+                answered = len(traffic.waits)
+                eventually(lambda answered=answered: len(traffic.waits) > answered + 10, LIMIT_S)
+
+        await traffic.run(operate)
+        assert not traffic.failures, traffic.failures[:3]
+        assert releases == ["9.9.9", __version__, "9.9.9"]
+    assert main(["audit", "verify", "--state", str(state)]) == 0
 
 
 @pytest.mark.parametrize("workers", WORKERS)
@@ -322,6 +346,7 @@ def test_instance_of_a_cell_stays_its_member_across_a_handover(tmp_path: Path) -
 
     with running_postgres() as postgres:
         upgrade(postgres.address())
+        releases: list[set[str]] = []
         with cell(tmp_path, postgres, "log: {sample: 0.5}") as both:
             state, first = both.state(0), both.instances[0]
             eventually(lambda: bool((holder_of(state) or {}).get("restarts")), LIMIT_S)
@@ -339,5 +364,15 @@ def test_instance_of_a_cell_stays_its_member_across_a_handover(tmp_path: Path) -
                 assert restart(state) == 0, first.lines
                 assert status(both)["version"] == before["version"]
                 assert "as they were written" in both.run("audit", "verify")
+                # A cell with two releases at once, and back.
+                patch = copy_of_this_release(tmp_path / "patch", "9.9.9")
+                for source in (patch, ROOT):
+                    assert restart(state, "--python", python_of(source, tmp_path / "python")) == 0, first.lines
+                    shown = status(both)
+                    assert [it["state"] for it in shown["instances"]] == ["current"] * 2
+                    releases.append({it["release"].split()[0] for it in shown["instances"]})
+                    assert [both.ask(number).status_code for number in (0, 1)] == [200, 200]
+                assert releases == [{__version__, "9.9.9"}, {__version__}]
+                eventually(lambda: len(both.rows()) == 6, LIMIT_S)
             finally:
                 end(state)

@@ -31,6 +31,7 @@ from tests.e2e.release_state import (
     ROOT,
     ask_from_everywhere,
     environ_of,
+    python_of,
     release_gateway,
     run_command,
     serving,
@@ -273,14 +274,12 @@ def test_usage_of_a_killed_0_2_0_counts_in_the_ledger_and_in_budgets(tmp_path: P
 
 def test_running_0_2_0_does_not_hand_over_to_this_release(tmp_path: Path) -> None:
     """It would count budgets in another file than its successor."""
-    state, python = tmp_path / "state", tmp_path / "python"
-    python.write_text(f'#!/bin/sh\nPYTHONPATH={ROOT} exec {sys.executable} "$@"\n')
-    python.chmod(0o755)
+    state, python = tmp_path / "state", python_of(ROOT, tmp_path / "python")
     with two_providers() as providers:
         path = tmp_path / "gateway.yaml"
         path.write_text(config(providers).text)
         with release_gateway(source_of("0.2.0"), path, state) as old:
-            command = [sys.executable, "-m", "gateway.cli", "restart", "--state", str(state), "--python", str(python)]
+            command = [sys.executable, "-m", "gateway.cli", "restart", "--state", str(state), "--python", python]
             source = source_of("0.2.0")
             done = subprocess.run(command, cwd=source, env=environ_of(source, state), capture_output=True, text=True)
             assert done.returncode == 1
