@@ -29,7 +29,7 @@ WORKDIR /src
 
 # Dependencies first: this layer is only built again when the lock changes.
 COPY locks/image.lock locks/
-RUN pip --python /opt/gateway/bin/python install --require-hashes -r locks/image.lock
+RUN pip --python /opt/gateway/bin/python install --only-binary=:all: --require-hashes -r locks/image.lock
 
 # Then the project, as the wheel that users install. Its build tools are in the lock too, and are removed afterwards.
 COPY pyproject.toml README.md LICENSE ./

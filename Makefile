@@ -3,7 +3,7 @@ SHELL := /bin/sh
 # The tests start a few hundred processes of Python: without cached bytecode each would compile all modules again.
 export PYTHONDONTWRITEBYTECODE :=
 .DEFAULT_GOAL := help
-.PHONY: help docs docs-pictures run quick test select ci ci-check ci-tools prove kit coverage chaos soak audit bench facts lint format types generate check lock dist release clean fuzz install install-dev install-sdks
+.PHONY: help docs docs-pictures run quick test select ci ci-check ci-tools prove kit coverage chaos soak audit bench facts lint format types generate check lock lock-diff dist release clean fuzz install install-dev install-sdks
 
 PORT ?= 8080
 BIN := .venv/bin
@@ -94,6 +94,9 @@ check: install ## compile config/gateway.yaml and report every error
 
 lock: install ## update the five lock files in locks/, keeping versions (UPGRADE=1 takes the newest)
 	@scripts/lock.sh $(if $(UPGRADE),--upgrade)
+
+lock-diff: install-dev ## show what a change of the locks brings: versions, native code, entry points, .pth files (FROM=main); needs the network
+	@$(BIN)/python -m scripts.lock_diff $(or $(FROM),HEAD)
 
 dist: install-sdks ## build wheel, sdist, locked packages, SBOM, provenance and checksums of this checkout into dist/ (KEY=release.pem)
 	@$(BIN)/python -m scripts.release --dist $(if $(KEY),--key "$(KEY)")

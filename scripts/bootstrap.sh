@@ -55,8 +55,8 @@ install_with_uv() (
     index=${UV_DEFAULT_INDEX:-${PIP_INDEX_URL:-$of_pip}}
     [ -z "$index" ] || export UV_DEFAULT_INDEX="$index"
     {
-        $pip install --require-hashes -r locks/installer.lock &&
-            .venv/bin/uv pip install --compile-bytecode --quiet --python .venv/bin/python --require-hashes -r "$1"
+        $pip install --only-binary=:all: --require-hashes -r locks/installer.lock &&
+            .venv/bin/uv pip install --compile-bytecode --quiet --python .venv/bin/python --only-binary=:all: --require-hashes -r "$1"
     } > .venv/uv.log 2>&1 || {
         printf '      uv could not install them (.venv/uv.log), so pip does: this takes some minutes ...\n' >&2
         return 1
@@ -89,7 +89,7 @@ main() {
     rm -f .venv/.ready-*
     pip='.venv/bin/python -m pip --disable-pip-version-check -qq'
     printf '  1/2 %s packages ...\n' "$(grep -c '==' "$lock")" >&2
-    install_with_uv "$lock" || $pip install --require-hashes -r "$lock" ||
+    install_with_uv "$lock" || $pip install --only-binary=:all: --require-hashes -r "$lock" ||
         die "The dependencies could not be installed (see above): the first time needs the network, or a package index that pip knows."
     printf '  2/2 the gateway ...\n' >&2
     $pip install --no-deps --no-build-isolation --editable . || die "The checkout could not be installed into .venv (see above)."

@@ -20,6 +20,7 @@ from gateway.settings import Settings
 from gateway.telemetry.metric_definitions import METRIC_DEFINITIONS
 from providers.registry import load_registry
 from scripts.admin_page import admin_page
+from scripts.dependencies import dependencies_page
 from scripts.dialect_keys import dialect_page
 from scripts.error_page import errors_page
 from scripts.fault_page import faults_page
@@ -41,6 +42,7 @@ MODELS_PAGE = ROOT / "docs/reference/models.md"
 FAULTS_PAGE = ROOT / "docs/reference/faults.md"
 METRICS_PAGE = ROOT / "docs/reference/metrics.md"
 LICENCES_PAGE = ROOT / "docs/reference/licences.md"
+DEPENDENCIES_PAGE = ROOT / "docs/reference/dependencies.md"
 SETTINGS_PAGE = ROOT / "docs/reference/settings.md"
 ADMIN_PAGE = ROOT / "docs/reference/admin-api.md"
 RIGHTS_PAGE = ROOT / "docs/reference/rights.md"
@@ -101,6 +103,7 @@ FILES: Mapping[Path, Callable[[], str]] = {
     FAULTS_PAGE: faults_page,
     METRICS_PAGE: _metrics_page,
     LICENCES_PAGE: licences_page,
+    DEPENDENCIES_PAGE: dependencies_page,
     SETTINGS_PAGE: _settings_page,
     ADMIN_PAGE: admin_page,
     RIGHTS_PAGE: rights_page,

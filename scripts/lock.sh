@@ -5,7 +5,7 @@
 set -eu
 cd "$(dirname "$0")/.."
 
-[ -x .venv/bin/uv ] || .venv/bin/python -m pip --disable-pip-version-check -qq install --require-hashes -r locks/installer.lock
+[ -x .venv/bin/uv ] || .venv/bin/python -m pip --disable-pip-version-check -qq install --only-binary=:all: --require-hashes -r locks/installer.lock
 
 lock() {
     .venv/bin/uv pip compile --quiet --no-config --universal --python-version 3.11 \

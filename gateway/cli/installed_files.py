@@ -10,7 +10,6 @@ from importlib.metadata import Distribution, PackageNotFoundError, distribution,
 from pathlib import Path
 from zipfile import BadZipFile, ZipFile
 
-import gateway
 from gateway.cli.doctor import CheckResult
 from gateway.operator_errors import CommandError
 
@@ -25,7 +24,7 @@ def installed_problems(release: Path | None) -> Iterator[CheckResult]:
     Raises:
         CommandError: The gateway is not installed from a wheel, or the folder has no release.
     """
-    root = Path(gateway.__file__).parents[1]
+    root = Path(__file__).parents[2]
     try:
         home = Path(str(distribution(_NAME).locate_file("")))
     except PackageNotFoundError:
