@@ -380,11 +380,10 @@ def _problems_of_stores(status: Status) -> Iterator[str]:
 
 
 def _problems_of_quotas(status: Status, regions: list[dict[str, object]]) -> Iterator[str]:
-    """Yield the routes whose steps have no room at all."""
-    full = {name for it in status.quotas if it.is_full for name in it.deployments}
+    """Yield the routes whose steps all had no room at their last call to a worker."""
     for entry in regions:
         steps = [entry["answers"], *cast("list[str]", entry["then"])]
-        if entry["answers"] is not None and full.issuperset(steps):
+        if any(worker.without_room.issuperset(steps) for worker in status.workers):
             what = f"{entry['assistant']} ({entry['use']}) in the region {entry['region']}"
             yield f"no step of {what} has room in its quotas: gateway quotas"
 

@@ -385,14 +385,12 @@ class Gateway:
         """
         return self._health.snapshots_of_clients(self.config)
 
-    def vendor_limits(self) -> Mapping[tuple[str, str], VendorLimit]:
-        """Return the limits that vendors stated last.
-
-        Returns:
-            The limits, by the names of the quota and of the unit. Without quotas, there are none.
-        """
+    def quota_state(self) -> tuple[Mapping[tuple[str, str], VendorLimit], frozenset[str]]:
+        """Return what vendors stated last by quota and unit, and the deployments without room at their last call."""
         accounting = self._executor.accounting
-        return vendor_limits(self.config, accounting.stated) if accounting is not None and self.config.quotas else {}
+        if accounting is None or not self.config.quotas:
+            return {}, frozenset()
+        return vendor_limits(self.config, accounting.stated), accounting.without_room()
 
     def closed_callers(self) -> Mapping[str, int]:
         """Return which deployments are closed for some callers alone.

@@ -100,9 +100,6 @@ class BudgetMonitor:
         current: Returns the active config version.
         clock: Returns Unix nanoseconds.
         state_dir: Where the reported percentages are kept. None: nowhere.
-
-    Attributes:
-        quotas: The use of each limit of each quota.
     """
 
     def __init__(
@@ -116,7 +113,7 @@ class BudgetMonitor:
         self._current = current
         self._clock = clock
         self._used: Mapping[BudgetLabels, int] = {}
-        self.quotas: tuple[QuotaUse, ...] = ()
+        self._quotas: tuple[QuotaUse, ...] = ()
         self._file = state_dir / _FILE_NAME if state_dir is not None else None
         # The highest percentage that was reported, and the start of its window.
         self._reported: dict[Counter, tuple[int, int]] = _read(self._file) if self._file is not None else {}
@@ -163,8 +160,13 @@ class BudgetMonitor:
                     alerts += self._alerts(counter, limit, state, at)
             await asyncio.sleep(0)
         self._used = used
-        self.quotas = await read_uses(config, self._gate)
         return alerts
+
+    async def read_quotas(self) -> tuple[QuotaUse, ...]:
+        """Return the use of each limit of each quota: as it was last, if the gate cannot be asked."""
+        with suppress(GateUnavailable):
+            self._quotas = await read_uses(self._current(), self._gate)
+        return self._quotas
 
     def _alerts(self, counter: Counter, limit: int, state: CounterState, at: tuple[int, ...]) -> list[BudgetAlert]:
         whole = limit + state.credit
@@ -217,9 +219,9 @@ class BudgetWatch:
         """Return the used share of each budget, in millionths."""
         return self._monitor.used_shares() if self._monitor is not None else {}
 
-    def quotas(self) -> tuple[QuotaUse, ...]:
-        """Return what is used of each limit of each quota."""
-        return self._monitor.quotas if self._monitor is not None else ()
+    async def quotas(self) -> tuple[QuotaUse, ...]:
+        """Return what is used of each limit of each quota now."""
+        return await self._monitor.read_quotas() if self._monitor is not None and self._current().quotas else ()
 
     async def run(self) -> None:
         """Read the budgets at intervals."""

@@ -151,6 +151,7 @@ class WorkerStatus:
         answers: Whether it answered the latest request for its state.
         store_problems: Why it cannot use a shared store at the moment, by the kind of the store.
         vendor_limits: The limits that vendors stated last, by the quota and the unit.
+        without_room: The deployments that had no room in a quota at their last call, within a minute.
         closed_callers: How many clients and users alone may not use a deployment, by its name.
         unavailable_to: The deployments that it does not use for a client that alone may not use one, by its name.
         websocket: The number of its WebSocket connections, and the bytes that they keep, by `connections` and
@@ -167,6 +168,7 @@ class WorkerStatus:
     store_problems: Mapping[str, str] = field(default_factory=dict)
     closed_callers: Mapping[str, int] = field(default_factory=dict)
     vendor_limits: Mapping[tuple[str, str], VendorLimit] = field(default_factory=dict)
+    without_room: frozenset[str] = frozenset()
     unavailable_to: Mapping[str, Mapping[str, Unavailable]] = field(default_factory=dict)
     websocket: Mapping[str, int] = field(default_factory=dict)
 
@@ -267,11 +269,6 @@ class QuotaUse(Value, frozen=True):
     share: float
     words: str
     deployments: tuple[str, ...]
-
-    @property
-    def is_full(self) -> bool:
-        """Whether it has no room for anybody."""
-        return self.free_in_s != 0
 
     def data(self) -> dict[str, object]:
         """Return it as JSON data."""

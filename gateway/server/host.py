@@ -252,7 +252,7 @@ class Host:
             store_problems=self._stores.problems(workers),
             traffic=self._traffic.counts(),
             sign_ins=self._workers.sign_ins(),
-            quotas=self._budgets.quotas(),
+            quotas=await self._budgets.quotas(),
             at_s=time.time(),
         )
 

@@ -101,13 +101,15 @@ class Worker:
         """Return the state of this worker as it concerns an asker, and a snapshot of its metrics."""
         gateway, unavailable = self.gateway, self.gateway.unavailable_deployments(asker)
         state = gateway.config.version, self._server.running, gateway.is_draining, unavailable
+        stated, without_room = gateway.quota_state()
         status = WorkerStatus(
             self._index + 1,
             os.getpid(),
             *state,
             store_problems=gateway.store_problems(),
             closed_callers=gateway.closed_callers(),
-            vendor_limits=gateway.vendor_limits(),
+            vendor_limits=stated,
+            without_room=without_room,
             unavailable_to=gateway.unavailable_to_clients(),
             websocket=gateway.websockets.status(),
         )

@@ -41,6 +41,7 @@ from gateway.usage.spending_limits import SpendingLimits, Terms, internal_terms,
 from gateway.usage.token_count import count_tokens
 from gateway.usage.usage_counts import UsageCounts
 from gateway.usage.usage_row import MOST_TOKENS, CallOutcome, UsageRow, UsageSource, encode_row
+from gateway.usage.windows import MINUTE_NS
 from gateway.usage.worst_cost import facts_of
 from providers.catalogue.prices import NO_CURRENCY, SEARCH, Price
 from providers.chat import ChatCompletion, ChatRequest, ChoiceFinish, Failed, Finished, StreamEvent, Usage, UsageReport
@@ -88,6 +89,7 @@ class Accounting:
         lines: The requests that wait for a quota.
         stated: The headers of the last answer of each deployment with quotas, and when it came (Unix time).
         skips: The skipped steps by quota, deployment and priority, for metrics.
+        full: When deployments had no room in a quota, if that was their last call (Unix nanoseconds).
     """
 
     def __init__(
@@ -111,9 +113,15 @@ class Accounting:
         self.lines = QuotaLines(clock)
         self.stated: dict[str, tuple[Mapping[str, str], float]] = {}
         self.skips = Counter[tuple[str, ...]]()
+        self.full: dict[str, int] = {}
         self._user_key = user_key
         self._prefix = secrets.token_hex(8)
         self._numbers = itertools.count(1)
+
+    def without_room(self) -> frozenset[str]:
+        """Return the deployments that had no room in a quota at their last call, within a minute."""
+        since_ns = self.clock() - MINUTE_NS
+        return frozenset(name for name, at_ns in self.full.items() if at_ns >= since_ns)
 
     def request(self, config: ConfigVersion, client: Client | None, user: str | None, record: Record) -> RequestUsage:
         """Return the accounting of a client's request.
@@ -275,11 +283,14 @@ class RequestUsage:
             if isinstance(error, QuotaSpent) and not error.is_slot:
                 quota = (error.refusal.limit if error.refusal is not None else call.quotas[0]).quota
                 accounting.skips[quota, step.deployment.name, str(self.priority)] += 1
+                accounting.full[step.deployment.name] = call.row.time_ns
             raise
         except GateUnavailable as error:
             raise unavailable("the store of limits and budgets can't be asked, or rows can't be written") from error
         if limits.rates:
             self._note_rates(held.rates)
+        if accounting.full:
+            accounting.full.pop(step.deployment.name, None)
         if self.place is not None:
             self.leave_line(has_taken=True)
         if held.sent_cap is not None:

@@ -1,4 +1,4 @@
-"""Quotas under load: what the provider counts beside what a bucket holds and refills, and who gets it."""
+"""Quotas under load: the provider counts what a bucket holds and refills, and who gets it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ CLIENTS = {name: {"keys": [key_hash(f"gk-{name}")], "priority": name} for name i
 
 
 class Load:
-    """Clients that ask gateways as long as they are told to. A refused one waits as its answer says.
+    """Clients that ask gateways. A refused client waits for the time of `retry-after`.
 
     Attributes:
         took_s: The time of each answer, by the name of its client.
@@ -122,7 +122,7 @@ def test_two_instances_under_load_never_exceed_what_a_bucket_holds_and_refills(
 
 
 @pytest.mark.parametrize("instances", [1, 2])
-def test_high_client_is_at_most_twice_as_slow_beside_64_low_ones_at_a_full_account(
+def test_high_client_is_at_most_twice_as_slow_with_64_low_ones_at_a_full_account(
     tmp_path: Path, postgres: RunningPostgres, instances: int
 ) -> None:
     """Its own rate is half of what refills, and low clients leave 20 % of the bucket to others."""
@@ -153,7 +153,7 @@ def test_high_client_is_at_most_twice_as_slow_beside_64_low_ones_at_a_full_accou
             alone_s, beside_s = asyncio.run(ask(load))
             skips = "".join(map(skipped, both.instances))
     print(
-        f"p99 {alone_s:.3f} s alone, {beside_s:.3f} s beside 64; {dict(load.statuses)}, {meter.number('paced')} calls"
+        f"p99 {alone_s:.3f} s alone, {beside_s:.3f} s next to 64; {dict(load.statuses)}, {meter.number('paced')} calls"
     )
     assert beside_s <= 2 * alone_s
     assert {status for name, status in load.statuses if name == "high"} == {200}
