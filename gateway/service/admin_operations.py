@@ -77,14 +77,10 @@ class Operation(Value, frozen=True):
             from gateway.service.key_blocks import KeyBlocks
 
             return KeyBlocks(admin, config)
-        if self.group == "quotas":
-            from gateway.service.quota_admin import QuotaAdmin
-
-            return QuotaAdmin(admin, config)
         from gateway.service.budget_admin import BudgetAdmin
         from gateway.service.subject_admin import SubjectAdmin
 
-        return (BudgetAdmin if self.group == "budgets" else SubjectAdmin)(admin, config)
+        return (SubjectAdmin if self.group == "subject" else BudgetAdmin)(admin, config)
 
     @property
     def uses_config(self) -> bool:
@@ -141,7 +137,7 @@ _RUN: dict[str, _Run] = {
     "keys revoke": lambda admin, it: admin.revoke_key(it["id"]),
     "keys block": lambda blocks, it: blocks.block(it["id"]),
     "keys unblock": lambda blocks, it: blocks.unblock(it["id"]),
-    "quotas": lambda quotas, _: quotas.show(),
+    "quotas": lambda budgets, _: budgets.quotas(),
     "budgets show": lambda budgets, it: budgets.show(_owner(it, needed=False)),
     "budgets reset": lambda budgets, it: budgets.reset(_owner(it), it.get("per") or ""),
     "budgets top-up": lambda budgets, it: budgets.top_up(_owner(it), it.get("per") or "", it.get("amount") or ""),

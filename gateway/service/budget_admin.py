@@ -1,4 +1,4 @@
-"""Show budgets, reset them and top them up: for the admin API and for commands.
+"""Show budgets and quotas, reset budgets and top them up: for the admin API and for commands.
 
 The counters are in the gate of the installation: a file of the state directory, or Valkey. Any process may open it.
 Each change is recorded as a row of the ledger and in the audit trail.
@@ -34,8 +34,11 @@ from gateway.usage.gate import (
     MayBeDone,
     shown_in,
 )
-from gateway.usage.installation import operator_gate, pseudonym_key, users_renamed_ns
+from gateway.usage.installation import operator_gate, pseudonym_key, usage_reader, users_renamed_ns
 from gateway.usage.journal import FOLDER, Journal
+from gateway.usage.quota_sums import HOUR_NS, used_of
+from gateway.usage.quota_uses import read_uses
+from gateway.usage.quotas import limits_of
 from gateway.usage.refusals import shown_budget
 from gateway.usage.spending_limits import calendar_of, limits_from, user_limits
 from gateway.usage.usage_row import BudgetChange, RowKind, UsageRow, encode_row
@@ -49,6 +52,7 @@ _AMOUNT = re.compile(r"(?P<number>[0-9]{1,15}(\.[0-9]{1,9})?)( (?P<unit>[A-Z]{3}
 _MOST_UNITS = 9_000_000_000
 _TRIES_S, _PAUSE_S = 5.0, 0.01
 _NOT_FOUND = 404
+_NO_CLIENT = "no client"
 _T = TypeVar("_T")
 OperatorGate: TypeAlias = "Journal | ValkeyGate"
 _OF: Mapping[CounterKind, Literal["client", "project", "user"]] = {
@@ -95,7 +99,7 @@ def owner_of(given: Mapping[str, str]) -> BudgetOwner | None:
 
 
 class BudgetAdmin:
-    """The actions on budgets.
+    """The actions on budgets and quotas.
 
     Args:
         admin: The actions on clients, which know the state directory and the operator.
@@ -128,6 +132,20 @@ class BudgetAdmin:
         states = in_gate(self._config, self._directory, lambda gate: self._states(gate, limits))
         shown = [_shown(limit, state) for limit, state in zip(limits, states, strict=True)]
         return {"budgets": shown, **({"invalid": invalid} if invalid else {})}
+
+    def quotas(self) -> Json:
+        """Return each limit of each quota, with what is used of it, and the share of each client in the last hour."""
+        config = self._config
+        uses = in_gate(config, self._directory, lambda gate: read_uses(config, gate))
+        with usage_reader(config.stores, self._directory) as reader:
+            last_hour = reader.parts_since(self._clock_ns() - HOUR_NS)
+        found: list[Json] = []
+        for limit, use in zip(limits_of(config), uses, strict=True):
+            used = used_of(limit, last_hour, use.deployments)
+            whole = sum(used.values())
+            shares = {name or _NO_CLIENT: round(part / whole, 4) for name, part in sorted(used.items()) if part}
+            found.append({**use.data(), "clients": shares, "vendor": None})
+        return {"quotas": found}
 
     def _owners(self, owner: BudgetOwner | None) -> list[BudgetOwner]:
         """Return the owners whose budgets are shown."""

@@ -324,14 +324,10 @@ class HoldRefused(Value, frozen=True):
 
 
 class Counters(Protocol):
-    """The counters of budgets. A gate for operators can also change them."""
+    """The counters of budgets and quotas. A gate for operators can also change them."""
 
     async def read(self, counters: Iterable[Counter], windows: AllBounds) -> list[CounterState]:
         """Return the numbers of counters in their current windows. Raises GateUnavailable."""
-
-
-class QuotaCounters(Protocol):
-    """The counters of quotas."""
 
     async def read_quotas(self, limits: Sequence[QuotaLimit]) -> tuple[int, list[QuotaState]]:
         """Return the time of the gate, and the numbers of limits of quotas. Raises GateUnavailable."""

@@ -29,6 +29,7 @@ from gateway.usage.gate_valkey import SILENT_S, ValkeyGate
 from gateway.usage.ledger import Ledger
 from gateway.usage.postgres import EPOCH_LOCK, Postgres, PostgresConnection, connect, postgres_errors, schema_number
 from gateway.usage.postgres_schema import check_schema
+from gateway.usage.quotas import QuotaLimit
 from gateway.usage.valkey_connection import ValkeyUnavailable
 from gateway.usage.valkey_scripts import BUILDING, MOVE_EPOCH, READY
 from gateway.usage.windows import bounds
@@ -209,12 +210,18 @@ class EpochKeeper:
                 now_us = await connection.fetchval(f"SELECT {_NOW_US}")
                 windows = {window: bounds(window, now_us * 1000, self._zone()) for window in Window}
             with closing(Ledger(Postgres(self._server), self._zone)) as ledger:
-                summed = await asyncio.to_thread(ledger.sum_up, windows)
-                await self._build_quotas(ledger, now_us * 1000)
-            last_row, found = summed[0], summed[1]
+                config = self._config() if self._config is not None else None
+                last_row, found = await asyncio.to_thread(ledger.sum_up, windows, config, now_us * 1000)
             for start in range(0, len(found), _AT_ONCE):
                 some = found[start : start + _AT_ONCE]
-                await asyncio.gather(*(self._gate.set_numbers(one, windows, *numbers) for one, *numbers in some))
+                await asyncio.gather(
+                    *(
+                        self._gate.set_numbers(
+                            one, one.calendar.at(now_us * 1000) if isinstance(one, QuotaLimit) else windows, *numbers
+                        )
+                        for one, *numbers in some
+                    )
+                )
             with postgres_errors():
                 await connection.execute("DELETE FROM gate_epoch")
                 await connection.execute("INSERT INTO gate_epoch (epoch, last_row) VALUES ($1, $2)", epoch, last_row)
@@ -225,14 +232,6 @@ class EpochKeeper:
         with postgres_errors():
             await connection.execute("SELECT pg_advisory_unlock($1)", EPOCH_LOCK)
         return last_row
-
-    async def _build_quotas(self, ledger: Ledger, now_ns: int) -> None:
-        """Set the windows of quotas from the ledger. Their buckets begin anew."""
-        config = self._config() if self._config is not None else None
-        if config is None or not config.quotas:
-            return
-        for limit, used in await asyncio.to_thread(ledger.sum_up_quotas, config, now_ns):
-            await self._gate.set_numbers(limit, limit.calendar.at(now_ns), used, 0)
 
     # The database.
 

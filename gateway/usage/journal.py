@@ -233,26 +233,20 @@ class Journal:
         """Whether `rebuild` was never called. Earlier costs of open windows are missing."""
         return self.do_now(lambda txn, _: txn.get(_BUILT) is None)
 
-    def rebuild(
-        self,
-        numbers: Iterable[tuple[Counter, int, int]],
-        windows: AllBounds,
-        quotas: Iterable[tuple[QuotaLimit, int]] = (),
-    ) -> int:
-        """Set what was spent in counters, and their top-ups, unless they have more. Return the number of counters."""
+    def rebuild(self, numbers: Iterable[tuple[Counter | QuotaLimit, int, int]], windows: AllBounds) -> int:
+        """Set what was spent in counters, and their top-ups, unless they have more. Return the number of counters.
+
+        `windows` are those of budgets.
+        """
 
         def build(txn: lmdb.Transaction, _: object) -> int:
             count, now_ns = 0, self._clock()
             for counter, more_spent, more_credit in numbers:
-                cells = _present(self._get(txn, counter.key), windows[counter.window], now_ns)
+                own = counter.calendar.at(now_ns) if isinstance(counter, QuotaLimit) else windows
+                cells = _present(self._get(txn, counter.key), own[counter.window], now_ns)
                 generation, start, end, spent, held, credit = cells
                 spent, credit = _bounded(max(spent, more_spent)), _bounded(max(credit, more_credit))
                 self._file.set(counter.key, (generation, start, end, spent, held, credit))
-                count += 1
-            for limit, used in quotas:
-                cells = _present(self._get(txn, limit.key), limit.calendar.at(now_ns)[limit.window], now_ns)
-                generation, start, end, spent, held, _ = cells
-                self._file.set(limit.key, (generation, start, end, _bounded(max(spent, used)), held, 0))
                 count += 1
             txn.put(_BUILT, b"")
             return count

@@ -354,15 +354,18 @@ class Ledger:
             _store_fact(statements, DELETED_THROUGH, max(last, fact(statements, DELETED_THROUGH) or ""))
             return deleted.rowcount
 
-    def sum_up(self, windows: AllBounds) -> tuple[int, list[tuple[Counter, int, int]]]:
-        """Return the number of the last row, and what the counters of open windows must show (`counter_sums`)."""
-        with self._changing() as statements:
-            return _last_number(statements), counter_sums(statements, windows, self._zone())
+    def sum_up(
+        self, windows: AllBounds, config: ConfigVersion | None = None, now_ns: int = 0
+    ) -> tuple[int, list[tuple[Counter | QuotaLimit, int, int]]]:
+        """Return the number of the last row, and what the counters of open windows must show.
 
-    def sum_up_quotas(self, config: ConfigVersion, now_ns: int) -> list[tuple[QuotaLimit, int]]:
-        """Return what is used of the open windows of quotas (`quota_sums`)."""
+        They are those of budgets (`counter_sums`), and of the quotas of a config version now (`quota_sums`).
+        """
         with self._changing() as statements:
-            return quota_sums(statements, config, now_ns, self._zone())
+            sums: list[tuple[Counter | QuotaLimit, int, int]] = [*counter_sums(statements, windows, self._zone())]
+            if config is not None:
+                sums += quota_sums(statements, config, now_ns, self._zone())
+            return _last_number(statements), sums
 
     def position_in_spool(self, file: str) -> int:
         """Return how many bytes of a spool file release 0.2.0 has moved. Their rows may have been deleted since then.

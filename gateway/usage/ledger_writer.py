@@ -33,6 +33,7 @@ from gateway.usage.gate import GateUnavailable
 from gateway.usage.journal import FOLDER, Journal
 from gateway.usage.journal_reading import former_files, read_former
 from gateway.usage.ledger import NAME, Ledger, ledger_file, regions_of, remove_caller, rows_from
+from gateway.usage.quotas import QuotaLimit
 from gateway.usage.spending_limits import calendar_of, has_budget
 from gateway.usage.usage_row import BudgetChange, UsageRow, decode_row, encode_row
 from providers.value import Value
@@ -191,9 +192,9 @@ class LedgerWriter:
             self.move()  # the rows that wait count too
             if self.problem is not None:
                 raise StateError(self.problem)
-            _, numbers = self._ledger.sum_up(windows)
-            quotas = self._ledger.sum_up_quotas(config, time.time_ns()) if config.quotas else []
-            rebuilt = self._journal.rebuild((found for found in numbers if is_wanted(found[0])), windows, quotas)
+            _, numbers = self._ledger.sum_up(windows, config, time.time_ns())
+            wanted = [it for it in numbers if isinstance(it[0], QuotaLimit) or is_wanted(it[0])]
+            rebuilt = self._journal.rebuild(wanted, windows)
             shutil.rmtree(former, ignore_errors=True)
             return rebuilt
         except GateUnavailable as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Collection, Iterator
 from datetime import datetime, tzinfo
 
 from gateway.model.budget import Window
@@ -11,7 +12,7 @@ from gateway.model.quota import QuotaUnit
 from gateway.state.database import Statements
 from gateway.usage.amounts import NANO
 from gateway.usage.quota_uses import deployments_of_quota
-from gateway.usage.quotas import Parts, QuotaLimit, limits_of_quota, weighed
+from gateway.usage.quotas import Parts, QuotaLimit, limits_of, weighed
 
 HOUR_NS = 3600 * NANO
 
@@ -48,7 +49,7 @@ def parts_since(statements: Statements, since: int | str) -> PartsByCaller:
     return found
 
 
-def used_of(limit: QuotaLimit, used: PartsByCaller, deployments: frozenset[str]) -> dict[str, int]:
+def used_of(limit: QuotaLimit, used: PartsByCaller, deployments: Collection[str]) -> dict[str, int]:
     """Return what the calls of these deployments count in a limit, by client."""
     sums: dict[str, int] = defaultdict(int)
     for (client, deployment), parts in used.items():
@@ -59,25 +60,21 @@ def used_of(limit: QuotaLimit, used: PartsByCaller, deployments: frozenset[str])
 
 def quota_sums(
     statements: Statements, config: ConfigVersion, now_ns: int, zone: tzinfo
-) -> list[tuple[QuotaLimit, int]]:
-    """Return what is used of each window of each quota, from the hour on in which the window began.
+) -> Iterator[tuple[QuotaLimit, int, int]]:
+    """Yield what is used of each window of each quota, from the hour on in which the window began, and no credit.
 
     `zone` is the time zone of the ledger.
     """
-    sums: list[tuple[QuotaLimit, int]] = []
     known: dict[int | str, PartsByCaller] = {}
-    for quota in config.quotas.values():
-        named = frozenset(deployments_of_quota(config, quota.name))
-        for limit in limits_of_quota(quota):
-            if limit.is_bucket:
-                continue
-            start_ns = limit.calendar.at(now_ns)[limit.window].start_ns
-            since: int | str = start_ns - start_ns % HOUR_NS
-            if limit.window is not Window.HOUR and limit.unit != QuotaUnit.SECONDS:
-                # Without the offset, so that an hour that is repeated is counted twice.
-                hour = datetime.fromtimestamp(start_ns // NANO, zone).strftime("%Y-%m-%dT%H")
-                since = "" if limit.window is Window.TOTAL else hour
-            if since not in known:
-                known[since] = parts_since(statements, since)
-            sums.append((limit, sum(used_of(limit, known[since], named).values())))
-    return sums
+    for limit in limits_of(config):
+        if limit.is_bucket:
+            continue
+        start_ns = limit.calendar.at(now_ns)[limit.window].start_ns
+        since: int | str = start_ns - start_ns % HOUR_NS
+        if limit.window is not Window.HOUR and limit.unit != QuotaUnit.SECONDS:
+            # Without the offset, so that an hour that is repeated is counted twice.
+            hour = datetime.fromtimestamp(start_ns // NANO, zone).strftime("%Y-%m-%dT%H")
+            since = "" if limit.window is Window.TOTAL else hour
+        if since not in known:
+            known[since] = parts_since(statements, since)
+        yield limit, sum(used_of(limit, known[since], deployments_of_quota(config, limit.quota)).values()), 0

@@ -8,8 +8,8 @@ from gateway.model.config_version import ConfigVersion
 from gateway.model.quota import QuotaUnit
 from gateway.model.status import QuotaUse
 from gateway.usage.amounts import NANO, shown_nano
-from gateway.usage.gate import QuotaCounters
-from gateway.usage.quotas import QuotaLimit, QuotaState, limits_of_quota
+from gateway.usage.gate import Counters
+from gateway.usage.quotas import QuotaLimit, QuotaState, limits_of
 from gateway.usage.windows import FOREVER_NS
 
 
@@ -18,10 +18,9 @@ def deployments_of_quota(config: ConfigVersion, name: str) -> list[str]:
     return [it.name for it in config.deployments.values() if any(quota.name == name for quota in it.quotas)]
 
 
-async def read_uses(config: ConfigVersion, gate: QuotaCounters) -> tuple[QuotaUse, ...]:
+async def read_uses(config: ConfigVersion, gate: Counters) -> tuple[QuotaUse, ...]:
     """Return what is used of each limit of each quota. Raises GateUnavailable."""
-    limits = [limit for quota in config.quotas.values() for limit in limits_of_quota(quota)]
-    if not limits:
+    if not (limits := limits_of(config)):
         return ()
     now_ns, states = await gate.read_quotas(limits)
     return tuple(_use(config, limit, state, now_ns) for limit, state in zip(limits, states, strict=True))

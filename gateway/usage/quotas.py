@@ -301,6 +301,13 @@ def limits_of_quota(quota: Quota, priority: Priority = Priority.HIGH) -> tuple[Q
     return tuple(_limit_of(quota, entry, kept, calendar) for entry in quota.entries)
 
 
+def limits_of(config: ConfigVersion) -> tuple[QuotaLimit, ...]:
+    """Return each limit of each quota, as clients of high priority have it."""
+    return remember(
+        config, ("limits_of",), lambda: tuple(one for quota in config.quotas.values() for one in limits_of_quota(quota))
+    )
+
+
 def _limit_of(quota: Quota, entry: QuotaEntry, kept: int, calendar: WindowCalendar) -> QuotaLimit:
     calls, read, cached, written, cap, seconds, nano = _WEIGHTS[entry.unit]
     if not quota.count_cached:

@@ -243,7 +243,7 @@ def test_plan_shows_what_is_used_of_a_quota_whose_limit_changes(gateway: Command
     add_version(Path("state"), with_quota, "2026-11-01", "ada", "")
     (limit,) = limits_of_quota(compiled_state(with_quota.write(Path(), "old.yaml"), secrets=True).config.quotas["q"])
     with closing(Journal.open(Path("state") / FOLDER)) as journal:
-        journal.rebuild((), {}, [(limit, 7)])
+        journal.rebuild([(limit, 7, 0)], {})
     with_quota.merge("quotas: {q: {requests: {day: 5}}}").write(Path(), "new.yaml")
     assert "quota q: 7 of 5 requests a day are used" in gateway("plan", "new.yaml", "--state", "state").out
     assert "are used" not in gateway("plan", "old.yaml", "--state", "state").out
