@@ -144,36 +144,35 @@ class OutageGate:
         allowed = self._on_loss() if budgets else None
         if budgets:
             self._expect_allowed(request, budgets, allowed)
-        # The steps that a quota skips, by the limit that stands for it here.
-        skips: dict[int, QuotaHold] = {}
-        for one in request.quotas:
-            if one.limit.unit == RUNNING:
-                skips[len(limits)] = one
-                share = max(0, _share(one.limit.most, instances) - self.shared.open_in(one.limit.tag))
-                # No client has such a name.
-                counter = Counter(CounterKind.CLIENT, f"deployment/{one.limit.quota}", REQUESTS, Window.TOTAL)
-                limits.append(BudgetLimit(counter, share))
         spent = next((one for one in request.quotas if one.limit.unit == QuotaUnit.AMOUNT), None)
         if spent is not None and not budgets:
             allowed = None if self.shared.is_rebuilt else self._on_loss()
             if allowed is None:
                 return HoldRefused((), (), quota=QuotaRefusal((spent,), FOREVER_NS, why=_DENIED))
-            skips[len(limits)] = spent
-        if allowed is not None and (budgets or spent is not None):
+        if allowed is not None:
             limits.append(BudgetLimit(_counter(allowed), allowed.nano))
         changed = HoldRequest(
             request.call, request.tokens, request.amount_nano, tuple(limits), tuple(rates), request.windows,
             request.row, request.usual_tokens, request.room_calls, request.running,
-            tuple(_own(one, instances) for one in request.quotas if one.limit.unit not in (RUNNING, QuotaUnit.AMOUNT)),
+            tuple(self._own(one) for one in request.quotas if one.limit.unit != QuotaUnit.AMOUNT),
         )  # fmt: skip
         found = await self._local.hold(changed)
         if isinstance(found, HoldGranted):
             self._calls.add(request.call)
             self.shared.adopt(request)
             return found
-        if found.budget is not None and (quota := skips.get(found.budget)) is not None:
-            return HoldRefused((), found.rates, quota=QuotaRefusal((quota,), FOREVER_NS, why=_ALONE))
+        if spent is not None and not budgets and found.budget == len(limits) - 1:
+            return HoldRefused((), found.rates, quota=QuotaRefusal((spent,), FOREVER_NS, why=_ALONE))
         return replace(found, instead=changed.budgets)
+
+    def _own(self, hold: QuotaHold) -> QuotaHold:
+        """Return what is held of the share of this instance. A call that is larger takes the whole share."""
+        share = _share(hold.limit.limit, self.shared.instances)
+        if hold.limit.unit == RUNNING:
+            limit = replace(hold.limit, limit=max(0, share - self.shared.open_in(hold.limit.tag)))
+            return QuotaHold(limit, hold.amount, hold.bounds)
+        limit = replace(hold.limit, limit=share)
+        return QuotaHold(limit, min(hold.amount, limit.whole), hold.bounds)
 
     @staticmethod
     def _expect_allowed(request: HoldRequest, budgets: list[BudgetLimit], allowed: Money | None) -> None:
@@ -214,12 +213,6 @@ class OutageGate:
 
 def _share(limit: int, instances: int) -> int:
     return min(limit, max(1, limit // instances))
-
-
-def _own(hold: QuotaHold, instances: int) -> QuotaHold:
-    """Return what is held of the share of this instance. A call that is larger takes the whole share."""
-    limit = replace(hold.limit, limit=_share(hold.limit.limit, instances))
-    return QuotaHold(limit, min(hold.amount, limit.whole), hold.bounds)
 
 
 def _counter(allowed: Money) -> Counter:

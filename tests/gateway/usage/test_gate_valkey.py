@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from datetime import UTC
 from pathlib import Path
 
 import msgspec
@@ -23,9 +24,10 @@ from gateway.usage.gate_on_loss import OutageGate
 from gateway.usage.gate_valkey import ValkeyGate
 from gateway.usage.journal import Journal
 from gateway.usage.lost_call import RunningCost
-from gateway.usage.quotas import limits_of_quota
+from gateway.usage.quotas import NOTHING, RUNNING, QuotaLimit, limits_of_quota
 from gateway.usage.usage_row import CallOutcome, decode_row, encode_row
 from gateway.usage.valkey_connection import ValkeyConnection, ValkeyUnavailable
+from gateway.usage.windows import WindowCalendar
 from providers.auth import Secret
 from tests.gateway.usage.reference_gate import budget, rate, windows_at
 from tests.kit import waiting
@@ -448,6 +450,26 @@ async def test_amount_of_a_quota_is_denied_while_it_is_rebuilt_whatever_is_allow
         assert isinstance(await gate.hold(in_quota("tokens", QuotaUnit.TOKENS)), HoldGranted)
         await lose(server, shared)
         assert isinstance(await gate.hold(in_quota("lost", QuotaUnit.AMOUNT)), HoldGranted)
+
+
+async def test_slots_of_a_deployment_are_shares_without_the_shared_gate(server: RunningValkey, tmp_path: Path) -> None:
+    slots = QuotaLimit("d", RUNNING, Window.TOTAL, 4, 0, (1, 0, 0, 0, 0, 0, 0), NOTHING, WindowCalendar(UTC))
+    hold = slots.hold((1, 0, 0, 0, 0, 0, 0), time.time_ns(), is_stated=True)
+
+    async def asked(call: str) -> bool:
+        found = await gate.hold(HoldRequest(call, 0, 0, (), (), windows_at(time.time_ns()), quotas=(hold,)))
+        assert isinstance(found, HoldGranted) or (found.quota is not None and found.quota.limit.unit == RUNNING)
+        return isinstance(found, HoldGranted)
+
+    async with with_on_loss(server, tmp_path, None) as (gate, shared):
+        assert [await asked("before"), await asked("before-2")] == [True, True]
+        await gate.settle("before-2", 0, 0)
+        shared.instances = 2
+        await lose(server, shared)
+        # Of its share of two slots, one is taken.
+        assert [await asked("one"), await asked("two")] == [True, False]
+        assert await gate.settle("one", 0, 0)
+        assert [await asked("three"), await asked("four")] == [True, False]
 
 
 async def test_rebuilt_window_of_a_quota_keeps_what_was_counted_meanwhile(server: RunningValkey) -> None:
