@@ -8,6 +8,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -70,6 +71,20 @@ def test_two_instances_share_the_slots_of_a_deployment(tmp_path: Path, postgres:
     rule = {"deployments": {"ok": {"concurrency": {"limit": LIMIT, "queue": 0}}}}
     answered, called, _ = asked(tmp_path, postgres, rule, 1)
     assert (answered, called) == (LIMIT, LIMIT)
+
+
+def test_queued_request_gets_the_slot_that_another_instance_frees(tmp_path: Path, postgres: RunningPostgres) -> None:
+    rule = {"deployments": {"ok": {"concurrency": {"limit": 1, "queue": 4, "wait": "60s"}}}}
+    with cell(tmp_path, postgres, rule) as both, ThreadPoolExecutor(2) as pool:
+        both.meter.hold("ok")
+        first = pool.submit(both.ask, 0)
+        eventually(lambda: both.meter.number("ok") == 1)
+        second = pool.submit(both.ask, 1)
+        queued = 'gateway_concurrency_queued{deployment="ok"} 1.0'
+        eventually(lambda: queued in httpx.get(f"{both.instances[1].admin_url}/metrics", trust_env=False).text)
+        assert both.meter.number("ok") == 1
+        both.meter.release()
+        assert [first.result().status_code, second.result().status_code] == [200, 200]
 
 
 def test_without_valkey_each_instance_has_its_share(tmp_path: Path, postgres: RunningPostgres) -> None:
