@@ -1,17 +1,20 @@
-"""A full quota in a route: a barrier, a weighted step, a split request, a judge and a repeated call."""
+"""A full quota in a route: a barrier, a weighted step, a judge, a repeated call and a stream that breaks off."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from gateway.usage.accounting import Accounting
 from gateway.usage.journal import Journal
-from tests.kit.barriers import FREE, KEY, PICTURE, Providers, barrier, failing, served_by
+from tests.kit.barriers import FREE, KEY, PICTURE, Providers, barrier, failing, served_by, streamed
 from tests.kit.chat_http import CHAT
 from tests.kit.input_gateway import InputGateway
+from tests.kit.judged_chats import World, ask
+from tests.kit.judged_chats import gateway as gateway_of
 
 HELLO = {"model": "assistant", "messages": [{"role": "user", "content": "Hello"}]}
 
@@ -85,3 +88,45 @@ def test_second_key_of_a_failed_call_counts_too(journal: Journal) -> None:
     assert [asked(gateway) for _ in range(3)] == ["other"] * 3
     # Each call counts, the retry too, and a retry without room goes on to the next step.
     assert providers.names == ["house", "house", "other", "house", "other", "other"]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    ("judges", "on_failure", "answered", "judged"),
+    [
+        (["judge", "spare"], "closed", [200, 200, 200], 6),
+        (["judge"], "closed", [200, 503, 503], 2),
+        (["judge"], "open", [200, 200, 200], 2),
+    ],
+)
+def test_judge_without_room_has_failed(
+    journal: Journal, judges: list[str], on_failure: str, answered: list[int], judged: int, stream: bool
+) -> None:
+    """The quota of `judge` has room for the input and the output of one chat. No judge is kept out by `keep`."""
+    world = World()
+    rule = {"regions": {"default": {"moderation": {"input": judges, "output": judges, "on_failure": on_failure}}}}
+    full = with_quota("judge", calls=2, keep={"low": "90%", "normal": "90%"})
+    gateway = gateway_of(world, rule, full)
+    gateway.gateway._executor.accounting = Accounting(journal, b"k" * 32)
+    assert [ask(gateway, "chat", stream=stream).status_code for _ in range(3)] == answered
+    assert len(world.judged) == judged
+    assert gateway.gateway._health.snapshot(gateway.gateway.config) == {}, "no evidence, no cooldown"
+
+
+def test_stream_that_breaks_off_goes_on_at_the_next_step_with_room(journal: Journal) -> None:
+    providers = Providers({"house": lambda _: broken_off("One ")})
+    route = {"assistants": {"assistant": {"routes": {"default": ["house", "small", "other"]}, "resume": True}}}
+    gateway = served(journal, providers, with_quota("small", "other"), route)
+    texts = [gateway.post(CHAT, {**HELLO, "stream": True}, KEY).text for _ in range(3)]
+    assert providers.names == ["house", "small", "house", "other", "house"]
+    assert [("small" in text, "other" in text, "overloaded" in text) for text in texts] == [
+        (True, False, False),
+        (False, True, False),
+        (False, False, False),
+    ], texts[2]
+
+
+def broken_off(text: str) -> httpx.Response:
+    """Return a stream without an end."""
+    whole = streamed(text).text.replace('"finish_reason": "stop"', '"finish_reason": null')
+    return httpx.Response(200, text=whole[: whole.index("data: [DONE]")], headers={"content-type": "text/event-stream"})
