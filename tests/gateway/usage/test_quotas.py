@@ -20,7 +20,7 @@ from gateway.usage.quota_uses import read_uses
 from gateway.usage.quotas import QuotaHold, QuotaLimit, QuotaState, limits_of_quota, quota_refusal, vendor_limits
 from gateway.usage.reports import UsageReader
 from gateway.usage.windows import MINUTE_NS
-from tests.gateway.usage.priced_gateway import PricedGateway
+from tests.gateway.usage.priced_gateway import PricedGateway, answer
 from tests.kit.configs import Config, table_of
 
 NOON_NS = int(datetime(2026, 12, 1, 12, tzinfo=UTC).timestamp()) * NANO
@@ -274,6 +274,70 @@ async def test_changed_time_zone_holds_from_the_end_of_the_running_window(world:
     assert by(await world.ask(TWO, moved, number=2)) == ["acme", "spare"]
     world.now_s += 16 * 3_600
     assert by(await world.ask(TWO, moved)) == ["acme"]
+
+
+async def uses_of(world: PricedGateway) -> dict[str, tuple[Any, Any]]:
+    """Return what is used and what is held, by unit."""
+    assert world.gateway is not None
+    with closing(Journal.open(world.folder / "state" / FOLDER)) as journal:
+        return {use.unit: (use.used, use.held) for use in await read_uses(world.gateway.config, journal)}
+
+
+@pytest.mark.parametrize(
+    ("rule", "used"),
+    [
+        ({"tokens": {"day": 10**6}}, 15),
+        ({"input_tokens": {"minute": 10**6}}, 10),
+        ({"output_tokens": {"hour": 10**6}}, 5),
+        ({"tokens": {"day": 10**6}, "count_cached": False}, 11),
+        ({"input_tokens": {"month": 10**6}, "count_cached": False}, 6),
+        ({"output_tokens": {"day": 10**6}, "count_cached": False}, 5),
+        ({"tokens": {"minute": 10**6}, "output_weight": 5}, 35),
+        ({"output_tokens": {"day": 10**6}, "output_weight": 5}, 5),
+        ({"requests": {"minute": 100, "day": 100}}, 1),
+        ({"amount": {"week": "1 EUR"}}, "0.00002"),
+    ],
+    ids=str,
+)
+async def test_call_uses_what_its_unit_counts(world: PricedGateway, rule: dict[str, Any], used: Any) -> None:
+    def cached(request: httpx.Request) -> httpx.Response:
+        body = answer(request).json()
+        body["usage"]["prompt_tokens_details"] = {"cached_tokens": 4}
+        return httpx.Response(200, json=body)
+
+    world.provider = cached
+    assert by(await world.ask(TWO, account(**rule))) == ["acme"]
+    ((found, held),) = (await uses_of(world)).values()
+    assert (found, held) == (used, "0.00" if isinstance(used, str) else 0)
+
+
+async def test_call_that_was_not_sent_is_given_back_and_one_that_failed_is_not(world: PricedGateway) -> None:
+    def unreachable(request: httpx.Request) -> httpx.Response:
+        if request.headers["authorization"].endswith("k2"):
+            return answer(request)
+        raise httpx.ConnectError("refused")
+
+    rule = account(requests={"day": 9, "minute": 9}, tokens={"day": 10**6})
+    world.provider = unreachable
+    assert by(await world.ask(TWO, rule)) == ["spare"]
+    assert await uses_of(world) == {"requests": (0, 0), "tokens": (0, 0)}
+    world.provider = lambda request: (
+        answer(request) if "k2" in request.headers["authorization"] else httpx.Response(500)
+    )
+    assert by(await world.ask(TWO, rule)) == ["spare"]
+    assert (await uses_of(world))["requests"][0] >= 1
+
+
+async def test_reserved_cap_is_held_in_place_of_the_usual_output(world: PricedGateway) -> None:
+    bound = 64 + 16 + 19
+    usual = -(-bound // 3)
+    rule = account(output_tokens={"day": 100}, reserve="cap")
+    assert by(await world.ask(TWO, rule, max_tokens=100)) == ["acme"]
+    assert by(await world.ask(TWO, rule, max_tokens=96)) == ["spare"], "5 are used"
+    assert by(await world.ask(TWO, rule, max_tokens=95)) == ["acme"]
+    both = account(tokens={"month": usual + 100}, reserve="cap")
+    assert by(await world.ask(TWO, both, max_tokens=101)) == ["spare"]
+    assert by(await world.ask(TWO, both, max_tokens=100)) == ["acme"]
 
 
 async def test_report_has_a_row_in_each_quota_of_its_deployment_and_once_in_the_total(world: PricedGateway) -> None:
