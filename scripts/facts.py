@@ -1,7 +1,7 @@
 """List the facts of this checkout that end soon, or were read long ago (`make facts`). Fail for those that have ended.
 
-A model, a site or a vendor's whole API that has ended must name what replaces it, and no configuration that ships may
-use it. A price is a fact too, and one that was read long ago may be wrong.
+A model, a site, a vendor's whole API, a price or a law that has ended must name what replaces it, and no configuration
+that ships may use it. A price that was read long ago may be wrong.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from providers.evidence import Citation
 from providers.registry import Registry, load_registry
 
 ROOT = Path(__file__).parents[1]
+LAWS = ROOT / "gateway/config/data/laws.toml"
 _SOON = timedelta(days=180)
 _OLD = timedelta(days=180)
 _OLD_PRICE = timedelta(days=120)
@@ -41,7 +42,7 @@ def ended(root: Path, today: date) -> list[str]:
     """Return what has ended by this day without a replacement, and each shipped deployment that has ended."""
     registry = load_registry()
     lines = [
-        f"{provider}: {', '.join(models)} on {day}: write `instead` in its [[retirements]]"
+        f"{provider}: {', '.join(models)} on {day}: write what replaces it"
         for provider, models, day, instead in _ends(registry)
         if day <= today and not instead
     ]
@@ -84,9 +85,19 @@ def day_of(root: Path) -> date:
 
 
 def _ends(registry: Registry) -> Iterator[tuple[str, Sequence[str], date, str]]:
+    """Yield each end: by whom it is stated, of what, the first day without it, and what replaces it."""
     for name, adapter in registry.adapters.items():
-        for row in adapter.offers.retirements if isinstance(adapter, KnowsOffers) else ():
+        if not isinstance(adapter, KnowsOffers):
+            continue
+        for row in adapter.offers.retirements:
             yield name, (*row.models, *sorted(row.sites)), row.on, row.instead
+        for one in adapter.offers.prices:
+            if (day := one.price.ends) is not None:
+                later = {it.models for it in adapter.offers.prices if it.price.valid_from == day}
+                yield f"{name}: price", one.models, day, "a later price" if one.models in later else ""
+    for law in tomllib.loads(LAWS.read_text("utf-8"))["laws"]:
+        if "ends" in law:
+            yield "law", (law["duty"],), law["ends"], law.get("instead", "")
 
 
 def _read() -> Iterator[tuple[date, str, timedelta]]:
@@ -96,14 +107,17 @@ def _read() -> Iterator[tuple[date, str, timedelta]]:
             (f"{name}: site {site.name}", site.citation, _OLD) for site in adapter.sites.values()
         ]
         if isinstance(adapter, KnowsOffers):
-            rows = adapter.offers
-            cited += [(f"{name}: price of {', '.join(it.models)}", it.price.citation, _OLD_PRICE) for it in rows.prices]
-            cited += [(f"{name}: end of {', '.join(it.models)}", it.citation, _OLD) for it in rows.retirements]
+            known = adapter.offers
+            cited += [
+                (f"{name}: price of {', '.join(it.models)}", it.price.citation, _OLD_PRICE) for it in known.prices
+            ]
+            cited += [(f"{name}: end of {', '.join(it.models)}", it.citation, _OLD) for it in known.retirements]
         yield from ((it.as_of, subject, most) for subject, it, most in cited if it.as_of is not None)
     for path in sorted((ROOT / "gateway").rglob("*.toml")):
-        day = tomllib.loads(path.read_text("utf-8")).get("as_of")
-        if isinstance(day, date):
-            yield day, str(path.relative_to(ROOT)), _OLD
+        data, name = tomllib.loads(path.read_text("utf-8")), str(path.relative_to(ROOT))
+        rows = [row for some in data.values() if isinstance(some, list) for row in some if isinstance(row, dict)]
+        dated = {name: data, **{f"{name}: {row.get('duty') or row.get('law')}": row for row in rows}}
+        yield from ((day, it, _OLD) for it, row in dated.items() if isinstance(day := row.get("as_of"), date))
 
 
 if __name__ == "__main__":

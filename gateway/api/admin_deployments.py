@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from datetime import date
 
 from gateway.api.admin_control import unavailable_by_deployment
 from gateway.model.approval import days_at, terms_of
 from gateway.model.config_version import ConfigVersion
-from gateway.model.deployment import retirement_notices_of
+from gateway.model.deployment import price_endings_of, retirement_notices_of
 from gateway.model.route import deployments_of
 from gateway.model.status import Status
 from gateway.policy.routing import config_exclusion
@@ -39,6 +40,7 @@ def deployments_document(status: Status, snapshots: Iterable[bytes]) -> dict[str
     opened = unavailable_by_deployment(status.workers, by_breaker=True)
     routes = _routes_by_deployment(config)
     terms, notices = terms_of(config.approvals, days), retirement_notices_of(config.deployments.values(), days)
+    prices = price_endings_of(config.deployments.values(), days)
     documents = []
     for name, item in config.deployments.items():
         exclusion, counts = config_exclusion(item, status.at_s), attempts.get(name, {})
@@ -61,14 +63,8 @@ def deployments_document(status: Status, snapshots: Iterable[bytes]) -> dict[str
                     for term in terms
                     if term.deployment == name
                 ],
-                "retirement": next(
-                    (
-                        {"on": notice.retires_on.isoformat(), "days_left": notice.days_left}
-                        for notice in notices
-                        if notice.deployment == name
-                    ),
-                    None,
-                ),
+                "retirement": _end_of(name, ((it.deployment, it.retires_on, it.days_left) for it in notices)),
+                "price_end": _end_of(name, ((it.name, it.on, it.days_left) for it in prices)),
                 "facts": facts_of(item),
             }
         )
@@ -78,6 +74,11 @@ def deployments_document(status: Status, snapshots: Iterable[bytes]) -> dict[str
         "barriers": list(_barriers(config, series)),
         "has_quotas": bool(config.quotas),
     }
+
+
+def _end_of(name: str, ends: Iterable[tuple[str, date, int]]) -> dict[str, object] | None:
+    """Return the day of the deployment among the ends of facts, and the days until then. None: no day is known."""
+    return next(({"on": on.isoformat(), "days_left": left} for one, on, left in ends if one == name), None)
 
 
 def _barriers(config: ConfigVersion, series: Series) -> Iterator[dict[str, object]]:

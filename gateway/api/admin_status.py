@@ -10,12 +10,12 @@ from datetime import UTC, datetime
 from typing import cast
 
 from gateway.api.admin_control import readiness_word, traffic_report, unavailable_everywhere, unavailable_to_clients
-from gateway.model.approval import days_at, terms_of
+from gateway.model.approval import WARNING_DAYS, days_at, terms_of
 from gateway.model.assistant import Assistant
 from gateway.model.config_version import ConfigVersion, Region
 from gateway.model.consent import Consents
 from gateway.model.decision import Plan, Unavailable
-from gateway.model.deployment import retirement_notices_of
+from gateway.model.deployment import price_endings_of, retirement_notices_of
 from gateway.model.input_requests import USES
 from gateway.model.location import Location
 from gateway.model.schedule import Phase
@@ -39,7 +39,7 @@ from gateway.release import release_name
 from gateway.telemetry.traffic import RECENT_S, WINDOW_S, times_in_words
 from providers.value import replace
 
-_SOON_DAYS = 60
+_SOON_DAYS = max(WARNING_DAYS)
 _NEARLY, _FRESH_S = 0.9, 10.0
 _FEWEST = 5
 """Of fewer requests, all must have failed."""
@@ -131,6 +131,11 @@ def _document(
             {"deployment": notice.deployment, "on": notice.retires_on.isoformat()}
             for notice in retirement_notices_of(config.deployments.values(), days)
             if notice.days_left <= _SOON_DAYS
+        ],
+        "prices": [
+            {"deployment": ending.name, "on": ending.on.isoformat()}
+            for ending in price_endings_of(config.deployments.values(), days)
+            if ending.days_left <= _SOON_DAYS
         ],
         "usage_implausible": _implausible(status),
         "problems": problems,

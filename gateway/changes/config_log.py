@@ -7,9 +7,9 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 
 from gateway.config.problems import Problem
-from gateway.model.approval import days_at, terms_of
+from gateway.model.approval import Ending, days_at, terms_of
 from gateway.model.config_version import ConfigVersion
-from gateway.model.deployment import retirement_notices_of
+from gateway.model.deployment import price_endings_of, retirement_notices_of
 from gateway.model.status import Changes, Reload
 from gateway.telemetry.log import logger
 
@@ -94,13 +94,19 @@ async def remind(
         if days.last == reported.last:
             continue
         reported, config = days, current()
-        for term in terms_of(config.approvals, days):
-            if term.warned_days is not None:
-                log = logger().error if term.days_left <= _URGENT_DAYS else logger().warning
-                details = {"deployment": term.deployment, "region": term.region, "days_left": term.days_left}
-                log("approval_ending" if term.days_left >= 0 else "approval_ended", **details, detail=str(term))
-        for notice in retirement_notices_of(config.deployments.values(), days):
-            if notice.warned_days is not None:
-                log = logger().error if notice.days_left <= _URGENT_DAYS else logger().warning
-                details = {"deployment": notice.deployment, "model": notice.model, "days_left": notice.days_left}
-                log("model_retired" if notice.is_over else "model_retiring", **details, detail=str(notice))
+        deployments = config.deployments.values()
+        ends: list[tuple[str, str, dict[str, str], Ending]] = [
+            ("approval_ending", "approval_ended", {"deployment": it.deployment, "region": it.region}, it)
+            for it in terms_of(config.approvals, days)
+        ]
+        ends += [
+            ("model_retiring", "model_retired", {"deployment": it.deployment, "model": it.model}, it)
+            for it in retirement_notices_of(deployments, days)
+        ]
+        ends += [
+            ("price_ending", "price_ended", {"deployment": it.name}, it) for it in price_endings_of(deployments, days)
+        ]
+        for before, after, details, ending in ends:
+            if ending.warned_days is not None:
+                log = logger().error if ending.days_left <= _URGENT_DAYS else logger().warning
+                log(after if ending.is_over else before, **details, days_left=ending.days_left, detail=str(ending))

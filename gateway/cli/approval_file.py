@@ -27,7 +27,7 @@ _FORMAT = 2
 
 
 class _Found(msgspec.Struct):
-    """What the gateway knows of one part: rows of a table, what is missing, and lines of text."""
+    """The known facts of one part: rows of a table, missing facts, and lines of text."""
 
     rows: list[dict[str, Any]] = []
     missing: list[str] = []
@@ -40,7 +40,7 @@ def approval_document(
     """Return the file.
 
     Args:
-        evidence: What an auditor gets about the region.
+        evidence: The evidence about the region, as an auditor gets it.
         configs: The configurations of these months. The last one that can be read decides who answers.
         report: The report of an evaluation, or None.
 

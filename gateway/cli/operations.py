@@ -294,6 +294,7 @@ _STATUS_LINES: Mapping[str, Callable[[Any], Iterator[str]]] = {
     "state_directory": _space_lines,
     "approvals": _each("approval of {it[deployment]} for {it[region]} until {it[until]}"),
     "retirements": _each("the model of {it[deployment]} is retired on {it[on]}"),
+    "prices": _each("the price of {it[deployment]} ends on {it[on]}"),
     "problems": _each("problem: {it}"),
     "warnings": _each("warning: {it}"),
 }

@@ -26,14 +26,16 @@ _FORMS = {
 def compile_approvals(draft: Draft, findings: Findings, name: str, days: Days) -> tuple[Approval, ...]:
     """Return the approvals of a deployment. Warn of those that have expired or expire soon."""
     path: KeyPath = ("deployments", name, "approvals")
-    compiled = tuple(draft.config.deployments[name].approvals)
+    section = draft.config.deployments[name]
+    compiled = tuple(section.approvals)
     for index, approval in enumerate(compiled):
         _check_approval(draft, findings, (*path, index), approval)
     for term in terms_of({name: compiled}, days):
         if term.warned_days is not None:
             which = _deciding(compiled, term.region, term.last_day)
             message = why_unapproved(compiled, term.region, days) or str(term)
-            findings.warn((*path, which), message, "add the renewed one to the list before that day")
+            hint = "add the renewed one to the list before that day"
+            findings.warn((*path, which), message, hint, fails_check=term.is_over and not section.accept_ended)
     return compiled
 
 

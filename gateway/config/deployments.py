@@ -30,7 +30,7 @@ from gateway.config.territories import listed, read_territories
 from gateway.config.validation import Draft, Findings
 from gateway.model.approval import Days
 from gateway.model.config_version import Secrets
-from gateway.model.deployment import CacheKey, Concurrency, Deployment, retirement_notices_of
+from gateway.model.deployment import CacheKey, Concurrency, Deployment, price_endings_of, retirement_notices_of
 from gateway.model.input_requests import USES
 from gateway.model.quota import Quota
 from gateway.model.sign_in import SignIn
@@ -479,7 +479,13 @@ class DeploymentCompiler:
                 kept = "; if the vendor still serves you, write `accept_ended: true`" if notice.is_over else ""
                 hint = f"use another model, {fix}{kept}"
                 self.findings.warn((*path, "model"), str(notice), hint, fails_check=notice.is_over)
-        if deployment.accept_ended and deployment.retirement is None:
+        for ending in price_endings_of([deployment], self.days):
+            if ending.warned_days is not None:
+                hint = "set the price in your own catalogue, or write `accept_ended: true`"
+                self.findings.warn((*path, "model"), str(ending), hint, fails_check=ending.is_over)
+        has_end = deployment.price is not None and deployment.price.ends is not None
+        has_end |= any(it.valid_until is not None for it in deployment.approvals)
+        if deployment.accept_ended and deployment.retirement is None and not has_end:
             message = f"it has no effect: no end of {deployment.provider}'s {quoted(deployment.model)} is known"
             self.findings.warn((*path, "accept_ended"), message, "remove it")
 

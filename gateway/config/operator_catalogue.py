@@ -143,6 +143,11 @@ class PriceSection(_RatesSection):
         description="The first day on which it applies, from 00:00 in `timezone`. Until then, an earlier price of this "
         "list or the known price applies. Default: it always applies.",
     )
+    ends: Day | None = Field(
+        None,
+        description="The first day on which it no longer applies. `gateway check` reports it, and it is used until a "
+        "later one is known. Default: no day is known.",
+    )
     timezone: TimeZone = Field(
         "UTC", description="The time zone (IANA) of that day. With `usage.timezone`, it changes when budgets do."
     )
@@ -400,6 +405,7 @@ def _price(section: PriceSection) -> Price:
         valid_from=section.valid_from,
         ahead_s=_ahead_s(section),
         audio=section.audio if isinstance(section, PriceSection) else None,
+        ends=section.ends if isinstance(section, PriceSection) else None,
     )
 
 

@@ -15,6 +15,7 @@ from gateway.config.locales import best_text, canonical, display_name, full, loc
 from gateway.config.problems import KeyPath, choice_hint, nearest, quoted
 from gateway.config.schema.location import LabelSection, ProfileSection, RegionSection
 from gateway.config.validation import Draft, Findings
+from gateway.model.approval import FactEnding, days_at
 from gateway.model.refusal_reason import CODES_WITHOUT_A_REGION, REASON_BY_CODE, RefusalReason
 from gateway.model.region_text import SEPARATOR, Label, Locale, Profile, RegionText, Sentence, Sentences, Show
 from gateway.model.units import parse_age_s
@@ -86,6 +87,16 @@ def known_labels() -> dict[str, KnownLabel]:
         for name, entry in _table("labels").items()
         if isinstance(entry, dict)
     }
+
+
+@cache
+def law_ends() -> dict[str, tuple[date, str]]:
+    """Return the first day without a law, by label, and what follows. A label with a law that does not end has none."""
+    rows = _table("laws")["laws"]
+    labels = {name for row in rows for name in row.get("labels", ())}
+    of_label = {name: [row for row in rows if name in row.get("labels", ())] for name in labels}
+    last = {name: max(some, key=lambda row: row.get("ends", date.max)) for name, some in of_label.items()}
+    return {name: (row["ends"], row.get("instead", "")) for name, row in last.items() if "ends" in row}
 
 
 @cache
@@ -253,6 +264,7 @@ class RegionTextCompiler:
     def __init__(self, draft: Draft, findings: Findings, read_at_s: float) -> None:
         self._findings = findings
         self._today = datetime.fromtimestamp(read_at_s, UTC).date()
+        self._days = days_at(read_at_s)
         claim = draft.config.location.of(ClaimSection)
         self._choices = offered_choices() if claim is not None and claim.preferences is not None else {}
         regions = draft.config.regions.items()
@@ -338,6 +350,7 @@ class RegionTextCompiler:
             message = f"unknown label {quoted(section.name)}, and a label of your own needs `text`"
             self._findings.error(path, message, choice_hint(section.name, known_labels()))
             return None
+        self._warn_of_law(path, section.name)
         known = known or KnownLabel(section.name, section.text or {}, "always")  # one of the operator's own
         texts = section.text or known.text
         if section.text is not None and not self._has_required_words(path, known, section.text):
@@ -371,6 +384,19 @@ class RegionTextCompiler:
             repeat_texts,
             section.audio or ("file" if section.name in known_labels() else "none"),
         )
+
+    def _warn_of_law(self, path: KeyPath, name: str) -> None:
+        """Warn if the law that a built-in label is for ends soon. It is an error of `gateway check` once it has."""
+        if (law := law_ends().get(name)) is None:
+            return
+        ending = FactEnding(law[0].toordinal() - self._days.last, name, "the law of the label", *law)
+        if ending.warned_days is not None:
+            hint = (
+                f"use {ending.instead}"
+                if ending.instead
+                else "remove the label, or write its `text` as one of your own"
+            )
+            self._findings.warn(path, str(ending), hint, fails_check=ending.is_over)
 
     def _check_repeat(self, path: KeyPath, section: LabelSection, show: Show, repeat_s: float | None) -> None:
         if section.repeat is not None and section.repeat < _LEAST_REPEAT_S:

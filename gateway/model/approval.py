@@ -15,8 +15,8 @@ from gateway.model.units import DOCUMENT_URL, Day, Line
 from providers.value import Value
 
 ApprovalKind = Literal["algorithm_filing", "model_filing", "registration"]
-APPROVAL_WARNING_DAYS = (7, 30, 60)
-"""The days before its end at which an approval is reported: from the last of them on, and again at each shorter one."""
+WARNING_DAYS = (7, 30, 90)
+"""The days before its end at which a fact is reported: from the last of them on, and again at each shorter one."""
 
 _DAY_S = 86_400
 _EARLIEST_S = 14 * 3600
@@ -70,21 +70,63 @@ class Approval(PlainSection):
         return self.first_day <= days.last and self.last_day >= days.first
 
 
-class Term(Value, frozen=True):
-    """The end of a deployment's approval for a region. `days_left` is below 0 if the approval has ended."""
+class Ending(Value, frozen=True):
+    """The end of a fact on which a configuration relies: an approval, a model with its site, a price, or a law.
 
-    deployment: str
-    region: str
-    last_day: date
+    One rule holds for all: reports from 90 days before it, and an error of `gateway check` after it.
+
+    Attributes:
+        days_left: The days until the first one without the fact, which is 0 or less once it has ended.
+    """
+
     days_left: int
 
     @property
     def warned_days(self) -> int | None:
-        """The smallest bound of `APPROVAL_WARNING_DAYS` that has been reached, or None if the end is far away."""
-        return next((bound for bound in APPROVAL_WARNING_DAYS if self.days_left <= bound), None)
+        """The smallest bound of `WARNING_DAYS` that has been reached, or None if the end is far away."""
+        return next((bound for bound in WARNING_DAYS if self.days_left <= bound), None)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the day has come anywhere on Earth."""
+        return self.days_left <= 0
+
+
+class FactEnding(Ending, frozen=True):
+    """The end of a fact of a vendor or a law.
+
+    Attributes:
+        name: The deployment or the label that relies on it.
+        what: The fact, such as `its price`.
+        on: The first day without it.
+        instead: The fact that replaces it, or empty.
+    """
+
+    name: str
+    what: str
+    on: date
+    instead: str = ""
 
     def __str__(self) -> str:
-        if self.days_left < 0:
+        if self.is_over:
+            return f"{self.what} ended on {self.on}"
+        return f"{self.what} ends on {self.on}, in {self.days_left} {'day' if self.days_left == 1 else 'days'}"
+
+
+class Term(Ending, frozen=True):
+    """The end of a deployment's approval for a region. `days_left` is 0 on its last day, and below 0 after it."""
+
+    deployment: str
+    region: str
+    last_day: date
+
+    @property
+    def is_over(self) -> bool:
+        """Whether its last day is over anywhere on Earth."""
+        return self.days_left < 0
+
+    def __str__(self) -> str:
+        if self.is_over:
             return f"its approval for region {self.region!r} ended on {self.last_day}"
         days = "day" if self.days_left == 1 else "days"
         when = f"in {self.days_left} {days}" if self.days_left else "today"
@@ -119,7 +161,7 @@ def terms_of(approvals: Mapping[str, Iterable[Approval]], days: Days) -> tuple[T
             reach = _reach(own, days)
             last = reach if reach >= days.last else _ended(own, reach)
             if last is not None and last < _NEVER_ENDS:
-                terms.append(Term(deployment, region, date.fromordinal(last), last - days.last))
+                terms.append(Term(last - days.last, deployment, region, date.fromordinal(last)))
     return tuple(terms)
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import date
 from typing import TYPE_CHECKING, Literal
 
-from gateway.model.approval import Approval, Days, begun_everywhere
+from gateway.model.approval import Approval, Days, Ending, FactEnding, begun_everywhere
 from gateway.model.consent import ConsentRule
 from gateway.model.input_requests import AudioNeeds
 from gateway.model.parts import NO_PARTS, Parts
@@ -43,10 +43,6 @@ _STANDARD_NAMES = (
     | {"stream_options.include_obfuscation", "reasoning_state", "cache_control"}
     | {"pattern", "format", "minLength", "maxLength"}
 )
-RETIREMENT_WARNING_DAYS = (7, 30, 90)
-"""The days before a retirement at which it is reported: from the last of them on, and again at each shorter one."""
-
-
 CacheKey = Literal["pseudonym", "strip", "pass"]
 
 
@@ -258,24 +254,13 @@ class Deployment:
         return bool(self.credentials) or not self.needs_credential
 
 
-class RetirementNotice(Value, frozen=True):
-    """The retirement of a deployment's model. `days_left` is 0 or less if the day has come."""
+class RetirementNotice(Ending, frozen=True):
+    """The retirement of a deployment's model."""
 
     deployment: str
     model: str
     retires_on: date
-    days_left: int
     instead: str = ""
-
-    @property
-    def warned_days(self) -> int | None:
-        """The smallest bound of `RETIREMENT_WARNING_DAYS` that has been reached, or None if the day is far away."""
-        return next((bound for bound in RETIREMENT_WARNING_DAYS if self.days_left <= bound), None)
-
-    @property
-    def is_over(self) -> bool:
-        """Whether the day has come anywhere on Earth."""
-        return self.days_left <= 0
 
     def __str__(self) -> str:
         if self.is_over:
@@ -291,9 +276,19 @@ def retirement_notices_of(deployments: Iterable[Deployment], days: Days) -> tupl
     """
     known = ((one, one.retirement) for one in deployments if one.retirement is not None and not one.accept_ended)
     notices = [
-        RetirementNotice(one.name, one.model, end.on, end.on.toordinal() - days.last, end.instead) for one, end in known
+        RetirementNotice(end.on.toordinal() - days.last, one.name, one.model, end.on, end.instead) for one, end in known
     ]
     return tuple(sorted(notices, key=lambda one: one.days_left))
+
+
+def price_endings_of(deployments: Iterable[Deployment], days: Days) -> tuple[FactEnding, ...]:
+    """Return the end of each deployment's latest price that has one, the nearest first. It is used after its end too.
+
+    A deployment that the operator keeps (`accept_ended`) has none.
+    """
+    known = ((one.name, one.price.ends) for one in deployments if one.price is not None and not one.accept_ended)
+    ends = [FactEnding(on.toordinal() - days.last, name, "its price", on) for name, on in known if on is not None]
+    return tuple(sorted(ends, key=lambda one: one.days_left))
 
 
 def match_of(deployment: Deployment, needs: Requirements) -> CapabilityMatch:

@@ -32,7 +32,7 @@ _RATES = frozenset({"input", "output", "cached_input", "cache_write", "cache_wri
 _PRICE_KEYS = (
     _RATES
     | _AUDIO
-    | {"models", "sites", "currency", "above", "dearer", "tool_calls", SEARCH, "valid_from"}
+    | {"models", "sites", "currency", "above", "dearer", "tool_calls", SEARCH, "valid_from", "ends"}
     | CITATION_KEYS.keys()
 )
 _ABOVE_KEYS = _RATES | {"prompt_tokens"}
@@ -142,6 +142,7 @@ class Price(Value, frozen=True):
         ahead_s: By how many seconds the zone of that day is ahead of UTC at its beginning. It holds from 00:00 there.
         before: The price that holds until then, or None if that price is unknown. Its `valid_from` is earlier.
         audio: The price of audio, or None.
+        ends: The first day on which it no longer holds by its source, or None. It is used until a later one is known.
     """
 
     rates: Rates
@@ -156,6 +157,7 @@ class Price(Value, frozen=True):
     before: Price | None = None
     ahead_s: int = 0
     audio: AudioPrice | None = None
+    ends: date | None = None
 
     @property
     def is_by_tokens(self) -> bool:
@@ -444,7 +446,7 @@ def _price_row(row: Mapping[str, Any], path: str, sources: Sources) -> PriceRow:
     rates, fees = _rates(row, path), _tool_calls(row, path)
     day = _day(row, path, "valid_from") if "valid_from" in row else None
     price = Price(rates, currency, as_of, cited.source, tuple(above), cited.quote, cited.unconfirmed, fees, day)
-    price = replace(price, audio=_audio(row, path))
+    price = replace(price, audio=_audio(row, path), ends=_day(row, path, "ends") if "ends" in row else None)
     sites = frozenset(_names(row, path, "sites", optional=True))
     percents: object = row.get("dearer", {})
     if not isinstance(percents, dict) or not all(type(one) is int and 0 < one <= 1000 for one in percents.values()):

@@ -60,3 +60,19 @@ def test_replacement_of_a_model_has_not_ended_itself(name: str) -> None:
     for row in adapter.offers.retirements if isinstance(adapter, KnowsOffers) else ():
         later = adapter.offers.retirement(row.instead) if row.instead else None  # type: ignore[attr-defined]
         assert later is None or later.on > row.on, (row.models, row.instead)
+
+
+def test_law_and_price_that_ended_need_what_follows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    laws = '[[laws]]\nduty = "Notice"\nends = 2026-03-01\n\n[[laws]]\nduty = "Mark"\nends = 2026-03-01\ninstead = "Mark 2"\n'
+    (tmp_path / "laws.toml").write_text(laws)
+    monkeypatch.setattr("scripts.facts.LAWS", tmp_path / "laws.toml")
+    assert [line for line in ended(tmp_path, date(2026, 3, 1)) if "law" in line] == [
+        "law: Notice on 2026-03-01: write what replaces it"
+    ]
+    assert not [line for line in ended(tmp_path, date(2026, 2, 28)) if "law" in line]
+    (price,) = [line for line in ending(date(2026, 11, 29)) if "gemini: price" in line]
+    assert price.endswith("-> a later price")
+
+
+def test_each_law_was_read_on_a_day_that_is_listed() -> None:
+    assert len([line for line in old(date(2031, 1, 1)) if "laws.toml: " in line]) > 15

@@ -61,7 +61,7 @@ def test_every_offer_is_dated_and_names_sites_that_exist(provider: str) -> None:
     for row in adapter.offers.prices:
         assert row.sites | row.dearer.keys() <= adapter.sites.keys(), row
         assert not (row.sites and row.dearer), row
-        assert date(2025, 1, 1) <= row.price.as_of <= date(2026, 11, 28), row
+        assert date(2025, 1, 1) <= row.price.as_of <= date(2026, 11, 29), row
         assert not row.price.citation.missing
         for rates in (row.price.rates, *(dearer for _, dearer in row.price.above)):
             cached, written = rates.cached_input, rates.cache_write

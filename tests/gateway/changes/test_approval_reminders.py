@@ -49,11 +49,11 @@ async def logged_from(begin: datetime, table: ConfigVersion, lines: io.StringIO)
 
 
 async def test_ending_approval_is_logged_once_a_day_and_as_an_error_near_its_end(lines: io.StringIO) -> None:
-    logged = await logged_from(datetime(2026, 9, 19, tzinfo=UTC), TABLE, lines)
-    assert [line["days_left"] for line in logged] == list(range(60, -3, -1))
+    logged = await logged_from(datetime(2026, 8, 20, tzinfo=UTC), TABLE, lines)
+    assert [line["days_left"] for line in logged] == list(range(90, -3, -1))
     assert {(line["deployment"], line["region"]) for line in logged} == {("qwen-cn", "cn")}
     levels = {line["days_left"]: (line["event"], line["level"]) for line in logged}
-    assert levels[60] == levels[8] == ("approval_ending", "warning")
+    assert levels[90] == levels[8] == ("approval_ending", "warning")
     assert levels[7] == levels[0] == ("approval_ending", "error")
     assert levels[-1] == ("approval_ended", "error")
     assert logged[-1]["detail"] == "its approval for region 'cn' ended on 2026-11-20"
@@ -73,3 +73,15 @@ async def test_retired_model_is_logged_in_the_same_way(lines: io.StringIO, tmp_p
     assert levels[7] == levels[1] == ("model_retiring", "error")
     assert levels[0] == levels[-2] == ("model_retired", "error")
     assert logged[-1]["detail"].startswith("its model 'qwen3-max' is RETIRED since 2026-11-20")
+
+
+async def test_price_that_ends_is_logged_in_the_same_way(lines: io.StringIO, tmp_path: Path) -> None:
+    price = "{input: 1, output: 2, currency: CNY, as_of: 2026-01-01, ends: 2026-11-20}"
+    (tmp_path / "models.yaml").write_text(f"version: 1\nmodels: {{dashscope: {{qwen3-max: {{price: {price}}}}}}}")
+    (tmp_path / "gateway.yaml").write_text(BASE.merge("catalogue: {models: models.yaml}").text)
+    table = compile_config(load_document(tmp_path / "gateway.yaml", KEYS), registry=load_registry()).config
+    logged = await logged_from(datetime(2026, 11, 9, tzinfo=UTC), table, lines)
+    levels = {line["days_left"]: (line["event"], line["level"]) for line in logged if line["event"].startswith("price")}
+    assert levels[8] == ("price_ending", "warning")
+    assert levels[7] == levels[1] == ("price_ending", "error")
+    assert levels[0] == levels[-2] == ("price_ended", "error")

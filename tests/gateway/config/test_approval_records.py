@@ -99,8 +99,8 @@ def test_number_of_a_known_authority_must_have_its_form(authority: str, kind: st
 @pytest.mark.parametrize(
     ("last", "lines"),
     [
-        ("2027-01-20", []),
-        ("2027-01-19", ["its approval for region 'cn' ends on 2027-01-19, in 60 days"]),
+        ("2027-02-19", []),
+        ("2027-02-18", ["its approval for region 'cn' ends on 2027-02-18, in 90 days"]),
         ("2026-11-21", ["its approval for region 'cn' ends on 2026-11-21, in 1 day"]),
         ("2026-11-20", ["its approval for region 'cn' ends on 2026-11-20, today"]),
     ],
