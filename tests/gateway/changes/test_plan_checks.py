@@ -56,6 +56,7 @@ CHANGES = {
     "a judge": (JUDGED, "the deployment judge"),
     "help in a crisis": (IN_CRISIS, "crisis"),
     "a judge of a crisis": (IN_CRISIS, "the deployment judge"),
+    "forbidden claims": ({"regions": {"cn": {"profile": {"locale": "zh-Hans-CN"}, "claims": {"forbidden": ["health-licence"]}}}}, "claims"),
 }  # fmt: skip
 ELSEWHERE = {
     "another region's boundary": "regions: {us: {boundary: [US, CA]}}",

@@ -44,6 +44,7 @@ def test_answer_with_a_claim_ends_before_it(dialect: str, stream: bool, records:
     assert GOOD.strip() in text_of(response, stream=stream)
     end, member = ending_of(dialect, response, stream=stream)
     assert (end, member["moderation"]) == (ENDS[dialect], {"direction": "output", "categories": ["health-licence"]})
+    assert [it.moderation.output for it in records if it.moderation is not None] == ["flagged"]
 
 
 def test_user_may_speak_of_a_licence() -> None:
@@ -58,6 +59,28 @@ def test_other_contradiction_of_a_verdict_is_against_the_text(asked: str, status
     assert response.status_code == status
     if status == 400:
         assert response.json()["error"]["moderation"]["categories"] == ["violence"]
+
+
+def test_crisis_is_judged_as_without_the_rule() -> None:
+    """The categories of a crisis count in what a user writes, and the claim does not."""
+    crisis = {
+        "judges": ["judge"],
+        "categories": ["violence"],
+        "then": "stop",
+        "on_failure": "open",
+        "text": {"en": "Call."},
+    }
+    served = gateway(Claiming(other="fight"), RULE, {"regions": {"default": {"crisis": crisis}}})
+    found, passed = (ask(served, "chat", text) for text in ("Hello, fight.", CLAIM))
+    assert found.json()["choices"][0]["message"]["content"] == "Call."
+    assert passed.json()["choices"][0]["message"]["content"] == GOOD
+
+
+def test_label_stands_before_an_answer_that_ends_at_a_claim() -> None:
+    label = {"regions": {"default": {"labels": [{"name": "own", "text": {"en": "By AI."}, "show": "always"}]}}}
+    shown = text_of(ask(gateway(Claiming([ANSWER]), RULE, label), "chat"), stream=False)
+    assert shown.startswith(f"By AI.\n\n{GOOD}".rstrip())
+    assert "licensed" not in shown
 
 
 def test_without_the_rule_such_a_verdict_is_none() -> None:
