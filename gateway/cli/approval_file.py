@@ -60,7 +60,7 @@ def approval_document(
         "keywords": _Found(refused, [] if judged else ["no text is judged: the region has no `moderation`"], judged),
         "labels": _Found(rules["labels"], [] if rules["labels"] else ["the region has no label"]),
         "minors": _Found(evidence["duties"], lines=features),
-        "logs": _Found(evidence["prompts"], lines=_records(evidence["proof"])),
+        "logs": _Found(evidence["prompts"], _unknown(evidence), _records(evidence["proof"])),
     }
     return {
         **{name: evidence[name] for name in ("gateway", "made_at", "region", "names", "from", "to", "timezone")},
@@ -110,7 +110,8 @@ def _assessment(
         raise CommandError(f"--evaluation: it is not a report of region {regions[-1]} in format {_FORMAT}")
     suite, candidates = read_map(report, "suite"), read_map(report, "candidates")
     bank = f"{suite.get('name')} {str(suite.get('digest'))[:12]}, {report.get('at')}"
-    found = _Found(missing=["the answers are those of simulated providers"] if report.get("simulated") else [])
+    simulated = ["the answers are those of simulated providers"] if report.get("simulated") else []
+    found = _Found([], simulated, ["a rehearsal with the question bank of the suite, not the test of the standard"])
     for name in answering:
         measured = read_map(as_map(candidates.get(name)), "figures")
         for key, text in figures.items():
@@ -126,6 +127,14 @@ def _assessment(
                 {"deployment": name, "question_bank": bank, **result, "required": required, "met": is_met}
             )
     return found
+
+
+def _unknown(evidence: Mapping[str, Any]) -> list[str]:
+    """Return in words which records of these months are not here."""
+    deleted = [f"{month}: rows of calls were deleted" for month in evidence["missing_months"]]
+    unread = [f"version {it} of the configuration cannot be read" for it in evidence["configurations_not_read"]]
+    begin = evidence["recorded_since"]
+    return [*deleted, *unread, *([f"no configuration is recorded before {begin}"] if begin is not None else [])]
 
 
 def _records(proof: Mapping[str, Any]) -> list[str]:

@@ -84,6 +84,10 @@ def test_each_part_has_what_the_gateway_knows(gateway: Command, state: Path) -> 
     assert {it["name"] for it in parts["labels"]["rows"]} == {"cn-gb45438"}
     assert parts["minors"]["lines"] == ["age bands: child; users whose age no claim names: adults"]
     assert parts["logs"]["rows"][0]["calls"] == 1
+    assert parts["logs"]["missing"] == ["no configuration is recorded before 2026-10-01T00:00:00Z"]
+    assert parts["assessment"]["lines"] == [
+        "a rehearsal with the question bank of the suite, not the test of the standard"
+    ]
     blanks = {it["name"]: it["value"] for part in parts.values() for it in part["blanks"]}
     assert {"provider", "keyword_list", "complaint_channel", "question_bank", "minors"} <= blanks.keys()
     assert {*blanks.values()} == {None}
