@@ -203,7 +203,7 @@ def main() -> None:
                       + f" of CPU for a MB; at most {peak_mb(process):.0f} MB of memory")  # fmt: skip
                 alone, size = asyncio.run(chats(own, 3)), SIZES_MB[-1]
                 beside = chats_beside(own, size << 20)
-                print(f"{name}: p99 of chats {alone:.1f} ms alone, {beside:.1f} ms next to eight uploads of {size} MB")
+                print(f"{name}: p99 of chats {alone:.1f} ms alone, {beside:.1f} ms during eight uploads of {size} MB")
         if "nginx" in costs:
             print(f"ratio: {max(a / b for a, b in zip(costs['gateway'], costs['nginx'], strict=True)):.1f} (at most 3)")
 

@@ -39,7 +39,7 @@ _TOKENS = {
 _WITHOUT = {
     "assistant": "the calls had none, or a release up to 0.2 made them",
     "territory": "it was not known, or is not kept of the caller (a region with `transit`, an erased end user)",
-    "processes": "a release up to 0.2 made the calls",
+    **dict.fromkeys(("processes", "use"), "a release up to 0.2 made the calls"),
     "quota": "their deployments name no quota now",
 }
 """Why a call may lack a value."""

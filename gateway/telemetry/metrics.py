@@ -12,6 +12,7 @@ from itertools import pairwise
 from math import floor
 
 from gateway.model.decision import Plan
+from gateway.model.input_requests import Use
 from gateway.model.record import AttemptAction, AttemptRecord, Record
 from gateway.model.refusal_reason import REASON_BY_CODE
 from gateway.telemetry.metric_definitions import (
@@ -28,7 +29,7 @@ _AGAIN = (AttemptAction.RETRY, AttemptAction.FAILOVER)
 _MOST_ROWS = 10_000
 _MOST_NEW = 64
 # region, assistant, deployment, provider, outcome, status, code, stream
-_Key = tuple[str | None, str | None, str | None, str | None, str, int, str | None, bool]
+_Key = tuple[str | None, str | None, str | None, str | None, str, int, str | None, bool, Use]
 _AttemptKey = tuple[str, str, str, str]
 _REQUEST, _FIRST_TOKEN, _OVERHEAD = (
     tuple(round(bound * 1e6) for bound in bounds_s)
@@ -128,7 +129,8 @@ class Metrics:
         location = decided.location
         region = location.region.name if location is not None and location.region is not None else ""
         deployment, provider = by.deployment, by.provider
-        key = (region, decided.assistant, deployment, provider, record.outcome, shown.status, shown.code, record.stream)
+        outcome = record.outcome, shown.status, shown.code, record.stream
+        key = (region, decided.assistant, deployment, provider, *outcome, decided.use)
         row = self._rows.get(key) or self._add_row(key)
         durations = row.duration.new
         durations.append(floor((record.total_s or 0.0) * 1e6))
@@ -292,7 +294,7 @@ def _add_row(series: Series, key: _Key, row: _Row) -> None:
     row.settle()
     durations, attempts = row.duration.held, row.attempt.held
     reason = REASON_BY_CODE[code] if code else ""
-    labels = (region, assistant, outcome, str(status) if status else "", code, reason)
+    labels = (region, assistant, outcome, str(status) if status else "", code, reason, key[8])
     add(series, "gateway_requests_total", labels, [sum(durations[:-1])])
     add(series, "gateway_request_duration_seconds", (region, assistant, outcome, streamed), durations)
     if any(attempts):

@@ -79,8 +79,16 @@ TOTALS_OF_ASSISTANTS = (
 )
 """Lines whose sums by day and assistant count all rows. The assistant is empty for rows without one."""
 
+AUDIO = ("audio_ms", "characters")
+"""The sums that only lines of rows have."""
+
 LINES_OF_ROWS = (
     "(SELECT day, hour, end_user, territory, assistant, processes, series, 1 AS calls, "  # noqa: S608
+    "CASE SUBSTR(budget_unit, 1, 6) WHEN 'transc' THEN 'transcription' WHEN 'speech' THEN 'speech' "
+    "ELSE COALESCE(budget_unit, '') END AS use, CASE SUBSTR(budget_unit, 1, 14) "
+    "WHEN 'transcription ' THEN CAST(SUBSTR(budget_unit, 15) AS BIGINT) ELSE 0 END AS audio_ms, "
+    "CASE SUBSTR(budget_unit, 1, 7) WHEN 'speech ' THEN CAST(SUBSTR(budget_unit, 8) AS BIGINT) ELSE 0 END "
+    "AS characters, "
     f"{', '.join(TOKENS)}, CASE WHEN vendor_amount_nano IS NULL THEN 1 ELSE 0 END AS unpriced_calls, "
     "CASE WHEN amount_nano IS NULL AND vendor_amount_nano IS NOT NULL THEN 1 ELSE 0 END AS unconverted_calls, "
     f"COALESCE(amount_nano, 0) / {NANO} AS amount_whole, COALESCE(amount_nano, 0) % {NANO} AS amount_nano, "
@@ -95,8 +103,8 @@ ROW = (
     "budget_of", "budget_per", "budget_unit", "budget_amount",
 )  # fmt: skip
 """The columns of `usage_row`, except its number. `budget_amount` of a call is its `reported_input_tokens`, and
-`budget_unit` what it has of audio (`audio_ms 1500`, `characters 12`): a call changes no budget, and a release that does
-not know this reads the row all the same."""
+`budget_unit` its use, with the milliseconds or characters of audio (`chat`, `transcription 1500`, `speech 12`): a call
+changes no budget, and a release that does not know this reads the row all the same."""
 
 _LACKED_BY_0_2 = ("assistant", "processes")
 """The columns of rows that release 0.2.0 does not have."""
@@ -144,6 +152,7 @@ _FIND_ERASED = f"SELECT name FROM ledger_fact WHERE name LIKE '{_ERASED} %'"  # 
 _ERASED_KEPT_NS = 30 * 86_400 * NANO
 DELETED_THROUGH = "rows_deleted_through_day"
 TIMEZONE = "timezone"
+HAS_AUDIO = "has_audio"
 _DELETED_AT_ONCE = 5_000
 _MOST_VALUES = 500
 _QUARTER_NS = 900 * NANO
@@ -313,6 +322,8 @@ class Ledger:
             self._remove_erased(statements, rows)
             if self.database.is_shared:
                 self._remove_lost(statements, [row.call for row in rows if row.outcome is not CallOutcome.LOST])
+            if any(row.audio_ms or row.characters for row in rows):
+                _store_fact(statements, HAS_AUDIO, "1")
             before = _last_number(statements)
             lines = [
                 (row, *self._local_time.hour_and_day(row.time_ns), self._series_of(statements, row)) for row in rows
@@ -602,16 +613,15 @@ def _row_values(row: UsageRow, hour: str, day: str, series: int) -> tuple[object
         row.processes, row.config_version, row.price_version, row.input_tokens, row.cached_tokens,
         row.cache_write_tokens, row.output_tokens, row.reasoning_tokens, row.vendor_amount_nano, row.amount_nano,
         row.rate, _TEXTS[row.outcome],
-        *((change.of, change.per, change.unit, change.amount) if change is not None else (None, None, _audio_of(row))),
+        *((change.of, change.per, change.unit, change.amount) if change is not None else (None, None, _use_of(row))),
         *(() if change is not None else (row.reported_input_tokens,)),
     )  # fmt: skip
 
 
-def _audio_of(row: UsageRow) -> str | None:
-    """Return what the row of a call has of audio, as one text, or None if it has none."""
-    if row.audio_ms is None and row.characters is None:
-        return None
-    return f"audio_ms {row.audio_ms}" if row.audio_ms is not None else f"characters {row.characters}"
+def _use_of(row: UsageRow) -> str | None:
+    """Return the use of a call, with what it has of audio, as one text."""
+    count = row.audio_ms if row.audio_ms is not None else row.characters
+    return row.use if count is None else f"{row.use} {count}"
 
 
 def series_values(row: UsageRow) -> tuple[str, ...]:
@@ -631,6 +641,7 @@ class LedgerLine(Value, frozen=True):
         currency: The currency of `amount`.
         vendor_currency: The currency of `vendor_amount`.
         sums: The sums of `MEASURES`.
+        audio: The sums of `AUDIO`.
     """
 
     key: tuple[str | None, ...]
@@ -638,14 +649,18 @@ class LedgerLine(Value, frozen=True):
     currency: str | None
     vendor_currency: str | None
     sums: Sequence[int]
+    audio: Sequence[int]
 
 
 def lines_of(found: Iterable[Sequence[Any]]) -> Iterator[LedgerLine]:
     """Yield the lines that a database found for `UsageQuery.sums`, without those that count nothing."""
     for values in found:
-        *key, source, currency, vendor_currency = (str(text) if text else None for text in values[: -len(MEASURES)])
-        if any(sums := values[-len(MEASURES) :]):
-            yield LedgerLine(tuple(key), source, currency, vendor_currency, sums)
+        numbers = values[-len((*MEASURES, *AUDIO)) :]
+        *key, source, currency, vendor_currency = (str(text) if text else None for text in values[: -len(numbers)])
+        if any(numbers):
+            yield LedgerLine(
+                tuple(key), source, currency, vendor_currency, numbers[: len(MEASURES)], numbers[len(MEASURES) :]
+            )
 
 
 def line_of(row: UsageRow, columns: Sequence[str], local_time: LocalTime) -> LedgerLine | None:
@@ -655,7 +670,8 @@ def line_of(row: UsageRow, columns: Sequence[str], local_time: LocalTime) -> Led
     hour, day = local_time.hour_and_day(row.time_ns)
     values = {"hour": hour, "day": day, "end_user": row.user}
     key = tuple(values[name] if name in values else getattr(row, name) for name in columns)
-    return LedgerLine(key, row.usage_source, row.currency, row.vendor_currency, sums_of(row))
+    audio = row.audio_ms or 0, row.characters or 0
+    return LedgerLine(key, row.usage_source, row.currency, row.vendor_currency, sums_of(row), audio)
 
 
 def sums_of(row: UsageRow) -> tuple[int, ...]:
@@ -676,7 +692,7 @@ def read_row(values: Sequence[Any]) -> UsageRow:
     ) = values[: -len(SERIES)]  # fmt: skip
     series: dict[str, Any] = {name: value or None for name, value in zip(SERIES, values[-len(SERIES) :], strict=True)}
     source = series.pop("usage_source")
-    name, _, count = (unit or "").partition(" ") if not of else ("", "", "")
+    use, _, count = (unit or "").partition(" ") if not of else ("", "", "")
     return UsageRow(
         call=call, time_ns=time_ns, kind=RowKind(kind), request=request, user=user, territory=territory,
         assistant=assistant, processes=processes, config_version=config_version, price_version=price_version,
@@ -684,5 +700,6 @@ def read_row(values: Sequence[Any]) -> UsageRow:
         usage_source=UsageSource(source) if source else None, vendor_amount_nano=vendor_amount, amount_nano=amount,
         rate=rate, outcome=CallOutcome(outcome) if outcome else None,
         budget=BudgetChange(of, per, unit, changed) if of else None, reported_input_tokens=None if of else changed,
-        audio_ms=int(count) if name == "audio_ms" else None, characters=int(count) if name == "characters" else None,
+        use=use or None, audio_ms=int(count) if count and use == "transcription" else None,
+        characters=int(count) if count and use == "speech" else None,
     )  # fmt: skip

@@ -17,10 +17,10 @@ from gateway.usage.quotas import Parts, QuotaLimit, limits_of, weighed
 HOUR_NS = 3600 * NANO
 
 _SUMS = "SUM(input_tokens), SUM(cached_tokens), SUM(output_tokens)"
-# `budget_unit` of the row of a call is `audio_ms 1500` if it has audio.
+# `budget_unit` of the row of a call is `transcription 1500` if it has audio.
 _SECONDS = (
-    "SUM(CASE SUBSTR(budget_unit, 1, 9) WHEN 'audio_ms ' THEN (CAST(SUBSTR(budget_unit, 10) AS BIGINT) + 999) / 1000 "
-    "ELSE 0 END)"
+    "SUM(CASE SUBSTR(budget_unit, 1, 14) WHEN 'transcription ' THEN (CAST(SUBSTR(budget_unit, 15) AS BIGINT) + 999) "
+    "/ 1000 ELSE 0 END)"
 )
 _OF_ROWS = (
     f"SELECT client, deployment, COUNT(*), {_SUMS}, {_SECONDS}, SUM(COALESCE(amount_nano, 0) / {NANO}), "  # noqa: S608

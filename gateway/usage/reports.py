@@ -26,7 +26,9 @@ from gateway.undo import undone_on_failure
 from gateway.usage.amounts import NANO, shown_nano
 from gateway.usage.journal_reading import former_rows, waiting_rows
 from gateway.usage.ledger import (
+    AUDIO,
     DELETED_THROUGH,
+    HAS_AUDIO,
     LINES_OF_ROWS,
     MEASURES,
     READ,
@@ -44,7 +46,7 @@ from gateway.usage.ledger import (
 )
 from gateway.usage.quota_sums import PartsByCaller, parts_since
 from gateway.usage.quotas import NOTHING, row_parts
-from gateway.usage.usage_row import TOKENS, RowKind, UsageRow, UsageSource
+from gateway.usage.usage_row import TOKENS, RowKind, UsageRow, UsageSource, shown_seconds
 from providers.catalogue.prices import NO_CURRENCY
 from providers.value import Value, replace
 
@@ -52,7 +54,7 @@ DIMENSIONS: Mapping[str, str] = {
     name: {"user": "end_user", "quota": "deployment"}.get(name, name)
     for name in (
         "client", "project", "assistant", "user", "model", "region", "territory", "processes", "provider", "site",
-        "deployment", "quota", "day", "hour",
+        "deployment", "quota", "use", "day", "hour",
     )
 }  # fmt: skip
 """The names by which a report can group, with their columns in the totals. Deployments name quotas."""
@@ -63,6 +65,7 @@ _TOTALS = {
     "assistant": TOTALS_OF_ASSISTANTS,
     "territory": LINES_OF_ROWS,
     "processes": LINES_OF_ROWS,
+    "use": LINES_OF_ROWS,
 }
 """The totals of dimensions that those by day and series do not have. Several of them together are read from rows."""
 
@@ -112,14 +115,21 @@ class UsageQuery(Value, frozen=True):
         """Return the columns of the groups."""
         return [DIMENSIONS[name] for name in self.by]
 
-    def sums(self) -> tuple[str, list[object]]:
-        """Return the statement for the lines that `lines_of` reads, and its values."""
+    def sums(self, *, of_audio: bool = False) -> tuple[str, list[object]]:
+        """Return the statement for the lines that `lines_of` reads, and its values.
+
+        Totals have no sums of audio. `of_audio`: these sums alone, from the rows.
+        """
         where, values = self._where()
         columns = [*self.columns(), "usage_source", "currency", "vendor_currency"]
-        sums = ", ".join(f"CAST(SUM({name}) AS BIGINT)" for name in MEASURES)
+        totals = LINES_OF_ROWS if of_audio else self.totals
+        summed = {*(() if of_audio else MEASURES), *(AUDIO if totals == LINES_OF_ROWS else ())}
+        sums = ", ".join(f"CAST(SUM({name}) AS BIGINT)" if name in summed else "0" for name in (*MEASURES, *AUDIO))
+        if of_audio:
+            where += " AND audio_ms + characters > 0"
         numbers = ", ".join(map(str, range(1, len(columns) + 1)))
         text = (
-            f"SELECT {', '.join(columns)}, {sums} FROM {self.totals} AS totals "  # noqa: S608
+            f"SELECT {', '.join(columns)}, {sums} FROM {totals} AS totals "  # noqa: S608
             f"JOIN series ON series.number = totals.series WHERE {where} GROUP BY {numbers}"
         )
         return text, values
@@ -180,6 +190,7 @@ class UsageSums(msgspec.Struct):
         unconverted_calls: Calls with an amount in the vendor's currency only.
         amount_nano: The amount in the own currency, of all other calls.
         vendor_nano: The amounts in the vendors' currencies.
+        audio: The sums of `AUDIO`.
     """
 
     calls: int = 0
@@ -188,11 +199,13 @@ class UsageSums(msgspec.Struct):
     unconverted_calls: int = 0
     amount_nano: int = 0
     vendor_nano: dict[str, int] = {}
+    audio: list[int] = msgspec.field(default_factory=lambda: [0] * len(AUDIO))
 
     def add(self, line: LedgerLine) -> None:
         """Add a line of totals."""
         sums = dict(zip(MEASURES, line.sums, strict=True))
         self.calls += sums["calls"]
+        self.audio = [*map(add, self.audio, line.audio)]
         for number, name in enumerate(TOKENS):
             self.tokens[number] += sums[name]
         self.unpriced_calls += sums["unpriced_calls"]
@@ -215,6 +228,10 @@ class UsageSums(msgspec.Struct):
             "currency": currency,
             "vendor": {name: shown_nano(nano) for name, nano in sorted(self.vendor_nano.items())},
         }
+        if self.audio[0]:
+            data["audio_seconds"] = shown_seconds(self.audio[0])
+        if self.audio[1]:
+            data["characters"] = self.audio[1]
         if self.unpriced_calls:
             data["unpriced_calls"] = self.unpriced_calls
         if self.unconverted_calls and has_amount:
@@ -370,7 +387,9 @@ class UsageReader:
 
     def report(self, query: UsageQuery, config: ConfigVersion | None = None) -> GroupedUsage:
         """Return the report of a query. The deployments of the config version name the quotas."""
-        lines = list(lines_of(self._statements.execute(*query.sums()).fetchall()))
+        lines = [*lines_of(self._statements.execute(*query.sums()).fetchall())]
+        if query.totals != LINES_OF_ROWS and fact(self._statements, HAS_AUDIO):
+            lines += lines_of(self._statements.execute(*query.sums(of_audio=True)).fetchall())
         local_time = LocalTime(self.zone)
         found = (line_of(row, query.columns(), local_time) for row in self._unmoved_in(query, local_time))
         lines += filter(None, found)

@@ -28,7 +28,7 @@ TOKENS = ("input_tokens", "cached_tokens", "cache_write_tokens", "output_tokens"
 _SHOWN = (
     "call", "request", "client", "project", "user", "assistant", "region", "territory", "provider", "site",
     "deployment", "processes", "model", "config_version", "price_version", "usage_source", "rate", "outcome",
-    "reported_input_tokens", *TOKENS,
+    "reported_input_tokens", *TOKENS, "use",
 )  # fmt: skip
 
 
@@ -113,6 +113,8 @@ class UsageRow(msgspec.Struct, kw_only=True, array_like=True, gc=False):
             the row are estimates.
         audio_ms: The length of the audio that was written down, in milliseconds, before the price rounds it.
         characters: The characters that were spoken, as the price counts them.
+        use: The kind of request that the call was: `chat`, `speech` and so on. It is None in rows of release 0.2.0, and
+            in rows that do not record a call.
     """
 
     call: _Id
@@ -148,6 +150,7 @@ class UsageRow(msgspec.Struct, kw_only=True, array_like=True, gc=False):
     reported_input_tokens: _Tokens | None = None
     audio_ms: _Tokens | None = None
     characters: _Tokens | None = None
+    use: str | None = None
 
     @property
     def total_tokens(self) -> int:

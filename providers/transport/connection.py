@@ -28,7 +28,7 @@ MAX_HEAD_BYTES = 64 * 1024
 # Far below what one read of a burst brings: nothing further is read until that is taken.
 _HIGH_WATER_BYTES = 64 * 1024
 _PIECE_BYTES = 256 * 1024
-"""What is written of a large body before others run: the system would take megabytes at once."""
+"""The part of a large body that is written before others run: the system would take megabytes at once."""
 _NO_BODY = (204, 304)
 _NOT_YET = -1
 

@@ -119,7 +119,7 @@ async def test_answer_is_logged_and_counted() -> None:
         assert 0 <= line["provider_ms"] <= line["first_ms"] <= line["total_ms"]
         assert "trace_id" not in line, "no trace was requested"
         series = one.series
-        assert series["gateway_requests_total"] == {("eu", "assistant", "ok", "200", "", ""): [1]}
+        assert series["gateway_requests_total"] == {("eu", "assistant", "ok", "200", "", "", "chat"): [1]}
         assert series["gateway_tokens_total"]["eu", "assistant", "house", "openai-compatible", "completion"] == [0]
         assert series["gateway_requests_in_flight"] == {(): [0]}
         assert series["gateway_open_streams"] == {(): [0]}

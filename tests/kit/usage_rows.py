@@ -13,9 +13,11 @@ from typing import Any
 import msgspec
 from hypothesis import strategies as st
 
+from gateway.model.input_requests import USES
 from gateway.usage.amounts import NANO
 from gateway.usage.journal import FOLDER, Journal
 from gateway.usage.journal_reading import waiting_rows
+from gateway.usage.ledger import AUDIO
 from gateway.usage.reports import GroupedUsage, UsageQuery, UsageReader
 from gateway.usage.usage_row import (  # type: ignore[attr-defined]
     MOST_NANO,
@@ -77,6 +79,7 @@ def usage_row(call: str, **fields: object) -> UsageRow:
         "currency": "EUR",
         "rate": "0.92",
         "outcome": CallOutcome.ANSWERED,
+        "use": "chat",
     }
     return UsageRow(call=call, **{**usual, **fields})  # type: ignore[arg-type]
 
@@ -109,7 +112,9 @@ def usage_rows(calls: st.SearchStrategy[str] | None = None) -> st.SearchStrategy
         rate=st.none() | st.just("0.92"),
         budget=st.none() | _CHANGES,
         reported_input_tokens=st.none() | _TOKENS,
+        use=st.none() | st.sampled_from(USES),
         audio_ms=st.none() | _TOKENS,
+        characters=st.none() | _TOKENS,
         **dict.fromkeys(TOKENS, _TOKENS),
         **dict.fromkeys(("request", "client", "project", "user", "region", "territory", "assistant", "provider", "site", "deployment", "processes", "model", "config_version", "price_version"), _NAMES),
     )  # fmt: skip
@@ -117,9 +122,15 @@ def usage_rows(calls: st.SearchStrategy[str] | None = None) -> st.SearchStrategy
 
 
 def _with_currencies(row: UsageRow) -> UsageRow:
-    """An amount has a currency, and a row that changes a budget does not record a call."""
+    """An amount has a currency, a row that changes a budget does not record a call, and audio has its use."""
+    if row.kind is RowKind.USAGE:
+        row = msgspec.structs.replace(row, budget=None)
     if row.budget is not None:
-        row = msgspec.structs.replace(row, reported_input_tokens=None, audio_ms=None)
+        row = msgspec.structs.replace(row, reported_input_tokens=None, use=None)
+    if row.use != "transcription":
+        row = msgspec.structs.replace(row, audio_ms=None)
+    if row.use != "speech":
+        row = msgspec.structs.replace(row, characters=None)
     if row.currency is None:
         row = msgspec.structs.replace(row, amount_nano=None)
     if row.vendor_currency is None:
@@ -134,8 +145,8 @@ def recount(rows: Iterable[UsageRow], *names: str) -> dict[tuple[object, ...], C
         if row.kind is RowKind.USAGE:
             counter = found.setdefault(tuple(getattr(row, name) for name in names), Counter())
             counter["calls"] += 1
-            for name in TOKENS:
-                counter[name] += getattr(row, name)
+            for name in (*TOKENS, *AUDIO):
+                counter[name] += getattr(row, name) or 0
             if row.currency == "EUR":
                 counter["EUR"] += row.amount_nano or 0
             if row.vendor_currency is not None:
@@ -149,7 +160,7 @@ def counted(found: GroupedUsage) -> dict[tuple[object, ...], Counter[str]]:
     for group in found.groups:
         counter = sums.setdefault(group.key, Counter())
         counter["calls"] += group.all.calls
-        counter.update(dict(zip(TOKENS, group.all.tokens, strict=True)))
+        counter.update(dict(zip((*TOKENS, *AUDIO), (*group.all.tokens, *group.all.audio), strict=True)))
         counter["EUR"] += group.all.amount_nano if group.currency == "EUR" else 0
         counter.update(group.all.vendor_nano)
     return sums
@@ -168,6 +179,7 @@ def expect_recount(reader: UsageReader, rows: Sequence[UsageRow]) -> None:
         ("assistant", "client"),
         ("region", "provider", "project", "site", "deployment"),
         ("territory", "processes"),
+        ("use", "client"),
         ("user", "assistant", "territory", "site"),
         (),
     ):

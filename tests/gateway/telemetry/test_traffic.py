@@ -18,7 +18,7 @@ def snapshot(**counts: int) -> bytes:
 
 def _labels(name: str) -> tuple[str, ...]:
     region, outcome = name.split("_", 1)
-    return region, "assistant", outcome, "200", "", ""
+    return region, "assistant", outcome, "200", "", "", "chat"
 
 
 def test_counts_are_the_difference_between_the_first_and_the_last_sample() -> None:

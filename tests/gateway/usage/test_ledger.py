@@ -16,7 +16,7 @@ from gateway.operator_errors import StateError
 from gateway.usage.amounts import NANO
 from gateway.usage.ledger import Ledger, LocalTime, ledger_file
 from gateway.usage.reports import DIMENSIONS, GroupedUsage, UsageQuery, UsageReader
-from gateway.usage.usage_row import UsageRow
+from gateway.usage.usage_row import UsageRow, UsageSource
 from tests.kit.configs import BASE, table_of
 from tests.kit.usage_rows import NOON_NS, counted, expect_recount, first_of_each_call, usage_row, usage_rows
 
@@ -42,10 +42,36 @@ def test_quota_of_a_new_counter_is_summed_up_with_each_begun_second_of_audio(tmp
     config = table_of(BASE.merge({"quotas": quotas, "deployments": {"chatgpt-eu": {"quota": "account"}}}))
     with closing(opened(tmp_path)) as ledger:
         lengths = {"a": 1500, "b": 1, "c": None, "d": 3000}
-        ledger.insert([usage_row(call, deployment="chatgpt-eu", audio_ms=length) for call, length in lengths.items()])
+        rows = {call: {"audio_ms": length, "use": "transcription"} for call, length in lengths.items()}
+        ledger.insert([usage_row(call, deployment="chatgpt-eu", **more) for call, more in rows.items()])
         found = ledger.sum_up({}, config, NOON_NS + NANO)[1]
     sums = {limit.unit: used for limit, used, _ in found}
     assert sums == {"seconds": 2 + 1 + 3, "requests": 4}
+
+
+@pytest.mark.parametrize("by", ["use", "client"])
+def test_report_has_the_sums_of_audio(tmp_path: Path, by: str) -> None:
+    rows = [
+        usage_row("a", use="transcription", audio_ms=1_234),
+        usage_row("b", use="transcription", audio_ms=1_000),
+        usage_row("c", use="transcription"),
+        usage_row("d", use="speech", characters=7, usage_source=UsageSource.ESTIMATED),
+        usage_row("e"),
+        usage_row("f", use=None),
+    ]
+    with closing(opened(tmp_path)) as ledger:
+        ledger.insert(rows)
+    found: Any = report(tmp_path, by).data()
+    heard, spoken = {"audio_seconds": "2.234"}, {"characters": 7}
+    of_use = {None: {}, "chat": {}, "speech": spoken, "transcription": heard}
+    names = ("audio_seconds", "characters")
+    assert {one[by]: {name: one[name] for name in names if name in one} for one in found["groups"]} == (
+        of_use if by == "use" else {"ios-app": heard | spoken}
+    )
+    assert {one[by]: one["calls"] for one in found["groups"]} == (
+        {None: 1, "chat": 1, "speech": 1, "transcription": 3} if by == "use" else {"ios-app": 6}
+    )
+    assert found["total"]["estimated"]["characters"] == 7
 
 
 @pytest.mark.slow("writes a ledger for each example")

@@ -13,7 +13,7 @@ from tests.kit.usage_rows import NOON_NS, usage_row, usage_rows
 MEMBERS = (
     "kind time call request client project user assistant region territory provider site deployment processes model "
     "config_version price_version usage_source rate outcome reported_input_tokens input_tokens cached_tokens "
-    "cache_write_tokens output_tokens reasoning_tokens total_tokens amount currency vendor"
+    "cache_write_tokens output_tokens reasoning_tokens use total_tokens amount currency vendor"
 ).split()
 
 
@@ -25,7 +25,7 @@ def test_row_round_trips(row: UsageRow) -> None:
 @given(usage_rows())
 def test_json_of_a_row_has_the_documented_members(row: UsageRow) -> None:
     data = json.loads(json.dumps(row_data(row)))
-    assert [name for name in data if name not in ("budget", "audio_seconds")] == MEMBERS
+    assert [name for name in data if name not in ("budget", "audio_seconds", "characters")] == MEMBERS
     assert ("budget" in data) is (row.budget is not None)
     assert data["total_tokens"] == row.input_tokens + row.output_tokens
 
