@@ -135,53 +135,47 @@ def user_of_input(request: InputRequest) -> str | None:
     return request.user if isinstance(request, EmbeddingRequest) else None
 
 
-class MeasuredAudio(ChatRequest, frozen=True):
-    """A request for audio as a chat, whose cost is that of the audio and of its texts.
+class MeasuredInput(ChatRequest, frozen=True):
+    """A request of another use as a chat whose cost bounds its own.
 
     Attributes:
-        audio: The request.
+        use: The use.
+        audio: The request, if it is for audio.
+        search_units: The most search units that a vendor counts for a rerank.
     """
 
+    use: Use = "chat"
     audio: AudioRequest | None = None
+    search_units: int = 0
 
     def __repr__(self) -> str:
         """Leave out the texts."""
-        return f"MeasuredAudio({self.audio!r})"
-
-
-class MeasuredRerank(ChatRequest, frozen=True):
-    """A rerank as a chat whose cost bounds its own.
-
-    Attributes:
-        search_units: The most search units that a vendor counts for it.
-    """
-
-    search_units: int = 0
+        return f"MeasuredInput({self.use!r})"
 
 
 def measured_as_chat(request: ServedRequest) -> ChatRequest:
     """Return a chat whose cost bounds that of the request: with the same texts, and one character for each token."""
-    match request:
-        case ChatRequest():
-            return request
-        case EmbeddingRequest() | RerankRequest():
-            most = 1
-        case ModerationRequest():
-            most = _MOST_VERDICT_TOKENS * len(request.inputs)
-        case TranscriptionRequest() | SpeechRequest():
-            spoken = tuple(map(UserMessage, texts_of(request)))
-            return MeasuredAudio(request.model, spoken, max_tokens=1, reasoning_effort="none", audio=request)
-        case _:
-            assert_never(request)
+    if isinstance(request, ChatRequest):
+        return request
+    texts, most, units = [*texts_of(request)], 1, 0
     if isinstance(request, RerankRequest):
         # Some vendors count the query once for each document.
-        texts = [text for document in request.documents for text in (request.query, document)]
-        messages, units = tuple(map(UserMessage, texts)), request.most_search_units
-        return MeasuredRerank(request.model, messages, max_tokens=1, reasoning_effort="none", search_units=units)
-    inputs = [UserMessage(text) for text in texts_of(request)]
-    tokens = sum(
-        1 for content in request.inputs if not isinstance(content, str) for it in content if isinstance(it, int)
+        texts += [request.query] * (len(request.documents) - 1)
+        units = request.most_search_units
+    elif isinstance(request, EmbeddingRequest | ModerationRequest):
+        lists = [content for content in request.inputs if not isinstance(content, str)]
+        if tokens := sum(1 for content in lists for it in content if isinstance(it, int)):
+            texts.append("0" * tokens)
+        if isinstance(request, ModerationRequest):
+            most = _MOST_VERDICT_TOKENS * len(request.inputs)
+    audio = request if isinstance(request, TranscriptionRequest | SpeechRequest) else None
+    messages, use = tuple(map(UserMessage, texts)), use_of(request)
+    return MeasuredInput(
+        request.model or "",
+        messages,
+        max_tokens=most,
+        reasoning_effort="none",
+        use=use,
+        audio=audio,
+        search_units=units,
     )
-    if tokens:
-        inputs.append(UserMessage("0" * tokens))
-    return ChatRequest(request.model or "", tuple(inputs), max_tokens=most, reasoning_effort="none")

@@ -27,7 +27,7 @@ from gateway.model.config_version import Client, ConfigVersion
 from gateway.model.decision import Step
 from gateway.model.deployment import Deployment
 from gateway.model.help import DutyKind
-from gateway.model.input_requests import use_of
+from gateway.model.input_requests import MeasuredInput
 from gateway.model.record import Allowance, Record
 from gateway.policy.client_users import former_names, has_issuer
 from gateway.usage.amounts import NANO, CallAmount, price_version, shown_nano
@@ -328,7 +328,7 @@ class RequestUsage:
         counted_input = min(count_tokens(sent), facts.bound)
         about = min(learned.quick_input(deployment.name, counted_input), facts.bound)
         row = self._row(accounting.new_call(), now_ns, deployment, facts.price)
-        row.use = "chat" if type(sent) is ChatRequest else use_of(sent)
+        row.use = sent.use if isinstance(sent, MeasuredInput) else "chat"
         row.input_tokens = facts.bound
         quotas: tuple[QuotaLimit, ...] = ()
         if deployment.quotas or deployment.concurrency is not None:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import msgspec
 
 from gateway.model.deployment import Deployment
-from gateway.model.input_requests import MeasuredAudio, MeasuredRerank
+from gateway.model.input_requests import MeasuredInput
 from gateway.usage.amounts import CallAmount, ExchangeRates
 from gateway.usage.audio_counts import HeldAudio, held_audio
 from gateway.usage.lost_call import RunningCost
@@ -124,10 +124,10 @@ class WorstCost(NamedTuple):
 
 def facts_of(request: ChatRequest, deployment: Deployment, conversion: ExchangeRates, now_s: float) -> CallFacts:
     """Return the facts of a call that is admitted now."""
-    searches = request.search_units if isinstance(request, MeasuredRerank) else 0
+    searches = request.search_units if isinstance(request, MeasuredInput) else 0
     price, tools = charged_by(deployment, request.extra, now_s, searches)
     bound, audio = input_bound(request), None
-    if isinstance(request, MeasuredAudio) and request.audio is not None:
+    if isinstance(request, MeasuredInput) and request.audio is not None:
         audio = held_audio(request.audio, deployment, price, bound)
         bound = audio.input
     return CallFacts(

@@ -6,7 +6,6 @@ Source: OpenAI's Python SDK 3.51 (`TranscriptionCreateParams`, `SpeechCreatePara
 from __future__ import annotations
 
 import base64
-from urllib.parse import quote
 
 from providers.adapter import Target
 from providers.audio.facts import SpeechFacts, TranscriptionFacts, VendorAudio
@@ -14,6 +13,7 @@ from providers.audio.form import written_form
 from providers.audio.kinds import TYPES
 from providers.audio.reading import SpeechReader, TranscriptReader, plain_words, read_transcript, read_usage
 from providers.audio.values import SpeechRequest, Transcript, TranscriptionRequest
+from providers.formats.azure import azure_path
 from providers.json_values import as_list, as_map, dumps, read_map
 from providers.reading.errors import error_object, malformed
 from providers.value import Value
@@ -43,10 +43,8 @@ class VendorTranscription(Value, frozen=True):
         kind, body, rest = written_form(fields, request.file, name, media, request.boundary)
         accept = _EVENTS if request.stream and facts.stream else _WHOLE
         path = facts.translation_path if request.task == "translate" else facts.path
-        base = target.base_path
-        if base.endswith("/openai"):  # Azure's older API: the deployment's name is a part of the path
-            base = f"{base}/deployments/{quote(target.model, safe='')}"
-        return WireRequest("POST", base + path, (("content-type", kind), ("accept", accept)), body, rest=rest)
+        path, query = azure_path(target, path)  # that of all others is the same
+        return WireRequest("POST", path, (("content-type", kind), ("accept", accept)), body, query, rest=rest)
 
     def parse_response(self, response: WireResponse, target: Target) -> Transcript:
         """See `providers.audio.TranscriptionFormat`."""

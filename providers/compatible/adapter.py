@@ -23,9 +23,10 @@ from providers.catalogue.sites import load_sites, sites_of
 from providers.catalogue.takes import Takes
 from providers.chat import ChatCompletion, ChatRequest
 from providers.compatible.dialect import CompatibleDialect, DialectError, read_dialect
-from providers.compatible.request import azure_path, encode_body, path_and_query
+from providers.compatible.request import encode_body, path_and_query
 from providers.embeddings import OpenAIEmbeddings, load_embedding_facts
 from providers.failures import Failure
+from providers.formats.azure import azure_path
 from providers.json_values import dumps
 from providers.matching.requirements import FEATURES, PARAMETERS
 from providers.openai_json.read_answer import ChatReader, read_completion

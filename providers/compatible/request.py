@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping
 from typing import Any
-from urllib.parse import quote
 
 from providers.adapter import STREAM_OPTIONS, Target
 from providers.catalogue.models import ModelFacts
@@ -24,6 +23,7 @@ from providers.chat import (
 from providers.compatible.dialect import CompatibleDialect, Requests, Thinking
 from providers.compatible.messages import cache_control, encode_messages
 from providers.failures import UnsupportedFeature
+from providers.formats.azure import azure_path
 from providers.formats.fitting import fit
 from providers.formats.request_options import with_end_user_in_user
 from providers.formats.schemas import NO_ARGUMENTS
@@ -34,7 +34,6 @@ from providers.reading.json_object import JSON_OBJECT, with_json_instruction
 from providers.value import replace
 
 _LADDER = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
-_AZURE_VERSION = "2024-10-21"
 """The latest dated version that is generally available (Microsoft's API version page, 2026-11-20)."""
 _STRUCTURE = ("model", "messages", "tools", "tool_choice", "response_format")
 _OF_FEATURES = {"n": "n", "logprobs": "logprobs", "top_logprobs": "logprobs"}
@@ -286,16 +285,6 @@ def _tools(request: ChatRequest, rule: Requests, *, strict: bool) -> tuple[tuple
 def _tool(tool: Tool, strict: bool) -> Tool:
     parameters = NO_ARGUMENTS if tool.parameters is None else tool.parameters
     return replace(tool, strict=tool.strict if strict else None, parameters=parameters)
-
-
-def azure_path(target: Target, call: str = "/chat/completions") -> tuple[str, tuple[tuple[str, str], ...]]:
-    """Return path and query for Azure's two APIs: below `/openai`, the deployment's name is part of the path."""
-    base = target.base_path
-    if base.endswith("/openai"):
-        if target.model in ("", ".", ".."):
-            raise UnsupportedFeature("model", f"the Azure deployment's name {target.model!r} cannot be part of a path")
-        base = f"{base}/deployments/{quote(target.model, safe='')}"
-    return f"{base}{call}", (("api-version", _AZURE_VERSION),) if "/openai/deployments/" in base else ()
 
 
 _PATHS: Mapping[str, Callable[[Target], tuple[str, tuple[tuple[str, str], ...]]]] = {"azure": azure_path}

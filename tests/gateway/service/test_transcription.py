@@ -263,6 +263,9 @@ def test_each_vendor_is_asked_in_its_form(provider: str, model: str, base: str, 
     assert isinstance(simulator, SimulatesAudio)
 
     def served(request: httpx.Request) -> httpx.Response:
+        is_older_azure = base == "/openai"
+        assert request.url.params.get("api-version") == ("2024-10-21" if is_older_azure else None)
+        assert ("/openai/deployments/whisper-1/" in request.url.path) is is_older_azure
         headers = {name.lower(): value for name, value in request.headers.items()}
         answer = simulator.answer_audio(IncomingRequest("POST", request.url.path, "", headers, request.content))
         assert answer is not None, f"the simulator does not know {request.url.path}"

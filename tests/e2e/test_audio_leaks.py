@@ -1,0 +1,139 @@
+"""Words of audio and a file name are searched for everywhere: in files, logs, traces, metrics, receipts and reports."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import httpx
+import pytest
+
+from gateway.signing import new_key
+from providers.testkit.audio_files import spoken_file
+from tests.kit.audio import silent_wav
+from tests.kit.configs import Config, key_hash
+from tests.kit.gateway_command import in_this_process
+from tests.kit.gateway_process import APP_KEY, running_gateway
+from tests.kit.waiting import eventually
+
+HEARD, TAG, NAME, PROMPT, SPOKEN, VOICE = "Nightjar", "Bittern", "Corncrake", "Dunnock", "Whinchat", "af_wryneck"
+SECRETS = (HEARD, TAG, NAME, PROMPT, SPOKEN)
+USER = "user-of-the-app"
+
+
+class Vendor(BaseHTTPRequestHandler):
+    """Fails at the first path, and else hears `HEARD`, or speaks. It takes traces too."""
+
+    protocol_version = "HTTP/1.1"
+    received: list[tuple[str, bytes]]
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["content-length"]))
+        self.received.append((self.path, body))
+        status, kind, answer = 200, "application/json", b""
+        if self.path.startswith("/first"):
+            status, answer = 503, json.dumps({"error": {"message": f"no room for {body!r}"}}).encode()
+        elif self.path.endswith("/speech"):
+            kind, answer = "audio/wav", spoken_file("wav", 1)
+        elif not self.path.startswith("/traces"):
+            words = [{"word": HEARD, "start": 0, "end": 1}]
+            answer = json.dumps({"text": HEARD, "duration": 1.0, "segments": [], "words": words}).encode()
+        self.send_response(status)
+        self.send_header("content-type", kind)
+        self.send_header("content-length", str(len(answer)))
+        self.end_headers()
+        self.wfile.write(answer)
+
+    def log_message(self, *_: object) -> None:
+        """Write nothing."""
+
+
+@contextmanager
+def vendor() -> Iterator[tuple[str, list[tuple[str, bytes]]]]:
+    received: list[tuple[str, bytes]] = []
+    server = ThreadingHTTPServer(("127.0.0.1", 0), type("ThisVendor", (Vendor,), {"received": received}))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}", received
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def config(origin: str) -> Config:
+    anywhere = {"provider": "openai-compatible", "model": "m", "stores": "DE", "processes": "DE"}
+    return Config({
+        "version": 1,
+        "cell": {"territory": "DE"},
+        "regions": {"eu": {"territories": ["DE"], "boundary": ["DE"], "labels": ["eu-art50"]}},
+        "assistants": {"assistant": {"transcription": {"eu": ["first", "second"]}, "speech": {"eu": ["first", "second"]}}},
+        "deployments": {name: {**anywhere, "endpoint": f"{origin}/{name}/v1", "voices": {"anna": VOICE}}
+                        for name in ("first", "second")},
+        "clients": {"app": {"keys": [key_hash(APP_KEY)], "region": "eu", "may_assert": ["user"],
+                            "user_budget": {"tokens": 1_000_000, "per": "total"}}},
+        "receipts": {"keep": "30d"},
+        "exporters": {"traces": {"endpoint": f"{origin}/traces", "stores": "DE", "processes": "DE", "regions": ["eu"]}},
+        "resilience": {"breaker": "off", "retry_budget": "off"},
+    })  # fmt: skip
+
+
+@pytest.mark.slow("asks a gateway in a process of its own")
+def test_no_word_and_no_file_name_is_found_and_an_erasure_takes_the_user_out(tmp_path: Path) -> None:
+    pem, _ = new_key()
+    key, state = tmp_path / "receipts.pem", tmp_path / "state"
+    key.write_bytes(pem)
+    key.chmod(0o600)
+    environ = {"GATEWAY_STATE_DIR": str(state), "GATEWAY_RECEIPT_KEY": str(key)}
+    written: list[str] = []
+
+    def run(*words: str) -> str:
+        done = in_this_process(*words, "--state", str(state))
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    with vendor() as (origin, received), running_gateway(config(origin).write(tmp_path), environ) as gateway:
+        headers = {"authorization": f"Bearer {APP_KEY}", "x-gateway-user": USER}
+        with httpx.Client(base_url=gateway.url, headers=headers, trust_env=False, timeout=30) as client:
+            form = {"model": "assistant", "prompt": PROMPT, "response_format": "verbose_json"}
+            file = {"file": (f"{NAME}.wav", silent_wav() + TAG.encode())}
+            heard = client.post("/v1/audio/transcriptions", data=form, files=file)
+            streamed = client.post(
+                "/v1/audio/transcriptions", data={**form, "response_format": "json", "stream": "true"}, files=file
+            )
+            asked = {"model": "assistant", "voice": "anna", "input": SPOKEN, "response_format": "wav"}
+            spoken = client.post("/v1/audio/speech", json=asked)
+            broken = client.post("/v1/audio/transcriptions", data=form, files={"file": (NAME, TAG.encode())})
+            for answer, status in ((heard, 200), (streamed, 200), (spoken, 200), (broken, 400)):
+                assert answer.status_code == status, answer.text
+                request_id = answer.headers["x-request-id"]
+                if status == 200:
+                    eventually(lambda: client.get(f"/v1/receipts/{request_id}").status_code == 200)  # noqa: B023
+                    written.append(client.get(f"/v1/receipts/{request_id}").text)
+                written.append(str(answer.headers))
+        assert HEARD in heard.text
+        assert HEARD in streamed.text
+        eventually(lambda: any(path.startswith("/traces") for path, _ in received))
+        written.append(httpx.get(f"{gateway.admin_url}/metrics", trust_env=False).text)
+        assert gateway.stop() == 0
+        written += map(str, gateway.lines)
+    assert '"use":"transcription"' in written[0].replace(" ", "")
+    report = run("usage", "--json", "--by", "use")
+    sums = {group["use"]: group for group in json.loads(report)["groups"]}
+    assert {name: group["calls"] for name, group in sums.items()} == {"transcription": 6, "speech": 3}
+    assert (sums["transcription"]["audio_seconds"], sums["speech"]["characters"]) == ("2.000", len(SPOKEN))
+    rows = run("usage", "--json", "--rows")
+    assert {json.loads(line)["user"] is None for line in rows.splitlines()} == {False}
+    erased = json.loads(run("subject", "erase", "--user", USER, "--yes", "--json"))["erased"]
+    erased["usage_rows"] == 9
+    assert {json.loads(line)["user"] for line in run("usage", "--json", "--rows").splitlines()} == {None}
+    stored = {str(path): path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    traces = [(path, body) for path, body in received if path.startswith("/traces")]
+    texts = [("written", text.encode()) for text in (*written, report, rows)]
+    for secret in SECRETS:
+        assert not [name for name, content in (*stored.items(), *traces, *texts) if secret.encode() in content], secret
+    assert all(NAME.encode() not in body for _, body in received)
+    assert any(TAG.encode() in body for _, body in received)

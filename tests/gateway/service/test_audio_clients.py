@@ -1,0 +1,138 @@
+"""What Open WebUI and LibreChat send, byte for byte, and what follows from other features of a region.
+
+The forms are those of `requests` and of the npm package `form-data`, which the two apps use.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import httpx
+import pytest
+
+from gateway.config.problems import ConfigRejected
+from gateway.model.record import Record
+from providers.testkit.audio_files import spoken_file
+from tests.kit.audio import silent_wav, transcription_form
+from tests.kit.configs import Config, table_of
+from tests.kit.input_gateway import InputGateway
+
+HEARS, SPEAKS = "/v1/audio/transcriptions", "/v1/audio/speech"
+CONFIG = Config.parse("""
+version: 1
+assistants:
+  assistant:
+    routes: {default: [chat]}
+    transcription: {default: [ears]}
+    speech: {default: [mouth]}
+regions: {default: {territories: ["*"], boundary: ["*"]}}
+deployments:
+  chat: {provider: openai-compatible, model: c, endpoint: "https://chat.example/v1", stores: any, processes: any}
+  ears: {provider: openai-compatible, model: w, endpoint: "https://ears.example/v1", stores: any, processes: any}
+  mouth:
+    provider: openai-compatible
+    model: s
+    endpoint: "https://mouth.example/v1"
+    stores: any
+    processes: any
+    voices: {anna: af_heart, "*": af_bella}
+location: {unknown: default}
+""")
+WEBM = b"\x1aE\xdf\xa3" + bytes(400)
+REQUESTS, NPM = "0c5cc6f6a1e9f7b3d2a4c8e0f1b2d3c4", "--------------------------104920318274650918273645"
+
+
+def _form(boundary: str, *parts: bytes) -> bytes:
+    line = b"--" + boundary.encode()
+    return b"".join(line + b"\r\n" + part + b"\r\n" for part in parts) + line + b"--\r\n"
+
+
+_MODEL = b'Content-Disposition: form-data; name="model"\r\n\r\nassistant'
+CLIENTS = {
+    "Open WebUI": (
+        REQUESTS,
+        _form(
+            REQUESTS,
+            _MODEL,
+            b'Content-Disposition: form-data; name="language"\r\n\r\nen',
+            b'Content-Disposition: form-data; name="file"; filename="1c9b.mp3"\r\n\r\n' + WEBM,
+        ),
+    ),
+    "LibreChat": (
+        NPM,
+        _form(
+            NPM,
+            b'Content-Disposition: form-data; name="file"; filename="audio.webm"\r\nContent-Type: audio/webm\r\n\r\n'
+            + WEBM,
+            _MODEL,
+        ),
+    ),
+}
+
+
+def world(request: httpx.Request) -> httpx.Response:
+    if request.url.host == "mouth.example":
+        form = json.loads(request.content)["response_format"]
+        return httpx.Response(200, content=spoken_file(form, 1))
+    return httpx.Response(200, json={"text": "Hello.", "duration": 1.0, "segments": []})
+
+
+@pytest.mark.parametrize("client", CLIENTS)
+def test_form_of_an_app_is_written_down(client: str) -> None:
+    boundary, form = CLIENTS[client]
+    gateway = InputGateway(world, CONFIG)
+    answer = gateway.post_form(HEARS, form, {"content-type": f"multipart/form-data; boundary={boundary}"})
+    assert (answer.status_code, answer.json()["text"]) == (200, "Hello.")
+    (sent,) = gateway.requests
+    assert b'filename="audio.webm"' in sent.content  # by its bytes, whatever Open WebUI calls it
+
+
+@pytest.mark.parametrize(
+    ("asked", "dropped"),
+    [({"voice": "alloy"}, None), ({"voice": "anna", "backend": ""}, "backend")],
+    ids=["Open WebUI", "LibreChat"],
+)
+def test_request_of_an_app_is_spoken_as_mp3(asked: dict[str, str], dropped: str | None) -> None:
+    gateway = InputGateway(world, CONFIG)
+    answer = gateway.post(SPEAKS, {"model": "assistant", "input": "Hello.", **asked})
+    assert (answer.status_code, answer.headers["content-type"]) == (200, "audio/mpeg")
+    assert answer.headers.get("x-gateway-dropped") == dropped
+    assert gateway.bodies[0]["voice"] == {"anna": "af_heart", "alloy": "af_bella"}[asked["voice"]]
+
+
+# --- seams ----------------------------------------------------------------------------------------
+
+
+def ask(config: Config, use: str, headers: dict[str, str] | None = None) -> tuple[InputGateway, httpx.Response]:
+    gateway = InputGateway(world, config)
+    if use == "speech":
+        return gateway, gateway.post(SPEAKS, {"model": "assistant", "input": "Hello.", "voice": "anna"}, headers)
+    return gateway, gateway.post_form(HEARS, transcription_form(), headers)
+
+
+@pytest.mark.parametrize("use", ["transcription", "speech"])
+@pytest.mark.parametrize("member", [{"hand_off": {"when": ["failure"]}}, [{"ears": "50%"}, {"mouth": "50%"}]])
+def test_list_of_audio_has_neither_barriers_nor_weights(use: str, member: Any) -> None:
+    with pytest.raises(ConfigRejected):
+        table_of(CONFIG.merge({"assistants": {"assistant": {use: {"default": ["ears", member, "mouth"]}}}}))
+
+
+@pytest.mark.parametrize("use", ["transcription", "speech"])
+def test_audio_has_neither_shadow_nor_hand_off(use: str, records: list[Record]) -> None:
+    shadow = {"assistants": {"assistant": {"shadow": {"default": {"deployment": "mouth", "share": "100%"}}}}}
+    gateway, answer = ask(CONFIG.merge(shadow), use)
+    assert (answer.status_code, len(gateway.requests)) == (200, 1)
+    assert records[0].decided.hand_off is None
+
+
+@pytest.mark.parametrize("use", ["transcription", "speech"])
+def test_upgrade_to_a_websocket_has_no_effect_on_audio(use: str) -> None:
+    upgrade = {"connection": "upgrade", "upgrade": "websocket", "sec-websocket-key": "AAAAAAAAAAAAAAAAAAAAAA=="}
+    _, answer = ask(CONFIG, use, upgrade)
+    assert answer.status_code == 200
+
+
+AGES = Config.parse("""
+regions: {default: {age_missing: refuse, age_bands: {child: {until: 12, transcription: false, speech: false}}}}
+""")
