@@ -1,4 +1,4 @@
-"""Measure uploads of audio: the CPU time for a MB next to nginx's `proxy_pass`, the memory, and the chats during them.
+"""Measure audio: uploads next to those of nginx, the chats during them, and the delay of the first byte of speech.
 
     .venv/bin/python -m bench.audio
 
@@ -28,6 +28,7 @@ AT_ONCE = 8
 ROUNDS = 3
 BOUNDARY = "bench-of-audio"
 KEY = "gk-bench"
+SPEECH = b"\xff\xfb\x90\xc4" + bytes(4096)
 ANSWER = json.dumps({"text": "Hello.", "segments": [], "usage": {"type": "duration", "seconds": 1}})
 CHAT = {
     "id": "a", "object": "chat.completion", "created": 1, "model": "m",
@@ -46,7 +47,7 @@ http {{
 """
 _CONFIG = """
 version: 1
-assistants: {{assistant: {{routes: {{all: [mouth]}}, transcription: {{all: [ears]}}}}}}
+assistants: {{assistant: {{routes: {{all: [mouth]}}, transcription: {{all: [ears]}}, speech: {{all: [mouth]}}}}}}
 regions: {{all: {{territories: ["*"], boundary: ["*"]}}}}
 deployments:
   ears:
@@ -83,11 +84,10 @@ async def provide(port: int) -> None:
                     left -= len(piece := await reader.read(min(left, 1 << 20)))
                     if not piece:
                         raise ConnectionError
-                body = json.dumps(CHAT) if b"/chat/" in head else ANSWER
-                answer = (
-                    f"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n{body}"
-                )
-                writer.write(answer.encode())
+                body = SPEECH if b"/speech" in head else (json.dumps(CHAT) if b"/chat/" in head else ANSWER).encode()
+                kind = "audio/mpeg" if body is SPEECH else "application/json"
+                answer = f"HTTP/1.1 200 OK\r\ncontent-type: {kind}\r\ncontent-length: {len(body)}\r\n\r\n"
+                writer.write(answer.encode() + body)
                 await writer.drain()
         except (asyncio.IncompleteReadError, ConnectionError):
             writer.close()
@@ -110,6 +110,22 @@ async def ask(port: int, path: str, media: str, body: bytes) -> float:
     if b" 200 " not in answer[:20]:
         raise SystemExit(f"bench: {answer[:300]!r}")
     return time.perf_counter() - began
+
+
+async def speech(port: int) -> float:
+    """Return the median of the milliseconds until the first byte of speech."""
+    body = json.dumps({"model": "assistant", "voice": "v", "input": "Hello."}).encode()
+    times = []
+    for _ in range(300):
+        began = time.perf_counter()
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        head = f"POST /v1/audio/speech HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {KEY}\r\n"
+        writer.write(f"{head}content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n".encode() + body)
+        while SPEECH[:4] not in await reader.read(1 << 16):
+            pass
+        times.append((time.perf_counter() - began) * 1000)
+        writer.close()
+    return sorted(times)[len(times) // 2]
 
 
 async def uploads(port: int, body: bytes, rounds: int) -> None:
@@ -196,11 +212,14 @@ def main() -> None:
                 asyncio.run(uploads(own, form_of(1 << 20), 1))
                 costs[name] = []
                 for size in SIZES_MB:
-                    body, before = form_of(size << 20), cpu_of(process)
-                    asyncio.run(uploads(own, body, ROUNDS))
-                    costs[name].append((cpu_of(process) - before) * 1000 / (size * AT_ONCE * ROUNDS))
+                    body, before, rounds = form_of(size << 20), cpu_of(process), ROUNDS * SIZES_MB[-1] // size
+                    asyncio.run(uploads(own, body, rounds))
+                    costs[name].append((cpu_of(process) - before) * 1000 / (size * AT_ONCE * rounds))
                 print(f"{name}: " + ", ".join(f"{s} MB {c:.2f} ms" for s, c in zip(SIZES_MB, costs[name], strict=True))
                       + f" of CPU for a MB; at most {peak_mb(process):.0f} MB of memory")  # fmt: skip
+                if name == "gateway":
+                    later = asyncio.run(speech(own)) - asyncio.run(speech(chats_port))
+                    print(f"gateway: first byte of speech {later:.1f} ms after the provider's (at most 5)")
                 alone, size = asyncio.run(chats(own, 3)), SIZES_MB[-1]
                 beside = chats_beside(own, size << 20)
                 print(f"{name}: p99 of chats {alone:.1f} ms alone, {beside:.1f} ms during eight uploads of {size} MB")

@@ -210,9 +210,9 @@ async def read_body(
         ApiError: request_too_large, request_timeout or overloaded.
         ClientGone: The client left meanwhile.
     """
-    # A body that is received piece by piece has one block: many small pieces would stay in the heap. A large block has
-    # its size at once, and gets its memory page by page: to move megabytes would hold up all other requests.
-    is_in_heap = room.most_bytes <= _HEAP_BYTES
+    # A body that is received piece by piece has one block: many small pieces would stay in the heap. The block has its
+    # size at once, and a large one gets its memory page by page: to move megabytes would hold up all other requests.
+    most = room.most_bytes
     body: bytearray | mmap | None = None
     size = 0
     limit_s = min(BODY_TIME_S, deadline.left_s(committed=True))
@@ -230,7 +230,7 @@ async def read_body(
                 if not message.get("more_body", False) and not begin:
                     return piece
                 if body is None:
-                    body = bytearray() if is_in_heap else mmap(-1, room.most_bytes, access=ACCESS_COPY)
+                    body = bytearray(most) if most <= _HEAP_BYTES else mmap(-1, most, access=ACCESS_COPY)
                 body[begin:size] = piece
                 if not message.get("more_body", False):
                     whole = memoryview(body)[:size]

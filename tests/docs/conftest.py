@@ -129,6 +129,8 @@ def workspace(tmp_path: Path, demo_ports: tuple[str, str]) -> Iterator[Workspace
     """Return a directory with the files that a new user has after `git clone` and one `make`."""
     shutil.copytree(ROOT / "config", tmp_path / "config")
     shutil.copy(ROOT / "Dockerfile", tmp_path)
+    (tmp_path / "providers/testkit").mkdir(parents=True)
+    shutil.copy(ROOT / "providers/testkit/hello.wav", tmp_path / "providers/testkit")
     (tmp_path / "site").mkdir()
     (tmp_path / "bin").mkdir()
     for name in _STAND_INS:

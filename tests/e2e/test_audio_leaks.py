@@ -128,7 +128,7 @@ def test_no_word_and_no_file_name_is_found_and_an_erasure_takes_the_user_out(tmp
     rows = run("usage", "--json", "--rows")
     assert {json.loads(line)["user"] is None for line in rows.splitlines()} == {False}
     erased = json.loads(run("subject", "erase", "--user", USER, "--yes", "--json"))["erased"]
-    erased["usage_rows"] == 9
+    assert erased["usage_rows"] == 9
     assert {json.loads(line)["user"] for line in run("usage", "--json", "--rows").splitlines()} == {None}
     stored = {str(path): path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     traces = [(path, body) for path, body in received if path.startswith("/traces")]

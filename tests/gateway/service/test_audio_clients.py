@@ -14,7 +14,7 @@ import pytest
 from gateway.config.problems import ConfigRejected
 from gateway.model.record import Record
 from providers.testkit.audio_files import spoken_file
-from tests.kit.audio import silent_wav, transcription_form
+from tests.kit.audio import transcription_form
 from tests.kit.configs import Config, table_of
 from tests.kit.input_gateway import InputGateway
 
@@ -133,6 +133,20 @@ def test_upgrade_to_a_websocket_has_no_effect_on_audio(use: str) -> None:
     assert answer.status_code == 200
 
 
-AGES = Config.parse("""
-regions: {default: {age_missing: refuse, age_bands: {child: {until: 12, transcription: false, speech: false}}}}
-""")
+@pytest.mark.parametrize("use", ["transcription", "speech"])
+def test_band_of_unknown_users_may_have_one_use_or_none(use: str) -> None:
+    claim = {
+        "issuer": "https://i.example",
+        "audience": "g",
+        "algorithms": ["HS256"],
+        "secret": "${S}",
+        "age_band": "age",
+    }
+    for rule, status in (({use: False}, 403), ({}, 200)):
+        region = {"age_bands": {"child": rule}, "age_missing": "child"}
+        signals = {"signals": ["claim", "api_key"], "claim": claim}
+        config = CONFIG.merge({"regions": {"default": region}, "location": signals})
+        gateway = InputGateway(world, config, {"S": "s" * 32})
+        body = {"model": "assistant", "input": "Hello.", "voice": "anna"}
+        answer = gateway.post(SPEAKS, body) if use == "speech" else gateway.post_form(HEARS, transcription_form())
+        assert (answer.status_code, len(gateway.requests)) == (status, status == 200)
