@@ -135,7 +135,7 @@ class WebSocketConnection(asyncio.Protocol):
     @property
     def is_closing(self) -> bool:
         """Whether nothing more can be sent."""
-        return self._frames.state is not OPEN
+        return self._frames._state is not OPEN
 
     def send_frames(self, frames: bytes) -> None:
         """See WebSocket."""
@@ -145,7 +145,7 @@ class WebSocketConnection(asyncio.Protocol):
 
     def close(self, code: int, why: CloseReason) -> None:
         """See WebSocket."""
-        if self._frames.state is OPEN:
+        if self._frames._state is OPEN:
             self._why = self._why or (why, code)
             self._frames.send_close(code, _WORDS[why])
             self._flush()
@@ -168,7 +168,7 @@ class WebSocketConnection(asyncio.Protocol):
                 self._unread = unread, now
             elif now - self._unread[1] >= self._unread_s:
                 self.cut()
-        elif self._frames.state is OPEN and now - self._sent_at >= PING_S:
+        elif self._frames._state is OPEN and now - self._sent_at >= PING_S:
             self._frames.send_ping(b"")
             self._flush()
 
@@ -231,14 +231,14 @@ class WebSocketConnection(asyncio.Protocol):
             self._transport.write(b"".join(writes) if len(writes) > 1 else writes[0])
             if not writes[-1] and self._transport.can_write_eof():
                 self._transport.write_eof()
-        if self._frames.state is not OPEN and self._ending is None:
+        if self._frames._state is not OPEN and self._ending is None:
             self._release_room()
             self._ending = self.loop.call_later(CLOSING_S, self._transport.abort)
 
     def _note_failure(self, code: int) -> CloseReason:
         """Note why the library fails the connection. A message that is too large gets its event before that."""
         why: CloseReason = {_TOO_LARGE: "too_large", _FAULT: "error", _NO_CLOSE: "lost"}.get(code, "protocol")  # type: ignore[assignment]  # mypy takes the values for texts
-        if code == _TOO_LARGE and self._frames.state is OPEN:
+        if code == _TOO_LARGE and self._frames._state is OPEN:
             self._frames.send_text(self._session.error_event("request_too_large"))
         self._why = self._why or (why, code)
         return why
@@ -247,7 +247,7 @@ class WebSocketConnection(asyncio.Protocol):
         """Take the frames that have arrived, until one has to wait for room."""
         while self._events and self._holding is None:
             self._take(self._events.popleft())
-        if self._holding is not None or self._frames.state is not OPEN:
+        if self._holding is not None or self._frames._state is not OPEN:
             return
         pending = len(self._frames.reader.buffer) + self._size
         if not pending:
@@ -263,7 +263,7 @@ class WebSocketConnection(asyncio.Protocol):
             received = self._frames.close_rcvd
             self._why = self._why or ("client", received.code if received is not None else _NORMAL)
             self._session.leave()
-        elif self._frames.state is not OPEN:
+        elif self._frames._state is not OPEN:
             return
         elif opcode is Opcode.PING or opcode is Opcode.PONG:
             self._count_control_frame()
@@ -301,9 +301,10 @@ class WebSocketConnection(asyncio.Protocol):
 
     def _deliver(self, text: bytes) -> None:
         room, self._room = self._room, None
-        if room is not None and self._frames.state is OPEN:
+        if room is not None and self._frames._state is OPEN:
             room.end_reading()
-            room.settle(len(text))
+            if room.held_bytes != len(text):
+                room.settle(len(text))
             self._session.take_message(text, room)
         elif room is not None:
             room.release()
@@ -316,7 +317,8 @@ class WebSocketConnection(asyncio.Protocol):
         if room is None:
             session = self._session
             room = self._room = BodyRoom(session.body_limits, session.client_name, session.most_bytes)
-            room.begin_reading(self._evict)
+            if text is None or size > SMALL_BODY_BYTES:
+                room.begin_reading(self._evict)
         if not room.is_large and size > SMALL_BODY_BYTES:
             self.flow.pause_reading()
             self._holding = self.loop.create_task(self._wait_for_room(room, size, text))

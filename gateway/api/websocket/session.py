@@ -325,7 +325,8 @@ class TurnSession:
         """Keep the answer of a turn that has ended, and begin the next one or close the connection."""
         if task is not None:
             self.socket.tasks.discard(task)
-        turn.room.release()
+        if turn.room.held_bytes:
+            turn.room.release()
         if self.socket.is_closing or (turn.line.lost and not turn.is_cancelled):
             self._turn = None
             return

@@ -42,7 +42,7 @@ from providers.openai_json.fields import boolean
 from providers.reading.response_reader import MAX_BODY_BYTES
 
 _logger = logging.getLogger("uvicorn.error")
-_OWN_MEMBERS = ("type", "stream_id", "x_gateway", "stream_options", "generate", "previous_response_id")
+_OWN_MEMBERS = frozenset(("type", "stream_id", "x_gateway", "stream_options", "generate", "previous_response_id"))
 _OF_CONNECTION = ("content-", "connection", "transfer-encoding", "upgrade")
 _TEXT_START = len(b"event: response.output_text.delta\ndata: ")
 # RFC 9110, section 15.5.22: the answer names a protocol that is spoken here.
@@ -166,8 +166,8 @@ class TurnRequest(Responses):
         previous = value.get("previous_response_id")
         if previous is not None and not isinstance(previous, str):
             raise InvalidRequest("`previous_response_id` must be a string", "previous_response_id")
-        for name in _OWN_MEMBERS:
-            value.pop(name, None)
+        for name in value.keys() & _OWN_MEMBERS:
+            del value[name]
         value["stream"], given = True, value.get("input")
         new = [{"role": "user", "content": given}] if isinstance(given, str) and given else given or []
         size = len(body)
@@ -321,7 +321,7 @@ class SocketTurn:
         """See Cycle."""
         if self._socket.flow.write_paused or self.line.lost:
             return False
-        self.status, self._head = 200, pairs_of(lines)
+        self.status, self._head = 200, pairs_of(lines) if self.session.shows_heads else ()
         self._send_frames(data)
         self.is_over = True
         return True
