@@ -1,4 +1,4 @@
-"""Turns where another feature acts: what a region does to a POST it does to a turn, with the same row of use."""
+"""Turns where another feature acts: a turn is what its POST is, with the same row of use, receipt and metrics."""
 
 from __future__ import annotations
 
@@ -11,10 +11,13 @@ from typing import Any
 import httpx
 import pytest
 
+from gateway.model.record import Record
+from gateway.state.receipts import receipt_of
+from gateway.telemetry.metrics import Metrics
 from gateway.usage.accounting import Accounting
 from gateway.usage.journal import Journal
 from gateway.usage.usage_row import UsageRow
-from tests.gateway.api.websocket.websocket_gateway import Provider, expect_a_turn_to_be_the_post, serving
+from tests.gateway.api.websocket.websocket_gateway import Provider, Running, expect_a_turn_to_be_the_post, serving
 
 ANSWER = ("A first sentence, which is long enough to be judged. ", "And another one, from here.")
 JUDGE = "{provider: openai-compatible, model: j, endpoint: 'https://judge.example/v1', stores: any, processes: any}"
@@ -106,6 +109,26 @@ def rows_of(accounting: Accounting) -> list[UsageRow]:
     return rows
 
 
+def ends_of(running: Running) -> tuple[list[dict[str, Any] | None], list[Any]]:
+    """Return the lists to which the receipt and the metrics of each request are added that ends from now on."""
+    receipts: list[dict[str, Any] | None] = []
+    metrics: list[Any] = []
+    endpoint = running.app._chat
+
+    def observe(record: Record) -> None:
+        receipt = receipt_of(record, 0.0, "DE")
+        if receipt is not None:
+            assert receipt.pop("id") == record.request_id
+            assert receipt.pop("transport") == ("http" if record.websocket is None else "websocket")
+        receipts.append(receipt)
+        counts = Metrics()
+        counts.observe(record)
+        metrics.append(([*counts._rows], sorted(counts._counts.items()), [*counts._attempts]))
+
+    endpoint._observe = observe
+    return receipts, metrics
+
+
 def alike(row: UsageRow) -> dict[str, Any]:
     """Return a row without what differs from call to call."""
     names = {"call", "time_ns", "request"}
@@ -121,10 +144,13 @@ async def test_feature_does_to_a_turn_what_it_does_to_a_post(name: str, accounti
         running.app._executor.accounting = accounting
         for _ in range(case.first):
             assert (await running.post({"model": "assistant", "input": "Hello"})).status_code == 200
-        rows = rows_of(accounting)
+        rows, (receipts, metrics) = rows_of(accounting), ends_of(running)
         request = {"model": "assistant", "input": case.input}
         got = await expect_a_turn_to_be_the_post(running, request)
         assert case.words in got
+        posted, turned = receipts
+        assert turned == posted
+        assert metrics[0] == metrics[1]
     half = len(rows) // 2
     assert [alike(row) for row in rows[:half]] == [alike(row) for row in rows[half:]]
     if name == "redaction":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket as sockets
+import sys
 from typing import Any
 
 import pytest
@@ -131,6 +132,38 @@ async def test_client_that_takes_nothing_is_cut_and_holds_its_provider_back() ->
         await running.until_quiet()
         assert running.counts("gateway_websocket_closed_total") == {"slow": 1}
         assert provider.cancelled == 1
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems name the options otherwise")
+async def test_kernel_ends_a_connection_whose_other_end_is_gone() -> None:
+    async with serving() as running:
+        await running.connect()
+        (websocket,) = running.state.websockets
+        raw = websocket._transport.get_extra_info("socket")
+        options = (sockets.TCP_KEEPIDLE, sockets.TCP_KEEPINTVL, sockets.TCP_KEEPCNT, sockets.TCP_USER_TIMEOUT)
+        idle_s, between_s, probes, unsent_ms = (raw.getsockopt(sockets.IPPROTO_TCP, option) for option in options)
+        assert raw.getsockopt(sockets.SOL_SOCKET, sockets.SO_KEEPALIVE)
+        assert (idle_s + between_s * probes, unsent_ms) == (60, 60_000)
+
+
+@pytest.mark.slow("holds 1,000 connections")
+async def test_a_thousand_idle_connections_hold_up_no_turn_and_end_one_after_the_other() -> None:
+    async with serving("clients: {app: {limits: {connections: 1000}}}") as running:
+        connections = [await running.connect() for _ in range(1000)]
+        assert running.hub.status()["connections"] == 1000
+        look_after(running, module.PING_S)
+        for connection in (connections[0], connections[999]):
+            assert (await connection.asked())["type"] == "response.completed"
+            assert connection.pings == 1
+        running.state.websockets_s = 0.0
+        running.state.begin()
+        codes = {(await connection.until_closed())[0] for connection in connections}
+        assert codes == {1012}
+        for connection in connections:
+            await connection.close()
+        await running.until_quiet()
+        assert running.hub.status() == {"connections": 0, "state_bytes": 0}
+        assert running.counts("gateway_websocket_closed_total") == {"drain": 1000}
 
 
 async def test_end_of_a_connection_is_logged_once() -> None:
