@@ -56,14 +56,6 @@ def run_command(arguments: Sequence[str] | None = None) -> int:
     return status
 
 
-class _Formatter(argparse.RawDescriptionHelpFormatter):
-    """A formatter that leaves room for the longest command. argparse does not count the indentation of commands."""
-
-    def __init__(self, prog: str) -> None:
-        super().__init__(prog, max_help_position=20)
-        self._action_max_length = 18
-
-
 class _Parser(argparse.ArgumentParser):
     """A parser that suggests a command for a misspelt one. The parsers of its commands are such parsers too."""
 
@@ -145,7 +137,8 @@ def command_parser() -> argparse.ArgumentParser:
 def show_help(options: argparse.Namespace) -> int:
     """Print the commands of a topic, or the help of a command (`gateway help`)."""
     words = " ".join(options.words)
-    topic = options.topics.get(words)
+    named = ((it, (name, it["about"], it.get("also"))) for name, it in options.topics.items())
+    topic = next((it for it, names in named if words in names), None)
     if topic is None and words not in options.parsers:
         raise CommandError(f"there is no topic or command {words!r}; the topics are: {', '.join(options.topics)}")
     if topic is None:
@@ -176,7 +169,7 @@ def _texts(command: Mapping[str, Any]) -> dict[str, Any]:
     """Return the description and the epilog of a command, with the formatter that prints lists of lines."""
     texts = {name: command[name] for name in ("description", "epilog") if name in command}
     lines = {name: "\n".join(text) for name, text in texts.items() if isinstance(text, list)}
-    return {**texts, **lines, **({"formatter_class": _Formatter} if lines else {})}
+    return {**texts, **lines, **({"formatter_class": argparse.RawDescriptionHelpFormatter} if lines else {})}
 
 
 def _add_arguments(

@@ -81,6 +81,7 @@ def test_help_of_settings_names_every_environment_variable(gateway: Command) -> 
 
 def test_help_of_a_command_is_that_of_its_option(gateway: Command) -> None:
     assert gateway("help", "keys", "create").out == gateway("keys", "create", "--help").out
+    assert gateway("help", "money").out == gateway("help", "keys").out
     shown = gateway("help", "frobnicate")
     assert (shown.status, "the topics are: begin, change" in shown.err) == (2, True)
 
