@@ -187,10 +187,8 @@ def used_in(ledger: Ledger, config: ConfigVersion) -> dict[tuple[str, str], int]
 def test_windows_of_quotas_are_counted_from_their_first_hour_on(tmp_path: Path, zone: str) -> None:
     """Also over a month's end, a changed hour, and rows that were deleted; never less than what was used."""
     ago_s = {"now": 0, "first": 3_600, "day": 2 * 3_600 + 1_500, "month": 4 * 3_600, "total": 40 * 86_400}
-    found = [
-        usage_row(name, deployment="chatgpt-eu", amount_nano=EURO, audio_ms=1_500, time_ns=HALLOWEEN_NS - ago * NANO)
-        for name, ago in ago_s.items()
-    ]
+    same = {"deployment": "chatgpt-eu", "amount_nano": EURO, "use": "transcription", "audio_ms": 1_500}
+    found = [usage_row(name, **same, time_ns=HALLOWEEN_NS - ago * NANO) for name, ago in ago_s.items()]
     config = table_of(BASE.merge(QUOTAS))
     with closing(Ledger(ledger_file(tmp_path), lambda: ZoneInfo(zone))) as ledger:
         ledger.insert([*found, usage_row("other", time_ns=HALLOWEEN_NS)])
