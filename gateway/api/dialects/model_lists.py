@@ -125,16 +125,16 @@ def encode_model(form: ListForm, name: str, offer: Offer) -> dict[str, object]:
 
 def _openrouter_members(offer: Offer) -> dict[str, object]:
     """Return what an assistant takes and returns, as OpenRouter's list states it."""
-    inputs = [name for feature, name in _INPUTS.items() if feature in offer.features]
+    taken = offer.features | ({"audio"} if "transcription" in offer.uses else frozenset())
+    inputs = [name for feature, name in _INPUTS.items() if feature in taken]
+    # Each name once: an assistant may answer and transcribe, which both return text.
+    returned = dict.fromkeys(name for use, name in _OUTPUTS.items() if use in offer.uses)
     names = [name for feature in offer.features for name in _ALSO_SUPPORTED.get(feature, ())]
     limits = {"context_length": offer.prompt_tokens, "max_completion_tokens": offer.answer_tokens}
     known = {name: limit for name, limit in limits.items() if limit is not None}
     return {
         **({"top_provider": known} if known else {}),
-        "architecture": {
-            "input_modalities": ["text", *inputs],
-            "output_modalities": [name for use, name in _OUTPUTS.items() if use in offer.uses],
-        },
+        "architecture": {"input_modalities": ["text", *inputs], "output_modalities": [*returned]},
         "supported_parameters": sorted({*((offer.parameters & PARAMETERS) - INNER_PARAMETERS), *names}),
     }
 

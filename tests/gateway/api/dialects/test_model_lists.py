@@ -62,6 +62,11 @@ def test_entry_has_the_members_of_openrouter() -> None:
     assert entry["supported_parameters"] == ["response_format", "structured_outputs", "temperature", "tools"]
     embeds = encode_model("chat", "a", Offer(frozenset({"embeddings"})))
     assert embeds["architecture"] == {"input_modalities": ["text"], "output_modalities": ["embeddings"]}
+    voice = encode_model("chat", "a", Offer(frozenset({"chat", "transcription", "speech"}), features=features))
+    assert voice["architecture"] == {
+        "input_modalities": ["text", "image", "audio"],
+        "output_modalities": ["text", "audio"],
+    }
 
 
 @pytest.mark.parametrize(
