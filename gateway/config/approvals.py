@@ -31,11 +31,10 @@ def compile_approvals(draft: Draft, findings: Findings, name: str, days: Days) -
     for index, approval in enumerate(compiled):
         _check_approval(draft, findings, (*path, index), approval)
     for term in terms_of({name: compiled}, days):
-        if term.warned_days is not None:
-            which = _deciding(compiled, term.region, term.last_day)
-            message = why_unapproved(compiled, term.region, days) or str(term)
-            hint = "add the renewed one to the list before that day"
-            findings.warn((*path, which), message, hint, fails_check=term.is_over and not section.accept_ended)
+        at = (*path, _deciding(compiled, term.region, term.last_day))
+        message = why_unapproved(compiled, term.region, days) or ""
+        hint = "add the renewed one to the list before that day"
+        findings.warn_of_end(at, term, hint, message, is_kept=section.accept_ended)
     return compiled
 
 

@@ -474,15 +474,12 @@ class DeploymentCompiler:
 
     def _warn_of_retirement(self, path: KeyPath, deployment: Deployment) -> None:
         for notice in retirement_notices_of([deployment], self.days):
-            if notice.warned_days is not None:
-                fix = f"such as {notice.instead}" if notice.instead else "or set another day in your own catalogue"
-                kept = "; if the vendor still serves you, write `accept_ended: true`" if notice.is_over else ""
-                hint = f"use another model, {fix}{kept}"
-                self.findings.warn((*path, "model"), str(notice), hint, fails_check=notice.is_over)
+            fix = f"such as {notice.instead}" if notice.instead else "or set another day in your own catalogue"
+            kept = "; if the vendor still serves you, write `accept_ended: true`" if notice.is_over else ""
+            self.findings.warn_of_end((*path, "model"), notice, f"use another model, {fix}{kept}")
         for ending in price_endings_of([deployment], self.days):
-            if ending.warned_days is not None:
-                hint = "set the price in your own catalogue, or write `accept_ended: true`"
-                self.findings.warn((*path, "model"), str(ending), hint, fails_check=ending.is_over)
+            hint = "set the price in your own catalogue, or write `accept_ended: true`"
+            self.findings.warn_of_end((*path, "model"), ending, hint)
         has_end = deployment.price is not None and deployment.price.ends is not None
         has_end |= any(it.valid_until is not None for it in deployment.approvals)
         if deployment.accept_ended and deployment.retirement is None and not has_end:

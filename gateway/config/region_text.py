@@ -387,16 +387,9 @@ class RegionTextCompiler:
 
     def _warn_of_law(self, path: KeyPath, name: str) -> None:
         """Warn if the law that a built-in label is for ends soon. It is an error of `gateway check` once it has."""
-        if (law := law_ends().get(name)) is None:
-            return
-        ending = FactEnding(law[0].toordinal() - self._days.last, name, "the law of the label", *law)
-        if ending.warned_days is not None:
-            hint = (
-                f"use {ending.instead}"
-                if ending.instead
-                else "remove the label, or write its `text` as one of your own"
-            )
-            self._findings.warn(path, str(ending), hint, fails_check=ending.is_over)
+        if (law := law_ends().get(name)) is not None:
+            ending = FactEnding(law[0].toordinal() - self._days.last, name, "the law of the label", *law)
+            self._findings.warn_of_end(path, ending, f"use {ending.instead or 'a label of your own'}")
 
     def _check_repeat(self, path: KeyPath, section: LabelSection, show: Show, repeat_s: float | None) -> None:
         if section.repeat is not None and section.repeat < _LEAST_REPEAT_S:

@@ -24,6 +24,7 @@ from gateway.config.shape import (
     valid_part,
 )
 from gateway.config.yaml_document import Source
+from gateway.model.approval import Ending
 from gateway.model.wrapper import Wrapper
 from providers.json_values import read_map
 
@@ -57,6 +58,13 @@ class Findings:
     def warn(self, path: KeyPath, message: str, hint: str = "", *, fails_check: bool = False) -> None:
         """Add a warning. Warnings do not prevent the use of the configuration. See `Problem.fails_check`."""
         self._add(path, message, hint, "warning", False, fails_check)
+
+    def warn_of_end(
+        self, path: KeyPath, ending: Ending, hint: str, message: str = "", *, is_kept: bool = False
+    ) -> None:
+        """Warn of a fact that ends soon. Once it has ended, `gateway check` fails, unless the operator keeps it."""
+        if ending.warned_days is not None:
+            self.warn(path, message or str(ending), hint, fails_check=ending.is_over and not is_kept)
 
     @property
     def rejected(self) -> bool:
