@@ -301,7 +301,8 @@ class DeploymentSection(Section):
     accept_ended: bool = Field(
         False,
         description="true keeps it in its routes after the day on which the vendor ends its model, site or API: for a "
-        "private continuation, or where the vendor has given you more time.",
+        "private continuation, or where the vendor has given you more time. The end of its price or approval is then "
+        "no error of `gateway check`; where a region requires an approval, it is skipped as before.",
     )
     insecure: bool = Field(
         False, description="true allows http:// to another machine: prompts and keys are sent in clear text."
