@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,7 +23,8 @@ from gateway.usage.quotas import QuotaHold, QuotaLimit, QuotaState, limits_of_qu
 from gateway.usage.reports import UsageReader
 from gateway.usage.windows import MINUTE_NS
 from tests.gateway.usage.priced_gateway import PricedGateway, answer
-from tests.kit.configs import Config, table_of
+from tests.kit.chat_http import CHAT
+from tests.kit.configs import Config, key_hash, table_of
 
 NOON_NS = int(datetime(2026, 12, 1, 12, tzinfo=UTC).timestamp()) * NANO
 DAY_NS = 86_400 * NANO
@@ -365,6 +368,53 @@ async def test_short_wait_is_waited_for_once(world: PricedGateway) -> None:
     world.sleep = sleep
     assert by(await world.ask(only, rule, number=4)) == ["acme"] * 4
     assert world.records[-1].passed_over == {}
+
+
+async def test_line_is_served_by_priority_then_arrival_as_far_as_the_wait_allows(world: PricedGateway) -> None:
+    """A bucket of one request that refills in 0.86 s, and requests that wait at most two seconds."""
+    waiting: list[float] = []
+    served: list[tuple[str, float]] = []
+
+    async def sleep(seconds: float) -> None:
+        """Let the time pass when all others wait too."""
+        waiting.append(until_s := world.now_s + seconds)
+        while True:
+            for _ in range(300):
+                await asyncio.sleep(0)
+            if until_s <= min(waiting):
+                world.now_s = max(world.now_s, until_s) + 1e-6  # what a float of this size can tell apart
+                waiting.remove(until_s)
+                return
+
+    def note(request: httpx.Request) -> httpx.Response:
+        served.append((json.loads(request.content)["messages"][0]["content"], world.now_s - began_s))
+        return answer(request)
+
+    world.sleep, world.provider, began_s = sleep, note, world.now_s
+    clients = {name: {"region": "no", "priority": name, "keys": [key_hash(f"gk-{name}")]} for name in ("low", "high")}
+    rule = account(requests={"minute": 70}, burst="1s", keep={"low": "0%"})
+
+    async def ask(client: httpx.AsyncClient, priority: str, name: str) -> httpx.Response:
+        headers = {"authorization": f"Bearer gk-{priority}"}
+        return await client.post(
+            CHAT, json={"model": "assistant", "messages": [{"role": "user", "content": name}]}, headers=headers
+        )
+
+    async def send(client: httpx.AsyncClient) -> list[httpx.Response]:
+        asking = []
+        for priority, name in (("low", "a"), ("low", "b"), ("low", "c"), ("low", "d"), ("high", "e")):
+            asking.append(asyncio.ensure_future(ask(client, priority, name)))
+            for _ in range(300):
+                await asyncio.sleep(0)
+        return list(await asyncio.gather(*asking))
+
+    only = "deployments: {acme: {quota: account}}"
+    answers = await world._served((only, rule, {"clients": clients}), {}, send)
+    assert [(name, round(at_s, 1)) for name, at_s in served] == [("a", 0), ("e", 0.7), ("b", 1.6)]
+    assert by(answers) == ["acme", "acme", "overloaded", "overloaded", "acme"]
+    assert world.gateway is not None
+    assert world.gateway._executor.accounting is not None
+    assert world.gateway._executor.accounting.lines.places == []
 
 
 def test_headers_of_vendors_are_read_by_their_units() -> None:
