@@ -180,8 +180,3 @@ def _mp3_ms(data: bytes | memoryview) -> int | None:
             return _ms(struct.unpack_from(">I", head, found + 8)[0] * (1152 if version == 3 else 576), rate)
     kilobits = _MP3_BITRATES[version != 3][index] if index < 15 else 0
     return (len(data) - at) * 8 // kilobits if kilobits else None
-
-
-def claims_more_than(lengths: Lengths, seconds: float) -> bool:
-    """Return whether a vendor's count of seconds is higher than what can be true of the file that it got."""
-    return seconds * 1000 > lengths.most * 1.05 + 1000

@@ -36,11 +36,6 @@ class Tagger:
         self._find = {"wav": _wav, "mp3": _mp3, "opus": _opus, "flac": _flac}.get(form) if tags else None
         self._begun = b""
 
-    @property
-    def has_place(self) -> bool:
-        """Whether the format has a place for tags, and there are some."""
-        return self._find is not None
-
     def feed(self, data: bytes, *, at_end: bool = False) -> bytes:
         """Return more of the file, with the tags at their place."""
         if self._find is None:

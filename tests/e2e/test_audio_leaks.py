@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -34,6 +34,11 @@ class Vendor(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["content-length"]))
         self.received.append((self.path, body))
+        if self.path.startswith("/slow"):  # until the gateway leaves
+            self.connection.settimeout(20)
+            self.received.append(("left", self.connection.recv(1)))
+            self.close_connection = True
+            return
         status, kind, answer = 200, "application/json", b""
         if self.path.startswith("/first"):
             status, answer = 503, json.dumps({"error": {"message": f"no room for {body!r}"}}).encode()
@@ -64,15 +69,15 @@ def vendor() -> Iterator[tuple[str, list[tuple[str, bytes]]]]:
         server.server_close()
 
 
-def config(origin: str) -> Config:
+def config(origin: str, steps: Sequence[str] = ("first", "second")) -> Config:
     anywhere = {"provider": "openai-compatible", "model": "m", "stores": "DE", "processes": "DE"}
     return Config({
         "version": 1,
         "cell": {"territory": "DE"},
         "regions": {"eu": {"territories": ["DE"], "boundary": ["DE"], "labels": ["eu-art50"]}},
-        "assistants": {"assistant": {"transcription": {"eu": ["first", "second"]}, "speech": {"eu": ["first", "second"]}}},
+        "assistants": {"assistant": {"transcription": {"eu": [*steps]}, "speech": {"eu": [*steps]}}},
         "deployments": {name: {**anywhere, "endpoint": f"{origin}/{name}/v1", "voices": {"anna": VOICE}}
-                        for name in ("first", "second")},
+                        for name in steps},
         "clients": {"app": {"keys": [key_hash(APP_KEY)], "region": "eu", "may_assert": ["user"],
                             "user_budget": {"tokens": 1_000_000, "per": "total"}}},
         "receipts": {"keep": "30d"},
@@ -137,3 +142,35 @@ def test_no_word_and_no_file_name_is_found_and_an_erasure_takes_the_user_out(tmp
         assert not [name for name, content in (*stored.items(), *traces, *texts) if secret.encode() in content], secret
     assert all(NAME.encode() not in body for _, body in received)
     assert any(TAG.encode() in body for _, body in received)
+
+
+@pytest.mark.slow("asks a gateway in a process of its own")
+def test_client_that_leaves_ends_the_call_which_is_charged_in_full(tmp_path: Path) -> None:
+    environ, state = {"GATEWAY_STATE_DIR": str(tmp_path / "state")}, tmp_path / "state"
+    headers = {"authorization": f"Bearer {APP_KEY}", "x-gateway-user": USER}
+    with (
+        vendor() as (origin, received),
+        running_gateway(config(origin, ["slow"]).write(tmp_path), environ) as gateway,
+        httpx.Client(base_url=gateway.url, headers=headers, trust_env=False, timeout=1) as client,
+    ):
+        for path, request in (
+            ("/v1/audio/transcriptions", {"data": {"model": "assistant"}, "files": {"file": ("a.wav", silent_wav(2))}}),
+            ("/v1/audio/speech", {"json": {"model": "assistant", "voice": "anna", "input": SPOKEN}}),
+        ):
+            count = len(received)
+            with pytest.raises(httpx.ReadTimeout):
+                client.post(path, **request)
+            eventually(lambda: ("left", b"") in received[count:])  # noqa: B023
+
+        def rows() -> list[dict[str, object]]:
+            done = in_this_process("usage", "--json", "--rows", "--state", str(state))
+            return [json.loads(line) for line in done.stdout.splitlines()]
+
+        eventually(lambda: len(rows()) == 2)
+        heard, spoken = rows()
+    assert (heard["outcome"], heard["usage_source"], heard["audio_seconds"]) == ("disconnected", "estimated", "2.000")
+    assert (spoken["outcome"], spoken["usage_source"], spoken["characters"]) == (
+        "disconnected",
+        "estimated",
+        len(SPOKEN),
+    )

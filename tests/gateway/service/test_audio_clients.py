@@ -6,15 +6,23 @@ The forms are those of `requests` and of the npm package `form-data`, which the 
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
 import pytest
 
+from gateway.config.loading import parse_document
 from gateway.config.problems import ConfigRejected
+from gateway.execution.latency import first_token_timeout_s
+from gateway.features.configuration import compile_config
 from gateway.model.record import Record
+from gateway.model.resilience import Resilience
+from providers.audio import SpeechRequest, TranscriptionRequest
+from providers.catalogue.models import ModelFacts
+from providers.registry import load_registry
 from providers.testkit.audio_files import spoken_file
-from tests.kit.audio import transcription_form
+from tests.kit.audio import silent_wav, transcription_form
 from tests.kit.configs import Config, table_of
 from tests.kit.input_gateway import InputGateway
 
@@ -150,3 +158,28 @@ def test_band_of_unknown_users_may_have_one_use_or_none(use: str) -> None:
         body = {"model": "assistant", "input": "Hello.", "voice": "anna"}
         answer = gateway.post(SPEAKS, body) if use == "speech" else gateway.post_form(HEARS, transcription_form())
         assert (answer.status_code, len(gateway.requests)) == (status, status == 200)
+
+
+def test_first_answer_of_a_transcription_is_awaited_for_the_length_of_its_audio_too() -> None:
+    bounds = Resilience(first_token_s=20.0, commit_s=25.0)
+    deployment: Any = SimpleNamespace(first_token_s=None, target=SimpleNamespace(facts=ModelFacts()))
+
+    def request(seconds: float) -> TranscriptionRequest:
+        return TranscriptionRequest("m", memoryview(silent_wav(seconds)), "wav")
+
+    assert first_token_timeout_s(deployment, request(3), bounds) == 23
+    assert first_token_timeout_s(deployment, request(30), bounds) == 25
+    deployment.first_token_s = 2.0
+    assert first_token_timeout_s(deployment, request(3), bounds) == 5
+    assert first_token_timeout_s(deployment, SpeechRequest("m", "a" * 4096, "v"), bounds) == 2
+
+
+@pytest.mark.parametrize(("voices", "is_warned"), [({"anna": "x", "*": "y"}, False), ({"tom": "x"}, True), ({}, True)])
+def test_failover_that_changes_the_voice_is_warned_of(voices: dict[str, str], is_warned: bool) -> None:
+    spare = {"provider": "openai-compatible", "model": "s", "endpoint": "https://spare.example/v1", "stores": "any"}
+    more = {"processes": "any", **({"voices": voices} if voices else {})}
+    lists = {"assistants": {"assistant": {"speech": {"default": ["mouth", "spare"]}}}}
+    config = CONFIG.merge({"deployments": {"spare": {**spare, **more}}}, lists)
+    document = parse_document(config.text.encode(), "gateway.yaml", {})
+    warnings = [str(it) for it in compile_config(document, registry=load_registry()).warnings]
+    assert any("changes the voice" in one for one in warnings) is is_warned

@@ -25,6 +25,7 @@ from providers.testkit.audio_files import spoken_file
 from providers.testkit.simulator import IncomingRequest, SimulatesAudio, load_simulators
 from tests.kit.configs import Config
 from tests.kit.doc_pages import ROOT
+from tests.kit.gateway_command import in_this_process
 from tests.kit.input_gateway import InputGateway
 
 PATH = "/v1/audio/speech"
@@ -230,6 +231,16 @@ def test_signed_mark_is_over_the_bytes_as_sent(tmp_path: Path) -> None:
     check = {"mark": label["marks"][0], "sha256": hashlib.sha256(sent).hexdigest()}
     assert b'"label":"eu-art50"' in sent
     assert gateway.post("/v1/marks/verify", check).json()["content"] == "same"
+    for name, data in (
+        ("keys", gateway.get("/.well-known/ai-marks.json").content),
+        ("mark", label["marks"][0].encode()),
+    ):
+        (tmp_path / name).write_bytes(data)
+    for number, data in enumerate((sent, sent + b"x")):
+        (tmp_path / "audio").write_bytes(data)
+        given = {name: str(tmp_path / name) for name in ("keys", "mark", "audio")} | {"issuer": vectors["issuer"]}
+        words = [word for name, value in given.items() for word in (f"--{name}", value)]
+        assert in_this_process("marks", "verify", *words).returncode == number
     assert check_mark(label["marks"][0], None, vectors["issuer"], [key], "0" * 64).content == "different"
 
 
