@@ -10,10 +10,12 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from datetime import UTC
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import httpx
 import msgspec
@@ -91,6 +93,55 @@ def source_of(release: str) -> Path:
         pytest.skip(f"this checkout has no history, so it has no source of release {release}")
     subprocess.run(["tar", "-x", "-C", folder], input=archive.stdout, check=True)
     return folder
+
+
+ENDED = {"assistants.*.hedge", "assistants.*.hedge.after", "secrets.cookies", "secrets.receipts"}
+"""The keys of 0.2.0 that 1.0 refuses."""
+
+
+def test_every_example_and_every_key_of_0_2_0_is_accepted_but_those_that_the_changelog_names() -> None:
+    config = source_of("0.2.0") / "config"
+    examples = [config / "gateway.yaml", config / "demo.yaml", *(config / "examples").glob("*.yaml")]
+    assert len(examples) > 8
+    for example in examples:
+        done = as_a_process("check", "--no-secrets", str(example), environ={})
+        assert done.returncode == 0, f"{example.name}: {done.stdout}{done.stderr}"
+    old, new = (
+        set(keys_of(json.loads((folder / "gateway.schema.json").read_text("utf-8"))))
+        for folder in (config, ROOT / "config")
+    )
+    gone = {key for key in old if not any(accepts(pattern, key) for pattern in new)}
+    assert gone == ENDED
+    changes = (ROOT / "CHANGELOG.md").read_text("utf-8").partition("### Before you upgrade")[2].partition("\n### ")[0]
+    assert [
+        key for key in ENDED if f"`{key.removeprefix('assistants.*.').removesuffix('.after')}`" not in changes
+    ] == []
+
+
+def accepts(pattern: str, key: str) -> bool:
+    """Return whether a key of the new schema, in which `*` is any name, is this key of the old one."""
+    parts, words = pattern.split("."), key.split(".")
+    return len(parts) == len(words) and all(part in ("*", word) for part, word in zip(parts, words, strict=True))
+
+
+def keys_of(schema: dict[str, Any]) -> Iterator[str]:
+    """Return each key of a schema by its path, with `*` for a name that an operator chooses."""
+
+    def walk(node: Any, path: str, seen: tuple[str, ...]) -> Iterator[str]:
+        if not isinstance(node, dict):
+            return
+        name = node.get("$ref", "").rpartition("/")[2]
+        if name and name not in seen:
+            yield from walk(schema["$defs"][name], path, (*seen, name))
+        below = {**node.get("properties", {}), "*": node.get("additionalProperties")}
+        for key, value in below.items():
+            if isinstance(value, dict):
+                yield f"{path}{key}"
+                yield from walk(value, f"{path}{key}.", seen)
+        for part in [*node.get("anyOf", ()), *node.get("oneOf", ()), *node.get("allOf", ()), node.get("items")]:
+            yield from walk(part, path, seen)
+
+    return walk(schema, "", ())
 
 
 class Fleet:
