@@ -22,7 +22,7 @@ _BOUNDS = (10, 30, 100, 300, 1_000, 3_000, 10_000)
 _HEAD = """\
 # Dependencies
 
-What an installation gets from others, and why. [Licences](licences.md) has all packages of the image. Versions are
+All that an installation gets from others, and why. [Licences](licences.md) has all packages of the image. Versions are
 those of `locks/runtime.lock`; `make lock-diff` shows what a change of the locks brings, and CI refuses a package
 that runs code at each start of Python (`.pth`) or has no wheel.
 
@@ -32,7 +32,7 @@ that runs code at each start of Python (`.pth`) or has no wheel.
 |---|---|---|---|---|---|
 """
 _TAIL = """
-## What they bring
+## Packages they bring
 
 | package | brought by |
 |---|---|
@@ -52,7 +52,7 @@ def dependencies_page() -> str:
         day = row["released"][version]
         text += f"| {name} | {row['for']} | {shown} | {row['by']} | {version}, {day} | {row['instead']} |\n"
     if rows:
-        raise ValueError(f"scripts/dependencies.toml has rows of packages that are no dependency: {', '.join(rows)}")
+        raise ValueError(f"scripts/dependencies.toml has rows of packages that are not a dependency: {', '.join(rows)}")
     brought = sorted({*pins} - {_named(name) for name in direct()})
     text += _TAIL
     for name in brought:

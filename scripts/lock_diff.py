@@ -3,7 +3,7 @@
 For each package that is new or has another version, its wheel is fetched by the hashes of the lock, for this platform:
 size, native code, entry points, scripts, `.pth` files, and what an import does at the start (sockets, look-ups of
 names, processes), in a namespace without a network where the kernel allows one. The exit status is 1 for a `.pth` and
-for a package without a wheel, because both run code that nobody called.
+for a package without a wheel, because both run code that no one called.
 """
 
 from __future__ import annotations

@@ -16,10 +16,10 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path
-from typing import Literal
 
 from gateway.cli.asked_capabilities import MOST_TOKENS, AskedCapability, ask_capabilities, questions_for
 from gateway.cli.cell import valkey_state
+from gateway.cli.check_result import CheckResult, Level
 from gateway.cli.terminal import compile_file, confirmed, settings_of
 from gateway.clock_skew import skew_problem, store_skew_problem
 from gateway.config.destinations import service_permits
@@ -38,7 +38,6 @@ from gateway.policy.routing import config_exclusion
 from gateway.settings import Settings
 from providers.transport import ConnectFailed, Link, tls_context
 from providers.transport.tunnel import address_of, check_reply, connect_request
-from providers.value import Value
 
 _OK, _ERRORS, _WARNINGS = 0, 1, 3
 _MANY_FILES = 10_000
@@ -50,23 +49,6 @@ _NOT_STATED = "copy the line at the end; if the provider's servers have it in ge
 _ANSWER_S = 10.0
 _DAY_S = 86_400.0
 _CERTIFICATE_DAYS = 14
-
-Level = Literal["ok", "warning", "error"]
-
-
-class CheckResult(Value, frozen=True):
-    """One fact of an installation.
-
-    `remedy` is the step that fixes it, or empty.
-    """
-
-    level: Level
-    subject: str
-    message: str
-    remedy: str = ""
-
-    def __str__(self) -> str:
-        return f"{self.level:8} {self.subject}: {self.message}" + (f"; {self.remedy}" if self.remedy else "")
 
 
 def doctor(options: argparse.Namespace) -> int:

@@ -10,7 +10,7 @@ from importlib.metadata import Distribution, PackageNotFoundError, distribution,
 from pathlib import Path
 from zipfile import BadZipFile, ZipFile
 
-from gateway.cli.doctor import CheckResult
+from gateway.cli.check_result import CheckResult
 from gateway.operator_errors import CommandError
 
 _NAME = "assistant-gateway"
@@ -37,8 +37,8 @@ def installed_problems(release: Path | None) -> Iterator[CheckResult]:
 def site_problems(root: Path, release: Path | None) -> Iterator[CheckResult]:
     """Report each file of a folder of packages that is not as its package lists it, and what runs at each start.
 
-    `release` is the folder of a release, whose wheel and locked versions then judge too: whoever changes an installed
-    file can change the list beside it. Compiled files (`__pycache__`) are not compared.
+    `release` is the folder of a release, whose wheel and locked versions then judge too: an attacker who changes an
+    installed file can change the list next to it. Compiled files (`__pycache__`) are not compared.
     """
     packages = {_named(it.name): it for it in distributions(path=[str(root)])}
     if release is not None:
@@ -50,7 +50,7 @@ def site_problems(root: Path, release: Path | None) -> Iterator[CheckResult]:
         yield from _differing(root, files, f"the list of {name}")
         listed |= {root / file for file in files}
         for file in (it for it in files if it.endswith(".pth")):
-            yield CheckResult("warning", file, f"{name} runs it at each start of Python", "remove what nobody needs")
+            yield CheckResult("warning", file, f"{name} runs it at each start of Python", "remove it if not needed")
     found = [*root.glob("*.pth"), *(path for package in _OURS for path in (root / package).rglob("*"))]
     for path in sorted(found):
         if path.is_file() and path not in listed and "__pycache__" not in path.parts:

@@ -135,7 +135,7 @@ def test_files_of_a_commit_name_it(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def verified(dist: Path) -> subprocess.CompletedProcess[bytes]:
-    """Run the lines of the page that verify a release. The public key is beside the folder."""
+    """Run the lines of the page that verify a release. The public key is next to the folder."""
     page = (ROOT / "docs/operate/get.md").read_text("utf-8")
     lines = re.findall(r"(?m)^    ((?:openssl|sha256sum) .*)$", page)
     assert 1 < len(lines) <= 10
@@ -167,7 +167,7 @@ def test_two_builds_in_other_folders_at_other_times_by_other_users_are_equal(tmp
 
 
 def _another_user() -> list[str]:
-    """Return the words that run a command as another user, or none where the kernel allows that to nobody."""
+    """Return the words that run a command as another user, or none where the kernel allows that to no one."""
     words = ["unshare", "--user", "--map-user=1234", "--map-group=1234"]
     try:
         return words if subprocess.run([*words, "true"], capture_output=True).returncode == 0 else []

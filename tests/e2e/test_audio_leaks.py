@@ -26,7 +26,7 @@ USER = "user-of-the-app"
 
 
 class Vendor(BaseHTTPRequestHandler):
-    """Fails at the first path, and else hears `HEARD`, or speaks. It takes traces too."""
+    """Fails at the first path, and else transcribes `HEARD`, or speaks. It takes traces too."""
 
     protocol_version = "HTTP/1.1"
     received: list[tuple[str, bytes]]

@@ -1,4 +1,4 @@
-"""What operators see of quotas at a running gateway: the counters at once, over all workers, and what had no room."""
+"""The quotas of a running gateway as operators see them: all counters of its workers, and what had no room."""
 
 from __future__ import annotations
 

