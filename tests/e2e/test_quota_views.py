@@ -1,4 +1,4 @@
-"""The quotas of a running gateway as operators see them: all counters of its workers, and what had no room."""
+"""Operators see the quotas of a running gateway: the counters at once, over all workers, and what had no room."""
 
 from __future__ import annotations
 

@@ -382,7 +382,7 @@ async def test_line_is_served_by_priority_then_arrival_as_far_as_the_wait_allows
             for _ in range(300):
                 await asyncio.sleep(0)
             if until_s <= min(waiting):
-                world.now_s = max(world.now_s, until_s) + 1e-6  # the next number that differs, for a float of this size
+                world.now_s = max(world.now_s, until_s) + 1e-6  # more than the precision of a float of this size
                 waiting.remove(until_s)
                 return
 
