@@ -79,6 +79,7 @@ from gateway.undo import undone_on_failure
 from gateway.usage.client_limits import LimitReached
 from gateway.usage.refusals import CallRefused
 from providers.chat import ChatCompletion, ChatRequest, StreamEvent, Usage
+from providers.embeddings import EmbeddingAnswer
 
 Receive = Callable[[], Any]
 Send = Callable[[Any], Any]
@@ -587,14 +588,16 @@ class HttpExchange(Exchange):
             time_of_chat.show_notice(self.record, is_repeated=labelling.notice == "repeated")
 
     async def _respond_result(self, result: InputAnswer, style: AnswerStyle) -> None:
-        """Write an answer of embeddings or moderations."""
+        """Write an answer of another use than chat."""
         record = self.record
         record.shown.status = 200
         record.count(result.usage)
         if not isinstance(self._dialect, InputDialect):
             raise TypeError("the dialect of a chat has no such answer")
+        encode = self._dialect.encode_result
         # Millions of numbers are encoded in a thread, so that no other request waits for them.
-        body = await asyncio.to_thread(self._dialect.encode_result, result, style, record)
+        is_large = isinstance(result, EmbeddingAnswer)
+        body = await asyncio.to_thread(encode, result, style, record) if is_large else encode(result, style, record)
         writing = self._write_response(200, body, media=self._dialect.whole_type)
         await self._write_within(self.config.resilience.total_s, writing)
 
