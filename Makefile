@@ -3,7 +3,7 @@ SHELL := /bin/sh
 # The tests start a few hundred processes of Python: without cached bytecode each would compile all modules again.
 export PYTHONDONTWRITEBYTECODE :=
 .DEFAULT_GOAL := help
-.PHONY: help docs docs-pictures run quick test select ci ci-check ci-tools prove kit coverage chaos soak audit bench facts lint format types generate check lock lock-diff dist release clean fuzz install install-dev install-sdks
+.PHONY: help docs docs-pictures run quick test select ci ci-check ci-tools prove report kit coverage chaos soak audit bench facts lint format types generate check lock lock-diff dist release clean fuzz install install-dev install-sdks
 
 PORT ?= 8080
 BIN := .venv/bin
@@ -43,6 +43,9 @@ ci-tools: install-sdks ## install the tools of make ci: Debian packages (as root
 
 prove: install-sdks ## run every large experiment in full, for hours (STEPS="properties ledger evidence accounts stores quotas restarts streams console full kit servers answers chaos soak redaction fuzz evaluation bounds mutation")
 	@scripts/prove.sh
+
+report: install-sdks ## write the conformance report, docs/prove/report.md and report.json: hours, or half an hour with ARGS=--small
+	@$(BIN)/python -m scripts.report $(ARGS)
 
 kit: install-dev ## run the conformance kit for every model of every adapter: five minutes
 	@$(BIN)/pytest -n 2 -m full tests/conformance

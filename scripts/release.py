@@ -176,6 +176,8 @@ def _build(root: Path, version: str) -> None:
     _run(root, sys.executable, "-m", "build", "--no-isolation", epoch=_epoch(root, version))
     shutil.copyfile(root / "locks/image.lock", dist / "requirements.txt")
     shutil.copyfile(root / "locks/runtime.lock", dist / "requirements-minimal.txt")
+    for kind in ("md", "json"):
+        shutil.copyfile(root / f"docs/prove/report.{kind}", dist / f"assistant_gateway-{version}.report.{kind}")
     sbom = dist / f"assistant_gateway-{version}.cdx.json"
     options = ("--pyproject", "pyproject.toml", "--mc-type", "application", "--output-reproducible", "--of", "JSON")
     _run(root, sys.executable, "-m", "cyclonedx_py", "requirements", "locks/image.lock", *options, "-o", str(sbom))

@@ -161,7 +161,7 @@ def test_two_builds_in_other_folders_at_other_times_by_other_users_are_equal(tmp
         command = [*before, sys.executable, "-m", "scripts.release", "--dist", "--key", str(tmp_path / "key.pem")]
         subprocess.run(command, cwd=tmp_path / folder, env=os.environ | more, check=True, capture_output=True)
         files.append({path.name: path.read_bytes() for path in (tmp_path / folder / "dist").iterdir()})
-    assert len(files[0]) == 8
+    assert len(files[0]) == 10
     assert files[0].keys() == files[1].keys()
     assert [name for name in files[0] if files[0][name] != files[1][name]] == []
 
@@ -194,6 +194,8 @@ def test_release_is_made_installed_into_a_clean_environment_and_answers(tmp_path
         "assistant_gateway-9.0.0-py3-none-any.whl",
         "assistant_gateway-9.0.0.cdx.json",
         "assistant_gateway-9.0.0.provenance.json",
+        "assistant_gateway-9.0.0.report.json",
+        "assistant_gateway-9.0.0.report.md",
         "assistant_gateway-9.0.0.tar.gz",
         "requirements-minimal.txt",
         "requirements.txt",
@@ -227,7 +229,7 @@ def test_release_is_made_installed_into_a_clean_environment_and_answers(tmp_path
     venv.create(tmp_path / "clean", with_pip=True)
     workflow = yaml.safe_load((ROOT / "deploy/ci/assistant-gateway.yml").read_text("utf-8"))
     (install,) = (step["run"] for step in workflow["jobs"]["plan"]["steps"] if step.get("name") == "Install")
-    (dist / names[5]).unlink()  # the sdist: not all files have to be there
+    (dist / names[7]).unlink()  # the sdist: not all files have to be there
     environ = {
         **os.environ,
         "PIP_NO_COMPILE": "1",

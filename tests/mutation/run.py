@@ -121,7 +121,11 @@ MODULES: dict[str, list[str]] = {
     "gateway/config/location.py": [*_BROKEN, _COMPILE, *_config("location")],
     "gateway/config/territories.py": [*_BROKEN, _COMPILE],
     "gateway/config/service_permits.py": [*_config("location", "exporters"), *_BROKEN],
-    "gateway/policy/fence.py": _policy("fence", "approvals", "routing"),
+    "gateway/policy/fence.py": [
+        *_policy("fence", "approvals", "routing"),
+        *_features("redaction_rules"),
+        "tests/gateway/api/test_redacted_requests.py",
+    ],
     "gateway/policy/refusals.py": _policy("routing", "location", "consent", "approvals"),
     "gateway/policy/caller.py": _caller("user", "consent"),
     "gateway/policy/location/claim_verification.py": _policy("claim_verification"),
