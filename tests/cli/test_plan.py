@@ -247,6 +247,9 @@ def test_plan_shows_what_is_used_of_a_quota_whose_limit_changes(gateway: Command
     with_quota.merge("quotas: {q: {requests: {day: 5}}}").write(Path(), "new.yaml")
     assert "quota q: 7 of 5 requests a day are used" in gateway("plan", "new.yaml", "--state", "state").out
     assert "are used" not in gateway("plan", "old.yaml", "--state", "state").out
+    add_version(Path("other"), with_quota, "2026-11-01", "ada", "")
+    assert "are used" not in gateway("plan", "new.yaml", "--state", "other").out
+    assert not (Path("other") / FOLDER).exists(), "a plan writes nothing"
 
 
 def test_plan_and_check_name_each_key_of_prompt_caches(gateway: Command) -> None:
