@@ -100,6 +100,9 @@ class BudgetMonitor:
         current: Returns the active config version.
         clock: Returns Unix nanoseconds.
         state_dir: Where the reported percentages are kept. None: nowhere.
+
+    Attributes:
+        is_lost: Whether the gate did not answer last, so that no operator waits for it.
     """
 
     def __init__(
@@ -114,6 +117,7 @@ class BudgetMonitor:
         self._clock = clock
         self._used: Mapping[BudgetLabels, int] = {}
         self._quotas: tuple[QuotaUse, ...] = ()
+        self.is_lost = False
         self._file = state_dir / _FILE_NAME if state_dir is not None else None
         # The highest percentage that was reported, and the start of its window.
         self._reported: dict[Counter, tuple[int, int]] = _read(self._file) if self._file is not None else {}
@@ -165,7 +169,8 @@ class BudgetMonitor:
     async def read_quotas(self) -> tuple[QuotaUse, ...]:
         """Return the use of each limit of each quota: as it was last, if the gate cannot be asked."""
         with suppress(GateUnavailable):
-            self._quotas = await read_uses(self._current(), self._gate)
+            if not self.is_lost:
+                self._quotas = await read_uses(self._current(), self._gate)
         return self._quotas
 
     def _alerts(self, counter: Counter, limit: int, state: CounterState, at: tuple[int, ...]) -> list[BudgetAlert]:
@@ -249,6 +254,7 @@ class BudgetWatch:
             while True:
                 if not isinstance(gate, Journal):
                     self.valkey = await gate.round_trip()
+                    monitor.is_lost = self.valkey is None
                 begun_at, pause_s = time.monotonic(), _POLL_S
                 with suppress(GateUnavailable):  # the shared gate reports that itself
                     if alerts := await monitor.poll():
