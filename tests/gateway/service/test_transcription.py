@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
+import gzip
+import hashlib
 import json
 from typing import Any
 
 import httpx
 import pytest
 
+from gateway.api.dialects.openai_audio import TranscriptionDialect
 from gateway.config.loading import parse_document
 from gateway.config.problems import ConfigRejected
 from gateway.config.routes import _MOST_BODY_BYTES
 from gateway.features.configuration import compile_config
+from gateway.model.caller import RequestHeaders
 from gateway.model.record import Record
 from gateway.telemetry.request_log import JsonLines
-from providers.audio.form import boundary_of, parse_form
+from providers.audio.form import PIECE_BYTES, boundary_of, parse_form
 from providers.registry import load_registry
 from providers.testkit.simulated_audio import SAMPLE_TEXT, sample
 from providers.testkit.simulator import IncomingRequest, SimulatesAudio, load_simulators
-from tests.kit.audio import form_of, silent_wav, transcription_form
+from tests.kit.audio import BOUNDARY, form_of, silent_wav, transcription_form
 from tests.kit.configs import Config, table_of
 from tests.kit.input_gateway import InputGateway
 
@@ -57,6 +62,31 @@ def sent_to(request: httpx.Request) -> dict[str, bytes]:
     boundary = boundary_of(request.headers["content-type"])
     assert boundary is not None
     return {part.name: bytes(part.data) for part in parse_form(request.content, boundary)}
+
+
+async def test_large_form_leaves_as_it_is_and_a_broken_one_holds_up_no_other() -> None:
+    gateway, file = InputGateway(heard, CONFIG), silent_wav() + hashlib.shake_256(b"").digest(2_000_000)
+    form, media = transcription_form(file), {"content-type": f"multipart/form-data; boundary={BOUNDARY}"}
+    broken = await gateway._send("POST", PATH, None, media, form[:-4])
+    assert error_of(broken)[:2] == (400, "invalid_request")
+    for more, content in (({}, form), ({"content-encoding": "gzip"}, gzip.compress(form))):
+        response = await gateway._send("POST", PATH, None, {**media, **more}, content)
+        assert response.status_code == 200, response.text
+        assert sent_to(gateway.requests[-1])["file"] == file
+    assert gateway.gateway._chat.body_limits._held_bytes == 0
+
+
+async def test_other_requests_run_while_a_large_form_is_parsed() -> None:
+    dialect = TranscriptionDialect()
+    dialect.read_head(
+        RequestHeaders({b"content-type": f"multipart/form-data; boundary={BOUNDARY}".encode()}, 0, None, "")
+    )
+    parsing = asyncio.ensure_future(dialect.read_large(transcription_form(bytes(4 * PIECE_BYTES))))
+    turns = 0
+    while not parsing.done():
+        await asyncio.sleep(0)
+        turns += 1
+    assert turns > 4
 
 
 def error_of(response: httpx.Response) -> tuple[int, str, str | None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import socket as sockets
 import sys
 from typing import Any
@@ -164,6 +165,24 @@ async def test_a_thousand_idle_connections_hold_up_no_turn_and_end_one_after_the
         await running.until_quiet()
         assert running.hub.status() == {"connections": 0, "state_bytes": 0}
         assert running.counts("gateway_websocket_closed_total") == {"drain": 1000}
+
+
+@pytest.mark.slow("asks some hundred turns")
+async def test_turns_on_one_connection_leave_nothing() -> None:
+    async with serving() as running:
+        connection = await running.connect()
+
+        async def objects_after(turns: int) -> int:
+            for _ in range(turns):
+                assert (await connection.asked())["type"] == "response.completed"
+                running.provider.bodies.clear()
+            running.app.metrics.settle()
+            gc.collect()
+            return len(gc.get_objects())
+
+        await objects_after(250)  # as many are shown as the last requests
+        before = await objects_after(50)
+        assert await objects_after(250) - before < 50
 
 
 async def test_end_of_a_connection_is_logged_once() -> None:
