@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from gateway.model.caller import RequestHeaders
 from gateway.model.config_version import ConfigVersion
 from gateway.model.deployment import Proxy
 from gateway.model.permit import Permit
-from gateway.policy.fence import judge_still_permitted, prompt_permit
+from gateway.policy.fence import judge_still_permitted, prompt_permit, wrapper_of, wrapping_too
 from gateway.service.location import locate
 from providers.territories import parse_places
 from tests.gateway.location_reports import caller_of
@@ -41,6 +42,16 @@ def test_permit_names_the_proxy_and_there_is_none_if_it_is_outside_the_boundary(
     assert (inside.origin, inside.proxy) == (deployment.origin, "https://proxy.example")
     outside = replace(deployment, proxy=replace(proxy, territory=parse_places(["DE"])))
     assert prompt_permit(TABLE, TABLE.regions["us"], outside, 0.0) is None
+
+
+def test_rules_behind_a_barrier_and_of_a_former_version_are_kept() -> None:
+    rules: Any = SimpleNamespace(key=b"rules", joined=lambda other: (other, "joined"))
+    assert wrapper_of(TABLE, TABLE.regions["us"], TABLE.deployments["chatgpt-us"], rules) is rules
+    plain = permit()
+    assert wrapping_too(plain, None) is plain
+    kept = wrapping_too(plain, rules)
+    assert (plain.wrapper, kept.wrapper, kept.origin) == (None, rules, plain.origin)
+    assert wrapping_too(kept, "more").wrapper == ("more", "joined")
 
 
 @pytest.mark.parametrize("kind", ["demo", "simulated"])
