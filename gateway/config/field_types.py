@@ -16,7 +16,6 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, InstanceOf
 from pydantic_core import PydanticKnownError
 
 from gateway.config.problems import nearest, quoted
-from gateway.model.budget import NANO, Money
 from gateway.model.hand_off import BarrierRule, HandOffCause, Sharing
 from gateway.model.schedule import Stage
 from gateway.model.section import ONE_OR_TWO, FileForm, UnitError
@@ -29,7 +28,6 @@ _FIELD = r"^[A-Za-z_][A-Za-z0-9_.-]{0,127}$"
 _ORIGIN = r"([a-z][a-z0-9+.-]*://(?:[a-z0-9._-]+|\[[0-9a-f:.]+\]))(:[0-9]{1,5})?(?:/.*)?"
 _T = TypeVar("_T")
 _CURRENCY = r"^[A-Z]{3}$"
-_MONEY = r"^(0|[1-9][0-9]{0,9})(\.[0-9]{1,9})? [A-Z]{3}$"
 _RATE = r"^[0-9]{1,7}(\.[0-9]{1,12})?$"
 _ZONE = r"^[A-Za-z][A-Za-z0-9_+-]{0,31}(/[A-Za-z0-9_+-]{1,31}){0,2}$"
 _CELL_NAME = r"^[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?$"
@@ -63,7 +61,6 @@ _MAX_WEIGHT = 10_000
 HAND_OFF = "hand_off"
 """The step of a route that is a barrier. No deployment has this name."""
 _BARRIER_HINT = "write {hand_off: {when: [capability, context]}}"
-_MOST_UNITS = 9_000_000_000
 _EXACT_DIGITS = 15
 _STAGES_HINT = 'such as "5% for 10m, 25% for 30m, 100%"'
 _NEW_KEY = "`gateway key new` makes a key and shows its hash"
@@ -121,28 +118,6 @@ def _origin(value: object) -> object:
         raise UnitError("must be one origin, or `*` alone for every page", "list each origin separately")
     hint = f"write {meant}" if meant else "such as https://app.example or http://localhost:5173"
     raise UnitError("must be an origin as a browser writes it", hint)
-
-
-def _money(value: object) -> Money:
-    """Return an amount such as `0.50 EUR`. A number without a currency, or in another form, is refused."""
-    such_as = "such as 20 EUR or 0.50 EUR"
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        is_usable = isfinite(value) and 0 <= value <= _MOST_UNITS
-        raise UnitError("an amount needs a currency", f"such as {value:.9g} EUR" if is_usable else such_as)
-    if not isinstance(value, str):
-        raise UnitError("must be an amount with its currency", such_as)
-    if re.fullmatch(_MONEY, value):
-        number, currency = value.split(" ")
-        if Decimal(number) > _MOST_UNITS:
-            raise UnitError(f"must be at most {_MOST_UNITS:,}", such_as)
-        return Money(int(Decimal(number) * NANO), currency)
-    if value.strip().startswith("-"):
-        raise UnitError("an amount must not be negative", such_as)
-    if re.fullmatch(r"[0-9]{1,10}(\.[0-9]{1,9})?", value):
-        raise UnitError("an amount needs a currency", f"such as {value} EUR")
-    if re.fullmatch(r"[0-9]+\.[0-9]{10,} ?[A-Z]{3}", value):
-        raise UnitError("must have at most nine decimals", such_as)
-    raise UnitError("must be a decimal number, one space and the code of a currency (ISO 4217)", such_as)
 
 
 def _rate(value: object) -> str:
@@ -269,9 +244,6 @@ DocumentUrl = Annotated[str, Field(pattern=DOCUMENT_URL, max_length=2048)]
 _OriginText = Annotated[str, Field(pattern=r"^(\*|[a-z][a-z0-9+.-]*://[^/*]+)$", examples=["https://app.example"])]
 Origin = Annotated[str, BeforeValidator(_origin, json_schema_input_type=_OriginText)]
 KeyHash = Annotated[str, BeforeValidator(key_hash, json_schema_input_type=Annotated[str, Field(pattern=_KEY_HASH)])]
-MoneyAmount = Annotated[
-    Money, FileForm(_money, {"type": "string", "pattern": _MONEY, "examples": ["20 EUR", "0.50 EUR"]})
-]
 ExchangeRate = Annotated[
     str,
     BeforeValidator(_rate, json_schema_input_type=Annotated[float, Field(gt=0)] | Annotated[str, Field(pattern=_RATE)]),

@@ -9,9 +9,9 @@ from typing import TypeVar
 from gateway.config.field_types import Section
 from gateway.config.problems import choice_hint, dotted, quoted
 from gateway.config.schema.file import ClientSection
-from gateway.config.schema.usage import BudgetSection, ProjectSection
+from gateway.config.schema.usage import ProjectSection
 from gateway.config.shape import read_shape
-from gateway.model.budget import NO_SPENDING_RULES, TOKENS, BudgetRule, Money, Project, SpendingRules, Window
+from gateway.model.budget import NO_SPENDING_RULES, BudgetRule, Money, Project, SpendingRules
 from gateway.model.config_version import Client, ClientLimitRule
 from gateway.model.stored_client import ConfigFacts, Definition
 
@@ -116,23 +116,16 @@ def _expect(name: str, known: Iterable[str], key: str, word: str, problems: list
         problems.append(f"{key}: unknown {word} {quoted(name)}" + (f"; {hint}" if hint else ""))
 
 
-def _budgets(
-    key: str, sections: Sequence[BudgetSection], facts: ConfigFacts, problems: list[str]
-) -> tuple[BudgetRule, ...]:
-    budgets: list[BudgetRule] = []
-    for section in sections:
-        if (section.amount is None) == (section.tokens is None):
+def _budgets(key: str, rules: Sequence[BudgetRule], facts: ConfigFacts, problems: list[str]) -> tuple[BudgetRule, ...]:
+    for index, budget in enumerate(rules):
+        if (budget.amount is None) == (budget.tokens is None):
             problems.append(f"{key}: a budget has either `amount` or `tokens`")
             continue
-        if section.amount is not None:
-            _check_currency(key, section.amount, facts, problems)
-            budget = BudgetRule(section.amount.currency, section.amount.nano, Window(section.per))
-        else:
-            budget = BudgetRule(TOKENS, section.tokens or 0, Window(section.per))
-        if any((other.unit, other.per) == (budget.unit, budget.per) for other in budgets):
+        if budget.amount is not None:
+            _check_currency(key, budget.amount, facts, problems)
+        if any((other.unit, other.per) == (budget.unit, budget.per) for other in rules[:index]):
             problems.append(f"{key}: there are two budgets in {budget.unit} per {budget.per}; keep the smaller one")
-        budgets.append(budget)
-    return tuple(budgets)
+    return tuple(rules)
 
 
 def _check_currency(key: str, amount: Money, facts: ConfigFacts, problems: list[str]) -> None:

@@ -9,7 +9,7 @@ from gateway.config.moderation import RegionJudges
 from gateway.config.problems import KeyPath, quoted
 from gateway.config.regions import Regions
 from gateway.config.schema.file import ClientSection
-from gateway.config.schema.usage import AlertsSection, BudgetSection, UsageSection
+from gateway.config.schema.usage import AlertsSection, UsageSection
 from gateway.config.service_permits import read_service
 from gateway.config.stores import check_place
 from gateway.config.territories import read_territory
@@ -18,7 +18,6 @@ from gateway.model.assistant import Assistant
 from gateway.model.budget import (
     CALENDAR_WINDOWS,
     NO_SPENDING_RULES,
-    TOKENS,
     Alerts,
     AlertWebhook,
     BudgetRule,
@@ -155,31 +154,23 @@ class SpendingCompiler:
         # Thousands of clients have few different rules. Shared values are pickled once.
         return NO_SPENDING_RULES if rules == NO_SPENDING_RULES else self._seen.setdefault(rules, rules)
 
-    def _budgets(self, path: KeyPath, sections: Sequence[BudgetSection]) -> tuple[BudgetRule, ...]:
+    def _budgets(self, path: KeyPath, rules: Sequence[BudgetRule]) -> tuple[BudgetRule, ...]:
         budgets: list[BudgetRule] = []
-        for index, section in enumerate(sections):
+        for index, budget in enumerate(rules):
             here = (*path, index)
-            budget = self._budget(here, section)
-            if budget is None:
+            if (budget.amount is None) == (budget.tokens is None):
+                message = "has no amount" if budget.amount is None else "has two amounts"
+                self.findings.error(here, message, "give it either `amount` or `tokens`")
                 continue
-            if section.per in CALENDAR_WINDOWS:
+            if budget.amount is not None:
+                self._check_amount((*here, "amount"), budget.amount)
+            if budget.per in CALENDAR_WINDOWS:
                 self._check_time_zone(here)
             if any((other.unit, other.per) == (budget.unit, budget.per) for other in budgets):
                 message = f"this list has a budget in {budget.unit} per {budget.per} already"
                 self.findings.error(here, message, "keep the smaller one")
             budgets.append(budget)
         return tuple(budgets)
-
-    def _budget(self, path: KeyPath, section: BudgetSection) -> BudgetRule | None:
-        amount, tokens = section.amount, section.tokens
-        if amount is not None and tokens is None:
-            self._check_amount((*path, "amount"), amount)
-            return BudgetRule(amount.currency, amount.nano, section.per)
-        if tokens is not None and amount is None:
-            return BudgetRule(TOKENS, tokens, section.per)
-        message = "has no amount" if amount is None else "has two amounts"
-        self.findings.error(path, message, "give it either `amount` or `tokens`")
-        return None
 
     def _check_amount(self, path: KeyPath, amount: Money) -> None:
         if self.rules.currency is not None or self._is_first("currency"):

@@ -5,17 +5,25 @@ Amounts of money are integers of billionths of a currency's unit ("nano"). They 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import date
+from decimal import Decimal
 from enum import StrEnum
-from typing import Literal
+from math import isfinite
+from typing import Annotated, Literal
 
 from gateway.model.permit import ServicePermit
-from gateway.model.section import PlainSection, key, section
+from gateway.model.section import FileForm, PlainSection, UnitError, key, section, word_of
 from gateway.model.units import AgeSeconds, Seconds
 from providers.auth import Secret
 from providers.value import Value
+
+_MONEY = r"^(0|[1-9][0-9]{0,9})(\.[0-9]{1,9})? [A-Z]{3}$"
+_MOST_UNITS = 9_000_000_000
+MOST_TOKENS = 2**53
+"""Up to this number, every store counts exactly."""
 
 NANO = 1_000_000_000
 """The number of nano-units in one unit of a currency."""
@@ -59,26 +67,67 @@ def shown_amount(nano: int) -> str:
     return f"{whole}.{f'{rest:09d}'.rstrip('0').ljust(2, '0')}"
 
 
-class BudgetRule(Value, frozen=True):
-    """The most that may be spent in a window.
+def _money(value: object) -> Money:
+    """Return an amount such as `0.50 EUR`. A number without a currency, or in another form, is refused."""
+    such_as = "such as 20 EUR or 0.50 EUR"
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        is_usable = isfinite(value) and 0 <= value <= _MOST_UNITS
+        raise UnitError("an amount needs a currency", f"such as {value:.9g} EUR" if is_usable else such_as)
+    if not isinstance(value, str):
+        raise UnitError("must be an amount with its currency", such_as)
+    if re.fullmatch(_MONEY, value):
+        number, currency = value.split(" ")
+        if Decimal(number) > _MOST_UNITS:
+            raise UnitError(f"must be at most {_MOST_UNITS:,}", such_as)
+        return Money(int(Decimal(number) * NANO), currency)
+    if value.strip().startswith("-"):
+        raise UnitError("an amount must not be negative", such_as)
+    if re.fullmatch(r"[0-9]{1,10}(\.[0-9]{1,9})?", value):
+        raise UnitError("an amount needs a currency", f"such as {value} EUR")
+    if re.fullmatch(r"[0-9]+\.[0-9]{10,} ?[A-Z]{3}", value):
+        raise UnitError("must have at most nine decimals", such_as)
+    raise UnitError("must be a decimal number, one space and the code of a currency (ISO 4217)", such_as)
 
-    Attributes:
-        unit: `tokens`, or the currency.
-        limit: Tokens, or nano-units of the currency.
-        per: The window.
-    """
 
-    unit: str
-    limit: int
-    per: Window
+MoneyAmount = Annotated[
+    Money, FileForm(_money, {"type": "string", "pattern": _MONEY, "examples": ["20 EUR", "0.50 EUR"]})
+]
+
+
+@section
+class BudgetRule(PlainSection):
+    """The most that may be spent in a window: `amount` or `tokens`."""
+
+    amount: MoneyAmount | None = key(
+        "The amount, in `usage.currency`. The price of each model must be known.", default=None
+    )
+    tokens: int | None = key(
+        "The tokens: all that the provider counts (input, cached, output, reasoning).",
+        default=None,
+        ge=0,
+        le=MOST_TOKENS,
+    )
+    per: Annotated[Window, word_of(Window, "the window of the budget")] = key(
+        "The window: aligned with the calendar of `usage.timezone`. Weeks begin on Monday.", kw_only=True
+    )
 
     @property
     def is_money(self) -> bool:
         """Whether it limits money, so that the price of each model must be known."""
-        return self.unit != TOKENS
+        return self.amount is not None
+
+    @property
+    def unit(self) -> str:
+        """The currency, or `tokens`."""
+        return TOKENS if self.amount is None else self.amount.currency
+
+    @property
+    def limit(self) -> int:
+        """Nano-units of the currency, or tokens."""
+        return (self.tokens or 0) if self.amount is None else self.amount.nano
 
     def __str__(self) -> str:
-        amount = str(Money(self.limit, self.unit)) if self.is_money else f"{self.limit} {TOKENS}"
+        amount = self.amount or f"{self.tokens} {TOKENS}"
         return f"{amount} in total" if self.per is Window.TOTAL else f"{amount} per {self.per}"
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, field, fields
+from enum import StrEnum
 from typing import Any, Literal, TypeVar, dataclass_transform, get_args, get_origin
 
 from providers.value import Value
@@ -150,6 +151,18 @@ class Entries:
         mapping = {"type": "dict", "keys_schema": names, "values_schema": values}
         function = _made_by(lambda entries: tuple(entries.items()))
         return {"type": "function-after", "function": function, "schema": _at_least(self.least, mapping)}
+
+
+def word_of(words: type[StrEnum], meaning: str) -> FileForm:
+    """Return the form of a value that is one of these words. `meaning`: what they are, for the error."""
+    names = [*map(str, words)]
+
+    def parse(value: object) -> StrEnum:
+        if isinstance(value, str) and value in names:
+            return words(value)
+        raise UnitError(f"must be {meaning}", f"one of {', '.join(names)}")
+
+    return FileForm(parse, {"enum": names})
 
 
 def _made_by(function: Callable[[Any], Any]) -> dict[str, Any]:

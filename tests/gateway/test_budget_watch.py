@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from gateway.assembly.budget_watch import BudgetMonitor
-from gateway.model.budget import Alerts, BudgetRule, Project, SpendingRules, UsageRules, Window
+from gateway.model.budget import Alerts, BudgetRule, Money, Project, SpendingRules, UsageRules, Window
 from gateway.model.config_version import Client, ConfigVersion
 from gateway.usage.gate import Counter, CounterKind
 from gateway.usage.journal import Journal
@@ -24,8 +24,8 @@ APP = Counter(CounterKind.CLIENT, "app", "EUR", Window.TOTAL)
 
 
 def config() -> ConfigVersion:
-    project = Project("shop", (BudgetRule("tokens", 100, Window.DAY),))
-    spending = SpendingRules(project, (BudgetRule("EUR", 2 * 10**9, Window.TOTAL),))
+    project = Project("shop", (BudgetRule(tokens=100, per=Window.DAY),))
+    spending = SpendingRules(project, (BudgetRule(Money(2 * 10**9, "EUR"), per=Window.TOTAL),))
     client = replace(Client("app", None), spending=spending)
     rules = UsageRules(currency="EUR", alerts=Alerts((50, 80, 100)))
     return replace(table_of(BASE), clients={"hash": client}, projects={"shop": project}, usage=rules)

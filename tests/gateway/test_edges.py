@@ -61,6 +61,7 @@ from gateway.features.redaction import config as redaction_config
 from gateway.features.redaction import wrapper
 from gateway.features.redaction.policy import finding, placeholders
 from gateway.features.shadow import traffic
+from gateway.model import budget as model_budget
 from gateway.model.answer_change import AnswerChange
 from gateway.model.status import OPERATOR_HEADER
 from gateway.policy import labels
@@ -676,7 +677,7 @@ EDGES = (
         ),
     ),
     at_most("gateway.config.field_types._MAX_WEIGHT", lambda n: accepts(field_types._route_step, {"a": n})),
-    at_most("gateway.config.field_types._MOST_UNITS", lambda n: accepts(field_types._money, f"{n} EUR")),
+    at_most("gateway.model.budget._MOST_UNITS", lambda n: accepts(model_budget._money, f"{n} EUR")),
     at_most("gateway.config.litellm._MOST_WEIGHT", weights),
     at_least("gateway.config.region_text._LEAST_REPEAT_S", repeated_after, 1000),
     at_most(

@@ -41,22 +41,12 @@ from gateway.model.client_token import TokenIssuerRules
 from gateway.model.config_version import ClientLimitRule, LogRules, ReceiptRules
 from gateway.model.quota import Priority
 from gateway.model.resilience import Resilience
-from gateway.model.section import FileForm, Listed, OrOff, Sensitive, UnitError, default_as_written
+from gateway.model.section import Listed, OrOff, Sensitive, default_as_written, word_of
 from gateway.model.units import Instant
 from gateway.model.websocket import WebSocketRules
 
 _SectionT = TypeVar("_SectionT", bound=Section)
 _GatewayKey = Annotated[OneOrTwo | None, Sensitive("`secrets`")]
-
-
-def _priority(value: object) -> Priority:
-    if isinstance(value, str) and value in _PRIORITIES:
-        return Priority(value)
-    raise UnitError("must be a priority", f"one of {', '.join(_PRIORITIES)}")
-
-
-_PRIORITIES = tuple(map(str, Priority))
-_Priority = Annotated[Priority, FileForm(_priority, {"enum": list(_PRIORITIES)})]
 
 
 class ClientKeySection(Section):
@@ -97,7 +87,7 @@ class ClientSection(Section):
         None, description="The most that one request may cost. Default: no limit."
     )
     show_cost: bool = Field(False, description="true: its answers state what they cost.")
-    priority: _Priority = Field(
+    priority: Annotated[Priority, word_of(Priority, "a priority")] = Field(
         Priority.NORMAL, description="Its place where a quota or a queue is full: low, normal or high."
     )
 

@@ -6,17 +6,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Field
 
-from gateway.config.field_types import CurrencyCode, ExchangeRate, MoneyAmount, Name, OneOrTwo, Section, TimeZone
-from gateway.model.budget import LedgerRetention, Window
+from gateway.config.field_types import CurrencyCode, ExchangeRate, Name, OneOrTwo, Section, TimeZone
+from gateway.model.budget import MOST_TOKENS, BudgetRule, LedgerRetention, MoneyAmount
 from gateway.model.quota import Keep
-from gateway.model.section import FileForm, Sensitive, UnitError
+from gateway.model.section import Sensitive, UnitError
 from gateway.model.units import Day, Seconds
 
-_MOST_TOKENS = 2**53
-"""Up to this number, every store counts exactly."""
-_WINDOWS = tuple(str(window) for window in Window)
-_Tokens = Annotated[int, Field(ge=0, le=_MOST_TOKENS)]
-_Limit = Annotated[int, Field(ge=1, le=_MOST_TOKENS)] | None
+_Limit = Annotated[int, Field(ge=1, le=MOST_TOKENS)] | None
 _VERSIONS = "Its password: ${NAME} or ${file:/path}; a list of two, the new one first, while it is replaced."
 _WHERE = "Where the server, its replicas and its backups are: an ISO 3166 code such as DE."
 
@@ -26,35 +22,14 @@ def _one_or_list(value: object) -> object:
     return [value] if isinstance(value, dict) else value
 
 
-def _window(value: object) -> Window:
-    if isinstance(value, str) and value in _WINDOWS:
-        return Window(value)
-    raise UnitError("must be the window of the budget", f"one of {', '.join(_WINDOWS)}")
-
-
-_Per = Annotated[Window, FileForm(_window, {"enum": list(_WINDOWS)})]
-
-
-class BudgetSection(Section):
-    """The most that may be spent in a window: `amount` or `tokens`."""
-
-    amount: MoneyAmount | None = Field(
-        None, description="The amount, in `usage.currency`. The price of each model must be known."
-    )
-    tokens: _Tokens | None = Field(
-        None, description="The tokens: all that the provider counts (input, cached, output, reasoning)."
-    )
-    per: _Per = Field(description="The window: aligned with the calendar of `usage.timezone`. Weeks begin on Monday.")
-
-
-Budgets = Annotated[list[BudgetSection], Field(min_length=1)]
-OneOrMoreBudgets = Annotated[Budgets, BeforeValidator(_one_or_list, json_schema_input_type=BudgetSection | Budgets)]
+Budgets = Annotated[list[BudgetRule], Field(min_length=1)]
+OneOrMoreBudgets = Annotated[Budgets, BeforeValidator(_one_or_list, json_schema_input_type=BudgetRule | Budgets)]
 
 
 class ProjectSection(Section):
     """A group of clients that share budgets."""
 
-    budgets: list[BudgetSection] = Field([], description="The budgets that its clients share.")
+    budgets: list[BudgetRule] = Field([], description="The budgets that its clients share.")
 
 
 class MaxRequestSection(Section):

@@ -36,12 +36,12 @@ def test_every_key_is_compiled_without_a_problem() -> None:
     assert result.warnings == ()
     spending = client_of(BASE).spending
     assert spending.project == config.projects["shop"]
-    assert config.projects["shop"].budgets == (BudgetRule("EUR", 500 * 10**9, Window.MONTH),)
+    assert config.projects["shop"].budgets == (BudgetRule(Money(500 * 10**9, "EUR"), per=Window.MONTH),)
     assert spending.budgets == (
-        BudgetRule("EUR", 20 * 10**9, Window.DAY),
-        BudgetRule("tokens", 5_000_000, Window.MONTH),
+        BudgetRule(Money(20 * 10**9, "EUR"), per=Window.DAY),
+        BudgetRule(tokens=5_000_000, per=Window.MONTH),
     )
-    assert spending.user_budgets == (BudgetRule("EUR", 10**9, Window.DAY),)
+    assert spending.user_budgets == (BudgetRule(Money(1 * 10**9, "EUR"), per=Window.DAY),)
     assert (spending.max_request, spending.show_cost) == (Money(500_000_000, "EUR"), True)
     limits = client_of(BASE).limits
     assert limits is not None

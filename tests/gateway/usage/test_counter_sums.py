@@ -15,7 +15,7 @@ import pytest
 import structlog.testing
 
 from gateway.assembly import usage as assembly
-from gateway.model.budget import BudgetRule, Project, SpendingRules, UsageRules, Window
+from gateway.model.budget import BudgetRule, Money, Project, SpendingRules, UsageRules, Window
 from gateway.model.config_version import Client, ConfigVersion
 from gateway.operator_errors import StateError
 from gateway.usage.amounts import NANO
@@ -104,8 +104,8 @@ def test_retention_keeps_changes_of_budgets_for_the_counters(tmp_path: Path) -> 
 
 
 def config() -> ConfigVersion:
-    project = Project("shop", (BudgetRule("tokens", 10**9, Window.TOTAL),))
-    mine = BudgetRule("EUR", 100 * EURO, Window.TOTAL)
+    project = Project("shop", (BudgetRule(tokens=10**9, per=Window.TOTAL),))
+    mine = BudgetRule(Money(100 * EURO, "EUR"), per=Window.TOTAL)
     client = replace(Client("app", None), spending=SpendingRules(project, (mine,), (mine,)))
     plain = Client("plain", None)
     rules = UsageRules(currency="EUR")
