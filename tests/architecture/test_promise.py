@@ -38,3 +38,9 @@ def test_dates_of_the_act_are_in_order() -> None:
     days = [row[0] for row in docs_table("| date | what applies")]
     assert days == sorted(days, key=date.fromisoformat)
     assert {"2026-09-11", "2027-12-11"} <= {*days}
+
+
+def test_changelog_of_a_release_is_read_in_minutes() -> None:
+    text = (ROOT / "CHANGELOG.md").read_text("utf-8")
+    unreleased = text.partition("## [Unreleased]\n")[2].partition("\n## [")[0]
+    assert len(unreleased.splitlines()) <= 150, "state what a user must do, then a line for what is new, with its page"
