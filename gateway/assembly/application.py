@@ -386,7 +386,11 @@ class Gateway:
         return self._health.snapshots_of_clients(self.config)
 
     def quota_state(self) -> tuple[Mapping[tuple[str, str], VendorLimit], frozenset[str]]:
-        """Return what vendors stated last by quota and unit, and the deployments without room at their last call."""
+        """Return what is known of quotas at this moment.
+
+        Returns:
+            What vendors stated last, by quota and unit, and the deployments without room at their last call.
+        """
         accounting = self._executor.accounting
         if accounting is None or not self.config.quotas:
             return {}, frozenset()
