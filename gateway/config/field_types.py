@@ -259,27 +259,10 @@ _Weight = Annotated[int, Field(ge=0, le=_MAX_WEIGHT)]
 _Weights = Annotated[dict[str, _Weight], Field(min_length=1, examples=[{"one": 95, "other": 5}])]
 
 
-class BarrierSection(Section):
-    """A barrier in a route. The steps before it are the private ones."""
-
-    when: list[HandOffCause] = Field(
-        min_length=1,
-        description="The causes that open it: no private step can answer such a request (capability), the prompt is "
-        "too long for them (context), they failed (failure), or the private model asks for it with a tool (asked).",
-    )
-    share: Sharing = Field(
-        "conversation",
-        description="The content that is then sent: the conversation, or only the last message of the user.",
-    )
-    redact: str | None = Field(
-        None, description="The redaction of all that is sent after it, also to a deployment with `redact: false`."
-    )
-
-
 class BarrierStep(Section):
     """The step of a route that is its barrier."""
 
-    hand_off: BarrierSection = Field(description="The causes that open the barrier, and the content that is then sent.")
+    hand_off: BarrierRule = Field(description="The causes that open the barrier, and the content that is then sent.")
 
 
 RouteStep = Annotated[

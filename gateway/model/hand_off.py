@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Literal, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 
+from gateway.model.section import Listed, PlainSection, key, section
 from providers.value import Value
 
 
@@ -36,12 +37,20 @@ class HandOff(Value, frozen=True):
         return {"cause": str(self.cause), "share": self.share}
 
 
-class BarrierRule(Value, frozen=True):
-    """A barrier as a config writes it: what opens it (`when`), what is then sent (`share`), and its redaction."""
+@section
+class BarrierRule(PlainSection):
+    """A barrier in a route. The steps before it are the private ones."""
 
-    when: tuple[HandOffCause, ...]
-    share: Sharing = "conversation"
-    redact: str | None = None
+    when: Annotated[tuple[HandOffCause, ...], Listed(least=1)] = key(
+        "The causes that open it: no private step can answer such a request (capability), the prompt is too long for "
+        "them (context), they failed (failure), or the private model asks for it with a tool (asked)."
+    )
+    share: Sharing = key(
+        "The content that is then sent: the conversation, or only the last message of the user.", default="conversation"
+    )
+    redact: str | None = key(
+        "The redaction of all that is sent after it, also to a deployment with `redact: false`.", default=None
+    )
 
     def __str__(self) -> str:
         redacted = f"; redact {self.redact}" if self.redact is not None else ""
