@@ -285,7 +285,7 @@ def _check_spaces(findings: Findings, config: ConfigVersion) -> None:
     if config.secrets.identity is not None or config.secrets.consent is not None:
         return
     for name, assistant in config.own_assistants.items():
-        if assistant.embeddings and not assistant.reveal_model:
+        if assistant.routes_for("embeddings") and not assistant.reveal_model:
             message = "hides the model in the name of the embedding space, which changes at each start"
             findings.warn(("assistants", name, "reveal_model"), message, "set `secrets.identity`")
 

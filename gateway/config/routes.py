@@ -138,11 +138,7 @@ class AssistantCompiler(AssistantScope):
         ):
             message = "no route of this assistant has a second step that could continue an answer"
             self.findings.warn((*path, "resume"), message, "add one, or remove it")
-        embeddings = self._routes_of_use(path, "embeddings", section.embeddings)
-        moderations = self._routes_of_use(path, "moderations", section.moderations)
-        rerank = self._routes_of_use(path, "rerank", section.rerank)
-        transcription = self._routes_of_use(path, "transcription", section.transcription)
-        speech = self._routes_of_use(path, "speech", section.speech)
+        by_use = {use: self._routes_of_use(path, use, getattr(section, use)) for use in USES[1:]}
         schedules = self._schedules(name, section, routes)
         compiled = Assistant(
             name,
@@ -151,11 +147,7 @@ class AssistantCompiler(AssistantScope):
             reveal_model=section.reveal_model,
             resume=section.resume,
             schedules=schedules,
-            embeddings=embeddings,
-            moderations=moderations,
-            rerank=rerank,
-            transcription=transcription,
-            speech=speech,
+            by_use=by_use,
             intents=tuple(Intent(intent, tuple(one.tools)) for intent, one in section.intents.items()),
             choices=self._choices(path, section),
             barriers=barriers[DEFAULT_INTENT],

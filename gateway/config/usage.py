@@ -193,7 +193,7 @@ def _warn_of_uncounted_audio(
     findings: Findings, clients: Iterable[Client], assistants: Mapping[str, Assistant]
 ) -> None:
     """Warn of clients that only a number of tokens limits, where audio may cost and counts none."""
-    heard = {name for name, it in assistants.items() if it.transcription or it.speech}
+    heard = {name for name, it in assistants.items() if it.routes_for("transcription") or it.routes_for("speech")}
     for client in clients:
         limits, spending = client.limits, client.spending
         counts_tokens = (limits is not None and limits.tpm is not None) or spending.is_bounded

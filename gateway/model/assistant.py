@@ -75,11 +75,7 @@ class Assistant:
         resume: Whether the next step continues an answer that breaks off in mid-stream.
         schedules: The schedule that raises the weight of a candidate in the route's first step, by region.
         route_parts: The parts of features on the route, by region. Features may read the answers of such a route.
-        embeddings: The deployments of embeddings, by the name of the region. All of a region have the same model.
-        moderations: The deployments of moderations, by the name of the region.
-        rerank: The deployments that score documents, by the name of the region. All of a region have the same model.
-        transcription: The deployments that write audio down, by the name of the region.
-        speech: The deployments that speak, by the name of the region.
+        by_use: The routes of the uses that are not chat, by the name of the region.
         use: The kind of requests that `routes` are for.
         intents: The intents of chats, in the order in which they are looked at.
         by_intent: The assistant as chats of an intent see it. An intent without a route in a region has the default.
@@ -98,11 +94,7 @@ class Assistant:
     resume: bool = False
     schedules: Mapping[str, Schedule] = field(default_factory=dict)
     route_parts: Mapping[str, Parts] = field(default_factory=dict)
-    embeddings: Mapping[str, Route] = field(default_factory=dict)
-    moderations: Mapping[str, Route] = field(default_factory=dict)
-    rerank: Mapping[str, Route] = field(default_factory=dict)
-    transcription: Mapping[str, Route] = field(default_factory=dict)
-    speech: Mapping[str, Route] = field(default_factory=dict)
+    by_use: Mapping[Use, Mapping[str, Route]] = field(default_factory=dict)
     use: Use = "chat"
     intents: tuple[Intent, ...] = ()
     by_intent: Mapping[str, Assistant] = field(default_factory=dict)
@@ -169,19 +161,7 @@ class Assistant:
 
     def routes_for(self, use: Use) -> Mapping[str, Route]:
         """Return the routes of one use, by the name of the region."""
-        match use:
-            case "chat":
-                return self.routes
-            case "embeddings":
-                return self.embeddings
-            case "moderations":
-                return self.moderations
-            case "rerank":
-                return self.rerank
-            case "transcription":
-                return self.transcription
-            case "speech":
-                return self.speech
+        return self.routes if use == "chat" else self.by_use.get(use, {})
 
     def for_use(self, use: Use) -> Assistant:
         """Return the assistant as one use sees it. Only chats have schedules, parts of a route and resumed answers."""

@@ -207,7 +207,7 @@ def with_assistant(request: InputRequest, config: ConfigVersion, client: Client 
     """
     if request.model or not isinstance(request, ModerationRequest):
         return request
-    names = sorted({one.name for one in assistants_of(config, client).values() if one.moderations})
+    names = sorted({one.name for one in assistants_of(config, client).values() if one.routes_for("moderations")})
     if len(names) != 1:
         choices = f"name one of {', '.join(names)}" if names else "no assistant of this key has moderations"
         raise InvalidRequest(f"`model` is required: {choices}", "model")

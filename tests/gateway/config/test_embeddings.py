@@ -16,7 +16,8 @@ from tests.kit.input_gateway import CONFIG
 
 def test_assistant_may_have_embeddings_and_no_routes() -> None:
     table = table_of(CONFIG.merge("assistants: {assistant: {routes: null, moderations: null}}"))
-    assert (dict(table.assistants["assistant"].routes), len(table.assistants["assistant"].embeddings)) == ({}, 1)
+    assistant = table.assistants["assistant"]
+    assert (dict(assistant.routes), len(assistant.routes_for("embeddings"))) == ({}, 1)
 
 
 def test_site_that_needs_a_field_of_chats_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
