@@ -282,7 +282,7 @@ def _check_sections(draft: Draft, findings: Findings) -> None:
 
 def _check_spaces(findings: Findings, config: ConfigVersion) -> None:
     """Warn about hidden models of embeddings: without a key, the name of their space is of one start only."""
-    if config.secrets.identity is not None or config.secrets.consent is not None:
+    if config.secrets.identity or config.secrets.consent:
         return
     for name, assistant in config.own_assistants.items():
         if assistant.routes_for("embeddings") and not assistant.reveal_model:

@@ -34,13 +34,7 @@ def compile_secrets(
         )
         for name, versions in zip(secret_names(), (consent, identity, pepper), strict=True):
             check_lengths(findings, ("secrets", name), versions, LEAST_CHARACTERS)
-    secrets = Secrets(
-        consent=consent[0] if consent else None,
-        identity=identity[0] if identity else None,
-        pepper=pepper,
-        former_consent=consent[1] if len(consent) > 1 else None,
-        former_identity=identity[1] if len(identity) > 1 else None,
-    )
+    secrets = Secrets(consent, identity, pepper)
     deployments = draft.config.deployments
     if section.file is not None or draft.is_broken("secrets"):
         return secrets

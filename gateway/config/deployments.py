@@ -246,7 +246,7 @@ class DeploymentCompiler:
             quotas=quotas_of(self.draft, self.findings, path, section, self.quotas),
             cache_key=_cache_key(section),
             cache_key_written=section.cache_key is not None,
-            pseudonym_key=self.secrets.identity if section.identity == "hash" else None,
+            pseudonym_key=next(iter(self.secrets.identity), None) if section.identity == "hash" else None,
             tls=way.tls,
             proxy=way.proxy,
             link=way.link,

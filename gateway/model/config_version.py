@@ -229,26 +229,22 @@ class Cell:
 
 
 class Secrets(Value, frozen=True):
-    """The gateway's own keys.
+    """The valid versions of the gateway's own keys, the newer one first.
 
     Attributes:
         consent: Signs consent tokens. Without it, a key of the process does.
         identity: Makes pseudonyms.
-        pepper: The valid keys of the stored hashes of API keys, the newer one first.
-        former_consent: The older valid key of consent tokens.
-        former_identity: The older valid key of pseudonyms.
+        pepper: Is the key of the stored hashes of API keys.
     """
 
-    consent: Secret | None = None
-    identity: Secret | None = None
+    consent: tuple[Secret, ...] = ()
+    identity: tuple[Secret, ...] = ()
     pepper: tuple[Secret, ...] = ()
-    former_consent: Secret | None = None
-    former_identity: Secret | None = None
 
     @property
     def oldest_identity(self) -> Secret | None:
         """The key that makes pseudonyms now: the older one, so that they stay the same while a key is replaced."""
-        return self.former_identity or self.identity
+        return self.identity[-1] if self.identity else None
 
 
 NO_SECRETS = Secrets()

@@ -148,8 +148,8 @@ class AnswerStages:
         config, region = exchange.config, exchange.location.region
         if region is None:
             raise RuntimeError("a request without a region has no plan")
-        secret = config.secrets.identity or config.secrets.consent
-        key = secret.reveal().encode() if secret is not None else self._decider.consent_key
+        secrets = config.secrets.identity or config.secrets.consent
+        key = secrets[0].reveal().encode() if secrets else self._decider.consent_key
         return EmbeddingSpace(exchange.assistant, region, key)
 
     def unsealed(self, config: ConfigVersion, step: Step, chat: ChatRequest) -> ChatRequest:

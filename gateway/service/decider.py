@@ -334,8 +334,7 @@ class Decider:
 
     def keys_of(self, config: ConfigVersion) -> tuple[bytes, ...]:
         """Return the valid keys of consent tokens and of sealed reasoning state, the newer one first."""
-        configured = (config.secrets.consent, config.secrets.former_consent)
-        return tuple(key.reveal().encode() for key in configured if key is not None) or (self.consent_key,)
+        return tuple(key.reveal().encode() for key in config.secrets.consent) or (self.consent_key,)
 
     def conversation(self, exchange: Exchange, region: Region) -> Conversation:
         """Return the conversation of a chat, as far as the caches of providers need it."""

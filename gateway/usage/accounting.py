@@ -182,8 +182,7 @@ def end_user_pseudonym(config: ConfigVersion, user_key: bytes, user: str) -> str
 
 def known_pseudonyms(config: ConfigVersion, user_keys: Iterable[bytes], user: str) -> tuple[str, ...]:
     """Return the pseudonyms of an end user under each key that is known: the others are of keys that are gone."""
-    configured = (config.secrets.former_identity, config.secrets.identity)
-    keys = [secret.reveal().encode() for secret in configured if secret is not None]
+    keys = [secret.reveal().encode() for secret in reversed(config.secrets.identity)]
     return tuple(dict.fromkeys(_pseudonym(key, user) for key in (*keys, *user_keys)))
 
 

@@ -61,7 +61,7 @@ def test_identity_is_stripped_by_default() -> None:
 
 def test_the_gateways_own_keys() -> None:
     table = compiled(text("enabled: true"), environ=ENVIRON).config
-    assert table.secrets == Secrets(Secret(LONG), Secret(f"{LONG}i"))
+    assert table.secrets == Secrets((Secret(LONG),), (Secret(f"{LONG}i"),))
     assert LONG not in repr(table.secrets)
     assert compiled(text("enabled: true", ""), environ=ENVIRON).config.secrets == Secrets()
 
