@@ -44,7 +44,7 @@ def test_permit_names_the_proxy_and_there_is_none_if_it_is_outside_the_boundary(
     assert prompt_permit(TABLE, TABLE.regions["us"], outside, 0.0) is None
 
 
-def test_rules_behind_a_barrier_and_of_a_former_version_are_kept() -> None:
+def test_rules_after_a_barrier_and_of_a_former_version_are_kept() -> None:
     rules: Any = SimpleNamespace(key=b"rules", joined=lambda other: (other, "joined"))
     assert wrapper_of(TABLE, TABLE.regions["us"], TABLE.deployments["chatgpt-us"], rules) is rules
     plain = permit()
