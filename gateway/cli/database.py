@@ -31,7 +31,7 @@ def upgrade(options: argparse.Namespace) -> int:
     owner = None
     if options.user is not None:
         password = Secret(_password(options.password_file)) if options.password_file is not None else None
-        owner = replace(server, user=options.user, password=password, former_password=None)
+        owner = replace(server, user=options.user, passwords=(password,))
     elif options.password_file is not None:
         raise CommandError("--password-file needs --user")
     before, after = upgrade_schema(server, owner)

@@ -190,8 +190,7 @@ def _read_url(kind: StoreKind, url: str, territory: str, passwords: tuple[Secret
         territory=territory,
         database=database,
         user=unquote(parts.username or ""),
-        password=passwords[0] if passwords else None,
-        former_password=passwords[1] if len(passwords) > 1 else None,
+        passwords=passwords or (None,),
         uses_tls=uses_tls,
         ca_file=parameters.get(form.ca_parameter, ""),
     )

@@ -268,8 +268,7 @@ class StoreServer(Value, frozen=True):
         host: The name or address of the server.
         database: The name of the database, or its number in Valkey. Empty for the server's default.
         user: The name to log in with. Empty for the server's default.
-        password: The password to log in with, or None.
-        former_password: The password that is tried if the server refuses the first one, or None.
+        passwords: The passwords to try, in this order. None stands for a login without one.
         uses_tls: Whether the connection is encrypted and the server's certificate is verified.
         ca_file: The file with the certificate authorities of the server. Empty for those of the system.
         territory: Where the server, its replicas and its backups are.
@@ -281,15 +280,9 @@ class StoreServer(Value, frozen=True):
     territory: str
     database: str = ""
     user: str = ""
-    password: Secret | None = None
+    passwords: tuple[Secret | None, ...] = (None,)
     uses_tls: bool = True
     ca_file: str = ""
-    former_password: Secret | None = None
-
-    @property
-    def passwords(self) -> tuple[Secret | None, ...]:
-        """The passwords to try, in this order."""
-        return (self.password,) if self.former_password is None else (self.password, self.former_password)
 
 
 class Stores(Value, frozen=True):

@@ -62,7 +62,7 @@ class RunningPostgres:
 
     def address(self, password: str = PASSWORD) -> StoreServer:
         return StoreServer(
-            "database", "127.0.0.1", self.port, "DE", "gateway", "gateway", Secret(password), uses_tls=False
+            "database", "127.0.0.1", self.port, "DE", "gateway", "gateway", (Secret(password),), uses_tls=False
         )
 
     @property

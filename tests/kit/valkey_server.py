@@ -39,7 +39,7 @@ class RunningValkey:
     @property
     def address(self) -> StoreServer:
         password = Secret(self._password) if self._password else None
-        return StoreServer("valkey", "127.0.0.1", self.port, "DE", password=password, uses_tls=False)
+        return StoreServer("valkey", "127.0.0.1", self.port, "DE", passwords=(password,), uses_tls=False)
 
     def _start(self) -> subprocess.Popen[bytes]:
         options = ["--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--dir", str(self._directory)]

@@ -47,8 +47,9 @@ def test_address_is_read(kind: str, url: str, expected: tuple[object, ...]) -> N
     found = server(kind, url)
     assert (found.host, found.port, found.user, found.database, found.uses_tls, found.ca_file) == expected
     assert (found.kind, found.territory) == (kind, "DE")
-    assert found.password is not None
-    assert found.password.reveal() == ENVIRON["DB" if kind == "database" else "VALKEY"]
+    (password,) = found.passwords
+    assert password is not None
+    assert password.reveal() == ENVIRON["DB" if kind == "database" else "VALKEY"]
 
 
 def test_check_states_that_a_database_alone_is_for_one_instance() -> None:

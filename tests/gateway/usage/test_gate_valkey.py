@@ -285,7 +285,7 @@ async def test_server_in_cluster_mode_must_have_all_keys() -> None:
 
 async def test_wrong_password_is_reported_and_never_shown() -> None:
     with running_valkey(password="right-secret") as server:
-        wrong = replace(server.address, password=Secret("wrong-secret"))
+        wrong = replace(server.address, passwords=(Secret("wrong-secret"),))
         gate = ValkeyGate(wrong, "test", "one/1")
         await gate.start()
         with pytest.raises(GateUnavailable) as caught:
@@ -320,7 +320,7 @@ async def test_certificate_of_the_server_is_verified(tmp_path: Path) -> None:
     with running_valkey(password="secret") as server:
         front = await asyncio.start_server(forward, "127.0.0.1", 0, ssl=context)
         port = front.sockets[0].getsockname()[1]
-        address = StoreServer("valkey", "127.0.0.1", port, "DE", password=Secret("secret"))
+        address = StoreServer("valkey", "127.0.0.1", port, "DE", passwords=(Secret("secret"),))
         trusting = ValkeyConnection(replace(address, ca_file=str(tmp_path / "ca.pem")), deadline_s=10)
         await trusting.start()
         assert await trusting.call("PING") == b"PONG"
@@ -336,8 +336,9 @@ async def test_certificate_of_the_server_is_verified(tmp_path: Path) -> None:
 async def test_former_password_works_until_the_server_has_the_new_one() -> None:
     with running_valkey(password="secret") as server:
         for password, former, works in (("new", "secret", True), ("secret", "old", True), ("new", "old", False)):
-            address = StoreServer("valkey", "127.0.0.1", server.port, "DE", password=Secret(password), uses_tls=False)
-            connection = ValkeyConnection(replace(address, former_password=Secret(former)), deadline_s=10)
+            passwords = (Secret(password), Secret(former))
+            address = StoreServer("valkey", "127.0.0.1", server.port, "DE", passwords=passwords, uses_tls=False)
+            connection = ValkeyConnection(address, deadline_s=10)
             await connection.start()
             if works:
                 assert await connection.call("PING") == b"PONG"

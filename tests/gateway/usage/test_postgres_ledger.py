@@ -257,12 +257,11 @@ def test_refusal_before_the_password_names_what_the_server_may_refuse(database: 
 
 
 def test_former_password_works_until_the_server_has_the_new_one(database: RunningPostgres) -> None:
-    address = database.address("the-new-one")
-    assert current_schema(replace(address, former_password=Secret(PASSWORD))) is not None
-    swapped = replace(database.address(), former_password=Secret("the-former-one"))
-    assert current_schema(swapped) is not None
+    address, new, former = database.address(), Secret("the-new-one"), Secret("the-former-one")
+    assert current_schema(replace(address, passwords=(new, Secret(PASSWORD)))) is not None
+    assert current_schema(replace(address, passwords=(Secret(PASSWORD), former))) is not None
     with pytest.raises(StateError, match="refuses the user or the password"):
-        current_schema(replace(address, former_password=Secret("the-former-one")))
+        current_schema(replace(address, passwords=(new, former)))
 
 
 def test_upgrade_is_repeatable_and_a_schema_from_the_future_is_refused(tmp_path: Path) -> None:
