@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from gateway.config.problems import KeyPath, choice_hint, quoted
 from gateway.config.region_text import built_in_sentences
-from gateway.config.schema.location import AgeBandSection, RegionSection, UseLimitsSection
+from gateway.config.schema.location import AgeBandSection, RegionSection
 from gateway.config.validation import Draft, Findings
 from gateway.model.age import UNKNOWN_AGE, AgeBand, AgeRules, UseLimits
 from gateway.model.config_version import ConfigVersion
@@ -60,6 +60,10 @@ def _band(findings: Findings, path: tuple[str, ...], section: AgeBandSection, la
     if section.instructions is not None and not section.instructions.strip():
         findings.error((*path, "instructions"), "is blank", "write the instructions, or remove it")
     instructions = (section.instructions or "").strip()
+    if section.repeat is not None and section.repeat < _LEAST_REPEAT_S:
+        findings.error((*path, "repeat"), "must be 10m or more", "write 10m")
+    if section.use is not None:
+        _check_limits(findings, (*path, "use"), section.use)
     return AgeBand(
         path[-1],
         section.refuse,
@@ -69,32 +73,19 @@ def _band(findings: Findings, path: tuple[str, ...], section: AgeBandSection, la
         instructions,
         hours,
         section.hand_off,
-        _limits_of(findings, (*path, "use"), section.use),
-        _repeat_of(findings, (*path, "repeat"), section.repeat),
+        section.use,
+        section.repeat,
         later,
         section.transcription,
         section.speech,
     )
 
 
-def _limits_of(findings: Findings, path: KeyPath, section: UseLimitsSection | None) -> UseLimits | None:
-    """Return the limits of an age band, or None if it has none."""
-    if section is None:
-        return None
-    if section.session is None and section.day is None:
+def _check_limits(findings: Findings, path: KeyPath, limits: UseLimits) -> None:
+    if not limits.data():
         findings.error(path, "limits nothing", "write session, day, or both, such as {session: 1h, day: 2h}")
-        return None
-    for name, seconds in (("session", section.session), ("day", section.day)):
-        if seconds is not None:
-            check_range(findings, (*path, name), seconds, "1m", "24h")
-    return UseLimits(_whole(section.session), _whole(section.day))
-
-
-def _repeat_of(findings: Findings, path: KeyPath, seconds: float | None) -> float | None:
-    """Return after how long a band's users see the label with `repeat` again, or None."""
-    if seconds is not None and seconds < _LEAST_REPEAT_S:
-        findings.error(path, "must be 10m or more", "write 10m")
-    return seconds
+    for name, seconds in limits.data().items():
+        check_range(findings, (*path, name), seconds, "1m", "24h")
 
 
 def check_range(findings: Findings, path: KeyPath, seconds: float, least: str, most: str) -> None:
@@ -103,10 +94,6 @@ def check_range(findings: Findings, path: KeyPath, seconds: float, least: str, m
     if not bounds[least] <= seconds <= bounds[most]:
         near = least if seconds < bounds[least] else most
         findings.error(path, f"must be from {least} to {most}", f"write {near}")
-
-
-def _whole(seconds: float | None) -> int | None:
-    return None if seconds is None else round(seconds)
 
 
 def check_ages(draft: Draft, findings: Findings, config: ConfigVersion) -> None:

@@ -9,14 +9,21 @@ from typing import Any, ClassVar
 from gateway.model.hours import Hours
 from gateway.model.parts import RegionPart
 from gateway.model.region_text import Sentences
+from gateway.model.section import PlainSection, key, section
+from gateway.model.units import WholeLifetime
 from providers.value import Value
 
 
-class UseLimits(Value, frozen=True):
-    """The limits of an age band in seconds. A limit that is None does not exist."""
+@section
+class UseLimits(PlainSection):
+    """How long the users of a band may chat."""
 
-    session_s: int | None = None
-    day_s: int | None = None
+    session_s: WholeLifetime | None = key(
+        "The longest session: 1m to 24h. Default: no limit.", default=None, name="session"
+    )
+    day_s: WholeLifetime | None = key(
+        "The longest time of a calendar day: 1m to 24h. Default: no limit.", default=None, name="day"
+    )
 
     def data(self) -> dict[str, int]:
         """Return the limits as JSON data."""

@@ -178,6 +178,9 @@ Seconds = Annotated[float, FileForm(parse_seconds, DURATION_SCHEMA)]
 SecondsOrZero = Annotated[float, FileForm(parse_seconds_or_zero, DURATION_SCHEMA)]
 AgeSeconds = Annotated[float, FileForm(parse_age_s, _text(AGE, "12h", "30d"), has_pattern_error=True)]
 LifetimeSeconds = Annotated[float, FileForm(parse_age_s, _text(LIFETIME, "15m", "12h"), has_pattern_error=True)]
+WholeLifetime = Annotated[
+    int, FileForm(lambda age: round(parse_age_s(age)), _text(LIFETIME, "15m", "12h"), has_pattern_error=True)
+]
 Sample = Annotated[
     float,
     FileForm(

@@ -42,6 +42,7 @@ from gateway.config import (
     source_text,
     yaml_document,
 )
+from gateway.config.schema.location import AgeBandSection
 from gateway.config.sensitive_keys import secret_names
 from gateway.console import application, areas, clients_view, forms, page, sessions, visitors, world
 from gateway.execution import (
@@ -730,7 +731,7 @@ EDGES = (
     at_most("gateway.features.crisis.given_texts._MOST_HERE", given),
     at_least(
         "gateway.config.age_bands._LEAST_REPEAT_S",
-        lambda n: silent(lambda findings: (age_bands._repeat_of(findings, (), n), ())[1]),
+        lambda n: silent(lambda it: [age_bands._band(it, ("x",), AgeBandSection.model_construct(repeat=n), None)]),
         1000,
     ),
     at_most("gateway.features.redaction.config._MOST_TERMS", terms),

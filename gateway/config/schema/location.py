@@ -21,6 +21,7 @@ from gateway.config.field_types import (
     Words,
 )
 from gateway.config.problems import choice_hint, quoted
+from gateway.model.age import UseLimits
 from gateway.model.moderation import ModerationRules
 from gateway.model.refusal_reason import REASON_BY_CODE, RefusalReason
 from gateway.model.region_text import Show
@@ -194,15 +195,6 @@ class CellSection(Section):
     )
 
 
-class UseLimitsSection(Section):
-    """How long the users of a band may chat."""
-
-    session: LifetimeSeconds | None = Field(None, description="The longest session: 1m to 24h. Default: no limit.")
-    day: LifetimeSeconds | None = Field(
-        None, description="The longest time of a calendar day: 1m to 24h. Default: no limit."
-    )
-
-
 class AgeBandSection(Section):
     """The rules for users of one age."""
 
@@ -220,7 +212,7 @@ class AgeBandSection(Section):
         None, description="The daily hours in which requests are answered. They may go over midnight. Default: all."
     )
     timezone: TimeZone | None = Field(None, description="The time zone of `hours`.")
-    use: UseLimitsSection | None = Field(None, description="How long its users may chat. Default: no limit.")
+    use: UseLimits | None = Field(None, description="How long its users may chat. Default: no limit.")
     repeat: LifetimeSeconds | None = Field(
         None, description="Its users see the label with `repeat` again after so long: 10m or more. Default: as all."
     )

@@ -71,7 +71,7 @@ def _check_bands(findings: Findings, path: KeyPath, section: RegionSection, *, r
     zone = use.timezone if use is not None else None
     for name, band in (section.age_bands or {}).items():
         at = (*path, "age_bands", name)
-        if band.use is not None and band.use.day is not None and zone is None:
+        if band.use is not None and band.use.day_s is not None and zone is None:
             hint = f"write use: {{timezone: America/Los_Angeles}} in regions.{path[-1]}"
             findings.error((*at, "use", "day"), "needs `use.timezone` of the region", hint)
         if band.repeat is not None and not repeats:
