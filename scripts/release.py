@@ -35,6 +35,12 @@ STATED = (
     ("deploy/helm/assistant-gateway/Chart.yaml", r"(?m)^(version: ).+"),
     ("deploy/helm/assistant-gateway/Chart.yaml", r'(?m)^(appVersion: ")[^"]+'),
 )
+# Where the version is part of what users apply or copy: each name of the release, and the label of a manifest.
+_NAMED = r'(assistant[-_]gateway[-:]|app\.kubernetes\.io/version: ")\d+\.\d+\.\d+'
+NAMING = (
+    *(f"deploy/kubernetes/{name}.yaml" for name in ("aks", "any-cluster", "eks", "gke")),
+    *("deploy/helm/README.md", "docs/operate/get.md"),
+)
 
 
 class ReleaseError(Exception):
@@ -74,12 +80,15 @@ def make_release(root: Path, version: str, now: datetime, signer: Signer | None)
         raise ReleaseError(
             "name the key that signs: KEY=release.pem (`gateway key new --ed25519 release.pem` makes one)"
         )
-    files = [root / path for path in dict.fromkeys(("CHANGELOG.md", *(path for path, _ in STATED)))]
+    files = [root / path for path in dict.fromkeys(("CHANGELOG.md", *(path for path, _ in STATED), *NAMING))]
     with _restored(files, always=False):
         (root / "CHANGELOG.md").write_text(
             released_changelog((root / "CHANGELOG.md").read_text("utf-8"), version, f"{now:%Y-%m-%d}"), "utf-8"
         )
         _state(root, version, STATED)
+        for path in NAMING:
+            text = (root / path).read_text("utf-8")
+            (root / path).write_text(re.sub(_NAMED, rf"\g<1>{version}", text), "utf-8")
         _build(root, version)
     _run(root, "git", "commit", "--quiet", "--message", f"Release {version}", "--", *map(str, files))
     _run(root, "git", "tag", "--annotate", f"v{version}", "--message", f"Release {version}")

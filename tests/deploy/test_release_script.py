@@ -20,7 +20,7 @@ from packaging.version import Version
 
 from gateway.signing import Signer, new_key
 from scripts import release
-from scripts.release import STATED, ReleaseError, make_dist, make_release, released_changelog, stated_version
+from scripts.release import NAMING, STATED, ReleaseError, make_dist, make_release, released_changelog, stated_version
 
 ROOT = Path(__file__).parents[2]
 # A later day would end facts that this checkout has.
@@ -38,7 +38,7 @@ def git(directory: Path, *words: str) -> str:
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
     """A repository with the files that state the version."""
-    for path in ("CHANGELOG.md", *(path for path, _ in STATED)):
+    for path in ("CHANGELOG.md", *(path for path, _ in STATED), *NAMING):
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / path, tmp_path / path)
     (tmp_path / "CHANGELOG.md").write_text(
@@ -111,7 +111,8 @@ def test_failed_dist_leaves_the_checkout_as_it_was(checkout: Path) -> None:
 
 def test_files_of_a_commit_name_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A build takes seconds. The version is seen that it would read."""
-    git(tmp_path, "clone", "--quiet", "--depth", "1", ROOT.as_uri(), "clone")
+    # Without tags, because this commit may be a release.
+    git(tmp_path, "clone", "--quiet", "--depth", "1", "--no-tags", ROOT.as_uri(), "clone")
     clone, version = tmp_path / "clone", stated_version(ROOT)
     commit = git(clone, "rev-parse", "--short=12", "HEAD")
     made = f"{version}+g{commit}"

@@ -90,7 +90,7 @@ def summaries(number: int) -> object:
 
 
 def relay(data: bytes) -> object:
-    parser = parser_of(lone_text=lambda data: "text", _relays=False)
+    parser = parser_of(_awaited=SimpleNamespace(only=lambda data: "text"), _relays=False)
     return stream_relay.RelayingParser.feed(parser, data)
 
 
