@@ -98,7 +98,7 @@ def parser_of(**members: object) -> Any:
     """Return what a relaying parser has before its first template, with these members changed."""
     assembler = Mock(done=True)
     assembler.take.return_value = ()
-    made = SimpleNamespace(lone_text=lambda data: None, _rest=b"", _relays=True, _assembler=assembler, _template=None)
+    made = SimpleNamespace(_awaited=None, _rest=b"", _relays=True, _assembler=assembler, _template=None)
     made._general_parser = SimpleNamespace(feed=lambda data: ())
     return SimpleNamespace(**vars(made) | members)
 
