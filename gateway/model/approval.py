@@ -91,6 +91,11 @@ class Ending(Value, frozen=True):
         """Whether the day has come anywhere on Earth."""
         return self.days_left <= 0
 
+    @property
+    def in_days(self) -> str:
+        """The time until then in words, such as `in 1 day`."""
+        return f"in {self.days_left} {'day' if self.days_left == 1 else 'days'}"
+
 
 class FactEnding(Ending, frozen=True):
     """The end of a fact of a vendor or a law.
@@ -110,7 +115,7 @@ class FactEnding(Ending, frozen=True):
     def __str__(self) -> str:
         if self.is_over:
             return f"{self.what} ended on {self.on}"
-        return f"{self.what} ends on {self.on}, in {self.days_left} {'day' if self.days_left == 1 else 'days'}"
+        return f"{self.what} ends on {self.on}, {self.in_days}"
 
 
 class Term(Ending, frozen=True):
@@ -128,8 +133,7 @@ class Term(Ending, frozen=True):
     def __str__(self) -> str:
         if self.is_over:
             return f"its approval for region {self.region!r} ended on {self.last_day}"
-        days = "day" if self.days_left == 1 else "days"
-        when = f"in {self.days_left} {days}" if self.days_left else "today"
+        when = self.in_days if self.days_left else "today"
         return f"its approval for region {self.region!r} ends on {self.last_day}, {when}"
 
 

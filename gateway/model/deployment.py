@@ -265,8 +265,7 @@ class RetirementNotice(Ending, frozen=True):
     def __str__(self) -> str:
         if self.is_over:
             return f"its model {self.model!r} is RETIRED since {self.retires_on}: routes pass it over"
-        days = "day" if self.days_left == 1 else "days"
-        return f"its model {self.model!r} will be retired on {self.retires_on}, in {self.days_left} {days}"
+        return f"its model {self.model!r} will be retired on {self.retires_on}, {self.in_days}"
 
 
 def retirement_notices_of(deployments: Iterable[Deployment], days: Days) -> tuple[RetirementNotice, ...]:
