@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Sequence
 from pathlib import Path
 
 import httpx
@@ -14,6 +11,7 @@ import pytest
 
 from gateway.signing import new_key
 from providers.testkit.audio_files import spoken_file
+from tests.e2e.recipients import Recipient, receiving
 from tests.kit.audio import silent_wav
 from tests.kit.configs import Config, key_hash
 from tests.kit.gateway_command import in_this_process
@@ -25,11 +23,8 @@ SECRETS = (HEARD, TAG, NAME, PROMPT, SPOKEN)
 USER = "user-of-the-app"
 
 
-class Vendor(BaseHTTPRequestHandler):
+class Vendor(Recipient):
     """Fails at the first path, and else transcribes `HEARD`, or speaks. It takes traces too."""
-
-    protocol_version = "HTTP/1.1"
-    received: list[tuple[str, bytes]]
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["content-length"]))
@@ -47,26 +42,7 @@ class Vendor(BaseHTTPRequestHandler):
         elif not self.path.startswith("/traces"):
             words = [{"word": HEARD, "start": 0, "end": 1}]
             answer = json.dumps({"text": HEARD, "duration": 1.0, "segments": [], "words": words}).encode()
-        self.send_response(status)
-        self.send_header("content-type", kind)
-        self.send_header("content-length", str(len(answer)))
-        self.end_headers()
-        self.wfile.write(answer)
-
-    def log_message(self, *_: object) -> None:
-        """Write nothing."""
-
-
-@contextmanager
-def vendor() -> Iterator[tuple[str, list[tuple[str, bytes]]]]:
-    received: list[tuple[str, bytes]] = []
-    server = ThreadingHTTPServer(("127.0.0.1", 0), type("ThisVendor", (Vendor,), {"received": received}))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}", received
-    finally:
-        server.shutdown()
-        server.server_close()
+        self.answer(status, answer, kind)
 
 
 def config(origin: str, steps: Sequence[str] = ("first", "second")) -> Config:
@@ -100,7 +76,7 @@ def test_no_word_and_no_file_name_is_found_and_an_erasure_takes_the_user_out(tmp
         assert done.returncode == 0, done.stderr
         return done.stdout
 
-    with vendor() as (origin, received), running_gateway(config(origin).write(tmp_path), environ) as gateway:
+    with receiving(Vendor) as (origin, received), running_gateway(config(origin).write(tmp_path), environ) as gateway:
         headers = {"authorization": f"Bearer {APP_KEY}", "x-gateway-user": USER}
         with httpx.Client(base_url=gateway.url, headers=headers, trust_env=False, timeout=30) as client:
             form = {"model": "assistant", "prompt": PROMPT, "response_format": "verbose_json"}
@@ -149,7 +125,7 @@ def test_client_that_leaves_ends_the_call_which_is_charged_in_full(tmp_path: Pat
     environ, state = {"GATEWAY_STATE_DIR": str(tmp_path / "state")}, tmp_path / "state"
     headers = {"authorization": f"Bearer {APP_KEY}", "x-gateway-user": USER}
     with (
-        vendor() as (origin, received),
+        receiving(Vendor) as (origin, received),
         running_gateway(config(origin, ["slow"]).write(tmp_path), environ) as gateway,
         httpx.Client(base_url=gateway.url, headers=headers, trust_env=False, timeout=1) as client,
     ):

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import itertools
 import json
-import threading
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +14,7 @@ import pytest
 
 from gateway.features.redaction.policy.requests import NOTICE
 from gateway.signing import new_key
+from tests.e2e.recipients import Recipient, receiving
 from tests.kit.configs import Config, key_hash
 from tests.kit.gateway_process import APP_KEY, running_gateway
 from tests.kit.waiting import eventually
@@ -26,11 +24,9 @@ PROMPT = "Write to {}, call {}, pay with {} and ask for {}.".format(*VALUES)
 SENT = "Write to QEMAIL1Z, call QPHONE1Z, pay with QCARD1Z and ask for QTERM1Z."
 
 
-class Recipients(BaseHTTPRequestHandler):
+class Recipients(Recipient):
     """Every recipient, by the first part of its path. `first` fails in turn in each way, and repeats what it was sent."""
 
-    protocol_version = "HTTP/1.1"
-    received: list[tuple[str, bytes]]
     failures: Iterator[str]
 
     def do_POST(self) -> None:
@@ -63,31 +59,6 @@ class Recipients(BaseHTTPRequestHandler):
         ]  # fmt: skip
         data = "".join(f"data: {json.dumps(event)}\n\n" for event in events)
         self.answer(200, (data if failure == "cut" else f"{data}data: [DONE]\n\n").encode(), "text/event-stream")
-
-    def answer(self, status: int, body: bytes, kind: str = "application/json") -> None:
-        self.send_response(status)
-        self.send_header("content-type", kind)
-        self.send_header("content-length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_: object) -> None:
-        """Write nothing."""
-
-
-@contextmanager
-def recipients() -> Iterator[tuple[str, list[tuple[str, bytes]]]]:
-    """Run the recipients, and yield their origin and all that they receive."""
-    received: list[tuple[str, bytes]] = []
-    failures = itertools.cycle(("500", "cut", "400", "none"))
-    handler = type("TheseRecipients", (Recipients,), {"received": received, "failures": failures})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}", received
-    finally:
-        server.shutdown()
-        server.server_close()
 
 
 def config(origin: str, terms: Path) -> Config:
@@ -123,7 +94,10 @@ def test_no_value_reaches_a_recipient_a_file_or_a_record(tmp_path: Path) -> None
     terms.write_text(VALUES[-1], "utf-8")
     environ = {"KEY": "k", "GATEWAY_STATE_DIR": str(state), "GATEWAY_RECEIPT_KEY": str(key)}
     outcomes: Counter[int] = Counter()
-    with recipients() as (origin, received), running_gateway(config(origin, terms).write(tmp_path), environ) as gateway:
+    with (
+        receiving(Recipients, failures=itertools.cycle(("500", "cut", "400", "none"))) as (origin, received),
+        running_gateway(config(origin, terms).write(tmp_path), environ) as gateway,
+    ):
         app = {"authorization": f"Bearer {APP_KEY}"}
         with (
             httpx.Client(base_url=gateway.url, headers=app, trust_env=False, timeout=30) as client,
