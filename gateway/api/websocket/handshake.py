@@ -15,7 +15,7 @@ from typing import Any, Literal
 from gateway.api.body import announces_body
 from gateway.api.caller.authentication import TokenUnverified
 from gateway.api.caller.request_headers import headers_of, request_id_of
-from gateway.api.chat import HttpExchange, Receive, Send
+from gateway.api.chat import HttpExchange
 from gateway.api.dialects.responses import Responses
 from gateway.api.errors import ApiError
 from gateway.api.raw_responses import error_response, send_response
@@ -23,6 +23,7 @@ from gateway.api.response_headers import response_lines
 from gateway.api.websocket.connections import WebSockets
 from gateway.api.websocket.session import TurnSession
 from gateway.api.websocket.turn import CLOSE_UPGRADE, no_websocket
+from gateway.api.written_exchange import Receive, Send
 from gateway.model.caller import RequestHeaders
 from gateway.model.record import Record
 from gateway.policy.caller import timeout_s, user_of

@@ -16,7 +16,7 @@ import orjson
 
 from gateway.api.body import LARGE_BODY_BYTES, BodyLease, check_body_size, parse_json
 from gateway.api.body_room import BodyRoom
-from gateway.api.chat import ChatEndpoint, HttpExchange, Receive, Send
+from gateway.api.chat import ChatEndpoint, HttpExchange
 from gateway.api.connection import CONNECTION, HEAD, ClientConnection, Silence, WebSocket, WebSocketSession, text_frame
 from gateway.api.dialects.dialect import CountingDialect, Dialect
 from gateway.api.dialects.responses import Responses
@@ -31,6 +31,7 @@ from gateway.api.dialects.responses.encode import (
 from gateway.api.dialects.responses.stream import ResponseStreamEncoder
 from gateway.api.errors import ApiError
 from gateway.api.response_headers import pairs_of
+from gateway.api.written_exchange import Receive, Send
 from gateway.execution.exchange import AnswerStyle
 from gateway.model.record import Record, WebSocketTurn
 from gateway.policy.caller import user_of

@@ -14,10 +14,10 @@ from typing import Any
 import httpx
 import pytest
 
-from gateway.api.chat import KeepAlive
 from gateway.api.connection import CONNECTION
 from gateway.api.dialects.openai_chat import OPENAI_CHAT
 from gateway.api.dialects.paths import dialect_at
+from gateway.api.keep_alive import KeepAlive
 from gateway.model.config_version import ConfigVersion
 from tests.kit.chat_exchange import SSE, Exchange, chunk, streaming, until
 from tests.kit.virtual_time import TEXT, Act, Client, GatewaySetup, TurningLoop, table_for
@@ -287,7 +287,7 @@ async def test_each_event_delays_the_next_comment(monkeypatch: pytest.MonkeyPatc
             super().__init__(silence_s, send, data)
             made.append(self)
 
-    monkeypatch.setattr("gateway.api.chat.KeepAlive", Watched)
+    monkeypatch.setattr("gateway.api.written_exchange.KeepAlive", Watched)
     go_on, end = asyncio.Event(), asyncio.Event()
     exchange = CommentedExchange(
         Script(chunk("a"), go_on.wait, chunk("b"), end.wait, chunk(finish="stop"), DONE), streaming()

@@ -10,9 +10,10 @@ from typing import Any, cast
 import pytest
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 
-from gateway.api.chat import _AT_ONCE_BYTES, ChatEndpoint, HttpExchange
+from gateway.api.chat import ChatEndpoint, HttpExchange
 from gateway.api.connection import CONNECTION, ClientConnection, Cycle
 from gateway.api.dialects.openai_chat import OPENAI_CHAT
+from gateway.api.written_exchange import _AT_ONCE_BYTES
 from gateway.execution.answer_stream import AnswerStream
 from gateway.execution.deadline import Deadline
 from gateway.execution.exchange import AnswerStyle

@@ -62,7 +62,7 @@ class Scripted(HttpExchange):
         self.calls: list[str] = []
         self.styles: list[AnswerStyle] = []
         self.held_bytes: list[int] = []
-        self._service = service
+        self._scripted = service
         self._request = request
 
     def identify(self, config: ConfigVersion, verified: Client | None = None) -> None:
@@ -84,9 +84,9 @@ class Scripted(HttpExchange):
 
     async def body(self) -> BodyLease:
         self.calls.append("body")
-        self._service.active = self._service.next
-        self._service.bodies.take(10)
-        return BodyLease(bytes(10), self._service.bodies)
+        self._scripted.active = self._scripted.next
+        self._scripted.bodies.take(10)
+        return BodyLease(bytes(10), self._scripted.bodies)
 
     def decode(self, body: BodyLease) -> None:
         self.calls.append("decode")
@@ -96,7 +96,7 @@ class Scripted(HttpExchange):
     def respond(self, answer: Answer) -> Awaitable[None] | None:
         self.calls.append("respond")
         self.styles.append(self.style)
-        self.held_bytes.append(self._service.bodies._held_bytes)
+        self.held_bytes.append(self._scripted.bodies._held_bytes)
         return None
 
 
