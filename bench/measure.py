@@ -83,7 +83,8 @@ class Bench:
             for scenario, request in subject.requests.items():
                 self.check(running.port, scenario, request)
             self._costs(subject, running, result)
-            self._latency(subject.requests["json"], running, result, "added", self.extent.rounds)
+            if "json" in subject.requests:
+                self._latency(subject.requests["json"], running, result, "added", self.extent.rounds)
             result.figures["rss_mb"] = running.process.rss_kb / 1024
             if "held" in subject.requests:
                 self._hold(subject, running, result)

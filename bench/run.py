@@ -1,6 +1,6 @@
 """`make bench`: measure what a request costs through the gateway and through alternatives.
-python -m bench.run [--quick | --turns N] [--only ours,nginx] [--python PATH] [--litellm-python PATH]
-                    [--smg-python PATH] [--json FILE] [--write]
+python -m bench.run [--quick | --turns N] [--only ours,nginx] [--python PATH] [--peers-python PATH]
+                    [--json FILE] [--write]
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import os
 import signal
 import statistics
 import subprocess
@@ -119,9 +120,11 @@ def _options() -> argparse.Namespace:
         "--python", default=sys.executable, metavar="PATH", help="a Python interpreter with the gateway installed"
     )
     parser.add_argument(
-        "--litellm-python", default=None, metavar="PATH", help="a Python interpreter with litellm[proxy] installed"
+        "--peers-python",
+        default=os.environ.get("PEERS_PYTHON"),
+        metavar="PATH",
+        help="a Python interpreter with the packages of bench/requirements-peers.txt (default: $PEERS_PYTHON)",
     )
-    parser.add_argument("--smg-python", default=None, metavar="PATH", help="a Python interpreter with smg installed")
     parser.add_argument("--events", type=int, default=_STUB_EVENTS, metavar="N", help="events of a burst (default: 64)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures as JSON")
     parser.add_argument("--write", action="store_true", help="append the tables to bench/RESULTS.md")
@@ -178,9 +181,9 @@ def _subject(name: str, options: argparse.Namespace, stores: Stores | None) -> S
         case "nginx":
             return Nginx.installed()
         case "smg" | "smg-paced":
-            return Smg.installed(options.smg_python or options.python, "paced" if name == "smg-paced" else "fast")
+            return Smg.installed(options.peers_python or options.python, "paced" if name == "smg-paced" else "fast")
         case _:
-            return LiteLLM.installed(options.litellm_python or options.python)
+            return LiteLLM.installed(options.peers_python or options.python)
 
 
 @contextlib.contextmanager
