@@ -33,6 +33,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:jsonschema.RefResolver is deprecated:DeprecationWarning"),
 ]
 VERSION = "0.5.0"
+ROOT = Path(__file__).parents[2]
 SPECS = Path(kit.__file__).parent / "specs"
 MODELS = {"gpt-5": "openai", "claude-opus-4-5": "anthropic", "gemini-3.5-flash": "gemini"}
 NOT_OFFERED = frozenset({"compact-response"})
@@ -120,6 +121,11 @@ def test_each_case_of_the_kit_passes(
     assert (kit.__version__, len(results)) == (VERSION, number)
     assert {id: it.errors for id, it in results.items() if it.status.value != "passed"} == {}
     assert {id for id, it in results.items() if it.warnings} == warned
+
+
+@pytest.mark.parametrize("page", ["README.md", "README.zh-Hans.md", "docs/use/responses.md"])
+def test_page_names_the_version_of_the_kit(page: str) -> None:
+    assert f"llm-comply {VERSION}" in (ROOT / page).read_text("utf-8")
 
 
 def test_each_case_of_the_suite_is_decided() -> None:
