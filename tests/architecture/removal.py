@@ -77,9 +77,10 @@ def without(feature: str, tree: Path) -> None:
         (tree / file).write_text(changed, "utf-8")
     if removal.commands:
         listed = tree / "gateway/cli/commands.json"
-        commands = json.loads(listed.read_text("utf-8"))
-        kept = {name: it for name, it in commands.items() if name not in removal.commands}
-        listed.write_text(json.dumps(kept), "utf-8")
+        tables = json.loads(listed.read_text("utf-8"))
+        for command in removal.commands:
+            del tables["commands"][command]
+        listed.write_text(json.dumps(tables), "utf-8")
 
 
 def copy_of_the_product(tree: Path) -> None:

@@ -34,3 +34,7 @@ def test_feature_can_be_taken_out(feature: str, tmp_path: Path) -> None:
     started = run(["-c", _SERVE], tmp_path)
     assert started.returncode == 0, started.stderr
     assert feature not in started.stdout
+    for command in REMOVALS[feature].commands:
+        refused = run(["-m", "gateway.cli", *command.split()], tmp_path)
+        assert refused.returncode == 2, refused.stdout
+    assert run(["-m", "gateway.cli", "--help"], tmp_path).returncode == 0

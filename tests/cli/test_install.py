@@ -19,6 +19,7 @@ import httpx
 import pytest
 
 from tests.cli.conftest import ROOT
+from tests.kit.start_alone import assert_starts_alone
 
 pytestmark = pytest.mark.slow("builds a wheel and makes environments")
 _INSTALL_LIMIT_S = 900
@@ -114,6 +115,9 @@ def test_the_wheel_needs_no_checkout(checkout: Path, tmp_path: Path) -> None:
     assert run(gateway, "schema") == (outside / "here" / "gateway.schema.json").read_text("utf-8")
     with demo([gateway, "demo", "--port", "0"], outside, newcomer(), _LIMIT_S) as url:
         assert ask_from(url, "JP").headers["x-gateway-deployment"] == "gemini"
+    if sys.platform == "linux":
+        (alone := tmp_path / "alone").mkdir()
+        assert_starts_alone(venv / "bin/python", alone, outside / "here/gateway.yaml")
 
 
 def _venv_with(wheel: Path, folder: Path) -> Path:
