@@ -88,7 +88,7 @@ class LargeBodyTurns:
 class BodyLease:
     """The body of one request, whose bytes count against `BodyLimits` until the lease is released.
 
-    A `with` block releases it. Releasing it earlier, once nothing holds the request any more, is allowed.
+    It may be released as soon as nothing holds the request any more.
 
     Attributes:
         body: The body, until it is taken.
@@ -131,12 +131,6 @@ class BodyLease:
         if self._held_bytes:
             self._limits.give_back(self._held_bytes)
             self._held_bytes = 0
-
-    def __enter__(self) -> BodyLease:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.release()
 
 
 class StreamLimit:

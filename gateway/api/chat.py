@@ -46,7 +46,7 @@ from gateway.api.errors import ApiError
 from gateway.api.written_exchange import Receive, Send, WrittenExchange
 from gateway.execution.deadline import Deadline, Sweep
 from gateway.execution.upstream_client import Answer, OwnAnswer
-from gateway.model.caller import Caller, RequestContext, RequestHeaders
+from gateway.model.caller import Caller, RequestContext
 from gateway.model.config_version import Client, ConfigVersion
 from gateway.model.location import ClaimRefused
 from gateway.model.record import Record
@@ -197,9 +197,11 @@ class HttpExchange(WrittenExchange):
             self.identify(service.decider.current())
         except TokenUnverified as token:
             self.identify(self.config, await self._endpoint.limiter.verify(self.config, self._headers, token))
-        with await service.admitted(self):
+        admission = await service.admitted(self)
+        try:
             self.start()
-            with await self.body() as body:
+            body = await self.body()
+            try:
                 if service.decider.current() is not self.config:
                     await service.decider.begin_again(self)
                 self.decode(body)
@@ -234,6 +236,11 @@ class HttpExchange(WrittenExchange):
                 if watched is not None:
                     record.total_s = time.monotonic() - record.started_at
                     watched.ended(body.size_bytes)
+            finally:
+                body.release()
+        finally:
+            if admission is not None:
+                admission.release()
 
     async def read_caller(self, config: ConfigVersion) -> Caller:
         """See Exchange. A failed key is counted, and the request gets its id, only once.
@@ -259,29 +266,28 @@ class HttpExchange(WrittenExchange):
         self.record.config_version = config.version
         known = known_caller(self._head, config, self._endpoint.limiter.tokens)
         # Only with the body at hand: the known headers have the length of another body.
-        if known is not None and (body := self._take_received_body()) is not None:
-            self._received_body = body
-            self._note_context(known.headers)
-            self.caller = known.caller
+        body = self._take_received_body() if known is not None else None
+        self._received_body = body
+        if known is not None and body is not None:
+            headers = known.headers
         else:
             self._body_begun = False
-            self._note_context(headers_of(self._scope))
-            self.caller = read_caller(config, self._headers, self._endpoint.limiter, verified)
-            self._to_remember = KnownCaller(config, self._headers, self.caller)
-        client = self.caller.client
-        if client is not None and client.limits is not None:
-            self._client_bytes = client.limits.body_bytes
-
-    def _note_context(self, headers: RequestHeaders) -> None:
-        """Note the id and the trace of the request; raises ApiError if too many requests are in flight."""
+            known, headers = None, headers_of(self._scope)
         record, endpoint = self.record, self._endpoint
         self._headers = headers
-        context = self._context = read_context(self.config, headers)
+        context = self._context = read_context(config, headers)
         record.request_id = context.request_id
         if endpoint.in_flight > endpoint.most_requests:
             message = "the gateway has reached its limit of concurrent requests: repeat the request later"
             raise ApiError("overloaded", message, retry_after_s=1)
         record.trace = context.trace
+        if known is None:
+            known = KnownCaller(config, headers, read_caller(config, headers, endpoint.limiter, verified))
+            self._to_remember = known
+        self.caller = known.caller
+        client = known.caller.client
+        if client is not None and client.limits is not None:
+            self._client_bytes = client.limits.body_bytes
 
     def start(self) -> None:
         """Check the headers that describe the body, and start the deadline, which the client may shorten.
@@ -372,12 +378,12 @@ class HttpExchange(WrittenExchange):
         """Release what the request holds. From now on nothing cancels it."""
         if self.record.stream:
             self._stop_waiting()
-        if hasattr(self, "deadline"):
-            self.deadline.close()
         if self.connection is not None:
             self.connection.forget(self._cancel)
         elif self._watcher is not None:
             self._watcher.cancel()
+        if hasattr(self, "deadline"):
+            self.deadline.close()
         # Leave no reference cycle, so that all of it is freed here without the garbage collector.
         self._running = self._watcher = None
         if self._is_counted:

@@ -1,7 +1,7 @@
 """Fill the silence of a stream, so that no proxy between the gateway and the client closes the connection.
 
-What fills it is a comment of the stream. It is not an event (HTML standard, section 9.2.6): clients skip it. It stands
-between two events and before the last one, and it never counts as a sign of life of the provider.
+A comment fills it, which is not an event (HTML standard, section 9.2.6): clients skip it. It stands between two events
+and before the last one, and it never counts as a sign of life of the provider.
 """
 
 from __future__ import annotations

@@ -184,13 +184,10 @@ class RequestCycle:
                     self._waiter = None
         if self.state in _OVER:
             return {"type": "http.disconnect"}
-        return {"type": "http.request", "body": self._take_body(), "more_body": self.body_state is ARRIVING}
-
-    def _take_body(self) -> bytes:
         body, self.body = bytes(self.body), b""
         if self.body_state is ARRIVED:
             self.body_state = DELIVERED
-        return body
+        return {"type": "http.request", "body": body, "more_body": self.body_state is ARRIVING}
 
     async def send(self, message: Any) -> None:
         """ASGI's `send`."""
@@ -211,7 +208,7 @@ class RequestCycle:
         """See `Cycle`."""
         if self.body_state is ARRIVING or self.expects_continue or self.state in _OVER:
             return None
-        body = self._take_body()
+        body, self.body, self.body_state = bytes(self.body), b"", DELIVERED
         if self._flow.read_paused:
             self._flow.resume_reading()
         return body

@@ -9,7 +9,6 @@ import asyncio
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
-from contextlib import AbstractContextManager, nullcontext
 from copy import copy
 from dataclasses import replace
 from functools import partial
@@ -78,7 +77,6 @@ from providers.value import replace as change
 _AUDIO = TranscriptionRequest, SpeechRequest
 _JUDGED = RerankRequest, *_AUDIO
 """The requests other than chats whose texts are judged."""
-_UNLIMITED = nullcontext()
 _OTHER_MODEL = "the configuration has changed while the request was answered: repeat the request"
 
 
@@ -155,11 +153,11 @@ class ChatService:
 
     # --- the order of all steps -------------------------------------------------------------------
 
-    async def admitted(self, exchange: Exchange) -> AbstractContextManager[object]:
+    async def admitted(self, exchange: Exchange) -> Admission | SharedAdmission | None:
         """Count a request in the limits of its client, and locate its caller. Raises Refused or the error of a limit.
 
         Returns:
-            The block in which it runs.
+            Its place, which must be released when it has ended; None if it has no limit.
         """
         client, decider = exchange.caller.client, self.decider
         if client is not None:
@@ -186,7 +184,7 @@ class ChatService:
             if admission is not None:
                 admission.release()
             raise
-        return _UNLIMITED if admission is None else admission
+        return admission
 
     def answer_chat(self, exchange: Exchange, request: ChatRequest) -> Awaitable[Answer | OwnAnswer]:
         """Return the wait for the answer to a chat. See `_answer_decided`."""

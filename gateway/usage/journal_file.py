@@ -131,7 +131,9 @@ class JournalFile:
                     known.clear()
                     if self._writes:
                         txn.put(_WRITER, self._name)
-                results = [one.run(txn, one.argument) for one in operations]
+                results = []
+                for one in operations:  # a comprehension is a call of its own
+                    results.append(one.run(txn, one.argument))
                 self.write_cells(txn)
             except BaseException:
                 known.clear()

@@ -16,7 +16,6 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from functools import partial
-from typing import Self
 
 import msgspec
 
@@ -213,13 +212,8 @@ class Admission(msgspec.Struct, eq=False):
     _own: int
     is_granted: bool = False
 
-    def __enter__(self) -> Self:
-        return self
-
-    def release(self, *_: object) -> None:
-        """Record that the request has ended. The end of a `with` block does it too."""
+    def release(self) -> None:
+        """Record that the request has ended. The second time it does nothing."""
         cells, self._cells = self._cells, None
         if cells is not None:
             cells[self._own] -= 1
-
-    __exit__ = release

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 import secrets
-from typing import Self
 
 from gateway.model.budget import Window
 from gateway.model.config_version import Client, ClientLimitRule
@@ -33,7 +32,7 @@ _WINDOWS = {Window.TOTAL: WindowBounds(0, FOREVER_NS, FOREVER_NS)}
 
 
 class SharedAdmission:
-    """A request that runs, until its block or `release` ends it."""
+    """A request that runs until `release`."""
 
     __slots__ = ("_call", "_limits")
 
@@ -41,14 +40,9 @@ class SharedAdmission:
         self._limits = limits
         self._call = call
 
-    def __enter__(self) -> Self:
-        return self
-
-    def release(self, *_: object) -> None:
-        """Record that the request has ended. The end of a `with` block does it too."""
+    def release(self) -> None:
+        """Record that the request has ended."""
         self._limits.release(self._call)
-
-    __exit__ = release
 
 
 class SharedClientLimits:

@@ -46,7 +46,7 @@ def assert_starts_alone(python: Path | str, folder: Path, config: Path, workers:
         folder: An empty folder.
         config: The configuration, whose secrets are not real.
         workers: How many workers it starts.
-        path: What PYTHONPATH has.
+        path: The folder of the gateway, for PYTHONPATH.
     """
     if subprocess.run([*APART, "true"], capture_output=True).returncode:
         pytest.skip("this kernel gives no namespace")
