@@ -64,7 +64,7 @@ _NEVER = "never"
 # The fields of a reduced request: how the answer is written, and nothing that a client can write a text into.
 _KEPT = tuple(
     "stream include_usage max_tokens temperature top_p presence_penalty frequency_penalty seed n logprobs top_logprobs "
-    "reasoning_effort".split()
+    "reasoning_effort place".split()
 )
 
 

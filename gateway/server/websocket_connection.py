@@ -116,7 +116,7 @@ class WebSocketConnection(asyncio.Protocol):
         self._frames = _Frames(session.most_bytes, self._note_failure)
         self._events: deque[Frame] = deque()
         # The message that arrives: its parts, its room, and since when.
-        self._text: bytearray | bytes | None = None
+        self._text: bytearray | None = None
         self._fragments = self._size = 0
         self._room: BodyRoom | None = None
         self._message_since: float | None = None
@@ -250,7 +250,7 @@ class WebSocketConnection(asyncio.Protocol):
         if self._holding is not None or self._frames._state is not OPEN:
             return
         pending = len(self._frames.reader.buffer) + self._size
-        if not pending:
+        if not pending and self._text is None:
             self._message_since = None
             return
         if self._message_since is None:
@@ -272,7 +272,9 @@ class WebSocketConnection(asyncio.Protocol):
         elif opcode is Opcode.TEXT and frame.fin:
             self._complete(bytes(frame.data))
         else:
-            self._text = (self._text or bytearray()) + frame.data
+            if self._text is None:
+                self._text = bytearray()
+            self._text += frame.data
             self._fragments, self._size = self._fragments + 1, len(self._text)
             if self._fragments > MOST_FRAGMENTS:
                 self.close(_POLICY, "protocol")

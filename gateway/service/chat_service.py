@@ -229,6 +229,7 @@ class ChatService:
     def warm_up(self, exchange: Exchange) -> None:
         """Check a request as far as no deployment, judge or limit of money is asked. Raises the error of a refusal."""
         self.decider.prepare(exchange)
+        self.decider.ask_doors_late(exchange)
         assistant, region = exchange.assistant, exchange.location.region
         exchange.record.decided = change(exchange.record.decided, assistant=assistant.name)
         if region is not None and region.name not in assistant.routes:

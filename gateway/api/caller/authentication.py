@@ -68,7 +68,13 @@ _NO_CLIENT = {
 
 
 class TokenUnverified(Exception):
-    """The request has a token that must be verified first. `FailedKeyLimiter.verify` does it."""
+    """The request has a token that must be verified first. `FailedKeyLimiter.verify` does it.
+
+    Attributes:
+        sent_s: The Unix time at which the token must be valid, or None for now.
+    """
+
+    sent_s: float | None = None
 
     def __init__(self, text: str, digest: str) -> None:
         super().__init__("a token is not verified")
@@ -344,7 +350,7 @@ class FailedKeyLimiter:
         address = caller_address(config, headers)
         await self.pace(address)
         try:
-            return await verify_token(config, self.tokens, token)
+            return await verify_token(config, self.tokens, token, token.sent_s)
         except ClaimRefused as refused:
             if is_guess(refused.problem):
                 self.count(address, "key")

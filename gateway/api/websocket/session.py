@@ -30,7 +30,7 @@ from gateway.api.connection import CloseReason, SameHead, WebSocket, text_frame
 from gateway.api.errors import ApiError
 from gateway.api.raw_responses import error_response
 from gateway.api.websocket.connections import WebSockets
-from gateway.api.websocket.turn import Owner, SocketTurn, error_event, extensions_of
+from gateway.api.websocket.turn import Owner, SocketTurn, TurnHead, Waiting, error_event, extensions_of
 from gateway.model.config_version import Client
 from gateway.telemetry.log import logger
 
@@ -46,8 +46,9 @@ _NORMAL, _AWAY, _POLICY, _RESTART, _LATER = 1000, 1001, 1008, 1012, 1013
 _TURN_HEADERS = frozenset(
     b"x-request-id traceparent tracestate accept-language x-gateway-timeout-ms x-gateway-consent x-gateway-claim "
     b"x-gateway-embedding-space x-gateway-territory x-gateway-user x-gateway-hand-off x-gateway-prefer "
-    b"x-gateway-intent".split()
+    b"x-gateway-intent x-gateway-turn-headers".split()
 )
+_SHOWS_HEADS = (b"x-gateway-turn-headers", b"true")
 _NOT_OF_TURNS = re.compile(rb"connection|upgrade|sec-websocket-.*|content-.*|expect|transfer-encoding|x-request-id|te")
 _JSON_TYPE = (b"content-type", b"application/json")
 _VALUE = re.compile(r"[\t -~\x80-\xff]{0,8192}")
@@ -58,33 +59,12 @@ _MESSAGES = {
 }
 
 
-class TurnHead(msgspec.Struct):
-    """The members of a message by which it is handled. The rest of it is not read before its turn."""
-
-    type: Any = None
-    stream_id: Any = None
-    response_id: Any = None
-    previous_response_id: Any = None
-    generate: Any = None
-    x_gateway: Any = None
-
-
 class Kept(msgspec.Struct, frozen=True):
     """The last answer of a lane: its id, the input and output items as JSON without brackets, and whose they are."""
 
     id: str
     items: bytes
     owner: Owner
-
-
-class Waiting(msgspec.Struct):
-    """A turn that has not begun. `is_late`: it arrived after the connection had become too old."""
-
-    head: TurnHead
-    text: bytes
-    room: BodyRoom
-    lane: str
-    is_late: bool
 
 
 _read_head = msgspec.json.Decoder(TurnHead).decode
@@ -133,7 +113,7 @@ class TurnSession:
         limits = client.limits if client is not None else None
         self.most_bytes = limits.body_bytes if limits is not None and limits.body_bytes else MAX_BODY_BYTES
         self.body_limits = hub.endpoint.body_limits
-        self.shows_heads = (b"x-gateway-turn-headers", b"true") in scope["headers"]
+        self.shows_heads = _SHOWS_HEADS in scope["headers"]
         self._same_head = SameHead()
         # By name, the longest unused one first. None: nothing is kept.
         self._lanes: dict[str, Kept | None] = {}
@@ -149,7 +129,7 @@ class TurnSession:
     @property
     def is_idle(self) -> bool:
         """Whether no turn runs or waits."""
-        return self._turn is None
+        return self._turn is None and not self._queue
 
     def begin(self, socket: WebSocket) -> None:
         """See WebSocketSession."""
@@ -243,8 +223,7 @@ class TurnSession:
                 message = f"this connection has {MOST_LANES} lanes already: use one of them, or connect once more"
                 raise ApiError("websocket_stream_limit_reached", message, "stream_id")
             self._lanes[lane] = None
-        is_late = self.active_at - self._begun_at >= self._hub.rules.age_s
-        self._queue.append(Waiting(head, text, room, lane, is_late))
+        self._queue.append(Waiting(head, text, room, lane, self.active_at))
         if self._turn is None:
             self._begin_next()
         return True
@@ -271,7 +250,7 @@ class TurnSession:
     def _begin_next(self) -> None:
         """Begin the turn that has waited for longest."""
         waiting = self._queue.popleft()
-        if waiting.is_late:
+        if waiting.arrived_at - self._begun_at >= self._hub.rules.age_s:
             message = "this connection is too old: open another one, and send the whole conversation there"
             self._report(ApiError("websocket_connection_limit_reached", message), waiting.lane)
             self.close(_AWAY, "age")
@@ -284,16 +263,14 @@ class TurnSession:
         waiting.room.release()
 
     def _begin(self, waiting: Waiting) -> None:
-        head, self._turns = waiting.head, self._turns + 1
-        warms_up = head.generate is False
-        turn = self._turn = SocketTurn(
-            self, self._turns, waiting.text, waiting.room, waiting.lane, head.previous_response_id, warms_up
-        )
+        self._turns += 1
+        turn = self._turn = SocketTurn(self, self._turns, waiting)
         headers = self._scope["headers"]
         same_head: SameHead | None = self._same_head
-        if head.x_gateway is not None:
+        if waiting.head.x_gateway is not None:
             try:
-                headers, same_head = self._with_headers(head.x_gateway), None
+                headers, same_head = self._with_headers(waiting.head.x_gateway), None
+                turn.shows_head = _SHOWS_HEADS in headers
             except ApiError as error:
                 turn.problem = error
         scope = {**self._scope, "headers": headers, "state": {}, "extensions": extensions_of(turn.line, same_head)}
@@ -352,16 +329,14 @@ class TurnSession:
         turn, lane = self._turn, _lane_of(head)
         if turn is None or lane is None:
             return
-        record = turn.exchange.record if turn.exchange is not None else None
-        if head.response_id is not None:
-            if record is not None and head.response_id == f"resp_{record.request_id}":
-                turn.cancel()
-        elif head.stream_id is None or lane == turn.lane_name:
+        running = f"resp_{turn.exchange.record.request_id}" if turn.exchange is not None else None
+        if head.response_id in (None, running) and (head.stream_id is None or lane == turn.lane_name):
             turn.cancel()
-        elif (waiting := next((it for it in self._queue if it.lane == lane), None)) is not None:
-            self._queue.remove(waiting)
-            waiting.room.release()
-            SocketTurn(self, 0, b"", waiting.room, lane, None, False).close_cancelled()
+        elif head.response_id is None and lane != turn.lane_name:
+            for waiting in [it for it in self._queue if it.lane == lane][:1]:
+                self._queue.remove(waiting)
+                waiting.room.release()
+                SocketTurn(self, 0, waiting).close_cancelled()
 
     # --- what is kept ----------------------------------------------------------------------------
 

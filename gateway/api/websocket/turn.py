@@ -12,10 +12,12 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol
 
+import msgspec
 import orjson
 
 from gateway.api.body import LARGE_BODY_BYTES, BodyLease, check_body_size, parse_json
 from gateway.api.body_room import BodyRoom
+from gateway.api.caller.authentication import TokenUnverified
 from gateway.api.chat import ChatEndpoint, HttpExchange
 from gateway.api.connection import CONNECTION, HEAD, ClientConnection, Silence, WebSocket, WebSocketSession, text_frame
 from gateway.api.dialects.dialect import CountingDialect, Dialect
@@ -33,6 +35,7 @@ from gateway.api.errors import ApiError
 from gateway.api.response_headers import pairs_of
 from gateway.api.written_exchange import Receive, Send
 from gateway.execution.exchange import AnswerStyle
+from gateway.model.config_version import Client, ConfigVersion
 from gateway.model.record import Record, WebSocketTurn
 from gateway.policy.caller import user_of
 from gateway.service.chat_service import ChatService
@@ -51,6 +54,27 @@ CLOSE_UPGRADE = {"connection": "close, upgrade", "upgrade": "HTTP/1.1"}
 CANCELLED = ApiError("request_cancelled", "the client has cancelled the turn")
 Owner = tuple[object, ...]
 """The owner of an answer: the client, its user, and the region and territory of its turn."""
+
+
+class TurnHead(msgspec.Struct):
+    """The members of a message by which it is handled. The rest of it is not read before its turn."""
+
+    type: Any = None
+    stream_id: Any = None
+    response_id: Any = None
+    previous_response_id: Any = None
+    generate: Any = None
+    x_gateway: Any = None
+
+
+class Waiting(msgspec.Struct):
+    """A turn that has not begun. `arrived_at`: the loop's time of its last byte."""
+
+    head: TurnHead
+    text: bytes
+    room: BodyRoom
+    lane: str
+    arrived_at: float
 
 
 class TurnHost(Protocol):
@@ -145,15 +169,16 @@ class TurnRequest(Responses):
         client_bytes: The limit of the client for a body, or None.
         lane: The member that names the lane in each event, or nothing.
         items: The whole input, as JSON without brackets.
-        user: The user that the body names.
+        user: The users that the body names.
         made: The encoder of the answer.
     """
 
     keep_alive = b""  # pings fill the silence
 
-    def __init__(self, find: Callable[[str, object], bytes], lane: bytes) -> None:
+    def __init__(self, find: Callable[[str, object], bytes], lane: bytes, previous: object) -> None:
         super().__init__()
         self.find, self.lane = find, lane
+        self._asked = ResponsesRequest(previous=previous if isinstance(previous, str) else None)
         self.client_bytes: int | None = None
         self.items = b""
         self.user: object = None
@@ -170,11 +195,13 @@ class TurnRequest(Responses):
         for name in value.keys() & _OWN_MEMBERS:
             del value[name]
         value["stream"], given = True, value.get("input")
-        new = [{"role": "user", "content": given}] if isinstance(given, str) and given else given or []
+        new = [] if given is None else given
+        if isinstance(new, str):  # an empty text is a message where there must be one
+            new = [{"role": "user", "content": given}] if given or not (is_warm_up or previous is not None) else []
         size = len(body)
         if isinstance(new, list):
             self.items = orjson.dumps(new)[1:-1]
-        self.user = value.get("user")
+        self.user = value.get("user"), value.get("safety_identifier")
         if previous is not None:
             kept = self.find(previous, self.user)
             if isinstance(new, list):
@@ -182,7 +209,7 @@ class TurnRequest(Responses):
                 whole = orjson.dumps({**value, "input": orjson.Fragment(b"[%b]" % self.items)})
                 check_body_size(size := len(whole), self.client_bytes)
                 value = parse_json(whole)
-        if is_warm_up and not self.items:
+        if is_warm_up and new == [] and not self.items:
             value["input"] = [{"role": "user", "content": ""}]  # it is sent to no deployment
         return self.read(value, size, previous)
 
@@ -193,8 +220,6 @@ class TurnRequest(Responses):
 
     def failed_alone(self, error: ApiError, record: Record) -> bytes:
         """Return the only event of a turn that has failed before it was answered."""
-        if not self._asked.echo:
-            super().decode(b'{"model":"-","input":"-"}')
         reason = orjson.dumps({"code": error.code, "message": error.message})
         response = ResponseHead(record, self._asked, "", int(time.time())).encode(FAILED, error=reason)
         return text_frame(b'{"type":"response.failed","sequence_number":0,"response":%b%b}' % (response, self.lane))
@@ -217,6 +242,8 @@ class SocketTurn:
         previous: The id of the answer that it continues, or None.
         lane_name: The name of its lane. Empty for the lane without a name.
         room: The room of its frame.
+        arrived_at: The loop's time at which its frame had arrived.
+        shows_head: It begins with the headers that a POST would have had.
         problem: Why it is refused once its client is known, or None.
         exchange: The exchange, once it has begun.
         status: The status of the answer. 0 before it is known.
@@ -226,20 +253,13 @@ class SocketTurn:
 
     can_upgrade = False
 
-    def __init__(
-        self,
-        session: TurnHost,
-        number: int,
-        text: bytes,
-        room: BodyRoom,
-        lane_name: str,
-        previous: object,
-        is_warm_up: bool,
-    ) -> None:
-        self.session, self.room, self.lane_name, self.previous = session, room, lane_name, previous
-        self.note = WebSocketTurn(session.id, number, is_warm_up)
-        self._lane = b',"stream_id":"%b"' % lane_name.encode() if lane_name else b""
-        self.dialect = TurnRequest(self._find, self._lane)
+    def __init__(self, session: TurnHost, number: int, waiting: Waiting) -> None:
+        self.session, self.room, self.lane_name = session, waiting.room, waiting.lane
+        self.previous, self.arrived_at = waiting.head.previous_response_id, waiting.arrived_at
+        self.note = WebSocketTurn(session.id, number, waiting.head.generate is False)
+        self._lane = b',"stream_id":"%b"' % waiting.lane.encode() if waiting.lane else b""
+        self.dialect = TurnRequest(self._find, self._lane, self.previous)
+        self.shows_head = session.shows_heads
         self.problem: ApiError | None = None
         self.exchange: TurnExchange | None = None
         self.task: asyncio.Task[None] | None = None
@@ -248,7 +268,7 @@ class SocketTurn:
         self.line = ClientConnection(session.cut)
         self._socket = session.socket
         self.line.cycle = self
-        self._text: bytes | None = text
+        self._text: bytes | None = waiting.text
         self._head: Iterable[tuple[bytes, bytes]] = ()
         self._error_body = b""
 
@@ -322,7 +342,7 @@ class SocketTurn:
         """See Cycle."""
         if self._socket.flow.write_paused or self.line.lost:
             return False
-        self.status, self._head = 200, pairs_of(lines) if self.session.shows_heads else ()
+        self.status, self._head = 200, pairs_of(lines) if self.shows_head else ()
         self._send_frames(data)
         self.is_over = True
         return True
@@ -351,7 +371,7 @@ class SocketTurn:
             return
         if not self.has_sent:
             self.has_sent = True
-            if self.session.shows_heads:
+            if self.shows_head:
                 head = {name.decode("latin-1"): value.decode("latin-1") for name, value in self._head}
                 event = {"type": "x_gateway.headers", "status": 200, "headers": head}
                 frames = text_frame(_in_lane(orjson.dumps(event), self._lane)) + frames
@@ -372,6 +392,15 @@ class TurnExchange(HttpExchange):
             raise TypeError("this exchange belongs to a turn")
         self.socket_turn, self.is_warm_up = turn, turn.note.is_warm_up
         turn.exchange, record.websocket = self, turn.note
+
+    def identify(self, config: ConfigVersion, verified: Client | None = None) -> None:
+        """See HttpExchange. A token must have been valid when the frame had arrived."""
+        try:
+            super().identify(config, verified)
+        except TokenUnverified as token:
+            turn = self.socket_turn
+            token.sent_s = time.time() - (turn.session.socket.loop.time() - turn.arrived_at)
+            raise
 
     def owner(self, user: object) -> Owner:
         """Return whose the answer is. `user`: what the body names as its user."""

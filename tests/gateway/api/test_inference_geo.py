@@ -133,6 +133,20 @@ def test_a_wish_opens_no_barrier() -> None:
     assert gateway.requests == []
 
 
+@pytest.mark.parametrize("share", ["conversation", "last_turn"])
+def test_a_wish_holds_after_a_barrier(share: str) -> None:
+    rule = {"hand_off": {"when": ["failure"], "share": share}}
+    third = {"endpoint": "https://three.example/v1", "processes": "FR"}
+    elsewhere = {"deployments": {"three": {**CONFIG.data["deployments"]["two"], **third}}}
+    barrier = {"assistants": {"assistant": {"routes": {"here": ["one", rule, "two", "three"]}}}}
+    gateway = InputGateway(lambda _: httpx.Response(500), CONFIG.merge(elsewhere, barrier))
+    assert gateway.post("/v1/messages", {**ASKED, "inference_geo": "us"}).status_code == 502
+    assert {request.url.host for request in gateway.requests} == {"one.example"}
+    gateway = InputGateway(lambda _: httpx.Response(500), CONFIG.merge(elsewhere, barrier))
+    assert gateway.post("/v1/messages", {**ASKED, "inference_geo": "us-fr"}).status_code == 502
+    assert {request.url.host for request in gateway.requests} == {"one.example", "three.example"}
+
+
 def test_a_count_of_tokens_asks_no_server_elsewhere() -> None:
     counting = CONFIG.merge("deployments: {one: {provider: vllm, counts: true}}")
     gateway = InputGateway(answering, counting)

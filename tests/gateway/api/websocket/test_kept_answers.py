@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from gateway.api.websocket import session as session_module
-from tests.gateway.api.websocket.websocket_gateway import CONFIG, Connection, Provider, Running, serving
+from tests.gateway.api.websocket.websocket_gateway import CONFIG, LIMIT_S, Connection, Provider, Running, serving
 from tests.kit.configs import table_of
 
 MARK = "kept-mark-4711"
@@ -91,9 +92,10 @@ async def test_failed_continuation_erases_and_a_failed_fork_or_other_turn_does_n
         assert running.hub.state_bytes == 0
 
 
-@pytest.mark.parametrize("changed", ["user", "territory", "user of the body", "region"])
+@pytest.mark.parametrize("changed", ["user", "territory", "user of the body", "safety_identifier", "region"])
 async def test_answer_belongs_to_its_user_and_place(changed: str) -> None:
     more: dict[str, Any] = {
+        "safety_identifier": {"safety_identifier": "other"},
         "user": {"x_gateway": {"headers": {"x-gateway-user": "other"}}},
         "territory": {"x_gateway": {"headers": {"x-gateway-territory": "FR"}}},
         "region": {"x_gateway": {"headers": {"x-gateway-territory": "CN"}}, "model": "elsewhere"},
@@ -159,6 +161,50 @@ async def test_answer_that_has_no_room_is_dropped_and_who_names_it_is_closed_wit
         assert small != large
         await running.until_quiet()
         assert running.counts("gateway_websocket_closed_total") == {"room": 1}
+
+
+@pytest.mark.parametrize("wrong", [False, 0, {}])
+async def test_input_of_a_continuation_or_warm_up_is_a_text_or_a_list_or_nothing(wrong: object) -> None:
+    async with serving() as running:
+        socket = await running.connect()
+        kept = await id_of(socket, generate=False)
+        for empty in (None, "", []):
+            assert await code_of(socket, previous_response_id=kept, input=empty, stream_id="a") == "ok"
+            assert await code_of(socket, generate=False, input=empty, stream_id="a") == "ok"
+        asked = len(running.provider.bodies)
+        assert await code_of(socket, generate=False, input=wrong) == "invalid_request"
+        assert await code_of(socket, previous_response_id=kept, input=wrong) == "invalid_request"
+        assert len(running.provider.bodies) == asked
+
+
+async def test_empty_text_of_a_first_turn_is_continued_as_a_message() -> None:
+    async with serving() as running:
+        socket = await running.connect()
+        first = await socket.asked("")
+        await id_of(socket, "two", previous_response_id=first["response"]["id"])
+        whole = [{"role": "user", "content": ""}, *first["response"]["output"], {"role": "user", "content": "two"}]
+        assert (await running.post({"model": "assistant", "input": whole, "stream": True})).status_code == 200
+        assert running.provider.bodies[1] == running.provider.bodies[2]
+
+
+async def test_connection_with_turns_that_wait_is_not_closed_for_room() -> None:
+    async with serving("websocket: {state: 64 KB, state_total: 64 KB}") as running:
+        idle, busy = await running.connect(), await running.connect()
+        await id_of(idle, "x" * 40_000)
+        running.provider.hold()
+        busy.create("x" * 40_000)
+        await running.provider.asked.wait()
+        (session,) = [it for it in running.hub.sessions if not it.is_idle]
+        busy.create("second")
+        async with asyncio.timeout(LIMIT_S):
+            while not session._queue:  # noqa: ASYNC110  # there is no event for it
+                await asyncio.sleep(0.005)
+        idle_session = next(it for it in running.hub.sessions if it is not session)
+        idle_session.active_at = session.active_at + LIMIT_S  # so that the busy one would come first
+        running.provider.gate.set()
+        ends = [(await busy.turn())[-1]["type"] for _ in range(2)]
+        assert ends == ["response.completed"] * 2
+        assert (await idle.until_closed())[0] == 1013
 
 
 async def test_worker_closes_the_longest_idle_connection_that_keeps_something() -> None:

@@ -155,3 +155,15 @@ async def test_feature_does_to_a_turn_what_it_does_to_a_post(name: str, accounti
     assert [alike(row) for row in rows[:half]] == [alike(row) for row in rows[half:]]
     if name == "redaction":
         assert "jane@mail.example" not in json.dumps(world.bodies)
+
+
+async def test_warm_up_is_refused_by_a_door_whose_refusals_wait_for_a_judge_and_asks_no_judge() -> None:
+    bands = "age_bands: {child: {tools: false}}, age_missing: child"
+    world = World()
+    async with serving(*of_region(f"{bands}, {CRISIS.replace('THEN', 'stop')}", WITH_JUDGE), provider=world) as running:
+        socket = await running.connect()
+        tool = {"type": "function", "name": "f"}
+        refused = await socket.asked("I harm", generate=False, tools=[tool])
+        assert (refused["status"], refused["error"]["code"]) == (403, "age_restricted")
+        assert (await socket.asked("I harm", generate=False))["type"] == "response.completed"
+    assert not world.bodies

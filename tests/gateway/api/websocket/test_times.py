@@ -75,6 +75,7 @@ async def test_turn_that_arrives_too_late_gets_an_error_in_its_place() -> None:
         connection.create("second")
         await running.provider.asked.wait()
         session._begun_at -= 600
+        session._queue[0].arrived_at -= 600
         connection.create("late", stream_id="a")
         connection.create("later")
         await asyncio.sleep(0.05)
@@ -98,12 +99,14 @@ async def test_silent_connection_gets_a_ping_each_30_seconds() -> None:
         assert connection.pings == 1
 
 
-async def test_message_that_does_not_end_in_60_seconds_gets_408_and_1008() -> None:
+@pytest.mark.parametrize("begun", [b"\x81", b"\x01\x80" + bytes(4)], ids=["a byte", "an empty fragment"])
+async def test_message_that_does_not_end_in_60_seconds_gets_408_and_1008(begun: bytes) -> None:
     async with serving() as running:
         connection = await running.connect()
-        connection.write(b"\x81")
+        connection.write(begun)
+        (websocket,) = running.state.websockets
         async with asyncio.timeout(LIMIT_S):
-            while running.app._chat.body_limits._held_bytes == 0:  # noqa: ASYNC110  # there is no event for it
+            while websocket._message_since is None:  # noqa: ASYNC110  # there is no event for it
                 await asyncio.sleep(0.005)
         look_after(running, 59)
         look_after(running, 60)

@@ -3,13 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import Any
 
+import httpx
 import pytest
 from structlog.testing import capture_logs
 
 from gateway.server import websocket_connection
 from tests.gateway.api.websocket.websocket_gateway import LIMIT_S, Provider, expect_a_turn_to_be_the_post, serving
+from tests.kit.claim_tokens import jwks, public
+from tests.kit.token_gateway import BATCH, signed
+from tests.kit.token_gateway import CONFIG as TOKENS
+
+
+class Issuing(Provider):
+    """A provider, and the issuer of tokens."""
+
+    async def __call__(self, request: httpx.Request) -> httpx.Response:
+        if request.url.host == "login.example":
+            return httpx.Response(200, content=jwks(public("k1")))
+        return await super().__call__(request)
+
 
 REQUESTS: dict[str, dict[str, Any]] = {
     "text": {"input": "hi"},
@@ -163,6 +178,7 @@ async def test_cancel_ends_the_running_turn_with_response_failed() -> None:
             first = await socket.event()
             socket.send(type="response.cancel", response_id="resp_other")
             socket.send(type="response.cancel", stream_id="other")
+            socket.send(type="response.cancel", stream_id="other", response_id=first["response"]["id"])
             socket.send(type="response.cancel", response_id=first["response"]["id"])
             events = [first, *await socket.turn()]
             running.provider.gate.set()
@@ -195,12 +211,14 @@ async def test_cancel_takes_the_oldest_turn_that_waits_in_its_lane() -> None:
         running.provider.hold()
         socket.create("first")
         await running.provider.asked.wait()
-        socket.create("waits", stream_id="a")
+        socket.create("waits", stream_id="a", previous_response_id="resp_one")
+        socket.send(type="response.cancel", stream_id="a", response_id="resp_one")  # that turn has no id yet
         socket.send(type="response.cancel", stream_id="a")
         event = await socket.event()
         while "stream_id" not in event:
             event = await socket.event()
         assert (event["type"], event["sequence_number"], event["stream_id"]) == ("response.failed", 0, "a")
+        assert event["response"]["previous_response_id"] == "resp_one"
         running.provider.gate.set()
         assert (await socket.turn())[-1]["type"] == "response.completed"
         assert len(running.provider.bodies) == 1
@@ -295,6 +313,41 @@ async def test_head_of_a_turn_is_shown_on_request() -> None:
         head = await socket.event()
         assert (head["type"], head["status"], head["stream_id"]) == ("x_gateway.headers", 200, "a")
         assert {"x-request-id", "x-gateway-region", "x-gateway-deployment"} <= head["headers"].keys()
+
+
+async def test_turn_chooses_whether_its_head_is_shown() -> None:
+    async with serving() as running:
+        for of_connection, of_turn, first in (("", "true", "x_gateway.headers"), ("true", "false", "response.created")):
+            socket = await running.connect(x_gateway_turn_headers=of_connection)
+            socket.create(x_gateway={"headers": {"x-gateway-turn-headers": of_turn}})
+            assert (await socket.turn())[0]["type"] == first
+
+
+async def test_token_that_ends_while_its_turn_waits_was_valid_when_the_frame_arrived() -> None:
+    hour_s = 3600.0
+    rules = {"token_issuers": TOKENS.data["token_issuers"], "clients": {"research": {}, "batch": {}, "app": {}}}
+    async with serving(rules, provider=Issuing()) as running:
+        tokens, now_s = running.app._tokens, time.time()
+        tokens.clock = lambda: now_s - hour_s
+        token = signed(iat=now_s - hour_s - 60, exp=now_s - hour_s / 2, **BATCH)
+        socket = await running.connect(key=token)
+        running.provider.hold()
+        socket.create("one")
+        await running.provider.asked.wait()
+        socket.create("two")
+        (session,) = running.hub.sessions
+        async with asyncio.timeout(LIMIT_S):
+            while not session._queue:  # noqa: ASYNC110  # there is no event for it
+                await asyncio.sleep(0.005)
+        session._queue[0].arrived_at -= hour_s
+        session._begun_at -= hour_s
+        tokens.clock = time.time
+        running.provider.gate.set()
+        assert [(await socket.turn())[-1]["type"] for _ in range(2)] == ["response.completed"] * 2
+        session._begun_at += hour_s
+        refused = await socket.asked("three")
+        assert (refused["status"], refused["error"]["token"]) == (401, "expired")
+        assert (await socket.until_closed())[0] == 1008
 
 
 async def test_other_key_revoked_region_or_gateway_ends_the_connection_with_1008() -> None:
