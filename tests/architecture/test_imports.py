@@ -31,7 +31,6 @@ HOMES = {
     ),
     "httpx": ("gateway/server/demo.py", "providers/client.py"),
     "httptools": ("providers/transport", "gateway/server/request_head.py", "gateway/server/http_protocol.py"),
-    "python_multipart": ("providers/audio/form.py",),
     "aiohappyeyeballs": ("providers/transport",),
     "babel": (
         "evaluation/figures.py",

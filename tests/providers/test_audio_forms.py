@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -46,11 +48,36 @@ def test_file_may_stand_before_the_model_and_is_not_copied() -> None:
 
 @pytest.mark.parametrize(
     "content",
-    [f"--{BOUNDARY}", f"\r\n--{BOUNDARY}x", f"\r\n-{BOUNDARY}--", f"--{BOUNDARY}--", "\r\n--", "\n--a-boundary\n"],
+    [
+        *(f"--{BOUNDARY}", f"\r\n-{BOUNDARY}--", f"--{BOUNDARY}--", "\r\n--", "\n--a-boundary\n"),
+        *(f"\r\n--{BOUNDARY}{rest}" for rest in ("x", "-", "--x", " x", "\n", "\r")),
+    ],
 )
 def test_text_of_the_boundary_inside_a_file_is_a_part_of_the_file(content: str) -> None:
     data = WAV + content.encode() + b"tail"
     assert read(form_of([("file", data, "x"), ("model", b"m", None)])) == [("file", data, True), ("model", b"m", False)]
+
+
+def test_padding_after_a_delimiter_is_a_part_of_it() -> None:
+    body = form_of([("file", WAV, "x"), ("model", b"m", None)])
+    padded = body.replace(BOUNDARY.encode() + b"\r\n", BOUNDARY.encode() + b" \t\r\n") + b"an epilogue"
+    assert read(padded) == read(body)
+
+
+def test_file_full_of_lines_that_begin_like_a_delimiter_costs_no_call_for_each() -> None:
+    body = form_of([("file", WAV + f"\r\n--{BOUNDARY}x".encode() * 50_000, "x"), ("model", b"m", None)])
+    calls = 0
+
+    def count(*_: object) -> None:
+        nonlocal calls
+        calls += 1
+
+    sys.setprofile(count)
+    try:
+        parts = parse_form(body, BOUNDARY)
+    finally:
+        sys.setprofile(None)
+    assert (len(parts), calls < 500) == (2, True), calls
 
 
 @given(st.binary(max_size=200), st.integers(0, 400))
