@@ -123,6 +123,7 @@ class AnswerStages:
 
     def style_audio(self, exchange: Exchange, request: AudioRequest) -> None:
         """Decide how a transcript or speech is shown. Only the latter is generated, so that it has labels."""
+        exchange.record.shown.dropped |= request.unread
         assistant, locale, labelling = exchange.assistant, exchange.locale, None
         has_comments = not isinstance(request, SpeechRequest) or request.events
         if isinstance(request, SpeechRequest) and locale is not None and locale.labels:

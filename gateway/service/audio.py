@@ -8,9 +8,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from gateway.execution.exchange import Exchange
 from gateway.execution.judging import Judge, PassedTexts, pieces_of
 from gateway.execution.upstream_client import Answer
+from gateway.model.age import AgeBand
 from gateway.model.decision import Refusal, RefusalCode, Refused
 from gateway.model.deployment import Deployment
-from gateway.model.input_requests import AudioRequest
+from gateway.model.input_requests import AudioRequest, InputRequest
 from gateway.model.moderation import Flagged, NoVerdict
 from gateway.model.record import AttemptRecord, FeatureNote, Record
 from gateway.model.region_text import Label
@@ -105,7 +106,7 @@ def note_audio(record: Record, usage: Usage | None) -> Usage:
     return counted
 
 
-def refuse_by_labels(exchange: Exchange, request: AudioRequest) -> None:
+def refuse_by_labels(exchange: Exchange, request: InputRequest) -> None:
     """Raise Refused if a label has to stand in the file, and the format has no place for it."""
     if not isinstance(request, SpeechRequest) or request.response_format in PLACES or exchange.locale is None:
         return
@@ -114,13 +115,11 @@ def refuse_by_labels(exchange: Exchange, request: AudioRequest) -> None:
         raise Refused(Refusal(RefusalCode.UNSUPPORTED_CAPABILITY, message, param="response_format"))
 
 
-def refuse_by_age(exchange: Exchange, request: AudioRequest) -> None:
-    """Raise Refused if users of the age of this one may not send their voice, or get one."""
-    age = exchange.location.age
-    is_speech = isinstance(request, SpeechRequest)
-    if age is None or (age.speech if is_speech else age.transcription):
+def refuse_by_age(age: AgeBand, path: str) -> None:
+    """Raise Refused if users of this age may not send their voice, or get one, at a path of the API."""
+    use = "speech" if path.endswith("/speech") else "transcription"
+    if not path.startswith("/v1/audio/") or (age.speech if use == "speech" else age.transcription):
         return
-    use = "speech" if is_speech else "transcription"
     message = f"the age band {age.name!r} has no {use} in this region"
     raise Refused(Refusal(RefusalCode.AGE_RESTRICTED, message, age={"rule": use, "limit_s": None, "allowed_at": None}))
 

@@ -51,7 +51,7 @@ from gateway.policy.region_text import with_region_text, without_profile_message
 from gateway.policy.transcript import MAX_CHARACTERS, transcript
 from gateway.service.answer_stages import AnswerStages, Turn
 from gateway.service.assistants import find_assistant
-from gateway.service.audio import AudioNote, emulated_by, judged_transcript, refuse_by_age, refuse_by_labels
+from gateway.service.audio import AudioNote, emulated_by, judged_transcript, refuse_by_labels
 from gateway.service.client_tokens import ClientTokens
 from gateway.service.decider import Decider, sticky_conversation
 from gateway.service.help import help_answer
@@ -312,16 +312,13 @@ class ChatService:
         record, region = exchange.record, exchange.location.region
         record.decided = change(record.decided, use=use_of(request))
         record.note(AudioNote(request))
-        refuse_by_age(exchange, request)
         if region is not None and region.log_prompts and region.name not in exchange.config.moderation:
             self._log(record, request)
         self.decider.prepare(exchange)
-        refuse_by_labels(exchange, request)
         calls = InputCalls((request,))
         try:
             answer = by_deployment(await self._answer_decided(exchange, calls))
             if isinstance(request, TranscriptionRequest):
-                record.shown.dropped |= request.unread
                 record.shown.emulated = emulated_by(answer, request.response_format)
                 if calls.judge is not None:
                     answer = await judged_transcript(calls.judge, answer, self.passed_texts)
@@ -534,6 +531,7 @@ class ChatService:
 
     async def _answer_of_input(self, exchange: Exchange, calls: InputCalls) -> Answer:
         request = calls.current
+        refuse_by_labels(exchange, request)
         needs = needs_of_input(request)
         consenting = await self.decider.consenting(exchange, None, needs)
         plan = self.decider.decide(exchange, None, needs, None, consenting)

@@ -43,6 +43,7 @@ from gateway.policy.refusals import at_part
 from gateway.policy.region_text import choose_locale
 from gateway.policy.routing import decide
 from gateway.service.assistants import find_assistant
+from gateway.service.audio import refuse_by_age
 from gateway.service.location import Located, LocationService
 from providers.chat import ChatRequest
 from providers.failures import Failure, FailureKind
@@ -111,6 +112,8 @@ class Decider:
             raise Refused(located.refusal)
         location = exchange.location = located.location
         exchange.claim = located.claim
+        if location.age is not None:
+            refuse_by_age(location.age, record.route)
         if location.region is not None and location.region.doors and not location.region.helps_first:
             self._ask_before_body(exchange)
 

@@ -6,18 +6,14 @@ import hashlib
 import json
 from base64 import b64decode
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import httpx
 import pytest
 
 from gateway.features.marks.policy import check_mark
-from gateway.model.age import AgeBand
-from gateway.model.decision import Refused
 from gateway.model.record import Record
-from gateway.model.refusal_reason import STATUS
-from gateway.service.audio import _MOST_LABEL_DATA, AudioNote, refuse_by_age
+from gateway.service.audio import _MOST_LABEL_DATA, AudioNote
 from gateway.signing import Signer
 from gateway.telemetry.request_log import JsonLines
 from providers.audio import SpeechRequest
@@ -242,16 +238,3 @@ def test_signed_mark_is_over_the_bytes_as_sent(tmp_path: Path) -> None:
         words = [word for name, value in given.items() for word in (f"--{name}", value)]
         assert in_this_process("marks", "verify", *words).returncode == number
     assert check_mark(label["marks"][0], None, vectors["issuer"], [key], "0" * 64).content == "different"
-
-
-@pytest.mark.parametrize(("rule", "status"), [({"speech": False}, 403), ({"transcription": False}, 200)])
-def test_band_may_have_no_speech(rule: dict[str, bool], status: int) -> None:
-    band = AgeBand("child", **rule)  # type: ignore[arg-type]  # one of two switches
-    exchange: Any = SimpleNamespace(location=SimpleNamespace(age=band))
-    request = SpeechRequest("m", "a", "v")
-    if status == 200:
-        refuse_by_age(exchange, request)
-        return
-    with pytest.raises(Refused) as error:
-        refuse_by_age(exchange, request)
-    assert STATUS[error.value.refusal.code] == status
