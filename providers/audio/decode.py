@@ -20,6 +20,7 @@ _REFUSED = {
     **dict.fromkeys(("known_speaker_names", "known_speaker_references"), "a sample would identify a person"),
 }
 _LANGUAGE = re.compile(r"[A-Za-z]{2,3}(?:[-_][A-Za-z0-9]{1,8}){0,8}")
+MOST_VOICE_CHARACTERS = 256
 _SPEECH = frozenset({"model", "input", "voice", "response_format", "speed", "instructions", "stream_format"})
 
 
@@ -79,7 +80,7 @@ def _parts_of(parts: tuple[FormPart, ...]) -> tuple[memoryview | None, dict[str,
             if name != "file" or not part.is_file:
                 shown = name[:64]
                 hint = "is a file: only `file` may be one" if part.is_file else "is a text: send it as a file"
-                raise InvalidRequest(f"`{shown}` {hint}", shown)
+                raise InvalidRequest(f"`{shown}` {hint}", shown, log_message=f"a part of the form {hint}")
             if file is not None:
                 raise InvalidRequest("`file` is there twice", "file")
             file = part.data
@@ -138,6 +139,8 @@ def decode_speech(value: object) -> SpeechRequest:
     if not model:
         raise InvalidRequest("`model` is required: name an assistant", "model")
     voice, spoken = needed_text(body, "voice", "voice"), needed_text(body, "input", "input")
+    if len(voice) > MOST_VOICE_CHARACTERS:  # it is in the log
+        raise InvalidRequest(f"`voice` has more than {MOST_VOICE_CHARACTERS} characters", "voice")
     if not spoken.strip():
         raise InvalidRequest("`input` must not be blank", "input")
     form, style = text(body, "response_format", "response_format"), text(body, "stream_format", "stream_format")

@@ -65,7 +65,7 @@ class SpeechFacts(Value, frozen=True, forbid_unknown_fields=True):
         path: The path below the base path.
         query: Fixed parameters of the path.
         formats: The formats that the vendor itself has.
-        pcm_is_24k: Whether its `pcm` has 24 kHz, 16 bit, mono, so that `wav` and `pcm` can be made of each other.
+        pcm_is_24k: Whether its `pcm` has 24 kHz, 16 bit, mono, so that `wav` can be made of it.
         most_characters: The longest input, or None if the vendor states none.
         parameters: Of `speed` and `instructions`, those that it takes.
         voice: The vendor's name of the field with the voice.
@@ -86,9 +86,8 @@ class SpeechFacts(Value, frozen=True, forbid_unknown_fields=True):
 
     @property
     def offers(self) -> frozenset[str]:
-        """The formats that a client can have: also `wav` of `pcm`, and `pcm` of `wav`."""
-        pair = {"wav", "pcm"}
-        return frozenset(self.formats) | (pair if self.pcm_is_24k and pair & set(self.formats) else set())
+        """The formats that a client can have: also `wav` of `pcm`."""
+        return frozenset(self.formats) | ({"wav"} if self.pcm_is_24k and "pcm" in self.formats else set())
 
 
 _FactsT = TypeVar("_FactsT", TranscriptionFacts, SpeechFacts)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import struct
+from collections.abc import Iterator
 from typing import Literal, TypeAlias
 
 from providers.value import Value
@@ -94,19 +95,25 @@ def lengths_of(kind: Kind, data: bytes | memoryview, longest_s: int | None = Non
     return Lengths(most, usual, claim if claim is not None and can_be_true else most)
 
 
+def wav_chunks(data: bytes | memoryview, most_bytes: int) -> Iterator[tuple[bytes, int, int]]:
+    """Yield the name of each chunk that begins in the first bytes of a `wav`, and where its content begins and ends."""
+    at = 12
+    while at + 8 <= min(len(data), most_bytes):
+        name, (size,) = bytes(data[at : at + 4]), struct.unpack_from("<I", data, at + 4)
+        begin, at = at + 8, at + 8 + size + size % 2
+        yield name, begin, at
+
+
 def _pcm_ms(data: bytes | memoryview) -> int | None:
     """Return the length of PCM by its real bytes, or None for other audio in a `wav`."""
     form: bytes | None = None
-    at = 12
-    while at + 8 <= min(len(data), 1 << 20):
-        name, (size,) = bytes(data[at : at + 4]), struct.unpack_from("<I", data, at + 4)
+    for name, at, end in wav_chunks(data, 1 << 20):
         if name == b"data":
             break
         if name == b"fmt ":
             if form is not None:
                 return None
-            form = bytes(data[at + 8 : at + 8 + min(size, 40)])
-        at += 8 + size + size % 2
+            form = bytes(data[at : min(end, at + 40)])
     else:
         return None
     if form is None or len(form) < 16:
@@ -115,7 +122,7 @@ def _pcm_ms(data: bytes | memoryview) -> int | None:
     is_pcm = tag == 1 or (tag == 0xFFFE and len(form) >= 26 and form[24:26] == b"\x01\x00")
     if not is_pcm or rate not in _RATES or bits not in _BITS or not 1 <= channels <= _MOST_CHANNELS:
         return None
-    length: int = -(-(len(data) - at - 8) * 8000 // (channels * bits * rate))
+    length: int = -(-(len(data) - at) * 8000 // (channels * bits * rate))
     return length
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import math
 import re
 import struct
 from collections.abc import Callable, Mapping
@@ -27,7 +26,17 @@ from providers.chat import (
     UsageReport,
 )
 from providers.failures import Failure, FailureKind, ProviderFailed
-from providers.json_values import JsonError, as_list, as_map, loads, read_count, read_map, read_str
+from providers.json_values import (
+    JsonError,
+    as_list,
+    as_map,
+    loads,
+    read_count,
+    read_map,
+    read_str,
+    repair_surrogates,
+    split_high_surrogate,
+)
 from providers.reading.errors import classify, error_object, holds_error, malformed, shared_rules
 from providers.reading.event_stream import EndsWithBody
 from providers.reading.response_reader import MAX_BODY_BYTES, TOO_LARGE, is_event_stream
@@ -41,7 +50,6 @@ _SEGMENT = frozenset(
 _GUESSES = re.compile(r"<\|[^|<>]{1,32}\|>|[\U0001f60a\U0001f614\U0001f621\U0001f630\U0001f922\U0001f62e]")
 """The marks of emotion, sounds and language that SenseVoice writes into a text. It is never passed on."""
 _MOST_MS = 10**12
-_PCM_RATE = 24_000
 _UNKNOWN = 0xFFFFFFFF
 _FORMAT_KINDS = {"mp3": "mp3", "opus": "ogg", "aac": "aac", "flac": "flac", "wav": "wav"}
 _WAV_HEAD = (
@@ -49,6 +57,8 @@ _WAV_HEAD = (
     + b"data" + struct.pack("<I", _UNKNOWN)
 )  # fmt: skip
 _HEAD_BYTES = 64
+_TEXT = re.compile(rb"\s*[{<][\t\n\r\x20-\xf7]*\Z")
+"""The beginning of JSON or HTML. That of PCM has bytes that no text has, because most samples are small."""
 _TEXTS = frozenset({"application/json", "application/problem+json", "text/html", "text/event-stream"})
 
 
@@ -76,7 +86,8 @@ def read_transcript(body: Mapping[str, object]) -> Transcript:
 
 
 def plain_words(text: str) -> str:
-    """Return a text without a vendor's guesses about who speaks."""
+    """Return a text without a vendor's guesses about who speaks, and without halves of surrogate pairs."""
+    text = repair_surrogates(text)
     return _GUESSES.sub("", text).strip() if _GUESSES.search(text) else text
 
 
@@ -89,7 +100,9 @@ def _segment(value: object) -> Mapping[str, object]:
 
 
 def _word(value: object) -> Mapping[str, object]:
-    return {name: item for name, item in as_map(value).items() if name in ("word", "start", "end")}
+    source = as_map(value)
+    times = {name: item for name, item in source.items() if name in ("start", "end")}
+    return {"word": plain_words(read_str(source, "word") or ""), **times}
 
 
 def milliseconds(seconds: object) -> int:
@@ -99,7 +112,7 @@ def milliseconds(seconds: object) -> int:
             seconds = float(seconds)
         except ValueError:
             return 0
-    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not math.isfinite(seconds):
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float):
         return 0
     return round(seconds * 1000) if 0 < seconds * 1000 < _MOST_MS else 0
 
@@ -199,7 +212,7 @@ class TranscriptReader(_Reader):
         self._whole = whole
         self._body: bytearray | None = bytearray()
         self._events = _Events()
-        self._shown = ""
+        self._shown = self._cut = ""
         self._usage: Usage | None = None
         self._is_chunked = False
 
@@ -217,7 +230,8 @@ class TranscriptReader(_Reader):
     def _end(self) -> list[StreamEvent]:
         if self._body is not None:
             transcript = self._whole(replace(self._head, body=bytes(self._body)))
-            return [*map(SegmentDelta, transcript.segments or ()), *self._ended(transcript.text, transcript.usage)]
+            segments = map(SegmentDelta, transcript.segments or ())
+            return [*self._delta(transcript.text), *segments, *self._ended(None, transcript.usage)]
         events = [event for body in self._events.objects(None) for event in self._event(body)]
         if not events or not isinstance(events[-1], Finished):
             events.append(Failed(Failure(FailureKind.INTERRUPTED, "the provider's stream ended before the text did")))
@@ -244,7 +258,8 @@ class TranscriptReader(_Reader):
         return []
 
     def _delta(self, text: str | None) -> list[StreamEvent]:
-        text = _GUESSES.sub("", text or "")
+        text, self._cut = split_high_surrogate(self._cut + (text or ""))
+        text = _GUESSES.sub("", repair_surrogates(text))
         self._shown += text
         return [TextDelta(text)] if text else []
 
@@ -266,7 +281,7 @@ class SpeechReader(_Reader, EndsWithBody):
     Args:
         head: The head of the response.
         asked: The format that the client asked for.
-        sent: The format that the vendor was asked for: `wav` and `pcm` are made of each other.
+        sent: The format that the vendor was asked for: `wav` is made of `pcm`.
         form: The vendor's form, see `SpeechFacts`.
     """
 
@@ -320,39 +335,26 @@ class SpeechReader(_Reader, EndsWithBody):
 
     def _audio(self, data: bytes, *, at_end: bool = False) -> list[StreamEvent]:
         """Return audio in the format of the client, once enough of it is here to know its kind."""
-        if self._has_audio:
-            return [AudioDelta(data)] if data else []
-        self._begun += data
-        start = self._begun.find(b"data") + 8 if self._sent == "wav" and self._asked == "pcm" else 0
-        is_short = len(self._begun) < max(_HEAD_BYTES, start)
-        if (is_short or start == 7) and not at_end and len(self._begun) < MAX_BODY_BYTES // 16:
-            return []
-        if not self._begun:
-            return []
-        self._check_kind(self._begun)
-        if start:
-            self._check_pcm(self._begun)
-        self._has_audio = True
-        head = _WAV_HEAD if self._sent == "pcm" and self._asked == "wav" else b""
-        whole, self._begun = head + self._begun[start:], b""
-        return [AudioDelta(whole)] if whole else []
+        if not self._has_audio:
+            self._begun += data
+            if not self._begun or (len(self._begun) < _HEAD_BYTES and not at_end):
+                return []
+            self._check_kind(self._begun)
+            self._has_audio = True
+            data = self._begun if self._sent == self._asked else _WAV_HEAD + self._begun
+        return [AudioDelta(data)] if data else []
 
     def _check_kind(self, head: bytes) -> None:
         expected, kind = _FORMAT_KINDS.get(self._sent), kind_of(head)
         given = self._head.headers.get("content-type", "").partition(";")[0].strip().lower()
         is_text = given in _TEXTS and self._form == "usual"
-        if kind is None and (is_text or head.lstrip()[:1] in (b"{", b"<")):
+        if kind is None and (is_text or _TEXT.match(head[:_HEAD_BYTES])):
             body = error_object(head)
             if body:
                 self._fail_on_error(body)
             raise malformed("the answer is a text and no audio")
         if (kind != expected) if expected is not None else kind == "wav":
             raise malformed(f"the answer is not {self._sent}")
-
-    def _check_pcm(self, head: bytes) -> None:
-        at = head.find(b"fmt ")
-        if at < 0 or head[at + 8 : at + 16] != struct.pack("<HHI", 1, 1, _PCM_RATE) or head[at + 22] != 16:
-            raise malformed("the answer is a wav of another form than 24 kHz, 16 bit, mono")
 
 
 def _decoded(audio: object) -> bytes:

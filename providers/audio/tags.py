@@ -10,14 +10,17 @@ Places: TC260-PG-202510A (2025-08-28) for `AIGC` in wav and mp3, read through tw
 from __future__ import annotations
 
 import struct
+import zlib
 from collections.abc import Mapping, Sequence
-from functools import cache
+
+from providers.audio.kinds import wav_chunks
 
 MOST_BYTES = 64 * 1024
 PLACES = frozenset({"wav", "mp3", "opus", "flac"})
 """The formats that have a place."""
 _UNKNOWN = 0xFFFFFFFF
 _HEADER = 10
+_MIRRORED = bytes([int(f"{byte:08b}"[::-1], 2) for byte in range(256)])
 _COMMENTS = 4
 """The type of a block with comments in FLAC."""
 
@@ -29,12 +32,16 @@ class Tagger:
         form: The format.
         tags: Names and values, each value as JSON text. No name is there twice. Only ID3 has the names: a chunk and a
             comment are always `AIGC`.
+
+    Attributes:
+        has_written: The tags have got their place.
     """
 
     def __init__(self, form: str, tags: Sequence[tuple[str, str]]) -> None:
         self._tags = tags
         self._find = {"wav": _wav, "mp3": _mp3, "opus": _opus, "flac": _flac}.get(form) if tags else None
         self._begun = b""
+        self.has_written = False
 
     def feed(self, data: bytes, *, at_end: bool = False) -> bytes:
         """Return more of the file, with the tags at their place."""
@@ -45,15 +52,13 @@ class Tagger:
         if tagged is None and not at_end and len(self._begun) < MOST_BYTES:
             return b""
         whole, self._begun, self._find = self._begun if tagged is None else tagged, b"", None
+        self.has_written = tagged is not None
         return whole
 
 
 def _wav(head: bytes, tags: Sequence[tuple[str, str]]) -> bytes | None:
     """Return the file with a chunk for each tag after `fmt `, and corrected sizes; None if its place is not here."""
-    at = 12
-    while at + 8 <= len(head):
-        name, (size,) = head[at : at + 4], struct.unpack_from("<I", head, at + 4)
-        at += 8 + size + size % 2
+    for name, _, at in wav_chunks(head, MOST_BYTES):
         if name == b"data" or at > len(head):
             return None
         if name == b"fmt ":
@@ -200,22 +205,10 @@ def _page(kind: bytes, granule: bytes, serial: bytes, number: int, lacing: bytes
     return page[:22] + struct.pack("<I", _crc(page)) + page[26:]
 
 
-@cache
-def _table() -> Sequence[int]:
-    table = []
-    for byte in range(256):
-        crc = byte << 24
-        for _ in range(8):
-            crc = (crc << 1 ^ 0x04C11DB7 if crc & 0x80000000 else crc << 1) & _UNKNOWN
-        table.append(crc)
-    return table
-
-
 def _crc(data: bytes) -> int:
-    table, crc = _table(), 0
-    for byte in data:
-        crc = (crc << 8 & _UNKNOWN) ^ table[crc >> 24 ^ byte]
-    return crc
+    """Return the checksum of a page: that of zlib from 0, over mirrored bytes, mirrored."""
+    crc = zlib.crc32(data.translate(_MIRRORED), _UNKNOWN) ^ _UNKNOWN
+    return int(f"{crc:032b}"[::-1], 2)
 
 
 def tag_names(labels: Sequence[Mapping[str, object]]) -> list[str]:

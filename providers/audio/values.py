@@ -164,8 +164,8 @@ def _line(segment: Mapping[str, object]) -> str:
 
 def _time(segment: Mapping[str, object], name: str, point: str) -> str:
     value = segment.get(name)
-    seconds = float(value) if isinstance(value, int | float) else 0.0
-    milliseconds = min(max(round(seconds * 1000), 0), _MOST_CUE_MS) if seconds == seconds else 0
+    seconds = value if isinstance(value, int | float) else 0
+    milliseconds = round(min(max(0, seconds * 1000), _MOST_CUE_MS))
     minutes, rest = divmod(milliseconds, 60_000)
     hours, minutes = divmod(minutes, 60)
     return f"{hours:02d}:{minutes:02d}:{rest // 1000:02d}{point}{rest % 1000:03d}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from base64 import b64encode
 from collections.abc import Mapping
 from hashlib import sha256
@@ -115,7 +116,7 @@ class TranscriptionDialect(InputDialect):
             body["task"] = self.task
         body |= {name: value for name, value in shown.items() if value is not None}
         body["usage"] = usage_of(usage)
-        return orjson.dumps({**body, **_member(record)})
+        return _json({**body, **_member(record)})
 
     def encoder(self, style: AnswerStyle, record: Record) -> StreamEncoder:  # type: ignore[override]
         """See Dialect."""
@@ -143,8 +144,15 @@ def _member(record: Record) -> Mapping[str, object]:
     return {"x_gateway": {"usage": "estimated"}} if record.shown.usage_is_estimated else {}
 
 
+def _json(value: Mapping[str, object]) -> bytes:
+    try:
+        return orjson.dumps(value)
+    except TypeError:  # in numbers or names of a vendor, such as an integer of more than 64 bits
+        return json.dumps(value).encode()
+
+
 def _event(value: Mapping[str, object]) -> bytes:
-    return b"data: " + orjson.dumps(value) + b"\n\n"
+    return b"data: " + _json(value) + b"\n\n"
 
 
 class TranscriptEncoder(StreamEncoder):
@@ -292,12 +300,15 @@ class SpeechEventEncoder(SpeechEncoder):
         if record.shown.usage_is_estimated:
             member["usage"] = "estimated"
         if (note := self._note) is not None and note.labels:
-            member["labels"] = note.labels
+            # A file of another form than usual may have had no place.
+            is_written = self._tagger is not None and self._tagger.has_written
+            labels = [{**one, "in_file": one["in_file"] and is_written} for one in note.labels]
             if self._hash is not None and note.signer is not None:
                 mark = note.signer.mark_audio(self._media, self._hash.hexdigest())
                 signed = self._signed
-                member["labels"] = [{**one, "marks": [mark]} if one["name"] in signed else one for one in note.labels]
+                labels = [{**one, "marks": [mark]} if one["name"] in signed else one for one in labels]
                 record.shown.marked = True
+            member["labels"] = labels
         tokens = {"input_tokens": prompt, "output_tokens": completion, "total_tokens": prompt + completion}
         return _event({"type": "speech.audio.done", "usage": tokens, "x_gateway": member})
 

@@ -17,6 +17,7 @@ from gateway.service.audio import _MOST_LABEL_DATA, AudioNote
 from gateway.signing import Signer
 from gateway.telemetry.request_log import JsonLines
 from providers.audio import SpeechRequest
+from providers.audio.decode import MOST_VOICE_CHARACTERS
 from providers.testkit.audio_files import spoken_file
 from providers.testkit.simulator import IncomingRequest, SimulatesAudio, load_simulators
 from tests.kit.configs import Config
@@ -161,6 +162,22 @@ def test_wav_and_pcm_are_made_of_each_other(provider: str, model: str, base: str
     assert (response.content[:4] == b"RIFF") == (form == "wav")
 
 
+@pytest.mark.parametrize("begin", [b"{", b" <", b"\n{"])
+@pytest.mark.parametrize("media", ["audio/pcm", "application/json"])
+def test_samples_may_begin_like_a_text(begin: bytes, media: str) -> None:
+    samples = begin + bytes(3) + bytes(range(256)) * 4
+    answer = httpx.Response(200, headers={"content-type": media}, content=samples)
+    response = InputGateway(lambda _: answer, CONFIG).post(PATH, {**ASKED, "response_format": "pcm"})
+    assert response.status_code == (200 if media == "audio/pcm" else 502)
+    assert (response.content == samples) is (media == "audio/pcm")
+
+
+@pytest.mark.parametrize(("size", "status"), [(MOST_VOICE_CHARACTERS, 200), (MOST_VOICE_CHARACTERS + 1, 400)])
+def test_name_of_a_voice_is_bounded(size: int, status: int) -> None:
+    response = InputGateway(speaking, CONFIG).post(PATH, {**ASKED, "voice": "v" * size})
+    assert response.status_code == status
+
+
 def test_log_line_has_characters_and_the_name_of_the_voice(records: list[Record]) -> None:
     InputGateway(speaking, CONFIG).post(PATH, ASKED)
     line = json.loads(JsonLines().of([(records[0], 0.0)])[0])
@@ -195,6 +212,14 @@ def test_required_place_makes_other_formats_unknown() -> None:
     assert gateway.post(PATH, {**ASKED, "response_format": "flac"}).status_code == 200
     refused = gateway.post(PATH, {**ASKED, "response_format": "pcm"})
     assert error_of(refused) == (400, "unsupported_capability", "response_format")
+
+
+def test_last_event_states_whether_the_file_had_a_place() -> None:
+    odd = b"RIFF\xff\xff\xff\xffWAVEdata\xff\xff\xff\xff" + bytes(200)  # its form never comes
+    for content, in_file in ((odd, False), (spoken_file("wav", 0.1), True)):
+        gateway = InputGateway(lambda _, content=content: httpx.Response(200, content=content), LABELLED)  # type: ignore[misc]
+        events = events_of(gateway.post(PATH, {**ASKED, "response_format": "wav", "stream_format": "sse"}))
+        assert [one["in_file"] for one in events[-1]["x_gateway"]["labels"]] == [in_file, in_file]
 
 
 def test_label_that_is_not_for_files_stands_in_headers_alone() -> None:

@@ -134,6 +134,28 @@ def test_subtitles_and_text_are_written_here(form: str, text: str) -> None:
     assert response.headers["x-gateway-emulated"] == "response_format"
 
 
+ODD = b"""{"text": "Hi \\ud83d", "duration": 1.0, "logprobs": [NaN], "words": [{"word": "\\udc00"}],
+ "segments": [{"start": 1e308, "end": 1%b, "text": "Hi.", "id": 1%b}, {"end": "x"}, null]}"""
+
+
+@pytest.mark.parametrize(
+    "fields", [{}, {"response_format": "srt"}, {"response_format": "verbose_json"}, {"stream": "true"}]
+)
+def test_values_that_no_writer_of_json_takes_are_no_internal_error(fields: dict[str, str]) -> None:
+    gateway = InputGateway(lambda _: httpx.Response(200, content=ODD % (b"0" * 400, b"0" * 30)), CONFIG)
+    response = gateway.post_form(PATH, transcription_form(**fields))
+    assert (response.status_code, "internal_error" in response.text) == (200, False), response.text
+    if "stream" not in fields and "srt" not in fields.values():
+        assert response.json()["text"] == "Hi \ufffd"
+
+
+def test_halves_of_a_character_in_two_events_are_joined() -> None:
+    halves = [f'{{"type":"transcript.text.delta","delta":"\\u{half}"}}' for half in ("d83d", "de00")]
+    gateway = InputGateway(streamed(*halves, '{"type":"transcript.text.done"}'), CONFIG)
+    events = events_of(gateway.post_form(PATH, transcription_form(stream="true")))
+    assert [one.get("delta", one.get("text")) for one in events[:-1]] == ["\U0001f600"] * 2
+
+
 @pytest.mark.parametrize(
     ("content_type", "code"),
     [("application/json", "unsupported_media_type"), ("multipart/form-data", "unsupported_media_type")],
@@ -193,6 +215,13 @@ def test_refused_file_goes_to_the_next_step_and_is_no_failure() -> None:
     response = gateway.post_form(PATH, transcription_form())
     assert (response.status_code, response.headers["x-gateway-deployment"]) == (200, "spare")
     assert sent_to(gateway.requests[0])["file"] == sent_to(gateway.requests[1])["file"]
+
+
+def test_log_names_no_part_that_the_client_made_up(records: list[Record]) -> None:
+    for parts in ([("nightjar", b"a", "b")], [("nightjar", b"\xff", None)]):
+        response = InputGateway(heard, CONFIG).post_form(PATH, form_of([*parts, ("file", silent_wav(), "a")]))
+        assert error_of(response) == (400, "invalid_request", "nightjar")
+    assert not any("nightjar" in JsonLines().of([(one, 0.0)])[0].decode() for one in records)
 
 
 def test_log_line_has_numbers_and_no_words(records: list[Record], capfd: pytest.CaptureFixture[str]) -> None:
