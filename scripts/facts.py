@@ -1,7 +1,7 @@
 """List the facts of this checkout that end soon, or were read long ago (`make facts`). Fail for those that have ended.
 
-A model, a site, a vendor's whole API, a price or a law that has ended must name what replaces it, and no configuration
-that ships may use it. A price that was read long ago may be wrong.
+A model, a site, an API version, a token host, a vendor's whole API, a price or a law that has ended must name what
+replaces it, and no configuration that ships may use it. A price that was read long ago may be wrong.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from gateway.model.approval import begun_everywhere
 from providers.adapter import KnowsOffers
 from providers.evidence import Citation
 from providers.registry import Registry, load_registry
+from providers.sign_in.kinds import vendor_hosts
 
 ROOT = Path(__file__).parents[1]
 LAWS = ROOT / "gateway/config/data/laws.toml"
@@ -90,11 +91,14 @@ def _ends(registry: Registry) -> Iterator[tuple[str, Sequence[str], date, str]]:
         if not isinstance(adapter, KnowsOffers):
             continue
         for row in adapter.offers.retirements:
-            yield name, (*row.models, *sorted(row.sites)), row.on, row.instead
+            yield name, (*row.models, *sorted(row.sites), *row.paths), row.on, row.instead
         for one in adapter.offers.prices:
             if (day := one.price.ends) is not None:
                 later = {it.models for it in adapter.offers.prices if it.price.valid_from == day}
                 yield f"{name}: price", one.models, day, "a later price" if one.models in later else ""
+    for name, host in vendor_hosts().items():
+        if host.ends is not None:
+            yield "token host", (name,), host.ends, host.instead
     for law in tomllib.loads(LAWS.read_text("utf-8"))["laws"]:
         if "ends" in law:
             yield "law", (law["duty"],), law["ends"], law.get("instead", "")
@@ -113,6 +117,8 @@ def _read() -> Iterator[tuple[date, str, timedelta]]:
             ]
             cited += [(f"{name}: end of {', '.join(it.models)}", it.citation, _OLD) for it in known.retirements]
         yield from ((it.as_of, subject, most) for subject, it, most in cited if it.as_of is not None)
+    hosts = vendor_hosts().items()
+    yield from ((it.as_of, f"token host {name}", _OLD) for name, it in hosts if it.as_of is not None)
     for path in sorted((ROOT / "gateway").rglob("*.toml")):
         data, name = tomllib.loads(path.read_text("utf-8")), str(path.relative_to(ROOT))
         rows = [row for some in data.values() if isinstance(some, list) for row in some if isinstance(row, dict)]

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Protocol
 
 from gateway.api.errors import ApiError
 from gateway.execution.evidence import EVERYBODY, Asker
-from gateway.model.approval import days_at, terms_of
+from gateway.model.approval import days_at
 from gateway.model.budget import shown_amount
 from gateway.model.config_version import ConfigVersion
 from gateway.model.decision import Unavailable
-from gateway.model.deployment import retirement_notices_of
+from gateway.model.endings import endings_of
 from gateway.model.schedule import ScheduleStatus, Tally
 from gateway.model.status import Changes, Finding, Overview, Reload, SimulatedSite, Status, Traffic, WorkerStatus
 from gateway.policy.routing import config_exclusion
@@ -169,9 +169,9 @@ def readiness(status: Status) -> dict[str, object]:
             name: sum(worker.websocket.get(name, 0) for worker in status.workers)
             for name in ("connections", "state_bytes")
         },
-        "approvals": _approvals(status),
+        "approvals": _endings(status, "approval", "last_day"),
         "schedules": {"off": status.schedules_off or None, "routes": [*map(_schedule, status.schedules)]},
-        "retirements": _retirements(status),
+        "retirements": _endings(status, "model", "retires_on"),
         "workers": {
             "wanted": status.workers_wanted,
             "restarts": status.worker_restarts,
@@ -235,31 +235,12 @@ def _without_database(config: ConfigVersion) -> str:
     return f"requests are served, and usage rows wait in the state directory{clients}"
 
 
-def _approvals(status: Status) -> list[dict[str, object]]:
-    """Return the approvals that expire, the next one first. `warned_days` is the threshold that was reached."""
+def _endings(status: Status, kind: str, day: str) -> list[dict[str, object]]:
+    """Return the ends of the facts of a kind, the next one first. `warned_days` is the threshold that was reached."""
     return [
-        {
-            "deployment": term.deployment,
-            "region": term.region,
-            "last_day": term.last_day.isoformat(),
-            "days_left": term.days_left,
-            "warned_days": term.warned_days,
-        }
-        for term in sorted(terms_of(status.config.approvals, days_at(status.at_s)), key=lambda term: term.days_left)
-    ]
-
-
-def _retirements(status: Status) -> list[dict[str, object]]:
-    """Return the models with a known retirement day, the next first. `warned_days` is the reached threshold."""
-    return [
-        {
-            "deployment": one.deployment,
-            "model": one.model,
-            "retires_on": one.retires_on.isoformat(),
-            "days_left": one.days_left,
-            "warned_days": one.warned_days,
-        }
-        for one in retirement_notices_of(status.config.deployments.values(), days_at(status.at_s))
+        {**it.subject, day: it.on.isoformat(), "days_left": it.days_left, "warned_days": it.warned_days}
+        for it in endings_of(status.config, days_at(status.at_s))
+        if it.kind == kind
     ]
 
 

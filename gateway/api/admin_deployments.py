@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from datetime import date
 
 from gateway.api.admin_control import unavailable_by_deployment
-from gateway.model.approval import days_at, terms_of
+from gateway.model.approval import Term, days_at
 from gateway.model.config_version import ConfigVersion
-from gateway.model.deployment import price_endings_of, retirement_notices_of
+from gateway.model.endings import FactEnding, endings_of
 from gateway.model.route import deployments_of
 from gateway.model.status import Status
 from gateway.policy.routing import config_exclusion
@@ -22,7 +21,7 @@ _BREAKERS = "gateway_breaker_state"
 
 def deployments_document(status: Status, snapshots: Iterable[bytes]) -> dict[str, object]:
     """Return the state of each deployment. Counts and latencies are since the start of the processes."""
-    config, days = status.config, days_at(status.at_s)
+    config = status.config
     series = unpack(merge(snapshots))
     attempts: dict[str, dict[str, int]] = {}
     for (_, name, _, outcome), [count] in series.get(_ATTEMPTS, {}).items():
@@ -39,8 +38,7 @@ def deployments_document(status: Status, snapshots: Iterable[bytes]) -> dict[str
     benched = unavailable_by_deployment(status.workers, by_breaker=False)
     opened = unavailable_by_deployment(status.workers, by_breaker=True)
     routes = _routes_by_deployment(config)
-    terms, notices = terms_of(config.approvals, days), retirement_notices_of(config.deployments.values(), days)
-    prices = price_endings_of(config.deployments.values(), days)
+    ends = endings_of(config, days_at(status.at_s))
     documents = []
     for name, item in config.deployments.items():
         exclusion, counts = config_exclusion(item, status.at_s), attempts.get(name, {})
@@ -59,12 +57,12 @@ def deployments_document(status: Status, snapshots: Iterable[bytes]) -> dict[str
                 "latency": _latency(times.get(name)),
                 "routes": routes.get(name, []),
                 "approvals": [
-                    {"region": term.region, "until": term.last_day.isoformat(), "days_left": term.days_left}
-                    for term in terms
-                    if term.deployment == name
+                    {"region": it.subject["region"], "until": it.on.isoformat(), "days_left": it.days_left}
+                    for it in ends
+                    if it.kind == "approval" and it.subject["deployment"] == name
                 ],
-                "retirement": _end_of(name, ((it.deployment, it.retires_on, it.days_left) for it in notices)),
-                "price_end": _end_of(name, ((it.name, it.on, it.days_left) for it in prices)),
+                "retirement": _end_of(name, "model", ends),
+                "price_end": _end_of(name, "price", ends),
                 "facts": facts_of(item),
             }
         )
@@ -72,13 +70,19 @@ def deployments_document(status: Status, snapshots: Iterable[bytes]) -> dict[str
         "version": config.version,
         "deployments": documents,
         "barriers": list(_barriers(config, series)),
+        "laws": [
+            {**it.subject, "on": it.on.isoformat(), "days_left": it.days_left}
+            for it in ends
+            if it.kind == "law" and it.warned_days is not None
+        ],
         "has_quotas": bool(config.quotas),
     }
 
 
-def _end_of(name: str, ends: Iterable[tuple[str, date, int]]) -> dict[str, object] | None:
-    """Return the day of the deployment among the ends of facts, and the days until then. None: no day is known."""
-    return next(({"on": on.isoformat(), "days_left": left} for one, on, left in ends if one == name), None)
+def _end_of(name: str, kind: str, ends: Iterable[Term | FactEnding]) -> dict[str, object] | None:
+    """Return the day on which a fact of the deployment ends, and the days until then, or None if none is known."""
+    of_name = (it for it in ends if it.kind == kind and it.subject["deployment"] == name)
+    return next(({"on": it.on.isoformat(), "days_left": it.days_left} for it in of_name), None)
 
 
 def _barriers(config: ConfigVersion, series: Series) -> Iterator[dict[str, object]]:

@@ -10,12 +10,12 @@ from datetime import UTC, datetime
 from typing import cast
 
 from gateway.api.admin_control import readiness_word, traffic_report, unavailable_everywhere, unavailable_to_clients
-from gateway.model.approval import WARNING_DAYS, days_at, terms_of
+from gateway.model.approval import days_at
 from gateway.model.assistant import Assistant
 from gateway.model.config_version import ConfigVersion, Region
 from gateway.model.consent import Consents
 from gateway.model.decision import Plan, Unavailable
-from gateway.model.deployment import price_endings_of, retirement_notices_of
+from gateway.model.endings import endings_of
 from gateway.model.input_requests import USES
 from gateway.model.location import Location
 from gateway.model.schedule import Phase
@@ -39,7 +39,6 @@ from gateway.release import release_name
 from gateway.telemetry.traffic import RECENT_S, WINDOW_S, times_in_words
 from providers.value import replace
 
-_SOON_DAYS = max(WARNING_DAYS)
 _NEARLY, _FRESH_S = 0.9, 10.0
 _FEWEST = 5
 """Of fewer requests, all must have failed."""
@@ -111,7 +110,12 @@ def _document(
     problems: list[str],
     warnings: list[str],
 ) -> dict[str, object]:
-    config, days = status.config, days_at(status.at_s)
+    config = status.config
+    ends = [
+        {"kind": it.kind, **it.subject, "on": it.on.isoformat(), "days_left": it.days_left, "detail": str(it)}
+        for it in endings_of(config, days_at(status.at_s))
+        if it.warned_days is not None
+    ]
     return {
         "version": config.file_version,
         "since": since,
@@ -122,21 +126,16 @@ def _document(
         "sign_ins": {it.name: it.document() for it in status.sign_ins},
         "instances": instances,
         "state_directory": None,
+        "ends": ends,
         "approvals": [
-            {"deployment": term.deployment, "region": term.region, "until": term.last_day.isoformat()}
-            for term in sorted(terms_of(config.approvals, days), key=lambda term: term.days_left)
-            if term.days_left <= _SOON_DAYS
+            {"deployment": it["deployment"], "region": it["region"], "until": it["on"]}
+            for it in ends
+            if it["kind"] == "approval"
         ],
-        "retirements": [
-            {"deployment": notice.deployment, "on": notice.retires_on.isoformat()}
-            for notice in retirement_notices_of(config.deployments.values(), days)
-            if notice.days_left <= _SOON_DAYS
-        ],
-        "prices": [
-            {"deployment": ending.name, "on": ending.on.isoformat()}
-            for ending in price_endings_of(config.deployments.values(), days)
-            if ending.days_left <= _SOON_DAYS
-        ],
+        **{
+            member: [{"deployment": it["deployment"], "on": it["on"]} for it in ends if it["kind"] == kind]
+            for member, kind in (("retirements", "model"), ("prices", "price"))
+        },
         "usage_implausible": _implausible(status),
         "problems": problems,
         "warnings": warnings,

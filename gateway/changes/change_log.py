@@ -26,6 +26,8 @@ from gateway.config.sensitive_keys import secrets_in_clear
 from gateway.config.source_text import SourceText, digest, read_files
 from gateway.files import open_file
 from gateway.model.answer_change import AnswerChange
+from gateway.model.approval import days_at
+from gateway.model.endings import endings_of
 from gateway.model.status import audited
 from gateway.operator_errors import NotStored, StateError
 from gateway.policy.territory_answers import answer_changes
@@ -141,7 +143,9 @@ def plan_with_checks(
     if answers is None:
         answers = answer_changes(old.config, new.config, now_s)
     checks = checks_of(old.config, new.config, warnings, now_s, answers=answers, accepted=accepted)
-    return replace(plan, answers=answers, checks=checks)
+    ends = (it for it in endings_of(new.config, days_at(now_s)) if it.warned_days is not None)
+    notes = (f"{it.subject.get('deployment') or it.subject['label']}: {it}" for it in ends)
+    return replace(plan, answers=answers, checks=checks, notes=(*plan.notes, *notes))
 
 
 def signature_file(config: Path) -> Path:

@@ -7,15 +7,21 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 
 from gateway.config.problems import Problem
-from gateway.model.approval import Ending, days_at, terms_of
+from gateway.model.approval import days_at
 from gateway.model.config_version import ConfigVersion
-from gateway.model.deployment import price_endings_of, retirement_notices_of
+from gateway.model.endings import endings_of
 from gateway.model.status import Changes, Reload
 from gateway.telemetry.log import logger
 
 REMINDER_INTERVAL_S = 600.0
 """The interval of checks for approvals and retirements whose date comes near."""
 _URGENT_DAYS = 7
+_END_EVENTS = {
+    "approval": ("approval_ending", "approval_ended"),
+    "model": ("model_retiring", "model_retired"),
+    "price": ("price_ending", "price_ended"),
+    "law": ("law_ending", "law_ended"),
+}
 _SHOWN = 20
 
 
@@ -86,27 +92,16 @@ async def remind(
     clock: Callable[[], float] = time.time,
     wait: Callable[[float], Awaitable[None]] = asyncio.sleep,
 ) -> None:
-    """Check the date at intervals, without end. When it changes, log approvals and models that end soon."""
+    """Check the date at intervals, without end. When it changes, log each fact that ends soon."""
     reported = days_at(clock())
     while True:
         await wait(REMINDER_INTERVAL_S)
         days = days_at(clock())
         if days.last == reported.last:
             continue
-        reported, config = days, current()
-        deployments = config.deployments.values()
-        ends: list[tuple[str, str, dict[str, str], Ending]] = [
-            ("approval_ending", "approval_ended", {"deployment": it.deployment, "region": it.region}, it)
-            for it in terms_of(config.approvals, days)
-        ]
-        ends += [
-            ("model_retiring", "model_retired", {"deployment": it.deployment, "model": it.model}, it)
-            for it in retirement_notices_of(deployments, days)
-        ]
-        ends += [
-            ("price_ending", "price_ended", {"deployment": it.name}, it) for it in price_endings_of(deployments, days)
-        ]
-        for before, after, details, ending in ends:
+        reported = days
+        for ending in endings_of(current(), days):
             if ending.warned_days is not None:
                 log = logger().error if ending.days_left <= _URGENT_DAYS else logger().warning
-                log(after if ending.is_over else before, **details, days_left=ending.days_left, detail=str(ending))
+                event = _END_EVENTS[ending.kind][ending.is_over]
+                log(event, **ending.subject, days_left=ending.days_left, detail=str(ending))

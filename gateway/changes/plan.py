@@ -44,7 +44,7 @@ _NOT_COMPARED = {
     Region: frozenset({"name", "parts", "doors", "helps_first", "kinds"}),
 }
 # Fields whose changes are listed by name, and fields that follow from other keys.
-_NO_SECTIONS = frozenset("version assistants deployments region_by_territory default_region parts".split())
+_NO_SECTIONS = frozenset("version assistants deployments region_by_territory default_region law_ends parts".split())
 _NOT_SET = object()
 _SHOWN_CHARACTERS = 160
 _SHOWN_NAMES = {"texts": "speech"}

@@ -292,9 +292,7 @@ _STATUS_LINES: Mapping[str, Callable[[Any], Iterator[str]]] = {
     "stores": lambda stores: (f"store {kind}: {stores[kind]}" for kind in stores),
     "instances": _instance_lines,
     "state_directory": _space_lines,
-    "approvals": _each("approval of {it[deployment]} for {it[region]} until {it[until]}"),
-    "retirements": _each("the model of {it[deployment]} is retired on {it[on]}"),
-    "prices": _each("the price of {it[deployment]} ends on {it[on]}"),
+    "ends": lambda ends: (f"{it.get('deployment') or it['label']}: {it['detail']}" for it in ends),
     "problems": _each("problem: {it}"),
     "warnings": _each("warning: {it}"),
 }

@@ -26,7 +26,7 @@ from gateway.config.moderation import RegionJudges, compile_moderation, judges_o
 from gateway.config.operator_catalogue import compile_catalogues
 from gateway.config.problems import ConfigRejected, KeyPath, Problem
 from gateway.config.quotas import check_quotas, compile_quotas
-from gateway.config.region_text import compile_messages
+from gateway.config.region_text import compile_messages, ends_of_laws
 from gateway.config.regions import Regions, compile_cell, compile_regions
 from gateway.config.routes import AssistantCompiler, check_barriers
 from gateway.config.schema.file import GatewaySection, file_section
@@ -182,6 +182,7 @@ def _compile(draft: Draft, findings: Findings, document: Document, options: _Opt
         projects=spending.projects,
         usage=usage,
         quotas=called.quotas,
+        law_ends=ends_of_laws(draft),
         stores=compile_stores(draft, findings, regions, document.references),
         token_issuers=compile_token_issuers(draft, findings, document),
         parts=_parts(draft, findings, document, features),

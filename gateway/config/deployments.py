@@ -30,7 +30,8 @@ from gateway.config.territories import listed, read_territories
 from gateway.config.validation import Draft, Findings
 from gateway.model.approval import Days
 from gateway.model.config_version import Secrets
-from gateway.model.deployment import CacheKey, Concurrency, Deployment, price_endings_of, retirement_notices_of
+from gateway.model.deployment import CacheKey, Concurrency, Deployment
+from gateway.model.endings import deployment_endings_of
 from gateway.model.input_requests import USES
 from gateway.model.quota import Quota
 from gateway.model.sign_in import SignIn
@@ -47,7 +48,7 @@ from providers.adapter import (
 )
 from providers.catalogue.ended import ended_providers
 from providers.catalogue.models import UNKNOWN_MODEL, ModelFacts, model_facts
-from providers.catalogue.prices import Offers, Price, Retirement
+from providers.catalogue.prices import Offers, Price, Retirement, earliest
 from providers.chat import ChatRequest, UserMessage
 from providers.json_values import as_map, read_map
 from providers.matching.capability_matching import parameters_of
@@ -81,7 +82,7 @@ class Vendor:
         names: The names of models that a hint may propose.
         facts: Returns the facts of a model, or UNKNOWN_MODEL.
         price: Returns the price of a model at a site, or None if it is unknown.
-        retirement: Returns the retirement of a model at a site, or None if none is known.
+        retirement: Returns the retirement of a model at a site and a path, or None if none is known.
     """
 
     def __init__(self, adapter: Adapter) -> None:
@@ -98,7 +99,7 @@ class Vendor:
         # A pattern such as `gpt-4-*` does not match its own stem.
         self.names = frozenset(stem for stem in stems if model_facts(models, stem) is not UNKNOWN_MODEL)
         self.price: Callable[[str, str], Price | None] = cache(offers.price)
-        self.retirement: Callable[[str, str], Retirement | None] = cache(offers.retirement)
+        self.retirement: Callable[[str, str, str], Retirement | None] = cache(offers.retirement)
 
     def is_misspelt(self, model: str) -> bool:
         """Return whether the name has a word that is nearly, but not exactly, a word of this vendor's names.
@@ -252,7 +253,10 @@ class DeploymentCompiler:
             link=way.link,
             counts=counts,
             price=self._shared(own.prices_after(known_price)),
-            retirement=own.retirement_of(section.model, vendor.retirement(section.model, site_name)),
+            retirement=earliest(
+                own.retirement_of(section.model, vendor.retirement(section.model, site_name, endpoint.base_path)),
+                *(place.end for place in (sign_in.places if sign_in is not None else ())),
+            ),
         )
 
     def _credentials(self, path: KeyPath, parts: _Parts, sign_in: SignIn | None, way: Way) -> Credentials:
@@ -473,13 +477,15 @@ class DeploymentCompiler:
         return frozenset(section.passthrough)
 
     def _warn_of_retirement(self, path: KeyPath, deployment: Deployment) -> None:
-        for notice in retirement_notices_of([deployment], self.days):
-            fix = f"such as {notice.instead}" if notice.instead else "or set another day in your own catalogue"
-            kept = "; if the vendor still serves you, write `accept_ended: true`" if notice.is_over else ""
-            self.findings.warn_of_end((*path, "model"), notice, f"use another model, {fix}{kept}")
-        for ending in price_endings_of([deployment], self.days):
-            hint = "set the price in your own catalogue, or write `accept_ended: true`"
-            self.findings.warn_of_end((*path, "model"), ending, hint)
+        end = deployment.retirement
+        for ending in deployment_endings_of([deployment], self.days):
+            key, hint = "model", "set the price in your own catalogue, or write `accept_ended: true`"
+            if ending.kind == "model" and end is not None:
+                key = "sign_in" if end.host else "endpoint" if end.paths else "model"
+                fix = f"such as {ending.instead}" if ending.instead else "or set another day in your own catalogue"
+                kept = "; if the vendor still serves you, write `accept_ended: true`" if ending.is_over else ""
+                hint = f"use another {'one' if end.what else 'model'}, {fix}{kept}"
+            self.findings.warn_of_end((*path, key), ending, hint)
         has_end = deployment.price is not None and deployment.price.ends is not None
         has_end |= any(it.valid_until is not None for it in deployment.approvals)
         if deployment.accept_ended and deployment.retirement is None and not has_end:

@@ -15,7 +15,8 @@ from gateway.config.locales import best_text, canonical, display_name, full, loc
 from gateway.config.problems import KeyPath, choice_hint, nearest, quoted
 from gateway.config.schema.location import LabelSection, ProfileSection, RegionSection
 from gateway.config.validation import Draft, Findings
-from gateway.model.approval import FactEnding, days_at
+from gateway.model.approval import days_at
+from gateway.model.endings import law_ending
 from gateway.model.refusal_reason import CODES_WITHOUT_A_REGION, REASON_BY_CODE, RefusalReason
 from gateway.model.region_text import SEPARATOR, Label, Locale, Profile, RegionText, Sentence, Sentences, Show
 from gateway.model.units import parse_age_s
@@ -97,6 +98,12 @@ def law_ends() -> dict[str, tuple[date, str]]:
     of_label = {name: [row for row in rows if name in row.get("labels", ())] for name in labels}
     last = {name: max(some, key=lambda row: row.get("ends", date.max)) for name, some in of_label.items()}
     return {name: (row["ends"], row.get("instead", "")) for name, row in last.items() if "ends" in row}
+
+
+def ends_of_laws(draft: Draft) -> dict[str, tuple[date, str]]:
+    """Return the ends of the laws that the labels of the regions are for, as `law_ends` does."""
+    labels = {label.name for region in draft.config.regions.values() for label in region.labels}
+    return {name: end for name, end in law_ends().items() if name in labels}
 
 
 @cache
@@ -387,9 +394,9 @@ class RegionTextCompiler:
 
     def _warn_of_law(self, path: KeyPath, name: str) -> None:
         """Warn if the law that a built-in label is for ends soon. It is an error of `gateway check` once it has."""
-        if (law := law_ends().get(name)) is not None:
-            ending = FactEnding(law[0].toordinal() - self._days.last, name, "the law of the label", *law)
-            self._findings.warn_of_end(path, ending, f"use {ending.instead or 'a label of your own'}")
+        if (end := law_ends().get(name)) is not None:
+            hint = f"use {end[1] or 'a label of your own'}"
+            self._findings.warn_of_end(path, law_ending(name, *end, self._days), hint)
 
     def _check_repeat(self, path: KeyPath, section: LabelSection, show: Show, repeat_s: float | None) -> None:
         if section.repeat is not None and section.repeat < _LEAST_REPEAT_S:

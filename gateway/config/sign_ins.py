@@ -24,6 +24,7 @@ from gateway.model.config_version import Cell
 from gateway.model.sign_in import SignIn, TokenPlace
 from providers.adapter import Adapter
 from providers.auth import Bearer, HeaderKey, NoAuth
+from providers.catalogue.prices import Retirement
 from providers.json_values import as_map, read_map
 from providers.sign_in.exchanges import SignInTerms, TokenHost, sts_host
 from providers.sign_in.kinds import SCOPES, SignInKind, sign_in_kinds, sign_in_regions, vendor_hosts
@@ -354,7 +355,12 @@ class _SignInCompiler:
         if known is not None:
             places = Places(frozenset({known.territory})) if known.territory else ANYWHERE
             fix = known.fix if section.kind != "oauth" else _NOT_MOVED
-            return TokenPlace(host, places, fix, known.accepted and section.global_host is not None)
+            is_accepted = known.accepted and section.global_host is not None
+            place = TokenPlace(host, places, fix, is_accepted)
+            if known.ends is None:
+                return place
+            end = Retirement(("*",), known.ends, known.as_of, known.source, known.instead, host=host)
+            return replace(place, end=end)
         if section.kind == "oauth":
             path = (*self.path, "territory")
             code = read_territory(self.findings, path, section.territory) if section.territory else None

@@ -36,6 +36,7 @@ async def show(visit: Visit) -> ViewAnswer:
         "deployments": sorted(shown, key=lambda one: worst.index(one["state"])),
         "states": STATES,
         "barriers": document["barriers"],
+        "laws": document["laws"],
         "quotas": quotas,
         "read_at": time.time(),
     }

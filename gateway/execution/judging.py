@@ -25,6 +25,7 @@ from gateway.model.permit import Permit
 from gateway.model.quota import Priority
 from gateway.model.record import Record
 from gateway.policy.fence import evaluation_permit, judge_still_permitted
+from gateway.policy.routing import config_exclusion
 from gateway.policy.verdicts import counting, found_in
 from providers.failures import Failure, FailureKind
 from providers.moderations import ModerationAnswer, ModerationRequest, ModerationResult
@@ -165,7 +166,8 @@ class Judging:
             NoVerdict: No deployment gave one in time.
             CallRefused: A budget does not pay for it.
         """
-        able = [it for it in judges if it.enabled and it.has_credential]
+        now_s = self.executor.clock()
+        able = [it for it in judges if config_exclusion(it, now_s) is None]
         steps = tuple(Step(it, permit) for it in able if (permit := self._permit(it)) is not None)
         formats = [one for step in steps if (one := moderations_of(step.deployment)) is not None]
         if not formats:

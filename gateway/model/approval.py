@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from datetime import date
-from typing import Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 from gateway.model.section import PlainSection, key, section
 from gateway.model.units import DOCUMENT_URL, Day, Line
@@ -97,33 +97,23 @@ class Ending(Value, frozen=True):
         return f"in {self.days_left} {'day' if self.days_left == 1 else 'days'}"
 
 
-class FactEnding(Ending, frozen=True):
-    """The end of a fact of a vendor or a law.
-
-    Attributes:
-        name: The deployment or the label that relies on it.
-        what: The fact, such as `its price`.
-        on: The first day without it.
-        instead: The fact that replaces it, or empty.
-    """
-
-    name: str
-    what: str
-    on: date
-    instead: str = ""
-
-    def __str__(self) -> str:
-        if self.is_over:
-            return f"{self.what} ended on {self.on}"
-        return f"{self.what} ends on {self.on}, {self.in_days}"
-
-
 class Term(Ending, frozen=True):
     """The end of a deployment's approval for a region. `days_left` is 0 on its last day, and below 0 after it."""
 
+    kind: ClassVar[Literal["approval"]] = "approval"
     deployment: str
     region: str
     last_day: date
+
+    @property
+    def subject(self) -> Mapping[str, str]:
+        """The deployment and the region that rely on the approval."""
+        return {"deployment": self.deployment, "region": self.region}
+
+    @property
+    def on(self) -> date:
+        """Its last day."""
+        return self.last_day
 
     @property
     def is_over(self) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
+from datetime import date
 from typing import Any, TypeVar
 
 from gateway.model.approval import Approval
@@ -331,6 +332,7 @@ class ConfigVersion:
         messages: The sentences for end users, by the reason of a refusal.
         known_fields: Request fields that look like a misspelled standard field, but that an installed adapter knows or
             a deployment passes on.
+        law_ends: The first day without the law that a label of a region is for, and what follows, by label.
         parts: The parts of features on the whole version.
         recipients: The recipients for which some deployment needs the user's consent.
         ends: The moments (Unix time) at which its deployments end, the first one first.
@@ -374,6 +376,7 @@ class ConfigVersion:
     keys_stale: bool = False
     revoked_keys: frozenset[str] = frozenset()
     blocked_keys: Mapping[str, float] = field(default_factory=dict)
+    law_ends: Mapping[str, tuple[date, str]] = field(default_factory=dict, repr=False)
     parts: Parts = NO_PARTS
     recipients: frozenset[str] = field(init=False)
     ends: tuple[float, ...] = field(init=False, repr=False)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import date
 from typing import TYPE_CHECKING, Literal
 
-from gateway.model.approval import Approval, Days, Ending, FactEnding, begun_everywhere
+from gateway.model.approval import Approval, begun_everywhere
 from gateway.model.consent import ConsentRule
 from gateway.model.input_requests import AudioNeeds
 from gateway.model.parts import NO_PARTS, Parts
@@ -252,42 +252,6 @@ class Deployment:
     def has_credential(self) -> bool:
         """Whether it can be called at all: it has a credential or needs none."""
         return bool(self.credentials) or not self.needs_credential
-
-
-class RetirementNotice(Ending, frozen=True):
-    """The retirement of a deployment's model."""
-
-    deployment: str
-    model: str
-    retires_on: date
-    instead: str = ""
-
-    def __str__(self) -> str:
-        if self.is_over:
-            return f"its model {self.model!r} is RETIRED since {self.retires_on}: routes pass it over"
-        return f"its model {self.model!r} will be retired on {self.retires_on}, {self.in_days}"
-
-
-def retirement_notices_of(deployments: Iterable[Deployment], days: Days) -> tuple[RetirementNotice, ...]:
-    """Return a notice for each deployment whose model has a known day of retirement, the nearest first.
-
-    A deployment that the operator keeps after this day (`accept_ended`) has none.
-    """
-    known = ((one, one.retirement) for one in deployments if one.retirement is not None and not one.accept_ended)
-    notices = [
-        RetirementNotice(end.on.toordinal() - days.last, one.name, one.model, end.on, end.instead) for one, end in known
-    ]
-    return tuple(sorted(notices, key=lambda one: one.days_left))
-
-
-def price_endings_of(deployments: Iterable[Deployment], days: Days) -> tuple[FactEnding, ...]:
-    """Return the end of each deployment's latest price that has one, the nearest first. It is used after its end too.
-
-    A deployment that the operator keeps (`accept_ended`) has none.
-    """
-    known = ((one.name, one.price.ends) for one in deployments if one.price is not None and not one.accept_ended)
-    ends = [FactEnding(on.toordinal() - days.last, name, "its price", on) for name, on in known if on is not None]
-    return tuple(sorted(ends, key=lambda one: one.days_left))
 
 
 def match_of(deployment: Deployment, needs: Requirements) -> CapabilityMatch:

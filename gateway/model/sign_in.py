@@ -11,6 +11,7 @@ import msgspec
 
 from gateway.model.permit import ServicePermit
 from providers.auth import Secret
+from providers.catalogue.prices import Retirement
 from providers.sign_in.exchange import ExchangeResult
 from providers.sign_in.exchanges import SignInTerms
 from providers.sign_in.kinds import sign_in_kinds
@@ -34,12 +35,14 @@ class TokenPlace(Value, frozen=True):
         places: Where it is.
         fix: The other way to configure it, in words.
         is_accepted: The operator accepts that it may be anywhere.
+        end: The announced end of the host, or None if none is known.
     """
 
     host: str
     places: Places
     fix: str = ""
     is_accepted: bool = False
+    end: Retirement | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,6 +29,8 @@ _WHY_SKIPPED: Mapping[SkipReason, PreferenceReason] = {
     SkipReason.EXCEPTED: PreferenceReason.CAPABILITY,
     SkipReason.PARAMETER: PreferenceReason.CAPABILITY,
     SkipReason.MOVES_DATA: PreferenceReason.CAPABILITY,
+    SkipReason.INFERENCE_GEO: PreferenceReason.CAPABILITY,
+    SkipReason.REDACTION: PreferenceReason.CAPABILITY,
     SkipReason.HEALTH: PreferenceReason.HEALTH,
     SkipReason.DISABLED: PreferenceReason.HEALTH,
     SkipReason.ENDED: PreferenceReason.HEALTH,

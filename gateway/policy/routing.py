@@ -276,7 +276,9 @@ def config_exclusion(deployment: Deployment, now_s: float) -> Exclusion | None:
     if not deployment.enabled:
         return Exclusion(SkipReason.DISABLED, "disabled in the config")
     if deployment.ends_s is not None and now_s >= deployment.ends_s:
-        return Exclusion(SkipReason.ENDED, f"ended by {deployment.provider} on {deployment.retires_on}")
+        what = deployment.retirement.what if deployment.retirement is not None else ""
+        how = f"{what} ended" if what else f"ended by {deployment.provider}"
+        return Exclusion(SkipReason.ENDED, f"{how} on {deployment.retires_on}")
     if not deployment.has_credential:
         return Exclusion(
             SkipReason.CREDENTIAL, f"no credential: {', '.join(deployment.missing_credentials)} is not set"

@@ -10,8 +10,8 @@ from collections.abc import Iterable, Iterator
 from itertools import accumulate
 from typing import TYPE_CHECKING, cast
 
-from gateway.model.approval import days_at, terms_of
-from gateway.model.deployment import retirement_notices_of
+from gateway.model.approval import days_at
+from gateway.model.endings import endings_of
 from gateway.model.schedule import Phase
 from gateway.model.status import Status
 from gateway.telemetry.metric_definitions import METRIC_DEFINITIONS, MetricDefinition
@@ -103,9 +103,7 @@ def expose(status: Status, snapshots: Iterable[bytes], accept: str) -> tuple[byt
 
 
 def _gateway_series(status: Status) -> Series:
-    days = days_at(status.at_s)
-    terms = terms_of(status.config.approvals, days)
-    retirements = retirement_notices_of(status.config.deployments.values(), days)
+    endings = endings_of(status.config, days_at(status.at_s))
     cooldowns = Counter(
         name for worker in status.workers for name, it in worker.unavailable.items() if not it.by_breaker
     )
@@ -125,7 +123,12 @@ def _gateway_series(status: Status) -> Series:
             (it.assistant, it.region, it.schedule.candidate): [int(it.progress.phase is Phase.ROLLED_BACK)]
             for it in status.schedules
         },
-        "gateway_approval_days_left": {(term.deployment, term.region): [term.days_left] for term in terms},
+        **{
+            f"gateway_{kind}_days_left": {
+                tuple(it.subject.values()): [it.days_left] for it in endings if it.kind == kind
+            }
+            for kind in ("approval", "model")
+        },
         "gateway_recent_answer_seconds": {
             (region, part): [round(seconds * 1_000_000)]
             for region, times in status.traffic.times.items()
@@ -137,5 +140,4 @@ def _gateway_series(status: Status) -> Series:
             for region, counts in status.traffic.recent.items()
             for result in ("answered", "errors", "cancelled", "refused")
         },
-        "gateway_model_days_left": {(one.deployment, one.model): [one.days_left] for one in retirements},
     }

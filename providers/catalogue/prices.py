@@ -36,7 +36,7 @@ _PRICE_KEYS = (
     | CITATION_KEYS.keys()
 )
 _ABOVE_KEYS = _RATES | {"prompt_tokens"}
-_RETIREMENT_KEYS = frozenset({"models", "sites", "on", "instead"}) | CITATION_KEYS.keys()
+_RETIREMENT_KEYS = frozenset({"models", "sites", "paths", "on", "instead"}) | CITATION_KEYS.keys()
 _MINUTE_MS = 60_000
 _WIDE = re.compile(r"[\u1100-\u11ff\u2e80-\u9fff\uac00-\ud7af\uf900-\ufaff\uff00-\uffef\U00020000-\U0003ffff]")
 _MOST = 1_000_000
@@ -307,7 +307,7 @@ def _scaled(rates: Rates, percent: int) -> Rates:
 
 
 class Retirement(Value, frozen=True):
-    """An announced retirement of models, or, where `models` is `*`, the end of sites or of the vendor's whole API.
+    """An announced end: of models or, where `models` is `*`, of sites, an API version, a token host or the whole API.
 
     Attributes:
         models: Names or glob patterns.
@@ -318,6 +318,8 @@ class Retirement(Value, frozen=True):
         quote: The page's own words, in a few words.
         unconfirmed: The part that no page confirms, and why; empty if the page confirms all.
         sites: The names of the sites that no longer serve them, or empty for every site.
+        paths: Patterns of the base paths whose API version ends, or empty for every path.
+        host: The token host of a sign-in that ends, or empty.
     """
 
     models: tuple[str, ...]
@@ -328,11 +330,23 @@ class Retirement(Value, frozen=True):
     quote: str = ""
     unconfirmed: str = ""
     sites: frozenset[str] = frozenset()
+    paths: tuple[str, ...] = ()
+    host: str = ""
 
     @property
     def citation(self) -> Citation:
         """The evidence for the day."""
         return Citation(self.source, self.quote, self.as_of, self.unconfirmed)
+
+    @property
+    def what(self) -> str:
+        """The thing that ends, in words, or empty for models and all that serves them."""
+        return f"its token host {self.host}" if self.host else "the API version of its endpoint" if self.paths else ""
+
+
+def earliest(*ends: Retirement | None) -> Retirement | None:
+    """Return the end that comes first, or None if none is known."""
+    return min((end for end in ends if end is not None), key=lambda end: end.on, default=None)
 
 
 class Offers(Value, frozen=True):
@@ -340,7 +354,7 @@ class Offers(Value, frozen=True):
 
     If several entries match, the most specific one applies: the exact name, then the longest pattern, and among equal
     patterns an entry for the site. Prices that are equally specific and have different days are one series. A model
-    ends with its site, if that ends first.
+    ends with its site or the API version of its path, if that ends first.
 
     Attributes:
         prices: The price list.
@@ -372,20 +386,24 @@ class Offers(Value, frozen=True):
                 by_day.setdefault(row.price.valid_from, row.at(site))
         return price_series(by_day.values())
 
-    def retirement(self, model: str, site: str = "") -> Retirement | None:
+    def retirement(self, model: str, site: str = "", path: str = "") -> Retirement | None:
         """Return the announced retirement of a model at a site.
 
         Args:
             model: The provider's name of the model.
             site: The name of the site, or empty for a server that the catalogue does not know.
+            path: The base path of the endpoint.
 
         Returns:
             The retirement, or None if no date is known.
         """
-        known = [(rank, row) for row in self.retirements if (rank := _rank(model, row.models))]
-        anywhere = max([it for it in known if not it[1].sites], key=lambda it: it[0], default=None)
-        there = max([it for it in known if site in it[1].sites], key=lambda it: it[0], default=None)
-        return min((it[1] for it in (anywhere, there) if it is not None), key=lambda row: row.on, default=None)
+        best: dict[tuple[bool, bool], tuple[tuple[bool, int], Retirement]] = {}
+        for row in self.retirements:
+            is_here = (not row.sites or site in row.sites) and (not row.paths or _rank(path, row.paths) is not None)
+            if is_here and (rank := _rank(model, row.models)):
+                kind = bool(row.sites), bool(row.paths)
+                best[kind] = max(best.get(kind, (rank, row)), (rank, row), key=lambda it: it[0])
+        return earliest(*(row for _, row in best.values()))
 
 
 def _rank(model: str, patterns: Iterable[str]) -> tuple[bool, int] | None:
@@ -533,7 +551,8 @@ def _retirement(row: Mapping[str, Any], path: str, sources: Sources) -> Retireme
     cited, as_of = _cited(row, path, sources)
     instead = _text(row, path, "instead") if "instead" in row else ""
     sites = frozenset(_names(row, path, "sites", optional=True))
-    return Retirement(models, on, as_of, cited.source, instead, cited.quote, cited.unconfirmed, sites)
+    paths = _names(row, path, "paths", optional=True)
+    return Retirement(models, on, as_of, cited.source, instead, cited.quote, cited.unconfirmed, sites, paths)
 
 
 def _check_keys(row: Mapping[str, Any], path: str, known: frozenset[str]) -> None:

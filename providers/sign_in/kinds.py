@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import date
 from functools import cache
 
 from providers.catalogue import FactsFile
@@ -51,6 +52,10 @@ class VendorHost(Value, frozen=True, forbid_unknown_fields=True):
     cloud: str = ""
     accepted: bool = False
     fix: str = ""
+    ends: date | None = None
+    instead: str = ""
+    source: str = ""
+    as_of: date | None = None
 
 
 _KINDS = FactsFile("providers.sign_in", "kinds")

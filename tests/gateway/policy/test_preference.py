@@ -9,12 +9,12 @@ import pytest
 
 from gateway.model.assistant import Assistant
 from gateway.model.config_version import Client, ConfigVersion
-from gateway.model.decision import Decision, Plan, Unavailable
+from gateway.model.decision import Decision, Plan, SkipReason, Unavailable
 from gateway.model.preference import Preference
 from gateway.policy.canary_assignment import assign_variant, named_sticky_key
 from gateway.policy.location.resolution import resolve
 from gateway.policy.location.signals import EdgeReport
-from gateway.policy.preference import decide_preferring, intent_of, preferred_name
+from gateway.policy.preference import _WHY_SKIPPED, decide_preferring, intent_of, preferred_name
 from gateway.policy.routing import decide
 from gateway.policy.territory_answers import NO_NEEDS
 from gateway.service.capabilities import capabilities, offer_of
@@ -249,3 +249,7 @@ def test_assistant_without_chats_in_a_region_is_listed_for_its_other_uses() -> N
     )
     location = resolve(config, None, reported(EdgeReport(("US",))))
     assert offer_of(config, config.assistants["assistant"], location, 0.0)
+
+
+def test_preference_without_effect_has_a_reason_for_each_reason_of_a_skip() -> None:
+    assert _WHY_SKIPPED.keys() == {*SkipReason}

@@ -1,0 +1,72 @@
+"""The ends of the facts on which a configuration relies: of approvals, models, prices and laws."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import date
+from typing import Literal
+
+from gateway.model.approval import Days, Ending, Term, terms_of
+from gateway.model.config_version import ConfigVersion
+from gateway.model.deployment import Deployment
+
+
+class FactEnding(Ending, frozen=True):
+    """The end of a fact of a vendor or a law.
+
+    Attributes:
+        kind: The kind of the fact. A model ends with its site, its API version, its token host or its vendor's API.
+        subject: The deployment or the label that relies on it, by the name of its kind.
+        what: The fact, such as `its price`.
+        on: The first day without it.
+        instead: The fact that replaces it, or empty.
+    """
+
+    kind: Literal["model", "price", "law"]
+    subject: Mapping[str, str]
+    what: str
+    on: date
+    instead: str = ""
+
+    def __str__(self) -> str:
+        is_model = self.kind == "model"
+        if self.is_over:
+            return f"{self.what} {'is RETIRED since' if is_model else 'ended on'} {self.on}{_PASSED_OVER * is_model}"
+        return f"{self.what} {'will be retired' if is_model else 'ends'} on {self.on}, {self.in_days}"
+
+
+_PASSED_OVER = ": routes pass it over"
+
+
+def deployment_endings_of(deployments: Iterable[Deployment], days: Days) -> list[FactEnding]:
+    """Return the ends of models and of latest prices. Such a price is used after its end too.
+
+    A deployment that the operator keeps (`accept_ended`) has none.
+    """
+    found = []
+    for one in deployments:
+        subject, end = {"deployment": one.name}, one.retirement
+        if end is not None and not one.accept_ended:
+            what, left = end.what or f"its model {one.model!r}", end.on.toordinal() - days.last
+            found.append(FactEnding(left, "model", subject | {"model": one.model}, what, end.on, end.instead))
+        if one.price is not None and one.price.ends is not None and not one.accept_ended:
+            left = one.price.ends.toordinal() - days.last
+            found.append(FactEnding(left, "price", subject, "its price", one.price.ends))
+    return found
+
+
+def law_ending(label: str, on: date, instead: str, days: Days) -> FactEnding:
+    """Return the end of the law that a label is for."""
+    return FactEnding(on.toordinal() - days.last, "law", {"label": label}, "the law of the label", on, instead)
+
+
+def endings_of(config: ConfigVersion, days: Days) -> list[Term | FactEnding]:
+    """Return the end of each fact on which the configuration relies, the nearest first."""
+    laws = [law_ending(label, *end, days) for label, end in config.law_ends.items()]
+    deployments = config.deployments.values()
+    found: list[Term | FactEnding] = [
+        *terms_of(config.approvals, days),
+        *deployment_endings_of(deployments, days),
+        *laws,
+    ]
+    return sorted(found, key=lambda it: it.days_left)
