@@ -312,11 +312,11 @@ class Run(msgspec.Struct):
         context, usage = self.context, self.context.usage
         refusals = [it.refusal for it in self.spent if it.refusal is not None and it.refusal.wait_ns is not None]
         may_wait = context.waits and not self.has_waited and not context.record.attempts
-        if may_wait and refusals and usage is not None:
-            refusal = min(refusals, key=lambda it: it.wait_ns or 0)
-            place = usage.join_line(refusal, min(context.bounds.failover_after_s, self.left_s()))
-            if place is not None:
-                return self._wait_for_room(usage, place)
+        if may_wait and usage is not None:
+            most_s = min(context.bounds.failover_after_s, self.left_s())
+            for refusal in sorted(refusals, key=lambda it: it.wait_ns or 0):
+                if (place := usage.join_line(refusal, most_s)) is not None:
+                    return self._wait_for_room(usage, place)
         self.has_ended = True
         raise AttemptFailed
 

@@ -43,6 +43,7 @@ _ENDED_S = 60.0
 _NOTED_S = 1.0
 _SPENT = "on_loss"
 _DENIED = "the shared store can't be asked, and `usage.on_loss` is deny"
+_REBUILT = "the counters of the shared store are being rebuilt"
 _ALONE = "the shared store can't be asked, and the share of this instance is used"
 
 
@@ -146,9 +147,10 @@ class OutageGate:
             self._expect_allowed(request, budgets, allowed)
         spent = next((one for one in request.quotas if one.limit.unit == QuotaUnit.AMOUNT), None)
         if spent is not None and not budgets:
-            allowed = None if self.shared.is_rebuilt else self._on_loss()
-            if allowed is None:
-                return HoldRefused((), (), quota=QuotaRefusal((spent,), FOREVER_NS, why=_DENIED))
+            allowed = self._on_loss()
+        if spent is not None and (allowed is None or self.shared.is_rebuilt):
+            why = _REBUILT if self.shared.is_rebuilt else _DENIED
+            return HoldRefused((), (), quota=QuotaRefusal((spent,), FOREVER_NS, why=why))
         if allowed is not None:
             limits.append(BudgetLimit(_counter(allowed), allowed.nano))
         changed = HoldRequest(

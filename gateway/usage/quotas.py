@@ -169,14 +169,21 @@ class QuotaLimit:
         if self.is_bucket:
             return max(0, spent + self.duration_ns(amount) - self.most_ns)
         used = spent + held + amount
-        if used > self.most:
-            return FOREVER_NS if end_ns >= FOREVER_NS else max(1, end_ns - now_ns)
-        if not self.kept or self.window is Window.TOTAL or used <= self.always:
+        if used <= self.most:
+            even_ns = self._even_ns(used, end_ns - start_ns)
+            if not even_ns or start_ns + even_ns <= now_ns:
+                return 0
+            if start_ns + even_ns < end_ns:
+                return start_ns + even_ns - now_ns
+        return (
+            FOREVER_NS if end_ns >= FOREVER_NS else max(1, end_ns - now_ns) + self._even_ns(amount, end_ns - start_ns)
+        )
+
+    def _even_ns(self, amount: int, length_ns: int) -> int:
+        """Return how long after its begin a window of this length admits so much use."""
+        if not self.kept or self.window is Window.TOTAL or amount <= self.always:
             return 0
-        length_ns, even = end_ns - start_ns, self.limit * (100 - self.kept)
-        if used * 100 * length_ns <= even * (now_ns - start_ns):
-            return 0
-        return max(1, min(end_ns, start_ns + -(-used * 100 * length_ns // even)) - now_ns)
+        return -(-amount * 100 * length_ns // (self.limit * (100 - self.kept)))
 
     def used(self, state: QuotaState) -> tuple[int, int]:
         """Return what is used, and what running calls hold in addition."""
@@ -266,8 +273,9 @@ def quota_refusal(holds: Sequence[QuotaHold], states: Sequence[QuotaState], now_
         waits.append(wait_ns)
     if not lacking:
         return None
-    known = [wait_ns for wait_ns in waits if wait_ns is not None]
-    return QuotaRefusal(tuple(lacking), max(known) if len(known) == len(waits) else None, is_kept)
+    if None in waits:
+        return QuotaRefusal(tuple(one for one, wait_ns in zip(lacking, waits, strict=True) if wait_ns is None), None)
+    return QuotaRefusal(tuple(lacking), max(wait_ns for wait_ns in waits if wait_ns is not None), is_kept)
 
 
 def _has_unkept_room(one: QuotaHold, state: QuotaState) -> bool:

@@ -12,6 +12,8 @@ from zoneinfo import ZoneInfo
 
 import httpx
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from gateway.model.budget import Window
 from gateway.model.quota import Keep, Priority, Quota, QuotaEntry, QuotaUnit
@@ -145,6 +147,42 @@ def test_at_midnight_a_kept_window_admits_five_percent_and_one_request_at_least(
 )
 def test_refusal_names_quota_limit_and_time(one: QuotaLimit, amount: int, state: QuotaState, words: str) -> None:
     assert str(quota_refusal([QuotaHold(one, amount, None)], [state], NOON_NS)) == words
+
+
+@given(
+    st.sampled_from([Window.MINUTE, Window.HOUR, Window.DAY]),
+    st.integers(1, 1000),
+    st.integers(0, 99),
+    st.integers(1, 1000),
+    st.integers(0, 1500),
+    st.integers(0, DAY_NS - 1),
+)
+def test_call_has_room_after_its_wait_and_not_before(
+    window: Window, most: int, kept: int, amount: int, spent: int, since_ns: int
+) -> None:
+    one, now_ns = limit(QuotaUnit.TOKENS, window, most, kept), NOON_NS + since_ns
+
+    def wait_at(at_ns: int) -> int | None:
+        if one.is_bucket:
+            return one.wait_ns(amount, QuotaState(max(0, one.duration_ns(spent) - (at_ns - now_ns))), at_ns)
+        start_ns, end_ns, _ = one.calendar.at(at_ns)[window]
+        return one.wait_ns(amount, QuotaState(spent if start_ns <= now_ns else 0, 0, start_ns, end_ns), at_ns)
+
+    wait_ns = wait_at(now_ns)
+    assert (wait_ns is None) == (amount > one.whole)
+    if wait_ns:
+        assert wait_at(now_ns + wait_ns - 1) != 0
+        assert wait_at(now_ns + wait_ns) == 0
+
+
+def test_refusal_names_the_limit_into_which_a_call_can_never_fit() -> None:
+    few, small = limit(QuotaUnit.REQUESTS, Window.MINUTE, 5), limit(QuotaUnit.TOKENS, Window.DAY, 100)
+    holds = [QuotaHold(few, 1, None), QuotaHold(small, 101, None)]
+    found = quota_refusal(holds, [QuotaState(MINUTE_NS), QuotaState(0, 0, 0, DAY_NS)], NOON_NS)
+    assert (found is not None and found.wait_ns, str(found)) == (
+        None,
+        "quota q: this call can never fit into 100 tokens a day",
+    )
 
 
 def test_refusal_waits_for_all_that_has_no_room() -> None:
@@ -368,6 +406,18 @@ async def test_short_wait_is_waited_for_once(world: PricedGateway) -> None:
     world.sleep = sleep
     assert by(await world.ask(only, rule, number=4)) == ["acme"] * 4
     assert world.records[-1].passed_over == {}
+
+
+async def test_bucket_is_waited_for_although_a_window_ends_sooner(world: PricedGateway) -> None:
+    """A window is not waited for, and its end may be nearer than the next call of a bucket."""
+
+    async def sleep(seconds: float) -> None:
+        world.now_s += seconds
+
+    world.sleep, world.now_s = sleep, world.now_s + 43_200 - 0.3  # before midnight
+    quotas = {"quotas": {"account": {"requests": {"day": 1}}, "other": {"requests": {"minute": 60}, "burst": "1s"}}}
+    answered = by(await world.ask(TWO, quotas, {"deployments": {"spare": {"quota": "other"}}}, number=3))
+    assert answered == ["acme", "spare", "acme"], "the plan was walked once more, after midnight"
 
 
 async def test_line_is_served_by_priority_then_arrival_as_far_as_the_wait_allows(world: PricedGateway) -> None:
