@@ -134,8 +134,8 @@ class ConcurrencyLimiter:
         self._serve()
 
     def try_acquire(self, queuer: Queuer = ANYBODY) -> Slot | None:
-        """Return a slot if one is free, and no request waits for it."""
-        if self.is_blocked or self._waiting or not self._has_room(queuer.priority):
+        """Return a slot if one is free, and no request that is served before this one waits for it."""
+        if self.is_blocked or not self._has_room(queuer.priority) or (self._waiting and self._ahead(queuer)):
             return None
         return self._slot(self._ticket(queuer))
 
@@ -149,7 +149,7 @@ class ConcurrencyLimiter:
         rule = self._rule
         if rule is None:
             return self._slot(ticket or self._ticket(queuer))
-        if self._expected_s(self.queued) > left_s:
+        if self._expected_s(self._ahead(queuer, ticket)) > left_s:
             raise self._shed("no_time")
         if ticket is None or not rule.queue:
             self._make_place(rule, queuer)
@@ -193,6 +193,11 @@ class ConcurrencyLimiter:
         if self.is_blocked:
             self.is_blocked = False
             self._serve()
+
+    def _ahead(self, queuer: Queuer, own: Ticket | None = None) -> int:
+        """Return how many requests wait that are served before a new one, or before the one with this ticket."""
+        order = (queuer.priority.rank + 1, 0) if own is None else own.order
+        return sum(ticket.order < order for ticket, _ in self._waiting)
 
     def _ask_again(self) -> None:
         self._timer = None

@@ -427,10 +427,10 @@ def _quota_of_all(hold: Hold, refused: QuotaRefusal, together: Sequence[Hold]) -
     for place, one in enumerate(hold.quotas):
         amounts = [other.quotas[place].amount for other in together if place < len(other.quotas)]
         if sum(amounts) > one.limit.whole:
-            return change(refused, lacking=(one,), wait_ns=None, is_kept=False)
+            return change(refused, lacking=(one,), wait_ns=None, is_kept=False, first_ns=None)
         if one in refused.lacking and one.limit.is_bucket and wait_ns is not None:
             wait_ns = max(wait_ns, (refused.wait_ns or 0) + one.limit.duration_ns(sum(amounts[at + 1 :])))
-    return change(refused, wait_ns=wait_ns)
+    return change(refused, wait_ns=wait_ns, first_ns=None)
 
 
 def _error(call: PlannedCall, hold: Hold, refused: HoldRefused) -> CallRefused:

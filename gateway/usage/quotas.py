@@ -223,6 +223,7 @@ class QuotaRefusal(Value, frozen=True):
         is_kept: Whether the first of it has room, but for higher priorities.
         is_behind: Whether there may be room, and others wait for it.
         why: Another reason than a full limit, in words.
+        first_ns: The time until the first of it has room, or None if that is the time of all.
     """
 
     lacking: tuple[QuotaHold, ...]
@@ -230,6 +231,7 @@ class QuotaRefusal(Value, frozen=True):
     is_kept: bool = False
     is_behind: bool = False
     why: str = ""
+    first_ns: int | None = None
 
     @property
     def limit(self) -> QuotaLimit:
@@ -243,7 +245,7 @@ class QuotaRefusal(Value, frozen=True):
         return min(max(1, math.ceil(wait_ns / NANO)), _MOST_WAIT_S)
 
     def __str__(self) -> str:
-        limit, wait_ns = self.limit, self.wait_ns
+        limit, wait_ns = self.limit, self.wait_ns if self.first_ns is None else self.first_ns
         if self.why:
             return f"quota {limit.quota}: {self.why}"
         if wait_ns is None:
@@ -275,7 +277,8 @@ def quota_refusal(holds: Sequence[QuotaHold], states: Sequence[QuotaState], now_
         return None
     if None in waits:
         return QuotaRefusal(tuple(one for one, wait_ns in zip(lacking, waits, strict=True) if wait_ns is None), None)
-    return QuotaRefusal(tuple(lacking), max(wait_ns for wait_ns in waits if wait_ns is not None), is_kept)
+    wait_ns = max(wait_ns for wait_ns in waits if wait_ns is not None)
+    return QuotaRefusal(tuple(lacking), wait_ns, is_kept, first_ns=waits[0])
 
 
 def _has_unkept_room(one: QuotaHold, state: QuotaState) -> bool:

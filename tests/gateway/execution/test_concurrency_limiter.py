@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from gateway.execution.concurrency_limiter import ConcurrencyLimiter, ConcurrencyLimiters, Shed, Slot, share_of
+from gateway.execution.concurrency_limiter import ConcurrencyLimiter, ConcurrencyLimiters, Queuer, Shed, Slot, share_of
 from gateway.model.deployment import Concurrency
+from gateway.model.quota import Keep, Priority
 from tests.gateway.clocks import SetClock
 from tests.gateway.execution.conftest import CONFIG
 from tests.kit.configs import Config, table_of
@@ -53,6 +54,91 @@ async def test_released_slot_goes_to_a_waiting_request() -> None:
     slot.release()
     second.release()
     assert limiter.in_use == 0
+
+
+LOW, NORMAL, HIGH = (Queuer(Priority(name), name) for name in ("low", "normal", "high"))
+
+
+def queue(limiter: ConcurrencyLimiter, *queuers: Queuer, left_s: float = 60.0) -> list[asyncio.Task[Slot]]:
+    return [asyncio.ensure_future(limiter.acquire(left_s, queuer)) for queuer in queuers]
+
+
+async def served_of(limiter: ConcurrencyLimiter, held: Slot, waiting: list[asyncio.Task[Slot]]) -> list[int]:
+    """Free one slot after another, and return the order in which those who wait get it."""
+    order: list[int] = []
+    while len(order) < len(waiting):
+        held.release()
+        await rounds()
+        (index,) = [index for index, it in enumerate(waiting) if it.done() and index not in order]
+        order.append(index)
+        held = waiting[index].result()
+    return order
+
+
+async def test_queue_is_served_by_priority_then_by_arrival() -> None:
+    limiter = ConcurrencyLimiter(Concurrency(limit=1, queue=9), SetClock(100.0))
+    held = limiter.try_acquire(LOW)
+    assert held is not None
+    waiting = queue(limiter, LOW, NORMAL, HIGH, NORMAL, HIGH)
+    await rounds()
+    assert await served_of(limiter, held, waiting) == [2, 4, 1, 3, 0]
+
+
+async def test_higher_priority_takes_the_place_of_the_last_of_the_lowest_in_a_full_queue() -> None:
+    limiter = ConcurrencyLimiter(Concurrency(limit=1, queue=3), SetClock(100.0))
+    held = limiter.try_acquire()
+    assert held is not None
+    waiting = queue(limiter, Queuer(Priority.LOW), Queuer(Priority.LOW), NORMAL)
+    await rounds()
+    (high,) = queue(limiter, HIGH)
+    await rounds()
+    assert await shed_reason(waiting[1]) == "queue_full"
+    assert await shed_reason(*queue(limiter, LOW)) == "queue_full"
+    assert await served_of(limiter, held, [waiting[0], waiting[2], high]) == [2, 1, 0]
+
+
+async def test_client_has_half_of_the_places() -> None:
+    limiter = ConcurrencyLimiter(Concurrency(limit=1, queue=4), SetClock(100.0))
+    held = limiter.try_acquire()
+    waiting = queue(limiter, LOW, LOW, LOW, NORMAL, NORMAL)
+    await rounds()
+    with pytest.raises(Shed, match="the share of its client, 2 of 4 places, is full"):
+        await waiting[2]
+    assert [it.done() for it in waiting] == [False, False, True, False, False]
+    assert held is not None
+    for it in waiting:
+        it.cancel()
+
+
+async def test_free_slot_that_is_kept_from_those_who_wait_is_taken_and_sheds_none_of_them() -> None:
+    rule = Concurrency(limit=2, queue=2, keep=Keep(low=50, normal=50))
+    limiter = ConcurrencyLimiter(rule, SetClock(100.0))
+    assert limiter.try_acquire(LOW) is not None
+    waiting = queue(limiter, Queuer(Priority.LOW), Queuer(Priority.NORMAL))
+    await rounds()
+    assert limiter.try_acquire(NORMAL) is None, "it is kept from this one too"
+    assert limiter.try_acquire(HIGH) is not None
+    assert not any(it.done() for it in waiting)
+    for it in waiting:
+        it.cancel()
+
+
+async def test_expected_wait_counts_only_those_who_are_served_before() -> None:
+    clock = SetClock(100.0)
+    limiter = ConcurrencyLimiter(Concurrency(limit=1, queue=9), clock)
+    first = limiter.try_acquire()
+    clock.now = 110.0
+    assert first is not None
+    first.release()
+    held = limiter.try_acquire()
+    assert held is not None
+    waiting = queue(limiter, LOW, LOW, LOW)
+    await rounds()
+    assert await shed_reason(*queue(limiter, NORMAL, left_s=9.0)) == "no_time"
+    assert await shed_reason(*queue(limiter, LOW, left_s=39.0)) == "no_time"
+    (high,) = queue(limiter, HIGH, left_s=11.0)
+    await rounds()
+    assert await served_of(limiter, held, [*waiting, high]) == [3, 0, 1, 2]
 
 
 async def test_a_full_queue_sheds_at_once() -> None:

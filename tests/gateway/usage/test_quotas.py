@@ -191,6 +191,7 @@ def test_refusal_waits_for_all_that_has_no_room() -> None:
     found = quota_refusal(holds, [QuotaState(MINUTE_NS), QuotaState(MINUTE_NS)], NOON_NS)
     assert found is not None
     assert (found.limit, found.in_s, len(found.lacking)) == (few, 30, 2)
+    assert str(found).endswith("5 requests a minute are used, free in 12 s"), "the words are about the first one"
 
 
 async def test_step_without_room_is_skipped_and_leaves_no_trace_but_its_reason(world: PricedGateway) -> None:
