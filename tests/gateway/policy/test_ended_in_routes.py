@@ -70,7 +70,7 @@ def test_users_of_an_ended_member_have_the_other_one() -> None:
     assert {asked(gateway, {**HELLO, "user": f"user {number}"}) for number in range(9)} == {"house"}
 
 
-def test_choice_that_has_ended_is_not_taken_and_says_why() -> None:
+def test_choice_that_has_ended_is_not_taken_for_its_health() -> None:
     gateway = served_by(Providers(), ended("other"), routed("house", "other"), ROUTES)
     answer = gateway.post(CHAT, HELLO, {**KEY, "x-gateway-prefer": "o"})
     assert answer.headers["x-gateway-deployment"] == "house"
