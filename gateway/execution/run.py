@@ -383,9 +383,8 @@ class Run(msgspec.Struct):
         unavailable = self.executor.health.unavailable(deployment, asker=self.context.asker)
         return (unavailable.reason, unavailable.kinds) if unavailable else _FIT
 
-    def _skip(self, step: Step, reason: str, kinds: FailureKinds) -> None:
+    def _skip(self, step: Step, reason: str, kinds: FailureKinds, code: str = "") -> None:
         """Record a step that is not tried, and go to the next one. `kinds`: the failures that are the reason."""
-        code = "quota" if kinds is _NO_ROOM else ""
         self.context.record.skipped.append(Skipped(step.deployment.name, reason, kinds, code))
         self._leave_step()
 
@@ -525,12 +524,12 @@ class Run(msgspec.Struct):
             wait_s = None if error.refusal is None or error.is_final else float(error.refusal.in_s)
             self._note_overload(_SPENT, wait_s)
             self.wait_s = 0.0
-            self._skip(attempt.step, error.message, _NO_ROOM)
+            self._skip(attempt.step, error.message, _NO_ROOM, "quota")
             raise AttemptFailed from None
         if not isinstance(error, Withdrawn):
             return
         self.wait_s = 0.0
-        self._skip(attempt.step, str(error), _NO_KINDS)
+        self._skip(attempt.step, str(error), _NO_KINDS, "redaction" if isinstance(error, WrapperRefused) else "")
         if isinstance(error, WrapperRefused):
             self.has_ended = error.is_final
             if error.is_final or self.failure is _NO_ATTEMPT:

@@ -154,7 +154,8 @@ class Skipped(Value, frozen=True):
 
     Attributes:
         kinds: The failures for which it was not tried.
-        code: The reason as a code: `quota` without room in a quota, else an empty text.
+        code: The reason as a code: `quota` without room in a quota, `redaction` for a request that cannot be redacted,
+            else an empty text. Neither shows anything about the deployment.
     """
 
     deployment: str

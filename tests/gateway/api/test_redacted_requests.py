@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import itertools
@@ -24,6 +25,7 @@ from gateway.execution.upstream_client import characters_of
 from gateway.features.redaction.policy import finding
 from gateway.features.redaction.policy.requests import NOTICE
 from gateway.policy.reasoning_seal import seal_of
+from gateway.telemetry.metric_snapshots import tallies
 from providers.chat import AssistantMessage, ChatRequest, JsonSchemaFormat, Tool, UserMessage
 from providers.testkit import IncomingRequest, PrefixCache
 from providers.value import replace
@@ -401,6 +403,26 @@ def test_what_a_placeholder_cannot_stand_for_skips_the_step(more: dict[str, Any]
     assert gateway.post(path, {**body, **more}).status_code == (200 if reason == "media" else 400)
     # The text of a file is media too: it is sent as it is, where it is sent at all.
     assert "jane.txt" not in str(more) or "jane@example.com" in str(gateway.bodies)
+
+
+def test_request_that_cannot_be_redacted_shows_nothing_about_a_candidate() -> None:
+    able = {"capabilities": ["logprobs", "vision"]}
+    route = {"assistants": {"assistant": {"routes": {"default": [{"chat": 1, "spare": 0}, "house"]}}}}
+    choice = {"assistants": {"assistant": {"choices": {"c": {"deployments": ["chat"], "title": {"en": "C"}}}}}}
+    deployments = {"deployments": {"chat": able, "spare": able, "house": {**able, "redact": False}}}
+    gateway = InputGateway(echo, REDACTED.merge(route, choice, deployments))
+    path, body = asking("chat", PROMPT)
+    image = {"type": "image_url", "image_url": {"url": "data:image/png;base64,aGk="}}
+    for more in ({"logprobs": True}, {"messages": [{"role": "user", "content": [image]}]}):
+        answer = gateway.post(path, {**body, **more}, {"x-gateway-prefer": "c"} if "messages" in more else {})
+        assert (answer.status_code, answer.headers["x-gateway-deployment"]) == (200, "house")
+    assert answer.headers["x-gateway-preference"] == "not_used; reason=capability"
+    assert gateway.gateway.recent_requests()[1]["passed_over_codes"] == {"chat": "redaction", "spare": "weight"}
+
+    async def snapshot() -> bytes:
+        return gateway.gateway.metrics.snapshot()
+
+    assert tallies([asyncio.run(snapshot())]) == {}
 
 
 def test_too_many_values_are_an_error_of_the_request() -> None:

@@ -73,6 +73,10 @@ def test_preference_changes_the_order_only(territory: str, choice: str, plan: li
     assert preference.why_not_used(names(decision)[0]) == reason
 
 
+def test_every_reason_to_skip_a_deployment_has_its_place() -> None:
+    assert {*_WHY_SKIPPED} == {*SkipReason}
+
+
 def test_failed_preference_has_its_reason() -> None:
     _, preference = preferring(table_of(HOME), "HK", "qwen")
     assert preference.why_not_used("gemini") == "failed"
