@@ -127,7 +127,7 @@ class ModeratedStream(AnswerStream):
         self,
         stream: AnswerStream,
         judge: Judge,
-        prompt: str,
+        prompt: str | None,
         passed: PassedTexts,
         *,
         is_whole: bool,
@@ -138,7 +138,7 @@ class ModeratedStream(AnswerStream):
         Args:
             stream: The answer.
             judge: The judges of the request.
-            prompt: The user's last text.
+            prompt: The user's last text. None for a transcript, which a person has spoken.
             passed: Remembers released answers.
             is_whole: Each choice is judged as a whole.
             flagged: The categories of the choices that were flagged as a whole, which now lose their end. The other

@@ -21,12 +21,11 @@ from gateway.usage.usage_row import shown_seconds
 from providers.audio import SpeechRequest, Transcript
 from providers.audio.kinds import lengths_of
 from providers.audio.tags import PLACES, Tagger, tag_names
-from providers.chat import ChatRequest, Usage
+from providers.chat import Usage
 from providers.json_values import dumps
 from providers.value import replace
 
 _MOST_LABEL_DATA = 8 * 1024
-_NO_CHAT = ChatRequest("", ())
 
 
 class AudioNote(FeatureNote):
@@ -134,13 +133,14 @@ async def judged_transcript(judge: Judge, answer: Answer, passed: PassedTexts) -
     moderation = judge.moderation
     is_same = [it.name for it in moderation.input] == [it.name for it in moderation.output]
     both = [it for it in (moderation.input, () if is_same else moderation.output) if it]
+    judge = replace(judge, verdicts={})  # no deployment judges a text twice
     if isinstance(answer.result, Transcript):
         for judges in both:
             await _expect_passed(judge, judges, answer.result)
         return answer
     for judges in both:
         one = replace(judge, moderation=replace(moderation, output=judges))
-        answer = await moderated(one, answer, _NO_CHAT, passed)
+        answer = await moderated(one, answer, None, passed)
     return answer
 
 

@@ -94,6 +94,20 @@ location: {unknown: default}
 """).merge({"deployments": AUDIO["deployments"], "redactions": {"personal": PERSONAL}})
 
 
+@pytest.mark.parametrize("stream", [{}, {"stream": "true"}], ids=["whole", "stream"])
+def test_person_may_claim_in_a_transcript_what_an_assistant_must_not(stream: dict[str, str]) -> None:
+    """The rule forbids claims of the assistant about itself. Other categories flag as ever."""
+    judges = {"moderation": {"output": ["judge", "spare"]}, "claims": {"forbidden": ["health-licence"]}}
+    rule = {"regions": {"default": judges}}
+    for category, is_flagged in (("health-licence", False), ("violence", True)):
+        found = httpx.Response(200, json={"results": [{"flagged": False, "categories": {category: True}}]})
+        world = Heard("I am a doctor.")
+        world.judge = lambda _, found=found: found
+        text = served(world, rule).post_form(HEARS, transcription_form(**stream)).text
+        assert ("content_filter" in text, "doctor" in text) == (is_flagged, not is_flagged)
+        assert world.judged == ["I am a doctor."]
+
+
 def test_redaction_skips_audio_and_texts_with_values() -> None:
     world = Heard()
     gateway = InputGateway(world, REDACTED)
