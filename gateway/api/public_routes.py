@@ -35,6 +35,7 @@ from gateway.model.location import ClaimReport, Location
 from gateway.model.sampling import is_id_kept
 from gateway.operator_errors import ReceiptDamaged
 from gateway.policy.caller import explain_token, explain_user, read_consent, user_of
+from gateway.policy.hand_off import declines
 from gateway.policy.labels import TextMarks
 from gateway.policy.location.resolution import resolve
 from gateway.policy.preference import preferred_name, seen_by_intent
@@ -275,7 +276,8 @@ def _add_explain(app: FastAPI, service: ChatService, limiter: FailedKeyLimiter) 
         asking = asker_of(config.has_one_client, caller.client.name if caller.client is not None else None, name)
         health = service.executor.health.snapshot(config, asking)
         asked, now_s = seen.for_use(use), service.decider.clock()
-        plain = PlainRequest(config, caller.client, located.reports, asked, now_s, health, name, consent, prefer)
+        user_of_plain = name, consent, prefer, declines(caller.hand_off)
+        plain = PlainRequest(config, caller.client, located.reports, asked, now_s, health, *user_of_plain)
         explained = explain(plain, reveal_model=named.reveal_model, to_operator=False)
         return JSONResponse({**explained, **explain_token(caller), **known, **intent_note}, headers=headers)
 

@@ -65,6 +65,10 @@ class AgeBand:
     transcription: bool = True
     speech: bool = True
 
+    def may(self, use: str) -> bool:
+        """Return whether its users may send requests of a use."""
+        return {"transcription": self.transcription, "speech": self.speech}.get(use, True)
+
 
 UNKNOWN_AGE = AgeBand("", refuse=True)
 

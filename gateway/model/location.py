@@ -72,6 +72,11 @@ class Location:
         """The name of the user's age band. None without one, and for an unknown age."""
         return (self.age.name or None) if self.age is not None else None
 
+    @property
+    def may_hand_off(self) -> bool:
+        """Whether a barrier may open for users of this age."""
+        return self.age is None or self.age.hand_off
+
 
 class ClaimProblem(StrEnum):
     """Why a claim is rejected: the class that is shown to clients, in the log and by `explain`."""

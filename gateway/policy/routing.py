@@ -46,7 +46,8 @@ from providers.matching.requirements import IDENTITY, PARAMETERS, Requirements, 
 from providers.territories import territory_name
 from providers.value import Value, replace
 
-_MEDIA = frozenset({"vision", "image_url", "audio", "file"})
+MEDIA = frozenset({"vision", "image_url", "audio", "file"})
+"""The features of a request with media, in which a redaction finds nothing."""
 
 
 def decide(
@@ -321,9 +322,9 @@ def _judge(location_verdict: _LocationVerdict, criteria: _Criteria) -> Verdict:
 
 def _media_refused(wrapper: Wrapper, needs: Requirements) -> Exclusion | None:
     """Return the exclusion for media, in which nothing is found, or None if there are none, or they may pass."""
-    if not wrapper.refuses_media or needs.features.isdisjoint(_MEDIA):
+    if not wrapper.refuses_media or needs.features.isdisjoint(MEDIA):
         return None
-    media = refusal_text(needs.features & _MEDIA)
+    media = refusal_text(needs.features & MEDIA)
     return Exclusion(SkipReason.REDACTION, f"its redaction ({', '.join(wrapper.names)}) refuses media: {media}")
 
 

@@ -25,8 +25,12 @@ _SHARED = ("regions", "region_by_territory", "default_region", "blocked", "cell"
 
 
 def plain_needs(assistant: Assistant) -> Requirements:
-    """Return the needs of a request of the assistant's use with nothing special in its body."""
-    return NO_NEEDS if assistant.use == "chat" else replace(NO_NEEDS, use=assistant.use)
+    """Return the needs of a request of the assistant's use with nothing special in its body.
+
+    A transcription has audio in every request, which the site of a deployment or its redaction may exclude.
+    """
+    features = frozenset({"audio"}) if assistant.use == "transcription" else NO_NEEDS.features
+    return NO_NEEDS if assistant.use == "chat" else replace(NO_NEEDS, features=features, use=assistant.use)
 
 
 @dataclass(frozen=True, slots=True)

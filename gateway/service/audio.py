@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from gateway.execution.exchange import Exchange
 from gateway.execution.judging import Judge, PassedTexts, pieces_of
 from gateway.execution.upstream_client import Answer
-from gateway.model.age import AgeBand
 from gateway.model.decision import Refusal, RefusalCode, Refused
 from gateway.model.deployment import Deployment
 from gateway.model.input_requests import AudioRequest, InputRequest
@@ -112,15 +111,6 @@ def refuse_by_labels(exchange: Exchange, request: InputRequest) -> None:
     if any(label.audio == "required" for label in exchange.locale.labels):
         message = f"`response_format` must have a place for the label of this region: {', '.join(sorted(PLACES))}"
         raise Refused(Refusal(RefusalCode.UNSUPPORTED_CAPABILITY, message, param="response_format"))
-
-
-def refuse_by_age(age: AgeBand, path: str) -> None:
-    """Raise Refused if users of this age may not send their voice, or get one, at a path of the API."""
-    use = "speech" if path.endswith("/speech") else "transcription"
-    if not path.startswith("/v1/audio/") or (age.speech if use == "speech" else age.transcription):
-        return
-    message = f"the age band {age.name!r} has no {use} in this region"
-    raise Refused(Refusal(RefusalCode.AGE_RESTRICTED, message, age={"rule": use, "limit_s": None, "allowed_at": None}))
 
 
 async def judged_transcript(judge: Judge, answer: Answer, passed: PassedTexts) -> Answer:

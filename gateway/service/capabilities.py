@@ -16,13 +16,14 @@ from gateway.model.deployment import Deployment, most_audio_bytes, most_spoken_c
 from gateway.model.input_requests import USES, Use
 from gateway.model.location import Location
 from gateway.model.preference import PreferenceReason
-from gateway.model.wrapper import kinds_of
+from gateway.model.route import deployments_of
+from gateway.model.wrapper import Wrapper, kinds_of
 from gateway.policy.canary_assignment import assign_variant, named_sticky_key
 from gateway.policy.fence import wrapper_of
 from gateway.policy.hand_off import every_hand_off
 from gateway.policy.preference import availability, members_of
 from gateway.policy.region_text import said
-from gateway.policy.routing import decide
+from gateway.policy.routing import MEDIA, decide
 from gateway.policy.territory_answers import plain_needs
 from gateway.service.explain import consent_of
 from providers.audio import speech_of, transcription_of
@@ -54,7 +55,8 @@ class Offer(Value, frozen=True):
 def offer_of(config: ConfigVersion, assistant: Assistant, location: Location, now_s: float) -> Offer | None:
     """Return what the assistant can do here; None if no deployment may answer requests from this location."""
     region = location.region
-    uses = [use for use in USES if region is not None and region.name in assistant.routes_for(use)]
+    served = [use for use in USES if region is not None and region.name in assistant.routes_for(use)]
+    uses = [use for use in served if _may_have(location, use)]
     able = {
         use: [
             it for it, verdict in _decision(config, assistant.for_use(use), location, now_s).verdicts if _may(verdict)
@@ -108,8 +110,8 @@ def capabilities(
     region, age = location.region, location.age or AgeBand("adult")
     able = [(side.view, it) for side in sides for it in side.able]
     steps = [it for _, it in able]
-    features = [_features(it, location, age) for it in steps]
-    wrappers = [wrapper_of(config, region, it, view.wrapper) for view, it in able] if region is not None else []
+    wrappers = [wrapper_of(config, region, it, view.wrapper) if region is not None else None for view, it in able]
+    features = [_features(it, location, age, wrapper) for it, wrapper in zip(steps, wrappers, strict=True)]
     texts = region.texts if region is not None else None
     judges = config.moderation.get(region.name) if region is not None else None
     return {
@@ -139,10 +141,7 @@ def capabilities(
 def _able(config: ConfigVersion, assistant: Assistant, location: Location, now_s: float, use: Use) -> list[Deployment]:
     """Return the deployments that may answer plain requests of a use here; none if users of this age may not."""
     region = location.region
-    if region is None or region.name not in assistant.routes_for(use):
-        return []
-    age = location.age
-    if age is not None and not (age.speech if use == "speech" else age.transcription):
+    if region is None or region.name not in assistant.routes_for(use) or not _may_have(location, use):
         return []
     verdicts = _decision(config, assistant.for_use(use), location, now_s).verdicts
     return [it for it, verdict in verdicts if _may(verdict)]
@@ -184,18 +183,24 @@ def _sides(config: ConfigVersion, assistant: Assistant, location: Location, now_
     """Return the side before the barrier, and the one after it, where a step may answer if the user agrees."""
     first = Side(assistant, _decision(config, assistant, location, now_s))
     barrier = assistant.barriers.get(location.region.name) if location.region is not None else None
-    if barrier is None or location.region is None:
+    if barrier is None or location.region is None or not location.may_hand_off:
         return (first,)
     view = assistant.behind(location.region.name, every_hand_off(barrier.rule)[0])
     return first, Side(view, _decision(config, view, location, now_s))
 
 
-def _features(deployment: Deployment, location: Location, age: AgeBand) -> frozenset[str]:
-    """Return the features that a deployment has for a user of this age."""
+def _may_have(location: Location, use: Use) -> bool:
+    """Return whether users of this age may have a use."""
+    return location.age is None or location.age.may(use)
+
+
+def _features(deployment: Deployment, location: Location, age: AgeBand, wrapper: Wrapper | None) -> frozenset[str]:
+    """Return the features that a deployment has for a user of this age, and with these rules for what it is sent."""
     region = location.region
     bounded = region is not None and not region.bounds_of(location.territory).is_anywhere
     features = deployment.capabilities.features & FEATURES - (deployment.excepts if bounded else frozenset())
     features |= {"json_schema"} if deployment.emulates_schemas(bounded=bounded) else frozenset()
+    features -= MEDIA if wrapper is not None and wrapper.refuses_media else frozenset()
     return features if age.tools else features - TOOL_FEATURES
 
 
@@ -214,10 +219,14 @@ def _choices(
             members_of(side.view.routes.get(name, ()), assign_variant(side.decision, sticky), sticky) for side in sides
         ]
         theirs = frozenset().union(*members) if region is not None else frozenset()
-    route, is_free = assistant.whole_route(name), location.age is None or location.age.choices
+    route = tuple(it for side in sides for it in side.view.routes.get(name, ()))
+    is_free = location.age is None or location.age.choices
+    listed = {it.name for it in deployments_of(assistant.whole_route(name))}
     documents: list[dict[str, object]] = []
     for choice in assistant.choices.values():
         found, reason = availability(choice, route, reasons, theirs)
+        if found is None and not listed.isdisjoint(choice.deployments):
+            reason = PreferenceReason.HAND_OFF  # the barrier before it stays closed for users of this age
         reason = reason if is_free else PreferenceReason.AGE
         documents.append({
             "id": choice.name,

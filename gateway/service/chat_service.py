@@ -497,8 +497,8 @@ class ChatService:
         A token shows that the barrier was open for this content, so that the request begins after it. If no step there
         can be asked, the result of the private steps stands.
         """
-        age, record, rule = exchange.location.age, exchange.record, barrier.rule
-        is_closed = declines(exchange.caller.hand_off) or (age is not None and not age.hand_off)
+        record, rule = exchange.record, barrier.rule
+        is_closed = declines(exchange.caller.hand_off) or not exchange.location.may_hand_off
         sent = None if is_closed else shared(own, rule)
         if sent is None:
             return await self.answer(exchange, tier=Tier(own))

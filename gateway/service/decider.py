@@ -38,12 +38,12 @@ from gateway.policy.consent import Consenting
 from gateway.policy.doors import refuse_before_body, refuse_before_decision
 from gateway.policy.fence import wrapping_too
 from gateway.policy.hand_off import Outcome, every_hand_off, hand_off_after, outcomes_of_kinds, outcomes_of_skip
+from gateway.policy.location.age import refuse_use_of_age
 from gateway.policy.preference import decide_preferring, intent_of, member_of, preference_of_age, preferred_name
 from gateway.policy.refusals import at_part
 from gateway.policy.region_text import choose_locale
 from gateway.policy.routing import decide
 from gateway.service.assistants import find_assistant
-from gateway.service.audio import refuse_by_age
 from gateway.service.location import Located, LocationService
 from providers.chat import ChatRequest
 from providers.failures import Failure, FailureKind
@@ -51,6 +51,11 @@ from providers.matching.requirements import Requirements
 from providers.openai_json.misspelled_fields import refuse_misspelled
 from providers.value import replace as change
 
+_USES_OF_PATHS = {
+    "/v1/audio/transcriptions": "transcription",
+    "/v1/audio/translations": "transcription",
+    "/v1/audio/speech": "speech",
+}
 _NO_STEP = "no deployment is available: the configuration has changed while the request was answered"
 _NOT_ROUTED = "the active version of the configuration no longer routes there"
 _OTHER_REGION = "the active version of the configuration locates the caller in another region"
@@ -113,7 +118,9 @@ class Decider:
         location = exchange.location = located.location
         exchange.claim = located.claim
         if location.age is not None:
-            refuse_by_age(location.age, record.route)
+            refusal = refuse_use_of_age(location.age, _USES_OF_PATHS.get(record.route, "chat"))
+            if refusal is not None:
+                raise Refused(refusal)
         if location.region is not None and location.region.doors and not location.region.helps_first:
             self._ask_before_body(exchange)
 

@@ -30,7 +30,8 @@ def disclose(request: PlainRequest, accept_language: str | None = None) -> dict[
     location = resolve(config, request.client, request.reports)
     decision = decide(config, assistant, location, NO_NEEDS, request.health, now_s)
     outcome, region, sides = decision.outcome, location.region, [(assistant, decision)]
-    if region is not None and decision.verdicts and (barrier := assistant.barriers.get(region.name)) is not None:
+    barrier = assistant.barriers.get(region.name) if region is not None and location.may_hand_off else None
+    if region is not None and decision.verdicts and barrier is not None:
         after = assistant.behind(region.name, every_hand_off(barrier.rule)[0])
         sides.append((after, decide(config, after, location, NO_NEEDS, request.health, now_s)))
     may_answer = [

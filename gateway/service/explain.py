@@ -34,6 +34,7 @@ from gateway.policy.client_users import claim_issuer, claim_user
 from gateway.policy.consent import standing_consents
 from gateway.policy.doors import refuse_before_body
 from gateway.policy.hand_off import every_hand_off, hand_off_after, outcomes_of_skip
+from gateway.policy.location.age import refuse_use_of_age
 from gateway.policy.location.claim import claim_of
 from gateway.policy.location.resolution import resolve, suppose
 from gateway.policy.location.signals import SIGNALS
@@ -65,6 +66,7 @@ class PlainRequest:
         user: The user that the request would name. The subject of a signed claim takes precedence.
         consent: The consent that the request would state. Only standing consents count: a token is for one request.
         prefer: The choice that the user would prefer.
+        declines: Whether the request declines every hand-off.
     """
 
     config: ConfigVersion
@@ -76,6 +78,7 @@ class PlainRequest:
     user: str | None = None
     consent: ConsentStatement = NO_STATEMENT
     prefer: str | None = None
+    declines: bool = False
 
 
 def explain(request: PlainRequest, *, reveal_model: bool = True, to_operator: bool = True) -> dict[str, object]:
@@ -151,7 +154,8 @@ def _decide(request: PlainRequest, location: Location, assistant: Assistant) -> 
         decision, preference = decision_for(assistant), preference_of_age(assistant, prefer)
     else:
         decision, preference = decide_preferring(assistant, location.region.name, prefer, decision_for, key)
-    if (refusal := refuse_before_body(location, request.now_s)) is not None:
+    refusal = refuse_use_of_age(age, assistant.use) or refuse_before_body(location, request.now_s)
+    if refusal is not None:
         return replace(decision, outcome=refusal), None
     return decision, preference
 
@@ -176,12 +180,13 @@ class _Beyond(Value, frozen=True):
 
 def _beyond(request: PlainRequest, location: Location, assistant: Assistant, decision: Decision) -> _Beyond | None:
     """Return the barrier of a route that the request may reach, or None."""
-    region, age = location.region, location.age
+    region = location.region
     barrier = assistant.barriers.get(region.name) if region is not None else None
     if region is None or barrier is None or not decision.verdicts:
         return None
     key, opened = _key_of(_user_name(request)), None
-    if isinstance(decision.outcome, Refusal) and (age is None or age.hand_off):
+    is_routed = isinstance(decision.outcome, Refusal) and decision.outcome.code is not RefusalCode.AGE_RESTRICTED
+    if is_routed and not request.declines and location.may_hand_off:
         verdicts = {deployment.name: verdict for deployment, verdict in decision.verdicts}
         members = [verdicts.get(member_of(step, decision, key) or "") for step in assistant.routes[region.name]]
         skipped = [outcomes_of_skip(it) if isinstance(it, Exclusion) else () for it in members]

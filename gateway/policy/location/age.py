@@ -22,6 +22,14 @@ def with_age(location: Location, rules: AgeRules, claim: ClaimReport | None) -> 
     return replace(location, age=band, problem=LocationProblem.AGE if is_refused else None)
 
 
+def refuse_use_of_age(band: AgeBand | None, use: str) -> Refusal | None:
+    """Return the refusal of a use that users of this age may not have, such as their own voice; else None."""
+    if band is None or band.may(use):
+        return None
+    message = f"the age band {band.name!r} has no {use} in this region"
+    return Refusal(RefusalCode.AGE_RESTRICTED, message, age={"rule": use, "limit_s": None, "allowed_at": None})
+
+
 def refuse_age(band: AgeBand | None) -> Refusal:
     """Return the refusal of every request of a band, or of a user whose age is unknown."""
     if band is None or not band.name:

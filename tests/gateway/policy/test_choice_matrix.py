@@ -39,6 +39,7 @@ REASONS = {
     SkipReason.CONSENT: "consent",
     SkipReason.CAPABILITY: "capability",
     SkipReason.EXCEPTED: "capability",
+    SkipReason.REDACTION: "capability",
     SkipReason.HEALTH: "health",
     SkipReason.DISABLED: "health",
     SkipReason.ENDED: "health",
@@ -57,6 +58,12 @@ ASKED: dict[str, dict[str, Any]] = {
     "logprobs": {"logprobs": True},
 }
 
+
+def needs_of(feature: str) -> Requirements:
+    message = {"role": "user", "content": "hi"}
+    return requirements_of(decode_request({"model": "m", "messages": [message], **ASKED[feature]}))
+
+
 deployments = st.fixed_dictionaries(
     {
         "provider": st.just("openai-compatible"),
@@ -68,6 +75,7 @@ deployments = st.fixed_dictionaries(
         "structured_output": st.sampled_from(["native", "emulate"]),
     },
     optional={
+        "redact": st.just("personal"),
         "approvals": st.just(
             [{"region": "default", "authority": "x", "kind": "registration", "number": "1", "model_name": "M"}]
         ),
@@ -113,10 +121,12 @@ class Case:
     def sticky(self) -> bytes:
         return named_sticky_key(self.user)
 
-    def preferring(self, choice: str, *, well: bool = False) -> tuple[Decision, Preference]:
+    def preferring(
+        self, choice: str, needs: Requirements = NO_NEEDS, *, well: bool = False
+    ) -> tuple[Decision, Preference]:
         region = self.location.region
         assert region is not None
-        decide_view = lambda view: self.decided(view, well=well)  # noqa: E731
+        decide_view = lambda view: self.decided(view, needs, well=well)  # noqa: E731
         return decide_preferring(self.assistant, region.name, choice, decide_view, self.sticky)
 
 
@@ -135,6 +145,7 @@ def cases(draw: st.DrawFn) -> Case:
         own["default"] = {"talk": own["default"], "default": draw(routes(draw(st.permutations(NAMES))[:2]))}
     config = {
         "version": 1,
+        "redactions": {"personal": {}},
         "assistants": {
             "assistant": {
                 "intents": {"talk": {}},
@@ -173,10 +184,12 @@ def names(decision: Decision) -> list[str]:
 
 
 @pytest.mark.slow("decides every combination")
-@given(case=cases(), choice=st.sampled_from(["x", "y", "z"]))
-def test_preference_changes_the_order_only_and_names_the_true_reason(case: Case, choice: str) -> None:
-    plain = case.decided(case.assistant)
-    decision, preference = case.preferring(choice)
+@given(case=cases(), choice=st.sampled_from(["x", "y", "z"]), needs=st.sampled_from([NO_NEEDS, needs_of("vision")]))
+def test_preference_changes_the_order_only_and_names_the_true_reason(
+    case: Case, choice: str, needs: Requirements
+) -> None:
+    plain = case.decided(case.assistant, needs)
+    decision, preference = case.preferring(choice, needs)
     region = case.location.region
     assert region is not None
     verdicts = {it.name: verdict for it, verdict in plain.verdicts}
@@ -229,10 +242,8 @@ def test_capabilities_agree_with_the_decisions(case: Case) -> None:
         return
     document: Any = capabilities(case.config, case.assistant, case.location, 0.0, None, case.user)
     possible = [it for _, it in plain.verdicts if isinstance(it, Step) or it.reason is SkipReason.CONSENT]
-    for feature, fields in ASKED.items():
-        needs = requirements_of(
-            decode_request({"model": "m", "messages": [{"role": "user", "content": "hi"}], **fields})
-        )
+    for feature in ASKED:
+        needs = needs_of(feature)
         assert feature in needs.features <= FEATURES
         asked = case.decided(case.assistant, needs, well=True)
         able = [it for _, it in asked.verdicts if isinstance(it, Step) or it.reason is SkipReason.CONSENT]

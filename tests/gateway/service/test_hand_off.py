@@ -394,6 +394,8 @@ def test_explain_shows_the_cause_of_a_failing_private_model() -> None:
     assert (providers.names, response.headers["x-gateway-hand-off"]) == (["cloud"], "failure")
     explained = served.get("/v1/explain?assistant=assistant", KEY).json()
     assert explained["hand_off"]["cause"] in ("failure", None)
+    declined = served.get("/v1/explain?assistant=assistant", NEVER).json()
+    assert (declined["hand_off"]["cause"], [*declined["outcome"]]) == (None, ["refusal"])
 
 
 def test_settings_and_disclosure_have_the_models_after_the_barrier() -> None:

@@ -315,6 +315,40 @@ def test_capabilities_reflect_the_band() -> None:
     assert get(served, "/v1/models", "refused")["error"]["code"] == "age_restricted"
 
 
+def test_band_sees_nothing_that_it_may_not_have(world: World) -> None:
+    """Neither the model after a barrier that stays closed, nor audio."""
+    step = {"hand_off": {"when": ["capability"]}}
+    rules = {"hand_off": False, "transcription": False, "speech": False}
+    audio = {use: {"default": ["model"]} for use in ("transcription", "speech")}
+    far = {"far": {"deployments": ["judge"], "title": {"en": "Far"}}}
+    patch = {
+        "assistants": {
+            "assistant": {"routes": {"default": {"default": ["model", step, "judge"]}}, "choices": far, **audio}
+        },
+        "deployments": {"model": {"capabilities": []}, "judge": {"capabilities": ["tools"]}},
+        "regions": {"default": {"age_bands": {"private": rules}}},
+    }
+    served = served_by(world, patch)
+
+    def of(path: str, band: str) -> Any:
+        return get(served, f"/v1/{path}assistant=assistant", band)
+
+    for band, may in (("adult", True), ("private", False)):
+        chat = ask(served, "chat", headers=headers(band), tools=[{"type": "function", "function": {"name": "f"}}])
+        assert chat.status_code == (200 if may else 400)
+        shown = of("capabilities?", band)
+        assert ("tools" in shown["supported"]) is may
+        assert (shown["transcription"] is not None, shown["speech"] is not None) == (may, may)
+        assert [it["reason"] for it in shown["choices"] if it["id"] == "far"] == [None if may else "hand_off"]
+        assert [it["deployment"] for it in of("disclosure?", band)["data"]] == (
+            ["model", "judge"] if may else ["model"]
+        )
+        for use in audio:
+            assert ("plan" in of(f"explain?use={use}&", band)["outcome"]) is may
+        serves = get(served, "/v1/models/assistant", band)["x_gateway"]["serves"]
+        assert ({*audio} <= {*serves}, "chat" in serves) == (may, True)
+
+
 def test_explain_names_the_band() -> None:
     served = served_by(World())
 

@@ -113,6 +113,10 @@ def test_redaction_skips_audio_and_texts_with_values() -> None:
     gateway = InputGateway(world, REDACTED)
     refused = gateway.post_form(HEARS, transcription_form())
     assert (refused.status_code, refused.json()["error"]["param"]) == (400, "file")
+    explained = gateway.get("/v1/explain?assistant=assistant&use=transcription").json()
+    assert [it["reason"] for it in explained["considered"]] == ["redaction"]
+    assert gateway.get("/v1/capabilities?assistant=assistant").json()["transcription"] is None
+    assert gateway.get("/v1/models/assistant").json()["x_gateway"]["serves"] == ["speech"]
     body = {"model": "assistant", "voice": "v", "input": "Write to anna@example.org."}
     assert gateway.post(SPEAKS, body).json()["error"]["code"] == "unsupported_capability"
     assert world.hosts == []

@@ -12,7 +12,10 @@ import httpx
 import pytest
 
 from gateway.features.marks.policy import check_mark
+from gateway.model.age import AgeBand
 from gateway.model.record import Record
+from gateway.model.refusal_reason import STATUS
+from gateway.policy.location.age import refuse_use_of_age
 from gateway.service.audio import _MOST_LABEL_DATA, AudioNote
 from gateway.signing import Signer
 from gateway.telemetry.request_log import JsonLines
@@ -263,3 +266,9 @@ def test_signed_mark_is_over_the_bytes_as_sent(tmp_path: Path) -> None:
         words = [word for name, value in given.items() for word in (f"--{name}", value)]
         assert in_this_process("marks", "verify", *words).returncode == number
     assert check_mark(label["marks"][0], None, vectors["issuer"], [key], "0" * 64).content == "different"
+
+
+@pytest.mark.parametrize(("rule", "status"), [({"speech": False}, 403), ({"transcription": False}, 200)])
+def test_band_may_have_no_speech(rule: dict[str, bool], status: int) -> None:
+    refusal = refuse_use_of_age(AgeBand("child", **rule), "speech")  # type: ignore[arg-type]  # one of two switches
+    assert (STATUS[refusal.code] if refusal is not None else 200) == status
