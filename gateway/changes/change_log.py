@@ -72,7 +72,8 @@ class PinnedRollback(Value, frozen=True):
 
     def instead_of(self, job: CompileJob) -> CompileJob:
         """Return the job that compiles this version in place of the file."""
-        return replace(job, text=self.version.text, name=f"version {self.version.version}")
+        version = self.version
+        return replace(job, text=version.text, name=f"version {version.version}", catalogues=version.catalogues)
 
 
 class ReviewedChange(Value, frozen=True):

@@ -246,10 +246,13 @@ def _record_start(initial: InitialConfig, change_log: ChangeLog, config_path: Pa
         )
 
 
-def compile_in_child(text: bytes | None, name: str, config_path: Path, *, secrets: bool) -> Outcome:
+def compile_in_child(
+    text: bytes | None, name: str, config_path: Path, *, secrets: bool, catalogues: str = ""
+) -> Outcome:
     """Compile this text, or the config file, in a child process. Raises StateError if no process can be started."""
+    job = CompileJob(str(config_path), text=text, name=name, catalogues=catalogues, secrets=secrets, written=True)
     try:
-        return Compiling(CompileJob(str(config_path), text=text, name=name, secrets=secrets, written=True)).outcome()
+        return Compiling(job).outcome()
     except CompileFailed as error:
         raise StateError(f"{name}: {error}") from None
 
@@ -270,8 +273,10 @@ def review_from(
     if before is None or new.written is None:
         return review_change(CompiledState(NO_CONFIG_VERSION, None), new, time.time(), find_signature)
     states = []
-    for version, text in ((before.version, before.text), (new.written.version, new.written.text)):
-        outcome = compile_in_child(text, f"version {version}", config_path, secrets=False) if text is not None else None
+    for it in (before, new.written):
+        name, outcome = f"version {it.version}", None
+        if it.text is not None:
+            outcome = compile_in_child(it.text, name, config_path, secrets=False, catalogues=it.catalogues)
         state = state_of(outcome) if outcome is not None else None
         if state is None:
             return ReviewedChange(

@@ -6,7 +6,6 @@ Without a comparison, a rollback to a reviewed version would serve the replaced 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 
 from gateway.config.problems import ConfigRejected
@@ -46,15 +45,16 @@ def _fault_of(version: Version, active: SourceText | None = None) -> str:
     ):
         return ""
     # Imported here, because a process that only serves requests reads no YAML.
-    from gateway.config.loading import content_hash
+    from gateway.config.loading import content_hash, digests_of, read_term_files, stored_files
     from gateway.config.yaml_document import parse_yaml
 
     try:
         values = parse_yaml(version.text, version.version).values
-        catalogues = json.loads(version.catalogues) if version.catalogues else None
-    except (ConfigRejected, ValueError, RecursionError):
+        catalogues, terms = stored_files(version.catalogues)
+    except (ConfigRejected, ValueError, KeyError, RecursionError):
         return "its text is not the one that was activated: it is not valid"
-    if content_hash(values, catalogues) == version.content:
+    # Release 1.0 stored no digests of terms.
+    if content_hash(values, catalogues, terms or digests_of(read_term_files(values))) == version.content:
         return ""
     if values.get("catalogue") and catalogues is None:
         return "its catalogue files are not stored, so its text cannot be compared with its hash"

@@ -345,16 +345,17 @@ def _record_at_rest(change_log: ChangeLog, wanted: _Wanted, settings: Settings, 
         if not pointer.overrides:
             raise CommandError("no version is pinned by a rollback: the config file is already active")
         expect_file(config)
-        cause, overrides, name, text = "release", "", str(config), None
+        cause, overrides, name, text, catalogues = "release", "", str(config), None, ""
     else:
         pinned = change_log.rollback_target(wanted.version, pointer.version, config)
         if not pinned.file and "config" not in settings.model_fields_set:
             raise CommandError(
                 f"there is no config at {config}: name the config file of the next gateway with --config"
             )
-        name, text = f"version {pinned.version.version}", pinned.version.text or b""
+        version = pinned.version
+        name, text, catalogues = f"version {version.version}", version.text or b"", version.catalogues
         cause, overrides = "rollback", pinned.overrides
-    outcome = compile_in_child(text, name, config, secrets=True)
+    outcome = compile_in_child(text, name, config, secrets=True, catalogues=catalogues)
     if outcome.problems:
         # If the version compiles, these are warnings, such as an unset key or an approval that has ended.
         print(render_problems(outcome.problems), file=sys.stderr)

@@ -206,7 +206,12 @@ def _status_of_cell(settings: Settings) -> Mapping[str, Any] | None:
         problems = [skew] if (skew := store_skew_problem(skews_s)) is not None else []
         if active is not None and active.version != config.version:
             problems.append(f"{file} is version {config.version}, but the cell has activated {active.version}")
-            outcome = compile_in_child(active.text, active.version, file, secrets=False) if active.text else None
+            stored = active.catalogues
+            outcome = (
+                compile_in_child(active.text, active.version, file, secrets=False, catalogues=stored)
+                if active.text
+                else None
+            )
             if outcome is not None and outcome.packed is not None:
                 config = unpack(outcome.packed)
         _, pin = database.last_commands()

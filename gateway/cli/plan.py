@@ -268,8 +268,10 @@ def _accepted(texts: Iterable[str], regions: Collection[str]) -> set[str]:
     return accepted
 
 
-def _catalogues(state: CompiledState | None) -> str:
-    return state.written.catalogues if state is not None and state.written is not None else ""
+def _catalogues(state: CompiledState | None) -> object:
+    from gateway.config.loading import stored_files
+
+    return stored_files(state.written.catalogues)[0] if state is not None and state.written is not None else None
 
 
 def _add_traffic(changes: ChangePlan, url: str, settings: Settings) -> ChangePlan:

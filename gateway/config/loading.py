@@ -60,9 +60,18 @@ class Catalogues:
         yield from self.texts
 
 
-def _stored_catalogues(stored: str, name: str) -> Catalogues:
-    """Return the catalogue files as the history has them. JSON is YAML too."""
-    values = json.loads(stored)
+def stored_files(stored: str) -> tuple[list[dict[str, object]] | None, list[str]]:
+    """Return the files of a version as the history has them (`SourceText.catalogues`).
+
+    Returns:
+        The values of its catalogue files, or None without them, and the digests of its files of terms.
+    """
+    found = json.loads(stored) if stored else None
+    return (found["catalogues"], found["terms"]) if isinstance(found, dict) else (found, [])
+
+
+def _stored_catalogues(values: Sequence[dict[str, object]], name: str) -> Catalogues:
+    """Return the catalogue files of a version of the history. JSON is YAML too."""
     sources = (parse_yaml(json.dumps(each).encode(), f"the catalogue of {name}") for each in values)
     return Catalogues(tuple(sources), files={})
 
@@ -167,6 +176,7 @@ class Document:
         read_at_s: When it was read (Unix time). Expiry dates are judged by it.
         written: The text and the values of the file.
         term_files: The files of terms of `redactions`, by their reference.
+        has_other_terms: Whether it is a version of the history whose files of terms have changed since.
         reads_secrets: Whether references are resolved.
         folder: The absolute path of the directory of the file.
         real: The deployments that may be real although this is a demo (`gateway demo --with`).
@@ -184,6 +194,7 @@ class Document:
     secrets_file: SecretsFile | None = None
     tls_files: Mapping[str, FileContent] | None = None
     term_files: Mapping[str, FileContent] = field(default_factory=dict)
+    has_other_terms: bool = False
     reads_secrets: bool = True
     folder: str = "/"
 
@@ -240,7 +251,7 @@ def parse_document(
         file: The name of the file in problems.
         environ: The environment variables that references may name.
         relative_to: The file to which relative paths refer, if `file` is not a path, as for a version of the history.
-        stored_catalogues: The catalogue files as `SourceText.catalogues` has them. Empty to read the files.
+        stored_catalogues: The files of a version of the history, as `SourceText.catalogues` has them. Empty for none.
         secrets: False to resolve no reference. `own`: not those of what a rehearsal does not call.
         clock: Returns the Unix time.
     """
@@ -254,9 +265,10 @@ def parse_document(
     secret_files = read_files(filter(None, map(file_of, read)))
     references = {text: resolve(text, environ if text in read else None) for text in texts}
     signal_files = check_files(source.values, folder) if secrets else {}
+    stored_values, stored_terms = stored_files(stored_catalogues)
     catalogues = (
-        _stored_catalogues(stored_catalogues, file)
-        if stored_catalogues
+        _stored_catalogues(stored_values, file)
+        if stored_values is not None
         else read_catalogues(source.values, relative_to or file)
     )
     secrets_file = _secrets_file(source.values, relative_to or file) if secrets else None
@@ -266,16 +278,21 @@ def parse_document(
     if secrets_file is not None:
         files[secrets_file.path] = secrets_file.digest
     term_files = read_term_files(source.values)
+    digests = digests_of(term_files)
+    has_other_terms = bool(stored_terms) and stored_terms != digests
+    if has_other_terms and not secrets:
+        # The words of that version are not known any more. It is only compared, and differs from one that has others.
+        term_files, digests = {}, stored_terms
     files.update({each.path: each.digest for each in term_files.values()})
-    has_catalogues = bool(catalogues.files or stored_catalogues)
-    stored = _canonical(catalogues.values) if has_catalogues else ""
-    digests = sorted(each.digest for each in term_files.values() if not each.problem)
-    content = content_hash(source.values, catalogues.values if has_catalogues else None, digests)
+    values = catalogues.values if catalogues.files or stored_values is not None else None
+    stored = "" if values is None else _canonical(values)
+    stored = _canonical({"catalogues": values, "terms": digests}) if digests else stored
+    content = content_hash(source.values, values, digests)
     written = SourceText(data, content, source.values, stored)
     return Document(
         source, written.version, references, signal_files, catalogues, files, clock(), written,
-        secrets_file=secrets_file, tls_files=tls_files, term_files=term_files, reads_secrets=secrets is True,
-        folder=folder,
+        secrets_file=secrets_file, tls_files=tls_files, term_files=term_files, has_other_terms=has_other_terms,
+        reads_secrets=secrets is True, folder=folder,
     )  # fmt: skip
 
 
@@ -288,6 +305,11 @@ def read_term_files(values: Mapping[str, object]) -> dict[str, FileContent]:
         for text in sorted(texts)
         if (path := file_of(text)) is not None
     }
+
+
+def digests_of(term_files: Mapping[str, FileContent]) -> list[str]:
+    """Return the digests of the files of terms that could be read, as they are a part of a version."""
+    return sorted(each.digest for each in term_files.values() if not each.problem)
 
 
 def _secrets_file(values: Mapping[str, object], config: str) -> SecretsFile | None:

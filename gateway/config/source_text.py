@@ -140,7 +140,8 @@ class SourceText:
     Attributes:
         content: The SHA-256 of the canonical JSON of the values, with unresolved references. Layout and comments do not
             count.
-        catalogues: The values of the catalogue files as JSON, which are a part of the content. Empty without them.
+        catalogues: The values of the catalogue files and the digests of the files of terms as JSON, which are a part
+            of the content (`stored_files` of `gateway.config.loading` reads it). Empty without them.
     """
 
     text: bytes = field(repr=False)

@@ -49,7 +49,7 @@ class Version:
         content: The complete SHA-256. `version` is the beginning of it.
         text: The text as it was read. None if it is not stored.
         why_not: Why the text is not stored.
-        catalogues: The values of its catalogue files as JSON, which the hash covers too. Empty without such files.
+        catalogues: Its other files, as `SourceText.catalogues` has them. The hash covers them too. Empty without any.
     """
 
     version: str

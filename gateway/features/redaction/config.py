@@ -35,6 +35,9 @@ def _compile_redactions(draft: Draft, findings: Findings, document: Document) ->
     sections: dict[str, RedactionSection] = draft.config.written("redactions")
     if sections and not check_extra(findings, ("redactions",), "a redaction"):
         return
+    if document.has_other_terms and document.reads_secrets:
+        message = "the words of the files of this version are not kept: those that the files have now are used"
+        findings.warn(("redactions",), message, "write the former words into the files, and roll back again")
     owners: dict[str, tuple[str, str]] = {}
     draft.wrappers = {
         name: Redaction(_redaction(findings, name, section, document, owners)) for name, section in sections.items()

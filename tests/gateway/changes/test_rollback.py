@@ -19,6 +19,7 @@ from gateway.changes.initial_config import InitialConfig
 from gateway.changes.live_config import LiveConfig
 from gateway.changes.pickling import unpack
 from gateway.changes.plan import NO_CONFIG_VERSION
+from gateway.features.redaction.wrapper import Redaction
 from gateway.operator_errors import StateError
 from gateway.signing import Signer, new_key, sign_plan
 from tests.kit.configs import BASE, KEYS
@@ -94,6 +95,46 @@ async def test_edit_is_activated_although_a_rollback_was_refused_at_the_same_mom
     assert (await gateway.live.rollback("zzzz")).refused_by == "version_not_found"
     await gateway.look()
     assert gateway.live.config.blocked.contains("VA")
+
+
+async def test_rollback_restores_the_catalogue_of_its_version(gateway: Gateway) -> None:
+    file = gateway.path.with_name("own.yaml")
+
+    def write(output_tokens: int) -> None:
+        file.write_text(f"version: 1\nmodels: {{gemini: {{gemini-3.8-flash: {{output_tokens: {output_tokens}}}}}}}\n")
+
+    def longest() -> int | None:
+        return gateway.live.config.deployments["gemini"].target.facts.output_tokens
+
+    write(1000)
+    text = BASE.merge("catalogue: {models: [own.yaml]}").text
+    first = await gateway.take(text)
+    write(2000)
+    assert (await gateway.take(text), longest()) != (first, 1000)
+    done = await gateway.live.rollback(first)
+    assert (done.activated, done.config_version, longest()) == (True, first, 1000)
+    assert (await gateway.live.release()).config_version != first
+    assert longest() == 2000
+
+
+async def test_rollback_reports_other_words_in_a_file_of_terms(gateway: Gateway) -> None:
+    """The words of a version are not kept, but its text is."""
+    file = gateway.path.with_name("words")
+    redact = {"redactions": {"own": {"terms": [f"${{file:{file}}}"]}}, "regions": {"default": {"redact": "own"}}}
+    file.write_text("Project Nightjar")
+    first = await gateway.take(BASE.merge(redact).text)
+    second = await gateway.take(BASE.merge(redact, "blocked: [AQ, CU, IR, KP, SY]").text)
+    done = await gateway.live.rollback(first)
+    assert (done.activated, done.config_version, [it for it in done.findings if "words" in it.message]) == (
+        True,
+        first,
+        [],
+    )
+    file.write_text("Project Nightjar\nProject Owl")
+    done = await gateway.live.rollback(second)
+    assert (done.activated, done.pinned) == (True, second)
+    assert any("words of the files of this version are not kept" in it.message for it in done.findings)
+    assert "Project Owl" in str(gateway.live.config.regions["default"].parts.of(Redaction).rules.terms)
 
 
 async def test_refused_rollback_names_the_version_and_not_the_file(gateway: Gateway) -> None:

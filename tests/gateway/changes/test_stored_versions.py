@@ -23,13 +23,16 @@ _MODEL = "version: 1\nmodels: {openai: {gpt-4o: {retires_on: 2099-01-01}}}\n"
 _CATALOGUE = "catalogue: {models: [own.yaml]}"
 
 
-@pytest.fixture(params=["alone", "with a catalogue"])
+@pytest.fixture(params=["alone", "with a catalogue", "with terms", "with both"])
 def log(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ChangeLog]:
     config = tmp_path / "gateway.yaml"
     base = BASE
-    if request.param != "alone":
+    if request.param in ("with a catalogue", "with both"):
         (tmp_path / "own.yaml").write_text(_MODEL, "utf-8")
-        base = BASE.merge(_CATALOGUE)
+        base = base.merge(_CATALOGUE)
+    if request.param in ("with terms", "with both"):
+        (tmp_path / "words").write_text("Project Nightjar", "utf-8")
+        base = base.merge({"redactions": {"own": {"terms": [f"${{file:{tmp_path / 'words'}}}"]}}})
     opened = ChangeLog(tmp_path)
     before = ""
     for change in ("{}", "blocked: [KP]"):
@@ -43,8 +46,9 @@ def log(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ChangeLog]:
             "",
         )
         before = version
-    # The catalogue of a stored version is compared as it was, not as the file is now.
-    (tmp_path / "own.yaml").unlink(missing_ok=True)
+    # The other files of a stored version are compared as they were, not as they are now.
+    for name in ("own.yaml", "words"):
+        (tmp_path / name).unlink(missing_ok=True)
     yield opened
     opened.close()
 
