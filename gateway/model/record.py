@@ -190,6 +190,7 @@ class Decided(Value, frozen=True):
         decision: The result of routing, with the reason for each skipped deployment.
         variant: The user's member of the first step, if that step is weighted.
         hand_off: The hand-off by which a barrier is open.
+        reveal_model: Whether the assistant shows the names of models. It counts where there is no decision.
     """
 
     location: Location | None = None
@@ -201,6 +202,7 @@ class Decided(Value, frozen=True):
     variant: str | None = None
     use: Use = "chat"
     hand_off: HandOff | None = None
+    reveal_model: bool = True
 
 
 class FeatureNote:

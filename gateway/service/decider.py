@@ -200,7 +200,8 @@ class Decider:
         exchange.assistant, exchange.reveal_model = assistant, assistant.reveal_model
         if location.region is not None and location.region.parts.every:
             # A refusal at a door counts for the assistant, in the log and in the report of duties.
-            exchange.record.decided = change(exchange.record.decided, assistant=assistant.name)
+            reveal = assistant.reveal_model
+            exchange.record.decided = change(exchange.record.decided, assistant=assistant.name, reveal_model=reveal)
 
     def _prepare_chat(self, exchange: Exchange, assistant: Assistant, request: ChatRequest) -> Assistant:
         """Apply the intent and the choice of the user; return the assistant of the intent."""

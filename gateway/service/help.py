@@ -31,7 +31,8 @@ def help_answer(exchange: Exchange, help: Help, *, is_counted: bool) -> OwnAnswe
     if not isinstance(request, ChatRequest):
         raise TypeError("only a chat has a text of help")
     record.note(help.as_answer())
-    record.decided = Decided(record.decided.location, assistant.name, record.decided.intent)
+    location, intent, reveal = record.decided.location, record.decided.intent, assistant.reveal_model
+    record.decided = Decided(location, assistant.name, intent, reveal_model=reveal)
     if not is_counted and exchange.chat_time is not None:
         exchange.chat_time.leave_no_trace()
         record.duties -= _REFUSED

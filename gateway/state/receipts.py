@@ -137,8 +137,8 @@ def _notes(record: Record) -> dict[str, object]:
 
 def _reveals_model(record: Record) -> bool:
     decision = record.decided.decision
-    if decision is None and record.judges:
-        return True  # it ended before a deployment was chosen, so that it is not known whether names are shown
+    if decision is None:
+        return record.decided.reveal_model
     outcome = decision.outcome if decision is not None else None
     return not isinstance(outcome, Plan) or outcome.assistant.reveal_model
 

@@ -454,6 +454,15 @@ def test_stop_of_a_chat_that_no_deployment_may_answer_leaves_no_trace(tmp_path: 
         gateway.wait(10)
 
 
+@pytest.mark.parametrize(("reveal", "model"), [(True, "j"), (False, None)])
+def test_receipt_of_a_crisis_has_the_model_of_a_judge_only_where_models_are_shown(
+    records: list[Record], reveal: bool, model: str | None
+) -> None:
+    ask(served(CrisisWorld(), {"assistants": {"assistant": {"reveal_model": reveal}}}), "chat", SAD)
+    receipt: Any = receipt_of(records[0], 0.0, None)
+    assert [it["model"] for it in receipt["judges"]] == [model]
+
+
 def test_explain_names_the_judges(tmp_path: Path) -> None:
     explained = served(CrisisWorld()).get("/v1/explain?model=assistant&territory=US")
     assert explained.json()["crisis"] == {"judges": ["judge"], "then": "stop"}
