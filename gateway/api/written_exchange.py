@@ -397,9 +397,9 @@ class WrittenExchange(Exchange):
         is_last = not self._can_continue() or shown.status == STATUS["wrong_cell"]
         await self._write_response(shown.status, body, headers, is_last=is_last)
 
-    def _interrupted(self, message: str) -> ApiError:
+    def _interrupted(self, message: str, code: str = "stream_interrupted") -> ApiError:
         """Return the error of a stream that breaks off. See `StreamEncoder`."""
-        return self._worded(ApiError("stream_interrupted", message))
+        return self._worded(ApiError(code, message))
 
     def _worded(self, error: ApiError) -> ApiError:
         """Return the error in the words of the region: message and sentence are those of the code that is shown."""

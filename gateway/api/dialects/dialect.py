@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
-from functools import partial
 from typing import Protocol
 
 from gateway.api.dialects.labelling import StreamLabels
@@ -21,7 +20,9 @@ from gateway.usage.token_count import tokens_of
 from providers.chat import ChatCompletion, Choice, Failed, StreamEvent, Usage, said_in
 from providers.failures import Failure, FailureKind
 
-_interrupted: Callable[[str], ApiError] = partial(ApiError, "stream_interrupted")
+
+def _interrupted(message: str, code: str = "stream_interrupted") -> ApiError:
+    return ApiError(code, message)
 
 
 JSON_MEDIA = b"application/json"
@@ -52,7 +53,8 @@ class StreamEncoder(ABC):
         usage: The usage of the answer, once it has passed.
         failed: The failure that ended the stream, once it has passed.
         finished: Whether the end of a whole answer has passed.
-        interrupted: Returns the error of a stream that breaks off with this message, as its client is shown it.
+        interrupted: Returns the error of a stream that breaks off with this message, as its client is shown it. The
+            code of the error may be another one than `stream_interrupted`.
         breaks_off: The form has no place for an error, so that the connection is closed before the end of the answer.
     """
 
@@ -68,7 +70,7 @@ class StreamEncoder(ABC):
         self.usage: Usage | None = None
         self.failed: Failed | None = None
         self.finished = False
-        self.interrupted = _interrupted
+        self.interrupted: Callable[..., ApiError] = _interrupted
         self._labels = StreamLabels(style, record)
         self._record = record
         self._model = style.shown_model

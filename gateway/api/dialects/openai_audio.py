@@ -6,6 +6,7 @@ import asyncio
 import json
 from base64 import b64encode
 from collections.abc import Mapping
+from dataclasses import replace
 from hashlib import sha256
 from typing import Literal
 
@@ -140,8 +141,14 @@ def usage_of(usage: Usage) -> Mapping[str, object]:
     return {"type": "tokens", **tokens, "input_token_details": details}
 
 
-def _member(record: Record) -> Mapping[str, object]:
-    return {"x_gateway": {"usage": "estimated"}} if record.shown.usage_is_estimated else {}
+def _member(record: Record, *, is_stream: bool = False) -> Mapping[str, object]:
+    """Return the member of the gateway, if there is one. A stream has no headers for what is known at its end."""
+    member: dict[str, object] = {"usage": "estimated"} if record.shown.usage_is_estimated else {}
+    if is_stream and record.shown.charged is not None:
+        member["cost"] = record.shown.charged
+    if is_stream and record.moderation is not None and (told := record.moderation.member()) is not None:
+        member["moderation"] = told
+    return {"x_gateway": member} if member else {}
 
 
 def _json(value: Mapping[str, object]) -> bytes:
@@ -187,10 +194,16 @@ class TranscriptEncoder(StreamEncoder):
                 self.finished = True
                 counted = usage_of(note_audio(self._record, self.usage))
                 if self._is_filtered:
-                    return self.encode_failure(ApiError("content_filter", _FILTERED))
+                    return self.encode_failure(self._filtered())
                 done = {"type": "transcript.text.done", "text": "".join(self._texts), "usage": counted}
-                return _event({**done, **_member(self._record)}) + DONE
+                return _event({**done, **_member(self._record, is_stream=True)}) + DONE
         return b""
+
+    def _filtered(self) -> ApiError:
+        """Return the error that a whole transcript would have been."""
+        error, found = self.interrupted(_FILTERED, "content_filter"), self._record.moderation
+        told = {"direction": "input", "categories": list(found.categories) if found is not None else []}
+        return replace(error, extra={**error.extra, "moderation": told})
 
     def encode_failure(self, error: ApiError) -> bytes:
         """See StreamEncoder."""

@@ -8,12 +8,15 @@ from typing import Any
 import httpx
 import pytest
 
+from gateway.api.dialects.openai_audio import TranscriptEncoder
+from gateway.execution.exchange import AnswerStyle
 from gateway.model.record import Record
+from providers.chat import Finished, TextDelta
 from providers.testkit.audio_files import spoken_file
 from tests.kit.audio import form_of, silent_wav, transcription_form
 from tests.kit.configs import Config
 from tests.kit.input_gateway import PERSONAL, InputGateway
-from tests.kit.judged_chats import CONFIG, HARM, World
+from tests.kit.judged_chats import CONFIG, HARM, World, events_of
 
 HEARS, SPEAKS = "/v1/audio/transcriptions", "/v1/audio/speech"
 OWN = {"provider": "openai-compatible", "model": "m", "stores": "any", "processes": "any"}
@@ -64,10 +67,26 @@ def test_flagged_transcript_is_not_returned(form: str) -> None:
 
 
 def test_flagged_stream_ends_with_an_error_event() -> None:
-    response = served(Heard(f"about {HARM}")).post_form(HEARS, transcription_form(stream="true"))
+    gateway = served(Heard(f"about {HARM}"))
+    response = gateway.post_form(HEARS, transcription_form(stream="true"))
     assert HARM not in response.text
     assert "transcript.text.done" not in response.text
-    assert "content_filter" in response.text
+    (event,) = events_of(response)
+    whole = gateway.post_form(HEARS, transcription_form()).json()
+    shown = ("code", "reason", "user_message", "moderation")
+    assert [event["error"][name] for name in shown] == [whole["error"][name] for name in shown]
+
+
+def test_end_of_a_stream_has_what_a_whole_transcript_has_in_headers() -> None:
+    world = Heard()
+    world.judge = lambda _: httpx.Response(500)
+    gateway = served(world, {"regions": {"default": {"moderation": {"on_failure": "open"}}}})
+    last = events_of(gateway.post_form(HEARS, transcription_form(stream="true")))[-1]
+    assert last["x_gateway"]["moderation"] == {"skipped": True}
+    record = Record("r", 0.0, "")
+    record.shown.charged = "0.01 EUR"
+    encoder = TranscriptEncoder(AnswerStyle(), record, has_segments=False)
+    assert b'"x_gateway":{"cost":"0.01 EUR"}' in encoder.encode((TextDelta("Hello."), Finished()))
 
 
 @pytest.mark.parametrize("field", ["prompt", "keywords[]"])
