@@ -17,7 +17,7 @@ from gateway.model.input_requests import USES, Use
 from gateway.model.location import Location
 from gateway.model.preference import PreferenceReason
 from gateway.model.route import deployments_of
-from gateway.model.wrapper import Wrapper, kinds_of
+from gateway.model.wrapper import kinds_of
 from gateway.policy.canary_assignment import assign_variant, named_sticky_key
 from gateway.policy.fence import wrapper_of
 from gateway.policy.hand_off import every_hand_off
@@ -26,6 +26,7 @@ from gateway.policy.region_text import said
 from gateway.policy.routing import MEDIA, decide
 from gateway.policy.territory_answers import plain_needs
 from gateway.service.explain import consent_of
+from gateway.service.moderation import refused_media
 from providers.audio import speech_of, transcription_of
 from providers.matching.requirements import FEATURES, TOOL_FEATURES
 from providers.value import Value
@@ -68,7 +69,7 @@ def offer_of(config: ConfigVersion, assistant: Assistant, location: Location, no
         frozenset(use for use, deployments in able.items() if deployments),
         _limit(min, (it.capabilities.context_tokens for it in steps)),
         _limit(min, (it.target.facts.output_tokens for it in steps)),
-        frozenset[str]().union(*[it.capabilities.features for it in steps]),
+        frozenset[str]().union(*[_features(config, location, assistant, it) for it in steps]),
         frozenset[str]().union(*[it.capabilities.parameters for it in steps]),
     )
     return offer if offer.uses else None
@@ -110,8 +111,8 @@ def capabilities(
     region, age = location.region, location.age or AgeBand("adult")
     able = [(side.view, it) for side in sides for it in side.able]
     steps = [it for _, it in able]
-    wrappers = [wrapper_of(config, region, it, view.wrapper) if region is not None else None for view, it in able]
-    features = [_features(it, location, age, wrapper) for it, wrapper in zip(steps, wrappers, strict=True)]
+    wrappers = [wrapper_of(config, region, it, view.wrapper) for view, it in able] if region is not None else []
+    features = [_features(config, location, view, it) for view, it in able]
     texts = region.texts if region is not None else None
     judges = config.moderation.get(region.name) if region is not None else None
     return {
@@ -194,14 +195,18 @@ def _may_have(location: Location, use: Use) -> bool:
     return location.age is None or location.age.may(use)
 
 
-def _features(deployment: Deployment, location: Location, age: AgeBand, wrapper: Wrapper | None) -> frozenset[str]:
-    """Return the features that a deployment has for a user of this age, and with these rules for what it is sent."""
-    region = location.region
-    bounded = region is not None and not region.bounds_of(location.territory).is_anywhere
+def _features(config: ConfigVersion, location: Location, view: Assistant, deployment: Deployment) -> frozenset[str]:
+    """Return the features that a deployment has for requests from here: of users of this age, redacted and judged."""
+    region, age = location.region, location.age
+    if region is None:
+        return frozenset()
+    bounded = not region.bounds_of(location.territory).is_anywhere
     features = deployment.capabilities.features & FEATURES - (deployment.excepts if bounded else frozenset())
     features |= {"json_schema"} if deployment.emulates_schemas(bounded=bounded) else frozenset()
+    wrapper = wrapper_of(config, region, deployment, view.wrapper)
     features -= MEDIA if wrapper is not None and wrapper.refuses_media else frozenset()
-    return features if age.tools else features - TOOL_FEATURES
+    features -= refused_media(config.moderation.get(region.name))
+    return features if age is None or age.tools else features - TOOL_FEATURES
 
 
 def _choices(

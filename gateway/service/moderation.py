@@ -16,6 +16,7 @@ from gateway.model.config_version import ConfigVersion, Region
 from gateway.model.deployment import Deployment, moderations_of
 from gateway.model.excerpt import excerpt
 from gateway.model.moderation import Flagged, Moderation, NoVerdict
+from gateway.policy.routing import MEDIA
 from providers.chat import (
     AssistantMessage,
     ChatCompletion,
@@ -161,6 +162,13 @@ async def _expect_passed(
 def _sees(deployment: Deployment) -> bool:
     judging = moderations_of(deployment)
     return judging is not None and "vision" in judging.capabilities.features
+
+
+def refused_media(moderation: Moderation | None) -> frozenset[str]:
+    """Return the features of requests with media that a moderation refuses, because it has no judge of them."""
+    if moderation is None or not moderation.input or moderation.media == "pass":
+        return frozenset()
+    return MEDIA - {"vision", "image_url"} if any(map(_sees, moderation.input)) else MEDIA
 
 
 def other_texts(request: ChatRequest, moderation: Moderation) -> Iterator[str]:

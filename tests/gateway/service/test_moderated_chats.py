@@ -570,3 +570,20 @@ def test_tools_of_an_agent_cost_verdicts_once() -> None:
         messages = [{"role": "user", "content": f"Question {turn}?", "name": "anna"}]
         assert served.post("/v1/chat/completions", {**body, "messages": messages}).status_code == 200
         assert len(world.judged[before:]) == (43 if not turn else 1)
+
+
+@pytest.mark.parametrize(
+    ("rule", "has_images"),
+    [({}, False), ({"media": "pass"}, True), ({"input": ["seeing"]}, True), ({"input": []}, True)],
+)
+def test_capabilities_and_models_have_no_media_that_a_moderation_refuses(
+    rule: dict[str, Any], has_images: bool
+) -> None:
+    seeing = {"provider": "openai", "model": "omni-moderation-latest", "endpoint": "us", "api_key": "k"}
+    served = gateway(World(), {"deployments": {"seeing": seeing}, "regions": {"default": {"moderation": rule}}})
+    image = {"type": "image_url", "image_url": {"url": "data:image/png;base64,aGk="}}
+    chat = {"model": "assistant", "messages": [{"role": "user", "content": [image]}]}
+    refused = served.post("/v1/chat/completions", chat).json().get("error", {}).get("code") == "unsupported_capability"
+    shown = served.get("/v1/capabilities?assistant=assistant").json()["supported"]
+    models = served.get("/v1/models/assistant").json()["architecture"]["input_modalities"]
+    assert (not refused, "vision" in shown, "image" in models) == (has_images,) * 3
