@@ -50,7 +50,8 @@ def run(options: argparse.Namespace) -> int:
     except InvalidFields as error:
         raise CommandError(str(error)) from None
     text_of = _TEXTS.get(operation.command, _members)
-    print(json_text(answer) if options.json else text_of(answer | {"grace": given.get("grace")}))
+    shown = answer | ({"grace": given["grace"]} if "grace" in given else {})
+    print(json_text(answer) if options.json else text_of(shown))
     if operation.command == "admin-token create":
         tell(_TOKENS_NEEDED)
     if operation.definition:
@@ -133,7 +134,7 @@ def _key_text(key: Json) -> str:
     if "key" not in key:
         return f"the key is stored with the id {key['id']}"
     note = "Give it to the client application. It is not stored, so it can't be shown again."
-    old = f"\nThe old key works for {key['grace']} more." if key["grace"] is not None else ""
+    old = f"\nThe old key works for {key['grace']} more." if key.get("grace") is not None else ""
     return f"Key: {key['key']}\n  {note}\n\nId: {key['id']}{old}"
 
 
@@ -226,7 +227,7 @@ def _print_lines(options: argparse.Namespace, refused: AdminRefused) -> None:
 
 
 def _members(item: Mapping[str, object]) -> str:
-    return aligned([(name, _cell(value)) for name, value in item.items() if name != "grace"])
+    return aligned([(name, _cell(value)) for name, value in item.items()])
 
 
 def _table(rows: object, columns: Sequence[str]) -> str:

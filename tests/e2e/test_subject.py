@@ -80,6 +80,7 @@ def run(state: Path, *words: str, status: int = 0) -> str:
 
 def export(state: Path, user: str, *more: str) -> dict[str, Any]:
     found: dict[str, Any] = json.loads(run(state, "subject", "export", "--user", user, *more))
+    assert {*found} == {"subject", "usage", "budgets", "shadow", "use", "receipts", "elsewhere"}
     return found
 
 
