@@ -67,6 +67,7 @@ ANSWER = {
     "usage": {"prompt_tokens": 3, "completion_tokens": 1, "total_tokens": 4},
 }
 QUESTION = ChatRequest("assistant", (UserMessage("Hello"),))
+NOW_S = 1_800_000_000.0
 
 
 class Passing:
@@ -142,7 +143,7 @@ class Scene:
             sink,
             self.load,
             draw=lambda: self.drawn,
-            clock=lambda: 0.0,
+            clock=lambda: NOW_S,
         )
 
     async def _provide(self, request: httpx.Request) -> httpx.Response:
@@ -252,6 +253,7 @@ async def test_text_is_not_kept_if_the_config_changed_during_the_request() -> No
     [
         (shadowed("qwen-intl"), QUESTION),  # it doesn't serve Japan
         (shadowed(**{"chatgpt-us": {"enabled": False}}), QUESTION),
+        (shadowed(**{"chatgpt-us": {"model": "gpt-5-codex"}}), QUESTION),  # it ended on 2026-07-23
         (shadowed(), ChatRequest("assistant", (UserMessage("Hello"),), extra={"store": True})),
     ],
 )

@@ -8,7 +8,10 @@ from typing import Any
 import httpx
 import pytest
 
+from gateway.model.record import Record
+from gateway.telemetry.recent_requests import describe_request
 from providers.catalogue.prices import Offers, Retirement
+from tests.gateway.usage.test_quotas_in_routes import broken_off
 from tests.kit.barriers import FREE, KEY, PICTURE, Providers, barrier, failing, served_by
 from tests.kit.chat_http import CHAT
 from tests.kit.crisis_gateway import SAD, US, CrisisWorld
@@ -75,6 +78,18 @@ def test_choice_that_has_ended_is_not_taken_for_its_health() -> None:
     answer = gateway.post(CHAT, HELLO, {**KEY, "x-gateway-prefer": "o"})
     assert answer.headers["x-gateway-deployment"] == "house"
     assert answer.headers["x-gateway-preference"] == "not_used; reason=health"
+
+
+def test_broken_answer_is_not_continued_by_an_ended_step_which_is_named() -> None:
+    providers = Providers({"house": lambda _: broken_off("One ")})
+    resumed = {"assistants": {"assistant": {"resume": True}}}
+    gateway = served_by(providers, ended("small"), routed("house", "small", "other"), resumed)
+    records: list[Record] = []
+    gateway.gateway._chat._observe = records.append
+    assert '"resumed":{"from":"house","by":"other"}' in gateway.post(CHAT, {**HELLO, "stream": True}, KEY).text
+    assert providers.names == ["house", "other"]
+    assert records[0].passed_over == {"small": "the API version of its endpoint ended on 2026-01-01"}
+    assert describe_request(records[0], 0.0)["passed_over_codes"] == {"small": "ended"}
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from gateway.api.admin_control import is_ready
 from gateway.api.admin_deployments import deployments_document
 from gateway.api.admin_status import status_document
 from gateway.changes.change_log import plan_with_checks
@@ -130,6 +131,7 @@ def test_each_kind_is_shown_in_each_place(kind: str, days: int) -> None:
     view: Any = deployments_document(status, ())
     of_console = [*view["laws"], *view["deployments"][0]["approvals"]]
     of_console += filter(None, (view["deployments"][0][it] for it in ("retirement", "price_end")))
+    assert is_ready(status), "/readyz"
     # The console shows the end of a deployment's facts however far away it is.
     assert [it["days_left"] < (kind != "approval") for it in of_console] == [fails] * (shown or kind != "law"), (
         "the console"
