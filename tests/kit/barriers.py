@@ -62,6 +62,12 @@ def streamed(text: str) -> httpx.Response:
     return httpx.Response(200, text=f"{lines}data: [DONE]\n\n", headers={"content-type": "text/event-stream"})
 
 
+def broken_off(text: str) -> httpx.Response:
+    """Return a stream without an end."""
+    whole = streamed(text).text.replace('"finish_reason": "stop"', '"finish_reason": null')
+    return httpx.Response(200, text=whole[: whole.index("data: [DONE]")], headers={"content-type": "text/event-stream"})
+
+
 @dataclass
 class Providers:
     """Deployments by their host. One without an answer of its own answers with its name."""

@@ -11,8 +11,7 @@ import pytest
 from gateway.model.record import Record
 from gateway.telemetry.recent_requests import describe_request
 from providers.catalogue.prices import Offers, Retirement
-from tests.gateway.usage.test_quotas_in_routes import broken_off
-from tests.kit.barriers import FREE, KEY, PICTURE, Providers, barrier, failing, served_by
+from tests.kit.barriers import FREE, KEY, PICTURE, Providers, barrier, broken_off, failing, served_by
 from tests.kit.chat_http import CHAT
 from tests.kit.crisis_gateway import SAD, US, CrisisWorld
 from tests.kit.crisis_gateway import served as crisis_gateway

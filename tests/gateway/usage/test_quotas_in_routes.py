@@ -10,7 +10,7 @@ import pytest
 
 from gateway.usage.accounting import Accounting
 from gateway.usage.journal import Journal
-from tests.kit.barriers import FREE, KEY, PICTURE, Providers, barrier, failing, served_by, streamed
+from tests.kit.barriers import FREE, KEY, PICTURE, Providers, barrier, broken_off, failing, served_by
 from tests.kit.chat_http import CHAT
 from tests.kit.input_gateway import InputGateway
 from tests.kit.judged_chats import World, ask
@@ -124,9 +124,3 @@ def test_stream_that_breaks_off_goes_on_at_the_next_step_with_room(journal: Jour
         (False, True, False),
         (False, False, False),
     ], texts[2]
-
-
-def broken_off(text: str) -> httpx.Response:
-    """Return a stream without an end."""
-    whole = streamed(text).text.replace('"finish_reason": "stop"', '"finish_reason": null')
-    return httpx.Response(200, text=whole[: whole.index("data: [DONE]")], headers={"content-type": "text/event-stream"})
