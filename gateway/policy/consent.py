@@ -212,7 +212,8 @@ class Consenting:
     ) -> Iterator[str]:
         known = capabilities.parameters | deployment.target.passthrough | deployment.allowed_moves
         use, protected = self._needs.use, region.protected
-        session = [CACHE_KEY] if self._statement.has_session and use == "chat" else []
+        is_whole = self._opened is None or self._opened[1].share == "conversation"
+        session = [CACHE_KEY] if self._statement.has_session and use == "chat" and is_whole else []
         other_fields = {*extra, *(["user"] if user is not None else []), *session} & known
         treatments = {
             name: deployment.treatment_of(name, use, protected=protected) if name in IDENTITY else "pass"

@@ -469,6 +469,9 @@ class ChatService:
                 context.least_context = count_tokens(chat)
             context.usage = tier.usage = tier.usage or context.usage
             context.attempts_before = len(exchange.record.tries) if opened is not None else 0
+            if opened is not None and opened.share == "last_turn" and context.conversation is not None:
+                # A key of the session would link what is shared of its turns.
+                context.conversation = msgspec.structs.replace(context.conversation, session=None)
         if type(chat.messages) is not Texts and has_state(chat):
             turn.returns_state = True
             context.request_for = lambda step: self.stages.unsealed(config, step, chat)

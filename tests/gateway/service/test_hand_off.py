@@ -367,6 +367,28 @@ def test_weighted_step_is_the_member_that_this_user_has() -> None:
     assert providers.names == ["house"]
 
 
+@pytest.mark.parametrize("share", ["conversation", "last_turn"])
+def test_last_turn_has_no_key_of_the_session_that_an_agent_names(share: str) -> None:
+    """Neither is it asked for in the question to the user."""
+    cloud = {
+        "provider": "openai",
+        "endpoint": "us",
+        "api_key": "k",
+        "stores": None,
+        "processes": None,
+        "capabilities": None,
+    }
+    asking = barrier("failure", share=share), {"deployments": {"cloud": {**cloud, "model": "gpt-6-luna"}}}
+    agent = {**KEY, "x-claude-code-session-id": "s-1"}
+    providers = Providers({"house": failing(500)})
+    served = served_by(providers, *asking)
+    question = consent_of(ask(served, "chat", headers=agent))
+    answer = ask(served, "chat", headers={**agent, "x-gateway-consent": question["token"]})
+    assert answer.status_code == 200, answer.text
+    is_linked = share == "conversation"
+    assert ("prompt_cache_key" in providers.asked[-1][1], "prompt_cache_key" in str(question)) == (is_linked, is_linked)
+
+
 def test_explain_shows_the_barrier() -> None:
     served = served_by(Providers(), FREE)
     explained = served.get("/v1/explain?assistant=assistant", KEY).json()
