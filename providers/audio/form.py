@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from itertools import chain
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from providers.failures import InvalidRequest
 from providers.value import Value
@@ -72,6 +72,7 @@ class FormReader:
     def __init__(self, body: Body, boundary: str) -> None:
         self.parts: tuple[FormPart, ...] = ()
         self._view = memoryview(body)
+        self._whole: Any = self._view.obj  # a view has no `find`; it begins where its object does
         self._begin = b"\r\n--" + boundary.encode()
         self._line = re.compile(re.escape(self._begin) + _LINE_END)
         self._most_line = len(self._begin) + _LINE_END_BYTES
@@ -97,21 +98,21 @@ class FormReader:
                 yield
             if line is None:
                 raise InvalidRequest("the form is cut off: it has no closing line")
-            data = self._view[begin : max(begin, at + line.start())]
+            data = self._view[begin : max(begin, line.start())]
             texts_bytes += 0 if is_file else len(data)
             if not is_file and (len(data) > MOST_TEXT_BYTES or texts_bytes > MOST_TEXTS_BYTES):
                 limits = f"{MOST_TEXT_BYTES // 1024} KB each, and {MOST_TEXTS_BYTES // 1024} KB together"
                 raise InvalidRequest(f"the texts of the form are too long: at most {limits}")
             found.append(FormPart(name, data, is_file))
-            at += line.end()
+            at = line.end()
         self.parts = tuple(found)
 
     def _line_in(self, at: int, piece_bytes: int) -> re.Match[bytes] | None:
         """Return the first delimiter that begins in a piece, or None."""
-        piece = bytes(self._view[at : at + piece_bytes + self._most_line])
-        first = piece.find(self._begin)  # faster than an expression, and nearly always all
-        line = self._line.search(piece, first) if first >= 0 else None
-        return line if line is not None and line.start() < piece_bytes else None
+        end = min(at + piece_bytes + self._most_line, len(self._view))
+        first = self._whole.find(self._begin, at, end)  # faster than an expression, and nearly always all
+        line = self._line.search(self._view, first, end) if first >= 0 else None
+        return line if line is not None and line.start() < at + piece_bytes else None
 
     def _headers(self, at: int) -> tuple[str, bool, int]:
         """Return the name of the part whose headers begin here, whether it is a file, and where its data begin."""
