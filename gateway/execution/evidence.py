@@ -66,7 +66,7 @@ def client_of(scope: Asker) -> str | None:
     return scope[0].removeprefix("client ") if is_client else None
 
 
-_END_BYTES = 64 * 1024
+_END_BYTES = 4 * 1024
 
 
 def digest_of(request: ServedRequest) -> bytes:

@@ -285,7 +285,7 @@ class ConnectionProtocol(IdleTimeoutProtocol):
         upgrades = parser.should_upgrade()
         method = parser.get_method().decode("ascii")
         error = head_error(headers, names, version)
-        if error is None and names_other_protocol(self._line_data, method, self.url):
+        if error is None and names_other_protocol(self._line_data, self._head_data, method, self.url):
             error = "RTSP and ICE are not supported: send the request as HTTP/1.1"
         if error is not None:
             self._input_error = ApiError("invalid_request", error)

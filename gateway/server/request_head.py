@@ -27,6 +27,7 @@ _LENGTH_LINE_END = b"ength: "
 _MAX_LENGTH_DIGITS = 15
 # Each connection, idle or not, keeps one head, twice: a client must not decide how much memory that takes.
 _MAX_HEAD_BYTES = 4096
+_LONG_BYTES = 4096
 _MAX_UNMATCHED = 8
 """After so many different heads in a row, the client is taken for a proxy that passes on requests of others."""
 
@@ -143,14 +144,17 @@ def head_error(headers: list[tuple[bytes, bytes]], names: list[bytes], version: 
     return None
 
 
-def names_other_protocol(data: bytes | bytearray, method: str, target: bytes) -> bool:
+def names_other_protocol(data: bytes | bytearray, head: bytes, method: str, target: bytes) -> bool:
     """Return whether the request line in `data` names RTSP or ICE, which the parser takes for HTTP.
 
     Args:
         data: bytes that contain the request line, and whatever came before and after it.
+        head: the same bytes if nothing but empty lines came before it, else none.
         method: the method of the request.
         target: its target.
     """
+    if len(data) > _LONG_BYTES and (head := head.lstrip(b"\r\n")):
+        data = head[: head.find(b"\n") + 1]  # what comes after it may be much of a body
     if b" RTSP/" not in data and b" ICE/" not in data:
         return False
     # The line ends after the version. JSON has no line break in a string, so a body does not contain such a line.

@@ -530,6 +530,8 @@ BAD = {
     "RTSP": b"POST /echo RTSP/1.0\r\nhost: x\r\ncontent-length: 0\r\n\r\n",
     "RTSP after blanks": b"\r\nPOST  /echo  RTSP/1.1\r\nhost: x\r\ncontent-length: 0\r\n\r\n",
     "RTSP with a line that looks right": b"POST /echo RTSP/1.1\r\nhost: x\r\nx:\tPOST /echo HTTP/1.1\r\n\r\n",
+    "RTSP with a long head": b"\r\n\r\nPOST /echo RTSP/1.0\r\nhost: x\r\nx: %b\r\ncontent-length: 0\r\n\r\n"
+    % (b"a" * 5000),
     "ICE": b"SOURCE /echo ICE/1.0\r\nhost: x\r\ncontent-length: 0\r\n\r\n",
     "a method that is none": b"GRAB / HTTP/1.1\r\nhost: x\r\n\r\n",
     "connect": b"CONNECT evil.test:443 HTTP/1.1\r\nhost: x\r\n\r\n",

@@ -47,7 +47,7 @@ def patch(band: dict[str, Any], **location: Any) -> dict[str, Any]:
 
 
 def heard(request: httpx.Request) -> httpx.Response:
-    """Answer as a server that hears and speaks."""
+    """Answer as a recogniser and as a voice."""
     if request.url.path == SPEAKS:
         return httpx.Response(200, content=spoken_file("mp3", 1))
     return httpx.Response(200, json={"text": crisis_gateway.SAD, "segments": [], "duration": 1.0})
