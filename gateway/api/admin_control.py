@@ -138,6 +138,12 @@ def is_ready(status: Status) -> bool:
     return readiness_word(status) in ("ready", "degraded")
 
 
+def websocket_report(status: Status) -> dict[str, int]:
+    """Return the number of WebSocket connections, and the bytes that they keep."""
+    members = "connections", "state_bytes"
+    return {name: sum(worker.websocket.get(name, 0) for worker in status.workers) for name in members}
+
+
 def readiness(status: Status) -> dict[str, object]:
     """Return the whole document of `/readyz`."""
     config = status.config
@@ -165,10 +171,7 @@ def readiness(status: Status) -> dict[str, object]:
             "breakers": unavailable_by_deployment(status.workers, by_breaker=True),
             "breaker_callers": dict(sum((Counter(worker.closed_callers) for worker in status.workers), Counter())),
         },
-        "websocket": {
-            name: sum(worker.websocket.get(name, 0) for worker in status.workers)
-            for name in ("connections", "state_bytes")
-        },
+        "websocket": websocket_report(status),
         "approvals": _endings(status, "approval", "last_day"),
         "schedules": {"off": status.schedules_off or None, "routes": [*map(_schedule, status.schedules)]},
         "retirements": _endings(status, "model", "retires_on"),

@@ -9,7 +9,13 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import cast
 
-from gateway.api.admin_control import readiness_word, traffic_report, unavailable_everywhere, unavailable_to_clients
+from gateway.api.admin_control import (
+    readiness_word,
+    traffic_report,
+    unavailable_everywhere,
+    unavailable_to_clients,
+    websocket_report,
+)
 from gateway.model.approval import days_at
 from gateway.model.assistant import Assistant
 from gateway.model.config_version import ConfigVersion, Region
@@ -122,6 +128,7 @@ def _document(
         "release": release_name(),
         "regions": regions,
         "traffic": traffic,
+        "websocket": websocket_report(status) if status.workers else None,
         "stores": _stores(status),
         "sign_ins": {it.name: it.document() for it in status.sign_ins},
         "instances": instances,

@@ -281,6 +281,11 @@ def _instance_lines(instances: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         yield f"instance {instance['name']}: {instance['state']}{serves}{rows}"
 
 
+def _websocket_lines(sockets: Any) -> Iterator[str]:
+    if sockets and sockets["connections"]:
+        yield f"websocket: {sockets['connections']} connections, {sockets['state_bytes']} bytes of answers kept"
+
+
 def _space_lines(space: Any) -> Iterator[str]:
     if space:
         yield f"state directory: {FreeSpace(space['free_bytes'] or 0, space['size_bytes'] or 0)}"
@@ -293,6 +298,7 @@ def _each(line: str) -> Callable[[Iterable[Any]], Iterator[str]]:
 
 _STATUS_LINES: Mapping[str, Callable[[Any], Iterator[str]]] = {
     "traffic": _traffic_lines,
+    "websocket": _websocket_lines,
     "regions": _region_lines,
     "stores": lambda stores: (f"store {kind}: {stores[kind]}" for kind in stores),
     "instances": _instance_lines,

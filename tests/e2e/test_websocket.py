@@ -136,7 +136,9 @@ def test_cases_of_the_official_suite(path: Path) -> None:
 
 @pytest.mark.slow("starts a process for each worker")
 @pytest.mark.parametrize("workers", WORKERS)
-def test_stop_finishes_a_turn_and_closes_with_1012(path: Path, providers: SimulatorThread, workers: int) -> None:
+def test_stop_finishes_a_turn_and_closes_with_1012(
+    path: Path, providers: SimulatorThread, workers: int, capsys: pytest.CaptureFixture[str]
+) -> None:
     provider = PausedProvider()
     patch = {"deployments": {"a": {"endpoint": f"{provider.origin}/v1"}}, "resilience": {"idle": "60s"}}
     path.write_text(config(providers, "a", 0, patch).text, "utf-8")
@@ -145,6 +147,9 @@ def test_stop_finishes_a_turn_and_closes_with_1012(path: Path, providers: Simula
         assert json.loads(busy.recv(LIMIT_S))["type"] == "response.created"
         assert sum(worker["running"] for worker in operator.ready()["workers"]["running"]) == 1
         assert operator.ready()["websocket"]["connections"] == 2
+        assert operator.admin.get("/status").json()["websocket"] == {"connections": 2, "state_bytes": 0}
+        assert main(["status", "--admin", operator.gateway.admin_url]) == 0
+        assert "websocket: 2 connections, 0 bytes of answers kept" in capsys.readouterr().out
         operator.gateway.process.send_signal(signal.SIGTERM)
         assert close_code(idle) == 1012
         provider.goes_on.set()
